@@ -9,7 +9,8 @@ SwapgateError
 ├── Conflict               somebody else was first, or the thing is busy
 │   ├── RevisionConflict   the routing table moved on: decide again
 │   ├── StaleWrite         the row's version moved on: load it again
-│   └── RouteBusy          the route has an open proposal; says which
+│   ├── RouteBusy          the route has an open proposal; says which
+│   └── SessionBusy        an agent's session answers another message: wait for its end
 ├── IllegalTransition      a pair that the transition table does not have
 ├── ProofRefused           the proof is missing, stale, expired, or another target's
 │   └── EvidenceMismatch   the stored scores do not give the verdict any more
@@ -44,10 +45,17 @@ from typing import ClassVar
 
 
 class SwapgateError(Exception):
-    """`retryable`: the same call, unchanged, may yet succeed. `exit_code`: the CLI's answer."""
+    """`retryable`: the same call, unchanged, may yet succeed. `exit_code`: the CLI's answer.
+
+    code: one word for programs, where the answer's protocol has a place for it.
+    """
 
     retryable: ClassVar[bool] = False
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, *args: object, code: str = "") -> None:
+        super().__init__(*args)
+        self.code = code
 
 
 class ConfigError(SwapgateError):
@@ -84,6 +92,10 @@ class StaleWrite(Conflict): ...
 
 
 class RouteBusy(Conflict): ...
+
+
+class SessionBusy(Conflict):
+    retryable = True
 
 
 class IllegalTransition(SwapgateError):

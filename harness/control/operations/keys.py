@@ -191,6 +191,18 @@ def authenticate(store: Store, text: str, *, secret: bytes) -> Actor:
         return _actor(tx, tx.keys.by_hash(key_hash(text, secret)))
 
 
+def authenticate_data_key(store: Store, text: str, *, secret: bytes) -> ApiKey:
+    """The data key with this text. Raises NotAllowed for any other."""
+    try:
+        with store.read() as tx:
+            key = tx.keys.by_hash(key_hash(text, secret))
+    except SignatureInvalid as error:
+        raise NotAllowed(f"no data key is accepted: {error}") from error
+    if key is None or key.role is not None or key.revoked_at is not None:
+        raise NotAllowed("this data key is not known, or was revoked")
+    return key
+
+
 def still(store: Store, actor: Actor) -> Actor:
     """The same actor as his key has it now. Raises NotAllowed where it was revoked."""
     with _refusing(), store.read() as tx:

@@ -51,7 +51,9 @@ class Agent:
     def require_live(self) -> None:
         """Raises Conflict once it is deleted."""
         if self.deleted_at is not None:
-            raise Conflict(f"agent {self.id} is deleted; create another one")
+            raise Conflict(
+                f"agent {self.id} is deleted; create another one", code="agent_deleted"
+            )
 
 
 class SessionState(StrEnum):
@@ -80,4 +82,6 @@ class AgentSession:
     def require_open(self) -> None:
         """Raises Conflict when it is closed."""
         if self.state is SessionState.CLOSED:
-            raise Conflict(f"session {self.id} is closed; open another one")
+            raise Conflict(
+                f"session {self.id} is closed; open another one", code="session_closed"
+            )

@@ -36,7 +36,10 @@ def parse_incoming(
     """
     roles = (*USER_ROLES, MessageRole.SYSTEM) if allow_system else USER_ROLES
     if role not in roles:
-        raise InputError(f"role: {role[:40]!r} is not allowed here; send {' or '.join(roles)}")
+        raise InputError(
+            f"role: {role[:40]!r} is not allowed here; send {' or '.join(roles)}",
+            code="role_not_allowed",
+        )
     if role != MessageRole.TOOL:
         if response_to:
             raise InputError("toolCallId: only a message of the role tool answers a call")
@@ -119,10 +122,12 @@ def check_place(incoming: IncomingMessage, open_calls: Sequence[MessageToolCall]
         if incoming.response_to not in {call.id for call in open_calls}:
             raise InputError(
                 f"toolCallId: no open call has the id {incoming.response_to[:80]!r}; "
-                + (f"open are: {waiting}" if waiting else "none is open")
+                + (f"open are: {waiting}" if waiting else "none is open"),
+                code="unknown_tool_call",
             )
     elif open_calls:
         raise Conflict(
             f"the last answer waits for the results of {waiting}; send each as a message of "
-            "the role tool first"
+            "the role tool first",
+            code="tool_results_missing",
         )

@@ -1,0 +1,169 @@
+"""Says on whose behalf a request of the agents API is made: a data key's, a management key's,
+or, with `open_on_loopback`, nobody's on this machine itself; else 401.
+
+Without a key there is only the connection to go by, and a web page in the operator's browser
+shares it. Such a request is believed only from a loopback peer that no proxy stands for, to a
+Host that is this machine's, and from no other Origin; a body has to be JSON, which a page can
+send nowhere without being asked. A name that a page's DNS turns into 127.0.0.1 is another Host.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import urlsplit
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from harness.api.agents.errors import ErrorAnswer
+from harness.control.agents.client import AgentsClient
+from harness.control.operations import keys
+from harness.domain.agents.caller import (
+    PEER_HEADER,
+    HeaderFault,
+    is_loopback,
+    listens_on_loopback,
+    read_peer_header,
+)
+from harness.domain.errors import NotAllowed
+from harness.domain.operations.access import DATA_KEY_PREFIX, MANAGEMENT_KEY_PREFIX
+from harness.ports import Clock, Store
+
+OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
+# A request that one of these stands in came by a proxy: its peer is not who asks.
+_PROXY_HEADERS: Final = ("x-forwarded-for", "x-forwarded-host", "forwarded", "x-real-ip", "via")
+_BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
+
+
+@dataclass(frozen=True)
+class AgentsAccessRules:
+    """What opens the agents API. open_on_loopback: only where router and agents listen on
+    loopback alone, which the configuration has made sure of.
+    """
+
+    store: Store
+    secret: bytes
+    clock: Clock
+    open_on_loopback: bool = False
+
+
+class AgentsAccess:
+    """Puts the AgentsClient behind a request into its state, or answers 401, 403 or 415."""
+
+    def __init__(self, app: ASGIApp, *, rules: AgentsAccessRules) -> None:
+        self._app, self._rules = app, rules
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        refusal = _check_content_type(scope["method"], headers)
+        if refusal is None:
+            client = await self._client(scope, headers)
+            if isinstance(client, AgentsClient):
+                scope.setdefault("state", {})["client"] = client
+                await self._app(scope, receive, send)
+                return
+            refusal = client
+        await refusal(scope, receive, send)
+
+    async def _client(self, scope: Scope, headers: Headers) -> AgentsClient | ErrorAnswer:
+        rules = self._rules
+        given = headers.getlist("authorization")
+        if not given:
+            return self._open_client(scope, headers)
+        token = _bearer(given)
+        try:
+            if token.startswith(MANAGEMENT_KEY_PREFIX):
+                actor = await run_in_threadpool(
+                    keys.authenticate, rules.store, token, secret=rules.secret
+                )
+                return AgentsClient.of_person(actor)
+            if token.startswith(DATA_KEY_PREFIX):
+                key = await run_in_threadpool(
+                    keys.authenticate_data_key, rules.store, token, secret=rules.secret
+                )
+                return AgentsClient.of_data_key(key)
+        except NotAllowed as error:
+            return _unauthenticated(str(error))
+        return _unauthenticated("the Authorization header holds no key of ours")
+
+    def _open_client(self, scope: Scope, headers: Headers) -> AgentsClient | ErrorAnswer:
+        """Who asks without a key."""
+        if not self._rules.open_on_loopback:
+            return _unauthenticated("there is no key")
+        peer = self._peer(scope, headers)
+        if isinstance(peer, HeaderFault):
+            return _unauthenticated("the header x-swapgate-peer is not the router's")
+        if not is_loopback(peer) or any(name in headers for name in _PROXY_HEADERS):
+            return _unauthenticated("there is no key, and the request is not of this machine")
+        if reason := find_foreign_page(headers):
+            return ErrorAnswer(HTTPStatus.FORBIDDEN, reason, "foreign_origin")
+        return AgentsClient.of_operator()
+
+    def _peer(self, scope: Scope, headers: Headers) -> str | HeaderFault:
+        """Who is connected: as the router says in its signed header, else to this process."""
+        given = headers.getlist(PEER_HEADER.decode())
+        if not given:
+            return str(scope["client"][0]) if scope.get("client") else ""
+        if len(given) > 1:
+            return HeaderFault.FORGED
+        now = self._rules.clock.now().timestamp()
+        return read_peer_header(given[0].encode("latin-1"), self._rules.secret, now)
+
+
+def find_foreign_page(headers: Headers) -> str | None:
+    """Why a request without a key may come from a web page; None for one that does not."""
+    hosts, origins = headers.getlist("host"), headers.getlist("origin")
+    if len(hosts) != 1 or not _is_own_host(hosts[0]):
+        return "without a key, the Host is localhost, 127.0.0.1 or [::1]"
+    if origins and origins != [f"http://{hosts[0]}"]:
+        return "without a key, a request has no other Origin than its own Host"
+    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        return "without a key, no other site may send a request"
+    return None
+
+
+def _is_own_host(host: str) -> bool:
+    try:
+        parts = urlsplit(f"//{host}")
+        port = parts.port
+    except ValueError:
+        return False
+    name = parts.hostname or ""
+    plain = f"[{name}]" if ":" in name else name
+    same = host.lower() in (plain, f"{plain}:{port}")
+    return same and listens_on_loopback(name)
+
+
+def _check_content_type(method: str, headers: Headers) -> ErrorAnswer | None:
+    """None where a body is JSON, or there is none. A page can send other types unasked."""
+    has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+    if method not in _BODY_METHODS and not has_body:
+        return None
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        return None
+    return ErrorAnswer(
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        "send the body as JSON, with the header Content-Type: application/json",
+        "unsupported_media_type",
+    )
+
+
+def _bearer(given: Sequence[str]) -> str:
+    scheme, _, token = given[0].partition(" ")
+    return token.strip() if len(given) == 1 and scheme.lower() == "bearer" else ""
+
+
+def _unauthenticated(reason: str) -> ErrorAnswer:
+    return ErrorAnswer(
+        HTTPStatus.UNAUTHORIZED,
+        f"{reason}; send `Authorization: Bearer {DATA_KEY_PREFIX}…`, a key that `swapgate key "
+        "create NAME` makes",
+        "invalid_api_key",
+        headers={"www-authenticate": 'Bearer realm="swapgate agents"'},
+    )

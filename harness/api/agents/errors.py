@@ -1,0 +1,162 @@
+"""Answers every error of the agents API in OpenAI's shape: `{"error": {"message", "type",
+"code", "param"}}`. `ErrorGuard`, the outermost layer, answers an unforeseen one with an id that
+the log has; a client sees only messages of our own.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+import structlog
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from harness.domain.errors import (
+    Conflict,
+    IllegalTransition,
+    InputError,
+    NotAllowed,
+    NotFound,
+    ProofRefused,
+    StoreUnavailable,
+    SwapgateError,
+)
+from harness.ports import Chance
+
+log = structlog.get_logger("swapgate.agents")
+
+# Class to status and to the code of an error that has none of its own.
+STATUS: Final[Mapping[type[SwapgateError], tuple[HTTPStatus, str]]] = {
+    InputError: (HTTPStatus.BAD_REQUEST, "invalid_request"),
+    NotFound: (HTTPStatus.NOT_FOUND, "not_found"),
+    NotAllowed: (HTTPStatus.FORBIDDEN, "not_allowed"),
+    Conflict: (HTTPStatus.CONFLICT, "conflict"),
+    IllegalTransition: (HTTPStatus.CONFLICT, "conflict"),
+    ProofRefused: (HTTPStatus.CONFLICT, "proof_refused"),
+    StoreUnavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "store_unavailable"),
+}
+RETRY_AFTER_S: Final = 2
+# `field: what is wrong with it`, as our messages about input begin.
+_PARAM: Final = re.compile(r"([a-z][A-Za-z0-9_]*(?:[.\[][A-Za-z0-9_\]]+)*): ")
+_TYPES: Final[Mapping[int, str]] = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+}
+
+
+class ErrorAnswer(Response):
+    """An error in OpenAI's shape."""
+
+    media_type = "application/json"
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str,
+        *,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        body = {"error": error_object(status, message, code, param=param)}
+        super().__init__(
+            json.dumps(body, ensure_ascii=False).encode(), status, dict(headers or {})
+        )
+
+
+def error_object(
+    status: int, message: str, code: str, *, param: str | None = None
+) -> dict[str, str | None]:
+    """What stands under `error`."""
+    kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+    return {"message": message, "type": kind, "code": code, "param": param}
+
+
+def answer_error(error: SwapgateError) -> ErrorAnswer | None:
+    """The answer to an error of ours; None for one that a client has no part in."""
+    for kind in type(error).__mro__:
+        known = STATUS.get(kind)
+        if known is not None:
+            status, code = known
+            message = str(error)
+            named = _PARAM.match(message) if isinstance(error, InputError) else None
+            return ErrorAnswer(
+                status,
+                message,
+                error.code or code,
+                param=named.group(1) if named else None,
+                headers={"retry-after": str(RETRY_AFTER_S)} if error.retryable else {},
+            )
+    return None
+
+
+async def answer_http_error(_: Request, error: Exception) -> ErrorAnswer:
+    """Unknown paths and methods."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    text = f"{error.detail}: see /agents/openapi.json for what there is"
+    return ErrorAnswer(error.status_code, text, code, headers=error.headers)
+
+
+async def answer_validation_error(_: Request, error: Exception) -> ErrorAnswer:
+    """Every wrong field with its place. The value is not repeated: it may be a secret."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
+    places = [
+        (".".join(str(part) for part in fault["loc"][1:]), str(fault["msg"]))
+        for fault in error.errors()
+    ]
+    text = "; ".join(f"{place}: {reason}" if place else reason for place, reason in places)
+    param = places[0][0] or None
+    return ErrorAnswer(HTTPStatus.BAD_REQUEST, text, "invalid_request", param=param)
+
+
+class ErrorGuard:
+    """Outermost: an error becomes its answer, an unforeseen one an id that the log has."""
+
+    def __init__(self, app: ASGIApp, *, chance: Chance) -> None:
+        self._app, self._chance = app, chance
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = False
+
+        async def sending(message: Message) -> None:
+            nonlocal began
+            if message["type"] == "http.response.start":
+                began = True
+                message["headers"] = [*message["headers"], *_ALWAYS]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            if began:
+                raise
+            await self._answer(error, scope)(scope, receive, sending)
+
+    def _answer(self, error: Exception, scope: Scope) -> ErrorAnswer:
+        if isinstance(error, SwapgateError) and (known := answer_error(error)) is not None:
+            return known
+        return unforeseen(error, self._chance, path=scope["path"])
+
+
+def unforeseen(error: BaseException, chance: Chance, **where: Any) -> ErrorAnswer:
+    """The answer to a fault of ours, which the log has under the same id."""
+    name = chance.token("e_")
+    log.error("agents_failed", id=name, exc_info=error, **where)
+    text = f"this is our fault, not yours; the agents process's log has it as {name}"
+    return ErrorAnswer(HTTPStatus.INTERNAL_SERVER_ERROR, text, "internal_error")
+
+
+# Answers are about the moment, and are data: never stored, never sniffed for HTML.
+_ALWAYS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))

@@ -1,0 +1,1 @@
+"""Agents: created, talked to and kept, on behalf of a data key, a person or this machine."""
