@@ -7,6 +7,10 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
 
+from harness.domain.agents.agent import Agent, AgentSession
+from harness.domain.agents.grant import AgentGrant
+from harness.domain.agents.message import MessageRecord
+from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
 from harness.domain.operations.access import ApiKey
@@ -20,6 +24,15 @@ from harness.domain.reliability.failover import Failover
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import Route, Snapshot
 from harness.domain.routing.target import Target
+from harness.ports.agents import (
+    AgentGrants,
+    Agents,
+    IdempotentAnswers,
+    SessionMessages,
+    Sessions,
+    SwitchRequests,
+    Turns,
+)
 from harness.ports.evals import Drift, EvalRuns, Sightings, Suites
 from harness.ports.operations import (
     Alerts,
@@ -98,6 +111,20 @@ class Transaction(Protocol):
     def sign_ins(self) -> SignIns: ...
     @property
     def provider_checks(self) -> ProviderChecks: ...
+    @property
+    def agents(self) -> Agents: ...
+    @property
+    def agent_grants(self) -> AgentGrants: ...
+    @property
+    def sessions(self) -> Sessions: ...
+    @property
+    def session_messages(self) -> SessionMessages: ...
+    @property
+    def turns(self) -> Turns: ...
+    @property
+    def switch_requests(self) -> SwitchRequests: ...
+    @property
+    def idempotent_answers(self) -> IdempotentAnswers: ...
 
 
 class Listings(Protocol):
@@ -183,6 +210,47 @@ class Listings(Protocol):
         self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
     ) -> Page[CapturedRequest]:
         """Newest first."""
+        ...
+
+    def agents(
+        self, page_request: PageRequest = FIRST_PAGE, *, owner_key: str | None = None
+    ) -> Page[Agent]:
+        """Newest first, without deleted ones. owner_key: the key that created them, empty for
+        those that no key created, None for all.
+        """
+        ...
+
+    def sessions(
+        self,
+        page_request: PageRequest = FIRST_PAGE,
+        *,
+        agent: str | None = None,
+        user_id: str | None = None,
+        parent: str | None = None,
+    ) -> Page[AgentSession]:
+        """Newest first; closed ones too."""
+        ...
+
+    def session_messages(
+        self, page_request: PageRequest = FIRST_PAGE, *, session: str
+    ) -> Page[MessageRecord]:
+        """By position."""
+        ...
+
+    def switch_requests(
+        self,
+        page_request: PageRequest = FIRST_PAGE,
+        *,
+        session: str | None = None,
+        pending_only: bool = False,
+    ) -> Page[ModelSwitchRequest]:
+        """Newest first."""
+        ...
+
+    def agent_grants(
+        self, page_request: PageRequest = FIRST_PAGE, *, agent: str | None = None
+    ) -> Page[AgentGrant]:
+        """Newest first; revoked and expired ones too."""
         ...
 
     def events(self, page_request: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:

@@ -31,6 +31,7 @@ from harness.store.signing.resigning import (
 )
 from harness.store.signing.row_faults import row_faults, working_faults
 from harness.store.signing.row_signatures import RowSignatures
+from harness.store.sql.agents import SqlAgentGrants, SqlAgents, SqlSwitchRequests
 from harness.store.sql.audit import SqlAuditedRows, SqlAuditLog
 from harness.store.sql.drift import SqlDrift
 from harness.store.sql.evals import SqlEvalRuns, SqlSuites
@@ -48,6 +49,12 @@ from harness.store.sql.providers import (
     SqlSignIns,
 )
 from harness.store.sql.routing import SqlRouting, SqlSwitches
+from harness.store.sql.sessions import (
+    SqlIdempotentAnswers,
+    SqlSessionMessages,
+    SqlSessions,
+    SqlTurns,
+)
 from harness.store.sql.shadow import SqlShadows
 from harness.store.sqlite_file import SqliteFile
 from harness.store.unit_of_work import Unit
@@ -85,6 +92,13 @@ class SqlTransaction:
         self.credentials = SqlCredentials(unit)
         self.sign_ins = SqlSignIns(unit)
         self.provider_checks = SqlProviderChecks(unit)
+        self.agents = SqlAgents(unit)
+        self.agent_grants = SqlAgentGrants(unit)
+        self.sessions = SqlSessions(unit)
+        self.session_messages = SqlSessionMessages(unit)
+        self.turns = SqlTurns(unit)
+        self.switch_requests = SqlSwitchRequests(unit)
+        self.idempotent_answers = SqlIdempotentAnswers(unit)
         self.installation = SqlInstallation(unit)
         self._unit = unit
 

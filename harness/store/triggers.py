@@ -21,7 +21,9 @@ _TIMES: Final = {"BEFORE": 2, "AFTER": 0}
 _EVENTS: Final = {"INSERT": 4, "DELETE": 8, "UPDATE": 16, "TRUNCATE": 32}
 _ROW: Final = 1
 
-_POLICY: Final = re.compile(r"(ASKS|STEPS|WEIGHT|OBJECT)\[([A-Za-z._]+)(?:, ([^\]]+))?\]")
+_POLICY: Final = re.compile(
+    r"(ASKS|STEPS|WEIGHT|OBJECT|LENGTH)\[([A-Za-z._]+)(?:, ([^\]]+))?\]"
+)
 _TABLE: Final = re.compile(r"\b(FROM|JOIN|UPDATE) (\w+)\b")
 
 
@@ -117,6 +119,8 @@ def _for_sqlite(condition: str) -> str:
             case "OBJECT":
                 is_object = f"json_type({policy}) = 'object'"
                 return f"(CASE WHEN json_valid({policy}) THEN {is_object} ELSE 0 END)"
+            case "LENGTH":
+                return f"json_array_length({policy})"
             case _:
                 return (
                     f"json_extract({policy}, '$.canary.steps[' || ({step}) || '].weight_bps')"
@@ -180,6 +184,8 @@ def _for_postgres(condition: str, schema: str) -> str:
             case "OBJECT":
                 # What is no JSON at all is refused by the cast.
                 return f"(json_typeof(({policy})::json) = 'object')"
+            case "LENGTH":
+                return f"json_array_length(({policy})::json)"
             case _:
                 return f"({steps} -> ({step})::int ->> 'weight_bps')::bigint"
 

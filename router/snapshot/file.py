@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.content_hash import canonical_json, hash_content
 from harness.domain.errors import SnapshotInvalid
@@ -98,7 +99,13 @@ def snapshot_to_json(snapshot: Snapshot) -> dict[str, object]:
         "shadows": [_shadow_json(shadow) for shadow in snapshot.shadows],
         "stored_keys": [asdict(key) for key in snapshot.stored_keys],
         "signed": asdict(snapshot.signed) if snapshot.signed else None,
+        "agent_grants": [_agent_grant_json(grant) for grant in snapshot.agent_grants],
     }
+
+
+def _agent_grant_json(grant: AgentGrant) -> dict[str, object]:
+    times = ("created_at", "expires_at")
+    return {**asdict(grant), **{name: getattr(grant, name).isoformat() for name in times}}
 
 
 def _switch_json(switch: KillSwitch) -> dict[str, object]:
@@ -151,7 +158,17 @@ def snapshot_from_json(data: Mapping[str, Any]) -> Snapshot:
         shadows=tuple(_shadow(shadow) for shadow in data.get("shadows", ())),
         stored_keys=tuple(StoredKey(**key) for key in data.get("stored_keys", ())),
         signed=_signed(data["signed"]) if data.get("signed") else None,
+        agent_grants=tuple(_agent_grant(grant) for grant in data.get("agent_grants", ())),
     )
+
+
+def _agent_grant(data: Mapping[str, Any]) -> AgentGrant:
+    read = {
+        "kind": GrantKind(data["kind"]),
+        "created_at": datetime.fromisoformat(data["created_at"]),
+        "expires_at": datetime.fromisoformat(data["expires_at"]),
+    }
+    return AgentGrant(**{**data, **read})
 
 
 def _signed(data: Mapping[str, Any]) -> SignedRows:

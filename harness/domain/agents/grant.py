@@ -38,6 +38,7 @@ class AgentGrant:
     session: str = ""  # empty for all sessions of the agent
     data_class: str = ""  # of what goes to the target
     revoked_at: datetime | None = None
+    request: str = ""  # of SWITCH, the switch request that a person approved
 
     @property
     def route_name(self) -> str:

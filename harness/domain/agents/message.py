@@ -1,11 +1,16 @@
-"""A message is one turn of a session as it is stored: complete, under way or interrupted, with
-who answered it, its tokens and its cost. Pure.
+"""A message is one part of a session as it is stored: complete, under way or interrupted, with
+who answered it, its tokens and its cost. What was said in it has one form (`encode_body`),
+which is stored as it is or encrypted. Pure.
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+
+from harness.domain.content_hash import canonical_json
+from harness.domain.errors import DecryptionFailed, InputError
 
 
 class MessageRole(StrEnum):
@@ -79,8 +84,70 @@ class SessionMessage:
     extra: Mapping[str, object] = field(default_factory=dict)
     error: str = ""  # of a failed or interrupted one, as the client was told
     done_at: datetime | None = None  # None while the answer is under way
+    turn: str = ""  # the id of the turn that it belongs to
 
     @property
     def is_in_context(self) -> bool:
         """Whether the model is shown it: a message without an answer is not."""
         return self.state is MessageState.COMPLETE
+
+
+@dataclass(frozen=True, slots=True)
+class MessageRecord:
+    """A message as it is stored: what was said stands apart, so that it can be encrypted."""
+
+    message: SessionMessage  # its content, tool calls, extra and error are empty
+    body: str = field(repr=False)  # as `encode_body` writes it, or its ciphertext
+    encrypted: bool = False
+
+
+def encode_body(message: SessionMessage) -> str:
+    """What was said in a message, as JSON. Raises InputError for what is no JSON.
+
+    The message's id is in it: another message's ciphertext in its place is found out.
+    """
+    calls = [
+        {"id": call.id, "name": call.name, "arguments": call.arguments, "extra": call.extra}
+        for call in message.tool_calls
+    ]
+    body = {
+        "id": message.id,
+        "content": message.content,
+        "tool_calls": calls,
+        "extra": message.extra,
+        "error": message.error,
+    }
+    try:
+        text = canonical_json(body)
+    except (TypeError, ValueError, RecursionError):
+        raise InputError(f"message {message.id}: its content is no JSON") from None
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # A lone surrogate is no UTF-8; its JSON escape is.
+        return json.dumps(json.loads(text), ensure_ascii=True)
+    return text
+
+
+def decode_body(record: MessageRecord, text: str) -> SessionMessage:
+    """The whole message. text: its body, decrypted. Raises DecryptionFailed for what
+    `encode_body` did not write for it.
+    """
+    message = record.message
+    try:
+        body = json.loads(text)
+        calls = tuple(MessageToolCall(**call) for call in body["tool_calls"])
+        content, extra, error = body["content"], body["extra"], body["error"]
+        is_its_own = body["id"] == message.id
+    except (KeyError, TypeError, ValueError, RecursionError):
+        is_its_own = False
+    if not is_its_own:
+        raise DecryptionFailed(
+            f"message {message.position} of session {message.session} is damaged: bring the "
+            "database back from a backup, or delete the session"
+        )
+    return replace(message, content=content, tool_calls=calls, extra=extra, error=error)
+
+
+def without_body(message: SessionMessage) -> SessionMessage:
+    return replace(message, content="", tool_calls=(), extra={}, error="")

@@ -11,6 +11,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final, Self
 
+from harness.domain.agents.grant import AgentGrant
 from harness.domain.canary.unit_rule import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.evals.run import SuiteRole
 from harness.domain.operations.row_signatures import Revocations, SignedRows
@@ -269,6 +270,8 @@ class Snapshot:
     signed: SignedRows | None = None
     lineage: Lineage = NO_LINEAGE  # where it stands in its installation's history
     revoked: frozenset[str] = frozenset()  # ids of data keys that open nothing any more
+    # That nobody has revoked; their targets are in the table, too. They may have expired since.
+    agent_grants: tuple[AgentGrant, ...] = ()
 
     def without(self, former: Sequence[Revocations]) -> "Snapshot":
         """The same, where the keys that were revoked in earlier epochs are so as well."""

@@ -9,11 +9,12 @@ overwritten.
 
 Words stand for what the databases spell differently. Of a stored policy: ASKS[policy], whether
 it asks for an approval, STEPS[policy], how many the canary has, and WEIGHT[policy, step].
-OBJECT[text]: whether it is a JSON object.
+OBJECT[text]: whether it is a JSON object. LENGTH[text]: how many a JSON array has.
 """
 
 from typing import Final
 
+from harness.store.guards.agents import AGENTS
 from harness.store.guards.guard import Guard, always
 from harness.store.guards.operations import OPERATIONS
 from harness.store.guards.proposals import DECISIONS
@@ -27,6 +28,7 @@ GUARDS: Final[tuple[Guard, ...]] = (
     *ROUTING,
     *DECISIONS,
     *OPERATIONS,
+    *AGENTS,
     *(
         Guard(
             f"{table}_no_{event.lower()}",
@@ -46,6 +48,8 @@ NEVER_EMPTIED: Final = (
     "rollout",
     "switch",
     "shadow",
+    "agent_switch",
+    "agent_grant",
 )
 
 # A second one is left out without an error, as ON CONFLICT DO NOTHING would: SQLite only,
@@ -66,6 +70,7 @@ COUNTED: Final = {
     "credential": ("INSERT", "UPDATE", "DELETE"),
     "switch": ("INSERT", "UPDATE"),
     "shadow": ("INSERT", "UPDATE"),
+    "agent_grant": ("INSERT", "UPDATE"),
 }
 
 __all__ = ["COUNTED", "GUARDS", "KEPT", "NEVER_EMPTIED", "Guard"]

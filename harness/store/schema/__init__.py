@@ -3,6 +3,7 @@
 from typing import Final
 
 from harness.store.schema import (
+    agents,
     drift,
     evals,
     observations,
@@ -10,6 +11,7 @@ from harness.store.schema import (
     proposals,
     providers,
     routing,
+    sessions,
     shadow,
     signed_tables,
 )
@@ -34,6 +36,7 @@ APPEND_ONLY: Final = (
 
 __all__ = [
     "APPEND_ONLY",
+    "agents",
     "drift",
     "evals",
     "metadata",
@@ -42,6 +45,7 @@ __all__ = [
     "proposals",
     "providers",
     "routing",
+    "sessions",
     "shadow",
     "signed_tables",
 ]

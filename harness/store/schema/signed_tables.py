@@ -11,7 +11,15 @@ import sqlalchemy as sa
 
 from harness.domain.operations.principals import LOCAL_PRINCIPAL
 from harness.domain.operations.row_signatures import KeyPurpose
-from harness.store.schema import evals, operations, proposals, providers, routing, shadow
+from harness.store.schema import (
+    agents,
+    evals,
+    operations,
+    proposals,
+    providers,
+    routing,
+    shadow,
+)
 from harness.store.schema.columns import SIGNATURE, at_least, count, metadata, text, time
 from harness.store.schema.routing import switch
 
@@ -101,5 +109,6 @@ _TABLES: Final = (
     SignedTable(switch, live=switch.c.lifted_at.is_(None)),
     SignedTable(shadow.shadow, live=shadow.shadow.c.ended_at.is_(None)),
     SignedTable(providers.credential, live=sa.true()),
+    SignedTable(agents.agent_grant, live=agents.agent_grant.c.revoked_at.is_(None)),
 )
 SIGNED: Final[Mapping[str, SignedTable]] = {table.table.name: table for table in _TABLES}

@@ -126,8 +126,8 @@ def check_content(
     if digest_of(signatures) != stored.digest:
         raise SignatureInvalid(
             "the manifest does not fit: a row of the routing table, a provider, a key, a "
-            "person, a switch, a shadow or a stored credential was added, deleted or put back "
-            f"by somebody else than Swapgate; {REMEDY}"
+            "person, a switch, a shadow, a stored credential or an agent's grant was added, "
+            f"deleted or put back by somebody else than Swapgate; {REMEDY}"
         )
     if digest_of(revoked) != stored.revoked:
         raise SignatureInvalid(

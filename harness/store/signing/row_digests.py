@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from harness.domain.content_hash import digest
 from harness.store.rules import ENDED
-from harness.store.schema import evals, proposals, providers, routing, shadow
+from harness.store.schema import agents, evals, proposals, providers, routing, shadow
 from harness.store.schema.operations import api_key
 
 AUDITED: Final[Mapping[str, sa.Table]] = {
@@ -36,6 +36,8 @@ AUDITED: Final[Mapping[str, sa.Table]] = {
         providers.credential,
         routing.switch,
         shadow.shadow,
+        agents.agent_switch,
+        agents.agent_grant,
     )
 }
 # Verifies itself, and is renewed with the keys.

@@ -22,6 +22,7 @@ from harness.domain.routing.table import RoutingTable, Snapshot
 from harness.domain.routing.target import Target
 from harness.ports import Verifier
 from harness.store.rules import grants
+from harness.store.schema.agents import agent_grant, grant_from_row
 from harness.store.schema.columns import SIGNATURE, FreeText, Row
 from harness.store.schema.evals import target, target_from_row
 from harness.store.schema.operations import key_from_row
@@ -91,6 +92,7 @@ def _targets_used(
     used = {target for chain in chains.values() for target, _ in chain}
     for row in rows[route_version.name]:
         used |= {str(row[role]) for role in ("incumbent", "canary", "holdback") if role in row}
+    used |= {str(row["target"]) for row in rows[agent_grant.name]}
     return used | {str(row["candidate"]) for row in rows["shadow"]}
 
 
@@ -120,7 +122,8 @@ def _verify(signed_rows: SignedRows, signatures: RowVerifier) -> None:
             if name == route_version.name:
                 more["fallbacks"] = signed_rows.chains.get(str(row["route"]), [])
             signatures.check_stored(signed, values, **more)
-    live = [row for name in LIVE for row in signed_rows.rows[name]]
+    # A router's disk may have them from before there was such a table; the manifest knows.
+    live = [row for name in LIVE for row in signed_rows.rows.get(name, ())]
     if not signed_rows.manifest:
         if live:
             raise SignatureInvalid(manifests.MISSING)
@@ -151,7 +154,11 @@ def _built(signed_rows: SignedRows, etag: str, now: datetime) -> Snapshot:
         )
         for row in tables[route_version.name]
     }
-    used = frozenset[str]().union(*(route.targets for route in routes.values()))
+    granted = [grant_from_row(row) for row in tables.get(agent_grant.name, ())]
+    grants_now = tuple(grant for grant in granted if now < grant.expires_at)
+    used = frozenset(grant.target for grant in grants_now).union(
+        *(route.targets for route in routes.values())
+    )
     live = [
         shadow_from_row(row, targets).shadow for row in _newest(tables["shadow"], "started_at")
     ]
@@ -178,6 +185,7 @@ def _built(signed_rows: SignedRows, etag: str, now: datetime) -> Snapshot:
         signed_rows,
         _lineage(signed_rows),
         revoked,
+        grants_now,
     )
 
 

@@ -25,8 +25,8 @@ from harness.domain.operations.audit import (
     find_chain_break,
 )
 from harness.domain.operations.state_audit import ROWS_BASELINE, ROWS_WRITTEN
+from harness.store.schema import agents, providers, routing
 from harness.store.schema import proposals as decisions
-from harness.store.schema import providers, routing
 from harness.store.schema import shadow as shadows
 from harness.store.schema.columns import storable
 from harness.store.schema.operations import api_key, audit_event, event_from_row, event_to_row
@@ -195,6 +195,8 @@ class SqlAuditedRows:
             *self._rows(evidence, why),
             *self._rows(shadow, sa.select(shadow).where(shadow.c.ended_at.is_(None))),
         ]
+        granted = sa.select(agents.agent_grant).where(agents.agent_grant.c.revoked_at.is_(None))
+        found += self._rows(agents.agent_grant, granted)
         for table in _SMALL:
             found += self._rows(table, sa.select(table))
         return dict(found)

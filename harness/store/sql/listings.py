@@ -3,9 +3,9 @@ alerts and the rest. A row that is not as it was signed is left out and named in
 `invalid`, instead of failing the whole list.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -59,13 +59,11 @@ from harness.store.schema.routing import (
     switch_from_row,
 )
 from harness.store.schema.shadow import shadow, shadow_from_row
+from harness.store.sql.agent_listings import AgentListings
 from harness.store.sql.evidence import chain_signed
 from harness.store.sql.pages import Order, newest, read_page
 from harness.store.sql.routing import CURRENT, CURRENT_FALLBACKS
-from harness.store.unit_of_work import Unit, in_project
-
-T = TypeVar("T")
-Query = sa.Select[Any]
+from harness.store.unit_of_work import in_project
 
 PROPOSALS: Final = newest(proposal.c.created_at, proposal.c.id)
 RUNS: Final = newest(eval_run.c.created_at, eval_run.c.id)
@@ -88,11 +86,8 @@ CAPTURES: Final = Order((captured.c.at, captured.c.id), frozenset({captured.c.at
 EVENTS: Final = Order((audit_event.c.number,), frozenset({audit_event.c.number}))
 
 
-class SqlListings:
+class SqlListings(AgentListings):
     """See harness.ports.database.Listings."""
-
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
 
     def proposals(
         self,
@@ -106,7 +101,7 @@ class SqlListings:
             query = query.where(proposal.c.route == route)
         if open_only:
             query = query.where(proposal.c.phase.in_(OPEN_PHASE_VALUES))
-        return self._signed(proposal, query, PROPOSALS, page_request, proposal_from_row)
+        return self.signed(proposal, query, PROPOSALS, page_request, proposal_from_row)
 
     def runs(
         self, page_request: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
@@ -114,17 +109,17 @@ class SqlListings:
         query = sa.select(eval_run)
         if states:
             query = query.where(eval_run.c.state.in_([state.value for state in states]))
-        return self._signed(eval_run, query, RUNS, page_request, run_from_row)
+        return self.signed(eval_run, query, RUNS, page_request, run_from_row)
 
     def samples(self, page_request: PageRequest = FIRST_PAGE, *, run: str) -> Page[Sample]:
         known = sa.select(eval_run.c.id).where(eval_run.c.id == run)
-        if self._unit.read(known).first() is None:
+        if self.unit.read(known).first() is None:
             raise no_such_run(run)
         query = sa.select(sample).where(sample.c.run == run)
-        return self._signed(sample, query, SAMPLES, page_request, sample_from_row)
+        return self.signed(sample, query, SAMPLES, page_request, sample_from_row)
 
     def targets(self, page_request: PageRequest = FIRST_PAGE) -> Page[Target]:
-        return self._signed(target, sa.select(target), TARGETS, page_request, target_from_row)
+        return self.signed(target, sa.select(target), TARGETS, page_request, target_from_row)
 
     def versions(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str
@@ -132,14 +127,14 @@ class SqlListings:
         query = sa.select(route_version).where(
             in_project(route_version), route_version.c.route == route
         )
-        rows = read_page(self._unit, query, VERSIONS, page_request)
+        rows = read_page(self.unit, query, VERSIONS, page_request)
         if not rows.total:
             raise NotFound(f"there is no route {route!r}; `swapgate route list` shows them")
         chains = self._chains(route, [row.version for row in rows.rows])
         records, invalid = [], []
         for row in rows.rows:
             chain = chains.get(row.version, [])
-            fault = self._unit.fault(route_version, row, fallbacks=chain_signed(chain))
+            fault = self.unit.fault(route_version, row, fallbacks=chain_signed(chain))
             if fault is not None:
                 invalid.append(fault)
                 continue
@@ -158,16 +153,16 @@ class SqlListings:
             .order_by(route_fallback.c.version, route_fallback.c.position)
         )
         found: dict[int, list[Row]] = {}
-        for row in self._unit.read(query):
+        for row in self.unit.read(query):
             found.setdefault(row.version, []).append(row)
         return found
 
     def keys(self, page_request: PageRequest = FIRST_PAGE) -> Page[ApiKey]:
         own = sa.select(api_key).where(in_project(api_key))
-        return self._signed(api_key, own, KEYS, page_request, key_from_row)
+        return self.signed(api_key, own, KEYS, page_request, key_from_row)
 
     def switches(self, page_request: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
-        return self._signed(switch, sa.select(switch), SWITCHES, page_request, switch_from_row)
+        return self.signed(switch, sa.select(switch), SWITCHES, page_request, switch_from_row)
 
     def shadows(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
@@ -175,7 +170,7 @@ class SqlListings:
         query = sa.select(shadow)
         if route is not None:
             query = query.where(shadow.c.route == route)
-        page = self._signed(shadow, query, SHADOWS, page_request, _as_it_is)
+        page = self.signed(shadow, query, SHADOWS, page_request, _as_it_is)
         known, invalid = self._targets({row.candidate for row in page})
         whole = [row for row in page if row.candidate in known]
         records = [shadow_from_row(row, known) for row in whole]
@@ -194,9 +189,9 @@ class SqlListings:
         if suites is not None:
             watched = watched.where(drift_watch.c.suite.in_(sorted(suites)))
         query = sa.select(drift_check).where(drift_check.c.watch.in_(watched))
-        page = self._plain(query, CHECKS, page_request, check_from_row)
+        page = self.plain(query, CHECKS, page_request, check_from_row)
         ids = sorted({check.watch for check in page})
-        rows = self._unit.read(sa.select(drift_watch).where(drift_watch.c.id.in_(ids)))
+        rows = self.unit.read(sa.select(drift_watch).where(drift_watch.c.id.in_(ids)))
         watches = {row.id: watch_from_row(row) for row in rows}
         return page.map(lambda check: (watches[check.watch], check))
 
@@ -206,7 +201,7 @@ class SqlListings:
         query = sa.select(alert)
         if open_only:
             query = query.where(alert.c.resolved_at.is_(None))
-        return self._plain(query, ALERTS, page_request, alert_from_row)
+        return self.plain(query, ALERTS, page_request, alert_from_row)
 
     def failovers(
         self,
@@ -221,7 +216,7 @@ class SqlListings:
             query = query.where(failover.c.route == route)
         if user_hashes:
             query = query.where(failover.c.user_hash.in_(user_hashes))
-        return self._plain(query, FAILOVERS, page_request, failover_from_row)
+        return self.plain(query, FAILOVERS, page_request, failover_from_row)
 
     def captures(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
@@ -229,16 +224,16 @@ class SqlListings:
         query = sa.select(captured)
         if route is not None:
             query = query.where(captured.c.route == route)
-        return self._plain(
+        return self.plain(
             query, CAPTURES, page_request, lambda row: CapturedRequest(**row._asdict())
         )
 
     def events(self, page_request: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:
-        return self._plain(sa.select(audit_event), EVENTS, page_request, event_from_row)
+        return self.plain(sa.select(audit_event), EVENTS, page_request, event_from_row)
 
     def verdicts(self, ids: Collection[str]) -> Mapping[str, Verdict]:
         query = sa.select(verdict).where(in_project(verdict), verdict.c.id.in_(sorted(ids)))
-        good, _ = self._sorted_out(verdict, self._unit.read(query).all())
+        good, _ = self.sorted_out(verdict, self.unit.read(query).all())
         return {row.id: verdict_from_row(row) for row in good}
 
     def targets_of(self, ids: Collection[str]) -> Mapping[str, Target]:
@@ -246,12 +241,12 @@ class SqlListings:
 
     def routes(self) -> Page[Route]:
         chains: dict[str, list[Row]] = {}
-        for row in self._unit.read(CURRENT_FALLBACKS):
+        for row in self.unit.read(CURRENT_FALLBACKS):
             chains.setdefault(row.route, []).append(row)
         found, invalid = [], []
-        for row in self._unit.read(CURRENT):
+        for row in self.unit.read(CURRENT):
             chain = chains.get(row.route, [])
-            fault = self._unit.fault(route_version, row, fallbacks=chain_signed(chain))
+            fault = self.unit.fault(route_version, row, fallbacks=chain_signed(chain))
             if fault is None:
                 found.append(route_from_row(row, tuple(link.target for link in chain)))
             else:
@@ -260,33 +255,8 @@ class SqlListings:
 
     def _targets(self, ids: Collection[str]) -> tuple[dict[str, Target], list[RowFault]]:
         query = sa.select(target).where(target.c.id.in_(sorted(ids)))
-        good, invalid = self._sorted_out(target, self._unit.read(query).all())
+        good, invalid = self.sorted_out(target, self.unit.read(query).all())
         return {row.id: target_from_row(row) for row in good}, invalid
-
-    def _plain(
-        self, query: Query, order: Order, page_request: PageRequest, build: Callable[[Row], T]
-    ) -> Page[T]:
-        rows = read_page(self._unit, query, order, page_request)
-        return Page([build(row) for row in rows.rows], rows.total, rows.next)
-
-    def _signed(
-        self,
-        table: sa.Table,
-        query: Query,
-        order: Order,
-        page_request: PageRequest,
-        build: Callable[[Row], T],
-    ) -> Page[T]:
-        rows = read_page(self._unit, query, order, page_request)
-        good, invalid = self._sorted_out(table, rows.rows)
-        return Page([build(row) for row in good], rows.total, rows.next, invalid)
-
-    def _sorted_out(
-        self, table: sa.Table, rows: Sequence[Row]
-    ) -> tuple[list[Row], list[RowFault]]:
-        checked = [(row, self._unit.fault(table, row)) for row in rows]
-        good = [row for row, fault in checked if fault is None]
-        return good, [fault for _, fault in checked if fault is not None]
 
 
 def _as_it_is(row: Row) -> Row:

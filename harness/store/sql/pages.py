@@ -1,19 +1,23 @@
 """Pages a list by keyset: the rows after a cursor in the list's `Order`, as fast far back as at
-the front. `read_page` gives the rows, the total and the next page's cursor.
+the front. `read_page` gives the rows, the total and the next page's cursor; `PageReader` makes
+a `Page` of domain objects of them, and leaves out rows that are not as they were signed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
 from harness.domain.errors import NotFound
-from harness.domain.pagination import PageRequest, decode_cursor, encode_cursor
+from harness.domain.operations.row_signatures import RowFault
+from harness.domain.pagination import Page, PageRequest, decode_cursor, encode_cursor
 from harness.store.schema.columns import Row, UtcTime
 from harness.store.unit_of_work import Unit
 
+T = TypeVar("T")
+Query = sa.Select[Any]
 Column = sa.Column[Any]
 # BIGINT on both databases: a cursor that somebody made up is no error of the database.
 MOST: Final = 2**63 - 1
@@ -100,3 +104,36 @@ def read_page(
     more = len(found) > page_request.limit
     rows = found[: page_request.limit]
     return Rows(rows, total, order.cursor(rows[-1]) if more else None)
+
+
+class PageReader:
+    """Reads pages of lists, for people to look at."""
+
+    def __init__(self, unit: Unit) -> None:
+        self.unit = unit
+
+    def plain(
+        self, query: Query, order: Order, page_request: PageRequest, build: Callable[[Row], T]
+    ) -> Page[T]:
+        rows = read_page(self.unit, query, order, page_request)
+        return Page([build(row) for row in rows.rows], rows.total, rows.next)
+
+    def signed(
+        self,
+        table: sa.Table,
+        query: Query,
+        order: Order,
+        page_request: PageRequest,
+        build: Callable[[Row], T],
+    ) -> Page[T]:
+        """As `plain`, of a signed table: a row that nobody signed so is named instead."""
+        rows = read_page(self.unit, query, order, page_request)
+        good, invalid = self.sorted_out(table, rows.rows)
+        return Page([build(row) for row in good], rows.total, rows.next, invalid)
+
+    def sorted_out(
+        self, table: sa.Table, rows: Sequence[Row]
+    ) -> tuple[list[Row], list[RowFault]]:
+        checked = [(row, self.unit.fault(table, row)) for row in rows]
+        good = [row for row, fault in checked if fault is None]
+        return good, [fault for _, fault in checked if fault is not None]

@@ -1,0 +1,82 @@
+"""A turn is what one message of a client sets off in a session: the answer, its tools, further
+answers. One runs at a time. Its process holds it by a lease and renews that; when the lease
+lapses the process is dead, and the turn is over. Pure.
+
+Also here: the key under which a client may send the same request again, and what it got.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from harness.domain.errors import Conflict
+
+
+class TurnState(StrEnum):
+    """INTERRUPTED: its process ended before it did, or its session was closed."""
+
+    RUNNING = "running"
+    DONE = "done"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOwner:
+    """A process that runs turns. Of two with one name, the later took the former's place."""
+
+    name: str  # no other live process has it, such as `HOST:PORT`
+    incarnation: str  # another one at each start
+
+    @property
+    def text(self) -> str:
+        return f"{self.name}#{self.incarnation}"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTurn:
+    """A turn as it is stored."""
+
+    id: str  # `tu_…`
+    session: str
+    owner: str  # as `TurnOwner.text`
+    begun_at: datetime
+    lease_until: datetime
+    state: TurnState = TurnState.RUNNING
+    ended_at: datetime | None = None
+
+    def has_lapsed(self, now: datetime, lease: timedelta) -> bool:
+        """Whether nobody holds it any more. lease: the time that leases are given for.
+
+        One that ends much later was written by a clock that has been set back since.
+        """
+        return not now < self.lease_until <= now + 2 * lease
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """What a client calls a request, so that sending it again does not do it twice."""
+
+    scope: str  # who sends it, and to which place
+    key: str
+    request_hash: str  # of the request's content
+
+    def require_same(self, request_hash: str) -> None:
+        """Raises Conflict where the key came with another request before."""
+        if self.request_hash != request_hash:
+            raise Conflict(
+                f"the idempotency key {self.key!r} was used for another request: send this "
+                "one with a key of its own"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotentAnswer:
+    """What became of a request with such a key."""
+
+    key: IdempotencyKey
+    created_at: datetime
+    session: str = ""  # session, turn: that it set off; empty for a request without
+    turn: str = ""
+    status: int | None = None  # of HTTP; None while there is no answer
+    body: str = field(default="", repr=False)  # the answer's text, or its ciphertext
+    encrypted: bool = False

@@ -1,0 +1,191 @@
+"""Protocols of agents as they are stored: agents, sessions with their messages and turns,
+switch requests, grants (signed, and part of a router's snapshot), and answers by idempotency
+key. All but the grants are the agents process's own working rows.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from harness.domain.agents.agent import Agent, AgentSession
+from harness.domain.agents.grant import AgentGrant
+from harness.domain.agents.message import MessageRecord
+from harness.domain.agents.switch_request import ModelSwitchRequest
+from harness.domain.agents.turn_lease import IdempotentAnswer, SessionTurn, TurnState
+
+
+class Agents(Protocol):
+    def add(self, agent: Agent) -> None: ...
+
+    def get(self, id_: str) -> Agent:
+        """A deleted one, too. Raises NotFound."""
+        ...
+
+    def save(self, agent: Agent) -> None:
+        """Raises NotFound."""
+        ...
+
+    def forget(self, before: datetime) -> int:
+        """Delete those deleted before that nothing refers to any more; how many."""
+        ...
+
+
+class Sessions(Protocol):
+    def add(self, session: AgentSession) -> None: ...
+
+    def get(self, id_: str) -> AgentSession:
+        """Raises NotFound."""
+        ...
+
+    def lock(self, id_: str) -> AgentSession:
+        """As `get`, and no other unit of work gets past here before this one ends."""
+        ...
+
+    def save(self, session: AgentSession) -> None:
+        """Its model, grant, state, cost and time. Raises NotFound."""
+        ...
+
+    def open_ids(self, agent: str) -> Sequence[str]:
+        """Of an agent's open sessions."""
+        ...
+
+    def of_user(self, user_id: str) -> Sequence[str]:
+        """Ids of the user's sessions, and of all that they spawned."""
+        ...
+
+    def idle_since(self, before: datetime, *, limit: int) -> Sequence[str]:
+        """Ids of those whose newest message is older, and that have no children stored."""
+        ...
+
+    def delete(self, ids: Collection[str]) -> int:
+        """With their messages, turns and stored answers. They are closed before; how many."""
+        ...
+
+
+class SessionMessages(Protocol):
+    def add(self, record: MessageRecord) -> None:
+        """At the position that follows the last one."""
+        ...
+
+    def list(
+        self, session: str, *, after: int = 0, limit: int | None = None
+    ) -> Sequence[MessageRecord]:
+        """By position. after: the position to go on behind."""
+        ...
+
+    def last_position(self, session: str) -> int:
+        """0 for a session without messages."""
+        ...
+
+    def of_turn(self, turn: str) -> Sequence[MessageRecord]:
+        """By position."""
+        ...
+
+    def streaming(self, session: str) -> MessageRecord | None:
+        """The answer that is under way."""
+        ...
+
+    def end(self, record: MessageRecord) -> None:
+        """An answer under way has ended. Raises StaleWrite where it had ended before."""
+        ...
+
+    def encrypted(self, *, after: str = "", limit: int) -> Sequence[MessageRecord]:
+        """Ended ones that are stored encrypted, by id. after: the id to go on behind."""
+        ...
+
+    def replace_body(self, message: str, body: str) -> None:
+        """Another ciphertext of the same. message: its id."""
+        ...
+
+
+class Turns(Protocol):
+    def add(self, turn: SessionTurn) -> None:
+        """Raises Conflict while the session has one that runs."""
+        ...
+
+    def get(self, id_: str) -> SessionTurn:
+        """Raises NotFound."""
+        ...
+
+    def running(self, session: str) -> SessionTurn | None: ...
+
+    def all_running(self) -> Sequence[SessionTurn]:
+        """The one whose lease ends first comes first."""
+        ...
+
+    def renew(self, id_: str, *, owner: str, until: datetime) -> bool:
+        """Whether it runs, and is this owner's, still."""
+        ...
+
+    def end(self, id_: str, state: TurnState, now: datetime) -> None:
+        """Raises StaleWrite where it does not run any more."""
+        ...
+
+
+class SwitchRequests(Protocol):
+    def add(self, request: ModelSwitchRequest) -> None: ...
+
+    def get(self, id_: str) -> ModelSwitchRequest:
+        """Raises NotFound."""
+        ...
+
+    def decide(self, decided: ModelSwitchRequest) -> None:
+        """Its state and who decided. An approval comes after its grants, one for each target.
+
+        Raises StaleWrite where it does not wait any more.
+        """
+        ...
+
+    def pending(
+        self, *, session: str | None = None, agent: str | None = None
+    ) -> Sequence[ModelSwitchRequest]:
+        """The one that expires first comes first; those that have expired, too."""
+        ...
+
+    def blank(self, sessions: Collection[str]) -> int:
+        """Take the agents' words out of decided ones; how many."""
+        ...
+
+
+class AgentGrants(Protocol):
+    """Written by who consents: they are signed with control's key. None is ever deleted."""
+
+    def add(self, grant: AgentGrant) -> None:
+        """Raises InputError without a reason or an end, Conflict when the id is stored."""
+        ...
+
+    def get(self, id_: str) -> AgentGrant:
+        """Raises NotFound."""
+        ...
+
+    def revoke(self, id_: str, now: datetime) -> AgentGrant:
+        """Again changes nothing. Raises NotFound."""
+        ...
+
+    def not_revoked(
+        self, *, agent: str | None = None, request: str | None = None
+    ) -> Sequence[AgentGrant]:
+        """Newest first; expired ones too."""
+        ...
+
+
+class IdempotentAnswers(Protocol):
+    def get(self, scope: str, key: str) -> IdempotentAnswer | None: ...
+
+    def add(self, answer: IdempotentAnswer) -> None:
+        """Raises Conflict where the key is taken."""
+        ...
+
+    def save(self, answer: IdempotentAnswer) -> None:
+        """Its turn, and its answer, once. Raises StaleWrite where it is answered already."""
+        ...
+
+    def of_turn(self, turn: str) -> IdempotentAnswer | None: ...
+
+    def forget(self, before: datetime) -> int:
+        """Delete those that are older; how many."""
+        ...
+
+    def forget_encrypted(self) -> int:
+        """Delete answers stored encrypted, whose key is being replaced; how many."""
+        ...

@@ -1,0 +1,102 @@
+"""Reads lists of agents, their sessions and messages, switch requests and grants for people to
+look at, page by page (part of `SqlListings`).
+"""
+
+from typing import Final
+
+import sqlalchemy as sa
+
+from harness.domain.agents.agent import Agent, AgentSession
+from harness.domain.agents.grant import AgentGrant
+from harness.domain.agents.message import MessageRecord
+from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
+from harness.store.schema.agents import (
+    agent,
+    agent_from_row,
+    agent_grant,
+    agent_switch,
+    grant_from_row,
+    switch_request_from_row,
+)
+from harness.store.schema.sessions import (
+    agent_message,
+    agent_session,
+    message_from_row,
+    session_from_row,
+)
+from harness.store.sql.pages import Column, Order, PageReader
+from harness.store.unit_of_work import in_project
+
+
+def _newest_first(*columns: Column) -> Order:
+    """A cursor holds the place: the row that it names may be deleted, for privacy."""
+    return Order(columns, frozenset(columns))
+
+
+NEWEST_AGENTS: Final = _newest_first(agent.c.created_at, agent.c.id)
+NEWEST_SESSIONS: Final = _newest_first(agent_session.c.created_at, agent_session.c.id)
+NEWEST_REQUESTS: Final = _newest_first(agent_switch.c.asked_at, agent_switch.c.id)
+NEWEST_GRANTS: Final = _newest_first(agent_grant.c.created_at, agent_grant.c.id)
+BY_POSITION: Final = Order((agent_message.c.position,))
+
+
+class AgentListings(PageReader):
+    """See harness.ports.database.Listings."""
+
+    def agents(
+        self, page_request: PageRequest = FIRST_PAGE, *, owner_key: str | None = None
+    ) -> Page[Agent]:
+        query = sa.select(agent).where(in_project(agent), agent.c.deleted_at.is_(None))
+        if owner_key is not None:
+            query = query.where(
+                agent.c.owner_key == owner_key if owner_key else agent.c.owner_key.is_(None)
+            )
+        return self.plain(query, NEWEST_AGENTS, page_request, agent_from_row)
+
+    def sessions(
+        self,
+        page_request: PageRequest = FIRST_PAGE,
+        *,
+        agent: str | None = None,
+        user_id: str | None = None,
+        parent: str | None = None,
+    ) -> Page[AgentSession]:
+        query = sa.select(agent_session).where(in_project(agent_session))
+        if agent is not None:
+            query = query.where(agent_session.c.agent == agent)
+        if user_id is not None:
+            query = query.where(agent_session.c.user_id == user_id)
+        if parent is not None:
+            query = query.where(agent_session.c.parent == parent)
+        return self.plain(query, NEWEST_SESSIONS, page_request, session_from_row)
+
+    def session_messages(
+        self, page_request: PageRequest = FIRST_PAGE, *, session: str
+    ) -> Page[MessageRecord]:
+        query = sa.select(agent_message).where(
+            in_project(agent_message), agent_message.c.session == session
+        )
+        return self.plain(query, BY_POSITION, page_request, message_from_row)
+
+    def switch_requests(
+        self,
+        page_request: PageRequest = FIRST_PAGE,
+        *,
+        session: str | None = None,
+        pending_only: bool = False,
+    ) -> Page[ModelSwitchRequest]:
+        query = sa.select(agent_switch).where(in_project(agent_switch))
+        if session is not None:
+            query = query.where(agent_switch.c.session == session)
+        if pending_only:
+            query = query.where(agent_switch.c.state == SwitchState.PENDING.value)
+        return self.plain(query, NEWEST_REQUESTS, page_request, switch_request_from_row)
+
+    def agent_grants(
+        self, page_request: PageRequest = FIRST_PAGE, *, agent: str | None = None
+    ) -> Page[AgentGrant]:
+        query = sa.select(agent_grant).where(in_project(agent_grant))
+        if agent is not None:
+            query = query.where(agent_grant.c.agent == agent)
+        return self.signed(agent_grant, query, NEWEST_GRANTS, page_request, grant_from_row)

@@ -1,0 +1,158 @@
+"""Reads and writes agents (`SqlAgents`), the switch requests of their sessions
+(`SqlSwitchRequests`), and the grants by which a literal target answers (`SqlAgentGrants`),
+which are signed and verified like all that makes a snapshot.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from harness.domain.agents.agent import Agent
+from harness.domain.agents.grant import AgentGrant
+from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.domain.errors import Conflict, InputError, NotFound, StaleWrite
+from harness.store.schema.agents import (
+    agent,
+    agent_from_row,
+    agent_grant,
+    agent_switch,
+    agent_to_row,
+    grant_from_row,
+    grant_to_row,
+    switch_request_from_row,
+    switch_request_to_row,
+)
+from harness.store.schema.sessions import agent_session
+from harness.store.unit_of_work import Unit, in_project
+
+AGENT = sa.select(agent).where(in_project(agent), agent.c.id == sa.bindparam("which"))
+REQUESTS = sa.select(agent_switch).where(in_project(agent_switch))
+REQUEST = REQUESTS.where(agent_switch.c.id == sa.bindparam("which"))
+PENDING = REQUESTS.where(agent_switch.c.state == SwitchState.PENDING.value).order_by(
+    agent_switch.c.expires_at, agent_switch.c.id
+)
+BLANK = {"asked": "", "reason": "", "omissions": [], "figures": {}}
+GRANTS = (
+    sa.select(agent_grant)
+    .where(in_project(agent_grant))
+    .order_by(agent_grant.c.created_at.desc(), agent_grant.c.id.desc())
+)
+NAMED = sa.or_(
+    *(
+        sa.exists().where(table.c.project == agent.c.project, table.c.agent == agent.c.id)
+        for table in (agent_session, agent_switch, agent_grant)
+    )
+)
+
+
+class SqlAgents:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, new: Agent) -> None:
+        self._unit.write(sa.insert(agent), self._unit.owned(agent, agent_to_row(new)))
+
+    def get(self, id_: str) -> Agent:
+        row = self._unit.read(AGENT, {"which": id_}).first()
+        if row is None:
+            raise NotFound(f"there is no agent {id_}; GET /agents shows them")
+        return agent_from_row(row)
+
+    def save(self, known: Agent) -> None:
+        self.get(known.id)
+        self._unit.write(sa.update(agent).where(agent.c.id == known.id), agent_to_row(known))
+
+    def forget(self, before: datetime) -> int:
+        old = (agent.c.project == self._unit.project, agent.c.deleted_at < before)
+        return self._unit.write(sa.delete(agent).where(*old, ~NAMED))
+
+
+class SqlSwitchRequests:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, new: ModelSwitchRequest) -> None:
+        values = self._unit.owned(agent_switch, switch_request_to_row(new))
+        self._unit.write(sa.insert(agent_switch), values)
+
+    def get(self, id_: str) -> ModelSwitchRequest:
+        row = self._unit.read(REQUEST, {"which": id_}).first()
+        if row is None:
+            raise NotFound(f"there is no switch request {id_}")
+        return switch_request_from_row(row)
+
+    def decide(self, decided: ModelSwitchRequest) -> None:
+        # The lock first: of two people who decide at once, the second finds it decided.
+        self._unit.serialize()
+        if self.get(decided.id).state is not SwitchState.PENDING:
+            raise StaleWrite(f"the switch request {decided.id} is decided already")
+        changes = {
+            "state": decided.state.value,
+            "decided_at": decided.decided_at,
+            "decided_by": decided.decided_by,
+            "decided_with": decided.decided_with,
+            "decision_reason": decided.decision_reason,
+        }
+        same = agent_switch.c.id == decided.id
+        self._unit.write(sa.update(agent_switch).where(same).values(changes))
+
+    def pending(
+        self, *, session: str | None = None, agent: str | None = None
+    ) -> Sequence[ModelSwitchRequest]:
+        query = PENDING
+        if session is not None:
+            query = query.where(agent_switch.c.session == session)
+        if agent is not None:
+            query = query.where(agent_switch.c.agent == agent)
+        return [switch_request_from_row(row) for row in self._unit.read(query)]
+
+    def blank(self, sessions: Collection[str]) -> int:
+        decided = (
+            agent_switch.c.project == self._unit.project,
+            agent_switch.c.session.in_(sorted(sessions)),
+            agent_switch.c.state != SwitchState.PENDING.value,
+        )
+        return self._unit.write(sa.update(agent_switch).where(*decided).values(BLANK))
+
+
+class SqlAgentGrants:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, new: AgentGrant) -> None:
+        if not new.reason.strip() or new.expires_at <= new.created_at:
+            raise InputError(f"grant {new.id}: a grant has a reason, and an end in the future")
+        self._unit.serialize()
+        if self._read(GRANTS.where(agent_grant.c.id == new.id)):
+            raise Conflict(f"the grant {new.id} is stored already: give another")
+        self._unit.insert(agent_grant, grant_to_row(new))
+
+    def get(self, id_: str) -> AgentGrant:
+        found = self._read(GRANTS.where(agent_grant.c.id == id_))
+        if not found:
+            raise NotFound(f"there is no grant {id_}")
+        return found[0]
+
+    def revoke(self, id_: str, now: datetime) -> AgentGrant:
+        self._unit.serialize()
+        stored = self.get(id_)
+        if stored.revoked_at is not None:
+            return stored
+        self._unit.amend(agent_grant, agent_grant.c.id == id_, {"revoked_at": now})
+        return replace(stored, revoked_at=now)
+
+    def not_revoked(
+        self, *, agent: str | None = None, request: str | None = None
+    ) -> Sequence[AgentGrant]:
+        query = GRANTS.where(agent_grant.c.revoked_at.is_(None))
+        if agent is not None:
+            query = query.where(agent_grant.c.agent == agent)
+        if request is not None:
+            query = query.where(agent_grant.c.request == request)
+        return self._read(query)
+
+    def _read(self, query: sa.Select[tuple[object, ...]]) -> "list[AgentGrant]":
+        rows = self._unit.checked(agent_grant, self._unit.read(query))
+        return [grant_from_row(row) for row in rows]

@@ -1,0 +1,266 @@
+"""Reads and writes agents' sessions (`SqlSessions`), their messages (`SqlSessionMessages`) and
+turns (`SqlTurns`), and what clients got under an idempotency key (`SqlIdempotentAnswers`).
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from harness.domain.agents.agent import AgentSession, SessionState
+from harness.domain.agents.message import MessageRecord, MessageState
+from harness.domain.agents.turn_lease import IdempotentAnswer, SessionTurn, TurnState
+from harness.domain.errors import Conflict, NotFound, StaleWrite
+from harness.store.database_errors import RowRefused
+from harness.store.schema.sessions import (
+    agent_idempotency,
+    agent_message,
+    agent_session,
+    agent_turn,
+    idempotent_answer_from_row,
+    idempotent_answer_to_row,
+    message_from_row,
+    message_to_row,
+    session_from_row,
+    session_to_row,
+    turn_from_row,
+    turn_to_row,
+)
+from harness.store.unit_of_work import Unit, in_project
+
+SESSIONS = sa.select(agent_session).where(in_project(agent_session))
+SESSION = SESSIONS.where(agent_session.c.id == sa.bindparam("which"))
+SESSION_IDS = sa.select(agent_session.c.id).where(in_project(agent_session))
+_child = agent_session.alias("child")
+_HAS_CHILDREN = sa.exists().where(_child.c.parent == agent_session.c.id)
+TURNS = sa.select(agent_turn).where(in_project(agent_turn))
+RUNNING = TURNS.where(agent_turn.c.state == TurnState.RUNNING.value)
+CHANGE_TURN = sa.update(agent_turn).where(
+    agent_turn.c.id == sa.bindparam("which"), agent_turn.c.state == TurnState.RUNNING.value
+)
+MESSAGES = (
+    sa.select(agent_message)
+    .where(in_project(agent_message))
+    .order_by(agent_message.c.session, agent_message.c.position)
+)
+OF_SESSION = MESSAGES.where(agent_message.c.session == sa.bindparam("whose"))
+LAST_POSITION = sa.select(sa.func.coalesce(sa.func.max(agent_message.c.position), 0)).where(
+    agent_message.c.session == sa.bindparam("whose")
+)
+END_MESSAGE = sa.update(agent_message).where(
+    agent_message.c.id == sa.bindparam("which"),
+    agent_message.c.state == MessageState.STREAMING.value,
+)
+ANSWERS = sa.select(agent_idempotency).where(in_project(agent_idempotency))
+# Below what SQLite takes of parameters in one statement.
+AT_A_TIME = 400
+
+
+class SqlSessions:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, new: AgentSession) -> None:
+        values = self._unit.owned(agent_session, session_to_row(new))
+        self._unit.write(sa.insert(agent_session), values)
+
+    def get(self, id_: str) -> AgentSession:
+        row = self._unit.read(SESSION, {"which": id_}).first()
+        if row is None:
+            raise NotFound(f"there is no session {id_}")
+        return session_from_row(row)
+
+    def lock(self, id_: str) -> AgentSession:
+        self._unit.serialize_by(f"agent session {id_}")
+        return self.get(id_)
+
+    def save(self, known: AgentSession) -> None:
+        self.get(known.id)
+        same = agent_session.c.id == known.id
+        self._unit.write(sa.update(agent_session).where(same), session_to_row(known))
+
+    def open_ids(self, agent: str) -> Sequence[str]:
+        query = SESSION_IDS.where(
+            agent_session.c.agent == agent, agent_session.c.state == SessionState.OPEN.value
+        )
+        return list(self._unit.read(query.order_by(agent_session.c.id)).scalars())
+
+    def of_user(self, user_id: str) -> Sequence[str]:
+        # Children first, so that each can be deleted before what it refers to.
+        query = SESSION_IDS.where(agent_session.c.user_id == user_id)
+        generation = list(self._unit.read(query.order_by(agent_session.c.id)).scalars())
+        found: dict[str, None] = {}
+        while generation:
+            for session in generation:
+                # What stands below another one of the user's comes behind it.
+                found.pop(session, None)
+                found[session] = None
+            generation = self._children(generation)
+        return list(found)[::-1]
+
+    def _children(self, parents: Sequence[str]) -> list[str]:
+        found: list[str] = []
+        for first in range(0, len(parents), AT_A_TIME):
+            some = parents[first : first + AT_A_TIME]
+            query = SESSION_IDS.where(agent_session.c.parent.in_(some))
+            found += self._unit.read(query.order_by(agent_session.c.id)).scalars()
+        return found
+
+    def idle_since(self, before: datetime, *, limit: int) -> Sequence[str]:
+        query = SESSION_IDS.where(agent_session.c.last_at < before, ~_HAS_CHILDREN)
+        query = query.order_by(agent_session.c.last_at, agent_session.c.id).limit(limit)
+        return list(self._unit.read(query).scalars())
+
+    def delete(self, ids: Collection[str]) -> int:
+        whose, count = list(ids), 0
+        for table in (agent_message, agent_turn, agent_idempotency):
+            for first in range(0, len(whose), AT_A_TIME):
+                some = whose[first : first + AT_A_TIME]
+                self._unit.write(sa.delete(table).where(table.c.session.in_(some)))
+        # One by one: a session goes before the one that spawned it.
+        for session in whose:
+            own = (agent_session.c.project == self._unit.project, agent_session.c.id == session)
+            count += self._unit.write(sa.delete(agent_session).where(*own))
+        return count
+
+
+class SqlSessionMessages:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, record: MessageRecord) -> None:
+        values = self._unit.owned(agent_message, message_to_row(record))
+        self._unit.write(sa.insert(agent_message), values)
+
+    def list(
+        self, session: str, *, after: int = 0, limit: int | None = None
+    ) -> Sequence[MessageRecord]:
+        query = OF_SESSION.where(agent_message.c.position > after).limit(limit)
+        return [message_from_row(row) for row in self._unit.read(query, {"whose": session})]
+
+    def last_position(self, session: str) -> int:
+        return int(self._unit.read(LAST_POSITION, {"whose": session}).scalar_one())
+
+    def of_turn(self, turn: str) -> "Sequence[MessageRecord]":
+        query = MESSAGES.where(agent_message.c.turn == turn)
+        return [message_from_row(row) for row in self._unit.read(query)]
+
+    def streaming(self, session: str) -> MessageRecord | None:
+        query = OF_SESSION.where(agent_message.c.state == MessageState.STREAMING.value)
+        row = self._unit.read(query, {"whose": session}).first()
+        return None if row is None else message_from_row(row)
+
+    def end(self, record: MessageRecord) -> None:
+        message = record.message
+        values = message_to_row(record) | {"which": message.id}
+        if not self._unit.write(END_MESSAGE, values):
+            raise StaleWrite(
+                f"message {message.position} of session {message.session} has ended already: "
+                "its turn was interrupted"
+            )
+
+    def encrypted(self, *, after: str = "", limit: int) -> "Sequence[MessageRecord]":
+        query = (
+            sa.select(agent_message)
+            .where(
+                in_project(agent_message),
+                agent_message.c.encrypted,
+                agent_message.c.state != MessageState.STREAMING.value,
+                agent_message.c.id > after,
+            )
+            .order_by(agent_message.c.id)
+            .limit(limit)
+        )
+        return [message_from_row(row) for row in self._unit.read(query)]
+
+    def replace_body(self, message: str, body: str) -> None:
+        same = agent_message.c.id == message
+        self._unit.write(sa.update(agent_message).where(same).values(body=body))
+
+
+class SqlTurns:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, new: SessionTurn) -> None:
+        values = self._unit.owned(agent_turn, turn_to_row(new))
+        try:
+            with self._unit.attempt():
+                self._unit.write(sa.insert(agent_turn), values)
+        except RowRefused as error:
+            if error.names("session_busy", "uq_agent_turn_running", "agent_turn.session"):
+                raise busy(new.session) from error
+            raise
+
+    def get(self, id_: str) -> SessionTurn:
+        row = self._unit.read(TURNS.where(agent_turn.c.id == id_)).first()
+        if row is None:
+            raise NotFound(f"there is no turn {id_}: its session was deleted")
+        return turn_from_row(row)
+
+    def running(self, session: str) -> SessionTurn | None:
+        row = self._unit.read(RUNNING.where(agent_turn.c.session == session)).first()
+        return None if row is None else turn_from_row(row)
+
+    def all_running(self) -> Sequence[SessionTurn]:
+        query = RUNNING.order_by(agent_turn.c.lease_until, agent_turn.c.id)
+        return [turn_from_row(row) for row in self._unit.read(query)]
+
+    def renew(self, id_: str, *, owner: str, until: datetime) -> bool:
+        own = CHANGE_TURN.where(agent_turn.c.owner == owner).values(lease_until=until)
+        return self._unit.write(own, {"which": id_}) == 1
+
+    def end(self, id_: str, state: TurnState, now: datetime) -> None:
+        over = CHANGE_TURN.values(state=state.value, ended_at=now)
+        if not self._unit.write(over, {"which": id_}):
+            raise StaleWrite(f"turn {id_} is over already: it was interrupted")
+
+
+class SqlIdempotentAnswers:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def get(self, scope: str, key: str) -> IdempotentAnswer | None:
+        same = (agent_idempotency.c.scope == scope, agent_idempotency.c.key == key)
+        row = self._unit.read(ANSWERS.where(*same)).first()
+        return None if row is None else idempotent_answer_from_row(row)
+
+    def add(self, new: IdempotentAnswer) -> None:
+        if not self._unit.write_new(agent_idempotency, idempotent_answer_to_row(new)):
+            raise Conflict(
+                f"a request with the idempotency key {new.key.key!r} is under way: wait for it"
+            )
+
+    def save(self, known: IdempotentAnswer) -> None:
+        same = (
+            agent_idempotency.c.project == self._unit.project,
+            agent_idempotency.c.scope == known.key.scope,
+            agent_idempotency.c.key == known.key.key,
+            agent_idempotency.c.status.is_(None),
+        )
+        values = idempotent_answer_to_row(known)
+        changes = {name: values[name] for name in ("turn", "status", "answer", "encrypted")}
+        if not self._unit.write(sa.update(agent_idempotency).where(*same).values(changes)):
+            raise StaleWrite(
+                f"the request with the idempotency key {known.key.key!r} has its answer already"
+            )
+
+    def of_turn(self, turn: str) -> IdempotentAnswer | None:
+        row = self._unit.read(ANSWERS.where(agent_idempotency.c.turn == turn)).first()
+        return None if row is None else idempotent_answer_from_row(row)
+
+    def forget(self, before: datetime) -> int:
+        old = agent_idempotency.c.created_at < before
+        return self._unit.write(sa.delete(agent_idempotency).where(self._own, old))
+
+    def forget_encrypted(self) -> int:
+        mine = (self._own, agent_idempotency.c.encrypted)
+        return self._unit.write(sa.delete(agent_idempotency).where(*mine))
+
+    @property
+    def _own(self) -> sa.ColumnElement[bool]:
+        return agent_idempotency.c.project == self._unit.project
+
+
+def busy(session: str) -> Conflict:
+    return Conflict(f"session {session} answers another message: wait until that has ended")
