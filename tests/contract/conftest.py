@@ -52,3 +52,9 @@ def sql_stores(database_url: str) -> Iterator[Opener]:
 def postgres_stores(postgres_url: str) -> Iterator[Opener]:
     with opener(postgres_url) as another:
         yield another
+
+
+@pytest.fixture
+def sqlite_stores(sqlite_url: str) -> Iterator[Opener]:
+    with opener(sqlite_url) as another:
+        yield another

@@ -4,6 +4,7 @@ on them, by a router or by control.
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -27,6 +28,7 @@ from harness.store.schema.signed_tables import SIGNED
 from harness.store.sql import SqlStore
 from tests.contract.conftest import SECRET, FixedClock
 from tests.support.site.signing_keys import CONTROL, KEYRING, VERIFIER, WORKER
+from tests.support.store.agent_records import GRANT, add_agent
 from tests.support.store.records import (
     KEY,
     LATER,
@@ -93,6 +95,8 @@ def filled(store: Store) -> None:
         tx.shadows.add(SHADOW)
         tx.credentials.put(CREDENTIAL)
         tx.rollouts.add(rollout())
+        add_agent(tx)
+        tx.agent_grants.add(GRANT)
 
 
 def opened(url: object, signatures: Ed25519Signatures) -> SqlStore:
@@ -132,6 +136,8 @@ def test_a_router_with_public_keys_alone_reads_all_of_a_snapshot(sql_stores: Sto
         router.close()
     assert snapshot.switches == (SWITCH,)
     assert [key.hash for key in snapshot.keys] == [KEY.hash]
+    assert snapshot.agent_grants == (GRANT,)
+    assert snapshot.table.targets[NEW.id] == NEW
 
 
 @pytest.mark.parametrize("attacker", [written, owned])
@@ -188,6 +194,9 @@ EDITS = [
     ("switch", {"id": "s_1"}, {"expires_at": NOW}),
     ("shadow", {"id": "sh_1"}, {"share_bps": 10_000}),
     ("credential", {"name": "first"}, {"ciphertext": "another"}),
+    ("agent_grant", {"id": "gr_1"}, {"data_class": ""}),
+    ("agent_grant", {"id": "gr_1"}, {"target": OLD.id, "target_name": OLD.name}),
+    ("agent_grant", {"id": "gr_1"}, {"expires_at": LATER + timedelta(days=365)}),
     ("route_version", {"version": 1}, {"settings": {"data_class": ""}}),
     ("target", {"id": OLD.id}, {"model": "cheaper-1"}),
 ]
@@ -208,7 +217,7 @@ def test_an_edited_row_of_a_snapshot_is_refused_and_named(
     assert any(fault.startswith(f"{table} ") for fault in faults(store))
 
 
-@pytest.mark.parametrize("table", ["switch", "api_key", "credential", "shadow"])
+@pytest.mark.parametrize("table", ["switch", "api_key", "credential", "shadow", "agent_grant"])
 def test_a_row_that_is_gone_is_missed(sql_stores: Stores, table: str) -> None:
     store = sql_stores()
     filled(store)

@@ -377,12 +377,6 @@ _ANSWERED: Final = tuple(
 )
 _IDEMPOTENCY: Final = (
     Guard(
-        "agent_idempotency_guard",
-        "agent_idempotency",
-        "INSERT",
-        (taken("agent_idempotency", "project", "scope", "key"),),
-    ),
-    Guard(
         "agent_idempotency_no_rewrite",
         "agent_idempotency",
         "UPDATE",

@@ -251,14 +251,14 @@ class SqlIdempotentAnswers:
 
     def forget(self, before: datetime) -> int:
         old = agent_idempotency.c.created_at < before
-        return self._unit.write(sa.delete(agent_idempotency).where(self._own, old))
+        return self._unit.write(sa.delete(agent_idempotency).where(self._in_own_project, old))
 
     def forget_encrypted(self) -> int:
-        mine = (self._own, agent_idempotency.c.encrypted)
+        mine = (self._in_own_project, agent_idempotency.c.encrypted)
         return self._unit.write(sa.delete(agent_idempotency).where(*mine))
 
     @property
-    def _own(self) -> sa.ColumnElement[bool]:
+    def _in_own_project(self) -> sa.ColumnElement[bool]:
         return agent_idempotency.c.project == self._unit.project
 
 

@@ -1,0 +1,480 @@
+"""Agents, sessions, messages, turns, switch requests and grants of every store, through the
+ports; and what raw SQL cannot do to them.
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from harness.domain.agents.agent import SessionState
+from harness.domain.agents.grant import GrantKind
+from harness.domain.agents.message import (
+    MessageRole,
+    MessageState,
+    MessageToolCall,
+    MessageUsage,
+    ServedBy,
+    decode_body,
+)
+from harness.domain.agents.switch_request import SwitchState
+from harness.domain.agents.turn_lease import IdempotencyKey, IdempotentAnswer, TurnState
+from harness.domain.errors import (
+    Conflict,
+    InputError,
+    NotFound,
+    SignatureInvalid,
+    SnapshotInvalid,
+    StaleWrite,
+)
+from harness.domain.pagination import PageRequest
+from harness.ports import Store
+from harness.store.database_errors import RowRefused
+from harness.store.schema import metadata
+from tests.contract.conftest import FixedClock, Opener
+from tests.contract.test_store_signatures import opened, url_of
+from tests.support.site.signing_keys import WORKER
+from tests.support.store.agent_records import (
+    AGENT,
+    ANSWERING,
+    APPROVED,
+    GRANT,
+    LITERAL,
+    REQUEST,
+    SESSION,
+    TURN,
+    answer,
+    message,
+    record,
+    with_agent,
+)
+from tests.support.store.records import LATER, NOW
+from tests.support.store.tampering import insert, owned, row, written
+
+pytestmark = pytest.mark.req("E1", "E2")
+TOMORROW = FixedClock().now()
+
+
+@pytest.fixture
+def agents(store: Store) -> Store:
+    return with_agent(store)
+
+
+def test_an_agent_comes_back_as_it_was_and_changes(agents: Store) -> None:
+    with agents.write() as tx:
+        assert tx.agents.get(AGENT.id) == AGENT
+        changed = replace(AGENT, name="another", tools=(), fallback_model=None)
+        tx.agents.save(changed)
+    with agents.read() as tx:
+        assert tx.agents.get(AGENT.id) == changed
+        with pytest.raises(NotFound, match="ag_9"):
+            tx.agents.get("ag_9")
+
+
+def test_agents_are_listed_by_owner_the_newest_first(agents: Store) -> None:
+    later = NOW + timedelta(seconds=1)
+    with agents.write() as tx:
+        tx.agents.add(replace(AGENT, id="ag_2", created_at=later))
+        tx.agents.add(replace(AGENT, id="ag_3", owner_key=None))
+        tx.agents.add(replace(AGENT, id="ag_4", owner_key=None))
+        tx.agents.save(replace(AGENT, id="ag_4", owner_key=None, deleted_at=NOW))
+    with agents.listings() as stored:
+        assert [each.id for each in stored.agents()] == ["ag_2", "ag_3", "ag_1"]
+        assert [each.id for each in stored.agents(owner_key="k_1")] == ["ag_2", "ag_1"]
+        assert [each.id for each in stored.agents(owner_key="")] == ["ag_3"]
+        first = stored.agents(PageRequest(limit=1), owner_key="k_1")
+        then = stored.agents(PageRequest(limit=1, after=first.next), owner_key="k_1")
+        assert [each.id for each in (*first, *then)] == ["ag_2", "ag_1"]
+        assert then.next is None
+
+
+def test_a_session_comes_back_as_it_was_with_its_children(agents: Store) -> None:
+    child = replace(SESSION, id="se_2", parent=SESSION.id, depth=1, created_at=LATER)
+    with agents.write() as tx:
+        tx.sessions.add(child)
+        tx.sessions.save(replace(SESSION, cost_usd=0.25, last_at=LATER))
+    with agents.read() as tx:
+        assert tx.sessions.get("se_2") == child
+        assert tx.sessions.get(SESSION.id).cost_usd == 0.25
+        assert tx.sessions.open_ids(AGENT.id) == ["se_1", "se_2"]
+        # Children first, as they have to be deleted.
+        assert tx.sessions.of_user("user-7") == ["se_2", "se_1"]
+    with agents.listings() as stored:
+        assert [each.id for each in stored.sessions(agent=AGENT.id)] == ["se_2", "se_1"]
+        assert [each.id for each in stored.sessions(parent=SESSION.id)] == ["se_2"]
+
+
+def test_a_message_comes_back_whole(agents: Store) -> None:
+    said = message(content=[{"type": "text", "text": "a\0b\ud800"}])
+    call = MessageToolCall("c_1", "close", '{"id": 7}', {"index": 0})
+    under_way = answer()
+    ended = replace(
+        under_way,
+        state=MessageState.COMPLETE,
+        content="To billing.",
+        tool_calls=(call,),
+        served=ServedBy("triage", "triage", "sim/old-1", "rq_1", "sim:new-1", "it failed"),
+        usage=MessageUsage(20, 3, 10, 0.25),
+        extra={"provider": "sim"},
+        done_at=LATER,
+    )
+    with agents.write() as tx:
+        tx.session_messages.add(record(said))
+        tx.session_messages.add(record(under_way))
+        assert tx.session_messages.streaming(SESSION.id) == record(under_way)
+        tx.session_messages.end(record(ended))
+    with agents.read() as tx:
+        found = tx.session_messages.list(SESSION.id)
+        assert tx.session_messages.streaming(SESSION.id) is None
+        assert tx.session_messages.last_position(SESSION.id) == 2
+        assert tx.session_messages.of_turn(TURN.id) == found
+    assert [decode_body(each, each.body) for each in found] == [said, ended]
+    with agents.listings() as stored:
+        page = stored.session_messages(PageRequest(limit=1), session=SESSION.id)
+        rest = stored.session_messages(PageRequest(after=page.next), session=SESSION.id)
+    assert [each.message.position for each in (*page, *rest)] == [1, 2]
+
+
+def test_an_answer_ends_once(agents: Store) -> None:
+    with agents.write() as tx:
+        tx.session_messages.add(record(message()))
+        tx.session_messages.add(record(answer()))
+        failed = answer(state=MessageState.FAILED, done_at=NOW, error="nobody answered")
+        tx.session_messages.end(record(failed))
+    with pytest.raises(StaleWrite, match="has ended"), agents.write() as tx:
+        tx.session_messages.end(record(answer(state=MessageState.COMPLETE, done_at=NOW)))
+
+
+def test_a_session_has_one_turn_at_a_time(agents: Store) -> None:
+    another = replace(TURN, id="tu_2", owner="there#1")
+    with pytest.raises(Conflict, match="another message"), agents.write() as tx:
+        tx.turns.add(another)
+    with agents.write() as tx:
+        assert tx.turns.running(SESSION.id) == TURN
+        assert tx.turns.renew(TURN.id, owner="here#1", until=LATER)
+        assert not tx.turns.renew(TURN.id, owner="there#1", until=LATER)
+        tx.turns.end(TURN.id, TurnState.DONE, NOW)
+        assert not tx.turns.renew(TURN.id, owner="here#1", until=LATER)
+        tx.turns.add(another)
+        assert tx.turns.all_running() == [another]
+        with pytest.raises(StaleWrite, match="over"):
+            tx.turns.end(TURN.id, TurnState.INTERRUPTED, NOW)
+
+
+def test_an_idempotent_answer_is_given_once(agents: Store) -> None:
+    claim = IdempotentAnswer(IdempotencyKey("k_1 /agents", "a", "h"), NOW, "se_1", "tu_1")
+    done = replace(claim, status=201, body='{"id": 1}')
+    with agents.write() as tx:
+        tx.idempotent_answers.add(claim)
+        with pytest.raises(Conflict, match="under way"):
+            tx.idempotent_answers.add(claim)
+        assert tx.idempotent_answers.of_turn("tu_1") == claim
+        tx.idempotent_answers.save(done)
+        with pytest.raises(StaleWrite, match="already"):
+            tx.idempotent_answers.save(done)
+    with agents.write() as tx:
+        assert tx.idempotent_answers.get("k_1 /agents", "a") == done
+        assert tx.idempotent_answers.get("k_2 /agents", "a") is None
+        assert tx.idempotent_answers.forget(NOW) == 0
+        assert tx.idempotent_answers.forget(LATER) == 1
+
+
+@pytest.mark.req("C4")
+def test_a_switch_request_is_decided_once_with_its_grants(agents: Store) -> None:
+    with agents.write() as tx:
+        tx.switch_requests.add(REQUEST)
+        assert tx.switch_requests.pending(session=SESSION.id) == [REQUEST]
+    with pytest.raises(RowRefused, match="grant_missing"), agents.write() as tx:
+        tx.switch_requests.decide(APPROVED)
+    with agents.write() as tx:
+        tx.agent_grants.add(ANSWERING)
+        tx.switch_requests.decide(APPROVED)
+    with agents.write() as tx:
+        assert tx.switch_requests.get(REQUEST.id) == APPROVED
+        assert tx.switch_requests.pending() == []
+        assert tx.agent_grants.not_revoked(request=REQUEST.id) == [ANSWERING]
+        with pytest.raises(StaleWrite, match="decided already"):
+            tx.switch_requests.decide(replace(APPROVED, state=SwitchState.REJECTED))
+        assert tx.switch_requests.blank([SESSION.id]) == 1
+        blank = tx.switch_requests.get(REQUEST.id)
+        assert (blank.asked, blank.reason, blank.targets) == ("", "", APPROVED.targets)
+    with agents.listings() as stored:
+        assert list(stored.switch_requests(session=SESSION.id)) == [blank]
+        assert list(stored.switch_requests(pending_only=True)) == []
+
+
+@pytest.mark.req("C5")
+def test_a_session_takes_a_literal_model_with_its_grant_alone(agents: Store) -> None:
+    switched = replace(SESSION, model=LITERAL, grant=ANSWERING.id)
+    with pytest.raises(RowRefused, match="grant_missing"), agents.write() as tx:
+        tx.sessions.save(switched)
+    with pytest.raises(RowRefused, match="literal_granted"), agents.write() as tx:
+        tx.sessions.save(replace(SESSION, model=LITERAL))
+    with agents.write() as tx:
+        tx.switch_requests.add(REQUEST)
+        tx.agent_grants.add(ANSWERING)
+        tx.sessions.save(switched)
+    # What a switch opened for one session opens no other one.
+    with pytest.raises(RowRefused, match="grant_missing"), agents.write() as tx:
+        tx.sessions.add(replace(switched, id="se_2"))
+
+
+def test_a_grant_is_revoked_once_and_leaves_the_snapshot(agents: Store) -> None:
+    with agents.write() as tx:
+        tx.agent_grants.add(GRANT)
+        with pytest.raises(Conflict, match="already"):
+            tx.agent_grants.add(GRANT)
+    before = agents.snapshot()
+    assert before.agent_grants == (GRANT,)
+    with agents.write() as tx:
+        assert tx.agent_grants.revoke(GRANT.id, NOW).revoked_at == NOW
+        assert tx.agent_grants.revoke(GRANT.id, LATER).revoked_at == NOW
+        assert tx.agent_grants.not_revoked(agent=AGENT.id) == []
+        with pytest.raises(NotFound, match="gr_9"):
+            tx.agent_grants.revoke("gr_9", NOW)
+    after = agents.snapshot()
+    assert after.agent_grants == ()
+    assert after.etag != before.etag
+    with agents.listings() as stored:
+        assert list(stored.agent_grants()) == [replace(GRANT, revoked_at=NOW)]
+
+
+def test_an_expired_grant_is_in_no_new_snapshot(agents: Store) -> None:
+    with agents.write() as tx:
+        tx.agent_grants.add(replace(GRANT, expires_at=TOMORROW))
+    assert agents.snapshot().agent_grants == ()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"reason": " "}, {"expires_at": NOW}, {"expires_at": NOW - timedelta(days=1)}]
+)
+def test_a_grant_without_a_reason_or_an_end_is_refused(
+    agents: Store, wrong: dict[str, object]
+) -> None:
+    with pytest.raises(InputError), agents.write() as tx:
+        tx.agent_grants.add(replace(GRANT, **wrong))  # type: ignore[arg-type]
+
+
+def filled(store: Store) -> None:
+    """A session whose first turn has ended, with an answer under way in the second."""
+    with_agent(store)
+    ended = answer(state=MessageState.COMPLETE, done_at=NOW, content="To billing.")
+    with store.write() as tx:
+        tx.session_messages.add(record(message()))
+        tx.session_messages.add(record(answer()))
+        tx.session_messages.end(record(ended))
+        tx.turns.end(TURN.id, TurnState.DONE, NOW)
+        tx.turns.add(replace(TURN, id="tu_2"))
+        tx.session_messages.add(record(message(3, turn="tu_2")))
+        tx.session_messages.add(record(answer(4, turn="tu_2")))
+        tx.switch_requests.add(REQUEST)
+        tx.agent_grants.add(ANSWERING)
+        tx.switch_requests.decide(APPROVED)
+        tx.switch_requests.add(replace(REQUEST, id="sw_2"))
+        claim = IdempotentAnswer(IdempotencyKey("s", "a", "h"), NOW, "se_1", "tu_1", 200, "{}")
+        tx.idempotent_answers.add(claim)
+
+
+REFUSED = [
+    # A message is never edited once it has ended, and an answer ends one way.
+    ("UPDATE agent_message SET body = '{}' WHERE position = 2", "append_only"),
+    ("UPDATE agent_message SET encrypted = NOT encrypted WHERE position = 1", "append_only"),
+    ("UPDATE agent_message SET cost_usd = 0 WHERE position = 2", "append_only"),
+    (
+        "UPDATE agent_message SET state = 'streaming', done_at = NULL WHERE position = 2",
+        "append_only",
+    ),
+    ("UPDATE agent_message SET body = 'x' WHERE position = 4", "append_only"),
+    ("UPDATE agent_message SET state = 'complete' WHERE position = 4", "done_when"),
+    ("UPDATE agent_message SET position = 9 WHERE position = 2", "registered"),
+    ("UPDATE agent_message SET role = 'assistant' WHERE position = 3", "registered"),
+    ("DELETE FROM agent_message", "kept"),
+    # A turn runs alone, and ends after its answer.
+    ("UPDATE agent_turn SET state = 'done', ended_at = 1 WHERE id = 'tu_2'", "answer_under"),
+    (
+        "UPDATE agent_turn SET state = 'running', ended_at = NULL WHERE id = 'tu_1'",
+        "append_only",
+    ),
+    ("UPDATE agent_turn SET owner = 'eve' WHERE id = 'tu_2'", "registered"),
+    ("DELETE FROM agent_turn", "kept"),
+    # A session is its agent's and user's, and closed before it goes.
+    ("UPDATE agent_session SET state = 'closed'", "session_busy"),
+    ("UPDATE agent_session SET user_id = 'eve'", "registered"),
+    ("DELETE FROM agent_session", "kept"),
+    ("UPDATE agent SET owner_key = 'k_9'", "registered"),
+    ("UPDATE agent SET deleted_at = 1", "sessions_open"),
+    ("DELETE FROM agent", "kept"),
+    # A switch is decided by somebody, in time, once.
+    ("UPDATE agent_switch SET targets = '[\"sim/x\"]' WHERE id = 'sw_2'", "append_only"),
+    ("UPDATE agent_switch SET reason = 'better' WHERE id = 'sw_1'", "append_only"),
+    ("UPDATE agent_switch SET decided_by = 'eve' WHERE id = 'sw_1'", "append_only"),
+    (
+        (
+            "UPDATE agent_switch SET state = 'pending', decided_at = NULL, decided_by = ''"
+            " WHERE id = 'sw_1'"
+        ),
+        "append_only",
+    ),
+    (
+        (
+            "UPDATE agent_switch SET state = 'approved', decided_at = asked_at,"
+            " decided_by = 'eve' WHERE id = 'sw_2'"
+        ),
+        "grant_missing",
+    ),
+    (
+        "UPDATE agent_switch SET state = 'rejected', decided_at = asked_at WHERE id = 'sw_2'",
+        "decided_by_whom",
+    ),
+    ("UPDATE agent_switch SET state = 'expired' WHERE id = 'sw_2'", "decided_when"),
+    ("DELETE FROM agent_switch", "append_only"),
+    # A grant is only ever revoked.
+    ("UPDATE agent_grant SET expires_at = expires_at + 1", "append_only"),
+    ("UPDATE agent_grant SET revoked_at = 1, session = NULL", "append_only"),
+    ("DELETE FROM agent_grant", "append_only"),
+    ("UPDATE agent_idempotency SET answer = '[]'", "append_only"),
+    ("UPDATE agent_idempotency SET request_hash = 'x'", "registered"),
+]
+
+
+@pytest.mark.req("C4", "F1")
+@pytest.mark.parametrize(("statement", "rule"), REFUSED)
+def test_the_database_refuses_what_must_never_happen(
+    sql_stores: Opener, statement: str, rule: str
+) -> None:
+    store = sql_stores()
+    filled(store)
+
+    with pytest.raises(RowRefused, match=rule), store.write() as tx:
+        tx.routing._unit.write(sa.text(statement))
+
+
+COPIES = [
+    ("agent_turn", {"id": "tu_2"}, {"id": "tu_3"}, "session_busy|uq_agent_turn"),
+    ("agent_turn", {"id": "tu_1"}, {"id": "tu_3"}, "turn_begun"),
+    ("agent_message", {"position": 1}, {"id": "x", "position": 5}, "turn_missing|answer_under"),
+    ("agent_message", {"position": 4}, {"id": "x", "position": 5}, "answer_under_way"),
+    ("agent_message", {"position": 3}, {"id": "x", "position": 7}, "position|answer_under"),
+    ("agent_message", {"position": 3}, {"id": "x"}, "version_taken|pk_agent_message"),
+    ("agent_session", {}, {"id": "se_2", "parent": "se_9", "depth": 1}, "parent_missing"),
+    ("agent_session", {}, {"id": "se_2", "agent": "ag_9"}, "agent_deleted"),
+    ("agent_switch", {"id": "sw_1"}, {"id": "sw_3"}, "switch_asked"),
+    ("agent_switch", {"id": "sw_2"}, {"id": "sw_3", "session": "se_9"}, "session_closed"),
+    ("agent_switch", {"id": "sw_2"}, {"id": "sw_3", "expires_at": NOW}, "expires_later"),
+    ("agent_grant", {}, {"id": "gr_3", "expires_at": NOW}, "expires_later|switch_missing"),
+    ("agent_grant", {}, {"id": "gr_3", "request": None}, "request_of_a_switch"),
+    ("agent_grant", {}, {"id": "gr_3"}, "switch_missing"),
+]
+
+
+@pytest.mark.req("C4", "F1")
+@pytest.mark.parametrize(("table", "key", "change", "rule"), COPIES)
+def test_the_database_refuses_a_row_that_must_never_be(
+    sql_stores: Opener, table: str, key: dict[str, object], change: dict[str, object], rule: str
+) -> None:
+    store = sql_stores()
+    filled(store)
+    with store.read() as tx:
+        values = row(tx.routing._unit._db, table, **key) | change
+
+    with pytest.raises(sa.exc.IntegrityError, match=rule), written(store) as db:
+        insert(db, table, values)
+
+
+@pytest.mark.parametrize(
+    "table", ["agent_message", "agent_turn", "agent_grant", "agent_switch"]
+)
+def test_no_row_is_put_in_the_place_of_another(sqlite_stores: Opener, table: str) -> None:
+    """INSERT OR REPLACE deletes without a trigger. Only SQLite has it."""
+    store = sqlite_stores()
+    filled(store)
+    known = metadata.tables[table]
+    with store.read() as tx:
+        values = tx.routing._unit.read(sa.select(known).limit(1)).one()._asdict()
+    replaced = sa.insert(known).values(**values).prefix_with("OR REPLACE")
+    with pytest.raises(sa.exc.IntegrityError), written(store) as db:
+        db.execute(replaced)
+
+
+def test_a_closed_session_is_deleted_with_all_that_is_its_own(agents: Store) -> None:
+    with agents.write() as tx:
+        tx.session_messages.add(record(message()))
+        tx.turns.end(TURN.id, TurnState.DONE, NOW)
+        tx.sessions.save(replace(SESSION, state=SessionState.CLOSED))
+    with pytest.raises(RowRefused, match="append_only"), agents.write() as tx:
+        tx.sessions.save(SESSION)
+    with agents.write() as tx:
+        assert tx.sessions.delete([SESSION.id]) == 1
+        assert tx.session_messages.list(SESSION.id) == []
+        tx.agents.save(replace(AGENT, deleted_at=NOW))
+        assert tx.agents.forget(NOW) == 0
+        assert tx.agents.forget(LATER) == 1
+        with pytest.raises(NotFound):
+            tx.agents.get(AGENT.id)
+
+
+@pytest.mark.req("F1")
+def test_a_grant_that_nobody_signed_stops_the_snapshot_and_is_named(sql_stores: Opener) -> None:
+    store = sql_stores()
+    with_agent(store)
+    with store.write() as tx:
+        tx.agent_grants.add(GRANT)
+    with store.read() as tx:
+        signed = row(tx.routing._unit._db, "agent_grant")
+    with written(store) as db:
+        insert(db, "agent_grant", signed | {"id": "gr_forged", "kind": "fallback"})
+
+    with pytest.raises(SnapshotInvalid, match="agent_grant gr_forged"):
+        sql_stores().snapshot()
+    with pytest.raises(SignatureInvalid, match="gr_forged"), store.read() as tx:
+        tx.agent_grants.not_revoked(agent=AGENT.id)
+    with store.listings() as stored:
+        page = stored.agent_grants()
+    assert [each.id for each in page] == [GRANT.id]
+    assert [fault.key for fault in page.invalid] == [("gr_forged",)]
+
+
+@pytest.mark.req("F1")
+def test_a_worker_s_key_signs_no_grant(sql_stores: Opener) -> None:
+    store = sql_stores()
+    with_agent(store)
+    worker = opened(url_of(store), WORKER)
+    try:
+        with worker.write() as tx:
+            tx.agent_grants.add(replace(GRANT, kind=GrantKind.CHANGE))
+    except SignatureInvalid:
+        pass
+    else:
+        with pytest.raises(SnapshotInvalid):
+            sql_stores().snapshot()
+    finally:
+        worker.close()
+
+
+@pytest.mark.req("F1")
+def test_a_revoked_grant_does_not_come_back_as_it_was_signed(sql_stores: Opener) -> None:
+    store = sql_stores()
+    with_agent(store)
+    with store.write() as tx:
+        tx.agent_grants.add(GRANT)
+    with store.read() as tx:
+        before = row(tx.routing._unit._db, "agent_grant")
+    with store.write() as tx:
+        tx.agent_grants.revoke(GRANT.id, NOW)
+    with owned(store) as db:
+        db.execute(sa.delete(metadata.tables["agent_grant"]))
+        insert(db, "agent_grant", before)
+
+    with pytest.raises(SnapshotInvalid, match="manifest"):
+        sql_stores().snapshot()
+
+
+def test_roles_of_a_conversation_come_back(agents: Store) -> None:
+    with agents.write() as tx:
+        for position, role in enumerate(MessageRole, start=1):
+            tx.session_messages.add(record(message(position, role=role, response_to="c_1")))
+    with agents.read() as tx:
+        found = tx.session_messages.list(SESSION.id, after=1, limit=2)
+    assert [each.message.role for each in found] == [MessageRole.USER, MessageRole.ASSISTANT]
+    assert {each.message.response_to for each in found} == {"c_1"}

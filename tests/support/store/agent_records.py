@@ -1,0 +1,123 @@
+"""Valid records of agents, for tests of the store: an agent of a route, its session, a turn, a
+message, a switch request and the grant that answers it.
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from harness.domain.agents.agent import Agent, AgentSession, AgentTool
+from harness.domain.agents.grant import AgentGrant, GrantKind
+from harness.domain.agents.message import (
+    MessageRecord,
+    MessageRole,
+    MessageState,
+    SessionMessage,
+    encode_body,
+    without_body,
+)
+from harness.domain.agents.model_choice import ModelChoice, ModelKind, literal_choice
+from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.domain.agents.turn_lease import SessionTurn
+from harness.ports import Store, Transaction
+from tests.support.store.records import LATER, NEW, NOW, ROUTE
+
+BY_ROUTE = ModelChoice(ROUTE, ModelKind.ROUTE, route=ROUTE)
+LITERAL = literal_choice("sim:new-1", NEW.name)
+AGENT = Agent(
+    id="ag_1",
+    name="helper",
+    model=BY_ROUTE,
+    created_at=NOW,
+    updated_at=NOW,
+    description="Sorts tickets.",
+    instructions="You sort tickets.",
+    tools=(AgentTool("switch_model"), AgentTool("close", {"type": "object"}, "Closes one.")),
+    fallback_model=LITERAL,
+    data_class="internal",
+    owner_key="k_1",
+)
+SESSION = AgentSession(
+    id="se_1",
+    agent=AGENT.id,
+    model=BY_ROUTE,
+    created_at=NOW,
+    last_at=NOW,
+    user_id="user-7",
+    metadata={"ticket": 7},
+)
+TURN = SessionTurn("tu_1", SESSION.id, "here#1", NOW, NOW + timedelta(seconds=30))
+GRANT = AgentGrant(
+    id="gr_1",
+    agent=AGENT.id,
+    target=NEW.id,
+    target_name=NEW.name,
+    kind=GrantKind.BASELINE,
+    granted_by="ada",
+    granted_with="k_2",
+    reason="the agent was created with it",
+    created_at=NOW,
+    expires_at=LATER,
+    data_class="internal",
+)
+REQUEST = ModelSwitchRequest(
+    id="sw_1",
+    agent=AGENT.id,
+    session=SESSION.id,
+    asked="new",
+    targets=(NEW.name,),
+    reason="the ticket is long",
+    asked_at=NOW,
+    expires_at=NOW + timedelta(minutes=30),
+    omissions=("reasoning of sim/old-1",),
+    figures={"price": [1.0, 2.0]},
+)
+ANSWERING = replace(
+    GRANT, id="gr_2", kind=GrantKind.SWITCH, session=SESSION.id, request=REQUEST.id
+)
+APPROVED = replace(
+    REQUEST,
+    state=SwitchState.APPROVED,
+    decided_at=NOW + timedelta(minutes=1),
+    decided_by="ada",
+    decided_with="k_2",
+    decision_reason="go on",
+)
+
+
+def message(position: int = 1, **changes: Any) -> SessionMessage:
+    user = SessionMessage(
+        session=SESSION.id,
+        position=position,
+        id=f"ms_{position}",
+        role=MessageRole.USER,
+        created_at=NOW,
+        content="Where does this ticket go?",
+        done_at=NOW,
+        turn=TURN.id,
+    )
+    return replace(user, **changes)
+
+
+def answer(position: int = 2, **changes: Any) -> SessionMessage:
+    under_way = {"role": MessageRole.ASSISTANT, "state": MessageState.STREAMING}
+    return message(position, **{"content": "", "done_at": None} | under_way | changes)
+
+
+def record(message_: SessionMessage) -> MessageRecord:
+    return MessageRecord(without_body(message_), encode_body(message_))
+
+
+def add_agent(tx: Transaction) -> None:
+    """With a session in which a turn runs. The targets are stored already."""
+    tx.agents.add(AGENT)
+    tx.sessions.add(SESSION)
+    tx.turns.add(TURN)
+
+
+def with_agent(store: Store) -> Store:
+    """As `add_agent`, in a store without anything."""
+    with store.write() as tx:
+        tx.routing.add_target(NEW)
+        add_agent(tx)
+    return store
