@@ -169,6 +169,7 @@ def router_app(
         rates=SharedRates(home / "rates.book"),
         tracing=_tracing(where.tracing),
         guard_files=GuardFolder(home / "guard"),
+        agents=installation.settings.agents,
     )
 
 

@@ -17,6 +17,7 @@ from harness.domain.errors import ConfigError, InputError
 from harness.domain.privacy.capture import check_capture
 from harness.domain.routing.keep_warm import parse_keep_warm_share, parse_share_bps
 from harness.domain.routing.overrides import Overrides, RequestKind, override_errors
+from harness.domain.routing.route_changes import check_route_name
 from harness.domain.routing.table import (
     OnBadEvent,
     OnContentPolicy,
@@ -124,6 +125,7 @@ def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
             place = known.document.place(whole)
             raise ConfigError(f"{place}: {dotted_path(whole)}: {error}") from None
 
+    at((), partial(check_route_name, name))
     fallbacks = [
         at(("fallbacks", index), partial(_target, value, name, known.tiers))
         for index, value in enumerate(entry.fallbacks)

@@ -78,3 +78,5 @@ def _upstreams(serving: CompiledSnapshot) -> Iterable[CompiledTarget]:
         yield from route.upstreams.values()
         if route.shadow is not None:
             yield route.shadow.upstream
+    for literal in serving.literals.values():
+        yield from literal.route.upstreams.values()

@@ -15,6 +15,7 @@ from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router.access.admission import Admission, RateReservation
 from router.access.keys import is_route_allowed
+from router.agents.agent_caller import open_literal
 from router.observers.request_observers import ObservedRequest, RequestObservers
 from router.observers.short_deadlines import ShortDeadlines
 from router.protocols.endpoints import DIALECTS, ENDPOINTS
@@ -234,7 +235,7 @@ class ModelEndpoint:
         self, scope: Scope, body: bytes, grant: KeyGrant, serving: CompiledSnapshot
     ) -> Reply | tuple[ClientRequest, CompiledRoute]:
         """The route that answers: the one that is asked, or its override for such a request."""
-        requested = _requested_route(scope, body, grant, serving)
+        requested = _requested_route(scope, body, grant, serving, self._clock)
         if isinstance(requested, Reply):
             return requested
         request, route, declared = requested
@@ -251,7 +252,7 @@ class ModelEndpoint:
 
 
 def _requested_route(
-    scope: Scope, body: bytes, grant: KeyGrant, serving: CompiledSnapshot
+    scope: Scope, body: bytes, grant: KeyGrant, serving: CompiledSnapshot, clock: Clock
 ) -> Reply | tuple[ClientRequest, CompiledRoute, RequestKind | None]:
     """The request, the route that it names, and the kind that its caller declares."""
     try:
@@ -268,6 +269,10 @@ def _requested_route(
     if route is None:
         route = serving.routes.get(request.model)
     if route is None:
+        literal = open_literal(scope, request.model, serving, clock.now())
+        if literal is not None:
+            # A person's grant opens it, whichever routes the key may use.
+            return request, literal, None
         message = f"there is no route {request.model!r}; GET /v1/models lists yours"
         return error_reply(404, message, "model_not_found", param="model")
     # Of the route that is asked: its overrides are how it answers.

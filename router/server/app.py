@@ -1,6 +1,7 @@
 """The router's ASGI application: it builds all parts of a worker and starts and stops them,
 checks the API key of a request, and hands it to the model endpoint, feedback, the list of
-models, metrics or health checks (`/healthz`, `/readyz`).
+models, metrics or health checks (`/healthz`, `/readyz`), or passes it through to the agents
+process (`/agents`).
 """
 
 import asyncio
@@ -10,14 +11,17 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+from harness.domain.agents.caller import AGENT_HEADER
 from harness.domain.operations.client_address import client_address, parse_proxy_networks
 from harness.domain.routing.table import KeyGrant
-from harness.domain.settings import RouterSettings
+from harness.domain.settings import AgentSettings, RouterSettings
 from harness.ports import Clock, RateBook
 from router.access.admission import Admission
 from router.access.key_spend import BudgetRefresh
 from router.access.keys import MODELS, KeyRing, list_models
 from router.access.rate_limits import LocalRates
+from router.agents.agent_caller import AgentCallers
+from router.agents.pass_through import AGENTS_PATH, BELOW_AGENTS, AgentsPassThrough
 from router.health.checks import HealthChecks
 from router.health.early_recovery import EarlyRecovery
 from router.health.provider_keys import ProviderKeys
@@ -102,6 +106,7 @@ def build_router(  # noqa: PLR0913 - the parts, one by one
     rates: RateBook | None = None,
     tracing: Tracing | None = None,
     guard_files: GuardFiles | None = None,
+    agents: AgentSettings | None = None,
 ) -> "Router":
     """The ASGI application; its lifespan starts and stops holder and recorder.
 
@@ -122,6 +127,7 @@ def build_router(  # noqa: PLR0913 - the parts, one by one
         rates or LocalRates(),
         tracing,
         guard_files or InMemoryGuardFiles(),
+        agents or AgentSettings(enabled=False),
     )
 
 
@@ -139,12 +145,19 @@ class Router:
         rates: RateBook,
         tracing: Tracing | None,
         guard_files: GuardFiles,
+        agents: AgentSettings,
     ) -> None:
         self._holder = holder
         self._recorder = recorder
         self._settings = settings
         self._keys = KeyRing(secret)
         self._timers = Timers()
+        self._agent_callers = AgentCallers(secret, clock, recorder.counters)
+        self._agents = (
+            AgentsPassThrough(agents, settings, secret, clock, recorder.counters, self._timers)
+            if agents.pass_through_url
+            else None
+        )
         self._health = TargetHealth(settings.breaker, clock.monotonic)
         self._events = EventLog()
         self._alarms = WorkerAlerts(holder, self._health, recorder, clock, self._events)
@@ -269,6 +282,8 @@ class Router:
         checking.cancel()
         guarding.cancel()
         await asyncio.gather(watching, checking, guarding, return_exceptions=True)
+        if self._agents is not None:
+            self._agents.close()
         await self._shadows.aclose()
         await self._judges.aclose()
         self._holder.stop()
@@ -305,6 +320,8 @@ class Router:
             reply: Reply | None
             if isinstance(found, Reply):
                 reply = found
+            elif isinstance(found, AgentsPassThrough):
+                reply = await found.serve(scope, receive, noting_send, request_id)
             else:
                 reply = await self._allowed(scope, receive, noting_send, *found, request_id)
             if reply is not None:
@@ -320,13 +337,19 @@ class Router:
             reply = error_reply(500, f"the router failed; quote {number}", "internal_error")
             await send_reply(send, _in_client_protocol(scope, reply, number), (request_id,))
 
-    def _caller(self, scope: Scope) -> Reply | tuple[KeyGrant, CompiledSnapshot]:
-        """Who asks, and the revision for all of this request; or the reply already."""
+    def _caller(
+        self, scope: Scope
+    ) -> Reply | AgentsPassThrough | tuple[KeyGrant, CompiledSnapshot]:
+        """Who asks, and the revision for all of this request; or the reply already, or what
+        serves requests for agents, which knows its callers itself.
+        """
         path, method = scope["path"], scope["method"]
         if path in HEALTH:
             return HEALTH[path](self) if method in ("GET", "HEAD") else _not_allowed("GET")
         wanted = METHODS.get(path, "GET" if path.startswith(f"{MODELS}/") else None)
         if wanted is None:
+            if self._agents and (path == AGENTS_PATH or path.startswith(BELOW_AGENTS)):
+                return self._agents
             return error_reply(404, f"there is nothing at {method} {path}", "unknown_url")
         if method != wanted:
             return _not_allowed(wanted)
@@ -338,7 +361,20 @@ class Router:
             self._renewals.evaluate(serving)
         except Exception as error:
             self._errors.note(RouterPart.RECORDING, error)
-        grant = self._keys.grant(header(scope, b"authorization"), serving)
+        return self._granted(scope, serving)
+
+    def _granted(
+        self, scope: Scope, serving: CompiledSnapshot
+    ) -> Reply | tuple[KeyGrant, CompiledSnapshot]:
+        """The grant of the request's key, or 401."""
+        authorization = None
+        for name, value in scope["headers"]:
+            if name == b"authorization" and authorization is None:
+                authorization = value
+            elif name == AGENT_HEADER:
+                agents_key = self._agent_callers.admit(scope, serving)
+                return agents_key if isinstance(agents_key, Reply) else (agents_key, serving)
+        grant = self._keys.grant(authorization, serving)
         if grant is None and _anthropic(scope):
             grant = self._keys.grant_of(header(scope, b"x-api-key"), serving)
         if grant is None:
@@ -461,6 +497,7 @@ class Router:
         return self._states.reading(
             {
                 "router_requests_under_way": self._under_way,
+                "router_agents_under_way": self._agents.under_way if self._agents else 0,
                 "router_tasks": len(asyncio.all_tasks(self._loop)) if self._loop else 0,
             }
         )

@@ -2,7 +2,7 @@
 are passed on to the client.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
@@ -63,6 +63,21 @@ def passed_on(headers: Iterable[Header]) -> list[Header]:
         elif name == b"connection" and value.lower() not in _PLAIN_CONNECTION:
             nominated += (part.strip().lower() for part in value.split(b","))
     return [header for header in found if header[0] not in nominated] if nominated else found
+
+
+def end_to_end(headers: Iterable[Header], dropped: Collection[bytes]) -> list[Header]:
+    """Headers without those of one hop alone (RFC 9110, section 7.6.1), and without `dropped`.
+    headers: names in lower case.
+    """
+    kept: list[Header] = []
+    nominated: set[bytes] = set()
+    for header in headers:
+        name, value = header
+        if name == b"connection":
+            nominated.update(part.strip().lower() for part in value.split(b","))
+        if name not in _HOP_BY_HOP and name not in dropped:
+            kept.append(header)
+    return [header for header in kept if header[0] not in nominated]
 
 
 @lru_cache(maxsize=1024)

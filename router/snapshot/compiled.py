@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from harness.domain.agents.grant import AgentGrant
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.providers.credentials import ProviderKey, ProviderKeySets
@@ -101,6 +102,16 @@ class CompiledRoute:
         return self.route.experiment
 
 
+@dataclass(frozen=True, slots=True)
+class CompiledLiteral:
+    """A literal target that a grant opens to an agent, as a route of its own that no client can
+    name.
+    """
+
+    grant: AgentGrant
+    route: CompiledRoute  # shared by all grants of its target and class of data
+
+
 @dataclass(frozen=True)
 class CompiledSnapshot:
     """One revision, complete and immutable. A request keeps it from start to end."""
@@ -112,6 +123,10 @@ class CompiledSnapshot:
     # Route by the task that requests may name in a header, mostly empty.
     tasks: Mapping[bytes, CompiledRoute]
     provider_keys: ProviderKeySets  # of all providers
+    keys_by_id: Mapping[str, KeyGrant] = field(default_factory=dict)
+    # By grant's id. Apart from `routes`, so that nothing that goes through those meets them: no
+    # list of models, no health check.
+    literals: Mapping[str, CompiledLiteral] = field(default_factory=dict)
 
     @property
     def etag(self) -> str:

@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 
+from harness.domain.agents.model_choice import literal_route_name
 from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.providers.credentials import ProviderKeySets, lacks_key
@@ -23,7 +24,7 @@ from harness.domain.routing.degradation import dropped_features
 from harness.domain.routing.keep_warm import KeepWarm, keep_warm_targets
 from harness.domain.routing.kill_switch import KillSwitch, SwitchTarget
 from harness.domain.routing.plan import PlanContext, RouteTargets
-from harness.domain.routing.table import Arm, Route, Snapshot
+from harness.domain.routing.table import Arm, Route, RouteSettings, Snapshot
 from harness.domain.routing.target import Provider, Target
 from harness.domain.shadow.mirroring import end_reason
 from router.protocols.endpoint_translation import UNTRANSLATABLE_FIELDS
@@ -32,6 +33,7 @@ from router.snapshot.compile_overrides import compile_overrides
 from router.snapshot.compiled import (
     NO_KEYS,
     CompiledJudge,
+    CompiledLiteral,
     CompiledRoute,
     CompiledShadow,
     CompiledSnapshot,
@@ -75,6 +77,8 @@ def compile_snapshot(
         budgeted=frozenset(
             grant.id for grant in snapshot.keys if grant.limits and grant.limits.budgeted
         ),
+        keys_by_id={grant.id: grant for grant in snapshot.keys},
+        literals=_literals(snapshot, switches, keys, classes),
     )
 
 
@@ -83,6 +87,9 @@ def provider_kinds(snapshot: Snapshot) -> frozenset[str]:
     targets = snapshot.table.targets
     called = [targets[id_] for route in snapshot.table.routes.values() for id_ in route.targets]
     called += [shadow.candidate for shadow in snapshot.shadows]
+    called += [
+        targets[grant.target] for grant in snapshot.agent_grants if grant.target in targets
+    ]
     judges = [canary_judge(route) for route in snapshot.table.routes.values()]
     called += [Target.from_name(judge.model) for judge in judges if judge is not None]
     return frozenset(
@@ -139,6 +146,43 @@ def _served(
         barred=barred,
         judge=_judge(snapshot, route, keys, classes),
     )
+
+
+def _literals(
+    snapshot: Snapshot,
+    switches: Sequence[KillSwitch],
+    keys: ProviderKeySets,
+    classes: DataClasses,
+) -> Mapping[str, CompiledLiteral]:
+    """By grant's id. A target that cannot be asked holds up no revision: the grant opens
+    nothing.
+    """
+    routes: dict[tuple[str, str], CompiledRoute | None] = {}
+    literals: dict[str, CompiledLiteral] = {}
+    for grant in snapshot.agent_grants:
+        key = grant.target, grant.data_class
+        if key not in routes:
+            try:
+                route = _literal_route(snapshot, *key)
+                routes[key] = _served(snapshot, route, switches, keys, classes)
+            except SnapshotInvalid as error:
+                log.warning("grant %s opens nothing: %s", grant.id, error)
+                routes[key] = None
+        if (compiled := routes[key]) is not None:
+            literals[grant.id] = CompiledLiteral(grant, compiled)
+    return literals
+
+
+def _literal_route(snapshot: Snapshot, target_id: str, data_class: str) -> Route:
+    """A route with the target alone: no canary, no fallbacks, nothing warmed or captured.
+
+    Raises SnapshotInvalid for a target that the snapshot does not have.
+    """
+    target = snapshot.table.targets.get(target_id)
+    if target is None:
+        raise SnapshotInvalid(f"revision {snapshot.table.revision} has no target {target_id}")
+    settings = RouteSettings(data_class=data_class)
+    return Route(literal_route_name(target.name), 1, target_id, settings=settings)
 
 
 def _barred(

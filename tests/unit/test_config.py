@@ -384,3 +384,13 @@ def test_an_editor_shows_what_each_field_is_for() -> None:
     assert gate["n_max"]["description"] == "items per suite, None for the whole suite"
     assert gate["max_tokens"]["description"] == gate["max_cost_usd"]["description"] == "per run"
     assert "canary units" in step["min_exposures"]["description"]
+
+
+@pytest.mark.req("C5", "E1")
+def test_a_routes_name_that_would_be_a_literal_target_of_an_agent_is_refused_with_its_place(
+    tmp_path: Path,
+) -> None:
+    text = f"{PROVIDER}routes:\n  '@p/small': {{incumbent: p/small}}\n"
+    with pytest.raises(ConfigError) as error:
+        loaded(tmp_path, text)
+    assert "yaml:3: routes.@p/small: '@p/small' is no route name" in str(error.value)

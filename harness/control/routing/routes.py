@@ -28,6 +28,7 @@ from harness.domain.routing.route_changes import (
     ChangeSettings,
     CreateRoute,
     RestoreIncumbent,
+    check_route_name,
 )
 from harness.domain.routing.table import ROUTE_TIMEOUTS, Route, RouteSettings, RoutingTable
 from harness.domain.routing.target import Target
@@ -104,8 +105,7 @@ def create_route(
     """
     actor.require(Role.ADMIN)
     settings = check_settings(ctx, settings)
-    if not name or any(c.isspace() or c in "/?#" for c in name):
-        raise InputError(f"{name!r} is no route name: no spaces, '/', '?' or '#'")
+    check_route_name(name)
     check_principal_name(name)
     with ctx.store.write() as tx:
         first = targets.find_or_register_target(ctx, tx, actor, incumbent).id

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
+from harness.domain.agents.model_choice import LITERAL_MARK
 from harness.domain.canary.unit_rule import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.errors import IllegalTransition, InputError, ProofRefused
 from harness.domain.evals.run import Passed
@@ -20,6 +21,19 @@ from harness.domain.routing.table import (
     Route,
     RouteSettings,
 )
+
+
+def check_route_name(name: str) -> None:
+    """Raises InputError for a name that no route may have: clients could not send it, or it is
+    what the router calls a literal target of an agent.
+    """
+    if name.startswith(LITERAL_MARK):
+        raise InputError(
+            f"{name!r} is no route name: what begins with {LITERAL_MARK!r} is a model that an "
+            "agent was granted"
+        )
+    if not name or any(c.isspace() or c in "/?#" for c in name):
+        raise InputError(f"{name!r} is no route name: no spaces, '/', '?' or '#'")
 
 
 def check_chain(
@@ -167,7 +181,9 @@ CHANGE_KINDS: Mapping[type, str] = {
 
 
 def apply_change(route: Route | None, change: TableChange) -> Route:  # noqa: C901, PLR0911, PLR0912 - one a class
-    """The route's next version. Raises IllegalTransition or ProofRefused; changes nothing."""
+    """The route's next version. Raises IllegalTransition, InputError or ProofRefused; changes
+    nothing.
+    """
     if isinstance(change, CreateRoute):
         return _create(route, change)
     if route is None:
@@ -206,6 +222,7 @@ def apply_change(route: Route | None, change: TableChange) -> Route:  # noqa: C9
 def _create(route: Route | None, change: CreateRoute) -> Route:
     if route is not None:
         raise IllegalTransition(f"route {change.route!r} exists, at version {route.version}")
+    check_route_name(change.route)
     check_chain(change.route, change.incumbent, change.fallbacks, change.settings.capable)
     return Route(
         name=change.route,

@@ -12,7 +12,7 @@ from typing import Any, cast
 from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
 from harness.domain.routing.data_classes import NO_DATA_CLASSES, DataClasses
 from harness.domain.routing.table import Snapshot
-from harness.domain.settings import RouterSettings
+from harness.domain.settings import AgentSettings, RouterSettings
 from harness.ports import Store
 from router.observers.tracing_port import Tracing
 from router.recording.recorder import Recorder
@@ -55,6 +55,7 @@ class Door:
         classes: DataClasses = NO_DATA_CLASSES,
         transports: TransportFactory | None = None,
         tracing: Tracing | None = None,
+        agents: AgentSettings | None = None,
     ) -> None:
         self.kept = SwitchableStore(first or snapshot("http://127.0.0.1:1/v1"))
         store = cast("Store", self.kept)
@@ -76,6 +77,7 @@ class Door:
             SECRET,
             clock,
             tracing=tracing,
+            agents=agents,
         )
 
     async def call(

@@ -36,7 +36,7 @@ from harness.domain.routing.table import (
     Snapshot,
 )
 from harness.domain.routing.target import Price, Provider, RequestPatch, Target
-from harness.domain.settings import RouterSettings
+from harness.domain.settings import AgentSettings, RouterSettings
 from harness.domain.shadow.shadow import ShadowTally
 from harness.ports import Store
 from harness.runtime.clock import SystemClock
@@ -240,10 +240,13 @@ def running_router(
     folder: Path,
     settings: RouterSettings = QUICK,
     tracing: Tracing | None = None,
+    agents: AgentSettings | None = None,
 ) -> Iterator[World]:
     """first: None for a store that does not answer."""
     store = SwitchableStore(first)
-    running = running_router_on(cast("Store", store), folder, settings, tracing=tracing)
+    running = running_router_on(
+        cast("Store", store), folder, settings, tracing=tracing, agents=agents
+    )
     with running as (url, holder, recorder):
         yield World(store, holder, recorder, url)
 
@@ -257,6 +260,7 @@ def running_router_on(
     worker: str = "w1",
     tracing: Tracing | None = None,
     classes: DataClasses = NO_DATA_CLASSES,
+    agents: AgentSettings | None = None,
 ) -> Iterator[tuple[str, SnapshotHolder, Recorder]]:
     """A router on any store; its URL and what follows the store."""
     clock = SystemClock()
@@ -282,6 +286,7 @@ def running_router_on(
         clock,
         on_stop=transports.aclose,
         tracing=tracing,
+        agents=agents,
     )
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))

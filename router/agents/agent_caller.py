@@ -1,0 +1,74 @@
+"""Agent callers are requests that the agents process makes for its agents' sessions: the header
+`x-swapgate-agent` stands for the key that it names, so that this key's limits, budgets and
+routes hold, and may open one literal target by a grant.
+"""
+
+from collections import Counter
+from datetime import datetime
+from typing import Final
+
+from harness.domain.agents.caller import (
+    AGENT_HEADER,
+    AgentCaller,
+    HeaderFault,
+    read_agent_header,
+)
+from harness.domain.routing.table import KeyGrant
+from harness.ports import Clock
+from router.server.asgi import Scope
+from router.server.replies import Reply, error_reply
+from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
+
+# For whom the books have what no data key asked: the local operator, or a management key.
+OPEN_KEY: Final = KeyGrant("agents-open", "")
+_CALLER: Final = "swapgate_agent_caller"
+_OWN_KEYS: Final = frozenset({b"authorization", b"x-api-key"})
+
+
+class AgentCallers:
+    """Finds whose key an agent's request stands for. secret: the installation's. counters: of
+    the process.
+    """
+
+    def __init__(self, secret: bytes, clock: Clock, counters: Counter[str]) -> None:
+        self._secret = secret
+        self._clock = clock
+        self._counters = counters
+
+    def admit(self, scope: Scope, serving: CompiledSnapshot) -> KeyGrant | Reply:
+        """The grant of the named key, or 401; the caller is noted in the scope."""
+        headers = scope["headers"]
+        values = [value for name, value in headers if name == AGENT_HEADER]
+        if len(values) != 1 or any(name in _OWN_KEYS for name, _ in headers):
+            return self._refuse("it stands alone in a request, without a key beside it")
+        now = self._clock.now().timestamp()
+        caller = read_agent_header(values[0], self._secret, now)
+        match caller:
+            case HeaderFault.STALE:
+                return self._refuse("it is not of this minute; compare the machines' clocks")
+            case HeaderFault.FORGED:
+                return self._refuse("only this installation's agents process can write it")
+        grant = serving.keys_by_id.get(caller.key) if caller.key else OPEN_KEY
+        if grant is None:
+            return self._refuse("the key that it names is revoked, or there is none")
+        scope[_CALLER] = caller
+        return grant
+
+    def _refuse(self, reason: str) -> Reply:
+        self._counters["agent_callers_refused"] += 1
+        message = f"{AGENT_HEADER.decode()} is refused: {reason}"
+        return error_reply(401, message, "invalid_agent_header")
+
+
+def open_literal(
+    scope: Scope, model: str, serving: CompiledSnapshot, now: datetime
+) -> CompiledRoute | None:
+    """The literal target that the caller's grant opens at this moment, None for anything else.
+
+    All of it must fit: the name that is asked for, the agent, the session and the time.
+    """
+    caller: AgentCaller | None = scope.get(_CALLER)
+    literal = serving.literals.get(caller.grant) if caller is not None else None
+    if caller is None or literal is None or literal.route.route.name != model:
+        return None
+    return literal.route if literal.grant.opens(caller.agent, caller.session, now) else None

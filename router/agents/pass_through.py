@@ -1,0 +1,281 @@
+"""The pass-through sends requests for `/agents` on to the agents process, and its answers back
+as they come, so that clients need one address. It holds its connections apart from those to
+providers, and its requests count apart from models': when the agents process is away or slow,
+models are served as before.
+"""
+
+import asyncio
+import re
+import ssl
+from collections import Counter
+from enum import Enum, auto
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+from harness.domain.agents.caller import (
+    AGENT_HEADER,
+    PEER_HEADER,
+    is_loopback,
+    sign_peer_header,
+)
+from harness.domain.operations.client_address import (
+    UNKNOWN_ADDRESS,
+    client_address,
+    parse_proxy_networks,
+)
+from harness.domain.settings import AgentSettings, RouterSettings
+from harness.ports import Clock
+from router.server.asgi import (
+    ON_LEAVING,
+    BodyTooLarge,
+    DisconnectWatch,
+    Receive,
+    Scope,
+    Send,
+    buffered_body,
+    read_body,
+)
+from router.server.headers import Header, end_to_end
+from router.server.replies import Reply, error_event, error_reply
+from router.server.timers import Timers
+from router.upstream.failure import UpstreamFailed
+from router.upstream.origin_pool import OriginAddress, OriginPool
+from router.upstream.pool_connection import PoolConnection
+
+AGENTS_PATH: Final = "/agents"
+BELOW_AGENTS: Final = f"{AGENTS_PATH}/"
+RETRY_AFTER_S: Final = 2
+CLOSE: Final[Header] = (b"connection", b"close")
+SOON: Final[Header] = (b"retry-after", b"%d" % RETRY_AFTER_S)
+REQUEST_ID: Final = b"x-swapgate-request-id"
+# Who sends one came through a proxy: the connection does not tell who it is.
+_FORWARDING: Final = frozenset({b"forwarded", b"via", b"x-real-ip"})
+_FORWARDED_PREFIX: Final = b"x-forwarded-"
+# Written anew for the agents process, or a client's word on what only the router knows.
+_NOT_SENT_ON: Final = _FORWARDING | {
+    b"content-length",
+    b"expect",
+    b"host",
+    AGENT_HEADER,
+    PEER_HEADER,
+    REQUEST_ID,
+}
+# Every answer of the router has its own.
+_NOT_SENT_BACK: Final = frozenset({b"date", b"server", PEER_HEADER})
+# They may change something: never sent twice, so never over a connection that may be closed.
+_UNSAFE_TO_REPEAT: Final = frozenset({"POST", "PATCH"})
+_BODY_EXPECTED: Final = frozenset({"POST", "PUT", "PATCH"})
+_TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_TARGET: Final = re.compile(rb"/[\x21-\x7e]*")
+_EVENT_ENDS: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
+
+
+class RelayEnd(Enum):
+    """How an answer ended. BROKEN: after its head, before its end."""
+
+    WHOLE = auto()
+    BROKEN = auto()
+
+
+class AgentsPassThrough:
+    """Serves `/agents` for one worker. secret: the installation's, which signs who is
+    connected. counters: of the process.
+    """
+
+    def __init__(
+        self,
+        agents: AgentSettings,
+        settings: RouterSettings,
+        secret: bytes,
+        clock: Clock,
+        counters: Counter[str],
+        timers: Timers,
+    ) -> None:
+        self.under_way = 0
+        self._max_under_way = settings.max_concurrent
+        self._max_body_bytes = agents.max_message_bytes
+        self._silence_s = agents.longest_silence_s + settings.connect_timeout_s
+        self._proxies = parse_proxy_networks(settings.trusted_proxies)
+        self._secret = secret
+        self._clock = clock
+        self._counters = counters
+        self._timers = timers
+        parts = urlsplit(agents.pass_through_url)
+        self._authority = parts.netloc.encode()
+        secure = parts.scheme == "https"
+        self._origin = OriginPool(
+            OriginAddress(
+                parts.hostname or "",
+                parts.port or (443 if secure else 80),
+                ssl.create_default_context() if secure else None,
+                settings.allow_addresses,
+            ),
+            # As many as there may be requests: none of them waits for another one's end.
+            limit=self._max_under_way,
+            connect_timeout_s=settings.connect_timeout_s,
+        )
+
+    def close(self) -> None:
+        self._origin.close()
+
+    async def serve(
+        self, scope: Scope, receive: Receive, send: Send, request_id: Header
+    ) -> Reply | None:
+        """A refusal, or None when everything is sent. Raises ClientDisconnected."""
+        self._counters["agents_requests"] += 1
+        if self.under_way >= self._max_under_way:
+            self._counters["agents_refused_when_full"] += 1
+            message = "this worker passes on as many requests for agents as it may"
+            return error_reply(503, message, "overloaded", headers=(SOON, CLOSE))
+        self.under_way += 1
+        try:
+            return await self._serve(scope, receive, send, request_id)
+        finally:
+            self.under_way -= 1
+
+    async def _serve(
+        self, scope: Scope, receive: Receive, send: Send, request_id: Header
+    ) -> Reply | None:
+        body = await self._body(scope, receive)
+        if isinstance(body, Reply):
+            return body
+        head = self._head(scope, request_id, len(body))
+        if isinstance(head, Reply):
+            return head
+        try:
+            # Not watched while the last bytes are sent: after them any caller may go.
+            with DisconnectWatch(receive, self._timers, scope.get(ON_LEAVING)):
+                wire = await self._ask(scope["method"], head, body)
+                try:
+                    end = await self._relay(wire, scope["method"], send, request_id)
+                finally:
+                    # One whose answer is not at its end is closed, and so told.
+                    self._origin.give_back(wire)
+        except UpstreamFailed:
+            self._counters["agents_unavailable"] += 1
+            message = "agents are not available now; models are. Try again soon"
+            return error_reply(503, message, "agents_unavailable", headers=(SOON,))
+        except TimeoutError:
+            self._counters["agents_unavailable"] += 1
+            message = "the agents process did not answer in time"
+            return error_reply(504, message, "agents_timeout", headers=(SOON,))
+        if end is RelayEnd.WHOLE:
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            # The connection ends without the answer's end: nobody takes it for whole.
+            self._counters["agents_broke_off"] += 1
+        return None
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | Reply:
+        limit = self._max_body_bytes
+        try:
+            body = buffered_body(scope, limit)
+            return await read_body(receive, limit, self._timers) if body is None else body
+        except BodyTooLarge:
+            message = f"the body is larger than {limit} bytes (agents.max_message_bytes)"
+            return error_reply(413, message, "request_too_large", headers=(CLOSE,))
+        except TimeoutError:
+            message = "the body did not arrive in time"
+            return error_reply(408, message, "request_timeout", headers=(CLOSE,))
+
+    def _head(self, scope: Scope, request_id: Header, body_bytes: int) -> bytes | Reply:
+        """As it goes to the agents process; a refusal of what HTTP cannot carry."""
+        target = scope.get("raw_path") or quote(scope["path"]).encode()
+        if query := scope.get("query_string"):
+            target += b"?" + query
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        headers = [
+            # The client's own, by which the agents process tells a foreign web page.
+            (b"host", hosts[0] if hosts else self._authority),
+            *(
+                header
+                for header in end_to_end(scope["headers"], _NOT_SENT_ON)
+                if not header[0].startswith(_FORWARDED_PREFIX)
+            ),
+            (PEER_HEADER, self._peer(scope)),
+            request_id,
+        ]
+        if body_bytes or scope["method"] in _BODY_EXPECTED:
+            headers.append((b"content-length", b"%d" % body_bytes))
+        is_sound = (
+            len(hosts) <= 1
+            and _TARGET.fullmatch(target)
+            and all(_TOKEN.fullmatch(name) and _VALUE.fullmatch(v) for name, v in headers)
+        )
+        if not is_sound:
+            message = "its path, its host or another header cannot be passed on"
+            return error_reply(400, message, "invalid_request", headers=(CLOSE,))
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        return b"%b %b HTTP/1.1\r\n%b\r\n" % (scope["method"].encode(), target, lines)
+
+    def _peer(self, scope: Scope) -> bytes:
+        """Who is connected, signed. Who came through a proxy is nobody of this machine, even
+        where the proxy is.
+        """
+        client = scope.get("client")
+        address = client[0] if client else ""
+        names = {name for name, _ in scope["headers"]}
+        if any(name in _FORWARDING or name.startswith(_FORWARDED_PREFIX) for name in names):
+            forwarded = [v for name, v in scope["headers"] if name == b"x-forwarded-for"]
+            address = client_address(address, forwarded, self._proxies)
+            if is_loopback(address):
+                address = UNKNOWN_ADDRESS
+        return sign_peer_header(address, self._secret, self._clock.now().timestamp())
+
+    async def _ask(self, method: str, head: bytes, body: bytes) -> PoolConnection:
+        """A connection on which the answer begins. Raises UpstreamFailed, TimeoutError."""
+        fresh = method in _UNSAFE_TO_REPEAT
+        try:
+            return await self._ask_once(head, body, fresh=fresh)
+        except UpstreamFailed as failure:
+            if fresh or not failure.stale:
+                raise
+        return await self._ask_once(head, body, fresh=True)
+
+    async def _ask_once(self, head: bytes, body: bytes, *, fresh: bool) -> PoolConnection:
+        wire = await self._origin.lend(fresh=fresh)
+        try:
+            with self._timers.limit(wire.loop.time() + self._silence_s):
+                await wire.ask(head, body)
+        except BaseException:
+            self._origin.give_back(wire)
+            raise
+        return wire
+
+    async def _relay(
+        self, wire: PoolConnection, method: str, send: Send, request_id: Header
+    ) -> RelayEnd:
+        """Raises UpstreamFailed or TimeoutError while nothing is sent yet."""
+        headers = end_to_end(wire.headers, _NOT_SENT_BACK)
+        named = dict(headers)
+        if REQUEST_ID not in named:
+            headers.append(request_id)
+        start = {"type": "http.response.start", "status": wire.status, "headers": headers}
+        if method == "HEAD":
+            await send(start)
+            return RelayEnd.WHOLE
+        is_stream = (
+            named.get(b"content-type", b"").startswith(b"text/event-stream")
+            and b"content-length" not in named
+        )
+        # A stream's head goes at once: its first event may take as long as a model does.
+        data = b"" if is_stream else await self._read(wire)
+        await send(start)
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+        tail = b"\n\n"
+        try:
+            while data := await self._read(wire):
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+                tail = (tail + data)[-4:]
+        except (UpstreamFailed, TimeoutError):
+            if not (is_stream and tail.endswith(_EVENT_ENDS)):
+                return RelayEnd.BROKEN
+            self._counters["agents_broke_off"] += 1
+            last = error_event("the agents process broke off", "agents_unavailable")
+            await send({"type": "http.response.body", "body": last, "more_body": True})
+        return RelayEnd.WHOLE
+
+    async def _read(self, wire: PoolConnection) -> bytes:
+        with self._timers.limit(asyncio.get_running_loop().time() + self._silence_s):
+            return await wire.read()
