@@ -211,8 +211,13 @@ async def test_a_grant_opens_nothing_from_the_second_on_in_which_it_expires(
     assert (status, code(body)) == (404, "model_not_found")
 
 
-async def test_a_revoked_grant_opens_nothing(tmp_path: Path) -> None:
-    at = door(tmp_path, replace(GRANT, revoked_at=NOW))
+async def test_a_grant_opens_nothing_once_a_revision_has_come_without_it(
+    tmp_path: Path,
+) -> None:
+    at = door(tmp_path, GRANT)
+    assert (await call(at))[0] == 200
+    at.kept.put(replace(first(), etag="revoked"))
+    assert at.holder.refresh()
     assert (await call(at))[0] == 404
 
 
