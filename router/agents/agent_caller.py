@@ -43,11 +43,10 @@ class AgentCallers:
             return self._refuse("it stands alone in a request, without a key beside it")
         now = self._clock.now().timestamp()
         caller = read_agent_header(values[0], self._secret, now)
-        match caller:
-            case HeaderFault.STALE:
-                return self._refuse("it is not of this minute; compare the machines' clocks")
-            case HeaderFault.FORGED:
-                return self._refuse("only this installation's agents process can write it")
+        if caller is HeaderFault.STALE:
+            return self._refuse("it is not of this minute; compare the machines' clocks")
+        if caller is HeaderFault.FORGED:
+            return self._refuse("only this installation's agents process can write it")
         grant = serving.keys_by_id.get(caller.key) if caller.key else OPEN_KEY
         if grant is None:
             return self._refuse("the key that it names is revoked, or there is none")

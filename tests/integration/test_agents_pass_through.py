@@ -498,8 +498,8 @@ def test_agents_are_passed_through_by_a_router_that_has_no_routes_yet(
 def test_each_of_several_workers_passes_agents_through(
     agents: AgentsUpstream, tmp_path: Path
 ) -> None:
-    sections = {"agents": {"url": agents.url, "port": free_port()}}
-    with routed(tmp_path, "http://127.0.0.1:1", **sections) as place:
+    where = {"url": agents.url, "port": free_port()}
+    with routed(tmp_path, "http://127.0.0.1:1", agents=where) as place:
         place.start("--workers", "2")
         before = len(agents.requests)
 

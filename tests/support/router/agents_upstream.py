@@ -63,9 +63,8 @@ class AgentsUpstream:
 
     def kill(self) -> None:
         """As kill -9: every connection is reset."""
-        self.loop.call_soon_threadsafe(
-            lambda: [writer.transport.abort() for writer in self.writers]
-        )
+        for writer in self.writers:
+            self.loop.call_soon_threadsafe(writer.transport.abort)
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
