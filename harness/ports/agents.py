@@ -42,15 +42,23 @@ class Sessions(Protocol):
         ...
 
     def save(self, session: AgentSession) -> None:
-        """Its model, grant, state, cost and time. Raises NotFound."""
+        """Its model, its grant and its state. Raises NotFound."""
+        ...
+
+    def charge(self, id_: str, cost_usd: float, now: datetime) -> None:
+        """Add to what an open session cost; now: of its newest message."""
         ...
 
     def open_ids(self, agent: str) -> Sequence[str]:
         """Of an agent's open sessions."""
         ...
 
+    def children(self, parents: Sequence[str]) -> Sequence[str]:
+        """Ids of the sessions that these spawned; closed ones too."""
+        ...
+
     def of_user(self, user_id: str) -> Sequence[str]:
-        """Ids of the user's sessions, and of all that they spawned."""
+        """Ids of the user's sessions and of all that they spawned, each before its parent."""
         ...
 
     def idle_since(self, before: datetime, *, limit: int) -> Sequence[str]:
@@ -58,7 +66,9 @@ class Sessions(Protocol):
         ...
 
     def delete(self, ids: Collection[str]) -> int:
-        """With their messages, turns and stored answers. They are closed before; how many."""
+        """With their messages, turns and stored answers; how many. ids: of closed ones, each
+        before its parent.
+        """
         ...
 
 
@@ -139,7 +149,10 @@ class SwitchRequests(Protocol):
     def pending(
         self, *, session: str | None = None, agent: str | None = None
     ) -> Sequence[ModelSwitchRequest]:
-        """The one that expires first comes first; those that have expired, too."""
+        """The one that expires first comes first; those that have expired, too.
+
+        In a unit of work that writes, nobody else decides before its end.
+        """
         ...
 
     def blank(self, sessions: Collection[str]) -> int:

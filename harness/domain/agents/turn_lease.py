@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from harness.domain.errors import Conflict
+from harness.domain.errors import Conflict, SessionBusy
 
 
 class TurnState(StrEnum):
@@ -30,6 +30,10 @@ class TurnOwner:
     @property
     def text(self) -> str:
         return f"{self.name}#{self.incarnation}"
+
+    def follows(self, owner: str) -> bool:
+        """Whether that one was a process before this one. owner: as `text`."""
+        return owner != self.text and owner.rpartition("#")[0] == self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,8 @@ class IdempotencyKey:
         if self.request_hash != request_hash:
             raise Conflict(
                 f"the idempotency key {self.key!r} was used for another request: send this "
-                "one with a key of its own"
+                "one with a key of its own",
+                code="idempotency_key_reused",
             )
 
 
@@ -80,3 +85,10 @@ class IdempotentAnswer:
     status: int | None = None  # of HTTP; None while there is no answer
     body: str = field(default="", repr=False)  # the answer's text, or its ciphertext
     encrypted: bool = False
+
+
+def busy(session: str) -> SessionBusy:
+    return SessionBusy(
+        f"session {session} answers another message: wait until that has ended",
+        code="session_busy",
+    )

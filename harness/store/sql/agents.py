@@ -57,7 +57,9 @@ class SqlAgents:
     def get(self, id_: str) -> Agent:
         row = self._unit.read(AGENT, {"which": id_}).first()
         if row is None:
-            raise NotFound(f"there is no agent {id_}; GET /agents shows them")
+            raise NotFound(
+                f"there is no agent {id_}; GET /agents shows them", code="agent_not_found"
+            )
         return agent_from_row(row)
 
     def save(self, known: Agent) -> None:
@@ -101,6 +103,8 @@ class SqlSwitchRequests:
     def pending(
         self, *, session: str | None = None, agent: str | None = None
     ) -> Sequence[ModelSwitchRequest]:
+        # Whoever decides on them, or closes their sessions, is alone until the end of the unit.
+        self._unit.serialize()
         query = PENDING
         if session is not None:
             query = query.where(agent_switch.c.session == session)

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from harness.domain.agents.agent import AgentSession, SessionState
 from harness.domain.agents.message import MessageRecord, MessageState
-from harness.domain.agents.turn_lease import IdempotentAnswer, SessionTurn, TurnState
+from harness.domain.agents.turn_lease import IdempotentAnswer, SessionTurn, TurnState, busy
 from harness.domain.errors import Conflict, NotFound, StaleWrite
 from harness.store.database_errors import RowRefused
 from harness.store.schema.sessions import (
@@ -52,6 +52,7 @@ END_MESSAGE = sa.update(agent_message).where(
     agent_message.c.state == MessageState.STREAMING.value,
 )
 ANSWERS = sa.select(agent_idempotency).where(in_project(agent_idempotency))
+CHANGING = ("model", "model_kind", "model_route", "model_target", "grant_id", "state")
 # Below what SQLite takes of parameters in one statement.
 AT_A_TIME = 400
 
@@ -67,7 +68,7 @@ class SqlSessions:
     def get(self, id_: str) -> AgentSession:
         row = self._unit.read(SESSION, {"which": id_}).first()
         if row is None:
-            raise NotFound(f"there is no session {id_}")
+            raise NotFound(f"there is no session {id_}", code="session_not_found")
         return session_from_row(row)
 
     def lock(self, id_: str) -> AgentSession:
@@ -76,14 +77,32 @@ class SqlSessions:
 
     def save(self, known: AgentSession) -> None:
         self.get(known.id)
+        values = session_to_row(known)
+        changes = {name: values[name] for name in CHANGING}
         same = agent_session.c.id == known.id
-        self._unit.write(sa.update(agent_session).where(same), session_to_row(known))
+        self._unit.write(sa.update(agent_session).where(same).values(changes))
+
+    def charge(self, id_: str, cost_usd: float, now: datetime) -> None:
+        # Added where it is stored: children of one parent do so at the same time.
+        self._unit.write(
+            sa.update(agent_session)
+            .where(agent_session.c.id == id_, agent_session.c.state == SessionState.OPEN.value)
+            .values(cost_usd=agent_session.c.cost_usd + cost_usd, last_at=now)
+        )
 
     def open_ids(self, agent: str) -> Sequence[str]:
         query = SESSION_IDS.where(
             agent_session.c.agent == agent, agent_session.c.state == SessionState.OPEN.value
         )
         return list(self._unit.read(query.order_by(agent_session.c.id)).scalars())
+
+    def children(self, parents: Sequence[str]) -> list[str]:
+        found: list[str] = []
+        for first in range(0, len(parents), AT_A_TIME):
+            some = parents[first : first + AT_A_TIME]
+            query = SESSION_IDS.where(agent_session.c.parent.in_(some))
+            found += self._unit.read(query.order_by(agent_session.c.id)).scalars()
+        return found
 
     def of_user(self, user_id: str) -> Sequence[str]:
         # Children first, so that each can be deleted before what it refers to.
@@ -95,16 +114,8 @@ class SqlSessions:
                 # What stands below another one of the user's comes behind it.
                 found.pop(session, None)
                 found[session] = None
-            generation = self._children(generation)
+            generation = self.children(generation)
         return list(found)[::-1]
-
-    def _children(self, parents: Sequence[str]) -> list[str]:
-        found: list[str] = []
-        for first in range(0, len(parents), AT_A_TIME):
-            some = parents[first : first + AT_A_TIME]
-            query = SESSION_IDS.where(agent_session.c.parent.in_(some))
-            found += self._unit.read(query.order_by(agent_session.c.id)).scalars()
-        return found
 
     def idle_since(self, before: datetime, *, limit: int) -> Sequence[str]:
         query = SESSION_IDS.where(agent_session.c.last_at < before, ~_HAS_CHILDREN)
@@ -156,7 +167,8 @@ class SqlSessionMessages:
         if not self._unit.write(END_MESSAGE, values):
             raise StaleWrite(
                 f"message {message.position} of session {message.session} has ended already: "
-                "its turn was interrupted"
+                "its turn was interrupted",
+                code="turn_interrupted",
             )
 
     def encrypted(self, *, after: str = "", limit: int) -> "Sequence[MessageRecord]":
@@ -213,7 +225,9 @@ class SqlTurns:
     def end(self, id_: str, state: TurnState, now: datetime) -> None:
         over = CHANGE_TURN.values(state=state.value, ended_at=now)
         if not self._unit.write(over, {"which": id_}):
-            raise StaleWrite(f"turn {id_} is over already: it was interrupted")
+            raise StaleWrite(
+                f"turn {id_} is over already: it was interrupted", code="turn_interrupted"
+            )
 
 
 class SqlIdempotentAnswers:
@@ -228,7 +242,8 @@ class SqlIdempotentAnswers:
     def add(self, new: IdempotentAnswer) -> None:
         if not self._unit.write_new(agent_idempotency, idempotent_answer_to_row(new)):
             raise Conflict(
-                f"a request with the idempotency key {new.key.key!r} is under way: wait for it"
+                f"a request with the idempotency key {new.key.key!r} is under way: wait for it",
+                code="idempotency_key_in_use",
             )
 
     def save(self, known: IdempotentAnswer) -> None:
@@ -260,7 +275,3 @@ class SqlIdempotentAnswers:
     @property
     def _in_own_project(self) -> sa.ColumnElement[bool]:
         return agent_idempotency.c.project == self._unit.project
-
-
-def busy(session: str) -> Conflict:
-    return Conflict(f"session {session} answers another message: wait until that has ended")

@@ -1,0 +1,254 @@
+"""Creates, lists, changes and deletes agents, for their clients. A literal model, which no
+route's proof covers, comes with a person's consent: a signed grant that expires, in the same
+unit of work.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+from harness.control import audit
+from harness.control.agents import sessions
+from harness.control.agents.client import AgentsClient
+from harness.control.context import Context
+from harness.control.routing import targets
+from harness.domain.agents.agent import Agent, AgentTool
+from harness.domain.agents.grant import AgentGrant, GrantKind
+from harness.domain.agents.model_choice import ModelChoice
+from harness.domain.errors import Conflict, NotAllowed, NotFound
+from harness.domain.operations.access import Actor
+from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
+from harness.domain.routing.data_classes import is_at_least_as_strict, may_see
+from harness.domain.routing.target import Target
+from harness.domain.suggestions import did_you_mean
+from harness.ports import Transaction
+
+DELETED: Final = "its agent was deleted"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """What an agent is to be."""
+
+    name: str
+    model: ModelChoice
+    description: str = ""
+    instructions: str = ""
+    tools: tuple[AgentTool, ...] = ()
+    fallback_model: ModelChoice | None = None
+    data_class: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsentTerms:
+    """What holds for the literal models that a person consents to."""
+
+    lasts: timedelta
+    most: int  # grants of literal models at one time, over all agents
+    reason: str = ""  # the person's; what was done where none is given
+
+
+def create_agent(
+    ctx: Context, client: AgentsClient, spec: AgentSpec, terms: ConsentTerms
+) -> Agent:
+    """Raises NotAllowed for a literal model without an approver, a route that the key does not
+    open, and a target or route that may not see the data class; NotFound for an unknown class,
+    target or provider; Conflict for one literal model too many.
+    """
+    client.require_write()
+    now = ctx.clock.now()
+    agent = Agent(
+        id=ctx.chance.token("ag_"),
+        name=spec.name,
+        model=spec.model,
+        created_at=now,
+        updated_at=now,
+        description=spec.description,
+        instructions=spec.instructions,
+        tools=spec.tools,
+        fallback_model=spec.fallback_model,
+        data_class=spec.data_class,
+        owner_key=client.key,
+    )
+    _check_data_class(ctx, agent.data_class)
+    with ctx.store.write() as tx:
+        tx.agents.add(agent)
+        _allow(ctx, tx, client, agent, agent.model, GrantKind.BASELINE, terms)
+        if agent.fallback_model is not None:
+            _allow(ctx, tx, client, agent, agent.fallback_model, GrantKind.FALLBACK, terms)
+    return agent
+
+
+def load_agent(ctx: Context, client: AgentsClient, id_: str) -> Agent:
+    """Raises NotFound for a deleted one, too, and for one that the client does not see."""
+    with ctx.store.read() as tx:
+        return require_agent(tx, client, id_)
+
+
+def require_agent(tx: Transaction, client: AgentsClient, id_: str) -> Agent:
+    """As `load_agent`, within a unit of work."""
+    agent = tx.agents.get(id_)
+    client.require_sees(agent)
+    if agent.deleted_at is not None:
+        raise NotFound(f"agent {id_} is deleted", code="agent_not_found")
+    return agent
+
+
+def list_agents(
+    ctx: Context, client: AgentsClient, page_request: PageRequest = FIRST_PAGE
+) -> Page[Agent]:
+    """Those that the client sees, the newest first."""
+    owner_key = "" if client.is_open else client.key
+    with ctx.store.listings() as stored:
+        return stored.agents(page_request, owner_key=owner_key)
+
+
+def change_agent(
+    ctx: Context, client: AgentsClient, id_: str, spec: AgentSpec, terms: ConsentTerms
+) -> Agent:
+    """The agent as `spec` says, for sessions that are opened from now on; its data class stays.
+
+    Raises as `create_agent`; NotFound, and Conflict for another model while an answer runs.
+    """
+    client.require_write()
+    with ctx.store.write() as tx:
+        known = require_agent(tx, client, id_)
+        changed = replace(
+            known,
+            name=spec.name,
+            model=spec.model,
+            description=spec.description,
+            instructions=spec.instructions,
+            tools=spec.tools,
+            fallback_model=spec.fallback_model,
+            updated_at=ctx.clock.now(),
+        )
+        if changed.model != known.model:
+            _require_idle(tx, known)
+            _allow(ctx, tx, client, changed, changed.model, GrantKind.CHANGE, terms)
+        if changed.fallback_model not in (None, known.fallback_model):
+            assert changed.fallback_model is not None  # noqa: S101 - for mypy
+            _allow(ctx, tx, client, changed, changed.fallback_model, GrantKind.FALLBACK, terms)
+        tx.agents.save(changed)
+    return changed
+
+
+def delete_agent(ctx: Context, client: AgentsClient, id_: str) -> None:
+    """Its sessions are closed, and what runs in them is interrupted. Their transcripts are kept
+    as long as any. Raises NotFound, NotAllowed.
+    """
+    client.require_write()
+    with ctx.store.write() as tx:
+        agent = require_agent(tx, client, id_)
+        for session in tx.sessions.open_ids(id_):
+            sessions.close_in_unit(ctx, tx, session, DELETED)
+        tx.agents.save(replace(agent, deleted_at=ctx.clock.now()))
+
+
+def _require_idle(tx: Transaction, agent: Agent) -> None:
+    own = set(tx.sessions.open_ids(agent.id))
+    running = [turn.session for turn in tx.turns.all_running() if turn.session in own]
+    if running:
+        raise Conflict(
+            f"agent {agent.id} is answering in session {running[0]}: change its model when "
+            "that answer has ended",
+            code="agent_busy",
+        )
+
+
+def _allow(
+    ctx: Context,
+    tx: Transaction,
+    client: AgentsClient,
+    agent: Agent,
+    model: ModelChoice,
+    kind: GrantKind,
+    terms: ConsentTerms,
+) -> None:
+    """Let the agent use the model: by its route, or by a grant."""
+    if not model.is_literal:
+        client.require_route(model.route)
+        _check_route(ctx, tx, agent, model.route)
+        return
+    actor = client.require_consent()
+    target = targets.find_or_register_target(ctx, tx, actor, model.target)
+    check_target_data_class(ctx, agent.data_class, target)
+    check_literal_count(ctx, tx, terms.most)
+    now = ctx.clock.now()
+    grant = AgentGrant(
+        id=ctx.chance.token("gr_"),
+        agent=agent.id,
+        target=target.id,
+        target_name=target.name,
+        kind=kind,
+        granted_by=actor.name,
+        granted_with=actor.key,
+        reason=terms.reason.strip() or f"{kind.value} of agent {agent.name}",
+        created_at=now,
+        expires_at=now + terms.lasts,
+        data_class=agent.data_class,
+    )
+    add_grant(ctx, tx, actor, grant)
+
+
+def add_grant(ctx: Context, tx: Transaction, actor: Actor, grant: AgentGrant) -> None:
+    """Store it signed, with an event of the audit log. Raises ConfigError where this process
+    has no key of control's.
+    """
+    tx.agent_grants.add(grant)
+    details = {
+        "grant": grant.id,
+        "kind": grant.kind.value,
+        "target": grant.target_name,
+        "session": grant.session or None,
+        "reason": grant.reason,
+        "expires_at": grant.expires_at.isoformat(),
+        "data_class": grant.data_class,
+    }
+    audit.record(ctx, tx, actor, "agent.grant", f"agent {grant.agent}", details)
+
+
+def check_literal_count(ctx: Context, tx: Transaction, most: int) -> None:
+    """Raises Conflict where the policy allows no further literal model."""
+    now = ctx.clock.now()
+    in_force = [
+        grant
+        for grant in tx.agent_grants.not_revoked()
+        if grant.kind is not GrantKind.AUTO and now < grant.expires_at
+    ]
+    if len(in_force) >= most:
+        raise Conflict(
+            f"{len(in_force)} literal models are granted, and `agents.max_literals` is {most}: "
+            "use a route, or revoke a grant",
+            code="too_many_literals",
+        )
+
+
+def check_target_data_class(ctx: Context, data_class: str, target: Target) -> None:
+    """Raises NotAllowed where the target's provider may not see an agent's data."""
+    if not may_see(ctx.data_classes, data_class, target.provider):
+        raise NotAllowed(
+            f"model: the agent has {data_class} data, and provider {target.provider!r} may "
+            "not see it (`data_classes:` in the file)",
+            code="data_class_not_allowed",
+        )
+
+
+def _check_data_class(ctx: Context, data_class: str) -> None:
+    if data_class and data_class not in ctx.data_classes:
+        hint = did_you_mean(data_class, ctx.data_classes)
+        raise NotFound(f"dataClass: there is no data class {data_class!r}{hint}")
+
+
+def _check_route(ctx: Context, tx: Transaction, agent: Agent, name: str) -> None:
+    """The route's own data class holds for all that may ever answer on it."""
+    route = tx.routing.route(name)
+    if route is None:
+        raise NotFound(f"model: there is no route {name!r}", code="model_not_found")
+    carried = route.settings.data_class
+    if not is_at_least_as_strict(ctx.data_classes, carried, than=agent.data_class):
+        raise NotAllowed(
+            f"model: the agent has {agent.data_class} data, and route {name!r} carries "
+            f"{carried or 'no class of'} data: name a route that is as strict",
+            code="data_class_not_allowed",
+        )

@@ -1,0 +1,61 @@
+"""Messages of sessions are encrypted where the settings say so, on their way into the store,
+and decrypted on their way out; `reencrypt_messages` belongs to a rotation of encryption keys.
+"""
+
+from typing import Final
+
+from harness.control.context import Context
+from harness.domain.agents.message import (
+    MessageRecord,
+    SessionMessage,
+    decode_body,
+    encode_body,
+    without_body,
+)
+from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
+from harness.ports import Transaction
+
+_AT_A_TIME: Final = 500
+
+
+def encode_message(ctx: Context, message: SessionMessage, *, encrypt: bool) -> MessageRecord:
+    """Raises InputError for content that is no JSON, ConfigError without encryption keys."""
+    body = encode_body(message)
+    whole = ctx.cipher.encrypt(body) if encrypt else body
+    return MessageRecord(without_body(message), whole, encrypted=encrypt)
+
+
+def decode_message(ctx: Context, record: MessageRecord) -> SessionMessage:
+    """Raises DecryptionFailed, ConfigError without encryption keys."""
+    text = ctx.cipher.decrypt(record.body) if record.encrypted else record.body
+    return decode_body(record, text)
+
+
+def list_messages(
+    ctx: Context, session: str, page_request: PageRequest = FIRST_PAGE
+) -> Page[SessionMessage]:
+    """By position. Raises NotFound without the session."""
+    with ctx.store.read() as tx:
+        tx.sessions.get(session)
+    with ctx.store.listings() as stored:
+        page = stored.session_messages(page_request, session=session)
+    return page.map(lambda record: decode_message(ctx, record))
+
+
+def read_conversation(ctx: Context, tx: Transaction, session: str) -> list[SessionMessage]:
+    """All of a session's messages, by position."""
+    return [decode_message(ctx, record) for record in tx.session_messages.list(session)]
+
+
+def reencrypt_messages(ctx: Context, tx: Transaction) -> int:
+    """Encrypt with the newest key; how many. An answer under way is encrypted with it when it
+    ends. What is kept by idempotency key is needed for a short time, and forgotten instead.
+    """
+    count, after = 0, ""
+    while records := tx.session_messages.encrypted(after=after, limit=_AT_A_TIME):
+        for record in records:
+            body = ctx.cipher.reencrypt(record.body)
+            tx.session_messages.replace_body(record.message.id, body)
+        count, after = count + len(records), records[-1].message.id
+    tx.idempotent_answers.forget_encrypted()
+    return count

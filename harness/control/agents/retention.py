@@ -1,0 +1,87 @@
+"""Deletes transcripts: of a user, for a person who asks (`purge_user`), and of sessions that
+nobody used for as long as the settings say (`purge_idle`, a periodic job). Control ends grants
+by `revoke_stale_grants`: when they, their session or their agent have ended.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+
+from harness.control import audit
+from harness.control.agents import sessions
+from harness.control.context import Context
+from harness.domain.agents.agent import SessionState
+from harness.domain.agents.grant import AgentGrant
+from harness.domain.errors import InputError, NotFound
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.ports import Transaction
+
+PURGED: Final = "its transcript was deleted"
+# How long a request may be sent again under its idempotency key.
+KEEP_ANSWERS: Final = timedelta(days=1)
+_AT_A_TIME: Final = 100
+
+
+def purge_user(ctx: Context, actor: Actor, user_id: str) -> int:
+    """Delete the user's sessions, and what they spawned, with all messages; how many.
+
+    What runs in them is interrupted. Raises NotAllowed below an admin, InputError without one.
+    """
+    actor.require(Role.ADMIN)
+    if not user_id:
+        raise InputError("say whose sessions to delete")
+    with ctx.store.write() as tx:
+        count = _purge(ctx, tx, tx.sessions.of_user(user_id))
+        # Not the user's id: the log is kept for ever.
+        audit.record(ctx, tx, actor, "agent.purge", "sessions of a user", {"count": count})
+    return count
+
+
+def purge_idle(ctx: Context, keep: timedelta) -> int:
+    """Delete sessions whose newest message is older, and then deleted agents; how many
+    sessions. keep: how long they are kept.
+    """
+    now, count = ctx.clock.now(), 0
+    while True:
+        with ctx.store.write() as tx:
+            idle = tx.sessions.idle_since(now - keep, limit=_AT_A_TIME)
+            count += _purge(ctx, tx, idle)
+            if not idle:
+                tx.idempotent_answers.forget(now - KEEP_ANSWERS)
+                tx.agents.forget(now - keep)
+                return count
+
+
+def _purge(ctx: Context, tx: Transaction, ids: Sequence[str]) -> int:
+    """ids: each before the one that spawned it."""
+    for session in ids:
+        sessions.close_in_unit(ctx, tx, session, PURGED)
+    tx.switch_requests.blank(ids)
+    return tx.sessions.delete(ids)
+
+
+def revoke_stale_grants(ctx: Context) -> int:
+    """Revoke the grants that open nothing any more, so that routers need not carry them."""
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        known = tx.agent_grants.not_revoked()
+        stale = [g for g in known if now >= g.expires_at or _has_ended(tx, g)]
+    if not stale:
+        return 0
+    with ctx.store.write() as tx:
+        for grant in stale:
+            tx.agent_grants.revoke(grant.id, now)
+        details = {"grants": [grant.id for grant in stale], "reason": "ended"}
+        audit.record(ctx, tx, SYSTEM, "agent.grant_end", "grants of agents", details)
+    return len(stale)
+
+
+def _has_ended(tx: Transaction, grant: AgentGrant) -> bool:
+    """Whether its agent, or its session, is there no more."""
+    try:
+        if tx.agents.get(grant.agent).deleted_at is not None:
+            return True
+        session = tx.sessions.get(grant.session) if grant.session else None
+    except NotFound:
+        return True
+    return session is not None and session.state is SessionState.CLOSED

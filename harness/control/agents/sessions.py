@@ -1,0 +1,171 @@
+"""Opens, lists and closes the sessions of agents, for their clients. Closing one ends what runs
+in it, in the sessions that it spawned, and what waits for a person's decision.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from harness.control.agents import turns
+from harness.control.agents.client import AgentsClient
+from harness.control.context import Context
+from harness.domain.agents.agent import Agent, AgentSession, SessionState
+from harness.domain.agents.grant import AgentGrant
+from harness.domain.agents.model_choice import ModelChoice
+from harness.domain.agents.switch_request import SwitchSignal, next_state
+from harness.domain.errors import NotAllowed, NotFound
+from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
+from harness.ports import Transaction
+
+CLOSED = "the session was closed"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSpec:
+    """What a session is to be."""
+
+    user_id: str = ""
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+def open_session(
+    ctx: Context, client: AgentsClient, agent: str, spec: SessionSpec
+) -> AgentSession:
+    """Raises NotFound, NotAllowed for a literal model whose grant is over."""
+    client.require_write()
+    with ctx.store.write() as tx:
+        known = _seen_agent(tx, client, agent)
+        if not known.model.is_literal:
+            client.require_route(known.model.route)
+        session = _new_session(ctx, known, known.model, _grant_of(ctx, tx, known), spec)
+        tx.sessions.add(session)
+    return session
+
+
+def open_child(
+    ctx: Context, tx: Transaction, parent: AgentSession, model: ModelChoice, *, grant: str = ""
+) -> AgentSession:
+    """A session that another one spawned, in the caller's unit of work; of its agent and user.
+
+    grant: of a literal model; the agent's own where it has one. Raises NotAllowed without any.
+    """
+    parent.require_open()
+    agent = replace(tx.agents.get(parent.agent), model=model)
+    whose = SessionSpec(parent.user_id, parent.metadata)
+    own = _new_session(ctx, agent, model, grant or _grant_of(ctx, tx, agent), whose)
+    child = replace(own, parent=parent.id, depth=parent.depth + 1)
+    tx.sessions.add(child)
+    return child
+
+
+def _new_session(
+    ctx: Context, agent: Agent, model: ModelChoice, grant: str, spec: SessionSpec
+) -> AgentSession:
+    now = ctx.clock.now()
+    return AgentSession(
+        id=ctx.chance.token("se_"),
+        agent=agent.id,
+        model=model,
+        created_at=now,
+        last_at=now,
+        user_id=spec.user_id,
+        metadata=spec.metadata,
+        grant=grant,
+    )
+
+
+def _grant_of(ctx: Context, tx: Transaction, agent: Agent) -> str:
+    """The id of the grant by which all sessions of the agent may use its model."""
+    if not agent.model.is_literal:
+        return ""
+    grant = find_grant(ctx, tx, agent.id, "", agent.model.target)
+    if grant is None:
+        raise NotAllowed(
+            f"model: the consent to {agent.model.text} is over; have an approver PATCH the "
+            "agent's model",
+            code="model_not_approved",
+        )
+    return grant.id
+
+
+def find_grant(
+    ctx: Context, tx: Transaction, agent: str, session: str, target_name: str
+) -> AgentGrant | None:
+    """The grant in force of a literal model that ends last. session: empty for those of all."""
+    now = ctx.clock.now()
+    fits = [
+        grant
+        for grant in tx.agent_grants.not_revoked(agent=agent)
+        if grant.target_name == target_name and grant.opens(agent, session, now)
+    ]
+    return max(fits, key=lambda grant: grant.expires_at, default=None)
+
+
+def load_session(ctx: Context, client: AgentsClient, agent: str, id_: str) -> AgentSession:
+    """Raises NotFound, also for a session of another agent."""
+    with ctx.store.read() as tx:
+        return _require_session(tx, client, agent, id_)
+
+
+def _require_session(
+    tx: Transaction, client: AgentsClient, agent: str, id_: str
+) -> AgentSession:
+    session = tx.sessions.get(id_)
+    if session.agent != agent:
+        raise NotFound(f"there is no session {id_} of agent {agent}", code="session_not_found")
+    _seen_agent(tx, client, agent)
+    return session
+
+
+def _seen_agent(tx: Transaction, client: AgentsClient, id_: str) -> Agent:
+    agent = tx.agents.get(id_)
+    client.require_sees(agent)
+    if agent.deleted_at is not None:
+        raise NotFound(f"agent {id_} is deleted", code="agent_not_found")
+    return agent
+
+
+def list_sessions(
+    ctx: Context,
+    client: AgentsClient,
+    agent: str,
+    page_request: PageRequest = FIRST_PAGE,
+    *,
+    user_id: str | None = None,
+) -> Page[AgentSession]:
+    """The newest first; closed ones too. Raises NotFound."""
+    with ctx.store.read() as tx:
+        _seen_agent(tx, client, agent)
+    with ctx.store.listings() as stored:
+        return stored.sessions(page_request, agent=agent, user_id=user_id)
+
+
+def close_session(
+    ctx: Context, client: AgentsClient, agent: str, id_: str, reason: str = CLOSED
+) -> AgentSession:
+    """Again changes nothing. Raises NotFound, NotAllowed."""
+    client.require_write()
+    with ctx.store.write() as tx:
+        _require_session(tx, client, agent, id_)
+        close_in_unit(ctx, tx, id_, reason)
+        return tx.sessions.get(id_)
+
+
+def close_in_unit(ctx: Context, tx: Transaction, id_: str, reason: str) -> None:
+    """Close the session and all below it, in the caller's unit of work."""
+    # First of all: the lock of decisions comes before those of sessions, in every unit.
+    waiting = tx.switch_requests.pending(session=id_)
+    for request in waiting:
+        now = ctx.clock.now()
+        state = next_state(request.state, SwitchSignal.CANCEL)
+        tx.switch_requests.decide(
+            replace(request, state=state, decided_at=now, decision_reason=reason)
+        )
+    for child in tx.sessions.children([id_]):
+        close_in_unit(ctx, tx, child, reason)
+    session = tx.sessions.lock(id_)
+    if session.state is SessionState.CLOSED:
+        return
+    running = tx.turns.running(id_)
+    if running is not None:
+        turns.end_early(ctx, tx, running, reason)
+    tx.sessions.save(replace(session, state=SessionState.CLOSED))
