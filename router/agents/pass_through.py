@@ -8,7 +8,6 @@ import asyncio
 import re
 import ssl
 from collections import Counter
-from enum import Enum, auto
 from typing import Final
 from urllib.parse import quote, urlsplit
 
@@ -23,8 +22,10 @@ from harness.domain.operations.client_address import (
     client_address,
     parse_proxy_networks,
 )
+from harness.domain.reliability.failures import FailureClass
 from harness.domain.settings import AgentSettings, RouterSettings
 from harness.ports import Clock
+from router.protocols.sse import SseParser
 from router.server.asgi import (
     ON_LEAVING,
     BodyTooLarge,
@@ -68,14 +69,23 @@ _BODY_EXPECTED: Final = frozenset({"POST", "PUT", "PATCH"})
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _TARGET: Final = re.compile(rb"/[\x21-\x7e]*")
-_EVENT_ENDS: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
+# Of such an answer nobody can say where an event ends, or one more has no place.
+_OPAQUE: Final = frozenset({b"content-encoding", b"content-length"})
 
 
-class RelayEnd(Enum):
-    """How an answer ended. BROKEN: after its head, before its end."""
+class EventRelay(SseParser):
+    """Lets events through as they are, each once it is whole."""
 
-    WHOLE = auto()
-    BROKEN = auto()
+    @property
+    def rest(self) -> bytes:
+        """The last event, where its end is the stream's."""
+        return self._buffer
+
+    def _event(self, event: bytes, end: bytes) -> bytes:
+        return event + end
+
+    def _fail(self, why: str, failure: FailureClass = FailureClass.MALFORMED) -> None:  # noqa: ARG002 - the hook's
+        self.failure = why
 
 
 class AgentsPassThrough:
@@ -148,7 +158,7 @@ class AgentsPassThrough:
             with DisconnectWatch(receive, self._timers, scope.get(ON_LEAVING)):
                 wire = await self._ask(scope["method"], head, body)
                 try:
-                    end = await self._relay(wire, scope["method"], send, request_id)
+                    is_ended = await self._relay(wire, scope["method"], send, request_id)
                 finally:
                     # One whose answer is not at its end is closed, and so told.
                     self._origin.give_back(wire)
@@ -160,7 +170,7 @@ class AgentsPassThrough:
             self._counters["agents_unavailable"] += 1
             message = "the agents process did not answer in time"
             return error_reply(504, message, "agents_timeout", headers=(SOON,))
-        if end is RelayEnd.WHOLE:
+        if is_ended:
             await send({"type": "http.response.body", "body": b""})
         else:
             # The connection ends without the answer's end: nobody takes it for whole.
@@ -245,8 +255,10 @@ class AgentsPassThrough:
 
     async def _relay(
         self, wire: PoolConnection, method: str, send: Send, request_id: Header
-    ) -> RelayEnd:
-        """Raises UpstreamFailed or TimeoutError while nothing is sent yet."""
+    ) -> bool:
+        """Whether the answer has an end. Raises UpstreamFailed or TimeoutError while nothing is
+        sent yet.
+        """
         headers = end_to_end(wire.headers, _NOT_SENT_BACK)
         named = dict(headers)
         if REQUEST_ID not in named:
@@ -254,28 +266,43 @@ class AgentsPassThrough:
         start = {"type": "http.response.start", "status": wire.status, "headers": headers}
         if method == "HEAD":
             await send(start)
-            return RelayEnd.WHOLE
-        is_stream = (
-            named.get(b"content-type", b"").startswith(b"text/event-stream")
-            and b"content-length" not in named
-        )
-        # A stream's head goes at once: its first event may take as long as a model does.
-        data = b"" if is_stream else await self._read(wire)
+            return True
+        kind = named.get(b"content-type", b"")
+        if kind.startswith(b"text/event-stream") and not _OPAQUE & named.keys():
+            await send(start)
+            await self._relay_events(wire, send)
+            return True
+        data = await self._read(wire)
         await send(start)
-        await send({"type": "http.response.body", "body": data, "more_body": True})
-        tail = b"\n\n"
         try:
-            while data := await self._read(wire):
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-                tail = (tail + data)[-4:]
+            while data:
+                await send(_part(data))
+                data = await self._read(wire)
         except (UpstreamFailed, TimeoutError):
-            if not (is_stream and tail.endswith(_EVENT_ENDS)):
-                return RelayEnd.BROKEN
+            return False
+        return True
+
+    async def _relay_events(self, wire: PoolConnection, send: Send) -> None:
+        """Whole events alone, so that one that breaks off has an end that clients can read."""
+        # The head goes at once: the first event may take as long as a model does.
+        await send(_part(b""))
+        events = EventRelay()
+        try:
+            while not events.failure and (data := await self._read(wire)):
+                await send(_part(events.feed(data)))
+            is_broken = bool(events.failure)
+        except (UpstreamFailed, TimeoutError):
+            is_broken = True
+        last = events.rest
+        if is_broken:
             self._counters["agents_broke_off"] += 1
             last = error_event("the agents process broke off", "agents_unavailable")
-            await send({"type": "http.response.body", "body": last, "more_body": True})
-        return RelayEnd.WHOLE
+        await send(_part(last))
 
     async def _read(self, wire: PoolConnection) -> bytes:
         with self._timers.limit(asyncio.get_running_loop().time() + self._silence_s):
             return await wire.read()
+
+
+def _part(data: bytes) -> dict[str, object]:
+    return {"type": "http.response.body", "body": data, "more_body": True}

@@ -336,6 +336,29 @@ async def test_within_another_program_it_works_as_well(
     assert agents.requests[-1].all("host") == [f"127.0.0.1:{agents.port}"]
 
 
+@pytest.mark.parametrize(
+    ("path", "header"),
+    [
+        ("/agents", (b"x-note", b"a\r\nx-swapgate-peer: v1.x.y")),
+        ("/agents", (b"x-note\r\nx-more", b"a")),
+        ("/agents", (b"x note", b"a")),
+        ("/agents", (b"host", b"a\nb")),
+        ("/agents", (b"x-note", b"a\0b")),
+        ("/agents\r\nx: y", (b"x-note", b"a")),
+    ],
+)
+async def test_what_http_cannot_carry_is_never_sent_on(
+    agents: AgentsUpstream, tmp_path: Path, path: str, header: tuple[bytes, bytes]
+) -> None:
+    """Another program that the router runs in may pass on anything."""
+    before = len(agents.requests)
+    door = Door(tmp_path, agents=settings(agents))
+    status, _, body = await door.call(path, b"{}", headers=(header,))
+    door.app._agents.close()  # type: ignore[union-attr]  # no lifespan ends it
+    assert (status, code(body)) in {(400, "invalid_request"), (404, "unknown_url")}
+    assert len(agents.requests) == before
+
+
 def test_events_arrive_one_by_one_as_they_are_sent(tmp_path: Path) -> None:
     """Each is sent only once what was before it was read, the head included."""
     begun, heard = asyncio.Event(), asyncio.Event()
@@ -360,6 +383,27 @@ def test_events_arrive_one_by_one_as_they_are_sent(tmp_path: Path) -> None:
         client.close()
 
 
+def test_an_event_in_pieces_arrives_whole_and_so_does_a_last_one_without_its_end(
+    tmp_path: Path,
+) -> None:
+    async def play(_: PassedRequest, line: AgentsLine) -> bool:
+        await line.send(CHUNKED)
+        for piece in (b"da", b"ta: one\n", b"\ndata", b": two\r", b"\n\r\n", b"data: three"):
+            await line.send(chunk(piece))
+            await asyncio.sleep(0.02)
+        await line.send(b"0\r\n\r\n")
+        return True
+
+    with running_agents(play) as upstream, router(upstream, tmp_path) as running:
+        client = connection(running)
+        client.request("GET", "/agents/a/events")
+        got = client.getresponse()
+        assert [got.read1(), got.read1(), got.read()] == [
+            b"data: one\n\n", b"data: two\r\n\r\n", b"data: three",
+        ]  # fmt: skip
+        client.close()
+
+
 def test_a_client_who_leaves_ends_the_request_at_the_agents_process(tmp_path: Path) -> None:
     async def play(_: PassedRequest, line: AgentsLine) -> bool:
         await line.send(CHUNKED + chunk(b"data: one\n\n"))
@@ -377,11 +421,12 @@ def test_a_client_who_leaves_ends_the_request_at_the_agents_process(tmp_path: Pa
         wait_until(lambda: upstream.open_connections == 0)
 
 
+@pytest.mark.parametrize("begun", [b"", b"data: tw", b"data: two\n"])
 @pytest.mark.parametrize("before", [b"", b"data: one\n\n", b"event: x\ndata: one\r\n\r\n"])
-def test_a_stream_whose_process_is_killed_between_events_ends_with_an_error(
-    tmp_path: Path, before: bytes
+def test_a_stream_whose_process_is_killed_ends_behind_its_last_whole_event_with_an_error(
+    tmp_path: Path, before: bytes, begun: bytes
 ) -> None:
-    with killed_after(before, CHUNKED, tmp_path) as (client, running):
+    with killed_after(before + begun, CHUNKED, tmp_path) as (client, running):
         text = client.getresponse().read()
         assert text.startswith(before)
         last = text.removeprefix(before)
@@ -393,11 +438,11 @@ def test_a_stream_whose_process_is_killed_between_events_ends_with_an_error(
 @pytest.mark.parametrize(
     ("before", "head"),
     [
-        (b"data: one\n\ndata: tw", CHUNKED),
+        (b"\x1f\x8b..", CHUNKED[:-2] + b"content-encoding: gzip\r\n\r\n"),
         (b'{"id":', b"HTTP/1.1 200 OK\r\ncontent-length: 40\r\n\r\n"),
         (b'{"id":', CHUNKED.replace(b"text/event-stream", b"application/json ")),
     ],
-    ids=["within an event", "plain", "plain in chunks"],
+    ids=["compressed events", "plain", "plain in chunks"],
 )
 def test_what_breaks_off_elsewhere_is_never_taken_for_whole(
     tmp_path: Path, before: bytes, head: bytes

@@ -1,0 +1,151 @@
+"""A grant that control signed opens its target at a real router, from the database and from the
+router's disk, until it is revoked; the books are those of the key that the caller names.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from evals.sim import server as sim
+from harness.app.agents.model_calls import RouterModelCalls
+from harness.domain.agents.agent import Agent, AgentSession
+from harness.domain.agents.grant import AgentGrant, GrantKind
+from harness.domain.agents.message import MessageRole, ServedBy
+from harness.domain.agents.model_call import ModelCallAnswer, ModelCallRequest
+from harness.domain.agents.model_choice import ModelChoice, ModelKind
+from harness.domain.agents.transcript import ContextMessage
+from harness.domain.errors import CallFailed
+from harness.domain.operations.access import key_hash
+from harness.domain.routing.target import Target
+from tests.support.providers import simulator_thread
+from tests.support.router.router_process import EVER, ROUTE, Routed, eventually, routed
+
+pytestmark = [pytest.mark.req("C5", "E1", "E2"), pytest.mark.slow]
+
+LITERAL = Target("sim", "sim-better")
+NAME = f"@{LITERAL.name}"
+GRANT = "gr_1"
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[str]:
+    with simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
+        yield url
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Calls of models as the agents process makes them. key: the id of the data key."""
+
+    world: Routed
+    key: str
+
+    async def ask(self, asked: ModelCallRequest) -> ModelCallAnswer:
+        installation = self.world.installation
+        calls = RouterModelCalls(self.world.url, installation.secret, installation.clock)
+        try:
+            return await calls.ask(asked)
+        finally:
+            await calls.aclose()
+
+    def served(self, **changes: str) -> ServedBy:
+        asked = ContextMessage(MessageRole.USER, "Colour number 3?")
+        whole = ModelCallRequest(
+            NAME,
+            (asked,),
+            agent="ag_1",
+            session="se_1",
+            timeout_s=60.0,
+            key=self.key,
+            grant=GRANT,
+        )
+        return asyncio.run(self.ask(replace(whole, **changes))).served  # type: ignore[arg-type]  # a test's own fields
+
+    def refusal(self, **changes: str) -> str:
+        """Its code; empty for an answer."""
+        try:
+            self.served(**changes)
+        except CallFailed as refused:
+            return refused.code
+        return ""
+
+
+def grant_target(world: Routed) -> None:
+    now = world.installation.clock.now()
+    by_route = ModelChoice(ROUTE, ModelKind.ROUTE, route=ROUTE)
+    agent = Agent("ag_1", "helper", by_route, now, now)
+    with world.installation.store.write() as tx:
+        tx.routing.add_target(LITERAL)
+        tx.agents.add(agent)
+        tx.sessions.add(AgentSession("se_1", agent.id, by_route, now, now))
+        tx.agent_grants.add(
+            AgentGrant(
+                id=GRANT,
+                agent=agent.id,
+                target=LITERAL.id,
+                target_name=LITERAL.name,
+                kind=GrantKind.BASELINE,
+                granted_by="ada",
+                granted_with=None,
+                reason="the agent was created with it",
+                created_at=now,
+                expires_at=now + timedelta(hours=1),
+            )
+        )
+
+
+def test_a_signed_grant_opens_its_target_until_it_is_revoked_and_nothing_else(
+    provider: str, tmp_path: Path
+) -> None:
+    with routed(tmp_path, provider) as world:
+        world.start()
+        with world.installation.store.read() as tx:
+            key = tx.keys.by_hash(key_hash(world.key, world.installation.secret))
+        assert key is not None
+        calls = Calls(world, key.id)
+        assert calls.refusal() == "model_not_found"
+        assert calls.refusal(model=ROUTE) == ""
+
+        grant_target(world)
+        eventually(lambda: not calls.refusal())
+
+        served = calls.served()
+        assert (served.route, served.target) == (NAME, LITERAL.name)
+        assert calls.refusal(session="se_2") == ""  # the grant is the whole agent's
+        assert calls.refusal(agent="ag_2") == "model_not_found"
+        assert calls.refusal(grant="gr_2") == "model_not_found"
+        assert calls.refusal(key="k_gone") == "invalid_agent_header"
+        with world.client() as client:
+            assert [model.id for model in client.models.list()] == [ROUTE]
+
+        # A router that starts without its database knows the grant as well.
+        world.kill()
+        database = tmp_path / "swapgate.db"
+        hidden = database.rename(tmp_path / "away.db")
+        world.start()
+        assert calls.refusal() == ""
+        assert calls.refusal(agent="ag_2") == "model_not_found"
+        hidden.rename(database)
+        eventually(lambda: world.readyz() == "ok")
+
+        with world.installation.store.write() as tx:
+            tx.agent_grants.revoke(GRANT, world.installation.clock.now())
+        eventually(lambda: calls.refusal() == "model_not_found")
+        assert calls.refusal(model=ROUTE) == ""
+
+        assert world.place.terminate("router") == 0
+        today = world.installation.clock.now().date()
+        with world.installation.store.read() as tx:
+            literal = tx.observations.traffic(since=EVER, route=NAME)
+            spends = tx.observations.spends(since=today - timedelta(days=1), keys=[key.id])
+            assert tx.rollouts.live() == []
+        assert {row.target for row in literal} == {LITERAL.id}
+        by_route = world.recorded()
+        assert by_route
+        assert sum(spend.requests for spend in spends) == by_route + sum(
+            row.requests for row in literal
+        )
