@@ -12,7 +12,7 @@ from harness.domain.agents.caller import listens_on_loopback
 from harness.domain.errors import InputError
 from harness.domain.providers.api_base_rules import is_internal_host
 from harness.domain.providers.headers import check_headers
-from harness.domain.settings import AgentSettings, ToolServer
+from harness.domain.settings import AgentSettings, RouterSettings, ToolServer, http_url
 
 # Tools are named SERVER.TOOL.
 _SERVER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -24,13 +24,14 @@ Fault = tuple[KeyPath, str]
 
 
 def agent_faults(
-    agents: AgentSettings, *, router_host: str, suites: Collection[str]
+    agents: AgentSettings, router: RouterSettings, suites: Collection[str]
 ) -> Iterator[Fault]:
     """Path below `agents` and message of what makes no sense, in the file's order."""
     for name, url in (("url", agents.url), ("router_url", agents.router_url)):
         if url:
             yield from _address_faults((name,), url)
-    yield from _loopback_faults(agents, router_host)
+    yield from _loop_faults(agents, router)
+    yield from _loopback_faults(agents, router.host)
     for name, server in agents.tool_servers.items():
         path = ("tool_servers", name)
         if not _SERVER_NAME.fullmatch(name):
@@ -72,6 +73,14 @@ def _address_faults(path: KeyPath, url: str) -> Iterator[Fault]:
         yield path, "is no address such as http://127.0.0.1:8085, without a path"
     elif is_internal_host(parts.hostname or ""):
         yield path, "the address is link-local, or a cloud's metadata service"
+
+
+def _loop_faults(agents: AgentSettings, router: RouterSettings) -> Iterator[Fault]:
+    """A router that passes requests through to itself does so until it is full."""
+    own = http_url(router.host, router.port)
+    if router.port and agents.pass_through_url.rstrip("/") == own:
+        setting = "port" if agents.url is None else "url"
+        yield (setting,), f"is the router's own address, {own}; give the agents process another"
 
 
 def _loopback_faults(agents: AgentSettings, router_host: str) -> Iterator[Fault]:

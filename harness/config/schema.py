@@ -292,7 +292,7 @@ def build_settings(
 
 
 def _agent_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
-    faults = agent_faults(config.agents, router_host=config.router.host, suites=config.suites)
+    faults = agent_faults(config.agents, config.router, config.suites)
     return ((("agents", *path), message) for path, message in faults)
 
 

@@ -160,6 +160,21 @@ def test_an_address_that_is_none_is_refused_without_repeating_it(
     )
 
 
+@pytest.mark.parametrize(
+    ("agents", "field"),
+    [
+        ({"port": 8080}, "port"),
+        ({"host": "localhost", "url": "http://127.0.0.1:8080/"}, "url"),
+        ({"enabled": False, "url": "http://127.0.0.1:8080"}, "url"),
+    ],
+)
+def test_the_router_passes_nothing_through_to_itself(
+    tmp_path: Path, agents: dict[str, Any], field: str
+) -> None:
+    said = refusal(tmp_path, agents)
+    assert f"agents.{field}: is the router's own address, http://127.0.0.1:8080" in said
+
+
 def test_an_address_of_a_metadata_service_is_refused(tmp_path: Path) -> None:
     assert "metadata service" in refusal(tmp_path, {"url": "http://169.254.169.254"})
     assert "metadata service" in refusal(
