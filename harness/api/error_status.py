@@ -2,7 +2,7 @@
 answers an unforeseen error with an id that the log has; a caller sees only messages of our own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ import structlog
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from harness.api.json_answers import JsonAnswer, problem
@@ -74,11 +75,32 @@ def _places(errors: Sequence[Any]) -> str:
     )
 
 
-class ErrorGuard:
-    """Outermost: an error becomes its answer, an unforeseen one an id that the log has."""
+def answer_unforeseen(name: str) -> JsonAnswer:
+    """name: the id under which the log has it."""
+    return problem(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "InternalError",
+        f"This is our fault, not yours. The control process's log has it as {name}.",
+    )
 
-    def __init__(self, app: ASGIApp, *, chance: Chance) -> None:
+
+class ErrorGuard:
+    """Outermost: an error becomes its answer, an unforeseen one an id that the log has.
+
+    answer: of an error of ours, None for one that a caller has no part in. unforeseen: of the
+    id of any other.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        chance: Chance,
+        answer: Callable[[SwapgateError], Response | None] = answer_error,
+        unforeseen: Callable[[str], Response] = answer_unforeseen,
+    ) -> None:
         self._app, self._chance = app, chance
+        self._known, self._unforeseen = answer, unforeseen
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -102,16 +124,12 @@ class ErrorGuard:
                 raise
             await self._answer(error, scope)(scope, receive, sending)
 
-    def _answer(self, error: Exception, scope: Scope) -> JsonAnswer:
-        if isinstance(error, SwapgateError) and (known := answer_error(error)) is not None:
+    def _answer(self, error: Exception, scope: Scope) -> Response:
+        if isinstance(error, SwapgateError) and (known := self._known(error)) is not None:
             return known
         name = self._chance.token("e_")
         log.error("api_failed", id=name, path=scope["path"], exc_info=error)
-        return problem(
-            HTTPStatus.INTERNAL_SERVER_ERROR,
-            "InternalError",
-            f"This is our fault, not yours. The control process's log has it as {name}.",
-        )
+        return self._unforeseen(name)
 
 
 # Answers are about the moment, and are data: never stored, never sniffed for HTML.

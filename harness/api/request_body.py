@@ -1,14 +1,16 @@
-"""`StrictBody` reads a request's body whole up to 1 MiB and refuses what is not strict JSON:
+"""`StrictBody` reads a request's body whole up to a limit and refuses what is not strict JSON:
 NaN, a NUL, a key given twice, too deep nesting.
 
 Python's parser takes NaN, half a character and nesting without end; the database does not.
 """
 
 import json
+from collections.abc import Callable
 from http import HTTPStatus
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from harness.api.json_answers import problem
@@ -18,11 +20,29 @@ MAX_BODY_BYTES = 1024 * 1024
 MAX_DEPTH = 32
 
 
-class StrictBody:
-    """Answers 413 to a body over 1 MiB; raises InputError for what is not strict JSON."""
+def _too_large(max_bytes: int) -> Response:
+    return problem(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        "BodyTooLarge",
+        f"A body has at most {max_bytes} bytes.",
+        headers={"connection": "close"},
+    )
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+
+class StrictBody:
+    """Answers 413 to a body over `max_bytes`; raises InputError for what is not strict JSON.
+
+    too_large: makes the answer, of the limit.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_bytes: int = MAX_BODY_BYTES,
+        too_large: Callable[[int], Response] = _too_large,
+    ) -> None:
+        self._app, self._max_bytes, self._too_large = app, max_bytes, too_large
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -30,24 +50,18 @@ class StrictBody:
             return
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:
             raise InputError("the address contains a NUL: no name has one")
-        body = await _read(scope, receive)
+        body = await _read(scope, receive, self._max_bytes)
         if body is None:
-            too_large = problem(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                "BodyTooLarge",
-                f"A body has at most {MAX_BODY_BYTES} bytes.",
-                headers={"connection": "close"},
-            )
-            await too_large(scope, receive, send)
+            await self._too_large(self._max_bytes)(scope, receive, send)
             return
         check_json(body)
         await self._app(scope, _replay(body, receive), send)
 
 
-async def _read(scope: Scope, receive: Receive) -> bytes | None:
+async def _read(scope: Scope, receive: Receive, max_bytes: int) -> bytes | None:
     """The whole body; None as soon as it is over the limit."""
     declared = Headers(scope=scope).get("content-length", "")
-    if declared.isdecimal() and int(declared) > MAX_BODY_BYTES:
+    if declared.isdecimal() and int(declared) > max_bytes:
         return None
     body = bytearray()
     more = True
@@ -57,7 +71,7 @@ async def _read(scope: Scope, receive: Receive) -> bytes | None:
             # Half a body must not look like a whole one: nothing is done for it.
             raise ClientDisconnect
         body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
+        if len(body) > max_bytes:
             return None
         more = message.get("more_body", False)
     return bytes(body)

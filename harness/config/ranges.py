@@ -125,6 +125,7 @@ RANGES: Final[Mapping[str, Range]] = {
     "busy_wait_s": Range(0, HOUR_S),
     "switch_timeout_s": Range(1, 7 * DAY_S),
     "switch_days": Range(0.001, 366),
+    "literal_days": Range(0.001, 3_660),
     "max_literals": Range(0, 10_000),
     "max_message_bytes": Range(1_024, 1e9),
     "max_steps": Range(1, 1_000),

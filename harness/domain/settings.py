@@ -194,6 +194,7 @@ class AgentSettings:
     busy_wait_s: float = 30.0  # how long it waits at most
     switch_timeout_s: float = 3_600.0  # how long a switch waits for a person
     switch_days: float = 1.0  # how long an approved literal model may be used
+    literal_days: float = 90.0  # how long one that an agent was created or changed with may be
     max_literals: int = 100  # literal models that may be granted at one time
     keep_days: float = 30.0  # how long a session is kept after its last message
     encrypt: bool = False  # store messages encrypted, as provider keys are

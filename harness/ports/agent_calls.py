@@ -30,6 +30,8 @@ class ModelCalls(Protocol):
         """
         ...
 
+    async def aclose(self) -> None: ...
+
 
 class ToolRuntime(Protocol):
     """Runs tools on the server. Belongs to one event loop."""
@@ -38,6 +40,10 @@ class ToolRuntime(Protocol):
         """Whether an agent may be given it: a built-in tool, or one that a configured server
         may have.
         """
+        ...
+
+    def runs(self, name: str) -> bool:
+        """Whether a tool that it offered has this name."""
         ...
 
     async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:

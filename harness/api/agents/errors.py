@@ -1,20 +1,17 @@
 """Answers every error of the agents API in OpenAI's shape: `{"error": {"message", "type",
-"code", "param"}}`. `ErrorGuard`, the outermost layer, answers an unforeseen one with an id that
-the log has; a client sees only messages of our own.
+"code", "param"}}`. A client sees only messages of our own.
 """
 
 import json
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
-import structlog
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from harness.domain.errors import (
     Conflict,
@@ -26,9 +23,6 @@ from harness.domain.errors import (
     StoreUnavailable,
     SwapgateError,
 )
-from harness.ports import Chance
-
-log = structlog.get_logger("swapgate.agents")
 
 # Class to status and to the code of an error that has none of its own.
 STATUS: Final[Mapping[type[SwapgateError], tuple[HTTPStatus, str]]] = {
@@ -116,47 +110,7 @@ async def answer_validation_error(_: Request, error: Exception) -> ErrorAnswer:
     return ErrorAnswer(HTTPStatus.BAD_REQUEST, text, "invalid_request", param=param)
 
 
-class ErrorGuard:
-    """Outermost: an error becomes its answer, an unforeseen one an id that the log has."""
-
-    def __init__(self, app: ASGIApp, *, chance: Chance) -> None:
-        self._app, self._chance = app, chance
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        began = False
-
-        async def sending(message: Message) -> None:
-            nonlocal began
-            if message["type"] == "http.response.start":
-                began = True
-                message["headers"] = [*message["headers"], *_ALWAYS]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, sending)
-        except ClientDisconnect:
-            return
-        except Exception as error:
-            if began:
-                raise
-            await self._answer(error, scope)(scope, receive, sending)
-
-    def _answer(self, error: Exception, scope: Scope) -> ErrorAnswer:
-        if isinstance(error, SwapgateError) and (known := answer_error(error)) is not None:
-            return known
-        return unforeseen(error, self._chance, path=scope["path"])
-
-
-def unforeseen(error: BaseException, chance: Chance, **where: Any) -> ErrorAnswer:
-    """The answer to a fault of ours, which the log has under the same id."""
-    name = chance.token("e_")
-    log.error("agents_failed", id=name, exc_info=error, **where)
+def answer_unforeseen(name: str) -> ErrorAnswer:
+    """name: the id under which the log has it."""
     text = f"this is our fault, not yours; the agents process's log has it as {name}"
     return ErrorAnswer(HTTPStatus.INTERNAL_SERVER_ERROR, text, "internal_error")
-
-
-# Answers are about the moment, and are data: never stored, never sniffed for HTML.
-_ALWAYS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))

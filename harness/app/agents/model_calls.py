@@ -4,6 +4,7 @@ signed header that says for whose key, agent and session.
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from harness.client.async_client import AsyncModelClient
 from harness.client.channel import ChannelAnswer
@@ -24,13 +25,16 @@ from harness.domain.agents.caller import AGENT_HEADER, AgentCaller, sign_agent_h
 from harness.domain.agents.message import MessageToolCall, MessageUsage, ServedBy
 from harness.domain.agents.model_call import AnswerPiece, ModelCallAnswer, ModelCallRequest
 from harness.domain.agents.transcript import ContextMessage
-from harness.domain.errors import RouterUnreachable
+from harness.domain.errors import CallRefused, RouterUnreachable
 from harness.ports import Clock
 
 # Above what any turn may take: each call has its own, shorter limit.
-CONNECTION_S = 24 * 3600.0
+CONNECTION_S: Final = 24 * 3600.0
 # Beyond the router's own limit for the call, so that its words arrive and not ours.
-GRACE_S = 5.0
+GRACE_S: Final = 5.0
+# Routers follow the database within two seconds.
+GRANT_ARRIVES_S: Final = 4.0
+ASK_AGAIN_S: Final = 0.2
 
 
 class RouterModelCalls:
@@ -50,14 +54,31 @@ class RouterModelCalls:
         completion = _completion_request(request)
         try:
             async with asyncio.timeout(request.timeout_s + GRACE_S):
-                if on_piece is None:
-                    return _answer(await client.complete(completion))
-                return _answer(await _stream(client, completion, on_piece))
+                return _answer(await self._complete(client, completion, request, on_piece))
         except TimeoutError:
             raise RouterUnreachable(
                 f"model {request.model!r} gave no whole answer within "
                 f"{request.timeout_s:g} s; ask for less, or allow more (agents.limits)"
             ) from None
+
+    async def _complete(
+        self,
+        client: AsyncModelClient,
+        completion: CompletionRequest,
+        request: ModelCallRequest,
+        on_piece: Callable[[AnswerPiece], None] | None,
+    ) -> CompletionResponse:
+        """A grant that was given a moment ago may not have reached every router yet."""
+        until = self._clock.monotonic() + (GRANT_ARRIVES_S if request.grant else 0.0)
+        while True:
+            try:
+                if on_piece is None:
+                    return await client.complete(completion)
+                return await _stream(client, completion, on_piece)
+            except CallRefused as error:
+                if error.code != "model_not_found" or self._clock.monotonic() >= until:
+                    raise
+            await asyncio.sleep(ASK_AGAIN_S)
 
     async def post(
         self, path: str, body: bytes, headers: Mapping[str, str], request: ModelCallRequest

@@ -1,5 +1,5 @@
-"""Commands that run processes: `serve` (`router`, `control`, `ui`, `all`), `sim`, `demo`, and
-the hidden workers of eval runs and of the router.
+"""Commands that run processes: `serve` (`router`, `control`, `agents`, `ui`, `all`), `sim`,
+`demo`, and the hidden workers of eval runs and of the router.
 """
 
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-PARTS = ("router", "control", "ui")
+PARTS = ("router", "control", "agents", "ui")
 
 
 def command(*words: str, config: Path | None = None) -> list[str]:
@@ -64,6 +64,23 @@ def control(context: click.Context) -> None:
 
 @serve.command()
 @click.pass_context
+def agents(context: click.Context) -> None:
+    """Serve agents: their sessions over HTTP, below the router's /agents.
+
+    SIGTERM lets answers end for as long as the router's requests may take.
+    """
+    from harness.app.database import require_database  # noqa: PLC0415
+    from harness.app.installation import load_settings  # noqa: PLC0415 - as above
+    from harness.app.processes import require_port  # noqa: PLC0415
+
+    settings = load_settings(_config(context))
+    require_database(settings)
+    require_port(settings.agents, what="the agents process", setting="agents.port")
+    _run_entry_point("harness.api.agents.process:main", _config(context))
+
+
+@serve.command()
+@click.pass_context
 def ui(context: click.Context) -> None:
     """Serve the dashboard."""
     from harness.app.installation import load_settings  # noqa: PLC0415
@@ -83,7 +100,10 @@ def _run_entry_point(entry_point: str, config: Path | None) -> None:
 @serve.command(name="all")
 @click.pass_context
 def serve_all(context: click.Context) -> None:
-    """Router, control plane and dashboard together; Ctrl-C ends all three."""
+    """Router, control plane, agents and dashboard together; Ctrl-C ends all of them.
+
+    `agents.enabled: false` leaves the agents out.
+    """
     from harness.app.database import require_database  # noqa: PLC0415
     from harness.app.installation import load_settings  # noqa: PLC0415 - as above
     from harness.app.processes import supervise  # noqa: PLC0415 - as above
@@ -91,8 +111,9 @@ def serve_all(context: click.Context) -> None:
     config = _config(context)
     settings = load_settings(config)
     require_database(settings)
+    parts = [part for part in PARTS if part != "agents" or settings.agents.enabled]
     commands: dict[str, Sequence[str]] = {
-        part: command("serve", part, config=config) for part in PARTS
+        part: command("serve", part, config=config) for part in parts
     }
     raise SystemExit(supervise(commands, settings, lambda text: click.echo(text, err=True)))
 

@@ -1,0 +1,144 @@
+"""Serves agents: creates, shows, lists, changes and deletes them."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Query
+from starlette.responses import Response
+
+from harness.api.agents.answers import (
+    AgentAnswer,
+    AgentsResponse,
+    ListAnswer,
+    agent_answer,
+    list_answer,
+)
+from harness.api.agents.bodies import (
+    AgentBody,
+    AgentPatchBody,
+    AgentsPageQuery,
+    ToolBody,
+    read_tools,
+)
+from harness.api.agents.examples import AGENT_EXAMPLES, PATCH_EXAMPLES
+from harness.api.agents.request import AgentsRequest, AgentsRequestParam
+from harness.control.agents import agents
+from harness.control.agents.agents import AgentSpec, ConsentTerms
+from harness.control.agents.model_choices import read_model_choice
+from harness.control.context import Context
+from harness.domain.agents.agent import AgentTool
+from harness.domain.agents.model_choice import ModelChoice
+from harness.domain.errors import InputError, NotFound
+
+router = APIRouter()
+PATH = "/agents"
+ONE = "/agents/{agent_id}"
+
+
+@router.post(PATH, status_code=201, response_model=AgentAnswer, summary="Create an agent")
+def create_agent(
+    asked: AgentsRequestParam,
+    body: Annotated[AgentBody, Body(openapi_examples=AGENT_EXAMPLES)],
+) -> Response:
+    """A literal model needs the key of an approver: no route's proof covers it."""
+
+    spec = AgentSpec(
+        name=body.name,
+        model=_model(asked, "model", body.model),
+        description=body.description,
+        instructions=body.instructions,
+        tools=_tools(asked, body.tools),
+        fallback_model=_fallback(asked, body.config.fallback_model),
+        data_class=body.data_class,
+    )
+    terms = _terms(asked, body.reason)
+
+    def create(ctx: Context) -> AgentAnswer:
+        return agent_answer(agents.create_agent(ctx, asked.client, spec, terms))
+
+    return asked.once(201, body.model_dump(mode="json"), create)
+
+
+@router.get(PATH, response_model=ListAnswer[AgentAnswer], summary="List agents")
+def list_agents(
+    asked: AgentsRequestParam, page: Annotated[AgentsPageQuery, Query()]
+) -> Response:
+    """Those of the key, the newest first; all for a management key."""
+    found = agents.list_agents(asked.ctx, asked.client, page.page)
+    return AgentsResponse(list_answer(found, agent_answer))
+
+
+@router.get(ONE, response_model=AgentAnswer, summary="Show an agent")
+def get_agent(asked: AgentsRequestParam, agent_id: str) -> Response:
+    return AgentsResponse(agent_answer(asked.require_agent(agent_id)))
+
+
+@router.patch(ONE, response_model=AgentAnswer, summary="Change an agent")
+def change_agent(
+    asked: AgentsRequestParam,
+    agent_id: str,
+    body: Annotated[AgentPatchBody, Body(openapi_examples=PATCH_EXAMPLES)],
+) -> Response:
+    """Another model holds for sessions that are opened from now on."""
+    known = asked.require_agent(agent_id)
+    given = body.model_fields_set
+    fallback = known.fallback_model
+    if body.config is not None:
+        fallback = _fallback(asked, body.config.fallback_model)
+    spec = AgentSpec(
+        name=_changed(body.name, known.name),
+        model=known.model if body.model is None else _model(asked, "model", body.model),
+        description=_changed(body.description, known.description),
+        instructions=_changed(body.instructions, known.instructions),
+        tools=known.tools if body.tools is None else _tools(asked, body.tools),
+        fallback_model=fallback,
+        data_class=known.data_class,
+    )
+    if not given - {"reason"}:
+        raise InputError("the body changes nothing: give a field of the agent")
+    changed = agents.change_agent(
+        asked.ctx, asked.client, known.id, spec, _terms(asked, body.reason)
+    )
+    return AgentsResponse(agent_answer(changed))
+
+
+@router.delete(ONE, status_code=204, summary="Delete an agent")
+def delete_agent(asked: AgentsRequestParam, agent_id: str) -> Response:
+    """Its sessions are closed; what they said stays as long as any."""
+    agents.delete_agent(asked.ctx, asked.client, asked.require_agent(agent_id).id)
+    return Response(status_code=204)
+
+
+def _changed(given: str | None, known: str) -> str:
+    return known if given is None else given
+
+
+def _model(asked: AgentsRequest, field: str, text: str) -> ModelChoice:
+    """Raises InputError and NotFound, naming the field."""
+    try:
+        return read_model_choice(asked.ctx, text, standing=asked.service.standing)
+    except (InputError, NotFound) as error:
+        reason = str(error).removeprefix("model: ")
+        raise type(error)(f"{field}: {reason}", code=error.code) from error
+
+
+def _fallback(asked: AgentsRequest, text: str | None) -> ModelChoice | None:
+    return None if text is None else _model(asked, "config.fallbackModel", text)
+
+
+def _tools(asked: AgentsRequest, given: list[ToolBody]) -> tuple[AgentTool, ...]:
+    """Raises InputError for a tool that nobody runs."""
+    tools = read_tools(given)
+    for tool in tools:
+        if not tool.runs_at_client and not asked.service.tools.has(tool):
+            raise InputError(
+                f"tools: no server of this installation has the tool {tool.name!r}; a function "
+                'that you run is {"type": "function", "function": {"name": …}}',
+                code="unknown_tool",
+            )
+    return tools
+
+
+def _terms(asked: AgentsRequest, reason: str) -> ConsentTerms:
+    where = asked.service.settings
+    return ConsentTerms(timedelta(days=where.literal_days), where.max_literals, reason)

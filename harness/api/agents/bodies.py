@@ -1,0 +1,140 @@
+"""Pydantic models of the agents API's request bodies and query parameters, in camelCase. An
+unknown field is an error, and so is NaN.
+"""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic.alias_generators import to_camel
+
+from harness.domain.agents.agent import AgentTool
+from harness.domain.agents.incoming_message import IncomingMessage, parse_incoming
+from harness.domain.errors import InputError
+from harness.domain.pagination import MOST_LISTED, PageRequest
+
+MAX_TOOLS: Final = 128
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+ModelText = Annotated[str, Field(min_length=1, max_length=300)]
+Text = Annotated[str, Field(max_length=10_000)]
+Instructions = Annotated[str, Field(max_length=200_000)]
+UserId = Annotated[str, Field(max_length=200)]
+Metadata = Annotated[dict[str, JsonValue], Field(max_length=64)]
+# As providers allow a function's name.
+FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+class AgentsBody(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        allow_inf_nan=False,
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=False,
+    )
+
+
+class FunctionBody(AgentsBody):
+    """A function that the client runs. parameters: JSON Schema of an object."""
+
+    name: FunctionName
+    description: Text = ""
+    parameters: dict[str, JsonValue] = {"type": "object", "properties": {}}
+
+
+class FunctionToolBody(AgentsBody):
+    type: Literal["function"]
+    function: FunctionBody
+
+
+ToolBody = Name | FunctionToolBody
+Tools = Annotated[list[ToolBody], Field(max_length=MAX_TOOLS)]
+
+
+class AgentConfigBody(AgentsBody):
+    """fallback_model: asked where the model fails in a way that another one may not."""
+
+    fallback_model: ModelText | None = None
+
+
+class AgentBody(AgentsBody):
+    """model: a route, `auto:ROUTE`, or a literal `PROVIDER:MODEL`, which needs an approver's
+    key. tools: names of tools of the server, and functions that the client runs. instructions:
+    the system message of all sessions.
+    """
+
+    name: Name
+    model: ModelText
+    description: Text = ""
+    instructions: Instructions = ""
+    tools: Tools = []
+    config: AgentConfigBody = AgentConfigBody()
+    data_class: Annotated[str, Field(max_length=100)] = ""
+    reason: Annotated[str, Field(max_length=1000)] = ""
+
+
+class AgentPatchBody(AgentsBody):
+    """What is given changes; the rest stays. config.fallbackModel: null takes it away."""
+
+    name: Name | None = None
+    model: ModelText | None = None
+    description: Text | None = None
+    instructions: Instructions | None = None
+    tools: Tools | None = None
+    config: AgentConfigBody | None = None
+    reason: Annotated[str, Field(max_length=1000)] = ""
+
+
+class SessionBody(AgentsBody):
+    """user_id: whose conversation it is, in the client's words."""
+
+    user_id: UserId = ""
+    metadata: Metadata = {}
+
+
+class MessageBody(AgentsBody):
+    """role: `user`, or `tool` with the result of a function that the model asked for.
+    content: a text, or parts of the types `text` and `image_url`. stream: the answer comes as
+    server-sent events.
+    """
+
+    role: Annotated[str, Field(max_length=40)]
+    content: JsonValue
+    tool_call_id: Annotated[str, Field(max_length=200)] = ""
+    stream: bool = False
+
+    def incoming(self) -> IncomingMessage:
+        """Raises InputError."""
+        return parse_incoming(self.role, self.content, self.tool_call_id)
+
+
+class AgentsPageQuery(AgentsBody):
+    """A page of a list. after: the `next` of the page before."""
+
+    limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 100
+    after: Annotated[str, Field(min_length=1, max_length=1000)] | None = None
+
+    @property
+    def page(self) -> PageRequest:
+        return PageRequest(self.limit, self.after)
+
+
+class SessionsQuery(AgentsPageQuery):
+    """user_id: of that user alone."""
+
+    user_id: UserId | None = None
+
+
+def read_tools(tools: list[ToolBody]) -> tuple[AgentTool, ...]:
+    """Raises InputError for a name that is given twice."""
+    read = tuple(_tool(tool) for tool in tools)
+    names = [tool.name for tool in read]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"tools: {twice[0]!r} is given twice; leave it out of one")
+    return read
+
+
+def _tool(tool: ToolBody) -> AgentTool:
+    if isinstance(tool, str):
+        return AgentTool(tool)
+    function = tool.function
+    return AgentTool(function.name, function.parameters, function.description)

@@ -1,0 +1,98 @@
+"""The agents process: serves the agents API and runs the turns of sessions until a signal ends
+it. Answers that are under way then may come to their end, and are interrupted after a while.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from harness.api.agents.access import AgentsAccessRules
+from harness.api.agents.app import build_agents_app
+from harness.api.agents.request import AgentsService
+from harness.app.agents.model_calls import RouterModelCalls
+from harness.app.agents.turn_service import TurnService, open_agents, router_url
+from harness.app.installation import Installation
+
+SERVER: Final[Mapping[str, Any]] = {
+    "access_log": False,
+    "log_level": "warning",
+    # A caller could name any address, and who asks without a key is known by it.
+    "proxy_headers": False,
+    "server_header": False,
+}
+# For the last bytes of answers, after the turns have ended.
+LAST_BYTES_S: Final = 5
+
+
+class AgentsServer(uvicorn.Server):
+    """Tells the turns of a signal, so that those who wait for their answers get one."""
+
+    def __init__(self, config: uvicorn.Config, end_turns: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._end_turns = end_turns
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._end_turns()
+        super().handle_exit(sig, frame)
+
+
+def agents_app(installation: Installation, turns: TurnService) -> FastAPI:
+    """The ASGI app of an installation."""
+    where = installation.settings.agents
+    service = AgentsService(
+        installation.context,
+        where,
+        turns.turns,
+        turns.tools,
+        installation.standing_switches,
+    )
+    rules = AgentsAccessRules(
+        installation.store,
+        installation.secret,
+        installation.clock,
+        open_on_loopback=where.open_on_loopback,
+    )
+    return build_agents_app(service, rules, lifespan=turns.running)
+
+
+def run_agents(config: Path | None) -> None:
+    """Blocks until SIGTERM or Ctrl-C."""
+    # uvicorn raises the signal again at its end: without a handler nothing below would run.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    installation = open_agents(config)
+    where = installation.settings.agents
+    calls = RouterModelCalls(
+        router_url(installation.settings), installation.secret, installation.clock
+    )
+    turns = TurnService(installation, calls)
+    try:
+        AgentsServer(
+            uvicorn.Config(
+                agents_app(installation, turns),
+                host=where.host,
+                port=where.port,
+                timeout_graceful_shutdown=round(turns.drain_s) + LAST_BYTES_S,
+                **SERVER,
+            ),
+            turns.end_turns,
+        ).run()
+    finally:
+        installation.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """`python -m harness.api.agents.process [--config FILE]`."""
+    parser = argparse.ArgumentParser(prog="swapgate serve agents")
+    parser.add_argument("--config", type=Path)
+    run_agents(parser.parse_args(arguments).config)
+
+
+if __name__ == "__main__":
+    main()

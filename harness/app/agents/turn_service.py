@@ -1,0 +1,63 @@
+"""`TurnService` joins what the agents process runs turns with: models behind the router, tools
+of the server and the turn runner; and keeps them for as long as the process serves.
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from harness.app.installation import Installation, open_installation
+from harness.control.agents.server_tools import ServerTools
+from harness.control.agents.turn_runner import TurnRunner
+from harness.domain.agents.turn_lease import TurnOwner
+from harness.domain.settings import Settings, http_url
+from harness.ports.agent_calls import ModelCalls
+from harness.runtime import telemetry
+
+
+def open_agents(config: Path | None) -> Installation:
+    """The installation, for a process that serves agents. Raises ConfigError."""
+    telemetry.configure()
+    return open_installation(config)
+
+
+class TurnService:
+    """For one event loop."""
+
+    def __init__(self, installation: Installation, calls: ModelCalls) -> None:
+        settings, ctx = installation.settings, installation.context
+        self.drain_s = settings.router.drain_s
+        self.tools = ServerTools()
+        self._calls = calls
+        # Of two processes with one name, only the later can be alive: it has the port.
+        name = f"{socket.gethostname()}:{settings.agents.port}"
+        owner = TurnOwner(name, ctx.chance.token(""))
+        self.turns = TurnRunner(ctx, self._calls, self.tools, settings.agents, owner)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keeps the leases of turns; at its end all turns have ended."""
+        self._loop = asyncio.get_running_loop()
+        leases = asyncio.create_task(self.turns.keep_leases())
+        try:
+            yield
+        finally:
+            await self.turns.close(0.0)
+            leases.cancel()
+            await asyncio.wait({leases})
+            await self._calls.aclose()
+
+    def end_turns(self) -> None:
+        """Begins no more, and lets those that run end for a while. From a signal's handler."""
+
+        def begin() -> None:
+            self._closing = self._loop.create_task(self.turns.close(self.drain_s))
+
+        self._loop.call_soon_threadsafe(begin)
+
+
+def router_url(settings: Settings) -> str:
+    """Where models are called."""
+    return settings.agents.router_url or http_url(settings.router.host, settings.router.port)

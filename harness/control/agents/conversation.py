@@ -1,0 +1,344 @@
+"""A conversation takes one turn: it asks the session's model, runs tools and asks again, as the
+turn engine decides, and stores each step before the next. `TurnEvent`s tell a listener what
+happens; whether there is one changes nothing.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeVar, assert_never
+
+from harness.control.agents import turns
+from harness.control.agents.models_in_force import CallableModel, ModelsInForce
+from harness.control.agents.turns import BegunTurn
+from harness.control.context import Context
+from harness.domain.agents.message import (
+    MessageState,
+    MessageToolCall,
+    MessageUsage,
+    SessionMessage,
+)
+from harness.domain.agents.model_call import (
+    AnswerPiece,
+    ModelCallAnswer,
+    ModelCallRequest,
+    ToolCaller,
+    ToolResult,
+)
+from harness.domain.agents.transcript import build_context, expected_provider
+from harness.domain.agents.turn import (
+    AskModel,
+    CompleteTurn,
+    FailTurn,
+    ModelAnswered,
+    ModelFailed,
+    Observation,
+    OfferedTool,
+    ReturnCalls,
+    RunTools,
+    ToolsAnswered,
+    TurnBegun,
+    TurnBounds,
+    TurnProgress,
+    decide,
+    name_calls,
+)
+from harness.domain.errors import CallFailed, InputError, NobodyAnswered, StreamBroken
+from harness.ports.agent_calls import ModelCalls, ToolRuntime
+
+T = TypeVar("T")
+# A longer result of a tool is an error: the model would pay it again in each further step.
+MAX_RESULT_CHARS: Final = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerBegun:
+    """A model is asked; what it says is this message's."""
+
+    message: SessionMessage
+
+
+@dataclass(frozen=True, slots=True)
+class MessageStored:
+    """An answer has ended, or a tool's result was added."""
+
+    message: SessionMessage
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOutcome:
+    """How a turn ended. message: its last one."""
+
+    message: SessionMessage
+    open_calls: tuple[MessageToolCall, ...] = ()  # that the client runs next
+    steps: int = 0  # how often a model answered
+    usage: MessageUsage = field(default_factory=MessageUsage)  # of all of them
+    failure: FailTurn | None = None
+    error: CallFailed | None = None  # of a model call that failed the turn
+
+
+TurnEvent = AnswerBegun | AnswerPiece | MessageStored | TurnOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class TurnListener:
+    """Who is told of a turn, and in what form its answer is kept.
+
+    keep: status and body of the answer that the same idempotency key gets again; None for an
+    outcome that is not kept, so that the request may be sent again.
+    """
+
+    emit: Callable[[TurnEvent], None]
+    keep: Callable[[TurnOutcome], tuple[int, str] | None]
+    streams: bool = False  # it wants the pieces of answers
+
+
+class Conversation:
+    """One turn of one session."""
+
+    def __init__(
+        self,
+        ctx: Context,
+        begun: BegunTurn,
+        models: ModelsInForce,
+        calls: ModelCalls,
+        tools: ToolRuntime,
+        bounds: TurnBounds,
+        listener: TurnListener,
+    ) -> None:
+        self._ctx, self._begun, self._models = ctx, begun, models
+        self._calls, self._tools, self._bounds = calls, tools, bounds
+        self._emit, self._keep, self._streams = listener.emit, listener.keep, listener.streams
+        self._messages = list(begun.messages)
+        self._answer: SessionMessage | None = None  # the one that is not stored yet
+        self._has_output = False  # a piece of it was passed on
+        self._fallback_reason = ""
+        self._error: CallFailed | None = None  # of the last call that failed
+        self._usage = MessageUsage(cost_usd=0.0)
+
+    async def run(self) -> TurnOutcome:
+        """Takes the turn to its end. Cancelling it interrupts the turn."""
+        if self._begun.open_calls:
+            # Not all results are in: nobody is asked yet.
+            return await self._end(TurnProgress(self._bounds, 0.0), self._begun.open_calls)
+        clock = self._ctx.clock
+        offered = await self._list_tools()
+        state = TurnProgress(
+            self._bounds, clock.monotonic(), offered, self._models.fallback is not None
+        )
+        observation: Observation = TurnBegun()
+        while True:
+            state, action = decide(state, observation, clock.monotonic())
+            match action:
+                case AskModel():
+                    observation = await self._ask(action, offered)
+                case RunTools():
+                    observation = await self._run_tools(action)
+                case ReturnCalls(open_calls):
+                    return await self._end(state, open_calls)
+                case CompleteTurn():
+                    return await self._end(state)
+                case FailTurn():
+                    return await self._end(state, failure=action)
+                case _:
+                    assert_never(action)
+
+    async def _list_tools(self) -> tuple[OfferedTool, ...]:
+        tools = self._begun.agent.tools
+        functions = (
+            OfferedTool(tool.name, tool.description, tool.parameters, runs_at_client=True)
+            for tool in tools
+            if tool.parameters is not None
+        )
+        return (*functions, *await self._tools.list_tools(tools))
+
+    async def _ask(self, action: AskModel, offered: Sequence[OfferedTool]) -> Observation:
+        """What was answered is stored later, together with what follows from it."""
+        fallback = self._models.fallback if action.fallback else None
+        model = fallback or self._models.primary
+        self._fallback_reason = action.reason or self._fallback_reason
+        answer = await self._begin_answer(model)
+        request = self._request(model, action, offered)
+        try:
+            found = await self._calls.ask(request, self._pass_on if self._streams else None)
+        except CallFailed as error:
+            self._error = error
+            code = error.code or "model_failed"
+            return ModelFailed(code, str(error), is_retryable(error), self._has_output)
+        except InputError as error:
+            return ModelFailed("invalid_request", str(error), retryable=False)
+        self._answer = self._whole(answer, model, found)
+        used = self._answer.usage
+        self._usage = add_usage(self._usage, used)
+        return ModelAnswered(used, self._answer.tool_calls)
+
+    async def _begin_answer(self, model: CallableModel) -> SessionMessage:
+        """The message of an answer; the fallback's is that of the model that failed."""
+        if self._answer is None:
+            self._answer = await run_unit(
+                lambda: turns.begin_answer(self._ctx, self._begun.turn, asked=model.asked)
+            )
+            self._has_output = False
+            self._emit(AnswerBegun(self._answer))
+        return self._answer
+
+    def _request(
+        self, model: CallableModel, action: AskModel, offered: Sequence[OfferedTool]
+    ) -> ModelCallRequest:
+        agent, session = self._begun.agent, self._begun.session
+        provider = expected_provider(self._messages, model.asked, model.provider)
+        return ModelCallRequest(
+            model.route,
+            build_context(self._messages, provider=provider, instructions=agent.instructions),
+            agent.id,
+            session.id,
+            action.timeout_s,
+            tuple(offered),
+            agent.owner_key or "",
+            model.grant,
+            session.user_id,
+        )
+
+    def _pass_on(self, piece: AnswerPiece) -> None:
+        self._has_output = True
+        self._emit(piece)
+
+    def _whole(
+        self, begun: SessionMessage, model: CallableModel, found: ModelCallAnswer
+    ) -> SessionMessage:
+        is_fallback = model is self._models.fallback
+        return replace(
+            begun,
+            content=found.text,
+            tool_calls=name_calls(found.tool_calls, begun.id),
+            state=MessageState.COMPLETE,
+            served=replace(
+                found.served,
+                asked=model.asked,
+                fallback_from=self._models.primary.asked if is_fallback else "",
+                reason=self._fallback_reason if is_fallback else "",
+            ),
+            usage=replace(
+                found.usage, cost_usd=self._models.cost_usd(found.served.target, found.usage)
+            ),
+            extra=found.extra,
+            done_at=self._ctx.clock.now(),
+        )
+
+    async def _run_tools(self, action: RunTools) -> Observation:
+        """The calls run at the same time; their results are stored in the calls' order."""
+        await self._record()
+        caller = ToolCaller(self._begun.agent.id, self._begun.session.id, self._begun.turn.id)
+        results = await asyncio.gather(
+            *(self._run_tool(call, caller, action.timeout_s) for call in action.calls)
+        )
+        texts = {result.call: result_text(result) for result in results}
+        texts |= {one.call.id: f"Error: {one.reason}" for one in action.refused}
+        newest = self._messages[-1].tool_calls
+        added = [(call.id, texts[call.id]) for call in newest if call.id in texts]
+        await self._record(results=added)
+        return ToolsAnswered()
+
+    async def _run_tool(
+        self, call: MessageToolCall, caller: ToolCaller, timeout_s: float
+    ) -> ToolResult:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._tools.run(call, caller, timeout_s)
+        except TimeoutError:
+            reason = f"the tool gave no result within {timeout_s:.0f} s"
+            return ToolResult(call.id, reason, is_error=True)
+
+    async def _record(self, results: Sequence[tuple[str, str]] = ()) -> None:
+        """Stores the answer, or the results of tools: the call's id and a text each."""
+        answer = self._answer
+        stored = await run_unit(
+            lambda: turns.record_step(
+                self._ctx, self._begun.turn, answer=answer, results=results
+            )
+        )
+        self._answer = None
+        self._take_in(stored)
+
+    def _take_in(self, stored: Sequence[SessionMessage]) -> None:
+        for message in stored:
+            self._messages.append(message)
+            self._emit(MessageStored(message))
+
+    async def _end(
+        self,
+        state: TurnProgress,
+        open_calls: tuple[MessageToolCall, ...] = (),
+        failure: FailTurn | None = None,
+    ) -> TurnOutcome:
+        """Stores the last answer and the turn's end as one: a process that is killed leaves
+        both or neither. A turn that failed ends in a message that says why.
+        """
+        if failure is not None:
+            if self._answer is not None and self._answer.state is MessageState.COMPLETE:
+                await self._record()
+            self._answer = replace(
+                await self._begin_answer(self._models.primary),
+                state=MessageState.FAILED,
+                error=failure.reason,
+                done_at=self._ctx.clock.now(),
+            )
+        answer = self._answer
+        last = answer or self._messages[-1]
+        outcome = TurnOutcome(
+            last,
+            open_calls,
+            state.steps,
+            self._usage,
+            failure,
+            self._error if failure else None,
+        )
+        stored = await run_unit(
+            lambda: turns.end_turn(
+                self._ctx, self._begun.turn, answer=answer, kept=self._keep(outcome)
+            )
+        )
+        self._answer = None
+        self._take_in(stored)
+        self._emit(outcome)
+        return outcome
+
+
+async def run_unit(unit: Callable[[], T]) -> T:
+    """Runs a unit of work in a thread. One that has begun is waited for, also when cancelled:
+    what comes after it must find it done.
+    """
+    running = asyncio.ensure_future(asyncio.to_thread(unit))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        raise
+
+
+def is_retryable(error: CallFailed) -> bool:
+    """Whether another model may answer: the router was there, and the model's providers failed.
+    A key's limit is the same for all models.
+    """
+    return isinstance(error, NobodyAnswered | StreamBroken)
+
+
+def result_text(result: ToolResult) -> str:
+    """What the model is told of a tool. A result that is too long is an error in its place."""
+    if len(result.content) > MAX_RESULT_CHARS:
+        return (
+            f"Error: the tool returned {len(result.content)} characters; at most "
+            f"{MAX_RESULT_CHARS} are passed on: ask it for less"
+        )
+    return f"Error: {result.content}" if result.is_error else result.content
+
+
+def add_usage(one: MessageUsage, other: MessageUsage) -> MessageUsage:
+    """The sum; without a cost where one of both is not known."""
+    costs = (one.cost_usd, other.cost_usd)
+    return MessageUsage(
+        one.input_tokens + other.input_tokens,
+        one.output_tokens + other.output_tokens,
+        one.cached_tokens + other.cached_tokens,
+        None if None in costs else sum(cost or 0.0 for cost in costs),
+    )
