@@ -229,7 +229,10 @@ def test_a_floor_needs_a_suite_that_there_is(tmp_path: Path) -> None:
 
 
 NUMBERS = [
-    *((name,) for name in ("port", "busy_wait_s", "switch_timeout_s", "switch_days", "literal_days")),
+    *(
+        (name,)
+        for name in ("port", "busy_wait_s", "switch_timeout_s", "switch_days", "literal_days")
+    ),
     *((name,) for name in ("max_literals", "keep_days", "max_message_bytes")),
     *(("limits", name) for name in ("max_steps", "max_tokens", "max_usd", "timeout_s")),
     ("limits", "max_tool_calls"),
