@@ -5,6 +5,7 @@ one leads, and only its jobs do anything.
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     Several control processes may run; one leads, and only its jobs do anything.
     """
     from harness.control import reconciler  # noqa: PLC0415 - as above
+    from harness.control.agents import retention  # noqa: PLC0415 - as above
     from harness.control.drift import monitor  # noqa: PLC0415 - as above
     from harness.control.operations import alerts, housekeeping  # noqa: PLC0415
     from harness.control.operations.housekeeping import MonitoredJob  # noqa: PLC0415
@@ -60,6 +62,8 @@ def control_schedule(installation: Installation) -> "Schedule":
             alerts_days=settings.alerts.keep_days,
             failovers_days=control.failovers_keep_days,
         )
+        retention.purge_idle(ctx, timedelta(days=settings.agents.keep_days))
+        retention.revoke_stale_grants(ctx)
 
     jobs = [
         leading("reconcile", reconciler.run_once, every_s=control.reconcile_interval_s),

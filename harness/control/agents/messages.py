@@ -12,6 +12,7 @@ from harness.domain.agents.message import (
     encode_body,
     without_body,
 )
+from harness.domain.errors import DecryptionFailed
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.ports import Transaction
 
@@ -50,11 +51,18 @@ def read_conversation(ctx: Context, tx: Transaction, session: str) -> list[Sessi
 def reencrypt_messages(ctx: Context, tx: Transaction) -> int:
     """Encrypt with the newest key; how many. An answer under way is encrypted with it when it
     ends. What is kept by idempotency key is needed for a short time, and forgotten instead.
+
+    Raises DecryptionFailed, which names the message.
     """
     count, after = 0, ""
     while records := tx.session_messages.encrypted(after=after, limit=_AT_A_TIME):
         for record in records:
-            body = ctx.cipher.reencrypt(record.body)
+            try:
+                body = ctx.cipher.reencrypt(record.body)
+            except DecryptionFailed as error:
+                message = record.message
+                place = f"message {message.position} of session {message.session}"
+                raise DecryptionFailed(f"{place}: {error}") from None
             tx.session_messages.replace_body(record.message.id, body)
         count, after = count + len(records), records[-1].message.id
     tx.idempotent_answers.forget_encrypted()

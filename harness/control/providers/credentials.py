@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from harness.control import audit
+from harness.control.agents import messages
 from harness.control.context import Context
 from harness.control.providers import endpoint_changes, provider_secrets
 from harness.control.routing import data_class_checks, targets
@@ -312,7 +313,8 @@ def rotate_encryption(ctx: Context, actor: Actor) -> EncryptionRotation:
         for provider in known:
             tx.providers.put(provider_secrets.reencrypt_headers(provider, ctx.cipher))
         headers = sum(len(provider.header_names) for provider in known)
-        values = len(stored) + len(signed_in) + headers
+        spoken = messages.reencrypt_messages(ctx, tx)
+        values = len(stored) + len(signed_in) + headers + spoken
         note(ctx, tx, actor, "credential.rotate_encryption", None, {"values": values})
     return EncryptionRotation(values)
 

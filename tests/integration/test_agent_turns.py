@@ -1,0 +1,554 @@
+"""Turns of a session, as the agents process takes them: one at a time, stored step by step,
+nothing lost, doubled or out of order, whoever dies in between.
+"""
+
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from harness.control.agents import agents, messages, retention, sessions, turns
+from harness.control.agents.agents import AgentSpec, ConsentTerms
+from harness.control.agents.client import AgentsClient
+from harness.control.agents.sessions import SessionSpec
+from harness.control.agents.turns import BegunTurn
+from harness.control.context import Context
+from harness.domain.agents.agent import Agent, AgentSession, AgentTool, SessionState
+from harness.domain.agents.grant import GrantKind
+from harness.domain.agents.incoming_message import IncomingMessage
+from harness.domain.agents.message import (
+    MessageRole,
+    MessageState,
+    MessageToolCall,
+    MessageUsage,
+    SessionMessage,
+)
+from harness.domain.agents.model_choice import ModelChoice, ModelKind, literal_choice
+from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.domain.agents.turn_lease import IdempotencyKey, IdempotentAnswer, TurnOwner
+from harness.domain.errors import (
+    Conflict,
+    DecryptionFailed,
+    InputError,
+    NotAllowed,
+    NotFound,
+    SessionBusy,
+    StaleWrite,
+)
+from harness.domain.operations.access import SYSTEM
+from harness.domain.pagination import PageRequest
+from harness.runtime.clock import SystemClock
+from tests.support.control.control_plane import ANN, BEN, ENCRYPTION_KEYS, SmallInstallation
+from tests.support.control.turn_process import KEY as SENT_AGAIN
+from tests.support.control.turn_process import STEPS
+from tests.support.store.raw_rows import Database
+
+pytestmark = [pytest.mark.req("E1", "E2"), pytest.mark.both_databases]
+ROOT = Path(__file__).parents[2]
+CHAT = ModelChoice("chat", ModelKind.ROUTE, route="chat")
+BETTER = literal_choice("sim:better", "sim/better")
+KEY = AgentsClient(key="k_1")
+PERSON = AgentsClient.of_person(BEN)
+TERMS = ConsentTerms(timedelta(days=1), most=2)
+OWNER = TurnOwner("here:8085", "1")
+LEASE = timedelta(seconds=30)
+HELLO = IncomingMessage(MessageRole.USER, "hello")
+CLOSE = AgentTool("close", {"type": "object"})
+
+
+@pytest.fixture
+def ctx(world: SmallInstallation) -> Context:
+    return replace(world.context(), data_classes={"internal": frozenset({"other"})})
+
+
+@pytest.fixture
+def agent(ctx: Context) -> Agent:
+    return agents.create_agent(ctx, KEY, AgentSpec("helper", CHAT, tools=(CLOSE,)), TERMS)
+
+
+@pytest.fixture
+def session(ctx: Context, agent: Agent) -> AgentSession:
+    return sessions.open_session(ctx, KEY, agent.id, SessionSpec("user-7", {"a": 1}))
+
+
+SAMPLED_STEPS = ("within begin", "after results", "after second answer", "within end")
+
+
+def begin(ctx: Context, session: str, text: str = "hello", **more: object) -> BegunTurn:
+    incoming = IncomingMessage(MessageRole.USER, text)
+    begun = turns.begin_turn(ctx, OWNER, LEASE, session, incoming, **more)  # type: ignore[arg-type]
+    assert isinstance(begun, BegunTurn)
+    return begun
+
+
+def answered(ctx: Context, begun: BegunTurn, text: str = "hi", **more: object) -> None:
+    under_way = turns.begin_answer(ctx, begun.turn, asked="chat")
+    turns.end_turn(ctx, begun.turn, answer=whole(under_way, text), **more)  # type: ignore[arg-type]
+
+
+def whole(under_way: SessionMessage, text: str, cost_usd: float = 0.5) -> SessionMessage:
+    usage = MessageUsage(10, 2, cost_usd=cost_usd)
+    return replace(under_way, content=text, state=MessageState.COMPLETE, usage=usage)
+
+
+def said(ctx: Context, session: str) -> list[tuple[str, object, str]]:
+    found = messages.list_messages(ctx, session)
+    return [(each.role.value, each.content, each.state.value) for each in found]
+
+
+def test_a_turn_is_stored_step_by_step(ctx: Context, session: AgentSession) -> None:
+    begun = begin(ctx, session.id)
+    first = turns.begin_answer(ctx, begun.turn, asked="chat")
+    assert said(ctx, session.id)[-1] == ("assistant", "", "streaming")
+    calls = (MessageToolCall("c_1", "look", "{}"), MessageToolCall("c_2", "look", "{}"))
+    turns.record_step(ctx, begun.turn, answer=replace(whole(first, ""), tool_calls=calls))
+    turns.record_step(ctx, begun.turn, results=[("c_1", "one"), ("c_2", "two")])
+    answered(ctx, begun, "done")
+
+    assert said(ctx, session.id) == [
+        ("user", "hello", "complete"),
+        ("assistant", "", "complete"),
+        ("tool", "one", "complete"),
+        ("tool", "two", "complete"),
+        ("assistant", "done", "complete"),
+    ]
+    assert sessions.load_session(ctx, KEY, session.agent, session.id).cost_usd == 1.0
+    page = messages.list_messages(ctx, session.id, PageRequest(limit=2))
+    rest = messages.list_messages(ctx, session.id, PageRequest(after=page.next))
+    assert [each.position for each in (*page, *rest)] == [1, 2, 3, 4, 5]
+    again = begin(ctx, session.id, "more")
+    assert [each.content for each in again.messages][-1] == "more"
+    assert len(again.messages) == 6
+
+
+def test_a_second_message_finds_the_session_busy(ctx: Context, session: AgentSession) -> None:
+    begun = begin(ctx, session.id)
+    with pytest.raises(SessionBusy, match="another message"):
+        begin(ctx, session.id)
+    answered(ctx, begun)
+    begin(ctx, session.id)
+    assert [role for role, _, _ in said(ctx, session.id)] == ["user", "assistant", "user"]
+
+
+def test_a_turn_whose_lease_has_lapsed_is_interrupted_by_who_comes_next(
+    ctx: Context, world: SmallInstallation, session: AgentSession
+) -> None:
+    dead = begin(ctx, session.id, "first")
+    under_way = turns.begin_answer(ctx, dead.turn, asked="chat")
+    world.clock.advance(29)
+    assert turns.renew(ctx, OWNER, LEASE, [dead.turn.id]) == ()
+    world.clock.advance(29)
+    with pytest.raises(SessionBusy):
+        begin(ctx, session.id)
+    world.clock.advance(2)
+    begin(ctx, session.id, "second")
+
+    assert said(ctx, session.id)[1:] == [
+        ("assistant", "", "interrupted"),
+        ("user", "second", "complete"),
+    ]
+    # Who held it finds that out, whatever it does next.
+    assert turns.renew(ctx, OWNER, LEASE, [dead.turn.id]) == (dead.turn.id,)
+    with pytest.raises(StaleWrite, match="interrupted"):
+        turns.end_turn(ctx, dead.turn, answer=whole(under_way, "too late"))
+    with pytest.raises(StaleWrite):
+        turns.begin_answer(ctx, dead.turn, asked="chat")
+    assert turns.interrupt(ctx, dead.turn) is None
+
+
+def test_a_lease_of_a_clock_that_was_set_back_holds_nobody_up(
+    ctx: Context, world: SmallInstallation, session: AgentSession
+) -> None:
+    begin(ctx, session.id)
+    world.clock.jump(-86_400)
+    assert begin(ctx, session.id, "second").messages[-1].content == "second"
+
+
+def test_a_process_that_starts_ends_the_turns_of_the_one_before_it(
+    ctx: Context, session: AgentSession
+) -> None:
+    begin(ctx, session.id)
+    assert turns.interrupt_lapsed(ctx, OWNER, LEASE) == 0
+    assert turns.interrupt_lapsed(ctx, TurnOwner("there:8085", "2"), LEASE) == 0
+    assert turns.interrupt_lapsed(ctx, TurnOwner(OWNER.name, "2"), LEASE) == 1
+    begin(ctx, session.id)
+
+
+def test_the_same_request_is_done_once(ctx: Context, session: AgentSession) -> None:
+    key = IdempotencyKey(f"k_1 {session.id}", "a", "hash")
+    begun = begin(ctx, session.id, key=key)
+    with pytest.raises(SessionBusy):
+        begin(ctx, session.id, key=key)
+    answered(ctx, begun, kept=(200, '{"content": "hi"}'))
+
+    kept = turns.begin_turn(ctx, OWNER, LEASE, session.id, HELLO, key)
+    assert isinstance(kept, IdempotentAnswer)
+    assert (kept.status, kept.body) == (200, '{"content": "hi"}')
+    assert len(said(ctx, session.id)) == 2
+    with pytest.raises(Conflict, match="another request"):
+        begin(ctx, session.id, key=replace(key, request_hash="other"))
+
+
+def test_the_same_request_after_a_turn_that_broke_off_goes_on_with_its_message(
+    ctx: Context, session: AgentSession
+) -> None:
+    key = IdempotencyKey(f"k_1 {session.id}", "a", "hash")
+    begun = begin(ctx, session.id, key=key)
+    turns.begin_answer(ctx, begun.turn, asked="chat")
+    turns.interrupt(ctx, begun.turn)
+
+    again = begin(ctx, session.id, key=key)
+    assert again.is_resumed
+    answered(ctx, again, kept=(200, "{}"))
+    assert [(role, state) for role, _, state in said(ctx, session.id)] == [
+        ("user", "complete"),
+        ("assistant", "interrupted"),
+        ("assistant", "complete"),
+    ]
+    assert isinstance(
+        turns.begin_turn(ctx, OWNER, LEASE, session.id, HELLO, key), IdempotentAnswer
+    )
+
+
+def test_a_request_that_broke_off_is_not_taken_up_behind_the_conversation(
+    ctx: Context, session: AgentSession
+) -> None:
+    key = IdempotencyKey(f"k_1 {session.id}", "a", "hash")
+    turns.interrupt(ctx, begin(ctx, session.id, key=key).turn)
+    answered(ctx, begin(ctx, session.id, "another"))
+    with pytest.raises(Conflict, match="went on since"):
+        begin(ctx, session.id, key=key)
+    begin(ctx, session.id, "a third")
+
+
+def test_results_come_for_calls_that_wait_alone(ctx: Context, session: AgentSession) -> None:
+    unknown = IncomingMessage(MessageRole.TOOL, "ok", "c_9")
+    begun = begin(ctx, session.id)
+    under_way = turns.begin_answer(ctx, begun.turn, asked="chat")
+    calls = (MessageToolCall("c_1", "close", "{}"), MessageToolCall("c_2", "close", "{}"))
+    turns.end_turn(ctx, begun.turn, answer=replace(whole(under_way, ""), tool_calls=calls))
+
+    with pytest.raises(InputError, match="c_9"):
+        turns.begin_turn(ctx, OWNER, LEASE, session.id, unknown)
+    with pytest.raises(Conflict, match="waits for the results"):
+        begin(ctx, session.id)
+    first = turns.begin_turn(ctx, OWNER, LEASE, session.id, replace(unknown, response_to="c_2"))
+    assert isinstance(first, BegunTurn)
+    assert [call.id for call in first.open_calls] == ["c_1"]
+    turns.end_turn(ctx, first.turn)
+    last = turns.begin_turn(ctx, OWNER, LEASE, session.id, replace(unknown, response_to="c_1"))
+    assert isinstance(last, BegunTurn)
+    assert last.open_calls == ()
+
+
+def test_what_is_refused_leaves_nothing_behind(ctx: Context, session: AgentSession) -> None:
+    with pytest.raises(InputError):
+        turns.begin_turn(
+            ctx, OWNER, LEASE, session.id, IncomingMessage(MessageRole.TOOL, "ok", "c_9")
+        )
+    assert said(ctx, session.id) == []
+    with pytest.raises(NotFound, match="se_9"):
+        begin(ctx, "se_9")
+    begin(ctx, session.id)
+
+
+@pytest.mark.req("D4")
+def test_an_encrypted_conversation_is_read_with_its_key_alone(
+    ctx: Context, session: AgentSession, database_url: str
+) -> None:
+    key = IdempotencyKey(f"k_1 {session.id}", "a", "hash")
+    begun = begin(ctx, session.id, "a secret", key=key, encrypt=True)
+    answered(ctx, begun, "another secret", kept=(200, "a secret answer"))
+
+    assert [content for _, content, _ in said(ctx, session.id)] == [
+        "a secret",
+        "another secret",
+    ]
+    kept = turns.begin_turn(ctx, OWNER, LEASE, session.id, HELLO, key)
+    assert isinstance(kept, IdempotentAnswer)
+    assert kept.body == "a secret answer"
+    with ctx.store.read() as tx:
+        records = tx.session_messages.list(session.id)
+        stored = tx.idempotent_answers.get(key.scope, key.key)
+    assert stored is not None
+    assert not any("secret" in text for text in (stored.body, *(r.body for r in records)))
+    # The ciphertext of one message in the place of another is found out.
+    database = Database(database_url)
+    database.run(
+        "UPDATE agent_message SET body = (SELECT body FROM agent_message WHERE position = 1)"
+    )
+    database.engine.dispose()
+    with pytest.raises(DecryptionFailed, match="damaged"):
+        said(ctx, session.id)
+
+
+@pytest.mark.req("D4")
+def test_a_rotation_of_the_encryption_key_reaches_messages(
+    ctx: Context, session: AgentSession
+) -> None:
+    answered(ctx, begin(ctx, session.id, "a secret", encrypt=True))
+    begin(ctx, session.id, "in clear")
+    with ctx.store.write() as tx:
+        before = tx.session_messages.list(session.id)
+        assert messages.reencrypt_messages(ctx, tx) == 2
+        after = tx.session_messages.list(session.id)
+    assert [a.body == b.body for a, b in zip(after, before, strict=True)] == [
+        False,
+        False,
+        True,
+    ]
+    assert [content for _, content, _ in said(ctx, session.id)] == [
+        "a secret",
+        "hi",
+        "in clear",
+    ]
+    assert ENCRYPTION_KEYS
+
+
+def test_a_literal_model_comes_with_an_approver_s_grant(ctx: Context) -> None:
+    spec = AgentSpec("helper", BETTER, fallback_model=literal_choice("sim:good", "sim/good"))
+    with pytest.raises(NotAllowed, match="person consents"):
+        agents.create_agent(ctx, KEY, spec, TERMS)
+    with pytest.raises(NotAllowed, match="approver"):
+        agents.create_agent(ctx, AgentsClient.of_person(ANN), spec, TERMS)
+    agent = agents.create_agent(ctx, PERSON, spec, TERMS)
+
+    grants = ctx.store.snapshot().agent_grants
+    assert {(grant.kind, grant.target_name) for grant in grants} == {
+        (GrantKind.BASELINE, "sim/better"),
+        (GrantKind.FALLBACK, "sim/good"),
+    }
+    assert {grant.granted_by for grant in grants} == {BEN.name}
+    session = sessions.open_session(ctx, PERSON, agent.id, SessionSpec())
+    assert session.grant in {grant.id for grant in grants}
+    with pytest.raises(Conflict, match="max_literals"):
+        agents.create_agent(ctx, PERSON, spec, TERMS)
+
+
+def test_a_session_of_a_literal_model_needs_a_grant_that_is_in_force(
+    ctx: Context, world: SmallInstallation
+) -> None:
+    agent = agents.create_agent(ctx, PERSON, AgentSpec("helper", BETTER), TERMS)
+    world.clock.advance(86_400)
+    with pytest.raises(NotAllowed, match="is over"):
+        sessions.open_session(ctx, PERSON, agent.id, SessionSpec())
+    assert retention.revoke_stale_grants(ctx) == 1
+    assert retention.revoke_stale_grants(ctx) == 0
+    assert ctx.store.snapshot().agent_grants == ()
+
+
+def test_a_data_key_sees_its_own_agents_alone(ctx: Context, agent: Agent) -> None:
+    other = AgentsClient(key="k_2")
+    assert list(agents.list_agents(ctx, KEY)) == [agent]
+    assert list(agents.list_agents(ctx, other)) == []
+    assert list(agents.list_agents(ctx, AgentsClient.of_operator())) == []
+    assert list(agents.list_agents(ctx, PERSON)) == [agent]
+    for attempt in (
+        lambda: agents.load_agent(ctx, other, agent.id),
+        lambda: agents.delete_agent(ctx, other, agent.id),
+        lambda: sessions.open_session(ctx, other, agent.id, SessionSpec()),
+        lambda: sessions.list_sessions(ctx, other, agent.id),
+    ):
+        with pytest.raises(NotFound):
+            attempt()
+
+
+@pytest.mark.req("D8")
+def test_an_agent_s_data_class_keeps_it_from_others(ctx: Context) -> None:
+    spec = AgentSpec("helper", CHAT, data_class="internal")
+    with pytest.raises(NotAllowed, match="as strict"):
+        agents.create_agent(ctx, PERSON, spec, TERMS)
+    with pytest.raises(NotAllowed, match="may not see"):
+        agents.create_agent(ctx, PERSON, replace(spec, model=BETTER), TERMS)
+    with pytest.raises(NotFound, match="intern"):
+        agents.create_agent(ctx, PERSON, replace(spec, data_class="intern"), TERMS)
+    assert ctx.store.snapshot().agent_grants == ()
+
+
+def test_a_model_is_not_changed_while_an_answer_runs(
+    ctx: Context, agent: Agent, session: AgentSession
+) -> None:
+    begun = begin(ctx, session.id)
+    renamed = agents.change_agent(ctx, KEY, agent.id, AgentSpec("renamed", CHAT), TERMS)
+    assert renamed.name == "renamed"
+    with pytest.raises(Conflict, match="is answering"):
+        agents.change_agent(ctx, PERSON, agent.id, AgentSpec("helper", BETTER), TERMS)
+    answered(ctx, begun)
+    agents.change_agent(ctx, PERSON, agent.id, AgentSpec("helper", BETTER), TERMS)
+    assert [grant.kind for grant in ctx.store.snapshot().agent_grants] == [GrantKind.CHANGE]
+
+
+def waiting(ctx: Context, session: AgentSession) -> ModelSwitchRequest:
+    now = ctx.clock.now()
+    request = ModelSwitchRequest(
+        "sw_1",
+        session.agent,
+        session.id,
+        "better",
+        ("sim/better",),
+        "user-7 has a long ticket",
+        now,
+        now + timedelta(hours=1),
+    )
+    with ctx.store.write() as tx:
+        tx.switch_requests.add(request)
+    return request
+
+
+def test_a_deleted_agent_closes_its_sessions_and_what_waits_in_them(
+    ctx: Context, agent: Agent, session: AgentSession
+) -> None:
+    begun = begin(ctx, session.id)
+    turns.begin_answer(ctx, begun.turn, asked="chat")
+    request = waiting(ctx, session)
+    agents.delete_agent(ctx, KEY, agent.id)
+
+    assert said(ctx, session.id)[-1] == ("assistant", "", "interrupted")
+    with ctx.store.read() as tx:
+        assert tx.sessions.get(session.id).state is SessionState.CLOSED
+        assert tx.switch_requests.get(request.id).state is SwitchState.CANCELLED
+    with pytest.raises(StaleWrite):
+        turns.end_turn(ctx, begun.turn)
+    with pytest.raises(Conflict, match="deleted"):
+        begin(ctx, session.id)
+    with pytest.raises(NotFound, match="deleted"):
+        agents.load_agent(ctx, KEY, agent.id)
+
+
+def test_closing_a_session_closes_its_children(ctx: Context, session: AgentSession) -> None:
+    with ctx.store.write() as tx:
+        child = sessions.open_child(ctx, tx, session, CHAT)
+    answered(ctx, begin(ctx, child.id))
+    loaded = sessions.load_session(ctx, KEY, session.agent, session.id)
+    assert loaded.cost_usd == 0.5
+    sessions.close_session(ctx, KEY, session.agent, session.id)
+
+    found = sessions.list_sessions(ctx, KEY, session.agent)
+    assert {each.state for each in found} == {SessionState.CLOSED}
+    with pytest.raises(Conflict, match="closed"):
+        begin(ctx, child.id)
+    again = sessions.close_session(ctx, KEY, session.agent, session.id)
+    assert again.state is SessionState.CLOSED
+
+
+@pytest.mark.req("D8")
+def test_a_user_s_transcripts_are_deleted_with_all_that_quotes_them(
+    ctx: Context, agent: Agent, session: AgentSession
+) -> None:
+    key = IdempotencyKey("s", "a", "h")
+    answered(ctx, begin(ctx, session.id, key=key), kept=(200, "{}"))
+    with ctx.store.write() as tx:
+        sessions.open_child(ctx, tx, session, CHAT)
+    other = sessions.open_session(ctx, KEY, agent.id, SessionSpec("user-8"))
+    waiting(ctx, session)
+    with pytest.raises(NotAllowed):
+        retention.purge_user(ctx, BEN, "user-7")
+    with pytest.raises(InputError):
+        retention.purge_user(ctx, SYSTEM, "")
+    assert retention.purge_user(ctx, SYSTEM, "user-7") == 2
+
+    with ctx.store.read() as tx:
+        assert tx.session_messages.list(session.id) == []
+        assert tx.idempotent_answers.get("s", "a") is None
+        blanked = tx.switch_requests.get("sw_1")
+        assert (blanked.state, blanked.reason) == (SwitchState.CANCELLED, "")
+        [event] = [e for e in tx.audit.tail() if e.action == "agent.purge"]
+    assert "user-7" not in str(event.details)
+    assert [each.id for each in sessions.list_sessions(ctx, KEY, agent.id)] == [other.id]
+
+
+def test_sessions_that_nobody_used_are_deleted_after_a_while(
+    ctx: Context, world: SmallInstallation, agent: Agent, session: AgentSession
+) -> None:
+    with ctx.store.write() as tx:
+        sessions.open_child(ctx, tx, session, CHAT)
+    begin(ctx, session.id, key=IdempotencyKey("s", "a", "h"))
+    world.clock.advance(10 * 86_400)
+    young = sessions.open_session(ctx, KEY, agent.id, SessionSpec())
+    assert retention.purge_idle(ctx, timedelta(days=10)) == 0
+    world.clock.advance(1)
+    assert retention.purge_idle(ctx, timedelta(days=10)) == 2
+    assert [each.id for each in sessions.list_sessions(ctx, KEY, agent.id)] == [young.id]
+    agents.delete_agent(ctx, KEY, agent.id)
+    world.clock.advance(11 * 86_400)
+    assert retention.purge_idle(ctx, timedelta(days=10)) == 1
+    with pytest.raises(NotFound), ctx.store.read() as tx:
+        tx.agents.get(agent.id)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        step if step in SAMPLED_STEPS else pytest.param(step, marks=pytest.mark.verify)
+        for step in STEPS
+    ],
+)
+def test_a_killed_process_leaves_a_whole_conversation_that_goes_on(
+    ctx: Context, session: AgentSession, database_url: str, step: str
+) -> None:
+    """The client sends the same message again, until it is answered, and once more."""
+    killed_at(database_url, session.id, step)
+    ctx = replace(ctx, clock=SystemClock())
+    successor = TurnOwner(OWNER.name, "2")
+    turns.interrupt_lapsed(ctx, successor, LEASE)
+
+    begun = turns.begin_turn(ctx, successor, LEASE, session.id, HELLO, SENT_AGAIN)
+    if isinstance(begun, BegunTurn):
+        shown = [each for each in begun.messages if each.is_in_context]
+        answered(ctx, begun, "It is 42.", kept=(200, "It is 42."))
+        begun = turns.begin_turn(ctx, successor, LEASE, session.id, HELLO, SENT_AGAIN)
+        assert [each.role.value for each in shown] == CONTEXT_AFTER[step]
+    else:
+        assert step == "after end"
+    assert isinstance(begun, IdempotentAnswer)
+    assert begun.body == "It is 42."
+
+    found = list(messages.list_messages(ctx, session.id))
+    assert [each.position for each in found] == list(range(1, len(found) + 1))
+    assert [each.content for each in found if each.role is MessageRole.USER] == ["hello"]
+    assert MessageState.STREAMING not in {each.state for each in found}
+    whole_ones = [each for each in found if each.is_in_context]
+    assert whole_ones[-1].content == "It is 42."
+    assert not [each for each in found if not each.is_in_context and each.content]
+
+
+ALONE = ["user"]
+WITH_CALL = ["user", "assistant"]
+WITH_RESULT = ["user", "assistant", "tool"]
+# What the next turn starts from; its own message where the first one was not stored.
+CONTEXT_AFTER = {
+    "within begin": ALONE,
+    "after begin": ALONE,
+    "within answer": ALONE,
+    "after answer": ALONE,
+    "within step": ALONE,
+    "after step": WITH_CALL,
+    "within results": WITH_CALL,
+    "after results": WITH_RESULT,
+    "within second answer": WITH_RESULT,
+    "after second answer": WITH_RESULT,
+    "within end": WITH_RESULT,
+}
+
+
+def killed_at(database_url: str, session: str, step: str) -> None:
+    process = subprocess.Popen(  # noqa: S603 - our own
+        [
+            sys.executable,
+            "-m",
+            "tests.support.control.turn_process",
+            database_url,
+            session,
+            step,
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        process.kill()
