@@ -1,6 +1,6 @@
 """What raw SQL can change of the state that decides: refused, or found (A4).
 
-Twelve tables, three verbs: with the database's own rules in force, and by an owner without.
+Fourteen tables, three verbs: with the database's own rules in force, and by an owner without.
 """
 
 # ruff: noqa: S608 - statements of this file's own words
@@ -30,6 +30,7 @@ from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
 from harness.domain.routing.target import Target
 from harness.domain.settings import TargetSeed
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
+from harness.ports import Transaction
 from harness.store.schema.columns import Json, UtcTime
 from harness.store.schema.signed_tables import SIGNED, SignedTable
 from harness.store.sql import SqlStore
@@ -38,7 +39,9 @@ from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, 
 from tests.support.control.counting_ids import CountingRandomIds
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL, VERIFIER
+from tests.support.store.agent_records import ANSWERING, APPROVED, REQUEST, add_agent
 from tests.support.store.raw_rows import WAIVER, Database, prepared
+from tests.support.store.records import NEW
 
 pytestmark = pytest.mark.req("F3", "F5")
 
@@ -60,6 +63,8 @@ TABLES: Mapping[str, Change] = {
     "eval_run": ("target", "t_other"),
     "sample": ("strict", 0.5),
     "rollout": ("step", 2),
+    "agent_grant": ("expires_at", 9_000_000_000_000_000),
+    "agent_switch": ("decided_by", "eve"),
 }
 VERBS = ("INSERT", "UPDATE", "DELETE")
 CASES = [(table, verb) for table in TABLES for verb in VERBS]
@@ -69,6 +74,8 @@ COPIES: Mapping[str, Mapping[str, object]] = {
     "proposal": {"phase": "cancelled"},
     "rollout": {"state": "rolled_back"},
     "switch": {"lifted_at": None, "lifted_by": None},
+    "agent_grant": {"request": None, "kind": "change", "session": None},
+    "agent_switch": {"state": "pending", "decided_at": None, "decided_by": ""},
 }
 
 
@@ -118,8 +125,17 @@ def live(world: SmallInstallation) -> None:
     with world.store.write() as tx:
         tx.credentials.put(replace(CREDENTIAL, created_at=world.clock.now()))
         tx.shadows.add(shadow_of(proposal, world.clock.now()))
+        approve_switch(tx)
     world.turn()
     assert world.get(proposal.id).rollout
+
+
+def approve_switch(tx: Transaction) -> None:
+    tx.routing.add_target(NEW)
+    add_agent(tx)
+    tx.switch_requests.add(REQUEST)
+    tx.agent_grants.add(ANSWERING)
+    tx.switch_requests.decide(APPROVED)
 
 
 def shadow_of(proposal: Proposal, now: datetime) -> Shadow:
