@@ -296,7 +296,9 @@ class AgentsPassThrough:
         last = events.rest
         if is_broken:
             self._counters["agents_broke_off"] += 1
-            last = error_event("the agents process broke off", "agents_unavailable")
+            # As the agents process names its own.
+            last = b"event: error\n"
+            last += error_event("the agents process broke off", "agents_unavailable")
         await send(_part(last))
 
     async def _read(self, wire: PoolConnection) -> bytes:

@@ -430,7 +430,10 @@ def test_a_stream_whose_process_is_killed_ends_behind_its_last_whole_event_with_
         text = client.getresponse().read()
         assert text.startswith(before)
         last = text.removeprefix(before)
-        assert json.loads(last.removeprefix(b"data: "))["error"]["code"] == "agents_unavailable"
+        assert (
+            json.loads(last.removeprefix(b"event: error\ndata: "))["error"]["code"]
+            == "agents_unavailable"
+        )
         assert b"[DONE]" not in text
         wait_until(lambda: running.recorder.counters["agents_broke_off"] == 1)
 
