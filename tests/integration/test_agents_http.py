@@ -1,0 +1,461 @@
+"""The contract of agents over HTTP: as a client of this machine and with keys, through the
+router, with real processes.
+"""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from harness.api.agents.examples import (
+    AGENT_EXAMPLES,
+    MESSAGE_EXAMPLES,
+    PATCH_EXAMPLES,
+    SESSION_EXAMPLES,
+)
+from harness.control.operations import keys
+from harness.domain.operations.access import SYSTEM, Role
+from tests.support.providers.scripted_transport import ScriptedTurn
+from tests.support.providers.scripted_upstream import (
+    ROLE,
+    Asked,
+    broken_stream,
+    completion,
+    error,
+    event,
+    streamed,
+)
+from tests.support.site.agents_site import (
+    AgentsSite,
+    agents_site,
+    calling,
+    error_of,
+    events,
+    good,
+)
+
+pytestmark = pytest.mark.req("E1", "E2")
+
+OPEN_DOOR = {
+    "type": "function",
+    "function": {
+        "name": "open_door",
+        "description": "Opens a door",
+        "parameters": {"type": "object", "properties": {"door": {"type": "string"}}},
+    },
+}
+BASE, BETTER = "sim-base", "sim-better"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentsSite]:
+    with agents_site(tmp_path_factory.mktemp("agents"), max_message_bytes=1_000_000) as made:
+        yield made
+
+
+@pytest.fixture
+def site(shared: AgentsSite) -> AgentsSite:
+    shared.upstream.turns = {BASE: either("hello"), BETTER: either("better")}
+    shared.upstream.asked.clear()
+    return shared
+
+
+def either(*words: str) -> Any:
+    """Whole or streamed, as it is asked."""
+
+    def turn(asked: Asked) -> ScriptedTurn:
+        return streamed(*words) if asked.json.get("stream") else completion("".join(words))
+
+    return turn
+
+
+def curl(url: str, *words: str) -> str:
+    done = subprocess.run(  # noqa: S603 - what the contract shows
+        ["curl", "-sS", "--fail-with-body", *words, url],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
+def test_the_contract_by_plain_curl(site: AgentsSite) -> None:
+    def post(path: str, body: object, *words: str) -> str:
+        sent = ("-H", "Content-Type: application/json", "-d", json.dumps(body))
+        return curl(f"{site.world.url}{path}", *sent, *words)
+
+    agent = json.loads(
+        post(
+            "/agents",
+            {
+                "name": "support",
+                "description": "Answers customers",
+                "model": "sim:sim-better",
+                "tools": [OPEN_DOOR],
+                "config": {"fallbackModel": "chat"},
+            },
+        )
+    )
+    assert agent["config"] == {"fallbackModel": "chat"}
+    assert agent["tools"] == [OPEN_DOOR]
+    one = f"/agents/{agent['id']}"
+    body = {"userId": "user-42", "metadata": {"channel": "web"}}
+    session = json.loads(post(f"{one}/sessions", body))
+    assert (session["userId"], session["metadata"]) == ("user-42", {"channel": "web"})
+    place = f"{one}/sessions/{session['id']}"
+    text = {"role": "user", "content": "Hello?"}
+    answer = json.loads(post(f"{place}/messages", text))
+    assert (answer["role"], answer["content"]) == ("assistant", "better")
+    assert (answer["model"], answer["target"]) == ("sim:sim-better", "sim/sim-better")
+    streamed_text = post(f"{place}/messages", text, "-N", "-H", "Accept: text/event-stream")
+    assert "event: message.delta" in streamed_text
+    assert streamed_text.count("event: turn.completed") == 1
+    changed = {"description": "Helps customers"}
+    patched = json.loads(post(one, changed, "-X", "PATCH"))
+    assert patched == {**agent, **changed, "updatedAt": patched["updatedAt"]}
+    assert json.loads(curl(f"{site.world.url}{one}")) == patched
+    listed = json.loads(curl(f"{site.world.url}{place}/messages?limit=3"))
+    assert [row["role"] for row in listed["items"]] == ["user", "assistant", "user"]
+    assert listed["total"] == 4
+    rest = json.loads(curl(f"{site.world.url}{place}/messages?after={listed['next']}"))
+    assert [row["position"] for row in rest["items"]] == [4]
+    assert rest["next"] is None
+    curl(f"{site.world.url}{one}", "-X", "DELETE")
+    assert error_of(site.client.get(one), 404)["code"] == "agent_not_found"
+
+
+def test_the_documented_examples_are_taken(site: AgentsSite) -> None:
+    document = good(site.client.get("/agents/openapi.json"))
+    paths = document["paths"]
+    shown = paths["/agents"]["post"]["requestBody"]["content"]["application/json"]["examples"]
+    assert shown.keys() == AGENT_EXAMPLES.keys()
+    agent = good(site.client.post("/agents", json=AGENT_EXAMPLES["route"]["value"]))
+    literal = {**AGENT_EXAMPLES["literal"]["value"], "model": "sim:sim-base"}
+    good(site.client.post("/agents", json=literal))
+    one = f"/agents/{agent['id']}"
+    for example in PATCH_EXAMPLES.values():
+        good(site.client.patch(one, json=example["value"]))
+    for example in SESSION_EXAMPLES.values():
+        session = good(site.client.post(f"{one}/sessions", json=example["value"]))
+    for example in MESSAGE_EXAMPLES.values():
+        answer = site.client.post(
+            f"{one}/sessions/{session['id']}/messages", json=example["value"]
+        )
+        assert answer.status_code == 200, answer.text
+
+
+def test_pieces_of_a_stream_come_before_the_whole_message(site: AgentsSite) -> None:
+    site.upstream.turns[BASE] = streamed("Hel", "lo")
+    session = site.session()
+
+    told = events(site.send(session, "Hi", stream=True))
+
+    names = [name for name, _ in told]
+    assert names == [
+        "message.started",
+        "message.delta",
+        "message.delta",
+        "message.stored",
+        "turn.completed",
+    ]
+    assert [data["text"] for name, data in told if name == "message.delta"] == ["Hel", "lo"]
+    assert told[-1][1]["content"] == "Hello"
+    assert site.messages(session)[-1] == told[-2][1]
+
+
+def test_a_stream_that_breaks_off_ends_in_an_error_and_a_failed_message(
+    site: AgentsSite,
+) -> None:
+    site.upstream.turns[BASE] = broken_stream(ROLE, event({"content": "Hel"}))
+    session = site.session()
+
+    told = events(site.send(session, "Hi", stream=True))
+
+    assert told[-1][0] == "error"
+    assert "turn.completed" not in [name for name, _ in told]
+    user, failed = site.messages(session)
+    assert (user["state"], failed["state"], failed["content"]) == ("complete", "failed", "")
+    site.upstream.turns[BASE] = completion("again")
+    good(site.send(session, "And now?"))
+    sent = site.upstream.asked[-1].json["messages"]
+    assert [message["content"] for message in sent] == ["Hi", "And now?"]
+
+
+def test_a_function_of_the_client_is_returned_and_its_result_goes_to_the_model(
+    site: AgentsSite,
+) -> None:
+    session = site.session(tools=[OPEN_DOOR], instructions="Be brief.")
+    site.upstream.turns[BASE] = calling(
+        ("c1", "open_door", '{"door": "a"}'), ("c2", "open_door", '{"door": "b"}')
+    )
+
+    asked = good(site.send(session, "Open both"))
+    assert [call["id"] for call in asked["openCalls"]] == ["c1", "c2"]
+    assert asked["openCalls"][0]["arguments"] == '{"door": "a"}'
+
+    busy = error_of(site.send(session, "Never mind"), 409)
+    assert busy["code"] == "tool_results_missing"
+    unknown = site.send(session, "x", role="tool", toolCallId="c9")
+    assert error_of(unknown, 400)["code"] == "unknown_tool_call"
+    site.upstream.turns[BASE] = completion("Both are open.")
+    second = good(site.send(session, "done", role="tool", toolCallId="c2"))
+    assert [call["id"] for call in second["openCalls"]] == ["c1"]
+    assert (second["role"], second["steps"]) == ("tool", 0)
+    last = good(site.send(session, "stuck", role="tool", toolCallId="c1"))
+
+    assert last["content"] == "Both are open."
+    sent = site.upstream.asked[-1].json["messages"]
+    assert [message["role"] for message in sent] == [
+        "system",
+        "user",
+        "assistant",
+        "tool",
+        "tool",
+    ]
+    # In the order of the calls, whatever order they came in.
+    assert [message["content"] for message in sent[3:]] == ["stuck", "done"]
+
+
+def test_a_tool_that_there_is_not_is_an_error_for_the_model(site: AgentsSite) -> None:
+    answers = iter([calling(("c1", "close_door", "{}")), completion("Sorry.")])
+    site.upstream.turns[BASE] = lambda _: next(answers)
+    session = site.session(tools=[OPEN_DOOR])
+
+    answer = good(site.send(session, "Close it"))
+
+    assert (answer["content"], answer["steps"]) == ("Sorry.", 2)
+    roles = [(row["role"], row["toolCallId"]) for row in site.messages(session)]
+    assert roles == [("user", None), ("assistant", None), ("tool", "c1"), ("assistant", None)]
+
+
+def test_a_model_that_calls_tools_for_ever_is_ended(site: AgentsSite) -> None:
+    site.upstream.turns[BASE] = calling(("c1", "close_door", "{}"))
+    session = site.session()
+
+    refused = error_of(site.send(session, "Close it"), 422)
+
+    assert refused["code"] == "turn_limit_reached"
+    assert len(site.upstream.asked) == 12
+    assert site.messages(session)[-1]["state"] == "failed"
+
+
+@pytest.mark.req("E5")
+def test_the_fallback_answers_a_retryable_failure_and_the_answer_says_so(
+    site: AgentsSite,
+) -> None:
+    site.upstream.turns[BASE] = error(503)
+    session = site.session(config={"fallbackModel": "sim:sim-better"})
+
+    answer = site.send(session, "Hi")
+
+    assert good(answer)["content"] == "better"
+    assert answer.json()["fallback"]["from"] == "chat"
+    assert answer.headers["x-swapgate-agent-fallback"] == "chat"
+    assert answer.json()["model"] == "sim:sim-better"
+    assert site.messages(session)[-1]["fallback"]["from"] == "chat"
+
+
+@pytest.mark.req("E5")
+def test_the_fallback_is_not_asked_for_a_request_that_is_wrong(site: AgentsSite) -> None:
+    site.upstream.turns[BASE] = error(400, "too many images")
+    session = site.session(config={"fallbackModel": "sim:sim-better"})
+
+    refused = error_of(site.send(session, "Hi"), 400)
+
+    assert "too many images" in refused["message"]
+    assert not site.upstream.asked_for(BETTER)
+
+
+def test_the_same_request_again_gets_the_same_answer(site: AgentsSite) -> None:
+    headers = {"Idempotency-Key": "k-1"}
+    body = {"name": "once", "model": "chat"}
+    first = site.client.post("/agents", json=body, headers=headers)
+    again = site.client.post("/agents", json=body, headers=headers)
+    assert again.json() == first.json()
+    assert again.headers["idempotent-replayed"] == "true"
+    other = site.client.post("/agents", json={**body, "name": "two"}, headers=headers)
+    assert error_of(other, 409)["code"] == "idempotency_key_reused"
+
+    session = site.session()
+    answers = [site.send(session, "Hi", headers=headers) for _ in range(2)]
+    as_stream = site.send(session, "Hi", headers=headers, stream=True)
+    assert answers[0].json() == answers[1].json()
+    assert events(as_stream) == [("turn.completed", answers[0].json())]
+    assert len(site.messages(session)) == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "code", "param"),
+    [
+        ("{agent}x/sessions", {}, 404, "agent_not_found", None),
+        (
+            "{agent}/sessions/se_0/messages",
+            {"role": "user", "content": "x"},
+            404,
+            "session_not_found",
+            None,
+        ),
+        (
+            "{session}/messages",
+            {"role": "system", "content": "x"},
+            400,
+            "role_not_allowed",
+            "role",
+        ),
+        (
+            "{session}/messages",
+            {"role": "assistant", "content": "x"},
+            400,
+            "role_not_allowed",
+            "role",
+        ),
+        (
+            "{session}/messages",
+            {"role": "user", "content": ""},
+            400,
+            "invalid_request",
+            "content",
+        ),
+        ("{session}/messages", {"role": "user"}, 400, "invalid_request", "content"),
+        (
+            "{session}/messages",
+            {"role": "user", "content": [{"type": "file"}]},
+            400,
+            "invalid_request",
+            "content[0]",
+        ),
+        (
+            "{session}/messages",
+            {"role": "tool", "content": "x", "toolCallId": "c"},
+            400,
+            "unknown_tool_call",
+            "toolCallId",
+        ),
+        ("/agents", {"name": "x", "model": "nobody-has-this"}, 404, "model_not_found", None),
+        (
+            "/agents",
+            {"name": "x", "model": "chat", "colour": "red"},
+            400,
+            "invalid_request",
+            "colour",
+        ),
+        (
+            "/agents",
+            {"name": "x", "model": "chat", "tools": ["web_search"]},
+            400,
+            "unknown_tool",
+            "tools",
+        ),
+        ("/agents", {"model": "chat"}, 400, "invalid_request", "name"),
+        ("/agents/nothing/here", {}, 404, "not_found", None),
+    ],
+)
+def test_bad_input_has_one_clear_error(
+    site: AgentsSite, path: str, body: object, status: int, code: str, param: str | None
+) -> None:
+    session = site.session()
+    agent = session.partition("/sessions")[0]
+
+    answer = site.client.post(path.format(agent=agent, session=session), json=body)
+
+    refused = error_of(answer, status)
+    assert (refused["code"], refused["param"]) == (code, param)
+    assert not site.messages(session)
+
+
+def test_a_message_that_is_too_large_is_refused_whole(site: AgentsSite) -> None:
+    session = site.session()
+
+    refused = error_of(site.send(session, "x" * 20_000_000), 413)
+
+    assert refused["code"] == "request_too_large"
+    assert not site.messages(session)
+
+
+def test_a_closed_session_takes_no_message_and_can_be_read(site: AgentsSite) -> None:
+    session = site.session()
+    good(site.send(session, "Hi"))
+
+    assert site.client.delete(session).status_code == 204
+
+    assert error_of(site.send(session, "Hi"), 409)["code"] == "session_closed"
+    assert good(site.client.get(session))["state"] == "closed"
+    assert len(site.messages(session)) == 2
+
+
+def test_a_data_key_sees_its_own_agents_and_grants_no_literal_model(site: AgentsSite) -> None:
+    own, other = (bearer(site, None), bearer(site, None))
+    viewer, approver = bearer(site, Role.VIEWER), bearer(site, Role.APPROVER)
+    body = {"name": "mine", "model": "chat"}
+    agent = f"/agents/{good(site.client.post('/agents', json=body, headers=own))['id']}"
+
+    assert error_of(site.client.get(agent, headers=other), 404)["code"] == "agent_not_found"
+    # Who asks without a key sees what no key owns.
+    assert error_of(site.client.get(agent), 404)["code"] == "agent_not_found"
+    assert good(site.client.get(agent, headers=viewer))["name"] == "mine"
+    assert error_of(site.client.delete(agent, headers=viewer), 403)["code"] == "not_allowed"
+    literal = {"name": "literal", "model": "sim:sim-better"}
+    refused = site.client.post("/agents", json=literal, headers=own)
+    assert error_of(refused, 403)["code"] == "approval_needed"
+    good(site.client.post("/agents", json=literal, headers=approver))
+    wrong = {"authorization": "Bearer sk-sg-wrong"}
+    assert error_of(site.client.get(agent, headers=wrong), 401)["code"] == "invalid_api_key"
+
+
+def bearer(site: AgentsSite, role: Role | None) -> dict[str, str]:
+    installation = site.world.installation
+    ctx, secret = installation.context, installation.secret
+    name = ctx.chance.token("key-")
+    _, text = keys.create_key(ctx, SYSTEM, name, secret=secret, role=role)
+    return {"authorization": f"Bearer {text}"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"origin": "https://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+        ({"host": "evil.example"}, 403),
+        ({"host": "127.0.0.1.evil.example:8080"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"x-forwarded-for": "203.0.113.9"}, 401),
+        ({"forwarded": "for=203.0.113.9"}, 401),
+        ({"x-swapgate-peer": "v1.e30.00"}, 200),  # the router drops it, and signs its own
+    ],
+)
+def test_without_a_key_only_this_machine_is_served(
+    site: AgentsSite, headers: dict[str, str], status: int
+) -> None:
+    assert site.client.get("/agents", headers=headers).status_code == status
+
+
+def test_a_forged_peer_is_refused_where_nobody_drops_it(site: AgentsSite) -> None:
+    direct = site.world.place.url("agents")
+
+    assert httpx.get(f"{direct}/agents").status_code == 200
+    forged = httpx.get(f"{direct}/agents", headers={"x-swapgate-peer": "v1.e30.00"})
+    assert forged.status_code == 401
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_a_body_that_a_page_could_send_unasked_is_refused(site: AgentsSite, kind: str) -> None:
+    body = b'{"name": "x", "model": "chat"}'
+
+    refused = site.client.post("/agents", content=body, headers={"content-type": kind})
+
+    assert error_of(refused, 415)["code"] == "unsupported_media_type"
+
+
+def test_no_answer_or_log_carries_a_key(site: AgentsSite, tmp_path: Path) -> None:  # noqa: ARG001 - of its own
+    session = site.session()
+    headers = bearer(site, Role.ADMIN)
+    site.send(session, "Hi", headers=headers)
+
+    assert headers["authorization"].removeprefix("Bearer ") not in site.log()

@@ -1,0 +1,117 @@
+"""Runs the agents process and its router before a scripted provider, and asks both as a client
+of this machine, or with a key.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.support.providers.scripted_transport import ScriptedTurn
+from tests.support.providers.scripted_upstream import Upstream, running_upstream
+from tests.support.router.router_process import Routed, routed
+from tests.support.site.processes import free_port
+
+CHAT = "chat"
+
+
+@dataclass
+class AgentsSite:
+    """The installation with both processes; `client` asks the router, without a key."""
+
+    world: Routed
+    upstream: Upstream
+    client: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = httpx.Client(base_url=self.world.url, timeout=120)
+
+    def start(self) -> None:
+        self.world.place.start("agents", "serve", "agents", wait_for="/readyz")
+
+    def log(self) -> str:
+        return self.world.place.log("agents")
+
+    def create(self, **fields: object) -> str:
+        """A new agent's path."""
+        body = {"name": "support", "model": CHAT, **fields}
+        return f"/agents/{good(self.client.post('/agents', json=body))['id']}"
+
+    def session(self, **fields: object) -> str:
+        """The path of a session of a new agent."""
+        agent = self.create(**fields)
+        return f"{agent}/sessions/{good(self.client.post(f'{agent}/sessions', json={}))['id']}"
+
+    def send(self, session: str, content: object, **fields: object) -> httpx.Response:
+        """headers: of the request; the others are fields of the message."""
+        headers: Any = fields.pop("headers", {})
+        body = {"role": "user", "content": content, **fields}
+        return self.client.post(f"{session}/messages", json=body, headers=headers)
+
+    def messages(self, session: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = good(self.client.get(f"{session}/messages"))["items"]
+        return found
+
+
+def good(answer: httpx.Response) -> Any:
+    assert answer.status_code in (200, 201), answer.text
+    return answer.json()
+
+
+def error_of(answer: httpx.Response, status: int) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    error: dict[str, Any] = answer.json()["error"]
+    assert error.keys() == {"message", "type", "code", "param"}
+    return error
+
+
+def events(answer: httpx.Response) -> list[tuple[str, Any]]:
+    """Name and data of each server-sent event."""
+    found = []
+    for block in answer.text.strip().split("\n\n"):
+        lines = dict(line.split(": ", 1) for line in block.split("\n") if line[0] != ":")
+        if lines:
+            found.append((lines["event"], json.loads(lines["data"])))
+    return found
+
+
+def calling(*calls: tuple[str, str, str]) -> ScriptedTurn:
+    """An answer that asks for tools: id, name and arguments each."""
+    message = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
+            for id_, name, arguments in calls
+        ],
+    }
+    body = {
+        "id": "c",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [{"index": 0, "finish_reason": "tool_calls", "message": message}],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},
+    }
+    return ScriptedTurn(steps=(json.dumps(body).encode(),))
+
+
+@contextmanager
+def agents_site(folder: Path, **agents: object) -> Iterator[AgentsSite]:
+    """Both processes run. agents: settings of the section, beside `open_on_loopback`."""
+    port = free_port()
+    section = {"open_on_loopback": True, "port": port, **agents}
+    with (
+        running_upstream() as upstream,
+        routed(folder, upstream.url.removesuffix("/v1"), agents=section) as world,
+    ):
+        world.place.ports["agents"] = port
+        world.start()
+        made = AgentsSite(world, upstream)
+        made.start()
+        with made.client:
+            yield made
