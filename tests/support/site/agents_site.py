@@ -3,7 +3,7 @@ of this machine, or with a key.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,13 +101,19 @@ def calling(*calls: tuple[str, str, str]) -> ScriptedTurn:
 
 
 @contextmanager
-def agents_site(folder: Path, **agents: object) -> Iterator[AgentsSite]:
-    """Both processes run. agents: settings of the section, beside `open_on_loopback`."""
+def agents_site(
+    folder: Path, *, sections: Mapping[str, object] | None = None, **agents: object
+) -> Iterator[AgentsSite]:
+    """Both processes run. agents: settings of the section, beside `open_on_loopback`; sections:
+    other ones of the file.
+    """
     port = free_port()
     section = {"open_on_loopback": True, "port": port, **agents}
     with (
         running_upstream() as upstream,
-        routed(folder, upstream.url.removesuffix("/v1"), agents=section) as world,
+        routed(
+            folder, upstream.url.removesuffix("/v1"), agents=section, **(sections or {})
+        ) as world,
     ):
         world.place.ports["agents"] = port
         world.start()
