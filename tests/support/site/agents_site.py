@@ -109,11 +109,10 @@ def agents_site(
     """
     port = free_port()
     section = {"open_on_loopback": True, "port": port, **agents}
+    given: dict[str, Any] = {"agents": section, **(sections or {})}
     with (
         running_upstream() as upstream,
-        routed(
-            folder, upstream.url.removesuffix("/v1"), agents=section, **(sections or {})
-        ) as world,
+        routed(folder, upstream.url.removesuffix("/v1"), None, **given) as world,
     ):
         world.place.ports["agents"] = port
         world.start()
