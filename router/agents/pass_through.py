@@ -28,16 +28,14 @@ from harness.ports import Clock
 from router.protocols.sse import SseParser
 from router.server.asgi import (
     ON_LEAVING,
-    BodyTooLarge,
     DisconnectWatch,
     Receive,
     Scope,
     Send,
-    buffered_body,
-    read_body,
 )
 from router.server.headers import Header, end_to_end
 from router.server.replies import Reply, error_event, error_reply
+from router.server.request_body import CLOSE, read_request_body
 from router.server.timers import Timers
 from router.upstream.failure import UpstreamFailed
 from router.upstream.origin_pool import OriginAddress, OriginPool
@@ -46,7 +44,6 @@ from router.upstream.pool_connection import PoolConnection
 AGENTS_PATH: Final = "/agents"
 BELOW_AGENTS: Final = f"{AGENTS_PATH}/"
 RETRY_AFTER_S: Final = 2
-CLOSE: Final[Header] = (b"connection", b"close")
 SOON: Final[Header] = (b"retry-after", b"%d" % RETRY_AFTER_S)
 REQUEST_ID: Final = b"x-swapgate-request-id"
 # Who sends one came through a proxy: the connection does not tell who it is.
@@ -147,7 +144,13 @@ class AgentsPassThrough:
     async def _serve(
         self, scope: Scope, receive: Receive, send: Send, request_id: Header
     ) -> Reply | None:
-        body = await self._body(scope, receive)
+        body = await read_request_body(
+            scope,
+            receive,
+            self._timers,
+            self._max_body_bytes,
+            setting="agents.max_message_bytes",
+        )
         if isinstance(body, Reply):
             return body
         head = self._head(scope, request_id, len(body))
@@ -176,18 +179,6 @@ class AgentsPassThrough:
             # The connection ends without the answer's end: nobody takes it for whole.
             self._counters["agents_broke_off"] += 1
         return None
-
-    async def _body(self, scope: Scope, receive: Receive) -> bytes | Reply:
-        limit = self._max_body_bytes
-        try:
-            body = buffered_body(scope, limit)
-            return await read_body(receive, limit, self._timers) if body is None else body
-        except BodyTooLarge:
-            message = f"the body is larger than {limit} bytes (agents.max_message_bytes)"
-            return error_reply(413, message, "request_too_large", headers=(CLOSE,))
-        except TimeoutError:
-            message = "the body did not arrive in time"
-            return error_reply(408, message, "request_timeout", headers=(CLOSE,))
 
     def _head(self, scope: Scope, request_id: Header, body_bytes: int) -> bytes | Reply:
         """As it goes to the agents process; a refusal of what HTTP cannot carry."""

@@ -11,16 +11,14 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from harness.domain.agents.caller import AGENT_HEADER
-from harness.domain.operations.client_address import client_address, parse_proxy_networks
 from harness.domain.routing.table import KeyGrant
 from harness.domain.settings import AgentSettings, RouterSettings
 from harness.ports import Clock, RateBook
 from router.access.admission import Admission
+from router.access.callers import Callers
 from router.access.key_spend import BudgetRefresh
-from router.access.keys import MODELS, KeyRing, list_models
+from router.access.keys import MODELS, list_models
 from router.access.rate_limits import LocalRates
-from router.agents.agent_caller import AgentCallers
 from router.agents.pass_through import AGENTS_PATH, BELOW_AGENTS, AgentsPassThrough
 from router.health.checks import HealthChecks
 from router.health.early_recovery import EarlyRecovery
@@ -57,21 +55,20 @@ from router.request.model_endpoint import ModelEndpoint
 from router.request.planner import Planner
 from router.request.upstream_call import UpstreamCalls
 from router.server.asgi import (
-    BodyTooLarge,
     ClientDisconnected,
     Message,
     Receive,
     Scope,
     Send,
-    buffered_body,
     header,
-    read_body,
     send_reply,
 )
+from router.server.background import Background
 from router.server.event_log import EventLog
 from router.server.headers import JSON, Header
 from router.server.internal_errors import InternalErrors, RouterPart
 from router.server.replies import Reply, error_reply
+from router.server.request_body import CLOSE, read_request_body
 from router.server.timers import Timers
 from router.snapshot.compiled import CompiledSnapshot
 from router.snapshot.holder import SnapshotHolder
@@ -79,8 +76,6 @@ from router.upstream.transport import TransportFactory
 
 log = logging.getLogger(__name__)
 
-# What watches beside all requests, after a fault of it.
-BEGUN_AGAIN_S: Final = 1.0
 MESSAGES: Final = "/v1/messages"
 METRICS: Final = "/metrics"
 METHODS: Final[Mapping[str, str]] = {
@@ -89,7 +84,6 @@ METHODS: Final[Mapping[str, str]] = {
     MODELS: "GET",
     METRICS: "GET",
 }
-CLOSE: Final[Header] = (b"connection", b"close")
 SOON: Final[Header] = (b"retry-after", b"1")
 
 
@@ -150,9 +144,7 @@ class Router:
         self._holder = holder
         self._recorder = recorder
         self._settings = settings
-        self._keys = KeyRing(secret)
         self._timers = Timers()
-        self._agent_callers = AgentCallers(secret, clock, recorder.counters)
         self._agents = (
             AgentsPassThrough(agents, settings, secret, clock, recorder.counters, self._timers)
             if agents.pass_through_url
@@ -200,7 +192,7 @@ class Router:
             rates, recorder.spends, recorder.counters, clock, self._alarms.raise_alert,
             worker=recorder.worker, secret=secret,
         )  # fmt: skip
-        self._proxies = parse_proxy_networks(settings.trusted_proxies)
+        self._callers = Callers(settings, secret, clock, self._admission, recorder.counters)
         holder.add_follower(BudgetRefresh(holder, recorder.spends, clock))
         holder.add_follower(ShadowTotalsRefresh(holder, recorder.shadows, clock))
         self._shadows = ShadowMirror(
@@ -218,6 +210,9 @@ class Router:
             self._metrics,
             clock,
             settings.health_check_interval_s,
+        )
+        self._background = Background(
+            (self._alarms.watch, self._checks.watch, self._guards.watch), self._errors
         )
         self._states = StateMetrics(holder, recorder, self._events, self._health, self._checks)
         planner = Planner(
@@ -272,16 +267,11 @@ class Router:
         self._holder.start()
         self._recorder.start()
         self._events.start()
-        watching = asyncio.ensure_future(self._kept_up(self._alarms.watch))
-        checking = asyncio.ensure_future(self._kept_up(self._checks.watch))
-        guarding = asyncio.ensure_future(self._kept_up(self._guards.watch))
+        self._background.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        watching.cancel()
+        await self._background.stop()
         self._alarms.close()
-        checking.cancel()
-        guarding.cancel()
-        await asyncio.gather(watching, checking, guarding, return_exceptions=True)
         if self._agents is not None:
             self._agents.close()
         await self._shadows.aclose()
@@ -294,15 +284,6 @@ class Router:
         if self._on_stop is not None:
             await self._on_stop()
         await send({"type": "lifespan.shutdown.complete"})
-
-    async def _kept_up(self, watch: Callable[[], Awaitable[None]]) -> None:
-        """Until it is cancelled: a fault ends a turn of what watches, and not all its turns."""
-        while True:
-            try:
-                await watch()
-            except Exception as error:
-                self._errors.note(RouterPart.BACKGROUND, error)
-            await asyncio.sleep(BEGUN_AGAIN_S)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The worker's name is new for every process, so that ids never repeat.
@@ -361,30 +342,8 @@ class Router:
             self._renewals.evaluate(serving)
         except Exception as error:
             self._errors.note(RouterPart.RECORDING, error)
-        return self._granted(scope, serving)
-
-    def _granted(
-        self, scope: Scope, serving: CompiledSnapshot
-    ) -> Reply | tuple[KeyGrant, CompiledSnapshot]:
-        """The grant of the request's key, or 401."""
-        authorization = None
-        for name, value in scope["headers"]:
-            if name == b"authorization" and authorization is None:
-                authorization = value
-            elif name == AGENT_HEADER:
-                agents_key = self._agent_callers.admit(scope, serving)
-                return agents_key if isinstance(agents_key, Reply) else (agents_key, serving)
-        grant = self._keys.grant(authorization, serving)
-        if grant is None and _anthropic(scope):
-            grant = self._keys.grant_of(header(scope, b"x-api-key"), serving)
-        if grant is None:
-            return self._admission.refuse_unknown_key(self._address(scope))
-        return grant, serving
-
-    def _address(self, scope: Scope) -> str:
-        client = scope.get("client")
-        forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
-        return client_address(client[0] if client else None, forwarded, self._proxies)
+        grant = self._callers.identify(scope, serving, anthropic=_anthropic(scope))
+        return grant if isinstance(grant, Reply) else (grant, serving)
 
     async def _allowed(
         self,
@@ -446,17 +405,7 @@ class Router:
         kind = header(scope, b"content-type") or b"application/json"
         if kind.split(b";", 1)[0].strip().lower() != b"application/json":
             return error_reply(415, "send application/json", "unsupported_media_type")
-        try:
-            body = buffered_body(scope, limit)
-            if body is None:
-                body = await read_body(receive, limit, self._timers)
-        except BodyTooLarge:
-            message = f"the body is larger than {limit} bytes"
-            return error_reply(413, message, "request_too_large", headers=(CLOSE,))
-        except TimeoutError:
-            message = "the body did not arrive in time"
-            return error_reply(408, message, "request_timeout", headers=(CLOSE,))
-        return body
+        return await read_request_body(scope, receive, self._timers, limit)
 
     def note_fault(self, error: Exception) -> None:
         """Of what records, beside all requests."""

@@ -16,6 +16,7 @@ from harness.control.agents.client import AgentsClient
 from harness.control.agents.sessions import SessionSpec
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
+from harness.control.operations import queries
 from harness.domain.agents.agent import Agent, AgentSession, AgentTool, SessionState
 from harness.domain.agents.grant import GrantKind
 from harness.domain.agents.incoming_message import IncomingMessage
@@ -95,7 +96,7 @@ def whole(under_way: SessionMessage, text: str, cost_usd: float = 0.5) -> Sessio
 
 
 def said(ctx: Context, session: str) -> list[tuple[str, object, str]]:
-    found = messages.list_messages(ctx, session)
+    found = queries.list_session_messages(ctx, session)
     return [(each.role.value, each.content, each.state.value) for each in found]
 
 
@@ -116,8 +117,8 @@ def test_a_turn_is_stored_step_by_step(ctx: Context, session: AgentSession) -> N
         ("assistant", "done", "complete"),
     ]
     assert sessions.load_session(ctx, KEY, session.agent, session.id).cost_usd == 1.0
-    page = messages.list_messages(ctx, session.id, PageRequest(limit=2))
-    rest = messages.list_messages(ctx, session.id, PageRequest(after=page.next))
+    page = queries.list_session_messages(ctx, session.id, PageRequest(limit=2))
+    rest = queries.list_session_messages(ctx, session.id, PageRequest(after=page.next))
     assert [each.position for each in (*page, *rest)] == [1, 2, 3, 4, 5]
     again = begin(ctx, session.id, "more")
     assert [each.content for each in again.messages][-1] == "more"
@@ -342,15 +343,15 @@ def test_a_session_of_a_literal_model_needs_a_grant_that_is_in_force(
 
 def test_a_data_key_sees_its_own_agents_alone(ctx: Context, agent: Agent) -> None:
     other = AgentsClient(key="k_2")
-    assert list(agents.list_agents(ctx, KEY)) == [agent]
-    assert list(agents.list_agents(ctx, other)) == []
-    assert list(agents.list_agents(ctx, AgentsClient.of_operator())) == []
-    assert list(agents.list_agents(ctx, PERSON)) == [agent]
+    assert list(queries.list_agents(ctx, KEY)) == [agent]
+    assert list(queries.list_agents(ctx, other)) == []
+    assert list(queries.list_agents(ctx, AgentsClient.of_operator())) == []
+    assert list(queries.list_agents(ctx, PERSON)) == [agent]
     for attempt in (
         lambda: agents.load_agent(ctx, other, agent.id),
         lambda: agents.delete_agent(ctx, other, agent.id),
         lambda: sessions.open_session(ctx, other, agent.id, SessionSpec()),
-        lambda: sessions.list_sessions(ctx, other, agent.id),
+        lambda: queries.list_agent_sessions(ctx, other, agent.id),
     ):
         with pytest.raises(NotFound):
             attempt()
@@ -426,7 +427,7 @@ def test_closing_a_session_closes_its_children(ctx: Context, session: AgentSessi
     assert loaded.cost_usd == 0.5
     sessions.close_session(ctx, KEY, session.agent, session.id)
 
-    found = sessions.list_sessions(ctx, KEY, session.agent)
+    found = queries.list_agent_sessions(ctx, KEY, session.agent)
     assert {each.state for each in found} == {SessionState.CLOSED}
     with pytest.raises(Conflict, match="closed"):
         begin(ctx, child.id)
@@ -457,7 +458,7 @@ def test_a_user_s_transcripts_are_deleted_with_all_that_quotes_them(
         assert (blanked.state, blanked.reason) == (SwitchState.CANCELLED, "")
         [event] = [e for e in tx.audit.tail() if e.action == "agent.purge"]
     assert "user-7" not in str(event.details)
-    assert [each.id for each in sessions.list_sessions(ctx, KEY, agent.id)] == [other.id]
+    assert [each.id for each in queries.list_agent_sessions(ctx, KEY, agent.id)] == [other.id]
 
 
 def test_sessions_that_nobody_used_are_deleted_after_a_while(
@@ -471,7 +472,7 @@ def test_sessions_that_nobody_used_are_deleted_after_a_while(
     assert retention.purge_idle(ctx, timedelta(days=10)) == 0
     world.clock.advance(1)
     assert retention.purge_idle(ctx, timedelta(days=10)) == 2
-    assert [each.id for each in sessions.list_sessions(ctx, KEY, agent.id)] == [young.id]
+    assert [each.id for each in queries.list_agent_sessions(ctx, KEY, agent.id)] == [young.id]
     agents.delete_agent(ctx, KEY, agent.id)
     world.clock.advance(11 * 86_400)
     assert retention.purge_idle(ctx, timedelta(days=10)) == 1
@@ -506,7 +507,7 @@ def test_a_killed_process_leaves_a_whole_conversation_that_goes_on(
     assert isinstance(begun, IdempotentAnswer)
     assert begun.body == "It is 42."
 
-    found = list(messages.list_messages(ctx, session.id))
+    found = list(queries.list_session_messages(ctx, session.id))
     assert [each.position for each in found] == list(range(1, len(found) + 1))
     assert [each.content for each in found if each.role is MessageRole.USER] == ["hello"]
     assert MessageState.STREAMING not in {each.state for each in found}

@@ -85,6 +85,8 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "harness.domain.routing.degradation",
         "router.server.app",
         "router.server.asgi",
+        "router.server.request_body",
+        "router.access.callers",
         "router.request.attempt",
         "router.request.body",
         "router.request.upstream_call",
@@ -453,7 +455,7 @@ async def test_so_may_who_counts_what_is_under_way_and_what_was_left_out(
 async def test_what_watches_beside_all_requests_goes_on_after_a_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("router.server.app.BEGUN_AGAIN_S", 0.0)
+    monkeypatch.setattr("router.server.background.BEGIN_AGAIN_S", 0.0)
     scene = Scene(tmp_path, canary=False, stream=False)
     begun: list[int] = []
     again = asyncio.Event()
@@ -465,7 +467,7 @@ async def test_what_watches_beside_all_requests_goes_on_after_a_fault(
         again.set()
         await asyncio.Event().wait()
 
-    kept = asyncio.create_task(scene.door.app._kept_up(watch))
+    kept = asyncio.create_task(scene.door.app._background.keep_up(watch))
     await again.wait()
     kept.cancel()
     await asyncio.gather(kept, return_exceptions=True)

@@ -26,6 +26,7 @@ from harness.control.agents import agents
 from harness.control.agents.agents import AgentSpec, ConsentTerms
 from harness.control.agents.model_choices import read_model_choice
 from harness.control.context import Context
+from harness.control.operations import queries
 from harness.domain.agents.agent import AgentTool
 from harness.domain.agents.model_choice import ModelChoice
 from harness.domain.errors import InputError, NotFound
@@ -64,7 +65,7 @@ def list_agents(
     asked: AgentsRequestParam, page: Annotated[AgentsPageQuery, Query()]
 ) -> Response:
     """Those of the key, the newest first; all for a management key."""
-    found = agents.list_agents(asked.ctx, asked.client, page.page)
+    found = queries.list_agents(asked.ctx, asked.client, page.page)
     return AgentsResponse(list_answer(found, agent_answer))
 
 

@@ -28,7 +28,6 @@ from harness.api.agents.errors import ErrorAnswer, answer_error, answer_unforese
 from harness.api.agents.examples import MESSAGE_EVENTS, MESSAGE_EXAMPLES
 from harness.api.agents.request import AgentsRequestParam, kept_response
 from harness.api.agents.turn_failures import failure_answer, kept_answer
-from harness.control.agents import messages
 from harness.control.agents.conversation import (
     AnswerBegun,
     MessageStored,
@@ -37,6 +36,7 @@ from harness.control.agents.conversation import (
 )
 from harness.control.agents.idempotency import KeptAnswer
 from harness.control.agents.turn_runner import PostedMessage, TurnRun
+from harness.control.operations import queries
 from harness.domain.agents.model_call import AnswerPiece
 from harness.domain.agents.turn_lease import IdempotentAnswer
 from harness.domain.errors import SwapgateError
@@ -179,5 +179,5 @@ def list_messages(
 ) -> Response:
     """By position, the oldest first."""
     session = asked.require_session(agent_id, session_id)
-    found = messages.list_messages(asked.ctx, session.id, page.page)
+    found = queries.list_session_messages(asked.ctx, session.id, page.page)
     return AgentsResponse(list_answer(found, message_answer))

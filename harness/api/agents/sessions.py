@@ -18,6 +18,7 @@ from harness.api.agents.request import AgentsRequestParam
 from harness.control.agents import sessions
 from harness.control.agents.sessions import SessionSpec
 from harness.control.context import Context
+from harness.control.operations import queries
 
 router = APIRouter()
 PATH = "/agents/{agent_id}/sessions"
@@ -47,7 +48,7 @@ def list_sessions(
 ) -> Response:
     """The newest first; closed ones too."""
     asked.require_agent(agent_id)
-    found = sessions.list_sessions(
+    found = queries.list_agent_sessions(
         asked.ctx, asked.client, agent_id, page.page, user_id=page.user_id
     )
     return AgentsResponse(list_answer(found, session_answer))

@@ -1,4 +1,4 @@
-"""Creates, lists, changes and deletes agents, for their clients. A literal model, which no
+"""Creates, changes and deletes agents, for their clients. A literal model, which no
 route's proof covers, comes with a person's consent: a signed grant that expires, in the same
 unit of work.
 """
@@ -17,7 +17,6 @@ from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.agents.model_choice import ModelChoice
 from harness.domain.errors import Conflict, NotAllowed, NotFound
 from harness.domain.operations.access import Actor
-from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.domain.routing.data_classes import is_at_least_as_strict, may_see
 from harness.domain.routing.target import Target
 from harness.domain.suggestions import did_you_mean
@@ -92,15 +91,6 @@ def require_agent(tx: Transaction, client: AgentsClient, id_: str) -> Agent:
     if agent.deleted_at is not None:
         raise NotFound(f"agent {id_} is deleted", code="agent_not_found")
     return agent
-
-
-def list_agents(
-    ctx: Context, client: AgentsClient, page_request: PageRequest = FIRST_PAGE
-) -> Page[Agent]:
-    """Those that the client sees, the newest first."""
-    owner_key = "" if client.is_open else client.key
-    with ctx.store.listings() as stored:
-        return stored.agents(page_request, owner_key=owner_key)
 
 
 def change_agent(

@@ -13,7 +13,6 @@ from harness.domain.agents.message import (
     without_body,
 )
 from harness.domain.errors import DecryptionFailed
-from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.ports import Transaction
 
 _AT_A_TIME: Final = 500
@@ -30,17 +29,6 @@ def decode_message(ctx: Context, record: MessageRecord) -> SessionMessage:
     """Raises DecryptionFailed, ConfigError without encryption keys."""
     text = ctx.cipher.decrypt(record.body) if record.encrypted else record.body
     return decode_body(record, text)
-
-
-def list_messages(
-    ctx: Context, session: str, page_request: PageRequest = FIRST_PAGE
-) -> Page[SessionMessage]:
-    """By position. Raises NotFound without the session."""
-    with ctx.store.read() as tx:
-        tx.sessions.get(session)
-    with ctx.store.listings() as stored:
-        page = stored.session_messages(page_request, session=session)
-    return page.map(lambda record: decode_message(ctx, record))
 
 
 def read_conversation(ctx: Context, tx: Transaction, session: str) -> list[SessionMessage]:

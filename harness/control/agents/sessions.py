@@ -1,4 +1,4 @@
-"""Opens, lists and closes the sessions of agents, for their clients. Closing one ends what runs
+"""Opens, loads and closes the sessions of agents, for their clients. Closing one ends what runs
 in it, in the sessions that it spawned, and what waits for a person's decision.
 """
 
@@ -13,7 +13,6 @@ from harness.domain.agents.grant import AgentGrant
 from harness.domain.agents.model_choice import ModelChoice
 from harness.domain.agents.switch_request import SwitchSignal, next_state
 from harness.domain.errors import NotAllowed, NotFound
-from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.ports import Transaction
 
 CLOSED = "the session was closed"
@@ -122,21 +121,6 @@ def _seen_agent(tx: Transaction, client: AgentsClient, id_: str) -> Agent:
     if agent.deleted_at is not None:
         raise NotFound(f"agent {id_} is deleted", code="agent_not_found")
     return agent
-
-
-def list_sessions(
-    ctx: Context,
-    client: AgentsClient,
-    agent: str,
-    page_request: PageRequest = FIRST_PAGE,
-    *,
-    user_id: str | None = None,
-) -> Page[AgentSession]:
-    """The newest first; closed ones too. Raises NotFound."""
-    with ctx.store.read() as tx:
-        _seen_agent(tx, client, agent)
-    with ctx.store.listings() as stored:
-        return stored.sessions(page_request, agent=agent, user_id=user_id)
 
 
 def close_session(

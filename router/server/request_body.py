@@ -1,0 +1,31 @@
+"""`read_request_body` reads a request's body whole, or says why it is refused: it is too large,
+or too slow.
+"""
+
+from typing import Final
+
+from router.server.asgi import BodyTooLarge, Receive, Scope, buffered_body, read_body
+from router.server.headers import Header
+from router.server.replies import Reply, error_reply
+from router.server.timers import Timers
+
+CLOSE: Final[Header] = (b"connection", b"close")
+
+
+async def read_request_body(
+    scope: Scope, receive: Receive, timers: Timers, limit: int, *, setting: str = ""
+) -> bytes | Reply:
+    """All of it, or why it is refused. setting: what the limit is called in the file.
+
+    Raises ClientDisconnected.
+    """
+    try:
+        body = buffered_body(scope, limit)
+        return await read_body(receive, limit, timers) if body is None else body
+    except BodyTooLarge:
+        named = f" ({setting})" if setting else ""
+        message = f"the body is larger than {limit} bytes{named}"
+        return error_reply(413, message, "request_too_large", headers=(CLOSE,))
+    except TimeoutError:
+        message = "the body did not arrive in time"
+        return error_reply(408, message, "request_timeout", headers=(CLOSE,))
