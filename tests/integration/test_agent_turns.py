@@ -373,12 +373,20 @@ def test_a_model_is_not_changed_while_an_answer_runs(
     ctx: Context, agent: Agent, session: AgentSession
 ) -> None:
     begun = begin(ctx, session.id)
-    renamed = agents.change_agent(ctx, KEY, agent.id, AgentSpec("renamed", CHAT), TERMS)
-    assert renamed.name == "renamed"
+
+    def rename(known: Agent) -> Agent:
+        return replace(known, name="renamed", owner_key="k_2", id="ag_2")
+
+    def move(known: Agent) -> Agent:
+        return replace(known, model=BETTER)
+
+    renamed = agents.change_agent(ctx, KEY, agent.id, rename, TERMS)
+    assert renamed == replace(agent, name="renamed", updated_at=renamed.updated_at)
     with pytest.raises(Conflict, match="is answering"):
-        agents.change_agent(ctx, PERSON, agent.id, AgentSpec("helper", BETTER), TERMS)
+        agents.change_agent(ctx, PERSON, agent.id, move, TERMS)
     answered(ctx, begun)
-    agents.change_agent(ctx, PERSON, agent.id, AgentSpec("helper", BETTER), TERMS)
+    moved = agents.change_agent(ctx, PERSON, agent.id, move, TERMS)
+    assert (moved.name, moved.model) == ("renamed", BETTER)
     assert [grant.kind for grant in ctx.store.snapshot().agent_grants] == [GrantKind.CHANGE]
 
 

@@ -5,8 +5,11 @@ Without a key there is only the connection to go by, and a web page in the opera
 shares it. Such a request is believed only from a loopback peer that no proxy stands for, to a
 Host that is this machine's, and from no other Origin; a body has to be JSON, which a page can
 send nowhere without being asked. A name that a page's DNS turns into 127.0.0.1 is another Host.
+
+Failed attempts are limited by address, as at the management API.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -17,6 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from harness.api.access import FailedAttempts
 from harness.api.agents.errors import ErrorAnswer
 from harness.control.agents.client import AgentsClient
 from harness.control.operations import keys
@@ -29,6 +33,7 @@ from harness.domain.agents.caller import (
 )
 from harness.domain.errors import NotAllowed
 from harness.domain.operations.access import DATA_KEY_PREFIX, MANAGEMENT_KEY_PREFIX
+from harness.domain.operations.client_address import client_address
 from harness.ports import Clock, Store
 
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
@@ -50,10 +55,11 @@ class AgentsAccessRules:
 
 
 class AgentsAccess:
-    """Puts the AgentsClient behind a request into its state, or answers 401, 403 or 415."""
+    """Puts the AgentsClient behind a request into its state, or refuses the request."""
 
     def __init__(self, app: ASGIApp, *, rules: AgentsAccessRules) -> None:
         self._app, self._rules = app, rules
+        self._attempts = FailedAttempts(rules.clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
@@ -67,8 +73,21 @@ class AgentsAccess:
                 scope.setdefault("state", {})["client"] = client
                 await self._app(scope, receive, send)
                 return
-            refusal = client
+            refusal = self._count(scope, headers, client)
         await refusal(scope, receive, send)
+
+    def _count(self, scope: Scope, headers: Headers, refusal: ErrorAnswer) -> ErrorAnswer:
+        """A key is looked at before its address: whoever guesses keeps nobody else out."""
+        if refusal.status_code != HTTPStatus.UNAUTHORIZED:
+            return refusal
+        peer = self._peer(scope, headers)
+        peer = _socket_peer(scope) if isinstance(peer, HeaderFault) else peer
+        address = client_address(peer, (), ())
+        wait_s = self._attempts.wait_s(address)
+        if wait_s > 0:
+            return _slow_down(wait_s)
+        self._attempts.failed(address)
+        return refusal
 
     async def _client(self, scope: Scope, headers: Headers) -> AgentsClient | ErrorAnswer:
         rules = self._rules
@@ -108,11 +127,15 @@ class AgentsAccess:
         """Who is connected: as the router says in its signed header, else to this process."""
         given = headers.getlist(PEER_HEADER.decode())
         if not given:
-            return str(scope["client"][0]) if scope.get("client") else ""
+            return _socket_peer(scope)
         if len(given) > 1:
             return HeaderFault.FORGED
         now = self._rules.clock.now().timestamp()
         return read_peer_header(given[0].encode("latin-1"), self._rules.secret, now)
+
+
+def _socket_peer(scope: Scope) -> str:
+    return str(scope["client"][0]) if scope.get("client") else ""
 
 
 def find_foreign_page(headers: Headers) -> str | None:
@@ -166,4 +189,13 @@ def _unauthenticated(reason: str) -> ErrorAnswer:
         "create NAME` makes",
         "invalid_api_key",
         headers={"www-authenticate": 'Bearer realm="swapgate agents"'},
+    )
+
+
+def _slow_down(wait_s: float) -> ErrorAnswer:
+    return ErrorAnswer(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "too many requests without a valid key came from this address: send a valid one",
+        "too_many_failures",
+        headers={"retry-after": str(math.ceil(wait_s))},
     )

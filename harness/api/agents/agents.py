@@ -1,7 +1,8 @@
 """Serves agents: creates, shows, lists, changes and deletes them."""
 
+from dataclasses import replace
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query
 from starlette.responses import Response
@@ -81,24 +82,22 @@ def change_agent(
     body: Annotated[AgentPatchBody, Body(openapi_examples=PATCH_EXAMPLES)],
 ) -> Response:
     """Another model holds for sessions that are opened from now on."""
-    known = asked.require_agent(agent_id)
-    given = body.model_fields_set
-    fallback = known.fallback_model
-    if body.config is not None:
-        fallback = _fallback(asked, body.config.fallback_model)
-    spec = AgentSpec(
-        name=_changed(body.name, known.name),
-        model=known.model if body.model is None else _model(asked, "model", body.model),
-        description=_changed(body.description, known.description),
-        instructions=_changed(body.instructions, known.instructions),
-        tools=known.tools if body.tools is None else _tools(asked, body.tools),
-        fallback_model=fallback,
-        data_class=known.data_class,
-    )
-    if not given - {"reason"}:
+    asked.require_agent(agent_id)
+    plain = ("name", "description", "instructions")
+    changes: dict[str, Any] = {name: getattr(body, name) for name in plain}
+    changes["model"] = None if body.model is None else _model(asked, "model", body.model)
+    changes["tools"] = None if body.tools is None else _tools(asked, body.tools)
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if body.config is not None and body.config.model_fields_set:
+        changes["fallback_model"] = _fallback(asked, body.config.fallback_model)
+    if not changes:
         raise InputError("the body changes nothing: give a field of the agent")
     changed = agents.change_agent(
-        asked.ctx, asked.client, known.id, spec, _terms(asked, body.reason)
+        asked.ctx,
+        asked.client,
+        agent_id,
+        lambda known: replace(known, **changes),
+        _terms(asked, body.reason),
     )
     return AgentsResponse(agent_answer(changed))
 
@@ -108,10 +107,6 @@ def delete_agent(asked: AgentsRequestParam, agent_id: str) -> Response:
     """Its sessions are closed; what they said stays as long as any."""
     agents.delete_agent(asked.ctx, asked.client, asked.require_agent(agent_id).id)
     return Response(status_code=204)
-
-
-def _changed(given: str | None, known: str) -> str:
-    return known if given is None else given
 
 
 def _model(asked: AgentsRequest, field: str, text: str) -> ModelChoice:

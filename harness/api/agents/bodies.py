@@ -26,6 +26,8 @@ FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 class AgentsBody(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
+        # A text is no number, and "yes" no boolean.
+        strict=True,
         allow_inf_nan=False,
         frozen=True,
         alias_generator=to_camel,
@@ -109,6 +111,9 @@ class MessageBody(AgentsBody):
 
 class AgentsPageQuery(AgentsBody):
     """A page of a list. after: the `next` of the page before."""
+
+    # All that stands in an address is a text.
+    model_config = ConfigDict(strict=False)
 
     limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 100
     after: Annotated[str, Field(min_length=1, max_length=1000)] | None = None

@@ -35,7 +35,7 @@ STATUS: Final[Mapping[type[SwapgateError], tuple[HTTPStatus, str]]] = {
     StoreUnavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "store_unavailable"),
 }
 RETRY_AFTER_S: Final = 2
-# `field: what is wrong with it`, as our messages about input begin.
+# `field: what is wrong with it`, as our messages about a client's input begin.
 _PARAM: Final = re.compile(r"([a-z][A-Za-z0-9_]*(?:[.\[][A-Za-z0-9_\]]+)*): ")
 _TYPES: Final[Mapping[int, str]] = {
     401: "authentication_error",
@@ -79,7 +79,7 @@ def answer_error(error: SwapgateError) -> ErrorAnswer | None:
         if known is not None:
             status, code = known
             message = str(error)
-            named = _PARAM.match(message) if isinstance(error, InputError) else None
+            named = _PARAM.match(message)
             return ErrorAnswer(
                 status,
                 message,

@@ -72,17 +72,17 @@ def run_agents(config: Path | None) -> None:
         router_url(installation.settings), installation.secret, installation.clock
     )
     turns = TurnService(installation, calls)
+    server = uvicorn.Config(
+        agents_app(installation, turns),
+        host=where.host,
+        port=where.port,
+        timeout_graceful_shutdown=round(turns.drain_s) + LAST_BYTES_S,
+        **SERVER,
+    )
     try:
-        AgentsServer(
-            uvicorn.Config(
-                agents_app(installation, turns),
-                host=where.host,
-                port=where.port,
-                timeout_graceful_shutdown=round(turns.drain_s) + LAST_BYTES_S,
-                **SERVER,
-            ),
-            turns.end_turns,
-        ).run()
+        # Before anything else: who has the port ends what ran where it was before.
+        listener = server.bind_socket()
+        AgentsServer(server, turns.end_turns).run(sockets=[listener])
     finally:
         installation.close()
 

@@ -3,6 +3,7 @@ route's proof covers, comes with a person's consent: a signed grant that expires
 unit of work.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
@@ -94,9 +95,14 @@ def require_agent(tx: Transaction, client: AgentsClient, id_: str) -> Agent:
 
 
 def change_agent(
-    ctx: Context, client: AgentsClient, id_: str, spec: AgentSpec, terms: ConsentTerms
+    ctx: Context,
+    client: AgentsClient,
+    id_: str,
+    change: Callable[[Agent], Agent],
+    terms: ConsentTerms,
 ) -> Agent:
-    """The agent as `spec` says, for sessions that are opened from now on; its data class stays.
+    """The agent after `change`, for sessions that are opened from now on; id, owner and data
+    class stay. change: from the agent as it is, so that of two changes at once none is lost.
 
     Raises as `create_agent`; NotFound, and Conflict for another model while an answer runs.
     """
@@ -104,13 +110,10 @@ def change_agent(
     with ctx.store.write() as tx:
         known = require_agent(tx, client, id_)
         changed = replace(
-            known,
-            name=spec.name,
-            model=spec.model,
-            description=spec.description,
-            instructions=spec.instructions,
-            tools=spec.tools,
-            fallback_model=spec.fallback_model,
+            change(known),
+            id=known.id,
+            owner_key=known.owner_key,
+            data_class=known.data_class,
             updated_at=ctx.clock.now(),
         )
         if changed.model != known.model:

@@ -285,3 +285,6 @@ def _logging_outages() -> Iterator[None]:
         yield
     except StoreUnavailable as error:
         log.warning("leases_not_renewed", reason=str(error))
+    except Exception:
+        # A fault of ours in one round must not end all rounds: every turn would be cut off.
+        log.exception("leases_not_renewed")

@@ -17,6 +17,7 @@ from tests.support.router.router_process import Routed, routed
 from tests.support.site.processes import free_port
 
 CHAT = "chat"
+OPENAI_KEY = "OPENAI_API_KEY"
 
 
 @dataclass
@@ -102,21 +103,30 @@ def calling(*calls: tuple[str, str, str]) -> ScriptedTurn:
 
 @contextmanager
 def agents_site(
-    folder: Path, *, sections: Mapping[str, object] | None = None, **agents: object
+    folder: Path,
+    *,
+    sections: Mapping[str, object] | None = None,
+    with_openai: bool = False,
+    **agents: object,
 ) -> Iterator[AgentsSite]:
     """Both processes run. agents: settings of the section, beside `open_on_loopback`; sections:
-    other ones of the file.
+    other ones of the file. with_openai: the scripted provider is there as `openai`, too, with
+    the key in OPENAI_API_KEY.
     """
     port = free_port()
     section = {"open_on_loopback": True, "port": port, **agents}
     given: dict[str, Any] = {"agents": section, **(sections or {})}
-    with (
-        running_upstream() as upstream,
-        routed(folder, upstream.url.removesuffix("/v1"), None, **given) as world,
-    ):
-        world.place.ports["agents"] = port
-        world.start()
-        made = AgentsSite(world, upstream)
-        made.start()
-        with made.client:
-            yield made
+    with running_upstream() as upstream:
+        if with_openai:
+            named = {"kind": "openai", "api_base": upstream.url, "api_key_env": OPENAI_KEY}
+            given["providers"] = {
+                "sim": {"kind": "sim", "api_base": upstream.url},
+                "openai": named,
+            }
+        with routed(folder, upstream.url.removesuffix("/v1"), None, **given) as world:
+            world.place.ports["agents"] = port
+            world.start()
+            made = AgentsSite(world, upstream)
+            made.start()
+            with made.client:
+                yield made

@@ -1,0 +1,306 @@
+"""Who may ask the agents process: keys that are good, wrong and revoked, and, with
+`open_on_loopback`, this machine without one, however a web page or a proxy may put it.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from harness.api.agents.process import agents_app
+from harness.app.agents.model_calls import RouterModelCalls
+from harness.app.agents.turn_service import TurnService
+from harness.app.installation import Installation
+from harness.control.operations import keys
+from harness.domain.agents.caller import AgentCaller, sign_agent_header, sign_peer_header
+from harness.domain.operations.access import SYSTEM, Role
+from tests.support.control.manual_clock import ManualClock
+from tests.support.router.router_process import routed
+from tests.support.site.agents_site import error_of
+
+pytestmark = pytest.mark.req("E1", "E2")
+
+LOOPBACK, OUTSIDE = "127.0.0.1", "203.0.113.9"
+PEER, AGENT = "x-swapgate-peer", "x-swapgate-agent"
+BODY = {"name": "support", "model": "chat"}
+
+
+@dataclass
+class AgentsDoor:
+    """The app as the agents process serves it, asked from an address of the test's choice."""
+
+    installation: Installation
+    clock: ManualClock
+    app: Any
+
+    def send(
+        self,
+        method: str = "GET",
+        path: str = "/agents",
+        *,
+        address: str = LOOPBACK,
+        host: str = "127.0.0.1:8080",
+        **options: Any,
+    ) -> httpx.Response:
+        async def call() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app, client=(address, 1234))
+            url = f"http://{host}"
+            async with httpx.AsyncClient(transport=transport, base_url=url) as http:
+                return await http.request(method, path, **options)
+
+        return asyncio.run(call())
+
+    def key(self, name: str, role: Role | None = None) -> tuple[str, dict[str, str]]:
+        """Its id and the header with it."""
+        ctx, secret = self.installation.context, self.installation.secret
+        key, text = keys.create_key(ctx, SYSTEM, name, secret=secret, role=role)
+        return key.id, {"authorization": f"Bearer {text}"}
+
+    def peer(self, address: str, *, age_s: float = 0.0, secret: bytes | None = None) -> bytes:
+        """What the router says of who is connected to it."""
+        now = self.clock.now().timestamp() - age_s
+        return sign_peer_header(address, secret or self.installation.secret, now)
+
+
+def open_door(folder: Path, *, is_open: bool) -> Iterator[AgentsDoor]:
+    clock = ManualClock()
+    with routed(folder, "http://127.0.0.1:9") as world:
+        settings = world.installation.settings
+        where = replace(settings.agents, open_on_loopback=is_open)
+        installation = replace(
+            world.installation, settings=replace(settings, agents=where), clock=clock
+        )
+        calls = RouterModelCalls("http://127.0.0.1:9", installation.secret, clock)
+        try:
+            app = agents_app(installation, TurnService(installation, calls))
+            yield AgentsDoor(installation, clock, app)
+        finally:
+            installation.close()
+
+
+@pytest.fixture(scope="module")
+def shared_door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentsDoor]:
+    yield from open_door(tmp_path_factory.mktemp("open"), is_open=True)
+
+
+@pytest.fixture
+def door(shared_door: AgentsDoor) -> AgentsDoor:
+    # Nobody of the test before has any failed attempt left.
+    shared_door.clock.advance(3600)
+    return shared_door
+
+
+@pytest.fixture(scope="module")
+def closed_door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentsDoor]:
+    yield from open_door(tmp_path_factory.mktemp("closed"), is_open=False)
+
+
+def test_without_a_key_nobody_is_served_unless_the_settings_say_so(
+    closed_door: AgentsDoor,
+) -> None:
+    answer = closed_door.send()
+
+    assert error_of(answer, 401)["code"] == "invalid_api_key"
+    assert answer.headers["www-authenticate"] == 'Bearer realm="swapgate agents"'
+    signed = {PEER: closed_door.peer(LOOPBACK).decode()}
+    assert closed_door.send(headers=signed).status_code == 401
+    for path in ("/agents/openapi.json", "/agents/a/sessions", "/agents/nothing/here"):
+        assert closed_door.send(path=path).status_code == 401
+    assert closed_door.send(path="/healthz").status_code == 200
+    _, good = closed_door.key("a data key")
+    assert closed_door.send(headers=good, address=OUTSIDE).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [("authorization", "Bearer sk-sg-0123456789abcdef")],
+        [("authorization", "Bearer sg-mgmt-0123456789abcdef")],
+        [("authorization", "Bearer sk-proj-somebody-else")],
+        [("authorization", "Bearer ")],
+        [("authorization", "")],
+        [("authorization", "Basic YTpi")],
+        [("authorization", "Bearer a"), ("authorization", "Bearer b")],
+    ],
+)
+def test_a_key_that_opens_nothing_is_refused_also_on_this_machine(
+    door: AgentsDoor, given: list[tuple[str, str]]
+) -> None:
+    assert error_of(door.send(headers=given), 401)["code"] == "invalid_api_key"
+
+
+@pytest.mark.parametrize("role", [None, Role.ADMIN])
+def test_a_revoked_key_opens_nothing_from_now_on(door: AgentsDoor, role: Role | None) -> None:
+    name = door.installation.context.chance.token("key-")
+    id_, headers = door.key(name, role)
+    assert door.send(headers=headers).status_code == 200
+
+    keys.revoke_key(door.installation.context, SYSTEM, id_)
+
+    assert error_of(door.send(headers=headers), 401)["code"] == "invalid_api_key"
+
+
+def test_failed_attempts_of_an_address_are_limited_and_a_good_key_is_not(
+    door: AgentsDoor,
+) -> None:
+    wrong = {"authorization": "Bearer sk-sg-guess"}
+    _, good = door.key("not limited")
+    statuses = [door.send(headers=wrong, address=OUTSIDE).status_code for _ in range(12)]
+    assert statuses == [401] * 10 + [429] * 2
+
+    limited = door.send(headers=wrong, address=OUTSIDE)
+
+    assert error_of(limited, 429)["code"] == "too_many_failures"
+    assert limited.headers["retry-after"] == "1"
+    assert door.send(headers=good, address=OUTSIDE).status_code == 200
+    assert door.send(headers=wrong, address="203.0.113.10").status_code == 401
+    door.clock.advance(1)
+    assert door.send(headers=wrong, address=OUTSIDE).status_code == 401
+    assert door.send(headers=wrong, address=OUTSIDE).status_code == 429
+
+
+def test_failed_attempts_are_counted_by_the_address_that_the_router_saw(
+    door: AgentsDoor,
+) -> None:
+    wrong = {"authorization": "Bearer sk-sg-guess"}
+    for number in range(20):
+        # Each of another address, through one router.
+        signed = {PEER: door.peer(f"198.51.100.{number}").decode()}
+        assert door.send(headers={**wrong, **signed}).status_code == 401
+    signed = {PEER: door.peer("198.51.100.99").decode()}
+    statuses = [door.send(headers={**wrong, **signed}).status_code for _ in range(11)]
+    assert statuses == [401] * 10 + [429]
+    # Who invents an address is counted by his own.
+    forged = {PEER: door.peer("198.51.100.1", secret=b"another").decode()}
+    statuses = [
+        door.send(headers={**wrong, **forged}, address=OUTSIDE).status_code for _ in range(11)
+    ]
+    assert statuses == [401] * 10 + [429]
+
+
+FOREIGN_HOSTS = (
+    "evil.example",
+    "localhost.evil.example",
+    "127.0.0.1.nip.io",
+    "0.0.0.0:8080",
+    "192.168.1.7:8080",
+    "[::ffff:192.168.1.7]:8080",
+)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PATCH", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize("host", FOREIGN_HOSTS)
+def test_a_foreign_host_is_refused(door: AgentsDoor, method: str, host: str) -> None:
+    body = {"json": BODY} if method in ("POST", "PATCH") else {}
+
+    answer = door.send(method, host=host, **body)
+
+    assert error_of(answer, 403)["code"] == "foreign_origin"
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "localhost:8080", "127.0.0.1", "127.8.9.1:1", "[::1]:8080"]
+)
+def test_this_machines_own_names_are_served(door: AgentsDoor, host: str) -> None:
+    assert door.send(host=host).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": ""},
+        {"origin": "http://localhost:3000"},
+        {"origin": "https://127.0.0.1:8080"},
+        {"origin": "http://127.0.0.1:8080.evil.example"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "OPTIONS"])
+def test_another_origin_is_refused(
+    door: AgentsDoor, method: str, headers: dict[str, str]
+) -> None:
+    body = {"json": BODY} if method == "POST" else {}
+
+    assert error_of(door.send(method, headers=headers, **body), 403)["code"] == "foreign_origin"
+
+
+def test_no_answer_lets_a_page_of_another_origin_read_it(door: AgentsDoor) -> None:
+    answers = [
+        door.send(headers=headers)
+        for headers in (
+            {},
+            {"origin": "http://127.0.0.1:8080"},
+            {"origin": "https://e.example"},
+        )
+    ]
+
+    for answer in answers:
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "text/plain",
+        "text/plain; application/json",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/jsonp",
+        "",
+    ],
+)
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+def test_a_pages_simple_request_is_refused(door: AgentsDoor, method: str, kind: str) -> None:
+    body = b'{"name": "x", "model": "chat"}'
+
+    refused = door.send(method, content=body, headers={"content-type": kind})
+
+    assert error_of(refused, 415)["code"] == "unsupported_media_type"
+
+
+@pytest.mark.parametrize(
+    "header", ["x-forwarded-for", "x-forwarded-host", "forwarded", "x-real-ip", "via"]
+)
+def test_who_came_through_a_proxy_is_not_of_this_machine(door: AgentsDoor, header: str) -> None:
+    assert door.send(headers={header: LOOPBACK}).status_code == 401
+
+
+@pytest.mark.parametrize("address", [OUTSIDE, "192.168.1.7", "2001:db8::1", "fe80::1", ""])
+def test_another_machine_needs_a_key(door: AgentsDoor, address: str) -> None:
+    assert door.send(address=address).status_code == 401
+    assert door.send(headers={PEER: door.peer(address).decode()}).status_code == 401
+
+
+def test_the_peer_is_the_routers_word_alone_and_of_this_minute(door: AgentsDoor) -> None:
+    now = door.clock.now().timestamp()
+    good = door.peer(LOOPBACK).decode()
+    another = sign_agent_header(AgentCaller("ag_1", "se_1"), door.installation.secret, now)
+    refused = {
+        "nothing": "",
+        "no header": "v1.e30.00",
+        "another secret's": door.peer(LOOPBACK, secret=b"another").decode(),
+        "stale": door.peer(LOOPBACK, age_s=61).decode(),
+        "of the future": door.peer(LOOPBACK, age_s=-6).decode(),
+        "cut short": good[:-1],
+        "without a time": f"v1.eyJwZWVyIjoiMTI3LjAuMC4xIn0.{good.rpartition('.')[2]}",
+        "the other process's": another.decode(),
+        "unknown": door.peer("unknown").decode(),
+    }
+
+    assert door.send(headers={PEER: good}).status_code == 200
+    for name, value in refused.items():
+        assert door.send(headers={PEER: value}).status_code in (401, 429), name
+    twice = [(PEER, good), (PEER, good)]
+    assert door.send(headers=twice).status_code in (401, 429)
+    # The header of the agents process opens the router, and nothing here.
+    agent = {AGENT: another.decode()}
+    assert door.send(headers=agent, address=OUTSIDE).status_code == 401

@@ -1,0 +1,298 @@
+"""Bad requests of agents: each gets one clear error in the protocol's shape, changing nothing.
+The rows of `agents_endpoints` say for every endpoint what is wrong, and who may ask.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from harness.control.operations import keys
+from harness.domain.operations.access import SYSTEM, Role
+from tests.support.providers.scripted_upstream import completion
+from tests.support.site.agents_endpoints import (
+    ENDPOINTS,
+    Endpoint,
+    Kind,
+    body_schema,
+    documented,
+    wrong_types,
+)
+from tests.support.site.agents_site import AgentsSite, agents_site, error_of, good
+
+pytestmark = [pytest.mark.req("E1", "E2"), pytest.mark.slow]
+
+LIMIT = 1_000_000
+# A body that is no JSON object, or no strict one.
+RAW = (
+    b"",
+    b"{",
+    b"[]",
+    b"5",
+    b'"x"',
+    b"null",
+    b'{"name": "a", "name": "b"}',
+    b'{"name": NaN}',
+    b'{"name": "\\u0000"}',
+    b'{"name": "\\ud800"}',
+    b"[" * 10_000,
+    b'{"a":' * 40 + b"1" + b"}" * 40,
+    b"\xff\xfe",
+)
+QUERIES = ("limit=0", "limit=x", "limit=100001", "after=", "after=%F0nonsense", "colour=red")
+UNKNOWN = ("unknown", "x" * 3000, "%20", "%F0%9F", "..%2F..", "'; DROP TABLE agent; --")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentsSite]:
+    folder = tmp_path_factory.mktemp("agents")
+    with agents_site(folder, max_message_bytes=LIMIT) as made:
+        made.upstream.turns["sim-base"] = completion("hello")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def document(site: AgentsSite) -> Any:
+    return good(site.client.get("/agents/openapi.json"))
+
+
+@pytest.fixture(scope="module")
+def bearers(site: AgentsSite) -> Mapping[Kind, dict[str, str]]:
+    """The headers of each kind of client."""
+    installation = site.world.installation
+    roles = {kind: Role[kind.name] for kind in Kind if kind.name in Role.__members__}
+
+    def bearer(kind: Kind) -> dict[str, str]:
+        if kind is Kind.OPEN:
+            return {}
+        _, text = keys.create_key(
+            installation.context,
+            SYSTEM,
+            f"the {kind}",
+            secret=installation.secret,
+            role=roles.get(kind),
+        )
+        return {"authorization": f"Bearer {text}"}
+
+    return {kind: bearer(kind) for kind in Kind}
+
+
+@dataclass(frozen=True)
+class Place:
+    """An agent with a session, for the endpoints' paths."""
+
+    agent_id: str
+    session_id: str
+
+    def path(self, endpoint: Endpoint, **other: str) -> str:
+        given = {"agent_id": self.agent_id, "session_id": self.session_id, **other}
+        return endpoint.path.format(**given)
+
+
+def place(site: AgentsSite, headers: Mapping[str, str] | None = None) -> Place:
+    sent = dict(headers or {})
+    body = {"name": "support", "model": "chat"}
+    agent = good(site.client.post("/agents", json=body, headers=sent))["id"]
+    session = site.client.post(f"/agents/{agent}/sessions", json={}, headers=sent)
+    return Place(agent, good(session)["id"])
+
+
+def stored(site: AgentsSite) -> dict[str, list[tuple[object, ...]]]:
+    """All rows of agents, and what goes with them."""
+    file = site.world.place.folder / "swapgate.db"
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as db:
+        named = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        tables = [
+            name
+            for (name,) in named
+            if name.startswith("agent") or name in ("target", "audit_event")
+        ]
+        assert len(tables) > 7
+        return {
+            name: sorted(db.execute(f"SELECT * FROM {name}").fetchall(), key=repr)  # noqa: S608 - our own table
+            for name in tables
+        }
+
+
+def bad_bodies(
+    document: Mapping[str, Any], endpoint: Endpoint
+) -> Iterator[tuple[str, dict[str, object]]]:
+    """The field that is wrong, and a body with it."""
+    schema = body_schema(document, endpoint)
+    if schema is None:
+        return
+    body = dict(endpoint.body or {})
+    for name, inner in schema["properties"].items():
+        for value in (*wrong_types(document, inner), *endpoint.wrong.get(name, ())):
+            yield name, {**body, name: value}
+    for name in schema.get("required", ()):
+        yield name, {key: value for key, value in body.items() if key != name}
+    yield "colour", {**body, "colour": "red"}
+
+
+WITH_BODY = [endpoint for endpoint in ENDPOINTS if endpoint.body is not None]
+
+
+def test_every_endpoint_has_its_row(document: Any) -> None:
+    assert sorted(documented(document)) == sorted(endpoint.name for endpoint in ENDPOINTS)
+    for endpoint in WITH_BODY:
+        schema = body_schema(document, endpoint)
+        assert schema is not None
+        assert endpoint.wrong.keys() <= schema["properties"].keys(), endpoint.name
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("endpoint", WITH_BODY, ids=lambda row: row.name)
+def test_a_wrong_field_is_named_and_nothing_is_stored(
+    site: AgentsSite,
+    document: Any,
+    endpoint: Endpoint,
+    streams: bool,  # noqa: FBT001 - drawn
+) -> None:
+    path = place(site).path(endpoint)
+    headers = {"accept": "text/event-stream"} if streams else {}
+    before = stored(site)
+    wrong = []
+    for name, body in bad_bodies(document, endpoint):
+        if streams and "stream" in (body_schema(document, endpoint) or {})["properties"]:
+            body.setdefault("stream", True)
+        answer = site.client.request(endpoint.method, path, json=body, headers=headers)
+        refused = answer.json().get("error", {}) if answer.content else {}
+        is_clear = (
+            400 <= answer.status_code < 410
+            and refused.keys() == {"message", "type", "code", "param"}
+            and str(refused["param"]).startswith(name)
+        )
+        if not is_clear:
+            wrong.append((body, answer.status_code, answer.text[:300]))
+
+    assert not wrong
+    assert stored(site) == before
+    # What was refused leaves the place as good as it was.
+    answer = site.client.request(endpoint.method, path, json=endpoint.body)
+    assert answer.status_code in (200, 201), answer.text
+
+
+@pytest.mark.parametrize("endpoint", WITH_BODY, ids=lambda row: row.name)
+def test_a_body_that_is_no_strict_json_object_is_refused(
+    site: AgentsSite, endpoint: Endpoint
+) -> None:
+    path, kind = place(site).path(endpoint), {"content-type": "application/json"}
+    before = stored(site)
+    for raw in RAW:
+        answer = site.client.request(endpoint.method, path, content=raw, headers=kind)
+        assert error_of(answer, 400)["message"], raw
+    for other in ("text/plain", "multipart/form-data", "application/x-www-form-urlencoded"):
+        sent = {"content-type": other}
+        body = json.dumps(endpoint.body).encode()
+        answer = site.client.request(endpoint.method, path, content=body, headers=sent)
+        assert error_of(answer, 415)["code"] == "unsupported_media_type"
+    large = json.dumps({**(endpoint.body or {}), "more": "x" * 20_000_000}).encode()
+    for url in (site.world.url, site.world.place.url("agents")):
+        answer = httpx.request(
+            endpoint.method, f"{url}{path}", content=large, headers=kind, timeout=120
+        )
+        assert error_of(answer, 413)["code"] == "request_too_large"
+    assert stored(site) == before
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda row: row.name)
+def test_what_is_not_there_is_said(site: AgentsSite, endpoint: Endpoint) -> None:
+    known, other, before = place(site), place(site), stored(site)
+    named = [name for name in ("agent_id", "session_id") if f"{{{name}}}" in endpoint.path]
+    for name in named:
+        strangers = [*UNKNOWN, *([other.session_id] if name == "session_id" else [])]
+        for stranger in strangers:
+            path = known.path(endpoint, **{name: stranger})
+            answer = site.client.request(endpoint.method, path, json=endpoint.body)
+            assert error_of(answer, 404)["code"] in (f"{name[:-3]}_not_found", "not_found")
+    if "{" in endpoint.path:
+        nul = site.client.request(
+            endpoint.method, known.path(endpoint, agent_id="a%00"), json=endpoint.body
+        )
+        error_of(nul, 400)
+    wrong = site.client.put(known.path(endpoint), json={})
+    assert error_of(wrong, 405)["code"] == "method_not_allowed"
+    assert stored(site) == before
+
+
+LISTS = [
+    endpoint
+    for endpoint in ENDPOINTS
+    if endpoint.method == "GET" and not endpoint.path.endswith("}")
+]
+
+
+@pytest.mark.parametrize("endpoint", LISTS, ids=lambda row: row.name)
+def test_a_query_that_makes_no_sense_is_refused(site: AgentsSite, endpoint: Endpoint) -> None:
+    path = place(site).path(endpoint)
+    for query in QUERIES:
+        refused = error_of(site.client.get(f"{path}?{query}"), 400)
+        assert refused["param"] == query.partition("=")[0], query
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda row: row.name)
+def test_each_kind_of_client_may_do_what_its_key_allows(
+    site: AgentsSite, bearers: Mapping[Kind, dict[str, str]], endpoint: Endpoint
+) -> None:
+    for kind, status in endpoint.statuses.items():
+        path = place(site, bearers[Kind.OWNER]).path(endpoint)
+        before = stored(site)
+        answer = site.client.request(
+            endpoint.method, path, json=endpoint.body, headers=bearers[kind]
+        )
+        assert answer.status_code == status, (kind, answer.text)
+        if status >= 400:
+            error_of(answer, status)
+            assert stored(site) == before
+
+
+LITERAL = "sim:sim-better"
+CONSENTERS = (Kind.APPROVER, Kind.ADMIN, Kind.OPEN)
+
+
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("body", [{"model": LITERAL}, {"config": {"fallbackModel": LITERAL}}])
+def test_a_literal_model_takes_the_consent_of_an_approver(
+    site: AgentsSite,
+    bearers: Mapping[Kind, dict[str, str]],
+    kind: Kind,
+    body: dict[str, object],
+) -> None:
+    headers = bearers[kind]
+    # What a viewer may not make, somebody else made.
+    makes = bearers[Kind.PROPOSER] if kind is Kind.VIEWER else headers
+    path = f"/agents/{place(site, makes).agent_id}"
+    before = stored(site)
+    whole = {"name": "literal", "model": "chat", **body}
+
+    made = site.client.post("/agents", json=whole, headers=headers)
+    changed = site.client.patch(path, json=body, headers=headers)
+
+    if kind in CONSENTERS:
+        good(made)
+        good(changed)
+        return
+    for answer in (made, changed):
+        assert error_of(answer, 403)["code"] in ("approval_needed", "not_allowed")
+    assert stored(site) == before
+
+
+def test_a_refused_request_does_not_use_up_its_idempotency_key(site: AgentsSite) -> None:
+    headers = {"idempotency-key": "once"}
+    session = site.session()
+    error_of(site.send(session, "", headers=headers), 400)
+    error_of(site.client.post("/agents", json={"name": "x"}, headers=headers), 400)
+
+    good(site.send(session, "hello", headers=headers))
+    good(site.client.post("/agents", json={"name": "x", "model": "chat"}, headers=headers))
+
+    for long in ("", "x" * 201):
+        refused = site.send(session, "hello", headers={"idempotency-key": long})
+        assert error_of(refused, 400)["param"] == "Idempotency-Key"
+    assert len(site.messages(session)) == 2
