@@ -107,11 +107,12 @@ def agents_site(
     *,
     sections: Mapping[str, object] | None = None,
     with_openai: bool = False,
+    database_url: str | None = None,
     **agents: object,
 ) -> Iterator[AgentsSite]:
     """Both processes run. agents: settings of the section, beside `open_on_loopback`; sections:
     other ones of the file. with_openai: the scripted provider is there as `openai`, too, with
-    the key in OPENAI_API_KEY.
+    the key in OPENAI_API_KEY. database_url: by default SQLite in the folder.
     """
     port = free_port()
     section = {"open_on_loopback": True, "port": port, **agents}
@@ -123,7 +124,8 @@ def agents_site(
                 "sim": {"kind": "sim", "api_base": upstream.url},
                 "openai": named,
             }
-        with routed(folder, upstream.url.removesuffix("/v1"), None, **given) as world:
+        provider = upstream.url.removesuffix("/v1")
+        with routed(folder, provider, database_url, **given) as world:
             world.place.ports["agents"] = port
             world.start()
             made = AgentsSite(world, upstream)
