@@ -90,7 +90,8 @@ class Place:
     session_id: str
 
     def path(self, endpoint: Endpoint, **other: str) -> str:
-        given = {"agent_id": self.agent_id, "session_id": self.session_id, **other}
+        known = {"agent_id": self.agent_id, "session_id": self.session_id, "user_id": "u-0"}
+        given = {**known, **other}
         return endpoint.path.format(**given)
 
 

@@ -74,6 +74,6 @@ def test_every_endpoint_is_in_the_table() -> None:
     told = re.findall(r"`(GET|POST|PATCH|DELETE) ([^`?]+)`", DOCS)
     named = {(method, path.replace("{sid}", "{session_id}")) for method, path in told}
     for endpoint in ENDPOINTS:
-        path = endpoint.path.replace("{agent_id}", "{id}")
+        path = endpoint.path.replace("{agent_id}", "{id}").replace("{user_id}", "{userId}")
         short = re.sub(r"^.*(?=/\{session_id\})", "…", path)
         assert {(endpoint.method, path), (endpoint.method, short)} & named, endpoint.name

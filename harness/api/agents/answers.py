@@ -123,6 +123,12 @@ class TurnAnswer(MessageAnswer):
     turn_usage: UsageAnswer
 
 
+class PurgeAnswer(AgentsAnswer):
+    """deleted: how many sessions."""
+
+    deleted: int
+
+
 class ListAnswer(AgentsAnswer, Generic[T]):
     """A page of a list. next: what to give as `after` for the next page; null at the end."""
 

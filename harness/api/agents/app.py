@@ -67,7 +67,7 @@ def build_agents_app(
     )
     app.state.service = service
     app.include_router(health.router)
-    for subject in (agents, sessions, messages):
+    for subject in (sessions, agents, messages):
         app.include_router(subject.router, tags=[subject.__name__.rpartition(".")[2]])
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, answer_validation_error)

@@ -10,7 +10,7 @@ from fastapi import Depends, Header, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from harness.api.agents.answers import AgentsResponse
+from harness.api.agents.answers import AgentsResponse, SessionAnswer
 from harness.control.agents import agents, idempotency, sessions
 from harness.control.agents.client import AgentsClient
 from harness.control.agents.idempotency import KeptAnswer
@@ -66,7 +66,9 @@ class AgentsRequest:
             return AgentsResponse(create(self.ctx), status)
 
         def kept(ctx: Context) -> KeptAnswer:
-            return KeptAnswer(status, create(ctx).model_dump_json(by_alias=True))
+            answer = create(ctx)
+            session = answer.id if isinstance(answer, SessionAnswer) else ""
+            return KeptAnswer(status, answer.model_dump_json(by_alias=True), session)
 
         encrypt = self.service.settings.encrypt
         answer, is_replay = idempotency.do_once(self.ctx, key, kept, encrypt=encrypt)

@@ -1,4 +1,4 @@
-"""Serves sessions of an agent: opens, shows, lists and closes them."""
+"""Serves sessions of an agent: opens, shows, lists and closes them, and deletes a user's."""
 
 from typing import Annotated
 
@@ -8,6 +8,7 @@ from starlette.responses import Response
 from harness.api.agents.answers import (
     AgentsResponse,
     ListAnswer,
+    PurgeAnswer,
     SessionAnswer,
     list_answer,
     session_answer,
@@ -15,7 +16,7 @@ from harness.api.agents.answers import (
 from harness.api.agents.bodies import SessionBody, SessionsQuery
 from harness.api.agents.examples import SESSION_EXAMPLES
 from harness.api.agents.request import AgentsRequestParam
-from harness.control.agents import sessions
+from harness.control.agents import retention, sessions
 from harness.control.agents.sessions import SessionSpec
 from harness.control.context import Context
 from harness.control.operations import queries
@@ -23,6 +24,14 @@ from harness.control.operations import queries
 router = APIRouter()
 PATH = "/agents/{agent_id}/sessions"
 ONE = "/agents/{agent_id}/sessions/{session_id}"
+USER = "/agents/users/{user_id:path}"
+
+
+@router.delete(USER, response_model=PurgeAnswer, summary="Delete what a user said")
+def purge_user(asked: AgentsRequestParam, user_id: str) -> Response:
+    """All sessions of that `userId` with their messages, of all agents. Needs an admin."""
+    actor = asked.client.require_person()
+    return AgentsResponse(PurgeAnswer(deleted=retention.purge_user(asked.ctx, actor, user_id)))
 
 
 @router.post(PATH, status_code=201, response_model=SessionAnswer, summary="Open a session")

@@ -66,6 +66,12 @@ class AgentsClient:
                 code="route_not_allowed",
             )
 
+    def require_person(self) -> Actor:
+        """Raises NotAllowed for a data key."""
+        if self.actor is None:
+            raise NotAllowed("a data key may not do that: send a management key")
+        return self.actor
+
     def require_consent(self) -> Actor:
         """Who may let an agent use a literal model. Raises NotAllowed for any other."""
         if self.actor is None:

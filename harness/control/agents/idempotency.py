@@ -19,6 +19,7 @@ class KeptAnswer:
 
     status: int  # of HTTP
     body: str = field(repr=False)
+    session: str = ""  # whose it is: deleted with it
 
 
 class _UnitStore:
@@ -61,6 +62,8 @@ def do_once(
         body = ctx.cipher.encrypt(answer.body) if encrypt else answer.body
         now = ctx.clock.now()
         tx.idempotent_answers.add(
-            IdempotentAnswer(key, now, status=answer.status, body=body, encrypted=encrypt)
+            IdempotentAnswer(
+                key, now, answer.session, status=answer.status, body=body, encrypted=encrypt
+            )
         )
         return answer, False
