@@ -62,6 +62,8 @@ def control_schedule(installation: Installation) -> "Schedule":
             alerts_days=settings.alerts.keep_days,
             failovers_days=control.failovers_keep_days,
         )
+
+    def retain(ctx: Context) -> None:
         retention.purge_idle(ctx, timedelta(days=settings.agents.keep_days))
         retention.revoke_stale_grants(ctx)
 
@@ -76,6 +78,8 @@ def control_schedule(installation: Installation) -> "Schedule":
         leading("drift watch", monitor.run_once, every_s=control.drift_interval_s),
         leading("renewals", oauth_tokens.renew_tokens, every_s=RENEWALS_EVERY_S),
         leading("housekeeping", tidy, every_s=control.housekeeping_interval_s),
+        # Of its own: no fault of the others keeps what is to be deleted.
+        leading("retention", retain, every_s=control.housekeeping_interval_s),
     ]
     for suite in settings.suites.values():
         if suite.every:

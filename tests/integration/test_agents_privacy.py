@@ -1,0 +1,207 @@
+"""What agents were told is kept as the settings say, goes when a person or its time says so,
+and carries no key.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+
+from harness.control.agents import sessions
+from harness.control.agents.client import AgentsClient
+from harness.control.agents.sessions import SessionSpec
+from harness.control.operations import keys
+from harness.domain.operations.access import SYSTEM, Role
+from harness.runtime.encryption import new_key
+from tests.integration.test_secrets_leak_nowhere import content, forms
+from tests.support.control.manual_clock import ManualClock
+from tests.support.providers.scripted_transport import ScriptedTurn
+from tests.support.providers.scripted_upstream import Asked, completion, error
+from tests.support.router.router_process import eventually
+from tests.support.site.agents_site import (
+    OPENAI_KEY,
+    AgentsSite,
+    agents_site,
+    calling,
+    error_of,
+    good,
+)
+
+pytestmark = [pytest.mark.req("E2", "C8"), pytest.mark.slow]
+
+WORD = "Zanzibar"
+SEED = "sk-SEEDprovider-0123456789abcdef"
+TOOL = {"type": "function", "function": {"name": "find_order"}}
+
+
+def admin(site: AgentsSite) -> dict[str, str]:
+    installation = site.world.installation
+    ctx = installation.context
+    _, text = keys.create_key(
+        ctx, SYSTEM, ctx.chance.token("ada-"), secret=installation.secret, role=Role.ADMIN
+    )
+    return {"authorization": f"Bearer {text}"}
+
+
+def tables_with(site: AgentsSite, text: str) -> set[str]:
+    """The tables of the database that have it in a row."""
+    file = site.world.place.folder / "swapgate.db"
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as db:
+        query = "SELECT name FROM sqlite_master WHERE type = 'table'"
+        named = [name for (name,) in db.execute(query)]
+        return {
+            name
+            for name in named
+            if any(text in repr(row) for row in db.execute(f"SELECT * FROM {name}"))  # noqa: S608 - our own table
+        }
+
+
+def files_with(folder: Path, text: str) -> list[str]:
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return [file.name for file in files if text.encode() in content(file)]
+
+
+def test_encrypted_conversations_are_readable_over_http_and_nowhere_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWAPGATE_ENCRYPTION_KEYS", new_key())
+    with agents_site(tmp_path, encrypt=True) as site:
+        session = site.session(tools=[TOOL])
+        site.upstream.turns["sim-base"] = calling(("c1", "find_order", f'{{"x": "{WORD}"}}'))
+        headers = {"idempotency-key": "k-1"}
+        asked = good(site.send(session, f"My word is {WORD}", headers=headers))
+        assert WORD in asked["openCalls"][0]["arguments"]
+        site.upstream.turns["sim-base"] = completion(f"I know {WORD}")
+        result = {"role": "tool", "toolCallId": "c1"}
+        good(site.send(session, f"found {WORD}", headers={"idempotency-key": "k-2"}, **result))
+        site.upstream.turns["sim-base"] = error(400, f"I do not like {WORD}")
+        error_of(site.send(session, "And now?"), 400)
+        before = site.messages(session)
+        assert str(before).count(WORD) == 5
+
+        assert site.world.place.terminate("agents") == 0
+        assert files_with(tmp_path, WORD) == []
+        site.start()
+
+        assert site.messages(session) == before
+        again = site.send(session, f"My word is {WORD}", headers=headers)
+        assert (again.json(), again.headers["idempotent-replayed"]) == (asked, "true")
+        site.upstream.turns["sim-base"] = completion("Bye")
+        good(site.send(session, "Bye"))
+        assert WORD in str(site.upstream.asked[-1].json["messages"])
+        assert files_with(tmp_path, WORD) == []
+
+
+def test_what_a_user_said_is_deleted_with_the_answers_that_were_kept(tmp_path: Path) -> None:
+    with agents_site(tmp_path) as site:
+        site.upstream.turns["sim-base"] = completion(f"I know {WORD}")
+        agent = site.create()
+        paths = {}
+        for user in ("user/42", "another"):
+            body = {"userId": user, "metadata": {"word": f"{WORD} of {user}"}}
+            key = {"idempotency-key": f"open {user}"}
+            session = good(site.client.post(f"{agent}/sessions", json=body, headers=key))
+            paths[user] = f"{agent}/sessions/{session['id']}"
+            good(site.send(paths[user], f"{WORD} of {user}", headers={"idempotency-key": "k"}))
+        assert tables_with(site, f"{WORD} of user/42") == {
+            "agent_idempotency",
+            "agent_message",
+            "agent_session",
+        }
+        purge = "/agents/users/user/42"
+        assert error_of(site.client.delete(purge), 403)["code"] == "not_allowed"
+
+        deleted = good(site.client.delete(purge, headers=admin(site)))
+
+        assert deleted == {"deleted": 1}
+        assert tables_with(site, f"{WORD} of user/42") == set()
+        assert tables_with(site, "user/42") == set()
+        refused = error_of(site.client.get(f"{paths['user/42']}/messages"), 404)
+        assert refused["code"] == "session_not_found"
+        assert len(site.messages(paths["another"])) == 2
+        assert good(site.client.delete(purge, headers=admin(site))) == {"deleted": 0}
+
+
+def test_a_session_that_nobody_used_for_so_long_is_deleted_by_control(tmp_path: Path) -> None:
+    control = {"housekeeping_interval_s": 0.2}
+    with agents_site(tmp_path, sections={"control": control}, keep_days=10) as site:
+        site.upstream.turns["sim-base"] = completion()
+        young = site.session()
+        good(site.send(young, "hello"))
+        agent = young.split("/")[2]
+        ctx = site.world.installation.context
+        old = replace(ctx, clock=ManualClock(ctx.clock.now() - timedelta(days=11)))
+        spec = SessionSpec("user-1", {"word": WORD})
+        made = sessions.open_session(old, AgentsClient.of_operator(), agent, spec)
+        path = f"/agents/{agent}/sessions/{made.id}"
+        assert site.client.get(path).status_code == 200
+
+        site.world.place.start("control", "serve", "control", wait_for="/readyz")
+
+        eventually(lambda: site.client.get(path).status_code == 404)
+        assert tables_with(site, WORD) == set()
+        assert len(site.messages(young)) == 2
+
+
+@pytest.fixture
+def leaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentsSite]:
+    """A provider that tells in its errors whatever it was sent."""
+    monkeypatch.setenv(OPENAI_KEY, SEED)
+    monkeypatch.setenv("SWAPGATE_SECRET", "SEEDsecret-0123456789abcdef")
+
+    def tell(asked: Asked) -> ScriptedTurn:
+        return error(400 if "400" in str(asked.json["messages"]) else 401, str(asked.headers))
+
+    with agents_site(tmp_path, with_openai=True) as site:
+        site.upstream.turns |= {"gpt-4o-mini": tell, "sim-base": completion()}
+        yield site
+
+
+def test_no_key_is_in_prompts_transcripts_errors_logs_or_files(
+    leaky: AgentsSite, tmp_path: Path
+) -> None:
+    site, world = leaky, leaky.world
+    mine, approver = {"authorization": f"Bearer {world.key}"}, admin(site)
+    seeds = [SEED, "SEEDsecret-0123456789abcdef", world.key]
+    seeds.append(approver["authorization"].removeprefix("Bearer "))
+    answers: list[httpx.Response] = []
+
+    def post(path: str, body: object, headers: dict[str, str]) -> httpx.Response:
+        answers.append(site.client.post(path, json=body, headers=headers))
+        return answers[-1]
+
+    for model, headers in (("chat", mine), ("openai:gpt-4o-mini", approver)):
+        body = {"name": "support", "model": model, "config": {"fallbackModel": "chat"}}
+        if model == "chat":
+            body.pop("config")
+        agent = good(post("/agents", body, headers))["id"]
+        session = good(post(f"/agents/{agent}/sessions", {"userId": "u"}, headers))["id"]
+        place = f"/agents/{agent}/sessions/{session}/messages"
+        for text in ("hello", "tell me 400"):
+            for streams in (False, True):
+                post(place, {"role": "user", "content": text, "stream": streams}, headers)
+        answers.append(site.client.get(place, headers=headers))
+        answers.append(site.client.get(f"/agents/{agent}", headers=headers))
+    for wrong in ({"authorization": f"Bearer {SEED}"}, {"authorization": f"Bearer {SEED} x"}):
+        error_of(post("/agents", {"name": "x", "model": "chat"}, wrong), 401)
+    post("/agents", {"name": "x", "model": SEED}, approver)
+    for name in ("agents", "router"):
+        assert world.place.terminate(name) == 0
+
+    assert any("openai" in answer.text for answer in answers)
+    told = [f"{answer.headers} {answer.text}".encode() for answer in answers[:-1]]
+    told += [asked.body for asked in site.upstream.asked]
+    files = {str(file): content(file) for file in tmp_path.rglob("*") if file.is_file()}
+    assert any(name.endswith("agents.log") for name in files)
+    found = [
+        (name, seed[:12])
+        for name, data in (*enumerate(told), *files.items())
+        for seed in seeds
+        if any(form in data for form in forms(seed))
+    ]
+    assert found == []
