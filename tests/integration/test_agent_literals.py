@@ -79,7 +79,7 @@ class Calls:
         return ""
 
 
-def grant_target(world: Routed, lasts: timedelta = timedelta(hours=1)) -> None:
+def grant_target(world: Routed) -> None:
     now = world.installation.clock.now()
     by_route = ModelChoice(ROUTE, ModelKind.ROUTE, route=ROUTE)
     agent = Agent("ag_1", "helper", by_route, now, now)
@@ -98,7 +98,7 @@ def grant_target(world: Routed, lasts: timedelta = timedelta(hours=1)) -> None:
                 granted_with=None,
                 reason="the agent was created with it",
                 created_at=now,
-                expires_at=now + lasts,
+                expires_at=now + timedelta(hours=1),
             )
         )
 
@@ -193,14 +193,3 @@ def test_a_grant_that_was_written_by_raw_sql_opens_nothing_and_takes_nothing_awa
                 f"{world.url}/v1/chat/completions", json=body, headers={**headers, **more}
             )
             assert answer.status_code == (401 if more else 404)
-
-
-def test_a_grant_opens_nothing_from_its_end_on(provider: str, tmp_path: Path) -> None:
-    with routed(tmp_path, provider) as world:
-        grant_target(world, timedelta(seconds=8))
-        world.start()
-        calls = Calls(world, "")
-        eventually(lambda: not calls.refusal())
-
-        eventually(lambda: calls.refusal() == "model_not_found")
-        assert calls.refusal(model=ROUTE) == ""
