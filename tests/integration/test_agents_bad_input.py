@@ -213,10 +213,9 @@ def test_what_is_not_there_is_said(site: AgentsSite, endpoint: Endpoint) -> None
             answer = site.client.request(endpoint.method, path, json=endpoint.body)
             assert error_of(answer, 404)["code"] in (f"{name[:-3]}_not_found", "not_found")
     if "{" in endpoint.path:
-        nul = site.client.request(
-            endpoint.method, known.path(endpoint, agent_id="a%00"), json=endpoint.body
-        )
-        error_of(nul, 400)
+        nul = dict.fromkeys(("agent_id", "session_id", "user_id"), "a%00")
+        path = known.path(endpoint, **nul)
+        error_of(site.client.request(endpoint.method, path, json=endpoint.body), 400)
     wrong = site.client.put(known.path(endpoint), json={})
     assert error_of(wrong, 405)["code"] == "method_not_allowed"
     assert stored(site) == before
