@@ -195,7 +195,7 @@ FOREIGN_HOSTS = (
 @pytest.mark.parametrize("method", ["GET", "POST", "PATCH", "DELETE", "OPTIONS"])
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)
 def test_a_foreign_host_is_refused(door: AgentsDoor, method: str, host: str) -> None:
-    body = {"json": BODY} if method in ("POST", "PATCH") else {}
+    body: Any = {"json": BODY} if method in ("POST", "PATCH") else {}
 
     answer = door.send(method, host=host, **body)
 
@@ -226,7 +226,7 @@ def test_this_machines_own_names_are_served(door: AgentsDoor, host: str) -> None
 def test_another_origin_is_refused(
     door: AgentsDoor, method: str, headers: dict[str, str]
 ) -> None:
-    body = {"json": BODY} if method == "POST" else {}
+    body: Any = {"json": BODY} if method == "POST" else {}
 
     assert error_of(door.send(method, headers=headers, **body), 403)["code"] == "foreign_origin"
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.providers.scripted_upstream import Asked, ScriptedTurn, completion, streamed
+from tests.support.providers.scripted_transport import ScriptedTurn
+from tests.support.providers.scripted_upstream import Asked, completion, streamed
 from tests.support.site.agents_endpoints import ENDPOINTS
 from tests.support.site.agents_site import OPENAI_KEY, AgentsSite, agents_site
 

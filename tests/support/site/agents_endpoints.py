@@ -60,7 +60,7 @@ SESSION: Final = f"{AGENT}/sessions/{{session_id}}"
 NAMES: Final = ("", "x" * 201)
 MODELS: Final = ("", " ", "auto", "auto:nothing", "@sim/sim-base", "sim:", "nobody-has-this")
 FUNCTION: Final[dict[str, Any]] = {"type": "function", "function": {"name": "f"}}
-TOOLS: Final = (
+TOOLS: Final[tuple[object, ...]] = (
     [""],
     ["no-such-tool"],
     [5],
@@ -73,7 +73,7 @@ TOOLS: Final = (
     [{"type": "mcp", "server_url": "http://169.254.169.254/"}],
     ["x"] * 129,
 )
-PARTS: Final = (
+PARTS: Final[tuple[object, ...]] = (
     "",
     " ",
     [],
