@@ -23,6 +23,7 @@ from harness.api import (
     providers,
     routing,
     shadow,
+    switch_requests,
 )
 from harness.api.access import AccessRules, Authenticated
 from harness.api.error_status import ErrorGuard, answer_http_error, answer_validation_error
@@ -46,6 +47,7 @@ ROUTERS: Final[Mapping[str, APIRouter]] = {
     "drift": drift.router,
     "captures": captures.router,
     "credentials": credentials.router,
+    "agents": switch_requests.router,
     "operations": operations.router,
 }
 

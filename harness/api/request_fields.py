@@ -284,6 +284,13 @@ class ReasonBody(Body):
     reason: Text = ""
 
 
+class SwitchDecisionBody(Body):
+    """seen: the `fingerprint` of the request that was looked at; refused when it is another."""
+
+    reason: Text = ""
+    seen: Annotated[str, Field(max_length=200)] = ""
+
+
 class OverruleBody(Body):
     """Of what is not done without a reason."""
 
@@ -370,6 +377,19 @@ class KeyBody(Body):
 
 class EvalQuery(PageQuery):
     state: RunState | None = None
+
+
+class SwitchRequestQuery(PageQuery):
+    """session: of that one alone. pending: what waits for a person."""
+
+    session: Name | None = None
+    pending: bool = False
+
+
+class GrantQuery(PageQuery):
+    """agent: of that one alone."""
+
+    agent: Name | None = None
 
 
 class ProposalQuery(PageQuery):

@@ -28,7 +28,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     Several control processes may run; one leads, and only its jobs do anything.
     """
     from harness.control import reconciler  # noqa: PLC0415 - as above
-    from harness.control.agents import retention  # noqa: PLC0415 - as above
+    from harness.control.agents import retention, switches  # noqa: PLC0415 - as above
     from harness.control.drift import monitor  # noqa: PLC0415 - as above
     from harness.control.operations import alerts, housekeeping  # noqa: PLC0415
     from harness.control.operations.housekeeping import MonitoredJob  # noqa: PLC0415
@@ -75,6 +75,11 @@ def control_schedule(installation: Installation) -> "Schedule":
             every_s=control.reconcile_interval_s,
         ),
         leading("alerts", alerts.run_once, every_s=settings.alerts.deliver_interval_s),
+        leading(
+            "switch requests",
+            switches.expire_switches,
+            every_s=settings.alerts.deliver_interval_s,
+        ),
         leading("drift watch", monitor.run_once, every_s=control.drift_interval_s),
         leading("renewals", oauth_tokens.renew_tokens, every_s=RENEWALS_EVERY_S),
         leading("housekeeping", tidy, every_s=control.housekeeping_interval_s),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from harness import config, package_data
 from harness.control.context import Context
+from harness.domain.agents.approval_link import ApprovalLinks
 from harness.domain.errors import (
     ConfigError,
     DatabaseUnusable,
@@ -24,7 +25,7 @@ from harness.domain.routing.kill_switch import (
     parse_environment_switches,
     parse_file_switches,
 )
-from harness.domain.settings import Settings
+from harness.domain.settings import Settings, http_url
 from harness.ports import (
     Cipher,
     Clock,
@@ -69,6 +70,13 @@ def load_settings(given: Path | None = None) -> Settings:
     return config.load_settings(
         file, os.environ, defaults=package_data.path("config/default.yaml")
     )
+
+
+def _public_url(settings: Settings) -> str:
+    """Where people reach `/agents`; empty where nothing serves it."""
+    if settings.agents.public_url or not settings.agents.pass_through_url:
+        return settings.agents.public_url
+    return http_url(settings.router.host, settings.router.port)
 
 
 @dataclass(frozen=True)
@@ -152,6 +160,8 @@ class Installation:
                 if suite.drift is not None
             },
             models=LitellmTable(self.settings.catalogue),
+            agents=self.settings.agents,
+            approval_links=ApprovalLinks(_public_url(self.settings), self.secret),
             judges={
                 name: suite.judge.target
                 for name, suite in self.settings.suites.items()

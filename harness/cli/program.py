@@ -134,6 +134,10 @@ VERBS = {
         "harness.cli.routing.kill_switch:switch",
         "The kill switch: force a provider or a target.",
     ),
+    "agent": LazyCommand(
+        "harness.cli.agents:agent",
+        "Agents: what they ask people for, and what they were granted.",
+    ),
     "alert": LazyCommand(
         "harness.cli.operations.alerts:alert",
         "Alerts: what is wrong now, and who was notified.",

@@ -27,8 +27,8 @@ def agent_faults(
     agents: AgentSettings, router: RouterSettings, suites: Collection[str]
 ) -> Iterator[Fault]:
     """Path below `agents` and message of what makes no sense, in the file's order."""
-    for name, url in (("url", agents.url), ("router_url", agents.router_url)):
-        if url:
+    for name in ("url", "router_url", "public_url"):
+        if url := getattr(agents, name):
             yield from _address_faults((name,), url)
     yield from _loop_faults(agents, router)
     yield from _loopback_faults(agents, router.host)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.control.clock_watch import ClockWatch
+from harness.domain.agents.approval_link import ApprovalLinks
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.errors import ConfigError, NotFound
 from harness.domain.operations.state_audit import AuditProgress
@@ -12,6 +13,7 @@ from harness.domain.proposals.policy import Policy
 from harness.domain.providers.catalogue import Catalogue
 from harness.domain.providers.oauth_kinds import OAuthOverrides
 from harness.domain.routing.target import Target
+from harness.domain.settings import AgentSettings
 from harness.domain.suggestions import did_you_mean
 from harness.ports import (
     AlertSinks,
@@ -81,6 +83,8 @@ class Context:
     anchor: AuditAnchor | None = None  # None where the log's end is kept nowhere
     oauth: OAuthServer | None = None  # where people sign in; None where this process cannot
     oauth_changes: Mapping[str, OAuthOverrides] = field(default_factory=dict)  # by provider
+    agents: AgentSettings = AgentSettings()
+    approval_links: ApprovalLinks | None = None  # None where nobody is asked by a link
 
     def policy(self, name: str) -> Policy:
         """Raises NotFound with the nearest policy."""

@@ -8,6 +8,7 @@ dashboard, the agents process, suites with their judges, and the routes and targ
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 
@@ -188,6 +189,9 @@ class AgentSettings:
     # empty for nowhere.
     url: str | None = None
     router_url: str = ""  # where models are called; empty for the router of this file
+    # Where people reach `/agents` with a browser, for links that ask for their approval; empty
+    # for the router of this file.
+    public_url: str = ""
     # A request of this machine needs no key; only where nothing listens beyond loopback.
     open_on_loopback: bool = False
     when_busy: WhenBusy = WhenBusy.WAIT  # a message to a session whose turn is running
@@ -214,6 +218,14 @@ class AgentSettings:
         if not (self.enabled and self.port):
             return ""
         return http_url(self.host, self.port)
+
+    @property
+    def switch_wait(self) -> timedelta:
+        return timedelta(seconds=self.switch_timeout_s)
+
+    @property
+    def switch_lasts(self) -> timedelta:
+        return timedelta(days=self.switch_days)
 
     @property
     def longest_silence_s(self) -> float:

@@ -146,6 +146,10 @@ class SwitchRequests(Protocol):
         """
         ...
 
+    def of_session(self, session: str) -> Sequence[ModelSwitchRequest]:
+        """Newest first, of all states."""
+        ...
+
     def pending(
         self, *, session: str | None = None, agent: str | None = None
     ) -> Sequence[ModelSwitchRequest]:

@@ -220,6 +220,7 @@ def create_agent_switch() -> None:
         sa.Column("asked", sa.Text(), nullable=False),
         sa.Column("targets", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("for_children", sa.Boolean(), nullable=False),
         sa.Column("omissions", sa.Text(), nullable=False),
         sa.Column("figures", sa.Text(), nullable=False),
         sa.Column("asked_at", sa.BigInteger(), nullable=False),

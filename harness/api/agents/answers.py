@@ -66,6 +66,34 @@ class SessionAnswer(AgentsAnswer):
     last_at: datetime
 
 
+class ListedModelAnswer(AgentsAnswer):
+    """A model of a provider with a key. Prices are per million tokens, null where not known."""
+
+    model: str
+    input_usd_per_mtok: float | None
+    output_usd_per_mtok: float | None
+    context_window: int | None
+    last_verdict: str | None
+    routes: list[str]
+
+
+class SwitchModelAnswer(AgentsAnswer):
+    """status: `listed` with routes and models; `question` with candidates of which one is meant;
+    else what became of the request so far: `pending`, `approved`, `rejected`, `expired` or
+    `cancelled`. omissions: what the model will not be shown.
+    """
+
+    status: str
+    message: str
+    request: str | None = None
+    model: str | None = None
+    omissions: list[str] = []
+    expires_at: datetime | None = None
+    candidates: list[str] = []
+    routes: list[str] = []
+    models: list[ListedModelAnswer] = []
+
+
 class ToolCallAnswer(AgentsAnswer):
     """A function that the client is to run. arguments: JSON, as the model wrote it."""
 

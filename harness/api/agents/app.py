@@ -14,7 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from harness import __version__
-from harness.api.agents import agents, health, messages, sessions
+from harness.api.agents import agents, health, messages, sessions, switches
+from harness.api.agents.approvals import ApprovalPages
 from harness.api.agents.access import AgentsAccess, AgentsAccessRules
 from harness.api.agents.errors import (
     ErrorAnswer,
@@ -67,7 +68,7 @@ def build_agents_app(
     )
     app.state.service = service
     app.include_router(health.router)
-    for subject in (sessions, agents, messages):
+    for subject in (sessions, agents, messages, switches):
         app.include_router(subject.router, tags=[subject.__name__.rpartition(".")[2]])
     app.add_exception_handler(HTTPException, answer_http_error)
     app.add_exception_handler(RequestValidationError, answer_validation_error)
@@ -76,6 +77,8 @@ def build_agents_app(
         StrictBody, max_bytes=service.settings.max_message_bytes, too_large=_too_large
     )
     app.add_middleware(AgentsAccess, rules=rules)
+    # Before the keys: who opens a link in a browser sends a form.
+    app.add_middleware(ApprovalPages, ctx=service.ctx, secret=rules.secret)
     app.add_middleware(
         ErrorGuard,
         chance=service.ctx.chance,

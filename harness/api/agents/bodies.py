@@ -93,6 +93,17 @@ class SessionBody(AgentsBody):
     metadata: Metadata = {}
 
 
+class SwitchModelBody(AgentsBody):
+    """action: `list` shows models, those with all words of `model` in their names; `switch` asks
+    a person to let the session go on with `model`. wait_s: how long to wait for the decision.
+    """
+
+    action: Literal["list", "switch"]
+    model: Annotated[str, Field(max_length=300)] = ""
+    reason: Annotated[str, Field(max_length=1000)] = ""
+    wait_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+
+
 class MessageBody(AgentsBody):
     """role: `user`, or `tool` with the result of a function that the model asked for.
     content: a text, or parts of the types `text` and `image_url`. stream: the answer comes as

@@ -49,6 +49,13 @@ SESSION_EXAMPLES: Final[dict[str, Any]] = {
         "value": {"userId": "user-42", "metadata": {"channel": "web"}},
     },
 }
+SWITCH_EXAMPLES: Final[dict[str, Any]] = {
+    "list": {"summary": "What there is to choose from", "value": {"action": "list"}},
+    "switch": {
+        "summary": "Ask a person for another model",
+        "value": {"action": "switch", "model": "claude sonnet", "reason": "long contracts"},
+    },
+}
 MESSAGE_EXAMPLES: Final[dict[str, Any]] = {
     "text": {
         "summary": "A text",

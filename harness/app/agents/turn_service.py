@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.app.installation import Installation, open_installation
 from harness.control.agents.server_tools import ServerTools
+from harness.control.agents.switch_tool import build_credentials_tool, build_switch_tool
 from harness.control.agents.turn_runner import TurnRunner
 from harness.domain.agents.turn_lease import TurnOwner
 from harness.domain.settings import Settings, http_url
@@ -29,7 +30,7 @@ class TurnService:
     def __init__(self, installation: Installation, calls: ModelCalls) -> None:
         settings, ctx = installation.settings, installation.context
         self.drain_s = settings.router.drain_s
-        self.tools = ServerTools()
+        self.tools = ServerTools([build_switch_tool(ctx), build_credentials_tool(ctx)])
         self._calls = calls
         # Of two processes with one name, only the later can be alive: it has the port.
         name = f"{socket.gethostname()}:{settings.agents.port}"

@@ -161,7 +161,7 @@ def _allow(
     """Let the agent use the model: by its route, or by a grant."""
     if not model.is_literal:
         client.require_route(model.route)
-        _check_route(ctx, tx, agent, model.route)
+        check_route_data_class(ctx, tx, agent, model.route)
         return
     actor = client.require_consent()
     target = targets.find_or_register_target(ctx, tx, actor, model.target)
@@ -233,7 +233,9 @@ def _check_data_class(ctx: Context, data_class: str) -> None:
         raise NotFound(f"dataClass: there is no data class {data_class!r}{hint}")
 
 
-def _check_route(ctx: Context, tx: Transaction, agent: Agent, name: str) -> None:
+def check_route_data_class(
+    ctx: Context, tx: Transaction, agent: Agent, name: str
+) -> None:
     """The route's own data class holds for all that may ever answer on it."""
     route = tx.routing.route(name)
     if route is None:

@@ -10,9 +10,11 @@ from typing import Final, TypeVar, assert_never
 
 from harness.control.agents import turns
 from harness.control.agents.models_in_force import CallableModel, ModelsInForce
+from harness.control.agents.switches import list_notes
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
 from harness.domain.agents.message import (
+    MessageRole,
     MessageState,
     MessageToolCall,
     MessageUsage,
@@ -115,6 +117,7 @@ class Conversation:
         self._fallback_reason = ""
         self._error: CallFailed | None = None  # of the last call that failed
         self._usage = MessageUsage(cost_usd=0.0)
+        self._instructions = begun.agent.instructions
 
     async def run(self) -> TurnOutcome:
         """Takes the turn to its end. Cancelling it interrupts the turn."""
@@ -123,6 +126,7 @@ class Conversation:
             return await self._end(TurnProgress(self._bounds, 0.0), self._begun.open_calls)
         clock = self._ctx.clock
         offered = await self._list_tools()
+        self._instructions = await run_unit(lambda: with_notes(self._ctx, self._begun))
         state = TurnProgress(
             self._bounds, clock.monotonic(), offered, self._models.fallback is not None
         )
@@ -189,7 +193,7 @@ class Conversation:
         provider = expected_provider(self._messages, model.asked, model.provider)
         return ModelCallRequest(
             model.route,
-            build_context(self._messages, provider=provider, instructions=agent.instructions),
+            build_context(self._messages, provider=provider, instructions=self._instructions),
             agent.id,
             session.id,
             action.timeout_s,
@@ -314,6 +318,14 @@ async def run_unit(unit: Callable[[], T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait({running})
         raise
+
+
+def with_notes(ctx: Context, begun: BegunTurn) -> str:
+    """The agent's instructions, and what became of its switch requests since its last answer."""
+    answers = (m.created_at for m in begun.messages if m.role is MessageRole.ASSISTANT)
+    since = max(answers, default=begun.session.created_at)
+    notes = [f"Note: {note}" for note in list_notes(ctx, begun.session.id, since)]
+    return "\n\n".join(filter(None, (begun.agent.instructions, *notes)))
 
 
 def is_retryable(error: CallFailed) -> bool:

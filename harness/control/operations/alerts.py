@@ -13,7 +13,9 @@ from typing import Final
 
 import structlog
 
+from harness.control.agents import switch_alerts
 from harness.control.context import Context
+from harness.domain.agents.switch_request import SwitchState
 from harness.domain.canary.rollout import RolloutState
 from harness.domain.errors import DeliveryFailed, NotFound
 from harness.domain.operations.access import Actor, Role
@@ -193,6 +195,9 @@ def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # no
                 return proposal.phase is not ProposalPhase.AWAITING_APPROVAL or bool(
                     proposal.approver
                 )
+            case AlertKind.MODEL_SWITCH:
+                request = tx.switch_requests.get(about)
+                return request.state_at(now) is not SwitchState.PENDING
             case AlertKind.SHADOW_HELD:
                 return tx.proposals.get(about).phase is not ProposalPhase.SHADOW
             case AlertKind.CANARY_PAUSED:
@@ -260,9 +265,9 @@ def _send(
 ) -> None:
     """In their order, up to the first that fails: what is behind it waits for the next turn."""
     for delivery in waiting:
-        tried = _attempt_delivery(
-            sinks, delivery.sink, alert_message(delivery, records[delivery.alert])
-        )
+        record = records[delivery.alert]
+        message = switch_alerts.with_question(ctx, record, alert_message(delivery, record))
+        tried = _attempt_delivery(sinks, delivery.sink, message)
         now, error = ctx.clock.now(), tried.error
         after = mark_delivered(delivery, now)
         if not tried.delivered:

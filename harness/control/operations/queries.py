@@ -25,6 +25,7 @@ from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowStatus
 from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.message import SessionMessage
+from harness.domain.agents.grant import AgentGrant
 from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.errors import NotFound, SignatureInvalid, SwapgateError
 from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
@@ -309,6 +310,14 @@ def list_captures(
     """Newest first; never their content."""
     with ctx.store.listings() as stored:
         return stored.captures(page_request, route=route).map(captures.summarize_capture)
+
+
+def list_agent_grants(
+    ctx: Context, page_request: PageRequest = FIRST_PAGE, *, agent: str | None = None
+) -> Page[AgentGrant]:
+    """Newest first; revoked and expired ones too."""
+    with ctx.store.listings() as stored:
+        return stored.agent_grants(page_request, agent=agent)
 
 
 def list_audit_events(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:

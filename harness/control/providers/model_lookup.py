@@ -101,12 +101,19 @@ def resolve_model(
     )
 
 
-def match_model(ctx: Context, name: str) -> ModelMatch:
-    """The model that somebody means by a name of theirs, among those that providers offer."""
+def match_model(
+    ctx: Context, name: str, *, providers: Collection[str] | None = None
+) -> ModelMatch:
+    """The model that somebody means by a name of theirs, among those that providers offer.
+
+    providers: names of those that are asked; None for all.
+    """
     with ctx.store.read() as tx:
         there = model_match.list_offers(
             tx.providers.all(), ctx.catalogue, tx.routing.targets().values()
         )
+    if providers is not None:
+        there = tuple(offer for offer in there if offer.provider in providers)
     return model_match.match_model(
         name, there, likeness=Rapidfuzz(), today=ctx.clock.now().date()
     )

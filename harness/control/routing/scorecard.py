@@ -11,6 +11,7 @@ from typing import Final
 
 from harness.control.context import Context
 from harness.control.routing import monthly_bill, routes
+from harness.domain.agents.model_figures import MeasuredScore
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.cost_forecast import MONTH, RouteBill
 from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError, SuiteRole
@@ -74,6 +75,27 @@ def build_scorecards(ctx: Context) -> Sequence[RouteScorecard]:
         return [_build_scorecard(ctx, tx, table[name], runs) for name in sorted(table)]
 
 
+def load_target_scores(tx: Transaction, target: str) -> Sequence[MeasuredScore]:
+    """Of its newest ended run of each suite, by the suite's name. target: its id."""
+    newest: dict[str, EvalRun] = {}
+    for run in tx.runs.of_targets({target}):
+        if run.state in TRAFFIC_WINDOW:
+            newest.setdefault(run.suite, run)
+    scores = []
+    for suite, run in sorted(newest.items()):
+        items = _items(tx.runs.samples(run.id))
+        if items:
+            low, high = _interval(items)
+            scores.append(MeasuredScore(suite, fmean(items), low, high, len(items)))
+    return scores
+
+
+def _interval(items: Sequence[float]) -> tuple[float | None, float | None]:
+    """95 %, within 0 and 1; nothing below two items."""
+    interval = mean_interval(items)
+    return (max(0.0, interval[0]), min(1.0, interval[1])) if interval else (None, None)
+
+
 def _ended(tx: Transaction, routes_: Iterable[Route]) -> Sequence[EvalRun]:
     """Runs of their incumbents that ended, newest first."""
     found = tx.runs.of_targets({route.incumbent for route in routes_})
@@ -132,13 +154,13 @@ def _score(
     items = _items(tx.runs.samples(run.id)) if run else []
     if run is None or not items:
         return blank
-    interval = mean_interval(items)
+    low, high = _interval(items)
     return SuiteScore(
         suite=blank.suite,
         role=blank.role,
         score=fmean(items),
-        low=max(0.0, interval[0]) if interval else None,
-        high=min(1.0, interval[1]) if interval else None,
+        low=low,
+        high=high,
         items=len(items),
         run=run.id,
         measured_at=run.created_at,

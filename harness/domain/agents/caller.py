@@ -2,30 +2,23 @@
 key, agent and session the agents process calls a model, and `x-swapgate-peer` who is connected
 to the router whose request it passes through. Pure.
 
-A header is `v1.PAYLOAD.MAC`: a JSON object in base64url, and the HMAC-SHA-256 over all that
-stands before it, in hexadecimal digits. Its key is derived from the installation's secret for
-this header alone, so that neither is ever taken for the other. A header holds no secret, but
-opens what it names until it is stale: it is never logged, nor sent to a provider or a client.
+A header is a `signed_values` with its time. It holds no secret, but opens what it names until it
+is stale: it is never logged, nor sent to a provider or a client.
 """
 
-import base64
-import binascii
-import hmac
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from hashlib import sha256
 from ipaddress import IPv6Address, ip_address
 from typing import Final
+
+from harness.domain.agents.signed_values import derive_key, open_values, sign_values
 
 AGENT_HEADER: Final = b"x-swapgate-agent"
 PEER_HEADER: Final = b"x-swapgate-peer"
 # How old a header may be, and how far in the future: clocks of two machines differ a little.
 FRESH_S: Final = 60
 AHEAD_S: Final = 5
-MAX_HEADER_BYTES: Final = 4096
-_VERSION: Final = b"v1"
 # What each derived key is for.
 _AGENT_PURPOSE: Final = b"swapgate: agents process to router"
 _PEER_PURPOSE: Final = b"swapgate: router to agents process"
@@ -52,12 +45,12 @@ class AgentCaller:
 
 def sign_agent_header(caller: AgentCaller, secret: bytes, now: float) -> bytes:
     """The value of `x-swapgate-agent`. secret: the installation's. now: Unix seconds."""
-    return _sign(asdict(caller), _derive_key(secret, _AGENT_PURPOSE), now)
+    return _sign(asdict(caller), derive_key(secret, _AGENT_PURPOSE), now)
 
 
 def read_agent_header(value: bytes, secret: bytes, now: float) -> AgentCaller | HeaderFault:
     """Who calls, or why the header is not believed."""
-    values = _read(value, _derive_key(secret, _AGENT_PURPOSE), now)
+    values = _read(value, derive_key(secret, _AGENT_PURPOSE), now)
     if isinstance(values, HeaderFault):
         return values
     try:
@@ -68,12 +61,12 @@ def read_agent_header(value: bytes, secret: bytes, now: float) -> AgentCaller | 
 
 def sign_peer_header(address: str, secret: bytes, now: float) -> bytes:
     """The value of `x-swapgate-peer`. address: the client's; empty where nobody knows."""
-    return _sign({"peer": address}, _derive_key(secret, _PEER_PURPOSE), now)
+    return _sign({"peer": address}, derive_key(secret, _PEER_PURPOSE), now)
 
 
 def read_peer_header(value: bytes, secret: bytes, now: float) -> str | HeaderFault:
     """The address of the router's client, or why the header is not believed."""
-    values = _read(value, _derive_key(secret, _PEER_PURPOSE), now)
+    values = _read(value, derive_key(secret, _PEER_PURPOSE), now)
     if isinstance(values, HeaderFault):
         return values
     return values["peer"] if values.keys() == {"peer"} else HeaderFault.FORGED
@@ -99,32 +92,20 @@ def listens_on_loopback(host: str) -> bool:
     return host.lower() == "localhost" or is_loopback(host)
 
 
-def _derive_key(secret: bytes, purpose: bytes) -> bytes:
-    return hmac.digest(secret, purpose, "sha256")
-
-
 def _sign(values: Mapping[str, str], key: bytes, now: float) -> bytes:
-    payload = json.dumps({**values, "at": int(now)}, separators=(",", ":")).encode()
-    signed = b"%b.%b" % (_VERSION, base64.urlsafe_b64encode(payload).rstrip(b"="))
-    return b"%b.%b" % (signed, _mac(signed, key))
-
-
-def _mac(signed: bytes, key: bytes) -> bytes:
-    return hmac.new(key, signed, sha256).hexdigest().encode()
+    return sign_values({**values, "at": int(now)}, key)
 
 
 def _read(value: bytes, key: bytes, now: float) -> dict[str, str] | HeaderFault:
-    """What was signed, without its time. Nothing is parsed before the signature holds."""
-    signed, _, mac = value.rpartition(b".")
-    if len(value) > MAX_HEADER_BYTES or not hmac.compare_digest(mac, _mac(signed, key)):
+    """What was signed, without its time."""
+    values = open_values(value, key)
+    if values is None:
         return HeaderFault.FORGED
-    version, _, payload = signed.partition(b".")
     try:
-        values = json.loads(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)))
         at = values.pop("at")
-        if version != _VERSION or not all(isinstance(text, str) for text in values.values()):
+        if not all(isinstance(text, str) for text in values.values()):
             return HeaderFault.FORGED
         is_fresh = -AHEAD_S <= now - at <= FRESH_S
-    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error):
+    except (KeyError, TypeError):
         return HeaderFault.FORGED
     return values if is_fresh else HeaderFault.STALE

@@ -37,6 +37,11 @@ class ModelChoice:
     def is_literal(self) -> bool:
         return self.kind is ModelKind.LITERAL
 
+    def means(self, other: "ModelChoice") -> bool:
+        """Whether both are the same, whatever they were called."""
+        own = (self.kind, self.route, self.target)
+        return own == (other.kind, other.route, other.target)
+
 
 def parse_routed_choice(
     text: str, routes: Collection[str], *, default_route: str = ""

@@ -43,13 +43,16 @@ class ModelSwitchRequest:
     agent: str
     session: str
     asked: str  # the model as the agent named it
-    targets: tuple[str, ...]  # `provider/model`, one; several for a set of sub-tasks
+    # `provider/model`: one, several for sub-tasks, none for a route.
+    targets: tuple[str, ...]
     reason: str  # the agent's own words: data, never markup
     asked_at: datetime
     expires_at: datetime
+    # Its targets are for sub-tasks; the session itself stays on its model.
+    for_children: bool = False
     # What the target cannot take along, in words, such as reasoning of another provider.
     omissions: tuple[str, ...] = ()
-    # Prices, scores and context windows of both models, as they stood when it was asked.
+    # Of both models, as they stood when it was asked (`model_figures.compared`).
     figures: Mapping[str, object] = field(default_factory=dict)
     state: SwitchState = SwitchState.PENDING
     decided_at: datetime | None = None
@@ -61,9 +64,14 @@ class ModelSwitchRequest:
     def hash(self) -> str:
         """What an approval link is bound to: another request has another hash."""
         return digest([
-            self.id, self.agent, self.session, list(self.targets), self.reason,
-            self.asked_at.isoformat(), self.expires_at.isoformat(),
+            self.id, self.agent, self.session, self.asked, list(self.targets), self.reason,
+            self.for_children, self.asked_at.isoformat(), self.expires_at.isoformat(),
         ])  # fmt: skip
+
+    def state_at(self, now: datetime) -> SwitchState:
+        """Expired as soon as its time is over, whether that is stored yet or not."""
+        is_over = self.state is SwitchState.PENDING and now >= self.expires_at
+        return SwitchState.EXPIRED if is_over else self.state
 
 
 def next_state(state: SwitchState, signal: SwitchSignal) -> SwitchState:

@@ -57,6 +57,7 @@ class AlertKind(StrEnum):
     SIGN_IN_ENDED = "sign_in_ended"
     TOKEN_NOT_RENEWED = "token_not_renewed"  # noqa: S105 - a kind
     EVIDENCE_MISMATCH = "evidence_mismatch"
+    MODEL_SWITCH = "model_switch"
     INTERNAL_ERROR = "internal_error"
     STATE_UNRECORDED = "state_unrecorded"
     DATABASE_RESTORED = "database_restored"
@@ -212,6 +213,11 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         "somebody changed scores or verdicts in the database: compare it with a backup; "
         "`swapgate replay` and `swapgate db check` name what differs",
         lasting=False,
+    ),
+    _K.MODEL_SWITCH: AlertRule(
+        _S.WARNING,
+        "read the question on the page Sessions or with `swapgate agent requests`, then "
+        "`swapgate agent approve` or `reject`",
     ),
     _K.INTERNAL_ERROR: AlertRule(
         _S.CRITICAL,

@@ -5,6 +5,7 @@ Waits double from 5 seconds to 15 minutes, half of each random; after three days
 `AlertMessage` is what a sink receives, `Delivery` the stored record of the attempts.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -34,6 +35,8 @@ class AlertMessage:
     first_seen: datetime
     last_seen: datetime
     count: int
+    # What it looks like where a sink can draw more than text: Slack's Block Kit.
+    blocks: tuple[Mapping[str, object], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

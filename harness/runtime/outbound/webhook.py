@@ -33,6 +33,7 @@ def webhook_body(message: AlertMessage) -> bytes:
             "first_seen": message.first_seen,
             "last_seen": message.last_seen,
             "count": message.count,
+            **({"blocks": message.blocks} if message.blocks else {}),
         },
         ensure_ascii=False,
         default=datetime.isoformat,

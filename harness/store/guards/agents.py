@@ -285,7 +285,8 @@ _SWITCH: Final = (
             (
                 "append_only: what was asked for does not change",
                 changes(
-                    "project", "id", "agent", "session", "targets", "asked_at", "expires_at"
+                    *("project", "id", "agent", "session", "targets", "for_children"),
+                    *("asked_at", "expires_at"),
                 ),
             ),
             (

@@ -88,6 +88,7 @@ agent_switch = sa.Table(
     words("asked"),
     json_value("targets"),
     words("reason"),
+    sa.Column("for_children", sa.Boolean, nullable=False),
     json_value("omissions"),
     json_value("figures"),
     time("asked_at"),
@@ -235,6 +236,7 @@ def switch_request_from_row(row: Row) -> ModelSwitchRequest:
     values = {name: getattr(row, name) for name in ModelSwitchRequest.__dataclass_fields__}
     read = {
         "targets": tuple(row.targets),
+        "for_children": bool(row.for_children),
         "omissions": tuple(row.omissions),
         "state": SwitchState(row.state),
     }

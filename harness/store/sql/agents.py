@@ -33,6 +33,9 @@ REQUEST = REQUESTS.where(agent_switch.c.id == sa.bindparam("which"))
 PENDING = REQUESTS.where(agent_switch.c.state == SwitchState.PENDING.value).order_by(
     agent_switch.c.expires_at, agent_switch.c.id
 )
+OF_SESSION = REQUESTS.where(agent_switch.c.session == sa.bindparam("session")).order_by(
+    agent_switch.c.asked_at.desc(), agent_switch.c.id.desc()
+)
 BLANK = {"asked": "", "reason": "", "omissions": [], "figures": {}}
 GRANTS = (
     sa.select(agent_grant)
@@ -99,6 +102,10 @@ class SqlSwitchRequests:
         }
         same = agent_switch.c.id == decided.id
         self._unit.write(sa.update(agent_switch).where(same).values(changes))
+
+    def of_session(self, session: str) -> Sequence[ModelSwitchRequest]:
+        rows = self._unit.read(OF_SESSION, {"session": session})
+        return [switch_request_from_row(row) for row in rows]
 
     def pending(
         self, *, session: str | None = None, agent: str | None = None

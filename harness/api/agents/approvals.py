@@ -1,0 +1,179 @@
+"""Serves the page behind an approval link: GET shows the question and changes nothing; POST
+decides, for whoever types a management key with the role. There are no cookies, so no other page
+can decide in somebody's name, and no script: what an agent wrote is text.
+"""
+
+from collections.abc import Mapping
+from html import escape
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import parse_qs
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from harness.control.agents import switches
+from harness.control.context import Context
+from harness.control.operations import keys
+from harness.domain.agents.approval_link import APPROVAL_PATH
+from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.domain.agents.switch_text import switch_lines, switch_question
+from harness.domain.errors import (
+    ConfigError,
+    Conflict,
+    InputError,
+    NotAllowed,
+    NotFound,
+    StoreUnavailable,
+    SwapgateError,
+)
+
+MAX_FORM_BYTES: Final = 16_384
+FORM: Final = "application/x-www-form-urlencoded"
+_STATUS: Final[Mapping[type[SwapgateError], HTTPStatus]] = {
+    InputError: HTTPStatus.BAD_REQUEST,
+    NotFound: HTTPStatus.NOT_FOUND,
+    NotAllowed: HTTPStatus.FORBIDDEN,
+    Conflict: HTTPStatus.CONFLICT,
+    # This process has no signing key: the person decides where there is one.
+    ConfigError: HTTPStatus.SERVICE_UNAVAILABLE,
+    StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+_HEADERS: Final = {
+    "cache-control": "no-store",
+    "content-security-policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    # The address is the link itself.
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "x-robots-tag": "noindex",
+}
+_PAGE: Final = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Swapgate: {title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:2rem auto;padding:0 1rem}}
+dt{{font-weight:600}}dd{{margin:0 0 .6rem;white-space:pre-wrap;overflow-wrap:anywhere}}
+label{{display:block;margin:.8rem 0}}input{{width:100%;font:inherit}}
+button{{font:inherit;padding:.4rem 1.2rem;margin-right:1rem}}</style></head>
+<body><h1>{title}</h1>{content}</body></html>
+"""
+_FORM: Final = """<form method="post" autocomplete="off">
+<label>Your management key (approver or admin)
+<input name="key" type="password" required autocomplete="off"></label>
+<label>Your reason <input name="reason" maxlength="1000"></label>
+<button name="decision" value="approve">Approve</button>
+<button name="decision" value="reject">Reject</button></form>
+"""
+
+
+class ApprovalPages:
+    """Answers what is below `/agents/approvals/`, and passes all else on."""
+
+    def __init__(self, app: ASGIApp, *, ctx: Context, secret: bytes) -> None:
+        self._app, self._ctx, self._secret = app, ctx, secret
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(APPROVAL_PATH):
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            answer = await self._answer(request)
+        except SwapgateError as error:
+            answer = _refusal(error)
+        await answer(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        token = request.url.path.removeprefix(APPROVAL_PATH)
+        switch, agent = await run_in_threadpool(self._find, token)
+        match request.method:
+            case "GET" | "HEAD":
+                return self._show(switch, agent)
+            case "POST":
+                fields = await _read_form(request)
+                return await run_in_threadpool(self._decide, switch, fields)
+            case _:
+                return _page("Not here", "<p>Open the link in a browser.</p>", 405)
+
+    def _find(self, token: str) -> tuple[ModelSwitchRequest, str]:
+        """The request that the link names, and the agent's name. Raises NotFound."""
+        links = self._ctx.approval_links
+        if links is None:
+            raise NotFound("this installation makes no approval links")
+        linked = links.read(token, self._ctx.clock.now())
+        with self._ctx.store.read() as tx:
+            switch = tx.switch_requests.get(linked.request)
+            if switch.hash != linked.hash and switch.state is SwitchState.PENDING:
+                raise NotFound("the request is not the one that this link was made for")
+            return switch, tx.agents.get(switch.agent).name
+
+    def _show(self, switch: ModelSwitchRequest, agent: str) -> Response:
+        now = self._ctx.clock.now()
+        state = switch.state_at(now)
+        if state is not SwitchState.PENDING:
+            who = f" by {switch.decided_by}" if switch.decided_by else ""
+            text = f"The switch request {switch.id} is {state.value}{who}."
+            return _page("Decided", f"<p>{escape(text)}</p>", HTTPStatus.GONE)
+        facts = "".join(
+            f"<dt>{escape(title)}</dt><dd>{escape(value)}</dd>"
+            for title, value in switch_lines(switch, now)
+        )
+        question = switch_question(switch, agent)
+        return _page(question, f"<dl>{facts}</dl>{_FORM}", HTTPStatus.OK)
+
+    def _decide(self, switch: ModelSwitchRequest, fields: Mapping[str, str]) -> Response:
+        try:
+            actor = keys.authenticate(
+                self._ctx.store, fields.get("key", ""), secret=self._secret
+            )
+        except NotAllowed as error:
+            return _page("Not decided", f"<p>{escape(str(error))}</p>", 401)
+        reason, seen = fields.get("reason", ""), switch.hash
+        match fields.get("decision"):
+            case "approve":
+                done = switches.approve_switch(self._ctx, actor, switch.id, reason, seen=seen)
+            case "reject":
+                done = switches.reject_switch(self._ctx, actor, switch.id, reason, seen=seen)
+            case _:
+                raise InputError("decision: it is `approve` or `reject`")
+        text = f"{actor.name}: the switch request {done.id} is {done.state.value}."
+        return _page("Decided", f"<p>{escape(text)}</p>", HTTPStatus.OK)
+
+
+async def _read_form(request: Request) -> Mapping[str, str]:
+    """Raises InputError for what is no small form, or has a field twice."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != FORM:
+        raise InputError(f"the decision comes as a form: {FORM}")
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_FORM_BYTES:
+            raise InputError(f"the form has more than {MAX_FORM_BYTES} bytes")
+    try:
+        fields = parse_qs(body.decode("ascii"), strict_parsing=True, max_num_fields=10)
+    except ValueError:
+        raise InputError("the body is no form") from None
+    if any(len(values) > 1 for values in fields.values()):
+        raise InputError("the form has a field twice")
+    return {name: values[0] for name, values in fields.items()}
+
+
+def _refusal(error: SwapgateError) -> Response:
+    status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), None)
+    if status is None:
+        raise error
+    hint = ""
+    if isinstance(error, ConfigError):
+        hint = " Decide with `swapgate agent approve`, or on the dashboard."
+    return _page("Not decided", f"<p>{escape(str(error))}.{escape(hint)}</p>", status)
+
+
+def _page(title: str, content: str, status: int) -> Response:
+    text = _PAGE.format(title=escape(title), content=content)
+    return Response(text, status, _HEADERS, media_type="text/html; charset=utf-8")

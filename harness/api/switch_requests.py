@@ -1,0 +1,74 @@
+"""Endpoints for what agents ask people for: switch requests with their approval, and the grants
+of literal models.
+"""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from harness.api.endpoint import CallerParam, endpoint
+from harness.api.request_fields import (
+    GrantQuery,
+    ReasonBody,
+    SwitchDecisionBody,
+    SwitchRequestQuery,
+)
+from harness.control.agents import grants, switches
+from harness.control.agents.switch_views import SwitchRequestView, view_switch
+from harness.control.operations import queries
+from harness.domain.agents.grant import AgentGrant
+from harness.domain.pagination import Page
+
+router = APIRouter()
+AS_STORED = SwitchDecisionBody()
+NO_REASON = ReasonBody()
+
+
+@endpoint(router, "GET", "/switch-requests")
+def list_switch_requests(
+    who: CallerParam, piece: Annotated[SwitchRequestQuery, Query()]
+) -> Page[SwitchRequestView]:
+    """Newest first; with `pending` those that wait for a person."""
+    found = queries.list_switch_requests(
+        who.ctx, piece.page, session=piece.session, pending_only=piece.pending
+    )
+    return found.map(lambda request: view_switch(who.ctx, request))
+
+
+@endpoint(router, "GET", "/switch-requests/{request}")
+def get_switch_request(who: CallerParam, request: str) -> SwitchRequestView:
+    return view_switch(who.ctx, switches.load_switch(who.ctx, request))
+
+
+@endpoint(router, "POST", "/switch-requests/{request}/approve")
+def approve_switch_request(
+    who: CallerParam, request: str, body: SwitchDecisionBody = AS_STORED
+) -> SwitchRequestView:
+    """In force from the session's next message on. 409 when `seen` is another request's."""
+    made = switches.approve_switch(who.ctx, who.actor, request, body.reason, seen=body.seen)
+    return view_switch(who.ctx, made)
+
+
+@endpoint(router, "POST", "/switch-requests/{request}/reject")
+def reject_switch_request(
+    who: CallerParam, request: str, body: SwitchDecisionBody = AS_STORED
+) -> SwitchRequestView:
+    """The session stays on its model; the agent is told, with the reason."""
+    made = switches.reject_switch(who.ctx, who.actor, request, body.reason, seen=body.seen)
+    return view_switch(who.ctx, made)
+
+
+@endpoint(router, "GET", "/agent-grants")
+def list_agent_grants(
+    who: CallerParam, piece: Annotated[GrantQuery, Query()]
+) -> Page[AgentGrant]:
+    """Every literal model that was consented to, newest first; revoked and expired ones too."""
+    return queries.list_agent_grants(who.ctx, piece.page, agent=piece.agent)
+
+
+@endpoint(router, "POST", "/agent-grants/{grant}/revoke")
+def revoke_agent_grant(
+    who: CallerParam, grant: str, body: ReasonBody = NO_REASON
+) -> AgentGrant:
+    """Routers refuse the model within seconds."""
+    return grants.revoke_grant(who.ctx, who.actor, grant, body.reason)

@@ -1,0 +1,164 @@
+"""`swapgate agent` shows what agents ask people for and decides it (`requests`, `show`, `approve`,
+`reject`), lists and revokes their grants of literal models (`grants`, `revoke`), and deletes a
+user's conversations (`purge-user`).
+"""
+
+import click
+
+from harness.cli.frame import formatting, output, paging
+from harness.cli.frame.session import Session, pass_session
+from harness.control.agents import grants as grant_actions
+from harness.control.agents import retention, switches
+from harness.control.agents.switch_views import SwitchRequestView, view_switch
+from harness.control.operations import queries
+from harness.domain.agents.grant import AgentGrant
+from harness.domain.agents.switch_request import ModelSwitchRequest
+from harness.domain.formatting import format_span
+from harness.domain.pagination import PageRequest
+
+REASON = click.option("--reason", default="", help="Reason, recorded in the audit log.")
+
+
+@click.group()
+def agent() -> None:
+    """Agents: what they ask people for, and what they were granted."""
+
+
+@agent.command()
+@click.option("--all", "show_all", is_flag=True, help="Decided and expired ones, too.")
+@click.option("--session", "session_id", metavar="ID", help="Only this session's.")
+@paging.page_options
+@pass_session
+def requests(
+    session: Session, *, show_all: bool, session_id: str | None, page_request: PageRequest
+) -> None:
+    """List switches to another model that wait for a person."""
+    found = queries.list_switch_requests(
+        session.context, page_request, session=session_id, pending_only=not show_all
+    ).map(lambda request: view_switch(session.context, request))
+    paging.note_page(found)
+    if session.json:
+        output.document(found.items)
+        return
+    output.table(
+        ["ID", "ASKED", "STATE", "TIME LEFT", "QUESTION"],
+        [
+            [
+                view.id,
+                formatting.timestamp(view.asked_at),
+                view.state.value,
+                format_span(view.time_left_s) if view.state.value == "pending" else "",
+                view.question,
+            ]
+            for view in found
+        ],
+        empty="nothing waits for a person",
+    )
+
+
+@agent.command()
+@click.argument("request_id", metavar="ID")
+@pass_session
+def show(session: Session, request_id: str) -> None:
+    """Show a request with both models' prices and quality, and the agent's reason."""
+    view = view_switch(session.context, switches.load_switch(session.context, request_id))
+    if session.json:
+        output.document(view)
+        return
+    click.echo(view.question)
+    output.facts((fact["name"], fact["text"]) for fact in view.facts)
+    output.facts(_decision(view))
+
+
+def _decision(view: SwitchRequestView) -> list[tuple[str, object]]:
+    decided = formatting.timestamp(view.decided_at) if view.decided_at else None
+    return [
+        ("State", view.state.value),
+        ("Decided", decided),
+        ("Decided by", view.decided_by or None),
+        ("Reason", view.decision_reason or None),
+    ]
+
+
+@agent.command()
+@click.argument("request_id", metavar="ID")
+@REASON
+@pass_session
+def approve(session: Session, request_id: str, reason: str) -> None:
+    """Let a session go on with the model, from its next message on."""
+    made = switches.approve_switch(session.context, session.actor, request_id, reason)
+    _answer(session, made, f"{made.id} is approved")
+
+
+@agent.command()
+@click.argument("request_id", metavar="ID")
+@REASON
+@pass_session
+def reject(session: Session, request_id: str, reason: str) -> None:
+    """Leave a session on its model; its agent is told, with the reason."""
+    made = switches.reject_switch(session.context, session.actor, request_id, reason)
+    _answer(session, made, f"{made.id} is rejected")
+
+
+@agent.command()
+@click.option("--agent", "agent_id", metavar="ID", help="Only this agent's.")
+@paging.page_options
+@pass_session
+def grants(session: Session, *, agent_id: str | None, page_request: PageRequest) -> None:
+    """List the literal models that people consented to."""
+    found = queries.list_agent_grants(session.context, page_request, agent=agent_id)
+    paging.note_page(found)
+    if session.json:
+        output.document(found.items)
+        return
+    output.table(
+        ["ID", "AGENT", "SESSION", "MODEL", "KIND", "BY", "UNTIL", "STATE"],
+        [
+            [
+                grant.id,
+                grant.agent,
+                grant.session or "all",
+                grant.target_name,
+                grant.kind.value,
+                grant.granted_by,
+                formatting.timestamp(grant.expires_at),
+                _state(session, grant),
+            ]
+            for grant in found
+        ],
+        empty="there are no grants",
+    )
+
+
+def _state(session: Session, grant: AgentGrant) -> str:
+    if grant.revoked_at is not None:
+        return "revoked"
+    return "in force" if session.context.clock.now() < grant.expires_at else "expired"
+
+
+@agent.command()
+@click.argument("grant_id", metavar="ID")
+@REASON
+@pass_session
+def revoke(session: Session, grant_id: str, reason: str) -> None:
+    """Revoke a grant: routers refuse the model within seconds."""
+    revoked = grant_actions.revoke_grant(session.context, session.actor, grant_id, reason)
+    _answer(session, revoked, f"{revoked.id} is revoked: {revoked.target_name}")
+
+
+@agent.command("purge-user")
+@click.argument("user_id", metavar="USER")
+@pass_session
+def purge_user(session: Session, user_id: str) -> None:
+    """Delete a user's sessions with all that was said in them, for good."""
+    count = retention.purge_user(session.context, session.actor, user_id)
+    _answer(session, {"sessions": count}, f"{count} sessions are deleted")
+
+
+def _answer(
+    session: Session, made: ModelSwitchRequest | AgentGrant | dict[str, int], text: str
+) -> None:
+    if session.json:
+        output.document(made)
+    else:
+        click.echo(text)

@@ -1,0 +1,187 @@
+"""`switch_model` is the tool by which an agent looks at models and asks for another one, the same
+over HTTP, MCP and within a turn; `manage_credentials` says which providers are set up, never a
+value. A person enters keys on the page Settings, by command line or API.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from harness.control.agents import switches
+from harness.control.agents.built_in_tool import Arguments, BuiltInTool, ToolAnswer
+from harness.control.agents.conversation import run_unit
+from harness.control.agents.model_matching import ModelQuestion, choose_model, list_models
+from harness.control.agents.switches import SwitchSpec
+from harness.control.context import Context
+from harness.control.providers import credentials
+from harness.domain.agents.model_call import ToolCaller
+from harness.domain.agents.model_figures import ModelFigures
+from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.domain.agents.switch_text import decision_text
+from harness.domain.agents.turn import OfferedTool
+from harness.domain.errors import InputError
+
+SWITCH_MODEL: Final = "switch_model"
+MANAGE_CREDENTIALS: Final = "manage_credentials"
+LIST: Final = "list"
+SWITCH: Final = "switch"
+# A model pays for what it reads, in each further step.
+MOST_MODELS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchCall:
+    """One call of the tool. model: for the action list, words that the names must have."""
+
+    session: str
+    action: str
+    model: str = ""
+    reason: str = ""
+    wait_s: float = 0.0  # how long a decision is waited for
+
+
+async def switch_model(ctx: Context, call: SwitchCall) -> dict[str, object]:
+    """The answer as JSON: `status` says what came of it. Raises InputError for another action and
+    for a model that cannot hold the conversation; NotFound, NotAllowed and Conflict as
+    `request_switch`.
+    """
+    if call.action == LIST:
+        return await run_unit(lambda: _listed(ctx, call.model))
+    if call.action != SWITCH:
+        raise InputError(f"action: {call.action[:40]!r} is neither `list` nor `switch`")
+    chosen = await run_unit(lambda: choose_model(ctx, call.model))
+    if isinstance(chosen, ModelQuestion):
+        return {
+            "status": "question",
+            "message": f"{chosen.reason}; call it again with one of the candidates",
+            "candidates": list(chosen.candidates),
+        }
+    spec = SwitchSpec(call.session, (chosen,), call.reason)
+    request = await run_unit(lambda: switches.request_switch(ctx, spec))
+    if call.wait_s > 0:
+        wait_s = min(call.wait_s, ctx.agents.switch_timeout_s)
+        request = await switches.wait_for_decision(ctx, request.id, wait_s)
+    return switch_answer(ctx, request)
+
+
+def switch_answer(ctx: Context, request: ModelSwitchRequest) -> dict[str, object]:
+    """What became of a request so far."""
+    state = request.state_at(ctx.clock.now())
+    message = decision_text(request, state)
+    if state is SwitchState.PENDING:
+        message = (
+            f"A person decides until {request.expires_at:%Y-%m-%d %H:%M} UTC. Until then the "
+            "session stays on its model: go on with it."
+        )
+    return {
+        "status": state.value,
+        "message": message,
+        "request": request.id,
+        "model": ", ".join(request.targets) or request.asked,
+        "omissions": list(request.omissions),
+        "expiresAt": request.expires_at.isoformat(),
+    }
+
+
+def _listed(ctx: Context, words: str) -> dict[str, object]:
+    models = list_models(ctx, words)
+    with ctx.store.read() as tx:
+        routes = sorted(tx.routing.table().routes)
+    rest = len(models) - MOST_MODELS
+    more = f"; {rest} more: give words of the name as `model`" if rest > 0 else ""
+    return {
+        "status": "listed",
+        "message": f"{len(models)} models{more}",
+        "routes": routes,
+        "models": [_listed_model(model) for model in models[:MOST_MODELS]],
+    }
+
+
+def _listed_model(model: ModelFigures) -> dict[str, object]:
+    price = model.price
+    return {
+        "model": model.name,
+        "inputUsdPerMtok": price.input_usd_per_mtok if price else None,
+        "outputUsdPerMtok": price.output_usd_per_mtok if price else None,
+        "contextWindow": model.context_window,
+        "lastVerdict": model.verdict or None,
+        "routes": list(model.routes),
+    }
+
+
+def list_providers(ctx: Context) -> dict[str, object]:
+    """Which providers are set up; never a value."""
+    return {
+        "providers": [
+            {"provider": row.name, "kind": row.kind, "hasKey": row.has_value,
+             "usable": not row.lacks_key}
+            for row in credentials.list_credentials(ctx)
+        ]
+    }  # fmt: skip
+
+
+def build_switch_tool(ctx: Context) -> BuiltInTool:
+    """`switch_model` within a turn, where nobody is waited for."""
+
+    async def answer(arguments: Arguments, caller: ToolCaller) -> ToolAnswer:
+        call = SwitchCall(
+            caller.session,
+            _text(arguments, "action"),
+            _text(arguments, "model"),
+            _text(arguments, "reason"),
+        )
+        return ToolAnswer(await switch_model(ctx, call))
+
+    return BuiltInTool(SWITCH_OFFER, answer)
+
+
+def build_credentials_tool(ctx: Context) -> BuiltInTool:
+    """`manage_credentials`: it lists, and does nothing else."""
+
+    async def answer(arguments: Arguments, caller: ToolCaller) -> ToolAnswer:
+        del caller  # all agents see the same
+        if _text(arguments, "action") != LIST:
+            raise InputError("action: it is `list`; a person enters keys, never an agent")
+        return ToolAnswer(await run_unit(lambda: list_providers(ctx)))
+
+    return BuiltInTool(CREDENTIALS_OFFER, answer)
+
+
+def _text(arguments: Arguments, name: str) -> str:
+    value = arguments.get(name, "")
+    if not isinstance(value, str):
+        raise InputError(f"{name}: it is a text")
+    return value
+
+
+SWITCH_OFFER: Final = OfferedTool(
+    SWITCH_MODEL,
+    "List the models that are available, or ask to go on with another one. A person approves "
+    "every switch; an approved one is in force from the next message on, with the whole "
+    "conversation kept.",
+    {
+        "type": "object",
+        "properties": {
+            "action": {"type": "string", "enum": [LIST, SWITCH]},
+            "model": {
+                "type": "string",
+                "description": "switch: the model's name, a loose one will do. list: words that "
+                "the names must have, or nothing.",
+            },
+            "reason": {"type": "string", "description": "switch: why, for the person."},
+        },
+        "required": ["action"],
+        "additionalProperties": False,
+    },
+    runs_at_client=False,
+)
+CREDENTIALS_OFFER: Final = OfferedTool(
+    MANAGE_CREDENTIALS,
+    "List which providers are set up. It never shows a key, and cannot change one.",
+    {
+        "type": "object",
+        "properties": {"action": {"type": "string", "enum": [LIST]}},
+        "required": ["action"],
+        "additionalProperties": False,
+    },
+    runs_at_client=False,
+)

@@ -1,0 +1,396 @@
+"""Switch requests let a person decide whether a session, or a set of sub-tasks, goes on with
+another model: `request_switch` asks, `approve_switch` and `reject_switch` decide, in one unit of
+work with the grants and the session's model; what nobody decides in time expires.
+
+What a target cannot hold of the conversation is refused before anybody is asked. The agent is told
+of a decision by the answer that it waits for, or by `list_notes` before its next turn.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from harness.control import audit
+from harness.control.agents import agents
+from harness.control.agents.messages import read_conversation
+from harness.control.agents.model_matching import load_figures, model_capabilities
+from harness.control.context import Context
+from harness.control.operations.alerts import raise_alert
+from harness.control.routing import routes, targets
+from harness.domain.agents.agent import Agent, AgentSession
+from harness.domain.agents.grant import AgentGrant, GrantKind
+from harness.domain.agents.message import MessageRole, SessionMessage
+from harness.domain.agents.model_choice import (
+    ModelChoice,
+    literal_choice,
+    parse_routed_choice,
+)
+from harness.domain.agents.model_figures import ModelFigures, compared
+from harness.domain.agents.switch_request import (
+    ModelSwitchRequest,
+    SwitchSignal,
+    SwitchState,
+    next_state,
+)
+from harness.domain.agents.switch_text import (
+    decision_text,
+    inert_text,
+    switch_question,
+    visible_text,
+)
+from harness.domain.agents.transcript import list_misfits, list_omissions
+from harness.domain.errors import Conflict, InputError, NotAllowed, StaleWrite
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.routing.target import Target
+from harness.ports import Transaction
+
+# Of one session at one time: people are asked, not worn down.
+MAX_PENDING: Final = 4
+LOOK_AGAIN_S: Final = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchSpec:
+    """What a session asks for. models: one; for_children: the literal ones of its sub-tasks."""
+
+    session: str
+    models: tuple[ModelChoice, ...]
+    reason: str = ""  # the agent's own words
+    for_children: bool = False
+    tasks: tuple[tuple[str, str], ...] = ()  # task and model of each sub-task
+
+
+def request_switch(ctx: Context, spec: SwitchSpec) -> ModelSwitchRequest:
+    """A request that waits for a person; the one that waits already, where it is the same.
+
+    Raises InputError where a model cannot hold the conversation, with a sentence; NotAllowed for
+    data that it may not see, a route that the key does not open, and what a person rejected since
+    the last message; Conflict for a closed session, the model that it has, and too many requests.
+    """
+    with ctx.store.read() as tx:
+        request = _prepare(ctx, tx, spec)
+        name = tx.agents.get(request.agent).name
+    with ctx.store.write() as tx:
+        # Nobody else adds or decides one before the end of this unit.
+        waiting = [
+            other
+            for other in tx.switch_requests.pending(session=spec.session)
+            if ctx.clock.now() < other.expires_at
+        ]
+        same = [other for other in waiting if _asks_the_same(other, request)]
+        if same:
+            return same[0]
+        if len(waiting) >= MAX_PENDING:
+            raise Conflict(
+                f"{len(waiting)} requests of session {spec.session} wait for a person already: "
+                "wait for an answer",
+                code="too_many_requests",
+            )
+        tx.switch_requests.add(request)
+        raise_alert(
+            ctx,
+            tx,
+            AlertKind.MODEL_SWITCH,
+            request.id,
+            subject=f"agent {request.agent}",
+            title=switch_question(request, inert_text(name)),
+            text=_alert_text(request),
+        )
+    return request
+
+
+def _prepare(ctx: Context, tx: Transaction, spec: SwitchSpec) -> ModelSwitchRequest:
+    session = tx.sessions.get(spec.session)
+    session.require_open()
+    agent = tx.agents.get(session.agent)
+    agent.require_live()
+    if not spec.for_children and spec.models[0].means(session.model):
+        raise Conflict(f"the session is on {session.model.text} already", code="same_model")
+    said = read_conversation(ctx, tx, session.id)
+    context = () if spec.for_children else said
+    wanted = [_wanted_target(ctx, tx, agent, model) for model in spec.models]
+    _require_fit(ctx, tx, agent, context, wanted)
+    now = ctx.clock.now()
+    tasks = [{"task": visible_text(task), "model": model} for task, model in spec.tasks]
+    providers = dict.fromkeys(target.provider for target in wanted)
+    request = ModelSwitchRequest(
+        id=ctx.chance.token("sw_"),
+        agent=agent.id,
+        session=session.id,
+        asked=", ".join(model.text for model in spec.models),
+        targets=tuple(dict.fromkeys(m.target for m in spec.models if m.is_literal)),
+        reason=visible_text(spec.reason),
+        for_children=spec.for_children,
+        asked_at=now,
+        expires_at=now + ctx.agents.switch_wait,
+        omissions=tuple(
+            omission for name in providers for omission in list_omissions(context, name)
+        ),
+        figures={
+            **compared(
+                _figures_now(ctx, tx, session),
+                [
+                    load_figures(ctx, tx, target, "" if model.is_literal else model.text)
+                    for target, model in zip(wanted, spec.models, strict=True)
+                ],
+            ),
+            **({"tasks": tasks} if tasks else {}),
+        },
+    )
+    _require_not_rejected(tx, request, said)
+    return request
+
+
+def _wanted_target(ctx: Context, tx: Transaction, agent: Agent, model: ModelChoice) -> Target:
+    """The literal model, or the route's incumbent. Raises NotAllowed, NotFound."""
+    if model.is_literal:
+        target = Target.from_name(model.target)
+        agents.check_target_data_class(ctx, agent.data_class, target)
+        return target
+    key = tx.keys.get(agent.owner_key) if agent.owner_key is not None else None
+    if key is not None and key.routes and model.route not in key.routes:
+        raise NotAllowed(
+            f"model: the agent's key does not open the route {model.route!r}; name another one",
+            code="route_not_allowed",
+        )
+    agents.check_route_data_class(ctx, tx, agent, model.route)
+    return tx.routing.targets()[routes.require_route(tx, model.route).incumbent]
+
+
+def _require_fit(
+    ctx: Context,
+    tx: Transaction,
+    agent: Agent,
+    messages: Sequence[SessionMessage],
+    wanted: Sequence[Target],
+) -> None:
+    misfits: list[str] = []
+    for target in wanted:
+        provider = targets.provider_of(tx, target)
+        entry = ctx.catalogue.find(provider.kind, target.model)
+        has = model_capabilities(provider, target.model, entry)
+        misfits += list_misfits(messages, has, tools=bool(agent.tools), target=target.name)
+    if misfits:
+        raise InputError(f"model: {'; '.join(misfits)}", code="model_unfit")
+
+
+def _figures_now(ctx: Context, tx: Transaction, session: AgentSession) -> ModelFigures:
+    model = session.model
+    if model.is_literal:
+        return load_figures(ctx, tx, Target.from_name(model.target))
+    route = tx.routing.route(model.route)
+    if route is None:
+        return ModelFigures(model.text)
+    incumbent = tx.routing.targets()[route.incumbent]
+    return load_figures(ctx, tx, incumbent, f"{model.text} ({incumbent.name})")
+
+
+def _require_not_rejected(
+    tx: Transaction, request: ModelSwitchRequest, messages: Sequence[SessionMessage]
+) -> None:
+    """An agent that was refused asks again when its user has said something, not before."""
+    users = [m.created_at for m in messages if m.role is MessageRole.USER]
+    for other in tx.switch_requests.of_session(request.session):
+        is_rejected = other.state is SwitchState.REJECTED and other.decided_at is not None
+        if not (is_rejected and _asks_the_same(other, request)):
+            continue
+        if not users or (other.decided_at and other.decided_at >= users[-1]):
+            raise NotAllowed(
+                f"model: {other.decided_by} rejected the switch to {request.asked}: go on with "
+                "the model that the session has, or ask your user first",
+                code="switch_rejected",
+            )
+
+
+def _asks_the_same(one: ModelSwitchRequest, other: ModelSwitchRequest) -> bool:
+    return (one.targets, one.asked, one.for_children) == (
+        other.targets,
+        other.asked,
+        other.for_children,
+    )
+
+
+def _alert_text(request: ModelSwitchRequest) -> str:
+    """Without the agent's words: alerts are kept when a transcript is deleted."""
+    return (
+        f"Request {request.id} of session {request.session} waits until "
+        f"{request.expires_at:%Y-%m-%d %H:%M} UTC; the session stays on its model until then."
+    )
+
+
+def load_switch(ctx: Context, id_: str) -> ModelSwitchRequest:
+    """Raises NotFound."""
+    with ctx.store.read() as tx:
+        return tx.switch_requests.get(id_)
+
+
+def approve_switch(
+    ctx: Context, actor: Actor, id_: str, reason: str = "", *, seen: str = ""
+) -> ModelSwitchRequest:
+    """Let the session go on with the model from its next message on; of sub-tasks, let them have
+    their models. seen: the hash of the request that the approver saw; empty for the stored one.
+
+    Raises NotAllowed below an approver, and for data that the model may not see; StaleWrite where
+    the request is another; Conflict where it is decided or over, its session is closed, or one
+    literal model too many would be granted; ConfigError without control's signing key.
+    """
+    actor.require(Role.APPROVER)
+    with ctx.store.write() as tx:
+        request = _require_waiting(ctx, tx, id_, seen)
+        session = tx.sessions.lock(request.session)
+        session.require_open()
+        agent = tx.agents.get(request.agent)
+        grants = [_grant(ctx, tx, actor, agent, request, name) for name in request.targets]
+        decided = _decide(ctx, tx, actor, request, SwitchSignal.APPROVE, reason)
+        if not request.for_children:
+            model = _approved_model(tx, request)
+            grant = grants[0].id if grants else ""
+            tx.sessions.save(replace(session, model=model, grant=grant))
+    return decided
+
+
+def reject_switch(
+    ctx: Context, actor: Actor, id_: str, reason: str = "", *, seen: str = ""
+) -> ModelSwitchRequest:
+    """The session stays on its model, and the agent is told so. Raises as `approve_switch`."""
+    actor.require(Role.APPROVER)
+    with ctx.store.write() as tx:
+        request = _require_waiting(ctx, tx, id_, seen)
+        return _decide(ctx, tx, actor, request, SwitchSignal.REJECT, reason)
+
+
+def _require_waiting(
+    ctx: Context, tx: Transaction, id_: str, seen: str
+) -> ModelSwitchRequest:
+    # The lock of decisions first, as in every unit.
+    tx.switch_requests.pending()
+    request = tx.switch_requests.get(id_)
+    if seen and seen != request.hash:
+        raise StaleWrite(f"the switch request {id_} is not the one that you saw")
+    state = request.state_at(ctx.clock.now())
+    if state is not SwitchState.PENDING:
+        raise Conflict(f"the switch request {id_} is {state.value} already")
+    return request
+
+
+def _grant(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    agent: Agent,
+    request: ModelSwitchRequest,
+    name: str,
+) -> AgentGrant:
+    target = targets.find_or_register_target(ctx, tx, actor, name)
+    agents.check_target_data_class(ctx, agent.data_class, target)
+    agents.check_literal_count(ctx, tx, ctx.agents.max_literals)
+    now = ctx.clock.now()
+    grant = AgentGrant(
+        id=ctx.chance.token("gr_"),
+        agent=agent.id,
+        session=request.session,
+        target=target.id,
+        target_name=target.name,
+        kind=GrantKind.SWITCH,
+        granted_by=actor.name,
+        granted_with=actor.key,
+        # Not the agent's words: grants are kept when a transcript is deleted.
+        reason=f"switch request {request.id} was approved",
+        created_at=now,
+        expires_at=now + ctx.agents.switch_lasts,
+        data_class=agent.data_class,
+        request=request.id,
+    )
+    agents.add_grant(ctx, tx, actor, grant)
+    return grant
+
+
+def _approved_model(tx: Transaction, request: ModelSwitchRequest) -> ModelChoice:
+    if request.targets:
+        return literal_choice(request.targets[0], request.targets[0])
+    routed = parse_routed_choice(request.asked, frozenset(tx.routing.table().routes))
+    if routed is None:
+        raise Conflict(f"there is no route {request.asked!r} any more: reject the request")
+    return routed
+
+
+def _decide(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    request: ModelSwitchRequest,
+    signal: SwitchSignal,
+    reason: str,
+) -> ModelSwitchRequest:
+    decided = replace(
+        request,
+        state=next_state(request.state, signal),
+        decided_at=ctx.clock.now(),
+        decided_by=actor.name,
+        decided_with=actor.key,
+        decision_reason=visible_text(reason),
+    )
+    tx.switch_requests.decide(decided)
+    details = {
+        "request": request.id,
+        "hash": request.hash,
+        "session": request.session,
+        "targets": list(request.targets),
+        "reason": decided.decision_reason,
+    }
+    subject = f"agent {request.agent}"
+    audit.record(ctx, tx, actor, f"agent.switch_{signal.value}", subject, details)
+    return decided
+
+
+def cancel_switch(ctx: Context, id_: str, reason: str) -> None:
+    """Nobody waits for the decision any more; does nothing to one that is decided."""
+    _end(ctx, id_, SwitchSignal.CANCEL, reason)
+
+
+def expire_switches(ctx: Context) -> int:
+    """Store that the time of requests is over; how many. A periodic job."""
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        late = [r.id for r in tx.switch_requests.pending() if now >= r.expires_at]
+    for id_ in late:
+        _end(ctx, id_, SwitchSignal.EXPIRE, "nobody decided in time")
+    return len(late)
+
+
+def _end(ctx: Context, id_: str, signal: SwitchSignal, reason: str) -> None:
+    with ctx.store.write() as tx:
+        tx.switch_requests.pending()
+        request = tx.switch_requests.get(id_)
+        if request.state is SwitchState.PENDING:
+            state = next_state(request.state, signal)
+            now = ctx.clock.now()
+            ended = replace(request, state=state, decided_at=now, decision_reason=reason)
+            tx.switch_requests.decide(ended)
+
+
+async def wait_for_decision(ctx: Context, id_: str, wait_s: float) -> ModelSwitchRequest:
+    """The request once it is decided, or as it is when the time to wait is over."""
+    until = ctx.clock.monotonic() + wait_s
+    while True:
+        request = await asyncio.to_thread(load_switch, ctx, id_)
+        left_s = until - ctx.clock.monotonic()
+        if request.state_at(ctx.clock.now()) is not SwitchState.PENDING or left_s <= 0:
+            return request
+        await asyncio.sleep(min(LOOK_AGAIN_S, left_s))
+
+
+def list_notes(ctx: Context, session: str, since: datetime) -> Sequence[str]:
+    """What became of the session's requests since that time, a sentence each, for its agent."""
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        known = tx.switch_requests.of_session(session)
+    return [
+        text
+        for request in reversed(known)
+        if (request.decided_at or request.expires_at) >= since
+        and (text := decision_text(request, request.state_at(now)))
+    ]

@@ -1,0 +1,56 @@
+"""An approval link shows one switch request to whoever has it, and lets a person with the role
+decide it. It names the request by its id and hash and is good until the request expires; deciding
+is once, so the link is. Pure.
+
+The link is no right to decide: it carries no key. It is nothing to show around all the same, since
+it shows what an agent wrote.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from harness.domain.agents.signed_values import derive_key, open_values, sign_values
+from harness.domain.agents.switch_request import ModelSwitchRequest
+from harness.domain.errors import NotFound
+
+APPROVAL_PATH: Final = "/agents/approvals/"
+_PURPOSE: Final = b"swapgate: approval link"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkedRequest:
+    """What a link names."""
+
+    request: str  # id
+    hash: str  # of the request as it stood when the link was made
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalLinks:
+    """Makes links and reads them."""
+
+    base_url: str  # where people reach `/agents`; empty for nowhere
+    secret: bytes = field(repr=False)  # the installation's
+
+    def link(self, request: ModelSwitchRequest) -> str:
+        """Empty where people reach nothing."""
+        if not self.base_url:
+            return ""
+        values = {
+            "request": request.id,
+            "hash": request.hash,
+            "until": request.expires_at.timestamp(),
+        }
+        token = sign_values(values, derive_key(self.secret, _PURPOSE)).decode()
+        return f"{self.base_url.rstrip('/')}{APPROVAL_PATH}{token}"
+
+    def read(self, token: str, now: datetime) -> LinkedRequest:
+        """Raises NotFound for a token that was not made here, and for one whose time is over."""
+        key = derive_key(self.secret, _PURPOSE)
+        values = open_values(token.encode("utf-8", "surrogatepass"), key)
+        if values is None:
+            raise NotFound("this is no approval link of this installation")
+        if now.timestamp() >= values["until"]:
+            raise NotFound("the link is over: nobody decided about the switch in time")
+        return LinkedRequest(values["request"], values["hash"])

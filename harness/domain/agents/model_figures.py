@@ -1,0 +1,85 @@
+"""Model figures are what is known of a model before a session goes on with it: prices, size,
+scores and the newest verdict. `compared` stores those of both models with a switch request. Pure.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from harness.domain.formatting import DASH, UNKNOWN, format_number, format_percent
+from harness.domain.routing.target import Price
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredScore:
+    """The newest run of one suite on a model; shares of 1."""
+
+    suite: str
+    score: float
+    low: float | None = None  # low, high: 95 % interval over items, None below two
+    high: float | None = None
+    items: int = 0
+
+    @property
+    def text(self) -> str:
+        interval = ""
+        if self.low is not None and self.high is not None:
+            interval = f"{format_percent(self.low)} to {format_percent(self.high)}, "
+        return f"{self.suite} {format_percent(self.score)} ({interval}{self.items} items)"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFigures:
+    """What is known of one model."""
+
+    name: str  # `provider/model`
+    price: Price | None = None  # None when unknown, which is never 0
+    context_window: int | None = None  # tokens
+    scores: tuple[MeasuredScore, ...] = ()
+    verdict: str = ""  # the newest one on it as a candidate, in words
+    routes: tuple[str, ...] = ()  # that it serves
+
+    @property
+    def price_text(self) -> str:
+        if self.price is None:
+            return UNKNOWN
+        given, answered = self.price.input_usd_per_mtok, self.price.output_usd_per_mtok
+        return (
+            f"${format_number(given)} in, ${format_number(answered)} out per million tokens"
+        )
+
+    @property
+    def quality_text(self) -> str:
+        parts = [score.text for score in self.scores]
+        if self.verdict:
+            parts.append(f"last verdict {self.verdict}")
+        return "; ".join(parts) or "not measured"
+
+    @property
+    def window_text(self) -> str:
+        return DASH if self.context_window is None else f"{self.context_window:,} tokens"
+
+
+def compared(now: ModelFigures, targets: Sequence[ModelFigures]) -> Mapping[str, object]:
+    """Both sides of a switch as JSON."""
+    return {"now": asdict(now), "targets": [asdict(target) for target in targets]}
+
+
+def read_compared(
+    figures: Mapping[str, Any],
+) -> tuple[ModelFigures | None, Sequence[ModelFigures]]:
+    """What `compared` wrote; nothing where it was blanked."""
+    if not figures:
+        return None, ()
+    return _read(figures["now"]), [_read(target) for target in figures["targets"]]
+
+
+def _read(values: Mapping[str, Any]) -> ModelFigures:
+    return ModelFigures(
+        **{
+            **values,
+            "price": Price(**values["price"]) if values["price"] else None,
+            "scores": tuple(MeasuredScore(**score) for score in values["scores"]),
+            "routes": tuple(values["routes"]),
+        }
+    )

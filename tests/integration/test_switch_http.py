@@ -1,0 +1,313 @@
+"""Switches over HTTP, with real processes: asked by a model or its client, decided by a link, by
+command line or over REST, in force for the next message with all that was said.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from harness.control.agents import switches
+from harness.control.operations import keys
+from harness.domain.agents.approval_link import ApprovalLinks
+from harness.domain.agents.switch_request import ModelSwitchRequest
+from harness.domain.operations.access import SYSTEM, Role
+from tests.support.providers.scripted_upstream import Asked, completion
+from tests.support.site.agents_site import AgentsSite, agents_site, calling, error_of, good
+from tests.wire import anthropic as claude
+from tests.wire import gemini
+from tests.wire import openai as plain
+from tests.wire.server import KEY, Reading, Reply, Strict, serving
+
+pytestmark = [pytest.mark.req("C1", "C4", "C5", "C8"), pytest.mark.timeout(900)]
+BASE, BETTER = "sim-base", "sim-better"
+PRICE = {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2}
+MARKUP = "<script>alert(1)</script>\" onload='x'"
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentsSite]:
+    with agents_site(tmp_path_factory.mktemp("switches")) as made:
+        yield made
+
+
+@pytest.fixture
+def site(shared: AgentsSite) -> AgentsSite:
+    shared.upstream.turns = {BASE: completion("base"), BETTER: completion("better")}
+    shared.upstream.asked.clear()
+    return shared
+
+
+def switch(site: AgentsSite, session: str, model: str, **fields: object) -> Any:
+    body = {"action": "switch", "model": model, **fields}
+    return site.client.post(f"{session}/switch_model", json=body)
+
+
+def pending(site: AgentsSite, answer: Any) -> ModelSwitchRequest:
+    assert answer.status_code == 202, answer.text
+    return switches.load_switch(site.world.installation.context, answer.json()["request"])
+
+
+def key_of(site: AgentsSite, role: Role | None) -> str:
+    installation = site.world.installation
+    ctx, secret = installation.context, installation.secret
+    name = ctx.chance.token("key-")
+    return keys.create_key(ctx, SYSTEM, name, secret=secret, role=role)[1]
+
+
+def link_of(site: AgentsSite, request: ModelSwitchRequest) -> str:
+    links = site.world.installation.context.approval_links
+    assert links is not None
+    return links.link(request)
+
+
+def decide(link: str, key: str, decision: str = "approve", **more: str) -> httpx.Response:
+    return httpx.post(link, data={"key": key, "decision": decision, **more})
+
+
+def test_a_model_asks_in_its_turn_and_answers_as_another_from_the_next_message_on(
+    site: AgentsSite,
+) -> None:
+    wish = {"action": "switch", "model": "sim better", "reason": "a long contract"}
+
+    def base(asked: Asked) -> Any:
+        is_told = asked.json["messages"][-1]["role"] == "tool"
+        return completion("I have asked.") if is_told else calling(
+            ("c1", "switch_model", json.dumps(wish))
+        )  # fmt: skip
+
+    site.upstream.turns[BASE] = base
+    session = site.session(tools=["switch_model"], instructions="Be brief.")
+
+    assert good(site.send(session, "My number is 7."))["content"] == "I have asked."
+
+    (row,) = good(site.client.get(f"{session}/switch_requests"))["items"]
+    assert (row["status"], row["model"]) == ("pending", "sim/sim-better")
+    result = json.loads(site.messages(session)[2]["content"])
+    assert (result["status"], result["request"]) == ("pending", row["request"])
+    ctx = site.world.installation.context
+    request = switches.load_switch(ctx, row["request"])
+    assert request.reason == "a long contract"
+    answer = decide(link_of(site, request), key_of(site, Role.APPROVER), reason="fine")
+    assert answer.status_code == 200, answer.text
+    second = good(site.send(session, "What is my number?"))
+
+    assert (second["content"], second["target"]) == ("better", "sim/sim-better")
+    (sent,) = site.upstream.asked_for(BETTER)
+    texts = [str(message["content"]) for message in sent.json["messages"]]
+    assert texts[0].startswith("Be brief.")
+    assert "approved the switch to sim/sim-better: fine" in texts[0]
+    assert texts[1] == "My number is 7."
+    assert texts[-1] == "What is my number?"
+    assert good(site.client.get(session))["model"] == "sim/sim-better"
+
+
+def test_a_client_lists_asks_and_waits(site: AgentsSite) -> None:
+    session = site.session()
+
+    listed = good(site.client.post(f"{session}/switch_model", json={"action": "list"}))
+    assert listed["status"] == "listed"
+    assert "chat" in listed["routes"]
+    assert KEY not in json.dumps(listed)
+    question = switch(site, session, "nobody-has-this")
+    assert error_of(question, 404)["code"] == "model_not_found"
+    answer = switch(site, session, "sim/sim-base", waitS=0.1, reason="x")
+    request = pending(site, answer)
+    decide(link_of(site, request), key_of(site, Role.ADMIN), "reject", reason="no")
+    (row,) = good(site.client.get(f"{session}/switch_requests"))["items"]
+    assert (row["status"], "rejected" in row["message"]) == ("rejected", True)
+    assert error_of(switch(site, session, "sim/sim-base"), 403)["code"] == "switch_rejected"
+    assert good(site.send(session, "Hi"))["content"] == "base"
+    (sent,) = site.upstream.asked
+    assert "rejected the switch to sim/sim-base: no" in sent.json["messages"][0]["content"]
+
+
+def test_a_link_shows_and_changes_nothing_until_a_key_with_the_role_decides(
+    site: AgentsSite,
+) -> None:
+    session = site.session(name="<i>helper</i>")
+    request = pending(site, switch(site, session, "sim/sim-base", reason=MARKUP))
+    link = link_of(site, request)
+    ctx = site.world.installation.context
+
+    for _ in range(2):
+        page = httpx.get(link)
+        assert page.status_code == 200
+        assert "&lt;i&gt;helper&lt;/i&gt; wants to switch to sim/sim-base. Approve?" in page.text
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page.text
+        assert "<script" not in page.text
+        assert "onload='x'" not in page.text
+        assert "script-src" not in page.headers["content-security-policy"]
+        assert page.headers["content-security-policy"].startswith("default-src 'none'")
+        assert page.headers["cache-control"] == "no-store"
+    assert httpx.head(link).status_code == 200
+    data_key, viewer = key_of(site, None), key_of(site, Role.VIEWER)
+    assert [decide(link, key).status_code for key in ("", data_key, viewer)] == [401, 401, 403]
+    for content, kind in (
+        (json.dumps({"key": viewer, "decision": "approve"}), "application/json"),
+        ("key=a&key=b&decision=approve", FORM["content-type"]),
+        ("x" * 20_000, FORM["content-type"]),
+        ("key=\xff", FORM["content-type"]),
+    ):
+        sent = httpx.post(link, content=content.encode("latin-1"), headers={"content-type": kind})
+        assert sent.status_code == 400, sent.text
+    approver = key_of(site, Role.APPROVER)
+    assert decide(link, approver, "perhaps").status_code == 400
+    assert httpx.delete(link).status_code == 405
+    assert switches.load_switch(ctx, request.id) == request
+
+    assert decide(link, approver).status_code == 200
+
+    replayed = decide(link, approver)
+    assert (replayed.status_code, "approved already" in replayed.text) == (409, True)
+    assert httpx.get(link).status_code == 410
+    (answer,) = [decide(link, approver, "reject")]
+    assert answer.status_code == 409
+    assert all(key not in site.log() for key in (approver, viewer, data_key))
+
+
+def test_a_link_is_for_its_own_request_alone(site: AgentsSite) -> None:
+    session = site.session()
+    request = pending(site, switch(site, session, "sim/sim-base"))
+    link, key = link_of(site, request), key_of(site, Role.APPROVER)
+    base, _, token = link.rpartition("/")
+    version, payload, mac = token.split(".")
+    secret = site.world.installation.secret
+    other = pending(site, switch(site, site.session(), "sim/sim-base"))
+    links = ApprovalLinks(site.world.url, secret)
+
+    class Mixed:
+        """Names one request with the hash of the other."""
+
+        id, hash, expires_at = request.id, other.hash, request.expires_at
+
+    mixed = links.link(Mixed())  # type: ignore[arg-type]
+    foreign = ApprovalLinks(site.world.url, b"another secret").link(request)
+    for forged in (mixed, foreign, f"{base}/{version}.{payload}.{mac[:-1]}0x", f"{base}/x"):
+        assert httpx.get(forged).status_code == 404
+        assert decide(forged, key).status_code == 404
+    assert switches.load_switch(site.world.installation.context, request.id) == request
+
+
+def test_neither_an_open_request_nor_a_data_key_decides(site: AgentsSite) -> None:
+    session = site.session()
+    request = pending(site, switch(site, session, "sim/sim-base"))
+
+    for place in (f"{session}/switch_requests/{request.id}/approve", "/agents/approvals/"):
+        assert site.client.post(place, json={}).status_code in (404, 405)
+    headers = {"authorization": f"Bearer {key_of(site, None)}"}
+    assert site.client.get(session, headers=headers).status_code == 404
+    assert switch(site, session, "sim/sim-base").json()["request"] == request.id
+
+
+def test_the_built_in_tools_are_offered_only_where_the_agent_has_them(site: AgentsSite) -> None:
+    site.upstream.turns[BASE] = lambda asked: (
+        completion("done")
+        if asked.json["messages"][-1]["role"] == "tool"
+        else calling(("c1", "manage_credentials", '{"action": "list"}'))
+    )
+    session = site.session(tools=["manage_credentials"])
+
+    good(site.send(session, "Which providers?"))
+
+    offered = site.upstream.asked[0].json["tools"]
+    assert [tool["function"]["name"] for tool in offered] == ["manage_credentials"]
+    told = json.loads(site.messages(session)[2]["content"])
+    assert told["providers"][0]["provider"] == "sim"
+    session = site.session()
+    good(site.send(session, "Hi"))
+    assert "there is no tool 'manage_credentials'" in site.messages(session)[2]["content"]
+
+
+WEATHER: Final = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "Of a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+CITIES: Final = ("Oslo", "Rome")
+PICTURE: Final = [
+    {"type": "text", "text": "My number is 7. What is the weather?"},
+    {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}},
+]
+
+
+def weather(read: Reading) -> Reply:
+    """Two calls at once where it is asked of the weather, else words."""
+    newest = read.turns[-1]
+    if newest.results:
+        return Reply(" and ".join(newest.results))
+    if "weather" in newest.text:
+        calls = tuple(("weather", {"city": city}) for city in CITIES)
+        return Reply("Let me look.", "I think", "c2lnbmVk", calls=calls, stop="tools")
+    return Reply("It is 7.")
+
+
+@pytest.fixture(scope="module")
+def wires(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AgentsSite, Any]]:
+    """Providers that speak OpenAI's, Anthropic's and Gemini's protocols, and refuse what the real
+    ones refuse."""
+    with ExitStack() as stack:
+        stack.enter_context(pytest.MonkeyPatch.context()).setenv("WIRE_KEY", KEY)
+        servers: dict[str, Strict] = {}
+        providers: dict[str, Any] = {}
+        for kind, wire in (("openai", plain), ("anthropic", claude), ("gemini", gemini)):
+            server = servers[kind] = wire.strict()
+            server.answers = weather
+            stack.enter_context(serving(server))
+            providers[f"my-{kind}"] = {
+                "kind": kind,
+                "api_base": server.api_base,
+                "api_key_env": "WIRE_KEY",
+                "prices": {wire.MODEL: PRICE},
+            }
+        sections = {
+            "providers": providers,
+            "routes": {"chat": {"incumbent": f"my-openai/{plain.MODEL}", "suites": ["colours"]}},
+        }
+        folder: Path = tmp_path_factory.mktemp("wires")
+        yield stack.enter_context(agents_site(folder, sections=sections)), servers
+
+
+def finish_tools(site: AgentsSite, session: str, content: object) -> Any:
+    """A message whose answer calls both tools, and their results."""
+    asked = good(site.send(session, content))
+    assert len(asked["openCalls"]) == 2
+    for call in asked["openCalls"]:
+        city = json.loads(call["arguments"])["city"]
+        last = good(site.send(session, f"{city} is fine", role="tool", toolCallId=call["id"]))
+    return last
+
+
+def test_the_whole_context_goes_from_protocol_to_protocol(
+    wires: tuple[AgentsSite, dict[str, Strict]],
+) -> None:
+    site, servers = wires
+    session = site.session(tools=[WEATHER])
+    said = "Oslo is fine and Rome is fine"
+    assert finish_tools(site, session, PICTURE)["content"] == said
+    order = (("anthropic", claude.MODEL), ("gemini", gemini.MODEL), ("openai", plain.MODEL))
+    for count, (kind, model) in enumerate(order, 1):
+        name = f"my-{kind}/{model}"
+        request = pending(site, switch(site, session, name, reason="try it"))
+        approved = decide(link_of(site, request), key_of(site, Role.APPROVER))
+        assert approved.status_code == 200, approved.text
+
+        answer = good(site.send(session, "What is my number?"))
+        assert (answer["content"], answer["target"]) == ("It is 7.", name)
+        turns = servers[kind].readings[-1].turns
+        assert turns[0].images == 1
+        assert "My number is 7." in turns[0].text
+        called = [turn.calls for turn in turns if turn.calls]
+        assert called == [tuple(("weather", {"city": city}) for city in CITIES)] * count
+        results = [text for turn in turns for text in turn.results]
+        assert results == [f"{city} is fine" for city in CITIES] * count
+        assert finish_tools(site, session, "And the weather now?")["content"] == said
+    assert not [server.refused for server in servers.values() if server.refused]

@@ -1,0 +1,418 @@
+"""Switch requests: asked by an agent, decided by a person, or by nobody in time."""
+
+import asyncio
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from harness.control.agents import agents, grants, sessions, switches, turns
+from harness.control.agents.agents import AgentSpec, ConsentTerms
+from harness.control.agents.client import AgentsClient
+from harness.control.agents.model_matching import (
+    ModelQuestion,
+    choose_model,
+    list_models,
+)
+from harness.control.agents.sessions import SessionSpec
+from harness.control.agents.switch_tool import SwitchCall, list_providers, switch_model
+from harness.control.agents.switches import SwitchSpec
+from harness.control.agents.turns import BegunTurn
+from harness.control.context import Context
+from harness.control.operations import alerts, keys, queries
+from harness.control.routing import routes, targets
+from harness.domain.agents.agent import Agent, AgentSession, AgentTool
+from harness.domain.agents.approval_link import ApprovalLinks
+from harness.domain.agents.grant import GrantKind
+from harness.domain.agents.incoming_message import IncomingMessage
+from harness.domain.agents.message import MessageRole, MessageState, MessageUsage, ServedBy
+from harness.domain.agents.model_choice import ModelChoice, ModelKind, literal_choice
+from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.domain.agents.turn_lease import TurnOwner
+from harness.domain.errors import (
+    Conflict,
+    InputError,
+    NotAllowed,
+    NotFound,
+    StaleWrite,
+)
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.routing.capabilities import Capabilities
+from harness.domain.routing.target import Price, Provider
+from harness.domain.settings import AgentSettings
+from tests.support.control.control_plane import ANN, BEN, SECRET, SmallInstallation
+
+pytestmark = [pytest.mark.req("C1", "C3", "C4", "C5", "C8"), pytest.mark.both_databases]
+CHAT = ModelChoice("chat", ModelKind.ROUTE, route="chat")
+BETTER = literal_choice("sim/better", "sim/better")
+PERSON = AgentsClient.of_person(BEN)
+TERMS = ConsentTerms(timedelta(days=1), most=9)
+OWNER = TurnOwner("here:8085", "1")
+LEASE = timedelta(seconds=30)
+MARKUP = "<b>now</b> <!channel> [yes](http://e.example/)"
+PICTURE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]
+
+
+@pytest.fixture
+def ctx(world: SmallInstallation) -> Context:
+    models = {
+        "small": Capabilities(context_window=20),
+        "blind": Capabilities(vision=False),
+        "toolless": Capabilities(tools=False),
+    }
+    names = ("base", "better", *models, "claude-sonnet-4", "claude-sonnet-3", "claude-opus-4")
+    prices = {name: Price(1.0, 2.0) for name in names}
+    plain = world.context()
+    provider = Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices, models=models)
+    targets.put_provider(plain, SYSTEM, provider, "a test")
+    keyless = Provider("far", "openai", "http://127.0.0.1:9/v1", prices={"gpt-far": Price(1, 1)})
+    targets.put_provider(plain, SYSTEM, keyless)
+    return replace(
+        plain,
+        data_classes={"internal": frozenset({"other"})},
+        agents=AgentSettings(max_literals=3),
+        approval_links=ApprovalLinks("http://swapgate.test", SECRET),
+    )
+
+
+@pytest.fixture
+def agent(ctx: Context) -> Agent:
+    return agents.create_agent(ctx, PERSON, AgentSpec("helper", CHAT), TERMS)
+
+
+@pytest.fixture
+def session(ctx: Context, agent: Agent) -> AgentSession:
+    return sessions.open_session(ctx, PERSON, agent.id, SessionSpec("user-7"))
+
+
+def ask(
+    ctx: Context, session: AgentSession, model: ModelChoice = BETTER, **more: Any
+) -> ModelSwitchRequest:
+    return switches.request_switch(ctx, SwitchSpec(session.id, (model,), **more))
+
+
+def now_on(ctx: Context, session: AgentSession) -> AgentSession:
+    with ctx.store.read() as tx:
+        return tx.sessions.get(session.id)
+
+
+def exchange(ctx: Context, session: AgentSession, content: Any, **answered: Any) -> None:
+    """A message and its answer."""
+    begun = turns.begin_turn(
+        ctx, OWNER, LEASE, session.id, IncomingMessage(MessageRole.USER, content)
+    )
+    assert isinstance(begun, BegunTurn)
+    under_way = turns.begin_answer(ctx, begun.turn, asked="chat")
+    whole = replace(
+        under_way,
+        content="yes",
+        state=MessageState.COMPLETE,
+        served=ServedBy("chat", "chat", "sim/base"),
+        **answered,
+    )
+    turns.end_turn(ctx, begun.turn, answer=whole)
+
+
+def call(ctx: Context, session: AgentSession, action: str, model: str = "") -> dict[str, Any]:
+    return asyncio.run(switch_model(ctx, SwitchCall(session.id, action, model, "why not")))
+
+
+def test_an_approved_switch_is_a_grant_and_the_sessions_model(
+    ctx: Context, session: AgentSession
+) -> None:
+    request = ask(ctx, session, reason="it is cleverer")
+    assert now_on(ctx, session).model == CHAT
+
+    approved = switches.approve_switch(ctx, BEN, request.id, "go on", seen=request.hash)
+
+    assert (approved.state, approved.decided_by) == (SwitchState.APPROVED, BEN.name)
+    found = now_on(ctx, session)
+    assert found.model.means(BETTER)
+    (grant,) = queries.list_agent_grants(ctx, agent=session.agent)
+    assert (grant.id, grant.kind, grant.session) == (found.grant, GrantKind.SWITCH, session.id)
+    assert (grant.granted_by, grant.request) == (BEN.name, request.id)
+    assert grant.expires_at == ctx.clock.now() + timedelta(days=1)
+    actions = [event.action for event in queries.list_audit_events(ctx)]
+    assert actions[:2] == ["agent.switch_approve", "agent.grant"]
+    for again in (switches.approve_switch, switches.reject_switch):
+        with pytest.raises(Conflict, match="approved already"):
+            again(ctx, BEN, request.id)
+
+
+def test_a_rejected_switch_leaves_the_session_and_is_told(
+    ctx: Context, session: AgentSession
+) -> None:
+    exchange(ctx, session, "hello")
+    before = ctx.clock.now()
+    request = ask(ctx, session)
+
+    switches.reject_switch(ctx, BEN, request.id, "too dear")
+
+    assert now_on(ctx, session).model == CHAT
+    assert list(switches.list_notes(ctx, session.id, before)) == [
+        "ben rejected the switch to sim/better: too dear. The model stays."
+    ]
+    with pytest.raises(NotAllowed, match="ben rejected the switch") as refused:
+        ask(ctx, session)
+    assert refused.value.code == "switch_rejected"
+    ctx.clock.advance(1)  # type: ignore[attr-defined]
+    exchange(ctx, session, "Ask again, please.")
+    assert ask(ctx, session).state is SwitchState.PENDING
+
+
+def test_what_nobody_decides_expires(ctx: Context, session: AgentSession) -> None:
+    request = ask(ctx, session)
+    assert switches.expire_switches(ctx) == 0
+    ctx.clock.advance(3_600)  # type: ignore[attr-defined]
+
+    for decide in (switches.approve_switch, switches.reject_switch):
+        with pytest.raises(Conflict, match="expired already"):
+            decide(ctx, BEN, request.id)
+    assert switches.expire_switches(ctx) == 1
+
+    assert switches.load_switch(ctx, request.id).state is SwitchState.EXPIRED
+    assert now_on(ctx, session).model == CHAT
+    (note,) = switches.list_notes(ctx, session.id, request.asked_at)
+    assert note.startswith("Nobody decided about the switch to sim/better in time")
+    assert not list(queries.list_agent_grants(ctx))
+
+
+def test_only_an_approver_decides(ctx: Context, session: AgentSession) -> None:
+    request = ask(ctx, session)
+
+    for decide in (switches.approve_switch, switches.reject_switch):
+        with pytest.raises(NotAllowed, match="needs approver"):
+            decide(ctx, ANN, request.id)
+        with pytest.raises(StaleWrite, match="not the one that you saw"):
+            decide(ctx, BEN, request.id, seen="another request's")
+    assert switches.load_switch(ctx, request.id).state is SwitchState.PENDING
+
+
+def test_the_same_request_waits_once_and_not_many_wait(
+    ctx: Context, session: AgentSession
+) -> None:
+    first = ask(ctx, session)
+    assert ask(ctx, session, reason="again").id == first.id
+    for name in ("small", "blind", "toolless"):
+        ask(ctx, session, literal_choice(name, f"sim/{name}"))
+
+    with pytest.raises(Conflict, match="4 requests") as refused:
+        ask(ctx, session, literal_choice("x", "sim/claude-opus-4"))
+    assert refused.value.code == "too_many_requests"
+    with pytest.raises(Conflict, match="on chat already"):
+        ask(ctx, session, CHAT)
+
+
+def test_what_a_model_cannot_hold_is_refused_with_a_sentence(ctx: Context) -> None:
+    spec = AgentSpec("tools", CHAT, tools=(AgentTool("close", {"type": "object"}),))
+    with_tools = agents.create_agent(ctx, PERSON, spec, TERMS)
+    session = sessions.open_session(ctx, PERSON, with_tools.id, SessionSpec())
+    exchange(ctx, session, PICTURE, usage=MessageUsage(30, 10))
+
+    def refusal(name: str) -> str:
+        with pytest.raises(InputError) as refused:
+            ask(ctx, session, literal_choice(name, f"sim/{name}"))
+        assert refused.value.code == "model_unfit"
+        return str(refused.value)
+
+    assert "sim/small lacks the context window" in refusal("small")
+    assert refusal("blind") == (
+        "model: sim/blind takes no images, and there are some in the messages 1"
+    )
+    assert "sim/toolless has no tools" in refusal("toolless")
+    with ctx.store.read() as tx:
+        assert not tx.switch_requests.of_session(session.id)
+
+
+def test_reasoning_that_is_left_out_is_shown_to_the_approver(
+    ctx: Context, session: AgentSession
+) -> None:
+    other = Provider("second", "sim", "http://127.0.0.1:9/v1", prices={"m": Price(1, 1)})
+    targets.put_provider(ctx, SYSTEM, other)
+    exchange(ctx, session, "think", extra={"reasoning_content": "so"})
+
+    assert ask(ctx, session).omissions == ()
+    (omission,) = ask(ctx, session, literal_choice("m", "second/m")).omissions
+    assert omission.startswith("the reasoning of sim in the messages 2 is left out")
+
+
+def test_a_loose_name_is_the_newest_of_its_family_or_a_question(
+    ctx: Context, session: AgentSession
+) -> None:
+    assert choose_model(ctx, "claude sonnet") == literal_choice(
+        "sim/claude-sonnet-4", "sim/claude-sonnet-4"
+    )
+    assert choose_model(ctx, "sonnet 3") == literal_choice(
+        "sim/claude-sonnet-3", "sim/claude-sonnet-3"
+    )
+    assert choose_model(ctx, "chat") == CHAT
+    question = choose_model(ctx, "claude")
+    assert isinstance(question, ModelQuestion)
+    assert question.candidates == ("sim/claude-opus-4", "sim/claude-sonnet-4")
+    told = call(ctx, session, "switch", "claude")
+    assert (told["status"], told["candidates"]) == ("question", list(question.candidates))
+    with ctx.store.read() as tx:
+        assert not tx.switch_requests.of_session(session.id)
+    with pytest.raises(NotFound, match="nobody serves 'gpt-far'"):
+        choose_model(ctx, "gpt-far")  # its provider has no key
+
+
+def test_the_list_has_providers_with_a_key_and_no_key(
+    ctx: Context, session: AgentSession
+) -> None:
+    listed = call(ctx, session, "list")
+    names = [model["model"] for model in listed["models"]]
+
+    assert "sim/base" in names
+    assert not any(name.startswith("far/") for name in names)
+    assert {model.name for model in list_models(ctx, "CLAUDE sonnet")} == {
+        "sim/claude-sonnet-3",
+        "sim/claude-sonnet-4",
+    }
+    (base,) = [model for model in listed["models"] if model["model"] == "sim/base"]
+    assert (base["inputUsdPerMtok"], base["routes"]) == (1.0, ["chat"])
+    assert list_providers(ctx) == {
+        "providers": [
+            {"provider": "far", "kind": "openai", "hasKey": False, "usable": False},
+            {"provider": "sim", "kind": "sim", "hasKey": False, "usable": True},
+        ]
+    }
+
+
+def test_the_last_verdict_and_scores_are_shown(
+    world: SmallInstallation, ctx: Context, session: AgentSession
+) -> None:
+    world.until_decided(world.propose("sim/better").id)
+
+    (better,) = [model for model in list_models(ctx) if model.name == "sim/better"]
+    assert better.verdict.startswith("PASSED on chat")
+    figures: Any = ask(ctx, session).figures
+    assert figures["now"]["name"] == "chat (sim/base)"
+    for side in (figures["now"], *figures["targets"]):
+        assert side["scores"][0]["suite"] == "colours"
+
+
+def test_a_route_needs_no_grant_and_the_keys_routes_hold(ctx: Context) -> None:
+    routes.create_route(ctx, SYSTEM, "other", "sim/better")
+    key, _ = keys.create_key(ctx, SYSTEM, "client", secret=SECRET, routes=("chat",))
+    own = AgentsClient.of_data_key(key)
+    made = agents.create_agent(ctx, own, AgentSpec("mine", CHAT), TERMS)
+    session = sessions.open_session(ctx, own, made.id, SessionSpec())
+    other = ModelChoice("other", ModelKind.ROUTE, route="other")
+    with pytest.raises(NotAllowed, match="does not open the route 'other'"):
+        ask(ctx, session, other)
+
+    free = agents.create_agent(ctx, PERSON, AgentSpec("free", CHAT), TERMS)
+    session = sessions.open_session(ctx, PERSON, free.id, SessionSpec())
+    switches.approve_switch(ctx, BEN, ask(ctx, session, other).id)
+
+    found = now_on(ctx, session)
+    assert (found.model, found.grant) == (other, "")
+
+
+def test_a_data_class_holds_before_anybody_is_asked(ctx: Context) -> None:
+    spec = AgentSpec("private", literal_choice("other/m", "other/m"), data_class="internal")
+    provider = Provider("other", "sim", "http://127.0.0.1:9/v1", prices={"m": Price(1, 1)})
+    targets.put_provider(ctx, SYSTEM, provider)
+    private = agents.create_agent(ctx, PERSON, spec, TERMS)
+    session = sessions.open_session(ctx, PERSON, private.id, SessionSpec())
+
+    with pytest.raises(NotAllowed, match="may not see it"):
+        ask(ctx, session)
+
+
+def test_one_approval_covers_a_set_of_sub_tasks(ctx: Context, session: AgentSession) -> None:
+    opus = literal_choice("opus", "sim/claude-opus-4")
+    spec = SwitchSpec(
+        session.id,
+        (BETTER, opus, BETTER),
+        "split",
+        for_children=True,
+        tasks=(("sum up", "sim/better"), ("translate", "sim/claude-opus-4")),
+    )
+
+    request = switches.request_switch(ctx, spec)
+    assert request.targets == ("sim/better", "sim/claude-opus-4")
+    switches.approve_switch(ctx, BEN, request.id)
+
+    found = now_on(ctx, session)
+    assert (found.model, found.grant) == (CHAT, "")
+    with ctx.store.read() as tx:
+        for name in request.targets:
+            assert sessions.find_grant(ctx, tx, session.agent, session.id, name)
+
+
+def test_the_cap_of_literal_models_holds_for_approvals(
+    ctx: Context, session: AgentSession
+) -> None:
+    ctx = replace(ctx, agents=AgentSettings(max_literals=1))
+    switches.approve_switch(ctx, BEN, ask(ctx, session).id)
+    request = ask(ctx, session, literal_choice("opus", "sim/claude-opus-4"))
+
+    with pytest.raises(Conflict, match="max_literals"):
+        switches.approve_switch(ctx, BEN, request.id)
+    assert switches.load_switch(ctx, request.id).state is SwitchState.PENDING
+    assert now_on(ctx, session).model.means(BETTER)
+
+
+def test_a_closed_session_takes_its_request_back(ctx: Context, session: AgentSession) -> None:
+    request = ask(ctx, session)
+    sessions.close_session(ctx, PERSON, session.agent, session.id)
+
+    with pytest.raises(Conflict, match="cancelled already"):
+        switches.approve_switch(ctx, BEN, request.id)
+    with pytest.raises(Conflict, match="closed"):
+        ask(ctx, session)
+
+
+def test_whoever_waits_is_told_of_the_decision(ctx: Context, session: AgentSession) -> None:
+    request = ask(ctx, session)
+    assert asyncio.run(switches.wait_for_decision(ctx, request.id, 0)).id == request.id
+
+    async def decided() -> ModelSwitchRequest:
+        waiting = asyncio.create_task(switches.wait_for_decision(ctx, request.id, 60))
+        await asyncio.to_thread(switches.reject_switch, ctx, BEN, request.id)
+        return await waiting
+
+    assert asyncio.run(decided()).state is SwitchState.REJECTED
+
+
+def test_a_grant_is_revoked_once_by_an_approver(ctx: Context, session: AgentSession) -> None:
+    switches.approve_switch(ctx, BEN, ask(ctx, session).id)
+    grant = now_on(ctx, session).grant
+
+    with pytest.raises(NotAllowed):
+        grants.revoke_grant(ctx, ANN, grant)
+    assert grants.revoke_grant(ctx, BEN, grant, "enough").revoked_at == ctx.clock.now()
+    with pytest.raises(Conflict, match="revoked already"):
+        grants.revoke_grant(ctx, BEN, grant)
+    with ctx.store.read() as tx:
+        found = sessions.find_grant(ctx, tx, session.agent, session.id, "sim/better")
+    assert found is None
+
+
+def test_an_alert_carries_the_question_and_a_link_but_stores_no_word_of_the_agent(
+    world: SmallInstallation, ctx: Context, session: AgentSession
+) -> None:
+    request = ask(ctx, session, reason=MARKUP)
+    alerts.run_once(ctx)
+
+    (message,) = world.sinks.kept["chat"]
+    assert message.kind is AlertKind.MODEL_SWITCH
+    link = ctx.approval_links and ctx.approval_links.link(request)
+    assert message.title == "helper wants to switch to sim/better. Approve?"
+    assert f"Decide: {link}" in message.text
+    assert "·b·now·/b· ·!channel· ·yes·(http //e. example/)" in message.text
+    blocks = json.loads(json.dumps(message.blocks))
+    assert blocks[-1]["elements"][0]["url"] == link
+    texts = [part for block in blocks for part in block.get("fields", [])]
+    assert {part["type"] for part in texts} == {"plain_text"}
+    assert f"The agent's reason: {MARKUP}" in [part["text"] for part in texts]
+    (stored,) = queries.list_alerts(ctx, open_only=True)
+    assert "now" not in stored.text
+    switches.reject_switch(ctx, BEN, request.id)
+    alerts.run_once(ctx)
+    assert not list(queries.list_alerts(ctx, open_only=True))

@@ -1,0 +1,168 @@
+"""A switch request in words, its hash, and the link to decide it."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from harness.domain.agents.approval_link import APPROVAL_PATH, ApprovalLinks
+from harness.domain.agents.model_figures import (
+    MeasuredScore,
+    ModelFigures,
+    compared,
+    read_compared,
+)
+from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.domain.agents.switch_text import (
+    decision_text,
+    inert_text,
+    switch_lines,
+    switch_question,
+    visible_text,
+)
+from harness.domain.errors import NotFound
+from harness.domain.routing.target import Price
+from tests.support.store.records import NOW
+
+pytestmark = pytest.mark.req("C4")
+
+CHEAP = ModelFigures("sim/base", Price(0.15, 0.6), 8_000)
+MEASURED = ModelFigures(
+    "sim/better",
+    Price(3.0, 15.0),
+    200_000,
+    (MeasuredScore("tickets", 0.9, 0.85, 0.95, 120),),
+    "PASSED on chat, 2026-11-01",
+    ("chat",),
+)
+REQUEST = ModelSwitchRequest(
+    id="sw_1",
+    agent="ag_1",
+    session="se_1",
+    asked="better",
+    targets=("sim/better",),
+    reason="long contracts",
+    asked_at=NOW,
+    expires_at=NOW + timedelta(hours=1),
+    omissions=("the reasoning of sim is left out",),
+    figures=compared(CHEAP, [MEASURED]),
+)
+LINKS = ApprovalLinks("http://swapgate.test/", b"a secret of the tests")
+
+
+def test_the_question_has_prices_quality_reason_and_time_left() -> None:
+    assert switch_question(REQUEST, "helper") == (
+        "helper wants to switch to sim/better. Approve?"
+    )
+    assert dict(switch_lines(REQUEST, NOW + timedelta(minutes=18))) == {
+        "Model": "sim/better",
+        "Price": "$3 in, $15 out per million tokens",
+        "Quality": "tickets 90.0 % (85.0 % to 95.0 %, 120 items); last verdict PASSED on chat, "
+        "2026-11-01",
+        "Context window": "200,000 tokens",
+        "Model now": "sim/base",
+        "Price now": "$0.15 in, $0.6 out per million tokens",
+        "Quality now": "not measured",
+        "Left out": "the reasoning of sim is left out",
+        "The agent's reason": "long contracts",
+        "Time left": "42 min",
+    }
+
+
+def test_figures_are_read_as_they_were_stored() -> None:
+    assert read_compared(REQUEST.figures) == (CHEAP, [MEASURED])
+    assert read_compared({}) == (None, ())
+    unknown = replace(CHEAP, price=None, context_window=None)
+    assert (unknown.price_text, unknown.window_text) == ("unknown", "–")
+
+
+def test_a_set_of_sub_tasks_shows_each_task() -> None:
+    tasks = [{"task": "sum up\u202e", "model": "sim/better"}]
+    request = replace(
+        REQUEST, for_children=True, figures={**REQUEST.figures, "tasks": tasks}
+    )
+
+    assert "run sub-tasks on sim/better. Approve?" in switch_question(request, "a")
+    assert ("Sub-task", "sim/better: sum up") in switch_lines(request, NOW)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "inert"),
+    [
+        ("two\nlines\tand\x00more", "two lines and more", "two lines and more"),
+        ("turned \u202earound", "turned around", "turned around"),
+        ("<script>", "<script>", "·script·"),
+        ("<!channel> @here", "<!channel> @here", "·!channel· ·here"),
+        ("[yes](https://e.example/a)", "[yes](https://e.example/a)", "·yes·(https //e. example/a)"),
+        ("*all* `code` _x_", "*all* `code` _x_", "·all· ·code· ·x·"),
+        ("costs $1.50, 20 % less", "costs $1.50, 20 % less", "costs $1.50, 20 % less"),
+        ("half \ud800", "half", "half"),
+    ],
+)
+def test_what_an_agent_wrote_is_one_line_of_data(text: str, shown: str, inert: str) -> None:
+    assert visible_text(text) == shown
+    assert inert_text(text) == inert
+
+
+def test_a_long_text_is_cut() -> None:
+    assert visible_text("x" * 50, most=10) == "x" * 9 + "…"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "sw_2"},
+        {"session": "se_2"},
+        {"asked": "other"},
+        {"targets": ("sim/worse",)},
+        {"reason": "none"},
+        {"for_children": True},
+        {"expires_at": NOW + timedelta(days=9)},
+    ],
+)
+def test_another_request_has_another_hash(change: dict[str, object]) -> None:
+    assert replace(REQUEST, **change).hash != REQUEST.hash  # type: ignore[arg-type]
+
+
+def test_a_request_is_over_when_its_time_is() -> None:
+    assert REQUEST.state_at(NOW) is SwitchState.PENDING
+    assert REQUEST.state_at(REQUEST.expires_at) is SwitchState.EXPIRED
+    approved = replace(REQUEST, state=SwitchState.APPROVED)
+    assert approved.state_at(REQUEST.expires_at) is SwitchState.APPROVED
+
+
+def test_a_link_names_its_request_until_the_request_expires() -> None:
+    link = LINKS.link(REQUEST)
+    token = link.removeprefix(f"http://swapgate.test{APPROVAL_PATH}")
+
+    linked = LINKS.read(token, NOW)
+
+    assert (linked.request, linked.hash) == (REQUEST.id, REQUEST.hash)
+    with pytest.raises(NotFound, match="over"):
+        LINKS.read(token, REQUEST.expires_at)
+    assert ApprovalLinks("", b"secret").link(REQUEST) == ""
+
+
+def test_a_forged_link_names_nothing() -> None:
+    token = LINKS.link(REQUEST).rpartition("/")[2]
+    elsewhere = ApprovalLinks("http://x", b"another secret").link(REQUEST).rpartition("/")[2]
+    version, payload, mac = token.split(".")
+
+    for forged in (elsewhere, f"{version}.{payload}x.{mac}", f"v2.{payload}.{mac}", "", "a.b.c"):
+        with pytest.raises(NotFound, match="no approval link"):
+            LINKS.read(forged, NOW)
+
+
+def test_the_agent_is_told_of_every_end() -> None:
+    decided = replace(REQUEST, decided_by="ben", decision_reason="too dear")
+
+    def told(state: SwitchState) -> str:
+        return decision_text(decided, state)
+
+    assert told(SwitchState.PENDING) == ""
+    assert told(SwitchState.REJECTED) == (
+        "ben rejected the switch to sim/better: too dear. The model stays."
+    )
+    assert "in force from the next message" in told(SwitchState.APPROVED)
+    assert told(SwitchState.EXPIRED).startswith("Nobody decided")
+    assert "taken back" in told(SwitchState.CANCELLED)
