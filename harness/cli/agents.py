@@ -1,6 +1,6 @@
-"""`swapgate agent` shows what agents ask people for and decides it (`requests`, `show`, `approve`,
-`reject`), lists and revokes their grants of literal models (`grants`, `revoke`), and deletes a
-user's conversations (`purge-user`).
+"""`swapgate agent` shows what agents ask people for and decides it (`requests`, `show`,
+`approve`, `reject`), lists and revokes their grants of literal models (`grants`, `revoke`), and
+deletes a user's conversations (`purge-user`).
 """
 
 import click

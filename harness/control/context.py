@@ -83,7 +83,7 @@ class Context:
     anchor: AuditAnchor | None = None  # None where the log's end is kept nowhere
     oauth: OAuthServer | None = None  # where people sign in; None where this process cannot
     oauth_changes: Mapping[str, OAuthOverrides] = field(default_factory=dict)  # by provider
-    agents: AgentSettings = AgentSettings()
+    agents: AgentSettings = field(default_factory=AgentSettings)
     approval_links: ApprovalLinks | None = None  # None where nobody is asked by a link
 
     def policy(self, name: str) -> Policy:

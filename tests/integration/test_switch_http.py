@@ -1,5 +1,5 @@
-"""Switches over HTTP, with real processes: asked by a model or its client, decided by a link, by
-command line or over REST, in force for the next message with all that was said.
+"""Switches over HTTP, with real processes: asked by a model or its client, decided by a link,
+by command line or over REST, in force for the next message with all that was said.
 """
 
 import json
@@ -138,7 +138,9 @@ def test_a_link_shows_and_changes_nothing_until_a_key_with_the_role_decides(
     for _ in range(2):
         page = httpx.get(link)
         assert page.status_code == 200
-        assert "&lt;i&gt;helper&lt;/i&gt; wants to switch to sim/sim-base. Approve?" in page.text
+        assert (
+            "&lt;i&gt;helper&lt;/i&gt; wants to switch to sim/sim-base. Approve?" in page.text
+        )
         assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page.text
         assert "<script" not in page.text
         assert "onload='x'" not in page.text
@@ -154,7 +156,9 @@ def test_a_link_shows_and_changes_nothing_until_a_key_with_the_role_decides(
         ("x" * 20_000, FORM["content-type"]),
         ("key=\xff", FORM["content-type"]),
     ):
-        sent = httpx.post(link, content=content.encode("latin-1"), headers={"content-type": kind})
+        sent = httpx.post(
+            link, content=content.encode("latin-1"), headers={"content-type": kind}
+        )
         assert sent.status_code == 400, sent.text
     approver = key_of(site, Role.APPROVER)
     assert decide(link, approver, "perhaps").status_code == 400
@@ -252,8 +256,9 @@ def weather(read: Reading) -> Reply:
 
 @pytest.fixture(scope="module")
 def wires(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AgentsSite, Any]]:
-    """Providers that speak OpenAI's, Anthropic's and Gemini's protocols, and refuse what the real
-    ones refuse."""
+    """Providers that speak OpenAI's, Anthropic's and Gemini's protocols, and refuse what the
+    real ones refuse.
+    """
     with ExitStack() as stack:
         stack.enter_context(pytest.MonkeyPatch.context()).setenv("WIRE_KEY", KEY)
         servers: dict[str, Strict] = {}
@@ -270,7 +275,9 @@ def wires(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AgentsSite
             }
         sections = {
             "providers": providers,
-            "routes": {"chat": {"incumbent": f"my-openai/{plain.MODEL}", "suites": ["colours"]}},
+            "routes": {
+                "chat": {"incumbent": f"my-openai/{plain.MODEL}", "suites": ["colours"]}
+            },
         }
         folder: Path = tmp_path_factory.mktemp("wires")
         yield stack.enter_context(agents_site(folder, sections=sections)), servers

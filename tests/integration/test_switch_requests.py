@@ -41,6 +41,7 @@ from harness.domain.errors import (
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.routing.capabilities import Capabilities
+from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider
 from harness.domain.settings import AgentSettings
 from tests.support.control.control_plane import ANN, BEN, SECRET, SmallInstallation
@@ -68,7 +69,9 @@ def ctx(world: SmallInstallation) -> Context:
     plain = world.context()
     provider = Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices, models=models)
     targets.put_provider(plain, SYSTEM, provider, "a test")
-    keyless = Provider("far", "openai", "http://127.0.0.1:9/v1", prices={"gpt-far": Price(1, 1)})
+    keyless = Provider(
+        "far", "openai", "http://127.0.0.1:9/v1", prices={"gpt-far": Price(1, 1)}
+    )
     targets.put_provider(plain, SYSTEM, keyless)
     return replace(
         plain,
@@ -296,7 +299,8 @@ def test_the_last_verdict_and_scores_are_shown(
 
 
 def test_a_route_needs_no_grant_and_the_keys_routes_hold(ctx: Context) -> None:
-    routes.create_route(ctx, SYSTEM, "other", "sim/better")
+    settings = RouteSettings(suites=(RouteSuite("colours"),))
+    routes.create_route(ctx, SYSTEM, "other", "sim/better", settings=settings)
     key, _ = keys.create_key(ctx, SYSTEM, "client", secret=SECRET, routes=("chat",))
     own = AgentsClient.of_data_key(key)
     made = agents.create_agent(ctx, own, AgentSpec("mine", CHAT), TERMS)

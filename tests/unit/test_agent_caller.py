@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from harness.domain.agents.caller import (
     AHEAD_S,
     FRESH_S,
-    MAX_HEADER_BYTES,
     AgentCaller,
     HeaderFault,
     is_loopback,
@@ -21,6 +20,7 @@ from harness.domain.agents.caller import (
     sign_agent_header,
     sign_peer_header,
 )
+from harness.domain.agents.signed_values import MAX_SIGNED_BYTES
 
 pytestmark = pytest.mark.req("E1", "E2")
 
@@ -122,7 +122,7 @@ def test_what_is_signed_and_is_no_caller_is_refused(payload: object) -> None:
 
 
 def test_a_header_that_is_longer_than_any_caller_is_refused() -> None:
-    header = sign_agent_header(AgentCaller("a" * MAX_HEADER_BYTES, "s"), SECRET, NOW)
+    header = sign_agent_header(AgentCaller("a" * MAX_SIGNED_BYTES, "s"), SECRET, NOW)
     assert read_agent_header(header, SECRET, NOW) is HeaderFault.FORGED
 
 

@@ -78,9 +78,7 @@ def test_figures_are_read_as_they_were_stored() -> None:
 
 def test_a_set_of_sub_tasks_shows_each_task() -> None:
     tasks = [{"task": "sum up\u202e", "model": "sim/better"}]
-    request = replace(
-        REQUEST, for_children=True, figures={**REQUEST.figures, "tasks": tasks}
-    )
+    request = replace(REQUEST, for_children=True, figures={**REQUEST.figures, "tasks": tasks})
 
     assert "run sub-tasks on sim/better. Approve?" in switch_question(request, "a")
     assert ("Sub-task", "sim/better: sum up") in switch_lines(request, NOW)
@@ -93,7 +91,11 @@ def test_a_set_of_sub_tasks_shows_each_task() -> None:
         ("turned \u202earound", "turned around", "turned around"),
         ("<script>", "<script>", "·script·"),
         ("<!channel> @here", "<!channel> @here", "·!channel· ·here"),
-        ("[yes](https://e.example/a)", "[yes](https://e.example/a)", "·yes·(https //e. example/a)"),
+        (
+            "[yes](https://e.example/a)",
+            "[yes](https://e.example/a)",
+            "·yes·(https //e. example/a)",
+        ),
         ("*all* `code` _x_", "*all* `code` _x_", "·all· ·code· ·x·"),
         ("costs $1.50, 20 % less", "costs $1.50, 20 % less", "costs $1.50, 20 % less"),
         ("half \ud800", "half", "half"),
@@ -148,7 +150,13 @@ def test_a_forged_link_names_nothing() -> None:
     elsewhere = ApprovalLinks("http://x", b"another secret").link(REQUEST).rpartition("/")[2]
     version, payload, mac = token.split(".")
 
-    for forged in (elsewhere, f"{version}.{payload}x.{mac}", f"v2.{payload}.{mac}", "", "a.b.c"):
+    for forged in (
+        elsewhere,
+        f"{version}.{payload}x.{mac}",
+        f"v2.{payload}.{mac}",
+        "",
+        "a.b.c",
+    ):
         with pytest.raises(NotFound, match="no approval link"):
             LINKS.read(forged, NOW)
 

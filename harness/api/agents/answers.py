@@ -78,9 +78,9 @@ class ListedModelAnswer(AgentsAnswer):
 
 
 class SwitchModelAnswer(AgentsAnswer):
-    """status: `listed` with routes and models; `question` with candidates of which one is meant;
-    else what became of the request so far: `pending`, `approved`, `rejected`, `expired` or
-    `cancelled`. omissions: what the model will not be shown.
+    """status: `listed` with routes and models; `question` with candidates of which one is
+    meant; else what became of the request so far: `pending`, `approved`, `rejected`, `expired`
+    or `cancelled`. omissions: what the model will not be shown.
     """
 
     status: str

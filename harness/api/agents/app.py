@@ -15,8 +15,8 @@ from starlette.responses import Response
 
 from harness import __version__
 from harness.api.agents import agents, health, messages, sessions, switches
-from harness.api.agents.approvals import ApprovalPages
 from harness.api.agents.access import AgentsAccess, AgentsAccessRules
+from harness.api.agents.approvals import ApprovalPages
 from harness.api.agents.errors import (
     ErrorAnswer,
     answer_error,

@@ -1,6 +1,6 @@
 """Serves the page behind an approval link: GET shows the question and changes nothing; POST
-decides, for whoever types a management key with the role. There are no cookies, so no other page
-can decide in somebody's name, and no script: what an agent wrote is text.
+decides, for whoever types a management key with the role. There are no cookies, so no other
+page can decide in somebody's name, and no script: what an agent wrote is text.
 """
 
 from collections.abc import Mapping
@@ -56,7 +56,8 @@ _HEADERS: Final = {
 _PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Swapgate: {title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:2rem auto;padding:0 1rem}}
+<style>
+body{{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:2rem auto;padding:0 1rem}}
 dt{{font-weight:600}}dd{{margin:0 0 .6rem;white-space:pre-wrap;overflow-wrap:anywhere}}
 label{{display:block;margin:.8rem 0}}input{{width:100%;font:inherit}}
 button{{font:inherit;padding:.4rem 1.2rem;margin-right:1rem}}</style></head>

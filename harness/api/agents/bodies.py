@@ -94,8 +94,9 @@ class SessionBody(AgentsBody):
 
 
 class SwitchModelBody(AgentsBody):
-    """action: `list` shows models, those with all words of `model` in their names; `switch` asks
-    a person to let the session go on with `model`. wait_s: how long to wait for the decision.
+    """action: `list` shows models, those with all words of `model` in their names; `switch`
+    asks a person to let the session go on with `model`. wait_s: how long to wait for the
+    decision.
     """
 
     action: Literal["list", "switch"]

@@ -233,9 +233,7 @@ def _check_data_class(ctx: Context, data_class: str) -> None:
         raise NotFound(f"dataClass: there is no data class {data_class!r}{hint}")
 
 
-def check_route_data_class(
-    ctx: Context, tx: Transaction, agent: Agent, name: str
-) -> None:
+def check_route_data_class(ctx: Context, tx: Transaction, agent: Agent, name: str) -> None:
     """The route's own data class holds for all that may ever answer on it."""
     route = tx.routing.route(name)
     if route is None:

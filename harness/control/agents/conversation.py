@@ -321,7 +321,7 @@ async def run_unit(unit: Callable[[], T]) -> T:
 
 
 def with_notes(ctx: Context, begun: BegunTurn) -> str:
-    """The agent's instructions, and what became of its switch requests since its last answer."""
+    """The agent's instructions, with what became of its requests since its last answer."""
     answers = (m.created_at for m in begun.messages if m.role is MessageRole.ASSISTANT)
     since = max(answers, default=begun.session.created_at)
     notes = [f"Note: {note}" for note in list_notes(ctx, begun.session.id, since)]

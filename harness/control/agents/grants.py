@@ -1,5 +1,5 @@
-"""Revokes an agent's grant of a literal model: routers refuse it within seconds, and a session on
-it answers again once it is switched to another model.
+"""Revokes an agent's grant of a literal model: routers refuse it within seconds, and a session
+on it answers again once it is switched to another model.
 """
 
 from harness.control import audit
@@ -18,7 +18,5 @@ def revoke_grant(ctx: Context, actor: Actor, id_: str, reason: str = "") -> Agen
             raise Conflict(f"the grant {id_} is revoked already")
         revoked = tx.agent_grants.revoke(id_, ctx.clock.now())
         details = {"grant": id_, "target": revoked.target_name, "reason": reason}
-        audit.record(
-            ctx, tx, actor, "agent.grant_revoke", f"agent {revoked.agent}", details
-        )
+        audit.record(ctx, tx, actor, "agent.grant_revoke", f"agent {revoked.agent}", details)
     return revoked

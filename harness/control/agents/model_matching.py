@@ -1,5 +1,6 @@
-"""Matches the model that an agent names: a route, `auto` for a route, or whatever its words mean
-among the models of providers with a key; and lists those models with what is known of them.
+"""Matches the model that an agent names: a route, `auto` for a route, or whatever its words
+mean among the models of providers with a key; and lists those models with what is known of
+them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -105,8 +106,8 @@ def load_figures(ctx: Context, tx: Transaction, target: Target, name: str = "") 
 def model_capabilities(
     provider: Provider, model: str, entry: CatalogueEntry | None
 ) -> Capabilities:
-    """What a model can do. The weakest word counts, of its kind, the registry and the catalogue;
-    of the context window, the registry's.
+    """What a model can do. The weakest word counts, of its kind, the registry and the
+    catalogue; of the context window, the registry's.
     """
     own = provider.can(model)
     listed = entry.capabilities if entry is not None else UNKNOWN_CAPABILITIES
@@ -115,7 +116,9 @@ def model_capabilities(
         name: getattr(own, name) and getattr(listed, name) and name not in lacks
         for name in ("stream", "tools", "parallel_tools", "vision")
     }
-    serves_chat = own.chat and listed.chat and Endpoint.CHAT in PROVIDER_KINDS[provider.kind].serves
+    serves_chat = (
+        own.chat and listed.chat and Endpoint.CHAT in PROVIDER_KINDS[provider.kind].serves
+    )
     return Capabilities(
         chat=serves_chat,
         context_window=own.context_window or listed.context_window,

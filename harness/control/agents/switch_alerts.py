@@ -1,6 +1,6 @@
-"""Puts a switch request's question into the alert that carries it, when it is sent: the facts, the
-agent's reason as data, and a link at which a person decides. None of this is stored with the
-alert, which is kept longer than a transcript.
+"""Puts a switch request's question into the alert that carries it, when it is sent: the facts,
+the agent's reason as data, and a link at which a person decides. None of this is stored with
+the alert, which is kept longer than a transcript.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

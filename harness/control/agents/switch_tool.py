@@ -1,6 +1,6 @@
-"""`switch_model` is the tool by which an agent looks at models and asks for another one, the same
-over HTTP, MCP and within a turn; `manage_credentials` says which providers are set up, never a
-value. A person enters keys on the page Settings, by command line or API.
+"""`switch_model` is the tool by which an agent looks at models and asks for another one, the
+same over HTTP, MCP and within a turn; `manage_credentials` says which providers are set up,
+never a value. A person enters keys on the page Settings, by command line or API.
 """
 
 from dataclasses import dataclass
@@ -40,8 +40,8 @@ class SwitchCall:
 
 
 async def switch_model(ctx: Context, call: SwitchCall) -> dict[str, object]:
-    """The answer as JSON: `status` says what came of it. Raises InputError for another action and
-    for a model that cannot hold the conversation; NotFound, NotAllowed and Conflict as
+    """The answer as JSON: `status` says what came of it. Raises InputError for another action
+    and for a model that cannot hold the conversation; NotFound, NotAllowed and Conflict as
     `request_switch`.
     """
     if call.action == LIST:
@@ -164,8 +164,8 @@ SWITCH_OFFER: Final = OfferedTool(
             "action": {"type": "string", "enum": [LIST, SWITCH]},
             "model": {
                 "type": "string",
-                "description": "switch: the model's name, a loose one will do. list: words that "
-                "the names must have, or nothing.",
+                "description": "switch: the model's name, a loose one will do. list: words "
+                "that the names must have, or nothing.",
             },
             "reason": {"type": "string", "description": "switch: why, for the person."},
         },

@@ -1,9 +1,9 @@
 """Switch requests let a person decide whether a session, or a set of sub-tasks, goes on with
-another model: `request_switch` asks, `approve_switch` and `reject_switch` decide, in one unit of
-work with the grants and the session's model; what nobody decides in time expires.
+another model: `request_switch` asks, `approve_switch` and `reject_switch` decide, in one unit
+of work with the grants and the session's model; what nobody decides in time expires.
 
-What a target cannot hold of the conversation is refused before anybody is asked. The agent is told
-of a decision by the answer that it waits for, or by `list_notes` before its next turn.
+What a target cannot hold of the conversation is refused before anybody is asked. The agent is
+told of a decision by the answer that it waits for, or by `list_notes` before its next turn.
 """
 
 import asyncio
@@ -66,9 +66,10 @@ class SwitchSpec:
 def request_switch(ctx: Context, spec: SwitchSpec) -> ModelSwitchRequest:
     """A request that waits for a person; the one that waits already, where it is the same.
 
-    Raises InputError where a model cannot hold the conversation, with a sentence; NotAllowed for
-    data that it may not see, a route that the key does not open, and what a person rejected since
-    the last message; Conflict for a closed session, the model that it has, and too many requests.
+    Raises InputError where a model cannot hold the conversation, with a sentence; NotAllowed
+    for data that it may not see, a route that the key does not open, and what a person rejected
+    since the last message; Conflict for a closed session, the model that it has, and too many
+    requests.
     """
     with ctx.store.read() as tx:
         request = _prepare(ctx, tx, spec)
@@ -230,12 +231,13 @@ def load_switch(ctx: Context, id_: str) -> ModelSwitchRequest:
 def approve_switch(
     ctx: Context, actor: Actor, id_: str, reason: str = "", *, seen: str = ""
 ) -> ModelSwitchRequest:
-    """Let the session go on with the model from its next message on; of sub-tasks, let them have
-    their models. seen: the hash of the request that the approver saw; empty for the stored one.
+    """Let the session go on with the model from its next message on; of sub-tasks, let them
+    have their models. seen: the hash of the request that the approver saw; empty for the stored
+    one.
 
-    Raises NotAllowed below an approver, and for data that the model may not see; StaleWrite where
-    the request is another; Conflict where it is decided or over, its session is closed, or one
-    literal model too many would be granted; ConfigError without control's signing key.
+    Raises NotAllowed below an approver, and for data that the model may not see; StaleWrite
+    where the request is another; Conflict where it is decided or over, its session is closed,
+    or one literal model too many would be granted; ConfigError without control's signing key.
     """
     actor.require(Role.APPROVER)
     with ctx.store.write() as tx:
@@ -262,9 +264,7 @@ def reject_switch(
         return _decide(ctx, tx, actor, request, SwitchSignal.REJECT, reason)
 
 
-def _require_waiting(
-    ctx: Context, tx: Transaction, id_: str, seen: str
-) -> ModelSwitchRequest:
+def _require_waiting(ctx: Context, tx: Transaction, id_: str, seen: str) -> ModelSwitchRequest:
     # The lock of decisions first, as in every unit.
     tx.switch_requests.pending()
     request = tx.switch_requests.get(id_)

@@ -26,6 +26,7 @@ from harness.control.shadow.shadows import ShadowStatus
 from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.message import SessionMessage
 from harness.domain.agents.grant import AgentGrant
+from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.errors import NotFound, SignatureInvalid, SwapgateError
 from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
@@ -310,6 +311,18 @@ def list_captures(
     """Newest first; never their content."""
     with ctx.store.listings() as stored:
         return stored.captures(page_request, route=route).map(captures.summarize_capture)
+
+
+def list_switch_requests(
+    ctx: Context,
+    page_request: PageRequest = FIRST_PAGE,
+    *,
+    session: str | None = None,
+    pending_only: bool = False,
+) -> Page[ModelSwitchRequest]:
+    """Newest first."""
+    with ctx.store.listings() as stored:
+        return stored.switch_requests(page_request, session=session, pending_only=pending_only)
 
 
 def list_agent_grants(

@@ -1,9 +1,9 @@
 """An approval link shows one switch request to whoever has it, and lets a person with the role
-decide it. It names the request by its id and hash and is good until the request expires; deciding
-is once, so the link is. Pure.
+decide it. It names the request by its id and hash and is good until the request expires;
+deciding is once, so the link is. Pure.
 
-The link is no right to decide: it carries no key. It is nothing to show around all the same, since
-it shows what an agent wrote.
+The link is no right to decide: it carries no key. It is nothing to show around all the same,
+since it shows what an agent wrote.
 """
 
 from dataclasses import dataclass, field
@@ -46,7 +46,7 @@ class ApprovalLinks:
         return f"{self.base_url.rstrip('/')}{APPROVAL_PATH}{token}"
 
     def read(self, token: str, now: datetime) -> LinkedRequest:
-        """Raises NotFound for a token that was not made here, and for one whose time is over."""
+        """Raises NotFound for a token that was not made here, and one whose time is over."""
         key = derive_key(self.secret, _PURPOSE)
         values = open_values(token.encode("utf-8", "surrogatepass"), key)
         if values is None:

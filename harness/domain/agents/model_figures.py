@@ -1,5 +1,6 @@
 """Model figures are what is known of a model before a session goes on with it: prices, size,
-scores and the newest verdict. `compared` stores those of both models with a switch request. Pure.
+scores and the newest verdict. `compared` stores those of both models with a switch request.
+Pure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,9 +45,7 @@ class ModelFigures:
         if self.price is None:
             return UNKNOWN
         given, answered = self.price.input_usd_per_mtok, self.price.output_usd_per_mtok
-        return (
-            f"${format_number(given)} in, ${format_number(answered)} out per million tokens"
-        )
+        return f"${format_number(given)} in, ${format_number(answered)} out per million tokens"
 
     @property
     def quality_text(self) -> str:

@@ -1,9 +1,9 @@
 """Signed values are a few values of JSON with an HMAC, which this installation alone can write:
-`v1.PAYLOAD.MAC`, a JSON object in base64url, and the HMAC-SHA-256 over all that stands before it,
-in hexadecimal digits. Pure.
+`v1.PAYLOAD.MAC`, a JSON object in base64url, and the HMAC-SHA-256 over all that stands before
+it, in hexadecimal digits. Pure.
 
-Each use has a key of its own, derived from the installation's secret, so that none is ever taken
-for another.
+Each use has a key of its own, derived from the installation's secret, so that none is ever
+taken for another.
 """
 
 import base64
