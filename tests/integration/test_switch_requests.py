@@ -18,6 +18,7 @@ from harness.control.agents.model_matching import (
 )
 from harness.control.agents.sessions import SessionSpec
 from harness.control.agents.switch_tool import SwitchCall, list_providers, switch_model
+from harness.control.agents.switch_views import list_notes
 from harness.control.agents.switches import SwitchSpec
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
@@ -155,7 +156,7 @@ def test_a_rejected_switch_leaves_the_session_and_is_told(
     switches.reject_switch(ctx, BEN, request.id, "too dear")
 
     assert now_on(ctx, session).model == CHAT
-    assert list(switches.list_notes(ctx, session.id, before)) == [
+    assert list(list_notes(ctx, session.id, before)) == [
         "ben rejected the switch to sim/better: too dear. The model stays."
     ]
     with pytest.raises(NotAllowed, match="ben rejected the switch") as refused:
@@ -178,7 +179,7 @@ def test_what_nobody_decides_expires(ctx: Context, session: AgentSession) -> Non
 
     assert switches.load_switch(ctx, request.id).state is SwitchState.EXPIRED
     assert now_on(ctx, session).model == CHAT
-    (note,) = switches.list_notes(ctx, session.id, request.asked_at)
+    (note,) = list_notes(ctx, session.id, request.asked_at)
     assert note.startswith("Nobody decided about the switch to sim/better in time")
     assert not list(queries.list_agent_grants(ctx))
 

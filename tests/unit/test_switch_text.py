@@ -57,7 +57,7 @@ def test_the_question_has_prices_quality_reason_and_time_left() -> None:
     assert dict(switch_lines(REQUEST, NOW + timedelta(minutes=18))) == {
         "Model": "sim/better",
         "Price": "$3 in, $15 out per million tokens",
-        "Quality": "tickets 90.0 % (85.0 % to 95.0 %, 120 items); last verdict PASSED on chat, "
+        "Quality": "tickets 90 % (85 % to 95 %, 120 items); last verdict PASSED on chat, "
         "2026-11-01",
         "Context window": "200,000 tokens",
         "Model now": "sim/base",

@@ -10,7 +10,7 @@ from typing import Final, TypeVar, assert_never
 
 from harness.control.agents import turns
 from harness.control.agents.models_in_force import CallableModel, ModelsInForce
-from harness.control.agents.switches import list_notes
+from harness.control.agents.switch_views import list_notes
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
 from harness.domain.agents.message import (

@@ -1,13 +1,14 @@
 """A switch request as people see it by command line and REST: the question, its facts, and the
-state that it has now.
+state that it has now; and what its agent is told of the decision.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
 
 from harness.control.context import Context
 from harness.domain.agents.switch_request import ModelSwitchRequest
-from harness.domain.agents.switch_text import switch_lines, switch_question
+from harness.domain.agents.switch_text import decision_text, switch_lines, switch_question
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +37,16 @@ def view_switch(ctx: Context, request: ModelSwitchRequest) -> SwitchRequestView:
         fingerprint=request.hash,
         time_left_s=max(0.0, (request.expires_at - now).total_seconds()),
     )
+
+
+def list_notes(ctx: Context, session: str, since: datetime) -> Sequence[str]:
+    """What became of the session's requests since that time, a sentence each, for its agent."""
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        known = tx.switch_requests.of_session(session)
+    return [
+        text
+        for request in reversed(known)
+        if (request.decided_at or request.expires_at) >= since
+        and (text := decision_text(request, request.state_at(now)))
+    ]

@@ -3,13 +3,13 @@ another model: `request_switch` asks, `approve_switch` and `reject_switch` decid
 of work with the grants and the session's model; what nobody decides in time expires.
 
 What a target cannot hold of the conversation is refused before anybody is asked. The agent is
-told of a decision by the answer that it waits for, or by `list_notes` before its next turn.
+told of a decision by the answer that it waits for, or by `switch_views.list_notes` before its
+next turn.
 """
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Final
 
 from harness.control import audit
@@ -35,7 +35,6 @@ from harness.domain.agents.switch_request import (
     next_state,
 )
 from harness.domain.agents.switch_text import (
-    decision_text,
     inert_text,
     switch_question,
     visible_text,
@@ -112,7 +111,8 @@ def _prepare(ctx: Context, tx: Transaction, spec: SwitchSpec) -> ModelSwitchRequ
         raise Conflict(f"the session is on {session.model.text} already", code="same_model")
     said = read_conversation(ctx, tx, session.id)
     context = () if spec.for_children else said
-    wanted = [_wanted_target(ctx, tx, agent, model) for model in spec.models]
+    models = tuple(dict.fromkeys(spec.models))
+    wanted = [_wanted_target(ctx, tx, agent, model) for model in models]
     _require_fit(ctx, tx, agent, context, wanted)
     now = ctx.clock.now()
     tasks = [{"task": visible_text(task), "model": model} for task, model in spec.tasks]
@@ -121,8 +121,8 @@ def _prepare(ctx: Context, tx: Transaction, spec: SwitchSpec) -> ModelSwitchRequ
         id=ctx.chance.token("sw_"),
         agent=agent.id,
         session=session.id,
-        asked=", ".join(model.text for model in spec.models),
-        targets=tuple(dict.fromkeys(m.target for m in spec.models if m.is_literal)),
+        asked=", ".join(model.text for model in models),
+        targets=tuple(dict.fromkeys(m.target for m in models if m.is_literal)),
         reason=visible_text(spec.reason),
         for_children=spec.for_children,
         asked_at=now,
@@ -135,7 +135,7 @@ def _prepare(ctx: Context, tx: Transaction, spec: SwitchSpec) -> ModelSwitchRequ
                 _figures_now(ctx, tx, session),
                 [
                     load_figures(ctx, tx, target, "" if model.is_literal else model.text)
-                    for target, model in zip(wanted, spec.models, strict=True)
+                    for target, model in zip(wanted, models, strict=True)
                 ],
             ),
             **({"tasks": tasks} if tasks else {}),
@@ -381,16 +381,3 @@ async def wait_for_decision(ctx: Context, id_: str, wait_s: float) -> ModelSwitc
         if request.state_at(ctx.clock.now()) is not SwitchState.PENDING or left_s <= 0:
             return request
         await asyncio.sleep(min(LOOK_AGAIN_S, left_s))
-
-
-def list_notes(ctx: Context, session: str, since: datetime) -> Sequence[str]:
-    """What became of the session's requests since that time, a sentence each, for its agent."""
-    now = ctx.clock.now()
-    with ctx.store.read() as tx:
-        known = tx.switch_requests.of_session(session)
-    return [
-        text
-        for request in reversed(known)
-        if (request.decided_at or request.expires_at) >= since
-        and (text := decision_text(request, request.state_at(now)))
-    ]
