@@ -102,7 +102,7 @@ class SwitchModelBody(AgentsBody):
     action: Literal["list", "switch"]
     model: Annotated[str, Field(max_length=300)] = ""
     reason: Annotated[str, Field(max_length=1000)] = ""
-    wait_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+    wait_s: Annotated[float, Field(ge=0, le=86_400, strict=True)] = 0.0
 
 
 class MessageBody(AgentsBody):

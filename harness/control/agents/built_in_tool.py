@@ -5,7 +5,7 @@ others.
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -25,7 +25,8 @@ class ToolAnswer:
     """What a built-in tool answers, which becomes JSON."""
 
     content: object
-    usage: MessageUsage = MessageUsage(cost_usd=0.0)  # of models that it asked
+    # Of models that it asked.
+    usage: MessageUsage = field(default_factory=lambda: MessageUsage(cost_usd=0.0))
 
 
 @dataclass(frozen=True)

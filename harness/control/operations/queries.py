@@ -24,8 +24,8 @@ from harness.control.routing.route_status import RouteStatus
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowStatus
 from harness.domain.agents.agent import Agent, AgentSession
-from harness.domain.agents.message import SessionMessage
 from harness.domain.agents.grant import AgentGrant
+from harness.domain.agents.message import SessionMessage
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.errors import NotFound, SignatureInvalid, SwapgateError

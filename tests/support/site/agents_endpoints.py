@@ -154,6 +154,19 @@ ENDPOINTS: Final = (
         },
     ),
     Endpoint("GET", f"{SESSION}/messages", to_the_owner(DONE, viewer=DONE)),
+    Endpoint(
+        "POST",
+        f"{SESSION}/switch_model",
+        to_the_owner(DONE, viewer=REFUSED),
+        {"action": "list"},
+        {
+            "action": ("", "approve"),
+            "model": ("x" * 301,),
+            "reason": ("x" * 1_001,),
+            "waitS": (-1, 86_401),
+        },
+    ),
+    Endpoint("GET", f"{SESSION}/switch_requests", to_the_owner(DONE, viewer=DONE)),
 )
 
 
