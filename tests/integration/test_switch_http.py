@@ -13,9 +13,11 @@ import pytest
 
 from harness.control.agents import switches
 from harness.control.operations import keys
+from harness.control.routing import targets
 from harness.domain.agents.approval_link import ApprovalLinks
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.operations.access import SYSTEM, Role
+from harness.domain.settings import TargetSeed
 from tests.support.providers.scripted_upstream import Asked, completion
 from tests.support.site.agents_site import AgentsSite, agents_site, calling, error_of, good
 from tests.wire import anthropic as claude
@@ -33,6 +35,8 @@ FORM = {"content-type": "application/x-www-form-urlencoded"}
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentsSite]:
     with agents_site(tmp_path_factory.mktemp("switches")) as made:
+        # What nobody uses and no file names is offered by nobody.
+        targets.add_target(made.world.installation.context, SYSTEM, TargetSeed("sim", BETTER))
         yield made
 
 
