@@ -1,5 +1,5 @@
 """The simulator's raw ASGI application serves model endpoints, checks keys, and has, for
-loopback clients, the `/sim/` switches for faults, profiles and statistics.
+loopback clients, the `/sim/` switches for faults, profiles, the list of models and statistics.
 """
 
 import ipaddress
@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-from evals.sim import faults, profiles
+from evals.sim import faults, model_lists, profiles
 from evals.sim.protocols.endpoints import DIALECTS, dialect_of
 from evals.sim.protocols.http_exchange import ClientGone, HttpExchange, Receive, Scope, Send
 from evals.sim.protocols.requests import Refused, decoded
@@ -58,6 +58,10 @@ def act(  # noqa: PLR0911 - one line for each switch
         case "POST", "profiles", str(name) if name != ANY_MODEL:
             simulator.set_profile(name, drifted(simulator, name, decoded(body)))
             return {name: simulator.models[name].profile.as_json()}
+        case "PUT" | "DELETE", "models", None:
+            wanted = decoded(body) if method == "PUT" else {"shape": "openai"}
+            simulator.model_list = model_lists.parse_list_switch(wanted)
+            return simulator.model_list.as_json()
         case "GET", "stats", None:
             return {"models": {name: s.as_json() for name, s in simulator.stats.items()}}
         case "DELETE", "stats", None:
@@ -118,7 +122,8 @@ async def answer(exchange: HttpExchange, simulator: Simulator, *, allow_switches
         case "POST", "/v1/embeddings":
             await simulator.embed(exchange)
         case "GET", "/v1/models":
-            await exchange.json(200, {"object": "list", "data": simulator.catalogue()})
+            own = simulator.catalogue()
+            await model_lists.answer_list(exchange, simulator.model_list, own)
         case "GET", "/healthz":
             await exchange.json(200, {"status": "ok", "simulated": True})
         case "GET", path if path.startswith("/v1/models/"):

@@ -14,6 +14,7 @@ from evals.sim.fake_json import made_up
 from evals.sim.fault_injection import replace_answer
 from evals.sim.faults import Fault, FaultBook, FaultKind, hits
 from evals.sim.item_bank import ItemBank
+from evals.sim.model_lists import ModelListSwitch
 from evals.sim.profiles import Profile
 from evals.sim.protocols import chat_completions, embeddings, requests
 from evals.sim.protocols.chat_completions import Completion
@@ -66,6 +67,7 @@ class Simulator:
         self.bank = bank
         self.models: dict[str, SimulatedModel] = build_models(models, bank)
         self.faults = FaultBook()
+        self.model_list = ModelListSwitch()
         self.stats: dict[str, Stats] = {}
         self._unix_time = unix_time
         self._time_scale = time_scale

@@ -17,6 +17,7 @@ from harness.api.json_answers import JsonAnswer, problem
 from harness.domain.errors import (
     ConfigError,
     Conflict,
+    DiscoveryFailed,
     IllegalTransition,
     InputError,
     NotAllowed,
@@ -40,6 +41,7 @@ STATUS: Final[Mapping[type[SwapgateError], HTTPStatus]] = {
     IllegalTransition: HTTPStatus.CONFLICT,
     ProofRefused: HTTPStatus.CONFLICT,
     StaleEvidence: HTTPStatus.CONFLICT,
+    DiscoveryFailed: HTTPStatus.BAD_GATEWAY,
     StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 RETRY_AFTER_S = 2

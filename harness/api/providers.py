@@ -1,5 +1,6 @@
 """Endpoints for providers, where models are called: list, add, change, remove, what their
-models can do, and the check that asks each one. Fields are in camelCase, as elsewhere (D1).
+models can do, which models they list, and the check that asks each one. Fields are in
+camelCase, as elsewhere (D1).
 """
 
 from typing import Annotated
@@ -11,12 +12,13 @@ from pydantic.alias_generators import to_camel
 from harness.api.endpoint import CallerParam, endpoint
 from harness.api.json_answers import json_answer
 from harness.api.request_fields import Body, Json, Name, Text
-from harness.control.providers import checks, registry
+from harness.control.providers import checks, discovery, registry
 from harness.control.providers.checks import SelfTest
 from harness.control.providers.matrix import MatrixRow, build_matrix
 from harness.control.providers.registry import ProviderChange, ProviderSummary
 from harness.domain.operations.access import Role
 from harness.domain.pagination import Page
+from harness.domain.providers.discovered_model import DiscoveredList, DiscoveredModel
 
 router = APIRouter()
 Url = Annotated[str, Field(max_length=2000)]
@@ -79,6 +81,20 @@ def provider_matrix(who: CallerParam) -> Page[MatrixRow]:
 @endpoint(router, "GET", "/providers/{provider}")
 def get_provider(who: CallerParam, provider: str) -> ProviderSummary:
     return registry.get_provider(who.ctx, provider)
+
+
+@endpoint(router, "GET", "/providers/{provider}/models")
+def list_discovered(who: CallerParam, provider: str) -> Page[DiscoveredModel]:
+    """The models that it listed when somebody asked last, with the date. It is not asked."""
+    return json_answer(discovery.list_discovered(who.ctx, provider))
+
+
+@endpoint(router, "POST", "/providers/{provider}/models")
+def discover_models(who: CallerParam, provider: str) -> DiscoveredList:
+    """Ask it for its models now, and keep them instead of those before. 502 where it has no
+    list that can be kept.
+    """
+    return discovery.discover_models(who.ctx, who.actor, provider)
 
 
 @endpoint(router, "PUT", "/providers/{provider}")

@@ -20,6 +20,7 @@ SwapgateError
 ├── DecryptionFailed       what is stored cannot be read with the encryption keys at hand
 ├── SignInRefused          the server of an OAuth provider says no: a person signs in anew
 ├── SignInUnreachable      it did not answer as it should; the same call may succeed later
+├── DiscoveryFailed        a provider's list of models was not read, and none is kept of it
 ├── DeliveryFailed         a sink did not take an alert; it is tried again
 ├── JudgeUnfit             a suite's judge is away, or does not agree with its references
 ├── PatternTooSlow         a user's regular expression takes too long for a text
@@ -137,6 +138,10 @@ class SignInRefused(SwapgateError):
 
 
 class SignInUnreachable(SwapgateError):
+    retryable = True
+
+
+class DiscoveryFailed(SwapgateError):
     retryable = True
 
 

@@ -211,6 +211,13 @@ class AgentSettings:
     floors: Mapping[str, AutoFloor] = field(default_factory=dict, hash=False)
 
     @property
+    def auto_route(self) -> str:
+        """What a plain `auto` chooses for: the one route with a floor; empty where several, or
+        none, have one.
+        """
+        return next(iter(self.floors)) if len(self.floors) == 1 else ""
+
+    @property
     def pass_through_url(self) -> str:
         """Where the router passes `/agents` through to; empty for nowhere."""
         if self.url is not None:

@@ -45,7 +45,13 @@ from harness.ports.operations import (
     Principals,
 )
 from harness.ports.proposals import Approvals, Observations, Proposals, Rollouts, Verdicts
-from harness.ports.providers import Credentials, ProviderChecks, Providers, SignIns
+from harness.ports.providers import (
+    Credentials,
+    DiscoveredModels,
+    ProviderChecks,
+    Providers,
+    SignIns,
+)
 from harness.ports.routing import (
     Captures,
     RouteRecord,
@@ -111,6 +117,8 @@ class Transaction(Protocol):
     def sign_ins(self) -> SignIns: ...
     @property
     def provider_checks(self) -> ProviderChecks: ...
+    @property
+    def discovered_models(self) -> DiscoveredModels: ...
     @property
     def agents(self) -> Agents: ...
     @property

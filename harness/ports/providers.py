@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from harness.domain.providers.catalogue import Catalogue
 from harness.domain.providers.credentials import Credential
 from harness.domain.providers.device_flow import DeviceCode, OAuthTokens, PollAnswer
+from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.providers.oauth_kinds import OAuthEndpoints
 from harness.domain.providers.oauth_tokens import SignIn
 from harness.domain.providers.probe import ProbeReply, ProviderCheck
@@ -86,6 +87,20 @@ class ProviderChecks(Protocol):
         """Each instead of an older one of its provider.
 
         Raises InputError for an unknown provider.
+        """
+        ...
+
+
+class DiscoveredModels(Protocol):
+    """The models that providers listed, whoever asked."""
+
+    def all(self) -> Sequence[DiscoveredModel]:
+        """By provider and name; none of a provider that was removed."""
+        ...
+
+    def replace(self, of_provider: str, models: Iterable[DiscoveredModel]) -> None:
+        """All of one provider, instead of those before. Raises InputError for an unknown
+        provider.
         """
         ...
 

@@ -174,7 +174,7 @@ def no_such_provider(name: str) -> InputError:
 
 
 def unknown_provider(name: str) -> InputError:
-    return InputError(f"there is no provider {name!r} that could have been checked")
+    return InputError(f"there is no provider {name!r} that could have been asked")
 
 
 def sign_in_is_over(provider: str) -> StaleWrite:

@@ -43,6 +43,7 @@ from harness.store.sql.operations import SqlAlerts, SqlApiKeys, SqlDeliveries, S
 from harness.store.sql.proposals import SqlApprovals, SqlProposals, SqlRollouts, SqlVerdicts
 from harness.store.sql.providers import (
     SqlCredentials,
+    SqlDiscoveredModels,
     SqlProviderChecks,
     SqlProviders,
     SqlSightings,
@@ -92,6 +93,7 @@ class SqlTransaction:
         self.credentials = SqlCredentials(unit)
         self.sign_ins = SqlSignIns(unit)
         self.provider_checks = SqlProviderChecks(unit)
+        self.discovered_models = SqlDiscoveredModels(unit)
         self.agents = SqlAgents(unit)
         self.agent_grants = SqlAgentGrants(unit)
         self.sessions = SqlSessions(unit)

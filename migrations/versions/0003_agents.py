@@ -1,5 +1,5 @@
 """Agents: their sessions, messages and turns, switch requests, and the signed grants by which a
-literal target answers.
+literal target answers; and the models that providers list.
 """
 
 import sqlalchemy as sa
@@ -19,6 +19,7 @@ TABLES = (
     "agent_grant",
     "agent_turn",
     "agent_message",
+    "discovered_model",
 )
 GRANT = sa.table("agent_grant", sa.column("id"), sa.column("revoked_at"))
 
@@ -31,6 +32,7 @@ def upgrade() -> None:
     create_agent_grant()
     create_agent_turn()
     create_agent_message()
+    create_discovered_model()
 
 
 def downgrade() -> None:
@@ -463,3 +465,24 @@ def create_agent_message() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("ix_agent_message_turn", "agent_message", ["turn"], unique=False)
+
+
+def create_discovered_model() -> None:
+    op.create_table(
+        "discovered_model",
+        sa.Column("provider", sa.Text(), nullable=False),
+        sa.Column("model", sa.Text(), nullable=False),
+        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("found_at", sa.BigInteger(), nullable=False),
+        sa.Column("context_window", sa.BigInteger(), nullable=True),
+        sa.Column("price", sa.Text(), nullable=True),
+        sa.CheckConstraint(
+            "trim(model) <> ''", name=op.f("ck_discovered_model_model_not_blank")
+        ),
+        sa.ForeignKeyConstraint(
+            ["provider"], ["provider.name"], name=op.f("fk_discovered_model_provider")
+        ),
+        sa.PrimaryKeyConstraint("provider", "model", name=op.f("pk_discovered_model")),
+        sqlite_strict=True,
+        sqlite_with_rowid=False,
+    )

@@ -120,7 +120,7 @@ class FallbackAnswer(AgentsAnswer):
 
 class MessageAnswer(AgentsAnswer):
     """state: `complete`, `streaming` (under way), `interrupted` or `failed`; only a complete
-    message is part of the conversation.
+    message is part of the conversation. auto: who answered for the model `auto`, and why.
     """
 
     id: str
@@ -135,6 +135,7 @@ class MessageAnswer(AgentsAnswer):
     target: str | None
     request_id: str | None
     fallback: FallbackAnswer | None
+    auto: str | None
     usage: UsageAnswer | None
     error: str | None
     created_at: datetime
@@ -240,6 +241,7 @@ def message_answer(message: SessionMessage) -> MessageAnswer:
             "fallback": {"from": served.fallback_from, "reason": served.reason}
             if served.fallback_from
             else None,
+            "auto": None if served.fallback_from else served.reason or None,
             "usage": usage_answer(used) if is_answer and message.done_at is not None else None,
             "error": message.error or None,
             "created_at": message.created_at,

@@ -59,9 +59,9 @@ class AgentConfigBody(AgentsBody):
 
 
 class AgentBody(AgentsBody):
-    """model: a route, `auto:ROUTE`, or a literal `PROVIDER:MODEL`, which needs an approver's
-    key. tools: names of tools of the server, and functions that the client runs. instructions:
-    the system message of all sessions.
+    """model: a route, `auto:ROUTE` (`auto` where one route alone has a floor), or a literal
+    `PROVIDER:MODEL`, which needs an approver's key. tools: names of tools of the server, and
+    functions that the client runs. instructions: the system message of all sessions.
     """
 
     name: Name

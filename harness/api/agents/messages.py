@@ -47,6 +47,9 @@ router = APIRouter()
 EVENTS: Final = "text/event-stream"
 # How long a stream may be silent before a comment keeps the connection alive.
 HEARTBEAT_S: Final = 15.0
+# Who answers for the model `auto`, and why.
+AUTO_HEADER: Final = "x-swapgate-auto"
+SAFE: Final = " !$&'()*+,/:;=@"
 
 PATH: Final = "/agents/{agent_id}/sessions/{session_id}/messages"
 
@@ -83,13 +86,16 @@ async def post_message(
     run = await asked.service.turns.start(posted, kept_answer)
     if isinstance(run, IdempotentAnswer):
         return _replayed(run, streams=streams)
+    headers = {AUTO_HEADER: quote(run.auto, safe=SAFE)} if run.auto else {}
     if streams:
         return StreamingResponse(
             _events(run, asked.ctx.chance),
             media_type=EVENTS,
-            headers={"x-accel-buffering": "no"},
+            headers={"x-accel-buffering": "no", **headers},
         )
-    return _answer(await run.outcome())
+    answer = _answer(await run.outcome())
+    answer.headers.update(headers)
+    return answer
 
 
 def _answer(outcome: TurnOutcome) -> Response:

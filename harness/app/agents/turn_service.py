@@ -35,7 +35,8 @@ class TurnService:
         # Of two processes with one name, only the later can be alive: it has the port.
         name = f"{socket.gethostname()}:{settings.agents.port}"
         owner = TurnOwner(name, ctx.chance.token(""))
-        self.turns = TurnRunner(ctx, self._calls, self.tools, settings.agents, owner)
+        standing = installation.standing_switches
+        self.turns = TurnRunner(ctx, self._calls, self.tools, settings.agents, owner, standing)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -1,5 +1,6 @@
 """`swapgate model` lists and adds targets (models at providers) with their prices, finds models
-by name (`resolve`, `match`, `search`), and sends one a short request (`probe`).
+by name (`resolve`, `match`, `search`), reads what a provider lists (`discover`), and sends one
+a short request (`probe`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,14 +12,22 @@ from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.routing.target_options import TargetOptions, requested_target, target_options
 from harness.control.operations import queries
-from harness.control.providers import deprecations, model_lookup, provider_secrets, registry
+from harness.control.providers import (
+    deprecations,
+    discovery,
+    model_lookup,
+    provider_secrets,
+    registry,
+)
 from harness.control.routing import routes, targets
 from harness.control.serialize import to_plain
+from harness.domain.errors import SwapgateError
 from harness.domain.pagination import PageRequest
 from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.providers.deprecations import Deprecation
 from harness.domain.providers.model_match import NOTHING_OFFERED, ModelMatch
 from harness.domain.routing.target import Price, Provider, Target
+from harness.domain.suggestions import did_you_mean
 
 
 def show_entries(
@@ -144,11 +153,19 @@ def _as_json(
     metavar="URL",
     help="API address of a new provider, where it differs from its kind's default.",
 )
+@click.option(
+    "--discover/--no-discover",
+    "asks",
+    default=True,
+    help="Ask a gateway, or a server of one's own, which models it has. [default: discover]",
+)
 @pass_session
 def add(
     session: Session,
     name: str,
     api_base: str,
+    *,
+    asks: bool,
     **settings: Unpack[TargetOptions],
 ) -> None:
     """Register a target. Its id is a hash of its content and settings.
@@ -164,9 +181,51 @@ def add(
         output.document(made.target)
     else:
         output.facts([("target", made.target.name), ("id", made.target.id)])
+    has_key = bool(provider_secrets.keys_of_provider(session.context, made.provider))
+    lacks_key = made.needs_key and not has_key
     if made.added:
-        has_key = bool(provider_secrets.keys_of_provider(session.context, made.provider))
-        output.note(_added(made.provider, lacks_key=made.needs_key and not has_key))
+        output.note(_added(made.provider, lacks_key=lacks_key))
+    if asks and not lacks_key and discovery.has_own_models(made.provider):
+        _note_list(session, made.target)
+
+
+def _note_list(session: Session, target: Target) -> None:
+    """A server that is away, or lists nothing, holds up nothing."""
+    try:
+        listed = discovery.discover_models(session.context, session.actor, target.provider)
+    except SwapgateError as error:
+        output.note(f"its models are not known: {error}")
+        return
+    names = {model.model for model in listed.models}
+    if target.model not in names:
+        hint = did_you_mean(target.model, names)
+        output.note(f"{target.provider} does not list {target.model} among {len(names)}{hint}")
+
+
+@model.command()
+@click.argument("provider", metavar="PROVIDER")
+@pass_session
+def discover(session: Session, provider: str) -> None:
+    """Read the models that a provider lists at its /models, and keep them with the date.
+
+    `model match` and `model list --all` know them from then on. Prices and windows are the
+    provider's own word.
+    """
+    ctx = session.context_with_providers
+    listed = discovery.discover_models(ctx, session.actor, provider)
+    if session.json:
+        output.document(listed)
+        return
+    output.table(
+        ["MODEL", "INPUT $/MTOK", "OUTPUT $/MTOK", "WINDOW"],
+        [
+            [model.model, *prices(model.price), model.context_window or "unknown"]
+            for model in listed.models
+        ],
+        empty=f"{provider} lists no models",
+    )
+    if listed.left_out:
+        output.note(f"{listed.left_out} entries are left out: they have no name of a model")
 
 
 def _added(provider: Provider, *, lacks_key: bool) -> str:

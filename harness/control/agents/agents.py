@@ -166,7 +166,6 @@ def _allow(
     actor = client.require_consent()
     target = targets.find_or_register_target(ctx, tx, actor, model.target)
     check_target_data_class(ctx, agent.data_class, target)
-    check_literal_count(ctx, tx, terms.most)
     now = ctx.clock.now()
     grant = AgentGrant(
         id=ctx.chance.token("gr_"),
@@ -182,6 +181,7 @@ def _allow(
         data_class=agent.data_class,
     )
     add_grant(ctx, tx, actor, grant)
+    check_literal_count(ctx, tx, terms.most)
 
 
 def add_grant(ctx: Context, tx: Transaction, actor: Actor, grant: AgentGrant) -> None:
@@ -202,17 +202,20 @@ def add_grant(ctx: Context, tx: Transaction, actor: Actor, grant: AgentGrant) ->
 
 
 def check_literal_count(ctx: Context, tx: Transaction, most: int) -> None:
-    """Raises Conflict where the policy allows no further literal model."""
+    """Raises Conflict where the policy allows no further literal model than before.
+
+    To be asked after the grant is added: of two at once, the second sees the first one's.
+    """
     now = ctx.clock.now()
     in_force = [
         grant
         for grant in tx.agent_grants.not_revoked()
         if grant.kind is not GrantKind.AUTO and now < grant.expires_at
     ]
-    if len(in_force) >= most:
+    if len(in_force) > most:
         raise Conflict(
-            f"{len(in_force)} literal models are granted, and `agents.max_literals` is {most}: "
-            "use a route, or revoke a grant",
+            f"{len(in_force) - 1} literal models are granted, and `agents.max_literals` is "
+            f"{most}: use a route, or revoke a grant",
             code="too_many_literals",
         )
 
@@ -234,7 +237,9 @@ def _check_data_class(ctx: Context, data_class: str) -> None:
 
 
 def check_route_data_class(ctx: Context, tx: Transaction, agent: Agent, name: str) -> None:
-    """The route's own data class holds for all that may ever answer on it."""
+    """The route's own data class holds for all that may ever answer on it. Raises NotAllowed
+    where it is not as strict as the agent's, NotFound without the route.
+    """
     route = tx.routing.route(name)
     if route is None:
         raise NotFound(f"model: there is no route {name!r}", code="model_not_found")

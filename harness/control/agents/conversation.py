@@ -168,7 +168,10 @@ class Conversation:
         except CallFailed as error:
             self._error = error
             code = error.code or "model_failed"
-            return ModelFailed(code, str(error), is_retryable(error), self._has_output)
+            # A router that has not heard of auto's grant answers by the route.
+            is_unopened = bool(model.grant and model.reason) and code == "model_not_found"
+            retryable = is_unopened or is_retryable(error)
+            return ModelFailed(code, str(error), retryable, self._has_output)
         except InputError as error:
             return ModelFailed("invalid_request", str(error), retryable=False)
         self._answer = self._whole(answer, model, found)
@@ -190,7 +193,9 @@ class Conversation:
         self, model: CallableModel, action: AskModel, offered: Sequence[OfferedTool]
     ) -> ModelCallRequest:
         agent, session = self._begun.agent, self._begun.session
-        provider = expected_provider(self._messages, model.asked, model.provider)
+        provider = model.provider
+        if not model.grant and not model.reason:
+            provider = expected_provider(self._messages, model.asked, provider)
         return ModelCallRequest(
             model.route,
             build_context(self._messages, provider=provider, instructions=self._instructions),
@@ -220,7 +225,7 @@ class Conversation:
                 found.served,
                 asked=model.asked,
                 fallback_from=self._models.primary.asked if is_fallback else "",
-                reason=self._fallback_reason if is_fallback else "",
+                reason=self._fallback_reason if is_fallback else model.reason,
             ),
             usage=replace(
                 found.usage, cost_usd=self._models.cost_usd(found.served.target, found.usage)

@@ -23,7 +23,7 @@ def read_model_choice(
     """
     with ctx.store.read() as tx:
         routes = frozenset(tx.routing.table().routes)
-    routed = parse_routed_choice(text, routes)
+    routed = parse_routed_choice(text, routes, default_route=ctx.agents.auto_route)
     if routed is not None:
         return routed
     resolution = model_lookup.resolve_model(ctx, text.strip(), standing=standing)

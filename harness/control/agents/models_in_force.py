@@ -1,16 +1,23 @@
 """The models in force are what a session's next message is asked of: the session's model and
-its agent's fallback, as the router names them, each with the grant that opens a literal one.
+its agent's fallback, as the router names them, each with the grant that opens a target that is
+not the route's own choice. Here the agent's class of data is held against each of them as it is
+now, whoever created, changed, switched or spawned.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness.control.agents import sessions
+from harness.control.agents.agents import check_route_data_class, check_target_data_class
+from harness.control.agents.auto import AutoRequest, AutoTargets
+from harness.control.agents.messages import read_conversation
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession
-from harness.domain.agents.message import MessageUsage
-from harness.domain.agents.model_choice import ModelChoice, literal_route_name
+from harness.domain.agents.incoming_message import IncomingMessage
+from harness.domain.agents.message import MessageUsage, SessionMessage
+from harness.domain.agents.model_choice import ModelChoice, ModelKind, literal_route_name
 from harness.domain.errors import NotAllowed, NotFound, SwapgateError
+from harness.domain.routing.table import Route
 from harness.domain.routing.target import Provider
 from harness.ports import Transaction
 
@@ -23,6 +30,7 @@ class CallableModel:
     route: str  # as the router names it
     provider: str  # that will most likely answer: the incumbent's
     grant: str = ""  # id; empty for a route
+    reason: str = ""  # who answers for `auto`, and why; empty for any other model
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,29 +54,64 @@ class ModelsInForce:
         return price.cost_usd(usage.input_tokens, usage.output_tokens, usage.cached_tokens)
 
 
-def find_models(ctx: Context, agent: Agent, session: AgentSession) -> ModelsInForce:
-    """Raises NotFound for a route that there is no more, NotAllowed for a literal model whose
-    grant is over.
+def find_models(
+    ctx: Context,
+    agent: Agent,
+    session: AgentSession,
+    incoming: IncomingMessage,
+    auto: AutoTargets,
+) -> ModelsInForce:
+    """incoming: the message that asks. Raises NotFound for a route that there is no more,
+    NotAllowed for a literal model whose grant is over, and for a model that may not see the
+    agent's data any more.
     """
-    with ctx.store.read() as tx:
-        primary = _find(ctx, tx, session.model, agent, session)
-        fallback = None
+
+    def find(choice: ModelChoice) -> CallableModel:
+        with ctx.store.read() as tx:
+            found = _find(ctx, tx, choice, agent, session)
+            if choice.kind is not ModelKind.AUTO:
+                return found
+            route = _require_route(tx, choice.route)
+            messages = (*read_conversation(ctx, tx, session.id), _message(ctx, incoming))
+        target = auto.find(ctx, AutoRequest(agent, route, messages))
+        found = replace(found, reason=f"{target.name}: {target.reason}")
+        if not target.grant:
+            return found
+        provider = target.name.partition("/")[0]
+        name = literal_route_name(target.name)
+        return replace(found, route=name, provider=provider, grant=target.grant)
+
+    primary = find(session.model)
+    fallback = None
+    try:
         if agent.fallback_model is not None:
-            try:
-                fallback = _find(ctx, tx, agent.fallback_model, agent, session)
-            except SwapgateError:
-                # The session's model may answer all the same. Where it does not, its failure
-                # is what the client is told.
-                fallback = None
+            fallback = find(agent.fallback_model)
+        elif primary.grant and session.model.kind is ModelKind.AUTO:
+            # Alone, the chosen target has no chain behind it: the route has.
+            with ctx.store.read() as tx:
+                fallback = _find(ctx, tx, session.model, agent, session)
+    except SwapgateError:
+        # The session's model may answer all the same. Where it does not, its failure is what
+        # the client is told.
+        fallback = None
+    with ctx.store.read() as tx:
         return ModelsInForce(primary, fallback, tx.providers.all())
+
+
+def _message(ctx: Context, incoming: IncomingMessage) -> SessionMessage:
+    """As the conversation will have it, for what it takes to answer it."""
+    return SessionMessage("", 0, "", incoming.role, ctx.clock.now(), incoming.content)
 
 
 def _find(
     ctx: Context, tx: Transaction, choice: ModelChoice, agent: Agent, session: AgentSession
 ) -> CallableModel:
+    targets = tx.routing.targets()
     if not choice.is_literal:
         # Of `auto` too: the incumbent is what the route answers with where nothing is known.
-        return CallableModel(choice.text, choice.route, _incumbent_provider(tx, choice.route))
+        incumbent = targets[_require_route(tx, choice.route).incumbent]
+        check_route_data_class(ctx, tx, agent, choice.route)
+        return CallableModel(choice.text, choice.route, incumbent.provider)
     grant = sessions.find_grant(ctx, tx, agent.id, session.id, choice.target)
     if grant is None:
         raise NotAllowed(
@@ -76,16 +119,17 @@ def _find(
             "another model, or have an approver PATCH the agent",
             code="model_not_approved",
         )
+    check_target_data_class(ctx, agent.data_class, targets[grant.target])
     provider = choice.target.partition("/")[0]
     return CallableModel(choice.text, literal_route_name(choice.target), provider, grant.id)
 
 
-def _incumbent_provider(tx: Transaction, name: str) -> str:
-    """Raises NotFound without the route."""
+def _require_route(tx: Transaction, name: str) -> Route:
+    """Raises NotFound."""
     route = tx.routing.route(name)
     if route is None:
         raise NotFound(
             f"model: there is no route {name!r} any more; PATCH the agent to another model",
             code="model_not_found",
         )
-    return tx.routing.targets()[route.incumbent].provider
+    return route

@@ -9,7 +9,7 @@ from harness.control.agents import turns
 from harness.control.agents.client import AgentsClient
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession, SessionState
-from harness.domain.agents.grant import AgentGrant
+from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.agents.model_choice import ModelChoice
 from harness.domain.agents.switch_request import SwitchSignal, next_state
 from harness.domain.errors import NotAllowed, NotFound
@@ -89,12 +89,17 @@ def _grant_of(ctx: Context, tx: Transaction, agent: Agent) -> str:
 def find_grant(
     ctx: Context, tx: Transaction, agent: str, session: str, target_name: str
 ) -> AgentGrant | None:
-    """The grant in force of a literal model that ends last. session: empty for those of all."""
+    """The grant in force of a literal model that ends last. session: empty for those of all.
+
+    Not one of `auto`: nobody consented to that model by itself.
+    """
     now = ctx.clock.now()
     fits = [
         grant
         for grant in tx.agent_grants.not_revoked(agent=agent)
-        if grant.target_name == target_name and grant.opens(agent, session, now)
+        if grant.target_name == target_name
+        and grant.kind is not GrantKind.AUTO
+        and grant.opens(agent, session, now)
     ]
     return max(fits, key=lambda grant: grant.expires_at, default=None)
 

@@ -286,7 +286,6 @@ def _grant(
 ) -> AgentGrant:
     target = targets.find_or_register_target(ctx, tx, actor, name)
     agents.check_target_data_class(ctx, agent.data_class, target)
-    agents.check_literal_count(ctx, tx, ctx.agents.max_literals)
     now = ctx.clock.now()
     grant = AgentGrant(
         id=ctx.chance.token("gr_"),
@@ -305,6 +304,7 @@ def _grant(
         request=request.id,
     )
     agents.add_grant(ctx, tx, actor, grant)
+    agents.check_literal_count(ctx, tx, ctx.agents.max_literals)
     return grant
 
 

@@ -4,7 +4,7 @@ on without whoever asked for it: what its tools have begun is not undone by a lo
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from harness.control.agents import agents, sessions, turns
+from harness.control.agents.auto import AutoTargets
 from harness.control.agents.client import AgentsClient
 from harness.control.agents.conversation import (
     Conversation,
@@ -25,6 +26,7 @@ from harness.control.agents.conversation import (
 from harness.control.agents.models_in_force import ModelsInForce, find_models
 from harness.control.agents.turns import CUT_OFF, BegunTurn
 from harness.control.context import Context
+from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.incoming_message import IncomingMessage
 from harness.domain.agents.turn import FailTurn
 from harness.domain.agents.turn_lease import (
@@ -34,6 +36,7 @@ from harness.domain.agents.turn_lease import (
     busy,
 )
 from harness.domain.errors import SessionBusy, StoreUnavailable, SwapgateError
+from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.settings import AgentSettings, WhenBusy
 from harness.ports.agent_calls import ModelCalls, ToolRuntime
 
@@ -60,8 +63,9 @@ class PostedMessage:
 class TurnRun:
     """A turn that runs here, for whoever listens."""
 
-    def __init__(self, begun: BegunTurn) -> None:
+    def __init__(self, begun: BegunTurn, auto: str = "") -> None:
         self.begun = begun
+        self.auto = auto  # who answers for `auto`, and why; empty for any other model
         self._events: asyncio.Queue[TurnEvent | None] = asyncio.Queue()
         self._is_heard = True
         self.task: asyncio.Task[TurnOutcome]  # from `begin` on
@@ -112,9 +116,12 @@ class TurnRunner:
         tools: ToolRuntime,
         settings: AgentSettings,
         owner: TurnOwner,
+        standing: Sequence[KillSwitch] = (),
     ) -> None:
+        """standing: kill switches of the environment and the file."""
         self._ctx, self._calls, self._tools = ctx, calls, tools
         self._settings, self._owner = settings, owner
+        self._auto = AutoTargets(settings.floors, standing)
         self._runs: dict[str, TurnRun] = {}  # by the turn's id
         self._lines: dict[str, _Line] = {}  # by session
         self._is_closing = False
@@ -144,10 +151,13 @@ class TurnRunner:
             self._leave(posted.session)
             raise
 
-    def _load(self, posted: PostedMessage) -> ModelsInForce:
+    def _load(self, posted: PostedMessage) -> tuple[Agent, AgentSession]:
         agent = agents.load_agent(self._ctx, posted.client, posted.agent)
-        session = sessions.load_session(self._ctx, posted.client, agent.id, posted.session)
-        return find_models(self._ctx, agent, session)
+        return agent, sessions.load_session(self._ctx, posted.client, agent.id, posted.session)
+
+    def _find_models(self, posted: PostedMessage) -> ModelsInForce:
+        agent, session = self._load(posted)
+        return find_models(self._ctx, agent, session, posted.incoming, self._auto)
 
     async def _begin(
         self, posted: PostedMessage, deadline_s: float
@@ -155,7 +165,7 @@ class TurnRunner:
         """Waits for the turn of another process, too."""
         while True:
             try:
-                models = await run_unit(lambda: self._load(posted))
+                models = await run_unit(lambda: self._find_models(posted))
                 begun = await run_unit(lambda: self._begin_unit(posted))
             except SessionBusy:
                 if not self._waits or self._ctx.clock.monotonic() >= deadline_s:
@@ -182,7 +192,7 @@ class TurnRunner:
         keep: Callable[[TurnOutcome], tuple[int, str] | None],
     ) -> TurnRun:
         turn, models = begun
-        run = TurnRun(turn)
+        run = TurnRun(turn, models.primary.reason)
         conversation = Conversation(
             self._ctx,
             turn,

@@ -214,8 +214,9 @@ def queue_run(
     budget: RunBudget = NO_LIMIT,
     unless_twin: bool = False,
 ) -> EvalRun | None:
-    """Queue one run of a suite on a target, outside any proposal. It never decides anything:
-    its order of items is another than a proposal's, and so it is never shared with one.
+    """Queue one run of a suite on a target, outside any proposal. It decides nothing about a
+    route: its order of items is another than a proposal's, and so it is never shared with one.
+    It is part of what an agent's `auto` knows of a target that is on the route already.
 
     target: an id or `provider/model`. unless_twin: None, and nothing queued, where the same is
     queued or running. Raises NotFound for an unknown suite or target.

@@ -1,5 +1,5 @@
-"""Looks up models for people: what the configured providers offer, which provider takes a name,
-which model a loose or misspelt name means (the newest of its family), and which of the
+"""Looks up models for people: what the configured providers offer or list, which provider takes
+a name, which model a loose or misspelt name means (the newest of its family), and which of the
 catalogue have given words.
 
 This is the only module that uses rapidfuzz.
@@ -10,22 +10,22 @@ from dataclasses import replace
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.providers import provider_secrets
+from harness.control.providers import discovery, provider_secrets
 from harness.domain.providers import model_match
 from harness.domain.providers.catalogue import CatalogueEntry
-from harness.domain.providers.model_match import ModelMatch
+from harness.domain.providers.model_match import ModelMatch, ModelOffer
 from harness.domain.providers.name_resolution import Resolution, resolve_model_name
 from harness.domain.providers.oauth_tokens import TOKEN_KEY_NAME
 from harness.domain.routing.kill_switch import KillSwitch, active_switches
+from harness.ports import Transaction
 
 
 def list_configured_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]:
     """All that the configured providers offer, by `provider/model`; their own prices win."""
     with ctx.store.read() as tx:
-        providers = tx.providers.all()
-        there = model_match.list_offers(providers, ctx.catalogue, tx.routing.targets().values())
+        providers, offers = tx.providers.all(), _list_offers(ctx, tx)
     found = []
-    for offer in there:
+    for offer in offers:
         entry = offer.entry or CatalogueEntry(offer.kind, offer.model)
         own = providers[offer.provider].prices.get(offer.model)
         found.append((offer.name, replace(entry, price=own or entry.price)))
@@ -109,11 +109,17 @@ def match_model(
     providers: names of those that are asked; None for all.
     """
     with ctx.store.read() as tx:
-        there = model_match.list_offers(
-            tx.providers.all(), ctx.catalogue, tx.routing.targets().values()
-        )
+        offers = _list_offers(ctx, tx)
     if providers is not None:
-        there = tuple(offer for offer in there if offer.provider in providers)
-    return model_match.match_model(
-        name, there, likeness=Rapidfuzz(), today=ctx.clock.now().date()
+        offers = [offer for offer in offers if offer.provider in providers]
+    today = ctx.clock.now().date()
+    return model_match.match_model(name, offers, likeness=Rapidfuzz(), today=today)
+
+
+def _list_offers(ctx: Context, tx: Transaction) -> Sequence[ModelOffer]:
+    return model_match.list_offers(
+        tx.providers.all(),
+        ctx.catalogue,
+        tx.routing.targets().values(),
+        discovery.read_lists(tx),
     )

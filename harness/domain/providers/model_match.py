@@ -15,6 +15,7 @@ from itertools import islice, product
 from typing import Final, Protocol
 
 from harness.domain.providers.catalogue import Catalogue, CatalogueEntry
+from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.providers.model_names import ModelName, parse_model_name
 from harness.domain.routing.target import Provider, Target
@@ -77,24 +78,37 @@ class ModelMatch:
 
 
 def list_offers(
-    providers: Mapping[str, Provider], known: Catalogue, targets: Iterable[Target]
+    providers: Mapping[str, Provider],
+    known: Catalogue,
+    targets: Iterable[Target],
+    listed: Iterable[DiscoveredModel] = (),
 ) -> tuple[ModelOffer, ...]:
     """What there is to choose from: the catalogue's models of each provider's kind, those that
-    its settings name, and registered targets. Persons' accounts are never matched.
+    its settings name, registered targets, and what the providers listed. Persons' accounts are
+    never matched.
     """
-    used = {(target.provider, target.model) for target in targets}
+    own_word = {(model.provider, model.model): model for model in listed}
+    used: dict[str, set[str]] = {}
+    for owner, model in (*((target.provider, target.model) for target in targets), *own_word):
+        used.setdefault(owner, set()).add(model)
     found = []
     for name, provider in sorted(providers.items()):
         kind = PROVIDER_KINDS.get(provider.kind)
         if kind is not None and kind.group is ProviderGroup.OAUTH:
             continue
         of_kind = {e.model for e in known if e.kind == provider.kind and ":" not in e.model[:4]}
-        own = {*provider.models, *provider.prices, *(m for p, m in used if p == name)}
-        found += [
-            ModelOffer(name, provider.kind, model, known.find(provider.kind, model))
-            for model in sorted(of_kind | own)
-        ]
+        own = {*provider.models, *provider.prices, *used.get(name, ())}
+        for model in sorted(of_kind | own):
+            entry = known.find(provider.kind, model)
+            if entry is None and (name, model) in own_word:
+                entry = _listed_entry(provider.kind, own_word[name, model])
+            found.append(ModelOffer(name, provider.kind, model, entry))
     return tuple(found)
+
+
+def _listed_entry(kind: str, listed: DiscoveredModel) -> CatalogueEntry:
+    """What a server says of its model, where nobody else says anything."""
+    return CatalogueEntry(kind, listed.model, listed.price, listed.context_window)
 
 
 def match_model(

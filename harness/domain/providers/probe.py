@@ -21,6 +21,7 @@ KEY_REFUSED_STATUSES: Final = (401, 403)
 # They give a few at a time else.
 _WHOLE_LIST: Final = {"anthropic": "?limit=1000", "gemini": "?pageSize=1000"}
 MAX_SKEW_S: Final = 30.0
+MAX_REPLY_BYTES: Final = 4 * 1024 * 1024  # of an answer that does not stream; the rest is cut
 _MESSAGES_TOKENS: Final = 64
 
 

@@ -1,5 +1,6 @@
 """Intervals and tests for paired differences: Tango's for pass/fail scores, Student's t for
-graded ones; McNemar's test, and intervals of a mean and a median.
+graded ones; McNemar's test, intervals of a mean and a median, and a lower bound of a score that
+holds however often it is looked at.
 """
 
 import math
@@ -45,6 +46,37 @@ def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
         return None
     ordered = sorted(values)
     return ordered[below], ordered[n - 1 - below]
+
+
+_HALF = 0.5  # both parameters of the bound's beta prior (Jeffreys)
+
+
+def lower_bound(scores: Sequence[float]) -> float | None:
+    """Returns the one-sided lower 95 % bound of the mean of scores; None without any, and where
+    one is no number from 0 to 1.
+
+    It holds at every number of scores at once: runs stop when the gate has decided, and people
+    look again. A mean is ruled out once the beta mixture of likelihood ratios against it
+    reaches 20. No shape is assumed: between 0 and 1 a ratio is convex, so that a graded score
+    never brings more than a pass/fail one of the same mean (statistics.md §1.11).
+    Source: Robbins 1970, Ann. Math. Stat. 41:1397; Howard et al. 2021.
+    """
+    n = len(scores)
+    if not n or not all(0.0 <= score <= 1.0 for score in scores):
+        return None
+    right = math.fsum(scores)
+    wrong = n - right
+    gain = float(special.betaln(right + _HALF, wrong + _HALF) - special.betaln(_HALF, _HALF))
+    needed = gain - math.log(1.0 / (1.0 - CONFIDENCE))
+    low, high = 0.0, right / n
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2.0
+        likelihood = float(special.xlogy(right, middle) + special.xlog1py(wrong, -middle))
+        if likelihood < needed:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 Z95 = 1.959963984540054

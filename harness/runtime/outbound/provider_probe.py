@@ -16,12 +16,11 @@ from harness.domain.errors import InputError
 from harness.domain.providers.api_base_rules import check_api_base
 from harness.domain.providers.credentials import hide_secrets
 from harness.domain.providers.headers import check_request_headers
-from harness.domain.providers.probe import ProbeReply, is_content_line
+from harness.domain.providers.probe import MAX_REPLY_BYTES, ProbeReply, is_content_line
 from harness.domain.routing.target import ANTHROPIC_KIND, ANTHROPIC_VERSION, Provider
 from harness.ports import Clock
 from harness.runtime.outbound.guarded_http import GuardedHttpClient
 
-MAX_BYTES: Final = 4 * 1024 * 1024
 MAX_TEXT: Final = 200
 MAX_LINES: Final = 2000
 ProbeRequest = tuple[str, str]  # provider's name, path
@@ -61,7 +60,7 @@ class HttpProviderProbe:
                 if not 200 <= answer.status < 300:
                     return reply(error=f"{answer.status}: {_message(answer, hidden)}")
                 if body is None or not body.get("stream"):
-                    return reply(answer.read(MAX_BYTES))
+                    return reply(answer.read(MAX_REPLY_BYTES))
                 first_s, why = _first(answer, started)
                 return reply(error=why, first_s=first_s)
         except (OSError, http.client.HTTPException, ValueError) as failed:
@@ -87,7 +86,7 @@ def _first(answer: http.client.HTTPResponse, started: float) -> tuple[float | No
     came = False
     try:
         for _ in range(MAX_LINES):
-            line = answer.readline(MAX_BYTES)
+            line = answer.readline(MAX_REPLY_BYTES)
             if not line:
                 return None, "the stream ended"
             if is_content_line(line.strip()):
@@ -112,7 +111,7 @@ def _skew_s(date: str | None, sent: datetime, came: datetime) -> float | None:
 def _message(answer: http.client.HTTPResponse, hidden: Sequence[str]) -> str:
     """Without what it was sent, before it is cut: half a key is one, too."""
     try:
-        said = hide_secrets(answer.read(MAX_BYTES), hidden).decode("utf-8", "replace")
+        said = hide_secrets(answer.read(MAX_REPLY_BYTES), hidden).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException):
         return "no text"
     try:

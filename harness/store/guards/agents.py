@@ -109,7 +109,8 @@ _GRANTED: Final[Rule] = (
         "NEW.grant_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM agent_grant g"
         " WHERE g.id = NEW.grant_id AND g.project = NEW.project AND g.agent = NEW.agent"
         " AND (g.session IS NULL OR g.session = NEW.id OR g.session = NEW.parent)"
-        " AND (NEW.model_kind <> 'literal' OR g.target_name = NEW.model_target)"
+        " AND (NEW.model_kind <> 'literal'"
+        " OR (g.target_name = NEW.model_target AND g.kind <> 'auto'))"
         " AND g.revoked_at IS NULL)"
     ),
 )

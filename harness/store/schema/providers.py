@@ -1,6 +1,6 @@
 """Tables of providers, of their encrypted keys (`credential`), of people's sign-ins at vendors,
 which renew such keys (`sign_in`), of each provider's last check (`/check` of the API), and of
-the models that providers said they served; their rows as domain objects and back.
+the models that providers said they served, or list; their rows as domain objects and back.
 """
 
 from dataclasses import asdict, fields
@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 import sqlalchemy as sa
 
 from harness.domain.providers.credentials import Credential
+from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.providers.oauth_tokens import SignIn
 from harness.domain.providers.probe import (
     ProbeFinding,
@@ -122,6 +123,20 @@ served_model = sa.Table(
     sa.CheckConstraint("first_at <= last_at", name="in_order"),
 )
 
+# As each provider listed its models when somebody asked last; no router reads it.
+discovered_model = sa.Table(
+    "discovered_model",
+    metadata,
+    sa.Column("provider", sa.ForeignKey(provider.c.name), nullable=False),
+    text("model"),
+    text("source"),
+    time("found_at"),
+    count("context_window", nullable=True),
+    json_value("price", nullable=True),
+    sa.PrimaryKeyConstraint("provider", "model"),
+    not_blank("model"),
+)
+
 
 def credential_to_row(credential: Credential) -> Values:
     return {
@@ -174,6 +189,18 @@ def _finding(found: JsonIn) -> ProbeFinding:
         found["found"],
         found["next_step"],
     )
+
+
+def discovered_model_to_row(model: DiscoveredModel) -> Values:
+    price = model.price.as_json() if model.price is not None else None
+    values = {field.name: getattr(model, field.name) for field in fields(DiscoveredModel)}
+    return {**values, "price": price}
+
+
+def discovered_model_from_row(row: Row) -> DiscoveredModel:
+    values = {field.name: getattr(row, field.name) for field in fields(DiscoveredModel)}
+    price = Price(**row.price) if row.price is not None else None
+    return DiscoveredModel(**{**values, "price": price})
 
 
 def provider_to_row(provider: Provider) -> Values:

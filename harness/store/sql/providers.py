@@ -1,7 +1,8 @@
 """Reads and writes providers (`SqlProviders`), their encrypted keys (`SqlCredentials`), the
 sign-ins that renew those (`SqlSignIns`), the result of each provider's last check, which an
-older one never replaces (`SqlProviderChecks`), and the newest few of the models and builds that
-providers said they served for a target (`SqlSightings`).
+older one never replaces (`SqlProviderChecks`), the models that each provider listed last
+(`SqlDiscoveredModels`), and the newest few of the models and builds that providers said they
+served for a target (`SqlSightings`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 from harness.domain.errors import NotFound
 from harness.domain.evals.pins import ServedModel, Sighting, newest_sightings
 from harness.domain.providers.credentials import Credential
+from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.providers.oauth_tokens import SignIn
 from harness.domain.providers.probe import ProviderCheck
 from harness.domain.routing.target import Provider
@@ -25,6 +27,9 @@ from harness.store.schema.providers import (
     credential,
     credential_from_row,
     credential_to_row,
+    discovered_model,
+    discovered_model_from_row,
+    discovered_model_to_row,
     provider,
     provider_check,
     provider_check_from_row,
@@ -44,6 +49,12 @@ CREDENTIALS = sa.select(credential).order_by(
 PROVIDERS = sa.select(provider).where(provider.c.removed_at.is_(None)).order_by(provider.c.name)
 PROVIDER_ROW = sa.select(provider.c.name).where(provider.c.name == sa.bindparam("known"))
 PROVIDER_NAMES = sa.select(provider.c.name)
+DISCOVERED = (
+    sa.select(discovered_model)
+    .join(provider, provider.c.name == discovered_model.c.provider)
+    .where(provider.c.removed_at.is_(None))
+    .order_by(discovered_model.c.provider, discovered_model.c.model)
+)
 IS_SAME_SIGHTING = sa.and_(
     served_model.c.target == sa.bindparam("whose"),
     served_model.c.model == sa.bindparam("which"),
@@ -154,6 +165,24 @@ class SqlProviderChecks:
             same = provider_check.c.provider == check.provider
             older = sa.and_(same, provider_check.c.at <= check.at)
             self._unit.write(sa.update(provider_check).where(older).values(values))
+
+
+class SqlDiscoveredModels:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def all(self) -> Sequence[DiscoveredModel]:
+        return [discovered_model_from_row(row) for row in self._unit.read(DISCOVERED)]
+
+    def replace(self, of_provider: str, models: Iterable[DiscoveredModel]) -> None:
+        # Of two that replace the same list the second waits.
+        self._unit.serialize_by(discovered_model.name)
+        if self._unit.read(PROVIDER_ROW, {"known": of_provider}).first() is None:
+            raise unknown_provider(of_provider)
+        same = discovered_model.c.provider == of_provider
+        self._unit.write(sa.delete(discovered_model).where(same))
+        if rows := [discovered_model_to_row(model) for model in models]:
+            self._unit.write(sa.insert(discovered_model), rows)
 
 
 class SqlSightings:

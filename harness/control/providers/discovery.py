@@ -1,0 +1,85 @@
+"""Discovers models: reads what a provider lists at its `/models`, when a person asks, and keeps
+it with its date, for lists and loose names. Nothing is ever called by such a name alone.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from harness.control import audit
+from harness.control.context import Context
+from harness.control.providers import provider_secrets
+from harness.control.routing import targets
+from harness.domain.errors import ConfigError, Conflict, DiscoveryFailed, InputError
+from harness.domain.operations.access import Actor, Role
+from harness.domain.providers.credentials import lacks_key
+from harness.domain.providers.discovered_model import (
+    DiscoveredList,
+    DiscoveredModel,
+    parse_listed_models,
+)
+from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
+from harness.domain.providers.name_resolution import GATEWAYS
+from harness.domain.providers.probe import ProbeReply, models_path
+from harness.domain.routing.target import Provider
+from harness.ports import Transaction
+
+TIMEOUT_S: Final = 10.0
+
+
+def discover_models(ctx: Context, actor: Actor, name: str) -> DiscoveredList:
+    """Read the provider's list now, and keep it instead of the one before.
+
+    Raises NotFound, DiscoveryFailed where it has no list that can be kept, or no answer in
+    time; Conflict where the provider was changed meanwhile.
+    """
+    actor.require(Role.PROPOSER)
+    with ctx.store.read() as tx:
+        provider = targets.require_provider(tx, name)
+    reply = _ask(ctx, provider)
+    if reply.error:
+        raise DiscoveryFailed(f"provider {name!r} lists no models: {reply.error}")
+    try:
+        listed = parse_listed_models(reply.content, provider, ctx.clock.now())
+    except InputError as error:
+        raise DiscoveryFailed(
+            f"provider {name!r} at {provider.api_base} lists no models: {error}"
+        ) from None
+    with ctx.store.write() as tx:
+        if tx.providers.all().get(name) != provider:
+            raise Conflict(f"provider {name!r} was changed while it was asked: ask it again")
+        tx.discovered_models.replace(name, listed.models)
+        count = {"models": len(listed.models), "left_out": listed.left_out}
+        audit.record(ctx, tx, actor, "provider.discover", f"provider {name}", count)
+    return listed
+
+
+def _ask(ctx: Context, provider: Provider) -> ProbeReply:
+    if ctx.door is None:
+        raise ConfigError("this process asks no provider")
+    keys = provider_secrets.keys_of_provider(ctx, provider)
+    if lacks_key(provider, keys):
+        raise DiscoveryFailed(
+            f"provider {provider.name!r} has no key: `swapgate credential set {provider.name}`"
+        )
+    clear = provider_secrets.decrypt_headers(provider, ctx.cipher)
+    secret = keys[0].secret if keys else ""
+    return ctx.door.ask(clear, secret, models_path(provider.kind), None, TIMEOUT_S)
+
+
+def list_discovered(ctx: Context, provider: str) -> Sequence[DiscoveredModel]:
+    """What the provider listed when somebody asked last. Raises NotFound."""
+    with ctx.store.read() as tx:
+        targets.require_provider(tx, provider)
+        return [model for model in read_lists(tx) if model.provider == provider]
+
+
+def read_lists(tx: Transaction) -> Sequence[DiscoveredModel]:
+    """What all providers listed, each where it is now: nothing from before it moved."""
+    known, listed = tx.providers.all(), tx.discovered_models.all()
+    return [model for model in listed if model.source == known[model.provider].api_base]
+
+
+def has_own_models(provider: Provider) -> bool:
+    """Whether it serves what no catalogue knows: a gateway, or a server of one's own."""
+    kind = PROVIDER_KINDS.get(provider.kind)
+    return kind is not None and (kind.group is ProviderGroup.LOCAL or kind.name in GATEWAYS)

@@ -1,0 +1,144 @@
+"""Discovered models are those that a provider lists at its `/models`: gateways and local
+servers serve models that no catalogue knows. Pure.
+
+What a server says of itself is a stranger's text. A name that is no plain identifier is left
+out, a price or a size that makes no sense is unknown, and a list that is too long is refused.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from harness.domain.errors import InputError
+from harness.domain.providers.probe import MAX_REPLY_BYTES
+from harness.domain.routing.target import Price, Provider
+
+MAX_MODELS: Final = 5_000
+# Letters beyond ASCII could look like others: a person reads the name before approving it.
+_NAME: Final = re.compile(r"[\x21-\x7e]{1,200}")
+# What gateways and servers call the size of a context window: OpenRouter and Together, vLLM,
+# Groq, Mistral and LM Studio, Google.
+_WINDOWS: Final = (
+    "context_length",
+    "max_model_len",
+    "context_window",
+    "max_context_length",
+    "inputTokenLimit",
+)
+_LARGEST_WINDOW: Final = 1_000_000_000
+_LONGEST_NUMBER: Final = 40
+_MOST_USD_PER_MTOK: Final = 1_000_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveredModel:
+    """A model as its provider lists it. Window and price are the provider's own word."""
+
+    provider: str
+    model: str
+    source: str  # the provider's address where it was listed
+    found_at: datetime
+    context_window: int | None = None  # tokens
+    price: Price | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveredList:
+    """What one reading of a provider's list brought."""
+
+    models: tuple[DiscoveredModel, ...]  # by name
+    left_out: int  # entries without a usable name
+
+
+def parse_listed_models(
+    content: bytes, provider: Provider, found_at: datetime
+) -> DiscoveredList:
+    """A list as OpenAI, Anthropic, Google or Together write it, with what OpenRouter, vLLM and
+    others add to it.
+
+    Raises InputError for what is no such list, and for one that is too long.
+    """
+    entries = _entries(content)
+    if len(entries) > MAX_MODELS:
+        raise InputError(f"it lists {len(entries)} models, and at most {MAX_MODELS} are kept")
+    models: dict[str, DiscoveredModel] = {}
+    left_out = 0
+    for entry in entries:
+        name = _name(entry)
+        if not name or not isinstance(entry, Mapping):
+            left_out += 1
+            continue
+        models.setdefault(
+            name,
+            DiscoveredModel(
+                provider.name,
+                name,
+                provider.api_base,
+                found_at,
+                _window(entry),
+                _price(entry),
+            ),
+        )
+    return DiscoveredList(tuple(model for _, model in sorted(models.items())), left_out)
+
+
+def _entries(content: bytes) -> Sequence[object]:
+    if len(content) >= MAX_REPLY_BYTES:
+        raise InputError(f"its list is larger than {MAX_REPLY_BYTES // 2**20} MiB")
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        raise InputError("its answer is no JSON") from None
+    if isinstance(document, Mapping):
+        lists = (document.get(field) for field in ("data", "models"))
+        document = next((entries for entries in lists if isinstance(entries, list)), None)
+    if not isinstance(document, list):
+        raise InputError("its answer is no list of models")
+    return document
+
+
+def _name(entry: object) -> str:
+    """Empty where it has none that could stand in a request and be read by a person."""
+    if not isinstance(entry, Mapping):
+        return ""
+    name = entry.get("id", entry.get("name"))
+    name = name.removeprefix("models/") if isinstance(name, str) else ""
+    return name if _NAME.fullmatch(name) else ""
+
+
+def _window(entry: Mapping[str, object]) -> int | None:
+    for field in _WINDOWS:
+        value = entry.get(field)
+        if type(value) is int and 0 < value <= _LARGEST_WINDOW:
+            return value
+    return None
+
+
+def _price(entry: Mapping[str, object]) -> Price | None:
+    """OpenRouter's, in US dollars per token. A price that varies is a negative one there."""
+    pricing = entry.get("pricing")
+    if not isinstance(pricing, Mapping):
+        return None
+    given, taken = (
+        _usd_per_mtok(pricing.get("prompt")),
+        _usd_per_mtok(pricing.get("completion")),
+    )
+    if given is None or taken is None:
+        return None
+    return Price(given, taken, _usd_per_mtok(pricing.get("input_cache_read")))
+
+
+def _usd_per_mtok(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    if isinstance(value, str) and len(value) > _LONGEST_NUMBER:
+        return None
+    try:
+        usd = round(float(value) * 1e6, 9)
+    except (ValueError, OverflowError):
+        return None
+    return usd if math.isfinite(usd) and 0 <= usd <= _MOST_USD_PER_MTOK else None

@@ -1,0 +1,277 @@
+"""Models that providers list (C2): read over real HTTP from a simulator that lists them as
+gateways and local servers do, and as a hostile one would.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from evals.sim.server import simulator
+from harness.control.context import Context
+from harness.control.providers import discovery, model_lookup, registry
+from harness.control.providers.registry import ProviderChange
+from harness.domain.errors import Conflict, DiscoveryFailed, NotAllowed, NotFound
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.routing.target import Price
+from harness.runtime.clock import SystemClock
+from harness.runtime.outbound.provider_probe import HttpProviderProbe
+from tests.support.control.control_plane import ANN, SmallInstallation
+from tests.support.providers.simulator_thread import serve_in_thread
+from tests.support.site.command_line import CommandLine, installed
+from tests.support.site.management_api import Door
+
+pytestmark = pytest.mark.req("C2", "C3")
+
+VIEWER = Actor("vic", Role.VIEWER, "pr_vic")
+BEFORE = ("meta-llama/llama-4-scout", "qwen3-32b")
+
+
+@pytest.fixture(scope="module")
+def sim() -> Iterator[str]:
+    with serve_in_thread(simulator(time_scale=0.0)) as url:
+        yield url
+
+
+@pytest.fixture
+def ctx(world: SmallInstallation, sim: str) -> Context:
+    """With a server of one's own, `attic`, that listed two models before."""
+    ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
+    registry.change_provider(ctx, SYSTEM, "attic", ProviderChange("custom", f"{sim}/v1"))
+    lists(sim, shape="openai", names=list(BEFORE))
+    discovery.discover_models(ctx, ANN, "attic")
+    return ctx
+
+
+def lists(sim: str, **switch: object) -> None:
+    answer = httpx.put(f"{sim}/sim/models", json=switch)
+    assert answer.status_code == 200, answer.text
+
+
+def names(ctx: Context, provider: str = "attic") -> list[str]:
+    return [model.model for model in discovery.list_discovered(ctx, provider)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "window", "price"),
+    [
+        ("openai", None, None),
+        ("openrouter", 131072, Price(2.5, 10.0)),
+        ("vllm", 32768, None),
+        ("lm_studio", 8192, None),
+        ("ollama", None, None),
+        ("google", 1048576, None),
+        ("together", 65536, None),
+    ],
+)
+def test_a_list_is_kept_with_its_date_and_what_it_says(
+    world: SmallInstallation,
+    ctx: Context,
+    sim: str,
+    shape: str,
+    window: int | None,
+    price: Price | None,
+) -> None:
+    lists(sim, shape=shape, names=["vendor/model-2", "vendor/auto"])
+    world.clock.advance(60)
+
+    found = discovery.discover_models(ctx, ANN, "attic")
+
+    stored = discovery.list_discovered(ctx, "attic")
+    assert list(found.models) == list(stored)
+    assert found.left_out == 0
+    priced = {model.model: model.price for model in stored}
+    assert priced == {
+        "vendor/auto": None if shape == "openrouter" else price,
+        "vendor/model-2": price,
+    }
+    assert {(model.found_at, model.context_window) for model in stored} == {
+        (world.clock.now(), window)
+    }
+    assert "provider.discover" in {event.action for event in last_events(ctx)}
+
+
+def last_events(ctx: Context) -> list[object]:
+    with ctx.store.listings() as stored:
+        return list(stored.events())
+
+
+def test_loose_names_and_lists_know_what_was_discovered(ctx: Context, sim: str) -> None:
+    lists(sim, shape="openrouter", names=["google/gemini-3-flash", "meta-llama/llama-4-scout"])
+    discovery.discover_models(ctx, ANN, "attic")
+
+    offers = dict(model_lookup.list_configured_offers(ctx))
+    llama = model_lookup.match_model(ctx, "llama-4").found
+    flash = model_lookup.match_model(ctx, "attic gemini flash").found
+
+    assert offers["attic/meta-llama/llama-4-scout"].context_window == 131072
+    assert offers["attic/google/gemini-3-flash"].price == Price(2.5, 10.0)
+    assert llama is not None
+    assert flash is not None
+    assert (llama.name, flash.model) == (
+        "attic/meta-llama/llama-4-scout",
+        "google/gemini-3-flash",
+    )
+
+
+def test_a_listed_name_takes_no_other_provider_s_name_over(ctx: Context, sim: str) -> None:
+    before = model_lookup.resolve_model(ctx, "gpt-4o").target
+    lists(sim, shape="openai", names=["gpt-4o"])
+    discovery.discover_models(ctx, ANN, "attic")
+
+    assert model_lookup.resolve_model(ctx, "gpt-4o").target == before
+    assert names(ctx) == ["gpt-4o"]
+
+
+@pytest.mark.parametrize(
+    ("switch", "reason"),
+    [
+        ({"shape": "huge"}, "larger than 4 MiB"),
+        ({"shape": "endless"}, "larger than 4 MiB"),
+        ({"shape": "many"}, "larger than 4 MiB"),
+        ({"shape": "many", "count": 5001}, "lists 5001 models, and at most 5000"),
+        ({"shape": "nested"}, "no JSON"),
+        ({"shape": "redirect", "location": "http://169.254.169.254/latest/meta-data/"}, "302"),
+        ({"shape": "redirect", "location": "http://127.0.0.1:1/v1/models"}, "302"),
+        ({"shape": "redirect", "location": "file:///etc/passwd"}, "302"),
+    ],
+)
+def test_a_hostile_list_is_refused_whole_and_what_was_known_stays(
+    ctx: Context, sim: str, switch: dict[str, object], reason: str
+) -> None:
+    lists(sim, **switch)
+
+    with pytest.raises(DiscoveryFailed, match=reason) as failed:
+        discovery.discover_models(ctx, ANN, "attic")
+
+    assert failed.value.retryable
+    assert names(ctx) == sorted(BEFORE)
+
+
+def test_a_list_that_trickles_for_ever_is_given_up_in_time(
+    ctx: Context, sim: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery, "TIMEOUT_S", 1.0)
+    lists(sim, shape="trickle")
+
+    with pytest.raises(DiscoveryFailed, match="timed out"):
+        discovery.discover_models(ctx, ANN, "attic")
+
+    assert names(ctx) == sorted(BEFORE)
+
+
+def test_of_wrong_types_and_misleading_names_only_the_sound_is_kept(
+    ctx: Context, sim: str
+) -> None:
+    lists(sim, shape="wrong_types")
+    typed = discovery.discover_models(ctx, ANN, "attic")
+    assert [(m.model, m.context_window, m.price) for m in typed.models] == [
+        ("cheap", None, None),
+        ("free", None, Price(0.0, 0.0)),
+        ("priced", None, None),
+        ("sound", None, None),
+    ]
+    assert typed.left_out == 8
+
+    lists(sim, shape="control")
+    named = discovery.discover_models(ctx, ANN, "attic")
+    assert [model.model for model in named.models] == ["sound"]
+    assert names(ctx) == ["sound"]
+
+
+def test_a_provider_that_moved_or_went_lists_nothing_that_it_listed_before(
+    world: SmallInstallation, ctx: Context, sim: str
+) -> None:
+    world.clock.advance(60)
+    registry.change_provider(
+        ctx, SYSTEM, "attic", ProviderChange(api_base=f"{sim}/v1/elsewhere", reason="moved")
+    )
+    listed = names(ctx)
+    registry.remove_provider(ctx, SYSTEM, "attic")
+
+    assert listed == []
+    with pytest.raises(NotFound):
+        names(ctx)
+    assert "attic" not in {
+        name.partition("/")[0] for name, _ in model_lookup.list_configured_offers(ctx)
+    }
+
+
+def test_a_provider_that_is_changed_while_it_is_asked_keeps_no_list(
+    ctx: Context, sim: str
+) -> None:
+    class Mover:
+        """Moves the provider while its answer is under way."""
+
+        def ask(self, *asked: object) -> object:
+            reply = HttpProviderProbe(SystemClock()).ask(*asked)  # type: ignore[arg-type]
+            registry.change_provider(
+                ctx,
+                SYSTEM,
+                "attic",
+                ProviderChange(api_base="http://127.0.0.1:9/v1", reason="r"),
+            )
+            return reply
+
+    lists(sim, shape="openai", names=["another"])
+    with pytest.raises(Conflict, match="changed while"):
+        discovery.discover_models(replace(ctx, door=Mover()), ANN, "attic")  # type: ignore[arg-type]
+    assert "another" not in names(ctx)
+
+
+def test_who_may_only_look_asks_no_provider(ctx: Context) -> None:
+    with pytest.raises(NotAllowed):
+        discovery.discover_models(ctx, VIEWER, "attic")
+    with pytest.raises(NotFound, match="no provider 'cellar'"):
+        discovery.discover_models(ctx, ANN, "cellar")
+
+
+def test_a_provider_without_its_key_is_not_asked(ctx: Context) -> None:
+    registry.change_provider(ctx, SYSTEM, "groq", ProviderChange())
+    with pytest.raises(DiscoveryFailed, match="swapgate credential set groq"):
+        discovery.discover_models(ctx, ANN, "groq")
+
+
+@pytest.mark.usefixtures("ctx")
+def test_the_api_reads_and_shows_lists(world: SmallInstallation) -> None:
+    door = Door(world)
+    shown = door.send("GET", "/api/v1/providers/attic/models", role="viewer").json()
+    assert [model["model"] for model in shown["items"]] == sorted(BEFORE)
+    assert shown["items"][0]["found_at"].startswith(str(world.clock.now().year))
+    assert door.send("GET", "/api/v1/providers/cellar/models", role="viewer").status_code == 404
+    assert door.send("POST", "/api/v1/providers/attic/models", role="viewer").status_code == 403
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[CommandLine]:
+    with installed(tmp_path, sqlite_url, monkeypatch) as made:
+        yield made
+
+
+def test_the_command_line_discovers_and_model_add_asks(cli: CommandLine, sim: str) -> None:
+    lists(sim, shape="vllm", names=["llama-4-scout", "llama-4-maverick"])
+    base = ("--api-base", f"{sim}/v1")
+
+    added = cli.run("model", "add", "attic/llama-4-skout", *base)
+    known = [entry["name"] for entry in cli.json("model", "list", "--all")]
+    table = cli.text("model", "discover", "attic")
+    shown = cli.json("model", "discover", "attic")
+    lists(sim, shape="nested")
+    failed = cli.error("model", "discover", "attic", exits=1)
+
+    assert (
+        "attic does not list llama-4-skout among 2; did you mean 'llama-4-scout'?"
+        in added.stderr
+    )
+    assert {"attic/llama-4-scout", "attic/llama-4-maverick"} <= set(known)
+    assert table.splitlines()[1].split() == ["llama-4-maverick", "unknown", "unknown", "32768"]
+    assert [model["model"] for model in shown["models"]] == [
+        "llama-4-maverick",
+        "llama-4-scout",
+    ]
+    assert "no JSON" in failed
+    assert cli.text("model", "match", "scout").strip() == "attic/llama-4-scout"

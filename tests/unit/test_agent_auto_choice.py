@@ -1,0 +1,142 @@
+"""`auto` (C7): never below the floor, never dearer than another that reaches it, never without
+evidence, and nothing that is no number is ever chosen over the incumbent.
+"""
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.agents.auto_choice import AutoCandidate, choose_target
+
+pytestmark = pytest.mark.req("C7")
+
+SUITE = "tickets"
+floats = st.floats(allow_nan=True, allow_infinity=True) | st.none()
+bounds = floats | st.floats(0, 1)
+prices = floats | st.floats(0, 100)
+floors = st.floats(0, 1)
+
+
+@st.composite
+def candidates(draw: st.DrawFn, name: str = "") -> AutoCandidate:
+    called = name or draw(st.text("abc", min_size=1, max_size=3))
+    return AutoCandidate(
+        f"t_{called}",
+        f"sim/{called}",
+        draw(st.sampled_from(("", "e_1", "e_2"))),
+        None,
+        draw(bounds),
+        draw(prices),
+        draw(st.sampled_from(("", "", "", "its provider has no key"))),
+    )
+
+
+everybody = st.tuples(candidates("incumbent"), st.lists(candidates(), max_size=6))
+
+
+def is_sound(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def reaches(candidate: AutoCandidate, floor: float) -> bool:
+    """Written down once more, apart from the code."""
+    return (
+        candidate.evidence != ""
+        and candidate.fault == ""
+        and is_sound(candidate.low)
+        and candidate.low is not None
+        and candidate.low >= floor
+    )
+
+
+@given(everybody, floors)
+def test_another_target_than_the_incumbent_has_evidence_reaches_the_floor_and_has_a_price(
+    everyone: tuple[AutoCandidate, list[AutoCandidate]], floor: float
+) -> None:
+    incumbent, others = everyone
+    choice = choose_target(incumbent, others, floor, SUITE)
+
+    assert choice.chosen is incumbent or choice.chosen in others
+    assert choice.is_incumbent == (choice.chosen is incumbent)
+    assert choice.reason
+    if not choice.is_incumbent:
+        assert reaches(choice.chosen, floor)
+        assert is_sound(choice.chosen.usd)
+
+
+@given(everybody, floors)
+def test_nobody_who_reaches_the_floor_is_known_to_be_cheaper_than_the_chosen_one(
+    everyone: tuple[AutoCandidate, list[AutoCandidate]], floor: float
+) -> None:
+    incumbent, others = everyone
+    chosen = choose_target(incumbent, others, floor, SUITE).chosen
+    if not reaches(chosen, floor) or chosen.usd is None or not is_sound(chosen.usd):
+        return
+    for other in (incumbent, *others):
+        if reaches(other, floor) and is_sound(other.usd) and other.usd is not None:
+            assert other.usd < 0 or chosen.usd <= other.usd
+
+
+@given(everybody, floors)
+def test_where_somebody_reaches_the_floor_at_a_known_price_nobody_below_it_answers(
+    everyone: tuple[AutoCandidate, list[AutoCandidate]], floor: float
+) -> None:
+    incumbent, others = everyone
+    chosen = choose_target(incumbent, others, floor, SUITE).chosen
+    known = [e for e in (incumbent, *others) if reaches(e, floor) and e.has_price]
+    assert not known or reaches(chosen, floor)
+
+
+@given(everybody, floors, st.randoms())
+def test_the_order_of_the_fallbacks_changes_nothing_but_for_equal_names(
+    everyone: tuple[AutoCandidate, list[AutoCandidate]], floor: float, random: object
+) -> None:
+    incumbent, others = everyone
+    unique = list({other.name: other for other in others}.values())
+    other_order = list(unique)
+    random.shuffle(other_order)  # type: ignore[attr-defined]  # Random's
+    first = choose_target(incumbent, unique, floor, SUITE)
+    assert choose_target(incumbent, other_order, floor, SUITE) == first
+
+
+BIG = AutoCandidate("t_big", "sim/big", "e_1", None, 0.95, 20.0)
+SMALL = AutoCandidate("t_small", "sim/small", "e_2", None, 0.90, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("incumbent", "other", "name"),
+    [
+        (BIG, SMALL, "sim/small"),
+        (BIG, replace(SMALL, low=0.84), "sim/big"),
+        (BIG, replace(SMALL, low=None), "sim/big"),
+        (BIG, replace(SMALL, low=math.nan), "sim/big"),
+        (BIG, replace(SMALL, low=math.inf), "sim/big"),
+        (BIG, replace(SMALL, usd=None), "sim/big"),
+        (BIG, replace(SMALL, usd=math.nan), "sim/big"),
+        (BIG, replace(SMALL, usd=-1.0), "sim/big"),
+        (BIG, replace(SMALL, evidence=""), "sim/big"),
+        (BIG, replace(SMALL, fault="it takes no images"), "sim/big"),
+        (BIG, replace(SMALL, usd=20.0), "sim/big"),
+        # What costs nothing is a price; what nobody knows is none.
+        (BIG, replace(SMALL, usd=0.0), "sim/small"),
+        (replace(BIG, usd=None), SMALL, "sim/big"),
+        # An incumbent that is not known to be good enough gives way, to a dearer one as well.
+        (replace(BIG, low=None), replace(SMALL, usd=50.0), "sim/small"),
+        (replace(BIG, low=None), replace(SMALL, low=None), "sim/big"),
+    ],
+)
+def test_worked_choices(incumbent: AutoCandidate, other: AutoCandidate, name: str) -> None:
+    assert choose_target(incumbent, [other], 0.85, SUITE).chosen.name == name
+
+
+def test_the_reason_says_floor_suite_score_and_price() -> None:
+    choice = choose_target(BIG, [SMALL], 0.85, SUITE)
+    assert choice.reason == (
+        "the cheapest of 2 known to reach 0.85 on tickets: 0.9 with 95 percent confidence, "
+        "$1.00 for 1,000 answers"
+    )
+    nothing = choose_target(replace(BIG, low=None), [], 0.85, SUITE)
+    assert nothing.reason == "the incumbent: nothing is known to reach 0.85 on tickets"
