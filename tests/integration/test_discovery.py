@@ -15,6 +15,7 @@ from harness.control.providers import discovery, model_lookup, registry
 from harness.control.providers.registry import ProviderChange
 from harness.domain.errors import Conflict, DiscoveryFailed, NotAllowed, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.operations.audit import AuditEvent
 from harness.domain.routing.target import Price
 from harness.runtime.clock import SystemClock
 from harness.runtime.outbound.provider_probe import HttpProviderProbe
@@ -93,7 +94,7 @@ def test_a_list_is_kept_with_its_date_and_what_it_says(
     assert "provider.discover" in {event.action for event in last_events(ctx)}
 
 
-def last_events(ctx: Context) -> list[object]:
+def last_events(ctx: Context) -> list[AuditEvent]:
     with ctx.store.listings() as stored:
         return list(stored.events())
 
@@ -237,11 +238,11 @@ def test_a_provider_without_its_key_is_not_asked(ctx: Context) -> None:
 @pytest.mark.usefixtures("ctx")
 def test_the_api_reads_and_shows_lists(world: SmallInstallation) -> None:
     door = Door(world)
-    shown = door.send("GET", "/api/v1/providers/attic/models", role="viewer").json()
+    shown = door.send("GET", "/providers/attic/models", role="viewer").json()
     assert [model["model"] for model in shown["items"]] == sorted(BEFORE)
     assert shown["items"][0]["found_at"].startswith(str(world.clock.now().year))
-    assert door.send("GET", "/api/v1/providers/cellar/models", role="viewer").status_code == 404
-    assert door.send("POST", "/api/v1/providers/attic/models", role="viewer").status_code == 403
+    assert door.send("GET", "/providers/cellar/models", role="viewer").status_code == 404
+    assert door.send("POST", "/providers/attic/models", role="viewer").status_code == 403
 
 
 @pytest.fixture

@@ -91,8 +91,10 @@ class TargetScores:
             if replaced is not None or is_mixed(served, terms.served_pin):
                 return TargetScore()
         price = find_price(tx, target)
-        usd = price and price.cost_usd(measured.input_tokens, measured.output_tokens) * 1000
-        return TargetScore(measured.low, usd if usd is None or math.isfinite(usd) else None)
+        if price is None:
+            return TargetScore(measured.low)
+        usd = price.cost_usd(measured.input_tokens, measured.output_tokens) * 1000
+        return TargetScore(measured.low, usd if math.isfinite(usd) else None)
 
     def _measure(self, tx: Transaction, runs: Sequence[EvalRun]) -> MeasuredRuns:
         key = tuple((run.id, tx.runs.progress(run.id)[0]) for run in runs)
