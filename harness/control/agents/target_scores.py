@@ -16,7 +16,6 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.operations import tampering
 from harness.control.providers import endpoint_changes
-from harness.control.routing.monthly_bill import find_price
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.pins import (
     ServedModel,
@@ -90,7 +89,8 @@ class TargetScores:
             replaced = find_replacement(served, sightings, terms.served_pin, decided_at=newest)
             if replaced is not None or is_mixed(served, terms.served_pin):
                 return TargetScore()
-        price = find_price(tx, target)
+        provider = tx.providers.all().get(target.provider)
+        price = provider.prices.get(target.model) if provider is not None else None
         if price is None:
             return TargetScore(measured.low)
         usd = price.cost_usd(measured.input_tokens, measured.output_tokens) * 1000
