@@ -379,7 +379,7 @@ def test_evidence_of_another_route_counts_nothing(
     """`equal` is free, perfect and a fallback of another route."""
     world.script = lambda _target, item, _epoch: str(item.target)
     change_provider(ctx, prices={**PRICES, "equal": Price(0, 0)})
-    routes.create_route(ctx, SYSTEM, "other", "sim/equal")
+    routes.create_route(ctx, SYSTEM, "other", "sim/equal", settings=RouteSettings())
     measure(world, ctx, "equal")
     measure(world, ctx, "good")
 
