@@ -233,7 +233,9 @@ def test_a_query_that_makes_no_sense_is_refused(site: AgentsSite, endpoint: Endp
     path = place(site).path(endpoint)
     for query in QUERIES:
         refused = error_of(site.client.get(f"{path}?{query}"), 400)
-        assert refused["param"] == query.partition("=")[0], query
+        # A cursor is the list's own, and it says so.
+        named = None if "nonsense" in query else query.partition("=")[0]
+        assert refused["param"] == named, query
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda row: row.name)

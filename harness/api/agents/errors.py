@@ -80,12 +80,14 @@ def answer_error(error: SwapgateError) -> ErrorAnswer | None:
             status, code = known
             message = str(error)
             named = _PARAM.match(message)
+            # Whatever the operator has to do: clients may come back.
+            is_temporary = error.retryable or status is HTTPStatus.SERVICE_UNAVAILABLE
             return ErrorAnswer(
                 status,
                 message,
                 error.code or code,
                 param=named.group(1) if named else None,
-                headers={"retry-after": str(RETRY_AFTER_S)} if error.retryable else {},
+                headers={"retry-after": str(RETRY_AFTER_S)} if is_temporary else {},
             )
     return None
 
