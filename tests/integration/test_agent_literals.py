@@ -165,8 +165,8 @@ def test_a_grant_that_was_written_by_raw_sql_opens_nothing_and_takes_nothing_awa
         world.start()
         calls = Calls(world, "")
         eventually(lambda: not calls.refusal())
-        # As control wrote and signed it, for another agent and for ever.
-        forged = {"id": GRANT_FORGED, "agent": "ag_1", "session": "se_1", "kind": "fallback"}
+        # As control wrote and signed it, with another name and for ever.
+        forged = {"id": GRANT_FORGED, "kind": "fallback"}
         with closing(sqlite3.connect(tmp_path / "swapgate.db")) as db:
             db.row_factory = sqlite3.Row
             [signed] = db.execute("SELECT * FROM agent_grant")

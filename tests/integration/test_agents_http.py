@@ -337,7 +337,7 @@ def test_the_same_request_again_gets_the_same_answer(site: AgentsSite) -> None:
             "unknown_tool_call",
             "toolCallId",
         ),
-        ("/agents", {"name": "x", "model": "nobody-has-this"}, 404, "model_not_found", None),
+        ("/agents", {"name": "x", "model": "nobody-has-this"}, 404, "model_not_found", "model"),
         (
             "/agents",
             {"name": "x", "model": "chat", "colour": "red"},

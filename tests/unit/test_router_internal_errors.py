@@ -79,6 +79,7 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "harness.domain.routing.target",
         "harness.domain.providers.credentials",
         "harness.domain.providers.kinds",
+        "harness.domain.errors",
         "harness.domain.reliability.failures",
         "harness.domain.reliability.breaker",
         "harness.domain.reliability.retry",
