@@ -11,7 +11,7 @@ import streamlit as st
 from dashboard import page_frame
 from dashboard.text import html
 from harness.control.operations import keys
-from harness.domain.errors import NotAllowed, SwapgateError
+from harness.domain.errors import NotAllowed, NotFound, SwapgateError
 from harness.domain.operations.access import Actor
 
 STATE: Final = "acting"
@@ -62,6 +62,22 @@ def signed_in() -> Actor | None:
     """Who signed in, with the role that the key had at that moment."""
     found = st.session_state.get(STATE)
     return found if isinstance(found, Actor) else None
+
+
+def may_read_content() -> bool:
+    """Whether the visitor may read what was said in sessions: by a key that is still valid, or
+    because requests of this machine need none (`agents.open_on_loopback`).
+    """
+    installation, actor = page_frame.installation(), signed_in()
+    if installation.settings.agents.open_on_loopback:
+        return True
+    if actor is None:
+        return False
+    try:
+        keys.still(installation.context.store, actor)
+    except (NotAllowed, NotFound):
+        return False
+    return True
 
 
 def attempt(action: Callable[[Actor], object], done: Callable[[Actor], str]) -> None:

@@ -28,6 +28,7 @@ page = st.navigation(
         st.Page("views/canary.py", title="Canary", url_path="canary"),
         st.Page("views/routes.py", title="Routes & history", url_path="routes"),
         st.Page("views/providers.py", title="Providers", url_path="providers"),
+        st.Page("views/sessions.py", title="Sessions", url_path="sessions"),
     ],
     position="top",
 )

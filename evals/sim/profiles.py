@@ -1,6 +1,6 @@
 """A profile defines a simulated model: skill by suite, answer habits, latency, price, error
-rate, rejected parameters. Loads them from YAML, swaps two models' roles, applies changes at run
-time.
+rate, rejected parameters, script. Loads them from YAML, swaps two models' roles, applies
+changes at run time.
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from evals.sim.script import ScriptLine, parse_script
 from harness.config.source_locations import check_size
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError
@@ -82,6 +83,8 @@ class Profile:
     serves: str = ""
     # The end of the fingerprint that answers report; without one, a hash of the profile.
     build: str = ""
+    # What it says at certain points of a conversation, instead of what it would.
+    script: tuple[ScriptLine, ...] = ()
 
     def skill_in(self, suite: str) -> float:
         return self.skill.get(suite, self.default_skill)
@@ -92,7 +95,11 @@ class Profile:
         return f"simulated-swapgate-{self.build or digest(self.as_json())[:10]}"
 
     def as_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        known = dataclasses.asdict(self)
+        # A profile without one is the profile that it was before there were any.
+        if not self.script:
+            del known["script"]
+        return known
 
 
 def load_profiles(path: Path = DEFAULT_PROFILES) -> dict[str, Profile]:
@@ -127,7 +134,9 @@ def swap_profiles(profiles: Mapping[str, Profile], pairs: Sequence[str]) -> dict
     return result
 
 
-def change_profile(profile: Profile, changes: object, *, place: str) -> Profile:
+def change_profile(  # noqa: C901 - one case for each field
+    profile: Profile, changes: object, *, place: str
+) -> Profile:
     """The profile with some fields set, as a file or `POST /sim/profiles` gives them.
 
     `skill` is a number for all suites, or a mapping by suite with an optional `default`.
@@ -153,6 +162,8 @@ def change_profile(profile: Profile, changes: object, *, place: str) -> Profile:
                 values[key] = names(value, where)
             case "serves" | "build":
                 values[key] = word(value, where)
+            case "script":
+                values[key] = parse_script(value, where)
             case _:
                 raise InputError(f"{where}: cannot be set")
     return replace(profile, **values)

@@ -23,6 +23,7 @@ from evals.sim.protocols.dialect import EndpointDialect
 from evals.sim.protocols.endpoints import CHAT
 from evals.sim.protocols.http_exchange import ClientGone, HttpExchange
 from evals.sim.protocols.requests import ChatRequest, Refused
+from evals.sim.script import find_line
 from evals.sim.simulated_model import SimulatedAnswer, SimulatedModel, build_models
 
 NO_PACE = StreamPace(0.0, 0.0)
@@ -173,11 +174,14 @@ class Simulator:
     def _complete(
         self, request: ChatRequest, examinee: SimulatedModel, stats: Stats
     ) -> Completion:
-        judgement = simulated_judge.answer(request.prompt, examinee.profile)
-        item = None if judgement else self.bank.find(request.prompt)
+        line = find_line(examinee.profile.script, request.texts, request.tools)
+        judgement = (
+            line.text if line else simulated_judge.answer(request.prompt, examinee.profile)
+        )
+        item = None if line or judgement else self.bank.find(request.prompt)
         stats.items += item is not None
         verdict = examinee.sit(item, request_seed=request.seed) if item else None
-        call = tool_calls.call_for(request, verdict)
+        call = tool_calls.call_for(request, verdict, line)
         if call and self._writes_calls(request, examinee.profile):
             text, finish_reason = chat_completions.limited(request, tool_calls.in_words(call))
             call = None

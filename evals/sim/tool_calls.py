@@ -10,6 +10,7 @@ from typing import Any
 from evals.sim import seeded_random
 from evals.sim.fake_json import NAMES, made_up
 from evals.sim.protocols.requests import ChatRequest
+from evals.sim.script import ScriptLine
 from evals.sim.simulated_model import SimulatedAnswer
 
 
@@ -22,12 +23,17 @@ class SimulatedToolCall:
     arguments: str  # as JSON text, the way the API carries them
 
 
-def call_for(request: ChatRequest, verdict: SimulatedAnswer | None) -> SimulatedToolCall | None:
+def call_for(
+    request: ChatRequest, verdict: SimulatedAnswer | None, line: ScriptLine | None = None
+) -> SimulatedToolCall | None:
     """The call that the model makes, None when it answers in words.
 
-    It calls when the item expects a call and has that tool, or when `tool_choice` forces one.
-    It does not call again once a tool has answered.
+    It calls when its script's line does, when the item expects a call and has that tool, or
+    when `tool_choice` forces one. Without a script it does not call again once a tool has
+    answered.
     """
+    if line is not None:
+        return written(request, line.tool, line.arguments) if line.tool else None
     if not request.tools or request.tool_choice == "none" or request.after_tool:
         return None
     if verdict and verdict.item.tool_call and verdict.item.tool_call["name"] in request.tools:

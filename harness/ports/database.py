@@ -10,6 +10,7 @@ from typing import Protocol
 from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.agents.message import MessageRecord
+from harness.domain.agents.model_usage import ModelUsage
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
@@ -236,13 +237,19 @@ class Listings(Protocol):
         user_id: str | None = None,
         parent: str | None = None,
     ) -> Page[AgentSession]:
-        """Newest first; closed ones too."""
+        """Newest first; closed ones too. parent: the session that spawned them, empty for those
+        that none did, None for all.
+        """
         ...
 
     def session_messages(
         self, page_request: PageRequest = FIRST_PAGE, *, session: str
     ) -> Page[MessageRecord]:
         """By position."""
+        ...
+
+    def model_usage(self, *, sessions: Collection[str]) -> Sequence[ModelUsage]:
+        """What each model did in these sessions, by the model's name."""
         ...
 
     def switch_requests(

@@ -132,15 +132,23 @@ def parse_schema(response_format: object) -> Mapping[str, Any] | None:
 
 
 def text_of(content: object) -> str:
-    """A message's text; of a list of parts the text parts, one per line."""
+    """A message's text; of a list of parts the text parts and the results of tools, one per
+    line.
+    """
     if content is None:
         return ""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
-        parts = [part.get("text") for part in content if isinstance(part, dict)]
+        parts = [_part_text(part) for part in content if isinstance(part, dict)]
         return "\n".join(part for part in parts if isinstance(part, str))
     invalid("Invalid type for 'content': expected a string or a list of parts.", "messages")
+
+
+def _part_text(part: Mapping[str, Any]) -> object:
+    return (
+        text_of(part.get("content")) if part.get("type") == "tool_result" else part.get("text")
+    )
 
 
 def parse_max_tokens(data: Mapping[str, Any]) -> int | None:

@@ -3,20 +3,16 @@ providers, control, router and dashboard, plays the stories under traffic, kills
 meanwhile, attacks the database at the end, and reports whether every story ended as it should.
 """
 
-import shutil
-import signal
-import tempfile
 import threading
 import time
-from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 
 from harness.app.database import sql_store, upgrade_database
 from harness.app.demo import database_attack
 from harness.app.demo.actions import QUIET_RPS, DemoActions, DemoStep
+from harness.app.demo.child_processes import make_folder, play_to_end, wait_for_interrupt
 from harness.app.demo.display import DemoDisplay
-from harness.app.demo.environment import DemoEnvironment
+from harness.app.demo.environment import PORTS, DemoEnvironment
 from harness.app.demo.scenarios import OUTAGE_ROUTE, WORSE, build_scenarios
 from harness.app.demo.traffic import DemoTraffic
 from harness.app.installation import open_installation
@@ -33,27 +29,12 @@ SDK_REQUESTS = 500
 
 def run_demo(*, once: bool, swap: bool) -> int:
     """Run the whole demo. Returns 0 only when all four stories ended as they should."""
-    # A terminal that closes or a `kill` ends the demo as Ctrl-C does: no process stays behind.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    folder = Path(tempfile.mkdtemp(prefix="swapgate-demo-"))
-    stage = DemoEnvironment(folder, swap)
-    good = False
-    try:
-        good = _play(stage, once=once, swap=swap)
-    except KeyboardInterrupt:
-        print("\nended before its end")  # noqa: T201 - the demo talks to its user
-    finally:
-        stage.close()
-        if good:
-            shutil.rmtree(folder, ignore_errors=True)
-        else:
-            print(f"the logs are in {folder}")  # noqa: T201
-    return 0 if good else 1
+    stage = DemoEnvironment(make_folder(), swap=swap)
+    return play_to_end(stage, lambda: _play(stage, once=once, swap=swap))
 
 
 def _play(stage: DemoEnvironment, *, once: bool, swap: bool) -> bool:
-    notes = stage.choose_ports()
+    notes = stage.choose_ports(PORTS)
     stage.write_config()
     installation = open_installation(stage.config, create_secret=True)
     upgrade_database(installation.settings)
@@ -228,5 +209,4 @@ def _keep_open(stage: DemoEnvironment, screen: DemoDisplay, *, once: bool) -> No
     )
     if not once:
         screen.say("running until Ctrl-C")
-        with suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        wait_for_interrupt()

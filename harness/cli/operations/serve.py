@@ -181,12 +181,20 @@ def sim(  # noqa: PLR0913 - the options of the command, one by one
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="End by itself instead of running until Ctrl-C.")
-@click.option("--swap", is_flag=True, help="Exchange the skills of the two candidates.")
+@click.argument("story", type=click.Choice(["models", "agents"]), default="models")
+@click.option("--once", is_flag=True, help="End by itself, and approve what agents ask for.")
+@click.option("--swap", is_flag=True, help="models: exchange the skills of the candidates.")
 @click.pass_context
-def demo(context: click.Context, *, once: bool, swap: bool) -> None:
-    """Four stories with simulated providers: promoted, stopped, rolled back, provider lost."""
-    from harness.app.demo.director import run_demo  # noqa: PLC0415 - `--help` stays quick
+def demo(context: click.Context, *, story: str, once: bool, swap: bool) -> None:
+    """Simulated providers, real processes. `models`: a candidate is promoted, one stopped, one
+    rolled back, a provider lost. `agents`: an agent loses its provider, asks for another model,
+    which a person approves, and goes on in another protocol with all that was said.
+    """
+    if story == "agents":
+        from harness.app.demo.agents_director import run_agents_demo  # noqa: PLC0415 - `--help` stays quick
+
+        context.exit(run_agents_demo(once=once))
+    from harness.app.demo.director import run_demo  # noqa: PLC0415 - as above
 
     context.exit(run_demo(once=once, swap=swap))
 

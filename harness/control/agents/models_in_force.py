@@ -16,6 +16,7 @@ from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.incoming_message import IncomingMessage
 from harness.domain.agents.message import MessageUsage, SessionMessage
 from harness.domain.agents.model_choice import ModelChoice, ModelKind, literal_route_name
+from harness.domain.agents.model_usage import find_price
 from harness.domain.errors import NotAllowed, NotFound, SwapgateError
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Provider
@@ -43,12 +44,7 @@ class ModelsInForce:
 
     def cost_usd(self, target: str, usage: MessageUsage) -> float | None:
         """The price of an answer; None where it is not known. target: `provider/model`."""
-        name, _, model = target.partition("/")
-        provider = self.providers.get(name)
-        if provider is None:
-            return None
-        # A target with parameters of its own has a short id behind its name.
-        price = provider.prices.get(model) or provider.prices.get(model.rpartition("#")[0])
+        price = find_price(self.providers, target)
         if price is None:
             return None
         return price.cost_usd(usage.input_tokens, usage.output_tokens, usage.cached_tokens)

@@ -1,6 +1,6 @@
 """Answers what people look up by CLI, REST and dashboard: one thing by its name (`find_…`,
 `load_…`), or a list, a page at a time (`list_…`), of routes, proposals, runs, samples, targets,
-keys, switches, shadows, alerts, failovers, captures, agents and audit events.
+keys, switches, shadows, alerts, failovers, captures, agents, sessions and audit events.
 
 A row that is not as it was signed is named beside its list, and does not hide the others.
 """
@@ -25,7 +25,8 @@ from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowStatus
 from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.grant import AgentGrant
-from harness.domain.agents.message import SessionMessage
+from harness.domain.agents.message import MessageRecord, SessionMessage
+from harness.domain.agents.model_usage import ModelUsage
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.errors import NotFound, SignatureInvalid, SwapgateError
@@ -331,6 +332,30 @@ def list_agent_grants(
     """Newest first; revoked and expired ones too."""
     with ctx.store.listings() as stored:
         return stored.agent_grants(page_request, agent=agent)
+
+
+def list_sessions(
+    ctx: Context, page_request: PageRequest = FIRST_PAGE, *, parent: str | None = None
+) -> Page[AgentSession]:
+    """Newest first; closed ones too. parent: the session that spawned them, empty for those
+    that none did.
+    """
+    with ctx.store.listings() as stored:
+        return stored.sessions(page_request, parent=parent)
+
+
+def list_message_records(
+    ctx: Context, session: str, page_request: PageRequest = FIRST_PAGE
+) -> Page[MessageRecord]:
+    """Of a session, by position, as they are stored."""
+    with ctx.store.listings() as stored:
+        return stored.session_messages(page_request, session=session)
+
+
+def load_model_usage(ctx: Context, sessions: Collection[str]) -> Sequence[ModelUsage]:
+    """What each model did in these sessions, by the model's name."""
+    with ctx.store.listings() as stored:
+        return stored.model_usage(sessions=sessions)
 
 
 def list_audit_events(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:

@@ -1,14 +1,16 @@
 """Reads lists of agents, their sessions and messages, switch requests and grants for people to
-look at, page by page (part of `SqlListings`).
+look at, page by page, and what each model did in sessions (part of `SqlListings`).
 """
 
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import sqlalchemy as sa
 
 from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.grant import AgentGrant
-from harness.domain.agents.message import MessageRecord
+from harness.domain.agents.message import MessageRecord, MessageRole
+from harness.domain.agents.model_usage import ModelUsage
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.store.schema.agents import (
@@ -68,7 +70,8 @@ class AgentListings(PageReader):
         if user_id is not None:
             query = query.where(agent_session.c.user_id == user_id)
         if parent is not None:
-            query = query.where(agent_session.c.parent == parent)
+            spawned_by = agent_session.c.parent
+            query = query.where(spawned_by == parent if parent else spawned_by.is_(None))
         return self.plain(query, NEWEST_SESSIONS, page_request, session_from_row)
 
     def session_messages(
@@ -78,6 +81,37 @@ class AgentListings(PageReader):
             in_project(agent_message), agent_message.c.session == session
         )
         return self.plain(query, BY_POSITION, page_request, message_from_row)
+
+    def model_usage(self, *, sessions: Collection[str]) -> Sequence[ModelUsage]:
+        message = agent_message.c
+        query = (
+            sa.select(
+                message.target,
+                sa.func.count().label("answers"),
+                sa.func.sum(message.input_tokens).label("input_tokens"),
+                sa.func.sum(message.output_tokens).label("output_tokens"),
+                sa.func.sum(message.cached_tokens).label("cached_tokens"),
+                sa.func.sum(message.cost_usd).label("cost_usd"),
+                sa.func.count(message.cost_usd).label("priced"),
+            )
+            .where(in_project(agent_message), message.session.in_(sessions))
+            # Whom nobody answered, and who asked, used no model.
+            .where(message.role == MessageRole.ASSISTANT.value, message.target != "")
+            .group_by(message.target)
+            .order_by(message.target)
+        )
+        return [
+            ModelUsage(
+                target=row.target,
+                answers=row.answers,
+                input_tokens=int(row.input_tokens),
+                output_tokens=int(row.output_tokens),
+                cached_tokens=int(row.cached_tokens),
+                cost_usd=row.cost_usd or 0.0,
+                unpriced=row.answers - row.priced,
+            )
+            for row in self.unit.read(query)
+        ]
 
     def switch_requests(
         self,

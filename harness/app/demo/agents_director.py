@@ -1,0 +1,194 @@
+"""Directs `swapgate demo agents` (`run_agents_demo`): an agent works on an order with a tool,
+its provider fails and the router covers it, it asks for another model and a person approves,
+it goes on in another protocol with all that was said, loses its provider's key, and its
+fallback answers.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from harness.app.database import upgrade_database
+from harness.app.demo.agents_client import AgentsDemoClient
+from harness.app.demo.agents_environment import (
+    COVER,
+    FIRST,
+    PORTS,
+    SPARE_ROUTE,
+    WANTED,
+    AgentsDemoEnvironment,
+)
+from harness.app.demo.child_processes import make_folder, play_to_end, wait_for_interrupt
+from harness.app.demo.display import DemoDisplay
+from harness.app.demo.traffic import TrafficCounts
+from harness.app.installation import Installation, open_installation
+from harness.control.agents import switches
+from harness.control.operations import keys
+from harness.control.providers import credentials
+from harness.control.routing import seed
+from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.domain.agents.switch_text import switch_lines, switch_question
+from harness.domain.operations.access import SYSTEM, Role
+from harness.domain.operations.principals import OPERATOR
+from harness.runtime import secret_files
+
+ORDER, CUSTOMER = "A-1815", "Ada Lovelace"
+LOOK_AGAIN_S: Final = 0.3
+# Routers hear of a key that is gone within two seconds.
+KEY_GOES_S: Final = 2.0
+TRIES: Final = 8
+
+
+def run_agents_demo(*, once: bool) -> int:
+    """Returns 0 only when all went as it should."""
+    stage = AgentsDemoEnvironment(make_folder())
+    return play_to_end(stage, lambda: _play(stage, once=once))
+
+
+def _play(stage: AgentsDemoEnvironment, *, once: bool) -> bool:
+    notes = stage.choose_ports(PORTS)
+    stage.write_config()
+    installation = open_installation(stage.config, create_secret=True)
+    try:
+        secret_files.make_encryption_file(installation.settings)
+        upgrade_database(installation.settings)
+        seed.apply_seed(installation.context, installation.settings)
+        stage.start_providers(installation)
+        stage.start_swapgate()
+        screen = DemoDisplay(TrafficCounts())
+        for note in notes:
+            screen.say(note)
+        screen.say("providers are simulated and say what a script has; all else is real")
+        story = AgentsStory(stage, installation, screen, once=once)
+        story.play()
+        screen.lines("What was seen", story.checks)
+        if not once:
+            screen.say(f"see {stage.url('ui')}/sessions; running until Ctrl-C")
+            wait_for_interrupt()
+        return story.ended_well
+    finally:
+        installation.close()
+
+
+@dataclass
+class AgentsStory:
+    """The conversation, step by step."""
+
+    stage: AgentsDemoEnvironment
+    installation: Installation
+    screen: DemoDisplay
+    once: bool
+    checks: list[str] = field(default_factory=list)
+    ended_well: bool = True
+    _key: str = field(default="", repr=False)  # of the person who approves
+
+    def play(self) -> None:
+        self.client = AgentsDemoClient(self.stage.url("router"))
+        self.client.open_session()
+        self._work_with_a_tool()
+        self._lose_the_provider()
+        self._ask_for_another_model()
+        self._go_on()
+        self._lose_the_key()
+
+    def _work_with_a_tool(self) -> None:
+        answer = self._say(
+            f"I am {CUSTOMER}, and my order {ORDER} arrived broken. What can be done?"
+        )
+        used = [message["role"] for message in self.client.messages()]
+        good = "tool" in used and answer["target"] == FIRST
+        self._check(f"{FIRST} used the application's tool, in OpenAI's protocol", good=good)
+
+    def _lose_the_provider(self) -> None:
+        self.stage.fail("north")
+        self.screen.say("provider north now answers everything with a 503")
+        answer = self._say("Which is faster?")
+        good = answer["target"] == COVER and ORDER in answer["content"]
+        self._check(f"the router covered it by {COVER}, and the agent saw nothing", good=good)
+
+    def _ask_for_another_model(self) -> None:
+        self._say("Write a letter to our lawyer about it, please.")
+        self._decide()
+
+    def _go_on(self) -> None:
+        answer = self._say("Write the letter now, please.")
+        good = answer["target"] == WANTED
+        self._check(f"{WANTED} goes on in Anthropic's protocol", good=good)
+        good = _has_facts(answer)
+        self._check(f"its letter names {CUSTOMER} and {ORDER}, from message 1", good=good)
+
+    def _lose_the_key(self) -> None:
+        credentials.remove_credential(self.installation.context, OPERATOR, "south")
+        self.screen.say("the key of provider south was removed")
+        for _ in range(TRIES):
+            time.sleep(KEY_GOES_S)
+            answer = self._say("Which order was it?")
+            if answer["fallback"]:
+                break
+        fallback = answer["fallback"] or {}
+        good = bool(fallback) and answer["target"] == COVER and _has_facts(answer)
+        self._check(
+            f"fallbackModel {SPARE_ROUTE!r} took over ({fallback.get('reason', 'it did not')})",
+            good=good,
+        )
+
+    def _say(self, text: str) -> dict[str, Any]:
+        self.screen.say(f"user: {text}")
+        answer = self.client.say(text)
+        self.screen.say(f"{answer['target']}: {answer['content']}")
+        return answer
+
+    def _decide(self) -> None:
+        """A person approves what waits; with `--once` the demo does, by the same use case."""
+        ctx = self.installation.context
+        with ctx.store.read() as tx:
+            waiting = tx.switch_requests.pending()
+        if not waiting:
+            self._check("the agent asked a person", good=False)
+            return
+        request = waiting[0]
+        self._show(request)
+        if self.once:
+            switches.approve_switch(ctx, OPERATOR, request.id, "swapgate demo agents --once")
+            self.screen.say("approved by the demo itself (--once)")
+        else:
+            self._await_person()
+        with ctx.store.read() as tx:
+            decided = tx.switch_requests.get(request.id)
+        self._check(
+            f"{decided.decided_by or 'nobody'} approved it",
+            good=decided.state is SwitchState.APPROVED,
+        )
+
+    def _show(self, request: ModelSwitchRequest) -> None:
+        now = self.installation.context.clock.now()
+        facts = [f"{name}: {value}" for name, value in switch_lines(request, now)]
+        self.screen.lines(switch_question(request, "concierge"), facts)
+
+    def _await_person(self) -> None:
+        """Until nothing waits any more."""
+        ctx = self.installation.context
+        if not self._key:
+            secret = self.installation.secret
+            _, self._key = keys.create_key(
+                ctx, SYSTEM, "demo-approver", secret=secret, role=Role.APPROVER
+            )
+        self.screen.lines(
+            "Approve or reject it in the dashboard",
+            [f"{self.stage.url('ui')}/sessions", f"sign in with the key {self._key}"],
+        )
+        while True:
+            with ctx.store.read() as tx:
+                if not tx.switch_requests.pending():
+                    return
+            time.sleep(LOOK_AGAIN_S)
+
+    def _check(self, what: str, *, good: bool) -> None:
+        self.checks.append(f"{'✓' if good else '✕'} {what}")
+        self.ended_well = self.ended_well and good
+
+
+def _has_facts(answer: Mapping[str, Any]) -> bool:
+    """Whether it has what only the first message says."""
+    return ORDER in answer["content"] and CUSTOMER in answer["content"]

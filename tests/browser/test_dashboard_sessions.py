@@ -1,0 +1,268 @@
+"""The Sessions page in a browser: who may read what, long transcripts, what it cost, and a
+switch that a person decides.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from harness.control.agents import retention, switches
+from harness.control.agents.switches import SwitchSpec
+from harness.control.context import Context
+from harness.control.operations import keys
+from harness.domain.agents.agent import AgentSession
+from harness.domain.agents.message import MessageToolCall
+from harness.domain.agents.model_choice import literal_choice
+from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.domain.operations.access import SYSTEM, Role
+from harness.domain.operations.principals import OPERATOR
+from tests.browser.test_dashboard_actions import sign_in
+from tests.browser.test_dashboard_pages import assert_no_sideways_scroll
+from tests.support.browser.agent_sessions import (
+    SCOUT,
+    UNPRICED,
+    configure,
+    converse,
+    create_agent,
+    open_session,
+    opened,
+)
+from tests.support.browser.dashboard_data import XSS
+from tests.support.browser.dashboard_server import Listener, dashboard
+
+expect.set_options(timeout=90_000)
+pytestmark = pytest.mark.req("C4", "C5")
+
+SESSIONS = 200
+PAIRS = 50
+SAGE = "south/sage-1"
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return configure(tmp_path_factory.mktemp("agents"))
+
+
+@pytest.fixture(scope="module")
+def held(house: Path) -> dict[str, str]:
+    """Ids of sessions by what is in them."""
+    with opened(house) as installation:
+        ctx = installation.context
+        agent = create_agent(ctx)
+        names = ("work", "long", "damaged", "approve", "reject")
+        found = {name: open_session(ctx, agent).id for name in names}
+        gone = open_session(ctx, agent, user="gone").id
+        converse(ctx, gone, "forget me", "done")
+        retention.purge_user(ctx, OPERATOR, "gone")
+        _work(ctx, found["work"])
+        for number in range(PAIRS):
+            converse(ctx, found["long"], f"question {number}.", f"answer {number}.")
+        _damage(ctx, found["damaged"])
+        for _ in range(SESSIONS - len(found)):
+            open_session(ctx, agent)
+        return found | {"gone": gone}
+
+
+def _work(ctx: Context, session: str) -> None:
+    """A tool, markup of a hostile model, and a model without a price; stored encrypted."""
+    call = MessageToolCall("c_1", "find", '{"order": "A-1815"}')
+    converse(ctx, session, "Where is order A-1815?", "", calls=[call], encrypt=True)
+    converse(ctx, session, '{"state": "delivered"}', XSS, response_to="c_1", encrypt=True)
+    converse(ctx, session, "And now?", "No idea.", target=UNPRICED, cost_usd=None)
+
+
+def _damage(ctx: Context, session: str) -> None:
+    """Put another message's ciphertext in the place of the first one."""
+    converse(ctx, session, "secret 1", "secret 2", encrypt=True)
+    with ctx.store.write() as tx:
+        first, second = tx.session_messages.list(session)
+        tx.session_messages.replace_body(first.message.id, second.body)
+
+
+@pytest.fixture(scope="module")
+def address(house: Path, held: dict[str, str]) -> Iterator[str]:  # noqa: ARG001 - before it serves
+    with dashboard(house) as address:
+        yield address
+
+
+def key_of(house: Path, name: str, role: Role) -> str:
+    with opened(house) as installation:
+        ctx, secret = installation.context, installation.secret
+        return keys.create_key(ctx, SYSTEM, name, secret=secret, role=role)[1]
+
+
+def session_of(house: Path, id_: str) -> AgentSession:
+    with opened(house) as installation, installation.context.store.read() as tx:
+        return tx.sessions.get(id_)
+
+
+def test_two_hundred_sessions_are_listed_a_page_at_a_time(page: Page, address: str) -> None:
+    listener = Listener(page)
+    page.goto(f"{address}/sessions")
+
+    expect(page.locator("h1")).to_contain_text("No switch waits for a person")
+    expect(page.get_by_text("200 sessions")).to_be_visible()
+    rows = page.get_by_role("link", name="concierge · se_")
+    expect(rows).to_have_count(50)
+    first = rows.first.inner_text()
+    page.get_by_role("link", name="Older").click()
+    expect(rows.first).not_to_have_text(first)
+    expect(rows).to_have_count(50)
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert_no_sideways_scroll(page)
+    listener.assert_quiet()
+
+
+def test_what_was_said_is_read_with_a_key_alone(
+    page: Page, house: Path, held: dict[str, str], address: str
+) -> None:
+    listener = Listener(page)
+    page.goto(f"{address}/sessions?session={held['work']}")
+    transcript = page.locator(".sg-transcript")
+    expect(transcript).to_contain_text(SCOUT)
+    expect(transcript).not_to_contain_text("A-1815")
+    expect(page.get_by_text("What was said is private")).to_be_visible()
+
+    sign_in(page, key_of(house, "vera", Role.VIEWER))
+
+    messages = transcript.locator(".message")
+    expect(messages).to_have_count(6)
+    expect(messages.nth(0)).to_contain_text("Where is order A-1815?")
+    expect(messages.nth(1)).to_contain_text('→ find {"order": "A-1815"}')
+    # A hostile model's markup is text.
+    expect(messages.nth(3)).to_contain_text("<img src=x onerror=")
+    expect(page).not_to_have_title("owned")
+    expect(messages.nth(5)).to_contain_text(UNPRICED)
+    expect(messages.nth(5)).to_contain_text("price unknown")
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert_no_sideways_scroll(page)
+    listener.assert_quiet()
+
+
+def test_an_unknown_price_is_said_and_never_counted_as_nothing(
+    page: Page, held: dict[str, str], address: str
+) -> None:
+    page.goto(f"{address}/sessions?session={held['work']}")
+
+    expect(page.locator("h1 + p")).to_contain_text("cost $0.02, and 1 answer of unknown")
+    priced = page.locator("tr", has_text=SCOUT).last
+    # 3,000 tokens in at $2 and 1,500 out at $8 for a million.
+    expect(priced).to_contain_text("$0.018")
+    expect(priced).to_contain_text("$0.02")
+    unpriced = page.locator("tr", has_text=UNPRICED).last
+    expect(unpriced.get_by_text("price unknown")).to_have_count(2)
+
+
+def test_a_long_transcript_is_read_a_page_at_a_time(
+    page: Page, house: Path, held: dict[str, str], address: str
+) -> None:
+    page.goto(f"{address}/sessions?session={held['long']}")
+    sign_in(page, key_of(house, "vito", Role.VIEWER))
+
+    transcript = page.locator(".sg-transcript")
+    expect(page.get_by_text("Messages 71 to 100 of 100.")).to_be_visible()
+    expect(transcript).to_contain_text("answer 49.")
+    page.get_by_role("link", name="Earlier").click()
+    expect(page.get_by_text("Messages 41 to 70 of 100.")).to_be_visible()
+    expect(transcript).to_contain_text("question 20.")
+    expect(transcript).not_to_contain_text("answer 49.")
+    page.get_by_role("link", name="Later").click()
+    expect(page.get_by_text("Messages 71 to 100 of 100.")).to_be_visible()
+
+
+def test_a_message_that_cannot_be_decrypted_does_not_hide_the_others(
+    page: Page, house: Path, held: dict[str, str], address: str
+) -> None:
+    page.goto(f"{address}/sessions?session={held['damaged']}")
+    sign_in(page, key_of(house, "vela", Role.VIEWER))
+
+    messages = page.locator(".sg-transcript .message")
+    expect(messages.nth(0)).to_contain_text("It cannot be read: message 1 of session")
+    expect(messages.nth(0)).not_to_contain_text("secret")
+    expect(messages.nth(1)).to_contain_text("secret 2")
+
+
+def test_a_purged_session_is_said_to_be_gone(
+    page: Page, held: dict[str, str], address: str
+) -> None:
+    page.goto(f"{address}/sessions?session={held['gone']}")
+
+    expect(page.locator("h1")).to_contain_text("There is no such session")
+    expect(page.get_by_text("It may have been deleted")).to_be_visible()
+    page.get_by_role("link", name="All sessions").click()
+    expect(page.get_by_text("200 sessions")).to_be_visible()
+
+
+def ask(house: Path, session: str) -> ModelSwitchRequest:
+    with opened(house) as installation:
+        models = (literal_choice("sage-1", SAGE),)
+        spec = SwitchSpec(session, models, f"it writes better {XSS}")
+        return switches.request_switch(installation.context, spec)
+
+
+def decided(house: Path, request: ModelSwitchRequest) -> ModelSwitchRequest:
+    with opened(house) as installation, installation.context.store.read() as tx:
+        return tx.switch_requests.get(request.id)
+
+
+def test_a_person_approves_a_switch_and_sees_what_it_means(
+    page: Page, house: Path, held: dict[str, str], address: str
+) -> None:
+    request, listener = ask(house, held["approve"]), Listener(page)
+    page.goto(f"{address}/sessions")
+    expect(page.locator("h1")).to_contain_text("waits for approval: concierge")
+    card = page.locator(f".st-key-switch-{request.id}")
+    expect(card).to_contain_text(f"concierge wants to switch to {SAGE}. Approve?")
+    expect(card).to_contain_text("left")
+    expect(card.get_by_role("button", name="Approve")).to_be_disabled()
+    expect(card).to_contain_text("Sign in with a management key in the sidebar first")
+    expect(page.locator(".stMain")).not_to_contain_text("it writes better")
+
+    sign_in(page, key_of(house, "carla", Role.APPROVER))
+    card.get_by_role("button", name="Approve").click()
+    dialog = page.get_by_role("dialog")
+    for fact in (SAGE, SCOUT, "$10 in, $40 out", "$2 in, $8 out", "not measured"):
+        expect(dialog).to_contain_text(fact)
+    expect(dialog).to_contain_text("it writes better <img src=x onerror=")
+    expect(dialog).to_contain_text("Time left")
+    dialog.get_by_role("button", name="Approve the switch").click()
+
+    expect(
+        page.get_by_text("carla approved the switch that concierge asked for")
+    ).to_be_visible()
+    expect(card).to_have_count(0)
+    assert decided(house, request).state is SwitchState.APPROVED
+    assert session_of(house, held["approve"]).model.target == SAGE
+    expect(page).not_to_have_title("owned")
+    listener.assert_quiet()
+
+
+def test_a_viewer_decides_nothing_and_a_rejected_switch_leaves_the_session(
+    page: Page, house: Path, held: dict[str, str], address: str
+) -> None:
+    request = ask(house, held["reject"])
+    page.goto(f"{address}/sessions?session={held['reject']}")
+    card = page.locator(f".st-key-switch-{request.id}")
+    sign_in(page, key_of(house, "volker", Role.VIEWER))
+    expect(card).to_contain_text("volker is viewer; this needs approver")
+    expect(card.get_by_role("button", name="Reject")).to_be_disabled()
+    page.get_by_role("button", name="Expand sidebar").click()
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_role("button", name="Collapse sidebar").click()
+
+    sign_in(page, key_of(house, "clara", Role.APPROVER))
+    card.get_by_role("button", name="Reject").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Your reason").fill("too dear")
+    dialog.get_by_label("Your reason").press("Tab")
+    dialog.get_by_role("button", name="Reject the switch").click()
+
+    expect(page.get_by_text("clara rejected the switch")).to_be_visible()
+    row = page.locator("tr", has_text=SAGE)
+    expect(row).to_contain_text("rejected")
+    expect(row).to_contain_text("clara")
+    told = decided(house, request)
+    assert (told.state, told.decision_reason) == (SwitchState.REJECTED, "too dear")
+    assert session_of(house, held["reject"]).model.text == "chat"

@@ -1,0 +1,116 @@
+"""Builds an installation in which agents have held conversations, by the real use cases, for
+the dashboard's tests. Only the models are left out.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from harness.app.database import upgrade_database
+from harness.app.installation import Installation, open_installation
+from harness.control.agents import agents, sessions, turns
+from harness.control.agents.agents import AgentSpec, ConsentTerms
+from harness.control.agents.client import AgentsClient
+from harness.control.agents.sessions import SessionSpec
+from harness.control.agents.turns import BegunTurn
+from harness.control.context import Context
+from harness.control.routing import seed
+from harness.domain.agents.agent import Agent, AgentSession, AgentTool
+from harness.domain.agents.incoming_message import IncomingMessage
+from harness.domain.agents.message import (
+    MessageRole,
+    MessageState,
+    MessageToolCall,
+    MessageUsage,
+    ServedBy,
+)
+from harness.domain.agents.model_choice import ModelChoice, ModelKind
+from harness.domain.agents.turn_lease import TurnOwner
+from harness.runtime import secret_files
+
+CONFIG: Final = """
+home: state
+providers:
+  north:
+    kind: sim
+    api_base: http://127.0.0.1:9/v1
+    prices: {scout-1: {input_usd_per_mtok: 2, output_usd_per_mtok: 8}}
+  south:
+    kind: sim
+    api_base: http://127.0.0.1:9/v1
+    prices:
+      sage-1: {input_usd_per_mtok: 10, output_usd_per_mtok: 40}
+routes:
+  chat: {incumbent: north/scout-1, fallbacks: [north/scout-2]}
+"""
+SCOUT, UNPRICED = "north/scout-1", "north/scout-2"
+CHAT: Final = ModelChoice("chat", ModelKind.ROUTE, route="chat")
+OPERATOR: Final = AgentsClient.of_operator()
+TERMS: Final = ConsentTerms(timedelta(days=1), 100)
+OWNER: Final = TurnOwner("here", "1")
+
+
+def configure(home: Path, **agents_section: object) -> Path:
+    """A configuration file and a database with a route."""
+    home.mkdir(parents=True, exist_ok=True)
+    file = home / "swapgate.yaml"
+    fields = ", ".join(f"{key}: {str(value).lower()}" for key, value in agents_section.items())
+    file.write_text(f"{CONFIG}agents: {{{fields}}}\n", encoding="utf-8")
+    with opened(file) as installation:
+        secret_files.make_encryption_file(installation.settings)
+        upgrade_database(installation.settings)
+        seed.apply_seed(installation.context, installation.settings)
+    return file
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Installation]:
+    installation = open_installation(file, create_secret=True)
+    try:
+        yield installation
+    finally:
+        installation.close()
+
+
+def create_agent(ctx: Context, name: str = "concierge") -> Agent:
+    spec = AgentSpec(name, CHAT, tools=(AgentTool("find", {"type": "object"}),))
+    return agents.create_agent(ctx, OPERATOR, spec, TERMS)
+
+
+def open_session(ctx: Context, agent: Agent, user: str = "ada") -> AgentSession:
+    return sessions.open_session(ctx, OPERATOR, agent.id, SessionSpec(user))
+
+
+def converse(
+    ctx: Context,
+    session: str,
+    text: str,
+    answer: str,
+    *,
+    target: str = SCOUT,
+    cost_usd: float | None = 0.01,
+    calls: Sequence[MessageToolCall] = (),
+    response_to: str = "",
+    encrypt: bool = False,
+    **answer_fields: Any,
+) -> None:
+    """A message, of a user or with a tool's result, and its answer."""
+    role = MessageRole.TOOL if response_to else MessageRole.USER
+    incoming = IncomingMessage(role, text, response_to)
+    begun = turns.begin_turn(
+        ctx, OWNER, timedelta(minutes=1), session, incoming, encrypt=encrypt
+    )
+    assert isinstance(begun, BegunTurn)
+    under_way = turns.begin_answer(ctx, begun.turn, asked="chat")
+    done = replace(
+        under_way,
+        state=MessageState.COMPLETE,
+        content=answer,
+        tool_calls=tuple(calls),
+        served=ServedBy("chat", "chat", target, "r_1"),
+        usage=MessageUsage(1000, 500, 0, cost_usd),
+    )
+    turns.end_turn(ctx, begun.turn, answer=replace(done, **answer_fields))
