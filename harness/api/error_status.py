@@ -68,10 +68,13 @@ async def answer_http_error(_: Request, error: Exception) -> JsonAnswer:
 async def answer_validation_error(_: Request, error: Exception) -> JsonAnswer:
     """Every wrong field with its place. The value is not repeated: it may be a secret."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
-    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "InputError", _places(error.errors()))
+    return problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY, "InputError", describe_places(error.errors())
+    )
 
 
-def _places(errors: Sequence[Any]) -> str:
+def describe_places(errors: Sequence[Any]) -> str:
+    """Each wrong field with its place and what is wrong with it."""
     return "; ".join(
         f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}" for error in errors
     )

@@ -21,6 +21,7 @@ SwapgateError
 ├── SignInRefused          the server of an OAuth provider says no: a person signs in anew
 ├── SignInUnreachable      it did not answer as it should; the same call may succeed later
 ├── DiscoveryFailed        a provider's list of models was not read, and none is kept of it
+├── ToolServerFailed       an agent's tool server, or its tool, failed: the model is told so
 ├── DeliveryFailed         a sink did not take an alert; it is tried again
 ├── JudgeUnfit             a suite's judge is away, or does not agree with its references
 ├── PatternTooSlow         a user's regular expression takes too long for a text
@@ -143,6 +144,9 @@ class SignInUnreachable(SwapgateError):
 
 class DiscoveryFailed(SwapgateError):
     retryable = True
+
+
+class ToolServerFailed(SwapgateError): ...
 
 
 class DeliveryFailed(SwapgateError):

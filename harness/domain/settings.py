@@ -151,7 +151,7 @@ class TurnLimits:
 class SpawnLimits:
     """What the sub-tasks of one session may be."""
 
-    max_tasks: int = 8  # of one call
+    max_tasks: int = 8  # of one turn, and of one call
     max_depth: int = 2  # sub-tasks below a session that nobody spawned; 0 for none
     max_usd: float = 1.0  # of all sub-tasks of one call
 

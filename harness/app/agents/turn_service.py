@@ -3,10 +3,12 @@ of the server and the turn runner; and keeps them for as long as the process ser
 """
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.app.installation import Installation, open_installation
 from harness.control.agents.server_tools import ServerTools
@@ -16,6 +18,9 @@ from harness.domain.agents.turn_lease import TurnOwner
 from harness.domain.settings import Settings, http_url
 from harness.ports.agent_calls import ModelCalls
 from harness.runtime import telemetry
+
+if TYPE_CHECKING:
+    from harness.runtime.tool_servers.runtime import ToolServers
 
 
 def open_agents(config: Path | None) -> Installation:
@@ -27,16 +32,22 @@ def open_agents(config: Path | None) -> Installation:
 class TurnService:
     """For one event loop."""
 
-    def __init__(self, installation: Installation, calls: ModelCalls) -> None:
+    def __init__(
+        self, installation: Installation, calls: ModelCalls, *, place: str = ""
+    ) -> None:
+        """place: what no other live process of this machine has; empty for the port."""
         settings, ctx = installation.settings, installation.context
         self.drain_s = settings.router.drain_s
         self.tools = ServerTools([build_switch_tool(ctx), build_credentials_tool(ctx)])
         self._calls = calls
         # Of two processes with one name, only the later can be alive: it has the port.
-        name = f"{socket.gethostname()}:{settings.agents.port}"
+        name = f"{socket.gethostname()}:{place or settings.agents.port}"
         owner = TurnOwner(name, ctx.chance.token(""))
         standing = installation.standing_switches
         self.turns = TurnRunner(ctx, self._calls, self.tools, settings.agents, owner, standing)
+        self._servers = _tool_servers(installation)
+        if self._servers is not None:
+            self.tools.add(self._servers)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -50,6 +61,8 @@ class TurnService:
             leases.cancel()
             await asyncio.wait({leases})
             await self._calls.aclose()
+            if self._servers is not None:
+                await self._servers.aclose()
 
     def end_turns(self) -> None:
         """Begins no more, and lets those that run end for a while. From a signal's handler."""
@@ -58,6 +71,15 @@ class TurnService:
             self._closing = self._loop.create_task(self.turns.close(self.drain_s))
 
         self._loop.call_soon_threadsafe(begin)
+
+
+def _tool_servers(installation: Installation) -> "ToolServers | None":
+    settings = installation.settings.agents
+    if not settings.tool_servers:
+        return None
+    from harness.runtime.tool_servers.runtime import ToolServers  # noqa: PLC0415 - mcp takes its time
+
+    return ToolServers(settings.tool_servers, os.environ, installation.clock.monotonic)
 
 
 def router_url(settings: Settings) -> str:

@@ -47,14 +47,15 @@ class Session:
         """
         if os.environ.get(ACTOR_VARIABLE):
             raise InputError(f"{ACTOR_VARIABLE} is set: {NO_NAMES}")
-        text = self._key()
+        text = self.key_text()
         if text is None:
             return OPERATOR
         from harness.control.operations import keys  # noqa: PLC0415 - as below
 
         return keys.authenticate(self.context.store, text, secret=self.installation.secret)
 
-    def _key(self) -> str | None:
+    def key_text(self) -> str | None:
+        """Of the file, else of the environment; None without. Raises InputError."""
         if self.key_file is None:
             return os.environ.get(KEY_VARIABLE) or None
         try:

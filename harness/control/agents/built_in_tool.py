@@ -54,7 +54,7 @@ class BuiltInTool:
         try:
             answer = await self.answer(json.loads(call.arguments or "{}"), caller)
             content = json.dumps(to_plain(answer.content), ensure_ascii=False)
-            return ToolResult(call.id, content)
+            return ToolResult(call.id, content, usage=answer.usage)
         except SwapgateError as error:
             return ToolResult(call.id, str(error), is_error=True)
         except Exception:

@@ -44,6 +44,7 @@ from harness.domain.agents.turn import (
     TurnProgress,
     decide,
     name_calls,
+    remaining,
 )
 from harness.domain.errors import CallFailed, InputError, NobodyAnswered, StreamBroken
 from harness.ports.agent_calls import ModelCalls, ToolRuntime
@@ -137,7 +138,8 @@ class Conversation:
                 case AskModel():
                     observation = await self._ask(action, offered)
                 case RunTools():
-                    observation = await self._run_tools(action)
+                    left = remaining(state, clock.monotonic())
+                    observation = await self._run_tools(action, left)
                 case ReturnCalls(open_calls):
                     return await self._end(state, open_calls)
                 case CompleteTurn():
@@ -148,13 +150,21 @@ class Conversation:
                     assert_never(action)
 
     async def _list_tools(self) -> tuple[OfferedTool, ...]:
+        """Of two with one name the client's stays: providers take no request with both."""
         tools = self._begun.agent.tools
-        functions = (
-            OfferedTool(tool.name, tool.description, tool.parameters, runs_at_client=True)
+        if self._begun.session.parent is not None:
+            # Nobody waits to run a function, or to consent to a switch, in a sub-task.
+            tools = tuple(tool for tool in tools if tool.runs_in_sub_tasks)
+        offered = {
+            tool.name: OfferedTool(
+                tool.name, tool.description, tool.parameters, runs_at_client=True
+            )
             for tool in tools
             if tool.parameters is not None
-        )
-        return (*functions, *await self._tools.list_tools(tools))
+        }
+        for tool_of_server in await self._tools.list_tools(tools):
+            offered.setdefault(tool_of_server.name, tool_of_server)
+        return tuple(offered.values())
 
     async def _ask(self, action: AskModel, offered: Sequence[OfferedTool]) -> Observation:
         """What was answered is stored later, together with what follows from it."""
@@ -234,10 +244,11 @@ class Conversation:
             done_at=self._ctx.clock.now(),
         )
 
-    async def _run_tools(self, action: RunTools) -> Observation:
+    async def _run_tools(self, action: RunTools, left: TurnBounds) -> Observation:
         """The calls run at the same time; their results are stored in the calls' order."""
         await self._record()
-        caller = ToolCaller(self._begun.agent.id, self._begun.session.id, self._begun.turn.id)
+        begun = self._begun
+        caller = ToolCaller(begun.agent.id, begun.session.id, begun.turn.id, left)
         results = await asyncio.gather(
             *(self._run_tool(call, caller, action.timeout_s) for call in action.calls)
         )
@@ -246,7 +257,11 @@ class Conversation:
         newest = self._messages[-1].tool_calls
         added = [(call.id, texts[call.id]) for call in newest if call.id in texts]
         await self._record(results=added)
-        return ToolsAnswered()
+        used = MessageUsage(cost_usd=0.0)
+        for result in results:
+            used = add_usage(used, result.usage)
+        self._usage = add_usage(self._usage, used)
+        return ToolsAnswered(used)
 
     async def _run_tool(
         self, call: MessageToolCall, caller: ToolCaller, timeout_s: float

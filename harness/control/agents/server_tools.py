@@ -15,7 +15,11 @@ class ServerTools:
     """Several runtimes as one; of two that offer a name, the first has it."""
 
     def __init__(self, runtimes: Sequence[ToolRuntime] = ()) -> None:
-        self._runtimes = tuple(runtimes)
+        self._runtimes = list(runtimes)
+
+    def add(self, *runtimes: ToolRuntime) -> None:
+        """Behind those that are here: spawning sub-tasks takes turns, which take tools."""
+        self._runtimes += runtimes
 
     def has(self, tool: AgentTool) -> bool:
         return any(runtime.has(tool) for runtime in self._runtimes)

@@ -28,7 +28,7 @@ from harness.control.agents.turns import CUT_OFF, BegunTurn
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.incoming_message import IncomingMessage
-from harness.domain.agents.turn import FailTurn
+from harness.domain.agents.turn import FailTurn, TurnBounds
 from harness.domain.agents.turn_lease import (
     IdempotencyKey,
     IdempotentAnswer,
@@ -58,6 +58,7 @@ class PostedMessage:
     incoming: IncomingMessage
     key: IdempotencyKey | None = None  # under which it may be sent again
     streams: bool = False  # the client wants the answer as it comes
+    bounds: TurnBounds | None = None  # of a sub-task; None for those of the configuration
 
 
 class TurnRun:
@@ -199,7 +200,7 @@ class TurnRunner:
             models,
             self._calls,
             self._tools,
-            self._settings.limits.bounds,
+            posted.bounds or self._settings.limits.bounds,
             TurnListener(run.emit, keep, posted.streams),
         )
         self._runs[turn.turn.id] = run

@@ -6,9 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from harness.domain.agents.model_choice import ModelChoice
 from harness.domain.errors import Conflict
+
+# Built-in tools.
+SWITCH_MODEL: Final = "switch_model"
+MANAGE_CREDENTIALS: Final = "manage_credentials"
+SPAWN: Final = "spawn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +33,10 @@ class AgentTool:
     @property
     def runs_at_client(self) -> bool:
         return self.parameters is not None
+
+    @property
+    def runs_in_sub_tasks(self) -> bool:
+        return not self.runs_at_client and self.name != SWITCH_MODEL
 
 
 @dataclass(frozen=True, slots=True)

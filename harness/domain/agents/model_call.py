@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from harness.domain.agents.message import MessageToolCall, MessageUsage, ServedBy
 from harness.domain.agents.transcript import ContextMessage
-from harness.domain.agents.turn import OfferedTool
+from harness.domain.agents.turn import OfferedTool, TurnBounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,8 @@ class ToolResult:
     call: str  # the id of the tool call
     content: str
     is_error: bool = False  # the model is told so
+    # What it used up itself, which counts against the turn.
+    usage: MessageUsage = field(default_factory=lambda: MessageUsage(cost_usd=0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +63,5 @@ class ToolCaller:
 
     agent: str
     session: str
-    turn: str
+    turn: str  # empty for one that no turn runs for
+    left: TurnBounds = field(default_factory=TurnBounds)  # what the turn may still use up

@@ -8,7 +8,7 @@ is bounded to the second: each action carries what is left of it.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Final, assert_never
 
@@ -93,6 +93,9 @@ class ModelFailed:
 class ToolsAnswered:
     """Every call that was to be run has a result, be it an error."""
 
+    # What the tools used up themselves, such as sub-tasks.
+    usage: MessageUsage = field(default_factory=MessageUsage)
+
 
 Observation = TurnBegun | ModelAnswered | ModelFailed | ToolsAnswered
 
@@ -152,7 +155,8 @@ def decide(
             return _act_on_answer(state, observation, now_s)
         case ModelFailed():
             return _act_on_failure(state, observation, now_s)
-        case ToolsAnswered():
+        case ToolsAnswered(usage):
+            state = _charge(state, usage)
             if state.client_calls:
                 return _end(state, ReturnCalls(state.client_calls))
             return _ask(state, now_s)
@@ -163,13 +167,7 @@ def decide(
 def _act_on_answer(
     state: TurnProgress, answer: ModelAnswered, now_s: float
 ) -> tuple[TurnProgress, Action]:
-    used = answer.usage
-    state = replace(
-        state,
-        steps=state.steps + 1,
-        tokens=state.tokens + used.input_tokens + used.output_tokens,
-        usd=state.usd + (used.cost_usd or 0.0),
-    )
+    state = _charge(replace(state, steps=state.steps + 1), answer.usage)
     if not answer.tool_calls:
         return _end(state, CompleteTurn())
     server, client, refused = sort_calls(answer.tool_calls, state.tools, state.bounds)
@@ -181,6 +179,14 @@ def _act_on_answer(
         return _end(state, FailTurn(LIMIT_REACHED, exhausted))
     left_s = remaining_s(state, now_s)
     return replace(state, client_calls=client), RunTools(server, refused, left_s)
+
+
+def _charge(state: TurnProgress, used: MessageUsage) -> TurnProgress:
+    return replace(
+        state,
+        tokens=state.tokens + used.input_tokens + used.output_tokens,
+        usd=state.usd + (used.cost_usd or 0.0),
+    )
 
 
 def _act_on_failure(
@@ -207,6 +213,18 @@ def _end(state: TurnProgress, action: Action) -> tuple[TurnProgress, Action]:
 
 def remaining_s(state: TurnProgress, now_s: float) -> float:
     return max(0.0, state.bounds.seconds - (now_s - state.began_s))
+
+
+def remaining(state: TurnProgress, now_s: float) -> TurnBounds:
+    """What the turn may still use up: the most that its tools may."""
+    bounds = state.bounds
+    return replace(
+        bounds,
+        steps=max(0, bounds.steps - state.steps),
+        tokens=max(0, bounds.tokens - state.tokens),
+        usd=max(0.0, bounds.usd - state.usd),
+        seconds=remaining_s(state, now_s),
+    )
 
 
 def find_exhausted_limit(state: TurnProgress, now_s: float) -> str | None:
