@@ -166,7 +166,9 @@ class ServerConnection:
             if error.code in _ENDED:
                 # Another session, or another process, answers the next call.
                 self._client = None
-            raise self._failure(str(error)[:MAX_ERROR_CHARS]) from None
+                self._closing.set()
+                await asyncio.wait({self._keeper})
+            raise self._failure(self._fault or str(error)[:MAX_ERROR_CHARS]) from None
         except Exception as error:  # noqa: BLE001 - as in `_keep`
             raise self._failure(f"its answer cannot be read ({type(error).__name__})") from None
         finally:

@@ -40,7 +40,6 @@ TOOLS: Final = [
     Tool(name="lie", input_schema=OBJECT, output_schema=NUMBER),
     # None of these can be told to a model.
     Tool(name="spawn now!", input_schema=OBJECT),
-    Tool(name="no_object", input_schema={"type": "string"}),
     Tool(name="no_schema", input_schema={**OBJECT, "properties": {"a": {"type": 7}}}),
     Tool(name="far", input_schema={**OBJECT, "$ref": "https://example.com/schema"}),
     Tool(name="deep", input_schema=DEEP),
@@ -49,7 +48,7 @@ TOOLS: Final = [
     # It has the name of a built-in one.
     Tool(name="spawn", input_schema=OBJECT),
 ]
-BAD: Final = ["spawn now!", "no_object", "no_schema", "far", "deep", "big", "x" * 64]
+BAD: Final = ["spawn now!", "no_schema", "far", "deep", "big", "x" * 64]
 
 
 async def list_tools(
