@@ -18,9 +18,9 @@ from harness.domain.agents.spawn import (
 )
 from harness.domain.agents.turn import (
     FailTurn,
+    ToolsAnswered,
     TurnBounds,
     TurnProgress,
-    ToolsAnswered,
     decide,
     remaining,
 )
@@ -32,7 +32,10 @@ pytestmark = pytest.mark.req("C6")
 def test_tasks_come_as_a_list_or_as_one() -> None:
     both = (SubTask("one", "cheap"), SubTask("two"))
 
-    assert parse_sub_tasks({"tasks": [{"task": "one", "model": " cheap "}, {"task": "two"}]}, 2) == both
+    assert (
+        parse_sub_tasks({"tasks": [{"task": "one", "model": " cheap "}, {"task": "two"}]}, 2)
+        == both
+    )
     assert parse_sub_tasks({"task": "one", "model": "cheap"}, 2) == both[:1]
     assert parse_sub_tasks({"tasks": [{"task": "two", "model": None}]}, 2) == both[1:]
 
