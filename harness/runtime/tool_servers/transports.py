@@ -12,9 +12,9 @@ import re
 import shutil
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import httpx2
@@ -37,6 +37,7 @@ _SECRET: Final = re.compile("key|token|secret|passw|credential|auth", re.IGNOREC
 
 ReadStream = MemoryObjectReceiveStream[SessionMessage | Exception]
 WriteStream = MemoryObjectSendStream[SessionMessage]
+Pump = Coroutine[Any, Any, None]
 Transport = AbstractAsyncContextManager[tuple[ReadStream, WriteStream]]
 
 
@@ -108,8 +109,8 @@ async def _command_transport(
 
 @asynccontextmanager
 async def _pumped(
-    read: Callable[[MemoryObjectSendStream[SessionMessage | Exception]], Awaitable[None]],
-    write: Callable[[MemoryObjectReceiveStream[SessionMessage]], Awaitable[None]],
+    read: Callable[[MemoryObjectSendStream[SessionMessage | Exception]], Pump],
+    write: Callable[[MemoryObjectReceiveStream[SessionMessage]], Pump],
 ) -> AsyncIterator[tuple[ReadStream, WriteStream]]:
     to_session, read_stream = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     write_stream, from_session = anyio.create_memory_object_stream[SessionMessage](0)

@@ -91,8 +91,8 @@ def build() -> Server[Any]:
 
 async def serve_pipes() -> None:
     server = build()
-    async with stdio_server() as streams:
-        await server.run(*streams, server.create_initialization_options())
+    async with stdio_server() as (received, sent):
+        await server.run(received, sent, server.create_initialization_options())
 
 
 if __name__ == "__main__":
