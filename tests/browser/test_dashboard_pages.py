@@ -99,6 +99,7 @@ def test_a_deep_link_on_a_cold_server_answers_in_its_first_line(
         ("/canary?route=support-chat", "sim/sim-better shows no harm so far, at 5 %"),
         ("/routes?route=support-chat", "sim/sim-base serves support-chat since"),
         ("/providers", "1 provider configured; no known problem"),
+        ("/sessions", "No session yet"),
     ],
 )
 def test_every_page_answers_in_its_first_line(

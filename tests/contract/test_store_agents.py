@@ -18,6 +18,7 @@ from harness.domain.agents.message import (
     ServedBy,
     decode_body,
 )
+from harness.domain.agents.model_usage import ModelUsage
 from harness.domain.agents.switch_request import SwitchState
 from harness.domain.agents.turn_lease import IdempotencyKey, IdempotentAnswer, TurnState
 from harness.domain.errors import (
@@ -105,6 +106,27 @@ def test_a_session_comes_back_as_it_was_with_its_children(agents: Store) -> None
     with agents.listings() as stored:
         assert [each.id for each in stored.sessions(agent=AGENT.id)] == ["se_2", "se_1"]
         assert [each.id for each in stored.sessions(parent=SESSION.id)] == ["se_2"]
+
+
+def test_what_each_model_did_is_summed_by_its_name(agents: Store) -> None:
+    with agents.write() as tx:
+        tx.session_messages.add(record(message(1)))
+        for position, cost_usd in ((2, 0.5), (3, None)):
+            tx.session_messages.add(record(answer(position)))
+            done = answer(
+                position,
+                state=MessageState.COMPLETE,
+                done_at=NOW,
+                served=ServedBy(target="sim/new-1"),
+                usage=MessageUsage(100, 20, 10, cost_usd),
+            )
+            tx.session_messages.end(record(done))
+    with agents.listings() as stored:
+        # The answer without a known price is counted, and not as if it were free.
+        expected = ModelUsage("sim/new-1", 2, 200, 40, 20, cost_usd=0.5, unpriced=1)
+        assert stored.model_usage(sessions=[SESSION.id, "se_9"]) == [expected]
+        assert stored.model_usage(sessions=["se_9"]) == []
+        assert stored.sessions(parent="")[0].id == SESSION.id
 
 
 def test_a_message_comes_back_whole(agents: Store) -> None:

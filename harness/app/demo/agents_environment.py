@@ -44,11 +44,14 @@ class AgentsDemoEnvironment(DemoProcesses):
             "providers": {
                 "north": self._provider("north", "sim", "scout-1"),
                 "backup": self._provider("backup", "sim", "scout-2"),
-                "south": self._provider("south", "anthropic", "sage-1"),
+                "south": self._provider("south", "anthropic", "sage-1", "sage-lite"),
             },
             "routes": {
                 ROUTE: {"incumbent": FIRST, "fallbacks": [COVER]},
                 SPARE_ROUTE: {"incumbent": COVER},
+                # The router loads the translation for it when it starts, and not when the first
+                # message to such a model waits.
+                "letters": {"incumbent": "south/sage-lite"},
             },
         }
         self.config.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")

@@ -21,7 +21,7 @@ from harness.domain.errors import SwapgateError
 from harness.runtime.processes.tcp_ports import free_port
 
 HOST = "127.0.0.1"
-START_S = 120.0
+START_S = 240.0
 
 
 @dataclass
