@@ -277,12 +277,14 @@ def wires(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AgentsSite
                 "api_key_env": "WIRE_KEY",
                 "prices": {wire.MODEL: PRICE},
             }
-        sections = {
-            "providers": providers,
-            "routes": {
-                "chat": {"incumbent": f"my-openai/{plain.MODEL}", "suites": ["colours"]}
-            },
+        models = {"chat": "my-openai", "claude": "my-anthropic", "gem": "my-gemini"}
+        wire_of = {"my-openai": plain, "my-anthropic": claude, "my-gemini": gemini}
+        # Routes of all three: the router has loaded its translations when it is ready.
+        routes = {
+            route: {"incumbent": f"{name}/{wire_of[name].MODEL}", "suites": ["colours"]}
+            for route, name in models.items()
         }
+        sections = {"providers": providers, "routes": routes}
         folder: Path = tmp_path_factory.mktemp("wires")
         yield stack.enter_context(agents_site(folder, sections=sections)), servers
 
