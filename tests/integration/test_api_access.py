@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from harness.control.agents import switches
 from harness.control.operations import keys
 from harness.domain.errors import StoreUnavailable
 from harness.domain.operations.access import SYSTEM
 from tests.support.control.control_plane import POLICY, SECRET, SmallInstallation, approved
+from tests.support.control.waiting_switch import waiting_switch
 from tests.support.site.management_api import Door, awaiting_approval, error_of
 
 ROLES = ("viewer", "proposer", "approver", "admin")
@@ -53,6 +55,9 @@ READS = (
     "/routes/chat/drift",
     "/routes/chat/measured",
     "/alerts",
+    "/switch-requests",
+    "/switch-requests/{request}",
+    "/agent-grants",
     "/failovers",
     "/captures",
     "/credentials/providers",
@@ -88,6 +93,9 @@ WRITES = {
     "POST /switches/{switch}/lift": ({"reason": "over"}, "approver"),
     "POST /routes/chat/drift/run": ({}, "proposer"),
     "POST /routes/chat/drift/accept": ({"reason": "fine"}, "approver"),
+    "POST /switch-requests/{request}/approve": ({}, "approver"),
+    "POST /switch-requests/{request}/reject": ({"reason": "no"}, "approver"),
+    "POST /agent-grants/{grant}/revoke": ({}, "approver"),
     "POST /alerts/test": (None, "admin"),
     "GET /captures/{capture}": (None, "approver"),
     "DELETE /captures?all=true": (None, "admin"),
@@ -127,7 +135,13 @@ def names(door: Door) -> dict[str, str]:
     door.post("/shadows/chat/stop", {})
     switch = door.post("/switches", {"force": "provider:sim", "reason": "a drill"})
     assert waiting.verdict
+    ctx = world.context()
+    approved_switch = switches.approve_switch(ctx, SYSTEM, waiting_switch(ctx).id)
+    with ctx.store.read() as tx:
+        (grant,) = tx.agent_grants.not_revoked(request=approved_switch.id)
     return {
+        "request": waiting_switch(ctx).id,
+        "grant": grant.id,
         "proposal": waiting.id,
         "run": run,
         "verdict": waiting.verdict,

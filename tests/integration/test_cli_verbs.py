@@ -19,6 +19,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.runtime.clock import SystemClock
 from tests.contract.test_store_captures import ONE
 from tests.support.control.manual_clock import ManualClock
+from tests.support.control.waiting_switch import waiting_switch
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.providers.simulator_thread import serve_in_thread
 from tests.support.site.command_line import CommandLine, installed
@@ -113,14 +114,33 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("switch", "list")
     ask("switch", "lift", switch["id"], "--reason", "over")  # type: ignore[index]
     credential_verbs(cli, ask)
-    trouble_verbs(ask)
-    shadow_verbs(ask)
+    for verbs_of in (trouble_verbs, shadow_verbs, database_verbs):
+        verbs_of(ask)
     capture_verbs(cli, ask)
-    database_verbs(ask)
+    agent_verbs(cli, ask)
     ask("gate", "decide", "pairs.csv")
     ask("canary", "decide", "blocks.csv")
 
     assert leaves(program) - PROCESSES <= asked
+
+
+def agent_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
+    ctx = cli.world.context()
+    first, second = waiting_switch(ctx), waiting_switch(ctx)
+    waiting = ask("agent", "requests")
+    assert isinstance(waiting, list)
+    assert {request["id"] for request in waiting} == {first.id, second.id}
+    ask("agent", "show", first.id)
+    assert "helper wants to switch to sim/better. Approve?" in cli.text("agent", "requests")
+    assert "it is cleverer" in cli.text("agent", "show", first.id)
+    ask("agent", "approve", first.id)
+    ask("agent", "reject", second.id, "--reason", "too dear")
+    ask("agent", "approve", second.id, exits=6)
+    grants = ask("agent", "grants")
+    assert isinstance(grants, list)
+    ask("agent", "revoke", grants[0]["id"])
+    assert "revoked" in cli.text("agent", "grants")
+    assert ask("agent", "purge-user", "user-7") == {"sessions": 2}
 
 
 def database_verbs(ask: Callable[..., object]) -> None:
