@@ -402,6 +402,20 @@ def test_a_grant_is_revoked_once_by_an_approver(ctx: Context, session: AgentSess
     assert found is None
 
 
+def test_a_session_whose_grant_was_revoked_is_closed_and_switched(
+    ctx: Context, session: AgentSession
+) -> None:
+    switches.approve_switch(ctx, BEN, ask(ctx, session).id)
+    grants.revoke_grant(ctx, BEN, now_on(ctx, session).grant)
+
+    switches.approve_switch(ctx, BEN, ask(ctx, session, CHAT).id)
+    assert now_on(ctx, session).model.means(CHAT)
+    switches.approve_switch(ctx, BEN, ask(ctx, session).id)
+    grants.revoke_grant(ctx, BEN, now_on(ctx, session).grant)
+    closed = sessions.close_session(ctx, PERSON, session.agent, session.id)
+    assert closed.state.value == "closed"
+
+
 def test_a_webhook_gets_blocks_as_slack_has_them(ctx: Context, session: AgentSession) -> None:
     with Receiver().up() as receiver:
         url = f"http://127.0.0.1:{receiver.port}/hook"

@@ -114,6 +114,7 @@ _GRANTED: Final[Rule] = (
         " AND g.revoked_at IS NULL)"
     ),
 )
+_MODEL: Final = ("model", "model_kind", "model_route", "model_target", "grant_id")
 _SESSION: Final = (
     Guard(
         "agent_session_guard",
@@ -158,8 +159,9 @@ _SESSION: Final = (
         "agent_session_granted",
         "agent_session",
         "UPDATE",
-        (_GRANTED,),
-        ("model", "model_kind", "model_route", "model_target", "grant_id"),
+        # A session whose grant was revoked is closed all the same, and stays as it is.
+        ((_GRANTED[0], f"({changes(*_MODEL)}) AND {_GRANTED[1]}"),),
+        _MODEL,
     ),
     Guard(
         "agent_session_no_delete",
