@@ -26,7 +26,8 @@ from tests.support.site.command_line import CommandLine, installed
 
 # These end only when they are stopped, or are no verbs for data.
 PROCESSES = {
-    *("serve all", "serve control", "serve router", "serve ui", "sim", "demo", "worker"),
+    *("serve all", "serve agents", "serve control", "serve router", "serve ui"),
+    *("sim", "demo", "worker"),
     "router-worker",
     "gate run",  # tests/integration/test_gate_run.py
     *("completion", "docs generate"),
