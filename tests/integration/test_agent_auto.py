@@ -28,7 +28,7 @@ from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.agents.incoming_message import IncomingMessage
 from harness.domain.agents.message import MessageRole
 from harness.domain.agents.model_choice import ModelChoice, ModelKind, literal_choice
-from harness.domain.errors import Conflict, NotAllowed, SignatureInvalid
+from harness.domain.errors import Conflict, NotAllowed, SignatureInvalid, SnapshotInvalid
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
@@ -473,8 +473,10 @@ def test_a_grant_of_auto_that_somebody_changed_opens_nothing(
         db.execute(sa.update(agent_grant).values(**change))
 
     # No router takes such a revision over, and no message is answered by it.
-    with pytest.raises(SignatureInvalid):
+    with pytest.raises(SnapshotInvalid, match="not what was signed"):
         ctx.store.snapshot()
+    with pytest.raises(SignatureInvalid):
+        asked(ctx, agent, session)
 
 
 def test_literal_models_are_capped_and_those_of_auto_are_none(
