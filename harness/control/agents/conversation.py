@@ -210,7 +210,8 @@ class Conversation:
             model.route,
             build_context(self._messages, provider=provider, instructions=self._instructions),
             agent.id,
-            session.id,
+            # The router compares it with the grant's.
+            model.granted_to or session.id,
             action.timeout_s,
             tuple(offered),
             agent.owner_key or "",

@@ -13,6 +13,7 @@ from harness.control.agents.auto import AutoRequest, AutoTargets
 from harness.control.agents.messages import read_conversation
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession
+from harness.domain.agents.grant import AgentGrant
 from harness.domain.agents.incoming_message import IncomingMessage
 from harness.domain.agents.message import MessageUsage, SessionMessage
 from harness.domain.agents.model_choice import ModelChoice, ModelKind, literal_route_name
@@ -32,6 +33,8 @@ class CallableModel:
     provider: str  # that will most likely answer: the incumbent's
     grant: str = ""  # id; empty for a route
     reason: str = ""  # who answers for `auto`, and why; empty for any other model
+    # Of a grant for one session, that session; empty for all others.
+    granted_to: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,7 @@ def _find(
         incumbent = targets[_require_route(tx, choice.route).incumbent]
         check_route_data_class(ctx, tx, agent, choice.route)
         return CallableModel(choice.text, choice.route, incumbent.provider)
-    grant = sessions.find_grant(ctx, tx, agent.id, session.id, choice.target)
+    grant = _find_grant(ctx, tx, session, choice.target)
     if grant is None:
         raise NotAllowed(
             f"model: {choice.text} is not approved for this session any more; switch to "
@@ -117,7 +120,20 @@ def _find(
         )
     check_target_data_class(ctx, agent.data_class, targets[grant.target])
     provider = choice.target.partition("/")[0]
-    return CallableModel(choice.text, literal_route_name(choice.target), provider, grant.id)
+    route = literal_route_name(choice.target)
+    return CallableModel(choice.text, route, provider, grant.id, granted_to=grant.session)
+
+
+def _find_grant(
+    ctx: Context, tx: Transaction, session: AgentSession, target: str
+) -> AgentGrant | None:
+    """The session's own, or the one of the session that spawned it: what a person approved for
+    a set of sub-tasks is granted to that one.
+    """
+    own = sessions.find_grant(ctx, tx, session.agent, session.id, target)
+    if own is not None or session.parent is None:
+        return own
+    return sessions.find_grant(ctx, tx, session.agent, session.parent, target)
 
 
 def _require_route(tx: Transaction, name: str) -> Route:
