@@ -96,7 +96,7 @@ def test_a_session_comes_back_as_it_was_with_its_children(agents: Store) -> None
     child = replace(SESSION, id="se_2", parent=SESSION.id, depth=1, created_at=LATER)
     with agents.write() as tx:
         tx.sessions.add(child)
-        tx.sessions.save(replace(SESSION, cost_usd=0.25, last_at=LATER))
+        tx.sessions.charge(SESSION.id, 0.25, LATER)
     with agents.read() as tx:
         assert tx.sessions.get("se_2") == child
         assert tx.sessions.get(SESSION.id).cost_usd == 0.25
