@@ -21,6 +21,7 @@ PATHS = {
     "/api/v1/providers": "get",
     "/api/v1/providers/matrix": "get",
     "/api/v1/providers/{provider}": "delete get put",
+    "/api/v1/providers/{provider}/models": "get post",
     "/api/v1/routes": "get post",
     "/api/v1/routes/{route}": "get patch",
     "/api/v1/routes/{route}/fallbacks": "get put",
