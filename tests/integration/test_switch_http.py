@@ -202,6 +202,26 @@ def test_a_link_is_for_its_own_request_alone(site: AgentsSite) -> None:
     assert switches.load_switch(site.world.installation.context, request.id) == request
 
 
+def test_wrong_keys_are_limited_behind_a_link_too_and_a_right_one_is_not(
+    site: AgentsSite,
+) -> None:
+    request = pending(site, switch(site, site.session(), "sim/sim-base"))
+    link, key = link_of(site, request), key_of(site, Role.APPROVER)
+    # Nobody else asks from there.
+    transport = httpx.HTTPTransport(local_address="127.0.0.77")
+    with httpx.Client(transport=transport, timeout=120) as guesser:
+
+        def guess(text: str) -> httpx.Response:
+            return guesser.post(link, data={"key": text, "decision": "approve"})
+
+        answers = [guess("sg-mgmt-wrong") for _ in range(30)]
+        assert {answer.status_code for answer in answers} == {401, 429}
+        assert {answer.status_code for answer in answers[:10]} == {401}
+        limited = next(answer for answer in answers if answer.status_code == 429)
+        assert int(limited.headers["retry-after"]) >= 1
+        assert guess(key).status_code == 200
+
+
 def test_neither_an_open_request_nor_a_data_key_decides(site: AgentsSite) -> None:
     session = site.session()
     request = pending(site, switch(site, session, "sim/sim-base"))

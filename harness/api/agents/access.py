@@ -54,12 +54,31 @@ class AgentsAccessRules:
     open_on_loopback: bool = False
 
 
+class FailedKeys:
+    """Counts the failed keys of each address, wherever below /agents they come. A key is looked
+    at before its address: whoever guesses keeps nobody else out.
+    """
+
+    def __init__(self, rules: AgentsAccessRules) -> None:
+        self._rules, self._attempts = rules, FailedAttempts(rules.clock)
+
+    def count(self, scope: Scope) -> float:
+        """One more of this request's address; seconds to wait where there were too many."""
+        peer = find_peer(scope, self._rules)
+        address = client_address(
+            _socket_peer(scope) if isinstance(peer, HeaderFault) else peer, (), ()
+        )
+        wait_s = self._attempts.wait_s(address)
+        if not wait_s:
+            self._attempts.failed(address)
+        return wait_s
+
+
 class AgentsAccess:
     """Puts the AgentsClient behind a request into its state, or refuses the request."""
 
-    def __init__(self, app: ASGIApp, *, rules: AgentsAccessRules) -> None:
-        self._app, self._rules = app, rules
-        self._attempts = FailedAttempts(rules.clock)
+    def __init__(self, app: ASGIApp, *, rules: AgentsAccessRules, failed: FailedKeys) -> None:
+        self._app, self._rules, self._failed = app, rules, failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
@@ -73,21 +92,11 @@ class AgentsAccess:
                 scope.setdefault("state", {})["client"] = client
                 await self._app(scope, receive, send)
                 return
-            refusal = self._count(scope, headers, client)
+            refusal = client
+            if refusal.status_code == HTTPStatus.UNAUTHORIZED:
+                wait_s = self._failed.count(scope)
+                refusal = _slow_down(wait_s) if wait_s else refusal
         await refusal(scope, receive, send)
-
-    def _count(self, scope: Scope, headers: Headers, refusal: ErrorAnswer) -> ErrorAnswer:
-        """A key is looked at before its address: whoever guesses keeps nobody else out."""
-        if refusal.status_code != HTTPStatus.UNAUTHORIZED:
-            return refusal
-        peer = self._peer(scope, headers)
-        peer = _socket_peer(scope) if isinstance(peer, HeaderFault) else peer
-        address = client_address(peer, (), ())
-        wait_s = self._attempts.wait_s(address)
-        if wait_s > 0:
-            return _slow_down(wait_s)
-        self._attempts.failed(address)
-        return refusal
 
     async def _client(self, scope: Scope, headers: Headers) -> AgentsClient | ErrorAnswer:
         rules = self._rules
@@ -114,7 +123,7 @@ class AgentsAccess:
         """Who asks without a key."""
         if not self._rules.open_on_loopback:
             return _unauthenticated("there is no key")
-        peer = self._peer(scope, headers)
+        peer = find_peer(scope, self._rules)
         if isinstance(peer, HeaderFault):
             return _unauthenticated("the header x-swapgate-peer is not the router's")
         if not is_loopback(peer) or any(name in headers for name in _PROXY_HEADERS):
@@ -123,15 +132,16 @@ class AgentsAccess:
             return ErrorAnswer(HTTPStatus.FORBIDDEN, reason, "foreign_origin")
         return AgentsClient.of_operator()
 
-    def _peer(self, scope: Scope, headers: Headers) -> str | HeaderFault:
-        """Who is connected: as the router says in its signed header, else to this process."""
-        given = headers.getlist(PEER_HEADER.decode())
-        if not given:
-            return _socket_peer(scope)
-        if len(given) > 1:
-            return HeaderFault.FORGED
-        now = self._rules.clock.now().timestamp()
-        return read_peer_header(given[0].encode("latin-1"), self._rules.secret, now)
+
+def find_peer(scope: Scope, rules: AgentsAccessRules) -> str | HeaderFault:
+    """Who is connected: as the router says in its signed header, else to this process."""
+    given = Headers(scope=scope).getlist(PEER_HEADER.decode())
+    if not given:
+        return _socket_peer(scope)
+    if len(given) > 1:
+        return HeaderFault.FORGED
+    now = rules.clock.now().timestamp()
+    return read_peer_header(given[0].encode("latin-1"), rules.secret, now)
 
 
 def _socket_peer(scope: Scope) -> str:

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from harness import __version__
 from harness.api.agents import agents, health, messages, sessions, switches
-from harness.api.agents.access import AgentsAccess, AgentsAccessRules
+from harness.api.agents.access import AgentsAccess, AgentsAccessRules, FailedKeys
 from harness.api.agents.approvals import ApprovalPages
 from harness.api.agents.errors import (
     ErrorAnswer,
@@ -76,9 +76,10 @@ def build_agents_app(
     app.add_middleware(
         StrictBody, max_bytes=service.settings.max_message_bytes, too_large=_too_large
     )
-    app.add_middleware(AgentsAccess, rules=rules)
+    failed = FailedKeys(rules)
+    app.add_middleware(AgentsAccess, rules=rules, failed=failed)
     # Before the keys: who opens a link in a browser sends a form.
-    app.add_middleware(ApprovalPages, ctx=service.ctx, secret=rules.secret)
+    app.add_middleware(ApprovalPages, ctx=service.ctx, secret=rules.secret, failed=failed)
     app.add_middleware(
         ErrorGuard,
         chance=service.ctx.chance,

@@ -3,6 +3,7 @@ decides, for whoever types a management key with the role. There are no cookies,
 page can decide in somebody's name, and no script: what an agent wrote is text.
 """
 
+import math
 from collections.abc import Mapping
 from html import escape
 from http import HTTPStatus
@@ -14,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from harness.api.agents.access import FailedKeys
 from harness.control.agents import switches
 from harness.control.context import Context
 from harness.control.operations import keys
@@ -75,8 +77,10 @@ _FORM: Final = """<form method="post" autocomplete="off">
 class ApprovalPages:
     """Answers what is below `/agents/approvals/`, and passes all else on."""
 
-    def __init__(self, app: ASGIApp, *, ctx: Context, secret: bytes) -> None:
-        self._app, self._ctx, self._secret = app, ctx, secret
+    def __init__(
+        self, app: ASGIApp, *, ctx: Context, secret: bytes, failed: FailedKeys
+    ) -> None:
+        self._app, self._ctx, self._secret, self._failed = app, ctx, secret, failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].startswith(APPROVAL_PATH):
@@ -87,6 +91,11 @@ class ApprovalPages:
             answer = await self._answer(request)
         except SwapgateError as error:
             answer = _refusal(error)
+        if answer.status_code == HTTPStatus.UNAUTHORIZED and (
+            wait_s := self._failed.count(scope)
+        ):
+            answer = _page("Not decided", "<p>Too many wrong keys came from here.</p>", 429)
+            answer.headers["retry-after"] = str(math.ceil(wait_s))
         await answer(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
