@@ -4,6 +4,7 @@ by command line or over REST, in force for the next message with all that was sa
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -214,9 +215,12 @@ def test_wrong_keys_are_limited_behind_a_link_too_and_a_right_one_is_not(
         def guess(text: str) -> httpx.Response:
             return guesser.post(link, data={"key": text, "decision": "approve"})
 
-        answers = [guess("sg-mgmt-wrong") for _ in range(30)]
-        assert {answer.status_code for answer in answers} == {401, 429}
-        assert {answer.status_code for answer in answers[:10]} == {401}
+        # At once, however slow this machine is: one more comes back a second.
+        with ThreadPoolExecutor(24) as pool:
+            answers = list(pool.map(guess, ["sg-mgmt-wrong"] * 120))
+        statuses = [answer.status_code for answer in answers]
+        assert set(statuses) == {401, 429}
+        assert statuses.count(401) >= 10
         limited = next(answer for answer in answers if answer.status_code == 429)
         assert int(limited.headers["retry-after"]) >= 1
         assert guess(key).status_code == 200
