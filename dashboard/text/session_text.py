@@ -63,9 +63,11 @@ def session_title(view: SessionView) -> tuple[str, str]:
 
 def session_line(session: AgentSession, now: datetime, *, with_user: bool) -> str:
     user = f"user {session.user_id} · " if with_user and session.user_id else ""
+    # Answers of unknown price add nothing: 0 may stand for them.
+    cost = f"known cost {format_usd(session.cost_usd)}" if session.cost_usd else "no known cost"
     return html.note(
         f"{user}{session.model.text} · {session.state.value} · "
-        f"known cost {format_usd(session.cost_usd)} · {format_age(session.last_at, now)}"
+        f"{cost} · {format_age(session.last_at, now)}"
     )
 
 
