@@ -93,6 +93,10 @@ VERBS = {
         "harness.cli.operations.serve:sim",
         "Serve simulated models over an OpenAI-compatible API, with fault switches.",
     ),
+    "mcp": LazyCommand(
+        "harness.cli.operations.serve:mcp",
+        "Serve tools to agents over MCP: on stdin and stdout, or over HTTP.",
+    ),
     "worker": LazyCommand(
         "harness.cli.operations.serve:worker",
         "Ask and score what one eval run still lacks.",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from harness.app.installation import Installation, open_installation
 from harness.control.agents.server_tools import ServerTools
+from harness.control.agents.spawn import Spawner
 from harness.control.agents.switch_tool import build_credentials_tool, build_switch_tool
 from harness.control.agents.turn_runner import TurnRunner
 from harness.domain.agents.turn_lease import TurnOwner
@@ -38,13 +39,17 @@ class TurnService:
         """place: what no other live process of this machine has; empty for the port."""
         settings, ctx = installation.settings, installation.context
         self.drain_s = settings.router.drain_s
-        self.tools = ServerTools([build_switch_tool(ctx), build_credentials_tool(ctx)])
+        switch = build_switch_tool(ctx)
+        self.tools = ServerTools([switch, build_credentials_tool(ctx)])
         self._calls = calls
         # Of two processes with one name, only the later can be alive: it has the port.
         name = f"{socket.gethostname()}:{place or settings.agents.port}"
         owner = TurnOwner(name, ctx.chance.token(""))
         standing = installation.standing_switches
         self.turns = TurnRunner(ctx, self._calls, self.tools, settings.agents, owner, standing)
+        spawn = Spawner(ctx, self.turns).tool()
+        self.tools.add(spawn)
+        self.session_tools = (switch, spawn)  # that act in the name of a session
         self._servers = _tool_servers(installation)
         if self._servers is not None:
             self.tools.add(self._servers)

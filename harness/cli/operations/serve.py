@@ -1,14 +1,17 @@
-"""Commands that run processes: `serve` (`router`, `control`, `agents`, `ui`, `all`), `sim`,
-`demo`, and the hidden workers of eval runs and of the router.
+"""Commands that run processes: `serve` (`router`, `control`, `agents`, `ui`, `all`), `mcp`,
+`sim`, `demo`, and the hidden workers of eval runs and of the router.
 """
 
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 import click
+
+from harness.cli.frame.session import KEY_VARIABLE, Session, pass_session
 
 PARTS = ("router", "control", "agents", "ui")
 
@@ -91,10 +94,11 @@ def ui(context: click.Context) -> None:
     _run_entry_point("dashboard.serve:main", _config(context))
 
 
-def _run_entry_point(entry_point: str, config: Path | None) -> None:
+def _run_entry_point(entry_point: str, config: Path | None, *more: str) -> None:
     """Call `module:function` with our arguments: the CLI knows API and dashboard by name."""
     module, _, function = entry_point.partition(":")
-    getattr(import_module(module), function)(["--config", str(config)] if config else [])
+    chosen = ["--config", str(config)] if config else []
+    getattr(import_module(module), function)([*chosen, *more])
 
 
 @serve.command(name="all")
@@ -116,6 +120,43 @@ def serve_all(context: click.Context) -> None:
         part: command("serve", part, config=config) for part in parts
     }
     raise SystemExit(supervise(commands, settings, lambda text: click.echo(text, err=True)))
+
+
+@click.command()
+@click.option(
+    "--http", is_flag=True, help="Serve streamable HTTP, at /mcp, with callers' keys."
+)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on, for --http."
+)
+@click.option("--port", default=8086, show_default=True, help="Port, for --http.")
+@click.option(
+    "--session",
+    "agent_session",
+    default="",
+    metavar="ID",
+    help="The agent's session in whose name switch_model and spawn are called.",
+)
+@pass_session
+def mcp(session: Session, *, http: bool, host: str, port: int, agent_session: str) -> None:
+    """Serve tools to agents over MCP: on stdin and stdout, or over HTTP.
+
+    An agent may look, and propose a swap; it can never approve one. On stdin and stdout it acts
+    with the management key of --key-file, or with a data key there; without a key as the
+    operator, who then proposes at most.
+    """
+    from harness.app.database import require_database  # noqa: PLC0415
+    from harness.app.processes import require_port  # noqa: PLC0415 - as above
+
+    require_database(session.settings)
+    chosen = ["--session", agent_session]
+    if http:
+        where = replace(session.settings.agents, host=host, port=port)
+        require_port(where, what="the MCP server", setting="--port")
+        chosen += ["--http", "--host", host, "--port", str(port)]
+    elif (text := session.key_text()) is not None:
+        os.environ[KEY_VARIABLE] = text
+    _run_entry_point("harness.api.mcp.process:main", session.config, *chosen)
 
 
 @click.command()

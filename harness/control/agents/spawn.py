@@ -1,0 +1,253 @@
+"""Spawns the sub-tasks of a session: one child session for each, which take their turns at the
+same time, and are closed at the end. Whatever becomes of one is a status among the results; who
+cancels the spawning turn, or closes its session, ends them all.
+
+A route or `auto` needs no consent. Literal models that the agent was not granted are asked for
+once, for all tasks; the sub-tasks begin with the call that comes after the approval.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from harness.control.agents import agents, sessions, switches
+from harness.control.agents.built_in_tool import Arguments, BuiltInTool, ToolAnswer
+from harness.control.agents.client import AgentsClient
+from harness.control.agents.conversation import TurnOutcome, add_usage, run_unit
+from harness.control.agents.model_matching import ModelQuestion, choose_model
+from harness.control.agents.switches import SwitchSpec
+from harness.control.agents.turn_runner import PostedMessage, TurnRun, TurnRunner
+from harness.control.context import Context
+from harness.domain.agents.agent import Agent, AgentSession
+from harness.domain.agents.incoming_message import IncomingMessage
+from harness.domain.agents.message import MessageRole, MessageUsage
+from harness.domain.agents.model_call import ToolCaller
+from harness.domain.agents.model_choice import ModelChoice
+from harness.domain.agents.spawn import (
+    SubTask,
+    SubTaskResult,
+    SubTaskStatus,
+    cut_answers,
+    offer_spawn,
+    parse_sub_tasks,
+    share_bounds,
+)
+from harness.domain.agents.switch_request import ModelSwitchRequest
+from harness.domain.agents.turn import TurnBounds
+from harness.domain.errors import Conflict, InputError, NotAllowed, SwapgateError
+
+log = structlog.get_logger("swapgate.agents")
+DONE: Final = "the sub-task has ended"
+INTERRUPTED: Final = "turn_interrupted"
+TURNS_REMEMBERED: Final = 10_000
+OUR_FAULT: Final = "the sub-task failed by a fault of Swapgate"
+
+
+class Spawner:
+    """Belongs to the event loop of its turns."""
+
+    def __init__(self, ctx: Context, turns: TurnRunner) -> None:
+        self._ctx, self._turns = ctx, turns
+        self._limits = ctx.agents.spawn
+        self._spawning: set[str] = set()  # sessions
+        self._spawned: dict[str, int] = {}  # how many, by turn; the newest ones
+
+    def tool(self) -> BuiltInTool:
+        return BuiltInTool(offer_spawn(self._limits.max_tasks), self.spawn)
+
+    async def spawn(self, arguments: Arguments, caller: ToolCaller) -> ToolAnswer:
+        """The results in the tasks' order, or what a person has to approve before.
+
+        Raises InputError, NotAllowed, NotFound, Conflict while the session's sub-tasks run.
+        """
+        tasks = parse_sub_tasks(arguments, self._limits.max_tasks)
+        if caller.session in self._spawning:
+            raise Conflict("sub-tasks of this conversation run already: give all in one call")
+        self._spawning.add(caller.session)
+        try:
+            return await self._spawn(tasks, caller)
+        finally:
+            self._spawning.discard(caller.session)
+
+    async def _spawn(self, tasks: Sequence[SubTask], caller: ToolCaller) -> ToolAnswer:
+        waiting = await run_unit(lambda: self._ask(tasks, caller.session))
+        if waiting is not None:
+            return ToolAnswer(
+                {
+                    "status": "waits_for_approval",
+                    "request": waiting.id,
+                    "models": waiting.targets,
+                    "expires_at": waiting.expires_at,
+                    "next": "go on without, or call again with the same tasks once approved",
+                }
+            )
+        self._count(caller.turn, len(tasks))
+        client, children = await run_unit(lambda: self._open(tasks, caller.session))
+        bounds = share_bounds(caller.left, self._limits.max_usd, len(tasks))
+        try:
+            results = await asyncio.gather(
+                *(
+                    self._run(client, child, task, bounds)
+                    for child, task in zip(children, tasks, strict=True)
+                )
+            )
+        finally:
+            await run_unit(lambda: self._close(children))
+        used = MessageUsage(cost_usd=0.0)
+        for result in results:
+            used = add_usage(used, result.usage)
+        return ToolAnswer({"tasks": cut_answers(results)}, used)
+
+    def _count(self, turn: str, more: int) -> None:
+        """Raises NotAllowed past the limit: sub-tasks spawn as well, in turns of their own."""
+        if not turn:
+            return
+        count = self._spawned.pop(turn, 0)
+        if count + more > self._limits.max_tasks:
+            self._spawned[turn] = count
+            raise NotAllowed(
+                f"tasks: this turn has spawned {count} sub-tasks, and may spawn "
+                f"{self._limits.max_tasks}: do the rest here"
+            )
+        self._spawned[turn] = count + more
+        while len(self._spawned) > TURNS_REMEMBERED:
+            del self._spawned[next(iter(self._spawned))]
+
+    def _ask(self, tasks: Sequence[SubTask], session: str) -> ModelSwitchRequest | None:
+        """The request that a person has to approve before; None where nobody has to."""
+        parent, agent = self._load(session)
+        literal = [
+            (task, choice)
+            for task in tasks
+            if (choice := self._choose(task, parent)).is_literal
+            and not self._is_granted(agent, parent, choice)
+        ]
+        if not literal:
+            return None
+        if parent.parent is not None:
+            raise NotAllowed(
+                "a sub-task gives its own sub-tasks routes alone: name a route, or leave the "
+                "model out"
+            )
+        return switches.request_switch(
+            self._ctx,
+            SwitchSpec(
+                session,
+                tuple(dict.fromkeys(choice for _, choice in literal)),
+                f"{len(tasks)} sub-tasks",
+                for_children=True,
+                tasks=tuple((task.task, choice.target) for task, choice in literal),
+            ),
+        )
+
+    def _load(self, session: str) -> tuple[AgentSession, Agent]:
+        """Raises NotAllowed for a session that is too deep to spawn."""
+        with self._ctx.store.read() as tx:
+            parent = tx.sessions.get(session)
+            parent.require_open()
+            agent = tx.agents.get(parent.agent)
+        if parent.depth >= self._limits.max_depth:
+            raise NotAllowed(
+                f"this is a sub-task at depth {parent.depth}, and may have none below it: do "
+                "the work here"
+            )
+        return parent, agent
+
+    def _choose(self, task: SubTask, parent: AgentSession) -> ModelChoice:
+        """Raises InputError, NotFound for a model that nobody serves."""
+        if not task.model:
+            return parent.model
+        choice = choose_model(self._ctx, task.model)
+        if isinstance(choice, ModelQuestion):
+            raise InputError(
+                f"model {task.model!r} may be one of {', '.join(choice.candidates)}: name one"
+            )
+        return choice
+
+    def _is_granted(self, agent: Agent, parent: AgentSession, choice: ModelChoice) -> bool:
+        with self._ctx.store.read() as tx:
+            found = sessions.find_grant(self._ctx, tx, agent.id, parent.id, choice.target)
+        return found is not None
+
+    def _open(
+        self, tasks: Sequence[SubTask], session: str
+    ) -> tuple[AgentsClient, Sequence[AgentSession]]:
+        """All children or none."""
+        parent, agent = self._load(session)
+        client = self._owner(agent)
+        choices = [self._choose(task, parent) for task in tasks]
+        with self._ctx.store.write() as tx:
+            parent = tx.sessions.lock(session)
+            children = []
+            for choice in choices:
+                if not choice.is_literal:
+                    client.require_route(choice.route)
+                    agents.check_route_data_class(self._ctx, tx, agent, choice.route)
+                    children.append(sessions.open_child(self._ctx, tx, parent, choice))
+                    continue
+                grant = sessions.find_grant(self._ctx, tx, agent.id, parent.id, choice.target)
+                if grant is None:
+                    raise NotAllowed(f"{choice.target} is not approved any more: ask again")
+                children.append(
+                    sessions.open_child(self._ctx, tx, parent, choice, grant=grant.id)
+                )
+        return client, children
+
+    def _owner(self, agent: Agent) -> AgentsClient:
+        """On whose behalf the sub-tasks run: whoever's agent it is."""
+        if agent.owner_key is None:
+            return AgentsClient.of_operator()
+        with self._ctx.store.read() as tx:
+            key = tx.keys.get(agent.owner_key)
+        if key is None or key.revoked_at is not None:
+            raise NotAllowed("the key of this agent was revoked")
+        return AgentsClient.of_data_key(key)
+
+    async def _run(
+        self, client: AgentsClient, child: AgentSession, task: SubTask, bounds: TurnBounds
+    ) -> SubTaskResult:
+        incoming = IncomingMessage(MessageRole.USER, task.task)
+        posted = PostedMessage(client, child.agent, child.id, incoming, bounds=bounds)
+        run: TurnRun | None = None
+        try:
+            begun = await self._turns.start(posted, lambda _: None)
+            assert isinstance(begun, TurnRun)  # noqa: S101 - without a key there is no other
+            run = begun
+            return _result(child, await run.outcome())
+        except SwapgateError as error:
+            return _failed(child, str(error), interrupted=error.code == INTERRUPTED)
+        except asyncio.CancelledError:
+            if run is not None:
+                run.cancel()
+                await asyncio.wait({run.task})
+            raise
+        except Exception:
+            log.exception("sub_task_failed", session=child.id)
+            return _failed(child, OUR_FAULT, interrupted=False)
+
+    def _close(self, children: Sequence[AgentSession]) -> None:
+        for child in children:
+            # Its session may be closed, or purged, with the parent.
+            with suppress(SwapgateError), self._ctx.store.write() as tx:
+                sessions.close_in_unit(self._ctx, tx, child.id, DONE)
+
+
+def _failed(child: AgentSession, reason: str, *, interrupted: bool) -> SubTaskResult:
+    status = SubTaskStatus.INTERRUPTED if interrupted else SubTaskStatus.FAILED
+    return SubTaskResult(status, child.model.text, child.id, error=reason)
+
+
+def _result(child: AgentSession, outcome: TurnOutcome) -> SubTaskResult:
+    failure = outcome.failure
+    if failure is not None:
+        failed = _failed(child, failure.reason, interrupted=failure.code == INTERRUPTED)
+        return replace(failed, usage=outcome.usage)
+    content = outcome.message.content
+    answer = content if isinstance(content, str) else ""
+    return SubTaskResult(
+        SubTaskStatus.DONE, child.model.text, child.id, answer, usage=outcome.usage
+    )

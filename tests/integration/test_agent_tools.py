@@ -1,0 +1,282 @@
+"""Agents use tools of configured MCP servers in their turns, and spawn sub-tasks: through the
+router, with real processes.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from harness.control.routing import targets
+from harness.domain.operations.access import SYSTEM
+from harness.domain.settings import TargetSeed
+from tests.support.providers.scripted_transport import ScriptedTurn
+from tests.support.providers.scripted_upstream import Asked, completion, error
+from tests.support.router.router_process import eventually
+from tests.support.site.agents_site import AgentsSite, agents_site, calling, error_of, good
+from tests.support.site.tool_server import FILE
+
+pytestmark = pytest.mark.req("C6", "E1")
+BASE, BETTER = "sim-base", "sim-better"
+FUNCTION = {"type": "function", "function": {"name": "files__add"}}
+Script = Callable[[Asked], ScriptedTurn]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentsSite]:
+    with agents_site(
+        tmp_path_factory.mktemp("tools"),
+        tool_servers={
+            "files": {"command": sys.executable, "args": ["-P", FILE]},
+            "gone": {"command": "/nowhere/tool"},
+        },
+        spawn={"max_tasks": 4, "max_depth": 2, "max_usd": 1},
+        limits={"max_steps": 6, "timeout_s": 60},
+    ) as made:
+        ctx = made.world.installation.context
+        targets.add_target(ctx, SYSTEM, TargetSeed("sim", BETTER))
+        yield made
+
+
+@pytest.fixture
+def site(shared: AgentsSite) -> AgentsSite:
+    shared.upstream.asked.clear()
+    return shared
+
+
+def scripted(*turns: ScriptedTurn) -> Script:
+    """One answer after the other."""
+    left = list(turns)
+    return lambda _: left.pop(0)
+
+
+def results(site: AgentsSite, session: str) -> list[str]:
+    found = site.messages(session)
+    return [message["content"] for message in found if message["role"] == "tool"]
+
+
+def newest(asked: Asked) -> str:
+    content = asked.json["messages"][-1]["content"]
+    return content if isinstance(content, str) else ""
+
+
+def test_a_tool_of_a_server_runs_within_the_turn(site: AgentsSite) -> None:
+    session = site.session(tools=["files.add", "gone"])
+    site.upstream.turns[BASE] = scripted(
+        calling(("c1", "files__add", '{"a": 2, "b": 3}')), completion("it is 5")
+    )
+    answer = good(site.send(session, "2 + 3?"))
+
+    assert answer["content"] == "it is 5"
+    assert results(site, session) == ["5"]
+    first = site.upstream.asked[0].json
+    assert [tool["function"]["name"] for tool in first["tools"]] == ["files__add"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("long", "2097152"),
+        ("lie", "schema"),
+        ("die", "Error: "),
+        ("far", "there is no tool"),
+        ("unheard_of", "there is no tool"),
+    ],
+)
+def test_a_tool_that_fails_breaks_no_session(site: AgentsSite, name: str, reason: str) -> None:
+    session = site.session(tools=["files"])
+    site.upstream.turns[BASE] = scripted(
+        calling(("c1", f"files__{name}", "{}")),
+        calling(("c2", "files__add", '{"a": 2, "b": 3}')),
+        completion("done"),
+    )
+
+    assert good(site.send(session, "go"))["content"] == "done"
+    failed, added = results(site, session)
+    assert failed.startswith("Error: ")
+    assert reason in failed
+    assert added == "5"
+
+
+def test_a_function_of_the_client_wins_over_a_servers_tool_of_its_name(
+    site: AgentsSite,
+) -> None:
+    session = site.session(tools=["files", FUNCTION])
+    site.upstream.turns[BASE] = scripted(calling(("c1", "files__add", "{}")))
+    answer = good(site.send(session, "go"))
+
+    assert [call["name"] for call in answer["toolCalls"]] == ["files__add"]
+    names = [tool["function"]["name"] for tool in site.upstream.asked[0].json["tools"]]
+    assert len(set(names)) == len(names)
+
+
+def test_no_request_names_a_server_of_its_own(site: AgentsSite) -> None:
+    for tool in ("bash", "files.", "/bin/sh", "http://example.com/mcp"):
+        body = {"name": "a", "model": "chat", "tools": [tool]}
+        failure = error_of(site.client.post("/agents", json=body), 400)
+        assert failure["code"] == "unknown_tool"
+    body = {"name": "a", "model": "chat", "tools": [{"command": "sh", "args": []}]}
+    error_of(site.client.post("/agents", json=body), 400)
+
+
+def spawning(*tasks: dict[str, Any], then: Script | None = None) -> Script:
+    """The parent spawns these tasks and then says what they answered; a task is answered by its
+    own text, in capitals.
+    """
+
+    def turn(asked: Asked) -> ScriptedTurn:
+        message = asked.json["messages"][-1]
+        if message["role"] == "tool":
+            return completion(message["content"])
+        text = newest(asked)
+        if text == "go":
+            return calling(("c1", "spawn", json.dumps({"tasks": tasks})))
+        return then(asked) if then is not None else completion(text.upper())
+
+    return turn
+
+
+def spawned(site: AgentsSite, session: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(results(site, session)[0])["tasks"]
+    return found
+
+
+def test_sub_tasks_answer_in_order_and_count_against_the_parent(site: AgentsSite) -> None:
+    session = site.session(tools=["spawn"])
+    site.upstream.turns[BASE] = spawning(
+        {"task": "one"}, {"task": "two", "model": "chat"}, {"task": "three"}
+    )
+    good(site.send(session, "go"))
+    ended = spawned(site, session)
+
+    assert [(task["status"], task["answer"]) for task in ended] == [
+        ("done", "ONE"),
+        ("done", "TWO"),
+        ("done", "THREE"),
+    ]
+    children = [asked for asked in site.upstream.asked if newest(asked) in ("one", "two")]
+    # They see nothing of the conversation, and none waits for a client.
+    assert all(len(asked.json["messages"]) == 1 for asked in children)
+    assert [task["usage"]["input_tokens"] for task in ended] == [7, 7, 7]
+    path = session.rpartition("/")[0]
+    for task in ended:
+        child = good(site.client.get(f"{path}/{task['session']}"))
+        assert child["state"] == "closed"
+
+
+def test_a_sub_task_that_fails_or_hangs_harms_nobody(site: AgentsSite) -> None:
+    def then(asked: Asked) -> ScriptedTurn:
+        if newest(asked) == "fail":
+            return error(400, "bad")
+        return completion(newest(asked).upper())
+
+    session = site.session(tools=["spawn"])
+    site.upstream.turns[BASE] = spawning(
+        {"task": "one"}, {"task": "fail"}, {"task": "three"}, then=then
+    )
+    good(site.send(session, "go"))
+    ended = spawned(site, session)
+
+    assert [task["status"] for task in ended] == ["done", "failed", "done"]
+    assert ended[1]["error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"tasks": [{"task": "x"}] * 5}, "one call takes 4"),
+        ({"tasks": []}, "tasks: give a list"),
+        ({"tasks": "all"}, "tasks: give a list"),
+        ({"tasks": [{"task": ""}]}, "tasks[0].task"),
+        ({"tasks": [{"task": "x", "model": 7}]}, "tasks[0].model"),
+        ({"tasks": [{"task": "x", "model": "nobody-serves-this"}]}, "nobody-serves-this"),
+    ],
+)
+def test_what_cannot_be_spawned_is_said(
+    site: AgentsSite, arguments: dict[str, Any], reason: str
+) -> None:
+    session = site.session(tools=["spawn"])
+    site.upstream.turns[BASE] = scripted(
+        calling(("c1", "spawn", json.dumps(arguments))), completion("well")
+    )
+    good(site.send(session, "go"))
+
+    assert results(site, session)[0].startswith("Error: ")
+    assert reason in results(site, session)[0]
+    assert len(site.upstream.asked) == 2
+
+
+def test_a_model_that_spawns_without_end_is_stopped_by_depth_and_steps(
+    site: AgentsSite,
+) -> None:
+    session = site.session(tools=["spawn"])
+    endless = json.dumps({"tasks": [{"task": "more"}, {"task": "more"}]})
+    site.upstream.turns[BASE] = lambda _: calling(("c1", "spawn", endless))
+    site.send(session, "go")
+
+    # 4 sub-tasks of each turn, at two depths, with 6 steps each.
+    assert 6 < len(site.upstream.asked) <= (1 + 4 + 16) * 6
+    refused = results(site, session)[2:]
+    assert all("may spawn 4" in text for text in refused)
+
+
+def test_two_spawns_in_one_answer_are_one_and_a_refusal(site: AgentsSite) -> None:
+    session = site.session(tools=["spawn"])
+    tasks = json.dumps({"tasks": [{"task": "one"}]})
+
+    def turn(asked: Asked) -> ScriptedTurn:
+        if newest(asked) == "go":
+            return calling(("c1", "spawn", tasks), ("c2", "spawn", tasks))
+        return completion("ok")
+
+    site.upstream.turns[BASE] = turn
+    good(site.send(session, "go"))
+
+    assert sorted(text.startswith("Error: ") for text in results(site, session)) == [
+        False,
+        True,
+    ]
+
+
+def test_one_approval_covers_all_models_of_a_set(site: AgentsSite) -> None:
+    session = site.session(tools=["spawn"])
+    site.upstream.turns[BETTER] = lambda _: completion("better")
+    tasks = [
+        {"task": "one", "model": "sim/sim-better"},
+        {"task": "two"},
+        {"task": "three", "model": "sim/sim-better"},
+    ]
+    site.upstream.turns[BASE] = spawning(*tasks)
+    good(site.send(session, "go"))
+    assert results(site, session)[0].startswith("{"), results(site, session)
+    waiting = json.loads(results(site, session)[0])
+    assert (waiting["status"], waiting["models"]) == (
+        "waits_for_approval",
+        ["sim/sim-better"],
+    )
+    good(site.send(session, "go"))
+    assert json.loads(results(site, session)[1])["request"] == waiting["request"]
+
+    site.world.place.run("agent", "approve", waiting["request"])
+    good(site.send(session, "go"))
+    ended = json.loads(results(site, session)[2])["tasks"]
+    assert [task["answer"] for task in ended] == ["better", "TWO", "better"]
+    # The session itself stays on its own model.
+    assert {asked.model for asked in site.upstream.asked if newest(asked) == "go"} == {BASE}
+
+
+def test_sub_tasks_end_with_the_session_that_waits_for_them(site: AgentsSite) -> None:
+    session = site.session(tools=["spawn"])
+    site.upstream.turns[BASE] = spawning(
+        {"task": "one"}, {"task": "hang"}, then=lambda _: ScriptedTurn(hang=True)
+    )
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(site.send, session, "go")
+        eventually(lambda: len([a for a in site.upstream.asked if newest(a) == "hang"]) == 1)
+        assert site.client.delete(session).status_code in (200, 204)
+        assert answer.result().status_code >= 400
+    children = [asked for asked in site.upstream.asked if newest(asked) in ("one", "hang")]
+    eventually(lambda: all(asked.left.is_set() for asked in children))
