@@ -118,8 +118,8 @@ def test_no_request_names_a_server_of_its_own(site: AgentsSite) -> None:
         body = {"name": "a", "model": "chat", "tools": [tool]}
         failure = error_of(site.client.post("/agents", json=body), 400)
         assert failure["code"] == "unknown_tool"
-    body = {"name": "a", "model": "chat", "tools": [{"command": "sh", "args": []}]}
-    error_of(site.client.post("/agents", json=body), 400)
+    command = {"name": "a", "model": "chat", "tools": [{"command": "sh", "args": []}]}
+    error_of(site.client.post("/agents", json=command), 400)
 
 
 def spawning(*tasks: dict[str, Any], then: Script | None = None) -> Script:

@@ -17,6 +17,7 @@ import uvicorn
 from mcp.server import Server, ServerRequestContext
 from mcp.server.stdio import stdio_server
 from mcp.server.transport_security import TransportSecuritySettings
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -53,6 +54,7 @@ def key_client(installation: Installation, text: str) -> AgentsClient:
 
 def request_client(context: ServerRequestContext[Any, Any]) -> AgentsClient:
     """Whom `AgentsAccess` has let in."""
+    assert isinstance(context.request, Request)  # noqa: S101 - of HTTP
     client = context.request.scope["state"]["client"]
     assert isinstance(client, AgentsClient)  # noqa: S101 - it puts no other there
     return client

@@ -10,6 +10,7 @@ from harness.api import canary, credentials, proposals
 from harness.api.endpoint import ApiCaller
 from harness.api.request_fields import Body, Name, ProposalBody
 from harness.control.operations import queries
+from harness.control.routing.route_status import RouteStatus
 from harness.domain.agents.agent import MANAGE_CREDENTIALS
 from harness.domain.errors import InputError, NotFound
 from harness.domain.operations.access import Role
@@ -70,21 +71,23 @@ class CredentialsArguments(Body):
 
 
 def _list_routes(who: ApiCaller, _: NoArguments) -> object:
-    return [
-        RouteOverview(
-            route=status.route.name,
-            description=status.route.settings.description,
-            incumbent=status.incumbent.name,
-            canary=status.candidate and status.candidate.name,
-            canary_state=status.rollout and status.rollout.state.value,
-            open_proposal=status.open_proposal and status.open_proposal.id,
-            phase=status.open_proposal and status.open_proposal.phase.value,
-            verdict=status.last_verdict and status.last_verdict.words,
-            proof=status.standing and status.standing.words,
-            waits_for_a_person=status.needs_decision,
-        )
-        for status in queries.list_route_status(who.ctx)
-    ]
+    return [_overview(status) for status in queries.list_route_status(who.ctx)]
+
+
+def _overview(status: RouteStatus) -> RouteOverview:
+    canary, proposal, verdict = status.rollout, status.open_proposal, status.last_verdict
+    return RouteOverview(
+        route=status.route.name,
+        description=status.route.settings.description,
+        incumbent=status.incumbent.name,
+        canary=status.candidate.name if status.candidate else None,
+        canary_state=canary.state.value if canary else None,
+        open_proposal=proposal.id if proposal else None,
+        phase=proposal.phase.value if proposal else None,
+        verdict=verdict.words if verdict else None,
+        proof=status.standing.words if status.standing else None,
+        waits_for_a_person=status.needs_decision,
+    )
 
 
 def _compare(who: ApiCaller, given: CompareArguments) -> object:
