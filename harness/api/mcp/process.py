@@ -7,7 +7,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,6 @@ from starlette.types import ASGIApp
 
 from harness.api.agents.access import AgentsAccess, AgentsAccessRules
 from harness.api.agents.errors import answer_error, answer_unforeseen
-from harness.api.agents.process import SERVER
 from harness.api.error_status import ErrorGuard
 from harness.api.mcp.server import McpService, build_server
 from harness.app.agents.model_calls import RouterModelCalls
@@ -38,6 +37,13 @@ from harness.domain.operations.principals import OPERATOR
 
 KEY_VARIABLE: Final = "SWAPGATE_MANAGEMENT_KEY"
 PATH: Final = "/mcp"
+SERVER: Final[Mapping[str, Any]] = {
+    "access_log": False,
+    "log_level": "warning",
+    # A caller could name any address, and who asks without a key is known by it.
+    "proxy_headers": False,
+    "server_header": False,
+}
 
 
 def key_client(installation: Installation, text: str) -> AgentsClient:
