@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from harness.api.agents.access import AgentsAccess, AgentsAccessRules
+from harness.api.agents.access import AgentsAccess, AgentsAccessRules, FailedKeys
 from harness.api.agents.errors import answer_error, answer_unforeseen
 from harness.api.error_status import ErrorGuard
 from harness.api.mcp.server import McpService, build_server
@@ -82,7 +82,7 @@ def http_app(installation: Installation, server: Server[Any], host: str) -> ASGI
         installation.clock,
         open_on_loopback=opens,
     )
-    app = AgentsAccess(app, rules=rules)
+    app = AgentsAccess(app, rules=rules, failed=FailedKeys(rules))
     chance = installation.context.chance
     return ErrorGuard(app, chance=chance, answer=answer_error, unforeseen=answer_unforeseen)
 
