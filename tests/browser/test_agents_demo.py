@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 # Six processes start on a machine that may be busy.
 PATIENCE_S = 600
 SWITCH = "concierge wants to switch to south/sage-1. Approve?"
+SUB_TASKS = "concierge wants to run sub-tasks on"
 
 
 @dataclass
@@ -64,7 +65,7 @@ def running_demo(folder: Path) -> Iterator[RunningDemo]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.req("C1", "C4", "C5", "E1", "E2", "E5")
+@pytest.mark.req("C1", "C4", "C5", "C6", "E1", "E2", "E5")
 def test_an_agent_changes_models_with_a_persons_consent_and_keeps_all_that_was_said(
     page: Page, tmp_path: Path
 ) -> None:
@@ -76,6 +77,10 @@ def test_an_agent_changes_models_with_a_persons_consent_and_keeps_all_that_was_s
         expect(page.locator("h1")).to_contain_text("1 switch waits for approval: concierge")
         sign_in(page, key)
         approve(page, SWITCH, "<b>sage-1</b> writes better", "$3 in, $15 out")
+
+        demo.await_text(SUB_TASKS)
+        expect_after_clicks(page, SUB_TASKS)
+        approve(page, SUB_TASKS, "backup/scribe-1", "backup/scribe-2", "south/sage-lite")
 
         demo.await_text("running until Ctrl-C")
 
@@ -114,3 +119,6 @@ def assert_transcript(page: Page) -> None:
     expect(transcript).to_contain_text("⇄ From here on south/sage-1, by demo-approver")
     expect(transcript.locator(".message").last).to_contain_text("It was order A-1815")
     expect(transcript.locator(".message").last).to_contain_text("▼ instead of")
+    expect(page.get_by_text("3 spawned sessions")).to_be_visible()
+    unpriced = page.locator("tr", has_text="backup/scribe-2").last
+    expect(unpriced.get_by_text("price unknown")).to_have_count(2)

@@ -31,7 +31,7 @@ AGENT: Final = {
     "name": "concierge",
     "description": "Helps customers with their orders",
     "model": ROUTE,
-    "tools": [FIND_ORDER, "switch_model"],
+    "tools": [FIND_ORDER, "switch_model", "spawn"],
     "config": {"fallbackModel": SPARE_ROUTE},
 }
 

@@ -1,7 +1,7 @@
 """Directs `swapgate demo agents` (`run_agents_demo`): an agent works on an order with a tool,
 its provider fails and the router covers it, it asks for another model and a person approves,
-it goes on in another protocol with all that was said, loses its provider's key, and its
-fallback answers.
+it goes on in another protocol with all that was said, has three sub-tasks done on three
+models, loses its provider's key, and its fallback answers.
 """
 
 import time
@@ -34,6 +34,7 @@ from harness.domain.operations.principals import OPERATOR
 from harness.runtime import secret_files
 
 ORDER, CUSTOMER = "A-1815", "Ada Lovelace"
+SUB_TASKS: Final = 3
 LOOK_AGAIN_S: Final = 0.3
 # Routers hear of a key that is gone within two seconds.
 KEY_GOES_S: Final = 2.0
@@ -89,7 +90,7 @@ class AgentsStory:
         self._work_with_a_tool()
         self._lose_the_provider()
         self._ask_for_another_model()
-        self._go_on()
+        self._spawn()
         self._lose_the_key()
 
     def _work_with_a_tool(self) -> None:
@@ -111,12 +112,26 @@ class AgentsStory:
         self._say("Write a letter to our lawyer about it, please.")
         self._decide()
 
-    def _go_on(self) -> None:
-        answer = self._say("Write the letter now, please.")
+    def _spawn(self) -> None:
+        answer = self._say("Write the letter, and have its facts, law and tone checked first.")
         good = answer["target"] == WANTED
         self._check(f"{WANTED} goes on in Anthropic's protocol", good=good)
+        self._decide()
+        answer = self._say("Go on.")
+        good = len(self._child_targets()) == SUB_TASKS
+        self._check("three sub-tasks ran on three models", good=good)
         good = _has_facts(answer)
         self._check(f"its letter names {CUSTOMER} and {ORDER}, from message 1", good=good)
+
+    def _child_targets(self) -> set[str]:
+        session = self.client.session.rpartition("/")[2]
+        with self.installation.context.store.read() as tx:
+            records = [
+                record.message
+                for child in tx.sessions.children([session])
+                for record in tx.session_messages.list(child)
+            ]
+        return {message.served.target for message in records if message.served.target}
 
     def _lose_the_key(self) -> None:
         credentials.remove_credential(self.installation.context, OPERATOR, "south")

@@ -43,7 +43,8 @@ class AgentsDemoEnvironment(DemoProcesses):
             "ui": {"port": self.ports["ui"]},
             "providers": {
                 "north": self._provider("north", "sim", "scout-1"),
-                "backup": self._provider("backup", "sim", "scout-2"),
+                # Nobody knows the price of its scribe-2: the page says so.
+                "backup": self._provider("backup", "sim", "scout-2", "scribe-1"),
                 "south": self._provider("south", "anthropic", "sage-1", "sage-lite"),
             },
             "routes": {
