@@ -25,7 +25,7 @@ from harness.app.demo.traffic import TrafficCounts
 from harness.app.installation import Installation, open_installation
 from harness.control.agents import switches
 from harness.control.operations import keys
-from harness.control.providers import credentials
+from harness.control.providers import credentials, discovery
 from harness.control.routing import seed
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.agents.switch_text import switch_lines, switch_question
@@ -113,6 +113,9 @@ class AgentsStory:
         self._decide()
 
     def _spawn(self) -> None:
+        ctx = self.installation.context
+        listed = discovery.discover_models(ctx, OPERATOR, "backup").models
+        self.screen.say(f"backup was asked for its models; it lists {len(listed)}")
         answer = self._say("Write the letter, and have its facts, law and tone checked first.")
         good = answer["target"] == WANTED
         self._check(f"{WANTED} goes on in Anthropic's protocol", good=good)
