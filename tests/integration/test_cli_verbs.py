@@ -26,7 +26,7 @@ from tests.support.site.command_line import CommandLine, installed
 
 # These end only when they are stopped, or are no verbs for data.
 PROCESSES = {
-    *("serve all", "serve agents", "serve control", "serve router", "serve ui"),
+    *("mcp", "serve all", "serve agents", "serve control", "serve router", "serve ui"),
     *("sim", "demo", "worker"),
     "router-worker",
     "gate run",  # tests/integration/test_gate_run.py
