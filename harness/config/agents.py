@@ -5,7 +5,7 @@ go without a key, the tool servers, and the floors of `auto`.
 import re
 from collections.abc import Collection, Iterator
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from harness.config.source_locations import KeyPath
 from harness.domain.agents.caller import listens_on_loopback
@@ -14,11 +14,15 @@ from harness.domain.providers.api_base_rules import is_internal_host
 from harness.domain.providers.headers import check_headers
 from harness.domain.settings import AgentSettings, RouterSettings, ToolServer, http_url
 
-# Tools are named SERVER.TOOL.
 _SERVER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_SERVER_NAME_FAULT: Final = (
+    "a tool server's name is lower-case letters, digits, '-' and '_': its tools are named "
+    "SERVER.TOOL"
+)
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Of this installation: its secret and its keys are no tool's business.
 _OUR_VARIABLES: Final = "SWAPGATE_"
+_INTERNAL: Final = "the address is link-local, or a cloud's metadata service"
 
 Fault = tuple[KeyPath, str]
 
@@ -35,44 +39,40 @@ def agent_faults(
     for name, server in agents.tool_servers.items():
         path = ("tool_servers", name)
         if not _SERVER_NAME.fullmatch(name):
-            yield (
-                path,
-                (
-                    "a tool server's name is lower-case letters, digits, '-' and '_': its "
-                    "tools are named SERVER.TOOL"
-                ),
-            )
+            yield path, _SERVER_NAME_FAULT
         yield from _server_faults(path, server)
     for route, floor in agents.floors.items():
         if floor.suite not in suites:
             known = ", ".join(sorted(suites)) or "none"
-            yield (
-                ("floors", route, "suite"),
-                f"there is no suite {floor.suite!r}; there are {known} (`suites:`)",
-            )
+            fault = f"there is no suite {floor.suite!r}; there are {known} (`suites:`)"
+            yield ("floors", route, "suite"), fault
 
 
-def _address_faults(path: KeyPath, url: str) -> Iterator[Fault]:
-    """Of an address of ours, which has no path: the client's is added to it."""
+def _split_url(url: str) -> SplitResult | None:
+    """The parts of an http or https URL without a user; None for any other text."""
     try:
         parts = urlsplit(url)
-        is_origin = (
+        is_url = (
             parts.scheme in ("http", "https")
             and bool(parts.hostname)
             and parts.port != 0
             and "@" not in parts.netloc
-            and parts.path in ("", "/")
-            and not (parts.query or parts.fragment)
             and url.isascii()
             and url.isprintable()
             and " " not in url
         )
     except ValueError:
-        is_origin = False
-    if not is_origin:
+        return None
+    return parts if is_url else None
+
+
+def _address_faults(path: KeyPath, url: str) -> Iterator[Fault]:
+    """Of an address of ours, which has no path: the client's is added to it."""
+    parts = _split_url(url)
+    if parts is None or parts.path not in ("", "/") or parts.query or parts.fragment:
         yield path, "is no address such as http://127.0.0.1:8085, without a path"
     elif is_internal_host(parts.hostname or ""):
-        yield path, "the address is link-local, or a cloud's metadata service"
+        yield path, _INTERNAL
 
 
 def _loop_faults(agents: AgentSettings, router: RouterSettings) -> Iterator[Fault]:
@@ -89,14 +89,12 @@ def _loopback_faults(agents: AgentSettings, router_host: str) -> Iterator[Fault]
         return
     for setting, host in (("router.host", router_host), ("agents.host", agents.host)):
         if not listens_on_loopback(host):
-            yield (
-                ("open_on_loopback",),
-                (
-                    f"needs {setting} on loopback, such as 127.0.0.1, and it is {host!r}: who "
-                    "reaches it from elsewhere would need no key. Leave it false, and give "
-                    "clients keys"
-                ),
+            fault = (
+                f"needs {setting} on loopback, such as 127.0.0.1, and it is {host!r}: who "
+                "reaches it from elsewhere would need no key. Leave it false, and give clients "
+                "keys"
             )
+            yield ("open_on_loopback",), fault
 
 
 def _server_faults(path: KeyPath, server: ToolServer) -> Iterator[Fault]:
@@ -112,29 +110,21 @@ def _server_faults(path: KeyPath, server: ToolServer) -> Iterator[Fault]:
     ]
     for place, variable in variables:
         if not _VARIABLE.fullmatch(variable):
-            yield (
-                (*path, *place),
-                "is the name of an environment variable; a value never stands in this file",
-            )
+            fault = "is the name of an environment variable; a value never stands in this file"
+            yield (*path, *place), fault
         elif variable.upper().startswith(_OUR_VARIABLES):
-            yield (
-                (*path, *place),
-                f"{variable!r} is Swapgate's own, which no tool server may have",
-            )
+            fault = f"{variable!r} is Swapgate's own, which no tool server may have"
+            yield (*path, *place), fault
 
 
 def _remote_faults(path: KeyPath, server: ToolServer) -> Iterator[Fault]:
     if server.args or server.env:
         yield path, "`args` and `env` belong to a `command`"
-    try:
-        parts = urlsplit(server.url)
-        is_http = parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        is_http = False
-    if not is_http or "@" in parts.netloc:
+    parts = _split_url(server.url)
+    if parts is None:
         yield (*path, "url"), "is an http or https URL, without a user"
     elif is_internal_host(parts.hostname or ""):
-        yield (*path, "url"), "the address is link-local, or a cloud's metadata service"
+        yield (*path, "url"), _INTERNAL
     try:
         check_headers(dict.fromkeys(server.header_envs, ""))
     except InputError as error:

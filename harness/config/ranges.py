@@ -129,7 +129,6 @@ RANGES: Final[Mapping[str, Range]] = {
     "max_literals": Range(0, 10_000),
     "max_message_bytes": Range(1_024, 1e9),
     "max_steps": Range(1, 1_000),
-    "max_tool_calls": Range(1, 1_000),
     "max_tasks": Range(1, 100),
     "max_depth": Range(0, 10),
     "floor": Range(0, 1),

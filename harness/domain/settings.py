@@ -121,32 +121,6 @@ class UiSettings:
     port: int = 8501
 
 
-class WhenBusy(StrEnum):
-    """What becomes of a message to a session whose turn is running. WAIT: it waits for the
-    turn's end, up to `busy_wait_s`. REFUSE: it gets 409 at once.
-    """
-
-    WAIT = "wait"
-    REFUSE = "refuse"
-
-
-@dataclass(frozen=True, slots=True)
-class TurnLimits:
-    """What one turn of a session may use; what is reached first ends it."""
-
-    max_steps: int = 12  # calls of the model
-    max_tokens: int = 1_000_000  # of all calls, input and output together
-    max_usd: float = 5.0  # of all calls; those without a known price count nothing
-    timeout_s: float = 300.0  # its tools included
-    max_tool_calls: int = 32  # of one answer of the model
-
-    @property
-    def bounds(self) -> TurnBounds:
-        return TurnBounds(
-            self.max_steps, self.max_tokens, self.max_usd, self.timeout_s, self.max_tool_calls
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class SpawnLimits:
     """What the sub-tasks of one session may be."""
@@ -194,8 +168,8 @@ class AgentSettings:
     public_url: str = ""
     # A request of this machine needs no key; only where nothing listens beyond loopback.
     open_on_loopback: bool = False
-    when_busy: WhenBusy = WhenBusy.WAIT  # a message to a session whose turn is running
-    busy_wait_s: float = 30.0  # how long it waits at most
+    # How long a message waits for the end of its session's running turn; 0 refuses it at once.
+    busy_wait_s: float = 30.0
     switch_timeout_s: float = 3_600.0  # how long a switch waits for a person
     switch_days: float = 1.0  # how long an approved literal model may be used
     literal_days: float = 90.0  # how long one that an agent was created or changed with may be
@@ -203,7 +177,7 @@ class AgentSettings:
     keep_days: float = 30.0  # how long a session is kept after its last message
     encrypt: bool = False  # store messages encrypted, as provider keys are
     max_message_bytes: int = 8 * 1024 * 1024  # of one request, its JSON included
-    limits: TurnLimits = TurnLimits()  # of each turn
+    limits: TurnBounds = field(default_factory=TurnBounds)  # of each turn
     spawn: SpawnLimits = SpawnLimits()  # of the sub-tasks that agents spawn
     # By name; agents use no other servers.
     tool_servers: Mapping[str, ToolServer] = field(default_factory=dict, hash=False)

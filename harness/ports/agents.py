@@ -21,6 +21,10 @@ class Agents(Protocol):
         """A deleted one, too. Raises NotFound."""
         ...
 
+    def lock(self, id_: str) -> Agent:
+        """As `get`, and no other unit of work gets past here before this one ends."""
+        ...
+
     def save(self, agent: Agent) -> None:
         """Raises NotFound."""
         ...

@@ -18,7 +18,7 @@ from harness.control.agents.models_in_force import ModelsInForce, find_models
 from harness.control.agents.sessions import SessionSpec
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
-from harness.control.operations import alerts
+from harness.control.operations import alerts, housekeeping
 from harness.control.routing import fallback_chain, kill_switch, routes, targets
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
@@ -28,7 +28,7 @@ from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.agents.incoming_message import IncomingMessage
 from harness.domain.agents.message import MessageRole
 from harness.domain.agents.model_choice import ModelChoice, ModelKind, literal_choice
-from harness.domain.errors import Conflict, NotAllowed, SignatureInvalid, SnapshotInvalid
+from harness.domain.errors import Conflict, NotAllowed, SnapshotInvalid
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
@@ -472,11 +472,20 @@ def test_a_grant_of_auto_that_somebody_changed_opens_nothing(
     with owned(ctx.store) as db:
         db.execute(sa.update(agent_grant).values(**change))
 
-    # No router takes such a revision over, and no message is answered by it.
+    # No router takes such a revision over, and no message is answered by it: the route goes on.
     with pytest.raises(SnapshotInvalid, match="not what was signed"):
         ctx.store.snapshot()
-    with pytest.raises(SignatureInvalid):
-        asked(ctx, agent, session)
+    primary = asked(ctx, agent, session).primary
+    assert (primary.route, primary.grant) == (ROUTE, "")
+    assert "the incumbent: no grant for another target" in primary.reason
+    # A person is told, once.
+    for _ in range(2):
+        housekeeping.check_snapshot(ctx)
+    assert alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "snapshot")
+    with ctx.store.read() as tx:
+        record = tx.alerts.newest(f"{AlertKind.AUDIT_BROKEN.value}:snapshot")
+    assert record is not None
+    assert record.count == 1
 
 
 def test_literal_models_are_capped_and_those_of_auto_are_none(

@@ -22,7 +22,7 @@ from harness.domain.agents.message import MessageRole, ServedBy
 from harness.domain.agents.model_call import ModelCallAnswer, ModelCallRequest
 from harness.domain.agents.model_choice import ModelChoice, ModelKind
 from harness.domain.agents.transcript import ContextMessage
-from harness.domain.errors import CallFailed
+from harness.domain.errors import CallFailed, NobodyAnswered
 from harness.domain.operations.access import key_hash
 from harness.domain.routing.target import Target
 from tests.support.providers import simulator_thread
@@ -34,6 +34,8 @@ LITERAL = Target("sim", "sim-better")
 NAME = f"@{LITERAL.name}"
 GRANT = "gr_1"
 GRANT_FORGED = "gr_forged"
+# Of a grant that the router does not know, or not yet.
+NOT_SERVED = "model_not_ready"
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,9 @@ class Calls:
 
     async def ask(self, asked: ModelCallRequest) -> ModelCallAnswer:
         installation = self.world.installation
-        calls = RouterModelCalls(self.world.url, installation.secret, installation.clock)
+        calls = RouterModelCalls(
+            self.world.url, installation.secret, installation.clock, grant_arrives_s=0.0
+        )
         try:
             return await calls.ask(asked)
         finally:
@@ -112,8 +116,13 @@ def test_a_signed_grant_opens_its_target_until_it_is_revoked_and_nothing_else(
             key = tx.keys.by_hash(key_hash(world.key, world.installation.secret))
         assert key is not None
         calls = Calls(world, key.id)
-        assert calls.refusal() == "model_not_found"
+        assert calls.refusal() == NOT_SERVED
+        assert calls.refusal(grant="") == "model_not_found"
         assert calls.refusal(model=ROUTE) == ""
+        # Whoever sends the message again may succeed, once the router has heard of the grant.
+        with pytest.raises(NobodyAnswered, match="send the message again") as not_yet:
+            calls.served()
+        assert (not_yet.value.status, not_yet.value.retryable) == (503, True)
 
         grant_target(world)
         eventually(lambda: not calls.refusal())
@@ -121,8 +130,8 @@ def test_a_signed_grant_opens_its_target_until_it_is_revoked_and_nothing_else(
         served = calls.served()
         assert (served.route, served.target) == (NAME, LITERAL.name)
         assert calls.refusal(session="se_2") == ""  # the grant is the whole agent's
-        assert calls.refusal(agent="ag_2") == "model_not_found"
-        assert calls.refusal(grant="gr_2") == "model_not_found"
+        assert calls.refusal(agent="ag_2") == NOT_SERVED
+        assert calls.refusal(grant="gr_2") == NOT_SERVED
         assert calls.refusal(key="k_gone") == "invalid_agent_header"
         with world.client() as client:
             assert [model.id for model in client.models.list()] == [ROUTE]
@@ -133,13 +142,13 @@ def test_a_signed_grant_opens_its_target_until_it_is_revoked_and_nothing_else(
         hidden = database.rename(tmp_path / "away.db")
         world.start()
         assert calls.refusal() == ""
-        assert calls.refusal(agent="ag_2") == "model_not_found"
+        assert calls.refusal(agent="ag_2") == NOT_SERVED
         hidden.rename(database)
         eventually(lambda: world.readyz() == "ok")
 
         with world.installation.store.write() as tx:
             tx.agent_grants.revoke(GRANT, world.installation.clock.now())
-        eventually(lambda: calls.refusal() == "model_not_found")
+        eventually(lambda: calls.refusal() == NOT_SERVED)
         assert calls.refusal(model=ROUTE) == ""
 
         assert world.place.terminate("router") == 0
@@ -178,12 +187,12 @@ def test_a_grant_that_was_written_by_raw_sql_opens_nothing_and_takes_nothing_awa
             db.commit()
 
         eventually(lambda: world.readyz() == "degraded")
-        assert calls.refusal(grant=GRANT_FORGED) == "model_not_found"
+        assert calls.refusal(grant=GRANT_FORGED) == NOT_SERVED
         # Who was served is served on, and after a restart as well.
         assert calls.refusal() == calls.refusal(model=ROUTE) == ""
         world.kill()
         world.start()
-        assert calls.refusal(grant=GRANT_FORGED) == "model_not_found"
+        assert calls.refusal(grant=GRANT_FORGED) == NOT_SERVED
         assert calls.refusal() == calls.refusal(model=ROUTE) == ""
         # A client that names the target itself has no such model, whatever it adds.
         headers = {"authorization": f"Bearer {world.key}"}

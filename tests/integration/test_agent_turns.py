@@ -4,6 +4,7 @@ nothing lost, doubled or out of order, whoever dies in between.
 
 import subprocess
 import sys
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -55,7 +56,6 @@ KEY = AgentsClient(key="k_1")
 PERSON = AgentsClient.of_person(BEN)
 TERMS = ConsentTerms(timedelta(days=1), most=2)
 OWNER = TurnOwner("here:8085", "1")
-LEASE = timedelta(seconds=30)
 HELLO = IncomingMessage(MessageRole.USER, "hello")
 CLOSE = AgentTool("close", {"type": "object"})
 
@@ -80,7 +80,7 @@ SAMPLED_STEPS = ("within begin", "after results", "after second answer", "within
 
 def begin(ctx: Context, session: str, text: str = "hello", **more: object) -> BegunTurn:
     incoming = IncomingMessage(MessageRole.USER, text)
-    begun = turns.begin_turn(ctx, OWNER, LEASE, session, incoming, **more)  # type: ignore[arg-type]
+    begun = turns.begin_turn(ctx, OWNER, session, incoming, **more)  # type: ignore[arg-type]
     assert isinstance(begun, BegunTurn)
     return begun
 
@@ -93,6 +93,10 @@ def answered(ctx: Context, begun: BegunTurn, text: str = "hi", **more: object) -
 def whole(under_way: SessionMessage, text: str, cost_usd: float = 0.5) -> SessionMessage:
     usage = MessageUsage(10, 2, cost_usd=cost_usd)
     return replace(under_way, content=text, state=MessageState.COMPLETE, usage=usage)
+
+
+def encrypting(ctx: Context) -> Context:
+    return replace(ctx, agents=replace(ctx.agents, encrypt=True))
 
 
 def said(ctx: Context, session: str) -> list[tuple[str, object, str]]:
@@ -139,9 +143,9 @@ def test_a_turn_whose_lease_has_lapsed_is_interrupted_by_who_comes_next(
 ) -> None:
     dead = begin(ctx, session.id, "first")
     under_way = turns.begin_answer(ctx, dead.turn, asked="chat")
-    world.clock.advance(29)
-    assert turns.renew(ctx, OWNER, LEASE, [dead.turn.id]) == ()
-    world.clock.advance(29)
+    world.clock.advance(19)
+    assert turns.renew(ctx, OWNER, [dead.turn.id]) == ()
+    world.clock.advance(19)
     with pytest.raises(SessionBusy):
         begin(ctx, session.id)
     world.clock.advance(2)
@@ -152,12 +156,12 @@ def test_a_turn_whose_lease_has_lapsed_is_interrupted_by_who_comes_next(
         ("user", "second", "complete"),
     ]
     # Who held it finds that out, whatever it does next.
-    assert turns.renew(ctx, OWNER, LEASE, [dead.turn.id]) == (dead.turn.id,)
+    assert turns.renew(ctx, OWNER, [dead.turn.id]) == (dead.turn.id,)
     with pytest.raises(StaleWrite, match="interrupted"):
         turns.end_turn(ctx, dead.turn, answer=whole(under_way, "too late"))
     with pytest.raises(StaleWrite):
         turns.begin_answer(ctx, dead.turn, asked="chat")
-    assert turns.interrupt(ctx, dead.turn) is None
+    assert not turns.interrupt(ctx, dead.turn)
 
 
 def test_a_lease_of_a_clock_that_was_set_back_holds_nobody_up(
@@ -172,9 +176,9 @@ def test_a_process_that_starts_ends_the_turns_of_the_one_before_it(
     ctx: Context, session: AgentSession
 ) -> None:
     begin(ctx, session.id)
-    assert turns.interrupt_lapsed(ctx, OWNER, LEASE) == 0
-    assert turns.interrupt_lapsed(ctx, TurnOwner("there:8085", "2"), LEASE) == 0
-    assert turns.interrupt_lapsed(ctx, TurnOwner(OWNER.name, "2"), LEASE) == 1
+    assert turns.interrupt_lapsed(ctx, OWNER) == 0
+    assert turns.interrupt_lapsed(ctx, TurnOwner("there:8085", "2")) == 0
+    assert turns.interrupt_lapsed(ctx, TurnOwner(OWNER.name, "2")) == 1
     begin(ctx, session.id)
 
 
@@ -185,7 +189,7 @@ def test_the_same_request_is_done_once(ctx: Context, session: AgentSession) -> N
         begin(ctx, session.id, key=key)
     answered(ctx, begun, kept=(200, '{"content": "hi"}'))
 
-    kept = turns.begin_turn(ctx, OWNER, LEASE, session.id, HELLO, key)
+    kept = turns.begin_turn(ctx, OWNER, session.id, HELLO, key)
     assert isinstance(kept, IdempotentAnswer)
     assert (kept.status, kept.body) == (200, '{"content": "hi"}')
     assert len(said(ctx, session.id)) == 2
@@ -202,16 +206,13 @@ def test_the_same_request_after_a_turn_that_broke_off_goes_on_with_its_message(
     turns.interrupt(ctx, begun.turn)
 
     again = begin(ctx, session.id, key=key)
-    assert again.is_resumed
     answered(ctx, again, kept=(200, "{}"))
     assert [(role, state) for role, _, state in said(ctx, session.id)] == [
         ("user", "complete"),
         ("assistant", "interrupted"),
         ("assistant", "complete"),
     ]
-    assert isinstance(
-        turns.begin_turn(ctx, OWNER, LEASE, session.id, HELLO, key), IdempotentAnswer
-    )
+    assert isinstance(turns.begin_turn(ctx, OWNER, session.id, HELLO, key), IdempotentAnswer)
 
 
 def test_a_request_that_broke_off_is_not_taken_up_behind_the_conversation(
@@ -233,23 +234,21 @@ def test_results_come_for_calls_that_wait_alone(ctx: Context, session: AgentSess
     turns.end_turn(ctx, begun.turn, answer=replace(whole(under_way, ""), tool_calls=calls))
 
     with pytest.raises(InputError, match="c_9"):
-        turns.begin_turn(ctx, OWNER, LEASE, session.id, unknown)
+        turns.begin_turn(ctx, OWNER, session.id, unknown)
     with pytest.raises(Conflict, match="waits for the results"):
         begin(ctx, session.id)
-    first = turns.begin_turn(ctx, OWNER, LEASE, session.id, replace(unknown, response_to="c_2"))
+    first = turns.begin_turn(ctx, OWNER, session.id, replace(unknown, response_to="c_2"))
     assert isinstance(first, BegunTurn)
     assert [call.id for call in first.open_calls] == ["c_1"]
     turns.end_turn(ctx, first.turn)
-    last = turns.begin_turn(ctx, OWNER, LEASE, session.id, replace(unknown, response_to="c_1"))
+    last = turns.begin_turn(ctx, OWNER, session.id, replace(unknown, response_to="c_1"))
     assert isinstance(last, BegunTurn)
     assert last.open_calls == ()
 
 
 def test_what_is_refused_leaves_nothing_behind(ctx: Context, session: AgentSession) -> None:
     with pytest.raises(InputError):
-        turns.begin_turn(
-            ctx, OWNER, LEASE, session.id, IncomingMessage(MessageRole.TOOL, "ok", "c_9")
-        )
+        turns.begin_turn(ctx, OWNER, session.id, IncomingMessage(MessageRole.TOOL, "ok", "c_9"))
     assert said(ctx, session.id) == []
     with pytest.raises(NotFound, match="se_9"):
         begin(ctx, "se_9")
@@ -261,14 +260,15 @@ def test_an_encrypted_conversation_is_read_with_its_key_alone(
     ctx: Context, session: AgentSession, database_url: str
 ) -> None:
     key = IdempotencyKey(f"k_1 {session.id}", "a", "hash")
-    begun = begin(ctx, session.id, "a secret", key=key, encrypt=True)
+    ctx = encrypting(ctx)
+    begun = begin(ctx, session.id, "a secret", key=key)
     answered(ctx, begun, "another secret", kept=(200, "a secret answer"))
 
     assert [content for _, content, _ in said(ctx, session.id)] == [
         "a secret",
         "another secret",
     ]
-    kept = turns.begin_turn(ctx, OWNER, LEASE, session.id, HELLO, key)
+    kept = turns.begin_turn(ctx, OWNER, session.id, HELLO, key)
     assert isinstance(kept, IdempotentAnswer)
     assert kept.body == "a secret answer"
     with ctx.store.read() as tx:
@@ -290,7 +290,7 @@ def test_an_encrypted_conversation_is_read_with_its_key_alone(
 def test_a_rotation_of_the_encryption_key_reaches_messages(
     ctx: Context, session: AgentSession
 ) -> None:
-    answered(ctx, begin(ctx, session.id, "a secret", encrypt=True))
+    answered(encrypting(ctx), begin(encrypting(ctx), session.id, "a secret"))
     begin(ctx, session.id, "in clear")
     with ctx.store.write() as tx:
         before = tx.session_messages.list(session.id)
@@ -443,6 +443,89 @@ def test_closing_a_session_closes_its_children(ctx: Context, session: AgentSessi
     assert again.state is SessionState.CLOSED
 
 
+@pytest.mark.req("C6")
+@pytest.mark.parametrize("who_comes", ["a later process", "the next message", "its own end"])
+def test_sub_tasks_are_closed_with_the_turn_that_spawned_them(
+    ctx: Context, world: SmallInstallation, session: AgentSession, who_comes: str
+) -> None:
+    """Nobody else would: the process that spawned them was killed."""
+    begun = begin(ctx, session.id)
+    with ctx.store.write() as tx:
+        child = sessions.open_child(ctx, tx, session, CHAT)
+    with ctx.store.write() as tx:
+        below = sessions.open_child(ctx, tx, child, CHAT)
+    turns.begin_answer(ctx, begin(ctx, child.id).turn, asked="chat")
+    request = waiting(ctx, below)
+
+    if who_comes == "a later process":
+        turns.interrupt_lapsed(ctx, TurnOwner(OWNER.name, "2"))
+    elif who_comes == "the next message":
+        world.clock.advance(21)
+        begin(ctx, session.id)
+    else:
+        assert turns.interrupt(ctx, begun.turn)
+
+    with ctx.store.read() as tx:
+        states = [tx.sessions.get(one.id).state.value for one in (session, child, below)]
+        assert tx.switch_requests.get(request.id).state is SwitchState.CANCELLED
+    assert states == ["open", "closed", "closed"]
+    assert said(ctx, child.id)[-1] == ("assistant", "", "interrupted")
+    if who_comes != "the next message":
+        begin(ctx, session.id)
+
+
+@pytest.mark.req("C6")
+def test_a_sub_task_that_broke_off_is_closed(ctx: Context, session: AgentSession) -> None:
+    """It takes one turn; a process of its own may have spawned it, outside any turn."""
+    with ctx.store.write() as tx:
+        child = sessions.open_child(ctx, tx, session, CHAT)
+    turns.interrupt(ctx, begin(ctx, child.id).turn)
+    with ctx.store.read() as tx:
+        assert tx.sessions.get(child.id).state is SessionState.CLOSED
+        assert tx.sessions.get(session.id).state is SessionState.OPEN
+
+
+def test_of_two_changes_of_an_agent_at_once_none_is_lost(ctx: Context, agent: Agent) -> None:
+    """The second comes while the first has read the agent and not stored it yet."""
+
+    def describe() -> Agent:
+        return agents.change_agent(
+            ctx, KEY, agent.id, lambda known: replace(known, description="new"), TERMS
+        )
+
+    with ThreadPoolExecutor(1) as pool:
+        others: list[Future[Agent]] = []
+
+        def rename(known: Agent) -> Agent:
+            others.append(pool.submit(describe))
+            wait(others, timeout=1)
+            return replace(known, name="other")
+
+        agents.change_agent(ctx, KEY, agent.id, rename, TERMS)
+        others[0].result(60)
+
+    changed = agents.load_agent(ctx, KEY, agent.id)
+    assert (changed.name, changed.description) == ("other", "new")
+
+
+def test_an_agent_that_is_deleted_while_it_is_changed_stays_deleted(
+    ctx: Context, agent: Agent
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        deletions: list[Future[None]] = []
+
+        def rename(known: Agent) -> Agent:
+            deletions.append(pool.submit(agents.delete_agent, ctx, KEY, agent.id))
+            wait(deletions, timeout=1)
+            return replace(known, name="other")
+
+        agents.change_agent(ctx, KEY, agent.id, rename, TERMS)
+        deletions[0].result(60)
+
+    with pytest.raises(NotFound, match="deleted"):
+        agents.load_agent(ctx, KEY, agent.id)
+
+
 @pytest.mark.req("D8")
 def test_a_user_s_transcripts_are_deleted_with_all_that_quotes_them(
     ctx: Context, agent: Agent, session: AgentSession
@@ -502,13 +585,13 @@ def test_a_killed_process_leaves_a_whole_conversation_that_goes_on(
     killed_at(database_url, session.id, step)
     ctx = replace(ctx, clock=SystemClock())
     successor = TurnOwner(OWNER.name, "2")
-    turns.interrupt_lapsed(ctx, successor, LEASE)
+    turns.interrupt_lapsed(ctx, successor)
 
-    begun = turns.begin_turn(ctx, successor, LEASE, session.id, HELLO, SENT_AGAIN)
+    begun = turns.begin_turn(ctx, successor, session.id, HELLO, SENT_AGAIN)
     if isinstance(begun, BegunTurn):
         shown = [each for each in begun.messages if each.is_in_context]
         answered(ctx, begun, "It is 42.", kept=(200, "It is 42."))
-        begun = turns.begin_turn(ctx, successor, LEASE, session.id, HELLO, SENT_AGAIN)
+        begun = turns.begin_turn(ctx, successor, session.id, HELLO, SENT_AGAIN)
         assert [each.role.value for each in shown] == CONTEXT_AFTER[step]
     else:
         assert step == "after end"

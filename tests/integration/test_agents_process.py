@@ -187,7 +187,7 @@ def test_of_two_messages_at_once_the_second_waits_for_the_first(site: AgentsSite
 
 
 def test_the_second_message_is_refused_where_the_settings_say_so(tmp_path: Path) -> None:
-    with agents_site(tmp_path, when_busy="refuse") as site:
+    with agents_site(tmp_path, busy_wait_s=0) as site:
         gate, session = Gate.closed(), site.session()
         site.upstream.turns[BASE] = gate.turn
         with ThreadPoolExecutor(1) as pool:

@@ -55,7 +55,6 @@ BETTER = literal_choice("sim/better", "sim/better")
 PERSON = AgentsClient.of_person(BEN)
 TERMS = ConsentTerms(timedelta(days=1), most=9)
 OWNER = TurnOwner("here:8085", "1")
-LEASE = timedelta(seconds=30)
 HOOK = "HOOK_KEY"
 MARKUP = "<b>now</b> <!channel> [yes](http://e.example/)"
 PICTURE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]
@@ -108,9 +107,8 @@ def now_on(ctx: Context, session: AgentSession) -> AgentSession:
 
 def exchange(ctx: Context, session: AgentSession, content: Any, **answered: Any) -> None:
     """A message and its answer."""
-    begun = turns.begin_turn(
-        ctx, OWNER, LEASE, session.id, IncomingMessage(MessageRole.USER, content)
-    )
+    incoming = IncomingMessage(MessageRole.USER, content)
+    begun = turns.begin_turn(ctx, OWNER, session.id, incoming)
     assert isinstance(begun, BegunTurn)
     under_way = turns.begin_answer(ctx, begun.turn, asked="chat")
     whole = replace(

@@ -63,9 +63,9 @@ def test_what_is_no_task_is_refused_with_its_place(
 @given(
     left=st.builds(
         TurnBounds,
-        tokens=st.integers(0, 10**7),
-        usd=st.floats(0, 100),
-        seconds=st.floats(0, 1000),
+        max_tokens=st.integers(0, 10**7),
+        max_usd=st.floats(0, 100),
+        timeout_s=st.floats(0, 1000),
     ),
     usd=st.floats(0, 100),
     count=st.integers(1, 20),
@@ -75,17 +75,17 @@ def test_sub_tasks_together_may_use_no_more_than_the_turn_has_left(
 ) -> None:
     one = share_bounds(left, usd, count)
 
-    assert one.usd * count <= min(left.usd, usd) * (1 + 1e-9)
-    assert one.tokens * count <= left.tokens
-    assert one.seconds <= left.seconds
+    assert one.max_usd * count <= min(left.max_usd, usd) * (1 + 1e-9)
+    assert one.max_tokens * count <= left.max_tokens
+    assert one.timeout_s <= left.timeout_s
 
 
 def test_what_sub_tasks_used_counts_against_the_turn() -> None:
-    state = TurnProgress(TurnBounds(tokens=100, usd=1.0), 0.0)
+    state = TurnProgress(TurnBounds(max_tokens=100, max_usd=1.0), 0.0)
     state, _ = decide(state, ToolsAnswered(MessageUsage(30, 10, cost_usd=0.25)), 10.0)
     left = remaining(state, 20.0)
 
-    assert (left.tokens, left.usd, left.seconds) == (60, 0.75, 280.0)
+    assert (left.max_tokens, left.max_usd, left.timeout_s) == (60, 0.75, 280.0)
     _, action = decide(state, ToolsAnswered(MessageUsage(60, 0, cost_usd=0.0)), 10.0)
     assert isinstance(action, FailTurn)
     assert "100 tokens" in action.reason

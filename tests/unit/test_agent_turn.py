@@ -10,6 +10,7 @@ from harness.domain.agents.message import MessageToolCall, MessageUsage
 from harness.domain.agents.turn import (
     LIMIT_REACHED,
     MAX_CALL_ID,
+    MAX_TOOL_CALLS,
     AskModel,
     CompleteTurn,
     FailTurn,
@@ -99,7 +100,7 @@ def test_the_model_is_told_which_call_is_not_run_and_why(
 
 def test_of_too_many_calls_the_first_ones_are_run() -> None:
     calls = [call("search", f"c{number}") for number in range(5)]
-    server, _, refused = sort_calls(calls, TOOLS, TurnBounds(tool_calls=2))
+    server, _, refused = sort_calls(calls, TOOLS, most=2)
 
     assert [server_call.id for server_call in server] == ["c0", "c1"]
     assert [one.call.id for one in refused] == ["c2", "c3", "c4"]
@@ -108,10 +109,10 @@ def test_of_too_many_calls_the_first_ones_are_run() -> None:
 @pytest.mark.parametrize(
     ("bounds", "words"),
     [
-        ({"steps": 1}, "1 steps"),
-        ({"tokens": 20}, "20 tokens"),
-        ({"usd": 0.01}, "0.01 USD"),
-        ({"seconds": 1.0}, "1 s"),
+        ({"max_steps": 1}, "1 steps"),
+        ({"max_tokens": 20}, "20 tokens"),
+        ({"max_usd": 0.01}, "0.01 USD"),
+        ({"timeout_s": 1.0}, "1 s"),
     ],
 )
 def test_a_bound_ends_the_turn_before_a_tool_runs_whose_result_nobody_reads(
@@ -126,7 +127,7 @@ def test_a_bound_ends_the_turn_before_a_tool_runs_whose_result_nobody_reads(
 
 
 def test_a_bound_takes_no_whole_answer_away() -> None:
-    assert after(begun(steps=1, tokens=1), TurnBegun(), answered()) == CompleteTurn()
+    assert after(begun(max_steps=1, max_tokens=1), TurnBegun(), answered()) == CompleteTurn()
 
 
 @pytest.mark.req("E1", "E5")
@@ -184,11 +185,10 @@ failures = st.builds(
 )
 bounds_of_turns = st.builds(
     TurnBounds,
-    steps=st.integers(0, 5),
-    tokens=st.integers(0, 2000),
-    usd=st.floats(0, 2),
-    seconds=st.floats(0, 60),
-    tool_calls=st.integers(0, 3),
+    max_steps=st.integers(0, 5),
+    max_tokens=st.integers(0, 2000),
+    max_usd=st.floats(0, 2),
+    timeout_s=st.floats(0, 60),
 )
 
 
@@ -203,32 +203,32 @@ def test_every_turn_ends_within_its_bounds(
     state, action = decide(state, TurnBegun(), now_s)
     asked = ran = 0
     while not state.ended:
-        assert asked + ran <= 2 * bounds.steps + 1
+        assert asked + ran <= 2 * bounds.max_steps + 1
         now_s += data.draw(st.floats(0, 20))
         match action:
             case AskModel(timeout_s):
                 asked += 1
                 # Each bound left something when it was asked.
-                assert 0 < timeout_s <= bounds.seconds
-                assert state.steps < bounds.steps
-                assert state.tokens < bounds.tokens
-                assert state.usd < bounds.usd
+                assert 0 < timeout_s <= bounds.timeout_s
+                assert state.steps < bounds.max_steps
+                assert state.tokens < bounds.max_tokens
+                assert state.usd < bounds.max_usd
                 state, action = decide(state, data.draw(answers | failures), now_s)
             case RunTools(server_calls, refused):
                 ran += 1
-                assert len(server_calls) <= bounds.tool_calls
+                assert len(server_calls) <= MAX_TOOL_CALLS
                 assert server_calls or refused
                 state, action = decide(state, ToolsAnswered(), now_s)
             case _:
                 raise AssertionError(action)
     assert isinstance(action, ReturnCalls | CompleteTurn | FailTurn)
-    assert asked <= bounds.steps + has_fallback
+    assert asked <= bounds.max_steps + has_fallback
 
 
 @given(st.lists(calls_of_models, max_size=8))
 def test_every_call_is_sorted_once_and_in_order(calls: list[MessageToolCall]) -> None:
     named = name_calls(calls, "ms_1")
-    groups = sort_calls(named, TOOLS, TurnBounds(tool_calls=4))
+    groups = sort_calls(named, TOOLS, most=4)
     sorted_calls = [*groups[0], *groups[1], *(one.call for one in groups[2])]
 
     assert sorted(c.id for c in sorted_calls) == sorted(c.id for c in named)

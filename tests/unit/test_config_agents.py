@@ -15,7 +15,6 @@ from harness.domain.settings import (
     AutoFloor,
     Settings,
     ToolServer,
-    WhenBusy,
 )
 
 pytestmark = pytest.mark.req("E1", "E2", "E3")
@@ -74,7 +73,7 @@ def test_a_whole_section_is_read(tmp_path: Path) -> None:
         tmp_path,
         {
             "agents": {
-                "when_busy": "refuse",
+                "busy_wait_s": 0,
                 "limits": {"max_steps": 5},
                 "spawn": {"max_depth": 0},
                 "tool_servers": {
@@ -93,7 +92,7 @@ def test_a_whole_section_is_read(tmp_path: Path) -> None:
         },
     ).agents
 
-    assert agents.when_busy is WhenBusy.REFUSE
+    assert agents.busy_wait_s == 0
     assert (agents.limits.max_steps, agents.limits.max_usd) == (5, 5.0)
     assert agents.spawn.max_depth == 0
     assert agents.tool_servers == {
@@ -235,7 +234,6 @@ NUMBERS = [
     ),
     *((name,) for name in ("max_literals", "keep_days", "max_message_bytes")),
     *(("limits", name) for name in ("max_steps", "max_tokens", "max_usd", "timeout_s")),
-    ("limits", "max_tool_calls"),
     *(("spawn", name) for name in ("max_tasks", "max_depth", "max_usd")),
     ("floors", "support", "floor"),
 ]
@@ -269,7 +267,7 @@ def test_the_schema_describes_every_setting_of_agents() -> None:
     definitions: Any = json_schema()["$defs"]
     undescribed = [
         f"{name}.{field}"
-        for name in ("AgentSettings", "TurnLimits", "SpawnLimits", "ToolServer", "AutoFloor")
+        for name in ("AgentSettings", "TurnBounds", "SpawnLimits", "ToolServer", "AutoFloor")
         for field, about in definitions[name]["properties"].items()
         if not about.get("description") and field not in {"host", "port"}
     ]

@@ -34,7 +34,6 @@ from harness.control.agents.conversation import (
     TurnEvent,
     TurnOutcome,
 )
-from harness.control.agents.idempotency import KeptAnswer
 from harness.control.agents.turn_runner import PostedMessage, TurnRun
 from harness.control.operations import queries
 from harness.domain.agents.model_call import AnswerPiece
@@ -109,8 +108,7 @@ def _answer(outcome: TurnOutcome) -> Response:
 
 def _replayed(answer: IdempotentAnswer, *, streams: bool) -> Response:
     if not streams or answer.status != HTTPStatus.OK:
-        kept = KeptAnswer(answer.status or HTTPStatus.OK, answer.body)
-        return kept_response(kept, is_replay=True)
+        return kept_response(answer, is_replay=True)
     headers = {"idempotent-replayed": "true"}
     return Response(_event("turn.completed", answer.body), media_type=EVENTS, headers=headers)
 

@@ -4,6 +4,7 @@ and tools of this process, and the key under which the request may be sent again
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
@@ -13,11 +14,10 @@ from starlette.responses import Response
 from harness.api.agents.answers import AgentsResponse, SessionAnswer
 from harness.control.agents import agents, idempotency, sessions
 from harness.control.agents.client import AgentsClient
-from harness.control.agents.idempotency import KeptAnswer
 from harness.control.agents.turn_runner import TurnRunner
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession
-from harness.domain.agents.turn_lease import IdempotencyKey
+from harness.domain.agents.turn_lease import IdempotencyKey, IdempotentAnswer
 from harness.domain.content_hash import digest
 from harness.domain.errors import NotFound
 from harness.domain.routing.kill_switch import KillSwitch
@@ -65,13 +65,12 @@ class AgentsRequest:
         if key is None:
             return AgentsResponse(create(self.ctx), status)
 
-        def kept(ctx: Context) -> KeptAnswer:
+        def kept(ctx: Context) -> tuple[int, str, str]:
             answer = create(ctx)
             session = answer.id if isinstance(answer, SessionAnswer) else ""
-            return KeptAnswer(status, answer.model_dump_json(by_alias=True), session)
+            return status, answer.model_dump_json(by_alias=True), session
 
-        encrypt = self.service.settings.encrypt
-        answer, is_replay = idempotency.do_once(self.ctx, key, kept, encrypt=encrypt)
+        answer, is_replay = idempotency.do_once(self.ctx, key, kept)
         return kept_response(answer, is_replay=is_replay)
 
     def require_agent(self, id_: str) -> Agent:
@@ -92,9 +91,10 @@ class AgentsRequest:
             ) from error
 
 
-def kept_response(answer: KeptAnswer, *, is_replay: bool) -> Response:
+def kept_response(answer: IdempotentAnswer, *, is_replay: bool) -> Response:
     headers = {"idempotent-replayed": "true"} if is_replay else {}
-    return Response(answer.body, answer.status, headers, media_type="application/json")
+    status = answer.status or HTTPStatus.OK
+    return Response(answer.body, status, headers, media_type="application/json")
 
 
 def _agents_request(

@@ -151,12 +151,10 @@ class _Calls:
         client.require_write()
         try:
             with ctx.store.read() as tx:
-                agent = tx.agents.get(tx.sessions.get(session).agent)
-            client.require_sees(agent)
+                agent = client.find_agent(tx, tx.sessions.get(session).agent)
         except NotFound:
             raise NotFound(f"there is no session {session[:80]!r}") from None
-        agent.require_live()
-        return ToolCaller(agent.id, session, "", ctx.agents.limits.bounds)
+        return ToolCaller(agent.id, session, "", ctx.agents.limits)
 
 
 def management_actor(client: AgentsClient) -> Actor | None:

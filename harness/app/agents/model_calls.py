@@ -13,7 +13,6 @@ from harness.client.types import (
     Caller,
     CompletionRequest,
     CompletionResponse,
-    Content,
     Image,
     Message,
     StreamChunk,
@@ -24,8 +23,9 @@ from harness.client.types import (
 from harness.domain.agents.caller import AGENT_HEADER, AgentCaller, sign_agent_header
 from harness.domain.agents.message import MessageToolCall, MessageUsage, ServedBy
 from harness.domain.agents.model_call import AnswerPiece, ModelCallAnswer, ModelCallRequest
+from harness.domain.agents.model_choice import LITERAL_MARK
 from harness.domain.agents.transcript import ContextMessage
-from harness.domain.errors import CallRefused, RouterUnreachable
+from harness.domain.errors import CallRefused, NobodyAnswered, RouterUnreachable
 from harness.ports import Clock
 
 # Above what any turn may take: each call has its own, shorter limit.
@@ -39,11 +39,21 @@ ASK_AGAIN_S: Final = 0.2
 
 
 class RouterModelCalls:
-    """Asks models through one router. Close it by `aclose`."""
+    """Asks models through one router. Close it by `aclose`. grant_arrives_s: how long a router
+    may take to serve the target of a new grant.
+    """
 
-    def __init__(self, router_url: str, secret: bytes, clock: Clock) -> None:
+    def __init__(
+        self,
+        router_url: str,
+        secret: bytes,
+        clock: Clock,
+        *,
+        grant_arrives_s: float = GRANT_ARRIVES_S,
+    ) -> None:
         self._channel = HttpChannel(router_url, "", timeout_s=CONNECTION_S, connections=0)
         self._secret, self._clock = secret, clock
+        self._grant_arrives_s = grant_arrives_s
 
     async def ask(
         self,
@@ -51,11 +61,11 @@ class RouterModelCalls:
         on_piece: Callable[[AnswerPiece], None] | None = None,
     ) -> ModelCallAnswer:
         """The whole answer. on_piece: gets each piece as it comes."""
-        client = AsyncModelClient(_SignedChannel(self, request), self._clock)
-        completion = _completion_request(request)
+        channel = _SignedChannel(self._channel, request, self._secret, self._clock)
+        client = AsyncModelClient(channel, self._clock)
         try:
             async with asyncio.timeout(request.timeout_s + GRACE_S):
-                return _answer(await self._complete(client, completion, request, on_piece))
+                return _answer(await self._complete(client, request, on_piece))
         except TimeoutError:
             raise RouterUnreachable(
                 f"model {request.model!r} gave no whole answer within "
@@ -65,30 +75,31 @@ class RouterModelCalls:
     async def _complete(
         self,
         client: AsyncModelClient,
-        completion: CompletionRequest,
         request: ModelCallRequest,
         on_piece: Callable[[AnswerPiece], None] | None,
     ) -> CompletionResponse:
         """A grant that was given a moment ago may not have reached every router yet."""
-        until = self._clock.monotonic() + (GRANT_ARRIVES_S if request.grant else 0.0)
+        completion = _completion_request(request)
+        wait_s = min(self._grant_arrives_s, request.timeout_s)
+        until = self._clock.monotonic() + wait_s
         while True:
             try:
                 if on_piece is None:
                     return await client.complete(completion)
                 return await _stream(client, completion, on_piece)
             except CallRefused as error:
-                if error.code != "model_not_found" or self._clock.monotonic() >= until:
+                if not request.grant or error.code != "model_not_found":
                     raise
+                if self._clock.monotonic() >= until:
+                    raise NobodyAnswered(
+                        f"no router serves {request.model.removeprefix(LITERAL_MARK)!r} yet, "
+                        f"{wait_s:g} s after it was asked for: a router loads the first model "
+                        "of a protocol for a while; send the message again",
+                        status=503,
+                        code="model_not_ready",
+                        request_id=error.request_id,
+                    ) from error
             await asyncio.sleep(ASK_AGAIN_S)
-
-    async def post(
-        self, path: str, body: bytes, headers: Mapping[str, str], request: ModelCallRequest
-    ) -> ChannelAnswer:
-        """One request to the router, signed for the session."""
-        caller = AgentCaller(request.agent, request.session, request.key, request.grant)
-        signed = sign_agent_header(caller, self._secret, self._clock.now().timestamp())
-        own = {AGENT_HEADER.decode(): signed.decode()}
-        return await self._channel.post(path, body, {**headers, **own})
 
     async def aclose(self) -> None:
         await self._channel.aclose()
@@ -97,12 +108,18 @@ class RouterModelCalls:
 class _SignedChannel:
     """The router for one call of a session. It shares the connections, and closes none."""
 
-    def __init__(self, calls: RouterModelCalls, request: ModelCallRequest) -> None:
-        self._calls, self._request = calls, request
+    def __init__(
+        self, channel: HttpChannel, request: ModelCallRequest, secret: bytes, clock: Clock
+    ) -> None:
+        self._channel, self._secret, self._clock = channel, secret, clock
+        self._caller = AgentCaller(request.agent, request.session, request.key, request.grant)
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> ChannelAnswer:
         # Signed at each attempt: the signature is fresh for a short while.
-        return await self._calls.post(path, body, headers, self._request)
+        now = self._clock.now().timestamp()
+        signed = sign_agent_header(self._caller, self._secret, now).decode()
+        own = {AGENT_HEADER.decode(): signed}
+        return await self._channel.post(path, body, {**headers, **own})
 
     async def aclose(self) -> None: ...
 
@@ -139,19 +156,18 @@ def _completion_request(request: ModelCallRequest) -> CompletionRequest:
 
 
 def _message(message: ContextMessage) -> Message:
+    content = message.content
     calls = tuple(
         ToolRequest(call.id, call.name, call.arguments, call.extra)
         for call in message.tool_calls
     )
     return Message(
-        message.role.value, _content(message), calls, message.response_to, message.extra
+        message.role.value,
+        content if isinstance(content, str) else [_part(part) for part in content],
+        calls,
+        message.response_to,
+        message.extra,
     )
-
-
-def _content(message: ContextMessage) -> Content:
-    if isinstance(message.content, str):
-        return message.content
-    return [_part(part) for part in message.content]
 
 
 def _part(part: Mapping[str, object]) -> Text | Image:

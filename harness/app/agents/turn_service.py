@@ -46,7 +46,7 @@ class TurnService:
         name = f"{socket.gethostname()}:{place or settings.agents.port}"
         owner = TurnOwner(name, ctx.chance.token(""))
         standing = installation.standing_switches
-        self.turns = TurnRunner(ctx, self._calls, self.tools, settings.agents, owner, standing)
+        self.turns = TurnRunner(ctx, self._calls, self.tools, owner, standing)
         spawn = Spawner(ctx, self.turns).tool()
         self.tools.add(spawn)
         self.session_tools = (switch, spawn)  # that act in the name of a session

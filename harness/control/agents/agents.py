@@ -82,16 +82,7 @@ def create_agent(
 def load_agent(ctx: Context, client: AgentsClient, id_: str) -> Agent:
     """Raises NotFound for a deleted one, too, and for one that the client does not see."""
     with ctx.store.read() as tx:
-        return require_agent(tx, client, id_)
-
-
-def require_agent(tx: Transaction, client: AgentsClient, id_: str) -> Agent:
-    """As `load_agent`, within a unit of work."""
-    agent = tx.agents.get(id_)
-    client.require_sees(agent)
-    if agent.deleted_at is not None:
-        raise NotFound(f"agent {id_} is deleted", code="agent_not_found")
-    return agent
+        return client.find_agent(tx, id_)
 
 
 def change_agent(
@@ -108,7 +99,7 @@ def change_agent(
     """
     client.require_write()
     with ctx.store.write() as tx:
-        known = require_agent(tx, client, id_)
+        known = client.find_agent(tx, id_, lock=True)
         changed = replace(
             change(known),
             id=known.id,
@@ -132,7 +123,7 @@ def delete_agent(ctx: Context, client: AgentsClient, id_: str) -> None:
     """
     client.require_write()
     with ctx.store.write() as tx:
-        agent = require_agent(tx, client, id_)
+        agent = client.find_agent(tx, id_, lock=True)
         for session in tx.sessions.open_ids(id_):
             sessions.close_in_unit(ctx, tx, session, DELETED)
         tx.agents.save(replace(agent, deleted_at=ctx.clock.now()))

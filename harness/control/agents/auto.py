@@ -9,7 +9,7 @@ proposes a candidate could else bring it into traffic by asking for `auto`.
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -30,7 +30,7 @@ from harness.domain.agents.auto_choice import (
 from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.agents.message import SessionMessage
 from harness.domain.agents.transcript import list_misfits
-from harness.domain.errors import ConfigError, NotFound
+from harness.domain.errors import ConfigError, NotFound, SignatureInvalid
 from harness.domain.evals.run import Passed
 from harness.domain.operations.access import SYSTEM
 from harness.domain.providers.credentials import lacks_key
@@ -56,15 +56,6 @@ class AutoRequest:
     messages: Sequence[SessionMessage]  # of the session, with the one that asks
 
 
-@dataclass(frozen=True, slots=True)
-class AutoTarget:
-    """Who answers. grant: empty where the route itself does."""
-
-    name: str  # `provider/model`
-    reason: str
-    grant: str = ""
-
-
 class AutoTargets:
     """floors: by route. standing: kill switches of the environment and the file."""
 
@@ -74,28 +65,28 @@ class AutoTargets:
         self._floors, self._standing = floors, standing
         self._scores = TargetScores()
 
-    def find(self, ctx: Context, asked: AutoRequest) -> AutoTarget:
+    def find(self, ctx: Context, asked: AutoRequest) -> AutoChoice:
         """Who answers the message, with the grant that opens it. The route itself where no
-        grant can be signed.
+        grant can be signed, or a stored one is not what was signed.
         """
         with ctx.store.read() as tx:
             incumbent, others = self._candidates(ctx, tx, asked)
             choice = self._choose(ctx, tx, asked.route, incumbent, others)
-            stored = _list_grants(tx, asked)
-        sound = {candidate.evidence for candidate in others}
-        if stale := [grant for grant in stored if _evidence_of(grant) not in sound]:
-            # What nobody chooses opens nothing, but for a process that is taken over.
-            with suppress(ConfigError):
-                _revoke(ctx, stale)
-        target = AutoTarget(choice.chosen.name, choice.reason)
-        if choice.is_incumbent:
-            return target
         try:
+            with ctx.store.read() as tx:
+                stored = _list_grants(tx, asked)
+            sound = {candidate.evidence for candidate in others}
+            if stale := [grant for grant in stored if _evidence_of(grant) not in sound]:
+                # What nobody chooses opens nothing, but for a process that is taken over.
+                with suppress(ConfigError):
+                    _revoke(ctx, stale)
+            if choice.is_incumbent:
+                return choice
             grant = _find_grant(ctx, asked, choice, stored) or _grant(ctx, asked, choice)
-        except ConfigError as error:
-            kept = keep_incumbent(incumbent, f"no grant for another target ({error})")
-            return AutoTarget(incumbent.name, kept.reason)
-        return AutoTarget(target.name, target.reason, grant.id)
+        except (ConfigError, SignatureInvalid) as error:
+            reason = f"no grant for another target ({error})"
+            return choice if choice.is_incumbent else keep_incumbent(incumbent, reason)
+        return replace(choice, grant=grant.id)
 
     def _choose(
         self,

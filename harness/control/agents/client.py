@@ -8,6 +8,7 @@ from harness.domain.agents.agent import Agent
 from harness.domain.errors import NotAllowed, NotFound
 from harness.domain.operations.access import Actor, ApiKey, Role
 from harness.domain.operations.principals import OPERATOR
+from harness.ports import Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +49,16 @@ class AgentsClient:
             return agent.owner_key == self.key
         return not (self.is_open and agent.owner_key is not None)
 
-    def require_sees(self, agent: Agent) -> None:
-        """Raises NotFound: others' agents are not even said to be there."""
+    def find_agent(self, tx: Transaction, id_: str, *, lock: bool = False) -> Agent:
+        """Raises NotFound for a deleted one, and for others', which are not even said to be
+        there. lock: nobody else changes it before the unit of work ends.
+        """
+        agent = tx.agents.lock(id_) if lock else tx.agents.get(id_)
         if not self.sees(agent):
-            raise NotFound(f"there is no agent {agent.id}", code="agent_not_found")
+            raise NotFound(f"there is no agent {id_}", code="agent_not_found")
+        if agent.deleted_at is not None:
+            raise NotFound(f"agent {id_} is deleted", code="agent_not_found")
+        return agent
 
     def require_write(self) -> None:
         """Raises NotAllowed for a person who may only look."""

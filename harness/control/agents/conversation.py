@@ -177,17 +177,16 @@ class Conversation:
             found = await self._calls.ask(request, self._pass_on if self._streams else None)
         except CallFailed as error:
             self._error = error
+            # The router was there and the model's providers failed: another model may answer. A
+            # key's limit is the same for all models.
+            retryable = isinstance(error, NobodyAnswered | StreamBroken)
             code = error.code or "model_failed"
-            # A router that has not heard of auto's grant answers by the route.
-            is_unopened = bool(model.grant and model.reason) and code == "model_not_found"
-            retryable = is_unopened or is_retryable(error)
             return ModelFailed(code, str(error), retryable, self._has_output)
         except InputError as error:
             return ModelFailed("invalid_request", str(error), retryable=False)
         self._answer = self._whole(answer, model, found)
-        used = self._answer.usage
-        self._usage = add_usage(self._usage, used)
-        return ModelAnswered(used, self._answer.tool_calls)
+        self._usage = add_usage(self._usage, self._answer.usage)
+        return ModelAnswered(self._answer.usage, self._answer.tool_calls)
 
     async def _begin_answer(self, model: CallableModel) -> SessionMessage:
         """The message of an answer; the fallback's is that of the model that failed."""
@@ -347,13 +346,6 @@ def with_notes(ctx: Context, begun: BegunTurn) -> str:
     since = max(answers, default=begun.session.created_at)
     notes = [f"Note: {note}" for note in list_notes(ctx, begun.session.id, since)]
     return "\n\n".join(filter(None, (begun.agent.instructions, *notes)))
-
-
-def is_retryable(error: CallFailed) -> bool:
-    """Whether another model may answer: the router was there, and the model's providers failed.
-    A key's limit is the same for all models.
-    """
-    return isinstance(error, NobodyAnswered | StreamBroken)
 
 
 def result_text(result: ToolResult) -> str:

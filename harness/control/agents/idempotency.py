@@ -4,22 +4,13 @@ stored in one unit of work, and the same request gets that answer again.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import cast
 
 from harness.control.context import Context
 from harness.domain.agents.turn_lease import IdempotencyKey, IdempotentAnswer
 from harness.domain.errors import Conflict
 from harness.ports import Store, Transaction
-
-
-@dataclass(frozen=True, slots=True)
-class KeptAnswer:
-    """What a request was answered, and is answered again."""
-
-    status: int  # of HTTP
-    body: str = field(repr=False)
-    session: str = ""  # whose it is: deleted with it
 
 
 class _UnitStore:
@@ -36,34 +27,43 @@ class _UnitStore:
 
 
 def do_once(
-    ctx: Context,
-    key: IdempotencyKey,
-    create: Callable[[Context], KeptAnswer],
-    *,
-    encrypt: bool,
-) -> tuple[KeptAnswer, bool]:
+    ctx: Context, key: IdempotencyKey, create: Callable[[Context], tuple[int, str, str]]
+) -> tuple[IdempotentAnswer, bool]:
     """The answer, and whether it is one from before. create: works within the context that it
-    gets; where it raises, nothing is kept.
+    gets, and gives the answer's status and body, and the session that it is deleted with; where
+    it raises, nothing is kept.
 
     Raises Conflict where the key came with another request.
     """
     with ctx.store.write() as tx:
-        known = tx.idempotent_answers.get(key.scope, key.key)
-        if known is not None:
-            known.key.require_same(key.request_hash)
-            if known.status is None:
-                raise Conflict(
-                    f"the request with the idempotency key {key.key!r} is not answered yet",
-                    code="idempotency_key_in_use",
-                )
-            body = ctx.cipher.decrypt(known.body) if known.encrypted else known.body
-            return KeptAnswer(known.status, body), True
-        answer = create(replace(ctx, store=cast("Store", _UnitStore(tx))))
-        body = ctx.cipher.encrypt(answer.body) if encrypt else answer.body
-        now = ctx.clock.now()
-        tx.idempotent_answers.add(
-            IdempotentAnswer(
-                key, now, answer.session, status=answer.status, body=body, encrypted=encrypt
+        known = find_answer(ctx, tx, key)
+        if known is not None and known.status is None:
+            raise Conflict(
+                f"the request with the idempotency key {key.key!r} is not answered yet",
+                code="idempotency_key_in_use",
             )
-        )
+        if known is not None:
+            return known, True
+        status, body, session = create(replace(ctx, store=cast("Store", _UnitStore(tx))))
+        answer = IdempotentAnswer(key, ctx.clock.now(), session, status=status, body=body)
+        tx.idempotent_answers.add(seal_answer(ctx, answer))
         return answer, False
+
+
+def find_answer(ctx: Context, tx: Transaction, key: IdempotencyKey) -> IdempotentAnswer | None:
+    """What became of the request, decrypted; None for a new one. Raises Conflict where the key
+    came with another request.
+    """
+    known = tx.idempotent_answers.get(key.scope, key.key)
+    if known is None:
+        return None
+    known.key.require_same(key.request_hash)
+    body = ctx.cipher.decrypt(known.body) if known.encrypted else known.body
+    return replace(known, body=body, encrypted=False)
+
+
+def seal_answer(ctx: Context, answer: IdempotentAnswer) -> IdempotentAnswer:
+    """As it is stored: encrypted where messages are."""
+    if not ctx.agents.encrypt:
+        return answer
+    return replace(answer, body=ctx.cipher.encrypt(answer.body), encrypted=True)

@@ -18,11 +18,11 @@ from harness.ports import Transaction
 _AT_A_TIME: Final = 500
 
 
-def encode_message(ctx: Context, message: SessionMessage, *, encrypt: bool) -> MessageRecord:
+def encode_message(ctx: Context, message: SessionMessage) -> MessageRecord:
     """Raises InputError for content that is no JSON, ConfigError without encryption keys."""
-    body = encode_body(message)
-    whole = ctx.cipher.encrypt(body) if encrypt else body
-    return MessageRecord(without_body(message), whole, encrypted=encrypt)
+    body, encrypts = encode_body(message), ctx.agents.encrypt
+    whole = ctx.cipher.encrypt(body) if encrypts else body
+    return MessageRecord(without_body(message), whole, encrypted=encrypts)
 
 
 def decode_message(ctx: Context, record: MessageRecord) -> SessionMessage:
@@ -38,7 +38,7 @@ def read_conversation(ctx: Context, tx: Transaction, session: str) -> list[Sessi
 
 def reencrypt_messages(ctx: Context, tx: Transaction) -> int:
     """Encrypt with the newest key; how many. An answer under way is encrypted with it when it
-    ends. What is kept by idempotency key is needed for a short time, and forgotten instead.
+    ends; what is kept by idempotency key is forgotten instead.
 
     Raises DecryptionFailed, which names the message.
     """

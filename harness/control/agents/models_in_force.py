@@ -13,7 +13,6 @@ from harness.control.agents.auto import AutoRequest, AutoTargets
 from harness.control.agents.messages import read_conversation
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession
-from harness.domain.agents.grant import AgentGrant
 from harness.domain.agents.incoming_message import IncomingMessage
 from harness.domain.agents.message import MessageUsage, SessionMessage
 from harness.domain.agents.model_choice import ModelChoice, ModelKind, literal_route_name
@@ -67,18 +66,18 @@ def find_models(
 
     def find(choice: ModelChoice) -> CallableModel:
         with ctx.store.read() as tx:
-            found = _find(ctx, tx, choice, agent, session)
+            if choice.is_literal:
+                return _find_literal(ctx, tx, choice, agent, session)
+            model = _find_route(ctx, tx, choice, agent)
             if choice.kind is not ModelKind.AUTO:
-                return found
+                return model
+            said = read_conversation(ctx, tx, session.id)
             route = _require_route(tx, choice.route)
-            messages = (*read_conversation(ctx, tx, session.id), _message(ctx, incoming))
-        target = auto.find(ctx, AutoRequest(agent, route, messages))
-        found = replace(found, reason=f"{target.name}: {target.reason}")
-        if not target.grant:
-            return found
-        provider = target.name.partition("/")[0]
-        name = literal_route_name(target.name)
-        return replace(found, route=name, provider=provider, grant=target.grant)
+        # As the conversation will have it, for what it takes to answer it.
+        new = SessionMessage("", 0, "", incoming.role, ctx.clock.now(), incoming.content)
+        found = auto.find(ctx, AutoRequest(agent, route, (*said, new)))
+        model = replace(model, reason=f"{found.chosen.name}: {found.reason}")
+        return _on_target(model, found.chosen.name, found.grant) if found.grant else model
 
     primary = find(session.model)
     fallback = None
@@ -88,7 +87,7 @@ def find_models(
         elif primary.grant and session.model.kind is ModelKind.AUTO:
             # Alone, the chosen target has no chain behind it: the route has.
             with ctx.store.read() as tx:
-                fallback = _find(ctx, tx, session.model, agent, session)
+                fallback = _find_route(ctx, tx, session.model, agent)
     except SwapgateError:
         # The session's model may answer all the same. Where it does not, its failure is what
         # the client is told.
@@ -97,43 +96,38 @@ def find_models(
         return ModelsInForce(primary, fallback, tx.providers.all())
 
 
-def _message(ctx: Context, incoming: IncomingMessage) -> SessionMessage:
-    """As the conversation will have it, for what it takes to answer it."""
-    return SessionMessage("", 0, "", incoming.role, ctx.clock.now(), incoming.content)
+def _find_route(
+    ctx: Context, tx: Transaction, choice: ModelChoice, agent: Agent
+) -> CallableModel:
+    """Of `auto` too: the incumbent is what the route answers with where nothing is known."""
+    incumbent = tx.routing.targets()[_require_route(tx, choice.route).incumbent]
+    check_route_data_class(ctx, tx, agent, choice.route)
+    return CallableModel(choice.text, choice.route, incumbent.provider)
 
 
-def _find(
+def _find_literal(
     ctx: Context, tx: Transaction, choice: ModelChoice, agent: Agent, session: AgentSession
 ) -> CallableModel:
-    targets = tx.routing.targets()
-    if not choice.is_literal:
-        # Of `auto` too: the incumbent is what the route answers with where nothing is known.
-        incumbent = targets[_require_route(tx, choice.route).incumbent]
-        check_route_data_class(ctx, tx, agent, choice.route)
-        return CallableModel(choice.text, choice.route, incumbent.provider)
-    grant = _find_grant(ctx, tx, session, choice.target)
+    """By the session's own grant, or that of the session that spawned it: what a person
+    approved for a set of sub-tasks is granted to that one.
+    """
+    own = sessions.find_grant(ctx, tx, agent.id, session.id, choice.target)
+    grant = own or sessions.find_grant(ctx, tx, agent.id, session.parent or "", choice.target)
     if grant is None:
         raise NotAllowed(
             f"model: {choice.text} is not approved for this session any more; switch to "
             "another model, or have an approver PATCH the agent",
             code="model_not_approved",
         )
-    check_target_data_class(ctx, agent.data_class, targets[grant.target])
-    provider = choice.target.partition("/")[0]
-    route = literal_route_name(choice.target)
-    return CallableModel(choice.text, route, provider, grant.id, granted_to=grant.session)
+    check_target_data_class(ctx, agent.data_class, tx.routing.targets()[grant.target])
+    model = CallableModel(choice.text, "", "", granted_to=grant.session)
+    return _on_target(model, choice.target, grant.id)
 
 
-def _find_grant(
-    ctx: Context, tx: Transaction, session: AgentSession, target: str
-) -> AgentGrant | None:
-    """The session's own, or the one of the session that spawned it: what a person approved for
-    a set of sub-tasks is granted to that one.
-    """
-    own = sessions.find_grant(ctx, tx, session.agent, session.id, target)
-    if own is not None or session.parent is None:
-        return own
-    return sessions.find_grant(ctx, tx, session.agent, session.parent, target)
+def _on_target(model: CallableModel, target: str, grant: str) -> CallableModel:
+    """Asked of this target alone, which the grant opens."""
+    provider = target.partition("/")[0]
+    return replace(model, route=literal_route_name(target), provider=provider, grant=grant)
 
 
 def _require_route(tx: Transaction, name: str) -> Route:

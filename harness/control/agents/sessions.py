@@ -5,13 +5,19 @@ in it, in the sessions that it spawned, and what waits for a person's decision.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from harness.control.agents import turns
 from harness.control.agents.client import AgentsClient
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession, SessionState
 from harness.domain.agents.grant import AgentGrant, GrantKind
+from harness.domain.agents.message import (
+    MessageRecord,
+    MessageState,
+    encode_body,
+    without_body,
+)
 from harness.domain.agents.model_choice import ModelChoice
 from harness.domain.agents.switch_request import SwitchSignal, next_state
+from harness.domain.agents.turn_lease import TurnState
 from harness.domain.errors import NotAllowed, NotFound
 from harness.ports import Transaction
 
@@ -32,7 +38,7 @@ def open_session(
     """Raises NotFound, NotAllowed for a literal model whose grant is over."""
     client.require_write()
     with ctx.store.write() as tx:
-        known = _seen_agent(tx, client, agent)
+        known = client.find_agent(tx, agent)
         if not known.model.is_literal:
             client.require_route(known.model.route)
         session = _new_session(ctx, known, known.model, _grant_of(ctx, tx, known), spec)
@@ -116,16 +122,8 @@ def _require_session(
     session = tx.sessions.get(id_)
     if session.agent != agent:
         raise NotFound(f"there is no session {id_} of agent {agent}", code="session_not_found")
-    _seen_agent(tx, client, agent)
+    client.find_agent(tx, agent)
     return session
-
-
-def _seen_agent(tx: Transaction, client: AgentsClient, id_: str) -> Agent:
-    agent = tx.agents.get(id_)
-    client.require_sees(agent)
-    if agent.deleted_at is not None:
-        raise NotFound(f"agent {id_} is deleted", code="agent_not_found")
-    return agent
 
 
 def close_session(
@@ -142,19 +140,30 @@ def close_session(
 def close_in_unit(ctx: Context, tx: Transaction, id_: str, reason: str) -> None:
     """Close the session and all below it, in the caller's unit of work."""
     # First of all: the lock of decisions comes before those of sessions, in every unit.
-    waiting = tx.switch_requests.pending(session=id_)
-    for request in waiting:
-        now = ctx.clock.now()
+    for request in tx.switch_requests.pending(session=id_):
         state = next_state(request.state, SwitchSignal.CANCEL)
         tx.switch_requests.decide(
-            replace(request, state=state, decided_at=now, decision_reason=reason)
+            replace(request, state=state, decided_at=ctx.clock.now(), decision_reason=reason)
         )
-    for child in tx.sessions.children([id_]):
-        close_in_unit(ctx, tx, child, reason)
     session = tx.sessions.lock(id_)
     if session.state is SessionState.CLOSED:
         return
-    running = tx.turns.running(id_)
-    if running is not None:
-        turns.end_early(ctx, tx, running, reason)
+    end_turn_early(ctx, tx, id_, reason)
     tx.sessions.save(replace(session, state=SessionState.CLOSED))
+
+
+def end_turn_early(ctx: Context, tx: Transaction, id_: str, reason: str) -> None:
+    """Interrupt what runs in the session, which is locked, and close what it spawned."""
+    for child in tx.sessions.children([id_]):
+        close_in_unit(ctx, tx, child, reason)
+    running, now = tx.turns.running(id_), ctx.clock.now()
+    if running is None:
+        return
+    under_way = tx.session_messages.streaming(id_)
+    if under_way is not None:
+        cut = replace(
+            under_way.message, state=MessageState.INTERRUPTED, error=reason, done_at=now
+        )
+        # The reason is ours; a process without encryption keys can store it, too.
+        tx.session_messages.end(MessageRecord(without_body(cut), encode_body(cut)))
+    tx.turns.end(running.id, TurnState.INTERRUPTED, now)

@@ -4,12 +4,11 @@ on without whoever asked for it: what its tools have begun is not undone by a lo
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import timedelta
-from functools import partial
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -37,12 +36,10 @@ from harness.domain.agents.turn_lease import (
 )
 from harness.domain.errors import SessionBusy, StoreUnavailable, SwapgateError
 from harness.domain.routing.kill_switch import KillSwitch
-from harness.domain.settings import AgentSettings, WhenBusy
 from harness.ports.agent_calls import ModelCalls, ToolRuntime
 
 log = structlog.get_logger("swapgate.agents")
 
-LEASE: Final = timedelta(seconds=20)
 RENEW_S: Final = 5.0
 # How often a turn of another process is looked at, while a message waits for its end.
 LOOK_AGAIN_S: Final = 0.2
@@ -64,8 +61,7 @@ class PostedMessage:
 class TurnRun:
     """A turn that runs here, for whoever listens."""
 
-    def __init__(self, begun: BegunTurn, auto: str = "") -> None:
-        self.begun = begun
+    def __init__(self, auto: str) -> None:
         self.auto = auto  # who answers for `auto`, and why; empty for any other model
         self._events: asyncio.Queue[TurnEvent | None] = asyncio.Queue()
         self._is_heard = True
@@ -99,14 +95,6 @@ class TurnRun:
             self._events = asyncio.Queue()
 
 
-@dataclass
-class _Line:
-    """Who waits for a session, in order; the first of them has its turn."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    length: int = 0
-
-
 class TurnRunner:
     """The turns of one process. Belongs to one event loop."""
 
@@ -115,16 +103,16 @@ class TurnRunner:
         ctx: Context,
         calls: ModelCalls,
         tools: ToolRuntime,
-        settings: AgentSettings,
         owner: TurnOwner,
         standing: Sequence[KillSwitch] = (),
     ) -> None:
         """standing: kill switches of the environment and the file."""
         self._ctx, self._calls, self._tools = ctx, calls, tools
-        self._settings, self._owner = settings, owner
-        self._auto = AutoTargets(settings.floors, standing)
+        self._owner = owner
+        self._auto = AutoTargets(ctx.agents.floors, standing)
         self._runs: dict[str, TurnRun] = {}  # by the turn's id
-        self._lines: dict[str, _Line] = {}  # by session
+        # By session, as long as a turn runs or waits here; who waits comes in order.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._is_closing = False
 
     async def start(
@@ -140,72 +128,72 @@ class TurnRunner:
             raise StoreUnavailable("the agents process is ending: send the message again")
         # Nobody waits for a session that there is not.
         await run_unit(lambda: self._load(posted))
-        deadline_s = self._ctx.clock.monotonic() + self._settings.busy_wait_s
-        await self._enter(posted.session, deadline_s)
+        deadline_s = self._ctx.clock.monotonic() + self._ctx.agents.busy_wait_s
+        lock = self._locks.setdefault(posted.session, asyncio.Lock())
         try:
-            begun = await self._begin(posted, deadline_s)
+            async with asyncio.timeout(max(0.0, deadline_s - self._ctx.clock.monotonic())):
+                await lock.acquire()
+        except TimeoutError:
+            raise busy(posted.session) from None
+        try:
+            models, begun = await self._begin(posted, deadline_s)
             if isinstance(begun, IdempotentAnswer):
-                self._leave(posted.session)
+                lock.release()
                 return begun
-            return self._run(posted, begun, keep)
+            return self._run(posted, begun, models, keep, lock)
         except BaseException:
-            self._leave(posted.session)
+            lock.release()
             raise
 
     def _load(self, posted: PostedMessage) -> tuple[Agent, AgentSession]:
         agent = agents.load_agent(self._ctx, posted.client, posted.agent)
         return agent, sessions.load_session(self._ctx, posted.client, agent.id, posted.session)
 
-    def _find_models(self, posted: PostedMessage) -> ModelsInForce:
-        agent, session = self._load(posted)
-        return find_models(self._ctx, agent, session, posted.incoming, self._auto)
-
     async def _begin(
         self, posted: PostedMessage, deadline_s: float
-    ) -> tuple[BegunTurn, ModelsInForce] | IdempotentAnswer:
+    ) -> tuple[ModelsInForce, BegunTurn | IdempotentAnswer]:
         """Waits for the turn of another process, too."""
+
+        def begin() -> tuple[ModelsInForce, BegunTurn | IdempotentAnswer]:
+            agent, session = self._load(posted)
+            models = find_models(self._ctx, agent, session, posted.incoming, self._auto)
+            return models, turns.begin_turn(
+                self._ctx, self._owner, session.id, posted.incoming, posted.key
+            )
+
         while True:
             try:
-                models = await run_unit(lambda: self._find_models(posted))
-                begun = await run_unit(lambda: self._begin_unit(posted))
+                return await run_unit(begin)
             except SessionBusy:
-                if not self._waits or self._ctx.clock.monotonic() >= deadline_s:
+                if self._ctx.clock.monotonic() >= deadline_s:
                     raise
                 await asyncio.sleep(LOOK_AGAIN_S)
-                continue
-            return begun if isinstance(begun, IdempotentAnswer) else (begun, models)
-
-    def _begin_unit(self, posted: PostedMessage) -> BegunTurn | IdempotentAnswer:
-        return turns.begin_turn(
-            self._ctx,
-            self._owner,
-            LEASE,
-            posted.session,
-            posted.incoming,
-            posted.key,
-            encrypt=self._settings.encrypt,
-        )
 
     def _run(
         self,
         posted: PostedMessage,
-        begun: tuple[BegunTurn, ModelsInForce],
+        begun: BegunTurn,
+        models: ModelsInForce,
         keep: Callable[[TurnOutcome], tuple[int, str] | None],
+        lock: asyncio.Lock,
     ) -> TurnRun:
-        turn, models = begun
-        run = TurnRun(turn, models.primary.reason)
+        def finish() -> None:
+            del self._runs[begun.turn.id]
+            lock.release()
+
+        run = TurnRun(models.primary.reason)
         conversation = Conversation(
             self._ctx,
-            turn,
+            begun,
             models,
             self._calls,
             self._tools,
-            posted.bounds or self._settings.limits.bounds,
+            posted.bounds or self._ctx.agents.limits,
             TurnListener(run.emit, keep, posted.streams),
         )
-        self._runs[turn.turn.id] = run
-        run.begin(self._drive(conversation, turn, run))
-        run.task.add_done_callback(lambda _: self._finish(turn))
+        self._runs[begun.turn.id] = run
+        run.begin(self._drive(conversation, begun, run))
+        run.task.add_done_callback(lambda _: finish())
         return run
 
     async def _drive(
@@ -214,7 +202,7 @@ class TurnRunner:
         try:
             return await conversation.run()
         except asyncio.CancelledError:
-            await self._interrupt(begun)
+            await run_unit(lambda: turns.interrupt(self._ctx, begun.turn))
             failure = FailTurn("turn_interrupted", CUT_OFF, retryable=True)
             outcome = TurnOutcome(begun.messages[-1], failure=failure)
             run.emit(outcome)
@@ -222,60 +210,31 @@ class TurnRunner:
         except Exception:
             # What cannot be written now is written when the lease has ended.
             with suppress(SwapgateError):
-                await self._interrupt(begun)
+                await run_unit(lambda: turns.interrupt(self._ctx, begun.turn))
             raise
-
-    async def _interrupt(self, begun: BegunTurn) -> None:
-        await run_unit(lambda: turns.interrupt(self._ctx, begun.turn))
-
-    def _finish(self, begun: BegunTurn) -> None:
-        del self._runs[begun.turn.id]
-        self._leave(begun.session.id)
-
-    @property
-    def _waits(self) -> bool:
-        return self._settings.when_busy is WhenBusy.WAIT
-
-    async def _enter(self, session: str, deadline_s: float) -> None:
-        """Waits for the session's turns in this process, in order. Raises SessionBusy."""
-        line = self._lines.setdefault(session, _Line())
-        line.length += 1
-        try:
-            left_s = max(0.0, deadline_s - self._ctx.clock.monotonic())
-            async with asyncio.timeout(left_s if self._waits else 0):
-                await line.lock.acquire()
-        except BaseException as error:
-            self._forget(session)
-            if isinstance(error, TimeoutError):
-                raise busy(session) from None
-            raise
-
-    def _leave(self, session: str) -> None:
-        self._lines[session].lock.release()
-        self._forget(session)
-
-    def _forget(self, session: str) -> None:
-        line = self._lines[session]
-        line.length -= 1
-        if not line.length:
-            del self._lines[session]
 
     async def keep_leases(self) -> None:
         """Renews the leases of what runs here and ends what ran in processes that are gone,
         until it is cancelled.
         """
         while True:
-            with _logging_outages():
+            try:
                 await self.renew_leases()
+            except StoreUnavailable as error:
+                # It may be away for a while; a lease that ends meanwhile ends its turn.
+                log.warning("leases_not_renewed", reason=str(error))
+            except Exception:
+                # A fault of ours in one round must not end all rounds, and so every turn.
+                log.exception("leases_not_renewed")
             await asyncio.sleep(RENEW_S)
 
     async def renew_leases(self) -> None:
         """Once. A turn that another process has ended is not gone on with."""
         ids = tuple(self._runs)
-        for id_ in await run_unit(partial(turns.renew, self._ctx, self._owner, LEASE, ids)):
+        for id_ in await run_unit(lambda: turns.renew(self._ctx, self._owner, ids)):
             if id_ in self._runs:
                 self._runs[id_].cancel()
-        await run_unit(partial(turns.interrupt_lapsed, self._ctx, self._owner, LEASE))
+        await run_unit(lambda: turns.interrupt_lapsed(self._ctx, self._owner))
 
     async def close(self, drain_s: float) -> None:
         """Begins no turn any more, gives those that run this long, and interrupts the rest."""
@@ -287,15 +246,3 @@ class TurnRunner:
         for run in runs:
             run.cancel()
         await asyncio.wait({run.task for run in runs})
-
-
-@contextmanager
-def _logging_outages() -> Iterator[None]:
-    """The database may be away for a while; a lease that ends meanwhile ends its turn."""
-    try:
-        yield
-    except StoreUnavailable as error:
-        log.warning("leases_not_renewed", reason=str(error))
-    except Exception:
-        # A fault of ours in one round must not end all rounds: every turn would be cut off.
-        log.exception("leases_not_renewed")

@@ -42,6 +42,7 @@ class AutoChoice:
     chosen: AutoCandidate
     reason: str  # one sentence, without the target's name
     is_incumbent: bool = True
+    grant: str = ""  # the id of the one that opens it; empty where the route itself answers
 
 
 def choose_target(

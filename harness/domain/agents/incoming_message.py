@@ -28,16 +28,13 @@ class IncomingMessage:
     response_to: str = ""  # of a tool's message, the id of the call that it answers
 
 
-def parse_incoming(
-    role: str, content: object, response_to: str = "", *, allow_system: bool = False
-) -> IncomingMessage:
-    """Raises InputError, naming the field, for a role that a client may not send here, content
-    of another form, and a tool's result that names no call.
+def parse_incoming(role: str, content: object, response_to: str = "") -> IncomingMessage:
+    """Raises InputError, naming the field, for a role that a client may not send, content of
+    another form, and a tool's result that names no call.
     """
-    roles = (*USER_ROLES, MessageRole.SYSTEM) if allow_system else USER_ROLES
-    if role not in roles:
+    if role not in USER_ROLES:
         raise InputError(
-            f"role: {role[:40]!r} is not allowed here; send {' or '.join(roles)}",
+            f"role: {role[:40]!r} is not allowed here; send {' or '.join(USER_ROLES)}",
             code="role_not_allowed",
         )
     if role != MessageRole.TOOL:

@@ -80,9 +80,9 @@ def share_bounds(left: TurnBounds, usd: float, count: int) -> TurnBounds:
     """
     return replace(
         left,
-        usd=min(left.usd, usd) / count,
-        tokens=left.tokens // count,
-        seconds=left.seconds * SHARE_OF_TIME,
+        max_usd=min(left.max_usd, usd) / count,
+        max_tokens=left.max_tokens // count,
+        timeout_s=left.timeout_s * SHARE_OF_TIME,
     )
 
 

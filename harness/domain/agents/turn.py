@@ -15,6 +15,8 @@ from typing import Final, assert_never
 from harness.domain.agents.message import MessageToolCall, MessageUsage
 
 LIMIT_REACHED: Final = "turn_limit_reached"
+# Of one answer; further calls are not run, and the model is told so.
+MAX_TOOL_CALLS: Final = 32
 # Longer ids of calls are replaced: they are the model's own text, and stand in every request.
 MAX_CALL_ID: Final = 200
 
@@ -31,13 +33,12 @@ class OfferedTool:
 
 @dataclass(frozen=True, slots=True)
 class TurnBounds:
-    """What one turn may use up."""
+    """What one turn of a session may use up; what is reached first ends it."""
 
-    steps: int = 12  # answers of the model
-    tokens: int = 1_000_000  # input and output of all steps
-    usd: float = 5.0  # of all steps; those without a known price count nothing
-    seconds: float = 300.0
-    tool_calls: int = 32  # of one answer; further ones are not run, and the model is told so
+    max_steps: int = 12  # calls of the model
+    max_tokens: int = 1_000_000  # of all calls, input and output together
+    max_usd: float = 5.0  # of all calls; those without a known price count nothing
+    timeout_s: float = 300.0  # its tools included
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,7 @@ def _act_on_answer(
     state = _charge(replace(state, steps=state.steps + 1), answer.usage)
     if not answer.tool_calls:
         return _end(state, CompleteTurn())
-    server, client, refused = sort_calls(answer.tool_calls, state.tools, state.bounds)
+    server, client, refused = sort_calls(answer.tool_calls, state.tools)
     if not server and not refused:
         return _end(state, ReturnCalls(client))
     # A tool whose result nobody would read is not run: it may have effects.
@@ -212,7 +213,7 @@ def _end(state: TurnProgress, action: Action) -> tuple[TurnProgress, Action]:
 
 
 def remaining_s(state: TurnProgress, now_s: float) -> float:
-    return max(0.0, state.bounds.seconds - (now_s - state.began_s))
+    return max(0.0, state.bounds.timeout_s - (now_s - state.began_s))
 
 
 def remaining(state: TurnProgress, now_s: float) -> TurnBounds:
@@ -220,29 +221,31 @@ def remaining(state: TurnProgress, now_s: float) -> TurnBounds:
     bounds = state.bounds
     return replace(
         bounds,
-        steps=max(0, bounds.steps - state.steps),
-        tokens=max(0, bounds.tokens - state.tokens),
-        usd=max(0.0, bounds.usd - state.usd),
-        seconds=remaining_s(state, now_s),
+        max_steps=max(0, bounds.max_steps - state.steps),
+        max_tokens=max(0, bounds.max_tokens - state.tokens),
+        max_usd=max(0.0, bounds.max_usd - state.usd),
+        timeout_s=remaining_s(state, now_s),
     )
 
 
 def find_exhausted_limit(state: TurnProgress, now_s: float) -> str | None:
     """The bound that leaves no further step, in words; None while there is none."""
     bounds = state.bounds
-    if state.steps >= bounds.steps:
-        return f"the turn has used up its {bounds.steps} steps"
-    if state.tokens >= bounds.tokens:
-        return f"the turn has used up its {bounds.tokens} tokens ({state.tokens})"
-    if state.usd >= bounds.usd:
-        return f"the turn has used up its {bounds.usd:g} USD ({state.usd:g})"
+    if state.steps >= bounds.max_steps:
+        return f"the turn has used up its {bounds.max_steps} steps"
+    if state.tokens >= bounds.max_tokens:
+        return f"the turn has used up its {bounds.max_tokens} tokens ({state.tokens})"
+    if state.usd >= bounds.max_usd:
+        return f"the turn has used up its {bounds.max_usd:g} USD ({state.usd:g})"
     if remaining_s(state, now_s) <= 0:
-        return f"the turn has used up its {bounds.seconds:g} s"
+        return f"the turn has used up its {bounds.timeout_s:g} s"
     return None
 
 
 def sort_calls(
-    calls: Sequence[MessageToolCall], tools: Sequence[OfferedTool], bounds: TurnBounds
+    calls: Sequence[MessageToolCall],
+    tools: Sequence[OfferedTool],
+    most: int = MAX_TOOL_CALLS,
 ) -> tuple[tuple[MessageToolCall, ...], tuple[MessageToolCall, ...], tuple[RefusedCall, ...]]:
     """Splits an answer's calls into those of the server's tools, those of the client's
     functions, and those that nobody runs; each in its order.
@@ -251,9 +254,9 @@ def sort_calls(
     client: list[MessageToolCall] = []
     refused: list[RefusedCall] = []
     for number, call in enumerate(calls):
-        tool = find_tool(tools, call.name)
-        if number >= bounds.tool_calls:
-            reason = f"not run: one answer may call {bounds.tool_calls} tools; call it again"
+        tool = next((tool for tool in tools if tool.name == call.name), None)
+        if number >= most:
+            reason = f"not run: one answer may call {most} tools; call it again"
             refused.append(RefusedCall(call, reason))
         elif tool is None:
             names = ", ".join(tool.name for tool in tools) or "none"
@@ -267,10 +270,6 @@ def sort_calls(
         else:
             server.append(call)
     return tuple(server), tuple(client), tuple(refused)
-
-
-def find_tool(tools: Sequence[OfferedTool], name: str) -> OfferedTool | None:
-    return next((tool for tool in tools if tool.name == name), None)
 
 
 def _arguments_fault(call: MessageToolCall) -> str | None:

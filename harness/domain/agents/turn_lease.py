@@ -1,15 +1,17 @@
-"""A turn is what one message of a client sets off in a session: the answer, its tools, further
-answers. One runs at a time. Its process holds it by a lease and renews that; when the lease
-lapses the process is dead, and the turn is over. Pure.
-
-Also here: the key under which a client may send the same request again, and what it got.
+"""A turn is what one message of a client sets off in a session. Its process holds it by a
+lease; when that lapses the process is dead, and the turn is over. Also here: the key under
+which a client may send the same request again, and what it got. Pure.
 """
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Final
 
 from harness.domain.errors import Conflict, SessionBusy
+
+# A process renews its leases in less than half of it.
+LEASE: Final = timedelta(seconds=20)
 
 
 class TurnState(StrEnum):
@@ -48,17 +50,16 @@ class SessionTurn:
     state: TurnState = TurnState.RUNNING
     ended_at: datetime | None = None
 
-    def has_lapsed(self, now: datetime, lease: timedelta) -> bool:
-        """Whether nobody holds it any more. lease: the time that leases are given for.
-
-        One that ends much later was written by a clock that has been set back since.
+    def has_lapsed(self, now: datetime) -> bool:
+        """Whether nobody holds it any more. A lease that ends much later was written by a clock
+        that has been set back since.
         """
-        return not now < self.lease_until <= now + 2 * lease
+        return not now < self.lease_until <= now + 2 * LEASE
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """What a client calls a request, so that sending it again does not do it twice."""
+    """A client's name of a request, so that sending it again does not do it twice."""
 
     scope: str  # who sends it, and to which place
     key: str

@@ -65,6 +65,10 @@ class SqlAgents:
             )
         return agent_from_row(row)
 
+    def lock(self, id_: str) -> Agent:
+        self._unit.serialize()
+        return self.get(id_)
+
     def save(self, known: Agent) -> None:
         self.get(known.id)
         self._unit.write(sa.update(agent).where(agent.c.id == known.id), agent_to_row(known))

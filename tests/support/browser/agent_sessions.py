@@ -100,9 +100,8 @@ def converse(
     """A message, of a user or with a tool's result, and its answer."""
     role = MessageRole.TOOL if response_to else MessageRole.USER
     incoming = IncomingMessage(role, text, response_to)
-    begun = turns.begin_turn(
-        ctx, OWNER, timedelta(minutes=1), session, incoming, encrypt=encrypt
-    )
+    ctx = replace(ctx, agents=replace(ctx.agents, encrypt=encrypt))
+    begun = turns.begin_turn(ctx, OWNER, session, incoming)
     assert isinstance(begun, BegunTurn)
     under_way = turns.begin_answer(ctx, begun.turn, asked="chat")
     done = replace(

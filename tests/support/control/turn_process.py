@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
 from typing import Final
 
 from harness.control.agents import turns
@@ -30,7 +29,6 @@ STEPS: Final = tuple(
 )
 OWNER: Final = TurnOwner("here:8085", "1")
 KEY: Final = IdempotencyKey("k_1", "a", "hash")
-LEASE: Final = timedelta(seconds=30)
 SECRET: Final = b"a secret of this process"  # nothing here is audited
 
 
@@ -63,7 +61,7 @@ def main(url: str, session: str, step: str) -> None:
     store.step = STEPS.index(step)
     ctx = Context(store, clock, SystemRandomIds(), None, {})  # type: ignore[arg-type]  # no suites
     incoming = IncomingMessage(MessageRole.USER, "hello")
-    begun = turns.begin_turn(ctx, OWNER, LEASE, session, incoming, KEY)
+    begun = turns.begin_turn(ctx, OWNER, session, incoming, KEY)
     assert isinstance(begun, BegunTurn)
     first = turns.begin_answer(ctx, begun.turn, asked="chat")
     calls = (MessageToolCall("c_1", "look", "{}"),)
