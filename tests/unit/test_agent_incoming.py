@@ -24,7 +24,6 @@ def test_a_text_and_parts_of_text_and_images_are_taken_as_they_are() -> None:
     assert parse_incoming("user", "hello").content == "hello"
     assert list(parse_incoming("user", parts).content) == parts
     assert parse_incoming("tool", "", "c1").response_to == "c1"
-    assert parse_incoming("system", "Be brief.", allow_system=True).role == "system"
 
 
 @pytest.mark.parametrize("role", ["system", "assistant", "developer", "", "User"])

@@ -1,7 +1,6 @@
 """`AutoTargets` finds the target that answers a session's next message where its model is
-`auto`: of the route's incumbent and fallbacks, by what evidence, scores, prices, classes of
-data and the conversation say now (`choose_target` decides). Another target than the incumbent
-is opened by a short grant that control signs itself, bound to the evidence.
+`auto`, of the route's incumbent and fallbacks. Another one than the incumbent is opened by a
+short grant that control signs itself, bound to the evidence.
 
 The canary is never chosen, nor what a verdict speaks for that nobody let into the route: who
 proposes a candidate could else bring it into traffic by asking for `auto`.

@@ -23,9 +23,8 @@ _AT_A_TIME: Final = 100
 
 
 def purge_user(ctx: Context, actor: Actor, user_id: str) -> int:
-    """Delete the user's sessions, and what they spawned, with all messages; how many.
-
-    What runs in them is interrupted. Raises NotAllowed below an admin, InputError without one.
+    """Delete the user's sessions, and what they spawned, with all messages; how many. Raises
+    NotAllowed below an admin, InputError without a user.
     """
     actor.require(Role.ADMIN)
     if not user_id:

@@ -1,7 +1,6 @@
-"""Target scores are what ended runs of a target say of it on one suite as it is now: the lower
-95 % bound of its score and what its answers cost. A run that is too old, that was measured of
-another model or another place than answers today, or whose rows were written around Swapgate
-says nothing.
+"""Target scores are what ended runs of a target say of it on one suite as it is now. A run says
+nothing that is too old, was measured of another model or another place than answers today, or
+whose rows were written around Swapgate.
 """
 
 import math

@@ -19,10 +19,8 @@ SPAWN: Final = "spawn"
 
 @dataclass(frozen=True, slots=True)
 class AgentTool:
-    """A tool that an agent may use.
-
-    A built-in one (`switch_model`, `manage_credentials`, `spawn`), one of a configured tool
-    server (`SERVER` for all of its tools, `SERVER.TOOL`), or a function of the client's.
+    """A tool that an agent may use: a built-in one, one of a configured tool server (`SERVER`
+    for all of its tools, `SERVER.TOOL`), or a function of the client's.
     """
 
     name: str
@@ -53,8 +51,7 @@ class Agent:
     tools: tuple[AgentTool, ...] = ()
     fallback_model: ModelChoice | None = None  # for retryable failures of `model`
     data_class: str = ""  # of everything that its sessions carry; empty for none
-    # The id of the data key that created it, which alone sees it; None for one that a person or
-    # an open loopback request created.
+    # Id of the data key that created it, which alone sees it; None where a person did.
     owner_key: str | None = None
     deleted_at: datetime | None = None
 

@@ -1,9 +1,6 @@
 """`auto` answers with the cheapest target that may serve a route and is known to be good enough
-for it: with evidence that holds, and with a score on the floor's suite whose lower 95 % bound
-reaches the floor. Where nothing is known, the route's incumbent answers. Pure.
-
-Fails closed: what is missing, no number, or barred for any reason is never chosen over the
-incumbent.
+for it: with evidence that holds, and a score on the floor's suite whose lower 95 % bound
+reaches the floor. What is not known, no number, or barred never beats the incumbent. Pure.
 """
 
 import math
@@ -48,10 +45,8 @@ class AutoChoice:
 def choose_target(
     incumbent: AutoCandidate, others: Sequence[AutoCandidate], floor: float, suite: str
 ) -> AutoChoice:
-    """The cheapest of those that reach the floor. Of equally cheap ones the incumbent, then the
-    first by name.
-
-    An incumbent that reaches the floor and has no price stays: nobody is known to be cheaper.
+    """The cheapest of those that reach the floor; of equal ones the incumbent, then the first
+    by name. One that reaches it without a price stays: nobody is known to be cheaper.
     """
     if incumbent.reaches(floor) and not incumbent.has_price:
         return keep_incumbent(

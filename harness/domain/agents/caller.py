@@ -2,8 +2,8 @@
 key, agent and session the agents process calls a model, and `x-swapgate-peer` who is connected
 to the router whose request it passes through. Pure.
 
-A header is a `signed_values` with its time. It holds no secret, but opens what it names until
-it is stale: it is never logged, nor sent to a provider or a client.
+A header holds no secret, but opens what it names until it is stale: it is never logged, nor
+sent to a provider or a client.
 """
 
 from collections.abc import Mapping

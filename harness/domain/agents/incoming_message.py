@@ -108,11 +108,8 @@ def _is_image_url(url: str) -> bool:
 
 
 def check_place(incoming: IncomingMessage, open_calls: Sequence[MessageToolCall]) -> None:
-    """Whether the conversation has a place for it now. open_calls: of the last answer, those
-    that the client is to answer.
-
-    Raises InputError for a result of an unknown call, Conflict for another message while calls
-    are open.
+    """Raises InputError for a result of an unknown call, Conflict for another message while
+    calls are open. open_calls: of the last answer, those that the client is to answer.
     """
     waiting = ", ".join(call.id for call in open_calls)
     if incoming.role is MessageRole.TOOL:

@@ -46,11 +46,9 @@ class ModelChoice:
 def parse_routed_choice(
     text: str, routes: Collection[str], *, default_route: str = ""
 ) -> ModelChoice | None:
-    """The choice of a route or of `auto`; None where the name is neither, so that it may be a
-    literal target.
-
-    `auto` takes default_route, `auto:ROUTE` the one that it names. Raises InputError for an
-    empty text, and for an `auto` without a route or with one that there is not.
+    """The choice of a route or of `auto`; None where the name is neither: it may be a literal
+    target. Raises InputError for an empty text, and for an `auto` without a route or with one
+    that there is not. default_route: of a plain `auto`.
     """
     wanted = text.strip()
     if not wanted:

@@ -30,10 +30,8 @@ class ContextMessage:
 def build_context(
     messages: Iterable[SessionMessage], *, provider: str, instructions: str = ""
 ) -> tuple[ContextMessage, ...]:
-    """What goes to a model of this provider. instructions: the agent's system message.
-
-    A call without a result, which the end of a process leaves behind, gets one that says so:
-    no protocol takes a call alone.
+    """What goes to a model of this provider. A call that the end of a process left without a
+    result gets one that says so: no protocol takes a call alone.
     """
     system = (ContextMessage(MessageRole.SYSTEM, instructions),) if instructions else ()
     whole = [message for message in messages if message.is_in_context]
@@ -80,10 +78,8 @@ def provider_of(message: SessionMessage) -> str:
 def find_open_calls(
     messages: Sequence[SessionMessage], client_tools: Iterable[str]
 ) -> tuple[MessageToolCall, ...]:
-    """The last answer's calls of functions of the client's that have no result yet.
-
-    client_tools: their names. A call of the server's without a result is not open: its run was
-    cut off, and nobody will answer it.
+    """The last answer's calls of the client's functions that have no result yet. One of the
+    server's is not open: its run was cut off, and nobody will answer it.
     """
     names = frozenset(client_tools)
     answered: set[str] = set()

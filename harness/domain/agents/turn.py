@@ -2,8 +2,7 @@
 until it answers in text, the client has to run a function, or a bound is reached. `decide` is
 the whole engine: a state and an observation in, the next state and action out. Pure.
 
-A bound is looked at before each step, so the step that crosses it is the turn's last. The time
-is bounded to the second: each action carries what is left of it.
+A bound is looked at before each step: the one that crosses it is the turn's last.
 """
 
 import json
