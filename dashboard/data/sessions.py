@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from harness.control.agents import queries
 from harness.control.agents.messages import decode_message
 from harness.control.context import Context
-from harness.control.operations import queries
 from harness.domain.agents.agent import Agent, AgentSession
 from harness.domain.agents.message import MessageRecord, SessionMessage
 from harness.domain.agents.model_usage import ModelUsage, cost_alone, find_price
@@ -116,13 +116,12 @@ def load_session(ctx: Context, id_: str, after: int | None = None) -> SessionVie
     )
 
 
-def _descendants(children: Callable[[Sequence[str]], Sequence[str]], id_: str) -> list[str]:
+def _descendants(children: Callable[[str], Sequence[str]], id_: str) -> list[str]:
     """Ids of all that it spawned, and of what those did."""
-    found: list[str] = []
-    newest: Sequence[str] = [id_]
-    while newest := children(newest):
-        found += newest
-    return found
+    below: list[str] = []
+    for child in children(id_):
+        below += [child, *_descendants(children, child)]
+    return below
 
 
 def _readable(ctx: Context, record: MessageRecord) -> TranscriptMessage:

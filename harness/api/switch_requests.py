@@ -13,9 +13,8 @@ from harness.api.request_fields import (
     SwitchDecisionBody,
     SwitchRequestQuery,
 )
-from harness.control.agents import grants, switches
+from harness.control.agents import grants, queries, switches
 from harness.control.agents.switch_views import SwitchRequestView, view_switch
-from harness.control.operations import queries
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.pagination import Page
 

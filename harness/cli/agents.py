@@ -8,9 +8,8 @@ import click
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
 from harness.control.agents import grants as grant_actions
-from harness.control.agents import retention, switches
+from harness.control.agents import queries, retention, switches
 from harness.control.agents.switch_views import SwitchRequestView, view_switch
-from harness.control.operations import queries
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.formatting import format_span

@@ -3,7 +3,7 @@ switch requests, grants (signed, and part of a router's snapshot), and answers b
 key. All but the grants are the agents process's own working rows.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -46,7 +46,7 @@ class Sessions(Protocol):
         ...
 
     def save(self, session: AgentSession) -> None:
-        """Its model, its grant and its state. Raises NotFound."""
+        """Its model and its state. Raises NotFound."""
         ...
 
     def charge(self, id_: str, cost_usd: float, now: datetime) -> None:
@@ -57,22 +57,20 @@ class Sessions(Protocol):
         """Of an agent's open sessions."""
         ...
 
-    def children(self, parents: Sequence[str]) -> Sequence[str]:
-        """Ids of the sessions that these spawned; closed ones too."""
+    def children(self, parent: str) -> Sequence[str]:
+        """Ids of the sessions that it spawned; closed ones too."""
         ...
 
     def of_user(self, user_id: str) -> Sequence[str]:
-        """Ids of the user's sessions and of all that they spawned, each before its parent."""
+        """Ids of the user's sessions, what they spawned included, each before its parent."""
         ...
 
     def idle_since(self, before: datetime, *, limit: int) -> Sequence[str]:
         """Ids of those whose newest message is older, and that have no children stored."""
         ...
 
-    def delete(self, ids: Collection[str]) -> int:
-        """With their messages, turns and stored answers; how many. ids: of closed ones, each
-        before its parent.
-        """
+    def delete(self, id_: str) -> None:
+        """A closed one without children, with its messages, turns and stored answers."""
         ...
 
 
@@ -81,18 +79,12 @@ class SessionMessages(Protocol):
         """At the position that follows the last one."""
         ...
 
-    def list(
-        self, session: str, *, after: int = 0, limit: int | None = None
-    ) -> Sequence[MessageRecord]:
-        """By position. after: the position to go on behind."""
+    def list(self, session: str) -> Sequence[MessageRecord]:
+        """By position."""
         ...
 
     def last_position(self, session: str) -> int:
         """0 for a session without messages."""
-        ...
-
-    def of_turn(self, turn: str) -> Sequence[MessageRecord]:
-        """By position."""
         ...
 
     def streaming(self, session: str) -> MessageRecord | None:
@@ -154,26 +146,22 @@ class SwitchRequests(Protocol):
         """Newest first, of all states."""
         ...
 
-    def pending(
-        self, *, session: str | None = None, agent: str | None = None
-    ) -> Sequence[ModelSwitchRequest]:
+    def pending(self, *, session: str | None = None) -> Sequence[ModelSwitchRequest]:
         """The one that expires first comes first; those that have expired, too.
 
         In a unit of work that writes, nobody else decides before its end.
         """
         ...
 
-    def blank(self, sessions: Collection[str]) -> int:
-        """Take the agents' words out of decided ones; how many."""
+    def blank(self, session: str) -> None:
+        """Take the agents' words out of those that are decided."""
         ...
 
 
 class AgentGrants(Protocol):
     """Written by who consents: they are signed with control's key. None is ever deleted."""
 
-    def add(self, grant: AgentGrant) -> None:
-        """Raises InputError without a reason or an end, Conflict when the id is stored."""
-        ...
+    def add(self, grant: AgentGrant) -> None: ...
 
     def get(self, id_: str) -> AgentGrant:
         """Raises NotFound."""
@@ -183,10 +171,8 @@ class AgentGrants(Protocol):
         """Again changes nothing. Raises NotFound."""
         ...
 
-    def not_revoked(
-        self, *, agent: str | None = None, request: str | None = None
-    ) -> Sequence[AgentGrant]:
-        """Newest first; expired ones too."""
+    def not_revoked(self, *, agent: str | None = None) -> Sequence[AgentGrant]:
+        """Newest first; expired ones too. Raises SignatureInvalid where one was changed."""
         ...
 
 

@@ -2,6 +2,8 @@
 literal target answers; and the models that providers list.
 """
 
+from collections.abc import Mapping
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -13,26 +15,21 @@ depends_on = None
 # Each before those that refer to it.
 TABLES = (
     "agent",
-    "agent_idempotency",
-    "agent_session",
     "agent_switch",
     "agent_grant",
+    "agent_session",
     "agent_turn",
     "agent_message",
+    "agent_idempotency",
     "discovered_model",
 )
 GRANT = sa.table("agent_grant", sa.column("id"), sa.column("revoked_at"))
 
 
 def upgrade() -> None:
-    create_agent()
-    create_agent_idempotency()
-    create_agent_session()
-    create_agent_switch()
-    create_agent_grant()
-    create_agent_turn()
-    create_agent_message()
-    create_discovered_model()
+    create_agents()
+    create_sessions()
+    create_discovered_models()
 
 
 def downgrade() -> None:
@@ -64,425 +61,197 @@ def functions_of(db: sa.Connection) -> list[str]:
     return list(db.execute(found, {"tables": list(TABLES)}).scalars())
 
 
-def create_agent() -> None:
+def create_table(
+    name: str,
+    *items: sa.schema.SchemaItem,
+    key: tuple[str, ...] = ("id",),
+    refers: Mapping[str, str] | None = None,
+    checks: Mapping[str, str] | None = None,
+) -> None:
+    """refers: from column to `TABLE.COLUMN`. checks: name to condition."""
     op.create_table(
+        name,
+        *items,
+        *(
+            sa.CheckConstraint(condition, name=op.f(f"ck_{name}_{check}"))
+            for check, condition in (checks or {}).items()
+        ),
+        *(
+            sa.ForeignKeyConstraint([column], [other], name=op.f(f"fk_{name}_{column}"))
+            for column, other in (refers or {}).items()
+        ),
+        sa.PrimaryKeyConstraint(*key, name=op.f(f"pk_{name}")),
+        sqlite_strict=True,
+        sqlite_with_rowid=False,
+    )
+
+
+def create_index(
+    name: str, table: str, *columns: str, unique: bool = False, where: str | None = None
+) -> None:
+    condition = None if where is None else sa.text(where)
+    op.create_index(
+        name,
+        table,
+        columns,
+        unique=unique,
+        sqlite_where=condition,
+        postgresql_where=condition,
+    )
+
+
+def project() -> sa.Column[str]:
+    return sa.Column("project", sa.Text(), server_default="default", nullable=False)
+
+
+def texts(*names: str, nullable: bool = False) -> list[sa.Column[str]]:
+    return [sa.Column(name, sa.Text(), nullable=nullable) for name in names]
+
+
+def whole_numbers(*names: str, nullable: bool = False) -> list[sa.Column[int]]:
+    return [sa.Column(name, sa.BigInteger(), nullable=nullable) for name in names]
+
+
+def create_agents() -> None:
+    """Agents, and what people decide for them."""
+    create_table(
         "agent",
-        sa.Column("project", sa.Text(), server_default="default", nullable=False),
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("description", sa.Text(), nullable=False),
-        sa.Column("instructions", sa.Text(), nullable=False),
-        sa.Column("model", sa.Text(), nullable=False),
-        sa.Column("model_kind", sa.Text(), nullable=False),
-        sa.Column("model_route", sa.Text(), nullable=False),
-        sa.Column("model_target", sa.Text(), nullable=False),
-        sa.Column("tools", sa.Text(), nullable=False),
-        sa.Column("fallback_model", sa.Text(), nullable=True),
-        sa.Column("data_class", sa.Text(), nullable=False),
-        sa.Column("owner_key", sa.Text(), nullable=True),
-        sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.Column("updated_at", sa.BigInteger(), nullable=False),
-        sa.Column("deleted_at", sa.BigInteger(), nullable=True),
-        sa.CheckConstraint("trim(id) <> ''", name=op.f("ck_agent_id_not_blank")),
-        sa.CheckConstraint(
-            "model_kind IN ('route', 'auto', 'literal')", name=op.f("ck_agent_model_kind_known")
-        ),
-        sa.CheckConstraint(
-            "(model_kind = 'literal') = (model_target <> '')"
-            " AND (model_kind = 'literal') = (model_route = '')",
-            name=op.f("ck_agent_model_whole"),
-        ),
-        sa.CheckConstraint("trim(name) <> ''", name=op.f("ck_agent_name_not_blank")),
-        sa.CheckConstraint("owner_key <> ''", name=op.f("ck_agent_owner_key_named")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_agent")),
-        sa.UniqueConstraint("id", "project", name=op.f("uq_agent_project")),
-        sqlite_strict=True,
-        sqlite_with_rowid=False,
+        project(),
+        *texts("id", "name", "description", "instructions", "model", "tools", "data_class"),
+        *texts("fallback_model", "owner_key", nullable=True),
+        *whole_numbers("created_at", "updated_at"),
+        *whole_numbers("deleted_at", nullable=True),
+        checks={"name_not_blank": "trim(name) <> ''"},
     )
-    op.create_index(
-        "ix_agent_owner_key", "agent", ["owner_key", "created_at", "id"], unique=False
-    )
-
-
-def create_agent_idempotency() -> None:
-    op.create_table(
-        "agent_idempotency",
-        sa.Column("project", sa.Text(), server_default="default", nullable=False),
-        sa.Column("scope", sa.Text(), nullable=False),
-        sa.Column("key", sa.Text(), nullable=False),
-        sa.Column("request_hash", sa.Text(), nullable=False),
-        sa.Column("session", sa.Text(), nullable=True),
-        sa.Column("turn", sa.Text(), nullable=True),
-        sa.Column("status", sa.BigInteger(), nullable=True),
-        sa.Column("answer", sa.Text(), nullable=True),
-        sa.Column("encrypted", sa.Boolean(), nullable=False),
-        sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint(
-            "(status IS NULL) = (answer IS NULL)",
-            name=op.f("ck_agent_idempotency_answer_whole"),
-        ),
-        sa.CheckConstraint("trim(key) <> ''", name=op.f("ck_agent_idempotency_key_not_blank")),
-        sa.CheckConstraint(
-            "trim(request_hash) <> ''", name=op.f("ck_agent_idempotency_request_hash_not_blank")
-        ),
-        sa.CheckConstraint(
-            "status BETWEEN 100 AND 599", name=op.f("ck_agent_idempotency_status_range")
-        ),
-        sa.CheckConstraint(
-            "turn IS NULL OR session IS NOT NULL",
-            name=op.f("ck_agent_idempotency_turn_of_a_session"),
-        ),
-        sa.PrimaryKeyConstraint("project", "scope", "key", name=op.f("pk_agent_idempotency")),
-        sqlite_strict=True,
-        sqlite_with_rowid=False,
-    )
-    op.create_index(
-        "ix_agent_idempotency_created_at", "agent_idempotency", ["created_at"], unique=False
-    )
-    op.create_index(
-        "ix_agent_idempotency_session", "agent_idempotency", ["session"], unique=False
-    )
-    op.create_index("ix_agent_idempotency_turn", "agent_idempotency", ["turn"], unique=False)
-
-
-def create_agent_session() -> None:
-    op.create_table(
-        "agent_session",
-        sa.Column("project", sa.Text(), server_default="default", nullable=False),
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("agent", sa.Text(), nullable=False),
-        sa.Column("user_id", sa.Text(), nullable=False),
-        sa.Column("metadata", sa.Text(), nullable=False),
-        sa.Column("model", sa.Text(), nullable=False),
-        sa.Column("model_kind", sa.Text(), nullable=False),
-        sa.Column("model_route", sa.Text(), nullable=False),
-        sa.Column("model_target", sa.Text(), nullable=False),
-        sa.Column("grant_id", sa.Text(), nullable=True),
-        sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("parent", sa.Text(), nullable=True),
-        sa.Column("depth", sa.BigInteger(), nullable=False),
-        sa.Column("cost_usd", sa.Double(), nullable=False),
-        sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.Column("last_at", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint(
-            "cost_usd >= 0 AND cost_usd < 1e15", name=op.f("ck_agent_session_cost_usd_amount")
-        ),
-        sa.CheckConstraint("depth >= 0", name=op.f("ck_agent_session_depth_least")),
-        sa.CheckConstraint(
-            "(parent IS NULL) = (depth = 0)", name=op.f("ck_agent_session_depth_of_a_child")
-        ),
-        sa.CheckConstraint("trim(id) <> ''", name=op.f("ck_agent_session_id_not_blank")),
-        sa.CheckConstraint(
-            "(model_kind = 'literal' AND grant_id IS NOT NULL)"
-            " OR (model_kind = 'route' AND grant_id IS NULL) OR model_kind = 'auto'",
-            name=op.f("ck_agent_session_literal_granted"),
-        ),
-        sa.CheckConstraint(
-            "model_kind IN ('route', 'auto', 'literal')",
-            name=op.f("ck_agent_session_model_kind_known"),
-        ),
-        sa.CheckConstraint(
-            "(model_kind = 'literal') = (model_target <> '')"
-            " AND (model_kind = 'literal') = (model_route = '')",
-            name=op.f("ck_agent_session_model_whole"),
-        ),
-        sa.CheckConstraint(
-            "state IN ('open', 'closed')", name=op.f("ck_agent_session_state_known")
-        ),
-        sa.ForeignKeyConstraint(
-            ["agent", "project"],
-            ["agent.id", "agent.project"],
-            name=op.f("fk_agent_session_agent"),
-        ),
-        sa.ForeignKeyConstraint(
-            ["parent", "project"],
-            ["agent_session.id", "agent_session.project"],
-            name=op.f("fk_agent_session_parent"),
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_agent_session")),
-        sa.UniqueConstraint("id", "project", name=op.f("uq_agent_session_project")),
-        sqlite_strict=True,
-        sqlite_with_rowid=False,
-    )
-    op.create_index(
-        "ix_agent_session_agent", "agent_session", ["agent", "created_at", "id"], unique=False
-    )
-    op.create_index("ix_agent_session_last_at", "agent_session", ["last_at"], unique=False)
-    op.create_index("ix_agent_session_parent", "agent_session", ["parent"], unique=False)
-    op.create_index("ix_agent_session_user_id", "agent_session", ["user_id"], unique=False)
-
-
-def create_agent_switch() -> None:
-    op.create_table(
+    create_index("ix_agent_owner_key", "agent", "owner_key", "created_at", "id")
+    create_table(
         "agent_switch",
-        sa.Column("project", sa.Text(), server_default="default", nullable=False),
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("agent", sa.Text(), nullable=False),
-        sa.Column("session", sa.Text(), nullable=False),
-        sa.Column("asked", sa.Text(), nullable=False),
-        sa.Column("targets", sa.Text(), nullable=False),
-        sa.Column("reason", sa.Text(), nullable=False),
+        project(),
+        *texts("id", "agent", "session", "asked", "targets", "reason", "omissions", "figures"),
         sa.Column("for_children", sa.Boolean(), nullable=False),
-        sa.Column("omissions", sa.Text(), nullable=False),
-        sa.Column("figures", sa.Text(), nullable=False),
-        sa.Column("asked_at", sa.BigInteger(), nullable=False),
-        sa.Column("expires_at", sa.BigInteger(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("decided_at", sa.BigInteger(), nullable=True),
-        sa.Column("decided_by", sa.Text(), nullable=False),
-        sa.Column("decided_with", sa.Text(), nullable=True),
-        sa.Column("decision_reason", sa.Text(), nullable=False),
-        sa.CheckConstraint(
-            "state <> 'approved' OR (decided_at IS NOT NULL AND decided_at < expires_at)",
-            name=op.f("ck_agent_switch_approved_in_time"),
-        ),
-        sa.CheckConstraint(
-            "state NOT IN ('approved', 'rejected') OR trim(decided_by) <> ''",
-            name=op.f("ck_agent_switch_decided_by_whom"),
-        ),
-        sa.CheckConstraint(
-            "(state = 'pending') = (decided_at IS NULL)",
-            name=op.f("ck_agent_switch_decided_when"),
-        ),
-        sa.CheckConstraint("expires_at > asked_at", name=op.f("ck_agent_switch_expires_later")),
-        sa.CheckConstraint("trim(id) <> ''", name=op.f("ck_agent_switch_id_not_blank")),
-        sa.CheckConstraint(
-            "trim(session) <> ''", name=op.f("ck_agent_switch_session_not_blank")
-        ),
-        sa.CheckConstraint(
-            "state IN ('pending', 'approved', 'rejected', 'expired', 'cancelled')",
-            name=op.f("ck_agent_switch_state_known"),
-        ),
-        sa.ForeignKeyConstraint(
-            ["agent", "project"],
-            ["agent.id", "agent.project"],
-            name=op.f("fk_agent_switch_agent"),
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_agent_switch")),
-        sa.UniqueConstraint(
-            "id", "project", "agent", "session", name=op.f("uq_agent_switch_whole")
-        ),
-        sqlite_strict=True,
-        sqlite_with_rowid=False,
+        *whole_numbers("asked_at", "expires_at"),
+        *texts("state", "decided_by", "decision_reason"),
+        *whole_numbers("decided_at", nullable=True),
+        *texts("decided_with", nullable=True),
+        refers={"agent": "agent.id"},
+        checks={
+            "state_known": (
+                "state IN ('pending', 'approved', 'rejected', 'expired', 'cancelled')"
+            ),
+            "expires_later": "expires_at > asked_at",
+            "decided_when": "(state = 'pending') = (decided_at IS NULL)",
+            "decided_by_whom": (
+                "state NOT IN ('approved', 'rejected') OR trim(decided_by) <> ''"
+            ),
+            "approved_in_time": "state <> 'approved' OR decided_at < expires_at",
+        },
     )
-    op.create_index(
-        "ix_agent_switch_pending",
-        "agent_switch",
-        ["expires_at"],
-        unique=False,
-        sqlite_where=sa.text("state = 'pending'"),
-        postgresql_where=sa.text("state = 'pending'"),
+    create_index("ix_agent_switch_session", "agent_switch", "session", "asked_at")
+    create_index(
+        "ix_agent_switch_pending", "agent_switch", "expires_at", where="state = 'pending'"
     )
-    op.create_index(
-        "ix_agent_switch_session", "agent_switch", ["session", "asked_at"], unique=False
-    )
-
-
-def create_agent_grant() -> None:
-    op.create_table(
+    create_table(
         "agent_grant",
-        sa.Column("project", sa.Text(), server_default="default", nullable=False),
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("agent", sa.Text(), nullable=False),
-        sa.Column("session", sa.Text(), nullable=True),
-        sa.Column("target", sa.Text(), nullable=False),
-        sa.Column("target_name", sa.Text(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("granted_by", sa.Text(), nullable=False),
-        sa.Column("granted_with", sa.Text(), nullable=True),
-        sa.Column("reason", sa.Text(), nullable=False),
-        sa.Column("data_class", sa.Text(), nullable=False),
-        sa.Column("request", sa.Text(), nullable=True),
-        sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.Column("expires_at", sa.BigInteger(), nullable=False),
-        sa.Column("revoked_at", sa.BigInteger(), nullable=True),
-        sa.Column("signature", sa.Text(), nullable=True),
-        sa.CheckConstraint(
-            "expires_at > created_at", name=op.f("ck_agent_grant_expires_later")
-        ),
-        sa.CheckConstraint(
-            "trim(granted_by) <> ''", name=op.f("ck_agent_grant_granted_by_not_blank")
-        ),
-        sa.CheckConstraint("trim(id) <> ''", name=op.f("ck_agent_grant_id_not_blank")),
-        sa.CheckConstraint(
-            "kind IN ('baseline', 'change', 'switch', 'fallback', 'auto')",
-            name=op.f("ck_agent_grant_kind_known"),
-        ),
-        sa.CheckConstraint("trim(reason) <> ''", name=op.f("ck_agent_grant_reason_not_blank")),
-        sa.CheckConstraint(
-            "(kind = 'switch') = (request IS NOT NULL)",
-            name=op.f("ck_agent_grant_request_of_a_switch"),
-        ),
-        sa.CheckConstraint("session <> ''", name=op.f("ck_agent_grant_session_named")),
-        sa.CheckConstraint(
-            "kind = 'auto' OR (kind = 'switch') = (session IS NOT NULL)",
-            name=op.f("ck_agent_grant_session_of_a_switch"),
-        ),
-        sa.CheckConstraint(
-            "trim(target_name) <> ''", name=op.f("ck_agent_grant_target_name_not_blank")
-        ),
-        sa.ForeignKeyConstraint(
-            ["agent", "project"],
-            ["agent.id", "agent.project"],
-            name=op.f("fk_agent_grant_agent"),
-        ),
-        sa.ForeignKeyConstraint(
-            ["request", "project", "agent", "session"],
-            [
-                "agent_switch.id",
-                "agent_switch.project",
-                "agent_switch.agent",
-                "agent_switch.session",
-            ],
-            name=op.f("fk_agent_grant_request"),
-        ),
-        sa.ForeignKeyConstraint(["target"], ["target.id"], name=op.f("fk_agent_grant_target")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_agent_grant")),
+        project(),
+        *texts("id", "agent", "session", "target", "target_name", "kind"),
+        *texts("granted_by", "reason", "data_class"),
+        *texts("granted_with", "request", "signature", nullable=True),
+        *whole_numbers("created_at", "expires_at"),
+        *whole_numbers("revoked_at", nullable=True),
         sa.UniqueConstraint("request", "target", name=op.f("uq_agent_grant_request")),
-        sqlite_strict=True,
-        sqlite_with_rowid=False,
+        refers={"agent": "agent.id", "target": "target.id", "request": "agent_switch.id"},
+        checks={
+            "granted_by_not_blank": "trim(granted_by) <> ''",
+            "reason_not_blank": "trim(reason) <> ''",
+            "kind_known": "kind IN ('baseline', 'change', 'switch', 'fallback', 'auto')",
+            "expires_later": "expires_at > created_at",
+            "request_of_a_switch": "(kind = 'switch') = (request IS NOT NULL)",
+            "session_of_a_switch": "(kind = 'switch') = (session <> '')",
+        },
     )
-    op.create_index(
-        "ix_agent_grant_agent", "agent_grant", ["agent", "created_at"], unique=False
-    )
+    create_index("ix_agent_grant_agent", "agent_grant", "agent", "created_at")
 
 
-def create_agent_turn() -> None:
-    op.create_table(
+def create_sessions() -> None:
+    """Sessions, with what is said in them."""
+    create_table(
+        "agent_session",
+        project(),
+        *texts("id", "agent", "user_id", "metadata", "model", "state"),
+        *texts("parent", nullable=True),
+        *whole_numbers("depth", "created_at", "last_at"),
+        sa.Column("cost_usd", sa.Double(), nullable=False),
+        refers={"agent": "agent.id", "parent": "agent_session.id"},
+        checks={
+            "state_known": "state IN ('open', 'closed')",
+            "cost_usd_amount": "cost_usd >= 0 AND cost_usd < 1e15",
+            "depth_of_a_child": "(parent IS NULL) = (depth = 0)",
+        },
+    )
+    create_index("ix_agent_session_agent", "agent_session", "agent", "created_at", "id")
+    create_index("ix_agent_session_user_id", "agent_session", "user_id")
+    create_index("ix_agent_session_parent", "agent_session", "parent")
+    create_index("ix_agent_session_last_at", "agent_session", "last_at")
+    create_table(
         "agent_turn",
-        sa.Column("project", sa.Text(), server_default="default", nullable=False),
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("session", sa.Text(), nullable=False),
-        sa.Column("owner", sa.Text(), nullable=False),
-        sa.Column("lease_until", sa.BigInteger(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("begun_at", sa.BigInteger(), nullable=False),
-        sa.Column("ended_at", sa.BigInteger(), nullable=True),
-        sa.CheckConstraint(
-            "(state = 'running') = (ended_at IS NULL)", name=op.f("ck_agent_turn_ended_when")
-        ),
-        sa.CheckConstraint("trim(id) <> ''", name=op.f("ck_agent_turn_id_not_blank")),
-        sa.CheckConstraint("trim(owner) <> ''", name=op.f("ck_agent_turn_owner_not_blank")),
-        sa.CheckConstraint(
-            "state IN ('running', 'done', 'interrupted')",
-            name=op.f("ck_agent_turn_state_known"),
-        ),
-        sa.ForeignKeyConstraint(
-            ["session", "project"],
-            ["agent_session.id", "agent_session.project"],
-            name=op.f("fk_agent_turn_session"),
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_agent_turn")),
-        sqlite_strict=True,
-        sqlite_with_rowid=False,
+        project(),
+        *texts("id", "session", "owner", "state"),
+        *whole_numbers("lease_until", "begun_at"),
+        *whole_numbers("ended_at", nullable=True),
+        refers={"session": "agent_session.id"},
+        checks={
+            "state_known": "state IN ('running', 'done', 'interrupted')",
+            "ended_when": "(state = 'running') = (ended_at IS NULL)",
+        },
     )
-    op.create_index(
-        "ix_agent_turn_lease",
-        "agent_turn",
-        ["lease_until"],
-        unique=False,
-        sqlite_where=sa.text("state = 'running'"),
-        postgresql_where=sa.text("state = 'running'"),
+    create_index("ix_agent_turn_session", "agent_turn", "session")
+    create_index(
+        "uq_agent_turn_running", "agent_turn", "session", unique=True, where="state = 'running'"
     )
-    op.create_index(
-        "ix_agent_turn_session", "agent_turn", ["session", "begun_at"], unique=False
-    )
-    op.create_index(
-        "uq_agent_turn_running",
-        "agent_turn",
-        ["session"],
-        unique=True,
-        sqlite_where=sa.text("state = 'running'"),
-        postgresql_where=sa.text("state = 'running'"),
-    )
-
-
-def create_agent_message() -> None:
-    op.create_table(
+    create_table(
         "agent_message",
-        sa.Column("project", sa.Text(), server_default="default", nullable=False),
-        sa.Column("session", sa.Text(), nullable=False),
-        sa.Column("position", sa.BigInteger(), nullable=False),
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("turn", sa.Text(), nullable=False),
-        sa.Column("role", sa.Text(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("response_to", sa.Text(), nullable=False),
-        sa.Column("body", sa.Text(), nullable=False),
+        project(),
+        *texts("session", "id", "turn", "role", "state", "response_to", "body"),
         sa.Column("encrypted", sa.Boolean(), nullable=False),
-        sa.Column("asked", sa.Text(), nullable=False),
-        sa.Column("route", sa.Text(), nullable=False),
-        sa.Column("target", sa.Text(), nullable=False),
-        sa.Column("request_id", sa.Text(), nullable=False),
-        sa.Column("fallback_from", sa.Text(), nullable=False),
-        sa.Column("served_reason", sa.Text(), nullable=False),
-        sa.Column("input_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("output_tokens", sa.BigInteger(), nullable=False),
-        sa.Column("cached_tokens", sa.BigInteger(), nullable=False),
+        *texts("asked", "route", "target", "request_id", "fallback_from", "reason"),
+        *whole_numbers("position", "input_tokens", "output_tokens", "cached_tokens"),
         sa.Column("cost_usd", sa.Double(), nullable=True),
-        sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.Column("done_at", sa.BigInteger(), nullable=True),
-        sa.CheckConstraint(
-            "cached_tokens >= 0", name=op.f("ck_agent_message_cached_tokens_least")
-        ),
-        sa.CheckConstraint(
-            "cost_usd >= 0 AND cost_usd < 1e15", name=op.f("ck_agent_message_cost_usd_amount")
-        ),
-        sa.CheckConstraint(
-            "(state = 'streaming') = (done_at IS NULL)", name=op.f("ck_agent_message_done_when")
-        ),
-        sa.CheckConstraint("trim(id) <> ''", name=op.f("ck_agent_message_id_not_blank")),
-        sa.CheckConstraint(
-            "input_tokens >= 0", name=op.f("ck_agent_message_input_tokens_least")
-        ),
-        sa.CheckConstraint(
-            "state = 'complete' OR role = 'assistant'",
-            name=op.f("ck_agent_message_only_answers_fail"),
-        ),
-        sa.CheckConstraint(
-            "output_tokens >= 0", name=op.f("ck_agent_message_output_tokens_least")
-        ),
-        sa.CheckConstraint("position >= 1", name=op.f("ck_agent_message_position_least")),
-        sa.CheckConstraint(
-            "role IN ('system', 'user', 'assistant', 'tool')",
-            name=op.f("ck_agent_message_role_known"),
-        ),
-        sa.CheckConstraint(
-            "state IN ('streaming', 'complete', 'interrupted', 'failed')",
-            name=op.f("ck_agent_message_state_known"),
-        ),
-        sa.ForeignKeyConstraint(
-            ["session", "project"],
-            ["agent_session.id", "agent_session.project"],
-            name=op.f("fk_agent_message_session"),
-        ),
-        sa.ForeignKeyConstraint(
-            ["turn"], ["agent_turn.id"], name=op.f("fk_agent_message_turn")
-        ),
-        sa.PrimaryKeyConstraint("session", "position", name=op.f("pk_agent_message")),
+        *whole_numbers("created_at"),
+        *whole_numbers("done_at", nullable=True),
         sa.UniqueConstraint("id", name=op.f("uq_agent_message_id")),
-        sqlite_strict=True,
-        sqlite_with_rowid=False,
+        key=("session", "position"),
+        refers={"session": "agent_session.id", "turn": "agent_turn.id"},
+        checks={
+            "position_least": "position >= 1",
+            "role_known": "role IN ('system', 'user', 'assistant', 'tool')",
+            "state_known": "state IN ('streaming', 'complete', 'interrupted', 'failed')",
+            "cost_usd_amount": "cost_usd >= 0 AND cost_usd < 1e15",
+            "done_when": "(state = 'streaming') = (done_at IS NULL)",
+            "only_answers_fail": "state = 'complete' OR role = 'assistant'",
+        },
     )
-    op.create_index("ix_agent_message_turn", "agent_message", ["turn"], unique=False)
+    create_index("ix_agent_message_turn", "agent_message", "turn")
+    create_table(
+        "agent_idempotency",
+        project(),
+        *texts("scope", "key", "request_hash", "session", "turn", "body"),
+        *whole_numbers("status", nullable=True),
+        sa.Column("encrypted", sa.Boolean(), nullable=False),
+        *whole_numbers("created_at"),
+        key=("project", "scope", "key"),
+    )
+    for column in ("session", "turn", "created_at"):
+        create_index(f"ix_agent_idempotency_{column}", "agent_idempotency", column)
 
 
-def create_discovered_model() -> None:
-    op.create_table(
+def create_discovered_models() -> None:
+    create_table(
         "discovered_model",
-        sa.Column("provider", sa.Text(), nullable=False),
-        sa.Column("model", sa.Text(), nullable=False),
-        sa.Column("source", sa.Text(), nullable=False),
-        sa.Column("found_at", sa.BigInteger(), nullable=False),
-        sa.Column("context_window", sa.BigInteger(), nullable=True),
-        sa.Column("price", sa.Text(), nullable=True),
-        sa.CheckConstraint(
-            "trim(model) <> ''", name=op.f("ck_discovered_model_model_not_blank")
-        ),
-        sa.ForeignKeyConstraint(
-            ["provider"], ["provider.name"], name=op.f("fk_discovered_model_provider")
-        ),
-        sa.PrimaryKeyConstraint("provider", "model", name=op.f("pk_discovered_model")),
-        sqlite_strict=True,
-        sqlite_with_rowid=False,
+        *texts("provider", "model", "source"),
+        *whole_numbers("found_at"),
+        *whole_numbers("context_window", nullable=True),
+        *texts("price", nullable=True),
+        key=("provider", "model"),
+        refers={"provider": "provider.name"},
+        checks={"model_not_blank": "trim(model) <> ''"},
     )

@@ -37,7 +37,6 @@ from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Target
 from harness.domain.settings import AutoFloor
-from harness.store.database_errors import RowRefused
 from harness.store.schema.agents import agent_grant
 from harness.store.schema.evals import eval_run, sample
 from harness.store.sql import SqlStore
@@ -412,13 +411,11 @@ def test_a_grant_of_auto_opens_nothing_to_a_literal_choice(
     ctx: Context, agent: Agent, session: AgentSession
 ) -> None:
     assert asked(ctx, agent, session).primary.route == "@sim/good"
-    (grant,) = grants(ctx)
+    assert grants(ctx)
     literal = literal_choice("sim:good", "sim/good")
 
     with pytest.raises(NotAllowed, match="not approved"):
         asked(ctx, agent, replace(session, model=literal))
-    with pytest.raises(RowRefused, match="grant_missing"), ctx.store.write() as tx:
-        tx.sessions.save(replace(session, model=literal, grant=grant.id))
 
 
 def forge_scores(db: sa.Connection, run: str) -> None:

@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.control.agents import agents, messages, retention, sessions, turns
+from harness.control.agents import agents, messages, queries, retention, sessions, turns
 from harness.control.agents.agents import AgentSpec, ConsentTerms
 from harness.control.agents.client import AgentsClient
 from harness.control.agents.sessions import SessionSpec
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
-from harness.control.operations import queries
 from harness.domain.agents.agent import Agent, AgentSession, AgentTool, SessionState
 from harness.domain.agents.grant import GrantKind
 from harness.domain.agents.incoming_message import IncomingMessage

@@ -138,7 +138,7 @@ def names(door: Door) -> dict[str, str]:
     ctx = world.context()
     approved_switch = switches.approve_switch(ctx, SYSTEM, waiting_switch(ctx).id)
     with ctx.store.read() as tx:
-        (grant,) = tx.agent_grants.not_revoked(request=approved_switch.id)
+        (grant,) = tx.agent_grants.not_revoked(agent=approved_switch.agent)
     return {
         "request": waiting_switch(ctx).id,
         "grant": grant.id,

@@ -16,6 +16,7 @@ from harness.control.agents.model_matching import (
     choose_model,
     list_models,
 )
+from harness.control.agents.queries import list_agent_grants
 from harness.control.agents.sessions import SessionSpec
 from harness.control.agents.switch_tool import SwitchCall, list_providers, switch_model
 from harness.control.agents.switch_views import list_notes
@@ -136,7 +137,7 @@ def test_an_approved_switch_is_a_grant_and_the_sessions_model(
     assert (approved.state, approved.decided_by) == (SwitchState.APPROVED, BEN.name)
     found = now_on(ctx, session)
     assert found.model.means(BETTER)
-    (grant,) = queries.list_agent_grants(ctx, agent=session.agent)
+    (grant,) = list_agent_grants(ctx, agent=session.agent)
     assert (grant.id, grant.kind, grant.session) == (found.grant, GrantKind.SWITCH, session.id)
     assert (grant.granted_by, grant.request) == (BEN.name, request.id)
     assert grant.expires_at == ctx.clock.now() + timedelta(days=1)
@@ -182,7 +183,7 @@ def test_what_nobody_decides_expires(ctx: Context, session: AgentSession) -> Non
     assert now_on(ctx, session).model == CHAT
     (note,) = list_notes(ctx, session.id, request.asked_at)
     assert note.startswith("Nobody decided about the switch to sim/better in time")
-    assert not list(queries.list_agent_grants(ctx))
+    assert not list(list_agent_grants(ctx))
 
 
 def test_only_an_approver_decides(ctx: Context, session: AgentSession) -> None:

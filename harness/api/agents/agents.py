@@ -23,11 +23,10 @@ from harness.api.agents.bodies import (
 )
 from harness.api.agents.examples import AGENT_EXAMPLES, PATCH_EXAMPLES
 from harness.api.agents.request import AgentsRequest, AgentsRequestParam
-from harness.control.agents import agents
+from harness.control.agents import agents, queries
 from harness.control.agents.agents import AgentSpec, ConsentTerms
 from harness.control.agents.model_choices import read_model_choice
 from harness.control.context import Context
-from harness.control.operations import queries
 from harness.domain.agents.agent import AgentTool
 from harness.domain.agents.model_choice import ModelChoice
 from harness.domain.errors import InputError, NotFound

@@ -28,6 +28,7 @@ from harness.api.agents.errors import ErrorAnswer, answer_error, answer_unforese
 from harness.api.agents.examples import MESSAGE_EVENTS, MESSAGE_EXAMPLES
 from harness.api.agents.request import AgentsRequestParam, kept_response
 from harness.api.agents.turn_failures import failure_answer, kept_answer
+from harness.control.agents import queries
 from harness.control.agents.conversation import (
     AnswerBegun,
     MessageStored,
@@ -35,7 +36,6 @@ from harness.control.agents.conversation import (
     TurnOutcome,
 )
 from harness.control.agents.turn_runner import PostedMessage, TurnRun
-from harness.control.operations import queries
 from harness.domain.agents.model_call import AnswerPiece
 from harness.domain.agents.turn_lease import IdempotentAnswer
 from harness.domain.errors import SwapgateError

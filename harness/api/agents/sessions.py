@@ -16,10 +16,9 @@ from harness.api.agents.answers import (
 from harness.api.agents.bodies import SessionBody, SessionsQuery
 from harness.api.agents.examples import SESSION_EXAMPLES
 from harness.api.agents.request import AgentsRequestParam
-from harness.control.agents import retention, sessions
+from harness.control.agents import queries, retention, sessions
 from harness.control.agents.sessions import SessionSpec
 from harness.control.context import Context
-from harness.control.operations import queries
 
 router = APIRouter()
 PATH = "/agents/{agent_id}/sessions"

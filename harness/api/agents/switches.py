@@ -16,8 +16,8 @@ from harness.api.agents.answers import (
 from harness.api.agents.bodies import AgentsPageQuery, SwitchModelBody
 from harness.api.agents.examples import SWITCH_EXAMPLES
 from harness.api.agents.request import AgentsRequestParam
+from harness.control.agents import queries
 from harness.control.agents.switch_tool import SwitchCall, switch_answer, switch_model
-from harness.control.operations import queries
 from harness.domain.agents.switch_request import SwitchState
 
 router = APIRouter()

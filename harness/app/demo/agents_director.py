@@ -131,7 +131,7 @@ class AgentsStory:
         with self.installation.context.store.read() as tx:
             records = [
                 record.message
-                for child in tx.sessions.children([session])
+                for child in tx.sessions.children(session)
                 for record in tx.session_messages.list(child)
             ]
         return {message.served.target for message in records if message.served.target}

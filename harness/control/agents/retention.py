@@ -55,8 +55,9 @@ def _purge(ctx: Context, tx: Transaction, ids: Sequence[str]) -> int:
     """ids: each before the one that spawned it."""
     for session in ids:
         sessions.close_in_unit(ctx, tx, session, PURGED)
-    tx.switch_requests.blank(ids)
-    return tx.sessions.delete(ids)
+        tx.switch_requests.blank(session)
+        tx.sessions.delete(session)
+    return len(ids)
 
 
 def revoke_stale_grants(ctx: Context) -> int:

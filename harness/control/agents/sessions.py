@@ -41,55 +41,50 @@ def open_session(
         known = client.find_agent(tx, agent)
         if not known.model.is_literal:
             client.require_route(known.model.route)
-        session = _new_session(ctx, known, known.model, _grant_of(ctx, tx, known), spec)
+        _require_consent(ctx, tx, known)
+        session = _new_session(ctx, known.id, known.model, spec)
         tx.sessions.add(session)
     return session
 
 
 def open_child(
-    ctx: Context, tx: Transaction, parent: AgentSession, model: ModelChoice, *, grant: str = ""
+    ctx: Context, tx: Transaction, parent: AgentSession, model: ModelChoice
 ) -> AgentSession:
     """A session that another one spawned, in the caller's unit of work; of its agent and user.
-
-    grant: of a literal model; the agent's own where it has one. Raises NotAllowed without any.
+    model: where it is a literal one, the caller has found its grant.
     """
     parent.require_open()
-    agent = replace(tx.agents.get(parent.agent), model=model)
     whose = SessionSpec(parent.user_id, parent.metadata)
-    own = _new_session(ctx, agent, model, grant or _grant_of(ctx, tx, agent), whose)
+    own = _new_session(ctx, parent.agent, model, whose)
     child = replace(own, parent=parent.id, depth=parent.depth + 1)
     tx.sessions.add(child)
     return child
 
 
 def _new_session(
-    ctx: Context, agent: Agent, model: ModelChoice, grant: str, spec: SessionSpec
+    ctx: Context, agent: str, model: ModelChoice, spec: SessionSpec
 ) -> AgentSession:
     now = ctx.clock.now()
     return AgentSession(
         id=ctx.chance.token("se_"),
-        agent=agent.id,
+        agent=agent,
         model=model,
         created_at=now,
         last_at=now,
         user_id=spec.user_id,
         metadata=spec.metadata,
-        grant=grant,
     )
 
 
-def _grant_of(ctx: Context, tx: Transaction, agent: Agent) -> str:
-    """The id of the grant by which all sessions of the agent may use its model."""
-    if not agent.model.is_literal:
-        return ""
-    grant = find_grant(ctx, tx, agent.id, "", agent.model.target)
-    if grant is None:
-        raise NotAllowed(
-            f"model: the consent to {agent.model.text} is over; have an approver PATCH the "
-            "agent's model",
-            code="model_not_approved",
-        )
-    return grant.id
+def _require_consent(ctx: Context, tx: Transaction, agent: Agent) -> None:
+    """Raises NotAllowed where no grant opens the agent's literal model to all its sessions."""
+    if not agent.model.is_literal or find_grant(ctx, tx, agent.id, "", agent.model.target):
+        return
+    raise NotAllowed(
+        f"model: the consent to {agent.model.text} is over; have an approver PATCH the "
+        "agent's model",
+        code="model_not_approved",
+    )
 
 
 def find_grant(
@@ -154,7 +149,7 @@ def close_in_unit(ctx: Context, tx: Transaction, id_: str, reason: str) -> None:
 
 def end_turn_early(ctx: Context, tx: Transaction, id_: str, reason: str) -> None:
     """Interrupt what runs in the session, which is locked, and close what it spawned."""
-    for child in tx.sessions.children([id_]):
+    for child in tx.sessions.children(id_):
         close_in_unit(ctx, tx, child, reason)
     running, now = tx.turns.running(id_), ctx.clock.now()
     if running is None:

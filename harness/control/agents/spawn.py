@@ -187,14 +187,9 @@ class Spawner:
                 if not choice.is_literal:
                     client.require_route(choice.route)
                     agents.check_route_data_class(self._ctx, tx, agent, choice.route)
-                    children.append(sessions.open_child(self._ctx, tx, parent, choice))
-                    continue
-                grant = sessions.find_grant(self._ctx, tx, agent.id, parent.id, choice.target)
-                if grant is None:
+                elif not sessions.find_grant(self._ctx, tx, agent.id, parent.id, choice.target):
                     raise NotAllowed(f"{choice.target} is not approved any more: ask again")
-                children.append(
-                    sessions.open_child(self._ctx, tx, parent, choice, grant=grant.id)
-                )
+                children.append(sessions.open_child(self._ctx, tx, parent, choice))
         return client, children
 
     def _owner(self, agent: Agent) -> AgentsClient:

@@ -245,12 +245,11 @@ def approve_switch(
         session = tx.sessions.lock(request.session)
         session.require_open()
         agent = tx.agents.get(request.agent)
-        grants = [_grant(ctx, tx, actor, agent, request, name) for name in request.targets]
+        for name in request.targets:
+            _grant(ctx, tx, actor, agent, request, name)
         decided = _decide(ctx, tx, actor, request, SwitchSignal.APPROVE, reason)
         if not request.for_children:
-            model = _approved_model(tx, request)
-            grant = grants[0].id if grants else ""
-            tx.sessions.save(replace(session, model=model, grant=grant))
+            tx.sessions.save(replace(session, model=_approved_model(tx, request)))
     return decided
 
 
@@ -283,7 +282,7 @@ def _grant(
     agent: Agent,
     request: ModelSwitchRequest,
     name: str,
-) -> AgentGrant:
+) -> None:
     target = targets.find_or_register_target(ctx, tx, actor, name)
     agents.check_target_data_class(ctx, agent.data_class, target)
     now = ctx.clock.now()
@@ -305,7 +304,6 @@ def _grant(
     )
     agents.add_grant(ctx, tx, actor, grant)
     agents.check_literal_count(ctx, tx, ctx.agents.max_literals)
-    return grant
 
 
 def _approved_model(tx: Transaction, request: ModelSwitchRequest) -> ModelChoice:

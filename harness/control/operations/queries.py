@@ -1,6 +1,6 @@
 """Answers what people look up by CLI, REST and dashboard: one thing by its name (`find_…`,
 `load_…`), or a list, a page at a time (`list_…`), of routes, proposals, runs, samples, targets,
-keys, switches, shadows, alerts, failovers, captures, agents, sessions and audit events.
+keys, switches, shadows, alerts, failovers, captures and audit events.
 
 A row that is not as it was signed is named beside its list, and does not hide the others.
 """
@@ -12,9 +12,6 @@ from datetime import timedelta
 from typing import Final
 
 from harness.control import audit
-from harness.control.agents import agents
-from harness.control.agents.client import AgentsClient
-from harness.control.agents.messages import decode_message
 from harness.control.context import Context
 from harness.control.operations import alerts, captures
 from harness.control.operations.captures import CaptureSummary
@@ -23,11 +20,6 @@ from harness.control.routing import route_status, routes, targets
 from harness.control.routing.route_status import RouteStatus
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowStatus
-from harness.domain.agents.agent import Agent, AgentSession
-from harness.domain.agents.grant import AgentGrant
-from harness.domain.agents.message import MessageRecord, SessionMessage
-from harness.domain.agents.model_usage import ModelUsage
-from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.errors import NotFound, SignatureInvalid, SwapgateError
 from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
@@ -314,86 +306,10 @@ def list_captures(
         return stored.captures(page_request, route=route).map(captures.summarize_capture)
 
 
-def list_switch_requests(
-    ctx: Context,
-    page_request: PageRequest = FIRST_PAGE,
-    *,
-    session: str | None = None,
-    pending_only: bool = False,
-) -> Page[ModelSwitchRequest]:
-    """Newest first."""
-    with ctx.store.listings() as stored:
-        return stored.switch_requests(page_request, session=session, pending_only=pending_only)
-
-
-def list_agent_grants(
-    ctx: Context, page_request: PageRequest = FIRST_PAGE, *, agent: str | None = None
-) -> Page[AgentGrant]:
-    """Newest first; revoked and expired ones too."""
-    with ctx.store.listings() as stored:
-        return stored.agent_grants(page_request, agent=agent)
-
-
-def list_sessions(
-    ctx: Context, page_request: PageRequest = FIRST_PAGE, *, parent: str | None = None
-) -> Page[AgentSession]:
-    """Newest first; closed ones too. parent: the session that spawned them, empty for those
-    that none did.
-    """
-    with ctx.store.listings() as stored:
-        return stored.sessions(page_request, parent=parent)
-
-
-def list_message_records(
-    ctx: Context, session: str, page_request: PageRequest = FIRST_PAGE
-) -> Page[MessageRecord]:
-    """Of a session, by position, as they are stored."""
-    with ctx.store.listings() as stored:
-        return stored.session_messages(page_request, session=session)
-
-
-def load_model_usage(ctx: Context, sessions: Collection[str]) -> Sequence[ModelUsage]:
-    """What each model did in these sessions, by the model's name."""
-    with ctx.store.listings() as stored:
-        return stored.model_usage(sessions=sessions)
-
-
 def list_audit_events(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:
     """Of the audit log, newest first."""
     with ctx.store.listings() as stored:
         return stored.events(page_request)
-
-
-def list_agents(
-    ctx: Context, client: AgentsClient, page_request: PageRequest = FIRST_PAGE
-) -> Page[Agent]:
-    """Those that the client sees, the newest first."""
-    owner_key = "" if client.is_open else client.key
-    with ctx.store.listings() as stored:
-        return stored.agents(page_request, owner_key=owner_key)
-
-
-def list_agent_sessions(
-    ctx: Context,
-    client: AgentsClient,
-    agent: str,
-    page_request: PageRequest = FIRST_PAGE,
-    *,
-    user_id: str | None = None,
-) -> Page[AgentSession]:
-    """The newest first; closed ones too. Raises NotFound without an agent that is seen."""
-    agents.load_agent(ctx, client, agent)
-    with ctx.store.listings() as stored:
-        return stored.sessions(page_request, agent=agent, user_id=user_id)
-
-
-def list_session_messages(
-    ctx: Context, session: str, page_request: PageRequest = FIRST_PAGE
-) -> Page[SessionMessage]:
-    """By position. Raises DecryptionFailed, ConfigError without encryption keys."""
-    with ctx.store.listings() as stored:
-        page = stored.session_messages(page_request, session=session)
-    return page.map(lambda record: decode_message(ctx, record))
 
 
 def load_run_progress(ctx: Context, run: str) -> tuple[EvalRun, int, float]:

@@ -80,8 +80,6 @@ class AgentSession:
     user_id: str = ""
     metadata: Mapping[str, object] = field(default_factory=dict)
     state: SessionState = SessionState.OPEN
-    # The grant under which a literal model answers; empty for a route.
-    grant: str = ""
     parent: str | None = None  # the session that spawned it
     depth: int = 0  # how many sessions stand above it
     cost_usd: float = 0.0  # of all its messages and those of its children

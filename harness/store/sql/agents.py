@@ -3,8 +3,8 @@
 which are signed and verified like all that makes a snapshot.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -12,13 +12,12 @@ import sqlalchemy as sa
 from harness.domain.agents.agent import Agent
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.errors import Conflict, InputError, NotFound, StaleWrite
+from harness.domain.errors import NotFound, StaleWrite
 from harness.store.schema.agents import (
     agent,
     agent_from_row,
     agent_grant,
     agent_switch,
-    agent_to_row,
     grant_from_row,
     grant_to_row,
     switch_request_from_row,
@@ -55,7 +54,7 @@ class SqlAgents:
         self._unit = unit
 
     def add(self, new: Agent) -> None:
-        self._unit.write(sa.insert(agent), self._unit.owned(agent, agent_to_row(new)))
+        self._unit.write(sa.insert(agent), self._unit.owned(agent, asdict(new)))
 
     def get(self, id_: str) -> Agent:
         row = self._unit.read(AGENT, {"which": id_}).first()
@@ -71,7 +70,7 @@ class SqlAgents:
 
     def save(self, known: Agent) -> None:
         self.get(known.id)
-        self._unit.write(sa.update(agent).where(agent.c.id == known.id), agent_to_row(known))
+        self._unit.write(sa.update(agent).where(agent.c.id == known.id), asdict(known))
 
     def forget(self, before: datetime) -> int:
         old = (agent.c.project == self._unit.project, agent.c.deleted_at < before)
@@ -111,25 +110,20 @@ class SqlSwitchRequests:
         rows = self._unit.read(OF_SESSION, {"session": session})
         return [switch_request_from_row(row) for row in rows]
 
-    def pending(
-        self, *, session: str | None = None, agent: str | None = None
-    ) -> Sequence[ModelSwitchRequest]:
+    def pending(self, *, session: str | None = None) -> Sequence[ModelSwitchRequest]:
         # Whoever decides on them, or closes their sessions, is alone until the end of the unit.
         self._unit.serialize()
         query = PENDING
         if session is not None:
             query = query.where(agent_switch.c.session == session)
-        if agent is not None:
-            query = query.where(agent_switch.c.agent == agent)
         return [switch_request_from_row(row) for row in self._unit.read(query)]
 
-    def blank(self, sessions: Collection[str]) -> int:
+    def blank(self, session: str) -> None:
         decided = (
-            agent_switch.c.project == self._unit.project,
-            agent_switch.c.session.in_(sorted(sessions)),
+            agent_switch.c.session == session,
             agent_switch.c.state != SwitchState.PENDING.value,
         )
-        return self._unit.write(sa.update(agent_switch).where(*decided).values(BLANK))
+        self._unit.write(sa.update(agent_switch).where(*decided).values(BLANK))
 
 
 class SqlAgentGrants:
@@ -137,11 +131,6 @@ class SqlAgentGrants:
         self._unit = unit
 
     def add(self, new: AgentGrant) -> None:
-        if not new.reason.strip() or new.expires_at <= new.created_at:
-            raise InputError(f"grant {new.id}: a grant has a reason, and an end in the future")
-        self._unit.serialize()
-        if self._read(GRANTS.where(agent_grant.c.id == new.id)):
-            raise Conflict(f"the grant {new.id} is stored already: give another")
         self._unit.insert(agent_grant, grant_to_row(new))
 
     def get(self, id_: str) -> AgentGrant:
@@ -158,14 +147,10 @@ class SqlAgentGrants:
         self._unit.amend(agent_grant, agent_grant.c.id == id_, {"revoked_at": now})
         return replace(stored, revoked_at=now)
 
-    def not_revoked(
-        self, *, agent: str | None = None, request: str | None = None
-    ) -> Sequence[AgentGrant]:
+    def not_revoked(self, *, agent: str | None = None) -> Sequence[AgentGrant]:
         query = GRANTS.where(agent_grant.c.revoked_at.is_(None))
         if agent is not None:
             query = query.where(agent_grant.c.agent == agent)
-        if request is not None:
-            query = query.where(agent_grant.c.request == request)
         return self._read(query)
 
     def _read(self, query: sa.Select[tuple[object, ...]]) -> "list[AgentGrant]":

@@ -2,7 +2,7 @@
 turns (`SqlTurns`), and what clients got under an idempotency key (`SqlIdempotentAnswers`).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -38,12 +38,10 @@ RUNNING = TURNS.where(agent_turn.c.state == TurnState.RUNNING.value)
 CHANGE_TURN = sa.update(agent_turn).where(
     agent_turn.c.id == sa.bindparam("which"), agent_turn.c.state == TurnState.RUNNING.value
 )
-MESSAGES = (
-    sa.select(agent_message)
-    .where(in_project(agent_message))
-    .order_by(agent_message.c.session, agent_message.c.position)
+MESSAGES = sa.select(agent_message).where(in_project(agent_message))
+OF_SESSION = MESSAGES.where(agent_message.c.session == sa.bindparam("whose")).order_by(
+    agent_message.c.position
 )
-OF_SESSION = MESSAGES.where(agent_message.c.session == sa.bindparam("whose"))
 LAST_POSITION = sa.select(sa.func.coalesce(sa.func.max(agent_message.c.position), 0)).where(
     agent_message.c.session == sa.bindparam("whose")
 )
@@ -52,9 +50,6 @@ END_MESSAGE = sa.update(agent_message).where(
     agent_message.c.state == MessageState.STREAMING.value,
 )
 ANSWERS = sa.select(agent_idempotency).where(in_project(agent_idempotency))
-CHANGING = ("model", "model_kind", "model_route", "model_target", "grant_id", "state")
-# Below what SQLite takes of parameters in one statement.
-AT_A_TIME = 400
 
 
 class SqlSessions:
@@ -78,7 +73,7 @@ class SqlSessions:
     def save(self, known: AgentSession) -> None:
         self.get(known.id)
         values = session_to_row(known)
-        changes = {name: values[name] for name in CHANGING}
+        changes = {"model": values["model"], "state": values["state"]}
         same = agent_session.c.id == known.id
         self._unit.write(sa.update(agent_session).where(same).values(changes))
 
@@ -96,43 +91,24 @@ class SqlSessions:
         )
         return list(self._unit.read(query.order_by(agent_session.c.id)).scalars())
 
-    def children(self, parents: Sequence[str]) -> list[str]:
-        found: list[str] = []
-        for first in range(0, len(parents), AT_A_TIME):
-            some = parents[first : first + AT_A_TIME]
-            query = SESSION_IDS.where(agent_session.c.parent.in_(some))
-            found += self._unit.read(query.order_by(agent_session.c.id)).scalars()
-        return found
+    def children(self, parent: str) -> Sequence[str]:
+        query = SESSION_IDS.where(agent_session.c.parent == parent)
+        return list(self._unit.read(query.order_by(agent_session.c.id)).scalars())
 
     def of_user(self, user_id: str) -> Sequence[str]:
-        # Children first, so that each can be deleted before what it refers to.
         query = SESSION_IDS.where(agent_session.c.user_id == user_id)
-        generation = list(self._unit.read(query.order_by(agent_session.c.id)).scalars())
-        found: dict[str, None] = {}
-        while generation:
-            for session in generation:
-                # What stands below another one of the user's comes behind it.
-                found.pop(session, None)
-                found[session] = None
-            generation = self.children(generation)
-        return list(found)[::-1]
+        order = (agent_session.c.depth.desc(), agent_session.c.id)
+        return list(self._unit.read(query.order_by(*order)).scalars())
 
     def idle_since(self, before: datetime, *, limit: int) -> Sequence[str]:
         query = SESSION_IDS.where(agent_session.c.last_at < before, ~_HAS_CHILDREN)
         query = query.order_by(agent_session.c.last_at, agent_session.c.id).limit(limit)
         return list(self._unit.read(query).scalars())
 
-    def delete(self, ids: Collection[str]) -> int:
-        whose, count = list(ids), 0
+    def delete(self, id_: str) -> None:
         for table in (agent_message, agent_turn, agent_idempotency):
-            for first in range(0, len(whose), AT_A_TIME):
-                some = whose[first : first + AT_A_TIME]
-                self._unit.write(sa.delete(table).where(table.c.session.in_(some)))
-        # One by one: a session goes before the one that spawned it.
-        for session in whose:
-            own = (agent_session.c.project == self._unit.project, agent_session.c.id == session)
-            count += self._unit.write(sa.delete(agent_session).where(*own))
-        return count
+            self._unit.write(sa.delete(table).where(table.c.session == id_))
+        self._unit.write(sa.delete(agent_session).where(agent_session.c.id == id_))
 
 
 class SqlSessionMessages:
@@ -143,18 +119,13 @@ class SqlSessionMessages:
         values = self._unit.owned(agent_message, message_to_row(record))
         self._unit.write(sa.insert(agent_message), values)
 
-    def list(
-        self, session: str, *, after: int = 0, limit: int | None = None
-    ) -> Sequence[MessageRecord]:
-        query = OF_SESSION.where(agent_message.c.position > after).limit(limit)
-        return [message_from_row(row) for row in self._unit.read(query, {"whose": session})]
+    def list(self, session: str) -> Sequence[MessageRecord]:
+        return [
+            message_from_row(row) for row in self._unit.read(OF_SESSION, {"whose": session})
+        ]
 
     def last_position(self, session: str) -> int:
         return int(self._unit.read(LAST_POSITION, {"whose": session}).scalar_one())
-
-    def of_turn(self, turn: str) -> "Sequence[MessageRecord]":
-        query = MESSAGES.where(agent_message.c.turn == turn)
-        return [message_from_row(row) for row in self._unit.read(query)]
 
     def streaming(self, session: str) -> MessageRecord | None:
         query = OF_SESSION.where(agent_message.c.state == MessageState.STREAMING.value)
@@ -172,17 +143,9 @@ class SqlSessionMessages:
             )
 
     def encrypted(self, *, after: str = "", limit: int) -> "Sequence[MessageRecord]":
-        query = (
-            sa.select(agent_message)
-            .where(
-                in_project(agent_message),
-                agent_message.c.encrypted,
-                agent_message.c.state != MessageState.STREAMING.value,
-                agent_message.c.id > after,
-            )
-            .order_by(agent_message.c.id)
-            .limit(limit)
-        )
+        ended = (agent_message.c.encrypted, agent_message.c.done_at.is_not(None))
+        query = MESSAGES.where(*ended, agent_message.c.id > after)
+        query = query.order_by(agent_message.c.id).limit(limit)
         return [message_from_row(row) for row in self._unit.read(query)]
 
     def replace_body(self, message: str, body: str) -> None:
@@ -200,7 +163,7 @@ class SqlTurns:
             with self._unit.attempt():
                 self._unit.write(sa.insert(agent_turn), values)
         except RowRefused as error:
-            if error.names("session_busy", "uq_agent_turn_running", "agent_turn.session"):
+            if error.names("uq_agent_turn_running", "agent_turn.session"):
                 raise busy(new.session) from error
             raise
 
@@ -254,7 +217,7 @@ class SqlIdempotentAnswers:
             agent_idempotency.c.status.is_(None),
         )
         values = idempotent_answer_to_row(known)
-        changes = {name: values[name] for name in ("turn", "status", "answer", "encrypted")}
+        changes = {name: values[name] for name in ("turn", "status", "body", "encrypted")}
         if not self._unit.write(sa.update(agent_idempotency).where(*same).values(changes)):
             raise StaleWrite(
                 f"the request with the idempotency key {known.key.key!r} has its answer already"
@@ -265,13 +228,11 @@ class SqlIdempotentAnswers:
         return None if row is None else idempotent_answer_from_row(row)
 
     def forget(self, before: datetime) -> int:
-        old = agent_idempotency.c.created_at < before
-        return self._unit.write(sa.delete(agent_idempotency).where(self._in_own_project, old))
+        return self._forget(agent_idempotency.c.created_at < before)
 
     def forget_encrypted(self) -> int:
-        mine = (self._in_own_project, agent_idempotency.c.encrypted)
-        return self._unit.write(sa.delete(agent_idempotency).where(*mine))
+        return self._forget(agent_idempotency.c.encrypted)
 
-    @property
-    def _in_own_project(self) -> sa.ColumnElement[bool]:
-        return agent_idempotency.c.project == self._unit.project
+    def _forget(self, which: sa.ColumnElement[bool]) -> int:
+        own = agent_idempotency.c.project == self._unit.project
+        return self._unit.write(sa.delete(agent_idempotency).where(own, which))
