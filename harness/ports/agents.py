@@ -25,9 +25,7 @@ class Agents(Protocol):
         """As `get`, and no other unit of work gets past here before this one ends."""
         ...
 
-    def save(self, agent: Agent) -> None:
-        """Raises NotFound."""
-        ...
+    def save(self, agent: Agent) -> None: ...
 
     def forget(self, before: datetime) -> int:
         """Delete those deleted before that nothing refers to any more; how many."""
@@ -46,7 +44,7 @@ class Sessions(Protocol):
         ...
 
     def save(self, session: AgentSession) -> None:
-        """Its model and its state. Raises NotFound."""
+        """Its model and its state."""
         ...
 
     def charge(self, id_: str, cost_usd: float, now: datetime) -> None:
@@ -106,7 +104,7 @@ class SessionMessages(Protocol):
 
 class Turns(Protocol):
     def add(self, turn: SessionTurn) -> None:
-        """Raises Conflict while the session has one that runs."""
+        """The session is locked, and none runs in it."""
         ...
 
     def get(self, id_: str) -> SessionTurn:
@@ -136,10 +134,7 @@ class SwitchRequests(Protocol):
         ...
 
     def decide(self, decided: ModelSwitchRequest) -> None:
-        """Its state and who decided. An approval comes after its grants, one for each target.
-
-        Raises StaleWrite where it does not wait any more.
-        """
+        """Its state and who decided. An approval comes after its grants."""
         ...
 
     def of_session(self, session: str) -> Sequence[ModelSwitchRequest]:

@@ -170,7 +170,8 @@ def test_an_answer_ends_once(agents: Store) -> None:
 
 def test_a_session_has_one_turn_at_a_time(agents: Store) -> None:
     another = replace(TURN, id="tu_2", owner="there#1")
-    with pytest.raises(Conflict, match="another message"), agents.write() as tx:
+    running = r"uq_agent_turn|agent_turn.session"
+    with pytest.raises(RowRefused, match=running), agents.write() as tx:
         tx.turns.add(another)
     with agents.write() as tx:
         assert tx.turns.running(SESSION.id) == TURN
@@ -216,11 +217,11 @@ def test_a_switch_request_is_decided_once_with_its_grants(agents: Store) -> None
         assert tx.switch_requests.get(REQUEST.id) == APPROVED
         assert tx.switch_requests.pending() == []
         assert tx.agent_grants.not_revoked(agent=AGENT.id) == [ANSWERING]
-        with pytest.raises(StaleWrite, match="decided already"):
-            tx.switch_requests.decide(replace(APPROVED, state=SwitchState.REJECTED))
         tx.switch_requests.blank(SESSION.id)
         blank = tx.switch_requests.get(REQUEST.id)
         assert (blank.asked, blank.reason, blank.targets) == ("", "", APPROVED.targets)
+    with pytest.raises(RowRefused, match="decided once"), agents.write() as tx:
+        tx.switch_requests.decide(replace(APPROVED, state=SwitchState.REJECTED))
     with agents.listings() as stored:
         assert list(stored.switch_requests(session=SESSION.id)) == [blank]
         assert list(stored.switch_requests(pending_only=True)) == []

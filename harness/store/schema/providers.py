@@ -29,6 +29,7 @@ from harness.store.schema.columns import (
     metadata,
     not_blank,
     number,
+    plain,
     signature,
     text,
     time,
@@ -191,16 +192,9 @@ def _finding(found: JsonIn) -> ProbeFinding:
     )
 
 
-def discovered_model_to_row(model: DiscoveredModel) -> Values:
-    price = model.price.as_json() if model.price is not None else None
-    values = {field.name: getattr(model, field.name) for field in fields(DiscoveredModel)}
-    return {**values, "price": price}
-
-
 def discovered_model_from_row(row: Row) -> DiscoveredModel:
-    values = {field.name: getattr(row, field.name) for field in fields(DiscoveredModel)}
     price = Price(**row.price) if row.price is not None else None
-    return DiscoveredModel(**{**values, "price": price})
+    return DiscoveredModel(**plain(row) | {"price": price})
 
 
 def provider_to_row(provider: Provider) -> Values:

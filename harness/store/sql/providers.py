@@ -6,6 +6,7 @@ served for a target (`SqlSightings`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -29,7 +30,6 @@ from harness.store.schema.providers import (
     credential_to_row,
     discovered_model,
     discovered_model_from_row,
-    discovered_model_to_row,
     provider,
     provider_check,
     provider_check_from_row,
@@ -181,7 +181,7 @@ class SqlDiscoveredModels:
             raise unknown_provider(of_provider)
         same = discovered_model.c.provider == of_provider
         self._unit.write(sa.delete(discovered_model).where(same))
-        if rows := [discovered_model_to_row(model) for model in models]:
+        if rows := [asdict(model) for model in models]:
             self._unit.write(sa.insert(discovered_model), rows)
 
 
