@@ -74,7 +74,7 @@ COPIES: Mapping[str, Mapping[str, object]] = {
     "proposal": {"phase": "cancelled"},
     "rollout": {"state": "rolled_back"},
     "switch": {"lifted_at": None, "lifted_by": None},
-    "agent_grant": {"request": None, "kind": "change", "session": None},
+    "agent_grant": {"request": None, "kind": "change", "session": ""},
     "agent_switch": {"state": "pending", "decided_at": None, "decided_by": ""},
 }
 
