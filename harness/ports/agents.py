@@ -104,7 +104,7 @@ class SessionMessages(Protocol):
 
 class Turns(Protocol):
     def add(self, turn: SessionTurn) -> None:
-        """The session is locked, and none runs in it."""
+        """Raises SessionBusy while the session has one that runs."""
         ...
 
     def get(self, id_: str) -> SessionTurn:

@@ -9,8 +9,9 @@ import sqlalchemy as sa
 
 from harness.domain.agents.agent import AgentSession, SessionState
 from harness.domain.agents.message import MessageRecord, MessageState
-from harness.domain.agents.turn_lease import IdempotentAnswer, SessionTurn, TurnState
+from harness.domain.agents.turn_lease import IdempotentAnswer, SessionTurn, TurnState, busy
 from harness.domain.errors import Conflict, NotFound, StaleWrite
+from harness.store.database_errors import RowRefused
 from harness.store.schema.sessions import (
     agent_idempotency,
     agent_message,
@@ -157,7 +158,12 @@ class SqlTurns:
 
     def add(self, new: SessionTurn) -> None:
         values = self._unit.owned(agent_turn, turn_to_row(new))
-        self._unit.write(sa.insert(agent_turn), values)
+        try:
+            self._unit.write(sa.insert(agent_turn), values)
+        except RowRefused as error:
+            if error.names("uq_agent_turn_running", "agent_turn.session"):
+                raise busy(new.session) from error
+            raise
 
     def get(self, id_: str) -> SessionTurn:
         row = self._unit.read(TURNS.where(agent_turn.c.id == id_)).first()
