@@ -5,8 +5,10 @@ limits failed attempts by address. /metrics also takes a token of its own.
 import hmac
 import math
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any, Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
@@ -20,6 +22,14 @@ from harness.domain.operations.client_address import client_address
 from harness.ports import Clock, Store
 
 MOST_ADDRESSES = 10_000
+# How uvicorn serves our apps.
+SERVER: Final[Mapping[str, Any]] = {
+    "access_log": False,
+    "log_level": "warning",
+    # A caller could name any address, and failed attempts are counted by address.
+    "proxy_headers": False,
+    "server_header": False,
+}
 
 
 @dataclass
@@ -95,7 +105,7 @@ class Authenticated:
         if scope["type"] != "http" or scope["path"] in OPEN:
             await self._app(scope, receive, send)
             return
-        token = _bearer(Headers(scope=scope).get("authorization", ""))
+        token = read_bearer(Headers(scope=scope).get("authorization", ""))
         try:
             actor = await self._actor(token, scope["path"])
         except NotAllowed as refused:
@@ -128,7 +138,8 @@ class Authenticated:
         )
 
 
-def _bearer(header: str) -> str:
+def read_bearer(header: str) -> str:
+    """The key in a header `Authorization`; empty for one of another scheme."""
     scheme, _, token = header.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 

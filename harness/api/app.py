@@ -10,7 +10,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from harness import __version__
 from harness.api import (
     canary,
     captures,
@@ -29,9 +28,10 @@ from harness.api.access import AccessRules, Authenticated
 from harness.api.error_status import ErrorGuard, answer_http_error, answer_validation_error
 from harness.api.health import TurnAge
 from harness.api.idempotency import IdempotencyCache
-from harness.api.openapi import document
+from harness.api.openapi import ERROR, DocumentedApi, add_answers, add_errors_and_keys
 from harness.api.request_body import StrictBody
 from harness.app.installation import Installation
+from harness.domain.operations.access import MANAGEMENT_KEY_PREFIX
 
 PREFIX: Final = "/api/v1"
 # By their tags in the OpenAPI document, which are part of the API.
@@ -52,11 +52,10 @@ ROUTERS: Final[Mapping[str, APIRouter]] = {
 }
 
 
-class _Api(FastAPI):
-    """With the answers in its OpenAPI document."""
-
-    def openapi(self) -> dict[str, Any]:
-        return document(super().openapi(), documented_answers())
+def _complete(document: dict[str, Any]) -> dict[str, Any]:
+    add_answers(document, documented_answers())
+    add_errors_and_keys(document, ERROR, f"a management key, {MANAGEMENT_KEY_PREFIX}…")
+    return document
 
 
 def build_app(
@@ -67,19 +66,11 @@ def build_app(
 ) -> FastAPI:
     """The ASGI app. metrics_token: opens /metrics beside a viewer's key. turn_age_s: seconds
     since the last reconcile turn, for /metrics."""
-    app = _Api(
-        title="Swapgate",
-        version=__version__,
-        openapi_url=f"{PREFIX}/openapi.json",
-        # The usual pages load scripts from a remote host.
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        generate_unique_id_function=_operation,
-    )
+    app = DocumentedApi("Swapgate", f"{PREFIX}/openapi.json", _complete)
     app.state.installation = installation
     app.state.remembered = IdempotencyCache(installation.clock)
     app.state.turn_age_s = turn_age_s
+    app.include_router(health.probes)
     app.include_router(health.router)
     for tag, router in ROUTERS.items():
         app.include_router(router, prefix=PREFIX, tags=[tag])
@@ -104,7 +95,3 @@ def documented_answers() -> Mapping[tuple[str, str], Any]:
         if isinstance(route, APIRoute)
         for method in route.methods or ()
     }
-
-
-def _operation(route: APIRoute) -> str:
-    return route.name

@@ -6,13 +6,13 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
 
 import structlog
 import uvicorn
 
+from harness.api.access import SERVER
 from harness.api.app import build_app
 from harness.app.control_schedule import control_schedule
 from harness.app.database import upgrade_database
@@ -24,13 +24,6 @@ from harness.domain.errors import SignatureInvalid
 log = structlog.get_logger("swapgate.control")
 
 METRICS_TOKEN = "SWAPGATE_METRICS_TOKEN"  # noqa: S105 - a name, not a secret
-SERVER: Final[Mapping[str, Any]] = {
-    "access_log": False,
-    "log_level": "warning",
-    # A caller could name any address, and failed attempts are counted by address.
-    "proxy_headers": False,
-    "server_header": False,
-}
 
 
 def _seed(installation: Installation) -> None:

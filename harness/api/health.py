@@ -1,4 +1,4 @@
-"""Endpoints of the control process for health and readiness, and Prometheus metrics: proposals
+"""Endpoints for health and readiness, and Prometheus metrics of the control process: proposals
 by phase, canaries' share and evidence of harm, time since the last reconcile turn.
 """
 
@@ -21,16 +21,18 @@ from harness.domain.proposals.proposal import ProposalPhase
 
 log = structlog.get_logger("swapgate.api")
 router = APIRouter(include_in_schema=False)
+# Of every process with an API.
+probes = APIRouter(include_in_schema=False)
 TurnAge = Callable[[], float | None]
 
 
-@router.get("/healthz")
+@probes.get("/healthz")
 async def healthz() -> JsonAnswer:
     """The process answers; asks nobody else."""
     return JsonAnswer({"status": "ok"})
 
 
-@router.get("/readyz")
+@probes.get("/readyz")
 def readyz(request: Request) -> JsonAnswer:
     """The database answers and has our tables. Says no more than yes or no."""
     installation: Installation = request.app.state.installation

@@ -2,23 +2,27 @@
 from the types of our dataclasses; one shape of error, and the bearer key.
 """
 
-import copy
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime
 from enum import Enum, IntEnum
+from operator import attrgetter
 from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
+from fastapi import FastAPI
+from starlette.types import StatelessLifespan
+
+from harness import __version__
 from harness.control.serialize import HIDDEN, shown_name
 from harness.domain.evals.run import VERDICTS, BaseVerdict
-from harness.domain.operations.access import MANAGEMENT_KEY_PREFIX
 from harness.domain.pagination import Page
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.gate.online.rollout_action import RolloutFigures
 
 Schema = dict[str, Any]
+Lifespan = StatelessLifespan[FastAPI]
 SCALARS: Mapping[object, Schema] = {
     bool: {"type": "boolean"},
     int: {"type": "integer"},
@@ -69,7 +73,7 @@ class SchemaComponents:
         hints = get_type_hints(Page)
         items = {"type": "array", "items": self.schema_for(kind)}
         others = {name: self.schema_for(hints[name]) for name in ("total", "next", "invalid")}
-        return _object_schema({"items": items, **others})
+        return object_schema({"items": items, **others})
 
     def _reference(self, kind: type) -> Schema:
         name = kind.__name__
@@ -81,17 +85,8 @@ class SchemaComponents:
                 for field in fields(kind)
                 if field.name not in HIDDEN
             }
-            self.schemas[name] = _object_schema({**_derived(kind), **shown})
+            self.schemas[name] = object_schema({**_derived(kind), **shown})
         return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _object_schema(properties: Schema) -> Schema:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
 
 
 def _enum(kind: type[Enum]) -> Schema:
@@ -114,58 +109,87 @@ def _derived(kind: type) -> Schema:
     return {}
 
 
-ERROR: Final = {
-    "type": "object",
-    "properties": {
-        "error": {
-            "type": "object",
-            "properties": {
-                "type": {"type": "string", "description": "e.g. RouteBusy"},
-                "message": {"type": "string"},
-                "retryable": {
-                    "type": "boolean",
-                    "description": "the same call, unchanged, may yet succeed",
-                },
-            },
-            "required": ["type", "message", "retryable"],
-            "additionalProperties": False,
-        }
-    },
-    "required": ["error"],
-    "additionalProperties": False,
-}
+def object_schema(properties: Schema) -> Schema:
+    """An object of exactly these properties."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
 
 
-def document(
-    plain: Mapping[str, Any], answers: Mapping[tuple[str, str], Any]
-) -> dict[str, Any]:
-    """`plain` with the schema of every answer, one shape of error, and the bearer key."""
-    result = copy.deepcopy(dict(plain))
+ERROR: Final = object_schema(
+    {
+        "type": {"type": "string", "description": "e.g. RouteBusy"},
+        "message": {"type": "string"},
+        "retryable": {
+            "type": "boolean",
+            "description": "the same call, unchanged, may yet succeed",
+        },
+    }
+)
+
+
+class DocumentedApi(FastAPI):
+    """An API with an OpenAPI document, and no page that loads scripts from a remote host."""
+
+    def __init__(
+        self,
+        title: str,
+        openapi_url: str,
+        complete: Callable[[Schema], Schema],
+        lifespan: Lifespan | None = None,
+    ) -> None:
+        """complete: adds to the document what FastAPI does not know."""
+        super().__init__(
+            title=title,
+            version=__version__,
+            openapi_url=openapi_url,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,
+            generate_unique_id_function=attrgetter("name"),
+            lifespan=lifespan,
+        )
+        self._complete = complete
+
+    def openapi(self) -> Schema:
+        if self.openapi_schema is None:
+            self.openapi_schema = self._complete(super().openapi())
+        return self.openapi_schema
+
+
+def add_answers(document: Schema, answers: Mapping[tuple[str, str], Any]) -> None:
+    """Write the schemas of answers that are dataclasses. answers: by path and method."""
     components = SchemaComponents()
     for (path, method), kind in answers.items():
-        operation = result["paths"][path][method]
-        # FastAPI's own shape of a wrong field, which we do not send.
-        operation["responses"].pop("422", None)
-        for status, response in operation["responses"].items():
-            if status != "204":
+        for status, response in document["paths"][path][method]["responses"].items():
+            if status not in ("204", "422"):
                 response["content"] = _json(components.schema_for(kind))
-        operation["responses"]["default"] = {
-            "description": "What went wrong",
-            "content": _json({"$ref": "#/components/schemas/Error"}),
-        }
-    schemas = result.setdefault("components", {}).setdefault("schemas", {})
+    document.setdefault("components", {}).setdefault("schemas", {}).update(components.schemas)
+
+
+def add_errors_and_keys(document: Schema, error: Schema, keys: str) -> None:
+    """Give every operation one shape of error, and the bearer key. error: what stands under
+    `error`. keys: which ones open the API.
+    """
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            # FastAPI's own shape of a wrong field, which is not sent.
+            operation["responses"].pop("422", None)
+            operation["responses"]["default"] = {
+                "description": "What went wrong",
+                "content": _json({"$ref": "#/components/schemas/Error"}),
+            }
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    schemas.update({**components.schemas, "Error": ERROR})
-    result["components"]["securitySchemes"] = {
-        "key": {
-            "type": "http",
-            "scheme": "bearer",
-            "description": f"a management key, {MANAGEMENT_KEY_PREFIX}…",
-        }
+    schemas["Error"] = object_schema({"error": error})
+    document["components"]["securitySchemes"] = {
+        "key": {"type": "http", "scheme": "bearer", "description": keys}
     }
-    result["security"] = [{"key": []}]
-    return result
+    document["security"] = [{"key": []}]
 
 
 def _json(schema: Mapping[str, Any]) -> dict[str, Any]:

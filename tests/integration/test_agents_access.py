@@ -11,13 +11,14 @@ from typing import Any
 import httpx
 import pytest
 
-from harness.api.agents.process import agents_app
+from harness.api.agents.app import build_agents_app
 from harness.app.agents.model_calls import RouterModelCalls
 from harness.app.agents.turn_service import TurnService
 from harness.app.installation import Installation
 from harness.control.operations import keys
 from harness.domain.agents.caller import AgentCaller, sign_agent_header, sign_peer_header
 from harness.domain.operations.access import SYSTEM, Role
+from harness.domain.operations.row_signatures import KeyPurpose
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.router_process import routed
 from tests.support.site.agents_site import error_of
@@ -66,17 +67,22 @@ class AgentsDoor:
         return sign_peer_header(address, secret or self.installation.secret, now)
 
 
-def open_door(folder: Path, *, is_open: bool) -> Iterator[AgentsDoor]:
+def open_door(
+    folder: Path, *, is_open: bool, signs_as: KeyPurpose | None = KeyPurpose.CONTROL
+) -> Iterator[AgentsDoor]:
     clock = ManualClock()
     with routed(folder, "http://127.0.0.1:9") as world:
         settings = world.installation.settings
         where = replace(settings.agents, open_on_loopback=is_open)
         installation = replace(
-            world.installation, settings=replace(settings, agents=where), clock=clock
+            world.installation,
+            settings=replace(settings, agents=where),
+            clock=clock,
+            signs_as=signs_as,
         )
         calls = RouterModelCalls("http://127.0.0.1:9", installation.secret, clock)
         try:
-            app = agents_app(installation, TurnService(installation, calls))
+            app = build_agents_app(installation, TurnService(installation, calls))
             yield AgentsDoor(installation, clock, app)
         finally:
             installation.close()
@@ -97,6 +103,18 @@ def door(shared_door: AgentsDoor) -> AgentsDoor:
 @pytest.fixture(scope="module")
 def closed_door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentsDoor]:
     yield from open_door(tmp_path_factory.mktemp("closed"), is_open=False)
+
+
+def test_what_the_operator_has_to_mend_is_said_and_may_be_asked_again(tmp_path: Path) -> None:
+    # As where another process has control's signing key.
+    for door in open_door(tmp_path, is_open=True, signs_as=None):
+        answer = door.send("POST", json={"name": "literal", "model": "sim:sim-better"})
+
+        error = error_of(answer, 503)
+        assert error["code"] == "not_available"
+        assert "signing key" in error["message"]
+        assert answer.headers["retry-after"] == "2"
+        assert door.send("POST", json=BODY).status_code == 201
 
 
 def test_without_a_key_nobody_is_served_unless_the_settings_say_so(

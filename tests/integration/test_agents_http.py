@@ -11,12 +11,6 @@ from typing import Any
 import httpx
 import pytest
 
-from harness.api.agents.examples import (
-    AGENT_EXAMPLES,
-    MESSAGE_EXAMPLES,
-    PATCH_EXAMPLES,
-    SESSION_EXAMPLES,
-)
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role
 from tests.support.providers.scripted_transport import ScriptedTurn
@@ -131,23 +125,25 @@ def test_the_contract_by_plain_curl(site: AgentsSite) -> None:
 
 
 def test_the_documented_examples_are_taken(site: AgentsSite) -> None:
-    document = good(site.client.get("/agents/openapi.json"))
-    paths = document["paths"]
-    shown = paths["/agents"]["post"]["requestBody"]["content"]["application/json"]["examples"]
-    assert shown.keys() == AGENT_EXAMPLES.keys()
-    agent = good(site.client.post("/agents", json=AGENT_EXAMPLES["route"]["value"]))
-    literal = {**AGENT_EXAMPLES["literal"]["value"], "model": "sim:sim-base"}
-    good(site.client.post("/agents", json=literal))
-    one = f"/agents/{agent['id']}"
-    for example in PATCH_EXAMPLES.values():
-        good(site.client.patch(one, json=example["value"]))
-    for example in SESSION_EXAMPLES.values():
-        session = good(site.client.post(f"{one}/sessions", json=example["value"]))
-    for example in MESSAGE_EXAMPLES.values():
-        answer = site.client.post(
-            f"{one}/sessions/{session['id']}/messages", json=example["value"]
+    schemas = good(site.client.get("/agents/openapi.json"))["components"]["schemas"]
+    examples = {name: schema.get("examples", []) for name, schema in schemas.items()}
+    on_route, literal = examples["AgentBody"]
+    agent = f"/agents/{good(site.client.post('/agents', json=on_route))['id']}"
+    good(site.client.post("/agents", json={**literal, "model": "sim:sim-base"}))
+    for body in examples["AgentPatchBody"]:
+        good(site.client.patch(agent, json=body))
+    for body in examples["SessionBody"]:
+        session = (
+            f"{agent}/sessions/{good(site.client.post(f'{agent}/sessions', json=body))['id']}"
         )
+    for body in examples["MessageBody"]:
+        answer = site.client.post(f"{session}/messages", json=body)
         assert answer.status_code == 200, answer.text
+    for body in examples["SwitchModelBody"]:
+        asked = site.client.post(
+            f"{session}/switch_model", json={**body, "model": "sim-better"}
+        )
+        assert asked.status_code in (200, 202), asked.text
 
 
 def test_pieces_of_a_stream_come_before_the_whole_message(site: AgentsSite) -> None:

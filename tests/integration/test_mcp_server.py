@@ -1,5 +1,6 @@
 """`swapgate mcp` as the official MCP client sees it, by pipes and HTTP, in real processes."""
 
+import asyncio
 import json
 import os
 import re
@@ -20,11 +21,11 @@ from mcp_types import CallToolResult
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role
 from tests.support.providers.scripted_upstream import Asked, completion
-from tests.support.site.agents_site import AgentsSite, agents_site
+from tests.support.site.agents_site import AgentsSite, agents_site, good
 from tests.support.site.processes import free_port
 
 pytestmark = pytest.mark.req("C1", "C6", "C8")
-BASE = "sim-base"
+BASE, BETTER = "sim-base", "sim-better"
 ROOT = Path(__file__).parents[2]
 READING = {"list_routes", "compare", "canary_status", "manage_credentials"}
 Connect = AbstractAsyncContextManager[Client]
@@ -233,6 +234,50 @@ async def test_sub_tasks_run_in_the_name_of_a_session(connect: Any, place: McpSi
         assert "needs proposer" in await refused(
             client, "spawn", session=session, tasks=[{"task": "one"}]
         )
+
+
+async def test_a_client_that_asks_for_progress_is_told_how_many_sub_tasks_have_ended(
+    connect: Any, place: McpSite
+) -> None:
+    place.site.upstream.turns[BASE] = lambda _: completion("done")
+    session = place.site.session(tools=["spawn"]).rpartition("/")[2]
+    ended: list[tuple[float, float | None]] = []
+
+    async def note(progress: float, total: float | None, _: str | None) -> None:
+        ended.append((progress, total))
+
+    tasks = [{"task": "one"}, {"task": "two"}]
+    async with connect("proposer") as client:
+        result = await client.call_tool(
+            "spawn", {"session": session, "tasks": tasks}, progress_callback=note
+        )
+
+    assert not result.is_error, text_of(result)
+    assert ended == [(1, 2), (2, 2)]
+
+
+async def test_an_agent_lists_models_and_waits_for_a_person_to_decide_on_another(
+    connect: Any, place: McpSite
+) -> None:
+    place.site.upstream.turns[BETTER] = lambda _: completion("better")
+    path = place.site.session()
+    session = path.rpartition("/")[2]
+    given = {"session": session, "action": "switch", "model": "sim-better", "reason": "why"}
+    async with connect("proposer") as client:
+        listed = await called(client, "switch_model", session=session, action="list")
+        asked = await called(client, "switch_model", **given)
+        waiting = asyncio.create_task(called(client, "switch_model", **given, wait_s=240))
+        assert (asked["status"], asked["model"]) == ("pending", "sim/sim-better")
+        await asyncio.to_thread(
+            place.site.world.place.run, "agent", "approve", asked["request"]
+        )
+        decided = await waiting
+        wrong = await refused(client, "switch_model", **given, wait_s="long")
+
+    assert "sim/sim-better" in [model["model"] for model in listed["models"]]
+    assert (decided["status"], decided["request"]) == ("approved", asked["request"])
+    assert "wait_s" in wrong
+    assert good(place.site.send(path, "Hi"))["target"] == "sim/sim-better"
 
 
 async def test_a_server_may_be_started_for_one_session(place: McpSite) -> None:

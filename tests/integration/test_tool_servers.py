@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,7 @@ from harness.domain.agents.agent import AgentTool
 from harness.domain.agents.message import MessageToolCall
 from harness.domain.agents.model_call import ToolCaller, ToolResult
 from harness.domain.errors import ToolServerFailed
+from harness.domain.providers import api_base_rules
 from harness.domain.settings import ToolServer
 from harness.runtime.tool_servers import connection
 from harness.runtime.tool_servers.runtime import ToolServers
@@ -233,6 +235,44 @@ async def test_nothing_is_left_when_the_servers_are_closed() -> None:
 
     assert not psutil.pid_exists(pid)
     assert (await hanging).is_error
+
+
+@asynccontextmanager
+async def listening(answer: bytes) -> AsyncIterator[tuple[ToolServer, list[bytes]]]:
+    """A server of raw bytes, and what it was sent."""
+    received: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received.append(await reader.read(100))
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        yield ToolServer(url=f"http://localhost:{port}/mcp"), received
+
+
+async def test_a_name_that_leads_to_a_closed_address_is_sent_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # At each connection: it may have led elsewhere the last time.
+    monkeypatch.setattr(api_base_rules, "CLOSED_NETWORKS", (ip_network("127.0.0.0/8"),))
+    async with listening(b"") as (server, received), running(far=server) as tools:
+        assert await offered(tools, "far") == []
+        with pytest.raises(ToolServerFailed, match="leads to a closed address"):
+            await tools._connections["far"].tools()
+    assert not any(received)
+
+
+async def test_a_redirect_to_another_server_is_not_followed() -> None:
+    async with listening(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n") as (other, received):
+        head = f"HTTP/1.1 307 Moved\r\nlocation: {other.url}\r\ncontent-length: 0\r\n\r\n"
+        async with listening(head.encode()) as (server, asked), running(far=server) as tools:
+            assert await offered(tools, "far") == []
+            assert asked
+    assert not received
 
 
 def test_models_are_served_without_the_library() -> None:

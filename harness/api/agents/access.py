@@ -5,13 +5,9 @@ Without a key there is only the connection to go by, and a web page in the opera
 shares it. Such a request is believed only from a loopback peer that no proxy stands for, to a
 Host that is this machine's, and from no other Origin; a body has to be JSON, which a page can
 send nowhere without being asked. A name that a page's DNS turns into 127.0.0.1 is another Host.
-
-Failed attempts are limited by address, as at the management API.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
@@ -20,8 +16,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from harness.api.access import FailedAttempts
+from harness.api.access import OPEN, FailedAttempts, read_bearer
 from harness.api.agents.errors import ErrorAnswer
+from harness.app.installation import Installation
 from harness.control.agents.client import AgentsClient
 from harness.control.operations import keys
 from harness.domain.agents.caller import (
@@ -34,24 +31,20 @@ from harness.domain.agents.caller import (
 from harness.domain.errors import NotAllowed
 from harness.domain.operations.access import DATA_KEY_PREFIX, MANAGEMENT_KEY_PREFIX
 from harness.domain.operations.client_address import client_address
-from harness.ports import Clock, Store
 
-OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 # A request that one of these stands in came by a proxy: its peer is not who asks.
 _PROXY_HEADERS: Final = ("x-forwarded-for", "x-forwarded-host", "forwarded", "x-real-ip", "via")
 _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
-@dataclass(frozen=True)
-class AgentsAccessRules:
-    """What opens the agents API. open_on_loopback: only where router and agents listen on
-    loopback alone, which the configuration has made sure of.
-    """
-
-    store: Store
-    secret: bytes
-    clock: Clock
-    open_on_loopback: bool = False
+def key_client(installation: Installation, key: str) -> AgentsClient:
+    """Whom a key stands for. Raises NotAllowed for one that is none of ours."""
+    store, secret = installation.store, installation.secret
+    if key.startswith(DATA_KEY_PREFIX):
+        return AgentsClient.of_data_key(keys.authenticate_data_key(store, key, secret=secret))
+    if key.startswith(MANAGEMENT_KEY_PREFIX):
+        return AgentsClient.of_person(keys.authenticate(store, key, secret=secret))
+    raise NotAllowed("what was sent is no key of ours")
 
 
 class FailedKeys:
@@ -59,15 +52,14 @@ class FailedKeys:
     at before its address: whoever guesses keeps nobody else out.
     """
 
-    def __init__(self, rules: AgentsAccessRules) -> None:
-        self._rules, self._attempts = rules, FailedAttempts(rules.clock)
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
+        self._attempts = FailedAttempts(installation.clock)
 
     def count(self, scope: Scope) -> float:
         """One more of this request's address; seconds to wait where there were too many."""
-        peer = find_peer(scope, self._rules)
-        address = client_address(
-            _socket_peer(scope) if isinstance(peer, HeaderFault) else peer, (), ()
-        )
+        peer = find_peer(scope, self._installation)
+        address = client_address(_socket_peer(scope) if peer is None else peer, (), ())
         wait_s = self._attempts.wait_s(address)
         if not wait_s:
             self._attempts.failed(address)
@@ -75,13 +67,20 @@ class FailedKeys:
 
 
 class AgentsAccess:
-    """Puts the AgentsClient behind a request into its state, or refuses the request."""
+    """Puts the AgentsClient behind a request into its state, or refuses the request.
 
-    def __init__(self, app: ASGIApp, *, rules: AgentsAccessRules, failed: FailedKeys) -> None:
-        self._app, self._rules, self._failed = app, rules, failed
+    is_open: this machine needs no key. Only where router and agents listen on loopback alone,
+    which the configuration has made sure of.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, installation: Installation, is_open: bool, failed: FailedKeys
+    ) -> None:
+        self._app, self._installation = app, installation
+        self._is_open, self._failed = is_open, failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http" or scope["path"] in OPEN:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
@@ -99,56 +98,45 @@ class AgentsAccess:
         await refusal(scope, receive, send)
 
     async def _client(self, scope: Scope, headers: Headers) -> AgentsClient | ErrorAnswer:
-        rules = self._rules
         given = headers.getlist("authorization")
         if not given:
-            return self._open_client(scope, headers)
-        token = _bearer(given)
+            return self._keyless_client(scope, headers)
+        key = read_bearer(given[0]) if len(given) == 1 else ""
         try:
-            if token.startswith(MANAGEMENT_KEY_PREFIX):
-                actor = await run_in_threadpool(
-                    keys.authenticate, rules.store, token, secret=rules.secret
-                )
-                return AgentsClient.of_person(actor)
-            if token.startswith(DATA_KEY_PREFIX):
-                key = await run_in_threadpool(
-                    keys.authenticate_data_key, rules.store, token, secret=rules.secret
-                )
-                return AgentsClient.of_data_key(key)
+            return await run_in_threadpool(key_client, self._installation, key)
         except NotAllowed as error:
             return _unauthenticated(str(error))
-        return _unauthenticated("the Authorization header holds no key of ours")
 
-    def _open_client(self, scope: Scope, headers: Headers) -> AgentsClient | ErrorAnswer:
-        """Who asks without a key."""
-        if not self._rules.open_on_loopback:
+    def _keyless_client(self, scope: Scope, headers: Headers) -> AgentsClient | ErrorAnswer:
+        if not self._is_open:
             return _unauthenticated("there is no key")
-        peer = find_peer(scope, self._rules)
-        if isinstance(peer, HeaderFault):
+        peer = find_peer(scope, self._installation)
+        if peer is None:
             return _unauthenticated("the header x-swapgate-peer is not the router's")
         if not is_loopback(peer) or any(name in headers for name in _PROXY_HEADERS):
             return _unauthenticated("there is no key, and the request is not of this machine")
-        if reason := find_foreign_page(headers):
+        if reason := _find_foreign_page(headers):
             return ErrorAnswer(HTTPStatus.FORBIDDEN, reason, "foreign_origin")
         return AgentsClient.of_operator()
 
 
-def find_peer(scope: Scope, rules: AgentsAccessRules) -> str | HeaderFault:
-    """Who is connected: as the router says in its signed header, else to this process."""
+def find_peer(scope: Scope, installation: Installation) -> str | None:
+    """Who is connected: as the router says in its signed header, else to this process. None
+    where the header is not the router's.
+    """
     given = Headers(scope=scope).getlist(PEER_HEADER.decode())
     if not given:
         return _socket_peer(scope)
-    if len(given) > 1:
-        return HeaderFault.FORGED
-    now = rules.clock.now().timestamp()
-    return read_peer_header(given[0].encode("latin-1"), rules.secret, now)
+    now = installation.clock.now().timestamp()
+    peer = read_peer_header(given[0].encode("latin-1"), installation.secret, now)
+    return None if len(given) > 1 or isinstance(peer, HeaderFault) else peer
 
 
 def _socket_peer(scope: Scope) -> str:
     return str(scope["client"][0]) if scope.get("client") else ""
 
 
-def find_foreign_page(headers: Headers) -> str | None:
+def _find_foreign_page(headers: Headers) -> str | None:
     """Why a request without a key may come from a web page; None for one that does not."""
     hosts, origins = headers.getlist("host"), headers.getlist("origin")
     if len(hosts) != 1 or not _is_own_host(hosts[0]):
@@ -175,21 +163,14 @@ def _is_own_host(host: str) -> bool:
 def _check_content_type(method: str, headers: Headers) -> ErrorAnswer | None:
     """None where a body is JSON, or there is none. A page can send other types unasked."""
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-    if method not in _BODY_METHODS and not has_body:
-        return None
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/json":
+    if kind == "application/json" or (method not in _BODY_METHODS and not has_body):
         return None
     return ErrorAnswer(
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         "send the body as JSON, with the header Content-Type: application/json",
         "unsupported_media_type",
     )
-
-
-def _bearer(given: Sequence[str]) -> str:
-    scheme, _, token = given[0].partition(" ")
-    return token.strip() if len(given) == 1 and scheme.lower() == "bearer" else ""
 
 
 def _unauthenticated(reason: str) -> ErrorAnswer:
@@ -207,5 +188,5 @@ def _slow_down(wait_s: float) -> ErrorAnswer:
         HTTPStatus.TOO_MANY_REQUESTS,
         "too many requests without a valid key came from this address: send a valid one",
         "too_many_failures",
-        headers={"retry-after": str(math.ceil(wait_s))},
+        retry_after_s=math.ceil(wait_s),
     )

@@ -4,16 +4,10 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query
+from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from harness.api.agents.answers import (
-    AgentAnswer,
-    AgentsResponse,
-    ListAnswer,
-    agent_answer,
-    list_answer,
-)
+from harness.api.agents.answers import AgentAnswer, ListAnswer
 from harness.api.agents.bodies import (
     AgentBody,
     AgentPatchBody,
@@ -21,15 +15,14 @@ from harness.api.agents.bodies import (
     ToolBody,
     read_tools,
 )
-from harness.api.agents.examples import AGENT_EXAMPLES, PATCH_EXAMPLES
 from harness.api.agents.request import AgentsRequest, AgentsRequestParam
 from harness.control.agents import agents, queries
 from harness.control.agents.agents import AgentSpec, ConsentTerms
 from harness.control.agents.model_choices import read_model_choice
-from harness.control.context import Context
-from harness.domain.agents.agent import AgentTool
+from harness.domain.agents.agent import Agent, AgentTool
 from harness.domain.agents.model_choice import ModelChoice
 from harness.domain.errors import InputError, NotFound
+from harness.domain.pagination import Page
 
 router = APIRouter()
 PATH = "/agents"
@@ -37,12 +30,8 @@ ONE = "/agents/{agent_id}"
 
 
 @router.post(PATH, status_code=201, response_model=AgentAnswer, summary="Create an agent")
-def create_agent(
-    asked: AgentsRequestParam,
-    body: Annotated[AgentBody, Body(openapi_examples=AGENT_EXAMPLES)],
-) -> Response:
+def create_agent(asked: AgentsRequestParam, body: AgentBody) -> Response:
     """A literal model needs the key of an approver: no route's proof covers it."""
-
     spec = AgentSpec(
         name=body.name,
         model=_model(asked, "model", body.model),
@@ -53,65 +42,56 @@ def create_agent(
         data_class=body.data_class,
     )
     terms = _terms(asked, body.reason)
-
-    def create(ctx: Context) -> AgentAnswer:
-        return agent_answer(agents.create_agent(ctx, asked.client, spec, terms))
-
-    return asked.once(201, body.model_dump(mode="json"), create)
+    return asked.once(
+        AgentAnswer, body, lambda ctx: agents.create_agent(ctx, asked.client, spec, terms)
+    )
 
 
 @router.get(PATH, response_model=ListAnswer[AgentAnswer], summary="List agents")
 def list_agents(
     asked: AgentsRequestParam, page: Annotated[AgentsPageQuery, Query()]
-) -> Response:
+) -> Page[Agent]:
     """Those of the key, the newest first; all for a management key."""
-    found = queries.list_agents(asked.ctx, asked.client, page.page)
-    return AgentsResponse(list_answer(found, agent_answer))
+    return queries.list_agents(asked.ctx, asked.client, page.page)
 
 
 @router.get(ONE, response_model=AgentAnswer, summary="Show an agent")
-def get_agent(asked: AgentsRequestParam, agent_id: str) -> Response:
-    return AgentsResponse(agent_answer(asked.require_agent(agent_id)))
+def get_agent(asked: AgentsRequestParam, agent_id: str) -> Agent:
+    return asked.require_agent(agent_id)
 
 
 @router.patch(ONE, response_model=AgentAnswer, summary="Change an agent")
-def change_agent(
-    asked: AgentsRequestParam,
-    agent_id: str,
-    body: Annotated[AgentPatchBody, Body(openapi_examples=PATCH_EXAMPLES)],
-) -> Response:
+def change_agent(asked: AgentsRequestParam, agent_id: str, body: AgentPatchBody) -> Agent:
     """Another model holds for sessions that are opened from now on."""
-    asked.require_agent(agent_id)
-    plain = ("name", "description", "instructions")
-    changes: dict[str, Any] = {name: getattr(body, name) for name in plain}
-    changes["model"] = None if body.model is None else _model(asked, "model", body.model)
-    changes["tools"] = None if body.tools is None else _tools(asked, body.tools)
-    changes = {name: value for name, value in changes.items() if value is not None}
+    plain = {"name", "description", "instructions"}
+    changes: dict[str, Any] = body.model_dump(include=plain, exclude_none=True)
+    if body.model is not None:
+        changes["model"] = _model(asked, "model", body.model)
+    if body.tools is not None:
+        changes["tools"] = _tools(asked, body.tools)
     if body.config is not None and body.config.model_fields_set:
         changes["fallback_model"] = _fallback(asked, body.config.fallback_model)
     if not changes:
         raise InputError("the body changes nothing: give a field of the agent")
-    changed = agents.change_agent(
+    return agents.change_agent(
         asked.ctx,
         asked.client,
         agent_id,
         lambda known: replace(known, **changes),
         _terms(asked, body.reason),
     )
-    return AgentsResponse(agent_answer(changed))
 
 
 @router.delete(ONE, status_code=204, summary="Delete an agent")
-def delete_agent(asked: AgentsRequestParam, agent_id: str) -> Response:
+def delete_agent(asked: AgentsRequestParam, agent_id: str) -> None:
     """Its sessions are closed; what they said stays as long as any."""
-    agents.delete_agent(asked.ctx, asked.client, asked.require_agent(agent_id).id)
-    return Response(status_code=204)
+    agents.delete_agent(asked.ctx, asked.client, agent_id)
 
 
 def _model(asked: AgentsRequest, field: str, text: str) -> ModelChoice:
     """Raises InputError and NotFound, naming the field."""
     try:
-        return read_model_choice(asked.ctx, text, standing=asked.service.standing)
+        return read_model_choice(asked.ctx, text, standing=asked.installation.standing_switches)
     except (InputError, NotFound) as error:
         reason = str(error).removeprefix("model: ")
         raise type(error)(f"{field}: {reason}", code=error.code) from error
@@ -125,7 +105,7 @@ def _tools(asked: AgentsRequest, given: list[ToolBody]) -> tuple[AgentTool, ...]
     """Raises InputError for a tool that nobody runs."""
     tools = read_tools(given)
     for tool in tools:
-        if not tool.runs_at_client and not asked.service.tools.has(tool):
+        if not tool.runs_at_client and not asked.tools.has(tool):
             raise InputError(
                 f"tools: no server of this installation has the tool {tool.name!r}; a function "
                 'that you run is {"type": "function", "function": {"name": …}}',
@@ -135,5 +115,5 @@ def _tools(asked: AgentsRequest, given: list[ToolBody]) -> tuple[AgentTool, ...]
 
 
 def _terms(asked: AgentsRequest, reason: str) -> ConsentTerms:
-    where = asked.service.settings
+    where = asked.installation.settings.agents
     return ConsentTerms(timedelta(days=where.literal_days), where.max_literals, reason)

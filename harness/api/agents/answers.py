@@ -1,41 +1,72 @@
-"""Pydantic models of the agents API's answers, in camelCase, and how they are made of agents,
-sessions and messages.
+"""Pydantic models of the agents API's answers, in camelCase. Each is made of the attributes of
+an agent, a session, a message or a page of them.
 """
 
-from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import (
+    AliasGenerator,
+    AliasPath,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.alias_generators import to_camel
-from starlette.responses import Response
 
+from harness.api.agents.bodies import FunctionToolBody
 from harness.control.agents.conversation import TurnOutcome
-from harness.domain.agents.agent import Agent, AgentSession, AgentTool
-from harness.domain.agents.message import MessageToolCall, MessageUsage, SessionMessage
-from harness.domain.pagination import Page
+from harness.domain.agents.agent import AgentTool
+from harness.domain.agents.message import MessageRole, MessageUsage, ServedBy
+from harness.domain.agents.model_choice import ModelChoice
 
-S = TypeVar("S")
 T = TypeVar("T")
 
 
+def _model_text(choice: ModelChoice | None) -> str | None:
+    return None if choice is None else choice.text
+
+
+def _text_or_none(text: str | None) -> str | None:
+    return text or None
+
+
+def _tool(tool: AgentTool) -> object:
+    """A tool of the server by its name, a function of the client's whole."""
+    if tool.parameters is None:
+        return tool.name
+    function = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": dict(tool.parameters),
+    }
+    return {"type": "function", "function": function}
+
+
+ModelText = Annotated[str, BeforeValidator(_model_text)]
+TextOrNone = Annotated[str | None, BeforeValidator(_text_or_none)]
+
+
 class AgentsAnswer(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+    model_config = ConfigDict(
+        alias_generator=AliasGenerator(serialization_alias=to_camel),
+        from_attributes=True,
+        validate_by_name=True,
+        frozen=True,
+    )
 
-
-class FunctionAnswer(AgentsAnswer):
-    name: str
-    description: str
-    parameters: dict[str, JsonValue]
-
-
-class FunctionToolAnswer(AgentsAnswer):
-    type: Literal["function"] = "function"
-    function: FunctionAnswer
+    @classmethod
+    def write(cls, source: object) -> str:
+        """The answer's JSON. source: what it is made of."""
+        return cls.model_validate(source).model_dump_json(by_alias=True)
 
 
 class AgentConfigAnswer(AgentsAnswer):
-    fallback_model: str | None = None
+    fallback_model: Annotated[str | None, BeforeValidator(_model_text)]
 
 
 class AgentAnswer(AgentsAnswer):
@@ -43,9 +74,11 @@ class AgentAnswer(AgentsAnswer):
     name: str
     description: str
     instructions: str
-    model: str
-    tools: list[str | FunctionToolAnswer]
-    config: AgentConfigAnswer
+    model: ModelText
+    tools: list[Annotated[str | FunctionToolBody, BeforeValidator(_tool)]]
+    config: Annotated[
+        AgentConfigAnswer, BeforeValidator(lambda choice: {"fallback_model": choice})
+    ] = Field(validation_alias="fallback_model")
     data_class: str
     created_at: datetime
     updated_at: datetime
@@ -55,18 +88,24 @@ class SessionAnswer(AgentsAnswer):
     """model: in force for the next message. cost_usd: of all messages so far."""
 
     id: str
-    agent_id: str
+    agent_id: str = Field(validation_alias="agent")
     user_id: str
     metadata: dict[str, JsonValue]
-    model: str
+    model: ModelText
     state: str
-    parent_id: str | None
+    parent_id: str | None = Field(validation_alias="parent")
     cost_usd: float
     created_at: datetime
     last_at: datetime
 
 
-class ListedModelAnswer(AgentsAnswer):
+class ToolAnswer(AgentsAnswer):
+    """Read from what the tool `switch_model` answers, which is in camelCase already."""
+
+    model_config = ConfigDict(alias_generator=to_camel)
+
+
+class ListedModelAnswer(ToolAnswer):
     """A model of a provider with a key. Prices are per million tokens, null where not known."""
 
     model: str
@@ -77,7 +116,7 @@ class ListedModelAnswer(AgentsAnswer):
     routes: list[str]
 
 
-class SwitchModelAnswer(AgentsAnswer):
+class SwitchModelAnswer(ToolAnswer):
     """status: `listed` with routes and models; `question` with candidates of which one is
     meant; else what became of the request so far: `pending`, `approved`, `rejected`, `expired`
     or `cancelled`. omissions: what the model will not be shown.
@@ -114,7 +153,7 @@ class UsageAnswer(AgentsAnswer):
 class FallbackAnswer(AgentsAnswer):
     """The model that was asked first, and why it did not answer."""
 
-    from_model: str = Field(alias="from")
+    from_model: str = Field(validation_alias="fallback_from", serialization_alias="from")
     reason: str
 
 
@@ -124,22 +163,39 @@ class MessageAnswer(AgentsAnswer):
     """
 
     id: str
-    session_id: str
+    session_id: str = Field(validation_alias="session")
     position: int
     role: str
-    content: JsonValue
+    content: Any
     tool_calls: list[ToolCallAnswer]
-    tool_call_id: str | None
+    tool_call_id: TextOrNone = Field(validation_alias="response_to")
     state: str
-    model: str | None
-    target: str | None
-    request_id: str | None
-    fallback: FallbackAnswer | None
-    auto: str | None
-    usage: UsageAnswer | None
-    error: str | None
+    model: TextOrNone = Field(validation_alias=AliasPath("served", "asked"))
+    target: TextOrNone = Field(validation_alias=AliasPath("served", "target"))
+    request_id: TextOrNone = Field(validation_alias=AliasPath("served", "request_id"))
+    fallback: FallbackAnswer | None = Field(validation_alias="served")
+    auto: str | None = Field(validation_alias="served")
+    error: TextOrNone
     created_at: datetime
     done_at: datetime | None
+    usage: UsageAnswer | None
+
+    @field_validator("fallback", mode="before")
+    @classmethod
+    def _fallback(cls, served: ServedBy) -> ServedBy | None:
+        return served if served.fallback_from else None
+
+    @field_validator("auto", mode="before")
+    @classmethod
+    def _auto(cls, served: ServedBy) -> str | None:
+        return None if served.fallback_from else served.reason or None
+
+    @field_validator("usage", mode="before")
+    @classmethod
+    def _usage(cls, used: MessageUsage, read: ValidationInfo) -> MessageUsage | None:
+        """Null for what no model answered, or has not answered yet."""
+        is_answered = read.data["role"] == MessageRole.ASSISTANT and read.data["done_at"]
+        return used if is_answered else None
 
 
 class TurnAnswer(MessageAnswer):
@@ -150,6 +206,16 @@ class TurnAnswer(MessageAnswer):
     open_calls: list[ToolCallAnswer]
     steps: int
     turn_usage: UsageAnswer
+
+    @classmethod
+    def from_outcome(cls, outcome: TurnOutcome) -> "TurnAnswer":
+        message = MessageAnswer.model_validate(outcome.message)
+        return cls.model_construct(
+            **dict(message),
+            open_calls=[ToolCallAnswer.model_validate(call) for call in outcome.open_calls],
+            steps=outcome.steps,
+            turn_usage=UsageAnswer.model_validate(outcome.usage),
+        )
 
 
 class PurgeAnswer(AgentsAnswer):
@@ -164,129 +230,3 @@ class ListAnswer(AgentsAnswer, Generic[T]):
     items: list[T]
     total: int
     next: str | None
-
-
-class AgentsResponse(Response):
-    """An answer's JSON."""
-
-    media_type = "application/json"
-
-    def __init__(self, content: BaseModel, status_code: int = 200) -> None:
-        super().__init__(content.model_dump_json(by_alias=True).encode(), status_code)
-
-
-def agent_answer(agent: Agent) -> AgentAnswer:
-    fallback = agent.fallback_model
-    return AgentAnswer(
-        id=agent.id,
-        name=agent.name,
-        description=agent.description,
-        instructions=agent.instructions,
-        model=agent.model.text,
-        tools=[_tool(tool) for tool in agent.tools],
-        config=AgentConfigAnswer(fallback_model=fallback.text if fallback else None),
-        data_class=agent.data_class,
-        created_at=agent.created_at,
-        updated_at=agent.updated_at,
-    )
-
-
-def _tool(tool: AgentTool) -> str | FunctionToolAnswer:
-    if tool.parameters is None:
-        return tool.name
-    return FunctionToolAnswer(
-        function=FunctionAnswer.model_validate(
-            {
-                "name": tool.name,
-                "description": tool.description,
-                "parameters": dict(tool.parameters),
-            }
-        )
-    )
-
-
-def session_answer(session: AgentSession) -> SessionAnswer:
-    return SessionAnswer.model_validate(
-        {
-            "id": session.id,
-            "agent_id": session.agent,
-            "user_id": session.user_id,
-            "metadata": dict(session.metadata),
-            "model": session.model.text,
-            "state": session.state.value,
-            "parent_id": session.parent,
-            "cost_usd": session.cost_usd,
-            "created_at": session.created_at,
-            "last_at": session.last_at,
-        }
-    )
-
-
-def message_answer(message: SessionMessage) -> MessageAnswer:
-    served, used = message.served, message.usage
-    is_answer = message.role == "assistant"
-    return MessageAnswer.model_validate(
-        {
-            "id": message.id,
-            "session_id": message.session,
-            "position": message.position,
-            "role": message.role.value,
-            "content": _plain(message.content),
-            "tool_calls": tool_call_answers(message.tool_calls),
-            "tool_call_id": message.response_to or None,
-            "state": message.state.value,
-            "model": served.asked or None,
-            "target": served.target or None,
-            "request_id": served.request_id or None,
-            "fallback": {"from": served.fallback_from, "reason": served.reason}
-            if served.fallback_from
-            else None,
-            "auto": None if served.fallback_from else served.reason or None,
-            "usage": usage_answer(used) if is_answer and message.done_at is not None else None,
-            "error": message.error or None,
-            "created_at": message.created_at,
-            "done_at": message.done_at,
-        }
-    )
-
-
-def usage_answer(used: MessageUsage) -> UsageAnswer:
-    return UsageAnswer(
-        input_tokens=used.input_tokens,
-        output_tokens=used.output_tokens,
-        cached_tokens=used.cached_tokens,
-        cost_usd=used.cost_usd,
-    )
-
-
-def _plain(content: object) -> object:
-    return content if isinstance(content, str) else _copy(content)
-
-
-def _copy(value: object) -> object:
-    """Mappings and sequences as JSON has them."""
-    if isinstance(value, dict):
-        return {name: _copy(inner) for name, inner in value.items()}
-    return [_copy(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-def tool_call_answers(calls: Sequence[MessageToolCall]) -> list[ToolCallAnswer]:
-    return [
-        ToolCallAnswer(id=call.id, name=call.name, arguments=call.arguments) for call in calls
-    ]
-
-
-def turn_answer(outcome: TurnOutcome) -> TurnAnswer:
-    used = outcome.usage
-    return TurnAnswer.model_validate(
-        {
-            **message_answer(outcome.message).model_dump(by_alias=True),
-            "openCalls": tool_call_answers(outcome.open_calls),
-            "steps": outcome.steps,
-            "turnUsage": usage_answer(used),
-        }
-    )
-
-
-def list_answer(page: Page[S], answer: Callable[[S], T]) -> ListAnswer[T]:
-    return ListAnswer(items=[answer(item) for item in page], total=page.total, next=page.next)

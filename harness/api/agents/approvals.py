@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from harness.api.agents.access import FailedKeys
+from harness.api.agents.errors import find_status
 from harness.control.agents import switches
 from harness.control.context import Context
 from harness.control.operations import keys
@@ -24,25 +25,14 @@ from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.agents.switch_text import switch_lines, switch_question
 from harness.domain.errors import (
     ConfigError,
-    Conflict,
     InputError,
     NotAllowed,
     NotFound,
-    StoreUnavailable,
     SwapgateError,
 )
 
 MAX_FORM_BYTES: Final = 16_384
 FORM: Final = "application/x-www-form-urlencoded"
-_STATUS: Final[Mapping[type[SwapgateError], HTTPStatus]] = {
-    InputError: HTTPStatus.BAD_REQUEST,
-    NotFound: HTTPStatus.NOT_FOUND,
-    NotAllowed: HTTPStatus.FORBIDDEN,
-    Conflict: HTTPStatus.CONFLICT,
-    # This process has no signing key: the person decides where there is one.
-    ConfigError: HTTPStatus.SERVICE_UNAVAILABLE,
-    StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
-}
 _HEADERS: Final = {
     "cache-control": "no-store",
     "content-security-policy": (
@@ -175,13 +165,13 @@ async def _read_form(request: Request) -> Mapping[str, str]:
 
 
 def _refusal(error: SwapgateError) -> Response:
-    status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), None)
-    if status is None:
+    known = find_status(error)
+    if known is None:
         raise error
     hint = ""
     if isinstance(error, ConfigError):
         hint = " Decide with `swapgate agent approve`, or on the dashboard."
-    return _page("Not decided", f"<p>{escape(str(error))}.{escape(hint)}</p>", status)
+    return _page("Not decided", f"<p>{escape(str(error))}.{escape(hint)}</p>", known[0])
 
 
 def _page(title: str, content: str, status: int) -> Response:

@@ -1,5 +1,6 @@
-"""Pydantic models of the agents API's request bodies and query parameters, in camelCase. An
-unknown field is an error, and so is NaN.
+"""Pydantic models of the agents API's request bodies and query parameters, in camelCase, with
+the examples of the OpenAPI document, which tests execute. An unknown field is an error, and so
+is NaN.
 """
 
 from typing import Annotated, Final, Literal
@@ -17,8 +18,7 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 ModelText = Annotated[str, Field(min_length=1, max_length=300)]
 Text = Annotated[str, Field(max_length=10_000)]
 Instructions = Annotated[str, Field(max_length=200_000)]
-UserId = Annotated[str, Field(max_length=200)]
-Metadata = Annotated[dict[str, JsonValue], Field(max_length=64)]
+Reason = Annotated[str, Field(max_length=1000)]
 # As providers allow a function's name.
 FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
@@ -31,8 +31,11 @@ class AgentsBody(BaseModel):
         allow_inf_nan=False,
         frozen=True,
         alias_generator=to_camel,
-        populate_by_name=False,
     )
+
+
+def _examples(*values: JsonValue) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": list(values)})
 
 
 class FunctionBody(AgentsBody):
@@ -64,6 +67,35 @@ class AgentBody(AgentsBody):
     functions that the client runs. instructions: the system message of all sessions.
     """
 
+    model_config = _examples(
+        {
+            "name": "support",
+            "description": "Answers customers",
+            "model": "chat",
+            "tools": [
+                {
+                    "type": "function",
+                    "function": {
+                        "name": "find_order",
+                        "description": "Finds a customer's order",
+                        "parameters": {
+                            "type": "object",
+                            "properties": {"number": {"type": "string"}},
+                            "required": ["number"],
+                        },
+                    },
+                }
+            ],
+        },
+        # A literal model takes the key of an approver.
+        {
+            "name": "research",
+            "description": "Reads papers",
+            "model": "openai:gpt-4o-mini",
+            "config": {"fallbackModel": "chat"},
+        },
+    )
+
     name: Name
     model: ModelText
     description: Text = ""
@@ -71,11 +103,13 @@ class AgentBody(AgentsBody):
     tools: Tools = []
     config: AgentConfigBody = AgentConfigBody()
     data_class: Annotated[str, Field(max_length=100)] = ""
-    reason: Annotated[str, Field(max_length=1000)] = ""
+    reason: Reason = ""
 
 
 class AgentPatchBody(AgentsBody):
     """What is given changes; the rest stays. config.fallbackModel: null takes it away."""
+
+    model_config = _examples({"description": "Helps customers"}, {"model": "chat"})
 
     name: Name | None = None
     model: ModelText | None = None
@@ -83,14 +117,16 @@ class AgentPatchBody(AgentsBody):
     instructions: Instructions | None = None
     tools: Tools | None = None
     config: AgentConfigBody | None = None
-    reason: Annotated[str, Field(max_length=1000)] = ""
+    reason: Reason = ""
 
 
 class SessionBody(AgentsBody):
     """user_id: whose conversation it is, in the client's words."""
 
-    user_id: UserId = ""
-    metadata: Metadata = {}
+    model_config = _examples({"userId": "user-42", "metadata": {"channel": "web"}})
+
+    user_id: Annotated[str, Field(max_length=200)] = ""
+    metadata: Annotated[dict[str, JsonValue], Field(max_length=64)] = {}
 
 
 class SwitchModelBody(AgentsBody):
@@ -99,9 +135,14 @@ class SwitchModelBody(AgentsBody):
     decision.
     """
 
+    model_config = _examples(
+        {"action": "list"},
+        {"action": "switch", "model": "claude sonnet", "reason": "long contracts"},
+    )
+
     action: Literal["list", "switch"]
     model: Annotated[str, Field(max_length=300)] = ""
-    reason: Annotated[str, Field(max_length=1000)] = ""
+    reason: Reason = ""
     wait_s: Annotated[float, Field(ge=0, le=86_400, strict=True)] = 0.0
 
 
@@ -110,6 +151,21 @@ class MessageBody(AgentsBody):
     content: a text, or parts of the types `text` and `image_url`. stream: the answer comes as
     server-sent events.
     """
+
+    model_config = _examples(
+        {"role": "user", "content": "Where is my order 1001?"},
+        {"role": "user", "content": "Tell me more.", "stream": True},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "What is on this picture?"},
+                {
+                    "type": "image_url",
+                    "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="},
+                },
+            ],
+        },
+    )
 
     role: Annotated[str, Field(max_length=40)]
     content: JsonValue
@@ -138,7 +194,7 @@ class AgentsPageQuery(AgentsBody):
 class SessionsQuery(AgentsPageQuery):
     """user_id: of that user alone."""
 
-    user_id: UserId | None = None
+    user_id: Annotated[str, Field(max_length=200)] | None = None
 
 
 def read_tools(tools: list[ToolBody]) -> tuple[AgentTool, ...]:

@@ -14,12 +14,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from harness.domain.errors import (
+    ConfigError,
     Conflict,
+    DecryptionFailed,
     IllegalTransition,
     InputError,
     NotAllowed,
     NotFound,
     ProofRefused,
+    SignatureInvalid,
     StoreUnavailable,
     SwapgateError,
 )
@@ -32,6 +35,11 @@ STATUS: Final[Mapping[type[SwapgateError], tuple[HTTPStatus, str]]] = {
     Conflict: (HTTPStatus.CONFLICT, "conflict"),
     IllegalTransition: (HTTPStatus.CONFLICT, "conflict"),
     ProofRefused: (HTTPStatus.CONFLICT, "proof_refused"),
+    # Nothing is wrong with the request: the operator has to do something, such as giving this
+    # process control's signing key.
+    ConfigError: (HTTPStatus.SERVICE_UNAVAILABLE, "not_available"),
+    SignatureInvalid: (HTTPStatus.SERVICE_UNAVAILABLE, "not_available"),
+    DecryptionFailed: (HTTPStatus.SERVICE_UNAVAILABLE, "not_available"),
     StoreUnavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "store_unavailable"),
 }
 RETRY_AFTER_S: Final = 2
@@ -56,40 +64,38 @@ class ErrorAnswer(Response):
         code: str,
         *,
         param: str | None = None,
+        retry_after_s: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        body = {"error": error_object(status, message, code, param=param)}
-        super().__init__(
-            json.dumps(body, ensure_ascii=False).encode(), status, dict(headers or {})
-        )
+        kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+        error = {"message": message, "type": kind, "code": code, "param": param}
+        body = json.dumps({"error": error}, ensure_ascii=False)
+        super().__init__(body, status, dict(headers or {}))
+        if retry_after_s is not None:
+            self.headers["retry-after"] = str(retry_after_s)
 
 
-def error_object(
-    status: int, message: str, code: str, *, param: str | None = None
-) -> dict[str, str | None]:
-    """What stands under `error`."""
-    kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    return {"message": message, "type": kind, "code": code, "param": param}
+def find_status(error: SwapgateError) -> tuple[HTTPStatus, str] | None:
+    """Status and code of an error; None for one that a client has no part in."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), None)
 
 
 def answer_error(error: SwapgateError) -> ErrorAnswer | None:
-    """The answer to an error of ours; None for one that a client has no part in."""
-    for kind in type(error).__mro__:
-        known = STATUS.get(kind)
-        if known is not None:
-            status, code = known
-            message = str(error)
-            named = _PARAM.match(message)
-            # Whatever the operator has to do: clients may come back.
-            is_temporary = error.retryable or status is HTTPStatus.SERVICE_UNAVAILABLE
-            return ErrorAnswer(
-                status,
-                message,
-                error.code or code,
-                param=named.group(1) if named else None,
-                headers={"retry-after": str(RETRY_AFTER_S)} if is_temporary else {},
-            )
-    return None
+    """The answer to an error of ours; None where `find_status` has none."""
+    known = find_status(error)
+    if known is None:
+        return None
+    status, code = known
+    named = _PARAM.match(str(error))
+    # Whatever the operator has to do: clients may come back.
+    is_temporary = error.retryable or status is HTTPStatus.SERVICE_UNAVAILABLE
+    return ErrorAnswer(
+        status,
+        str(error),
+        error.code or code,
+        param=named.group(1) if named else None,
+        retry_after_s=RETRY_AFTER_S if is_temporary else None,
+    )
 
 
 async def answer_http_error(_: Request, error: Exception) -> ErrorAnswer:

@@ -10,22 +10,12 @@ from typing import Annotated, Final, assert_never
 from urllib.parse import quote
 
 import structlog
-from fastapi import APIRouter, Body, Header, Query
-from starlette.concurrency import run_in_threadpool
+from fastapi import APIRouter, Header, Query
 from starlette.responses import Response, StreamingResponse
 
-from harness.api.agents.answers import (
-    AgentsResponse,
-    ListAnswer,
-    MessageAnswer,
-    TurnAnswer,
-    list_answer,
-    message_answer,
-    turn_answer,
-)
+from harness.api.agents.answers import ListAnswer, MessageAnswer, TurnAnswer
 from harness.api.agents.bodies import AgentsPageQuery, MessageBody
 from harness.api.agents.errors import ErrorAnswer, answer_error, answer_unforeseen
-from harness.api.agents.examples import MESSAGE_EVENTS, MESSAGE_EXAMPLES
 from harness.api.agents.request import AgentsRequestParam, kept_response
 from harness.api.agents.turn_failures import failure_answer, kept_answer
 from harness.control.agents import queries
@@ -36,9 +26,11 @@ from harness.control.agents.conversation import (
     TurnOutcome,
 )
 from harness.control.agents.turn_runner import PostedMessage, TurnRun
+from harness.domain.agents.message import SessionMessage
 from harness.domain.agents.model_call import AnswerPiece
 from harness.domain.agents.turn_lease import IdempotentAnswer
 from harness.domain.errors import SwapgateError
+from harness.domain.pagination import Page
 from harness.ports import Chance
 
 log = structlog.get_logger("swapgate.agents")
@@ -49,6 +41,12 @@ HEARTBEAT_S: Final = 15.0
 # Who answers for the model `auto`, and why.
 AUTO_HEADER: Final = "x-swapgate-auto"
 SAFE: Final = " !$&'()*+,/:;=@"
+EVENTS_EXAMPLE: Final = (
+    'event: message.started\ndata: {"id": "ms_…", "state": "streaming", …}\n\n'
+    'event: message.delta\ndata: {"text": "Your order"}\n\n'
+    'event: message.stored\ndata: {"id": "ms_…", "state": "complete", …}\n\n'
+    'event: turn.completed\ndata: {"id": "ms_…", "content": "Your order …", "steps": 1, …}\n\n'
+)
 
 PATH: Final = "/agents/{agent_id}/sessions/{session_id}/messages"
 
@@ -57,13 +55,13 @@ PATH: Final = "/agents/{agent_id}/sessions/{session_id}/messages"
     PATH,
     response_model=TurnAnswer,
     summary="Send a message and get its answer",
-    responses={200: {"content": {EVENTS: {"example": MESSAGE_EVENTS}}}},
+    responses={200: {"content": {EVENTS: {"example": EVENTS_EXAMPLE}}}},
 )
 async def post_message(
     asked: AgentsRequestParam,
     agent_id: str,
     session_id: str,
-    body: Annotated[MessageBody, Body(openapi_examples=MESSAGE_EXAMPLES)],
+    body: MessageBody,
     accept: Annotated[str, Header()] = "",
 ) -> Response:
     """The answer comes whole, or as server-sent events with `stream: true` or `Accept:
@@ -80,9 +78,8 @@ async def post_message(
         asked.idempotency(content),
         streams=streams,
     )
-    await run_in_threadpool(asked.require_session, agent_id, session_id)
     asked.client.require_write()
-    run = await asked.service.turns.start(posted, kept_answer)
+    run = await asked.turns.start(posted, kept_answer)
     if isinstance(run, IdempotentAnswer):
         return _replayed(run, streams=streams)
     headers = {AUTO_HEADER: quote(run.auto, safe=SAFE)} if run.auto else {}
@@ -100,7 +97,7 @@ async def post_message(
 def _answer(outcome: TurnOutcome) -> Response:
     if outcome.failure is not None:
         return failure_answer(outcome)
-    answer = AgentsResponse(turn_answer(outcome))
+    answer = Response(_turn_json(outcome), media_type="application/json")
     if fallen := outcome.message.served.fallback_from:
         answer.headers["x-swapgate-agent-fallback"] = quote(fallen, safe="/:@")
     return answer
@@ -144,24 +141,24 @@ def _answer_fault(error: Exception, chance: Chance) -> ErrorAnswer:
     return answer_unforeseen(name)
 
 
+def _turn_json(outcome: TurnOutcome) -> str:
+    return TurnAnswer.from_outcome(outcome).model_dump_json(by_alias=True)
+
+
 def _written(event: TurnEvent) -> bytes:
     match event:
         case AnswerBegun(message):
-            return _event(
-                "message.started", message_answer(message).model_dump_json(by_alias=True)
-            )
+            return _event("message.started", MessageAnswer.write(message))
         case AnswerPiece(text, reasoning):
             pieces = {"text": text, "reasoning": reasoning}
             given = {name: piece for name, piece in pieces.items() if piece}
             return _event("message.delta", json.dumps(given, ensure_ascii=False))
         case MessageStored(message):
-            return _event(
-                "message.stored", message_answer(message).model_dump_json(by_alias=True)
-            )
+            return _event("message.stored", MessageAnswer.write(message))
         case TurnOutcome() if event.failure is not None:
             return _error_event(failure_answer(event))
         case TurnOutcome():
-            return _event("turn.completed", turn_answer(event).model_dump_json(by_alias=True))
+            return _event("turn.completed", _turn_json(event))
         case _:
             assert_never(event)
 
@@ -180,8 +177,7 @@ def list_messages(
     agent_id: str,
     session_id: str,
     page: Annotated[AgentsPageQuery, Query()],
-) -> Response:
+) -> Page[SessionMessage]:
     """By position, the oldest first."""
     session = asked.require_session(agent_id, session_id)
-    found = queries.list_session_messages(asked.ctx, session.id, page.page)
-    return AgentsResponse(list_answer(found, message_answer))
+    return queries.list_session_messages(asked.ctx, session.id, page.page)

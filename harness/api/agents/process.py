@@ -5,28 +5,18 @@ it. Answers that are under way then may come to their end, and are interrupted a
 import argparse
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 import uvicorn
-from fastapi import FastAPI
 
-from harness.api.agents.access import AgentsAccessRules
+from harness.api.access import SERVER
 from harness.api.agents.app import build_agents_app
-from harness.api.agents.request import AgentsService
 from harness.app.agents.model_calls import RouterModelCalls
 from harness.app.agents.turn_service import TurnService, open_agents, router_url
-from harness.app.installation import Installation
 
-SERVER: Final[Mapping[str, Any]] = {
-    "access_log": False,
-    "log_level": "warning",
-    # A caller could name any address, and who asks without a key is known by it.
-    "proxy_headers": False,
-    "server_header": False,
-}
 # For the last bytes of answers, after the turns have ended.
 LAST_BYTES_S: Final = 5
 
@@ -43,25 +33,6 @@ class AgentsServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def agents_app(installation: Installation, turns: TurnService) -> FastAPI:
-    """The ASGI app of an installation."""
-    where = installation.settings.agents
-    service = AgentsService(
-        installation.context,
-        where,
-        turns.turns,
-        turns.tools,
-        installation.standing_switches,
-    )
-    rules = AgentsAccessRules(
-        installation.store,
-        installation.secret,
-        installation.clock,
-        open_on_loopback=where.open_on_loopback,
-    )
-    return build_agents_app(service, rules, lifespan=turns.running)
-
-
 def run_agents(config: Path | None) -> None:
     """Blocks until SIGTERM or Ctrl-C."""
     # uvicorn raises the signal again at its end: without a handler nothing below would run.
@@ -73,7 +44,7 @@ def run_agents(config: Path | None) -> None:
     )
     turns = TurnService(installation, calls)
     server = uvicorn.Config(
-        agents_app(installation, turns),
+        build_agents_app(installation, turns),
         host=where.host,
         port=where.port,
         timeout_graceful_shutdown=round(turns.drain_s) + LAST_BYTES_S,

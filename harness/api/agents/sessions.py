@@ -2,23 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Query
+from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from harness.api.agents.answers import (
-    AgentsResponse,
-    ListAnswer,
-    PurgeAnswer,
-    SessionAnswer,
-    list_answer,
-    session_answer,
-)
+from harness.api.agents.answers import ListAnswer, PurgeAnswer, SessionAnswer
 from harness.api.agents.bodies import SessionBody, SessionsQuery
-from harness.api.agents.examples import SESSION_EXAMPLES
 from harness.api.agents.request import AgentsRequestParam
 from harness.control.agents import queries, retention, sessions
 from harness.control.agents.sessions import SessionSpec
-from harness.control.context import Context
+from harness.domain.agents.agent import AgentSession
+from harness.domain.pagination import Page
 
 router = APIRouter()
 PATH = "/agents/{agent_id}/sessions"
@@ -26,50 +19,41 @@ ONE = "/agents/{agent_id}/sessions/{session_id}"
 USER = "/agents/users/{user_id:path}"
 
 
-@router.delete(USER, response_model=PurgeAnswer, summary="Delete what a user said")
-def purge_user(asked: AgentsRequestParam, user_id: str) -> Response:
+@router.delete(USER, summary="Delete what a user said")
+def purge_user(asked: AgentsRequestParam, user_id: str) -> PurgeAnswer:
     """All sessions of that `userId` with their messages, of all agents. Needs an admin."""
     actor = asked.client.require_person()
-    return AgentsResponse(PurgeAnswer(deleted=retention.purge_user(asked.ctx, actor, user_id)))
+    return PurgeAnswer(deleted=retention.purge_user(asked.ctx, actor, user_id))
 
 
 @router.post(PATH, status_code=201, response_model=SessionAnswer, summary="Open a session")
-def open_session(
-    asked: AgentsRequestParam,
-    agent_id: str,
-    body: Annotated[SessionBody, Body(openapi_examples=SESSION_EXAMPLES)],
-) -> Response:
+def open_session(asked: AgentsRequestParam, agent_id: str, body: SessionBody) -> Response:
     """It begins with the agent's model."""
-
-    asked.require_agent(agent_id)
     spec = SessionSpec(body.user_id, body.metadata)
-
-    def create(ctx: Context) -> SessionAnswer:
-        return session_answer(sessions.open_session(ctx, asked.client, agent_id, spec))
-
-    return asked.once(201, body.model_dump(mode="json"), create)
+    return asked.once(
+        SessionAnswer,
+        body,
+        lambda ctx: sessions.open_session(ctx, asked.client, agent_id, spec),
+    )
 
 
 @router.get(PATH, response_model=ListAnswer[SessionAnswer], summary="List sessions")
 def list_sessions(
     asked: AgentsRequestParam, agent_id: str, page: Annotated[SessionsQuery, Query()]
-) -> Response:
+) -> Page[AgentSession]:
     """The newest first; closed ones too."""
-    asked.require_agent(agent_id)
-    found = queries.list_agent_sessions(
+    return queries.list_agent_sessions(
         asked.ctx, asked.client, agent_id, page.page, user_id=page.user_id
     )
-    return AgentsResponse(list_answer(found, session_answer))
 
 
 @router.get(ONE, response_model=SessionAnswer, summary="Show a session")
-def get_session(asked: AgentsRequestParam, agent_id: str, session_id: str) -> Response:
-    return AgentsResponse(session_answer(asked.require_session(agent_id, session_id)))
+def get_session(asked: AgentsRequestParam, agent_id: str, session_id: str) -> AgentSession:
+    return asked.require_session(agent_id, session_id)
 
 
 @router.delete(ONE, status_code=204, summary="Close a session")
-def close_session(asked: AgentsRequestParam, agent_id: str, session_id: str) -> Response:
+def close_session(asked: AgentsRequestParam, agent_id: str, session_id: str) -> None:
     """What runs in it is interrupted, and it takes no more messages; they can still be read."""
     asked.require_session(agent_id, session_id)
     sessions.close_session(asked.ctx, asked.client, agent_id, session_id)
-    return Response(status_code=204)

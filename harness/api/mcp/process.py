@@ -7,7 +7,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,40 +22,33 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from harness.api.agents.access import AgentsAccess, AgentsAccessRules, FailedKeys
+from harness.api.access import SERVER
+from harness.api.agents.access import AgentsAccess, FailedKeys, key_client
 from harness.api.agents.errors import answer_error, answer_unforeseen
 from harness.api.error_status import ErrorGuard
-from harness.api.mcp.server import McpService, build_server
+from harness.api.mcp.server import McpServer
 from harness.app.agents.model_calls import RouterModelCalls
 from harness.app.agents.turn_service import TurnService, open_agents, router_url
 from harness.app.installation import Installation
 from harness.control.agents.client import AgentsClient
-from harness.control.operations import keys
 from harness.domain.agents.caller import listens_on_loopback
-from harness.domain.operations.access import DATA_KEY_PREFIX, Role
+from harness.domain.operations.access import Role
 from harness.domain.operations.principals import OPERATOR
 
 KEY_VARIABLE: Final = "SWAPGATE_MANAGEMENT_KEY"
 PATH: Final = "/mcp"
-SERVER: Final[Mapping[str, Any]] = {
-    "access_log": False,
-    "log_level": "warning",
-    # A caller could name any address, and who asks without a key is known by it.
-    "proxy_headers": False,
-    "server_header": False,
-}
 
 
-def key_client(installation: Installation, text: str) -> AgentsClient:
-    """Who a key stands for; without one the operator of this machine, who runs the agent, and
-    lets it propose at most. Raises NotAllowed for a key that is none.
+def own_client(
+    installation: Installation, _: ServerRequestContext[Any, Any] | None = None
+) -> AgentsClient:
+    """Of the key that this process was started with, looked at anew in each request; without
+    one the operator of this machine, who runs the agent, and lets it propose at most. Raises
+    NotAllowed.
     """
-    store, secret = installation.store, installation.secret
-    if not text:
-        return AgentsClient.of_person(replace(OPERATOR, role=Role.PROPOSER))
-    if text.startswith(DATA_KEY_PREFIX):
-        return AgentsClient.of_data_key(keys.authenticate_data_key(store, text, secret=secret))
-    return AgentsClient.of_person(keys.authenticate(store, text, secret=secret))
+    if key := os.environ.get(KEY_VARIABLE, ""):
+        return key_client(installation, key)
+    return AgentsClient.of_person(replace(OPERATOR, role=Role.PROPOSER))
 
 
 def request_client(context: ServerRequestContext[Any, Any]) -> AgentsClient:
@@ -68,7 +61,7 @@ def request_client(context: ServerRequestContext[Any, Any]) -> AgentsClient:
 
 def http_app(installation: Installation, server: Server[Any], host: str) -> ASGIApp:
     """The ASGI app: every request with a key of its own, and nothing kept between two."""
-    opens = installation.settings.agents.open_on_loopback and listens_on_loopback(host)
+    is_open = installation.settings.agents.open_on_loopback and listens_on_loopback(host)
     app: ASGIApp = server.streamable_http_app(
         streamable_http_path=PATH,
         stateless_http=True,
@@ -76,13 +69,8 @@ def http_app(installation: Installation, server: Server[Any], host: str) -> ASGI
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
         custom_starlette_routes=[Route("/healthz", lambda _: JSONResponse({"status": "ok"}))],
     )
-    rules = AgentsAccessRules(
-        installation.store,
-        installation.secret,
-        installation.clock,
-        open_on_loopback=opens,
-    )
-    app = AgentsAccess(app, rules=rules, failed=FailedKeys(rules))
+    failed = FailedKeys(installation)
+    app = AgentsAccess(app, installation=installation, is_open=is_open, failed=failed)
     chance = installation.context.chance
     return ErrorGuard(app, chance=chance, answer=answer_error, unforeseen=answer_unforeseen)
 
@@ -92,16 +80,8 @@ async def serve(installation: Installation, given: argparse.Namespace) -> None:
         router_url(installation.settings), installation.secret, installation.clock
     )
     turns = TurnService(installation, calls, place=f"mcp:{os.getpid()}")
-    client = request_client if given.http else partial(_own_client, installation)
-    server = build_server(
-        McpService(
-            installation.context,
-            installation.secret,
-            client,
-            turns.session_tools,
-            session=given.session,
-        )
-    )
+    client = request_client if given.http else partial(own_client, installation)
+    server = McpServer(installation, client, turns.session_tools, given.session).build()
     async with turns.running():
         if given.http:
             app = http_app(installation, server, given.host)
@@ -111,11 +91,6 @@ async def serve(installation: Installation, given: argparse.Namespace) -> None:
             return
         async with stdio_server() as (received, sent):
             await server.run(received, sent, server.create_initialization_options())
-
-
-def _own_client(installation: Installation, _: ServerRequestContext[Any, Any]) -> AgentsClient:
-    """In each request anew: a key that is revoked opens nothing more."""
-    return key_client(installation, os.environ.get(KEY_VARIABLE, ""))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -132,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if not given.http:
             # Before a client waits for tools that it will not get.
-            key_client(installation, os.environ.get(KEY_VARIABLE, ""))
+            own_client(installation)
         asyncio.run(serve(installation, given))
     finally:
         installation.close()

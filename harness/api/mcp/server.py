@@ -3,7 +3,8 @@ ours are the tool's answer, in their own words; an unforeseen one is an id that 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 import anyio.to_thread
@@ -26,9 +27,9 @@ from harness.api.error_status import describe_places
 from harness.api.idempotency import IdempotencyCache
 from harness.api.json_answers import JsonAnswer
 from harness.api.mcp.tools import MANAGEMENT_TOOLS, ManagementTool
+from harness.app.installation import Installation
 from harness.control.agents.built_in_tool import BuiltInTool
 from harness.control.agents.client import AgentsClient
-from harness.control.context import Context
 from harness.domain.agents.model_call import ToolCaller
 from harness.domain.errors import InputError, NotAllowed, NotFound, SwapgateError
 from harness.domain.operations.access import Actor, Role
@@ -47,36 +48,35 @@ _SESSION_FIELD: Final = {
 }
 
 
-@dataclass(frozen=True)
-class McpService:
-    """What the server serves from."""
+class McpServer:
+    """Answers the calls of MCP clients."""
 
-    ctx: Context
-    secret: bytes
-    # Who asks, in each request anew; raises NotAllowed.
-    client: Callable[[ServerRequestContext[Any, Any]], AgentsClient]
-    session_tools: Sequence[BuiltInTool]  # that are called in the name of a session
-    session: str = ""  # of whoever started this server; empty where each call names it
-
-
-def build_server(service: McpService) -> Server[Any]:
-    calls = _Calls(service)
-    return Server(
-        "swapgate",
-        title="Swapgate",
-        version=__version__,
-        instructions=INSTRUCTIONS,
-        on_list_tools=calls.list_tools,
-        on_call_tool=calls.call_tool,
-    )
-
-
-class _Calls:
-    def __init__(self, service: McpService) -> None:
-        self._service = service
+    def __init__(
+        self,
+        installation: Installation,
+        client: Callable[[ServerRequestContext[Any, Any]], AgentsClient],
+        session_tools: Sequence[BuiltInTool],
+        session: str = "",
+    ) -> None:
+        """client: who asks, in each request anew; raises NotAllowed. session_tools: that are
+        called in the name of a session. session: of whoever started this server; empty where
+        each call names it.
+        """
+        self._ctx, self._secret = installation.context, installation.secret
+        self._client, self._session = client, session
         self._management = {tool.name: tool for tool in MANAGEMENT_TOOLS}
-        self._in_session = {tool.offered.name: tool for tool in service.session_tools}
-        self._answers = IdempotencyCache(service.ctx.clock)
+        self._in_session = {tool.offered.name: tool for tool in session_tools}
+        self._answers = IdempotencyCache(installation.clock)
+
+    def build(self) -> Server[Any]:
+        return Server(
+            "swapgate",
+            title="Swapgate",
+            version=__version__,
+            instructions=INSTRUCTIONS,
+            on_list_tools=self.list_tools,
+            on_call_tool=self.call_tool,
+        )
 
     async def list_tools(
         self,
@@ -85,7 +85,7 @@ class _Calls:
     ) -> ListToolsResult:
         """Those that the caller's key may use."""
         try:
-            client = await anyio.to_thread.run_sync(self._service.client, context)
+            client = await anyio.to_thread.run_sync(self._client, context)
         except SwapgateError:
             return ListToolsResult(tools=[])
         actor = management_actor(client)
@@ -94,8 +94,10 @@ class _Calls:
             for tool in MANAGEMENT_TOOLS
             if actor is not None and actor.role >= tool.role
         ]
-        bound = bool(self._service.session)
-        tools += [_describe_in_session(tool, bound=bound) for tool in self._in_session.values()]
+        tools += [
+            _describe_in_session(tool, bound=bool(self._session))
+            for tool in self._in_session.values()
+        ]
         return ListToolsResult(tools=tools)
 
     async def call_tool(
@@ -103,9 +105,9 @@ class _Calls:
     ) -> CallToolResult:
         arguments = params.arguments or {}
         try:
-            client = await anyio.to_thread.run_sync(self._service.client, context)
+            client = await anyio.to_thread.run_sync(self._client, context)
             if params.name in self._in_session:
-                return await self._call_in_session(params.name, arguments, client)
+                return await self._call_in_session(context, params.name, arguments, client)
             tool = self._management.get(params.name)
             if tool is None:
                 names = ", ".join((*self._management, *self._in_session))
@@ -115,7 +117,7 @@ class _Calls:
         except SwapgateError as error:
             return _result(str(error), is_error=True)
         except Exception:
-            name = self._service.ctx.chance.token("e_")
+            name = self._ctx.chance.token("e_")
             log.exception("mcp_failed", id=name, tool=params.name[:64])
             text = f"This is our fault, not yours. The MCP server's log has it as {name}."
             return _result(text, is_error=True)
@@ -131,30 +133,39 @@ class _Calls:
             given = tool.arguments.model_validate(arguments)
         except ValidationError as error:
             raise InputError(describe_places(error.errors())) from None
-        caller = ApiCaller(self._service.ctx, actor, self._service.secret, self._answers)
+        caller = ApiCaller(self._ctx, actor, self._secret, self._answers)
         return _result(bytes(JsonAnswer(tool.answer(caller, given)).body).decode())
 
     async def _call_in_session(
-        self, name: str, arguments: Mapping[str, Any], client: AgentsClient
+        self,
+        context: ServerRequestContext[Any, Any],
+        name: str,
+        arguments: Mapping[str, Any],
+        client: AgentsClient,
     ) -> CallToolResult:
-        session = arguments.get(SESSION) or self._service.session
+        session = arguments.get(SESSION) or self._session
         if not isinstance(session, str) or not session:
             raise InputError(f"{SESSION}: name the session in whose name this is asked, se_…")
+
+        async def report(ended: int, total: int) -> None:
+            # A client that is gone, or is told nothing, gets its sub-tasks' results no sooner.
+            with suppress(Exception):
+                await context.session.report_progress(ended, total)
+
         caller = await anyio.to_thread.run_sync(self._caller, client, session)
         given = {field: value for field, value in arguments.items() if field != SESSION}
-        answer = await self._in_session[name].answer(given, caller)
+        answer = await self._in_session[name].answer(given, replace(caller, report=report))
         return _result(bytes(JsonAnswer(answer.content).body).decode())
 
     def _caller(self, client: AgentsClient, session: str) -> ToolCaller:
         """Raises NotFound for a session that the client does not see, NotAllowed."""
-        ctx = self._service.ctx
         client.require_write()
         try:
-            with ctx.store.read() as tx:
+            with self._ctx.store.read() as tx:
                 agent = client.find_agent(tx, tx.sessions.get(session).agent)
         except NotFound:
             raise NotFound(f"there is no session {session[:80]!r}") from None
-        return ToolCaller(agent.id, session, "", ctx.agents.limits)
+        return ToolCaller(agent.id, session, "", self._ctx.agents.limits)
 
 
 def management_actor(client: AgentsClient) -> Actor | None:
@@ -172,7 +183,7 @@ def _describe_management(tool: ManagementTool) -> Tool:
         description=tool.description,
         input_schema=tool.arguments.model_json_schema(),
         annotations=ToolAnnotations(
-            read_only_hint=not tool.changes_something, open_world_hint=False
+            read_only_hint=tool.role == Role.VIEWER, open_world_hint=False
         ),
     )
 

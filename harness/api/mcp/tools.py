@@ -2,7 +2,7 @@
 propose. None of them approves, promotes or changes anything by itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -26,26 +26,6 @@ class ManagementTool:
     arguments: type[Body]
     answer: Callable[[ApiCaller, Any], object]  # of the caller and the arguments
     role: Role = Role.VIEWER
-
-    @property
-    def changes_something(self) -> bool:
-        return self.role > Role.VIEWER
-
-
-@dataclass(frozen=True)
-class RouteOverview:
-    """A route at a glance. verdict: of its last comparison; proof: whether that holds still."""
-
-    route: str
-    description: str
-    incumbent: str
-    canary: str | None
-    canary_state: str | None
-    open_proposal: str | None
-    phase: str | None
-    verdict: str | None
-    proof: str | None
-    waits_for_a_person: bool
 
 
 class NoArguments(Body): ...
@@ -74,20 +54,21 @@ def _list_routes(who: ApiCaller, _: NoArguments) -> object:
     return [_overview(status) for status in queries.list_route_status(who.ctx)]
 
 
-def _overview(status: RouteStatus) -> RouteOverview:
+def _overview(status: RouteStatus) -> Mapping[str, object]:
+    """A route at a glance. verdict: of its last comparison; proof: whether that still holds."""
     canary, proposal, verdict = status.rollout, status.open_proposal, status.last_verdict
-    return RouteOverview(
-        route=status.route.name,
-        description=status.route.settings.description,
-        incumbent=status.incumbent.name,
-        canary=status.candidate.name if status.candidate else None,
-        canary_state=canary.state.value if canary else None,
-        open_proposal=proposal.id if proposal else None,
-        phase=proposal.phase.value if proposal else None,
-        verdict=verdict.words if verdict else None,
-        proof=status.standing.words if status.standing else None,
-        waits_for_a_person=status.needs_decision,
-    )
+    return {
+        "route": status.route.name,
+        "description": status.route.settings.description,
+        "incumbent": status.incumbent.name,
+        "canary": status.candidate.name if status.candidate else None,
+        "canary_state": canary.state.value if canary else None,
+        "open_proposal": proposal.id if proposal else None,
+        "phase": proposal.phase.value if proposal else None,
+        "verdict": verdict.words if verdict else None,
+        "proof": status.standing.words if status.standing else None,
+        "waits_for_a_person": status.needs_decision,
+    }
 
 
 def _compare(who: ApiCaller, given: CompareArguments) -> object:

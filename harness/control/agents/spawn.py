@@ -7,6 +7,7 @@ once, for all tasks; the sub-tasks begin with the call that comes after the appr
 """
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -88,13 +89,15 @@ class Spawner:
         self._count(caller.turn, len(tasks))
         client, children = await run_unit(lambda: self._open(tasks, caller.session))
         bounds = share_bounds(caller.left, self._limits.max_usd, len(tasks))
+        numbers = itertools.count(1)
+
+        async def run(child: AgentSession, task: SubTask) -> SubTaskResult:
+            result = await self._run(client, child, task, bounds)
+            await caller.report(next(numbers), len(tasks))
+            return result
+
         try:
-            results = await asyncio.gather(
-                *(
-                    self._run(client, child, task, bounds)
-                    for child, task in zip(children, tasks, strict=True)
-                )
-            )
+            results = await asyncio.gather(*map(run, children, tasks))
         finally:
             await run_unit(lambda: self._close(children))
         used = MessageUsage(cost_usd=0.0)

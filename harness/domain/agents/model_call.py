@@ -2,7 +2,7 @@
 shown, the pieces of its answer as they come, and the whole answer. Pure.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from harness.domain.agents.message import MessageToolCall, MessageUsage, ServedBy
@@ -57,6 +57,9 @@ class ToolResult:
     usage: MessageUsage = field(default_factory=lambda: MessageUsage(cost_usd=0.0))
 
 
+async def _tell_nobody(_ended: int, _total: int) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class ToolCaller:
     """For whom a tool of the server's runs."""
@@ -65,3 +68,5 @@ class ToolCaller:
     session: str
     turn: str  # empty for one that no turn runs for
     left: TurnBounds = field(default_factory=TurnBounds)  # what the turn may still use up
+    # Is told how many of how many parts of a long task have ended.
+    report: Callable[[int, int], Awaitable[None]] = _tell_nobody

@@ -10,7 +10,6 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -47,18 +46,7 @@ MAX_TOOLS: Final = 64
 MAX_PAGES: Final = 10
 MAX_SCHEMA_CHARS: Final = 20_000
 MAX_SCHEMA_DEPTH: Final = 24
-MAX_DESCRIPTION_CHARS: Final = 4_000
 _TOOL_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-
-@dataclass(frozen=True, slots=True)
-class ServerTool:
-    """A tool as its server announces it, where a model can be told of it."""
-
-    name: str
-    description: str
-    parameters: Mapping[str, object]  # JSON Schema of an object
-    result: Mapping[str, object] | None  # JSON Schema of structured results; None for none
 
 
 class ServerConnection:
@@ -76,11 +64,11 @@ class ServerConnection:
         # Enters and leaves the client, whose scopes want one task.
         self._keeper: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
-        self._tools: Mapping[str, ServerTool] = {}
+        self._tools: Mapping[str, Tool] = {}
         self._listed_at = self._failed_at = float("-inf")
         self._fault = ""
 
-    async def tools(self) -> Mapping[str, ServerTool]:
+    async def tools(self) -> Mapping[str, Tool]:
         """By name. Raises ToolServerFailed."""
         client = await self._connected()
         if self._monotonic() - self._listed_at > LISTED_S:
@@ -180,8 +168,8 @@ class ServerConnection:
     def _failure(self, reason: str) -> ToolServerFailed:
         return ToolServerFailed(f"tool server {self._name}: {reason}")
 
-    async def _list(self, client: Client) -> Mapping[str, ServerTool]:
-        tools: dict[str, ServerTool] = {}
+    async def _list(self, client: Client) -> Mapping[str, Tool]:
+        tools: dict[str, Tool] = {}
         cursor: str | None = None
         for _ in range(MAX_PAGES):
             page = await client.list_tools(cursor=cursor)
@@ -195,20 +183,11 @@ class ServerConnection:
                     name = announced.name[:64]
                     log.warning("tool_left_out", server=self._name, tool=name, reason=fault)
                 else:
-                    tools[announced.name] = _server_tool(announced)
+                    tools[announced.name] = announced
             cursor = page.next_cursor
             if not cursor:
                 break
         return tools
-
-
-def _server_tool(announced: Tool) -> ServerTool:
-    return ServerTool(
-        announced.name,
-        (announced.description or "")[:MAX_DESCRIPTION_CHARS],
-        announced.input_schema,
-        announced.output_schema,
-    )
 
 
 def _tool_fault(announced: Tool) -> str:
@@ -258,12 +237,12 @@ def _text(result: CallToolResult) -> str:
     return "\n".join(parts)
 
 
-def _check_result(tool: ServerTool, result: CallToolResult) -> None:
+def _check_result(tool: Tool, result: CallToolResult) -> None:
     """Raises ToolServerFailed for a result that is not what the tool announces."""
-    if tool.result is None:
+    if tool.output_schema is None:
         return
     try:
-        fits = is_valid(result.structured_content, tool.result, THREAD_LIMITS)
+        fits = is_valid(result.structured_content, tool.output_schema, THREAD_LIMITS)
     except SchemaTooLarge:
         fits = True  # too long to tell; what it says is shown as it is
     except Exception:  # noqa: BLE001 - the library's, for a schema that refers to nothing

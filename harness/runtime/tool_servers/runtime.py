@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final
 
 import structlog
+from mcp_types import Tool
 
 from harness.domain.agents.agent import AgentTool
 from harness.domain.agents.message import MessageToolCall
@@ -17,11 +18,12 @@ from harness.domain.agents.model_call import ToolCaller, ToolResult
 from harness.domain.agents.turn import OfferedTool
 from harness.domain.errors import ToolServerFailed
 from harness.domain.settings import ToolServer
-from harness.runtime.tool_servers.connection import ServerConnection, ServerTool
+from harness.runtime.tool_servers.connection import ServerConnection
 from harness.runtime.tool_servers.transports import open_transport, secret_values
 
 log = structlog.get_logger("swapgate.agents")
 MAX_NAME: Final = 64
+MAX_DESCRIPTION_CHARS: Final = 4_000
 # Shorter ones are no secrets: they would be found in every text.
 MIN_SECRET: Final = 6
 
@@ -83,7 +85,7 @@ class ToolServers:
     async def aclose(self) -> None:
         await asyncio.gather(*(one.aclose() for one in self._connections.values()))
 
-    async def _announced(self, server: str) -> Sequence[ServerTool]:
+    async def _announced(self, server: str) -> Sequence[Tool]:
         try:
             return tuple((await self._connections[server].tools()).values())
         except ToolServerFailed as error:
@@ -91,14 +93,15 @@ class ToolServers:
             log.warning("tools_left_out", server=server, reason=reason)
             return ()
 
-    def _offer(self, server: str, tool: ServerTool) -> OfferedTool | None:
+    def _offer(self, server: str, tool: Tool) -> OfferedTool | None:
         """None where a model cannot call it by a name of its own."""
         name = f"{server}__{tool.name}"
         whose = self._offered.setdefault(name, (server, tool.name))
         if len(name) > MAX_NAME or whose != (server, tool.name):
             log.warning("tool_left_out", server=server, tool=tool.name, reason="its name")
             return None
-        return OfferedTool(name, tool.description, tool.parameters, runs_at_client=False)
+        description = (tool.description or "")[:MAX_DESCRIPTION_CHARS]
+        return OfferedTool(name, description, tool.input_schema, runs_at_client=False)
 
     def _without_secrets(self, server: str, text: str) -> str:
         """A server may repeat what it was given, and its text goes to a model."""

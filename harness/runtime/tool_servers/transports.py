@@ -1,9 +1,7 @@
 """How a tool server is reached: a command that is started and spoken to over its pipes, or an
-address of streamable HTTP. Neither takes a message of any length, follows a redirect to another
-host, or gives the server more of this process than the configuration names.
-
-The library's own transport for commands reads a line however long it is, and passes on parts of
-this process's environment.
+address of streamable HTTP. Neither takes a message of any length, or gives the server more of
+this process than the configuration names; the library's own transport for commands does both.
+The library follows redirects within their origin alone.
 """
 
 import asyncio
@@ -11,9 +9,9 @@ import os
 import re
 import shutil
 import signal
-import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -37,7 +35,6 @@ _SECRET: Final = re.compile("key|token|secret|passw|credential|auth", re.IGNOREC
 
 ReadStream = MemoryObjectReceiveStream[SessionMessage | Exception]
 WriteStream = MemoryObjectSendStream[SessionMessage]
-Pump = Coroutine[Any, Any, None]
 Transport = AbstractAsyncContextManager[tuple[ReadStream, WriteStream]]
 
 
@@ -94,39 +91,27 @@ async def _command_transport(
         start_new_session=True,
         limit=MAX_MESSAGE_BYTES,
     )
+    to_session, read_stream = anyio.create_memory_object_stream[SessionMessage | Exception](0)
+    write_stream, from_session = anyio.create_memory_object_stream[SessionMessage](0)
+    assert process.stdin is not None  # noqa: S101 - a pipe
+    assert process.stdout is not None  # noqa: S101 - a pipe
     try:
-        assert process.stdout is not None  # noqa: S101 - a pipe
-        assert process.stdin is not None  # noqa: S101 - as above
-        async with _pumped(
-            lambda to_session: _read_lines(process.stdout, to_session),  # type: ignore[arg-type]  # as above
-            lambda from_session: _write_lines(process.stdin, from_session),  # type: ignore[arg-type]  # as above
-        ) as streams:
-            yield streams
+        async with (
+            to_session,
+            read_stream,
+            write_stream,
+            from_session,
+            anyio.create_task_group() as pumps,
+        ):
+            pumps.start_soon(_read_lines, process.stdout, to_session)
+            pumps.start_soon(_write_lines, process.stdin, from_session)
+            try:
+                yield read_stream, write_stream
+            finally:
+                pumps.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
             await _end_process(process)
-
-
-@asynccontextmanager
-async def _pumped(
-    read: Callable[[MemoryObjectSendStream[SessionMessage | Exception]], Pump],
-    write: Callable[[MemoryObjectReceiveStream[SessionMessage]], Pump],
-) -> AsyncIterator[tuple[ReadStream, WriteStream]]:
-    to_session, read_stream = anyio.create_memory_object_stream[SessionMessage | Exception](0)
-    write_stream, from_session = anyio.create_memory_object_stream[SessionMessage](0)
-    async with (
-        to_session,
-        read_stream,
-        write_stream,
-        from_session,
-        anyio.create_task_group() as pumps,
-    ):
-        pumps.start_soon(read, to_session)
-        pumps.start_soon(write, from_session)
-        try:
-            yield read_stream, write_stream
-        finally:
-            pumps.cancel_scope.cancel()
 
 
 async def _read_lines(
@@ -185,10 +170,8 @@ def _signal_group(process: asyncio.subprocess.Process, number: signal.Signals) -
 async def _http_transport(
     url: str, headers: Mapping[str, str]
 ) -> AsyncIterator[tuple[ReadStream, WriteStream]]:
-    """Raises OSError where the name leads to a closed address, or nowhere."""
-    await _check_addresses(httpx2.URL(url))
     client = httpx2.AsyncClient(
-        transport=_BoundedTransport(),
+        transport=_GuardedTransport(trust_env=False),
         headers={**headers, "accept-encoding": "identity"},
         # Who calls a tool has a limit for its answer.
         timeout=httpx2.Timeout(CONNECT_S, read=None),
@@ -203,20 +186,13 @@ async def _http_transport(
         yield streams  # type: ignore[misc]  # the library's streams are like these
 
 
-async def _check_addresses(url: httpx2.URL) -> None:
-    loop = asyncio.get_running_loop()
-    known = await loop.getaddrinfo(url.host, url.port or 0, type=socket.SOCK_STREAM)
-    if not all(may_connect(url.host, str(where[0])) for *_, where in known):
-        raise OSError("its name leads to a closed address")
-
-
-class _BoundedTransport(httpx2.AsyncHTTPTransport):
-    """Cuts an answer off that is longer than a message may be. Events have a limit each."""
-
-    def __init__(self) -> None:
-        super().__init__(trust_env=False)
+class _GuardedTransport(httpx2.AsyncHTTPTransport):
+    """Sends nothing to a closed address, and cuts an answer off that is longer than a message
+    may be. Events have a limit each.
+    """
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        request.extensions["trace"] = partial(_check_peer, request.url.host)
         answer = await super().handle_async_request(request)
         if answer.headers.get("content-encoding", "identity") != "identity":
             # A few bytes may become any number of them.
@@ -226,6 +202,19 @@ class _BoundedTransport(httpx2.AsyncHTTPTransport):
             assert isinstance(answer.stream, httpx2.AsyncByteStream)  # noqa: S101 - for mypy
             answer.stream = _BoundedStream(answer.stream)
         return answer
+
+
+async def _check_peer(host: str, event: str, values: Mapping[str, Any]) -> None:
+    """At where each connection leads, before a byte of a request is sent: a name may lead
+    elsewhere than the last time. The library calls this.
+    """
+    if event != "connection.connect_tcp.complete":
+        return
+    stream = values["return_value"]
+    address = str(stream.get_extra_info("server_addr")[0])
+    if not may_connect(host, address):
+        await stream.aclose()
+        raise httpx2.ConnectError("its name leads to a closed address")
 
 
 class _BoundedStream(httpx2.AsyncByteStream):
