@@ -99,13 +99,13 @@ class SessionAnswer(AgentsAnswer):
     last_at: datetime
 
 
-class ToolAnswer(AgentsAnswer):
+class CamelCaseAnswer(AgentsAnswer):
     """Read from what the tool `switch_model` answers, which is in camelCase already."""
 
     model_config = ConfigDict(alias_generator=to_camel)
 
 
-class ListedModelAnswer(ToolAnswer):
+class ListedModelAnswer(CamelCaseAnswer):
     """A model of a provider with a key. Prices are per million tokens, null where not known."""
 
     model: str
@@ -116,7 +116,7 @@ class ListedModelAnswer(ToolAnswer):
     routes: list[str]
 
 
-class SwitchModelAnswer(ToolAnswer):
+class SwitchModelAnswer(CamelCaseAnswer):
     """status: `listed` with routes and models; `question` with candidates of which one is
     meant; else what became of the request so far: `pending`, `approved`, `rejected`, `expired`
     or `cancelled`. omissions: what the model will not be shown.
