@@ -20,7 +20,6 @@ from harness.control.context import Context
 from harness.control.routing import kill_switch
 from harness.domain.errors import ConfigError, NotFound, StoreUnavailable, SwapgateError
 from harness.domain.routing.kill_switch import KillSwitch
-from harness.domain.settings import http_url
 
 log = logging.getLogger("swapgate.dashboard")
 
@@ -139,10 +138,3 @@ def copy_as_cli(*words: str) -> None:
     """Show the command that prints what this page shows, at the foot."""
     with st.expander("Copy as CLI", icon=":material/terminal:"):
         st.code(shlex.join(["swapgate", *words]), language=None)
-
-
-def copy_as_curl(path: str) -> None:
-    """As `copy_as_cli`, of what the router's address answers."""
-    where = installation().settings.router
-    with st.expander("Copy as curl", icon=":material/terminal:"):
-        st.code(f"curl {http_url(where.host, where.port)}{path}", language=None)

@@ -3,17 +3,17 @@ or one session with a page of its transcript, its switches, its children and wha
 cost.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from harness.control.agents import queries
 from harness.control.agents.messages import decode_message
 from harness.control.context import Context
-from harness.domain.agents.agent import Agent, AgentSession
+from harness.domain.agents.agent import AgentSession
 from harness.domain.agents.message import MessageRecord, SessionMessage
-from harness.domain.agents.model_usage import ModelUsage, cost_alone, find_price
+from harness.domain.agents.model_usage import ModelUsage, find_price
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.errors import SwapgateError
 from harness.domain.pagination import MOST_LISTED, Page, PageRequest
@@ -31,25 +31,8 @@ class SessionsView:
 
     sessions: Page[AgentSession]  # those that no other one spawned
     waiting: Sequence[ModelSwitchRequest]
-    agents: Mapping[str, Agent]  # of both, by id
+    agents: Mapping[str, str]  # names of the agents of both, by id
     now: datetime
-
-
-@dataclass(frozen=True)
-class TranscriptMessage:
-    """A message, or why what was said in it cannot be read."""
-
-    message: SessionMessage
-    unreadable: str = ""
-
-
-@dataclass(frozen=True)
-class CostAlone:
-    """What a session's tokens would have cost on one model."""
-
-    target: str
-    price: Price | None  # today's; None where it is not known
-    cost_usd: float | None
 
 
 @dataclass(frozen=True)
@@ -57,14 +40,15 @@ class SessionView:
     """What the page shows of a session."""
 
     session: AgentSession
-    agent: Agent
-    messages: Sequence[TranscriptMessage]
+    agent: str  # its name
+    messages: Sequence[SessionMessage]  # what cannot be read says why in its `error`
     after: int  # the position that the page of messages goes on behind
+    until: datetime  # when the first message of the next page came; without one, now
     total: int  # how many messages the session has
-    switches: Page[ModelSwitchRequest]
-    children: Page[AgentSession]
+    switches: Sequence[ModelSwitchRequest]
+    children: Sequence[AgentSession]
     usage: Sequence[ModelUsage]  # of the session and all below it
-    alone: Sequence[CostAlone]  # on each model that answered in it
+    prices: Mapping[str, Price | None]  # today's, of each model that answered in it
     now: datetime
 
     @property
@@ -79,54 +63,45 @@ def list_sessions(ctx: Context, after: str | None = None) -> SessionsView:
     pending = queries.list_switch_requests(ctx, first, pending_only=True)
     waiting = [request for request in pending if request.state_at(now) is SwitchState.PENDING]
     ids = {session.agent for session in page} | {request.agent for request in waiting}
-    return SessionsView(page, waiting, _agents(ctx, ids), now)
-
-
-def _agents(ctx: Context, ids: Collection[str]) -> Mapping[str, Agent]:
     with ctx.store.read() as tx:
-        return {id_: tx.agents.get(id_) for id_ in ids}
+        names = {id_: tx.agents.get(id_).name for id_ in ids}
+    return SessionsView(page, waiting, names, now)
 
 
 def load_session(ctx: Context, id_: str, after: int | None = None) -> SessionView:
     """after: the position to go on behind; None for the newest messages. Raises NotFound."""
     with ctx.store.read() as tx:
         session = tx.sessions.get(id_)
-        agent = tx.agents.get(session.agent)
+        agent = tx.agents.get(session.agent).name
         total = tx.session_messages.last_position(id_)
-        below = _descendants(tx.sessions.children, id_)
         providers = tx.providers.all()
-    start = max(0, total - MOST_MESSAGES) if after is None else min(max(0, after), total)
-    records = queries.list_message_records(ctx, id_, PageRequest(MOST_MESSAGES, str(start)))
-    usage = queries.load_model_usage(ctx, (id_, *below))
-    prices = {model.target: find_price(providers, model.target) for model in usage}
+        family = below = [id_]
+        while below:
+            below = [child for parent in below for child in tx.sessions.children(parent)]
+            family = [*family, *below]
+    start = max(0, total - MOST_MESSAGES) if after is None else min(after, total)
+    page = PageRequest(MOST_MESSAGES + 1, str(start))
+    records = queries.list_message_records(ctx, id_, page).items
+    beyond = records[MOST_MESSAGES:]
+    now, usage = ctx.clock.now(), queries.load_model_usage(ctx, family)
     return SessionView(
         session=session,
         agent=agent,
-        messages=[_readable(ctx, record) for record in records],
+        messages=[_readable(ctx, record) for record in records[:MOST_MESSAGES]],
         after=start,
+        until=beyond[0].message.created_at if beyond else now,
         total=total,
         switches=queries.list_switch_requests(ctx, PageRequest(MOST_SWITCHES), session=id_),
         children=queries.list_sessions(ctx, PageRequest(MOST_LISTED), parent=id_),
         usage=usage,
-        alone=[
-            CostAlone(target, price, cost_alone(usage, price))
-            for target, price in prices.items()
-        ],
-        now=ctx.clock.now(),
+        prices={model.target: find_price(providers, model.target) for model in usage},
+        now=now,
     )
 
 
-def _descendants(children: Callable[[str], Sequence[str]], id_: str) -> list[str]:
-    """Ids of all that it spawned, and of what those did."""
-    below: list[str] = []
-    for child in children(id_):
-        below += [child, *_descendants(children, child)]
-    return below
-
-
-def _readable(ctx: Context, record: MessageRecord) -> TranscriptMessage:
+def _readable(ctx: Context, record: MessageRecord) -> SessionMessage:
     """One that cannot be read does not hide the others."""
     try:
-        return TranscriptMessage(decode_message(ctx, record))
+        return decode_message(ctx, record)
     except SwapgateError as error:
-        return TranscriptMessage(record.message, str(error))
+        return replace(record.message, error=f"It cannot be read: {error}")

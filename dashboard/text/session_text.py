@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
-from dashboard.data.sessions import CostAlone, SessionsView, SessionView, TranscriptMessage
+from dashboard.data.sessions import SessionsView, SessionView
 from dashboard.text import html, labels
 from dashboard.text.html import escape, pill, strong
 from dashboard.text.labels import Label, Tone
 from harness.domain.agents.agent import AgentSession, SessionState
 from harness.domain.agents.message import MessageRole, MessageState, SessionMessage
-from harness.domain.agents.model_usage import ModelUsage, sum_costs
+from harness.domain.agents.model_usage import ModelUsage, cost_alone, sum_costs
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.agents.switch_text import switch_lines, switch_question, visible_text
 from harness.domain.formatting import format_age, format_quantity, format_usd
+from harness.domain.routing.target import Price
 
 # Of one text; the rest is a note.
 SHOWN_CHARACTERS: Final = 4_000
@@ -32,6 +33,11 @@ _STATES: Final = {
     MessageState.FAILED: ("✕ failed", Tone.WORSE),
 }
 HIDDEN: Final = "not shown without signing in"
+ALONE_NOTE: Final = (
+    "“All of it on this one” is at today's prices, with as many tokens as the models that "
+    "answered counted; another model counts and writes others. A price that is not known is "
+    "said to be unknown, and no sum is made with it."
+)
 
 
 def list_title(view: SessionsView) -> tuple[str, str]:
@@ -39,9 +45,9 @@ def list_title(view: SessionsView) -> tuple[str, str]:
     note = labels.plural(view.sessions.total, "session")
     if view.waiting:
         verb = "waits" if len(view.waiting) == 1 else "wait"
-        names = dict.fromkeys(view.agents[request.agent].name for request in view.waiting)
+        names = ", ".join(dict.fromkeys(view.agents[request.agent] for request in view.waiting))
         many = labels.plural(len(view.waiting), "switch", "switches")
-        return f"{many} {verb} for approval: {strong(', '.join(names))}", note
+        return f"{many} {verb} for approval: {strong(names)}", note
     return ("No switch waits for a person" if view.sessions.total else "No session yet"), note
 
 
@@ -52,12 +58,10 @@ def session_title(view: SessionView) -> tuple[str, str]:
         f"session {session.id}",
         session.state.value,
         labels.plural(view.total, "message"),
-        f"cost {_sum(view.usage)}",
+        f"cost {_cost(view.usage)}",
         f"last message {format_age(session.last_at, view.now)}",
     ]
-    if session.parent:
-        parts.append(f"spawned by {session.parent}")
-    heading = f"{strong(view.agent.name)} {verb} with {strong(session.model.text)}"
+    heading = f"{strong(view.agent)} {verb} with {strong(session.model.text)}"
     return heading, escape(" · ".join(parts))
 
 
@@ -75,21 +79,19 @@ def waiting_switch(request: ModelSwitchRequest, agent: str, now: datetime) -> st
     """Without the agent's own words, which not everybody may read."""
     asked = f"session {request.session} · asked {format_age(request.asked_at, now)}"
     left = labels.left(request.expires_at, now)
-    return html.block(
-        f"<p>{strong(switch_question(request, agent))}</p>"
-        f'<p class="note">{escape(asked)} · {escape(left)}</p>'
-    )
+    question = f"<p>{strong(switch_question(request, agent))}</p>"
+    return html.block(question, _note(f"{asked} · {left}"))
 
 
 def switch_details(request: ModelSwitchRequest, agent: str, now: datetime) -> str:
     """All that a person should know before the answer."""
-    question = html.block(f"<p>{strong(switch_question(request, agent))}</p>")
     # Nothing of it may be out of sight on a narrow screen.
     facts = "".join(
         f'<span class="neutral">{escape(name)}</span><span>{escape(value)}</span>'
         for name, value in switch_lines(request, now)
     )
-    return question + html.block(facts, kind="sg-facts")
+    question = f"<p>{strong(switch_question(request, agent))}</p>"
+    return html.block(question) + html.block(facts, kind="sg-facts")
 
 
 def switches(requests: Sequence[ModelSwitchRequest], now: datetime, *, readable: bool) -> str:
@@ -113,19 +115,22 @@ def _wanted(request: ModelSwitchRequest) -> str:
 
 
 def transcript(view: SessionView, *, readable: bool) -> str:
-    """A page of messages with the switches that were approved between them."""
-    approved = [s for s in view.switches if s.state is SwitchState.APPROVED and s.decided_at]
-    approved.sort(key=lambda request: request.decided_at or request.asked_at)
-    first = view.messages[0].message.created_at if view.messages else view.now
+    """A page of messages, with the switches that were approved between them."""
+    begins = view.messages[0].created_at if view.after and view.messages else None
+    approved = sorted(
+        (request.decided_at, _switched(request))
+        for request in view.switches
+        if request.state is SwitchState.APPROVED
+        and request.decided_at is not None
+        and (begins is None or begins <= request.decided_at)
+        and request.decided_at < view.until
+    )
     parts: list[str] = []
-    due = [s for s in approved if view.after == 0 or (s.decided_at or first) >= first]
-    for line in view.messages:
-        while due and (due[0].decided_at or first) <= line.message.created_at:
-            parts.append(_switched(due.pop(0)))
-        parts.append(_message(line, readable=readable))
-    if view.after + len(view.messages) == view.total:
-        parts += [_switched(request) for request in due]
-    return html.block("".join(parts), kind="sg-transcript")
+    for message in view.messages:
+        while approved and approved[0][0] <= message.created_at:
+            parts.append(approved.pop(0)[1])
+        parts.append(_message(message, readable=readable))
+    return html.block(*parts, *(text for _, text in approved), kind="sg-transcript")
 
 
 def _switched(request: ModelSwitchRequest) -> str:
@@ -134,46 +139,39 @@ def _switched(request: ModelSwitchRequest) -> str:
     return f'<p class="switched">⇄ {what} {strong(_wanted(request))}{escape(by)}</p>'
 
 
-def _message(line: TranscriptMessage, *, readable: bool) -> str:
-    message = line.message
+def _message(message: SessionMessage, *, readable: bool) -> str:
     return (
         f'<section class="message {message.role}"><header>{_head(message)}</header>'
-        f"{_content(line) if readable else _note(HIDDEN)}</section>"
+        f"{_content(message) if readable else _note(HIDDEN)}</section>"
     )
 
 
 def _head(message: SessionMessage) -> str:
-    served, marks = message.served, ""
-    if message.state in _STATES:
-        marks += f" {pill(*_STATES[message.state])}"
-    if served.fallback_from:
-        marks += f" {pill(f'▼ instead of {served.fallback_from}', Tone.UNDECIDED)}"
-    who = f"{strong(message.role.value)}"
+    served, used = message.served, message.usage
+    who = strong(message.role.value)
     if message.role is MessageRole.ASSISTANT:
         who += f" {strong(served.target or served.asked)}"
+    if message.state in _STATES:
+        who += f" {pill(*_STATES[message.state])}"
+    if served.fallback_from:
+        who += f" {pill(f'▼ instead of {served.fallback_from}', Tone.UNDECIDED)}"
     figures = [f"#{message.position}", labels.time_of_day(message.created_at)]
-    used = message.usage
     if served.target:
         figures.append(f"{used.input_tokens:,} + {used.output_tokens:,} tokens")
         figures.append(format_usd(used.cost_usd, "price unknown"))
-    return f"<span>{who}{marks}</span><span>{escape(' · '.join(figures))}</span>"
+    return f"<span>{who}</span><span>{escape(' · '.join(figures))}</span>"
 
 
-def _content(line: TranscriptMessage) -> str:
-    message = line.message
-    if line.unreadable:
-        return _note(f"It cannot be read: {line.unreadable}")
-    text = _text(message.content)
-    kind = ' class="call"' if message.role is MessageRole.TOOL else ""
-    parts = [f"<pre{kind}>{escape(cut(text))}</pre>"] if text else []
+def _content(message: SessionMessage) -> str:
+    text, kind = _text(message.content), ""
+    if message.role is MessageRole.TOOL:
+        kind = ' class="call"'
+    parts = [f"<pre{kind}>{escape(_cut(text))}</pre>"] if text else []
     parts += [
-        f'<pre class="call">→ {escape(call.name)} {escape(cut(call.arguments))}</pre>'
+        f'<pre class="call">→ {escape(call.name)} {escape(_cut(call.arguments))}</pre>'
         for call in message.tool_calls
     ]
-    if message.served.reason:
-        parts.append(_note(message.served.reason))
-    if message.error:
-        parts.append(_note(message.error))
+    parts += [_note(remark) for remark in (message.served.reason, message.error) if remark]
     return "".join(parts) or _note("(empty)")
 
 
@@ -195,7 +193,7 @@ def _part(part: Mapping[str, object]) -> str:
     return f"[image: {url}]" if url else f"[{part.get('type', 'part')}]"
 
 
-def cut(text: str) -> str:
+def _cut(text: str) -> str:
     if len(text) <= SHOWN_CHARACTERS:
         return text
     return f"{text[:SHOWN_CHARACTERS]} … ({len(text):,} characters in all)"
@@ -205,57 +203,43 @@ def _note(text: str) -> str:
     return f'<p class="note">{escape(text)}</p>'
 
 
-def costs(usage: Sequence[ModelUsage], alone: Sequence[CostAlone]) -> str:
-    """Tokens and cost by model; below, what one model alone would have cost."""
+def costs(usage: Sequence[ModelUsage], prices: Mapping[str, Price | None]) -> str:
+    """Tokens and cost by model; beside them, what one model alone would have cost."""
     if not usage:
         return ""
-    heads = (
-        "Model",
-        "Answers",
-        "Input tokens",
-        "Output tokens",
-        "Cost",
-        "All of it on this one",
-    )
-    by_target = {cost.target: cost for cost in alone}
-    total = sum_costs(usage)
+    heads = ("Model", "Answers", "Input tokens", "Output tokens", "Cost")
     rows = [
         (
             strong(model.target),
             f"{model.answers:,}",
             f"{model.input_tokens:,}",
             f"{model.output_tokens:,}",
-            escape(_cost(model)),
-            escape(_alone(by_target[model.target], total)),
+            escape(_cost([model])),
+            escape(_alone(usage, prices[model.target])),
         )
         for model in usage
     ]
     return (
         html.section("What it cost", "This session with all that it spawned.")
-        + html.table(heads, rows)
-        + html.note(
-            "“All of it on this one” is at today's prices, with as many tokens as the models "
-            "that answered counted; another model counts and writes others. A price that is "
-            "not known is said to be unknown, and no sum is made with it."
-        )
+        + html.table((*heads, "All of it on this one"), rows)
+        + html.note(ALONE_NOTE)
     )
 
 
-def _sum(usage: Sequence[ModelUsage]) -> str:
+def _cost(usage: Sequence[ModelUsage]) -> str:
     unpriced = sum(model.unpriced for model in usage)
     known = labels.usd(sum(model.cost_usd for model in usage))
     if not unpriced:
         return known
+    if unpriced == sum(model.answers for model in usage):
+        return "price unknown"
     return f"{known}, and {labels.plural(unpriced, 'answer')} of unknown price"
 
 
-def _cost(model: ModelUsage) -> str:
-    return "price unknown" if model.unpriced == model.answers else _sum([model])
-
-
-def _alone(cost: CostAlone, total: float | None) -> str:
-    if cost.price is None or cost.cost_usd is None:
+def _alone(usage: Sequence[ModelUsage], price: Price | None) -> str:
+    cost, total = cost_alone(usage, price), sum_costs(usage)
+    if price is None or cost is None:
         return "price unknown"
-    price = f"${cost.price.input_usd_per_mtok:g} / ${cost.price.output_usd_per_mtok:g} per 1M"
+    each = f"${price.input_usd_per_mtok:g} / ${price.output_usd_per_mtok:g} per 1M"
     was = f", was {labels.usd(total)}" if total is not None else ""
-    return f"{labels.usd(cost.cost_usd)}{was} ({price})"
+    return f"{labels.usd(cost)}{was} ({each})"

@@ -1,5 +1,6 @@
 """The Sessions page answers: which agents wait for me, and what did they do? Switches that wait
-for a person come first; then the sessions, or one with its transcript, children and costs.
+for a person come first; then the sessions, or one with its transcript, children and costs. All
+of it is refreshed every 2 s.
 """
 
 from datetime import datetime
@@ -9,27 +10,49 @@ import streamlit as st
 from dashboard import current_user, page_frame
 from dashboard.data import sessions
 from dashboard.data.sessions import MOST_MESSAGES, SessionView
-from dashboard.model_switch_controls import show_waiting
 from dashboard.text import html, labels, session_text
+from harness.control.agents import switches
 from harness.domain.agents.agent import AgentSession
-from harness.domain.errors import NotFound
+from harness.domain.agents.switch_request import ModelSwitchRequest
+from harness.domain.errors import NotFound, SwapgateError
+from harness.domain.operations.access import Role
+
+EVERY = "2s"
+DECISION = "switch_decision"
 
 
 def show() -> None:
+    with page_frame.loading("the sessions"):
+        page_frame.context()
+    page_frame.show_done_message()
+    decision = st.session_state.pop(DECISION, None)
+    if decision is not None:
+        _confirm(*decision)
+    live()
+    page_frame.copy_as_cli("agent", "requests")
+
+
+@st.fragment(run_every=EVERY)
+def live() -> None:
+    """Show what refreshes by itself: all but the dialog, in which somebody may be typing."""
     chosen = st.query_params.get("session")
-    if chosen:
-        _show_session(chosen)
-    else:
-        _show_list()
+    try:
+        if chosen:
+            _show_session(chosen)
+        else:
+            _show_list()
+    except SwapgateError as error:
+        why = f"Trying again. {page_frame.ROUTER_SERVES}"
+        st.html(html.failure("The sessions cannot be read at the moment", str(error), why))
+    now = page_frame.context().clock.now()
+    st.html(html.note(f"updated {labels.time_of_day(now)} UTC, every 2 s"))
 
 
 def _show_list() -> None:
-    with page_frame.loading("the sessions"):
-        view = sessions.list_sessions(page_frame.context(), st.query_params.get("after"))
+    view = sessions.list_sessions(page_frame.context(), st.query_params.get("after"))
     st.html(html.title(*session_text.list_title(view)))
-    page_frame.show_done_message()
     for request in view.waiting:
-        show_waiting(request, view.agents[request.agent].name, view.now)
+        _show_waiting(request, view.agents[request.agent], view.now)
     if not view.sessions:
         st.html(
             html.empty(
@@ -38,16 +61,64 @@ def _show_list() -> None:
             )
         )
     for session in view.sessions:
-        _session_row(session, view.agents[session.agent].name, view.now)
+        _show_session_link(session, view.agents[session.agent], view.now)
     if view.sessions.next is not None:
         st.page_link(
             "views/sessions.py", label="Older", icon=":material/history:",
             query_params={"after": view.sessions.next},
         )  # fmt: skip
-    page_frame.copy_as_cli("agent", "requests")
 
 
-def _session_row(session: AgentSession, agent: str, now: datetime) -> None:
+def _show_waiting(request: ModelSwitchRequest, agent: str, now: datetime) -> None:
+    """Show one request with its buttons; disabled ones say why."""
+    why = _why_not()
+    with st.container(border=True, key=f"switch-{request.id}"):
+        st.html(session_text.waiting_switch(request, agent, now))
+        with st.container(horizontal=True, vertical_alignment="center"):
+            for verb, kind in (("Approve", "primary"), ("Reject", "secondary")):
+                key = f"{verb}-{request.id}"
+                if st.button(f"{verb} …", type=kind, key=key, disabled=bool(why)):
+                    # The dialog opens outside of what refreshes, which would close it.
+                    st.session_state[DECISION] = (verb, request, agent)
+                    st.rerun()
+            if why:
+                st.html(html.note(why), width="content")
+
+
+def _why_not() -> str:
+    """Why this visitor decides nothing; empty where he may."""
+    actor = current_user.signed_in()
+    if actor is None:
+        return current_user.SIGN_IN
+    if actor.role < Role.APPROVER:
+        return f"{actor.name} is {actor.role.name.lower()}; this needs approver."
+    return ""
+
+
+def _confirm(verb: str, request: ModelSwitchRequest, agent: str) -> None:
+    """Open the dialog for a decision, which is bound to what stands there: a request that has
+    changed since is refused.
+    """
+    ctx = page_frame.context()
+    decide, done = {
+        "Approve": (switches.approve_switch, "approved"),
+        "Reject": (switches.reject_switch, "rejected"),
+    }[verb]
+
+    @st.dialog(f"{verb} the switch?", width="medium")
+    def ask() -> None:
+        st.html(session_text.switch_details(request, agent, ctx.clock.now()))
+        reason = st.text_input("Your reason", key=f"why-{verb}-{request.id}")
+        if st.button(f"{verb} the switch", type="primary"):
+            current_user.attempt(
+                lambda actor: decide(ctx, actor, request.id, reason, seen=request.hash),
+                lambda actor: f"{actor.name} {done} the switch that {agent} asked for.",
+            )
+
+    ask()
+
+
+def _show_session_link(session: AgentSession, agent: str, now: datetime) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.page_link(
             "views/sessions.py", label=f"{agent} · {session.id}", icon=":material/forum:",
@@ -60,27 +131,23 @@ def _session_row(session: AgentSession, agent: str, now: datetime) -> None:
 
 def _show_session(id_: str) -> None:
     try:
-        with page_frame.loading("the session"):
-            view = sessions.load_session(page_frame.context(), id_, _position())
+        view = sessions.load_session(page_frame.context(), id_, _position())
     except NotFound:
         _say_gone()
         return
     readable = current_user.may_read_content()
     st.html(html.title(*session_text.session_title(view)))
-    page_frame.show_done_message()
-    _links(view)
+    _show_links(view)
     for request in view.waiting:
-        show_waiting(request, view.agent.name, view.now)
+        _show_waiting(request, view.agent, view.now)
     if view.switches:
         st.html(session_text.switches(view.switches, view.now, readable=readable))
-    st.html(session_text.costs(view.usage, view.alone))
+    st.html(session_text.costs(view.usage, view.prices))
     if view.children:
-        heading = labels.plural(len(view.children), "spawned session")
-        st.html(html.section(heading))
+        st.html(html.section(labels.plural(len(view.children), "spawned session")))
     for child in view.children:
-        _session_row(child, view.agent.name, view.now)
-    _transcript(view, readable=readable)
-    page_frame.copy_as_curl(f"/agents/{view.agent.id}/sessions/{view.session.id}/messages")
+        _show_session_link(child, view.agent, view.now)
+    _show_transcript(view, readable=readable)
 
 
 def _position() -> int | None:
@@ -100,7 +167,7 @@ def _say_gone() -> None:
     st.page_link("views/sessions.py", label="All sessions", icon=":material/list:")
 
 
-def _links(view: SessionView) -> None:
+def _show_links(view: SessionView) -> None:
     with st.container(horizontal=True):
         st.page_link("views/sessions.py", label="All sessions", icon=":material/list:")
         if view.session.parent:
@@ -110,7 +177,7 @@ def _links(view: SessionView) -> None:
             )  # fmt: skip
 
 
-def _transcript(view: SessionView, *, readable: bool) -> None:
+def _show_transcript(view: SessionView, *, readable: bool) -> None:
     last = view.after + len(view.messages)
     note = f"Messages {view.after + 1:,} to {last:,} of {view.total:,}."
     st.html(html.section("Transcript", note if view.total else "No message yet."))
@@ -119,12 +186,12 @@ def _transcript(view: SessionView, *, readable: bool) -> None:
     st.html(session_text.transcript(view, readable=readable))
     with st.container(horizontal=True):
         if view.after:
-            _page_link(view, "Earlier", max(0, view.after - MOST_MESSAGES))
+            _show_page_link(view, "Earlier", max(0, view.after - MOST_MESSAGES))
         if last < view.total:
-            _page_link(view, "Later", last)
+            _show_page_link(view, "Later", last)
 
 
-def _page_link(view: SessionView, label: str, behind: int) -> None:
+def _show_page_link(view: SessionView, label: str, behind: int) -> None:
     st.page_link(
         "views/sessions.py", label=label, icon=":material/history:",
         query_params={"session": view.session.id, "behind": str(behind)},

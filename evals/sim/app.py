@@ -59,9 +59,9 @@ def act(  # noqa: PLR0911 - one line for each switch
             simulator.set_profile(name, drifted(simulator, name, decoded(body)))
             return {name: simulator.models[name].profile.as_json()}
         case "PUT" | "DELETE", "models", None:
-            wanted = decoded(body) if method == "PUT" else {"shape": "openai"}
-            simulator.model_list = model_lists.parse_list_switch(wanted)
-            return simulator.model_list.as_json()
+            wanted = model_lists.parse_list_switch(decoded(body)) if method == "PUT" else None
+            simulator.model_list = wanted
+            return wanted.as_json() if wanted else {}
         case "GET", "stats", None:
             return {"models": {name: s.as_json() for name, s in simulator.stats.items()}}
         case "DELETE", "stats", None:
@@ -122,8 +122,10 @@ async def answer(exchange: HttpExchange, simulator: Simulator, *, allow_switches
         case "POST", "/v1/embeddings":
             await simulator.embed(exchange)
         case "GET", "/v1/models":
-            own = simulator.catalogue()
-            await model_lists.answer_list(exchange, simulator.model_list, own)
+            if simulator.model_list is not None:
+                await simulator.model_list.answer(exchange)
+            else:
+                await exchange.json(200, {"object": "list", "data": simulator.catalogue()})
         case "GET", "/healthz":
             await exchange.json(200, {"status": "ok", "simulated": True})
         case "GET", path if path.startswith("/v1/models/"):

@@ -68,7 +68,7 @@ class Simulator:
         self.bank = bank
         self.models: dict[str, SimulatedModel] = build_models(models, bank)
         self.faults = FaultBook()
-        self.model_list = ModelListSwitch()
+        self.model_list: ModelListSwitch | None = None
         self.stats: dict[str, Stats] = {}
         self._unix_time = unix_time
         self._time_scale = time_scale

@@ -3,18 +3,11 @@ together to the whole answer. A stream without its proper end raises StreamBroke
 """
 
 import json
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from harness.client import response_parsing
 from harness.client.call_errors import error_from_stream
@@ -43,7 +36,7 @@ class StreamAssembly:
         self._refusal: list[str] = []
         self._logprobs: list[TokenLogprob] = []
         self._calls: dict[int, ToolRequest] = {}
-        self._extra: dict[str, list[object]] = {}
+        self._extra: dict[str, list[Any]] = {}
 
     def add(self, chunk: StreamChunk) -> None:
         self._text.append(chunk.text)
@@ -84,33 +77,29 @@ class StreamAssembly:
         )
 
 
-# Of OpenRouter's details, which come in pieces; other providers' blocks come whole.
+# OpenRouter's come in pieces; other providers' blocks come whole.
 _DETAIL_TEXTS: Final = {"reasoning.text": "text", "reasoning.summary": "summary"}
 
 
-def _add_details(known: list[object], pieces: Sequence[object]) -> None:
+def _add_details(known: list[Any], pieces: Sequence[Any]) -> None:
     """Joins the pieces of one detail: its text goes on, its signature comes with the last."""
     for piece in pieces:
-        last = known[-1] if known else None
-        name = _DETAIL_TEXTS.get(str(piece.get("type"))) if isinstance(piece, dict) else None
-        if (
-            name
-            and isinstance(piece, dict)
-            and isinstance(last, dict)
-            and _same_detail(last, piece)
-        ):
-            given = {field: value for field, value in piece.items() if value is not None}
-            known[-1] = {
-                **last,
-                **given,
-                name: f"{last.get(name) or ''}{piece.get(name) or ''}",
-            }
-        else:
+        if not known or not _continues(known[-1], piece):
             known.append(piece)
+            continue
+        name = _DETAIL_TEXTS[piece["type"]]
+        text = f"{known[-1].get(name) or ''}{piece.get(name) or ''}"
+        given = {field: value for field, value in piece.items() if value is not None}
+        known[-1] = {**known[-1], **given, name: text}
 
 
-def _same_detail(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
-    return all(one.get(name) == other.get(name) for name in ("type", "index"))
+def _continues(last: object, piece: object) -> bool:
+    return (
+        isinstance(last, dict)
+        and isinstance(piece, dict)
+        and str(piece.get("type")) in _DETAIL_TEXTS
+        and all(last.get(name) == piece.get(name) for name in ("type", "index"))
+    )
 
 
 _DATA: Final = b"data:"

@@ -1,7 +1,8 @@
-"""The Sessions page in a browser: who may read what, long transcripts, what it cost, and a
-switch that a person decides.
+"""The Sessions page in a browser: who may read what, long transcripts, what it cost, a switch
+that a person decides, and what shows without a reload.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def held(house: Path) -> dict[str, str]:
     with opened(house) as installation:
         ctx = installation.context
         agent = create_agent(ctx)
-        names = ("work", "long", "damaged", "approve", "reject")
+        names = ("work", "long", "damaged", "approve", "reject", "live", "other")
         found = {name: open_session(ctx, agent).id for name in names}
         gone = open_session(ctx, agent, user="gone").id
         converse(ctx, gone, "forget me", "done")
@@ -266,3 +267,58 @@ def test_a_viewer_decides_nothing_and_a_rejected_switch_leaves_the_session(
     told = decided(house, request)
     assert (told.state, told.decision_reason) == (SwitchState.REJECTED, "too dear")
     assert session_of(house, held["reject"]).model.text == "chat"
+
+
+def test_a_request_shows_without_a_reload_and_what_is_being_typed_stays(
+    page: Page, house: Path, held: dict[str, str], address: str
+) -> None:
+    page.goto(f"{address}/sessions")
+    sign_in(page, key_of(house, "lena", Role.APPROVER))
+    expect(page.locator("h1")).to_contain_text("No switch waits for a person")
+
+    first = ask(house, held["live"])
+    card = page.locator(f".st-key-switch-{first.id}")
+    card.get_by_role("button", name="Reject").click()
+    dialog = page.get_by_role("dialog")
+    reason = dialog.get_by_label("Your reason")
+    reason.press_sequentially("too d")
+    second = ask(house, held["other"])
+    expect(page.locator(f".st-key-switch-{second.id}")).to_have_count(1)
+    expect(reason).to_have_value("too d")
+    expect(reason).to_be_focused()
+    reason.press_sequentially("ear")
+    reason.press("Tab")
+    dialog.get_by_role("button", name="Reject the switch").click()
+
+    expect(page.get_by_text("lena rejected the switch")).to_be_visible()
+    expect(card).to_have_count(0)
+    assert decided(house, first).decision_reason == "too dear"
+    with opened(house) as installation:
+        switches.reject_switch(installation.context, OPERATOR, second.id)
+    expect(page.locator("h1")).to_contain_text("No switch waits for a person")
+
+
+def test_a_transcript_goes_on_by_itself_and_nothing_else_moves(
+    page: Page, house: Path, held: dict[str, str], address: str
+) -> None:
+    listener = Listener(page)
+    with opened(house) as installation:
+        converse(installation.context, held["live"], "first.", "one.")
+    page.goto(f"{address}/sessions?session={held['live']}")
+    sign_in(page, key_of(house, "lars", Role.VIEWER))
+    transcript = page.locator(".sg-transcript")
+    expect(transcript).to_contain_text("one.")
+
+    # Only a node that was never drawn anew still has the mark.
+    transcript.evaluate("node => node.setAttribute('data-marked', 'yes')")
+    updated = page.get_by_text(re.compile(r"^updated .* UTC, every 2 s$"))
+    for _ in range(2):
+        before = updated.inner_text()
+        expect(updated).not_to_have_text(before)
+    expect(transcript).to_have_attribute("data-marked", "yes")
+
+    with opened(house) as installation:
+        converse(installation.context, held["live"], "second.", "two.")
+    expect(transcript).to_contain_text("two.")
+    expect(page.locator("h1 + p")).to_contain_text("4 messages")
+    listener.assert_quiet()

@@ -2,6 +2,7 @@
 gateways and local servers do, and as a hostile one would.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,55 @@ pytestmark = pytest.mark.req("C2", "C3")
 
 VIEWER = Actor("vic", Role.VIEWER, "pr_vic")
 BEFORE = ("meta-llama/llama-4-scout", "qwen3-32b")
+LISTED = ("vendor/model-2", "vendor/auto")
+PRICES = {"prompt": "0.0000025", "completion": "0.00001", "request": "0"}
+VARYING = {"prompt": "-1", "completion": "-1"}
+OPENROUTER = {
+    "data": [
+        {"id": name, "name": f"Vendor: {name}", "context_length": 131072, "pricing": pricing}
+        for name, pricing in zip(LISTED, (PRICES, VARYING), strict=True)
+    ]
+}
+GOOGLE = {"models": [{"name": f"models/{name}", "inputTokenLimit": 1048576} for name in LISTED]}
+# Nothing is of the type that it should have.
+WRONG_TYPES = [
+    None,
+    7,
+    "a-name",
+    ["a-name"],
+    {},
+    {"id": None},
+    {"id": 3.5},
+    {"id": {"id": "x"}},
+    {
+        "id": "sound",
+        "context_length": "much",
+        "max_model_len": True,
+        "context_window": -5,
+        "max_context_length": 1e99,
+        "pricing": {"prompt": "NaN", "completion": [1]},
+    },
+    {"id": "cheap", "pricing": {"prompt": "-0.1", "completion": "Infinity"}},
+    {"id": "free", "context_length": 10**40, "pricing": {"prompt": 0, "completion": "0"}},
+    {"id": "priced", "pricing": "0.1"},
+]
+NESTED = {"body": "[" * 100_000 + "]" * 100_000}
+# With control characters, and others that mislead.
+ODD_NAMES = (
+    "sound",
+    "bell\a",
+    "\x1b[2Jscreen",
+    "line\nbreak",
+    "nul\0",
+    "right\u202eleft",
+    "zero\u200bwidth",
+    "cyrillic-\u0441laude",
+    "two words",
+    " blank ",
+    "",
+    "\ud800",
+    "x" * 100_000,
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +91,21 @@ def ctx(world: SmallInstallation, sim: str) -> Context:
     """With a server of one's own, `attic`, that listed two models before."""
     ctx = replace(world.context(), door=HttpProviderProbe(SystemClock()))
     registry.change_provider(ctx, SYSTEM, "attic", ProviderChange("custom", f"{sim}/v1"))
-    lists(sim, shape="openai", names=list(BEFORE))
+    lists(sim, listing(*BEFORE))
     discovery.discover_models(ctx, ANN, "attic")
     return ctx
 
 
-def lists(sim: str, **switch: object) -> None:
+def listing(*names: str, **more: object) -> dict[str, object]:
+    """A list as OpenAI writes it, with what others add to each model."""
+    return {"object": "list", "data": [{"id": name, **more} for name in names]}
+
+
+def lists(sim: str, document: object) -> None:
+    answers(sim, body=json.dumps(document))
+
+
+def answers(sim: str, **switch: object) -> None:
     answer = httpx.put(f"{sim}/sim/models", json=switch)
     assert answer.status_code == 200, answer.text
 
@@ -56,26 +115,29 @@ def names(ctx: Context, provider: str = "attic") -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("shape", "window", "price"),
+    ("document", "window", "price"),
     [
-        ("openai", None, None),
-        ("openrouter", 131072, Price(2.5, 10.0)),
-        ("vllm", 32768, None),
-        ("lm_studio", 8192, None),
-        ("ollama", None, None),
-        ("google", 1048576, None),
-        ("together", 65536, None),
+        pytest.param(listing(*LISTED), None, None, id="openai"),
+        pytest.param(OPENROUTER, 131072, Price(2.5, 10.0), id="openrouter"),
+        pytest.param(listing(*LISTED, max_model_len=32768), 32768, None, id="vllm"),
+        pytest.param(listing(*LISTED, max_context_length=8192), 8192, None, id="lm_studio"),
+        pytest.param(listing(*LISTED, owned_by="library"), None, None, id="ollama"),
+        pytest.param(GOOGLE, 1048576, None, id="google"),
+        # Without anything around it.
+        pytest.param(
+            listing(*LISTED, context_length=65536)["data"], 65536, None, id="together"
+        ),
     ],
 )
 def test_a_list_is_kept_with_its_date_and_what_it_says(
     world: SmallInstallation,
     ctx: Context,
     sim: str,
-    shape: str,
+    document: object,
     window: int | None,
     price: Price | None,
 ) -> None:
-    lists(sim, shape=shape, names=["vendor/model-2", "vendor/auto"])
+    lists(sim, document)
     world.clock.advance(60)
 
     found = discovery.discover_models(ctx, ANN, "attic")
@@ -85,7 +147,8 @@ def test_a_list_is_kept_with_its_date_and_what_it_says(
     assert found.left_out == 0
     priced = {model.model: model.price for model in stored}
     assert priced == {
-        "vendor/auto": None if shape == "openrouter" else price,
+        # What the gateway picks a model for has no price of its own.
+        "vendor/auto": None,
         "vendor/model-2": price,
     }
     assert {(model.found_at, model.context_window) for model in stored} == {
@@ -100,7 +163,8 @@ def last_events(ctx: Context) -> list[AuditEvent]:
 
 
 def test_loose_names_and_lists_know_what_was_discovered(ctx: Context, sim: str) -> None:
-    lists(sim, shape="openrouter", names=["google/gemini-3-flash", "meta-llama/llama-4-scout"])
+    names = ("google/gemini-3-flash", "meta-llama/llama-4-scout")
+    lists(sim, listing(*names, context_length=131072, pricing=PRICES))
     discovery.discover_models(ctx, ANN, "attic")
 
     offers = dict(model_lookup.list_configured_offers(ctx))
@@ -119,7 +183,7 @@ def test_loose_names_and_lists_know_what_was_discovered(ctx: Context, sim: str) 
 
 def test_a_listed_name_takes_no_other_provider_s_name_over(ctx: Context, sim: str) -> None:
     before = model_lookup.resolve_model(ctx, "gpt-4o").target
-    lists(sim, shape="openai", names=["gpt-4o"])
+    lists(sim, listing("gpt-4o"))
     discovery.discover_models(ctx, ANN, "attic")
 
     assert model_lookup.resolve_model(ctx, "gpt-4o").target == before
@@ -129,20 +193,19 @@ def test_a_listed_name_takes_no_other_provider_s_name_over(ctx: Context, sim: st
 @pytest.mark.parametrize(
     ("switch", "reason"),
     [
-        ({"shape": "huge"}, "larger than 4 MiB"),
-        ({"shape": "endless"}, "larger than 4 MiB"),
-        ({"shape": "many"}, "larger than 4 MiB"),
-        ({"shape": "many", "count": 5001}, "lists 5001 models, and at most 5000"),
-        ({"shape": "nested"}, "no JSON"),
-        ({"shape": "redirect", "location": "http://169.254.169.254/latest/meta-data/"}, "302"),
-        ({"shape": "redirect", "location": "http://127.0.0.1:1/v1/models"}, "302"),
-        ({"shape": "redirect", "location": "file:///etc/passwd"}, "302"),
+        ({"body": '{"id": "m"},' * 1000, "times": 0}, "larger than 4 MiB"),
+        ({"body": "[" + " " * 5 * 2**20 + "]"}, "larger than 4 MiB"),
+        ({"body": json.dumps([{}] * 5001)}, "lists 5001 models, and at most 5000"),
+        (NESTED, "no JSON"),
+        ({"status": 302, "location": "http://169.254.169.254/latest/meta-data/"}, "302"),
+        ({"status": 302, "location": "http://127.0.0.1:1/v1/models"}, "302"),
+        ({"status": 302, "location": "file:///etc/passwd"}, "302"),
     ],
 )
 def test_a_hostile_list_is_refused_whole_and_what_was_known_stays(
     ctx: Context, sim: str, switch: dict[str, object], reason: str
 ) -> None:
-    lists(sim, **switch)
+    answers(sim, **switch)
 
     with pytest.raises(DiscoveryFailed, match=reason) as failed:
         discovery.discover_models(ctx, ANN, "attic")
@@ -155,7 +218,7 @@ def test_a_list_that_trickles_for_ever_is_given_up_in_time(
     ctx: Context, sim: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(discovery, "TIMEOUT_S", 1.0)
-    lists(sim, shape="trickle")
+    answers(sim, body='{"id": "m"},', times=0, pause_ms=50)
 
     with pytest.raises(DiscoveryFailed, match="timed out"):
         discovery.discover_models(ctx, ANN, "attic")
@@ -166,7 +229,7 @@ def test_a_list_that_trickles_for_ever_is_given_up_in_time(
 def test_of_wrong_types_and_misleading_names_only_the_sound_is_kept(
     ctx: Context, sim: str
 ) -> None:
-    lists(sim, shape="wrong_types")
+    lists(sim, {"data": WRONG_TYPES})
     typed = discovery.discover_models(ctx, ANN, "attic")
     assert [(m.model, m.context_window, m.price) for m in typed.models] == [
         ("cheap", None, None),
@@ -176,7 +239,7 @@ def test_of_wrong_types_and_misleading_names_only_the_sound_is_kept(
     ]
     assert typed.left_out == 8
 
-    lists(sim, shape="control")
+    lists(sim, listing(*ODD_NAMES))
     named = discovery.discover_models(ctx, ANN, "attic")
     assert [model.model for model in named.models] == ["sound"]
     assert names(ctx) == ["sound"]
@@ -216,7 +279,7 @@ def test_a_provider_that_is_changed_while_it_is_asked_keeps_no_list(
             )
             return reply
 
-    lists(sim, shape="openai", names=["another"])
+    lists(sim, listing("another"))
     with pytest.raises(Conflict, match="changed while"):
         discovery.discover_models(replace(ctx, door=Mover()), ANN, "attic")  # type: ignore[arg-type]
     assert "another" not in names(ctx)
@@ -254,14 +317,14 @@ def cli(
 
 
 def test_the_command_line_discovers_and_model_add_asks(cli: CommandLine, sim: str) -> None:
-    lists(sim, shape="vllm", names=["llama-4-scout", "llama-4-maverick"])
+    lists(sim, listing("llama-4-scout", "llama-4-maverick", max_model_len=32768))
     base = ("--api-base", f"{sim}/v1")
 
     added = cli.run("model", "add", "attic/llama-4-skout", *base)
     known = [entry["name"] for entry in cli.json("model", "list", "--all")]
     table = cli.text("model", "discover", "attic")
     shown = cli.json("model", "discover", "attic")
-    lists(sim, shape="nested")
+    answers(sim, **NESTED)
     failed = cli.error("model", "discover", "attic", exits=1)
 
     assert (

@@ -16,22 +16,15 @@ ORDERS: Final = {
     "A-1815": {"item": "brass calculator", "state": "delivered", "on": "12 November"},
 }
 FIND_ORDER: Final = {
-    "type": "function",
-    "function": {
-        "name": "find_order",
-        "description": "What is known of an order.",
-        "parameters": {
-            "type": "object",
-            "properties": {"order": {"type": "string"}},
-            "required": ["order"],
-        },
-    },
+    "name": "find_order",
+    "description": "What is known of an order.",
+    "parameters": {"type": "object", "properties": {"order": {"type": "string"}}},
 }
 AGENT: Final = {
     "name": "concierge",
     "description": "Helps customers with their orders",
     "model": ROUTE,
-    "tools": [FIND_ORDER, "switch_model", "spawn"],
+    "tools": [{"type": "function", "function": FIND_ORDER}, "switch_model", "spawn"],
     "config": {"fallbackModel": SPARE_ROUTE},
 }
 
@@ -41,33 +34,24 @@ class AgentsDemoClient:
     """One conversation."""
 
     base_url: str
-    session: str = ""  # its path
+    session: str = ""  # its id
+    messages: str = ""  # its messages' path
 
     def open_session(self) -> None:
         agent = self._post("/agents", AGENT)["id"]
-        opened = self._post(f"/agents/{agent}/sessions", {"userId": "ada"})
-        self.session = f"/agents/{agent}/sessions/{opened['id']}"
+        self.session = self._post(f"/agents/{agent}/sessions", {"userId": "ada"})["id"]
+        self.messages = f"/agents/{agent}/sessions/{self.session}/messages"
 
     def say(self, text: str) -> dict[str, Any]:
         """The answer to a message, once no call of the application's function is open."""
-        answer = self._post(f"{self.session}/messages", {"role": "user", "content": text})
+        answer = self._post(self.messages, {"role": "user", "content": text})
         while calls := answer["openCalls"]:
             for call in calls:
-                arguments = json.loads(call["arguments"])
-                result = ORDERS.get(arguments["order"], {"error": "no such order"})
-                body = {
-                    "role": "tool", "toolCallId": call["id"], "content": json.dumps(result),
-                }  # fmt: skip
-                answer = self._post(f"{self.session}/messages", body)
+                order = json.loads(call["arguments"])["order"]
+                result = json.dumps(ORDERS.get(order, {"error": "no such order"}))
+                body = {"role": "tool", "toolCallId": call["id"], "content": result}
+                answer = self._post(self.messages, body)
         return answer
-
-    def messages(self) -> list[dict[str, Any]]:
-        with urllib.request.urlopen(self._url("messages"), timeout=TIMEOUT_S) as reply:  # noqa: S310
-            found: list[dict[str, Any]] = json.load(reply)["items"]
-        return found
-
-    def _url(self, part: str) -> str:
-        return f"{self.base_url}{self.session}/{part}"
 
     def _post(self, path: str, body: object) -> dict[str, Any]:
         request = urllib.request.Request(  # noqa: S310 - our own router

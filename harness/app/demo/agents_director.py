@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from harness.app.database import upgrade_database
-from harness.app.demo.agents_client import AgentsDemoClient
+from harness.app.demo.agents_client import AGENT, AgentsDemoClient
 from harness.app.demo.agents_environment import (
     COVER,
     FIRST,
@@ -27,7 +27,7 @@ from harness.control.agents import switches
 from harness.control.operations import keys
 from harness.control.providers import credentials, discovery
 from harness.control.routing import seed
-from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.domain.agents.switch_request import SwitchState
 from harness.domain.agents.switch_text import switch_lines, switch_question
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.principals import OPERATOR
@@ -48,7 +48,10 @@ def run_agents_demo(*, once: bool) -> int:
 
 
 def _play(stage: AgentsDemoEnvironment, *, once: bool) -> bool:
-    notes = stage.choose_ports(PORTS)
+    screen = DemoDisplay(TrafficCounts())
+    for note in stage.choose_ports(PORTS):
+        screen.say(note)
+    screen.say("three simulated providers and Swapgate's processes start: half a minute or so")
     stage.write_config()
     installation = open_installation(stage.config, create_secret=True)
     try:
@@ -57,15 +60,20 @@ def _play(stage: AgentsDemoEnvironment, *, once: bool) -> bool:
         seed.apply_seed(installation.context, installation.settings)
         stage.start_providers(installation)
         stage.start_swapgate()
-        screen = DemoDisplay(TrafficCounts())
-        for note in notes:
-            screen.say(note)
-        screen.say("providers are simulated and say what a script has; all else is real")
-        story = AgentsStory(stage, installation, screen, once=once)
+        screen.say("the models say what a script has for them; all else is real")
+        _, key = keys.create_key(
+            installation.context,
+            SYSTEM,
+            "demo-approver",
+            secret=installation.secret,
+            role=Role.APPROVER,
+        )
+        story = AgentsStory(stage, installation, screen, once=once, approver_key=key)
         story.play()
         screen.lines("What was seen", story.checks)
         if not once:
-            screen.say(f"see {stage.url('ui')}/sessions; running until Ctrl-C")
+            page = f"{stage.url('ui')}/sessions"
+            screen.lines("See for yourself", [f"{page} (running until Ctrl-C)"])
             wait_for_interrupt()
         return story.ended_well
     finally:
@@ -80,25 +88,24 @@ class AgentsStory:
     installation: Installation
     screen: DemoDisplay
     once: bool
+    approver_key: str = field(repr=False)
     checks: list[str] = field(default_factory=list)
     ended_well: bool = True
-    _key: str = field(default="", repr=False)  # of the person who approves
 
     def play(self) -> None:
         self.client = AgentsDemoClient(self.stage.url("router"))
         self.client.open_session()
         self._work_with_a_tool()
         self._lose_the_provider()
-        self._ask_for_another_model()
-        self._spawn()
-        self._lose_the_key()
+        self._say("Write a letter to our lawyer about it, please.")
+        if self._decide() and self._spawn():
+            self._lose_the_key()
 
     def _work_with_a_tool(self) -> None:
         answer = self._say(
             f"I am {CUSTOMER}, and my order {ORDER} arrived broken. What can be done?"
         )
-        used = [message["role"] for message in self.client.messages()]
-        good = "tool" in used and answer["target"] == FIRST
+        good = answer["target"] == FIRST and "brass calculator" in answer["content"]
         self._check(f"{FIRST} used the application's tool, in OpenAI's protocol", good=good)
 
     def _lose_the_provider(self) -> None:
@@ -108,33 +115,31 @@ class AgentsStory:
         good = answer["target"] == COVER and ORDER in answer["content"]
         self._check(f"the router covered it by {COVER}, and the agent saw nothing", good=good)
 
-    def _ask_for_another_model(self) -> None:
-        self._say("Write a letter to our lawyer about it, please.")
-        self._decide()
-
-    def _spawn(self) -> None:
+    def _spawn(self) -> bool:
+        """Whether a person let the sub-tasks run."""
         ctx = self.installation.context
         listed = discovery.discover_models(ctx, OPERATOR, "backup").models
         self.screen.say(f"backup was asked for its models; it lists {len(listed)}")
         answer = self._say("Write the letter, and have its facts, law and tone checked first.")
         good = answer["target"] == WANTED
         self._check(f"{WANTED} goes on in Anthropic's protocol", good=good)
-        self._decide()
+        if not self._decide():
+            return False
         answer = self._say("Go on.")
         good = len(self._child_targets()) == SUB_TASKS
         self._check("three sub-tasks ran on three models", good=good)
         good = _has_facts(answer)
         self._check(f"its letter names {CUSTOMER} and {ORDER}, from message 1", good=good)
+        return True
 
     def _child_targets(self) -> set[str]:
-        session = self.client.session.rpartition("/")[2]
         with self.installation.context.store.read() as tx:
-            records = [
+            messages = [
                 record.message
-                for child in tx.sessions.children(session)
+                for child in tx.sessions.children(self.client.session)
                 for record in tx.session_messages.list(child)
             ]
-        return {message.served.target for message in records if message.served.target}
+        return {message.served.target for message in messages if message.served.target}
 
     def _lose_the_key(self) -> None:
         credentials.remove_credential(self.installation.context, OPERATOR, "south")
@@ -157,50 +162,37 @@ class AgentsStory:
         self.screen.say(f"{answer['target']}: {answer['content']}")
         return answer
 
-    def _decide(self) -> None:
-        """A person approves what waits; with `--once` the demo does, by the same use case."""
+    def _decide(self) -> bool:
+        """Whether a person approves what waits; with `--once` the demo does, by the same use
+        case.
+        """
         ctx = self.installation.context
         with ctx.store.read() as tx:
             waiting = tx.switch_requests.pending()
         if not waiting:
             self._check("the agent asked a person", good=False)
-            return
+            return False
         request = waiting[0]
-        self._show(request)
+        now = ctx.clock.now()
+        facts = [f"{name}: {value}" for name, value in switch_lines(request, now)]
+        self.screen.lines(switch_question(request, str(AGENT["name"])), facts)
         if self.once:
             switches.approve_switch(ctx, OPERATOR, request.id, "swapgate demo agents --once")
             self.screen.say("approved by the demo itself (--once)")
         else:
-            self._await_person()
-        with ctx.store.read() as tx:
-            decided = tx.switch_requests.get(request.id)
-        self._check(
-            f"{decided.decided_by or 'nobody'} approved it",
-            good=decided.state is SwitchState.APPROVED,
-        )
-
-    def _show(self, request: ModelSwitchRequest) -> None:
-        now = self.installation.context.clock.now()
-        facts = [f"{name}: {value}" for name, value in switch_lines(request, now)]
-        self.screen.lines(switch_question(request, "concierge"), facts)
-
-    def _await_person(self) -> None:
-        """Until nothing waits any more."""
-        ctx = self.installation.context
-        if not self._key:
-            secret = self.installation.secret
-            _, self._key = keys.create_key(
-                ctx, SYSTEM, "demo-approver", secret=secret, role=Role.APPROVER
-            )
-        self.screen.lines(
-            "Approve or reject it in the dashboard",
-            [f"{self.stage.url('ui')}/sessions", f"sign in with the key {self._key}"],
-        )
+            page, key = f"{self.stage.url('ui')}/sessions", self.approver_key
+            steps = [f"open {page}", f"sign in with the key {key} (sidebar)"]
+            self.screen.lines("Approve or reject it in the dashboard:", steps)
         while True:
             with ctx.store.read() as tx:
-                if not tx.switch_requests.pending():
-                    return
+                decided = tx.switch_requests.get(request.id)
+            if decided.state is not SwitchState.PENDING:
+                break
             time.sleep(LOOK_AGAIN_S)
+        good = decided.state is SwitchState.APPROVED
+        by = decided.decided_by or "nobody"
+        self._check(f"{by} {decided.state.value} what the agent asked for", good=good)
+        return good
 
     def _check(self, what: str, *, good: bool) -> None:
         self.checks.append(f"{'✓' if good else '✕'} {what}")

@@ -2,7 +2,7 @@
 `cost_alone` says what the same tokens would have cost on one model. Pure.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.domain.routing.target import Price, Provider
@@ -20,11 +20,6 @@ class ModelUsage:
     cost_usd: float  # of the answers whose price was known when they came
     unpriced: int = 0  # the other answers
 
-    @property
-    def total_usd(self) -> float | None:
-        """None where the price of an answer is not known."""
-        return None if self.unpriced else self.cost_usd
-
 
 def find_price(providers: Mapping[str, Provider], target: str) -> Price | None:
     """The price of a target, by its name; None where it is not known."""
@@ -36,10 +31,10 @@ def find_price(providers: Mapping[str, Provider], target: str) -> Price | None:
     return provider.prices.get(model) or provider.prices.get(model.rpartition("#")[0])
 
 
-def sum_costs(usages: Iterable[ModelUsage]) -> float | None:
+def sum_costs(usages: Sequence[ModelUsage]) -> float | None:
     """What all of it cost; None where the price of an answer is not known."""
-    costs = [usage.total_usd for usage in usages]
-    return None if None in costs else sum(cost or 0.0 for cost in costs)
+    is_known = not any(usage.unpriced for usage in usages)
+    return sum(usage.cost_usd for usage in usages) if is_known else None
 
 
 def cost_alone(usages: Iterable[ModelUsage], price: Price | None) -> float | None:
