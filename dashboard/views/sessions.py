@@ -60,8 +60,10 @@ def _show_list() -> None:
                 "swapgate demo agents",
             )
         )
+    readable = current_user.may_read_content()
     for session in view.sessions:
-        _show_session_link(session, view.agents[session.agent], view.now)
+        line = session_text.session_line(session, view.now, with_user=readable)
+        _show_session_link(session, view.agents[session.agent], line)
     if view.sessions.next is not None:
         st.page_link(
             "views/sessions.py", label="Older", icon=":material/history:",
@@ -118,14 +120,12 @@ def _confirm(verb: str, request: ModelSwitchRequest, agent: str) -> None:
     ask()
 
 
-def _show_session_link(session: AgentSession, agent: str, now: datetime) -> None:
+def _show_session_link(session: AgentSession, agent: str, line: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.page_link(
             "views/sessions.py", label=f"{agent} · {session.id}", icon=":material/forum:",
             query_params={"session": session.id}, width="content",
         )  # fmt: skip
-        with_user = current_user.may_read_content()
-        line = session_text.session_line(session, now, with_user=with_user)
         st.html(line, width="content")
 
 
@@ -146,7 +146,8 @@ def _show_session(id_: str) -> None:
     if view.children:
         st.html(html.section(labels.plural(len(view.children), "spawned session")))
     for child in view.children:
-        _show_session_link(child, view.agent, view.now)
+        line = session_text.session_line(child, view.now, with_user=readable)
+        _show_session_link(child, view.agent, line)
     _show_transcript(view, readable=readable)
 
 

@@ -3,9 +3,10 @@ gateway lists, or what a broken or hostile server sends.
 """
 
 import itertools
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from evals.sim import profiles
 from evals.sim.protocols.http_exchange import HttpExchange
 from harness.domain.errors import InputError
 
@@ -35,12 +36,11 @@ class ModelListSwitch:
         await exchange.write(b"", last=True)
 
 
-def parse_list_switch(data: dict[str, Any]) -> ModelListSwitch:
+def parse_list_switch(data: object) -> ModelListSwitch:
     """Raises InputError that names the field."""
-    known = {field.name: type(field.default) for field in fields(ModelListSwitch)}
-    for name, value in data.items():
-        if name not in known:
-            raise InputError(f"unknown field {name!r}; known: {', '.join(known)}")
-        if type(value) is not known[name]:
-            raise InputError(f"{name}: must be of the type {known[name].__name__}")
-    return ModelListSwitch(**data)
+    values = profiles.known(data, ModelListSwitch, "models")
+    for name, value in values.items():
+        kind = type(getattr(ModelListSwitch(), name))
+        if type(value) is not kind:
+            raise InputError(f"models: {name}: must be of the type {kind.__name__}")
+    return ModelListSwitch(**values)

@@ -54,15 +54,7 @@ def router(context: click.Context, workers: int | None) -> None:
 @click.pass_context
 def control(context: click.Context) -> None:
     """Run the reconcile loop, eval workers and the management API."""
-    from harness.app.database import require_database  # noqa: PLC0415
-    from harness.app.installation import load_settings  # noqa: PLC0415 - as above
-    from harness.app.processes import require_port  # noqa: PLC0415
-
-    settings = load_settings(_config(context))
-    require_database(settings)
-    where = settings.control
-    require_port(where, what="the control plane", setting="control.port")
-    _run_entry_point("harness.api.control_process:main", _config(context))
+    _run_part(context, "control", "the control plane", "harness.api.control_process:main")
 
 
 @serve.command()
@@ -72,26 +64,28 @@ def agents(context: click.Context) -> None:
 
     SIGTERM lets answers end for as long as the router's requests may take.
     """
-    from harness.app.database import require_database  # noqa: PLC0415
-    from harness.app.installation import load_settings  # noqa: PLC0415 - as above
-    from harness.app.processes import require_port  # noqa: PLC0415
-
-    settings = load_settings(_config(context))
-    require_database(settings)
-    require_port(settings.agents, what="the agents process", setting="agents.port")
-    _run_entry_point("harness.api.agents.process:main", _config(context))
+    _run_part(context, "agents", "the agents process", "harness.api.agents.process:main")
 
 
 @serve.command()
 @click.pass_context
 def ui(context: click.Context) -> None:
     """Serve the dashboard."""
-    from harness.app.installation import load_settings  # noqa: PLC0415
-    from harness.app.processes import require_port  # noqa: PLC0415
+    _run_part(context, "ui", "the dashboard", "dashboard.serve:main")
 
-    where = load_settings(_config(context)).ui
-    require_port(where, what="the dashboard", setting="ui.port")
-    _run_entry_point("dashboard.serve:main", _config(context))
+
+def _run_part(context: click.Context, part: str, what: str, entry_point: str) -> None:
+    """Run a part once its database and its port are found to be in order."""
+    from harness.app.database import require_database  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.installation import load_settings  # noqa: PLC0415 - as above
+    from harness.app.processes import require_port  # noqa: PLC0415 - as above
+
+    settings = load_settings(_config(context))
+    # The dashboard says on its pages what is wrong with the database.
+    if part != "ui":
+        require_database(settings)
+    require_port(getattr(settings, part), what=what, setting=f"{part}.port")
+    _run_entry_point(entry_point, _config(context))
 
 
 def _run_entry_point(entry_point: str, config: Path | None, *more: str) -> None:
