@@ -65,10 +65,7 @@ def _show_list() -> None:
         line = session_text.session_line(session, view.now, with_user=readable)
         _show_session_link(session, view.agents[session.agent], line)
     if view.sessions.next is not None:
-        st.page_link(
-            "views/sessions.py", label="Older", icon=":material/history:",
-            query_params={"after": view.sessions.next},
-        )  # fmt: skip
+        _link("Older", "history", after=view.sessions.next)
 
 
 def _show_waiting(request: ModelSwitchRequest, agent: str, now: datetime) -> None:
@@ -122,10 +119,7 @@ def _confirm(verb: str, request: ModelSwitchRequest, agent: str) -> None:
 
 def _show_session_link(session: AgentSession, agent: str, line: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.page_link(
-            "views/sessions.py", label=f"{agent} · {session.id}", icon=":material/forum:",
-            query_params={"session": session.id}, width="content",
-        )  # fmt: skip
+        _link(f"{agent} · {session.id}", "forum", session=session.id)
         st.html(line, width="content")
 
 
@@ -137,7 +131,10 @@ def _show_session(id_: str) -> None:
         return
     readable = current_user.may_read_content()
     st.html(html.title(*session_text.session_title(view)))
-    _show_links(view)
+    with st.container(horizontal=True):
+        _link("All sessions", "list")
+        if view.session.parent:
+            _link("Spawned by", "arrow_upward", session=view.session.parent)
     for request in view.waiting:
         _show_waiting(request, view.agent, view.now)
     if view.switches:
@@ -165,17 +162,7 @@ def _say_gone() -> None:
             "agents.keep_days after its last message, and a user's are deleted on request."
         )
     )
-    st.page_link("views/sessions.py", label="All sessions", icon=":material/list:")
-
-
-def _show_links(view: SessionView) -> None:
-    with st.container(horizontal=True):
-        st.page_link("views/sessions.py", label="All sessions", icon=":material/list:")
-        if view.session.parent:
-            st.page_link(
-                "views/sessions.py", label="Spawned by", icon=":material/arrow_upward:",
-                query_params={"session": view.session.parent},
-            )  # fmt: skip
+    _link("All sessions", "list")
 
 
 def _show_transcript(view: SessionView, *, readable: bool) -> None:
@@ -187,16 +174,16 @@ def _show_transcript(view: SessionView, *, readable: bool) -> None:
     st.html(session_text.transcript(view, readable=readable))
     with st.container(horizontal=True):
         if view.after:
-            _show_page_link(view, "Earlier", max(0, view.after - MOST_MESSAGES))
+            before = str(max(0, view.after - MOST_MESSAGES))
+            _link("Earlier", "history", session=view.session.id, behind=before)
         if last < view.total:
-            _show_page_link(view, "Later", last)
+            _link("Later", "history", session=view.session.id, behind=str(last))
 
 
-def _show_page_link(view: SessionView, label: str, behind: int) -> None:
-    st.page_link(
-        "views/sessions.py", label=label, icon=":material/history:",
-        query_params={"session": view.session.id, "behind": str(behind)},
-    )  # fmt: skip
+def _link(label: str, icon: str, **query: str) -> None:
+    """Link to this page, with what its address chooses."""
+    page, symbol = "views/sessions.py", f":material/{icon}:"
+    st.page_link(page, label=label, icon=symbol, query_params=query or None)
 
 
 page_frame.show_page("The sessions", show)

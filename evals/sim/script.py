@@ -38,12 +38,10 @@ def find_line(
     history = "\n".join(before)
     for line in script:
         newest, earlier = re.search(line.newest, last), re.search(line.earlier, history)
-        if newest is None or earlier is None or (line.tool and line.tool not in tools):
-            continue
-        values = {**earlier.groupdict(), **newest.groupdict()}
-        return replace(
-            line, text=_filled(line.text, values), arguments=_filled(line.arguments, values)
-        )
+        if newest and earlier and (not line.tool or line.tool in tools):
+            values = {**earlier.groupdict(), **newest.groupdict()}
+            text, arguments = _filled(line.text, values), _filled(line.arguments, values)
+            return replace(line, text=text, arguments=arguments)
     return None
 
 
