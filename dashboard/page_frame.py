@@ -104,11 +104,10 @@ def _first_break() -> int | None:
 def loading(what: str) -> Iterator[None]:
     """Show what is being read, at the height of what follows; only the first time."""
     key = f"shown:{what}"
-    if key in st.session_state:
-        yield
-        return
+    # It is there each time: without it all below would move up, and be drawn anew.
     slot = st.empty()
-    slot.html(html.loading(what))
+    if key not in st.session_state:
+        slot.html(html.loading(what))
     try:
         yield
     finally:

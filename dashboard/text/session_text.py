@@ -95,6 +95,8 @@ def switch_details(request: ModelSwitchRequest, agent: str, now: datetime) -> st
 
 
 def switches(requests: Sequence[ModelSwitchRequest], now: datetime, *, readable: bool) -> str:
+    if not requests:
+        return ""
     rows = [
         (
             escape(labels.date_time(request.asked_at)),

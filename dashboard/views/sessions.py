@@ -24,7 +24,8 @@ DECISION = "switch_decision"
 def show() -> None:
     with page_frame.loading("the sessions"):
         page_frame.context()
-    page_frame.show_done_message()
+    with st.container():
+        page_frame.show_done_message()
     decision = st.session_state.pop(DECISION, None)
     if decision is not None:
         _confirm(*decision)
@@ -34,7 +35,10 @@ def show() -> None:
 
 @st.fragment(run_every=EVERY)
 def live() -> None:
-    """Show what refreshes by itself: all but the dialog, in which somebody may be typing."""
+    """Show what refreshes by itself: all but the dialog, in which somebody may be typing.
+
+    What comes and goes stands in a container, so that nothing below it is drawn anew.
+    """
     chosen = st.query_params.get("session")
     try:
         if chosen:
@@ -51,8 +55,9 @@ def live() -> None:
 def _show_list() -> None:
     view = sessions.list_sessions(page_frame.context(), st.query_params.get("after"))
     st.html(html.title(*session_text.list_title(view)))
-    for request in view.waiting:
-        _show_waiting(request, view.agents[request.agent], view.now)
+    with st.container():
+        for request in view.waiting:
+            _show_waiting(request, view.agents[request.agent], view.now)
     if not view.sessions:
         st.html(
             html.empty(
@@ -135,16 +140,17 @@ def _show_session(id_: str) -> None:
         _link("All sessions", "list")
         if view.session.parent:
             _link("Spawned by", "arrow_upward", session=view.session.parent)
-    for request in view.waiting:
-        _show_waiting(request, view.agent, view.now)
-    if view.switches:
-        st.html(session_text.switches(view.switches, view.now, readable=readable))
-    st.html(session_text.costs(view.usage, view.prices))
-    if view.children:
-        st.html(html.section(labels.plural(len(view.children), "spawned session")))
-    for child in view.children:
-        line = session_text.session_line(child, view.now, with_user=readable)
-        _show_session_link(child, view.agent, line)
+    with st.container():
+        for request in view.waiting:
+            _show_waiting(request, view.agent, view.now)
+    switched = session_text.switches(view.switches, view.now, readable=readable)
+    st.html(switched + session_text.costs(view.usage, view.prices))
+    with st.container():
+        if view.children:
+            st.html(html.section(labels.plural(len(view.children), "spawned session")))
+        for child in view.children:
+            line = session_text.session_line(child, view.now, with_user=readable)
+            _show_session_link(child, view.agent, line)
     _show_transcript(view, readable=readable)
 
 
@@ -168,9 +174,9 @@ def _say_gone() -> None:
 def _show_transcript(view: SessionView, *, readable: bool) -> None:
     last = view.after + len(view.messages)
     note = f"Messages {view.after + 1:,} to {last:,} of {view.total:,}."
-    st.html(html.section("Transcript", note if view.total else "No message yet."))
-    if not readable:
-        st.html(html.note(f"What was said is private. {current_user.SIGN_IN}"))
+    heading = html.section("Transcript", note if view.total else "No message yet.")
+    private = "" if readable else html.note(f"What was said is private. {current_user.SIGN_IN}")
+    st.html(heading + private)
     st.html(session_text.transcript(view, readable=readable))
     with st.container(horizontal=True):
         if view.after:
