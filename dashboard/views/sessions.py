@@ -3,6 +3,7 @@ for a person come first; then the sessions, or one with its transcript, children
 of it is refreshed every 2 s.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import streamlit as st
@@ -19,6 +20,10 @@ from harness.domain.operations.access import Role
 
 EVERY = "2s"
 DECISION = "switch_decision"
+_DECISIONS = {
+    "Approve": (switches.approve_switch, "approved"),
+    "Reject": (switches.reject_switch, "rejected"),
+}
 
 
 def show() -> None:
@@ -29,22 +34,24 @@ def show() -> None:
     decision = st.session_state.pop(DECISION, None)
     if decision is not None:
         _confirm(*decision)
-    live()
+    address = st.query_params.to_dict()
+    # Streamlit's link to the page that is shown leaves the browser's address as it was.
+    st.query_params.from_dict(address)
+    live(address)
     page_frame.copy_as_cli("agent", "requests")
 
 
 @st.fragment(run_every=EVERY)
-def live() -> None:
+def live(address: Mapping[str, str]) -> None:
     """Show what refreshes by itself: all but the dialog, in which somebody may be typing.
 
     What comes and goes stands in a container, so that nothing below it is drawn anew.
     """
-    chosen = st.query_params.get("session")
     try:
-        if chosen:
-            _show_session(chosen)
+        if session := address.get("session"):
+            _show_session(session, _position(address.get("behind", "")))
         else:
-            _show_list()
+            _show_list(address.get("after"))
     except SwapgateError as error:
         why = f"Trying again. {page_frame.ROUTER_SERVES}"
         st.html(html.failure("The sessions cannot be read at the moment", str(error), why))
@@ -52,8 +59,8 @@ def live() -> None:
     st.html(html.note(f"updated {labels.time_of_day(now)} UTC, every 2 s"))
 
 
-def _show_list() -> None:
-    view = sessions.list_sessions(page_frame.context(), st.query_params.get("after"))
+def _show_list(after: str | None) -> None:
+    view = sessions.list_sessions(page_frame.context(), after)
     st.html(html.title(*session_text.list_title(view)))
     with st.container():
         for request in view.waiting:
@@ -79,9 +86,13 @@ def _show_waiting(request: ModelSwitchRequest, agent: str, now: datetime) -> Non
     with st.container(border=True, key=f"switch-{request.id}"):
         st.html(session_text.waiting_switch(request, agent, now))
         with st.container(horizontal=True, vertical_alignment="center"):
-            for verb, kind in (("Approve", "primary"), ("Reject", "secondary")):
-                key = f"{verb}-{request.id}"
-                if st.button(f"{verb} …", type=kind, key=key, disabled=bool(why)):
+            for verb in _DECISIONS:
+                if st.button(
+                    f"{verb} …",
+                    type="primary" if verb == "Approve" else "secondary",
+                    key=f"{verb}-{request.id}",
+                    disabled=bool(why),
+                ):
                     # The dialog opens outside of what refreshes, which would close it.
                     st.session_state[DECISION] = (verb, request, agent)
                     st.rerun()
@@ -104,10 +115,7 @@ def _confirm(verb: str, request: ModelSwitchRequest, agent: str) -> None:
     changed since is refused.
     """
     ctx = page_frame.context()
-    decide, done = {
-        "Approve": (switches.approve_switch, "approved"),
-        "Reject": (switches.reject_switch, "rejected"),
-    }[verb]
+    decide, done = _DECISIONS[verb]
 
     @st.dialog(f"{verb} the switch?", width="medium")
     def ask() -> None:
@@ -128,9 +136,9 @@ def _show_session_link(session: AgentSession, agent: str, line: str) -> None:
         st.html(line, width="content")
 
 
-def _show_session(id_: str) -> None:
+def _show_session(id_: str, behind: int | None) -> None:
     try:
-        view = sessions.load_session(page_frame.context(), id_, _position())
+        view = sessions.load_session(page_frame.context(), id_, behind)
     except NotFound:
         _say_gone()
         return
@@ -154,9 +162,8 @@ def _show_session(id_: str) -> None:
     _show_transcript(view, readable=readable)
 
 
-def _position() -> int | None:
-    """The message that the transcript goes on behind, by the address."""
-    text = st.query_params.get("behind", "")
+def _position(text: str) -> int | None:
+    """The message that the transcript goes on behind; None for text that is no position."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 

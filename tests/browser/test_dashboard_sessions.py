@@ -113,7 +113,19 @@ def test_two_hundred_sessions_are_listed_a_page_at_a_time(page: Page, address: s
     expect(rows).to_have_count(50)
     page.set_viewport_size({"width": 390, "height": 844})
     assert_no_sideways_scroll(page)
+
+    rows.first.click()
+    expect(page.locator("h1")).to_contain_text("concierge answers with chat")
+    expect(page).to_have_url(re.compile(r"\?session=se_"))
+    await_refresh(page)
+    expect(page.locator("h1")).to_contain_text("concierge answers with chat")
     listener.assert_quiet()
+
+
+def await_refresh(page: Page) -> None:
+    updated = page.get_by_text(re.compile(r"^updated .* UTC, every"))
+    before = updated.inner_text()
+    expect(updated).not_to_have_text(before)
 
 
 def test_what_was_said_is_read_with_a_key_alone(
@@ -311,10 +323,8 @@ def test_a_transcript_goes_on_by_itself_and_nothing_else_moves(
 
     # Only a node that was never drawn anew still has the mark.
     transcript.evaluate("node => node.setAttribute('data-marked', 'yes')")
-    updated = page.get_by_text(re.compile(r"^updated .* UTC, every"))
-    for _ in range(2):
-        before = updated.inner_text()
-        expect(updated).not_to_have_text(before)
+    await_refresh(page)
+    await_refresh(page)
     expect(transcript).to_have_attribute("data-marked", "yes")
 
     with opened(house) as installation:

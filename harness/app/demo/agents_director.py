@@ -28,7 +28,7 @@ from harness.control.operations import keys
 from harness.control.providers import credentials, discovery
 from harness.control.routing import seed
 from harness.domain.agents.switch_request import SwitchState
-from harness.domain.agents.switch_text import switch_lines, switch_question
+from harness.domain.agents.switch_text import decision_text, switch_lines, switch_question
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.principals import OPERATOR
 from harness.runtime import secret_files
@@ -126,7 +126,9 @@ class AgentsStory:
         if not self._decide():
             return False
         answer = self._say("Go on.")
-        good = len(self._child_targets()) == SUB_TASKS
+        targets = self._child_targets()
+        self.screen.say(f"sub-tasks were done by {', '.join(sorted(targets))}")
+        good = len(targets) == SUB_TASKS
         self._check("three sub-tasks ran on three models", good=good)
         good = _has_facts(answer)
         self._check(f"its letter names {CUSTOMER} and {ORDER}, from message 1", good=good)
@@ -149,12 +151,11 @@ class AgentsStory:
             answer = self._say("Which order was it?")
             if answer["fallback"]:
                 break
-        fallback = answer["fallback"] or {}
+        fallback = answer["fallback"]
+        if fallback:
+            self.screen.say(f"instead of {fallback['from']}: {fallback['reason']}")
         good = bool(fallback) and answer["target"] == COVER and _has_facts(answer)
-        self._check(
-            f"fallbackModel {SPARE_ROUTE!r} took over ({fallback.get('reason', 'it did not')})",
-            good=good,
-        )
+        self._check(f"fallbackModel {SPARE_ROUTE!r} took over, by {COVER}", good=good)
 
     def _say(self, text: str) -> dict[str, Any]:
         self.screen.say(f"user: {text}")
@@ -181,7 +182,10 @@ class AgentsStory:
             self.screen.say("approved by the demo itself (--once)")
         else:
             page, key = f"{self.stage.url('ui')}/sessions", self.approver_key
-            steps = [f"open {page}", f"sign in with the key {key} (sidebar)"]
+            steps = [
+                f"open {page}",
+                f"sign in with the key {key} in the sidebar (» at the top left)",
+            ]
             self.screen.lines("Approve or reject it in the dashboard:", steps)
         while True:
             with ctx.store.read() as tx:
@@ -190,8 +194,7 @@ class AgentsStory:
                 break
             time.sleep(LOOK_AGAIN_S)
         good = decided.state is SwitchState.APPROVED
-        by = decided.decided_by or "nobody"
-        self._check(f"{by} {decided.state.value} what the agent asked for", good=good)
+        self._check(decision_text(decided, decided.state), good=good)
         return good
 
     def _check(self, what: str, *, good: bool) -> None:
