@@ -99,16 +99,18 @@ def switches(requests: Sequence[ModelSwitchRequest], now: datetime, *, readable:
         return ""
     rows = [
         (
-            escape(labels.date_time(request.asked_at)),
-            strong(_wanted(request)),
-            html.state(SWITCH_LABELS[request.state_at(now)]),
-            escape(request.decided_by or "–"),
+            f"{strong(_wanted(request))}{_note(f'asked {labels.date_time(request.asked_at)}')}",
+            html.state(SWITCH_LABELS[request.state_at(now)]) + _by(request),
             escape(visible_text(request.reason) if readable else HIDDEN),
         )
         for request in requests
     ]
-    heads = ("Asked", "Model", "State", "Decided by", "The agent's reason")
+    heads = ("Model", "State", "The agent's reason")
     return html.section("Switches") + html.table(heads, rows)
+
+
+def _by(request: ModelSwitchRequest) -> str:
+    return escape(f", by {request.decided_by}") if request.decided_by else ""
 
 
 def _wanted(request: ModelSwitchRequest) -> str:
@@ -137,8 +139,7 @@ def transcript(view: SessionView, *, readable: bool) -> str:
 
 def _switched(request: ModelSwitchRequest) -> str:
     what = "Approved" if request.for_children else "From here on"
-    by = f", by {request.decided_by}" if request.decided_by else ""
-    return f'<p class="switched">⇄ {what} {strong(_wanted(request))}{escape(by)}</p>'
+    return f'<p class="switched">⇄ {what} {strong(_wanted(request))}{_by(request)}</p>'
 
 
 def _message(message: SessionMessage, *, readable: bool) -> str:
@@ -209,13 +210,11 @@ def costs(usage: Sequence[ModelUsage], prices: Mapping[str, Price | None]) -> st
     """Tokens and cost by model; beside them, what one model alone would have cost."""
     if not usage:
         return ""
-    heads = ("Model", "Answers", "Input tokens", "Output tokens", "Cost")
+    heads = ("Model", "Answers and tokens", "Cost", "All of it on this one")
     rows = [
         (
             strong(model.target),
-            f"{model.answers:,}",
-            f"{model.input_tokens:,}",
-            f"{model.output_tokens:,}",
+            f"{model.answers:,} · {model.input_tokens:,} + {model.output_tokens:,} tokens",
             escape(_cost([model])),
             escape(_alone(usage, prices[model.target])),
         )
@@ -223,7 +222,7 @@ def costs(usage: Sequence[ModelUsage], prices: Mapping[str, Price | None]) -> st
     ]
     return (
         html.section("What it cost", "This session with all that it spawned.")
-        + html.table((*heads, "All of it on this one"), rows)
+        + html.table(heads, rows)
         + html.note(ALONE_NOTE)
     )
 
@@ -243,5 +242,5 @@ def _alone(usage: Sequence[ModelUsage], price: Price | None) -> str:
     if price is None or cost is None:
         return "price unknown"
     each = f"${price.input_usd_per_mtok:g} / ${price.output_usd_per_mtok:g} per 1M"
-    was = f", was {labels.usd(total)}" if total is not None else ""
-    return f"{labels.usd(cost)}{was} ({each})"
+    instead = f" instead of {labels.usd(total)}" if total is not None else ""
+    return f"{labels.usd(cost)}{instead} ({each})"

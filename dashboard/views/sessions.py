@@ -120,7 +120,8 @@ def _confirm(verb: str, request: ModelSwitchRequest, agent: str) -> None:
     @st.dialog(f"{verb} the switch?", width="medium")
     def ask() -> None:
         st.html(session_text.switch_details(request, agent, ctx.clock.now()))
-        reason = st.text_input("Your reason", key=f"why-{verb}-{request.id}")
+        label = "Your reason (optional; the agent is told)"
+        reason = st.text_input(label, key=f"why-{verb}-{request.id}")
         if st.button(f"{verb} the switch", type="primary"):
             current_user.attempt(
                 lambda actor: decide(ctx, actor, request.id, reason, seen=request.hash),
