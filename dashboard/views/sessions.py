@@ -153,7 +153,9 @@ def _show_session(id_: str, behind: int | None) -> None:
         for request in view.waiting:
             _show_waiting(request, view.agent, view.now)
     switched = session_text.switches(view.switches, view.now, readable=readable)
-    st.html(switched + session_text.costs(view.usage, view.prices))
+    with st.container():
+        if figures := switched + session_text.costs(view.usage, view.prices):
+            st.html(figures)
     with st.container():
         if view.children:
             st.html(html.section(labels.plural(len(view.children), "spawned session")))
