@@ -13,7 +13,7 @@ from harness.api.request_fields import (
     SwitchDecisionBody,
     SwitchRequestQuery,
 )
-from harness.control.agents import grants, queries, switches
+from harness.control.agents import agents, queries, switches
 from harness.control.agents.switch_views import SwitchRequestView, view_switch
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.pagination import Page
@@ -70,4 +70,4 @@ def revoke_agent_grant(
     who: CallerParam, grant: str, body: ReasonBody = NO_REASON
 ) -> AgentGrant:
     """Routers refuse the model within seconds."""
-    return grants.revoke_grant(who.ctx, who.actor, grant, body.reason)
+    return agents.revoke_grant(who.ctx, who.actor, grant, body.reason)

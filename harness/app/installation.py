@@ -117,6 +117,18 @@ class Installation:
 
         return HttpProviderProbe(self.clock, self.settings.router.allow_addresses)
 
+    @property
+    def _approval_links(self) -> ApprovalLinks | None:
+        """None where people reach nothing, and where no approval can be signed."""
+        url = _public_url(self.settings)
+        if not url or self.signs_as is not KeyPurpose.CONTROL:
+            return None
+        try:
+            signing_keys.private_key(self.settings, KeyPurpose.CONTROL)
+        except ConfigError:
+            return None
+        return ApprovalLinks(url, self.secret)
+
     @cached_property
     def standing_switches(self) -> tuple[KillSwitch, ...]:
         """Of SWAPGATE_FORCE and the file, as they were when this process first looked.
@@ -161,7 +173,7 @@ class Installation:
             },
             models=LitellmTable(self.settings.catalogue),
             agents=self.settings.agents,
-            approval_links=ApprovalLinks(_public_url(self.settings), self.secret),
+            approval_links=self._approval_links,
             judges={
                 name: suite.judge.target
                 for name, suite in self.settings.suites.items()

@@ -1,17 +1,15 @@
-"""`swapgate agent` shows what agents ask people for and decides it (`requests`, `show`,
-`approve`, `reject`), lists and revokes their grants of literal models (`grants`, `revoke`), and
-deletes a user's conversations (`purge-user`).
+"""`swapgate agent` shows and decides what agents ask people for, lists and revokes their grants
+of literal models, and deletes a user's conversations.
 """
 
 import click
 
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
-from harness.control.agents import grants as grant_actions
-from harness.control.agents import queries, retention, switches
-from harness.control.agents.switch_views import SwitchRequestView, view_switch
+from harness.control.agents import agents, queries, retention, switches
+from harness.control.agents.switch_views import view_switch
 from harness.domain.agents.grant import AgentGrant
-from harness.domain.agents.switch_request import ModelSwitchRequest
+from harness.domain.agents.switch_request import SwitchState
 from harness.domain.formatting import format_span
 from harness.domain.pagination import PageRequest
 
@@ -32,13 +30,15 @@ def requests(
     session: Session, *, show_all: bool, session_id: str | None, page_request: PageRequest
 ) -> None:
     """List switches to another model that wait for a person."""
+    ctx = session.context
     found = queries.list_switch_requests(
-        session.context, page_request, session=session_id, pending_only=not show_all
-    ).map(lambda request: view_switch(session.context, request))
+        ctx, page_request, session=session_id, pending_only=not show_all
+    ).map(lambda request: view_switch(ctx, request))
     paging.note_page(found)
     if session.json:
         output.document(found.items)
         return
+    now = ctx.clock.now()
     output.table(
         ["ID", "ASKED", "STATE", "TIME LEFT", "QUESTION"],
         [
@@ -46,7 +46,9 @@ def requests(
                 view.id,
                 formatting.timestamp(view.asked_at),
                 view.state.value,
-                format_span(view.time_left_s) if view.state.value == "pending" else "",
+                format_span((view.expires_at - now).total_seconds())
+                if view.state is SwitchState.PENDING
+                else "",
                 view.question,
             ]
             for view in found
@@ -66,17 +68,15 @@ def show(session: Session, request_id: str) -> None:
         return
     click.echo(view.question)
     output.facts((fact["name"], fact["text"]) for fact in view.facts)
-    output.facts(_decision(view))
-
-
-def _decision(view: SwitchRequestView) -> list[tuple[str, object]]:
     decided = formatting.timestamp(view.decided_at) if view.decided_at else None
-    return [
-        ("State", view.state.value),
-        ("Decided", decided),
-        ("Decided by", view.decided_by or None),
-        ("Reason", view.decision_reason or None),
-    ]
+    output.facts(
+        [
+            ("State", view.state.value),
+            ("Decided", decided),
+            ("Decided by", view.decided_by or None),
+            ("Reason", view.decision_reason or None),
+        ]
+    )
 
 
 @agent.command()
@@ -141,7 +141,7 @@ def _state(session: Session, grant: AgentGrant) -> str:
 @pass_session
 def revoke(session: Session, grant_id: str, reason: str) -> None:
     """Revoke a grant: routers refuse the model within seconds."""
-    revoked = grant_actions.revoke_grant(session.context, session.actor, grant_id, reason)
+    revoked = agents.revoke_grant(session.context, session.actor, grant_id, reason)
     _answer(session, revoked, f"{revoked.id} is revoked: {revoked.target_name}")
 
 
@@ -154,9 +154,7 @@ def purge_user(session: Session, user_id: str) -> None:
     _answer(session, {"sessions": count}, f"{count} sessions are deleted")
 
 
-def _answer(
-    session: Session, made: ModelSwitchRequest | AgentGrant | dict[str, int], text: str
-) -> None:
+def _answer(session: Session, made: object, text: str) -> None:
     if session.json:
         output.document(made)
     else:

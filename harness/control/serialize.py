@@ -9,6 +9,7 @@ from datetime import date
 from enum import Enum, IntEnum
 
 from harness.domain.evals.run import BaseVerdict
+from harness.domain.providers.discovered_model import DiscoveredList, DiscoveredModel
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.gate.online.rollout_action import RolloutFigures
@@ -25,9 +26,13 @@ class CamelCase:
     __slots__ = ()
 
 
+# What the domain has beside them: all that stands below `/providers`.
+_CAMEL_CASE = (CamelCase, DiscoveredList, DiscoveredModel)
+
+
 def shown_name(kind: type, name: str) -> str:
     """What a field of this type is called in an answer."""
-    if not issubclass(kind, CamelCase):
+    if not issubclass(kind, _CAMEL_CASE):
         return name
     first, *others = name.split("_")
     return first + "".join(part.title() for part in others)

@@ -209,6 +209,10 @@ class AgentSettings:
         return timedelta(days=self.switch_days)
 
     @property
+    def literal_lasts(self) -> timedelta:
+        return timedelta(days=self.literal_days)
+
+    @property
     def longest_silence_s(self) -> float:
         """How long a request may go without a byte of its answer: a turn, after another one
         that it waits for, or a person's decision."""

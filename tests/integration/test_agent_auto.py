@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from evals.suites.items import Item
 from harness.control.agents import agents, sessions
-from harness.control.agents.agents import AgentSpec, ConsentTerms
+from harness.control.agents.agents import AgentSpec
 from harness.control.agents.auto import AutoTargets
 from harness.control.agents.client import AgentsClient
 from harness.control.agents.models_in_force import ModelsInForce, find_models
@@ -36,7 +36,7 @@ from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Target
-from harness.domain.settings import AutoFloor
+from harness.domain.settings import AgentSettings, AutoFloor
 from harness.store.schema.agents import agent_grant
 from harness.store.schema.evals import eval_run, sample
 from harness.store.sql import SqlStore
@@ -48,7 +48,6 @@ pytestmark = [pytest.mark.req("C7", "F1"), pytest.mark.both_databases]
 ROUTE = "support"
 AUTO = ModelChoice(f"auto:{ROUTE}", ModelKind.AUTO, route=ROUTE)
 PERSON = AgentsClient.of_person(BEN)
-TERMS = ConsentTerms(timedelta(days=1), most=2)
 HELLO = IncomingMessage(MessageRole.USER, "Colour number 3?")
 PICTURE = IncomingMessage(
     MessageRole.USER,
@@ -63,7 +62,11 @@ REASON = "a test"
 @pytest.fixture
 def ctx(world: SmallInstallation) -> Context:
     """A dear incumbent; a good and a bad fallback, which are cheaper. Nothing is measured."""
-    ctx = replace(world.context(), data_classes={"internal": frozenset({"sim"})})
+    ctx = replace(
+        world.context(),
+        data_classes={"internal": frozenset({"sim"})},
+        agents=AgentSettings(max_literals=2),
+    )
     change_provider(ctx, prices=PRICES)
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     routes.create_route(
@@ -79,7 +82,7 @@ def ctx(world: SmallInstallation) -> Context:
 
 @pytest.fixture
 def agent(ctx: Context) -> Agent:
-    return agents.create_agent(ctx, PERSON, AgentSpec("helper", AUTO), TERMS)
+    return agents.create_agent(ctx, PERSON, AgentSpec("helper", AUTO))
 
 
 @pytest.fixture
@@ -315,9 +318,8 @@ def test_what_a_target_cannot_do_is_not_asked_of_it(
     assert asked(ctx, agent, session, incoming=PICTURE).primary.route == ROUTE
 
     change_provider(ctx, models={"good": Capabilities(tools=False)})
-    handy = agents.create_agent(
-        ctx, PERSON, AgentSpec("handy", AUTO, tools=(AgentTool("f", {}),)), TERMS
-    )
+    spec = AgentSpec("handy", AUTO, tools=(AgentTool("f", {}),))
+    handy = agents.create_agent(ctx, PERSON, spec)
     held = sessions.open_session(ctx, PERSON, handy.id, SessionSpec())
     assert asked(ctx, handy, held).primary.route == ROUTE
 
@@ -336,7 +338,7 @@ def test_a_target_that_may_not_see_the_data_is_not_chosen_and_an_agent_keeps_its
     )
     model = ModelChoice("auto:secret", ModelKind.AUTO, route="secret")
     spec = AgentSpec("careful", model, data_class="internal")
-    careful = agents.create_agent(ctx, PERSON, spec, TERMS)
+    careful = agents.create_agent(ctx, PERSON, spec)
     held = sessions.open_session(ctx, PERSON, careful.id, SessionSpec())
     auto = AutoTargets({"secret": FLOORS[ROUTE]})
     assert asked(ctx, careful, held, auto=auto).primary.route == "@sim/good"
@@ -362,7 +364,7 @@ def test_a_proposer_brings_nothing_into_traffic_by_asking_for_auto(
     assert passed.verdict
     change_provider(ctx, prices={**PRICES, "better": Price(0, 0)})
     own = ModelChoice("auto:chat", ModelKind.AUTO, route="chat")
-    helper = agents.create_agent(ctx, PERSON, AgentSpec("eve's", own), TERMS)
+    helper = agents.create_agent(ctx, PERSON, AgentSpec("eve's", own))
     held = sessions.open_session(ctx, PERSON, helper.id, SessionSpec())
 
     auto = AutoTargets({"chat": AutoFloor(0.0, "colours")})
@@ -493,9 +495,9 @@ def test_literal_models_are_capped_and_those_of_auto_are_none(
     literals = [literal_choice(f"sim:{model}", f"sim/{model}") for model in SKILL]
 
     for literal in literals[:2]:
-        agents.create_agent(ctx, PERSON, AgentSpec("literal", literal), TERMS)
+        agents.create_agent(ctx, PERSON, AgentSpec("literal", literal))
     with pytest.raises(Conflict, match="2 literal models are granted"):
-        agents.create_agent(ctx, PERSON, AgentSpec("literal", literals[2]), TERMS)
+        agents.create_agent(ctx, PERSON, AgentSpec("literal", literals[2]))
 
     with ctx.store.read() as tx:
         kinds = [grant.kind for grant in tx.agent_grants.not_revoked()]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.control.agents import agents, messages, queries, retention, sessions, turns
-from harness.control.agents.agents import AgentSpec, ConsentTerms
+from harness.control.agents.agents import AgentSpec
 from harness.control.agents.client import AgentsClient
 from harness.control.agents.sessions import SessionSpec
 from harness.control.agents.turns import BegunTurn
@@ -41,6 +41,7 @@ from harness.domain.errors import (
 )
 from harness.domain.operations.access import SYSTEM
 from harness.domain.pagination import PageRequest
+from harness.domain.settings import AgentSettings
 from harness.runtime.clock import SystemClock
 from tests.support.control.control_plane import ANN, BEN, ENCRYPTION_KEYS, SmallInstallation
 from tests.support.control.turn_process import KEY as SENT_AGAIN
@@ -53,7 +54,6 @@ CHAT = ModelChoice("chat", ModelKind.ROUTE, route="chat")
 BETTER = literal_choice("sim:better", "sim/better")
 KEY = AgentsClient(key="k_1")
 PERSON = AgentsClient.of_person(BEN)
-TERMS = ConsentTerms(timedelta(days=1), most=2)
 OWNER = TurnOwner("here:8085", "1")
 HELLO = IncomingMessage(MessageRole.USER, "hello")
 CLOSE = AgentTool("close", {"type": "object"})
@@ -61,12 +61,16 @@ CLOSE = AgentTool("close", {"type": "object"})
 
 @pytest.fixture
 def ctx(world: SmallInstallation) -> Context:
-    return replace(world.context(), data_classes={"internal": frozenset({"other"})})
+    return replace(
+        world.context(),
+        data_classes={"internal": frozenset({"other"})},
+        agents=AgentSettings(literal_days=1, max_literals=2),
+    )
 
 
 @pytest.fixture
 def agent(ctx: Context) -> Agent:
-    return agents.create_agent(ctx, KEY, AgentSpec("helper", CHAT, tools=(CLOSE,)), TERMS)
+    return agents.create_agent(ctx, KEY, AgentSpec("helper", CHAT, tools=(CLOSE,)))
 
 
 @pytest.fixture
@@ -311,10 +315,10 @@ def test_a_rotation_of_the_encryption_key_reaches_messages(
 def test_a_literal_model_comes_with_an_approver_s_grant(ctx: Context) -> None:
     spec = AgentSpec("helper", BETTER, fallback_model=literal_choice("sim:good", "sim/good"))
     with pytest.raises(NotAllowed, match="person consents"):
-        agents.create_agent(ctx, KEY, spec, TERMS)
+        agents.create_agent(ctx, KEY, spec)
     with pytest.raises(NotAllowed, match="approver"):
-        agents.create_agent(ctx, AgentsClient.of_person(ANN), spec, TERMS)
-    agent = agents.create_agent(ctx, PERSON, spec, TERMS)
+        agents.create_agent(ctx, AgentsClient.of_person(ANN), spec)
+    agent = agents.create_agent(ctx, PERSON, spec)
 
     grants = ctx.store.snapshot().agent_grants
     assert {(grant.kind, grant.target_name) for grant in grants} == {
@@ -325,13 +329,13 @@ def test_a_literal_model_comes_with_an_approver_s_grant(ctx: Context) -> None:
     session = sessions.open_session(ctx, PERSON, agent.id, SessionSpec())
     assert session.model == BETTER
     with pytest.raises(Conflict, match="max_literals"):
-        agents.create_agent(ctx, PERSON, spec, TERMS)
+        agents.create_agent(ctx, PERSON, spec)
 
 
 def test_a_session_of_a_literal_model_needs_a_grant_that_is_in_force(
     ctx: Context, world: SmallInstallation
 ) -> None:
-    agent = agents.create_agent(ctx, PERSON, AgentSpec("helper", BETTER), TERMS)
+    agent = agents.create_agent(ctx, PERSON, AgentSpec("helper", BETTER))
     world.clock.advance(86_400)
     with pytest.raises(NotAllowed, match="is over"):
         sessions.open_session(ctx, PERSON, agent.id, SessionSpec())
@@ -360,11 +364,11 @@ def test_a_data_key_sees_its_own_agents_alone(ctx: Context, agent: Agent) -> Non
 def test_an_agent_s_data_class_keeps_it_from_others(ctx: Context) -> None:
     spec = AgentSpec("helper", CHAT, data_class="internal")
     with pytest.raises(NotAllowed, match="as strict"):
-        agents.create_agent(ctx, PERSON, spec, TERMS)
+        agents.create_agent(ctx, PERSON, spec)
     with pytest.raises(NotAllowed, match="may not see"):
-        agents.create_agent(ctx, PERSON, replace(spec, model=BETTER), TERMS)
+        agents.create_agent(ctx, PERSON, replace(spec, model=BETTER))
     with pytest.raises(NotFound, match="intern"):
-        agents.create_agent(ctx, PERSON, replace(spec, data_class="intern"), TERMS)
+        agents.create_agent(ctx, PERSON, replace(spec, data_class="intern"))
     assert ctx.store.snapshot().agent_grants == ()
 
 
@@ -379,12 +383,12 @@ def test_a_model_is_not_changed_while_an_answer_runs(
     def move(known: Agent) -> Agent:
         return replace(known, model=BETTER)
 
-    renamed = agents.change_agent(ctx, KEY, agent.id, rename, TERMS)
+    renamed = agents.change_agent(ctx, KEY, agent.id, rename)
     assert renamed == replace(agent, name="renamed", updated_at=renamed.updated_at)
     with pytest.raises(Conflict, match="is answering"):
-        agents.change_agent(ctx, PERSON, agent.id, move, TERMS)
+        agents.change_agent(ctx, PERSON, agent.id, move)
     answered(ctx, begun)
-    moved = agents.change_agent(ctx, PERSON, agent.id, move, TERMS)
+    moved = agents.change_agent(ctx, PERSON, agent.id, move)
     assert (moved.name, moved.model) == ("renamed", BETTER)
     assert [grant.kind for grant in ctx.store.snapshot().agent_grants] == [GrantKind.CHANGE]
 
@@ -489,7 +493,7 @@ def test_of_two_changes_of_an_agent_at_once_none_is_lost(ctx: Context, agent: Ag
 
     def describe() -> Agent:
         return agents.change_agent(
-            ctx, KEY, agent.id, lambda known: replace(known, description="new"), TERMS
+            ctx, KEY, agent.id, lambda known: replace(known, description="new")
         )
 
     with ThreadPoolExecutor(1) as pool:
@@ -500,7 +504,7 @@ def test_of_two_changes_of_an_agent_at_once_none_is_lost(ctx: Context, agent: Ag
             wait(others, timeout=1)
             return replace(known, name="other")
 
-        agents.change_agent(ctx, KEY, agent.id, rename, TERMS)
+        agents.change_agent(ctx, KEY, agent.id, rename)
         others[0].result(60)
 
     changed = agents.load_agent(ctx, KEY, agent.id)
@@ -518,7 +522,7 @@ def test_an_agent_that_is_deleted_while_it_is_changed_stays_deleted(
             wait(deletions, timeout=1)
             return replace(known, name="other")
 
-        agents.change_agent(ctx, KEY, agent.id, rename, TERMS)
+        agents.change_agent(ctx, KEY, agent.id, rename)
         deletions[0].result(60)
 
     with pytest.raises(NotFound, match="deleted"):

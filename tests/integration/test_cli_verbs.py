@@ -238,6 +238,7 @@ def model_verbs(ask: Callable[..., object]) -> None:
     ask("model", "search", "sonnet")
     ask("model", "list", "--all")
     ask("model", "probe", "sim/better", exits=1)
+    ask("model", "discover", "sim", exits=1)  # nothing answers there
 
 
 def canary_verbs(cli: CommandLine, ask: Callable[..., object], proposal: str) -> None:

@@ -303,7 +303,8 @@ def test_the_api_reads_and_shows_lists(world: SmallInstallation) -> None:
     door = Door(world)
     shown = door.send("GET", "/providers/attic/models", role="viewer").json()
     assert [model["model"] for model in shown["items"]] == sorted(BEFORE)
-    assert shown["items"][0]["found_at"].startswith(str(world.clock.now().year))
+    assert shown["items"][0]["foundAt"].startswith(str(world.clock.now().year))
+    assert {"contextWindow", "price"} < set(shown["items"][0])
     assert door.send("GET", "/providers/cellar/models", role="viewer").status_code == 404
     assert door.send("POST", "/providers/attic/models", role="viewer").status_code == 403
 

@@ -33,9 +33,17 @@ MARKUP = "<script>alert(1)</script>\" onload='x'"
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AgentsSite]:
-    with agents_site(tmp_path_factory.mktemp("switches")) as made:
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AgentsSite]:
+    folder = tmp_path_factory.mktemp("switches")
+    with ExitStack() as stack:
+        database: str | None = None
+        if request.param == "postgresql":
+            postgres = request.getfixturevalue("postgres")
+            database = stack.enter_context(postgres.migrated_database())
+        made = stack.enter_context(agents_site(folder, database_url=database))
         # What nobody uses and no file names is offered by nobody.
         targets.add_target(made.world.installation.context, SYSTEM, TargetSeed("sim", BETTER))
         yield made

@@ -2,14 +2,23 @@
 
 import asyncio
 import json
+import math
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
-from harness.control.agents import agents, grants, sessions, switches, turns
-from harness.control.agents.agents import AgentSpec, ConsentTerms
+from harness.api.agents.access import FailedKeys
+from harness.api.agents.approvals import ApprovalPages
+from harness.app.installation import Installation, open_installation
+from harness.control.agents import agents, sessions, switches, turns
+from harness.control.agents.agents import AgentSpec
+from harness.control.agents.built_in_tool import BuiltInTool
 from harness.control.agents.client import AgentsClient
 from harness.control.agents.model_matching import (
     ModelQuestion,
@@ -18,7 +27,12 @@ from harness.control.agents.model_matching import (
 )
 from harness.control.agents.queries import list_agent_grants
 from harness.control.agents.sessions import SessionSpec
-from harness.control.agents.switch_tool import SwitchCall, list_providers, switch_model
+from harness.control.agents.switch_tool import (
+    SwitchCall,
+    build_switch_tool,
+    list_providers,
+    switch_model,
+)
 from harness.control.agents.switch_views import list_notes
 from harness.control.agents.switches import SwitchSpec
 from harness.control.agents.turns import BegunTurn
@@ -30,6 +44,7 @@ from harness.domain.agents.approval_link import ApprovalLinks
 from harness.domain.agents.grant import GrantKind
 from harness.domain.agents.incoming_message import IncomingMessage
 from harness.domain.agents.message import MessageRole, MessageState, MessageUsage, ServedBy
+from harness.domain.agents.model_call import ToolCaller
 from harness.domain.agents.model_choice import ModelChoice, ModelKind, literal_choice
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.agents.turn_lease import TurnOwner
@@ -42,10 +57,11 @@ from harness.domain.errors import (
 )
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
+from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider
-from harness.domain.settings import AgentSettings, AlertSettings, AlertSink
+from harness.domain.settings import AgentSettings, AlertSettings, AlertSink, AutoFloor, Settings
 from harness.runtime.outbound.alert_sinks import ConfiguredSinks
 from tests.support.control.control_plane import ANN, BEN, SECRET, SmallInstallation
 from tests.support.site.alert_receiver import Receiver
@@ -54,7 +70,6 @@ pytestmark = [pytest.mark.req("C1", "C3", "C4", "C5", "C8"), pytest.mark.both_da
 CHAT = ModelChoice("chat", ModelKind.ROUTE, route="chat")
 BETTER = literal_choice("sim/better", "sim/better")
 PERSON = AgentsClient.of_person(BEN)
-TERMS = ConsentTerms(timedelta(days=1), most=9)
 OWNER = TurnOwner("here:8085", "1")
 HOOK = "HOOK_KEY"
 MARKUP = "<b>now</b> <!channel> [yes](http://e.example/)"
@@ -87,7 +102,7 @@ def ctx(world: SmallInstallation) -> Context:
 
 @pytest.fixture
 def agent(ctx: Context) -> Agent:
-    return agents.create_agent(ctx, PERSON, AgentSpec("helper", CHAT), TERMS)
+    return agents.create_agent(ctx, PERSON, AgentSpec("helper", CHAT))
 
 
 @pytest.fixture
@@ -220,7 +235,7 @@ def test_the_same_request_waits_once_and_not_many_wait(
 
 def test_what_a_model_cannot_hold_is_refused_with_a_sentence(ctx: Context) -> None:
     spec = AgentSpec("tools", CHAT, tools=(AgentTool("close", {"type": "object"}),))
-    with_tools = agents.create_agent(ctx, PERSON, spec, TERMS)
+    with_tools = agents.create_agent(ctx, PERSON, spec)
     session = sessions.open_session(ctx, PERSON, with_tools.id, SessionSpec())
     exchange(ctx, session, PICTURE, usage=MessageUsage(30, 10))
 
@@ -285,13 +300,77 @@ def test_the_list_has_providers_with_a_key_and_no_key(
         "sim/claude-sonnet-4",
     }
     (base,) = [model for model in listed["models"] if model["model"] == "sim/base"]
-    assert (base["inputUsdPerMtok"], base["routes"]) == (1.0, ["chat"])
+    assert (base["inputUsdPerMtok"], base["routes"], base["listedOn"]) == (1.0, ["chat"], None)
     assert list_providers(ctx) == {
         "providers": [
             {"provider": "far", "kind": "openai", "hasKey": False, "usable": False},
             {"provider": "sim", "kind": "sim", "hasKey": False, "usable": True},
         ]
     }
+
+
+def test_the_list_says_when_a_provider_listed_a_model_itself(
+    ctx: Context, session: AgentSession
+) -> None:
+    now = ctx.clock.now()
+    own = DiscoveredModel("sim", "llama-9", "http://127.0.0.1:9/v1", now, 8_192)
+    with ctx.store.write() as tx:
+        tx.discovered_models.replace("sim", [own])
+
+    (listed,) = call(ctx, session, "list", "llama")["models"]
+
+    assert (listed["model"], listed["contextWindow"]) == ("sim/llama-9", 8_192)
+    assert listed["listedOn"] == f"{now:%Y-%m-%d}"
+
+
+def test_a_plain_auto_is_the_one_route_with_a_floor_for_whoever_approves_it(
+    ctx: Context, session: AgentSession
+) -> None:
+    with pytest.raises(InputError, match="auto needs a route"):
+        choose_model(ctx, "auto")
+    floors = {"chat": AutoFloor(0.8, "colours")}
+    asking = replace(ctx, agents=AgentSettings(floors=floors))
+
+    told = call(asking, session, "switch", "auto")
+    assert (told["status"], told["model"]) == ("pending", "auto:chat")
+    # The process of the approver has no such floor in its file.
+    switches.approve_switch(ctx, BEN, told["request"])
+
+    model = now_on(ctx, session).model
+    assert (model.kind, model.route, model.text) == (ModelKind.AUTO, "chat", "auto:chat")
+
+
+def test_an_mcp_client_may_wait_for_the_decision_and_a_turn_does_not(
+    ctx: Context, session: AgentSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wish: dict[str, object] = {"action": "switch", "model": "sim/better", "wait_s": 60}
+    caller = ToolCaller(session.agent, session.id, "")
+    tool, in_a_turn = build_switch_tool(ctx, waits=True), build_switch_tool(ctx)
+    assert "wait_s" in str(tool.offered.parameters)
+    assert "wait_s" not in str(in_a_turn.offered.parameters)
+    load = switches.load_switch
+
+    def approved_meanwhile(ctx: Context, id_: str) -> ModelSwitchRequest:
+        request = load(ctx, id_)
+        if request.state is SwitchState.PENDING:
+            switches.approve_switch(ctx, BEN, id_)
+        return request
+
+    monkeypatch.setattr(switches, "load_switch", approved_meanwhile)
+    first, last = answer_of(in_a_turn, wish, caller), answer_of(tool, wish, caller)
+
+    assert (first["status"], last["status"]) == ("pending", "approved")
+    assert last["request"] == first["request"]
+    for wrong in (-1, "60", True, math.nan):
+        with pytest.raises(InputError, match="wait_s"):
+            answer_of(tool, {**wish, "wait_s": wrong}, caller)
+
+
+def answer_of(tool: BuiltInTool, arguments: dict[str, object], caller: ToolCaller) -> Any:
+    async def answer() -> object:
+        return (await tool.answer(arguments, caller)).content
+
+    return asyncio.run(answer())
 
 
 def test_the_last_verdict_and_scores_are_shown(
@@ -312,13 +391,13 @@ def test_a_route_needs_no_grant_and_the_keys_routes_hold(ctx: Context) -> None:
     routes.create_route(ctx, SYSTEM, "other", "sim/better", settings=settings)
     key, _ = keys.create_key(ctx, SYSTEM, "client", secret=SECRET, routes=("chat",))
     own = AgentsClient.of_data_key(key)
-    made = agents.create_agent(ctx, own, AgentSpec("mine", CHAT), TERMS)
+    made = agents.create_agent(ctx, own, AgentSpec("mine", CHAT))
     session = sessions.open_session(ctx, own, made.id, SessionSpec())
     other = ModelChoice("other", ModelKind.ROUTE, route="other")
     with pytest.raises(NotAllowed, match="does not open the route 'other'"):
         ask(ctx, session, other)
 
-    free = agents.create_agent(ctx, PERSON, AgentSpec("free", CHAT), TERMS)
+    free = agents.create_agent(ctx, PERSON, AgentSpec("free", CHAT))
     session = sessions.open_session(ctx, PERSON, free.id, SessionSpec())
     switches.approve_switch(ctx, BEN, ask(ctx, session, other).id)
 
@@ -330,7 +409,7 @@ def test_a_data_class_holds_before_anybody_is_asked(ctx: Context) -> None:
     spec = AgentSpec("private", literal_choice("other/m", "other/m"), data_class="internal")
     provider = Provider("other", "sim", "http://127.0.0.1:9/v1", prices={"m": Price(1, 1)})
     targets.put_provider(ctx, SYSTEM, provider)
-    private = agents.create_agent(ctx, PERSON, spec, TERMS)
+    private = agents.create_agent(ctx, PERSON, spec)
     session = sessions.open_session(ctx, PERSON, private.id, SessionSpec())
 
     with pytest.raises(NotAllowed, match="may not see it"):
@@ -343,7 +422,6 @@ def test_one_approval_covers_a_set_of_sub_tasks(ctx: Context, session: AgentSess
         session.id,
         (BETTER, opus, BETTER),
         "split",
-        for_children=True,
         tasks=(("sum up", "sim/better"), ("translate", "sim/claude-opus-4")),
     )
 
@@ -397,10 +475,10 @@ def test_a_grant_is_revoked_once_by_an_approver(ctx: Context, session: AgentSess
     grant = granted(ctx, session)
 
     with pytest.raises(NotAllowed):
-        grants.revoke_grant(ctx, ANN, grant)
-    assert grants.revoke_grant(ctx, BEN, grant, "enough").revoked_at == ctx.clock.now()
+        agents.revoke_grant(ctx, ANN, grant)
+    assert agents.revoke_grant(ctx, BEN, grant, "enough").revoked_at == ctx.clock.now()
     with pytest.raises(Conflict, match="revoked already"):
-        grants.revoke_grant(ctx, BEN, grant)
+        agents.revoke_grant(ctx, BEN, grant)
     with ctx.store.read() as tx:
         found = sessions.find_grant(ctx, tx, session.agent, session.id, "sim/better")
     assert found is None
@@ -410,12 +488,12 @@ def test_a_session_whose_grant_was_revoked_is_closed_and_switched(
     ctx: Context, session: AgentSession
 ) -> None:
     switches.approve_switch(ctx, BEN, ask(ctx, session).id)
-    grants.revoke_grant(ctx, BEN, granted(ctx, session))
+    agents.revoke_grant(ctx, BEN, granted(ctx, session))
 
     switches.approve_switch(ctx, BEN, ask(ctx, session, CHAT).id)
     assert now_on(ctx, session).model.means(CHAT)
     switches.approve_switch(ctx, BEN, ask(ctx, session).id)
-    grants.revoke_grant(ctx, BEN, granted(ctx, session))
+    agents.revoke_grant(ctx, BEN, granted(ctx, session))
     closed = sessions.close_session(ctx, PERSON, session.agent, session.id)
     assert closed.state.value == "closed"
 
@@ -462,3 +540,47 @@ def test_an_alert_carries_the_question_and_a_link_but_stores_no_word_of_the_agen
     switches.reject_switch(ctx, BEN, request.id)
     alerts.run_once(ctx)
     assert not list(queries.list_alerts(ctx, open_only=True))
+
+
+def test_without_a_signing_key_no_alert_has_a_link_and_its_page_says_so_at_once(
+    world: SmallInstallation, ctx: Context, session: AgentSession
+) -> None:
+    assert ctx.approval_links is not None
+    request = ask(ctx, session)
+    link = ctx.approval_links.link(request)
+    keyless = replace(ctx, approval_links=None)
+    alerts.run_once(keyless)
+
+    (message,) = world.sinks.kept["chat"]
+    assert "Decide:" not in message.text
+    assert "url" not in json.dumps(message.blocks)
+    failed = FailedKeys(Installation(Settings(), SECRET, ctx.clock))
+    pages = ApprovalPages(elsewhere, ctx=keyless, secret=SECRET, failed=failed)
+    browser = TestClient(pages, base_url="http://swapgate.test")
+    form = {"key": "sg-mgmt-any", "decision": "approve"}
+    for page in (browser.get(link), browser.post(link, data=form)):
+        assert page.status_code == 503
+        assert "this process has no signing key" in page.text
+        assert "swapgate agent approve" in page.text
+        assert "<form" not in page.text
+    assert switches.load_switch(ctx, request.id).state is SwitchState.PENDING
+
+
+def test_an_installation_makes_links_only_where_it_could_sign_an_approval(
+    tmp_path: Path,
+) -> None:
+    config, home = tmp_path / "swapgate.yaml", tmp_path / "home"
+
+    def makes_links(agents: str = "") -> bool:
+        config.write_text(f"home: {home}\n{agents}", encoding="utf-8")
+        with closing(open_installation(config, create_secret=True)) as installation:
+            return installation.context.approval_links is not None
+
+    assert makes_links()
+    assert not makes_links("agents: {url: ''}\n")
+    (home / "signing.key").unlink()
+    assert not makes_links()
+
+
+async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
+    raise AssertionError(scope["path"], receive, send)

@@ -1,7 +1,6 @@
 """Serves agents: creates, shows, lists, changes and deletes them."""
 
 from dataclasses import replace
-from datetime import timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -17,8 +16,8 @@ from harness.api.agents.bodies import (
 )
 from harness.api.agents.request import AgentsRequest, AgentsRequestParam
 from harness.control.agents import agents, queries
-from harness.control.agents.agents import AgentSpec, ConsentTerms
-from harness.control.agents.model_choices import read_model_choice
+from harness.control.agents.agents import AgentSpec
+from harness.control.agents.model_matching import read_model_choice
 from harness.domain.agents.agent import Agent, AgentTool
 from harness.domain.agents.model_choice import ModelChoice
 from harness.domain.errors import InputError, NotFound
@@ -41,9 +40,8 @@ def create_agent(asked: AgentsRequestParam, body: AgentBody) -> Response:
         fallback_model=_fallback(asked, body.config.fallback_model),
         data_class=body.data_class,
     )
-    terms = _terms(asked, body.reason)
     return asked.once(
-        AgentAnswer, body, lambda ctx: agents.create_agent(ctx, asked.client, spec, terms)
+        AgentAnswer, body, lambda ctx: agents.create_agent(ctx, asked.client, spec, body.reason)
     )
 
 
@@ -74,11 +72,7 @@ def change_agent(asked: AgentsRequestParam, agent_id: str, body: AgentPatchBody)
     if not changes:
         raise InputError("the body changes nothing: give a field of the agent")
     return agents.change_agent(
-        asked.ctx,
-        asked.client,
-        agent_id,
-        lambda known: replace(known, **changes),
-        _terms(asked, body.reason),
+        asked.ctx, asked.client, agent_id, lambda known: replace(known, **changes), body.reason
     )
 
 
@@ -112,8 +106,3 @@ def _tools(asked: AgentsRequest, given: list[ToolBody]) -> tuple[AgentTool, ...]
                 code="unknown_tool",
             )
     return tools
-
-
-def _terms(asked: AgentsRequest, reason: str) -> ConsentTerms:
-    where = asked.installation.settings.agents
-    return ConsentTerms(timedelta(days=where.literal_days), where.max_literals, reason)

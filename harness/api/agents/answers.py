@@ -106,7 +106,9 @@ class CamelCaseAnswer(AgentsAnswer):
 
 
 class ListedModelAnswer(CamelCaseAnswer):
-    """A model of a provider with a key. Prices are per million tokens, null where not known."""
+    """A model of a provider with a key. Prices are per million tokens, null where not known.
+    listed_on: the day on which its provider listed it itself.
+    """
 
     model: str
     input_usd_per_mtok: float | None
@@ -114,6 +116,7 @@ class ListedModelAnswer(CamelCaseAnswer):
     context_window: int | None
     last_verdict: str | None
     routes: list[str]
+    listed_on: str | None
 
 
 class SwitchModelAnswer(CamelCaseAnswer):

@@ -23,16 +23,11 @@ from harness.control.operations import keys
 from harness.domain.agents.approval_link import APPROVAL_PATH
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.agents.switch_text import switch_lines, switch_question
-from harness.domain.errors import (
-    ConfigError,
-    InputError,
-    NotAllowed,
-    NotFound,
-    SwapgateError,
-)
+from harness.domain.errors import ConfigError, InputError, NotAllowed, NotFound, SwapgateError
 
 MAX_FORM_BYTES: Final = 16_384
 FORM: Final = "application/x-www-form-urlencoded"
+_DECISIONS: Final = {"approve": switches.approve_switch, "reject": switches.reject_switch}
 _HEADERS: Final = {
     "cache-control": "no-store",
     "content-security-policy": (
@@ -76,39 +71,37 @@ class ApprovalPages:
         if scope["type"] != "http" or not scope["path"].startswith(APPROVAL_PATH):
             await self._app(scope, receive, send)
             return
-        request = Request(scope, receive)
         try:
-            answer = await self._answer(request)
+            answer = await self._answer(Request(scope, receive))
         except SwapgateError as error:
             answer = _refusal(error)
         if answer.status_code == HTTPStatus.UNAUTHORIZED and (
             wait_s := self._failed.count(scope)
         ):
-            answer = _page("Not decided", "<p>Too many wrong keys came from here.</p>", 429)
+            answer = _page("Not decided", "Too many wrong keys came from here.", 429)
             answer.headers["retry-after"] = str(math.ceil(wait_s))
         await answer(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
         token = request.url.path.removeprefix(APPROVAL_PATH)
         switch, agent = await run_in_threadpool(self._find, token)
-        match request.method:
-            case "GET" | "HEAD":
-                return self._show(switch, agent)
-            case "POST":
-                fields = await _read_form(request)
-                return await run_in_threadpool(self._decide, switch, fields)
-            case _:
-                return _page("Not here", "<p>Open the link in a browser.</p>", 405)
+        if request.method in ("GET", "HEAD"):
+            return self._show(switch, agent)
+        if request.method != "POST":
+            return _page("Not here", "Open the link in a browser.", 405)
+        return await run_in_threadpool(self._decide, switch, await _read_form(request))
 
     def _find(self, token: str) -> tuple[ModelSwitchRequest, str]:
-        """The request that the link names, and the agent's name. Raises NotFound."""
+        """The request that the link names, and the agent's name. Raises NotFound, ConfigError
+        where nobody could approve.
+        """
         links = self._ctx.approval_links
         if links is None:
-            raise NotFound("this installation makes no approval links")
-        linked = links.read(token, self._ctx.clock.now())
+            raise ConfigError("this process has no signing key, or no address for people")
+        id_, hash_ = links.read(token, self._ctx.clock.now())
         with self._ctx.store.read() as tx:
-            switch = tx.switch_requests.get(linked.request)
-            if switch.hash != linked.hash and switch.state is SwitchState.PENDING:
+            switch = tx.switch_requests.get(id_)
+            if switch.hash != hash_ and switch.state is SwitchState.PENDING:
                 raise NotFound("the request is not the one that this link was made for")
             return switch, tx.agents.get(switch.agent).name
 
@@ -118,31 +111,26 @@ class ApprovalPages:
         if state is not SwitchState.PENDING:
             who = f" by {switch.decided_by}" if switch.decided_by else ""
             text = f"The switch request {switch.id} is {state.value}{who}."
-            return _page("Decided", f"<p>{escape(text)}</p>", HTTPStatus.GONE)
+            return _page("Decided", text, HTTPStatus.GONE)
         facts = "".join(
             f"<dt>{escape(title)}</dt><dd>{escape(value)}</dd>"
             for title, value in switch_lines(switch, now)
         )
         question = switch_question(switch, agent)
-        return _page(question, f"<dl>{facts}</dl>{_FORM}", HTTPStatus.OK)
+        return _page(question, "", HTTPStatus.OK, f"<dl>{facts}</dl>{_FORM}")
 
     def _decide(self, switch: ModelSwitchRequest, fields: Mapping[str, str]) -> Response:
+        decide = _DECISIONS.get(fields.get("decision", ""))
+        if decide is None:
+            raise InputError("decision: it is `approve` or `reject`")
+        key = fields.get("key", "")
         try:
-            actor = keys.authenticate(
-                self._ctx.store, fields.get("key", ""), secret=self._secret
-            )
+            actor = keys.authenticate(self._ctx.store, key, secret=self._secret)
         except NotAllowed as error:
-            return _page("Not decided", f"<p>{escape(str(error))}</p>", 401)
-        reason, seen = fields.get("reason", ""), switch.hash
-        match fields.get("decision"):
-            case "approve":
-                done = switches.approve_switch(self._ctx, actor, switch.id, reason, seen=seen)
-            case "reject":
-                done = switches.reject_switch(self._ctx, actor, switch.id, reason, seen=seen)
-            case _:
-                raise InputError("decision: it is `approve` or `reject`")
+            return _page("Not decided", str(error), HTTPStatus.UNAUTHORIZED)
+        done = decide(self._ctx, actor, switch.id, fields.get("reason", ""), seen=switch.hash)
         text = f"{actor.name}: the switch request {done.id} is {done.state.value}."
-        return _page("Decided", f"<p>{escape(text)}</p>", HTTPStatus.OK)
+        return _page("Decided", text, HTTPStatus.OK)
 
 
 async def _read_form(request: Request) -> Mapping[str, str]:
@@ -170,10 +158,12 @@ def _refusal(error: SwapgateError) -> Response:
         raise error
     hint = ""
     if isinstance(error, ConfigError):
-        hint = " Decide with `swapgate agent approve`, or on the dashboard."
-    return _page("Not decided", f"<p>{escape(str(error))}.{escape(hint)}</p>", known[0])
+        hint = " Decide with `swapgate agent approve` or `reject`, or on the dashboard."
+    return _page("Not decided", f"{error}.{hint}", known[0])
 
 
-def _page(title: str, content: str, status: int) -> Response:
-    text = _PAGE.format(title=escape(title), content=content)
-    return Response(text, status, _HEADERS, media_type="text/html; charset=utf-8")
+def _page(title: str, text: str, status: int, content: str = "") -> Response:
+    """text: plain; content: HTML behind it."""
+    paragraph = f"<p>{escape(text)}</p>" if text else ""
+    page = _PAGE.format(title=escape(title), content=paragraph + content)
+    return Response(page, status, _HEADERS, media_type="text/html; charset=utf-8")

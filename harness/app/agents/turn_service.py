@@ -5,23 +5,60 @@ of the server and the turn runner; and keeps them for as long as the process ser
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.app.installation import Installation, open_installation
-from harness.control.agents.server_tools import ServerTools
 from harness.control.agents.spawn import Spawner
 from harness.control.agents.switch_tool import build_credentials_tool, build_switch_tool
 from harness.control.agents.turn_runner import TurnRunner
+from harness.domain.agents.agent import AgentTool
+from harness.domain.agents.message import MessageToolCall
+from harness.domain.agents.model_call import ToolCaller, ToolResult
+from harness.domain.agents.turn import OfferedTool
 from harness.domain.agents.turn_lease import TurnOwner
 from harness.domain.settings import Settings, http_url
-from harness.ports.agent_calls import ModelCalls
+from harness.ports.agent_calls import ModelCalls, ToolRuntime
 from harness.runtime import telemetry
 
 if TYPE_CHECKING:
     from harness.runtime.tool_servers.runtime import ToolServers
+
+
+class ServerTools:
+    """The tools that run on the server, as one runtime; of two that offer a name, the first has
+    it.
+    """
+
+    def __init__(self, runtimes: Sequence[ToolRuntime]) -> None:
+        self._runtimes = list(runtimes)
+
+    def add(self, runtime: ToolRuntime) -> None:
+        """Behind those that are here: spawning sub-tasks takes turns, which take tools."""
+        self._runtimes.append(runtime)
+
+    def has(self, tool: AgentTool) -> bool:
+        return any(runtime.has(tool) for runtime in self._runtimes)
+
+    def runs(self, name: str) -> bool:
+        return any(runtime.runs(name) for runtime in self._runtimes)
+
+    async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:
+        offered: dict[str, OfferedTool] = {}
+        for runtime in self._runtimes:
+            for tool in await runtime.list_tools(tools):
+                offered.setdefault(tool.name, tool)
+        return tuple(offered.values())
+
+    async def run(
+        self, call: MessageToolCall, caller: ToolCaller, timeout_s: float
+    ) -> ToolResult:
+        for runtime in self._runtimes:
+            if runtime.runs(call.name):
+                return await runtime.run(call, caller, timeout_s)
+        return ToolResult(call.id, f"no server runs the tool {call.name!r} now", is_error=True)
 
 
 def open_agents(config: Path | None) -> Installation:
@@ -39,8 +76,7 @@ class TurnService:
         """place: what no other live process of this machine has; empty for the port."""
         settings, ctx = installation.settings, installation.context
         self.drain_s = settings.router.drain_s
-        switch = build_switch_tool(ctx)
-        self.tools = ServerTools([switch, build_credentials_tool(ctx)])
+        self.tools = ServerTools([build_switch_tool(ctx), build_credentials_tool(ctx)])
         self._calls = calls
         # Of two processes with one name, only the later can be alive: it has the port.
         name = f"{socket.gethostname()}:{place or settings.agents.port}"
@@ -49,7 +85,8 @@ class TurnService:
         self.turns = TurnRunner(ctx, self._calls, self.tools, owner, standing)
         spawn = Spawner(ctx, self.turns).tool()
         self.tools.add(spawn)
-        self.session_tools = (switch, spawn)  # that act in the name of a session
+        # That act in the name of a session, for clients that may wait for a person.
+        self.session_tools = (build_switch_tool(ctx, waits=True), spawn)
         self._servers = _tool_servers(installation)
         if self._servers is not None:
             self.tools.add(self._servers)

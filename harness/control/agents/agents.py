@@ -5,7 +5,6 @@ unit of work.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Final
 
 from harness.control import audit
@@ -16,8 +15,9 @@ from harness.control.routing import targets
 from harness.domain.agents.agent import Agent, AgentTool
 from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.agents.model_choice import ModelChoice
+from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.errors import Conflict, NotAllowed, NotFound
-from harness.domain.operations.access import Actor
+from harness.domain.operations.access import Actor, Role
 from harness.domain.routing.data_classes import is_at_least_as_strict, may_see
 from harness.domain.routing.target import Target
 from harness.domain.suggestions import did_you_mean
@@ -39,19 +39,12 @@ class AgentSpec:
     data_class: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ConsentTerms:
-    """What holds for the literal models that a person consents to."""
-
-    lasts: timedelta
-    most: int  # grants of literal models at one time, over all agents
-    reason: str = ""  # the person's; what was done where none is given
-
-
 def create_agent(
-    ctx: Context, client: AgentsClient, spec: AgentSpec, terms: ConsentTerms
+    ctx: Context, client: AgentsClient, spec: AgentSpec, reason: str = ""
 ) -> Agent:
-    """Raises NotAllowed for a literal model without an approver, a route that the key does not
+    """reason: of the consent to a literal model.
+
+    Raises NotAllowed for a literal model without an approver, a route that the key does not
     open, and a target or route that may not see the data class; NotFound for an unknown class,
     target or provider; Conflict for one literal model too many.
     """
@@ -73,9 +66,9 @@ def create_agent(
     _check_data_class(ctx, agent.data_class)
     with ctx.store.write() as tx:
         tx.agents.add(agent)
-        _allow(ctx, tx, client, agent, agent.model, GrantKind.BASELINE, terms)
+        _allow(ctx, tx, client, agent, agent.model, GrantKind.BASELINE, reason)
         if agent.fallback_model is not None:
-            _allow(ctx, tx, client, agent, agent.fallback_model, GrantKind.FALLBACK, terms)
+            _allow(ctx, tx, client, agent, agent.fallback_model, GrantKind.FALLBACK, reason)
     return agent
 
 
@@ -85,12 +78,22 @@ def load_agent(ctx: Context, client: AgentsClient, id_: str) -> Agent:
         return client.find_agent(tx, id_)
 
 
+def owner_of(tx: Transaction, agent: Agent) -> AgentsClient:
+    """On whose behalf the agent acts. Raises NotAllowed where that one's key was revoked."""
+    if agent.owner_key is None:
+        return AgentsClient.of_operator()
+    key = tx.keys.get(agent.owner_key)
+    if key is None or key.revoked_at is not None:
+        raise NotAllowed("the key of this agent was revoked")
+    return AgentsClient.of_data_key(key)
+
+
 def change_agent(
     ctx: Context,
     client: AgentsClient,
     id_: str,
     change: Callable[[Agent], Agent],
-    terms: ConsentTerms,
+    reason: str = "",
 ) -> Agent:
     """The agent after `change`, for sessions that are opened from now on; id, owner and data
     class stay. change: from the agent as it is, so that of two changes at once none is lost.
@@ -109,10 +112,10 @@ def change_agent(
         )
         if changed.model != known.model:
             _require_idle(tx, known)
-            _allow(ctx, tx, client, changed, changed.model, GrantKind.CHANGE, terms)
+            _allow(ctx, tx, client, changed, changed.model, GrantKind.CHANGE, reason)
         if changed.fallback_model not in (None, known.fallback_model):
             assert changed.fallback_model is not None  # noqa: S101 - for mypy
-            _allow(ctx, tx, client, changed, changed.fallback_model, GrantKind.FALLBACK, terms)
+            _allow(ctx, tx, client, changed, changed.fallback_model, GrantKind.FALLBACK, reason)
         tx.agents.save(changed)
     return changed
 
@@ -147,7 +150,7 @@ def _allow(
     agent: Agent,
     model: ModelChoice,
     kind: GrantKind,
-    terms: ConsentTerms,
+    reason: str,
 ) -> None:
     """Let the agent use the model: by its route, or by a grant."""
     if not model.is_literal:
@@ -155,24 +158,48 @@ def _allow(
         check_route_data_class(ctx, tx, agent, model.route)
         return
     actor = client.require_consent()
-    target = targets.find_or_register_target(ctx, tx, actor, model.target)
+    reason = reason.strip() or f"{kind.value} of agent {agent.name}"
+    grant_literal(ctx, tx, actor, agent, model.target, kind, reason)
+
+
+def grant_literal(  # noqa: PLR0913 - what a consent is made of
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    agent: Agent,
+    model: str,
+    kind: GrantKind,
+    reason: str,
+    *,
+    request: ModelSwitchRequest | None = None,
+) -> None:
+    """Store a person's consent to a literal model: for the session of a switch request, else
+    for all of the agent's.
+
+    Raises NotFound without its provider, NotAllowed where that may not see the agent's data,
+    Conflict where the policy allows no further literal model, ConfigError as `add_grant`.
+    """
+    target = targets.find_or_register_target(ctx, tx, actor, model)
     check_target_data_class(ctx, agent.data_class, target)
     now = ctx.clock.now()
+    lasts = ctx.agents.literal_lasts if request is None else ctx.agents.switch_lasts
     grant = AgentGrant(
         id=ctx.chance.token("gr_"),
         agent=agent.id,
+        session="" if request is None else request.session,
         target=target.id,
         target_name=target.name,
         kind=kind,
         granted_by=actor.name,
         granted_with=actor.key,
-        reason=terms.reason.strip() or f"{kind.value} of agent {agent.name}",
+        reason=reason,
         created_at=now,
-        expires_at=now + terms.lasts,
+        expires_at=now + lasts,
         data_class=agent.data_class,
+        request="" if request is None else request.id,
     )
     add_grant(ctx, tx, actor, grant)
-    check_literal_count(ctx, tx, terms.most)
+    _check_literal_count(ctx, tx)
 
 
 def add_grant(ctx: Context, tx: Transaction, actor: Actor, grant: AgentGrant) -> None:
@@ -192,23 +219,36 @@ def add_grant(ctx: Context, tx: Transaction, actor: Actor, grant: AgentGrant) ->
     audit.record(ctx, tx, actor, "agent.grant", f"agent {grant.agent}", details)
 
 
-def check_literal_count(ctx: Context, tx: Transaction, most: int) -> None:
-    """Raises Conflict where the policy allows no further literal model than before.
-
-    To be asked after the grant is added: of two at once, the second sees the first one's.
-    """
+def _check_literal_count(ctx: Context, tx: Transaction) -> None:
+    # After the grant is added: of two at once, the second sees the first one's.
     now = ctx.clock.now()
     in_force = [
         grant
         for grant in tx.agent_grants.not_revoked()
         if grant.kind is not GrantKind.AUTO and now < grant.expires_at
     ]
-    if len(in_force) > most:
+    if len(in_force) > (most := ctx.agents.max_literals):
         raise Conflict(
             f"{len(in_force) - 1} literal models are granted, and `agents.max_literals` is "
             f"{most}: use a route, or revoke a grant",
             code="too_many_literals",
         )
+
+
+def revoke_grant(ctx: Context, actor: Actor, id_: str, reason: str = "") -> AgentGrant:
+    """Take a consent back: routers refuse the model within seconds, and a session on it answers
+    again once it is switched to another one.
+
+    Raises NotAllowed below an approver, NotFound, Conflict for one that is revoked.
+    """
+    actor.require(Role.APPROVER)
+    with ctx.store.write() as tx:
+        if tx.agent_grants.get(id_).revoked_at is not None:
+            raise Conflict(f"the grant {id_} is revoked already")
+        revoked = tx.agent_grants.revoke(id_, ctx.clock.now())
+        details = {"grant": id_, "target": revoked.target_name, "reason": reason}
+        audit.record(ctx, tx, actor, "agent.grant_revoke", f"agent {revoked.agent}", details)
+    return revoked
 
 
 def check_target_data_class(ctx: Context, data_class: str, target: Target) -> None:

@@ -1,6 +1,5 @@
 """A `BuiltInTool` is a tool of Swapgate's own, as models call it in a turn, and MCP clients in
-the name of a session. It tells the model what to do about an error of ours, and nothing of
-others.
+the name of a session.
 """
 
 import json
@@ -55,6 +54,7 @@ class BuiltInTool:
             answer = await self.answer(json.loads(call.arguments or "{}"), caller)
             content = json.dumps(to_plain(answer.content), ensure_ascii=False)
             return ToolResult(call.id, content, usage=answer.usage)
+        # It tells the model what to do about an error of ours, and nothing of others.
         except SwapgateError as error:
             return ToolResult(call.id, str(error), is_error=True)
         except Exception:

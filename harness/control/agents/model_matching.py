@@ -1,24 +1,25 @@
-"""Matches the model that an agent names: a route, `auto` for a route, or whatever its words
-mean among the models of providers with a key; and lists those models with what is known of
-them.
+"""Reads the models that agents and their clients name: a route, `auto` for a route, or a
+literal model, by its exact name or by whatever words mean it; and says what is known of models.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.control.context import Context
-from harness.control.providers import credentials, model_lookup
+from harness.control.providers import credentials, discovery, model_lookup
 from harness.control.routing import scorecard
 from harness.domain.agents.model_choice import (
+    AUTO,
     ModelChoice,
+    ModelKind,
     literal_choice,
     parse_routed_choice,
 )
 from harness.domain.agents.model_figures import ModelFigures
 from harness.domain.errors import NotFound
-from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabilities, Endpoint
+from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.target import Provider, Target
 from harness.ports import Transaction
 
@@ -29,24 +30,48 @@ MAX_SHOWN = 100  # of a name, in an error
 class ModelQuestion:
     """A name that several models fit equally well: whoever asked says which one is meant."""
 
-    asked: str
     reason: str
     candidates: tuple[str, ...]  # `provider/model`
 
 
-def choose_model(ctx: Context, text: str) -> ModelChoice | ModelQuestion:
-    """Raises NotFound for a name that neither a route nor a model has, with the nearest ones;
-    InputError for an empty one, and for an `auto` without its route.
+def read_model_choice(
+    ctx: Context, text: str, *, standing: Sequence[KillSwitch] = ()
+) -> ModelChoice:
+    """The model of a client, whose literal name is resolved as everywhere.
+
+    standing: switches of the environment and the file. Raises NotFound for a name that neither
+    a route nor a configured provider has, InputError for an empty one, and for an `auto`
+    without its route.
     """
-    with ctx.store.read() as tx:
-        routes = frozenset(tx.routing.table().routes)
-    routed = parse_routed_choice(text, routes)
+    routed = _read_routed(ctx, text)
     if routed is not None:
         return routed
+    resolution = model_lookup.resolve_model(ctx, text.strip(), standing=standing)
+    if resolution.target is None:
+        with ctx.store.read() as tx:
+            named = ", ".join(sorted(tx.routing.table().routes)[:10]) or "none"
+        raise NotFound(
+            f"model: nobody serves {text[:MAX_SHOWN]!r} ({resolution.reason}); routes are: "
+            f"{named}",
+            code="model_not_found",
+        )
+    return literal_choice(text, resolution.target)
+
+
+def choose_model(ctx: Context, text: str) -> ModelChoice | ModelQuestion:
+    """The model that an agent's words mean, among those of providers with a key.
+
+    Raises NotFound for a name that neither a route nor a model has, with the nearest ones, and
+    InputError as `read_model_choice`.
+    """
+    routed = _read_routed(ctx, text)
+    if routed is not None:
+        # What a person approves says which route it is.
+        is_auto = routed.kind is ModelKind.AUTO
+        return replace(routed, text=f"{AUTO}:{routed.route}") if is_auto else routed
     match = model_lookup.match_model(ctx, text, providers=_with_key(ctx))
     if match.candidates:
-        names = tuple(offer.name for offer in match.candidates)
-        return ModelQuestion(text, match.reason, names)
+        return ModelQuestion(match.reason, tuple(offer.name for offer in match.candidates))
     if match.found is None:
         near = ", ".join(match.near) or "switch_model with the action list shows all"
         raise NotFound(
@@ -54,6 +79,12 @@ def choose_model(ctx: Context, text: str) -> ModelChoice | ModelQuestion:
             code="model_not_found",
         )
     return literal_choice(match.found.name, match.found.name)
+
+
+def _read_routed(ctx: Context, text: str) -> ModelChoice | None:
+    with ctx.store.read() as tx:
+        routes = frozenset(tx.routing.table().routes)
+    return parse_routed_choice(text, routes, default_route=ctx.agents.auto_route)
 
 
 def list_models(ctx: Context, words: str = "") -> Sequence[ModelFigures]:
@@ -66,25 +97,30 @@ def list_models(ctx: Context, words: str = "") -> Sequence[ModelFigures]:
         providers = tx.providers.all()
         verdicts = _newest_verdicts(tx)
         serves = _routes_by_target(tx)
-    listed = []
+        listed_on = {
+            f"{model.provider}/{model.model}": f"{model.found_at:%Y-%m-%d}"
+            for model in discovery.read_lists(tx)
+        }
+    models = []
     for name, entry in model_lookup.list_configured_offers(ctx):
         provider, _, model = name.partition("/")
         if provider not in usable or not all(word in name.lower() for word in wanted):
             continue
-        can = model_capabilities(providers[provider], model, entry)
+        can = model_capabilities(ctx, providers[provider], model)
         if not can.chat:
             continue
         target = Target(provider, model).id
-        listed.append(
+        models.append(
             ModelFigures(
                 name,
                 entry.price,
-                can.context_window,
+                can.context_window or entry.context_window,
                 verdict=verdicts.get(target, ""),
                 routes=serves.get(target, ()),
+                listed_on=listed_on.get(name, ""),
             )
         )
-    return listed
+    return models
 
 
 def load_figures(ctx: Context, tx: Transaction, target: Target, name: str = "") -> ModelFigures:
@@ -96,43 +132,35 @@ def load_figures(ctx: Context, tx: Transaction, target: Target, name: str = "") 
     return ModelFigures(
         name or target.name,
         provider.prices.get(target.model) or (entry.price if entry else None),
-        model_capabilities(provider, target.model, entry).context_window,
+        model_capabilities(ctx, provider, target.model).context_window,
         tuple(scorecard.load_target_scores(tx, target.id)),
         _newest_verdicts(tx).get(target.id, ""),
         _routes_by_target(tx).get(target.id, ()),
     )
 
 
-def model_capabilities(
-    provider: Provider, model: str, entry: CatalogueEntry | None
-) -> Capabilities:
+def model_capabilities(ctx: Context, provider: Provider, model: str) -> Capabilities:
     """What a model can do. The weakest word counts, of its kind, the registry and the
     catalogue; of the context window, the registry's.
     """
-    own = provider.can(model)
-    listed = entry.capabilities if entry is not None else UNKNOWN_CAPABILITIES
-    lacks = PROVIDER_KINDS[provider.kind].lacks
+    kind, own = PROVIDER_KINDS[provider.kind], provider.can(model)
+    entry = ctx.catalogue.find(provider.kind, model)
+    known = entry.capabilities if entry is not None else UNKNOWN_CAPABILITIES
     able = {
-        name: getattr(own, name) and getattr(listed, name) and name not in lacks
+        name: getattr(own, name) and getattr(known, name) and name not in kind.lacks
         for name in ("stream", "tools", "parallel_tools", "vision")
     }
-    serves_chat = (
-        own.chat and listed.chat and Endpoint.CHAT in PROVIDER_KINDS[provider.kind].serves
-    )
     return Capabilities(
-        chat=serves_chat,
-        context_window=own.context_window or listed.context_window,
+        chat=own.chat and known.chat and Endpoint.CHAT in kind.serves,
+        context_window=own.context_window or known.context_window,
         **able,
     )
 
 
 def _with_key(ctx: Context) -> frozenset[str]:
     """Names of the providers that can be called."""
-    return frozenset(
-        provider.name
-        for provider in credentials.list_credentials(ctx)
-        if not provider.lacks_key
-    )
+    known = credentials.list_credentials(ctx)
+    return frozenset(provider.name for provider in known if not provider.lacks_key)
 
 
 def _newest_verdicts(tx: Transaction) -> Mapping[str, str]:

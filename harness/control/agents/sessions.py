@@ -16,7 +16,7 @@ from harness.domain.agents.message import (
     without_body,
 )
 from harness.domain.agents.model_choice import ModelChoice
-from harness.domain.agents.switch_request import SwitchSignal, next_state
+from harness.domain.agents.switch_request import SwitchState
 from harness.domain.agents.turn_lease import TurnState
 from harness.domain.errors import NotAllowed, NotFound
 from harness.ports import Transaction
@@ -136,10 +136,8 @@ def close_in_unit(ctx: Context, tx: Transaction, id_: str, reason: str) -> None:
     """Close the session and all below it, in the caller's unit of work."""
     # First of all: the lock of decisions comes before those of sessions, in every unit.
     for request in tx.switch_requests.pending(session=id_):
-        state = next_state(request.state, SwitchSignal.CANCEL)
-        tx.switch_requests.decide(
-            replace(request, state=state, decided_at=ctx.clock.now(), decision_reason=reason)
-        )
+        now = ctx.clock.now()
+        tx.switch_requests.decide(request.end(SwitchState.CANCELLED, now, reason))
     session = tx.sessions.lock(id_)
     if session.state is SessionState.CLOSED:
         return

@@ -1,6 +1,6 @@
 """Spawns the sub-tasks of a session: one child session for each, which take their turns at the
-same time, and are closed at the end. Whatever becomes of one is a status among the results; who
-cancels the spawning turn, or closes its session, ends them all.
+same time, and are closed at the end. Who cancels the spawning turn, or closes its session, ends
+them all.
 
 A route or `auto` needs no consent. Literal models that the agent was not granted are asked for
 once, for all tasks; the sub-tasks begin with the call that comes after the approval.
@@ -10,7 +10,7 @@ import asyncio
 import itertools
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -23,7 +23,7 @@ from harness.control.agents.model_matching import ModelQuestion, choose_model
 from harness.control.agents.switches import SwitchSpec
 from harness.control.agents.turn_runner import PostedMessage, TurnRun, TurnRunner
 from harness.control.context import Context
-from harness.domain.agents.agent import Agent, AgentSession
+from harness.domain.agents.agent import AgentSession
 from harness.domain.agents.incoming_message import IncomingMessage
 from harness.domain.agents.message import MessageRole, MessageUsage
 from harness.domain.agents.model_call import ToolCaller
@@ -40,12 +40,22 @@ from harness.domain.agents.spawn import (
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.agents.turn import TurnBounds
 from harness.domain.errors import Conflict, InputError, NotAllowed, SwapgateError
+from harness.ports import Transaction
 
 log = structlog.get_logger("swapgate.agents")
 DONE: Final = "the sub-task has ended"
 INTERRUPTED: Final = "turn_interrupted"
 TURNS_REMEMBERED: Final = 10_000
 OUR_FAULT: Final = "the sub-task failed by a fault of Swapgate"
+
+
+@dataclass(frozen=True, slots=True)
+class _PlannedTasks:
+    """What is spawned, and for whom."""
+
+    parent: AgentSession
+    client: AgentsClient  # on whose behalf the sub-tasks run: whoever's agent it is
+    tasks: Sequence[tuple[str, ModelChoice]]
 
 
 class Spawner:
@@ -75,7 +85,8 @@ class Spawner:
             self._spawning.discard(caller.session)
 
     async def _spawn(self, tasks: Sequence[SubTask], caller: ToolCaller) -> ToolAnswer:
-        waiting = await run_unit(lambda: self._ask(tasks, caller.session))
+        planned = await run_unit(lambda: self._plan(tasks, caller.session))
+        waiting = await run_unit(lambda: self._ask(planned))
         if waiting is not None:
             return ToolAnswer(
                 {
@@ -87,12 +98,12 @@ class Spawner:
                 }
             )
         self._count(caller.turn, len(tasks))
-        client, children = await run_unit(lambda: self._open(tasks, caller.session))
+        children = await run_unit(lambda: self._open(planned))
         bounds = share_bounds(caller.left, self._limits.max_usd, len(tasks))
         numbers = itertools.count(1)
 
         async def run(child: AgentSession, task: SubTask) -> SubTaskResult:
-            result = await self._run(client, child, task, bounds)
+            result = await self._run(planned.client, child, task, bounds)
             await caller.report(next(numbers), len(tasks))
             return result
 
@@ -120,48 +131,24 @@ class Spawner:
         while len(self._spawned) > TURNS_REMEMBERED:
             del self._spawned[next(iter(self._spawned))]
 
-    def _ask(self, tasks: Sequence[SubTask], session: str) -> ModelSwitchRequest | None:
-        """The request that a person has to approve before; None where nobody has to."""
-        parent, agent = self._load(session)
-        literal = [
-            (task, choice)
-            for task in tasks
-            if (choice := self._choose(task, parent)).is_literal
-            and not self._is_granted(agent, parent, choice)
-        ]
-        if not literal:
-            return None
-        if parent.parent is not None:
-            raise NotAllowed(
-                "a sub-task gives its own sub-tasks routes alone: name a route, or leave the "
-                "model out"
-            )
-        return switches.request_switch(
-            self._ctx,
-            SwitchSpec(
-                session,
-                tuple(dict.fromkeys(choice for _, choice in literal)),
-                f"{len(tasks)} sub-tasks",
-                for_children=True,
-                tasks=tuple((task.task, choice.target) for task, choice in literal),
-            ),
-        )
-
-    def _load(self, session: str) -> tuple[AgentSession, Agent]:
-        """Raises NotAllowed for a session that is too deep to spawn."""
+    def _plan(self, tasks: Sequence[SubTask], session: str) -> _PlannedTasks:
+        """Raises NotAllowed for a session that is too deep to spawn, InputError and NotFound
+        for a model that nobody serves.
+        """
         with self._ctx.store.read() as tx:
             parent = tx.sessions.get(session)
             parent.require_open()
-            agent = tx.agents.get(parent.agent)
+            client = agents.owner_of(tx, tx.agents.get(parent.agent))
         if parent.depth >= self._limits.max_depth:
             raise NotAllowed(
                 f"this is a sub-task at depth {parent.depth}, and may have none below it: do "
                 "the work here"
             )
-        return parent, agent
+        return _PlannedTasks(
+            parent, client, [(task.task, self._choose(task, parent)) for task in tasks]
+        )
 
     def _choose(self, task: SubTask, parent: AgentSession) -> ModelChoice:
-        """Raises InputError, NotFound for a model that nobody serves."""
         if not task.model:
             return parent.model
         choice = choose_model(self._ctx, task.model)
@@ -171,39 +158,49 @@ class Spawner:
             )
         return choice
 
-    def _is_granted(self, agent: Agent, parent: AgentSession, choice: ModelChoice) -> bool:
+    def _ask(self, planned: _PlannedTasks) -> ModelSwitchRequest | None:
+        """The request that a person has to approve before; None where nobody has to."""
         with self._ctx.store.read() as tx:
-            found = sessions.find_grant(self._ctx, tx, agent.id, parent.id, choice.target)
+            missing = [
+                (task, choice)
+                for task, choice in planned.tasks
+                if choice.is_literal and not self._is_granted(tx, planned.parent, choice)
+            ]
+        if not missing:
+            return None
+        if planned.parent.parent is not None:
+            raise NotAllowed(
+                "a sub-task gives its own sub-tasks routes alone: name a route, or leave the "
+                "model out"
+            )
+        return switches.request_switch(
+            self._ctx,
+            SwitchSpec(
+                planned.parent.id,
+                tuple(choice for _, choice in missing),
+                f"{len(planned.tasks)} sub-tasks",
+                tasks=tuple((task, choice.target) for task, choice in missing),
+            ),
+        )
+
+    def _is_granted(self, tx: Transaction, parent: AgentSession, choice: ModelChoice) -> bool:
+        found = sessions.find_grant(self._ctx, tx, parent.agent, parent.id, choice.target)
         return found is not None
 
-    def _open(
-        self, tasks: Sequence[SubTask], session: str
-    ) -> tuple[AgentsClient, Sequence[AgentSession]]:
+    def _open(self, planned: _PlannedTasks) -> Sequence[AgentSession]:
         """All children or none."""
-        parent, agent = self._load(session)
-        client = self._owner(agent)
-        choices = [self._choose(task, parent) for task in tasks]
+        children = []
         with self._ctx.store.write() as tx:
-            parent = tx.sessions.lock(session)
-            children = []
-            for choice in choices:
+            parent = tx.sessions.lock(planned.parent.id)
+            agent = tx.agents.get(parent.agent)
+            for _, choice in planned.tasks:
                 if not choice.is_literal:
-                    client.require_route(choice.route)
+                    planned.client.require_route(choice.route)
                     agents.check_route_data_class(self._ctx, tx, agent, choice.route)
-                elif not sessions.find_grant(self._ctx, tx, agent.id, parent.id, choice.target):
+                elif not self._is_granted(tx, parent, choice):
                     raise NotAllowed(f"{choice.target} is not approved any more: ask again")
                 children.append(sessions.open_child(self._ctx, tx, parent, choice))
-        return client, children
-
-    def _owner(self, agent: Agent) -> AgentsClient:
-        """On whose behalf the sub-tasks run: whoever's agent it is."""
-        if agent.owner_key is None:
-            return AgentsClient.of_operator()
-        with self._ctx.store.read() as tx:
-            key = tx.keys.get(agent.owner_key)
-        if key is None or key.revoked_at is not None:
-            raise NotAllowed("the key of this agent was revoked")
-        return AgentsClient.of_data_key(key)
+        return children
 
     async def _run(
         self, client: AgentsClient, child: AgentSession, task: SubTask, bounds: TurnBounds

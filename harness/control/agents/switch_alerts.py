@@ -1,6 +1,5 @@
-"""Puts a switch request's question into the alert that carries it, when it is sent: the facts,
-the agent's reason as data, and a link at which a person decides. None of this is stored with
-the alert, which is kept longer than a transcript.
+"""Puts a switch request's facts, and a link at which a person decides, into its alert when it
+is sent: the stored alert is kept longer than a transcript.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from harness.control.context import Context
-from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.domain.agents.switch_request import SwitchState
 from harness.domain.agents.switch_text import (
     AGENTS_WORDS,
     inert_text,
@@ -38,28 +37,23 @@ def with_question(ctx: Context, record: AlertRecord, message: AlertMessage) -> A
     if request.state_at(now) is not SwitchState.PENDING:
         return message
     link = ctx.approval_links.link(request) if ctx.approval_links is not None else ""
-    lines = switch_lines(request, now)
-    facts = "\n".join(
+    facts = switch_lines(request, now)
+    text = [message.text]
+    text += [
         f"{title}: {inert_text(value) if title in AGENTS_WORDS else value}"
-        for title, value in lines
-    )
-    decide = f"\nDecide: {link}" if link else ""
-    return replace(
-        message,
-        text=f"{message.text}\n{facts}{decide}",
-        blocks=tuple(_blocks(request, name, lines, link)),
-    )
+        for title, value in facts
+    ]
+    text += [f"Decide: {link}"] if link else []
+    blocks = tuple(_blocks(switch_question(request, name), facts, link))
+    return replace(message, text="\n".join(text), blocks=blocks)
 
 
-def _blocks(
-    request: ModelSwitchRequest, agent: str, lines: Sequence[tuple[str, str]], link: str
-) -> Iterator[Block]:
+def _blocks(question: str, facts: Sequence[tuple[str, str]], link: str) -> Iterator[Block]:
     """Every text is `plain_text`: Slack makes no link and no mention of what is in it."""
-    yield {"type": "section", "text": _plain(switch_question(request, agent))}
-    for first in range(0, len(lines), MOST_FIELDS):
-        part = lines[first : first + MOST_FIELDS]
-        fields = [_plain(f"{title}: {value}") for title, value in part]
-        yield {"type": "section", "fields": fields}
+    yield {"type": "section", "text": _plain(question)}
+    for first in range(0, len(facts), MOST_FIELDS):
+        part = facts[first : first + MOST_FIELDS]
+        yield {"type": "section", "fields": [_plain(f"{name}: {text}") for name, text in part]}
     if link:
         button = {"type": "button", "text": _plain("Look and decide"), "url": link}
         yield {"type": "actions", "elements": [{**button, "action_id": "decide"}]}

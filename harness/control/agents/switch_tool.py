@@ -1,8 +1,9 @@
 """`switch_model` is the tool by which an agent looks at models and asks for another one, the
 same over HTTP, MCP and within a turn; `manage_credentials` says which providers are set up,
-never a value. A person enters keys on the page Settings, by command line or API.
+never a value.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +14,7 @@ from harness.control.agents.model_matching import ModelQuestion, choose_model, l
 from harness.control.agents.switches import SwitchSpec
 from harness.control.context import Context
 from harness.control.providers import credentials
+from harness.domain.agents.agent import MANAGE_CREDENTIALS, SWITCH_MODEL
 from harness.domain.agents.model_call import ToolCaller
 from harness.domain.agents.model_figures import ModelFigures
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
@@ -20,8 +22,6 @@ from harness.domain.agents.switch_text import decision_text
 from harness.domain.agents.turn import OfferedTool
 from harness.domain.errors import InputError
 
-SWITCH_MODEL: Final = "switch_model"
-MANAGE_CREDENTIALS: Final = "manage_credentials"
 LIST: Final = "list"
 SWITCH: Final = "switch"
 # A model pays for what it reads, in each further step.
@@ -45,7 +45,7 @@ async def switch_model(ctx: Context, call: SwitchCall) -> dict[str, object]:
     `request_switch`.
     """
     if call.action == LIST:
-        return await run_unit(lambda: _listed(ctx, call.model))
+        return await run_unit(lambda: _list(ctx, call.model))
     if call.action != SWITCH:
         raise InputError(f"action: {call.action[:40]!r} is neither `list` nor `switch`")
     chosen = await run_unit(lambda: choose_model(ctx, call.model))
@@ -76,13 +76,13 @@ def switch_answer(ctx: Context, request: ModelSwitchRequest) -> dict[str, object
         "status": state.value,
         "message": message,
         "request": request.id,
-        "model": ", ".join(request.targets) or request.asked,
+        "model": request.wanted,
         "omissions": list(request.omissions),
         "expiresAt": request.expires_at.isoformat(),
     }
 
 
-def _listed(ctx: Context, words: str) -> dict[str, object]:
+def _list(ctx: Context, words: str) -> dict[str, object]:
     models = list_models(ctx, words)
     with ctx.store.read() as tx:
         routes = sorted(tx.routing.table().routes)
@@ -105,6 +105,7 @@ def _listed_model(model: ModelFigures) -> dict[str, object]:
         "contextWindow": model.context_window,
         "lastVerdict": model.verdict or None,
         "routes": list(model.routes),
+        "listedOn": model.listed_on or None,
     }
 
 
@@ -119,8 +120,8 @@ def list_providers(ctx: Context) -> dict[str, object]:
     }  # fmt: skip
 
 
-def build_switch_tool(ctx: Context) -> BuiltInTool:
-    """`switch_model` within a turn, where nobody is waited for."""
+def build_switch_tool(ctx: Context, *, waits: bool = False) -> BuiltInTool:
+    """`switch_model`. waits: callers may wait for the decision; a turn never does."""
 
     async def answer(arguments: Arguments, caller: ToolCaller) -> ToolAnswer:
         call = SwitchCall(
@@ -128,10 +129,11 @@ def build_switch_tool(ctx: Context) -> BuiltInTool:
             _text(arguments, "action"),
             _text(arguments, "model"),
             _text(arguments, "reason"),
+            _seconds(arguments, "wait_s") if waits else 0.0,
         )
         return ToolAnswer(await switch_model(ctx, call))
 
-    return BuiltInTool(SWITCH_OFFER, answer)
+    return BuiltInTool(_offer_switch(waits=waits), answer)
 
 
 def build_credentials_tool(ctx: Context) -> BuiltInTool:
@@ -143,7 +145,11 @@ def build_credentials_tool(ctx: Context) -> BuiltInTool:
             raise InputError("action: it is `list`; a person enters keys, never an agent")
         return ToolAnswer(await run_unit(lambda: list_providers(ctx)))
 
-    return BuiltInTool(CREDENTIALS_OFFER, answer)
+    description = (
+        "List which providers are set up. It never shows a key, and cannot change one."
+    )
+    properties = {"action": {"type": "string", "enum": [LIST]}}
+    return BuiltInTool(_offer(MANAGE_CREDENTIALS, description, properties), answer)
 
 
 def _text(arguments: Arguments, name: str) -> str:
@@ -153,35 +159,44 @@ def _text(arguments: Arguments, name: str) -> str:
     return value
 
 
-SWITCH_OFFER: Final = OfferedTool(
-    SWITCH_MODEL,
-    "List the models that are available, or ask to go on with another one. A person approves "
-    "every switch; an approved one is in force from the next message on, with the whole "
-    "conversation kept.",
-    {
-        "type": "object",
-        "properties": {
-            "action": {"type": "string", "enum": [LIST, SWITCH]},
-            "model": {
-                "type": "string",
-                "description": "switch: the model's name, a loose one will do. list: words "
-                "that the names must have, or nothing.",
-            },
-            "reason": {"type": "string", "description": "switch: why, for the person."},
+def _seconds(arguments: Arguments, name: str) -> float:
+    value = arguments.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise InputError(f"{name}: it is a number of seconds")
+    return value
+
+
+def _offer_switch(*, waits: bool) -> OfferedTool:
+    properties: dict[str, object] = {
+        "action": {"type": "string", "enum": [LIST, SWITCH]},
+        "model": {
+            "type": "string",
+            "description": "switch: the model's name, a loose one will do. list: words that "
+            "the names must have, or nothing.",
         },
-        "required": ["action"],
-        "additionalProperties": False,
-    },
-    runs_at_client=False,
-)
-CREDENTIALS_OFFER: Final = OfferedTool(
-    MANAGE_CREDENTIALS,
-    "List which providers are set up. It never shows a key, and cannot change one.",
-    {
-        "type": "object",
-        "properties": {"action": {"type": "string", "enum": [LIST]}},
-        "required": ["action"],
-        "additionalProperties": False,
-    },
-    runs_at_client=False,
-)
+        "reason": {"type": "string", "description": "switch: why, for the person."},
+    }
+    if waits:
+        text = "switch: how long to wait for the decision, in seconds; 0 to ask and go on."
+        properties["wait_s"] = {"type": "number", "minimum": 0, "description": text}
+    return _offer(
+        SWITCH_MODEL,
+        "List the models that are available, or ask to go on with another one. A person "
+        "approves every switch; an approved one is in force from the next message on, with "
+        "the whole conversation kept.",
+        properties,
+    )
+
+
+def _offer(name: str, description: str, properties: Mapping[str, object]) -> OfferedTool:
+    return OfferedTool(
+        name,
+        description,
+        {
+            "type": "object",
+            "properties": properties,
+            "required": ["action"],
+            "additionalProperties": False,
+        },
+        runs_at_client=False,
+    )

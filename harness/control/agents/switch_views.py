@@ -1,9 +1,7 @@
-"""A switch request as people see it by command line and REST: the question, its facts, and the
-state that it has now; and what its agent is told of the decision.
-"""
+"""A switch request as people see it by command line and REST, and what its agent is told."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 
 from harness.control.context import Context
@@ -13,29 +11,24 @@ from harness.domain.agents.switch_text import decision_text, switch_lines, switc
 
 @dataclass(frozen=True, slots=True)
 class SwitchRequestView(ModelSwitchRequest):
-    """A request with its question."""
+    """A request with its question, in the state that it has now."""
 
-    agent_name: str = ""
     question: str = ""
     facts: tuple[Mapping[str, str], ...] = ()  # name and text of each
     fingerprint: str = ""  # what an approver names as `seen`: of another request another
-    time_left_s: float = 0.0
 
 
 def view_switch(ctx: Context, request: ModelSwitchRequest) -> SwitchRequestView:
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         name = tx.agents.get(request.agent).name
-    values = {field.name: getattr(request, field.name) for field in fields(request)}
+    shown = replace(request, state=request.state_at(now))
+    lines = switch_lines(request, now)
     return SwitchRequestView(
-        **{**values, "state": request.state_at(now)},
-        agent_name=name,
+        **{field.name: getattr(shown, field.name) for field in fields(ModelSwitchRequest)},
         question=switch_question(request, name),
-        facts=tuple(
-            {"name": title, "text": text} for title, text in switch_lines(request, now)
-        ),
+        facts=tuple({"name": title, "text": text} for title, text in lines),
         fingerprint=request.hash,
-        time_left_s=max(0.0, (request.expires_at - now).total_seconds()),
     )
 
 

@@ -1,14 +1,13 @@
 """Switch requests let a person decide whether a session, or a set of sub-tasks, goes on with
-another model: `request_switch` asks, `approve_switch` and `reject_switch` decide, in one unit
-of work with the grants and the session's model; what nobody decides in time expires.
+another model. What a target cannot hold of the conversation is refused before anybody is asked;
+what nobody decides in time expires.
 
-What a target cannot hold of the conversation is refused before anybody is asked. The agent is
-told of a decision by the answer that it waits for, or by `switch_views.list_notes` before its
-next turn.
+The agent is told of a decision by the answer that it waits for, or by
+`switch_views.list_notes` before its next turn.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,7 +19,7 @@ from harness.control.context import Context
 from harness.control.operations.alerts import raise_alert
 from harness.control.routing import routes, targets
 from harness.domain.agents.agent import Agent, AgentSession
-from harness.domain.agents.grant import AgentGrant, GrantKind
+from harness.domain.agents.grant import GrantKind
 from harness.domain.agents.message import MessageRole, SessionMessage
 from harness.domain.agents.model_choice import (
     ModelChoice,
@@ -28,17 +27,8 @@ from harness.domain.agents.model_choice import (
     parse_routed_choice,
 )
 from harness.domain.agents.model_figures import ModelFigures, compared
-from harness.domain.agents.switch_request import (
-    ModelSwitchRequest,
-    SwitchSignal,
-    SwitchState,
-    next_state,
-)
-from harness.domain.agents.switch_text import (
-    inert_text,
-    switch_question,
-    visible_text,
-)
+from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
+from harness.domain.agents.switch_text import inert_text, switch_question, visible_text
 from harness.domain.agents.transcript import list_misfits, list_omissions
 from harness.domain.errors import Conflict, InputError, NotAllowed, StaleWrite
 from harness.domain.operations.access import Actor, Role
@@ -53,13 +43,12 @@ LOOK_AGAIN_S: Final = 0.3
 
 @dataclass(frozen=True, slots=True)
 class SwitchSpec:
-    """What a session asks for. models: one; for_children: the literal ones of its sub-tasks."""
+    """What a session asks for: another model, or those of its sub-tasks."""
 
     session: str
     models: tuple[ModelChoice, ...]
     reason: str = ""  # the agent's own words
-    for_children: bool = False
-    tasks: tuple[tuple[str, str], ...] = ()  # task and model of each sub-task
+    tasks: tuple[tuple[str, str], ...] = ()  # task and model of each sub-task; empty for none
 
 
 def request_switch(ctx: Context, spec: SwitchSpec) -> ModelSwitchRequest:
@@ -74,15 +63,19 @@ def request_switch(ctx: Context, spec: SwitchSpec) -> ModelSwitchRequest:
         request = _prepare(ctx, tx, spec)
         name = tx.agents.get(request.agent).name
     with ctx.store.write() as tx:
-        # Nobody else adds or decides one before the end of this unit.
+        # Nobody else adds or decides one, or closes the session, before the end of this unit.
         waiting = [
             other
             for other in tx.switch_requests.pending(session=spec.session)
             if ctx.clock.now() < other.expires_at
         ]
-        same = [other for other in waiting if _asks_the_same(other, request)]
-        if same:
-            return same[0]
+        session = tx.sessions.get(spec.session)
+        session.require_open()
+        if not spec.tasks and spec.models[0].means(session.model):
+            raise Conflict(f"the session is on {session.model.text} already", code="same_model")
+        for other in waiting:
+            if _asks_the_same(other, request):
+                return other
         if len(waiting) >= MAX_PENDING:
             raise Conflict(
                 f"{len(waiting)} requests of session {spec.session} wait for a person already: "
@@ -97,26 +90,24 @@ def request_switch(ctx: Context, spec: SwitchSpec) -> ModelSwitchRequest:
             request.id,
             subject=f"agent {request.agent}",
             title=switch_question(request, inert_text(name)),
-            text=_alert_text(request),
+            # Without the agent's words: alerts are kept when a transcript is deleted.
+            text=f"Request {request.id} of session {request.session} waits until "
+            f"{request.expires_at:%Y-%m-%d %H:%M} UTC; the session stays on its model until "
+            "then.",
         )
     return request
 
 
 def _prepare(ctx: Context, tx: Transaction, spec: SwitchSpec) -> ModelSwitchRequest:
     session = tx.sessions.get(spec.session)
-    session.require_open()
     agent = tx.agents.get(session.agent)
-    agent.require_live()
-    if not spec.for_children and spec.models[0].means(session.model):
-        raise Conflict(f"the session is on {session.model.text} already", code="same_model")
-    said = read_conversation(ctx, tx, session.id)
-    context = () if spec.for_children else said
+    messages = read_conversation(ctx, tx, session.id)
+    # Sub-tasks see nothing of the conversation.
+    context = () if spec.tasks else messages
     models = tuple(dict.fromkeys(spec.models))
     wanted = [_wanted_target(ctx, tx, agent, model) for model in models]
     _require_fit(ctx, tx, agent, context, wanted)
     now = ctx.clock.now()
-    tasks = [{"task": visible_text(task), "model": model} for task, model in spec.tasks]
-    providers = dict.fromkeys(target.provider for target in wanted)
     request = ModelSwitchRequest(
         id=ctx.chance.token("sw_"),
         agent=agent.id,
@@ -124,24 +115,17 @@ def _prepare(ctx: Context, tx: Transaction, spec: SwitchSpec) -> ModelSwitchRequ
         asked=", ".join(model.text for model in models),
         targets=tuple(dict.fromkeys(m.target for m in models if m.is_literal)),
         reason=visible_text(spec.reason),
-        for_children=spec.for_children,
+        for_children=bool(spec.tasks),
         asked_at=now,
         expires_at=now + ctx.agents.switch_wait,
         omissions=tuple(
-            omission for name in providers for omission in list_omissions(context, name)
+            omission
+            for provider in dict.fromkeys(target.provider for target in wanted)
+            for omission in list_omissions(context, provider)
         ),
-        figures={
-            **compared(
-                _figures_now(ctx, tx, session),
-                [
-                    load_figures(ctx, tx, target, "" if model.is_literal else model.text)
-                    for target, model in zip(wanted, models, strict=True)
-                ],
-            ),
-            **({"tasks": tasks} if tasks else {}),
-        },
+        figures=_compare(ctx, tx, session, dict(zip(models, wanted, strict=True)), spec.tasks),
     )
-    _require_not_rejected(tx, request, said)
+    _require_not_rejected(tx, request, messages)
     return request
 
 
@@ -151,12 +135,7 @@ def _wanted_target(ctx: Context, tx: Transaction, agent: Agent, model: ModelChoi
         target = Target.from_name(model.target)
         agents.check_target_data_class(ctx, agent.data_class, target)
         return target
-    key = tx.keys.get(agent.owner_key) if agent.owner_key is not None else None
-    if key is not None and key.routes and model.route not in key.routes:
-        raise NotAllowed(
-            f"model: the agent's key does not open the route {model.route!r}; name another one",
-            code="route_not_allowed",
-        )
+    agents.owner_of(tx, agent).require_route(model.route)
     agents.check_route_data_class(ctx, tx, agent, model.route)
     return tx.routing.targets()[routes.require_route(tx, model.route).incumbent]
 
@@ -170,23 +149,37 @@ def _require_fit(
 ) -> None:
     misfits: list[str] = []
     for target in wanted:
-        provider = targets.provider_of(tx, target)
-        entry = ctx.catalogue.find(provider.kind, target.model)
-        has = model_capabilities(provider, target.model, entry)
+        has = model_capabilities(ctx, targets.provider_of(tx, target), target.model)
         misfits += list_misfits(messages, has, tools=bool(agent.tools), target=target.name)
     if misfits:
         raise InputError(f"model: {'; '.join(misfits)}", code="model_unfit")
 
 
-def _figures_now(ctx: Context, tx: Transaction, session: AgentSession) -> ModelFigures:
-    model = session.model
-    if model.is_literal:
-        return load_figures(ctx, tx, Target.from_name(model.target))
-    route = tx.routing.route(model.route)
-    if route is None:
-        return ModelFigures(model.text)
-    incumbent = tx.routing.targets()[route.incumbent]
-    return load_figures(ctx, tx, incumbent, f"{model.text} ({incumbent.name})")
+def _compare(
+    ctx: Context,
+    tx: Transaction,
+    session: AgentSession,
+    wanted: Mapping[ModelChoice, Target],
+    tasks: Sequence[tuple[str, str]],
+) -> Mapping[str, object]:
+    """Both sides as a person sees them."""
+    now_on = ModelFigures(session.model.text)
+    if session.model.is_literal:
+        now_on = load_figures(ctx, tx, Target.from_name(session.model.target))
+    elif (route := tx.routing.route(session.model.route)) is not None:
+        incumbent = tx.routing.targets()[route.incumbent]
+        now_on = load_figures(ctx, tx, incumbent, f"{session.model.text} ({incumbent.name})")
+    figures = compared(
+        now_on,
+        [
+            load_figures(ctx, tx, target, "" if model.is_literal else model.text)
+            for model, target in wanted.items()
+        ],
+    )
+    if not tasks:
+        return figures
+    shown = [{"task": visible_text(task), "model": model} for task, model in tasks]
+    return {**figures, "tasks": shown}
 
 
 def _require_not_rejected(
@@ -195,8 +188,7 @@ def _require_not_rejected(
     """An agent that was refused asks again when its user has said something, not before."""
     users = [m.created_at for m in messages if m.role is MessageRole.USER]
     for other in tx.switch_requests.of_session(request.session):
-        is_rejected = other.state is SwitchState.REJECTED and other.decided_at is not None
-        if not (is_rejected and _asks_the_same(other, request)):
+        if other.state is not SwitchState.REJECTED or not _asks_the_same(other, request):
             continue
         if not users or (other.decided_at and other.decided_at >= users[-1]):
             raise NotAllowed(
@@ -207,18 +199,10 @@ def _require_not_rejected(
 
 
 def _asks_the_same(one: ModelSwitchRequest, other: ModelSwitchRequest) -> bool:
-    return (one.targets, one.asked, one.for_children) == (
-        other.targets,
+    return (one.asked, one.targets, one.for_children) == (
         other.asked,
+        other.targets,
         other.for_children,
-    )
-
-
-def _alert_text(request: ModelSwitchRequest) -> str:
-    """Without the agent's words: alerts are kept when a transcript is deleted."""
-    return (
-        f"Request {request.id} of session {request.session} waits until "
-        f"{request.expires_at:%Y-%m-%d %H:%M} UTC; the session stays on its model until then."
     )
 
 
@@ -245,9 +229,11 @@ def approve_switch(
         session = tx.sessions.lock(request.session)
         session.require_open()
         agent = tx.agents.get(request.agent)
-        for name in request.targets:
-            _grant(ctx, tx, actor, agent, request, name)
-        decided = _decide(ctx, tx, actor, request, SwitchSignal.APPROVE, reason)
+        # Not the agent's words: grants are kept when a transcript is deleted.
+        kind, why = GrantKind.SWITCH, f"switch request {id_} was approved"
+        for target in request.targets:
+            agents.grant_literal(ctx, tx, actor, agent, target, kind, why, request=request)
+        decided = _decide(ctx, tx, actor, request, SwitchState.APPROVED, reason)
         if not request.for_children:
             tx.sessions.save(replace(session, model=_approved_model(tx, request)))
     return decided
@@ -260,7 +246,7 @@ def reject_switch(
     actor.require(Role.APPROVER)
     with ctx.store.write() as tx:
         request = _require_waiting(ctx, tx, id_, seen)
-        return _decide(ctx, tx, actor, request, SwitchSignal.REJECT, reason)
+        return _decide(ctx, tx, actor, request, SwitchState.REJECTED, reason)
 
 
 def _require_waiting(ctx: Context, tx: Transaction, id_: str, seen: str) -> ModelSwitchRequest:
@@ -273,37 +259,6 @@ def _require_waiting(ctx: Context, tx: Transaction, id_: str, seen: str) -> Mode
     if state is not SwitchState.PENDING:
         raise Conflict(f"the switch request {id_} is {state.value} already")
     return request
-
-
-def _grant(
-    ctx: Context,
-    tx: Transaction,
-    actor: Actor,
-    agent: Agent,
-    request: ModelSwitchRequest,
-    name: str,
-) -> None:
-    target = targets.find_or_register_target(ctx, tx, actor, name)
-    agents.check_target_data_class(ctx, agent.data_class, target)
-    now = ctx.clock.now()
-    grant = AgentGrant(
-        id=ctx.chance.token("gr_"),
-        agent=agent.id,
-        session=request.session,
-        target=target.id,
-        target_name=target.name,
-        kind=GrantKind.SWITCH,
-        granted_by=actor.name,
-        granted_with=actor.key,
-        # Not the agent's words: grants are kept when a transcript is deleted.
-        reason=f"switch request {request.id} was approved",
-        created_at=now,
-        expires_at=now + ctx.agents.switch_lasts,
-        data_class=agent.data_class,
-        request=request.id,
-    )
-    agents.add_grant(ctx, tx, actor, grant)
-    agents.check_literal_count(ctx, tx, ctx.agents.max_literals)
 
 
 def _approved_model(tx: Transaction, request: ModelSwitchRequest) -> ModelChoice:
@@ -320,17 +275,10 @@ def _decide(
     tx: Transaction,
     actor: Actor,
     request: ModelSwitchRequest,
-    signal: SwitchSignal,
+    state: SwitchState,
     reason: str,
 ) -> ModelSwitchRequest:
-    decided = replace(
-        request,
-        state=next_state(request.state, signal),
-        decided_at=ctx.clock.now(),
-        decided_by=actor.name,
-        decided_with=actor.key,
-        decision_reason=visible_text(reason),
-    )
+    decided = request.end(state, ctx.clock.now(), visible_text(reason), actor)
     tx.switch_requests.decide(decided)
     details = {
         "request": request.id,
@@ -339,35 +287,23 @@ def _decide(
         "targets": list(request.targets),
         "reason": decided.decision_reason,
     }
-    subject = f"agent {request.agent}"
-    audit.record(ctx, tx, actor, f"agent.switch_{signal.value}", subject, details)
+    verb = "approve" if state is SwitchState.APPROVED else "reject"
+    audit.record(ctx, tx, actor, f"agent.switch_{verb}", f"agent {request.agent}", details)
     return decided
-
-
-def cancel_switch(ctx: Context, id_: str, reason: str) -> None:
-    """Nobody waits for the decision any more; does nothing to one that is decided."""
-    _end(ctx, id_, SwitchSignal.CANCEL, reason)
 
 
 def expire_switches(ctx: Context) -> int:
     """Store that the time of requests is over; how many. A periodic job."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        late = [r.id for r in tx.switch_requests.pending() if now >= r.expires_at]
-    for id_ in late:
-        _end(ctx, id_, SwitchSignal.EXPIRE, "nobody decided in time")
-    return len(late)
-
-
-def _end(ctx: Context, id_: str, signal: SwitchSignal, reason: str) -> None:
+        if not any(now >= request.expires_at for request in tx.switch_requests.pending()):
+            return 0
     with ctx.store.write() as tx:
-        tx.switch_requests.pending()
-        request = tx.switch_requests.get(id_)
-        if request.state is SwitchState.PENDING:
-            state = next_state(request.state, signal)
-            now = ctx.clock.now()
-            ended = replace(request, state=state, decided_at=now, decision_reason=reason)
+        late = [r for r in tx.switch_requests.pending() if now >= r.expires_at]
+        for request in late:
+            ended = request.end(SwitchState.EXPIRED, now, "nobody decided in time")
             tx.switch_requests.decide(ended)
+    return len(late)
 
 
 async def wait_for_decision(ctx: Context, id_: str, wait_s: float) -> ModelSwitchRequest:

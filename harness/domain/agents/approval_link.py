@@ -1,6 +1,5 @@
-"""An approval link shows one switch request to whoever has it, and lets a person with the role
-decide it. It names the request by its id and hash and is good until the request expires;
-deciding is once, so the link is. Pure.
+"""An approval link shows one switch request to whoever has it, until the request expires, and
+lets a person with the role decide it, once. Pure.
 
 The link is no right to decide: it carries no key. It is nothing to show around all the same,
 since it shows what an agent wrote.
@@ -19,24 +18,13 @@ _PURPOSE: Final = b"swapgate: approval link"
 
 
 @dataclass(frozen=True, slots=True)
-class LinkedRequest:
-    """What a link names."""
-
-    request: str  # id
-    hash: str  # of the request as it stood when the link was made
-
-
-@dataclass(frozen=True, slots=True)
 class ApprovalLinks:
     """Makes links and reads them."""
 
-    base_url: str  # where people reach `/agents`; empty for nowhere
+    base_url: str  # where people reach `/agents`
     secret: bytes = field(repr=False)  # the installation's
 
     def link(self, request: ModelSwitchRequest) -> str:
-        """Empty where people reach nothing."""
-        if not self.base_url:
-            return ""
         values = {
             "request": request.id,
             "hash": request.hash,
@@ -45,12 +33,14 @@ class ApprovalLinks:
         token = sign_values(values, derive_key(self.secret, _PURPOSE)).decode()
         return f"{self.base_url.rstrip('/')}{APPROVAL_PATH}{token}"
 
-    def read(self, token: str, now: datetime) -> LinkedRequest:
-        """Raises NotFound for a token that was not made here, and one whose time is over."""
+    def read(self, token: str, now: datetime) -> tuple[str, str]:
+        """The request's id, and its hash when the link was made. Raises NotFound for a token
+        that was not made here, and one whose time is over.
+        """
         key = derive_key(self.secret, _PURPOSE)
         values = open_values(token.encode("utf-8", "surrogatepass"), key)
         if values is None:
             raise NotFound("this is no approval link of this installation")
         if now.timestamp() >= values["until"]:
             raise NotFound("the link is over: nobody decided about the switch in time")
-        return LinkedRequest(values["request"], values["hash"])
+        return values["request"], values["hash"]

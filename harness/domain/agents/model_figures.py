@@ -39,6 +39,9 @@ class ModelFigures:
     scores: tuple[MeasuredScore, ...] = ()
     verdict: str = ""  # the newest one on it as a candidate, in words
     routes: tuple[str, ...] = ()  # that it serves
+    # The day on which its provider listed it itself; empty where nobody asked it. What no
+    # catalogue knows of its price and window is then the provider's own word.
+    listed_on: str = ""
 
     @property
     def price_text(self) -> str:

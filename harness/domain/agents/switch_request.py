@@ -1,15 +1,14 @@
 """A switch request asks a person to let a session, or a set of sub-tasks, go on with another
-model. `apply_signal` is the table of its states. Pure.
+model. Pure.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
 
 from harness.domain.content_hash import digest
-from harness.domain.errors import IllegalTransition
+from harness.domain.operations.access import Actor
 
 
 class SwitchState(StrEnum):
@@ -18,21 +17,6 @@ class SwitchState(StrEnum):
     REJECTED = "rejected"
     EXPIRED = "expired"
     CANCELLED = "cancelled"  # its session was closed, or its agent deleted
-
-
-class SwitchSignal(StrEnum):
-    APPROVE = "approve"
-    REJECT = "reject"
-    EXPIRE = "expire"
-    CANCEL = "cancel"
-
-
-_NEXT: Final[Mapping[SwitchSignal, SwitchState]] = {
-    SwitchSignal.APPROVE: SwitchState.APPROVED,
-    SwitchSignal.REJECT: SwitchState.REJECTED,
-    SwitchSignal.EXPIRE: SwitchState.EXPIRED,
-    SwitchSignal.CANCEL: SwitchState.CANCELLED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +45,11 @@ class ModelSwitchRequest:
     decision_reason: str = ""
 
     @property
+    def wanted(self) -> str:
+        """The models that are asked for, as people read them."""
+        return ", ".join(self.targets) or self.asked
+
+    @property
     def hash(self) -> str:
         """What an approval link is bound to: another request has another hash."""
         return digest([
@@ -73,9 +62,15 @@ class ModelSwitchRequest:
         is_over = self.state is SwitchState.PENDING and now >= self.expires_at
         return SwitchState.EXPIRED if is_over else self.state
 
-
-def next_state(state: SwitchState, signal: SwitchSignal) -> SwitchState:
-    """The state after a signal. Raises IllegalTransition for a request that is decided."""
-    if state is not SwitchState.PENDING:
-        raise IllegalTransition(f"the switch request is {state.value} already")
-    return _NEXT[signal]
+    def end(
+        self, state: SwitchState, now: datetime, reason: str, actor: Actor | None = None
+    ) -> "ModelSwitchRequest":
+        """The request once it does not wait any more. actor: None where nobody decided."""
+        return replace(
+            self,
+            state=state,
+            decided_at=now,
+            decision_reason=reason,
+            decided_by=actor.name if actor else "",
+            decided_with=actor.key if actor else None,
+        )

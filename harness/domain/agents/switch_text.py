@@ -43,11 +43,10 @@ def inert_text(text: str, most: int = MAX_SHOWN) -> str:
 
 
 def switch_question(request: ModelSwitchRequest, agent: str) -> str:
-    """agent: its name."""
+    """What a person is asked. agent: its name."""
     name = visible_text(agent, 200) or request.agent
-    wanted = ", ".join(request.targets) or request.asked
     what = "run sub-tasks on" if request.for_children else "switch to"
-    return f"{name} wants to {what} {visible_text(wanted)}. Approve?"
+    return f"{name} wants to {what} {visible_text(request.wanted)}. Approve?"
 
 
 def switch_lines(request: ModelSwitchRequest, now: datetime) -> Sequence[tuple[str, str]]:
@@ -78,22 +77,18 @@ def switch_lines(request: ModelSwitchRequest, now: datetime) -> Sequence[tuple[s
 
 def decision_text(request: ModelSwitchRequest, state: SwitchState) -> str:
     """What the agent is told; empty while nobody decided."""
-    wanted = ", ".join(request.targets) or request.asked
     what = "sub-tasks on" if request.for_children else "the switch to"
+    what = f"{what} {request.wanted}"
     why = f": {visible_text(request.decision_reason)}" if request.decision_reason else ""
     match state:
         case SwitchState.PENDING:
             return ""
-        case SwitchState.APPROVED if request.for_children:
-            return f"{request.decided_by} approved {what} {wanted}{why}."
         case SwitchState.APPROVED:
-            return (
-                f"{request.decided_by} approved {what} {wanted}{why}. It is in force from the "
-                "next message on."
-            )
+            begins = "" if request.for_children else " It is in force from the next message on."
+            return f"{request.decided_by} approved {what}{why}.{begins}"
         case SwitchState.REJECTED:
-            return f"{request.decided_by} rejected {what} {wanted}{why}. The model stays."
+            return f"{request.decided_by} rejected {what}{why}. The model stays."
         case SwitchState.EXPIRED:
-            return f"Nobody decided about {what} {wanted} in time. The model stays."
+            return f"Nobody decided about {what} in time. The model stays."
         case _:
-            return f"The request for {what} {wanted} was taken back. The model stays."
+            return f"The request for {what} was taken back. The model stays."

@@ -5,14 +5,13 @@ the dashboard's tests. Only the models are left out.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
 from harness.control.agents import agents, sessions, turns
-from harness.control.agents.agents import AgentSpec, ConsentTerms
+from harness.control.agents.agents import AgentSpec
 from harness.control.agents.client import AgentsClient
 from harness.control.agents.sessions import SessionSpec
 from harness.control.agents.turns import BegunTurn
@@ -49,7 +48,6 @@ routes:
 SCOUT, UNPRICED = "north/scout-1", "north/scout-2"
 CHAT: Final = ModelChoice("chat", ModelKind.ROUTE, route="chat")
 OPERATOR: Final = AgentsClient.of_operator()
-TERMS: Final = ConsentTerms(timedelta(days=1), 100)
 OWNER: Final = TurnOwner("here", "1")
 
 
@@ -77,7 +75,7 @@ def opened(file: Path) -> Iterator[Installation]:
 
 def create_agent(ctx: Context, name: str = "concierge") -> Agent:
     spec = AgentSpec(name, CHAT, tools=(AgentTool("find", {"type": "object"}),))
-    return agents.create_agent(ctx, OPERATOR, spec, TERMS)
+    return agents.create_agent(ctx, OPERATOR, spec)
 
 
 def open_session(ctx: Context, agent: Agent, user: str = "ada") -> AgentSession:

@@ -1,9 +1,7 @@
 """An agent's session that waits for a person's decision about another model."""
 
-from datetime import timedelta
-
 from harness.control.agents import agents, sessions, switches
-from harness.control.agents.agents import AgentSpec, ConsentTerms
+from harness.control.agents.agents import AgentSpec
 from harness.control.agents.client import AgentsClient
 from harness.control.agents.sessions import SessionSpec
 from harness.control.agents.switches import SwitchSpec
@@ -17,8 +15,7 @@ def waiting_switch(ctx: Context, model: str = "sim/better") -> ModelSwitchReques
     """The request; its session is one of its own, on the route `chat`."""
     client = AgentsClient.of_person(SYSTEM)
     chat = ModelChoice("chat", ModelKind.ROUTE, route="chat")
-    terms = ConsentTerms(timedelta(days=1), most=100)
-    agent = agents.create_agent(ctx, client, AgentSpec("helper", chat), terms)
+    agent = agents.create_agent(ctx, client, AgentSpec("helper", chat))
     session = sessions.open_session(ctx, client, agent.id, SessionSpec("user-7"))
     spec = SwitchSpec(session.id, (literal_choice(model, model),), "it is cleverer")
     return switches.request_switch(ctx, spec)
