@@ -424,7 +424,7 @@ def test_a_deleted_agent_closes_its_sessions_and_what_waits_in_them(
         assert tx.switch_requests.get(request.id).state is SwitchState.CANCELLED
     with pytest.raises(StaleWrite):
         turns.end_turn(ctx, begun.turn)
-    with pytest.raises(Conflict, match="deleted"):
+    with pytest.raises(Conflict, match="closed"):
         begin(ctx, session.id)
     with pytest.raises(NotFound, match="deleted"):
         agents.load_agent(ctx, KEY, agent.id)

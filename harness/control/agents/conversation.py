@@ -30,13 +30,12 @@ from harness.domain.agents.model_call import (
 from harness.domain.agents.transcript import build_context, expected_provider
 from harness.domain.agents.turn import (
     AskModel,
-    CompleteTurn,
+    EndTurn,
     FailTurn,
     ModelAnswered,
     ModelFailed,
     Observation,
     OfferedTool,
-    ReturnCalls,
     RunTools,
     ToolsAnswered,
     TurnBegun,
@@ -140,10 +139,8 @@ class Conversation:
                 case RunTools():
                     left = remaining(state, clock.monotonic())
                     observation = await self._run_tools(action, left)
-                case ReturnCalls(open_calls):
+                case EndTurn(open_calls):
                     return await self._end(state, open_calls)
-                case CompleteTurn():
-                    return await self._end(state)
                 case FailTurn():
                     return await self._end(state, failure=action)
                 case _:
@@ -253,7 +250,7 @@ class Conversation:
             *(self._run_tool(call, caller, action.timeout_s) for call in action.calls)
         )
         texts = {result.call: result_text(result) for result in results}
-        texts |= {one.call.id: f"Error: {one.reason}" for one in action.refused}
+        texts |= {call.id: f"Error: {reason}" for call, reason in action.refused}
         newest = self._messages[-1].tool_calls
         added = [(call.id, texts[call.id]) for call in newest if call.id in texts]
         await self._record(results=added)

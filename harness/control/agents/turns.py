@@ -65,9 +65,8 @@ def begin_turn(
         known = idempotency.find_answer(ctx, tx, key) if key is not None else None
         if known is not None and known.status is not None:
             return known
-        agent = tx.agents.get(stored.agent)
-        agent.require_live()
         stored.require_open()
+        agent = tx.agents.get(stored.agent)
         now, id_ = ctx.clock.now(), ctx.chance.token("tu_")
         turn = SessionTurn(id_, session, owner.text, now, now + LEASE)
         tx.turns.add(turn)

@@ -13,6 +13,8 @@ from typing import Final, assert_never
 
 from harness.domain.agents.message import MessageToolCall, MessageUsage
 
+# A tool call that is not run, with what the model is told instead of a result.
+RefusedCall = tuple[MessageToolCall, str]
 LIMIT_REACHED: Final = "turn_limit_reached"
 # Of one answer; further calls are not run, and the model is told so.
 MAX_TOOL_CALLS: Final = 32
@@ -55,15 +57,6 @@ class TurnProgress:
     on_fallback: bool = False
     # Calls of the last answer that the client runs, returned once the server's are answered.
     client_calls: tuple[MessageToolCall, ...] = ()
-    ended: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedCall:
-    """A tool call that is not run, with what the model is told instead of a result."""
-
-    call: MessageToolCall
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +104,7 @@ class AskModel:
 
 @dataclass(frozen=True, slots=True)
 class RunTools:
-    """Run these calls on the server at the same time, and answer the refused ones."""
+    """Run these calls on the server at the same time."""
 
     calls: tuple[MessageToolCall, ...]
     refused: tuple[RefusedCall, ...]
@@ -119,15 +112,10 @@ class RunTools:
 
 
 @dataclass(frozen=True, slots=True)
-class ReturnCalls:
-    """End: the client runs these functions and sends their results."""
+class EndTurn:
+    """The last answer is the turn's; the client runs its open calls and sends the results."""
 
-    calls: tuple[MessageToolCall, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CompleteTurn:
-    """End: the last answer is the turn's."""
+    open_calls: tuple[MessageToolCall, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +127,13 @@ class FailTurn:
     retryable: bool = False
 
 
-Action = AskModel | RunTools | ReturnCalls | CompleteTurn | FailTurn
+Action = AskModel | RunTools | EndTurn | FailTurn
 
 
 def decide(
     state: TurnProgress, observation: Observation, now_s: float
 ) -> tuple[TurnProgress, Action]:
-    """The state after the observation, and what to do next. Raises ValueError after the end."""
-    if state.ended:
-        raise ValueError("the turn has ended: nothing can be observed of it any more")
+    """The state after the observation, and what to do next."""
     match observation:
         case TurnBegun():
             return _ask(state, now_s)
@@ -158,7 +144,7 @@ def decide(
         case ToolsAnswered(usage):
             state = _charge(state, usage)
             if state.client_calls:
-                return _end(state, ReturnCalls(state.client_calls))
+                return state, EndTurn(state.client_calls)
             return _ask(state, now_s)
         case _:
             assert_never(observation)
@@ -169,14 +155,14 @@ def _act_on_answer(
 ) -> tuple[TurnProgress, Action]:
     state = _charge(replace(state, steps=state.steps + 1), answer.usage)
     if not answer.tool_calls:
-        return _end(state, CompleteTurn())
+        return state, EndTurn()
     server, client, refused = sort_calls(answer.tool_calls, state.tools)
     if not server and not refused:
-        return _end(state, ReturnCalls(client))
+        return state, EndTurn(client)
     # A tool whose result nobody would read is not run: it may have effects.
     exhausted = None if client else find_exhausted_limit(state, now_s)
     if exhausted is not None:
-        return _end(state, FailTurn(LIMIT_REACHED, exhausted))
+        return state, FailTurn(LIMIT_REACHED, exhausted)
     left_s = remaining_s(state, now_s)
     return replace(state, client_calls=client), RunTools(server, refused, left_s)
 
@@ -197,18 +183,14 @@ def _act_on_failure(
     if may_fall and not state.on_fallback and left_s > 0:
         action = AskModel(left_s, fallback=True, reason=failure.reason)
         return replace(state, on_fallback=True), action
-    return _end(state, FailTurn(failure.code, failure.reason, failure.retryable))
+    return state, FailTurn(failure.code, failure.reason, failure.retryable)
 
 
 def _ask(state: TurnProgress, now_s: float) -> tuple[TurnProgress, Action]:
     exhausted = find_exhausted_limit(state, now_s)
     if exhausted is not None:
-        return _end(state, FailTurn(LIMIT_REACHED, exhausted))
+        return state, FailTurn(LIMIT_REACHED, exhausted)
     return state, AskModel(remaining_s(state, now_s), fallback=state.on_fallback)
-
-
-def _end(state: TurnProgress, action: Action) -> tuple[TurnProgress, Action]:
-    return replace(state, ended=True), action
 
 
 def remaining_s(state: TurnProgress, now_s: float) -> float:
@@ -256,16 +238,14 @@ def sort_calls(
         tool = next((tool for tool in tools if tool.name == call.name), None)
         if number >= most:
             reason = f"not run: one answer may call {most} tools; call it again"
-            refused.append(RefusedCall(call, reason))
+            refused.append((call, reason))
         elif tool is None:
             names = ", ".join(tool.name for tool in tools) or "none"
-            refused.append(
-                RefusedCall(call, f"there is no tool {call.name!r}; there are: {names}")
-            )
+            refused.append((call, f"there is no tool {call.name!r}; there are: {names}"))
         elif tool.runs_at_client:
             client.append(call)
         elif (fault := _arguments_fault(call)) is not None:
-            refused.append(RefusedCall(call, fault))
+            refused.append((call, fault))
         else:
             server.append(call)
     return tuple(server), tuple(client), tuple(refused)
