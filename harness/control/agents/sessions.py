@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from harness.control.agents.client import AgentsClient
 from harness.control.context import Context
-from harness.domain.agents.agent import Agent, AgentSession, SessionState
+from harness.domain.agents.agent import AgentSession, SessionState
 from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.agents.message import (
     MessageRecord,
@@ -37,12 +37,19 @@ def open_session(
 ) -> AgentSession:
     """Raises NotFound, NotAllowed for a literal model whose grant is over."""
     client.require_write()
+    now = ctx.clock.now()
     with ctx.store.write() as tx:
-        known = client.find_agent(tx, agent)
-        if not known.model.is_literal:
-            client.require_route(known.model.route)
-        _require_consent(ctx, tx, known)
-        session = _new_session(ctx, known.id, known.model, spec)
+        model = client.find_agent(tx, agent).model
+        if not model.is_literal:
+            client.require_route(model.route)
+        elif find_grant(ctx, tx, agent, "", model.target) is None:
+            raise NotAllowed(
+                f"model: the consent to {model.text} is over; have an approver PATCH the "
+                "agent's model",
+                code="model_not_approved",
+            )
+        id_ = ctx.chance.token("se_")
+        session = AgentSession(id_, agent, model, now, now, spec.user_id, spec.metadata)
         tx.sessions.add(session)
     return session
 
@@ -54,37 +61,20 @@ def open_child(
     model: where it is a literal one, the caller has found its grant.
     """
     parent.require_open()
-    whose = SessionSpec(parent.user_id, parent.metadata)
-    own = _new_session(ctx, parent.agent, model, whose)
-    child = replace(own, parent=parent.id, depth=parent.depth + 1)
-    tx.sessions.add(child)
-    return child
-
-
-def _new_session(
-    ctx: Context, agent: str, model: ModelChoice, spec: SessionSpec
-) -> AgentSession:
     now = ctx.clock.now()
-    return AgentSession(
+    child = AgentSession(
         id=ctx.chance.token("se_"),
-        agent=agent,
+        agent=parent.agent,
         model=model,
         created_at=now,
         last_at=now,
-        user_id=spec.user_id,
-        metadata=spec.metadata,
+        user_id=parent.user_id,
+        metadata=parent.metadata,
+        parent=parent.id,
+        depth=parent.depth + 1,
     )
-
-
-def _require_consent(ctx: Context, tx: Transaction, agent: Agent) -> None:
-    """Raises NotAllowed where no grant opens the agent's literal model to all its sessions."""
-    if not agent.model.is_literal or find_grant(ctx, tx, agent.id, "", agent.model.target):
-        return
-    raise NotAllowed(
-        f"model: the consent to {agent.model.text} is over; have an approver PATCH the "
-        "agent's model",
-        code="model_not_approved",
-    )
+    tx.sessions.add(child)
+    return child
 
 
 def find_grant(
@@ -121,14 +111,12 @@ def _require_session(
     return session
 
 
-def close_session(
-    ctx: Context, client: AgentsClient, agent: str, id_: str, reason: str = CLOSED
-) -> AgentSession:
+def close_session(ctx: Context, client: AgentsClient, agent: str, id_: str) -> AgentSession:
     """Again changes nothing. Raises NotFound, NotAllowed."""
     client.require_write()
     with ctx.store.write() as tx:
         _require_session(tx, client, agent, id_)
-        close_in_unit(ctx, tx, id_, reason)
+        close_in_unit(ctx, tx, id_, CLOSED)
         return tx.sessions.get(id_)
 
 
