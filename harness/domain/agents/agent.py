@@ -55,13 +55,6 @@ class Agent:
     owner_key: str | None = None
     deleted_at: datetime | None = None
 
-    def require_live(self) -> None:
-        """Raises Conflict once it is deleted."""
-        if self.deleted_at is not None:
-            raise Conflict(
-                f"agent {self.id} is deleted; create another one", code="agent_deleted"
-            )
-
 
 class SessionState(StrEnum):
     OPEN = "open"
