@@ -458,7 +458,7 @@ def test_a_database_owner_makes_no_bad_model_good(
     [
         {"target": target_id("worse"), "target_name": "sim/worse"},
         {"kind": GrantKind.BASELINE.value},
-        {"session": "se_other"},
+        {"granted_by": "eve"},
         {"expires_at": datetime(2100, 1, 1, tzinfo=UTC)},
         {"data_class": "internal"},
     ],

@@ -3,7 +3,7 @@ route's proof covers, comes with a person's consent: a signed grant that expires
 unit of work.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,8 +17,9 @@ from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.agents.model_choice import ModelChoice
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.errors import Conflict, NotAllowed, NotFound
-from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.routing.data_classes import is_at_least_as_strict, may_see
+from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.domain.suggestions import did_you_mean
 from harness.ports import Transaction
@@ -155,7 +156,7 @@ def _allow(
     """Let the agent use the model: by its route, or by a grant."""
     if not model.is_literal:
         client.require_route(model.route)
-        check_route_data_class(ctx, tx, agent, model.route)
+        require_route(ctx, tx, agent, model.route)
         return
     actor = client.require_consent()
     reason = reason.strip() or f"{kind.value} of agent {agent.name}"
@@ -251,6 +252,15 @@ def revoke_grant(ctx: Context, actor: Actor, id_: str, reason: str = "") -> Agen
     return revoked
 
 
+def end_grants(ctx: Context, grants: Sequence[AgentGrant], reason: str) -> None:
+    """Revoke grants that open nothing any more."""
+    with ctx.store.write() as tx:
+        for grant in grants:
+            tx.agent_grants.revoke(grant.id, ctx.clock.now())
+        details = {"grants": [grant.id for grant in grants], "reason": reason}
+        audit.record(ctx, tx, SYSTEM, "agent.grant_end", "grants of agents", details)
+
+
 def check_target_data_class(ctx: Context, data_class: str, target: Target) -> None:
     """Raises NotAllowed where the target's provider may not see an agent's data."""
     if not may_see(ctx.data_classes, data_class, target.provider):
@@ -267,13 +277,17 @@ def _check_data_class(ctx: Context, data_class: str) -> None:
         raise NotFound(f"dataClass: there is no data class {data_class!r}{hint}")
 
 
-def check_route_data_class(ctx: Context, tx: Transaction, agent: Agent, name: str) -> None:
-    """The route's own data class holds for all that may ever answer on it. Raises NotAllowed
-    where it is not as strict as the agent's, NotFound without the route.
+def require_route(ctx: Context, tx: Transaction, agent: Agent, name: str) -> Route:
+    """The route, whose own data class holds for all that may ever answer on it. Raises
+    NotAllowed where it is not as strict as the agent's, NotFound without the route.
     """
     route = tx.routing.route(name)
     if route is None:
-        raise NotFound(f"model: there is no route {name!r}", code="model_not_found")
+        raise NotFound(
+            f"model: there is no route {name!r}; name another one, or PATCH the agent to "
+            "another model",
+            code="model_not_found",
+        )
     carried = route.settings.data_class
     if not is_at_least_as_strict(ctx.data_classes, carried, than=agent.data_class):
         raise NotAllowed(
@@ -281,3 +295,4 @@ def check_route_data_class(ctx: Context, tx: Transaction, agent: Agent, name: st
             f"{carried or 'no class of'} data: name a route that is as strict",
             code="data_class_not_allowed",
         )
+    return route

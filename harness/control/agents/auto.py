@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from harness.control import audit
-from harness.control.agents.agents import add_grant
+from harness.control.agents.agents import add_grant, end_grants
 from harness.control.agents.target_scores import ScoreTerms, TargetScores
 from harness.control.context import Context
 from harness.control.evals import proof_validity
@@ -78,7 +77,7 @@ class AutoTargets:
             if stale := [grant for grant in stored if _evidence_of(grant) not in sound]:
                 # What nobody chooses opens nothing, but for a process that is taken over.
                 with suppress(ConfigError):
-                    _revoke(ctx, stale)
+                    end_grants(ctx, stale, "evidence ended")
             if choice.is_incumbent:
                 return choice
             grant = _find_grant(ctx, asked, choice, stored) or _grant(ctx, asked, choice)
@@ -271,12 +270,3 @@ def _grant(ctx: Context, asked: AutoRequest, choice: AutoChoice) -> AgentGrant:
 def _data_class(asked: AutoRequest) -> str:
     """The route's, which is at least as strict as the agent's."""
     return asked.route.settings.data_class or asked.agent.data_class
-
-
-def _revoke(ctx: Context, grants: Sequence[AgentGrant]) -> None:
-    """Their evidence holds no more."""
-    with ctx.store.write() as tx:
-        for grant in grants:
-            tx.agent_grants.revoke(grant.id, ctx.clock.now())
-        details = {"grants": [grant.id for grant in grants], "reason": "evidence ended"}
-        audit.record(ctx, tx, SYSTEM, "agent.grant_end", "grants of auto", details)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from harness.control.agents import sessions
-from harness.control.agents.agents import check_route_data_class, check_target_data_class
+from harness.control.agents.agents import check_target_data_class, require_route
 from harness.control.agents.auto import AutoRequest, AutoTargets
 from harness.control.agents.messages import read_conversation
 from harness.control.context import Context
@@ -17,7 +17,7 @@ from harness.domain.agents.incoming_message import IncomingMessage
 from harness.domain.agents.message import MessageUsage, SessionMessage
 from harness.domain.agents.model_choice import ModelChoice, ModelKind, literal_route_name
 from harness.domain.agents.model_usage import find_price
-from harness.domain.errors import NotAllowed, NotFound, SwapgateError
+from harness.domain.errors import NotAllowed, SwapgateError
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Provider
 from harness.ports import Transaction
@@ -68,11 +68,11 @@ def find_models(
         with ctx.store.read() as tx:
             if choice.is_literal:
                 return _find_literal(ctx, tx, choice, agent, session)
-            model = _find_route(ctx, tx, choice, agent)
+            route = require_route(ctx, tx, agent, choice.route)
+            model = _on_route(tx, choice, route)
             if choice.kind is not ModelKind.AUTO:
                 return model
             said = read_conversation(ctx, tx, session.id)
-            route = _require_route(tx, choice.route)
         # As the conversation will have it, for what it takes to answer it.
         new = SessionMessage("", 0, "", incoming.role, ctx.clock.now(), incoming.content)
         found = auto.find(ctx, AutoRequest(agent, route, (*said, new)))
@@ -87,7 +87,8 @@ def find_models(
         elif primary.grant and session.model.kind is ModelKind.AUTO:
             # Alone, the chosen target has no chain behind it: the route has.
             with ctx.store.read() as tx:
-                fallback = _find_route(ctx, tx, session.model, agent)
+                route = require_route(ctx, tx, agent, session.model.route)
+                fallback = _on_route(tx, session.model, route)
     except SwapgateError:
         # The session's model may answer all the same. Where it does not, its failure is what
         # the client is told.
@@ -96,13 +97,10 @@ def find_models(
         return ModelsInForce(primary, fallback, tx.providers.all())
 
 
-def _find_route(
-    ctx: Context, tx: Transaction, choice: ModelChoice, agent: Agent
-) -> CallableModel:
+def _on_route(tx: Transaction, choice: ModelChoice, route: Route) -> CallableModel:
     """Of `auto` too: the incumbent is what the route answers with where nothing is known."""
-    incumbent = tx.routing.targets()[_require_route(tx, choice.route).incumbent]
-    check_route_data_class(ctx, tx, agent, choice.route)
-    return CallableModel(choice.text, choice.route, incumbent.provider)
+    incumbent = tx.routing.targets()[route.incumbent]
+    return CallableModel(choice.text, route.name, incumbent.provider)
 
 
 def _find_literal(
@@ -128,14 +126,3 @@ def _on_target(model: CallableModel, target: str, grant: str) -> CallableModel:
     """Asked of this target alone, which the grant opens."""
     provider = target.partition("/")[0]
     return replace(model, route=literal_route_name(target), provider=provider, grant=grant)
-
-
-def _require_route(tx: Transaction, name: str) -> Route:
-    """Raises NotFound."""
-    route = tx.routing.route(name)
-    if route is None:
-        raise NotFound(
-            f"model: there is no route {name!r} any more; PATCH the agent to another model",
-            code="model_not_found",
-        )
-    return route

@@ -9,11 +9,12 @@ from typing import Final
 
 from harness.control import audit
 from harness.control.agents import sessions
+from harness.control.agents.agents import end_grants
 from harness.control.context import Context
 from harness.domain.agents.agent import SessionState
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.errors import InputError, NotFound
-from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.operations.access import Actor, Role
 from harness.ports import Transaction
 
 PURGED: Final = "its transcript was deleted"
@@ -66,13 +67,8 @@ def revoke_stale_grants(ctx: Context) -> int:
     with ctx.store.read() as tx:
         known = tx.agent_grants.not_revoked()
         stale = [g for g in known if now >= g.expires_at or _has_ended(tx, g)]
-    if not stale:
-        return 0
-    with ctx.store.write() as tx:
-        for grant in stale:
-            tx.agent_grants.revoke(grant.id, now)
-        details = {"grants": [grant.id for grant in stale], "reason": "ended"}
-        audit.record(ctx, tx, SYSTEM, "agent.grant_end", "grants of agents", details)
+    if stale:
+        end_grants(ctx, stale, "ended")
     return len(stale)
 
 

@@ -196,7 +196,7 @@ class Spawner:
             for _, choice in planned.tasks:
                 if not choice.is_literal:
                     planned.client.require_route(choice.route)
-                    agents.check_route_data_class(self._ctx, tx, agent, choice.route)
+                    agents.require_route(self._ctx, tx, agent, choice.route)
                 elif not self._is_granted(tx, parent, choice):
                     raise NotAllowed(f"{choice.target} is not approved any more: ask again")
                 children.append(sessions.open_child(self._ctx, tx, parent, choice))

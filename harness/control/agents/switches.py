@@ -136,7 +136,7 @@ def _wanted_target(ctx: Context, tx: Transaction, agent: Agent, model: ModelChoi
         agents.check_target_data_class(ctx, agent.data_class, target)
         return target
     agents.owner_of(tx, agent).require_route(model.route)
-    agents.check_route_data_class(ctx, tx, agent, model.route)
+    agents.require_route(ctx, tx, agent, model.route)
     return tx.routing.targets()[routes.require_route(tx, model.route).incumbent]
 
 
