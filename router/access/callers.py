@@ -1,21 +1,35 @@
 """`Callers` says who asks: the grant of the key in a request's headers, in OpenAI's or
-Anthropic's form, or of the key that the agents process names for an agent's session; 401
-otherwise, and 429 once too many came from one address.
+Anthropic's form; 401 otherwise, and 429 once too many came from one address.
+
+The agents process asks for its agents' sessions: its header `x-swapgate-agent` stands for the
+key that it names, so that this key's limits, budgets and routes hold, and may open one literal
+target by a grant.
 """
 
 from collections import Counter
+from datetime import datetime
+from typing import Final
 
-from harness.domain.agents.caller import AGENT_HEADER
+from harness.domain.agents.caller import (
+    AGENT_HEADER,
+    AgentCaller,
+    HeaderFault,
+    read_agent_header,
+)
 from harness.domain.operations.client_address import client_address, parse_proxy_networks
 from harness.domain.routing.table import KeyGrant
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router.access.admission import Admission
 from router.access.keys import KeyRing
-from router.agents.agent_caller import AgentCallers
 from router.server.asgi import Scope, header
-from router.server.replies import Reply
-from router.snapshot.compiled import CompiledSnapshot
+from router.server.replies import Reply, error_reply
+from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
+
+# For whom the books have what no data key asked: the local operator, or a management key.
+OPEN_KEY: Final = KeyGrant("agents-open", "")
+_CALLER: Final = "swapgate_agent_caller"
+_OWN_KEYS: Final = frozenset({b"authorization", b"x-api-key"})
 
 
 class Callers:
@@ -30,7 +44,7 @@ class Callers:
         counters: Counter[str],
     ) -> None:
         self._keys = KeyRing(secret)
-        self._agents = AgentCallers(secret, clock, counters)
+        self._secret, self._clock, self._counters = secret, clock, counters
         self._admission = admission
         self._proxies = parse_proxy_networks(settings.trusted_proxies)
 
@@ -45,7 +59,7 @@ class Callers:
             if name == b"authorization" and authorization is None:
                 authorization = value
             elif name == AGENT_HEADER:
-                return self._agents.admit(scope, serving)
+                return self._identify_agent(scope, serving)
         grant = self._keys.grant(authorization, serving)
         if grant is None and anthropic:
             grant = self._keys.grant_of(header(scope, b"x-api-key"), serving)
@@ -53,7 +67,46 @@ class Callers:
             return self._admission.refuse_unknown_key(self._address(scope))
         return grant
 
+    def _identify_agent(self, scope: Scope, serving: CompiledSnapshot) -> KeyGrant | Reply:
+        """The grant of the key that the agents process names; the caller is noted in the
+        scope.
+        """
+        headers = scope["headers"]
+        values = [value for name, value in headers if name == AGENT_HEADER]
+        if len(values) != 1 or any(name in _OWN_KEYS for name, _ in headers):
+            return self._refuse("it stands alone in a request, without a key beside it")
+        now = self._clock.now().timestamp()
+        caller = read_agent_header(values[0], self._secret, now)
+        if caller is HeaderFault.STALE:
+            return self._refuse("it is not of this minute; compare the machines' clocks")
+        if caller is HeaderFault.FORGED:
+            return self._refuse("only this installation's agents process can write it")
+        grant = serving.keys_by_id.get(caller.key) if caller.key else OPEN_KEY
+        if grant is None:
+            return self._refuse("the key that it names is revoked, or there is none")
+        scope[_CALLER] = caller
+        return grant
+
+    def _refuse(self, reason: str) -> Reply:
+        self._counters["agent_callers_refused"] += 1
+        message = f"{AGENT_HEADER.decode()} is refused: {reason}"
+        return error_reply(401, message, "invalid_agent_header")
+
     def _address(self, scope: Scope) -> str:
         client = scope.get("client")
         forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
         return client_address(client[0] if client else None, forwarded, self._proxies)
+
+
+def open_literal(
+    scope: Scope, model: str, serving: CompiledSnapshot, now: datetime
+) -> CompiledRoute | None:
+    """The literal target that the caller's grant opens at this moment, None for anything else.
+
+    All of it must fit: the name that is asked for, the agent, the session and the time.
+    """
+    caller: AgentCaller | None = scope.get(_CALLER)
+    literal = serving.literals.get(caller.grant) if caller is not None else None
+    if caller is None or literal is None or literal.route.route.name != model:
+        return None
+    return literal.route if literal.grant.opens(caller.agent, caller.session, now) else None

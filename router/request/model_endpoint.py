@@ -14,8 +14,8 @@ from harness.domain.routing.table import Arm, Canary, KeyGrant
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router.access.admission import Admission, RateReservation
+from router.access.callers import open_literal
 from router.access.keys import is_route_allowed
-from router.agents.agent_caller import open_literal
 from router.observers.request_observers import ObservedRequest, RequestObservers
 from router.observers.short_deadlines import ShortDeadlines
 from router.protocols.endpoints import DIALECTS, ENDPOINTS

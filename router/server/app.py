@@ -19,7 +19,6 @@ from router.access.callers import Callers
 from router.access.key_spend import BudgetRefresh
 from router.access.keys import MODELS, list_models
 from router.access.rate_limits import LocalRates
-from router.agents.pass_through import AGENTS_PATH, BELOW_AGENTS, AgentsPassThrough
 from router.health.checks import HealthChecks
 from router.health.early_recovery import EarlyRecovery
 from router.health.provider_keys import ProviderKeys
@@ -54,6 +53,7 @@ from router.request.dispatch import Dispatcher
 from router.request.model_endpoint import ModelEndpoint
 from router.request.planner import Planner
 from router.request.upstream_call import UpstreamCalls
+from router.server.agents_pass_through import AGENTS_PATH, BELOW_AGENTS, AgentsPassThrough
 from router.server.asgi import (
     ClientDisconnected,
     Message,
