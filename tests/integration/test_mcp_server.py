@@ -52,7 +52,7 @@ class McpSite:
             headers["authorization"] = f"Bearer {self.keys[key]}"
         url = f"{self.site.world.place.url('mcp')}/mcp"
         async with (
-            httpx2.AsyncClient(headers=headers) as http_client,
+            httpx2.AsyncClient(headers=headers, timeout=300) as http_client,
             Client(streamable_http_client(url, http_client=http_client)) as client,
         ):
             yield client
@@ -259,6 +259,8 @@ async def test_a_client_that_asks_for_progress_is_told_how_many_sub_tasks_have_e
 async def test_an_agent_lists_models_and_waits_for_a_person_to_decide_on_another(
     connect: Any, place: McpSite
 ) -> None:
+    world = place.site.world.place
+    await asyncio.to_thread(world.run, "model", "add", "sim/sim-better")
     place.site.upstream.turns[BETTER] = lambda _: completion("better")
     path = place.site.session()
     session = path.rpartition("/")[2]
@@ -268,9 +270,7 @@ async def test_an_agent_lists_models_and_waits_for_a_person_to_decide_on_another
         asked = await called(client, "switch_model", **given)
         waiting = asyncio.create_task(called(client, "switch_model", **given, wait_s=240))
         assert (asked["status"], asked["model"]) == ("pending", "sim/sim-better")
-        await asyncio.to_thread(
-            place.site.world.place.run, "agent", "approve", asked["request"]
-        )
+        await asyncio.to_thread(world.run, "agent", "approve", asked["request"])
         decided = await waiting
         wrong = await refused(client, "switch_model", **given, wait_s="long")
 
