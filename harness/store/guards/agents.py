@@ -5,6 +5,8 @@ is only ever revoked.
 
 from typing import Final
 
+import sqlalchemy as sa
+
 from harness.store.guards.guard import Guard, Rule, always, changes, taken
 from harness.store.schema.agents import agent_grant, agent_switch
 from harness.store.schema.columns import SIGNATURE
@@ -20,237 +22,183 @@ _ANSWER_UNDER_WAY: Final = (
 )
 
 
+def _guard_insert(table: str, *rules: Rule) -> Guard:
+    return Guard(f"{table}_guard", table, "INSERT", (taken(table, "id"), *rules))
+
+
+def _guard_update(table: str, *rules: Rule) -> Guard:
+    return Guard(f"{table}_no_rewrite", table, "UPDATE", rules)
+
+
+def _guard_delete(table: str, *rules: Rule) -> Guard:
+    return Guard(f"{table}_no_delete", table, "DELETE", rules)
+
+
+def _changes_beside(table: sa.Table, *columns: str) -> str:
+    """Another column than these changes."""
+    return changes(*(column.name for column in table.c if column.name not in columns))
+
+
 def _registered(*columns: str) -> Rule:
     return ("registered: whose a row is does not change", changes("project", "id", *columns))
 
 
 _AGENT: Final = (
-    Guard("agent_guard", "agent", "INSERT", (taken("agent", "id"),)),
-    Guard(
-        "agent_no_rewrite",
+    _guard_insert("agent"),
+    _guard_update(
         "agent",
-        "UPDATE",
-        (
-            _registered("owner_key", "created_at"),
-            ("append_only: a deleted agent does not change", "OLD.deleted_at IS NOT NULL"),
-        ),
+        _registered("owner_key", "created_at"),
+        ("append_only: a deleted agent does not change", "OLD.deleted_at IS NOT NULL"),
     ),
 )
 
 _SESSION: Final = (
-    Guard("agent_session_guard", "agent_session", "INSERT", (taken("agent_session", "id"),)),
-    Guard(
-        "agent_session_no_rewrite",
+    _guard_insert("agent_session"),
+    _guard_update(
         "agent_session",
-        "UPDATE",
+        _registered("agent", "user_id", "parent", "depth", "created_at"),
+        ("append_only: a closed session does not change", "OLD.state = 'closed'"),
         (
-            _registered("agent", "user_id", "parent", "depth", "created_at"),
-            ("append_only: a closed session does not change", "OLD.state = 'closed'"),
+            "session_busy: its turn ends before the session is closed",
             (
-                "session_busy: its turn ends before the session is closed",
-                (
-                    "NEW.state = 'closed' AND EXISTS (SELECT 1 FROM agent_turn t"
-                    " WHERE t.session = NEW.id AND t.state = 'running')"
-                ),
+                "NEW.state = 'closed' AND EXISTS (SELECT 1 FROM agent_turn t"
+                " WHERE t.session = NEW.id AND t.state = 'running')"
             ),
         ),
     ),
 )
 
 _TURN: Final = (
-    Guard(
-        "agent_turn_guard",
+    _guard_insert(
         "agent_turn",
-        "INSERT",
         (
-            taken("agent_turn", "id"),
-            (
-                "session_closed: there is no such open session",
-                f"NOT {_OPEN_SESSION.format('NEW')}",
-            ),
+            "session_closed: there is no such open session",
+            f"NOT {_OPEN_SESSION.format('NEW')}",
         ),
     ),
-    Guard(
-        "agent_turn_no_rewrite",
+    _guard_update(
         "agent_turn",
-        "UPDATE",
+        _registered("session", "owner", "begun_at"),
+        ("append_only: a turn that has ended does not change", "OLD.state <> 'running'"),
         (
-            _registered("session", "owner", "begun_at"),
-            ("append_only: a turn that has ended does not change", "OLD.state <> 'running'"),
-            (
-                "answer_under_way: its answer ends before the turn",
-                f"NEW.state <> 'running' AND {_ANSWER_UNDER_WAY}",
-            ),
+            "answer_under_way: its answer ends before the turn",
+            f"NEW.state <> 'running' AND {_ANSWER_UNDER_WAY}",
         ),
     ),
 )
 
-_OF_A_MESSAGE: Final = ("session", "position", "turn", "role", "created_at")
-_ENDS: Final = changes(
-    *(
-        column.name
-        for column in agent_message.c
-        if column.name not in ("project", "id", "body", *_OF_A_MESSAGE)
-    )
-)
 _MESSAGE: Final = (
-    Guard(
-        "agent_message_guard",
+    _guard_insert(
         "agent_message",
-        "INSERT",
+        taken("agent_message", "session", "position"),
         (
-            taken("agent_message", "session", "position"),
-            taken("agent_message", "id"),
+            "turn_missing: a message belongs to the running turn of its session",
             (
-                "turn_missing: a message belongs to the running turn of its session",
-                (
-                    "NOT EXISTS (SELECT 1 FROM agent_turn t WHERE t.id = NEW.turn"
-                    " AND t.session = NEW.session AND t.state = 'running')"
-                ),
+                "NOT EXISTS (SELECT 1 FROM agent_turn t WHERE t.id = NEW.turn"
+                " AND t.session = NEW.session AND t.state = 'running')"
             ),
-            ("answer_under_way: the answer before it has not ended", _ANSWER_UNDER_WAY),
+        ),
+        ("answer_under_way: the answer before it has not ended", _ANSWER_UNDER_WAY),
+        (
+            "position_follows: messages are numbered without gaps",
             (
-                "position_follows: messages are numbered without gaps",
-                (
-                    "NEW.position <> 1 + (SELECT COALESCE(MAX(m.position), 0)"
-                    " FROM agent_message m WHERE m.session = NEW.session)"
-                ),
+                "NEW.position <> 1 + (SELECT COALESCE(MAX(m.position), 0)"
+                " FROM agent_message m WHERE m.session = NEW.session)"
             ),
         ),
     ),
-    Guard(
-        "agent_message_no_rewrite",
+    _guard_update(
         "agent_message",
-        "UPDATE",
+        _registered("session", "position", "turn", "role", "created_at"),
         (
-            _registered(*_OF_A_MESSAGE),
+            "append_only: an answer under way does nothing but end",
+            "OLD.state = 'streaming' AND NEW.state = 'streaming'",
+        ),
+        (
+            # A ciphertext may be encrypted with another key.
+            "append_only: this message has ended, and does not change",
             (
-                "append_only: an answer under way does nothing but end",
-                "OLD.state = 'streaming' AND NEW.state = 'streaming'",
-            ),
-            (
-                # A ciphertext may be encrypted with another key.
-                "append_only: this message has ended, and does not change",
-                (
-                    f"OLD.state <> 'streaming' AND ({_ENDS} OR (NEW.body <> OLD.body"
-                    " AND NOT (OLD.encrypted AND NEW.encrypted)))"
-                ),
+                f"OLD.state <> 'streaming' AND ({_changes_beside(agent_message, 'body')}"
+                " OR (NEW.body <> OLD.body"
+                " AND NOT (OLD.encrypted AND NEW.encrypted)))"
             ),
         ),
     ),
     # Turns, sessions and agents stay while these refer to them (foreign keys).
-    Guard(
-        "agent_message_no_delete",
-        "agent_message",
-        "DELETE",
-        (("kept: the session is closed first", _OPEN_SESSION.format("OLD")),),
+    _guard_delete(
+        "agent_message", ("kept: the session is closed first", _OPEN_SESSION.format("OLD"))
     ),
 )
 
 # The agents' own words, which go when their session does.
 _BLANKED: Final = ("asked", "reason", "omissions", "figures")
 _SWITCH: Final = (
-    Guard(
-        "agent_switch_guard",
+    _guard_insert(
         "agent_switch",
-        "INSERT",
         (
-            taken("agent_switch", "id"),
+            "switch_asked: a switch is asked for before it is decided",
+            "NEW.state <> 'pending'",
+        ),
+    ),
+    _guard_update(
+        "agent_switch",
+        (
+            "append_only: what was asked for does not change",
+            changes(
+                *("project", "id", "agent", "session", "targets", "for_children"),
+                *("asked_at", "expires_at"),
+            ),
+        ),
+        (
+            "append_only: a switch is decided once",
+            f"OLD.state <> 'pending' AND ({_changes_beside(agent_switch, *_BLANKED)})",
+        ),
+        (
+            "append_only: the words of a switch are blanked or stay",
+            " OR ".join(
+                f"(NEW.{name} NOT IN ('', '[]', '{{}}') AND NEW.{name} <> OLD.{name})"
+                for name in _BLANKED
+            ),
+        ),
+        (
+            "grant_missing: an approved switch has a grant for each of its targets",
             (
-                "switch_asked: a switch is asked for before it is decided",
-                "NEW.state <> 'pending'",
+                "NEW.state = 'approved' AND OLD.state = 'pending'"
+                " AND LENGTH[NEW.targets] <> (SELECT count(*) FROM agent_grant g"
+                " WHERE g.request = NEW.id AND g.revoked_at IS NULL)"
             ),
         ),
     ),
-    Guard(
-        "agent_switch_no_rewrite",
-        "agent_switch",
-        "UPDATE",
-        (
-            (
-                "append_only: what was asked for does not change",
-                changes(
-                    *("project", "id", "agent", "session", "targets", "for_children"),
-                    *("asked_at", "expires_at"),
-                ),
-            ),
-            (
-                "append_only: a switch is decided once",
-                "OLD.state <> 'pending' AND ("
-                + changes(
-                    *(column.name for column in agent_switch.c if column.name not in _BLANKED)
-                )
-                + ")",
-            ),
-            (
-                "append_only: the words of a switch are blanked or stay",
-                " OR ".join(
-                    f"(NEW.{name} NOT IN ('', '[]', '{{}}') AND NEW.{name} <> OLD.{name})"
-                    for name in _BLANKED
-                ),
-            ),
-            (
-                "grant_missing: an approved switch has a grant for each of its targets",
-                (
-                    "NEW.state = 'approved' AND OLD.state = 'pending'"
-                    " AND LENGTH[NEW.targets] <> (SELECT count(*) FROM agent_grant g"
-                    " WHERE g.request = NEW.id AND g.revoked_at IS NULL)"
-                ),
-            ),
-        ),
-    ),
-    Guard(
-        "agent_switch_no_delete",
-        "agent_switch",
-        "DELETE",
-        always("agent_switch is never deleted"),
-    ),
+    _guard_delete("agent_switch", *always("agent_switch is never deleted")),
 )
 
 _GRANT: Final = (
-    Guard(
-        "agent_grant_guard",
+    _guard_insert(
         "agent_grant",
-        "INSERT",
         (
-            taken("agent_grant", "id"),
+            "grant_given: a grant is given before it is revoked",
+            "NEW.revoked_at IS NOT NULL",
+        ),
+        (
+            "switch_missing: nobody waits for this grant",
             (
-                "grant_given: a grant is given before it is revoked",
-                "NEW.revoked_at IS NOT NULL",
-            ),
-            (
-                "switch_missing: nobody waits for this grant",
-                (
-                    "NEW.request IS NOT NULL AND NOT EXISTS (SELECT 1 FROM agent_switch r"
-                    " WHERE r.id = NEW.request AND r.project = NEW.project"
-                    " AND r.agent = NEW.agent AND r.session = NEW.session"
-                    " AND r.state = 'pending')"
-                ),
+                "NEW.request IS NOT NULL AND NOT EXISTS (SELECT 1 FROM agent_switch r"
+                " WHERE r.id = NEW.request AND r.project = NEW.project"
+                " AND r.agent = NEW.agent AND r.session = NEW.session"
+                " AND r.state = 'pending')"
             ),
         ),
     ),
-    Guard(
-        "agent_grant_no_rewrite",
+    _guard_update(
         "agent_grant",
-        "UPDATE",
+        ("append_only: a grant is revoked once", "OLD.revoked_at IS NOT NULL"),
+        ("append_only: a grant is only ever revoked", "NEW.revoked_at IS NULL"),
         (
-            ("append_only: a grant is revoked once", "OLD.revoked_at IS NOT NULL"),
-            ("append_only: a grant is only ever revoked", "NEW.revoked_at IS NULL"),
-            (
-                "append_only: what was granted does not change",
-                changes(
-                    *(
-                        column.name
-                        for column in agent_grant.c
-                        if column.name not in ("revoked_at", SIGNATURE)
-                    )
-                ),
-            ),
+            "append_only: what was granted does not change",
+            _changes_beside(agent_grant, "revoked_at", SIGNATURE),
         ),
     ),
-    Guard(
-        "agent_grant_no_delete", "agent_grant", "DELETE", always("agent_grant is never deleted")
-    ),
+    _guard_delete("agent_grant", *always("agent_grant is never deleted")),
 )
 
 AGENTS: Final = (*_AGENT, *_SESSION, *_TURN, *_MESSAGE, *_SWITCH, *_GRANT)
