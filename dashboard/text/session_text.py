@@ -210,11 +210,11 @@ def costs(usage: Sequence[ModelUsage], prices: Mapping[str, Price | None]) -> st
     """Tokens and cost by model; beside them, what one model alone would have cost."""
     if not usage:
         return ""
-    heads = ("Model", "Answers and tokens", "Cost", "All of it on this one")
+    heads = ("Model", "Answers · tokens in + out", "Cost", "All of it on this one")
     rows = [
         (
             strong(model.target),
-            f"{model.answers:,} · {model.input_tokens:,} + {model.output_tokens:,} tokens",
+            f"{model.answers:,} · {model.input_tokens:,} + {model.output_tokens:,}",
             escape(_cost([model])),
             escape(_alone(usage, prices[model.target])),
         )
