@@ -4,6 +4,7 @@ session keeps whose it is, and every action checks that the key is still valid.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import streamlit as st
@@ -71,13 +72,11 @@ def may_read_content() -> bool:
     installation, actor = page_frame.installation(), signed_in()
     if installation.settings.agents.open_on_loopback:
         return True
-    if actor is None:
-        return False
-    try:
-        keys.still(installation.context.store, actor)
-    except (NotAllowed, NotFound):
-        return False
-    return True
+    if actor is not None:
+        with suppress(NotAllowed, NotFound):
+            keys.still(installation.context.store, actor)
+            return True
+    return False
 
 
 def attempt(action: Callable[[Actor], object], done: Callable[[Actor], str]) -> None:

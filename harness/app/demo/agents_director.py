@@ -23,7 +23,7 @@ from harness.app.demo.child_processes import make_folder, play_to_end, wait_for_
 from harness.app.demo.display import DemoDisplay
 from harness.app.demo.traffic import TrafficCounts
 from harness.app.installation import Installation, open_installation
-from harness.control.agents import switches
+from harness.control.agents import queries, switches
 from harness.control.operations import keys
 from harness.control.providers import credentials, discovery
 from harness.control.routing import seed
@@ -109,8 +109,8 @@ class AgentsStory:
         self._check(f"{FIRST} used the application's tool, in OpenAI's protocol", good=good)
 
     def _lose_the_provider(self) -> None:
-        self.stage.fail("north")
-        self.screen.say("provider north now answers everything with a 503")
+        pid = self.stage.kill("north")
+        self.screen.say(f"provider north (pid {pid}) was killed with SIGKILL")
         answer = self._say("Which is faster?")
         good = answer["target"] == COVER and ORDER in answer["content"]
         self._check(f"the router covered it by {COVER}, and the agent saw nothing", good=good)
@@ -126,22 +126,15 @@ class AgentsStory:
         if not self._decide():
             return False
         answer = self._say("Go on.")
-        targets = self._child_targets()
-        self.screen.say(f"sub-tasks were done by {', '.join(sorted(targets))}")
+        with ctx.store.read() as tx:
+            children = tx.sessions.children(self.client.session)
+        targets = [used.target for used in queries.load_model_usage(ctx, children)]
+        self.screen.say(f"sub-tasks were done by {', '.join(targets)}")
         good = len(targets) == SUB_TASKS
         self._check("three sub-tasks ran on three models", good=good)
         good = _has_facts(answer)
         self._check(f"its letter names {CUSTOMER} and {ORDER}, from message 1", good=good)
         return True
-
-    def _child_targets(self) -> set[str]:
-        with self.installation.context.store.read() as tx:
-            messages = [
-                record.message
-                for child in tx.sessions.children(self.client.session)
-                for record in tx.session_messages.list(child)
-            ]
-        return {message.served.target for message in messages if message.served.target}
 
     def _lose_the_key(self) -> None:
         credentials.remove_credential(self.installation.context, OPERATOR, "south")

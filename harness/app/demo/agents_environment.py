@@ -2,9 +2,7 @@
 OpenAI's protocol and one Anthropic's, and Swapgate's processes with the agents' among them.
 """
 
-import json
 import secrets
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -79,14 +77,3 @@ class AgentsDemoEnvironment(DemoProcesses):
         for part in ("control", "router", "agents"):
             self.await_answer(part, "/readyz")
         self.await_answer("ui", "/_stcore/health")
-
-    def fail(self, provider: str) -> None:
-        """From now on it answers every request with a 503."""
-        request = urllib.request.Request(  # noqa: S310 - loopback
-            f"{self.url(provider)}/sim/faults/*",
-            data=json.dumps({"kind": "status", "status": 503}).encode(),
-            headers={"Content-Type": "application/json"},
-            method="PUT",
-        )
-        with urllib.request.urlopen(request, timeout=10):  # noqa: S310
-            pass
