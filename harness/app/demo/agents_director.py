@@ -188,6 +188,8 @@ class AgentsStory:
             time.sleep(LOOK_AGAIN_S)
         good = decided.state is SwitchState.APPROVED
         self._check(decision_text(decided, decided.state), good=good)
+        if not good:
+            self.screen.say("the rest of the story needs that approval: it ends here")
         return good
 
     def _check(self, what: str, *, good: bool) -> None:
