@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from harness.domain.agents.signed_values import derive_key, open_values, sign_values
+from harness.domain.agents.signed_values import open_values, sign_values
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.errors import NotFound
 
@@ -30,15 +30,15 @@ class ApprovalLinks:
             "hash": request.hash,
             "until": request.expires_at.timestamp(),
         }
-        token = sign_values(values, derive_key(self.secret, _PURPOSE)).decode()
+        token = sign_values(values, self.secret, _PURPOSE).decode()
         return f"{self.base_url.rstrip('/')}{APPROVAL_PATH}{token}"
 
     def read(self, token: str, now: datetime) -> tuple[str, str]:
         """The request's id, and its hash when the link was made. Raises NotFound for a token
         that was not made here, and one whose time is over.
         """
-        key = derive_key(self.secret, _PURPOSE)
-        values = open_values(token.encode("utf-8", "surrogatepass"), key)
+        signed = token.encode("utf-8", "surrogatepass")
+        values = open_values(signed, self.secret, _PURPOSE)
         if values is None:
             raise NotFound("this is no approval link of this installation")
         if now.timestamp() >= values["until"]:

@@ -12,14 +12,13 @@ from enum import StrEnum
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
-from harness.domain.agents.signed_values import derive_key, open_values, sign_values
+from harness.domain.agents.signed_values import open_values, sign_values
 
 AGENT_HEADER: Final = b"x-swapgate-agent"
 PEER_HEADER: Final = b"x-swapgate-peer"
 # How old a header may be, and how far in the future: clocks of two machines differ a little.
 FRESH_S: Final = 60
 AHEAD_S: Final = 5
-# What each derived key is for.
 _AGENT_PURPOSE: Final = b"swapgate: agents process to router"
 _PEER_PURPOSE: Final = b"swapgate: router to agents process"
 
@@ -45,12 +44,12 @@ class AgentCaller:
 
 def sign_agent_header(caller: AgentCaller, secret: bytes, now: float) -> bytes:
     """The value of `x-swapgate-agent`. secret: the installation's. now: Unix seconds."""
-    return _sign(asdict(caller), derive_key(secret, _AGENT_PURPOSE), now)
+    return _sign(asdict(caller), secret, _AGENT_PURPOSE, now)
 
 
 def read_agent_header(value: bytes, secret: bytes, now: float) -> AgentCaller | HeaderFault:
     """Who calls, or why the header is not believed."""
-    values = _read(value, derive_key(secret, _AGENT_PURPOSE), now)
+    values = _read(value, secret, _AGENT_PURPOSE, now)
     if isinstance(values, HeaderFault):
         return values
     try:
@@ -61,12 +60,12 @@ def read_agent_header(value: bytes, secret: bytes, now: float) -> AgentCaller | 
 
 def sign_peer_header(address: str, secret: bytes, now: float) -> bytes:
     """The value of `x-swapgate-peer`. address: the client's; empty where nobody knows."""
-    return _sign({"peer": address}, derive_key(secret, _PEER_PURPOSE), now)
+    return _sign({"peer": address}, secret, _PEER_PURPOSE, now)
 
 
 def read_peer_header(value: bytes, secret: bytes, now: float) -> str | HeaderFault:
     """The address of the router's client, or why the header is not believed."""
-    values = _read(value, derive_key(secret, _PEER_PURPOSE), now)
+    values = _read(value, secret, _PEER_PURPOSE, now)
     if isinstance(values, HeaderFault):
         return values
     return values["peer"] if values.keys() == {"peer"} else HeaderFault.FORGED
@@ -92,13 +91,15 @@ def listens_on_loopback(host: str) -> bool:
     return host.lower() == "localhost" or is_loopback(host)
 
 
-def _sign(values: Mapping[str, str], key: bytes, now: float) -> bytes:
-    return sign_values({**values, "at": int(now)}, key)
+def _sign(values: Mapping[str, str], secret: bytes, purpose: bytes, now: float) -> bytes:
+    return sign_values({**values, "at": int(now)}, secret, purpose)
 
 
-def _read(value: bytes, key: bytes, now: float) -> dict[str, str] | HeaderFault:
+def _read(
+    value: bytes, secret: bytes, purpose: bytes, now: float
+) -> dict[str, str] | HeaderFault:
     """What was signed, without its time."""
-    values = open_values(value, key)
+    values = open_values(value, secret, purpose)
     if values is None:
         return HeaderFault.FORGED
     try:
