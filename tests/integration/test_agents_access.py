@@ -12,7 +12,6 @@ import httpx
 import pytest
 
 from harness.api.agents.app import build_agents_app
-from harness.app.agents.model_calls import RouterModelCalls
 from harness.app.agents.turn_service import TurnService
 from harness.app.installation import Installation
 from harness.control.operations import keys
@@ -80,9 +79,8 @@ def open_door(
             clock=clock,
             signs_as=signs_as,
         )
-        calls = RouterModelCalls("http://127.0.0.1:9", installation.secret, clock)
         try:
-            app = build_agents_app(installation, TurnService(installation, calls))
+            app = build_agents_app(installation, TurnService(installation))
             yield AgentsDoor(installation, clock, app)
         finally:
             installation.close()

@@ -14,8 +14,7 @@ import uvicorn
 
 from harness.api.access import SERVER
 from harness.api.agents.app import build_agents_app
-from harness.app.agents.model_calls import RouterModelCalls
-from harness.app.agents.turn_service import TurnService, open_agents, router_url
+from harness.app.agents.turn_service import TurnService, open_agents
 
 # For the last bytes of answers, after the turns have ended.
 LAST_BYTES_S: Final = 5
@@ -39,10 +38,7 @@ def run_agents(config: Path | None) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     installation = open_agents(config)
     where = installation.settings.agents
-    calls = RouterModelCalls(
-        router_url(installation.settings), installation.secret, installation.clock
-    )
-    turns = TurnService(installation, calls)
+    turns = TurnService(installation)
     server = uvicorn.Config(
         build_agents_app(installation, turns),
         host=where.host,

@@ -27,8 +27,7 @@ from harness.api.agents.access import AgentsAccess, FailedKeys, key_client
 from harness.api.agents.errors import answer_error, answer_unforeseen
 from harness.api.error_status import ErrorGuard
 from harness.api.mcp.server import McpServer
-from harness.app.agents.model_calls import RouterModelCalls
-from harness.app.agents.turn_service import TurnService, open_agents, router_url
+from harness.app.agents.turn_service import TurnService, open_agents
 from harness.app.installation import Installation
 from harness.control.agents.client import AgentsClient
 from harness.domain.agents.caller import listens_on_loopback
@@ -76,10 +75,7 @@ def http_app(installation: Installation, server: Server[Any], host: str) -> ASGI
 
 
 async def serve(installation: Installation, given: argparse.Namespace) -> None:
-    calls = RouterModelCalls(
-        router_url(installation.settings), installation.secret, installation.clock
-    )
-    turns = TurnService(installation, calls, place=f"mcp:{os.getpid()}")
+    turns = TurnService(installation, place=f"mcp:{os.getpid()}")
     client = request_client if given.http else partial(own_client, installation)
     server = McpServer(installation, client, turns.session_tools, given.session).build()
     async with turns.running():

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.app.agents.model_calls import RouterModelCalls
 from harness.app.installation import Installation, open_installation
 from harness.control.agents.spawn import Spawner
 from harness.control.agents.switch_tool import build_credentials_tool, build_switch_tool
@@ -19,8 +20,8 @@ from harness.domain.agents.message import MessageToolCall
 from harness.domain.agents.model_call import ToolCaller, ToolResult
 from harness.domain.agents.turn import OfferedTool
 from harness.domain.agents.turn_lease import TurnOwner
-from harness.domain.settings import Settings, http_url
-from harness.ports.agent_calls import ModelCalls, ToolRuntime
+from harness.domain.settings import http_url
+from harness.ports.agent_calls import ToolRuntime
 from harness.runtime import telemetry
 
 if TYPE_CHECKING:
@@ -70,14 +71,15 @@ def open_agents(config: Path | None) -> Installation:
 class TurnService:
     """For one event loop."""
 
-    def __init__(
-        self, installation: Installation, calls: ModelCalls, *, place: str = ""
-    ) -> None:
+    def __init__(self, installation: Installation, *, place: str = "") -> None:
         """place: what no other live process of this machine has; empty for the port."""
         settings, ctx = installation.settings, installation.context
         self.drain_s = settings.router.drain_s
         self.tools = ServerTools([build_switch_tool(ctx), build_credentials_tool(ctx)])
-        self._calls = calls
+        router_url = settings.agents.router_url or http_url(
+            settings.router.host, settings.router.port
+        )
+        self._calls = RouterModelCalls(router_url, installation.secret, installation.clock)
         # Of two processes with one name, only the later can be alive: it has the port.
         name = f"{socket.gethostname()}:{place or settings.agents.port}"
         owner = TurnOwner(name, ctx.chance.token(""))
@@ -122,8 +124,3 @@ def _tool_servers(installation: Installation) -> "ToolServers | None":
     from harness.runtime.tool_servers.runtime import ToolServers  # noqa: PLC0415 - mcp takes its time
 
     return ToolServers(settings.tool_servers, os.environ, installation.clock.monotonic)
-
-
-def router_url(settings: Settings) -> str:
-    """Where models are called."""
-    return settings.agents.router_url or http_url(settings.router.host, settings.router.port)
