@@ -46,7 +46,7 @@ class CredentialBody(Body):
     overlap_s: Annotated[float, Field(ge=0, le=LONGEST_OVERLAP.total_seconds())] = 0.0
 
     def request_fingerprint(self) -> str:
-        """Not the secrets, but whether they are the same."""
+        """Identifies the request without its secrets, yet tells whether they are the same."""
         shown = self.model_dump_json(exclude={"value", "extra_headers"})
         hidden = (self.change().value, sorted((self._headers or {}).items()))
         return f"{shown} {hash_content(repr(hidden))}"

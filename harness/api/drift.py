@@ -36,7 +36,7 @@ def list_watched(who: CallerParam) -> Page[DriftStatus]:
 
 @endpoint(router, "GET", "/drift/runs")
 def list_drift_runs(who: CallerParam, piece: Annotated[DriftQuery, Query()]) -> Page[DriftRun]:
-    """Newest first."""
+    """Lists the runs that watched for drift, newest first."""
     drift_runs = queries.list_drift_runs(who.ctx, piece.page, route=piece.route or "")
     return drift_runs.map(lambda run: DriftRun(*run))
 

@@ -103,7 +103,7 @@ def revoke_key(who: CallerParam, key: str) -> None:
 
 @endpoint(router, "GET", "/audit")
 def audit_tail(who: CallerParam, piece: Annotated[AuditQuery, Query()]) -> Page[AuditEvent]:
-    """Newest first."""
+    """Lists the audit events, newest first."""
     return queries.list_audit_events(who.ctx, piece.page)
 
 

@@ -53,7 +53,9 @@ class ProviderBody(Body):
 
 @endpoint(router, "GET", "/check")
 def last_check(who: CallerParam) -> SelfTest:
-    """Reachable, key, model, first token, clock of each. Asked at most once a minute."""
+    """Shows the last check of the providers: reachable, key, model, first token and clock of
+    each. They are asked at most once a minute.
+    """
     return checks.load_last_check(who.ctx)
 
 
@@ -66,7 +68,7 @@ def check_now(who: CallerParam) -> SelfTest:
 
 @endpoint(router, "GET", "/providers")
 def list_providers(who: CallerParam) -> Page[ProviderSummary]:
-    """With the routes that use each; of extra headers the names alone."""
+    """Lists the providers with the routes that use each; of extra headers the names alone."""
     return json_answer(registry.list_providers(who.ctx))
 
 

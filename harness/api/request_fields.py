@@ -285,7 +285,7 @@ class ReasonBody(Body):
 
 
 class OverruleBody(Body):
-    """Of what is not done without a reason."""
+    """Carries the reason for an act that is refused without one."""
 
     reason: Text
 
@@ -341,7 +341,9 @@ Dollars = Annotated[float, Field(ge=0, lt=1e12)]
 
 
 class LimitsBody(Body):
-    """Of a data key; what is left out is not limited. warn_share: of a budget."""
+    """Carries the limits of a data key; a field that is left out sets no limit. warn_share: the
+    share of a budget at which people are warned.
+    """
 
     requests_per_min: Rate | None = None
     tokens_per_min: Rate | None = None
@@ -378,7 +380,9 @@ class ProposalQuery(PageQuery):
 
 
 class VersionsQuery(Body):
-    """Of a route. Without `to` the newest, without `from` the one before it."""
+    """Names two versions of a route. Without `to` the newer one is the newest, without `from`
+    the older one is the version before it.
+    """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
@@ -407,7 +411,9 @@ class CaptureQuery(PageQuery):
 
 
 class PurgeQuery(Body):
-    """At least one of them. user: as the client named it."""
+    """Selects captured requests to delete; at least one field is given. user: as the client
+    named it.
+    """
 
     capture: Name | None = None
     route: Name | None = None

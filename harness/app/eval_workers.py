@@ -30,7 +30,9 @@ from harness.runtime import secret_files, signing_keys
 def open_with_workers(
     given: Path | None = None, *, create_secret: bool = False
 ) -> Installation:
-    """As `open_installation`, for a process that starts eval workers: the control process."""
+    """Opens the installation for the control process, which starts eval workers; the arguments
+    are those of `open_installation`.
+    """
     installation = open_installation(given, create_secret=create_secret)
     return replace(installation, workers=_build_workers(installation))
 

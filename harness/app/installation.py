@@ -63,7 +63,9 @@ def read_dotenv(folder: Path) -> None:
 
 
 def load_settings(given: Path | None = None) -> Settings:
-    """Raises ConfigError with the place of the fault."""
+    """Loads the settings from the file and the environment. Raises ConfigError with the place
+    of the fault.
+    """
     file = config_file(given, os.environ)
     read_dotenv(file.resolve().parent if file else Path.cwd())
     return config.load_settings(
@@ -111,7 +113,8 @@ class Installation:
 
     @cached_property
     def standing_switches(self) -> tuple[KillSwitch, ...]:
-        """Of SWAPGATE_FORCE and the file, as they were when this process first looked.
+        """Reads the kill switches of SWAPGATE_FORCE and of the file, as they were when this
+        process first looked.
 
         Raises ConfigError for a SWAPGATE_FORCE that cannot be read.
         """

@@ -114,7 +114,9 @@ def revision_on_disk(settings: Settings) -> int:
 
 
 def boot_holder(installation: Installation, transports: "Transports") -> "SnapshotHolder":
-    """Of what one process of the router serves. Raises SnapshotInvalid."""
+    """Builds the holder of the snapshot that one router process serves, and boots it. Raises
+    SnapshotInvalid.
+    """
     from router.snapshot.compiler import provider_kinds  # noqa: PLC0415 - only a process that routes needs it
     from router.snapshot.holder import SnapshotHolder  # noqa: PLC0415
 

@@ -19,7 +19,7 @@ _SUITES = re.compile(r"(?m)^suites:[ \t]*(?:\{[ \t]*\}[ \t]*)?(?P<comment>#.*)?$
 
 
 def suite_entry(name: str, settings: Mapping[str, object]) -> str:
-    """As YAML, two spaces in; JSON's values are YAML's."""
+    """Writes a suite's entry as YAML, indented by two spaces; JSON's values are YAML's."""
     lines = [f"  {name}:"]
     lines += [f"    {key}: {json.dumps(value)}" for key, value in settings.items()]
     return "\n".join(lines) + "\n"

@@ -135,7 +135,7 @@ def _digits(field: str) -> bool:
 
 
 def close_pairs(matrix: ScoreMatrix, count: int, seed: int = 7) -> list[ModelPair]:
-    """Up to `count` pairs of models whose means are within CLOSE, chosen by seed.
+    """Draws up to `count` pairs of models whose means are within CLOSE, by seed.
 
     Raises InputError when there is none.
     """

@@ -24,7 +24,8 @@ class ChannelAnswer(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Before the body's end, this leaves: the router then ends the provider's work."""
+        """Closes the answer; before the body's end, the router then ends the provider's work.
+        """
         ...
 
 
@@ -32,7 +33,9 @@ class Channel(Protocol):
     """Belongs to one event loop, from its first request on. Tries nothing again."""
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> ChannelAnswer:
-        """Any status is an answer. Raises RouterUnreachable, InputError once it is closed."""
+        """Sends a request; any status is an answer. Raises RouterUnreachable, InputError once
+        it is closed.
+        """
         ...
 
     async def aclose(self) -> None: ...

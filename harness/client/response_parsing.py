@@ -44,7 +44,7 @@ def parse_served(headers: Mapping[str, str]) -> Served:
 
 
 def parse_completion(body: bytes, served: Served) -> CompletionResponse:
-    """Raises AnswerUnreadable."""
+    """Parses the body of a whole completion. Raises AnswerUnreadable."""
     raw = _object(body, served)
     choice = next(iter(_objects(raw.get("choices"))), None)
     message = choice.get("message") if choice else None
@@ -66,7 +66,7 @@ def parse_completion(body: bytes, served: Served) -> CompletionResponse:
 
 
 def parse_chunk(raw: Mapping[str, object]) -> StreamChunk:
-    """Of one event. Of several choices the first counts."""
+    """Parses one event of a stream; of several choices the first counts."""
     choices = [row for row in _objects(raw.get("choices")) if not row.get("index")]
     choice: Mapping[str, object] = choices[0] if choices else {}
     found = choice.get("delta")
@@ -86,7 +86,9 @@ def parse_chunk(raw: Mapping[str, object]) -> StreamChunk:
 
 
 def parse_embeddings(body: bytes, served: Served) -> EmbeddingResponse:
-    """Raises AnswerUnreadable."""
+    """Parses the body of an embeddings answer, in the order of the inputs. Raises
+    AnswerUnreadable.
+    """
     raw = _object(body, served)
     rows = _objects(raw.get("data"))
     places = [row.get("index") for row in rows]

@@ -109,7 +109,7 @@ class AsyncStream:
 
     @property
     def served(self) -> Served:
-        """From the first chunk on. Raises InputError before."""
+        """Says who answered, from the first chunk on. Raises InputError before."""
         if self._served is None:
             raise InputError("nothing has come of this stream yet: ask for its first chunk")
         return self._served

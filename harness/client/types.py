@@ -57,7 +57,9 @@ class ToolRequest:
 
     @property
     def arguments(self) -> dict[str, object]:
-        """Raises InputError where the model wrote no JSON object."""
+        """Parses the arguments that the model wrote. Raises InputError where they are no JSON
+        object.
+        """
         try:
             found = json.loads(self.arguments_text or "{}")
         except ValueError as error:
@@ -315,7 +317,7 @@ class EmbeddingRequest:
 
 
 def require_one_route(route: str, model_tier: str) -> None:
-    """Raises InputError."""
+    """Checks that a request names one route or one tier, and not both. Raises InputError."""
     if bool(route) == bool(model_tier):
         both = "both are given" if route else "none of the two is given"
         raise InputError(f"route, model_tier: {both}; name one route, or one tier")

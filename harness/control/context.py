@@ -83,7 +83,7 @@ class Context:
     oauth_changes: Mapping[str, OAuthOverrides] = field(default_factory=dict)  # by provider
 
     def policy(self, name: str) -> Policy:
-        """Raises NotFound with the nearest policy."""
+        """Finds a policy by name. Raises NotFound with the nearest name."""
         try:
             return self.policies[name]
         except KeyError:

@@ -63,7 +63,7 @@ class DemoTraffic:
             self._threads.append(thread)
 
     def stop(self) -> None:
-        """No new requests; those under way are waited for."""
+        """Sends no new requests, and waits for those under way."""
         self._stop.set()
         for thread in self._threads:
             thread.join(timeout=TIMEOUT_S)

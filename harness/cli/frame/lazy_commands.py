@@ -42,7 +42,7 @@ class LazyCommandGroup(click.Group):
         self.lazy = dict(lazy or {})
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of the table."""
+        """Lists the commands in the order of the table."""
         return [*self.lazy, *(n for n in super().list_commands(ctx) if n not in self.lazy)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

@@ -44,7 +44,7 @@ HEADINGS = (
 
 
 def outcome_text(comparison: Comparison) -> str:
-    """In one line: the verdict's words and reason, or the phase."""
+    """Says the outcome in one line: the verdict's words and reason, or the phase."""
     phase = comparison.proposal.phase.value.replace("_", " ")
     phase = f"in its {phase}" if phase in ("canary", "shadow") else phase
     if comparison.verdict is None:
@@ -241,7 +241,9 @@ def _figures(figures: ArmFigures) -> list[object]:
 def as_json(
     comparison: Comparison, status: CanaryStatus | None, *, standalone: bool = False
 ) -> dict[str, object]:
-    """Without the single answers: `eval show RUN --samples` has them."""
+    """Writes a comparison as JSON without the single answers: `eval show RUN --samples` has
+    them.
+    """
     return {
         "proposal": to_plain(comparison.proposal),
         "incumbent": to_plain(comparison.incumbent),

@@ -85,7 +85,7 @@ def _money(route_scorecard: RouteScorecard) -> tuple[str | None, str | None]:
 
 
 def requests(route_scorecard: RouteScorecard, what: str = " requests") -> str:
-    """With their window: `1,200 requests in 3 days`."""
+    """Counts the requests and names their window: `1,200 requests in 3 days`."""
     bill = route_scorecard.bill
     window = format_estimate(bill.window_s)
     return f"{bill.requests:,}{what} in {window}" if bill.requests else "0"

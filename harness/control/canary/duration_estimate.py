@@ -58,7 +58,9 @@ def estimate_for_route(ctx: Context, route: str, policy: str | None = None) -> R
 
 
 def estimate_for_proposal(ctx: Context, proposal: Proposal) -> RampPlan:
-    """Of a proposal, stored or only planned: its policy is its own."""
+    """Estimates how long the canary of a proposal, stored or only planned, takes under its
+    policy.
+    """
     with ctx.store.read() as tx:
         return estimate_for_policy(ctx, tx, proposal.route, proposal.policy.canary)
 
@@ -126,7 +128,9 @@ def _units_per_hour(tx: Transaction, route: str, policy: CanaryPolicy) -> float 
 
 
 def units_per_hour(blocks: Sequence[ObservationBlock]) -> float | None:
-    """Of all arms, from the blocks' times; None where they are too few to tell."""
+    """Measures the units per hour of all arms from the blocks' times; None where they span too
+    short a time to tell.
+    """
     if not blocks:
         return None
     began = min(block.opened_at for block in blocks)

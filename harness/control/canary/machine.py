@@ -154,7 +154,7 @@ class CanaryMachine:
                 return self._stay_live(move)
 
     def record(self, action: str, rollout: Rollout, move: CanaryMove) -> None:
-        """Into the audit log, with the figures and inputs that it was decided from."""
+        """Writes an action into the audit log, with the figures and inputs that decided it."""
         figures = decision_evidence(self._ctx, self._tx, self._rollout, move.action)
         self._write_event(action, rollout, move, figures)
 

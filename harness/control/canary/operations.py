@@ -52,7 +52,9 @@ def operate(
     *,
     seen: int | None = None,
 ) -> Rollout:
-    """As `operate_with_warnings`, without the warnings."""
+    """Applies a person's signal to the live rollout of a route, and drops the warnings that
+    `operate_with_warnings` returns.
+    """
     return operate_with_warnings(ctx, actor, route, signal, reason, seen=seen).rollout
 
 

@@ -46,7 +46,8 @@ class ProofValidity:
 
 
 def route_time(ctx: Context, tx: Transaction, route: str) -> datetime:
-    """Now, but never before the route's newest version.
+    """Returns the time at which a route's decisions count: now, but never before its newest
+    version.
 
     Versions follow one another in time, and a verdict has to hold at the time of the version
     that it proves. Where a clock was set back, the route's time stands until the clock has
@@ -76,7 +77,7 @@ def assess_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> ProofValidi
 
 
 def require_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> None:
-    """Raises ProofRefused unless it holds."""
+    """Raises ProofRefused, with the reason, unless the verdict is valid proof now."""
     validity = assess_proof(ctx, tx, verdict)
     if not validity.holds:
         raise ProofRefused(

@@ -63,7 +63,7 @@ def recompute_stored(
 def require_agreement(
     ctx: Context, tx: Transaction, verdict: Verdict, proposal: Proposal
 ) -> None:
-    """Raises EvidenceMismatch unless it agrees."""
+    """Raises EvidenceMismatch unless the stored scores give the stored verdict again."""
     recomputation = recompute_stored(ctx, tx, verdict, proposal)
     if not recomputation.agrees:
         raise EvidenceMismatch(proposal.id, verdict.id, recomputation.words)

@@ -43,7 +43,9 @@ class ArmSamples:
 
 @dataclass(frozen=True)
 class Savings:
-    """Of both sides. answers of `planned` were asked for."""
+    """Sums what the early decision of a gate saved on both sides: `answers` of `planned` were
+    asked for.
+    """
 
     answers: int
     planned: int
@@ -65,7 +67,7 @@ class Savings:
 
 
 def compute_savings(arms: Sequence[ArmSamples]) -> Savings | None:
-    """None when everything planned was asked."""
+    """Computes what a gate saved by deciding early; None when everything planned was asked."""
     asked = sum(min(len(arm.samples), arm.planned) for arm in arms)
     planned = sum(arm.planned for arm in arms)
     if asked >= planned:

@@ -55,7 +55,9 @@ class OtherTerms:
     min_saving: float | None = None
 
     def apply_to(self, plan: SuitePlan) -> SuitePlan:
-        """Raises InputError for terms that no comparison can have."""
+        """Changes a plan to these terms. Raises InputError for terms that no comparison can
+        have.
+        """
         primary = plan.role is SuiteRole.PRIMARY
         changed = replace(
             plan,

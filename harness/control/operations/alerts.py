@@ -1,4 +1,6 @@
-"""Raises alerts beside the decision that they tell of, and delivers them from the outbox.
+"""This module raises alerts beside the decision that they tell of, and delivers them from the
+outbox.
+
 `raise_alert` and `resolve_alert` are part of the decision's unit of work. Whether anybody can
 be reached is not: `run_once` ends alerts whose cause is over, puts messages into the outbox,
 sends them to every sink and tries again. `send_test` tries the sinks; `AlertView` is what

@@ -102,7 +102,9 @@ def check_snapshot(ctx: Context) -> None:
 
 
 def check_signatures(ctx: Context) -> int:
-    """Of every row; raises an alert where one does not hold. Returns how many do not."""
+    """Verifies the signature of every stored row; raises an alert where one does not hold.
+    Returns how many do not.
+    """
     faults = ctx.store.signature_faults()
     _update_rows_alert(ctx, "rows", _describe_faults(faults))
     return len(faults)

@@ -148,7 +148,7 @@ def _new(ctx: Context, tx: Transaction, name: str, service: bool) -> Principal: 
 
 
 def revoke_key(ctx: Context, actor: Actor, key: str) -> None:
-    """Raises NotFound. Routers stop taking it within two seconds."""
+    """Revokes a key; routers stop taking it within two seconds. Raises NotFound."""
     actor.require(Role.ADMIN)
     now = ctx.clock.now()
     with ctx.store.write() as tx:

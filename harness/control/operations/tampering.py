@@ -60,6 +60,8 @@ def reason_to_hold(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
 
 
 def require_untampered(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
-    """Raises ProofRefused where `reason_to_hold` has a reason; not for one in its canary."""
+    """Raises ProofRefused where `reason_to_hold` finds a reason; a proposal that is in its
+    canary passes.
+    """
     if proposal.phase in HELD and (why := reason_to_hold(ctx, tx, proposal)):
         raise ProofRefused(f"{proposal.id} is held: {why}")

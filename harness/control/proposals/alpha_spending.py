@@ -31,7 +31,9 @@ WINDOW: Final = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True)
 class FalsePassRisk:
-    """Of the proposal at hand and those of the 90 days before it."""
+    """Bounds the risk of a false pass among a proposal and those of the 90 days before it on
+    its route.
+    """
 
     number: int  # which candidate it is on this route
     spent: float  # of those before it, a share of 1
@@ -81,13 +83,15 @@ def ration_alpha(
 def risk_of_plans(
     tx: Transaction, route: str, plans: Sequence[SuitePlan], gate: GatePolicy, now: datetime
 ) -> FalsePassRisk:
-    """Of a proposal with these plans, before it is made."""
+    """Bounds the risk of a false pass of a proposal with these plans, before it is made."""
     earlier = _proposals_before(tx, route, now)
     return _risk([*earlier_risks(earlier), false_pass_risk(plans)], gate)
 
 
 def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
-    """As it was when the proposal was made, by what is known now."""
+    """Bounds the risk of a false pass of a stored proposal and those before it, by what is
+    known now.
+    """
     earlier = [
         former
         for former in _proposals_before(tx, proposal.route, proposal.created_at)

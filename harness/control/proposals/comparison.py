@@ -61,7 +61,7 @@ class SuiteAnswers:
 
     @property
     def judging(self) -> JudgingCost:
-        """Of both runs."""
+        """Sums what judging cost in both runs."""
         return sum_judging_cost([*self.incumbent, *self.candidate], judged=self.pin.judged)
 
     @property
@@ -104,7 +104,9 @@ class Comparison:
 
     @property
     def stopped_early(self) -> str:
-        """In words; empty where the gate needed everything that was planned."""
+        """Says in words how much the gate saved; empty where it needed everything that was
+        planned.
+        """
         if self.savings is None or self.verdict is None:
             return ""
         used = sum(report.n_used for report in self.verdict.suites)
@@ -113,7 +115,7 @@ class Comparison:
 
     @property
     def unscored(self) -> Sequence[str]:
-        """Of each suite with many answers without a score, how they counted.
+        """Says, for each suite with many answers without a score, how these counted.
 
         A verdict's reason is one suite's; what it says already is left out.
         """
@@ -138,7 +140,8 @@ class Comparison:
 
 
 def load_comparison(ctx: Context, proposal: str) -> Comparison:
-    """Raises NotFound."""
+    """Loads a proposal with both models' answers, their costs and its verdict. Raises NotFound.
+    """
     with ctx.store.read() as tx:
         found = tx.proposals.get(proposal)
         targets = tx.routing.targets()

@@ -307,7 +307,7 @@ def get_proposal(ctx: Context, proposal: str) -> Proposal:
 def list_proposals(
     ctx: Context, *, route: str | None = None, open_only: bool = False
 ) -> Sequence[Proposal]:
-    """Newest first, as many as a store lists at once."""
+    """Lists the proposals, newest first, as many as a store lists at once."""
     with ctx.store.read() as tx:
         return tx.proposals.list(route=route, open_only=open_only)
 

@@ -103,7 +103,7 @@ def list_credentials(ctx: Context) -> Sequence[ProviderCredentials]:
 
 
 def get_credentials(ctx: Context, name: str) -> ProviderCredentials:
-    """Raises NotFound."""
+    """Describes the keys of a provider, without their values. Raises NotFound."""
     with ctx.store.read() as tx:
         return _credentials_of(ctx, tx, targets.require_provider(tx, name))
 

@@ -16,7 +16,7 @@ ENDS, ENDED = AlertKind.MODEL_ENDS, AlertKind.MODEL_ENDED
 
 
 def list_deprecations(ctx: Context) -> Sequence[Deprecation]:
-    """Of the models in use, those that end within 90 days or have ended; the first first."""
+    """Lists the models in use that end within 90 days or have ended, the earliest end first."""
     with ctx.store.read() as tx:
         return find_deprecations(
             _used(ctx, tx), tx.providers.all(), ctx.catalogue, ctx.clock.now().date()

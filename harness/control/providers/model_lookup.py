@@ -35,7 +35,9 @@ def list_configured_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]
 def search_catalogue(
     ctx: Context, words: Sequence[str]
 ) -> Sequence[tuple[str, CatalogueEntry]]:
-    """Of the whole catalogue, by `kind/model`, those that have all the words in their names."""
+    """Lists the entries of the catalogue, by `kind/model`, whose names contain every given
+    word.
+    """
     parts = [word.lower() for phrase in words for word in phrase.split()]
     fits = [e for e in ctx.catalogue if all(part in e.name.lower() for part in parts)]
     return [(fit.name, fit) for fit in sorted(fits, key=lambda offer: offer.name)]

@@ -52,7 +52,7 @@ def encrypt_secrets(ctx: Context, changed: SignIn, secrets: SignInSecrets) -> Si
 
 
 def decrypt_secrets(ctx: Context, stored: SignIn) -> SignInSecrets:
-    """Raises DecryptionFailed."""
+    """Decrypts the tokens of a sign-in. Raises DecryptionFailed."""
     return SignInSecrets(**json.loads(ctx.cipher.decrypt(stored.ciphertext)))
 
 

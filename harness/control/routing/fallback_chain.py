@@ -84,7 +84,7 @@ class ChainEntry:
 
 
 def list_fallbacks(ctx: Context, name: str) -> Sequence[ChainEntry]:
-    """In the order of the chain. Raises NotFound."""
+    """Lists a route's fallbacks in the order of the chain. Raises NotFound."""
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
         evidence = tx.routing.evidence(name)
@@ -187,7 +187,9 @@ def mark_capable(
 def reorder_chain(
     ctx: Context, actor: Actor, name: str, order: Sequence[str], *, reason: str
 ) -> Route:
-    """Raises InputError unless `order` names each of the chain once."""
+    """Puts a route's fallbacks in another order. Raises InputError unless `order` names each of
+    the chain once.
+    """
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         wanted = [targets.find_target(tx, target_name).id for target_name in order]

@@ -125,7 +125,8 @@ def create_route(
 def change_settings(
     ctx: Context, actor: Actor, name: str, changed: Callable[[RouteSettings], RouteSettings]
 ) -> Route:
-    """Same targets, other settings; who is marked capable is the chain's affair.
+    """Changes a route's settings and keeps its targets; which are marked capable, the chain
+    decides.
 
     Raises ProofRefused while a waiver of the chain has expired, NotAllowed when a target may
     not see the data class, or a route that an override joins to this one is not as strict.
@@ -262,7 +263,7 @@ def _standing(history: Sequence[RouteRecord]) -> list[str]:
 
 
 def load_history(ctx: Context, name: str) -> Sequence[RouteRecord]:
-    """Newest first."""
+    """Loads the versions of a route, newest first."""
     with ctx.store.read() as tx:
         require_route(tx, name)
         return tx.routing.history(name)

@@ -28,7 +28,9 @@ def add_target(ctx: Context, actor: Actor, seed: TargetSeed) -> Target:
 
 
 def register_target(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSeed) -> Target:
-    """As `add_target`, within a unit of work. Raises NotFound for an unknown provider."""
+    """Adds a target within a unit of work, unless it is known. Raises NotFound for an unknown
+    provider.
+    """
     providers = tx.providers.all()
     if seed.provider not in providers:
         hint = did_you_mean(seed.provider, providers, otherwise=".")
@@ -50,7 +52,7 @@ def register_target(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSee
 
 
 def require_provider(tx: Transaction, name: str) -> Provider:
-    """Raises NotFound."""
+    """Returns a stored provider. Raises NotFound, naming those that there are."""
     found = tx.providers.all()
     if name not in found:
         listed = ", ".join(found) or "none"
@@ -59,7 +61,7 @@ def require_provider(tx: Transaction, name: str) -> Provider:
 
 
 def provider_of(tx: Transaction, target: Target) -> Provider:
-    """Raises NotFound where it was removed."""
+    """Returns the provider of a target. Raises NotFound where it was removed."""
     provider = tx.providers.all().get(target.provider)
     if provider is None:
         raise NotFound(
@@ -133,7 +135,9 @@ def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
 
 
 def with_prices(ctx: Context, tx: Transaction, provider: Provider) -> Provider:
-    """As it is stored: with the catalogue's prices of models that targets and judges use."""
+    """Adds the catalogue's prices of the models that targets and judges use, as the provider is
+    stored.
+    """
     used = (*tx.routing.targets().values(), *ctx.judges.values())
     models = sorted({target.model for target in used if target.provider == provider.name})
     return with_catalogue_prices(provider, ctx.catalogue, models) if models else provider
@@ -188,7 +192,9 @@ def find_target(tx: Transaction, name: str) -> Target:
 
 
 def find_known_target(tx: Transaction, name: str) -> Target | None:
-    """As `find_target`, None where nothing has the name. Raises InputError for several."""
+    """Finds a target by id or name; None where nothing has the name. Raises InputError for
+    several.
+    """
     try:
         return find_target(tx, name)
     except NotFound:
