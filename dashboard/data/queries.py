@@ -56,7 +56,7 @@ def titles(ctx: Context) -> Mapping[str, str]:
 
 
 def comparison(ctx: Context, proposal: str) -> ComparisonView:
-    """Raises NotFound."""
+    """Loads what the page of a comparison shows. Raises NotFound."""
     found = load_comparison(ctx, proposal)
     with ctx.store.read() as tx:
         rollout = tx.rollouts.get(found.proposal.rollout) if found.proposal.rollout else None
@@ -180,14 +180,14 @@ class CanaryView:
 
     @property
     def quiet_since(self) -> datetime | None:
-        """Since when a live canary has seen no request; None while they come."""
+        """Says since when a live canary has seen no request; None while they come."""
         last = self.last_request
         live = self.status is not None and self.status.rollout.live
         return last if live and last is not None and self.now - last > QUIET else None
 
 
 def canary(ctx: Context, route: str) -> CanaryView:
-    """Raises NotFound."""
+    """Loads what the page of a route's canary shows. Raises NotFound."""
     canaries = list_canaries(ctx, route=route)
     status = canaries[0] if canaries else None
     stage = find_stage_of_route(ctx, route)
@@ -208,7 +208,7 @@ def route_names(ctx: Context) -> Sequence[str]:
 
 
 def measured_of(ctx: Context, statuses: Sequence[RouteStatus]) -> Mapping[str, RouteScorecard]:
-    """By route; without those whose rows are not as they were signed."""
+    """Loads the scorecards by route, without those whose rows are not as they were signed."""
     found = {}
     for status in statuses:
         with suppress(SignatureInvalid):
@@ -248,7 +248,7 @@ class RouteView:
 
 
 def route(ctx: Context, name: str) -> RouteView:
-    """Raises NotFound."""
+    """Loads what the page of a route shows. Raises NotFound."""
     history = queries.list_route_versions(ctx, name, PageRequest(MOST_VERSIONS))
     chain = fallback_chain.list_fallbacks(ctx, name)
     figures = scorecard.build_scorecard(ctx, name)

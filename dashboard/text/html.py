@@ -230,7 +230,7 @@ def _answer(answer: AnswerPanel, body: str) -> str:
 
 
 def difference(before: str, after: str) -> tuple[str, str]:
-    """Both texts as HTML, word by word, with what only one of them has marked."""
+    """Renders two texts as HTML, with the words marked that only one of them has."""
     old, new = (_TOKENS.findall(text[:SHOWN_CHARACTERS]) for text in (before, after))
     went, came = [], []
     matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)

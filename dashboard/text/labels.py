@@ -189,7 +189,7 @@ class FigureChange:
 
 
 def interval(found: tuple[float, float] | None, words: Callable[[float | None], str]) -> str:
-    """Empty where there is none."""
+    """Writes an interval; empty where there is none."""
     return "" if found is None else f"95 % CI {words(found[0])} to {words(found[1])}"
 
 

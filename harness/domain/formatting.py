@@ -26,7 +26,7 @@ _ROUND_UNITS: Final = ((_DAY_S, "days"), (_HOUR_S, "h"), (_MINUTE_S, "min"))
 
 
 def format_number(value: float, digits: int = 3) -> str:
-    """So many significant digits, written out; a huge number is `more than …`.
+    """Writes a number with so many significant digits; a huge one is `more than …`.
 
     >>> format_number(1.11e-05), format_number(2.5), format_number(12_345)
     ('0.0000111', '2.5', '12,300')
@@ -169,7 +169,7 @@ def format_range(
     write: Callable[[float | None], str],
     missing: str = UNKNOWN,
 ) -> str:
-    """Both ends of an interval, each written by `write`.
+    """Writes an interval, each of its two ends by `write`.
 
     >>> format_range((0.5, 12.36), format_latency)
     '0.50 s to 12.4 s'

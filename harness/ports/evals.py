@@ -18,7 +18,7 @@ class EvalRuns(Protocol):
     def add(self, run: EvalRun) -> None: ...
 
     def get(self, run: str) -> EvalRun:
-        """Raises NotFound."""
+        """Loads a run by id. Raises NotFound."""
         ...
 
     def list(
@@ -27,11 +27,13 @@ class EvalRuns(Protocol):
         states: Sequence[RunState] = (),
         limit: int = MOST_LISTED,
     ) -> Sequence[EvalRun]:
-        """Newest first, `limit` at the most; all states when none is named."""
+        """Lists the runs, newest first, `limit` at the most; those of all states when none is
+        named.
+        """
         ...
 
     def of_targets(self, targets: Collection[str]) -> Sequence[EvalRun]:
-        """Newest first."""
+        """Lists the runs of these targets, newest first."""
         ...
 
     def scored(self, run: str) -> bool:
@@ -77,12 +79,14 @@ class EvalRuns(Protocol):
         ...
 
     def samples(self, run: str, *, below: int | None = None) -> Sequence[Sample]:
-        """In the run's order (position, epoch); only positions below `below` if given."""
+        """Lists a run's samples in the run's order (position, epoch); only positions below
+        `below` if given.
+        """
         ...
 
     def outcomes(self, run: str, *, below: int) -> Sequence[Sample]:
-        """As `samples`, for who decides again and again: without prompts, and an answer is
-        only ANSWER_PLACEHOLDER or empty.
+        """Lists a run's samples for a gate that decides again and again: without prompts, and
+        an answer is only ANSWER_PLACEHOLDER or empty.
         """
         ...
 
@@ -97,11 +101,11 @@ class Suites(Protocol):
         ...
 
     def get(self, digest: str) -> SuitePin:
-        """Raises NotFound."""
+        """Loads the pin of a suite by its digest. Raises NotFound."""
         ...
 
     def all(self) -> Sequence[SuitePin]:
-        """Newest first."""
+        """Lists the pins of all suites, newest first."""
         ...
 
 
@@ -111,7 +115,7 @@ class Sightings(Protocol):
         ...
 
     def for_target(self, target: str) -> Sequence[Sighting]:
-        """Newest first, at most MAX_SIGHTINGS."""
+        """Lists the sightings of a target, newest first, at most MAX_SIGHTINGS."""
         ...
 
 
@@ -123,13 +127,13 @@ class Drift(Protocol):
         ...
 
     def save(self, watch: DriftWatch) -> bool:
-        """Its state and end; False when it is closed already."""
+        """Saves the state and end of a watch; False when it is closed already."""
         ...
 
     def watches(
         self, *, open_only: bool = False, limit: int = MOST_LISTED
     ) -> Sequence[DriftWatch]:
-        """Newest first, `limit` at the most."""
+        """Lists the watches, newest first, `limit` at the most."""
         ...
 
     def start(self, check: DriftCheck) -> bool:
@@ -141,7 +145,7 @@ class Drift(Protocol):
         ...
 
     def checks(self, watch: str) -> Sequence[DriftCheck]:
-        """Oldest first."""
+        """Lists the runs of a watch, oldest first."""
         ...
 
 
@@ -186,8 +190,7 @@ class EvalJob:
 class EvalRunner(Protocol):
     @property
     def remark(self) -> str:
-        """Of the last run: why it failed, or how far its judge agrees with people. May be
-        empty.
+        """Says why the last run failed, or how far its judge agrees with people; may be empty.
         """
         ...
 
@@ -209,13 +212,15 @@ class SuiteCatalog(Protocol):
     def names(self) -> Sequence[str]: ...
 
     def pin(self, suite: str) -> SuitePin:
-        """Raises NotFound, naming the nearest suite."""
+        """Builds the pin of a suite from its data and scorer. Raises NotFound, naming the
+        nearest suite.
+        """
         ...
 
     def title(self, suite: str) -> str: ...
 
     def data_class(self, suite: str) -> str:
-        """Of its data (D8), empty for none. Raises NotFound."""
+        """Returns the class of a suite's data (D8), empty for none. Raises NotFound."""
         ...
 
     def tags(self, suite: str) -> Mapping[str, tuple[str, ...]]:

@@ -35,7 +35,9 @@ class AuditAnchor(Protocol):
     """Where the end of the audit log is kept outside the database."""
 
     def read(self) -> AuditPosition | None:
-        """None where nothing is kept yet. Raises SignatureInvalid."""
+        """Reads the kept position in the audit log; None where nothing is kept yet. Raises
+        SignatureInvalid.
+        """
         ...
 
     def keep(self, mark: AuditPosition) -> None: ...
@@ -47,11 +49,14 @@ class Cipher(Protocol):
     def encrypt(self, text: str) -> str: ...
 
     def decrypt(self, token: str) -> str:
-        """Raises DecryptionFailed, ConfigError without any key."""
+        """Decrypts a token of `encrypt`. Raises DecryptionFailed, ConfigError without any key.
+        """
         ...
 
     def reencrypt(self, token: str) -> str:
-        """The same text, encrypted with the newest key. Raises as `decrypt`."""
+        """Encrypts the text of a token anew with the newest key. Raises DecryptionFailed,
+        ConfigError without any key.
+        """
         ...
 
 
@@ -75,7 +80,7 @@ class Verifier(Protocol):
 
 
 class Signatures(Signer, Verifier, Protocol):
-    """Both, for a store: one that only reads never asks for the private key."""
+    """Signs and verifies for a store; one that only reads never asks for the private key."""
 
 
 class RateBook(Protocol):

@@ -16,7 +16,8 @@ _FENCE: Final = re.compile("`{3,}")
 
 
 def fenced(text: str) -> Sequence[str]:
-    """In a fence that is longer than any in the text; its end is cut, and that is said."""
+    """Puts a text in a fence that is longer than any in it; its end is cut, and that is said.
+    """
     shown = text if len(text) <= SHOWN else text[:SHOWN].rstrip() + " […]"
     longest = max((len(match_) for match_ in _FENCE.findall(shown)), default=2)
     fence = "`" * (longest + 1)
@@ -61,7 +62,7 @@ def most_telling(telling: Sequence[TellingAnswer]) -> Iterator[str]:
 
 
 def shared_head(prompts: Sequence[str]) -> str:
-    """Whole lines that all of several prompts begin with."""
+    """Finds the whole lines that all of several prompts begin with."""
     if len(prompts) < 2:
         return ""
     shared = []

@@ -31,7 +31,9 @@ def keys_in(text: str) -> list[str]:
 
 
 def read_key_file(file: Path) -> list[str]:
-    """Raises ConfigError for one that others may read, and for one without a key."""
+    """Reads the encryption keys of a file. Raises ConfigError for one that others may read, and
+    for one without a key.
+    """
     try:
         mode = file.stat().st_mode & 0o777
         if mode & OTHERS:

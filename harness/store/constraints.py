@@ -34,7 +34,9 @@ _POSTGRES: Final = sa.text(
 
 
 def differences(db: sa.Connection) -> list[str]:
-    """In words, one by one; empty when the database has exactly this version's."""
+    """Lists in words how the database's constraints differ from this version's; empty when they
+    agree.
+    """
     ours, theirs = shipped(db), present(db)
     tables = {table for table, _ in theirs}
     return [

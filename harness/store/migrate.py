@@ -113,7 +113,9 @@ class SchemaState:
 
 
 def state(url: str) -> SchemaState:
-    """Raises DatabaseUnusable for a file that is missing or damaged, StoreUnavailable."""
+    """Compares the database's schema with this version's. Raises DatabaseUnusable for a file
+    that is missing or damaged, StoreUnavailable.
+    """
     require_file(url)
     found = current(url)
     try:

@@ -112,7 +112,7 @@ def checked_sightings(sightings: Iterable[Sighting]) -> Sequence[Sighting]:
 
 
 def check_block(block: ObservationBlock) -> None:
-    """Raises InputError when the counts contradict one another."""
+    """Checks that the counts of a block do not contradict one another. Raises InputError."""
     errors = FailureTally(
         block.units, block.canary_units, block.failures, block.canary_failures
     )
@@ -154,7 +154,9 @@ def _is_part(block: ObservationBlock, tally: FailureTally) -> bool:
 
 
 def check_traffic(traffic: TrafficMinute) -> None:
-    """Raises InputError for a negative or infinite figure."""
+    """Checks the figures of a minute of traffic. Raises InputError for a negative or infinite
+    one.
+    """
     _check_amounts(
         f"traffic of route {traffic.route!r} at {traffic.minute.isoformat()}",
         **{name: getattr(traffic, name) for name in TRAFFIC_SUMS},
@@ -162,7 +164,8 @@ def check_traffic(traffic: TrafficMinute) -> None:
 
 
 def check_spend(spend: KeySpend) -> None:
-    """Raises InputError for a negative or infinite figure."""
+    """Checks the figures of what a key spent. Raises InputError for a negative or infinite one.
+    """
     _check_amounts(
         f"what key {spend.key} spent on {spend.day.isoformat()}",
         **{name: getattr(spend, name) for name in SPEND_SUMS},
@@ -205,13 +208,13 @@ def principal_taken(new: Principal, stored: Principal) -> Conflict:
 
 
 def check_key(key: ApiKey) -> None:
-    """Raises InputError for a management key of nobody, and a data key of somebody."""
+    """Checks that a management key has a principal and a data key none. Raises InputError."""
     if (key.role is None) is not (key.principal is None):
         raise InputError(f"the key {key.id}: a management key has a principal, a data key none")
 
 
 def check_waiver(waiver: Waiver) -> None:
-    """Raises InputError when reason or author is empty."""
+    """Checks that a waiver has a reason and an author. Raises InputError."""
     if not (waiver.reason.strip() and waiver.author.strip()):
         raise InputError(
             f"the waiver for {waiver.target} on route {waiver.route!r} needs a reason and an "
@@ -220,7 +223,7 @@ def check_waiver(waiver: Waiver) -> None:
 
 
 def check_switch(switch: KillSwitch) -> None:
-    """Raises InputError without a reason, or for a switch that is not the database's."""
+    """Checks that a kill switch has a reason and comes from CLI or REST. Raises InputError."""
     if not switch.reason.strip():
         raise InputError(f"the switch {switch.force} needs a reason: everybody will see it")
     if switch.source not in (SwitchSource.CLI, SwitchSource.REST):
@@ -238,7 +241,9 @@ def no_such_switch(id_: str) -> NotFound:
 
 
 def check_shadow(shadow: Shadow) -> None:
-    """Raises InputError for limits that make no sense, and for one without an end or reason."""
+    """Checks a shadow's limits, its end and its reason, and that it compares two targets.
+    Raises InputError.
+    """
     check_shadow_limits(shadow.limits)
     if shadow.incumbent == shadow.candidate.id:
         raise InputError("a shadow compares the incumbent with another target")
@@ -247,7 +252,9 @@ def check_shadow(shadow: Shadow) -> None:
 
 
 def check_shadow_tally(tally: ShadowTally) -> None:
-    """Raises InputError for figures that are negative or not finite."""
+    """Checks the figures of a shadow's tally. Raises InputError for one that is negative or not
+    finite.
+    """
     _check_amounts(
         f"shadow {tally.shadow} of worker {tally.worker}", **tally.counts, **tally.sums
     )
@@ -269,7 +276,7 @@ def no_such_alert(id_: str) -> NotFound:
 
 
 def check_failover(row: Failover) -> None:
-    """Raises InputError for figures out of their range."""
+    """Checks the figures of a failover. Raises InputError for one out of its range."""
     _check_amounts(
         f"failover {row.number} of worker {row.worker}",
         attempts=row.attempts,
@@ -281,7 +288,7 @@ def check_failover(row: Failover) -> None:
 
 
 def check_four_eyes(proposal: Proposal) -> None:
-    """Raises NotAllowed when the proposer approves, unless the policy allows it."""
+    """Raises NotAllowed when the proposer is the approver, unless the policy allows that."""
     if proposal.approver is None or proposal.self_approval:
         return
     if fold_name(proposal.approver) == fold_name(proposal.proposer):
@@ -300,7 +307,7 @@ def check_approval(approval: Approval, proposal: Proposal) -> None:
 
 
 def check_unchanged(before: Proposal, after: Proposal) -> None:
-    """Raises InputError when a registration changes after the fact."""
+    """Raises InputError when what a proposal registered changes after the fact."""
     fixed = ["route", "incumbent", "candidate", "claim", "proposer", "policy", "created_at"]
     fixed += ["proposer_principal", "proposer_key", "widened"]
     if before.phase is not ProposalPhase.PROPOSED:
@@ -314,7 +321,9 @@ def check_unchanged(before: Proposal, after: Proposal) -> None:
 
 
 def check_let_in(proposal: Proposal) -> None:
-    """Raises NotAllowed for weaker rules than the route's policy that nobody else approved."""
+    """Raises NotAllowed when a proposal with weaker rules than its route's policy goes on
+    without another person's approval.
+    """
     later = (ProposalPhase.SHADOW, ProposalPhase.CANARY, ProposalPhase.PROMOTED)
     if proposal.widened and proposal.approver is None and proposal.phase in later:
         raise NotAllowed(
@@ -377,7 +386,9 @@ def _check_amounts(where: str, **figures: float | None) -> None:
 
 
 def check_captured(new: CapturedRequest) -> None:
-    """Raises InputError for what the database refuses, and for content that is no JSON."""
+    """Checks a captured request before it is stored. Raises InputError for what the database
+    refuses, and for content that is no JSON.
+    """
     if not (1 <= new.share_bps <= BUCKETS and new.expires_at > new.at and len(new.rules) == 64):
         raise InputError(f"{new.id}: a captured request has a share, an end and its rules")
     try:

@@ -48,7 +48,9 @@ class SqliteFile:
         return self._open is not None and identity(self._file) != self._open
 
     def require(self) -> None:
-        """To be called before a connection is used: those of the file before are closed."""
+        """Checks, before a connection is used, that the file is the same; closes the
+        connections to a file before it.
+        """
         now = identity(self._file)
         if now == self._open and now is not None:
             self._log = identity(self._beside(LOG)) or self._log
@@ -63,7 +65,9 @@ class SqliteFile:
             self._open, self._log = now, None
 
     def require_same(self) -> None:
-        """Raises StoreUnavailable when what is committed is lost."""
+        """Raises StoreUnavailable when the file was replaced, so that what is committed is
+        lost.
+        """
         if self.replaced:
             raise StoreUnavailable(
                 f"{self._file} was replaced while it was written: what was written is lost "

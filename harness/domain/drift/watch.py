@@ -35,7 +35,7 @@ class DriftWatchState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DriftPlan:
-    """Registered before the first answer; another plan needs another baseline."""
+    """Registers a watch before its first answer; another plan needs another baseline."""
 
     suite_digest: str
     items: int
@@ -118,7 +118,7 @@ class DriftCheck:
 
 
 def next_check_due(checks: Sequence[DriftCheck], every_s: float, now: datetime) -> datetime:
-    """When the next run is to start. What was not measured is tried again within the hour.
+    """Says when the next run is to start. What was not measured is tried again within the hour.
 
     checks: of one watch, oldest first, none of them running.
     """

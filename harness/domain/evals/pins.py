@@ -31,7 +31,9 @@ class ServedPin(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class ServedModel:
-    """As the provider's answers named it; build is empty where they had no fingerprint."""
+    """Names the model that a provider's answers say they come from; build is empty where they
+    had no fingerprint.
+    """
 
     model: str
     build: str = ""

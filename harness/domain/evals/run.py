@@ -89,7 +89,7 @@ class SuitePin:
 
 @dataclass(frozen=True, slots=True)
 class SuitePlan:
-    """Registered before the first candidate score."""
+    """Registers how a suite is judged, before the first candidate score."""
 
     suite: str
     suite_digest: str
@@ -205,7 +205,9 @@ class EvalRun:
 
 
 def manual_order_seed(suite_digest: str) -> int:
-    """Another order than a proposal's, so that such a run is never shared with one."""
+    """Derives the seed of a manual run's order. A proposal's order differs, so that the two
+    never share a run.
+    """
     return int(suite_digest[8:16], 16)
 
 

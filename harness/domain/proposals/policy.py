@@ -89,7 +89,8 @@ class CanaryStep:
 
 @dataclass(frozen=True, slots=True)
 class PeakHours:
-    """When traffic is at its height, every day, in hours UTC; 22 to 6 goes over midnight."""
+    """Says when traffic is at its height, every day, in hours UTC; 22 to 6 goes over midnight.
+    """
 
     start_h: int = 8
     end_h: int = 18
@@ -97,7 +98,7 @@ class PeakHours:
 
 @dataclass(frozen=True, slots=True)
 class ShadowStagePolicy:
-    """Before the first step the candidate answers users' requests, and nobody gets
+    """Sets how the candidate answers users' requests before the first step, while nobody gets
     its answers.
     """
 

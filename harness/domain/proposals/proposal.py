@@ -189,7 +189,7 @@ class Proposal:
 
     @property
     def approval_ends_at(self) -> datetime:
-        """Until when a proposal that waits for a person does so."""
+        """Says until when a proposal that waits for a person does so."""
         return add_seconds(self.updated_at, self.policy.approval_ttl_s)
 
     def retry_due(self, now: datetime) -> bool:

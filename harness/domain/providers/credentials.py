@@ -152,7 +152,9 @@ def check_key_value(value: str) -> str:
 
 
 def check_key_name(name: str) -> str:
-    """Raises InputError for a key's name that a person could not type."""
+    """Returns the name of a provider's key unless a person could not type it: then raises
+    InputError.
+    """
     if not _NAME.fullmatch(name):
         raise InputError(f"{name!r} is no name of a key: take a-z, 0-9, `-`, `_` and `.`")
     return name

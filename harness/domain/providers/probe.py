@@ -32,7 +32,7 @@ class ProbeStatus(StrEnum):
 
 
 class ProbeSubject(StrEnum):
-    """In the order in which one needs the other."""
+    """Names what a probe looks at, in the order in which one needs the other."""
 
     KEY = "key"
     REACHABLE = "reachable"

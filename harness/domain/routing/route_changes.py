@@ -25,7 +25,9 @@ from harness.domain.routing.table import (
 def check_chain(
     route: str, incumbent: str, fallbacks: Sequence[str], capable: Sequence[str]
 ) -> None:
-    """Raises InputError for a target named twice, and for a capable one that is no fallback."""
+    """Checks a route's chain. Raises InputError for a target named twice, and for a capable one
+    that is no fallback.
+    """
     whole = (incumbent, *fallbacks)
     if len(set(whole)) < len(whole):
         raise InputError(f"route {route!r} names a target twice: {', '.join(whole)}")
@@ -38,7 +40,7 @@ def check_chain(
 
 
 def check_chain_proof(route: str, target: str, proof: ChainProof | None) -> None:
-    """Raises ProofRefused unless it is for this target on this route."""
+    """Raises ProofRefused unless the proof is for this target on this route."""
     match proof:
         case None:
             raise ProofRefused(
@@ -122,7 +124,7 @@ class RestoreIncumbent:
 
 @dataclass(frozen=True, slots=True)
 class ChangeSettings:
-    """Same targets, other settings."""
+    """Changes the settings of a route and keeps its targets."""
 
     route: str
     settings: RouteSettings

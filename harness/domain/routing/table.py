@@ -50,7 +50,7 @@ class OnContentPolicy(StrEnum):
 
 
 class StreamCommit(StrEnum):
-    """When a stream's answer is its target's for good."""
+    """Says when a stream's answer is its target's for good."""
 
     FIRST_TOKEN = "first_token"  # noqa: S105 - no password
     WHOLE = "whole"  # it is held back until it is complete

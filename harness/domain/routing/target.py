@@ -124,14 +124,16 @@ class Price:
 
 
 def check_extra_body(fields: JsonObject) -> None:
-    """Raises InputError for a field that every request sets itself, such as `model`."""
+    """Checks a target's extra fields. Raises InputError for a field that every request sets
+    itself, such as `model`.
+    """
     for name in sorted(ROUTED_FIELDS & fields.keys()):
         raise InputError(f"extra_body has {name!r}, which each request says for itself")
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderMove:
-    """Since when a provider answers from where it is, who moved it there, and why."""
+    """Records since when a provider answers from where it is, who moved it there, and why."""
 
     at: datetime
     by: str

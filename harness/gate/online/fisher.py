@@ -41,7 +41,7 @@ def log_factors(
 
 
 def check_counts(units: int, canary: int, failures: int, canary_failures: int) -> None:
-    """Raises InputError, saying which count is impossible."""
+    """Checks the counts of a block. Raises InputError, saying which one is impossible."""
     if not 0 <= units <= MAX_UNITS:
         raise InputError(f"{units} requests: a block has from 0 to {MAX_UNITS:,}")
     if not 0 <= canary <= units:

@@ -46,7 +46,9 @@ def signature(body: bytes, secret: bytes, at: int) -> str:
 
 
 def post(url: str, secret: bytes, message: AlertMessage, *, timeout_s: float) -> None:
-    """Any 2xx is a delivery. Raises DeliveryFailed; follows no redirect."""
+    """Posts an alert to a webhook; any 2xx is a delivery. Raises DeliveryFailed; follows no
+    redirect.
+    """
     body = webhook_body(message)
     # The receiver compares it with its own clock, whatever ours in the tests says.
     at = int(time.time())  # noqa: TID251 - as said

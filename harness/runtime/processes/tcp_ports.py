@@ -62,7 +62,9 @@ def _listens(connection: _Connection, port: int) -> bool:
 
 
 def require_free(host: str, port: int, *, what: str, setting: str) -> None:
-    """Raises ConfigError with the port's holder and the setting that moves it."""
+    """Checks that a port is free. Raises ConfigError that names its holder and the setting that
+    moves the port.
+    """
     if not is_free(host, port):
         raise ConfigError(
             f"{what} cannot listen on {host}:{port}: {port_holder(port)} holds it. "

@@ -40,7 +40,8 @@ def _number(*_: object, **__: Any) -> str:
 
 
 def keep_strict(table: sa.Table) -> None:
-    """On SQLite: columns hold what their type says, and no row is reached past its key.
+    """Makes SQLite's tables strict: columns hold what their type says, and no row is reached
+    past its key.
 
     Without STRICT a column of numbers takes the text '2x'; with a rowid, REPLACE by that number
     rewrites a row whose key no trigger saw. PostgreSQL has neither.
@@ -156,12 +157,16 @@ def one_of(column: str, values: Iterable[str]) -> sa.CheckConstraint:
 
 
 def share(column: str) -> sa.CheckConstraint:
-    """0 to 1. PostgreSQL sorts NaN above every number, so that the upper bound refuses it."""
+    """Constrains a column to shares, 0 to 1. PostgreSQL sorts NaN above every number, so that
+    the upper bound refuses it.
+    """
     return sa.CheckConstraint(f"{column} >= 0 AND {column} <= 1", name=f"{column}_share")
 
 
 def amount(column: str) -> sa.CheckConstraint:
-    """Not negative and, as in `share`, neither infinite nor NaN."""
+    """Constrains a column to amounts: not negative and, as in `share`, neither infinite nor
+    NaN.
+    """
     return sa.CheckConstraint(f"{column} >= 0 AND {column} < 1e15", name=f"{column}_amount")
 
 

@@ -102,7 +102,9 @@ def signed_values(of: Manifest) -> dict[str, object]:
 
 
 def live_signatures(rows: list[Row]) -> list[str]:
-    """Raises SignatureInvalid for a row without one."""
+    """Lists the signatures of the rows that make a snapshot. Raises SignatureInvalid for a row
+    without one.
+    """
     unsigned = sorted({row.table for row in rows if not row.signature})
     if unsigned:
         raise SignatureInvalid(
