@@ -181,7 +181,7 @@ class Collector:
         epoch: int,
         scores: dict[str, SampleScore],
     ) -> None:
-        """Nothing: take() has it."""
+        """Does nothing: `take` has the sample."""
 
     async def complete_task(self) -> dict[str, JsonValue]:
         return {}

@@ -81,7 +81,10 @@ class InspectRunner:
     def run(
         self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
     ) -> RunState:
-        """Raises what on_sample and stop raise, StaleEvidence, JudgeUnfit, and the suite's own
+        """Asks the questions of a job that are still open, and returns the state that it ends
+        in.
+
+        Raises what on_sample and stop raise, StaleEvidence, JudgeUnfit, and the suite's own
         errors.
         """
         self.remark = ""

@@ -81,7 +81,7 @@ class InspectSuite(Protocol):
 
 
 def inspect_suite(settings: SuiteSettings) -> InspectSuite:
-    """Raises InputError, NotFound, ConfigError as the loaders do."""
+    """Loads a suite of a task file or of data. Raises InputError, NotFound, ConfigError."""
     return load_task_suite(settings) if settings.task else DataSuite(load_suite(settings))
 
 
@@ -286,7 +286,9 @@ class TaskSuite:
 
 
 def as_share(value: Value) -> float | None:
-    """None for NaN, lists, words that mean no score, and what is not in [0, 1]."""
+    """Reads a score as a share; None for NaN, lists, words that mean no score, and what is not
+    in [0, 1].
+    """
     if isinstance(value, str) and value.casefold() not in SPELLED:
         try:
             value = float(value)

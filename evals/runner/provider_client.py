@@ -49,7 +49,7 @@ SHARED_SECRET: Final = 8  # the same for the key and the provider's own headers
 
 
 class ProviderFailed(UpstreamError):
-    """No answer came, after the retries. The text holds neither prompt nor key."""
+    """Raised when no answer came after the retries. The text holds neither prompt nor key."""
 
 
 class _AttemptFailed(Exception):
@@ -104,13 +104,17 @@ class EvalProviderClient:
         self._jitter = random.Random()  # noqa: S311 - as above
 
     async def ask(self, body: Mapping[str, Any]) -> TimedReply:
-        """Raises ProviderFailed when the last retry has failed, or none is worth it."""
+        """Asks for a chat completion. Raises ProviderFailed when the last retry has failed, or
+        none is worth it.
+        """
         sent = rename_answer_limit(body, self._kind)
         found, seconds = await self._request("/chat/completions", sent, parse_reply)
         return TimedReply(found, seconds)
 
     async def embed(self, body: Mapping[str, Any]) -> EmbeddingReply:
-        """Raises ProviderFailed, as ask()."""
+        """Asks for embeddings. Raises ProviderFailed when the last retry has failed, or none is
+        worth it.
+        """
         found, _ = await self._request("/embeddings", body, parse_embeddings)
         return found
 

@@ -116,7 +116,7 @@ def open_questions(job: EvalJob, items: Iterable[str], pin: SuitePin) -> tuple[Q
 
 
 def cost_usd(job: EvalJob, spent: AnswerUsage) -> float | None:
-    """None when the provider's price of the model is not known."""
+    """Prices an answer; None when the provider's price of the model is not known."""
     price = job.provider.prices.get(job.target.model)
     if price is None:
         return None
@@ -132,7 +132,7 @@ def answer_text(text: str, calls: Sequence[AnswerToolCall]) -> str:
 
 
 def parse_arguments(call: AnswerToolCall) -> object:
-    """As JSON, or the text as it came when it is none."""
+    """Parses a call's arguments as JSON; returns the text as it came when it is none."""
     try:
         return json.loads(call.arguments or "{}")
     except (ValueError, RecursionError):

@@ -103,7 +103,7 @@ class RateGates:
     folder: Path
 
     def gate_for(self, provider: str) -> "RateGate":
-        """Of one client of that provider; close it in the same event loop."""
+        """Opens the gate for one client of a provider; close it in the same event loop."""
         limits = self.limits.get(provider, NO_LIMITS)
         # A provider's name may hold what a file's name may not.
         place = self.folder / short_hash(provider).hex()
@@ -142,7 +142,7 @@ class RateGate:
             yield lambda actual: self._settle(tokens, actual)
 
     def hold(self, seconds: float) -> None:
-        """Nobody on this machine asks the provider for so long: it said so."""
+        """Keeps everybody on this machine from asking the provider for so long: it said so."""
         until = time.monotonic() + seconds + self._jitter.uniform(0, SPREAD_S)
         self.book.change(
             f"hold:{self.provider}",

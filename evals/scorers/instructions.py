@@ -80,7 +80,9 @@ def share(text: str, rules: Sequence[Params]) -> float:
 
 
 def loose_share(text: str, rules: Sequence[Params]) -> float:
-    """As share, another spelling of an instruction counting as kept."""
+    """Returns the share of the rules that the answer keeps, where another spelling of an
+    instruction counts as kept.
+    """
     kept = sum(
         RULES[rule["rule"]].holds(text, rule) or VARIANTS.get(rule["rule"], _never)(text, rule)
         for rule in rules

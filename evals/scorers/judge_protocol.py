@@ -42,7 +42,7 @@ JudgedScore = Callable[[AnswerJudge, str, Item, Options], Awaitable[ScoreResult]
 
 
 def without_a_judge(_answer: str, _item: Item, _options: Options) -> ScoreResult:
-    """Such an answer has no score until the judge has been asked."""
+    """Leaves an answer without a score until the judge has been asked."""
     return UNSCORED
 
 

@@ -47,7 +47,7 @@ def check_label(item: Item, options: Options) -> str | None:
 
 
 def all_targets(items: Sequence[Item], options: Options) -> Options:
-    """Without a list of labels, every target of the suite is one."""
+    """Takes every target of the suite as a label where no list of labels is given."""
     labels = options["labels"] or sorted({str(item.target) for item in items})
     if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
         raise InputError("scorer 'label': option 'labels' must be a list of texts")
@@ -55,7 +55,9 @@ def all_targets(items: Sequence[Item], options: Options) -> Options:
 
 
 def letter_of(item: Item) -> str:
-    """Of the right choice; the target is that letter, a place from 0, or the choice's text."""
+    """Returns the letter of the right choice; the target is that letter, a place from 0, or the
+    choice's text.
+    """
     target = item.target
     if isinstance(target, int) and not isinstance(target, bool) and 0 <= target < 26:
         return ascii_uppercase[target]

@@ -126,7 +126,8 @@ def mended_json(text: str) -> Any:
 
 
 def calls_of(value: Any) -> list[ReadToolCall]:
-    """Of one call, of a list, or of an object that holds `tool_calls`."""
+    """Reads the tool calls in a value: one call, a list, or an object that holds `tool_calls`.
+    """
     if isinstance(value, list):
         return [made for item in value for made in calls_of(item)]
     if not isinstance(value, dict):
@@ -197,7 +198,9 @@ def within(arguments: Mapping[str, Any], accepted: Mapping[str, Any], *, loose: 
 
 
 def wanted_of(item: Item) -> list[ReadToolCall]:
-    """Raises InputError for a target that is neither a call nor a list of calls."""
+    """Reads the calls that an item's target asks for. Raises InputError for a target that is
+    neither a call nor a list of calls.
+    """
     targets = item.target if isinstance(item.target, list) else [item.target]
     found = []
     for target in targets:

@@ -68,7 +68,7 @@ async def html(
 async def huge(
     exchange: HttpExchange, fault: Fault, _model: str, _dialect: EndpointDialect
 ) -> None:
-    """As many blanks as asked for before an object; the memory used here stays small."""
+    """Sends as many blanks as asked for before an object; the memory used here stays small."""
     packed = fault.variant == "gzip"
     if packed:
         exchange.headers = {**exchange.headers, "content-encoding": "gzip"}

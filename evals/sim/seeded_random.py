@@ -15,7 +15,7 @@ def random_bits(*parts: object) -> int:
 
 
 def uniform(*parts: object) -> float:
-    """In (0, 1), both ends left out."""
+    """Draws a number in (0, 1), both ends left out, from these parts."""
     return ((random_bits(*parts) >> 12) + 0.5) / 2**52
 
 

@@ -97,7 +97,9 @@ def canonical_text(item: Item) -> str:
 
 
 def load_suite(settings: SuiteSettings) -> Suite:
-    """Raises InputError with the file's place, NotFound for an unknown scorer."""
+    """Loads a suite and its items from its settings. Raises InputError with the file's place,
+    NotFound for an unknown scorer.
+    """
     if settings.path is None:
         raise ConfigError(f"suite {settings.name!r}: give it a path (data file) or a task")
     if "{input}" not in settings.template:
@@ -213,7 +215,7 @@ class ConfiguredSuites:
         return sorted(self._suites)
 
     def settings(self, suite: str) -> SuiteSettings:
-        """Raises NotFound, naming the nearest suite."""
+        """Returns the settings of a suite. Raises NotFound, naming the nearest suite."""
         try:
             return self._suites[suite]
         except KeyError:
@@ -226,7 +228,9 @@ class ConfiguredSuites:
             raise NotFound(f"no suite {suite!r}{hint}") from None
 
     def pin(self, suite: str) -> SuitePin:
-        """Raises NotFound; InputError when its data or scorer is wrong."""
+        """Builds the pin of a suite as it is now. Raises NotFound; InputError when its data or
+        scorer is wrong.
+        """
         settings = self.settings(suite)
         if settings.task is None:
             return self.suite(suite).pin

@@ -158,7 +158,9 @@ def run_gate_benchmark(
     plan: GateBenchmarkPlan,
     progress: Callable[[str], None] = lambda _: None,
 ) -> GateBenchmark:
-    """Raises InputError for a matrix without usable pairs, before anything is measured."""
+    """Measures every rule on every matrix. Raises InputError for a matrix without usable pairs,
+    before anything is measured.
+    """
     paired = [(matrix.name, close_pairs(matrix, plan.pairs)) for matrix in matrices]
     lines: list[GateBenchmarkRow] = []
     for name, pairs in paired:

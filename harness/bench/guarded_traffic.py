@@ -85,7 +85,8 @@ def ranks_of_rows(
     tie_breakers: Floats,
     among: NDArray[np.bool_] | None = None,
 ) -> Floats:
-    """As `rank_among`, of each row: one canary value among its controls.
+    """Ranks one canary value among its controls in each row, as `rank_among` does. among: which
+    controls count, all when not given.
 
     among: which controls count, all when not given.
     """

@@ -49,7 +49,7 @@ class ScoreMatrix:
 
 @dataclass(frozen=True)
 class ModelPair:
-    """Both sides' scores over the same items."""
+    """Holds the scores of two models over the same items."""
 
     name: str
     a: Floats  # the incumbent's

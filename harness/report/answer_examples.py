@@ -25,7 +25,7 @@ def fenced(text: str) -> Sequence[str]:
 
 
 def cell(text: str) -> str:
-    """Of a table: no line breaks, no column marks, no markup."""
+    """Writes a text as a table's cell: no line breaks, no column marks, no markup."""
     return re.sub(r"([|`*_<>\[\]\\])", r"\\\1", " ".join(text.split()))
 
 
@@ -100,7 +100,9 @@ def _telling(answer: TellingAnswer, asked: str) -> Iterator[str]:
 
 
 def differing_fields(texts: Sequence[str]) -> Mapping[str, Sequence[str]]:
-    """Of JSON objects the fields that are not the same in all; `–` where one is not there.
+    """Lists the fields of JSON objects that are not the same in all; `–` where one is not
+    there. Empty where a text is no JSON object, or holds what is too long or too odd for a
+    table.
 
     Empty where a text is no JSON object, or holds what is too long or too odd for a table.
     """

@@ -93,7 +93,7 @@ def head() -> str:
 
 
 def require_file(url: str) -> None:
-    """Raises DatabaseUnusable where SQLite's file is missing."""
+    """Requires that SQLite's file exists; else raises DatabaseUnusable."""
     parsed = engine.parse(url)
     if parsed.get_backend_name() == "sqlite" and not engine.file_of(parsed).exists():
         raise DatabaseUnusable(

@@ -288,7 +288,9 @@ def check_failover(row: Failover) -> None:
 
 
 def check_four_eyes(proposal: Proposal) -> None:
-    """Raises NotAllowed when the proposer is the approver, unless the policy allows that."""
+    """Checks that the approver is not the proposer, unless the policy allows that; else raises
+    NotAllowed.
+    """
     if proposal.approver is None or proposal.self_approval:
         return
     if fold_name(proposal.approver) == fold_name(proposal.proposer):
@@ -299,7 +301,9 @@ def check_four_eyes(proposal: Proposal) -> None:
 
 
 def check_approval(approval: Approval, proposal: Proposal) -> None:
-    """Raises NotAllowed for the proposer's own approval, unless the policy allows it."""
+    """Checks that an approval is not the proposer's own, unless the policy allows that; else
+    raises NotAllowed.
+    """
     whose = proposal.proposer_principal
     is_proposer = approval.principal == whose and bool(whose)
     approver = proposal.proposer if is_proposer else approval.name
@@ -307,7 +311,7 @@ def check_approval(approval: Approval, proposal: Proposal) -> None:
 
 
 def check_unchanged(before: Proposal, after: Proposal) -> None:
-    """Raises InputError when what a proposal registered changes after the fact."""
+    """Checks that nothing changes that a proposal registered; else raises InputError."""
     fixed = ["route", "incumbent", "candidate", "claim", "proposer", "policy", "created_at"]
     fixed += ["proposer_principal", "proposer_key", "widened"]
     if before.phase is not ProposalPhase.PROPOSED:
@@ -321,8 +325,8 @@ def check_unchanged(before: Proposal, after: Proposal) -> None:
 
 
 def check_let_in(proposal: Proposal) -> None:
-    """Raises NotAllowed when a proposal with weaker rules than its route's policy goes on
-    without another person's approval.
+    """Checks that another person approved a proposal with weaker rules than its route's policy
+    before it goes on; else raises NotAllowed.
     """
     later = (ProposalPhase.SHADOW, ProposalPhase.CANARY, ProposalPhase.PROMOTED)
     if proposal.widened and proposal.approver is None and proposal.phase in later:
@@ -343,7 +347,7 @@ def time_of_version(change: TableChange, now: datetime, before: datetime | None)
 
 
 def check_targets(change: TableChange, known: Collection[str]) -> None:
-    """Raises NotFound when a change names a target that is not stored."""
+    """Checks that every target that a change names is stored; else raises NotFound."""
     match change:
         case CreateRoute():
             named: tuple[str, ...] = (change.incumbent, *change.fallbacks)
@@ -362,7 +366,8 @@ def check_waivers(
     waivers: Iterable[Waiver],
     now: datetime,
 ) -> None:
-    """Raises ProofRefused when a person's change keeps a target whose waiver has expired.
+    """Checks that a person's change keeps no target whose waiver has expired; else raises
+    ProofRefused.
 
     What a rollout does by itself carries the chain as it is: going back is always allowed.
     """

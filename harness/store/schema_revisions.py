@@ -27,7 +27,7 @@ def needed() -> str:
 
 
 def check(found: str | None) -> None:
-    """Raises DatabaseUnusable for a revision that only a newer version of Swapgate knows."""
+    """Checks that this version knows the database's revision; else raises DatabaseUnusable."""
     if found is not None and found not in known():
         raise DatabaseUnusable(
             f"the database is at revision {found}, which a newer version of Swapgate made, and "

@@ -65,8 +65,8 @@ class SqliteFile:
             self._open, self._log = now, None
 
     def require_same(self) -> None:
-        """Raises StoreUnavailable when the file was replaced, so that what is committed is
-        lost.
+        """Requires that the file was not replaced, which would lose what is committed; else
+        raises StoreUnavailable.
         """
         if self.replaced:
             raise StoreUnavailable(

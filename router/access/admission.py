@@ -129,7 +129,7 @@ class Admission:
         return _too_many_requests(reason, decided.retry_after_s, headers_)
 
     def settle(self, reservation: RateReservation, actual: int) -> None:
-        """Once the request's actual tokens are known."""
+        """Corrects a reservation once the request's actual tokens are known."""
         now = self._clock.monotonic()
 
         def change(state: RateState) -> RateState:

@@ -70,13 +70,17 @@ class KeyRing:
         self._hashes: OrderedDict[bytes, str] = OrderedDict()
 
     def grant(self, authorization: bytes | None, serving: CompiledSnapshot) -> KeyGrant | None:
-        """None: no key, another scheme, or a key that opens nothing."""
+        """Finds the grant of the key in an `Authorization` header; None for no key, another
+        scheme, or a key that opens nothing.
+        """
         if authorization is None or authorization[:7].lower() != _SCHEME:
             return None
         return self.grant_of(authorization[7:], serving)
 
     def grant_of(self, bare: bytes | None, serving: CompiledSnapshot) -> KeyGrant | None:
-        """As `grant`, of a key that stands alone in its header."""
+        """Finds the grant of a key that stands alone in its header; None for no key, or one
+        that opens nothing.
+        """
         if bare is None:
             return None
         key = bare.strip()

@@ -73,7 +73,9 @@ class WorkerAlerts:
         self._looking: list[Callable[[CompiledSnapshot], None]] = []
 
     def add_follower(self, look: Callable[[CompiledSnapshot], None]) -> None:
-        """Called with what serves, about every second, in the event loop."""
+        """Adds a function that is called in the event loop, about every second, with the
+        snapshot that serves.
+        """
         self._looking.append(look)
 
     def breaker_moved(self, target: str, after: Breaker) -> None:
@@ -257,7 +259,7 @@ class WorkerAlerts:
         )
 
     async def watch(self) -> None:
-        """Until it is cancelled."""
+        """Evaluates the alerts every few seconds until it is cancelled."""
         turns = 0
         while True:
             await asyncio.sleep(WATCH_S)

@@ -90,7 +90,9 @@ class FeedbackIntake(RequestObserver):
         return _reply(opinion, outcome)
 
     async def enter(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:
-        """None for a request that is not remembered here, or was another key's."""
+        """Enters feedback about a request; None for one that is not remembered here, or was
+        another key's.
+        """
         served = self._served.get(opinion.request_id)
         if served is None or served.key != key:
             return None

@@ -44,7 +44,7 @@ class FeedbackBody(NamedTuple):
 
 
 def read_feedback(body: bytes) -> FeedbackBody:
-    """Raises InputError, with the field's name where there is one."""
+    """Reads a feedback's body. Raises InputError, with the field's name where there is one."""
     members = parse_object(body)
     for name in members.values:
         if name not in FIELDS:

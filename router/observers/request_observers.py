@@ -98,7 +98,7 @@ class RequestObservers:
         self._errors = errors
 
     def begin(self, observed: ObservedRequest) -> None:
-        """Before the request's first attempt."""
+        """Calls the observers before the request's first attempt."""
         hooks = self._plain if observed.experiment is None else self._evidence
         for part, before_attempt in hooks.before_attempt:
             try:
@@ -107,7 +107,7 @@ class RequestObservers:
                 self._errors.note(part, error, observed.route, observed.arm)
 
     def finish(self, observed: ObservedRequest, response: RoutedResponse) -> None:
-        """After the request's answer, whole or not."""
+        """Calls the observers after the request's answer, whole or not."""
         hooks = self._plain if observed.experiment is None else self._evidence
         for stage in (hooks.after_answer, hooks.at_end):
             for part, hook in stage:

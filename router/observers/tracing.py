@@ -86,7 +86,7 @@ class OpenTelemetry:
 
 
 class OpenSpan:
-    """One request's span, and below it that of the attempt under way."""
+    """Holds one request's span, and below it that of the attempt under way."""
 
     def __init__(self, tracer: Tracer, span: Span, operation: str, *, content: bool) -> None:
         self._tracer = tracer
@@ -155,7 +155,7 @@ class OpenSpan:
 
 
 def read_finish_reasons(answer: Mapping[str, Any]) -> Sequence[str]:
-    """Of a whole answer in any of the protocols, one per choice."""
+    """Reads the finish reasons of a whole answer in any of the protocols, one per choice."""
     choices = answer.get("choices")
     if isinstance(choices, list):
         found = [choice.get("finish_reason") for choice in choices if isinstance(choice, dict)]

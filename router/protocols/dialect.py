@@ -51,7 +51,9 @@ class ProtocolDialect(Protocol):
         ...
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
-        """Of the JSON that the answer is to be; empty for any, None when none was asked for."""
+        """Returns the schema of the JSON that the answer is to be; empty for any, None when
+        none was asked for.
+        """
         ...
 
     def tools(self, request: ClientRequest) -> Mapping[str, object]:

@@ -79,7 +79,9 @@ class StreamFilter(SseParser):
             self.signals, self.signals_fault = None, error
 
     def used(self) -> TokenUsage:
-        """As reported; of a stream that ended before, one output token for each delta."""
+        """Returns the usage that the stream reported; if it ended before, counts one output
+        token for each delta.
+        """
         return self.usage or TokenUsage(0, self.output_events)
 
     @abstractmethod

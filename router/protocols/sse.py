@@ -69,7 +69,9 @@ class SsePayloads(SseParser):
         self._payloads: list[bytes] = []
 
     def read(self, data: bytes) -> Iterator[bytes]:
-        """Raises UpstreamFailed (malformed) for an event that is too large."""
+        """Yields the payloads of the events that this data completes. Raises UpstreamFailed
+        (malformed) for an event that is too large.
+        """
         self.feed(data)
         payloads, self._payloads = self._payloads, []
         yield from payloads
@@ -100,5 +102,5 @@ def event_data(event: bytes) -> bytes | None:
 
 
 def write_event(kind: str, data: dict[str, object]) -> bytes:
-    """With its `type`, which both Anthropic's and OpenAI's events repeat."""
+    """Writes an event whose data repeat its `type`, as both Anthropic's and OpenAI's do."""
     return f"event: {kind}\ndata: {to_json({'type': kind, **data})}\n\n".encode()

@@ -115,7 +115,7 @@ class LedgerUnit:
 
     @property
     def lost(self) -> bool:
-        """Its block is handed out, and no outcome came."""
+        """Tells whether the unit's block is handed out, and no outcome came."""
         return not (self.fixed or self.failed)
 
     def note_feedback(self, *, bad: bool) -> bool:
@@ -128,7 +128,9 @@ class LedgerUnit:
         return True
 
     def judge(self, judged: JudgeOutcome) -> None:
-        """Without a verdict it is as bad as one found bad, in both arms alike."""
+        """Enters what the judge said; without a verdict the unit is as bad as one found bad, in
+        both arms alike.
+        """
         self.judging = False
         if judged is not JudgeOutcome.GOOD:
             self.bad |= FAULTS[Guardrail.JUDGE]
@@ -165,7 +167,7 @@ class Ledger:
 
     @property
     def idle(self) -> bool:
-        """Nothing is open or waiting."""
+        """Tells whether nothing is open or waiting."""
         return not self._open and not self._waiting and not self._sessions
 
     def admit(

@@ -69,7 +69,7 @@ class MetricTotals:
                 values[key] = value if family.kind == "gauge" else values.get(key, 0.0) + value
 
     def add_counts(self, families: Iterable[MetricFamily]) -> None:
-        """Of a worker that ended: its states ended with it."""
+        """Adds the counts of a worker that ended: its states ended with it."""
         self.add(family for family in families if family.kind != "gauge")
 
     def families(self) -> list[MetricFamily]:

@@ -130,7 +130,9 @@ class Recorder:
         ended: CompletedRequest,
         seen: GuardrailSample | None = None,
     ) -> None:
-        """It ended: its outcome goes to its block, its figures to the minute."""
+        """Enters a request that ended: its outcome goes to its block, its figures to the
+        minute.
+        """
         at = self._clock.now()
         with self._lock:
             if isinstance(ticket, ScoredUnit):
@@ -155,7 +157,7 @@ class Recorder:
             ledger.finish(unit, failed=failed, why=why, seen=seen, first=first)
 
     def on_feedback(self, enter: EnterFeedback) -> None:
-        """Not needed: all requests are served in this process."""
+        """Does nothing: all requests are served in this process."""
 
     async def note_feedback(self, ticket: Ticket, *, bad: bool) -> bool:
         return isinstance(ticket, ScoredUnit) and self.note_unit_feedback(ticket.unit, bad=bad)
@@ -169,7 +171,9 @@ class Recorder:
     def enter_verdict(
         self, rollout: str, scored: ScoredUnit | None, judged: JudgeOutcome, cost_usd: float
     ) -> None:
-        """Of a unit's first request; of any other one the cost alone."""
+        """Enters a judge's verdict about a unit's first request; of any other request the cost
+        alone counts.
+        """
         first = scored.unit if scored is not None and scored.first else None
         with self._lock:
             ledger = self._ledgers.get(rollout)
@@ -206,7 +210,9 @@ class Recorder:
             self.shadows.note(shadow, self._clock.now(), counts)
 
     def failed_over(self, rows: Sequence[Failover]) -> None:
-        """For the failover log; what is too much for one second is dropped, and counted."""
+        """Enters rows into the failover log; what is too much for one second is dropped, and
+        counted.
+        """
         self._notices.failed_over(rows)
 
     def capture(self, draft: CaptureDraft) -> None:
@@ -225,7 +231,7 @@ class Recorder:
             self._desk.start()
 
     def stop(self) -> None:
-        """After the last request: close every block, write what there is."""
+        """Closes every block and writes what there is, after the last request."""
         self._stopping.set()
         if self._desk is not None:
             self._desk.stop()

@@ -169,7 +169,7 @@ class Reporter:
         self._task.add_done_callback(self._over)
 
     def stop(self) -> None:
-        """No more requests; `aclose` sends what there is."""
+        """Ends the reports: no more requests come, and `aclose` sends what there is."""
         self._ending = True
 
     async def aclose(self) -> None:
@@ -196,7 +196,7 @@ class Reporter:
         self._metrics = metrics
 
     async def text(self) -> bytes:
-        """Of all workers."""
+        """Asks the parent for the metrics of all workers, in Prometheus's text format."""
         return (await self._asking({"metrics": self._counts()}, "ask")).encode()
 
     def on_feedback(self, enter: EnterFeedback) -> None:

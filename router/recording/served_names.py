@@ -1,5 +1,5 @@
-"""Served names note which model each target's answers name as the one that served (F6), a name
-again at most every 30 s, for the database.
+"""This module notes which model the targets' answers name as the one that served (F6), for the
+database: a name again at most every 30 s.
 """
 
 import threading
@@ -15,8 +15,8 @@ LONGEST_NAME: Final = 200  # characters
 
 
 class ServedNames:
-    """Of each target at most as many names as the store keeps; further names within
-    NOTE_EVERY_S are not noted. Thread-safe.
+    """Notes the model names in targets' answers: of each target at most as many as the store
+    keeps; further names within NOTE_EVERY_S are not noted. Thread-safe.
     """
 
     def __init__(self, clock: Clock) -> None:

@@ -140,7 +140,9 @@ class ShadowTotals:
 
 
 class ShadowTotalsRefresh:
-    """Called by the thread that follows the store; asks nothing while there is no shadow."""
+    """Refreshes the sums of shadows, called by the thread that follows the store; asks nothing
+    while there is no shadow.
+    """
 
     def __init__(self, holder: SnapshotHolder, sums: ShadowTotals, clock: Clock) -> None:
         self._holder = holder

@@ -78,7 +78,9 @@ class Spool:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """No other process replays or appends meanwhile. Raises OSError when one goes on."""
+        """Keeps other processes from replaying or appending within its block. Raises OSError
+        when one goes on.
+        """
         self.file.parent.mkdir(parents=True, exist_ok=True)
         until = time.monotonic() + LOCK_S
         with self.file.with_suffix(".lock").open("ab") as lock:
@@ -165,12 +167,16 @@ def batch_to_json(batch: Batch) -> dict[str, object]:
 
 
 def decode(line: bytes | str) -> Batch:
-    """Raises ValueError, KeyError or TypeError for what `encode` did not write."""
+    """Reads a batch from a line of `encode`. Raises ValueError, KeyError or TypeError for any
+    other line.
+    """
     return batch_from_json(json.loads(line))
 
 
 def batch_from_json(data: Mapping[str, Any]) -> Batch:
-    """As `decode`, of what was JSON."""
+    """Builds a batch from the JSON of `batch_to_json`. Raises ValueError, KeyError or TypeError
+    for any other.
+    """
     moment = datetime.fromisoformat
     blocks = [
         ObservationBlock(

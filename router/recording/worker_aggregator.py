@@ -108,7 +108,7 @@ class WorkerAggregator:
             account.send_abort(abort)
 
     def aborts(self) -> list[LocalAbort]:
-        """Of rollouts that the workers still serve."""
+        """Lists the aborts of rollouts that the workers still serve."""
         live = self._live.rollouts
         return [abort for abort in self._aborted.values() if abort.rollout in live]
 
@@ -222,7 +222,9 @@ class WorkerReports(asyncio.Protocol):
 
     @property
     def silent_s(self) -> float:
-        """Since a worker that serves was last heard; 0 for one that does not serve yet."""
+        """Counts the seconds since a worker that serves was last heard; 0 for one that does not
+        serve yet.
+        """
         return time.monotonic() - self._heard_s if self.ready.is_set() else 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -323,7 +325,7 @@ class WorkerReports(asyncio.Protocol):
             self._channel.write(encode_frame({"aborted": abort.as_json()}))
 
     def opinion(self, number: int, said: list[str]) -> bool:
-        """Have it entered; False when it is not there."""
+        """Asks the worker to enter feedback; False when it is not there."""
         if self._channel is None:
             return False
         self._channel.write(encode_frame({"opinion": said, "of": number}))

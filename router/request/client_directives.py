@@ -29,7 +29,9 @@ MAKES_IMAGES: Final = "image_generation"
 
 
 def detect_kinds(request: ClientRequest) -> frozenset[RequestKind]:
-    """By the body; a picture of an earlier turn counts, as the model gets all turns."""
+    """Finds the kinds of a request in its body; a picture of an earlier turn counts, as the
+    model gets all turns.
+    """
     if request.endpoint is Endpoint.EMBEDDINGS:
         return frozenset({RequestKind.EMBEDDING})
     turns = (request.value("messages"), request.value("input"))

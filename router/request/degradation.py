@@ -46,7 +46,7 @@ _MARK: Final = "cache_control"
 def given_fields(
     request: ClientRequest, among: Collection[OptionalFeature]
 ) -> tuple[OptionalFeature, ...]:
-    """Those that the client gives, in a fixed order."""
+    """Lists which of these fields the client gives, in a fixed order."""
     fields = _FIELDS[request.endpoint]
     return tuple(hint for hint in fields if hint in among and _gives(request, hint, fields))
 

@@ -100,11 +100,13 @@ class RequestProgress:
 
     @property
     def upstream(self) -> CompiledTarget | None:
-        """Whose answer, or refusal, the client gets."""
+        """Returns the target whose answer, or refusal, the client gets."""
         return self.attempts[-1].upstream if self.result is not None else None
 
     def shut(self, target: str) -> UpstreamFailed:
-        """Its breaker gives no ticket: as good as a target that says it is overloaded."""
+        """Notes a target whose breaker gives no ticket, which is as good as one that says it is
+        overloaded.
+        """
         self.shut_out.append(target)
         return UpstreamFailed(FailureClass.OVERLOADED, "its circuit is open")
 

@@ -348,7 +348,7 @@ class Connection(asyncio.Protocol):
             self.transport.resume_reading()
 
     async def drained(self) -> None:
-        """Until the client has read most of what was sent, or is gone."""
+        """Waits until the client has read most of what was sent, or is gone."""
         if self.full:
             drain = self.loop.create_future()
             self._drains.append(drain)

@@ -129,7 +129,9 @@ def bound_unsent(listener: socket.socket) -> None:
 
 
 def allow_connections() -> None:
-    """As many open files as the system lets us have: the usual 1024 are as many clients."""
+    """Raises the limit of open files as far as the system lets us: the usual 1024 are as many
+    clients.
+    """
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     # What macOS calls unlimited, it refuses.
     wanted = ENOUGH_FILES if most == resource.RLIM_INFINITY else min(most, ENOUGH_FILES)

@@ -44,7 +44,7 @@ class Timers:
             self._looks = self.loop.call_later(TICK_S, self._fire_due)
 
     def discard(self, timer: Timer) -> None:
-        """Also one that went off."""
+        """Removes a timer, also one that went off."""
         self._set.discard(timer)
 
     def limit(self, when: float) -> "TimeLimit":
@@ -61,9 +61,9 @@ class Timers:
 
 
 class TimeLimit:
-    """Within the block, time that is up cancels it; outside it is TimeoutError.
+    """Cancels its block when the time is up, which outside it is TimeoutError.
 
-    As `asyncio.timeout_at`, source of the rules about cancelling, up to a tick late.
+    The rules about cancelling are those of `asyncio.timeout_at`; it comes up to a tick late.
     """
 
     __slots__ = ("_cancelling", "_reached", "_task", "_timers", "when")

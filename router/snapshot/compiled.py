@@ -45,7 +45,7 @@ class CompiledTarget:
 
     @property
     def adapted(self) -> frozenset[Endpoint]:
-        """Those that it answers by a translation."""
+        """Names the endpoints that the target answers by a translation."""
         return PROVIDER_KINDS[self.provider.kind].adapted
 
 

@@ -79,7 +79,7 @@ def compile_snapshot(
 
 
 def provider_kinds(snapshot: Snapshot) -> frozenset[str]:
-    """Of the providers of all targets that may be asked."""
+    """Collects the kinds of the providers of all targets that may be asked."""
     targets = snapshot.table.targets
     called = [targets[id_] for route in snapshot.table.routes.values() for id_ in route.targets]
     called += [shadow.candidate for shadow in snapshot.shadows]
@@ -200,7 +200,7 @@ def _shadow(
 
 
 def canary_judge(route: Route) -> CanaryJudge | None:
-    """Of its live rollout."""
+    """Returns the judge of a route's live rollout."""
     return route.experiment.unit_rule.judge if route.experiment else None
 
 

@@ -43,7 +43,8 @@ class WorkerSpec:
 
 
 def restart_pause_s(early_deaths: int) -> float:
-    """Before a worker is started again. early_deaths: in a row, this one included; 0 if none.
+    """Returns the pause before a worker is started again. early_deaths: in a row, this one
+    included; 0 if none.
 
     At once after the first; then 0.5 s, doubling up to 30 s.
     """

@@ -30,7 +30,7 @@ TYPES = {
 
 
 def parse(data: Mapping[str, Any]) -> ChatRequest:
-    """Raises Refused (400) where the API would."""
+    """Parses the body of a request for messages. Raises Refused (400) where the API would."""
     messages = data.get("messages")
     if not isinstance(messages, list) or not messages:
         invalid("messages: at least one message is required", "messages")

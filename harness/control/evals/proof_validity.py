@@ -77,7 +77,7 @@ def assess_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> ProofValidi
 
 
 def require_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> None:
-    """Raises ProofRefused, with the reason, unless the verdict is valid proof now."""
+    """Requires that a verdict is valid proof now; else raises ProofRefused with the reason."""
     validity = assess_proof(ctx, tx, verdict)
     if not validity.holds:
         raise ProofRefused(

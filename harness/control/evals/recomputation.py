@@ -63,7 +63,9 @@ def recompute_stored(
 def require_agreement(
     ctx: Context, tx: Transaction, verdict: Verdict, proposal: Proposal
 ) -> None:
-    """Raises EvidenceMismatch unless the stored scores give the stored verdict again."""
+    """Requires that the stored scores give the stored verdict again; else raises
+    EvidenceMismatch.
+    """
     recomputation = recompute_stored(ctx, tx, verdict, proposal)
     if not recomputation.agrees:
         raise EvidenceMismatch(proposal.id, verdict.id, recomputation.words)

@@ -60,8 +60,8 @@ def reason_to_hold(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
 
 
 def require_untampered(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
-    """Raises ProofRefused where `reason_to_hold` finds a reason; a proposal that is in its
-    canary passes.
+    """Requires that `reason_to_hold` finds nothing, unless the proposal is in its canary; else
+    raises ProofRefused.
     """
     if proposal.phase in HELD and (why := reason_to_hold(ctx, tx, proposal)):
         raise ProofRefused(f"{proposal.id} is held: {why}")

@@ -58,7 +58,9 @@ def list_rule_differences(ctx: Context, tx: Transaction, proposal: Proposal) -> 
 
 
 def require_current_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
-    """Raises ProofRefused unless the proposal asks for all that its route asks for now."""
+    """Requires that a proposal asks for all that its route asks for now; else raises
+    ProofRefused.
+    """
     if rule_differences := list_rule_differences(ctx, tx, proposal):
         raise ProofRefused(
             f"{proposal.id}: {OTHER_RULES} ({'; '.join(rule_differences)}): propose again"

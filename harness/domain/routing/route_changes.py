@@ -40,7 +40,7 @@ def check_chain(
 
 
 def check_chain_proof(route: str, target: str, proof: ChainProof | None) -> None:
-    """Raises ProofRefused unless the proof is for this target on this route."""
+    """Checks that the proof is for this target on this route; else raises ProofRefused."""
     match proof:
         case None:
             raise ProofRefused(

@@ -96,7 +96,9 @@ def tool_call_id(given: object, answer: str, number: int) -> str:
 
 
 def read_thinking(part: Mapping[object, object]) -> str:
-    """Of a message or delta: DeepSeek's and vLLM's name for them, then OpenRouter's."""
+    """Reads the thoughts in a message or delta, under DeepSeek's and vLLM's name for them, then
+    under OpenRouter's.
+    """
     for name in ("reasoning_content", "reasoning"):
         found = part.get(name)
         if isinstance(found, str) and found:

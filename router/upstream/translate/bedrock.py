@@ -151,7 +151,9 @@ class EventMessages:
         self._error = frames.ParserError
 
     def read(self, data: bytes) -> Iterator[bytes]:
-        """Raises UpstreamFailed (malformed) for what is no such stream."""
+        """Yields the events of a stream in AWS's format as JSON. Raises UpstreamFailed
+        (malformed) for what is no such stream.
+        """
         self._buffer.add_data(data)
         try:
             for message in self._buffer:

@@ -51,7 +51,7 @@ _FORCED: Final = ("any", "tool")
 
 
 def budget_beside(budget: int, limit: int) -> int:
-    """So much of a budget as leaves the answer its share of the limit; may be negative."""
+    """Cuts a budget so that the answer keeps its share of the limit; may be negative."""
     return min(budget, limit - max(LEAST_ANSWER_TOKENS, math.ceil(limit * ANSWER_SHARE)))
 
 
