@@ -145,6 +145,52 @@ FUNCTIONS = frozenset(
 LOOP_VARIABLES = frozenset(["asked", "each", "found", "said", "seen", "those", "told", "wish"])
 # No part of any name, public or private.
 WORDS = frozenset(["haste", "heard", "said", "told", "wish", "wishes"])
+# A docstring that begins so leans on its neighbours, or has no subject and verb: it is read
+# alone, in an editor's tooltip or in a list. "Lists the audit events, newest first." stands;
+# "Newest first." does not.
+LEANING_WORDS = frozenset(
+    [
+        "After",
+        "Also",
+        "And",
+        "As",
+        "At",
+        "Back",
+        "Before",
+        "But",
+        "By",
+        "Empty",
+        "False",
+        "For",
+        "From",
+        "In",
+        "Into",
+        "It",
+        "Its",
+        "Like",
+        "Newest",
+        "None",
+        "Not",
+        "Now",
+        "Of",
+        "Oldest",
+        "On",
+        "Or",
+        "Raises",
+        "Same",
+        "Since",
+        "Such",
+        "Their",
+        "They",
+        "Those",
+        "Unless",
+        "Until",
+        "When",
+        "With",
+        "Within",
+        "Without",
+    ]
+)
 
 
 @cache
@@ -176,6 +222,24 @@ def _definitions(tree: ast.Module) -> Iterator[tuple[int, str, bool]]:
             for member in class_.body:
                 if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef):
                     yield member.lineno, member.name, False
+
+
+def public_docstrings(file: Path) -> Iterator[tuple[int, str]]:
+    """(line, docstring) of the module, and of its public classes, functions and methods."""
+    return _docstrings_in(ast.parse((ROOT / file).read_text()))
+
+
+def _docstrings_in(node: ast.AST) -> Iterator[tuple[int, str]]:
+    match node:
+        case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+            if text := ast.get_docstring(node):
+                yield node.body[0].lineno, text
+        case _:
+            return
+    if isinstance(node, ast.Module | ast.ClassDef):
+        for member in node.body:
+            if not getattr(member, "name", "_").startswith("_"):
+                yield from _docstrings_in(member)
 
 
 def words_of(name: str) -> set[str]:
@@ -242,3 +306,14 @@ def test_a_public_class_name_has_one_meaning_in_the_product() -> None:
     twice = [f"{name}: {', '.join(place)}" for name, place in places.items() if len(place) > 1]
 
     assert not twice, listed(twice)
+
+
+def test_a_public_docstring_stands_without_its_neighbours() -> None:
+    leaning = [
+        f"{file}:{line}: {text.splitlines()[0]}"
+        for file in modules()
+        for line, text in public_docstrings(file)
+        if re.split(r"\W", text, maxsplit=1)[0] in LEANING_WORDS
+    ]
+
+    assert not leaning, listed(leaning)

@@ -129,7 +129,8 @@ class Collector:
 
     @contextlib.asynccontextmanager
     async def waiting(self) -> AsyncIterator[None]:
-        """Around a sample's wait for its turn at the provider: the end does not wait for it.
+        """Marks, around its block, that a sample waits for its turn at the provider: the end
+        does not wait for it.
 
         One whose turn comes after the end asks nothing more: nobody needs what it would cost.
         """

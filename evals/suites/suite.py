@@ -61,7 +61,9 @@ class Suite:
         return conversation(self.items[item])
 
     async def judged(self, answer: str, item: Item, judging: AnswerJudge) -> ScoreResult:
-        """For scorers that ask the judge; the item may be a reference's. Raises NotJudged."""
+        """Scores an answer with a scorer that asks the judge; the item may be a reference's.
+        Raises NotJudged.
+        """
         assert self.scorer.judged is not None  # noqa: S101 - load_suite has looked
         return await self.scorer.judged(judging, answer, item, self.options)
 

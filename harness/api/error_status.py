@@ -56,7 +56,7 @@ def answer_error(error: SwapgateError) -> JsonAnswer | None:
 
 
 async def answer_http_error(_: Request, error: Exception) -> JsonAnswer:
-    """Unknown paths and methods."""
+    """Answers a request for an unknown path or method."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
     kind = HTTPStatus(error.status_code).phrase.title().replace(" ", "").replace("-", "")
     return problem(error.status_code, kind, f"{error.detail}.", headers=error.headers)
@@ -75,7 +75,9 @@ def _places(errors: Sequence[Any]) -> str:
 
 
 class ErrorGuard:
-    """Outermost: an error becomes its answer, an unforeseen one an id that the log has."""
+    """Turns, outermost of all, an error into its answer; an unforeseen one gets an id that the
+    log has.
+    """
 
     def __init__(self, app: ASGIApp, *, chance: Chance) -> None:
         self._app, self._chance = app, chance

@@ -177,7 +177,8 @@ def router_app(
 def build_recorder(
     installation: Installation, live_rollouts: Callable[[], frozenset[str]], *, name: str
 ) -> "Recorder":
-    """For the process that writes what requests did. name: what its workers' names begin with.
+    """Builds the recorder of the process that writes what requests did. name: what its workers'
+    names begin with.
 
     Processes of one `home` share the spool.
     """

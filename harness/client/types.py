@@ -171,7 +171,7 @@ class CompletionResponse:
 
     @property
     def message(self) -> Message:
-        """For the next request of this conversation."""
+        """Returns the answer as a message for the next request of this conversation."""
         extra = self.message_extra
         return Message("assistant", self.text, self.tool_requests, extra=extra)
 

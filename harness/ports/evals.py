@@ -71,7 +71,9 @@ class EvalRuns(Protocol):
         ...
 
     def store_sample(self, sample: Sample) -> bool:
-        """False when that run, item and epoch is stored already: nothing counts twice."""
+        """Stores a sample; False when that run, item and epoch is stored already: nothing
+        counts twice.
+        """
         ...
 
     def done(self, run: str) -> frozenset[tuple[str, int]]:
@@ -123,7 +125,7 @@ class Drift(Protocol):
     """Watches of incumbents, and the runs that they compare."""
 
     def open(self, watch: DriftWatch) -> bool:
-        """False when that target and suite has an open watch."""
+        """Opens a watch; False when that target and suite has an open one."""
         ...
 
     def save(self, watch: DriftWatch) -> bool:
@@ -137,7 +139,7 @@ class Drift(Protocol):
         ...
 
     def start(self, check: DriftCheck) -> bool:
-        """False when the watch has a running check, or one of that number."""
+        """Starts a check; False when the watch has a running one, or one of that number."""
         ...
 
     def end(self, check: DriftCheck) -> bool:

@@ -144,7 +144,7 @@ class Admission:
         self._book.change(reservation.key, change)
 
     def refuse_unknown_key(self, address: str) -> Reply:
-        """For a request whose key is not known: 401, or 429 once there were too many.
+        """Refuses a request whose key is not known: 401, or 429 once there were too many.
 
         address: as `client_address` has it.
         """

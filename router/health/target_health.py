@@ -55,7 +55,7 @@ class TargetHealth:
         return True
 
     def readiness(self, targets: Iterable[str]) -> dict[str, TargetAvailability]:
-        """For making a plan; takes no ticket."""
+        """Says whether a target is ready, to make a plan; takes no ticket."""
         now = self._monotonic()
         return {
             target: target_availability(

@@ -79,7 +79,7 @@ class WorkerAlerts:
         self._looking.append(look)
 
     def breaker_moved(self, target: str, after: Breaker) -> None:
-        """For `TargetHealth`: called with every new state."""
+        """Notes every new state of a breaker; `TargetHealth` calls it."""
         if after.state is BreakerState.HALF_OPEN:
             return
         key = f"{TARGET}{target}"
@@ -89,7 +89,7 @@ class WorkerAlerts:
         self._raise(key, self._opened(target, after.because))
 
     def paused(self, target: str, wait_s: float) -> None:
-        """For `TargetHealth`: its provider asked for a long time."""
+        """Notes that a target's provider asked for a long pause; `TargetHealth` calls it."""
         name, _ = self._names(target)
         until = self._clock.now() + timedelta(seconds=wait_s)
         alert = self._alert(
@@ -109,7 +109,9 @@ class WorkerAlerts:
         self._raise(f"{PAUSE}{target}", alert)
 
     def key_moved(self, provider: str, key: str, because: FailureClass | None) -> None:
-        """For `ProviderKeys`: one of several keys is refused, or serves again (None)."""
+        """Notes that one of several keys is refused, or serves again (None); `ProviderKeys`
+        calls it.
+        """
         name = f"key {provider} {key}"
         if because is None:
             self._end(name)
@@ -126,7 +128,9 @@ class WorkerAlerts:
         self._raise(name, alert)
 
     def canary_aborted(self, abort: LocalAbort) -> None:
-        """For `CanaryGuards`. The control plane reads it as a request to roll back."""
+        """Alerts people that this worker aborted a canary; the control plane reads it as a
+        request to roll back.
+        """
         alert = self._alert(
             AlertKind.LOCAL_ABORT,
             subject=f"route {abort.route}",
@@ -138,7 +142,8 @@ class WorkerAlerts:
         self.raise_alert(alert)
 
     def internal_error(self, about: str, subject: str, words: str) -> None:
-        """For `InternalErrors`: the first at once, others of the same each AGAIN_S at the most.
+        """Tells of an internal error: of the first at once, of others of the same each AGAIN_S
+        at the most.
 
         about: the id of the route's live rollout, which holds while this is open; else
         `subject`, such as `route support`.
@@ -286,7 +291,7 @@ class WorkerAlerts:
         self._open.clear()
 
     def raise_alert(self, alert: Alert) -> None:
-        """Something that is over as it happens."""
+        """Reports something that is over as it happens."""
         self._recorder.notify(alert)
         self._events.put(
             "alert",

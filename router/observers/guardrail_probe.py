@@ -80,7 +80,7 @@ class GuardrailProbe:
         )
 
     def new_signals(self) -> AnswerSignals | None:
-        """For one answer."""
+        """Begins the signals of one answer; None where no guardrail asks for them."""
         return AnswerSignals(keeps=self.keeps) if self.listens else None
 
     def sample(

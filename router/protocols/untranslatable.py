@@ -26,8 +26,8 @@ class MalformedRequest(Untranslatable):
 
 
 def no_chat_error(what: str, param: str) -> Untranslatable:
-    """For what no chat can carry. what: as the client wrote it, e.g. "a tool of type
-    'web_search_20250305'". param: the field of the body that it is in.
+    """Builds the error for what no chat can carry. what: as the client wrote it, e.g. "a tool
+    of type 'web_search_20250305'". param: the field of the body that it is in.
     """
     return Untranslatable(f"{what} cannot be said in the protocol of the route's target", param)
 

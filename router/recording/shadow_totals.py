@@ -32,8 +32,8 @@ def shadow_subject(shadow: Shadow) -> str:
 
 
 class ShadowUnits:
-    """Which callers were mirrored, by subject: a shadow's proposal, or its own id.
-    At most max_keys of a subject are remembered; later ones are mirrored and not counted.
+    """Remembers which callers were mirrored, by subject: a shadow's proposal, or its own id. At
+    most max_keys of a subject are remembered; later ones are mirrored and not counted.
 
     Of more than MAX_SUBJECTS, those that were mirrored longest ago are forgotten.
     """

@@ -44,7 +44,7 @@ class Batch(NamedTuple):
 
     @property
     def parts(self) -> list["Batch"]:
-        """Each kind on its own, so that what is refused takes nothing else with it."""
+        """Parts the batch by kind, so that what is refused takes nothing else with it."""
         counts, none = Batch(self.blocks, self.traffic), Batch((), ())
         split = (
             counts,
@@ -95,7 +95,9 @@ class Spool:
             yield
 
     def append(self, batch: Batch) -> bool:
-        """False when it does not fit any more. Raises OSError (disk full, not writable)."""
+        """Appends a batch; False when it does not fit any more. Raises OSError (disk full, not
+        writable).
+        """
         # It begins a line of its own: a crash may have torn the one before.
         line = f"\n{encode(batch)}\n".encode()
         with self.lock():
@@ -113,7 +115,7 @@ class Spool:
         return True
 
     def batches(self) -> Generator[tuple[Batch, int], None, None]:
-        """Each batch that is not done, with its place; torn ones are left out.
+        """Yields each batch that is not done, with its place; torn ones are left out.
 
         To be called while it is `held`. Raises OSError.
         """
@@ -154,7 +156,7 @@ def encode(batch: Batch) -> str:
 
 
 def batch_to_json(batch: Batch) -> dict[str, object]:
-    """For JSON, but for its datetimes, which the encoder must write."""
+    """Turns a batch into JSON, but for its datetimes, which the encoder must write."""
     return {
         "blocks": [asdict(block) for block in batch.blocks],
         "traffic": [asdict(row) for row in batch.traffic],

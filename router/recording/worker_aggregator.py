@@ -81,7 +81,9 @@ class WorkerAggregator:
         self._aborted: dict[str, LocalAbort] = {}
 
     def open(self, slot: int) -> "WorkerReports":
-        """For a new worker's channel. slot: its place, 0 to N - 1; its successor takes it."""
+        """Opens the reports of a new worker's channel. slot: its place, 0 to N - 1; its
+        successor takes it.
+        """
         account = WorkerReports(self, slot)
         self._accounts.append(account)
         return account

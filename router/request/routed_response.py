@@ -257,7 +257,7 @@ class RoutedResponse:
         )
 
     def served(self) -> SpanResult:
-        """For tracing."""
+        """Gathers the outcome of the request for tracing."""
         result, progress = self.progress.result, self.progress
         return SpanResult(
             upstream=progress.upstream,

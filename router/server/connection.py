@@ -342,7 +342,7 @@ class Connection(asyncio.Protocol):
                 self._idle = self.loop.call_later(self._keep_alive_s, self._tired)
 
     def read_on(self) -> None:
-        """Unless requests wait already: more of them would wait in memory."""
+        """Reads on, unless requests wait already: more of them would wait in memory."""
         if self._paused and self._refusal is None and not self._waiting:
             self._paused = False
             self.transport.resume_reading()

@@ -129,7 +129,7 @@ def bound_unsent(listener: socket.socket) -> None:
 
 
 def allow_connections() -> None:
-    """Raises the limit of open files as far as the system lets us: the usual 1024 are as many
+    """Lifts the limit of open files as far as the system lets us: the usual 1024 are as many
     clients.
     """
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -72,7 +72,8 @@ class WorkerPool:
         self._keepers = [asyncio.create_task(self._keep(n)) for n in range(orders.workers)]
 
     async def start(self) -> int:
-        """0 once all serve; else the exit code of a worker that ended, or 1 for START_S.
+        """Starts the workers: returns 0 once all serve, else the exit code of a worker that
+        ended, or 1 for START_S.
 
         A pool that did not start is still to be retired.
         """

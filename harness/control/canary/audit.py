@@ -56,7 +56,7 @@ class ReplayedAction:
 def decision_inputs(
     ctx: Context, tx: Transaction, rollout: Rollout, action: RolloutAction | None
 ) -> dict[str, object]:
-    """For the audit log: enough to decide again to the same bytes, and to see tampering.
+    """Gathers what the audit log needs to decide again to the same bytes, and to see tampering.
 
     rollout: the rollout before the action. action: what was decided, None for a person's act:
     then it is what the evidence says at this moment. Never fails: what ends a canary must not.

@@ -89,9 +89,10 @@ def raise_mismatch_alert(
 
 @contextmanager
 def alerting_mismatch(ctx: Context) -> Iterator[None]:
-    """For acts of people: an EvidenceMismatch raised within it raises the alert, too.
+    """Alerts people, too, when an EvidenceMismatch is raised within its block, which is an act
+    of theirs.
 
-    Around the unit of work, which the refusal takes back.
+    The block goes around the unit of work, which the refusal takes back.
     """
     try:
         yield

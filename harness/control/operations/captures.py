@@ -64,7 +64,8 @@ def export_captures(
     since: timedelta | None = None,
     near: float = NEAR_DUPLICATE_SIMILARITY,
 ) -> CaptureExport:
-    """For labelling, without near-duplicates. near: similarity from which on, 0 excluded to 1.
+    """Exports captured requests for labelling, without near-duplicates. near: similarity from
+    which on, 0 excluded to 1.
 
     Raises NotAllowed below an approver, InputError.
     """

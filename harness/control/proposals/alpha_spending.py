@@ -176,7 +176,7 @@ def with_alpha(
 
 
 def find_uncharged(tx: Transaction, proposal: Proposal) -> str:
-    """Which looks before it the proposal was not charged for, in words; empty where it was.
+    """Says in words which looks before it a proposal was not charged for; empty where it was.
 
     Whose model a candidate is may be known by its answers alone, so after its registration.
     """

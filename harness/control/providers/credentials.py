@@ -374,7 +374,7 @@ def note(
     provider: str | None,
     details: Mapping[str, object],
 ) -> None:
-    """For the audit log: who did what to a provider's key. details: no value of any."""
+    """Notes in the audit log who did what to a provider's key. details: no value of any."""
     audit.record(
         ctx,
         tx,

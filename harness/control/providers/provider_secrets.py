@@ -54,7 +54,7 @@ def decrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
 
 
 def decrypt_snapshot(snapshot: Snapshot, cipher: Cipher) -> Snapshot:
-    """For a router's memory, never for its disk."""
+    """Decrypts a snapshot's headers for a router's memory, never for its disk."""
     providers = {
         name: decrypt_headers(provider, cipher) for name, provider in snapshot.providers.items()
     }

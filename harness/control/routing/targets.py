@@ -161,7 +161,7 @@ def _put(ctx: Context, tx: Transaction, actor: Actor, provider: Provider) -> Non
 
 
 def moved_details(provider: Provider) -> dict[str, object]:
-    """For the audit log: its last move."""
+    """Describes a provider's last move for the audit log."""
     if provider.moved is None:
         return {}
     moved = provider.moved

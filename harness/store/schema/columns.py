@@ -191,7 +191,9 @@ def count(name: str, *, nullable: bool = False) -> sa.Column[int]:
 
 
 def added_count(name: str) -> sa.Column[int]:
-    """0 in rows from before there was such a column, and of a version that does not know it."""
+    """Builds a column of counts that was added later: 0 in rows from before, and of a version
+    that does not know it.
+    """
     return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
 
 
@@ -212,7 +214,9 @@ def json_value(name: str, *, nullable: bool = False) -> sa.Column[object]:
 
 
 def project() -> sa.Column[str]:
-    """Whose row it is: names are unique within a project, and none refers to another's."""
+    """Builds the column of the project that a row belongs to: names are unique within a
+    project, and none refers to another's.
+    """
     return sa.Column(PROJECT, sa.Text, nullable=False, server_default=DEFAULT_PROJECT)
 
 
