@@ -174,7 +174,8 @@ class SampleJudge:
         return reply.text
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        """Asks for the embeddings of texts, and notes the model that served. Raises NotJudged.
+        """Asks for the embeddings of texts, and notes the model that served. Raises
+        NotJudged.
         """
         reply = await self._judge.embedded(texts)
         self._heard.add(ServedModel(reply.model))

@@ -31,7 +31,8 @@ class CalibrationCache:
     clock: Clock
 
     def recent(self, key: str, max_age_s: float) -> RaterAgreement | None:
-        """Loads the newest calibration; None when there is none so new, or it cannot be read.
+        """Loads the newest calibration; None when there is none so new, or it cannot be
+        read.
         """
         now = self.clock.now().timestamp()
         try:

@@ -126,7 +126,8 @@ def mended_json(text: str) -> Any:
 
 
 def calls_of(value: Any) -> list[ReadToolCall]:
-    """Reads the tool calls in a value: one call, a list, or an object that holds `tool_calls`.
+    """Reads the tool calls in a value: one call, a list, or an object that holds
+    `tool_calls`.
     """
     if isinstance(value, list):
         return [made for item in value for made in calls_of(item)]

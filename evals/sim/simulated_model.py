@@ -118,6 +118,7 @@ class SimulatedModel:
 
 
 def build_models(profiles: Mapping[str, Profile], bank: ItemBank) -> dict[str, SimulatedModel]:
-    """Builds the models by the name that clients use, which after a swap is not the profile's.
+    """Builds the models by the name that clients use, which after a swap is not the
+    profile's.
     """
     return {name: SimulatedModel(profile, bank) for name, profile in profiles.items()}

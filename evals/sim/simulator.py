@@ -95,7 +95,8 @@ class Simulator:
         }
 
     async def answer(self, exchange: HttpExchange, dialect: EndpointDialect) -> None:
-        """Answers a request at any endpoint that answers in words. Raises Refused, ClientGone.
+        """Answers a request at any endpoint that answers in words. Raises Refused,
+        ClientGone.
         """
         data = requests.decoded(await exchange.body())
         name = requests.model_name(data)

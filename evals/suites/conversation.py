@@ -13,7 +13,8 @@ ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 
 
 def conversation(item: Item) -> tuple[Message, ...]:
-    """Reads an item's conversation; empty for one that the template renders. Raises InputError.
+    """Reads an item's conversation; empty for one that the template renders. Raises
+    InputError.
     """
     given = item.metadata.get("messages")
     return (

@@ -68,7 +68,8 @@ def list_policies(who: CallerParam) -> Page[Policy]:
 
 @endpoint(router, "GET", "/keys")
 def list_keys(who: CallerParam, piece: PathPart) -> Page[KeySummary]:
-    """Lists the keys, oldest first, with the revoked ones. The keys themselves are not stored.
+    """Lists the keys, oldest first, with the revoked ones. The keys themselves are not
+    stored.
     """
     return queries.list_keys(who.ctx, piece.page)
 

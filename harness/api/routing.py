@@ -181,7 +181,8 @@ def list_switches(who: CallerParam, piece: PathPart) -> Page[SwitchRecord]:
 
 @endpoint(switches_router, "POST", "/switches", status=201)
 def throw_switch(who: BodyFactory, body: SwitchBody) -> KillSwitch:
-    """Throws a kill switch on every router within two seconds. Needs an approver, and no proof.
+    """Throws a kill switch on every router within two seconds. Needs an approver, and no
+    proof.
     """
     lasts = None if body.for_s is None else timedelta(seconds=body.for_s)
     wanted = kill_switch.SwitchRequest(parse_force(body.force), body.reason, body.route, lasts)

@@ -24,7 +24,8 @@ class ChannelAnswer(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Closes the answer; before the body's end, the router then ends the provider's work.
+        """Closes the answer; before the body's end, the router then ends the provider's
+        work.
         """
         ...
 

@@ -192,7 +192,8 @@ class EvalJob:
 class EvalRunner(Protocol):
     @property
     def remark(self) -> str:
-        """Says why the last run failed, or how far its judge agrees with people; may be empty.
+        """Says why the last run failed, or how far its judge agrees with people; may be
+        empty.
         """
         ...
 

@@ -16,7 +16,8 @@ from harness.domain.reliability.spend import KeySpend
 
 class Proposals(Protocol):
     def add(self, proposal: Proposal) -> None:
-        """Adds a proposal. Raises RouteBusy when the route has an open one; the error names it.
+        """Adds a proposal. Raises RouteBusy when the route has an open one; the error names
+        it.
         """
         ...
 
@@ -116,7 +117,8 @@ class Rollouts(Protocol):
     def live(self) -> Sequence[Rollout]: ...
 
     def baking(self) -> Sequence[Rollout]:
-        """Lists the rollouts that are promoted, and still compared with the incumbent before.
+        """Lists the rollouts that are promoted, and still compared with the incumbent
+        before.
         """
         ...
 

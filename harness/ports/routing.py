@@ -105,7 +105,8 @@ class Switches(Protocol):
         ...
 
     def not_lifted(self) -> Sequence[KillSwitch]:
-        """Lists the kill switches that nobody has lifted, newest first, with the expired ones.
+        """Lists the kill switches that nobody has lifted, newest first, with the expired
+        ones.
         """
         ...
 

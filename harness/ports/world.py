@@ -49,7 +49,8 @@ class Cipher(Protocol):
     def encrypt(self, text: str) -> str: ...
 
     def decrypt(self, token: str) -> str:
-        """Decrypts a token of `encrypt`. Raises DecryptionFailed, ConfigError without any key.
+        """Decrypts a token of `encrypt`. Raises DecryptionFailed, ConfigError without any
+        key.
         """
         ...
 

@@ -16,7 +16,8 @@ _FENCE: Final = re.compile("`{3,}")
 
 
 def fenced(text: str) -> Sequence[str]:
-    """Puts a text in a fence that is longer than any in it; its end is cut, and that is said.
+    """Puts a text in a fence that is longer than any in it; its end is cut, and that is
+    said.
     """
     shown = text if len(text) <= SHOWN else text[:SHOWN].rstrip() + " […]"
     longest = max((len(match_) for match_ in _FENCE.findall(shown)), default=2)

@@ -164,7 +164,8 @@ def check_traffic(traffic: TrafficMinute) -> None:
 
 
 def check_spend(spend: KeySpend) -> None:
-    """Checks the figures of what a key spent. Raises InputError for a negative or infinite one.
+    """Checks the figures of what a key spent. Raises InputError for a negative or infinite
+    one.
     """
     _check_amounts(
         f"what key {spend.key} spent on {spend.day.isoformat()}",

@@ -75,7 +75,8 @@ class TargetHealth:
         return ticket
 
     def begin(self, target: str) -> None:
-        """Counts a user's request as sent to a target; `end` is to be called once it is over.
+        """Counts a user's request as sent to a target; `end` is to be called once it is
+        over.
         """
         self._under_way[target] += 1
 

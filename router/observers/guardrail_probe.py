@@ -64,7 +64,8 @@ class GuardrailProbe:
     def from_request(
         cls, request: ClientRequest, route: CompiledRoute, rule: UnitRule
     ) -> Self | None:
-        """Builds the probe of a request; None where the rollout has no guardrail beside errors.
+        """Builds the probe of a request; None where the rollout has no guardrail beside
+        errors.
         """
         on = rule.guardrails
         if not on:

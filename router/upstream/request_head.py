@@ -70,7 +70,8 @@ def build_head(provider: Provider, path: str, secret: str) -> RequestHead:
 
 
 def check_headers_of(provider: Provider, secret: str) -> None:
-    """Checks a provider's headers and key. Raises UpstreamFailed for one that cannot be sent.
+    """Checks a provider's headers and key. Raises UpstreamFailed for one that cannot be
+    sent.
     """
     try:
         check_request_headers(provider, secret)

@@ -85,7 +85,8 @@ def model_name(data: Mapping[str, Any]) -> str:
 
 
 def parse_chat(data: Mapping[str, Any]) -> ChatRequest:
-    """Parses the body of a chat completion's request. Raises Refused (400) where the API would.
+    """Parses the body of a chat completion's request. Raises Refused (400) where the API
+    would.
     """
     messages = data.get("messages")
     if not isinstance(messages, list) or not messages:

@@ -185,7 +185,8 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
 
 
 def diagrams() -> dict[str, str]:
-    """Draws the transition tables of proposal and rollout as diagrams, by the marker of each.
+    """Draws the transition tables of proposal and rollout as diagrams, by the marker of
+    each.
     """
     return {
         "proposal": diagram(

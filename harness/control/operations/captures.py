@@ -47,7 +47,8 @@ class CaptureExport:
 
 
 def read_capture(ctx: Context, actor: Actor, id_: str) -> CapturedRequest:
-    """Reads a captured request with its content. Raises NotAllowed below an approver, NotFound.
+    """Reads a captured request with its content. Raises NotAllowed below an approver,
+    NotFound.
     """
     actor.require(Role.APPROVER)
     with ctx.store.write() as tx:

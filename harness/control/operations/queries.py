@@ -86,7 +86,8 @@ def list_signature_faults(ctx: Context) -> Sequence[RowFault]:
 
 
 def list_suites(ctx: Context) -> Sequence[SuiteSummary]:
-    """Lists the suites in the order of the configuration; a suite that does not load says why.
+    """Lists the suites in the order of the configuration; a suite that does not load says
+    why.
     """
     return [_suite(ctx, name) for name in ctx.suites.names()]
 
@@ -116,7 +117,8 @@ def list_proposals(
 
 
 def load_verdicts(ctx: Context, ids: Collection[str]) -> Mapping[str, Verdict]:
-    """Loads the verdicts with these ids, and leaves out those that are not as they were signed.
+    """Loads the verdicts with these ids, and leaves out those that are not as they were
+    signed.
     """
     with ctx.store.listings() as stored:
         return stored.verdicts(ids)

@@ -140,7 +140,8 @@ class Comparison:
 
 
 def load_comparison(ctx: Context, proposal: str) -> Comparison:
-    """Loads a proposal with both models' answers, their costs and its verdict. Raises NotFound.
+    """Loads a proposal with both models' answers, their costs and its verdict. Raises
+    NotFound.
     """
     with ctx.store.read() as tx:
         found = tx.proposals.get(proposal)

@@ -94,7 +94,8 @@ def has_budget(judge: CanaryJudge, known_usd: float, recent_usd: float, workers:
 
 
 def check_judge(policy: CanaryPolicy) -> None:
-    """Checks that a canary's judge makes sense and that its guardrail is on. Raises InputError.
+    """Checks that a canary's judge makes sense and that its guardrail is on. Raises
+    InputError.
     """
     judge, listens = policy.judge, Guardrail.JUDGE in policy.guardrails.tolerated()
     if judge is None:

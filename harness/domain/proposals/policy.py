@@ -89,7 +89,8 @@ class CanaryStep:
 
 @dataclass(frozen=True, slots=True)
 class PeakHours:
-    """Says when traffic is at its height, every day, in hours UTC; 22 to 6 goes over midnight.
+    """Says when traffic is at its height, every day, in hours UTC; 22 to 6 goes over
+    midnight.
     """
 
     start_h: int = 8
