@@ -45,7 +45,7 @@ imports: setup
 arch: imports ## import contracts and the rules of the house
 	$(PYTEST) tests/test_architecture.py
 
-test-fast: setup ## unit and contract tests, in memory and on SQLite
+test-fast: setup ## unit and contract tests, on SQLite
 	$(PYTEST) $(PARALLEL) tests/unit tests/contract -m "not (postgres or browser or slow or verify or soak)"
 
 test-browser: setup ## the dashboard in a real browser

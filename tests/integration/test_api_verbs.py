@@ -1,4 +1,4 @@
-"""Every noun and verb of the management API, over the memory store."""
+"""Every noun and verb of the management API, over a store on SQLite."""
 
 from collections.abc import Mapping
 from pathlib import Path
