@@ -43,8 +43,8 @@ def _encoded(secret: str) -> tuple[bytes, ...]:
     latin_1 = secret.encode("latin-1", "replace")  # as many send a header
     found = [raw, latin_1, raw.hex().encode(), raw.hex().upper().encode()]
     for before in range(3):
-        # A character of base64 at either end may hold bits of the bytes beside the secret, which
-        # are not known: such characters are cut off.
+        # A character of base64 at either end may hold bits of the unknown bytes beside the
+        # secret: such characters are cut off.
         first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
         for encode in (b64encode, urlsafe_b64encode):
             inner = encode(bytes(before) + raw)[first:last]
