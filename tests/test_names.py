@@ -147,7 +147,7 @@ LOOP_VARIABLES = frozenset(["asked", "each", "found", "said", "seen", "those", "
 WORDS = frozenset(["haste", "heard", "said", "told", "wish", "wishes"])
 # A docstring that begins so leans on its neighbours, or has no subject and verb: it is read
 # alone, in an editor's tooltip or in a list. "Lists the audit events, newest first." stands;
-# "Newest first." does not.
+# "Newest first." does not. Nor does one that begins with a parameter: "route: None for all."
 LEANING_WORDS = frozenset(
     [
         "After",
@@ -313,7 +313,7 @@ def test_a_public_docstring_stands_without_its_neighbours() -> None:
         f"{file}:{line}: {text.splitlines()[0]}"
         for file in modules()
         for line, text in public_docstrings(file)
-        if re.split(r"\W", text, maxsplit=1)[0] in LEANING_WORDS
+        if text[0].islower() or re.split(r"\W", text, maxsplit=1)[0] in LEANING_WORDS
     ]
 
     assert not leaning, listed(leaning)

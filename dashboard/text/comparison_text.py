@@ -30,7 +30,9 @@ COST_WORDS = {
 
 
 def verdict_card(view: ComparisonView, connections: int) -> VerdictCard:
-    """connections: how many eval requests run at once, for the estimate of time."""
+    """Writes the card of a verdict. connections: how many eval requests run at once, for the
+    estimate of time.
+    """
     found, verdict = view.comparison, view.comparison.verdict
     if verdict is None:
         return _undecided_card(view)

@@ -34,7 +34,7 @@ def block(*parts: str, kind: str = "") -> str:
 
 
 def title(heading: str, note: str = "") -> str:
-    """heading, note: HTML. The page's one h1."""
+    """Renders the page's one h1. heading, note: HTML."""
     below = f'<p class="note">{note}</p>' if note else ""
     return block(f"<h1>{heading}</h1>{below}")
 
@@ -147,7 +147,7 @@ def _pair_row(suite: PairCounts, most: int) -> str:
 
 
 def meter(share: float, tone: Tone, furthest: float = 0.0) -> str:
-    """furthest: a tick where it was at most, if that is beyond the share."""
+    """Renders a meter. furthest: a tick where it was at most, if that is beyond the share."""
     width, tick = (100 * min(1.0, max(0.0, fraction)) for fraction in (share, furthest))
     mark = f'<em style="left:{tick:.1f}%"></em>' if tick > width + 0.5 else ""
     return (
@@ -246,7 +246,9 @@ def difference(before: str, after: str) -> tuple[str, str]:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """heads: text. rows: cells of HTML. Scrolls by itself where it is too wide."""
+    """Renders a table, which scrolls by itself where it is too wide. heads: text. rows: cells
+    of HTML.
+    """
     head = "".join(f"<th>{escape(heading)}</th>" for heading in heads)
     body = "".join(
         "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows

@@ -53,7 +53,8 @@ class SampleHooks(Hooks):
 
 
 class InspectRunner:
-    """log_dir: where Inspect's log is kept; without one it is deleted after the run.
+    """Runs evals with Inspect. log_dir: where Inspect's log is kept; without one it is deleted
+    after the run.
 
     checks: what is known of judges; without it they are checked at each run. paces: limits of
     providers; without them calls go as they come. allowed: as `api_base_rules` reads it.

@@ -262,7 +262,9 @@ class TaskSuite:
         return "", ""
 
     def scored(self, sample: EvalSample) -> tuple[ScoreResult, str]:
-        """strict and lenient are the same: the task's scorer knows no forms."""
+        """Reads the score that a task gave; strict and lenient are the same, as the task's
+        scorer knows no forms.
+        """
         named, key = (
             str(self.settings.scorer_options.get(k, "")) for k in ("scorer", "metric")
         )

@@ -63,7 +63,7 @@ class _AttemptFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TimedReply:
-    """reply, and the wall time in seconds of the attempt that brought it."""
+    """Holds a reply, and the wall time in seconds of the attempt that brought it."""
 
     reply: ChatReply
     seconds: float

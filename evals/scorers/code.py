@@ -29,7 +29,9 @@ CONTAINED: Final = "contained"
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """prompt: what the answer may continue, often the head of a function."""
+    """Holds a programming task. prompt: what the answer may continue, often the head of a
+    function.
+    """
 
     prompt: str
     test: str
@@ -50,8 +52,8 @@ def task_of(item: Item) -> Task:
 
 
 def code(answer: str, item: Item, options: Options) -> ScoreResult:
-    """strict: the answer as it stands. lenient: the code in its fences. Raises NotJudged when
-    no process can be started, or contained.
+    """Scores code by running its tests. strict: the answer as it stands. lenient: the code in
+    its fences. Raises NotJudged when no process can be started, or contained.
     """
     if not answer.strip():
         return UNSCORED

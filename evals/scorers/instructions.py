@@ -19,7 +19,9 @@ Params = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class WritingRule:
-    """params: the type of each parameter; a `list` is one of texts."""
+    """Checks an answer against one writing rule. params: the type of each parameter; a `list`
+    is one of texts.
+    """
 
     holds: Callable[[str, Params], bool]
     params: Mapping[str, type]

@@ -25,7 +25,9 @@ def mentioned(text: str, labels: Iterable[str]) -> set[str]:
 
 
 def label(answer: str, item: Item, options: Options) -> ScoreResult:
-    """strict: exactly the label. lenient: the only label of the set that is mentioned."""
+    """Scores a classification. strict: exactly the label. lenient: the only label of the set
+    that is mentioned.
+    """
     target = str(item.target).strip()
     if answer.strip() == target:
         return right_or_wrong(strict=True, lenient=True)
@@ -84,7 +86,9 @@ def chosen(text: str, item: Item) -> str | None:
 
 
 def choice(answer: str, item: Item, options: Options) -> ScoreResult:
-    """strict: the letter alone (after final_line, if asked for). lenient: the letter meant."""
+    """Scores a multiple-choice answer. strict: the letter alone (after final_line, if asked
+    for). lenient: the letter meant.
+    """
     right, final_line = letter_of(item), options["final_line"]
     lines = non_blank_lines(answer)
     last = lines[-1] if lines else ""

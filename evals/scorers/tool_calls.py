@@ -43,9 +43,9 @@ class ReadToolCall:
 def tool_calls(
     calls: Sequence[AnswerToolCall], answer: str, item: Item, options: Options
 ) -> ScoreResult:
-    """strict: exactly the target's calls, with the target's types. lenient: also a call that
-    was written as text, arguments that are not quite JSON, numbers as texts, another spelling
-    of a name.
+    """Scores the tool calls of an answer. strict: exactly the target's calls, with the target's
+    types. lenient: also a call that was written as text, arguments that are not quite JSON,
+    numbers as texts, another spelling of a name.
     """
     if not calls and not answer.strip():
         return UNSCORED

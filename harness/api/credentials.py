@@ -71,7 +71,9 @@ class CredentialBody(Body):
 
 
 class NewCredentialBody(CredentialBody):
-    """name: of the provider; one that is a kind is added where it is missing."""
+    """Asks to store a provider's first key. name: of the provider; one that is a kind is added
+    where it is missing.
+    """
 
     name: Name
     value: Secret

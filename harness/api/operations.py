@@ -32,7 +32,9 @@ router = APIRouter()
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """text: what to send as the bearer; shown in this answer alone."""
+    """Shows a key that was just made. text: what to send as the bearer; shown in this answer
+    alone.
+    """
 
     key: ApiKey
     text: str = field(repr=False)
@@ -47,7 +49,9 @@ class RouteGlance(RouteStatus):
 
 @dataclass(frozen=True)
 class AuditCheck:
-    """first_break: the number of the first event that does not fit the chain."""
+    """Says whether the audit log's chain holds. first_break: the number of the first event that
+    does not fit the chain.
+    """
 
     whole: bool
     first_break: int | None

@@ -60,7 +60,7 @@ class PageQuery(Body):
 
 
 class NameQuery(Body):
-    """name: of a model, as anybody may write it."""
+    """Asks about one model. name: of a model, as anybody may write it."""
 
     name: Name
 
@@ -99,14 +99,17 @@ class SuiteBody(Body):
 
 
 class FallbackBody(Body):
-    """target: an id or `provider/model`. capable: good enough for a route of high stakes."""
+    """Names a fallback of a route. target: an id or `provider/model`. capable: good enough for
+    a route of high stakes.
+    """
 
     target: Name
     capable: bool = False
 
 
 class RouteBody(Body):
-    """incumbent, fallbacks: ids or `provider/model`. keep_warm_bps: 1 % is 100.
+    """Describes a new route. incumbent, fallbacks: ids or `provider/model`. keep_warm_bps: 1 %
+    is 100.
 
     overrides: routes that answer some kinds of requests.
     """
@@ -164,14 +167,16 @@ class RouteBody(Body):
 
 
 class WaiverBody(Body):
-    """for_s: how long it holds, up to 90 days."""
+    """Waives the proof of a target. for_s: how long it holds, up to 90 days."""
 
     reason: Text
     for_s: Annotated[float, Field(gt=0, le=7_776_000)]
 
 
 class LinkBody(FallbackBody):
-    """waiver: for a target without a verdict of this route."""
+    """Adds a fallback to a route's chain. waiver: for a target without a verdict of this
+    route.
+    """
 
     waiver: WaiverBody | None = None
 
@@ -226,14 +231,16 @@ class SettingsBody(Body):
 
 
 class RollbackBody(Body):
-    """to_version: of the route; without it, the incumbent before this one."""
+    """Asks for a route's way back to a former incumbent. to_version: of the route; without it,
+    the incumbent before this one.
+    """
 
     reason: Text
     to_version: Count | None = None
 
 
 class EvalBody(Body):
-    """target: an id or `provider/model`. items: None for the whole suite.
+    """Asks for an eval run. target: an id or `provider/model`. items: None for the whole suite.
 
     max_tokens, max_cost_usd: where the run ends; None for no limit.
     """
@@ -246,7 +253,8 @@ class EvalBody(Body):
 
 
 class ProposalBody(Body):
-    """candidate: an id or `provider/model`. claim, margin, policy: None for the route's.
+    """Proposes a swap. candidate: an id or `provider/model`. claim, margin, policy: None for
+    the route's.
 
     min_saving: of the claim cheaper_and_not_worse, a share of 1; None for the policy's.
     """
@@ -274,7 +282,9 @@ class ProposalBody(Body):
 
 
 class ApprovalBody(Body):
-    """verdict: the one that the approver saw; refused when it is another by now."""
+    """Approves a proposal. verdict: the one that the approver saw; refused when it is another
+    by now.
+    """
 
     reason: Text = ""
     verdict: Name | None = None
@@ -291,7 +301,7 @@ class OverruleBody(Body):
 
 
 class DriftRunBody(Body):
-    """suite: None for all that watch the route."""
+    """Asks for a run of drift watches. suite: None for all that watch the route."""
 
     suite: Name | None = None
 
@@ -305,14 +315,18 @@ class DriftQuery(PageQuery):
 
 
 class CanaryOperationBody(Body):
-    """version: of the rollout that the person looked at; another one is a conflict."""
+    """Asks for an act on a canary. version: of the rollout that the person looked at; another
+    one is a conflict.
+    """
 
     reason: Text
     version: int | None = None
 
 
 class SwitchBody(Body):
-    """force: `provider:NAME` or `target:ID`. route: None for all. for_s: None until lifted."""
+    """Describes a kill switch to throw. force: `provider:NAME` or `target:ID`. route: None for
+    all. for_s: None until lifted.
+    """
 
     force: Name
     reason: Text
@@ -321,7 +335,9 @@ class SwitchBody(Body):
 
 
 class ShadowBody(Body):
-    """candidate: id or provider/model. Budgets: of a day (UTC). usd_per_day: None for none."""
+    """Describes a shadow to start. candidate: id or provider/model. Budgets: of a day (UTC).
+    usd_per_day: None for none.
+    """
 
     candidate: Name
     reason: Text
@@ -356,7 +372,8 @@ class LimitsBody(Body):
 
 
 class KeyBody(Body):
-    """role: None for a data key. routes: that the data key opens; empty means all.
+    """Describes a key to create. role: None for a data key. routes: that the data key opens;
+    empty means all.
 
     principal: whose management key it is, by name; None for a new person of the key's name, or
     a service.
@@ -395,7 +412,7 @@ class AlertQuery(PageQuery):
 
 
 class FailoverQuery(PageQuery):
-    """user: the id as the client sent it. since_s: how far back."""
+    """Selects failovers. user: the id as the client sent it. since_s: how far back."""
 
     route: Name | None = None
     user: Name | None = None

@@ -104,7 +104,7 @@ def load_matrix(path: Path) -> ScoreMatrix:
 
 
 def row(epochs: Floats) -> ScoreRow:
-    """epochs: epochs by items, NaN for unscored."""
+    """Averages a model's scores over the epochs. epochs: epochs by items, NaN for unscored."""
     return ScoreRow(
         np.nan_to_num(epochs, nan=1.0).mean(axis=0), np.nan_to_num(epochs, nan=0.0).mean(axis=0)
     )
@@ -163,7 +163,8 @@ def _usable(candidate: Floats, incumbent: ScoreRow) -> bool:
 
 
 class ScoreKind(StrEnum):
-    """pass_fail: 0 or 1. epochs: means of five answers. graded: most scores near 0 or 1.
+    """Names the kinds of scores in a matrix. pass_fail: 0 or 1. epochs: means of five answers.
+    graded: most scores near 0 or 1.
 
     rare: an easy suite, on which models hardly differ, with heavy losses.
     """

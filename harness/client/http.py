@@ -47,7 +47,8 @@ class HttpAnswer:
 
 
 class HttpChannel:
-    """base_url: with or without `/v1`. timeout_s: for a whole answer, streams included.
+    """Posts to a router at an address. base_url: with or without `/v1`. timeout_s: for a whole
+    answer, streams included.
 
     Raises InputError.
     """

@@ -24,7 +24,7 @@ _CALL: Final = frozenset({"id", "type", "index", "function"})
 
 
 def parse_served(headers: Mapping[str, str]) -> Served:
-    """headers: names in lower case."""
+    """Reads from an answer's headers who answered. headers: names in lower case."""
 
     def said(name: str) -> str:
         return headers.get(f"x-swapgate-{name}", "")

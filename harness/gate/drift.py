@@ -90,7 +90,7 @@ def _checked(item: str, score: float | None) -> float:
 
 
 def log_e_values(scores: Floats, windows: Sequence[int]) -> Floats:
-    """log e by window and eta. scores: runs by items, NaN where not measured."""
+    """Computes log e by window and eta. scores: runs by items, NaN where not measured."""
     bag = ScoreBag.empty(max(windows), scores.shape[1])
     for run in scores:
         bag = bag.with_run(run)

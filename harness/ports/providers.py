@@ -26,8 +26,9 @@ class ProviderDoor(Protocol):
         body: Mapping[str, Any] | None,
         timeout_s: float,
     ) -> ProbeReply:
-        """key: empty for none. body: None for a GET; of a stream only its first content is
-        waited for. Raises nothing: what failed is in the answer, without a secret.
+        """Sends one small request to a provider. key: empty for none. body: None for a GET; of
+        a stream only its first content is waited for. Raises nothing: what failed is in the
+        answer, without a secret.
         """
         ...
 
@@ -132,8 +133,8 @@ class ProviderCalls(Protocol):
     """
 
     async def post(self, path: str, body: bytes) -> Posted:
-        """path: OpenAI's, e.g. `/chat/completions`. Any status is an answer, as OpenAI would
-        word it. Raises NoAnswer when there is none.
+        """Posts a body to a provider; any status is an answer, as OpenAI would word it. path:
+        OpenAI's, e.g. `/chat/completions`. Raises NoAnswer when there is none.
         """
         ...
 

@@ -73,7 +73,8 @@ class Verifier(Protocol):
     """Has public keys alone."""
 
     def check(self, payload: bytes, signature: str, purpose: KeyPurpose) -> None:
-        """purpose: of the key that must have signed; one of `control` may sign everything.
+        """Verifies a signature. purpose: of the key that must have signed; one of `control` may
+        sign everything.
 
         Raises SignatureInvalid, ConfigError without a keyring. What held once is remembered.
         """

@@ -119,7 +119,7 @@ class Report:
 def gather_report(
     ctx: Context, proposal: str, *, standalone: bool = False, kept: Path | None = None
 ) -> Report:
-    """standalone, kept: as `Report` says. Raises NotFound."""
+    """Gathers a proposal's report. standalone, kept: as `Report` says. Raises NotFound."""
     comparison = load_comparison(ctx, proposal)
     judged = (
         {suite.suite: suite for suite in comparison.verdict.suites}

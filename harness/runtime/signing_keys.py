@@ -49,8 +49,9 @@ PUBLIC_MODE: Final = 0o644
 def signatures(
     settings: Settings, purpose: KeyPurpose | None = None
 ) -> signing.Ed25519Signatures:
-    """purpose: of the private key that this process signs with; None for a router, which
-    verifies alone. Nothing is read before it is needed.
+    """Builds what signs and verifies in this process. purpose: of the private key that this
+    process signs with; None for a router, which verifies alone. Nothing is read before it is
+    needed.
     """
     private = None if purpose is None else partial(private_key, settings, purpose)
     return signing.Ed25519Signatures(

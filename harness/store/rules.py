@@ -338,7 +338,8 @@ def check_let_in(proposal: Proposal) -> None:
 
 
 def time_of_version(change: TableChange, now: datetime, before: datetime | None) -> datetime:
-    """now; for a canary or promotion no earlier than its proof and the version before it.
+    """Returns the time of a new version: now, but for a canary or promotion no earlier than its
+    proof and the version before it.
 
     A clock that was set back holds nothing up, and a row's time is in order.
     """

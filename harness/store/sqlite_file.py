@@ -33,7 +33,9 @@ def identity(file: Path) -> Identity | None:
 
 
 class SqliteFile:
-    """close: of all idle connections of this process; those in use close when they are done."""
+    """Watches the file of a SQLite database, which may be replaced while it is open. close: of
+    all idle connections of this process; those in use close when they are done.
+    """
 
     def __init__(self, file: Path, close: Callable[[], None]) -> None:
         self._file = file

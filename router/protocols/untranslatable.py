@@ -33,5 +33,7 @@ def no_chat_error(what: str, param: str) -> Untranslatable:
 
 
 def untranslatable_error(held: str) -> Untranslatable:
-    """held: as a bridge says what it cannot carry: a field in backquotes, else a tool."""
+    """Builds the error for what a translation cannot carry. held: as a bridge says what it
+    cannot carry: a field in backquotes, else a tool.
+    """
     return no_chat_error(held, held.strip("`") if held.startswith("`") else "tools")

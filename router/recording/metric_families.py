@@ -39,7 +39,7 @@ def families_from_json(data: Iterable[Sequence[object]]) -> list[MetricFamily]:
 
 
 def counter_family(name: str, says: str, value: float) -> MetricFamily:
-    """name: without `_total`."""
+    """Builds the family of one counter. name: without `_total`."""
     return MetricFamily(name, "counter", says, [MetricSample(f"{name}_total", {}, value)])
 
 
@@ -58,7 +58,9 @@ class MetricTotals:
         self._values: dict[str, dict[tuple[str, _Labels], float]] = {}
 
     def add(self, families: Iterable[MetricFamily], *, worker: str | None = None) -> None:
-        """worker: whose gauges these are; None for the parent's own, which need no label."""
+        """Adds the values of a process. worker: whose gauges these are; None for the parent's
+        own, which need no label.
+        """
         for family in families:
             self._about.setdefault(family.name, (family.kind, family.says))
             values = self._values.setdefault(family.name, {})

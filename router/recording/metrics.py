@@ -172,7 +172,8 @@ class RouterMetrics:
     def finished(
         self, ended: CompletedRequest, *, target: str, outcome: str, first_token_s: float | None
     ) -> None:
-        """target: the name of what answered, or "". first_token_s: of a stream that began.
+        """Counts a request that ended. target: the name of what answered, or "". first_token_s:
+        of a stream that began.
 
         outcome: ok, failed, client_error, cancelled.
         """

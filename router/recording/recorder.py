@@ -113,7 +113,9 @@ class Recorder:
         weight_bps: int,
         traits: int = 0,
     ) -> ScoredUnit | None:
-        """key: the sticky key, or a hash of it that is the same in every process."""
+        """Enters a request of a rollout; None when it is not scored. key: the sticky key, or a
+        hash of it that is the same in every process.
+        """
         now, at = self._clock.monotonic(), self._clock.now()
         with self._lock:
             ledger = self._ledgers.get(rollout)

@@ -27,7 +27,9 @@ class ServedNames:
         self._new: dict[tuple[str, ServedModel], Sighting] = {}
 
     def note(self, target: str, model: str) -> None:
-        """target: the id of what answered. model: as its answer named it, or empty."""
+        """Notes the model that an answer names. target: the id of what answered. model: as its
+        answer named it, or empty.
+        """
         now = self._clock.monotonic()
         names = self._noted.get(target)
         at = names.get(model[:LONGEST_NAME]) if names is not None else None

@@ -48,7 +48,7 @@ class ClientRequest(NamedTuple):
 
 
 class FieldError(InputError):
-    """param: the field of the body that is wrong."""
+    """Raised for a field that is wrong. param: the field of the body that is wrong."""
 
     def __init__(self, param: str, message: str) -> None:
         super().__init__(message)

@@ -245,7 +245,7 @@ class RoutedResponse:
 
     @property
     def outcome(self) -> str:
-        """ok, failed, client_error or cancelled."""
+        """Names the outcome: ok, failed, client_error or cancelled."""
         if self.caller_gone:
             return "cancelled"
         if self.failed:

@@ -48,9 +48,9 @@ def compile_snapshot(
     keys: ProviderKeySets = NO_KEYS,
     classes: DataClasses = NO_DATA_CLASSES,
 ) -> CompiledSnapshot:
-    """standing: switches that this process was started with, beside the snapshot's. keys: of
-    the snapshot's providers, as they are sent. classes: as the file names them; what a route
-    carries and the file does not name is sent to nobody.
+    """Compiles a snapshot for serving. standing: switches that this process was started with,
+    beside the snapshot's. keys: of the snapshot's providers, as they are sent. classes: as the
+    file names them; what a route carries and the file does not name is sent to nobody.
 
     Raises SnapshotInvalid, naming the route, when it cannot be served whole.
     """

@@ -139,7 +139,7 @@ def block(answer: Completion) -> dict[str, Any]:
 
 
 def error(status: int, message: str, code: str | None, _param: str | None) -> dict[str, Any]:
-    """code: the type, where it is not the status's own."""
+    """Writes an error as Anthropic does. code: the type, where it is not the status's own."""
     kind = TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
     if code and code.endswith("_error"):
         kind = code

@@ -38,7 +38,9 @@ class Patience:
     _said: bool = False
 
     def lasts(self, marks: object, now: float) -> bool:
-        """marks: whatever differs when something has moved. now: monotonic seconds."""
+        """Tells whether something has moved within `stalled_s`. marks: whatever differs when
+        something has moved. now: monotonic seconds.
+        """
         if self._marks is None or marks != self._marks:
             self._marks, self._moved_at, self._said = marks, now, False
         return now - self._moved_at < self.stalled_s

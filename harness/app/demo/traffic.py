@@ -54,7 +54,9 @@ class DemoTraffic:
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def start(self, *, sdk_rate: float) -> None:
-        """sdk_rate: requests per second by the official client, over all routes."""
+        """Starts the requests. sdk_rate: requests per second by the official client, over all
+        routes.
+        """
         official = [partial(self._official, sdk_rate / SDKS, start) for start in range(SDKS)]
         runs: list[Callable[[], None]] = [self._generate, *official]
         for run in runs:

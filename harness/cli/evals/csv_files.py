@@ -33,7 +33,7 @@ class PairRow:
 
 @dataclass(frozen=True, slots=True)
 class BlockRow:
-    """requests and failures count both arms."""
+    """Holds one block of a CSV file; requests and failures count both arms."""
 
     block: str
     line: int

@@ -38,7 +38,7 @@ def note(text: str) -> None:
 
 
 def table(headings: Sequence[str], rows: Iterable[Row], *, empty: str) -> None:
-    """empty: what is said, on stderr, when there are no rows."""
+    """Prints a table. empty: what is said, on stderr, when there are no rows."""
     texts = [[_cell(value) for value in row] for row in rows]
     if not texts:
         note(empty)

@@ -33,7 +33,9 @@ REJECTED_BY_VERDICT: Final = {
 def follow_proposal(
     session: Session, proposal_id: str, until: str, timeout_s: float | None
 ) -> tuple[Proposal, bool]:
-    """until: `verdict` or `end`. The proposal as it was last, and whether it got there."""
+    """Waits until a proposal has its verdict, or its end. Returns the proposal as it was last,
+    and whether it got there. until: `verdict` or `end`.
+    """
     found, in_time = follow(
         session,
         lambda: _load_progress(session, proposal_id),

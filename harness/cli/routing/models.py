@@ -24,7 +24,9 @@ from harness.domain.routing.target import Price, Provider, Target
 def show_entries(
     session: Session, found: Sequence[tuple[str, CatalogueEntry]], *, empty: str
 ) -> None:
-    """empty: what a person reads in place of a table without rows."""
+    """Prints entries of the catalogue. empty: what a person reads in place of a table without
+    rows.
+    """
     if session.json:
         output.document([{"name": name, **_json(entry)} for name, entry in found])
         return

@@ -47,7 +47,9 @@ class RampPlan:
 
 
 def estimate_for_route(ctx: Context, route: str, policy: str | None = None) -> RampPlan:
-    """policy: its name, None for the route's. Raises NotFound for either."""
+    """Estimates how long a canary on a route takes. policy: its name, None for the route's.
+    Raises NotFound for either.
+    """
     with ctx.store.read() as tx:
         found = routes.require_route(tx, route)
         name = policy or found.settings.policy
@@ -93,7 +95,9 @@ def measure_pace(
 def compute_pace(
     totals: Sequence[TrafficTotal], units: float | None, policy: CanaryPolicy, now: datetime
 ) -> TrafficPace | None:
-    """units: new keys an hour, None where nobody counted them. None without a request."""
+    """Computes a route's pace of traffic; None without a request. units: new keys an hour, None
+    where nobody counted them.
+    """
     requests = sum(total.requests for total in totals)
     if not requests:
         return None

@@ -21,7 +21,7 @@ class JudgingCost:
 
 
 def sum_judging_cost(samples: Sequence[Sample], *, judged: bool) -> JudgingCost:
-    """judged: whether the suite has a judge.
+    """Sums the calls of a run's judge, and their cost. judged: whether the suite has a judge.
 
     Answers from before calls were counted have none, and nobody knows what they cost.
     """

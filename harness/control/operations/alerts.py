@@ -91,7 +91,9 @@ def raise_alert(
     title: str,
     text: str,
 ) -> None:
-    """about: the id that tells this cause from others of its kind."""
+    """Raises an alert within the decision's unit of work. about: the id that tells this cause
+    from others of its kind.
+    """
     key = f"{kind.value}:{about}"
     tx.alerts.fold([Alert(kind, subject, key, title, text, ctx.clock.now(), SOURCE)])
 

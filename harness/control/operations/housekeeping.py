@@ -76,7 +76,9 @@ def check_audit_chain(ctx: Context) -> int | None:
 
 
 def update_chain_alert(ctx: Context, tx: Transaction, broken: int | None) -> None:
-    """broken: the number of the first event that does not fit; None ends the alert."""
+    """Raises or ends the alert of a broken audit log. broken: the number of the first event
+    that does not fit; None ends the alert.
+    """
     if broken is None:
         alerts.resolve_alert(ctx, tx, AlertKind.AUDIT_BROKEN, "log")
         return

@@ -83,7 +83,7 @@ class CredentialChange:
 
 @dataclass(frozen=True, slots=True)
 class ImportedCredential:
-    """provider, and the variable whose value it got."""
+    """Names a provider, and the variable whose value it got."""
 
     provider: str
     variable: str

@@ -80,7 +80,9 @@ class Rapidfuzz:
 def resolve_model(
     ctx: Context, name: str, *, standing: Sequence[KillSwitch] = ()
 ) -> Resolution:
-    """standing: switches of the environment and the file, beside the stored ones."""
+    """Finds the provider that takes a model's name, with each rule that was tried. standing:
+    switches of the environment and the file, beside the stored ones.
+    """
     with ctx.store.read() as tx:
         providers = tx.providers.all()
         switches = (*standing, *tx.switches.not_lifted())

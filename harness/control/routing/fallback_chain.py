@@ -145,9 +145,10 @@ def add_fallback(
     place: int | None = None,
     reason: str,
 ) -> Route:
-    """place: from 1 on; None for the end. For a target that is there: its evidence is renewed.
+    """Adds a fallback to a route's chain; of one that is there, the evidence is renewed. place:
+    from 1 on; None for the end.
 
-    Raises as `replace_chain`.
+    Raises as `replace_chain` does.
     """
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:

@@ -30,7 +30,9 @@ def forecast_from_answers(
     arms: tuple[Target, Target],
     answers: Iterable[tuple[Sequence[Sample], Sequence[Sample]]],
 ) -> CostForecast:
-    """arms: incumbent and candidate. answers: of both, suite by suite."""
+    """Forecasts a swap's monthly bill from both models' answers. arms: incumbent and candidate.
+    answers: of both, suite by suite.
+    """
     pairs = [pair for ours, theirs in answers for pair in _pairs(ours, theirs)]
     return forecast_cost(_bill(ctx, tx, route, arms[0]), pairs, find_price(tx, arms[1]))
 

@@ -308,7 +308,9 @@ def _unit(tx: Transaction, shadow: Shadow) -> ExposureUnit:
 def build_status(
     record: ShadowRecord, rows: Sequence[ShadowTally], now: datetime, unit: ExposureUnit
 ) -> ShadowStatus:
-    """rows: of the record's shadow, or of more that are looked at as one. unit: of evidence."""
+    """Builds the status of a shadow from its tallies. rows: of the record's shadow, or of more
+    that are looked at as one. unit: of evidence.
+    """
     counts: Counter[str] = Counter()
     sums: dict[str, float] = {}
     for row in rows:

@@ -60,7 +60,8 @@ def is_sampled(unit: str, rollout: str, period: int, share: int) -> bool:
 
 
 def build_prompt(criteria: str, transcript: Mapping[str, Any]) -> str:
-    """transcript: a request and its answer, as `router.protocols.transcript` gives them.
+    """Builds the judge's prompt. transcript: a request and its answer, as
+    `router.protocols.transcript` gives them.
 
     What is judged stands in one JSON object at the end: text in it cannot end it.
     """

@@ -58,7 +58,7 @@ def final_p(
     whole: ArrayLike,
     design: Design,
 ) -> Floats:
-    """p_final of statistics.md §1.5; n >= 2.
+    """Computes p_final of statistics.md §1.5; n >= 2.
 
     signs: wins and losses. whole: every difference is -1, 0 or 1. Otherwise one pseudo-item of
     -1 stands for unseen rare disasters (always in non_inferior, in superior below 200 items).

@@ -28,7 +28,7 @@ ProbeRequest = tuple[str, str]  # provider's name, path
 
 
 class HttpProviderProbe:
-    """allowed: as `api_base_rules.check_api_base` reads it."""
+    """Probes providers over HTTP. allowed: as `api_base_rules.check_api_base` reads it."""
 
     def __init__(self, clock: Clock, allowed: Collection[str] = ()) -> None:
         self._clock = clock

@@ -120,7 +120,8 @@ def check_content(
     signatures: Sequence[str],
     revoked: Sequence[str],
 ) -> None:
-    """found: epoch, revision and changes. revoked: the ids.
+    """Compares the live rows with the manifest. found: epoch, revision and changes. revoked:
+    the ids.
 
     Raises SignatureInvalid where the live rows are not those that were signed last.
     """

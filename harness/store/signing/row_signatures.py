@@ -142,7 +142,7 @@ class RowSignatures(RowVerifier):
         self._signer = signatures
 
     def sign(self, table: sa.Table, values: Mapping[str, Any], **more: object) -> str:
-        """more: what the row stands for beside its columns. Raises InputError."""
+        """Signs a row. more: what the row stands for beside its columns. Raises InputError."""
         signed = SIGNED[table.name]
         try:
             covered = covered_values(signed, values)

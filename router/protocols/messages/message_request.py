@@ -37,7 +37,8 @@ _EFFORT_NAMES: Final = {"max": "xhigh"}
 def chat_body(
     asked: Mapping[str, object], limit_field: str = "max_tokens"
 ) -> dict[str, object]:
-    """limit_field: what the provider calls the output's limit.
+    """Writes a request for a message as the body of a chat. limit_field: what the provider
+    calls the output's limit.
 
     Fields that are unknown here go along: they may be the target's own parameters. Raises
     Untranslatable.

@@ -59,7 +59,7 @@ class ResponseShape:
     def response(
         self, head: AnswerHead, output: list[Item], end: AnswerEnd | None
     ) -> dict[str, object]:
-        """end: None while it goes on."""
+        """Writes a response. end: None while it goes on."""
         reason = _INCOMPLETE.get(end.finish) if end else None
         # A refusal is an answer, and says so itself.
         if reason == "content_filter" and _refusing(output):

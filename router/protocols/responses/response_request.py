@@ -36,8 +36,8 @@ _HELD: Final = ("previous_response_id", "conversation", "prompt", "background")
 def chat_body(
     asked: Mapping[str, object], limit_field: str = "max_tokens"
 ) -> dict[str, object]:
-    """limit_field: what the provider calls the output's limit. Fields that are unknown here go
-    along. Raises Untranslatable.
+    """Writes a request for a response as the body of a chat. limit_field: what the provider
+    calls the output's limit. Fields that are unknown here go along. Raises Untranslatable.
     """
     own = untranslatable_field(asked.get)
     if own:

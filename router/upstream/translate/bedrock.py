@@ -35,7 +35,9 @@ _TYPES: Final = {
 
 
 class BedrockTranslation:
-    """library: litellm itself; module: one of its modules, by name."""
+    """Translates chats into Bedrock's requests and back. library: litellm itself; module: one
+    of its modules, by name.
+    """
 
     def __init__(self, library: Any, module: Callable[[str], Any]) -> None:
         handler = module("llms.bedrock.chat.invoke_handler")

@@ -32,7 +32,9 @@ _NO_FIELDS: Final = frozenset({"stream", "json_mode"})
 
 
 class GeminiTranslation:
-    """library: litellm itself; module: one of its modules, by name."""
+    """Translates chats into Gemini's requests and back. library: litellm itself; module: one of
+    its modules, by name.
+    """
 
     kind = "gemini"
     _provider = "gemini"  # as the library calls it

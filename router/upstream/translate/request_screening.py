@@ -99,7 +99,8 @@ GOOGLE: Final = ("gemini", "vertex")
 
 
 def screen_request(body: Json, kind: str) -> ScreenedRequest:
-    """body: as parsed; what is kept of it is changed in place.
+    """Removes or refuses what a kind of provider cannot take. body: as parsed; what is kept of
+    it is changed in place.
 
     Raises Untranslatable.
     """

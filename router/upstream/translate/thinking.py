@@ -73,7 +73,8 @@ def fit_budget(params: Json, limit: object, *, own_budget: bool) -> bool:
 def settle_thinking(
     params: Json, messages: Sequence[Json], *, own_budget: bool = False
 ) -> list[str]:
-    """params: in Anthropic's words; changed in place. The fields of the client's that yield.
+    """Makes thinking fit the rest of a request, and returns those of the client's fields that
+    yield. params: in Anthropic's words; changed in place.
 
     own_budget: as `fit_budget`.
 
