@@ -67,11 +67,7 @@ def test_every_decision_that_code_names_is_recorded(pattern: str) -> None:
 def test_every_requirement_that_code_names_has_a_sentence() -> None:
     groups = yaml.safe_load((ROOT / "docs/reference/requirements.yaml").read_text())
     known = {id_ for sentences in groups.values() for id_ in sentences}
-    cited = [
-        (file, id_)
-        for file, ids in found(r"\(([A-H]\d{1,2}(?:, [A-H]\d{1,2})*)\)")
-        for id_ in ids.split(", ")
-    ]
+    cited = found(r"(?:[(;,] ?|requirement )([A-H]\d{1,2})(?=[,;)])")
 
     assert cited
     assert [(file, id_) for file, id_ in cited if id_ not in known] == []
