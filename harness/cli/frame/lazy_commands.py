@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from harness.cli.frame.session import adopt_options
+from harness.imports import pause_garbage_collection
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class LazyCommand:
 
     def load(self) -> click.Command:
         module, _, attribute = self.where.partition(":")
-        command = getattr(import_module(module), attribute)
+        with pause_garbage_collection():
+            command = getattr(import_module(module), attribute)
         if not isinstance(command, click.Command):
             raise TypeError(f"{self.where} is no command")
         return command

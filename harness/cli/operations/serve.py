@@ -10,6 +10,8 @@ from pathlib import Path
 
 import click
 
+from harness.imports import pause_garbage_collection
+
 PARTS = ("router", "control", "ui")
 
 
@@ -77,7 +79,9 @@ def ui(context: click.Context) -> None:
 def _run_entry_point(entry_point: str, config: Path | None) -> None:
     """Call `module:function` with our arguments: the CLI knows API and dashboard by name."""
     module, _, function = entry_point.partition(":")
-    getattr(import_module(module), function)(["--config", str(config)] if config else [])
+    with pause_garbage_collection():
+        main = getattr(import_module(module), function)
+    main(["--config", str(config)] if config else [])
 
 
 @serve.command(name="all")
