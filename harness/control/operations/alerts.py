@@ -91,7 +91,7 @@ def raise_alert(
     title: str,
     text: str,
 ) -> None:
-    """Raises an alert within the decision's unit of work. about: the id that tells this cause
+    """Opens an alert within the decision's unit of work. about: the id that tells this cause
     from others of its kind.
     """
     key = f"{kind.value}:{about}"

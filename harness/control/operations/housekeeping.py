@@ -76,7 +76,7 @@ def check_audit_chain(ctx: Context) -> int | None:
 
 
 def update_chain_alert(ctx: Context, tx: Transaction, broken: int | None) -> None:
-    """Raises or ends the alert of a broken audit log. broken: the number of the first event
+    """Opens or ends the alert of a broken audit log. broken: the number of the first event
     that does not fit; None ends the alert.
     """
     if broken is None:
