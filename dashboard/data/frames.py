@@ -143,7 +143,9 @@ def _change(incumbent: float | None, candidate: float | None) -> str:
 
 
 def rating(sample: Sample) -> str:
-    """`✓ correct`, `✕ wrong`, `◐ 0.50`, and for form: `✕ wrong form (code_fence)`."""
+    """Describes a score: `✓ correct`, `✕ wrong`, `◐ 0.50`, and for form: `✕ wrong form
+    (code_fence)`.
+    """
     if sample.error is SampleError.INFRA:
         return "? no answer"
     if sample.error is SampleError.UNSCORED or sample.strict is None:

@@ -103,7 +103,7 @@ def next_step(status: CanaryStatus) -> str:
 
 
 def needs(status: CanaryStatus) -> Sequence[tuple[labels.Label, str]]:
-    """Each condition of the next step, and when it will be met."""
+    """Lists each condition of the next step, and when it will be met."""
     return [(_need_label(need), _when(need)) for need in status.explanation.needs]
 
 
@@ -191,7 +191,7 @@ def plan(rollout: Rollout) -> tuple[Sequence[tuple[str, str]], int | None]:
 
 
 def harm_line(status: CanaryStatus) -> str:
-    """`66 % of the rollback level`."""
+    """Describes the evidence of harm: `66 % of the rollback level`."""
     share = f"{status.action.distance_to_trip * 100:.0f} % of the rollback level"
     return f"{share}. At 100 % the candidate is rolled back at once, automatically."
 

@@ -88,7 +88,9 @@ def _shown_bad(verdict: BaseVerdict) -> str:
 
 
 def suite_line(report: SuiteReport) -> str:
-    """`−0.4 points, 95 % CI −2.6 to +1.8; allowed loss 2.0. The interval crosses the limit.`"""
+    """Describes a suite: `−0.4 points, 95 % CI −2.6 to +1.8; allowed loss 2.0. The interval
+    crosses the limit.`
+    """
     if report.outcome == "infra_error" or report.n_used == 0:
         return report.reason
     effect = f"{labels.points(report.delta)} points"

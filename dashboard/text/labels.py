@@ -164,13 +164,13 @@ def allowed_loss(margin: float) -> str:
 
 
 def left(until: datetime, now: datetime) -> str:
-    """`6 d 4 h left`, `no time left`."""
+    """Writes the time that is left: `6 d 4 h left`, `no time left`."""
     remaining_s = (until - now).total_seconds()
     return f"{span(remaining_s)} left" if remaining_s > 0 else "no time left"
 
 
 def date_time(at: datetime) -> str:
-    """`20 Nov 2026 05:41 UTC`."""
+    """Writes a moment: `20 Nov 2026 05:41 UTC`."""
     return at.astimezone(UTC).strftime("%d %b %Y %H:%M UTC").removeprefix("0")
 
 

@@ -56,7 +56,9 @@ class CalibrationCache:
 
 
 def score_band(score: float | None, levels: int) -> int:
-    """Which of so many equal bands of [0, 1]; the highest one has both its ends."""
+    """Returns which of so many equal bands of [0, 1] a score is in; the highest one has both
+    its ends.
+    """
     return ABSTAINED if score is None else min(int(score * levels), levels - 1)
 
 

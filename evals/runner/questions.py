@@ -94,7 +94,7 @@ def suite_settings(suites: Mapping[str, SuiteSettings], job: EvalJob) -> SuiteSe
 
 
 def open_questions(job: EvalJob, items: Iterable[str], pin: SuitePin) -> tuple[Question, ...]:
-    """Every (item, epoch) that is not stored yet, in the run's order.
+    """Lists every (item, epoch) that is not stored yet, in the run's order.
 
     Raises StaleEvidence when the suite is no longer what the run was registered for.
     """

@@ -62,7 +62,7 @@ def run_tests(
 
 
 def names_in(code: CodeType) -> Iterator[str]:
-    """Every name that it, or code within it, looks up."""
+    """Yields every name that code, or code within it, looks up."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

@@ -54,7 +54,7 @@ CHANGEABLE: Final = (list, dict, set, bytearray)
 
 
 class OtherSideFailed(Exception):
-    """The other process ended, or said what makes no sense."""
+    """Raised when the other process ended, or said what makes no sense."""
 
 
 class Peer:

@@ -242,7 +242,7 @@ def loosened(answer: str) -> list[str]:
 
 
 def ifeval(answer: str, item: Item, options: Options) -> ScoreResult:
-    """1 if every instruction is followed, else 0; with `graded` the share of them."""
+    """Scores 1 if every instruction is followed, else 0; with `graded` the share of them."""
     if not answer.strip():
         return UNSCORED
     told = pairs(item)

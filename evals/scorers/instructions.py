@@ -129,7 +129,7 @@ def readings(answer: str, rules: Sequence[Params]) -> Iterator[tuple[str, float]
 
 
 def instructions(answer: str, item: Item, options: Options) -> ScoreResult:
-    """All rules kept: 1, else 0; with `graded` the share of them."""
+    """Scores 1 if all rules are kept, else 0; with `graded` the share of them."""
     if not answer.strip():
         return UNSCORED
     found = [

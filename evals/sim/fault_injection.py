@@ -86,7 +86,7 @@ def blanks(size: int) -> Iterator[bytes]:
 
 
 def gzipped(size: int) -> Iterator[bytes]:
-    """The same as one gzip member (RFC 1952), about a thousandth as long."""
+    """Yields so many blanks as one gzip member (RFC 1952), about a thousandth as long."""
     packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     piece = packer.compress(PIECE) + packer.flush(zlib.Z_FULL_FLUSH)
     yield b"\x1f\x8b\x08\0\0\0\0\0\0\xff"

@@ -10,7 +10,7 @@ STANDARD_NORMAL = NormalDist()
 
 
 def random_bits(*parts: object) -> int:
-    """64 bits from the parts."""
+    """Draws 64 bits from the parts."""
     return int.from_bytes(short_hash("\x1f".join(map(str, parts))))
 
 

@@ -123,7 +123,9 @@ class Simulator:
             raise
 
     async def embed(self, exchange: HttpExchange) -> None:
-        """`POST /v1/embeddings`: every model embeds, all alike. Raises Refused, ClientGone."""
+        """Answers `POST /v1/embeddings`: every model embeds, all alike. Raises Refused,
+        ClientGone.
+        """
         data = requests.decoded(await exchange.body())
         name = requests.model_name(data)
         examinee = self._examinee(name)

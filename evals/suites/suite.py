@@ -92,7 +92,9 @@ def render_prompt(template: str, item: Item) -> str:
 
 
 def canonical_text(item: Item) -> str:
-    """All that an item asks, its template aside; choices in any order are the same item."""
+    """Joins all that an item asks, its template aside; choices in any order are the same
+    item.
+    """
     messages = conversation(item)
     words = "\n".join(map(message_text, messages)) if messages else item.input
     return "\n".join([words, *sorted(item.choices)])

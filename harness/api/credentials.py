@@ -85,7 +85,7 @@ def _clear(value: SecretStr) -> str:
 
 @endpoint(router, "GET", "/credentials/providers")
 def list_credentials(who: CallerParam) -> Page[ProviderCredentials]:
-    """Every provider, and whether it has a key; never the key."""
+    """Lists every provider, and whether it has a key; never the key."""
     return json_answer(credentials.list_credentials(who.ctx))
 
 

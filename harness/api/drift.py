@@ -30,7 +30,7 @@ class DriftRun:
 
 @endpoint(router, "GET", "/drift")
 def list_watched(who: CallerParam) -> Page[DriftStatus]:
-    """Every incumbent that a suite watches."""
+    """Lists every incumbent that a suite watches."""
     return json_answer(reports.list_drift_status(who.ctx))
 
 

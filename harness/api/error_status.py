@@ -63,7 +63,7 @@ async def answer_http_error(_: Request, error: Exception) -> JsonAnswer:
 
 
 async def answer_validation_error(_: Request, error: Exception) -> JsonAnswer:
-    """Every wrong field with its place. The value is not repeated: it may be a secret."""
+    """Names every wrong field with its place. The value is not repeated: it may be a secret."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "InputError", _places(error.errors()))
 

@@ -59,7 +59,7 @@ class AuditCheck:
 
 @endpoint(router, "GET", "/overview")
 def overview(who: CallerParam) -> Page[RouteGlance]:
-    """Every route; those that wait for a person first."""
+    """Lists every route; those that wait for a person first."""
     return queries.list_route_status(who.ctx).map(
         lambda status: RouteGlance(**vars(status), waits_for_person=status.needs_decision)
     )

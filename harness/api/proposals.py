@@ -156,7 +156,7 @@ def approve_proposal(
 
 @endpoint(router, "GET", "/proposals/{proposal}/approvals")
 def list_approvals(who: CallerParam, proposal: str) -> Page[ApprovalView]:
-    """Who stood up for it, oldest first, and what is to be known of their keys."""
+    """Lists who approved a proposal, oldest first, and what is to be known of their keys."""
     return json_answer(approvals.list_approvals(who.ctx, proposal))
 
 

@@ -91,5 +91,7 @@ def put_provider(who: CallerParam, provider: str, body: ProviderBody) -> Provide
 
 @endpoint(router, "DELETE", "/providers/{provider}", status=204)
 def remove_provider(who: CallerParam, provider: str) -> None:
-    """409 while a route, a proposal, a shadow or a judge uses it. Needs an admin."""
+    """Removes a provider. 409 while a route, a proposal, a shadow or a judge uses it. Needs an
+    admin.
+    """
     registry.remove_provider(who.ctx, who.actor, provider)

@@ -41,7 +41,9 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     def request_fingerprint(self) -> str:
-        """The same for the same body: of an `Idempotency-Key`."""
+        """Identifies the body of a request for its `Idempotency-Key`: the same body gives the
+        same text.
+        """
         return self.model_dump_json()
 
 

@@ -68,7 +68,9 @@ def add_model(who: BodyFactory, body: ModelBody) -> Target:
 
 @endpoint(router, "GET", "/models/resolve")
 def resolve_model(who: CallerParam, asked: Annotated[NameQuery, Query()]) -> Resolution:
-    """Which provider takes the name: each rule that was tried, and why or why not."""
+    """Shows which provider takes a model's name: each rule that was tried, and why or why
+    not.
+    """
     return model_lookup.resolve_model(who.ctx, asked.name)
 
 
@@ -116,7 +118,9 @@ def get_route(who: CallerParam, route: str) -> Route:
 
 @endpoint(router, "GET", "/routes/{route}/history")
 def route_history(who: CallerParam, route: str, piece: PathPart) -> Page[RouteRecord]:
-    """Every stored version, newest first: who changed what, with which proof."""
+    """Lists every stored version of a route, newest first: who changed what, with which
+    proof.
+    """
     return queries.list_route_versions(who.ctx, route, piece.page)
 
 

@@ -11,7 +11,7 @@ from harness.domain.settings import ControlSettings, Settings
 
 
 class ListenAddress(Protocol):
-    """Where one of our servers listens, by the configuration."""
+    """Says where one of our servers listens, by the configuration."""
 
     @property
     def host(self) -> str: ...

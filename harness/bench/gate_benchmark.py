@@ -69,7 +69,9 @@ def measure_rule(
     seed: int = 11,
     rules: Sequence[str] = tuple(RULES),
 ) -> dict[str, BenchmarkCell]:
-    """Every rule on the same draws; the true mean difference is `lift` above the null's."""
+    """Measures every rule on the same draws; the true mean difference is `lift` above the
+    null's.
+    """
     theta0 = theta0_of(claim)
     shares: dict[str, list[float]] = {rule: [] for rule in rules}
     items: dict[str, list[float]] = {rule: [] for rule in rules}

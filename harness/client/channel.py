@@ -16,7 +16,7 @@ class ChannelAnswer(Protocol):
         ...
 
     async def body(self) -> bytes:
-        """All of it. Raises RouterUnreachable."""
+        """Reads the whole body. Raises RouterUnreachable."""
         ...
 
     def pieces(self) -> AsyncGenerator[bytes, None]:

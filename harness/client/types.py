@@ -128,7 +128,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Who answered, in the router's words; empty where nobody did."""
+    """Says who answered, in the router's words; empty where nobody did."""
 
     request_id: str = ""
     route: str = ""

@@ -105,7 +105,7 @@ def reconcile(ctx: Context) -> ReconcileResult:
 
 
 def run_once(ctx: Context) -> ReconcileResult:
-    """`reconcile`, with what it did in the log."""
+    """Runs `reconcile` once, and logs what it did."""
     done = reconcile(ctx)
     for words in done.did:
         log.info("reconciled", did=words)

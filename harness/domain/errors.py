@@ -44,7 +44,9 @@ from typing import ClassVar
 
 
 class SwapgateError(Exception):
-    """`retryable`: the same call, unchanged, may yet succeed. `exit_code`: the CLI's answer."""
+    """Every error that we raise is one of these. `retryable`: the same call, unchanged, may yet
+    succeed. `exit_code`: the CLI's answer.
+    """
 
     retryable: ClassVar[bool] = False
     exit_code: ClassVar[int] = 1

@@ -102,7 +102,7 @@ def log_e_values(scores: Floats, windows: Sequence[int]) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class ScoreBag:
-    """All scores that each item ever had, without their order.
+    """Holds all scores that each item ever had, without their order.
 
     means [k, eta, item]: over all choices of k of an item's scores, the mean of the product of
     their weights. counts [item]: how many scores.

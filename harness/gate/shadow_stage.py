@@ -71,7 +71,7 @@ class ShadowMove(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ShadowStageState:
-    """All shadows of one proposal together."""
+    """Sums up all shadows of one proposal."""
 
     pairs: int = 0
     # By check, pairs that only the incumbent held, and only the candidate.

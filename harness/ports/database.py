@@ -228,7 +228,7 @@ class Store(Protocol):
         ...
 
     def signature_faults(self, *, working: bool = False) -> Sequence[RowFault]:
-        """Every stored row whose signature does not hold; reads all of them.
+        """Finds every stored row whose signature does not hold; reads all of them.
 
         working: of open proposals, live rollouts and runs that are to go on alone.
         """

@@ -57,7 +57,7 @@ class AuditLog(Protocol):
 
 
 class Principals(Protocol):
-    """Who acts. The local operator is there from the start."""
+    """Holds who acts. The local operator is there from the start."""
 
     def add(self, new: Principal) -> None:
         """Adds a principal. Raises Conflict when its id, its folded name, or issuer and subject
@@ -210,7 +210,7 @@ class Installations(Protocol):
     def lineage(self) -> Lineage: ...
 
     def epoch(self) -> int:
-        """`lineage().epoch`, cheaply."""
+        """Reads the epoch of `lineage()` alone, which is cheap."""
         ...
 
     def highest_served(self) -> int:

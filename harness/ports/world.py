@@ -65,7 +65,9 @@ class Signer(Protocol):
     """Signs with this process's private key."""
 
     def sign(self, payload: bytes) -> str:
-        """`<key id>.<base64url>`. Raises ConfigError where this process has no private key."""
+        """Signs a payload: `<key id>.<base64url>`. Raises ConfigError where this process has no
+        private key.
+        """
         ...
 
 

@@ -82,7 +82,7 @@ def current(url: str) -> str | None:
 
 
 def revisions() -> list[str]:
-    """All of them, the oldest first."""
+    """Lists all revisions of the schema, the oldest first."""
     script = ScriptDirectory.from_config(_config())
     return [revision.revision for revision in script.walk_revisions()][::-1]
 

@@ -15,7 +15,7 @@ _BEFORE: Final = re.compile(r'^down_revision = "(\w+)"$', re.MULTILINE)
 
 @cache
 def known() -> frozenset[str]:
-    """All revisions that this version has a migration for."""
+    """Lists all revisions that this version has a migration for."""
     return frozenset(_revision_ids(_REVISION))
 
 

@@ -19,7 +19,7 @@ MODELS: Final = "/v1/models"
 def list_models(
     serving: CompiledSnapshot, grant: KeyGrant, path: str, *, anthropic: bool
 ) -> Reply:
-    """All of them, or the one that the path names."""
+    """Lists the models that a key may ask, or shows the one that the path names."""
     names = [name for name in sorted(serving.routes) if is_route_allowed(grant, name)]
     wanted = path[len(MODELS) + 1 :]
     described = _anthropics if anthropic else _openais

@@ -22,8 +22,8 @@ SEVERAL: Final = 2
 
 
 class ProviderKeys:
-    """Which keys of which providers rest or are refused. monotonic: seconds. on_key: called
-    once when a key is refused, and once when it serves again.
+    """Knows which keys of which providers rest or are refused. monotonic: seconds. on_key:
+    called once when a key is refused, and once when it serves again.
 
     Belongs to one event loop, as `TargetHealth` does.
     """

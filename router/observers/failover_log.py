@@ -155,7 +155,7 @@ def left_targets(job: RoutedRequest, progress: RequestProgress) -> Iterator[Left
 
 
 def next_target_name(left: Sequence[LeftTarget], answered: str | None) -> str | None:
-    """Who was asked next. left: those behind, in order."""
+    """Names the target that was asked next. left: those behind, in order."""
     return next(
         (target.target for target in left if target.failure not in LEFT_OUT.values()), answered
     )

@@ -39,7 +39,7 @@ class FeedbackBody(NamedTuple):
 
     @property
     def worker(self) -> str:
-        """Who served the request; empty for what is no id of ours."""
+        """Names the worker that served the request; empty for what is no id of ours."""
         return self.request_id.removeprefix("req_").rpartition("-")[0]
 
 

@@ -68,7 +68,9 @@ class RequestObserver:
         """The answer is sent, or there is none: works out what became of the request."""
 
     def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
-        """All figures are known: records them. Always comes once `before_attempt` came."""
+        """Records what there is to record: all figures are known. Always comes once
+        `before_attempt` came.
+        """
 
 
 class _Hooks(NamedTuple):

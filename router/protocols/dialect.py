@@ -26,7 +26,7 @@ class ProtocolDialect(Protocol):
     passed_up: Mapping[bytes, bytes]
 
     def caller(self, request: ClientRequest) -> str:
-        """Who asks, as the body says, for the sticky key; empty when it does not."""
+        """Says who asks, as the body has it, for the sticky key; empty when it does not say."""
         ...
 
     def opening(self, request: ClientRequest) -> list[object]:

@@ -34,7 +34,7 @@ STREAMS: Final[Mapping[str, Callable[[list[Json]], Json]]] = {
 
 
 def build_transcript(endpoint: str, asked: str, answer: str, *, stream: bool) -> Json:
-    """`messages`, perhaps `tools`, `tool_choice`, `response_format`, and `answer`."""
+    """Gathers `messages`, perhaps `tools`, `tool_choice`, `response_format`, and `answer`."""
     whole = STREAMS[endpoint](_events(answer)) if stream else json.loads(answer)
     return {**READERS[endpoint](json.loads(asked)), "answer": ANSWERS[endpoint](whole)}
 

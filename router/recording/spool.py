@@ -145,7 +145,7 @@ class Spool:
             raise
 
     def clear(self) -> None:
-        """All batches are done. Raises OSError."""
+        """Deletes the spool's file, as all batches are done. Raises OSError."""
         self.file.unlink()
         self._unmarked.clear()
 

@@ -105,7 +105,7 @@ class TrafficMinutes:
             total.buckets[_ALL_BOUNDS.index(bound)] += count
 
     def take(self) -> list[TrafficMinute]:
-        """All sums so far; begins again at nothing."""
+        """Returns all sums so far, and begins again at nothing."""
         sums, self._sums = self._sums, {}
         return [
             TrafficMinute(

@@ -67,7 +67,7 @@ class ParsedObject:
         return self.values.get(name)
 
     def renamed(self, old: str, new: str) -> "ParsedObject":
-        """The same object, one of its members under another name.
+        """Returns the object with one of its members under another name.
 
         old: of ASCII letters, and there. new: not there. Every other byte stays.
         """

@@ -38,8 +38,9 @@ def _is_object(body: bytes) -> bool:
 
 
 def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
-    """503 with Retry-After while all circuits are open, or all providers want to be left alone;
-    else 502 when all that were asked failed, 503 when nobody could be.
+    """Builds the reply when nobody answered: 503 with Retry-After while all circuits are open,
+    or all providers want to be left alone; else 502 when all that were asked failed, 503 when
+    nobody could be.
 
     422 when nobody is able to do what the request needs.
     """

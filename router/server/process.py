@@ -32,7 +32,8 @@ COLLECT_AFTER: Final = (50_000, 50, 100)
 
 
 class WorkerServer(uvicorn.Server):
-    """Ends by returning: uvicorn raises the signal again, and the process dies of it.
+    """Serves until it is told to stop, and ends by returning: uvicorn raises the signal again,
+    and the process dies of it.
 
     It goes in steps: `on_stop` (it is not ready any more, which balancers look for), the delay,
     in which it serves as before, its listeners closed, its requests ended within drain_s.

@@ -15,7 +15,7 @@ TICK_S: Final = 0.01
 
 
 class Timer(Protocol):
-    """Something that is due once."""
+    """Has its `due` called once, at `when`."""
 
     # On the event loop's clock. It is made by its owner, so that removing it frees everything.
     when: float

@@ -57,7 +57,7 @@ class CompiledShadow:
 
 @dataclass(frozen=True, slots=True)
 class CompiledJudge:
-    """Who reads a sample of a live rollout's answers."""
+    """Holds the judge that reads a sample of a live rollout's answers."""
 
     judge: CanaryJudge
     upstream: CompiledTarget

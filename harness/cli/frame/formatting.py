@@ -31,7 +31,7 @@ def harm(distance_to_trip: float) -> str:
 
 
 def rollout_state(rollout: Rollout) -> str:
-    """`measuring, at 5 %`; `promoted, and bakes`."""
+    """Describes a rollout's state: `measuring, at 5 %`; `promoted, and bakes`."""
     if rollout.baking:
         return "promoted, and bakes"
     state = rollout.state.value.replace("_", " ")

@@ -179,7 +179,7 @@ class DriftReport:
 
 
 def list_drift_status(ctx: Context, *, route: str = "") -> list[DriftStatus]:
-    """Every watched pair of incumbent and suite. Raises NotFound for an unknown route."""
+    """Lists every watched pair of incumbent and suite. Raises NotFound for an unknown route."""
     with ctx.store.read() as tx:
         if route:
             routes.require_route(tx, route)
@@ -233,7 +233,9 @@ def _state(watch: DriftWatch | None, measured: Sequence[DriftCheck]) -> str:
 
 
 def list_drift_reports(ctx: Context, route: str, *, suite: str = "") -> list[DriftReport]:
-    """Each watched suite of the route with the items that changed since its baseline."""
+    """Reports each watched suite of the route with the items that changed since its
+    baseline.
+    """
     statuses = [
         status for status in list_drift_status(ctx, route=route) if suite in ("", status.suite)
     ]

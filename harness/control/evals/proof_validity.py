@@ -128,7 +128,9 @@ def list_moved_providers(ctx: Context, tx: Transaction, verdict: Verdict) -> lis
 
 
 def find_replaced_candidate(tx: Transaction, verdict: Verdict) -> Sighting | None:
-    """The other model that the candidate's provider was seen to serve."""
+    """Finds another model that the candidate's provider was seen to serve since the verdict;
+    None when there is none.
+    """
     for plan in _plans(verdict):
         measured = served_from_json(verdict.inputs, plan.suite).candidate
         sighting = tx.sightings.for_target(verdict.candidate)

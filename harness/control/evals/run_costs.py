@@ -56,7 +56,9 @@ class Savings:
 
     @property
     def words(self) -> str:
-        """`412 of 1,000 planned answers were asked for; saved about $1.20 of $2.05`."""
+        """Says in words: `412 of 1,000 planned answers were asked for; saved about $1.20 of
+        $2.05`.
+        """
         asked = f"{self.answers:,} of {self.planned:,} planned answers were asked for"
         if self.saved_usd is None or self.planned_usd is None:
             return f"{asked}; what that saved is not known: a price is missing"

@@ -192,7 +192,9 @@ def authenticate(store: Store, text: str, *, secret: bytes) -> Actor:
 
 
 def still(store: Store, actor: Actor) -> Actor:
-    """The same actor as his key has it now. Raises NotAllowed where it was revoked."""
+    """Returns the actor with the role that the key has now. Raises NotAllowed where it was
+    revoked.
+    """
     with _refusing(), store.read() as tx:
         return _actor(tx, tx.keys.get(actor.key) if actor.key else None)
 

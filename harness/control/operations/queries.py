@@ -63,7 +63,7 @@ def find_route(ctx: Context, name: str) -> Route:
 
 
 def load_samples(ctx: Context, run: str) -> Sequence[Sample]:
-    """All of a run, in its order. Raises NotFound for an unknown run."""
+    """Loads all samples of a run, in its order. Raises NotFound for an unknown run."""
     with ctx.store.read() as tx:
         return tx.runs.samples(tx.runs.get(run).id)
 
@@ -81,7 +81,7 @@ def find_audit_break(ctx: Context) -> int | None:
 
 
 def list_signature_faults(ctx: Context) -> Sequence[RowFault]:
-    """Every stored row whose signature does not hold."""
+    """Lists every stored row whose signature does not hold."""
     return ctx.store.signature_faults()
 
 
@@ -131,13 +131,13 @@ def load_target_names(ctx: Context, targets: Collection[str]) -> Mapping[str, st
 
 
 def list_routes(ctx: Context) -> Page[Route]:
-    """All of them by name, as they are now."""
+    """Lists all routes by name, as they are now."""
     with ctx.store.listings() as stored:
         return stored.routes()
 
 
 def list_route_status(ctx: Context) -> Page[RouteStatus]:
-    """Every route at a glance; those that need a decision first."""
+    """Lists every route at a glance; those that need a decision first."""
     page = list_routes(ctx)
     with ctx.store.listings() as stored:
         known = stored.targets_of({id_ for route in page for id_ in route.targets})
@@ -178,13 +178,17 @@ def list_targets(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[T
 def list_route_versions(
     ctx: Context, route: str, page_request: PageRequest = FIRST_PAGE
 ) -> Page[RouteRecord]:
-    """Every stored version of a route, newest first. Raises NotFound for an unknown route."""
+    """Lists every stored version of a route, newest first. Raises NotFound for an unknown
+    route.
+    """
     with ctx.store.listings() as stored:
         return stored.versions(page_request, route=route)
 
 
 def load_route_version(ctx: Context, route: str, number: int | None = None) -> RouteRecord:
-    """One of a route, the newest without a number. Raises NotFound, SignatureInvalid."""
+    """Loads one version of a route, the newest without a number. Raises NotFound,
+    SignatureInvalid.
+    """
     above = None if number is None else str(number + 1)
     records = list_route_versions(ctx, route, PageRequest(1, above))
     for record in records:
@@ -263,8 +267,8 @@ def list_shadows(
 def list_drift_runs(
     ctx: Context, page_request: PageRequest = FIRST_PAGE, *, route: str = ""
 ) -> Page[tuple[DriftWatch, DriftCheck]]:
-    """Every run of the watches of all times, newest first; of the route's present incumbent and
-    suites, if one is given. Raises NotFound.
+    """Lists the runs of all watches there ever were, newest first; those of the route's present
+    incumbent and suites, if one is given. Raises NotFound.
     """
     target, suites = None, None
     if route:

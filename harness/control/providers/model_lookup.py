@@ -20,7 +20,9 @@ from harness.domain.routing.kill_switch import KillSwitch, active_switches
 
 
 def list_configured_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]:
-    """All that the configured providers offer, by `provider/model`; their own prices win."""
+    """Lists all that the configured providers offer, by `provider/model`; their own prices
+    win.
+    """
     with ctx.store.read() as tx:
         providers = tx.providers.all()
         there = model_match.list_offers(providers, ctx.catalogue, tx.routing.targets().values())

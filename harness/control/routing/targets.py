@@ -208,7 +208,9 @@ def plain_target(name: str) -> Target | None:
 
 
 def find_or_register_target(ctx: Context, tx: Transaction, actor: Actor, name: str) -> Target:
-    """`find_target`, and where nothing has the name, register a plain `provider/model`."""
+    """Finds a target by id or name; where nothing has the name, registers a plain
+    `provider/model`.
+    """
     try:
         target = find_target(tx, name)
     except NotFound:

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class LenientFigures:
-    """The same answers, with their form forgiven."""
+    """Holds the figures of a comparison whose answers were scored with their form forgiven."""
 
     outcome: str = ""
     n_used: int = 0

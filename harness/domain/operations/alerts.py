@@ -242,7 +242,9 @@ class AlertEvent(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """Something noticed, or its end. Never has content of requests, or a secret."""
+    """Tells of something that was noticed, or of its end. Never has content of requests, or a
+    secret.
+    """
 
     kind: AlertKind
     subject: str  # what it is about, such as `target openai/gpt-5`
@@ -279,7 +281,7 @@ class Notified(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AlertRecord:
-    """All alerts of one key since it was last quiet."""
+    """Sums up all alerts of one key since it was last quiet."""
 
     id: str
     kind: AlertKind

@@ -55,7 +55,9 @@ class Delivery:
 
     @property
     def id(self) -> str:
-        """The same in every attempt, so that a receiver can leave out what it has."""
+        """Identifies the message, the same in every attempt, so that a receiver can leave out
+        what it has.
+        """
         return f"{self.alert}.{self.number}"
 
 

@@ -65,7 +65,7 @@ class ProbeReply:
 
 @dataclass(frozen=True)
 class ProviderCheck:
-    """All findings of one provider probe."""
+    """Holds all findings of one provider probe."""
 
     provider: str
     kind: str

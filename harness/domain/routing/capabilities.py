@@ -72,7 +72,9 @@ UNKNOWN_CAPABILITIES: Final = Capabilities()
 
 
 def restrict_endpoints(has: Capabilities, spoken: frozenset[Endpoint]) -> Capabilities:
-    """The same without the endpoints that are not spoken; `has` itself if nothing changes."""
+    """Takes the endpoints that are not spoken from the capabilities; returns `has` itself if
+    nothing changes.
+    """
     unspoken = {endpoint.value: False for endpoint in Endpoint if endpoint not in spoken}
     return replace(has, **unspoken) if any(getattr(has, e) for e in unspoken) else has
 

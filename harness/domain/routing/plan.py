@@ -194,7 +194,7 @@ def preferred_target(route: RouteTargets, arm: Arm, warm: str | None = None) -> 
 
 
 def order_targets(route: RouteTargets, guest: str | None) -> tuple[str, ...]:
-    """All target ids of a request, best first, no doubles.
+    """Orders all target ids of a request, best first, no doubles.
 
     While a promotion bakes, what served the route until then stands before the chain.
     """

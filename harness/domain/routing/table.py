@@ -205,7 +205,7 @@ class Route:
 
 @dataclass(frozen=True)
 class RoutingTable:
-    """All routes at one revision. 0 is the empty table of a new installation."""
+    """Holds all routes at one revision; revision 0 is the empty table of a new installation."""
 
     revision: int = 0
     routes: Mapping[str, Route] = None  # type: ignore[assignment]  # set in __post_init__
@@ -255,7 +255,7 @@ class KeyGrant:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that a router needs to serve, at one moment. Immutable; swapped whole."""
+    """Holds all that a router needs to serve, at one moment. Immutable; swapped whole."""
 
     table: RoutingTable
     providers: Mapping[str, Provider]
@@ -271,7 +271,7 @@ class Snapshot:
     revoked: frozenset[str] = frozenset()  # ids of data keys that open nothing any more
 
     def without(self, former: Sequence[Revocations]) -> "Snapshot":
-        """The same, where the keys that were revoked in earlier epochs are so as well."""
+        """Revokes in this snapshot, as well, the keys that were revoked in earlier epochs."""
         more = [
             revocations
             for revocations in former

@@ -78,7 +78,9 @@ class Target:
 
     @property
     def name(self) -> str:
-        """`provider/model`, with a short id when parameters or a patch set it apart."""
+        """Names the target `provider/model`, with a short id when parameters or a patch set it
+        apart.
+        """
         plain = not self.parameters and self.request_patch.empty
         return (
             f"{self.provider}/{self.model}"

@@ -34,7 +34,7 @@ class ShadowCheck(StrEnum):
 
 
 class CheckSides(StrEnum):
-    """Which side of a pair holds a check."""
+    """Says which side of a pair holds a check."""
 
     BOTH = "both"
     INCUMBENT = "incumbent_only"

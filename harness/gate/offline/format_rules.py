@@ -217,7 +217,7 @@ SCORER_LINES: Final[Mapping[str, str]] = {
 
 
 def format_prompts() -> frozenset[str]:
-    """Every line that a remedy may add to a prompt."""
+    """Lists every line that a remedy may add to a prompt."""
     forms = (*FORMAT_RULES.values(), OTHER_RULE, IFEVAL_RULE)
     return frozenset((TEXT_ONLY, *SCORER_LINES.values(), *(form.prompt for form in forms)))
 

@@ -37,7 +37,7 @@ def polish_reason(reason: str) -> str:
 
 
 def spending_text(look: int, alpha: float, spend: str) -> str:
-    """Which look it is and what it may cost; empty for registrations without a rule."""
+    """Says which look it is and what it may cost; empty for registrations without a rule."""
     if not spend:
         return ""
     rule = AlphaSpending(spend)

@@ -40,7 +40,9 @@ def webhook_body(message: AlertMessage) -> bytes:
 
 
 def signature(body: bytes, secret: bytes, at: int) -> str:
-    """`t=…,v1=…`: seconds since 1970, and the HMAC-SHA-256 of `t.body` in hex."""
+    """Signs a webhook's body: `t=…,v1=…`, the seconds since 1970, and the HMAC-SHA-256 of
+    `t.body` in hex.
+    """
     mac = hmac.digest(secret, f"{at}.".encode() + body, "sha256")
     return f"t={at},v1={mac.hex()}"
 

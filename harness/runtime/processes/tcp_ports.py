@@ -42,7 +42,9 @@ def is_free(host: str, port: int) -> bool:
 
 
 def port_holder(port: int) -> str:
-    """`pid 12 (nginx)`, or `another process` where the system does not tell."""
+    """Names the process that holds a port: `pid 12 (nginx)`, or `another process` where the
+    system does not tell.
+    """
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
             if connection.pid and _listens(connection, port):
@@ -73,7 +75,7 @@ def require_free(host: str, port: int, *, what: str, setting: str) -> None:
 
 
 def free_port(host: str, wanted: int, *, spoken_for: Container[int] = ()) -> int:
-    """`wanted` if it is free and not spoken for, else the next such port above it."""
+    """Returns `wanted` if it is free and not spoken for, else the next such port above it."""
     for port in range(wanted, min(wanted + 200, 65_536)):
         if port not in spoken_for and is_free(host, port):
             return port

@@ -62,7 +62,7 @@ class ToolCallOrder:
         return self._go_on()
 
     def flush(self) -> bytes:
-        """All that is left, as the answer has nothing more of them."""
+        """Returns all that is left, as the answer has nothing more of them."""
         out = b""
         for call in self._calls[self._at :]:
             out += self._write(call) + self._writer.close()

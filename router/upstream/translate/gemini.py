@@ -127,7 +127,9 @@ def _leaves_an_answer(params: Json, model: str) -> bool:
 
 
 class VertexTranslation(GeminiTranslation):
-    """The same protocol; fields and models as Vertex has them."""
+    """Translates chats into Gemini's requests and back, with fields and models as Vertex has
+    them.
+    """
 
     kind = "vertex"
     _provider = "vertex_ai"
