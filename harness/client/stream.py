@@ -22,6 +22,7 @@ from harness.client.types import (
     Usage,
 )
 from harness.domain.errors import InputError
+from harness.domain.sse import EventPayloads, EventTooLarge
 
 
 class StreamAssembly:
@@ -72,7 +73,6 @@ class StreamAssembly:
         )
 
 
-_DATA: Final = b"data:"
 _DONE: Final = b"[DONE]"
 
 
@@ -138,6 +138,8 @@ class AsyncStream:
             if not self._gathered.finish_reason:
                 raise self._broken({})
             self._whole = True
+        except EventTooLarge as error:
+            raise self._broken({"message": str(error)}) from None
         finally:
             await answer.aclose()
 
@@ -158,10 +160,9 @@ class AsyncStream:
 
 
 async def _data(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """What the events say. Each has one line of data here; comments keep the line alive."""
-    rest = b""
+    """What the events say; comments keep the line alive. Raises EventTooLarge."""
+    # An event that the end of the stream cuts off is none: the stream broke there.
+    events = EventPayloads()
     async for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            if line.startswith(_DATA):
-                yield line[len(_DATA) :].strip()
+        for data in events.read(piece):
+            yield data

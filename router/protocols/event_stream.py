@@ -13,9 +13,9 @@ from enum import StrEnum
 
 from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
+from harness.domain.sse import LINE_END, SseParser, event_data
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.provider_failures import classify_error
-from router.protocols.sse import LINE_END, SseParser, event_data
 from router.protocols.usage import TokenUsage
 from router.request.json_spans import (
     JsonSpan,

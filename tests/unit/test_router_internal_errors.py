@@ -120,7 +120,7 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "router.snapshot.compiled",
         "router.snapshot.holder",
         "router.protocols.event_stream",
-        "router.protocols.sse",
+        "harness.domain.sse",
         "router.server.timers",
         "router.protocols.usage",
         "router.request.client_directives:client_headers",
