@@ -23,7 +23,6 @@ from harness.control.routing.route_status import RouteStatus
 from harness.control.routing.scorecard import RouteScorecard
 from harness.control.shadow.stage import ShadowStage, find_stage_of_route
 from harness.domain.canary.observation import TrafficMinute
-from harness.domain.canary.rollout import Rollout
 from harness.domain.errors import SignatureInvalid
 from harness.domain.evals.run import Verdict
 from harness.domain.pagination import MOST_LISTED, Page, PageRequest
@@ -46,7 +45,6 @@ class ComparisonView:
 
     comparison: Comparison
     titles: Mapping[str, str]
-    rollout: Rollout | None
     differing: Mapping[str, Sequence[str]]  # by suite, which pins the two arms do not share
     now: datetime
 
@@ -58,12 +56,9 @@ def titles(ctx: Context) -> Mapping[str, str]:
 def comparison(ctx: Context, proposal: str) -> ComparisonView:
     """Loads what the page of a comparison shows. Raises NotFound."""
     found = load_comparison(ctx, proposal)
-    with ctx.store.read() as tx:
-        rollout = tx.rollouts.get(found.proposal.rollout) if found.proposal.rollout else None
     return ComparisonView(
         comparison=found,
         titles=titles(ctx),
-        rollout=rollout,
         differing=_differing(ctx, found),
         now=ctx.clock.now(),
     )

@@ -22,6 +22,7 @@ from harness.control.proposals.comparison import (
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import Sample, SuiteReport
 from harness.gate.offline.pairs import mean_score
+from harness.gate.text.next_steps import NEXT_STEPS
 
 DATABASE: Final = "SWAPGATE__DATABASE_URL"
 FILE: Final = "swapgate.db"
@@ -106,6 +107,15 @@ class Report:
         return (
             [suite for suite in verdict.suites if suite.suite not in alone] if verdict else []
         )
+
+    @property
+    def next_step(self) -> str:
+        """Empty without a verdict."""
+        verdict = self.comparison.verdict
+        # No canary follows from a `gate run`, whatever its proposal waits for.
+        if self.standalone and verdict is not None and verdict.outcome == "passed":
+            return NEXT_STEPS[verdict.outcome]
+        return self.comparison.next_step
 
     @property
     def arms(self) -> Sequence[tuple[str, ArmFigures]]:
