@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dashboard.text.labels import FigureChange, Label, Tone
+from harness.domain.formatting import format_harm
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import INVALID_ROWS_HINT
 
@@ -185,7 +186,7 @@ def _measure(row: Measure) -> str:
         f'<div class="row"><div class="name">{strong(row.name)}<span>{escape(row.limit)}</span>'
         f'</div><div class="figures">{figures}</div>'
         f'<div class="state">{state(row.label)}'
-        f"<span>{row.share * 100:.0f} % of the rollback level</span></div>"
+        f"<span>{format_harm(row.share)}</span></div>"
         f"{meter(row.share, row.label.tone, row.furthest)}</div>"
     )
 
@@ -311,7 +312,6 @@ def trend(values: Sequence[float], *, name: str) -> str:
     if len(values) < 2:
         return ""
     high = max(values) or 1.0
-    bars = "".join(
-        f'<i style="height:{max(4.0, 100 * value / high):.0f}%"></i>' for value in values
-    )
+    heights = (max(4.0, 100 * value / high) for value in values)
+    bars = "".join(f'<i style="height:{height:.0f}%"></i>' for height in heights)
     return f'<span class="trend" role="img" aria-label="{escape(name)}">{bars}</span>'

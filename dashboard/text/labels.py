@@ -21,6 +21,7 @@ from harness.domain.formatting import (
     format_percent,
     format_points,
     format_quantity,
+    format_score,
     format_span,
     format_usd,
 )
@@ -158,11 +159,6 @@ def percent(share: float | None, digits: int = 1) -> str:
     return format_percent(share, digits)
 
 
-def allowed_loss(margin: float) -> str:
-    """An allowed loss in points, without a sign."""
-    return f"{margin * 100:.1f}"
-
-
 def left(until: datetime, now: datetime) -> str:
     """Writes the time that is left: `6 d 4 h left`, `no time left`."""
     remaining_s = (until - now).total_seconds()
@@ -204,7 +200,7 @@ def relative_change(
     share = (new - old) / old
     if abs(share) < CLEAR:
         return FigureChange("=", "no clear change,", Tone.NEUTRAL, was)
-    amount = f"{abs(share) * 100:.0f} %"
+    amount = percent(abs(share), 0)
     return _directed(share, f"{amount} {less},", f"{amount} {more},", was)
 
 
@@ -221,7 +217,7 @@ def failure_change(new: float, old: float) -> FigureChange:
     was = f"was {percent(old)}"
     if percent(new) == percent(old):
         return FigureChange("=", "no change,", Tone.NEUTRAL, was)
-    amount = f"{abs(new - old) * 100:.1f} points"
+    amount = f"{format_score(abs(new - old))} points"
     return _directed(new - old, f"{amount} fewer,", f"{amount} more,", was)
 
 

@@ -17,6 +17,7 @@ from harness.control.evals.proof_validity import ProofState
 from harness.control.proposals import decisions, estimate, review, route_rules, submission
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import Claim
+from harness.domain.formatting import format_score
 from harness.domain.operations.access import Actor
 from harness.domain.proposals.proposal import ProposalPhase
 
@@ -348,7 +349,7 @@ def _outlook(request: submission.ProposalRequest) -> None:
         (
             escape(names.get(suite_estimate.plan.suite, suite_estimate.plan.suite)),
             f"{suite_estimate.plan.n_max:,}",
-            f"{suite_estimate.mde * 100:.1f} points",
+            f"{format_score(suite_estimate.mde)} points",
             comparison_text.cheapest_design(suite_estimate),
         )
         for suite_estimate in planned

@@ -3,7 +3,6 @@ a scorer by name, `TaskSuite` from a user's Python file with `@task`, which is r
 """
 
 import asyncio
-import difflib
 import importlib.metadata
 import importlib.util
 import json
@@ -46,6 +45,7 @@ from harness.domain.evals.item_overlap import texts_fingerprint
 from harness.domain.evals.pins import ServedModel, named_models
 from harness.domain.evals.run import SuitePin
 from harness.domain.settings import SuiteSettings
+from harness.domain.suggestions import did_you_mean
 
 NOT_JUDGED, JUDGE = "swapgate_not_judged", "swapgate_judge"
 LENIENT, RULE, FIELDS = "swapgate_lenient", "swapgate_rule", "swapgate_fields"
@@ -330,8 +330,8 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
         raise InputError(f"{file}: several tasks; name one: {file}:{next(iter(functions))}")
     chosen = name or next(iter(functions))
     if chosen not in functions:
-        near = difflib.get_close_matches(chosen, functions, n=1, cutoff=0.0)[0]
-        raise NotFound(f"{file}: no task {chosen!r}; did you mean {near!r}?")
+        hint = did_you_mean(chosen, functions, cutoff=0.0)
+        raise NotFound(f"{file}: no task {chosen!r}{hint}")
     try:
         inner: Task = functions[chosen]()
     except Exception as error:

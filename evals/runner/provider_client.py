@@ -23,6 +23,7 @@ from evals.runner.chat_completions import (
 from evals.runner.http_transport import HttpTransport
 from evals.runner.rate_gate import RateGate
 from harness.domain.errors import InputError, NoAnswer, UpstreamError
+from harness.domain.formatting import format_span
 from harness.domain.providers.api_base_rules import check_api_base
 from harness.domain.providers.kinds import rename_answer_limit
 from harness.domain.providers.secret_encodings import hide_secret
@@ -133,7 +134,9 @@ class EvalProviderClient:
                 raise ProviderFailed(str(failed))
             asked_s = failed.pause_s or 0.0
             if asked_s > LONGEST_ASKED_S:
-                raise ProviderFailed(f"{failed} (it asks for a pause of {asked_s:.0f} s)")
+                raise ProviderFailed(
+                    f"{failed} (it asks for a pause of {format_span(asked_s)})"
+                )
             if attempt == RETRIES:
                 raise ProviderFailed(f"{failed} ({RETRIES + 1} attempts)")
             if asked_s and self._pace is not None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from harness.domain.formatting import format_points
+from harness.domain.formatting import format_points, format_score
 from harness.report.content import TellingAnswer
 
 SHOWN: Final = 700
@@ -80,7 +80,8 @@ def _telling(answer: TellingAnswer, asked: str) -> Iterator[str]:
     broken = f", broken rule: {answer.rule}" if answer.rule else ""
     yield from ("", f"### {cell(answer.item)} ({answer.suite}): {change} points{broken}", "")
     yield from fenced(asked.strip())
-    ours, theirs = f"{answer.incumbent_score * 100:g}", f"{answer.candidate_score * 100:g}"
+    ours = format_score(answer.incumbent_score, None)
+    theirs = format_score(answer.candidate_score, None)
     answers = (
         ("expected", answer.expected),
         (f"incumbent: {ours}", answer.incumbent),

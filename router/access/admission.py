@@ -12,6 +12,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
+from harness.domain.formatting import format_percent
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.reliability.rate_limits import (
     KeyLimits,
@@ -181,7 +182,7 @@ class Admission:
                 subject=f"key {key}",
                 # Two messages to people: near the end, and at it.
                 key=f"{kind.value}:{key}:{decision.until}:{level}",
-                title=f"key {key} {gone} {100 * decision.share:.0f} % of a budget",
+                title=f"key {key} {gone} {format_percent(decision.share, 0)} of a budget",
                 text=decision.reason,
                 at=self._clock.now(),
                 source=self._worker,

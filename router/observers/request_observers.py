@@ -68,8 +68,8 @@ class RequestObserver:
         """The answer is sent, or there is none: works out what became of the request."""
 
     def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
-        """All figures are known: records them. Always comes once `before_attempt` came, also
-        where the request broke off in between.
+        """Records what there is to record: all figures are known. Always comes once
+        `before_attempt` came, also where the request broke off in between.
         """
 
 

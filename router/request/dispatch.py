@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+from harness.domain.formatting import format_latency
 from harness.domain.reliability.breaker import LAST_RESORT_TICKET
 from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
 from harness.domain.reliability.retry import RetryBudget, retry_wait_s
@@ -225,7 +226,7 @@ class Dispatcher:
             its_own = job.hurried and limit.when == made.until
             outcome = FailureClass.CANCELLED if its_own else FailureClass.TIMEOUT
             failure = UpstreamFailed(
-                FailureClass.TIMEOUT, f"no answer within {limit.when - started:.1f} s"
+                FailureClass.TIMEOUT, f"no answer within {format_latency(limit.when - started)}"
             )
             if head is not None and head.at is None and limit.when < made.until:
                 self._note_s(job, made, first_s)

@@ -59,7 +59,7 @@ def test_a_model_in_use_that_ends_is_told_with_its_successor(
     assert "in 40 days" in alert.title
     assert "incumbent of essays" in alert.text
     assert "judge of suite colours, for chat" in alert.text
-    assert "claude/claude-sonnet-5, at $2 in and $10 out" in alert.text
+    assert "claude/claude-sonnet-5, at $2.00 in and $10.00 out" in alert.text
     assert "a window of 400000 tokens" in alert.text
     assert again.count == 1
 

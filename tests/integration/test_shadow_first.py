@@ -216,7 +216,7 @@ def test_spent_money_holds_and_what_a_person_mirrors_then_counts(
     assert live(world) is None
     assert held(world, proposal)
     (_, *facts), before = stage_text(shown(world, proposal)), done(world)
-    assert dict(facts)["money"] == "$2.00 of $2"
+    assert dict(facts)["money"] == "$2.00 of $2.00"
     for _ in range(3):
         assert turned(world, proposal).phase is ProposalPhase.SHADOW
     assert done(world) == before

@@ -10,6 +10,7 @@ from harness.control import reconciler
 from harness.control.canary import decision, operations
 from harness.control.canary import holds as holding
 from harness.control.canary import status as canary_status
+from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.operations import alerts
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal
@@ -110,7 +111,7 @@ def test_blocks_from_the_future_move_no_canary(world: SmallInstallation) -> None
         blocks = tx.observations.blocks(live(world).id)
     now = blocks[-1].closed_at
 
-    assert "3,600 s in the future" in holds.clock_skew(blocks, now - timedelta(hours=1))
+    assert "1 h in the future" in holds.clock_skew(blocks, now - timedelta(hours=1))
     assert holds.clock_skew(blocks, now) == ""
 
 
@@ -225,7 +226,7 @@ def test_who_is_silent_since_before_the_first_block_is_silent_all_the_same(
     world.clock.advance(3 * 3600)
 
     with world.store.read() as tx:
-        said = holding._distrust_reason(world.context(), tx, rollout)
+        said = holding._distrust_reason(RolloutUnit(world.context(), tx, rollout))
     assert "no router has recorded anything of this route" in said
 
 

@@ -17,6 +17,7 @@ from harness.control.canary.status import CanaryStatus, list_canaries
 from harness.control.proposals import submission
 from harness.control.proposals.comparison import Comparison, load_comparison
 from harness.control.proposals.submission import ProposalRequest
+from harness.domain.formatting import format_percent, format_span
 from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.proposal import ProposalPhase
 
@@ -104,10 +105,12 @@ class DemoActions:
             show(self.scenes)
             marks, now = [self._marks(scene) for scene in self.scenes], time.monotonic()
             if not patience.lasts(marks, now):
-                self.say(f"given up: nothing has moved for {STALLED_S:.0f} s. {self._slow()}")
+                self.say(
+                    f"given up: nothing has moved for {format_span(STALLED_S)}. {self._slow()}"
+                )
                 return
             if patience.is_slow(now):
-                self.say(f"nothing has moved for {SLOW_S:.0f} s. {self._slow()}")
+                self.say(f"nothing has moved for {format_span(SLOW_S)}. {self._slow()}")
             time.sleep(0.5)
 
     def _marks(self, scene: DemoStep) -> tuple[object, ...]:
@@ -171,4 +174,6 @@ class DemoActions:
             method="PUT",
         )
         with urllib.request.urlopen(request, timeout=10):  # noqa: S310
-            self.say(f"{model} now fails {FAULT_RATE:.0%} of its requests online")
+            self.say(
+                f"{model} now fails {format_percent(FAULT_RATE, 0)} of its requests online"
+            )

@@ -9,10 +9,10 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from harness.domain.errors import InputError
+from harness.domain.suggestions import did_you_mean
 
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _COUNT = re.compile(r"[0-9]{1,12}")
@@ -168,8 +168,7 @@ def _hint(name: str, others: Sequence[str], required: Sequence[str]) -> str:
         for sign, word in _OTHER_SEPARATORS.items():
             if sign in others[0]:
                 return f"; this file has {word} between its fields, and needs commas"
-    near = get_close_matches(name, others, n=1)
-    return f"; is it {near[0]!r}?" if near else f"; the columns are {','.join(required)}"
+    return did_you_mean(name, others, otherwise=f"; the columns are {','.join(required)}")
 
 
 def _name(row: _Row, column: str) -> str:

@@ -1,12 +1,11 @@
-"""Formats what only the command line shows: times, names, intervals, a rollout's state. Figures
+"""Formats what only the command line shows: times, names, a rollout's state. Figures
 are written by `harness.domain.formatting`.
 """
 
 from datetime import datetime
 
 from harness.domain.canary.rollout import Rollout
-from harness.domain.evals.run import SuiteReport
-from harness.domain.formatting import DASH, format_bps, format_percent, format_points
+from harness.domain.formatting import DASH, format_bps, format_harm
 from harness.domain.routing.target import Price, Provider, Target
 
 
@@ -15,19 +14,13 @@ def timestamp(moment: datetime | None) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S") if moment else DASH
 
 
-def interval(report: SuiteReport) -> str:
-    if report.ci_low is None or report.ci_high is None:
-        return DASH
-    return f"{format_points(report.ci_low)} to {format_points(report.ci_high)}"
-
-
 def known_price(target: Target, provider: Provider | None) -> Price | None:
     """The target's price at its provider; None where it is not known."""
     return provider.prices.get(target.model) if provider else None
 
 
 def harm(distance_to_trip: float) -> str:
-    return f"evidence of harm: {format_percent(distance_to_trip, 0)} of the rollback level"
+    return f"evidence of harm: {format_harm(distance_to_trip)}"
 
 
 def rollout_state(rollout: Rollout) -> str:

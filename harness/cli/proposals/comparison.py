@@ -22,12 +22,13 @@ from harness.domain.formatting import (
     format_latency,
     format_percent,
     format_points,
+    format_points_interval,
     format_range,
+    format_score,
     format_thousand_price,
     format_usd,
 )
 from harness.gate.text import sentences
-from harness.gate.text.next_steps import NEXT_STEPS
 from harness.gate.text.sentences import polish_reason, spending_text
 
 EXAMPLE_CHARACTERS = 200
@@ -73,7 +74,7 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
             ("verdict", verdict.words if verdict else "none yet"),
             ("reason", polish_reason(verdict.reason) if verdict else None),
             ("proof", _proof(comparison)),
-            ("next", NEXT_STEPS[verdict.outcome] if verdict and proposal.open else None),
+            ("next", comparison.next_step or None),
             ("ended", proposal.closed_because or None),
         ]
     )
@@ -174,8 +175,8 @@ def suite_row(report: SuiteReport) -> list[object]:
         report.role.value,
         sentences.outcome_text(report.outcome),
         format_points(report.delta) if report.n_used else "–",
-        formatting.interval(report),
-        f"{report.margin * 100:g}",
+        format_points_interval(report.ci_low, report.ci_high),
+        format_score(report.margin, None),
         f"{report.n_used} of {report.n_max}",
         f"{report.wins}/{report.ties}/{report.losses}",
     ]

@@ -35,7 +35,7 @@ from harness.control.routing import monthly_bill
 from harness.control.serialize import to_plain
 from harness.domain.evals.cost_forecast import CostForecast
 from harness.domain.evals.run import Claim, Verdict
-from harness.domain.formatting import format_percent, format_span, format_usd
+from harness.domain.formatting import format_percent, format_score, format_span, format_usd
 from harness.domain.pagination import INVALID_ROWS_HINT, PageRequest
 from harness.domain.proposals.proposal import Proposal
 from harness.gate.text.sentences import spending_text
@@ -268,20 +268,21 @@ def _saving(suite_estimate: SuiteEstimate) -> str:
 
 def _planning_row(suite_estimate: SuiteEstimate) -> list[object]:
     plan, best = suite_estimate.plan, suite_estimate.cheapest
+    effect = format_score(suite_estimate.effect, None)
     cheapest = (
-        f"{suite_estimate.effect * 100:g} points: {best.items} items"
+        f"{effect} points: {best.items} items"
         + (f" x {best.epochs} epochs" if best.epochs > 1 else "")
         + (f", {format_usd(best.cost_usd)}" if best.cost_usd is not None else "")
         if best
-        else f"{suite_estimate.effect * 100:g} points: not with this suite"
+        else f"{effect} points: not with this suite"
     )
     return [
         plan.suite,
         plan.role.value,
         plan.claim.value.replace("_", "-"),
-        f"{plan.margin * 100:g} points",
+        f"{format_score(plan.margin, None)} points",
         plan.n_max,
-        f"{suite_estimate.mde * 100:.1f} points",
+        f"{format_score(suite_estimate.mde)} points",
         format_usd(suite_estimate.cost_usd),
         "unknown"
         if suite_estimate.duration_s is None

@@ -8,6 +8,7 @@ from harness.cli.frame.session import Session
 from harness.cli.frame.waiting import follow
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.run import Verdict
+from harness.domain.formatting import format_bps
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 
 UNDECIDED: Final = frozenset({ProposalPhase.PROPOSED, ProposalPhase.EVALUATING})
@@ -68,7 +69,7 @@ def _load_progress(session: Session, proposal_id: str) -> tuple[Proposal, str]:
 
 
 def _canary(rollout: Rollout) -> str:
-    return f" at {rollout.current.weight_bps / 100:g} %, {rollout.state.value}"
+    return f" at {format_bps(rollout.current.weight_bps)}, {rollout.state.value}"
 
 
 def exit_code(session: Session, proposal: Proposal) -> int:

@@ -14,6 +14,7 @@ from harness.control.operations import queries
 from harness.control.providers import deprecations, model_lookup, provider_secrets, registry
 from harness.control.routing import routes, targets
 from harness.control.serialize import to_plain
+from harness.domain.formatting import format_milliseconds
 from harness.domain.pagination import PageRequest
 from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.providers.deprecations import Deprecation
@@ -275,7 +276,7 @@ def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
             [
                 ("target", found.target),
                 ("result", "answered" if found.ok else f"failed: {found.error}"),
-                ("latency", f"{found.latency_ms:,.0f} ms"),
+                ("latency", format_milliseconds(found.latency_ms)),
                 ("served model", found.served_model or None),
                 ("answer", found.answer or None),
             ]

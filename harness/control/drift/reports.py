@@ -21,7 +21,7 @@ from harness.domain.drift.watch import (
 )
 from harness.domain.evals.pins import Sighting
 from harness.domain.evals.run import Sample
-from harness.domain.formatting import format_points
+from harness.domain.formatting import format_points, format_points_interval, format_score
 from harness.ports import Transaction
 
 EXAMPLES: Final = 3
@@ -93,14 +93,10 @@ def describe_drift(
     """Title and text of the alert."""
     evidence = checks[-1].evidence
     assert evidence is not None  # noqa: S101 - only a comparison finds drift
-    by = f"{abs(evidence.delta) * 100:.1f} points {evidence.direction}"
+    by = f"{format_score(abs(evidence.delta))} points {evidence.direction}"
     which = "run" if evidence.window == 1 else f"{evidence.window} runs"
-    interval = ""
-    if evidence.ci_low is not None and evidence.ci_high is not None:
-        interval = (
-            f" (95 % interval {format_points(evidence.ci_low)} to "
-            f"{format_points(evidence.ci_high)})"
-        )
+    ends = format_points_interval(evidence.ci_low, evidence.ci_high, missing="")
+    interval = f" (95 % interval {ends})" if ends else ""
     title = f"{describe_watch(tx, watch)} answers {watch.suite} otherwise than it did: {by}"
     said = [
         (

@@ -13,6 +13,7 @@ from harness.control.routing import targets
 from harness.domain.errors import NotAllowed, NotFound
 from harness.domain.evals.item_overlap import SAME_ITEMS_SHARE, overlap_share
 from harness.domain.evals.run import EvalRun, SuitePin, SuitePlan
+from harness.domain.formatting import format_percent
 from harness.domain.proposals.policy import GatePolicy
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.providers import model_names
@@ -45,11 +46,12 @@ class FalsePassRisk:
         whom = "one of them" if self.number > 1 else "it"
         said = (
             f"{_ordinal(self.number)} candidate on this route in {WINDOW.days} days: up to "
-            f"{self.risk * 100:.2g} % that {whom} passed by luck"
+            f"{format_percent(self.risk, significant=2)} that {whom} passed by luck"
         )
         if self.budget is None:
             return said
-        return f"{said}; the policy allows {self.budget * 100:.2g} % (alpha_budget)"
+        allowed = format_percent(self.budget, significant=2)
+        return f"{said}; the policy allows {allowed} (alpha_budget)"
 
 
 def _ordinal(number: int) -> str:
@@ -72,10 +74,10 @@ def ration_alpha(
     most = multiplicity.ration_alpha(false_pass_risk(plans), spent, gate.alpha_budget)
     if most < MIN_ALPHA:
         raise NotAllowed(
-            f"route {route!r} has spent {spent * 100:.2g} % of the "
-            f"{gate.alpha_budget * 100:.2g} % that its policy allows in {WINDOW.days} days "
-            "(alpha_budget): wait until its oldest proposals are older, or let an admin raise "
-            "the budget"
+            f"route {route!r} has spent {format_percent(spent, significant=2)} of the "
+            f"{format_percent(gate.alpha_budget, significant=2)} that its policy allows in "
+            f"{WINDOW.days} days (alpha_budget): wait until its oldest proposals are "
+            "older, or let an admin raise the budget"
         )
     return tuple(replace(plan, alpha=min(plan.alpha, most)) for plan in plans)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from harness.control.context import Context
 from harness.control.operations import alerts
+from harness.domain.formatting import format_usd
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.providers.deprecations import Deprecation, find_deprecations
 from harness.domain.routing.table import Route
@@ -100,5 +101,5 @@ def _next(ending: Deprecation) -> str:
 def _price_text(price: Price | None) -> str:
     if price is None:
         return "an unknown price"
-    given, made = price.input_usd_per_mtok, price.output_usd_per_mtok
-    return f"${given:g} in and ${made:g} out per million tokens"
+    given, made = format_usd(price.input_usd_per_mtok), format_usd(price.output_usd_per_mtok)
+    return f"{given} in and {made} out per million tokens"

@@ -16,6 +16,7 @@ from harness.control.context import Context
 from harness.control.routing import data_class_checks, targets
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState, apply_signal
 from harness.domain.errors import InputError, NotFound, ProofRefused, SwapgateError
+from harness.domain.formatting import format_bps
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
 from harness.domain.operations.principals import check_principal_name
@@ -285,18 +286,18 @@ def _fields(route: Route) -> dict[str, str]:
     return {
         "incumbent": route.incumbent,
         "canary": canary.target if canary else "none",
-        "canary share": f"{canary.weight_bps / 100:g} %" if canary else "0 %",
+        "canary share": format_bps(canary.weight_bps) if canary else "0 %",
         "held back": route.holdback.target if route.holdback else "none",
         "fallbacks": ", ".join(route.fallbacks) or "none",
         "description": route.settings.description,
         "capable": ", ".join(route.settings.capable) or "none",
         "stakes": route.settings.stakes.value,
         "on content policy": route.settings.on_content_policy.value,
-        "keep warm": f"{route.settings.keep_warm_bps / 100:g} %",
+        "keep warm": format_bps(route.settings.keep_warm_bps),
         "tools": "side effects" if route.settings.side_effects else "",
         "data class": route.settings.data_class,
         "task": route.settings.task,
-        "capture": f"{route.settings.capture_bps / 100:g} %",
+        "capture": format_bps(route.settings.capture_bps),
         "captured per day": str(route.settings.capture_per_day),
         "captured for": f"{route.settings.capture_keep_days:g} days",
         "overrides": format_overrides(route.settings.overrides),
