@@ -110,7 +110,7 @@ class Report:
 
     @property
     def next_step(self) -> str:
-        """Empty without a verdict."""
+        """What to do next, in words; nothing without a verdict."""
         verdict = self.comparison.verdict
         # No canary follows from a `gate run`, whatever its proposal waits for.
         if self.standalone and verdict is not None and verdict.outcome == "passed":
