@@ -114,5 +114,5 @@ def put_credential(
 def remove_credential(
     who: CallerParam, provider: str, key: str | None = None
 ) -> ProviderCredentials:
-    """Take its stored keys away, or one of them. Needs an admin."""
+    """Removes a provider's stored keys, or one of them. Needs an admin."""
     return credentials.remove_credential(who.ctx, who.actor, provider, key=key)

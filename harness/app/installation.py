@@ -97,12 +97,16 @@ class Installation:
 
     @cached_property
     def signatures(self) -> Signatures:
-        """Reads its keys when they are first used: a router never reads a private one."""
+        """Signs and verifies rows; reads its keys when they are first used, so that a router
+        never reads a private one.
+        """
         return signing_keys.signatures(self.settings, self.signs_as)
 
     @cached_property
     def cipher(self) -> Cipher:
-        """Reads its keys when it is first used: most installations store nothing with it."""
+        """Encrypts with the installation's keys, read when they are first used: most
+        installations store nothing with it.
+        """
         return encryption.FernetCipher(partial(secret_files.encryption_keys, self.settings))
 
     @property

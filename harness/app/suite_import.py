@@ -26,7 +26,8 @@ def suite_entry(name: str, settings: Mapping[str, object]) -> str:
 
 
 def add_to_config(file: Path, entry: str, data: Path) -> bool:
-    """Whether it could: behind `suites:`, else at the file's end. Comments stay.
+    """Adds an entry to the configuration file, behind `suites:`, else at the file's end;
+    comments stay. Returns whether it could.
 
     Raises ConfigError, and leaves the file as it was, where it would not be valid any more.
     """

@@ -89,8 +89,6 @@ def ranks_of_rows(
 ) -> Floats:
     """Ranks one canary value among its controls in each row, as `rank_among` does. among: which
     controls count, all when not given.
-
-    among: which controls count, all when not given.
     """
     if among is None:
         among = np.ones(controls.shape, dtype=bool)

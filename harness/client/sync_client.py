@@ -174,7 +174,9 @@ class ModelClient:
         return self._loop.run(self._client.complete(request))
 
     def stream(self, request: CompletionRequest) -> Stream:
-        """Chunks as they come. A failure after the first of them raises StreamBroken."""
+        """Streams an answer's chunks as they come. A failure after the first of them raises
+        StreamBroken.
+        """
         return Stream(self._loop, self._client.stream(request))
 
     def complete_with_tools(

@@ -62,7 +62,7 @@ class Page(Sequence[T], Generic[T]):
 
 
 def encode_cursor(values: Sequence[object]) -> str:
-    """What names a row in its list's order."""
+    """Encodes what names a row in its list's order."""
     return ",".join(quote(_text(value), safe=":") for value in values)
 
 

@@ -119,7 +119,7 @@ class ScoreBag:
         return cls(means, np.zeros(items))
 
     def with_run(self, scores: Floats) -> "ScoreBag":
-        """A choice of k of n has the n-th with chance k / n."""
+        """Adds the scores of a run: a choice of k of n has the n-th with chance k / n."""
         known = ~np.isnan(scores)
         counts = self.counts + known
         weights = np.exp(_tilt(scores))

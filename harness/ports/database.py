@@ -235,7 +235,7 @@ class Store(Protocol):
         ...
 
     def missing_lineage(self, known: Lineage) -> Sequence[str]:
-        """What of its `heads` and `log_end` is not stored, in words; empty when all is."""
+        """Says what of a lineage's `heads` and `log_end` is not stored; empty when all is."""
         ...
 
     def wait_for_change(self, timeout_s: float) -> bool:

@@ -37,8 +37,8 @@ class EvalRuns(Protocol):
         ...
 
     def scored(self, run: str) -> bool:
-        """Whether anything was learned of its target: one answer that has a score, or that is
-        unscored for what it says. An error of the infrastructure does not count.
+        """Tells whether anything was learned of a run's target: one answer that has a score, or
+        that is unscored for what it says. An error of the infrastructure does not count.
         """
         ...
 
@@ -113,7 +113,9 @@ class Suites(Protocol):
 
 class Sightings(Protocol):
     def note(self, sightings: Iterable[Sighting]) -> None:
-        """Add them; of one that is known, `last_at` rises. The oldest of a target give way."""
+        """Adds sightings; of one that is known, `last_at` rises. The oldest of a target give
+        way.
+        """
         ...
 
     def for_target(self, target: str) -> Sequence[Sighting]:
@@ -143,7 +145,7 @@ class Drift(Protocol):
         ...
 
     def end(self, check: DriftCheck) -> bool:
-        """Store how it ended; False when it runs no more."""
+        """Stores how a check ended; False when it runs no more."""
         ...
 
     def checks(self, watch: str) -> Sequence[DriftCheck]:
@@ -227,7 +229,7 @@ class SuiteCatalog(Protocol):
         ...
 
     def tags(self, suite: str) -> Mapping[str, tuple[str, ...]]:
-        """Item → its tags, of the items that have any. Raises as pin()."""
+        """Returns item → tags, of the items that have any. Raises as `pin` does."""
         ...
 
     def shown(self, suite: str, item: str) -> tuple[str, str]:

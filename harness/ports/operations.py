@@ -100,7 +100,7 @@ class AuditedRows(Protocol):
         ...
 
     def take_over(self, now: datetime) -> int:
-        """Record all rows as they are, unless rows were ever recorded; how many."""
+        """Records all rows as they are, unless rows were ever recorded; returns how many."""
         ...
 
 
@@ -128,13 +128,15 @@ class ApiKeys(Protocol):
         ...
 
     def limit(self, key: str, limits: KeyLimits | None) -> ApiKey:
-        """Replace its limits. Raises NotFound."""
+        """Replaces the limits of a key. Raises NotFound."""
         ...
 
 
 class Alerts(Protocol):
     def fold(self, alerts: Iterable[Alert]) -> None:
-        """Fold them into the records of their keys, in their order (`alerts.apply_alert`)."""
+        """Folds alerts into the records of their keys, in their order
+        (`alerts.apply_alert`).
+        """
         ...
 
     def get(self, alert: str) -> AlertRecord:

@@ -26,7 +26,9 @@ class Proposals(Protocol):
         ...
 
     def save(self, proposal: Proposal) -> Proposal:
-        """Store it at version + 1. Raises StaleWrite if the stored version is another."""
+        """Stores a proposal at version + 1. Raises StaleWrite if the stored version is
+        another.
+        """
         ...
 
     def open(self) -> Sequence[Proposal]:
@@ -111,7 +113,7 @@ class Rollouts(Protocol):
         ...
 
     def save(self, rollout: Rollout) -> Rollout:
-        """Store it at version + 1. Raises StaleWrite."""
+        """Stores a rollout at version + 1. Raises StaleWrite."""
         ...
 
     def live(self) -> Sequence[Rollout]: ...

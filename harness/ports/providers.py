@@ -53,8 +53,9 @@ class Credentials(Protocol):
         ...
 
     def put(self, credential: Credential) -> None:
-        """Add it, or replace the one of its provider and name. Raises InputError for an
-        unknown provider."""
+        """Adds a key, or replaces the one of its provider and name. Raises InputError for an
+        unknown provider.
+        """
         ...
 
 

@@ -97,7 +97,7 @@ class Switches(Protocol):
         ...
 
     def lift(self, id_: str, *, actor: str, now: datetime) -> SwitchRecord:
-        """Lifting it again changes nothing. Raises NotFound."""
+        """Lifts a kill switch; lifting it again changes nothing. Raises NotFound."""
         ...
 
     def get(self, id_: str) -> SwitchRecord:
@@ -131,7 +131,7 @@ class Shadows(Protocol):
         ...
 
     def end(self, id_: str, *, actor: str, because: str, now: datetime) -> ShadowRecord:
-        """Ending it again changes nothing. Raises NotFound."""
+        """Ends a shadow; ending it again changes nothing. Raises NotFound."""
         ...
 
     def list(
@@ -183,13 +183,14 @@ class Captures(Protocol):
         ...
 
     def forget(self, now: datetime) -> int:
-        """Delete those that have expired; how many."""
+        """Deletes the captured requests that have expired; returns how many."""
         ...
 
     def purge(
         self, *, id_: str | None = None, route: str | None = None, users: Sequence[str] = ()
     ) -> int:
-        """Delete those that fit all that is given, all of them if nothing is; how many.
+        """Deletes the captured requests that match every given filter, all of them without one;
+        returns how many.
 
         users: hashes, any of them.
         """

@@ -105,8 +105,6 @@ def differing_fields(texts: Sequence[str]) -> Mapping[str, Sequence[str]]:
     """Lists the fields of JSON objects that are not the same in all; `–` where one is not
     there. Empty where a text is no JSON object, or holds what is too long or too odd for a
     table.
-
-    Empty where a text is no JSON object, or holds what is too long or too odd for a table.
     """
     objects = [_object(text) for text in texts]
     found: dict[str, Sequence[str]] = {}

@@ -51,7 +51,7 @@ def read_key_file(file: Path) -> list[str]:
 
 
 def write_key_file(file: Path, keys: Sequence[str]) -> None:
-    """Atomically, for its owner alone. Raises OSError."""
+    """Writes a key file atomically, for its owner alone. Raises OSError."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as out:

@@ -127,7 +127,9 @@ class TargetHealth:
         self._paused_until.pop(target, None)
 
     def reopen(self, target: str) -> None:
-        """A person wants it asked again at once, whatever kept requests from it."""
+        """Has a target asked again at once, whatever kept requests from it, as a person wants
+        it.
+        """
         before = self._breaker(target)
         self._keep(target, before, breaker.reset_breaker(before))
         self._paused_until.pop(target, None)

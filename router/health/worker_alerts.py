@@ -282,7 +282,9 @@ class WorkerAlerts:
         self.raise_alert(alert)
 
     def close(self) -> None:
-        """The worker ends, and with it its circuits; the next worker raises its own alerts."""
+        """Closes the alerts as the worker ends, and with it its circuits; the next worker
+        raises its own.
+        """
         now = self._clock.now()
         self._recorder.notify(
             *(alert.now(AlertEvent.LEFT, now) for alert in self._open.values())

@@ -62,10 +62,12 @@ class RequestObserver:
     part: RouterPart  # under which its faults are counted
 
     def before_attempt(self, observed: ObservedRequest) -> None:
-        """The request has its arm and its plan, and nobody was asked yet."""
+        """Runs when the request has its arm and its plan, and nobody was asked yet."""
 
     def after_answer(self, observed: ObservedRequest, response: RoutedResponse) -> None:
-        """The answer is sent, or there is none: works out what became of the request."""
+        """Runs when the answer is sent, or there is none: works out what became of the
+        request.
+        """
 
     def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
         """Records what there is to record: all figures are known. Always comes once

@@ -61,7 +61,9 @@ class StreamFilter(SseParser):
 
     @property
     def ended(self) -> bool:
-        """Everything is said, and why it ended; the last event alone may still be to come."""
+        """Tells whether everything is said, and why it ended; the last event alone may still be
+        to come.
+        """
         return False
 
     def listen(self, ear: Callable[[], AnswerSignals | None]) -> None:

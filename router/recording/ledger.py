@@ -119,7 +119,7 @@ class LedgerUnit:
         return not (self.fixed or self.failed)
 
     def note_feedback(self, *, bad: bool) -> bool:
-        """Feedback about an answer of its. False when its block is out already."""
+        """Notes feedback about an answer of this unit. False when its block is out already."""
         if self.block is None:
             return False
         self.heard = True
@@ -251,7 +251,7 @@ class Ledger:
         return self._complete(now - self._rule.missing_s, now - JUDGED_WITHIN_S)
 
     def close(self, now: float, at: datetime) -> list[ObservationBlock]:
-        """The router ends, after its last request: every block, with what is known."""
+        """Closes every block with what is known, as the router ends, after its last request."""
         self._shut_sessions(float("inf"))
         self._close_all(now, at)
         return self._complete(float("inf"), float("inf"))

@@ -173,7 +173,7 @@ class Reporter:
         self._ending = True
 
     async def aclose(self) -> None:
-        """The last report, and its arrival, within STOP_S."""
+        """Sends the last report, and waits for its arrival, within STOP_S."""
         self._ending = True
         if self._task is not None:
             self._task.cancel()

@@ -316,7 +316,7 @@ class WorkerReports(asyncio.Protocol):
             self.send_abort(abort)
 
     def request_counts(self, number: int) -> bool:
-        """Ask for its counts; False when it is not there to be asked."""
+        """Asks a worker for its counts; False when it is not there to be asked."""
         if self._channel is None or not self.ready.is_set():
             return False
         self._channel.write(encode_frame({"tell": number}))

@@ -90,7 +90,7 @@ KINDS: Final = {kind.value.encode(): kind for kind in RequestKind}
 
 
 def declared_kind(scope: Scope) -> RequestKind | Reply | None:
-    """What the client says that its request is; a refusal for a value that is no kind."""
+    """Reads what the client says that its request is; a refusal for a value that is no kind."""
     given = header(scope, KIND)
     if given is None:
         return None

@@ -20,7 +20,7 @@ CLIENTS_HEED_S: Final = 60.0
 
 
 def refusal_reply(failed: UpstreamFailed) -> Reply:
-    """The provider's own words, with its status."""
+    """Repeats the provider's own words, with its status."""
     status = failed.status or 400
     if not _is_object(failed.body):
         text = failed.body[:500].decode("utf-8", "replace")

@@ -47,12 +47,12 @@ class RoutedRequest(NamedTuple):
         return self.plan.guest or self.plan.incumbent
 
     def is_keep_warm_for(self, target: str) -> bool:
-        """Whether it is asked only to be kept warm."""
+        """Tells whether a target is asked only to be kept warm."""
         return self.arm is Arm.KEEP_WARM and target == self.plan.guest
 
     @property
     def candidate_is_unable(self) -> bool:
-        """The canary cannot do what the request needs, and the incumbent can."""
+        """Tells whether the canary cannot do what the request needs, and the incumbent can."""
         out = self.plan.guest_left_out
         return (
             self.arm is Arm.CANARY

@@ -137,7 +137,7 @@ class CommittedStream:
                 return
 
     async def hold(self, until: float) -> None:
-        """Take it in to its end before anything of it is sent, or up to MOST_HELD_BYTES.
+        """Takes a stream in to its end before anything of it is sent, or up to MOST_HELD_BYTES.
 
         until: on the event loop's clock. Closes it and raises UpstreamFailed where it breaks
         off before that; `on_end` is then not called.

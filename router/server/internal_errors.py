@@ -25,8 +25,8 @@ NO_ARM: Final = "none"
 
 
 class RouterPart(StrEnum):
-    """Where in the router it was. ATTEMPT: what runs for one target alone, its request patch, a
-    translation, the reading of its answer. BACKGROUND: beside all requests.
+    """Says where in the router a fault was. ATTEMPT: what runs for one target alone, its
+    request patch, a translation, the reading of its answer. BACKGROUND: beside all requests.
     """
 
     REQUEST = "request"

@@ -33,7 +33,9 @@ class Timers:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """Asking asyncio for it takes a system call each time, up to Python 3.11."""
+        """Returns the event loop. Asking asyncio for it takes a system call each time, up to
+        Python 3.11.
+        """
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         return self._loop

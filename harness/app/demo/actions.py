@@ -47,7 +47,7 @@ class Patience:
         return now - self._moved_at < self.stalled_s
 
     def is_slow(self, now: float) -> bool:
-        """Whether it is to be said now, once for each time that nothing moves."""
+        """Tells whether to say now that nothing moves, once for each time."""
         slow = now - self._moved_at >= self.slow_s and not self._said
         self._said = self._said or slow
         return slow
@@ -55,7 +55,7 @@ class Patience:
 
 @dataclass
 class DemoStep:
-    """One story as it stands."""
+    """Describes one story of the demo at a moment."""
 
     story: Scenario
     proposal: str

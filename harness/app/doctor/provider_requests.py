@@ -57,7 +57,7 @@ class Probe:
 
 
 def unset_keys(provider: Provider) -> list[str]:
-    """The environment variables that it names and that are empty or not there."""
+    """Lists the environment variables that a provider names and that are empty or not there."""
     return [name for name in provider.key_envs if not os.environ.get(name)]
 
 

@@ -125,7 +125,9 @@ class CanaryMachine:
         self._ctx, self._tx, self._rollout = unit.ctx, unit.tx, unit.rollout
 
     def apply(self, move: CanaryMove) -> Rollout:
-        """The rollout after it. Raises IllegalTransition, RevisionConflict, ProofRefused."""
+        """Applies a move, and returns the rollout after it. Raises IllegalTransition,
+        RevisionConflict, ProofRefused.
+        """
         match move.signal:
             case RolloutSignal.HARM | RolloutSignal.STALE | RolloutSignal.ABORT:
                 return self._go_back(move)

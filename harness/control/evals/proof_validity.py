@@ -86,7 +86,7 @@ def require_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> None:
 
 
 def find_unreadable(verdict: Verdict) -> str:
-    """Why its inputs are none that the gate writes; empty when they are."""
+    """Says why a verdict's inputs are none that the gate writes; empty when they are."""
     try:
         for plan in _plans(verdict):
             served_from_json(verdict.inputs, plan.suite)

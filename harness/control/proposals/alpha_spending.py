@@ -245,7 +245,7 @@ def _same_items(tx: Transaction, pin: SuitePin, earlier: SuitePlan | EvalRun) ->
 
 
 def has_looked(tx: Transaction, proposal: Proposal) -> bool:
-    """Whether it looked at its candidate, or still will."""
+    """Tells whether a proposal looked at its candidate, or still will."""
     # A verdict is a look also where somebody deleted its samples since.
     pairs = proposal.runs.values()
     decided = proposal.open or proposal.verdict is not None

@@ -245,7 +245,7 @@ def _changed_provider(
 def remove_credential(
     ctx: Context, actor: Actor, name: str, *, key: str | None = None
 ) -> ProviderCredentials:
-    """Take its stored keys away, or one of them; what was encrypted is gone for good.
+    """Removes a provider's stored keys, or one of them; what was encrypted is gone for good.
 
     Without any key left, its targets get no requests from the next second on. Raises NotFound.
     """

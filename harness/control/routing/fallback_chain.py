@@ -176,7 +176,9 @@ def remove_fallback(
 def mark_capable(
     ctx: Context, actor: Actor, name: str, target: str, *, capable: bool, reason: str
 ) -> Route:
-    """Whether it is good enough for high stakes. Raises NotFound as `remove_fallback`."""
+    """Marks whether a fallback is good enough for high stakes. Raises NotFound as
+    `remove_fallback`.
+    """
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         place = _place(tx, chain, name, target)

@@ -117,7 +117,7 @@ def _check_four_eyes(tx: Transaction, actor: Actor, switch: KillSwitch) -> None:
 
 
 def lift_switch(ctx: Context, actor: Actor, switch: str, *, reason: str) -> SwitchRecord:
-    """End it on every router within two seconds. Again, or late, changes nothing.
+    """Lifts a kill switch on every router within two seconds. Again, or late, changes nothing.
 
     Raises NotFound, NotAllowed, InputError without a reason.
     """

@@ -37,7 +37,7 @@ from harness.ports import RouteRecord, Transaction
 
 
 def check_overrides(ctx: Context, tx: Transaction, name: str) -> None:
-    """Check the route's overrides as they are in `tx`, and those that name it.
+    """Checks a route's overrides as they are in `tx`, and those of other routes that name it.
 
     Raises InputError for one that names its own route, NotFound for one that names none,
     NotAllowed where its data class is not as strict.

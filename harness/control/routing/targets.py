@@ -108,7 +108,9 @@ def put_provider(ctx: Context, actor: Actor, provider: Provider, reason: str = "
 
 
 def same(ctx: Context, known: Provider | None, wanted: Provider) -> bool:
-    """Whether they say the same; one text encrypted twice differs."""
+    """Tells whether two providers say the same; headers are compared decrypted, as one text
+    encrypted twice differs.
+    """
     return known is not None and decrypt_headers(known, ctx.cipher) == decrypt_headers(
         wanted, ctx.cipher
     )

@@ -89,7 +89,7 @@ class DriftEvidence:
 
     @property
     def share_of_limit(self) -> float:
-        """How far it is to the alarm: 0 for nothing, 1 for drift."""
+        """Says how far the evidence is to the alarm: 0 for nothing, 1 for drift."""
         return min(max(self.log_e / self.log_e_limit, 0.0), 1.0)
 
     def as_json(self) -> dict[str, object]:

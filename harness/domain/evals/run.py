@@ -191,7 +191,7 @@ class EvalRun:
 
     @property
     def is_manual(self) -> bool:
-        """Whether a person asked for it, outside any proposal and any watch."""
+        """Tells whether a person asked for the run, outside any proposal and any watch."""
         return self.order_seed == manual_order_seed(self.suite_digest)
 
     @property
@@ -199,7 +199,9 @@ class EvalRun:
         return digest([self.suite_digest, self.target, self.order_seed, self.epochs])
 
     def is_leased(self, now: datetime) -> bool:
-        """Whether a worker has it: another may take it when this lease is no good any more."""
+        """Tells whether a worker has the run: another may take it when this lease is no good
+        any more.
+        """
         until = self.lease_until
         return until is not None and now < until <= latest_lease_end(now, LEASE_S)
 

@@ -402,7 +402,7 @@ def mark_notified(record: AlertRecord, message: Notified, now: datetime) -> Aler
 
 
 def resolve_record(record: AlertRecord, now: datetime) -> AlertRecord:
-    """Ends the record whatever its sources say; another alert raises it again."""
+    """Ends an alert's record whatever its sources say; another alert raises it again."""
     return replace(record, sources={}, resolved_at=max(now, record.last_seen))
 
 

@@ -83,7 +83,9 @@ def begin_flow(code: DeviceCode, now: float) -> FlowWaiting:
 
 
 def advance_flow(state: FlowWaiting, seen: PollAnswer | OAuthTokens, now: float) -> FlowState:
-    """What becomes of it. An answer that comes late counts all the same."""
+    """Advances a sign-in by the server's answer, which counts all the same when it comes
+    late.
+    """
     if isinstance(seen, OAuthTokens):
         return FlowGranted(seen)
     if seen in (PollAnswer.DENIED, PollAnswer.EXPIRED):

@@ -193,7 +193,7 @@ def settle(
 
 
 def reset_after_new_key(breaker: Breaker) -> Breaker:
-    """The breaker once its provider's credential was changed.
+    """Returns the breaker as it is once its provider's credential was changed.
 
     Closed, if our side opened it (a refused key, an account without quota, a model that this
     account has not): a first refusal opens it again. Troubles of the provider's stay.

@@ -62,7 +62,7 @@ class Capabilities:
     first_byte_timeout_s: float | None = None
 
     def larger_than(self, other: "Capabilities") -> bool:
-        """Whether its context window is known to be larger."""
+        """Tells whether this context window is known to be larger."""
         if self.context_window is None or other.context_window is None:
             return False
         return self.context_window > other.context_window

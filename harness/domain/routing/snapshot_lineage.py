@@ -72,7 +72,7 @@ def foreign_reason(served: Lineage, offered: Lineage) -> str:
 
 
 def fork_reason(lacking: Sequence[str]) -> str:
-    """Why a database that lacks these, which a router knew, is refused.
+    """Says why a database that lacks what a router knew is refused.
 
     lacking: from `Store.missing_lineage`.
     """

@@ -186,7 +186,9 @@ class Route:
 
     @property
     def experiment(self) -> Canary | None:
-        """What its rollout counts: the canary, or after the promotion the holdback."""
+        """Returns the experiment that the route's rollout counts: the canary, or after the
+        promotion the holdback.
+        """
         return self.canary or self.holdback
 
     @property

@@ -174,8 +174,8 @@ class Provider:
         return sorted({*self.extra_headers, *self.sealed_headers})
 
     def as_sent(self, target: Target) -> Target:
-        """A target of it with its `extra_body` beneath the target's own parameters, and the
-        limit of answers as its kind calls it.
+        """Returns a target of this provider as it is sent: with `extra_body` beneath the
+        target's own parameters, and the limit of answers as its kind calls it.
 
         For the making of requests alone: its id is not the target's.
         """
@@ -226,7 +226,7 @@ class Provider:
 
     @property
     def key_envs(self) -> tuple[str, ...]:
-        """The environment variables of all its keys, the first one first."""
+        """Lists the environment variables of all the provider's keys, the first one first."""
         own = (self.api_key_env,) if self.api_key_env else ()
         return tuple(dict.fromkeys((*own, *self.more_api_key_envs)))
 

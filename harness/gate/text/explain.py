@@ -97,7 +97,7 @@ class StepNeed:
 
 @dataclass(frozen=True, slots=True)
 class RolloutExplanation:
-    """Why a rollout is where it is, and what it waits for."""
+    """Explains why a rollout is where it is, and what it waits for."""
 
     why: str  # it is where it is
     goes_to: str  # where it goes next, empty when it has ended

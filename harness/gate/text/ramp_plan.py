@@ -86,7 +86,9 @@ def _basis(policy: CanaryPolicy, pace: TrafficPace) -> str:
 
 
 def shadow_duration_s(shadow: ShadowStagePolicy, pace: TrafficPace) -> float:
-    """Seconds until its pairs are there, if both models answer all that is mirrored."""
+    """Estimates the seconds until a shadow's pairs are there, if both models answer all that is
+    mirrored.
+    """
     per_second = pace.requests_per_hour * shadow.share_bps / 10_000 / 3600
     return shadow.min_pairs / per_second if per_second > 0 else math.inf
 

@@ -42,7 +42,9 @@ def polish_reason(reason: str) -> str:
 
 
 def spending_text(look: int, alpha: float, spend: str) -> str:
-    """Says which look it is and what it may cost; empty for registrations without a rule."""
+    """Says which look a comparison is and what it may cost; empty for registrations without a
+    rule.
+    """
     if not spend:
         return ""
     rule = AlphaSpending(spend)
@@ -55,7 +57,7 @@ def spending_text(look: int, alpha: float, spend: str) -> str:
 
 
 def comparison_reason(evidence: ComparisonEvidence, design: Design) -> str:
-    """Why the comparison stands where it stands."""
+    """Says why a comparison stands where it stands."""
     match evidence.outcome:
         case "promote":
             return _promoted(evidence, design)

@@ -24,7 +24,7 @@ class StreamedToolCall:
 
     @property
     def whole(self) -> bool:
-        """Whether its arguments are complete. None at all may still come."""
+        """Tells whether the call's arguments are complete. None at all may still come."""
         text = "".join(self.kept)
         return text.rstrip().endswith("}") and isinstance(parse_json(text), Mapping)
 

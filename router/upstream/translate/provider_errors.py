@@ -68,7 +68,7 @@ def whole_refusal(why: Untranslatable) -> ProviderRefusal:
 
 
 async def translate_refusal(reply: UpstreamReply, kind: str) -> ProviderRefusal:
-    """Reads the reply and closes it."""
+    """Translates a provider's refusal: reads the reply and closes it."""
     try:
         raw = await read_error_body(reply)
     finally:
