@@ -192,7 +192,7 @@ def attach_judge(
     allowed: Collection[str],
     calls: ProviderCallsFactory = HttpTransport,
 ) -> InspectSuite:
-    """The suite with its judge's connection, where it has a judge. Raises JudgeUnfit."""
+    """Connects a suite with its judge, where it has one. Raises JudgeUnfit."""
     if not isinstance(suite, DataSuite) or suite.suite.settings.judge is None:
         return suite
     settings = suite.suite.settings.judge

@@ -87,7 +87,9 @@ def inspect_suite(settings: SuiteSettings) -> InspectSuite:
 
 @solver
 def asked_as_written() -> Solver:
-    """One request with the item's own fields. Its tool calls are the answer; none is run."""
+    """Asks one request with the item's own fields. Its tool calls are the answer; none is
+    run.
+    """
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         return await generate(state, tool_calls="none", extra_body=state.metadata[FIELDS])

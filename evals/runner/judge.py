@@ -71,7 +71,7 @@ class Judge:
 
     @property
     def spent(self) -> str:
-        """Why it may not be asked any more; empty while it may."""
+        """Says why the judge may not be asked any more; empty while it may."""
         most, limit = self._settings.max_calls, self._settings.max_cost_usd
         name = self._settings.target.name
         if self._calls >= most:

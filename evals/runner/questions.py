@@ -124,7 +124,9 @@ def cost_usd(job: EvalJob, spent: AnswerUsage) -> float | None:
 
 
 def answer_text(text: str, calls: Sequence[AnswerToolCall]) -> str:
-    """An answer as it is stored: its text, or with tool calls one JSON object of both."""
+    """Writes an answer as it is stored: its text, or with tool calls one JSON object of
+    both.
+    """
     if not calls:
         return text
     made = [{"name": call.name, "arguments": parse_arguments(call)} for call in calls]

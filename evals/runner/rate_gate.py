@@ -32,7 +32,7 @@ LONGEST_SLOT_NAP_S: Final = 0.2
 
 
 class Slots:
-    """`count` of them in the folder; all who open it with the same count share them."""
+    """Holds `count` slots in a folder; all who open it with the same count share them."""
 
     def __init__(self, folder: Path, count: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)

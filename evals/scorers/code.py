@@ -84,7 +84,9 @@ def _passes(answer: str, task: Task, options: Options) -> bool:
 
 
 def program_of(answer: str, task: Task) -> SandboxProgram:
-    """The answer, behind its prompt where it goes on from there, and the tests of it."""
+    """Writes the program of an answer, behind its prompt where it goes on from there, and the
+    tests of it.
+    """
     whole = not task.entry_point or defines(answer, task.entry_point)
     helpers = imports(task.prompt)
     return SandboxProgram(

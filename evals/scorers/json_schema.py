@@ -54,7 +54,7 @@ def _json_schema(answer: str, schema: object) -> ScoreResult:
 
 
 def parsed(text: str) -> Any:
-    """NOTHING when it is not JSON; null is a value."""
+    """Parses JSON; NOTHING when it is none: null is a value."""
     return None if text == "null" else NOTHING if (found := loads(text)) is None else found
 
 

@@ -24,7 +24,7 @@ class AnswerJudge(Protocol):
 
     @property
     def spent(self) -> str:
-        """Why it may not be asked any more; empty while it may."""
+        """Says why the judge may not be asked any more; empty while it may."""
         ...
 
     def for_sample(self, heard: set[ServedModel]) -> "AnswerJudge":

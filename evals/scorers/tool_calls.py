@@ -95,7 +95,7 @@ def proper(call: AnswerToolCall) -> ReadToolCall | None:
 
 
 def mended(call: AnswerToolCall) -> ReadToolCall:
-    """The arguments as far as they can be read."""
+    """Repairs the arguments as far as they can be read."""
     inner = loads(call.arguments)
     if isinstance(inner, str):
         found = json_object(inner)

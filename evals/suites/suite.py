@@ -261,7 +261,7 @@ class ConfiguredSuites:
         return self._loaded[key]
 
     def tags(self, suite: str) -> Mapping[str, tuple[str, ...]]:
-        """Item → its `metadata.tags`, of those that have any; empty for a `@task`."""
+        """Returns item → `metadata.tags`, of the items that have any; empty for a `@task`."""
         if self.settings(suite).task is not None:
             return {}
         tagged = {item.id: tags_of(item) for item in self.suite(suite).items.values()}

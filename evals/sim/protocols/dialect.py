@@ -38,5 +38,5 @@ class EndpointDialect:
 
 
 def named_event(data: Mapping[str, Any]) -> bytes:
-    """An event whose name is its data's `type`."""
+    """Writes an event whose name is its data's `type`."""
     return f"event: {data['type']}\n".encode() + b"data: " + encoded(data) + b"\n\n"
