@@ -84,7 +84,9 @@ class Load:
     def since(self, start_s: float, route: str) -> list[Asked]:
         """Of that route, sent since then."""
         found = [*self.asked]
-        return [each for each in found if each.route == route and each.sent_s >= start_s]
+        return [
+            request for request in found if request.route == route and request.sent_s >= start_s
+        ]
 
     async def run(self) -> None:
         """Requests start when they are due, but for those that a full house does not take."""
@@ -108,7 +110,7 @@ class Load:
         kind = self._kinds[number % len(self._kinds)]
         text = body(route, kind, f"user-{self._run}-{number}")
         sent_s = now_s()
-        client = next((each for each in self._taken() if not each.lost), None)
+        client = next((client_ for client_ in self._taken() if not client_.lost), None)
         try:
             if client is None:
                 loop = asyncio.get_running_loop()

@@ -67,7 +67,11 @@ class Place:
             )
             for route in routes
         }
-        until(lambda: all(self._opened(each.id) for each in made.values()), OPENS_WITHIN_S, 0.5)
+        until(
+            lambda: all(self._opened(proposal.id) for proposal in made.values()),
+            OPENS_WITHIN_S,
+            0.5,
+        )
         for route, proposal in made.items():
             rollout = submission.get_proposal(ctx, proposal.id).rollout
             if rollout is None:

@@ -122,25 +122,25 @@ def stop(place: Place, load: Load, route: str) -> Stop:
 def _seen(all_: Sequence[Asked], kept: Mapping[str, object], broke: float) -> Stop:
     at = datetime.fromisoformat(str(kept["at"])).timestamp()
     first = str(kept["worker"])
-    others = {each.worker for each in all_ if each.worker} - {first}
-    late = [each for each in all_ if each.canary and each.sent_s > at]
+    others = {request.worker for request in all_ if request.worker} - {first}
+    late = [request for request in all_ if request.canary and request.sent_s > at]
     follow = [
-        max((each.sent_s for each in late if each.worker == worker), default=at) - at
+        max((request.sent_s for request in late if request.worker == worker), default=at) - at
         for worker in sorted(others)
     ]
-    errors = sum(each.harm is not None for each in all_)
+    errors = sum(request.harm is not None for request in all_)
     return Stop(follow, len(late), at - broke, errors)
 
 
 def told(what: str, stops: Sequence[Stop]) -> str:
-    follow = sorted(each for stop in stops for each in stop.follow_s)
+    follow = sorted(seconds for stop in stops for seconds in stop.follow_s)
     middle = follow[len(follow) // 2]
     return (
         f"| {what} | {len(stops)} | {len(follow)} | {middle * 1000:.0f} ms | "
         f"{p99(follow) * 1000:.0f} ms | {follow[-1] * 1000:.0f} ms | "
-        f"{sum(each.late for each in stops)} | "
-        f"{max(each.to_stop_s for each in stops):.2f} s | "
-        f"{sum(each.errors for each in stops)} |"
+        f"{sum(case.late for case in stops)} | "
+        f"{max(case.to_stop_s for case in stops):.2f} s | "
+        f"{sum(case.errors for case in stops)} |"
     )
 
 

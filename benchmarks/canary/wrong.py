@@ -107,24 +107,24 @@ def _outcome(
     weight_0: float | None,
     because: str,
 ) -> Outcome:
-    canary = [each for each in all_ if each.canary]
-    exposed = [each for each in canary if each.sent_s >= broke]
-    others = [each for each in all_ if not each.canary]
+    canary = [request for request in all_ if request.canary]
+    exposed = [request for request in canary if request.sent_s >= broke]
+    others = [request for request in all_ if not request.canary]
     slow = slow_s(others)
-    harmed = Counter(harm_of(each, slow) for each in exposed)
+    harmed = Counter(harm_of(request, slow) for request in exposed)
     harmed.pop("", None)
-    seconds = max(each.sent_s for each in all_) - min(each.sent_s for each in all_)
+    seconds = max(request.sent_s for request in all_) - min(request.sent_s for request in all_)
     return Outcome(
         name=name,
         words=case.words,
         per_s=len(all_) / seconds,
         before=len(canary) - len(exposed),
         weight_0_s=weight_0 - broke if weight_0 else None,
-        last_canary_s=max((each.sent_s for each in exposed), default=broke) - broke,
+        last_canary_s=max((request.sent_s for request in exposed), default=broke) - broke,
         exposures=len(exposed),
         harmed=dict(harmed),
-        slow_share=sum(harm_of(each, slow) == "slow" for each in others) / len(others),
-        others_harmed=sum(each.harm is not None for each in others),
+        slow_share=sum(harm_of(request, slow) == "slow" for request in others) / len(others),
+        others_harmed=sum(request.harm is not None for request in others),
         by=by_whom(because),
         because=because,
     )
@@ -133,8 +133,9 @@ def _outcome(
 def slow_s(control: Sequence[Asked]) -> Mapping[Kind, float]:
     """From when on an answer is slow: streams and whole answers have medians of their own."""
     return {
-        kind: SLOW * statistics.median(each.seconds for each in control if each.kind is kind)
-        for kind in {each.kind for each in control}
+        kind: SLOW
+        * statistics.median(request.seconds for request in control if request.kind is kind)
+        for kind in {request.kind for request in control}
     }
 
 

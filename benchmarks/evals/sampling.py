@@ -83,7 +83,7 @@ def shares(file: Path) -> Mapping[str, float]:
     seen = json.loads(file.read_text(encoding="utf-8"))["parts"]
     seen.pop(IMPORTS, None)
     every = sum(seen.values()) or 1
-    return {part: n / every for part, n in sorted(seen.items(), key=lambda each: -each[1])}
+    return {part: n / every for part, n in sorted(seen.items(), key=lambda pair: -pair[1])}
 
 
 def import_s(file: Path) -> float:

@@ -41,8 +41,8 @@ def figures(
     gateway: str, row: Row, retries: int, askeds: Sequence[Asked], calls: Mapping[str, int]
 ) -> Figures:
     """calls: by the request's number."""
-    half = max((each.begun for each in askeds), default=0.0) / 2
-    warm = [each for each in askeds if each.begun >= half]
+    half = max((request.begun for request in askeds), default=0.0) / 2
+    warm = [request for request in askeds if request.begun >= half]
     return Figures(
         gateway=gateway,
         number=row.number,
@@ -51,13 +51,13 @@ def figures(
         outage=row.outage,
         retries=retries,
         requests=len(askeds),
-        right=sum(right(row.expect, each) for each in askeds),
-        endings=dict(Counter(each.ending for each in askeds)),
-        calls=sum(calls.get(each.number, 0) for each in askeds),
+        right=sum(right(row.expect, request) for request in askeds),
+        endings=dict(Counter(request.ending for request in askeds)),
+        calls=sum(calls.get(request.number, 0) for request in askeds),
         warm_requests=len(warm),
-        warm_calls=sum(calls.get(each.number, 0) for each in warm),
-        p99_s=p99(each.latency_s for each in askeds if each.ending is Ending.WHOLE),
-        said=next((each.said for each in askeds if not right(row.expect, each)), ""),
+        warm_calls=sum(calls.get(request.number, 0) for request in warm),
+        p99_s=p99(request.latency_s for request in askeds if request.ending is Ending.WHOLE),
+        said=next((request.said for request in askeds if not right(row.expect, request)), ""),
     )
 
 

@@ -75,7 +75,7 @@ def compared(
     with ExitStack() as stack:
         upstreams = Upstreams.started(folder, stack)
         upstreams.break_(routes(rows()))
-        direct_s = p99(each.latency_s for each in asyncio.run(direct(upstreams, pace)))
+        direct_s = p99(answer.latency_s for answer in asyncio.run(direct(upstreams, pace)))
         used_s = 0.0
         for name in names:
             peer = GATEWAYS[name]

@@ -15,8 +15,8 @@ ANSWER = (
 )
 # What nginx keeps on disk, and would otherwise keep in the system's folders.
 FOLDERS = "".join(
-    f"{each}_temp_path {{folder}}/{each};"
-    for each in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    f"{folder}_temp_path {{folder}}/{folder};"
+    for folder in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 )
 NGINX = """
 worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/error.log;

@@ -162,13 +162,13 @@ def test_a_routes_overrides_answer_by_kind_and_the_answer_says_so(client: Varian
     ]
 
     assert (plain.served.route, plain.served.kind, plain.text) == ("mixed", "", "heard")
-    assert [(each.served.route, each.served.kind) for each in found] == [
+    assert [(answer.served.route, answer.served.kind) for answer in found] == [
         ("fast", "subagent"),
         ("fast", "subagent"),
         ("chat", "vision"),
         ("chat", "embedding"),
     ]
-    assert {each.model for each in found} == {"mixed"}
+    assert {answer.model for answer in found} == {"mixed"}
     with pytest.raises(CallRefused, match="subagent, vision, image, video, embedding"):
         client.complete(replace(asked, caller=Caller(kind="subagents")))
 

@@ -159,7 +159,7 @@ def test_what_ended_long_ago_is_forgotten_with_its_deliveries(store: Store) -> N
     with store.read() as tx:
         (left,) = tx.alerts.list()
         assert left.kind is AlertKind.BREAKER_OPEN
-        assert [each.alert for each in tx.deliveries.due(NOW)] == [left.id]
+        assert [delivery.alert for delivery in tx.deliveries.due(NOW)] == [left.id]
 
 
 @pytest.mark.req("B5")

@@ -93,9 +93,9 @@ def test_a_webhook_hears_that_a_circuit_opened_who_carries_the_load_and_that_it_
         assert f"Route {ROUTE}: spare/sim-better carries its load now." in raised["text"]
         assert (over["state"], over["alert"]) == ("resolved", raised["alert"])
         assert (listed["id"], listed["delivered"]) == (raised["alert"], 1)
-        assert {each["target"] for each in found} == {"sim/sim-base"}
-        assert {each["next_target"] for each in found} == {"spare/sim-better"}
-        assert {each["failure"] for each in found} <= {"our_key", "circuit_open"}
+        assert {failover["target"] for failover in found} == {"sim/sim-base"}
+        assert {failover["next_target"] for failover in found} == {"spare/sim-better"}
+        assert {failover["failure"] for failover in found} <= {"our_key", "circuit_open"}
         assert others == []
         (tried,) = cli(world, "alert", "test")
         assert (tried["sink"], tried["delivered"]) == ("webhook-1", True)

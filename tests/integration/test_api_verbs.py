@@ -102,9 +102,9 @@ def test_a_run_by_hand_is_queued_worked_and_its_samples_paged(door: Door) -> Non
     first = door.get(f"/evals/{run['id']}/samples?limit=5")
     rest = door.get(f"/evals/{run['id']}/samples?limit=5&offset=5")
     assert (len(first["items"]), len(rest["items"]), rest["total"]) == (5, 2, 7)
-    positions = [each["position"] for each in first["items"] + rest["items"]]
+    positions = [item["position"] for item in first["items"] + rest["items"]]
     assert positions == list(range(7))
-    assert [each["id"] for each in door.get("/evals?state=done")["items"]] == [run["id"]]
+    assert [run["id"] for run in door.get("/evals?state=done")["items"]] == [run["id"]]
     assert door.get("/evals?state=failed")["total"] == 0
 
 

@@ -74,7 +74,7 @@ def rolled_back(world: SmallInstallation, proposal: Proposal) -> str:
         world.turn()
     assert world.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
     with world.store.read() as tx:
-        told = next(each for each in tx.alerts.list() if each.kind is AlertKind.ROLLED_BACK)
+        told = next(alert for alert in tx.alerts.list() if alert.kind is AlertKind.ROLLED_BACK)
     return told.text
 
 
@@ -348,7 +348,9 @@ def test_who_is_asked_to_approve_is_told_what_is_widened(
     assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
     with plain_world.store.read() as tx:
         (told,) = (
-            each for each in tx.alerts.unsettled() if each.kind is AlertKind.AWAITING_APPROVAL
+            alert
+            for alert in tx.alerts.unsettled()
+            if alert.kind is AlertKind.AWAITING_APPROVAL
         )
     assert "gate.margin: the route's policy says" in told.text
     report = gather_report(plain_world.context(), proposal.id)

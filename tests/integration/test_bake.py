@@ -135,7 +135,9 @@ def test_a_bake_that_cannot_be_looked_at_keeps_no_other_from_its_turn(
     done = baking.turn()
 
     assert done.failed == (f"{broken.id}: ValueError: its row is damaged",)
-    assert next(each for each in done.did if "The bake is over" in each).startswith(other.id)
+    assert next(action for action in done.did if "The bake is over" in action).startswith(
+        other.id
+    )
 
 
 def test_a_bake_is_not_over_because_somebody_set_the_clock(baking: SmallInstallation) -> None:

@@ -25,7 +25,7 @@ SWAPGATE = str(Path(sys.executable).with_name("swapgate"))
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder, and an environment without ours."""
-    for name in [each for each in os.environ if each.startswith("SWAPGATE")]:
+    for name in [variable for variable in os.environ if variable.startswith("SWAPGATE")]:
         if not name.startswith("SWAPGATE_TEST"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
@@ -42,7 +42,7 @@ def run(*words: str, exits: int = 0) -> Result:
 
 def statuses(exits: int = 0) -> dict[str, str]:
     found = json.loads(run("doctor", "--json", exits=exits).stdout)
-    return {each["subject"]: each["status"] for each in found["checks"]}
+    return {check["subject"]: check["status"] for check in found["checks"]}
 
 
 def test_init_makes_an_installation_that_the_doctor_likes(here: Path) -> None:

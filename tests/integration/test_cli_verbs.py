@@ -91,7 +91,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     first = ask("proposal", "create", "chat", "sim/better", *ann)
     second = ask("proposal", "create", "chat2", "sim/better", "--policy", "approved", *ann)
     third = ask("proposal", "create", "chat3", "sim/better", "--policy", "approved")
-    ids = [each["proposal"]["id"] for each in (first, second, third)]  # type: ignore[index]
+    ids = [created["proposal"]["id"] for created in (first, second, third)]  # type: ignore[index]
     cli.world.until_decided(ids[2])
     ask("proposal", "list", "--limit", "1")
     for about in (("proposal", "show"), ("proposal", "report"), ("replay",)):
@@ -153,7 +153,7 @@ def provider_verbs(ask: Callable[..., object]) -> None:
     ask("provider", "add", "mistral", "--extra-body", "service_tier=flex")
     ask("provider", "set", "mistral", "--api-base", "http://127.0.0.1:9/v1")
     for given in (["Host=h"], ["X-A=1", "x-a=2"], ["x-a=1", "x-a=2"]):
-        headers = [word for each in given for word in ("--extra-header", each)]
+        headers = [word for header in given for word in ("--extra-header", header)]
         ask("provider", "set", "mistral", *headers, exits=2)
     ask("provider", "show", "mistral")
     ask("provider", "remove", "mistral")
@@ -301,7 +301,8 @@ def test_a_swap_from_the_proposal_to_the_promotion_in_words(cli: CommandLine) ->
     assert "promotion" in cli.text("route", "history", "chat")
     assert "held back" in cli.text("route", "diff", "chat")
     versions = {
-        each["kind"]: each["route"]["version"] for each in cli.json("route", "history", "chat")
+        change["kind"]: change["route"]["version"]
+        for change in cli.json("route", "history", "chat")
     }
     promotion = versions["promotion"]
     assert "sim/better" in cli.text("route", "diff", "chat", str(promotion - 1), str(promotion))
@@ -333,7 +334,7 @@ def test_a_dry_run_shows_the_plan_and_stores_nothing(cli: CommandLine) -> None:
     wide = ("proposal", "create", "chat", "sim/better", "--margin", "0.9", "--dry-run")
     assert "waits for another person's approval: gate.margin" in cli.run(*wide).stderr
     assert set(cli.json(*wide)["widened"]) == {"gate.margin"}
-    assert [each["target"]["name"] for each in cli.json("model", "list")] == ["sim/base"]
+    assert [model["target"]["name"] for model in cli.json("model", "list")] == ["sim/base"]
 
 
 def test_a_dry_run_finds_what_the_proposal_would(cli: CommandLine) -> None:
@@ -346,9 +347,9 @@ def test_a_dry_run_finds_what_the_proposal_would(cli: CommandLine) -> None:
 def test_a_price_that_nobody_named_is_unknown(cli: CommandLine) -> None:
     cli.run("model", "add", "sim/better")
 
-    known, unknown = sorted(cli.json("model", "list"), key=lambda each: str(each["target"]))
+    known, unknown = sorted(cli.json("model", "list"), key=lambda model: str(model["target"]))
 
-    prices = {each["target"]["model"]: each["price"] for each in (known, unknown)}
+    prices = {model["target"]["model"]: model["price"] for model in (known, unknown)}
     assert prices["base"]["input_usd_per_mtok"] == 1
     assert prices["better"] is None
     assert "unknown" in cli.text("model", "list")
@@ -670,7 +671,7 @@ def test_the_proposer_cannot_approve(cli: CommandLine) -> None:
 
 def test_a_keys_limits_are_set_changed_one_by_one_and_listed(cli: CommandLine) -> None:
     cli.run("key", "create", "web", "--requests-per-min", "60", "--budget-month", "20.5")
-    (key,) = (each for each in cli.json("key", "list") if each["name"] == "web")
+    (key,) = (key for key in cli.json("key", "list") if key["name"] == "web")
 
     assert "60 requests/min, $20.50 a month" in cli.text("key", "list")
     changed = cli.text(
@@ -678,7 +679,7 @@ def test_a_keys_limits_are_set_changed_one_by_one_and_listed(cli: CommandLine) -
     )
     assert changed == f"{key['id']}: 9000 tokens/min, $20.50 a month\n"
 
-    (key,) = (each for each in cli.json("key", "list") if each["name"] == "web")
+    (key,) = (key for key in cli.json("key", "list") if key["name"] == "web")
     assert key["limits"] == {
         "requests_per_min": None,
         "tokens_per_min": 9000.0,
@@ -701,13 +702,13 @@ def test_a_key_is_printed_once_and_revoked(cli: CommandLine) -> None:
     done = cli.run("key", "create", "web", "--route", "chat")
     text = done.stdout.strip()
     assert text.startswith("sk-sg-")
-    key = next(each for each in cli.json("key", "list") if each["name"] == "web")
+    key = next(key for key in cli.json("key", "list") if key["name"] == "web")
     assert text not in cli.text("key", "list")
     assert "hash" not in key
 
     assert "revoked" in cli.text("key", "revoke", key["id"])
 
-    (found,) = (each for each in cli.json("key", "list") if each["id"] == key["id"])
+    (found,) = (row for row in cli.json("key", "list") if row["id"] == key["id"])
     assert found["revoked_at"] is not None
     cli.run("key", "create", "both", "--role", "admin", "--route", "chat", exits=2)
     assert "did you mean 'chat'?" in cli.error("key", "create", "x", "--route", "chta", exits=1)

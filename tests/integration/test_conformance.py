@@ -79,7 +79,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 @pytest.mark.req("B1", "B7")
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("kind", WIRES)
-@pytest.mark.parametrize("talk", conversations.ALL, ids=lambda each: each.name)
+@pytest.mark.parametrize("talk", conversations.ALL, ids=lambda talk: talk.name)
 def test_a_conversation_survives_the_protocol(
     scene: Scene, talk: Conversation, kind: str, *, stream: bool
 ) -> None:
@@ -89,7 +89,7 @@ def test_a_conversation_survives_the_protocol(
     with scene.client() as client:
         for step in talk.steps:
             messages += [] if heard is None else [heard.message]
-            messages += [_answering(each, heard) for each in step.more]
+            messages += [_answering(call, heard) for call in step.more]
             server.reply, server.fault = step.reply, None
             heard = ask(client, stream=stream, model=kind, messages=messages, **step.options)
 
@@ -111,7 +111,7 @@ def _expected(step: Step, talk: Conversation, kind: str, read: Reading) -> Readi
     if "cache_control" in talk.without.get(kind, ()):
         wanted = replace(wanted, marks=0)
     turns = tuple(
-        _turn(turn, kind, found) for turn, found in zip(wanted.turns, read.turns, strict=True)
+        _turn(turn, kind, heard) for turn, heard in zip(wanted.turns, read.turns, strict=True)
     )
     if kind == "bedrock" and wanted.choice == "none":
         wanted = replace(wanted, choice="auto", tools=())  # it has no such word
@@ -195,7 +195,7 @@ def _marked_cells() -> Iterator[str]:
 
 def _cells(talk: Conversation) -> Iterator[str]:
     for kind in WIRES:
-        gone = ", ".join(f"`{each}`" for each in talk.without.get(kind, ()))
+        gone = ", ".join(f"`{feature}`" for feature in talk.without.get(kind, ()))
         yield f"yes, without {gone}" if gone else "yes"
 
 

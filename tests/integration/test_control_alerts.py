@@ -50,7 +50,7 @@ def open_alerts(world: SmallInstallation) -> list[AlertRecord]:
 
 def all_kinds(world: SmallInstallation) -> list[AlertKind]:
     with world.store.read() as tx:
-        return [each.kind for each in tx.alerts.list()]
+        return [alert.kind for alert in tx.alerts.list()]
 
 
 def told(world: SmallInstallation, sink: str = "chat") -> list[tuple[AlertKind, Notified]]:

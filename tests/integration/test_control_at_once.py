@@ -98,9 +98,9 @@ def turning(
 def fed_until_closed(
     world: SmallInstallation, ids: list[str], running: list[Future[None]]
 ) -> None:
-    while any(world.get(each).open for each in ids):
+    while any(world.get(id_).open for id_ in ids):
         world.feed()
-        if any(each.done() for each in running):
+        if any(future.done() for future in running):
             break
 
 
@@ -114,8 +114,8 @@ def test_of_two_control_processes_at_once_every_step_happens_once(
         running = [processes.submit(turning(world, store, done)) for store in opened]
         fed_until_closed(world, [proposal.id for proposal in made.values()], running)
         done.set()
-        for each in running:
-            each.result()
+        for future in running:
+            future.result()
 
     assert_each_step_once(world, made)
 
@@ -178,8 +178,8 @@ def test_people_and_two_control_processes_at_once_leave_one_truth(
             lambda: [world.turn(world.context(two)) for _ in range(5)],
             lambda: operations.operate(ctx, BEN, "chat", RolloutSignal.ABORT, "now"),
         ]
-        for each in [people.submit(at_once(act)) for act in acts]:
-            each.result()
+        for future in [people.submit(at_once(act)) for act in acts]:
+            future.result()
     world.turn()
 
     after = world.get(proposal.id)

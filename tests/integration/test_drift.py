@@ -129,7 +129,7 @@ def open_alerts(world: SmallInstallation) -> dict[AlertKind, AlertRecord]:
 
 def actions(world: SmallInstallation) -> list[str]:
     with world.store.read() as tx:
-        return [each.action for each in tx.audit.all() if each.action.startswith("drift")]
+        return [event.action for event in tx.audit.all() if event.action.startswith("drift")]
 
 
 def test_an_unchanged_model_is_asked_each_day_and_nobody_is_told(
@@ -404,11 +404,11 @@ def test_of_two_control_processes_each_check_happens_once(
         for changed in (False, True):
             alias.skilled_like = "worse" if changed else "base"
             with ThreadPoolExecutor(2) as both:
-                for done in [both.submit(process, each) for each in (stored.store, other)]:
+                for done in [both.submit(process, opened) for opened in (stored.store, other)]:
                     done.result()
             worker_supervision.run_once(stored.context())
             with ThreadPoolExecutor(2) as both:
-                for done in [both.submit(process, each) for each in (stored.store, other)]:
+                for done in [both.submit(process, opened) for opened in (stored.store, other)]:
                     done.result()
             stored.clock.advance(DAY_S + 1)
     finally:

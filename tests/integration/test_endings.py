@@ -71,7 +71,7 @@ def test_a_model_in_use_that_ends_is_told_with_its_successor(
 
 
 def test_it_is_over_when_the_model_is_no_longer_used(ctx: Context) -> None:
-    assert [each.kind for each in told(ctx)] == ["model_ends"]
+    assert [alert.kind for alert in told(ctx)] == ["model_ends"]
 
     assert told(replace(ctx, judges={})) == []
 

@@ -124,7 +124,9 @@ class Cell:
         if self.warms:
             order = (other, incumbent)
         kinds = {incumbent: self.incumbent, other: self.other}
-        able = [each for each in order if self.endpoint in PROVIDER_KINDS[kinds[each]].serves]
+        able = [
+            target for target in order if self.endpoint in PROVIDER_KINDS[kinds[target]].serves
+        ]
         found = []
         for name in able:
             found.append(name)
@@ -261,13 +263,13 @@ def heard(cell: Cell, raw: bytes) -> tuple[str, list[tuple[str, Json]]]:
 def events(raw: bytes) -> list[Json]:
     assert raw.endswith((b"\n\n", b"\r\n\r\n"))
     data = SsePayloads().read(raw)
-    return [json.loads(each) if each != b"[DONE]" else {"done": True} for each in data]
+    return [json.loads(line) if line != b"[DONE]" else {"done": True} for line in data]
 
 
 def chat(said: list[Json]) -> tuple[str, list[tuple[str, Json]]]:
     """A whole chat, or a stream's events."""
     streams = said[-1] == {"done": True}
-    choices = [choice for each in said for choice in each.get("choices", ())]
+    choices = [choice for chunk in said for choice in chunk.get("choices", ())]
     assert choices
     assert choices[-1]["finish_reason"] in ("stop", "tool_calls")
     assert streams or len(said) == 1
@@ -288,14 +290,14 @@ def response(whole: Json) -> tuple[str, list[tuple[str, Json]]]:
     text = "".join(
         part["text"] for item in whole["output"] for part in item.get("content") or ()
     )
-    calls = [each for each in whole["output"] if each["type"] == "function_call"]
+    calls = [item for item in whole["output"] if item["type"] == "function_call"]
     return text, [(call["name"], json.loads(call["arguments"])) for call in calls]
 
 
 def message(whole: Json) -> tuple[str, list[tuple[str, Json]]]:
     assert whole["stop_reason"] in ("end_turn", "tool_use")
-    text = "".join(each["text"] for each in whole["content"] if each["type"] == "text")
-    calls = [each for each in whole["content"] if each["type"] == "tool_use"]
+    text = "".join(block["text"] for block in whole["content"] if block["type"] == "text")
+    calls = [block for block in whole["content"] if block["type"] == "tool_use"]
     return text, [(call["name"], call["input"]) for call in calls]
 
 

@@ -74,4 +74,4 @@ def test_a_router_under_traffic_serves_no_forged_promotion_and_says_so(
 
 def _told(installation: Installation) -> set[AlertKind]:
     with installation.store.read() as tx:
-        return {each.kind for each in tx.alerts.list(open_only=True)}
+        return {alert.kind for alert in tx.alerts.list(open_only=True)}

@@ -323,7 +323,7 @@ def test_a_proposal_that_is_measured_again_redraws_no_answer(
 def scores(world: SmallInstallation, proposal: Proposal) -> dict[str, float | None]:
     with world.store.read() as tx:
         samples = tx.runs.samples(proposal.runs["colours"].candidate)
-    return {each.item: each.strict for each in samples if each.error is None}
+    return {row.item: row.strict for row in samples if row.error is None}
 
 
 def test_cancelling_after_one_score_and_proposing_anew_is_another_look(

@@ -111,7 +111,7 @@ def told(world: Routed, kind: AlertKind) -> bool:
 
 def leaks(world: Routed, site: OAuthSite, said: str) -> bool:
     written = said + world.place.log("router") + world.place.log("control")
-    files = [each for each in world.place.folder.rglob("*") if each.is_file()]
+    files = [path for path in world.place.folder.rglob("*") if path.is_file()]
     held = written.encode() + b"".join(file.read_bytes() for file in files)
     return any(token.encode() in held for token in site.accounts.all)
 

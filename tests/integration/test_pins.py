@@ -172,7 +172,7 @@ def test_an_alias_that_is_repointed_in_mid_canary_is_rolled_back(
     assert after.phase is ProposalPhase.ROLLED_BACK
     assert "serves other-2026" in after.closed_because
     with world.store.read() as tx:
-        kinds = [each.kind for each in tx.alerts.list()]
+        kinds = [alert.kind for alert in tx.alerts.list()]
         route = tx.routing.route("chat")
     assert AlertKind.ROLLED_BACK in kinds
     assert route is not None
@@ -266,7 +266,7 @@ def renaming(world: SmallInstallation, model: str) -> list[str]:
 
     def served(target: Target, item: Item) -> ServedModel:
         asked.append(f"{target.model} {item.id}")
-        of_it = sum(each.startswith(model) for each in asked)
+        of_it = sum(request.startswith(model) for request in asked)
         return ServedModel(f"{target.model}-{1 if of_it <= before else 2}")
 
     world.served = served
@@ -300,7 +300,7 @@ def test_an_incumbent_that_was_replaced_in_mid_run_is_measured_anew_alone(
         world.turn()
 
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
-    candidate = [each for each in asked if each.startswith("better")]
+    candidate = [request for request in asked if request.startswith("better")]
     assert len(candidate) == len(set(candidate))
 
 

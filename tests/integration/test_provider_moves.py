@@ -74,8 +74,8 @@ def test_a_canary_of_a_provider_that_moved_is_held_and_goes_no_further(
         assert share is not None
         assert share.weight_bps == rollout.current.weight_bps
         event = next(e for e in tx.audit.tail() if e.action == "canary.pause")
-    for told in (event.details["reason"], decision.decide(world.context(), rollout).reason):
-        assert "provider sim was moved by eve" in str(told)
+    for reason in (event.details["reason"], decision.decide(world.context(), rollout).reason):
+        assert "provider sim was moved by eve" in str(reason)
     for signal in (RolloutSignal.RESUME, RolloutSignal.ADVANCE, RolloutSignal.PROMOTE):
         with pytest.raises(ProofRefused, match="sim was moved by eve"):
             operations.operate(world.context(), BEN, "chat", signal, "go on")

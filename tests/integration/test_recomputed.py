@@ -163,7 +163,7 @@ def rollout(world: SmallInstallation, proposal: Proposal) -> Rollout:
 
 def told(world: SmallInstallation, kind: AlertKind = AlertKind.EVIDENCE_MISMATCH) -> bool:
     alerts = queries.list_alerts(world.context(), open_only=False)
-    return any(each.kind is kind for each in alerts)
+    return any(alert.kind is kind for alert in alerts)
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -222,7 +222,7 @@ def test_a_proposal_is_held_whose_evidence_changed_while_it_waited(
 
     assert (after.phase, after.rollout) == (ProposalPhase.AWAITING_APPROVAL, None)
     alerts = queries.list_alerts(world.context(), open_only=True)
-    assert AlertKind.STATE_UNRECORDED in {each.kind for each in alerts}
+    assert AlertKind.STATE_UNRECORDED in {alert.kind for alert in alerts}
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -416,7 +416,7 @@ def test_a_verdict_from_before_rules_had_numbers_is_still_decided_alike(
     proposal = in_canary(world)
     with world.store.read() as tx:
         verdict = tx.verdicts.get(proposal.verdict or "")
-        older = {name: each for name, each in verdict.inputs.items() if name != "rules"}
+        older = {name: setting for name, setting in verdict.inputs.items() if name != "rules"}
 
         found = recomputation.recompute_stored(
             world.context(), tx, replace(verdict, inputs=older), proposal

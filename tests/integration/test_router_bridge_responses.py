@@ -80,7 +80,7 @@ def test_a_tool_loop_with_parallel_calls_works(scene: Scene, *, stream: bool) ->
     assert text.content[0].text.strip() == "Let me look."
     assert [json.loads(call.arguments)["city"] for call in calls] == ["Oslo", "Rome"]
 
-    given += [each.model_dump(exclude={"parsed_arguments"}) for each in first.output]
+    given += [item.model_dump(exclude={"parsed_arguments"}) for item in first.output]
     for call in calls:
         city = json.loads(call.arguments)["city"]
         told = {"call_id": call.call_id, "output": f"{city} is sunny"}
@@ -161,8 +161,8 @@ def test_a_broken_stream_ends_in_an_error_and_never_as_if_it_were_whole(
     kinds: list[str] = []
 
     def listen() -> None:
-        for each in scene.ask(stream=True):
-            kinds.append(each.type)  # noqa: PERF401 - kept though it raises
+        for received in scene.ask(stream=True):
+            kinds.append(received.type)  # noqa: PERF401 - kept though it raises
 
     with pytest.raises(openai.APIError, match="broke off"):
         listen()

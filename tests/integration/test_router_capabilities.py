@@ -50,7 +50,7 @@ class Scene:
         return str(self.ask(**fields).headers["x-swapgate-target"]).partition("/")[2]
 
     def asked(self) -> list[str]:
-        return [each.model for each in self.upstream.asked]
+        return [request.model for request in self.upstream.asked]
 
 
 @pytest.fixture
@@ -116,7 +116,9 @@ def test_when_nobody_can_do_it_the_client_learns_what_is_lacking_and_where(
 
         assert told.value.code == "not_supported_by_route"
         listed = told.value.body["targets"]  # type: ignore[index]  # JSON
-        assert [(each["target"], each["left_out"], each["reason"]) for each in listed] == [
+        assert [
+            (target["target"], target["left_out"], target["reason"]) for target in listed
+        ] == [
             (f"up/{INCUMBENT}", "capability", "lacks tools"),
             (f"up/{FALLBACK}", "capability", "lacks tools"),
         ]

@@ -195,7 +195,7 @@ def test_reloads_wait_while_two_crews_still_end_and_are_then_one(yard: Yard) -> 
             await reloaded(count)
         with capture_logs() as said:
             os.kill(os.getpid(), signal.SIGHUP)
-            await until(lambda: "reload_waits" in {each["event"] for each in said})
+            await until(lambda: "reload_waits" in {event["event"] for event in said})
         os.kill(os.getpid(), signal.SIGHUP)
         assert (len(read), len(yard.began)) == (2, 3)
 

@@ -52,7 +52,7 @@ def route(
         settings,
         held,
     )
-    targets = {each.id: each for each in (OWN, NEAR, AWAY)}
+    targets = {target.id: target for target in (OWN, NEAR, AWAY)}
     first = snapshot("http://up", providers=[provider("http://away", "away")])
     return replace(first, table=RoutingTable(1, {"support": made}, targets))
 

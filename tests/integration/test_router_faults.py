@@ -104,7 +104,7 @@ class Scene:
             f"{self.world.url}/metrics", headers={"authorization": f"Bearer {KEY}"}
         ).text
         series = f'swapgate_breaker_state{{target="up/{model}"}} '
-        (line,) = (each for each in metrics.splitlines() if each.startswith(series))
+        (line,) = (line for line in metrics.splitlines() if line.startswith(series))
         return int(float(line.removeprefix(series)))
 
     def charged(self, requests: int = 1) -> int:
@@ -444,10 +444,10 @@ def test_when_every_circuit_is_open_the_client_is_told_when_to_come_back(stage: 
         with pytest.raises(openai.InternalServerError) as told:
             scene.ask()
 
-        for each in (tried, told):
-            assert each.value.status_code == 503
-            assert each.value.code == "all_circuits_open"
-            assert 0 < int(each.value.response.headers["retry-after"]) <= 10
+        for gateway in (tried, told):
+            assert gateway.value.status_code == 503
+            assert gateway.value.code == "all_circuits_open"
+            assert 0 < int(gateway.value.response.headers["retry-after"]) <= 10
         assert (scene.asked(OWN), scene.asked(SPARE)) == (1, 1)
 
 

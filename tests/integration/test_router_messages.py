@@ -385,7 +385,7 @@ def test_either_header_carries_the_key_but_only_on_anthropics_paths(
 def test_models_are_listed_for_anthropics_client(client: anthropic.Anthropic) -> None:
     listed = client.models.list()
 
-    assert [(each.id, each.type, each.display_name) for each in listed] == [
+    assert [(model.id, model.type, model.display_name) for model in listed] == [
         ("other", "model", "other"),
         ("support", "model", "support"),
     ]

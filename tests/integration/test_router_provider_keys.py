@@ -60,14 +60,17 @@ class Scene:
 
     def keys_used(self, model: str = INCUMBENT) -> list[str]:
         names = {f"Bearer {secret}": name for name, secret in UPSTREAM_KEYS.items()}
-        return [names[each.headers["authorization"]] for each in self.upstream.asked_for(model)]
+        return [
+            names[request.headers["authorization"]]
+            for request in self.upstream.asked_for(model)
+        ]
 
     def breaker(self) -> float:
         metrics = self.client._client.get(
             f"{self.world.url}/metrics", headers={"authorization": f"Bearer {KEY}"}
         ).text
         series = f'swapgate_breaker_state{{target="up/{INCUMBENT}"}} '
-        (line,) = (each for each in metrics.splitlines() if each.startswith(series))
+        (line,) = (line for line in metrics.splitlines() if line.startswith(series))
         return float(line.removeprefix(series))
 
 

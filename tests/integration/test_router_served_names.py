@@ -83,7 +83,7 @@ def test_the_name_in_the_providers_answer_is_noted_once(
     serving = scene.world.holder.current
     assert serving is not None
     targets = serving.snapshot.table.targets.values()
-    target = next(each for each in targets if each.model == OWN)
+    target = next(target for target in targets if target.model == OWN)
     for name in ("first-2026", "second-2026"):
         stand_for(sim_url, OWN, name)
         for _ in range(3):
@@ -126,7 +126,7 @@ def test_an_alias_that_changes_in_mid_canary_takes_it_back_without_another_eval(
 
         after = control.get(rollout.proposal)
         with control.store.read() as tx:
-            told = {each.kind: each for each in tx.alerts.list()}
+            told = {alert.kind: alert for alert in tx.alerts.list()}
     assert after.phase is ProposalPhase.ROLLED_BACK
     assert "serves cheap-2027" in after.closed_because
     assert "serves cheap-2027" in told[AlertKind.ROLLED_BACK].text

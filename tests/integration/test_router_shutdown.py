@@ -131,9 +131,9 @@ def test_who_connected_before_the_listener_was_closed_is_answered() -> None:
     with running(drain_s=60.0) as place:
         waiting = [place.connect() for _ in range(50)]
         place.stop()
-        assert {asked(each)[:12] for each in waiting} == {b"HTTP/1.1 200"}
-        for each in waiting:
-            each.close()
+        assert {asked(client)[:12] for client in waiting} == {b"HTTP/1.1 200"}
+        for client in waiting:
+            client.close()
 
 
 def test_a_server_that_is_replaced_keeps_its_idle_connections_for_one_more_request(

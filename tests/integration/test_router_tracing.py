@@ -115,9 +115,9 @@ def test_a_request_is_a_span_and_each_attempt_one_below_it(
     assert (second.parent, second.failed) == (whole.span, False)
     assert second.attributes["gen_ai.request.model"] == FALLBACK
     assert collector.service == "swapgate-router"
-    passed = [each.headers["traceparent"] for each in upstream.asked]
-    assert passed == [f"00-{TRACE}-{each.span}-01" for each in (first, second)]
-    assert {each.headers["tracestate"] for each in upstream.asked} == {"vendor=1"}
+    passed = [request.headers["traceparent"] for request in upstream.asked]
+    assert passed == [f"00-{TRACE}-{span.span}-01" for span in (first, second)]
+    assert {request.headers["tracestate"] for request in upstream.asked} == {"vendor=1"}
     assert not [body for body in collector.raw if QUESTION.encode() in body]
 
 

@@ -122,7 +122,7 @@ def test_openais_sdk_by_responses(router: Routed, route: str) -> None:
         for _ in range(2):
             with client.responses.stream(model=route, input=given, tools=[tool]) as stream:
                 final = stream.get_final_response()
-            given += [each.model_dump(exclude={"parsed_arguments"}) for each in final.output]
+            given += [item.model_dump(exclude={"parsed_arguments"}) for item in final.output]
             for call in final.output:
                 if call.type == "function_call":
                     said = f"{json.loads(call.arguments)['city']} is sunny"

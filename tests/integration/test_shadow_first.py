@@ -264,7 +264,7 @@ def test_tampering_with_a_shadows_figures_or_policy_is_seen(
     except SignatureInvalid as error:
         found = [str(error)]
 
-    assert any(said in each for each in found), found
+    assert any(said in problem for problem in found), found
     world.store.close()
 
 

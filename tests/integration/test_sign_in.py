@@ -122,7 +122,10 @@ def test_who_signs_in_gets_a_provider_whose_requests_carry_the_token(desk: Desk)
     assert desk.code is not None
     assert desk.waited_s == 5.0
     (shown,) = credentials.list_credentials(desk.ctx)
-    assert (shown.kind, [each.name for each in shown.stored]) == (desk.name, ["oauth"])
+    assert (shown.kind, [credential.name for credential in shown.stored]) == (
+        desk.name,
+        ["oauth"],
+    )
 
 
 def test_no_token_is_in_the_database_the_audit_log_or_a_snapshot(desk: Desk) -> None:
@@ -138,7 +141,7 @@ def test_no_token_is_in_the_database_the_audit_log_or_a_snapshot(desk: Desk) -> 
     written = repr((rows, audit, hidden, desk.ctx.store.snapshot(), desk.ctx))
     assert len(desk.accounts.all) > 6
     assert not any(token in written for token in desk.accounts.all)
-    done = [each.action for each in audit if "log" in each.action]
+    done = [event.action for event in audit if "log" in event.action]
     assert sorted(done) == ["credential.login", "credential.login", "credential.logout"]
 
 

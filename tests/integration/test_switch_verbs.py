@@ -65,7 +65,7 @@ def test_a_switch_is_live_until_it_expires_or_is_lifted_and_all_of_it_is_audited
     assert list(kill_switch.list_live_switches(ctx)) == []
     assert len(queries.list_switches(ctx)) == 2
     with ctx.store.read() as tx:
-        events = [each for each in tx.audit.tail() if each.action.startswith("switch.")]
+        events = [event for event in tx.audit.tail() if event.action.startswith("switch.")]
     assert [(event.actor, event.action) for event in reversed(events)] == [
         ("ben", "switch.throw"),
         ("ben", "switch.throw"),

@@ -234,7 +234,7 @@ def test_a_verdict_is_a_look_also_where_its_samples_are_gone(world: SmallInstall
 )
 def test_another_spelling_of_an_address_is_the_same_host(base: str) -> None:
     one, other = (
-        Provider("a", "custom", each, None) for each in ("http://127.0.0.1:9/v1", base)
+        Provider("a", "custom", base_url, None) for base_url in ("http://127.0.0.1:9/v1", base)
     )
 
     assert model_names.provider_host(one) == model_names.provider_host(other)

@@ -103,10 +103,10 @@ def test_an_effort_leaves_the_answer_its_share_of_the_limit(
     call = asked(loaded, kind, model=model, reasoning_effort="high", max_tokens=limit)
 
     budgets = [
-        each[name]
-        for each in _objects(call.body)
+        object_[name]
+        for object_ in _objects(call.body)
         for name in ("budget_tokens", "thinkingBudget")
-        if each.get(name)
+        if object_.get(name)
     ]
     assert all(limit - budget >= max(limit / 4, 256) for budget in budgets) or (
         budgets == [128] and "pro" in model  # which always thinks
@@ -137,16 +137,16 @@ def test_a_call_without_arguments_has_none_at_the_provider(
         loaded, kind, messages=[dict(USER), turn, result], tools=[copy.deepcopy(TOOL)]
     ).body
 
-    (made,) = [found for found in _objects(body) if {"args", "input"} & set(found)]
+    (made,) = [object_ for object_ in _objects(body) if {"args", "input"} & set(object_)]
     assert made.get("args", made.get("input")) == {}
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
     if isinstance(value, list):
-        return [found for item in value for found in _objects(item)]
+        return [object_ for item in value for object_ in _objects(item)]
     if not isinstance(value, dict):
         return []
-    return [value, *(found for each in value.values() for found in _objects(each))]
+    return [value, *(object_ for object_ in value.values() for object_ in _objects(object_))]
 
 
 SAID: Final = {"role": "assistant", "content": "SECRET"}
@@ -182,9 +182,9 @@ def test_a_refusal_has_neither_the_librarys_words_nor_the_clients(
     error = caught.value
     assert error.param == param
     shown = "".join(traceback.format_exception(error))
-    for said in (error.message, shown, caplog.text, *capfd.readouterr()):
-        assert "litellm" not in said.replace("/", " ").split()
-        assert "SECRET" not in said
+    for text in (error.message, shown, caplog.text, *capfd.readouterr()):
+        assert "litellm" not in text.replace("/", " ").split()
+        assert "SECRET" not in text
     assert "litellm" not in error.message
 
 

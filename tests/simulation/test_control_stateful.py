@@ -278,9 +278,9 @@ class ControlPlane(RuleBasedStateMachine):
     @precondition(lambda plane: bool(plane.seen))
     @rule()
     def another_control_process_acts_on_what_it_saw(self) -> None:
-        for each in self.seen:
+        for change in self.seen:
             with suppress(Conflict, IllegalTransition):
-                reconciler._one(self.ctx, each)
+                reconciler._one(self.ctx, change)
 
     @invariant()
     def the_promise_holds(self) -> None:

@@ -107,7 +107,7 @@ def test_a_restart_tells_nobody_anything_if_the_next_worker_sees_the_cause_too()
     assert again is not None
     later = drop_silent_sources(again, at(20).at)
     assert (set(later.sources), later.open) == ({"w2"}, True)
-    assert [due_message(each, at(20).at) for each in (waiting, later)] == [None, None]
+    assert [due_message(delivery, at(20).at) for delivery in (waiting, later)] == [None, None]
 
 
 def test_a_cause_that_no_successor_sees_is_over() -> None:

@@ -297,8 +297,8 @@ def test_status_says_that_faults_hold_it_how_many_and_why(world: SmallInstallati
     status = canary_status.explain_canary(ctx, "chat").status
     (why,) = status.hold_reasons
     assert why == status.faults
-    for said in ("routers failed 3 times", "KeyError in a.py:7", "swapgate canary resume"):
-        assert said in why
+    for text in ("routers failed 3 times", "KeyError in a.py:7", "swapgate canary resume"):
+        assert text in why
     assert ("held", why) in rollout_facts(status)
     operations.operate(ctx, BEN, "chat", RolloutSignal.RESUME, "a known bug, mended")
     assert canary_status.explain_canary(ctx, "chat").status.hold_reasons == []

@@ -184,7 +184,7 @@ def test_a_version_that_there_is_not_is_no_other_version(name: str, near: str) -
 
     assert match_.found is None
     assert not match_.candidates
-    assert near in [each.partition("/")[2] for each in match_.near]
+    assert near in [candidate.partition("/")[2] for candidate in match_.near]
 
 
 @pytest.mark.parametrize("name", ["", "xyzzy", "grok", "ft:gpt", "/", ":"])
@@ -252,7 +252,7 @@ def test_a_version_is_never_another_version(
 
     meant = [match_.found] if match_.found else match_.candidates
     literal = version if version[1] else version[:1]
-    assert {parse_model_name(each.model).version for each in meant} <= {literal}
+    assert {parse_model_name(model.model).version for model in meant} <= {literal}
     assert meant or match_.near
 
 

@@ -42,9 +42,9 @@ def test_the_first_key_that_does_not_rest_is_chosen_and_else_the_soonest_back(
     assert all(until.get(name, 0.0) <= now for name in able)
     if able:
         assert key == able[0]
-        assert all(until[each] > now for each in keys[: keys.index(key)])
+        assert all(until[key] > now for key in keys[: keys.index(key)])
     else:
-        assert all(until[key] <= until[each] for each in keys)
+        assert all(until[key] <= until[other] for other in keys)
 
 
 @given(st.sampled_from(F), st.none() | st.floats(0, 1e6))

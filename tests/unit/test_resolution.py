@@ -45,7 +45,7 @@ ALL = [
 
 def asked(name: str, *names: str, **given: object) -> Resolution:
     """names: of the providers that there are; all of them when none is named."""
-    there = {each.name: each for each in ALL if not names or each.name in names}
+    there = {model.name: model for model in ALL if not names or model.name in names}
     return resolve_model_name(name, there, catalogue=KNOWN, **given)  # type: ignore[arg-type]
 
 
@@ -152,12 +152,12 @@ def test_a_server_that_is_called_like_another_kind_is_not_taken_for_it() -> None
 @given(
     kind=st.sampled_from(sorted(set(PROVIDER_KINDS) - {"sim"})),
     model=st.text("abgpt-5.:", min_size=1, max_size=8),
-    there=st.sets(st.sampled_from([each.name for each in ALL])),
+    there=st.sets(st.sampled_from([model.name for model in ALL])),
 )
 def test_a_kind_and_a_colon_lead_to_that_kind_or_to_nobody(
     kind: str, model: str, there: set[str]
 ) -> None:
-    configured = {each.name: each for each in ALL if each.name in there}
+    configured = {model.name: model for model in ALL if model.name in there}
     resolution = resolve_model_name(f"{kind}:{model}", configured, catalogue=KNOWN)
 
     assert resolution.provider is None or configured[resolution.provider].kind == kind
@@ -201,11 +201,11 @@ NAMES = st.text("abcgpt/:-.5", max_size=12) | st.sampled_from(
 )
 
 
-@given(name=NAMES, there=st.sets(st.sampled_from([each.name for each in ALL])))
+@given(name=NAMES, there=st.sets(st.sampled_from([model.name for model in ALL])))
 def test_every_name_has_each_rule_once_and_at_most_one_that_takes_it(
     name: str, there: set[str]
 ) -> None:
-    configured = {each.name: each for each in ALL if each.name in there}
+    configured = {model.name: model for model in ALL if model.name in there}
     resolution = resolve_model_name(name, configured, catalogue=KNOWN)
 
     took = [t for t in resolution.rules if t.outcome is RuleOutcome.TOOK]

@@ -36,7 +36,7 @@ async def test_an_open_circuit_names_its_target_and_who_carries_the_load(
     assert OWN in alert.title
     assert alert.subject == f"target {OWN}"
     assert f"Route support: {SPARE} carries its load now." in alert.text
-    assert [each["title"] for each in logged if each["event"] == "alert"] == [alert.title]
+    assert [event["title"] for event in logged if event["event"] == "alert"] == [alert.title]
 
 
 @pytest.mark.req("A6")

@@ -117,8 +117,8 @@ async def test_a_stream_that_breaks_after_its_first_words_is_answered_whole_by_t
     # Charged once, with its failure, and nobody's success.
     assert await routed.metric("swapgate_breaker_state", target=f"up/{INCUMBENT}") == 0
     failures = [
-        await routed.metric("swapgate_attempts_total", failure_class=each, target=name)
-        for name, each in ((f"up/{INCUMBENT}", "none"), (f"up/{FALLBACK}", "none"))
+        await routed.metric("swapgate_attempts_total", failure_class=target, target=name)
+        for name, target in ((f"up/{INCUMBENT}", "none"), (f"up/{FALLBACK}", "none"))
     ]
     assert failures == [0, 1]
 
@@ -237,7 +237,7 @@ async def test_a_silent_target_is_left_after_the_limit_of_route_model_or_router(
 ) -> None:
     name = "first_token_timeout_s" if stream else "first_byte_timeout_s"
     # The more special one rules: the others would wait for the whole budget.
-    limits: dict[str, Any] = {each: {name: 500.0} for each in ("router", "model", "route")}
+    limits: dict[str, Any] = {level: {name: 500.0} for level in ("router", "model", "route")}
     limits[where] = {name: 0.05}
     if where != "route":
         limits["route"] = {}

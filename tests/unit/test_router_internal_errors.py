@@ -259,7 +259,7 @@ async def test_whatever_watches_or_plans_a_request_may_fail_without_it(
     scene.fails = fails
     await scene.ask()
     found = await calls_within(ANSWER, scene.ask)
-    attacked = [each for each in found if not is_own_way(each)]
+    attacked = [wait for wait in found if not is_own_way(wait)]
     wrong, struck = [], 0
     for code in sorted(attacked, key=name_of):
         with broken(code, found[code]) as fault:

@@ -108,7 +108,9 @@ def whose(body: dict[str, Any]) -> str:
 async def test_a_candidate_whose_answers_are_bad_is_found_bad_and_the_incumbent_is_not(
     tmp_path: Path, *, stream: bool
 ) -> None:
-    scene = Scene(tmp_path, lambda asked: said("bad" if "dreadful" in whose(asked) else "good"))
+    scene = Scene(
+        tmp_path, lambda request: said("bad" if "dreadful" in whose(request) else "good")
+    )
     make = streamed if stream else completion
     scene.answers = {CANDIDATE: make("dreadful"), "m-incumbent": make("hello")}
 

@@ -96,7 +96,7 @@ def door(
     first = snapshot("http://127.0.0.1:1/v1", fallback=isinstance(turn, dict), providers=[of])
     made = Door(folder, script, settings, first=first)
     if more:
-        ways = {DIALECTS[each].path: way for each, way in TRANSLATIONS.items()}
+        ways = {DIALECTS[endpoint].path: way for endpoint, way in TRANSLATIONS.items()}
         bridged: Transport = EndpointBridge(made.transport, ways)
         made.transport = bridged  # type: ignore[assignment]  # as the scripted one, but for `seen`
     return made

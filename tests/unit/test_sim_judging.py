@@ -62,7 +62,7 @@ def test_half_a_skill_is_half_of_the_judgements() -> None:
     half = Profile("half", skill={"judge": 0.5}, seed=4)
     right = [says(half, answer=f"Hello {n}", reference="hello") for n in range(400)]
 
-    assert 150 < sum(each == 1 for each in right) < 250
+    assert 150 < sum(verdict == 1 for verdict in right) < 250
 
 
 @pytest.mark.parametrize("prompt", ["Hello", "DATA:\nnothing", "DATA:\n[1]", 'DATA:\n{"x": 1}'])

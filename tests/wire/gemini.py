@@ -89,15 +89,15 @@ def proto(value: Any, *, inside: bool = False) -> Any:
     if not isinstance(value, dict) or inside:
         return value
     found = {}
-    for name, each in value.items():
+    for name, part in value.items():
         camel = re.sub(r"_(\w)", lambda m: m[1].upper(), name)
         free = camel in ("args", "response", "properties", "responseJsonSchema")
-        found[camel] = proto(each, inside=free)
+        found[camel] = proto(part, inside=free)
     return found
 
 
 def strict() -> Strict:
-    return Strict(read, lambda asked: "alt=sse" in asked.path, whole, events, PLACE, bad)
+    return Strict(read, lambda request: "alt=sse" in request.path, whole, events, PLACE, bad)
 
 
 def read(asked: Asked) -> Reading:
@@ -178,13 +178,13 @@ def _tools(tools: list[Json]) -> tuple[str, ...]:
 
 def _schema(schema: Json) -> None:
     known(schema, SCHEMA, "parameters")
-    for each in schema.get("properties", {}).values():
-        _schema(each)
+    for part in schema.get("properties", {}).values():
+        _schema(part)
     for name in ("items",):
         if name in schema:
             _schema(schema[name])
-    for each in schema.get("anyOf", []):
-        _schema(each)
+    for part in schema.get("anyOf", []):
+        _schema(part)
     if str(schema.get("type", "")).upper() == "OBJECT":
         missing = set(schema.get("required", [])) - set(schema.get("properties", {}))
         need(not missing, f"required[0]: property is not defined: {missing}")
@@ -278,7 +278,7 @@ def _turn(role: str, parts: list[Json]) -> Turn:
     )
     texts_ = [part["text"] for part in parts if "text" in part and not part.get("thought")]
     signed = [part["thoughtSignature"] for part in parts if "thoughtSignature" in part]
-    real = tuple(each for each in signed if each == SIGNATURE)
+    real = tuple(signature for signature in signed if signature == SIGNATURE)
     images = sum("inlineData" in part or "fileData" in part for part in parts)
     said = "".join(texts_)
     return Turn("user" if role == "user" else "assistant", said, images, calls, signed=real)
@@ -345,4 +345,4 @@ def events(reply: Reply) -> list[bytes]:
         pieces += [{**part, "text": word} for word in words] if "text" in part else [part]
     out = [_answer(reply, [piece], None) for piece in pieces]
     out.append(_answer(reply, [{"text": ""}], FINISH[reply.stop]))
-    return [f"data: {json.dumps(each, ensure_ascii=False)}\r\n\r\n".encode() for each in out]
+    return [f"data: {json.dumps(event, ensure_ascii=False)}\r\n\r\n".encode() for event in out]

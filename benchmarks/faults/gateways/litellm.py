@@ -30,10 +30,10 @@ def command(site: Site) -> Sequence[str]:
     document = {
         "model_list": [
             *(group(route.name, route.primary, where[route.variant.place]) for route in all_),
-            *(group(each.spare, each.spare, where[chain.SPARE]) for each in all_),
+            *(group(route.spare, route.spare, where[chain.SPARE]) for route in all_),
         ],
         "router_settings": {
-            "fallbacks": [{each.name: [each.spare]} for each in all_],
+            "fallbacks": [{route.name: [route.spare]} for route in all_],
             "num_retries": 1,
             "retry_after": 0,
             "allowed_fails": 4,

@@ -57,7 +57,7 @@ def config(site: Site, route: Route) -> Mapping[str, object]:
 
 
 def ask(site: Site, route: str) -> Ask:
-    (found,) = (each for each in routes(rows()) if each.name == route)
+    (found,) = (row for row in routes(rows()) if row.name == route)
     return Ask(model=route, headers={"x-portkey-config": json.dumps(config(site, found))})
 
 

@@ -66,7 +66,7 @@ class Watcher:
         with ctx.store.read() as tx:
             new = self._audit(tx)
             self._table(tx)
-            rollouts = {each.id: each for each in tx.rollouts.list()}
+            rollouts = {rollout.id: rollout for rollout in tx.rollouts.list()}
             proposals = tx.proposals.list()
             self._rollouts(tx, rollouts, proposals)
             self._proposals(tx, proposals)
@@ -166,7 +166,7 @@ class Watcher:
         if event.action == BAKED:
             began, lead_s = self.bakes[before.id]
             deadline_s = before.policy.bake_s
-        if all(abs(each - lead_s) < 1.0 for each in around.began_lead_s):
+        if all(abs(began_s - lead_s) < 1.0 for began_s in around.began_lead_s):
             assert around.monotonic - began >= deadline_s - SLACK_S, event
 
     def at_the_end(self, ctx: Context) -> None:

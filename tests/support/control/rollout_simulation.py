@@ -385,8 +385,8 @@ class Life:
                 waiting = list(tx.proposals.open())
             if not under_way and not waiting:
                 break
-            for each in under_way:
-                self._look_into(each)
+            for proposal in under_way:
+                self._look_into(proposal)
             self._turn()
         else:
             raise AssertionError(f"it never ends: {under_way} {waiting}")

@@ -55,7 +55,7 @@ class MemoryOAuth:
 
     def say(self, user_code: str, answer: PollAnswer | None) -> None:
         """What the person does on the other screen: None approves. Raises KeyError."""
-        (secret,) = (s for s, each in self._asked.items() if each.code.user_code == user_code)
+        (secret,) = (s for s, flow in self._asked.items() if flow.code.user_code == user_code)
         known = self._asked[secret]
         self._asked[secret] = (
             replace(known, granted=True) if answer is None else replace(known, said=answer)

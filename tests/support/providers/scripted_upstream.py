@@ -53,7 +53,7 @@ class Upstream:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def asked_for(self, model: str) -> list[Asked]:
-        return [each for each in self.asked if each.model == model]
+        return [request for request in self.asked if request.model == model]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

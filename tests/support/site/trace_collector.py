@@ -88,5 +88,5 @@ def _seen(span: Span) -> Seen:
 def _value(value: AnyValue) -> Any:
     kind = value.WhichOneof("value")
     if kind == "array_value":
-        return [_value(each) for each in value.array_value.values]
+        return [_value(value) for value in value.array_value.values]
     return getattr(value, kind) if kind else None
