@@ -74,9 +74,9 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Workers come and go; the process that started them ends the server."""
     if postgres_folder().exists() and not hasattr(config, "workerinput"):
-        from tests.support.store.postgres import end  # noqa: PLC0415 - the package is for Linux only
+        from tests.support.store.postgres import stop_server  # noqa: PLC0415 - the package is for Linux only
 
-        end(postgres_folder())
+        stop_server(postgres_folder())
 
 
 def postgres_folder() -> Path:

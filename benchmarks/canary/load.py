@@ -102,11 +102,11 @@ class Load:
     async def _one(self, route: str, number: int) -> None:
         self._under_way += 1
         try:
-            await self._asked(route, number)
+            await self._send(route, number)
         finally:
             self._under_way -= 1
 
-    async def _asked(self, route: str, number: int) -> None:
+    async def _send(self, route: str, number: int) -> None:
         kind = self._kinds[number % len(self._kinds)]
         text = body(route, kind, f"user-{self._run}-{number}")
         sent_s = now_s()

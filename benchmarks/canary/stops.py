@@ -19,7 +19,7 @@ from benchmarks.canary.moments import TooLate, now_s, until
 from benchmarks.canary.place import Place, placed
 from benchmarks.canary.scripted import opened
 from benchmarks.faults.figures import p99
-from tests.support.store.postgres import end, started
+from tests.support.store.postgres import started, stop_server
 
 STEP: Final = {"weight_bps": 5000, "min_exposures": 1_000_000}
 ITEMS: Final = 60
@@ -95,7 +95,7 @@ def _postgres() -> Iterator[tuple[str, Callable[[], None], Callable[[], object]]
         url = server.get_uri(database="postgres", driver="psycopg")
         yield url, server.stop, lambda: started(home)
     finally:
-        end(home)
+        stop_server(home)
 
 
 def stop(place: Place, load: Load, route: str) -> Stop:
@@ -116,10 +116,10 @@ def stop(place: Place, load: Load, route: str) -> Stop:
     time.sleep(AFTER_S)
     load.route = ""
     time.sleep(1.0)
-    return _seen(load.since(began, route), kept[0], broke)
+    return _measure_stop(load.since(began, route), kept[0], broke)
 
 
-def _seen(all_: Sequence[Asked], kept: Mapping[str, object], broke: float) -> Stop:
+def _measure_stop(all_: Sequence[Asked], kept: Mapping[str, object], broke: float) -> Stop:
     at = datetime.fromisoformat(str(kept["at"])).timestamp()
     first = str(kept["worker"])
     others = {request.worker for request in all_ if request.worker} - {first}
@@ -132,7 +132,7 @@ def _seen(all_: Sequence[Asked], kept: Mapping[str, object], broke: float) -> St
     return Stop(follow, len(late), at - broke, errors)
 
 
-def told(what: str, stops: Sequence[Stop]) -> str:
+def stops_row(what: str, stops: Sequence[Stop]) -> str:
     follow = sorted(seconds for stop in stops for seconds in stop.follow_s)
     middle = follow[len(follow) // 2]
     return (

@@ -58,7 +58,7 @@ def profiled(work: Callable[[], None], file: Path) -> None:
     seen: Counter[str] = Counter()
     deepest: Counter[str] = Counter()
 
-    def look(_number: int, frame: FrameType | None) -> None:
+    def count_frame(_number: int, frame: FrameType | None) -> None:
         paths = []
         if frame is not None:
             code = frame.f_code
@@ -68,7 +68,7 @@ def profiled(work: Callable[[], None], file: Path) -> None:
             frame = frame.f_back
         seen[part_of(paths)] += 1
 
-    signal.signal(signal.SIGPROF, look)
+    signal.signal(signal.SIGPROF, count_frame)
     signal.setitimer(signal.ITIMER_PROF, EVERY_S, EVERY_S)
     try:
         work()

@@ -41,7 +41,7 @@ class Question(NamedTuple):
     headers: Mapping[str, str]
     begun: float
 
-    def words(self) -> dict[str, Any]:
+    def body(self) -> dict[str, Any]:
         return {
             "model": self.model,
             "messages": [{"role": "user", "content": f"Go on, request-{self.number}"}],
@@ -54,16 +54,16 @@ async def ask(client: openai.AsyncOpenAI, question: Question) -> Asked:
     started, heard, failure = time.perf_counter(), "", None
     try:
         if question.stream:
-            chunks = await client.chat.completions.create(**question.words(), stream=True)
+            chunks = await client.chat.completions.create(**question.body(), stream=True)
             async for chunk in chunks:
                 heard += _text(chunk)
         else:
-            done = await client.chat.completions.create(**question.words())
+            done = await client.chat.completions.create(**question.body())
             heard = done.choices[0].message.content or ""
     except Exception as error:  # noqa: BLE001 - every kind is a failed request
         failure = error
     how = ending(heard, failed=failure is not None)
-    return asked(question, how, started, failure)
+    return request_result(question, how, started, failure)
 
 
 async def leave(client: openai.AsyncOpenAI, question: Question, left: Left) -> Asked:
@@ -71,7 +71,7 @@ async def leave(client: openai.AsyncOpenAI, question: Question, left: Left) -> A
     started, heard, failure = time.perf_counter(), "", None
     how = Ending.ERROR
     try:
-        chunks = await client.chat.completions.create(**question.words(), stream=True)
+        chunks = await client.chat.completions.create(**question.body(), stream=True)
         async for chunk in chunks:
             heard += _text(chunk)
             if len(heard.split()) == LEAVE_AFTER:
@@ -81,10 +81,12 @@ async def leave(client: openai.AsyncOpenAI, question: Question, left: Left) -> A
         how = Ending.CANCELLED if question.number in await left() else Ending.ORPHANED
     except Exception as error:  # noqa: BLE001 - as above
         failure = error
-    return asked(question, how, started, failure)
+    return request_result(question, how, started, failure)
 
 
-def asked(question: Question, how: Ending, started: float, failure: Exception | None) -> Asked:
+def request_result(
+    question: Question, how: Ending, started: float, failure: Exception | None
+) -> Asked:
     return Asked(
         question.number,
         question.stream,

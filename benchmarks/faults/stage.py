@@ -54,7 +54,7 @@ class Swapgate:
         return metrics(self.site.port, swapgate.ask(self.site, "").headers["Authorization"])
 
     def vitals(self) -> Vitals:
-        return Vitals.of(self.router.pid, self.metrics())
+        return Vitals.from_process(self.router.pid, self.metrics())
 
     def recorded(self) -> int:
         """Requests in the database."""

@@ -63,14 +63,14 @@ class Upstreams(NamedTuple):
         """By the number of the request. Calls that reached nobody are not in it."""
         found: Counter[str] = Counter()
         for name in self.ports:
-            found.update(self._told(name)["calls"])
+            found.update(self._call_record(name)["calls"])
         return found
 
     def left(self) -> set[str]:
         """The numbers of the requests that somebody hung up on."""
-        return {number for name in self.ports for number in self._told(name)["left"]}
+        return {number for name in self.ports for number in self._call_record(name)["left"]}
 
-    def _told(self, name: str) -> dict[str, Any]:
+    def _call_record(self, name: str) -> dict[str, Any]:
         with urllib.request.urlopen(self.url(name) + CALLS, timeout=30) as answer:  # noqa: S310
             told: dict[str, Any] = json.load(answer)
         return told

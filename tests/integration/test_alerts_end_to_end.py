@@ -39,7 +39,7 @@ def settings(provider: str, port: int) -> dict[str, Any]:
     }
 
 
-def told(receiver: Receiver) -> list[dict[str, Any]]:
+def received_alerts(receiver: Receiver) -> list[dict[str, Any]]:
     return [json.loads(got.body) for got in receiver.got]
 
 
@@ -87,7 +87,7 @@ def test_a_webhook_hears_that_a_circuit_opened_who_carries_the_load_and_that_it_
         found = cli(world, "route", "failovers", "--user", "alice")
         others = cli(world, "route", "failovers", "--user", "carol")
 
-        raised, over = told(receiver)
+        raised, over = received_alerts(receiver)
         assert (raised["kind"], raised["state"]) == ("our_key", "raised")
         assert raised["subject"] == "provider sim"
         assert f"Route {ROUTE}: spare/sim-better carries its load now." in raised["text"]

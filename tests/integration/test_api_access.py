@@ -119,7 +119,7 @@ def names(door: Door) -> dict[str, str]:
     waiting = awaiting_approval(world)
     run = waiting.runs["colours"].candidate
     door.post(f"/proposals/{waiting.id}/approve", role="approver")
-    world.turn()
+    world.run_once()
     door.post("/canaries/chat/abort", {"reason": "over"})
     key, _ = keys.create_key(world.context(), SYSTEM, "old", secret=SECRET)
     shadow = {"candidate": "sim/worse", "reason": "a look", "usd_per_day": None}

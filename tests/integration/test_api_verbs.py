@@ -86,7 +86,7 @@ def promote(world: SmallInstallation) -> None:
     proposal = in_canary(world)
     for _ in range(60):
         world.feed()
-        world.turn()
+        world.run_once()
     assert not world.get(proposal.id).open
 
 
@@ -95,7 +95,7 @@ def test_a_run_by_hand_is_queued_worked_and_its_samples_paged(door: Door) -> Non
         "/evals", {"suite": "colours", "target": "sim/base", "items": 7}, role="proposer"
     )
     assert run["state"] == "queued"
-    door.world.turn()
+    door.world.run_once()
 
     shown = door.get(f"/evals/{run['id']}")
     assert (shown["run"]["state"], shown["samples"]) == ("done", 7)
@@ -125,7 +125,7 @@ def test_a_proposal_is_created_evaluated_approved_and_its_verdict_shown(
     body = {"verdict": after.verdict, "reason": "looks right"}
     approved_ = careful.post(f"/proposals/{made['id']}/approve", body, role="approver")
     assert approved_["approver"] == "ben"
-    careful.world.turn()
+    careful.world.run_once()
     assert careful.get(f"/proposals/{made['id']}")["phase"] == "canary"
     assert careful.get("/proposals?open=true&route=chat")["total"] == 1
 

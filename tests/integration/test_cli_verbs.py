@@ -224,7 +224,7 @@ def canary_verbs(cli: CommandLine, ask: Callable[..., object], proposal: str) ->
     behind = SystemClock().now() - cli.world.clock.now()
     cli.world.clock.jump(behind.total_seconds())
     cli.world.until_decided(proposal)
-    cli.world.turn()
+    cli.world.run_once()
     for step in ("advance", "promote", "finish"):
         assert "--reason" in cli.run("canary", step, "chat2", exits=2).stderr
         ask("canary", step, "chat2", "--reason", "a rehearsal")
@@ -247,7 +247,7 @@ def chain_verbs(ask: Callable[..., object]) -> None:
 def promoted(cli: CommandLine) -> None:
     """Turn and feed until the last live canary has ended."""
     for _ in range(60):
-        cli.world.turn()
+        cli.world.run_once()
         cli.world.feed()
         if not cli.json("canary", "status"):
             return
@@ -262,7 +262,7 @@ def test_a_canary_is_planned_explained_and_its_actions_replayed(cli: CommandLine
     cli.run("canary", "explain", "chat", exits=1)
     cli.world.until_decided(proposal)
     for _ in range(3):
-        cli.world.turn()
+        cli.world.run_once()
         cli.world.feed(blocks=4)
 
     said = cli.text("canary", "explain", "chat")
@@ -283,7 +283,7 @@ def test_a_swap_from_the_proposal_to_the_promotion_in_words(cli: CommandLine) ->
     assert "points" in said.stdout
     assert "no control process answers" in said.stderr
     assert "no run has started yet" in cli.run("proposal", "show", proposal).stderr
-    cli.world.turn()
+    cli.world.run_once()
     assert "colours" in cli.text("proposal", "show", proposal)
 
     cli.world.until_decided(proposal)
@@ -469,7 +469,7 @@ def test_a_run_by_hand_is_listed_and_shown(cli: CommandLine) -> None:
     run = cli.json("eval", "run", "colours", "sim/base", "--items", "6")["run"]["id"]
     assert "0 of 6" in cli.text("eval", "list", "--state", "queued")
 
-    cli.world.turn()
+    cli.world.run_once()
 
     shown = cli.json("eval", "show", run, "--samples")
     assert shown["run"]["state"] == "done"
@@ -619,7 +619,7 @@ def test_what_speaks_against_a_step_by_hand_is_said_before_it_is_taken(
     ann = cli.acting("ann", "proposer")
     proposal = cli.json("proposal", "create", "chat", "sim/better", *ann)["proposal"]["id"]
     cli.world.until_decided(proposal)
-    cli.world.turn()
+    cli.world.run_once()
     cli.world.feed(failing=True)
     step = ("canary", "advance", "chat", "--reason", "agreed")
     assert "▲ against a step by hand: The canary fails" in cli.text("canary", "explain", "chat")

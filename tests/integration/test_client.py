@@ -350,13 +350,13 @@ def test_a_redirect_is_not_followed_with_the_key(upstream: Upstream) -> None:
 
 @pytest.mark.req("B1")
 def test_events_may_arrive_in_any_pieces(upstream: Upstream) -> None:
-    def turn(asked: Asked) -> ScriptedTurn:
+    def script_turn(asked: Asked) -> ScriptedTurn:
         assert asked.json["stream_options"] == {"include_usage": True}
         whole = b": keep-alive\n\n" + ROLE + event({"content": "é"}) + event(finish="stop")
         whole = whole.replace(b"\n", b"\r\n") + b"data: [DONE]\n\n"
         return broken_stream(*(whole[at : at + 1] for at in range(len(whole))))
 
-    upstream.turns["chat"] = turn
+    upstream.turns["chat"] = script_turn
     with ModelClient.over_http(upstream.url, "sk-sg-any") as client:
         with client.stream(ASK) as chunks:
             assert [chunk.text for chunk in chunks if chunk.text] == ["é"]

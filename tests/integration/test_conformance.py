@@ -111,7 +111,8 @@ def _expected(step: Step, talk: Conversation, kind: str, read: Reading) -> Readi
     if "cache_control" in talk.without.get(kind, ()):
         wanted = replace(wanted, marks=0)
     turns = tuple(
-        _turn(turn, kind, heard) for turn, heard in zip(wanted.turns, read.turns, strict=True)
+        _expected_turn(turn, kind, heard)
+        for turn, heard in zip(wanted.turns, read.turns, strict=True)
     )
     if kind == "bedrock" and wanted.choice == "none":
         wanted = replace(wanted, choice="auto", tools=())  # it has no such word
@@ -126,7 +127,7 @@ def _expected(step: Step, talk: Conversation, kind: str, read: Reading) -> Readi
     return replace(wanted, turns=turns, limit=limit, temperature=heat)
 
 
-def _turn(turn: Turn, kind: str, found: Turn) -> Turn:
+def _expected_turn(turn: Turn, kind: str, found: Turn) -> Turn:
     if kind == "openai":
         return replace(turn, signed=())
     # Gemini signs every call, asked to reason or not.

@@ -90,7 +90,7 @@ def test_nobody_approves_with_a_key_that_he_created(world: SmallInstallation) ->
             decisions.approve_proposal(world.context(), sham, made.id)
 
     decisions.approve_proposal(world.context(), ben, made.id)
-    world.turn()
+    world.run_once()
     assert world.get(made.id).phase is ProposalPhase.CANARY
     for sham in (ann, zoe, kim):
         with pytest.raises(NotAllowed, match="promote"):
@@ -238,7 +238,7 @@ def test_a_new_approvers_key_is_shown_and_an_old_one_is_not(world: SmallInstalla
         for remark, start in zip(shown.remarks, warnings, strict=True):
             assert remark.startswith(start)
             assert remark.endswith("before by local")
-        world.turn()
+        world.run_once()
         operations.operate(world.context(), old, "chat", RolloutSignal.ABORT, "a drill")
 
 

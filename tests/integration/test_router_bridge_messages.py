@@ -69,7 +69,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
         running_router(snapshot(upstream.url), tmp_path) as world,
         anthropic.Anthropic(base_url=world.url, api_key=KEY, max_retries=0) as client,
     ):
-        upstream.turns[INCUMBENT] = strict_chat.turn
+        upstream.turns[INCUMBENT] = strict_chat.script_turn
         yield Scene(upstream, world, client)
 
 
@@ -85,7 +85,7 @@ def weather(use: Any) -> dict[str, Any]:
 @pytest.mark.req("A1", "B7")
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_tool_loop_with_parallel_calls_works(scene: Scene, *, stream: bool) -> None:
-    def said(messages: list[Any]) -> anthropic.types.Message:
+    def ask_next(messages: list[Any]) -> anthropic.types.Message:
         asked = {**ASK, "messages": messages, "tools": [TOOL], "system": "Be brief."}
         if not stream:
             return scene.ask(**asked)
@@ -93,7 +93,7 @@ def test_a_tool_loop_with_parallel_calls_works(scene: Scene, *, stream: bool) ->
             return events.get_final_message()
 
     messages: list[Any] = [{"role": "user", "content": "Weather?"}]
-    first = said(messages)
+    first = ask_next(messages)
     assert first.stop_reason == "tool_use"
     text, *uses = first.content
     assert text.type == "text"
@@ -105,7 +105,7 @@ def test_a_tool_loop_with_parallel_calls_works(scene: Scene, *, stream: bool) ->
         {"role": "assistant", "content": first.content},
         {"role": "user", "content": results},
     ]
-    final = said(messages)
+    final = ask_next(messages)
 
     assert final.stop_reason == "end_turn"
     assert final.content[0].text.strip() == "Oslo is sunny and Rome is sunny"  # type: ignore[union-attr]
@@ -214,7 +214,7 @@ def test_what_one_target_alone_can_do_is_asked_of_that_one(tmp_path: Path) -> No
         first = snapshot(
             upstream.url, weight_bps=10_000, providers=[own], candidate_provider="own"
         )
-        upstream.turns[INCUMBENT] = strict_chat.turn
+        upstream.turns[INCUMBENT] = strict_chat.script_turn
         upstream.turns[CANDIDATE] = error(529)
         with (
             running_router(first, tmp_path) as world,
@@ -233,7 +233,7 @@ def test_a_conversation_with_unsigned_thinking_moves_on_to_anthropic(tmp_path: P
     asked: dict[str, Any] = {**ASK, "max_tokens": 5000, "thinking": thinking}
     with running_upstream() as upstream:
         first = snapshot(upstream.url)
-        upstream.turns[INCUMBENT] = strict_chat.turn
+        upstream.turns[INCUMBENT] = strict_chat.script_turn
         with (
             running_router(first, tmp_path) as world,
             anthropic.Anthropic(base_url=world.url, api_key=KEY, max_retries=0) as client,

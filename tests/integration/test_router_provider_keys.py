@@ -83,7 +83,7 @@ def stage(tmp_path: Path) -> Stage:
     def staged(*more_keys: str) -> Iterator[Scene]:
         turns: dict[str, ScriptedTurn] = {}
 
-        def turn(asked: Asked) -> ScriptedTurn:
+        def script_turn(asked: Asked) -> ScriptedTurn:
             secret = asked.headers["authorization"].removeprefix("Bearer ")
             for name, value in UPSTREAM_KEYS.items():
                 if value == secret and name in turns:
@@ -91,7 +91,7 @@ def stage(tmp_path: Path) -> Stage:
             return streamed("a") if asked.json.get("stream") else completion()
 
         with running_upstream() as upstream:
-            upstream.turns = {INCUMBENT: turn, FALLBACK: completion()}
+            upstream.turns = {INCUMBENT: script_turn, FALLBACK: completion()}
             with (
                 running_router(keyed(upstream.url, more_keys), tmp_path) as world,
                 openai.OpenAI(base_url=f"{world.url}/v1", api_key=KEY, max_retries=0) as client,

@@ -107,7 +107,7 @@ def test_an_alias_that_changes_in_mid_canary_takes_it_back_without_another_eval(
         control = start_canary(world, tmp_path, unit=ExposureUnit.REQUEST)
         (rollout,) = live(world.installation.store)
 
-        def seen() -> set[str]:
+        def served_models() -> set[str]:
             for turn in range(8):
                 ask(client, stream=turn % 2 == 0, user=f"user-{turn}")
             with world.installation.store.read() as tx:
@@ -116,13 +116,13 @@ def test_an_alias_that_changes_in_mid_canary_takes_it_back_without_another_eval(
                     for sighting in tx.sightings.for_target(rollout.candidate)
                 }
 
-        eventually(lambda: "sim-better" in seen() and world.recorded() > 0)
-        control.turn()
+        eventually(lambda: "sim-better" in served_models() and world.recorded() > 0)
+        control.run_once()
         assert live(world.installation.store) == [rollout]
 
         stand_for(sim_url, "sim-better", "cheap-2027")
-        eventually(lambda: "cheap-2027" in seen())
-        control.turn()
+        eventually(lambda: "cheap-2027" in served_models())
+        control.run_once()
 
         after = control.get(rollout.proposal)
         with control.store.read() as tx:

@@ -96,7 +96,7 @@ def fail(sim: Simulator, *models: Target, **fault: Any) -> None:
         )
 
 
-def asked(sim: Simulator, target: Target) -> int:
+def requests_to(sim: Simulator, target: Target) -> int:
     stats = sim.stats.get(target.model)
     return stats.requests if stats else 0
 
@@ -108,7 +108,7 @@ def test_high_stakes_fall_only_to_the_capable_and_low_ones_down_the_whole_chain(
     fail(sim, OWN)
 
     assert ask(client, "careful") == LARGE.name
-    assert asked(sim, CHEAP) == 0
+    assert requests_to(sim, CHEAP) == 0
 
     assert ask(client, "easy") == CHEAP.name
 
@@ -135,7 +135,7 @@ def test_high_stakes_with_nobody_capable_left_fail_loudly_and_name_everybody(
     for words in (f"{OWN.name}: overloaded", f"{LARGE.name}: overloaded", "marked capable"):
         assert words in body["message"]
     assert told.value.response.headers["x-should-retry"] == "false"
-    assert asked(sim, CHEAP) == 0
+    assert requests_to(sim, CHEAP) == 0
 
 
 @pytest.mark.req("A4")
@@ -178,10 +178,10 @@ def test_a_content_filters_refusal_falls_only_where_the_route_says_so(
     with pytest.raises(openai.BadRequestError) as told:
         ask(client, "easy")
     assert told.value.code == "content_policy_violation"
-    assert asked(sim, CHEAP) == 0
+    assert requests_to(sim, CHEAP) == 0
 
     assert ask(client, "lenient") == CHEAP.name
-    assert (asked(sim, OWN), asked(sim, CHEAP)) == (2, 1)
+    assert (requests_to(sim, OWN), requests_to(sim, CHEAP)) == (2, 1)
 
 
 @pytest.mark.req("A5")
@@ -195,4 +195,4 @@ def test_when_every_content_filter_refuses_the_client_is_told_the_last_refusal(
 
     assert told.value.code == "content_policy_violation"
     assert told.value.response.headers["x-swapgate-target"] == LARGE.name
-    assert [asked(sim, target) for target in (OWN, CHEAP, LARGE)] == [1, 1, 1]
+    assert [requests_to(sim, target) for target in (OWN, CHEAP, LARGE)] == [1, 1, 1]

@@ -51,7 +51,7 @@ def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routed]:
     with ExitStack() as stack:
         stack.enter_context(pytest.MonkeyPatch.context()).setenv("WIRE_KEY", KEY)
         upstream = stack.enter_context(running_upstream())
-        upstream.turns[MODEL] = strict_chat.turn
+        upstream.turns[MODEL] = strict_chat.script_turn
         chats = {"kind": "groq", "api_base": upstream.url, "api_key_env": "WIRE_KEY"}
         providers: dict[str, Any] = {"chats": chats}
         targets = {"chat": f"chats/{MODEL}"}

@@ -118,7 +118,7 @@ def live(world: SmallInstallation) -> None:
     with world.store.write() as tx:
         tx.credentials.put(replace(CREDENTIAL, created_at=world.clock.now()))
         tx.shadows.add(shadow_of(proposal, world.clock.now()))
-    world.turn()
+    world.run_once()
     assert world.get(proposal.id).rollout
 
 
@@ -296,7 +296,7 @@ def test_no_row_of_a_signed_table_stops_control_or_a_router_and_each_is_named(
         assert world.store.signature_faults() or state_audit.check_database(ctx), done
         housekeeping.check_snapshot(ctx)
         housekeeping.check_signatures(ctx)
-        failed = world.turn(ctx).failed
+        failed = world.run_once(ctx).failed
         assert all("Error" not in words or "Signature" in words for words in failed), failed
         with world.store.read() as tx:
             assert tx.alerts.list(open_only=True), done

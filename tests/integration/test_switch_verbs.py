@@ -173,18 +173,18 @@ def test_the_command_line_throws_lists_and_lifts(cli: CommandLine) -> None:
 def test_who_throws_a_switch_is_told_which_routes_it_does_not_reach(cli: CommandLine) -> None:
     cli.run("model", "add", "sim/better")
 
-    def told(force: str) -> str:
+    def throw_switch(force: str) -> str:
         return cli.run("switch", "throw", force, "--reason", "drill").stderr
 
-    assert "keep their plans: chat" in told("target:sim/better")
-    assert "keep their plans" not in told("provider:sim")
+    assert "keep their plans: chat" in throw_switch("target:sim/better")
+    assert "keep their plans" not in throw_switch("provider:sim")
     why = ("--reason", "drill")
     cli.run(*("route", "fallback", "add", "chat", "sim/better"), "--waive=x", "--for=1d", *why)
-    assert "keep their plans" not in told("target:sim/better")
+    assert "keep their plans" not in throw_switch("target:sim/better")
     cli.run("route", "settings", "chat", "--stakes=high")
-    assert "keep their plans: chat" in told("target:sim/better")
+    assert "keep their plans: chat" in throw_switch("target:sim/better")
     cli.run("route", "fallback", "mark", "chat", "sim/better", "--capable", *why)
-    assert "keep their plans" not in told("target:sim/better")
+    assert "keep their plans" not in throw_switch("target:sim/better")
 
 
 @pytest.mark.req("B11")

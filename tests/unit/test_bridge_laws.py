@@ -23,7 +23,7 @@ NAMES = st.sampled_from(["f", "weather", "look_up"])
 
 
 @st.composite
-def said(draw: Any) -> dict[str, Any]:
+def draw_message(draw: Any) -> dict[str, Any]:
     """A chat's message: text, thoughts, calls."""
     calls = draw(st.lists(st.tuples(NAMES, ARGUMENTS), max_size=3))
     message: dict[str, Any] = {"role": "assistant", "content": draw(st.none() | TEXTS)}
@@ -121,7 +121,11 @@ def blocks(message: dict[str, Any]) -> list[tuple[Any, ...]]:
     return found
 
 
-@given(message=said(), mixed=st.booleans(), places=st.lists(st.integers(0, 10**6), max_size=8))
+@given(
+    message=draw_message(),
+    mixed=st.booleans(),
+    places=st.lists(st.integers(0, 10**6), max_size=8),
+)
 def test_streamed_messages_say_what_the_chat_said_however_it_is_cut(
     *, message: dict[str, Any], mixed: bool, places: list[int]
 ) -> None:
@@ -170,7 +174,11 @@ def response_of(events: bytes) -> tuple[list[str], dict[str, Any]]:
     return kinds, data["response"]
 
 
-@given(message=said(), mixed=st.booleans(), places=st.lists(st.integers(0, 10**6), max_size=8))
+@given(
+    message=draw_message(),
+    mixed=st.booleans(),
+    places=st.lists(st.integers(0, 10**6), max_size=8),
+)
 def test_streamed_responses_say_what_the_chat_said_however_it_is_cut(
     *, message: dict[str, Any], mixed: bool, places: list[int]
 ) -> None:
@@ -209,7 +217,7 @@ def items(response: dict[str, Any]) -> list[tuple[Any, ...]]:
     return found
 
 
-@given(message=said())
+@given(message=draw_message())
 def test_a_whole_message_says_what_the_chat_said(message: dict[str, Any]) -> None:
     (answer,) = strict_chat.whole(message, finish(message)).steps
     assert isinstance(answer, bytes)
@@ -220,7 +228,7 @@ def test_a_whole_message_says_what_the_chat_said(message: dict[str, Any]) -> Non
     assert translated["usage"]["input_tokens"] == 12
 
 
-@given(message=said(), place=st.integers(0, 10**6))
+@given(message=draw_message(), place=st.integers(0, 10**6))
 def test_a_stream_that_was_cut_off_is_never_whole(message: dict[str, Any], place: int) -> None:
     data = as_stream(message, mixed=False)
     sure = data.index(b'"finish_reason": "')
@@ -232,7 +240,7 @@ def test_a_stream_that_was_cut_off_is_never_whole(message: dict[str, Any], place
     assert b"message_stop" not in out
 
 
-@given(message=said())
+@given(message=draw_message())
 def test_a_message_sent_back_is_what_the_chat_had_said(message: dict[str, Any]) -> None:
     """The next turn: the client repeats the answer, and the provider knows it again."""
     (answer,) = strict_chat.whole(message, finish(message)).steps

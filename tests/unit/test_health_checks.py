@@ -103,12 +103,12 @@ class Checked(Door):
         made = provider("http://up", kind=kind, models=models or {})
         super().__init__(
             folder,
-            self.turn,
+            self.script_turn,
             replace(QUICK, health_check_interval_s=INTERVAL_S),
             first=snapshot("http://up", fallback=True, providers=[made]),
         )
 
-    def turn(self, request: UpstreamRequest) -> ScriptedTurn:
+    def script_turn(self, request: UpstreamRequest) -> ScriptedTurn:
         self.asked.append(request)
         return self.turns[json.loads(request.body)["model"]]
 

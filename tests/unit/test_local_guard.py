@@ -181,7 +181,7 @@ class Side:
         for n in range(3):
             self.request(f"k{n}", Arm.CANARY, failed=True)
 
-    def look(self) -> None:
+    def evaluate(self) -> None:
         asyncio.run(self.guards.evaluate())
 
 
@@ -221,11 +221,11 @@ def test_a_worker_that_is_started_again_does_not_take_the_canary_up(tmp_path: Pa
     files = GuardFolder(tmp_path / "guard")
     first = Side(files)
     first.break_it()
-    first.look()
+    first.evaluate()
 
     # The database is away: the snapshot on disk still has the canary.
     again = Side(GuardFolder(tmp_path / "guard"), stale=True)
-    again.look()
+    again.evaluate()
 
     assert again.guards.stopped(CANARY)
     assert again.announced == []
@@ -236,20 +236,20 @@ def test_a_worker_that_is_started_again_tells_what_nobody_has_confirmed(tmp_path
     files = GuardFolder(tmp_path / "guard")
     first = Side(files)
     first.break_it()
-    first.look()
+    first.evaluate()
 
     # Its alert may have died with it. The database is away at first: who knows what it has.
     again = Side(GuardFolder(tmp_path / "guard"), stale=True)
-    again.look()
+    again.evaluate()
     assert again.alerts == []
     again.holder.stale = False
-    again.look()
-    again.look()
+    again.evaluate()
+    again.evaluate()
     assert again.alerts == first.alerts
 
     # Confirmed: the canary has left the table.
     confirmed = Side(GuardFolder(tmp_path / "guard"), replace(ROUTE, canary=None))
-    confirmed.look()
+    confirmed.evaluate()
     assert confirmed.alerts == []
 
 
@@ -275,10 +275,10 @@ async def test_an_abort_is_put_on_disk_as_it_comes_into_force_and_not_at_the_nex
 def test_an_abort_is_over_with_the_rollout_and_leaves_nothing_behind(tmp_path: Path) -> None:
     side = Side(GuardFolder(tmp_path / "guard"))
     side.break_it()
-    side.look()
+    side.evaluate()
 
     side.serve(replace(ROUTE, canary=None))
-    side.look()
+    side.evaluate()
 
     assert not side.guards.stopped(CANARY)
     assert list((tmp_path / "guard").glob("*.json")) == []
@@ -288,7 +288,7 @@ def test_a_worker_whose_snapshot_is_older_keeps_what_another_one_tells(tmp_path:
     files = GuardFolder(tmp_path / "guard")
     side = Side(files, replace(ROUTE, canary=None))
     side.guards.apply_abort(LocalAbort("r-1", "support", "w", 7.0, 6.0, 3, 3, 3, EPOCH))
-    side.look()
+    side.evaluate()
 
     assert side.guards.stopped(CANARY)
 

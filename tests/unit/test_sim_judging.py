@@ -12,12 +12,12 @@ from harness.domain.canary.judge import build_prompt
 SURE = Profile("sure", skill={"judge": 1.0})
 
 
-def asked(**data: str) -> str:
+def judge_prompt(**data: str) -> str:
     return with_data("Judge this.", {"task": "Say hello.", **data})[0]["content"]
 
 
 def says(profile: Profile, **data: str) -> object:
-    said = answer(asked(**data), profile)
+    said = answer(judge_prompt(**data), profile)
     assert said is not None
     found = json.loads(said)
     return found.get("score", found.get("winner"))

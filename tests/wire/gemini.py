@@ -222,7 +222,7 @@ def _turns(contents: list[Json]) -> tuple[Turn, ...]:
         )
         calls = sum("functionCall" in part for part in parts)
         need(not calls or turns, "a function call turn comes after a user turn")
-        turns.append(_turn(role, parts))
+        turns.append(_read_turn(role, parts))
     need(contents[-1]["role"] == "user", "Please ensure that the last turn is a user turn")
     _signed(contents)
     return tuple(turns)
@@ -260,7 +260,7 @@ def _signed(contents: list[Json]) -> None:
             need(signature == SIGNATURE or plain in SKIPS, "Corrupted thought signature.")
 
 
-def _turn(role: str, parts: list[Json]) -> Turn:
+def _read_turn(role: str, parts: list[Json]) -> Turn:
     responses = [
         part["functionResponse"]["response"] for part in parts if "functionResponse" in part
     ]

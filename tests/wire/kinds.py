@@ -56,7 +56,7 @@ class Kinds:
     def __init__(self) -> None:
         self.failing: frozenset[str] = frozenset()
         self.asked: list[tuple[str, str]] = []
-        self._scripted = ScriptedTransport(self._turn)
+        self._scripted = ScriptedTransport(self._script_turn)
         self._strict: Mapping[str, Strict] = {
             kind: wire.strict() for kind, wire in STRICT.items()
         }
@@ -67,17 +67,17 @@ class Kinds:
 
     async def aclose(self) -> None: ...
 
-    def _turn(self, request: UpstreamRequest) -> ScriptedTurn:
+    def _script_turn(self, request: UpstreamRequest) -> ScriptedTurn:
         provider = request.provider
         self.asked.append((provider.name, request.path))
         if provider.name in self.failing:
             raise UpstreamFailed(FailureClass.TIMEOUT, "it does not answer")
-        asked = _asked(request)
+        asked = _received_request(request)
         strict = self._strict.get(provider.kind)
         return _openais(provider, asked) if strict is None else _strictly(strict, asked)
 
 
-def _asked(request: UpstreamRequest) -> Asked:
+def _received_request(request: UpstreamRequest) -> Asked:
     url = urlsplit(request.provider.url(request.path))
     path = f"{url.path}?{url.query}" if url.query else url.path
     headers = {k.decode(): v.decode() for k, v in request.headers}

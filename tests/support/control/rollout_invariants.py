@@ -62,7 +62,7 @@ class Watcher:
     ended_s: dict[str, float] = field(default_factory=dict)
     bakes: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    def look(self, ctx: Context, around: Surroundings) -> None:
+    def check(self, ctx: Context, around: Surroundings) -> None:
         with ctx.store.read() as tx:
             new = self._audit(tx)
             self._table(tx)
@@ -76,7 +76,7 @@ class Watcher:
                     self._no_false_expiry(event, around)
             for event in new:
                 check_proof(tx, event)
-            self._each_move_is_told(rollouts)
+            self._each_move_has_an_event(rollouts)
             self._note_steps(rollouts, around)
             self.rollouts = rollouts
 
@@ -92,7 +92,7 @@ class Watcher:
         self.events = every
         return new
 
-    def _each_move_is_told(self, rollouts: Mapping[str, Rollout]) -> None:
+    def _each_move_has_an_event(self, rollouts: Mapping[str, Rollout]) -> None:
         """Each version of a rollout but its first has its own event."""
         counter = Counter(
             str(event.details["rollout"])

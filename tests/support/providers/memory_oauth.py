@@ -72,7 +72,7 @@ class MemoryOAuth:
         return self._clock.monotonic() < ends + self.leeway_s
 
     def device_code(self, place: OAuthEndpoints) -> DeviceCode:
-        self._look(place)
+        self._refuse_unless_reachable(place)
         number = len(self._asked) + 1
         code = DeviceCode(
             self._new("device"),
@@ -88,7 +88,7 @@ class MemoryOAuth:
 
     def poll(self, place: OAuthEndpoints, code: DeviceCode) -> PollAnswer | OAuthTokens:
         try:
-            self._look(place)
+            self._refuse_unless_reachable(place)
         except SignInUnreachable:
             return PollAnswer.UNREACHABLE
         known, now = self._asked.get(code.secret), self._clock.monotonic()
@@ -109,7 +109,7 @@ class MemoryOAuth:
         return self._tokens(place)
 
     def refresh(self, place: OAuthEndpoints, refresh_token: str) -> OAuthTokens:
-        self._look(place)
+        self._refuse_unless_reachable(place)
         if not self._refreshes.get(refresh_token, False):
             self.revoke()
             raise SignInRefused(f"the vendor refuses: {DEAD}")
@@ -117,7 +117,7 @@ class MemoryOAuth:
         return self._tokens(place)
 
     def exchange(self, place: OAuthEndpoints, account_token: str) -> OAuthTokens:
-        self._look(place)
+        self._refuse_unless_reachable(place)
         if account_token not in self._accounts:
             raise SignInRefused("the vendor refuses: status 401")
         return OAuthTokens(self._access(), expires_in_s=self.life_s)
@@ -143,7 +143,7 @@ class MemoryOAuth:
         self.all.append(token)
         return token
 
-    def _look(self, place: OAuthEndpoints) -> None:
+    def _refuse_unless_reachable(self, place: OAuthEndpoints) -> None:
         if self.down:
             raise SignInUnreachable("vendor.example does not answer (Down)")
         if not place.client_id:

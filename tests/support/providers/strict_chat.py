@@ -53,7 +53,7 @@ class Refused(Exception):
     """What OpenAI would answer with 400."""
 
 
-def turn(asked: Asked) -> ScriptedTurn:
+def script_turn(asked: Asked) -> ScriptedTurn:
     body = asked.json
     try:
         check(body)

@@ -50,7 +50,7 @@ def collecting() -> Iterator[Collector]:
                 }
                 collector.service = named["service.name"]
                 for scope in part.scope_spans:
-                    collector.spans += [_seen(span) for span in scope.spans]
+                    collector.spans += [_collected(span) for span in scope.spans]
             answer = ExportTraceServiceResponse().SerializeToString()
             self.send_response(200)
             self.send_header("content-type", "application/x-protobuf")
@@ -73,7 +73,7 @@ def collecting() -> Iterator[Collector]:
         thread.join()
 
 
-def _seen(span: Span) -> Seen:
+def _collected(span: Span) -> Seen:
     return Seen(
         span.name,
         span.kind,

@@ -92,7 +92,7 @@ def join(folder: Path, migrate: Callable[[str], None]) -> Postgres:
     return postgres
 
 
-def end(folder: Path) -> None:
+def stop_server(folder: Path) -> None:
     """Stop the server with its data in `folder`, and remove that."""
     if (folder / "postmaster.pid").exists():
         started(folder).stop()
