@@ -11,7 +11,7 @@ from typing import Final, cast
 
 import httptools
 
-from benchmarks.canary.asked import MIXTURE, Asked, Harm, Kind, body, harm_in
+from benchmarks.canary.asked import MIXTURE, Harm, Kind, SentRequest, body, harm_in
 from benchmarks.canary.moments import now_s
 
 PATIENCE_S: Final = 30.0
@@ -73,7 +73,7 @@ class Load:
     def __init__(self, port: int, key: str, per_s: float, kinds: tuple[Kind, ...]) -> None:
         self.route = ""
         self.per_s = per_s
-        self.asked: list[Asked] = []
+        self.asked: list[SentRequest] = []
         self.stopping = threading.Event()
         self._port, self._key, self._kinds = port, key.encode(), kinds
         self._free: deque[Client] = deque()
@@ -81,7 +81,7 @@ class Load:
         self._under_way = 0
         self._run = f"{time.time_ns():x}"
 
-    def since(self, start_s: float, route: str) -> list[Asked]:
+    def since(self, start_s: float, route: str) -> list[SentRequest]:
         """Of that route, sent since then."""
         found = [*self.asked]
         return [
@@ -140,7 +140,7 @@ class Load:
         arm = headers.get(b"x-swapgate-arm", b"").decode()
         worker = headers.get(b"x-swapgate-request-id", b"").decode().rpartition("-")[0]
         self.asked.append(
-            Asked(route, kind, sent_s, now_s(), arm, worker.removeprefix("req_"), harm)
+            SentRequest(route, kind, sent_s, now_s(), arm, worker.removeprefix("req_"), harm)
         )
 
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from benchmarks.canary.asked import Asked
+from benchmarks.canary.asked import SentRequest
 from benchmarks.canary.load import Load, pouring
 from benchmarks.canary.moments import TooLate, now_s, until
 from benchmarks.canary.place import Place, placed
@@ -119,7 +119,9 @@ def stop(place: Place, load: Load, route: str) -> Stop:
     return _measure_stop(load.since(began, route), kept[0], broke)
 
 
-def _measure_stop(all_: Sequence[Asked], kept: Mapping[str, object], broke: float) -> Stop:
+def _measure_stop(
+    all_: Sequence[SentRequest], kept: Mapping[str, object], broke: float
+) -> Stop:
     at = datetime.fromisoformat(str(kept["at"])).timestamp()
     first = str(kept["worker"])
     others = {request.worker for request in all_ if request.worker} - {first}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from benchmarks.canary.asked import Asked, Harm, Kind
+from benchmarks.canary.asked import Harm, Kind, SentRequest
 from benchmarks.canary.load import Load
 from benchmarks.canary.moments import TooLate, now_s, until
 from benchmarks.canary.place import LATENCY, Place
@@ -102,7 +102,7 @@ def run(name: str, place: Place, load: Load, *, healthy_s: float, limit_s: float
 def _outcome(
     name: str,
     case: Case,
-    all_: Sequence[Asked],
+    all_: Sequence[SentRequest],
     broke: float,
     weight_0: float | None,
     because: str,
@@ -130,7 +130,7 @@ def _outcome(
     )
 
 
-def slow_s(control: Sequence[Asked]) -> Mapping[Kind, float]:
+def slow_s(control: Sequence[SentRequest]) -> Mapping[Kind, float]:
     """From when on an answer is slow: streams and whole answers have medians of their own."""
     return {
         kind: SLOW
@@ -139,7 +139,7 @@ def slow_s(control: Sequence[Asked]) -> Mapping[Kind, float]:
     }
 
 
-def harm_of(asked: Asked, slow: Mapping[Kind, float]) -> str:
+def harm_of(asked: SentRequest, slow: Mapping[Kind, float]) -> str:
     """Empty for none; what is worst comes first."""
     if asked.harm is not None:
         return asked.harm.value

@@ -17,7 +17,7 @@ NOTICE_S: Final = 1.0
 Left = Callable[[], Awaitable[set[str]]]
 
 
-class Asked(NamedTuple):
+class RequestResult(NamedTuple):
     """One request. begun: seconds since its row began.
 
     status, said: of the error that the client was given; 0 when it came without a status.
@@ -33,7 +33,7 @@ class Asked(NamedTuple):
 
 
 class Question(NamedTuple):
-    """number: of the request, unique; its provider counts by it. begun: as in Asked."""
+    """number: of the request, unique; its provider counts by it. begun: as in RequestResult."""
 
     number: str
     model: str
@@ -49,7 +49,7 @@ class Question(NamedTuple):
         }
 
 
-async def ask(client: openai.AsyncOpenAI, question: Question) -> Asked:
+async def ask(client: openai.AsyncOpenAI, question: Question) -> RequestResult:
     """Raises nothing: whatever went wrong is in the ending."""
     started, heard, failure = time.perf_counter(), "", None
     try:
@@ -66,7 +66,7 @@ async def ask(client: openai.AsyncOpenAI, question: Question) -> Asked:
     return request_result(question, how, started, failure)
 
 
-async def leave(client: openai.AsyncOpenAI, question: Question, left: Left) -> Asked:
+async def leave(client: openai.AsyncOpenAI, question: Question, left: Left) -> RequestResult:
     """Hang up in mid-stream; whether the provider knows of it in time."""
     started, heard, failure = time.perf_counter(), "", None
     how = Ending.ERROR
@@ -86,8 +86,8 @@ async def leave(client: openai.AsyncOpenAI, question: Question, left: Left) -> A
 
 def request_result(
     question: Question, how: Ending, started: float, failure: Exception | None
-) -> Asked:
-    return Asked(
+) -> RequestResult:
+    return RequestResult(
         question.number,
         question.stream,
         question.begun,

@@ -17,7 +17,7 @@ from typing import Final
 
 from benchmarks.faults import table
 from benchmarks.faults.catalogue import Row, rows
-from benchmarks.faults.client import Asked
+from benchmarks.faults.client import RequestResult
 from benchmarks.faults.figures import Figures, figures, p99
 from benchmarks.faults.gateways import chain, litellm, portkey, swapgate
 from benchmarks.faults.load import Door, played
@@ -91,7 +91,7 @@ def compared(
     return found, direct_s, used_s + time.process_time()
 
 
-async def direct(upstreams: Upstreams, pace: Pace) -> list[Asked]:
+async def direct(upstreams: Upstreams, pace: Pace) -> list[RequestResult]:
     """The healthy row without any gateway."""
     port = upstreams.ports[chain.SPARE]
     door = Door(port, lambda _: {}, nobody, lambda route: f"{SPARE}.{route}")

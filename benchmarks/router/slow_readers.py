@@ -22,7 +22,7 @@ from typing import Final
 import psutil
 
 from benchmarks.router import load
-from benchmarks.router.load import Job
+from benchmarks.router.load import LoadJob
 from benchmarks.router.machine import LOAD_CORE, PEER_CORE
 from benchmarks.router.peers.peer import Ask
 from benchmarks.router.processes import DidNotStart, free_port, start, wait_for
@@ -96,7 +96,7 @@ def one(port: int, pid: int, seconds: float, *, stream: bool) -> Round:
 def p50_ms(port: int, seconds: float) -> float:
     ask = Ask(model="small", headers=HEADERS)
     body = load.body(ask, stream=False)
-    job = Job(port, PATH, HEADERS, body, False, 8, seconds, PER_S)  # noqa: FBT003 - no stream
+    job = LoadJob(port, PATH, HEADERS, body, False, 8, seconds, PER_S)  # noqa: FBT003 - no stream
     outcome = asyncio.run(load.generated(job))
     return outcome.percentile_ms(0.5) if not outcome.errors else math.nan
 

@@ -41,7 +41,7 @@ from tests.support.providers import simulator_thread, strict_chat
 from tests.support.providers.scripted_transport import ScriptedEvent
 from tests.support.providers.scripted_upstream import (
     ROLE,
-    Asked,
+    ReceivedRequest,
     Upstream,
     broken_stream,
     completion,
@@ -68,7 +68,7 @@ class Scene:
     world: Routed
     upstream: Upstream
 
-    def last_request(self, model: str) -> Asked:
+    def last_request(self, model: str) -> ReceivedRequest:
         """The last request for it."""
         return self.upstream.asked_for(model)[-1]
 

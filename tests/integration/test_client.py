@@ -37,7 +37,7 @@ from tests.support.providers import simulator_thread
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     ROLE,
-    Asked,
+    ReceivedRequest,
     Upstream,
     broken_stream,
     completion,
@@ -350,7 +350,7 @@ def test_a_redirect_is_not_followed_with_the_key(upstream: Upstream) -> None:
 
 @pytest.mark.req("B1")
 def test_events_may_arrive_in_any_pieces(upstream: Upstream) -> None:
-    def script_turn(asked: Asked) -> ScriptedTurn:
+    def script_turn(asked: ReceivedRequest) -> ScriptedTurn:
         assert asked.json["stream_options"] == {"include_usage": True}
         whole = b": keep-alive\n\n" + ROLE + event({"content": "é"}) + event(finish="stop")
         whole = whole.replace(b"\n", b"\r\n") + b"data: [DONE]\n\n"

@@ -17,7 +17,7 @@ import pytest
 from tests.support.router.router_process import Routed, routed
 from tests.wire import anthropic, bedrock, conversations, gemini, vertex
 from tests.wire import openai as plain
-from tests.wire.client_answer import Heard, ask
+from tests.wire.client_answer import ClientAnswer, ask
 from tests.wire.conversations import Conversation, Step
 from tests.wire.server import KEY, Json, Reading, Reply, Strict, Turn, serving
 
@@ -85,7 +85,7 @@ def test_a_conversation_survives_the_protocol(
 ) -> None:
     server = scene.servers[kind]
     messages: list[Json] = []
-    heard: Heard | None = None
+    heard: ClientAnswer | None = None
     with scene.client() as client:
         for step in talk.steps:
             messages += [] if heard is None else [heard.message]
@@ -98,7 +98,7 @@ def test_a_conversation_survives_the_protocol(
             assert heard.model == kind
 
 
-def _answering(message: Json, heard: Heard | None) -> Json:
+def _answering(message: Json, heard: ClientAnswer | None) -> Json:
     id_ = str(message.get("tool_call_id", ""))
     if not id_.startswith("$") or heard is None:
         return message
@@ -140,7 +140,7 @@ def _expected_turn(turn: Turn, kind: str, found: Turn) -> Turn:
 FINISH: Final = {"end": "stop", "sequence": "stop", "length": "length", "tools": "tool_calls"}
 
 
-def _same(heard: Heard, reply: Reply, kind: str) -> None:
+def _same(heard: ClientAnswer, reply: Reply, kind: str) -> None:
     assert heard.text == reply.text
     assert heard.finish == FINISH[reply.stop]
     made = [

@@ -57,7 +57,7 @@ def route(
     return replace(first, table=RoutingTable(1, {"support": made}, targets))
 
 
-class Asked:
+class CountingRouter:
     """A router that counts whom it asks, by model."""
 
     def __init__(self, folder: Path) -> None:
@@ -84,11 +84,11 @@ class Asked:
 
 
 @pytest.fixture
-def counted(tmp_path: Path) -> Asked:
-    return Asked(tmp_path)
+def counted(tmp_path: Path) -> CountingRouter:
+    return CountingRouter(tmp_path)
 
 
-async def test_a_chain_goes_past_who_may_not_see_the_data(counted: Asked) -> None:
+async def test_a_chain_goes_past_who_may_not_see_the_data(counted: CountingRouter) -> None:
     status, _ = await counted.call(route(AWAY, (AWAY, OWN)), times=3)
 
     assert status == 200
@@ -96,7 +96,9 @@ async def test_a_chain_goes_past_who_may_not_see_the_data(counted: Asked) -> Non
 
 
 @pytest.mark.parametrize("arm", ["canary", "holdback"])
-async def test_no_arm_of_a_rollout_sees_what_it_may_not(counted: Asked, arm: str) -> None:
+async def test_no_arm_of_a_rollout_sees_what_it_may_not(
+    counted: CountingRouter, arm: str
+) -> None:
     status, _ = await counted.call(route(**{arm: AWAY}), times=5)  # type: ignore[arg-type]  # either
 
     assert status == 200
@@ -107,7 +109,9 @@ async def test_no_arm_of_a_rollout_sees_what_it_may_not(counted: Asked, arm: str
     assert all(block.canary_failures == block.canary_units for block in blocks) or not blocks
 
 
-async def test_a_route_that_nobody_may_see_is_refused_with_the_reason(counted: Asked) -> None:
+async def test_a_route_that_nobody_may_see_is_refused_with_the_reason(
+    counted: CountingRouter,
+) -> None:
     status, body = await counted.call(route(AWAY))
 
     assert (status, code(body)) == (503, "no_target_left")
@@ -120,7 +124,7 @@ async def test_a_route_that_nobody_may_see_is_refused_with_the_reason(counted: A
     "classes", [{}, {"open": frozenset({"up"})}, {"personal": frozenset()}]
 )
 async def test_a_class_that_the_file_does_not_name_any_more_is_seen_by_nobody(
-    counted: Asked, classes: Any
+    counted: CountingRouter, classes: Any
 ) -> None:
     status, _ = await counted.call(route(chain=(NEAR,)), classes=classes)
 
@@ -128,7 +132,7 @@ async def test_a_class_that_the_file_does_not_name_any_more_is_seen_by_nobody(
     assert not counted.models
 
 
-async def test_a_reload_takes_a_provider_out_at_once(counted: Asked) -> None:
+async def test_a_reload_takes_a_provider_out_at_once(counted: CountingRouter) -> None:
     found = route(AWAY, (OWN,))
     both = {"personal": frozenset({"up", "away"})}
 
@@ -138,13 +142,13 @@ async def test_a_reload_takes_a_provider_out_at_once(counted: Asked) -> None:
     assert counted.models == {"m-away": 1, "m-own": 1}
 
 
-async def test_what_has_no_class_goes_anywhere(counted: Asked) -> None:
+async def test_what_has_no_class_goes_anywhere(counted: CountingRouter) -> None:
     await counted.call(route(AWAY, settings=RouteSettings()), classes={})
 
     assert counted.models == {"m-away": 1}
 
 
-async def test_nobody_is_kept_warm_with_what_he_may_not_see(counted: Asked) -> None:
+async def test_nobody_is_kept_warm_with_what_he_may_not_see(counted: CountingRouter) -> None:
     often = replace(PERSONAL, keep_warm_bps=1_000)
     both = {"personal": frozenset({"up", "away"})}
     found = route(chain=(AWAY,), settings=often)
@@ -174,7 +178,7 @@ SWITCHES = {
 
 @pytest.mark.parametrize("form", SWITCHES)
 async def test_no_switch_in_any_form_shows_data_to_who_may_not_see_them(
-    counted: Asked, form: str
+    counted: CountingRouter, form: str
 ) -> None:
     status, _ = await counted.call(route(chain=(AWAY,)), SWITCHES[form], times=3)
     stored = replace(route(chain=(AWAY,)), switches=tuple(SWITCHES[form]))

@@ -11,7 +11,7 @@ import pytest
 from harness.domain.routing.table import Snapshot
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
-    Asked,
+    ReceivedRequest,
     Upstream,
     completion,
     error,
@@ -83,7 +83,7 @@ def stage(tmp_path: Path) -> Stage:
     def staged(*more_keys: str) -> Iterator[Scene]:
         turns: dict[str, ScriptedTurn] = {}
 
-        def script_turn(asked: Asked) -> ScriptedTurn:
+        def script_turn(asked: ReceivedRequest) -> ScriptedTurn:
             secret = asked.headers["authorization"].removeprefix("Bearer ")
             for name, value in UPSTREAM_KEYS.items():
                 if value == secret and name in turns:

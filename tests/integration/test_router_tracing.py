@@ -28,7 +28,7 @@ from tests.support.providers.scripted_upstream import (
 )
 from tests.support.router.live_router import FALLBACK, INCUMBENT, KEY, running_router, snapshot
 from tests.support.router.router_process import ROUTE, ask, routed
-from tests.support.site.trace_collector import Collector, Seen, collecting
+from tests.support.site.trace_collector import CollectedSpan, Collector, collecting
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -76,7 +76,7 @@ def chat(client: openai.OpenAI, *, stream: bool = False, **headers: str) -> None
             pass
 
 
-def request_and_attempts(collector: Collector) -> tuple[Seen, list[Seen]]:
+def request_and_attempts(collector: Collector) -> tuple[CollectedSpan, list[CollectedSpan]]:
     (whole,) = [span for span in collector.spans if span.kind == SERVER]
     return whole, [span for span in collector.spans if span.kind == CLIENT]
 

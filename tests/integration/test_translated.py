@@ -22,7 +22,7 @@ from router.upstream.transport import (
     UpstreamRequest,
     dropped_fields_of,
 )
-from tests.support.providers.raw_server import Line, Play, raw_server
+from tests.support.providers.raw_server import Play, ServerConnection, raw_server
 from tests.wire import anthropic, gemini, vertex
 from tests.wire.server import KEY, Json, Reply
 
@@ -67,7 +67,7 @@ async def call_provider(
 
 
 def plays(*pieces: bytes) -> Play:
-    async def play(line: Line) -> None:
+    async def play(line: ServerConnection) -> None:
         await line.request()
         await line.send(*pieces)
 
@@ -139,7 +139,7 @@ async def test_whoever_leaves_a_stream_closes_it_at_the_provider(
 ) -> None:
     left = asyncio.Event()
 
-    async def play(line: Line) -> None:
+    async def play(line: ServerConnection) -> None:
         await line.request()
         await line.send(LIVE, *WIRES[kind].events(Reply("Some words"))[:4])
         assert await line.reader.read() == b""

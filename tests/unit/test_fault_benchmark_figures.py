@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.faults.answers import WORDS, Ending, ending, words
 from benchmarks.faults.catalogue import Expect, Row, Variant, rows
-from benchmarks.faults.client import Asked
+from benchmarks.faults.client import RequestResult
 from benchmarks.faults.figures import figures, p99, right
 from benchmarks.faults.routes import routes
 from benchmarks.faults.table import document, lines, share
@@ -48,9 +48,9 @@ def request_result(
     begun: float = 0.0,
     latency_s: float = 1.0,
     status: int = 0,
-) -> Asked:
+) -> RequestResult:
     said = "an error" if how is Ending.ERROR else ""
-    return Asked(number, stream, begun, how, latency_s, said, status)
+    return RequestResult(number, stream, begun, how, latency_s, said, status)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def request_result(
     ],
 )
 def test_each_row_says_what_its_clients_may_expect(
-    expect: Expect, good: Asked, bad: Asked
+    expect: Expect, good: RequestResult, bad: RequestResult
 ) -> None:
     assert right(expect, good)
     assert not right(expect, bad)

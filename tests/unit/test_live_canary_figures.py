@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.canary.asked import Asked, Harm, Kind, harm_in
+from benchmarks.canary.asked import Harm, Kind, SentRequest, harm_in
 from benchmarks.canary.wrong import by_whom, harm_of, slow_s
 
 
@@ -12,8 +12,8 @@ def answer(text: str) -> bytes:
     return json.dumps({"choices": [{"message": {"content": text}}]}).encode()
 
 
-def sent_request(seconds: float, harm: Harm | None = None) -> Asked:
-    return Asked("chat", Kind.PLAIN, 100.0, 100.0 + seconds, "incumbent", "w", harm)
+def sent_request(seconds: float, harm: Harm | None = None) -> SentRequest:
+    return SentRequest("chat", Kind.PLAIN, 100.0, 100.0 + seconds, "incumbent", "w", harm)
 
 
 WHOLE = b'data: {"choices":[{"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'

@@ -102,7 +102,7 @@ def test_however_often_workers_are_started_again_all_spend_at_most_alpha(
     assert spent[0] == pytest.approx(alpha * FIRST_WEIGHT / workers)
 
 
-class Line:
+class GuardedRollout:
     """One rollout's guard, asked in the order in which requests end."""
 
     def __init__(self) -> None:
@@ -115,37 +115,37 @@ class Line:
 
 @pytest.mark.req("F3")
 def test_a_failure_is_read_once_the_requests_before_it_have_ended() -> None:
-    line = Line()
-    slow = line.begin("slow")
+    guarded = GuardedRollout()
+    slow = guarded.begin("slow")
     for n in range(3):
-        line.begin(f"canary-{n}", canary=True).failed = True
+        guarded.begin(f"canary-{n}", canary=True).failed = True
 
     # The slow one may be about to fail as well: then it was not the canary.
-    assert not line.guard.read(line.now_s)
-    assert line.guard.evidence.failures == 0
+    assert not guarded.guard.read(guarded.now_s)
+    assert guarded.guard.evidence.failures == 0
     slow.failed = False
-    assert line.guard.read(line.now_s)
-    assert line.guard.evidence.canary_failures == 3
+    assert guarded.guard.read(guarded.now_s)
+    assert guarded.guard.evidence.canary_failures == 3
 
 
 @pytest.mark.req("F3")
 def test_who_is_late_is_taken_for_the_worst_against_the_canarys_guilt() -> None:
-    line = Line()
+    guarded = GuardedRollout()
     for n in range(3):
-        line.begin(f"incumbent-{n}")
-    line.begin("canary", canary=True)
+        guarded.begin(f"incumbent-{n}")
+    guarded.begin("canary", canary=True)
 
-    line.guard.read(WAIT_S)
+    guarded.guard.read(WAIT_S)
 
-    assert (line.guard.evidence.failures, line.guard.evidence.canary_failures) == (3, 0)
+    assert (guarded.guard.evidence.failures, guarded.guard.evidence.canary_failures) == (3, 0)
 
 
 def test_a_key_counts_once() -> None:
-    line = Line()
+    guarded = GuardedRollout()
 
-    assert line.begin("ann", canary=True) is not None
-    assert line.begin("ann", canary=True) is None
-    assert line.guard.exposures == 1
+    assert guarded.begin("ann", canary=True) is not None
+    assert guarded.begin("ann", canary=True) is None
+    assert guarded.guard.exposures == 1
 
 
 class Side:

@@ -11,13 +11,13 @@ from typing import Any, Final
 
 from tests.wire.server import (
     KEY,
-    Asked,
     Json,
     Reading,
     Refused,
     Reply,
     Strict,
     Turn,
+    WireRequest,
     names,
 )
 
@@ -75,7 +75,7 @@ def strict() -> Strict:
     )
 
 
-def read(asked: Asked) -> Reading:
+def read(asked: WireRequest) -> Reading:
     if asked.headers.get("x-api-key") != KEY:
         raise error(401, "authentication_error", "invalid x-api-key")
     need(asked.headers.get("anthropic-version"), "anthropic-version: header is required")

@@ -8,7 +8,17 @@ import struct
 from typing import Any, Final
 from urllib.parse import unquote
 
-from tests.wire.server import KEY, Asked, Json, Reading, Refused, Reply, Strict, Turn, names
+from tests.wire.server import (
+    KEY,
+    Json,
+    Reading,
+    Refused,
+    Reply,
+    Strict,
+    Turn,
+    WireRequest,
+    names,
+)
 
 MODEL: Final = "eu.anthropic.claude-sonnet-4-5-20250929-v1:0"
 SIGNATURE: Final = "c2lnbmVkIGJ5IGJlZHJvY2s="
@@ -54,7 +64,7 @@ def strict() -> Strict:
     return found
 
 
-def read(asked: Asked) -> Reading:
+def read(asked: WireRequest) -> Reading:
     if asked.headers.get("authorization") != f"Bearer {KEY}":
         raise error(403, "AccessDeniedException", "Authentication failed: API Key not valid.")
     place = PATH.fullmatch(asked.path)

@@ -11,13 +11,13 @@ from typing import Any, Final
 
 from tests.wire.server import (
     KEY,
-    Asked,
     Json,
     Reading,
     Refused,
     Reply,
     Strict,
     Turn,
+    WireRequest,
     names,
 )
 
@@ -100,7 +100,7 @@ def strict() -> Strict:
     return Strict(read, lambda request: "alt=sse" in request.path, whole, events, PLACE, bad)
 
 
-def read(asked: Asked) -> Reading:
+def read(asked: WireRequest) -> Reading:
     key = asked.headers.get("x-goog-api-key")
     if key is None:
         raise error(403, "PERMISSION_DENIED", "Method doesn't allow unregistered callers.")
@@ -113,7 +113,7 @@ def read(asked: Asked) -> Reading:
     return read_below(PLACE, asked)
 
 
-def read_below(base: str, asked: Asked) -> Reading:
+def read_below(base: str, asked: WireRequest) -> Reading:
     """The request, whoever asks."""
     below = asked.path.startswith(base)
     place = PATH.fullmatch(asked.path.removeprefix(base)) if below else None

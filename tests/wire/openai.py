@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from tests.wire.server import (
     KEY,
-    Asked,
     Json,
     Reading,
     Refused,
     Reply,
     Strict,
     Turn,
+    WireRequest,
     names,
 )
 
@@ -71,7 +71,7 @@ def strict() -> Strict:
     )
 
 
-def read(asked: Asked) -> Reading:
+def read(asked: WireRequest) -> Reading:
     if asked.headers.get("authorization") != f"Bearer {KEY}":
         raise error(401, "Incorrect API key provided", "invalid_api_key")
     body = asked.body

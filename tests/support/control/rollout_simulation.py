@@ -54,7 +54,7 @@ from tests.support.control.control_plane import (
     SmallInstallation,
 )
 from tests.support.control.manual_clock import ManualClock
-from tests.support.control.rollout_invariants import Surroundings, Watcher, check_words
+from tests.support.control.rollout_invariants import TurnConditions, Watcher, check_words
 from tests.support.control.rollout_traffic import TURN_S, Fate, Harm, Routers, Trouble
 from tests.support.store.interrupted_store import InterruptedStore
 from tests.support.store.sqlite_store import open_sqlite
@@ -223,7 +223,7 @@ class Life:
         mono = self.clock.monotonic()
         lead = self.clock.now().timestamp() - mono
         began = [lead - process.clock_watch._behind_s for process in self.processes]
-        around = Surroundings(
+        conditions = TurnConditions(
             dark_s=self.routers.dark_s,
             ahead_s=self.ahead_s,
             monotonic=mono,
@@ -231,7 +231,7 @@ class Life:
             began_lead_s=began,
             relives=self._relives(),
         )
-        self.watcher.check(self.ctx, around)
+        self.watcher.check(self.ctx, conditions)
 
     def _relives(self) -> bool:
         """A time that comes again, or did within three minutes, of which not every process

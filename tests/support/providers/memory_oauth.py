@@ -19,7 +19,7 @@ DEAD: Final = "invalid_grant"
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _SignIn:
     """said: what the person did. last_poll, ends_at: seconds."""
 
     code: DeviceCode = field(repr=False)
@@ -48,7 +48,7 @@ class MemoryOAuth:
         self.newest = ""
         self.all: list[str] = []
         self._clock = clock
-        self._asked: dict[str, _Asked] = {}
+        self._asked: dict[str, _SignIn] = {}
         self._accounts: set[str] = set()
         self._refreshes: dict[str, bool] = {}  # whether it may still be used
         self._ends: dict[str, float] = {}  # of access tokens
@@ -83,7 +83,7 @@ class MemoryOAuth:
         )
         now = self._clock.monotonic()
         ends_at = now + self.code_life_s
-        self._asked[code.secret] = _Asked(code, now, self.interval_s, ends_at)
+        self._asked[code.secret] = _SignIn(code, now, self.interval_s, ends_at)
         return code
 
     def poll(self, place: OAuthEndpoints, code: DeviceCode) -> PollAnswer | OAuthTokens:

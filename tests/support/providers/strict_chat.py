@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.support.providers.scripted_transport import ScriptedTurn
-from tests.support.providers.scripted_upstream import EVENTS, Asked
+from tests.support.providers.scripted_upstream import EVENTS, ReceivedRequest
 
 FIELDS = frozenset(
     {
@@ -53,7 +53,7 @@ class Refused(Exception):
     """What OpenAI would answer with 400."""
 
 
-def script_turn(asked: Asked) -> ScriptedTurn:
+def script_turn(asked: ReceivedRequest) -> ScriptedTurn:
     body = asked.json
     try:
         check(body)

@@ -18,7 +18,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
 @dataclass(frozen=True)
-class Seen:
+class CollectedSpan:
     name: str
     kind: int
     trace: str
@@ -32,7 +32,7 @@ class Seen:
 class Collector:
     url: str
     raw: list[bytes] = field(default_factory=list)
-    spans: list[Seen] = field(default_factory=list)
+    spans: list[CollectedSpan] = field(default_factory=list)
     service: str = ""
 
 
@@ -73,8 +73,8 @@ def collecting() -> Iterator[Collector]:
         thread.join()
 
 
-def _collected(span: Span) -> Seen:
-    return Seen(
+def _collected(span: Span) -> CollectedSpan:
+    return CollectedSpan(
         span.name,
         span.kind,
         span.trace_id.hex(),
