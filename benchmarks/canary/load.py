@@ -11,8 +11,8 @@ from typing import Final, cast
 
 import httptools
 
-from benchmarks.canary.asked import MIXTURE, Harm, Kind, SentRequest, body, harm_in
-from benchmarks.canary.moments import now_s
+from benchmarks.canary.sent_requests import MIXTURE, Harm, Kind, SentRequest, body, harm_in
+from benchmarks.canary.wall_time import now_s
 
 PATIENCE_S: Final = 30.0
 # A machine that is too small gets fewer requests, and the table says how many.

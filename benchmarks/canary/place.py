@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import yaml
 
-from benchmarks.canary.moments import TooLate, until
+from benchmarks.canary.wall_time import TooLate, until
 from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
 from harness.control.canary import status as canary_status

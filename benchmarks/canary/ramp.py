@@ -16,8 +16,8 @@ from typing import Any, Final
 from playwright.sync_api import sync_playwright
 
 from benchmarks.canary.load import Load, pouring
-from benchmarks.canary.moments import now_s, until
 from benchmarks.canary.place import Place, placed
+from benchmarks.canary.wall_time import now_s, until
 from benchmarks.canary.wrong import harm_of, slow_s
 from harness.domain.canary.rollout import RolloutState
 from tests.support.browser.chromium import find

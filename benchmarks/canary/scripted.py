@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from benchmarks.canary.moments import TooLate
 from benchmarks.canary.place import INCUMBENT, PERSON
+from benchmarks.canary.wall_time import TooLate
 from evals.suites.items import Item
 from harness.app.installation import Installation
 from harness.control import reconciler

@@ -13,11 +13,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from benchmarks.canary.asked import SentRequest
 from benchmarks.canary.load import Load, pouring
-from benchmarks.canary.moments import TooLate, now_s, until
 from benchmarks.canary.place import Place, placed
 from benchmarks.canary.scripted import opened
+from benchmarks.canary.sent_requests import SentRequest
+from benchmarks.canary.wall_time import TooLate, now_s, until
 from benchmarks.faults.figures import p99
 from tests.support.store.postgres import started, stop_server
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from benchmarks.canary.asked import Harm, Kind, SentRequest
 from benchmarks.canary.load import Load
-from benchmarks.canary.moments import TooLate, now_s, until
 from benchmarks.canary.place import LATENCY, Place
+from benchmarks.canary.sent_requests import Harm, Kind, SentRequest
+from benchmarks.canary.wall_time import TooLate, now_s, until
 
 # An answer that takes so much longer than the incumbent's median harms its user.
 SLOW: Final = 1.5

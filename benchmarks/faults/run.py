@@ -19,7 +19,7 @@ from benchmarks.faults import table
 from benchmarks.faults.catalogue import Row, rows
 from benchmarks.faults.client import RequestResult
 from benchmarks.faults.figures import Figures, figures, p99
-from benchmarks.faults.gateways import chain, litellm, portkey, swapgate
+from benchmarks.faults.gateways import fallback_chain, litellm, portkey, swapgate
 from benchmarks.faults.load import Door, played
 from benchmarks.faults.routes import RETRIES, SPARE, routes
 from benchmarks.faults.upstreams import Upstreams
@@ -93,7 +93,7 @@ def compared(
 
 async def direct(upstreams: Upstreams, pace: Pace) -> list[RequestResult]:
     """The healthy row without any gateway."""
-    port = upstreams.ports[chain.SPARE]
+    port = upstreams.ports[fallback_chain.SPARE]
     door = Door(port, lambda _: {}, nobody, lambda route: f"{SPARE}.{route}")
     return await played(rows()[0], door, retries=0, rate=pace.rate, seconds=pace.seconds)
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.faults.gateways import chain
-from benchmarks.faults.gateways.chain import Limits
+from benchmarks.faults.gateways import fallback_chain
+from benchmarks.faults.gateways.fallback_chain import Limits
 from benchmarks.faults.mixture import Outcome, mixed, poured
 from benchmarks.faults.stage import Swapgate, running
 from benchmarks.faults.trend import Trend, trend
@@ -93,7 +93,7 @@ def soak(
     *,
     seconds: float,
     rate: float,
-    limits: Limits = chain.LIMITS,
+    limits: Limits = fallback_chain.LIMITS,
     **more: object,
 ) -> Soaked:
     """more: of Swapgate's configuration file."""

@@ -10,8 +10,8 @@ from subprocess import Popen
 from typing import Final
 
 from benchmarks.faults.catalogue import rows
-from benchmarks.faults.gateways import chain, swapgate
-from benchmarks.faults.gateways.chain import Limits
+from benchmarks.faults.gateways import fallback_chain, swapgate
+from benchmarks.faults.gateways.fallback_chain import Limits
 from benchmarks.faults.load import Door
 from benchmarks.faults.routes import routes
 from benchmarks.faults.upstreams import Upstreams
@@ -67,7 +67,9 @@ class Swapgate:
 
 
 @contextmanager
-def running(folder: Path, limits: Limits = chain.LIMITS, **more: object) -> Iterator[Swapgate]:
+def running(
+    folder: Path, limits: Limits = fallback_chain.LIMITS, **more: object
+) -> Iterator[Swapgate]:
     """The router before its providers, every route with its fault. more: of its file."""
     with ExitStack() as stack:
         upstreams = Upstreams.started(folder, stack)

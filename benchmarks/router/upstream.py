@@ -48,7 +48,7 @@ def serve(folder: Path, stack: ExitStack) -> tuple[int, int, list[int]]:
     pids = []
     commands = {
         plain: nginx_command(folder / "upstream", rest),
-        streamed: [sys.executable, "-m", "benchmarks.router.streams", str(streamed)],
+        streamed: [sys.executable, "-m", "benchmarks.router.stream_latency", str(streamed)],
     }
     for port, command in commands.items():
         process = start(command, stack, core=LOAD_CORE, log=folder / f"upstream-{port}.log")

@@ -10,7 +10,7 @@ from benchmarks.faults import soak
 from benchmarks.faults.answers import Ending
 from benchmarks.faults.catalogue import Expect, rows
 from benchmarks.faults.figures import Figures, figures
-from benchmarks.faults.gateways.chain import Limits
+from benchmarks.faults.gateways.fallback_chain import Limits
 from benchmarks.faults.load import Door, played
 from benchmarks.faults.routes import PRIMARY, RETRIES
 from benchmarks.faults.stage import Swapgate, running

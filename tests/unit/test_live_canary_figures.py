@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.canary.asked import Harm, Kind, SentRequest, harm_in
+from benchmarks.canary.sent_requests import Harm, Kind, SentRequest, harm_in
 from benchmarks.canary.wrong import by_whom, harm_of, slow_s
 
 
