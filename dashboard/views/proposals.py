@@ -195,7 +195,7 @@ def approve(row: ProposalRow) -> None:
         seen = row.verdict.id if row.verdict else None
         current_user.attempt(
             lambda actor: decisions.approve_proposal(
-                ctx, actor, row.proposal.id, reason, seen=seen
+                ctx, actor, row.proposal.id, reason, expected_verdict=seen
             ),
             lambda actor: (
                 f"{actor.name} approved {row.proposal.id}; the canary opens within seconds."
@@ -208,7 +208,7 @@ def _review(row: ProposalRow) -> None:
     proposal_review = review.review_proposal(page_frame.context(), row.proposal.id)
     for line in proposal_review.widened:
         st.html(html.note(f"Widened: {line}"))
-    st.html(html.note(f"This is the {proposal_review.risk.words}."))
+    st.html(html.note(f"This is the {proposal_review.risk.text}."))
     if proposal_review.changes:
         rows = [
             (f"{change.at:%Y-%m-%d %H:%M}", escape(change.by), change.what, escape(change.text))
@@ -356,7 +356,7 @@ def _outlook(request: submission.ProposalRequest) -> None:
     ]
     heads = ("Suite", "Items", "Smallest difference it can show", "Cheapest design")
     st.html(html.table(heads, rows) + html.note(comparison_text.outlook_line(planned)))
-    st.html(html.note(f"This would be the {terms.risk.words}."))
+    st.html(html.note(f"This would be the {terms.risk.text}."))
     for line in route_rules.describe_widening(terms.widened):
         st.html(html.note(f"Another person has to approve it: {line}"))
     ramp = duration_estimate.estimate_for_route(ctx, request.route, request.policy)

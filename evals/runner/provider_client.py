@@ -153,7 +153,7 @@ class EvalProviderClient:
             if self._pace is not None:
                 async with self._waiting():
                     try:
-                        turn = self._pace.turn(len(request))
+                        turn = self._pace.acquire(len(request))
                         settle = await stack.enter_async_context(turn)
                     except OSError as error:
                         text = f"the provider's limits cannot be kept: {error.strerror}"

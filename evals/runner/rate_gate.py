@@ -125,7 +125,7 @@ class RateGate:
     _jitter: random.Random = field(default_factory=random.Random)
 
     @asynccontextmanager
-    async def turn(self, request_bytes: int) -> AsyncIterator[Callable[[int], None]]:
+    async def acquire(self, request_bytes: int) -> AsyncIterator[Callable[[int], None]]:
         """Waits until a request of about that size may go, and holds its slot.
 
         Gives a callback that takes the number of tokens used. Raises OSError when the folder of

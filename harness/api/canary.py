@@ -95,14 +95,16 @@ def finish_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Ro
 def _operate(
     who: CallerParam, route: str, signal: RolloutSignal, body: CanaryOperationBody
 ) -> Rollout:
-    return operate(who.ctx, who.actor, route, signal, body.reason, seen=body.version)
+    return operate(
+        who.ctx, who.actor, route, signal, body.reason, expected_version=body.version
+    )
 
 
 def _overrule(
     who: CallerParam, route: str, signal: RolloutSignal, body: CanaryOperationBody
 ) -> CanaryOperationResult:
     done = operate_with_warnings(
-        who.ctx, who.actor, route, signal, body.reason, seen=body.version
+        who.ctx, who.actor, route, signal, body.reason, expected_version=body.version
     )
     values = {field.name: getattr(done.rollout, field.name) for field in fields(Rollout)}
     return CanaryOperationResult(**values, warnings=done.warnings)

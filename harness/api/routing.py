@@ -67,11 +67,11 @@ def add_model(who: BodyFactory, body: ModelBody) -> Target:
 
 
 @endpoint(router, "GET", "/models/resolve")
-def resolve_model(who: CallerParam, asked: Annotated[NameQuery, Query()]) -> Resolution:
+def resolve_model(who: CallerParam, query: Annotated[NameQuery, Query()]) -> Resolution:
     """Shows which provider takes a model's name: each rule that was tried, and why or why
     not.
     """
-    return model_lookup.resolve_model(who.ctx, asked.name)
+    return model_lookup.resolve_model(who.ctx, query.name)
 
 
 @endpoint(router, "GET", "/models/ending")
@@ -81,9 +81,9 @@ def list_endings(who: CallerParam) -> Page[Deprecation]:
 
 
 @endpoint(router, "GET", "/models/match")
-def match_model(who: CallerParam, asked: Annotated[NameQuery, Query()]) -> ModelMatch:
+def match_model(who: CallerParam, query: Annotated[NameQuery, Query()]) -> ModelMatch:
     """The model that a loose name means, or those that it may mean: nothing is guessed."""
-    return model_lookup.match_model(who.ctx, asked.name)
+    return model_lookup.match_model(who.ctx, query.name)
 
 
 @endpoint(router, "GET", "/models/{model:path}")

@@ -26,20 +26,20 @@ _CALL: Final = frozenset({"id", "type", "index", "function"})
 def parse_served(headers: Mapping[str, str]) -> Served:
     """Reads from an answer's headers who answered. headers: names in lower case."""
 
-    def said(name: str) -> str:
+    def header(name: str) -> str:
         return headers.get(f"x-swapgate-{name}", "")
 
-    revision, attempts = said("revision"), said("attempts")
+    revision, attempts = header("revision"), header("attempts")
     return Served(
-        request_id=said("request-id"),
-        route=said("route"),
-        arm=said("arm"),
-        target=said("target"),
+        request_id=header("request-id"),
+        route=header("route"),
+        arm=header("arm"),
+        target=header("target"),
         revision=int(revision) if revision.isdecimal() else None,
         attempts=int(attempts) if attempts.isdecimal() else 0,
-        degraded=tuple(part.strip() for part in said("degraded").split(",") if part.strip()),
-        switch=said("switch"),
-        kind=said("kind"),
+        degraded=tuple(part.strip() for part in header("degraded").split(",") if part.strip()),
+        switch=header("switch"),
+        kind=header("kind"),
     )
 
 
@@ -134,9 +134,9 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _reasoning(said: Mapping[str, object]) -> str:
+def _reasoning(message: Mapping[str, object]) -> str:
     """Providers have two names for it."""
-    return _text(said.get("reasoning_content")) or _text(said.get("reasoning"))
+    return _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
 
 
 def _function(call: Mapping[str, object]) -> Mapping[str, object]:

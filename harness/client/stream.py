@@ -155,8 +155,8 @@ class AsyncStream:
             raise self._broken(error if isinstance(error, dict) else {"message": str(error)})
         return response_parsing.parse_chunk(raw)
 
-    def _broken(self, told: dict[str, object]) -> Exception:
-        return error_from_stream(told, self._route, self.served.request_id)
+    def _broken(self, error: dict[str, object]) -> Exception:
+        return error_from_stream(error, self._route, self.served.request_id)
 
 
 async def _data(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

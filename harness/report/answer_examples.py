@@ -75,11 +75,11 @@ def shared_head(prompts: Sequence[str]) -> str:
     return "" if head in prompts else head
 
 
-def _telling(answer: TellingAnswer, asked: str) -> Iterator[str]:
+def _telling(answer: TellingAnswer, prompt: str) -> Iterator[str]:
     change = format_points(answer.candidate_score - answer.incumbent_score)
     broken = f", broken rule: {answer.rule}" if answer.rule else ""
     yield from ("", f"### {cell(answer.item)} ({answer.suite}): {change} points{broken}", "")
-    yield from fenced(asked.strip())
+    yield from fenced(prompt.strip())
     ours = format_score(answer.incumbent_score, None)
     theirs = format_score(answer.candidate_score, None)
     answers = (

@@ -125,11 +125,11 @@ def _normalized(text: str) -> str:
     return said.replace("( ", "(").replace(" )", ")").replace(" ,", ",")
 
 
-def _encloses(said: str) -> bool:
+def _encloses(text: str) -> bool:
     """Whether the first bracket is closed by the last."""
     depth = 0
-    for place, letter in enumerate(said):
+    for place, letter in enumerate(text):
         depth += (letter == "(") - (letter == ")")
         if depth == 0:
-            return place == len(said) - 1
+            return place == len(text) - 1
     return False

@@ -84,7 +84,7 @@ class WorkerAlerts:
             return
         key = f"{TARGET}{target}"
         if after.state is BreakerState.CLOSED:
-            self._end(key)
+            self._resolve(key)
             return
         self._raise(key, self._opened(target, after.because))
 
@@ -114,7 +114,7 @@ class WorkerAlerts:
         """
         name = f"key {provider} {key}"
         if because is None:
-            self._end(name)
+            self._resolve(name)
             return
         kind = KIND_OF[because]
         alert = self._alert(
@@ -136,7 +136,7 @@ class WorkerAlerts:
             subject=f"route {abort.route}",
             key=f"{AlertKind.LOCAL_ABORT.value}:{abort.rollout}",
             title=f"the router stopped the canary of route {abort.route} by itself",
-            text=abort.words,
+            text=abort.text,
             source=abort.worker,
         )
         self.raise_alert(alert)
@@ -182,7 +182,7 @@ class WorkerAlerts:
         self._look_at_revision()
         for name in [open_name for open_name in self._open if open_name.startswith(PAUSE)]:
             if self._health.pause_s(name.removeprefix(PAUSE)) <= 0:
-                self._end(name)
+                self._resolve(name)
         self._look_at_faults()
 
     def _look_at_keys(self) -> None:
@@ -197,7 +197,7 @@ class WorkerAlerts:
         self._end_of_keys_gone(served)
         known = {name for name in self._open if name.startswith(NO_KEY)}
         for name in known - {f"{NO_KEY}{provider}" for provider in lacking}:
-            self._end(name)
+            self._resolve(name)
         for provider in sorted(lacking):
             name = f"{NO_KEY}{provider}"
             if name not in known:
@@ -208,7 +208,7 @@ class WorkerAlerts:
         keyless = {f"{TARGET}{id_}" for route in served for id_ in route.keyless}
         for name in [key for key in self._open if key in keyless]:
             if self._open[name].kind in OF_KEYS:
-                self._end(name)
+                self._resolve(name)
 
     def _no_key(self, provider: str) -> Alert:
         return self._alert(
@@ -229,7 +229,7 @@ class WorkerAlerts:
             return
         self._refused = refused
         if not refused:
-            self._end("revision")
+            self._resolve("revision")
             return
         restored = self._holder.undercut
         kind = AlertKind.DATABASE_RESTORED if restored else AlertKind.REVISION_REFUSED
@@ -277,7 +277,7 @@ class WorkerAlerts:
     def _raise(self, name: str, alert: Alert) -> None:
         before = self._open.get(name)
         if before is not None and before.key != alert.key:
-            self._end(name)
+            self._resolve(name)
         self._open[name] = alert
         self.raise_alert(alert)
 
@@ -305,7 +305,7 @@ class WorkerAlerts:
             next=alert.next_step,
         )
 
-    def _end(self, name: str) -> None:
+    def _resolve(self, name: str) -> None:
         alert = self._open.pop(name, None)
         if alert is None:
             return

@@ -123,7 +123,9 @@ class CaptureWriter:
 
 def redact_draft(draft: CaptureDraft, redactor: Redactor, secret: bytes) -> CapturedRequest:
     """The draft, redacted. Raises as `build_transcript` does, and InputError."""
-    content = build_transcript(draft.endpoint, draft.asked, draft.answer, stream=draft.stream)
+    content = build_transcript(
+        draft.endpoint, draft.client_body, draft.answer, stream=draft.stream
+    )
     result = redactor.redact(content)
     at = datetime.fromisoformat(draft.at)
     return CapturedRequest(

@@ -40,7 +40,7 @@ class LocalAbort:
     canary_classes: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         which = f" ({describe_failures(self.canary_classes)})" if self.canary_classes else ""
         return (
             f"Worker {self.worker} saw {self.canary_failures} of {self.exposures} keys fail in "

@@ -210,24 +210,24 @@ class Ledger:
         *,
         failed: bool,
         why: ErrorClass | None = None,
-        seen: GuardrailSample | None = None,
+        sample: GuardrailSample | None = None,
         first: bool = False,
     ) -> None:
         """A request of the unit ended. A caller who hung up did not fail.
 
-        why: it failed. seen: for the guardrails, where there are any. first: it was the unit's
-        first.
+        why: it failed. sample: for the guardrails, where there are any. first: it was the
+        unit's first.
         """
         unit.pending -= 1
         if first:
             unit.awaited = False
         if unit.block is None or unit.fixed:
             return
-        if seen is not None:
+        if sample is not None:
             if first:
-                unit.values = seen.values
+                unit.values = sample.values
             if not unit.failed:
-                unit.bad |= seen.bad
+                unit.bad |= sample.bad
         if failed:
             unit.why = unit.why or why
             unit.failed = unit.shut = True

@@ -38,7 +38,7 @@ class CaptureDraft(NamedTuple):
     per_day: int
     keep_days: float
     at: str  # ISO 8601
-    asked: str  # the client's body
+    client_body: str  # the client's body
     answer: str  # the body that it got, or the events
 
     def __repr__(self) -> str:
@@ -47,7 +47,7 @@ class CaptureDraft(NamedTuple):
     @property
     def size(self) -> int:
         """Counts the characters of both bodies."""
-        return len(self.asked) + len(self.answer)
+        return len(self.client_body) + len(self.answer)
 
 
 class ScoredUnit(NamedTuple):
@@ -88,7 +88,7 @@ class Recording(Protocol):
         self,
         ticket: Ticket | None,
         ended: CompletedRequest,
-        seen: GuardrailSample | None = None,
+        sample: GuardrailSample | None = None,
     ) -> None: ...
 
     def failed_over(self, rows: Sequence[Failover]) -> None:
@@ -150,7 +150,7 @@ class Recording(Protocol):
         ...
 
 
-def ignore_event(told: object) -> None:
+def ignore_event(event: object) -> None:
     """Does nothing: for where there are no other workers, or no listener yet."""
 
 

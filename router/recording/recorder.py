@@ -130,7 +130,7 @@ class Recorder:
         self,
         ticket: Ticket | None,
         ended: CompletedRequest,
-        seen: GuardrailSample | None = None,
+        sample: GuardrailSample | None = None,
     ) -> None:
         """Enters a request that ended: its outcome goes to its block, its figures to the
         minute.
@@ -140,7 +140,7 @@ class Recorder:
             if isinstance(ticket, ScoredUnit):
                 ledger, unit, first = ticket
                 ledger.finish(
-                    unit, failed=ended.charged, why=ended.charge, seen=seen, first=first
+                    unit, failed=ended.charged, why=ended.charge, sample=sample, first=first
                 )
             self._minutes.add(ended, at)
         self.spends.note(ended, at)
@@ -151,12 +151,12 @@ class Recorder:
         *,
         failed: bool,
         why: ErrorClass | None = None,
-        seen: GuardrailSample | None = None,
+        sample: GuardrailSample | None = None,
     ) -> None:
         """The outcome alone; the figures come with a batch."""
         ledger, unit, first = scored
         with self._lock:
-            ledger.finish(unit, failed=failed, why=why, seen=seen, first=first)
+            ledger.finish(unit, failed=failed, why=why, sample=sample, first=first)
 
     def on_feedback(self, enter: EnterFeedback) -> None:
         """Does nothing: all requests are served in this process."""

@@ -126,10 +126,10 @@ class Reporter:
         self,
         ticket: Ticket | None,
         ended: CompletedRequest,
-        seen: GuardrailSample | None = None,
+        sample: GuardrailSample | None = None,
     ) -> None:
         if isinstance(ticket, int):
-            more = seen.plain if seen is not None else ()
+            more = sample.plain if sample is not None else ()
             self._units.append((ticket, int(ended.charged), ended.charge or "", *more))
         at = self._clock.now()
         self._minutes.add(ended, at)
@@ -235,11 +235,11 @@ class Reporter:
         finally:
             del self._answers[asked]
 
-    async def _opine(self, number: int, key: str, said: list[str]) -> None:
+    async def _opine(self, number: int, key: str, opinion_fields: list[str]) -> None:
         """Another worker was told of a request that was served here."""
         outcome = None
         if self._enter_opinion is not None:
-            request_id, verdict, label = said
+            request_id, verdict, label = opinion_fields
             opinion = FeedbackBody(request_id, FeedbackVerdict(verdict), label)
             outcome = await self._enter_opinion(opinion, key)
         self._send({"entered": number, "outcome": outcome or ""})

@@ -130,12 +130,12 @@ class WorkerAggregator:
         self._scrapes[number] = scrape = _Scrape(others, done)
         scrape.begin()
 
-    def forward(self, worker: str, said: list[str], answer: Callable[[str], None]) -> None:
+    def forward(self, worker: str, opinion: list[str], answer: Callable[[str], None]) -> None:
         """An opinion of a request that this worker served; nothing if it is gone."""
         number = next(self._count)
         known = (account for account in self._accounts if account.worker == worker)
         to = next(known, None)
-        if to is None or not to.opinion(number, said):
+        if to is None or not to.opinion(number, opinion):
             answer("")
             return
         # A worker that ends instead leaves the asker to its own time limit.
@@ -326,11 +326,11 @@ class WorkerReports(asyncio.Protocol):
         if self._channel is not None:
             self._channel.write(encode_frame({"aborted": abort.as_json()}))
 
-    def opinion(self, number: int, said: list[str]) -> bool:
+    def opinion(self, number: int, fields: list[str]) -> bool:
         """Asks the worker to enter feedback; False when it is not there."""
         if self._channel is None:
             return False
-        self._channel.write(encode_frame({"opinion": said, "of": number}))
+        self._channel.write(encode_frame({"opinion": fields, "of": number}))
         return True
 
     def _answer(self, number: int, text: str) -> None:
@@ -369,5 +369,5 @@ class WorkerReports(asyncio.Protocol):
                 known,
                 failed=bool(failed),
                 why=parse_error_class(why) if why else None,
-                seen=seen,
+                sample=seen,
             )

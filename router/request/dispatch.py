@@ -167,7 +167,7 @@ class Dispatcher:
         job: RoutedRequest,
         failure: UpstreamFailed,
         tries: int,
-        told_s: float | None,
+        retry_after_s: float | None,
         room: RetryBudget,
     ) -> float | None:
         """Until the same target is asked once more; None to go on without it."""
@@ -176,7 +176,7 @@ class Dispatcher:
         return retry_wait_s(
             failure.failure,
             tries=tries,
-            told_s=told_s,
+            retry_after_s=retry_after_s,
             uniform=self._uniform(),
             room=room,
             policy=self._settings.retry,

@@ -114,7 +114,7 @@ def test_a_record_says_what_people_were_told_until_nothing_is_left_to_say(
     with store.read() as tx:
         assert tx.alerts.unsettled() == []
         (record,) = tx.alerts.list()
-        assert (record.messages, record.told_count) == (2, 1)
+        assert (record.messages, record.notified_count) == (2, 1)
 
 
 def test_a_record_that_is_not_stored_cannot_be_saved(store: Store) -> None:

@@ -357,7 +357,7 @@ def test_the_risk_of_a_route_adds_up_and_is_told_before_the_next_proposal(
     plain_world: SmallInstallation,
 ) -> None:
     ctx = plain_world.context()
-    assert submission.preview_proposal(ctx, proposal_request()).risk.words == (
+    assert submission.preview_proposal(ctx, proposal_request()).risk.text == (
         "1st candidate on this route in 90 days: up to 5 % that it passed by luck"
     )
     for model in ("worse", "equal", "worse"):
@@ -366,7 +366,7 @@ def test_the_risk_of_a_route_adds_up_and_is_told_before_the_next_proposal(
     risk = submission.preview_proposal(ctx, proposal_request("sim/good")).risk
     assert risk.number == 4
     assert risk.risk == pytest.approx(0.05 + 0.05 + 0.05 / 6 + 0.05)
-    assert "4th candidate on this route in 90 days: up to 16 % that one of" in risk.words
+    assert "4th candidate on this route in 90 days: up to 16 % that one of" in risk.text
 
     plain_world.clock.advance(91 * 86_400)
     assert submission.preview_proposal(ctx, proposal_request("sim/good")).risk.number == 1
@@ -383,7 +383,7 @@ def test_a_budget_caps_the_risk_of_a_route(plain_world: SmallInstallation) -> No
     left = submission.preview_proposal(plain_world.context(), proposal_request("sim/good"))
     assert left.plans[0].alpha == pytest.approx(0.01)
     assert left.risk.risk <= 0.08
-    assert "the policy allows 8 %" in left.risk.words
+    assert "the policy allows 8 %" in left.risk.text
 
 
 def test_the_preview_shows_the_look_that_the_proposal_will_get(

@@ -397,11 +397,16 @@ def test_who_looked_at_an_older_state_is_told_to_look_again(world: SmallInstalla
     in_canary(world)
     version = rollout(world).version
     operations.operate(
-        world.context(), BEN, "chat", RolloutSignal.PAUSE, "a drill", seen=version
+        world.context(), BEN, "chat", RolloutSignal.PAUSE, "a drill", expected_version=version
     )
     with pytest.raises(StaleWrite, match="look at it again"):
         operations.operate(
-            world.context(), BEN, "chat", RolloutSignal.ABORT, "a drill", seen=version
+            world.context(),
+            BEN,
+            "chat",
+            RolloutSignal.ABORT,
+            "a drill",
+            expected_version=version,
         )
 
 

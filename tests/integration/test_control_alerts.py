@@ -334,7 +334,7 @@ def test_without_a_sink_alerts_are_kept_and_a_test_says_what_to_do(
     deliver(world)
 
     (record,) = open_alerts(world)
-    assert record.told is None
+    assert record.notified is None
     with pytest.raises(NotFound, match=r"alerts\.sinks"):
         alerts.send_test(world.context(), SYSTEM)
 

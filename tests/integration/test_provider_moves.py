@@ -166,7 +166,7 @@ def test_every_way_to_move_one_in_use_wants_a_reason_and_makes_verdicts_stale(
         validity = proof_validity.assess_proof(
             world.context(), tx, tx.verdicts.get(made.verdict or "")
         )
-    assert "provider sim was moved by eve" in validity.words
+    assert "provider sim was moved by eve" in validity.text
     with world.store.read() as tx:
         event = next(e for e in tx.audit.tail() if "moved_at" in e.details)
     assert event.details["reason"] == WHY

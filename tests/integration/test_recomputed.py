@@ -407,7 +407,7 @@ def test_a_verdict_names_the_rules_that_decided_it_and_newer_ones_are_refused(
         found = recomputation.recompute_stored(world.context(), tx, newer, proposal)
 
     assert not found.agrees
-    assert "upgrade" in found.words
+    assert "upgrade" in found.text
 
 
 def test_a_verdict_from_before_rules_had_numbers_is_still_decided_alike(
@@ -422,4 +422,4 @@ def test_a_verdict_from_before_rules_had_numbers_is_still_decided_alike(
             world.context(), tx, replace(verdict, inputs=older), proposal
         )
 
-    assert found.agrees, found.words
+    assert found.agrees, found.text

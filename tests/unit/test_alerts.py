@@ -176,8 +176,8 @@ def test_whatever_comes_people_know_the_state_in_the_end_and_are_not_flooded(
     assert all(later - one >= QUIET_PERIOD for one, later in pairwise(raised))
     if due := due_message(record, now + QUIET_PERIOD):
         record = mark_notified(record, due, now + QUIET_PERIOD)
-    if record.told is not None:
-        assert record.open == (record.told is Notified.RAISED)
+    if record.notified is not None:
+        assert record.open == (record.notified is Notified.RAISED)
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))

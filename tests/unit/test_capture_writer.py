@@ -52,7 +52,7 @@ def draft(number: int = 1, *, said: str = SENT, answer: str | None = None) -> Ca
         per_day=2,
         keep_days=30.0,
         at="2026-11-20T12:00:00+00:00",
-        asked=json.dumps(asked),
+        client_body=json.dumps(asked),
         answer=answer or json.dumps(whole),
     )
 

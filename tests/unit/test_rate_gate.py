@@ -93,7 +93,7 @@ def pace_of(book: LocalRates, folder: Path, **limits: int) -> RateGate:
 async def goes(pace: RateGate, size: int = 4, tokens: int | None = None) -> bool:
     """Whether a call may go at once."""
     try:
-        async with asyncio.timeout(0.05), pace.turn(size) as settle:
+        async with asyncio.timeout(0.05), pace.acquire(size) as settle:
             if tokens is not None:
                 settle(tokens)
             return True

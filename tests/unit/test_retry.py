@@ -119,7 +119,7 @@ def wait_s(
     told_s: float | None = None,
     uniform: float = 0.5,
 ) -> float | None:
-    return retry_wait_s(failure, tries=tries, told_s=told_s, uniform=uniform, room=room)
+    return retry_wait_s(failure, tries=tries, retry_after_s=told_s, uniform=uniform, room=room)
 
 
 @pytest.mark.req("A5")
@@ -163,7 +163,7 @@ def test_only_classes_with_a_backoff_use_more_tries_and_one_try_is_one_for_all()
         return retry_wait_s(
             failure,
             tries=tries,
-            told_s=None,
+            retry_after_s=None,
             uniform=1.0,
             room=RetryBudget(60.0),
             policy=policy,

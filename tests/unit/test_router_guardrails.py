@@ -74,7 +74,7 @@ class Play:
     ) -> LedgerUnit:
         unit = self.begin(key, canary=canary, kind=kind)
         first = unit.admitted == 1
-        self.ledger.finish(unit, failed=failed, seen=sample or good(), first=first)
+        self.ledger.finish(unit, failed=failed, sample=sample or good(), first=first)
         return unit
 
     def only(self) -> ObservationBlock:
@@ -191,7 +191,7 @@ def test_a_failed_session_waits_for_the_values_of_its_first_request() -> None:
     play.ask("u", failed(), failed=True)
 
     assert play.ledger.tick(play.now, play.at) == []
-    play.ledger.finish(first, failed=False, seen=good(), first=True)
+    play.ledger.finish(first, failed=False, sample=good(), first=True)
     (block,) = play.ledger.tick(play.now, play.at)
     assert (block.failures, block.missing) == (1, 0)
 

@@ -36,20 +36,20 @@ class Patience:
     slow_s: float = SLOW_S
     _marks: object = None
     _moved_at: float = 0.0
-    _said: bool = False
+    _reported: bool = False
 
     def lasts(self, marks: object, now: float) -> bool:
         """Tells whether something has moved within `stalled_s`. marks: whatever differs when
         something has moved. now: monotonic seconds.
         """
         if self._marks is None or marks != self._marks:
-            self._marks, self._moved_at, self._said = marks, now, False
+            self._marks, self._moved_at, self._reported = marks, now, False
         return now - self._moved_at < self.stalled_s
 
     def is_slow(self, now: float) -> bool:
         """Tells whether to say now that nothing moves, once for each time."""
-        slow = now - self._moved_at >= self.slow_s and not self._said
-        self._said = self._said or slow
+        slow = now - self._moved_at >= self.slow_s and not self._reported
+        self._reported = self._reported or slow
         return slow
 
 
@@ -62,7 +62,7 @@ class DemoStep:
     comparison: Comparison
     canary: CanaryStatus | None = None
     broken: bool = False
-    told: bool = False
+    reported: bool = False
 
     @property
     def phase(self) -> ProposalPhase:
@@ -150,8 +150,8 @@ class DemoActions:
     def _announce(self, scene: DemoStep) -> None:
         verdict = scene.comparison.verdict
         name = f"{scene.story.route}: {scene.story.candidate}"
-        if verdict is not None and not scene.told:
-            scene.told = True
+        if verdict is not None and not scene.reported:
+            scene.reported = True
             self.say(f"{name}: {verdict.words}. {verdict.reason}")
         reason = scene.comparison.proposal.closed_because
         after = f": {reason}" if scene.over and verdict and reason != verdict.reason else ""

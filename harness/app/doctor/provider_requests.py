@@ -169,11 +169,11 @@ def _call(
     return Call(heard.status, seconds, heard.content, error)
 
 
-def _status_text(provider: Provider, key: ProviderKey | None, status: int, said: str) -> str:
+def _status_text(provider: Provider, key: ProviderKey | None, status: int, text: str) -> str:
     if status in _NO_KEY:
         return _no_key(provider, key, status)
     # Some repeat what they were sent. Before it is cut: half a key is one, too.
-    hidden = hide_provider_secrets(said.encode(), provider, key).decode()
+    hidden = hide_provider_secrets(text.encode(), provider, key).decode()
     return f"{status}: {_message(hidden)}"
 
 
@@ -182,8 +182,8 @@ def _no_key(provider: Provider, key: ProviderKey | None, status: int | None) -> 
     return f"{status}: the provider refuses our key (from {place})"
 
 
-def _message(said: str) -> str:
+def _message(text: str) -> str:
     try:
-        return str(json.loads(said)["error"]["message"])[:MAX_TEXT]
+        return str(json.loads(text)["error"]["message"])[:MAX_TEXT]
     except (ValueError, LookupError, TypeError):
-        return " ".join(said.split())[:MAX_TEXT] or "no text"
+        return " ".join(text.split())[:MAX_TEXT] or "no text"

@@ -232,12 +232,12 @@ def _listed(epochs: Mapping[int, object] | set[int]) -> str:
 def _item_row(
     item: str,
     epochs: Mapping[int, tuple[float | None, float | None]],
-    seen: Mapping[tuple[str, int], int],
+    lines: Mapping[tuple[str, int], int],
 ) -> PairRow:
     ordered = [epochs[epoch] for epoch in sorted(epochs)]
     return PairRow(
         item=item,
-        line=min(seen[item, epoch] for epoch in epochs),
+        line=min(lines[item, epoch] for epoch in epochs),
         incumbent=tuple(ours for ours, _ in ordered),
         candidate=tuple(theirs for _, theirs in ordered),
     )

@@ -112,7 +112,7 @@ def _proof(comparison: Comparison) -> str | None:
         return None
     if comparison.standing.holds:
         return f"holds until {formatting.timestamp(comparison.verdict.expires_at)} UTC"
-    return comparison.standing.words
+    return comparison.standing.text
 
 
 def _print_pins(comparison: Comparison) -> None:

@@ -141,7 +141,7 @@ def create(  # noqa: PLR0913 - one per option
     ramp = duration_estimate.estimate_for_proposal(context, planned)
     if not session.json:
         _print_planning(planning)
-        output.note(terms.risk.words)
+        output.note(terms.risk.text)
         for line in route_rules.describe_widening(terms.widened):
             output.note(f"waits for another person's approval: {line}")
         output.note(
@@ -393,7 +393,7 @@ def _review_json(proposal_review: ProposalReview) -> object:
 def _print_review(proposal_review: ProposalReview) -> None:
     """What an approver should know."""
     click.echo()
-    click.echo(proposal_review.risk.words)
+    click.echo(proposal_review.risk.text)
     for line in proposal_review.widened:
         click.echo(f"widened: {line}")
     if proposal_review.changes:

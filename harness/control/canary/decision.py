@@ -57,7 +57,7 @@ def _allowed(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
     unreadable = proof_validity.find_unreadable(proof)
     gone = not unreadable and proof_validity.find_replaced_candidate(tx, proof) is not None
     if unreadable or gone or proof_validity.list_clearance_faults(ctx, tx, proof):
-        why = f"the proof is {proof_validity.assess_proof(ctx, tx, proof).words}"
+        why = f"the proof is {proof_validity.assess_proof(ctx, tx, proof).text}"
         return replace(action, kind=ActionKind.ROLLBACK, signal=RolloutSignal.STALE, reason=why)
     if moved := proof_validity.list_moved_providers(ctx, tx, proof):
         return _held_by_move(rollout, action, describe_moved(moved))
@@ -70,7 +70,7 @@ def _proven(unit: RolloutUnit, proof: Verdict, action: RolloutAction) -> Rollout
     validity = proof_validity.assess_proof(unit.ctx, unit.tx, proof)
     if not validity.holds:
         why = (
-            f"the proof is {validity.words}. It goes no further: put that back and resume, or "
+            f"the proof is {validity.text}. It goes no further: put that back and resume, or "
             "abort and propose again"
         )
         return replace(action, kind=ActionKind.PAUSE, signal=RolloutSignal.PAUSE, reason=why)
@@ -99,13 +99,13 @@ def _recomputed(unit: RolloutUnit, proof: Verdict, action: RolloutAction) -> Rol
     found = recomputation.recompute_stored(unit.ctx, unit.tx, proof, unit.proposal)
     if found.agrees:
         return action
-    figures = replace(action.figures, unproven=found.words)
+    figures = replace(action.figures, unproven=found.text)
     if found.agreement is AgreementLevel.DIFFERS:
-        why = f"the stored scores do not give verdict {proof.id} any more: {found.words}"
+        why = f"the stored scores do not give verdict {proof.id} any more: {found.text}"
         kind, signal = ActionKind.ROLLBACK, RolloutSignal.STALE
     else:
         why = (
-            f"verdict {proof.id} is decided alike and with other figures: {found.words}. It "
+            f"verdict {proof.id} is decided alike and with other figures: {found.text}. It "
             "goes no further: find out why and resume, or abort and propose again"
         )
         kind, signal = ActionKind.PAUSE, RolloutSignal.PAUSE

@@ -61,20 +61,20 @@ def apply_action(unit: RolloutUnit, action: RolloutAction) -> Rollout:
     return machine.apply(CanaryMove(SYSTEM, action.signal, reason, action))
 
 
-def drive_bake(ctx: Context, seen: Rollout) -> list[str]:
+def drive_bake(ctx: Context, observed: Rollout) -> list[str]:
     """One turn of a promotion that bakes; what was done, in words.
 
     The incumbent before it keeps a small share, and harm that shows late brings it back.
     """
-    action = decision.decide(ctx, seen)
-    holds.update_hold_alert(ctx, seen)
+    action = decision.decide(ctx, observed)
+    holds.update_hold_alert(ctx, observed)
     with ctx.store.read() as tx:
-        held_back = RolloutUnit(ctx, tx, seen).is_holdback_in_place
+        held_back = RolloutUnit(ctx, tx, observed).is_holdback_in_place
     if held_back and action.signal is None:
         return []
     with ctx.store.write() as tx:
-        rollout = tx.rollouts.get(seen.id)
-        if rollout.version != seen.version:
+        rollout = tx.rollouts.get(observed.id)
+        if rollout.version != observed.version:
             return []
         unit = RolloutUnit(ctx, tx, rollout)
         harm = action.signal is RolloutSignal.HARM
@@ -86,7 +86,7 @@ def drive_bake(ctx: Context, seen: Rollout) -> list[str]:
             reason = "the route was changed by another: nothing is left to compare with"
             move = CanaryMove(SYSTEM, RolloutSignal.BASE_CHANGED, reason)
         CanaryMachine(unit).apply(move)
-    return [f"{seen.proposal}: {action.kind.value}: {reason}"]
+    return [f"{observed.proposal}: {action.kind.value}: {reason}"]
 
 
 def _update_ratio_alert(ctx: Context, rollout: Rollout, action: RolloutAction) -> None:

@@ -51,12 +51,14 @@ def operate(
     signal: RolloutSignal,
     reason: str,
     *,
-    seen: int | None = None,
+    expected_version: int | None = None,
 ) -> Rollout:
     """Applies a person's signal to the live rollout of a route, and drops the warnings that
     `operate_with_warnings` returns.
     """
-    return operate_with_warnings(ctx, actor, route, signal, reason, seen=seen).rollout
+    return operate_with_warnings(
+        ctx, actor, route, signal, reason, expected_version=expected_version
+    ).rollout
 
 
 def operate_with_warnings(
@@ -66,15 +68,15 @@ def operate_with_warnings(
     signal: RolloutSignal,
     reason: str,
     *,
-    seen: int | None = None,
+    expected_version: int | None = None,
 ) -> CanaryOperation:
     """Move the route's canary, or end its bake.
 
-    seen: the rollout's version that the person looked at; None takes what is stored. Raises
-    NotFound when there is none, IllegalTransition when its state does not allow it, StaleWrite
-    when it moved since it was seen, InputError without a reason, NotAllowed for the proposer of
-    what would go on (`four_eyes.check_four_eyes`), ProofRefused where the verdict is not valid
-    any more or the data show harm.
+    expected_version: the rollout's version that the person looked at; None takes what is
+    stored. Raises NotFound when there is none, IllegalTransition when its state does not allow
+    it, StaleWrite when it moved since it was seen, InputError without a reason, NotAllowed for
+    the proposer of what would go on (`four_eyes.check_four_eyes`), ProofRefused where the
+    verdict is not valid any more or the data show harm.
     """
     actor.require(Role.APPROVER)
     if signal not in MANUAL_SIGNALS:
@@ -82,7 +84,7 @@ def operate_with_warnings(
     why = require_reason(reason, f"to {signal.value} by hand")
     because = f"{signal.value} by {actor.name}: {why}"
     with recomputation.alerting_mismatch(ctx), ctx.store.write() as tx:
-        rollout = _find_movable(tx, actor, route, signal, seen)
+        rollout = _find_movable(tx, actor, route, signal, expected_version)
         unit = RolloutUnit(ctx, tx, rollout)
         machine = CanaryMachine(unit)
         move, against = CanaryMove(actor, signal, because), tuple[str, ...]()
@@ -110,13 +112,17 @@ def operate_with_warnings(
 
 
 def _find_movable(
-    tx: Transaction, actor: Actor, route: str, signal: RolloutSignal, seen: int | None
+    tx: Transaction,
+    actor: Actor,
+    route: str,
+    signal: RolloutSignal,
+    expected_version: int | None,
 ) -> Rollout:
     """The route's canary, where this person may give it that signal."""
     rollout = find_live(tx, route)
-    if seen not in (None, rollout.version):
+    if expected_version not in (None, rollout.version):
         raise StaleWrite(
-            f"the canary of {route} is at version {rollout.version}, not {seen}: "
+            f"the canary of {route} is at version {rollout.version}, not {expected_version}: "
             "look at it again, then decide"
         )
     if signal in MANUAL_ONWARD_SIGNALS:

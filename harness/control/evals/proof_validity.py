@@ -41,7 +41,7 @@ class ProofValidity:
         return self.proof is ProofState.HOLDS
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         return f"{self.proof.value.upper()}: {self.why}" if self.why else "holds"
 
 

@@ -68,7 +68,7 @@ def require_agreement(
     """
     recomputation = recompute_stored(ctx, tx, verdict, proposal)
     if not recomputation.agrees:
-        raise EvidenceMismatch(proposal.id, verdict.id, recomputation.words)
+        raise EvidenceMismatch(proposal.id, verdict.id, recomputation.text)
 
 
 def raise_mismatch_alert(

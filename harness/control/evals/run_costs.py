@@ -55,7 +55,7 @@ class Savings:
     planned_usd: float | None
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         """Says in words: `412 of 1,000 planned answers were asked for; saved about $1.20 of
         $2.05`.
         """

@@ -42,7 +42,7 @@ class FalsePassRisk:
     budget: float | None = None  # of the policy, None for none
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         whom = "one of them" if self.number > 1 else "it"
         said = (
             f"{_ordinal(self.number)} candidate on this route in {WINDOW.days} days: up to "

@@ -114,7 +114,7 @@ class Comparison:
             return ""
         used = sum(report.n_used for report in self.verdict.suites)
         planned = sum(report.n_max for report in self.verdict.suites)
-        return f"Stopped after {used:,} of {planned:,} items: {self.savings.words}."
+        return f"Stopped after {used:,} of {planned:,} items: {self.savings.text}."
 
     @property
     def unscored(self) -> Sequence[str]:

@@ -54,7 +54,7 @@ MOST: Final = 5
 class Rapidfuzz:
     """A `FuzzyMatcher`. The library is loaded where a name is misspelt."""
 
-    def words(self, word: str, among: Collection[str]) -> Sequence[str]:
+    def similar_words(self, word: str, among: Collection[str]) -> Sequence[str]:
         from rapidfuzz import fuzz, process  # noqa: PLC0415 - see above
 
         if len(word) < LEAST_LETTERS:

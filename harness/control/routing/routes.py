@@ -307,7 +307,7 @@ def _fields(route: Route) -> dict[str, str]:
         "commit": route.settings.commit.value,
         "on bad event": route.settings.on_bad_event.value,
         "policy": route.settings.policy,
-        "suites": ", ".join(suite.words for suite in route.settings.suites),
+        "suites": ", ".join(suite.text for suite in route.settings.suites),
     }
 
 

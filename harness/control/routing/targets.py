@@ -71,9 +71,9 @@ def provider_of(tx: Transaction, target: Target) -> Provider:
     return provider
 
 
-def check_evaluable(tx: Transaction, *asked: Target) -> None:
+def check_evaluable(tx: Transaction, *targets: Target) -> None:
     """Suites are run over chat. Raises InputError for a target whose provider has none."""
-    for target in asked:
+    for target in targets:
         kind = provider_of(tx, target).kind
         if kind in PROVIDER_KINDS and Endpoint.CHAT not in PROVIDER_KINDS[kind].serves:
             raise InputError(

@@ -71,11 +71,11 @@ def build_prompt(criteria: str, transcript: Mapping[str, Any]) -> str:
     return f"{JUDGE_PROMPT.format(criteria=criteria.strip())}\n\n{DATA_HEADING}{shown}"
 
 
-def parse_verdict(said: str) -> JudgeOutcome:
+def parse_verdict(answer: str) -> JudgeOutcome:
     """Parses the judge's answer; anything but the requested JSON object is no verdict."""
-    begin, end = said.find("{"), said.rfind("}")
+    begin, end = answer.find("{"), answer.rfind("}")
     try:
-        found = json.loads(said[begin : end + 1])
+        found = json.loads(answer[begin : end + 1])
     except (ValueError, RecursionError):
         return JudgeOutcome.NO_VERDICT
     if not isinstance(found, dict):

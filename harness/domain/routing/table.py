@@ -84,7 +84,7 @@ class RouteSuite:
         )
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         weight = "" if self.weight == 1.0 else f", weight {self.weight:g}"
         return f"{self.suite} ({self.role.value}{weight})"
 

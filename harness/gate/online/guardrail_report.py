@@ -118,7 +118,7 @@ class GuardrailEvidence:
         return self.canary_level / self.control_level
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         """A sentence without its subject and its full stop: the canary …"""
         if guardrail_kind(self.guardrail) is GuardrailKind.COUNTS:
             return (
@@ -159,7 +159,7 @@ class GuardrailEvidence:
             "canary_level": self.canary_level,
             "control_level": self.control_level,
             "ratio": self.ratio,
-            "words": self.words,
+            "words": self.text,
         }
 
 

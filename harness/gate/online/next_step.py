@@ -215,7 +215,7 @@ def _harm(view: _View) -> str:
         if guardrail.guardrail is evidence.tripped
     )
     return (
-        f"The canary {what.words}; "
+        f"The canary {what.text}; "
         f"evidence of harm reached the rollback level (e = {_e(evidence.log_e):.3g})."
     )
 

@@ -31,7 +31,7 @@ def list_warnings(figures: RolloutFigures) -> tuple[str, ...]:
             "The canary's share of callers is not the planned one: look at routing first."
         )
     warnings += [
-        f"The canary {evidence.words}; by itself that is "
+        f"The canary {evidence.text}; by itself that is "
         f"{format_percent(evidence.distance_to_trip, 0)} of the evidence that takes it back."
         for evidence in figures.guardrails.values()
         if is_warning(evidence)

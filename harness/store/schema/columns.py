@@ -182,7 +182,7 @@ def text(name: str, *, nullable: bool = False) -> sa.Column[str]:
     return sa.Column(name, sa.Text, nullable=nullable)
 
 
-def words(name: str) -> sa.Column[str]:
+def free_text(name: str) -> sa.Column[str]:
     return sa.Column(name, FreeText, nullable=False)
 
 

@@ -41,8 +41,8 @@ Item = dict[str, object]
 class ResponseShape:
     """The response object to a request. asked: the request; its `store` is not heeded."""
 
-    def __init__(self, asked: Mapping[str, object]) -> None:
-        self._asked = asked
+    def __init__(self, request: Mapping[str, object]) -> None:
+        self._asked = request
 
     def whole(self, answer: WholeAnswer) -> bytes:
         """A whole response, as JSON."""
