@@ -69,7 +69,7 @@ def test_all_three_follow_what_becomes_of_a_passed_proposal(
     decisions.approve_proposal(world.context(), BEN, proposal.id)
     assert "opens within seconds" in next_step(world, proposal.id, capsys)
 
-    world.turn()
+    world.run_once()
     assert "watch the canary; it is at" in next_step(world, proposal.id, capsys)
 
 
@@ -87,7 +87,7 @@ def test_what_is_measured_again_by_itself_asks_for_nothing(
     world.script = down_once
     proposal, ctx = world.propose("sim/better"), world.context()
     for _ in range(4):
-        world.turn(ctx)
+        world.run_once(ctx)
     assert world.get(proposal.id).retry_at is not None
 
     assert "it is measured again at" in next_step(world, proposal.id, capsys)

@@ -39,7 +39,7 @@ Item = dict[str, object]
 
 
 class ResponseShape:
-    """The response object to a request. asked: the request; its `store` is not heeded."""
+    """The response object to a request, whose `store` is not heeded."""
 
     def __init__(self, request: Mapping[str, object]) -> None:
         self._asked = request
