@@ -202,7 +202,7 @@ def checklist(rows: Iterable[tuple[Label, str]]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class AnswerPanel:
-    """One model's answer."""
+    """Holds one model's answer to show."""
 
     who: str
     text: str

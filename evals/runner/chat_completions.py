@@ -28,7 +28,7 @@ class ReplyToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
-    """One answer."""
+    """Holds one answer of a model."""
 
     text: str
     tool_calls: tuple[ReplyToolCall, ...]

@@ -61,7 +61,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class AnswerUsage:
-    """What an answer took."""
+    """Counts what an answer took."""
 
     input_tokens: int = 0  # cached ones included
     output_tokens: int = 0

@@ -63,7 +63,7 @@ DEFAULT_AFTER = {FaultKind.STALL: 1, FaultKind.TRUNCATE: 1}
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One switch."""
+    """Describes one fault that can be switched on."""
 
     kind: FaultKind
     rate: float = 1.0  # share of the model's requests that are hit

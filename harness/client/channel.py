@@ -12,7 +12,7 @@ class ChannelAnswer(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Names in lower case."""
+        """Returns the headers, their names in lower case."""
         ...
 
     async def body(self) -> bytes:

@@ -73,7 +73,7 @@ class ToolRequest:
 
 @dataclass(frozen=True, slots=True)
 class ToolResponse:
-    """What a tool answered."""
+    """Holds what a tool answered."""
 
     id: str  # of its ToolRequest
     content: str
@@ -82,7 +82,7 @@ class ToolResponse:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn."""
+    """Holds one turn of a conversation."""
 
     role: Role
     content: Content = ""
@@ -110,7 +110,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens."""
+    """Counts the tokens of an answer."""
 
     input_tokens: int = 0
     output_tokens: int = 0

@@ -13,7 +13,7 @@ from harness.domain.reliability.rate_limits import RateState
 
 class Clock(Protocol):
     def now(self) -> datetime:
-        """Wall time, UTC, aware."""
+        """Returns the wall time, in UTC, aware."""
         ...
 
     def monotonic(self) -> float:
@@ -72,7 +72,7 @@ class Signer(Protocol):
 
 
 class Verifier(Protocol):
-    """Has public keys alone."""
+    """Verifies signatures with public keys alone."""
 
     def check(self, payload: bytes, signature: str, purpose: KeyPurpose) -> None:
         """Verifies a signature. purpose: of the key that must have signed; one of `control` may

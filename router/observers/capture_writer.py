@@ -54,7 +54,7 @@ class CaptureWriter:
         self._thread = threading.Thread(target=self._run, name="captures", daemon=True)
 
     def put(self, draft: CaptureDraft) -> None:
-        """Never waits."""
+        """Takes a draft to be written; never waits."""
         try:
             self._drafts.put_nowait(draft)
         except queue.Full:

@@ -42,7 +42,7 @@ class ServedNames:
                 self._put(Sighting(target, ServedModel(model), moment, moment))
 
     def merge(self, rows: Iterable[Sighting]) -> None:
-        """What other processes noted."""
+        """Adds the names that other processes noted."""
         with self._lock:
             for row in rows:
                 self._put(row)

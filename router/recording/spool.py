@@ -151,7 +151,7 @@ class Spool:
 
 
 def encode(batch: Batch) -> str:
-    """One line of JSON."""
+    """Writes a batch as one line of JSON."""
     return json.dumps(batch_to_json(batch), default=datetime.isoformat)
 
 

@@ -15,7 +15,7 @@ _ALL_BOUNDS: Final = (*LATENCY_BOUNDS_MS, -1)
 
 
 class CompletedRequest(NamedTuple):
-    """How one request ended."""
+    """Says how one request ended."""
 
     route: str
     arm: str  # the assigned one

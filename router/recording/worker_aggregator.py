@@ -150,7 +150,7 @@ class WorkerAggregator:
             self._scrapes[number].note_reply(account)
 
     def text(self) -> bytes:
-        """Everybody's metrics, for Prometheus."""
+        """Writes the metrics of all workers, for Prometheus."""
         sums = MetricTotals()
         sums.add(self._ended.families())
         # In order of age: of two workers in one place, the newer one's states are shown.

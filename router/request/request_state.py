@@ -84,7 +84,7 @@ class FinishedAttempt(NamedTuple):
 
 @dataclass(slots=True)
 class RequestProgress:
-    """What happened so far."""
+    """Holds what happened to a request so far."""
 
     attempts: list[FinishedAttempt] = field(default_factory=list)
     # Target ids whose breaker opened between the plan and their turn.

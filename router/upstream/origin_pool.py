@@ -23,7 +23,7 @@ WAITING_PER_CONNECTION: Final = 4
 
 
 class OriginAddress(NamedTuple):
-    """Where an origin is."""
+    """Says where an origin is."""
 
     host: str
     port: int

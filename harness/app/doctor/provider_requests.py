@@ -33,7 +33,7 @@ _NO_KEY: Final = (401, 403)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What came back."""
+    """Holds what came back from one request to a provider."""
 
     status: int | None  # None when nothing did
     seconds: float
@@ -43,7 +43,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One short question."""
+    """Says how one short question to a target went."""
 
     target: str
     ok: bool

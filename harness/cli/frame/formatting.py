@@ -10,7 +10,7 @@ from harness.domain.routing.target import Price, Provider, Target
 
 
 def timestamp(moment: datetime | None) -> str:
-    """UTC, to the second."""
+    """Writes a moment in UTC, to the second."""
     return moment.strftime("%Y-%m-%d %H:%M:%S") if moment else DASH
 
 

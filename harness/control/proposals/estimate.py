@@ -36,7 +36,7 @@ MOST_EARLIER: Final = 200  # proposals that are looked through for a comparison 
 
 @dataclass(frozen=True)
 class SuiteEstimate:
-    """One suite."""
+    """Estimates what one suite of a proposal can show."""
 
     plan: SuitePlan
     effect: float  # the true distance from the null that matters, a share of 1

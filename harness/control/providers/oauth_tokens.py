@@ -70,7 +70,7 @@ def store_access_key(
 
 
 def drop_access_key(ctx: Context, tx: Transaction, provider: str) -> bool:
-    """Whether there was one."""
+    """Removes the stored access key of a sign-in; returns whether there was one."""
     for credential in tx.credentials.all():
         if (
             credential.provider == provider

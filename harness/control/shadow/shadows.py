@@ -66,7 +66,7 @@ class ShadowRequest:
 
 @dataclass(frozen=True, slots=True)
 class CheckEvidence:
-    """Pairs of one check."""
+    """Counts the pairs of one check."""
 
     check: str
     both: int

@@ -320,7 +320,7 @@ class SuiteReport:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseVerdict:
-    """What every verdict carries."""
+    """Holds what every verdict carries."""
 
     id: str  # `v_` and a hash of its inputs and figures
     route: str

@@ -20,7 +20,7 @@ MAX_ERROR_LENGTH: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class AlertMessage:
-    """What a sink receives."""
+    """Holds what a sink receives."""
 
     id: str  # the same in every attempt
     alert: str

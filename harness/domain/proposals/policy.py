@@ -75,7 +75,7 @@ _PLAIN: Final = GatePolicy()
 
 @dataclass(frozen=True, slots=True)
 class CanaryStep:
-    """One share of traffic."""
+    """Sets one share of traffic that a canary gets."""
 
     weight_bps: int
     min_exposures: int  # canary units scored before it may be left

@@ -56,7 +56,7 @@ class RateDecision(NamedTuple):
 
 
 class LimitStatus(NamedTuple):
-    """How one limit stands."""
+    """Says how one limit stands."""
 
     kind: str  # requests or tokens
     per_minute: float

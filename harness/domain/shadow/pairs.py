@@ -44,7 +44,7 @@ class CheckSides(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AnswerFigures:
-    """One side's figures."""
+    """Holds the figures of one side of a pair."""
 
     ms: float  # to the whole answer, of a stream to its first output
     output_tokens: int

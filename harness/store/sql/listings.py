@@ -89,7 +89,7 @@ EVENTS: Final = Order((audit_event.c.number,), frozenset({audit_event.c.number})
 
 
 class SqlListings:
-    """See harness.ports.database.Listings."""
+    """Implements ports.Listings."""
 
     def __init__(self, unit: Unit) -> None:
         self._unit = unit

@@ -49,7 +49,7 @@ class ChunkTranslator(Protocol):
     def ended(self) -> bool: ...
 
     def feed(self, event: Json) -> Sequence[Json]:
-        """OpenAI's chunks. Raises ErrorInStream."""
+        """Translates an event into OpenAI's chunks. Raises ErrorInStream."""
         ...
 
     def end(self) -> Sequence[Json]:
