@@ -18,7 +18,6 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.safe_time import add_seconds
 from harness.gate.online import holds
 from harness.gate.online.rollout_action import RolloutAction
-from harness.ports import Transaction
 
 # What ends a bake takes its control away: that needs data as a step up does.
 ONWARD_SIGNALS: Final = frozenset(
@@ -45,11 +44,7 @@ def apply_hold(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
         and (tampered := tampering.reason_to_hold(ctx, unit.tx, unit.proposal))
     ):
         return replace(action, kind=ActionKind.HOLD, signal=None, reason=f"On hold: {tampered}")
-    if (
-        not why
-        and action.signal in ONWARD_SIGNALS
-        and (faults := describe_router_faults(unit.tx, unit.rollout))
-    ):
+    if not why and action.signal in ONWARD_SIGNALS and (faults := describe_router_faults(unit)):
         return replace(action, kind=ActionKind.HOLD, signal=None, reason=faults)
     if not why:
         return action
@@ -57,11 +52,11 @@ def apply_hold(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
     return replace(action, kind=ActionKind.HOLD, signal=None, reason=reason)
 
 
-def describe_router_faults(tx: Transaction, rollout: Rollout) -> str:
+def describe_router_faults(unit: RolloutUnit) -> str:
     """Where a router has failed within it, and nobody has acknowledged that: how often, the
     last one, and what to do. Empty where none has.
     """
-    found = tx.alerts.newest(f"{AlertKind.INTERNAL_ERROR.value}:{rollout.id}")
+    found = unit.tx.alerts.newest(f"{AlertKind.INTERNAL_ERROR.value}:{unit.rollout.id}")
     if found is None or not found.open:
         return ""
     times = "once" if found.count == 1 else f"{found.count:,} times"

@@ -143,7 +143,7 @@ class CanaryMachine:
 
     def record(self, action: str, rollout: Rollout, move: CanaryMove) -> None:
         """Writes an action into the audit log, with the figures and inputs that decided it."""
-        figures = decision_evidence(self._ctx, self._tx, self._rollout, move.action)
+        figures = decision_evidence(self._unit, move.action)
         self._write_event(action, rollout, move, figures)
 
     def acknowledge_faults(self, move: CanaryMove) -> bool:

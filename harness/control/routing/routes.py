@@ -12,6 +12,7 @@ from typing import Final
 
 from harness.control import audit
 from harness.control.canary.audit import decision_inputs
+from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.routing import data_class_checks, targets
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState, apply_signal
@@ -190,7 +191,7 @@ def _take_back_baking(
         tx.rollouts.save(apply_signal(rollout, RolloutSignal.ABORT, now, because))
         proposal = tx.proposals.get(rollout.proposal)
         tx.proposals.save(apply_event(proposal, ProposalEvent.CANCELLED, now, because))
-        inputs = decision_inputs(ctx, tx, rollout, None)
+        inputs = decision_inputs(RolloutUnit(ctx, tx, rollout), None)
         audit.record(
             ctx,
             tx,
