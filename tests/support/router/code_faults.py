@@ -70,6 +70,8 @@ async def calls_within(outer: CodeType, work: Callable[[], Awaitable[Any]]) -> F
     finally:
         sys.setprofile(None)
     made: Found = {}
+    # What was frozen after collection is not among the collector's objects.
+    gc.unfreeze()
     for object_ in gc.get_objects():
         if isinstance(object_, FunctionType) and object_.__code__ in types:
             made.setdefault(object_.__code__, []).append(object_)
