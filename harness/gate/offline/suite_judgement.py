@@ -82,8 +82,8 @@ def judge_suite(
 def judge_pairs(
     plan: SuitePlan, paired: PairedSuite, *, stopped: StoppedRun | None = None
 ) -> SuiteJudgement:
-    """Judges a suite from pairs of scores that are made already, without costs (statistics.md
-    §1.6).
+    """Judges a suite from pairs of scores that are made already, without costs
+    (statistics.md §1.6).
     """
     readings = _read(plan, paired.items)
     outcome = _outcome(paired, readings, stopped)
