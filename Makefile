@@ -3,7 +3,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -q
 # Tests also wait for processes and sockets: one worker more than there are cores.
-PARALLEL := -n $(or $(WORKERS),3) --dist worksteal
+PARALLEL := -n $(or $(WORKERS),4) --dist worksteal
 COVERAGE := --cov --cov-branch
 is_set = $(filter-out 0 no false,$(1))
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal \
@@ -45,7 +45,7 @@ imports: setup
 arch: imports ## import contracts and the rules of the house
 	$(PYTEST) tests/test_architecture.py
 
-test-fast: setup ## unit and contract tests, in memory and on SQLite
+test-fast: setup ## unit and contract tests, on SQLite
 	$(PYTEST) $(PARALLEL) tests/unit tests/contract -m "not (postgres or browser or slow or verify or soak)"
 
 test-browser: setup ## the dashboard in a real browser

@@ -133,7 +133,7 @@ def confirm(status: CanaryStatus, signal: RolloutSignal) -> None:
         ctx = page_frame.context()
         current_user.attempt(
             lambda actor: operations.operate(
-                ctx, actor, rollout.route, signal, reason, seen=rollout.version
+                ctx, actor, rollout.route, signal, reason, expected_version=rollout.version
             ),
             lambda actor: f"{signal.value} by {actor.name} on route {rollout.route}.",
         )

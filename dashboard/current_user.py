@@ -60,7 +60,7 @@ def _ask_key() -> None:
 
 
 def signed_in() -> Actor | None:
-    """Who signed in, with the role that the key had at that moment."""
+    """Returns who signed in, with the role that the key had at that moment."""
     found = st.session_state.get(STATE)
     return found if isinstance(found, Actor) else None
 
@@ -80,7 +80,9 @@ def may_read_content() -> bool:
 
 
 def attempt(action: Callable[[Actor], object], done: Callable[[Actor], str]) -> None:
-    """`page_frame.attempt` by whoever signed in, with the role that the key has now."""
+    """Does an act by `page_frame.attempt` for whoever signed in, with the role that the key has
+    now.
+    """
     try:
         actor = signed_in()
         if actor is None:

@@ -12,6 +12,7 @@ from harness.control.proposals.format_failures import (
     FormatFailure,
     find_format_failures,
 )
+from harness.domain.formatting import format_score
 
 HEADS = ("Broken rule", "What it means", "Answers")
 
@@ -56,7 +57,7 @@ def answers(comparison: Comparison, example: FormatExample) -> tuple[AnswerPanel
 
 
 def _points_of(score: float | None) -> str:
-    return "no score" if score is None else f"{score * 100:g} of 100"
+    return "no score" if score is None else f"{format_score(score, None)} of 100"
 
 
 def show(comparison: Comparison, titles: Mapping[str, str]) -> None:

@@ -98,7 +98,9 @@ def readyz(_request: Request) -> Response:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m dashboard.serve [--config FILE] [--host HOST] [--port PORT]`."""
+    """Serves the dashboard: `python -m dashboard.serve [--config FILE] [--host HOST] [--port
+    PORT]`.
+    """
     parser = argparse.ArgumentParser(prog="swapgate serve ui")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--host")

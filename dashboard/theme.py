@@ -68,7 +68,9 @@ DARK: Final = Palette(
 
 
 def palette(theme: str | None) -> Palette:
-    """theme: `dark` or `light`, as the browser says it; None while it has not."""
+    """Chooses the colours of a theme. theme: `dark` or `light`, as the browser says it; None
+    while it has not.
+    """
     return DARK if theme == "dark" else LIGHT
 
 

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,29 @@ def test_the_architecture_draws_every_room() -> None:
     ]
 
     assert [room for room in rooms if room not in drawn] == []
+
+
+def test_the_architecture_draws_the_layers_that_the_import_contract_holds() -> None:
+    drawing = re.search(
+        r"Imports point down\..*?```text\n(.*?)```", ARCHITECTURE.read_text(), re.DOTALL
+    )
+    assert drawing is not None
+    row_of = {
+        room: row
+        for row, line in enumerate(drawing[1].splitlines())
+        # What follows two blanks says what the row is for.
+        for room in re.split(r"\s{2,}", line.strip())[0].replace("│", " ").split()
+    }
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    rows = [
+        row_of[max((room for room in row_of if module.startswith(room)), key=len)]
+        for layer in layers
+        for module in layer.split(" | ")
+    ]
+
+    assert rows == sorted(rows)
+    assert set(rows) == set(row_of.values())
 
 
 PATH = re.compile(r"`((?:\.ci|[a-z]+)/[\w./-]*|[\w-]+\.(?:py|md|toml))`")

@@ -18,7 +18,7 @@ PAGES = {path.name: path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.
 WRITTEN = re.compile(r"\b(report|summary|README|CHANGELOG)\.md\b")
 
 
-def found(pattern: str) -> list[tuple[str, str]]:
+def find_matches(pattern: str) -> list[tuple[str, str]]:
     """Every match in product code, with its file."""
     return [
         (path.relative_to(ROOT).as_posix(), match)
@@ -28,7 +28,7 @@ def found(pattern: str) -> list[tuple[str, str]]:
 
 
 def test_every_page_that_code_names_is_there() -> None:
-    named = [(file, page) for file, page in found(r"[\w./-]*\b[\w-]+\.md\b") if page]
+    named = [(file, page) for file, page in find_matches(r"[\w./-]*\b[\w-]+\.md\b") if page]
 
     lost = [
         (file, page)
@@ -47,31 +47,27 @@ def test_every_section_is_one_of_the_page_on_statistics() -> None:
             r"^##+ (\d+(?:\.\d+)?)\.? ", PAGES["statistics.md"].read_text(), re.MULTILINE
         )
     )
-    cited = found(r"§(\d+(?:\.\d+)?)")
+    cited = find_matches(r"§(\d+(?:\.\d+)?)")
 
     assert cited
     assert [(file, number) for file, number in cited if number not in sections] == []
 
 
 def test_statistics_are_cited_by_section() -> None:
-    assert found(r"\bstatistics\.md\b(?!\s§)") == []
+    assert find_matches(r"\bstatistics\.md\b(?!\s§)") == []
 
 
 @pytest.mark.parametrize("pattern", [r"\bADR 0*(\d+)\b"])
 def test_every_decision_that_code_names_is_recorded(pattern: str) -> None:
     recorded = {int(path.name[:4]) for path in (ROOT / "docs" / "adr").glob("*.md")}
 
-    assert [(file, n) for file, n in found(pattern) if int(n) not in recorded] == []
+    assert [(file, n) for file, n in find_matches(pattern) if int(n) not in recorded] == []
 
 
 def test_every_requirement_that_code_names_has_a_sentence() -> None:
     groups = yaml.safe_load((ROOT / "docs/reference/requirements.yaml").read_text())
     known = {id_ for sentences in groups.values() for id_ in sentences}
-    cited = [
-        (file, id_)
-        for file, ids in found(r"\(([A-H]\d{1,2}(?:, [A-H]\d{1,2})*)\)")
-        for id_ in ids.split(", ")
-    ]
+    cited = find_matches(r"(?:[(;,] ?|requirement )([A-H]\d{1,2})(?=[,;)])")
 
     assert cited
     assert [(file, id_) for file, id_ in cited if id_ not in known] == []

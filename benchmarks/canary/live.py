@@ -46,12 +46,12 @@ def gone_wrong(chosen: argparse.Namespace, names: Sequence[str]) -> list[Outcome
                 outcome = wrong.run(
                     name, place, load, healthy_s=chosen.healthy_s, limit_s=LIMIT_S
                 )
-                print(told(outcome, chosen.workers), flush=True)
+                print(outcome_row(outcome, chosen.workers), flush=True)
                 found.append(outcome)
     return found
 
 
-def told(of: Outcome, workers: int) -> str:
+def outcome_row(of: Outcome, workers: int) -> str:
     harmed = ", ".join(f"{of.harmed.get(harm, 0)} {harm}" for harm in HARMS)
     return (
         f"| {of.name} | {of.words} | {of.per_s:.0f} on {workers} | {seconds(of.weight_0_s)} | "
@@ -93,9 +93,9 @@ def main() -> int:
             workers=chosen.workers, rps=chosen.rps, lit=chosen.stops, dark=chosen.dark
         )
         print(stops.HEADS)
-        print(stops.told("up", found.lit), flush=True)
+        print(stops.stops_row("up", found.lit), flush=True)
         if found.dark:
-            print(stops.told("killed, and stopped", found.dark))
+            print(stops.stops_row("killed, and stopped", found.dark))
             print(f"back, all weights 0 after {seconds(found.confirmed_s)}", flush=True)
             good &= found.confirmed_s is not None
     if "f" in only:

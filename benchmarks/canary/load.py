@@ -11,8 +11,8 @@ from typing import Final, cast
 
 import httptools
 
-from benchmarks.canary.asked import MIXTURE, Asked, Harm, Kind, body, harm_in
-from benchmarks.canary.moments import now_s
+from benchmarks.canary.sent_requests import MIXTURE, Harm, Kind, SentRequest, body, harm_in
+from benchmarks.canary.wall_time import now_s
 
 PATIENCE_S: Final = 30.0
 # A machine that is too small gets fewer requests, and the table says how many.
@@ -73,7 +73,7 @@ class Load:
     def __init__(self, port: int, key: str, per_s: float, kinds: tuple[Kind, ...]) -> None:
         self.route = ""
         self.per_s = per_s
-        self.asked: list[Asked] = []
+        self.asked: list[SentRequest] = []
         self.stopping = threading.Event()
         self._port, self._key, self._kinds = port, key.encode(), kinds
         self._free: deque[Client] = deque()
@@ -81,10 +81,12 @@ class Load:
         self._under_way = 0
         self._run = f"{time.time_ns():x}"
 
-    def since(self, start_s: float, route: str) -> list[Asked]:
+    def since(self, start_s: float, route: str) -> list[SentRequest]:
         """Of that route, sent since then."""
         found = [*self.asked]
-        return [each for each in found if each.route == route and each.sent_s >= start_s]
+        return [
+            request for request in found if request.route == route and request.sent_s >= start_s
+        ]
 
     async def run(self) -> None:
         """Requests start when they are due, but for those that a full house does not take."""
@@ -100,15 +102,15 @@ class Load:
     async def _one(self, route: str, number: int) -> None:
         self._under_way += 1
         try:
-            await self._asked(route, number)
+            await self._send(route, number)
         finally:
             self._under_way -= 1
 
-    async def _asked(self, route: str, number: int) -> None:
+    async def _send(self, route: str, number: int) -> None:
         kind = self._kinds[number % len(self._kinds)]
         text = body(route, kind, f"user-{self._run}-{number}")
         sent_s = now_s()
-        client = next((each for each in self._taken() if not each.lost), None)
+        client = next((client_ for client_ in self._taken() if not client_.lost), None)
         try:
             if client is None:
                 loop = asyncio.get_running_loop()
@@ -138,7 +140,7 @@ class Load:
         arm = headers.get(b"x-swapgate-arm", b"").decode()
         worker = headers.get(b"x-swapgate-request-id", b"").decode().rpartition("-")[0]
         self.asked.append(
-            Asked(route, kind, sent_s, now_s(), arm, worker.removeprefix("req_"), harm)
+            SentRequest(route, kind, sent_s, now_s(), arm, worker.removeprefix("req_"), harm)
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import yaml
 
-from benchmarks.canary.moments import TooLate, until
+from benchmarks.canary.wall_time import TooLate, until
 from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
 from harness.control.canary import status as canary_status
@@ -67,7 +67,11 @@ class Place:
             )
             for route in routes
         }
-        until(lambda: all(self._opened(each.id) for each in made.values()), OPENS_WITHIN_S, 0.5)
+        until(
+            lambda: all(self._opened(proposal.id) for proposal in made.values()),
+            OPENS_WITHIN_S,
+            0.5,
+        )
         for route, proposal in made.items():
             rollout = submission.get_proposal(ctx, proposal.id).rollout
             if rollout is None:

@@ -16,8 +16,8 @@ from typing import Any, Final
 from playwright.sync_api import sync_playwright
 
 from benchmarks.canary.load import Load, pouring
-from benchmarks.canary.moments import now_s, until
 from benchmarks.canary.place import Place, placed
+from benchmarks.canary.wall_time import now_s, until
 from benchmarks.canary.wrong import harm_of, slow_s
 from harness.domain.canary.rollout import RolloutState
 from tests.support.browser.chromium import find
@@ -91,7 +91,7 @@ def _over(place: Place) -> bool:
 def _users(load: Load, began: float) -> dict[str, int]:
     all_ = load.since(began, ROUTE)
     slow = slow_s(all_)
-    harms = [harm_of(each, slow) for each in all_]
+    harms = [harm_of(request, slow) for request in all_]
     return {
         "asked": len(all_),
         "errors": sum(harm not in ("", "slow") for harm in harms),
@@ -102,8 +102,8 @@ def _users(load: Load, began: float) -> dict[str, int]:
 def _moves(place: Place) -> Sequence[Mapping[str, Any]]:
     told = json.loads(place.site.run("--json", "canary", "explain", ROUTE).stdout)
     return [
-        {**each, "replay": _replayed(place, each["number"])}
-        for each in sorted(told["moves"], key=lambda each: int(each["number"]))
+        {**move, "replay": _replayed(place, move["number"])}
+        for move in sorted(told["moves"], key=lambda move: int(move["number"]))
     ]
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from benchmarks.canary.moments import TooLate
 from benchmarks.canary.place import INCUMBENT, PERSON
+from benchmarks.canary.wall_time import TooLate
 from evals.suites.items import Item
 from harness.app.installation import Installation
 from harness.control import reconciler
@@ -47,10 +47,12 @@ def opened(installation: Installation, routes: Mapping[str, str]) -> Mapping[str
     }
     for _ in range(TURNS * len(made)):
         reconciler.reconcile(ctx)
-        found = {route: submission.get_proposal(ctx, each.id) for route, each in made.items()}
-        if all(each.phase is ProposalPhase.CANARY for each in found.values()):
-            return {route: str(each.rollout) for route, each in found.items()}
-    raise TooLate(f"no canary: {', '.join(each.phase for each in found.values())}")
+        found = {
+            route: submission.get_proposal(ctx, proposal.id) for route, proposal in made.items()
+        }
+        if all(proposal.phase is ProposalPhase.CANARY for proposal in found.values()):
+            return {route: str(proposal.rollout) for route, proposal in found.items()}
+    raise TooLate(f"no canary: {', '.join(proposal.phase for proposal in found.values())}")
 
 
 def _answer(target: Target, item: Item, _epoch: int) -> str:

@@ -13,13 +13,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from benchmarks.canary.asked import Asked
 from benchmarks.canary.load import Load, pouring
-from benchmarks.canary.moments import TooLate, now_s, until
 from benchmarks.canary.place import Place, placed
 from benchmarks.canary.scripted import opened
+from benchmarks.canary.sent_requests import SentRequest
+from benchmarks.canary.wall_time import TooLate, now_s, until
 from benchmarks.faults.figures import p99
-from tests.support.store.postgres import end, started
+from tests.support.store.postgres import started, stop_server
 
 STEP: Final = {"weight_bps": 5000, "min_exposures": 1_000_000}
 ITEMS: Final = 60
@@ -95,7 +95,7 @@ def _postgres() -> Iterator[tuple[str, Callable[[], None], Callable[[], object]]
         url = server.get_uri(database="postgres", driver="psycopg")
         yield url, server.stop, lambda: started(home)
     finally:
-        end(home)
+        stop_server(home)
 
 
 def stop(place: Place, load: Load, route: str) -> Stop:
@@ -116,31 +116,33 @@ def stop(place: Place, load: Load, route: str) -> Stop:
     time.sleep(AFTER_S)
     load.route = ""
     time.sleep(1.0)
-    return _seen(load.since(began, route), kept[0], broke)
+    return _measure_stop(load.since(began, route), kept[0], broke)
 
 
-def _seen(all_: Sequence[Asked], kept: Mapping[str, object], broke: float) -> Stop:
+def _measure_stop(
+    all_: Sequence[SentRequest], kept: Mapping[str, object], broke: float
+) -> Stop:
     at = datetime.fromisoformat(str(kept["at"])).timestamp()
     first = str(kept["worker"])
-    others = {each.worker for each in all_ if each.worker} - {first}
-    late = [each for each in all_ if each.canary and each.sent_s > at]
+    others = {request.worker for request in all_ if request.worker} - {first}
+    late = [request for request in all_ if request.canary and request.sent_s > at]
     follow = [
-        max((each.sent_s for each in late if each.worker == worker), default=at) - at
+        max((request.sent_s for request in late if request.worker == worker), default=at) - at
         for worker in sorted(others)
     ]
-    errors = sum(each.harm is not None for each in all_)
+    errors = sum(request.harm is not None for request in all_)
     return Stop(follow, len(late), at - broke, errors)
 
 
-def told(what: str, stops: Sequence[Stop]) -> str:
-    follow = sorted(each for stop in stops for each in stop.follow_s)
+def stops_row(what: str, stops: Sequence[Stop]) -> str:
+    follow = sorted(seconds for stop in stops for seconds in stop.follow_s)
     middle = follow[len(follow) // 2]
     return (
         f"| {what} | {len(stops)} | {len(follow)} | {middle * 1000:.0f} ms | "
         f"{p99(follow) * 1000:.0f} ms | {follow[-1] * 1000:.0f} ms | "
-        f"{sum(each.late for each in stops)} | "
-        f"{max(each.to_stop_s for each in stops):.2f} s | "
-        f"{sum(each.errors for each in stops)} |"
+        f"{sum(case.late for case in stops)} | "
+        f"{max(case.to_stop_s for case in stops):.2f} s | "
+        f"{sum(case.errors for case in stops)} |"
     )
 
 

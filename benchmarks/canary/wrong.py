@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from benchmarks.canary.asked import Asked, Harm, Kind
 from benchmarks.canary.load import Load
-from benchmarks.canary.moments import TooLate, now_s, until
 from benchmarks.canary.place import LATENCY, Place
+from benchmarks.canary.sent_requests import Harm, Kind, SentRequest
+from benchmarks.canary.wall_time import TooLate, now_s, until
 
 # An answer that takes so much longer than the incumbent's median harms its user.
 SLOW: Final = 1.5
@@ -102,43 +102,44 @@ def run(name: str, place: Place, load: Load, *, healthy_s: float, limit_s: float
 def _outcome(
     name: str,
     case: Case,
-    all_: Sequence[Asked],
+    all_: Sequence[SentRequest],
     broke: float,
     weight_0: float | None,
     because: str,
 ) -> Outcome:
-    canary = [each for each in all_ if each.canary]
-    exposed = [each for each in canary if each.sent_s >= broke]
-    others = [each for each in all_ if not each.canary]
+    canary = [request for request in all_ if request.canary]
+    exposed = [request for request in canary if request.sent_s >= broke]
+    others = [request for request in all_ if not request.canary]
     slow = slow_s(others)
-    harmed = Counter(harm_of(each, slow) for each in exposed)
+    harmed = Counter(harm_of(request, slow) for request in exposed)
     harmed.pop("", None)
-    seconds = max(each.sent_s for each in all_) - min(each.sent_s for each in all_)
+    seconds = max(request.sent_s for request in all_) - min(request.sent_s for request in all_)
     return Outcome(
         name=name,
         words=case.words,
         per_s=len(all_) / seconds,
         before=len(canary) - len(exposed),
         weight_0_s=weight_0 - broke if weight_0 else None,
-        last_canary_s=max((each.sent_s for each in exposed), default=broke) - broke,
+        last_canary_s=max((request.sent_s for request in exposed), default=broke) - broke,
         exposures=len(exposed),
         harmed=dict(harmed),
-        slow_share=sum(harm_of(each, slow) == "slow" for each in others) / len(others),
-        others_harmed=sum(each.harm is not None for each in others),
+        slow_share=sum(harm_of(request, slow) == "slow" for request in others) / len(others),
+        others_harmed=sum(request.harm is not None for request in others),
         by=by_whom(because),
         because=because,
     )
 
 
-def slow_s(control: Sequence[Asked]) -> Mapping[Kind, float]:
+def slow_s(control: Sequence[SentRequest]) -> Mapping[Kind, float]:
     """From when on an answer is slow: streams and whole answers have medians of their own."""
     return {
-        kind: SLOW * statistics.median(each.seconds for each in control if each.kind is kind)
-        for kind in {each.kind for each in control}
+        kind: SLOW
+        * statistics.median(request.seconds for request in control if request.kind is kind)
+        for kind in {request.kind for request in control}
     }
 
 
-def harm_of(asked: Asked, slow: Mapping[Kind, float]) -> str:
+def harm_of(asked: SentRequest, slow: Mapping[Kind, float]) -> str:
     """Empty for none; what is worst comes first."""
     if asked.harm is not None:
         return asked.harm.value

@@ -113,9 +113,11 @@ def lines(rounds: Sequence[Mapping[str, Figures]], samples: int) -> list[str]:
         f"{'':18}{'samples':>9}{'CPU s':>8}{'ms/sample':>11}{'peak RSS MiB':>14}{'of bare':>9}"
     ]
     for name in (BARE, OURS):
-        cpu_s = statistics.median(each[name].cpu_s for each in rounds)
-        ratio = statistics.median(each[name].cpu_s / each[BARE].cpu_s for each in rounds)
-        rss = max(each[name].rss_mib for each in rounds)
+        cpu_s = statistics.median(figures[name].cpu_s for figures in rounds)
+        ratio = statistics.median(
+            figures[name].cpu_s / figures[BARE].cpu_s for figures in rounds
+        )
+        rss = max(figures[name].rss_mib for figures in rounds)
         per = cpu_s / samples * 1000
         out.append(f"{name:18}{samples:9,}{cpu_s:8.1f}{per:11.1f}{rss:14.0f}{ratio:9.2f}")
     return out
@@ -129,10 +131,10 @@ def profile_lines(folder: Path) -> list[str]:
     parts = dict.fromkeys([*found[BARE], *found[OURS]])
     out = [f"{'share of CPU time after imports':40}" + "".join(f"{name:>18}" for name in found)]
     for part in parts:
-        row = "".join(f"{each.get(part, 0.0):18.0%}" for each in found.values())
+        row = "".join(f"{shares.get(part, 0.0):18.0%}" for shares in found.values())
         out.append(f"{part:40}{row}")
     imports = [sampling.import_s(folder / place / "profile.json") for place in ("bare", "ours")]
-    row = "".join(f"{each:16.1f} s" for each in imports)
+    row = "".join(f"{seconds:16.1f} s" for seconds in imports)
     return [*out, f"{sampling.IMPORTS:40}{row}"]
 
 
@@ -154,8 +156,8 @@ def main() -> int:
         if not chosen.no_profile:
             one_round(folder / "profile", port, PROFILED, "--profile")
             print("\n".join(["", *profile_lines(folder / "profile")]))
-    ours = [each[OURS] for each in rounds]
-    ratio = statistics.median(each[OURS].cpu_s / each[BARE].cpu_s for each in rounds)
+    ours = [figures[OURS] for figures in rounds]
+    ratio = statistics.median(figures[OURS].cpu_s / figures[BARE].cpu_s for figures in rounds)
     good = ratio <= MOST_CPU and max(figures.rss_mib for figures in ours) <= MOST_RSS_MIB
     print(f"goal: at most {MOST_CPU} x bare Inspect's CPU time and {MOST_RSS_MIB} MiB: "
           f"{'reached' if good else 'MISSED'}")  # fmt: skip

@@ -58,7 +58,7 @@ def profiled(work: Callable[[], None], file: Path) -> None:
     seen: Counter[str] = Counter()
     deepest: Counter[str] = Counter()
 
-    def look(_number: int, frame: FrameType | None) -> None:
+    def count_frame(_number: int, frame: FrameType | None) -> None:
         paths = []
         if frame is not None:
             code = frame.f_code
@@ -68,7 +68,7 @@ def profiled(work: Callable[[], None], file: Path) -> None:
             frame = frame.f_back
         seen[part_of(paths)] += 1
 
-    signal.signal(signal.SIGPROF, look)
+    signal.signal(signal.SIGPROF, count_frame)
     signal.setitimer(signal.ITIMER_PROF, EVERY_S, EVERY_S)
     try:
         work()
@@ -83,7 +83,7 @@ def shares(file: Path) -> Mapping[str, float]:
     seen = json.loads(file.read_text(encoding="utf-8"))["parts"]
     seen.pop(IMPORTS, None)
     every = sum(seen.values()) or 1
-    return {part: n / every for part, n in sorted(seen.items(), key=lambda each: -each[1])}
+    return {part: n / every for part, n in sorted(seen.items(), key=lambda pair: -pair[1])}
 
 
 def import_s(file: Path) -> float:

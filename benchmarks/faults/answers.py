@@ -28,7 +28,7 @@ def ending(text: str, *, failed: bool) -> Ending:
     """text: all content that came. failed: the client was given an error."""
     found = text.split()
     begun = words(found[0][0]) if found else []
-    if found != begun[: len(found)] and all(_WORD.fullmatch(each) for each in found):
+    if found != begun[: len(found)] and all(_WORD.fullmatch(word) for word in found):
         return Ending.SPLICED
     if failed:
         return Ending.ERROR

@@ -17,7 +17,7 @@ NOTICE_S: Final = 1.0
 Left = Callable[[], Awaitable[set[str]]]
 
 
-class Asked(NamedTuple):
+class RequestResult(NamedTuple):
     """One request. begun: seconds since its row began.
 
     status, said: of the error that the client was given; 0 when it came without a status.
@@ -33,7 +33,7 @@ class Asked(NamedTuple):
 
 
 class Question(NamedTuple):
-    """number: of the request, unique; its provider counts by it. begun: as in Asked."""
+    """number: of the request, unique; its provider counts by it. begun: as in RequestResult."""
 
     number: str
     model: str
@@ -41,7 +41,7 @@ class Question(NamedTuple):
     headers: Mapping[str, str]
     begun: float
 
-    def words(self) -> dict[str, Any]:
+    def body(self) -> dict[str, Any]:
         return {
             "model": self.model,
             "messages": [{"role": "user", "content": f"Go on, request-{self.number}"}],
@@ -49,29 +49,29 @@ class Question(NamedTuple):
         }
 
 
-async def ask(client: openai.AsyncOpenAI, question: Question) -> Asked:
+async def ask(client: openai.AsyncOpenAI, question: Question) -> RequestResult:
     """Raises nothing: whatever went wrong is in the ending."""
     started, heard, failure = time.perf_counter(), "", None
     try:
         if question.stream:
-            chunks = await client.chat.completions.create(**question.words(), stream=True)
+            chunks = await client.chat.completions.create(**question.body(), stream=True)
             async for chunk in chunks:
                 heard += _text(chunk)
         else:
-            done = await client.chat.completions.create(**question.words())
+            done = await client.chat.completions.create(**question.body())
             heard = done.choices[0].message.content or ""
     except Exception as error:  # noqa: BLE001 - every kind is a failed request
         failure = error
     how = ending(heard, failed=failure is not None)
-    return asked(question, how, started, failure)
+    return request_result(question, how, started, failure)
 
 
-async def leave(client: openai.AsyncOpenAI, question: Question, left: Left) -> Asked:
+async def leave(client: openai.AsyncOpenAI, question: Question, left: Left) -> RequestResult:
     """Hang up in mid-stream; whether the provider knows of it in time."""
     started, heard, failure = time.perf_counter(), "", None
     how = Ending.ERROR
     try:
-        chunks = await client.chat.completions.create(**question.words(), stream=True)
+        chunks = await client.chat.completions.create(**question.body(), stream=True)
         async for chunk in chunks:
             heard += _text(chunk)
             if len(heard.split()) == LEAVE_AFTER:
@@ -81,11 +81,13 @@ async def leave(client: openai.AsyncOpenAI, question: Question, left: Left) -> A
         how = Ending.CANCELLED if question.number in await left() else Ending.ORPHANED
     except Exception as error:  # noqa: BLE001 - as above
         failure = error
-    return asked(question, how, started, failure)
+    return request_result(question, how, started, failure)
 
 
-def asked(question: Question, how: Ending, started: float, failure: Exception | None) -> Asked:
-    return Asked(
+def request_result(
+    question: Question, how: Ending, started: float, failure: Exception | None
+) -> RequestResult:
+    return RequestResult(
         question.number,
         question.stream,
         question.begun,

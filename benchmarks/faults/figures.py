@@ -8,7 +8,7 @@ from typing import Final, assert_never
 
 from benchmarks.faults.answers import Ending
 from benchmarks.faults.catalogue import Expect, Row
-from benchmarks.faults.client import Asked
+from benchmarks.faults.client import RequestResult
 
 CLIENTS_OWN: Final = (400, 413, 422)
 
@@ -38,11 +38,15 @@ class Figures:
 
 
 def figures(
-    gateway: str, row: Row, retries: int, askeds: Sequence[Asked], calls: Mapping[str, int]
+    gateway: str,
+    row: Row,
+    retries: int,
+    results: Sequence[RequestResult],
+    calls: Mapping[str, int],
 ) -> Figures:
     """calls: by the request's number."""
-    half = max((each.begun for each in askeds), default=0.0) / 2
-    warm = [each for each in askeds if each.begun >= half]
+    half = max((request.begun for request in results), default=0.0) / 2
+    warm = [request for request in results if request.begun >= half]
     return Figures(
         gateway=gateway,
         number=row.number,
@@ -50,18 +54,18 @@ def figures(
         expect=row.expect,
         outage=row.outage,
         retries=retries,
-        requests=len(askeds),
-        right=sum(right(row.expect, each) for each in askeds),
-        endings=dict(Counter(each.ending for each in askeds)),
-        calls=sum(calls.get(each.number, 0) for each in askeds),
+        requests=len(results),
+        right=sum(right(row.expect, request) for request in results),
+        endings=dict(Counter(request.ending for request in results)),
+        calls=sum(calls.get(request.number, 0) for request in results),
         warm_requests=len(warm),
-        warm_calls=sum(calls.get(each.number, 0) for each in warm),
-        p99_s=p99(each.latency_s for each in askeds if each.ending is Ending.WHOLE),
-        said=next((each.said for each in askeds if not right(row.expect, each)), ""),
+        warm_calls=sum(calls.get(request.number, 0) for request in warm),
+        p99_s=p99(request.latency_s for request in results if request.ending is Ending.WHOLE),
+        said=next((request.said for request in results if not right(row.expect, request)), ""),
     )
 
 
-def right(expect: Expect, asked: Asked) -> bool:
+def right(expect: Expect, asked: RequestResult) -> bool:
     """Whether the request ended as its client may expect."""
     match expect:
         case Expect.WHOLE:

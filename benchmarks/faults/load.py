@@ -10,7 +10,7 @@ import httpx
 import openai
 
 from benchmarks.faults.catalogue import Manner, Row, Variant
-from benchmarks.faults.client import Asked, Left, Question, ask, leave
+from benchmarks.faults.client import Left, Question, RequestResult, ask, leave
 from benchmarks.faults.crowd import crowd
 from benchmarks.faults.routes import route
 
@@ -51,7 +51,7 @@ async def played(
     rate: float,
     seconds: float,
     patience_s: float = PATIENCE_S,
-) -> list[Asked]:
+) -> list[RequestResult]:
     """Every request, in the order in which they began; each variant has one at least."""
     loop = asyncio.get_running_loop()
     number_of = max(len(row.variants), round(rate * row.share * seconds))

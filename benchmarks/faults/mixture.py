@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from benchmarks.faults.catalogue import Manner, Row, Variant, rows
-from benchmarks.faults.client import Asked, ask, leave
+from benchmarks.faults.client import RequestResult, ask, leave
 from benchmarks.faults.figures import right
 from benchmarks.faults.load import HEALTHY, PATIENCE_S, Door, official_client, question
 from benchmarks.faults.routes import route
@@ -27,7 +27,7 @@ class Outcome:
     latencies_s: list[float] = field(default_factory=list)
     said: str = ""
 
-    def note(self, row: Row, asked: Asked) -> None:
+    def note(self, row: Row, asked: RequestResult) -> None:
         self.endings[asked.ending] += 1
         self.latencies_s.append(asked.latency_s)
         if not right(row.expect, asked):

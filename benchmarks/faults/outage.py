@@ -19,7 +19,7 @@ from benchmarks.faults.figures import p99
 from benchmarks.faults.mixture import Outcome, healthy, poured
 from benchmarks.faults.stage import Swapgate, running
 from benchmarks.router.processes import free_port
-from tests.support.store.postgres import end, started
+from tests.support.store.postgres import started, stop_server
 
 BACK_WITHIN_S: Final = 5.0
 GIVE_UP_S: Final = 60.0
@@ -90,7 +90,7 @@ def database(folder: Path, *, rate: float, seconds: float) -> Away:
                 seconds=seconds,
             )
     finally:
-        end(place)
+        stop_server(place)
 
 
 def control(folder: Path, *, rate: float, seconds: float) -> Away:
@@ -112,7 +112,7 @@ def control(folder: Path, *, rate: float, seconds: float) -> Away:
 KINDS: Final = {"database": database, "control": control}
 
 
-def told(away: Away) -> str:
+def outage_row(away: Away) -> str:
     before, meanwhile = away.before, away.meanwhile
     back = f"{away.back_s:.1f} s" if away.back_s is not None else f"over {GIVE_UP_S:.0f} s"
     return (
@@ -133,7 +133,7 @@ def main() -> int:
     for name in chosen.what:
         with tempfile.TemporaryDirectory(prefix="swapgate-outage-") as folder:
             away = KINDS[name](Path(folder), rate=chosen.rate, seconds=chosen.seconds)
-        print(told(away))
+        print(outage_row(away))
         wrong += [f"{name}: {fault}" for fault in away.faults()]
     print("\n".join(wrong) or "as it should be")
     return 1 if wrong else 0

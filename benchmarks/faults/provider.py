@@ -67,7 +67,7 @@ def counting(app: App) -> App:
         calls[number] += 1
         unread = [{"type": "http.request", "body": body, "more_body": False}]
 
-        async def again() -> MutableMapping[str, Any]:
+        async def replay_body() -> MutableMapping[str, Any]:
             if unread:
                 return unread.pop()
             message = await receive()
@@ -75,7 +75,7 @@ def counting(app: App) -> App:
                 left.add(number)
             return message
 
-        await app(scope, again, send)
+        await app(scope, replay_body, send)
 
     return counted
 

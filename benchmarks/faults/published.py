@@ -72,7 +72,7 @@ class Scenario:
 
 
 def attempts(most: int) -> Check:
-    return lambda seen: len(seen.times) <= most
+    return lambda result: len(result.times) <= most
 
 
 def took(most_s: float) -> Check:
@@ -129,7 +129,7 @@ class Flap:
 
     @property
     def verdict(self) -> str:
-        down = [seen for at, seen in self.results if at < DOWN_S]
+        down = [result for at, result in self.results if at < DOWN_S]
         back = self.back_after_s is not None and self.back_after_s <= BACK_WITHIN_S
         if not back or any(result.error for result in down):
             return "fail"
@@ -247,7 +247,7 @@ def main() -> None:
     chosen = options.parse_args()
     more = {"router": json.loads(chosen.set), "route": json.loads(chosen.route)}
     found = asyncio.run(played(more))
-    counts = (f"{list(found.values()).count(each)} {each}" for each in
+    counts = (f"{list(found.values()).count(grade)} {grade}" for grade in
               ("pass", "partial", "safe", "fail"))  # fmt: skip
     print(" / ".join(counts))
 

@@ -17,9 +17,9 @@ from typing import Final
 
 from benchmarks.faults import table
 from benchmarks.faults.catalogue import Row, rows
-from benchmarks.faults.client import Asked
+from benchmarks.faults.client import RequestResult
 from benchmarks.faults.figures import Figures, figures, p99
-from benchmarks.faults.gateways import chain, litellm, portkey, swapgate
+from benchmarks.faults.gateways import fallback_chain, litellm, portkey, swapgate
 from benchmarks.faults.load import Door, played
 from benchmarks.faults.routes import RETRIES, SPARE, routes
 from benchmarks.faults.upstreams import Upstreams
@@ -75,7 +75,7 @@ def compared(
     with ExitStack() as stack:
         upstreams = Upstreams.started(folder, stack)
         upstreams.break_(routes(rows()))
-        direct_s = p99(each.latency_s for each in asyncio.run(direct(upstreams, pace)))
+        direct_s = p99(answer.latency_s for answer in asyncio.run(direct(upstreams, pace)))
         used_s = 0.0
         for name in names:
             peer = GATEWAYS[name]
@@ -91,9 +91,9 @@ def compared(
     return found, direct_s, used_s + time.process_time()
 
 
-async def direct(upstreams: Upstreams, pace: Pace) -> list[Asked]:
+async def direct(upstreams: Upstreams, pace: Pace) -> list[RequestResult]:
     """The healthy row without any gateway."""
-    port = upstreams.ports[chain.SPARE]
+    port = upstreams.ports[fallback_chain.SPARE]
     door = Door(port, lambda _: {}, nobody, lambda route: f"{SPARE}.{route}")
     return await played(rows()[0], door, retries=0, rate=pace.rate, seconds=pace.seconds)
 

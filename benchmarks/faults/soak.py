@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.faults.gateways import chain
-from benchmarks.faults.gateways.chain import Limits
+from benchmarks.faults.gateways import fallback_chain
+from benchmarks.faults.gateways.fallback_chain import Limits
 from benchmarks.faults.mixture import Outcome, mixed, poured
 from benchmarks.faults.stage import Swapgate, running
 from benchmarks.faults.trend import Trend, trend
@@ -50,12 +50,17 @@ class Soaked:
 
     def faults(self) -> list[str]:
         """What is not as it should be; empty for a good run."""
-        found = [
-            f"{what} grows by {each.per_hour:.1f} an hour, and surely by {each.low:.1f}"
-            for what, each in self.trends().items()
-            if each.grows(allowed_per_h(what, each.level))
+        return [*self.growth(), *self.miscounted()]
+
+    def growth(self) -> list[str]:
+        """What grows. A fifth of the runs in which glibc now keeps 14 MiB, now gives them back
+        seem to grow as well; a leak does so in the next run, too.
+        """
+        return [
+            f"{what} grows by {slope.per_hour:.1f} an hour, and surely by {slope.low:.1f}"
+            for what, slope in self.trends().items()
+            if slope.grows(allowed_per_h(what, slope.level))
         ]
-        return [*found, *self.miscounted()]
 
     def miscounted(self) -> list[str]:
         found = []
@@ -93,7 +98,7 @@ def soak(
     *,
     seconds: float,
     rate: float,
-    limits: Limits = chain.LIMITS,
+    limits: Limits = fallback_chain.LIMITS,
     **more: object,
 ) -> Soaked:
     """more: of Swapgate's configuration file."""
@@ -124,10 +129,10 @@ def main() -> int:
     print(f"{run.outcome.sent} requests in {time.monotonic() - began:.0f} s:", end=" ")
     print(", ".join(f"{n} {how}" for how, n in run.outcome.endings.most_common()))
     print(f"{run.recorded} recorded, {run.dropped} rows dropped")
-    for what, each in run.trends().items():
+    for what, slope in run.trends().items():
         print(
-            f"{what}: {each.level:.1f}, {each.per_hour:+.2f} an hour "
-            f"({each.low:+.2f} to {each.high:+.2f})"
+            f"{what}: {slope.level:.1f}, {slope.per_hour:+.2f} an hour "
+            f"({slope.low:+.2f} to {slope.high:+.2f})"
         )
     print("\n".join(run.faults()) or "nothing grows, nothing is lost")
     return 1 if run.faults() else 0

@@ -10,8 +10,8 @@ from subprocess import Popen
 from typing import Final
 
 from benchmarks.faults.catalogue import rows
-from benchmarks.faults.gateways import chain, swapgate
-from benchmarks.faults.gateways.chain import Limits
+from benchmarks.faults.gateways import fallback_chain, swapgate
+from benchmarks.faults.gateways.fallback_chain import Limits
 from benchmarks.faults.load import Door
 from benchmarks.faults.routes import routes
 from benchmarks.faults.upstreams import Upstreams
@@ -54,7 +54,7 @@ class Swapgate:
         return metrics(self.site.port, swapgate.ask(self.site, "").headers["Authorization"])
 
     def vitals(self) -> Vitals:
-        return Vitals.of(self.router.pid, self.metrics())
+        return Vitals.from_process(self.router.pid, self.metrics())
 
     def recorded(self) -> int:
         """Requests in the database."""
@@ -67,7 +67,9 @@ class Swapgate:
 
 
 @contextmanager
-def running(folder: Path, limits: Limits = chain.LIMITS, **more: object) -> Iterator[Swapgate]:
+def running(
+    folder: Path, limits: Limits = fallback_chain.LIMITS, **more: object
+) -> Iterator[Swapgate]:
     """The router before its providers, every route with its fault. more: of its file."""
     with ExitStack() as stack:
         upstreams = Upstreams.started(folder, stack)

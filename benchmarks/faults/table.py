@@ -29,14 +29,14 @@ HEAD: Final = (f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS))
 
 def lines(figures: Sequence[Figures], direct_p99_s: float) -> list[str]:
     """Gateways side by side, then every figure, totals, what was not as it should be."""
-    ordered = sorted(figures, key=lambda each: (each.number, each.title, each.retries))
-    gateways = list(dict.fromkeys(each.gateway for each in figures))
+    ordered = sorted(figures, key=lambda row: (row.number, row.title, row.retries))
+    gateways = list(dict.fromkeys(figure.gateway for figure in figures))
     totals = [_total(name, [f for f in figures if f.gateway == name]) for name in gateways]
     return [
         *side_by_side(ordered, gateways, direct_p99_s),
         "",
         *HEAD,
-        *(_line(each, direct_p99_s) for each in ordered),
+        *(_line(row, direct_p99_s) for row in ordered),
         "",
         *totals,
         "",
@@ -86,9 +86,9 @@ def added_ms(figures: Figures, direct_p99_s: float) -> str:
 def unexpected(figures: Sequence[Figures]) -> list[str]:
     """An example of what a client was told, for each row that did not end as it should."""
     return [
-        f"{each.gateway}, {each.number} {each.title}, {each.retries} retries: {each.said}"
-        for each in figures
-        if each.said and each.right < each.requests
+        f"{row.gateway}, {row.number} {row.title}, {row.retries} retries: {row.said}"
+        for row in figures
+        if row.said and row.right < row.requests
     ]
 
 
@@ -110,21 +110,23 @@ def _line(figures: Figures, direct_p99_s: float) -> str:
 
 
 def _total(gateway: str, figures: Sequence[Figures]) -> str:
-    rescued = [each for each in figures if each.expect is Expect.WHOLE and each.number]
-    outages = [each for each in figures if each.outage]
-    whole = _sum(each.endings.get(Ending.WHOLE, 0) for each in rescued)
-    right = share(_sum(each.right for each in figures), _sum(each.requests for each in figures))
+    rescued = [figure for figure in figures if figure.expect is Expect.WHOLE and figure.number]
+    outages = [figure for figure in figures if figure.outage]
+    whole = _sum(figure.endings.get(Ending.WHOLE, 0) for figure in rescued)
+    right = share(
+        _sum(figure.right for figure in figures), _sum(figure.requests for figure in figures)
+    )
     warm = ratio(
         _sum(outage.warm_calls for outage in outages),
         _sum(outage.warm_requests for outage in outages),
     )
     spliced, false = (
-        _sum(each.endings.get(how, 0) for each in figures)
+        _sum(figure.endings.get(how, 0) for figure in figures)
         for how in (Ending.SPLICED, Ending.FALSE_END)
     )
     return (
         f"{gateway}: {right} as it should; with a healthy target left "
-        f"{share(whole, _sum(each.requests for each in rescued))} whole; {spliced} spliced, "
+        f"{share(whole, _sum(row.requests for row in rescued))} whole; {spliced} spliced, "
         f"{false} false ends; in an outage {warm} calls a request once warm"
     )
 

@@ -6,7 +6,8 @@ from typing import Final, NamedTuple
 
 from scipy import stats
 
-# Neighbouring samples resemble one another: means of blocks are nearly independent.
+# Neighbouring samples resemble one another, blocks hardly do. Of each block its least counts:
+# what requests hold for a moment comes and goes, what leaks never does.
 BLOCKS: Final = 12
 WARM_FROM: Final = 0.25
 CONFIDENCE: Final = 0.95
@@ -26,7 +27,7 @@ class Trend(NamedTuple):
 
 
 def trend(times_s: Sequence[float], values: Sequence[float]) -> Trend:
-    """Of the last three quarters of the run, by least squares over means of blocks.
+    """Of the last three quarters of the run, by least squares over the least of each block.
 
     Raises ValueError for fewer than four samples there: three blocks are the least.
     """
@@ -36,11 +37,8 @@ def trend(times_s: Sequence[float], values: Sequence[float]) -> Trend:
     if count < 3:
         raise ValueError(f"{len(kept)} samples are too few for a slope")
     blocks = [kept[len(kept) * n // count : len(kept) * (n + 1) // count] for n in range(count)]
-    means = [
-        (math.fsum(at for at, _ in b) / len(b), math.fsum(v for _, v in b) / len(b))
-        for b in blocks
-    ]
-    line = stats.linregress([at / 3600 for at, _ in means], [v for _, v in means])
+    floors = [(math.fsum(at for at, _ in b) / len(b), min(v for _, v in b)) for b in blocks]
+    line = stats.linregress([at / 3600 for at, _ in floors], [v for _, v in floors])
     # scipy has no error for values that are all the same.
     error = 0.0 if math.isnan(line.stderr) else float(line.stderr)
     spread = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 2)) * error

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 from benchmarks.faults.catalogue import Place
-from benchmarks.faults.gateways import chain
+from benchmarks.faults.gateways import fallback_chain
 from benchmarks.faults.provider import CALLS
 from benchmarks.faults.routes import PRIMARY, SPARE, Route
 from benchmarks.router.processes import free_port, start, wait_for
 
-LETTERS: Final = {Place.PRIMARY.value: PRIMARY, chain.SPARE: SPARE}
+LETTERS: Final = {Place.PRIMARY.value: PRIMARY, fallback_chain.SPARE: SPARE}
 START_S: Final = 60.0
 
 
@@ -48,7 +48,7 @@ class Upstreams(NamedTuple):
                 continue
             self._put(Place.PRIMARY.value, route.primary, route.variant.fault)
             if route.variant.both:
-                self._put(chain.SPARE, route.spare, route.variant.fault)
+                self._put(fallback_chain.SPARE, route.spare, route.variant.fault)
 
     def _put(self, name: str, model: str, fault: Mapping[str, Any]) -> None:
         request = urllib.request.Request(  # noqa: S310 - http, to ourselves
@@ -63,14 +63,14 @@ class Upstreams(NamedTuple):
         """By the number of the request. Calls that reached nobody are not in it."""
         found: Counter[str] = Counter()
         for name in self.ports:
-            found.update(self._told(name)["calls"])
+            found.update(self._call_record(name)["calls"])
         return found
 
     def left(self) -> set[str]:
         """The numbers of the requests that somebody hung up on."""
-        return {number for name in self.ports for number in self._told(name)["left"]}
+        return {number for name in self.ports for number in self._call_record(name)["left"]}
 
-    def _told(self, name: str) -> dict[str, Any]:
+    def _call_record(self, name: str) -> dict[str, Any]:
         with urllib.request.urlopen(self.url(name) + CALLS, timeout=30) as answer:  # noqa: S310
             told: dict[str, Any] = json.load(answer)
         return told

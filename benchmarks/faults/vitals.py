@@ -27,7 +27,7 @@ class Vitals:
     tasks: float
 
     @classmethod
-    def of(cls, pid: int, metrics: Mapping[str, float]) -> "Vitals":
+    def from_process(cls, pid: int, metrics: Mapping[str, float]) -> "Vitals":
         """Of the process and its workers. Raises LookupError when no worker tells its tasks."""
         all_ = tree(pid)
         tasks = [n for name, n in metrics.items() if name.startswith(TASKS)]

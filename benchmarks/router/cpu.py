@@ -32,11 +32,11 @@ def main() -> None:
     found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="swapgate-bench-") as folder, ExitStack() as stack:
         running = _started(chosen.peers, Path(folder), stack)
-        for each in running.values():
-            _turn(each, WARM_S)
+        for process in running.values():
+            _measure(process, WARM_S)
         for _ in range(chosen.rounds):
-            for name, each in running.items():
-                found.setdefault(name, []).append(_turn(each, chosen.seconds))
+            for name, process in running.items():
+                found.setdefault(name, []).append(_measure(process, chosen.seconds))
     print("\n".join(lines(found)))
 
 
@@ -51,7 +51,7 @@ def _started(names: Sequence[str], folder: Path, stack: ExitStack) -> dict[str, 
     }
 
 
-def _turn(running: Running, seconds: float) -> float:
+def _measure(running: Running, seconds: float) -> float:
     """us of CPU time per request."""
     before = running.cpu_s()
     full = full_throttle(
@@ -68,9 +68,9 @@ def lines(found: Mapping[str, Sequence[float]]) -> list[str]:
     """Medians over the turns, and each as a ratio to nginx's."""
     limit = statistics.median(found.get(LIMIT, [float("nan")]))
     out = [f"{'':18}{'CPU us':>8}{'least':>8}{'of nginx':>10}"]
-    for name, each in found.items():
-        middle = statistics.median(each)
-        out.append(f"{name:18}{middle:8.1f}{min(each):8.1f}{middle / limit:10.2f}")
+    for name, shares in found.items():
+        middle = statistics.median(shares)
+        out.append(f"{name:18}{middle:8.1f}{min(shares):8.1f}{middle / limit:10.2f}")
     return out
 
 

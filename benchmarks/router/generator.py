@@ -11,7 +11,7 @@ from typing import cast
 import httptools
 import uvloop
 
-from benchmarks.router.load import MARK, Job, Outcome
+from benchmarks.router.load import MARK, LoadJob, Outcome
 
 EVENT = b"data: {"
 
@@ -53,7 +53,7 @@ class Client(asyncio.Protocol):
 
 
 class Generator:
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: LoadJob) -> None:
         self._job = job
         self._free: deque[Client] = deque()
         self._count = 0
@@ -113,5 +113,5 @@ class Generator:
 
 
 if __name__ == "__main__":
-    job = Job(**json.loads(sys.argv[1]))
+    job = LoadJob(**json.loads(sys.argv[1]))
     print(json.dumps(asdict(uvloop.run(Generator(job).run()))))

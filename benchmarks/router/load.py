@@ -79,7 +79,7 @@ def read_wrk(text: str) -> Throttle:
 
 
 @dataclass(frozen=True)
-class Job:
+class LoadJob:
     """What the generator's process does. per_s: 0 for as fast as they are answered.
 
     stream: requests are streams, then latencies are those of the first chunk.
@@ -109,7 +109,7 @@ class Outcome:
         return self.latencies_ms[min(count - 1, int(share * count))] if count else math.nan
 
 
-async def generated(job: Job) -> Outcome:
+async def generated(job: LoadJob) -> Outcome:
     """Run the job in a process of its own, on the load's core."""
     command = [sys.executable, "-m", "benchmarks.router.generator", json.dumps(asdict(job))]
     process = await asyncio.create_subprocess_exec(

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.router.load import Job, Outcome, body, full_throttle, generated
+from benchmarks.router.load import LoadJob, Outcome, body, full_throttle, generated
 from benchmarks.router.machine import PEER_CORE, Busy, cpu_s, rss_mib
 from benchmarks.router.peers.peer import PLAIN, STREAMED, Ask, Peer, Site
 from benchmarks.router.processes import announced_port, free_port, start, wait_for
@@ -119,7 +119,7 @@ def _generate(
 ) -> Outcome:
     ask = running.asks[kind]
     connections = 1 if slow else (8 if per_s else STREAMS)
-    job = Job(
+    job = LoadJob(
         port=running.ports[kind],
         path=ask.path,
         headers=dict(ask.headers),

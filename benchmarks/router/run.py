@@ -50,7 +50,7 @@ def main() -> None:
     except NotHere as missing:
         print(f"skipped: {missing}")
         return
-    peers = [each for name in chosen.peers if here(each := (PEERS | CLIENTS)[name])]
+    peers = [each for name in chosen.peers if is_installed(each := (PEERS | CLIENTS)[name])]
     seconds = min(60.0, max(2.0, chosen.seconds))
     with tempfile.TemporaryDirectory(prefix="swapgate-bench-") as folder, ExitStack() as stack:
         plain, streamed, pids = upstream.serve(Path(folder), stack)
@@ -65,7 +65,7 @@ def main() -> None:
     print("\n".join(table.lines(rounds)))
 
 
-def here(peer: Peer) -> bool:
+def is_installed(peer: Peer) -> bool:
     """Installed, or installed now."""
     try:
         peer.install()

@@ -22,7 +22,7 @@ from typing import Final
 import psutil
 
 from benchmarks.router import load
-from benchmarks.router.load import Job
+from benchmarks.router.load import LoadJob
 from benchmarks.router.machine import LOAD_CORE, PEER_CORE
 from benchmarks.router.peers.peer import Ask
 from benchmarks.router.processes import DidNotStart, free_port, start, wait_for
@@ -96,7 +96,7 @@ def one(port: int, pid: int, seconds: float, *, stream: bool) -> Round:
 def p50_ms(port: int, seconds: float) -> float:
     ask = Ask(model="small", headers=HEADERS)
     body = load.body(ask, stream=False)
-    job = Job(port, PATH, HEADERS, body, False, 8, seconds, PER_S)  # noqa: FBT003 - no stream
+    job = LoadJob(port, PATH, HEADERS, body, False, 8, seconds, PER_S)  # noqa: FBT003 - no stream
     outcome = asyncio.run(load.generated(job))
     return outcome.percentile_ms(0.5) if not outcome.errors else math.nan
 
@@ -128,14 +128,14 @@ def connect(port: int) -> socket.socket:
 
 def show(kind: str, rounds: list[Round]) -> None:
     print(f"{READERS} clients read {BYTES_PER_S} B/s of {kind} answers; others, p50:")
-    for each in rounds:
+    for pair in rounds:
         print(
-            f"  alone {each.alone_ms:.2f} ms, while they come {each.arriving_ms:.2f} ms "
-            f"({each.arriving_ratio:.2f} x), beside {each.beside_ms:.2f} ms "
-            f"({each.ratio:.2f} x), {each.grown_mib:.0f} MiB more"
+            f"  alone {pair.alone_ms:.2f} ms, while they come {pair.arriving_ms:.2f} ms "
+            f"({pair.arriving_ratio:.2f} x), beside {pair.beside_ms:.2f} ms "
+            f"({pair.ratio:.2f} x), {pair.grown_mib:.0f} MiB more"
         )
-    ratio = statistics.median(each.ratio for each in rounds)
-    arriving = statistics.median(each.arriving_ratio for each in rounds)
+    ratio = statistics.median(pair.ratio for pair in rounds)
+    arriving = statistics.median(pair.arriving_ratio for pair in rounds)
     print(f"  median: {ratio:.2f} x beside, {arriving:.2f} x while they come; goal: 2 x")
 
 

@@ -75,7 +75,7 @@ def lines(rounds: Rounds) -> list[str]:
 
 def machine_lines(rounds: Rounds) -> list[str]:
     """How busy others kept the machine."""
-    every = [each for own in rounds.values() for each in own.values()]
+    every = [figures for own in rounds.values() for figures in own.values()]
     others = [figures.others for figures in every]
     steal = [figures.steal for figures in every]
     text = (

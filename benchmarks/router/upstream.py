@@ -15,8 +15,8 @@ ANSWER = (
 )
 # What nginx keeps on disk, and would otherwise keep in the system's folders.
 FOLDERS = "".join(
-    f"{each}_temp_path {{folder}}/{each};"
-    for each in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    f"{folder}_temp_path {{folder}}/{folder};"
+    for folder in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 )
 NGINX = """
 worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/error.log;
@@ -48,7 +48,7 @@ def serve(folder: Path, stack: ExitStack) -> tuple[int, int, list[int]]:
     pids = []
     commands = {
         plain: nginx_command(folder / "upstream", rest),
-        streamed: [sys.executable, "-m", "benchmarks.router.streams", str(streamed)],
+        streamed: [sys.executable, "-m", "benchmarks.router.stream_latency", str(streamed)],
     }
     for port, command in commands.items():
         process = start(command, stack, core=LOAD_CORE, log=folder / f"upstream-{port}.log")

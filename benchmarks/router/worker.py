@@ -99,7 +99,7 @@ def seeded(folder: Path, ports: dict[str, int]) -> Store:
 
 def main() -> None:
     client, folder, port, *upstreams = sys.argv[1:]
-    ports = {name: int(each) for name, each in (pair.split("=") for pair in upstreams)}
+    ports = {name: int(port) for name, port in (pair.split("=") for pair in upstreams)}
     home, clock, settings = Path(folder), SystemClock(), RouterSettings()
     store = seeded(home, ports)
     holder = SnapshotHolder(store, home / "snapshot.json")

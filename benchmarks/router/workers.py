@@ -54,7 +54,7 @@ class Router:
     place: Place
     pid: int
 
-    def turn(self, seconds: float) -> Turn:
+    def measure(self, seconds: float) -> Turn:
         workers = psutil.Process(self.pid).children()
         before, own = [cpu_s(worker.pid) for worker in workers], cpu_s(self.pid)
         full = full_throttle(
@@ -91,7 +91,7 @@ def started(workers: int, folder: Path, ports: dict[str, int], stack: ExitStack)
     wait_for(place.port, process, START_S)
     router = Router(place, process.pid)
     # The parent listens before its workers do.
-    router.turn(WARM_S + workers)
+    router.measure(WARM_S + workers)
     return router
 
 
@@ -133,7 +133,7 @@ def main() -> None:
         }
         for _ in range(chosen.rounds):
             for workers, router in running.items():
-                found.setdefault(workers, []).append(router.turn(chosen.seconds))
+                found.setdefault(workers, []).append(router.measure(chosen.seconds))
     print("\n".join(lines(found)))
     print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
 

@@ -78,7 +78,7 @@ def pair_counts(reports: Sequence[SuiteReport], titles: Mapping[str, str]) -> li
 
 
 def samples(comparison: Comparison, titles: Mapping[str, str]) -> pd.DataFrame:
-    """Both answers to each item that has two, in the order of asking.
+    """Pairs both answers to each item that has two, in the order of asking.
 
     With a verdict: the items that it used, and only those. change: by the gate's own paired
     scores where there is a verdict, by the samples' scores before.
@@ -143,7 +143,9 @@ def _change(incumbent: float | None, candidate: float | None) -> str:
 
 
 def rating(sample: Sample) -> str:
-    """`✓ correct`, `✕ wrong`, `◐ 0.50`, and for form: `✕ wrong form (code_fence)`."""
+    """Describes a score: `✓ correct`, `✕ wrong`, `◐ 0.50`, and for form: `✕ wrong form
+    (code_fence)`.
+    """
     if sample.error is SampleError.INFRA:
         return "? no answer"
     if sample.error is SampleError.UNSCORED or sample.strict is None:

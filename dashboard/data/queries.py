@@ -23,7 +23,6 @@ from harness.control.routing.route_status import RouteStatus
 from harness.control.routing.scorecard import RouteScorecard
 from harness.control.shadow.stage import ShadowStage, find_stage_of_route
 from harness.domain.canary.observation import TrafficMinute
-from harness.domain.canary.rollout import Rollout
 from harness.domain.errors import SignatureInvalid
 from harness.domain.evals.run import Verdict
 from harness.domain.pagination import MOST_LISTED, Page, PageRequest
@@ -46,7 +45,6 @@ class ComparisonView:
 
     comparison: Comparison
     titles: Mapping[str, str]
-    rollout: Rollout | None
     differing: Mapping[str, Sequence[str]]  # by suite, which pins the two arms do not share
     now: datetime
 
@@ -56,14 +54,11 @@ def titles(ctx: Context) -> Mapping[str, str]:
 
 
 def comparison(ctx: Context, proposal: str) -> ComparisonView:
-    """Raises NotFound."""
+    """Loads what the page of a comparison shows. Raises NotFound."""
     found = load_comparison(ctx, proposal)
-    with ctx.store.read() as tx:
-        rollout = tx.rollouts.get(found.proposal.rollout) if found.proposal.rollout else None
     return ComparisonView(
         comparison=found,
         titles=titles(ctx),
-        rollout=rollout,
         differing=_differing(ctx, found),
         now=ctx.clock.now(),
     )
@@ -180,14 +175,14 @@ class CanaryView:
 
     @property
     def quiet_since(self) -> datetime | None:
-        """Since when a live canary has seen no request; None while they come."""
+        """Says since when a live canary has seen no request; None while they come."""
         last = self.last_request
         live = self.status is not None and self.status.rollout.live
         return last if live and last is not None and self.now - last > QUIET else None
 
 
 def canary(ctx: Context, route: str) -> CanaryView:
-    """Raises NotFound."""
+    """Loads what the page of a route's canary shows. Raises NotFound."""
     canaries = list_canaries(ctx, route=route)
     status = canaries[0] if canaries else None
     stage = find_stage_of_route(ctx, route)
@@ -208,7 +203,7 @@ def route_names(ctx: Context) -> Sequence[str]:
 
 
 def measured_of(ctx: Context, statuses: Sequence[RouteStatus]) -> Mapping[str, RouteScorecard]:
-    """By route; without those whose rows are not as they were signed."""
+    """Loads the scorecards by route, without those whose rows are not as they were signed."""
     found = {}
     for status in statuses:
         with suppress(SignatureInvalid):
@@ -248,7 +243,7 @@ class RouteView:
 
 
 def route(ctx: Context, name: str) -> RouteView:
-    """Raises NotFound."""
+    """Loads what the page of a route shows. Raises NotFound."""
     history = queries.list_route_versions(ctx, name, PageRequest(MOST_VERSIONS))
     chain = fallback_chain.list_fallbacks(ctx, name)
     figures = scorecard.build_scorecard(ctx, name)

@@ -12,7 +12,7 @@ from dashboard.text.html import Measure, Tile, VerdictCard, escape, strong
 from harness.control.canary.status import CanaryStatus
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.canary.unit_rule import ExposureUnit
-from harness.domain.formatting import format_estimate, format_number
+from harness.domain.formatting import format_estimate, format_harm, format_number
 from harness.domain.operations.audit import AuditEvent
 from harness.gate.online.rollout_action import RecordedEvidence
 from harness.gate.text.explain import SOME_EVIDENCE, GuardrailRow, StepNeed
@@ -103,7 +103,7 @@ def next_step(status: CanaryStatus) -> str:
 
 
 def needs(status: CanaryStatus) -> Sequence[tuple[labels.Label, str]]:
-    """Each condition of the next step, and when it will be met."""
+    """Lists each condition of the next step, and when it will be met."""
     return [(_need_label(need), _when(need)) for need in status.explanation.needs]
 
 
@@ -191,8 +191,8 @@ def plan(rollout: Rollout) -> tuple[Sequence[tuple[str, str]], int | None]:
 
 
 def harm_line(status: CanaryStatus) -> str:
-    """`66 % of the rollback level`."""
-    share = f"{status.action.distance_to_trip * 100:.0f} % of the rollback level"
+    """Describes the evidence of harm: `66 % of the rollback level`."""
+    share = format_harm(status.action.distance_to_trip)
     return f"{share}. At 100 % the candidate is rolled back at once, automatically."
 
 
@@ -323,6 +323,6 @@ def _evidence_lines(evidence: RecordedEvidence | None) -> Sequence[str]:
     return (
         f"candidate: {evidence.canary_failures:,} of {evidence.canary_units:,} failed",
         f"incumbent: {evidence.control_failures:,} of {evidence.control_units:,}",
-        f"evidence of harm at most {evidence.harm_share * 100:.0f} % of the rollback level",
+        f"evidence of harm at most {format_harm(evidence.harm_share)}",
         f"certificate of no harm {known} of {wanted}",
     )

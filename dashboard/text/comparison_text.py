@@ -13,14 +13,15 @@ from dashboard.text.html import Tile, VerdictCard
 from harness.control.evals.proof_validity import ProofState
 from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
 from harness.control.proposals.estimate import SuiteEstimate
-from harness.domain.canary.rollout import Rollout
-from harness.domain.evals.run import BaseVerdict, Claim, Sample, SampleError, SuiteReport
-from harness.domain.formatting import format_percent, format_thousand_price
+from harness.domain.evals.run import BaseVerdict, Claim, SuiteReport
+from harness.domain.formatting import (
+    format_percent,
+    format_points_interval,
+    format_score,
+    format_thousand_price,
+)
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.gate.text.next_steps import NEXT_STEPS
 
-# To ask for more than this many times the items used would be no practical advice.
-HOPELESS = 10
 COST_WORDS = {
     "shown": "shown",
     "refuted": "refuted",
@@ -29,8 +30,8 @@ COST_WORDS = {
 }
 
 
-def verdict_card(view: ComparisonView, connections: int) -> VerdictCard:
-    """connections: how many eval requests run at once, for the estimate of time."""
+def verdict_card(view: ComparisonView) -> VerdictCard:
+    """Writes the card of a verdict, or of what the gate has so far."""
     found, verdict = view.comparison, view.comparison.verdict
     if verdict is None:
         return _undecided_card(view)
@@ -38,7 +39,7 @@ def verdict_card(view: ComparisonView, connections: int) -> VerdictCard:
         label=labels.verdict_label(verdict),
         lead=_lead(verdict) + _since(found.proposal),
         bullets=[(view.titles.get(r.suite, r.suite), suite_line(r)) for r in deciding(verdict)],
-        next_step=next_step(view, verdict, connections),
+        next_step=found.next_step,
         foot=_foot(found, verdict, view.now),
     )
 
@@ -86,20 +87,22 @@ def _shown_bad(verdict: BaseVerdict) -> str:
 
 
 def suite_line(report: SuiteReport) -> str:
-    """`−0.4 points, 95 % CI −2.6 to +1.8; allowed loss 2.0. The interval crosses the limit.`"""
+    """Describes a suite: `−0.4 points, 95 % CI −2.6 to +1.8; allowed loss 2.0. The interval
+    crosses the limit.`
+    """
     if report.outcome == "infra_error" or report.n_used == 0:
         return report.reason
     effect = f"{labels.points(report.delta)} points"
     limit = (
         "must be better than 0"
         if report.claim is Claim.SUPERIOR
-        else f"allowed loss {labels.allowed_loss(report.margin)}"
+        else f"allowed loss {format_score(report.margin)}"
     )
     pairs = labels.plural(report.n_used, "pair")
     if report.n_used < FEWEST_PAIRS or report.ci_low is None or report.ci_high is None:
         return f"{effect} on {pairs}: too few for an interval; {limit}.{_why(report)}"
-    low, high = labels.points(report.ci_low), labels.points(report.ci_high)
-    shown = f"{effect}, 95 % CI {low} to {high}; {limit}; {pairs}.{_why(report)}"
+    interval = format_points_interval(report.ci_low, report.ci_high)
+    shown = f"{effect}, 95 % CI {interval}; {limit}; {pairs}.{_why(report)}"
     return f"{shown}{_cost(report)}"
 
 
@@ -133,85 +136,6 @@ def _crosses(report: SuiteReport) -> bool:
     limit = 0.0 if report.claim is Claim.SUPERIOR else -report.margin
     low, high = report.ci_low, report.ci_high
     return low is not None and high is not None and low <= limit <= high
-
-
-def next_step(view: ComparisonView, verdict: BaseVerdict, connections: int) -> str:
-    proposal = view.comparison.proposal
-    match verdict.outcome:
-        case "passed":
-            return _after_passing(proposal, view.rollout, view.now)
-        case "failed" | "harness_mismatch":
-            return NEXT_STEPS[verdict.outcome]
-        case "inconclusive":
-            return _more(view, verdict, connections)
-        case _:
-            if proposal.retry_at is not None and proposal.open:
-                return f"it is measured again at {labels.date_time(proposal.retry_at)}."
-            return NEXT_STEPS[verdict.outcome]
-
-
-def _after_passing(proposal: Proposal, rollout: Rollout | None, now: datetime) -> str:
-    match proposal.phase:
-        case ProposalPhase.AWAITING_APPROVAL if proposal.approver is None:
-            return f"somebody other than {proposal.proposer} approves or rejects the canary."
-        case ProposalPhase.AWAITING_APPROVAL:
-            return f"{proposal.approver} approved it; the canary opens within seconds."
-        case ProposalPhase.SHADOW:
-            return (
-                "nothing; the shadow runs first, and the canary opens automatically after it."
-            )
-        case ProposalPhase.CANARY if rollout is not None:
-            share = labels.weight(rollout.current.weight_bps)
-            return f"watch the canary; it is at {share} of the traffic."
-        case ProposalPhase.PROMOTED:
-            when = labels.age(proposal.updated_at, now)
-            return f"nothing; the candidate serves the whole route since {when}."
-        case _:
-            return "nothing; the proposal is closed."
-
-
-def _more(view: ComparisonView, verdict: BaseVerdict, connections: int) -> str:
-    wanted = {
-        r.suite: r.figures.more_items for r in verdict.suites if r.outcome == "inconclusive"
-    }
-    known = {suite: n for suite, n in wanted.items() if n is not None}
-    if not known or len(known) < len(wanted):
-        return "no tendency showed, so more items may not settle it. The current model stays."
-    suite, items = max(known.items(), key=lambda pair: pair[1])
-    name = view.titles.get(suite, suite)
-    used = max(r.n_used for r in verdict.suites if r.suite == suite)
-    if items > HOPELESS * used:
-        return (
-            f"nothing: a difference this small would need about {labels.count(items)} more "
-            f"items of {name}. If a small loss is worth it, claim “equal or better”."
-        )
-    price = _price_of(view.comparison, suite, items, connections)
-    return (
-        f"{labels.plural(items, 'more item')} of {name} should settle it (80 % power)"
-        f"{price}. Then propose again."
-    )
-
-
-def _price_of(comparison: Comparison, suite: str, items: int, connections: int) -> str:
-    sides = [side for side in comparison.suites if side.plan.suite == suite]
-    arms: list[Sequence[Sample]] = [arm for s in sides for arm in (s.incumbent, s.candidate)]
-    costs = [_mean([s.cost_usd for s in arm]) for arm in arms]
-    times = [
-        _mean([s.duration_s for s in arm if s.error is not SampleError.INFRA]) for arm in arms
-    ]
-    known_costs = [cost for cost in costs if cost is not None]
-    known_times = [time for time in times if time is not None]
-    parts = []
-    if known_costs and len(known_costs) == len(costs):
-        parts.append(f"about {labels.usd(sum(known_costs) * items)}")
-    if known_times:
-        parts.append(f"about {labels.span(max(60.0, max(known_times) * items / connections))}")
-    return f", {' and '.join(parts)}" if parts else ""
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def _foot(comparison: Comparison, verdict: BaseVerdict, now: datetime) -> str:
@@ -348,7 +272,7 @@ def stale_reason(view: ComparisonView) -> str:
 
 def cheapest_design(estimate: SuiteEstimate) -> str:
     """The cheapest design that shows the difference that matters."""
-    best, wanted = estimate.cheapest, f"{estimate.effect * 100:.1f} points"
+    best, wanted = estimate.cheapest, f"{format_score(estimate.effect)} points"
     if best is None:
         return f"{wanted}: not possible with this suite"
     epochs = f" × {best.epochs} epochs" if best.epochs > 1 else ""

@@ -9,6 +9,7 @@ from dashboard.text.html import escape, strong
 from harness.control.drift import reports
 from harness.control.drift.reports import DriftStatus
 from harness.domain.drift.watch import DriftCheckState
+from harness.domain.formatting import format_points_interval
 
 STATES = {
     "starting": labels.Label("…", "starting", labels.Tone.NEUTRAL),
@@ -44,10 +45,10 @@ def _row(status: DriftStatus) -> tuple[str, ...]:
     change = evidence = "–"
     if drift_evidence is not None:
         change = labels.points(drift_evidence.delta)
-        if drift_evidence.ci_low is not None and drift_evidence.ci_high is not None:
-            ends = (labels.points(drift_evidence.ci_low), labels.points(drift_evidence.ci_high))
-            change += f" ({ends[0]} to {ends[1]})"
-        evidence = f"{drift_evidence.share_of_limit * 100:.0f} % of the alarm level"
+        ends = format_points_interval(drift_evidence.ci_low, drift_evidence.ci_high, missing="")
+        if ends:
+            change += f" ({ends})"
+        evidence = f"{labels.percent(drift_evidence.share_of_limit, 0)} of the alarm level"
     ended = "–" if last is None or last.ended_at is None else labels.date_time(last.ended_at)
     if last is not None and last.state is DriftCheckState.NOT_MEASURED:
         ended += " NOT MEASURED"

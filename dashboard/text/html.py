@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dashboard.text.labels import FigureChange, Label, Tone
+from harness.domain.formatting import format_harm
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import INVALID_ROWS_HINT
 
@@ -34,7 +35,7 @@ def block(*parts: str, kind: str = "") -> str:
 
 
 def title(heading: str, note: str = "") -> str:
-    """heading, note: HTML. The page's one h1."""
+    """Renders the page's one h1. heading, note: HTML."""
     below = f'<p class="note">{note}</p>' if note else ""
     return block(f"<h1>{heading}</h1>{below}")
 
@@ -147,7 +148,7 @@ def _pair_row(suite: PairCounts, most: int) -> str:
 
 
 def meter(share: float, tone: Tone, furthest: float = 0.0) -> str:
-    """furthest: a tick where it was at most, if that is beyond the share."""
+    """Renders a meter. furthest: a tick where it was at most, if that is beyond the share."""
     width, tick = (100 * min(1.0, max(0.0, fraction)) for fraction in (share, furthest))
     mark = f'<em style="left:{tick:.1f}%"></em>' if tick > width + 0.5 else ""
     return (
@@ -185,7 +186,7 @@ def _measure(row: Measure) -> str:
         f'<div class="row"><div class="name">{strong(row.name)}<span>{escape(row.limit)}</span>'
         f'</div><div class="figures">{figures}</div>'
         f'<div class="state">{state(row.label)}'
-        f"<span>{row.share * 100:.0f} % of the rollback level</span></div>"
+        f"<span>{format_harm(row.share)}</span></div>"
         f"{meter(row.share, row.label.tone, row.furthest)}</div>"
     )
 
@@ -201,7 +202,7 @@ def checklist(rows: Iterable[tuple[Label, str]]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class AnswerPanel:
-    """One model's answer."""
+    """Holds one model's answer to show."""
 
     who: str
     text: str
@@ -230,7 +231,7 @@ def _answer(answer: AnswerPanel, body: str) -> str:
 
 
 def difference(before: str, after: str) -> tuple[str, str]:
-    """Both texts as HTML, word by word, with what only one of them has marked."""
+    """Renders two texts as HTML, with the words marked that only one of them has."""
     old, new = (_TOKENS.findall(text[:SHOWN_CHARACTERS]) for text in (before, after))
     went, came = [], []
     matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
@@ -246,7 +247,9 @@ def difference(before: str, after: str) -> tuple[str, str]:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """heads: text. rows: cells of HTML. Scrolls by itself where it is too wide."""
+    """Renders a table, which scrolls by itself where it is too wide. heads: text. rows: cells
+    of HTML.
+    """
     head = "".join(f"<th>{escape(heading)}</th>" for heading in heads)
     body = "".join(
         "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows
@@ -309,7 +312,6 @@ def trend(values: Sequence[float], *, name: str) -> str:
     if len(values) < 2:
         return ""
     high = max(values) or 1.0
-    bars = "".join(
-        f'<i style="height:{max(4.0, 100 * value / high):.0f}%"></i>' for value in values
-    )
+    heights = (max(4.0, 100 * value / high) for value in values)
+    bars = "".join(f'<i style="height:{height:.0f}%"></i>' for height in heights)
     return f'<span class="trend" role="img" aria-label="{escape(name)}">{bars}</span>'

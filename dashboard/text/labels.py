@@ -21,6 +21,7 @@ from harness.domain.formatting import (
     format_percent,
     format_points,
     format_quantity,
+    format_score,
     format_span,
     format_usd,
 )
@@ -158,19 +159,14 @@ def percent(share: float | None, digits: int = 1) -> str:
     return format_percent(share, digits)
 
 
-def allowed_loss(margin: float) -> str:
-    """An allowed loss in points, without a sign."""
-    return f"{margin * 100:.1f}"
-
-
 def left(until: datetime, now: datetime) -> str:
-    """`6 d 4 h left`, `no time left`."""
+    """Writes the time that is left: `6 d 4 h left`, `no time left`."""
     remaining_s = (until - now).total_seconds()
     return f"{span(remaining_s)} left" if remaining_s > 0 else "no time left"
 
 
 def date_time(at: datetime) -> str:
-    """`20 Nov 2026 05:41 UTC`."""
+    """Writes a moment: `20 Nov 2026 05:41 UTC`."""
     return at.astimezone(UTC).strftime("%d %b %Y %H:%M UTC").removeprefix("0")
 
 
@@ -189,20 +185,22 @@ class FigureChange:
 
 
 def interval(found: tuple[float, float] | None, words: Callable[[float | None], str]) -> str:
-    """Empty where there is none."""
+    """Writes an interval; empty where there is none."""
     return "" if found is None else f"95 % CI {words(found[0])} to {words(found[1])}"
 
 
 def relative_change(
     new: float | None, old: float | None, *, less: str, more: str, was: str
 ) -> FigureChange:
-    """For figures of which less is better, as a share of the former value."""
+    """Describes a change of a figure of which less is better, as a share of the former
+    value.
+    """
     if new is None or old is None or old == 0:
         return FigureChange("=", "cannot be compared,", Tone.NEUTRAL, was)
     share = (new - old) / old
     if abs(share) < CLEAR:
         return FigureChange("=", "no clear change,", Tone.NEUTRAL, was)
-    amount = f"{abs(share) * 100:.0f} %"
+    amount = percent(abs(share), 0)
     return _directed(share, f"{amount} {less},", f"{amount} {more},", was)
 
 
@@ -219,7 +217,7 @@ def failure_change(new: float, old: float) -> FigureChange:
     was = f"was {percent(old)}"
     if percent(new) == percent(old):
         return FigureChange("=", "no change,", Tone.NEUTRAL, was)
-    amount = f"{abs(new - old) * 100:.1f} points"
+    amount = f"{format_score(abs(new - old))} points"
     return _directed(new - old, f"{amount} fewer,", f"{amount} more,", was)
 
 

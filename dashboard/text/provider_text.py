@@ -9,6 +9,7 @@ from dashboard.text import labels
 from dashboard.text.html import escape, state, strong
 from dashboard.text.labels import Label, Tone
 from harness.control.providers.matrix import MatrixModel, MatrixRow, ProviderHealth
+from harness.domain.formatting import format_milliseconds
 from harness.domain.providers.matrix import COLUMNS, Ability
 from harness.domain.routing.target import Price
 
@@ -68,7 +69,7 @@ def heading(row: MatrixRow) -> str:
 def cells(model: MatrixModel) -> list[str]:
     """HTML, in the order of HEADS."""
     window = f"{model.context_window:,}" if model.context_window else "unknown"
-    speed = f"{model.p50_ms:,.0f} ms" if model.p50_ms is not None else "not measured"
+    speed = format_milliseconds(model.p50_ms) if model.p50_ms is not None else "not measured"
     return [
         escape(model.model),
         *(_ABILITY[model.abilities[column]] for column in COLUMNS),
@@ -82,4 +83,4 @@ def cells(model: MatrixModel) -> list[str]:
 def _price(price: Price | None) -> str:
     if price is None:
         return "unknown"
-    return f"${price.input_usd_per_mtok:g} / ${price.output_usd_per_mtok:g}"
+    return f"{labels.usd(price.input_usd_per_mtok)} / {labels.usd(price.output_usd_per_mtok)}"

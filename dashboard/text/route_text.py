@@ -16,6 +16,8 @@ from harness.domain.formatting import (
     DASH,
     format_estimate,
     format_percent,
+    format_range,
+    format_score,
     format_thousand_price,
     format_usd,
 )
@@ -56,7 +58,7 @@ def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
 def score_line(scorecard: RouteScorecard, titles: Mapping[str, str]) -> str:
     """The scores and the month's cost, for a row of the overview."""
     known = [
-        f"{escape(titles.get(score.suite, score.suite))} {strong(f'{score.score * 100:.1f}')}"
+        f"{escape(titles.get(score.suite, score.suite))} {strong(format_score(score.score))}"
         for score in scorecard.scores
         if score.score is not None
     ]
@@ -85,13 +87,13 @@ def _score(score: SuiteScore, now: datetime) -> str:
     if score.score is None or score.measured_at is None:
         return "never measured"
     between = (
-        f" ({score.low * 100:.1f} to {score.high * 100:.1f})"
+        f" ({format_range((score.low, score.high), format_score)})"
         if score.low is not None and score.high is not None
         else ""
     )
     older = "" if score.current else ", of an older version of the suite"
     age = labels.age(score.measured_at, now)
-    return f"{score.score * 100:.1f}{between} on {score.items:,} items, {age}{older}"
+    return f"{format_score(score.score)}{between} on {score.items:,} items, {age}{older}"
 
 
 def _usd(

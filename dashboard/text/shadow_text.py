@@ -49,7 +49,11 @@ def tiles(stage: ShadowStage) -> Sequence[Tile]:
     return (
         Tile("Compared pairs", f"{pairs:,} of {policy.min_pairs:,}", below=when),
         Tile("Requests mirrored", f"{mirrored:,}", below=live),
-        Tile("Cost", labels.usd(stage.spent_usd), below=f"of ${policy.max_cost_usd:g} at most"),
+        Tile(
+            "Cost",
+            labels.usd(stage.spent_usd),
+            below=f"of {labels.usd(policy.max_cost_usd)} at most",
+        ),
     )
 
 

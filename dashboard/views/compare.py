@@ -33,8 +33,7 @@ def show() -> None:
         return
     header(view)
     stale = banner(view)
-    connections = page_frame.installation().settings.control.eval_connections
-    st.html(html.verdict(comparison_text.verdict_card(view, connections), stale=stale))
+    st.html(html.verdict(comparison_text.verdict_card(view), stale=stale))
     next_button(view)
     figures(view, stale=stale)
     if view.comparison.verdict is not None:

@@ -17,6 +17,7 @@ from harness.control.evals.proof_validity import ProofState
 from harness.control.proposals import decisions, estimate, review, route_rules, submission
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import Claim
+from harness.domain.formatting import format_score
 from harness.domain.operations.access import Actor
 from harness.domain.proposals.proposal import ProposalPhase
 
@@ -194,7 +195,7 @@ def approve(row: ProposalRow) -> None:
         seen = row.verdict.id if row.verdict else None
         current_user.attempt(
             lambda actor: decisions.approve_proposal(
-                ctx, actor, row.proposal.id, reason, seen=seen
+                ctx, actor, row.proposal.id, reason, expected_verdict=seen
             ),
             lambda actor: (
                 f"{actor.name} approved {row.proposal.id}; the canary opens within seconds."
@@ -207,7 +208,7 @@ def _review(row: ProposalRow) -> None:
     proposal_review = review.review_proposal(page_frame.context(), row.proposal.id)
     for line in proposal_review.widened:
         st.html(html.note(f"Widened: {line}"))
-    st.html(html.note(f"This is the {proposal_review.risk.words}."))
+    st.html(html.note(f"This is the {proposal_review.risk.text}."))
     if proposal_review.changes:
         rows = [
             (f"{change.at:%Y-%m-%d %H:%M}", escape(change.by), change.what, escape(change.text))
@@ -348,14 +349,14 @@ def _outlook(request: submission.ProposalRequest) -> None:
         (
             escape(names.get(suite_estimate.plan.suite, suite_estimate.plan.suite)),
             f"{suite_estimate.plan.n_max:,}",
-            f"{suite_estimate.mde * 100:.1f} points",
+            f"{format_score(suite_estimate.mde)} points",
             comparison_text.cheapest_design(suite_estimate),
         )
         for suite_estimate in planned
     ]
     heads = ("Suite", "Items", "Smallest difference it can show", "Cheapest design")
     st.html(html.table(heads, rows) + html.note(comparison_text.outlook_line(planned)))
-    st.html(html.note(f"This would be the {terms.risk.words}."))
+    st.html(html.note(f"This would be the {terms.risk.text}."))
     for line in route_rules.describe_widening(terms.widened):
         st.html(html.note(f"Another person has to approve it: {line}"))
     ramp = duration_estimate.estimate_for_route(ctx, request.route, request.policy)

@@ -118,7 +118,7 @@ def settings(view: RouteView) -> None:
 
 
 def overrides(how: RouteSettings) -> str:
-    """Which kinds of request another route answers; empty for none."""
+    """Names the kinds of request that another route answers; empty for none."""
     named = how.overrides
     return ", ".join(f"{kind.value} → {named[kind]}" for kind in RequestKind if kind in named)
 

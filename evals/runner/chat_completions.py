@@ -28,7 +28,7 @@ class ReplyToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
-    """One answer."""
+    """Holds one answer of a model."""
 
     text: str
     tool_calls: tuple[ReplyToolCall, ...]
@@ -89,7 +89,7 @@ def with_addendum(messages: Sequence[Message], addendum: str) -> list[dict[str, 
 
 
 def parse_reply(raw: bytes) -> ChatReply:
-    """Raises MalformedReply."""
+    """Parses the body of a chat completion. Raises MalformedReply."""
     try:
         payload = json.loads(raw)
     except (ValueError, RecursionError):
@@ -128,7 +128,9 @@ class EmbeddingReply:
 
 
 def parse_embeddings(raw: bytes) -> EmbeddingReply:
-    """Raises MalformedReply."""
+    """Parses the body of an embeddings answer, in the order of the inputs. Raises
+    MalformedReply.
+    """
     try:
         payload = json.loads(raw)
         listed = sorted(payload["data"], key=lambda row: row["index"])

@@ -129,7 +129,8 @@ class Collector:
 
     @contextlib.asynccontextmanager
     async def waiting(self) -> AsyncIterator[None]:
-        """Around a sample's wait for its turn at the provider: the end does not wait for it.
+        """Marks, around its block, that a sample waits for its turn at the provider: the end
+        does not wait for it.
 
         One whose turn comes after the end asks nothing more: nobody needs what it would cost.
         """
@@ -181,7 +182,7 @@ class Collector:
         epoch: int,
         scores: dict[str, SampleScore],
     ) -> None:
-        """Nothing: take() has it."""
+        """Does nothing: `take` has the sample."""
 
     async def complete_task(self) -> dict[str, JsonValue]:
         return {}

@@ -42,7 +42,7 @@ class HttpTransport:
         self._session: aiohttp.ClientSession | None = None
 
     async def post(self, path: str, body: bytes) -> Posted:
-        """Raises NoAnswer."""
+        """Posts a body to the provider, without following redirects. Raises NoAnswer."""
         try:
             check_request_headers(self._provider, self._key)
         except InputError as error:

@@ -59,7 +59,9 @@ def open_model(to: TargetConnection) -> Model:
 
 @modelapi(name="swapgate")
 class TargetAPI(ModelAPI):
-    """Raises InputError for a model that the running job does not ask."""
+    """Lets Inspect ask the target of the running job. Raises InputError for a model that the
+    job does not ask.
+    """
 
     def __init__(
         self,
@@ -139,7 +141,9 @@ def generation_settings(config: GenerateConfig) -> dict[str, Any]:
 
 
 def content_of(content: str | Sequence[object]) -> str | list[dict[str, Any]]:
-    """Raises InputError for content that a chat completion cannot carry."""
+    """Translates Inspect's content into a chat completion's. Raises InputError for content that
+    none can carry.
+    """
     if isinstance(content, str):
         return content
     parts: list[dict[str, Any]] = []

@@ -53,7 +53,8 @@ class SampleHooks(Hooks):
 
 
 class InspectRunner:
-    """log_dir: where Inspect's log is kept; without one it is deleted after the run.
+    """Runs evals with Inspect. log_dir: where Inspect's log is kept; without one it is deleted
+    after the run.
 
     checks: what is known of judges; without it they are checked at each run. paces: limits of
     providers; without them calls go as they come. allowed: as `api_base_rules` reads it.
@@ -81,7 +82,10 @@ class InspectRunner:
     def run(
         self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
     ) -> RunState:
-        """Raises what on_sample and stop raise, StaleEvidence, JudgeUnfit, and the suite's own
+        """Asks the questions of a job that are still open, and returns the state that it ends
+        in.
+
+        Raises what on_sample and stop raise, StaleEvidence, JudgeUnfit, and the suite's own
         errors.
         """
         self.remark = ""
@@ -188,7 +192,7 @@ def attach_judge(
     allowed: Collection[str],
     calls: ProviderCallsFactory = HttpTransport,
 ) -> InspectSuite:
-    """The suite with its judge's connection, where it has a judge. Raises JudgeUnfit."""
+    """Connects a suite with its judge, where it has one. Raises JudgeUnfit."""
     if not isinstance(suite, DataSuite) or suite.suite.settings.judge is None:
         return suite
     settings = suite.suite.settings.judge

@@ -3,7 +3,6 @@ a scorer by name, `TaskSuite` from a user's Python file with `@task`, which is r
 """
 
 import asyncio
-import difflib
 import importlib.metadata
 import importlib.util
 import json
@@ -46,6 +45,7 @@ from harness.domain.evals.item_overlap import texts_fingerprint
 from harness.domain.evals.pins import ServedModel, named_models
 from harness.domain.evals.run import SuitePin
 from harness.domain.settings import SuiteSettings
+from harness.domain.suggestions import did_you_mean
 
 NOT_JUDGED, JUDGE = "swapgate_not_judged", "swapgate_judge"
 LENIENT, RULE, FIELDS = "swapgate_lenient", "swapgate_rule", "swapgate_fields"
@@ -81,13 +81,15 @@ class InspectSuite(Protocol):
 
 
 def inspect_suite(settings: SuiteSettings) -> InspectSuite:
-    """Raises InputError, NotFound, ConfigError as the loaders do."""
+    """Loads a suite of a task file or of data. Raises InputError, NotFound, ConfigError."""
     return load_task_suite(settings) if settings.task else DataSuite(load_suite(settings))
 
 
 @solver
 def asked_as_written() -> Solver:
-    """One request with the item's own fields. Its tool calls are the answer; none is run."""
+    """Asks one request with the item's own fields. Its tool calls are the answer; none is
+    run.
+    """
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         return await generate(state, tool_calls="none", extra_body=state.metadata[FIELDS])
@@ -262,7 +264,9 @@ class TaskSuite:
         return "", ""
 
     def scored(self, sample: EvalSample) -> tuple[ScoreResult, str]:
-        """strict and lenient are the same: the task's scorer knows no forms."""
+        """Reads the score that a task gave; strict and lenient are the same, as the task's
+        scorer knows no forms.
+        """
         named, key = (
             str(self.settings.scorer_options.get(k, "")) for k in ("scorer", "metric")
         )
@@ -286,7 +290,9 @@ class TaskSuite:
 
 
 def as_share(value: Value) -> float | None:
-    """None for NaN, lists, words that mean no score, and what is not in [0, 1]."""
+    """Reads a score as a share; None for NaN, lists, words that mean no score, and what is not
+    in [0, 1].
+    """
     if isinstance(value, str) and value.casefold() not in SPELLED:
         try:
             value = float(value)
@@ -326,8 +332,8 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
         raise InputError(f"{file}: several tasks; name one: {file}:{next(iter(functions))}")
     chosen = name or next(iter(functions))
     if chosen not in functions:
-        near = difflib.get_close_matches(chosen, functions, n=1, cutoff=0.0)[0]
-        raise NotFound(f"{file}: no task {chosen!r}; did you mean {near!r}?")
+        hint = did_you_mean(chosen, functions, cutoff=0.0)
+        raise NotFound(f"{file}: no task {chosen!r}{hint}")
     try:
         inner: Task = functions[chosen]()
     except Exception as error:

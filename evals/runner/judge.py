@@ -71,7 +71,7 @@ class Judge:
 
     @property
     def spent(self) -> str:
-        """Why it may not be asked any more; empty while it may."""
+        """Says why the judge may not be asked any more; empty while it may."""
         most, limit = self._settings.max_calls, self._settings.max_cost_usd
         name = self._settings.target.name
         if self._calls >= most:
@@ -91,15 +91,15 @@ class Judge:
         return SampleJudge(self, heard)
 
     async def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """Raises NotJudged."""
+        """Asks the judge and returns its text. Raises NotJudged."""
         return (await self.fetch_reply(messages)).text
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        """Raises NotJudged."""
+        """Asks for the embeddings of texts. Raises NotJudged."""
         return (await self.embedded(texts)).vectors
 
     async def fetch_reply(self, messages: Sequence[Mapping[str, str]]) -> ChatReply:
-        """Raises NotJudged."""
+        """Asks the judge, pays, and returns its reply. Raises NotJudged."""
         self._charge()
         settings = {"temperature": 0, "max_tokens": self._settings.max_output_tokens}
         try:
@@ -111,7 +111,7 @@ class Judge:
         return reply
 
     async def embedded(self, texts: Sequence[str]) -> EmbeddingReply:
-        """Raises NotJudged."""
+        """Asks for the embeddings of texts, pays, and returns the reply. Raises NotJudged."""
         self._charge()
         target = self._settings.target
         asked: dict[str, Any] = {**target.parameters, "model": target.model}
@@ -168,13 +168,15 @@ class SampleJudge:
         return SampleJudge(self._judge, heard)
 
     async def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """Raises NotJudged."""
+        """Asks the judge, and notes the model that served. Raises NotJudged."""
         reply = await self._judge.fetch_reply(messages)
         self._heard.add(reply.served)
         return reply.text
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        """Raises NotJudged."""
+        """Asks for the embeddings of texts, and notes the model that served. Raises
+        NotJudged.
+        """
         reply = await self._judge.embedded(texts)
         self._heard.add(ServedModel(reply.model))
         return reply.vectors

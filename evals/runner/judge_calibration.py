@@ -31,7 +31,9 @@ class CalibrationCache:
     clock: Clock
 
     def recent(self, key: str, max_age_s: float) -> RaterAgreement | None:
-        """None when there is none so new, or it cannot be read."""
+        """Loads the newest calibration; None when there is none so new, or it cannot be
+        read.
+        """
         now = self.clock.now().timestamp()
         try:
             found = json.loads(self._file(key).read_text(encoding="utf-8"))
@@ -54,7 +56,9 @@ class CalibrationCache:
 
 
 def score_band(score: float | None, levels: int) -> int:
-    """Which of so many equal bands of [0, 1]; the highest one has both its ends."""
+    """Returns which of so many equal bands of [0, 1] a score is in; the highest one has both
+    its ends.
+    """
     return ABSTAINED if score is None else min(int(score * levels), levels - 1)
 
 

@@ -23,6 +23,7 @@ from evals.runner.chat_completions import (
 from evals.runner.http_transport import HttpTransport
 from evals.runner.rate_gate import RateGate
 from harness.domain.errors import InputError, NoAnswer, UpstreamError
+from harness.domain.formatting import format_span
 from harness.domain.providers.api_base_rules import check_api_base
 from harness.domain.providers.kinds import rename_answer_limit
 from harness.domain.providers.secret_encodings import hide_secret
@@ -49,7 +50,7 @@ SHARED_SECRET: Final = 8  # the same for the key and the provider's own headers
 
 
 class ProviderFailed(UpstreamError):
-    """No answer came, after the retries. The text holds neither prompt nor key."""
+    """Raised when no answer came after the retries. The text holds neither prompt nor key."""
 
 
 class _AttemptFailed(Exception):
@@ -63,7 +64,7 @@ class _AttemptFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TimedReply:
-    """reply, and the wall time in seconds of the attempt that brought it."""
+    """Holds a reply, and the wall time in seconds of the attempt that brought it."""
 
     reply: ChatReply
     seconds: float
@@ -104,13 +105,17 @@ class EvalProviderClient:
         self._jitter = random.Random()  # noqa: S311 - as above
 
     async def ask(self, body: Mapping[str, Any]) -> TimedReply:
-        """Raises ProviderFailed when the last retry has failed, or none is worth it."""
+        """Asks for a chat completion. Raises ProviderFailed when the last retry has failed, or
+        none is worth it.
+        """
         sent = rename_answer_limit(body, self._kind)
         found, seconds = await self._request("/chat/completions", sent, parse_reply)
         return TimedReply(found, seconds)
 
     async def embed(self, body: Mapping[str, Any]) -> EmbeddingReply:
-        """Raises ProviderFailed, as ask()."""
+        """Asks for embeddings. Raises ProviderFailed when the last retry has failed, or none is
+        worth it.
+        """
         found, _ = await self._request("/embeddings", body, parse_embeddings)
         return found
 
@@ -129,7 +134,9 @@ class EvalProviderClient:
                 raise ProviderFailed(str(failed))
             asked_s = failed.pause_s or 0.0
             if asked_s > LONGEST_ASKED_S:
-                raise ProviderFailed(f"{failed} (it asks for a pause of {asked_s:.0f} s)")
+                raise ProviderFailed(
+                    f"{failed} (it asks for a pause of {format_span(asked_s)})"
+                )
             if attempt == RETRIES:
                 raise ProviderFailed(f"{failed} ({RETRIES + 1} attempts)")
             if asked_s and self._pace is not None:
@@ -146,7 +153,7 @@ class EvalProviderClient:
             if self._pace is not None:
                 async with self._waiting():
                     try:
-                        turn = self._pace.turn(len(request))
+                        turn = self._pace.acquire(len(request))
                         settle = await stack.enter_async_context(turn)
                     except OSError as error:
                         text = f"the provider's limits cannot be kept: {error.strerror}"

@@ -61,7 +61,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class AnswerUsage:
-    """What an answer took."""
+    """Counts what an answer took."""
 
     input_tokens: int = 0  # cached ones included
     output_tokens: int = 0
@@ -94,7 +94,7 @@ def suite_settings(suites: Mapping[str, SuiteSettings], job: EvalJob) -> SuiteSe
 
 
 def open_questions(job: EvalJob, items: Iterable[str], pin: SuitePin) -> tuple[Question, ...]:
-    """Every (item, epoch) that is not stored yet, in the run's order.
+    """Lists every (item, epoch) that is not stored yet, in the run's order.
 
     Raises StaleEvidence when the suite is no longer what the run was registered for.
     """
@@ -116,7 +116,7 @@ def open_questions(job: EvalJob, items: Iterable[str], pin: SuitePin) -> tuple[Q
 
 
 def cost_usd(job: EvalJob, spent: AnswerUsage) -> float | None:
-    """None when the provider's price of the model is not known."""
+    """Prices an answer; None when the provider's price of the model is not known."""
     price = job.provider.prices.get(job.target.model)
     if price is None:
         return None
@@ -124,7 +124,9 @@ def cost_usd(job: EvalJob, spent: AnswerUsage) -> float | None:
 
 
 def answer_text(text: str, calls: Sequence[AnswerToolCall]) -> str:
-    """An answer as it is stored: its text, or with tool calls one JSON object of both."""
+    """Writes an answer as it is stored: its text, or with tool calls one JSON object of
+    both.
+    """
     if not calls:
         return text
     made = [{"name": call.name, "arguments": parse_arguments(call)} for call in calls]
@@ -132,7 +134,7 @@ def answer_text(text: str, calls: Sequence[AnswerToolCall]) -> str:
 
 
 def parse_arguments(call: AnswerToolCall) -> object:
-    """As JSON, or the text as it came when it is none."""
+    """Parses a call's arguments as JSON; returns the text as it came when it is none."""
     try:
         return json.loads(call.arguments or "{}")
     except (ValueError, RecursionError):

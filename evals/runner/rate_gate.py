@@ -32,7 +32,7 @@ LONGEST_SLOT_NAP_S: Final = 0.2
 
 
 class Slots:
-    """`count` of them in the folder; all who open it with the same count share them."""
+    """Holds `count` slots in a folder; all who open it with the same count share them."""
 
     def __init__(self, folder: Path, count: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ class RateGates:
     folder: Path
 
     def gate_for(self, provider: str) -> "RateGate":
-        """Of one client of that provider; close it in the same event loop."""
+        """Opens the gate for one client of a provider; close it in the same event loop."""
         limits = self.limits.get(provider, NO_LIMITS)
         # A provider's name may hold what a file's name may not.
         place = self.folder / short_hash(provider).hex()
@@ -125,7 +125,7 @@ class RateGate:
     _jitter: random.Random = field(default_factory=random.Random)
 
     @asynccontextmanager
-    async def turn(self, request_bytes: int) -> AsyncIterator[Callable[[int], None]]:
+    async def acquire(self, request_bytes: int) -> AsyncIterator[Callable[[int], None]]:
         """Waits until a request of about that size may go, and holds its slot.
 
         Gives a callback that takes the number of tokens used. Raises OSError when the folder of
@@ -142,7 +142,7 @@ class RateGate:
             yield lambda actual: self._settle(tokens, actual)
 
     def hold(self, seconds: float) -> None:
-        """Nobody on this machine asks the provider for so long: it said so."""
+        """Keeps everybody on this machine from asking the provider for so long: it said so."""
         until = time.monotonic() + seconds + self._jitter.uniform(0, SPREAD_S)
         self.book.change(
             f"hold:{self.provider}",

@@ -22,7 +22,9 @@ while os.path.exists(os.path.join(PACKAGES, "__init__.py")):
 
 
 def run_answer(order: Mapping[str, Any], reader: BinaryIO, writer: BinaryIO) -> None:
-    """program: the answer, behind its prompt where it goes on from there."""
+    """Runs a model's code in this process. program: the answer, behind its prompt where it goes
+    on from there.
+    """
     namespace: dict[str, Any] = {"__name__": "__main__"}
     # The model's code is what this process is for.
     exec(compile(order["program"], "answer", "exec"), namespace)  # noqa: S102 - as above
@@ -34,7 +36,11 @@ def run_answer(order: Mapping[str, Any], reader: BinaryIO, writer: BinaryIO) -> 
 def run_tests(
     order: Mapping[str, Any], reader: BinaryIO, writer: BinaryIO, verdict: BinaryIO
 ) -> None:
-    """head: the prompt's imports and helpers; test; call; entry_point; word: says `passed`."""
+    """Runs the tests of a task against the answer's process.
+
+    In `order`: head, the prompt's imports and helpers; test; call; entry_point; word, which
+    says `passed`.
+    """
     if reader.readline(64) != b'"ready"\n':
         raise SystemExit("the answer's code did not come to its end")
     answer = Peer(reader, writer)
@@ -56,7 +62,7 @@ def run_tests(
 
 
 def names_in(code: CodeType) -> Iterator[str]:
-    """Every name that it, or code within it, looks up."""
+    """Yields every name that code, or code within it, looks up."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

@@ -49,7 +49,9 @@ KEPT_FLAGS: Final = (
 
 
 class NotContained(Exception):
-    """This machine does not let a process contain itself; the text says what failed."""
+    """Raised when this machine does not let a process contain itself; the text says what
+    failed.
+    """
 
 
 def enter(root: str) -> None:
@@ -121,7 +123,7 @@ def limit(memory_bytes: int, cpu_s: int, *, own_user: bool) -> None:
 
 
 def no_new_privileges() -> None:
-    """No program that this process starts gains rights by its owner or its file."""
+    """Lets no program that this process starts gain rights by its owner or its file."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         _checked(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")

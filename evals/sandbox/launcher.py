@@ -26,7 +26,7 @@ MOST_SAID: Final = 4096  # bytes of the verdict's pipe
 
 
 class SandboxUnavailable(Exception):
-    """No verdict could be come by: nothing against the answer."""
+    """Raised when no verdict could be reached, which says nothing against the answer."""
 
 
 @dataclass(frozen=True, slots=True)

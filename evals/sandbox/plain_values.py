@@ -52,7 +52,8 @@ class StandIn:
 def encode(  # noqa: C901, PLR0911 - a line for each kind of value
     value: object, keep: Callable[[object], list[Any]], depth: int = 0
 ) -> list[Any]:
-    """keep: what stands for an object that stays where it is, `["handle", number]`.
+    """Writes a value as plain data. keep: what stands for an object that stays where it is,
+    `["handle", number]`.
 
     A `StandIn` goes back as what it stands for. Raises NotPlain.
     """
@@ -127,7 +128,8 @@ def decode(  # noqa: C901, PLR0911, PLR0912 - a case for each kind of value
     module: Callable[[str], object],
     depth: int = 0,
 ) -> Any:
-    """stand_in: what a handle of the other side becomes here, or what one of ours was.
+    """Reads a value from plain data. stand_in: what a handle of the other side becomes here, or
+    what one of ours was.
 
     Only exact built-in types and records come of it: nothing here runs the other side's code.
     Raises NotPlain for all else.

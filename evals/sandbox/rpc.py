@@ -54,11 +54,13 @@ CHANGEABLE: Final = (list, dict, set, bytearray)
 
 
 class OtherSideFailed(Exception):
-    """The other process ended, or said what makes no sense."""
+    """Raised when the other process ended, or said what makes no sense."""
 
 
 class Peer:
-    """names: the globals that the other side may ask for by name; None for none of them."""
+    """Talks to the other process. names: the globals that the other side may ask for by name;
+    None for none of them.
+    """
 
     def __init__(
         self, reader: BinaryIO, writer: BinaryIO, names: dict[str, Any] | None = None
@@ -69,7 +71,9 @@ class Peer:
         self._kept: list[object] = []
 
     def ask(self, operation: str, target: int | str, *args: object, **kwargs: object) -> object:
-        """target: a handle of the other side, or a name. Raises what the operation raised."""
+        """Has the other process do an operation. target: a handle of the other side, or a name.
+        Raises what the operation raised.
+        """
         values = [encode(arg, self._keep) for arg in args]
         named = {key: encode(argument, self._keep) for key, argument in kwargs.items()}
         self._send({"ask": operation, "of": target, "args": values, "kwargs": named})

@@ -50,7 +50,7 @@ SCORERS: Final[Mapping[str, Scorer]] = {
 
 
 def find_scorer(name: str) -> Scorer:
-    """Raises NotFound, naming the nearest scorer."""
+    """Finds a scorer by name. Raises NotFound, naming the nearest scorer."""
     try:
         return SCORERS[name]
     except KeyError:

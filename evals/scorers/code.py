@@ -29,7 +29,9 @@ CONTAINED: Final = "contained"
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """prompt: what the answer may continue, often the head of a function."""
+    """Holds a programming task. prompt: what the answer may continue, often the head of a
+    function.
+    """
 
     prompt: str
     test: str
@@ -37,7 +39,7 @@ class Task:
 
 
 def task_of(item: Item) -> Task:
-    """Raises InputError for a target of another form."""
+    """Reads an item's programming task. Raises InputError for a target of another form."""
     target = {"test": item.target} if isinstance(item.target, str) else item.target
     if not isinstance(target, dict) or not isinstance(target.get("test"), str):
         raise InputError(
@@ -50,8 +52,8 @@ def task_of(item: Item) -> Task:
 
 
 def code(answer: str, item: Item, options: Options) -> ScoreResult:
-    """strict: the answer as it stands. lenient: the code in its fences. Raises NotJudged when
-    no process can be started, or contained.
+    """Scores code by running its tests. strict: the answer as it stands. lenient: the code in
+    its fences. Raises NotJudged when no process can be started, or contained.
     """
     if not answer.strip():
         return UNSCORED
@@ -82,7 +84,9 @@ def _passes(answer: str, task: Task, options: Options) -> bool:
 
 
 def program_of(answer: str, task: Task) -> SandboxProgram:
-    """The answer, behind its prompt where it goes on from there, and the tests of it."""
+    """Writes the program of an answer, behind its prompt where it goes on from there, and the
+    tests of it.
+    """
     whole = not task.entry_point or defines(answer, task.entry_point)
     helpers = imports(task.prompt)
     return SandboxProgram(

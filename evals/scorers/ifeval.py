@@ -233,14 +233,16 @@ def pairs(item: Item) -> list[tuple[str, dict[str, Any]]]:
 
 
 def loosened(answer: str) -> list[str]:
-    """Without its first line, its last line, both; each with and without asterisks."""
+    """Lists the answer whole, without its first line, without its last and without both, each
+    with and without asterisks.
+    """
     lines = answer.split("\n")
     cuts = [answer, *("\n".join(part).strip() for part in (lines[1:], lines[:-1], lines[1:-1]))]
     return [text for cut in cuts for text in (cut, cut.replace("*", "")) if text.strip()]
 
 
 def ifeval(answer: str, item: Item, options: Options) -> ScoreResult:
-    """1 if every instruction is followed, else 0; with `graded` the share of them."""
+    """Scores 1 if every instruction is followed, else 0; with `graded` the share of them."""
     if not answer.strip():
         return UNSCORED
     told = pairs(item)
@@ -262,7 +264,9 @@ def ifeval(answer: str, item: Item, options: Options) -> ScoreResult:
 
 
 def check(item: Item, _options: Options) -> str | None:
-    """Raises InputError for a target that is not IFEval's."""
+    """Returns why an item cannot be scored, None when it can. Raises InputError for a target
+    that is not IFEval's.
+    """
     reasons = [unsupported(kind, params) for kind, params in pairs(item)]
     return next((reason for reason in reasons if reason), None)
 

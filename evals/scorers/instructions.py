@@ -19,7 +19,9 @@ Params = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class WritingRule:
-    """params: the type of each parameter; a `list` is one of texts."""
+    """Checks an answer against one writing rule. params: the type of each parameter; a `list`
+    is one of texts.
+    """
 
     holds: Callable[[str, Params], bool]
     params: Mapping[str, type]
@@ -80,7 +82,9 @@ def share(text: str, rules: Sequence[Params]) -> float:
 
 
 def loose_share(text: str, rules: Sequence[Params]) -> float:
-    """As share, another spelling of an instruction counting as kept."""
+    """Returns the share of the rules that the answer keeps, where another spelling of an
+    instruction counts as kept.
+    """
     kept = sum(
         RULES[rule["rule"]].holds(text, rule) or VARIANTS.get(rule["rule"], _never)(text, rule)
         for rule in rules
@@ -125,7 +129,7 @@ def readings(answer: str, rules: Sequence[Params]) -> Iterator[tuple[str, float]
 
 
 def instructions(answer: str, item: Item, options: Options) -> ScoreResult:
-    """All rules kept: 1, else 0; with `graded` the share of them."""
+    """Scores 1 if all rules are kept, else 0; with `graded` the share of them."""
     if not answer.strip():
         return UNSCORED
     found = [

@@ -48,7 +48,7 @@ def right_or_wrong(*, strict: bool, lenient: bool, rule: str = "") -> ScoreResul
 
 
 def score_result(strict: float, lenient: float, rule: str = "") -> ScoreResult:
-    """lenient is raised to strict; the rule is kept where they differ."""
+    """Builds a result; lenient is raised to strict, and the rule is kept where they differ."""
     lenient = max(strict, lenient)
     return ScoreResult(strict, lenient, rule if strict < lenient else "")
 

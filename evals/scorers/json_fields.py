@@ -63,7 +63,9 @@ def share(found: Mapping[str, Any], target: Mapping[str, Any]) -> float:
 
 
 def relaxed_share(found: Mapping[str, Any], target: Mapping[str, Any]) -> float:
-    """As share, of relaxed values; a field left out counts as null."""
+    """Returns the share of the target's fields that are right once spelling is relaxed; a field
+    left out counts as null.
+    """
     there = cast("dict[str, object]", relaxed(dict(found)))
     wanted = cast("dict[str, object]", relaxed(dict(target)))
     nulls = {key: None for key, value in wanted.items() if value is None}
@@ -71,7 +73,7 @@ def relaxed_share(found: Mapping[str, Any], target: Mapping[str, Any]) -> float:
 
 
 def json_fields(answer: str, item: Item, options: Options) -> ScoreResult:
-    """1 if all fields are right, else 0; with `graded` the share of right fields."""
+    """Scores 1 if all fields are right, else 0; with `graded` the share of right fields."""
     try:
         return _json_fields(answer, item, options)
     except (RecursionError, SchemaTooLarge):
@@ -100,7 +102,7 @@ def _json_fields(answer: str, item: Item, options: Options) -> ScoreResult:
 
 
 def value_rule(found: Mapping[str, Any], target: Mapping[str, Any]) -> str:
-    """Which spelling of keys or values had to be forgiven."""
+    """Names the spelling of keys or values that had to be forgiven."""
     if not found.keys() >= target.keys():
         folded = {key.casefold() for key in found}
         return "key_case" if all(key.casefold() in folded for key in target) else "missing_null"

@@ -18,7 +18,7 @@ BARE_KEY = re.compile(r"([{,]\s*)([A-Za-z_]\w*)(\s*:)")
 
 
 def loads(text: str) -> Any:
-    """None when it is not JSON (NaN and infinities are not)."""
+    """Parses JSON; None when it is none (NaN and infinities are not)."""
 
     def refuse(_constant: str) -> None:
         raise ValueError
@@ -62,7 +62,7 @@ def braces_only(text: str) -> str:
 
 
 def balanced(text: str, start: int) -> str:
-    """From the brace at `start` to the one that closes it; empty if none does."""
+    """Cuts the text from the brace at `start` to the one that closes it; empty if none does."""
     depth, in_string, escaped = 0, False, False
     for at in range(start, len(text)):
         char = text[at]

@@ -20,8 +20,9 @@ def schema_of(item: Item, options: Options) -> Any:
 
 
 def json_schema(answer: str, item: Item, options: Options) -> ScoreResult:
-    """strict: the answer is one valid JSON value. lenient: it holds one, repaired as for
-    `json_fields`, or has one whose numbers stand in texts.
+    """Scores whether an answer is JSON that fits the schema. strict: the answer is one valid
+    JSON value. lenient: it holds one, repaired as for `json_fields`, or has one whose numbers
+    stand in texts.
     """
     try:
         return _json_schema(answer, schema_of(item, options))
@@ -53,7 +54,7 @@ def _json_schema(answer: str, schema: object) -> ScoreResult:
 
 
 def parsed(text: str) -> Any:
-    """NOTHING when it is not JSON; null is a value."""
+    """Parses JSON; NOTHING when it is none: null is a value."""
     return None if text == "null" else NOTHING if (found := loads(text)) is None else found
 
 

@@ -24,11 +24,11 @@ class AnswerJudge(Protocol):
 
     @property
     def spent(self) -> str:
-        """Why it may not be asked any more; empty while it may."""
+        """Says why the judge may not be asked any more; empty while it may."""
         ...
 
     def for_sample(self, heard: set[ServedModel]) -> "AnswerJudge":
-        """The same, which notes in `heard` what answered."""
+        """Returns a judge for one sample, which notes in `heard` what answered."""
         ...
 
     async def close(self) -> None: ...
@@ -42,7 +42,7 @@ JudgedScore = Callable[[AnswerJudge, str, Item, Options], Awaitable[ScoreResult]
 
 
 def without_a_judge(_answer: str, _item: Item, _options: Options) -> ScoreResult:
-    """Such an answer has no score until the judge has been asked."""
+    """Leaves an answer without a score until the judge has been asked."""
     return UNSCORED
 
 

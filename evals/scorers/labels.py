@@ -25,7 +25,9 @@ def mentioned(text: str, labels: Iterable[str]) -> set[str]:
 
 
 def label(answer: str, item: Item, options: Options) -> ScoreResult:
-    """strict: exactly the label. lenient: the only label of the set that is mentioned."""
+    """Scores a classification. strict: exactly the label. lenient: the only label of the set
+    that is mentioned.
+    """
     target = str(item.target).strip()
     if answer.strip() == target:
         return right_or_wrong(strict=True, lenient=True)
@@ -47,7 +49,7 @@ def check_label(item: Item, options: Options) -> str | None:
 
 
 def all_targets(items: Sequence[Item], options: Options) -> Options:
-    """Without a list of labels, every target of the suite is one."""
+    """Takes every target of the suite as a label where no list of labels is given."""
     labels = options["labels"] or sorted({str(item.target) for item in items})
     if not isinstance(labels, list) or not all(isinstance(name, str) for name in labels):
         raise InputError("scorer 'label': option 'labels' must be a list of texts")
@@ -55,7 +57,9 @@ def all_targets(items: Sequence[Item], options: Options) -> Options:
 
 
 def letter_of(item: Item) -> str:
-    """Of the right choice; the target is that letter, a place from 0, or the choice's text."""
+    """Returns the letter of the right choice; the target is that letter, a place from 0, or the
+    choice's text.
+    """
     target = item.target
     if isinstance(target, int) and not isinstance(target, bool) and 0 <= target < 26:
         return ascii_uppercase[target]
@@ -82,7 +86,9 @@ def chosen(text: str, item: Item) -> str | None:
 
 
 def choice(answer: str, item: Item, options: Options) -> ScoreResult:
-    """strict: the letter alone (after final_line, if asked for). lenient: the letter meant."""
+    """Scores a multiple-choice answer. strict: the letter alone (after final_line, if asked
+    for). lenient: the letter meant.
+    """
     right, final_line = letter_of(item), options["final_line"]
     lines = non_blank_lines(answer)
     last = lines[-1] if lines else ""

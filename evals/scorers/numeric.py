@@ -64,7 +64,7 @@ def lenient_number(answer: str, final_line: str) -> Decimal | None:
 
 
 def numeric(answer: str, item: Item, options: Options) -> ScoreResult:
-    """tolerance: how far off is still right, in units of the number."""
+    """Scores a number. tolerance: how far off is still right, in units of the number."""
     wanted = number(str(item.target).strip())
     given = lenient_number(answer, options["final_line"])
     strict = strict_number(answer, options["final_line"])

@@ -35,8 +35,8 @@ If they cannot be compared, "winner" is null."""
 async def pairwise(
     judging: AnswerJudge, answer: str, item: Item, options: Options
 ) -> ScoreResult:
-    """1 when preferred in both orders, 0 in none; a tie is half a win. Unscored when the judge
-    abstains in either order. Raises NotJudged.
+    """Scores 1 when the answer is preferred in both orders, 0 in none; a tie is half a win.
+    Unscored when the judge abstains in either order. Raises NotJudged.
     """
     if not answer.strip():
         return UNSCORED
@@ -62,7 +62,9 @@ def winner_of(said: Mapping[str, Any]) -> str | None:
 
 
 def first_letter(item: str, seed: int) -> str:
-    """Which letter the answer has when it is asked about first: the same for both arms."""
+    """Draws the letter that the answer has when it is asked about first: the same for both
+    arms.
+    """
     return "AB"[int(hash_content(f"{seed}/{item}")[:2], 16) % 2]
 
 

@@ -13,7 +13,7 @@ _ONE_AT_A_TIME: Final = threading.Lock()
 
 
 def parse_source(source: str) -> ast.Module:
-    """Raises SyntaxError, or ValueError for null bytes."""
+    """Parses Python code, one at a time. Raises SyntaxError, or ValueError for null bytes."""
     with _ONE_AT_A_TIME:
         return ast.parse(source)
 

@@ -34,7 +34,9 @@ async def similarity(
 
 
 def cosine(one: Sequence[float], other: Sequence[float]) -> float:
-    """Raises NotJudged for vectors that have no angle."""
+    """Computes the cosine of the angle between two vectors. Raises NotJudged for vectors that
+    have no angle.
+    """
     lengths = math.hypot(*one) * math.hypot(*other)
     if len(one) != len(other) or not (lengths and math.isfinite(lengths)):
         raise NotJudged("the embeddings cannot be compared: their lengths differ, or one is 0")

@@ -56,7 +56,8 @@ def check_regex(item: Item, options: Options) -> str | None:
 
 
 def regex(answer: str, item: Item, options: Options) -> ScoreResult:
-    """strict: the whole answer matches. lenient: a part of it does.
+    """Scores by a regular expression. strict: the whole answer matches. lenient: a part of it
+    does.
 
     An answer that the expression takes too long for has no score, which never speaks for it.
     """

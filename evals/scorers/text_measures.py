@@ -21,7 +21,7 @@ def words(text: str) -> int:
 
 
 def word_count(text: str, word: str) -> int:
-    """How often it stands as a whole word, in any case."""
+    """Counts how often a word stands in a text as a whole word, in any case."""
     return len(re.findall(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE))
 
 

@@ -43,9 +43,9 @@ class ReadToolCall:
 def tool_calls(
     calls: Sequence[AnswerToolCall], answer: str, item: Item, options: Options
 ) -> ScoreResult:
-    """strict: exactly the target's calls, with the target's types. lenient: also a call that
-    was written as text, arguments that are not quite JSON, numbers as texts, another spelling
-    of a name.
+    """Scores the tool calls of an answer. strict: exactly the target's calls, with the target's
+    types. lenient: also a call that was written as text, arguments that are not quite JSON,
+    numbers as texts, another spelling of a name.
     """
     if not calls and not answer.strip():
         return UNSCORED
@@ -95,7 +95,7 @@ def proper(call: AnswerToolCall) -> ReadToolCall | None:
 
 
 def mended(call: AnswerToolCall) -> ReadToolCall:
-    """The arguments as far as they can be read."""
+    """Repairs the arguments as far as they can be read."""
     inner = loads(call.arguments)
     if isinstance(inner, str):
         found = json_object(inner)
@@ -126,7 +126,9 @@ def mended_json(text: str) -> Any:
 
 
 def calls_of(value: Any) -> list[ReadToolCall]:
-    """Of one call, of a list, or of an object that holds `tool_calls`."""
+    """Reads the tool calls in a value: one call, a list, or an object that holds
+    `tool_calls`.
+    """
     if isinstance(value, list):
         return [made for item in value for made in calls_of(item)]
     if not isinstance(value, dict):
@@ -197,7 +199,9 @@ def within(arguments: Mapping[str, Any], accepted: Mapping[str, Any], *, loose: 
 
 
 def wanted_of(item: Item) -> list[ReadToolCall]:
-    """Raises InputError for a target that is neither a call nor a list of calls."""
+    """Reads the calls that an item's target asks for. Raises InputError for a target that is
+    neither a call nor a list of calls.
+    """
     targets = item.target if isinstance(item.target, list) else [item.target]
     found = []
     for target in targets:

@@ -109,7 +109,9 @@ def build_app(simulator: Simulator, *, allow_switches: bool = True, key: str = "
 
 
 def check_key(exchange: HttpExchange, key: str) -> None:
-    """Raises Refused, which repeats what was sent, as some providers do."""
+    """Checks a request's key; else raises Refused, which repeats what was sent, as some
+    providers do.
+    """
     given = exchange.key()
     if given != key:
         raise Refused(401, f"Incorrect API key provided: {given}.", code="invalid_api_key")

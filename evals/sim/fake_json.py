@@ -78,7 +78,9 @@ def kind(schema: Mapping[str, Any]) -> str:
 
 
 def number(schema: Mapping[str, Any], draw: int) -> float:
-    """One of at most seven whole numbers within the bounds; between these if there is none."""
+    """Draws one of at most seven whole numbers within the bounds; one between these if there is
+    none.
+    """
     low, high = limit(schema, "minimum"), limit(schema, "maximum")
     above, below = limit(schema, "exclusiveMinimum"), limit(schema, "exclusiveMaximum")
     least = [math.ceil(bound) for bound in (low,) if bound is not None]

@@ -68,7 +68,7 @@ async def html(
 async def huge(
     exchange: HttpExchange, fault: Fault, _model: str, _dialect: EndpointDialect
 ) -> None:
-    """As many blanks as asked for before an object; the memory used here stays small."""
+    """Sends as many blanks as asked for before an object; the memory used here stays small."""
     packed = fault.variant == "gzip"
     if packed:
         exchange.headers = {**exchange.headers, "content-encoding": "gzip"}
@@ -86,7 +86,7 @@ def blanks(size: int) -> Iterator[bytes]:
 
 
 def gzipped(size: int) -> Iterator[bytes]:
-    """The same as one gzip member (RFC 1952), about a thousandth as long."""
+    """Yields so many blanks as one gzip member (RFC 1952), about a thousandth as long."""
     packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     piece = packer.compress(PIECE) + packer.flush(zlib.Z_FULL_FLUSH)
     yield b"\x1f\x8b\x08\0\0\0\0\0\0\xff"

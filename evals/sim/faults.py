@@ -63,7 +63,7 @@ DEFAULT_AFTER = {FaultKind.STALL: 1, FaultKind.TRUNCATE: 1}
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One switch."""
+    """Describes one fault that can be switched on."""
 
     kind: FaultKind
     rate: float = 1.0  # share of the model's requests that are hit
@@ -184,14 +184,14 @@ class FaultSwitch:
     """A fault that is set, with what it has seen and hit since."""
 
     fault: Fault
-    seen: int = 0
+    requests: int = 0
     hit: int = 0
 
     def draw(self, seed: int) -> bool:
         """Count a request; whether it is hit."""
         spent = self.fault.until_count is not None and self.hit >= self.fault.until_count
-        struck = not spent and hits(self.seen, rate=self.fault.rate, seed=seed)
-        self.seen += 1
+        struck = not spent and hits(self.requests, rate=self.fault.rate, seed=seed)
+        self.requests += 1
         self.hit += struck
         return struck
 
@@ -220,6 +220,6 @@ class FaultBook:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            model: {**switch.fault.as_json(), "seen": switch.seen, "hit": switch.hit}
+            model: {**switch.fault.as_json(), "seen": switch.requests, "hit": switch.hit}
             for model, switch in self._switches.items()
         }

@@ -48,7 +48,7 @@ def windows(words: list[str]) -> list[tuple[str, ...]]:
 
 
 class ItemBank:
-    """All items of all suites. Where two have the same input, the first is kept."""
+    """Holds all items of all suites. Where two have the same input, the first is kept."""
 
     def __init__(self, items: Iterable[BankItem]) -> None:
         self._exact: dict[str, BankItem] = {}
@@ -98,7 +98,7 @@ Source = str | Path | SuiteSettings
 
 
 def load_suites(sources: Iterable[Source]) -> list[BankItem]:
-    """All items of all sources, in their order. Raises InputError with file and line."""
+    """Loads all items of all sources, in their order. Raises InputError with file and line."""
     return [item for source in sources for item in load_suite_items(source)]
 
 

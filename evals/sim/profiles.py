@@ -58,7 +58,7 @@ class Latency:
     tokens_per_s: float = 80.0
 
     def first_token_s(self, z: float) -> float:
-        """For a standard normal z."""
+        """Returns the seconds to the first token at a standard normal z."""
         return self.first_token_median_ms / 1000 * math.exp(self.sigma * z)
 
     def generation_s(self, tokens: int) -> float:
@@ -217,7 +217,7 @@ def names(value: object, place: str) -> tuple[str, ...]:
 
 
 def word(value: object, place: str) -> str:
-    """Empty for none. Raises InputError with the place."""
+    """Checks a name, which may be empty. Raises InputError with the place."""
     if not isinstance(value, str) or any(not c.isprintable() or c.isspace() for c in value):
         raise InputError(f"{place}: must be a name without blanks, not {value!r}")
     return value

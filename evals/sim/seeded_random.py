@@ -10,12 +10,12 @@ STANDARD_NORMAL = NormalDist()
 
 
 def random_bits(*parts: object) -> int:
-    """64 bits from the parts."""
+    """Draws 64 bits from the parts."""
     return int.from_bytes(short_hash("\x1f".join(map(str, parts))))
 
 
 def uniform(*parts: object) -> float:
-    """In (0, 1), both ends left out."""
+    """Draws a number in (0, 1), both ends left out, from these parts."""
     return ((random_bits(*parts) >> 12) + 0.5) / 2**52
 
 

@@ -107,7 +107,7 @@ def open_listener(host: str, port: int) -> socket.socket:
 
 
 def listener_url(listener: socket.socket) -> str:
-    """`http://host:port`, without `/v1`."""
+    """Returns the listener's address, `http://host:port`, without `/v1`."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

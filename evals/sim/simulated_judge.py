@@ -20,7 +20,7 @@ WORD = re.compile(r"\w+")
 
 
 def answer(prompt: str, profile: Profile) -> str | None:
-    """None for a prompt that asks for no judgement."""
+    """Answers as a judge; None for a prompt that asks for no judgement."""
     _, mark, shown = prompt.rpartition(DATA)
     if not mark:
         return None

@@ -28,7 +28,7 @@ SEEDED = 0.04
 
 
 def hardness(difficulty: float) -> float:
-    """On the logit scale: 0 for a middling item."""
+    """Puts an item's difficulty on the logit scale: 0 for a middling one."""
     return SLOPE * (difficulty - 0.5)
 
 
@@ -86,7 +86,9 @@ class SimulatedModel:
         self._abilities: dict[str, float] = {}
 
     def ability(self, suite: str) -> float:
-        """On the logit scale, such that the whole suite comes out at the profile's skill."""
+        """Finds the model's ability, on the logit scale, at which the whole suite comes out at
+        the profile's skill.
+        """
         if suite not in self._abilities:
             self._abilities[suite] = ability_for(
                 self._bank.suites[suite],
@@ -116,5 +118,7 @@ class SimulatedModel:
 
 
 def build_models(profiles: Mapping[str, Profile], bank: ItemBank) -> dict[str, SimulatedModel]:
-    """By the model name that clients use, which after a swap is not the profile's."""
+    """Builds the models by the name that clients use, which after a swap is not the
+    profile's.
+    """
     return {name: SimulatedModel(profile, bank) for name, profile in profiles.items()}

@@ -98,7 +98,9 @@ class Simulator:
         }
 
     async def answer(self, exchange: HttpExchange, dialect: EndpointDialect) -> None:
-        """Any endpoint that answers in words. Raises Refused, ClientGone."""
+        """Answers a request at any endpoint that answers in words. Raises Refused,
+        ClientGone.
+        """
         data = requests.decoded(await exchange.body())
         name = requests.model_name(data)
         examinee = self._examinee(name)
@@ -124,7 +126,9 @@ class Simulator:
             raise
 
     async def embed(self, exchange: HttpExchange) -> None:
-        """`POST /v1/embeddings`: every model embeds, all alike. Raises Refused, ClientGone."""
+        """Answers `POST /v1/embeddings`: every model embeds, all alike. Raises Refused,
+        ClientGone.
+        """
         data = requests.decoded(await exchange.body())
         name = requests.model_name(data)
         examinee = self._examinee(name)

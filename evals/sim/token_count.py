@@ -13,7 +13,7 @@ def estimate(text: str) -> int:
 
 
 def of_messages(texts: Sequence[str]) -> int:
-    """Each message counts four tokens for its role beside its text."""
+    """Counts the tokens of messages; each counts four for its role beside its text."""
     return sum(estimate(text) + TOKENS_PER_MESSAGE for text in texts)
 
 

@@ -13,7 +13,9 @@ ROLES: Final = ("system", "developer", "user", "assistant", "tool")
 
 
 def conversation(item: Item) -> tuple[Message, ...]:
-    """Empty for an item that the template renders. Raises InputError."""
+    """Reads an item's conversation; empty for one that the template renders. Raises
+    InputError.
+    """
     given = item.metadata.get("messages")
     return (
         () if given is None else check_messages(given, f"item {item.id!r}: metadata.messages")
@@ -21,7 +23,9 @@ def conversation(item: Item) -> tuple[Message, ...]:
 
 
 def check_messages(given: object, place: str) -> tuple[Message, ...]:
-    """Raises InputError for what is no conversation of a chat completion."""
+    """Checks the messages of an item. Raises InputError for what is no conversation of a chat
+    completion.
+    """
     if not isinstance(given, list) or not given:
         raise InputError(f"{place}: must be a list of messages that is not empty")
     for number, message in enumerate(given):
@@ -60,7 +64,7 @@ def _is_call(call: object) -> bool:
 
 
 def message_text(message: Message) -> str:
-    """Its content as one text."""
+    """Joins the content of a message into one text."""
     content = message.get("content")
     if isinstance(content, list):
         return "\n".join(str(part["text"]) for part in content)

@@ -61,7 +61,7 @@ def load_items(
 
 
 def tags_of(item: Item) -> tuple[str, ...]:
-    """`metadata.tags`: a list of texts, or one text; in their order, each once.
+    """Reads `metadata.tags`: a list of texts, or one text; in their order, each once.
 
     Raises InputError for anything else.
     """

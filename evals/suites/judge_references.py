@@ -23,8 +23,8 @@ class Reference:
 
 
 def load_references(path: Path) -> tuple[Reference, ...]:
-    """Of a data file with `input`, `answer`, `score` (0 to 1), and perhaps `metadata` with
-    `target` and `rubric`. Raises InputError with the place.
+    """Loads the references of a data file with `input`, `answer`, `score` (0 to 1), and perhaps
+    `metadata` with `target` and `rubric`. Raises InputError with the place.
     """
     found = []
     for item in load_items(path, name="reference", target_field="answer+score"):

@@ -12,7 +12,9 @@ FIELDS: Final = ("tools", "tool_choice", "response_format")
 
 
 def check_fields(given: Mapping[str, object], place: str) -> None:
-    """Raises InputError for a field that we do not send, or of another shape than the API's."""
+    """Checks the fields that requests add. Raises InputError for a field that we do not send,
+    or of another shape than the API's.
+    """
     for name in given:
         if name not in FIELDS:
             raise InputError(f"{place}: unknown field {name!r}; it knows {', '.join(FIELDS)}")

@@ -61,7 +61,9 @@ class Suite:
         return conversation(self.items[item])
 
     async def judged(self, answer: str, item: Item, judging: AnswerJudge) -> ScoreResult:
-        """For scorers that ask the judge; the item may be a reference's. Raises NotJudged."""
+        """Scores an answer with a scorer that asks the judge; the item may be a reference's.
+        Raises NotJudged.
+        """
         assert self.scorer.judged is not None  # noqa: S101 - load_suite has looked
         return await self.scorer.judged(judging, answer, item, self.options)
 
@@ -90,14 +92,18 @@ def render_prompt(template: str, item: Item) -> str:
 
 
 def canonical_text(item: Item) -> str:
-    """All that an item asks, its template aside; choices in any order are the same item."""
+    """Joins all that an item asks, its template aside; choices in any order are the same
+    item.
+    """
     messages = conversation(item)
     words = "\n".join(map(message_text, messages)) if messages else item.input
     return "\n".join([words, *sorted(item.choices)])
 
 
 def load_suite(settings: SuiteSettings) -> Suite:
-    """Raises InputError with the file's place, NotFound for an unknown scorer."""
+    """Loads a suite and its items from its settings. Raises InputError with the file's place,
+    NotFound for an unknown scorer.
+    """
     if settings.path is None:
         raise ConfigError(f"suite {settings.name!r}: give it a path (data file) or a task")
     if "{input}" not in settings.template:
@@ -213,7 +219,7 @@ class ConfiguredSuites:
         return sorted(self._suites)
 
     def settings(self, suite: str) -> SuiteSettings:
-        """Raises NotFound, naming the nearest suite."""
+        """Returns the settings of a suite. Raises NotFound, naming the nearest suite."""
         try:
             return self._suites[suite]
         except KeyError:
@@ -226,7 +232,9 @@ class ConfiguredSuites:
             raise NotFound(f"no suite {suite!r}{hint}") from None
 
     def pin(self, suite: str) -> SuitePin:
-        """Raises NotFound; InputError when its data or scorer is wrong."""
+        """Builds the pin of a suite as it is now. Raises NotFound; InputError when its data or
+        scorer is wrong.
+        """
         settings = self.settings(suite)
         if settings.task is None:
             return self.suite(suite).pin
@@ -253,7 +261,7 @@ class ConfiguredSuites:
         return self._loaded[key]
 
     def tags(self, suite: str) -> Mapping[str, tuple[str, ...]]:
-        """Item → its `metadata.tags`, of those that have any; empty for a `@task`."""
+        """Returns item → `metadata.tags`, of the items that have any; empty for a `@task`."""
         if self.settings(suite).task is not None:
             return {}
         tagged = {item.id: tags_of(item) for item in self.suite(suite).items.values()}

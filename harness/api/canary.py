@@ -62,7 +62,9 @@ def resume_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Ro
 
 @endpoint(router, "POST", "/canaries/{route}/abort")
 def abort_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Rollout:
-    """Back to the incumbent; in a bake, to the one before. Needs a reason, no proof."""
+    """Ends a canary: all traffic goes back to the incumbent, and in a bake to the incumbent
+    before. Needs a reason, no proof.
+    """
     return _operate(who, route, RolloutSignal.ABORT, body)
 
 
@@ -78,7 +80,9 @@ def advance_canary(
 def promote_canary(
     who: CallerParam, route: str, body: CanaryOperationBody
 ) -> CanaryOperationResult:
-    """Now, with a reason: needs the passed verdict, and another person than the proposer."""
+    """Promotes a canary now. Needs a reason, the passed verdict, and another person than the
+    proposer.
+    """
     return _overrule(who, route, RolloutSignal.PROMOTE, body)
 
 
@@ -91,14 +95,16 @@ def finish_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Ro
 def _operate(
     who: CallerParam, route: str, signal: RolloutSignal, body: CanaryOperationBody
 ) -> Rollout:
-    return operate(who.ctx, who.actor, route, signal, body.reason, seen=body.version)
+    return operate(
+        who.ctx, who.actor, route, signal, body.reason, expected_version=body.version
+    )
 
 
 def _overrule(
     who: CallerParam, route: str, signal: RolloutSignal, body: CanaryOperationBody
 ) -> CanaryOperationResult:
     done = operate_with_warnings(
-        who.ctx, who.actor, route, signal, body.reason, seen=body.version
+        who.ctx, who.actor, route, signal, body.reason, expected_version=body.version
     )
     values = {field.name: getattr(done.rollout, field.name) for field in fields(Rollout)}
     return CanaryOperationResult(**values, warnings=done.warnings)

@@ -18,19 +18,19 @@ router = APIRouter()
 def list_captures(
     who: CallerParam, piece: Annotated[CaptureQuery, Query()]
 ) -> Page[CaptureSummary]:
-    """Newest first; never their content."""
+    """Lists the captured requests, newest first, without their content."""
     return queries.list_captures(who.ctx, piece.page, route=piece.route)
 
 
 @endpoint(router, "GET", "/captures/{capture}")
 def show_capture(who: CallerParam, capture: str) -> CapturedRequest:
-    """With its content. Needs an approver; the audit log notes it."""
+    """Shows a captured request with its content. Needs an approver; the audit log notes it."""
     return captures.read_capture(who.ctx, who.actor, capture)
 
 
 @endpoint(router, "DELETE", "/captures", status=204)
 def purge_captures(who: CallerParam, piece: Annotated[PurgeQuery, Query()]) -> None:
-    """Those that fit all that is given. Needs an admin."""
+    """Deletes the captured requests that match every given filter. Needs an admin."""
     captures.purge_captures(
         who.ctx,
         who.actor,

@@ -57,7 +57,7 @@ def run_control(config: Path | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """`python -m harness.api.control_process [--config FILE]`."""
+    """Runs the control process: `python -m harness.api.control_process [--config FILE]`."""
     parser = argparse.ArgumentParser(prog="swapgate serve control")
     parser.add_argument("--config", type=Path)
     run_control(parser.parse_args(arguments).config)

@@ -46,7 +46,7 @@ class CredentialBody(Body):
     overlap_s: Annotated[float, Field(ge=0, le=LONGEST_OVERLAP.total_seconds())] = 0.0
 
     def request_fingerprint(self) -> str:
-        """Not the secrets, but whether they are the same."""
+        """Identifies the request without its secrets, yet tells whether they are the same."""
         shown = self.model_dump_json(exclude={"value", "extra_headers"})
         hidden = (self.change().value, sorted((self._headers or {}).items()))
         return f"{shown} {hash_content(repr(hidden))}"
@@ -71,7 +71,9 @@ class CredentialBody(Body):
 
 
 class NewCredentialBody(CredentialBody):
-    """name: of the provider; one that is a kind is added where it is missing."""
+    """Asks to store a provider's first key. name: of the provider; one that is a kind is added
+    where it is missing.
+    """
 
     name: Name
     value: Secret
@@ -83,7 +85,7 @@ def _clear(value: SecretStr) -> str:
 
 @endpoint(router, "GET", "/credentials/providers")
 def list_credentials(who: CallerParam) -> Page[ProviderCredentials]:
-    """Every provider, and whether it has a key; never the key."""
+    """Lists every provider, and whether it has a key; never the key."""
     return json_answer(credentials.list_credentials(who.ctx))
 
 
@@ -112,5 +114,5 @@ def put_credential(
 def remove_credential(
     who: CallerParam, provider: str, key: str | None = None
 ) -> ProviderCredentials:
-    """Take its stored keys away, or one of them. Needs an admin."""
+    """Removes a provider's stored keys, or one of them. Needs an admin."""
     return credentials.remove_credential(who.ctx, who.actor, provider, key=key)

@@ -30,13 +30,13 @@ class DriftRun:
 
 @endpoint(router, "GET", "/drift")
 def list_watched(who: CallerParam) -> Page[DriftStatus]:
-    """Every incumbent that a suite watches."""
+    """Lists every incumbent that a suite watches."""
     return json_answer(reports.list_drift_status(who.ctx))
 
 
 @endpoint(router, "GET", "/drift/runs")
 def list_drift_runs(who: CallerParam, piece: Annotated[DriftQuery, Query()]) -> Page[DriftRun]:
-    """Newest first."""
+    """Lists the runs that watched for drift, newest first."""
     drift_runs = queries.list_drift_runs(who.ctx, piece.page, route=piece.route or "")
     return drift_runs.map(lambda run: DriftRun(*run))
 

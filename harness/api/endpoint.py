@@ -23,7 +23,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class ApiCaller:
-    """Who asks, and what a handler needs. idempotency_key: only where something is made."""
+    """Says who asks, and holds what a handler needs. idempotency_key: only where something is
+    made.
+    """
 
     ctx: Context
     actor: Actor

@@ -59,14 +59,14 @@ def answer_error(error: SwapgateError) -> JsonAnswer | None:
 
 
 async def answer_http_error(_: Request, error: Exception) -> JsonAnswer:
-    """Unknown paths and methods."""
+    """Answers a request for an unknown path or method."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
     kind = HTTPStatus(error.status_code).phrase.title().replace(" ", "").replace("-", "")
     return problem(error.status_code, kind, f"{error.detail}.", headers=error.headers)
 
 
 async def answer_validation_error(_: Request, error: Exception) -> JsonAnswer:
-    """Every wrong field with its place. The value is not repeated: it may be a secret."""
+    """Names every wrong field with its place. The value is not repeated: it may be a secret."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
     return problem(
         HTTPStatus.UNPROCESSABLE_ENTITY, "InputError", describe_places(error.errors())

@@ -33,7 +33,7 @@ def list_suites(who: CallerParam) -> Page[SuiteSummary]:
 
 @endpoint(router, "GET", "/evals")
 def list_evals(who: CallerParam, piece: Annotated[EvalQuery, Query()]) -> Page[EvalRun]:
-    """Newest first."""
+    """Lists the eval runs, newest first."""
     states = (piece.state,) if piece.state else ()
     return queries.list_runs(who.ctx, piece.page, states=states)
 
@@ -64,7 +64,7 @@ def get_eval(who: CallerParam, run: str) -> EvalProgress:
 
 @endpoint(router, "GET", "/evals/{run}/samples")
 def eval_samples(who: CallerParam, run: str, piece: PathPart) -> Page[Sample]:
-    """In the order in which they are asked."""
+    """Lists a run's samples in the order in which they are asked."""
     return queries.list_samples(who.ctx, run, piece.page)
 
 

@@ -23,7 +23,7 @@ REPLAYED: Final = "idempotent-replayed"
 class _Entry:
     at: float
     lock: Lock = field(default_factory=Lock)
-    asked: str = ""
+    request: str = ""
     status: int = 0
     body: bytes | None = None
 
@@ -37,23 +37,23 @@ class IdempotencyCache:
         self._entries: OrderedDict[tuple[str, ...], _Entry] = OrderedDict()
 
     def once(
-        self, scope: tuple[str, ...], asked: str, do: Callable[[], JsonAnswer]
+        self, scope: tuple[str, ...], request: str, do: Callable[[], JsonAnswer]
     ) -> JsonAnswer:
         """The first answer for this scope. A call that raises had no effect and is not kept.
 
-        asked: the body in a canonical form. Raises InputError when it is not the first one's.
+        request: the body in a canonical form. Raises InputError when it is not the first one's.
         """
         entry = self._entry(scope)
         with entry.lock:
             if entry.body is None:
                 answer = do()
-                entry.asked, entry.status, entry.body = (
-                    asked,
+                entry.request, entry.status, entry.body = (
+                    request,
                     answer.status_code,
                     bytes(answer.body),
                 )
                 return answer
-            if entry.asked != asked:
+            if entry.request != request:
                 raise InputError(
                     "this Idempotency-Key came before with another body: take a new key"
                 )

@@ -3,13 +3,12 @@ one shape (`problem`).
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from starlette.responses import Response
 
-from harness.control.serialize import Plain, to_plain
+from harness.control.serialize import to_json_value
 from harness.domain.pagination import Page
 
 T = TypeVar("T")
@@ -26,20 +25,8 @@ class JsonAnswer(Response):
     media_type = "application/json"
 
     def render(self, content: object) -> bytes:
-        text = json.dumps(_finite(to_plain(content)), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(to_json_value(content), ensure_ascii=False, allow_nan=False)
         return text.encode()
-
-
-def _finite(value: Plain) -> Plain:
-    match value:
-        case float() if not math.isfinite(value):
-            return None
-        case list():
-            return [_finite(inner) for inner in value]
-        case dict():
-            return {name: _finite(inner) for name, inner in value.items()}
-        case _:
-            return value
 
 
 def problem(

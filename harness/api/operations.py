@@ -32,7 +32,9 @@ router = APIRouter()
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """text: what to send as the bearer; shown in this answer alone."""
+    """Shows a key that was just made. text: what to send as the bearer; shown in this answer
+    alone.
+    """
 
     key: ApiKey
     text: str = field(repr=False)
@@ -47,7 +49,9 @@ class RouteGlance(RouteStatus):
 
 @dataclass(frozen=True)
 class AuditCheck:
-    """first_break: the number of the first event that does not fit the chain."""
+    """Says whether the audit log's chain holds. first_break: the number of the first event that
+    does not fit the chain.
+    """
 
     whole: bool
     first_break: int | None
@@ -55,7 +59,7 @@ class AuditCheck:
 
 @endpoint(router, "GET", "/overview")
 def overview(who: CallerParam) -> Page[RouteGlance]:
-    """Every route; those that wait for a person first."""
+    """Lists every route; those that wait for a person first."""
     return queries.list_route_status(who.ctx).map(
         lambda status: RouteGlance(**vars(status), waits_for_person=status.needs_decision)
     )
@@ -68,7 +72,9 @@ def list_policies(who: CallerParam) -> Page[Policy]:
 
 @endpoint(router, "GET", "/keys")
 def list_keys(who: CallerParam, piece: PathPart) -> Page[KeySummary]:
-    """Revoked ones too. The keys themselves are not stored."""
+    """Lists the keys, oldest first, with the revoked ones. The keys themselves are not
+    stored.
+    """
     return queries.list_keys(who.ctx, piece.page)
 
 
@@ -103,7 +109,7 @@ def revoke_key(who: CallerParam, key: str) -> None:
 
 @endpoint(router, "GET", "/audit")
 def audit_tail(who: CallerParam, piece: Annotated[AuditQuery, Query()]) -> Page[AuditEvent]:
-    """Newest first."""
+    """Lists the audit events, newest first."""
     return queries.list_audit_events(who.ctx, piece.page)
 
 

@@ -58,10 +58,10 @@ class SuiteComparison:
 
 @dataclass(frozen=True)
 class ProposalComparison:
-    """Both models beside one another. verdict: null while the gate is open. forecast: of the
-    route's bill, in US dollars per 30 days. savings: null where the gate did not decide early.
-    standing: whether the verdict is proof still. shadow: the one that comes before the canary.
-    lost_by_form: of a FORMAT MISMATCH, what broke and what mends it.
+    """Compares both models of a proposal. verdict: null while the gate is open. forecast: of
+    the route's bill, in US dollars per 30 days. savings: null where the gate did not decide
+    early. standing: whether the verdict is proof still. shadow: the one that comes before the
+    canary. lost_by_form: of a FORMAT MISMATCH, what broke and what mends it.
     """
 
     proposal: Proposal
@@ -82,7 +82,7 @@ class ProposalComparison:
 def list_proposals(
     who: CallerParam, piece: Annotated[ProposalQuery, Query()]
 ) -> Page[Proposal]:
-    """Newest first."""
+    """Lists the proposals, newest first."""
     return queries.list_proposals(who.ctx, piece.page, route=piece.route, open_only=piece.open)
 
 
@@ -148,15 +148,15 @@ def preview_proposal(who: CallerParam, body: ProposalBody) -> ProposalPreview:
 def approve_proposal(
     who: CallerParam, proposal: str, body: ApprovalBody = AS_STORED
 ) -> Proposal:
-    """Not by its proposer. 409 when `verdict` is not the one that is stored now."""
+    """Approves a proposal; its proposer may not. 409 when `verdict` is not the stored one."""
     return decisions.approve_proposal(
-        who.ctx, who.actor, proposal, body.reason, seen=body.verdict
+        who.ctx, who.actor, proposal, body.reason, expected_verdict=body.verdict
     )
 
 
 @endpoint(router, "GET", "/proposals/{proposal}/approvals")
 def list_approvals(who: CallerParam, proposal: str) -> Page[ApprovalView]:
-    """Who stood up for it, oldest first, and what is to be known of their keys."""
+    """Lists who approved a proposal, oldest first, and what is to be known of their keys."""
     return json_answer(approvals.list_approvals(who.ctx, proposal))
 
 

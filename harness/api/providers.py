@@ -55,7 +55,9 @@ class ProviderBody(Body):
 
 @endpoint(router, "GET", "/check")
 def last_check(who: CallerParam) -> SelfTest:
-    """Reachable, key, model, first token, clock of each. Asked at most once a minute."""
+    """Shows the last check of the providers: reachable, key, model, first token and clock of
+    each. They are asked at most once a minute.
+    """
     return checks.load_last_check(who.ctx)
 
 
@@ -68,7 +70,7 @@ def check_now(who: CallerParam) -> SelfTest:
 
 @endpoint(router, "GET", "/providers")
 def list_providers(who: CallerParam) -> Page[ProviderSummary]:
-    """With the routes that use each; of extra headers the names alone."""
+    """Lists the providers with the routes that use each; of extra headers the names alone."""
     return json_answer(registry.list_providers(who.ctx))
 
 
@@ -105,5 +107,7 @@ def put_provider(who: CallerParam, provider: str, body: ProviderBody) -> Provide
 
 @endpoint(router, "DELETE", "/providers/{provider}", status=204)
 def remove_provider(who: CallerParam, provider: str) -> None:
-    """409 while a route, a proposal, a shadow or a judge uses it. Needs an admin."""
+    """Removes a provider. 409 while a route, a proposal, a shadow or a judge uses it. Needs an
+    admin.
+    """
     registry.remove_provider(who.ctx, who.actor, provider)

@@ -91,7 +91,9 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 def check_json(body: bytes) -> None:
-    """Raises InputError unless the body is empty or JSON that can be stored as it is."""
+    """Checks that a body is empty, or JSON that can be stored unchanged; else raises
+    InputError.
+    """
     if not body:
         return
     try:

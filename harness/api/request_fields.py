@@ -41,7 +41,9 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
     def request_fingerprint(self) -> str:
-        """The same for the same body: of an `Idempotency-Key`."""
+        """Identifies the body of a request for its `Idempotency-Key`: the same body gives the
+        same text.
+        """
         return self.model_dump_json()
 
 
@@ -60,7 +62,7 @@ class PageQuery(Body):
 
 
 class NameQuery(Body):
-    """name: of a model, as anybody may write it."""
+    """Asks about one model. name: of a model, as anybody may write it."""
 
     name: Name
 
@@ -99,14 +101,17 @@ class SuiteBody(Body):
 
 
 class FallbackBody(Body):
-    """target: an id or `provider/model`. capable: good enough for a route of high stakes."""
+    """Names a fallback of a route. target: an id or `provider/model`. capable: good enough for
+    a route of high stakes.
+    """
 
     target: Name
     capable: bool = False
 
 
 class RouteBody(Body):
-    """incumbent, fallbacks: ids or `provider/model`. keep_warm_bps: 1 % is 100.
+    """Describes a new route. incumbent, fallbacks: ids or `provider/model`. keep_warm_bps: 1 %
+    is 100.
 
     overrides: routes that answer some kinds of requests.
     """
@@ -164,14 +169,16 @@ class RouteBody(Body):
 
 
 class WaiverBody(Body):
-    """for_s: how long it holds, up to 90 days."""
+    """Waives the proof of a target. for_s: how long it holds, up to 90 days."""
 
     reason: Text
     for_s: Annotated[float, Field(gt=0, le=7_776_000)]
 
 
 class LinkBody(FallbackBody):
-    """waiver: for a target without a verdict of this route."""
+    """Adds a fallback to a route's chain. waiver: for a target without a verdict of this
+    route.
+    """
 
     waiver: WaiverBody | None = None
 
@@ -226,14 +233,16 @@ class SettingsBody(Body):
 
 
 class RollbackBody(Body):
-    """to_version: of the route; without it, the incumbent before this one."""
+    """Asks for a route's way back to a former incumbent. to_version: of the route; without it,
+    the incumbent before this one.
+    """
 
     reason: Text
     to_version: Count | None = None
 
 
 class EvalBody(Body):
-    """target: an id or `provider/model`. items: None for the whole suite.
+    """Asks for an eval run. target: an id or `provider/model`. items: None for the whole suite.
 
     max_tokens, max_cost_usd: where the run ends; None for no limit.
     """
@@ -246,7 +255,8 @@ class EvalBody(Body):
 
 
 class ProposalBody(Body):
-    """candidate: an id or `provider/model`. claim, margin, policy: None for the route's.
+    """Proposes a swap. candidate: an id or `provider/model`. claim, margin, policy: None for
+    the route's.
 
     min_saving: of the claim cheaper_and_not_worse, a share of 1; None for the policy's.
     """
@@ -274,7 +284,9 @@ class ProposalBody(Body):
 
 
 class ApprovalBody(Body):
-    """verdict: the one that the approver saw; refused when it is another by now."""
+    """Approves a proposal. verdict: the one that the approver saw; refused when it is another
+    by now.
+    """
 
     reason: Text = ""
     verdict: Name | None = None
@@ -292,13 +304,13 @@ class SwitchDecisionBody(Body):
 
 
 class OverruleBody(Body):
-    """Of what is not done without a reason."""
+    """Carries the reason for an act that is refused without one."""
 
     reason: Text
 
 
 class DriftRunBody(Body):
-    """suite: None for all that watch the route."""
+    """Asks for a run of drift watches. suite: None for all that watch the route."""
 
     suite: Name | None = None
 
@@ -312,14 +324,18 @@ class DriftQuery(PageQuery):
 
 
 class CanaryOperationBody(Body):
-    """version: of the rollout that the person looked at; another one is a conflict."""
+    """Asks for an act on a canary. version: of the rollout that the person looked at; another
+    one is a conflict.
+    """
 
     reason: Text
     version: int | None = None
 
 
 class SwitchBody(Body):
-    """force: `provider:NAME` or `target:ID`. route: None for all. for_s: None until lifted."""
+    """Describes a kill switch to throw. force: `provider:NAME` or `target:ID`. route: None for
+    all. for_s: None until lifted.
+    """
 
     force: Name
     reason: Text
@@ -328,7 +344,9 @@ class SwitchBody(Body):
 
 
 class ShadowBody(Body):
-    """candidate: id or provider/model. Budgets: of a day (UTC). usd_per_day: None for none."""
+    """Describes a shadow to start. candidate: id or provider/model. Budgets: of a day (UTC).
+    usd_per_day: None for none.
+    """
 
     candidate: Name
     reason: Text
@@ -348,7 +366,9 @@ Dollars = Annotated[float, Field(ge=0, lt=1e12)]
 
 
 class LimitsBody(Body):
-    """Of a data key; what is left out is not limited. warn_share: of a budget."""
+    """Carries the limits of a data key; a field that is left out sets no limit. warn_share: the
+    share of a budget at which people are warned.
+    """
 
     requests_per_min: Rate | None = None
     tokens_per_min: Rate | None = None
@@ -361,7 +381,8 @@ class LimitsBody(Body):
 
 
 class KeyBody(Body):
-    """role: None for a data key. routes: that the data key opens; empty means all.
+    """Describes a key to create. role: None for a data key. routes: that the data key opens;
+    empty means all.
 
     principal: whose management key it is, by name; None for a new person of the key's name, or
     a service.
@@ -398,7 +419,9 @@ class ProposalQuery(PageQuery):
 
 
 class VersionsQuery(Body):
-    """Of a route. Without `to` the newest, without `from` the one before it."""
+    """Names two versions of a route. Without `to` the newer one is the newest, without `from`
+    the older one is the version before it.
+    """
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
@@ -411,7 +434,7 @@ class AlertQuery(PageQuery):
 
 
 class FailoverQuery(PageQuery):
-    """user: the id as the client sent it. since_s: how far back."""
+    """Selects failovers. user: the id as the client sent it. since_s: how far back."""
 
     route: Name | None = None
     user: Name | None = None
@@ -427,7 +450,9 @@ class CaptureQuery(PageQuery):
 
 
 class PurgeQuery(Body):
-    """At least one of them. user: as the client named it."""
+    """Selects captured requests to delete; at least one field is given. user: as the client
+    named it.
+    """
 
     capture: Name | None = None
     route: Name | None = None

@@ -67,9 +67,11 @@ def add_model(who: BodyFactory, body: ModelBody) -> Target:
 
 
 @endpoint(router, "GET", "/models/resolve")
-def resolve_model(who: CallerParam, asked: Annotated[NameQuery, Query()]) -> Resolution:
-    """Which provider takes the name: each rule that was tried, and why or why not."""
-    return model_lookup.resolve_model(who.ctx, asked.name)
+def resolve_model(who: CallerParam, query: Annotated[NameQuery, Query()]) -> Resolution:
+    """Shows which provider takes a model's name: each rule that was tried, and why or why
+    not.
+    """
+    return model_lookup.resolve_model(who.ctx, query.name)
 
 
 @endpoint(router, "GET", "/models/ending")
@@ -79,14 +81,14 @@ def list_endings(who: CallerParam) -> Page[Deprecation]:
 
 
 @endpoint(router, "GET", "/models/match")
-def match_model(who: CallerParam, asked: Annotated[NameQuery, Query()]) -> ModelMatch:
+def match_model(who: CallerParam, query: Annotated[NameQuery, Query()]) -> ModelMatch:
     """The model that a loose name means, or those that it may mean: nothing is guessed."""
-    return model_lookup.match_model(who.ctx, asked.name)
+    return model_lookup.match_model(who.ctx, query.name)
 
 
 @endpoint(router, "GET", "/models/{model:path}")
 def get_model(who: CallerParam, model: str) -> Target:
-    """By id or `provider/model`."""
+    """Finds a model by id or `provider/model`."""
     return queries.find_target(who.ctx, model)
 
 
@@ -116,13 +118,17 @@ def get_route(who: CallerParam, route: str) -> Route:
 
 @endpoint(router, "GET", "/routes/{route}/history")
 def route_history(who: CallerParam, route: str, piece: PathPart) -> Page[RouteRecord]:
-    """Every stored version, newest first: who changed what, with which proof."""
+    """Lists every stored version of a route, newest first: who changed what, with which
+    proof.
+    """
     return queries.list_route_versions(who.ctx, route, piece.page)
 
 
 @endpoint(router, "GET", "/routes/{route}/measured")
 def route_measured(who: CallerParam, route: str) -> RouteScorecard:
-    """Its model's newest scores, its cost and failures in 30 days, its latency in a day."""
+    """Shows the newest scores of a route's model, its cost and failures in 30 days, and its
+    latency in a day.
+    """
     return scorecard.build_scorecard(who.ctx, route)
 
 
@@ -142,7 +148,7 @@ def route_diff(
 
 @endpoint(router, "PATCH", "/routes/{route}")
 def change_route(who: CallerParam, route: str, body: SettingsBody) -> Route:
-    """Same models, other settings. Needs an admin."""
+    """Changes a route's settings and keeps its models. Needs an admin."""
     return routes.change_settings(who.ctx, who.actor, route, body.over)
 
 
@@ -173,13 +179,15 @@ switches_router = APIRouter()
 
 @endpoint(switches_router, "GET", "/switches")
 def list_switches(who: CallerParam, piece: PathPart) -> Page[SwitchRecord]:
-    """Newest first; lifted and expired ones too."""
+    """Lists the kill switches, newest first, with the lifted and expired ones."""
     return queries.list_switches(who.ctx, piece.page)
 
 
 @endpoint(switches_router, "POST", "/switches", status=201)
 def throw_switch(who: BodyFactory, body: SwitchBody) -> KillSwitch:
-    """In force on every router within two seconds. Needs an approver, and no proof."""
+    """Throws a kill switch on every router within two seconds. Needs an approver, and no
+    proof.
+    """
     lasts = None if body.for_s is None else timedelta(seconds=body.for_s)
     wanted = kill_switch.SwitchRequest(parse_force(body.force), body.reason, body.route, lasts)
     return kill_switch.throw_switch(who.ctx, who.actor, wanted, source=SwitchSource.REST)
@@ -187,5 +195,5 @@ def throw_switch(who: BodyFactory, body: SwitchBody) -> KillSwitch:
 
 @endpoint(switches_router, "POST", "/switches/{switch}/lift")
 def lift_switch(who: CallerParam, switch: str, body: OverruleBody) -> SwitchRecord:
-    """Back to the plans within two seconds. Lifting it again changes nothing."""
+    """Lifts a kill switch within two seconds. Lifting it again changes nothing."""
     return kill_switch.lift_switch(who.ctx, who.actor, switch, reason=body.reason)

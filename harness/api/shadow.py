@@ -24,7 +24,7 @@ NO_REASON = ReasonBody()
 def list_shadows(
     who: CallerParam, piece: Annotated[ShadowQuery, Query()]
 ) -> Page[ShadowStatus]:
-    """Newest first; ended ones too."""
+    """Lists the shadows, newest first, with those that have ended."""
     return queries.list_shadows(who.ctx, piece.page, route=piece.route)
 
 
@@ -36,7 +36,9 @@ def get_shadow(who: CallerParam, route: str) -> ShadowStatus:
 
 @endpoint(router, "POST", "/shadows/{route}/start")
 def start_shadow(who: CallerParam, route: str, body: ShadowBody) -> Shadow:
-    """Mirrored by every router within two seconds. Nobody gets the candidate's answers."""
+    """Starts a shadow: within two seconds every router mirrors requests to the candidate, and
+    nobody gets the candidate's answers.
+    """
     limits = ShadowLimits(body.share_bps, body.at_once, body.requests_per_day, body.usd_per_day)
     lasts = timedelta(seconds=body.for_s)
     wanted = ShadowRequest(route, body.candidate, limits, body.reason, lasts)

@@ -40,7 +40,8 @@ def sql_store(installation: Installation) -> "SqlStore":
 
 
 def require_database(settings: Settings) -> None:
-    """Check that it is there, for who serves: a new, empty one would hide that it is away.
+    """Checks, for who serves, that the database is there: a new, empty one would hide that it
+    is away.
 
     Raises DatabaseUnusable where SQLite's file is missing.
     """

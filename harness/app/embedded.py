@@ -39,7 +39,7 @@ class EmbeddedRouter:
 
 
 def embedded_router(given: Path | None = None) -> EmbeddedRouter:
-    """As one worker of `swapgate serve router` with this configuration, beside any others.
+    """Builds a router within this process; it serves like a worker of `swapgate serve router`.
 
     It reads the snapshot, follows it, keeps the same breakers, limits and budgets, and records
     what requests do. given: the configuration file, else where the command line looks. Raises

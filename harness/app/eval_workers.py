@@ -20,6 +20,7 @@ from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider
 from harness.domain.settings import Settings
+from harness.imports import pause_garbage_collection
 from harness.ports import (
     EvalWorkers,
     ProviderCalls,
@@ -30,7 +31,9 @@ from harness.runtime import secret_files, signing_keys
 def open_with_workers(
     given: Path | None = None, *, create_secret: bool = False
 ) -> Installation:
-    """As `open_installation`, for a process that starts eval workers: the control process."""
+    """Opens the installation for the control process, which starts eval workers; the arguments
+    are those of `open_installation`.
+    """
     installation = open_installation(given, create_secret=create_secret)
     return replace(installation, workers=_build_workers(installation))
 
@@ -92,7 +95,10 @@ def judge_providers(settings: Settings) -> dict[str, str]:
 
 def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None:
     """The eval worker's process, from its configuration to its last sample."""
-    from evals.runner.inspect_runner import InspectRunner  # noqa: PLC0415 - Inspect takes seconds
+    with pause_garbage_collection():
+        from evals.runner.inspect_runner import (  # noqa: PLC0415 - Inspect takes seconds
+            InspectRunner,
+        )
     from evals.runner.judge_calibration import CalibrationCache  # noqa: PLC0415
     from evals.runner.rate_gate import RateGates  # noqa: PLC0415
     from harness.runtime.processes.eval_worker import JUDGE, TARGET, EvalWorker  # noqa: PLC0415

@@ -64,7 +64,9 @@ def read_dotenv(folder: Path) -> None:
 
 
 def load_settings(given: Path | None = None) -> Settings:
-    """Raises ConfigError with the place of the fault."""
+    """Loads the settings from the file and the environment. Raises ConfigError with the place
+    of the fault.
+    """
     file = config_file(given, os.environ)
     read_dotenv(file.resolve().parent if file else Path.cwd())
     return config.load_settings(
@@ -103,12 +105,16 @@ class Installation:
 
     @cached_property
     def signatures(self) -> Signatures:
-        """Reads its keys when they are first used: a router never reads a private one."""
+        """Signs and verifies rows; reads its keys when they are first used, so that a router
+        never reads a private one.
+        """
         return signing_keys.signatures(self.settings, self.signs_as)
 
     @cached_property
     def cipher(self) -> Cipher:
-        """Reads its keys when it is first used: most installations store nothing with it."""
+        """Encrypts with the installation's keys, read when they are first used: most
+        installations store nothing with it.
+        """
         return encryption.FernetCipher(partial(secret_files.encryption_keys, self.settings))
 
     @property
@@ -131,7 +137,8 @@ class Installation:
 
     @cached_property
     def standing_switches(self) -> tuple[KillSwitch, ...]:
-        """Of SWAPGATE_FORCE and the file, as they were when this process first looked.
+        """Reads the kill switches of SWAPGATE_FORCE and of the file, as they were when this
+        process first looked.
 
         Raises ConfigError for a SWAPGATE_FORCE that cannot be read.
         """

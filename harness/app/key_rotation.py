@@ -5,6 +5,7 @@ puts a new encryption key before the others. What is stored is encrypted by it a
 
 from harness.app.database import sql_store
 from harness.app.installation import Installation
+from harness.control import audit
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.row_signatures import KeyPurpose, PublicKey
 from harness.domain.settings import Settings
@@ -48,10 +49,4 @@ def _record_audit(
 ) -> None:
     ctx = installation.context
     with ctx.store.write() as tx:
-        tx.audit.append(
-            at=ctx.clock.now(),
-            actor=actor,
-            action=action,
-            subject=f"signing key {key}",
-            details={"why": why},
-        )
+        audit.record(ctx, tx, actor, action, f"signing key {key}", {"why": why})

@@ -11,7 +11,7 @@ from harness.domain.settings import ControlSettings, Settings, http_url
 
 
 class ListenAddress(Protocol):
-    """Where one of our servers listens, by the configuration."""
+    """Says where one of our servers listens, by the configuration."""
 
     @property
     def host(self) -> str: ...
@@ -21,7 +21,9 @@ class ListenAddress(Protocol):
 
 
 def require_port(where: ListenAddress, *, what: str, setting: str) -> None:
-    """Raises ConfigError with the port's holder and the setting that moves it."""
+    """Checks that a port is free. Raises ConfigError that names its holder and the setting that
+    moves the port.
+    """
     from harness.runtime.processes.tcp_ports import require_free  # noqa: PLC0415 - psutil
 
     require_free(where.host, where.port, what=what, setting=setting)

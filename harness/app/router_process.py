@@ -114,7 +114,9 @@ def revision_on_disk(settings: Settings) -> int:
 
 
 def boot_holder(installation: Installation, transports: "Transports") -> "SnapshotHolder":
-    """Of what one process of the router serves. Raises SnapshotInvalid."""
+    """Builds the holder of the snapshot that one router process serves, and boots it. Raises
+    SnapshotInvalid.
+    """
     from router.snapshot.compiler import provider_kinds  # noqa: PLC0415 - only a process that routes needs it
     from router.snapshot.holder import SnapshotHolder  # noqa: PLC0415
 
@@ -176,7 +178,8 @@ def router_app(
 def build_recorder(
     installation: Installation, live_rollouts: Callable[[], frozenset[str]], *, name: str
 ) -> "Recorder":
-    """For the process that writes what requests did. name: what its workers' names begin with.
+    """Builds the recorder of the process that writes what requests did. name: what its workers'
+    names begin with.
 
     Processes of one `home` share the spool.
     """

@@ -19,14 +19,15 @@ _SUITES = re.compile(r"(?m)^suites:[ \t]*(?:\{[ \t]*\}[ \t]*)?(?P<comment>#.*)?$
 
 
 def suite_entry(name: str, settings: Mapping[str, object]) -> str:
-    """As YAML, two spaces in; JSON's values are YAML's."""
+    """Writes a suite's entry as YAML, indented by two spaces; JSON's values are YAML's."""
     lines = [f"  {name}:"]
     lines += [f"    {key}: {json.dumps(value)}" for key, value in settings.items()]
     return "\n".join(lines) + "\n"
 
 
 def add_to_config(file: Path, entry: str, data: Path) -> bool:
-    """Whether it could: behind `suites:`, else at the file's end. Comments stay.
+    """Adds an entry to the configuration file, behind `suites:`, else at the file's end;
+    comments stay. Returns whether it could.
 
     Raises ConfigError, and leaves the file as it was, where it would not be valid any more.
     """

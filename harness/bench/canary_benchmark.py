@@ -16,6 +16,7 @@ from harness.bench.canary_rules import ALPHA, OURS, RULES, SLOW, Rule
 from harness.bench.guarded_traffic import SimulatedHarm, Slowdown, Truth, simulate_traffic
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.unit_rule import ExposureUnit
+from harness.domain.formatting import format_percent
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.online.rollout_evidence import collect_evidence
 
@@ -236,4 +237,4 @@ def _exposures(found: int | None) -> float:
 
 
 def _percent(rate: float) -> str:
-    return f"{rate * 100:g} % errors"
+    return f"{format_percent(rate)} errors"

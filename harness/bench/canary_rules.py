@@ -56,7 +56,9 @@ def z_peeking(traffic: SimulatedTraffic, *, window: int) -> int | None:
 
 
 def mann_whitney(traffic: SimulatedTraffic, *, window: int) -> int | None:
-    """As Kayenta: ranks of the windows' error rates, 98 % confidence, after each window."""
+    """Applies Kayenta's rule: ranks of the windows' error rates, 98 % confidence, after each
+    window.
+    """
     canary, control, per_window = _windows(traffic, window)
     theirs = canary / per_window
     ours = control / (per_window * traffic.controls / traffic.truth.canaries)

@@ -13,6 +13,7 @@ from harness.bench.canary_benchmark import MOST_FALSE, CanaryBenchmark, CanaryBe
 from harness.bench.canary_rules import OURS as OUR_CANARY_RULE
 from harness.bench.gate_benchmark import GateBenchmark, GateBenchmarkRow
 from harness.bench.gate_rules import OURS as OUR_GATE_RULE
+from harness.domain.formatting import format_percent
 
 ROW, TOP, LEFT, PANEL, FOOT = 22, 58, 190, 250, 40
 CANARY_GAP, GATE_GAP = 60, 40
@@ -51,7 +52,7 @@ def draw_canary_chart(bench: CanaryBenchmark) -> str:
             f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 6}" y2="{bottom}" '
             f'stroke="{LINE_COLOUR}" stroke-dasharray="4 3"/>'
         ),
-        _text(x - 8, bottom + 14, f"{MOST_FALSE:.0%}", colour=LINE_COLOUR),
+        _text(x - 8, bottom + 14, format_percent(MOST_FALSE, 0), colour=LINE_COLOUR),
         _text(LEFT, bottom + 14, "1 to 10,000, by powers of ten"),
     ]
     return "\n".join([*parts, "</svg>", ""])
@@ -71,7 +72,11 @@ def _canary_row(sick: CanaryBenchmarkRow, healthy: CanaryBenchmarkRow, y: int) -
         ),
         _text(LEFT + late + 4, y + 12, told),
         _bar(right, y, PANEL * healthy.rolled_back, colour),
-        _text(right + PANEL * healthy.rolled_back + 4, y + 12, f"{healthy.rolled_back:.1%}"),
+        _text(
+            right + PANEL * healthy.rolled_back + 4,
+            y + 12,
+            format_percent(healthy.rolled_back, 1),
+        ),
     ]
 
 
@@ -123,7 +128,7 @@ def _gate_block(title: str, lines: Sequence[GateBenchmarkRow], top: int) -> list
                 f'y2="{middle}" stroke="{colour}" stroke-width="2"/>'
             ),
             _bar(power, y, PANEL * line.five, colour),
-            _text(power + PANEL * line.five + 4, y + 12, f"{line.five:.0%}"),
+            _text(power + PANEL * line.five + 4, y + 12, format_percent(line.five, 0)),
         ]
     bottom = top + TOP + ROW * len(lines)
     x = LEFT + PANEL * PROMISE / widest
@@ -132,7 +137,7 @@ def _gate_block(title: str, lines: Sequence[GateBenchmarkRow], top: int) -> list
             f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top + TOP - 6}" y2="{bottom}" '
             f'stroke="{LINE_COLOUR}" stroke-dasharray="4 3"/>'
         ),
-        _text(x - 8, bottom + 14, f"{PROMISE:.0%}", colour=LINE_COLOUR),
+        _text(x - 8, bottom + 14, format_percent(PROMISE, 0), colour=LINE_COLOUR),
     ]
     return parts
 

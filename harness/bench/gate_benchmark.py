@@ -69,7 +69,9 @@ def measure_rule(
     seed: int = 11,
     rules: Sequence[str] = tuple(RULES),
 ) -> dict[str, BenchmarkCell]:
-    """Every rule on the same draws; the true mean difference is `lift` above the null's."""
+    """Measures every rule on the same draws; the true mean difference is `lift` above the
+    null's.
+    """
     theta0 = theta0_of(claim)
     shares: dict[str, list[float]] = {rule: [] for rule in rules}
     items: dict[str, list[float]] = {rule: [] for rule in rules}
@@ -158,7 +160,9 @@ def run_gate_benchmark(
     plan: GateBenchmarkPlan,
     progress: Callable[[str], None] = lambda _: None,
 ) -> GateBenchmark:
-    """Raises InputError for a matrix without usable pairs, before anything is measured."""
+    """Measures every rule on every matrix. Raises InputError for a matrix without usable pairs,
+    before anything is measured.
+    """
     paired = [(matrix.name, close_pairs(matrix, plan.pairs)) for matrix in matrices]
     lines: list[GateBenchmarkRow] = []
     for name, pairs in paired:

@@ -43,7 +43,7 @@ def naive(a: Floats, b: Floats, theta0: float) -> Result:
 
 
 def point(a: Floats, b: Floats, theta0: float) -> Result:
-    """Beats it by a point, as pipeline tutorials say."""
+    """Passes a candidate that is better by a point, as pipeline tutorials say."""
     return _fixed((b - a).mean(axis=1) >= theta0 + 0.01, a)
 
 

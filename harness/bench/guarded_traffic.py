@@ -59,7 +59,9 @@ class SimulatedTraffic:
 def simulate_traffic(
     truth: Truth, blocks: int, rng: np.random.Generator, incident: Sequence[int] = ()
 ) -> SimulatedTraffic:
-    """incident: indices of blocks in which both arms fail 30 % of their units."""
+    """Simulates the failures of both arms, block by block. incident: indices of blocks in which
+    both arms fail 30 % of their units.
+    """
     canary = np.full(blocks, truth.canary)
     control = np.full(blocks, truth.control)
     if len(incident):
@@ -85,9 +87,8 @@ def ranks_of_rows(
     tie_breakers: Floats,
     among: NDArray[np.bool_] | None = None,
 ) -> Floats:
-    """As `rank_among`, of each row: one canary value among its controls.
-
-    among: which controls count, all when not given.
+    """Ranks one canary value among its controls in each row, as `rank_among` does. among: which
+    controls count, all when not given.
     """
     if among is None:
         among = np.ones(controls.shape, dtype=bool)
@@ -133,7 +134,9 @@ def simulate_rollout(
     rng: np.random.Generator,
     incident: range = range(0),
 ) -> list[ObservationBlock]:
-    """incident: blocks in which both arms fail 30 % of their units, three times slower."""
+    """Simulates the blocks of one rollout. incident: blocks in which both arms fail 30 % of
+    their units, three times slower.
+    """
     shape = (blocks, SIZE)
     arm = np.zeros(shape, dtype=bool)
     arm[:, 0] = True  # units of a block are alike: which one it is does not matter

@@ -49,7 +49,7 @@ class ScoreMatrix:
 
 @dataclass(frozen=True)
 class ModelPair:
-    """Both sides' scores over the same items."""
+    """Holds the scores of two models over the same items."""
 
     name: str
     a: Floats  # the incumbent's
@@ -104,7 +104,7 @@ def load_matrix(path: Path) -> ScoreMatrix:
 
 
 def row(epochs: Floats) -> ScoreRow:
-    """epochs: epochs by items, NaN for unscored."""
+    """Averages a model's scores over the epochs. epochs: epochs by items, NaN for unscored."""
     return ScoreRow(
         np.nan_to_num(epochs, nan=1.0).mean(axis=0), np.nan_to_num(epochs, nan=0.0).mean(axis=0)
     )
@@ -135,7 +135,7 @@ def _digits(field: str) -> bool:
 
 
 def close_pairs(matrix: ScoreMatrix, count: int, seed: int = 7) -> list[ModelPair]:
-    """Up to `count` pairs of models whose means are within CLOSE, chosen by seed.
+    """Draws up to `count` pairs of models whose means are within CLOSE, by seed.
 
     Raises InputError when there is none.
     """
@@ -163,7 +163,8 @@ def _usable(candidate: Floats, incumbent: ScoreRow) -> bool:
 
 
 class ScoreKind(StrEnum):
-    """pass_fail: 0 or 1. epochs: means of five answers. graded: most scores near 0 or 1.
+    """Names the kinds of scores in a matrix. pass_fail: 0 or 1. epochs: means of five answers.
+    graded: most scores near 0 or 1.
 
     rare: an easy suite, on which models hardly differ, with heavy losses.
     """

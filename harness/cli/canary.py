@@ -304,7 +304,7 @@ def _operation_command(signal: RolloutSignal, doc: str) -> click.Command:
         if signal in OVERRULES:
             version = _confirm_overrule(session, route, version)
         rollout = operations.operate(
-            session.context, session.actor, route, signal, reason, seen=version
+            session.context, session.actor, route, signal, reason, expected_version=version
         )
         if session.json:
             output.document(rollout)

@@ -16,7 +16,12 @@ from harness.domain.drift.watch import (
     DriftEvidence,
     DriftWatchState,
 )
-from harness.domain.formatting import format_percent, format_points
+from harness.domain.formatting import (
+    format_excerpt,
+    format_percent,
+    format_points,
+    format_points_interval,
+)
 from harness.domain.pagination import PageRequest
 
 ROUTE_OPTION = click.option("--route", default="", metavar="ROUTE", help="Only this route.")
@@ -133,8 +138,8 @@ def _show(shown: DriftReport) -> None:
                     change.item,
                     f"{change.score_before:g}",
                     f"{change.score_now:g}",
-                    _line(change.answer_before),
-                    _line(change.answer_now),
+                    format_excerpt(change.answer_before, 60),
+                    format_excerpt(change.answer_now, 60),
                 ]
                 for change in shown.changes
             ],
@@ -213,9 +218,8 @@ def _change(evidence: DriftEvidence | None) -> str:
     if evidence is None:
         return "–"
     by = f"{format_points(evidence.delta)} points"
-    if evidence.ci_low is None or evidence.ci_high is None:
-        return by
-    return f"{by} ({format_points(evidence.ci_low)} to {format_points(evidence.ci_high)})"
+    interval = format_points_interval(evidence.ci_low, evidence.ci_high, missing="")
+    return f"{by} ({interval})" if interval else by
 
 
 def _evidence(evidence: DriftEvidence | None) -> str:
@@ -224,8 +228,3 @@ def _evidence(evidence: DriftEvidence | None) -> str:
         if evidence is None
         else f"{format_percent(evidence.share_of_limit, 0)} of the alarm level"
     )
-
-
-def _line(text: str, width: int = 60) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= width else f"{flat[: width - 1]}…"

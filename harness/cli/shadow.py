@@ -16,7 +16,9 @@ from harness.control.shadow.stage import ShadowStage
 from harness.domain.errors import InputError
 from harness.domain.formatting import (
     format_answer_price,
+    format_bps,
     format_estimate,
+    format_milliseconds,
     format_percent,
     format_usd,
 )
@@ -37,9 +39,9 @@ def stage_text(stage: ShadowStage) -> list[tuple[str, object]]:
     )
     return [
         ("shadow first", f"{stage.candidate.name}, whose answers nobody gets"),
-        ("mirrored", f"{policy.share_bps / 100:g} % of the callers" if stage.live else "no"),
+        ("mirrored", f"{format_bps(policy.share_bps)} of the callers" if stage.live else "no"),
         ("pairs", f"{pairs:,} of {policy.min_pairs:,}{when}"),
-        ("money", f"{format_usd(stage.spent_usd)} of ${policy.max_cost_usd:g}"),
+        ("money", f"{format_usd(stage.spent_usd)} of {format_usd(policy.max_cost_usd)}"),
         (
             "harm",
             f"{format_percent(decided.distance, 0)} of the level that rejects it",
@@ -50,7 +52,7 @@ def stage_text(stage: ShadowStage) -> list[tuple[str, object]]:
 
 
 def _next(stage: ShadowStage) -> str:
-    share = f"{stage.first_bps / 100:g} %"
+    share = format_bps(stage.first_bps)
     return f"with its pairs and no harm the canary opens at {share}, by itself"
 
 
@@ -130,8 +132,9 @@ def start(  # noqa: PLR0913 - the options of the command, one by one
         return
     click.echo(made.id)
     output.note(
-        f"{share:g} % of the callers of route {route} are mirrored to {made.candidate.name} "
-        f"until {formatting.timestamp(made.expires_at)}: `swapgate shadow status {route}`"
+        f"{format_bps(limits.share_bps)} of the callers of route {route} are mirrored to "
+        f"{made.candidate.name} until {formatting.timestamp(made.expires_at)}: "
+        f"`swapgate shadow status {route}`"
     )
 
 
@@ -173,7 +176,7 @@ def status(session: Session, route: str) -> None:
             ("state", shadow_status.state),
             ("candidate", started.candidate.name),
             ("proposal", started.proposal or "none: an approver's act"),
-            ("share", f"{started.limits.share_bps / 100:g} % of the callers"),
+            ("share", f"{format_bps(started.limits.share_bps)} of the callers"),
             ("until", formatting.timestamp(started.expires_at)),
             (
                 "mirrored",
@@ -254,7 +257,7 @@ def list_shadows(session: Session, page_request: PageRequest) -> None:
 
 def _today(shadow_status: ShadowStatus) -> str:
     limits, used = shadow_status.record.shadow.limits, shadow_status.today
-    money = "" if limits.usd_per_day is None else f" of ${limits.usd_per_day:g}"
+    money = "" if limits.usd_per_day is None else f" of {format_usd(limits.usd_per_day)}"
     requests = f"{used.requests:,} of {limits.requests_per_day:,} requests"
     return f"{requests}, {format_usd(used.cost_usd)}{money}"
 
@@ -280,6 +283,6 @@ def _figures(side: PairFigures | None) -> str | None:
     if side is None:
         return None
     return (
-        f"{side.ms:,.0f} ms, {side.output_tokens:,.0f} tokens, {side.characters:,.0f} "
-        f"characters, {format_answer_price(side.cost_usd)}"
+        f"{format_milliseconds(side.ms)}, {side.output_tokens:,.0f} tokens, "
+        f"{side.characters:,.0f} characters, {format_answer_price(side.cost_usd)}"
     )

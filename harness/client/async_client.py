@@ -87,7 +87,9 @@ class AsyncModelClient:
         )
 
     def stream(self, request: CompletionRequest) -> AsyncStream:
-        """Chunks as they come. A failure after the first of them raises StreamBroken."""
+        """Streams an answer's chunks as they come. A failure after the first of them raises
+        StreamBroken.
+        """
         body = chat_request.chat_body(request, stream=True)
         route = request.asked_route
 

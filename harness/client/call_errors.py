@@ -52,15 +52,15 @@ def error_from_answer(
     )
 
 
-def error_from_stream(told: Mapping[str, object], route: str, request_id: str) -> StreamBroken:
+def error_from_stream(error: Mapping[str, object], route: str, request_id: str) -> StreamBroken:
     """The error event that ends a stream."""
-    message = _text(told, "message") or "the stream broke off"
+    message = _text(error, "message") or "the stream broke off"
     return StreamBroken(
         f"route {route!r}: {message} (request {request_id}); what came before it is not the "
         "whole answer: ask again",
-        code=_text(told, "code"),
+        code=_text(error, "code"),
         request_id=request_id,
-        details=told,
+        details=error,
     )
 
 
@@ -83,6 +83,6 @@ def _error_of(body: bytes) -> dict[str, object]:
     return error if isinstance(error, dict) else {}
 
 
-def _text(told: Mapping[str, object], name: str) -> str:
-    found = told.get(name)
+def _text(error: Mapping[str, object], name: str) -> str:
+    found = error.get(name)
     return found if isinstance(found, str) else ""

@@ -12,11 +12,11 @@ class ChannelAnswer(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Names in lower case."""
+        """Returns the headers, their names in lower case."""
         ...
 
     async def body(self) -> bytes:
-        """All of it. Raises RouterUnreachable."""
+        """Reads the whole body. Raises RouterUnreachable."""
         ...
 
     def pieces(self) -> AsyncGenerator[bytes, None]:
@@ -24,7 +24,9 @@ class ChannelAnswer(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Before the body's end, this leaves: the router then ends the provider's work."""
+        """Closes the answer; before the body's end, the router then ends the provider's
+        work.
+        """
         ...
 
 
@@ -32,7 +34,9 @@ class Channel(Protocol):
     """Belongs to one event loop, from its first request on. Tries nothing again."""
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> ChannelAnswer:
-        """Any status is an answer. Raises RouterUnreachable, InputError once it is closed."""
+        """Sends a request; any status is an answer. Raises RouterUnreachable, InputError once
+        it is closed.
+        """
         ...
 
     async def aclose(self) -> None: ...

@@ -23,7 +23,9 @@ _CHOICES: Final = ("auto", "none", "required")
 
 
 def chat_body(request: CompletionRequest, *, stream: bool = False) -> dict[str, object]:
-    """Raises InputError for an `extra` field that has a name of its own."""
+    """Builds the body of a chat completion. Raises InputError for an `extra` field that has a
+    parameter of its own.
+    """
     body: dict[str, object] = {
         "model": request.asked_route,
         "messages": _messages(request),
@@ -59,14 +61,18 @@ def chat_body(request: CompletionRequest, *, stream: bool = False) -> dict[str, 
 
 
 def embedding_body(request: EmbeddingRequest) -> dict[str, object]:
-    """As `chat_body`."""
+    """Builds the body of an embeddings request. Raises InputError for an `extra` field that has
+    a parameter of its own.
+    """
     body: dict[str, object] = {"model": request.asked_route, "input": list(request.inputs)}
     body |= _given_fields({"dimensions": request.dimensions, "user": request.user or None})
     return _with_extra(body, request.extra)
 
 
 def request_headers(caller: Caller) -> dict[str, str]:
-    """Raises InputError for what cannot stand in a header."""
+    """Builds the headers that tell the router who calls, and for what. Raises InputError for a
+    value that cannot stand in a header.
+    """
     timeout = "" if caller.timeout_s is None else f"{caller.timeout_s:g}"
     found = {
         "x-swapgate-sticky": caller.sticky,

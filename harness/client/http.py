@@ -47,9 +47,9 @@ class HttpAnswer:
 
 
 class HttpChannel:
-    """base_url: with or without `/v1`. key: empty where the requests' own headers say who
-    calls. timeout_s: for a whole answer, streams included. connections: at most that many at a
-    time, 0 for any number.
+    """Posts to a router at an address. base_url: with or without `/v1`. key: empty where the
+    requests' own headers say who calls. timeout_s: for a whole answer, streams included.
+    connections: at most that many at a time, 0 for any number.
 
     Raises InputError.
     """

@@ -39,7 +39,9 @@ class AsgiCall:
         return self._task
 
     async def begun(self) -> None:
-        """Raises RouterUnreachable where the application ends without a word."""
+        """Waits until the answer begins. Raises RouterUnreachable where the application ends
+        without a word.
+        """
         try:
             await self._begun.wait()
         except asyncio.CancelledError:

@@ -24,27 +24,27 @@ _CALL: Final = frozenset({"id", "type", "index", "function"})
 
 
 def parse_served(headers: Mapping[str, str]) -> Served:
-    """headers: names in lower case."""
+    """Reads from an answer's headers who answered. headers: names in lower case."""
 
-    def said(name: str) -> str:
+    def header(name: str) -> str:
         return headers.get(f"x-swapgate-{name}", "")
 
-    revision, attempts = said("revision"), said("attempts")
+    revision, attempts = header("revision"), header("attempts")
     return Served(
-        request_id=said("request-id"),
-        route=said("route"),
-        arm=said("arm"),
-        target=said("target"),
+        request_id=header("request-id"),
+        route=header("route"),
+        arm=header("arm"),
+        target=header("target"),
         revision=int(revision) if revision.isdecimal() else None,
         attempts=int(attempts) if attempts.isdecimal() else 0,
-        degraded=tuple(part.strip() for part in said("degraded").split(",") if part.strip()),
-        switch=said("switch"),
-        kind=said("kind"),
+        degraded=tuple(part.strip() for part in header("degraded").split(",") if part.strip()),
+        switch=header("switch"),
+        kind=header("kind"),
     )
 
 
 def parse_completion(body: bytes, served: Served) -> CompletionResponse:
-    """Raises AnswerUnreadable."""
+    """Parses the body of a whole completion. Raises AnswerUnreadable."""
     raw = _object(body, served)
     choice = next(iter(_objects(raw.get("choices"))), None)
     message = choice.get("message") if choice else None
@@ -66,7 +66,7 @@ def parse_completion(body: bytes, served: Served) -> CompletionResponse:
 
 
 def parse_chunk(raw: Mapping[str, object]) -> StreamChunk:
-    """Of one event. Of several choices the first counts."""
+    """Parses one event of a stream; of several choices the first counts."""
     choices = [row for row in _objects(raw.get("choices")) if not row.get("index")]
     choice: Mapping[str, object] = choices[0] if choices else {}
     found = choice.get("delta")
@@ -87,7 +87,9 @@ def parse_chunk(raw: Mapping[str, object]) -> StreamChunk:
 
 
 def parse_embeddings(body: bytes, served: Served) -> EmbeddingResponse:
-    """Raises AnswerUnreadable."""
+    """Parses the body of an embeddings answer, in the order of the inputs. Raises
+    AnswerUnreadable.
+    """
     raw = _object(body, served)
     rows = _objects(raw.get("data"))
     places = [row.get("index") for row in rows]
@@ -137,9 +139,9 @@ def _kept(message: Mapping[str, object]) -> dict[str, object]:
     return {name: message[name] for name in KEPT if message.get(name)}
 
 
-def _reasoning(said: Mapping[str, object]) -> str:
+def _reasoning(message: Mapping[str, object]) -> str:
     """Providers have two names for it."""
-    return _text(said.get("reasoning_content")) or _text(said.get("reasoning"))
+    return _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
 
 
 def _function(call: Mapping[str, object]) -> Mapping[str, object]:

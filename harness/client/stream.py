@@ -22,6 +22,7 @@ from harness.client.types import (
     Usage,
 )
 from harness.domain.errors import InputError
+from harness.domain.sse import EventPayloads, EventTooLarge
 
 
 class StreamAssembly:
@@ -102,7 +103,6 @@ def _continues(last: object, piece: object) -> bool:
     )
 
 
-_DATA: Final = b"data:"
 _DONE: Final = b"[DONE]"
 
 
@@ -139,7 +139,7 @@ class AsyncStream:
 
     @property
     def served(self) -> Served:
-        """From the first chunk on. Raises InputError before."""
+        """Says who answered, from the first chunk on. Raises InputError before."""
         if self._served is None:
             raise InputError("nothing has come of this stream yet: ask for its first chunk")
         return self._served
@@ -168,6 +168,8 @@ class AsyncStream:
             if not self._gathered.finish_reason:
                 raise self._broken({})
             self._whole = True
+        except EventTooLarge as error:
+            raise self._broken({"message": str(error)}) from None
         finally:
             await answer.aclose()
 
@@ -183,15 +185,14 @@ class AsyncStream:
             raise self._broken(error if isinstance(error, dict) else {"message": str(error)})
         return response_parsing.parse_chunk(raw)
 
-    def _broken(self, told: dict[str, object]) -> Exception:
-        return error_from_stream(told, self._route, self.served.request_id)
+    def _broken(self, error: dict[str, object]) -> Exception:
+        return error_from_stream(error, self._route, self.served.request_id)
 
 
 async def _data(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """What the events say. Each has one line of data here; comments keep the line alive."""
-    rest = b""
+    """What the events say; comments keep the line alive. Raises EventTooLarge."""
+    # An event that the end of the stream cuts off is none: the stream broke there.
+    events = EventPayloads()
     async for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            if line.startswith(_DATA):
-                yield line[len(_DATA) :].strip()
+        for data in events.read(piece):
+            yield data

@@ -83,7 +83,7 @@ async def _end_others() -> None:
 
 
 class Stream:
-    """As AsyncStream: chunks of one answer, once. Leave it early by `close`, or by `with`."""
+    """Yields the chunks of one answer, once. Leave it early by `close`, or use `with`."""
 
     def __init__(self, loop: BackgroundLoop, stream: AsyncStream) -> None:
         self._loop = loop
@@ -116,7 +116,7 @@ class Stream:
 
     @property
     def served(self) -> Served:
-        """From the first chunk on. Raises InputError before."""
+        """Says who answered, from the first chunk on. Raises InputError before."""
         return self._stream.served
 
     def response(self) -> CompletionResponse:
@@ -139,7 +139,9 @@ class Stream:
 
 
 class ModelClient:
-    """As AsyncModelClient, and safe to use from several threads. Close it, or use `with`."""
+    """Calls routes without asyncio, by the methods of AsyncModelClient; several threads may
+    share one client. Close it, or use `with`.
+    """
 
     def __init__(self, make: Callable[[], AsyncModelClient]) -> None:
         """`over_http` and `in_process` make one."""
@@ -150,19 +152,31 @@ class ModelClient:
     def over_http(
         cls, base_url: str, key: str | None = None, *, timeout_s: float = TIMEOUT_S
     ) -> Self:
-        """As AsyncModelClient.over_http."""
+        """Opens a client of a router at an address.
+
+        key: a data key, else SWAPGATE_KEY of the environment. timeout_s: for a whole answer,
+        streams included. Raises InputError.
+        """
         return cls(lambda: AsyncModelClient.over_http(base_url, key, timeout_s=timeout_s))
 
     @classmethod
     def in_process(cls, config: str | Path | None = None, key: str | None = None) -> Self:
-        """As AsyncModelClient.in_process."""
+        """Opens a client with a router of its own in this process, over the installation's
+        database.
+
+        config: the configuration file, else SWAPGATE_CONFIG, else ./swapgate.yaml. key: a data
+        key, else SWAPGATE_KEY; its routes, limits and budget count here as well. Raises
+        ConfigError, SnapshotInvalid, InputError.
+        """
         return cls(lambda: AsyncModelClient.in_process(config, key))
 
     def complete(self, request: CompletionRequest) -> CompletionResponse:
         return self._loop.run(self._client.complete(request))
 
     def stream(self, request: CompletionRequest) -> Stream:
-        """Chunks as they come. A failure after the first of them raises StreamBroken."""
+        """Streams an answer's chunks as they come. A failure after the first of them raises
+        StreamBroken.
+        """
         return Stream(self._loop, self._client.stream(request))
 
     def complete_with_tools(
@@ -173,7 +187,13 @@ class ModelClient:
         max_turns: int = MAX_TURNS,
         on_chunk: Callable[[StreamChunk], None] | None = None,
     ) -> ToolRun:
-        """As AsyncModelClient's. Tools run in threads; on_chunk must not wait for long."""
+        """Asks, runs the tools that the model asks for in threads, and asks again, until it
+        needs none.
+
+        tools: a function for each of the request's tools, by name. on_chunk: the answers are
+        streamed, and it gets each piece; it must not wait for long. Raises ToolLoopUnfinished
+        after max_turns answers.
+        """
         return self._loop.run(
             self._client.complete_with_tools(
                 request, tools, max_turns=max_turns, on_chunk=on_chunk

@@ -34,10 +34,11 @@ async def run_tool_loop(
     tools: Mapping[str, ToolFunction],
     max_turns: int,
 ) -> ToolRun:
-    """Raises InputError for tools that do not fit, ToolLoopUnfinished, and as `complete` does.
+    """Asks the model, runs the tools that it asks for, and asks again, until it needs none.
 
     All tools of one turn run at the same time, plain functions in threads. What a tool raises
-    is told to the model.
+    is told to the model. Raises InputError for tools that do not fit, ToolLoopUnfinished after
+    max_turns answers, and what `complete` raises.
     """
     _check(request, tools, max_turns)
     messages: list[Message] = list(request.messages)

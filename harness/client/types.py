@@ -58,7 +58,9 @@ class ToolRequest:
 
     @property
     def arguments(self) -> dict[str, object]:
-        """Raises InputError where the model wrote no JSON object."""
+        """Parses the arguments that the model wrote. Raises InputError where they are no JSON
+        object.
+        """
         try:
             found = json.loads(self.arguments_text or "{}")
         except ValueError as error:
@@ -72,7 +74,7 @@ class ToolRequest:
 
 @dataclass(frozen=True, slots=True)
 class ToolResponse:
-    """What a tool answered."""
+    """Holds what a tool answered."""
 
     id: str  # of its ToolRequest
     content: str
@@ -81,7 +83,7 @@ class ToolResponse:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn."""
+    """Holds one turn of a conversation."""
 
     role: Role
     content: Content = ""
@@ -109,7 +111,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens."""
+    """Counts the tokens of an answer."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -127,7 +129,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Who answered, in the router's words; empty where nobody did."""
+    """Says who answered, in the router's words; empty where nobody did."""
 
     request_id: str = ""
     route: str = ""
@@ -170,7 +172,7 @@ class CompletionResponse:
 
     @property
     def message(self) -> Message:
-        """For the next request of this conversation."""
+        """Returns the answer as a message for the next request of this conversation."""
         extra = self.message_extra
         return Message("assistant", self.text, self.tool_requests, extra=extra)
 
@@ -318,7 +320,7 @@ class EmbeddingRequest:
 
 
 def require_one_route(route: str, model_tier: str) -> None:
-    """Raises InputError."""
+    """Checks that a request names one route or one tier, and not both. Raises InputError."""
     if bool(route) == bool(model_tier):
         both = "both are given" if route else "none of the two is given"
         raise InputError(f"route, model_tier: {both}; name one route, or one tier")

@@ -28,7 +28,9 @@ class CaptureEntry(BaseModel):
 
 
 def capture_settings(entry: CaptureEntry, document: Document) -> CaptureSettings:
-    """Raises ConfigError with the place of what makes no sense."""
+    """Builds the settings of captures from the file's entry. Raises ConfigError with the place
+    of what makes no sense.
+    """
     rules: list[RedactionRule] = []
     for number, redaction_entry in enumerate(entry.redact):
         try:

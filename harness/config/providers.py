@@ -42,7 +42,9 @@ _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 
 class CatalogueItem(BaseModel):
-    """Of one model; what is left out stays as it is known."""
+    """Corrects the catalogue for one model; a field that is left out stays as the catalogue has
+    it.
+    """
 
     model_config = _STRICT
     price: Price | None = None

@@ -170,7 +170,7 @@ def _number(key: str, value: float, path: KeyPath) -> Iterator[tuple[KeyPath, st
     if allowed is not None and not allowed.holds(value):
         yield (
             path,
-            f"is {format_bound(value)}; it must lie in {allowed.words}{UNITS.get(key, '')}",
+            f"is {format_bound(value)}; it must lie in {allowed.text}{UNITS.get(key, '')}",
         )
 
 
@@ -222,7 +222,7 @@ def _guardrails(policy: object, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     for name, ratio in guardrails.items():
         if ratio is not False and not (isinstance(ratio, float) and RATIO.holds(ratio)):
             told = format_bound(ratio) if isinstance(ratio, float) else ratio
-            yield (*path, name), f"is {told}; a tolerated ratio is {RATIO.words}, or off"
+            yield (*path, name), f"is {told}; a tolerated ratio is {RATIO.text}, or off"
 
 
 def _mapping(value: object) -> Mapping[str, object]:

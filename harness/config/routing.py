@@ -115,7 +115,9 @@ class FileContext:
 
 
 def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
-    """Raises ConfigError with the place of what makes no sense."""
+    """Builds a route from its entry in the file. Raises ConfigError with the place of what
+    makes no sense.
+    """
 
     def at(path: KeyPath, read: Callable[[], T]) -> T:
         try:
@@ -167,7 +169,9 @@ def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
 
 
 def check_overrides(routes: Mapping[str, RouteSeed], known: FileContext) -> None:
-    """Raises ConfigError with the place of an override that cannot be."""
+    """Checks that each route's overrides name routes that may take its requests. Raises
+    ConfigError with the place.
+    """
     carried = {name: route.settings.data_class for name, route in routes.items()}
     for name, route in routes.items():
         for kind, error in override_errors(

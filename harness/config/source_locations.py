@@ -81,7 +81,9 @@ def parse_file(file: Path) -> Document:
 
 
 def check_size(text: str) -> None:
-    """Raises yaml.MarkedYAMLError for more than MAX_CHARACTERS, MAX_ALIASES or MAX_DEPTH."""
+    """Checks a YAML text before it is loaded. Raises yaml.MarkedYAMLError for more than
+    MAX_CHARACTERS, MAX_ALIASES or MAX_DEPTH.
+    """
     if len(text) > MAX_CHARACTERS:
         raise yaml.MarkedYAMLError(problem=f"is longer than {MAX_CHARACTERS:,} characters")
     aliases = depth = 0

@@ -32,8 +32,8 @@ class ClockWatch:
             self._new_from = self._latest + PASS_FOR_NEW
 
     def lives_again_until(self, now: datetime) -> datetime | None:
-        """After a clock was set back: until when an old row cannot be told from a new one, as
-        it bears a time that comes again. None when none does.
+        """Says until when an old row cannot be told from a new one, after a clock was set back:
+        rows bear a time that comes again. None when no time does.
         """
         return self._new_from if self._new_from is not None and now < self._new_from else None
 

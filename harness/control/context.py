@@ -87,7 +87,7 @@ class Context:
     approval_links: ApprovalLinks | None = None  # None where nobody is asked by a link
 
     def policy(self, name: str) -> Policy:
-        """Raises NotFound with the nearest policy."""
+        """Finds a policy by name. Raises NotFound with the nearest name."""
         try:
             return self.policies[name]
         except KeyError:

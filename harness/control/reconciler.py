@@ -67,7 +67,7 @@ def reconcile(ctx: Context) -> ReconcileResult:
     did: list[str] = []
     failed: list[str] = []
 
-    def look(name: str, look_at: Callable[[], list[str]]) -> None:
+    def run_step(name: str, look_at: Callable[[], list[str]]) -> None:
         try:
             did.extend(look_at())
         except SwapgateError as error:
@@ -79,7 +79,7 @@ def reconcile(ctx: Context) -> ReconcileResult:
             failed.append(f"{name}: {type(error).__name__}: {error}")
 
     # First: what was written around us is told of even where it stops all that follows.
-    look("the audit log", partial(state_audit.run_once, ctx))
+    run_step("the audit log", partial(state_audit.run_once, ctx))
     try:
         with ctx.store.read() as tx:
             if restores.is_unaccepted(ctx, tx):
@@ -93,19 +93,19 @@ def reconcile(ctx: Context) -> ReconcileResult:
     with ctx.store.read() as tx:
         proposals = tx.proposals.open()
     for proposal in proposals:
-        look(proposal.id, partial(_unless_tampered, ctx, proposal))
+        run_step(proposal.id, partial(_unless_tampered, ctx, proposal))
     # After the proposals: a promotion of this turn bakes from now on.
     with ctx.store.read() as tx:
         baking = tx.rollouts.baking()
     for rollout in baking:
-        look(rollout.proposal, partial(driver.drive_bake, ctx, rollout))
+        run_step(rollout.proposal, partial(driver.drive_bake, ctx, rollout))
     did.extend(worker_supervision.run_once(ctx))
     did.extend(shadows.end_finished(ctx))
     return ReconcileResult(tuple(did), tuple(failed))
 
 
 def run_once(ctx: Context) -> ReconcileResult:
-    """`reconcile`, with what it did in the log."""
+    """Runs `reconcile` once, and logs what it did."""
     done = reconcile(ctx)
     for words in done.did:
         log.info("reconciled", did=words)
@@ -212,7 +212,7 @@ def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) 
         case Passed():
             validity = proof_validity.assess_proof(ctx, tx, verdict)
             if not validity.holds:
-                said = f"{said}, and {validity.words}"
+                said = f"{said}, and {validity.text}"
                 _reject(ctx, tx, decided, ProposalEvent.STALE, _no_proof(verdict, validity))
                 return [said]
             if uncharged := alpha_spending.find_uncharged(tx, decided):

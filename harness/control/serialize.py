@@ -3,6 +3,7 @@ without secrets, in camelCase where a class says so. `to_hashable` is for hashes
 is at its default, so that a field added later leaves old hashes as they were.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from datetime import date
@@ -63,6 +64,23 @@ def to_plain(value: object) -> Plain:  # noqa: C901, PLR0911 - one per kind of v
             return _fields(value)
         case _:
             raise TypeError(f"{type(value).__name__} has no plain form")
+
+
+def to_json_value(value: object) -> Plain:
+    """The plain form, with null for infinity and NaN, which JSON lacks. Raises TypeError."""
+    return _without_infinities(to_plain(value))
+
+
+def _without_infinities(value: Plain) -> Plain:
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case list():
+            return [_without_infinities(inner) for inner in value]
+        case dict():
+            return {name: _without_infinities(inner) for name, inner in value.items()}
+        case _:
+            return value
 
 
 def _fields(value: object) -> dict[str, Plain]:

@@ -47,7 +47,8 @@ from typing import ClassVar
 
 
 class SwapgateError(Exception):
-    """`retryable`: the same call, unchanged, may yet succeed. `exit_code`: the CLI's answer.
+    """Every error that we raise is one of these. `retryable`: the same call, unchanged, may yet
+    succeed. `exit_code`: the CLI's answer.
 
     code: one word for programs, where the answer's protocol has a place for it.
     """
@@ -109,7 +110,9 @@ class ProofRefused(SwapgateError):
 
 
 class EvidenceMismatch(ProofRefused):
-    """proposal, verdict: ids. differences: in words."""
+    """Raised when the stored scores do not give the verdict any more. proposal, verdict: ids.
+    differences: in words.
+    """
 
     def __init__(self, proposal: str, verdict: str, differences: str) -> None:
         super().__init__(
@@ -170,7 +173,7 @@ class UpstreamError(SwapgateError): ...
 
 
 class NoAnswer(UpstreamError):
-    """again: another attempt may bring one."""
+    """Raised when a call brought no answer. again: another attempt may bring one."""
 
     def __init__(self, text: str, *, again: bool = True) -> None:
         super().__init__(text)
@@ -178,7 +181,8 @@ class NoAnswer(UpstreamError):
 
 
 class CallFailed(SwapgateError):
-    """status: of HTTP, None where there was none. code: the router's word for it.
+    """Raised when a call of the client has no answer. status: of HTTP, None where there was
+    none. code: the router's word for it.
 
     retry_after_s: how long to wait, where it was said. should_retry: whether the router says
     that trying again makes sense; None where it says nothing. details: the error as the router

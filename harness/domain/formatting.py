@@ -19,14 +19,16 @@ DASH: Final = "–"
 SMALL_USD: Final = 0.01
 HUGE: Final = 1e15
 _EXPONENT: Final = r"\d(?:\.\d+)?e[+-]\d+"
-_PRICES: Final = re.compile(r"\$([\d.]+(?:e[+-]\d+)?) against \$([\d.]+(?:e[+-]\d+)?)")
+_PRICES: Final = re.compile(
+    r"\$([\d.]+(?:e[+-]\d+)?) against \$([\d.]+(?:e[+-]\d+)?)(?![\d.]| per 1,000)"
+)
 _SCIENTIFIC: Final = re.compile(rf"(?<![\w.]){_EXPONENT}(?![\w.]*\d)")
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86_400
 _ROUND_UNITS: Final = ((_DAY_S, "days"), (_HOUR_S, "h"), (_MINUTE_S, "min"))
 
 
 def format_number(value: float, digits: int = 3) -> str:
-    """So many significant digits, written out; a huge number is `more than …`.
+    """Writes a number with so many significant digits; a huge one is `more than …`.
 
     >>> format_number(1.11e-05), format_number(2.5), format_number(12_345)
     ('0.0000111', '2.5', '12,300')
@@ -89,20 +91,70 @@ def format_points(share: float | None, missing: str = UNKNOWN) -> str:
     return missing if share is None else format_signed(share * 100)
 
 
+def format_points_interval(low: float | None, high: float | None, missing: str = DASH) -> str:
+    """Both ends of an interval for a difference of shares; missing: where an end is unknown.
+
+    >>> format_points_interval(-0.026, 0.018), format_points_interval(None, None)
+    ('−2.6 to +1.8', '–')
+    """
+    if low is None or high is None:
+        return missing
+    return f"{format_points(low)} to {format_points(high)}"
+
+
+def format_score(score: float | None, digits: int | None = 1, missing: str = UNKNOWN) -> str:
+    """A score of 0 to 1, or the size of a difference of two, on the scale of 100. digits:
+    places after the point, None for as many as it has.
+
+    >>> format_score(0.8241), format_score(0.02, None), format_score(None, missing=DASH)
+    ('82.4', '2', '–')
+    """
+    if score is None:
+        return missing
+    return format_number(score * 100, 6) if digits is None else f"{score * 100:.{digits}f}"
+
+
 def format_percent(
-    share: float | None, digits: int | None = None, missing: str = UNKNOWN
+    share: float | None,
+    digits: int | None = None,
+    missing: str = UNKNOWN,
+    *,
+    significant: int = 3,
 ) -> str:
-    """A share of 1 as a percentage. digits: places after the point, by default as many as
-    three significant digits need.
+    """A share of 1 as a percentage. digits: places after the point, by default as many as the
+    significant digits need.
 
     >>> format_percent(0.1234), format_percent(0.5, 1), format_percent(None, missing=DASH)
     ('12.3 %', '50.0 %', '–')
+    >>> format_percent(0.1234, significant=2)
+    '12 %'
     """
     if share is None:
         return missing
-    percent = share * 100
-    number = format_number(percent) if digits is None else f"{percent:.{digits}f}"
+    number = (
+        format_number(share * 100, significant)
+        if digits is None
+        else f"{share * 100:.{digits}f}"
+    )
     return f"{number} %".replace("-", MINUS)
+
+
+def format_harm(distance_to_trip: float) -> str:
+    """How near the evidence of harm is to a rollback.
+
+    >>> format_harm(0.664)
+    '66 % of the rollback level'
+    """
+    return f"{format_percent(distance_to_trip, 0)} of the rollback level"
+
+
+def format_relative_change(before: float, after: float) -> str:
+    """How much more or less a figure is than it was.
+
+    >>> format_relative_change(0.5, 0.2), format_relative_change(2.0, 2.4)
+    ('−60 %', '+20 %')
+    """
+    return f"{format_signed((after / before - 1) * 100, 0)} %"
 
 
 def format_bps(bps: float) -> str:
@@ -153,6 +205,18 @@ def format_answer_price(usd: float, beside: float | None = None) -> str:
     return f"${format_number(usd * 1000)} per 1,000 answers"
 
 
+def format_price_pair(candidate: float, incumbent: float) -> str:
+    """Two prices of one answer beside one another; two small ones by the thousand.
+
+    >>> format_price_pair(0.25, 0.0111), format_price_pair(2.21e-05, 1.11e-05)
+    ('$0.25 against $0.0111', '$0.0221 against $0.0111 per 1,000 answers')
+    """
+    if max(candidate, incumbent) >= SMALL_USD:
+        return f"${format_number(candidate)} against ${format_number(incumbent)}"
+    by_thousand = format_number(candidate * 1000), format_number(incumbent * 1000)
+    return f"${by_thousand[0]} against ${by_thousand[1]} per 1,000 answers"
+
+
 def format_latency(seconds: float | None, missing: str = UNKNOWN) -> str:
     """How long an answer took, in seconds.
 
@@ -164,12 +228,21 @@ def format_latency(seconds: float | None, missing: str = UNKNOWN) -> str:
     return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:,.1f} s"
 
 
+def format_milliseconds(ms: float) -> str:
+    """A short time that is compared with others, in milliseconds.
+
+    >>> format_milliseconds(1234.5)
+    '1,234 ms'
+    """
+    return f"{ms:,.0f} ms"
+
+
 def format_range(
     ends: tuple[float, float] | None,
     write: Callable[[float | None], str],
     missing: str = UNKNOWN,
 ) -> str:
-    """Both ends of an interval, each written by `write`.
+    """Writes an interval, each of its two ends by `write`.
 
     >>> format_range((0.5, 12.36), format_latency)
     '0.50 s to 12.4 s'
@@ -222,6 +295,16 @@ def format_age(then: datetime, now: datetime) -> str:
     return f"{number} {unit} ago"
 
 
+def format_excerpt(text: str, characters: int) -> str:
+    """The beginning of a text, in one line.
+
+    >>> format_excerpt("one\\ntwo  three", 20), format_excerpt("one two three", 8)
+    ('one two three', 'one two…')
+    """
+    line = " ".join(text.split())
+    return line if len(line) <= characters else f"{line[: characters - 1]}…"
+
+
 def without_scientific_notation(sentence: str) -> str:
     """A stored sentence, with numbers such as 1.11e-05 in it written out.
 
@@ -237,7 +320,4 @@ def _by_thousand(match: re.Match[str]) -> str:
     candidate, incumbent = float(match[1]), float(match[2])
     if max(candidate, incumbent) >= SMALL_USD:
         return match[0]
-    candidate_price, incumbent_price = (
-        format_number(price * 1000) for price in (candidate, incumbent)
-    )
-    return f"${candidate_price} against ${incumbent_price} per 1,000 answers"
+    return format_price_pair(candidate, incumbent)

@@ -99,7 +99,7 @@ def matches_schema(
 
 
 def schema_fault(schema: object) -> str:
-    """What makes it no JSON schema; empty for nothing."""
+    """Says what makes a value no JSON schema; empty for nothing."""
     return _fault(json.dumps(schema, sort_keys=True))
 
 

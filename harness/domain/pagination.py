@@ -23,7 +23,7 @@ INVALID_ROWS_HINT: Final = "not signed by this installation: run `swapgate db ch
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """Which page of a list a client asks for."""
+    """Says which page of a list a client asks for."""
 
     limit: int = 100  # rows at most
     after: str | None = None  # the cursor that the page before ended with (`Page.next`)
@@ -62,7 +62,7 @@ class Page(Sequence[T], Generic[T]):
 
 
 def encode_cursor(values: Sequence[object]) -> str:
-    """What names a row in its list's order."""
+    """Encodes what names a row in its list's order."""
     return ",".join(quote(_text(value), safe=":") for value in values)
 
 

@@ -14,7 +14,7 @@ class Range(NamedTuple):
         return self.low <= value <= self.high or (self.zero and value == 0)
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         words = f"{format_bound(self.low)} to {format_bound(self.high)}"
         return f"0, or {words}" if self.zero else words
 

@@ -34,7 +34,7 @@ class AnsweredModel(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TracingSettings:
-    """OpenTelemetry."""
+    """Says where traces go (OpenTelemetry), and whether they hold content."""
 
     # Of an OTLP/HTTP collector, such as `http://host:4318`; where it is empty, the standard
     # OTEL_EXPORTER_OTLP_* variables say so, or there is no tracing.

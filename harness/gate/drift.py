@@ -90,7 +90,7 @@ def _checked(item: str, score: float | None) -> float:
 
 
 def log_e_values(scores: Floats, windows: Sequence[int]) -> Floats:
-    """log e by window and eta. scores: runs by items, NaN where not measured."""
+    """Computes log e by window and eta. scores: runs by items, NaN where not measured."""
     bag = ScoreBag.empty(max(windows), scores.shape[1])
     for run in scores:
         bag = bag.with_run(run)
@@ -102,7 +102,7 @@ def log_e_values(scores: Floats, windows: Sequence[int]) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class ScoreBag:
-    """All scores that each item ever had, without their order.
+    """Holds all scores that each item ever had, without their order.
 
     means [k, eta, item]: over all choices of k of an item's scores, the mean of the product of
     their weights. counts [item]: how many scores.
@@ -119,7 +119,7 @@ class ScoreBag:
         return cls(means, np.zeros(items))
 
     def with_run(self, scores: Floats) -> "ScoreBag":
-        """A choice of k of n has the n-th with chance k / n."""
+        """Adds the scores of a run: a choice of k of n has the n-th with chance k / n."""
         known = ~np.isnan(scores)
         counts = self.counts + known
         weights = np.exp(_tilt(scores))

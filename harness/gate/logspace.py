@@ -12,7 +12,8 @@ Floats = NDArray[np.float64]
 
 
 def log_mean(logs: Sequence[float], log_weights: Sequence[float] | None = None) -> float:
-    """log of the weighted mean of e-values given as logs; equal weights when none are given.
+    """Computes the log of the weighted mean of e-values given as logs; equal weights when none
+    are given.
 
     -inf stands for an e-value of 0.
     """
@@ -44,7 +45,7 @@ def log_mean_rows(rows: Sequence[Floats]) -> Floats:
 
 
 def running_sum(start: float, increments: Floats) -> Floats:
-    """start, start + i1, start + i1 + i2 … along the last axis, added strictly in order."""
+    """Adds up start, start + i1, start + i1 + i2 … along the last axis, strictly in order."""
     head = np.full((*increments.shape[:-1], 1), start)
     return np.cumsum(np.concatenate([head, increments], axis=-1), axis=-1)
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from harness.domain.canary.unit_rule import ExposureUnit
+from harness.domain.formatting import format_percent, format_usd
 from harness.domain.proposals.policy import ShadowStagePolicy
 from harness.domain.shadow.pairs import ShadowCheck
 from harness.gate.logspace import log_mean
@@ -71,7 +72,7 @@ class ShadowMove(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ShadowStageState:
-    """All shadows of one proposal together."""
+    """Sums up all shadows of one proposal."""
 
     pairs: int = 0
     # By check, pairs that only the incumbent held, and only the candidate.
@@ -124,7 +125,7 @@ def _choose(
         )
     if state.pairs >= policy.min_pairs:
         return ShadowMove.OPEN, f"{counted}, and nothing speaks against it. {evidence}"
-    money = f"${state.spent_usd:.2f} of ${policy.max_cost_usd:g} spent"
+    money = f"{format_usd(state.spent_usd)} of {format_usd(policy.max_cost_usd)} spent"
     if state.mirroring:
         return ShadowMove.MIRROR, f"{counted}, {money}. {evidence}"
     if why := _why_none(state, left_usd):
@@ -140,7 +141,7 @@ def _why_none(state: ShadowStageState, left_usd: float) -> str:
 
 
 def _evidence(distance: float) -> str:
-    return f"Evidence that it is worse: {distance * 100:.0f} % of the level."
+    return f"Evidence that it is worse: {format_percent(distance, 0)} of the level."
 
 
 def _worst(state: ShadowStageState) -> str:

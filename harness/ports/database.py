@@ -151,41 +151,41 @@ class Listings(Protocol):
         route: str | None = None,
         open_only: bool = False,
     ) -> Page[Proposal]:
-        """Newest first."""
+        """Lists the proposals, newest first."""
         ...
 
     def runs(
         self, page_request: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
     ) -> Page[EvalRun]:
-        """Newest first; all states when none is named."""
+        """Lists the eval runs, newest first; those of all states when none is named."""
         ...
 
     def samples(self, page_request: PageRequest = FIRST_PAGE, *, run: str) -> Page[Sample]:
-        """In the run's order. Raises NotFound for an unknown run."""
+        """Lists a run's samples in the run's order. Raises NotFound for an unknown run."""
         ...
 
     def targets(self, page_request: PageRequest = FIRST_PAGE) -> Page[Target]:
-        """By provider and model."""
+        """Lists the targets by provider and model."""
         ...
 
     def versions(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str
     ) -> Page[RouteRecord]:
-        """Newest first. Raises NotFound for an unknown route."""
+        """Lists the versions of a route, newest first. Raises NotFound for an unknown route."""
         ...
 
     def keys(self, page_request: PageRequest = FIRST_PAGE) -> Page[ApiKey]:
-        """Oldest first; revoked ones too."""
+        """Lists the data and management keys, oldest first, with the revoked ones."""
         ...
 
     def switches(self, page_request: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
-        """Newest first; lifted and expired ones too."""
+        """Lists the kill switches, newest first, with the lifted and expired ones."""
         ...
 
     def shadows(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
     ) -> Page[ShadowRecord]:
-        """Newest first; ended ones too."""
+        """Lists the shadows, newest first, with those that have ended."""
         ...
 
     def drift_checks(
@@ -195,7 +195,9 @@ class Listings(Protocol):
         target: str | None = None,
         suites: Collection[str] | None = None,
     ) -> Page[tuple[DriftWatch, DriftCheck]]:
-        """Newest first; of all targets and suites unless some are named."""
+        """Lists the runs of drift watches, newest first; of all targets and suites unless some
+        are named.
+        """
         ...
 
     def alerts(
@@ -212,13 +214,13 @@ class Listings(Protocol):
         route: str | None = None,
         user_hashes: Sequence[str] = (),
     ) -> Page[Failover]:
-        """Newest first. user_hashes: any of them; empty for all users."""
+        """Lists the failovers, newest first. user_hashes: any of them; empty for all users."""
         ...
 
     def captures(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
     ) -> Page[CapturedRequest]:
-        """Newest first."""
+        """Lists the captured requests, newest first."""
         ...
 
     def agents(
@@ -269,19 +271,19 @@ class Listings(Protocol):
         ...
 
     def events(self, page_request: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:
-        """Of the audit log, newest first."""
+        """Lists the audit events, newest first."""
         ...
 
     def verdicts(self, ids: Collection[str]) -> Mapping[str, Verdict]:
-        """Those of these that are stored and as they were signed."""
+        """Loads the verdicts with these ids, without those that are not as they were signed."""
         ...
 
     def targets_of(self, ids: Collection[str]) -> Mapping[str, Target]:
-        """As `verdicts`."""
+        """Loads the targets with these ids, without those that are not as they were signed."""
         ...
 
     def routes(self) -> Page[Route]:
-        """All of them by name, as they are now."""
+        """Lists all routes by name, as they are now."""
         ...
 
 
@@ -297,7 +299,7 @@ class Store(Protocol):
         ...
 
     def listings(self) -> AbstractContextManager[Listings]:
-        """A consistent view, to be shown."""
+        """Opens a consistent view of what is shown to people."""
         ...
 
     def snapshot(self) -> Snapshot:
@@ -305,18 +307,18 @@ class Store(Protocol):
         ...
 
     def etag(self) -> str:
-        """The snapshot's etag, cheaply."""
+        """Reads the snapshot's etag alone, which is cheap."""
         ...
 
     def signature_faults(self, *, working: bool = False) -> Sequence[RowFault]:
-        """Every stored row whose signature does not hold; reads all of them.
+        """Finds every stored row whose signature does not hold; reads all of them.
 
         working: of open proposals, live rollouts and runs that are to go on alone.
         """
         ...
 
     def missing_lineage(self, known: Lineage) -> Sequence[str]:
-        """What of its `heads` and `log_end` is not stored, in words; empty when all is."""
+        """Says what of a lineage's `heads` and `log_end` is not stored; empty when all is."""
         ...
 
     def wait_for_change(self, timeout_s: float) -> bool:

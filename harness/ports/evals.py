@@ -18,7 +18,7 @@ class EvalRuns(Protocol):
     def add(self, run: EvalRun) -> None: ...
 
     def get(self, run: str) -> EvalRun:
-        """Raises NotFound."""
+        """Loads a run by id. Raises NotFound."""
         ...
 
     def list(
@@ -27,16 +27,18 @@ class EvalRuns(Protocol):
         states: Sequence[RunState] = (),
         limit: int = MOST_LISTED,
     ) -> Sequence[EvalRun]:
-        """Newest first, `limit` at the most; all states when none is named."""
+        """Lists the runs, newest first, `limit` at the most; those of all states when none is
+        named.
+        """
         ...
 
     def of_targets(self, targets: Collection[str]) -> Sequence[EvalRun]:
-        """Newest first."""
+        """Lists the runs of these targets, newest first."""
         ...
 
     def scored(self, run: str) -> bool:
-        """Whether anything was learned of its target: one answer that has a score, or that is
-        unscored for what it says. An error of the infrastructure does not count.
+        """Tells whether anything was learned of a run's target: one answer that has a score, or
+        that is unscored for what it says. An error of the infrastructure does not count.
         """
         ...
 
@@ -69,7 +71,9 @@ class EvalRuns(Protocol):
         ...
 
     def store_sample(self, sample: Sample) -> bool:
-        """False when that run, item and epoch is stored already: nothing counts twice."""
+        """Stores a sample; False when that run, item and epoch is stored already: nothing
+        counts twice.
+        """
         ...
 
     def done(self, run: str) -> frozenset[tuple[str, int]]:
@@ -77,12 +81,14 @@ class EvalRuns(Protocol):
         ...
 
     def samples(self, run: str, *, below: int | None = None) -> Sequence[Sample]:
-        """In the run's order (position, epoch); only positions below `below` if given."""
+        """Lists a run's samples in the run's order (position, epoch); only positions below
+        `below` if given.
+        """
         ...
 
     def outcomes(self, run: str, *, below: int) -> Sequence[Sample]:
-        """As `samples`, for who decides again and again: without prompts, and an answer is
-        only ANSWER_PLACEHOLDER or empty.
+        """Lists a run's samples for a gate that decides again and again: without prompts, and
+        an answer is only ANSWER_PLACEHOLDER or empty.
         """
         ...
 
@@ -97,21 +103,23 @@ class Suites(Protocol):
         ...
 
     def get(self, digest: str) -> SuitePin:
-        """Raises NotFound."""
+        """Loads the pin of a suite by its digest. Raises NotFound."""
         ...
 
     def all(self) -> Sequence[SuitePin]:
-        """Newest first."""
+        """Lists the pins of all suites, newest first."""
         ...
 
 
 class Sightings(Protocol):
     def note(self, sightings: Iterable[Sighting]) -> None:
-        """Add them; of one that is known, `last_at` rises. The oldest of a target give way."""
+        """Adds sightings; of one that is known, `last_at` rises. The oldest of a target give
+        way.
+        """
         ...
 
     def for_target(self, target: str) -> Sequence[Sighting]:
-        """Newest first, at most MAX_SIGHTINGS."""
+        """Lists the sightings of a target, newest first, at most MAX_SIGHTINGS."""
         ...
 
 
@@ -119,29 +127,29 @@ class Drift(Protocol):
     """Watches of incumbents, and the runs that they compare."""
 
     def open(self, watch: DriftWatch) -> bool:
-        """False when that target and suite has an open watch."""
+        """Opens a watch; False when that target and suite has an open one."""
         ...
 
     def save(self, watch: DriftWatch) -> bool:
-        """Its state and end; False when it is closed already."""
+        """Saves the state and end of a watch; False when it is closed already."""
         ...
 
     def watches(
         self, *, open_only: bool = False, limit: int = MOST_LISTED
     ) -> Sequence[DriftWatch]:
-        """Newest first, `limit` at the most."""
+        """Lists the watches, newest first, `limit` at the most."""
         ...
 
     def start(self, check: DriftCheck) -> bool:
-        """False when the watch has a running check, or one of that number."""
+        """Starts a check; False when the watch has a running one, or one of that number."""
         ...
 
     def end(self, check: DriftCheck) -> bool:
-        """Store how it ended; False when it runs no more."""
+        """Stores how a check ended; False when it runs no more."""
         ...
 
     def checks(self, watch: str) -> Sequence[DriftCheck]:
-        """Oldest first."""
+        """Lists the runs of a watch, oldest first."""
         ...
 
 
@@ -186,7 +194,7 @@ class EvalJob:
 class EvalRunner(Protocol):
     @property
     def remark(self) -> str:
-        """Of the last run: why it failed, or how far its judge agrees with people. May be
+        """Says why the last run failed, or how far its judge agrees with people; may be
         empty.
         """
         ...
@@ -209,17 +217,19 @@ class SuiteCatalog(Protocol):
     def names(self) -> Sequence[str]: ...
 
     def pin(self, suite: str) -> SuitePin:
-        """Raises NotFound, naming the nearest suite."""
+        """Builds the pin of a suite from its data and scorer. Raises NotFound, naming the
+        nearest suite.
+        """
         ...
 
     def title(self, suite: str) -> str: ...
 
     def data_class(self, suite: str) -> str:
-        """Of its data (D8), empty for none. Raises NotFound."""
+        """Returns the class of a suite's data (D8), empty for none. Raises NotFound."""
         ...
 
     def tags(self, suite: str) -> Mapping[str, tuple[str, ...]]:
-        """Item → its tags, of the items that have any. Raises as pin()."""
+        """Returns item → tags, of the items that have any. Raises as `pin` does."""
         ...
 
     def shown(self, suite: str, item: str) -> tuple[str, str]:

@@ -28,25 +28,27 @@ class AuditLog(Protocol):
     ) -> AuditEvent: ...
 
     def tail(self, limit: int = 50) -> Sequence[AuditEvent]:
-        """Newest first."""
+        """Lists the latest events, newest first."""
         ...
 
     def all(self) -> Iterable[AuditEvent]:
-        """Oldest first, read a page at a time."""
+        """Yields all events, oldest first, read a page at a time."""
         ...
 
     def get(self, number: int) -> AuditEvent | None: ...
 
     def for_subject(self, subject: str, *, since: datetime, limit: int) -> Sequence[AuditEvent]:
-        """Newest first."""
+        """Lists the events about a subject, newest first."""
         ...
 
     def after(self, number: int, limit: int = 500) -> Sequence[AuditEvent]:
-        """At most `limit` events behind that number, oldest first."""
+        """Lists at most `limit` events behind a number, oldest first."""
         ...
 
     def break_after(self, mark: AuditPosition, events: Sequence[AuditEvent]) -> int | None:
-        """As `first_break`, of the events that follow `mark`."""
+        """Finds the first of the events that follow `mark` at which the chain breaks; None when
+        it holds.
+        """
         ...
 
     def first_break(self) -> int | None:
@@ -55,22 +57,24 @@ class AuditLog(Protocol):
 
 
 class Principals(Protocol):
-    """Who acts. The local operator is there from the start."""
+    """Holds who acts. The local operator is there from the start."""
 
     def add(self, new: Principal) -> None:
-        """Raises Conflict when its id, its folded name, or issuer and subject are taken."""
+        """Adds a principal. Raises Conflict when its id, its folded name, or issuer and subject
+        are taken.
+        """
         ...
 
     def get(self, principal: str) -> Principal:
-        """Raises NotFound."""
+        """Loads a principal by id. Raises NotFound."""
         ...
 
     def named(self, name: str) -> Principal | None:
-        """Whose folded name is the same."""
+        """Finds the principal with this name, both folded."""
         ...
 
     def among(self, ids: Collection[str]) -> Mapping[str, Principal]:
-        """Those of these that are stored, by id."""
+        """Loads the stored principals among these ids, by id."""
         ...
 
 
@@ -78,11 +82,13 @@ class AuditedRows(Protocol):
     """Rows whose every change an audit event records, by name and digest as they are now."""
 
     def page(self, after: str = "", limit: int = 200) -> Sequence[tuple[str, str]]:
-        """At most `limit` rows, always in the same order; after: the last one seen."""
+        """Lists at most `limit` rows, always in the same order; after: the last row of the page
+        before.
+        """
         ...
 
     def digests(self, rows: Collection[str]) -> Mapping[str, str | None]:
-        """None for a row that is not there."""
+        """Computes the digests of these rows; None for a row that is not there."""
         ...
 
     def deciding(self) -> Mapping[str, str]:
@@ -94,61 +100,67 @@ class AuditedRows(Protocol):
         ...
 
     def take_over(self, now: datetime) -> int:
-        """Record all rows as they are, unless rows were ever recorded; how many."""
+        """Records all rows as they are, unless rows were ever recorded; returns how many."""
         ...
 
 
 class ApiKeys(Protocol):
     def add(self, key: ApiKey) -> None:
-        """Raises Conflict when its id or hash is stored, InputError without its principal."""
+        """Adds a key. Raises Conflict when its id or hash is stored, InputError without its
+        principal.
+        """
         ...
 
     def get(self, key: str) -> ApiKey | None:
-        """Also revoked ones: look at revoked_at."""
+        """Loads a key by id, a revoked one too: look at revoked_at."""
         ...
 
     def by_hash(self, hash_: str) -> ApiKey | None:
-        """Also revoked ones: look at revoked_at."""
+        """Finds a key by its hash, a revoked one too: look at revoked_at."""
         ...
 
     def of_principal(self, principal: str) -> Sequence[ApiKey]:
-        """Also revoked ones, oldest first."""
+        """Lists the keys of a principal, oldest first, with the revoked ones."""
         ...
 
     def revoke(self, key: str, now: datetime) -> None:
-        """Raises NotFound."""
+        """Revokes a key from `now` on. Raises NotFound."""
         ...
 
     def limit(self, key: str, limits: KeyLimits | None) -> ApiKey:
-        """Replace its limits. Raises NotFound."""
+        """Replaces the limits of a key. Raises NotFound."""
         ...
 
 
 class Alerts(Protocol):
     def fold(self, alerts: Iterable[Alert]) -> None:
-        """Fold them into the records of their keys, in their order (`alerts.apply_alert`)."""
+        """Folds alerts into the records of their keys, in their order
+        (`alerts.apply_alert`).
+        """
         ...
 
     def get(self, alert: str) -> AlertRecord:
-        """Raises NotFound."""
+        """Loads an alert by id. Raises NotFound."""
         ...
 
     def newest(self, key: str) -> AlertRecord | None:
-        """In a `write()`, nobody else changes it until the end of the unit of work."""
+        """Finds the newest alert with this key. In a `write()`, nobody else changes it until
+        the end of the unit of work.
+        """
         ...
 
     def save(self, record: AlertRecord) -> None:
-        """Raises NotFound."""
+        """Saves a changed alert. Raises NotFound."""
         ...
 
     def list(
         self, *, open_only: bool = False, kind: AlertKind | None = None, limit: int = 100
     ) -> Sequence[AlertRecord]:
-        """The one heard last first. kind: None for all."""
+        """Lists the alerts, the one heard of last first. kind: None for all."""
         ...
 
     def unsettled(self) -> Sequence[AlertRecord]:
-        """Those that are open, or of which a message may still be due."""
+        """Lists the alerts that are open, or of which a message may still be due."""
         ...
 
     def forget(self, before: datetime) -> int:
@@ -162,13 +174,15 @@ class Deliveries(Protocol):
     def add(self, delivery: Delivery) -> None: ...
 
     def due(self, now: datetime, *, limit: int = 100) -> Sequence[Delivery]:
-        """Oldest first; not before an earlier one of the same alert and sink is over."""
+        """Lists the messages to send now, oldest first; none before an earlier one of the same
+        alert and sink is over.
+        """
         ...
 
     def save(self, delivery: Delivery) -> None: ...
 
     def for_alert(self, alert: str) -> Sequence[Delivery]:
-        """Oldest first."""
+        """Lists the messages of an alert, oldest first."""
         ...
 
 
@@ -198,7 +212,7 @@ class Installations(Protocol):
     def lineage(self) -> Lineage: ...
 
     def epoch(self) -> int:
-        """`lineage().epoch`, cheaply."""
+        """Reads the epoch of `lineage()` alone, which is cheap."""
         ...
 
     def highest_served(self) -> int:

@@ -16,19 +16,23 @@ from harness.domain.reliability.spend import KeySpend
 
 class Proposals(Protocol):
     def add(self, proposal: Proposal) -> None:
-        """Raises RouteBusy when the route has an open proposal; the error names it."""
+        """Adds a proposal. Raises RouteBusy when the route has an open one; the error names
+        it.
+        """
         ...
 
     def get(self, proposal: str) -> Proposal:
-        """Raises NotFound."""
+        """Loads a proposal by id. Raises NotFound."""
         ...
 
     def save(self, proposal: Proposal) -> Proposal:
-        """Store it at version + 1. Raises StaleWrite if the stored version is another."""
+        """Stores a proposal at version + 1. Raises StaleWrite if the stored version is
+        another.
+        """
         ...
 
     def open(self) -> Sequence[Proposal]:
-        """Oldest first."""
+        """Lists the open proposals, oldest first."""
         ...
 
     def list(
@@ -39,7 +43,8 @@ class Proposals(Protocol):
         limit: int = MOST_LISTED,
         after: str | None = None,
     ) -> Sequence[Proposal]:
-        """Newest first, `limit` at the most. after: the id of the last one of the page before.
+        """Lists the proposals, newest first, `limit` at the most. after: the id of the last one
+        of the page before.
 
         Raises NotFound for an `after` that is not stored.
         """
@@ -50,31 +55,33 @@ class Proposals(Protocol):
         ...
 
     def of_pair(self, route: str, incumbent: str, candidate: str) -> Sequence[Proposal]:
-        """Of that route, between these targets; newest first."""
+        """Lists a route's proposals between these two targets, newest first."""
         ...
 
     def since(self, route: str, at: datetime) -> Sequence[Proposal]:
-        """Of that route, made then or later; newest first."""
+        """Lists a route's proposals made at that time or later, newest first."""
         ...
 
     def let_in(self, route: str) -> Sequence[Proposal]:
-        """Of that route, which a person approved or which had a canary; newest first, the last
-        20.
+        """Lists the last 20 proposals of a route that a person approved or that had a canary,
+        newest first.
         """
         ...
 
     def of_candidates(self, targets: Collection[str]) -> Sequence[Proposal]:
-        """Of these target ids, on any route; newest first."""
+        """Lists the proposals of these candidates (target ids) on any route, newest first."""
         ...
 
 
 class Approvals(Protocol):
     def add(self, approval: Approval) -> None:
-        """Raises NotAllowed for the proposer's own, unless the policy says `self_approval`."""
+        """Adds an approval. Raises NotAllowed for the proposer's own, unless the policy says
+        `self_approval`.
+        """
         ...
 
     def for_proposal(self, proposal: str) -> Sequence[Approval]:
-        """Oldest first."""
+        """Lists the approvals of a proposal, oldest first."""
         ...
 
 
@@ -82,36 +89,39 @@ class Verdicts(Protocol):
     def add(self, verdict: Verdict, proposal: str) -> None: ...
 
     def get(self, verdict: str) -> Verdict:
-        """Raises NotFound."""
+        """Loads a verdict by id. Raises NotFound."""
         ...
 
     def for_proposal(self, proposal: str) -> Sequence[Verdict]:
-        """Newest first."""
+        """Lists the verdicts of a proposal, newest first."""
         ...
 
     def list(self, *, route: str | None = None, limit: int = MOST_LISTED) -> Sequence[Verdict]:
-        """Newest first."""
+        """Lists the verdicts, newest first, `limit` at the most."""
         ...
 
 
 class Rollouts(Protocol):
     def add(self, rollout: Rollout) -> None:
-        """Raises RouteBusy when the route has a live rollout, ProofRefused when its verdict was
-        another rollout's proof already."""
+        """Adds a rollout. Raises RouteBusy when the route has a live one, ProofRefused when its
+        verdict was another rollout's proof already.
+        """
         ...
 
     def get(self, rollout: str) -> Rollout:
-        """Raises NotFound."""
+        """Loads a rollout by id. Raises NotFound."""
         ...
 
     def save(self, rollout: Rollout) -> Rollout:
-        """Store it at version + 1. Raises StaleWrite."""
+        """Stores a rollout at version + 1. Raises StaleWrite."""
         ...
 
     def live(self) -> Sequence[Rollout]: ...
 
     def baking(self) -> Sequence[Rollout]:
-        """Promoted, and still compared with the incumbent before it."""
+        """Lists the rollouts that are promoted, and still compared with the incumbent
+        before.
+        """
         ...
 
     def list(
@@ -121,7 +131,7 @@ class Rollouts(Protocol):
         candidate: str | None = None,
         limit: int = MOST_LISTED,
     ) -> Sequence[Rollout]:
-        """Newest first."""
+        """Lists the rollouts, newest first, `limit` at the most."""
         ...
 
 
@@ -144,7 +154,7 @@ class Observations(Protocol):
         ...
 
     def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficMinute]:
-        """Oldest first."""
+        """Lists the minutes of traffic, oldest first."""
         ...
 
     def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
@@ -152,5 +162,7 @@ class Observations(Protocol):
         ...
 
     def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:
-        """That day and later, of all keys unless some are named; in order of its key."""
+        """Lists what keys spent on that day and later, in key order; of all keys unless some
+        are named.
+        """
         ...

@@ -27,8 +27,9 @@ class ProviderDoor(Protocol):
         body: Mapping[str, Any] | None,
         timeout_s: float,
     ) -> ProbeReply:
-        """key: empty for none. body: None for a GET; of a stream only its first content is
-        waited for. Raises nothing: what failed is in the answer, without a secret.
+        """Sends one small request to a provider. key: empty for none. body: None for a GET; of
+        a stream only its first content is waited for. Raises nothing: what failed is in the
+        answer, without a secret.
         """
         ...
 
@@ -37,7 +38,7 @@ class Providers(Protocol):
     def put(self, provider: Provider) -> None: ...
 
     def remove(self, name: str) -> None:
-        """As if it had never been put. Raises NotFound."""
+        """Removes a provider, as if it had never been put. Raises NotFound."""
         ...
 
     def all(self) -> Mapping[str, Provider]: ...
@@ -47,12 +48,15 @@ class Credentials(Protocol):
     """Keys of providers, encrypted by whoever stores them. None is ever deleted."""
 
     def all(self) -> Sequence[Credential]:
-        """By provider, in the order in which they are tried; those taken away too."""
+        """Lists the stored keys by provider, in the order in which they are tried, with those
+        taken away.
+        """
         ...
 
     def put(self, credential: Credential) -> None:
-        """Add it, or replace the one of its provider and name. Raises InputError for an
-        unknown provider."""
+        """Adds a key, or replaces the one of its provider and name. Raises InputError for an
+        unknown provider.
+        """
         ...
 
 
@@ -60,19 +64,23 @@ class SignIns(Protocol):
     """What people's signing in left behind, one per provider. Routers never see it."""
 
     def all(self) -> Sequence[SignIn]:
-        """By provider."""
+        """Lists the sign-ins by provider."""
         ...
 
     def start(self, new: SignIn) -> None:
-        """Instead of the provider's last one. Raises InputError for an unknown provider."""
+        """Stores a new sign-in in place of the provider's last one. Raises InputError for an
+        unknown provider.
+        """
         ...
 
     def save(self, changed: SignIn) -> None:
-        """Raises StaleWrite where it is over: somebody signed in anew, or out."""
+        """Saves a renewed sign-in. Raises StaleWrite where it is over: somebody signed in anew,
+        or out.
+        """
         ...
 
     def end(self, provider: str) -> bool:
-        """Whether there was one."""
+        """Removes a provider's sign-in; returns whether there was one."""
         ...
 
 
@@ -80,11 +88,11 @@ class ProviderChecks(Protocol):
     """What `/check` found of each provider last, whichever process asked (D5)."""
 
     def all(self) -> Sequence[ProviderCheck]:
-        """By provider."""
+        """Loads the last check of each provider."""
         ...
 
     def keep(self, checks: Iterable[ProviderCheck]) -> None:
-        """Each instead of an older one of its provider.
+        """Stores each check in place of an older one of its provider.
 
         Raises InputError for an unknown provider.
         """
@@ -141,8 +149,8 @@ class ProviderCalls(Protocol):
     """
 
     async def post(self, path: str, body: bytes) -> Posted:
-        """path: OpenAI's, e.g. `/chat/completions`. Any status is an answer, as OpenAI would
-        word it. Raises NoAnswer when there is none.
+        """Posts a body to a provider; any status is an answer, as OpenAI would word it. path:
+        OpenAI's, e.g. `/chat/completions`. Raises NoAnswer when there is none.
         """
         ...
 

@@ -38,7 +38,7 @@ class Routing(Protocol):
     def route(self, name: str) -> Route | None: ...
 
     def history(self, name: str) -> Sequence[RouteRecord]:
-        """Newest first."""
+        """Lists the versions of a route, newest first."""
         ...
 
     def changed_at(self, name: str) -> datetime | None:
@@ -91,19 +91,23 @@ class Switches(Protocol):
     """Kill switches of CLI and REST; those of the environment and the file are not stored."""
 
     def add(self, switch: KillSwitch) -> None:
-        """Raises InputError without a reason, Conflict when the id is stored already."""
+        """Adds a kill switch. Raises InputError without a reason, Conflict when the id is
+        stored already.
+        """
         ...
 
     def lift(self, id_: str, *, actor: str, now: datetime) -> SwitchRecord:
-        """Lifting it again changes nothing. Raises NotFound."""
+        """Lifts a kill switch; lifting it again changes nothing. Raises NotFound."""
         ...
 
     def get(self, id_: str) -> SwitchRecord:
-        """Raises NotFound."""
+        """Loads a kill switch by id. Raises NotFound."""
         ...
 
     def not_lifted(self) -> Sequence[KillSwitch]:
-        """Newest first; expired ones too."""
+        """Lists the kill switches that nobody has lifted, newest first, with the expired
+        ones.
+        """
         ...
 
 
@@ -121,11 +125,13 @@ class Shadows(Protocol):
     """Shadows (F8), and what workers added up of their pairs."""
 
     def add(self, new: Shadow) -> None:
-        """Raises InputError for limits that make no sense, Conflict while the route has one."""
+        """Adds a shadow. Raises InputError for limits that make no sense, Conflict while the
+        route has one.
+        """
         ...
 
     def end(self, id_: str, *, actor: str, because: str, now: datetime) -> ShadowRecord:
-        """Ending it again changes nothing. Raises NotFound."""
+        """Ends a shadow; ending it again changes nothing. Raises NotFound."""
         ...
 
     def list(
@@ -135,11 +141,11 @@ class Shadows(Protocol):
         proposal: str | None = None,
         limit: int = MOST_LISTED,
     ) -> Sequence[ShadowRecord]:
-        """Newest first, `limit` at the most; ended ones too."""
+        """Lists the shadows, newest first, `limit` at the most, with those that have ended."""
         ...
 
     def live(self) -> Sequence[Shadow]:
-        """Those that nobody has ended; expired ones too."""
+        """Lists the shadows that nobody has ended, with the expired ones."""
         ...
 
     def append(self, more: Iterable[ShadowTally]) -> None:
@@ -149,7 +155,9 @@ class Shadows(Protocol):
     def tallies(
         self, shadows: Sequence[str], *, since: date | None = None
     ) -> Sequence[ShadowTally]:
-        """By shadow, day and worker. since: the first day, None for all."""
+        """Lists the tallies of these shadows by shadow, day and worker. since: the first day,
+        None for all.
+        """
         ...
 
 
@@ -161,7 +169,7 @@ class Captures(Protocol):
         ...
 
     def get(self, id_: str) -> CapturedRequest:
-        """Raises NotFound."""
+        """Loads a captured request by id. Raises NotFound."""
         ...
 
     def list(
@@ -171,17 +179,18 @@ class Captures(Protocol):
         since: datetime | None = None,
         limit: int | None = None,
     ) -> Sequence[CapturedRequest]:
-        """Newest first."""
+        """Lists the captured requests, newest first."""
         ...
 
     def forget(self, now: datetime) -> int:
-        """Delete those that have expired; how many."""
+        """Deletes the captured requests that have expired; returns how many."""
         ...
 
     def purge(
         self, *, id_: str | None = None, route: str | None = None, users: Sequence[str] = ()
     ) -> int:
-        """Delete those that fit all that is given, all of them if nothing is; how many.
+        """Deletes the captured requests that match every given filter, all of them without one;
+        returns how many.
 
         users: hashes, any of them.
         """

@@ -13,7 +13,7 @@ from harness.domain.reliability.rate_limits import RateState
 
 class Clock(Protocol):
     def now(self) -> datetime:
-        """Wall time, UTC, aware."""
+        """Returns the wall time, in UTC, aware."""
         ...
 
     def monotonic(self) -> float:
@@ -35,7 +35,9 @@ class AuditAnchor(Protocol):
     """Where the end of the audit log is kept outside the database."""
 
     def read(self) -> AuditPosition | None:
-        """None where nothing is kept yet. Raises SignatureInvalid."""
+        """Reads the kept position in the audit log; None where nothing is kept yet. Raises
+        SignatureInvalid.
+        """
         ...
 
     def keep(self, mark: AuditPosition) -> None: ...
@@ -47,11 +49,15 @@ class Cipher(Protocol):
     def encrypt(self, text: str) -> str: ...
 
     def decrypt(self, token: str) -> str:
-        """Raises DecryptionFailed, ConfigError without any key."""
+        """Decrypts a token of `encrypt`. Raises DecryptionFailed, ConfigError without any
+        key.
+        """
         ...
 
     def reencrypt(self, token: str) -> str:
-        """The same text, encrypted with the newest key. Raises as `decrypt`."""
+        """Encrypts the text of a token anew with the newest key. Raises DecryptionFailed,
+        ConfigError without any key.
+        """
         ...
 
 
@@ -59,15 +65,18 @@ class Signer(Protocol):
     """Signs with this process's private key."""
 
     def sign(self, payload: bytes) -> str:
-        """`<key id>.<base64url>`. Raises ConfigError where this process has no private key."""
+        """Signs a payload: `<key id>.<base64url>`. Raises ConfigError where this process has no
+        private key.
+        """
         ...
 
 
 class Verifier(Protocol):
-    """Has public keys alone."""
+    """Verifies signatures with public keys alone."""
 
     def check(self, payload: bytes, signature: str, purpose: KeyPurpose) -> None:
-        """purpose: of the key that must have signed; one of `control` may sign everything.
+        """Verifies a signature. purpose: of the key that must have signed; one of `control` may
+        sign everything.
 
         Raises SignatureInvalid, ConfigError without a keyring. What held once is remembered.
         """
@@ -75,7 +84,7 @@ class Verifier(Protocol):
 
 
 class Signatures(Signer, Verifier, Protocol):
-    """Both, for a store: one that only reads never asks for the private key."""
+    """Signs and verifies for a store; one that only reads never asks for the private key."""
 
 
 class RateBook(Protocol):

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from harness.domain.formatting import format_points
+from harness.domain.formatting import format_points, format_score
 from harness.report.content import TellingAnswer
 
 SHOWN: Final = 700
@@ -16,7 +16,9 @@ _FENCE: Final = re.compile("`{3,}")
 
 
 def fenced(text: str) -> Sequence[str]:
-    """In a fence that is longer than any in the text; its end is cut, and that is said."""
+    """Puts a text in a fence that is longer than any in it; its end is cut, and that is
+    said.
+    """
     shown = text if len(text) <= SHOWN else text[:SHOWN].rstrip() + " […]"
     longest = max((len(match_) for match_ in _FENCE.findall(shown)), default=2)
     fence = "`" * (longest + 1)
@@ -24,7 +26,7 @@ def fenced(text: str) -> Sequence[str]:
 
 
 def cell(text: str) -> str:
-    """Of a table: no line breaks, no column marks, no markup."""
+    """Writes a text as a table's cell: no line breaks, no column marks, no markup."""
     return re.sub(r"([|`*_<>\[\]\\])", r"\\\1", " ".join(text.split()))
 
 
@@ -61,7 +63,7 @@ def most_telling(telling: Sequence[TellingAnswer]) -> Iterator[str]:
 
 
 def shared_head(prompts: Sequence[str]) -> str:
-    """Whole lines that all of several prompts begin with."""
+    """Finds the whole lines that all of several prompts begin with."""
     if len(prompts) < 2:
         return ""
     shared = []
@@ -73,12 +75,13 @@ def shared_head(prompts: Sequence[str]) -> str:
     return "" if head in prompts else head
 
 
-def _telling(answer: TellingAnswer, asked: str) -> Iterator[str]:
+def _telling(answer: TellingAnswer, prompt: str) -> Iterator[str]:
     change = format_points(answer.candidate_score - answer.incumbent_score)
     broken = f", broken rule: {answer.rule}" if answer.rule else ""
     yield from ("", f"### {cell(answer.item)} ({answer.suite}): {change} points{broken}", "")
-    yield from fenced(asked.strip())
-    ours, theirs = f"{answer.incumbent_score * 100:g}", f"{answer.candidate_score * 100:g}"
+    yield from fenced(prompt.strip())
+    ours = format_score(answer.incumbent_score, None)
+    theirs = format_score(answer.candidate_score, None)
     answers = (
         ("expected", answer.expected),
         (f"incumbent: {ours}", answer.incumbent),
@@ -99,9 +102,9 @@ def _telling(answer: TellingAnswer, asked: str) -> Iterator[str]:
 
 
 def differing_fields(texts: Sequence[str]) -> Mapping[str, Sequence[str]]:
-    """Of JSON objects the fields that are not the same in all; `–` where one is not there.
-
-    Empty where a text is no JSON object, or holds what is too long or too odd for a table.
+    """Lists the fields of JSON objects that are not the same in all; `–` where one is not
+    there. Empty where a text is no JSON object, or holds what is too long or too odd for a
+    table.
     """
     objects = [_object(text) for text in texts]
     found: dict[str, Sequence[str]] = {}

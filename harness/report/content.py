@@ -22,6 +22,7 @@ from harness.control.proposals.comparison import (
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import Sample, SuiteReport
 from harness.gate.offline.pairs import mean_score
+from harness.gate.text.next_steps import NEXT_STEPS
 
 DATABASE: Final = "SWAPGATE__DATABASE_URL"
 FILE: Final = "swapgate.db"
@@ -108,6 +109,15 @@ class Report:
         )
 
     @property
+    def next_step(self) -> str:
+        """What to do next, in words; nothing without a verdict."""
+        verdict = self.comparison.verdict
+        # No canary follows from a `gate run`, whatever its proposal waits for.
+        if self.standalone and verdict is not None and verdict.outcome == "passed":
+            return NEXT_STEPS[verdict.outcome]
+        return self.comparison.next_step
+
+    @property
     def arms(self) -> Sequence[tuple[str, ArmFigures]]:
         comparison = self.comparison
         return (
@@ -119,7 +129,7 @@ class Report:
 def gather_report(
     ctx: Context, proposal: str, *, standalone: bool = False, kept: Path | None = None
 ) -> Report:
-    """standalone, kept: as `Report` says. Raises NotFound."""
+    """Gathers a proposal's report. standalone, kept: as `Report` says. Raises NotFound."""
     comparison = load_comparison(ctx, proposal)
     judged = (
         {suite.suite: suite for suite in comparison.verdict.suites}

@@ -24,12 +24,14 @@ from harness.domain.formatting import (
     format_latency,
     format_percent,
     format_points,
+    format_points_interval,
     format_range,
+    format_relative_change,
+    format_score,
     format_thousand_price,
     format_usd,
 )
 from harness.domain.routing.target import Target
-from harness.gate.text.next_steps import NEXT_STEPS
 from harness.gate.text.sentences import outcome_text, polish_reason, spending_text
 from harness.report.answer_examples import cell, code, fenced, most_telling, table
 from harness.report.content import Report, SuiteSection, TagRow, variables
@@ -92,7 +94,7 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
     if verdict.outcome != "infra_error":
         for sentence in comparison.unscored:
             yield from ("", f"**Mind:** {sentence}")
-    yield from ("", f"**Next:** {NEXT_STEPS[verdict.outcome]}")
+    yield from ("", f"**Next:** {report.next_step}")
     claim = comparison.proposal.claim.value
     said = {
         "superior": "the candidate had to be better",
@@ -151,11 +153,12 @@ def _score_row(part: SuiteSection) -> Iterator[Sequence[str]]:
     if ours is None or theirs is None:
         return
     known = report.ci_low is not None
-    sure = f" (95 % interval {_interval(report)})" if known else ""
+    interval = format_points_interval(report.ci_low, report.ci_high)
+    sure = f" (95 % interval {interval})" if known else ""
     yield (
         f"{report.suite}: score of 100",
-        f"{ours * 100:.1f}",
-        f"{theirs * 100:.1f}",
+        format_score(ours),
+        format_score(theirs),
         f"{format_points(report.delta)}{sure}",
     )
 
@@ -163,7 +166,7 @@ def _score_row(part: SuiteSection) -> Iterator[Sequence[str]]:
 def _change(before: float | None, after: float | None) -> str:
     if not before or after is None:
         return ""
-    return f"{after / before - 1:+.0%}".replace("-", "−")
+    return format_relative_change(before, after)
 
 
 def _form(lost: FormatFailure) -> Iterator[str]:
@@ -194,7 +197,7 @@ def _form(lost: FormatFailure) -> Iterator[str]:
 
 
 def _score(share: float | None) -> str:
-    return "none" if share is None else f"{share * 100:g}"
+    return format_score(share, None, missing="none")
 
 
 def _suites(report: Report) -> Iterator[str]:
@@ -225,7 +228,7 @@ def _suite_row(part: SuiteSection) -> Sequence[str]:
             "open",
             "–",
             "–",
-            f"{plan.margin * 100:g}",
+            format_score(plan.margin, None),
             "–",
             f"0 of {plan.n_max}",
         )
@@ -237,8 +240,8 @@ def _report_row(report: SuiteReport) -> Sequence[str]:
         f"{report.suite} ({report.role.value})",
         outcome_text(report.outcome),
         format_points(report.delta) if report.n_used else "–",
-        _interval(report),
-        f"{report.margin * 100:g}",
+        format_points_interval(report.ci_low, report.ci_high),
+        format_score(report.margin, None),
         f"{report.wins} / {report.ties} / {report.losses}",
         f"{report.n_used} of {report.n_max}",
     )
@@ -278,12 +281,6 @@ def _share(share: float | None) -> str:
     return format_percent(share, missing=DASH)
 
 
-def _interval(report: SuiteReport) -> str:
-    if report.ci_low is None or report.ci_high is None:
-        return "–"
-    return f"{format_points(report.ci_low)} to {format_points(report.ci_high)}"
-
-
 def _tags(part: SuiteSection) -> Iterator[str]:
     if not part.tags:
         return
@@ -296,8 +293,8 @@ def _tag_row(row: TagRow) -> Sequence[str]:
     return (
         cell(row.tag),
         str(row.items),
-        f"{row.incumbent * 100:.1f}",
-        f"{row.candidate * 100:.1f}",
+        format_score(row.incumbent),
+        format_score(row.candidate),
         format_points(row.delta),
         f"{row.wins} / {row.losses}",
     )

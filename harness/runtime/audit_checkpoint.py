@@ -27,7 +27,9 @@ class AuditCheckpointFile:
     signatures: Signatures
 
     def read(self) -> AuditPosition | None:
-        """Raises SignatureInvalid for a file that control did not sign."""
+        """Reads the kept position in the audit log; None where there is no file. Raises
+        SignatureInvalid for a file that control did not sign.
+        """
         try:
             stored = json.loads(self.path.read_text(encoding="utf-8"))
             mark = AuditPosition(int(stored["number"]), str(stored["mac"]))

@@ -31,7 +31,9 @@ def keys_in(text: str) -> list[str]:
 
 
 def read_key_file(file: Path) -> list[str]:
-    """Raises ConfigError for one that others may read, and for one without a key."""
+    """Reads the encryption keys of a file. Raises ConfigError for one that others may read, and
+    for one without a key.
+    """
     try:
         mode = file.stat().st_mode & 0o777
         if mode & OTHERS:
@@ -49,7 +51,7 @@ def read_key_file(file: Path) -> list[str]:
 
 
 def write_key_file(file: Path, keys: Sequence[str]) -> None:
-    """Atomically, for its owner alone. Raises OSError."""
+    """Writes a key file atomically, for its owner alone. Raises OSError."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as out:

@@ -56,7 +56,8 @@ _REGIONS: Final = ("azure", "bedrock")
 
 
 class LitellmTable:
-    """Read when it is first asked for, and kept. changes: of the user's file; they win.
+    """Reads litellm's table of models when it is first asked for, and keeps it. changes: of the
+    user's file; they win.
 
     Without litellm's package the catalogue is what the user's file says.
     """
@@ -78,7 +79,7 @@ class LitellmTable:
 
 
 def table_file() -> Path | None:
-    """Where litellm's package has it; None where there is none."""
+    """Finds the file of litellm's table; None where there is none."""
     spec = find_spec("litellm")
     if spec is None or spec.origin is None:
         return None

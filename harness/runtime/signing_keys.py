@@ -49,8 +49,9 @@ PUBLIC_MODE: Final = 0o644
 def signatures(
     settings: Settings, purpose: KeyPurpose | None = None
 ) -> signing.Ed25519Signatures:
-    """purpose: of the private key that this process signs with; None for a router, which
-    verifies alone. Nothing is read before it is needed.
+    """Builds what signs and verifies in this process. purpose: of the private key that this
+    process signs with; None for a router, which verifies alone. Nothing is read before it is
+    needed.
     """
     private = None if purpose is None else partial(private_key, settings, purpose)
     return signing.Ed25519Signatures(
@@ -59,7 +60,9 @@ def signatures(
 
 
 def keyring(settings: Settings) -> Keyring:
-    """Raises ConfigError where there is none."""
+    """Reads the keyring from the environment or its file. Raises ConfigError where there is
+    none.
+    """
     given = _of_environment(KEYRING_VARIABLE)
     if given is not None:
         return parse_keyring(given, KEYRING_VARIABLE)
@@ -85,7 +88,9 @@ def _keyring_stamp(settings: Settings) -> tuple[int, int, int] | None:
 
 
 def private_key(settings: Settings, purpose: KeyPurpose) -> str:
-    """Raises ConfigError where there is none, or where others than its owner may read it."""
+    """Reads a private key from the environment or its file. Raises ConfigError where there is
+    none, or where others than its owner may read it.
+    """
     given = _of_environment(PRIVATE_VARIABLES[purpose])
     if given is not None:
         return given
@@ -137,7 +142,9 @@ def rotate(settings: Settings, purpose: KeyPurpose) -> PublicKey:
 
 
 def check_retirable(settings: Settings, key: str) -> None:
-    """Raises ConfigError for an unknown key, and for one that signs."""
+    """Checks that a key may be retired. Raises ConfigError for an unknown key, and for one that
+    signs.
+    """
     known = keyring(settings)
     if key not in known:
         raise ConfigError(f"the keyring has no key {key}: {', '.join(known)}")

@@ -22,7 +22,9 @@ _JSON: Final = structlog.processors.JSONRenderer()
 
 
 def configure(*, level: int = logging.INFO) -> None:
-    """For a process that serves; libraries: warnings. Content of requests is never logged."""
+    """Configures the logs of a process that serves; of libraries, warnings alone are logged.
+    Content of requests never is.
+    """
     libraries = logging.StreamHandler(sys.stderr)
     libraries.setFormatter(
         ProcessorFormatter(
@@ -40,7 +42,7 @@ def configure(*, level: int = logging.INFO) -> None:
 
 
 def leave_to_the_application() -> None:
-    """For a library in somebody else's process: its logging decides what becomes of our logs.
+    """Leaves our logs to the application whose process this is.
 
     Without this, structlog would print them to stdout. What the application has configured
     already stays.

@@ -34,7 +34,9 @@ _POSTGRES: Final = sa.text(
 
 
 def differences(db: sa.Connection) -> list[str]:
-    """In words, one by one; empty when the database has exactly this version's."""
+    """Lists in words how the database's constraints differ from this version's; empty when they
+    agree.
+    """
     ours, theirs = shipped(db), present(db)
     tables = {table for table, _ in theirs}
     return [
@@ -123,11 +125,11 @@ def _normalized(text: str) -> str:
     return said.replace("( ", "(").replace(" )", ")").replace(" ,", ",")
 
 
-def _encloses(said: str) -> bool:
+def _encloses(text: str) -> bool:
     """Whether the first bracket is closed by the last."""
     depth = 0
-    for place, letter in enumerate(said):
+    for place, letter in enumerate(text):
         depth += (letter == "(") - (letter == ")")
         if depth == 0:
-            return place == len(said) - 1
+            return place == len(text) - 1
     return False

@@ -35,7 +35,9 @@ class RowRefused(InputError):
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raises StoreUnavailable, DatabaseUnusable, RowRefused, InputError for an unfit value."""
+    """Translates the driver's errors within its block into ours: StoreUnavailable,
+    DatabaseUnusable, RowRefused, and InputError for an unfit value.
+    """
     try:
         yield
     except sa.exc.TimeoutError as error:

@@ -47,7 +47,9 @@ _WAL_PAUSE_S: Final = 0.02
 
 
 def parse(url: str) -> sa.URL:
-    """Raises ConfigError for a URL of another database than SQLite (a file) or PostgreSQL."""
+    """Parses a database's URL. Raises ConfigError for another database than SQLite (a file) or
+    PostgreSQL.
+    """
     try:
         parsed = sa.make_url(url)
     except sa.exc.ArgumentError as error:

@@ -82,7 +82,7 @@ def current(url: str) -> str | None:
 
 
 def revisions() -> list[str]:
-    """All of them, the oldest first."""
+    """Lists all revisions of the schema, the oldest first."""
     script = ScriptDirectory.from_config(_config())
     return [revision.revision for revision in script.walk_revisions()][::-1]
 
@@ -93,7 +93,7 @@ def head() -> str:
 
 
 def require_file(url: str) -> None:
-    """Raises DatabaseUnusable where SQLite's file is missing."""
+    """Requires that SQLite's file exists; else raises DatabaseUnusable."""
     parsed = engine.parse(url)
     if parsed.get_backend_name() == "sqlite" and not engine.file_of(parsed).exists():
         raise DatabaseUnusable(
@@ -113,7 +113,9 @@ class SchemaState:
 
 
 def state(url: str) -> SchemaState:
-    """Raises DatabaseUnusable for a file that is missing or damaged, StoreUnavailable."""
+    """Compares the database's schema with this version's. Raises DatabaseUnusable for a file
+    that is missing or damaged, StoreUnavailable.
+    """
     require_file(url)
     found = current(url)
     try:

@@ -85,7 +85,9 @@ def grant(url: str, role: str, *, only_show: bool = False) -> Sequence[str]:
 
 
 def renew(db: sa.Connection) -> None:
-    """After a migration: each role that had the runtime's rights has them on the new tables."""
+    """Grants, after a migration, the runtime's rights on the new tables to each role that had
+    them on the old ones.
+    """
     if db.dialect.name != "postgresql":
         return
     for (role,) in db.execute(_GRANTED).all():

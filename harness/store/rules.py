@@ -112,7 +112,7 @@ def checked_sightings(sightings: Iterable[Sighting]) -> Sequence[Sighting]:
 
 
 def check_block(block: ObservationBlock) -> None:
-    """Raises InputError when the counts contradict one another."""
+    """Checks that the counts of a block do not contradict one another. Raises InputError."""
     errors = FailureTally(
         block.units, block.canary_units, block.failures, block.canary_failures
     )
@@ -154,7 +154,9 @@ def _is_part(block: ObservationBlock, tally: FailureTally) -> bool:
 
 
 def check_traffic(traffic: TrafficMinute) -> None:
-    """Raises InputError for a negative or infinite figure."""
+    """Checks the figures of a minute of traffic. Raises InputError for a negative or infinite
+    one.
+    """
     _check_amounts(
         f"traffic of route {traffic.route!r} at {traffic.minute.isoformat()}",
         **{name: getattr(traffic, name) for name in TRAFFIC_SUMS},
@@ -162,7 +164,9 @@ def check_traffic(traffic: TrafficMinute) -> None:
 
 
 def check_spend(spend: KeySpend) -> None:
-    """Raises InputError for a negative or infinite figure."""
+    """Checks the figures of what a key spent. Raises InputError for a negative or infinite
+    one.
+    """
     _check_amounts(
         f"what key {spend.key} spent on {spend.day.isoformat()}",
         **{name: getattr(spend, name) for name in SPEND_SUMS},
@@ -205,13 +209,13 @@ def principal_taken(new: Principal, stored: Principal) -> Conflict:
 
 
 def check_key(key: ApiKey) -> None:
-    """Raises InputError for a management key of nobody, and a data key of somebody."""
+    """Checks that a management key has a principal and a data key none. Raises InputError."""
     if (key.role is None) is not (key.principal is None):
         raise InputError(f"the key {key.id}: a management key has a principal, a data key none")
 
 
 def check_waiver(waiver: Waiver) -> None:
-    """Raises InputError when reason or author is empty."""
+    """Checks that a waiver has a reason and an author. Raises InputError."""
     if not (waiver.reason.strip() and waiver.author.strip()):
         raise InputError(
             f"the waiver for {waiver.target} on route {waiver.route!r} needs a reason and an "
@@ -220,7 +224,7 @@ def check_waiver(waiver: Waiver) -> None:
 
 
 def check_switch(switch: KillSwitch) -> None:
-    """Raises InputError without a reason, or for a switch that is not the database's."""
+    """Checks that a kill switch has a reason and comes from CLI or REST. Raises InputError."""
     if not switch.reason.strip():
         raise InputError(f"the switch {switch.force} needs a reason: everybody will see it")
     if switch.source not in (SwitchSource.CLI, SwitchSource.REST):
@@ -238,7 +242,9 @@ def no_such_switch(id_: str) -> NotFound:
 
 
 def check_shadow(shadow: Shadow) -> None:
-    """Raises InputError for limits that make no sense, and for one without an end or reason."""
+    """Checks a shadow's limits, its end and its reason, and that it compares two targets.
+    Raises InputError.
+    """
     check_shadow_limits(shadow.limits)
     if shadow.incumbent == shadow.candidate.id:
         raise InputError("a shadow compares the incumbent with another target")
@@ -247,7 +253,9 @@ def check_shadow(shadow: Shadow) -> None:
 
 
 def check_shadow_tally(tally: ShadowTally) -> None:
-    """Raises InputError for figures that are negative or not finite."""
+    """Checks the figures of a shadow's tally. Raises InputError for one that is negative or not
+    finite.
+    """
     _check_amounts(
         f"shadow {tally.shadow} of worker {tally.worker}", **tally.counts, **tally.sums
     )
@@ -269,7 +277,7 @@ def no_such_alert(id_: str) -> NotFound:
 
 
 def check_failover(row: Failover) -> None:
-    """Raises InputError for figures out of their range."""
+    """Checks the figures of a failover. Raises InputError for one out of its range."""
     _check_amounts(
         f"failover {row.number} of worker {row.worker}",
         attempts=row.attempts,
@@ -281,7 +289,9 @@ def check_failover(row: Failover) -> None:
 
 
 def check_four_eyes(proposal: Proposal) -> None:
-    """Raises NotAllowed when the proposer approves, unless the policy allows it."""
+    """Checks that the approver is not the proposer, unless the policy allows that; else raises
+    NotAllowed.
+    """
     if proposal.approver is None or proposal.self_approval:
         return
     if fold_name(proposal.approver) == fold_name(proposal.proposer):
@@ -292,7 +302,9 @@ def check_four_eyes(proposal: Proposal) -> None:
 
 
 def check_approval(approval: Approval, proposal: Proposal) -> None:
-    """Raises NotAllowed for the proposer's own approval, unless the policy allows it."""
+    """Checks that an approval is not the proposer's own, unless the policy allows that; else
+    raises NotAllowed.
+    """
     whose = proposal.proposer_principal
     is_proposer = approval.principal == whose and bool(whose)
     approver = proposal.proposer if is_proposer else approval.name
@@ -300,7 +312,7 @@ def check_approval(approval: Approval, proposal: Proposal) -> None:
 
 
 def check_unchanged(before: Proposal, after: Proposal) -> None:
-    """Raises InputError when a registration changes after the fact."""
+    """Checks that nothing changes that a proposal registered; else raises InputError."""
     fixed = ["route", "incumbent", "candidate", "claim", "proposer", "policy", "created_at"]
     fixed += ["proposer_principal", "proposer_key", "widened"]
     if before.phase is not ProposalPhase.PROPOSED:
@@ -314,7 +326,9 @@ def check_unchanged(before: Proposal, after: Proposal) -> None:
 
 
 def check_let_in(proposal: Proposal) -> None:
-    """Raises NotAllowed for weaker rules than the route's policy that nobody else approved."""
+    """Checks that another person approved a proposal with weaker rules than its route's policy
+    before it goes on; else raises NotAllowed.
+    """
     later = (ProposalPhase.SHADOW, ProposalPhase.CANARY, ProposalPhase.PROMOTED)
     if proposal.widened and proposal.approver is None and proposal.phase in later:
         raise NotAllowed(
@@ -324,7 +338,8 @@ def check_let_in(proposal: Proposal) -> None:
 
 
 def time_of_version(change: TableChange, now: datetime, before: datetime | None) -> datetime:
-    """now; for a canary or promotion no earlier than its proof and the version before it.
+    """Returns the time of a new version: now, but for a canary or promotion no earlier than its
+    proof and the version before it.
 
     A clock that was set back holds nothing up, and a row's time is in order.
     """
@@ -334,7 +349,7 @@ def time_of_version(change: TableChange, now: datetime, before: datetime | None)
 
 
 def check_targets(change: TableChange, known: Collection[str]) -> None:
-    """Raises NotFound when a change names a target that is not stored."""
+    """Checks that every target that a change names is stored; else raises NotFound."""
     match change:
         case CreateRoute():
             named: tuple[str, ...] = (change.incumbent, *change.fallbacks)
@@ -353,7 +368,8 @@ def check_waivers(
     waivers: Iterable[Waiver],
     now: datetime,
 ) -> None:
-    """Raises ProofRefused when a person's change keeps a target whose waiver has expired.
+    """Checks that a person's change keeps no target whose waiver has expired; else raises
+    ProofRefused.
 
     What a rollout does by itself carries the chain as it is: going back is always allowed.
     """
@@ -377,7 +393,9 @@ def _check_amounts(where: str, **figures: float | None) -> None:
 
 
 def check_captured(new: CapturedRequest) -> None:
-    """Raises InputError for what the database refuses, and for content that is no JSON."""
+    """Checks a captured request before it is stored. Raises InputError for what the database
+    refuses, and for content that is no JSON.
+    """
     if not (1 <= new.share_bps <= BUCKETS and new.expires_at > new.at and len(new.rules) == 64):
         raise InputError(f"{new.id}: a captured request has a share, an end and its rules")
     try:

@@ -15,7 +15,7 @@ _BEFORE: Final = re.compile(r'^down_revision = "(\w+)"$', re.MULTILINE)
 
 @cache
 def known() -> frozenset[str]:
-    """All revisions that this version has a migration for."""
+    """Lists all revisions that this version has a migration for."""
     return frozenset(_revision_ids(_REVISION))
 
 
@@ -27,7 +27,7 @@ def needed() -> str:
 
 
 def check(found: str | None) -> None:
-    """Raises DatabaseUnusable for the revision of a newer version."""
+    """Checks that this version knows the database's revision; else raises DatabaseUnusable."""
     if found is not None and found not in known():
         raise DatabaseUnusable(
             f"the database is at revision {found}, which a newer version of Swapgate made, and "

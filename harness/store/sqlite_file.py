@@ -33,7 +33,9 @@ def identity(file: Path) -> Identity | None:
 
 
 class SqliteFile:
-    """close: of all idle connections of this process; those in use close when they are done."""
+    """Watches the file of a SQLite database, which may be replaced while it is open. close: of
+    all idle connections of this process; those in use close when they are done.
+    """
 
     def __init__(self, file: Path, close: Callable[[], None]) -> None:
         self._file = file
@@ -48,7 +50,9 @@ class SqliteFile:
         return self._open is not None and identity(self._file) != self._open
 
     def require(self) -> None:
-        """To be called before a connection is used: those of the file before are closed."""
+        """Checks, before a connection is used, that the file is the same; closes the
+        connections to a file before it.
+        """
         now = identity(self._file)
         if now == self._open and now is not None:
             self._log = identity(self._beside(LOG)) or self._log
@@ -63,7 +67,9 @@ class SqliteFile:
             self._open, self._log = now, None
 
     def require_same(self) -> None:
-        """Raises StoreUnavailable when what is committed is lost."""
+        """Requires that the file was not replaced, which would lose what is committed; else
+        raises StoreUnavailable.
+        """
         if self.replaced:
             raise StoreUnavailable(
                 f"{self._file} was replaced while it was written: what was written is lost "

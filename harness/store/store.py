@@ -115,7 +115,7 @@ class SqlTransaction:
         return lost
 
     def signed_rows(self) -> SignedRows:
-        """Those that make a snapshot, not verified yet."""
+        """Reads the rows that make a snapshot, not verified yet."""
         return signed_snapshot.read(self._unit, self.installation.lineage().installation)
 
     def finish(self, now: datetime) -> None:
@@ -175,7 +175,9 @@ class SqlStore:
 
     @contextmanager
     def write(self) -> Iterator[SqlTransaction]:
-        """Raises StoreUnavailable also where it was committed into a file that is gone."""
+        """Opens a unit of work that commits at its end. Raises StoreUnavailable, also where it
+        was committed into a file that is gone.
+        """
         self._require_file()
         with translated(), self._writing.begin() as db:
             tx = self._transaction(db, writable=True)

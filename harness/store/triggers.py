@@ -41,19 +41,21 @@ class Trigger:
 
 
 def shipped(db: sa.Connection) -> Mapping[str, Trigger]:
-    """By name, those that this version has on this database."""
+    """Returns the triggers that this version has on this kind of database, by name."""
     made = _of_sqlite() if db.dialect.name == "sqlite" else _of_postgres(_schema(db))
     return {trigger.name: trigger for trigger in made}
 
 
 def present(db: sa.Connection) -> Mapping[str, Trigger]:
-    """By name, those that the database has on our tables and that are switched on."""
+    """Returns the triggers on our tables that the database has switched on, by name."""
     found = _in_sqlite(db) if db.dialect.name == "sqlite" else _in_postgres(db)
     return {trigger.name: trigger for trigger in found}
 
 
 def differences(db: sa.Connection) -> list[str]:
-    """In words, trigger by trigger; empty when the database has exactly this version's."""
+    """Lists in words how the database's triggers differ from this version's; empty when they
+    agree.
+    """
     ours, theirs = shipped(db), present(db)
     return [
         *(f"the trigger {name} is missing" for name in sorted(ours.keys() - theirs.keys())),

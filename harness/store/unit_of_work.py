@@ -226,7 +226,8 @@ class Unit:
         return found
 
     def believed(self, table: sa.Table, rows: Iterable[Row]) -> list[Row]:
-        """Those that are as they were signed: a forged one stops its own route, and no other.
+        """Keeps the rows that are as they were signed: a forged one stops its own route, and no
+        other.
 
         `housekeeping.check_snapshot` reports those that were left out.
         """
@@ -258,14 +259,16 @@ class Unit:
         return stored
 
     def change_snapshot(self) -> None:
-        """To be called before what routers serve changes. Raises SignatureInvalid."""
+        """Prepares a change of what routers serve; to be called before it. Raises
+        SignatureInvalid.
+        """
         if not self._changes_snapshot:
             self.serialize()
             self.check_manifest()
             self._changes_snapshot = True
 
     def finish(self, now: datetime) -> None:
-        """At the end of a unit of work: sign what makes a snapshot from now on."""
+        """Signs, at the end of a unit of work, what makes a snapshot from now on."""
         if self._changes_snapshot:
             self.write_manifest(now)
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
+from harness.domain.formatting import format_percent
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.reliability.rate_limits import (
     KeyLimits,
@@ -129,7 +130,7 @@ class Admission:
         return _too_many_requests(reason, decided.retry_after_s, headers_)
 
     def settle(self, reservation: RateReservation, actual: int) -> None:
-        """Once the request's actual tokens are known."""
+        """Corrects a reservation once the request's actual tokens are known."""
         now = self._clock.monotonic()
 
         def change(state: RateState) -> RateState:
@@ -144,7 +145,7 @@ class Admission:
         self._book.change(reservation.key, change)
 
     def refuse_unknown_key(self, address: str) -> Reply:
-        """For a request whose key is not known: 401, or 429 once there were too many.
+        """Refuses a request whose key is not known: 401, or 429 once there were too many.
 
         address: as `client_address` has it.
         """
@@ -181,7 +182,7 @@ class Admission:
                 subject=f"key {key}",
                 # Two messages to people: near the end, and at it.
                 key=f"{kind.value}:{key}:{decision.until}:{level}",
-                title=f"key {key} {gone} {100 * decision.share:.0f} % of a budget",
+                title=f"key {key} {gone} {format_percent(decision.share, 0)} of a budget",
                 text=decision.reason,
                 at=self._clock.now(),
                 source=self._worker,

@@ -95,12 +95,14 @@ class KeySpendTotals:
         return sum_by_day(rows)
 
     def take_back(self, rows: Iterable[KeySpend]) -> None:
-        """Neither database nor disk takes them: sums are small, and wait here."""
+        """Takes back sums that neither database nor disk takes: they are small, and wait
+        here.
+        """
         with self._lock:
             self._back = sum_by_day([*self._back, *rows])
 
     def spent(self, key: str, today: date) -> SpendTotals:
-        """As far as it is known here."""
+        """Sums what a key has spent today, as far as this worker knows."""
         with self._lock:
             rows = [t.row(key, day, self._worker) for day, t in self._own.get(key, {}).items()]
             new = self._new.get((key, today, self._worker))
@@ -157,7 +159,9 @@ def _both(one: SpendTotals, other: SpendTotals) -> SpendTotals:
 
 
 class BudgetRefresh:
-    """Called by the thread that follows the store; asks nothing while no key has a budget."""
+    """Refreshes the sums of keys with a budget, called by the thread that follows the store;
+    asks nothing while no key has one.
+    """
 
     def __init__(self, holder: SnapshotHolder, spends: KeySpendTotals, clock: Clock) -> None:
         self._holder = holder

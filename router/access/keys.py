@@ -19,7 +19,7 @@ MODELS: Final = "/v1/models"
 def list_models(
     serving: CompiledSnapshot, grant: KeyGrant, path: str, *, anthropic: bool
 ) -> Reply:
-    """All of them, or the one that the path names."""
+    """Lists the models that a key may ask, or shows the one that the path names."""
     names = [name for name in sorted(serving.routes) if is_route_allowed(grant, name)]
     wanted = path[len(MODELS) + 1 :]
     described = _anthropics if anthropic else _openais
@@ -70,13 +70,17 @@ class KeyRing:
         self._hashes: OrderedDict[bytes, str] = OrderedDict()
 
     def grant(self, authorization: bytes | None, serving: CompiledSnapshot) -> KeyGrant | None:
-        """None: no key, another scheme, or a key that opens nothing."""
+        """Finds the grant of the key in an `Authorization` header; None for no key, another
+        scheme, or a key that opens nothing.
+        """
         if authorization is None or authorization[:7].lower() != _SCHEME:
             return None
         return self.grant_of(authorization[7:], serving)
 
     def grant_of(self, bare: bytes | None, serving: CompiledSnapshot) -> KeyGrant | None:
-        """As `grant`, of a key that stands alone in its header."""
+        """Finds the grant of a key that stands alone in its header; None for no key, or one
+        that opens nothing.
+        """
         if bare is None:
             return None
         key = bare.strip()

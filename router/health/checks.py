@@ -87,7 +87,9 @@ class HealthChecks:
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def watch(self) -> None:
-        """Until it is cancelled; then no check is under way any more."""
+        """Runs the checks that are due until it is cancelled; then no check is under way any
+        more.
+        """
         try:
             while True:
                 self.run_due()
@@ -112,7 +114,7 @@ class HealthChecks:
                 task.add_done_callback(partial(self._done, target))
 
     def results(self) -> dict[str, TargetCheck]:
-        """Of the targets in traffic that were checked; by their ids."""
+        """Lists the check results of the targets in traffic that were checked, by their ids."""
         found = {route: self._results.get(route) for route in self._routes()}
         return {
             # Whoever answered since is up, whatever the check said.

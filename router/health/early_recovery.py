@@ -15,7 +15,7 @@ from router.snapshot.compiled import CompiledSnapshot, CompiledTarget
 
 @dataclass(frozen=True, slots=True)
 class CredentialProof:
-    """All that a provider is sent to prove who asks."""
+    """Holds all that a provider is sent to prove who asks."""
 
     keys: tuple[ProviderKey, ...]
     # Also a key that was written again as it was, as one does whose account was paid.

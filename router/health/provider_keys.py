@@ -22,8 +22,8 @@ SEVERAL: Final = 2
 
 
 class ProviderKeys:
-    """Which keys of which providers rest or are refused. monotonic: seconds. on_key: called
-    once when a key is refused, and once when it serves again.
+    """Knows which keys of which providers rest or are refused. monotonic: seconds. on_key:
+    called once when a key is refused, and once when it serves again.
 
     Belongs to one event loop, as `TargetHealth` does.
     """
@@ -55,13 +55,13 @@ class ProviderKeys:
         upstream: CompiledTarget,
         key: ProviderKey | None,
         failure: FailureClass,
-        told_s: float | None,
+        retry_after_s: float | None,
     ) -> None:
         """Take note of what a key's failure means for the next requests.
 
         The only key there is never rests: its targets do.
         """
-        wait_s = key_rest_s(failure, told_s)
+        wait_s = key_rest_s(failure, retry_after_s)
         if key is None or wait_s is None or len(upstream.keys) < SEVERAL:
             return
         provider = upstream.provider.name

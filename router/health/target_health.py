@@ -55,7 +55,7 @@ class TargetHealth:
         return True
 
     def readiness(self, targets: Iterable[str]) -> dict[str, TargetAvailability]:
-        """For making a plan; takes no ticket."""
+        """Says whether a target is ready, to make a plan; takes no ticket."""
         now = self._monotonic()
         return {
             target: target_availability(
@@ -75,15 +75,17 @@ class TargetHealth:
         return ticket
 
     def begin(self, target: str) -> None:
-        """A user's request is sent to it; `end` is to be called once it is over."""
+        """Counts a user's request as sent to a target; `end` is to be called once it is
+        over.
+        """
         self._under_way[target] += 1
 
     def end(self, target: str) -> None:
-        """A user's request there is over, a stream at its end."""
+        """Counts a user's request to a target as over, a stream at its end."""
         self._under_way[target] -= 1
 
     def judge(self, target: str, failure: FailureClass | None) -> None:
-        """How a user's request went there. failure: None for a success."""
+        """Notes how a user's request to a target went. failure: None for a success."""
         if failure is None:
             self._found_well_at[target] = self._monotonic()
         elif FAILURE_RULES[failure].breaker is not BreakerEffect.NEUTRAL:
@@ -119,13 +121,15 @@ class TargetHealth:
         return self._pause_s(target, self._monotonic())
 
     def renew(self, target: str) -> None:
-        """Its provider's credential was changed: what was known of the old one is void."""
+        """Forgets what is known of a target whose provider got a new credential."""
         before = self._breaker(target)
         self._keep(target, before, breaker.reset_after_new_key(before))
         self._paused_until.pop(target, None)
 
     def reopen(self, target: str) -> None:
-        """A person wants it asked again at once, whatever kept requests from it."""
+        """Has a target asked again at once, whatever kept requests from it, as a person wants
+        it.
+        """
         before = self._breaker(target)
         self._keep(target, before, breaker.reset_breaker(before))
         self._paused_until.pop(target, None)

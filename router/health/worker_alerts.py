@@ -73,21 +73,23 @@ class WorkerAlerts:
         self._looking: list[Callable[[CompiledSnapshot], None]] = []
 
     def add_follower(self, look: Callable[[CompiledSnapshot], None]) -> None:
-        """Called with what serves, about every second, in the event loop."""
+        """Adds a function that is called in the event loop, about every second, with the
+        snapshot that serves.
+        """
         self._looking.append(look)
 
     def breaker_moved(self, target: str, after: Breaker) -> None:
-        """For `TargetHealth`: called with every new state."""
+        """Notes every new state of a breaker; `TargetHealth` calls it."""
         if after.state is BreakerState.HALF_OPEN:
             return
         key = f"{TARGET}{target}"
         if after.state is BreakerState.CLOSED:
-            self._end(key)
+            self._resolve(key)
             return
         self._raise(key, self._opened(target, after.because))
 
     def paused(self, target: str, wait_s: float) -> None:
-        """For `TargetHealth`: its provider asked for a long time."""
+        """Notes that a target's provider asked for a long pause; `TargetHealth` calls it."""
         name, _ = self._names(target)
         until = self._clock.now() + timedelta(seconds=wait_s)
         alert = self._alert(
@@ -107,10 +109,12 @@ class WorkerAlerts:
         self._raise(f"{PAUSE}{target}", alert)
 
     def key_moved(self, provider: str, key: str, because: FailureClass | None) -> None:
-        """For `ProviderKeys`: one of several keys is refused, or serves again (None)."""
+        """Notes that one of several keys is refused, or serves again (None); `ProviderKeys`
+        calls it.
+        """
         name = f"key {provider} {key}"
         if because is None:
-            self._end(name)
+            self._resolve(name)
             return
         kind = KIND_OF[because]
         alert = self._alert(
@@ -124,19 +128,22 @@ class WorkerAlerts:
         self._raise(name, alert)
 
     def canary_aborted(self, abort: LocalAbort) -> None:
-        """For `CanaryGuards`. The control plane reads it as a request to roll back."""
+        """Alerts people that this worker aborted a canary; the control plane reads it as a
+        request to roll back.
+        """
         alert = self._alert(
             AlertKind.LOCAL_ABORT,
             subject=f"route {abort.route}",
             key=f"{AlertKind.LOCAL_ABORT.value}:{abort.rollout}",
             title=f"the router stopped the canary of route {abort.route} by itself",
-            text=abort.words,
+            text=abort.text,
             source=abort.worker,
         )
         self.raise_alert(alert)
 
     def internal_error(self, about: str, subject: str, words: str) -> None:
-        """For `InternalErrors`: the first at once, others of the same each AGAIN_S at the most.
+        """Tells of an internal error: of the first at once, of others of the same each AGAIN_S
+        at the most.
 
         about: the id of the route's live rollout, which holds while this is open; else
         `subject`, such as `route support`.
@@ -175,7 +182,7 @@ class WorkerAlerts:
         self._look_at_revision()
         for name in [open_name for open_name in self._open if open_name.startswith(PAUSE)]:
             if self._health.pause_s(name.removeprefix(PAUSE)) <= 0:
-                self._end(name)
+                self._resolve(name)
         self._look_at_faults()
 
     def _look_at_keys(self) -> None:
@@ -190,7 +197,7 @@ class WorkerAlerts:
         self._end_of_keys_gone(served)
         known = {name for name in self._open if name.startswith(NO_KEY)}
         for name in known - {f"{NO_KEY}{provider}" for provider in lacking}:
-            self._end(name)
+            self._resolve(name)
         for provider in sorted(lacking):
             name = f"{NO_KEY}{provider}"
             if name not in known:
@@ -201,7 +208,7 @@ class WorkerAlerts:
         keyless = {f"{TARGET}{id_}" for route in served for id_ in route.keyless}
         for name in [key for key in self._open if key in keyless]:
             if self._open[name].kind in OF_KEYS:
-                self._end(name)
+                self._resolve(name)
 
     def _no_key(self, provider: str) -> Alert:
         return self._alert(
@@ -222,7 +229,7 @@ class WorkerAlerts:
             return
         self._refused = refused
         if not refused:
-            self._end("revision")
+            self._resolve("revision")
             return
         restored = self._holder.undercut
         kind = AlertKind.DATABASE_RESTORED if restored else AlertKind.REVISION_REFUSED
@@ -257,7 +264,7 @@ class WorkerAlerts:
         )
 
     async def watch(self) -> None:
-        """Until it is cancelled."""
+        """Evaluates the alerts every few seconds until it is cancelled."""
         turns = 0
         while True:
             await asyncio.sleep(WATCH_S)
@@ -270,12 +277,14 @@ class WorkerAlerts:
     def _raise(self, name: str, alert: Alert) -> None:
         before = self._open.get(name)
         if before is not None and before.key != alert.key:
-            self._end(name)
+            self._resolve(name)
         self._open[name] = alert
         self.raise_alert(alert)
 
     def close(self) -> None:
-        """The worker ends, and with it its circuits; the next worker raises its own alerts."""
+        """Closes the alerts as the worker ends, and with it its circuits; the next worker
+        raises its own.
+        """
         now = self._clock.now()
         self._recorder.notify(
             *(alert.now(AlertEvent.LEFT, now) for alert in self._open.values())
@@ -284,7 +293,7 @@ class WorkerAlerts:
         self._open.clear()
 
     def raise_alert(self, alert: Alert) -> None:
-        """Something that is over as it happens."""
+        """Reports something that is over as it happens."""
         self._recorder.notify(alert)
         self._events.put(
             "alert",
@@ -296,7 +305,7 @@ class WorkerAlerts:
             next=alert.next_step,
         )
 
-    def _end(self, name: str) -> None:
+    def _resolve(self, name: str) -> None:
         alert = self._open.pop(name, None)
         if alert is None:
             return

@@ -63,7 +63,7 @@ class RolloutGuard:
     def begin(
         self, key: str, *, canary: bool, share: float, now_s: float
     ) -> CanaryExposure | None:
-        """None for a key that has counted."""
+        """Begins the exposure of a caller; None for a key that has counted."""
         known = hash(key)
         if known in self._keys or len(self._keys) >= MAX_KEYS:
             return None
@@ -181,7 +181,7 @@ class CanaryGuards(RequestObserver):
             self._read(rollout)
 
     def apply_abort(self, abort: LocalAbort) -> None:
-        """Another worker has aborted."""
+        """Stops a canary here that another worker has aborted."""
         if abort.rollout not in self.aborted:
             self.aborted[abort.rollout] = abort
             self._guards.pop(abort.rollout, None)
@@ -211,7 +211,9 @@ class CanaryGuards(RequestObserver):
         self._due.set()
 
     async def watch(self) -> None:
-        """Until it is cancelled: late outcomes, new rollouts; aborts are on disk at once."""
+        """Watches late outcomes and new rollouts until it is cancelled; aborts are on disk at
+        once.
+        """
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
@@ -223,7 +225,9 @@ class CanaryGuards(RequestObserver):
                 log.warning("the guard's files: %s", error)
 
     async def evaluate(self) -> None:
-        """Raises OSError; what could not be kept is tried again."""
+        """Reads late outcomes, keeps aborts on disk and begins to watch new rollouts. Raises
+        OSError; what could not be kept is tried again.
+        """
         for rollout in list(self._guards):
             self._read(rollout)
         for abort in list(self._unkept):

@@ -81,7 +81,7 @@ class CaptureSampler(RequestObserver):
             per_day=settings.capture_per_day,
             keep_days=settings.capture_keep_days,
             at=self._clock.now().isoformat(),
-            asked=observed.request.text,
+            client_body=observed.request.text,
             answer=copy.text,
         )
         self._recorder.capture(draft)

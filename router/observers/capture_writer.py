@@ -54,7 +54,7 @@ class CaptureWriter:
         self._thread = threading.Thread(target=self._run, name="captures", daemon=True)
 
     def put(self, draft: CaptureDraft) -> None:
-        """Never waits."""
+        """Takes a draft to be written; never waits."""
         try:
             self._drafts.put_nowait(draft)
         except queue.Full:
@@ -123,7 +123,9 @@ class CaptureWriter:
 
 def redact_draft(draft: CaptureDraft, redactor: Redactor, secret: bytes) -> CapturedRequest:
     """The draft, redacted. Raises as `build_transcript` does, and InputError."""
-    content = build_transcript(draft.endpoint, draft.asked, draft.answer, stream=draft.stream)
+    content = build_transcript(
+        draft.endpoint, draft.client_body, draft.answer, stream=draft.stream
+    )
     result = redactor.redact(content)
     at = datetime.fromisoformat(draft.at)
     return CapturedRequest(

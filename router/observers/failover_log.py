@@ -127,7 +127,9 @@ class FailoverLog(RequestObserver):
 
 
 def left_targets(job: RoutedRequest, progress: RequestProgress) -> Iterator[LeftTarget]:
-    """In the order of the plan: those left out, then those that were asked in vain."""
+    """Yields the targets that did not serve, in the order of the plan: those left out, then
+    those that were asked in vain.
+    """
     upstreams = job.route.upstreams
     for out in job.plan.left_out:
         if out.because in LEFT_OUT:
@@ -153,7 +155,7 @@ def left_targets(job: RoutedRequest, progress: RequestProgress) -> Iterator[Left
 
 
 def next_target_name(left: Sequence[LeftTarget], answered: str | None) -> str | None:
-    """Who was asked next. left: those behind, in order."""
+    """Names the target that was asked next. left: those behind, in order."""
     return next(
         (target.target for target in left if target.failure not in LEFT_OUT.values()), answered
     )

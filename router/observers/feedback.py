@@ -69,11 +69,13 @@ class FeedbackIntake(RequestObserver):
         self.remember(observed.request_id, served)
 
     def remember(self, request_id: str, served: RememberedRequest) -> None:
-        """For feedback that comes later. served: with a ticket where feedback counts."""
+        """Remembers a request for feedback that comes later. served: with a ticket where
+        feedback counts.
+        """
         self._served.put(request_id, served)
 
     async def take(self, body: bytes, key: str) -> Reply:
-        """key: the id of who says it."""
+        """Takes feedback from a request's body. key: the id of who gives it."""
         try:
             opinion = read_feedback(body)
         except InputError as error:
@@ -90,7 +92,9 @@ class FeedbackIntake(RequestObserver):
         return _reply(opinion, outcome)
 
     async def enter(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:
-        """None for a request that is not remembered here, or was another key's."""
+        """Enters feedback about a request; None for one that is not remembered here, or was
+        another key's.
+        """
         served = self._served.get(opinion.request_id)
         if served is None or served.key != key:
             return None

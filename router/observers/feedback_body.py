@@ -39,12 +39,12 @@ class FeedbackBody(NamedTuple):
 
     @property
     def worker(self) -> str:
-        """Who served the request; empty for what is no id of ours."""
+        """Names the worker that served the request; empty for what is no id of ours."""
         return self.request_id.removeprefix("req_").rpartition("-")[0]
 
 
 def read_feedback(body: bytes) -> FeedbackBody:
-    """Raises InputError, with the field's name where there is one."""
+    """Reads a feedback's body. Raises InputError, with the field's name where there is one."""
     members = parse_object(body)
     for name in members.values:
         if name not in FIELDS:

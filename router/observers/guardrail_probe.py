@@ -64,7 +64,9 @@ class GuardrailProbe:
     def from_request(
         cls, request: ClientRequest, route: CompiledRoute, rule: UnitRule
     ) -> Self | None:
-        """None where the rollout has no guardrail beside errors."""
+        """Builds the probe of a request; None where the rollout has no guardrail beside
+        errors.
+        """
         on = rule.guardrails
         if not on:
             return None
@@ -79,7 +81,7 @@ class GuardrailProbe:
         )
 
     def new_signals(self) -> AnswerSignals | None:
-        """For one answer."""
+        """Begins the signals of one answer; None where no guardrail asks for them."""
         return AnswerSignals(keeps=self.keeps) if self.listens else None
 
     def sample(

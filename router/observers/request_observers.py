@@ -62,13 +62,17 @@ class RequestObserver:
     part: RouterPart  # under which its faults are counted
 
     def before_attempt(self, observed: ObservedRequest) -> None:
-        """The request has its arm and its plan, and nobody was asked yet."""
+        """Runs when the request has its arm and its plan, and nobody was asked yet."""
 
     def after_answer(self, observed: ObservedRequest, response: RoutedResponse) -> None:
-        """The answer is sent, or there is none: works out what became of the request."""
+        """Runs when the answer is sent, or there is none: works out what became of the
+        request.
+        """
 
     def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
-        """All figures are known: records them. Always comes once `before_attempt` came."""
+        """Records what there is to record: all figures are known. Always comes once
+        `before_attempt` came, also where the request broke off in between.
+        """
 
 
 class _Hooks(NamedTuple):
@@ -98,7 +102,7 @@ class RequestObservers:
         self._errors = errors
 
     def begin(self, observed: ObservedRequest) -> None:
-        """Before the request's first attempt."""
+        """Calls the observers before the request's first attempt."""
         hooks = self._plain if observed.experiment is None else self._evidence
         for part, before_attempt in hooks.before_attempt:
             try:
@@ -107,7 +111,7 @@ class RequestObservers:
                 self._errors.note(part, error, observed.route, observed.arm)
 
     def finish(self, observed: ObservedRequest, response: RoutedResponse) -> None:
-        """After the request's answer, whole or not."""
+        """Calls the observers after the request's answer, whole or not."""
         hooks = self._plain if observed.experiment is None else self._evidence
         for stage in (hooks.after_answer, hooks.at_end):
             for part, hook in stage:

@@ -48,7 +48,9 @@ class ShortDeadlines(RequestObserver):
             kept.append(seconds)
 
     def is_too_short(self, route: Route, limit_s: float) -> bool:
-        """limit_s: all that the client gives."""
+        """Tells whether a client gives less time than answers of the route usually need, or too
+        few answers are known. limit_s: all that the client gives.
+        """
         latest = sorted(self._latest.get((route.name, _control(route)), ()))
         if len(latest) < LEAST:
             return True

@@ -56,11 +56,11 @@ class OpenTelemetry:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("swapgate.router")
 
-    def begin(self, asked: SpanInput) -> "OpenSpan":
-        request, route = asked.request, asked.route.route.name
+    def begin(self, span_input: SpanInput) -> "OpenSpan":
+        request, route = span_input.request, span_input.route.route.name
         operation = OPERATIONS.get(request.endpoint, "chat")
         carrier = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in asked.trace
+            name.decode("latin-1"): value.decode("latin-1") for name, value in span_input.trace
         }
         span = self._tracer.start_span(
             f"{operation} {route}",
@@ -71,9 +71,9 @@ class OpenTelemetry:
                 "gen_ai.request.model": route,
                 "gen_ai.request.stream": request.stream,
                 "swapgate.route": route,
-                "swapgate.arm": asked.arm.value,
-                "swapgate.revision": asked.revision,
-                "swapgate.request_id": asked.request_id,
+                "swapgate.arm": span_input.arm.value,
+                "swapgate.revision": span_input.revision,
+                "swapgate.request_id": span_input.request_id,
                 **_requested(request),
             },
         )
@@ -86,7 +86,7 @@ class OpenTelemetry:
 
 
 class OpenSpan:
-    """One request's span, and below it that of the attempt under way."""
+    """Holds one request's span, and below it that of the attempt under way."""
 
     def __init__(self, tracer: Tracer, span: Span, operation: str, *, content: bool) -> None:
         self._tracer = tracer
@@ -155,7 +155,7 @@ class OpenSpan:
 
 
 def read_finish_reasons(answer: Mapping[str, Any]) -> Sequence[str]:
-    """Of a whole answer in any of the protocols, one per choice."""
+    """Reads the finish reasons of a whole answer in any of the protocols, one per choice."""
     choices = answer.get("choices")
     if isinstance(choices, list):
         found = [choice.get("finish_reason") for choice in choices if isinstance(choice, dict)]

@@ -53,7 +53,7 @@ class RequestSpan(Protocol):
 
 
 class Tracing(Protocol):
-    def begin(self, asked: SpanInput) -> RequestSpan: ...
+    def begin(self, span_input: SpanInput) -> RequestSpan: ...
 
     def close(self) -> None:
         """Send what is left, within a few seconds."""

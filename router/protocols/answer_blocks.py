@@ -48,7 +48,7 @@ class AnswerHead(NamedTuple):
 
 
 class AnswerEnd(NamedTuple):
-    """How an answer ended."""
+    """Says how an answer ended."""
 
     finish: FinishReason
     stop_sequence: str  # the one that was met, where the provider names it; else empty

@@ -68,13 +68,15 @@ class AnswerSignals:
                 call.pieces.append(arguments)
 
     def ended(self, reason: object) -> None:
-        """As the protocol names it; nothing for an end that it does not have yet."""
+        """Notes the finish reason, as the protocol names it; an end that is not known yet
+        changes nothing.
+        """
         self.truncated = self.truncated or reason in TRUNCATED
         self.refused = self.refused or reason in REFUSED
 
     @property
     def declined(self) -> bool:
-        """By the provider's own sign, or in so many words."""
+        """Tells whether the answer declines, by the provider's own sign or in so many words."""
         return self.refused or any(_DECLINES(text) for text in self.texts())
 
     def texts(self) -> Iterator[str]:

@@ -26,7 +26,7 @@ class ProtocolDialect(Protocol):
     passed_up: Mapping[bytes, bytes]
 
     def caller(self, request: ClientRequest) -> str:
-        """Who asks, as the body says, for the sticky key; empty when it does not."""
+        """Says who asks, as the body has it, for the sticky key; empty when it does not say."""
         ...
 
     def opening(self, request: ClientRequest) -> list[object]:
@@ -51,7 +51,9 @@ class ProtocolDialect(Protocol):
         ...
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
-        """Of the JSON that the answer is to be; empty for any, None when none was asked for."""
+        """Returns the schema of the JSON that the answer is to be; empty for any, None when
+        none was asked for.
+        """
         ...
 
     def tools(self, request: ClientRequest) -> Mapping[str, object]:

@@ -39,7 +39,9 @@ class EmbeddingsDialect(ChatDialect):
         *,
         serialize_tools: bool = False,  # noqa: ARG002 - there are none
     ) -> bytes:
-        """`model` alone changes: the target's settings are about words."""
+        """Writes the body that the target gets, in which `model` alone changes: the target's
+        settings are about words.
+        """
         return apply_edits(request.text, [model_edit(request, target)])
 
     def checked(self, members: ParsedObject) -> TokenUsage | None:

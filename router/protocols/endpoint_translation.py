@@ -35,7 +35,9 @@ FieldCheck = Callable[[Callable[[str], object]], str]
 
 
 def translate_message(body: bytes, kind: str) -> TranslatedRequest:
-    """body: of `/messages`. kind: the provider's. Raises Untranslatable."""
+    """Translates a request for a message into a chat. body: of `/messages`. kind: the
+    provider's. Raises Untranslatable.
+    """
     asked = json.loads(body)
     thinking = message_request.wants_thinking(asked)
     return TranslatedRequest(
@@ -46,7 +48,9 @@ def translate_message(body: bytes, kind: str) -> TranslatedRequest:
 
 
 def translate_response(body: bytes, kind: str) -> TranslatedRequest:
-    """body: of `/responses`. kind: the provider's. Raises Untranslatable."""
+    """Translates a request for a response into a chat. body: of `/responses`. kind: the
+    provider's. Raises Untranslatable.
+    """
     asked = json.loads(body)
     thinking = response_request.wants_thinking(asked)
     shape = ResponseShape(asked)

@@ -13,9 +13,9 @@ from enum import StrEnum
 
 from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
+from harness.domain.sse import LINE_END, SseParser, event_data
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.provider_failures import classify_error
-from router.protocols.sse import LINE_END, SseParser, event_data
 from router.protocols.usage import TokenUsage
 from router.request.json_spans import (
     JsonSpan,
@@ -61,7 +61,9 @@ class StreamFilter(SseParser):
 
     @property
     def ended(self) -> bool:
-        """Everything is said, and why it ended; the last event alone may still be to come."""
+        """Tells whether everything is said, and why it ended; the last event alone may still be
+        to come.
+        """
         return False
 
     def listen(self, ear: Callable[[], AnswerSignals | None]) -> None:
@@ -79,7 +81,9 @@ class StreamFilter(SseParser):
             self.signals, self.signals_fault = None, error
 
     def used(self) -> TokenUsage:
-        """As reported; of a stream that ended before, one output token for each delta."""
+        """Returns the usage that the stream reported; if it ended before, counts one output
+        token for each delta.
+        """
         return self.usage or TokenUsage(0, self.output_events)
 
     @abstractmethod

@@ -27,7 +27,9 @@ def conversation_opening(messages: object) -> list[object]:
 
 
 def first_object(members: ParsedObject, name: str) -> Mapping[object, object]:
-    """Raises UpstreamFailed unless the field is a list that begins with an object."""
+    """Returns the first object of a list. Raises UpstreamFailed unless the field is a list that
+    begins with one.
+    """
     member = members.get(name)
     if not isinstance(member, list) or not member or not isinstance(member[0], dict):
         what = "an error" if "error" in members else f"no {name}"
@@ -36,13 +38,15 @@ def first_object(members: ParsedObject, name: str) -> Mapping[object, object]:
 
 
 def empty_answer_error(reason: str) -> UpstreamFailed:
-    """Of an answer without content. reason: what its end should be in."""
+    """Builds the error for an answer without content. reason: the field that says why an answer
+    ended.
+    """
     return UpstreamFailed(
         FailureClass.MALFORMED, f"status 200 without content and without a {reason}"
     )
 
 
 def iter_objects(value: object) -> Iterator[Mapping[str, object]]:
-    """Those in a list; of anything else, none."""
+    """Yields the objects in a list, and nothing for any other value."""
     if isinstance(value, list):
         yield from (item for item in value if isinstance(item, dict))

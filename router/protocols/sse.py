@@ -1,104 +1,22 @@
-"""Server-sent events: `SseParser` cuts a byte stream into events, however the network cut it,
-`SsePayloads` gives their data, and `write_event` writes one.
+"""Server-sent events of providers: `SsePayloads` gives their data by the one parser,
+`harness.domain.sse`, and `write_event` writes one.
 """
 
-import re
-from abc import ABC, abstractmethod
-from codecs import BOM_UTF8
-from collections.abc import Iterator
-from typing import Final
-
 from harness.domain.reliability.failures import FailureClass
+from harness.domain.sse import EventPayloads
 from router.request.body_patch import to_json
 from router.upstream.failure import UpstreamFailed
 
-MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
-_LONGEST_END: Final = len(b"\r\n\r\n")
-_EVENT_END: Final = re.compile(rb"\r?\n\r?\n|\r\r")
-LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
-
-class SseParser(ABC):
-    """Cuts a stream into its events, however the network cut the bytes.
-
-    failure: why the stream is broken, empty while it is not; nothing may be fed after it.
-    finished: it ended as its protocol says.
+class SsePayloads(EventPayloads):
+    """Gives the data of each event. `read` raises UpstreamFailed (malformed) for one that is
+    too large.
     """
 
-    # Defaults of the class: a constructor would be a call more for each stream.
-    failure = ""
-    finished = False
-    _buffer = b""
-    _begun = False
-
-    @abstractmethod
-    def _event(self, event: bytes, end: bytes) -> bytes:
-        """What becomes of one complete event. end: the empty line behind it."""
-
-    @abstractmethod
-    def _fail(self, why: str, failure: FailureClass = FailureClass.MALFORMED) -> None:
-        """The stream is broken."""
-
-    def feed(self, data: bytes) -> bytes:
-        """What became of the complete events in it."""
-        # What was searched is not again, but for an end that the network cut.
-        searched = max(0, len(self._buffer) - _LONGEST_END + 1)
-        self._buffer += data
-        if not self._begun:
-            if len(self._buffer) < len(BOM_UTF8) and BOM_UTF8.startswith(self._buffer):
-                return b""
-            self._begun = True
-            self._buffer = self._buffer.removeprefix(BOM_UTF8)
-        out: list[bytes] = []
-        start = 0
-        for end in _EVENT_END.finditer(self._buffer, searched):
-            out.append(self._event(self._buffer[start : end.start()], end.group()))
-            start = end.end()
-            if self.failure or self.finished:
-                break
-        self._buffer = self._buffer[start:]
-        if len(self._buffer) > MAX_EVENT_BYTES and not self.failure:
-            self._fail(f"an event larger than {MAX_EVENT_BYTES} bytes")
-        return b"".join(out)
-
-
-class SsePayloads(SseParser):
-    """Gives the data of each event alone."""
-
-    def __init__(self) -> None:
-        self._payloads: list[bytes] = []
-
-    def read(self, data: bytes) -> Iterator[bytes]:
-        """Raises UpstreamFailed (malformed) for an event that is too large."""
-        self.feed(data)
-        payloads, self._payloads = self._payloads, []
-        yield from payloads
-        if self.failure:
-            raise UpstreamFailed(FailureClass.MALFORMED, self.failure)
-
-    def rest(self) -> Iterator[bytes]:
-        """The last event, where its end is the stream's."""
-        if self._buffer.strip():
-            yield from self.read(b"\n\n")
-
-    def _event(self, event: bytes, end: bytes) -> bytes:  # noqa: ARG002 - the hook's
-        payload = event_data(event)
-        if payload is not None:
-            self._payloads.append(payload)
-        return b""
-
-    def _fail(self, why: str, failure: FailureClass = FailureClass.MALFORMED) -> None:  # noqa: ARG002 - the hook's
-        self.failure = why
-
-
-def event_data(event: bytes) -> bytes | None:
-    """The event's data; None when it has none."""
-    if event.startswith(b"data:") and b"\n" not in event and b"\r" not in event:
-        return event[5:].strip()
-    lines = [line[5:].strip() for line in LINE_END.split(event) if line.startswith(b"data:")]
-    return b"\n".join(lines) if lines else None
+    def _error(self, why: str) -> Exception:
+        return UpstreamFailed(FailureClass.MALFORMED, why)
 
 
 def write_event(kind: str, data: dict[str, object]) -> bytes:
-    """With its `type`, which both Anthropic's and OpenAI's events repeat."""
+    """Writes an event whose data repeat its `type`, as both Anthropic's and OpenAI's do."""
     return f"event: {kind}\ndata: {to_json({'type': kind, **data})}\n\n".encode()

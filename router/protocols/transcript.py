@@ -33,10 +33,10 @@ STREAMS: Final[Mapping[str, Callable[[list[Json]], Json]]] = {
 }
 
 
-def build_transcript(endpoint: str, asked: str, answer: str, *, stream: bool) -> Json:
-    """`messages`, perhaps `tools`, `tool_choice`, `response_format`, and `answer`."""
+def build_transcript(endpoint: str, request: str, answer: str, *, stream: bool) -> Json:
+    """Gathers `messages`, perhaps `tools`, `tool_choice`, `response_format`, and `answer`."""
     whole = STREAMS[endpoint](_events(answer)) if stream else json.loads(answer)
-    return {**READERS[endpoint](json.loads(asked)), "answer": ANSWERS[endpoint](whole)}
+    return {**READERS[endpoint](json.loads(request)), "answer": ANSWERS[endpoint](whole)}
 
 
 def _events(text: str) -> list[Json]:

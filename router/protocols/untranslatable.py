@@ -26,12 +26,14 @@ class MalformedRequest(Untranslatable):
 
 
 def no_chat_error(what: str, param: str) -> Untranslatable:
-    """For what no chat can carry. what: as the client wrote it, e.g. "a tool of type
-    'web_search_20250305'". param: the field of the body that it is in.
+    """Builds the error for what no chat can carry. what: as the client wrote it, e.g. "a tool
+    of type 'web_search_20250305'". param: the field of the body that it is in.
     """
     return Untranslatable(f"{what} cannot be said in the protocol of the route's target", param)
 
 
 def untranslatable_error(held: str) -> Untranslatable:
-    """held: as a bridge says what it cannot carry: a field in backquotes, else a tool."""
+    """Builds the error for what a translation cannot carry. held: as a bridge says what it
+    cannot carry: a field in backquotes, else a tool.
+    """
     return no_chat_error(held, held.strip("`") if held.startswith("`") else "tools")

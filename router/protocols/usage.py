@@ -26,7 +26,9 @@ def read_usage(value: object) -> TokenUsage | None:
 
 
 def usage_with_cache(given: object, made: object, details: object) -> TokenUsage:
-    """details: of the input, where `cached_tokens` may stand."""
+    """Builds the usage of tokens, of which the cached ones are a part. details: of the input,
+    where `cached_tokens` may stand.
+    """
     input_tokens = read_count(given)
     found = read_count(details.get("cached_tokens")) if isinstance(details, dict) else 0
     return TokenUsage(input_tokens, read_count(made), min(found, input_tokens))

@@ -9,7 +9,7 @@ V = TypeVar("V")
 
 
 class BoundedMap(Generic[K, V]):
-    """At least the latest `least` entries, at most twice as many."""
+    """Keeps at least the latest `least` entries, at most twice as many."""
 
     def __init__(self, least: int) -> None:
         self._least = least

@@ -40,7 +40,7 @@ class LocalAbort:
     canary_classes: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         which = f" ({describe_failures(self.canary_classes)})" if self.canary_classes else ""
         return (
             f"Worker {self.worker} saw {self.canary_failures} of {self.exposures} keys fail in "
@@ -65,25 +65,27 @@ class GuardTurn(NamedTuple):
 
 
 class GuardFiles(Protocol):
-    """Each raises OSError when the disk does not take or give it."""
+    """Keeps aborts and turns for the guards; each method raises OSError when the disk fails."""
 
     def claim(self, rollout: str, workers: int) -> GuardTurn:
-        """For a process that begins to watch; no two get the same turn."""
+        """Claims the turn of a process that begins to watch; no two get the same."""
         ...
 
     def keep(self, abort: LocalAbort) -> None:
-        """Durable once this returns; the first abort of a rollout stays."""
+        """Keeps an abort, durably once this returns; the first abort of a rollout stays."""
         ...
 
     def aborted(self) -> list[LocalAbort]: ...
 
     def forget(self, over: frozenset[str]) -> None:
-        """Rollouts that have ended."""
+        """Forgets rollouts that have ended."""
         ...
 
 
 class InMemoryGuardFiles:
-    """For a router that is one process, and ends with its test or benchmark."""
+    """Keeps the guards' files in memory, for a router that is one process and ends with its
+    test or benchmark.
+    """
 
     def __init__(self) -> None:
         self._turns: dict[str, int] = {}

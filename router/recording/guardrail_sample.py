@@ -81,7 +81,7 @@ class SampleValues(NamedTuple):
 
 
 class GuardrailSample(NamedTuple):
-    """How one request went."""
+    """Says how one request went, for the guardrails."""
 
     values: SampleValues
     bad: int = 0  # of `AnswerFault`; 0 for a request that failed

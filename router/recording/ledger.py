@@ -115,11 +115,11 @@ class LedgerUnit:
 
     @property
     def lost(self) -> bool:
-        """Its block is handed out, and no outcome came."""
+        """Tells whether the unit's block is handed out, and no outcome came."""
         return not (self.fixed or self.failed)
 
     def note_feedback(self, *, bad: bool) -> bool:
-        """Feedback about an answer of its. False when its block is out already."""
+        """Notes feedback about an answer of this unit. False when its block is out already."""
         if self.block is None:
             return False
         self.heard = True
@@ -128,7 +128,9 @@ class LedgerUnit:
         return True
 
     def judge(self, judged: JudgeOutcome) -> None:
-        """Without a verdict it is as bad as one found bad, in both arms alike."""
+        """Enters what the judge said; without a verdict the unit is as bad as one found bad, in
+        both arms alike.
+        """
         self.judging = False
         if judged is not JudgeOutcome.GOOD:
             self.bad |= FAULTS[Guardrail.JUDGE]
@@ -165,7 +167,7 @@ class Ledger:
 
     @property
     def idle(self) -> bool:
-        """Nothing is open or waiting."""
+        """Tells whether nothing is open or waiting."""
         return not self._open and not self._waiting and not self._sessions
 
     def admit(
@@ -208,24 +210,24 @@ class Ledger:
         *,
         failed: bool,
         why: ErrorClass | None = None,
-        seen: GuardrailSample | None = None,
+        sample: GuardrailSample | None = None,
         first: bool = False,
     ) -> None:
         """A request of the unit ended. A caller who hung up did not fail.
 
-        why: it failed. seen: for the guardrails, where there are any. first: it was the unit's
-        first.
+        why: it failed. sample: for the guardrails, where there are any. first: it was the
+        unit's first.
         """
         unit.pending -= 1
         if first:
             unit.awaited = False
         if unit.block is None or unit.fixed:
             return
-        if seen is not None:
+        if sample is not None:
             if first:
-                unit.values = seen.values
+                unit.values = sample.values
             if not unit.failed:
-                unit.bad |= seen.bad
+                unit.bad |= sample.bad
         if failed:
             unit.why = unit.why or why
             unit.failed = unit.shut = True
@@ -249,7 +251,7 @@ class Ledger:
         return self._complete(now - self._rule.missing_s, now - JUDGED_WITHIN_S)
 
     def close(self, now: float, at: datetime) -> list[ObservationBlock]:
-        """The router ends, after its last request: every block, with what is known."""
+        """Closes every block with what is known, as the router ends, after its last request."""
         self._shut_sessions(float("inf"))
         self._close_all(now, at)
         return self._complete(float("inf"), float("inf"))

@@ -39,7 +39,7 @@ def families_from_json(data: Iterable[Sequence[object]]) -> list[MetricFamily]:
 
 
 def counter_family(name: str, says: str, value: float) -> MetricFamily:
-    """name: without `_total`."""
+    """Builds the family of one counter. name: without `_total`."""
     return MetricFamily(name, "counter", says, [MetricSample(f"{name}_total", {}, value)])
 
 
@@ -58,7 +58,9 @@ class MetricTotals:
         self._values: dict[str, dict[tuple[str, _Labels], float]] = {}
 
     def add(self, families: Iterable[MetricFamily], *, worker: str | None = None) -> None:
-        """worker: whose gauges these are; None for the parent's own, which need no label."""
+        """Adds the values of a process. worker: whose gauges these are; None for the parent's
+        own, which need no label.
+        """
         for family in families:
             self._about.setdefault(family.name, (family.kind, family.says))
             values = self._values.setdefault(family.name, {})
@@ -69,7 +71,7 @@ class MetricTotals:
                 values[key] = value if family.kind == "gauge" else values.get(key, 0.0) + value
 
     def add_counts(self, families: Iterable[MetricFamily]) -> None:
-        """Of a worker that ended: its states ended with it."""
+        """Adds the counts of a worker that ended: its states ended with it."""
         self.add(family for family in families if family.kind != "gauge")
 
     def families(self) -> list[MetricFamily]:

@@ -163,7 +163,7 @@ class RouterMetrics:
         self._feedback.labels(route, arm, verdict, label).inc()
 
     def spent(self, target: str, usage: TokenUsage, price: Price | None) -> None:
-        """By a request of our own."""
+        """Counts the tokens and the cost of a request of our own."""
         self._tokens.labels(target, "input").inc(usage.input_tokens)
         self._tokens.labels(target, "output").inc(usage.output_tokens)
         if price is not None:
@@ -172,7 +172,8 @@ class RouterMetrics:
     def finished(
         self, ended: CompletedRequest, *, target: str, outcome: str, first_token_s: float | None
     ) -> None:
-        """target: the name of what answered, or "". first_token_s: of a stream that began.
+        """Counts a request that ended. target: the name of what answered, or "". first_token_s:
+        of a stream that began.
 
         outcome: ok, failed, client_error, cancelled.
         """
@@ -220,7 +221,7 @@ class RouterMetrics:
             count.fold()
 
     def families(self) -> list[MetricFamily]:
-        """As plain data, for the parent process."""
+        """Copies the metrics into plain data, for the parent process."""
         self._fold()
         return [
             MetricFamily(
@@ -236,7 +237,7 @@ class RouterMetrics:
         ]
 
     def text(self) -> bytes:
-        """In Prometheus's text format, as CONTENT_TYPE."""
+        """Writes the metrics in Prometheus's text format, as CONTENT_TYPE."""
         self._fold()
         return generate_latest(self._registry)
 
@@ -301,7 +302,7 @@ class _FamilyCollector(Collector):
 
 
 def exposition_text(families: Iterable[MetricFamily]) -> bytes:
-    """In Prometheus's text format, as CONTENT_TYPE."""
+    """Writes metric families in Prometheus's text format, as CONTENT_TYPE."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_FamilyCollector(families))
     return generate_latest(registry)

@@ -38,7 +38,7 @@ class CaptureDraft(NamedTuple):
     per_day: int
     keep_days: float
     at: str  # ISO 8601
-    asked: str  # the client's body
+    client_body: str  # the client's body
     answer: str  # the body that it got, or the events
 
     def __repr__(self) -> str:
@@ -46,8 +46,8 @@ class CaptureDraft(NamedTuple):
 
     @property
     def size(self) -> int:
-        """In characters."""
-        return len(self.asked) + len(self.answer)
+        """Counts the characters of both bodies."""
+        return len(self.client_body) + len(self.answer)
 
 
 class ScoredUnit(NamedTuple):
@@ -88,19 +88,23 @@ class Recording(Protocol):
         self,
         ticket: Ticket | None,
         ended: CompletedRequest,
-        seen: GuardrailSample | None = None,
+        sample: GuardrailSample | None = None,
     ) -> None: ...
 
     def failed_over(self, rows: Sequence[Failover]) -> None:
-        """For the failover log; what is too much for one second is dropped, and counted."""
+        """Enters rows into the failover log; what is too much for one second is dropped, and
+        counted.
+        """
         ...
 
     def capture(self, draft: CaptureDraft) -> None:
-        """To be redacted and kept; what there is no room for is dropped, and counted."""
+        """Takes a draft, which is redacted and kept; what there is no room for is dropped, and
+        counted.
+        """
         ...
 
     def notify(self, *alerts: Alert) -> None:
-        """What a person should know, with the next batch."""
+        """Sends what a person should know, with the next batch."""
         ...
 
     def on_feedback(self, enter: EnterFeedback) -> None:
@@ -120,13 +124,13 @@ class Recording(Protocol):
     def forward_feedback(
         self, opinion: FeedbackBody, key: str
     ) -> Awaitable[FeedbackOutcome | None]:
-        """Have another worker enter it; None when no worker remembers the request as this
+        """Has another worker enter feedback; None when no worker remembers the request as this
         key's. Raises TimeoutError.
         """
         ...
 
     def announce(self, abort: LocalAbort) -> None:
-        """This worker has stopped a canary: the others are to, at once."""
+        """Tells the other workers at once to stop a canary that this worker has stopped."""
         ...
 
     def begin_mirror(self, about: str, key: str) -> int:
@@ -142,11 +146,11 @@ class Recording(Protocol):
     def start(self) -> None: ...
 
     def stop(self) -> None:
-        """After the last request."""
+        """Stops the recording, after the last request."""
         ...
 
 
-def ignore_event(told: object) -> None:
+def ignore_event(event: object) -> None:
     """Does nothing: for where there are no other workers, or no listener yet."""
 
 
@@ -154,11 +158,13 @@ class Exposition(Protocol):
     """What `/metrics` answers: for one process, or for all that serve together."""
 
     def attach(self, metrics: RouterMetrics) -> None:
-        """This process's own counts."""
+        """Adds the metrics of this process."""
         ...
 
     def text(self) -> Awaitable[bytes]:
-        """In Prometheus's text format. Raises TimeoutError when it cannot be had."""
+        """Writes the metrics in Prometheus's text format. Raises TimeoutError when they cannot
+        be had.
+        """
         ...
 
 

@@ -113,7 +113,9 @@ class Recorder:
         weight_bps: int,
         traits: int = 0,
     ) -> ScoredUnit | None:
-        """key: the sticky key, or a hash of it that is the same in every process."""
+        """Enters a request of a rollout; None when it is not scored. key: the sticky key, or a
+        hash of it that is the same in every process.
+        """
         now, at = self._clock.monotonic(), self._clock.now()
         with self._lock:
             ledger = self._ledgers.get(rollout)
@@ -128,15 +130,17 @@ class Recorder:
         self,
         ticket: Ticket | None,
         ended: CompletedRequest,
-        seen: GuardrailSample | None = None,
+        sample: GuardrailSample | None = None,
     ) -> None:
-        """It ended: its outcome goes to its block, its figures to the minute."""
+        """Enters a request that ended: its outcome goes to its block, its figures to the
+        minute.
+        """
         at = self._clock.now()
         with self._lock:
             if isinstance(ticket, ScoredUnit):
                 ledger, unit, first = ticket
                 ledger.finish(
-                    unit, failed=ended.charged, why=ended.charge, seen=seen, first=first
+                    unit, failed=ended.charged, why=ended.charge, sample=sample, first=first
                 )
             self._minutes.add(ended, at)
         self.spends.note(ended, at)
@@ -147,15 +151,15 @@ class Recorder:
         *,
         failed: bool,
         why: ErrorClass | None = None,
-        seen: GuardrailSample | None = None,
+        sample: GuardrailSample | None = None,
     ) -> None:
         """The outcome alone; the figures come with a batch."""
         ledger, unit, first = scored
         with self._lock:
-            ledger.finish(unit, failed=failed, why=why, seen=seen, first=first)
+            ledger.finish(unit, failed=failed, why=why, sample=sample, first=first)
 
     def on_feedback(self, enter: EnterFeedback) -> None:
-        """Not needed: all requests are served in this process."""
+        """Does nothing: all requests are served in this process."""
 
     async def note_feedback(self, ticket: Ticket, *, bad: bool) -> bool:
         return isinstance(ticket, ScoredUnit) and self.note_unit_feedback(ticket.unit, bad=bad)
@@ -169,7 +173,9 @@ class Recorder:
     def enter_verdict(
         self, rollout: str, scored: ScoredUnit | None, judged: JudgeOutcome, cost_usd: float
     ) -> None:
-        """Of a unit's first request; of any other one the cost alone."""
+        """Enters a judge's verdict about a unit's first request; of any other request the cost
+        alone counts.
+        """
         first = scored.unit if scored is not None and scored.first else None
         with self._lock:
             ledger = self._ledgers.get(rollout)
@@ -206,7 +212,9 @@ class Recorder:
             self.shadows.note(shadow, self._clock.now(), counts)
 
     def failed_over(self, rows: Sequence[Failover]) -> None:
-        """For the failover log; what is too much for one second is dropped, and counted."""
+        """Enters rows into the failover log; what is too much for one second is dropped, and
+        counted.
+        """
         self._notices.failed_over(rows)
 
     def capture(self, draft: CaptureDraft) -> None:
@@ -225,7 +233,7 @@ class Recorder:
             self._desk.start()
 
     def stop(self) -> None:
-        """After the last request: close every block, write what there is."""
+        """Closes every block and writes what there is, after the last request."""
         self._stopping.set()
         if self._desk is not None:
             self._desk.stop()

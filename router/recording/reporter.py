@@ -126,10 +126,10 @@ class Reporter:
         self,
         ticket: Ticket | None,
         ended: CompletedRequest,
-        seen: GuardrailSample | None = None,
+        sample: GuardrailSample | None = None,
     ) -> None:
         if isinstance(ticket, int):
-            more = seen.plain if seen is not None else ()
+            more = sample.plain if sample is not None else ()
             self._units.append((ticket, int(ended.charged), ended.charge or "", *more))
         at = self._clock.now()
         self._minutes.add(ended, at)
@@ -169,11 +169,11 @@ class Reporter:
         self._task.add_done_callback(self._over)
 
     def stop(self) -> None:
-        """No more requests; `aclose` sends what there is."""
+        """Ends the reports: no more requests come, and `aclose` sends what there is."""
         self._ending = True
 
     async def aclose(self) -> None:
-        """The last report, and its arrival, within STOP_S."""
+        """Sends the last report, and waits for its arrival, within STOP_S."""
         self._ending = True
         if self._task is not None:
             self._task.cancel()
@@ -196,7 +196,7 @@ class Reporter:
         self._metrics = metrics
 
     async def text(self) -> bytes:
-        """Of all workers."""
+        """Asks the parent for the metrics of all workers, in Prometheus's text format."""
         return (await self._asking({"metrics": self._counts()}, "ask")).encode()
 
     def on_feedback(self, enter: EnterFeedback) -> None:
@@ -235,11 +235,11 @@ class Reporter:
         finally:
             del self._answers[asked]
 
-    async def _opine(self, number: int, key: str, said: list[str]) -> None:
+    async def _opine(self, number: int, key: str, opinion_fields: list[str]) -> None:
         """Another worker was told of a request that was served here."""
         outcome = None
         if self._enter_opinion is not None:
-            request_id, verdict, label = said
+            request_id, verdict, label = opinion_fields
             opinion = FeedbackBody(request_id, FeedbackVerdict(verdict), label)
             outcome = await self._enter_opinion(opinion, key)
         self._send({"entered": number, "outcome": outcome or ""})

@@ -1,5 +1,5 @@
-"""Served names note which model each target's answers name as the one that served (F6), a name
-again at most every 30 s, for the database.
+"""This module notes which model the targets' answers name as the one that served (F6), for the
+database: a name again at most every 30 s.
 """
 
 import threading
@@ -15,8 +15,8 @@ LONGEST_NAME: Final = 200  # characters
 
 
 class ServedNames:
-    """Of each target at most as many names as the store keeps; further names within
-    NOTE_EVERY_S are not noted. Thread-safe.
+    """Notes the model names in targets' answers: of each target at most as many as the store
+    keeps; further names within NOTE_EVERY_S are not noted. Thread-safe.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -27,7 +27,9 @@ class ServedNames:
         self._new: dict[tuple[str, ServedModel], Sighting] = {}
 
     def note(self, target: str, model: str) -> None:
-        """target: the id of what answered. model: as its answer named it, or empty."""
+        """Notes the model that an answer names. target: the id of what answered. model: as its
+        answer named it, or empty.
+        """
         now = self._clock.monotonic()
         names = self._noted.get(target)
         at = names.get(model[:LONGEST_NAME]) if names is not None else None
@@ -40,7 +42,7 @@ class ServedNames:
                 self._put(Sighting(target, ServedModel(model), moment, moment))
 
     def merge(self, rows: Iterable[Sighting]) -> None:
-        """What other processes noted."""
+        """Adds the names that other processes noted."""
         with self._lock:
             for row in rows:
                 self._put(row)

@@ -32,8 +32,8 @@ def shadow_subject(shadow: Shadow) -> str:
 
 
 class ShadowUnits:
-    """Which callers were mirrored, by subject: a shadow's proposal, or its own id.
-    At most max_keys of a subject are remembered; later ones are mirrored and not counted.
+    """Remembers which callers were mirrored, by subject: a shadow's proposal, or its own id. At
+    most max_keys of a subject are remembered; later ones are mirrored and not counted.
 
     Of more than MAX_SUBJECTS, those that were mirrored longest ago are forgotten.
     """
@@ -140,7 +140,9 @@ class ShadowTotals:
 
 
 class ShadowTotalsRefresh:
-    """Called by the thread that follows the store; asks nothing while there is no shadow."""
+    """Refreshes the sums of shadows, called by the thread that follows the store; asks nothing
+    while there is no shadow.
+    """
 
     def __init__(self, holder: SnapshotHolder, sums: ShadowTotals, clock: Clock) -> None:
         self._holder = holder

@@ -44,7 +44,7 @@ class Batch(NamedTuple):
 
     @property
     def parts(self) -> list["Batch"]:
-        """Each kind on its own, so that what is refused takes nothing else with it."""
+        """Parts the batch by kind, so that what is refused takes nothing else with it."""
         counts, none = Batch(self.blocks, self.traffic), Batch((), ())
         split = (
             counts,
@@ -78,7 +78,9 @@ class Spool:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """No other process replays or appends meanwhile. Raises OSError when one goes on."""
+        """Keeps other processes from replaying or appending within its block. Raises OSError
+        when one goes on.
+        """
         self.file.parent.mkdir(parents=True, exist_ok=True)
         until = time.monotonic() + LOCK_S
         with self.file.with_suffix(".lock").open("ab") as lock:
@@ -93,7 +95,9 @@ class Spool:
             yield
 
     def append(self, batch: Batch) -> bool:
-        """False when it does not fit any more. Raises OSError (disk full, not writable)."""
+        """Appends a batch; False when it does not fit any more. Raises OSError (disk full, not
+        writable).
+        """
         # It begins a line of its own: a crash may have torn the one before.
         line = f"\n{encode(batch)}\n".encode()
         with self.lock():
@@ -111,7 +115,7 @@ class Spool:
         return True
 
     def batches(self) -> Generator[tuple[Batch, int], None, None]:
-        """Each batch that is not done, with its place; torn ones are left out.
+        """Yields each batch that is not done, with its place; torn ones are left out.
 
         To be called while it is `held`. Raises OSError.
         """
@@ -141,18 +145,18 @@ class Spool:
             raise
 
     def clear(self) -> None:
-        """All batches are done. Raises OSError."""
+        """Deletes the spool's file, as all batches are done. Raises OSError."""
         self.file.unlink()
         self._unmarked.clear()
 
 
 def encode(batch: Batch) -> str:
-    """One line of JSON."""
+    """Writes a batch as one line of JSON."""
     return json.dumps(batch_to_json(batch), default=datetime.isoformat)
 
 
 def batch_to_json(batch: Batch) -> dict[str, object]:
-    """For JSON, but for its datetimes, which the encoder must write."""
+    """Turns a batch into JSON, but for its datetimes, which the encoder must write."""
     return {
         "blocks": [asdict(block) for block in batch.blocks],
         "traffic": [asdict(row) for row in batch.traffic],
@@ -165,12 +169,16 @@ def batch_to_json(batch: Batch) -> dict[str, object]:
 
 
 def decode(line: bytes | str) -> Batch:
-    """Raises ValueError, KeyError or TypeError for what `encode` did not write."""
+    """Reads a batch from a line of `encode`. Raises ValueError, KeyError or TypeError for any
+    other line.
+    """
     return batch_from_json(json.loads(line))
 
 
 def batch_from_json(data: Mapping[str, Any]) -> Batch:
-    """As `decode`, of what was JSON."""
+    """Builds a batch from the JSON of `batch_to_json`. Raises ValueError, KeyError or TypeError
+    for any other.
+    """
     moment = datetime.fromisoformat
     blocks = [
         ObservationBlock(

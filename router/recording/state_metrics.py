@@ -37,7 +37,9 @@ class StateMetrics:
         self._checks = checks
 
     def reading(self, gauges: Mapping[str, float]) -> MetricReading:
-        """gauges: the front door's own."""
+        """Reads what a scrape shows of snapshot, breakers, checks and pauses. gauges: the front
+        door's own.
+        """
         serving, holder = self._holder.current, self._holder
         return MetricReading(
             gauges={

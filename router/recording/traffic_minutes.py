@@ -15,7 +15,7 @@ _ALL_BOUNDS: Final = (*LATENCY_BOUNDS_MS, -1)
 
 
 class CompletedRequest(NamedTuple):
-    """How one request ended."""
+    """Says how one request ended."""
 
     route: str
     arm: str  # the assigned one
@@ -105,7 +105,7 @@ class TrafficMinutes:
             total.buckets[_ALL_BOUNDS.index(bound)] += count
 
     def take(self) -> list[TrafficMinute]:
-        """All sums so far; begins again at nothing."""
+        """Returns all sums so far, and begins again at nothing."""
         sums, self._sums = self._sums, {}
         return [
             TrafficMinute(

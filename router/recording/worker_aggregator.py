@@ -81,7 +81,9 @@ class WorkerAggregator:
         self._aborted: dict[str, LocalAbort] = {}
 
     def open(self, slot: int) -> "WorkerReports":
-        """For a new worker's channel. slot: its place, 0 to N - 1; its successor takes it."""
+        """Opens the reports of a new worker's channel. slot: its place, 0 to N - 1; its
+        successor takes it.
+        """
         account = WorkerReports(self, slot)
         self._accounts.append(account)
         return account
@@ -108,7 +110,7 @@ class WorkerAggregator:
             account.send_abort(abort)
 
     def aborts(self) -> list[LocalAbort]:
-        """Of rollouts that the workers still serve."""
+        """Lists the aborts of rollouts that the workers still serve."""
         live = self._live.rollouts
         return [abort for abort in self._aborted.values() if abort.rollout in live]
 
@@ -128,12 +130,12 @@ class WorkerAggregator:
         self._scrapes[number] = scrape = _Scrape(others, done)
         scrape.begin()
 
-    def forward(self, worker: str, said: list[str], answer: Callable[[str], None]) -> None:
+    def forward(self, worker: str, opinion: list[str], answer: Callable[[str], None]) -> None:
         """An opinion of a request that this worker served; nothing if it is gone."""
         number = next(self._count)
         known = (account for account in self._accounts if account.worker == worker)
         to = next(known, None)
-        if to is None or not to.opinion(number, said):
+        if to is None or not to.opinion(number, opinion):
             answer("")
             return
         # A worker that ends instead leaves the asker to its own time limit.
@@ -148,7 +150,7 @@ class WorkerAggregator:
             self._scrapes[number].note_reply(account)
 
     def text(self) -> bytes:
-        """Everybody's metrics, for Prometheus."""
+        """Writes the metrics of all workers, for Prometheus."""
         sums = MetricTotals()
         sums.add(self._ended.families())
         # In order of age: of two workers in one place, the newer one's states are shown.
@@ -222,7 +224,9 @@ class WorkerReports(asyncio.Protocol):
 
     @property
     def silent_s(self) -> float:
-        """Since a worker that serves was last heard; 0 for one that does not serve yet."""
+        """Counts the seconds since a worker that serves was last heard; 0 for one that does not
+        serve yet.
+        """
         return time.monotonic() - self._heard_s if self.ready.is_set() else 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -312,7 +316,7 @@ class WorkerReports(asyncio.Protocol):
             self.send_abort(abort)
 
     def request_counts(self, number: int) -> bool:
-        """Ask for its counts; False when it is not there to be asked."""
+        """Asks a worker for its counts; False when it is not there to be asked."""
         if self._channel is None or not self.ready.is_set():
             return False
         self._channel.write(encode_frame({"tell": number}))
@@ -322,11 +326,11 @@ class WorkerReports(asyncio.Protocol):
         if self._channel is not None:
             self._channel.write(encode_frame({"aborted": abort.as_json()}))
 
-    def opinion(self, number: int, said: list[str]) -> bool:
-        """Have it entered; False when it is not there."""
+    def opinion(self, number: int, fields: list[str]) -> bool:
+        """Asks the worker to enter feedback; False when it is not there."""
         if self._channel is None:
             return False
-        self._channel.write(encode_frame({"opinion": said, "of": number}))
+        self._channel.write(encode_frame({"opinion": fields, "of": number}))
         return True
 
     def _answer(self, number: int, text: str) -> None:
@@ -365,5 +369,5 @@ class WorkerReports(asyncio.Protocol):
                 known,
                 failed=bool(failed),
                 why=parse_error_class(why) if why else None,
-                seen=seen,
+                sample=seen,
             )

@@ -37,7 +37,7 @@ async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:
 
 
 def check_content_type(reply: UpstreamReply, content_type: bytes) -> None:
-    """Raises UpstreamFailed for another content type."""
+    """Checks that the reply has this content type; else raises UpstreamFailed."""
     found = dict(reply.headers).get(b"content-type", b"")
     if found.split(b";", 1)[0].strip().lower() != content_type:
         said = f"content type {decode_header(found)[:60]!r} instead of {content_type.decode()}"
@@ -67,5 +67,5 @@ async def read_answer(
 
 
 def decode_header(value: bytes) -> str:
-    """Of a header, which may hold any byte."""
+    """Decodes a header's value, which may hold any byte."""
     return value.decode("utf-8", "surrogateescape")

@@ -28,7 +28,9 @@ class AttemptSettlement:
         self._metrics = metrics
 
     def settle(self, made: AttemptSpec, outcome: FailureClass | None) -> None:
-        """Once for every attempt, a stream's at its end. outcome: None for a success."""
+        """Enters the outcome of an attempt, once for each, a stream's at its end. outcome: None
+        for a success.
+        """
         upstream, counts = made.upstream, outcome
         if not made.check:
             self._health.end(upstream.id)  # first: whatever fails here, it is over

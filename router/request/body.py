@@ -48,7 +48,7 @@ class ClientRequest(NamedTuple):
 
 
 class FieldError(InputError):
-    """param: the field of the body that is wrong."""
+    """Raised for a field that is wrong. param: the field of the body that is wrong."""
 
     def __init__(self, param: str, message: str) -> None:
         super().__init__(message)
@@ -56,7 +56,9 @@ class FieldError(InputError):
 
 
 def read_request(body: bytes, endpoint: Endpoint) -> ClientRequest:
-    """Raises InputError: not UTF-8, not JSON, too deep, no model, a name twice."""
+    """Reads a request's body. Raises InputError: not UTF-8, not JSON, too deep, no model, a
+    name twice.
+    """
     if endpoint is Endpoint.EMBEDDINGS:
         text, members, model = _read(body)
         return ClientRequest(text, members, model, False, False, endpoint)  # noqa: FBT003
@@ -65,7 +67,9 @@ def read_request(body: bytes, endpoint: Endpoint) -> ClientRequest:
 
 
 def read_chat(body: bytes) -> ClientRequest:
-    """As `read_request`, for chat; also where `stream` is no boolean."""
+    """Reads a chat's body. Raises InputError for what `read_request` refuses, and where
+    `stream` is no boolean.
+    """
     text, members, model = _read(body)
     streams = members.get("stream")
     if not isinstance(streams, bool | None):

@@ -60,7 +60,7 @@ def setting_edits(
 
 
 def field_edits(request: ClientRequest, wanted: Mapping[str, object]) -> list[TextEdit]:
-    """Each field in its place, those that are new at the object's end."""
+    """Yields an edit for each field, those that are new at the object's end."""
     if not wanted:
         return []
     values, close = request.members.values, request.members.close

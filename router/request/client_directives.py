@@ -7,12 +7,13 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Final
 
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.settings import RouterSettings
 from router.protocols.endpoints import DIALECTS
+from router.protocols.object_lists import iter_objects
 from router.request.body import ClientRequest
 from router.server.asgi import Scope, header
 from router.server.headers import Header
@@ -29,7 +30,9 @@ MAKES_IMAGES: Final = "image_generation"
 
 
 def detect_kinds(request: ClientRequest) -> frozenset[RequestKind]:
-    """By the body; a picture of an earlier turn counts, as the model gets all turns."""
+    """Finds the kinds of a request in its body; a picture of an earlier turn counts, as the
+    model gets all turns.
+    """
     if request.endpoint is Endpoint.EMBEDDINGS:
         return frozenset({RequestKind.EMBEDDING})
     turns = (request.value("messages"), request.value("input"))
@@ -41,7 +44,7 @@ def detect_kinds(request: ClientRequest) -> frozenset[RequestKind]:
 
 def _kinds(value: object) -> Iterator[str]:
     """The types of all parts in a list of turns or parts."""
-    for part in _objects(value):
+    for part in iter_objects(value):
         kind = part.get("type")
         if isinstance(kind, str):
             yield kind
@@ -53,13 +56,8 @@ def _wants_image(request: ClientRequest) -> bool:
     modalities = request.value("modalities")
     if isinstance(modalities, list) and "image" in modalities:
         return True
-    tools = _objects(request.value("tools"))
+    tools = iter_objects(request.value("tools"))
     return any(tool.get("type") == MAKES_IMAGES for tool in tools)
-
-
-def _objects(value: object) -> Iterator[Mapping[str, Any]]:
-    if isinstance(value, list):
-        yield from (item for item in value if isinstance(item, dict))
 
 
 HEADER = b"x-swapgate-sticky"
@@ -92,7 +90,7 @@ KINDS: Final = {kind.value.encode(): kind for kind in RequestKind}
 
 
 def declared_kind(scope: Scope) -> RequestKind | Reply | None:
-    """What the client says that its request is; a refusal for a value that is no kind."""
+    """Reads what the client says that its request is; a refusal for a value that is no kind."""
     given = header(scope, KIND)
     if given is None:
         return None

@@ -46,7 +46,7 @@ _MARK: Final = "cache_control"
 def given_fields(
     request: ClientRequest, among: Collection[OptionalFeature]
 ) -> tuple[OptionalFeature, ...]:
-    """Those that the client gives, in a fixed order."""
+    """Lists which of these fields the client gives, in a fixed order."""
     fields = _FIELDS[request.endpoint]
     return tuple(hint for hint in fields if hint in among and _gives(request, hint, fields))
 
@@ -54,7 +54,9 @@ def given_fields(
 def without_fields(
     body: bytes, endpoint: Endpoint, hints: Collection[OptionalFeature], target: Target
 ) -> bytes:
-    """body: as the target would see it. What the target itself sets stays."""
+    """Removes optional fields from a body. body: as the target would see it. What the target
+    itself sets stays.
+    """
     own = {*target.parameters, *target.request_patch.parameters}
     asked: dict[str, Any] = json.loads(body)
     for hint in hints:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+from harness.domain.formatting import format_latency
 from harness.domain.reliability.breaker import LAST_RESORT_TICKET
 from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
 from harness.domain.reliability.retry import RetryBudget, retry_wait_s
@@ -166,7 +167,7 @@ class Dispatcher:
         job: RoutedRequest,
         failure: UpstreamFailed,
         tries: int,
-        told_s: float | None,
+        retry_after_s: float | None,
         room: RetryBudget,
     ) -> float | None:
         """Until the same target is asked once more; None to go on without it."""
@@ -175,7 +176,7 @@ class Dispatcher:
         return retry_wait_s(
             failure.failure,
             tries=tries,
-            told_s=told_s,
+            retry_after_s=retry_after_s,
             uniform=self._uniform(),
             room=room,
             policy=self._settings.retry,
@@ -225,7 +226,7 @@ class Dispatcher:
             its_own = job.hurried and limit.when == made.until
             outcome = FailureClass.CANCELLED if its_own else FailureClass.TIMEOUT
             failure = UpstreamFailed(
-                FailureClass.TIMEOUT, f"no answer within {limit.when - started:.1f} s"
+                FailureClass.TIMEOUT, f"no answer within {format_latency(limit.when - started)}"
             )
             if head is not None and head.at is None and limit.when < made.until:
                 self._note_s(job, made, first_s)

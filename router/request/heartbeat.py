@@ -31,7 +31,7 @@ class Heartbeat:
         self._timer = self._loop.call_later(interval_s, self._due)
 
     async def send(self, message: Message) -> None:
-        """As ASGI's; a head after a beat that began the answer is left out."""
+        """Sends an ASGI message; a head after a beat that began the answer is left out."""
         if self._beat is not None:
             await asyncio.wait({self._beat})
         if message["type"] == "http.response.start":
@@ -46,13 +46,13 @@ class Heartbeat:
             self._last = self._loop.time()
 
     async def settle(self) -> None:
-        """No beat begins from now on, and one that has begun is whole."""
+        """Stops the beats: none begins from now on, and one that has begun is whole."""
         self._timer.cancel()
         if self._beat is not None:
             await asyncio.wait({self._beat})
 
     def cancel(self) -> None:
-        """At the end of all: whatever is still under way."""
+        """Cancels, at the end of all, a beat that is still under way."""
         self._timer.cancel()
         if self._beat is not None:
             self._beat.cancel()

@@ -54,7 +54,7 @@ class ParsedObject:
         return name in self._found
 
     def get(self, name: str) -> object:
-        """Its value; None when it is null or not there."""
+        """Returns a member's value; None when it is null or not there."""
         return self._found.get(name)
 
     def text_place(self, name: str) -> JsonSpan | None:
@@ -67,7 +67,7 @@ class ParsedObject:
         return self.values.get(name)
 
     def renamed(self, old: str, new: str) -> "ParsedObject":
-        """The same object, one of its members under another name.
+        """Returns the object with one of its members under another name.
 
         old: of ASCII letters, and there. new: not there. Every other byte stays.
         """
@@ -123,7 +123,9 @@ _NOT_STRUCTURE: Final = bytes(b for b in range(256) if b not in b'"[]{}')
 
 
 def decode(body: bytes) -> str:
-    """Raises InputError for what is not UTF-8 or is nested deeper than MAX_DEPTH."""
+    """Decodes a body. Raises InputError for what is not UTF-8 or is nested deeper than
+    MAX_DEPTH.
+    """
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
@@ -145,7 +147,9 @@ def _too_deep(body: bytes) -> bool:
 
 
 def parse_object(data: bytes) -> ParsedObject:
-    """As `decode` and `walk_text`, at native speed for nearly everything that is valid."""
+    """Parses a JSON object at native speed for nearly everything that is valid. Raises
+    InputError where `decode` and `walk_text` do.
+    """
     text = decode(data)
     try:
         found = from_json(data, allow_inf_nan=False, catch_duplicate_keys=True)
@@ -159,7 +163,7 @@ def parse_object(data: bytes) -> ParsedObject:
 
 
 def parse_finite_object(data: bytes) -> ParsedObject:
-    """As `parse_object`, where NaN or an infinity stands in it: written anew, without them.
+    """Parses a JSON object in which NaN or an infinity stands, and writes it anew without them.
 
     A member of an object is left out, an element of an array is null. Raises InputError.
     """

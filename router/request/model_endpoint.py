@@ -114,7 +114,6 @@ class ModelEndpoint:
             trial,
             reservation,
         )
-        self._observers.begin(observed)
         begun = self._dispatcher.timers.loop.time()
         job = RoutedRequest(
             request,
@@ -124,9 +123,7 @@ class ModelEndpoint:
             begun,
             begun + limit_s,
             client_directives.client_headers(scope, DIALECTS[request.endpoint].passed_up),
-            observed.span,
             hurried=is_hurried,
-            probe=observed.probe,
         )
         headers = (
             request_id,
@@ -144,7 +141,11 @@ class ModelEndpoint:
             on_leaving=scope.get(ON_LEAVING),
             copies=observed.copies,
         )
+        # Nothing stands between the two: whoever saw the request begin sees its end.
         try:
+            self._observers.begin(observed)
+            if observed.span is not None or observed.probe is not None:
+                response.job = job._replace(span=observed.span, probe=observed.probe)
             await response.serve(self._dispatcher, receive, send)
         except ClientDisconnected:
             response.caller_gone = True

@@ -105,12 +105,12 @@ class Planner:
         self,
         route: CompiledRoute,
         can: Mapping[str, Capabilities],
-        asked: Iterable[str],
+        targets: Iterable[str],
         live: Sequence[KillSwitch],
     ) -> PlanContext:
         return PlanContext(
             capabilities=can,
-            health=self._health.readiness(asked),
+            health=self._health.readiness(targets),
             targets=route.names,
             switches=live,
             keyless=route.keyless,

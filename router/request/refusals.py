@@ -20,7 +20,7 @@ CLIENTS_HEED_S: Final = 60.0
 
 
 def refusal_reply(failed: UpstreamFailed) -> Reply:
-    """The provider's own words, with its status."""
+    """Repeats the provider's own words, with its status."""
     status = failed.status or 400
     if not _is_object(failed.body):
         text = failed.body[:500].decode("utf-8", "replace")
@@ -38,8 +38,9 @@ def _is_object(body: bytes) -> bool:
 
 
 def no_answer_reply(job: RoutedRequest, progress: RequestProgress) -> Reply:
-    """503 with Retry-After while all circuits are open, or all providers want to be left alone;
-    else 502 when all that were asked failed, 503 when nobody could be.
+    """Builds the reply when nobody answered: 503 with Retry-After while all circuits are open,
+    or all providers want to be left alone; else 502 when all that were asked failed, 503 when
+    nobody could be.
 
     422 when nobody is able to do what the request needs.
     """

@@ -47,12 +47,12 @@ class RoutedRequest(NamedTuple):
         return self.plan.guest or self.plan.incumbent
 
     def is_keep_warm_for(self, target: str) -> bool:
-        """Whether it is asked only to be kept warm."""
+        """Tells whether a target is asked only to be kept warm."""
         return self.arm is Arm.KEEP_WARM and target == self.plan.guest
 
     @property
     def candidate_is_unable(self) -> bool:
-        """The canary cannot do what the request needs, and the incumbent can."""
+        """Tells whether the canary cannot do what the request needs, and the incumbent can."""
         out = self.plan.guest_left_out
         return (
             self.arm is Arm.CANARY
@@ -84,7 +84,7 @@ class FinishedAttempt(NamedTuple):
 
 @dataclass(slots=True)
 class RequestProgress:
-    """What happened so far."""
+    """Holds what happened to a request so far."""
 
     attempts: list[FinishedAttempt] = field(default_factory=list)
     # Target ids whose breaker opened between the plan and their turn.
@@ -100,11 +100,13 @@ class RequestProgress:
 
     @property
     def upstream(self) -> CompiledTarget | None:
-        """Whose answer, or refusal, the client gets."""
+        """Returns the target whose answer, or refusal, the client gets."""
         return self.attempts[-1].upstream if self.result is not None else None
 
     def shut(self, target: str) -> UpstreamFailed:
-        """Its breaker gives no ticket: as good as a target that says it is overloaded."""
+        """Notes a target whose breaker gives no ticket, which is as good as one that says it is
+        overloaded.
+        """
         self.shut_out.append(target)
         return UpstreamFailed(FailureClass.OVERLOADED, "its circuit is open")
 

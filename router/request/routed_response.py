@@ -88,7 +88,9 @@ class RoutedResponse:
         self._copies = copies
 
     async def serve(self, dispatcher: Dispatcher, receive: Receive, send: Send) -> None:
-        """Raises ClientDisconnected; whatever happens, the upstream's work ends with this."""
+        """Serves the answer; whatever happens, the upstream's work ends with this. Raises
+        ClientDisconnected.
+        """
         if self._heartbeat_s:
             await self._with_heartbeat(dispatcher, receive, send)
         else:
@@ -215,13 +217,13 @@ class RoutedResponse:
 
     @property
     def model(self) -> str:
-        """That the provider says it served; empty if it does not."""
+        """Names the model that the provider says it served; empty if it does not."""
         result = self.progress.result
         return result.model if isinstance(result, UpstreamAnswer | CommittedStream) else ""
 
     @property
     def irregularities(self) -> Collection[str]:
-        """Of the answer that the caller got."""
+        """Lists the irregularities of the answer that the caller got."""
         result = self.progress.result
         if isinstance(result, CommittedStream):
             return result.irregularities
@@ -243,7 +245,7 @@ class RoutedResponse:
 
     @property
     def outcome(self) -> str:
-        """ok, failed, client_error or cancelled."""
+        """Names the outcome: ok, failed, client_error or cancelled."""
         if self.caller_gone:
             return "cancelled"
         if self.failed:
@@ -255,7 +257,7 @@ class RoutedResponse:
         )
 
     def served(self) -> SpanResult:
-        """For tracing."""
+        """Gathers the outcome of the request for tracing."""
         result, progress = self.progress.result, self.progress
         return SpanResult(
             upstream=progress.upstream,
@@ -344,7 +346,7 @@ class RoutedResponse:
         self._copies = [copy for copy in self._copies if copy is not copied]
 
     def note_faults(self) -> None:
-        """At the end, count the internal errors that happened within the stream."""
+        """Counts, at the end, the internal errors that happened within the stream."""
         result, job = self.progress.result, self.job
         if isinstance(result, CommittedStream):
             for part, error in result.faults:

@@ -88,7 +88,7 @@ class CommittedStream:
 
     @property
     def model(self) -> str:
-        """As the provider named it; empty if it did not."""
+        """Names the model as the provider did; empty if it did not."""
         return self._events.model
 
     @property
@@ -101,7 +101,7 @@ class CommittedStream:
 
     @property
     def faults(self) -> Iterator[tuple[RouterPart, Exception]]:
-        """Of our own, with the part where each was."""
+        """Yields the faults of our own, with the part where each was."""
         yield from self._faults
         if self._events.signals_fault is not None:
             yield RouterPart.GUARDRAILS, self._events.signals_fault
@@ -137,7 +137,7 @@ class CommittedStream:
                 return
 
     async def hold(self, until: float) -> None:
-        """Take it in to its end before anything of it is sent, or up to MOST_HELD_BYTES.
+        """Takes a stream in to its end before anything of it is sent, or up to MOST_HELD_BYTES.
 
         until: on the event loop's clock. Closes it and raises UpstreamFailed where it breaks
         off before that; `on_end` is then not called.

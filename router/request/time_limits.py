@@ -29,7 +29,9 @@ Kind = tuple[str, Endpoint, int]
 def first_token_s(
     route: CompiledRoute, upstream: CompiledTarget, settings: RouterSettings
 ) -> float:
-    """Of a stream: as the route says, else what is said of the model, else the router."""
+    """Returns a stream's time limit to its first output: the route's, else the model's, else
+    the router's.
+    """
     own = route.route.settings.first_token_timeout_s
     return own or upstream.can.first_token_timeout_s or settings.first_token_timeout_s
 
@@ -42,7 +44,9 @@ class TimeLimits:
         self._times: BoundedMap[Kind, AnswerTimes] = BoundedMap(KEPT)
 
     def first_s(self, job: RoutedRequest, made: AttemptSpec) -> float:
-        """Until a stream's first output, or a plain answer's first byte; inf for no limit."""
+        """Returns the seconds to a stream's first output, or to a plain answer's first byte;
+        inf for no limit.
+        """
         if job.request.stream:
             return first_token_s(job.route, made.upstream, self._settings)
         said = (

@@ -49,7 +49,8 @@ class UpstreamCalls:
         on_end: OnEnd,
         on_head: Callable[[], None] | None = None,
     ) -> UpstreamAnswer | CommittedStream:
-        """on_end: called at a stream's end. on_head: called when a good answer has begun.
+        """Makes one attempt at a target. on_end: called at a stream's end. on_head: called when
+        a good answer has begun.
 
         Raises UpstreamFailed, without our credentials in it.
         """

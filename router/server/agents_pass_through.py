@@ -24,8 +24,8 @@ from harness.domain.operations.client_address import (
 )
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.settings import AgentSettings, RouterSettings
+from harness.domain.sse import SseParser
 from harness.ports import Clock
-from router.protocols.sse import SseParser
 from router.server.asgi import (
     ON_LEAVING,
     DisconnectWatch,

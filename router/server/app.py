@@ -408,19 +408,22 @@ class Router:
         return await read_request_body(scope, receive, self._timers, limit)
 
     def note_fault(self, error: Exception) -> None:
-        """Of what records, beside all requests."""
+        """Counts an internal error of what records, beside all requests."""
         self._errors.note(RouterPart.BACKGROUND, error)
 
     def stop(self) -> None:
-        """Not ready any more; what comes all the same is served. Called from a signal, too."""
+        """Makes the router not ready any more; what comes all the same is served. Called from a
+        signal, too.
+        """
         self._stopping = True
 
     def healthz(self) -> Reply:
         return Reply(200, (JSON,), b'{"status":"ok"}')
 
     def readyz(self) -> Reply:
-        """503 until there is a snapshot, and once it is to stop; `degraded`, and why, when the
-        snapshot may be an old one: the database is away, or its newest revision is refused.
+        """Answers 503 until there is a snapshot, and once it is to stop; `degraded`, and why,
+        when the snapshot may be an old one: the database is away, or its newest revision is
+        refused.
         """
         if self._stopping:
             return Reply(503, (JSON,), b'{"status":"stopping"}')
@@ -434,7 +437,7 @@ class Router:
         return Reply(200, (JSON,), b'{"status":"ok"}')
 
     async def metrics(self) -> Reply:
-        """In Prometheus's text format."""
+        """Answers with the metrics in Prometheus's text format."""
         try:
             text = await self._exposition.text()
         except TimeoutError:

@@ -59,7 +59,9 @@ def buffered_body(scope: Scope, max_bytes: int) -> bytes | None:
 
 
 async def read_body(receive: Receive, max_bytes: int, timers: Timers) -> bytes:
-    """Raises BodyTooLarge, ClientDisconnected, TimeoutError when it does not come in time."""
+    """Reads a request's body. Raises BodyTooLarge, ClientDisconnected, TimeoutError when it
+    does not come in time.
+    """
     with timers.limit(asyncio.get_running_loop().time() + REQUEST_ARRIVES_S):
         message = await receive()
         body: bytes = message.get("body", b"")
@@ -92,7 +94,7 @@ async def send_reply(send: Send, reply: Reply, headers: Iterable[Header]) -> Non
 
 
 class DisconnectWatch:
-    """Within the block, a caller who hangs up cancels it; outside it is ClientDisconnected."""
+    """Cancels its block when the caller hangs up, which outside it is ClientDisconnected."""
 
     def __init__(
         self, receive: Receive, timers: Timers, on_leaving: OnLeaving | None = None

@@ -342,13 +342,13 @@ class Connection(asyncio.Protocol):
                 self._idle = self.loop.call_later(self._keep_alive_s, self._tired)
 
     def read_on(self) -> None:
-        """Unless requests wait already: more of them would wait in memory."""
+        """Reads on, unless requests wait already: more of them would wait in memory."""
         if self._paused and self._refusal is None and not self._waiting:
             self._paused = False
             self.transport.resume_reading()
 
     async def drained(self) -> None:
-        """Until the client has read most of what was sent, or is gone."""
+        """Waits until the client has read most of what was sent, or is gone."""
         if self.full:
             drain = self.loop.create_future()
             self._drains.append(drain)

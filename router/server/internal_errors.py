@@ -25,8 +25,8 @@ NO_ARM: Final = "none"
 
 
 class RouterPart(StrEnum):
-    """Where in the router it was. ATTEMPT: what runs for one target alone, its request patch, a
-    translation, the reading of its answer. BACKGROUND: beside all requests.
+    """Says where in the router a fault was. ATTEMPT: what runs for one target alone, its
+    request patch, a translation, the reading of its answer. BACKGROUND: beside all requests.
     """
 
     REQUEST = "request"
@@ -74,7 +74,9 @@ class InternalErrors:
         route: CompiledRoute | None = None,
         arm: Arm | None = None,
     ) -> None:
-        """Raises nothing. arm: the assigned one, None before there is one."""
+        """Counts an internal error and logs it; raises nothing. arm: the assigned one, None
+        before there is one.
+        """
         try:
             self._note(part, error, route, arm.value if arm else NO_ARM)
         except Exception as fault:  # noqa: BLE001 - its words may hold content
@@ -119,7 +121,7 @@ SPARED: Final = frozenset(RouterPart) - {
 
 
 def place_of(error: BaseException) -> str:
-    """Its class, and the line of code that raised it."""
+    """Names the class of an error, and the line of code that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     name = type(error).__name__
     if not frames:

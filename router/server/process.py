@@ -32,7 +32,8 @@ COLLECT_AFTER: Final = (50_000, 50, 100)
 
 
 class WorkerServer(uvicorn.Server):
-    """Ends by returning: uvicorn raises the signal again, and the process dies of it.
+    """Serves until it is told to stop, and ends by returning: uvicorn raises the signal again,
+    and the process dies of it.
 
     It goes in steps: `on_stop` (it is not ready any more, which balancers look for), the delay,
     in which it serves as before, its listeners closed, its requests ended within drain_s.
@@ -129,7 +130,9 @@ def bound_unsent(listener: socket.socket) -> None:
 
 
 def allow_connections() -> None:
-    """As many open files as the system lets us have: the usual 1024 are as many clients."""
+    """Lifts the limit of open files as far as the system lets us: the usual 1024 are as many
+    clients.
+    """
     now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     # What macOS calls unlimited, it refuses.
     wanted = ENOUGH_FILES if most == resource.RLIM_INFINITY else min(most, ENOUGH_FILES)

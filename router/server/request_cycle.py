@@ -43,7 +43,9 @@ class ConnectionPort(Protocol):
         ...
 
     def write_in_slices(self, data: bytes, done: Callable[[], None]) -> None:
-        """As the client takes them, the others in between. done: called when all is written."""
+        """Writes data as the client takes them, with the others in between. done: called when
+        all is written.
+        """
         ...
 
     def read_on(self) -> None: ...
@@ -138,7 +140,9 @@ class RequestCycle:
             self._line.transport.write(_NO_EVENT)
 
     def on_leaving(self, call: Callable[[], None] | None) -> None:
-        """Once, when the client leaves, or now if it has left. None: no more."""
+        """Has a function called once when the client leaves, or now if it has left. None: no
+        more.
+        """
         self._left_call = call
         if call is not None:
             self._line.read_on()  # else nobody would see it leave
@@ -166,7 +170,9 @@ class RequestCycle:
         return {"type": "http.request", "body": body, "more_body": self._more_body}
 
     async def send(self, message: Message) -> None:
-        """Raises RuntimeError for what is no answer: too long, too short, out of order."""
+        """Sends an ASGI message. Raises RuntimeError for what is no answer: too long, too
+        short, out of order.
+        """
         if self._line.full and not self._gone:
             await self._line.drained()
         if self._gone:

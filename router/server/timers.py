@@ -15,7 +15,7 @@ TICK_S: Final = 0.01
 
 
 class Timer(Protocol):
-    """Something that is due once."""
+    """Has its `due` called once, at `when`."""
 
     # On the event loop's clock. It is made by its owner, so that removing it frees everything.
     when: float
@@ -33,7 +33,9 @@ class Timers:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """Asking asyncio for it takes a system call each time, up to Python 3.11."""
+        """Returns the event loop. Asking asyncio for it takes a system call each time, up to
+        Python 3.11.
+        """
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         return self._loop
@@ -44,7 +46,7 @@ class Timers:
             self._looks = self.loop.call_later(TICK_S, self._fire_due)
 
     def discard(self, timer: Timer) -> None:
-        """Also one that went off."""
+        """Removes a timer, also one that went off."""
         self._set.discard(timer)
 
     def limit(self, when: float) -> "TimeLimit":
@@ -61,9 +63,9 @@ class Timers:
 
 
 class TimeLimit:
-    """Within the block, time that is up cancels it; outside it is TimeoutError.
+    """Cancels its block when the time is up, which outside it is TimeoutError.
 
-    As `asyncio.timeout_at`, source of the rules about cancelling, up to a tick late.
+    The rules about cancelling are those of `asyncio.timeout_at`; it comes up to a tick late.
     """
 
     __slots__ = ("_cancelling", "_reached", "_task", "_timers", "when")

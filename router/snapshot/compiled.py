@@ -46,7 +46,7 @@ class CompiledTarget:
 
     @property
     def adapted(self) -> frozenset[Endpoint]:
-        """Those that it answers by a translation."""
+        """Names the endpoints that the target answers by a translation."""
         return PROVIDER_KINDS[self.provider.kind].adapted
 
 
@@ -58,7 +58,7 @@ class CompiledShadow:
 
 @dataclass(frozen=True, slots=True)
 class CompiledJudge:
-    """Who reads a sample of a live rollout's answers."""
+    """Holds the judge that reads a sample of a live rollout's answers."""
 
     judge: CanaryJudge
     upstream: CompiledTarget

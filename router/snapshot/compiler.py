@@ -50,9 +50,9 @@ def compile_snapshot(
     keys: ProviderKeySets = NO_KEYS,
     classes: DataClasses = NO_DATA_CLASSES,
 ) -> CompiledSnapshot:
-    """standing: switches that this process was started with, beside the snapshot's. keys: of
-    the snapshot's providers, as they are sent. classes: as the file names them; what a route
-    carries and the file does not name is sent to nobody.
+    """Compiles a snapshot for serving. standing: switches that this process was started with,
+    beside the snapshot's. keys: of the snapshot's providers, as they are sent. classes: as the
+    file names them; what a route carries and the file does not name is sent to nobody.
 
     Raises SnapshotInvalid, naming the route, when it cannot be served whole.
     """
@@ -83,7 +83,7 @@ def compile_snapshot(
 
 
 def provider_kinds(snapshot: Snapshot) -> frozenset[str]:
-    """Of the providers of all targets that may be asked."""
+    """Collects the kinds of the providers of all targets that may be asked."""
     targets = snapshot.table.targets
     called = [targets[id_] for route in snapshot.table.routes.values() for id_ in route.targets]
     called += [shadow.candidate for shadow in snapshot.shadows]
@@ -244,7 +244,7 @@ def _shadow(
 
 
 def canary_judge(route: Route) -> CanaryJudge | None:
-    """Of its live rollout."""
+    """Returns the judge of a route's live rollout."""
     return route.experiment.unit_rule.judge if route.experiment else None
 
 

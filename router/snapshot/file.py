@@ -53,7 +53,9 @@ def save_snapshot(snapshot: Snapshot, file: Path) -> None:
 
 
 def load_snapshot(file: Path) -> Snapshot:
-    """Raises SnapshotInvalid: not there, not readable, torn, of another format."""
+    """Loads a snapshot from its file. Raises SnapshotInvalid: not there, not readable, torn, of
+    another format.
+    """
     try:
         whole = json.loads(file.read_bytes())
         if whole["format"] != FORMAT:

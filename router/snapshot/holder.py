@@ -75,7 +75,7 @@ class LineageGuard:
         return snapshot.without(self._revoked)
 
     def note(self, admitted: Snapshot) -> None:
-        """It serves now."""
+        """Notes that an admitted snapshot serves now."""
         self.served, self._refused = admitted.lineage, None
         signed = admitted.signed
         self._revoked = (*signed.former, signed.revocations) if signed is not None else ()
@@ -151,7 +151,9 @@ class SnapshotHolder:
         return time.monotonic() - self._confirmed
 
     def boot(self) -> CompiledSnapshot:
-        """From the database, else from disk (stale). Raises SnapshotInvalid for neither."""
+        """Loads the snapshot from the database, else from disk (stale). Raises SnapshotInvalid
+        for neither.
+        """
         try:
             self._guard.note(self._on_disk())
         except SnapshotInvalid as error:
@@ -182,9 +184,10 @@ class SnapshotHolder:
         return self._restored(load_snapshot(self._file))
 
     def add_follower(self, follower: Callable[[Store], None]) -> None:
-        """Called in the thread that follows the store, about every second.
+        """Adds a function that is called about every second in the thread that follows the
+        store.
 
-        It may raise StoreUnavailable.
+        The function may raise StoreUnavailable.
         """
         self._followers.append(follower)
 

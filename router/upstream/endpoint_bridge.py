@@ -33,7 +33,9 @@ class EndpointBridge:
         self._translations = translations
 
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
-        """Raises UpstreamFailed, also for what cannot be translated (422)."""
+        """Sends a request, translated into a chat where its path has a translation. Raises
+        UpstreamFailed, also for what cannot be translated (422).
+        """
         translation = self._translations.get(request.path)
         if translation is None:
             return await self._beneath.send(request)
@@ -92,7 +94,9 @@ class BridgedReply:
         return answer
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Of a stream, a piece for each of the provider's, if only an empty one: it lives."""
+        """Yields a stream's pieces, one for each of the provider's, if only an empty one: the
+        stream lives.
+        """
         if not self._stream:
             yield await self.body()
             return

@@ -23,7 +23,7 @@ WAITING_PER_CONNECTION: Final = 4
 
 
 class OriginAddress(NamedTuple):
-    """Where an origin is."""
+    """Says where an origin is."""
 
     host: str
     port: int
@@ -33,8 +33,8 @@ class OriginAddress(NamedTuple):
 
 
 class OriginPool:
-    """At most `limit` connections; a request that finds none waits in line, and the line is
-    bounded.
+    """Holds at most `limit` connections; a request that finds none waits in line, and the line
+    is bounded.
     """
 
     def __init__(self, address: OriginAddress, *, limit: int, connect_timeout_s: float) -> None:

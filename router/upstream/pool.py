@@ -31,7 +31,9 @@ class BoundedInflater:
         self._zlib = zlib.decompressobj(EITHER_HEADER)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Raises UpstreamFailed (malformed) for what is not compressed as it says."""
+        """Yields the decoded pieces. Raises UpstreamFailed (malformed) for what is not
+        compressed as it says.
+        """
         while data:
             try:
                 piece = self._zlib.decompress(data, PIECE_BYTES)
@@ -47,7 +49,9 @@ class BoundedInflater:
 
 
 def inflater_for(encoding: str) -> BoundedInflater | None:
-    """None for no encoding. Raises UpstreamFailed for one that we did not ask for."""
+    """Returns the decoder of an encoding; None for no encoding. Raises UpstreamFailed for one
+    that we did not ask for.
+    """
     match encoding.strip().lower():
         case "" | "identity":
             return None

@@ -27,7 +27,9 @@ class ReplyPhase(Enum):
 
 
 class PoolConnection(asyncio.Protocol):
-    """`ask`, then `read` until it gives nothing; then again, while it is `reusable`."""
+    """Carries one request after the other: `ask`, then `read` until it gives nothing; then
+    again, while it is `reusable`.
+    """
 
     def __init__(self) -> None:
         self.status = 0

@@ -50,7 +50,7 @@ class ProviderClient:
         self._transports.prepare([provider.kind])
 
     async def post(self, path: str, body: bytes) -> Posted:
-        """Raises NoAnswer."""
+        """Posts a body to the provider and waits for the whole answer. Raises NoAnswer."""
         request = UpstreamRequest(self._provider, body, stream=False, path=path, key=self._key)
         try:
             async with asyncio.timeout(self._timeout_s):

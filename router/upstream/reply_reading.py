@@ -16,7 +16,9 @@ WAIT_S: Final = 2.0
 
 
 async def read_error_body(reply: UpstreamReply) -> bytes:
-    """Empty for what does not come whole: the status says enough."""
+    """Reads the body of an error; empty for one that does not come whole: the status says
+    enough.
+    """
     found = b""
     try:
         async with asyncio.timeout(WAIT_S):

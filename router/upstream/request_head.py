@@ -37,12 +37,15 @@ class RequestHead(NamedTuple):
     heads: dict[bool, bytes]  # by whether a stream is wanted, up to the length of the body
 
     def head(self, *, stream: bool, body_bytes: int, more: bytes = b"") -> bytes:
-        """more: header lines of this request alone, each with its end."""
+        """Writes the head of a request. more: header lines of this request alone, each with its
+        end.
+        """
         return b"%s%d\r\n%s\r\n" % (self.heads[stream], body_bytes, more)
 
 
 def build_head(provider: Provider, path: str, secret: str) -> RequestHead:
-    """path: below the provider's `api_base`. secret: empty for none.
+    """Builds the heads of requests to a provider. path: below the provider's `api_base`.
+    secret: empty for none.
 
     Raises UpstreamFailed (connect) for an address or a header that HTTP cannot carry.
     """
@@ -70,7 +73,9 @@ def build_head(provider: Provider, path: str, secret: str) -> RequestHead:
 
 
 def check_headers_of(provider: Provider, secret: str) -> None:
-    """Raises UpstreamFailed as `build_head`."""
+    """Checks a provider's headers and key. Raises UpstreamFailed for one that cannot be
+    sent.
+    """
     try:
         check_request_headers(provider, secret)
     except InputError as error:

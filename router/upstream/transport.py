@@ -31,19 +31,19 @@ class UpstreamReply(Protocol):
 
     @property
     def headers(self) -> Sequence[tuple[bytes, bytes]]:
-        """As they came; names in lower case."""
+        """Lists the headers as they came; names in lower case."""
         ...
 
     async def body(self) -> bytes:
-        """All of it, as `chunks` has it. Raises UpstreamFailed."""
+        """Reads the whole body, decoded. Raises UpstreamFailed."""
         ...
 
     def chunks(self) -> AsyncIterator[bytes]:
-        """The body, decoded, as it arrives. Raises UpstreamFailed when it breaks off."""
+        """Yields the body, decoded, as it arrives. Raises UpstreamFailed when it breaks off."""
         ...
 
     async def aclose(self) -> None:
-        """Give the connection back if the body was read to its end, else close it."""
+        """Gives the connection back if the body was read to its end, else closes it."""
         ...
 
 
@@ -65,7 +65,7 @@ def hidden_progress(reply: UpstreamReply) -> int:
 
 
 def is_unended(reply: UpstreamReply) -> bool:
-    """Of a whole answer that was read: the provider did not say why it ended, and a translation
+    """Tells whether the provider did not say why a whole answer ended, so that a translation
     had to say something.
     """
     found: bool = getattr(reply, "unended", False)
@@ -80,7 +80,7 @@ class Transport(Protocol):
     """
 
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
-        """Any status is a reply. Raises UpstreamFailed when there is none."""
+        """Sends a request; any status is a reply. Raises UpstreamFailed when there is none."""
         ...
 
     async def aclose(self) -> None: ...

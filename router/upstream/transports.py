@@ -80,7 +80,7 @@ class ChatSplitTransport:
         return await way.send(request)
 
     async def aclose(self) -> None:
-        """As said."""
+        """Does nothing: both transports are others' to close."""
 
 
 def _bridged(kind: ProviderKind, chats: Transport) -> Transport:

@@ -43,7 +43,8 @@ class WorkerSpec:
 
 
 def restart_pause_s(early_deaths: int) -> float:
-    """Before a worker is started again. early_deaths: in a row, this one included; 0 if none.
+    """Returns the pause before a worker is started again. early_deaths: in a row, this one
+    included; 0 if none.
 
     At once after the first; then 0.5 s, doubling up to 30 s.
     """
@@ -71,7 +72,8 @@ class WorkerPool:
         self._keepers = [asyncio.create_task(self._keep(n)) for n in range(orders.workers)]
 
     async def start(self) -> int:
-        """0 once all serve; else the exit code of a worker that ended, or 1 for START_S.
+        """Starts the workers: returns 0 once all serve, else the exit code of a worker that
+        ended, or 1 for START_S.
 
         A pool that did not start is still to be retired.
         """

@@ -41,7 +41,7 @@ from tests.support.providers import simulator_thread, strict_chat
 from tests.support.providers.scripted_transport import ScriptedEvent
 from tests.support.providers.scripted_upstream import (
     ROLE,
-    Asked,
+    ReceivedRequest,
     Upstream,
     broken_stream,
     completion,
@@ -68,7 +68,7 @@ class Scene:
     world: Routed
     upstream: Upstream
 
-    def asked(self, model: str) -> Asked:
+    def last_request(self, model: str) -> ReceivedRequest:
         """The last request for it."""
         return self.upstream.asked_for(model)[-1]
 
@@ -82,7 +82,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         running_upstream() as upstream,
     ):
         upstream.turns |= {
-            "agent": strict_chat.turn,
+            "agent": strict_chat.script_turn,
             "echo": completion("heard"),
             "breaks": broken_stream(ROLE, event({"content": "one "}), ScriptedEvent.RESET),
             "cut": broken_stream(ROLE, event({"content": "one "})),
@@ -162,13 +162,13 @@ def test_a_routes_overrides_answer_by_kind_and_the_answer_says_so(client: Varian
     ]
 
     assert (plain.served.route, plain.served.kind, plain.text) == ("mixed", "", "heard")
-    assert [(each.served.route, each.served.kind) for each in found] == [
+    assert [(answer.served.route, answer.served.kind) for answer in found] == [
         ("fast", "subagent"),
         ("fast", "subagent"),
         ("chat", "vision"),
         ("chat", "embedding"),
     ]
-    assert {each.model for each in found} == {"mixed"}
+    assert {answer.model for answer in found} == {"mixed"}
     with pytest.raises(CallRefused, match="subagent, vision, image, video, embedding"):
         client.complete(replace(asked, caller=Caller(kind="subagents")))
 
@@ -288,7 +288,7 @@ def test_levers_have_names_and_unknown_fields_pass_untouched(
         )
     )
 
-    body = scene.asked("echo").json
+    body = scene.last_request("echo").json
     system, user = body.pop("messages")
     assert system == {"role": "system", "content": "Be brief."}
     assert user["content"] == [
@@ -330,7 +330,7 @@ def test_a_stream_that_fails_after_its_first_words_raises(client: Variant, route
 def test_who_leaves_a_stream_ends_the_provider_s_work(client: Variant, scene: Scene) -> None:
     assert client.leave(to("waits")).text == "one "
 
-    assert scene.asked("waits").left.wait(60)
+    assert scene.last_request("waits").left.wait(60)
 
 
 @pytest.mark.req("B1", "B3")
@@ -434,7 +434,7 @@ def test_an_answer_without_words_is_valid_in_the_next_request(
         )
     )
 
-    _, said, result = scene.asked("echo").json["messages"]
+    _, said, result = scene.last_request("echo").json["messages"]
     assert said["content"] is None
     assert said["tool_calls"][0]["extra_content"] == {"s": "t"}
     assert json.loads(said["tool_calls"][0]["function"]["arguments"]) == {"city": "Oslo"}

@@ -145,7 +145,7 @@ async def test_a_body_comes_whole_however_it_is_cut(protocol: Any) -> None:
             (POST % 1).replace(b"host", b"connection: close\r\nhost") + b"!",
         )
 
-    assert [each in out for each in (b"6 abcdef", b"3 xyz", b"1 !")] == [True] * 3
+    assert [chunk in out for chunk in (b"6 abcdef", b"3 xyz", b"1 !")] == [True] * 3
 
 
 @both
@@ -325,7 +325,7 @@ async def test_an_answer_that_breaks_off_is_never_made_to_look_whole(protocol: A
         async with serving(protocol, app) as served:
             out = await served.talk(GET)
         assert not out.endswith(b"0\r\n\r\n")
-        assert [type(each) for each in served.ended] == [error]
+        assert [type(error_) for error_ in served.ended] == [error]
 
 
 @both

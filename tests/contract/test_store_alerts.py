@@ -114,7 +114,7 @@ def test_a_record_says_what_people_were_told_until_nothing_is_left_to_say(
     with store.read() as tx:
         assert tx.alerts.unsettled() == []
         (record,) = tx.alerts.list()
-        assert (record.messages, record.told_count) == (2, 1)
+        assert (record.messages, record.notified_count) == (2, 1)
 
 
 def test_a_record_that_is_not_stored_cannot_be_saved(store: Store) -> None:
@@ -159,7 +159,7 @@ def test_what_ended_long_ago_is_forgotten_with_its_deliveries(store: Store) -> N
     with store.read() as tx:
         (left,) = tx.alerts.list()
         assert left.kind is AlertKind.BREAKER_OPEN
-        assert [each.alert for each in tx.deliveries.due(NOW)] == [left.id]
+        assert [delivery.alert for delivery in tx.deliveries.due(NOW)] == [left.id]
 
 
 @pytest.mark.req("B5")

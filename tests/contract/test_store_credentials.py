@@ -40,7 +40,7 @@ def test_each_change_of_a_key_is_in_the_snapshot_under_another_etag(stored: Stor
         tx.credentials.put(replace(KEY, ciphertext=""))
     seen.append(stored.snapshot())
 
-    firsts = [each.stored_keys[0] for each in seen]
+    firsts = [provider.stored_keys[0] for provider in seen]
     assert firsts == [StoredKey("sim", "default", text) for text in ("c1", "c2", "")]
     assert len({store.etag for store in seen}) == 3
 

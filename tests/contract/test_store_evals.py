@@ -61,9 +61,9 @@ def test_runs_are_listed_newest_first_by_state(store: Store) -> None:
         tx.runs.add(replace(RUN, id="r_3", created_at=LATER + MINUTE, state=RunState.FAILED))
 
     with store.read() as tx:
-        assert [each.id for each in tx.runs.list()] == ["r_3", "r_2", "r_1"]
+        assert [stored_run.id for stored_run in tx.runs.list()] == ["r_3", "r_2", "r_1"]
         ended = tx.runs.list(states=(RunState.DONE, RunState.FAILED))
-        assert [each.id for each in ended] == ["r_3", "r_2"]
+        assert [stored_run.id for stored_run in ended] == ["r_3", "r_2"]
 
 
 def test_a_run_is_shared_by_fingerprint_unless_it_failed_or_is_old(store: Store) -> None:
@@ -232,8 +232,8 @@ def test_samples_come_in_the_runs_order(store: Store) -> None:
 def test_outcomes_are_the_samples_without_their_texts(store: Store) -> None:
     silent = replace(SAMPLE, item="i2", position=1, answer="", prompt="a long question")
     with store.write() as tx:
-        for each in (SAMPLE, silent, replace(SAMPLE, item="i3", position=2)):
-            tx.runs.store_sample(each)
+        for sample in (SAMPLE, silent, replace(SAMPLE, item="i3", position=2)):
+            tx.runs.store_sample(sample)
 
     with store.read() as tx:
         assert list(tx.runs.outcomes(RUN.id, below=2)) == [

@@ -108,7 +108,7 @@ class Listed:
 
 LISTS: Final[Mapping[str, Listed]] = {
     "proposals": Listed(
-        lambda stored, asked: stored.proposals(asked, route=ROUTE),
+        lambda stored, page: stored.proposals(page, route=ROUTE),
         lambda tx, n: tx.proposals.add(
             proposal(f"p_{n:02}", created_at=at(n), phase=ProposalPhase.REJECTED)
         ),
@@ -116,7 +116,7 @@ LISTS: Final[Mapping[str, Listed]] = {
         two_targets,
     ),
     "runs": Listed(
-        lambda stored, asked: stored.runs(asked, states=[RunState.DONE]),
+        lambda stored, page: stored.runs(page, states=[RunState.DONE]),
         lambda tx, n: tx.runs.add(
             replace(RUN, id=f"r_{n:02}", created_at=at(n), state=RunState.DONE)
         ),
@@ -124,7 +124,7 @@ LISTS: Final[Mapping[str, Listed]] = {
         two_targets,
     ),
     "samples": Listed(
-        lambda stored, asked: stored.samples(asked, run=RUN.id),
+        lambda stored, page: stored.samples(page, run=RUN.id),
         lambda tx, n: tx.runs.store_sample(
             replace(SAMPLE, item=f"a, b/{n}", position=n // 3, epoch=n % 2)
         ),
@@ -132,63 +132,63 @@ LISTS: Final[Mapping[str, Listed]] = {
         a_run,
     ),
     "targets": Listed(
-        lambda stored, asked: stored.targets(asked),
+        lambda stored, page: stored.targets(page),
         lambda tx, n: tx.routing.add_target(Target("sim", f"m-{n // 3}", {"seed": n})),
         lambda row: row.id,
     ),
     "versions": Listed(
-        lambda stored, asked: stored.versions(asked, route=ROUTE),
+        lambda stored, page: stored.versions(page, route=ROUTE),
         add_version,
         lambda row: row.route.version,
         a_route,
     ),
     "keys": Listed(
-        lambda stored, asked: stored.keys(asked),
+        lambda stored, page: stored.keys(page),
         lambda tx, n: tx.keys.add(
             replace(KEY, id=f"k_{n:02}", hash=f"{n:064}", created_at=at(n))
         ),
         lambda row: row.id,
     ),
     "switches": Listed(
-        lambda stored, asked: stored.switches(asked),
+        lambda stored, page: stored.switches(page),
         lambda tx, n: tx.switches.add(
             replace(switches.SWITCH, id=f"sw_{n:02}", created_at=at(n))
         ),
         lambda row: row.switch.id,
     ),
     "shadows": Listed(
-        lambda stored, asked: stored.shadows(asked, route=ROUTE),
+        lambda stored, page: stored.shadows(page, route=ROUTE),
         add_shadow,
         lambda row: row.shadow.id,
         two_targets,
     ),
     "drift_checks": Listed(
-        lambda stored, asked: stored.drift_checks(asked, target=OLD.id, suites=["tickets"]),
+        lambda stored, page: stored.drift_checks(page, target=OLD.id, suites=["tickets"]),
         add_check,
         lambda row: row[1].number,
         a_watch,
     ),
     "alerts": Listed(
-        lambda stored, asked: stored.alerts(asked, open_only=True),
+        lambda stored, page: stored.alerts(page, open_only=True),
         lambda tx, n: tx.alerts.fold([replace(alerts.OPENED, key=f"k:{n}", at=at(n))]),
         lambda row: row.id,
     ),
     "failovers": Listed(
-        lambda stored, asked: stored.failovers(asked, since=NOW),
+        lambda stored, page: stored.failovers(page, since=NOW),
         lambda tx, n: tx.failovers.append(
             [replace(alerts.ROW, worker=f"w,{n % 2}", number=n + 1, at=at(n))]
         ),
         lambda row: row.number,
     ),
     "captures": Listed(
-        lambda stored, asked: stored.captures(asked, route="triage"),
+        lambda stored, page: stored.captures(page, route="triage"),
         lambda tx, n: tx.captures.add(
             replace(captures.ONE, id=f"cap_{n}", at=at(n)), most_per_day=100
         ),
         lambda row: row.id,
     ),
     "events": Listed(
-        lambda stored, asked: stored.events(asked), add_event, lambda row: row.number
+        lambda stored, page: stored.events(page), add_event, lambda row: row.number
     ),
 }
 
@@ -235,7 +235,7 @@ def test_pages_are_complete_and_without_doubles_while_rows_are_added(
             # The newest: in front of what was read, or at the very end.
             listed.add(tx, number)
     assert len(set(found)) == len(found)
-    assert [each for each in found if each in everything] == everything
+    assert [row for row in found if row in everything] == everything
 
 
 # Whole by nature: `what` → why it does not grow without bound.

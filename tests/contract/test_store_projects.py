@@ -25,6 +25,8 @@ from tests.support.store.records import (
 )
 from tests.support.store.tampering import owned
 
+pytestmark = pytest.mark.req("G3")
+
 SPEND = KeySpend(KEY.id, NOW.date(), "w-1", 3, 400, 0.5, 0)
 
 

@@ -35,8 +35,8 @@ TALLY = ShadowTally("sh_1", DAY, "w-1", {"mirrored": 2, "pairs": 1}, {"similarit
 @pytest.fixture
 def started(store: Store) -> Store:
     with store.write() as tx:
-        for each in (OLD, NEW):
-            tx.routing.add_target(each)
+        for target in (OLD, NEW):
+            tx.routing.add_target(target)
         tx.shadows.add(SHADOW)
     return store
 
@@ -64,7 +64,7 @@ def test_a_route_has_one_at_a_time_and_ending_it_tells_the_routers(started: Stor
     assert started.etag() != before
     assert [shadow.id for shadow in started.snapshot().shadows] == ["sh_2"]
     with started.read() as tx:
-        assert [each.shadow.id for each in tx.shadows.list()] == ["sh_2", "sh_1"]
+        assert [shadow.shadow.id for shadow in tx.shadows.list()] == ["sh_2", "sh_1"]
 
 
 def test_what_workers_add_up_is_added_to_what_is_there(started: Store) -> None:
@@ -126,8 +126,8 @@ def test_unknown_ones_are_said_and_figures_that_are_none_are_refused(started: St
 def test_the_database_keeps_what_was_started(sql_stores: Opener, statement: str) -> None:
     store = sql_stores()
     with store.write() as tx:
-        for each in (OLD, NEW):
-            tx.routing.add_target(each)
+        for target in (OLD, NEW):
+            tx.routing.add_target(target)
         tx.shadows.add(SHADOW)
 
     with pytest.raises(RowRefused), store.write() as tx:

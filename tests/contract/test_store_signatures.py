@@ -117,9 +117,9 @@ def test_a_row_of_each_signed_table_holds(sql_stores: Stores) -> None:
     with store.read() as tx:
         counted = {
             name: tx.routing._unit.read(
-                sa.select(sa.func.count()).select_from(each.table)
+                sa.select(sa.func.count()).select_from(table.table)
             ).scalar()
-            for name, each in SIGNED.items()
+            for name, table in SIGNED.items()
         }
     assert all(counted[name] for name in counted if name != "approval")
     assert store.signature_faults() == []
@@ -452,7 +452,9 @@ def test_rows_from_before_are_signed_once_and_no_unsigned_row_is_accepted_after(
 
     count = store.sign_unsigned(actor=SYSTEM, reason="upgrade")
     with store.read() as tx:
-        rows = [tx.routing._unit.read(sa.select(each.table)).all() for each in SIGNED.values()]
+        rows = [
+            tx.routing._unit.read(sa.select(signed.table)).all() for signed in SIGNED.values()
+        ]
     assert count == sum(map(len, rows))
     assert store.signature_faults() == []
     assert sql_stores().snapshot().table.routes[ROUTE].incumbent == OLD.id
@@ -476,7 +478,7 @@ def test_an_admin_takes_forged_rows_out_and_all_goes_on(sql_stores: Stores) -> N
     with written(store) as db:
         insert(db, "api_key", {**row(db, "api_key", id="k_1"), "id": "k_x", "hash": "x" * 64})
     found = store.signature_faults()
-    assert {each.name for each in found} == {"api_key k_x", "manifest"}
+    assert {signature_fault.name for signature_fault in found} == {"api_key k_x", "manifest"}
 
     assert store.remove_unsigned(found, actor=SYSTEM, reason="nobody knows it") == 1
     assert store.signature_faults() == []

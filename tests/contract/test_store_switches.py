@@ -63,8 +63,8 @@ def test_the_snapshot_has_what_is_not_lifted_and_another_etag_each_time(store: S
         tx.switches.lift("sw_1", actor="ben", now=NOW)
     seen.append(store.snapshot())
 
-    assert [each.switches for each in seen] == [(), (SWITCH,), ()]
-    assert len({each.etag for each in seen}) == 3
+    assert [view.switches for view in seen] == [(), (SWITCH,), ()]
+    assert len({view.etag for view in seen}) == 3
     assert store.etag() == seen[-1].etag
 
 

@@ -126,7 +126,7 @@ def race(*contenders: Callable[[], object]) -> list[BaseException | None]:
 
     with ThreadPoolExecutor(len(contenders)) as pool:
         runs = [pool.submit(run, contender) for contender in contenders]
-        return [each.exception() for each in runs]
+        return [run.exception() for run in runs]
 
 
 def change_settings(store: Store) -> None:
@@ -157,7 +157,7 @@ def test_of_writers_in_several_processes_one_wins(sql_stores: Stores) -> None:
     stores = [sql_stores() for _ in range(3)]
     seeded(stores[0])
 
-    raised = race(*(lambda each=store: change_settings(each) for store in stores))
+    raised = race(*(lambda writer=store: change_settings(writer) for store in stores))
 
     assert raised.count(None) == 1
     assert all(exception is None or type(exception) is RevisionConflict for exception in raised)

@@ -14,7 +14,7 @@ from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
 from harness.domain.settings import TargetSeed
 from tests.support.providers.scripted_transport import ScriptedTurn
-from tests.support.providers.scripted_upstream import Asked, completion, error
+from tests.support.providers.scripted_upstream import ReceivedRequest, completion, error
 from tests.support.router.router_process import eventually
 from tests.support.site.agents_site import AgentsSite, agents_site, calling, error_of, good
 from tests.support.site.tool_server import FILE
@@ -22,7 +22,7 @@ from tests.support.site.tool_server import FILE
 pytestmark = pytest.mark.req("C6", "E1")
 BASE, BETTER = "sim-base", "sim-better"
 FUNCTION = {"type": "function", "function": {"name": "files__add"}}
-Script = Callable[[Asked], ScriptedTurn]
+Script = Callable[[ReceivedRequest], ScriptedTurn]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def results(site: AgentsSite, session: str) -> list[str]:
     return [message["content"] for message in found if message["role"] == "tool"]
 
 
-def newest(asked: Asked) -> str:
+def newest(asked: ReceivedRequest) -> str:
     content = asked.json["messages"][-1]["content"]
     return content if isinstance(content, str) else ""
 
@@ -127,7 +127,7 @@ def spawning(*tasks: dict[str, Any], then: Script | None = None) -> Script:
     own text, in capitals.
     """
 
-    def turn(asked: Asked) -> ScriptedTurn:
+    def turn(asked: ReceivedRequest) -> ScriptedTurn:
         message = asked.json["messages"][-1]
         if message["role"] == "tool":
             return completion(message["content"])
@@ -168,7 +168,7 @@ def test_sub_tasks_answer_in_order_and_count_against_the_parent(site: AgentsSite
 
 
 def test_a_sub_task_that_fails_or_hangs_harms_nobody(site: AgentsSite) -> None:
-    def then(asked: Asked) -> ScriptedTurn:
+    def then(asked: ReceivedRequest) -> ScriptedTurn:
         if newest(asked) == "fail":
             return error(400, "bad")
         return completion(newest(asked).upper())
@@ -227,7 +227,7 @@ def test_two_spawns_in_one_answer_are_one_and_a_refusal(site: AgentsSite) -> Non
     session = site.session(tools=["spawn"])
     tasks = json.dumps({"tasks": [{"task": "one"}]})
 
-    def turn(asked: Asked) -> ScriptedTurn:
+    def turn(asked: ReceivedRequest) -> ScriptedTurn:
         if newest(asked) == "go":
             return calling(("c1", "spawn", tasks), ("c2", "spawn", tasks))
         return completion("ok")

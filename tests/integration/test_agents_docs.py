@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.providers.scripted_transport import ScriptedTurn
-from tests.support.providers.scripted_upstream import Asked, completion, streamed
+from tests.support.providers.scripted_upstream import ReceivedRequest, completion, streamed
 from tests.support.site.agents_endpoints import ENDPOINTS
 from tests.support.site.agents_site import OPENAI_KEY, AgentsSite, agents_site
 
@@ -24,7 +24,7 @@ DOCS = (ROOT / "docs/agents.md").read_text(encoding="utf-8")
 ADDRESS = "http://localhost:8080"
 
 
-def answer(asked: Asked) -> ScriptedTurn:
+def answer(asked: ReceivedRequest) -> ScriptedTurn:
     told = "It was 1001." if "1001" in str(asked.json["messages"]) else "I do not know."
     return streamed(told) if asked.json.get("stream") else completion(told)
 

@@ -16,7 +16,7 @@ from harness.domain.operations.access import SYSTEM, Role
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     ROLE,
-    Asked,
+    ReceivedRequest,
     broken_stream,
     completion,
     error,
@@ -61,7 +61,7 @@ def site(shared: AgentsSite) -> AgentsSite:
 def either(*words: str) -> Any:
     """Whole or streamed, as it is asked."""
 
-    def turn(asked: Asked) -> ScriptedTurn:
+    def turn(asked: ReceivedRequest) -> ScriptedTurn:
         return streamed(*words) if asked.json.get("stream") else completion("".join(words))
 
     return turn

@@ -21,7 +21,7 @@ from harness.runtime.encryption import new_key
 from tests.integration.test_secrets_leak_nowhere import content, forms
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
-from tests.support.providers.scripted_upstream import Asked, completion, error
+from tests.support.providers.scripted_upstream import ReceivedRequest, completion, error
 from tests.support.router.router_process import eventually
 from tests.support.site.agents_site import (
     OPENAI_KEY,
@@ -154,7 +154,7 @@ def leaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentsSit
     monkeypatch.setenv(OPENAI_KEY, SEED)
     monkeypatch.setenv("SWAPGATE_SECRET", "SEEDsecret-0123456789abcdef")
 
-    def tell(asked: Asked) -> ScriptedTurn:
+    def tell(asked: ReceivedRequest) -> ScriptedTurn:
         return error(400 if "400" in str(asked.json["messages"]) else 401, str(asked.headers))
 
     with agents_site(tmp_path, with_openai=True) as site:

@@ -14,7 +14,7 @@ import pytest
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     ROLE,
-    Asked,
+    ReceivedRequest,
     broken_stream,
     completion,
     event,
@@ -51,7 +51,7 @@ class Gate(tuple[Any, ...]):  # noqa: SLOT001 - it has an attribute
             yield 0.05
         yield from super().__iter__()
 
-    def turn(self, asked: Asked) -> ScriptedTurn:  # noqa: ARG002 - the upstream's signature
+    def turn(self, asked: ReceivedRequest) -> ScriptedTurn:  # noqa: ARG002 - the upstream's signature
         if self.opened.is_set():
             return completion("hello")
         return ScriptedTurn(steps=self)
@@ -211,7 +211,7 @@ def test_a_client_that_leaves_takes_no_answer_away(site: AgentsSite) -> None:
 
 
 def test_fifty_sessions_at_once_keep_their_own_conversations(site: AgentsSite) -> None:
-    def echo(asked: Asked) -> ScriptedTurn:
+    def echo(asked: ReceivedRequest) -> ScriptedTurn:
         return completion(f"you said {asked.json['messages'][-1]['content']}")
 
     site.upstream.turns[BASE] = echo

@@ -39,7 +39,7 @@ def settings(provider: str, port: int) -> dict[str, Any]:
     }
 
 
-def told(receiver: Receiver) -> list[dict[str, Any]]:
+def received_alerts(receiver: Receiver) -> list[dict[str, Any]]:
     return [json.loads(got.body) for got in receiver.got]
 
 
@@ -87,15 +87,15 @@ def test_a_webhook_hears_that_a_circuit_opened_who_carries_the_load_and_that_it_
         found = cli(world, "route", "failovers", "--user", "alice")
         others = cli(world, "route", "failovers", "--user", "carol")
 
-        raised, over = told(receiver)
+        raised, over = received_alerts(receiver)
         assert (raised["kind"], raised["state"]) == ("our_key", "raised")
         assert raised["subject"] == "provider sim"
         assert f"Route {ROUTE}: spare/sim-better carries its load now." in raised["text"]
         assert (over["state"], over["alert"]) == ("resolved", raised["alert"])
         assert (listed["id"], listed["delivered"]) == (raised["alert"], 1)
-        assert {each["target"] for each in found} == {"sim/sim-base"}
-        assert {each["next_target"] for each in found} == {"spare/sim-better"}
-        assert {each["failure"] for each in found} <= {"our_key", "circuit_open"}
+        assert {failover["target"] for failover in found} == {"sim/sim-base"}
+        assert {failover["next_target"] for failover in found} == {"spare/sim-better"}
+        assert {failover["failure"] for failover in found} <= {"our_key", "circuit_open"}
         assert others == []
         (tried,) = cli(world, "alert", "test")
         assert (tried["sink"], tried["delivered"]) == ("webhook-1", True)

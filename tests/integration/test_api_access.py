@@ -127,7 +127,7 @@ def names(door: Door) -> dict[str, str]:
     waiting = awaiting_approval(world)
     run = waiting.runs["colours"].candidate
     door.post(f"/proposals/{waiting.id}/approve", role="approver")
-    world.turn()
+    world.run_once()
     door.post("/canaries/chat/abort", {"reason": "over"})
     key, _ = keys.create_key(world.context(), SYSTEM, "old", secret=SECRET)
     shadow = {"candidate": "sim/worse", "reason": "a look", "usd_per_day": None}
@@ -239,15 +239,15 @@ def test_no_body_has_a_field_that_only_control_sets(door: Door) -> None:
 def objects_of(schema: object, components: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Each object with properties of its own, in a body's schema or below it."""
     if isinstance(schema, list):
-        for each in schema:
-            yield from objects_of(each, components)
+        for part in schema:
+            yield from objects_of(part, components)
     elif isinstance(schema, dict):
         if "$ref" in schema:
             yield from objects_of(components[schema["$ref"].rpartition("/")[2]], components)
         if "properties" in schema:
             yield schema
-        for each in schema.values():
-            yield from objects_of(each, components)
+        for part in schema.values():
+            yield from objects_of(part, components)
 
 
 WITH_BODY = {verb: body for verb, (body, _) in WRITES.items() if isinstance(body, dict)}

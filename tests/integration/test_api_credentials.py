@@ -37,7 +37,11 @@ def stored(door: Door, name: str) -> list[str]:
         found = [
             credential for credential in tx.credentials.all() if credential.provider == name
         ]
-    return [context.cipher.decrypt(each.ciphertext) for each in found if each.ciphertext]
+    return [
+        context.cipher.decrypt(credential.ciphertext)
+        for credential in found
+        if credential.ciphertext
+    ]
 
 
 def test_a_kind_is_added_with_its_key_at_its_usual_address(door: Door) -> None:
@@ -89,7 +93,7 @@ def test_an_overlap_keeps_the_old_value_behind_the_new_one_until_it_expires(
     shown = door.send("PUT", path, json={"value": "two", "overlapS": 3600}).json()
     door.send("PUT", path, json={"value": "zero", "key": "more", "first": True})
 
-    assert [each["name"] for each in shown["stored"]] == ["default", "default.old"]
+    assert [credential["name"] for credential in shown["stored"]] == ["default", "default.old"]
     assert stored(door, "openai") == ["zero", "two", "one"]
     door.world.clock.advance(timedelta(hours=1, seconds=1).total_seconds())
     assert credentials.expire_credentials(door.app.state.installation.context) == 1
@@ -159,7 +163,7 @@ def test_a_kind_that_people_sign_in_for_takes_no_key(door: Door) -> None:
         answer = door.send(method, f"/credentials/providers{path}", json=sent)
         assert "swapgate credential login" in error_of(answer, 422)["message"]
         assert VALUE not in answer.text
-    assert [each["name"] for each in door.get("/providers")["items"]] == ["sim"]
+    assert [provider["name"] for provider in door.get("/providers")["items"]] == ["sim"]
 
 
 @pytest.mark.req("D1")

@@ -35,11 +35,11 @@ def turning(world: SmallInstallation) -> Iterator[None]:
     """The control loop, beside the API."""
     done = threading.Event()
 
-    def turn() -> None:
+    def run_turns() -> None:
         while not done.wait(0.1):
-            world.turn()
+            world.run_once()
 
-    loop = threading.Thread(target=turn)
+    loop = threading.Thread(target=run_turns)
     loop.start()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Every noun and verb of the management API, over the memory store."""
+"""Every noun and verb of the management API, over a store on SQLite."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,7 +86,7 @@ def promote(world: SmallInstallation) -> None:
     proposal = in_canary(world)
     for _ in range(60):
         world.feed()
-        world.turn()
+        world.run_once()
     assert not world.get(proposal.id).open
 
 
@@ -95,16 +95,16 @@ def test_a_run_by_hand_is_queued_worked_and_its_samples_paged(door: Door) -> Non
         "/evals", {"suite": "colours", "target": "sim/base", "items": 7}, role="proposer"
     )
     assert run["state"] == "queued"
-    door.world.turn()
+    door.world.run_once()
 
     shown = door.get(f"/evals/{run['id']}")
     assert (shown["run"]["state"], shown["samples"]) == ("done", 7)
     first = door.get(f"/evals/{run['id']}/samples?limit=5")
     rest = door.get(f"/evals/{run['id']}/samples?limit=5&offset=5")
     assert (len(first["items"]), len(rest["items"]), rest["total"]) == (5, 2, 7)
-    positions = [each["position"] for each in first["items"] + rest["items"]]
+    positions = [item["position"] for item in first["items"] + rest["items"]]
     assert positions == list(range(7))
-    assert [each["id"] for each in door.get("/evals?state=done")["items"]] == [run["id"]]
+    assert [run["id"] for run in door.get("/evals?state=done")["items"]] == [run["id"]]
     assert door.get("/evals?state=failed")["total"] == 0
 
 
@@ -125,7 +125,7 @@ def test_a_proposal_is_created_evaluated_approved_and_its_verdict_shown(
     body = {"verdict": after.verdict, "reason": "looks right"}
     approved_ = careful.post(f"/proposals/{made['id']}/approve", body, role="approver")
     assert approved_["approver"] == "ben"
-    careful.world.turn()
+    careful.world.run_once()
     assert careful.get(f"/proposals/{made['id']}")["phase"] == "canary"
     assert careful.get("/proposals?open=true&route=chat")["total"] == 1
 

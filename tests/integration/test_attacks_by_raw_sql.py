@@ -208,7 +208,7 @@ def test_a_canary_opens_with_its_rollout_at_its_first_step(
 
 def test_a_temporary_table_of_the_same_name_fools_no_trigger(postgres_url: str) -> None:
     restore = NEXT | {"kind": "restore", "incumbent": "t_new", "incumbent_evidence": "e_new"}
-    columns, values = ", ".join(restore), ", ".join(f":{each}" for each in restore)
+    columns, values = ", ".join(restore), ", ".join(f":{column}" for column in restore)
     with prepared(postgres_url) as database, database.engine.connect() as db:
         db.exec_driver_sql("CREATE TEMP TABLE route_version AS TABLE public.route_version")
         db.exec_driver_sql(
@@ -341,7 +341,7 @@ def test_without_foreign_keys_and_checks_there_is_still_no_promotion_without_its
     with prepared(sqlite_url) as database:
         database.insert("route_version", CANARY)
     forged = PROMOTION | {"verdict_id": "v_none", "incumbent_evidence": "e_none"}
-    columns, values = ", ".join(forged), ", ".join(f":{each}" for each in forged)
+    columns, values = ", ".join(forged), ", ".join(f":{column}" for column in forged)
     evidence = proven("e_none", "a", "t_new", "v_none")
     with closing(sqlite3.connect(engine.file_of(engine.parse(sqlite_url)))) as db:
         db.execute("PRAGMA foreign_keys = OFF")
@@ -349,7 +349,7 @@ def test_without_foreign_keys_and_checks_there_is_still_no_promotion_without_its
         with pytest.raises(sqlite3.IntegrityError, match="proof_missing"):
             db.execute(
                 f"INSERT INTO evidence ({', '.join(evidence)})"  # noqa: S608
-                f" VALUES ({', '.join(f':{each}' for each in evidence)})",
+                f" VALUES ({', '.join(f':{column}' for column in evidence)})",
                 evidence,
             )
         with pytest.raises(sqlite3.IntegrityError, match="_missing"):

@@ -50,7 +50,7 @@ def baking(world: SmallInstallation) -> SmallInstallation:
 def in_canary(world: SmallInstallation) -> Proposal:
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
-    world.turn()
+    world.run_once()
     return world.get(proposal.id)
 
 
@@ -96,17 +96,17 @@ def test_who_is_held_back_never_left_the_old_model(baking: SmallInstallation) ->
 
 def test_a_bake_ends_by_itself_and_the_promotion_stands(baking: SmallInstallation) -> None:
     proposal = promoted(baking)
-    baking.turn()
+    baking.run_once()
     assert rollout(baking).baking
 
     baking.clock.advance(DAY.total_seconds())
-    (said,) = baking.turn().did
+    (said,) = baking.run_once().did
 
     assert "The bake is over" in said
     assert route(baking).holdback is None
     assert route(baking).incumbent == proposal.candidate
     assert rollout(baking).state is RolloutState.PROMOTED
-    assert baking.turn().did == ()
+    assert baking.run_once().did == ()
 
 
 def test_a_bake_that_cannot_be_looked_at_keeps_no_other_from_its_turn(
@@ -120,56 +120,58 @@ def test_a_bake_that_cannot_be_looked_at_keeps_no_other_from_its_turn(
         ctx, ANN, ProposalRequest("mail", "sim/better", "a test")
     )
     baking.until_decided(other.id)
-    baking.turn()
+    baking.run_once()
     operations.operate(ctx, BEN, "mail", RolloutSignal.PROMOTE, "a demo at noon")
     baking.clock.advance(DAY.total_seconds())
     damaged = rollout(baking).id
     look = holds.update_hold_alert
 
-    def tell(ctx: Context, seen: Rollout) -> None:
+    def fail_for_damaged(ctx: Context, seen: Rollout) -> None:
         if seen.id == damaged:
             raise ValueError("its row is damaged")
         look(ctx, seen)
 
-    monkeypatch.setattr(holds, "update_hold_alert", tell)
-    done = baking.turn()
+    monkeypatch.setattr(holds, "update_hold_alert", fail_for_damaged)
+    done = baking.run_once()
 
     assert done.failed == (f"{broken.id}: ValueError: its row is damaged",)
-    assert next(each for each in done.did if "The bake is over" in each).startswith(other.id)
+    assert next(action for action in done.did if "The bake is over" in action).startswith(
+        other.id
+    )
 
 
 def test_a_bake_is_not_over_because_somebody_set_the_clock(baking: SmallInstallation) -> None:
     promoted(baking)
     ctx = baking.context()
-    baking.turn(ctx)
+    baking.run_once(ctx)
     baking.clock.jump(DAY.total_seconds() + 60)
-    baking.turn(ctx)
+    baking.run_once(ctx)
     assert rollout(baking).baking
 
     baking.clock.advance(DAY.total_seconds())
-    baking.turn(ctx)
+    baking.run_once(ctx)
     assert not rollout(baking).baking
 
 
 def test_a_bake_does_not_end_while_nobody_knows_how_it_goes(baking: SmallInstallation) -> None:
     promoted(baking)
     ctx = baking.context()
-    seen(baking, requests=3000)
+    record_traffic(baking, requests=3000)
     baking.clock.advance(DAY.total_seconds())
-    baking.turn(ctx)
+    baking.run_once(ctx)
     assert rollout(baking).baking
     assert alerts.is_open(ctx, AlertKind.CANARY_HELD, rollout(baking).id)
     alerts.run_once(ctx)
     assert alerts.is_open(ctx, AlertKind.CANARY_HELD, rollout(baking).id)
 
-    seen(baking, requests=50)
-    baking.turn(ctx)
+    record_traffic(baking, requests=50)
+    baking.run_once(ctx)
     assert not rollout(baking).baking
     alerts.run_once(ctx)
     assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, rollout(baking).id)
 
 
-def seen(world: SmallInstallation, *, requests: int) -> None:
+def record_traffic(world: SmallInstallation, *, requests: int) -> None:
     """What a router records of this minute, beside a block of its bake."""
     minute = world.clock.now().replace(second=0, microsecond=0)
     row = TrafficMinute("chat", minute, "w", "incumbent", "t", 1, requests, 0, 0, 0, 0, 0, 0.0)
@@ -185,7 +187,7 @@ def test_harm_that_shows_in_the_bake_brings_the_incumbent_before_it_back(
     proposal = promoted(baking)
     for _ in range(20):
         baking.feed(failing=True)
-        baking.turn()
+        baking.run_once()
 
     assert route(baking).incumbent == before
     assert route(baking).holdback is None
@@ -197,7 +199,7 @@ def test_a_healthy_bake_rolls_nothing_back(baking: SmallInstallation) -> None:
     promoted(baking)
     for _ in range(20):
         baking.feed()
-        baking.turn()
+        baking.run_once()
     assert rollout(baking).baking
 
 
@@ -244,7 +246,7 @@ def test_a_rollback_in_the_bake_takes_the_promotion_back(
     version, ctx = route(baking).version, baking.context()
     routes.roll_back(ctx, BEN, "chat", reason="complaints")
     for _ in range(turns):
-        baking.turn()
+        baking.run_once()
 
     assert rollout(baking).state is RolloutState.ROLLED_BACK
     assert baking.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
@@ -289,7 +291,7 @@ def test_a_router_s_stop_that_arrives_after_the_promotion_takes_it_back(
     promoted(baking)
     a_router_stops(baking)
 
-    baking.turn()
+    baking.run_once()
 
     assert route(baking).incumbent == before
     assert rollout(baking).state is RolloutState.ROLLED_BACK
@@ -306,7 +308,7 @@ def test_a_person_cannot_move_on_what_a_router_has_stopped(world: SmallInstallat
             operations.operate(ctx, BEN, "chat", signal, "a demo at noon")
 
     assert route(world).version == version
-    world.turn()
+    world.run_once()
     assert rollout(world).state is RolloutState.ROLLED_BACK
 
 
@@ -321,7 +323,7 @@ def test_a_hand_that_comes_at_the_wrong_time_is_told_what_it_can_do(
 def test_a_route_rolled_back_by_hand_bakes_no_more(baking: SmallInstallation) -> None:
     promoted(baking)
     routes.roll_back(baking.context(), BEN, "chat", reason="complaints")
-    baking.turn()
+    baking.run_once()
     assert not rollout(baking).baking
     assert route(baking).holdback is None
 
@@ -395,11 +397,16 @@ def test_who_looked_at_an_older_state_is_told_to_look_again(world: SmallInstalla
     in_canary(world)
     version = rollout(world).version
     operations.operate(
-        world.context(), BEN, "chat", RolloutSignal.PAUSE, "a drill", seen=version
+        world.context(), BEN, "chat", RolloutSignal.PAUSE, "a drill", expected_version=version
     )
     with pytest.raises(StaleWrite, match="look at it again"):
         operations.operate(
-            world.context(), BEN, "chat", RolloutSignal.ABORT, "a drill", seen=version
+            world.context(),
+            BEN,
+            "chat",
+            RolloutSignal.ABORT,
+            "a drill",
+            expected_version=version,
         )
 
 

@@ -38,10 +38,10 @@ def leads_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """innocent.test leads to the metadata service."""
     real = socket.getaddrinfo
 
-    def found(host: Any, *args: Any, **more: Any) -> Any:
+    def resolve_host(host: Any, *args: Any, **more: Any) -> Any:
         return real(METADATA if host == "innocent.test" else host, *args, **more)
 
-    monkeypatch.setattr(socket, "getaddrinfo", found)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_host)
 
 
 def test_the_file_names_the_line_of_a_closed_address(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ async def test_the_router_does_not_connect_to_a_closed_address(base: str) -> Non
 @pytest.mark.parametrize("base", [CLOSED, NAMED])
 @pytest.mark.usefixtures("leads_there")
 def test_an_eval_does_not_ask_a_closed_address(base: str) -> None:
-    async def asked() -> None:
+    async def call_provider() -> None:
         client = EvalProviderClient(provider(base), "k", connections=1, first_pause_s=0.001)
         try:
             await client.ask({"messages": []})
@@ -95,7 +95,7 @@ def test_an_eval_does_not_ask_a_closed_address(base: str) -> None:
             await client.close()
 
     with pytest.raises(ProviderFailed, match=r"closed|the connection failed"):
-        asyncio.run(asked())
+        asyncio.run(call_provider())
 
 
 def test_doctor_does_not_ask_a_closed_address() -> None:

@@ -56,7 +56,7 @@ def tallies(world: Routed, rollout: str) -> list[JudgeTally]:
     with world.installation.store.read() as tx:
         blocks = tx.observations.blocks(rollout)
     found = (block.counts.get(Guardrail.JUDGE) for block in blocks)
-    return [each for each in found if isinstance(each, JudgeTally)]
+    return [block for block in found if isinstance(block, JudgeTally)]
 
 
 def rollout_of(world: Routed) -> Rollout:
@@ -82,9 +82,9 @@ def test_a_judged_canary_through_health_a_judge_that_is_down_and_bad_answers(
             eventually(lambda: judged(60), timeout_s=180)
         assert load.errors == []
         healthy = tallies(world, live.id)
-        assert sum(each.canary for each in healthy) > 0
+        assert sum(tally.canary for tally in healthy) > 0
         assert sum(tally.units - tally.canary for tally in healthy) > 0
-        assert all(each.failures == each.no_verdict.failures for each in healthy)
+        assert all(tally.failures == tally.no_verdict.failures for tally in healthy)
         assert sum(tally.cost_usd for tally in healthy) > 0
         assert world.counter("swapgate_router_judge_good_total") > 0
         reconciler.reconcile(ctx)

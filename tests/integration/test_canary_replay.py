@@ -25,7 +25,7 @@ def actions(world: SmallInstallation) -> dict[str, AuditEvent]:
 def promoted(world: SmallInstallation) -> SmallInstallation:
     world.until_decided(world.propose().id)
     for _ in range(12):
-        world.turn()
+        world.run_once()
         world.feed(blocks=4)
     return world
 
@@ -43,7 +43,7 @@ def test_every_action_up_to_the_promotion_comes_out_the_same(world: SmallInstall
 def test_blocks_that_came_after_the_decision_change_nothing(world: SmallInstallation) -> None:
     world.until_decided(world.propose().id)
     for _ in range(3):
-        world.turn()
+        world.run_once()
         world.feed(blocks=4)
     event = actions(world)["canary.enough"]
     before = audit.replay_action(world.context(), event.number)
@@ -55,11 +55,11 @@ def test_blocks_that_came_after_the_decision_change_nothing(world: SmallInstalla
 
 def test_a_rollback_and_a_persons_hand_keep_their_inputs_too(world: SmallInstallation) -> None:
     world.until_decided(world.propose().id)
-    world.turn()
+    world.run_once()
     operations.operate(world.context(), BEN, "chat", RolloutSignal.PAUSE, "lunch")
     world.feed(failing=True, blocks=30)
-    world.turn()
-    world.turn()
+    world.run_once()
+    world.run_once()
 
     found = actions(world)
 

@@ -104,7 +104,7 @@ def test_captured_traffic_becomes_a_suite_that_the_gate_decides_by(tmp_path: Pat
         assert world.place.terminate("router") == 0
 
         everything = b"".join(
-            each.read_bytes() for each in tmp_path.rglob("*") if each.is_file()
+            path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()
         )
         assert b"kim.lee" not in everything
         assert b"sk-proj-" not in everything
@@ -115,7 +115,9 @@ def test_captured_traffic_becomes_a_suite_that_the_gate_decides_by(tmp_path: Pat
         wrote = run("capture", "export", str(labelled), "--route", "triage", "--json")
         assert json.loads(wrote.stdout)["written"] >= REQUESTS * 0.95
         streamed = [json.loads(line) for line in labelled.read_text().splitlines()]
-        assert all(each["answer"]["content"] for each in streamed if "tools" not in each)
+        assert all(
+            capture["answer"]["content"] for capture in streamed if "tools" not in capture
+        )
         label(labelled)
         # The label scorer's labels; the answers have no tools to call.
         imported = run(

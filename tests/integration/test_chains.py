@@ -116,9 +116,9 @@ def test_the_verdict_of_a_canary_that_did_harm_lets_nobody_in(world: SmallInstal
     decisions.approve_proposal(
         world.context(), Actor("ben", Role.APPROVER, "pr_ben"), proposal.id
     )
-    world.turn()
+    world.run_once()
     world.feed(failing=True, blocks=30)
-    world.turn()
+    world.run_once()
     assert world.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
 
     with pytest.raises(ProofRefused, match="no evidence"):
@@ -166,7 +166,7 @@ def test_an_expired_waiver_serves_on_until_somebody_changes_the_route(
     # What a rollout does by itself is not held up by it.
     proposal = world.until_decided(world.propose().id)
     decisions.approve_proposal(ctx, Actor("ben", Role.APPROVER, "pr_ben"), proposal.id)
-    world.turn()
+    world.run_once()
     operations.operate(ctx, ADA, "chat", RolloutSignal.ABORT, "a test")
     assert shown(world) == [("equal", EvidenceKind.WAIVER)]
 

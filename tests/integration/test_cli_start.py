@@ -23,9 +23,9 @@ SWAPGATE = str(Path(sys.executable).with_name("swapgate"))
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder, and an environment without ours."""
-    for name in [each for each in os.environ if each.startswith("SWAPGATE")]:
+    for name in [variable for variable in os.environ if variable.startswith("SWAPGATE")]:
         if not name.startswith("SWAPGATE_TEST"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
@@ -42,42 +42,44 @@ def run(*words: str, exits: int = 0) -> Result:
 
 def statuses(exits: int = 0) -> dict[str, str]:
     found = json.loads(run("doctor", "--json", exits=exits).stdout)
-    return {each["subject"]: each["status"] for each in found["checks"]}
+    return {check["subject"]: check["status"] for check in found["checks"]}
 
 
-def test_init_makes_an_installation_that_the_doctor_likes(here: Path) -> None:
+def test_init_makes_an_installation_that_the_doctor_likes(empty_folder: Path) -> None:
     done = run("init")
 
-    secret = here / ".swapgate/secret.key"
+    secret = empty_folder / ".swapgate/secret.key"
     assert secret.stat().st_mode & 0o777 == 0o600
     assert "sg-mgmt-" in done.stdout
     assert "sk-sg-" in done.stdout
     assert "not shown again" in done.stderr
-    first = (here / "swapgate.yaml").read_text().splitlines()[0]
+    first = (empty_folder / "swapgate.yaml").read_text().splitlines()[0]
     assert first == "# yaml-language-server: $schema=swapgate.schema.json"
-    Draft202012Validator.check_schema(json.loads((here / "swapgate.schema.json").read_text()))
+    Draft202012Validator.check_schema(
+        json.loads((empty_folder / "swapgate.schema.json").read_text())
+    )
     found = statuses()
     assert found["database"] == found["audit log"] == found["suite tickets"] == "ok"
     assert found["providers"] == "warn"
 
 
-def test_init_again_changes_nothing(here: Path) -> None:
+def test_init_again_changes_nothing(empty_folder: Path) -> None:
     run("init")
-    (here / "swapgate.yaml").write_text("home: .swapgate\n# mine\n")
-    before = (here / ".swapgate/secret.key").read_text()
+    (empty_folder / "swapgate.yaml").write_text("home: .swapgate\n# mine\n")
+    before = (empty_folder / ".swapgate/secret.key").read_text()
 
     done = run("init")
 
     assert "kept" in done.stdout
     assert "keys already" in done.stderr
     assert "sg-mgmt-" not in done.output
-    assert (here / "swapgate.yaml").read_text() == "home: .swapgate\n# mine\n"
-    assert (here / ".swapgate/secret.key").read_text() == before
+    assert (empty_folder / "swapgate.yaml").read_text() == "home: .swapgate\n# mine\n"
+    assert (empty_folder / ".swapgate/secret.key").read_text() == before
     assert len(json.loads(run("key", "list", "--json").stdout)) == 2
 
 
-def test_init_brings_in_what_the_file_names(here: Path) -> None:
-    (here / "swapgate.yaml").write_text(
+def test_init_brings_in_what_the_file_names(empty_folder: Path) -> None:
+    (empty_folder / "swapgate.yaml").write_text(
         "providers: {sim: {api_base: 'http://127.0.0.1:9/v1'}}\n"
         "routes: {triage: {incumbent: sim/a, suites: [tickets]}}\n"
     )
@@ -86,19 +88,19 @@ def test_init_brings_in_what_the_file_names(here: Path) -> None:
     assert json.loads(run("route", "show", "triage", "--json").stdout)
 
 
-def test_init_writes_where_the_config_option_says(here: Path) -> None:
-    (here / "elsewhere").mkdir()
+def test_init_writes_where_the_config_option_says(empty_folder: Path) -> None:
+    (empty_folder / "elsewhere").mkdir()
 
     run("init", "--config", "elsewhere/mine.yaml")
 
-    assert (here / "elsewhere/mine.yaml").exists()
-    assert (here / "elsewhere/.swapgate/swapgate.db").exists()
+    assert (empty_folder / "elsewhere/mine.yaml").exists()
+    assert (empty_folder / "elsewhere/.swapgate/swapgate.db").exists()
     assert "whole" in run("--config", "elsewhere/mine.yaml", "audit", "verify").stdout
     assert "whole" in run("audit", "verify", "--config", "elsewhere/mine.yaml").stdout
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(here: Path) -> None:
-    (here / "file").touch()
+def test_a_folder_that_cannot_be_written_is_one_sentence(empty_folder: Path) -> None:
+    (empty_folder / "file").touch()
 
     done = run("init", "--config", "file/swapgate.yaml", exits=2)
 
@@ -127,12 +129,12 @@ finally:
 """
 
 
-def test_a_read_only_folder_is_one_sentence(here: Path) -> None:
+def test_a_read_only_folder_is_one_sentence(empty_folder: Path) -> None:
     with tempfile.TemporaryDirectory() as closed:
         Path(closed).chmod(0o555)
         done = subprocess.run(  # noqa: S603 - our own Python
             [sys.executable, "-c", AS_NOBODY, closed],
-            cwd=here,
+            cwd=empty_folder,
             capture_output=True,
             check=False,
             text=True,
@@ -144,17 +146,17 @@ def test_a_read_only_folder_is_one_sentence(here: Path) -> None:
     assert said.endswith("run `swapgate init` in a folder of yours")
 
 
-def test_the_doctor_sends_an_empty_folder_to_init(here: Path) -> None:
+def test_the_doctor_sends_an_empty_folder_to_init(empty_folder: Path) -> None:
     found = statuses(exits=1)
 
     assert found["configuration"] == "warn"
     assert found["home"] == found["database"] == "fail"
     assert "run `swapgate init`" in run("doctor", exits=1).stdout
-    assert not (here / ".swapgate").exists()
+    assert not (empty_folder / ".swapgate").exists()
 
 
-def test_the_doctor_names_the_line_of_a_wrong_file(here: Path) -> None:
-    (here / "swapgate.yaml").write_text("home: .swapgate\nruoter: {}\n")
+def test_the_doctor_names_the_line_of_a_wrong_file(empty_folder: Path) -> None:
+    (empty_folder / "swapgate.yaml").write_text("home: .swapgate\nruoter: {}\n")
 
     done = run("doctor", exits=1)
 
@@ -162,9 +164,9 @@ def test_the_doctor_names_the_line_of_a_wrong_file(here: Path) -> None:
     assert "router" in done.stdout
 
 
-def test_the_doctor_sees_a_schema_that_is_behind(here: Path) -> None:
+def test_the_doctor_sees_a_schema_that_is_behind(empty_folder: Path) -> None:
     run("init")
-    file = here / ".swapgate/swapgate.db"
+    file = empty_folder / ".swapgate/swapgate.db"
     file.unlink()
     sqlite3.connect(file).close()
 
@@ -175,28 +177,30 @@ def test_the_doctor_sees_a_schema_that_is_behind(here: Path) -> None:
     assert "what this version needs" in run("db", "check").stdout
 
 
-def test_the_doctor_misses_a_suite_s_file(here: Path) -> None:
-    (here / "swapgate.yaml").write_text("suites: {mine: {path: gone.jsonl}}\n")
+def test_the_doctor_misses_a_suite_s_file(empty_folder: Path) -> None:
+    (empty_folder / "swapgate.yaml").write_text("suites: {mine: {path: gone.jsonl}}\n")
     run("init")
 
     assert statuses(exits=1)["suite mine"] == "fail"
 
 
-def test_the_doctor_reads_every_suite(here: Path) -> None:
-    (here / "swapgate.yaml").write_text("suites: {mine: {path: bad.jsonl}}\n")
-    (here / "bad.jsonl").write_text("{\n")
+def test_the_doctor_reads_every_suite(empty_folder: Path) -> None:
+    (empty_folder / "swapgate.yaml").write_text("suites: {mine: {path: bad.jsonl}}\n")
+    (empty_folder / "bad.jsonl").write_text("{\n")
     run("init")
 
     assert statuses(exits=1)["suite mine"] == "fail"
 
 
 @pytest.mark.req("D5")
-def test_the_doctor_asks_every_provider(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_asks_every_provider(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def script(_: object) -> Response:
         return Response()
 
     with serving(script) as served:
-        (here / "swapgate.yaml").write_text(
+        (empty_folder / "swapgate.yaml").write_text(
             "providers:\n"
             f"  lists_nothing: {{api_base: '{served.url}'}}\n"
             "  gone: {api_base: 'http://127.0.0.1:9/v1'}\n"
@@ -213,9 +217,9 @@ def test_the_doctor_asks_every_provider(here: Path, monkeypatch: pytest.MonkeyPa
     assert found["provider no_key"] == "fail"
 
 
-def test_the_doctor_lists_a_provider_s_models(here: Path) -> None:
+def test_the_doctor_lists_a_provider_s_models(empty_folder: Path) -> None:
     with serve_in_thread(simulator(time_scale=0)) as url:
-        (here / "swapgate.yaml").write_text(
+        (empty_folder / "swapgate.yaml").write_text(
             f"providers: {{sim: {{api_base: '{url}/v1'}}}}\n"
             "routes: {triage: {incumbent: sim/gone, suites: [tickets]}}\n"
         )
@@ -227,18 +231,18 @@ def test_the_doctor_lists_a_provider_s_models(here: Path) -> None:
 
 
 def test_the_doctor_needs_the_secret_and_a_database_that_answers(
-    here: Path, monkeypatch: pytest.MonkeyPatch
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("init")
-    secret = here / ".swapgate/secret.key"
-    secret.rename(here / "elsewhere.key")
+    secret = empty_folder / ".swapgate/secret.key"
+    secret.rename(empty_folder / "elsewhere.key")
     assert statuses(exits=1)["secret"] == "fail"  # noqa: S105 - a status
 
     monkeypatch.setenv("SWAPGATE__DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none")
     assert statuses(exits=1)["database"] == "fail"
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("empty_folder")
 def test_the_doctor_says_who_holds_a_port() -> None:
     run("init")
     assert statuses()["port of router"] == "ok"
@@ -247,16 +251,16 @@ def test_the_doctor_says_who_holds_a_port() -> None:
         assert statuses(exits=1)["port of router"] == "fail"
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("empty_folder")
 def test_without_init_a_command_says_what_to_run() -> None:
     done = run("route", "list", exits=1)
 
     assert "run `swapgate init`" in done.stderr
 
 
-def test_a_database_without_tables_says_what_to_run(here: Path) -> None:
+def test_a_database_without_tables_says_what_to_run(empty_folder: Path) -> None:
     run("init")
-    file = here / ".swapgate/swapgate.db"
+    file = empty_folder / ".swapgate/swapgate.db"
     file.unlink()
     sqlite3.connect(file).close()
 
@@ -267,7 +271,7 @@ def test_a_database_without_tables_says_what_to_run(here: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("empty_folder")
 def test_a_database_that_does_not_answer_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -280,7 +284,7 @@ def test_a_database_that_does_not_answer_is_one_sentence(
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("empty_folder")
 def test_an_error_is_a_document_too() -> None:
     run("init")
 
@@ -293,7 +297,7 @@ def test_an_error_is_a_document_too() -> None:
     assert json.loads(run("rout", "--json", exits=2).stdout)["error"]["exit_code"] == 2
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("empty_folder")
 def test_an_unexpected_error_is_a_sentence_and_with_debug_a_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -309,7 +313,7 @@ def test_an_unexpected_error_is_a_sentence_and_with_debug_a_traceback(
     assert "Traceback" in full.stderr
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("empty_folder")
 def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         # What Ctrl-C becomes; the signal itself may be another test's in this process.
@@ -322,13 +326,13 @@ def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_reader_that_leaves_is_no_error(here: Path) -> None:
+def test_a_reader_that_leaves_is_no_error(empty_folder: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "wb") as gone:
         done = subprocess.run(  # noqa: S603 - our own command
             [SWAPGATE, "config", "schema"],
-            cwd=here,
+            cwd=empty_folder,
             stdout=gone,
             stderr=subprocess.PIPE,
             check=False,
@@ -340,11 +344,11 @@ def test_a_reader_that_leaves_is_no_error(here: Path) -> None:
 
 @pytest.mark.req("F5")
 def test_who_acts_is_the_machines_operator_or_a_keys_principal_and_no_name(
-    here: Path, monkeypatch: pytest.MonkeyPatch
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("init")
     made = json.loads(run("key", "create", "Ops", "--role", "admin", "--json").stdout)
-    file = here / "ops.key"
+    file = empty_folder / "ops.key"
     file.write_text(made["text"])
     run("key", "create", "one", "--key-file", str(file))
     monkeypatch.setenv("SWAPGATE_MANAGEMENT_KEY", made["text"])
@@ -367,8 +371,8 @@ def test_who_acts_is_the_machines_operator_or_a_keys_principal_and_no_name(
 
 
 @pytest.mark.req("F7")
-def test_the_doctor_looks_at_judges_and_at_what_code_runs_behind(here: Path) -> None:
-    (here / "swapgate.yaml").write_text(
+def test_the_doctor_looks_at_judges_and_at_what_code_runs_behind(empty_folder: Path) -> None:
+    (empty_folder / "swapgate.yaml").write_text(
         """
 providers:
   jury: {kind: sim, api_base: "http://127.0.0.1:9/v1"}
@@ -379,7 +383,7 @@ suites:
   code: {path: s.jsonl, scorer: code}
 """
     )
-    (here / "s.jsonl").write_text('{"input": "a", "target": "x = 1"}\n')
+    (empty_folder / "s.jsonl").write_text('{"input": "a", "target": "x = 1"}\n')
     run("init")
 
     found = statuses(exits=1)

@@ -93,7 +93,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     first = ask("proposal", "create", "chat", "sim/better", *ann)
     second = ask("proposal", "create", "chat2", "sim/better", "--policy", "approved", *ann)
     third = ask("proposal", "create", "chat3", "sim/better", "--policy", "approved")
-    ids = [each["proposal"]["id"] for each in (first, second, third)]  # type: ignore[index]
+    ids = [created["proposal"]["id"] for created in (first, second, third)]  # type: ignore[index]
     cli.world.until_decided(ids[2])
     ask("proposal", "list", "--limit", "1")
     for about in (("proposal", "show"), ("proposal", "report"), ("replay",)):
@@ -174,7 +174,7 @@ def provider_verbs(ask: Callable[..., object]) -> None:
     ask("provider", "add", "mistral", "--extra-body", "service_tier=flex")
     ask("provider", "set", "mistral", "--api-base", "http://127.0.0.1:9/v1")
     for given in (["Host=h"], ["X-A=1", "x-a=2"], ["x-a=1", "x-a=2"]):
-        headers = [word for each in given for word in ("--extra-header", each)]
+        headers = [word for header in given for word in ("--extra-header", header)]
         ask("provider", "set", "mistral", *headers, exits=2)
     ask("provider", "show", "mistral")
     ask("provider", "remove", "mistral")
@@ -246,7 +246,7 @@ def canary_verbs(cli: CommandLine, ask: Callable[..., object], proposal: str) ->
     behind = SystemClock().now() - cli.world.clock.now()
     cli.world.clock.jump(behind.total_seconds())
     cli.world.until_decided(proposal)
-    cli.world.turn()
+    cli.world.run_once()
     for step in ("advance", "promote", "finish"):
         assert "--reason" in cli.run("canary", step, "chat2", exits=2).stderr
         ask("canary", step, "chat2", "--reason", "a rehearsal")
@@ -269,7 +269,7 @@ def chain_verbs(ask: Callable[..., object]) -> None:
 def promoted(cli: CommandLine) -> None:
     """Turn and feed until the last live canary has ended."""
     for _ in range(60):
-        cli.world.turn()
+        cli.world.run_once()
         cli.world.feed()
         if not cli.json("canary", "status"):
             return
@@ -284,7 +284,7 @@ def test_a_canary_is_planned_explained_and_its_actions_replayed(cli: CommandLine
     cli.run("canary", "explain", "chat", exits=1)
     cli.world.until_decided(proposal)
     for _ in range(3):
-        cli.world.turn()
+        cli.world.run_once()
         cli.world.feed(blocks=4)
 
     said = cli.text("canary", "explain", "chat")
@@ -305,7 +305,7 @@ def test_a_swap_from_the_proposal_to_the_promotion_in_words(cli: CommandLine) ->
     assert "points" in said.stdout
     assert "no control process answers" in said.stderr
     assert "no run has started yet" in cli.run("proposal", "show", proposal).stderr
-    cli.world.turn()
+    cli.world.run_once()
     assert "colours" in cli.text("proposal", "show", proposal)
 
     cli.world.until_decided(proposal)
@@ -323,7 +323,8 @@ def test_a_swap_from_the_proposal_to_the_promotion_in_words(cli: CommandLine) ->
     assert "promotion" in cli.text("route", "history", "chat")
     assert "held back" in cli.text("route", "diff", "chat")
     versions = {
-        each["kind"]: each["route"]["version"] for each in cli.json("route", "history", "chat")
+        change["kind"]: change["route"]["version"]
+        for change in cli.json("route", "history", "chat")
     }
     promotion = versions["promotion"]
     assert "sim/better" in cli.text("route", "diff", "chat", str(promotion - 1), str(promotion))
@@ -355,7 +356,7 @@ def test_a_dry_run_shows_the_plan_and_stores_nothing(cli: CommandLine) -> None:
     wide = ("proposal", "create", "chat", "sim/better", "--margin", "0.9", "--dry-run")
     assert "waits for another person's approval: gate.margin" in cli.run(*wide).stderr
     assert set(cli.json(*wide)["widened"]) == {"gate.margin"}
-    assert [each["target"]["name"] for each in cli.json("model", "list")] == ["sim/base"]
+    assert [model["target"]["name"] for model in cli.json("model", "list")] == ["sim/base"]
 
 
 def test_a_dry_run_finds_what_the_proposal_would(cli: CommandLine) -> None:
@@ -368,9 +369,9 @@ def test_a_dry_run_finds_what_the_proposal_would(cli: CommandLine) -> None:
 def test_a_price_that_nobody_named_is_unknown(cli: CommandLine) -> None:
     cli.run("model", "add", "sim/better")
 
-    known, unknown = sorted(cli.json("model", "list"), key=lambda each: str(each["target"]))
+    known, unknown = sorted(cli.json("model", "list"), key=lambda model: str(model["target"]))
 
-    prices = {each["target"]["model"]: each["price"] for each in (known, unknown)}
+    prices = {model["target"]["model"]: model["price"] for model in (known, unknown)}
     assert prices["base"]["input_usd_per_mtok"] == 1
     assert prices["better"] is None
     assert "unknown" in cli.text("model", "list")
@@ -490,7 +491,7 @@ def test_a_run_by_hand_is_listed_and_shown(cli: CommandLine) -> None:
     run = cli.json("eval", "run", "colours", "sim/base", "--items", "6")["run"]["id"]
     assert "0 of 6" in cli.text("eval", "list", "--state", "queued")
 
-    cli.world.turn()
+    cli.world.run_once()
 
     shown = cli.json("eval", "show", run, "--samples")
     assert shown["run"]["state"] == "done"
@@ -640,7 +641,7 @@ def test_what_speaks_against_a_step_by_hand_is_said_before_it_is_taken(
     ann = cli.acting("ann", "proposer")
     proposal = cli.json("proposal", "create", "chat", "sim/better", *ann)["proposal"]["id"]
     cli.world.until_decided(proposal)
-    cli.world.turn()
+    cli.world.run_once()
     cli.world.feed(failing=True)
     step = ("canary", "advance", "chat", "--reason", "agreed")
     assert "▲ against a step by hand: The canary fails" in cli.text("canary", "explain", "chat")
@@ -692,7 +693,7 @@ def test_the_proposer_cannot_approve(cli: CommandLine) -> None:
 
 def test_a_keys_limits_are_set_changed_one_by_one_and_listed(cli: CommandLine) -> None:
     cli.run("key", "create", "web", "--requests-per-min", "60", "--budget-month", "20.5")
-    (key,) = (each for each in cli.json("key", "list") if each["name"] == "web")
+    (key,) = (key for key in cli.json("key", "list") if key["name"] == "web")
 
     assert "60 requests/min, $20.50 a month" in cli.text("key", "list")
     changed = cli.text(
@@ -700,7 +701,7 @@ def test_a_keys_limits_are_set_changed_one_by_one_and_listed(cli: CommandLine) -
     )
     assert changed == f"{key['id']}: 9000 tokens/min, $20.50 a month\n"
 
-    (key,) = (each for each in cli.json("key", "list") if each["name"] == "web")
+    (key,) = (key for key in cli.json("key", "list") if key["name"] == "web")
     assert key["limits"] == {
         "requests_per_min": None,
         "tokens_per_min": 9000.0,
@@ -723,13 +724,13 @@ def test_a_key_is_printed_once_and_revoked(cli: CommandLine) -> None:
     done = cli.run("key", "create", "web", "--route", "chat")
     text = done.stdout.strip()
     assert text.startswith("sk-sg-")
-    key = next(each for each in cli.json("key", "list") if each["name"] == "web")
+    key = next(key for key in cli.json("key", "list") if key["name"] == "web")
     assert text not in cli.text("key", "list")
     assert "hash" not in key
 
     assert "revoked" in cli.text("key", "revoke", key["id"])
 
-    (found,) = (each for each in cli.json("key", "list") if each["id"] == key["id"])
+    (found,) = (row for row in cli.json("key", "list") if row["id"] == key["id"])
     assert found["revoked_at"] is not None
     cli.run("key", "create", "both", "--role", "admin", "--route", "chat", exits=2)
     assert "did you mean 'chat'?" in cli.error("key", "create", "x", "--route", "chta", exits=1)

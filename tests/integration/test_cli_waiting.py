@@ -46,7 +46,7 @@ Meanwhile = Callable[[Callable[[], object]], None]
 def test_the_exit_code_is_the_verdict(
     cli: CommandLine, meanwhile: Meanwhile, candidate: str, code: int, words: str
 ) -> None:
-    meanwhile(cli.world.turn)
+    meanwhile(cli.world.run_once)
 
     done = cli.run("proposal", "create", "chat", f"sim/{candidate}", "--wait", exits=code)
 
@@ -58,7 +58,7 @@ def test_until_the_end_means_until_the_canary_has_ended(
     cli: CommandLine, meanwhile: Meanwhile
 ) -> None:
     def goes_on() -> None:
-        cli.world.turn()
+        cli.world.run_once()
         cli.world.feed()
 
     meanwhile(goes_on)
@@ -72,7 +72,7 @@ def test_until_the_end_means_until_the_canary_has_ended(
 
 def test_a_rollback_ends_with_3(cli: CommandLine, meanwhile: Meanwhile) -> None:
     def goes_wrong() -> None:
-        cli.world.turn()
+        cli.world.run_once()
         cli.world.feed(failing=True)
 
     meanwhile(goes_wrong)
@@ -85,7 +85,7 @@ def test_an_aborted_canary_ends_with_3(cli: CommandLine, meanwhile: Meanwhile) -
     somebody = Actor("otto", Role.ADMIN, "pr_otto")
 
     def aborts() -> None:
-        cli.world.turn()
+        cli.world.run_once()
         ctx = cli.world.context()
         with ctx.store.read() as tx:
             live = tx.rollouts.live()
@@ -105,7 +105,7 @@ def test_an_end_by_people_has_its_own_code(
     somebody = Actor("otto", Role.ADMIN, "pr_otto")
 
     def decides() -> None:
-        cli.world.turn()
+        cli.world.run_once()
         for proposal in submission.list_proposals(cli.world.context(), open_only=True):
             if proposal.verdict is not None:
                 decide = getattr(decisions, f"{end}_proposal")
@@ -135,7 +135,7 @@ def test_a_busy_route_names_its_open_proposal(cli: CommandLine) -> None:
 
 
 def test_a_run_is_followed_to_its_end(cli: CommandLine, meanwhile: Meanwhile) -> None:
-    meanwhile(cli.world.turn)
+    meanwhile(cli.world.run_once)
 
     done = cli.run("eval", "run", "colours", "sim/base", "--wait")
 

@@ -37,7 +37,7 @@ from tests.support.providers import simulator_thread
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     ROLE,
-    Asked,
+    ReceivedRequest,
     Upstream,
     broken_stream,
     completion,
@@ -345,18 +345,18 @@ def test_a_redirect_is_not_followed_with_the_key(upstream: Upstream) -> None:
     ):
         client.complete(ASK)
 
-    assert [each.path for each in upstream.asked] == ["/v1/chat/completions"]
+    assert [request.path for request in upstream.asked] == ["/v1/chat/completions"]
 
 
 @pytest.mark.req("B1")
 def test_events_may_arrive_in_any_pieces(upstream: Upstream) -> None:
-    def turn(asked: Asked) -> ScriptedTurn:
+    def script_turn(asked: ReceivedRequest) -> ScriptedTurn:
         assert asked.json["stream_options"] == {"include_usage": True}
         whole = b": keep-alive\n\n" + ROLE + event({"content": "é"}) + event(finish="stop")
         whole = whole.replace(b"\n", b"\r\n") + b"data: [DONE]\n\n"
         return broken_stream(*(whole[at : at + 1] for at in range(len(whole))))
 
-    upstream.turns["chat"] = turn
+    upstream.turns["chat"] = script_turn
     with ModelClient.over_http(upstream.url, "sk-sg-any") as client:
         with client.stream(ASK) as chunks:
             assert [chunk.text for chunk in chunks if chunk.text] == ["é"]
@@ -392,14 +392,14 @@ def leaves(annotation: object) -> Iterator[object]:
         return
     if origin is not None and origin is not types.UnionType:
         yield origin
-    for each in inner:
-        for one in each if isinstance(each, list) else [each]:
+    for part in inner:
+        for one in part if isinstance(part, list) else [part]:
             yield from leaves(one)
 
 
 @pytest.mark.req("B1")
 def test_no_type_of_a_vendor_leaks_from_the_client() -> None:
-    found = [(place, leaf) for place, each in public() for leaf in leaves(each)]
+    found = [(place, leaf) for place, part in public() for leaf in leaves(part)]
     foreign = {
         f"{place}: {leaf}"
         for place, leaf in found
@@ -415,7 +415,11 @@ def test_no_type_of_a_vendor_leaks_from_the_client() -> None:
 @pytest.mark.req("B1")
 def test_what_a_user_holds_is_frozen() -> None:
     made = [getattr(swapgate, name) for name in swapgate.__all__]
-    frozen = {each.__name__: each.__dataclass_params__.frozen for each in made if is_data(each)}
+    frozen = {
+        class_.__name__: class_.__dataclass_params__.frozen
+        for class_ in made
+        if is_data(class_)
+    }
 
     assert len(frozen) > 12
     assert all(frozen.values()), frozen

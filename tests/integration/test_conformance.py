@@ -17,7 +17,7 @@ import pytest
 from tests.support.router.router_process import Routed, routed
 from tests.wire import anthropic, bedrock, conversations, gemini, vertex
 from tests.wire import openai as plain
-from tests.wire.client_answer import Heard, ask
+from tests.wire.client_answer import ClientAnswer, ask
 from tests.wire.conversations import Conversation, Step
 from tests.wire.server import KEY, Json, Reading, Reply, Strict, Turn, serving
 
@@ -79,17 +79,17 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 @pytest.mark.req("B1", "B7")
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("kind", WIRES)
-@pytest.mark.parametrize("talk", conversations.ALL, ids=lambda each: each.name)
+@pytest.mark.parametrize("talk", conversations.ALL, ids=lambda talk: talk.name)
 def test_a_conversation_survives_the_protocol(
     scene: Scene, talk: Conversation, kind: str, *, stream: bool
 ) -> None:
     server = scene.servers[kind]
     messages: list[Json] = []
-    heard: Heard | None = None
+    heard: ClientAnswer | None = None
     with scene.client() as client:
         for step in talk.steps:
             messages += [] if heard is None else [heard.message]
-            messages += [_answering(each, heard) for each in step.more]
+            messages += [_answering(call, heard) for call in step.more]
             server.reply, server.fault = step.reply, None
             heard = ask(client, stream=stream, model=kind, messages=messages, **step.options)
 
@@ -98,7 +98,7 @@ def test_a_conversation_survives_the_protocol(
             assert heard.model == kind
 
 
-def _answering(message: Json, heard: Heard | None) -> Json:
+def _answering(message: Json, heard: ClientAnswer | None) -> Json:
     id_ = str(message.get("tool_call_id", ""))
     if not id_.startswith("$") or heard is None:
         return message
@@ -111,7 +111,8 @@ def _expected(step: Step, talk: Conversation, kind: str, read: Reading) -> Readi
     if "cache_control" in talk.without.get(kind, ()):
         wanted = replace(wanted, marks=0)
     turns = tuple(
-        _turn(turn, kind, found) for turn, found in zip(wanted.turns, read.turns, strict=True)
+        _expected_turn(turn, kind, heard)
+        for turn, heard in zip(wanted.turns, read.turns, strict=True)
     )
     if kind == "bedrock" and wanted.choice == "none":
         wanted = replace(wanted, choice="auto", tools=())  # it has no such word
@@ -126,7 +127,7 @@ def _expected(step: Step, talk: Conversation, kind: str, read: Reading) -> Readi
     return replace(wanted, turns=turns, limit=limit, temperature=heat)
 
 
-def _turn(turn: Turn, kind: str, found: Turn) -> Turn:
+def _expected_turn(turn: Turn, kind: str, found: Turn) -> Turn:
     if kind == "openai":
         return replace(turn, signed=())
     # Gemini signs every call, asked to reason or not.
@@ -139,7 +140,7 @@ def _turn(turn: Turn, kind: str, found: Turn) -> Turn:
 FINISH: Final = {"end": "stop", "sequence": "stop", "length": "length", "tools": "tool_calls"}
 
 
-def _same(heard: Heard, reply: Reply, kind: str) -> None:
+def _same(heard: ClientAnswer, reply: Reply, kind: str) -> None:
     assert heard.text == reply.text
     assert heard.finish == FINISH[reply.stop]
     made = [
@@ -195,7 +196,7 @@ def _marked_cells() -> Iterator[str]:
 
 def _cells(talk: Conversation) -> Iterator[str]:
     for kind in WIRES:
-        gone = ", ".join(f"`{each}`" for each in talk.without.get(kind, ()))
+        gone = ", ".join(f"`{feature}`" for feature in talk.without.get(kind, ()))
         yield f"yes, without {gone}" if gone else "yes"
 
 

@@ -50,10 +50,12 @@ def open_alerts(world: SmallInstallation) -> list[AlertRecord]:
 
 def all_kinds(world: SmallInstallation) -> list[AlertKind]:
     with world.store.read() as tx:
-        return [each.kind for each in tx.alerts.list()]
+        return [alert.kind for alert in tx.alerts.list()]
 
 
-def told(world: SmallInstallation, sink: str = "chat") -> list[tuple[AlertKind, Notified]]:
+def sent_messages(
+    world: SmallInstallation, sink: str = "chat"
+) -> list[tuple[AlertKind, Notified]]:
     return [(message.kind, message.state) for message in world.sinks.kept[sink]]
 
 
@@ -67,12 +69,12 @@ def test_a_promotion_is_told_with_the_name_of_the_model(world: SmallInstallation
     proposal = world.until_decided(world.propose("sim/better").id)
     for _ in range(40):
         world.feed()
-        world.turn()
+        world.run_once()
     assert world.get(proposal.id).phase.value == "promoted"
 
     deliver(world)
 
-    assert told(world) == [(AlertKind.PROMOTED, Notified.RAISED)]
+    assert sent_messages(world) == [(AlertKind.PROMOTED, Notified.RAISED)]
     (message,) = world.sinks.kept["mail"]
     assert message.title == "sim/better is now the model of route chat"
     assert "sim/base" in message.text
@@ -84,11 +86,11 @@ def test_a_rollback_is_told_as_critical(world: SmallInstallation) -> None:
     world.until_decided(world.propose("sim/better").id)
     for _ in range(20):
         world.feed(failing=True)
-        world.turn()
+        world.run_once()
 
     deliver(world, 3)
 
-    assert told(world) == [(AlertKind.ROLLED_BACK, Notified.RAISED)]
+    assert sent_messages(world) == [(AlertKind.ROLLED_BACK, Notified.RAISED)]
     (message,) = world.sinks.kept["chat"]
     assert message.severity is Severity.CRITICAL
     assert "sim/base serves all users again, sim/better none" in message.text
@@ -102,13 +104,13 @@ def test_what_waits_for_approval_is_told_and_then_that_it_no_longer_does(
     world.policy = approved()
     proposal = world.until_decided(world.propose("sim/better").id)
     deliver(world)
-    assert told(world) == [(AlertKind.AWAITING_APPROVAL, Notified.RAISED)]
+    assert sent_messages(world) == [(AlertKind.AWAITING_APPROVAL, Notified.RAISED)]
     assert proposal.id in world.sinks.kept["chat"][0].title
 
     decisions.approve_proposal(world.context(), BEN, proposal.id)
     deliver(world)
 
-    assert told(world)[1:] == [(AlertKind.AWAITING_APPROVAL, Notified.RESOLVED)]
+    assert sent_messages(world)[1:] == [(AlertKind.AWAITING_APPROVAL, Notified.RESOLVED)]
     assert world.sinks.kept["chat"][1].title.startswith("resolved: ")
     assert world.sinks.kept["chat"][1].next_step == ""
 
@@ -122,7 +124,7 @@ def test_a_paused_canary_is_told_until_it_is_resumed(world: SmallInstallation) -
     deliver(world)
 
     kind = AlertKind.CANARY_PAUSED
-    assert told(world) == [(kind, Notified.RAISED), (kind, Notified.RESOLVED)]
+    assert sent_messages(world) == [(kind, Notified.RAISED), (kind, Notified.RESOLVED)]
 
 
 def test_a_decision_that_fails_leaves_no_alert(world: SmallInstallation) -> None:
@@ -160,7 +162,7 @@ def test_a_sink_that_is_down_gets_its_messages_once_it_is_back_and_in_order(
         world.clock.advance(15 * 60)
         deliver(world)
 
-    assert [state for _, state in told(world)] == [Notified.RAISED, Notified.RESOLVED]
+    assert [state for _, state in sent_messages(world)] == [Notified.RAISED, Notified.RESOLVED]
     deliver(world, 3)
     assert len(world.sinks.kept["mail"]) == 2
 
@@ -269,7 +271,7 @@ def test_a_share_that_is_not_the_planned_one_is_told_once(world: SmallInstallati
             [replace(block, sequence=n, canary_units=30) for n in range(1, 4)], []
         )
     for _ in range(3):
-        world.turn()
+        world.run_once()
 
     (record,) = open_alerts(world)
     assert (record.kind, record.count) == (AlertKind.SAMPLE_RATIO, 1)
@@ -299,7 +301,7 @@ def test_a_worker_that_died_does_not_keep_its_alert_open_for_ever(
     world.clock.advance(30)
     deliver(world)
 
-    assert told(world) == [
+    assert sent_messages(world) == [
         (AlertKind.BREAKER_OPEN, Notified.RAISED),
         (AlertKind.BREAKER_OPEN, Notified.RESOLVED),
     ]
@@ -332,7 +334,7 @@ def test_without_a_sink_alerts_are_kept_and_a_test_says_what_to_do(
     deliver(world)
 
     (record,) = open_alerts(world)
-    assert record.told is None
+    assert record.notified is None
     with pytest.raises(NotFound, match=r"alerts\.sinks"):
         alerts.send_test(world.context(), SYSTEM)
 

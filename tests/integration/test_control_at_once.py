@@ -98,9 +98,9 @@ def turning(
 def fed_until_closed(
     world: SmallInstallation, ids: list[str], running: list[Future[None]]
 ) -> None:
-    while any(world.get(each).open for each in ids):
+    while any(world.get(id_).open for id_ in ids):
         world.feed()
-        if any(each.done() for each in running):
+        if any(future.done() for future in running):
             break
 
 
@@ -114,8 +114,8 @@ def test_of_two_control_processes_at_once_every_step_happens_once(
         running = [processes.submit(turning(world, store, done)) for store in opened]
         fed_until_closed(world, [proposal.id for proposal in made.values()], running)
         done.set()
-        for each in running:
-            each.result()
+        for future in running:
+            future.result()
 
     assert_each_step_once(world, made)
 
@@ -156,7 +156,7 @@ def test_people_and_two_control_processes_at_once_leave_one_truth(
         with world.store.read() as tx:
             if tx.rollouts.live()[0].last_step:
                 break
-        world.turn()
+        world.run_once()
     for _ in range(20):
         world.feed()
     start = threading.Barrier(3)
@@ -174,13 +174,13 @@ def test_people_and_two_control_processes_at_once_leave_one_truth(
     with stores(database_url, world, 3) as (one, two, three), ThreadPoolExecutor(3) as people:
         ctx = world.context(three)
         acts: list[Callable[[], object]] = [
-            lambda: [world.turn(world.context(one)) for _ in range(5)],
-            lambda: [world.turn(world.context(two)) for _ in range(5)],
+            lambda: [world.run_once(world.context(one)) for _ in range(5)],
+            lambda: [world.run_once(world.context(two)) for _ in range(5)],
             lambda: operations.operate(ctx, BEN, "chat", RolloutSignal.ABORT, "now"),
         ]
-        for each in [people.submit(at_once(act)) for act in acts]:
-            each.result()
-    world.turn()
+        for future in [people.submit(at_once(act)) for act in acts]:
+            future.result()
+    world.run_once()
 
     after = world.get(proposal.id)
     serving = routes.load_table(world.context()).routes["chat"]
@@ -207,7 +207,7 @@ def test_an_approval_in_time_wins_over_an_expiry_that_looked_before(
 
     with pytest.raises(StaleWrite):
         reconciler._one(ctx, seen)
-    world.turn()
+    world.run_once()
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
 
 
@@ -216,7 +216,7 @@ def test_an_expiry_in_time_wins_over_an_approval(world: SmallInstallation) -> No
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
     world.clock.advance(8 * 86_400)
-    world.turn()
+    world.run_once()
 
     with pytest.raises(IllegalTransition):
         decisions.approve_proposal(world.context(), BEN, proposal.id)

@@ -135,7 +135,7 @@ def live(world: SmallInstallation, proposal: str, store: Store, turns: int) -> b
     ctx = world.context(store)
     try:
         for _ in range(turns):
-            world.turn(ctx)
+            world.run_once(ctx)
             world.feed()
             if not world.get(proposal).open:
                 return True

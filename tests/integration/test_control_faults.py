@@ -11,6 +11,7 @@ from evals.runner.provider_client import ProviderFailed
 from evals.suites.items import Item
 from harness.control import reconciler
 from harness.control.canary import decision, driver, operations
+from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.dry_run import dry_run_context
 from harness.control.evals import worker_supervision
@@ -43,7 +44,7 @@ def until_closed(
     world: SmallInstallation, proposal: str, ctx: Context, turns: int = 200
 ) -> None:
     for _ in range(turns):
-        world.turn(ctx)
+        world.run_once(ctx)
         if not world.get(proposal).open:
             return
     raise AssertionError(f"{proposal} is still {world.get(proposal).phase}")
@@ -128,7 +129,7 @@ def test_a_suite_that_vanishes_ends_its_proposal_alone(world: SmallInstallation)
     assert file is not None
     file.unlink()
     for _ in range(10):
-        world.turn()
+        world.run_once()
 
     after = world.get(first.id)
     assert after.phase is ProposalPhase.REJECTED
@@ -144,7 +145,7 @@ def test_a_suite_that_vanishes_while_an_approved_proposal_waits_makes_it_stale(
     world.until_decided(proposal.id)
     decisions.approve_proposal(world.context(), BEN, proposal.id)
     del world.suites["colours"]
-    world.turn()
+    world.run_once()
 
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.REJECTED
@@ -165,7 +166,7 @@ def test_a_proposal_that_breaks_the_loop_stops_no_other(
         return judge(proposal, *rest)  # type: ignore[arg-type]  # as it came
 
     monkeypatch.setattr(evaluation, "decide_verdict", broken)
-    told = [words for _ in range(10) for words in world.turn().failed]
+    told = [words for _ in range(10) for words in world.run_once().failed]
 
     assert f"{first.id}: ZeroDivisionError: a bug" in told
     assert world.get(second.id).phase is ProposalPhase.CANARY
@@ -195,7 +196,7 @@ def test_the_runs_of_a_cancelled_proposal_stop(world: SmallInstallation) -> None
 
     decisions.cancel_proposal(world.context(), ANN, proposal.id)
     assert set(states(world).values()) == {RunState.STOPPED}
-    world.turn()
+    world.run_once()
     with world.store.read() as tx:
         assert not any(tx.runs.done(run) for run in states(world))
 
@@ -254,7 +255,7 @@ def test_an_incumbents_run_with_a_hole_is_measured_anew_after_the_pause(
     proposal = world.propose("sim/better")
     ctx = world.context()
     for _ in range(20):
-        world.turn(ctx)
+        world.run_once(ctx)
 
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
     with world.store.read() as tx:
@@ -304,7 +305,7 @@ def test_one_proposals_budget_does_not_cut_anothers_evidence(world: SmallInstall
         world.context(), ANN, ProposalRequest("mail", "sim/better")
     )
     for _ in range(10):
-        world.turn()
+        world.run_once()
 
     assert world.get(first.id).phase is ProposalPhase.REJECTED
     assert world.get(second.id).phase is ProposalPhase.CANARY
@@ -370,11 +371,11 @@ def test_the_pause_after_a_failed_measurement_survives_a_clock_that_jumps(
     proposal = world.propose("sim/better")
     ctx = world.context()
     for _ in range(4):
-        world.turn(ctx)
+        world.run_once(ctx)
     assert world.get(proposal.id).retry_at is not None
     world.clock.jump(jump_s)
     for _ in range(10):
-        world.turn(ctx)
+        world.run_once(ctx)
 
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
 
@@ -392,7 +393,7 @@ def test_an_action_decided_for_an_older_state_is_not_applied(world: SmallInstall
     operations.operate(ctx, BEN, "chat", RolloutSignal.RESUME, "a drill")
 
     with pytest.raises(StaleWrite), world.store.write() as tx:
-        driver.apply_action(ctx, tx, world.get(proposal.id), seen, action)
+        driver.apply_action(RolloutUnit(ctx, tx, seen), action)
     with world.store.read() as tx:
         assert tx.rollouts.live()[0].state is RolloutState.WAITING
 
@@ -414,7 +415,7 @@ def test_a_verdict_that_has_expired_lets_nobody_in(world: SmallInstallation) -> 
     world.until_decided(proposal.id)
     decisions.approve_proposal(world.context(), BEN, proposal.id)
     world.clock.advance(61)
-    world.turn()
+    world.run_once()
 
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.REJECTED
@@ -426,7 +427,7 @@ def test_a_verdict_that_has_expired_lets_nobody_in(world: SmallInstallation) -> 
 def promoted(world: SmallInstallation, candidate: str) -> None:
     proposal = world.propose(candidate)
     for _ in range(60):
-        world.turn()
+        world.run_once()
         world.feed()
         if not world.get(proposal.id).open:
             break
@@ -440,9 +441,9 @@ def test_a_rollback_by_hand_during_a_canary_ends_it_and_its_proposal(
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
     world.feed()
-    world.turn()
+    world.run_once()
     back = routes.roll_back(world.context(), BEN, "chat", reason="an incident")
-    world.turn()
+    world.run_once()
 
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.ROLLED_BACK
@@ -491,9 +492,9 @@ def test_a_rollback_by_hand_before_the_canary_ends_the_proposal(
     world.policy = approved(world.policy)
     proposal = world.propose("sim/better")
     for _ in range(turns):
-        world.turn()
+        world.run_once()
     routes.roll_back(world.context(), BEN, "chat", reason="an incident")
-    world.turn()
+    world.run_once()
 
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.REJECTED

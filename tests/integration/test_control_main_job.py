@@ -35,7 +35,7 @@ def serving(world: SmallInstallation, name: str = "chat") -> str:
 
 def promoted(world: SmallInstallation, proposal: str, turns: int = 60) -> ProposalPhase:
     for _ in range(turns):
-        world.turn()
+        world.run_once()
         world.feed()
         if not world.get(proposal).open:
             break
@@ -90,7 +90,7 @@ def test_a_canary_that_fails_online_is_rolled_back_by_itself(world: SmallInstall
     world.until_decided(proposal.id)
     for _ in range(20):
         world.feed(failing=True)
-        world.turn()
+        world.run_once()
 
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.ROLLED_BACK
@@ -102,12 +102,12 @@ def test_a_canary_without_traffic_stays_where_it_is(world: SmallInstallation) ->
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
     for _ in range(50):
-        world.turn()
+        world.run_once()
     status = world.store.snapshot().table.routes["chat"].canary
     assert status is not None
     assert status.weight_bps == 100
     world.clock.advance(8 * 86_400)
-    world.turn()
+    world.run_once()
     with world.store.read() as tx:
         assert tx.rollouts.live()[0].state is RolloutState.PAUSED
 
@@ -130,7 +130,7 @@ def test_two_proposals_share_the_incumbents_run_and_never_a_candidates(
     second = submission.create_proposal(
         ctx, ANN, ProposalRequest("mail", "sim/better", "another route")
     )
-    world.turn()
+    world.run_once()
     runs, others = world.get(first.id).runs["colours"], world.get(second.id).runs["colours"]
     assert runs.incumbent == others.incumbent
     assert runs.candidate != others.candidate
@@ -156,7 +156,7 @@ def test_the_proposer_cannot_approve_and_another_person_can(world: SmallInstalla
     with pytest.raises(NotAllowed, match="proposed"):
         decisions.approve_proposal(ctx, replace(BEN, name=ANN.name), proposal.id)
     decisions.approve_proposal(ctx, BEN, proposal.id, "as agreed")
-    world.turn()
+    world.run_once()
 
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.CANARY
@@ -178,7 +178,7 @@ def test_a_refusal_or_silence_ends_a_proposal_that_waits(world: SmallInstallatio
     silent = world.propose("sim/better")
     world.until_decided(silent.id)
     world.clock.advance(8 * 86_400)
-    world.turn()
+    world.run_once()
     assert world.get(silent.id).phase is ProposalPhase.REJECTED
 
 
@@ -205,7 +205,7 @@ def test_people_pause_resume_and_abort_a_canary(world: SmallInstallation) -> Non
     )
     for _ in range(5):
         world.feed()
-        world.turn()
+        world.run_once()
     with world.store.read() as tx:
         assert tx.rollouts.live()[0].step == 0
     operations.operate(ctx, BEN, "chat", RolloutSignal.RESUME, "a drill")
@@ -251,12 +251,12 @@ def test_a_rollback_needs_no_proof_and_brings_the_former_incumbent_back(
 
 def test_a_suite_that_changes_makes_the_open_proposal_stale(world: SmallInstallation) -> None:
     proposal = world.propose("sim/better")
-    world.turn()
+    world.run_once()
     file = world.suites["colours"].path
     assert file is not None
     text = file.read_text(encoding="utf-8").replace("Colour number 1?", "Colour number one?")
     file.write_text(text, encoding="utf-8")
-    world.turn()
+    world.run_once()
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.REJECTED
     assert "colours" in after.closed_because
@@ -272,7 +272,7 @@ def test_a_worker_that_dies_again_and_again_is_not_held_against_the_candidate(
     proposal = world.propose("sim/better")
     ctx = world.context()
     for _ in range(200):
-        world.turn(ctx)
+        world.run_once(ctx)
         if not world.get(proposal.id).open:
             break
     after = world.get(proposal.id)
@@ -321,7 +321,7 @@ def test_a_worker_that_is_killed_again_and_again_costs_no_verdict(
     assert isinstance(ctx.workers, InlineWorkers)
     ctx = replace(ctx, workers=Killed(ctx.workers))
     for _ in range(60):
-        world.turn(ctx)
+        world.run_once(ctx)
         if world.get(proposal.id).verdict:
             break
 

@@ -80,7 +80,7 @@ def until(
     for _ in range(10):
         if reached(world.get(proposal.id)):
             break
-        world.turn(ctx)
+        world.run_once(ctx)
     found = world.get(proposal.id)
     assert reached(found)
     return found
@@ -108,7 +108,7 @@ def test_no_canary_opens_for_who_is_not_cleared_any_more(personal: SmallInstalla
     with pytest.raises(ProofRefused, match="carries personal data"):
         decisions.approve_proposal(as_of(personal, "sim"), BEN, waits.id)
     decisions.approve_proposal(as_of(personal, "sim", "away"), BEN, waits.id)
-    personal.turn(as_of(personal, "sim"))
+    personal.run_once(as_of(personal, "sim"))
 
     ended = personal.get(waits.id)
     assert ended.phase is ProposalPhase.REJECTED
@@ -122,7 +122,7 @@ def test_a_verdict_lets_nobody_in_who_is_not_cleared_any_more(
     proposal = proposed(personal)
     ctx = as_of(personal, "sim")
     for _ in range(10):
-        personal.turn(ctx)
+        personal.run_once(ctx)
 
     assert not personal.get(proposal.id).open
     assert serving(personal) == "sim/base"
@@ -133,7 +133,7 @@ def test_a_live_canary_goes_back_at_once_when_its_clearance_is_gone(
 ) -> None:
     proposal = in_canary(personal)
 
-    personal.turn(as_of(personal, "sim"))
+    personal.run_once(as_of(personal, "sim"))
 
     assert "may not see it" in personal.get(proposal.id).closed_because
     assert serving(personal) == "sim/base"
@@ -155,7 +155,7 @@ def test_going_back_does_not_bring_in_who_is_not_cleared_any_more(
     ctx = as_of(personal, "sim", "away")
     for _ in range(40):
         personal.feed()
-        personal.turn(ctx)
+        personal.run_once(ctx)
     assert personal.get(proposal.id).phase is ProposalPhase.PROMOTED
 
     with pytest.raises(NotAllowed, match="'sim' of sim/base may not see it"):
@@ -174,11 +174,11 @@ def test_a_shadow_before_the_canary_starts_and_stays_with_clearance_alone(
         with personal.store.read() as tx:
             return bool(tx.shadows.live())
 
-    personal.turn(as_of(personal, "sim", "away"))
+    personal.run_once(as_of(personal, "sim", "away"))
     assert mirrors()
-    personal.turn(ctx)
+    personal.run_once(ctx)
     assert not mirrors()
-    personal.turn(ctx)
+    personal.run_once(ctx)
     assert not mirrors()
     assert not personal.get(proposal.id).open
 
@@ -217,10 +217,10 @@ def captured(world: SmallInstallation) -> SmallInstallation:
     return world
 
 
-def stuck(world: SmallInstallation, run: str) -> str:
+def reason_unanswered(world: SmallInstallation, run: str) -> str:
     """Why it has no answers: it is tried now and then, and never asks anybody."""
     for _ in range(8):
-        world.turn(as_of(world, "other"))
+        world.run_once(as_of(world, "other"))
     with world.store.read() as tx:
         found = tx.runs.get(run)
         assert not tx.runs.done(run)
@@ -236,7 +236,7 @@ def test_a_run_of_captured_samples_asks_no_provider_that_is_not_cleared(
 
     run = worker_supervision.start_run(as_of(captured, "sim"), ANN, "colours", "sim/base")
 
-    assert "suite 'colours' has personal data" in stuck(captured, run.id)
+    assert "suite 'colours' has personal data" in reason_unanswered(captured, run.id)
 
 
 def test_a_proposal_is_made_and_measured_with_clearance_for_the_suites_data(
@@ -250,10 +250,10 @@ def test_a_proposal_is_made_and_measured_with_clearance_for_the_suites_data(
     proposal = submission.create_proposal(
         as_of(captured, "sim"), ANN, submission.ProposalRequest("chat", "sim/better", "x")
     )
-    captured.turn(as_of(captured, "other"))
+    captured.run_once(as_of(captured, "other"))
 
     for run in captured.get(proposal.id).runs.values():
-        assert "personal data" in stuck(captured, run.candidate)
+        assert "personal data" in reason_unanswered(captured, run.candidate)
 
 
 def test_a_drift_watch_asks_nobody_who_is_not_cleared(captured: SmallInstallation) -> None:
@@ -262,7 +262,7 @@ def test_a_drift_watch_asks_nobody_who_is_not_cleared(captured: SmallInstallatio
 
     with captured.store.read() as tx:
         [run] = tx.runs.list()
-    assert "personal data" in stuck(captured, run.id)
+    assert "personal data" in reason_unanswered(captured, run.id)
 
 
 def test_a_schedule_asks_nobody_who_is_not_cleared(captured: SmallInstallation) -> None:

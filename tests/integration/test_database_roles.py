@@ -68,7 +68,7 @@ def test_all_of_the_product_runs_under_the_runtime_s_role(
         waiting = world.until_decided(proposal.id)
         assert waiting.phase is ProposalPhase.AWAITING_APPROVAL
         decisions.approve_proposal(world.context(), BEN, proposal.id)
-        world.turn()
+        world.run_once()
         assert world.get(proposal.id).phase is ProposalPhase.CANARY
         while not router.wait_for_change(30):
             pass
@@ -195,7 +195,7 @@ def test_the_command_grants_and_the_doctor_says_when_one_role_does_both(
         file.write_text(f"home: {tmp_path / 'home'}\ndatabase_url: {url}\n")
         return CliRunner().invoke(program, ["--config", str(file), *words]).stdout
 
-    def told(url: str) -> str:
+    def role_check(url: str) -> str:
         checks = json.loads(run(url, "doctor", "--json"))["checks"]
         (found,) = (check for check in checks if check["subject"] == "database role")
         return f"{found['status']}: {found['next_step']}"
@@ -203,9 +203,9 @@ def test_the_command_grants_and_the_doctor_says_when_one_role_does_both(
     secret = tmp_path / "home" / "secret.key"
     secret.parent.mkdir()
     secret.write_text("a secret of the installation")
-    assert told(postgres_url) == "warn: a second role: `swapgate db grant ROLE`"
+    assert role_check(postgres_url) == "warn: a second role: `swapgate db grant ROLE`"
     printed = run(postgres_url, "db", "grant", role, "--print")
     assert f'GRANT SELECT, INSERT ON public."verdict" TO "{role}";' in printed
     assert postgres_roles.does_both(as_role(postgres_url, role)) is None
     run(postgres_url, "db", "grant", role)
-    assert told(as_role(postgres_url, role)) == "ok: "
+    assert role_check(as_role(postgres_url, role)) == "ok: "

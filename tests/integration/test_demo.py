@@ -43,7 +43,7 @@ def demo(folder: Path, *options: str) -> str:
 @pytest.mark.timeout(1200)
 @pytest.mark.req("F1", "F2", "F3", "F4", "B3")
 def test_the_demo_ends_as_told_with_no_failed_request(tmp_path: Path) -> None:
-    assert_told(demo(tmp_path), better="2", worse="lite")
+    assert_verdicts(demo(tmp_path), better="2", worse="lite")
 
 
 @pytest.mark.verify
@@ -53,10 +53,10 @@ def test_the_other_candidate_wins_once_the_models_exchange_their_skills(
     tmp_path: Path,
 ) -> None:
     # The simulator alone knows of the exchange.
-    assert_told(demo(tmp_path, "--swap"), better="lite", worse="2")
+    assert_verdicts(demo(tmp_path, "--swap"), better="lite", worse="2")
 
 
-def assert_told(said: str, *, better: str, worse: str) -> None:
+def assert_verdicts(said: str, *, better: str, worse: str) -> None:
     assert f"sim/aurora-{better}: PASSED, then promoted" in said
     assert f"sim/aurora-{worse}: FAILED, then rejected" in said
     assert "sim/nimbus-1: PASSED, then rolled back" in said

@@ -91,11 +91,11 @@ def decided(
 ) -> Proposal:
     proposal = submission.create_proposal(ctx, actor, request)
     for _ in range(10):
-        world.turn(ctx)
+        world.run_once(ctx)
         if submission.get_proposal(ctx, proposal.id).verdict:
             break
     for _ in range(2):
-        world.turn(ctx)
+        world.run_once(ctx)
     return submission.get_proposal(ctx, proposal.id)
 
 
@@ -130,7 +130,7 @@ def test_another_person_may_let_in_what_was_widened_and_it_is_kept(
     proposal = decided(guarded, ctx, ProposalRequest("chat", "sim/equal", REASON, policy="lax"))
 
     decisions.approve_proposal(ctx, BEN, proposal.id, "a trial")
-    guarded.turn(ctx)
+    guarded.run_once(ctx)
 
     assert guarded.get(proposal.id).phase is ProposalPhase.CANARY
     with guarded.store.read() as tx:
@@ -307,7 +307,7 @@ def test_another_suite_content_waits_for_another_person(
     with pytest.raises(NotAllowed):
         decisions.approve_proposal(ctx, EVE, proposal.id)
     decisions.approve_proposal(ctx, BEN, proposal.id)
-    plain_world.turn(ctx)
+    plain_world.run_once(ctx)
     assert plain_world.get(proposal.id).phase is ProposalPhase.CANARY
     # What another person let in is the route's from then on.
     with plain_world.store.read() as tx:
@@ -358,7 +358,7 @@ def test_an_admin_who_proposes_does_not_accept_the_own_suite_by_naming_it_anew(
     with pytest.raises(NotAllowed):
         decisions.approve_proposal(ctx, EVE, proposal.id)
     decisions.approve_proposal(ctx, BEN, proposal.id)
-    world.turn(ctx)
+    world.run_once(ctx)
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
     assert submission.preview_proposal(ctx, wish, EVE).widened == {}
 
@@ -439,7 +439,7 @@ def test_over_rest_a_proposers_key_widens_nothing_by_itself(
     made = door.post("/proposals", wish, role="proposer")
     assert made["widened"] == preview["widened"]
     plain_world.until_decided(made["id"])
-    plain_world.turn()
+    plain_world.run_once()
 
     assert canary_of(plain_world) is None
     refused = door.send("POST", f"/proposals/{made['id']}/approve", role="proposer")

@@ -28,7 +28,7 @@ SAID = f"There are {TOOL_ANSWERS[STOCK_TOOL]:,} lamps at {TOOL_ANSWERS[PRICE_TOO
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WIRE_KEY", KEY)
     return tmp_path
@@ -89,7 +89,7 @@ def outcomes(*words: str, exits: int = 0) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("kind", sorted(WIRES))
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("working_folder")
 def test_the_same_loop_works_on_every_protocol(kind: str) -> None:
     with model(kind, at_once) as served:
         found = outcomes(f"own/{WIRES[kind].MODEL}")
@@ -99,7 +99,7 @@ def test_the_same_loop_works_on_every_protocol(kind: str) -> None:
     assert len(served.asked) == 5  # two turns, one that is forced, two streamed
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("working_folder")
 def test_a_target_that_calls_one_at_a_time_is_told_from_what_is_declared() -> None:
     name = anthropic.MODEL
     with model("anthropic", one_at_a_time, declared="parallel_tools: true"):
@@ -109,7 +109,7 @@ def test_a_target_that_calls_one_at_a_time_is_told_from_what_is_declared() -> No
     assert f"set providers.own.models.{name}.parallel_tools: false" in shown
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("working_folder")
 def test_what_is_declared_missing_fails_nothing() -> None:
     with model("anthropic", one_at_a_time, declared="parallel_tools: false"):
         found = outcomes("chat")  # the route
@@ -118,7 +118,7 @@ def test_what_is_declared_missing_fails_nothing() -> None:
     assert set(found.values()) == {"works"}
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("working_folder")
 def test_the_simulator_calls_a_tool_and_does_not_use_its_result() -> None:
     with serve_in_thread(simulator(time_scale=0)) as url:
         Path("swapgate.yaml").write_text(f"providers: {{sim: {{api_base: '{url}/v1'}}}}\n")
@@ -132,7 +132,7 @@ def test_the_simulator_calls_a_tool_and_does_not_use_its_result() -> None:
     assert found["forced choice"] == found["strict schema"] == found["streamed"] == "works"
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("working_folder")
 def test_a_refused_key_is_said_once_and_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = "sk-recognisable-secret"
     echo = {"type": "error", "error": {"type": "authentication_error", "message": wrong}}
@@ -145,7 +145,7 @@ def test_a_refused_key_is_said_once_and_never_shown(monkeypatch: pytest.MonkeyPa
     assert wrong not in found.output
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("working_folder")
 def test_the_doctor_of_tools_ends_in_time_and_leaves_no_traffic() -> None:
     ends = itertools.count()
 

@@ -98,7 +98,7 @@ def stored(tmp_path: Path, database_url: str, alias: Alias) -> Iterator[SmallIns
     store.close()
 
 
-def turn(world: SmallInstallation, store: Store | None = None) -> None:
+def run_cycle(world: SmallInstallation, store: Store | None = None) -> None:
     """The drift job, the workers, the drift job: as the control process does."""
     ctx = world.context(store)
     monitor.run_once(ctx)
@@ -109,7 +109,7 @@ def turn(world: SmallInstallation, store: Store | None = None) -> None:
 
 def days(world: SmallInstallation, count: int) -> None:
     for _ in range(count):
-        turn(world)
+        run_cycle(world)
         world.clock.advance(DAY_S)
 
 
@@ -129,14 +129,14 @@ def open_alerts(world: SmallInstallation) -> dict[AlertKind, AlertRecord]:
 
 def actions(world: SmallInstallation) -> list[str]:
     with world.store.read() as tx:
-        return [each.action for each in tx.audit.all() if each.action.startswith("drift")]
+        return [event.action for event in tx.audit.all() if event.action.startswith("drift")]
 
 
 def test_an_unchanged_model_is_asked_each_day_and_nobody_is_told(
     world: SmallInstallation,
 ) -> None:
     days(world, 5)
-    turn(world)
+    run_cycle(world)
 
     assert status(world).state == "watching"
     assert status(world).comparisons == 5
@@ -146,7 +146,7 @@ def test_an_unchanged_model_is_asked_each_day_and_nobody_is_told(
 
 def test_between_two_days_nothing_is_asked(world: SmallInstallation) -> None:
     for _ in range(3):
-        turn(world)
+        run_cycle(world)
 
     assert len(checks(world)) == 1
     (first,) = checks(world)
@@ -192,14 +192,14 @@ def test_people_are_told_once_and_the_watch_rests_until_somebody_accepts(
 def test_another_name_in_a_users_answer_is_told_before_the_next_run(
     world: SmallInstallation,
 ) -> None:
-    turn(world)
+    run_cycle(world)
     world.clock.advance(DAY_S / 2)
     now = world.clock.now()
     target = status(world).watch.target  # type: ignore[union-attr]
     with world.store.write() as tx:  # as a router does
         tx.sightings.note([Sighting(target, ServedModel("base-2"), now, now)])
-    turn(world)
-    turn(world)
+    run_cycle(world)
+    run_cycle(world)
 
     record = open_alerts(world)[AlertKind.SERVED_MODEL]
     assert record.title == "the provider of sim/base serves another model: base-2"
@@ -276,10 +276,10 @@ def test_a_swap_ends_the_watch_and_its_alert(world: SmallInstallation, alias: Al
     proposal = world.until_decided(world.propose("sim/better").id)
     for _ in range(60):
         world.feed()
-        world.turn()
+        world.run_once()
     assert world.get(proposal.id).phase.value == "promoted"
 
-    turn(world)
+    run_cycle(world)
 
     assert AlertKind.DRIFT not in open_alerts(world)
     assert status(world).model == "sim/better"
@@ -294,14 +294,14 @@ def test_an_outage_is_not_drift(world: SmallInstallation, alias: Alias) -> None:
     days(world, 2)
     alias.broken = True
     for _ in range(6):
-        turn(world)
+        run_cycle(world)
 
     assert set(open_alerts(world)) == {AlertKind.JOB_FAILED}
     assert "503" in open_alerts(world)[AlertKind.JOB_FAILED].text
     assert checks(world)[-1].state is DriftCheckState.NOT_MEASURED
     alias.broken = False
     world.clock.advance(3601)
-    turn(world)
+    run_cycle(world)
     assert open_alerts(world) == {}
     assert status(world).comparisons == 2
 
@@ -348,9 +348,9 @@ def test_a_run_by_hand_needs_no_waiting(world: SmallInstallation) -> None:
     (same,) = operations.start_checks(ctx, ANN, "chat")
     assert first == same
 
-    turn(world)
+    run_cycle(world)
     (second,) = operations.start_checks(ctx, ANN, "chat")
-    turn(world)
+    run_cycle(world)
 
     assert second.run != first.run
     assert status(world).comparisons == 1
@@ -359,7 +359,7 @@ def test_a_run_by_hand_needs_no_waiting(world: SmallInstallation) -> None:
 def test_without_a_drift_section_nothing_is_watched(world: SmallInstallation) -> None:
     days(world, 1)
     world.drift.clear()
-    turn(world)
+    run_cycle(world)
 
     assert reports.list_drift_status(world.context()) == []
     with world.store.read() as tx:
@@ -404,11 +404,11 @@ def test_of_two_control_processes_each_check_happens_once(
         for changed in (False, True):
             alias.skilled_like = "worse" if changed else "base"
             with ThreadPoolExecutor(2) as both:
-                for done in [both.submit(process, each) for each in (stored.store, other)]:
+                for done in [both.submit(process, opened) for opened in (stored.store, other)]:
                     done.result()
             worker_supervision.run_once(stored.context())
             with ThreadPoolExecutor(2) as both:
-                for done in [both.submit(process, each) for each in (stored.store, other)]:
+                for done in [both.submit(process, opened) for opened in (stored.store, other)]:
                     done.result()
             stored.clock.advance(DAY_S + 1)
     finally:
@@ -426,10 +426,10 @@ def test_wherever_the_control_process_dies_the_next_one_goes_on(
     for at in range(1, 9):
         dying = CrashingStore(stored.store, at=at, after_commit=after_commit)
         try:
-            turn(stored, dying)  # type: ignore[arg-type]
+            run_cycle(stored, dying)  # type: ignore[arg-type]
         except Crash:
             stored.clock.advance(30)
-        turn(stored)
+        run_cycle(stored)
         if at == 4:
             alias.skilled_like = "worse"
         stored.clock.advance(DAY_S)

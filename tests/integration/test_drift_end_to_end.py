@@ -45,7 +45,7 @@ def measured(site: Installation, times: int) -> str:
 
     def done() -> bool:
         drift_runs = queries.list_drift_runs(site.context)
-        return [each.state for _, each in drift_runs] == [DriftCheckState.COUNTED] * times
+        return [run.state for _, run in drift_runs] == [DriftCheckState.COUNTED] * times
 
     eventually(done)
     (watch,) = reports.list_drift_status(site.context)

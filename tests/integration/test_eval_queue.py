@@ -64,7 +64,7 @@ def test_what_a_proposal_waits_for_goes_before_a_schedule(world: SmallInstallati
     world.clock.advance(60)
     proposal = world.propose("sim/better")
     ctx = replace_workers(world, held)
-    world.turn(ctx)
+    world.run_once(ctx)
     pairs = world.get(proposal.id).runs.values()
     ours = {run for pair in pairs for run in (pair.incumbent, pair.candidate)}
     worker_supervision.run_once(ctx)
@@ -79,7 +79,7 @@ def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(
     held = Held()
     ctx = replace_workers(world, held)
     proposal = world.propose("sim/better")
-    world.turn(ctx)
+    world.run_once(ctx)
     [pair] = world.get(proposal.id).runs.values()
 
     with pytest.raises(InputError, match="needs a reason"):
@@ -105,7 +105,7 @@ def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(
         assert not alpha_spending.has_looked(tx, after)  # nothing of the candidate was scored
     with pytest.raises(IllegalTransition, match="ended already"):
         worker_supervision.cancel_run(ctx, ANN, pair.candidate, "again")
-    world.turn(ctx)
+    world.run_once(ctx)
     assert (
         submission.get_proposal(ctx, world.propose("sim/better").id).phase
         is ProposalPhase.PROPOSED
@@ -116,7 +116,7 @@ def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(
 def test_a_cancelled_run_with_one_score_leaves_a_look(world: SmallInstallation) -> None:
     held = Held()
     proposal = world.propose("sim/better")
-    world.turn(replace_workers(world, held))
+    world.run_once(replace_workers(world, held))
     [pair] = world.get(proposal.id).runs.values()
     # One worker scores, and then somebody cancels before the gate decides.
     inline = world.context().workers

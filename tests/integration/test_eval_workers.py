@@ -57,7 +57,7 @@ class Counting:
 
     def calls(self, model: str) -> int:
         with self._lock:
-            return sum(count for (each, _), count in self.asked.items() if each == model)
+            return sum(count for (name, _), count in self.asked.items() if name == model)
 
 
 def settings(folder: Path, url: str) -> dict[str, object]:
@@ -129,7 +129,7 @@ def test_workers_share_a_providers_limit_and_a_killed_one_asks_only_what_was_in_
         killed_at = counting.calls("candidate")
         counting.most = 0
         working["candidate"] = worker(place, runs["candidate"])
-        assert [each.wait(END_S) for each in working.values()] == [0, 0]
+        assert [process.wait(END_S) for process in working.values()] == [0, 0]
         with installation.store.read() as tx:
             samples = {model: tx.runs.samples(run) for model, run in runs.items()}
             states = [tx.runs.get(run).state.value for run in runs.values()]
@@ -137,8 +137,8 @@ def test_workers_share_a_providers_limit_and_a_killed_one_asks_only_what_was_in_
 
     assert states == ["done", "done"]
     assert 0 < stored < ITEMS
-    for each in samples.values():
-        assert len({sample.item for sample in each}) == len(each) == ITEMS
+    for scored in samples.values():
+        assert len({sample.item for sample in scored}) == len(scored) == ITEMS
     assert counting.calls("incumbent") == ITEMS
     # What was stored is not asked again; what was under way is at most one call a connection.
     assert counting.calls("candidate") - killed_at == ITEMS - stored

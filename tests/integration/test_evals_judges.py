@@ -120,8 +120,8 @@ def results(
 def samples(result: Mapping[str, Any]) -> list[Sample]:
     """As they were before they were JSON."""
     return [
-        Sample(**{**each, "error": SampleError(each["error"]) if each["error"] else None})
-        for each in result["samples"]
+        Sample(**{**sample, "error": SampleError(sample["error"]) if sample["error"] else None})
+        for sample in result["samples"]
     ]
 
 
@@ -202,7 +202,7 @@ def test_pairs_and_embeddings_come_from_the_judge_too(results: Results) -> None:
     right = [sample.strict for sample in near if by_item[sample.item].strict]
     wrong = [sample.strict for sample in near if not by_item[sample.item].strict]
     assert right == pytest.approx([1.0] * len(right))
-    assert all(each is not None and each < 1 for each in wrong)
+    assert all(score is not None and score < 1 for score in wrong)
 
 
 @pytest.mark.req("A3")

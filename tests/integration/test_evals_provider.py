@@ -208,7 +208,7 @@ def test_a_pause_that_the_provider_asks_for_is_for_every_worker(tmp_path: Path) 
 def test_a_pause_of_hours_is_told_and_not_waited_for(*, by_date: bool) -> None:
     """As seconds or as a date."""
     after = format_datetime(datetime(2037, 1, 1, tzinfo=UTC), usegmt=True)
-    told = r"^HTTP 429: no \(it asks for a pause of \d{4,} s\)$"
+    told = r"^HTTP 429: no \(it asks for a pause of (2 h|[1-9]\d{2,} d( \d+ h)?)\)$"
     with (
         serving(in_turn(error(429, retry_after=after if by_date else "7200"))) as served,
         pytest.raises(ProviderFailed, match=told),

@@ -120,7 +120,7 @@ def test_ifeval_counts_the_items_that_it_cannot_judge(public: dict[str, SuiteSet
 def loud(params: Mapping[str, Any]) -> str:
     """Long, in capitals, with commas, and with all that is forbidden or to be rare."""
     rare = [params.get("keyword"), params.get("letter"), *params.get("forbidden_words", ())]
-    many = " ".join(each for each in rare if each)
+    many = " ".join(word for word in rare if word)
     return f"{many} TEA, BUT. " * 600
 
 
@@ -157,8 +157,8 @@ def bank(public: dict[str, SuiteSettings]) -> ItemBank:
     """What simulated models know: worked solutions, and texts that follow instructions."""
     catalog = ConfiguredSuites(public)
     solved = {
-        each["question"]: each["answer"]
-        for each in map(json.loads, Path(str(public["gsm8k"].path)).read_text().splitlines())
+        item["question"]: item["answer"]
+        for item in map(json.loads, Path(str(public["gsm8k"].path)).read_text().splitlines())
     }
     sums = [
         SimItem("gsm8k", item.id, item.input, solved[item.input],
@@ -174,8 +174,8 @@ def bank(public: dict[str, SuiteSettings]) -> ItemBank:
 
 BASE = Profile("base", {"gsm8k": 0.7, "ifeval": 0.8}, seed=3)
 PROFILES = {
-    each.name: each
-    for each in (
+    profile.name: profile
+    for profile in (
         BASE,
         Profile("better", {"gsm8k": 0.85, "ifeval": 0.93}, seed=5),
         Profile("worse", {"gsm8k": 0.55, "ifeval": 0.6}, seed=7),
@@ -202,15 +202,15 @@ def runs(public: dict[str, SuiteSettings]) -> Runs:
         return answer_text.answer(seen, PROFILES[target.model], prompt=item.input)
 
     with serve_in_thread(sim) as url:
-        jobs = [job(catalog, *each, f"{url}/v1") for each in BY_INSPECT]
-        done = carry_out([Assignment(public, each) for each in jobs], timeout_s=600)
+        jobs = [job(catalog, *pair, f"{url}/v1") for pair in BY_INSPECT]
+        done = carry_out([Assignment(public, eval_job) for eval_job in jobs], timeout_s=600)
     by_twin = [(s, m) for s in public for m in PROFILES if (s, m) not in BY_INSPECT]
     twin = ScriptedRunner(public, script)
-    done += [one(Assignment(public, job(catalog, *each, url)), twin, {}) for each in by_twin]
-    assert [each["state"] for each in done] == ["done"] * len(done), done[0]["error"]
+    done += [one(Assignment(public, job(catalog, *names, url)), twin, {}) for names in by_twin]
+    assert [result["state"] for result in done] == ["done"] * len(done), done[0]["error"]
     return {
-        key: [sample_of(each) for each in found["samples"]]
-        for key, found in zip((*BY_INSPECT, *by_twin), done, strict=True)
+        key: [sample_of(sample) for sample in result["samples"]]
+        for key, result in zip((*BY_INSPECT, *by_twin), done, strict=True)
     }
 
 

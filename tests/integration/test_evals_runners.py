@@ -290,7 +290,9 @@ def test_inspect_reports_tokens_cost_time_and_who_served(inspect_results: Result
 
 @pytest.mark.usefixtures("inspect_results")
 def test_inspect_asks_with_the_suites_settings_and_the_targets_patch(served: Served) -> None:
-    request = next(each for each in served.requests if "Which colour" in str(each["messages"]))
+    request = next(
+        request for request in served.requests if "Which colour" in str(request["messages"])
+    )
 
     assert request["model"] in ("m", "down")
     assert request["authorization"] == f"Bearer {KEY}"

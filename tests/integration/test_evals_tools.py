@@ -96,19 +96,19 @@ def test_tools_are_sent_as_written_and_the_calls_are_scored_and_stored(tmp_path:
     with serving(provider_says) as served:
         (result,) = carry_out([assignment(suite, len(ROWS), served)])
     sent = {request["messages"][-1]["content"]: request for request in served.requests}
-    found = {each["item"]: each for each in result["samples"]}
+    found = {sample["item"]: sample for sample in result["samples"]}
 
     assert (result["state"], len(served.requests)) == ("done", len(ROWS))
     assert (sent["right"]["tools"], sent["right"]["tool_choice"]) == ([TOOL], "auto")
     assert (sent["none"]["tools"], sent["none"]["tool_choice"]) == ([OTHER], "none")
-    scores = {item: (each["strict"], each["rule"]) for item, each in found.items()}
+    scores = {item: (sample["strict"], sample["rule"]) for item, sample in found.items()}
     assert scores == {
         "right": (1, ""),
         "text": (0, "call_as_text"),
         "broken": (0, "single_quotes"),
         "none": (1, ""),
     }
-    assert all(each["lenient"] == 1 for each in found.values())
+    assert all(sample["lenient"] == 1 for sample in found.values())
     assert json.loads(found["right"]["answer"])["tool_calls"] == [ROWS[0]["target"]]
     assert found["none"]["answer"] == "No tool of mine tells that."
 
@@ -133,5 +133,7 @@ def test_code_is_run_and_scored(tmp_path: Path) -> None:
     with serving(provider_says) as served:
         (result,) = carry_out([assignment(suite, len(rows), served)])
 
-    scores = {each["item"]: (each["strict"], each["lenient"]) for each in result["samples"]}
+    scores = {
+        sample["item"]: (sample["strict"], sample["lenient"]) for sample in result["samples"]
+    }
     assert (result["state"], scores) == ("done", {"one": (0, 1), "two": (0, 0), "uno": (1, 1)})

@@ -103,16 +103,16 @@ class Cell:
     def failing(self) -> frozenset[str]:
         match self.role:
             case Role.FALLBACK:
-                return frozenset({own(self.incumbent)})
+                return frozenset({first_name(self.incumbent)})
             case Role.FAILING_CANARY:
                 return frozenset({second(self.other)})
             case _:
                 return frozenset()
 
     @property
-    def asked(self) -> list[str]:
+    def expected_providers(self) -> list[str]:
         """Names of the providers that get the request, in order."""
-        incumbent, other = own(self.incumbent), second(self.other)
+        incumbent, other = first_name(self.incumbent), second(self.other)
         order = {
             Role.FALLBACK: (incumbent, other),
             Role.CANARY: (other, incumbent),
@@ -124,7 +124,9 @@ class Cell:
         if self.warms:
             order = (other, incumbent)
         kinds = {incumbent: self.incumbent, other: self.other}
-        able = [each for each in order if self.endpoint in PROVIDER_KINDS[kinds[each]].serves]
+        able = [
+            target for target in order if self.endpoint in PROVIDER_KINDS[kinds[target]].serves
+        ]
         found = []
         for name in able:
             found.append(name)
@@ -156,7 +158,7 @@ def cells(role: Role) -> Iterator[Cell]:
             yield Cell(role, endpoint, incumbent, other, form)
 
 
-def own(kind: str) -> str:
+def first_name(kind: str) -> str:
     return kind
 
 
@@ -166,7 +168,7 @@ def second(kind: str) -> str:
 
 def snapshot_of(role: Role) -> Snapshot:
     """A route for each pair of kinds."""
-    targets = {kind: Target(own(kind), model_of(kind)) for kind in KINDS}
+    targets = {kind: Target(first_name(kind), model_of(kind)) for kind in KINDS}
     others = {kind: Target(second(kind), model_of(kind)) for kind in KINDS}
     routes, shadows = {}, []
     for incumbent, other in product(KINDS, KINDS):
@@ -189,7 +191,9 @@ def snapshot_of(role: Role) -> Snapshot:
                 settings = RouteSettings(overrides={RequestKind.SUBAGENT: override})
                 route = replace(route, settings=settings)
         routes[name] = route
-    providers = [provider_of(kind, name(kind)) for kind in KINDS for name in (own, second)]
+    providers = [
+        provider_of(kind, name(kind)) for kind in KINDS for name in (first_name, second)
+    ]
     all_targets = (*targets.values(), *others.values())
     return Snapshot(
         table=RoutingTable(1, routes, {target.id: target for target in all_targets}),
@@ -240,7 +244,7 @@ def body(cell: Cell) -> bytes:
     return json.dumps(asked).encode()
 
 
-def heard(cell: Cell, raw: bytes) -> tuple[str, list[tuple[str, Json]]]:
+def read_answer(cell: Cell, raw: bytes) -> tuple[str, list[tuple[str, Json]]]:
     """Text and calls of a whole answer, as this endpoint's clients read it."""
     if cell.endpoint is Endpoint.EMBEDDINGS:
         vectors = [load["embedding"] for load in json.loads(raw)["data"]]
@@ -261,13 +265,13 @@ def heard(cell: Cell, raw: bytes) -> tuple[str, list[tuple[str, Json]]]:
 def events(raw: bytes) -> list[Json]:
     assert raw.endswith((b"\n\n", b"\r\n\r\n"))
     data = SsePayloads().read(raw)
-    return [json.loads(each) if each != b"[DONE]" else {"done": True} for each in data]
+    return [json.loads(line) if line != b"[DONE]" else {"done": True} for line in data]
 
 
 def chat(said: list[Json]) -> tuple[str, list[tuple[str, Json]]]:
     """A whole chat, or a stream's events."""
     streams = said[-1] == {"done": True}
-    choices = [choice for each in said for choice in each.get("choices", ())]
+    choices = [choice for chunk in said for choice in chunk.get("choices", ())]
     assert choices
     assert choices[-1]["finish_reason"] in ("stop", "tool_calls")
     assert streams or len(said) == 1
@@ -288,14 +292,14 @@ def response(whole: Json) -> tuple[str, list[tuple[str, Json]]]:
     text = "".join(
         part["text"] for item in whole["output"] for part in item.get("content") or ()
     )
-    calls = [each for each in whole["output"] if each["type"] == "function_call"]
+    calls = [item for item in whole["output"] if item["type"] == "function_call"]
     return text, [(call["name"], json.loads(call["arguments"])) for call in calls]
 
 
 def message(whole: Json) -> tuple[str, list[tuple[str, Json]]]:
     assert whole["stop_reason"] in ("end_turn", "tool_use")
-    text = "".join(each["text"] for each in whole["content"] if each["type"] == "text")
-    calls = [each for each in whole["content"] if each["type"] == "tool_use"]
+    text = "".join(block["text"] for block in whole["content"] if block["type"] == "text")
+    calls = [block for block in whole["content"] if block["type"] == "tool_use"]
     return text, [(call["name"], call["input"]) for call in calls]
 
 
@@ -374,7 +378,7 @@ async def fault(cell: Cell, door: Door, wire: Kinds) -> str:
     status, headers, raw = await door.call(
         PATHS[cell.endpoint], body(cell), headers=headers_of(cell)
     )
-    expected = cell.asked
+    expected = cell.expected_providers
     answers = bool(expected) and expected[-1] not in cell.failing
     wanted = 200 if answers else 502 if expected else 422
     if status != wanted:
@@ -400,7 +404,7 @@ async def fault(cell: Cell, door: Door, wire: Kinds) -> str:
 
 def unlike(cell: Cell, raw: bytes, served: str) -> str:
     try:
-        text, calls = heard(cell, raw)
+        text, calls = read_answer(cell, raw)
     except (AssertionError, LookupError, ValueError, TypeError) as error:
         return f"not whole ({error!r}): {raw[-300:]!r}"
     spoken = "" if cell.form.tools or cell.endpoint is Endpoint.EMBEDDINGS else says(served)
@@ -439,4 +443,4 @@ async def test_a_chat_that_no_translation_can_say_goes_to_who_needs_none(
     status, headers, _ = await door.call(PATHS[Endpoint.CHAT], asked, headers=headers_of(cell))
 
     assert (status, headers[b"x-swapgate-arm"]) == (200, b"canary")
-    assert [name for name, _ in wire.asked] == [own("openrouter")]
+    assert [name for name, _ in wire.asked] == [first_name("openrouter")]

@@ -10,7 +10,7 @@ from benchmarks.faults import soak
 from benchmarks.faults.answers import Ending
 from benchmarks.faults.catalogue import Expect, rows
 from benchmarks.faults.figures import Figures, figures
-from benchmarks.faults.gateways.chain import Limits
+from benchmarks.faults.gateways.fallback_chain import Limits
 from benchmarks.faults.load import Door, played
 from benchmarks.faults.routes import PRIMARY, RETRIES
 from benchmarks.faults.stage import Swapgate, running
@@ -39,8 +39,8 @@ async def all_at_once(site: Swapgate, door: Door) -> list[Figures]:
     )
     calls = site.upstreams.calls()
     return [
-        figures("Swapgate", row, retries, each, calls)
-        for (row, retries), each in zip(plays, asked, strict=True)
+        figures("Swapgate", row, retries, outcome, calls)
+        for (row, retries), outcome in zip(plays, asked, strict=True)
     ]
 
 
@@ -51,12 +51,12 @@ def test_whatever_the_first_provider_does_clients_get_what_they_may_expect(
 ) -> None:
     found = asyncio.run(all_at_once(site, site.door))
 
-    for each in found:
-        assert each.right == each.requests, (each.title, each.retries, each.said)
-        assert Ending.SPLICED not in each.endings
-        assert Ending.FALSE_END not in each.endings
-    told = [each for each in found if each.expect is Expect.TOLD]
-    assert [each.calls / each.requests for each in told] == [1.0, 1.0]
+    for row in found:
+        assert row.right == row.requests, (row.title, row.retries, row.said)
+        assert Ending.SPLICED not in row.endings
+        assert Ending.FALSE_END not in row.endings
+    told = [row for row in found if row.expect is Expect.TOLD]
+    assert [row.calls / row.requests for row in told] == [1.0, 1.0]
 
 
 @pytest.mark.verify
@@ -66,7 +66,7 @@ def test_without_a_gateway_the_same_faults_reach_the_client(site: Swapgate) -> N
 
     asked = asyncio.run(played(pinged, door, retries=0, rate=6, seconds=2))
 
-    endings = {each.ending for each in asked if each.stream}
+    endings = {request.ending for request in asked if request.stream}
     assert endings == {Ending.ERROR, Ending.FALSE_END}
 
 

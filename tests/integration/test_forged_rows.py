@@ -52,9 +52,11 @@ def test_a_router_under_traffic_serves_no_forged_promotion_and_says_so(
         assert again.errors == []
 
         store = sql_store(world.installation)
-        eventually(lambda: _told(world.installation) >= {AlertKind.REVISION_REFUSED})
+        eventually(
+            lambda: _open_alert_kinds(world.installation) >= {AlertKind.REVISION_REFUSED}
+        )
         housekeeping.check_snapshot(world.installation.context)
-        assert AlertKind.AUDIT_BROKEN in _told(world.installation)
+        assert AlertKind.AUDIT_BROKEN in _open_alert_kinds(world.installation)
         faults = store.signature_faults()
         named = {fault.table for fault in faults}
         assert named == {
@@ -72,6 +74,6 @@ def test_a_router_under_traffic_serves_no_forged_promotion_and_says_so(
         assert {row.target for row in world.traffic()} == {proposal.incumbent}
 
 
-def _told(installation: Installation) -> set[AlertKind]:
+def _open_alert_kinds(installation: Installation) -> set[AlertKind]:
     with installation.store.read() as tx:
-        return {each.kind for each in tx.alerts.list(open_only=True)}
+        return {alert.kind for alert in tx.alerts.list(open_only=True)}

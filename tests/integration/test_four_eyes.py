@@ -90,7 +90,7 @@ def test_nobody_approves_with_a_key_that_he_created(world: SmallInstallation) ->
             decisions.approve_proposal(world.context(), sham, made.id)
 
     decisions.approve_proposal(world.context(), ben, made.id)
-    world.turn()
+    world.run_once()
     assert world.get(made.id).phase is ProposalPhase.CANARY
     for sham in (ann, zoe, kim):
         with pytest.raises(NotAllowed, match="promote"):
@@ -229,16 +229,16 @@ def test_a_new_approvers_key_is_shown_and_an_old_one_is_not(world: SmallInstalla
     new = person(world, "kim", Role.APPROVER)
     world.clock.advance(180)
 
-    for approver, said in ((old, ()), (new, ("approved with a key created",))):
+    for approver, warnings in ((old, ()), (new, ("approved with a key created",))):
         made = waiting(world, ann)
         decisions.approve_proposal(world.context(), approver, made.id)
         (shown,) = approvals.list_approvals(world.context(), made.id)
         assert (shown.principal, shown.key) == (approver.principal, approver.key)
-        assert len(shown.remarks) == len(said)
-        for remark, start in zip(shown.remarks, said, strict=True):
+        assert len(shown.remarks) == len(warnings)
+        for remark, start in zip(shown.remarks, warnings, strict=True):
             assert remark.startswith(start)
             assert remark.endswith("before by local")
-        world.turn()
+        world.run_once()
         operations.operate(world.context(), old, "chat", RolloutSignal.ABORT, "a drill")
 
 
@@ -257,7 +257,7 @@ def test_the_audit_log_names_the_principal_and_the_key(world: SmallInstallation)
     ann = person(world, "ann", Role.PROPOSER)
     world.propose("sim/better", actor=ann)
     with world.store.read() as tx:
-        event = next(each for each in tx.audit.tail() if each.action == "proposal.create")
+        event = next(event for event in tx.audit.tail() if event.action == "proposal.create")
         assert (event.actor, event.principal, event.key) == ("ann", ann.principal, ann.key)
         assert tx.audit.first_break() is None
 

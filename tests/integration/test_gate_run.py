@@ -70,7 +70,7 @@ def test_a_better_candidate_passes_and_leaves_its_reports(folder: Path) -> None:
     suite = ET.parse(folder / "out/junit.xml").getroot()[0]  # noqa: S314 - our own
     assert (suite.attrib["tests"], suite.attrib["failures"]) == ("1", "0")
     # Nothing of the installation's own was made.
-    assert {each.name for each in folder.iterdir()} == {"swapgate.yaml", "out", "kept"}
+    assert {path.name for path in folder.iterdir()} == {"swapgate.yaml", "out", "kept"}
     again = done.stderr.rpartition("swapgate replay ")[2].split()[0]
     replayed = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", "swapgate", "replay", again, "--json"],
@@ -136,7 +136,7 @@ def test_the_action_runs_its_step_with_inputs_as_data(
     folder: Path, candidate: str, code: str
 ) -> None:
     action = yaml.safe_load(ACTION.read_text(encoding="utf-8"))
-    inputs = {name: each.get("default", "") for name, each in action["inputs"].items()}
+    inputs = {name: setting.get("default", "") for name, setting in action["inputs"].items()}
     inputs |= {
         "suites": "tickets\n\n",
         "incumbent": "sim/sim-base",
@@ -145,7 +145,7 @@ def test_the_action_runs_its_step_with_inputs_as_data(
         "version": "",
         "reports": "reports; touch hacked",
     }
-    step = next(each for each in action["runs"]["steps"] if each.get("id") == "gate")
+    step = next(step for step in action["runs"]["steps"] if step.get("id") == "gate")
     assert "${{" not in step["run"]
     variables = {
         name: inputs[value.removeprefix("${{ inputs.").removesuffix(" }}")]

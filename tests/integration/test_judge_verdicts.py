@@ -54,6 +54,6 @@ def test_once_the_judge_is_back_the_proposal_is_measured_again(
     away = False
 
     for _ in range(20):
-        world.turn()
+        world.run_once()
 
     assert outcome(world, world.get(first.id).verdict) == "passed"

@@ -50,7 +50,7 @@ def cli(
 def test_every_list_of_the_api_is_paged_or_named_as_small(cli: CommandLine) -> None:
     paths = Door(cli.world).document["paths"]
     lists = {
-        path: {each["name"] for each in paths[path]["get"].get("parameters", ())}
+        path: {parameter["name"] for parameter in paths[path]["get"].get("parameters", ())}
         for (path, method), kind in documented_answers().items()
         if method == "get" and get_origin(kind) is Page
     }
@@ -86,8 +86,8 @@ def test_a_forged_proposal_is_named_in_every_list_and_hides_no_other(
         assert bad not in done.stdout
         assert said in done.stderr
     answer = Door(cli.world).send("GET", "/proposals").json()
-    assert [each["id"] for each in answer["items"]] == [good]
-    assert [(each["table"], each["key"]) for each in answer["invalid"]] == [("proposal", [bad])]
+    assert [item["id"] for item in answer["items"]] == [good]
+    assert [(row["table"], row["key"]) for row in answer["invalid"]] == [("proposal", [bad])]
     assert answer["total"] == 2
 
     page = queries.proposals(cli.world.context())
@@ -136,7 +136,7 @@ def test_a_forged_principal_is_marked_beside_their_keys(cli: CommandLine) -> Non
     with owned(cli.world.store) as db:  # type: ignore[arg-type]  # the fixture's is SQL
         db.execute(sa.text("UPDATE principal SET kind = 'service' WHERE name = 'vera'"))
 
-    names = {each["name"]: each["principal_name"] for each in cli.json("key", "list")}
+    names = {key["name"]: key["principal_name"] for key in cli.json("key", "list")}
     assert names["vera"] == INVALID_ROWS_HINT
     assert INVALID_ROWS_HINT not in {name for key, name in names.items() if key != "vera"}
 
@@ -158,8 +158,8 @@ def test_pages_of_the_terminal_and_of_the_api_end_in_a_cursor(cli: CommandLine) 
     after: str | None = ""
     while after is not None:
         answer = door.send("GET", path + (f"&after={after}" if after else "")).json()
-        everything += [each["id"] for each in answer["items"]]
+        everything += [item["id"] for item in answer["items"]]
         after = answer["next"]
-    assert everything == [each["id"] for each in (*shown, *rest)]
+    assert everything == [row["id"] for row in (*shown, *rest)]
     assert door.send("GET", "/audit?after=nonsense").status_code == 422
     assert door.send("GET", "/proposals?after=p_unknown").status_code == 404

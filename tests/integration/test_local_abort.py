@@ -31,7 +31,7 @@ def on_the_canary(world: Routed, users: int = 40) -> int:
             )
             for n in range(users)
         ]
-    return sum(each.headers["x-swapgate-arm"] == "canary" for each in raw)
+    return sum(answer.headers["x-swapgate-arm"] == "canary" for answer in raw)
 
 
 def kept_abort(folder: Path) -> bool:
@@ -69,7 +69,9 @@ def test_a_canary_that_breaks_is_stopped_without_a_control_plane_and_stays_so(
         ctx = world.installation.context
         with ctx.store.read() as tx:
             (rollout,) = tx.rollouts.live()
-        eventually(lambda: any("rollback" in each for each in reconciler.reconcile(ctx).did))
+        eventually(
+            lambda: any("rollback" in action for action in reconciler.reconcile(ctx).did)
+        )
         with ctx.store.read() as tx:
             after = tx.rollouts.get(rollout.id)
         assert after.state is RolloutState.ROLLED_BACK
@@ -98,7 +100,7 @@ def test_workers_tell_their_parent_how_a_candidate_failed(
             # After some errors the candidate's circuit leaves it out.
             assert tally.classes["server"].canary >= 1
             assert set(tally.classes) <= {"server", "circuit_open"}
-            assert sum(each.failures for each in tally.classes.values()) == block.failures
+            assert sum(counts.failures for counts in tally.classes.values()) == block.failures
 
 
 @pytest.mark.req("F3", "F4")

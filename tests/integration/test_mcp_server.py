@@ -20,7 +20,7 @@ from mcp_types import CallToolResult
 
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role
-from tests.support.providers.scripted_upstream import Asked, completion
+from tests.support.providers.scripted_upstream import ReceivedRequest, completion
 from tests.support.site.agents_site import AgentsSite, agents_site, good
 from tests.support.site.processes import free_port
 
@@ -209,7 +209,7 @@ def test_a_server_with_a_wrong_key_says_so_and_ends(place: McpSite) -> None:
 
 
 async def test_sub_tasks_run_in_the_name_of_a_session(connect: Any, place: McpSite) -> None:
-    def turn(asked: Asked) -> Any:
+    def turn(asked: ReceivedRequest) -> Any:
         return completion(str(asked.json["messages"][-1]["content"]).upper())
 
     place.site.upstream.turns[BASE] = turn

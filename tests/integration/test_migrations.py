@@ -102,8 +102,8 @@ def test_several_may_upgrade_at_once(empty_database_url: str) -> None:
         migrate.upgrade(empty_database_url)
 
     with ThreadPoolExecutor(3) as pool:
-        for each in [pool.submit(upgrade) for _ in range(3)]:
-            each.result()
+        for future in [pool.submit(upgrade) for _ in range(3)]:
+            future.result()
 
     assert migrate.check(empty_database_url) == []
 

@@ -87,12 +87,12 @@ def test_what_cannot_be_added_says_what_to_do(
 def test_the_catalogue_is_listed_and_searched(cli: CommandLine) -> None:
     cli.run("model", "add", "anthropic/claude-sonnet-4-5")
 
-    listed = {each["name"]: each for each in cli.json("model", "list", "--all")}
+    listed = {model["name"]: model for model in cli.json("model", "list", "--all")}
     searched = cli.json("model", "search", "sonnet 4-5", "anthropic/")
     shown = cli.text("model", "search", "anthropic/claude-sonnet-4-5")
 
     assert listed["anthropic/claude-sonnet-4-5"]["price"]["input_usd_per_mtok"] == 3
     assert listed["sim/base"]["price"] == {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2}
-    assert "anthropic/claude-sonnet-4-5-20250929" in [each["name"] for each in searched]
+    assert "anthropic/claude-sonnet-4-5-20250929" in [model["name"] for model in searched]
     assert "2026-11-30" in shown
     assert "no such model" in cli.run("model", "search", "xyzzy").stderr

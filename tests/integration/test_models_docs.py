@@ -27,8 +27,10 @@ def cli(
 def commands() -> list[str]:
     blocks = "".join(re.findall(r"```sh\n(.*?)```", DOCS, flags=re.DOTALL)).splitlines()
     in_text = re.findall(r"`(swapgate model (?:add|list|search|match|resolve)[^`]*)`", DOCS)
-    plain = [" ".join(each.split()) for each in in_text]
-    return blocks + [each for each in plain if "WORDS" not in each and "NAME" not in each]
+    plain = [" ".join(command.split()) for command in in_text]
+    return blocks + [
+        command for command in plain if "WORDS" not in command and "NAME" not in command
+    ]
 
 
 def test_every_command_works(cli: CommandLine) -> None:
@@ -39,7 +41,7 @@ def test_every_command_works(cli: CommandLine) -> None:
         # Nothing that this installation's one provider offers is a gemini.
         cli.run(*words[1:], exits=1 if words[1:3] == ["model", "match"] else 0)
 
-    assert {" ".join(each.split()[1:3]) for each in ran} == {
+    assert {" ".join(command.split()[1:3]) for command in ran} == {
         *("model add", "model list", "model search", "model match", "proposal create")
     }
 

@@ -104,14 +104,14 @@ def taken(site: OAuthSite) -> set[str]:
     return {token for token, accepted in site.asked if accepted}
 
 
-def told(world: Routed, kind: AlertKind) -> bool:
+def has_alert(world: Routed, kind: AlertKind) -> bool:
     alerts = queries.list_alerts(world.installation.context, open_only=True)
     return any(caller.kind is kind for caller in alerts)
 
 
 def leaks(world: Routed, site: OAuthSite, said: str) -> bool:
     written = said + world.place.log("router") + world.place.log("control")
-    files = [each for each in world.place.folder.rglob("*") if each.is_file()]
+    files = [path for path in world.place.folder.rglob("*") if path.is_file()]
     held = written.encode() + b"".join(file.read_bytes() for file in files)
     return any(token.encode() in held for token in site.accounts.all)
 
@@ -137,11 +137,11 @@ def test_tokens_are_renewed_while_requests_go_on_and_none_fails(tmp_path: Path) 
 
             accounts.revoke()
             eventually(
-                lambda: told(world, AlertKind.SIGN_IN_ENDED) or bool(caller.errors),
+                lambda: has_alert(world, AlertKind.SIGN_IN_ENDED) or bool(caller.errors),
                 timeout_s=240,
             )
             world.place.run("credential", "logout", "copilot")
-            assert not told(world, AlertKind.SIGN_IN_ENDED)
+            assert not has_alert(world, AlertKind.SIGN_IN_ENDED)
 
         assert not caller.errors
         who = [provider for provider, _ in caller.served]

@@ -97,7 +97,7 @@ patches = st.builds(
 def test_targets_are_the_same_only_with_the_same_patch(
     one: RequestPatch, other: RequestPatch
 ) -> None:
-    first, second = (Target("p", "m", request_patch=each) for each in (one, other))
+    first, second = (Target("p", "m", request_patch=patch) for patch in (one, other))
 
     assert (first.id == second.id) == (one == other)
     assert ("#" in first.name) == (not one.empty)

@@ -95,7 +95,7 @@ def test_a_changed_suite_closes_what_waits_for_approval(
     changed(world, change)
     with pytest.raises(ProofRefused, match="is stale"):
         decisions.approve_proposal(world.context(), BEN, proposal.id)
-    world.turn()
+    world.run_once()
 
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.REJECTED
@@ -112,7 +112,7 @@ def test_another_model_behind_either_alias_closes_what_waits_for_approval(
 ) -> None:
     proposal = awaiting(world)
     now_serves(world, getattr(proposal, whose), "other-2026")
-    world.turn()
+    world.run_once()
 
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.REJECTED
@@ -125,10 +125,10 @@ def test_a_canary_whose_suite_changed_goes_no_further_until_it_is_put_back(
     proposal = in_canary(world)
     before = world.suites["colours"]
     changed(world, "template")
-    world.turn()
+    world.run_once()
     world.feed(blocks=8)
     for _ in range(3):
-        world.turn()
+        world.run_once()
     with world.store.read() as tx:
         paused = tx.rollouts.get(proposal.rollout or "")
     assert (paused.state, paused.step) == (RolloutState.PAUSED, 0)
@@ -139,7 +139,7 @@ def test_a_canary_whose_suite_changed_goes_no_further_until_it_is_put_back(
     operations.operate(world.context(), BEN, "chat", RolloutSignal.RESUME, "put back")
     for _ in range(40):
         world.feed(blocks=4)
-        world.turn()
+        world.run_once()
     assert world.get(proposal.id).phase is ProposalPhase.PROMOTED
 
 
@@ -150,7 +150,7 @@ def test_a_verdict_that_expires_during_its_canary_promotes_nobody(
     world.clock.advance(world.policy.gate.verdict_ttl_s)
     for _ in range(40):
         world.feed(blocks=4)
-        world.turn()
+        world.run_once()
 
     with world.store.read() as tx:
         rollout = tx.rollouts.get(proposal.rollout or "")
@@ -166,13 +166,13 @@ def test_an_alias_that_is_repointed_in_mid_canary_is_rolled_back(
 ) -> None:
     proposal = in_canary(world)
     now_serves(world, proposal.candidate, "other-2026")
-    world.turn()
+    world.run_once()
 
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.ROLLED_BACK
     assert "serves other-2026" in after.closed_because
     with world.store.read() as tx:
-        kinds = [each.kind for each in tx.alerts.list()]
+        kinds = [alert.kind for alert in tx.alerts.list()]
         route = tx.routing.route("chat")
     assert AlertKind.ROLLED_BACK in kinds
     assert route is not None
@@ -196,7 +196,7 @@ def test_an_alias_that_changes_in_mid_run_is_measured_anew(world: SmallInstallat
 
     world.clock.advance(world.policy.gate.infra_pause_s)
     for _ in range(4):
-        world.turn()
+        world.run_once()
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.CANARY, after.closed_because
     with world.store.read() as tx:
@@ -266,7 +266,7 @@ def renaming(world: SmallInstallation, model: str) -> list[str]:
 
     def served(target: Target, item: Item) -> ServedModel:
         asked.append(f"{target.model} {item.id}")
-        of_it = sum(each.startswith(model) for each in asked)
+        of_it = sum(request.startswith(model) for request in asked)
         return ServedModel(f"{target.model}-{1 if of_it <= before else 2}")
 
     world.served = served
@@ -297,10 +297,10 @@ def test_an_incumbent_that_was_replaced_in_mid_run_is_measured_anew_alone(
     proposal = world.until_decided(world.propose("sim/better").id)
     world.clock.advance(world.policy.gate.infra_pause_s)
     for _ in range(4):
-        world.turn()
+        world.run_once()
 
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
-    candidate = [each for each in asked if each.startswith("better")]
+    candidate = [request for request in asked if request.startswith("better")]
     assert len(candidate) == len(set(candidate))
 
 
@@ -327,7 +327,7 @@ def test_sightings_that_nobody_signed_have_no_score_asked_for_again(
     now_serves(world, proposal.candidate, "never-seen")
     world.clock.advance(world.policy.gate.infra_pause_s)
     for _ in range(4):
-        world.turn()
+        world.run_once()
 
     assert asked
     assert not scored & set(asked)

@@ -321,7 +321,7 @@ def test_a_chain_is_not_changed_in_the_shadow_of_a_canary(
 ) -> None:
     waive(database, expires_at=AT + 1)
     database.insert_all(("route_fallback", WAIVED), ("route_version", SETTINGS))
-    links = [("route_fallback", WAIVED | {"version": 3} | each) for each in chain]
+    links = [("route_fallback", WAIVED | {"version": 3} | link) for link in chain]
     canary = CANARY | {"version": 3, "revision": 4, "prev_version": 2}
 
     with pytest.raises(REFUSED, match="chain_stays"):

@@ -66,7 +66,7 @@ def test_a_canary_of_a_provider_that_moved_is_held_and_goes_no_further(
 
     world.feed(blocks=3)
     for _ in range(2):
-        world.turn()
+        world.run_once()
     with world.store.read() as tx:
         rollout = machine.find_live(tx, "chat")
         assert rollout.state is RolloutState.PAUSED
@@ -74,8 +74,8 @@ def test_a_canary_of_a_provider_that_moved_is_held_and_goes_no_further(
         assert share is not None
         assert share.weight_bps == rollout.current.weight_bps
         event = next(e for e in tx.audit.tail() if e.action == "canary.pause")
-    for told in (event.details["reason"], decision.decide(world.context(), rollout).reason):
-        assert "provider sim was moved by eve" in str(told)
+    for reason in (event.details["reason"], decision.decide(world.context(), rollout).reason):
+        assert "provider sim was moved by eve" in str(reason)
     for signal in (RolloutSignal.RESUME, RolloutSignal.ADVANCE, RolloutSignal.PROMOTE):
         with pytest.raises(ProofRefused, match="sim was moved by eve"):
             operations.operate(world.context(), BEN, "chat", signal, "go on")
@@ -97,11 +97,11 @@ def test_what_was_measured_half_before_is_rejected_and_the_next_is_measured_anew
     world: SmallInstallation,
 ) -> None:
     made = world.propose()
-    world.turn()
+    world.run_once()
     assert world.get(made.id).runs
     move(world)
     decided = world.until_decided(made.id)
-    world.turn()
+    world.run_once()
     assert world.get(made.id).phase is ProposalPhase.REJECTED
     assert "sim was moved" in world.get(made.id).closed_because
 
@@ -166,7 +166,7 @@ def test_every_way_to_move_one_in_use_wants_a_reason_and_makes_verdicts_stale(
         validity = proof_validity.assess_proof(
             world.context(), tx, tx.verdicts.get(made.verdict or "")
         )
-    assert "provider sim was moved by eve" in validity.words
+    assert "provider sim was moved by eve" in validity.text
     with world.store.read() as tx:
         event = next(e for e in tx.audit.tail() if "moved_at" in e.details)
     assert event.details["reason"] == WHY
@@ -230,7 +230,7 @@ def test_the_incumbent_goes_on_being_served(world: SmallInstallation) -> None:
     with world.store.read() as tx:
         before = tx.routing.table().routes["chat"]
     move(world)
-    world.turn()
+    world.run_once()
     with world.store.read() as tx:
         assert tx.routing.table().routes["chat"] == before
 
@@ -252,7 +252,7 @@ def test_a_policy_of_one_person_is_held_as_well(world: SmallInstallation) -> Non
     world.policy = replace(POLICY, self_approval=True)
     in_canary(world)
     move(world)
-    world.turn()
+    world.run_once()
     with pytest.raises(ProofRefused):
         operations.operate(world.context(), BEN, "chat", RolloutSignal.RESUME, "go on")
 
@@ -268,6 +268,6 @@ def test_what_is_measured_again_after_a_move_is_another_look(world: SmallInstall
     assert world.get(made.id).retry_at is not None
     move(world)
     world.clock.advance(world.policy.gate.infra_pause_s)
-    world.turn()
+    world.run_once()
     assert world.get(made.id).phase is ProposalPhase.REJECTED
     assert "provider sim was moved" in world.get(made.id).closed_because

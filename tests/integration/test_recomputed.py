@@ -161,9 +161,9 @@ def rollout(world: SmallInstallation, proposal: Proposal) -> Rollout:
         return tx.rollouts.get(proposal.rollout or "")
 
 
-def told(world: SmallInstallation, kind: AlertKind = AlertKind.EVIDENCE_MISMATCH) -> bool:
+def has_alert(world: SmallInstallation, kind: AlertKind = AlertKind.EVIDENCE_MISMATCH) -> bool:
     alerts = queries.list_alerts(world.context(), open_only=False)
-    return any(each.kind is kind for each in alerts)
+    return any(alert.kind is kind for alert in alerts)
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -175,11 +175,11 @@ def test_a_canary_whose_evidence_changed_goes_back_before_its_next_step(
 
     world.feed(blocks=20)
     for _ in range(4):
-        world.turn()
+        world.run_once()
 
     assert rollout(world, proposal).state is RolloutState.ROLLED_BACK
     assert world.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
-    assert told(world) or change is unreadable
+    assert has_alert(world) or change is unreadable
     with world.store.read() as tx:
         route = tx.routing.route("chat")
     assert route is not None
@@ -197,7 +197,7 @@ def test_a_canary_whose_verdict_is_not_as_it_was_signed_goes_back(
         other_terms(Intruder(database), proposal)
         database.engine.dispose()
 
-        world.turn()
+        world.run_once()
 
         assert rollout(world, proposal).state is RolloutState.ROLLED_BACK
 
@@ -210,7 +210,7 @@ def tampered_while_it_waited(
     proposal = world.until_decided(world.propose("sim/better").id)
     decisions.approve_proposal(world.context(), BEN, proposal.id)
     change(intruder, proposal)
-    world.turn()
+    world.run_once()
     return world.get(proposal.id)
 
 
@@ -222,7 +222,7 @@ def test_a_proposal_is_held_whose_evidence_changed_while_it_waited(
 
     assert (after.phase, after.rollout) == (ProposalPhase.AWAITING_APPROVAL, None)
     alerts = queries.list_alerts(world.context(), open_only=True)
-    assert AlertKind.STATE_UNRECORDED in {each.kind for each in alerts}
+    assert AlertKind.STATE_UNRECORDED in {alert.kind for alert in alerts}
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -242,7 +242,7 @@ def test_no_canary_opens_on_evidence_that_changed_together_with_the_log(
         assert "cannot be read" in after.closed_because
     else:
         assert "do not give it any more" in after.closed_because
-        assert told(world)
+        assert has_alert(world)
 
 
 def test_wrong_answers_that_are_deleted_while_a_run_is_on_are_not_asked_again(
@@ -264,13 +264,13 @@ def test_wrong_answers_that_are_deleted_while_a_run_is_on_are_not_asked_again(
     proposal = world.propose("sim/equal")
     ctx = world.context()
     for _ in range(12):
-        world.turn(ctx)
+        world.run_once(ctx)
         world.clock.advance(10)
 
     after = world.get(proposal.id)
     assert (after.phase, after.verdict) == (ProposalPhase.EVALUATING, None)
     assert max(asked.values()) == 1
-    assert told(world, AlertKind.STATE_UNRECORDED)
+    assert has_alert(world, AlertKind.STATE_UNRECORDED)
 
 
 @pytest.mark.parametrize("signal", [RolloutSignal.PROMOTE, RolloutSignal.ADVANCE])
@@ -284,7 +284,7 @@ def test_a_person_cannot_go_on_with_evidence_that_changed(
         operations.operate(world.context(), BEN, "chat", signal, "a demo at noon")
 
     assert rollout(world, proposal).live
-    assert told(world)
+    assert has_alert(world)
 
 
 def test_a_fallback_needs_evidence_that_still_gives_its_verdict(
@@ -323,11 +323,11 @@ def test_a_figure_of_another_last_digit_is_no_false_alarm(
 ) -> None:
     proposal = in_canary_with_log_e_times(1 + 1e-12, world, intruder)
 
-    world.turn()
-    world.turn()
+    world.run_once()
+    world.run_once()
 
     assert rollout(world, proposal).step > 0
-    assert not told(world)
+    assert not has_alert(world)
 
 
 def test_a_canary_holds_for_a_person_where_only_a_figure_is_another(
@@ -336,11 +336,11 @@ def test_a_canary_holds_for_a_person_where_only_a_figure_is_another(
     proposal = in_canary_with_log_e_times(1.001, world, intruder)
 
     for _ in range(3):
-        world.turn()
+        world.run_once()
 
     found = rollout(world, proposal)
     assert (found.state, found.step) == (RolloutState.PAUSED, 0)
-    assert told(world)
+    assert has_alert(world)
 
 
 def test_scores_and_digests_outlive_the_texts(
@@ -355,8 +355,8 @@ def test_scores_and_digests_outlive_the_texts(
     database.run("UPDATE sample SET answer = '', prompt = '', error_text = ''")
 
     world.feed(blocks=20)
-    world.turn()
-    world.turn()
+    world.run_once()
+    world.run_once()
     assert rollout(world, proposal).step > 0
     with database.engine.connect() as db:
         assert db.execute(sa.text(digests)).scalar_one() == before > 0
@@ -385,12 +385,12 @@ def test_a_look_that_holds_loads_no_sample(world: SmallInstallation) -> None:
     proposal = in_canary(world)
     ctx = world.context()
 
-    world.turn(ctx)
+    world.run_once(ctx)
     assert not ctx.recomputed
 
     world.feed(blocks=20)
-    world.turn(ctx)
-    world.turn(ctx)
+    world.run_once(ctx)
+    world.run_once(ctx)
     assert rollout(world, proposal).step > 0
     assert ctx.recomputed
 
@@ -407,7 +407,7 @@ def test_a_verdict_names_the_rules_that_decided_it_and_newer_ones_are_refused(
         found = recomputation.recompute_stored(world.context(), tx, newer, proposal)
 
     assert not found.agrees
-    assert "upgrade" in found.words
+    assert "upgrade" in found.text
 
 
 def test_a_verdict_from_before_rules_had_numbers_is_still_decided_alike(
@@ -416,10 +416,10 @@ def test_a_verdict_from_before_rules_had_numbers_is_still_decided_alike(
     proposal = in_canary(world)
     with world.store.read() as tx:
         verdict = tx.verdicts.get(proposal.verdict or "")
-        older = {name: each for name, each in verdict.inputs.items() if name != "rules"}
+        older = {name: setting for name, setting in verdict.inputs.items() if name != "rules"}
 
         found = recomputation.recompute_stored(
             world.context(), tx, replace(verdict, inputs=older), proposal
         )
 
-    assert found.agrees, found.words
+    assert found.agrees, found.text

@@ -69,7 +69,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
         running_router(snapshot(upstream.url), tmp_path) as world,
         anthropic.Anthropic(base_url=world.url, api_key=KEY, max_retries=0) as client,
     ):
-        upstream.turns[INCUMBENT] = strict_chat.turn
+        upstream.turns[INCUMBENT] = strict_chat.script_turn
         yield Scene(upstream, world, client)
 
 
@@ -85,7 +85,7 @@ def weather(use: Any) -> dict[str, Any]:
 @pytest.mark.req("A1", "B7")
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_tool_loop_with_parallel_calls_works(scene: Scene, *, stream: bool) -> None:
-    def said(messages: list[Any]) -> anthropic.types.Message:
+    def ask_next(messages: list[Any]) -> anthropic.types.Message:
         asked = {**ASK, "messages": messages, "tools": [TOOL], "system": "Be brief."}
         if not stream:
             return scene.ask(**asked)
@@ -93,7 +93,7 @@ def test_a_tool_loop_with_parallel_calls_works(scene: Scene, *, stream: bool) ->
             return events.get_final_message()
 
     messages: list[Any] = [{"role": "user", "content": "Weather?"}]
-    first = said(messages)
+    first = ask_next(messages)
     assert first.stop_reason == "tool_use"
     text, *uses = first.content
     assert text.type == "text"
@@ -105,7 +105,7 @@ def test_a_tool_loop_with_parallel_calls_works(scene: Scene, *, stream: bool) ->
         {"role": "assistant", "content": first.content},
         {"role": "user", "content": results},
     ]
-    final = said(messages)
+    final = ask_next(messages)
 
     assert final.stop_reason == "end_turn"
     assert final.content[0].text.strip() == "Oslo is sunny and Rome is sunny"  # type: ignore[union-attr]
@@ -115,13 +115,14 @@ def test_a_tool_loop_with_parallel_calls_works(scene: Scene, *, stream: bool) ->
     assert scene.last()["messages"][0] == {"role": "system", "content": "Be brief."}
     # What was counted is what the provider counted, with what came from its cache.
     (row, *_) = scene.world.wait_for_traffic(2)
-    assert row.input_tokens + sum(each.input_tokens for each in _) == 40
+    assert row.input_tokens + sum(row.input_tokens for row in _) == 40
 
 
 @pytest.mark.req("B7")
 def test_events_come_in_the_order_that_anthropic_has(scene: Scene) -> None:
     kinds = [
-        each.type for each in scene.client.messages.create(**ASK, tools=[TOOL], stream=True)
+        received.type
+        for received in scene.client.messages.create(**ASK, tools=[TOOL], stream=True)
     ]
 
     block = ["content_block_start", "content_block_delta", "content_block_stop"]
@@ -195,7 +196,7 @@ def test_structured_output_and_thinking_survive(scene: Scene) -> None:
     assert (thought.type, said.type) == ("thinking", "text")
     with scene.client.messages.stream(**{**ASK, "thinking": thinking}) as stream:
         streamed = stream.get_final_message().content
-    assert [each.type for each in streamed] == ["thinking", "text"]
+    assert [block.type for block in streamed] == ["thinking", "text"]
     assert streamed[0].thinking.strip() == "Thought with medium effort."  # type: ignore[union-attr]
 
 
@@ -213,7 +214,7 @@ def test_what_one_target_alone_can_do_is_asked_of_that_one(tmp_path: Path) -> No
         first = snapshot(
             upstream.url, weight_bps=10_000, providers=[own], candidate_provider="own"
         )
-        upstream.turns[INCUMBENT] = strict_chat.turn
+        upstream.turns[INCUMBENT] = strict_chat.script_turn
         upstream.turns[CANDIDATE] = error(529)
         with (
             running_router(first, tmp_path) as world,
@@ -223,7 +224,7 @@ def test_what_one_target_alone_can_do_is_asked_of_that_one(tmp_path: Path) -> No
             assert scene.ask().stop_reason == "end_turn"  # by the other target
             with pytest.raises(anthropic.InternalServerError, match="lacks the messages"):
                 scene.ask(tools=[{"type": "web_search_20250305", "name": "web_search"}])
-            assert [each.model for each in upstream.asked].count(INCUMBENT) == 1
+            assert [request.model for request in upstream.asked].count(INCUMBENT) == 1
 
 
 @pytest.mark.req("B7")
@@ -232,7 +233,7 @@ def test_a_conversation_with_unsigned_thinking_moves_on_to_anthropic(tmp_path: P
     asked: dict[str, Any] = {**ASK, "max_tokens": 5000, "thinking": thinking}
     with running_upstream() as upstream:
         first = snapshot(upstream.url)
-        upstream.turns[INCUMBENT] = strict_chat.turn
+        upstream.turns[INCUMBENT] = strict_chat.script_turn
         with (
             running_router(first, tmp_path) as world,
             anthropic.Anthropic(base_url=world.url, api_key=KEY, max_retries=0) as client,
@@ -297,8 +298,8 @@ def test_a_broken_stream_ends_in_an_error_and_never_as_if_it_were_whole(
     kinds: list[str] = []
 
     def listen() -> None:
-        for each in scene.client.messages.create(**ASK, stream=True):
-            kinds.append(each.type)  # noqa: PERF401 - kept though it raises
+        for received in scene.client.messages.create(**ASK, stream=True):
+            kinds.append(received.type)  # noqa: PERF401 - kept though it raises
 
     with pytest.raises(anthropic.APIStatusError, match="broke off"):
         listen()

@@ -56,7 +56,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     with running_upstream() as upstream:
         chats_alone = provider(upstream.url, kind="groq")
         first = snapshot(upstream.url, providers=[chats_alone])
-        upstream.turns[INCUMBENT] = strict_chat.turn
+        upstream.turns[INCUMBENT] = strict_chat.script_turn
         with (
             running_router(first, tmp_path) as world,
             openai.OpenAI(base_url=f"{world.url}/v1", api_key=KEY, max_retries=0) as client,
@@ -67,7 +67,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 @pytest.mark.req("A1", "B7")
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_tool_loop_with_parallel_calls_works(scene: Scene, *, stream: bool) -> None:
-    def said(given: list[Any]) -> Any:
+    def ask_next(given: list[Any]) -> Any:
         asked: dict[str, Any] = {"tools": [TOOL], "instructions": "Be brief."}
         if not stream:
             return scene.ask(given, **asked)
@@ -75,17 +75,17 @@ def test_a_tool_loop_with_parallel_calls_works(scene: Scene, *, stream: bool) ->
             return events.get_final_response()
 
     given: list[Any] = [{"role": "user", "content": "Weather?"}]
-    first = said(given)
+    first = ask_next(given)
     text, *calls = first.output
     assert text.content[0].text.strip() == "Let me look."
     assert [json.loads(call.arguments)["city"] for call in calls] == ["Oslo", "Rome"]
 
-    given += [each.model_dump(exclude={"parsed_arguments"}) for each in first.output]
+    given += [item.model_dump(exclude={"parsed_arguments"}) for item in first.output]
     for call in calls:
         city = json.loads(call.arguments)["city"]
         told = {"call_id": call.call_id, "output": f"{city} is sunny"}
         given.append({"type": "function_call_output", **told})
-    final = said(given)
+    final = ask_next(given)
 
     assert final.output_text.strip() == "Oslo is sunny and Rome is sunny"
     assert (final.status, final.model) == ("completed", "support")
@@ -161,8 +161,8 @@ def test_a_broken_stream_ends_in_an_error_and_never_as_if_it_were_whole(
     kinds: list[str] = []
 
     def listen() -> None:
-        for each in scene.ask(stream=True):
-            kinds.append(each.type)  # noqa: PERF401 - kept though it raises
+        for received in scene.ask(stream=True):
+            kinds.append(received.type)  # noqa: PERF401 - kept though it raises
 
     with pytest.raises(openai.APIError, match="broke off"):
         listen()

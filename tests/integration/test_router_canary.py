@@ -318,7 +318,9 @@ def test_when_all_fail_the_error_names_every_attempt_and_stops_the_clients_retri
     assert failed.value.status_code == 502
     assert failed.value.code == "all_targets_failed"
     assert isinstance(failed.value.body, dict)
-    tried = [(each["target"], each["failure"]) for each in failed.value.body["attempts"]]
+    tried = [
+        (attempt["target"], attempt["failure"]) for attempt in failed.value.body["attempts"]
+    ]
     assert tried == [
         (f"up/{CANDIDATE}", "server"),
         (f"up/{CANDIDATE}", "server"),
@@ -374,7 +376,7 @@ def test_a_connection_that_the_provider_closed_while_idle_costs_nobody_anything(
 
 def test_slow_tokens_are_no_stall(client: openai.OpenAI, upstream: Upstream) -> None:
     parts = streamed("a", "b", "c").steps
-    slow = [each for step in parts for each in (step, 0.05)]
+    slow = [wait_s for step in parts for wait_s in (step, 0.05)]
     upstream.turns = {CANDIDATE: broken_stream(*slow)}
 
     assert stream(client) == "abc"

@@ -49,8 +49,8 @@ class Scene:
     def served(self, **fields: Any) -> str:
         return str(self.ask(**fields).headers["x-swapgate-target"]).partition("/")[2]
 
-    def asked(self) -> list[str]:
-        return [each.model for each in self.upstream.asked]
+    def models_called(self) -> list[str]:
+        return [request.model for request in self.upstream.asked]
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_target_that_cannot_do_it_is_not_asked(stage: Stage, lack: str) -> Non
     with stage({INCUMBENT: Capabilities(**{lack: False})}) as scene:
         assert scene.served(**NEEDS[lack]) == FALLBACK
         assert scene.served() == INCUMBENT
-        assert scene.asked() == [FALLBACK, INCUMBENT]
+        assert scene.models_called() == [FALLBACK, INCUMBENT]
         # Nobody failed.
         assert sum(row.charged for row in scene.world.wait_for_traffic(2)) == 0
 
@@ -116,11 +116,13 @@ def test_when_nobody_can_do_it_the_client_learns_what_is_lacking_and_where(
 
         assert told.value.code == "not_supported_by_route"
         listed = told.value.body["targets"]  # type: ignore[index]  # JSON
-        assert [(each["target"], each["left_out"], each["reason"]) for each in listed] == [
+        assert [
+            (target["target"], target["left_out"], target["reason"]) for target in listed
+        ] == [
             (f"up/{INCUMBENT}", "capability", "lacks tools"),
             (f"up/{FALLBACK}", "capability", "lacks tools"),
         ]
-        assert scene.asked() == []
+        assert scene.models_called() == []
         (row,) = scene.world.wait_for_traffic(1)
         assert (row.failed, row.charged) == (0, 0)
 
@@ -204,7 +206,7 @@ def test_a_prompt_too_long_goes_to_a_larger_window_and_to_no_other(
             assert [c.choices[0].delta.content for c in answer.parse() if c.choices][1] == "a"
         else:
             assert scene.served() == FALLBACK
-        assert scene.asked() == [INCUMBENT, FALLBACK]
+        assert scene.models_called() == [INCUMBENT, FALLBACK]
         assert sum(row.charged for row in scene.world.wait_for_traffic(1)) == 0
 
 
@@ -224,7 +226,7 @@ def test_a_prompt_too_long_goes_to_no_window_that_is_not_known_to_be_larger(
             scene.ask()
 
         assert told.value.code == "context_length_exceeded"
-        assert scene.asked() == [INCUMBENT]
+        assert scene.models_called() == [INCUMBENT]
 
 
 @pytest.mark.req("A4")

@@ -45,7 +45,7 @@ def test_a_drawn_request_goes_to_the_desk_with_its_answer(tmp_path: Path) -> Non
     assert sampled.ask(user="kim") == 200
 
     (draft,) = sampled.drafts
-    assert json.loads(draft.asked)["messages"][0]["content"] == "hi"
+    assert json.loads(draft.client_body)["messages"][0]["content"] == "hi"
     assert json.loads(draft.answer)["choices"]
     assert (draft.route, draft.arm, draft.endpoint) == ("support", "incumbent", "chat")
     assert (draft.data_class, draft.share_bps, draft.per_day) == ("personal", 10_000, 200)

@@ -52,24 +52,24 @@ def route(
         settings,
         held,
     )
-    targets = {each.id: each for each in (OWN, NEAR, AWAY)}
+    targets = {target.id: target for target in (OWN, NEAR, AWAY)}
     first = snapshot("http://up", providers=[provider("http://away", "away")])
     return replace(first, table=RoutingTable(1, {"support": made}, targets))
 
 
-class Asked:
+class CountingRouter:
     """A router that counts whom it asks, by model."""
 
     def __init__(self, folder: Path) -> None:
         self.models: Counter[str] = Counter()
 
-        def turn(request: Any) -> Any:
+        def script_turn(request: Any) -> Any:
             self.models[json.loads(request.body)["model"]] += 1
             return completion()
 
-        self.door = Door(folder, turn)
+        self.door = Door(folder, script_turn)
 
-    async def of(
+    async def call(
         self,
         found: Snapshot,
         standing: Sequence[KillSwitch] = (),
@@ -84,85 +84,89 @@ class Asked:
 
 
 @pytest.fixture
-def asked(tmp_path: Path) -> Asked:
-    return Asked(tmp_path)
+def counted(tmp_path: Path) -> CountingRouter:
+    return CountingRouter(tmp_path)
 
 
-async def test_a_chain_goes_past_who_may_not_see_the_data(asked: Asked) -> None:
-    status, _ = await asked.of(route(AWAY, (AWAY, OWN)), times=3)
+async def test_a_chain_goes_past_who_may_not_see_the_data(counted: CountingRouter) -> None:
+    status, _ = await counted.call(route(AWAY, (AWAY, OWN)), times=3)
 
     assert status == 200
-    assert asked.models == {"m-own": 3}
+    assert counted.models == {"m-own": 3}
 
 
 @pytest.mark.parametrize("arm", ["canary", "holdback"])
-async def test_no_arm_of_a_rollout_sees_what_it_may_not(asked: Asked, arm: str) -> None:
-    status, _ = await asked.of(route(**{arm: AWAY}), times=5)  # type: ignore[arg-type]  # either
+async def test_no_arm_of_a_rollout_sees_what_it_may_not(
+    counted: CountingRouter, arm: str
+) -> None:
+    status, _ = await counted.call(route(**{arm: AWAY}), times=5)  # type: ignore[arg-type]  # either
 
     assert status == 200
-    assert asked.models == {"m-own": 5}
-    asked.door.recorder.flush(final=True)
-    blocks = asked.door.kept.blocks.values()
+    assert counted.models == {"m-own": 5}
+    counted.door.recorder.flush(final=True)
+    blocks = counted.door.kept.blocks.values()
     # What never asked the candidate is no success of it.
     assert all(block.canary_failures == block.canary_units for block in blocks) or not blocks
 
 
-async def test_a_route_that_nobody_may_see_is_refused_with_the_reason(asked: Asked) -> None:
-    status, body = await asked.of(route(AWAY))
+async def test_a_route_that_nobody_may_see_is_refused_with_the_reason(
+    counted: CountingRouter,
+) -> None:
+    status, body = await counted.call(route(AWAY))
 
     assert (status, code(body)) == (503, "no_target_left")
     [left] = json.loads(body)["error"]["targets"]
     assert left["left_out"] == "data_class"
-    assert not asked.models
+    assert not counted.models
 
 
 @pytest.mark.parametrize(
     "classes", [{}, {"open": frozenset({"up"})}, {"personal": frozenset()}]
 )
 async def test_a_class_that_the_file_does_not_name_any_more_is_seen_by_nobody(
-    asked: Asked, classes: Any
+    counted: CountingRouter, classes: Any
 ) -> None:
-    status, _ = await asked.of(route(chain=(NEAR,)), classes=classes)
+    status, _ = await counted.call(route(chain=(NEAR,)), classes=classes)
 
     assert status == 503
-    assert not asked.models
+    assert not counted.models
 
 
-async def test_a_reload_takes_a_provider_out_at_once(asked: Asked) -> None:
+async def test_a_reload_takes_a_provider_out_at_once(counted: CountingRouter) -> None:
     found = route(AWAY, (OWN,))
     both = {"personal": frozenset({"up", "away"})}
 
-    await asked.of(found, classes=both)
-    await asked.of(found)
+    await counted.call(found, classes=both)
+    await counted.call(found)
 
-    assert asked.models == {"m-away": 1, "m-own": 1}
-
-
-async def test_what_has_no_class_goes_anywhere(asked: Asked) -> None:
-    await asked.of(route(AWAY, settings=RouteSettings()), classes={})
-
-    assert asked.models == {"m-away": 1}
+    assert counted.models == {"m-away": 1, "m-own": 1}
 
 
-async def test_nobody_is_kept_warm_with_what_he_may_not_see(asked: Asked) -> None:
+async def test_what_has_no_class_goes_anywhere(counted: CountingRouter) -> None:
+    await counted.call(route(AWAY, settings=RouteSettings()), classes={})
+
+    assert counted.models == {"m-away": 1}
+
+
+async def test_nobody_is_kept_warm_with_what_he_may_not_see(counted: CountingRouter) -> None:
     often = replace(PERSONAL, keep_warm_bps=1_000)
     both = {"personal": frozenset({"up", "away"})}
     found = route(chain=(AWAY,), settings=often)
 
     assert served(found, classes=both).routes["support"].warmed == (AWAY.id,)
     assert served(found, classes=CLEARED).routes["support"].warmed == ()
-    await asked.of(found, times=100)
-    assert asked.models == {"m-own": 100}
+    await counted.call(found, times=100)
+    assert counted.models == {"m-own": 100}
 
 
-def by_hand(force: str, *, source: SwitchSource, of_route: str | None = None) -> KillSwitch:
+def kill_switch(force: str, *, source: SwitchSource, of_route: str | None = None) -> KillSwitch:
     return KillSwitch("sw", of_route, parse_force(force), "a drill", "ada", AT, None, source)
 
 
 SWITCHES = {
-    "command line": [by_hand("provider:away", source=SwitchSource.CLI)],
+    "command line": [kill_switch("provider:away", source=SwitchSource.CLI)],
     "api, one route": [
-        by_hand(f"target:{AWAY.id}", source=SwitchSource.REST, of_route="support")
+        kill_switch(f"target:{AWAY.id}", source=SwitchSource.REST, of_route="support")
     ],
     "SWAPGATE_FORCE provider": parse_environment_switches("provider:away", AT),
     "SWAPGATE_FORCE target": parse_environment_switches(f"target:{AWAY.id}", AT),
@@ -174,14 +178,14 @@ SWITCHES = {
 
 @pytest.mark.parametrize("form", SWITCHES)
 async def test_no_switch_in_any_form_shows_data_to_who_may_not_see_them(
-    asked: Asked, form: str
+    counted: CountingRouter, form: str
 ) -> None:
-    status, _ = await asked.of(route(chain=(AWAY,)), SWITCHES[form], times=3)
+    status, _ = await counted.call(route(chain=(AWAY,)), SWITCHES[form], times=3)
     stored = replace(route(chain=(AWAY,)), switches=tuple(SWITCHES[form]))
-    again, _ = await asked.of(stored, times=3)
+    again, _ = await counted.call(stored, times=3)
 
     assert (status, again) == (200, 200)
-    assert asked.models == {"m-own": 6}
+    assert counted.models == {"m-own": 6}
 
 
 def test_no_shadow_sees_what_it_may_not(caplog: pytest.LogCaptureFixture) -> None:

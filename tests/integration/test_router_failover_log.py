@@ -29,7 +29,7 @@ def provider(sim: Simulator) -> Iterator[str]:
 def failovers(world: Routed) -> list[dict[str, object]]:
     lines = world.place.log("router").splitlines()
     found = [json.loads(line) for line in lines if line.startswith("{")]
-    return [each for each in found if each["event"] == "failover"]
+    return [event for event in found if event["event"] == "failover"]
 
 
 @pytest.mark.slow

@@ -71,7 +71,7 @@ class Scene:
     def fault(self, kind: str, model: str = OWN, **fields: Any) -> None:
         self.sim.faults.set(model, faults.parse_fault({"kind": kind, **fields}))
 
-    def asked(self, model: str) -> int:
+    def requests_to(self, model: str) -> int:
         stats = self.sim.stats.get(model)
         return stats.requests if stats else 0
 
@@ -104,10 +104,10 @@ class Scene:
             f"{self.world.url}/metrics", headers={"authorization": f"Bearer {KEY}"}
         ).text
         series = f'swapgate_breaker_state{{target="up/{model}"}} '
-        (line,) = (each for each in metrics.splitlines() if each.startswith(series))
+        (line,) = (line for line in metrics.splitlines() if line.startswith(series))
         return int(float(line.removeprefix(series)))
 
-    def charged(self, requests: int = 1) -> int:
+    def count_charged(self, requests: int = 1) -> int:
         return sum(row.charged for row in self.world.wait_for_traffic(requests))
 
 
@@ -195,9 +195,9 @@ def test_a_429_is_waited_for_when_that_fits(scene: Scene, name: str, value: str)
 
     assert scene.ask() == OWN
 
-    assert (scene.asked(OWN), scene.asked(SPARE)) == (2, 0)
+    assert (scene.requests_to(OWN), scene.requests_to(SPARE)) == (2, 0)
     assert scene.breaker() == 0
-    assert scene.charged() == 0
+    assert scene.count_charged() == 0
 
 
 @pytest.mark.req("A5", "B3")
@@ -218,9 +218,9 @@ def test_a_429_that_asks_for_too_long_is_answered_by_the_next_target(
 
     assert [scene.ask(), scene.ask()] == [SPARE, SPARE]
 
-    assert scene.asked(OWN) == 1  # and left alone for the time it asked for
+    assert scene.requests_to(OWN) == 1  # and left alone for the time it asked for
     assert scene.breaker() == 0
-    assert scene.charged(2) == 2
+    assert scene.count_charged(2) == 2
 
 
 # Fault 2
@@ -235,13 +235,13 @@ def test_a_server_error_is_tried_once_more_then_the_next_target_answers(
     scene.fault("status", status=status)
 
     assert scene.ask_as(stream=stream) == SPARE
-    assert scene.asked(OWN) == 2
+    assert scene.requests_to(OWN) == 2
 
     for _ in range(3):
         assert scene.ask_as(stream=stream) == SPARE
-    assert scene.asked(OWN) == 5
+    assert scene.requests_to(OWN) == 5
     assert scene.breaker() == 2
-    assert scene.charged(4) == 4
+    assert scene.count_charged(4) == 4
 
 
 # Fault 3
@@ -258,9 +258,9 @@ def test_a_bad_request_is_told_at_once_with_the_providers_words(
         scene.ask()
 
     assert (told.value.status_code, told.value.code) == (status, "odd")
-    assert (scene.asked(OWN), scene.asked(SPARE)) == (1, 0)
+    assert (scene.requests_to(OWN), scene.requests_to(SPARE)) == (1, 0)
     assert scene.breaker() == 0
-    assert scene.charged() == 0
+    assert scene.count_charged() == 0
 
 
 @pytest.mark.req("A5", "F4")
@@ -273,9 +273,9 @@ def test_a_request_that_only_the_canary_rejects_costs_one_more_call(
 
         assert scene.ask() == OWN
 
-        assert (scene.asked(CANDIDATE), scene.asked(OWN)) == (1, 1)
+        assert (scene.requests_to(CANDIDATE), scene.requests_to(OWN)) == (1, 1)
         assert scene.breaker(CANDIDATE) == 0
-        assert scene.charged() == 1
+        assert scene.count_charged() == 1
 
 
 # Fault 4
@@ -292,9 +292,9 @@ def test_when_our_account_is_refused_the_next_target_answers_and_nobody_asks_aga
 
     assert [scene.ask() for _ in range(3)] == [SPARE] * 3
 
-    assert scene.asked(OWN) == 1
+    assert scene.requests_to(OWN) == 1
     assert scene.breaker() == 2
-    assert scene.charged(3) == 3
+    assert scene.count_charged(3) == 3
 
 
 @pytest.mark.req("A5")
@@ -303,7 +303,7 @@ def test_a_model_that_was_withdrawn_is_our_mistake_and_not_the_clients(scene: Sc
 
     assert [scene.ask(), scene.ask()] == [SPARE, SPARE]
 
-    assert scene.asked(OWN) == 1
+    assert scene.requests_to(OWN) == 1
     assert scene.breaker() == 2
 
 
@@ -323,7 +323,7 @@ def test_a_provider_that_cannot_be_reached_is_passed_over(
     with stage(own_url=url) as scene:
         assert scene.ask() == SPARE
         assert scene.ask_as(stream=True) == SPARE
-        assert scene.charged(2) == 2
+        assert scene.count_charged(2) == 2
 
 
 @pytest.mark.req("A5", "B3")
@@ -335,11 +335,11 @@ def test_a_connection_that_ends_before_the_first_byte_is_tried_anew_then_passed_
     scene.fault(kind)
 
     assert scene.ask_as(stream=stream) == SPARE
-    assert scene.asked(OWN) == 2
+    assert scene.requests_to(OWN) == 2
 
     scene.fault(kind, until_count=1)
     assert scene.ask_as(stream=stream) == OWN
-    assert scene.charged(2) == 1
+    assert scene.count_charged(2) == 1
 
 
 # Fault 6
@@ -352,8 +352,8 @@ def test_a_provider_that_says_nothing_is_given_up(scene: Scene, *, stream: bool)
 
     assert scene.ask_as(stream=stream) == SPARE
 
-    assert scene.asked(OWN) == 1
-    assert scene.charged() == 1
+    assert scene.requests_to(OWN) == 1
+    assert scene.count_charged() == 1
 
 
 # Faults 7 and 8
@@ -372,8 +372,8 @@ def test_a_stream_that_breaks_in_its_middle_ends_in_an_error_and_is_never_splice
     assert "[DONE]" not in text
     last = json.loads(text.rstrip().splitlines()[-1].removeprefix("data: "))
     assert last["error"]["type"] == "upstream_error"
-    assert scene.asked(SPARE) == 0
-    assert scene.charged() == 1
+    assert scene.requests_to(SPARE) == 0
+    assert scene.count_charged() == 1
 
 
 @pytest.mark.req("B8")
@@ -385,7 +385,7 @@ def test_a_stream_that_is_held_back_and_breaks_in_its_middle_is_answered_by_the_
     scene.fault(kind, after_chunks=3)
 
     assert scene.ask_as(stream=True) == SPARE
-    assert scene.charged() == 1
+    assert scene.count_charged() == 1
 
 
 # Faults 9 and 10
@@ -401,7 +401,7 @@ def test_a_stream_that_breaks_before_its_first_words_is_answered_by_the_next_tar
     scene.fault(kind, after_chunks=0, role_first=role_first)
 
     assert scene.ask_as(stream=True) == SPARE
-    assert scene.charged() == 1
+    assert scene.count_charged() == 1
 
 
 # Fault 11
@@ -428,8 +428,8 @@ def test_an_answer_that_is_none_is_passed_over(
 
     assert scene.ask_as(stream=stream) == SPARE
 
-    assert scene.asked(OWN) == 1
-    assert scene.charged() == 1
+    assert scene.requests_to(OWN) == 1
+    assert scene.count_charged() == 1
 
 
 # Fault 15
@@ -444,11 +444,11 @@ def test_when_every_circuit_is_open_the_client_is_told_when_to_come_back(stage: 
         with pytest.raises(openai.InternalServerError) as told:
             scene.ask()
 
-        for each in (tried, told):
-            assert each.value.status_code == 503
-            assert each.value.code == "all_circuits_open"
-            assert 0 < int(each.value.response.headers["retry-after"]) <= 10
-        assert (scene.asked(OWN), scene.asked(SPARE)) == (1, 1)
+        for gateway in (tried, told):
+            assert gateway.value.status_code == 503
+            assert gateway.value.code == "all_circuits_open"
+            assert 0 < int(gateway.value.response.headers["retry-after"]) <= 10
+        assert (scene.requests_to(OWN), scene.requests_to(SPARE)) == (1, 1)
 
 
 @pytest.mark.req("B4")
@@ -474,4 +474,4 @@ def test_the_clients_own_retries_do_not_multiply_an_outage(scene: Scene) -> None
             )
 
     # Until the breakers open two tries of each target, then one call for each request.
-    assert scene.asked(OWN) + scene.asked(SPARE) <= 20 * 1.2 + 8
+    assert scene.requests_to(OWN) + scene.requests_to(SPARE) <= 20 * 1.2 + 8

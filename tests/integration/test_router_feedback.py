@@ -76,7 +76,7 @@ def test_bad_feedback_counts_against_the_canary_until_its_block_is_out(
     wait_until(lambda: world.store.blocks)
     late = say(client, ids[4], thumb="down")
 
-    assert [each.status_code for each in (bad, low, high, words, late)] == [
+    assert [answer.status_code for answer in (bad, low, high, words, late)] == [
         200,
         200,
         200,

@@ -15,7 +15,7 @@ TOOL: Any = {"type": "function", "function": {"name": "f", "parameters": {"type"
 OWN, SPARE = "sim/sim-base", "other/sim-better"
 
 
-def asked(client: openai.OpenAI, **more: Any) -> tuple[str, str]:
+def ask_route(client: openai.OpenAI, **more: Any) -> tuple[str, str]:
     """The arm, and the target that served."""
     raw = client.chat.completions.with_raw_response.create(
         model=ROUTE, messages=[{"role": "user", "content": "Colour number 3?"}], **more
@@ -56,8 +56,8 @@ def test_a_routers_process_does_what_its_file_says(tmp_path: Path) -> None:
                     )
 
                 eventually(lambda: checked(OWN) and checked(SPARE))
-                assert asked(client, tools=[TOOL])[1] == SPARE
-                served = Counter(asked(client, user=f"user-{n}") for n in range(150))
+                assert ask_route(client, tools=[TOOL])[1] == SPARE
+                served = Counter(ask_route(client, user=f"user-{n}") for n in range(150))
 
             # 15 expected, deviation 3.7; the draw differs from day to day.
             assert 1 <= served["keep_warm", SPARE] <= 40

@@ -65,7 +65,7 @@ def ended(turn: ScriptedTurn, reason: str, *, after_s: float) -> ScriptedTurn:
     return replace(turn, steps=(after_s, body.replace(b'"stop"', f'"{reason}"'.encode())))
 
 
-def words(*pieces: str, finish: str, pause_s: float) -> ScriptedTurn:
+def stream_pieces(*pieces: str, finish: str, pause_s: float) -> ScriptedTurn:
     deltas = [step for piece in pieces for step in (pause_s, event({"content": piece}))]
     return ScriptedTurn(headers=EVENTS, steps=(ROLE, *deltas, event(finish=finish), DONE))
 
@@ -109,8 +109,8 @@ def test_a_candidate_that_breaks_its_json_cuts_its_answers_and_is_slow_is_seen(
 ) -> None:
     if stream:
         upstream.turns = {
-            INCUMBENT: words('{"city"', ': "Bern"}', finish="stop", pause_s=0.0),
-            CANDIDATE: words('{"city"', ': "Be', finish="length", pause_s=0.25),
+            INCUMBENT: stream_pieces('{"city"', ': "Bern"}', finish="stop", pause_s=0.0),
+            CANDIDATE: stream_pieces('{"city"', ': "Be', finish="length", pause_s=0.25),
         }
     else:
         upstream.turns = {
@@ -144,12 +144,12 @@ def test_a_candidate_that_calls_what_was_not_offered_is_seen_and_one_that_refuse
 ) -> None:
     call = {"id": "c", "type": "function", "function": {"name": "stay", "arguments": "{}"}}
 
-    def turn(message: dict[str, object]) -> ScriptedTurn:
+    def script_turn(message: dict[str, object]) -> ScriptedTurn:
         choice = {"index": 0, "finish_reason": "stop", "message": message}
         return ScriptedTurn(steps=(json.dumps({"choices": [choice]}).encode(),))
 
-    candidates = iter([turn({"content": None, "refusal": "No."})] * 3)
-    stays = turn({"content": None, "tool_calls": [call]})
+    candidates = iter([script_turn({"content": None, "refusal": "No."})] * 3)
+    stays = script_turn({"content": None, "tool_calls": [call]})
     upstream.turns = {
         INCUMBENT: completion("hello"),
         CANDIDATE: lambda _: next(candidates, stays),

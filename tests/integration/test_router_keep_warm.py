@@ -76,7 +76,7 @@ Stage = Callable[..., AbstractContextManager[Scene]]
 def table(url: str, settings: RouteSettings, canary: Canary | None) -> Snapshot:
     first = snapshot(url, providers=[provider(url, "other")])
     route = Route("support", 1, OWN.id, canary, (WARM.id,), settings)
-    targets = {each.id: each for each in (OWN, NEW, WARM)}
+    targets = {target.id: target for target in (OWN, NEW, WARM)}
     return replace(first, table=RoutingTable(1, {"support": route}, targets))
 
 
@@ -91,8 +91,8 @@ def stage(tmp_path: Path) -> Stage:
     ) -> Iterator[Scene]:
         with running_upstream() as upstream:
             for model in (INCUMBENT, CANDIDATE, FALLBACK):
-                upstream.turns[model] = lambda asked: (
-                    streamed("a") if asked.json.get("stream") else completion()
+                upstream.turns[model] = lambda request: (
+                    streamed("a") if request.json.get("stream") else completion()
                 )
             first = replace(table(upstream.url, settings, canary), switches=switches)
             with (

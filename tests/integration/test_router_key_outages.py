@@ -60,7 +60,7 @@ def test_workers_share_a_keys_limit_and_one_connection_gets_all_of_it(
         assert 40 <= alone <= 41 + (time.monotonic() - begun) * 40 / 60
         # 12 connections, and both workers.
         begun = time.monotonic()
-        counter = Counter(each for _ in range(12) for each in fresh(world, other, times=5))
+        counter = Counter(target for _ in range(12) for target in fresh(world, other, times=5))
         assert 40 <= counter[200] <= 45 + (time.monotonic() - begun) * 40 / 60
         assert counter[200] + counter[429] == 60
 

@@ -126,7 +126,7 @@ def test_a_budget_counts_what_every_router_of_the_database_spent(
 
 
 def spent(ctx: Context, key: str) -> float:
-    (found,) = (each for each in queries.list_keys(ctx) if each.id == key)
+    (found,) = (row for row in queries.list_keys(ctx) if row.id == key)
     return found.spent.month_usd
 
 

@@ -50,8 +50,8 @@ FAILURES = {
 
 def kept() -> Counter[str]:
     """Objects of requests that nobody has freed, by their type."""
-    found = (type(each) for each in gc.get_objects())
-    return Counter(each.__name__ for each in found if each in OF_A_REQUEST)
+    found = (type(object_) for object_ in gc.get_objects())
+    return Counter(kind.__name__ for kind in found if kind in OF_A_REQUEST)
 
 
 @contextmanager
@@ -136,5 +136,7 @@ def test_a_client_that_leaves_leaves_nothing_for_the_garbage_collector(tmp_path:
         with running_router(snapshot(upstream.url), tmp_path, PATIENT) as world, uncollected():
             for _ in range(ASKED):
                 leave(world)
-            wait_until(lambda: sum(each.left.is_set() for each in upstream.asked) == ASKED)
+            wait_until(
+                lambda: sum(request.left.is_set() for request in upstream.asked) == ASKED
+            )
             wait_until(lambda: not kept())

@@ -74,7 +74,7 @@ def client(scene: SimScene) -> Iterator[anthropic.Anthropic]:
         yield client
 
 
-def said(client: anthropic.Anthropic, **more: Any) -> anthropic.types.Message:
+def create_message(client: anthropic.Anthropic, **more: Any) -> anthropic.types.Message:
     message: anthropic.types.Message = client.messages.create(**{**ASK, **more})
     return message
 
@@ -97,7 +97,7 @@ def streamed(client: anthropic.Anthropic, **more: Any) -> tuple[list[str], str]:
 
 @pytest.mark.req("A1")
 def test_the_client_works_plain_and_streaming(client: anthropic.Anthropic) -> None:
-    message = said(client)
+    message = create_message(client)
     with client.messages.stream(**ASK) as stream:
         final = stream.get_final_message()
 
@@ -127,7 +127,7 @@ def test_tools_are_used_plain_and_streaming(client: anthropic.Anthropic) -> None
         "tool_choice": {"type": "tool", "name": "weather"},
     }
 
-    (use,) = said(client, **forced).content
+    (use,) = create_message(client, **forced).content
     with client.messages.stream(**ASK, **forced) as stream:
         (streamed_use,) = stream.get_final_message().content
 
@@ -137,7 +137,7 @@ def test_tools_are_used_plain_and_streaming(client: anthropic.Anthropic) -> None
 
 @pytest.mark.req("A3")
 def test_tokens_of_both_forms_are_counted(client: anthropic.Anthropic, scene: SimScene) -> None:
-    message = said(client)
+    message = create_message(client)
     streamed(client)
 
     rows = scene.world.wait_for_traffic(2)
@@ -165,11 +165,11 @@ def test_a_canary_that_fails_is_answered_by_the_incumbent_and_charged(
         if stream:
             assert len(streamed(client)[1].split()) == 12
         else:
-            assert len(text_of(said(client)).split()) == 12
+            assert len(text_of(create_message(client)).split()) == 12
         (row,) = world.wait_for_traffic(1)
 
     assert (row.arm, row.charged, row.failed) == ("canary", 1, 0)
-    assert scene.asked(OWN) == 1
+    assert scene.requests_to(OWN) == 1
 
 
 # What goes wrong before the first words
@@ -206,10 +206,10 @@ def test_before_the_first_words_the_spare_answers(
         assert kinds[-1] == "message_stop"
         assert kinds.count("message_start") == 1
     else:
-        text = text_of(said(client))
+        text = text_of(create_message(client))
 
     assert len(text.split()) == 12
-    assert scene.asked(SPARE) == 1
+    assert scene.requests_to(SPARE) == 1
 
 
 @pytest.mark.req("B8")
@@ -225,7 +225,7 @@ def test_after_the_first_words_a_broken_stream_is_an_error(
 
     assert [event.type for event in events].count("content_block_delta") == 4
     assert events[-1].type == "content_block_delta"
-    assert scene.asked(SPARE) == 0
+    assert scene.requests_to(SPARE) == 0
     assert sum(row.failed for row in scene.world.wait_for_traffic(1)) == 1
 
 
@@ -263,13 +263,13 @@ def test_the_clients_own_mistake_is_told_in_the_providers_words(
     scene.fault("status", status=status, message="max_tokens: too many")
 
     with pytest.raises(raised, match="max_tokens: too many") as refused:
-        said(client)
+        create_message(client)
 
     assert refused.value.body == {
         "type": "error",
         "error": {"type": kind, "message": "max_tokens: too many"},
     }
-    assert (scene.asked(OWN), scene.asked(SPARE)) == (1, 0)
+    assert (scene.requests_to(OWN), scene.requests_to(SPARE)) == (1, 0)
 
 
 def test_a_prompt_that_is_too_long_is_told_and_harms_no_breaker(
@@ -279,9 +279,9 @@ def test_a_prompt_that_is_too_long_is_told_and_harms_no_breaker(
 
     for _ in range(6):
         with pytest.raises(anthropic.BadRequestError, match="prompt is too long"):
-            said(client)
+            create_message(client)
 
-    assert scene.asked(OWN) == 6
+    assert scene.requests_to(OWN) == 6
 
 
 def kind_of(error: anthropic.APIStatusError) -> tuple[str, str]:
@@ -300,16 +300,16 @@ def test_our_own_errors_are_raised_as_anthropics(
     url = scene.world.url
     with client_of(url, "sk-sg-bad") as stranger:
         with pytest.raises(anthropic.AuthenticationError) as unknown_key:
-            said(stranger)
+            create_message(stranger)
         with pytest.raises(anthropic.AuthenticationError):
             stranger.models.list()
     with (
         client_of(url, NARROW_KEY) as narrow,
         pytest.raises(anthropic.PermissionDeniedError) as forbidden,
     ):
-        said(narrow)
+        create_message(narrow)
     with pytest.raises(anthropic.NotFoundError) as no_route:
-        said(client, model="claude-0")
+        create_message(client, model="claude-0")
     with pytest.raises(anthropic.BadRequestError) as no_boolean:
         client.post("/v1/messages", body={"model": "support", "stream": 1}, cast_to=object)
     with pytest.raises(anthropic.APIStatusError) as method:
@@ -331,7 +331,7 @@ def test_what_nobody_answered_is_one_error_that_names_all(
     scene.fault("status", model="*", status=529)
 
     with pytest.raises(anthropic.InternalServerError) as failed:
-        said(client)
+        create_message(client)
 
     kind, message = kind_of(failed.value)
     assert (failed.value.status_code, kind) == (502, "api_error")
@@ -347,7 +347,7 @@ def test_limits_speak_anthropics_language(sim: Simulator, sim_url: str, tmp_path
         client_of(scene.world.url) as client,
         pytest.raises(anthropic.RequestTooLargeError) as large,
     ):
-        said(client, system="x" * 500)
+        create_message(client, system="x" * 500)
     assert kind_of(large.value)[0] == "request_too_large"
 
     full = replace(HURRIED, max_concurrent=0)
@@ -356,7 +356,7 @@ def test_limits_speak_anthropics_language(sim: Simulator, sim_url: str, tmp_path
         client_of(scene.world.url) as client,
         pytest.raises(anthropic.InternalServerError) as busy,
     ):
-        said(client)
+        create_message(client)
     assert (busy.value.status_code, kind_of(busy.value)[0]) == (503, "overloaded_error")
 
 
@@ -385,7 +385,7 @@ def test_either_header_carries_the_key_but_only_on_anthropics_paths(
 def test_models_are_listed_for_anthropics_client(client: anthropic.Anthropic) -> None:
     listed = client.models.list()
 
-    assert [(each.id, each.type, each.display_name) for each in listed] == [
+    assert [(model.id, model.type, model.display_name) for model in listed] == [
         ("other", "model", "other"),
         ("support", "model", "support"),
     ]
@@ -429,7 +429,7 @@ def test_a_provider_of_the_kind_anthropic_is_asked_as_it_expects(
                 "x-private": "of the caller",
             }
             raw = client._client.post(f"{world.url}/v1/messages", content=body, headers=sent)
-            said(client, extra_headers={"anthropic-version": "2030-01-01"})
+            create_message(client, extra_headers={"anthropic-version": "2030-01-01"})
 
     assert raw.content == WHOLE.replace(b'"claude-x"', b'"support"')
     assert raw.headers["request-id"] == "req_theirs"
@@ -457,7 +457,7 @@ def test_what_the_operator_sets_wins_over_the_clients_header(tmp_path: Path) -> 
             running_router(replace(first, providers={"up": up}), tmp_path, QUICK) as world,
             client_of(world.url) as client,
         ):
-            said(client, extra_headers={"anthropic-version": "2030-01-01"})
+            create_message(client, extra_headers={"anthropic-version": "2030-01-01"})
 
     assert upstream.asked[0].headers["anthropic-version"] == "2023-01-01"
 
@@ -481,13 +481,13 @@ def test_a_target_that_does_not_speak_messages_is_left_out(
         raw = client.messages.with_raw_response.create(**ASK)
         assert served(raw.headers) == SPARE
         with pytest.raises(anthropic.UnprocessableEntityError) as refused:
-            said(client, model="other")
+            create_message(client, model="other")
 
     kind, message = kind_of(refused.value)
     assert kind == "invalid_request_error"
     assert "up/sim-worse: lacks the messages endpoint" in message
     assert message.endswith("it answers at /v1/chat/completions, /v1/embeddings, /v1/responses")
-    assert SimScene(sim, world).asked(OWN) == 0
+    assert SimScene(sim, world).requests_to(OWN) == 0
 
 
 def test_a_route_of_anthropics_models_alone_embeds_nothing(
@@ -495,7 +495,7 @@ def test_a_route_of_anthropics_models_alone_embeds_nothing(
 ) -> None:
     first = snapshot_of(sim_url, own_kind="anthropic", spare_kind="anthropic")
     with running_router(first, tmp_path, QUICK) as world, client_of(world.url) as client:
-        assert said(client).model == "support"
+        assert create_message(client).model == "support"
         reply = client._client.post(
             f"{world.url}/v1/embeddings",
             headers={"authorization": f"Bearer {KEY}"},

@@ -87,8 +87,8 @@ def test_only_model_changes_on_the_way_there_and_back(
 def test_the_official_client_works_plain_and_streaming(
     client: openai.OpenAI, upstream: Upstream
 ) -> None:
-    upstream.turns[INCUMBENT] = lambda asked: (
-        streamed("hel", "lo") if asked.json.get("stream") else completion("hello")
+    upstream.turns[INCUMBENT] = lambda request: (
+        streamed("hel", "lo") if request.json.get("stream") else completion("hello")
     )
 
     answer = ask(client)
@@ -109,8 +109,8 @@ def test_the_official_client_works_plain_and_streaming(
 async def test_the_official_async_client_works_plain_and_streaming(
     world: World, upstream: Upstream
 ) -> None:
-    upstream.turns[INCUMBENT] = lambda asked: (
-        streamed("hel", "lo") if asked.json.get("stream") else completion("hello")
+    upstream.turns[INCUMBENT] = lambda request: (
+        streamed("hel", "lo") if request.json.get("stream") else completion("hello")
     )
     async with openai.AsyncOpenAI(
         base_url=f"{world.url}/v1", api_key=KEY, max_retries=0
@@ -153,7 +153,7 @@ def test_usage_is_collected_always_and_sent_only_when_asked_for(
     assert all(chunk.usage is None for chunk in silent)
     assert asking[-1].usage
     assert asking[-1].usage.completion_tokens == 2
-    assert [each.json["stream_options"] for each in upstream.asked] == [
+    assert [request.json["stream_options"] for request in upstream.asked] == [
         {"include_usage": True}
     ] * 2
     assert sum(row.output_tokens for row in rows) == 4

@@ -244,7 +244,7 @@ async def test_a_route_that_is_not_as_strict_answers_nothing_for_another(
         return
     assert (status, code(body)) == (503, "no_target_left")
     left = json.loads(body)["error"]["targets"]
-    assert {each["left_out"] for each in left} == {"data_class"}
+    assert {target["left_out"] for target in left} == {"data_class"}
     taken = photos_of(current.routes["chat"])
     assert (taken.warmed, taken.shadow, taken.experiment) == ((), None, None)
     # It is no failure of the route's canary, and its own requests go on.

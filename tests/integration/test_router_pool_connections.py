@@ -17,7 +17,13 @@ from router.upstream.failure import UpstreamFailed
 from router.upstream.pool import UpstreamPool
 from router.upstream.pool_connection import HIGH_WATER_BYTES
 from router.upstream.transport import UpstreamReply, UpstreamRequest
-from tests.support.providers.raw_server import OK, Line, RawServer, answer_forever, raw_server
+from tests.support.providers.raw_server import (
+    OK,
+    RawServer,
+    ServerConnection,
+    answer_forever,
+    raw_server,
+)
 from tests.support.router.event_loops import on_both_loops
 from tests.support.router.live_router import QUICK
 
@@ -60,7 +66,7 @@ async def test_a_connection_is_used_again(pool: UpstreamPool) -> None:
 async def test_a_connection_that_is_not_clean_is_not_used_again(
     pool: UpstreamPool, answer: bytes
 ) -> None:
-    async def play(line: Line) -> None:
+    async def play(line: ServerConnection) -> None:
         await line.request()
         await line.send(answer)
         await line.reader.read()
@@ -72,7 +78,7 @@ async def test_a_connection_that_is_not_clean_is_not_used_again(
 
 @on_both_loops
 async def test_a_body_without_a_length_ends_with_the_connection(pool: UpstreamPool) -> None:
-    async def play(line: Line) -> None:
+    async def play(line: ServerConnection) -> None:
         await line.request()
         await line.send(b"HTTP/1.1 200 OK\r\n\r\nall ", b"of it")
 
@@ -86,7 +92,7 @@ async def test_a_body_without_a_length_ends_with_the_connection(pool: UpstreamPo
 async def test_what_comes_while_idle_answers_nobody(pool: UpstreamPool) -> None:
     late = asyncio.Event()
 
-    async def play(line: Line) -> None:
+    async def play(line: ServerConnection) -> None:
         await line.request()
         await line.send(OK)
         if line.number == 0:
@@ -104,7 +110,7 @@ async def test_what_comes_while_idle_answers_nobody(pool: UpstreamPool) -> None:
 
 @on_both_loops
 async def test_a_connection_closed_while_idle_costs_no_attempt(pool: UpstreamPool) -> None:
-    async def play(line: Line) -> None:
+    async def play(line: ServerConnection) -> None:
         await line.request()
         await line.send(OK)
 
@@ -118,7 +124,7 @@ async def test_a_connection_closed_while_idle_costs_no_attempt(pool: UpstreamPoo
 async def test_a_reused_connection_that_dies_unanswered_is_a_connect_failure(
     pool: UpstreamPool,
 ) -> None:
-    async def play(line: Line) -> None:
+    async def play(line: ServerConnection) -> None:
         await line.request()
         await line.send(OK)
         await line.request()
@@ -156,7 +162,7 @@ async def test_idle_connections_are_closed_in_time(
     monkeypatch.setattr(origin_pool, "IDLE_S", 0.05)
     left = asyncio.Event()
 
-    async def play(line: Line) -> None:
+    async def play(line: ServerConnection) -> None:
         await line.request()
         await line.send(OK)
         assert await line.reader.read() == b""
@@ -172,7 +178,7 @@ async def test_idle_connections_are_closed_in_time(
 async def test_cancelling_closes_the_connection(pool: UpstreamPool) -> None:
     left = asyncio.Event()
 
-    async def play(line: Line) -> None:
+    async def play(line: ServerConnection) -> None:
         await line.request()
         if line.number:
             await line.send(OK)
@@ -193,7 +199,7 @@ async def test_cancelling_closes_the_connection(pool: UpstreamPool) -> None:
 async def test_a_reply_closed_early_closes_its_connection(pool: UpstreamPool) -> None:
     left = asyncio.Event()
 
-    async def play(line: Line) -> None:
+    async def play(line: ServerConnection) -> None:
         await line.request()
         await line.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nsome")
         assert await line.reader.read() == b""
@@ -225,7 +231,7 @@ async def test_a_closed_reply_reads_nothing_of_the_next_request(pool: UpstreamPo
 async def test_a_slow_reader_slows_the_provider() -> None:
     pool, total, sent = UpstreamPool(QUICK), 32 * 1024 * 1024, 0
 
-    async def play(line: Line) -> None:
+    async def play(line: ServerConnection) -> None:
         nonlocal sent
         await line.request()
         await line.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % total)
@@ -250,7 +256,7 @@ async def test_no_more_connections_than_allowed_and_a_line_with_an_end() -> None
     pool = UpstreamPool(replace(QUICK, upstream_connections=2))
     go = asyncio.Event()
 
-    async def play(line: Line) -> None:
+    async def play(line: ServerConnection) -> None:
         while True:
             await line.request()
             await go.wait()
@@ -276,7 +282,7 @@ async def test_who_gave_up_waiting_is_not_in_the_line() -> None:
     pool = UpstreamPool(replace(QUICK, upstream_connections=1))
     go = asyncio.Event()
 
-    async def play(line: Line) -> None:
+    async def play(line: ServerConnection) -> None:
         await line.request()
         await go.wait()
         await line.send(OK)
@@ -298,7 +304,7 @@ async def test_who_gave_up_waiting_is_not_in_the_line() -> None:
 async def test_places_are_free_again_after_every_kind_of_end() -> None:
     pool = UpstreamPool(replace(QUICK, upstream_connections=1))
 
-    async def play(line: Line) -> None:
+    async def play(line: ServerConnection) -> None:
         await line.request()
         match line.number:
             case 0:

@@ -153,14 +153,14 @@ def test_clients_that_never_finish_their_request_hold_up_nobody(world: Routed) -
     ]
     with ExitStack() as stack, Peak(world) as peak:
         slow = [stack.enter_context(connect(world)) for _ in range(300)]
-        for number, each in enumerate(slow):
-            each.sendall(begun[number % len(begun)])
+        for number, reader in enumerate(slow):
+            reader.sendall(begun[number % len(begun)])
             if number % 3 == 0:  # half open: it says that nothing more comes, and waits
-                each.shutdown(socket.SHUT_WR)
+                reader.shutdown(socket.SHUT_WR)
         answered(world, 40)
-        for each in slow:  # a byte now and then keeps nothing alive
+        for reader in slow:  # a byte now and then keeps nothing alive
             with suppress(OSError):
-                each.sendall(b"a")
+                reader.sendall(b"a")
         answered(world, 40)
     assert peak.mib < ROOM_MIB
 

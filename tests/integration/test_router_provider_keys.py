@@ -11,7 +11,7 @@ import pytest
 from harness.domain.routing.table import Snapshot
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
-    Asked,
+    ReceivedRequest,
     Upstream,
     completion,
     error,
@@ -60,14 +60,17 @@ class Scene:
 
     def keys_used(self, model: str = INCUMBENT) -> list[str]:
         names = {f"Bearer {secret}": name for name, secret in UPSTREAM_KEYS.items()}
-        return [names[each.headers["authorization"]] for each in self.upstream.asked_for(model)]
+        return [
+            names[request.headers["authorization"]]
+            for request in self.upstream.asked_for(model)
+        ]
 
     def breaker(self) -> float:
         metrics = self.client._client.get(
             f"{self.world.url}/metrics", headers={"authorization": f"Bearer {KEY}"}
         ).text
         series = f'swapgate_breaker_state{{target="up/{INCUMBENT}"}} '
-        (line,) = (each for each in metrics.splitlines() if each.startswith(series))
+        (line,) = (line for line in metrics.splitlines() if line.startswith(series))
         return float(line.removeprefix(series))
 
 
@@ -80,7 +83,7 @@ def stage(tmp_path: Path) -> Stage:
     def staged(*more_keys: str) -> Iterator[Scene]:
         turns: dict[str, ScriptedTurn] = {}
 
-        def turn(asked: Asked) -> ScriptedTurn:
+        def script_turn(asked: ReceivedRequest) -> ScriptedTurn:
             secret = asked.headers["authorization"].removeprefix("Bearer ")
             for name, value in UPSTREAM_KEYS.items():
                 if value == secret and name in turns:
@@ -88,7 +91,7 @@ def stage(tmp_path: Path) -> Stage:
             return streamed("a") if asked.json.get("stream") else completion()
 
         with running_upstream() as upstream:
-            upstream.turns = {INCUMBENT: turn, FALLBACK: completion()}
+            upstream.turns = {INCUMBENT: script_turn, FALLBACK: completion()}
             with (
                 running_router(keyed(upstream.url, more_keys), tmp_path) as world,
                 openai.OpenAI(base_url=f"{world.url}/v1", api_key=KEY, max_retries=0) as client,

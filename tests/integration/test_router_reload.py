@@ -27,6 +27,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     os.environ.update(before)
 
 
+@pytest.mark.req("E3")
 def test_a_changed_dotenv_and_file_are_taken_and_the_flag_still_wins(file: Path) -> None:
     before = dict(os.environ)
     installation = open_installation(file)

@@ -160,7 +160,7 @@ def test_before_the_first_words_the_spare_answers(
         text = answered(client).output_text
 
     assert len(text.split()) == 12
-    assert scene.asked(SPARE) == 1
+    assert scene.requests_to(SPARE) == 1
 
 
 @pytest.mark.req("B8")
@@ -176,7 +176,7 @@ def test_after_the_first_words_a_broken_stream_is_an_error(
 
     assert [event.type for event in events].count("response.output_text.delta") == 4
     assert events[-1].type == "response.output_text.delta"
-    assert scene.asked(SPARE) == 0
+    assert scene.requests_to(SPARE) == 0
     assert sum(row.failed for row in scene.world.wait_for_traffic(1)) == 1
 
 
@@ -203,7 +203,7 @@ def test_errors_are_openais(scene: SimScene, client: openai.OpenAI) -> None:
     scene.fault("status", status=400, message="no such parameter")
     with pytest.raises(openai.BadRequestError, match="no such parameter"):
         answered(client)
-    assert scene.asked(SPARE) == 0
+    assert scene.requests_to(SPARE) == 0
 
 
 @pytest.mark.req("B7")
@@ -214,14 +214,14 @@ def test_a_target_that_does_not_speak_responses_is_left_out(
     silent = replace(first.providers["up"], models=dict.fromkeys((OWN, OTHER), NO_RESPONSES))
     first = replace(first, providers={**first.providers, "up": silent})
     with running_router(first, tmp_path, HURRIED) as world, client_of(world.url) as client:
-        before = SimScene(sim, world).asked(OWN)
+        before = SimScene(sim, world).requests_to(OWN)
         raw = client.responses.with_raw_response.create(model="support", input=HELLO)
         assert served(raw.headers) == SPARE
         with pytest.raises(
             openai.UnprocessableEntityError, match="lacks the responses endpoint"
         ):
             answered(client, model="other")
-        assert SimScene(sim, world).asked(OWN) == before
+        assert SimScene(sim, world).requests_to(OWN) == before
 
 
 WHOLE = (

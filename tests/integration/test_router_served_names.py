@@ -83,7 +83,7 @@ def test_the_name_in_the_providers_answer_is_noted_once(
     serving = scene.world.holder.current
     assert serving is not None
     targets = serving.snapshot.table.targets.values()
-    target = next(each for each in targets if each.model == OWN)
+    target = next(target for target in targets if target.model == OWN)
     for name in ("first-2026", "second-2026"):
         stand_for(sim_url, OWN, name)
         for _ in range(3):
@@ -107,7 +107,7 @@ def test_an_alias_that_changes_in_mid_canary_takes_it_back_without_another_eval(
         control = start_canary(world, tmp_path, unit=ExposureUnit.REQUEST)
         (rollout,) = live(world.installation.store)
 
-        def seen() -> set[str]:
+        def served_models() -> set[str]:
             for turn in range(8):
                 ask(client, stream=turn % 2 == 0, user=f"user-{turn}")
             with world.installation.store.read() as tx:
@@ -116,17 +116,17 @@ def test_an_alias_that_changes_in_mid_canary_takes_it_back_without_another_eval(
                     for sighting in tx.sightings.for_target(rollout.candidate)
                 }
 
-        eventually(lambda: "sim-better" in seen() and world.recorded() > 0)
-        control.turn()
+        eventually(lambda: "sim-better" in served_models() and world.recorded() > 0)
+        control.run_once()
         assert live(world.installation.store) == [rollout]
 
         stand_for(sim_url, "sim-better", "cheap-2027")
-        eventually(lambda: "cheap-2027" in seen())
-        control.turn()
+        eventually(lambda: "cheap-2027" in served_models())
+        control.run_once()
 
         after = control.get(rollout.proposal)
         with control.store.read() as tx:
-            told = {each.kind: each for each in tx.alerts.list()}
+            told = {alert.kind: alert for alert in tx.alerts.list()}
     assert after.phase is ProposalPhase.ROLLED_BACK
     assert "serves cheap-2027" in after.closed_because
     assert "serves cheap-2027" in told[AlertKind.ROLLED_BACK].text

@@ -89,7 +89,7 @@ class Scene:
             assert raw.headers["x-swapgate-target"] == OLD.name
             return raw.parse().choices[0].message.content or ""
 
-    def asked(self, model: str = SPARE) -> int:
+    def requests_to(self, model: str = SPARE) -> int:
         stats = self.sim.stats.get(model)
         return stats.requests if stats else 0
 
@@ -178,7 +178,7 @@ def test_answers_are_paired_counted_and_paid_and_users_notice_nothing(
         shadows.stop_shadow(at.ctx, KIM, "support")
         at.settled()
         at.ask(0)
-        assert at.asked() == 4
+        assert at.requests_to() == 4
 
 
 def test_a_candidate_that_hangs_or_fails_harms_nobody_and_is_counted(
@@ -207,7 +207,7 @@ def test_failures_are_evidence_and_overload_makes_it_rest(
         sim.faults.set(SPARE, faults.parse_fault({"kind": "garbage"}))
         for number in range(12):
             at.ask(number)
-            wait_until(lambda n=number: at.asked() == n + 1)
+            wait_until(lambda n=number: at.requests_to() == n + 1)
         status = at.status(lambda s: s.checks and s.checks[0].lost == 12)
         assert status.pairs == 0
         assert status.harm
@@ -231,7 +231,7 @@ def test_its_budget_ends_it_for_the_day(
             at.ask(number)
 
         status = at.status(lambda s: s.left_out.get("over_budget") == 3 and s.pairs == 2)
-        assert at.asked() == status.mirrored == 2
+        assert at.requests_to() == status.mirrored == 2
 
 
 def test_its_money_in_all_ends_it_for_good(
@@ -246,7 +246,7 @@ def test_its_money_in_all_ends_it_for_good(
             at.ask(number)
 
         status = at.status(lambda s: s.left_out.get("over_budget") == 3)
-        assert at.asked() == status.mirrored == 1
+        assert at.requests_to() == status.mirrored == 1
 
 
 def test_nobody_is_asked_under_a_switch_or_for_who_says_no_or_twice(
@@ -261,7 +261,7 @@ def test_nobody_is_asked_under_a_switch_or_for_who_says_no_or_twice(
         at.ask()
 
         assert at.status(lambda s: s.left_out).left_out == {"declined": 1}
-        assert at.asked() == 0
+        assert at.requests_to() == 0
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_a_route_that_changes_under_it_is_mirrored_no_more(
 
         at.ask()
 
-        assert at.asked() == 0
+        assert at.requests_to() == 0
         (said,) = shadows.end_finished(at.ctx)
         assert made.id in said
         assert "ended by" in shadows.load_status(at.ctx, "support").state

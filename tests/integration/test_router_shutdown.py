@@ -82,7 +82,7 @@ def running(**given: Any) -> Iterator[Place]:
         place.thread.join(60)
 
 
-def asked(found: socket.socket, what: bytes = ASK) -> bytes:
+def send_and_read(found: socket.socket, what: bytes = ASK) -> bytes:
     found.sendall(what)
     out = b""
     while not out.endswith(b"\r\n\r\nok"):
@@ -102,7 +102,7 @@ def test_after_sigterm_it_serves_on_for_the_delay_then_refuses_and_lets_streams_
 
         wait_until(lambda: place.runner.server_state.ending)
         with place.connect() as late:
-            out = asked(late)
+            out = send_and_read(late)
         assert out.startswith(b"HTTP/1.1 200")
         assert b"connection: close" in out  # and comes back elsewhere
 
@@ -131,9 +131,9 @@ def test_who_connected_before_the_listener_was_closed_is_answered() -> None:
     with running(drain_s=60.0) as place:
         waiting = [place.connect() for _ in range(50)]
         place.stop()
-        assert {asked(each)[:12] for each in waiting} == {b"HTTP/1.1 200"}
-        for each in waiting:
-            each.close()
+        assert {send_and_read(client)[:12] for client in waiting} == {b"HTTP/1.1 200"}
+        for client in waiting:
+            client.close()
 
 
 def test_a_server_that_is_replaced_keeps_its_idle_connections_for_one_more_request(
@@ -141,14 +141,14 @@ def test_a_server_that_is_replaced_keeps_its_idle_connections_for_one_more_reque
 ) -> None:
     monkeypatch.setattr("router.server.connection.LINGER_S", 0.0)
     with running(drain_s=60.0) as place, place.connect() as idle, place.connect() as other:
-        assert asked(idle)
-        assert asked(other)
+        assert send_and_read(idle)
+        assert send_and_read(other)
         place.stop(HAND_OVER)
         wait_until(place.refuses)
         assert not place.told.is_set()  # the router as a whole is well
 
         assert len(place.runner.server_state.connections) == 2
-        out = asked(idle)
+        out = send_and_read(idle)
         assert out.startswith(b"HTTP/1.1 200")
         assert b"connection: close" in out
         assert idle.recv(1) == b""

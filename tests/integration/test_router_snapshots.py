@@ -85,7 +85,7 @@ def test_the_same_user_stays_in_the_same_arm(upstream: Upstream, tmp_path: Path)
         arms = {user: {ask(world, user)[1] for _ in range(3)} for user in "abcdefghij"}
 
     assert all(len(arm) == 1 for arm in arms.values())
-    assert {arm for found in arms.values() for arm in found} == {"incumbent", "canary"}
+    assert {arm for names in arms.values() for arm in names} == {"incumbent", "canary"}
 
 
 def test_requests_under_way_end_before_the_server_does(

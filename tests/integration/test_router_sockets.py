@@ -14,7 +14,7 @@ import pytest
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 from tests.support.providers.scripted_upstream import (
     DONE,
-    Asked,
+    ReceivedRequest,
     Upstream,
     broken_stream,
     completion,
@@ -47,10 +47,10 @@ def upstream() -> Iterator[Upstream]:
 
 @pytest.fixture
 def world(upstream: Upstream, tmp_path: Path) -> Iterator[World]:
-    def turn(asked: Asked) -> ScriptedTurn:
+    def script_turn(asked: ReceivedRequest) -> ScriptedTurn:
         return streamed("a", "b") if asked.json.get("stream") else completion("hello")
 
-    upstream.turns = {INCUMBENT: turn}
+    upstream.turns = {INCUMBENT: script_turn}
     with running_router(snapshot(upstream.url), tmp_path, QUICK) as world:
         yield world
 
@@ -295,11 +295,11 @@ def test_a_client_that_sends_on_after_its_last_answer_is_read_on_for_a_while_alo
 def test_a_client_that_ended_its_own_side_gets_its_answer(
     world: World, upstream: Upstream, sent: bytes, end: bytes
 ) -> None:
-    def turn(asked: Asked) -> ScriptedTurn:
+    def script_turn(asked: ReceivedRequest) -> ScriptedTurn:
         quick = streamed("a", "b") if asked.json.get("stream") else completion("hello")
         return replace(quick, steps=(0.3, *quick.steps))
 
-    upstream.turns = {INCUMBENT: turn}
+    upstream.turns = {INCUMBENT: script_turn}
     with connect(world) as found:
         found.sendall(sent)
         found.shutdown(socket.SHUT_WR)

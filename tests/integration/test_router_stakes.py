@@ -67,7 +67,7 @@ def served(
                     name: Route(name, 1, OWN.id, None, CHAIN, settings)
                     for name, settings in ROUTES.items()
                 },
-                {each.id: each for each in (OWN, CHEAP, LARGE)},
+                {target.id: target for target in (OWN, CHEAP, LARGE)},
             ),
             {name: Provider(name, "sim", f"{url}/v1") for name in ("up", "b", "c")},
             (KeyGrant("k", key_hash(KEY, SECRET)),),
@@ -96,7 +96,7 @@ def fail(sim: Simulator, *models: Target, **fault: Any) -> None:
         )
 
 
-def asked(sim: Simulator, target: Target) -> int:
+def requests_to(sim: Simulator, target: Target) -> int:
     stats = sim.stats.get(target.model)
     return stats.requests if stats else 0
 
@@ -108,7 +108,7 @@ def test_high_stakes_fall_only_to_the_capable_and_low_ones_down_the_whole_chain(
     fail(sim, OWN)
 
     assert ask(client, "careful") == LARGE.name
-    assert asked(sim, CHEAP) == 0
+    assert requests_to(sim, CHEAP) == 0
 
     assert ask(client, "easy") == CHEAP.name
 
@@ -125,14 +125,17 @@ def test_high_stakes_with_nobody_capable_left_fail_loudly_and_name_everybody(
     assert told.value.status_code == 502
     assert told.value.code == "all_targets_failed"
     body: Any = told.value.body
-    tried = {(each["target"], each["failure"], each["status"]) for each in body["attempts"]}
-    assert tried == {(each.name, "overloaded", 503) for each in (OWN, LARGE)}
+    tried = {
+        (attempt["target"], attempt["failure"], attempt["status"])
+        for attempt in body["attempts"]
+    }
+    assert tried == {(target.name, "overloaded", 503) for target in (OWN, LARGE)}
     [out] = body["left_out"]
     assert (out["target"], out["left_out"]) == (CHEAP.name, "stakes")
     for words in (f"{OWN.name}: overloaded", f"{LARGE.name}: overloaded", "marked capable"):
         assert words in body["message"]
     assert told.value.response.headers["x-should-retry"] == "false"
-    assert asked(sim, CHEAP) == 0
+    assert requests_to(sim, CHEAP) == 0
 
 
 @pytest.mark.req("A4")
@@ -145,7 +148,7 @@ def test_high_stakes_without_a_capable_fallback_have_the_incumbent_alone(
         ask(client, "alone")
 
     body: Any = told.value.body
-    assert [each["target"] for each in body["left_out"]] == [CHEAP.name, LARGE.name]
+    assert [target["target"] for target in body["left_out"]] == [CHEAP.name, LARGE.name]
 
 
 @pytest.mark.req("A4", "B4")
@@ -162,7 +165,7 @@ def test_high_stakes_while_the_capable_ones_circuits_are_open_name_those_that_ar
 
     assert (told.value.status_code, told.value.code) == (503, "all_circuits_open")
     body: Any = told.value.body
-    assert [each["left_out"] for each in body["targets"]] == ["open", "stakes", "stakes"]
+    assert [target["left_out"] for target in body["targets"]] == ["open", "stakes", "stakes"]
     assert "marked capable" in body["message"]
 
 
@@ -175,10 +178,10 @@ def test_a_content_filters_refusal_falls_only_where_the_route_says_so(
     with pytest.raises(openai.BadRequestError) as told:
         ask(client, "easy")
     assert told.value.code == "content_policy_violation"
-    assert asked(sim, CHEAP) == 0
+    assert requests_to(sim, CHEAP) == 0
 
     assert ask(client, "lenient") == CHEAP.name
-    assert (asked(sim, OWN), asked(sim, CHEAP)) == (2, 1)
+    assert (requests_to(sim, OWN), requests_to(sim, CHEAP)) == (2, 1)
 
 
 @pytest.mark.req("A5")
@@ -192,4 +195,4 @@ def test_when_every_content_filter_refuses_the_client_is_told_the_last_refusal(
 
     assert told.value.code == "content_policy_violation"
     assert told.value.response.headers["x-swapgate-target"] == LARGE.name
-    assert [asked(sim, each) for each in (OWN, CHEAP, LARGE)] == [1, 1, 1]
+    assert [requests_to(sim, target) for target in (OWN, CHEAP, LARGE)] == [1, 1, 1]

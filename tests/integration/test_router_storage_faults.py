@@ -42,21 +42,21 @@ class Slow:
         self._store = store
         self._lock = threading.Lock()
 
-    def _turn(self) -> None:
+    def _delay(self) -> None:
         time.sleep(SLOW_S)
         with self._lock:
             self.turns += 1
 
     def etag(self) -> str:
-        self._turn()
+        self._delay()
         return self._store.etag()
 
     def snapshot(self) -> object:
-        self._turn()
+        self._delay()
         return self._store.snapshot()
 
     def missing_lineage(self, known: Lineage) -> Sequence[str]:
-        self._turn()
+        self._delay()
         return self._store.missing_lineage(known)
 
     def wait_for_change(self, timeout_s: float) -> bool:
@@ -64,13 +64,13 @@ class Slow:
 
     @contextmanager
     def write(self) -> Iterator[Any]:
-        self._turn()
+        self._delay()
         with self._store.write() as tx:
             yield tx
 
     @contextmanager
     def read(self) -> Iterator[Any]:
-        self._turn()
+        self._delay()
         with self._store.read() as tx:
             yield tx
 

@@ -174,7 +174,7 @@ def test_a_switch_of_one_route_leaves_the_others_alone_and_beats_one_of_all(
         assert router.ask().target == f"backup/{FALLBACK}"
 
 
-async def asked(door: Door) -> Served:
+async def ask_router(door: Door) -> Served:
     _, headers, _ = await door.call(CHAT, ASK)
     target = headers[b"x-swapgate-target"].decode()
     return Served(target, headers.get(b"x-swapgate-switch", b"").decode())
@@ -206,9 +206,9 @@ async def test_a_switch_expires_with_nobody_looking_and_no_database(tmp_path: Pa
     door.holder.current = served(with_switches(thrown(door, expires_at=expires_at)))
     door.kept.away = True
 
-    assert (await asked(door)).target == f"up/{FALLBACK}"
+    assert (await ask_router(door)).target == f"up/{FALLBACK}"
     door.clock.advance(2 * 3600)
-    assert await asked(door) == Served(f"up/{INCUMBENT}", "")
+    assert await ask_router(door) == Served(f"up/{INCUMBENT}", "")
 
 
 @pytest.mark.req("B11")
@@ -217,7 +217,7 @@ async def test_the_environment_beats_the_database(tmp_path: Path) -> None:
     standing = parse_environment_switches(f"target:up/{INCUMBENT}", door.clock.now())
     door.holder.current = served(with_switches(thrown(door)), standing)
 
-    assert await asked(door) == Served(
+    assert await ask_router(door) == Served(
         f"up/{INCUMBENT}", f"environment-1; target:up/{INCUMBENT}; in_effect"
     )
 
@@ -228,7 +228,7 @@ async def test_requests_under_a_switch_are_no_evidence_about_a_canary(tmp_path: 
     forced = with_switches(thrown(door), weight_bps=10_000)
     for serving in (served(forced), served(replace(forced, switches=()))):
         door.holder.current = serving
-        await asked(door)
+        await ask_router(door)
 
     door.recorder.flush(final=True)
     assert [block.units for block in door.kept.blocks.values()] == [1]

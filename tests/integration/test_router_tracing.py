@@ -28,7 +28,7 @@ from tests.support.providers.scripted_upstream import (
 )
 from tests.support.router.live_router import FALLBACK, INCUMBENT, KEY, running_router, snapshot
 from tests.support.router.router_process import ROUTE, ask, routed
-from tests.support.site.trace_collector import Collector, Seen, collecting
+from tests.support.site.trace_collector import CollectedSpan, Collector, collecting
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -76,7 +76,7 @@ def chat(client: openai.OpenAI, *, stream: bool = False, **headers: str) -> None
             pass
 
 
-def request_and_attempts(collector: Collector) -> tuple[Seen, list[Seen]]:
+def request_and_attempts(collector: Collector) -> tuple[CollectedSpan, list[CollectedSpan]]:
     (whole,) = [span for span in collector.spans if span.kind == SERVER]
     return whole, [span for span in collector.spans if span.kind == CLIENT]
 
@@ -115,9 +115,9 @@ def test_a_request_is_a_span_and_each_attempt_one_below_it(
     assert (second.parent, second.failed) == (whole.span, False)
     assert second.attributes["gen_ai.request.model"] == FALLBACK
     assert collector.service == "swapgate-router"
-    passed = [each.headers["traceparent"] for each in upstream.asked]
-    assert passed == [f"00-{TRACE}-{each.span}-01" for each in (first, second)]
-    assert {each.headers["tracestate"] for each in upstream.asked} == {"vendor=1"}
+    passed = [request.headers["traceparent"] for request in upstream.asked]
+    assert passed == [f"00-{TRACE}-{span.span}-01" for span in (first, second)]
+    assert {request.headers["tracestate"] for request in upstream.asked} == {"vendor=1"}
     assert not [body for body in collector.raw if QUESTION.encode() in body]
 
 

@@ -51,7 +51,7 @@ def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routed]:
     with ExitStack() as stack:
         stack.enter_context(pytest.MonkeyPatch.context()).setenv("WIRE_KEY", KEY)
         upstream = stack.enter_context(running_upstream())
-        upstream.turns[MODEL] = strict_chat.turn
+        upstream.turns[MODEL] = strict_chat.script_turn
         chats = {"kind": "groq", "api_base": upstream.url, "api_key_env": "WIRE_KEY"}
         providers: dict[str, Any] = {"chats": chats}
         targets = {"chat": f"chats/{MODEL}"}
@@ -122,7 +122,7 @@ def test_openais_sdk_by_responses(router: Routed, route: str) -> None:
         for _ in range(2):
             with client.responses.stream(model=route, input=given, tools=[tool]) as stream:
                 final = stream.get_final_response()
-            given += [each.model_dump(exclude={"parsed_arguments"}) for each in final.output]
+            given += [item.model_dump(exclude={"parsed_arguments"}) for item in final.output]
             for call in final.output:
                 if call.type == "function_call":
                     said = f"{json.loads(call.arguments)['city']} is sunny"

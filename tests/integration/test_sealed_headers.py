@@ -56,7 +56,7 @@ def test_a_header_is_stored_and_sent_to_routers_encrypted_with_its_name_readable
     opened = provider_secrets.decrypt_snapshot(again, ctx.cipher).providers["hosted"]
     assert opened == HOSTED
     shown = (registry.get_provider(ctx, "hosted"), credentials.get_credentials(ctx, "hosted"))
-    assert [each.extra_headers for each in shown] == [["x-key"], ["x-key"]]
+    assert [provider.extra_headers for provider in shown] == [["x-key"], ["x-key"]]
 
 
 def test_the_same_header_put_again_changes_nothing(
@@ -118,7 +118,7 @@ def test_what_an_older_version_stored_in_clear_is_encrypted_at_the_start(
     assert provider_secrets.decrypt_headers(stored(world), ctx.cipher) == HOSTED
     assert seed.apply_seed(ctx, settings) == []
     with world.store.read() as tx:
-        assert VALUE not in json.dumps([str(each) for each in tx.audit.all()])
+        assert VALUE not in json.dumps([str(event) for event in tx.audit.all()])
 
 
 def test_a_new_encryption_key_encrypts_headers_too(world: SmallInstallation) -> None:

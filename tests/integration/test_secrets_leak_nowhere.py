@@ -80,7 +80,9 @@ def dashboard_pages() -> dict[str, bytes]:
             app.switch_page(f"views/{view.name}").run()
             assert not app.exception, (view.name, app.exception)
             nodes = [
-                each.proto for each in app._tree if getattr(each, "proto", None) is not None
+                element.proto
+                for element in app._tree
+                if getattr(element, "proto", None) is not None
             ]
             found[f"page {view.stem}"] = b"\n".join(node.SerializeToString() for node in nodes)
     finally:
@@ -156,7 +158,7 @@ def test_no_secret_is_in_anything_that_the_system_writes_or_answers(
     )[1]
     seeds = [
         *(STORED, ENVIRONMENT, WRONG, HEADER, USERINFO, HOOK, SINK, TRACING, admin, world.key),
-        *(os.environ[f"SWAPGATE_{each}"] for each in ("SECRET", "METRICS_TOKEN")),
+        *(os.environ[f"SWAPGATE_{secret_name}"] for secret_name in ("SECRET", "METRICS_TOKEN")),
         os.environ["SWAPGATE_ENCRYPTION_KEYS"],
     ]
     world.place.start("control", "serve", "control", wait_for="/readyz")
@@ -192,7 +194,7 @@ def test_no_secret_is_in_anything_that_the_system_writes_or_answers(
     assert "/hook" in {got.path for got in seeded.receiver.got}
     said += [got.body.decode() for got in seeded.receiver.got]
 
-    written = {f"answer {number}": each.encode() for number, each in enumerate(said)}
+    written = {f"answer {number}": text.encode() for number, text in enumerate(said)}
     monkeypatch.setenv(CONFIG_VARIABLE, str(world.place.config))
     pages = dashboard_pages()
     assert b"wrong/sim-base" in pages["page providers"] + pages["page overview"]
@@ -225,7 +227,7 @@ def test_the_databases_password_is_in_nothing_that_a_failing_process_says(
 
     said = (done.stdout + done.stderr).encode()
     assert said
-    written = [content(each) for each in tmp_path.rglob("*") if each.is_file()]
+    written = [content(path) for path in tmp_path.rglob("*") if path.is_file()]
     assert not any(form in text for text in (said, *written) for form in forms(WRONG))
 
 

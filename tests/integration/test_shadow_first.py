@@ -56,7 +56,7 @@ def mirroring(world: SmallInstallation, policy: Policy = MIRRORED) -> Proposal:
     world.policy = policy
     proposal = world.propose("sim/better")
     passed = world.until_decided(proposal.id)
-    world.turn()
+    world.run_once()
     assert passed.phase is ProposalPhase.SHADOW
     return passed
 
@@ -66,7 +66,7 @@ def live(world: SmallInstallation) -> Shadow | None:
         return next(iter(tx.shadows.live()), None)
 
 
-def told(
+def record_tally(
     world: SmallInstallation,
     *,
     pairs: int = 0,
@@ -91,11 +91,11 @@ def told(
 
 
 def turned(world: SmallInstallation, proposal: Proposal) -> Proposal:
-    assert not world.turn().failed
+    assert not world.run_once().failed
     return world.get(proposal.id)
 
 
-def held(world: SmallInstallation, proposal: Proposal) -> bool:
+def is_held(world: SmallInstallation, proposal: Proposal) -> bool:
     return alerts.is_open(world.context(), AlertKind.SHADOW_HELD, proposal.id)
 
 
@@ -142,12 +142,12 @@ def test_a_healthy_candidate_goes_from_its_pairs_to_its_canary_and_on(
     assert shadow is not None
     assert (shadow.proposal, shadow.started_by) == (proposal.id, SYSTEM.name)
     assert shadow.limits == ShadowLimits(500, 4, 10_000_000, None, 2.0)
-    told(world, pairs=19, usd=0.5)
+    record_tally(world, pairs=19, usd=0.5)
     assert turned(world, proposal).phase is ProposalPhase.SHADOW
     assert "19 of 20 compared pairs" in shown(world, proposal).decided.reason
     assert shown(world, proposal).live == shadow.id
     assert routes.load_table(world.context()).routes["chat"].canary is None
-    told(world, pairs=1)
+    record_tally(world, pairs=1)
 
     opened = turned(world, proposal)
 
@@ -162,7 +162,7 @@ def test_a_healthy_candidate_goes_from_its_pairs_to_its_canary_and_on(
     assert audit_event.details["spent_usd"] == 0.5
     for _ in range(40):
         world.feed()
-        world.turn()
+        world.run_once()
     assert world.get(proposal.id).phase is ProposalPhase.PROMOTED
     assert {"shadow.start", "proposal.shadowed"} == replayed(world)
 
@@ -171,7 +171,7 @@ def test_one_that_fails_what_the_incumbent_answers_is_rejected_before_any_user(
     world: SmallInstallation,
 ) -> None:
     proposal = mirroring(world)
-    told(world, pairs=5, lost=14)
+    record_tally(world, pairs=5, lost=14)
 
     rejected = turned(world, proposal)
 
@@ -195,10 +195,10 @@ def test_requests_of_one_caller_are_no_evidence_and_those_of_many_are(
 ) -> None:
     canary = replace(MIRRORED.canary, unit=ExposureUnit.SESSION)
     proposal = mirroring(world, replace(MIRRORED, canary=canary))
-    told(world, lost=40, callers=1)
+    record_tally(world, lost=40, callers=1)
     assert turned(world, proposal).phase is ProposalPhase.SHADOW
 
-    told(world, lost=13, callers=13)
+    record_tally(world, lost=13, callers=13)
     rejected = turned(world, proposal)
 
     assert rejected.phase is ProposalPhase.REJECTED
@@ -210,13 +210,13 @@ def test_spent_money_holds_and_what_a_person_mirrors_then_counts(
     world: SmallInstallation,
 ) -> None:
     proposal = mirroring(world)
-    told(world, pairs=12, usd=2.0)
+    record_tally(world, pairs=12, usd=2.0)
 
     assert turned(world, proposal).phase is ProposalPhase.SHADOW
     assert live(world) is None
-    assert held(world, proposal)
+    assert is_held(world, proposal)
     (_, *facts), before = stage_text(shown(world, proposal)), done(world)
-    assert dict(facts)["money"] == "$2.00 of $2"
+    assert dict(facts)["money"] == "$2.00 of $2.00"
     for _ in range(3):
         assert turned(world, proposal).phase is ProposalPhase.SHADOW
     assert done(world) == before
@@ -224,8 +224,8 @@ def test_spent_money_holds_and_what_a_person_mirrors_then_counts(
     more = ShadowRequest("chat", "sim/better", ShadowLimits(), "more money")
     assert shadows.start_shadow(world.context(), ANN, more).proposal == proposal.id
     assert turned(world, proposal).phase is ProposalPhase.SHADOW
-    assert not held(world, proposal)
-    told(world, pairs=8)
+    assert not is_held(world, proposal)
+    record_tally(world, pairs=8)
     assert turned(world, proposal).phase is ProposalPhase.CANARY
     assert {"shadow.start", "shadow.stop", "proposal.shadowed"} == replayed(world)
 
@@ -249,7 +249,7 @@ def test_tampering_with_a_shadows_figures_or_policy_is_seen(
     )
     world.set_up()
     proposal = mirroring(world)
-    told(world, pairs=5, lost=14)
+    record_tally(world, pairs=5, lost=14)
     turned(world, proposal)
     with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as raw:
         triggers = raw.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
@@ -264,13 +264,13 @@ def test_tampering_with_a_shadows_figures_or_policy_is_seen(
     except SignatureInvalid as error:
         found = [str(error)]
 
-    assert any(said in each for each in found), found
+    assert any(said in problem for problem in found), found
     world.store.close()
 
 
 def test_one_that_a_person_stopped_is_not_started_again(world: SmallInstallation) -> None:
     proposal = mirroring(world)
-    told(world, pairs=3)
+    record_tally(world, pairs=3)
     shadows.stop_shadow(world.context(), BEN, "chat", reason="users complain")
 
     for _ in range(2):
@@ -280,17 +280,17 @@ def test_one_that_a_person_stopped_is_not_started_again(world: SmallInstallation
     assert stage is not None
     assert stage.decided.move is ShadowMove.HOLD
     assert "ben stopped the shadow (users complain)" in stage.decided.reason
-    assert held(world, proposal)
+    assert is_held(world, proposal)
     decisions.cancel_proposal(world.context(), ANN, proposal.id)
     alerts.run_once(world.context())
-    assert not held(world, proposal)
+    assert not is_held(world, proposal)
 
 
 def test_anothers_shadow_on_the_route_is_waited_for(world: SmallInstallation) -> None:
     other = ShadowRequest("chat", "sim/good", ShadowLimits(), "a look")
     shadows.start_shadow(world.context(), BEN, other)
     proposal = mirroring(world)
-    assert held(world, proposal)
+    assert is_held(world, proposal)
 
     shadows.stop_shadow(world.context(), BEN, "chat")
     for _ in range(2):
@@ -299,7 +299,7 @@ def test_anothers_shadow_on_the_route_is_waited_for(world: SmallInstallation) ->
     shadow = live(world)
     assert shadow is not None
     assert shadow.proposal == proposal.id
-    assert not held(world, proposal)
+    assert not is_held(world, proposal)
 
 
 def with_side_effects(was: RouteSettings) -> RouteSettings:
@@ -313,13 +313,13 @@ def test_a_route_that_takes_no_shadow_any_more_holds(world: SmallInstallation) -
         turned(world, proposal)
 
     assert live(world) is None
-    assert held(world, proposal)
+    assert is_held(world, proposal)
     assert world.get(proposal.id).phase is ProposalPhase.SHADOW
 
 
 def test_a_proof_that_ends_meanwhile_opens_nothing(world: SmallInstallation) -> None:
     proposal = mirroring(world)
-    told(world, pairs=20)
+    record_tally(world, pairs=20)
     world.clock.advance(world.policy.gate.verdict_ttl_s)
 
     rejected = turned(world, proposal)
@@ -370,11 +370,11 @@ def lives_on(
     reported = False
     for _ in range(12):
         try:
-            world.turn(ctx)
+            world.run_once(ctx)
         except Crash:
             ctx = world.context()
         if live(world) is not None and not reported:
-            told(world, **seen)  # type: ignore[arg-type]
+            record_tally(world, **seen)  # type: ignore[arg-type]
             reported = True
     return world.get(proposal.id)
 
@@ -411,7 +411,7 @@ def test_a_crash_at_any_of_its_writes_leaves_a_right_state(
     assert live(world) is None
     actions = done(world)
     assert actions.count("shadow.start") == actions.count("shadow.stop") == 1
-    assert held(world, proposal) is (phase is ProposalPhase.SHADOW)
+    assert is_held(world, proposal) is (phase is ProposalPhase.SHADOW)
     with world.store.read() as tx:
         assert len(tx.shadows.list()) == 1
         assert len(tx.rollouts.list(route="chat")) == (phase is ProposalPhase.CANARY)
@@ -419,7 +419,7 @@ def test_a_crash_at_any_of_its_writes_leaves_a_right_state(
 
 def test_the_canary_page_has_the_shadow_as_it_stands(world: SmallInstallation) -> None:
     proposal = mirroring(world)
-    told(world, pairs=12, lost=2, usd=0.5)
+    record_tally(world, pairs=12, lost=2, usd=0.5)
 
     stage = queries.canary(world.context(), "chat").shadow
     assert stage is not None
@@ -428,7 +428,7 @@ def test_the_canary_page_has_the_shadow_as_it_stands(world: SmallInstallation) -
     assert shadow_text.checks(stage) == [["answered", "12", "2", "0", "0"]]
     assert "opens at 1 %" in shadow_text.verdict_card(stage).next_step
 
-    told(world, usd=1.5)
+    record_tally(world, usd=1.5)
     turned(world, proposal)
     stage = queries.canary(world.context(), "chat").shadow
     assert stage is not None

@@ -83,7 +83,7 @@ class Desk:
         self.world.clock.advance(seconds)
         return oauth_tokens.renew_tokens(self.ctx)
 
-    def told(self, kind: AlertKind) -> list[alerts.AlertView]:
+    def open_alerts(self, kind: AlertKind) -> list[alerts.AlertView]:
         return [
             alert
             for alert in queries.list_alerts(self.ctx, open_only=True)
@@ -122,7 +122,10 @@ def test_who_signs_in_gets_a_provider_whose_requests_carry_the_token(desk: Desk)
     assert desk.code is not None
     assert desk.waited_s == 5.0
     (shown,) = credentials.list_credentials(desk.ctx)
-    assert (shown.kind, [each.name for each in shown.stored]) == (desk.name, ["oauth"])
+    assert (shown.kind, [credential.name for credential in shown.stored]) == (
+        desk.name,
+        ["oauth"],
+    )
 
 
 def test_no_token_is_in_the_database_the_audit_log_or_a_snapshot(desk: Desk) -> None:
@@ -138,7 +141,7 @@ def test_no_token_is_in_the_database_the_audit_log_or_a_snapshot(desk: Desk) -> 
     written = repr((rows, audit, hidden, desk.ctx.store.snapshot(), desk.ctx))
     assert len(desk.accounts.all) > 6
     assert not any(token in written for token in desk.accounts.all)
-    done = [each.action for each in audit if "log" in each.action]
+    done = [event.action for event in audit if "log" in event.action]
     assert sorted(done) == ["credential.login", "credential.login", "credential.logout"]
 
 
@@ -164,7 +167,7 @@ def test_tokens_are_renewed_before_they_end_and_the_old_one_is_replaced(desk: De
     for _ in range(5):
         assert desk.after(480) == 1
         assert desk.accounts.accepts(desk.token())
-    assert not desk.told(AlertKind.SIGN_IN_ENDED)
+    assert not desk.open_alerts(AlertKind.SIGN_IN_ENDED)
 
 
 def test_a_server_that_is_away_is_asked_again_and_people_are_told(desk: Desk) -> None:
@@ -173,7 +176,7 @@ def test_a_server_that_is_away_is_asked_again_and_people_are_told(desk: Desk) ->
     desk.accounts.down = True
     for seconds in (480, 2, 4):
         assert desk.after(seconds) == 0
-    (alert,) = desk.told(AlertKind.TOKEN_NOT_RENEWED)
+    (alert,) = desk.open_alerts(AlertKind.TOKEN_NOT_RENEWED)
     assert "Tried 3 times" in alert.text
     assert desk.token() == first
 
@@ -183,7 +186,7 @@ def test_a_server_that_is_away_is_asked_again_and_people_are_told(desk: Desk) ->
     desk.accounts.down = False
     assert desk.after(60) == 1
     assert desk.accounts.accepts(desk.token())
-    assert not desk.told(AlertKind.TOKEN_NOT_RENEWED)
+    assert not desk.open_alerts(AlertKind.TOKEN_NOT_RENEWED)
 
 
 def test_a_refused_renewal_says_who_has_to_do_what_until_they_sign_in_anew(desk: Desk) -> None:
@@ -192,7 +195,7 @@ def test_a_refused_renewal_says_who_has_to_do_what_until_they_sign_in_anew(desk:
     asked = len(desk.accounts.all)
 
     assert desk.after(480) == 0
-    (alert,) = desk.told(AlertKind.SIGN_IN_ENDED)
+    (alert,) = desk.open_alerts(AlertKind.SIGN_IN_ENDED)
     assert f"`swapgate credential login {desk.name}`" in alert.text
     assert "is used until" in alert.text
     desk.after(120)
@@ -200,7 +203,7 @@ def test_a_refused_renewal_says_who_has_to_do_what_until_they_sign_in_anew(desk:
 
     desk.log_in()
     assert desk.accounts.accepts(desk.token())
-    assert not desk.told(AlertKind.SIGN_IN_ENDED)
+    assert not desk.open_alerts(AlertKind.SIGN_IN_ENDED)
 
 
 def test_a_token_that_the_provider_refuses_in_its_life_is_renewed_at_once(desk: Desk) -> None:

@@ -127,7 +127,7 @@ def test_control_alerts_within_a_turn_and_ends_the_alert_when_all_is_well(
     housekeeping.check_snapshot(ctx)
     housekeeping.check_signatures(ctx)
     with store.read() as tx:
-        told = {each.key: each.text for each in tx.alerts.list(open_only=True)}
+        told = {alert.key: alert.text for alert in tx.alerts.list(open_only=True)}
     assert any("triage/2" in text for text in told.values())
     assert len(told) == 2
     assert all(key.startswith(AlertKind.AUDIT_BROKEN.value) for key in told)
@@ -210,7 +210,7 @@ def test_a_snapshot_on_disk_without_a_row_or_without_signatures_serves_nobody(
     # What its JSON says beside the rows is of no weight.
     assert router.current is not None
     snapshot_file.save_snapshot(router.current.snapshot, file)
-    routes = [each | {"incumbent": NEW.id} for each in content["routes"]]
+    routes = [route | {"incumbent": NEW.id} for route in content["routes"]]
     save(content | {"routes": routes})
     loaded = holder(cast("Store", Away()), file).boot()
     assert loaded.snapshot.table.routes[ROUTE].incumbent == OLD.id

@@ -468,7 +468,7 @@ SCHEMA = {
 ASKED = {"type": "json_schema", "json_schema": {"name": "c", "strict": True, "schema": SCHEMA}}
 
 
-def said(at: tuple[str, int], **more: object) -> str:
+def answer_of(at: tuple[str, int], **more: object) -> str:
     status, _, body = call(at, "POST", "/v1/chat/completions", {**PROMPT, **more})
     assert status == 200
     return str(json.loads(body)["choices"][0]["message"]["content"])
@@ -477,27 +477,27 @@ def said(at: tuple[str, int], **more: object) -> str:
 def test_a_prompt_that_is_no_item_gets_json_by_the_schema_it_asks_for(
     at: tuple[str, int],
 ) -> None:
-    found = json.loads(said(at, response_format=ASKED))
+    found = json.loads(answer_of(at, response_format=ASKED))
 
     assert set(found) == {"colour", "count"}
     assert isinstance(found["count"], int)
 
 
 def test_broken_json_hits_those_alone_who_asked_for_json(at: tuple[str, int]) -> None:
-    whole = said(at)
+    whole = answer_of(at)
     set_fault(at, "broken_json")
 
     with pytest.raises(ValueError, match=r"delimiter|Unterminated|Expecting"):
-        json.loads(said(at, response_format=ASKED))
-    assert said(at) == whole
+        json.loads(answer_of(at, response_format=ASKED))
+    assert answer_of(at) == whole
 
     set_fault(at, "broken_json", variant="keys")
-    assert set(json.loads(said(at, response_format=ASKED))) == {"Colour", "Count"}
+    assert set(json.loads(answer_of(at, response_format=ASKED))) == {"Colour", "Count"}
 
 
 def test_a_fault_of_streams_alone_spares_the_others(at: tuple[str, int]) -> None:
     set_fault(at, "truncate", streams_only=True)
 
-    assert said(at)
+    assert answer_of(at)
     assert b"[DONE]" not in chat(at, stream=True)[2]
     assert json.loads(call(at, "GET", "/sim/faults")[2])["faults"][MODEL]["seen"] == 1

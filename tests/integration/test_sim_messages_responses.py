@@ -50,7 +50,7 @@ def client(url: str, sim: Simulator) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def said(claude: anthropic.Anthropic, **more: object) -> anthropic.types.Message:
+def create_message(claude: anthropic.Anthropic, **more: object) -> anthropic.types.Message:
     asked = {
         "model": MODEL,
         "max_tokens": 100,
@@ -61,7 +61,7 @@ def said(claude: anthropic.Anthropic, **more: object) -> anthropic.types.Message
 
 
 def test_a_message_comes_whole_and_in_pieces_alike(claude: anthropic.Anthropic) -> None:
-    whole = said(claude, system="Be kind.")
+    whole = create_message(claude, system="Be kind.")
 
     with claude.messages.stream(
         model=MODEL,
@@ -99,7 +99,7 @@ def test_a_response_comes_whole_and_in_pieces_alike(client: openai.OpenAI) -> No
 def test_an_answer_is_cut_at_its_limit(
     claude: anthropic.Anthropic, client: openai.OpenAI
 ) -> None:
-    assert said(claude, max_tokens=2).stop_reason == "max_tokens"
+    assert create_message(claude, max_tokens=2).stop_reason == "max_tokens"
     cut = client.responses.create(model=MODEL, input=HELLO, max_output_tokens=2)
     assert cut.status == "incomplete"
     assert cut.incomplete_details
@@ -138,7 +138,7 @@ def test_a_forced_tool_is_called_by_both(
 def test_after_a_tools_result_both_answer_in_words(
     claude: anthropic.Anthropic, client: openai.OpenAI
 ) -> None:
-    message = said(
+    message = create_message(
         claude,
         tools=[TOOL],
         tool_choice={"type": "any"},
@@ -182,7 +182,7 @@ def test_faults_of_messages_have_anthropics_shape(
     sim.faults.set(MODEL, faults.parse_fault({"kind": "status", "status": status}))
 
     with pytest.raises(raised, match="'type': 'error'"):
-        said(claude)
+        create_message(claude)
 
 
 @pytest.mark.parametrize("field", ["messages", "max_tokens", "model"])
@@ -199,7 +199,7 @@ def test_an_unknown_model_is_a_404_in_each_protocol(
     claude: anthropic.Anthropic, client: openai.OpenAI
 ) -> None:
     with pytest.raises(anthropic.NotFoundError, match="not_found_error"):
-        said(claude, model="claude-0")
+        create_message(claude, model="claude-0")
     with pytest.raises(openai.NotFoundError) as caught:
         client.responses.create(model="gpt-0", input="x")
     assert caught.value.code == "model_not_found"

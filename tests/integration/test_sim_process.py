@@ -39,10 +39,10 @@ def simulator_process(*swaps: str) -> Iterator[tuple[str, "subprocess.Popen[str]
 
 def answers(url: str, model: str) -> list[str]:
     items = server.simulator().bank.suites["extraction"][:40]
-    return [said(url, model, item.input) for item in items]
+    return [answer_of(url, model, item.input) for item in items]
 
 
-def said(url: str, model: str, prompt: str) -> str:
+def answer_of(url: str, model: str, prompt: str) -> str:
     body = {"model": model, "messages": [{"role": "user", "content": prompt}]}
     request = urllib.request.Request(  # noqa: S310 - a loopback URL of our own process
         f"{url}/v1/chat/completions", json.dumps(body).encode()

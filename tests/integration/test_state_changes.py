@@ -126,7 +126,7 @@ def live(world: SmallInstallation) -> None:
         tx.credentials.put(replace(CREDENTIAL, created_at=world.clock.now()))
         tx.shadows.add(shadow_of(proposal, world.clock.now()))
         approve_switch(tx)
-    world.turn()
+    world.run_once()
     assert world.get(proposal.id).rollout
 
 
@@ -224,7 +224,7 @@ def alerted(world: SmallInstallation) -> list[str]:
         state_audit.run_once(ctx)
     with world.store.read() as tx:
         found = tx.alerts.list(open_only=True, limit=1000)
-    return [each.key for each in found if each.kind is AlertKind.STATE_UNRECORDED]
+    return [alert.key for alert in found if alert.kind is AlertKind.STATE_UNRECORDED]
 
 
 @pytest.mark.both_databases
@@ -265,9 +265,9 @@ def cases(database: Database, signed: SignedTable) -> Iterator[tuple[Statement, 
     """
     name, key = signed.table.name, signed.key
     row = row_of(database, name)
-    where = " AND ".join(f"{each} = :key_{each}" for each in key)
-    at = {f"key_{each}": row[each] for each in key}
-    names, values = ", ".join(row), ", ".join(f":{each}" for each in row)
+    where = " AND ".join(f"{column} = :key_{column}" for column in key)
+    at = {f"key_{column}": row[column] for column in key}
+    names, values = ", ".join(row), ", ".join(f":{column}" for column in row)
     insert = f"INSERT INTO {name} ({names}) VALUES ({values})"
     delete = f"DELETE FROM {name} WHERE {where}"
     yield (delete, at), (insert, row)
@@ -278,7 +278,7 @@ def cases(database: Database, signed: SignedTable) -> Iterator[tuple[Statement, 
         value = 9 * 10**18 if isinstance(column.type, UtcTime) else '{"a": NaN}'
         yield (update, at | {"value": value}), (update, at | {"value": row[column.name]})
     _, copy = statement(database, name, "INSERT")
-    yield (insert, copy), (delete, {f"key_{each}": copy[each] for each in key})
+    yield (insert, copy), (delete, {f"key_{column}": copy[column] for column in key})
 
 
 def try_unbound(database: Database, text: str, values: dict[str, Any]) -> bool:
@@ -312,7 +312,7 @@ def test_no_row_of_a_signed_table_stops_control_or_a_router_and_each_is_named(
         assert world.store.signature_faults() or state_audit.check_database(ctx), done
         housekeeping.check_snapshot(ctx)
         housekeeping.check_signatures(ctx)
-        failed = world.turn(ctx).failed
+        failed = world.run_once(ctx).failed
         assert all("Error" not in words or "Signature" in words for words in failed), failed
         with world.store.read() as tx:
             assert tx.alerts.list(open_only=True), done

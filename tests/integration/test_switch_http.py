@@ -19,7 +19,7 @@ from harness.domain.agents.approval_link import ApprovalLinks
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.settings import TargetSeed
-from tests.support.providers.scripted_upstream import Asked, completion
+from tests.support.providers.scripted_upstream import ReceivedRequest, completion
 from tests.support.site.agents_site import AgentsSite, agents_site, calling, error_of, good
 from tests.wire import anthropic as claude
 from tests.wire import gemini
@@ -88,7 +88,7 @@ def test_a_model_asks_in_its_turn_and_answers_as_another_from_the_next_message_o
 ) -> None:
     wish = {"action": "switch", "model": "sim better", "reason": "a long contract"}
 
-    def base(asked: Asked) -> Any:
+    def base(asked: ReceivedRequest) -> Any:
         is_told = asked.json["messages"][-1]["role"] == "tool"
         return completion("I have asked.") if is_told else calling(
             ("c1", "switch_model", json.dumps(wish))

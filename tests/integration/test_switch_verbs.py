@@ -65,7 +65,7 @@ def test_a_switch_is_live_until_it_expires_or_is_lifted_and_all_of_it_is_audited
     assert list(kill_switch.list_live_switches(ctx)) == []
     assert len(queries.list_switches(ctx)) == 2
     with ctx.store.read() as tx:
-        events = [each for each in tx.audit.tail() if each.action.startswith("switch.")]
+        events = [event for event in tx.audit.tail() if event.action.startswith("switch.")]
     assert [(event.actor, event.action) for event in reversed(events)] == [
         ("ben", "switch.throw"),
         ("ben", "switch.throw"),
@@ -173,18 +173,18 @@ def test_the_command_line_throws_lists_and_lifts(cli: CommandLine) -> None:
 def test_who_throws_a_switch_is_told_which_routes_it_does_not_reach(cli: CommandLine) -> None:
     cli.run("model", "add", "sim/better")
 
-    def told(force: str) -> str:
+    def throw_switch(force: str) -> str:
         return cli.run("switch", "throw", force, "--reason", "drill").stderr
 
-    assert "keep their plans: chat" in told("target:sim/better")
-    assert "keep their plans" not in told("provider:sim")
+    assert "keep their plans: chat" in throw_switch("target:sim/better")
+    assert "keep their plans" not in throw_switch("provider:sim")
     why = ("--reason", "drill")
     cli.run(*("route", "fallback", "add", "chat", "sim/better"), "--waive=x", "--for=1d", *why)
-    assert "keep their plans" not in told("target:sim/better")
+    assert "keep their plans" not in throw_switch("target:sim/better")
     cli.run("route", "settings", "chat", "--stakes=high")
-    assert "keep their plans: chat" in told("target:sim/better")
+    assert "keep their plans: chat" in throw_switch("target:sim/better")
     cli.run("route", "fallback", "mark", "chat", "sim/better", "--capable", *why)
-    assert "keep their plans" not in told("target:sim/better")
+    assert "keep their plans" not in throw_switch("target:sim/better")
 
 
 @pytest.mark.req("B11")

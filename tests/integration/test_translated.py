@@ -22,7 +22,7 @@ from router.upstream.transport import (
     UpstreamRequest,
     dropped_fields_of,
 )
-from tests.support.providers.raw_server import Line, Play, raw_server
+from tests.support.providers.raw_server import Play, ServerConnection, raw_server
 from tests.wire import anthropic, gemini, vertex
 from tests.wire.server import KEY, Json, Reply
 
@@ -44,7 +44,7 @@ def loaded() -> dict[str, TranslatingTransport]:
 
 
 @asynccontextmanager
-async def asked(
+async def call_provider(
     loaded: TranslatingTransport, kind: str, play: Play, *, stream: bool = True, **more: Any
 ) -> AsyncIterator[tuple[UpstreamReply, int]]:
     """The reply, and how many connections the provider saw."""
@@ -67,7 +67,7 @@ async def asked(
 
 
 def plays(*pieces: bytes) -> Play:
-    async def play(line: Line) -> None:
+    async def play(line: ServerConnection) -> None:
         await line.request()
         await line.send(*pieces)
 
@@ -95,7 +95,7 @@ async def test_a_stream_that_breaks_off_has_no_good_end(
     loaded: dict[str, TranslatingTransport], kind: str
 ) -> None:
     events: Sequence[bytes] = WIRES[kind].events(Reply("Some words that stop"))
-    async with asked(loaded[kind], kind, plays(LIVE, *events[:4])) as (reply, _):
+    async with call_provider(loaded[kind], kind, plays(LIVE, *events[:4])) as (reply, _):
         heard = await filtered(reply)
 
     assert heard.committed
@@ -127,7 +127,7 @@ async def test_an_error_within_a_stream_keeps_its_class(
 ) -> None:
     first = WIRES[kind].events(Reply("Some words"))[0]
     wrong = f"data: {json.dumps(event)}\n\n".encode()
-    async with asked(loaded[kind], kind, plays(LIVE, first, wrong)) as (reply, _):
+    async with call_provider(loaded[kind], kind, plays(LIVE, first, wrong)) as (reply, _):
         heard = await filtered(reply)
 
     assert heard.failure_class is failure
@@ -139,13 +139,13 @@ async def test_whoever_leaves_a_stream_closes_it_at_the_provider(
 ) -> None:
     left = asyncio.Event()
 
-    async def play(line: Line) -> None:
+    async def play(line: ServerConnection) -> None:
         await line.request()
         await line.send(LIVE, *WIRES[kind].events(Reply("Some words"))[:4])
         assert await line.reader.read() == b""
         left.set()
 
-    async with asked(loaded[kind], kind, play) as (reply, _):
+    async with call_provider(loaded[kind], kind, play) as (reply, _):
         assert await anext(reply.chunks())
         await reply.aclose()
         await asyncio.wait_for(left.wait(), 60)
@@ -158,7 +158,7 @@ async def test_what_is_no_answer_is_malformed(
     loaded: dict[str, TranslatingTransport], kind: str, body: bytes, *, stream: bool
 ) -> None:
     sent = LIVE + b"data: " + body + b"\n\n" if stream else whole(body)
-    async with asked(loaded[kind], kind, plays(sent), stream=stream) as (reply, _):
+    async with call_provider(loaded[kind], kind, plays(sent), stream=stream) as (reply, _):
         if stream:
             assert await _failure(reply) is FailureClass.MALFORMED
             return
@@ -180,12 +180,12 @@ async def test_a_fault_of_ours_in_a_translation_is_not_the_clients_or_the_provid
     play = plays(whole(WIRES[kind].whole(Reply("Hi"))))
     with monkeypatch.context() as patched:
         patched.setattr(f"{module}.completion", breaks)
-        async with asked(loaded[kind], kind, play, stream=False) as (reply, _):
+        async with call_provider(loaded[kind], kind, play, stream=False) as (reply, _):
             with pytest.raises(UpstreamFailed) as answering:
                 await reply.body()
     monkeypatch.setattr(loaded[kind]._translation, "ask", breaks)
     with pytest.raises(UpstreamFailed) as asking:
-        async with asked(loaded[kind], kind, play, stream=False):
+        async with call_provider(loaded[kind], kind, play, stream=False):
             pass
 
     for caught in (answering, asking):
@@ -203,7 +203,7 @@ async def _failure(reply: UpstreamReply) -> FailureClass | None:
 @pytest.mark.parametrize("kind", WIRES)
 async def test_a_flood_is_cut_off(loaded: dict[str, TranslatingTransport], kind: str) -> None:
     flood = [b"data: " + b"x" * 65536] * 40
-    async with asked(loaded[kind], kind, plays(LIVE, *flood)) as (reply, _):
+    async with call_provider(loaded[kind], kind, plays(LIVE, *flood)) as (reply, _):
         with pytest.raises(UpstreamFailed, match="larger than"):
             await filtered(reply)
 
@@ -213,7 +213,7 @@ async def test_a_page_of_a_proxy_keeps_its_status(
     loaded: dict[str, TranslatingTransport], kind: str
 ) -> None:
     page = whole(b"<html>busy</html>", "413 Too Large", "text/html")
-    async with asked(loaded[kind], kind, plays(page)) as (reply, _):
+    async with call_provider(loaded[kind], kind, plays(page)) as (reply, _):
         assert (reply.status, await reply.body()) == (413, b"{}")
 
 
@@ -225,7 +225,7 @@ async def test_an_image_elsewhere_is_not_fetched_and_the_provider_not_asked(
         url = f"http://127.0.0.1:{other.port}/a.png"
         image = {"type": "image_url", "image_url": {"url": url}}
         messages = [{"role": "user", "content": [image]}]
-        talk = asked(loaded[kind], kind, plays(whole({})), messages=messages)
+        talk = call_provider(loaded[kind], kind, plays(whole({})), messages=messages)
         async with talk as (reply, connections):
             error = json.loads(await reply.body())["error"]
 
@@ -239,7 +239,7 @@ async def test_what_was_dropped_is_known_to_the_caller(
 ) -> None:
     answer = whole(WIRES[kind].whole(Reply("Hi")))
     more: Json = {"stream": False, "logit_bias": {"1": 1}, "verbosity": "low"}
-    async with asked(loaded[kind], kind, plays(answer), **more) as (reply, _):
+    async with call_provider(loaded[kind], kind, plays(answer), **more) as (reply, _):
         assert dropped_fields_of(reply) == ("logit_bias", "verbosity")
         assert json.loads(await reply.body())["choices"][0]["message"]["content"] == "Hi"
 
@@ -251,7 +251,7 @@ async def test_a_tool_whose_name_another_protocol_forbids_comes_back_as_it_was(
     call = Reply(calls=(("files_read", {"a": 1}),), stop="tools")
     for stream in (False, True):
         pieces = [LIVE, *anthropic.events(call)] if stream else [whole(anthropic.whole(call))]
-        talk = asked(
+        talk = call_provider(
             loaded["anthropic"], "anthropic", plays(*pieces), stream=stream, tools=[tool]
         )
         async with talk as (reply, _):

@@ -45,7 +45,9 @@ def loaded() -> Mapping[str, Translation]:
     return {kind: load_translation(kind) for kind in RULES}
 
 
-def asked(loaded: Mapping[str, Translation], kind: str, **more: Any) -> TranslatedCall:
+def translate_request(
+    loaded: Mapping[str, Translation], kind: str, **more: Any
+) -> TranslatedCall:
     body = {"model": MODELS[kind], "messages": [dict(USER)], **more}
     return loaded[kind].ask(screen_request(body, kind), stream=False)
 
@@ -77,8 +79,12 @@ def test_an_effort_is_said_as_it_is_or_as_the_nearest_with_a_word(
     *,
     told: bool,
 ) -> None:
-    call = asked(loaded, kind, model=model, reasoning_effort=effort, max_tokens=64000)
-    plain = asked(loaded, kind, model=model, reasoning_effort=said, max_tokens=64000)
+    call = translate_request(
+        loaded, kind, model=model, reasoning_effort=effort, max_tokens=64000
+    )
+    plain = translate_request(
+        loaded, kind, model=model, reasoning_effort=said, max_tokens=64000
+    )
 
     assert call.body == plain.body
     assert call.dropped == (("reasoning_effort",) if told else ())
@@ -100,13 +106,15 @@ def test_an_effort_is_said_as_it_is_or_as_the_nearest_with_a_word(
 def test_an_effort_leaves_the_answer_its_share_of_the_limit(
     loaded: Mapping[str, Translation], kind: str, model: str, limit: int
 ) -> None:
-    call = asked(loaded, kind, model=model, reasoning_effort="high", max_tokens=limit)
+    call = translate_request(
+        loaded, kind, model=model, reasoning_effort="high", max_tokens=limit
+    )
 
     budgets = [
-        each[name]
-        for each in _objects(call.body)
+        object_[name]
+        for object_ in _objects(call.body)
         for name in ("budget_tokens", "thinkingBudget")
-        if each.get(name)
+        if object_.get(name)
     ]
     assert all(limit - budget >= max(limit / 4, 256) for budget in budgets) or (
         budgets == [128] and "pro" in model  # which always thinks
@@ -120,8 +128,10 @@ def test_a_temperature_that_nobody_asked_for_is_not_sent(
 ) -> None:
     thinking = {"model": "gemini-3-pro-preview", "reasoning_effort": "low"}
 
-    assert "temperature" not in json.dumps(asked(loaded, kind, **thinking).body)
-    wanted = asked(loaded, kind, **thinking, temperature=0.5).body["generationConfig"]
+    assert "temperature" not in json.dumps(translate_request(loaded, kind, **thinking).body)
+    wanted = translate_request(loaded, kind, **thinking, temperature=0.5).body[
+        "generationConfig"
+    ]
     assert wanted["temperature"] == 0.5
 
 
@@ -133,20 +143,20 @@ def test_a_call_without_arguments_has_none_at_the_provider(
     turn = {"role": "assistant", "content": None, "tool_calls": [call]}
     result = {"role": "tool", "tool_call_id": "a", "content": "rain"}
 
-    body = asked(
+    body = translate_request(
         loaded, kind, messages=[dict(USER), turn, result], tools=[copy.deepcopy(TOOL)]
     ).body
 
-    (made,) = [found for found in _objects(body) if {"args", "input"} & set(found)]
+    (made,) = [object_ for object_ in _objects(body) if {"args", "input"} & set(object_)]
     assert made.get("args", made.get("input")) == {}
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
     if isinstance(value, list):
-        return [found for item in value for found in _objects(item)]
+        return [object_ for item in value for object_ in _objects(item)]
     if not isinstance(value, dict):
         return []
-    return [value, *(found for each in value.values() for found in _objects(each))]
+    return [value, *(object_ for object_ in value.values() for object_ in _objects(object_))]
 
 
 SAID: Final = {"role": "assistant", "content": "SECRET"}
@@ -177,14 +187,14 @@ def test_a_refusal_has_neither_the_librarys_words_nor_the_clients(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with caplog.at_level(logging.DEBUG), pytest.raises(Untranslatable) as caught:
-        asked(loaded, kind, **copy.deepcopy(more))
+        translate_request(loaded, kind, **copy.deepcopy(more))
 
     error = caught.value
     assert error.param == param
     shown = "".join(traceback.format_exception(error))
-    for said in (error.message, shown, caplog.text, *capfd.readouterr()):
-        assert "litellm" not in said.replace("/", " ").split()
-        assert "SECRET" not in said
+    for text in (error.message, shown, caplog.text, *capfd.readouterr()):
+        assert "litellm" not in text.replace("/", " ").split()
+        assert "SECRET" not in text
     assert "litellm" not in error.message
 
 

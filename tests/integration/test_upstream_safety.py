@@ -64,7 +64,7 @@ def by_transport(make: Callable[[RouterSettings], Any], kind: str = "openai") ->
 
 
 def by_eval(served: Served) -> None:
-    async def asked() -> None:
+    async def call_provider() -> None:
         client = EvalProviderClient(up(served), SECRET, connections=1, first_pause_s=0.001)
         try:
             await client.ask(CHAT)
@@ -72,7 +72,7 @@ def by_eval(served: Served) -> None:
             await client.close()
 
     with suppress(ProviderFailed):
-        asyncio.run(asked())
+        asyncio.run(call_provider())
 
 
 def by_doctor(served: Served) -> None:

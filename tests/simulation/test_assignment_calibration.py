@@ -55,7 +55,7 @@ def block(
 
 def alarms(weights_bps: tuple[int, ...], rule: int, rollouts: int = 150) -> int:
     found = (worst_log_srm(rollout(n, weights_bps), rule=rule) for n in range(rollouts))
-    return sum(each >= ALARM_LOG_E for each in found)
+    return sum(log_e >= ALARM_LOG_E for log_e in found)
 
 
 def test_a_right_split_of_callers_who_come_back_daily_raises_no_alarm() -> None:

@@ -96,7 +96,7 @@ def test_a_weighted_mean_of_two_suites_errs_no_more_often_than_one(claim: Claim)
     )
     for index, both in enumerate(pairs):
         rng = np.random.default_rng([47, index])
-        (a, b), (c, d) = (resample_items(each, truth, (1000, 200), rng) for each in both)
+        (a, b), (c, d) = (resample_items(truth_, truth, (1000, 200), rng) for truth_ in both)
         mean = 0.7 * (b - a) + 0.3 * (d - c)
         promoted.append(judge_batch(mean, Design(claim, 0.05, 200)).promoted.mean())
 

@@ -73,11 +73,11 @@ people = st.sampled_from([ANN, BEN, replace(BEN, name=ANN.name)])
 def now_in(*phases: ProposalPhase) -> Callable[["ControlPlane"], bool]:
     """Whether a proposal is in one of these phases: a step that cannot do anything is lost."""
 
-    def found(plane: "ControlPlane") -> bool:
+    def has_phase(plane: "ControlPlane") -> bool:
         with plane.store.read() as tx:
             return any(proposal.phase in phases for proposal in tx.proposals.open())
 
-    return found
+    return has_phase
 
 
 UNDECIDED = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
@@ -138,19 +138,19 @@ class ControlPlane(RuleBasedStateMachine):
         skill = SKILL[table.targets[table.routes[route].incumbent].model]
         better = min((s, model) for model, s in SKILL.items() if s > skill or s == 12)[1]
         self.propose(route, better, asks)
-        self.turn(turns)
+        self.run_turns(turns)
         if asks:
             self.approve(BEN)
         self.healthy_hours(hours)
 
     @precondition(now_in(*UNDER_WAY))
     @rule(turns=st.integers(1, 4))
-    def turn(self, turns: int) -> None:
+    def run_turns(self, turns: int) -> None:
         for _ in range(turns):
             self.one_turn()
 
     def one_turn(self) -> None:
-        assert not self.world.turn(self.ctx).failed
+        assert not self.world.run_once(self.ctx).failed
 
     @precondition(now_in(ProposalPhase.CANARY))
     @rule(failing=st.sampled_from([False, False, True]), blocks=st.integers(1, 4))
@@ -265,8 +265,8 @@ class ControlPlane(RuleBasedStateMachine):
     def crash(self, at: int, after_commit: bool, jump: int) -> None:  # noqa: FBT001 - drawn
         dying = CrashingStore(self.store, at=at, after_commit=after_commit)
         with suppress(Crash):
-            self.world.turn(self.world.context(dying))  # type: ignore[arg-type]
-            self.world.turn(self.world.context(dying))  # type: ignore[arg-type]
+            self.world.run_once(self.world.context(dying))  # type: ignore[arg-type]
+            self.world.run_once(self.world.context(dying))  # type: ignore[arg-type]
         self.jump(jump)
         self.restart()
 
@@ -278,9 +278,9 @@ class ControlPlane(RuleBasedStateMachine):
     @precondition(lambda plane: bool(plane.seen))
     @rule()
     def another_control_process_acts_on_what_it_saw(self) -> None:
-        for each in self.seen:
+        for change in self.seen:
             with suppress(Conflict, IllegalTransition):
-                reconciler._one(self.ctx, each)
+                reconciler._one(self.ctx, change)
 
     @invariant()
     def the_promise_holds(self) -> None:

@@ -29,12 +29,12 @@ def test_many_at_once_are_what_one_is() -> None:
     rows = random.random((40, 60)) < 0.2
     limit = 1.5
 
-    for row, found in zip(rows, ever_stopped(rows, 0.05, limit), strict=True):
+    for row, stops in zip(rows, ever_stopped(rows, 0.05, limit), strict=True):
         guard, stopped = WorkerGuard(), False
         for canary in row:
             guard = guard.after(canary=bool(canary), share=0.05)
             stopped = stopped or guard.log_e >= limit
-        assert stopped == found
+        assert stopped == stops
 
 
 @pytest.mark.req("F3")

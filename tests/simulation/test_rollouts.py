@@ -60,7 +60,7 @@ def check_calibration(endings: Sequence[Ending]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "seeds",
-    [SAMPLE, *(pytest.param(each, marks=pytest.mark.verify) for each in OTHERS)],
+    [SAMPLE, *(pytest.param(seed, marks=pytest.mark.verify) for seed in OTHERS)],
     ids=str,
 )
 def test_whatever_happens_in_rollouts_the_invariants_hold(seeds: Sequence[int]) -> None:

@@ -26,7 +26,7 @@ def test_sinks_are_read_and_get_names(tmp_path: Path) -> None:
         "    - {webhook: 'https://x.example/in', secret_env: S}\n",
     ).alerts.sinks
 
-    assert [each.name for each in sinks] == ["slack-1", "mail", "webhook-3"]
+    assert [sink.name for sink in sinks] == ["slack-1", "mail", "webhook-3"]
     assert sinks[0].url == "slack://a/b/c"
 
 

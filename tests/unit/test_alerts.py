@@ -107,7 +107,7 @@ def test_a_restart_tells_nobody_anything_if_the_next_worker_sees_the_cause_too()
     assert again is not None
     later = drop_silent_sources(again, at(20).at)
     assert (set(later.sources), later.open) == ({"w2"}, True)
-    assert [due_message(each, at(20).at) for each in (waiting, later)] == [None, None]
+    assert [due_message(delivery, at(20).at) for delivery in (waiting, later)] == [None, None]
 
 
 def test_a_cause_that_no_successor_sees_is_over() -> None:
@@ -176,8 +176,8 @@ def test_whatever_comes_people_know_the_state_in_the_end_and_are_not_flooded(
     assert all(later - one >= QUIET_PERIOD for one, later in pairwise(raised))
     if due := due_message(record, now + QUIET_PERIOD):
         record = mark_notified(record, due, now + QUIET_PERIOD)
-    if record.told is not None:
-        assert record.open == (record.told is Notified.RAISED)
+    if record.notified is not None:
+        assert record.open == (record.notified is Notified.RAISED)
 
 
 @given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))

@@ -20,7 +20,7 @@ OLD, NEW = (answer_limit.value for answer_limit in AnswerLimit)
 ASK = {"model": "support", "messages": [{"role": "user", "content": "hi"}]}
 
 
-async def asked(
+async def sent_body(
     folder: Path, kind: str, client: Mapping[str, object], patch: RequestPatch | None = None
 ) -> dict[str, object]:
     """What the provider is sent."""
@@ -50,7 +50,7 @@ async def asked(
 async def test_a_limit_goes_under_the_name_that_the_provider_knows(
     tmp_path: Path, kind: str, named: str, client: str
 ) -> None:
-    sent = await asked(tmp_path, kind, {client: 7})
+    sent = await sent_body(tmp_path, kind, {client: 7})
 
     assert {name: sent[name] for name in (OLD, NEW) if name in sent} == {named: 7}
 
@@ -61,14 +61,14 @@ async def test_a_limit_goes_under_the_name_that_the_provider_knows(
 async def test_a_kind_that_knows_both_or_of_which_nobody_knows_gets_the_clients_own(
     tmp_path: Path, kind: str, client: dict[str, int]
 ) -> None:
-    sent = await asked(tmp_path, kind, client)
+    sent = await sent_body(tmp_path, kind, client)
 
     assert {name: sent[name] for name in (OLD, NEW) if name in sent} == client
 
 
 @pytest.mark.req("A8", "B7")
 async def test_a_patch_sets_the_one_limit_there_is(tmp_path: Path) -> None:
-    sent = await asked(tmp_path, "openai", {OLD: 7}, RequestPatch({OLD: 5}))
+    sent = await sent_body(tmp_path, "openai", {OLD: 7}, RequestPatch({OLD: 5}))
 
     assert (sent.get(OLD), sent[NEW]) == (None, 5)
 

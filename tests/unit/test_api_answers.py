@@ -44,7 +44,7 @@ def infinite(value: object) -> bool:
         case list():
             return any(infinite(item) for item in value)
         case dict():
-            return any(infinite(each) for each in value.values())
+            return any(infinite(part) for part in value.values())
         case _:
             return False
 
@@ -81,7 +81,7 @@ def nulled(value: object) -> object:
         case list():
             return [nulled(item) for item in value]
         case dict():
-            return {key: nulled(each) for key, each in value.items()}
+            return {key: nulled(part) for key, part in value.items()}
         case _:
             return value
 

@@ -33,7 +33,7 @@ def test_of_many_at_once_one_acts_and_all_get_its_answer() -> None:
     with ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(remembered.once, SCOPE, "{}", effect) for _ in range(8)]
         hold.set()
-        bodies = {bytes(each.result().body) for each in waiting}
+        bodies = {bytes(future.result().body) for future in waiting}
     assert effect.calls == 1
     assert bodies == {b'{"call": 1}'}
 

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.req("B7")
 def test_a_message_comes_out_when_its_last_byte_is_there() -> None:
     messages = EventMessages(FRAMES)
     raw = framed("messageStart", {"role": "assistant"})
-    found = [each for at in range(len(raw)) for each in messages.read(raw[at : at + 1])]
-    assert [json.loads(each) for each in found] == [
+    found = [message for at in range(len(raw)) for message in messages.read(raw[at : at + 1])]
+    assert [json.loads(message) for message in found] == [
         {"name": "messageStart", "body": {"role": "assistant"}}
     ]
 

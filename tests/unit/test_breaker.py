@@ -31,9 +31,9 @@ from harness.domain.reliability.failures import FAILURE_RULES, BreakerEffect, Fa
 F = FailureClass
 TRICKLE = BreakerPolicy()
 POLICY = BreakerPolicy(trickle_s=TRICKLE.open_max_s)  # without one: the waits alone
-OPENING = [each for each in F if FAILURE_RULES[each].breaker is BreakerEffect.OPENS]
-NEUTRAL = [each for each in F if FAILURE_RULES[each].breaker is BreakerEffect.NEUTRAL]
-COUNTED = [each for each in F if FAILURE_RULES[each].breaker is BreakerEffect.FAILURE]
+OPENING = [failure for failure in F if FAILURE_RULES[failure].breaker is BreakerEffect.OPENS]
+NEUTRAL = [failure for failure in F if FAILURE_RULES[failure].breaker is BreakerEffect.NEUTRAL]
+COUNTED = [failure for failure in F if FAILURE_RULES[failure].breaker is BreakerEffect.FAILURE]
 
 
 def after(
@@ -78,7 +78,7 @@ def test_failures_all_over_the_minute_are_added_up() -> None:
     breaker = after(breaker, 59.0, F.SERVER)
 
     assert breaker.state is BreakerState.CLOSED
-    assert sum(each.requests for each in breaker.window) == 10
+    assert sum(bucket.requests for bucket in breaker.window) == 10
     assert after(breaker, 59.0, F.SERVER).state is BreakerState.OPEN
 
 
@@ -440,7 +440,7 @@ class AnyTraffic(RuleBasedStateMachine):
     def nothing_is_negative_and_memory_is_bounded(self) -> None:
         breaker = self.breaker
         assert len(breaker.window) <= BUCKETS
-        assert all(0 <= each.failures <= each.requests for each in breaker.window)
+        assert all(0 <= bucket.failures <= bucket.requests for bucket in breaker.window)
         assert 0 <= breaker.good_probes < self.policy.probe_successes
         assert 0 <= breaker.open_s <= self.policy.open_max_s
         if breaker.state is not BreakerState.CLOSED:

@@ -23,7 +23,7 @@ NAMES = st.sampled_from(["f", "weather", "look_up"])
 
 
 @st.composite
-def said(draw: Any) -> dict[str, Any]:
+def draw_message(draw: Any) -> dict[str, Any]:
     """A chat's message: text, thoughts, calls."""
     calls = draw(st.lists(st.tuples(NAMES, ARGUMENTS), max_size=3))
     message: dict[str, Any] = {"role": "assistant", "content": draw(st.none() | TEXTS)}
@@ -46,7 +46,7 @@ def deltas(message: dict[str, Any], *, mixed: bool) -> list[dict[str, Any]]:
     """mixed: pieces of several calls in turns."""
     found: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
     for name in ("reasoning_content", "content"):
-        found += [{name: each} for each in message.get(name) or ""]
+        found += [{name: piece} for piece in message.get(name) or ""]
     calls = message.get("tool_calls", [])
     begun, rest = [], []
     for index, call in enumerate(calls):
@@ -58,12 +58,12 @@ def deltas(message: dict[str, Any], *, mixed: bool) -> list[dict[str, Any]]:
             [{"index": index, "function": {"arguments": c}} for c in function["arguments"]]
         )
     if mixed:
-        longest = max((len(each) for each in rest), default=0)
-        turns = [each[n] for n in range(longest) for each in rest if n < len(each)]
+        longest = max((len(call) for call in rest), default=0)
+        turns = [call[n] for n in range(longest) for call in rest if n < len(call)]
         ordered = [*begun, *turns]
     else:
-        ordered = [each for b, r in zip(begun, rest, strict=True) for each in (b, *r)]
-    return [*found, *({"tool_calls": [each]} for each in ordered)]
+        ordered = [call for b, r in zip(begun, rest, strict=True) for call in (b, *r)]
+    return [*found, *({"tool_calls": [call]} for call in ordered)]
 
 
 def as_stream(message: dict[str, Any], *, mixed: bool) -> bytes:
@@ -112,21 +112,27 @@ def plain(message: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 def blocks(message: dict[str, Any]) -> list[tuple[Any, ...]]:
     found: list[tuple[Any, ...]] = []
-    for each in message["content"]:
-        match each["type"]:
+    for item in message["content"]:
+        match item["type"]:
             case "tool_use":
-                found.append(("tool_use", each["id"], each["name"], each["input"]))
+                found.append(("tool_use", item["id"], item["name"], item["input"]))
             case kind:
-                found.append((kind, each[kind]))
+                found.append((kind, item[kind]))
     return found
 
 
-@given(message=said(), mixed=st.booleans(), places=st.lists(st.integers(0, 10**6), max_size=8))
+@given(
+    message=draw_message(),
+    mixed=st.booleans(),
+    places=st.lists(st.integers(0, 10**6), max_size=8),
+)
 def test_streamed_messages_say_what_the_chat_said_however_it_is_cut(
     *, message: dict[str, Any], mixed: bool, places: list[int]
 ) -> None:
     events = ChatStreamReader(MessageEventWriter(), thinking=True)
-    out = b"".join([events.feed(each) for each in cut(as_stream(message, mixed=mixed), places)])
+    out = b"".join(
+        [events.feed(piece) for piece in cut(as_stream(message, mixed=mixed), places)]
+    )
     out += events.end()
 
     final = accumulated(out).model_dump()
@@ -164,18 +170,24 @@ def response_of(events: bytes) -> tuple[list[str], dict[str, Any]]:
     for item in data["response"]["output"]:
         whole = item.get("arguments") or (item.get("content") or item.get("summary"))[0]["text"]
         assert pieces.get(item["id"], "{}") == whole
-    assert [each["id"] for each in data["response"]["output"]] == opened
+    assert [item["id"] for item in data["response"]["output"]] == opened
     return kinds, data["response"]
 
 
-@given(message=said(), mixed=st.booleans(), places=st.lists(st.integers(0, 10**6), max_size=8))
+@given(
+    message=draw_message(),
+    mixed=st.booleans(),
+    places=st.lists(st.integers(0, 10**6), max_size=8),
+)
 def test_streamed_responses_say_what_the_chat_said_however_it_is_cut(
     *, message: dict[str, Any], mixed: bool, places: list[int]
 ) -> None:
     asked = b'{"model":"m","input":"a","reasoning":{"summary":"auto"}}'
     translated = translate_response(asked, "custom")
     events = translated.events()
-    out = b"".join([events.feed(each) for each in cut(as_stream(message, mixed=mixed), places)])
+    out = b"".join(
+        [events.feed(piece) for piece in cut(as_stream(message, mixed=mixed), places)]
+    )
     out += events.end()
 
     kinds, final = response_of(out)
@@ -193,19 +205,19 @@ def test_streamed_responses_say_what_the_chat_said_however_it_is_cut(
 
 def items(response: dict[str, Any]) -> list[tuple[Any, ...]]:
     found: list[tuple[Any, ...]] = []
-    for each in response["output"]:
-        match each["type"]:
+    for item in response["output"]:
+        match item["type"]:
             case "function_call":
-                arguments = json.loads(each["arguments"])
-                found.append(("tool_use", each["call_id"], each["name"], arguments))
+                arguments = json.loads(item["arguments"])
+                found.append(("tool_use", item["call_id"], item["name"], arguments))
             case "reasoning":
-                found.append(("thinking", each["summary"][0]["text"]))
+                found.append(("thinking", item["summary"][0]["text"]))
             case _:
-                found.append(("text", each["content"][0]["text"]))
+                found.append(("text", item["content"][0]["text"]))
     return found
 
 
-@given(message=said())
+@given(message=draw_message())
 def test_a_whole_message_says_what_the_chat_said(message: dict[str, Any]) -> None:
     (answer,) = strict_chat.whole(message, finish(message)).steps
     assert isinstance(answer, bytes)
@@ -216,7 +228,7 @@ def test_a_whole_message_says_what_the_chat_said(message: dict[str, Any]) -> Non
     assert translated["usage"]["input_tokens"] == 12
 
 
-@given(message=said(), place=st.integers(0, 10**6))
+@given(message=draw_message(), place=st.integers(0, 10**6))
 def test_a_stream_that_was_cut_off_is_never_whole(message: dict[str, Any], place: int) -> None:
     data = as_stream(message, mixed=False)
     sure = data.index(b'"finish_reason": "')
@@ -228,7 +240,7 @@ def test_a_stream_that_was_cut_off_is_never_whole(message: dict[str, Any], place
     assert b"message_stop" not in out
 
 
-@given(message=said())
+@given(message=draw_message())
 def test_a_message_sent_back_is_what_the_chat_had_said(message: dict[str, Any]) -> None:
     """The next turn: the client repeats the answer, and the provider knows it again."""
     (answer,) = strict_chat.whole(message, finish(message)).steps

@@ -44,5 +44,5 @@ def test_a_mark_stands_in_the_chat_where_it_stood_in_the_message() -> None:
 def test_without_marks_texts_stay_texts() -> None:
     chat: Any = chat_body(body({}))
 
-    assert [each["content"] for each in chat["messages"]] == ["a\n\na", "a", "a", "rain"]
+    assert [message["content"] for message in chat["messages"]] == ["a\n\na", "a", "a", "rain"]
     assert '"cache_control":' not in str(chat["tools"])

@@ -61,9 +61,9 @@ def test_any_request(
     less = without_fields(
         text, endpoint, hints_of(request, frozenset(OptionalFeature)), Target("p", "m")
     )
-    for each in (text, less, without_unsigned(text)):
+    for variant in (text, less, without_unsigned(text)):
         with contextlib.suppress(Untranslatable):
-            assert json.loads(TRANSLATIONS[endpoint](each, "custom").body)["model"] == "m"
+            assert json.loads(TRANSLATIONS[endpoint](variant, "custom").body)["model"] == "m"
 
 
 @BRIDGED

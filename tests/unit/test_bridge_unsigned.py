@@ -27,7 +27,11 @@ def left(*turns: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
 def test_unsigned_thinking_is_left_out_and_signed_stays() -> None:
     text = {"type": "text", "text": "a"}
     found = left([THOUGHT, text], [text], [SIGNED, text])
-    assert [each["content"] for each in found["messages"]] == [[text], [text], [SIGNED, text]]
+    assert [message["content"] for message in found["messages"]] == [
+        [text],
+        [text],
+        [SIGNED, text],
+    ]
     assert found["thinking"] == ENABLED
 
 

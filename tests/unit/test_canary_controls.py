@@ -50,8 +50,8 @@ def test_a_live_canary_can_be_moved_in_every_way_but_resumed() -> None:
 
 
 def test_one_that_is_held_by_faults_of_a_router_can_be_resumed_in_its_bake_too() -> None:
-    for found in (live(), baking()):
-        held = replace(found, faults="On hold: routers failed once")
+    for state in (live(), baking()):
+        held = replace(state, faults="On hold: routers failed once")
         assert RolloutSignal.RESUME not in canary_controls.disabled_reasons(held)
         assert RolloutSignal.RESUME in canary_controls.visible_signals(
             held.rollout, faults=True

@@ -300,8 +300,8 @@ def test_blocks_that_are_older_than_the_count_of_opinions_are_read_as_before() -
 def test_opinions_explain_the_evidence_and_are_none() -> None:
     now = START + 12 * HOUR / 60
     old, new = (
-        decide_action(waiting(), with_feedback(blocks(12), said, bad=2), now)
-        for said in (None, 7)
+        decide_action(waiting(), with_feedback(blocks(12), figure, bad=2), now)
+        for figure in (None, 7)
     )
 
     assert (old.log_e, old.reason, old.signal) == (new.log_e, new.reason, new.signal)

@@ -224,7 +224,7 @@ def test_a_verdict_that_comes_too_late_or_twice_changes_nothing() -> None:
 
 
 def test_a_block_with_verdicts_goes_over_the_wire_and_to_disk_as_it_is() -> None:
-    block = of(1, JudgeTally(9, 3, 4, 2, ArmSplit(2, 1), 0.5))
+    block = judged_block(1, JudgeTally(9, 3, 4, 2, ArmSplit(2, 1), 0.5))
 
     (read,) = decode(encode(Batch([block], []))).blocks
     assert read == block
@@ -232,7 +232,7 @@ def test_a_block_with_verdicts_goes_over_the_wire_and_to_disk_as_it_is() -> None
     assert tallies_from_json({"judge": plain}) == {Guardrail.JUDGE: FailureTally(1, 1, 0, 0)}
 
 
-def of(number: int, tally: JudgeTally) -> ObservationBlock:
+def judged_block(number: int, tally: JudgeTally) -> ObservationBlock:
     at = START + timedelta(minutes=number)
     return ObservationBlock(
         "r", "w", number, 5000, 100, 50, 0, 0, 0, at, at, number,
@@ -241,7 +241,9 @@ def of(number: int, tally: JudgeTally) -> ObservationBlock:
 
 
 def test_a_judge_that_says_nothing_of_anybody_moves_nothing() -> None:
-    silent = [of(n, JudgeTally(20, 10, 20, 10, ArmSplit(20, 10))) for n in range(1, 200)]
+    silent = [
+        judged_block(n, JudgeTally(20, 10, 20, 10, ArmSplit(20, 10))) for n in range(1, 200)
+    ]
 
     assert collect_evidence(silent, POLICY).log_e == 0.0
 
@@ -254,13 +256,15 @@ def test_a_judge_that_fails_at_chance_brings_down_few_healthy_canaries() -> None
         for n in range(1, 41):
             canary, control = (sum(rng.random() < 0.5 for _ in range(10)) for _ in range(2))
             none = ArmSplit(canary + control, canary)
-            blocks.append(of(n, JudgeTally(20, 10, canary + control, canary, none)))
+            blocks.append(judged_block(n, JudgeTally(20, 10, canary + control, canary, none)))
         fell += collect_evidence(blocks, POLICY).block is not None
     assert fell / runs <= POLICY.alpha
 
 
 def test_a_candidate_that_is_judged_worse_is_rolled_back_and_the_reason_says_so() -> None:
-    blocks = [of(n, JudgeTally(20, 10, 8, 7, ArmSplit(1, 0), 0.01)) for n in range(1, 20)]
+    blocks = [
+        judged_block(n, JudgeTally(20, 10, 8, 7, ArmSplit(1, 0), 0.01)) for n in range(1, 20)
+    ]
     live = rollout(RolloutState.WAITING, policy=POLICY)
 
     action = decide_action(live, blocks, START + timedelta(minutes=20))
@@ -279,7 +283,7 @@ def test_a_candidate_that_is_judged_worse_is_rolled_back_and_the_reason_says_so(
 
 
 def test_spent_money_is_told() -> None:
-    blocks = [of(1, JudgeTally(20, 10, 2, 1, cost_usd=2.5))]
+    blocks = [judged_block(1, JudgeTally(20, 10, 2, 1, cost_usd=2.5))]
     live = rollout(RolloutState.WAITING, policy=POLICY)
     action = decide_action(live, blocks, START + timedelta(minutes=2))
     explanation = explain_rollout(live, action, blocks, START + timedelta(minutes=2))
@@ -291,7 +295,7 @@ def test_spent_money_is_told() -> None:
     )
     assert row.classes == (
         (
-            "sim/judge was paid $2.5 of $2: the money is spent, and no further answer is read, "
-            "of either model"
+            "sim/judge was paid $2.50 of $2.00: the money is spent, and no further answer is "
+            "read, of either model"
         ),
     )

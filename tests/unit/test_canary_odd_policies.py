@@ -177,8 +177,8 @@ def shown(
         again = decide_action(found, observation_blocks, now)
         assert canonical_json(to_hashable(action)) == canonical_json(to_hashable(again))
         explanation = explain_rollout(found, action, observation_blocks, now)
-        for each in (action, explanation):
-            json.dumps(asdict(each), allow_nan=False, default=str)
+        for text in (action, explanation):
+            json.dumps(asdict(text), allow_nan=False, default=str)
     planned = plan_ramp(policy, pace)
     json.dumps([asdict(step) for step in planned], allow_nan=False)
     assert ramp_plan.ramp_summary(policy, pace, planned)

@@ -74,7 +74,8 @@ def test_two_hundred_sessions_a_day_do_not_certify_and_options_are_offered() -> 
 
 def test_more_traffic_never_makes_a_plan_longer() -> None:
     times = [
-        ramp.plan_ramp(BY_REQUEST, pace(each))[0].typical_s for each in (10, 100, 1000, 1e5)
+        ramp.plan_ramp(BY_REQUEST, pace(per_hour))[0].typical_s
+        for per_hour in (10, 100, 1000, 1e5)
     ]
 
     assert times == sorted(times, key=lambda t: -(t or 1e18))

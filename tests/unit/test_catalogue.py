@@ -58,21 +58,21 @@ def test_litellm_s_table_is_read_without_importing_litellm() -> None:
 def test_every_entry_is_of_a_kind_that_there_is_and_has_a_window_or_none() -> None:
     known = LitellmTable().catalogue()
 
-    assert {each.kind for each in known} <= set(PROVIDER_KINDS)
-    assert all(each.context_window is None or each.context_window > 0 for each in known)
+    assert {model.kind for model in known} <= set(PROVIDER_KINDS)
+    assert all(model.context_window is None or model.context_window > 0 for model in known)
     assert all(not entry.has & entry.lacks for entry in known)
     assert known.find("openai", "sample_spec") is None
 
 
 def test_a_price_of_nothing_is_unknown_but_on_ones_own_machine() -> None:
     free = [
-        each
-        for each in LitellmTable().catalogue()
-        if each.price is not None
-        and each.price.input_usd_per_mtok == each.price.output_usd_per_mtok == 0
+        model
+        for model in LitellmTable().catalogue()
+        if model.price is not None
+        and model.price.input_usd_per_mtok == model.price.output_usd_per_mtok == 0
     ]
 
-    assert {PROVIDER_KINDS[each.kind].group for each in free} == {ProviderGroup.LOCAL}
+    assert {PROVIDER_KINDS[model.kind].group for model in free} == {ProviderGroup.LOCAL}
 
 
 def test_what_the_table_leaves_out_is_unknown(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_other_providers_regions_and_modes_are_left_out(tmp_path: Path) -> None:
         },
     ).catalogue()
 
-    assert sorted(each.name for each in known) == ["azure_openai/m", "vertex/m"]
+    assert sorted(model.name for model in known) == ["azure_openai/m", "vertex/m"]
 
 
 def test_an_entry_of_which_nothing_is_known_can_do_everything() -> None:
@@ -183,7 +183,7 @@ def test_without_litellm_the_file_s_word_is_all_there_is(
     change = CatalogueChange("openai", "m", price=Price(1, 2))
 
     assert table_file() is None
-    assert [each.name for each in LitellmTable([change]).catalogue()] == ["openai/m"]
+    assert [model.name for model in LitellmTable([change]).catalogue()] == ["openai/m"]
 
 
 @given(

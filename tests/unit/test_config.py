@@ -37,6 +37,7 @@ def loaded(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> 
     return config.load_settings(file, environ or {}, defaults=DEFAULTS)
 
 
+@pytest.mark.req("E3")
 def test_the_shipped_defaults_hold_four_suites_and_three_policies() -> None:
     settings = config.load_settings(None, {}, defaults=DEFAULTS)
     assert set(settings.suites) == {"arithmetic", "extraction", "tickets", "instructions"}

@@ -117,7 +117,7 @@ async def test_a_target_without_a_key_is_never_asked_and_the_next_one_answers(
     assert headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
     door.app._alarms.evaluate()
     door.recorder.flush()
-    assert [each.news for each in door.kept.alerts] == [AlertEvent.RAISED, AlertEvent.ENDED]
+    assert [alert.news for alert in door.kept.alerts] == [AlertEvent.RAISED, AlertEvent.ENDED]
 
 
 @pytest.mark.req("E5")

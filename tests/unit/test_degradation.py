@@ -36,20 +36,20 @@ def test_kinds_lack_hints_alone() -> None:
 
 
 def test_a_hint_is_lacking_by_the_model_by_its_kind_or_by_translation() -> None:
-    def found(
+    def find_dropped(
         has: Capabilities, kind: frozenset[str], *, translated: bool
     ) -> set[OptionalFeature]:
         return set(dropped_features(has, kind, Endpoint.MESSAGES, translated=translated))
 
-    assert found(UNKNOWN_CAPABILITIES, frozenset(), translated=False) == set()
-    assert found(UNKNOWN_CAPABILITIES, frozenset(), translated=True) == {
+    assert find_dropped(UNKNOWN_CAPABILITIES, frozenset(), translated=False) == set()
+    assert find_dropped(UNKNOWN_CAPABILITIES, frozenset(), translated=True) == {
         OptionalFeature.CACHING
     }
     kept = dropped_features(
         UNKNOWN_CAPABILITIES, frozenset(), Endpoint.MESSAGES, translated=True, cache_marks=True
     )
     assert kept == set()
-    assert found(Capabilities(seed=False), frozenset({"top_k"}), translated=False) == {
+    assert find_dropped(Capabilities(seed=False), frozenset({"top_k"}), translated=False) == {
         OptionalFeature.SEED,
         OptionalFeature.TOP_K,
     }

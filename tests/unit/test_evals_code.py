@@ -227,11 +227,11 @@ def test_what_an_answer_starts_ends_with_it_in_whatever_session() -> None:
 
     assert judged(escape, timeout_s=1.0) == WRONG
     orphans = [
-        each
-        for each in psutil.process_iter(["cmdline", "ppid", "create_time"])
-        if each.info["ppid"] == 1
-        and any(arg.endswith("sandbox/child.py") for arg in each.info["cmdline"] or ())
-        and each.info["create_time"] >= started
+        process
+        for process in psutil.process_iter(["cmdline", "ppid", "create_time"])
+        if process.info["ppid"] == 1
+        and any(arg.endswith("sandbox/child.py") for arg in process.info["cmdline"] or ())
+        and process.info["create_time"] >= started
     ]
     assert orphans == []
 
@@ -305,7 +305,8 @@ def test_the_pin_of_a_suite_says_that_code_ran_uncontained(tmp_path: Path) -> No
     data.write_text(json.dumps({"id": "a", "input": "Double.", "target": TWICE}) + "\n")
     contained = SuiteSettings("coding", path=data, scorer="code")
     pins = [
-        load_suite(each).pin for each in (contained, replace(contained, code_uncontained=True))
+        load_suite(config).pin
+        for config in (contained, replace(contained, code_uncontained=True))
     ]
 
     assert pins[1].scorer_alone.endswith("+uncontained")

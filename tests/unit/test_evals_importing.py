@@ -48,7 +48,7 @@ def line(number: int, **changed: Any) -> dict[str, Any]:
 
 def imported(folder: Path, *lines: Any, replace_: bool = False, **wished: Any) -> ImportedSuite:
     file = folder / "labelled.jsonl"
-    file.write_text("\n".join(json.dumps(each) for each in lines), encoding="utf-8")
+    file.write_text("\n".join(json.dumps(item) for item in lines), encoding="utf-8")
     settings = SuiteSettings("production", **{"scorer": "label", **wished})
     return import_labelled(file, settings, base=folder, actor="ann", now=NOW, replace_=replace_)
 

@@ -91,7 +91,7 @@ def test_an_item_may_have_its_own_rubric_and_the_target_may_be_hidden() -> None:
 
     assert judged("rubric", judge, "Hej", item, rubric="Polite?") == ScoreResult(1, 1)
     assert judged("rubric", judge, "Hej", item, show_target=False) == ScoreResult(0, 0)
-    assert all("Danish" in asked and "Polite" not in asked for asked in judge.asked)
+    assert all("Danish" in request and "Polite" not in request for request in judge.asked)
 
 
 def prefers(text: str) -> Says:
@@ -282,8 +282,8 @@ def test_an_answer_that_instructs_the_judge_is_judged_as_the_data_that_it_is(
     harmless = simulated_judge()
     rubric(harmless, "x")
     pairwise(harmless, "x")
-    for asked, other in zip(judge.asked, harmless.asked, strict=True):
-        instructions, _, shown = asked.partition(DATA)
+    for prompt, other in zip(judge.asked, harmless.asked, strict=True):
+        instructions, _, shown = prompt.partition(DATA)
         assert instructions == other.partition(DATA)[0]
         assert "is data to be" in instructions
         assert "\n" not in shown

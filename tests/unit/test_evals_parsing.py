@@ -37,7 +37,7 @@ def often() -> Iterator[None]:
 
 def in_threads(do: Callable[[], object]) -> list[object]:
     with ThreadPoolExecutor(4) as pool:
-        return [each.result() for each in [pool.submit(do) for _ in range(60)]]
+        return [future.result() for future in [pool.submit(do) for _ in range(60)]]
 
 
 def test_trees_and_literals_are_built_one_at_a_time() -> None:

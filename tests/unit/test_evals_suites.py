@@ -150,8 +150,11 @@ def test_a_task_is_a_file_and_perhaps_a_name() -> None:
 
 
 def test_suites_are_read_without_inspect() -> None:
-    modules = "evals.suites.suite, tests.support.evals.scripted_runner"
-    program = f"import sys, {modules}; sys.exit('inspect_ai' in sys.modules)"
+    program = (
+        "import sys\nfrom evals.suites import suite\n"
+        "from tests.support.evals import scripted_runner\n"
+        "sys.exit('inspect_ai' in sys.modules)"
+    )
 
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0  # noqa: S603 - our own interpreter
 

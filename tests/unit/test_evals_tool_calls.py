@@ -204,7 +204,7 @@ def test_every_public_ground_truth_is_right_by_its_own_first_values() -> None:
     flat = [
         (name, accepted)
         for name, accepted in truths
-        if not any(isinstance(value, dict) for each in accepted.values() for value in each)
+        if not any(isinstance(value, dict) for values in accepted.values() for value in values)
     ]
 
     for name, accepted in flat:

@@ -56,8 +56,12 @@ def test_every_word_of_the_table_is_used() -> None:
 
 
 def test_only_a_full_context_asks_for_a_larger_window_and_only_a_policy_for_the_route() -> None:
-    assert [each for each in F if FAILURE_RULES[each].needs_larger_window] == [F.CONTEXT_WINDOW]
-    assert [each for each in F if FAILURE_RULES[each].policy_fallback] == [F.CONTENT_POLICY]
+    assert [failure for failure in F if FAILURE_RULES[failure].needs_larger_window] == [
+        F.CONTEXT_WINDOW
+    ]
+    assert [failure for failure in F if FAILURE_RULES[failure].policy_fallback] == [
+        F.CONTENT_POLICY
+    ]
 
 
 @pytest.mark.req("A5")

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.faults.answers import WORDS, Ending, ending, words
 from benchmarks.faults.catalogue import Expect, Row, Variant, rows
-from benchmarks.faults.client import Asked
+from benchmarks.faults.client import RequestResult
 from benchmarks.faults.figures import figures, p99, right
 from benchmarks.faults.routes import routes
 from benchmarks.faults.table import document, lines, share
@@ -40,7 +40,7 @@ def test_an_answer_is_judged_by_its_words(text: str, *, failed: bool, expected: 
     assert ending(text, failed=failed) is expected
 
 
-def asked(
+def request_result(
     how: Ending = Ending.WHOLE,
     *,
     number: str = "1",
@@ -48,25 +48,33 @@ def asked(
     begun: float = 0.0,
     latency_s: float = 1.0,
     status: int = 0,
-) -> Asked:
+) -> RequestResult:
     said = "an error" if how is Ending.ERROR else ""
-    return Asked(number, stream, begun, how, latency_s, said, status)
+    return RequestResult(number, stream, begun, how, latency_s, said, status)
 
 
 @pytest.mark.parametrize(
     ("expect", "good", "bad"),
     [
-        (Expect.WHOLE, asked(), asked(Ending.ERROR)),
-        (Expect.HONEST, asked(Ending.ERROR), asked(Ending.ERROR, stream=False)),
-        (Expect.HONEST, asked(), asked(Ending.FALSE_END)),
-        (Expect.TOLD, asked(Ending.ERROR, status=422), asked(Ending.ERROR, status=502)),
-        (Expect.TOLD, asked(Ending.ERROR, status=400), asked()),
-        (Expect.LEFT, asked(Ending.CANCELLED), asked(Ending.ORPHANED)),
-        (Expect.DOWN, asked(Ending.ERROR), asked(Ending.FALSE_END)),
+        (Expect.WHOLE, request_result(), request_result(Ending.ERROR)),
+        (
+            Expect.HONEST,
+            request_result(Ending.ERROR),
+            request_result(Ending.ERROR, stream=False),
+        ),
+        (Expect.HONEST, request_result(), request_result(Ending.FALSE_END)),
+        (
+            Expect.TOLD,
+            request_result(Ending.ERROR, status=422),
+            request_result(Ending.ERROR, status=502),
+        ),
+        (Expect.TOLD, request_result(Ending.ERROR, status=400), request_result()),
+        (Expect.LEFT, request_result(Ending.CANCELLED), request_result(Ending.ORPHANED)),
+        (Expect.DOWN, request_result(Ending.ERROR), request_result(Ending.FALSE_END)),
     ],
 )
 def test_each_row_says_what_its_clients_may_expect(
-    expect: Expect, good: Asked, bad: Asked
+    expect: Expect, good: RequestResult, bad: RequestResult
 ) -> None:
     assert right(expect, good)
     assert not right(expect, bad)
@@ -75,10 +83,10 @@ def test_each_row_says_what_its_clients_may_expect(
 def test_a_rows_figures_tell_all_calls_from_those_of_its_second_half() -> None:
     row = Row(2, "an outage", Expect.WHOLE, (Variant("x"),), outage=True)
     requests = [
-        asked(number="a", begun=0.0),
-        asked(Ending.ERROR, number="b", begun=1.0),
-        asked(number="c", begun=9.0, latency_s=3.0),
-        asked(number="d", begun=10.0),
+        request_result(number="a", begun=0.0),
+        request_result(Ending.ERROR, number="b", begun=1.0),
+        request_result(number="c", begun=9.0, latency_s=3.0),
+        request_result(number="d", begun=10.0),
     ]
 
     found = figures("ours", row, 2, requests, {"a": 3, "b": 3, "c": 1, "d": 1, "z": 50})
@@ -99,7 +107,7 @@ def test_a_rows_figures_tell_all_calls_from_those_of_its_second_half() -> None:
 def test_nothing_whole_has_no_latency_and_is_still_json() -> None:
     row = Row(15, "nobody", Expect.DOWN, (Variant("x"),))
 
-    found = figures("ours", row, 0, [asked(Ending.ERROR)], {})
+    found = figures("ours", row, 0, [request_result(Ending.ERROR)], {})
 
     assert math.isnan(found.p99_s)
     assert '"p99_s": null' in document([found])

@@ -33,37 +33,37 @@ TRAFFIC = TrafficTotal(
 ITEMS = [ItemTokens(TokenCounts(100, 40), TokenCounts(120, 20)) for _ in range(40)]
 
 
-def found(
+def forecast_bill(
     items: list[ItemTokens] = ITEMS, *totals: TrafficTotal, price: Price | None = CHEAP
 ) -> CostForecast:
     return forecast_cost(measure_bill(totals or (TRAFFIC,), OLD, DEAR, NOW), items, price)
 
 
 def test_the_bill_is_the_recorded_cost_put_on_thirty_days() -> None:
-    assert found().now_usd == pytest.approx(12.0 / 3 * 30)
-    assert found().requests_per_month == pytest.approx(30_000)
+    assert forecast_bill().now_usd == pytest.approx(12.0 / 3 * 30)
+    assert forecast_bill().requests_per_month == pytest.approx(30_000)
 
 
 def test_the_candidate_pays_its_own_tokens_at_its_own_prices() -> None:
     # 1,200 input at $0.5 and 100 output at $4 per million: $0.0006 + $0.0004 a request.
-    assert found().candidate_usd == pytest.approx(30_000 * 0.001)
-    assert found().candidate_tokens == TokenCounts(1200, 100)
+    assert forecast_bill().candidate_usd == pytest.approx(30_000 * 0.001)
+    assert forecast_bill().candidate_tokens == TokenCounts(1200, 100)
 
 
 def test_cached_input_is_paid_at_its_own_price() -> None:
     half = [ItemTokens(TokenCounts(100, 40), TokenCounts(120, 20, 60)) for _ in range(40)]
 
     # 600 at $0.5, 600 at $0.1, 100 at $4.
-    assert found(half).candidate_usd == pytest.approx(30_000 * (300 + 60 + 400) / 1e6)
+    assert forecast_bill(half).candidate_usd == pytest.approx(30_000 * (300 + 60 + 400) / 1e6)
     # Without a price of its own it costs what other input does.
-    assert found(half, price=Price(0.5, 4.0)).candidate_usd == pytest.approx(30.0)
+    assert forecast_bill(half, price=Price(0.5, 4.0)).candidate_usd == pytest.approx(30.0)
 
 
 def test_items_that_agree_leave_no_doubt_and_others_do() -> None:
     doubtful = [
         ItemTokens(TokenCounts(100, 40), TokenCounts(120, 10 + n % 3 * 10)) for n in range(60)
     ]
-    sure, wide = found(), found(doubtful)
+    sure, wide = forecast_bill(), forecast_bill(doubtful)
 
     assert (sure.low_usd, sure.high_usd) == pytest.approx((30.0, 30.0))
     # Output 10, 20 or 30 for 40: sd of the ratio 0.2058, a request's 200 tokens at $4 per
@@ -75,7 +75,7 @@ def test_items_that_agree_leave_no_doubt_and_others_do() -> None:
 
 
 def test_few_items_give_a_figure_without_an_interval() -> None:
-    few = found(ITEMS[:29])
+    few = forecast_bill(ITEMS[:29])
 
     assert few.candidate_usd == pytest.approx(30.0)
     assert (few.low_usd, few.high_usd) == (None, None)
@@ -83,7 +83,7 @@ def test_few_items_give_a_figure_without_an_interval() -> None:
 
 def test_what_other_arms_asked_for_is_asked_of_the_candidate_too() -> None:
     canary = replace(TRAFFIC, arm="canary", target=NEW, requests=1000, cost_usd=0.5)
-    both = found(ITEMS, TRAFFIC, canary)
+    both = forecast_bill(ITEMS, TRAFFIC, canary)
 
     assert both.requests_per_month == pytest.approx(40_000)
     # The incumbent's own $0.004 a request, for all of them.
@@ -93,12 +93,12 @@ def test_what_other_arms_asked_for_is_asked_of_the_candidate_too() -> None:
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        (found(price=None), "no price"),
-        (found([]), "no items"),
-        (found(ITEMS, replace(TRAFFIC, requests=0)), "no traffic"),
-        (found(ITEMS, replace(TRAFFIC, target=NEW)), "answered nothing"),
-        (found(ITEMS, replace(TRAFFIC, input_tokens=0)), "no tokens"),
-        (found([ItemTokens(TokenCounts(0, 0), TokenCounts(1, 1))]), "no tokens"),
+        (forecast_bill(price=None), "no price"),
+        (forecast_bill([]), "no items"),
+        (forecast_bill(ITEMS, replace(TRAFFIC, requests=0)), "no traffic"),
+        (forecast_bill(ITEMS, replace(TRAFFIC, target=NEW)), "answered nothing"),
+        (forecast_bill(ITEMS, replace(TRAFFIC, input_tokens=0)), "no tokens"),
+        (forecast_bill([ItemTokens(TokenCounts(0, 0), TokenCounts(1, 1))]), "no tokens"),
     ],
 )
 def test_what_is_not_known_is_said_and_never_zero(given: CostForecast, why: str) -> None:
@@ -127,11 +127,11 @@ def test_without_answers_the_incumbents_tokens_may_stand_in() -> None:
 
 
 def test_one_line_says_it() -> None:
-    assert monthly_bill.describe_forecast(found()) == (
+    assert monthly_bill.describe_forecast(forecast_bill()) == (
         "This route costs $120.00 a month now; with the candidate about $30.00 "
         "($30.00 to $30.00)."
     )
-    assert monthly_bill.describe_basis(found()) == (
+    assert monthly_bill.describe_basis(forecast_bill()) == (
         "3,000 requests recorded in 3 days, reckoned for 30 days, and the tokens of both "
         "models on the same 40 items."
     )
@@ -150,6 +150,6 @@ def test_a_candidate_that_takes_so_many_times_the_tokens_costs_so_many_times_as_
         ItemTokens(TokenCounts(a, b), TokenCounts(a * factor, b * factor)) for a, b in lengths
     ]
 
-    usd = found(items, price=DEAR).candidate_usd
+    usd = forecast_bill(items, price=DEAR).candidate_usd
 
     assert usd == pytest.approx(120.0 * factor)

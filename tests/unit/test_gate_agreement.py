@@ -38,12 +38,12 @@ def error_of(table: Table) -> float:
     step, gradient = 1e-6, []
     for i, row in enumerate(shares):
         for j, _ in enumerate(row):
-            up = [[each + step * ((a, b) == (i, j)) for b, each in enumerate(line)]
+            up = [[share + step * ((a, b) == (i, j)) for b, share in enumerate(line)]
                   for a, line in enumerate(shares)]  # fmt: skip
-            down = [[each - step * ((a, b) == (i, j)) for b, each in enumerate(line)]
+            down = [[share - step * ((a, b) == (i, j)) for b, share in enumerate(line)]
                     for a, line in enumerate(shares)]  # fmt: skip
             gradient.append((kappa_of(up) - kappa_of(down)) / (2 * step))
-    flat = [each for row in shares for each in row]
+    flat = [share for row in shares for share in row]
     mean = math.fsum(p * g for p, g in zip(flat, gradient, strict=True))
     square = math.fsum(p * g * g for p, g in zip(flat, gradient, strict=True))
     return math.sqrt(max(square - mean**2, 0.0) / n)

@@ -142,7 +142,7 @@ def test_without_json_a_person_can_read_it(decide: Decide) -> None:
         ("", (), 1, "the file is empty"),
         ("\n\n", (), 1, "the file is empty"),
         (HEAD, (), 2, "no items"),
-        ("item,incumbent,candidte\nq,0,1\n", (), 1, "is it 'candidte'?"),
+        ("item,incumbent,candidte\nq,0,1\n", (), 1, "did you mean 'candidte'?"),
         ("item,candidate\nq,1\n", (), 1, "column 'incumbent' is missing"),
         ("item,item,incumbent,candidate\nq,q,0,1\n", (), 1, "column 'item' is there twice"),
         ("item;incumbent;candidate\nq;0;1\n", (), 1, "has semicolons between its fields"),

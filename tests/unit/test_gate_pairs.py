@@ -92,7 +92,7 @@ def test_a_sample_that_is_there_twice_makes_the_pairs_stale() -> None:
 
 
 def test_different_items_at_one_place_make_the_pairs_stale() -> None:
-    theirs = [replace(found, item=f"x{found.position}") for found in run("b", [1.0])]
+    theirs = [replace(scored, item=f"x{scored.position}") for scored in run("b", [1.0])]
     with pytest.raises(StaleEvidence, match="place 0 holds q0 and x0"):
         pair_samples(PLAN, run("a", [1.0]), theirs)
 

@@ -46,7 +46,7 @@ def any_of(count: int) -> list[SuitePlan]:
 
 
 def named(*found: Sides) -> Mapping[str, Sides]:
-    return {f"s{n}": each for n, each in enumerate(found)}
+    return {f"s{n}": sample for n, sample in enumerate(found)}
 
 
 def leaning(wins: int, losses: int, n: int = 200) -> Sides:

@@ -104,8 +104,8 @@ def test_a_made_up_matrix_is_the_same_for_its_seed_and_has_enough_pairs(
     assert not np.array_equal(one.rows["g00"].as_candidate, other.rows["g00"].as_candidate)
     assert len(close_pairs(one, 6)) == 6
     assert all(
-        ((each.as_candidate >= 0) & (each.as_candidate <= 1)).all()
-        for each in one.rows.values()
+        ((figures.as_candidate >= 0) & (figures.as_candidate <= 1)).all()
+        for figures in one.rows.values()
     )
 
 
@@ -145,7 +145,7 @@ def test_the_picture_is_well_formed_and_names_every_rule() -> None:
     benchmark = run_gate_benchmark([generate_scores(ScoreKind.GRADED, 1)], QUICK)
 
     picture = ET.fromstring(draw_gate_chart(benchmark))  # noqa: S314 - written a line above
-    texts = {each.text for each in picture.iter() if each.tag.endswith("text")}
+    texts = {element.text for element in picture.iter() if element.tag.endswith("text")}
     assert set(RULES) <= texts
 
 

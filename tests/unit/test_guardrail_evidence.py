@@ -38,7 +38,7 @@ def block(number: int, **changes: object) -> ObservationBlock:
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
-def of(evidence: CanaryEvidence, guardrail: Guardrail) -> GuardrailEvidence:
+def evidence_for(evidence: CanaryEvidence, guardrail: Guardrail) -> GuardrailEvidence:
     return next(
         guardrail_evidence
         for guardrail_evidence in evidence.guardrails
@@ -100,7 +100,7 @@ def test_the_worked_ranks_alone_are_diluted_by_their_weight() -> None:
     evidence = collect_evidence(
         [block(n, ranks={G.LATENCY: (u,)}) for n, u in enumerate(worked)], POLICY
     )
-    latency = of(evidence, G.LATENCY)
+    latency = evidence_for(evidence, G.LATENCY)
 
     assert latency.log_e == pytest.approx(1.9731, abs=1e-4)
     assert latency.canary == 10
@@ -115,11 +115,11 @@ def test_one_guardrail_trips_alone_at_its_share_of_alpha_and_is_named() -> None:
 
     assert evidence.block is not None
     assert evidence.tripped is G.LATENCY
-    latency = of(evidence, G.LATENCY)
+    latency = evidence_for(evidence, G.LATENCY)
     assert latency.log_e == pytest.approx(
         math.log((1 / 0.04 - (1 - latency.weight)) / latency.weight), abs=0.8
     )
-    assert latency.words == (
+    assert latency.text == (
         "takes 2.1 × as long as the incumbent for an answer: 4.2 s against 2 s"
     )
 
@@ -129,21 +129,21 @@ def test_bad_json_is_told_in_counts() -> None:
     evidence = collect_evidence([block(n, **bad) for n in range(1, 40)], POLICY)
 
     assert evidence.tripped is G.JSON_VALIDITY
-    assert of(evidence, G.JSON_VALIDITY).words.startswith(
+    assert evidence_for(evidence, G.JSON_VALIDITY).text.startswith(
         "gives invalid JSON more often than the incumbent: "
     )
-    assert "of 1" not in of(evidence, G.ERRORS).words
+    assert "of 1" not in evidence_for(evidence, G.ERRORS).text
 
 
 def test_values_that_only_fail_are_told_without_a_ratio() -> None:
     failed = {"ranks": {G.LATENCY: (0.999,)}}
-    assert of(collect_evidence([block(1, **failed)], POLICY), G.LATENCY).words.endswith(
-        ", or fails"
-    )
+    assert evidence_for(
+        collect_evidence([block(1, **failed)], POLICY), G.LATENCY
+    ).text.endswith(", or fails")
     faster = failed | {"levels": {G.LATENCY: ArmLevels(1.0, 2.0)}}
     assert (
         "counting those that failed"
-        in of(collect_evidence([block(1, **faster)], POLICY), G.LATENCY).words
+        in evidence_for(collect_evidence([block(1, **faster)], POLICY), G.LATENCY).text
     )
 
 

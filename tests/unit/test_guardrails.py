@@ -54,8 +54,8 @@ def test_a_policy_keeps_its_guardrails_in_its_hash_and_in_what_is_stored() -> No
     default, off = Policy(), Policy(canary=CanaryPolicy(guardrails=Guardrails.none()))
 
     assert default.digest != off.digest
-    for each in (default, off):
-        assert policy_of(each.as_json()) == each
+    for guardrails in (default, off):
+        assert policy_of(guardrails.as_json()) == guardrails
 
 
 def test_a_policy_stored_before_there_were_guardrails_has_none() -> None:

@@ -83,8 +83,8 @@ def test_who_waited_longest_is_first_and_nobody_oversleeps(
 ) -> None:
     chosen = due_targets(seen, now, INTERVAL_S)
 
-    assert [seen[each].checked_at for each in chosen] == sorted(
-        seen[each].checked_at for each in chosen
+    assert [seen[id_].checked_at for id_ in chosen] == sorted(
+        seen[id_].checked_at for id_ in chosen
     )
     assert not (chosen and next_check_in_s(seen, now, INTERVAL_S) > 0)
 
@@ -103,12 +103,12 @@ class Checked(Door):
         made = provider("http://up", kind=kind, models=models or {})
         super().__init__(
             folder,
-            self.turn,
+            self.script_turn,
             replace(QUICK, health_check_interval_s=INTERVAL_S),
             first=snapshot("http://up", fallback=True, providers=[made]),
         )
 
-    def turn(self, request: UpstreamRequest) -> ScriptedTurn:
+    def script_turn(self, request: UpstreamRequest) -> ScriptedTurn:
         self.asked.append(request)
         return self.turns[json.loads(request.body)["model"]]
 
@@ -126,7 +126,7 @@ class Checked(Door):
     async def metric(self, name: str, model: str) -> float:
         _, _, text = await self.call("/metrics", method="GET")
         series = f'{name}{{target="up/{model}"}} '
-        (line,) = (each for each in text.decode().splitlines() if each.startswith(series))
+        (line,) = (line for line in text.decode().splitlines() if line.startswith(series))
         return float(line.removeprefix(series))
 
     async def up(self, model: str = FALLBACK) -> float:
@@ -311,7 +311,7 @@ async def test_anthropics_models_are_checked_in_their_own_protocol(tmp_path: Pat
     await door.check()
 
     assert {request.path for request in door.asked} == {"/messages"}
-    assert all(dict(each.headers)[b"anthropic-version"] for each in door.asked)
+    assert all(dict(request.headers)[b"anthropic-version"] for request in door.asked)
 
 
 @pytest.mark.req("B10")

@@ -38,7 +38,7 @@ def drawn(
         route="chat",
         day=day,
         targets=targets,
-        healthy=lambda each: each not in sick,
+        healthy=lambda target: target not in sick,
         setting=setting,
     )
 
@@ -48,7 +48,7 @@ def test_every_target_gets_its_share() -> None:
     counts = Counter(drawn(key, ["a", "b", "c"]) for key in KEYS)
 
     # 200 expected of 20 000, deviation 14; the keys are fixed, so this holds always or never.
-    assert all(150 < counts[each] < 250 for each in "abc")
+    assert all(150 < counts[target] < 250 for target in "abc")
     assert sum(counts.values()) == len(KEYS)
 
 
@@ -84,7 +84,7 @@ def test_a_route_with_side_effects_is_never_drawn(
 def test_the_greatest_share_for_many_targets_still_reaches_each() -> None:
     counts = Counter(drawn(key, list("abcdefgh"), KeepWarm(MAX_KEEP_WARM_BPS)) for key in KEYS)
 
-    assert all(1800 < counts[each] < 2200 for each in "abcdefgh")
+    assert all(1800 < counts[target] < 2200 for target in "abcdefgh")
 
 
 @pytest.mark.req("B6")
@@ -113,7 +113,7 @@ def test_each_other_providers_first_target_of_the_chain_is_warmed() -> None:
         ChainLink("c1", capable=True),
     )
     route = RouteTargets("chat", "a1", "c1", links)
-    provider_of = {each: each[0] for each in ("a1", "a2", "b1", "b2", "c1")}
+    provider_of = {target: target[0] for target in ("a1", "a2", "b1", "b2", "c1")}
 
     assert keep_warm_targets(route, provider_of) == ("b1",)  # c1 is the canary's
     assert keep_warm_targets(replace(route, canary=None), provider_of) == ("b1", "c1")

@@ -47,7 +47,7 @@ def test_quantiles_rise_and_lie_between_those_of_the_parts(
     low, high = sorted((low, high))
     both = merge_histograms([one, other])
 
-    parts = sorted(quantile_ms(each, high) or 0.0 for each in (one, other))
+    parts = sorted(quantile_ms(window, high) or 0.0 for window in (one, other))
     whole = quantile_ms(both, high) or 0.0
 
     assert (quantile_ms(both, low) or 0.0) <= whole

@@ -165,7 +165,7 @@ def test_of_a_provider_no_minute_has_more_requests_than_its_limit(
             went.append(now)
         now += pause
     for number, at in enumerate(went):
-        within = [each for each in went[number:] if each < at + 60 - 1e-4]
+        within = [time_s for time_s in went[number:] if time_s < at + 60 - 1e-4]
         assert len(within) <= per_minute
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.canary.asked import Asked, Harm, Kind, harm_in
+from benchmarks.canary.sent_requests import Harm, Kind, SentRequest, harm_in
 from benchmarks.canary.wrong import by_whom, harm_of, slow_s
 
 
@@ -12,8 +12,8 @@ def answer(text: str) -> bytes:
     return json.dumps({"choices": [{"message": {"content": text}}]}).encode()
 
 
-def asked(seconds: float, harm: Harm | None = None) -> Asked:
-    return Asked("chat", Kind.PLAIN, 100.0, 100.0 + seconds, "incumbent", "w", harm)
+def sent_request(seconds: float, harm: Harm | None = None) -> SentRequest:
+    return SentRequest("chat", Kind.PLAIN, 100.0, 100.0 + seconds, "incumbent", "w", harm)
 
 
 WHOLE = b'data: {"choices":[{"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
@@ -40,11 +40,11 @@ def test_who_did_not_get_what_was_asked_for_is_harmed(
 
 
 def test_an_answer_is_slow_beyond_one_and_a_half_of_the_controls_median() -> None:
-    limits = slow_s([asked(0.1), asked(0.2), asked(5.0)])
+    limits = slow_s([sent_request(0.1), sent_request(0.2), sent_request(5.0)])
 
-    assert harm_of(asked(0.29), limits) == ""
-    assert harm_of(asked(0.31), limits) == "slow"
-    assert harm_of(asked(9.0, Harm.CUT), limits) == "cut stream"
+    assert harm_of(sent_request(0.29), limits) == ""
+    assert harm_of(sent_request(0.31), limits) == "slow"
+    assert harm_of(sent_request(9.0, Harm.CUT), limits) == "cut stream"
 
 
 def test_a_rollback_is_the_guards_or_the_loops() -> None:

@@ -102,7 +102,7 @@ def test_however_often_workers_are_started_again_all_spend_at_most_alpha(
     assert spent[0] == pytest.approx(alpha * FIRST_WEIGHT / workers)
 
 
-class Line:
+class GuardedRollout:
     """One rollout's guard, asked in the order in which requests end."""
 
     def __init__(self) -> None:
@@ -115,37 +115,37 @@ class Line:
 
 @pytest.mark.req("F3")
 def test_a_failure_is_read_once_the_requests_before_it_have_ended() -> None:
-    line = Line()
-    slow = line.begin("slow")
+    guarded = GuardedRollout()
+    slow = guarded.begin("slow")
     for n in range(3):
-        line.begin(f"canary-{n}", canary=True).failed = True
+        guarded.begin(f"canary-{n}", canary=True).failed = True
 
     # The slow one may be about to fail as well: then it was not the canary.
-    assert not line.guard.read(line.now_s)
-    assert line.guard.evidence.failures == 0
+    assert not guarded.guard.read(guarded.now_s)
+    assert guarded.guard.evidence.failures == 0
     slow.failed = False
-    assert line.guard.read(line.now_s)
-    assert line.guard.evidence.canary_failures == 3
+    assert guarded.guard.read(guarded.now_s)
+    assert guarded.guard.evidence.canary_failures == 3
 
 
 @pytest.mark.req("F3")
 def test_who_is_late_is_taken_for_the_worst_against_the_canarys_guilt() -> None:
-    line = Line()
+    guarded = GuardedRollout()
     for n in range(3):
-        line.begin(f"incumbent-{n}")
-    line.begin("canary", canary=True)
+        guarded.begin(f"incumbent-{n}")
+    guarded.begin("canary", canary=True)
 
-    line.guard.read(WAIT_S)
+    guarded.guard.read(WAIT_S)
 
-    assert (line.guard.evidence.failures, line.guard.evidence.canary_failures) == (3, 0)
+    assert (guarded.guard.evidence.failures, guarded.guard.evidence.canary_failures) == (3, 0)
 
 
 def test_a_key_counts_once() -> None:
-    line = Line()
+    guarded = GuardedRollout()
 
-    assert line.begin("ann", canary=True) is not None
-    assert line.begin("ann", canary=True) is None
-    assert line.guard.exposures == 1
+    assert guarded.begin("ann", canary=True) is not None
+    assert guarded.begin("ann", canary=True) is None
+    assert guarded.guard.exposures == 1
 
 
 class Side:
@@ -181,7 +181,7 @@ class Side:
         for n in range(3):
             self.request(f"k{n}", Arm.CANARY, failed=True)
 
-    def look(self) -> None:
+    def evaluate(self) -> None:
         asyncio.run(self.guards.evaluate())
 
 
@@ -193,7 +193,7 @@ def test_a_gross_failure_stops_the_canary_in_this_worker_with_its_own_last_reque
 
     assert side.guards.stopped(CANARY)
     assert side.announced == side.alerts
-    assert "2 of 2 keys fail in the canary (2 timeout), 0 outside it" in side.alerts[0].words
+    assert "2 of 2 keys fail in the canary (2 timeout), 0 outside it" in side.alerts[0].text
     assert not side.guards.stopped(replace(CANARY, rollout="r-2"))
 
 
@@ -221,11 +221,11 @@ def test_a_worker_that_is_started_again_does_not_take_the_canary_up(tmp_path: Pa
     files = GuardFolder(tmp_path / "guard")
     first = Side(files)
     first.break_it()
-    first.look()
+    first.evaluate()
 
     # The database is away: the snapshot on disk still has the canary.
     again = Side(GuardFolder(tmp_path / "guard"), stale=True)
-    again.look()
+    again.evaluate()
 
     assert again.guards.stopped(CANARY)
     assert again.announced == []
@@ -236,20 +236,20 @@ def test_a_worker_that_is_started_again_tells_what_nobody_has_confirmed(tmp_path
     files = GuardFolder(tmp_path / "guard")
     first = Side(files)
     first.break_it()
-    first.look()
+    first.evaluate()
 
     # Its alert may have died with it. The database is away at first: who knows what it has.
     again = Side(GuardFolder(tmp_path / "guard"), stale=True)
-    again.look()
+    again.evaluate()
     assert again.alerts == []
     again.holder.stale = False
-    again.look()
-    again.look()
+    again.evaluate()
+    again.evaluate()
     assert again.alerts == first.alerts
 
     # Confirmed: the canary has left the table.
     confirmed = Side(GuardFolder(tmp_path / "guard"), replace(ROUTE, canary=None))
-    confirmed.look()
+    confirmed.evaluate()
     assert confirmed.alerts == []
 
 
@@ -275,10 +275,10 @@ async def test_an_abort_is_put_on_disk_as_it_comes_into_force_and_not_at_the_nex
 def test_an_abort_is_over_with_the_rollout_and_leaves_nothing_behind(tmp_path: Path) -> None:
     side = Side(GuardFolder(tmp_path / "guard"))
     side.break_it()
-    side.look()
+    side.evaluate()
 
     side.serve(replace(ROUTE, canary=None))
-    side.look()
+    side.evaluate()
 
     assert not side.guards.stopped(CANARY)
     assert list((tmp_path / "guard").glob("*.json")) == []
@@ -288,7 +288,7 @@ def test_a_worker_whose_snapshot_is_older_keeps_what_another_one_tells(tmp_path:
     files = GuardFolder(tmp_path / "guard")
     side = Side(files, replace(ROUTE, canary=None))
     side.guards.apply_abort(LocalAbort("r-1", "support", "w", 7.0, 6.0, 3, 3, 3, EPOCH))
-    side.look()
+    side.evaluate()
 
     assert side.guards.stopped(CANARY)
 

@@ -65,7 +65,7 @@ TARGETS = [Target("openrouter", "qwen/qwen3-32b")]
 OFFERS = list_offers(PROVIDERS, known(), TARGETS)
 
 
-def asked(name: str) -> ModelMatch:
+def match_name(name: str) -> ModelMatch:
     return match_model(name, OFFERS, likeness=Rapidfuzz(), today=TODAY)
 
 
@@ -136,7 +136,7 @@ def asked(name: str) -> ModelMatch:
     ],
 )
 def test_a_name_means_one_model(name: str, found: str) -> None:
-    match_ = asked(name)
+    match_ = match_name(name)
 
     assert match_.found is not None, match_
     assert match_.found.name == found
@@ -161,7 +161,7 @@ def test_a_name_means_one_model(name: str, found: str) -> None:
     ],
 )
 def test_a_name_that_fits_several_families_is_not_guessed(name: str, among: str) -> None:
-    match_ = asked(name)
+    match_ = match_name(name)
 
     assert match_.found is None
     assert set(among.split()) <= {candidate.model for candidate in match_.candidates}
@@ -180,16 +180,16 @@ def test_a_name_that_fits_several_families_is_not_guessed(name: str, among: str)
     ],
 )
 def test_a_version_that_there_is_not_is_no_other_version(name: str, near: str) -> None:
-    match_ = asked(name)
+    match_ = match_name(name)
 
     assert match_.found is None
     assert not match_.candidates
-    assert near in [each.partition("/")[2] for each in match_.near]
+    assert near in [candidate.partition("/")[2] for candidate in match_.near]
 
 
 @pytest.mark.parametrize("name", ["", "xyzzy", "grok", "ft:gpt", "/", ":"])
 def test_what_nobody_offers_is_not_found(name: str) -> None:
-    assert asked(name).found is None
+    assert match_name(name).found is None
 
 
 MODELS = [offer.name for offer in OFFERS]
@@ -199,7 +199,7 @@ TYPED = st.text("abcdeglmnoprstu 0123456789.-/:", max_size=20) | ANY_NAME
 
 @given(name=ANY_NAME)
 def test_every_offer_is_found_by_its_full_name(name: str) -> None:
-    found = asked(name).found
+    found = match_name(name).found
 
     assert found is not None
     assert found.name == name
@@ -248,22 +248,22 @@ FAMILIES = sorted({parse_model_name(offer.model).words for offer in OFFERS})
 def test_a_version_is_never_another_version(
     words: tuple[str, ...], version: tuple[int, int], glue: str
 ) -> None:
-    match_ = asked(f"{' '.join(words)} {version[0]}{glue}{version[1]}")
+    match_ = match_name(f"{' '.join(words)} {version[0]}{glue}{version[1]}")
 
     meant = [match_.found] if match_.found else match_.candidates
     literal = version if version[1] else version[:1]
-    assert {parse_model_name(each.model).version for each in meant} <= {literal}
+    assert {parse_model_name(model.model).version for model in meant} <= {literal}
     assert meant or match_.near
 
 
 @given(name=TYPED, order=st.permutations(OFFERS))
 def test_the_answer_does_not_hang_on_the_order(name: str, order: list[ModelOffer]) -> None:
-    assert match_model(name, order, likeness=Rapidfuzz(), today=TODAY) == asked(name)
+    assert match_model(name, order, likeness=Rapidfuzz(), today=TODAY) == match_name(name)
 
 
 @given(name=TYPED)
 def test_one_answer_of_three(name: str) -> None:
-    match_ = asked(name)
+    match_ = match_name(name)
 
     assert not (match_.found and (match_.candidates or match_.near))
     assert len(match_.candidates) != 1
@@ -308,7 +308,7 @@ def test_without_a_provider_that_offers_models_the_reason_says_so() -> None:
 
 @pytest.mark.req("C3")
 def test_an_empty_name_means_nothing() -> None:
-    assert asked(" ") == ModelMatch(" ", "the name is empty")
+    assert match_name(" ") == ModelMatch(" ", "the name is empty")
 
 
 @pytest.mark.req("C3")

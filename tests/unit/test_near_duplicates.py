@@ -23,7 +23,7 @@ def test_the_quick_way_finds_what_comparing_all_with_all_does(
     expected: set[str] = set()
     for id_, text in named.items():
         mine = shingles(text)
-        if any(jaccard_similarity(mine, shingles(named[each])) >= threshold for each in kept):
+        if any(jaccard_similarity(mine, shingles(named[name])) >= threshold for name in kept):
             expected.add(id_)
         else:
             kept.append(id_)
@@ -32,9 +32,9 @@ def test_the_quick_way_finds_what_comparing_all_with_all_does(
 
     assert set(near_duplicates) == expected
     assert all(
-        each in kept
-        and jaccard_similarity(shingles(named[id_]), shingles(named[each])) >= threshold
-        for id_, each in near_duplicates.items()
+        kept_id in kept
+        and jaccard_similarity(shingles(named[id_]), shingles(named[kept_id])) >= threshold
+        for id_, kept_id in near_duplicates.items()
     )
 
 

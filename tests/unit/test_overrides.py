@@ -35,7 +35,7 @@ classes_ = st.sampled_from(["", "a", "b", "nobody named it"])
 who_may = st.frozensets(st.sampled_from(["p", "q", "r"]))
 
 
-def seen(path: str, **body: Any) -> set[RequestKind]:
+def detected_kinds(path: str, **body: Any) -> set[RequestKind]:
     given_ = to_json({"model": "chat", **body}).encode()
     return set(detect_kinds(read_request(given_, ENDPOINTS[path])))
 
@@ -143,7 +143,7 @@ def test_every_kind_but_the_declared_one_can_be_seen() -> None:
 def test_what_a_request_is_seen_to_be(
     path: str, body: dict[str, Any], wanted: set[RequestKind]
 ) -> None:
-    assert seen(path, **body) == wanted
+    assert detected_kinds(path, **body) == wanted
 
 
 @given(

@@ -24,7 +24,7 @@ PLAN = SuitePlan(
 PIN = SuitePin("s", "1", "d" * 64, "exact@1/2+judge:t_1/3", "t", 30)
 
 
-def seen(served: ServedModel, at: datetime) -> Sighting:
+def sighting(served: ServedModel, at: datetime) -> Sighting:
     return Sighting("t", served, at, at)
 
 
@@ -39,32 +39,35 @@ def side(run: str, score: float, served: ServedModel, judge: str = "j-1") -> lis
 
 
 def test_a_newer_sighting_of_another_model_replaces_the_measured_one() -> None:
-    both = [seen(A, NOW), seen(B, NOW + HOUR)]
+    both = [sighting(A, NOW), sighting(B, NOW + HOUR)]
 
     assert find_replacement([A], both, ServedPin.MODEL) == both[1]
-    assert find_replacement([A], [seen(A, NOW), seen(B, NOW - HOUR)], ServedPin.MODEL) is None
+    assert (
+        find_replacement([A], [sighting(A, NOW), sighting(B, NOW - HOUR)], ServedPin.MODEL)
+        is None
+    )
     assert find_replacement([A, B], both, ServedPin.MODEL) is None
     assert find_replacement([A], both, ServedPin.NONE) is None
 
 
 def test_a_model_that_comes_and_goes_after_the_decision_counts_too() -> None:
-    both = [seen(A, NOW + 2 * HOUR), seen(B, NOW + HOUR)]
+    both = [sighting(A, NOW + 2 * HOUR), sighting(B, NOW + HOUR)]
 
     assert find_replacement([A], both, ServedPin.MODEL, decided_at=NOW) == both[1]
     assert find_replacement([A], both, ServedPin.MODEL, decided_at=NOW + 2 * HOUR) is None
 
 
 def test_a_build_counts_only_where_it_is_pinned_and_told() -> None:
-    other = [seen(ServedModel("m-1", "fp_2"), NOW)]
+    other = [sighting(ServedModel("m-1", "fp_2"), NOW)]
 
     assert find_replacement([A], other, ServedPin.MODEL) is None
     assert find_replacement([A], other, ServedPin.BUILD) == other[0]
-    assert find_replacement([A], [seen(ServedModel("m-1"), NOW)], ServedPin.BUILD) is None
+    assert find_replacement([A], [sighting(ServedModel("m-1"), NOW)], ServedPin.BUILD) is None
 
 
 def test_of_what_was_never_told_nothing_can_be_said() -> None:
-    assert find_replacement([ServedModel("")], [seen(B, NOW)], ServedPin.MODEL) is None
-    assert find_replacement([], [seen(B, NOW)], ServedPin.MODEL) is None
+    assert find_replacement([ServedModel("")], [sighting(B, NOW)], ServedPin.MODEL) is None
+    assert find_replacement([], [sighting(B, NOW)], ServedPin.MODEL) is None
 
 
 @pytest.mark.parametrize("whose", ["incumbent", "candidate", "judge"])

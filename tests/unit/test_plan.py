@@ -42,7 +42,7 @@ from harness.domain.routing.table import Arm, Stakes
 F = FailureClass
 IDS = "abcdef"
 ids = st.sampled_from(IDS)
-TARGETS = {each: SwitchTarget(each, f"model-{each}", f"provider-{each}") for each in IDS}
+TARGETS = {id_: SwitchTarget(id_, f"model-{id_}", f"provider-{id_}") for id_ in IDS}
 ROUTE = RouteTargets("r", "inc", "can", (ChainLink("spare", capable=True), ChainLink("cheap")))
 HIGH = replace(ROUTE, stakes=Stakes.HIGH)
 FAIL_FAST = PlanContext(when_all_open=WhenAllOpen.FAIL_FAST)
@@ -89,9 +89,7 @@ surroundings = st.builds(
     ),
     targets=st.just(TARGETS),
     switches=st.lists(
-        st.builds(
-            switch, st.just(ForceKind.PROVIDER), ids.map(lambda each: f"provider-{each}")
-        ),
+        st.builds(switch, st.just(ForceKind.PROVIDER), ids.map(lambda id_: f"provider-{id_}")),
         max_size=1,
     ),
     keyless=st.frozensets(ids, max_size=2),
@@ -118,12 +116,12 @@ def test_every_target_is_in_the_plan_or_left_out_with_a_reason_and_never_twice(
 ) -> None:
     plan = plan_request(route, arm, need, around, warm)
 
-    out = [each.target for each in plan.left_out]
+    out = [excluded.target for excluded in plan.left_out]
     own = warm or (route.canary if arm is Arm.CANARY else None)
-    every = {route.incumbent, *(each.target for each in route.chain)} | ({own} - {None})
+    every = {route.incumbent, *(hop.target for hop in route.chain)} | ({own} - {None})
     assert len({*plan.targets, *out}) == len(plan.targets) + len(out)
     assert {*plan.targets, *out} == every
-    assert all(each.reason for each in plan.left_out)
+    assert all(excluded.reason for excluded in plan.left_out)
     assert all(
         (excluded.retry_in_s > 0) is (excluded.because is ExclusionReason.OPEN)
         for excluded in plan.left_out
@@ -251,7 +249,7 @@ def test_when_all_are_open_the_least_recently_failed_one_is_tried() -> None:
 
     assert plan.targets == ("spare",)
     assert plan.last_resort
-    assert {each.target for each in plan.left_out} == {"inc", "cheap"}
+    assert {excluded.target for excluded in plan.left_out} == {"inc", "cheap"}
     never = {**health, "cheap": TargetAvailability(1.0)}
     tried = plan_request(ROUTE, Arm.INCUMBENT, Needs(), PlanContext(health=never)).targets
     assert tried == ("cheap",)
@@ -271,7 +269,7 @@ def test_a_plan_is_a_503_only_when_time_would_help() -> None:
     assert plan.targets == ()
     assert not plan.all_open
     assert plan.retry_after_s is None
-    assert {each.reason for each in plan.left_out} == {"lacks vision"}
+    assert {excluded.reason for excluded in plan.left_out} == {"lacks vision"}
 
 
 def test_a_wait_of_less_than_a_second_is_told_as_one() -> None:
@@ -320,7 +318,7 @@ def test_a_switch_leaves_only_what_it_forces() -> None:
 
 @pytest.mark.req("B11", "A7")
 def test_a_switch_never_brings_a_target_in_or_takes_the_last_one_away() -> None:
-    targets = {each: SwitchTarget(each, each, "a") for each in ("inc", "can", "spare", "cheap")}
+    targets = {id_: SwitchTarget(id_, id_, "a") for id_ in ("inc", "can", "spare", "cheap")}
     without = plan_request(HIGH, Arm.INCUMBENT, Needs(), PlanContext())
     for kind, name in (
         (ForceKind.PROVIDER, "elsewhere"),

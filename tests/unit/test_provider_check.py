@@ -8,13 +8,14 @@ from harness.domain.providers.probe import (
     ProbeReply,
     ProbeStatus,
     ProbeSubject,
-    is_content_line,
+    is_content_event,
     models_path,
     parse_model_list,
     probe_findings,
     streamed_probe_request,
 )
 from harness.domain.routing.target import Provider, Target
+from harness.domain.sse import EventPayloads
 
 pytestmark = pytest.mark.req("D5")
 UP = Provider("up", "openai", "http://up.test/v1")
@@ -140,20 +141,21 @@ def test_the_question_is_asked_in_the_kinds_own_protocol() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "content"),
+    ("event", "content"),
     [
         (b'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}', False),
         (b'data: {"choices":[{"delta":{"content":"r"}}]}', True),
         (b'data: {"choices":[{"delta":{"reasoning_content":"h"}}]}', True),
         (b'data: {"type":"content_block_delta","delta":{"text":"r"}}', True),
+        (b'data: {"choices":[{"delta":\ndata: {"content":"r"}}]}', True),
         (b'data: {"choices":[]}', False),
         (b"data: [DONE]", False),
         (b": ping", False),
         (b"data: []", False),
     ],
 )
-def test_the_first_content_is_told_from_what_comes_before(line: bytes, content: bool) -> None:  # noqa: FBT001 - a table
-    assert is_content_line(line) is content
+def test_the_first_content_is_told_from_what_comes_before(event: bytes, content: bool) -> None:  # noqa: FBT001 - a table
+    assert any(map(is_content_event, EventPayloads().read(event + b"\n\n"))) is content
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_what_is_taken_is_one_line_each(headers: dict[str, str]) -> None:
 def test_an_eval_is_told_of_a_header_that_cannot_be_sent() -> None:
     ours = Provider("up", "openai", "http://127.0.0.1:9/v1", None, {"x-a": f"a\n{SECRET}"})
 
-    async def asked() -> None:
+    async def call_provider() -> None:
         calls = HttpTransport(ours, None, connections=1, timeout_s=5.0)
         try:
             await calls.post("/chat/completions", b"{}")
@@ -108,7 +108,7 @@ def test_an_eval_is_told_of_a_header_that_cannot_be_sent() -> None:
             await calls.close()
 
     with pytest.raises(NoAnswer, match="a header of this provider cannot be sent") as failed:
-        asyncio.run(asked())
+        asyncio.run(call_provider())
     assert SECRET not in str(failed.value)
     assert not failed.value.again
 
@@ -116,7 +116,7 @@ def test_an_eval_is_told_of_a_header_that_cannot_be_sent() -> None:
 def test_no_provider_tells_an_exam_from_users_by_its_headers() -> None:
     heads: list[bytes] = []
 
-    async def asked() -> None:
+    async def call_provider() -> None:
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             heads.append(await reader.readuntil(b"\r\n\r\n"))
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
@@ -135,7 +135,7 @@ def test_no_provider_tells_an_exam_from_users_by_its_headers() -> None:
             build_head(ours, "/chat/completions", "k3y").head(stream=False, body_bytes=2)
         )
 
-    asyncio.run(asked())
+    asyncio.run(call_provider())
 
     exam, users = heads
     assert exam == users

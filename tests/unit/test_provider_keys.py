@@ -42,9 +42,9 @@ def test_the_first_key_that_does_not_rest_is_chosen_and_else_the_soonest_back(
     assert all(until.get(name, 0.0) <= now for name in able)
     if able:
         assert key == able[0]
-        assert all(until[each] > now for each in keys[: keys.index(key)])
+        assert all(until[key] > now for key in keys[: keys.index(key)])
     else:
-        assert all(until[key] <= until[each] for each in keys)
+        assert all(until[key] <= until[other] for other in keys)
 
 
 @given(st.sampled_from(F), st.none() | st.floats(0, 1e6))
@@ -67,9 +67,11 @@ class Keyed(Door):
         self.turns = {"UP_KEY": error(401), "UP_KEY_2": completion()}
         self.used: list[str] = []
         made = provider("http://up", more_api_key_envs=("UP_KEY_2",))
-        super().__init__(folder, self.turn, first=snapshot("http://up", providers=[made]))
+        super().__init__(
+            folder, self.script_turn, first=snapshot("http://up", providers=[made])
+        )
 
-    def turn(self, request: UpstreamRequest) -> ScriptedTurn:
+    def script_turn(self, request: UpstreamRequest) -> ScriptedTurn:
         assert request.key is not None
         self.used.append(request.key.name)
         return self.turns[request.key.name]
@@ -79,7 +81,7 @@ class Keyed(Door):
             status, _, _ = await self.call(CHAT, ASK)
         return status
 
-    def told(self) -> list[tuple[AlertKind, AlertEvent]]:
+    def sent_alerts(self) -> list[tuple[AlertKind, AlertEvent]]:
         self.recorder.flush()
         return [(alert.kind, alert.news) for alert in self.kept.alerts]
 
@@ -96,19 +98,19 @@ async def test_a_refused_key_is_tried_again_after_some_minutes_and_told_of_once(
 
     assert await door.ask(times=3) == 200
     assert door.used == ["UP_KEY", "UP_KEY_2", "UP_KEY_2", "UP_KEY_2"]
-    assert door.told() == [(AlertKind.OUR_KEY, AlertEvent.RAISED)]
+    assert door.sent_alerts() == [(AlertKind.OUR_KEY, AlertEvent.RAISED)]
     assert "UP_KEY" in door.kept.alerts[0].title
 
     door.clock.advance(REFUSED_S + 1)
     assert await door.ask() == 200
     assert door.used[4:] == ["UP_KEY", "UP_KEY_2"]
-    assert len(door.told()) == 1
+    assert len(door.sent_alerts()) == 1
 
     door.turns["UP_KEY"] = completion()
     door.clock.advance(REFUSED_S + 1)
     assert await door.ask() == 200
     assert door.used[6:] == ["UP_KEY"]
-    assert door.told()[1:] == [(AlertKind.OUR_KEY, AlertEvent.ENDED)]
+    assert door.sent_alerts()[1:] == [(AlertKind.OUR_KEY, AlertEvent.ENDED)]
 
 
 @pytest.mark.req("A5", "D4")
@@ -118,9 +120,9 @@ async def test_the_alert_of_a_refused_key_ends_when_the_key_is_taken_away_or_rep
 ) -> None:
     door = Keyed(tmp_path)
     assert await door.ask() == 200
-    assert door.told() == [(AlertKind.OUR_KEY, AlertEvent.RAISED)]
+    assert door.sent_alerts() == [(AlertKind.OUR_KEY, AlertEvent.RAISED)]
     door.app._alarms.evaluate()
-    assert len(door.told()) == 1
+    assert len(door.sent_alerts()) == 1
 
     others = [key for key in upstream_keys(door.kept.snapshot())["up"] if key.name != "UP_KEY"]
     new = [ProviderKey("UP_KEY", "another")] if replaced else []
@@ -129,7 +131,7 @@ async def test_the_alert_of_a_refused_key_ends_when_the_key_is_taken_away_or_rep
     assert door.holder.refresh()
     door.app._alarms.evaluate()
 
-    assert door.told()[1:] == [(AlertKind.OUR_KEY, AlertEvent.ENDED)]
+    assert door.sent_alerts()[1:] == [(AlertKind.OUR_KEY, AlertEvent.ENDED)]
     door.turns["UP_KEY"] = completion()
     assert await door.ask() == 200
     assert door.used[2:] == (["UP_KEY"] if replaced else ["UP_KEY_2"])
@@ -165,7 +167,7 @@ async def test_a_key_that_reached_its_limit_rests_as_long_as_it_was_told(
 
     assert await door.ask(times=2) == 200
     assert door.used == ["UP_KEY", "UP_KEY_2", "UP_KEY_2"]
-    assert door.told() == []
+    assert door.sent_alerts() == []
 
     door.clock.advance(41)
     await door.ask()

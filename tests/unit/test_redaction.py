@@ -31,13 +31,13 @@ def grouped(number: str, mark: str) -> str:
 
 def iban(country: str, rest: str, mark: str) -> str:
     body = rest[: IBAN_LENGTHS[country] - 4]
-    check = 98 - int("".join(str(int(each, 36)) for each in f"{body}{country}00")) % 97
+    check = 98 - int("".join(str(int(letter, 36)) for letter in f"{body}{country}00")) % 97
     return grouped(f"{country}{check:02}{body}", mark)
 
 
 EMAILS = st.builds(
     "{}@{}.{}".format,
-    st.text(MIXED + "._+-", min_size=1, max_size=30).filter(lambda each: each[0] not in ".-_+"),
+    st.text(MIXED + "._+-", min_size=1, max_size=30).filter(lambda text: text[0] not in ".-_+"),
     st.text(LETTERS + DIGITS, min_size=1, max_size=20),
     st.sampled_from(["com", "de", "co.uk", "museum", "рф"]),
 )
@@ -54,7 +54,7 @@ IBANS = st.builds(
 )
 ADDRESSES = st.one_of(
     st.ip_addresses(v=4).map(str),
-    st.ip_addresses(v=6).map(str).filter(lambda each: sum(c != ":" for c in each) >= 4),
+    st.ip_addresses(v=6).map(str).filter(lambda address: sum(c != ":" for c in address) >= 4),
 )
 PHONES = st.one_of(
     st.builds(
@@ -120,7 +120,7 @@ def strings(value: object) -> list[str]:
                 inner = None
             return [value, *(strings(inner) if isinstance(inner, dict | list | str) else [])]
         case dict():
-            return [*map(str, value), *(s for each in value.values() for s in strings(each))]
+            return [*map(str, value), *(s for part in value.values() for s in strings(part))]
         case list():
             return [s for item in value for s in strings(item)]
         case _:

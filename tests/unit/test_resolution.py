@@ -43,9 +43,9 @@ ALL = [
 ]
 
 
-def asked(name: str, *names: str, **given: object) -> Resolution:
+def resolve_name(name: str, *names: str, **given: object) -> Resolution:
     """names: of the providers that there are; all of them when none is named."""
-    there = {each.name: each for each in ALL if not names or each.name in names}
+    there = {model.name: model for model in ALL if not names or model.name in names}
     return resolve_model_name(name, there, catalogue=KNOWN, **given)  # type: ignore[arg-type]
 
 
@@ -85,7 +85,7 @@ def asked(name: str, *names: str, **given: object) -> Resolution:
 def test_the_first_rule_that_fits_decides(
     name: str, there: str, target: str, rule: str
 ) -> None:
-    resolution = asked(name, *there.split())
+    resolution = resolve_name(name, *there.split())
 
     assert resolution.target == target
     assert [t.rule.value for t in resolution.rules if t.outcome is RuleOutcome.TOOK] == [rule]
@@ -107,7 +107,7 @@ def test_the_first_rule_that_fits_decides(
     ],
 )
 def test_a_name_that_nobody_takes_says_why(name: str, there: str, said: str) -> None:
-    resolution = asked(name, *there.split())
+    resolution = resolve_name(name, *there.split())
 
     assert resolution.target is None
     assert said in resolution.reason
@@ -130,7 +130,7 @@ def test_a_name_that_nobody_takes_says_why(name: str, there: str, said: str) -> 
 def test_a_kind_in_front_is_never_left_for_a_server_of_another_kind(
     name: str, there: str
 ) -> None:
-    resolution = asked(name, *there.split())
+    resolution = resolve_name(name, *there.split())
 
     assert resolution.target is None
     assert "is configured" in resolution.reason
@@ -152,12 +152,12 @@ def test_a_server_that_is_called_like_another_kind_is_not_taken_for_it() -> None
 @given(
     kind=st.sampled_from(sorted(set(PROVIDER_KINDS) - {"sim"})),
     model=st.text("abgpt-5.:", min_size=1, max_size=8),
-    there=st.sets(st.sampled_from([each.name for each in ALL])),
+    there=st.sets(st.sampled_from([model.name for model in ALL])),
 )
 def test_a_kind_and_a_colon_lead_to_that_kind_or_to_nobody(
     kind: str, model: str, there: set[str]
 ) -> None:
-    configured = {each.name: each for each in ALL if each.name in there}
+    configured = {model.name: model for model in ALL if model.name in there}
     resolution = resolve_model_name(f"{kind}:{model}", configured, catalogue=KNOWN)
 
     assert resolution.provider is None or configured[resolution.provider].kind == kind
@@ -165,9 +165,9 @@ def test_a_kind_and_a_colon_lead_to_that_kind_or_to_nobody(
 
 @pytest.mark.req("D2", "D7")
 def test_an_account_is_taken_by_its_prefix_alone_and_signed_in() -> None:
-    signed_in = asked("openai_codex/gpt-5", signed_in={"codex"})
-    not_yet = asked("codex/gpt-5")
-    by_model = asked("gpt-5", "codex", signed_in={"codex"})
+    signed_in = resolve_name("openai_codex/gpt-5", signed_in={"codex"})
+    not_yet = resolve_name("codex/gpt-5")
+    by_model = resolve_name("gpt-5", "codex", signed_in={"codex"})
 
     assert signed_in.target == "codex/gpt-5"
     assert not_yet.target is None
@@ -193,7 +193,7 @@ def test_an_account_is_taken_by_its_prefix_alone_and_signed_in() -> None:
 def test_a_forced_provider_comes_before_all(force: str, name: str, target: str) -> None:
     kind, _, forced = force.partition(":")
 
-    assert asked(name, forced=Force(ForceKind(kind), forced)).target == target
+    assert resolve_name(name, forced=Force(ForceKind(kind), forced)).target == target
 
 
 NAMES = st.text("abcgpt/:-.5", max_size=12) | st.sampled_from(
@@ -201,11 +201,11 @@ NAMES = st.text("abcgpt/:-.5", max_size=12) | st.sampled_from(
 )
 
 
-@given(name=NAMES, there=st.sets(st.sampled_from([each.name for each in ALL])))
+@given(name=NAMES, there=st.sets(st.sampled_from([model.name for model in ALL])))
 def test_every_name_has_each_rule_once_and_at_most_one_that_takes_it(
     name: str, there: set[str]
 ) -> None:
-    configured = {each.name: each for each in ALL if each.name in there}
+    configured = {model.name: model for model in ALL if model.name in there}
     resolution = resolve_model_name(name, configured, catalogue=KNOWN)
 
     took = [t for t in resolution.rules if t.outcome is RuleOutcome.TOOK]
@@ -220,7 +220,7 @@ def test_every_name_has_each_rule_once_and_at_most_one_that_takes_it(
 
 @given(model=st.text("abc/:-5", min_size=1, max_size=8), there=st.sampled_from(ALL))
 def test_a_provider_s_own_prefix_always_leads_to_it(model: str, there: Provider) -> None:
-    resolution = asked(f"{there.name}/{model}", signed_in={"codex"})
+    resolution = resolve_name(f"{there.name}/{model}", signed_in={"codex"})
 
     assert (resolution.provider, resolution.model) == (there.name, model.strip())
 
@@ -228,6 +228,6 @@ def test_a_provider_s_own_prefix_always_leads_to_it(model: str, there: Provider)
 @pytest.mark.req("D2")
 def test_a_rule_that_does_not_apply_is_not_called_passed() -> None:
     """`passed` is a verdict's word, and exit code 0."""
-    outcomes = [rule.outcome.value for rule in asked("openai:gpt-5", "main").rules]
+    outcomes = [rule.outcome.value for rule in resolve_name("openai:gpt-5", "main").rules]
 
     assert outcomes == ["no", "took", *["not asked"] * 4]

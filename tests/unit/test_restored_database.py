@@ -249,10 +249,10 @@ def test_the_control_plane_moves_nothing_on_a_database_that_routers_refuse(
     with world.store.write() as tx:
         tx.alerts.fold([refusal(world.clock.now())])
 
-    assert "was restored" in world.turn().failed[0]
+    assert "was restored" in world.run_once().failed[0]
     with world.store.write() as tx:
         tx.alerts.fold([replace(refusal(world.clock.now()), news=AlertEvent.ENDED)])
-    assert world.turn().failed == ()
+    assert world.run_once().failed == ()
 
 
 def refusal(now: datetime) -> Alert:

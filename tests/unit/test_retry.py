@@ -111,7 +111,7 @@ def test_of_a_small_share_half_is_enough_for_another_attempt() -> None:
     assert not fits_budget(0.0, RetryBudget(0.9, share_s=60.0), POLICY)
 
 
-def again(
+def wait_s(
     failure: F,
     room: RetryBudget = LONG,
     *,
@@ -119,7 +119,7 @@ def again(
     told_s: float | None = None,
     uniform: float = 0.5,
 ) -> float | None:
-    return retry_wait_s(failure, tries=tries, told_s=told_s, uniform=uniform, room=room)
+    return retry_wait_s(failure, tries=tries, retry_after_s=told_s, uniform=uniform, room=room)
 
 
 @pytest.mark.req("A5")
@@ -132,28 +132,28 @@ def test_a_target_is_asked_again_as_its_class_says(failure: F) -> None:
         SameTarget.RETRY_AFTER: 0.125,
     }[FAILURE_RULES[failure].same_target]
 
-    assert again(failure) == expected
-    assert again(failure, tries=2) is None
+    assert wait_s(failure) == expected
+    assert wait_s(failure, tries=2) is None
 
 
 @pytest.mark.req("A5")
 def test_a_wait_that_the_provider_asked_for_is_kept_if_it_fits_and_else_not_made() -> None:
-    assert again(F.RATE_LIMITED, told_s=20.0) == 20.0
-    assert again(F.OVERLOADED, told_s=20.0) == 20.0
-    assert again(F.RATE_LIMITED, told_s=59.0) == 59.0
-    assert again(F.RATE_LIMITED, told_s=59.1) is None
-    assert again(F.RATE_LIMITED, told_s=0.01) == 0.125
-    assert again(F.SERVER, RetryBudget(0.9)) is None
+    assert wait_s(F.RATE_LIMITED, told_s=20.0) == 20.0
+    assert wait_s(F.OVERLOADED, told_s=20.0) == 20.0
+    assert wait_s(F.RATE_LIMITED, told_s=59.0) == 59.0
+    assert wait_s(F.RATE_LIMITED, told_s=59.1) is None
+    assert wait_s(F.RATE_LIMITED, told_s=0.01) == 0.125
+    assert wait_s(F.SERVER, RetryBudget(0.9)) is None
 
 
 @pytest.mark.req("A5")
 def test_while_another_target_stands_by_no_wait_is_long() -> None:
     watched = RetryBudget(60.0, standby=True)
 
-    assert again(F.RATE_LIMITED, watched, told_s=2.0) == 2.0
-    assert again(F.RATE_LIMITED, watched, told_s=2.1) is None
-    assert again(F.OVERLOADED, watched, told_s=2.1) is None
-    assert again(F.RATE_LIMITED, told_s=2.1) == 2.1
+    assert wait_s(F.RATE_LIMITED, watched, told_s=2.0) == 2.0
+    assert wait_s(F.RATE_LIMITED, watched, told_s=2.1) is None
+    assert wait_s(F.OVERLOADED, watched, told_s=2.1) is None
+    assert wait_s(F.RATE_LIMITED, told_s=2.1) == 2.1
 
 
 def test_only_classes_with_a_backoff_use_more_tries_and_one_try_is_one_for_all() -> None:
@@ -163,7 +163,7 @@ def test_only_classes_with_a_backoff_use_more_tries_and_one_try_is_one_for_all()
         return retry_wait_s(
             failure,
             tries=tries,
-            told_s=None,
+            retry_after_s=None,
             uniform=1.0,
             room=RetryBudget(60.0),
             policy=policy,
@@ -189,7 +189,7 @@ def test_only_classes_with_a_backoff_use_more_tries_and_one_try_is_one_for_all()
 def test_no_wait_is_shorter_than_told_or_longer_than_the_budget(
     failure: F, tries: int, told_s: float | None, uniform: float, room: RetryBudget
 ) -> None:
-    wait = again(failure, room, tries=tries, told_s=told_s, uniform=uniform)
+    wait = wait_s(failure, room, tries=tries, told_s=told_s, uniform=uniform)
 
     if wait is not None:
         assert (told_s or 0.0) <= wait

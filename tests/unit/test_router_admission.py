@@ -125,11 +125,11 @@ async def test_a_streams_tokens_are_counted_at_its_end(door: Make) -> None:
 
 
 async def test_the_providers_own_limits_are_not_taken_for_the_keys(door: Make) -> None:
-    def turn(_: UpstreamRequest) -> ScriptedTurn:
+    def script_turn(_: UpstreamRequest) -> ScriptedTurn:
         own = {"x-ratelimit-remaining-requests": "77", "content-type": "application/json"}
         return ScriptedTurn(200, own, completion().steps)
 
-    router = door(turn, requests_per_min=5)
+    router = door(script_turn, requests_per_min=5)
 
     assert (await ask(router))[1][b"x-ratelimit-remaining-requests"] == b"4"
     assert (await ask(router, headers=(AUTH,)))[1][b"x-ratelimit-remaining-requests"] == b"77"

@@ -16,7 +16,7 @@ from tests.support.router.live_router import FALLBACK, INCUMBENT
 OWN, SPARE = f"up/{INCUMBENT}", f"up/{FALLBACK}"
 
 
-def told(place: Place) -> list[tuple[AlertKind, AlertEvent]]:
+def sent_alerts(place: Place) -> list[tuple[AlertKind, AlertEvent]]:
     place.door.recorder.flush()
     return [(alert.kind, alert.news) for alert in place.door.kept.alerts]
 
@@ -31,12 +31,12 @@ async def test_an_open_circuit_names_its_target_and_who_carries_the_load(
         await place.ask(times=4)
         place.door.app._events.drain()
 
-    assert told(place) == [(AlertKind.BREAKER_OPEN, AlertEvent.RAISED)]
+    assert sent_alerts(place) == [(AlertKind.BREAKER_OPEN, AlertEvent.RAISED)]
     (alert,) = place.door.kept.alerts
     assert OWN in alert.title
     assert alert.subject == f"target {OWN}"
     assert f"Route support: {SPARE} carries its load now." in alert.text
-    assert [each["title"] for each in logged if each["event"] == "alert"] == [alert.title]
+    assert [event["title"] for event in logged if event["event"] == "alert"] == [alert.title]
 
 
 @pytest.mark.req("A6")
@@ -48,7 +48,7 @@ async def test_the_alert_ends_when_the_circuit_closes(tmp_path: Path) -> None:
 
     await place.ask(times=4)
 
-    assert told(place) == [
+    assert sent_alerts(place) == [
         (AlertKind.BREAKER_OPEN, AlertEvent.RAISED),
         (AlertKind.BREAKER_OPEN, AlertEvent.ENDED),
     ]
@@ -64,13 +64,13 @@ async def test_a_long_pause_is_an_alert_until_it_is_over_and_shown_in_the_metric
 
     await place.ask(times=2)
     place.door.app._alarms.evaluate()
-    assert told(place) == [(AlertKind.BREAKER_OPEN, AlertEvent.RAISED)]
+    assert sent_alerts(place) == [(AlertKind.BREAKER_OPEN, AlertEvent.RAISED)]
     assert "asked for a pause" in place.door.kept.alerts[0].title
     assert (await place.metrics())[series] == 7200
 
     place.door.clock.advance(7201)
     place.door.app._alarms.evaluate()
-    assert told(place)[1:] == [(AlertKind.BREAKER_OPEN, AlertEvent.ENDED)]
+    assert sent_alerts(place)[1:] == [(AlertKind.BREAKER_OPEN, AlertEvent.ENDED)]
     assert series not in await place.metrics()
 
 
@@ -90,7 +90,7 @@ async def test_what_is_ours_to_mend_is_told_once_and_not_per_request(
 
     await place.ask(times=5)
 
-    assert told(place) == [(kind, AlertEvent.RAISED)]
+    assert sent_alerts(place) == [(kind, AlertEvent.RAISED)]
     assert place.door.kept.alerts[0].subject == subject
 
 
@@ -101,7 +101,7 @@ async def test_another_cause_takes_the_place_of_the_first(tmp_path: Path) -> Non
     place.door.clock.advance(121)
     await place.ask()
 
-    assert told(place) == [
+    assert sent_alerts(place) == [
         (AlertKind.OUR_KEY, AlertEvent.RAISED),
         (AlertKind.OUR_KEY, AlertEvent.ENDED),
         (AlertKind.BREAKER_OPEN, AlertEvent.RAISED),
@@ -114,7 +114,7 @@ async def test_what_goes_on_is_said_again_without_being_counted(tmp_path: Path) 
 
     place.door.app._alarms.still()
 
-    assert told(place)[-1] == (AlertKind.OUR_KEY, AlertEvent.STILL)
+    assert sent_alerts(place)[-1] == (AlertKind.OUR_KEY, AlertEvent.STILL)
     assert "no other target is left" in place.door.kept.alerts[0].text
 
 
@@ -124,7 +124,7 @@ async def test_a_worker_that_ends_leaves_its_alerts_to_its_successor(tmp_path: P
 
     place.door.app._alarms.close()
 
-    assert told(place) == [
+    assert sent_alerts(place) == [
         (AlertKind.OUR_KEY, AlertEvent.RAISED),
         (AlertKind.OUR_KEY, AlertEvent.LEFT),
     ]
@@ -140,7 +140,7 @@ async def test_a_refused_revision_is_told_once_until_a_good_one_comes(tmp_path: 
     holder.refused = ""
     alarms.evaluate()
 
-    assert told(place) == [
+    assert sent_alerts(place) == [
         (AlertKind.REVISION_REFUSED, AlertEvent.RAISED),
         (AlertKind.REVISION_REFUSED, AlertEvent.ENDED),
     ]
@@ -154,7 +154,7 @@ async def test_a_snapshot_on_disk_that_was_not_believed_is_told_once(tmp_path: P
     place.door.app._alarms.evaluate()
     place.door.app._alarms.evaluate()
 
-    assert told(place) == [(AlertKind.REVISION_REFUSED, AlertEvent.RAISED)]
+    assert sent_alerts(place) == [(AlertKind.REVISION_REFUSED, AlertEvent.RAISED)]
 
 
 @pytest.mark.req("B5")

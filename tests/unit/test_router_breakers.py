@@ -246,11 +246,11 @@ async def test_when_all_are_paused_each_is_named_with_the_time_and_nobody_waits(
         assert headers[b"x-should-retry"] == b"false"
     # Who was asked is not asked again.
     assert place.asked == {INCUMBENT: 1, FALLBACK: 1}
-    tried, passed_over = (json.loads(each)["error"] for _, _, each in (first, second))
+    tried, passed_over = (json.loads(body)["error"] for _, _, body in (first, second))
     names = [f"up/{INCUMBENT}", f"up/{FALLBACK}"]
-    assert [each["target"] for each in tried["attempts"]] == names
-    assert [each["target"] for each in passed_over["targets"]] == names
-    assert all(name in each["message"] for each in (tried, passed_over) for name in names)
+    assert [attempt["target"] for attempt in tried["attempts"]] == names
+    assert [target["target"] for target in passed_over["targets"]] == names
+    assert all(name in refusal["message"] for refusal in (tried, passed_over) for name in names)
 
 
 @pytest.mark.req("B4")
@@ -301,7 +301,10 @@ async def test_when_every_circuit_is_open_the_answer_is_a_fast_503(tmp_path: Pat
     assert place.asked == {INCUMBENT: 1, FALLBACK: 1}
     told = json.loads(body)["error"]
     assert told["code"] == "all_circuits_open"
-    assert [each["target"] for each in told["targets"]] == [f"up/{INCUMBENT}", f"up/{FALLBACK}"]
+    assert [target["target"] for target in told["targets"]] == [
+        f"up/{INCUMBENT}",
+        f"up/{FALLBACK}",
+    ]
 
 
 @pytest.mark.req("B4")

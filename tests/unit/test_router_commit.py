@@ -63,9 +63,9 @@ class Routed:
             settings=route,
             providers=[provider("http://up", models=models or {})],
         )
-        self.door = Door(folder, self._turn, settings, first=first)
+        self.door = Door(folder, self._script_turn, settings, first=first)
 
-    def _turn(self, request: Any) -> ScriptedTurn:
+    def _script_turn(self, request: Any) -> ScriptedTurn:
         model = json.loads(request.body)["model"]
         self.asked[model] += 1
         return self.turns[model]
@@ -85,7 +85,7 @@ class Routed:
         return float(next(lines, "0").removeprefix(series))
 
 
-def words(answer: str) -> str:
+def streamed_text(answer: str) -> str:
     data = (line[6:] for line in answer.splitlines() if line.startswith("data: {"))
     choices = (load for line in data for load in json.loads(line).get("choices", ()))
     return "".join(choice["delta"].get("content") or "" for choice in choices)
@@ -112,13 +112,13 @@ async def test_a_stream_that_breaks_after_its_first_words_is_answered_whole_by_t
     status, headers, answer = await routed.ask()
 
     assert (status, headers[b"x-swapgate-target"]) == (200, f"up/{FALLBACK}".encode())
-    assert words(answer) == "spare"
+    assert streamed_text(answer) == "spare"
     assert answer.endswith("data: [DONE]\n\n")
     # Charged once, with its failure, and nobody's success.
     assert await routed.metric("swapgate_breaker_state", target=f"up/{INCUMBENT}") == 0
     failures = [
-        await routed.metric("swapgate_attempts_total", failure_class=each, target=name)
-        for name, each in ((f"up/{INCUMBENT}", "none"), (f"up/{FALLBACK}", "none"))
+        await routed.metric("swapgate_attempts_total", failure_class=target, target=name)
+        for name, target in ((f"up/{INCUMBENT}", "none"), (f"up/{FALLBACK}", "none"))
     ]
     assert failures == [0, 1]
 
@@ -135,7 +135,7 @@ async def test_the_same_stream_ends_in_an_error_where_the_first_token_commits(
 
     _, _, answer = await routed.ask()
 
-    assert words(answer) == "half"
+    assert streamed_text(answer) == "half"
     assert "upstream_error" in answer
     assert routed.asked == {INCUMBENT: 1}
 
@@ -155,7 +155,7 @@ async def test_an_answer_that_is_held_back_is_given_byte_for_byte_and_counted_on
         assert (row.requests, row.failed, row.input_tokens, row.output_tokens) == (1, 0, 3, 4)
 
     assert answers[0] == answers[1]
-    assert words(answers[0]) == "all of it"
+    assert streamed_text(answers[0]) == "all of it"
 
 
 @pytest.mark.req("B8")
@@ -167,7 +167,7 @@ async def test_what_is_too_long_to_be_held_is_sent_on_from_there(tmp_path: Path)
     _, headers, answer = await routed.ask()
 
     assert headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
-    assert len(words(answer)) == 5 * (MOST_HELD_BYTES // 4)
+    assert len(streamed_text(answer)) == 5 * (MOST_HELD_BYTES // 4)
     assert "upstream_error" in answer
 
 
@@ -205,14 +205,14 @@ async def test_an_event_that_cannot_be_read_is_left_out_where_the_route_says_so(
     turns = {INCUMBENT: broken_stream(*steps), FALLBACK: streamed("spare")}
 
     _, _, answer = await (skipping := Routed(tmp_path / "skip", turns, SKIP)).ask()
-    assert words(answer) == "ab"
+    assert streamed_text(answer) == "ab"
     assert answer.endswith("data: [DONE]\n\n")
     told = {"target": f"up/{INCUMBENT}", "what": "skipped_event"}
     assert await skipping.metric("swapgate_irregular_answers_total", **told) == 1
 
     failing = Routed(tmp_path / "fail", turns, RouteSettings())
     _, _, answer = await failing.ask()
-    assert "upstream_error" in answer or words(answer) == "spare"
+    assert "upstream_error" in answer or streamed_text(answer) == "spare"
 
 
 @pytest.mark.req("B8")
@@ -226,7 +226,7 @@ async def test_a_stream_of_nothing_that_can_be_read_is_still_passed_over(
 
     _, _, answer = await Routed(tmp_path, turns, SKIP).ask()
 
-    assert words(answer) == "spare"
+    assert streamed_text(answer) == "spare"
 
 
 @pytest.mark.req("B3")
@@ -237,7 +237,7 @@ async def test_a_silent_target_is_left_after_the_limit_of_route_model_or_router(
 ) -> None:
     name = "first_token_timeout_s" if stream else "first_byte_timeout_s"
     # The more special one rules: the others would wait for the whole budget.
-    limits: dict[str, Any] = {each: {name: 500.0} for each in ("router", "model", "route")}
+    limits: dict[str, Any] = {level: {name: 500.0} for level in ("router", "model", "route")}
     limits[where] = {name: 0.05}
     if where != "route":
         limits["route"] = {}

@@ -269,7 +269,7 @@ def test_anthropics_errors_have_the_class_of_the_table(
 # What an error looks like
 
 
-def told(reply: Reply) -> dict[str, Any]:
+def error_body(reply: Reply) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(DIALECTS[Endpoint.MESSAGES].error(reply, "req_1").body)
     return found
 
@@ -291,7 +291,7 @@ def told(reply: Reply) -> dict[str, Any]:
     ],
 )
 def test_our_errors_speak_to_anthropics_clients(status: int, kind: str) -> None:
-    found = told(error_reply(status, "what to do", "our_code", attempts=[1]))
+    found = error_body(error_reply(status, "what to do", "our_code", attempts=[1]))
 
     assert (found["type"], found["request_id"]) == ("error", "req_1")
     assert found["error"]["type"] == kind
@@ -309,5 +309,5 @@ def test_an_error_that_is_anthropics_already_stays_as_it_is() -> None:
 @given(st.recursive(st.none() | st.text() | st.integers(), st.lists))
 def test_any_json_of_a_provider_becomes_an_error_with_a_message(value: object) -> None:
     for body in (value, {"error": value}):
-        found = told(Reply(400, (JSON,), json.dumps(body).encode()))
+        found = error_body(Reply(400, (JSON,), json.dumps(body).encode()))
         assert isinstance(found["error"]["message"], str)

@@ -74,7 +74,7 @@ class Play:
     ) -> LedgerUnit:
         unit = self.begin(key, canary=canary, kind=kind)
         first = unit.admitted == 1
-        self.ledger.finish(unit, failed=failed, seen=sample or good(), first=first)
+        self.ledger.finish(unit, failed=failed, sample=sample or good(), first=first)
         return unit
 
     def only(self) -> ObservationBlock:
@@ -95,8 +95,8 @@ def test_a_blocks_findings_fit_the_units_that_each_guardrail_applies_to(
     requests: list[tuple[bool, RequestTraits, GuardrailSample | None]],
 ) -> None:
     play = Play(REQUESTS)
-    for canary, kind, seen in requests:
-        play.ask("k", seen or failed(), canary=canary, kind=kind, failed=seen is None)
+    for canary, kind, evidence in requests:
+        play.ask("k", evidence or failed(), canary=canary, kind=kind, failed=evidence is None)
     block = play.only()
 
     for guardrail in REQUESTS.guardrails:
@@ -119,8 +119,8 @@ def test_what_was_bad_is_counted_by_its_own_guardrail_alone(
     requests: list[tuple[bool, GuardrailSample]],
 ) -> None:
     play = Play(REQUESTS)
-    for canary, seen in requests:
-        play.ask("k", seen, canary=canary)
+    for canary, evidence in requests:
+        play.ask("k", evidence, canary=canary)
     block = play.only()
 
     truncated = [canary for canary, sample in requests if sample.bad & AnswerFault.TRUNCATED]
@@ -153,7 +153,11 @@ def test_a_lost_outcome_is_a_failure_of_every_guardrail_in_both_arms() -> None:
     block = play.only()
 
     assert block.missing == 2
-    lost = {each: t for each, t in block.counts.items() if each is not Guardrail.ERRORS}
+    lost = {
+        guardrail: t
+        for guardrail, t in block.counts.items()
+        if guardrail is not Guardrail.ERRORS
+    }
     assert lost.pop(Guardrail.FEEDBACK) == FeedbackTally(3, 1, 2, 1)
     assert set(lost.values()) == {FailureTally(3, 1, 2, 1)}
 
@@ -187,7 +191,7 @@ def test_a_failed_session_waits_for_the_values_of_its_first_request() -> None:
     play.ask("u", failed(), failed=True)
 
     assert play.ledger.tick(play.now, play.at) == []
-    play.ledger.finish(first, failed=False, seen=good(), first=True)
+    play.ledger.finish(first, failed=False, sample=good(), first=True)
     (block,) = play.ledger.tick(play.now, play.at)
     assert (block.failures, block.missing) == (1, 0)
 

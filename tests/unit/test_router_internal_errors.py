@@ -123,7 +123,7 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "router.snapshot.compiled",
         "router.snapshot.holder",
         "router.protocols.event_stream",
-        "router.protocols.sse",
+        "harness.domain.sse",
         "router.server.timers",
         "router.protocols.usage",
         "router.request.client_directives:client_headers",
@@ -195,12 +195,12 @@ class Scene:
         self.asked: list[str] = []
         # Of nine in ten, everybody's first request is the candidate's, or the incumbent's.
         first = watched(9_999 if canary else 1)
-        self.door = Door(folder, self._turn, SETTINGS, first=first, tracing=Spans())
+        self.door = Door(folder, self._script_turn, SETTINGS, first=first, tracing=Spans())
         self.door.holder.tell_followers()
         self.arm = b"canary" if canary else b"incumbent"
         self._number = 0
 
-    def _turn(self, request: Any) -> ScriptedTurn:
+    def _script_turn(self, request: Any) -> ScriptedTurn:
         model = json.loads(request.body)["model"]
         self.asked.append(model)
         if self.fails and model == (CANDIDATE if self.arm == b"canary" else INCUMBENT):
@@ -262,7 +262,7 @@ async def test_whatever_watches_or_plans_a_request_may_fail_without_it(
     scene.fails = fails
     await scene.ask()
     found = await calls_within(ANSWER, scene.ask)
-    attacked = [each for each in found if not is_own_way(each)]
+    attacked = [wait for wait in found if not is_own_way(wait)]
     wrong, struck = [], 0
     for code in sorted(attacked, key=name_of):
         with broken(code, found[code]) as fault:
@@ -300,7 +300,7 @@ async def metrics(door: Door) -> str:
     return (await door.call("/metrics", method="GET"))[2].decode()
 
 
-async def told(door: Door) -> list[Alert]:
+async def internal_error_alerts(door: Door) -> list[Alert]:
     door.recorder.flush()
     return [alert for alert in door.kept.alerts if alert.kind is AlertKind.INTERNAL_ERROR]
 
@@ -325,7 +325,7 @@ async def test_what_runs_for_the_candidate_alone_is_charged_to_it(
     series = 'swapgate_internal_errors_total{arm="canary",part="attempt"} 1.0'
     assert series in await metrics(scene.door)
     assert f'failure_class="internal",target="up/{CANDIDATE}"' in await metrics(scene.door)
-    (alert,) = await told(scene.door)
+    (alert,) = await internal_error_alerts(scene.door)
     assert (alert.key, alert.subject) == ("internal_error:r-1", "route support")
     assert "in part attempt, arm canary" in alert.text
     assert "sk-secret" not in alert.text + alert.title
@@ -368,7 +368,7 @@ async def test_a_fault_of_the_books_charges_no_arm(
     assert (row.arm, row.requests, row.charged) == ("canary", 1, 0)
     (block,) = scene.door.kept.blocks.values()
     assert (block.units, block.failures, block.missing) == (1, 0, 0)
-    assert await told(scene.door)
+    assert await internal_error_alerts(scene.door)
 
 
 @pytest.mark.req("F4")
@@ -481,13 +481,13 @@ async def test_the_first_fault_is_told_at_once_and_others_not_each(tmp_path: Pat
 
     with broken(RequestAccounting.after_answer.__code__, [RequestAccounting.after_answer]):  # type: ignore[list-item]  # a function
         await scene.ask()
-        assert len(await told(scene.door)) == 1
+        assert len(await internal_error_alerts(scene.door)) == 1
         for _ in range(20):
             await scene.ask()
     scene.door.app._alarms.evaluate()
-    assert len(await told(scene.door)) == 1
+    assert len(await internal_error_alerts(scene.door)) == 1
 
     scene.door.clock.advance(AGAIN_S)
     scene.door.app._alarms.evaluate()
     scene.door.app._alarms.evaluate()
-    assert len(await told(scene.door)) == 2
+    assert len(await internal_error_alerts(scene.door)) == 2

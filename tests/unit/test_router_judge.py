@@ -40,7 +40,7 @@ PRICE = Price(1.0, 2.0)
 Says = Callable[[dict[str, Any]], ScriptedTurn]
 
 
-def said(verdict: str) -> ScriptedTurn:
+def verdict_turn(verdict: str) -> ScriptedTurn:
     return completion(json.dumps({"reason": "so", "verdict": verdict}))
 
 
@@ -50,7 +50,7 @@ class Scene:
     def __init__(
         self,
         folder: Path,
-        says: Says = lambda _: said("good"),
+        says: Says = lambda _: verdict_turn("good"),
         *,
         policy: CanaryPolicy = POLICY,
         data_class: str = "",
@@ -69,10 +69,10 @@ class Scene:
             settings=RouteSettings(data_class=data_class),
             providers=[provider("http://critic/v1", "critic", prices=prices)],
         )
-        self.door = Door(folder, self._turn, first=first, classes=classes)
+        self.door = Door(folder, self._script_turn, first=first, classes=classes)
         self.door.holder.tell_followers()
 
-    def _turn(self, request: Any) -> ScriptedTurn:
+    def _script_turn(self, request: Any) -> ScriptedTurn:
         body = json.loads(request.body)
         if body["model"] != JUDGE:
             return self.answers.get(body["model"], completion("hello"))
@@ -108,7 +108,10 @@ def whose(body: dict[str, Any]) -> str:
 async def test_a_candidate_whose_answers_are_bad_is_found_bad_and_the_incumbent_is_not(
     tmp_path: Path, *, stream: bool
 ) -> None:
-    scene = Scene(tmp_path, lambda asked: said("bad" if "dreadful" in whose(asked) else "good"))
+    scene = Scene(
+        tmp_path,
+        lambda request: verdict_turn("bad" if "dreadful" in whose(request) else "good"),
+    )
     make = streamed if stream else completion
     scene.answers = {CANDIDATE: make("dreadful"), "m-incumbent": make("hello")}
 

@@ -32,7 +32,7 @@ SECRETIVE = (
 def events(place: Place) -> list[dict[str, Any]]:
     with capture_logs() as logged:
         place.door.app._events.drain()
-    return [dict(each) for each in logged if each["event"] == "failover"]
+    return [dict(entry) for entry in logged if entry["event"] == "failover"]
 
 
 @pytest.mark.req("B5")
@@ -126,8 +126,8 @@ async def test_a_target_passed_over_as_open_is_logged_as_such(tmp_path: Path) ->
     await place.ask(times=2)
 
     logged = events(place)
-    assert [each["failure_class"] for each in logged] == ["our_key", OPEN]
-    assert [each["attempts"] for each in logged] == [1, 0]
+    assert [entry["failure_class"] for entry in logged] == ["our_key", OPEN]
+    assert [entry["attempts"] for entry in logged] == [1, 0]
 
 
 @pytest.mark.req("B5")

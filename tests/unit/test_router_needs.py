@@ -36,7 +36,7 @@ def needs(endpoint: Endpoint = Endpoint.CHAT, **fields: Any) -> Needs:
     return detect_needs(read_request(json.dumps({"model": "m", **fields}).encode(), endpoint))
 
 
-def said(*parts: Any) -> list[dict[str, Any]]:
+def user_messages(*parts: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": list(parts)}]
 
 
@@ -52,8 +52,8 @@ def test_what_is_asked_for_is_needed_and_nothing_else() -> None:
     assert needs(response_format=SCHEMA).json_schema
     assert not needs(response_format={"type": "json_object"}).json_schema
     assert needs(text={"format": SCHEMA}).json_schema
-    assert needs(messages=said(PICTURE)).vision
-    assert not needs(messages=said(SOUND)).vision
+    assert needs(messages=user_messages(PICTURE)).vision
+    assert not needs(messages=user_messages(SOUND)).vision
     assert needs(stream=True).stream
 
 
@@ -61,9 +61,9 @@ def test_what_is_asked_for_is_needed_and_nothing_else() -> None:
 def test_tokens_are_those_of_the_text_and_no_pictures() -> None:
     text = {"type": "text", "text": "word " * 400}
 
-    alone = needs(messages=said(text)).approx_input_tokens
+    alone = needs(messages=user_messages(text)).approx_input_tokens
     assert 500 <= alone <= 510
-    with_data = needs(messages=said(text, PICTURE, SOUND)).approx_input_tokens
+    with_data = needs(messages=user_messages(text, PICTURE, SOUND)).approx_input_tokens
     assert with_data == alone
     assert needs(max_tokens=7).max_output_tokens == 7
     assert needs(max_tokens=7, max_completion_tokens=9).max_output_tokens == 9
@@ -83,7 +83,9 @@ def test_where_nothing_is_configured_the_ready_plan_is_taken_as_it_is() -> None:
     planner = Planner(
         TargetHealth(BreakerPolicy(), lambda: 0.0), ManualClock(), WhenAllOpen.TRY
     )
-    body = json.dumps({"model": "support", "tools": [TOOL], "messages": said(PICTURE)}).encode()
+    body = json.dumps(
+        {"model": "support", "tools": [TOOL], "messages": user_messages(PICTURE)}
+    ).encode()
     request = read_request(body, Endpoint.CHAT)
 
     def planned(models: dict[str, Capabilities]) -> tuple[bool, tuple[str, ...]]:

@@ -11,7 +11,7 @@ from harness.domain.reliability.failures import FailureClass
 from router.upstream.failure import UpstreamFailed
 from router.upstream.pool import UpstreamPool
 from router.upstream.pool_connection import MAX_HEAD_BYTES
-from tests.support.providers.raw_server import OK, Line, raw_server
+from tests.support.providers.raw_server import OK, ServerConnection, raw_server
 from tests.support.router.event_loops import on_both_loops
 from tests.support.router.live_router import QUICK
 
@@ -24,7 +24,7 @@ CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 async def answered(*pieces: bytes, then_reset: bool = False) -> tuple[int, bytes]:
     """Status and body of what a provider sends so. Raises UpstreamFailed."""
 
-    async def play(line: Line) -> None:
+    async def play(line: ServerConnection) -> None:
         await line.request()
         for piece in pieces:
             await line.send(piece)
@@ -135,7 +135,7 @@ async def test_a_body_without_a_length_may_end_but_not_break() -> None:
 
 @on_both_loops
 async def test_an_answer_before_the_request_was_read_is_an_answer() -> None:
-    async def play(line: Line) -> None:
+    async def play(line: ServerConnection) -> None:
         await line.reader.readuntil(b"\r\n\r\n")
         await line.send(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno")
         if line.number:
@@ -182,7 +182,7 @@ def test_no_answer_hangs_or_raises_anything_else_or_reaches_the_next_request(
 
 
 async def one_after_another(pieces: list[bytes]) -> None:
-    async def play(line: Line) -> None:
+    async def play(line: ServerConnection) -> None:
         await line.request()
         if line.number == 0:
             await line.send(*pieces)

@@ -83,10 +83,12 @@ snapshots = st.builds(
     st.builds(
         RoutingTable,
         numbers,
-        st.lists(routes, max_size=3).map(lambda all_: {each.name: each for each in all_}),
-        st.lists(targets, max_size=3).map(lambda all_: {each.id: each for each in all_}),
+        st.lists(routes, max_size=3).map(lambda all_: {route.name: route for route in all_}),
+        st.lists(targets, max_size=3).map(lambda all_: {target.id: target for target in all_}),
     ),
-    st.lists(providers, max_size=2).map(lambda all_: {each.name: each for each in all_}),
+    st.lists(providers, max_size=2).map(
+        lambda all_: {provider.name: provider for provider in all_}
+    ),
     st.lists(
         st.builds(KeyGrant, text, text, st.frozensets(text), st.none() | limits), max_size=2
     ).map(tuple),
@@ -301,4 +303,4 @@ def test_the_file_is_plain_json(tmp_path: Path) -> None:
     snapshot_file.save_snapshot(snapshot(URL), file)
 
     assert json.loads(file.read_text())["format"] == 1
-    assert [each.name for each in file.parent.iterdir()] == ["snapshot.json"]
+    assert [path.name for path in file.parent.iterdir()] == ["snapshot.json"]

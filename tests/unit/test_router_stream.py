@@ -149,7 +149,7 @@ def test_an_end_without_done_gets_one() -> None:
 
 
 def test_an_endless_event_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("router.protocols.sse.MAX_EVENT_BYTES", 1000)
+    monkeypatch.setattr("harness.domain.sse.MAX_EVENT_BYTES", 1000)
     stream = ChatStream('"r"', show_usage=False)
 
     stream.feed(b"data: " + b"x" * 2000)

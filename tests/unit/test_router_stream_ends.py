@@ -96,13 +96,13 @@ def door(
     first = snapshot("http://127.0.0.1:1/v1", fallback=isinstance(turn, dict), providers=[of])
     made = Door(folder, script, settings, first=first)
     if more:
-        ways = {DIALECTS[each].path: way for each, way in TRANSLATIONS.items()}
+        ways = {DIALECTS[endpoint].path: way for endpoint, way in TRANSLATIONS.items()}
         bridged: Transport = EndpointBridge(made.transport, ways)
         made.transport = bridged  # type: ignore[assignment]  # as the scripted one, but for `seen`
     return made
 
 
-async def asked(router: Door, path: str = CHAT) -> bytes:
+async def ask_router(router: Door, path: str = CHAT) -> bytes:
     status, _, body = await router.call(path, json.dumps(ASKS[path]).encode())
     assert status == 200, body
     return body
@@ -132,7 +132,7 @@ async def test_a_stream_that_said_why_it_ends_is_whole_without_its_last_event(
 ) -> None:
     router = door(tmp_path, ScriptedTurn(headers=EVENTS, steps=(*begun, *ENDS[end])))
 
-    body = await asked(router, path)
+    body = await ask_router(router, path)
 
     assert b"hello" in body
     assert body.endswith(last)
@@ -152,7 +152,7 @@ async def test_so_is_one_that_is_translated(
     turn = ScriptedTurn(headers=EVENTS, steps=(*CHAT_TEXT, FINISHED, *ENDS[end]))
     router = door(tmp_path, turn, kind="ollama")
 
-    body = await asked(router, path)
+    body = await ask_router(router, path)
 
     assert b"hello" in body
     assert last in body
@@ -175,7 +175,7 @@ async def test_one_that_does_not_say_why_it_ends_is_broken(
     quick = replace(QUICK, between_chunks_timeout_s=0.05)
     router = door(tmp_path, ScriptedTurn(headers=EVENTS, steps=(*begun, *ENDS[end])), quick)
 
-    body = await asked(router, path)
+    body = await ask_router(router, path)
 
     assert b"hello" in body
     assert b'"error"' in body
@@ -246,7 +246,7 @@ async def test_what_brings_an_answer_on_alone_gives_a_stream_more_time(
     settings = replace(QUICK, between_chunks_timeout_s=0.2)
     router = door(tmp_path, ScriptedTurn(headers=EVENTS, steps=(*CHAT_TEXT, *pings)), settings)
 
-    body = await asked(router)
+    body = await ask_router(router)
 
     assert b"time between chunks is up" in body
 
@@ -276,7 +276,7 @@ async def test_so_it_is_in_the_other_protocols(
     steps = (*begun, *pings)
     router = door(tmp_path, ScriptedTurn(headers=EVENTS, steps=steps), settings)
 
-    assert b"time between chunks is up" in await asked(router, path)
+    assert b"time between chunks is up" in await ask_router(router, path)
 
 
 @pytest.mark.parametrize("path", [MESSAGES, RESPONSES])
@@ -288,7 +288,7 @@ async def test_thoughts_that_a_translation_keeps_back_give_a_stream_more_time(
     turn = ScriptedTurn(headers=EVENTS, steps=(*CHAT_TEXT, *thoughts, FINISHED, DONE))
     router = door(tmp_path, turn, settings, kind="ollama")
 
-    body = await asked(router, path)
+    body = await ask_router(router, path)
 
     assert b"hm" not in body
     assert b"is up" not in body
@@ -338,7 +338,7 @@ async def test_a_tools_name_alone_does_not_commit_a_stream(tmp_path: Path, path:
     }
     router = door(tmp_path, turns)
 
-    body = await asked(router, path)
+    body = await ask_router(router, path)
 
     assert b"hello" in body
     assert b'"f"' not in body
@@ -359,7 +359,7 @@ async def test_what_is_not_known_as_output_does_not_commit_a_stream(
         FALLBACK: ScriptedTurn(headers=EVENTS, steps=GOES_ON[path]),
     }
 
-    body = await asked(door(tmp_path, turns), path)
+    body = await ask_router(door(tmp_path, turns), path)
 
     assert b"hello" in body
     assert b'"error"' not in body
@@ -372,7 +372,7 @@ async def test_what_is_not_known_is_passed_on_in_its_place(tmp_path: Path, path:
         headers=EVENTS, steps=(odd, *GOES_ON[path][:-1], odd, GOES_ON[path][-1])
     )
 
-    body = await asked(door(tmp_path, turn), path)
+    body = await ask_router(door(tmp_path, turn), path)
 
     assert body.count(b'"sun": true') == 2
     assert body.index(b"weather") < body.index(b"hello")
@@ -387,7 +387,7 @@ async def test_nor_does_it_in_a_translated_one(tmp_path: Path) -> None:
     for path in (MESSAGES, RESPONSES):
         folder = tmp_path / path.rpartition("/")[2]
         folder.mkdir()
-        body = await asked(door(folder, turns, kind="ollama"), path)
+        body = await ask_router(door(folder, turns, kind="ollama"), path)
         assert b"hello" in body
         assert b'"f"' not in body
 
@@ -395,7 +395,7 @@ async def test_nor_does_it_in_a_translated_one(tmp_path: Path) -> None:
 async def test_a_call_without_arguments_is_committed_by_its_end(tmp_path: Path) -> None:
     turn = ScriptedTurn(headers=EVENTS, steps=(*NAMED[CHAT], event(finish="tool_calls"), DONE))
 
-    body = await asked(door(tmp_path, turn))
+    body = await ask_router(door(tmp_path, turn))
 
     assert b'"f"' in body
     assert body.endswith(DONE)
@@ -414,7 +414,7 @@ async def test_a_number_that_is_none_is_left_out_of_its_event(
     turn = broken_stream(ROLE, NOT_FINITE, FINISHED, DONE)
     router = door(tmp_path, turn, kind=kind) if kind else door(tmp_path, turn)
 
-    body = await asked(router)
+    body = await ask_router(router)
 
     chunks = [json.loads(line[6:]) for line in body.decode().split("\n\n")[:-2]]
     assert chunks[1]["choices"][0]["delta"] == {"content": "héllo"}
@@ -429,7 +429,7 @@ async def test_a_number_that_is_none_is_left_out_of_its_event(
 async def test_nor_does_it_break_a_translated_stream(tmp_path: Path, path: str) -> None:
     turn = broken_stream(ROLE, NOT_FINITE, FINISHED, DONE)
 
-    assert b"llo" in await asked(door(tmp_path, turn, kind="ollama"), path)
+    assert b"llo" in await ask_router(door(tmp_path, turn, kind="ollama"), path)
 
 
 def plain(path: str, content: object, **more: object) -> ScriptedTurn:

@@ -139,8 +139,8 @@ async def test_each_path_of_a_provider_is_its_own(upstream: Upstream) -> None:
     transport = UpstreamPool(QUICK)
     ask = UpstreamRequest(provider(upstream.url), b'{"model":"m"}', stream=False)
     paths = []
-    for each in (ask, ask._replace(path="/embeddings"), ask):
-        reply = await transport.send(each)
+    for call in (ask, ask._replace(path="/embeddings"), ask):
+        reply = await transport.send(call)
         await reply.aclose()
         paths.append(upstream.asked[-1].path)
     await transport.aclose()
@@ -154,11 +154,11 @@ async def test_headers_of_one_request_go_with_it_alone(upstream: Upstream) -> No
     ours = provider(upstream.url, extra_headers={"X-Fixed": "ours"})
     ask = UpstreamRequest(ours, b'{"model":"m"}', stream=False)
     theirs = ((b"x-version", b"7"), (b"x-fixed", b"theirs"))
-    for each in (ask._replace(headers=theirs), ask):
-        await (await transport.send(each)).aclose()
+    for call in (ask._replace(headers=theirs), ask):
+        await (await transport.send(call)).aclose()
     await transport.aclose()
 
-    one, two = (each.headers for each in upstream.asked[-2:])
+    one, two = (request.headers for request in upstream.asked[-2:])
     assert (one["x-version"], one["x-fixed"]) == ("7", "ours")
     assert "x-version" not in two
     assert two["x-fixed"] == "ours"
@@ -256,14 +256,14 @@ async def test_a_provider_changed_at_run_time_is_used_as_it_is_now(upstream: Ups
     upstream.turns["m"] = completion()
     transports = Transports(QUICK)
     first = provider(upstream.url)
-    for each, secret in ((first, "one"), (first, "two"), (replace(first), "three")):
+    for call, secret in ((first, "one"), (first, "two"), (replace(first), "three")):
         key = ProviderKey("UP_KEY", secret)
-        ask = UpstreamRequest(each, b'{"model":"m"}', stream=False, key=key)
-        reply = await transports(each).send(ask)
+        ask = UpstreamRequest(call, b'{"model":"m"}', stream=False, key=key)
+        reply = await transports(call).send(ask)
         await reply.aclose()
     await transports.aclose()
 
-    sent = [each.headers["authorization"] for each in upstream.asked[-3:]]
+    sent = [request.headers["authorization"] for request in upstream.asked[-3:]]
     assert sent == ["Bearer one", "Bearer two", "Bearer three"]
     with pytest.raises(ConfigError, match="kind 'unheard-of'"):
         transports(replace(first, kind="unheard-of"))

@@ -25,7 +25,7 @@ def test_what_was_not_asked_is_valued_at_each_sides_own_price() -> None:
 
     assert savings is not None
     assert (
-        savings.words
+        savings.text
         == "432 of 1,000 planned answers were asked for; saved about $3.09 of $5.50"
     )
 
@@ -46,7 +46,7 @@ def test_an_unknown_price_is_said_and_not_taken_for_nothing() -> None:
 
     assert savings is not None
     assert (savings.saved_usd, savings.planned_usd) == (None, None)
-    assert "a price is missing" in savings.words
+    assert "a price is missing" in savings.text
 
 
 @given(incumbent=costs, candidate=costs, planned=st.integers(1, 30))

@@ -12,12 +12,12 @@ from harness.domain.canary.judge import build_prompt
 SURE = Profile("sure", skill={"judge": 1.0})
 
 
-def asked(**data: str) -> str:
+def judge_prompt(**data: str) -> str:
     return with_data("Judge this.", {"task": "Say hello.", **data})[0]["content"]
 
 
 def says(profile: Profile, **data: str) -> object:
-    said = answer(asked(**data), profile)
+    said = answer(judge_prompt(**data), profile)
     assert said is not None
     found = json.loads(said)
     return found.get("score", found.get("winner"))
@@ -62,7 +62,7 @@ def test_half_a_skill_is_half_of_the_judgements() -> None:
     half = Profile("half", skill={"judge": 0.5}, seed=4)
     right = [says(half, answer=f"Hello {n}", reference="hello") for n in range(400)]
 
-    assert 150 < sum(each == 1 for each in right) < 250
+    assert 150 < sum(verdict == 1 for verdict in right) < 250
 
 
 @pytest.mark.parametrize("prompt", ["Hello", "DATA:\nnothing", "DATA:\n[1]", 'DATA:\n{"x": 1}'])

@@ -116,7 +116,7 @@ def thirds_by_difficulty(suite: str, models: Sequence[str]) -> list[float]:
     size = len(items) // 3
     thirds = [order[at * size : (at + 1) * size] for at in range(3)]
     rights = [right(model, suite) for model in models]
-    return [share([found[n] for found in rights for n in third]) for third in thirds]
+    return [share([items[n] for items in rights for n in third]) for third in thirds]
 
 
 @pytest.mark.req("A8")

@@ -22,7 +22,7 @@ from evals.sim.simulated_model import SimulatedAnswer
 RECORD = {"name": "Zoë", "total": 12.5, "due": None}
 
 
-def said(value: Any, habits: Habits | None = None, **options: Any) -> str:
+def worded_answer(value: Any, habits: Habits | None = None, **options: Any) -> str:
     item = BankItem("s", "s-1", "Add 3 and 4.", value)
     profile = Profile("m", habits=habits or Habits())
     return answer_text.answer(
@@ -36,7 +36,7 @@ def chat(**fields: Any) -> ChatRequest:
 
 
 def test_without_habits_an_object_is_bare_json() -> None:
-    assert json.loads(said(RECORD)) == RECORD
+    assert json.loads(worded_answer(RECORD)) == RECORD
 
 
 @pytest.mark.req("A8")
@@ -54,7 +54,7 @@ def test_without_habits_an_object_is_bare_json() -> None:
 def test_each_habit_changes_the_form_and_keeps_the_substance(
     habits: Habits, unwrapped: Any
 ) -> None:
-    text = said(RECORD, habits)
+    text = worded_answer(RECORD, habits)
 
     assert text != answer_text.bare(RECORD)
     assert unwrapped(text) == RECORD
@@ -62,24 +62,24 @@ def test_each_habit_changes_the_form_and_keeps_the_substance(
 
 @pytest.mark.req("A8")
 def test_a_response_format_keeps_json_bare() -> None:
-    assert json.loads(said(RECORD, Habits(json_fences=1), json_asked=True)) == RECORD
+    assert json.loads(worded_answer(RECORD, Habits(json_fences=1), json_asked=True)) == RECORD
 
 
 def test_a_prompt_that_asks_for_a_final_line_gets_it() -> None:
-    text = said("#### 7", prompt="End with `ANSWER: <number>`.")
+    text = worded_answer("#### 7", prompt="End with `ANSWER: <number>`.")
 
     assert text.splitlines()[-1] == "ANSWER: 7"
     assert "3, 4" in text
 
 
 def test_a_verbose_model_opens_with_a_sentence() -> None:
-    assert said("billing") == "billing"
-    assert said("billing", Habits(verbose=1)).endswith("\n\nbilling")
+    assert worded_answer("billing") == "billing"
+    assert worded_answer("billing", Habits(verbose=1)).endswith("\n\nbilling")
 
 
 def test_of_several_accepted_answers_the_first_is_given() -> None:
-    assert said(["colour", "color"]) == "colour"
-    assert said(7) == "7"
+    assert worded_answer(["colour", "color"]) == "colour"
+    assert worded_answer(7) == "7"
 
 
 @given(st.text())

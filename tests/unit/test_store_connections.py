@@ -77,10 +77,10 @@ def test_the_log_of_a_replaced_file_is_not_played_into_the_one_in_its_place(
     file = Path(sqlite_url.removeprefix("sqlite:///"))
     # Two processes, for SQLite: what one closes, the other may have open.
     store, other = open_store(sqlite_url), open_store(sqlite_url)
-    for each in (store, other):
-        with each.write() as tx:
+    for storage in (store, other):
+        with storage.write() as tx:
             tx.providers.put(PROVIDER)
-        assert each.etag()
+        assert storage.etag()
     put_in_its_place(sqlite_template, file)
 
     with store.read() as tx:

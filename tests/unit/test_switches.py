@@ -93,7 +93,9 @@ def test_what_decides_is_in_force_is_about_the_route_and_is_the_first_that_is(
 
     assert set(live) <= set(every)
     assert ruling_switch(tuple(reversed(live)), route) == kill_switch
-    assert kill_switch == next((each for each in live if each.route in (None, route)), None)
+    assert kill_switch == next(
+        (candidate for candidate in live if candidate.route in (None, route)), None
+    )
 
 
 PLAN = (
@@ -148,7 +150,7 @@ def test_a_switch_adds_nothing_and_leaves_something(
     kept = force_plan(by, plan).kept
     order = [target.id for target in plan]
 
-    assert list(kept) == [each for each in order if each in kept]
+    assert list(kept) == [target for target in order if target in kept]
     assert bool(kept) is bool(plan)
 
 

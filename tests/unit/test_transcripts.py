@@ -22,7 +22,7 @@ ASKED = [
 
 
 def events(*data: dict[str, Any], done: bool = False, end: str = "\n\n") -> str:
-    lines = [f"event: {each.get('type')}\ndata: {json.dumps(each)}" for each in data]
+    lines = [f"event: {event.get('type')}\ndata: {json.dumps(event)}" for event in data]
     return end.join([": keep-alive", *lines, *(["data: [DONE]"] if done else []), ""])
 
 

@@ -52,10 +52,10 @@ WIRES: dict[ModuleType, tuple[str, dict[str, str], Json]] = {
 @pytest.fixture(scope="module")
 def served() -> Iterator[dict[ModuleType, Strict]]:
     found = {wire: serving(wire.strict()) for wire in WIRES}
-    entered = {wire: each.__enter__() for wire, each in found.items()}
+    entered = {wire: server.__enter__() for wire, server in found.items()}
     yield entered
-    for each in found.values():
-        each.__exit__(None, None, None)
+    for server in found.values():
+        server.__exit__(None, None, None)
 
 
 def status(served: dict[ModuleType, Strict], wire: ModuleType, body: Any) -> int:

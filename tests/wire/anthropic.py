@@ -11,13 +11,13 @@ from typing import Any, Final
 
 from tests.wire.server import (
     KEY,
-    Asked,
     Json,
     Reading,
     Refused,
     Reply,
     Strict,
     Turn,
+    WireRequest,
     names,
 )
 
@@ -70,10 +70,12 @@ def need(holds: object, message: str) -> None:
 
 
 def strict() -> Strict:
-    return Strict(read, lambda asked: asked.body.get("stream") is True, whole, events, "", bad)
+    return Strict(
+        read, lambda request: request.body.get("stream") is True, whole, events, "", bad
+    )
 
 
-def read(asked: Asked) -> Reading:
+def read(asked: WireRequest) -> Reading:
     if asked.headers.get("x-api-key") != KEY:
         raise error(401, "authentication_error", "invalid x-api-key")
     need(asked.headers.get("anthropic-version"), "anthropic-version: header is required")
@@ -192,8 +194,8 @@ def _schema(config: Json) -> bool:
 
 def _closed(schema: object) -> None:
     if isinstance(schema, list):
-        for each in schema:
-            _closed(each)
+        for part in schema:
+            _closed(part)
     if isinstance(schema, dict):
         if schema.get("type") == "object":
             need(
@@ -202,8 +204,8 @@ def _closed(schema: object) -> None:
             )
         for word in NO_SCHEMA_WORDS:
             need(word not in schema, f"For this type, property '{word}' is not supported")
-        for each in schema.values():
-            _closed(each)
+        for part in schema.values():
+            _closed(part)
 
 
 def _turns(
@@ -281,8 +283,8 @@ def _read(role: str, blocks: list[Json], open_ids: list[str]) -> list[Turn]:
         found.append(Turn("tool", results=tuple(_text_of(result) for result in results)))
     others = [block for block in blocks if block["type"] != "tool_result"]
     if others:
-        text = "".join(each["text"] for each in others if each["type"] == "text")
-        images = sum(each["type"] == "image" for each in others)
+        text = "".join(block["text"] for block in others if block["type"] == "text")
+        images = sum(block["type"] == "image" for block in others)
         calls = tuple((e["name"], e["input"]) for e in others if e["type"] == "tool_use")
         signed = tuple(e["signature"] for e in others if e["type"] == "thinking")
         found.append(Turn(role, text, images, calls, signed=signed))
@@ -376,7 +378,7 @@ def events(reply: Reply) -> list[bytes]:
     for index, block in enumerate(_content(reply)):
         empty, deltas = _pieces(block)
         out.append(_event("content_block_start", index=index, content_block=empty))
-        out += [_event("content_block_delta", index=index, delta=each) for each in deltas]
+        out += [_event("content_block_delta", index=index, delta=delta) for delta in deltas]
         out.append(_event("content_block_stop", index=index))
     delta = {"stop_reason": STOPS[reply.stop], "stop_sequence": None}
     usage = {"output_tokens": reply.usage.output, **_usage(reply)}

@@ -8,7 +8,17 @@ import struct
 from typing import Any, Final
 from urllib.parse import unquote
 
-from tests.wire.server import KEY, Asked, Json, Reading, Refused, Reply, Strict, Turn, names
+from tests.wire.server import (
+    KEY,
+    Json,
+    Reading,
+    Refused,
+    Reply,
+    Strict,
+    Turn,
+    WireRequest,
+    names,
+)
 
 MODEL: Final = "eu.anthropic.claude-sonnet-4-5-20250929-v1:0"
 SIGNATURE: Final = "c2lnbmVkIGJ5IGJlZHJvY2s="
@@ -47,12 +57,14 @@ def known(given: Json, fields: frozenset[str], place: str) -> None:
 
 
 def strict() -> Strict:
-    found = Strict(read, lambda asked: asked.path.endswith("-stream"), whole, events, "", bad)
+    found = Strict(
+        read, lambda request: request.path.endswith("-stream"), whole, events, "", bad
+    )
     found.stream_type = "application/vnd.amazon.eventstream"
     return found
 
 
-def read(asked: Asked) -> Reading:
+def read(asked: WireRequest) -> Reading:
     if asked.headers.get("authorization") != f"Bearer {KEY}":
         raise error(403, "AccessDeniedException", "Authentication failed: API Key not valid.")
     place = PATH.fullmatch(asked.path)
@@ -66,7 +78,7 @@ def read(asked: Asked) -> Reading:
     more = body.get("additionalModelRequestFields", {})
     known(more, names("thinking tool_choice top_k anthropic_beta"), "#/additional")
     tools, choice = _tools(body)
-    system = [each["text"] for each in body.get("system", []) if "text" in each]
+    system = [block["text"] for block in body.get("system", []) if "text" in block]
     thinks = more.get("thinking", {}).get("type") == "enabled"
     if thinks:
         budget = more["thinking"]["budget_tokens"]
@@ -143,8 +155,11 @@ def _read(role: str, content: list[Json], results: list[Json], uses: list[Json])
     thought = [
         b["reasoningContent"]["reasoningText"] for b in content if "reasoningContent" in b
     ]
-    signed = tuple(each["signature"] for each in thought)
-    need(all(each == SIGNATURE for each in signed), "Invalid signature in thinking block")
+    signed = tuple(signature["signature"] for signature in thought)
+    need(
+        all(signature == SIGNATURE for signature in signed),
+        "Invalid signature in thinking block",
+    )
     calls = tuple((use["name"], use["input"]) for use in uses)
     images = sum("image" in block for block in content)
     if said or images or calls or signed:
@@ -215,7 +230,7 @@ def events(reply: Reply) -> list[bytes]:
     for number, (name, given) in enumerate(reply.calls):
         raw = json.dumps(given)
         start = {"toolUse": {"toolUseId": f"tooluse_{number}", "name": name}}
-        blocks.append((start, [{"toolUse": {"input": each}} for each in (raw[:5], raw[5:])]))
+        blocks.append((start, [{"toolUse": {"input": piece}} for piece in (raw[:5], raw[5:])]))
     for index, (begun, deltas) in enumerate(blocks):
         at = {"contentBlockIndex": index}
         if begun:

@@ -9,7 +9,7 @@ from tests.wire.server import Json
 
 
 @dataclass
-class Heard:
+class ClientAnswer:
     """message: as it goes back in the next request."""
 
     text: str = ""
@@ -21,15 +21,15 @@ class Heard:
     model: str = ""
 
 
-def ask(client: openai.OpenAI, *, stream: bool, **request: Any) -> Heard:
+def ask(client: openai.OpenAI, *, stream: bool, **request: Any) -> ClientAnswer:
     return _streamed(client, request) if stream else _whole(client, request)
 
 
-def _whole(client: openai.OpenAI, request: Json) -> Heard:
+def _whole(client: openai.OpenAI, request: Json) -> ClientAnswer:
     done = client.chat.completions.create(**request)
     (choice,) = done.choices
     said = choice.message.model_dump(exclude_none=True)
-    return Heard(
+    return ClientAnswer(
         text=said.get("content") or "",
         reasoning=said.get("reasoning_content") or "",
         calls=said.get("tool_calls") or [],
@@ -40,8 +40,8 @@ def _whole(client: openai.OpenAI, request: Json) -> Heard:
     )
 
 
-def _streamed(client: openai.OpenAI, request: Json) -> Heard:
-    heard, extra = Heard(), {}
+def _streamed(client: openai.OpenAI, request: Json) -> ClientAnswer:
+    heard, extra = ClientAnswer(), {}
     asked: Json = {**request, "stream": True, "stream_options": {"include_usage": True}}
     chunks: Any = client.chat.completions.create(**asked)
     for chunk in chunks:

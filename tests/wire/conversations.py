@@ -38,7 +38,7 @@ def user(text: str) -> Json:
 
 
 def tool(name: str, *fields: str) -> Json:
-    properties = {each: {"type": "string"} for each in fields}
+    properties = {name: {"type": "string"} for name in fields}
     schema = {"type": "object", "properties": properties, "required": list(fields)}
     function = {"name": name, "description": f"Looks up {name}.", "parameters": schema}
     return {"type": "function", "function": function}

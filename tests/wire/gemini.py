@@ -11,13 +11,13 @@ from typing import Any, Final
 
 from tests.wire.server import (
     KEY,
-    Asked,
     Json,
     Reading,
     Refused,
     Reply,
     Strict,
     Turn,
+    WireRequest,
     names,
 )
 
@@ -89,18 +89,18 @@ def proto(value: Any, *, inside: bool = False) -> Any:
     if not isinstance(value, dict) or inside:
         return value
     found = {}
-    for name, each in value.items():
+    for name, part in value.items():
         camel = re.sub(r"_(\w)", lambda m: m[1].upper(), name)
         free = camel in ("args", "response", "properties", "responseJsonSchema")
-        found[camel] = proto(each, inside=free)
+        found[camel] = proto(part, inside=free)
     return found
 
 
 def strict() -> Strict:
-    return Strict(read, lambda asked: "alt=sse" in asked.path, whole, events, PLACE, bad)
+    return Strict(read, lambda request: "alt=sse" in request.path, whole, events, PLACE, bad)
 
 
-def read(asked: Asked) -> Reading:
+def read(asked: WireRequest) -> Reading:
     key = asked.headers.get("x-goog-api-key")
     if key is None:
         raise error(403, "PERMISSION_DENIED", "Method doesn't allow unregistered callers.")
@@ -113,7 +113,7 @@ def read(asked: Asked) -> Reading:
     return read_below(PLACE, asked)
 
 
-def read_below(base: str, asked: Asked) -> Reading:
+def read_below(base: str, asked: WireRequest) -> Reading:
     """The request, whoever asks."""
     below = asked.path.startswith(base)
     place = PATH.fullmatch(asked.path.removeprefix(base)) if below else None
@@ -178,13 +178,13 @@ def _tools(tools: list[Json]) -> tuple[str, ...]:
 
 def _schema(schema: Json) -> None:
     known(schema, SCHEMA, "parameters")
-    for each in schema.get("properties", {}).values():
-        _schema(each)
+    for part in schema.get("properties", {}).values():
+        _schema(part)
     for name in ("items",):
         if name in schema:
             _schema(schema[name])
-    for each in schema.get("anyOf", []):
-        _schema(each)
+    for part in schema.get("anyOf", []):
+        _schema(part)
     if str(schema.get("type", "")).upper() == "OBJECT":
         missing = set(schema.get("required", [])) - set(schema.get("properties", {}))
         need(not missing, f"required[0]: property is not defined: {missing}")
@@ -222,7 +222,7 @@ def _turns(contents: list[Json]) -> tuple[Turn, ...]:
         )
         calls = sum("functionCall" in part for part in parts)
         need(not calls or turns, "a function call turn comes after a user turn")
-        turns.append(_turn(role, parts))
+        turns.append(_read_turn(role, parts))
     need(contents[-1]["role"] == "user", "Please ensure that the last turn is a user turn")
     _signed(contents)
     return tuple(turns)
@@ -260,7 +260,7 @@ def _signed(contents: list[Json]) -> None:
             need(signature == SIGNATURE or plain in SKIPS, "Corrupted thought signature.")
 
 
-def _turn(role: str, parts: list[Json]) -> Turn:
+def _read_turn(role: str, parts: list[Json]) -> Turn:
     responses = [
         part["functionResponse"]["response"] for part in parts if "functionResponse" in part
     ]
@@ -278,7 +278,7 @@ def _turn(role: str, parts: list[Json]) -> Turn:
     )
     texts_ = [part["text"] for part in parts if "text" in part and not part.get("thought")]
     signed = [part["thoughtSignature"] for part in parts if "thoughtSignature" in part]
-    real = tuple(each for each in signed if each == SIGNATURE)
+    real = tuple(signature for signature in signed if signature == SIGNATURE)
     images = sum("inlineData" in part or "fileData" in part for part in parts)
     said = "".join(texts_)
     return Turn("user" if role == "user" else "assistant", said, images, calls, signed=real)
@@ -345,4 +345,4 @@ def events(reply: Reply) -> list[bytes]:
         pieces += [{**part, "text": word} for word in words] if "text" in part else [part]
     out = [_answer(reply, [piece], None) for piece in pieces]
     out.append(_answer(reply, [{"text": ""}], FINISH[reply.stop]))
-    return [f"data: {json.dumps(each, ensure_ascii=False)}\r\n\r\n".encode() for each in out]
+    return [f"data: {json.dumps(event, ensure_ascii=False)}\r\n\r\n".encode() for event in out]

@@ -18,7 +18,7 @@ from router.upstream.failure import UpstreamFailed
 from router.upstream.transport import UpstreamReply, UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTransport, ScriptedTurn
 from tests.wire import anthropic, bedrock, gemini, openai, vertex
-from tests.wire.server import KEY, Asked, Json, Refused, Reply, Strict
+from tests.wire.server import KEY, Json, Refused, Reply, Strict, WireRequest
 
 # Those whose own protocol is played strictly; every other kind answers as OpenAI does.
 STRICT: Final[Mapping[str, ModuleType]] = {
@@ -56,7 +56,7 @@ class Kinds:
     def __init__(self) -> None:
         self.failing: frozenset[str] = frozenset()
         self.asked: list[tuple[str, str]] = []
-        self._scripted = ScriptedTransport(self._turn)
+        self._scripted = ScriptedTransport(self._script_turn)
         self._strict: Mapping[str, Strict] = {
             kind: wire.strict() for kind, wire in STRICT.items()
         }
@@ -67,17 +67,17 @@ class Kinds:
 
     async def aclose(self) -> None: ...
 
-    def _turn(self, request: UpstreamRequest) -> ScriptedTurn:
+    def _script_turn(self, request: UpstreamRequest) -> ScriptedTurn:
         provider = request.provider
         self.asked.append((provider.name, request.path))
         if provider.name in self.failing:
             raise UpstreamFailed(FailureClass.TIMEOUT, "it does not answer")
-        asked = _asked(request)
+        asked = _wire_request(request)
         strict = self._strict.get(provider.kind)
         return _openais(provider, asked) if strict is None else _strictly(strict, asked)
 
 
-def _asked(request: UpstreamRequest) -> Asked:
+def _wire_request(request: UpstreamRequest) -> WireRequest:
     url = urlsplit(request.provider.url(request.path))
     path = f"{url.path}?{url.query}" if url.query else url.path
     headers = {k.decode(): v.decode() for k, v in request.headers}
@@ -86,10 +86,10 @@ def _asked(request: UpstreamRequest) -> Asked:
         name.lower(): header for name, header in request.provider.key_headers(secret).items()
     }
     told = {"provider": request.provider.name}
-    return Asked(path, {**headers, **own, **told}, json.loads(request.body))
+    return WireRequest(path, {**headers, **own, **told}, json.loads(request.body))
 
 
-def _strictly(strict: Strict, asked: Asked) -> ScriptedTurn:
+def _strictly(strict: Strict, asked: WireRequest) -> ScriptedTurn:
     try:
         reading = strict.read(asked)
     except Refused as refused:
@@ -103,7 +103,7 @@ def _strictly(strict: Strict, asked: Asked) -> ScriptedTurn:
     return ScriptedTurn(steps=(json.dumps(strict.whole(reply)).encode(),))
 
 
-def _openais(provider: Provider, asked: Asked) -> ScriptedTurn:
+def _openais(provider: Provider, asked: WireRequest) -> ScriptedTurn:
     endpoint = asked.path.removeprefix(urlsplit(provider.api_base).path)
     if provider.kind in ("openai", "azure_openai"):
         _check_chat(endpoint, asked.body)
@@ -125,7 +125,7 @@ def _check_chat(endpoint: str, body: Json) -> None:
     assert not unknown, f"OpenAI knows no {unknown}"
 
 
-def _completion(asked: Asked, *, tools: bool) -> Completion:
+def _completion(asked: WireRequest, *, tools: bool) -> Completion:
     name, arguments = CALL
     return Completion(
         id="c1",

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from tests.wire.server import (
     KEY,
-    Asked,
     Json,
     Reading,
     Refused,
     Reply,
     Strict,
     Turn,
+    WireRequest,
     names,
 )
 
@@ -67,11 +67,11 @@ def known(given: Json, fields: set[str] | frozenset[str], place: str = "") -> No
 
 def strict() -> Strict:
     return Strict(
-        read, lambda asked: asked.body.get("stream") is True, whole, events, "/v1", bad
+        read, lambda request: request.body.get("stream") is True, whole, events, "/v1", bad
     )
 
 
-def read(asked: Asked) -> Reading:
+def read(asked: WireRequest) -> Reading:
     if asked.headers.get("authorization") != f"Bearer {KEY}":
         raise error(401, "Incorrect API key provided", "invalid_api_key")
     body = asked.body
@@ -85,9 +85,9 @@ def read(asked: Asked) -> Reading:
     stop = body.get("stop") or ()
     return Reading(
         system="\n".join(
-            _text(each["content"])
-            for each in body["messages"]
-            if each["role"] in ("system", "developer")
+            _text(message["content"])
+            for message in body["messages"]
+            if message["role"] in ("system", "developer")
         ),
         turns=_turns(body["messages"]),
         tools=tools,
@@ -225,5 +225,5 @@ def events(reply: Reply) -> list[bytes]:
             out.append(chunk({"tool_calls": [piece]}))
     out.append(chunk({}, FINISH[reply.stop]))
     out.append({**head, "choices": [], "usage": _usage(reply)})
-    lines = [f"data: {json.dumps(each, ensure_ascii=False)}\n\n".encode() for each in out]
+    lines = [f"data: {json.dumps(event, ensure_ascii=False)}\n\n".encode() for event in out]
     return [*lines, b"data: [DONE]\n\n"]

@@ -84,7 +84,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Asked:
+class WireRequest:
     path: str
     headers: Mapping[str, str]
     body: Json
@@ -100,8 +100,8 @@ class Strict:
     next request gets instead. cut: bytes a piece of a stream has.
     """
 
-    read: Callable[[Asked], Reading]
-    streams: Callable[[Asked], bool]
+    read: Callable[[WireRequest], Reading]
+    streams: Callable[[WireRequest], bool]
     whole: Callable[[Reply], Json]
     events: Callable[[Reply], list[bytes]]
     api_path: str
@@ -113,7 +113,7 @@ class Strict:
     stream_type: str = "text/event-stream"
     port: int = 0
     readings: list[Reading] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[WireRequest] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
     @property
@@ -131,7 +131,7 @@ def _object(strict: Strict, raw: bytes) -> Json:
     return found
 
 
-def _read(strict: Strict, asked: Asked) -> Reading:
+def _read(strict: Strict, asked: WireRequest) -> Reading:
     """What lacks a field or has another type is the client's fault, and is answered so."""
     try:
         return strict.read(asked)
@@ -149,7 +149,7 @@ def serving(strict: Strict) -> Iterator[Strict]:
             raw = self.rfile.read(int(self.headers["content-length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
             try:
-                asked = Asked(self.path, headers, _object(strict, raw))
+                asked = WireRequest(self.path, headers, _object(strict, raw))
                 strict.asked.append(asked)
                 if strict.fault is not None:
                     raise strict.fault

@@ -2,7 +2,7 @@
 
 from tests.wire import gemini
 from tests.wire.gemini import MODEL, SIGNATURE, bad, events, whole
-from tests.wire.server import KEY, Asked, Reading, Strict
+from tests.wire.server import KEY, Reading, Strict, WireRequest
 
 PLACE = "/v1/projects/acme/locations/europe-west4/publishers/google"
 
@@ -10,10 +10,10 @@ __all__ = ["MODEL", "PLACE", "SIGNATURE", "bad", "events", "strict", "whole"]
 
 
 def strict() -> Strict:
-    return Strict(read, lambda asked: "alt=sse" in asked.path, whole, events, PLACE, bad)
+    return Strict(read, lambda request: "alt=sse" in request.path, whole, events, PLACE, bad)
 
 
-def read(asked: Asked) -> Reading:
+def read(asked: WireRequest) -> Reading:
     if "x-goog-api-key" in asked.headers or asked.headers.get("authorization") != (
         f"Bearer {KEY}"
     ):

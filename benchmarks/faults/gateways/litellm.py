@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from benchmarks.faults.catalogue import rows
-from benchmarks.faults.gateways import chain
+from benchmarks.faults.gateways import fallback_chain
 from benchmarks.faults.routes import routes
 from benchmarks.router.peers import litellm
 from benchmarks.router.peers.peer import CACHE, Peer, Site, by_model
@@ -19,29 +19,32 @@ def group(name: str, model: str, url: str) -> Mapping[str, object]:
         "model": f"openai/{model}",
         "api_base": url,
         "api_key": "none",
-        "timeout": chain.LIMITS.answer_s,
-        "stream_timeout": chain.LIMITS.first_token_s,
+        "timeout": fallback_chain.LIMITS.answer_s,
+        "stream_timeout": fallback_chain.LIMITS.first_token_s,
     }
     return {"model_name": name, "litellm_params": parameters}
 
 
 def command(site: Site) -> Sequence[str]:
-    where, all_ = chain.addresses(site), list(routes(rows()))
+    where, all_ = fallback_chain.addresses(site), list(routes(rows()))
     document = {
         "model_list": [
             *(group(route.name, route.primary, where[route.variant.place]) for route in all_),
-            *(group(each.spare, each.spare, where[chain.SPARE]) for each in all_),
+            *(group(route.spare, route.spare, where[fallback_chain.SPARE]) for route in all_),
         ],
         "router_settings": {
-            "fallbacks": [{each.name: [each.spare]} for each in all_],
+            "fallbacks": [{route.name: [route.spare]} for route in all_],
             "num_retries": 1,
             "retry_after": 0,
             "allowed_fails": 4,
             "cooldown_time": 120,
-            "timeout": chain.LIMITS.answer_s,
-            "stream_timeout": chain.LIMITS.first_token_s,
+            "timeout": fallback_chain.LIMITS.answer_s,
+            "stream_timeout": fallback_chain.LIMITS.first_token_s,
         },
-        "litellm_settings": {"telemetry": False, "request_timeout": chain.LIMITS.answer_s},
+        "litellm_settings": {
+            "telemetry": False,
+            "request_timeout": fallback_chain.LIMITS.answer_s,
+        },
     }
     file = site.folder / "litellm.yaml"  # JSON is YAML
     file.write_text(json.dumps(document), encoding="utf-8")

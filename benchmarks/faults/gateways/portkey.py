@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from benchmarks.faults.catalogue import rows
-from benchmarks.faults.gateways import chain
+from benchmarks.faults.gateways import fallback_chain
 from benchmarks.faults.routes import Route, routes
 from benchmarks.router.peers import portkey
 from benchmarks.router.peers.peer import Ask, Peer, Site
@@ -36,28 +36,28 @@ def target(url: str, model: str) -> Mapping[str, object]:
         "api_key": "none",
         "custom_host": url,
         "override_params": {"model": model},
-        "request_timeout": int(chain.LIMITS.answer_s * 1000),
+        "request_timeout": int(fallback_chain.LIMITS.answer_s * 1000),
         "retry": {
             "attempts": 1,
-            "on_status_codes": chain.REPEATABLE,
+            "on_status_codes": fallback_chain.REPEATABLE,
             "use_retry_after_header": True,
         },
     }
 
 
 def config(site: Site, route: Route) -> Mapping[str, object]:
-    where = chain.addresses(site)
+    where = fallback_chain.addresses(site)
     return {
-        "strategy": {"mode": "fallback", "on_status_codes": chain.FAILOVER_STATUSES},
+        "strategy": {"mode": "fallback", "on_status_codes": fallback_chain.FAILOVER_STATUSES},
         "targets": [
             target(where[route.variant.place], route.primary),
-            target(where[chain.SPARE], route.spare),
+            target(where[fallback_chain.SPARE], route.spare),
         ],
     }
 
 
 def ask(site: Site, route: str) -> Ask:
-    (found,) = (each for each in routes(rows()) if each.name == route)
+    (found,) = (row for row in routes(rows()) if row.name == route)
     return Ask(model=route, headers={"x-portkey-config": json.dumps(config(site, found))})
 
 

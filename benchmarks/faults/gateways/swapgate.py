@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.faults.catalogue import rows
-from benchmarks.faults.gateways import chain
-from benchmarks.faults.gateways.chain import Limits
+from benchmarks.faults.gateways import fallback_chain
+from benchmarks.faults.gateways.fallback_chain import Limits
 from benchmarks.faults.routes import routes
 from benchmarks.router.peers.peer import Ask, Peer, Site
 from harness.app.database import upgrade_database
@@ -32,12 +32,12 @@ def document(site: Site, limits: Limits) -> dict[str, object]:
         },
         "providers": {
             name: {"kind": "custom", "api_base": url}
-            for name, url in chain.addresses(site).items()
+            for name, url in fallback_chain.addresses(site).items()
         },
         "routes": {
             route.name: {
                 "incumbent": f"{route.variant.place}/{route.primary}",
-                "fallbacks": [f"{chain.SPARE}/{route.spare}"],
+                "fallbacks": [f"{fallback_chain.SPARE}/{route.spare}"],
                 "total_timeout_s": limits.total_s,
             }
             for route in routes(rows())
@@ -45,7 +45,7 @@ def document(site: Site, limits: Limits) -> dict[str, object]:
     }
 
 
-def install(site: Site, limits: Limits = chain.LIMITS, **more: object) -> Path:
+def install(site: Site, limits: Limits = fallback_chain.LIMITS, **more: object) -> Path:
     """The file, a migrated and seeded database, and a key beside it. more: of the file."""
     config = site.folder / "swapgate.yaml"
     text = json.dumps({**document(site, limits), **more})  # JSON is YAML

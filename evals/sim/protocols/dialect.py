@@ -17,7 +17,7 @@ class StreamEvents(Protocol):
     def opening(self) -> bytes: ...
 
     def content(self) -> Iterator[bytes]:
-        """Piece by piece."""
+        """Writes the content piece by piece."""
         ...
 
     def finish(self) -> bytes: ...
@@ -38,5 +38,5 @@ class EndpointDialect:
 
 
 def named_event(data: Mapping[str, Any]) -> bytes:
-    """An event whose name is its data's `type`."""
+    """Writes an event whose name is its data's `type`."""
     return f"event: {data['type']}\n".encode() + b"data: " + encoded(data) + b"\n\n"

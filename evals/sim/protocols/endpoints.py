@@ -49,5 +49,5 @@ DIALECTS: Mapping[str, EndpointDialect] = {
 
 
 def dialect_of(path: str) -> EndpointDialect:
-    """Of a path that is none of these: chat's."""
+    """Returns the dialect of a path; chat's for a path that is none of these."""
     return DIALECTS.get(path, CHAT)

@@ -30,7 +30,7 @@ TYPES = {
 
 
 def parse(data: Mapping[str, Any]) -> ChatRequest:
-    """Raises Refused (400) where the API would."""
+    """Parses the body of a request for messages. Raises Refused (400) where the API would."""
     messages = data.get("messages")
     if not isinstance(messages, list) or not messages:
         invalid("messages: at least one message is required", "messages")
@@ -139,7 +139,7 @@ def block(answer: Completion) -> dict[str, Any]:
 
 
 def error(status: int, message: str, code: str | None, _param: str | None) -> dict[str, Any]:
-    """code: the type, where it is not the status's own."""
+    """Writes an error as Anthropic does. code: the type, where it is not the status's own."""
     kind = TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
     if code and code.endswith("_error"):
         kind = code

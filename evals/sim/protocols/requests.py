@@ -85,7 +85,9 @@ def model_name(data: Mapping[str, Any]) -> str:
 
 
 def parse_chat(data: Mapping[str, Any]) -> ChatRequest:
-    """Raises Refused (400) where the API would."""
+    """Parses the body of a chat completion's request. Raises Refused (400) where the API
+    would.
+    """
     messages = data.get("messages")
     if not isinstance(messages, list) or not messages:
         invalid(
@@ -125,7 +127,7 @@ def parse_chat(data: Mapping[str, Any]) -> ChatRequest:
 
 
 def parse_schema(response_format: object) -> Mapping[str, Any] | None:
-    """Of a `json_schema`; None for any other form."""
+    """Reads the schema of a `json_schema` response format; None for any other form."""
     named = response_format.get("json_schema") if isinstance(response_format, dict) else None
     schema = named.get("schema") if isinstance(named, dict) else None
     return schema if isinstance(schema, dict) else None

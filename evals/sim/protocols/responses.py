@@ -16,7 +16,7 @@ from evals.sim.protocols.requests import (
 
 
 def parse(data: Mapping[str, Any]) -> ChatRequest:
-    """Raises Refused (400) where the API would."""
+    """Parses the body of a request for a response. Raises Refused (400) where the API would."""
     items = parse_input(data.get("input"))
     instructions = data.get("instructions")
     texts = tuple(text_of(item.get("content")) for item in items)
@@ -97,7 +97,7 @@ def body(answer: Completion) -> dict[str, Any]:
 
 
 def frame(answer: Completion, status: str) -> dict[str, Any]:
-    """Its id says that it is simulated."""
+    """Builds a response without its output; its id says that it is simulated."""
     return {
         "id": f"resp_{answer.fingerprint}_{answer.id}",
         "object": "response",

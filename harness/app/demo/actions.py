@@ -17,6 +17,7 @@ from harness.control.canary.status import CanaryStatus, list_canaries
 from harness.control.proposals import submission
 from harness.control.proposals.comparison import Comparison, load_comparison
 from harness.control.proposals.submission import ProposalRequest
+from harness.domain.formatting import format_percent, format_span
 from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.proposal import ProposalPhase
 
@@ -35,31 +36,33 @@ class Patience:
     slow_s: float = SLOW_S
     _marks: object = None
     _moved_at: float = 0.0
-    _said: bool = False
+    _reported: bool = False
 
     def lasts(self, marks: object, now: float) -> bool:
-        """marks: whatever differs when something has moved. now: monotonic seconds."""
+        """Tells whether something has moved within `stalled_s`. marks: whatever differs when
+        something has moved. now: monotonic seconds.
+        """
         if self._marks is None or marks != self._marks:
-            self._marks, self._moved_at, self._said = marks, now, False
+            self._marks, self._moved_at, self._reported = marks, now, False
         return now - self._moved_at < self.stalled_s
 
     def is_slow(self, now: float) -> bool:
-        """Whether it is to be said now, once for each time that nothing moves."""
-        slow = now - self._moved_at >= self.slow_s and not self._said
-        self._said = self._said or slow
+        """Tells whether to say now that nothing moves, once for each time."""
+        slow = now - self._moved_at >= self.slow_s and not self._reported
+        self._reported = self._reported or slow
         return slow
 
 
 @dataclass
 class DemoStep:
-    """One story as it stands."""
+    """Describes one story of the demo at a moment."""
 
     story: Scenario
     proposal: str
     comparison: Comparison
     canary: CanaryStatus | None = None
     broken: bool = False
-    told: bool = False
+    reported: bool = False
 
     @property
     def phase(self) -> ProposalPhase:
@@ -102,10 +105,12 @@ class DemoActions:
             show(self.scenes)
             marks, now = [self._marks(scene) for scene in self.scenes], time.monotonic()
             if not patience.lasts(marks, now):
-                self.say(f"given up: nothing has moved for {STALLED_S:.0f} s. {self._slow()}")
+                self.say(
+                    f"given up: nothing has moved for {format_span(STALLED_S)}. {self._slow()}"
+                )
                 return
             if patience.is_slow(now):
-                self.say(f"nothing has moved for {SLOW_S:.0f} s. {self._slow()}")
+                self.say(f"nothing has moved for {format_span(SLOW_S)}. {self._slow()}")
             time.sleep(0.5)
 
     def _marks(self, scene: DemoStep) -> tuple[object, ...]:
@@ -145,8 +150,8 @@ class DemoActions:
     def _announce(self, scene: DemoStep) -> None:
         verdict = scene.comparison.verdict
         name = f"{scene.story.route}: {scene.story.candidate}"
-        if verdict is not None and not scene.told:
-            scene.told = True
+        if verdict is not None and not scene.reported:
+            scene.reported = True
             self.say(f"{name}: {verdict.words}. {verdict.reason}")
         reason = scene.comparison.proposal.closed_because
         after = f": {reason}" if scene.over and verdict and reason != verdict.reason else ""
@@ -169,4 +174,6 @@ class DemoActions:
             method="PUT",
         )
         with urllib.request.urlopen(request, timeout=10):  # noqa: S310
-            self.say(f"{model} now fails {FAULT_RATE:.0%} of its requests online")
+            self.say(
+                f"{model} now fails {format_percent(FAULT_RATE, 0)} of its requests online"
+            )

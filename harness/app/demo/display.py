@@ -14,6 +14,7 @@ from rich.table import Table
 
 from harness.app.demo.actions import DemoStep
 from harness.app.demo.traffic import TrafficCounts
+from harness.domain.formatting import format_bps, format_count, format_harm, format_percent
 from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import ProposalPhase
 
@@ -35,7 +36,7 @@ class DemoDisplay:
 
     def say(self, words: str) -> None:
         elapsed = time.monotonic() - self._started
-        self._console.print(f"[dim]{elapsed:5.0f} s[/dim]  {words}", soft_wrap=True)
+        self._console.print(f"[dim]{format_count(elapsed):>5} s[/dim]  {words}", soft_wrap=True)
         sys.stdout.flush()
 
     def show(self, scenes: Sequence[DemoStep]) -> None:
@@ -80,9 +81,9 @@ def phase_text(scene: DemoStep) -> str:
     if scene.phase is ProposalPhase.CANARY and scene.canary is not None:
         rollout, action = scene.canary.rollout, scene.canary.action
         return (
-            f"canary at {rollout.current.weight_bps / 100:g} %: "
+            f"canary at {format_bps(rollout.current.weight_bps)}: "
             f"{action.step_exposures} of {rollout.current.min_exposures} exposures, "
-            f"evidence of harm {action.distance_to_trip * 100:.0f} % of the rollback level"
+            f"evidence of harm {format_harm(action.distance_to_trip)}"
         )
     return scene.phase.value.replace("_", " ")
 
@@ -91,7 +92,7 @@ def thresholds(demo: Policy, default: Policy) -> list[tuple[str, str, str]]:
     def rows(policy: Policy) -> list[tuple[str, str]]:
         gate, canary = policy.gate, policy.canary
         steps = [
-            (f"exposures at {step.weight_bps / 100:g} %", str(step.min_exposures))
+            (f"exposures at {format_bps(step.weight_bps)}", str(step.min_exposures))
             for step in canary.steps
         ]
         return [
@@ -102,7 +103,7 @@ def thresholds(demo: Policy, default: Policy) -> list[tuple[str, str, str]]:
                 "rollback's error rate",
                 f"{canary.alpha:g} (log e {-math.log(canary.alpha):.2f})",
             ),
-            ("a canary failing less is not harmful", f"{canary.p0:.0%}"),
+            ("a canary failing less is not harmful", format_percent(canary.p0, 0)),
             ("counted per", canary.unit.value),
         ]
 

@@ -54,7 +54,9 @@ class DemoTraffic:
     _threads: list[threading.Thread] = field(default_factory=list)
 
     def start(self, *, sdk_rate: float) -> None:
-        """sdk_rate: requests per second by the official client, over all routes."""
+        """Starts the requests. sdk_rate: requests per second by the official client, over all
+        routes.
+        """
         official = [partial(self._official, sdk_rate / SDKS, start) for start in range(SDKS)]
         runs: list[Callable[[], None]] = [self._generate, *official]
         for run in runs:
@@ -63,7 +65,7 @@ class DemoTraffic:
             self._threads.append(thread)
 
     def stop(self) -> None:
-        """No new requests; those under way are waited for."""
+        """Sends no new requests, and waits for those under way."""
         self._stop.set()
         for thread in self._threads:
             thread.join(timeout=TIMEOUT_S)

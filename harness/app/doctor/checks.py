@@ -21,6 +21,7 @@ from harness.control.operations import queries
 from harness.control.providers import checks, provider_secrets
 from harness.control.routing import data_class_checks, fallback_chain, routes, seed
 from harness.domain.errors import DatabaseUnusable, StoreUnavailable, SwapgateError
+from harness.domain.formatting import format_milliseconds
 from harness.domain.pagination import PageRequest
 from harness.domain.providers.credentials import ProviderKey, keys_from_environment, lacks_key
 from harness.domain.providers.probe import ProbeStatus, ProbeSubject, parse_model_list
@@ -366,7 +367,9 @@ def _provider(
     if missing:
         step = "try `swapgate model probe TARGET`; a retired model needs a proposal"
         return DoctorFinding(subject, "warn", f"it does not list {missing}", step)
-    return DoctorFinding(subject, "ok", f"{len(listed)} models, {call.seconds * 1000:.0f} ms")
+    return DoctorFinding(
+        subject, "ok", f"{len(listed)} models, {format_milliseconds(call.seconds * 1000)}"
+    )
 
 
 def _differences(context: Context, settings: Settings) -> Iterator[DoctorFinding]:

@@ -33,7 +33,7 @@ _NO_KEY: Final = (401, 403)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What came back."""
+    """Holds what came back from one request to a provider."""
 
     status: int | None  # None when nothing did
     seconds: float
@@ -43,7 +43,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One short question."""
+    """Says how one short question to a target went."""
 
     target: str
     ok: bool
@@ -57,7 +57,7 @@ class Probe:
 
 
 def unset_keys(provider: Provider) -> list[str]:
-    """The environment variables that it names and that are empty or not there."""
+    """Lists the environment variables that a provider names and that are empty or not there."""
     return [name for name in provider.key_envs if not os.environ.get(name)]
 
 
@@ -169,11 +169,11 @@ def _call(
     return Call(heard.status, seconds, heard.content, error)
 
 
-def _status_text(provider: Provider, key: ProviderKey | None, status: int, said: str) -> str:
+def _status_text(provider: Provider, key: ProviderKey | None, status: int, text: str) -> str:
     if status in _NO_KEY:
         return _no_key(provider, key, status)
     # Some repeat what they were sent. Before it is cut: half a key is one, too.
-    hidden = hide_provider_secrets(said.encode(), provider, key).decode()
+    hidden = hide_provider_secrets(text.encode(), provider, key).decode()
     return f"{status}: {_message(hidden)}"
 
 
@@ -182,8 +182,8 @@ def _no_key(provider: Provider, key: ProviderKey | None, status: int | None) -> 
     return f"{status}: the provider refuses our key (from {place})"
 
 
-def _message(said: str) -> str:
+def _message(text: str) -> str:
     try:
-        return str(json.loads(said)["error"]["message"])[:MAX_TEXT]
+        return str(json.loads(text)["error"]["message"])[:MAX_TEXT]
     except (ValueError, LookupError, TypeError):
-        return " ".join(said.split())[:MAX_TEXT] or "no text"
+        return " ".join(text.split())[:MAX_TEXT] or "no text"

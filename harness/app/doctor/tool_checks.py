@@ -98,7 +98,7 @@ def _error_text(provider: Provider, keys: Sequence[ProviderKey], error: Exceptio
 
 
 async def _probe_loops(
-    alone: SingleTargetRouter, timeout_s: float, said: Callable[[Exception], str]
+    alone: SingleTargetRouter, timeout_s: float, error_text: Callable[[Exception], str]
 ) -> ToolProbeResult:
     """Without `max_tokens`: some providers refuse it, under that name or at all."""
     channel = InProcessChannel(alone.router, alone.key)
@@ -111,7 +111,7 @@ async def _probe_loops(
     )
     until = asyncio.get_running_loop().time() + timeout_s
     async with AsyncModelClient(channel, SystemClock()) as client:
-        whole = await _whole(client, request, until, said)
+        whole = await _whole(client, request, until, error_text)
         if not whole.turns:
             return ToolProbeResult(whole)
         forced = replace(
@@ -122,8 +122,8 @@ async def _probe_loops(
         )
         return ToolProbeResult(
             whole,
-            await _tried(partial(_forced, client, forced), until, said),
-            await _tried(partial(_looped, client, request, streamed=True), until, said),
+            await _tried(partial(_forced, client, forced), until, error_text),
+            await _tried(partial(_looped, client, request, streamed=True), until, error_text),
         )
 
 
@@ -131,7 +131,7 @@ async def _whole(
     client: AsyncModelClient,
     request: CompletionRequest,
     until: float,
-    said: Callable[[Exception], str],
+    error_text: Callable[[Exception], str],
 ) -> ToolLoopTrace:
     """Some targets take no tool choice: they get another chance to call by themselves."""
     refused = False
@@ -144,16 +144,18 @@ async def _whole(
             refused = True
             raise
 
-    trace = await _tried(looped, until, said)
+    trace = await _tried(looped, until, error_text)
     if refused and not trace.turns:
         return await _tried(
-            partial(_looped, client, replace(request, tool_choice="")), until, said
+            partial(_looped, client, replace(request, tool_choice="")), until, error_text
         )
     return trace
 
 
 async def _tried(
-    ask: Callable[[], Awaitable[ToolLoopTrace]], until: float, said: Callable[[Exception], str]
+    ask: Callable[[], Awaitable[ToolLoopTrace]],
+    until: float,
+    error_text: Callable[[Exception], str],
 ) -> ToolLoopTrace:
     try:
         async with asyncio.timeout_at(until):
@@ -163,7 +165,7 @@ async def _tried(
             error="time was up before it had answered; give it more by --timeout"
         )
     except CallFailed as error:
-        return ToolLoopTrace(error=said(error))
+        return ToolLoopTrace(error=error_text(error))
 
 
 async def _looped(

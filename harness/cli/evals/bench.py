@@ -12,7 +12,7 @@ import click
 from harness.cli.frame import output
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.domain.evals.run import QUALITY_CLAIMS, Claim
-from harness.domain.formatting import format_usd
+from harness.domain.formatting import format_percent, format_usd
 
 if TYPE_CHECKING:
     from harness.bench.canary_benchmark import CanaryBenchmark, CanaryBenchmarkRow
@@ -185,7 +185,7 @@ def _print(benchmark: "GateBenchmark", usd_per_item: float | None) -> None:
 
 def _row(line: "GateBenchmarkRow", usd_per_item: float | None) -> list[object]:
     cost = (
-        f"{line.spent_ten:.0%}"
+        format_percent(line.spent_ten, 0)
         if usd_per_item is None
         else format_usd(line.items_ten * usd_per_item)
     )
@@ -283,5 +283,5 @@ def _canary_row(line: "CanaryBenchmarkRow") -> list[object]:
         rate = f"{line.rolled_back:.3f}"
         return [line.rule, line.case, "", "", "", rate, line.cap, line.rollouts]
     median, late = shown(line.median), shown(line.p95)
-    never = f"{line.never:.0%}"
+    never = format_percent(line.never, 0)
     return [line.rule, line.case, median, late, never, "", line.cap, line.rollouts]

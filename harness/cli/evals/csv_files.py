@@ -9,10 +9,10 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from harness.domain.errors import InputError
+from harness.domain.suggestions import did_you_mean
 
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _COUNT = re.compile(r"[0-9]{1,12}")
@@ -33,7 +33,7 @@ class PairRow:
 
 @dataclass(frozen=True, slots=True)
 class BlockRow:
-    """requests and failures count both arms."""
+    """Holds one block of a CSV file; requests and failures count both arms."""
 
     block: str
     line: int
@@ -168,8 +168,7 @@ def _hint(name: str, others: Sequence[str], required: Sequence[str]) -> str:
         for sign, word in _OTHER_SEPARATORS.items():
             if sign in others[0]:
                 return f"; this file has {word} between its fields, and needs commas"
-    near = get_close_matches(name, others, n=1)
-    return f"; is it {near[0]!r}?" if near else f"; the columns are {','.join(required)}"
+    return did_you_mean(name, others, otherwise=f"; the columns are {','.join(required)}")
 
 
 def _name(row: _Row, column: str) -> str:
@@ -233,12 +232,12 @@ def _listed(epochs: Mapping[int, object] | set[int]) -> str:
 def _item_row(
     item: str,
     epochs: Mapping[int, tuple[float | None, float | None]],
-    seen: Mapping[tuple[str, int], int],
+    lines: Mapping[tuple[str, int], int],
 ) -> PairRow:
     ordered = [epochs[epoch] for epoch in sorted(epochs)]
     return PairRow(
         item=item,
-        line=min(seen[item, epoch] for epoch in epochs),
+        line=min(lines[item, epoch] for epoch in epochs),
         incumbent=tuple(ours for ours, _ in ordered),
         candidate=tuple(theirs for _, theirs in ordered),
     )

@@ -24,6 +24,7 @@ from harness.control.proposals.gate_run import (
     without_long_pauses,
 )
 from harness.domain.evals.run import Claim
+from harness.domain.formatting import format_percent
 from harness.report.content import FILE, variables
 
 if TYPE_CHECKING:
@@ -180,7 +181,9 @@ def _progress(ctx: "Context", proposal: "Proposal") -> str:
     with ctx.store.read() as tx:
         done = sum(tx.runs.progress(run)[0] for run in runs)
     # A log gets a line for each new text.
-    return f"{done * 20 // wanted * 5} % of at most {wanted} answers" if wanted else "starting"
+    if not wanted:
+        return "starting"
+    return f"{format_percent(done * 20 // wanted / 20, 0)} of at most {wanted} answers"
 
 
 def _report(ctx: "Context", proposal: "Proposal", kept: Path | None) -> "Report":

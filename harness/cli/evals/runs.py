@@ -18,6 +18,7 @@ from harness.control.serialize import to_plain
 from harness.domain.evals.run import EvalRun, RunBudget, RunState, SampleError
 from harness.domain.formatting import (
     DASH,
+    format_excerpt,
     format_latency,
     format_percent,
     format_thousand_price,
@@ -195,7 +196,10 @@ def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
         click.echo()
         output.table(
             ["ITEM", "SCORE", "LENIENT", "RULE", "ANSWER"],
-            [[s.item, s.strict, s.lenient, s.rule, _line(s.answer)] for s in samples],
+            [
+                [s.item, s.strict, s.lenient, s.rule, format_excerpt(s.answer, 80)]
+                for s in samples
+            ],
             empty="no answers yet",
         )
 
@@ -214,8 +218,3 @@ def _scores(strict: float | None, lenient: float | None) -> str | None:
     if strict is None or lenient is None:
         return None
     return f"{strict:.3f} ({lenient:.3f} when form is forgiven)"
-
-
-def _line(text: str, width: int = 80) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= width else f"{flat[: width - 1]}…"

@@ -20,7 +20,7 @@ OPTIONS: Final[Mapping[str, SuiteRole]] = {
 
 
 class WeightedSuiteType(click.ParamType[RouteSuite]):
-    """`tickets` or `tickets=2`."""
+    """Reads a suite with its weight: `tickets` or `tickets=2`."""
 
     name = "suite"
 

@@ -11,7 +11,7 @@ UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 class DurationType(click.ParamType[timedelta]):
-    """`90s`, `30m`, `2h` or `1d`."""
+    """Reads a duration such as `90s`, `30m`, `2h` or `1d`."""
 
     name = "duration"
 

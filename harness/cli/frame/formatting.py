@@ -1,24 +1,17 @@
-"""Formats what only the command line shows: times, names, intervals, a rollout's state. Figures
+"""Formats what only the command line shows: times, names, a rollout's state. Figures
 are written by `harness.domain.formatting`.
 """
 
 from datetime import datetime
 
 from harness.domain.canary.rollout import Rollout
-from harness.domain.evals.run import SuiteReport
-from harness.domain.formatting import DASH, format_bps, format_percent, format_points
+from harness.domain.formatting import DASH, format_bps, format_harm
 from harness.domain.routing.target import Price, Provider, Target
 
 
 def timestamp(moment: datetime | None) -> str:
-    """UTC, to the second."""
+    """Writes a moment in UTC, to the second."""
     return moment.strftime("%Y-%m-%d %H:%M:%S") if moment else DASH
-
-
-def interval(report: SuiteReport) -> str:
-    if report.ci_low is None or report.ci_high is None:
-        return DASH
-    return f"{format_points(report.ci_low)} to {format_points(report.ci_high)}"
 
 
 def known_price(target: Target, provider: Provider | None) -> Price | None:
@@ -27,11 +20,11 @@ def known_price(target: Target, provider: Provider | None) -> Price | None:
 
 
 def harm(distance_to_trip: float) -> str:
-    return f"evidence of harm: {format_percent(distance_to_trip, 0)} of the rollback level"
+    return f"evidence of harm: {format_harm(distance_to_trip)}"
 
 
 def rollout_state(rollout: Rollout) -> str:
-    """`measuring, at 5 %`; `promoted, and bakes`."""
+    """Describes a rollout's state: `measuring, at 5 %`; `promoted, and bakes`."""
     if rollout.baking:
         return "promoted, and bakes"
     state = rollout.state.value.replace("_", " ")

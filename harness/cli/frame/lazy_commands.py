@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from harness.cli.frame.session import adopt_options
+from harness.imports import pause_garbage_collection
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,8 @@ class LazyCommand:
 
     def load(self) -> click.Command:
         module, _, attribute = self.where.partition(":")
-        command = getattr(import_module(module), attribute)
+        with pause_garbage_collection():
+            command = getattr(import_module(module), attribute)
         if not isinstance(command, click.Command):
             raise TypeError(f"{self.where} is no command")
         return command
@@ -42,7 +44,7 @@ class LazyCommandGroup(click.Group):
         self.lazy = dict(lazy or {})
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order of the table."""
+        """Lists the commands in the order of the table."""
         return [*self.lazy, *(n for n in super().list_commands(ctx) if n not in self.lazy)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:

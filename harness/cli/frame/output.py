@@ -3,33 +3,20 @@ for a terminal and plain in a pipe.
 """
 
 import json
-import math
 import sys
 from collections.abc import Iterable, Sequence
 
 import click
 
-from harness.control.serialize import Plain, to_plain
+from harness.control.serialize import to_json_value
 
 Row = Sequence[object]
 
 
 def document(value: object) -> None:
     """One JSON document. Infinity and NaN, which JSON lacks, become null."""
-    text = json.dumps(_finite(to_plain(value)), ensure_ascii=False, indent=2, allow_nan=False)
+    text = json.dumps(to_json_value(value), ensure_ascii=False, indent=2, allow_nan=False)
     click.echo(text)
-
-
-def _finite(value: Plain) -> Plain:
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case list():
-            return [_finite(inner) for inner in value]
-        case dict():
-            return {key: _finite(inner) for key, inner in value.items()}
-        case _:
-            return value
 
 
 def note(text: str) -> None:
@@ -38,7 +25,7 @@ def note(text: str) -> None:
 
 
 def table(headings: Sequence[str], rows: Iterable[Row], *, empty: str) -> None:
-    """empty: what is said, on stderr, when there are no rows."""
+    """Prints a table. empty: what is said, on stderr, when there are no rows."""
     texts = [[_cell(value) for value in row] for row in rows]
     if not texts:
         note(empty)

@@ -22,7 +22,9 @@ def page_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def page_options_with(
     default: int, *short: str
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """default: of the limit. short: its other names."""
+    """Adds the options of a page to a command. default: of the limit. short: its other
+    names.
+    """
 
     def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)

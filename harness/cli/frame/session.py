@@ -85,7 +85,9 @@ class Session:
 
     @property
     def context_with_providers(self) -> "Context":
-        """As `context`, with the file's providers that the database does not know yet."""
+        """Opens the context, and stores the file's providers that the database does not know
+        yet.
+        """
         from harness.control.routing import targets  # noqa: PLC0415 - as above
 
         ctx, settings = self.context, self.installation.settings

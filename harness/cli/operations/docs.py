@@ -48,7 +48,7 @@ before or after the verb. With `--json` stdout holds one JSON document; an error
 
 
 def cli_markdown(program: click.Command, name: str) -> str:
-    """Every visible command with its usage, text and options."""
+    """Writes every visible command with its usage, text and options."""
     with click.Context(program, info_name=name) as ctx:
         parts = [HEAD, _options("Global options", ctx)]
         parts += _commands(ctx)
@@ -167,7 +167,9 @@ def generate(ctx: click.Context, *, check: bool) -> None:
 
 
 def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
-    """Each generated file with the text it should have. Raises ConfigError, InputError."""
+    """Returns each generated file with the text it should have. Raises ConfigError,
+    InputError.
+    """
     architecture = folder / "explanation" / "architecture.md"
     if not architecture.exists():
         raise ConfigError(f"{architecture} is missing: docs are written in a checkout")
@@ -185,7 +187,9 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
 
 
 def diagrams() -> dict[str, str]:
-    """By marker: the proposal's and the rollout's transition tables as diagrams."""
+    """Draws the transition tables of proposal and rollout as diagrams, by the marker of
+    each.
+    """
     return {
         "proposal": diagram(
             proposal.TRANSITIONS,

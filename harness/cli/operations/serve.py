@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from harness.cli.frame.session import KEY_VARIABLE, Session, pass_session
+from harness.imports import pause_garbage_collection
 
 PARTS = ("router", "control", "agents", "ui")
 
@@ -91,8 +92,10 @@ def _run_part(context: click.Context, part: str, what: str, entry_point: str) ->
 def _run_entry_point(entry_point: str, config: Path | None, *more: str) -> None:
     """Call `module:function` with our arguments: the CLI knows API and dashboard by name."""
     module, _, function = entry_point.partition(":")
+    with pause_garbage_collection():
+        main = getattr(import_module(module), function)
     chosen = ["--config", str(config)] if config else []
-    getattr(import_module(module), function)([*chosen, *more])
+    main([*chosen, *more])
 
 
 @serve.command(name="all")

@@ -22,12 +22,13 @@ from harness.domain.formatting import (
     format_latency,
     format_percent,
     format_points,
+    format_points_interval,
     format_range,
+    format_score,
     format_thousand_price,
     format_usd,
 )
 from harness.gate.text import sentences
-from harness.gate.text.next_steps import NEXT_STEPS
 from harness.gate.text.sentences import polish_reason, spending_text
 
 EXAMPLE_CHARACTERS = 200
@@ -44,7 +45,7 @@ HEADINGS = (
 
 
 def outcome_text(comparison: Comparison) -> str:
-    """In one line: the verdict's words and reason, or the phase."""
+    """Says the outcome in one line: the verdict's words and reason, or the phase."""
     phase = comparison.proposal.phase.value.replace("_", " ")
     phase = f"in its {phase}" if phase in ("canary", "shadow") else phase
     if comparison.verdict is None:
@@ -73,7 +74,7 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
             ("verdict", verdict.words if verdict else "none yet"),
             ("reason", polish_reason(verdict.reason) if verdict else None),
             ("proof", _proof(comparison)),
-            ("next", NEXT_STEPS[verdict.outcome] if verdict and proposal.open else None),
+            ("next", comparison.next_step or None),
             ("ended", proposal.closed_because or None),
         ]
     )
@@ -111,7 +112,7 @@ def _proof(comparison: Comparison) -> str | None:
         return None
     if comparison.standing.holds:
         return f"holds until {formatting.timestamp(comparison.verdict.expires_at)} UTC"
-    return comparison.standing.words
+    return comparison.standing.text
 
 
 def _print_pins(comparison: Comparison) -> None:
@@ -174,8 +175,8 @@ def suite_row(report: SuiteReport) -> list[object]:
         report.role.value,
         sentences.outcome_text(report.outcome),
         format_points(report.delta) if report.n_used else "–",
-        formatting.interval(report),
-        f"{report.margin * 100:g}",
+        format_points_interval(report.ci_low, report.ci_high),
+        format_score(report.margin, None),
         f"{report.n_used} of {report.n_max}",
         f"{report.wins}/{report.ties}/{report.losses}",
     ]
@@ -241,7 +242,9 @@ def _figures(figures: ArmFigures) -> list[object]:
 def as_json(
     comparison: Comparison, status: CanaryStatus | None, *, standalone: bool = False
 ) -> dict[str, object]:
-    """Without the single answers: `eval show RUN --samples` has them."""
+    """Writes a comparison as JSON without the single answers: `eval show RUN --samples` has
+    them.
+    """
     return {
         "proposal": to_plain(comparison.proposal),
         "incumbent": to_plain(comparison.incumbent),

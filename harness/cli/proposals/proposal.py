@@ -35,7 +35,7 @@ from harness.control.routing import monthly_bill
 from harness.control.serialize import to_plain
 from harness.domain.evals.cost_forecast import CostForecast
 from harness.domain.evals.run import Claim, Verdict
-from harness.domain.formatting import format_percent, format_span, format_usd
+from harness.domain.formatting import format_percent, format_score, format_span, format_usd
 from harness.domain.pagination import INVALID_ROWS_HINT, PageRequest
 from harness.domain.proposals.proposal import Proposal
 from harness.gate.text.sentences import spending_text
@@ -141,7 +141,7 @@ def create(  # noqa: PLR0913 - one per option
     ramp = duration_estimate.estimate_for_proposal(context, planned)
     if not session.json:
         _print_planning(planning)
-        output.note(terms.risk.words)
+        output.note(terms.risk.text)
         for line in route_rules.describe_widening(terms.widened):
             output.note(f"waits for another person's approval: {line}")
         output.note(
@@ -268,20 +268,21 @@ def _saving(suite_estimate: SuiteEstimate) -> str:
 
 def _planning_row(suite_estimate: SuiteEstimate) -> list[object]:
     plan, best = suite_estimate.plan, suite_estimate.cheapest
+    effect = format_score(suite_estimate.effect, None)
     cheapest = (
-        f"{suite_estimate.effect * 100:g} points: {best.items} items"
+        f"{effect} points: {best.items} items"
         + (f" x {best.epochs} epochs" if best.epochs > 1 else "")
         + (f", {format_usd(best.cost_usd)}" if best.cost_usd is not None else "")
         if best
-        else f"{suite_estimate.effect * 100:g} points: not with this suite"
+        else f"{effect} points: not with this suite"
     )
     return [
         plan.suite,
         plan.role.value,
         plan.claim.value.replace("_", "-"),
-        f"{plan.margin * 100:g} points",
+        f"{format_score(plan.margin, None)} points",
         plan.n_max,
-        f"{suite_estimate.mde * 100:.1f} points",
+        f"{format_score(suite_estimate.mde)} points",
         format_usd(suite_estimate.cost_usd),
         "unknown"
         if suite_estimate.duration_s is None
@@ -392,7 +393,7 @@ def _review_json(proposal_review: ProposalReview) -> object:
 def _print_review(proposal_review: ProposalReview) -> None:
     """What an approver should know."""
     click.echo()
-    click.echo(proposal_review.risk.words)
+    click.echo(proposal_review.risk.text)
     for line in proposal_review.widened:
         click.echo(f"widened: {line}")
     if proposal_review.changes:

@@ -8,6 +8,7 @@ from harness.cli.frame.session import Session
 from harness.cli.frame.waiting import follow
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.run import Verdict
+from harness.domain.formatting import format_bps
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 
 UNDECIDED: Final = frozenset({ProposalPhase.PROPOSED, ProposalPhase.EVALUATING})
@@ -33,7 +34,9 @@ REJECTED_BY_VERDICT: Final = {
 def follow_proposal(
     session: Session, proposal_id: str, until: str, timeout_s: float | None
 ) -> tuple[Proposal, bool]:
-    """until: `verdict` or `end`. The proposal as it was last, and whether it got there."""
+    """Waits until a proposal has its verdict, or its end. Returns the proposal as it was last,
+    and whether it got there. until: `verdict` or `end`.
+    """
     found, in_time = follow(
         session,
         lambda: _load_progress(session, proposal_id),
@@ -66,7 +69,7 @@ def _load_progress(session: Session, proposal_id: str) -> tuple[Proposal, str]:
 
 
 def _canary(rollout: Rollout) -> str:
-    return f" at {rollout.current.weight_bps / 100:g} %, {rollout.state.value}"
+    return f" at {format_bps(rollout.current.weight_bps)}, {rollout.state.value}"
 
 
 def exit_code(session: Session, proposal: Proposal) -> int:

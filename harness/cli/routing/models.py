@@ -22,6 +22,7 @@ from harness.control.providers import (
 from harness.control.routing import routes, targets
 from harness.control.serialize import to_plain
 from harness.domain.errors import SwapgateError
+from harness.domain.formatting import format_milliseconds
 from harness.domain.pagination import PageRequest
 from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.providers.deprecations import Deprecation
@@ -33,7 +34,9 @@ from harness.domain.suggestions import did_you_mean
 def show_entries(
     session: Session, found: Sequence[tuple[str, CatalogueEntry]], *, empty: str
 ) -> None:
-    """empty: what a person reads in place of a table without rows."""
+    """Prints entries of the catalogue. empty: what a person reads in place of a table without
+    rows.
+    """
     if session.json:
         output.document([{"name": name, **_json(entry)} for name, entry in found])
         return
@@ -332,7 +335,7 @@ def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
             [
                 ("target", found.target),
                 ("result", "answered" if found.ok else f"failed: {found.error}"),
-                ("latency", f"{found.latency_ms:,.0f} ms"),
+                ("latency", format_milliseconds(found.latency_ms)),
                 ("served model", found.served_model or None),
                 ("answer", found.answer or None),
             ]

@@ -14,6 +14,8 @@ from harness.domain.formatting import (
     format_estimate,
     format_latency,
     format_percent,
+    format_range,
+    format_score,
     format_thousand_price,
     format_usd,
 )
@@ -85,7 +87,7 @@ def _money(route_scorecard: RouteScorecard) -> tuple[str | None, str | None]:
 
 
 def requests(route_scorecard: RouteScorecard, what: str = " requests") -> str:
-    """With their window: `1,200 requests in 3 days`."""
+    """Counts the requests and names their window: `1,200 requests in 3 days`."""
     bill = route_scorecard.bill
     window = format_estimate(bill.window_s)
     return f"{bill.requests:,}{what} in {window}" if bill.requests else "0"
@@ -104,7 +106,7 @@ def _score_row(route_scorecard: RouteScorecard, score: SuiteScore) -> Sequence[o
         route_scorecard.route.name,
         score.suite,
         score.role.value,
-        None if score.score is None else f"{score.score * 100:.1f}",
+        None if score.score is None else format_score(score.score),
         _interval(score),
         score.items or None,
         _when(score),
@@ -114,7 +116,7 @@ def _score_row(route_scorecard: RouteScorecard, score: SuiteScore) -> Sequence[o
 def _interval(score: SuiteScore) -> str | None:
     if score.low is None or score.high is None:
         return None
-    return f"{score.low * 100:.1f} to {score.high * 100:.1f}"
+    return format_range((score.low, score.high), format_score)
 
 
 def _when(score: SuiteScore) -> str:
@@ -146,5 +148,5 @@ def _scored(score: SuiteScore) -> str:
     if score.score is None:
         return "never measured"
     between = _interval(score)
-    shown = f"{score.score * 100:.1f}" + (f" ({between})" if between else "")
+    shown = format_score(score.score) + (f" ({between})" if between else "")
     return f"{shown} on {score.items:,} items, {_when(score)}"

@@ -50,7 +50,7 @@ class ShareType(click.ParamType[int]):
 
 
 class OverrideType(click.ParamType[tuple[RequestKind, str]]):
-    """`vision=photo-chat`; `vision=` takes it away."""
+    """Reads an override such as `vision=photo-chat`; `vision=` takes it away."""
 
     name = "override"
 

@@ -171,7 +171,7 @@ def show(session: Session, name: str) -> None:
             ("capture", _capture(how)),
             ("overrides", format_overrides(how.overrides) or None),
             ("policy", how.policy),
-            ("suites", ", ".join(suite.words for suite in how.suites)),
+            ("suites", ", ".join(suite.text for suite in how.suites)),
             ("open proposal", _proposal(status) or "none"),
             ("last verdict", status.last_verdict.words if status.last_verdict else "none"),
             ("requests, last hour", f"{sum(m.requests for m in status.traffic):,}"),

@@ -16,7 +16,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class TargetOptions(TypedDict):
-    """As click gives them, by the options' names."""
+    """Holds the options that describe a target, under the names that click gives them."""
 
     parameters: tuple[str, ...]
     patched: tuple[str, ...]
@@ -64,7 +64,9 @@ def target_options(whose: str = "") -> Callable[[F], F]:
 
 
 def requested_target(name: str, options: TargetOptions) -> TargetSeed:
-    """Raises InputError for a name that is no `provider/model`, BadParameter for an option."""
+    """Reads the target that a command's name and options ask for. Raises InputError for a name
+    that is no `provider/model`, BadParameter for an option.
+    """
     plainly = target_seed(name)
     patch = RequestPatch(
         parameters=body_fields("--patch-param", options["patched"]),

@@ -174,7 +174,7 @@ def _assess_verdict(
     if not isinstance(verdict, Passed) or not is_own:
         return None, "its verdict is none for it on this route"
     validity = proof_validity.assess_proof(ctx, tx, verdict)
-    return verdict.expires_at, "" if validity.holds else validity.words
+    return verdict.expires_at, "" if validity.holds else validity.text
 
 
 def _find_fault(

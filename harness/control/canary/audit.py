@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.serialize import to_hashable
 from harness.domain.canary.observation import ObservationBlock
@@ -20,7 +21,6 @@ from harness.domain.operations.audit import AuditEvent
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.online.sample_ratio import PERIOD_RULE, POOLED_RULE
-from harness.ports import Transaction
 
 # What the evidence asks for by itself; the others come from people or from the proof.
 _OF_EVIDENCE: Final = frozenset(
@@ -53,17 +53,16 @@ class ReplayedAction:
         return not self.differences
 
 
-def decision_inputs(
-    ctx: Context, tx: Transaction, rollout: Rollout, action: RolloutAction | None
-) -> dict[str, object]:
-    """For the audit log: enough to decide again to the same bytes, and to see tampering.
+def decision_inputs(unit: RolloutUnit, action: RolloutAction | None) -> dict[str, object]:
+    """Gathers what the audit log needs to decide again to the same bytes, and to see tampering.
 
-    rollout: the rollout before the action. action: what was decided, None for a person's act:
+    unit: with the rollout before the action. action: what was decided, None for a person's act:
     then it is what the evidence says at this moment. Never fails: what ends a canary must not.
     """
+    rollout = unit.rollout
     try:
-        at = ctx.clock.now() if action is None else action.figures.at
-        blocks = tx.observations.blocks(rollout.id)
+        at = unit.ctx.clock.now() if action is None else action.figures.at
+        blocks = unit.tx.observations.blocks(rollout.id)
         last = max((block.number for block in blocks), default=0)
         used = _until(blocks, last if action is None else action.figures.last_block)
         again = decide_action(rollout, used, at)
@@ -87,11 +86,11 @@ def decision_inputs(
     }
 
 
-def decision_evidence(
-    ctx: Context, tx: Transaction, before: Rollout, action: RolloutAction | None
-) -> dict[str, object]:
-    """An action's figures and inputs, for the audit log. before: the rollout before it."""
-    inputs = decision_inputs(ctx, tx, before, action)
+def decision_evidence(unit: RolloutUnit, action: RolloutAction | None) -> dict[str, object]:
+    """Gives an action's figures and inputs, for the audit log. unit: with the rollout before
+    the action.
+    """
+    inputs = decision_inputs(unit, action)
     if action is None:
         return inputs
     return {

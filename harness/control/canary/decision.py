@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.control.canary import holds
+from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation
 from harness.domain.canary.rollout import (
@@ -25,29 +26,27 @@ from harness.domain.operations.alerts import AlertKind
 from harness.gate.offline.recomputation import AgreementLevel
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_action import RolloutAction
-from harness.ports import Transaction
 
 
 def decide(ctx: Context, rollout: Rollout) -> RolloutAction:
     """What the canary is to do now. Changes nothing."""
     with ctx.store.read() as tx:
-        action = holds.apply_hold(ctx, tx, rollout, read_evidence(ctx, tx, rollout))
-        action = _allowed(ctx, tx, rollout, action)
-        return confirm_worker_abort(tx, rollout, action)
+        unit = RolloutUnit(ctx, tx, rollout)
+        action = holds.apply_hold(unit, read_evidence(unit))
+        return confirm_worker_abort(unit, _allowed(unit, action))
 
 
-def read_evidence(ctx: Context, tx: Transaction, rollout: Rollout) -> RolloutAction:
+def read_evidence(unit: RolloutUnit) -> RolloutAction:
     """What the observations alone ask for."""
-    blocks = tx.observations.blocks(rollout.id)
-    return decide_action(rollout, blocks, ctx.clock.now())
+    blocks = unit.tx.observations.blocks(unit.rollout.id)
+    return decide_action(unit.rollout, blocks, unit.ctx.clock.now())
 
 
-def _allowed(
-    ctx: Context, tx: Transaction, rollout: Rollout, action: RolloutAction
-) -> RolloutAction:
+def _allowed(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
     """Users leave a model that was never measured, or may not see their data, at once; with any
     other change of what the proof rests on, the canary goes no further and a person looks.
     """
+    ctx, tx, rollout = unit.ctx, unit.tx, unit.rollout
     if not rollout.live or action.signal is RolloutSignal.HARM:
         return action
     try:
@@ -58,26 +57,24 @@ def _allowed(
     unreadable = proof_validity.find_unreadable(proof)
     gone = not unreadable and proof_validity.find_replaced_candidate(tx, proof) is not None
     if unreadable or gone or proof_validity.list_clearance_faults(ctx, tx, proof):
-        why = f"the proof is {proof_validity.assess_proof(ctx, tx, proof).words}"
+        why = f"the proof is {proof_validity.assess_proof(ctx, tx, proof).text}"
         return replace(action, kind=ActionKind.ROLLBACK, signal=RolloutSignal.STALE, reason=why)
     if moved := proof_validity.list_moved_providers(ctx, tx, proof):
         return _held_by_move(rollout, action, describe_moved(moved))
     onward = action.signal in (RolloutSignal.STEP_DONE, RolloutSignal.PROVEN)
-    return _proven(ctx, tx, rollout, proof, action) if onward else action
+    return _proven(unit, proof, action) if onward else action
 
 
-def _proven(
-    ctx: Context, tx: Transaction, rollout: Rollout, proof: Verdict, action: RolloutAction
-) -> RolloutAction:
+def _proven(unit: RolloutUnit, proof: Verdict, action: RolloutAction) -> RolloutAction:
     """A step up, or a pause where the proof does not carry it."""
-    validity = proof_validity.assess_proof(ctx, tx, proof)
+    validity = proof_validity.assess_proof(unit.ctx, unit.tx, proof)
     if not validity.holds:
         why = (
-            f"the proof is {validity.words}. It goes no further: put that back and resume, or "
+            f"the proof is {validity.text}. It goes no further: put that back and resume, or "
             "abort and propose again"
         )
         return replace(action, kind=ActionKind.PAUSE, signal=RolloutSignal.PAUSE, reason=why)
-    return _recomputed(ctx, tx, rollout, proof, action)
+    return _recomputed(unit, proof, action)
 
 
 def describe_moved(moved: Sequence[str]) -> str:
@@ -94,37 +91,33 @@ def _held_by_move(rollout: Rollout, action: RolloutAction, why: str) -> RolloutA
     return replace(action, kind=ActionKind.PAUSE, signal=RolloutSignal.PAUSE, reason=why)
 
 
-def _recomputed(
-    ctx: Context, tx: Transaction, rollout: Rollout, proof: Verdict, action: RolloutAction
-) -> RolloutAction:
+def _recomputed(unit: RolloutUnit, proof: Verdict, action: RolloutAction) -> RolloutAction:
     """Where the scores do not give the verdict any more, nothing shows that the candidate is
     good enough: users leave it. Where only a figure is another, the scores and what they
     decide are as they were: it goes no further, and a person looks.
     """
-    proposal = tx.proposals.get(rollout.proposal)
-    found = recomputation.recompute_stored(ctx, tx, proof, proposal)
+    found = recomputation.recompute_stored(unit.ctx, unit.tx, proof, unit.proposal)
     if found.agrees:
         return action
-    figures = replace(action.figures, unproven=found.words)
+    figures = replace(action.figures, unproven=found.text)
     if found.agreement is AgreementLevel.DIFFERS:
-        why = f"the stored scores do not give verdict {proof.id} any more: {found.words}"
+        why = f"the stored scores do not give verdict {proof.id} any more: {found.text}"
         kind, signal = ActionKind.ROLLBACK, RolloutSignal.STALE
     else:
         why = (
-            f"verdict {proof.id} is decided alike and with other figures: {found.words}. It "
+            f"verdict {proof.id} is decided alike and with other figures: {found.text}. It "
             "goes no further: find out why and resume, or abort and propose again"
         )
         kind, signal = ActionKind.PAUSE, RolloutSignal.PAUSE
     return replace(action, kind=kind, signal=signal, reason=why, figures=figures)
 
 
-def confirm_worker_abort(
-    tx: Transaction, rollout: Rollout, action: RolloutAction
-) -> RolloutAction:
+def confirm_worker_abort(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
     """The action, or the rollback that a router has begun: it may become known in the bake."""
+    rollout = unit.rollout
     if not (rollout.live or rollout.baking) or action.signal is RolloutSignal.HARM:
         return action
-    found = tx.alerts.newest(f"{AlertKind.LOCAL_ABORT.value}:{rollout.id}")
+    found = unit.tx.alerts.newest(f"{AlertKind.LOCAL_ABORT.value}:{rollout.id}")
     if found is None:
         return action
     return replace(

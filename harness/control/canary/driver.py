@@ -3,97 +3,90 @@ applies it by `CanaryMachine` in one unit of work, and keeps the alerts about ho
 canary's share of the traffic (statistics.md §2.6).
 """
 
+from dataclasses import replace
+
 from harness.control.canary import decision, holds
 from harness.control.canary.machine import CanaryMachine, CanaryMove
+from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.evals import recomputation
 from harness.control.operations import alerts
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.errors import StaleWrite
-from harness.domain.formatting import without_scientific_notation
+from harness.domain.formatting import format_bps, without_scientific_notation
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal
-from harness.domain.routing.table import Route
 from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.online.sample_ratio import ALARM_LOG_E
-from harness.ports import Transaction
 
 
 def drive_canary(ctx: Context, proposal: Proposal) -> list[str]:
     """One turn of a proposal's live canary; what was done, in words."""
     with ctx.store.read() as tx:
         before = tx.rollouts.get(proposal.rollout or "")
-        route = tx.routing.route(proposal.route)
+        in_place = RolloutUnit(ctx, tx, before).is_canary_in_place
     action = decision.decide(ctx, before)
     _update_ratio_alert(ctx, before, action)
     holds.update_hold_alert(ctx, before)
-    if action.signal is None and _in_place(route, before.id, proposal):
+    if action.signal is None and in_place:
         return []
     with ctx.store.write() as tx:
-        after = apply_action(ctx, tx, proposal, before, action)
+        after = apply_action(RolloutUnit(ctx, tx, before), action)
     if after == before:
         return []
     return [f"{proposal.id}: {action.kind.value}, {after.state.value}: {action.reason}"]
 
 
-def apply_action(
-    ctx: Context, tx: Transaction, proposal: Proposal, seen: Rollout, action: RolloutAction
-) -> Rollout:
+def apply_action(unit: RolloutUnit, action: RolloutAction) -> Rollout:
     """Apply the action to rollout, routing table and proposal in one unit of work.
 
-    seen: the rollout that the action was decided for. Raises StaleWrite when it has moved.
+    unit: with the rollout that the action was decided for. Raises StaleWrite when it has moved.
     """
-    rollout = tx.rollouts.get(seen.id)
-    if rollout.version != seen.version:
-        raise StaleWrite(f"rollout {seen.id} moved on since it was looked at: look again")
-    machine = CanaryMachine(ctx, tx, rollout)
-    if not machine.in_place:
+    rollout = unit.tx.rollouts.get(unit.rollout.id)
+    if rollout.version != unit.rollout.version:
+        raise StaleWrite(f"rollout {rollout.id} moved on since it was looked at: look again")
+    unit = replace(unit, rollout=rollout)
+    machine = CanaryMachine(unit)
+    if not unit.is_canary_in_place:
         reason = "the route was changed by another"
         return machine.apply(CanaryMove(SYSTEM, RolloutSignal.BASE_CHANGED, reason))
     if words := action.figures.unproven:
-        recomputation.raise_mismatch_alert(ctx, tx, proposal, rollout.verdict, words)
+        recomputation.raise_mismatch_alert(
+            unit.ctx, unit.tx, unit.proposal, rollout.verdict, words
+        )
     if action.signal is None:
         return rollout
     reason = without_scientific_notation(action.reason)
     return machine.apply(CanaryMove(SYSTEM, action.signal, reason, action))
 
 
-def drive_bake(ctx: Context, seen: Rollout) -> list[str]:
+def drive_bake(ctx: Context, observed: Rollout) -> list[str]:
     """One turn of a promotion that bakes; what was done, in words.
 
     The incumbent before it keeps a small share, and harm that shows late brings it back.
     """
-    action = decision.decide(ctx, seen)
-    holds.update_hold_alert(ctx, seen)
+    action = decision.decide(ctx, observed)
+    holds.update_hold_alert(ctx, observed)
     with ctx.store.read() as tx:
-        held_back = CanaryMachine(ctx, tx, seen).held_back
+        held_back = RolloutUnit(ctx, tx, observed).is_holdback_in_place
     if held_back and action.signal is None:
         return []
     with ctx.store.write() as tx:
-        rollout = tx.rollouts.get(seen.id)
-        if rollout.version != seen.version:
+        rollout = tx.rollouts.get(observed.id)
+        if rollout.version != observed.version:
             return []
-        machine = CanaryMachine(ctx, tx, rollout)
+        unit = RolloutUnit(ctx, tx, rollout)
         harm = action.signal is RolloutSignal.HARM
         reason = without_scientific_notation(action.reason)
         move = CanaryMove(
             SYSTEM, RolloutSignal.HARM if harm else RolloutSignal.BAKED, reason, action
         )
-        if not machine.held_back:
+        if not unit.is_holdback_in_place:
             reason = "the route was changed by another: nothing is left to compare with"
             move = CanaryMove(SYSTEM, RolloutSignal.BASE_CHANGED, reason)
-        machine.apply(move)
-    return [f"{seen.proposal}: {action.kind.value}: {reason}"]
-
-
-def _in_place(route: Route | None, rollout: str, proposal: Proposal) -> bool:
-    return (
-        route is not None
-        and route.incumbent == proposal.incumbent
-        and route.canary is not None
-        and route.canary.rollout == rollout
-    )
+        CanaryMachine(unit).apply(move)
+    return [f"{observed.proposal}: {action.kind.value}: {reason}"]
 
 
 def _update_ratio_alert(ctx: Context, rollout: Rollout, action: RolloutAction) -> None:
@@ -119,7 +112,7 @@ def _update_ratio_alert(ctx: Context, rollout: Rollout, action: RolloutAction) -
             subject=f"route {rollout.route}",
             title=f"the canary of route {rollout.route} gets another share than planned",
             text=(
-                f"Planned: {rollout.current.weight_bps / 100:g} %. "
+                f"Planned: {format_bps(rollout.current.weight_bps)}. "
                 f"{without_scientific_notation(action.reason)}"
             ),
         )

@@ -47,7 +47,9 @@ class RampPlan:
 
 
 def estimate_for_route(ctx: Context, route: str, policy: str | None = None) -> RampPlan:
-    """policy: its name, None for the route's. Raises NotFound for either."""
+    """Estimates how long a canary on a route takes. policy: its name, None for the route's.
+    Raises NotFound for either.
+    """
     with ctx.store.read() as tx:
         found = routes.require_route(tx, route)
         name = policy or found.settings.policy
@@ -58,7 +60,9 @@ def estimate_for_route(ctx: Context, route: str, policy: str | None = None) -> R
 
 
 def estimate_for_proposal(ctx: Context, proposal: Proposal) -> RampPlan:
-    """Of a proposal, stored or only planned: its policy is its own."""
+    """Estimates how long the canary of a proposal, stored or only planned, takes under its
+    policy.
+    """
     with ctx.store.read() as tx:
         return estimate_for_policy(ctx, tx, proposal.route, proposal.policy.canary)
 
@@ -91,7 +95,9 @@ def measure_pace(
 def compute_pace(
     totals: Sequence[TrafficTotal], units: float | None, policy: CanaryPolicy, now: datetime
 ) -> TrafficPace | None:
-    """units: new keys an hour, None where nobody counted them. None without a request."""
+    """Computes a route's pace of traffic; None without a request. units: new keys an hour, None
+    where nobody counted them.
+    """
     requests = sum(total.requests for total in totals)
     if not requests:
         return None
@@ -126,7 +132,9 @@ def _units_per_hour(tx: Transaction, route: str, policy: CanaryPolicy) -> float 
 
 
 def units_per_hour(blocks: Sequence[ObservationBlock]) -> float | None:
-    """Of all arms, from the blocks' times; None where they are too few to tell."""
+    """Measures the units per hour of all arms from the blocks' times; None where they span too
+    short a time to tell.
+    """
     if not blocks:
         return None
     began = min(block.opened_at for block in blocks)

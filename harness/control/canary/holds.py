@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.operations import alerts, tampering
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
@@ -17,7 +18,6 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.safe_time import add_seconds
 from harness.gate.online import holds
 from harness.gate.online.rollout_action import RolloutAction
-from harness.ports import Transaction
 
 # What ends a bake takes its control away: that needs data as a step up does.
 ONWARD_SIGNALS: Final = frozenset(
@@ -29,27 +29,22 @@ TIMED_SIGNALS: Final = frozenset(
 TRAFFIC_WINDOW: Final = timedelta(hours=2)
 
 
-def apply_hold(
-    ctx: Context, tx: Transaction, rollout: Rollout, action: RolloutAction
-) -> RolloutAction:
+def apply_hold(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
     """The action, or a hold with its reason where it would move on untrusted data."""
+    ctx = unit.ctx
     ctx.clock_watch.observe(ctx.clock.now(), ctx.clock.monotonic())
     why = ""
     if action.signal in TIMED_SIGNALS:
-        why = _false_expiry(ctx, rollout)
+        why = _false_expiry(unit)
     if not why and action.signal in ONWARD_SIGNALS:
-        why = _distrust_reason(ctx, tx, rollout)
-    if not why and action.signal in ONWARD_SIGNALS:
-        proposal = tx.proposals.get(rollout.proposal)
-        if tampered := tampering.reason_to_hold(ctx, tx, proposal):
-            return replace(
-                action, kind=ActionKind.HOLD, signal=None, reason=f"On hold: {tampered}"
-            )
+        why = _distrust_reason(unit)
     if (
         not why
         and action.signal in ONWARD_SIGNALS
-        and (faults := describe_router_faults(tx, rollout))
+        and (tampered := tampering.reason_to_hold(ctx, unit.tx, unit.proposal))
     ):
+        return replace(action, kind=ActionKind.HOLD, signal=None, reason=f"On hold: {tampered}")
+    if not why and action.signal in ONWARD_SIGNALS and (faults := describe_router_faults(unit)):
         return replace(action, kind=ActionKind.HOLD, signal=None, reason=faults)
     if not why:
         return action
@@ -57,11 +52,11 @@ def apply_hold(
     return replace(action, kind=ActionKind.HOLD, signal=None, reason=reason)
 
 
-def describe_router_faults(tx: Transaction, rollout: Rollout) -> str:
+def describe_router_faults(unit: RolloutUnit) -> str:
     """Where a router has failed within it, and nobody has acknowledged that: how often, the
     last one, and what to do. Empty where none has.
     """
-    found = tx.alerts.newest(f"{AlertKind.INTERNAL_ERROR.value}:{rollout.id}")
+    found = unit.tx.alerts.newest(f"{AlertKind.INTERNAL_ERROR.value}:{unit.rollout.id}")
     if found is None or not found.open:
         return ""
     times = "once" if found.count == 1 else f"{found.count:,} times"
@@ -79,7 +74,7 @@ def update_hold_alert(ctx: Context, rollout: Rollout) -> None:
     if not onward and not rollout.baking:
         return
     with ctx.store.read() as tx:
-        why = _distrust_reason(ctx, tx, rollout)
+        why = _distrust_reason(RolloutUnit(ctx, tx, rollout))
     if bool(why) == alerts.is_open(ctx, AlertKind.CANARY_HELD, rollout.id):
         return
     with ctx.store.write() as tx:
@@ -101,7 +96,8 @@ def _stage_name(rollout: Rollout) -> str:
     return "bake" if rollout.baking else "canary"
 
 
-def _distrust_reason(ctx: Context, tx: Transaction, rollout: Rollout) -> str:
+def _distrust_reason(unit: RolloutUnit) -> str:
+    ctx, rollout = unit.ctx, unit.rollout
     now = ctx.clock.now()
     if ctx.clock_watch.unsettled(ctx.clock.monotonic()):
         return "this machine's clock was set a moment ago"
@@ -110,8 +106,8 @@ def _distrust_reason(ctx: Context, tx: Transaction, rollout: Rollout) -> str:
             "this machine's clock was set back: old rows cannot be told from new ones before "
             f"{until:%H:%M:%S} UTC"
         )
-    blocks = tx.observations.blocks(rollout.id)
-    traffic = _traffic(tx, rollout, blocks, now)
+    blocks = unit.tx.observations.blocks(rollout.id)
+    traffic = _traffic(unit, blocks, now)
     unsure = (
         holds.traffic_gap(traffic, now)
         or holds.future_traffic(traffic, now)
@@ -127,22 +123,24 @@ def _distrust_reason(ctx: Context, tx: Transaction, rollout: Rollout) -> str:
 
 
 def _traffic(
-    tx: Transaction, rollout: Rollout, blocks: Sequence[ObservationBlock], now: datetime
+    unit: RolloutUnit, blocks: Sequence[ObservationBlock], now: datetime
 ) -> Sequence[TrafficMinute]:
     """Of the last two hours; after a longer silence, with the hours before it.
 
     Who is silent since before the rollout's first block was heard before its start, if ever.
     """
-    recent = tx.observations.traffic(since=now - TRAFFIC_WINDOW, route=rollout.route)
+    rollout, observations = unit.rollout, unit.tx.observations
+    recent = observations.traffic(since=now - TRAFFIC_WINDOW, route=rollout.route)
     heard = [row.minute for row in recent] or [block.closed_at for block in blocks]
     last = max(heard, default=rollout.started_at)
     if now - last < TRAFFIC_WINDOW - holds.BEFORE_GAP:
         return recent
-    return tx.observations.traffic(since=last - TRAFFIC_WINDOW, route=rollout.route)
+    return observations.traffic(since=last - TRAFFIC_WINDOW, route=rollout.route)
 
 
-def _false_expiry(ctx: Context, rollout: Rollout) -> str:
+def _false_expiry(unit: RolloutUnit) -> str:
     """A deadline that passed by the wall clock alone, which somebody set, has not passed."""
+    ctx, rollout = unit.ctx, unit.rollout
     deadline = add_seconds(rollout.step_started_at, rollout.current.deadline_s)
     ends = rollout.bake_ends_at or deadline
     if ctx.clock_watch.steady(ctx.clock.now()) >= ends:

@@ -7,6 +7,7 @@ from harness.control.context import Context
 from harness.control.routing import data_class_checks
 from harness.domain.canary import judge as canary_judge
 from harness.domain.errors import InputError
+from harness.domain.formatting import format_usd
 from harness.domain.proposals.policy import Policy
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
@@ -29,6 +30,6 @@ def check_judge(ctx: Context, tx: Transaction, route: Route, policy: Policy) -> 
     if provider is None or target.model not in provider.prices:
         raise InputError(
             f"policy {policy.name!r} has its canaries judged by {target.name}, within "
-            f"${judge.max_usd:g}, and its price is not known: set "
+            f"{format_usd(judge.max_usd)}, and its price is not known: set "
             f"providers.{target.provider}.prices"
         )

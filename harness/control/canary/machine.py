@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from harness.control import audit
 from harness.control.canary.audit import PROMOTED, decision_evidence
+from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation
 from harness.control.operations import alerts
@@ -119,27 +120,14 @@ class CanaryMove:
 class CanaryMachine:
     """One rollout within one unit of work, and every move that it can make."""
 
-    def __init__(self, ctx: Context, tx: Transaction, rollout: Rollout) -> None:
-        self._ctx = ctx
-        self._tx = tx
-        self._rollout = rollout
-
-    @property
-    def held_back(self) -> bool:
-        """Whether the incumbent before it still keeps a share of the route, for the bake."""
-        route = self._tx.routing.route(self._rollout.route)
-        holdback = route.holdback if route else None
-        return holdback is not None and holdback.rollout == self._rollout.id
-
-    @property
-    def in_place(self) -> bool:
-        """Whether the route still has this canary beside the same incumbent."""
-        route = routes.require_route(self._tx, self._rollout.route)
-        own = route.canary is not None and route.canary.rollout == self._rollout.id
-        return own and route.incumbent == self._rollout.incumbent
+    def __init__(self, unit: RolloutUnit) -> None:
+        self._unit = unit
+        self._ctx, self._tx, self._rollout = unit.ctx, unit.tx, unit.rollout
 
     def apply(self, move: CanaryMove) -> Rollout:
-        """The rollout after it. Raises IllegalTransition, RevisionConflict, ProofRefused."""
+        """Applies a move, and returns the rollout after it. Raises IllegalTransition,
+        RevisionConflict, ProofRefused.
+        """
         match move.signal:
             case RolloutSignal.HARM | RolloutSignal.STALE | RolloutSignal.ABORT:
                 return self._go_back(move)
@@ -154,8 +142,8 @@ class CanaryMachine:
                 return self._stay_live(move)
 
     def record(self, action: str, rollout: Rollout, move: CanaryMove) -> None:
-        """Into the audit log, with the figures and inputs that it was decided from."""
-        figures = decision_evidence(self._ctx, self._tx, self._rollout, move.action)
+        """Writes an action into the audit log, with the figures and inputs that decided it."""
+        figures = decision_evidence(self._unit, move.action)
         self._write_event(action, rollout, move, figures)
 
     def acknowledge_faults(self, move: CanaryMove) -> bool:
@@ -209,7 +197,7 @@ class CanaryMachine:
         route = routes.require_route(self._tx, rollout.route)
         if route.canary is not None and route.canary.rollout == rollout.id:
             self._commit(AbortCanary(rollout.route, rollout.id), move)
-        elif self.held_back:
+        elif self._unit.is_holdback_in_place:
             self._commit(RestoreIncumbent(rollout.route, rollout.incumbent), move)
         after = self._tx.rollouts.save(self._after(move))
         event = _PROPOSAL_ENDS.get(move.signal, ProposalEvent.CANCELLED)
@@ -229,7 +217,7 @@ class CanaryMachine:
     def _finish_bake(self, move: CanaryMove) -> Rollout:
         """The bake ends, and the promotion stands."""
         after = self._after(move)
-        if self.held_back:
+        if self._unit.is_holdback_in_place:
             self._commit(EndBake(after.route, after.id), move)
         self.record(f"canary.{move.signal.value}", after, move)
         return self._tx.rollouts.save(after)

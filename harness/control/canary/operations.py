@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from harness.control.canary import decision
 from harness.control.canary.machine import CanaryMachine, CanaryMove, find_live
+from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation
 from harness.control.operations import tampering
@@ -50,10 +51,14 @@ def operate(
     signal: RolloutSignal,
     reason: str,
     *,
-    seen: int | None = None,
+    expected_version: int | None = None,
 ) -> Rollout:
-    """As `operate_with_warnings`, without the warnings."""
-    return operate_with_warnings(ctx, actor, route, signal, reason, seen=seen).rollout
+    """Applies a person's signal to the live rollout of a route, and drops the warnings that
+    `operate_with_warnings` returns.
+    """
+    return operate_with_warnings(
+        ctx, actor, route, signal, reason, expected_version=expected_version
+    ).rollout
 
 
 def operate_with_warnings(
@@ -63,15 +68,15 @@ def operate_with_warnings(
     signal: RolloutSignal,
     reason: str,
     *,
-    seen: int | None = None,
+    expected_version: int | None = None,
 ) -> CanaryOperation:
     """Move the route's canary, or end its bake.
 
-    seen: the rollout's version that the person looked at; None takes what is stored. Raises
-    NotFound when there is none, IllegalTransition when its state does not allow it, StaleWrite
-    when it moved since it was seen, InputError without a reason, NotAllowed for the proposer of
-    what would go on (`four_eyes.check_four_eyes`), ProofRefused where the verdict is not valid
-    any more or the data show harm.
+    expected_version: the rollout's version that the person looked at; None takes what is
+    stored. Raises NotFound when there is none, IllegalTransition when its state does not allow
+    it, StaleWrite when it moved since it was seen, InputError without a reason, NotAllowed for
+    the proposer of what would go on (`four_eyes.check_four_eyes`), ProofRefused where the
+    verdict is not valid any more or the data show harm.
     """
     actor.require(Role.APPROVER)
     if signal not in MANUAL_SIGNALS:
@@ -79,23 +84,23 @@ def operate_with_warnings(
     why = require_reason(reason, f"to {signal.value} by hand")
     because = f"{signal.value} by {actor.name}: {why}"
     with recomputation.alerting_mismatch(ctx), ctx.store.write() as tx:
-        rollout = _find_movable(tx, actor, route, signal, seen)
-        machine = CanaryMachine(ctx, tx, rollout)
+        rollout = _find_movable(tx, actor, route, signal, expected_version)
+        unit = RolloutUnit(ctx, tx, rollout)
+        machine = CanaryMachine(unit)
         move, against = CanaryMove(actor, signal, because), tuple[str, ...]()
         match signal:
             case RolloutSignal.PROMOTE:
-                proposal = tx.proposals.get(rollout.proposal)
-                move, against = _with_evidence(ctx, tx, rollout, move, ActionKind.PROMOTE)
+                move, against = _with_evidence(unit, move, ActionKind.PROMOTE)
                 kind = ApprovalKind.PROMOTION
-                approvals.record_approval(ctx, tx, actor, proposal, kind, reason)
+                approvals.record_approval(ctx, tx, actor, unit.proposal, kind, reason)
             case RolloutSignal.FINISH if not rollout.baking:
                 raise IllegalTransition(
                     f"the canary of {route} is {rollout.state.value}: only a bake, after "
                     "the promotion, is finished by hand"
                 )
             case RolloutSignal.ADVANCE:
-                _require_proof(ctx, tx, rollout)
-                move, against = _with_evidence(ctx, tx, rollout, move, ActionKind.ADVANCE)
+                _require_proof(unit)
+                move, against = _with_evidence(unit, move, ActionKind.ADVANCE)
             case RolloutSignal.RESUME:
                 proof_validity.require_proof(ctx, tx, tx.verdicts.get(rollout.verdict))
                 looked = machine.acknowledge_faults(move)
@@ -107,13 +112,17 @@ def operate_with_warnings(
 
 
 def _find_movable(
-    tx: Transaction, actor: Actor, route: str, signal: RolloutSignal, seen: int | None
+    tx: Transaction,
+    actor: Actor,
+    route: str,
+    signal: RolloutSignal,
+    expected_version: int | None,
 ) -> Rollout:
     """The route's canary, where this person may give it that signal."""
     rollout = find_live(tx, route)
-    if seen not in (None, rollout.version):
+    if expected_version not in (None, rollout.version):
         raise StaleWrite(
-            f"the canary of {route} is at version {rollout.version}, not {seen}: "
+            f"the canary of {route} is at version {rollout.version}, not {expected_version}: "
             "look at it again, then decide"
         )
     if signal in MANUAL_ONWARD_SIGNALS:
@@ -121,9 +130,9 @@ def _find_movable(
     return rollout
 
 
-def _require_proof(ctx: Context, tx: Transaction, rollout: Rollout) -> None:
-    proof = tx.verdicts.get(rollout.verdict)
-    proposal = tx.proposals.get(rollout.proposal)
+def _require_proof(unit: RolloutUnit) -> None:
+    ctx, tx, rollout = unit.ctx, unit.tx, unit.rollout
+    proof, proposal = tx.verdicts.get(rollout.verdict), unit.proposal
     if tampered := tampering.reason_to_hold(ctx, tx, proposal):
         raise ProofRefused(f"the canary of {rollout.route} is held: {tampered}")
     proof_validity.require_proof(ctx, tx, proof)
@@ -131,13 +140,13 @@ def _require_proof(ctx: Context, tx: Transaction, rollout: Rollout) -> None:
 
 
 def _with_evidence(
-    ctx: Context, tx: Transaction, rollout: Rollout, move: CanaryMove, kind: ActionKind
+    unit: RolloutUnit, move: CanaryMove, kind: ActionKind
 ) -> tuple[CanaryMove, tuple[str, ...]]:
     """The move with what the data say at this moment; and what they say against it.
 
     Raises ProofRefused when they ask for the rollback.
     """
-    action, against = _check_harmless(ctx, tx, rollout)
+    action, against = _check_harmless(unit)
     reason = move.reason
     if move.signal is RolloutSignal.PROMOTE:
         reason = without_scientific_notation(f"{reason}. {action.reason}")
@@ -145,19 +154,15 @@ def _with_evidence(
     return replace(move, reason=reason, action=asked), against
 
 
-def _check_harmless(
-    ctx: Context, tx: Transaction, rollout: Rollout
-) -> tuple[RolloutAction, tuple[str, ...]]:
+def _check_harmless(unit: RolloutUnit) -> tuple[RolloutAction, tuple[str, ...]]:
     """What the data say, and what they say against it, which the audit log keeps as well.
 
     Raises ProofRefused when they, or a router's own guard, ask for the rollback.
     """
-    action = decision.confirm_worker_abort(
-        tx, rollout, decision.read_evidence(ctx, tx, rollout)
-    )
+    action = decision.confirm_worker_abort(unit, decision.read_evidence(unit))
     if action.signal is RolloutSignal.HARM:
         raise ProofRefused(
-            f"the canary of {rollout.route} goes back, not on: "
+            f"the canary of {unit.rollout.route} goes back, not on: "
             f"{without_scientific_notation(action.reason)}"
         )
     against = list_warnings(action.figures)

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from harness.control.canary import decision, holds
+from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.routing import routes
@@ -19,7 +20,6 @@ from harness.domain.routing.target import Target
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.text.explain import RolloutExplanation, explain_rollout
-from harness.ports import Transaction
 
 MAX_AUDIT_EVENTS: Final = 2_000
 
@@ -59,7 +59,7 @@ def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryS
             else tx.rollouts.list(route=route, limit=1)
         )
         targets = tx.routing.targets()
-        return [_status(ctx, tx, targets, rollout, now) for rollout in rollouts]
+        return [_status(RolloutUnit(ctx, tx, rollout), targets, now) for rollout in rollouts]
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,9 @@ def list_canary_moves(ctx: Context, rollout: Rollout) -> Sequence[AuditEvent]:
     return [event for event in events if event.details.get("rollout") == rollout.id]
 
 
-def _status(
-    ctx: Context,
-    tx: Transaction,
-    targets: Mapping[str, Target],
-    rollout: Rollout,
-    now: datetime,
-) -> CanaryStatus:
-    blocks = tx.observations.blocks(rollout.id)
+def _status(unit: RolloutUnit, targets: Mapping[str, Target], now: datetime) -> CanaryStatus:
+    rollout = unit.rollout
+    blocks = unit.tx.observations.blocks(rollout.id)
     action = decide_action(rollout, blocks, now)
     return CanaryStatus(
         rollout=rollout,
@@ -104,17 +99,14 @@ def _status(
         action=action,
         blocks=blocks,
         explanation=explain_rollout(rollout, action, blocks, now),
-        moved=_moved_provider_reason(ctx, tx, rollout) if rollout.live else "",
-        faults=holds.describe_router_faults(tx, rollout)
-        if rollout.live or rollout.baking
-        else "",
+        moved=_moved_provider_reason(unit) if rollout.live else "",
+        faults=holds.describe_router_faults(unit) if rollout.live or rollout.baking else "",
     )
 
 
-def _moved_provider_reason(ctx: Context, tx: Transaction, rollout: Rollout) -> str:
-    verdict = tx.verdicts.get(rollout.verdict)
-    return (
-        ""
-        if proof_validity.find_unreadable(verdict)
-        else decision.describe_moved(proof_validity.list_moved_providers(ctx, tx, verdict))
-    )
+def _moved_provider_reason(unit: RolloutUnit) -> str:
+    verdict = unit.tx.verdicts.get(unit.rollout.verdict)
+    if proof_validity.find_unreadable(verdict):
+        return ""
+    moved = proof_validity.list_moved_providers(unit.ctx, unit.tx, verdict)
+    return decision.describe_moved(moved)

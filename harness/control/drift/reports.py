@@ -21,7 +21,7 @@ from harness.domain.drift.watch import (
 )
 from harness.domain.evals.pins import Sighting
 from harness.domain.evals.run import Sample
-from harness.domain.formatting import format_points
+from harness.domain.formatting import format_points, format_points_interval, format_score
 from harness.ports import Transaction
 
 EXAMPLES: Final = 3
@@ -93,14 +93,10 @@ def describe_drift(
     """Title and text of the alert."""
     evidence = checks[-1].evidence
     assert evidence is not None  # noqa: S101 - only a comparison finds drift
-    by = f"{abs(evidence.delta) * 100:.1f} points {evidence.direction}"
+    by = f"{format_score(abs(evidence.delta))} points {evidence.direction}"
     which = "run" if evidence.window == 1 else f"{evidence.window} runs"
-    interval = ""
-    if evidence.ci_low is not None and evidence.ci_high is not None:
-        interval = (
-            f" (95 % interval {format_points(evidence.ci_low)} to "
-            f"{format_points(evidence.ci_high)})"
-        )
+    ends = format_points_interval(evidence.ci_low, evidence.ci_high, missing="")
+    interval = f" (95 % interval {ends})" if ends else ""
     title = f"{describe_watch(tx, watch)} answers {watch.suite} otherwise than it did: {by}"
     said = [
         (
@@ -179,7 +175,7 @@ class DriftReport:
 
 
 def list_drift_status(ctx: Context, *, route: str = "") -> list[DriftStatus]:
-    """Every watched pair of incumbent and suite. Raises NotFound for an unknown route."""
+    """Lists every watched pair of incumbent and suite. Raises NotFound for an unknown route."""
     with ctx.store.read() as tx:
         if route:
             routes.require_route(tx, route)
@@ -233,7 +229,9 @@ def _state(watch: DriftWatch | None, measured: Sequence[DriftCheck]) -> str:
 
 
 def list_drift_reports(ctx: Context, route: str, *, suite: str = "") -> list[DriftReport]:
-    """Each watched suite of the route with the items that changed since its baseline."""
+    """Reports each watched suite of the route with the items that changed since its
+    baseline.
+    """
     statuses = [
         status for status in list_drift_status(ctx, route=route) if suite in ("", status.suite)
     ]

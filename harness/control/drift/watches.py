@@ -115,7 +115,7 @@ def find_open_watch(tx: Transaction, pair: WatchedPair) -> DriftWatch | None:
 
 
 def close_watch(ctx: Context, tx: Transaction, watch: DriftWatch) -> bool:
-    """False when another was first."""
+    """Closes a watch; False when another process was first."""
     now = ctx.clock.now()
     closed = replace(watch, state=DriftWatchState.CLOSED, closed_at=now)
     if not tx.drift.save(closed):

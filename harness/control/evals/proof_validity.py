@@ -41,12 +41,13 @@ class ProofValidity:
         return self.proof is ProofState.HOLDS
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         return f"{self.proof.value.upper()}: {self.why}" if self.why else "holds"
 
 
 def route_time(ctx: Context, tx: Transaction, route: str) -> datetime:
-    """Now, but never before the route's newest version.
+    """Returns the time at which a route's decisions count: now, but never before its newest
+    version.
 
     Versions follow one another in time, and a verdict has to hold at the time of the version
     that it proves. Where a clock was set back, the route's time stands until the clock has
@@ -76,7 +77,7 @@ def assess_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> ProofValidi
 
 
 def require_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> None:
-    """Raises ProofRefused unless it holds."""
+    """Requires that a verdict is valid proof now; else raises ProofRefused with the reason."""
     validity = assess_proof(ctx, tx, verdict)
     if not validity.holds:
         raise ProofRefused(
@@ -85,7 +86,7 @@ def require_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> None:
 
 
 def find_unreadable(verdict: Verdict) -> str:
-    """Why its inputs are none that the gate writes; empty when they are."""
+    """Says why a verdict's inputs are none that the gate writes; empty when they are."""
     try:
         for plan in _plans(verdict):
             served_from_json(verdict.inputs, plan.suite)
@@ -127,7 +128,9 @@ def list_moved_providers(ctx: Context, tx: Transaction, verdict: Verdict) -> lis
 
 
 def find_replaced_candidate(tx: Transaction, verdict: Verdict) -> Sighting | None:
-    """The other model that the candidate's provider was seen to serve."""
+    """Finds another model that the candidate's provider was seen to serve since the verdict;
+    None when there is none.
+    """
     for plan in _plans(verdict):
         measured = served_from_json(verdict.inputs, plan.suite).candidate
         sighting = tx.sightings.for_target(verdict.candidate)

@@ -63,10 +63,12 @@ def recompute_stored(
 def require_agreement(
     ctx: Context, tx: Transaction, verdict: Verdict, proposal: Proposal
 ) -> None:
-    """Raises EvidenceMismatch unless it agrees."""
+    """Requires that the stored scores give the stored verdict again; else raises
+    EvidenceMismatch.
+    """
     recomputation = recompute_stored(ctx, tx, verdict, proposal)
     if not recomputation.agrees:
-        raise EvidenceMismatch(proposal.id, verdict.id, recomputation.words)
+        raise EvidenceMismatch(proposal.id, verdict.id, recomputation.text)
 
 
 def raise_mismatch_alert(
@@ -87,9 +89,10 @@ def raise_mismatch_alert(
 
 @contextmanager
 def alerting_mismatch(ctx: Context) -> Iterator[None]:
-    """For acts of people: an EvidenceMismatch raised within it raises the alert, too.
+    """Alerts people, too, when an EvidenceMismatch is raised within its block, which is an act
+    of theirs.
 
-    Around the unit of work, which the refusal takes back.
+    The block goes around the unit of work, which the refusal takes back.
     """
     try:
         yield

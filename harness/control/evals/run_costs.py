@@ -21,7 +21,7 @@ class JudgingCost:
 
 
 def sum_judging_cost(samples: Sequence[Sample], *, judged: bool) -> JudgingCost:
-    """judged: whether the suite has a judge.
+    """Sums the calls of a run's judge, and their cost. judged: whether the suite has a judge.
 
     Answers from before calls were counted have none, and nobody knows what they cost.
     """
@@ -43,7 +43,9 @@ class ArmSamples:
 
 @dataclass(frozen=True)
 class Savings:
-    """Of both sides. answers of `planned` were asked for."""
+    """Sums what the early decision of a gate saved on both sides: `answers` of `planned` were
+    asked for.
+    """
 
     answers: int
     planned: int
@@ -53,8 +55,10 @@ class Savings:
     planned_usd: float | None
 
     @property
-    def words(self) -> str:
-        """`412 of 1,000 planned answers were asked for; saved about $1.20 of $2.05`."""
+    def text(self) -> str:
+        """Says in words: `412 of 1,000 planned answers were asked for; saved about $1.20 of
+        $2.05`.
+        """
         asked = f"{self.answers:,} of {self.planned:,} planned answers were asked for"
         if self.saved_usd is None or self.planned_usd is None:
             return f"{asked}; what that saved is not known: a price is missing"
@@ -65,7 +69,7 @@ class Savings:
 
 
 def compute_savings(arms: Sequence[ArmSamples]) -> Savings | None:
-    """None when everything planned was asked."""
+    """Computes what a gate saved by deciding early; None when everything planned was asked."""
     asked = sum(min(len(arm.samples), arm.planned) for arm in arms)
     planned = sum(arm.planned for arm in arms)
     if asked >= planned:

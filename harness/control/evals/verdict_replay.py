@@ -55,7 +55,9 @@ class OtherTerms:
     min_saving: float | None = None
 
     def apply_to(self, plan: SuitePlan) -> SuitePlan:
-        """Raises InputError for terms that no comparison can have."""
+        """Changes a plan to these terms. Raises InputError for terms that no comparison can
+        have.
+        """
         primary = plan.role is SuiteRole.PRIMARY
         changed = replace(
             plan,
@@ -72,7 +74,7 @@ class OtherTerms:
         registered = plan.min_saving or GatePolicy().min_saving
         wanted = registered if self.min_saving is None else self.min_saving
         if not SHARE_RANGE.holds(wanted):
-            raise InputError(f"a share to be saved lies in {SHARE_RANGE.words}, not {wanted}")
+            raise InputError(f"a share to be saved lies in {SHARE_RANGE.text}, not {wanted}")
         ceiling = plan.cost_ceiling or GatePolicy().cost_ceiling
         return replace(plan, min_saving=wanted, cost_ceiling=ceiling)
 
@@ -139,7 +141,7 @@ def _verdict(tx: Transaction, decision: str) -> Verdict:
 
 
 def _samples(tx: Transaction, case: SuiteClaim) -> RunSamples:
-    def of(run: str) -> Sequence[Sample]:
+    def samples_of(run: str) -> Sequence[Sample]:
         return tx.runs.samples(run, below=case.plan.n_max) if run else ()
 
-    return of(case.paired.incumbent_run), of(case.paired.candidate_run)
+    return samples_of(case.paired.incumbent_run), samples_of(case.paired.candidate_run)

@@ -198,7 +198,7 @@ def start_run(
     items: int | None = None,
     budget: RunBudget = NO_LIMIT,
 ) -> EvalRun:
-    """As `queue_run`, whatever else is queued."""
+    """Queues an eval run, even where an equal one is queued already."""
     run = queue_run(ctx, actor, suite, target, items=items, budget=budget)
     assert run is not None  # noqa: S101 - only a duplicate is left out
     return run

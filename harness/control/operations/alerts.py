@@ -1,4 +1,6 @@
-"""Raises alerts beside the decision that they tell of, and delivers them from the outbox.
+"""This module raises alerts beside the decision that they tell of, and delivers them from the
+outbox.
+
 `raise_alert` and `resolve_alert` are part of the decision's unit of work. Whether anybody can
 be reached is not: `run_once` ends alerts whose cause is over, puts messages into the outbox,
 sends them to every sink and tries again. `send_test` tries the sinks; `AlertView` is what
@@ -91,7 +93,9 @@ def raise_alert(
     title: str,
     text: str,
 ) -> None:
-    """about: the id that tells this cause from others of its kind."""
+    """Opens an alert within the decision's unit of work. about: the id that tells this cause
+    from others of its kind.
+    """
     key = f"{kind.value}:{about}"
     tx.alerts.fold([Alert(kind, subject, key, title, text, ctx.clock.now(), SOURCE)])
 

@@ -47,7 +47,9 @@ class CaptureExport:
 
 
 def read_capture(ctx: Context, actor: Actor, id_: str) -> CapturedRequest:
-    """With its content. Raises NotAllowed below an approver, NotFound."""
+    """Reads a captured request with its content. Raises NotAllowed below an approver,
+    NotFound.
+    """
     actor.require(Role.APPROVER)
     with ctx.store.write() as tx:
         capture = tx.captures.get(id_)
@@ -63,7 +65,8 @@ def export_captures(
     since: timedelta | None = None,
     near: float = NEAR_DUPLICATE_SIMILARITY,
 ) -> CaptureExport:
-    """For labelling, without near-duplicates. near: similarity from which on, 0 excluded to 1.
+    """Exports captured requests for labelling, without near-duplicates. near: similarity from
+    which on, 0 excluded to 1.
 
     Raises NotAllowed below an approver, InputError.
     """

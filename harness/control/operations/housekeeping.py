@@ -76,7 +76,9 @@ def check_audit_chain(ctx: Context) -> int | None:
 
 
 def update_chain_alert(ctx: Context, tx: Transaction, broken: int | None) -> None:
-    """broken: the number of the first event that does not fit; None ends the alert."""
+    """Opens or ends the alert of a broken audit log. broken: the number of the first event
+    that does not fit; None ends the alert.
+    """
     if broken is None:
         alerts.resolve_alert(ctx, tx, AlertKind.AUDIT_BROKEN, "log")
         return
@@ -102,7 +104,9 @@ def check_snapshot(ctx: Context) -> None:
 
 
 def check_signatures(ctx: Context) -> int:
-    """Of every row; raises an alert where one does not hold. Returns how many do not."""
+    """Verifies the signature of every stored row; raises an alert where one does not hold.
+    Returns how many do not.
+    """
     faults = ctx.store.signature_faults()
     _update_rows_alert(ctx, "rows", _describe_faults(faults))
     return len(faults)

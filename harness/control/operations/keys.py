@@ -148,7 +148,7 @@ def _new(ctx: Context, tx: Transaction, name: str, service: bool) -> Principal: 
 
 
 def revoke_key(ctx: Context, actor: Actor, key: str) -> None:
-    """Raises NotFound. Routers stop taking it within two seconds."""
+    """Revokes a key; routers stop taking it within two seconds. Raises NotFound."""
     actor.require(Role.ADMIN)
     now = ctx.clock.now()
     with ctx.store.write() as tx:
@@ -204,7 +204,9 @@ def authenticate_data_key(store: Store, text: str, *, secret: bytes) -> ApiKey:
 
 
 def still(store: Store, actor: Actor) -> Actor:
-    """The same actor as his key has it now. Raises NotAllowed where it was revoked."""
+    """Returns the actor with the role that the key has now. Raises NotAllowed where it was
+    revoked.
+    """
     with _refusing(), store.read() as tx:
         return _actor(tx, tx.keys.get(actor.key) if actor.key else None)
 

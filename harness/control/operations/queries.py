@@ -49,25 +49,27 @@ class SuiteSummary:
 
 
 def find_target(ctx: Context, name: str) -> Target:
-    """By id or `provider/model`. Raises NotFound, InputError for an ambiguous name."""
+    """Finds a target by id or `provider/model`. Raises NotFound, InputError for an ambiguous
+    name.
+    """
     with ctx.store.read() as tx:
         return targets.find_target(tx, name)
 
 
 def find_route(ctx: Context, name: str) -> Route:
-    """Raises NotFound."""
+    """Finds a route by name. Raises NotFound."""
     with ctx.store.read() as tx:
         return routes.require_route(tx, name)
 
 
 def load_samples(ctx: Context, run: str) -> Sequence[Sample]:
-    """All of a run, in its order. Raises NotFound for an unknown run."""
+    """Loads all samples of a run, in its order. Raises NotFound for an unknown run."""
     with ctx.store.read() as tx:
         return tx.runs.samples(tx.runs.get(run).id)
 
 
 def load_verdict(ctx: Context, name: str) -> Verdict:
-    """Raises NotFound."""
+    """Loads a verdict by id. Raises NotFound."""
     with ctx.store.read() as tx:
         return tx.verdicts.get(name)
 
@@ -79,12 +81,14 @@ def find_audit_break(ctx: Context) -> int | None:
 
 
 def list_signature_faults(ctx: Context) -> Sequence[RowFault]:
-    """Every stored row whose signature does not hold."""
+    """Lists every stored row whose signature does not hold."""
     return ctx.store.signature_faults()
 
 
 def list_suites(ctx: Context) -> Sequence[SuiteSummary]:
-    """In the order of the configuration; a suite that does not load says why."""
+    """Lists the suites in the order of the configuration; a suite that does not load says
+    why.
+    """
     return [_suite(ctx, name) for name in ctx.suites.names()]
 
 
@@ -107,13 +111,15 @@ def list_proposals(
     route: str | None = None,
     open_only: bool = False,
 ) -> Page[Proposal]:
-    """Newest first."""
+    """Lists the proposals, newest first."""
     with ctx.store.listings() as stored:
         return stored.proposals(page_request, route=route, open_only=open_only)
 
 
 def load_verdicts(ctx: Context, ids: Collection[str]) -> Mapping[str, Verdict]:
-    """Those of these that are as they were signed."""
+    """Loads the verdicts with these ids, and leaves out those that are not as they were
+    signed.
+    """
     with ctx.store.listings() as stored:
         return stored.verdicts(ids)
 
@@ -125,13 +131,13 @@ def load_target_names(ctx: Context, targets: Collection[str]) -> Mapping[str, st
 
 
 def list_routes(ctx: Context) -> Page[Route]:
-    """All of them by name, as they are now."""
+    """Lists all routes by name, as they are now."""
     with ctx.store.listings() as stored:
         return stored.routes()
 
 
 def list_route_status(ctx: Context) -> Page[RouteStatus]:
-    """Every route at a glance; those that need a decision first."""
+    """Lists every route at a glance; those that need a decision first."""
     page = list_routes(ctx)
     with ctx.store.listings() as stored:
         known = stored.targets_of({id_ for route in page for id_ in route.targets})
@@ -150,7 +156,7 @@ def list_route_status(ctx: Context) -> Page[RouteStatus]:
 def list_runs(
     ctx: Context, page_request: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
 ) -> Page[EvalRun]:
-    """Newest first; of all states when none is named."""
+    """Lists the eval runs, newest first; those of all states when none is named."""
     with ctx.store.listings() as stored:
         return stored.runs(page_request, states=states)
 
@@ -158,13 +164,13 @@ def list_runs(
 def list_samples(
     ctx: Context, run: str, page_request: PageRequest = FIRST_PAGE
 ) -> Page[Sample]:
-    """In the run's order. Raises NotFound for an unknown run."""
+    """Lists a run's samples in the run's order. Raises NotFound for an unknown run."""
     with ctx.store.listings() as stored:
         return stored.samples(page_request, run=run)
 
 
 def list_targets(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[Target]:
-    """By provider and model."""
+    """Lists the targets by provider and model."""
     with ctx.store.listings() as stored:
         return stored.targets(page_request)
 
@@ -172,13 +178,17 @@ def list_targets(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[T
 def list_route_versions(
     ctx: Context, route: str, page_request: PageRequest = FIRST_PAGE
 ) -> Page[RouteRecord]:
-    """Every stored version of a route, newest first. Raises NotFound for an unknown route."""
+    """Lists every stored version of a route, newest first. Raises NotFound for an unknown
+    route.
+    """
     with ctx.store.listings() as stored:
         return stored.versions(page_request, route=route)
 
 
 def load_route_version(ctx: Context, route: str, number: int | None = None) -> RouteRecord:
-    """One of a route, the newest without a number. Raises NotFound, SignatureInvalid."""
+    """Loads one version of a route, the newest without a number. Raises NotFound,
+    SignatureInvalid.
+    """
     above = None if number is None else str(number + 1)
     records = list_route_versions(ctx, route, PageRequest(1, above))
     for record in records:
@@ -190,7 +200,9 @@ def load_route_version(ctx: Context, route: str, number: int | None = None) -> R
 
 
 def list_keys(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[KeySummary]:
-    """Oldest first; revoked ones too."""
+    """Lists the keys with their spending of today and of this month, oldest first, with the
+    revoked ones.
+    """
     with ctx.store.listings() as stored:
         page = stored.keys(page_request)
     today = ctx.clock.now().date()
@@ -224,7 +236,7 @@ def _owners(tx: Transaction, ids: Collection[str]) -> Mapping[str, str]:
 
 
 def list_switches(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
-    """Newest first; lifted and expired ones too."""
+    """Lists the kill switches, newest first, with the lifted and expired ones."""
     with ctx.store.listings() as stored:
         return stored.switches(page_request)
 
@@ -232,7 +244,7 @@ def list_switches(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[
 def list_shadows(
     ctx: Context, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
 ) -> Page[ShadowStatus]:
-    """Newest first; ended ones too."""
+    """Lists the shadows, newest first, with those that have ended."""
     with ctx.store.listings() as stored:
         page = stored.shadows(page_request, route=route)
     known: dict[str, ShadowStatus] = {}
@@ -255,8 +267,8 @@ def list_shadows(
 def list_drift_runs(
     ctx: Context, page_request: PageRequest = FIRST_PAGE, *, route: str = ""
 ) -> Page[tuple[DriftWatch, DriftCheck]]:
-    """Every run of the watches of all times, newest first; of the route's present incumbent and
-    suites, if one is given. Raises NotFound.
+    """Lists the runs of all watches there ever were, newest first; those of the route's present
+    incumbent and suites, if one is given. Raises NotFound.
     """
     target, suites = None, None
     if route:
@@ -288,7 +300,9 @@ def list_failovers(
     user: str | None = None,
     since: timedelta = DEFAULT_SINCE,
 ) -> Page[Failover]:
-    """Newest first. user: the id as the client sent it; the log has its hash alone."""
+    """Lists the failovers, newest first. user: the id as the client sent it; the log has its
+    hash alone.
+    """
     with ctx.store.listings() as stored:
         return stored.failovers(
             page_request,
@@ -301,13 +315,13 @@ def list_failovers(
 def list_captures(
     ctx: Context, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
 ) -> Page[CaptureSummary]:
-    """Newest first; never their content."""
+    """Lists the captured requests, newest first, without their content."""
     with ctx.store.listings() as stored:
         return stored.captures(page_request, route=route).map(captures.summarize_capture)
 
 
 def list_audit_events(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:
-    """Of the audit log, newest first."""
+    """Lists the audit events, newest first."""
     with ctx.store.listings() as stored:
         return stored.events(page_request)
 

@@ -31,7 +31,7 @@ def check_database(ctx: Context) -> list[str]:
         broken = audit.find_first_break(ctx, tx)
         if broken is not None:
             found.append(f"the audit log is broken at event {broken}")
-    found += [finding.words for finding in compare_all(ctx)]
+    found += [finding.text for finding in compare_all(ctx)]
     try:
         with ctx.store.read() as tx:
             found += _passes(ctx, tx)
@@ -54,7 +54,7 @@ def _passes(ctx: Context, tx: Transaction) -> list[str]:
         if isinstance(verdict, Passed):
             again = recomputation.recompute_stored(ctx, tx, verdict, proposal)
             if not again.agrees:
-                found.append(f"verdict {verdict.id}: {again.words}")
+                found.append(f"verdict {verdict.id}: {again.text}")
     return found
 
 
@@ -119,7 +119,7 @@ def _read_events(tx: Transaction, walk: AuditProgress) -> tuple[int | None, bool
 
 
 def _load_digests(
-    tx: Transaction, walk: AuditProgress, etag: str, told: Iterable[str]
+    tx: Transaction, walk: AuditProgress, etag: str, alerted: Iterable[str]
 ) -> Mapping[str, str | None]:
     """Digests of the rows that this turn looks at."""
     found: dict[str, str | None] = dict(tx.audited.deciding())
@@ -131,17 +131,17 @@ def _load_digests(
     recorded = list(islice(walk.recorded, ROWS_PER_TURN))
     if len(recorded) < ROWS_PER_TURN:
         walk.recorded = iter(list(walk.log.rows))
-    return {**found, **tx.audited.digests({*recorded, *told} - found.keys())}
+    return {**found, **tx.audited.digests({*recorded, *alerted} - found.keys())}
 
 
 def _update_alerts(
     ctx: Context,
     findings: Mapping[str, RowFinding],
-    told: Collection[str],
+    alerted: Collection[str],
     stored: Mapping[str, str | None],
 ) -> list[str]:
-    new = [finding for row, finding in findings.items() if row not in told][:MOST_ALERTS]
-    over = [row for row in told if row in stored and row not in findings]
+    new = [finding for row, finding in findings.items() if row not in alerted][:MOST_ALERTS]
+    over = [row for row in alerted if row in stored and row not in findings]
     if not new and not over:
         return []
     with ctx.store.write() as tx:
@@ -154,11 +154,11 @@ def _update_alerts(
                 finding.row,
                 subject=finding.row.replace(":", " ", 1),
                 title=f"{finding.row.replace(':', ' ', 1)} was written around the audit log",
-                text=f"{finding.words}.",
+                text=f"{finding.text}.",
             )
         for row in over:
             alerts.resolve_alert(ctx, tx, AlertKind.STATE_UNRECORDED, row)
-    return [f"alert: {finding.words}" for finding in new]
+    return [f"alert: {finding.text}" for finding in new]
 
 
 def compare_all(ctx: Context) -> list[RowFinding]:

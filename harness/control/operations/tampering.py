@@ -25,14 +25,16 @@ MAX_ALERTS: Final = 1_000
 
 
 def alerted_rows(tx: Transaction) -> set[str]:
-    """`TABLE:KEY` of each row that an open alert names."""
+    """Lists the rows, as `TABLE:KEY`, that open alerts name."""
     kind = AlertKind.STATE_UNRECORDED
     found = tx.alerts.list(open_only=True, kind=kind, limit=MAX_ALERTS)
     return {record.key.partition(":")[2] for record in found}
 
 
 def unrecorded_rows(ctx: Context, tx: Transaction) -> set[str]:
-    """`alerted_rows`, and those that this process found: alerts are rows that nobody signs."""
+    """Lists the rows that open alerts name, and those that this process found: alerts are rows
+    that nobody signs.
+    """
     return alerted_rows(tx) | ctx.audit_walk.unrecorded
 
 
@@ -60,6 +62,8 @@ def reason_to_hold(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
 
 
 def require_untampered(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
-    """Raises ProofRefused where `reason_to_hold` has a reason; not for one in its canary."""
+    """Requires that `reason_to_hold` finds nothing, unless the proposal is in its canary; else
+    raises ProofRefused.
+    """
     if proposal.phase in HELD and (why := reason_to_hold(ctx, tx, proposal)):
         raise ProofRefused(f"{proposal.id} is held: {why}")

@@ -1,1 +1,3 @@
-"""From a proposal to its verdict: use cases of those who propose and of those who approve."""
+"""These use cases lead from a proposal to its verdict, for those who propose and those who
+approve.
+"""

@@ -13,6 +13,7 @@ from harness.control.routing import targets
 from harness.domain.errors import NotAllowed, NotFound
 from harness.domain.evals.item_overlap import SAME_ITEMS_SHARE, overlap_share
 from harness.domain.evals.run import EvalRun, SuitePin, SuitePlan
+from harness.domain.formatting import format_percent
 from harness.domain.proposals.policy import GatePolicy
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.providers import model_names
@@ -31,7 +32,9 @@ WINDOW: Final = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True)
 class FalsePassRisk:
-    """Of the proposal at hand and those of the 90 days before it."""
+    """Bounds the risk of a false pass among a proposal and those of the 90 days before it on
+    its route.
+    """
 
     number: int  # which candidate it is on this route
     spent: float  # of those before it, a share of 1
@@ -39,15 +42,16 @@ class FalsePassRisk:
     budget: float | None = None  # of the policy, None for none
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         whom = "one of them" if self.number > 1 else "it"
         said = (
             f"{_ordinal(self.number)} candidate on this route in {WINDOW.days} days: up to "
-            f"{self.risk * 100:.2g} % that {whom} passed by luck"
+            f"{format_percent(self.risk, significant=2)} that {whom} passed by luck"
         )
         if self.budget is None:
             return said
-        return f"{said}; the policy allows {self.budget * 100:.2g} % (alpha_budget)"
+        allowed = format_percent(self.budget, significant=2)
+        return f"{said}; the policy allows {allowed} (alpha_budget)"
 
 
 def _ordinal(number: int) -> str:
@@ -70,10 +74,10 @@ def ration_alpha(
     most = multiplicity.ration_alpha(false_pass_risk(plans), spent, gate.alpha_budget)
     if most < MIN_ALPHA:
         raise NotAllowed(
-            f"route {route!r} has spent {spent * 100:.2g} % of the "
-            f"{gate.alpha_budget * 100:.2g} % that its policy allows in {WINDOW.days} days "
-            "(alpha_budget): wait until its oldest proposals are older, or let an admin raise "
-            "the budget"
+            f"route {route!r} has spent {format_percent(spent, significant=2)} of the "
+            f"{format_percent(gate.alpha_budget, significant=2)} that its policy allows in "
+            f"{WINDOW.days} days (alpha_budget): wait until its oldest proposals are "
+            "older, or let an admin raise the budget"
         )
     return tuple(replace(plan, alpha=min(plan.alpha, most)) for plan in plans)
 
@@ -81,13 +85,15 @@ def ration_alpha(
 def risk_of_plans(
     tx: Transaction, route: str, plans: Sequence[SuitePlan], gate: GatePolicy, now: datetime
 ) -> FalsePassRisk:
-    """Of a proposal with these plans, before it is made."""
+    """Bounds the risk of a false pass of a proposal with these plans, before it is made."""
     earlier = _proposals_before(tx, route, now)
     return _risk([*earlier_risks(earlier), false_pass_risk(plans)], gate)
 
 
 def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
-    """As it was when the proposal was made, by what is known now."""
+    """Bounds the risk of a false pass of a stored proposal and those before it, by what is
+    known now.
+    """
     earlier = [
         former
         for former in _proposals_before(tx, proposal.route, proposal.created_at)
@@ -172,7 +178,7 @@ def with_alpha(
 
 
 def find_uncharged(tx: Transaction, proposal: Proposal) -> str:
-    """Which looks before it the proposal was not charged for, in words; empty where it was.
+    """Says in words which looks before it a proposal was not charged for; empty where it was.
 
     Whose model a candidate is may be known by its answers alone, so after its registration.
     """
@@ -239,7 +245,7 @@ def _same_items(tx: Transaction, pin: SuitePin, earlier: SuitePlan | EvalRun) ->
 
 
 def has_looked(tx: Transaction, proposal: Proposal) -> bool:
-    """Whether it looked at its candidate, or still will."""
+    """Tells whether a proposal looked at its candidate, or still will."""
     # A verdict is a look also where somebody deleted its samples since.
     pairs = proposal.runs.values()
     decided = proposal.open or proposal.verdict is not None

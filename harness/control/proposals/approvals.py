@@ -45,7 +45,9 @@ def record_approval(
 
 
 def find_revocation(tx: Transaction, proposal: Proposal) -> str:
-    """That an approval's key was revoked since it was given, in words; empty else."""
+    """Says in words that the key of an approval was revoked after it was given; empty
+    otherwise.
+    """
     for approval in tx.approvals.for_proposal(proposal.id):
         key = tx.keys.get(approval.key) if approval.key is not None else None
         if key is not None and key.revoked_at is not None:

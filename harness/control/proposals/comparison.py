@@ -19,6 +19,7 @@ from harness.control.evals.run_costs import (
 )
 from harness.control.routing import monthly_bill
 from harness.control.shadow.stage import ShadowStage, find_stage
+from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.cost_forecast import CostForecast
 from harness.domain.evals.pins import ServedModels, named_models
 from harness.domain.evals.run import EvalRun, Sample, SampleError, SuitePin, SuitePlan, Verdict
@@ -26,6 +27,7 @@ from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
 from harness.gate.offline.intervals import mean_interval, median_interval
 from harness.gate.offline.pairs import UNSCORED_HIGH
+from harness.gate.text.next_steps import DecidedProposal, describe_next_step
 from harness.gate.text.sentences import unscored_text
 from harness.ports import Transaction
 
@@ -61,7 +63,7 @@ class SuiteAnswers:
 
     @property
     def judging(self) -> JudgingCost:
-        """Of both runs."""
+        """Sums what judging cost in both runs."""
         return sum_judging_cost([*self.incumbent, *self.candidate], judged=self.pin.judged)
 
     @property
@@ -88,6 +90,7 @@ class Comparison:
     forecast: CostForecast
     standing: ProofValidity | None = None  # whether it is proof still
     shadow: ShadowStage | None = None  # what came before the canary, None for nothing
+    next_step: str = ""  # what to do next, in words; empty without a verdict
 
     @property
     def savings(self) -> Savings | None:
@@ -104,16 +107,18 @@ class Comparison:
 
     @property
     def stopped_early(self) -> str:
-        """In words; empty where the gate needed everything that was planned."""
+        """Says in words how much the gate saved; empty where it needed everything that was
+        planned.
+        """
         if self.savings is None or self.verdict is None:
             return ""
         used = sum(report.n_used for report in self.verdict.suites)
         planned = sum(report.n_max for report in self.verdict.suites)
-        return f"Stopped after {used:,} of {planned:,} items: {self.savings.words}."
+        return f"Stopped after {used:,} of {planned:,} items: {self.savings.text}."
 
     @property
     def unscored(self) -> Sequence[str]:
-        """Of each suite with many answers without a score, how they counted.
+        """Says, for each suite with many answers without a score, how these counted.
 
         A verdict's reason is one suite's; what it says already is left out.
         """
@@ -138,7 +143,9 @@ class Comparison:
 
 
 def load_comparison(ctx: Context, proposal: str) -> Comparison:
-    """Raises NotFound."""
+    """Loads a proposal with both models' answers, their costs and its verdict. Raises
+    NotFound.
+    """
     with ctx.store.read() as tx:
         found = tx.proposals.get(proposal)
         targets = tx.routing.targets()
@@ -149,6 +156,7 @@ def load_comparison(ctx: Context, proposal: str) -> Comparison:
         money = monthly_bill.forecast_from_answers(ctx, tx, found.route, arms, answers)
         standing_ = proof_validity.assess_proof(ctx, tx, verdict) if verdict else None
         stage = find_stage(ctx, tx, found)
+        rollout = tx.rollouts.get(found.rollout) if found.rollout else None
     return Comparison(
         proposal=found,
         incumbent=arms[0],
@@ -160,7 +168,22 @@ def load_comparison(ctx: Context, proposal: str) -> Comparison:
         forecast=money,
         standing=standing_,
         shadow=stage,
+        next_step=_next_step(ctx, found, verdict, rollout, suites),
     )
+
+
+def _next_step(
+    ctx: Context,
+    proposal: Proposal,
+    verdict: Verdict | None,
+    rollout: Rollout | None,
+    suites: Sequence[SuiteAnswers],
+) -> str:
+    if verdict is None:
+        return ""
+    answers = {side.plan.suite: (side.incumbent, side.candidate) for side in suites}
+    decided = DecidedProposal(proposal, verdict, rollout, answers, ctx.eval_connections)
+    return describe_next_step(decided)
 
 
 def _side(tx: Transaction, proposal: Proposal, plan: SuitePlan) -> SuiteAnswers:

@@ -28,13 +28,18 @@ from harness.domain.proposals.proposal import (
 
 
 def approve_proposal(
-    ctx: Context, actor: Actor, proposal: str, reason: str = "", *, seen: str | None = None
+    ctx: Context,
+    actor: Actor,
+    proposal: str,
+    reason: str = "",
+    *,
+    expected_verdict: str | None = None,
 ) -> Proposal:
     """Let a passed proposal into its canary. Bound to the verdict that the approver saw.
 
-    seen: that verdict's id; None takes the stored one. Raises NotAllowed for the proposer
-    (unless the policy says `self_approval` and nothing is widened), StaleWrite when the
-    verdict is another by now, ProofRefused when it or the time to approve has expired,
+    expected_verdict: that verdict's id; None takes the stored one. Raises NotAllowed for the
+    proposer (unless the policy says `self_approval` and nothing is widened), StaleWrite when
+    the verdict is another by now, ProofRefused when it or the time to approve has expired,
     IllegalTransition when nothing waits for approval.
     """
     actor.require(Role.APPROVER)
@@ -44,9 +49,10 @@ def approve_proposal(
         four_eyes.check_four_eyes(tx, actor, found, "approve")
         tampering.require_untampered(ctx, tx, found)
         next_phase(found.phase, ProposalEvent.APPROVED)
-        if seen not in (None, found.verdict):
+        if expected_verdict not in (None, found.verdict):
             raise StaleWrite(
-                f"{found.id} has verdict {found.verdict}, not {seen}: look at it again"
+                f"{found.id} has verdict {found.verdict}, not {expected_verdict}: "
+                "look at it again"
             )
         if found.approver is not None:
             raise Conflict(f"{found.id} is approved already, by {found.approver}")

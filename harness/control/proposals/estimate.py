@@ -14,6 +14,7 @@ from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import monthly_bill, routes, targets
 from harness.domain.evals.run import Claim, EvalRun, Sample, SampleError, SuitePlan
+from harness.domain.formatting import format_score
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
 from harness.gate.offline.costs import items_to_show_saving
@@ -35,7 +36,7 @@ MOST_EARLIER: Final = 200  # proposals that are looked through for a comparison 
 
 @dataclass(frozen=True)
 class SuiteEstimate:
-    """One suite."""
+    """Estimates what one suite of a proposal can show."""
 
     plan: SuitePlan
     effect: float  # the true distance from the null that matters, a share of 1
@@ -157,14 +158,15 @@ def _warning(
 ) -> str:
     if smallest <= effect:
         return ""
+    wanted = format_score(effect, None)
     advice = (
-        f"{best.items} items with {best.epochs} epoch(s) would show {effect * 100:g}"
+        f"{best.items} items with {best.epochs} epoch(s) would show {wanted}"
         if best
-        else f"its {items} items are too few to detect {effect * 100:g} points, with any epochs"
+        else f"its {items} items are too few to detect {wanted} points, with any epochs"
     )
     return (
-        f"With {plan.n_max} items you can only see differences of {smallest * 100:.1f} points "
-        f"or more; {advice}."
+        f"With {plan.n_max} items you can only see differences of "
+        f"{format_score(smallest)} points or more; {advice}."
     )
 
 

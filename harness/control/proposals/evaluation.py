@@ -206,7 +206,9 @@ def _run(ctx: Context, proposal: Proposal, plan: SuitePlan, target: str) -> Eval
 
 
 def check_arms(proposal: Proposal, runs: Mapping[str, EvalRun]) -> None:
-    """Raises StaleEvidence for a run that is not what was registered, on either side."""
+    """Checks that the runs of both sides are those that were registered. Raises StaleEvidence
+    for one that is not.
+    """
     for plan in proposal.plans:
         pair = proposal.runs[plan.suite]
         for run, target in (
@@ -234,7 +236,7 @@ def run_ids(proposal: Proposal) -> frozenset[str]:
 
 
 def load_answers(tx: Transaction, proposal: Proposal) -> dict[str, Answers]:
-    """By suite: the stored outcomes of (incumbent, candidate), in the run's order.
+    """Loads the stored outcomes of (incumbent, candidate) by suite, in the run's order.
 
     Asked every second while a run is on: nobody needs the texts of thousands of answers.
     """

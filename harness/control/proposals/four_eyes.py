@@ -18,9 +18,9 @@ NEW_FOR: Final = timedelta(days=7)
 
 
 def check_four_eyes(tx: Transaction, actor: Actor, proposal: Proposal, act: str) -> None:
-    """Raises NotAllowed unless another principal than the proposer acts, with a key that the
-    proposer had no hand in. act: a verb, `approve` or a canary's. A policy may say
-    `self_approval`.
+    """Checks that another principal than the proposer acts, with a key that the proposer had no
+    hand in; else raises NotAllowed. A policy may say `self_approval`. act: a verb, `approve` or
+    a canary's.
     """
     if proposal.self_approval:
         return

@@ -46,7 +46,9 @@ class ProposalReview:
 
 
 def review_proposal(ctx: Context, proposal: str) -> ProposalReview:
-    """Raises NotFound."""
+    """Gathers what an approver should know beside the verdict: changed settings, other
+    proposals and moved providers. Raises NotFound.
+    """
     since = ctx.clock.now() - WINDOW
     with ctx.store.read() as tx:
         found = tx.proposals.get(proposal)

@@ -36,8 +36,8 @@ OTHER_RULES: Final = "registered under other rules than the route has"
 
 
 def list_rule_differences(ctx: Context, tx: Transaction, proposal: Proposal) -> list[str]:
-    """Where it asks for less than the route does, in words; without what it was registered as
-    widened by, since another person approves that.
+    """Lists in words where a proposal asks for less than its route does; without what it was
+    registered as widened by, since another person approves that.
 
     Raises NotFound when the route's policy is not in the configuration.
     """
@@ -58,7 +58,9 @@ def list_rule_differences(ctx: Context, tx: Transaction, proposal: Proposal) -> 
 
 
 def require_current_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
-    """Raises ProofRefused unless it asks for all that the route does."""
+    """Requires that a proposal asks for all that its route asks for now; else raises
+    ProofRefused.
+    """
     if rule_differences := list_rule_differences(ctx, tx, proposal):
         raise ProofRefused(
             f"{proposal.id}: {OTHER_RULES} ({'; '.join(rule_differences)}): propose again"

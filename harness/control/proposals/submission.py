@@ -121,10 +121,10 @@ def _policy(ctx: Context, settings: RouteSettings, request: ProposalRequest) -> 
     policy = ctx.policy(request.policy or settings.policy)
     gate = policy.gate
     if request.margin is not None and not SHARE_RANGE.holds(request.margin):
-        raise InputError(f"an allowed loss lies in {SHARE_RANGE.words}, not {request.margin}")
+        raise InputError(f"an allowed loss lies in {SHARE_RANGE.text}, not {request.margin}")
     if request.min_saving is not None and not SHARE_RANGE.holds(request.min_saving):
         raise InputError(
-            f"a share to be saved lies in {SHARE_RANGE.words}, not {request.min_saving}"
+            f"a share to be saved lies in {SHARE_RANGE.text}, not {request.min_saving}"
         )
     gate = replace(
         gate,
@@ -307,7 +307,7 @@ def get_proposal(ctx: Context, proposal: str) -> Proposal:
 def list_proposals(
     ctx: Context, *, route: str | None = None, open_only: bool = False
 ) -> Sequence[Proposal]:
-    """Newest first, as many as a store lists at once."""
+    """Lists the proposals, newest first, as many as a store lists at once."""
     with ctx.store.read() as tx:
         return tx.proposals.list(route=route, open_only=open_only)
 

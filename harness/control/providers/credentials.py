@@ -84,7 +84,7 @@ class CredentialChange:
 
 @dataclass(frozen=True, slots=True)
 class ImportedCredential:
-    """provider, and the variable whose value it got."""
+    """Names a provider, and the variable whose value it got."""
 
     provider: str
     variable: str
@@ -104,7 +104,7 @@ def list_credentials(ctx: Context) -> Sequence[ProviderCredentials]:
 
 
 def get_credentials(ctx: Context, name: str) -> ProviderCredentials:
-    """Raises NotFound."""
+    """Describes the keys of a provider, without their values. Raises NotFound."""
     with ctx.store.read() as tx:
         return _credentials_of(ctx, tx, targets.require_provider(tx, name))
 
@@ -246,7 +246,7 @@ def _changed_provider(
 def remove_credential(
     ctx: Context, actor: Actor, name: str, *, key: str | None = None
 ) -> ProviderCredentials:
-    """Take its stored keys away, or one of them; what was encrypted is gone for good.
+    """Removes a provider's stored keys, or one of them; what was encrypted is gone for good.
 
     Without any key left, its targets get no requests from the next second on. Raises NotFound.
     """
@@ -376,7 +376,7 @@ def note(
     provider: str | None,
     details: Mapping[str, object],
 ) -> None:
-    """For the audit log: who did what to a provider's key. details: no value of any."""
+    """Notes in the audit log who did what to a provider's key. details: no value of any."""
     audit.record(
         ctx,
         tx,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from harness.control.context import Context
 from harness.control.operations import alerts
+from harness.domain.formatting import format_usd
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.providers.deprecations import Deprecation, find_deprecations
 from harness.domain.routing.table import Route
@@ -16,7 +17,7 @@ ENDS, ENDED = AlertKind.MODEL_ENDS, AlertKind.MODEL_ENDED
 
 
 def list_deprecations(ctx: Context) -> Sequence[Deprecation]:
-    """Of the models in use, those that end within 90 days or have ended; the first first."""
+    """Lists the models in use that end within 90 days or have ended, the earliest end first."""
     with ctx.store.read() as tx:
         return find_deprecations(
             _used(ctx, tx), tx.providers.all(), ctx.catalogue, ctx.clock.now().date()
@@ -100,5 +101,5 @@ def _next(ending: Deprecation) -> str:
 def _price_text(price: Price | None) -> str:
     if price is None:
         return "an unknown price"
-    given, made = price.input_usd_per_mtok, price.output_usd_per_mtok
-    return f"${given:g} in and ${made:g} out per million tokens"
+    given, made = format_usd(price.input_usd_per_mtok), format_usd(price.output_usd_per_mtok)
+    return f"{given} in and {made} out per million tokens"

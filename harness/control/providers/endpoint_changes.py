@@ -65,7 +65,7 @@ def routes_using(tx: Transaction, provider: str) -> list[str]:
 def find_move_since(
     ctx: Context, tx: Transaction, target: str, began: datetime
 ) -> Provider | None:
-    """The target's provider, if it has moved since then."""
+    """Returns a target's provider if it has moved since that time; else None."""
     known = tx.routing.targets().get(target)
     if known is None:
         known = next((judge for judge in ctx.judges.values() if judge.id == target), None)

@@ -21,7 +21,9 @@ from harness.ports import Transaction
 
 
 def list_configured_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]:
-    """All that the configured providers offer, by `provider/model`; their own prices win."""
+    """Lists all that the configured providers offer, by `provider/model`; their own prices
+    win.
+    """
     with ctx.store.read() as tx:
         providers, offers = tx.providers.all(), _list_offers(ctx, tx)
     found = []
@@ -35,7 +37,9 @@ def list_configured_offers(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]
 def search_catalogue(
     ctx: Context, words: Sequence[str]
 ) -> Sequence[tuple[str, CatalogueEntry]]:
-    """Of the whole catalogue, by `kind/model`, those that have all the words in their names."""
+    """Lists the entries of the catalogue, by `kind/model`, whose names contain every given
+    word.
+    """
     parts = [word.lower() for phrase in words for word in phrase.split()]
     fits = [e for e in ctx.catalogue if all(part in e.name.lower() for part in parts)]
     return [(fit.name, fit) for fit in sorted(fits, key=lambda offer: offer.name)]
@@ -50,7 +54,7 @@ MOST: Final = 5
 class Rapidfuzz:
     """A `FuzzyMatcher`. The library is loaded where a name is misspelt."""
 
-    def words(self, word: str, among: Collection[str]) -> Sequence[str]:
+    def similar_words(self, word: str, among: Collection[str]) -> Sequence[str]:
         from rapidfuzz import fuzz, process  # noqa: PLC0415 - see above
 
         if len(word) < LEAST_LETTERS:
@@ -78,7 +82,9 @@ class Rapidfuzz:
 def resolve_model(
     ctx: Context, name: str, *, standing: Sequence[KillSwitch] = ()
 ) -> Resolution:
-    """standing: switches of the environment and the file, beside the stored ones."""
+    """Finds the provider that takes a model's name, with each rule that was tried. standing:
+    switches of the environment and the file, beside the stored ones.
+    """
     with ctx.store.read() as tx:
         providers = tx.providers.all()
         switches = (*standing, *tx.switches.not_lifted())

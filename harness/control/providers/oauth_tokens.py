@@ -52,7 +52,7 @@ def encrypt_secrets(ctx: Context, changed: SignIn, secrets: SignInSecrets) -> Si
 
 
 def decrypt_secrets(ctx: Context, stored: SignIn) -> SignInSecrets:
-    """Raises DecryptionFailed."""
+    """Decrypts the tokens of a sign-in. Raises DecryptionFailed."""
     return SignInSecrets(**json.loads(ctx.cipher.decrypt(stored.ciphertext)))
 
 
@@ -70,7 +70,7 @@ def store_access_key(
 
 
 def drop_access_key(ctx: Context, tx: Transaction, provider: str) -> bool:
-    """Whether there was one."""
+    """Removes the stored access key of a sign-in; returns whether there was one."""
     for credential in tx.credentials.all():
         if (
             credential.provider == provider

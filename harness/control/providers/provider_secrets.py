@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 
 
 def encrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
-    """As it is stored: no value of a header in clear. Raises ConfigError without any key."""
+    """Encrypts the values of a provider's extra headers, so that none is stored in clear.
+    Raises ConfigError without any key.
+    """
     if not provider.extra_headers:
         return provider
     hidden = {name: cipher.encrypt(value) for name, value in provider.extra_headers.items()}
@@ -37,7 +39,9 @@ def encrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
 
 
 def decrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
-    """As it is called. A value that cannot be decrypted is left out, and said in the log."""
+    """Decrypts the values of a provider's extra headers, to call it. A value that cannot be
+    decrypted is left out and logged.
+    """
     if not provider.sealed_headers:
         return provider
     clear = dict(provider.extra_headers)
@@ -50,7 +54,7 @@ def decrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
 
 
 def decrypt_snapshot(snapshot: Snapshot, cipher: Cipher) -> Snapshot:
-    """For a router's memory, never for its disk."""
+    """Decrypts a snapshot's headers for a router's memory, never for its disk."""
     providers = {
         name: decrypt_headers(provider, cipher) for name, provider in snapshot.providers.items()
     }
@@ -58,7 +62,9 @@ def decrypt_snapshot(snapshot: Snapshot, cipher: Cipher) -> Snapshot:
 
 
 def reencrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
-    """With every value encrypted by the newest key. Raises DecryptionFailed."""
+    """Encrypts the values of a provider's extra headers anew, with the newest key. Raises
+    DecryptionFailed.
+    """
     fresh = {}
     for name, token in provider.sealed_headers.items():
         try:
@@ -98,7 +104,9 @@ def encrypt_stored_headers(ctx: Context) -> list[str]:
 def decrypt_credential(
     stored: Iterable[StoredKey], cipher: Cipher
 ) -> dict[str, list[ProviderKey]]:
-    """By provider, in order. One that cannot be decrypted is left out, and said in the log."""
+    """Decrypts the stored keys by provider, in order. A key that cannot be decrypted is left
+    out and logged.
+    """
     found: dict[str, list[ProviderKey]] = {}
     for key in stored:
         if not key.ciphertext:
@@ -136,7 +144,9 @@ def list_live_credentials(ctx: Context, tx: Transaction) -> list[Credential]:
 
 
 def keys_of_provider(ctx: Context, provider: Provider) -> tuple[ProviderKey, ...]:
-    """Those that a request of ours to this provider may use, the first one first."""
+    """Lists the keys that our requests to a provider may use, in the order in which they are
+    tried.
+    """
     with ctx.store.read() as tx:
         stored = [
             credential

@@ -138,7 +138,7 @@ def list_providers(ctx: Context) -> Sequence[ProviderSummary]:
 
 
 def get_provider(ctx: Context, name: str) -> ProviderSummary:
-    """Raises NotFound."""
+    """Describes a configured provider. Raises NotFound."""
     with ctx.store.read() as tx:
         return _glance(tx, targets.require_provider(tx, name))
 
@@ -198,8 +198,8 @@ def _new(name: str, kind: str | None) -> Provider:
 
 
 def remove_provider(ctx: Context, actor: Actor, name: str) -> None:
-    """With its stored keys, in force within two seconds. Its targets stay known, and cannot be
-    used.
+    """Removes a provider with its stored keys, within two seconds on every router. Its targets
+    stay known, and cannot be used.
 
     Raises NotFound, and Conflict while something needs it, naming what.
     """

@@ -20,7 +20,9 @@ from harness.domain.suggestions import did_you_mean
 def check_targets(
     ctx: Context, settings: RouteSettings, targets: Iterable[Target], *, route: str
 ) -> None:
-    """Raises NotAllowed for a target whose provider may not, NotFound for an unknown class."""
+    """Checks that the provider of each target may see the route's class of data. Raises
+    NotAllowed for one that may not, NotFound for an unknown class.
+    """
     if not settings.data_class:
         return
     allowed = _allowed(ctx, settings.data_class)
@@ -34,7 +36,9 @@ def check_targets(
 
 
 def check_suite(ctx: Context, suite: str, targets: Iterable[Target]) -> None:
-    """Its data go to no provider that may not see their class. Raises as `check_targets`."""
+    """Checks that the provider of each target may see the suite's class of data. Raises
+    NotAllowed for one that may not, NotFound for an unknown class.
+    """
     data_class = ctx.suites.data_class(suite)
     if not data_class:
         return
@@ -58,8 +62,8 @@ def find_refusal(ctx: Context, settings: RouteSettings, target: Target, *, route
 
 
 def check_address(ctx: Context, provider: str, before: str, after: str) -> None:
-    """Of a provider that may see a class, only the file changes the address: else a name that
-    was cleared would stand for another place. Raises NotAllowed.
+    """Refuses a new address for a provider that may see a class of data: only the file changes
+    it, or else a name that was cleared would stand for another place. Raises NotAllowed.
     """
     classes = classes_of_provider(ctx.data_classes, provider)
     if classes and after != before:

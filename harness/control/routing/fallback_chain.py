@@ -84,7 +84,7 @@ class ChainEntry:
 
 
 def list_fallbacks(ctx: Context, name: str) -> Sequence[ChainEntry]:
-    """In the order of the chain. Raises NotFound."""
+    """Lists a route's fallbacks in the order of the chain. Raises NotFound."""
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
         evidence = tx.routing.evidence(name)
@@ -145,9 +145,10 @@ def add_fallback(
     place: int | None = None,
     reason: str,
 ) -> Route:
-    """place: from 1 on; None for the end. For a target that is there: its evidence is renewed.
+    """Adds a fallback to a route's chain; of one that is there, the evidence is renewed. place:
+    from 1 on; None for the end.
 
-    Raises as `replace_chain`.
+    Raises as `replace_chain` does.
     """
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
@@ -175,7 +176,9 @@ def remove_fallback(
 def mark_capable(
     ctx: Context, actor: Actor, name: str, target: str, *, capable: bool, reason: str
 ) -> Route:
-    """Whether it is good enough for high stakes. Raises NotFound as `remove_fallback`."""
+    """Marks whether a fallback is good enough for high stakes. Raises NotFound as
+    `remove_fallback`.
+    """
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         place = _place(tx, chain, name, target)
@@ -187,7 +190,9 @@ def mark_capable(
 def reorder_chain(
     ctx: Context, actor: Actor, name: str, order: Sequence[str], *, reason: str
 ) -> Route:
-    """Raises InputError unless `order` names each of the chain once."""
+    """Puts a route's fallbacks in another order. Raises InputError unless `order` names each of
+    the chain once.
+    """
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         wanted = [targets.find_target(tx, target_name).id for target_name in order]

@@ -44,7 +44,8 @@ class SwitchRequest:
 def throw_switch(
     ctx: Context, actor: Actor, wanted: SwitchRequest, *, source: SwitchSource
 ) -> KillSwitch:
-    """In force on every router within two seconds, for all its next requests.
+    """Throws a kill switch: within two seconds every router obeys it, for all its next
+    requests.
 
     Raises NotFound for an unknown route, provider or target: a typing error in an emergency
     must not look like a switch. Raises InputError without a reason, NotAllowed, also where all
@@ -116,7 +117,7 @@ def _check_four_eyes(tx: Transaction, actor: Actor, switch: KillSwitch) -> None:
 
 
 def lift_switch(ctx: Context, actor: Actor, switch: str, *, reason: str) -> SwitchRecord:
-    """End it on every router within two seconds. Again, or late, changes nothing.
+    """Lifts a kill switch on every router within two seconds. Again, or late, changes nothing.
 
     Raises NotFound, NotAllowed, InputError without a reason.
     """
@@ -139,7 +140,7 @@ def lift_switch(ctx: Context, actor: Actor, switch: str, *, reason: str) -> Swit
 
 
 def find_unaffected(ctx: Context, switch: KillSwitch) -> Sequence[str]:
-    """Names of the routes that it is about, and that may use nothing of what it forces."""
+    """Lists the routes within a switch's reach that may use nothing of what it forces."""
     with ctx.store.read() as tx:
         table = tx.routing.table()
     found = []
@@ -152,6 +153,6 @@ def find_unaffected(ctx: Context, switch: KillSwitch) -> Sequence[str]:
 
 
 def list_live_switches(ctx: Context) -> Sequence[KillSwitch]:
-    """Of CLI and REST, those in force now, the strongest first."""
+    """Lists the switches of CLI and REST that are in force now, the strongest first."""
     with ctx.store.read() as tx:
         return active_switches(tx.switches.not_lifted(), ctx.clock.now())

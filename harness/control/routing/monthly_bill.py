@@ -30,7 +30,9 @@ def forecast_from_answers(
     arms: tuple[Target, Target],
     answers: Iterable[tuple[Sequence[Sample], Sequence[Sample]]],
 ) -> CostForecast:
-    """arms: incumbent and candidate. answers: of both, suite by suite."""
+    """Forecasts a swap's monthly bill from both models' answers. arms: incumbent and candidate.
+    answers: of both, suite by suite.
+    """
     pairs = [pair for ours, theirs in answers for pair in _pairs(ours, theirs)]
     return forecast_cost(_bill(ctx, tx, route, arms[0]), pairs, find_price(tx, arms[1]))
 
@@ -38,7 +40,8 @@ def forecast_from_answers(
 def forecast_from_history(
     ctx: Context, route: str, candidate: str, plans: Iterable[SuitePlan]
 ) -> CostForecast:
-    """Before it is proposed: by what earlier runs measured, or the incumbent's own tokens.
+    """Forecasts a swap's monthly bill before it is proposed, from what earlier runs measured,
+    or from the incumbent's own tokens.
 
     candidate: a target's id or name, registered or not. plans: as a proposal would have them.
     Raises NotFound for an unknown route.
@@ -53,7 +56,7 @@ def forecast_from_history(
 
 
 def bill_of_route(ctx: Context, tx: Transaction, route: str) -> RouteBill:
-    """Its bill with the model that serves it now. Raises NotFound."""
+    """Estimates a route's monthly bill with the model that serves it now. Raises NotFound."""
     incumbent = tx.routing.targets()[routes.require_route(tx, route).incumbent]
     return _bill(ctx, tx, route, incumbent)
 
@@ -65,7 +68,7 @@ def _bill(ctx: Context, tx: Transaction, route: str, incumbent: Target) -> Route
 
 
 def find_price(tx: Transaction, target: Target | None) -> Price | None:
-    """None where nobody said what it costs."""
+    """Finds a model's price; None where nobody said what it costs."""
     provider = tx.providers.all().get(target.provider) if target else None
     return provider.prices.get(target.model) if provider and target else None
 
@@ -106,7 +109,7 @@ def _tokens(samples: Sequence[Sample]) -> Mapping[str, TokenCounts]:
 
 
 def describe_forecast(forecast: CostForecast) -> str:
-    """In one line, as people ask: what does it cost now, and what then?"""
+    """Says in one line what the route costs now, and what it would cost after the swap."""
     if not forecast.bill.requests:
         return f"What this route costs a month is unknown: {forecast.unknown}."
     now = "What this route costs now is unknown: its model has no price"

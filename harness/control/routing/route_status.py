@@ -61,7 +61,9 @@ def load_current_activity(ctx: Context) -> CurrentActivity:
 def build_route_status(
     ctx: Context, route: Route, targets: Mapping[str, Target], now: CurrentActivity
 ) -> RouteStatus:
-    """targets: by id, those of the route. Raises SignatureInvalid."""
+    """Describes a route at a glance. targets: by id, those of the route. Raises
+    SignatureInvalid.
+    """
     for id_ in route.targets - targets.keys():
         raise SignatureInvalid(f"its target {id_} is not as it was signed")
     with ctx.store.read() as tx:

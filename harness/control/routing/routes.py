@@ -12,10 +12,12 @@ from typing import Final
 
 from harness.control import audit
 from harness.control.canary.audit import decision_inputs
+from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.routing import data_class_checks, targets
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState, apply_signal
 from harness.domain.errors import InputError, NotFound, ProofRefused, SwapgateError
+from harness.domain.formatting import format_bps
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
 from harness.domain.operations.principals import check_principal_name
@@ -37,7 +39,7 @@ from harness.ports import RouteRecord, Transaction
 
 
 def check_overrides(ctx: Context, tx: Transaction, name: str) -> None:
-    """Check the route's overrides as they are in `tx`, and those that name it.
+    """Checks a route's overrides as they are in `tx`, and those of other routes that name it.
 
     Raises InputError for one that names its own route, NotFound for one that names none,
     NotAllowed where its data class is not as strict.
@@ -125,7 +127,8 @@ def create_route(
 def change_settings(
     ctx: Context, actor: Actor, name: str, changed: Callable[[RouteSettings], RouteSettings]
 ) -> Route:
-    """Same targets, other settings; who is marked capable is the chain's affair.
+    """Changes a route's settings and keeps its targets; which are marked capable, the chain
+    decides.
 
     Raises ProofRefused while a waiver of the chain has expired, NotAllowed when a target may
     not see the data class, or a route that an override joins to this one is not as strict.
@@ -188,7 +191,7 @@ def _take_back_baking(
         tx.rollouts.save(apply_signal(rollout, RolloutSignal.ABORT, now, because))
         proposal = tx.proposals.get(rollout.proposal)
         tx.proposals.save(apply_event(proposal, ProposalEvent.CANCELLED, now, because))
-        inputs = decision_inputs(ctx, tx, rollout, None)
+        inputs = decision_inputs(RolloutUnit(ctx, tx, rollout), None)
         audit.record(
             ctx,
             tx,
@@ -262,7 +265,7 @@ def _standing(history: Sequence[RouteRecord]) -> list[str]:
 
 
 def load_history(ctx: Context, name: str) -> Sequence[RouteRecord]:
-    """Newest first."""
+    """Loads the versions of a route, newest first."""
     with ctx.store.read() as tx:
         require_route(tx, name)
         return tx.routing.history(name)
@@ -284,18 +287,18 @@ def _fields(route: Route) -> dict[str, str]:
     return {
         "incumbent": route.incumbent,
         "canary": canary.target if canary else "none",
-        "canary share": f"{canary.weight_bps / 100:g} %" if canary else "0 %",
+        "canary share": format_bps(canary.weight_bps) if canary else "0 %",
         "held back": route.holdback.target if route.holdback else "none",
         "fallbacks": ", ".join(route.fallbacks) or "none",
         "description": route.settings.description,
         "capable": ", ".join(route.settings.capable) or "none",
         "stakes": route.settings.stakes.value,
         "on content policy": route.settings.on_content_policy.value,
-        "keep warm": f"{route.settings.keep_warm_bps / 100:g} %",
+        "keep warm": format_bps(route.settings.keep_warm_bps),
         "tools": "side effects" if route.settings.side_effects else "",
         "data class": route.settings.data_class,
         "task": route.settings.task,
-        "capture": f"{route.settings.capture_bps / 100:g} %",
+        "capture": format_bps(route.settings.capture_bps),
         "captured per day": str(route.settings.capture_per_day),
         "captured for": f"{route.settings.capture_keep_days:g} days",
         "overrides": format_overrides(route.settings.overrides),
@@ -305,7 +308,7 @@ def _fields(route: Route) -> dict[str, str]:
         "commit": route.settings.commit.value,
         "on bad event": route.settings.on_bad_event.value,
         "policy": route.settings.policy,
-        "suites": ", ".join(suite.words for suite in route.settings.suites),
+        "suites": ", ".join(suite.text for suite in route.settings.suites),
     }
 
 

@@ -61,14 +61,14 @@ class RouteScorecard:
 
 
 def build_scorecard(ctx: Context, name: str) -> RouteScorecard:
-    """Raises NotFound."""
+    """Builds a route's scorecard: scores, cost, failures and latency. Raises NotFound."""
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
         return _build_scorecard(ctx, tx, route, _ended(tx, [route]))
 
 
 def build_scorecards(ctx: Context) -> Sequence[RouteScorecard]:
-    """In order of their names."""
+    """Builds the scorecards of all routes, in order of their names."""
     with ctx.store.read() as tx:
         table = tx.routing.table().routes
         runs = _ended(tx, table.values())

@@ -28,7 +28,9 @@ def add_target(ctx: Context, actor: Actor, seed: TargetSeed) -> Target:
 
 
 def register_target(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSeed) -> Target:
-    """As `add_target`, within a unit of work. Raises NotFound for an unknown provider."""
+    """Adds a target within a unit of work, unless it is known. Raises NotFound for an unknown
+    provider.
+    """
     providers = tx.providers.all()
     if seed.provider not in providers:
         hint = did_you_mean(seed.provider, providers, otherwise=".")
@@ -50,7 +52,7 @@ def register_target(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSee
 
 
 def require_provider(tx: Transaction, name: str) -> Provider:
-    """Raises NotFound."""
+    """Returns a stored provider. Raises NotFound, naming those that there are."""
     found = tx.providers.all()
     if name not in found:
         listed = ", ".join(found) or "none"
@@ -59,7 +61,7 @@ def require_provider(tx: Transaction, name: str) -> Provider:
 
 
 def provider_of(tx: Transaction, target: Target) -> Provider:
-    """Raises NotFound where it was removed."""
+    """Returns the provider of a target. Raises NotFound where it was removed."""
     provider = tx.providers.all().get(target.provider)
     if provider is None:
         raise NotFound(
@@ -69,9 +71,9 @@ def provider_of(tx: Transaction, target: Target) -> Provider:
     return provider
 
 
-def check_evaluable(tx: Transaction, *asked: Target) -> None:
+def check_evaluable(tx: Transaction, *targets: Target) -> None:
     """Suites are run over chat. Raises InputError for a target whose provider has none."""
-    for target in asked:
+    for target in targets:
         kind = provider_of(tx, target).kind
         if kind in PROVIDER_KINDS and Endpoint.CHAT not in PROVIDER_KINDS[kind].serves:
             raise InputError(
@@ -106,7 +108,9 @@ def put_provider(ctx: Context, actor: Actor, provider: Provider, reason: str = "
 
 
 def same(ctx: Context, known: Provider | None, wanted: Provider) -> bool:
-    """Whether they say the same; one text encrypted twice differs."""
+    """Tells whether two providers say the same; headers are compared decrypted, as one text
+    encrypted twice differs.
+    """
     return known is not None and decrypt_headers(known, ctx.cipher) == decrypt_headers(
         wanted, ctx.cipher
     )
@@ -133,7 +137,9 @@ def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
 
 
 def with_prices(ctx: Context, tx: Transaction, provider: Provider) -> Provider:
-    """As it is stored: with the catalogue's prices of models that targets and judges use."""
+    """Adds the catalogue's prices of the models that targets and judges use, as the provider is
+    stored.
+    """
     used = (*tx.routing.targets().values(), *ctx.judges.values())
     models = sorted({target.model for target in used if target.provider == provider.name})
     return with_catalogue_prices(provider, ctx.catalogue, models) if models else provider
@@ -157,7 +163,7 @@ def _put(ctx: Context, tx: Transaction, actor: Actor, provider: Provider) -> Non
 
 
 def moved_details(provider: Provider) -> dict[str, object]:
-    """For the audit log: its last move."""
+    """Describes a provider's last move for the audit log."""
     if provider.moved is None:
         return {}
     moved = provider.moved
@@ -188,7 +194,9 @@ def find_target(tx: Transaction, name: str) -> Target:
 
 
 def find_known_target(tx: Transaction, name: str) -> Target | None:
-    """As `find_target`, None where nothing has the name. Raises InputError for several."""
+    """Finds a target by id or name; None where nothing has the name. Raises InputError for
+    several.
+    """
     try:
         return find_target(tx, name)
     except NotFound:
@@ -202,7 +210,9 @@ def plain_target(name: str) -> Target | None:
 
 
 def find_or_register_target(ctx: Context, tx: Transaction, actor: Actor, name: str) -> Target:
-    """`find_target`, and where nothing has the name, register a plain `provider/model`."""
+    """Finds a target by id or name; where nothing has the name, registers a plain
+    `provider/model`.
+    """
     try:
         target = find_target(tx, name)
     except NotFound:

@@ -66,7 +66,7 @@ class ShadowRequest:
 
 @dataclass(frozen=True, slots=True)
 class CheckEvidence:
-    """Pairs of one check."""
+    """Counts the pairs of one check."""
 
     check: str
     both: int
@@ -113,7 +113,7 @@ class ShadowStatus:
 
 
 def start_shadow(ctx: Context, actor: Actor, wanted: ShadowRequest) -> Shadow:
-    """Mirrored by every router within two seconds.
+    """Starts a shadow; every router mirrors requests within two seconds.
 
     With an open proposal of the candidate a proposer may, else an approver. Raises NotFound,
     NotAllowed (also for the data class), Conflict while the route has one, InputError for a
@@ -155,7 +155,9 @@ def start_shadow(ctx: Context, actor: Actor, wanted: ShadowRequest) -> Shadow:
 def check_shadow(
     ctx: Context, tx: Transaction, route: Route, candidate: Target, limits: ShadowLimits
 ) -> None:
-    """Raises InputError, NotAllowed, NotFound for what it must not see or cannot pay."""
+    """Checks that a candidate may be a route's shadow. Raises InputError, NotAllowed or
+    NotFound for what it must not see or cannot pay.
+    """
     if route.settings.side_effects:
         raise InputError(
             f"route {route.name!r} has tools that act on the world (side_effects): nothing of "
@@ -183,7 +185,9 @@ def _proposal(tx: Transaction, route: str, candidate: Target) -> str | None:
 
 
 def stop_shadow(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> ShadowRecord:
-    """On every router within two seconds. Raises NotFound when there is none, NotAllowed."""
+    """Stops a route's shadow on every router within two seconds. Raises NotFound when there is
+    none, NotAllowed.
+    """
     actor.require(Role.PROPOSER)
     now = ctx.clock.now()
     with ctx.store.write() as tx:
@@ -235,7 +239,9 @@ def _over(ctx: Context, tx: Transaction, shadow: Shadow, now: datetime) -> str:
 
 
 def list_of_proposal(tx: Transaction, proposal: Proposal) -> Sequence[ShadowRecord]:
-    """Its shadows that compared its two models, newest first; ended ones too."""
+    """Lists the shadows that compared a proposal's two models, newest first, with those that
+    have ended.
+    """
     return [
         evidence
         for evidence in tx.shadows.list(route=proposal.route, proposal=proposal.id)
@@ -253,7 +259,9 @@ def record_shadow(
     reason: str,
     inputs: Mapping[str, object] | None = None,
 ) -> None:
-    """Into the audit log. inputs: what it was decided from, where that is decided again."""
+    """Writes an event of a shadow into the audit log. inputs: what it was decided from, where
+    that is decided again.
+    """
     details = {
         "route": shadow.route,
         "candidate": shadow.candidate.name,
@@ -269,7 +277,7 @@ def record_shadow(
 
 
 def load_status(ctx: Context, route: str) -> ShadowStatus:
-    """The route's newest. Raises NotFound."""
+    """Loads the status of a route's newest shadow. Raises NotFound."""
     with ctx.store.read() as tx:
         newest = tx.shadows.list(route=route, limit=1)
         if not newest:
@@ -282,7 +290,9 @@ def load_status(ctx: Context, route: str) -> ShadowStatus:
 
 
 def status_of_record(ctx: Context, record: ShadowRecord) -> ShadowStatus:
-    """Raises SignatureInvalid where its proposal is not as it was signed."""
+    """Builds the status of a stored shadow. Raises SignatureInvalid where its proposal is not
+    as it was signed.
+    """
     with ctx.store.read() as tx:
         tallies = tx.shadows.tallies([record.shadow.id])
         return build_status(record, tallies, ctx.clock.now(), _unit(tx, record.shadow))
@@ -298,7 +308,9 @@ def _unit(tx: Transaction, shadow: Shadow) -> ExposureUnit:
 def build_status(
     record: ShadowRecord, rows: Sequence[ShadowTally], now: datetime, unit: ExposureUnit
 ) -> ShadowStatus:
-    """rows: of the record's shadow, or of more that are looked at as one. unit: of evidence."""
+    """Builds the status of a shadow from its tallies. rows: of the record's shadow, or of more
+    that are looked at as one. unit: of evidence.
+    """
     counts: Counter[str] = Counter()
     sums: dict[str, float] = {}
     for row in rows:

@@ -77,7 +77,7 @@ def check_stage(tx: Transaction, route: Route, candidate: Target, policy: Policy
 
 
 def build_stage(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStage | None:
-    """None for a proposal whose policy has no shadow."""
+    """Builds the state of a proposal's shadow stage; None when its policy has no shadow."""
     policy = proposal.policy.canary.shadow
     if policy is None:
         return None
@@ -129,7 +129,7 @@ def find_stage(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStage
 
 
 def find_stage_of_route(ctx: Context, route: str) -> ShadowStage | None:
-    """Of the proposal that is in its shadow now; None when none is."""
+    """Finds the stage of a route's proposal that is in its shadow now; None when none is."""
     with ctx.store.read() as tx:
         for proposal in tx.proposals.open():
             if proposal.route == route and proposal.phase is ProposalPhase.SHADOW:

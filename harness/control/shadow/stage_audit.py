@@ -61,7 +61,7 @@ def decision_inputs(
     decided: ShadowStageDecision,
     at: datetime,
 ) -> dict[str, object]:
-    """For the audit log: enough to decide again to the same bytes."""
+    """Gathers what the audit log needs to decide again to the same bytes."""
     return {
         KEY: {
             "at": at.isoformat(),

@@ -80,7 +80,7 @@ class Guardrails:
 
     @classmethod
     def none(cls) -> Self:
-        """Errors alone."""
+        """Returns guardrails that watch errors alone."""
         return cls(**dict.fromkeys((item.name for item in fields(cls)), False))
 
     def tolerated(self) -> dict[Guardrail, float]:

@@ -60,7 +60,8 @@ def is_sampled(unit: str, rollout: str, period: int, share: int) -> bool:
 
 
 def build_prompt(criteria: str, transcript: Mapping[str, Any]) -> str:
-    """transcript: a request and its answer, as `router.protocols.transcript` gives them.
+    """Builds the judge's prompt. transcript: a request and its answer, as
+    `router.protocols.transcript` gives them.
 
     What is judged stands in one JSON object at the end: text in it cannot end it.
     """
@@ -70,11 +71,11 @@ def build_prompt(criteria: str, transcript: Mapping[str, Any]) -> str:
     return f"{JUDGE_PROMPT.format(criteria=criteria.strip())}\n\n{DATA_HEADING}{shown}"
 
 
-def parse_verdict(said: str) -> JudgeOutcome:
+def parse_verdict(answer: str) -> JudgeOutcome:
     """Parses the judge's answer; anything but the requested JSON object is no verdict."""
-    begin, end = said.find("{"), said.rfind("}")
+    begin, end = answer.find("{"), answer.rfind("}")
     try:
-        found = json.loads(said[begin : end + 1])
+        found = json.loads(answer[begin : end + 1])
     except (ValueError, RecursionError):
         return JudgeOutcome.NO_VERDICT
     if not isinstance(found, dict):
@@ -94,7 +95,9 @@ def has_budget(judge: CanaryJudge, known_usd: float, recent_usd: float, workers:
 
 
 def check_judge(policy: CanaryPolicy) -> None:
-    """Raises InputError for a judge that makes no sense, or whose guardrail is off."""
+    """Checks that a canary's judge makes sense and that its guardrail is on. Raises
+    InputError.
+    """
     judge, listens = policy.judge, Guardrail.JUDGE in policy.guardrails.tolerated()
     if judge is None:
         if listens:

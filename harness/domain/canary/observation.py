@@ -18,7 +18,7 @@ MIN_OBSERVED_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ObservationBlock:
-    """n consecutive assigned units of one rollout at one weight, all outcomes in.
+    """Holds n consecutive assigned units of one rollout at one weight, all outcomes in.
 
     Analysis is by assigned arm, whatever answered.
     """

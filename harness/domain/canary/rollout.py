@@ -151,7 +151,9 @@ class Rollout:
 
     @property
     def baking(self) -> bool:
-        """Promoted, and still watched against the incumbent before it."""
+        """Tells whether the candidate is promoted, and still watched against the incumbent
+        before.
+        """
         return self.state is RolloutState.PROMOTED and self.bake_ends_at is not None
 
     @property

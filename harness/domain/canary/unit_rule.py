@@ -21,7 +21,7 @@ class ExposureUnit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CanaryJudge:
-    """Who reads a sample of both arms' answers, once the users have them."""
+    """Sets who judges a sample of both arms' answers, once the users have them."""
 
     model: str  # PROVIDER/MODEL
     criteria: str  # what a good answer is, in words

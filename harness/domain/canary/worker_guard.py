@@ -68,7 +68,8 @@ class WorkerGuard:
 
 
 def abort_log_e(alpha: float, *, workers: int, turn: int) -> float:
-    """log e at which a worker aborts, so that all of a router's together spend alpha at most.
+    """Computes the log e at which a worker aborts, so that all of a router's together spend
+    alpha at most.
 
     turn: how many worker processes have watched this rollout before this one, from 0. The first
     `workers` share FIRST_WEIGHT of alpha, those that come after them (a worker was killed, the

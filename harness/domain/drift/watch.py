@@ -35,7 +35,7 @@ class DriftWatchState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DriftPlan:
-    """Registered before the first answer; another plan needs another baseline."""
+    """Registers a watch before its first answer; another plan needs another baseline."""
 
     suite_digest: str
     items: int
@@ -89,7 +89,7 @@ class DriftEvidence:
 
     @property
     def share_of_limit(self) -> float:
-        """How far it is to the alarm: 0 for nothing, 1 for drift."""
+        """Says how far the evidence is to the alarm: 0 for nothing, 1 for drift."""
         return min(max(self.log_e / self.log_e_limit, 0.0), 1.0)
 
     def as_json(self) -> dict[str, object]:
@@ -118,7 +118,7 @@ class DriftCheck:
 
 
 def next_check_due(checks: Sequence[DriftCheck], every_s: float, now: datetime) -> datetime:
-    """When the next run is to start. What was not measured is tried again within the hour.
+    """Says when the next run is to start. What was not measured is tried again within the hour.
 
     checks: of one watch, oldest first, none of them running.
     """

@@ -37,7 +37,7 @@ class TokenCounts:
 
 @dataclass(frozen=True, slots=True)
 class ItemTokens:
-    """Both models' tokens on one item, means over its epochs."""
+    """Holds the tokens of both models on one item, means over its epochs."""
 
     incumbent: TokenCounts
     candidate: TokenCounts

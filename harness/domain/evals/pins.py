@@ -31,7 +31,9 @@ class ServedPin(StrEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class ServedModel:
-    """As the provider's answers named it; build is empty where they had no fingerprint."""
+    """Names the model that a provider's answers say they come from; build is empty where they
+    had no fingerprint.
+    """
 
     model: str
     build: str = ""
@@ -46,7 +48,9 @@ class ServedModel:
         return f"{self.model}@{self.build}" if self.build else self.model
 
     def unlike(self, other: Self, pin: ServedPin) -> bool:
-        """Whether they differ in what the pin compares; an unknown name or build never does."""
+        """Tells whether two models differ in what the pin compares; an unknown name or build
+        never does.
+        """
         if pin is ServedPin.NONE or not (self.model and other.model):
             return False
         builds = pin is ServedPin.BUILD and self.build and other.build
@@ -75,7 +79,7 @@ def named_models(served: Iterable[ServedModel]) -> tuple[ServedModel, ...]:
 
 
 def is_mixed(served: Iterable[ServedModel], pin: ServedPin) -> bool:
-    """Whether two models gave these: that is no one measurement."""
+    """Tells whether two models gave these answers: that is no one measurement."""
     return any(one.unlike(other, pin) for one, other in combinations(named_models(served), 2))
 
 

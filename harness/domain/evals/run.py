@@ -89,7 +89,7 @@ class SuitePin:
 
 @dataclass(frozen=True, slots=True)
 class SuitePlan:
-    """Registered before the first candidate score."""
+    """Registers how a suite is judged, before the first candidate score."""
 
     suite: str
     suite_digest: str
@@ -191,7 +191,7 @@ class EvalRun:
 
     @property
     def is_manual(self) -> bool:
-        """Whether a person asked for it, outside any proposal and any watch."""
+        """Tells whether a person asked for the run, outside any proposal and any watch."""
         return self.order_seed == manual_order_seed(self.suite_digest)
 
     @property
@@ -199,13 +199,17 @@ class EvalRun:
         return digest([self.suite_digest, self.target, self.order_seed, self.epochs])
 
     def is_leased(self, now: datetime) -> bool:
-        """Whether a worker has it: another may take it when this lease is no good any more."""
+        """Tells whether a worker has the run: another may take it when this lease is no good
+        any more.
+        """
         until = self.lease_until
         return until is not None and now < until <= latest_lease_end(now, LEASE_S)
 
 
 def manual_order_seed(suite_digest: str) -> int:
-    """Another order than a proposal's, so that such a run is never shared with one."""
+    """Derives the seed of a manual run's order. A proposal's order differs, so that the two
+    never share a run.
+    """
     return int(suite_digest[8:16], 16)
 
 
@@ -316,7 +320,7 @@ class SuiteReport:
 
 @dataclass(frozen=True, kw_only=True)
 class BaseVerdict:
-    """What every verdict carries."""
+    """Holds what every verdict carries."""
 
     id: str  # `v_` and a hash of its inputs and figures
     route: str

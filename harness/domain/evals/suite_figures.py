@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class LenientFigures:
-    """The same answers, with their form forgiven."""
+    """Holds the figures of a comparison whose answers were scored with their form forgiven."""
 
     outcome: str = ""
     n_used: int = 0
@@ -92,7 +92,9 @@ class SuiteFigures:
         )
 
     def as_json(self) -> dict[str, object]:
-        """Without what does not apply: verdicts keep their bytes."""
+        """Writes the figures as JSON without those that do not apply: verdicts keep their
+        bytes.
+        """
         written = asdict(self) | {"examples": list(self.examples)}
         absent = [name for name in _OPTIONAL if written[name] is None]
         return {name: value for name, value in written.items() if name not in absent}

@@ -37,7 +37,7 @@ class Actor:
     key: str | None = None
 
     def require(self, role: Role) -> None:
-        """Raises NotAllowed when this actor's role is below `role`."""
+        """Requires at least this role of the actor; else raises NotAllowed."""
         if self.role < role:
             raise NotAllowed(
                 f"{self.name} is {self.role.name.lower()}; this needs {role.name.lower()}. "

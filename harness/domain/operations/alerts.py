@@ -248,7 +248,9 @@ class AlertEvent(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """Something noticed, or its end. Never has content of requests, or a secret."""
+    """Tells of something that was noticed, or of its end. Never has content of requests, or a
+    secret.
+    """
 
     kind: AlertKind
     subject: str  # what it is about, such as `target openai/gpt-5`
@@ -285,7 +287,7 @@ class Notified(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AlertRecord:
-    """All alerts of one key since it was last quiet."""
+    """Sums up all alerts of one key since it was last quiet."""
 
     id: str
     kind: AlertKind
@@ -299,10 +301,9 @@ class AlertRecord:
     # Who sees the cause now, and when each was last heard.
     sources: Mapping[str, datetime] = field(default_factory=dict)
     resolved_at: datetime | None = None  # None while the cause goes on
-    # told, told_at, told_count: the last message to people, when, and the count then.
-    told: Notified | None = None
-    told_at: datetime | None = None
-    told_count: int = 0
+    notified: Notified | None = None  # the last message to people
+    notified_at: datetime | None = None  # when that was
+    notified_count: int = 0  # the count then
     messages: int = 0  # how many there were
 
     @property
@@ -380,16 +381,16 @@ def drop_silent_sources(record: AlertRecord, now: datetime) -> AlertRecord:
 
 def due_message(record: AlertRecord, now: datetime) -> Notified | None:
     """The message that is due now; None when it was sent, or another one lately."""
-    since = None if record.told_at is None else now - record.told_at
+    since = None if record.notified_at is None else now - record.notified_at
     rested = since is None or since >= QUIET_PERIOD
     if not ALERT_RULES[record.kind].lasting:
         # Whoever gets a first sink today need not hear what happened last month.
         recent = now - record.last_seen < REMIND_AFTER
-        return Notified.RAISED if record.told is None and recent else None
+        return Notified.RAISED if record.notified is None and recent else None
     if record.resolved_at is not None:
         over = now - record.resolved_at >= _settling(record.kind)
-        return Notified.RESOLVED if record.told is Notified.RAISED and over else None
-    if record.told is Notified.RAISED:
+        return Notified.RESOLVED if record.notified is Notified.RAISED and over else None
+    if record.notified is Notified.RAISED:
         remind = ALERT_RULES[record.kind].remind
         return Notified.RAISED if since is not None and since >= remind else None
     return Notified.RAISED if rested else None
@@ -398,15 +399,15 @@ def due_message(record: AlertRecord, now: datetime) -> Notified | None:
 def mark_notified(record: AlertRecord, message: Notified, now: datetime) -> AlertRecord:
     return replace(
         record,
-        told=message,
-        told_at=now,
-        told_count=record.count,
+        notified=message,
+        notified_at=now,
+        notified_count=record.count,
         messages=record.messages + 1,
     )
 
 
 def resolve_record(record: AlertRecord, now: datetime) -> AlertRecord:
-    """Ends the record whatever its sources say; another alert raises it again."""
+    """Ends an alert's record whatever its sources say; another alert raises it again."""
     return replace(record, sources={}, resolved_at=max(now, record.last_seen))
 
 

@@ -19,7 +19,9 @@ IPV6_PREFIX: Final = 64
 
 
 def parse_proxy_networks(entries: Iterable[str]) -> tuple[Network, ...]:
-    """Raises InputError for what is neither an address nor a network."""
+    """Parses the addresses and networks of trusted proxies. Raises InputError for what is
+    neither.
+    """
     return tuple(_network(entry) for entry in entries)
 
 

@@ -21,7 +21,7 @@ MAX_ERROR_LENGTH: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class AlertMessage:
-    """What a sink receives."""
+    """Holds what a sink receives."""
 
     id: str  # the same in every attempt
     alert: str
@@ -58,7 +58,9 @@ class Delivery:
 
     @property
     def id(self) -> str:
-        """The same in every attempt, so that a receiver can leave out what it has."""
+        """Identifies the message, the same in every attempt, so that a receiver can leave out
+        what it has.
+        """
         return f"{self.alert}.{self.number}"
 
 

@@ -22,8 +22,8 @@ KEY_BYTES: Final = 32
 
 
 class KeyPurpose(StrEnum):
-    """control: the control plane, the command line, the dashboard; signs everything. worker:
-    eval workers; samples alone.
+    """Says who signs with a key. control: the control plane, the command line, the dashboard;
+    signs everything. worker: eval workers; samples alone.
     """
 
     CONTROL = "control"
@@ -31,8 +31,8 @@ class KeyPurpose(StrEnum):
 
 
 class KeyState(StrEnum):
-    """signs: the newest of its purpose. verifies: replaced; what it signed holds. retired:
-    nothing that it signed holds any more.
+    """Says what a key is still good for. signs: the newest of its purpose. verifies: replaced;
+    what it signed holds. retired: nothing that it signed holds any more.
     """
 
     SIGNS = "signs"

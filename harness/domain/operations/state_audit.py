@@ -57,7 +57,7 @@ class RowFinding:
     number: int = 0  # of the event that it disagrees with, or 0
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         return f"{self.row.replace(':', ' ', 1)}: {self._why}"
 
     @property

@@ -64,7 +64,9 @@ class CapturedRequest:
 
 
 def check_capture(settings: RouteSettings) -> None:
-    """Raises InputError for a share, a number or a time that makes no sense."""
+    """Checks a route's capture settings. Raises InputError for a share, a number or a time that
+    makes no sense.
+    """
     if not 0 <= settings.capture_bps <= BUCKETS:
         raise InputError(f"capture: the share is 0 to 100 %, not {settings.capture_bps} bps")
     if not 1 <= settings.capture_per_day <= MAX_PER_DAY:

@@ -75,7 +75,7 @@ _PLAIN: Final = GatePolicy()
 
 @dataclass(frozen=True, slots=True)
 class CanaryStep:
-    """One share of traffic."""
+    """Sets one share of traffic that a canary gets."""
 
     weight_bps: int
     min_exposures: int  # canary units scored before it may be left
@@ -89,7 +89,9 @@ class CanaryStep:
 
 @dataclass(frozen=True, slots=True)
 class PeakHours:
-    """When traffic is at its height, every day, in hours UTC; 22 to 6 goes over midnight."""
+    """Says when traffic is at its height, every day, in hours UTC; 22 to 6 goes over
+    midnight.
+    """
 
     start_h: int = 8
     end_h: int = 18
@@ -97,7 +99,7 @@ class PeakHours:
 
 @dataclass(frozen=True, slots=True)
 class ShadowStagePolicy:
-    """Before the first step the candidate answers users' requests, and nobody gets
+    """Sets how the candidate answers users' requests before the first step, while nobody gets
     its answers.
     """
 

@@ -175,12 +175,12 @@ class Proposal:
 
     @property
     def needs_approval(self) -> bool:
-        """Whether a person lets it into its canary, whatever its verdict."""
+        """Tells whether a person lets the proposal into its canary, whatever its verdict."""
         return bool(self.widened) or self.policy.promotion is PromotionMode.APPROVED
 
     @property
     def self_approval(self) -> bool:
-        """Whether its proposer may be that person: never for rules of his own."""
+        """Tells whether the proposer may approve the proposal: never for rules of his own."""
         return self.policy.self_approval and not self.widened
 
     @property
@@ -189,7 +189,7 @@ class Proposal:
 
     @property
     def approval_ends_at(self) -> datetime:
-        """Until when a proposal that waits for a person does so."""
+        """Says until when a proposal that waits for a person does so."""
         return add_seconds(self.updated_at, self.policy.approval_ttl_s)
 
     def retry_due(self, now: datetime) -> bool:

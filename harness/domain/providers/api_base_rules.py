@@ -39,7 +39,9 @@ def api_base_example(kind: str) -> str:
 
 
 def check_api_base_path(kind: str, url: str) -> None:
-    """Raises InputError for none, or one below which this kind's paths do not stand."""
+    """Checks that an api_base is given, and ends where this kind's paths begin. Raises
+    InputError.
+    """
     if not url:
         like = f": {example}" if (example := api_base_example(kind)) else ""
         raise InputError(f"a provider of kind {kind!r} needs an api_base{like}")
@@ -96,7 +98,8 @@ _DOTS: Final = str.maketrans("\u3002\uff0e\uff61", "...")
 
 
 def check_api_base(url: str, allowed: Collection[str] = ()) -> None:
-    """Raises InputError for a URL that no provider may have.
+    """Checks that providers may have this address. Raises InputError for one that none may
+    have.
 
     allowed: host names, addresses or networks that are open all the same. The URL is not
     repeated in the error: it may hold a secret.
@@ -245,7 +248,9 @@ def _covers(allowed: str, *addresses: Address) -> bool:
 
 
 def check_allowed_address(entry: str) -> None:
-    """Raises InputError for what is neither name, address nor network."""
+    """Checks an entry of `router.allow_addresses`. Raises InputError for what is neither name,
+    address nor network.
+    """
     try:
         if "/" in entry:
             ip_network(entry, strict=False)

@@ -81,7 +81,7 @@ class CatalogueChange:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Every known model by its kind and name."""
+    """Holds every known model by its kind and name."""
 
     entries: Mapping[tuple[str, str], CatalogueEntry] = field(default_factory=dict)
 

@@ -24,16 +24,16 @@ LIMITED_S: Final = 5.0
 MAX_REST_S: Final = 900.0
 
 
-def key_rest_s(failure: FailureClass, told_s: float | None) -> float | None:
+def key_rest_s(failure: FailureClass, retry_after_s: float | None) -> float | None:
     """How long a key is left alone after this failure; None when it is not about the key.
 
-    told_s: of `retry.retry_after_s`.
+    retry_after_s: what the provider asked for (`retry.retry_after_s`).
     """
     if not FAILURE_RULES[failure].other_key:
         return None
     if failure is FailureClass.RATE_LIMITED:
-        return min(told_s or LIMITED_S, MAX_REST_S)
-    return min(max(told_s or 0.0, REFUSED_S), MAX_REST_S)
+        return min(retry_after_s or LIMITED_S, MAX_REST_S)
+    return min(max(retry_after_s or 0.0, REFUSED_S), MAX_REST_S)
 
 
 def rested_keys(
@@ -76,18 +76,18 @@ def keys_from_environment(
     return tuple(ProviderKey(name, secret) for name, secret in found if secret)
 
 
-def hide_provider_secrets(said: bytes, provider: Provider, key: ProviderKey | None) -> bytes:
+def hide_provider_secrets(answer: bytes, provider: Provider, key: ProviderKey | None) -> bytes:
     """What a provider said, without what it was sent to prove who asks: some repeat it, as it
     is, escaped or encoded.
     """
-    return hide_secrets(said, (key.secret if key else "", *provider.extra_headers.values()))
+    return hide_secrets(answer, (key.secret if key else "", *provider.extra_headers.values()))
 
 
-def hide_secrets(said: bytes, secrets: Iterable[str]) -> bytes:
+def hide_secrets(text: bytes, secrets: Iterable[str]) -> bytes:
     """Removes secrets, the longest first, so that of one that holds another no end is left."""
     for secret in sorted(secrets, key=len, reverse=True):
-        said = hide_secret(said, secret)
-    return said
+        text = hide_secret(text, secret)
+    return text
 
 
 def lacks_key(
@@ -152,7 +152,9 @@ def check_key_value(value: str) -> str:
 
 
 def check_key_name(name: str) -> str:
-    """Raises InputError for a key's name that a person could not type."""
+    """Returns the name of a provider's key unless a person could not type it: then raises
+    InputError.
+    """
     if not _NAME.fullmatch(name):
         raise InputError(f"{name!r} is no name of a key: take a-z, 0-9, `-`, `_` and `.`")
     return name

@@ -81,7 +81,8 @@ def find_deprecations(
 def find_successor(
     entry: CatalogueEntry, known: Iterable[CatalogueEntry], today: date
 ) -> CatalogueEntry | None:
-    """The newest of its kind and family that can do at least as much, and lasts longer.
+    """Finds the newest model of the same kind and family that can do at least as much, and
+    lasts longer.
 
     Whatever the ending one is known to have, the other is, too; its window is as large.
     """

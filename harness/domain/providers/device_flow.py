@@ -82,15 +82,17 @@ def begin_flow(code: DeviceCode, now: float) -> FlowWaiting:
     return FlowWaiting(code, interval_s, min(now + interval_s, ends_at), ends_at)
 
 
-def advance_flow(state: FlowWaiting, seen: PollAnswer | OAuthTokens, now: float) -> FlowState:
-    """What becomes of it. An answer that comes late counts all the same."""
-    if isinstance(seen, OAuthTokens):
-        return FlowGranted(seen)
-    if seen in (PollAnswer.DENIED, PollAnswer.EXPIRED):
-        return FlowEnded(seen)
+def advance_flow(state: FlowWaiting, answer: PollAnswer | OAuthTokens, now: float) -> FlowState:
+    """Advances a sign-in by the server's answer, which counts all the same when it comes
+    late.
+    """
+    if isinstance(answer, OAuthTokens):
+        return FlowGranted(answer)
+    if answer in (PollAnswer.DENIED, PollAnswer.EXPIRED):
+        return FlowEnded(answer)
     if now >= state.ends_at:
         return FlowEnded(PollAnswer.EXPIRED)
-    interval_s = _interval_s(state.interval_s, seen)
+    interval_s = _interval_s(state.interval_s, answer)
     # Once more at the very end: the person may be done by then.
     return replace(state, interval_s=interval_s, ask_at=min(now + interval_s, state.ends_at))
 

@@ -39,7 +39,9 @@ _SHOWN: Final = 40
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Raises InputError for what cannot be sent as it is, or would break a request."""
+    """Checks a provider's extra headers. Raises InputError for one that cannot be sent as it
+    is, or would break a request.
+    """
     if len(headers) > MAX_HEADERS:
         raise InputError(f"{len(headers)} extra headers are more than {MAX_HEADERS}")
     seen: set[str] = set()

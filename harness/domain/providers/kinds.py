@@ -20,7 +20,9 @@ _SHOWN: Final = 40
 
 
 def check_provider_name(name: str) -> None:
-    """Raises InputError. No slash and no colon: a name stands before them, as in NAME/MODEL."""
+    """Checks a provider's name. Raises InputError, also for a slash or a colon: a name stands
+    before them, as in NAME/MODEL.
+    """
     if not _NAME.fullmatch(name):
         raise InputError(
             f"{name[:_SHOWN]!r} is no name of a provider: take 1 to 63 of a-z, A-Z, 0-9, `-`, "

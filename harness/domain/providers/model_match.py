@@ -38,7 +38,7 @@ MAX_READINGS: Final = 32  # of a name with several words misspelt
 class FuzzyMatcher(Protocol):
     """How near texts are to one another."""
 
-    def words(self, word: str, among: Collection[str]) -> Sequence[str]:
+    def similar_words(self, word: str, among: Collection[str]) -> Sequence[str]:
         """Returns the words that this one may be a misspelling of, all equally near; empty for
         none.
         """
@@ -112,20 +112,20 @@ def _listed_entry(kind: str, listed: DiscoveredModel) -> CatalogueEntry:
 
 
 def match_model(
-    asked: str, among: Sequence[ModelOffer], *, likeness: FuzzyMatcher, today: date
+    given: str, among: Sequence[ModelOffer], *, likeness: FuzzyMatcher, today: date
 ) -> ModelMatch:
     """Finds the model that is meant. today: a family's newest is one that has not ended, if
     there is one.
     """
-    if not among or not asked.strip():
-        return ModelMatch(asked, "the name is empty" if among else NOTHING_OFFERED)
-    text, here = _at_provider(asked.strip(), among)
+    if not among or not given.strip():
+        return ModelMatch(given, "the name is empty" if among else NOTHING_OFFERED)
+    text, here = _at_provider(given.strip(), among)
     low = text.lower()
     if exact := [offer for offer in here if low in (offer.model.lower(), offer.name.lower())]:
-        return ModelMatch(asked, "it is a model's exact name", min(exact, key=_preference))
+        return ModelMatch(given, "it is a model's exact name", min(exact, key=_preference))
     kind = text.lower().partition(":")[0]
     if here is among and kind in PROVIDER_KINDS and ":" in text:
-        return ModelMatch(asked, f"no configured provider of the kind {kind} offers a model")
+        return ModelMatch(given, f"no configured provider of the kind {kind} offers a model")
     read = [(offer, _named(offer)) for offer in here]
     wanted = parse_model_name(text)
     readings = _readings(wanted.words, {w for _, name in read for w in name.words}, likeness)
@@ -133,7 +133,7 @@ def match_model(
     best = _all_families(readings, read) if bare else _best_families(readings, read)
     if not best:
         return _nothing(
-            asked,
+            given,
             "no model that the configured providers offer has these words in its name",
             here,
             likeness,
@@ -142,16 +142,16 @@ def match_model(
     if not fitting:
         families = ", ".join(sorted({name.family for _, name in best}))
         said = f"there is no such version of {families}, and another one is not meant"
-        return ModelMatch(asked, said, near=_newest_names(best))
+        return ModelMatch(given, said, near=_newest_names(best))
     if bare and (wanted.version or wanted.date):
         fitting = list(_best_families(readings, fitting))
     if not (wanted.version or wanted.date):
         fitting = [(o, n) for o, n in fitting if not o.ended(today)] or fitting
-    return _decided(asked, fitting, wanted)
+    return _decided(given, fitting, wanted)
 
 
 def _decided(
-    asked: str, fitting: Sequence[tuple[ModelOffer, ModelName]], wanted: ModelName
+    given: str, fitting: Sequence[tuple[ModelOffer, ModelName]], wanted: ModelName
 ) -> ModelMatch:
     families: dict[Words, list[tuple[ModelOffer, ModelName]]] = {}
     for offer, name in fitting:
@@ -160,10 +160,10 @@ def _decided(
     if len(newest) == 1:
         (found,) = newest
         how = "that version" if wanted.version or wanted.date else "the newest"
-        return ModelMatch(asked, f"{how} of the family {_named(found).family}", found)
+        return ModelMatch(given, f"{how} of the family {_named(found).family}", found)
     newest.sort(key=lambda offer: offer.name)
     said = f"{len(newest)} families fit equally well: say which one is meant"
-    return ModelMatch(asked, said, candidates=tuple(newest))
+    return ModelMatch(given, said, candidates=tuple(newest))
 
 
 def _newest(several: Sequence[tuple[ModelOffer, ModelName]], wanted: ModelName) -> ModelOffer:
@@ -218,7 +218,9 @@ def _readings(
     if not words:
         # A version or a date alone: every family may have it.
         return [frozenset()]
-    choices = [[word] if word in known else list(likeness.words(word, known)) for word in words]
+    choices = [
+        [word] if word in known else list(likeness.similar_words(word, known)) for word in words
+    ]
     return [frozenset(reading) for reading in islice(product(*choices), MAX_READINGS)]
 
 
@@ -255,8 +257,8 @@ def _preference(offer: ModelOffer) -> tuple[bool, str, int, str]:
 
 
 def _nothing(
-    asked: str, reason: str, here: Sequence[ModelOffer], likeness: FuzzyMatcher
+    given: str, reason: str, here: Sequence[ModelOffer], likeness: FuzzyMatcher
 ) -> ModelMatch:
     by_model = {offer.model: offer for offer in reversed(here)}
-    near = likeness.names(asked, by_model)[:MAX_SUGGESTIONS]
-    return ModelMatch(asked, reason, near=tuple(by_model[model].name for model in near))
+    near = likeness.names(given, by_model)[:MAX_SUGGESTIONS]
+    return ModelMatch(given, reason, near=tuple(by_model[model].name for model in near))

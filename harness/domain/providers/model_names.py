@@ -141,7 +141,9 @@ class _Reading:
 
 
 def parse_model_name(name: str) -> ModelName:
-    """Any text has a reading; what is before the last slash, a vendor, is not part of it."""
+    """Parses a model's name; any text has a reading. What is before the last slash, a vendor,
+    is not part of it.
+    """
     text = name.strip().lower().rpartition("/")[2]
     if _CLOUD.match(text):
         text = _CLOUD_VERSION.sub("", _CLOUD.sub("", text))

@@ -98,7 +98,9 @@ def oauth_endpoints(provider: str, kind: str, change: OAuthOverrides | None) -> 
 
 
 def check_kind_takes_key(provider: str, kind: str) -> None:
-    """Raises InputError for a kind that people sign in for: what they have is no key."""
+    """Checks that this kind of provider takes a key. Raises InputError for a kind that people
+    sign in for.
+    """
     if kind in OAUTH_ENDPOINTS:
         raise InputError(
             f"provider {provider!r} is of kind {kind!r}, which takes no key: people sign in, "

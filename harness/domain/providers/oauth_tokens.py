@@ -59,7 +59,7 @@ class SignIn:
 
 
 def renewal_due_at(tokens: OAuthTokens, now: datetime) -> datetime | None:
-    """When to ask for the next one; None for a token that lasts."""
+    """Says when to ask for the next token; None for a token that lasts."""
     if tokens.expires_in_s is None:
         return None
     life = timedelta(seconds=max(tokens.expires_in_s, 0.0))

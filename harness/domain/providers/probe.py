@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from harness.domain.formatting import format_milliseconds, format_span
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider, Target
@@ -33,7 +34,7 @@ class ProbeStatus(StrEnum):
 
 
 class ProbeSubject(StrEnum):
-    """In the order in which one needs the other."""
+    """Names what a probe looks at, in the order in which one needs the other."""
 
     KEY = "key"
     REACHABLE = "reachable"
@@ -66,7 +67,7 @@ class ProbeReply:
 
 @dataclass(frozen=True)
 class ProviderCheck:
-    """All findings of one provider probe."""
+    """Holds all findings of one provider probe."""
 
     provider: str
     kind: str
@@ -100,12 +101,10 @@ def streamed_probe_request(
     return None
 
 
-def is_content_line(line: bytes) -> bool:
-    """Whether a line of an event stream carries a first piece of an answer."""
-    if not line.startswith(b"data:"):
-        return False
+def is_content_event(data: bytes) -> bool:
+    """Whether the data of a stream's event carry a piece of an answer."""
     try:
-        event = json.loads(line[5:])
+        event = json.loads(data)
         if event.get("type") == "content_block_delta":
             return True
         delta = event["choices"][0]["delta"]
@@ -148,7 +147,7 @@ def _reachable(provider: Provider, models: ProbeReply) -> ProbeFinding:
             f"see whether it is up, or `swapgate provider set {provider.name} --api-base URL`"
         )
         return ProbeFinding(ProbeSubject.REACHABLE, ProbeStatus.FAIL, models.error, step)
-    found = f"answers after {models.seconds * 1000:,.0f} ms"
+    found = f"answers after {format_milliseconds(models.seconds * 1000)}"
     return ProbeFinding(ProbeSubject.REACHABLE, ProbeStatus.OK, found)
 
 
@@ -192,7 +191,9 @@ def _first_token(target: Target | None, chat: ProbeReply | None) -> ProbeFinding
         found = "its protocol is spoken by the router alone"
         return ProbeFinding(ask, ProbeStatus.UNKNOWN, found, "ask the route")
     if chat.first_s is not None:
-        return ProbeFinding(ask, ProbeStatus.OK, f"after {chat.first_s * 1000:,.0f} ms")
+        return ProbeFinding(
+            ask, ProbeStatus.OK, f"after {format_milliseconds(chat.first_s * 1000)}"
+        )
     if chat.status == 200:
         step = f"`swapgate model probe {target.provider}/{target.model}` shows the whole answer"
         return ProbeFinding(ask, ProbeStatus.WARN, f"no content came: {chat.error}", step)
@@ -218,7 +219,7 @@ def _clock(models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
     if skew is None:
         return ProbeFinding(ProbeSubject.CLOCK, ProbeStatus.UNKNOWN, "it sends no date")
     if abs(skew) > MAX_SKEW_S:
-        found = f"ours is {abs(skew):,.0f} s {'behind' if skew > 0 else 'ahead'}"
+        found = f"ours is {format_span(abs(skew))} {'behind' if skew > 0 else 'ahead'}"
         step = "set this machine's clock (NTP): signatures and expiries depend on it"
         return ProbeFinding(ProbeSubject.CLOCK, ProbeStatus.WARN, found, step)
     return ProbeFinding(ProbeSubject.CLOCK, ProbeStatus.OK, f"within {MAX_SKEW_S:g} s of ours")

@@ -23,15 +23,15 @@ _SHORT: Final = {
 _LAST_OF_LATIN_1: Final = 0xFF
 
 
-def hide_secret(said: bytes, secret: str) -> bytes:
+def hide_secret(text: bytes, secret: str) -> bytes:
     """Returns the text without the secret in any spelling; short secrets are words and stay."""
     if len(secret) < MIN_SECRET_LENGTH:
-        return said
+        return text
     for spelling in _encoded(secret):
-        said = said.replace(spelling, HIDDEN_MARK)
-    if any(mark in said for mark in _MARKS):
-        said = _escaped(secret).sub(HIDDEN_MARK, said)
-    return said
+        text = text.replace(spelling, HIDDEN_MARK)
+    if any(mark in text for mark in _MARKS):
+        text = _escaped(secret).sub(HIDDEN_MARK, text)
+    return text
 
 
 @lru_cache(maxsize=512)
@@ -43,7 +43,8 @@ def _encoded(secret: str) -> tuple[bytes, ...]:
     latin_1 = secret.encode("latin-1", "replace")  # as many send a header
     found = [raw, latin_1, raw.hex().encode(), raw.hex().upper().encode()]
     for before in range(3):
-        # Without the signs at either end that its neighbours have a part in.
+        # A character of base64 at either end may hold bits of the unknown bytes beside the
+        # secret: such characters are cut off.
         first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
         for encode in (b64encode, urlsafe_b64encode):
             inner = encode(bytes(before) + raw)[first:last]

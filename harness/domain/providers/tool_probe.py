@@ -104,7 +104,7 @@ class _Declared:
     def has(self, capability: str) -> bool:
         return bool(getattr(self.provider.can(self.target.model), capability))
 
-    def words(self, capability: str) -> str:
+    def describe(self, capability: str) -> str:
         if self.target.model in self.provider.models:
             return f"declared {capability}" if self.has(capability) else f"no {capability}"
         return f"taken to have {capability}, as nothing is said of it"
@@ -147,7 +147,7 @@ def _judged(
     if outcome is ToolOutcome.NOT_SEEN:
         return ToolFinding(subject, outcome, failed=False, found=found)
     if works and not has:
-        said = f"{found}; {declared.words(capability)} is declared"
+        said = f"{found}; {declared.describe(capability)} is declared"
         return ToolFinding(subject, outcome, False, said, declared.setting(capability, to=True))  # noqa: FBT003
     if works:
         return ToolFinding(subject, outcome, failed=False, found=found)
@@ -155,7 +155,7 @@ def _judged(
         said = f"as declared: {found}"
         return ToolFinding(subject, outcome, failed=False, found=said)
     step = step or declared.setting(capability, to=False)
-    said = f"{declared.words(capability)}; {found}"
+    said = f"{declared.describe(capability)}; {found}"
     return ToolFinding(subject, outcome, failed=True, found=said, next_step=step)
 
 

@@ -68,7 +68,7 @@ TRANSITIONS: Final[Mapping[tuple[BreakerState, BreakerEvent], BreakerState]] = {
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
-    """When it opens, and for how long.
+    """Sets when a breaker opens, and for how long.
 
     failures within window_s that are at least `share` of that window's requests. Raises
     InputError for values that make no breaker.
@@ -149,7 +149,9 @@ def retry_in_s(breaker: Breaker, now: float, policy: BreakerPolicy) -> float:
 
 
 def admit(breaker: Breaker, now: float, policy: BreakerPolicy) -> tuple[Breaker, Ticket | None]:
-    """May this request go? Its ticket, or None. Unless it is closed, that is the one probe."""
+    """Decides whether a request may go: its ticket, or None. Unless the breaker is closed, that
+    is the one probe.
+    """
     if breaker.state is BreakerState.CLOSED:
         return breaker, breaker.serial
     if not would_admit(breaker, now, policy):
@@ -191,7 +193,7 @@ def settle(
 
 
 def reset_after_new_key(breaker: Breaker) -> Breaker:
-    """The breaker once its provider's credential was changed.
+    """Returns the breaker as it is once its provider's credential was changed.
 
     Closed, if our side opened it (a refused key, an account without quota, a model that this
     account has not): a first refusal opens it again. Troubles of the provider's stay.

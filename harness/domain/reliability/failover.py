@@ -40,9 +40,9 @@ def hash_user(sticky_key: str, secret: bytes) -> str:
 
 
 def user_hashes(user: str, secret: bytes) -> tuple[str, ...]:
-    """Of every sticky key that a user's id may have been, see
-    `router.request.client_directives`; and of
-    `user` itself, where that is a whole sticky key."""
+    """Hashes every sticky key that a user's id may have been, see
+    `router.request.client_directives`, and `user` itself, where that is a whole sticky key.
+    """
     # A header comes as bytes, and is read one character a byte.
     header = user.encode().decode("latin-1")
     kinds = ("user:", "prompt_cache_key:", "key:")

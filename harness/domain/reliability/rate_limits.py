@@ -56,7 +56,7 @@ class RateDecision(NamedTuple):
 
 
 class LimitStatus(NamedTuple):
-    """How one limit stands."""
+    """Says how one limit stands."""
 
     kind: str  # requests or tokens
     per_minute: float
@@ -67,7 +67,8 @@ class LimitStatus(NamedTuple):
 def admit_request(
     state: RateState, limit: RateLimit, tokens: float, now: float
 ) -> RateDecision:
-    """May a request with about so many tokens go? It takes from both buckets, or from none.
+    """Decides whether a request with about so many tokens may go. It takes from both buckets,
+    or from none.
 
     A request larger than a whole minute's worth goes when its bucket is empty, and the debt is
     waited off by those after it: otherwise it could never go.

@@ -119,15 +119,15 @@ def retry_wait_s(
     failure: FailureClass,
     *,
     tries: int,
-    told_s: float | None,
+    retry_after_s: float | None,
     uniform: float,
     room: RetryBudget,
     policy: RetryPolicy = DEFAULT_RETRY,
 ) -> float | None:
     """Seconds until the same target is asked once more; None to go on without it.
 
-    tries: of this target in this request so far, at least 1. told_s: of `retry_after_s`; no
-    wait is shorter.
+    tries: of this target in this request so far, at least 1. retry_after_s: what the provider
+    asked for; no wait is shorter.
     """
     rule = FAILURE_RULES[failure].same_target
     match rule:
@@ -139,7 +139,7 @@ def retry_wait_s(
             most, wait_s = policy.tries_per_target, backoff_s(tries, uniform, policy)
         case _:
             assert_never(rule)
-    wait_s = max(wait_s, told_s or 0.0)
+    wait_s = max(wait_s, retry_after_s or 0.0)
     if tries >= min(most, policy.tries_per_target) or not fits_budget(wait_s, room, policy):
         return None
     return wait_s

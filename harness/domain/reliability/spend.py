@@ -81,7 +81,7 @@ class SpendDecision:
 
 
 def totals_on(spent: SpendTotals, today: date) -> SpendTotals:
-    """The same totals as of today. A clock that goes back changes nothing."""
+    """Carries the totals over to today; a clock that goes back changes nothing."""
     if today <= spent.day:
         return spent
     if (today.year, today.month) == (spent.day.year, spent.day.month):

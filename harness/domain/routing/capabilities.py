@@ -62,7 +62,7 @@ class Capabilities:
     first_byte_timeout_s: float | None = None
 
     def larger_than(self, other: "Capabilities") -> bool:
-        """Whether its context window is known to be larger."""
+        """Tells whether this context window is known to be larger."""
         if self.context_window is None or other.context_window is None:
             return False
         return self.context_window > other.context_window
@@ -72,7 +72,9 @@ UNKNOWN_CAPABILITIES: Final = Capabilities()
 
 
 def restrict_endpoints(has: Capabilities, spoken: frozenset[Endpoint]) -> Capabilities:
-    """The same without the endpoints that are not spoken; `has` itself if nothing changes."""
+    """Takes the endpoints that are not spoken from the capabilities; returns `has` itself if
+    nothing changes.
+    """
     unspoken = {endpoint.value: False for endpoint in Endpoint if endpoint not in spoken}
     return replace(has, **unspoken) if any(getattr(has, e) for e in unspoken) else has
 

@@ -95,9 +95,7 @@ class ForcedPlan:
 
 
 def active_switches(switches: Iterable[KillSwitch], now: datetime) -> tuple[KillSwitch, ...]:
-    """Returns the switches that have not expired, the strongest first (as above, without the
-    route).
-    """
+    """Returns the switches that have not expired, the strongest first."""
     live = [
         switch for switch in switches if switch.expires_at is None or now < switch.expires_at
     ]
@@ -139,7 +137,8 @@ def parse_environment_switches(text: str, now: datetime) -> tuple[KillSwitch, ..
 
 
 def parse_file_switches(items: Sequence[str], now: datetime) -> tuple[KillSwitch, ...]:
-    """The switches under `switches:` in the configuration file; each item as above.
+    """Parses the items under `switches:` in the configuration file, which are written like
+    those of SWAPGATE_FORCE.
 
     now: aware; when the process read it. Raises InputError as for the environment.
     """

@@ -129,14 +129,16 @@ class RoutePlan:
 
     @property
     def all_open(self) -> bool:
-        """Nobody is left, and time alone would help: 503 with Retry-After."""
+        """Tells whether nobody is left and time alone would help: 503 with Retry-After."""
         return not self.targets and any(
             e.because is ExclusionReason.OPEN for e in self.left_out
         )
 
     @property
     def unable(self) -> bool:
-        """Nobody is left, and time would not help: no target can do what the request needs."""
+        """Tells whether nobody is left and time would not help: no target can do what the
+        request needs.
+        """
         return (
             not self.targets
             and not (self.all_open or any(e.because in OPERATOR_REASONS for e in self.left_out))
@@ -145,7 +147,9 @@ class RoutePlan:
 
     @property
     def retry_after_s(self) -> int | None:
-        """Whole seconds until the earliest probe, at least 1; None unless `all_open`."""
+        """Counts the whole seconds until the earliest probe, at least 1; None unless
+        `all_open`.
+        """
         waits = [
             excluded.retry_in_s
             for excluded in self.left_out
@@ -166,7 +170,7 @@ class RoutePlan:
 
     @property
     def held_by_stakes(self) -> bool:
-        """Nobody is left, and the stakes forbid what might have answered."""
+        """Tells whether nobody is left, and the stakes forbid what might have answered."""
         return not self.targets and any(
             e.because is ExclusionReason.STAKES for e in self.left_out
         )
@@ -190,7 +194,7 @@ def preferred_target(route: RouteTargets, arm: Arm, warm: str | None = None) -> 
 
 
 def order_targets(route: RouteTargets, guest: str | None) -> tuple[str, ...]:
-    """All target ids of a request, best first, no doubles.
+    """Orders all target ids of a request, best first, no doubles.
 
     While a promotion bakes, what served the route until then stands before the chain.
     """

@@ -39,7 +39,9 @@ def check_route_name(name: str) -> None:
 def check_chain(
     route: str, incumbent: str, fallbacks: Sequence[str], capable: Sequence[str]
 ) -> None:
-    """Raises InputError for a target named twice, and for a capable one that is no fallback."""
+    """Checks a route's chain. Raises InputError for a target named twice, and for a capable one
+    that is no fallback.
+    """
     whole = (incumbent, *fallbacks)
     if len(set(whole)) < len(whole):
         raise InputError(f"route {route!r} names a target twice: {', '.join(whole)}")
@@ -52,7 +54,7 @@ def check_chain(
 
 
 def check_chain_proof(route: str, target: str, proof: ChainProof | None) -> None:
-    """Raises ProofRefused unless it is for this target on this route."""
+    """Checks that the proof is for this target on this route; else raises ProofRefused."""
     match proof:
         case None:
             raise ProofRefused(
@@ -136,7 +138,7 @@ class RestoreIncumbent:
 
 @dataclass(frozen=True, slots=True)
 class ChangeSettings:
-    """Same targets, other settings."""
+    """Changes the settings of a route and keeps its targets."""
 
     route: str
     settings: RouteSettings

@@ -29,7 +29,7 @@ class Lineage:
     log_end: str = ""
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         return f"revision {self.revision} of epoch {self.epoch}, {self.changes} changes"
 
 
@@ -51,7 +51,7 @@ def older_reason(served: Lineage, offered: Lineage) -> str:
         return _older(served, offered)
     if before == now and served.digest not in ("", offered.digest):
         return (
-            f"the database says other things than before of {offered.words}: it was restored "
+            f"the database says other things than before of {offered.text}: it was restored "
             f"and changed since. {RESTORE_HINT}"
         )
     return ""
@@ -72,7 +72,7 @@ def foreign_reason(served: Lineage, offered: Lineage) -> str:
 
 
 def fork_reason(lacking: Sequence[str]) -> str:
-    """Why a database that lacks these, which a router knew, is refused.
+    """Says why a database that lacks what a router knew is refused.
 
     lacking: from `Store.missing_lineage`.
     """
@@ -84,7 +84,7 @@ def fork_reason(lacking: Sequence[str]) -> str:
 
 def _older(served: Lineage, offered: Lineage) -> str:
     return (
-        f"the database holds {offered.words}, and this router serves {served.words}: it was "
+        f"the database holds {offered.text}, and this router serves {served.text}: it was "
         f"restored from a backup, or is an old copy. {RESTORE_HINT}"
     )
 

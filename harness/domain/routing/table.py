@@ -51,7 +51,7 @@ class OnContentPolicy(StrEnum):
 
 
 class StreamCommit(StrEnum):
-    """When a stream's answer is its target's for good."""
+    """Says when a stream's answer is its target's for good."""
 
     FIRST_TOKEN = "first_token"  # noqa: S105 - no password
     WHOLE = "whole"  # it is held back until it is complete
@@ -85,7 +85,7 @@ class RouteSuite:
         )
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         weight = "" if self.weight == 1.0 else f", weight {self.weight:g}"
         return f"{self.suite} ({self.role.value}{weight})"
 
@@ -187,7 +187,9 @@ class Route:
 
     @property
     def experiment(self) -> Canary | None:
-        """What its rollout counts: the canary, or after the promotion the holdback."""
+        """Returns the experiment that the route's rollout counts: the canary, or after the
+        promotion the holdback.
+        """
         return self.canary or self.holdback
 
     @property
@@ -206,7 +208,7 @@ class Route:
 
 @dataclass(frozen=True)
 class RoutingTable:
-    """All routes at one revision. 0 is the empty table of a new installation."""
+    """Holds all routes at one revision; revision 0 is the empty table of a new installation."""
 
     revision: int = 0
     routes: Mapping[str, Route] = None  # type: ignore[assignment]  # set in __post_init__
@@ -256,7 +258,7 @@ class KeyGrant:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that a router needs to serve, at one moment. Immutable; swapped whole."""
+    """Holds all that a router needs to serve, at one moment. Immutable; swapped whole."""
 
     table: RoutingTable
     providers: Mapping[str, Provider]
@@ -274,7 +276,7 @@ class Snapshot:
     agent_grants: tuple[AgentGrant, ...] = ()
 
     def without(self, former: Sequence[Revocations]) -> "Snapshot":
-        """The same, where the keys that were revoked in earlier epochs are so as well."""
+        """Revokes in this snapshot, as well, the keys that were revoked in earlier epochs."""
         more = [
             revocations
             for revocations in former

@@ -78,7 +78,9 @@ class Target:
 
     @property
     def name(self) -> str:
-        """`provider/model`, with a short id when parameters or a patch set it apart."""
+        """Names the target `provider/model`, with a short id when parameters or a patch set it
+        apart.
+        """
         plain = not self.parameters and self.request_patch.empty
         return (
             f"{self.provider}/{self.model}"
@@ -124,14 +126,16 @@ class Price:
 
 
 def check_extra_body(fields: JsonObject) -> None:
-    """Raises InputError for a field that every request sets itself, such as `model`."""
+    """Checks a target's extra fields. Raises InputError for a field that every request sets
+    itself, such as `model`.
+    """
     for name in sorted(ROUTED_FIELDS & fields.keys()):
         raise InputError(f"extra_body has {name!r}, which each request says for itself")
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderMove:
-    """Since when a provider answers from where it is, who moved it there, and why."""
+    """Records since when a provider answers from where it is, who moved it there, and why."""
 
     at: datetime
     by: str
@@ -170,8 +174,8 @@ class Provider:
         return sorted({*self.extra_headers, *self.sealed_headers})
 
     def as_sent(self, target: Target) -> Target:
-        """A target of it with its `extra_body` beneath the target's own parameters, and the
-        limit of answers as its kind calls it.
+        """Returns a target of this provider as it is sent: with `extra_body` beneath the
+        target's own parameters, and the limit of answers as its kind calls it.
 
         For the making of requests alone: its id is not the target's.
         """
@@ -222,7 +226,7 @@ class Provider:
 
     @property
     def key_envs(self) -> tuple[str, ...]:
-        """The environment variables of all its keys, the first one first."""
+        """Lists the environment variables of all the provider's keys, the first one first."""
         own = (self.api_key_env,) if self.api_key_env else ()
         return tuple(dict.fromkeys((*own, *self.more_api_key_envs)))
 

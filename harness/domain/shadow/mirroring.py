@@ -15,7 +15,7 @@ def is_mirrored(shadow: Shadow, key: str) -> bool:
 
 
 def end_reason(shadow: Shadow, route: Route | None) -> str:
-    """Why the route as it is now takes no such shadow any more, in words; empty if it does."""
+    """Says why the route as it is now takes no such shadow any more; empty if it does."""
     if route is None:
         return f"there is no route {shadow.route!r} any more"
     if route.settings.side_effects:

@@ -34,7 +34,7 @@ class ShadowCheck(StrEnum):
 
 
 class CheckSides(StrEnum):
-    """Which side of a pair holds a check."""
+    """Says which side of a pair holds a check."""
 
     BOTH = "both"
     INCUMBENT = "incumbent_only"
@@ -44,7 +44,7 @@ class CheckSides(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AnswerFigures:
-    """One side's figures."""
+    """Holds the figures of one side of a pair."""
 
     ms: float  # to the whole answer, of a stream to its first output
     output_tokens: int

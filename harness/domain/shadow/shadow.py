@@ -87,7 +87,7 @@ class ShadowUsage:
 
 
 def check_shadow_limits(limits: ShadowLimits) -> None:
-    """Raises InputError for limits that make no sense."""
+    """Checks the limits of a shadow. Raises InputError for limits that make no sense."""
     if not 1 <= limits.share_bps <= MAX_SHARE_BPS:
         raise InputError("a shadow mirrors more than nothing, and 100 % at the most")
     if not 1 <= limits.at_once <= MAX_AT_ONCE:

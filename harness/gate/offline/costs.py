@@ -59,7 +59,7 @@ class CostEvidence:
 
     @property
     def against(self) -> bool:
-        """Whether further items cannot make it a pass."""
+        """Tells whether further items cannot make the comparison a pass."""
         return self.outcome in (CostOutcome.REFUTED, CostOutcome.UNSHOWABLE)
 
 
@@ -122,7 +122,8 @@ def judge_costs(pairs: Sequence[CostPair], plan: SuitePlan) -> CostEvidence:
 
 
 def items_to_show_saving(saving: float, plan: SuitePlan) -> int | None:
-    """About how many items show it when every answer saves this share; None for never.
+    """Estimates how many items show a saving when every answer saves this share; None for
+    never.
 
     Each item multiplies the evidence by 1 + .75 (saving - claimed) / ceiling at most.
     """

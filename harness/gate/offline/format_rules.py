@@ -66,13 +66,15 @@ def with_json_mode(candidate: Target) -> Target:
 
 
 def model_add_command(target: Target) -> str:
-    """The command that registers it."""
+    """Writes the command that registers a target."""
     named = f"{target.provider}/{target.model}"
     return shlex.join(["swapgate", "model", "add", named, *target_options(target)])
 
 
 def target_options(target: Target) -> Sequence[str]:
-    """What is its own beside the model's name, as options of `model add` and `gate run`."""
+    """Writes what is a target's own beside the model's name, as options of `model add` and
+    `gate run`.
+    """
     patch: RequestPatch = target.request_patch
     words: list[str] = []
     for option, fields in (("--param", target.parameters), ("--patch-param", patch.parameters)):
@@ -217,7 +219,7 @@ SCORER_LINES: Final[Mapping[str, str]] = {
 
 
 def format_prompts() -> frozenset[str]:
-    """Every line that a remedy may add to a prompt."""
+    """Lists every line that a remedy may add to a prompt."""
     forms = (*FORMAT_RULES.values(), OTHER_RULE, IFEVAL_RULE)
     return frozenset((TEXT_ONLY, *SCORER_LINES.values(), *(form.prompt for form in forms)))
 

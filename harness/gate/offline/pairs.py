@@ -54,7 +54,7 @@ class PairedSuite:
 
     @property
     def served(self) -> ServedModels:
-        """What answered and scored these items."""
+        """Says which models answered and scored these items."""
         if self.stored_served is not None:
             return self.stored_served
         return ServedModels(

@@ -55,7 +55,7 @@ class Recomputation:
         return self.agreement is AgreementLevel.AGREES
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         return "; ".join(self.differences)
 
 

@@ -35,8 +35,8 @@ def inputs_to_json(
     expires_at: datetime,
     rules: int | None = RULES_VERSION,
 ) -> dict[str, object]:
-    """plans, pairs (item, incumbent, candidate, both lenient), runs, marks of odd items, and
-    what the providers served.
+    """Writes what a verdict was decided from: plans, pairs (item, incumbent, candidate, both
+    lenient), runs, marks of odd items, and what the providers served.
 
     rules: by which it was decided; None in verdicts that are older than this number.
 

@@ -58,7 +58,7 @@ def final_p(
     whole: ArrayLike,
     design: Design,
 ) -> Floats:
-    """p_final of statistics.md §1.5; n >= 2.
+    """Computes p_final of statistics.md §1.5; n >= 2.
 
     signs: wins and losses. whole: every difference is -1, 0 or 1. Otherwise one pseudo-item of
     -1 stands for unseen rare disasters (always in non_inferior, in superior below 200 items).
@@ -111,7 +111,7 @@ def progress_from_json(stored: Mapping[str, object]) -> ComparisonProgress:
 
 @dataclass(frozen=True, slots=True)
 class EvidencePath:
-    """Every figure after each item along the last axis, going on past any stop."""
+    """Holds every figure after each item along the last axis, going on past any stop."""
 
     n: NDArray[np.int64]
     total: Floats
@@ -127,7 +127,7 @@ class EvidencePath:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonEvidence:
-    """Every figure of a comparison, on the items used. Shares of 1."""
+    """Holds every figure of a comparison, on the items used. Shares of 1."""
 
     outcome: str  # promote | reject | inconclusive | running
     how: str | None  # early | final | None
@@ -282,7 +282,7 @@ def progress_at(
 
 
 def build_evidence(progress: ComparisonProgress, design: Design) -> ComparisonEvidence:
-    """Every figure of a comparison, from its running state alone."""
+    """Computes every figure of a comparison, from its running state alone."""
     n, few = progress.n, progress.n < 2
     t = None if few else float(guarded_t(n, progress.total, progress.squares, design.theta0))
     p_final = None if few else _final_p(progress, design)

@@ -82,7 +82,9 @@ def judge_suite(
 def judge_pairs(
     plan: SuitePlan, paired: PairedSuite, *, stopped: StoppedRun | None = None
 ) -> SuiteJudgement:
-    """As judge_suite, on pairs that are made already (statistics.md §1.6). Without costs."""
+    """Judges a suite from pairs of scores that are made already, without costs
+    (statistics.md §1.6).
+    """
     readings = _read(plan, paired.items)
     outcome = _outcome(paired, readings, stopped)
     strict, consumed = readings.strict, readings.consumed

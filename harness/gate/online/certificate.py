@@ -44,12 +44,12 @@ def add_block(
 
 
 def log_odds_e(certificate: Certificate) -> float:
-    """log e-value against "the odds ratio is at least rho_ni"."""
+    """Computes the log e-value against "the odds ratio is at least rho_ni"."""
     return log_mean(certificate.log_products) + 0.0
 
 
 def log_rate_e(certificate: Certificate, p0: float) -> float:
-    """log e-value against "the canary fails at a rate of at least p0"."""
+    """Computes the log e-value against "the canary fails at a rate of at least p0"."""
     clean = certificate.canary - certificate.canary_failures
     return log_mean(
         [
@@ -61,7 +61,7 @@ def log_rate_e(certificate: Certificate, p0: float) -> float:
 
 
 def log_certificate(certificate: Certificate, p0: float) -> tuple[float, float, float]:
-    """log of the mean of the two e-values, and both of them."""
+    """Computes the log of the mean of the two e-values, and both of them."""
     odds, rate = log_odds_e(certificate), log_rate_e(certificate, p0)
     return log_mean([odds, rate]), odds, rate
 

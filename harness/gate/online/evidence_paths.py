@@ -54,14 +54,16 @@ def block_tally(block: ObservationBlock, guardrail: Guardrail) -> FailureTally |
 def guardrail_path(
     blocks: Sequence[ObservationBlock], guardrail: Guardrail, tolerated: float
 ) -> Floats:
-    """log e of one guardrail after each block."""
+    """Computes log e of one guardrail after each block."""
     if guardrail_kind(guardrail) is GuardrailKind.RANKS:
         return ranks_path([block.ranks.get(guardrail, ()) for block in blocks])
     return counts_path([block_tally(block, guardrail) for block in blocks], tolerated)
 
 
 def combined_path(paths: Mapping[Guardrail, Floats]) -> Floats:
-    """log of the weighted mean of the e-values: a product would count dependent data twice."""
+    """Computes the log of the weighted mean of the e-values: a product would count dependent
+    data twice.
+    """
     weight = guardrail_weights(paths)
     rows = [path + math.log(weight[guardrail]) for guardrail, path in paths.items()]
     # The mean of weighted terms times their number: their sum.
@@ -69,7 +71,9 @@ def combined_path(paths: Mapping[Guardrail, Floats]) -> Floats:
 
 
 def counts_path(tallies: Sequence[FailureTally | None], tolerated: float = 1.0) -> Floats:
-    """log e of harm after each block; None for one that the guardrail did not apply to."""
+    """Computes log e of harm after each block; None for one that the guardrail did not apply
+    to.
+    """
     odds, nothing = odds_grid(tolerated), (0.0,) * len(HARM_GRID)
     factors = [
         log_factors(t.units, t.canary, t.failures, t.canary_failures, odds=odds)
@@ -81,7 +85,7 @@ def counts_path(tallies: Sequence[FailureTally | None], tolerated: float = 1.0) 
 
 
 def ranks_path(ranks: Sequence[Sequence[float]]) -> Floats:
-    """log e of harm after each block's ranks."""
+    """Computes log e of harm after each block's ranks."""
     leans = 2.0 * np.array([u for rank in ranks for u in rank], dtype=np.float64) - 1.0
     factors = np.log1p(leans[:, None] * np.array(RANK_STAKES))
     ends = list(accumulate(len(rank) for rank in ranks))

@@ -22,7 +22,8 @@ MAX_UNITS = 1_000_000
 def log_factors(
     units: int, canary: int, failures: int, canary_failures: int, *, odds: tuple[float, ...]
 ) -> tuple[float, ...]:
-    """log of f_odds[k](y) / f_odds[0](y) for k = 1, 2 …, f Fisher's noncentral hypergeometric.
+    """Computes the log of f_odds[k](y) / f_odds[0](y) for k = 1, 2 …, f Fisher's noncentral
+    hypergeometric.
 
     odds[0] is the null's odds ratio. Given the block's failures, y of them canary, one unit is
     as good as another under the null. A block without information (no canary, only canary, no
@@ -41,7 +42,7 @@ def log_factors(
 
 
 def check_counts(units: int, canary: int, failures: int, canary_failures: int) -> None:
-    """Raises InputError, saying which count is impossible."""
+    """Checks the counts of a block. Raises InputError, saying which one is impossible."""
     if not 0 <= units <= MAX_UNITS:
         raise InputError(f"{units} requests: a block has from 0 to {MAX_UNITS:,}")
     if not 0 <= canary <= units:

@@ -19,6 +19,7 @@ from harness.domain.canary.guardrails import (
     guardrail_kind,
 )
 from harness.domain.canary.observation import ObservationBlock
+from harness.domain.formatting import format_number, format_price_pair
 from harness.domain.reliability.failures import describe_failures
 from harness.gate.online.evidence_paths import block_tally
 
@@ -32,19 +33,32 @@ _COUNTS = {
     Guardrail.FEEDBACK: "is disliked by users more often than the incumbent",
     Guardrail.JUDGE: "is found bad by the judge more often than the incumbent",
 }
-# What it does, {} times; and how a value is written.
+
+
+def _seconds_pair(canary: float, control: float) -> str:
+    return f"{format_number(canary)} s against {format_number(control)} s"
+
+
+def _number_pair(canary: float, control: float) -> str:
+    return f"{format_number(canary)} against {format_number(control)}"
+
+
+# What it does, {} times; and how the canary's value and the incumbent's are written.
 _VALUES = {
-    Guardrail.LATENCY: ("takes {} as long as the incumbent for an answer", "{:.3g} s"),
+    Guardrail.LATENCY: ("takes {} as long as the incumbent for an answer", _seconds_pair),
     Guardrail.TIME_TO_FIRST_TOKEN: (
         "takes {} as long as the incumbent to begin its answer",
-        "{:.3g} s",
+        _seconds_pair,
     ),
     Guardrail.INTER_TOKEN_LATENCY: (
         "takes {} as long as the incumbent between pieces of its answer",
-        "{:.3g} s",
+        _seconds_pair,
     ),
-    Guardrail.OUTPUT_TOKENS: ("answers with {} as many tokens as the incumbent", "{:.3g}"),
-    Guardrail.COST_PER_SUCCESS: ("costs {} as much as the incumbent for an answer", "${:.3g}"),
+    Guardrail.OUTPUT_TOKENS: ("answers with {} as many tokens as the incumbent", _number_pair),
+    Guardrail.COST_PER_SUCCESS: (
+        "costs {} as much as the incumbent for an answer",
+        format_price_pair,
+    ),
 }
 
 
@@ -104,7 +118,7 @@ class GuardrailEvidence:
         return self.canary_level / self.control_level
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         """A sentence without its subject and its full stop: the canary …"""
         if guardrail_kind(self.guardrail) is GuardrailKind.COUNTS:
             return (
@@ -112,15 +126,15 @@ class GuardrailEvidence:
                 f"{_in_brackets(self.canary_classes)} against {self.control_failures:,} of "
                 f"{self.control:,}{_in_brackets(self.control_classes)}"
             )
-        what, unit = _VALUES[self.guardrail]
+        what, write_pair = _VALUES[self.guardrail]
         if self.ratio is None or self.canary_level is None or self.control_level is None:
             return what.format("more than once") + ", or fails"
-        levels = f"{unit.format(self.canary_level)} against {unit.format(self.control_level)}"
+        levels = write_pair(self.canary_level, self.control_level)
         if self.ratio <= 1.0:
             # Levels are of answers alone; what failed ranks above them all.
             told = what.format("more than once")
             return f"{told}, counting those that failed: without them {levels}"
-        return f"{what.format(f'{self.ratio:.2g} ×')}: {levels}"
+        return f"{what.format(f'{format_number(self.ratio, 2)} ×')}: {levels}"
 
     def as_json(self) -> dict[str, object]:
         """Writes the evidence as JSON; NaN and infinity never occur in it.
@@ -145,7 +159,7 @@ class GuardrailEvidence:
             "canary_level": self.canary_level,
             "control_level": self.control_level,
             "ratio": self.ratio,
-            "words": self.words,
+            "words": self.text,
         }
 
 

@@ -129,7 +129,9 @@ def distance_to_trip(log_e: float, alpha: float) -> float:
 def find_trip(
     blocks: Iterable[FailureTally], alpha: float, rho: float = 1.0
 ) -> tuple[tuple[float, ...], int | None]:
-    """log e after each block up to the one that reaches 1/alpha, and that one's index."""
+    """Computes log e after each block up to the one that reaches 1/alpha, and that one's
+    index.
+    """
     odds_grid(rho)
     harm, limit = HarmEvidence(rho), math.log(1.0 / alpha)
     path: list[float] = []

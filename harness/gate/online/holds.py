@@ -10,6 +10,7 @@ from typing import Final
 
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.canary.rollout import Rollout
+from harness.domain.formatting import format_bps, format_span
 
 GAP: Final = timedelta(seconds=60)
 BEFORE_GAP: Final = timedelta(hours=1)
@@ -35,7 +36,8 @@ def traffic_gap(traffic: Sequence[TrafficMinute], now: datetime) -> str:
     if before * (silent / BEFORE_GAP) < MIN_EXPECTED:
         return ""
     return (
-        f"no router has recorded anything of this route for {silent.total_seconds():,.0f} s, "
+        f"no router has recorded anything of this route for "
+        f"{format_span(silent.total_seconds())}, "
         f"after {before:,} requests in the hour before: see that routers run and reach the "
         "database"
     )
@@ -51,8 +53,9 @@ def future_traffic(traffic: Sequence[TrafficMinute], now: datetime) -> str:
         return ""
     return (
         "this machine's clock was set back, or a router's is wrong: this route's traffic has "
-        f"rows up to {newest:%Y-%m-%d %H:%M} UTC, {(newest - now).total_seconds():,.0f} s in "
-        "the future, and until then old rows cannot be told from new ones"
+        f"rows up to {newest:%Y-%m-%d %H:%M} UTC, "
+        f"{format_span((newest - now).total_seconds())} in the future, and "
+        "until then old rows cannot be told from new ones"
     )
 
 
@@ -69,8 +72,8 @@ def missing_units(
         return ""
     return (
         f"{requests:,} requests since the step began, and no unit of the canary at "
-        f"{share * 100:g} %: see that routers serve the newest revision, and that callers have "
-        "sticky keys of their own"
+        f"{format_bps(rollout.current.weight_bps)}: see that routers serve the newest "
+        "revision, and that callers have sticky keys of their own"
     )
 
 
@@ -81,8 +84,8 @@ def clock_skew(blocks: Sequence[ObservationBlock], now: datetime) -> str:
         return ""
     ahead = (newest.closed_at - now).total_seconds()
     return (
-        f"the newest block of {newest.worker} is dated {ahead:,.0f} s in the future: see the "
-        "clocks of routers and control plane"
+        f"the newest block of {newest.worker} is dated {format_span(ahead)} in the future: see "
+        "the clocks of routers and control plane"
     )
 
 
@@ -93,8 +96,8 @@ def stale_snapshot(rollout: Rollout, blocks: Sequence[ObservationBlock], now: da
     for block in blocks:
         if block.opened_at >= since and block.weight_bps != weight:
             return (
-                f"router {block.worker} still assigns {block.weight_bps / 100:g} % where the "
-                f"step has {weight / 100:g} %: its snapshot is old, see `/readyz` and "
+                f"router {block.worker} still assigns {format_bps(block.weight_bps)} where the "
+                f"step has {format_bps(weight)}: its snapshot is old, see `/readyz` and "
                 "`swapgate_snapshot_age_seconds`"
             )
     return ""

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
 from harness.domain.canary.unit_rule import ExposureUnit
-from harness.domain.formatting import format_bps, format_span
+from harness.domain.formatting import format_bps, format_harm, format_span
 from harness.domain.proposals.policy import CanaryStep, PeakHours
 from harness.domain.proposals.policy_bounds import clamp_policy
 from harness.domain.safe_time import add_seconds
@@ -153,8 +153,8 @@ def _baking(view: _View) -> _Choice:
     rollout, ends = view.rollout, view.rollout.bake_ends_at
     if view.evidence.block is not None:
         return ActionKind.ROLLBACK, RolloutSignal.HARM, _harm(view)
-    share = rollout.policy.bake_bps / 100
-    kept = f"the incumbent before it keeps {share:g} % as a control. {_standing(view)}"
+    share = format_bps(rollout.policy.bake_bps)
+    kept = f"the incumbent before it keeps {share} as a control. {_standing(view)}"
     if ends is not None and view.now >= ends:
         return ActionKind.HOLD, RolloutSignal.BAKED, f"The bake is over. {_standing(view)}"
     left = format_span((ends - view.now).total_seconds()) if ends else ""
@@ -215,14 +215,13 @@ def _harm(view: _View) -> str:
         if guardrail.guardrail is evidence.tripped
     )
     return (
-        f"The canary {what.words}; "
+        f"The canary {what.text}; "
         f"evidence of harm reached the rollback level (e = {_e(evidence.log_e):.3g})."
     )
 
 
 def _standing(view: _View) -> str:
-    share = view.evidence.distance_to_trip * 100
-    return f"Evidence of harm: {share:.0f} % of the rollback level."
+    return f"Evidence of harm: {format_harm(view.evidence.distance_to_trip)}."
 
 
 def _share(view: _View) -> str:

@@ -104,7 +104,9 @@ class RecordedEvidence:
 
     @classmethod
     def from_details(cls, details: Mapping[str, Any]) -> Self | None:
-        """None for a person's action, which needs no evidence."""
+        """Reads the evidence that an audit event recorded; None for a person's action, which
+        needs no evidence.
+        """
         if "canary_units" not in details:
             return None
         return cls(**{figure.name: details[figure.name] for figure in fields(cls)})

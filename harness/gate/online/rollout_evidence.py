@@ -65,7 +65,8 @@ class CanaryEvidence:
 def collect_evidence(
     blocks: Sequence[ObservationBlock], policy: CanaryPolicy
 ) -> CanaryEvidence:
-    """All evidence of one rollout, accumulated over its steps, blocks in the order of number.
+    """Collects all evidence of one rollout, accumulated over its steps, blocks in the order of
+    number.
 
     Stops at the block that trips: a rollback is final.
     """

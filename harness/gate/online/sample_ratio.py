@@ -25,7 +25,7 @@ PERIOD_RULE: Final = 2
 
 
 def log_srm(canary: int, units: int, share: float, strength: float = PRIOR_STRENGTH) -> float:
-    """log e-value against "each unit goes to the canary with probability `share`".
+    """Computes the log e-value against "each unit goes to the canary with probability `share`".
 
     Count assignments, not served requests. Source: Lindon & Malek 2022.
     """

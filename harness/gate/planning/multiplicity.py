@@ -43,7 +43,9 @@ def ration_alpha(alpha: float, spent: float, budget: float | None) -> float:
 
 
 def holm_test(p_values: Sequence[float], alpha: float) -> tuple[bool, ...]:
-    """Which of several superiority suites are shown, when one suffices. Source: Holm 1979."""
+    """Decides which of several superiority suites are shown, when one suffices. Source: Holm
+    1979.
+    """
     shown = [False] * len(p_values)
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     for rank, index in enumerate(order):

@@ -68,7 +68,9 @@ class StepPlan:
 
 
 def plan_ramp(policy: CanaryPolicy, pace: TrafficPace) -> tuple[StepPlan, ...]:
-    """Every step, as if each took its typical time: with a new day, evidence begins anew."""
+    """Plans every step, as if each took its typical time: with a new day, evidence begins
+    anew.
+    """
     policy = clamp_policy(policy)
     plans: list[StepPlan] = []
     spent_s = 0.0

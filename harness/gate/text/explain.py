@@ -19,7 +19,9 @@ from harness.domain.formatting import (
     format_bps,
     format_estimate,
     format_number,
+    format_percent,
     format_quantity,
+    format_usd,
     without_scientific_notation,
 )
 from harness.domain.proposals.policy_bounds import clamp_policy
@@ -95,7 +97,7 @@ class StepNeed:
 
 @dataclass(frozen=True, slots=True)
 class RolloutExplanation:
-    """Why a rollout is where it is, and what it waits for."""
+    """Explains why a rollout is where it is, and what it waits for."""
 
     why: str  # it is where it is
     goes_to: str  # where it goes next, empty when it has ended
@@ -215,8 +217,8 @@ def _judge_lines(evidence: GuardrailEvidence, judge: CanaryJudge | None) -> tupl
     totals = evidence.judging
     if totals is None or judge is None:
         return ()
-    paid, money = format_number(totals.cost_usd, 2), format_number(judge.max_usd, 15)
-    lines = [f"{judge.model} was paid ${paid} of ${money}"]
+    paid, money = format_usd(totals.cost_usd), format_usd(judge.max_usd)
+    lines = [f"{judge.model} was paid {paid} of {money}"]
     if totals.cost_usd >= judge.max_usd:
         lines[0] += ": the money is spent, and no further answer is read, of either model"
     if totals.canary_unjudged or totals.control_unjudged:
@@ -245,8 +247,8 @@ def _arm_figure(evidence: GuardrailEvidence, *, canary: bool) -> str:
         if not units:
             return "nothing yet"
         feedback = _feedback_text(evidence, canary=canary)
-        percent = format_number(failed / units * 100, 2)
-        return f"{percent} % ({failed:,} of {units:,}{feedback})"
+        percent = format_percent(failed / units, significant=2)
+        return f"{percent} ({failed:,} of {units:,}{feedback})"
     levels = evidence.canary_level, evidence.control_level
     level, other = levels if canary else levels[::-1]
     if level is None:

@@ -1,18 +1,129 @@
-"""One table says what to do after a verdict, by its outcome, for command line, reports and
-dashboard.
+"""Says what to do after a verdict, once for command line, reports and dashboard:
+`describe_next_step` with what became of the proposal and what more items would cost, and
+`NEXT_STEPS` by the outcome alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
-# By a verdict's outcome.
+from harness.domain.canary.rollout import Rollout
+from harness.domain.evals.run import BaseVerdict, Sample, SampleError
+from harness.domain.formatting import (
+    format_bps,
+    format_count,
+    format_quantity,
+    format_span,
+    format_usd,
+)
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
+
+# By a verdict's outcome; of a verdict that decides about no proposal, as of `gate run`.
 NEXT_STEPS: Final[Mapping[str, str]] = {
     "passed": "nothing in the evals speaks against a canary.",
     "failed": "keep the incumbent. The samples show where the candidate is worse; propose "
     "another candidate, or this one with a changed request patch.",
     "harness_mismatch": "give the candidate a request patch that fixes the format, then "
     "propose the patched target.",
-    "inconclusive": "keep the incumbent; plan more items, or withdraw the candidate.",
+    "inconclusive": "no tendency showed, so more items may not settle it. The current model "
+    "stays.",
     "infra_error": "run `swapgate doctor`, fix what it names, then propose again. This says "
     "nothing about the candidate.",
 }
+
+# To ask for more than this many times the items used would be no practical advice.
+HOPELESS: Final = 10
+_LEAST_SPAN_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class DecidedProposal:
+    """A proposal with its verdict, and what a next step rests on."""
+
+    proposal: Proposal
+    verdict: BaseVerdict
+    rollout: Rollout | None  # None before its canary
+    # By suite, the incumbent's answers and the candidate's.
+    answers: Mapping[str, tuple[Sequence[Sample], Sequence[Sample]]]
+    connections: int  # eval requests that run at once
+
+
+def describe_next_step(decided: DecidedProposal) -> str:
+    """What a person does next, or what comes by itself."""
+    proposal, outcome = decided.proposal, decided.verdict.outcome
+    if outcome == "passed":
+        return _after_passing(proposal, decided.rollout)
+    if outcome == "inconclusive":
+        return _more_items(decided)
+    if outcome == "infra_error" and proposal.retry_at is not None and proposal.open:
+        return f"it is measured again at {_time(proposal.retry_at)}."
+    return NEXT_STEPS[outcome]
+
+
+def _after_passing(proposal: Proposal, rollout: Rollout | None) -> str:
+    match proposal.phase:
+        case ProposalPhase.AWAITING_APPROVAL if proposal.approver is None:
+            return f"somebody other than {proposal.proposer} approves or rejects the canary."
+        case ProposalPhase.AWAITING_APPROVAL:
+            return f"{proposal.approver} approved it; the canary opens within seconds."
+        case ProposalPhase.SHADOW:
+            return (
+                "nothing; the shadow runs first, and the canary opens automatically after it."
+            )
+        case ProposalPhase.CANARY if rollout is not None:
+            share = format_bps(rollout.current.weight_bps)
+            return f"watch the canary; it is at {share} of the traffic."
+        case ProposalPhase.PROMOTED:
+            since = _time(proposal.updated_at)
+            return f"nothing; the candidate serves the whole route since {since}."
+        case _:
+            return "nothing; the proposal is closed."
+
+
+def _more_items(decided: DecidedProposal) -> str:
+    """How many more items of which suite should settle it, and what they cost."""
+    undecided = [r for r in decided.verdict.suites if r.outcome == "inconclusive"]
+    wanted = {report.suite: report.figures.more_items for report in undecided}
+    known = {suite: items for suite, items in wanted.items() if items is not None}
+    if not known or len(known) < len(wanted):
+        return NEXT_STEPS["inconclusive"]
+    suite, items = max(known.items(), key=lambda pair: pair[1])
+    used = max(report.n_used for report in decided.verdict.suites if report.suite == suite)
+    if items > HOPELESS * used:
+        return (
+            f"nothing: a difference this small would need about {format_count(items)} more "
+            f"items of {suite}. If a small loss is worth it, claim “equal or better”."
+        )
+    price = _price_of(decided.answers.get(suite, ()), items, decided.connections)
+    return (
+        f"{format_quantity(items, 'more item')} of {suite} should settle it (80 % power)"
+        f"{price}. Then propose again."
+    )
+
+
+def _price_of(arms: Sequence[Sequence[Sample]], items: int, connections: int) -> str:
+    """What so many items cost on all arms, as far as the answers so far tell."""
+    costs = [_mean([sample.cost_usd for sample in arm]) for arm in arms]
+    times = [
+        _mean([sample.duration_s for sample in arm if sample.error is not SampleError.INFRA])
+        for arm in arms
+    ]
+    known_costs = [cost for cost in costs if cost is not None]
+    known_times = [time for time in times if time is not None]
+    parts = []
+    if known_costs and len(known_costs) == len(costs):
+        parts.append(f"about {format_usd(sum(known_costs) * items)}")
+    if known_times:
+        span = max(_LEAST_SPAN_S, max(known_times) * items / connections)
+        parts.append(f"about {format_span(span)}")
+    return f", {' and '.join(parts)}" if parts else ""
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _time(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

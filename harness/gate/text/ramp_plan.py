@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from harness.domain.canary.unit_rule import ExposureUnit
-from harness.domain.formatting import format_bps, format_estimate, format_number, format_rate
+from harness.domain.formatting import format_bps, format_estimate, format_percent, format_rate
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, ShadowStagePolicy
 from harness.gate.planning.ramp import StepPlan, TrafficPace, plan_ramp, plan_step
 
@@ -63,11 +63,11 @@ def ramp_summary(policy: CanaryPolicy, pace: TrafficPace, steps: Sequence[StepPl
 
 
 def _basis(policy: CanaryPolicy, pace: TrafficPace) -> str:
-    rate = f"{format_number(pace.failure_rate * 100, 2)} % of requests fail today"
+    percent = format_percent(pace.failure_rate, significant=2)
+    rate = f"{percent} of requests fail today"
     if not pace.rate_measured:
-        percent = format_number(pace.failure_rate * 100, 2)
         rate = (
-            f"that {percent} % of requests fail is assumed (the policy's `p0`), since too few "
+            f"that {percent} of requests fail is assumed (the policy's `p0`), since too few "
             "are recorded to tell"
         )
     requests = f"{format_rate(pace.requests_per_hour)} requests an hour"
@@ -86,7 +86,9 @@ def _basis(policy: CanaryPolicy, pace: TrafficPace) -> str:
 
 
 def shadow_duration_s(shadow: ShadowStagePolicy, pace: TrafficPace) -> float:
-    """Seconds until its pairs are there, if both models answer all that is mirrored."""
+    """Estimates the seconds until a shadow's pairs are there, if both models answer all that is
+    mirrored.
+    """
     per_second = pace.requests_per_hour * shadow.share_bps / 10_000 / 3600
     return shadow.min_pairs / per_second if per_second > 0 else math.inf
 

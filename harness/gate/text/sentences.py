@@ -9,7 +9,12 @@ from typing import Final
 
 from harness.domain.evals.run import VERDICTS, Claim, SuitePlan
 from harness.domain.evals.suite_figures import SuiteFigures
-from harness.domain.formatting import format_percent, format_points
+from harness.domain.formatting import (
+    format_percent,
+    format_points,
+    format_points_interval,
+    format_score,
+)
 from harness.domain.proposals.policy import AlphaSpending
 from harness.gate.offline.costs import CostEvidence, CostOutcome
 from harness.gate.offline.design import Design
@@ -37,7 +42,9 @@ def polish_reason(reason: str) -> str:
 
 
 def spending_text(look: int, alpha: float, spend: str) -> str:
-    """Which look it is and what it may cost; empty for registrations without a rule."""
+    """Says which look a comparison is and what it may cost; empty for registrations without a
+    rule.
+    """
     if not spend:
         return ""
     rule = AlphaSpending(spend)
@@ -50,7 +57,7 @@ def spending_text(look: int, alpha: float, spend: str) -> str:
 
 
 def comparison_reason(evidence: ComparisonEvidence, design: Design) -> str:
-    """Why the comparison stands where it stands."""
+    """Says why a comparison stands where it stands."""
     match evidence.outcome:
         case "promote":
             return _promoted(evidence, design)
@@ -136,8 +143,8 @@ def _promoted(evidence: ComparisonEvidence, design: Design) -> str:
     if design.claim is Claim.SUPERIOR:
         return f"The candidate is better: {_difference(evidence)} after {where}."
     return (
-        f"The candidate is at most {design.margin * 100:g} points worse (the allowed loss): "
-        f"{_difference(evidence)} after {where}."
+        f"The candidate is at most {format_score(design.margin, None)} points worse (the "
+        f"allowed loss): {_difference(evidence)} after {where}."
     )
 
 
@@ -145,7 +152,8 @@ def _undecided(evidence: ComparisonEvidence, design: Design) -> str:
     claim = (
         "that the candidate is better"
         if design.claim is Claim.SUPERIOR
-        else f"that it stays within the allowed loss of {design.margin * 100:g} points"
+        else "that it stays within the allowed loss of "
+        f"{format_score(design.margin, None)} points"
     )
     more = further_items(evidence, design)
     if evidence.sd is None:
@@ -172,8 +180,7 @@ def _difference(evidence: ComparisonEvidence) -> str:
     label = ", not adjusted for early stopping" if evidence.how == "early" else ""
     return (
         f"{format_points(evidence.delta)} points "
-        f"(95 % interval {format_points(evidence.ci_low)} to "
-        f"{format_points(evidence.ci_high)}{label})"
+        f"(95 % interval {format_points_interval(evidence.ci_low, evidence.ci_high)}{label})"
     )
 
 

@@ -5,6 +5,7 @@ or a guardrail with strong evidence of harm.
 import math
 from typing import Final
 
+from harness.domain.formatting import format_percent
 from harness.gate.online.guardrail_report import GuardrailEvidence
 from harness.gate.online.rollout_action import RolloutFigures
 from harness.gate.online.sample_ratio import ALARM_LOG_E
@@ -29,11 +30,10 @@ def list_warnings(figures: RolloutFigures) -> tuple[str, ...]:
         warnings.append(
             "The canary's share of callers is not the planned one: look at routing first."
         )
-    for evidence in figures.guardrails.values():
-        if is_warning(evidence):
-            share = evidence.distance_to_trip * 100
-            warnings.append(
-                f"The canary {evidence.words}; by itself that is {share:.0f} % of the evidence "
-                "that takes it back."
-            )
+    warnings += [
+        f"The canary {evidence.text}; by itself that is "
+        f"{format_percent(evidence.distance_to_trip, 0)} of the evidence that takes it back."
+        for evidence in figures.guardrails.values()
+        if is_warning(evidence)
+    ]
     return tuple(warnings)

@@ -12,7 +12,9 @@ from harness.runtime.outbound import webhook
 
 
 class ConfiguredSinks:
-    """environ: where URLs and secrets are, read when they are needed."""
+    """Sends alerts to the configured sinks. environ: where URLs and secrets are, read when they
+    are needed.
+    """
 
     def __init__(self, settings: AlertSettings, environ: Mapping[str, str]) -> None:
         self._sinks = {sink.name: sink for sink in settings.sinks}

@@ -43,7 +43,7 @@ class _Reply:
     """What an OAuth server answered."""
 
     status: int
-    told: Mapping[str, object]  # its JSON object; empty for anything else
+    body: Mapping[str, object]  # its JSON object; empty for anything else
     host: str
 
     @property
@@ -53,17 +53,17 @@ class _Reply:
     @property
     def error(self) -> str:
         """OAuth's error code; empty for none."""
-        told = self.told.get("error")
+        told = self.body.get("error")
         word = told.get("code") if isinstance(told, dict) else told
         return word if isinstance(word, str) and _WORD.fullmatch(word) else ""
 
     def text(self, *names: str) -> str:
-        found = (self.told.get(name) for name in names)
+        found = (self.body.get(name) for name in names)
         return next((value for value in found if isinstance(value, str)), "")
 
     def seconds(self, name: str) -> float | None:
         """Also of a number that comes as text."""
-        value = self.told.get(name)
+        value = self.body.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             return None
         try:
@@ -163,9 +163,9 @@ class HttpOAuthServer:
         return OAuthTokens(token, expires_in_s=left_s, refresh_in_s=reply.seconds("refresh_in"))
 
     def _post(
-        self, place: OAuthEndpoints, url: str, form: str, asked: Mapping[str, str]
+        self, place: OAuthEndpoints, url: str, form: str, fields: Mapping[str, str]
     ) -> _Reply:
-        sent = {name: value for name, value in asked.items() if value}
+        sent = {name: value for name, value in fields.items() if value}
         text = json.dumps(sent) if form == _JSON else urlencode(sent)
         return self._send(place, url, text.encode(), {"Content-Type": form})
 

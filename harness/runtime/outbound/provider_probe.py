@@ -16,8 +16,9 @@ from harness.domain.errors import InputError
 from harness.domain.providers.api_base_rules import check_api_base
 from harness.domain.providers.credentials import hide_secrets
 from harness.domain.providers.headers import check_request_headers
-from harness.domain.providers.probe import MAX_REPLY_BYTES, ProbeReply, is_content_line
+from harness.domain.providers.probe import MAX_REPLY_BYTES, ProbeReply, is_content_event
 from harness.domain.routing.target import ANTHROPIC_KIND, ANTHROPIC_VERSION, Provider
+from harness.domain.sse import EventPayloads
 from harness.ports import Clock
 from harness.runtime.outbound.guarded_http import GuardedHttpClient
 
@@ -27,7 +28,7 @@ ProbeRequest = tuple[str, str]  # provider's name, path
 
 
 class HttpProviderProbe:
-    """allowed: as `api_base_rules.check_api_base` reads it."""
+    """Probes providers over HTTP. allowed: as `api_base_rules.check_api_base` reads it."""
 
     def __init__(self, clock: Clock, allowed: Collection[str] = ()) -> None:
         self._clock = clock
@@ -84,13 +85,15 @@ def _headers(provider: Provider, key: str) -> dict[str, str]:
 def _first(answer: http.client.HTTPResponse, started: float) -> tuple[float | None, str]:
     """Seconds to the first content, or why there is none."""
     came = False
+    events = EventPayloads()
     try:
         for _ in range(MAX_LINES):
             line = answer.readline(MAX_REPLY_BYTES)
+            # The stream's end is the end of its last event, too.
+            if any(map(is_content_event, events.read(line) if line else events.rest())):
+                return time.perf_counter() - started, ""
             if not line:
                 return None, "the stream ended"
-            if is_content_line(line.strip()):
-                return time.perf_counter() - started, ""
             came = True
     except TimeoutError:
         if not came:

@@ -41,13 +41,17 @@ def webhook_body(message: AlertMessage) -> bytes:
 
 
 def signature(body: bytes, secret: bytes, at: int) -> str:
-    """`t=…,v1=…`: seconds since 1970, and the HMAC-SHA-256 of `t.body` in hex."""
+    """Signs a webhook's body: `t=…,v1=…`, the seconds since 1970, and the HMAC-SHA-256 of
+    `t.body` in hex.
+    """
     mac = hmac.digest(secret, f"{at}.".encode() + body, "sha256")
     return f"t={at},v1={mac.hex()}"
 
 
 def post(url: str, secret: bytes, message: AlertMessage, *, timeout_s: float) -> None:
-    """Any 2xx is a delivery. Raises DeliveryFailed; follows no redirect."""
+    """Posts an alert to a webhook; any 2xx is a delivery. Raises DeliveryFailed; follows no
+    redirect.
+    """
     body = webhook_body(message)
     # The receiver compares it with its own clock, whatever ours in the tests says.
     at = int(time.time())  # noqa: TID251 - as said

@@ -190,6 +190,7 @@ class EvalWorker:
 
     def _tell_of_gone(self, tx: Transaction, run: str, message: str) -> None:
         """In the audit log, whose word on a run's samples holds what is decided by it."""
+        # Not by `control.audit.record`: a worker process has no context of the control plane.
         tx.audit.append(
             at=self.clock.now(),
             actor=SYSTEM,

@@ -42,7 +42,9 @@ def is_free(host: str, port: int) -> bool:
 
 
 def port_holder(port: int) -> str:
-    """`pid 12 (nginx)`, or `another process` where the system does not tell."""
+    """Names the process that holds a port: `pid 12 (nginx)`, or `another process` where the
+    system does not tell.
+    """
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
             if connection.pid and _listens(connection, port):
@@ -62,7 +64,9 @@ def _listens(connection: _Connection, port: int) -> bool:
 
 
 def require_free(host: str, port: int, *, what: str, setting: str) -> None:
-    """Raises ConfigError with the port's holder and the setting that moves it."""
+    """Checks that a port is free. Raises ConfigError that names its holder and the setting that
+    moves the port.
+    """
     if not is_free(host, port):
         raise ConfigError(
             f"{what} cannot listen on {host}:{port}: {port_holder(port)} holds it. "
@@ -71,7 +75,7 @@ def require_free(host: str, port: int, *, what: str, setting: str) -> None:
 
 
 def free_port(host: str, wanted: int, *, spoken_for: Container[int] = ()) -> int:
-    """`wanted` if it is free and not spoken for, else the next such port above it."""
+    """Returns `wanted` if it is free and not spoken for, else the next such port above it."""
     for port in range(wanted, min(wanted + 200, 65_536)):
         if port not in spoken_for and is_free(host, port):
             return port

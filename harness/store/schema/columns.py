@@ -40,7 +40,8 @@ def _number(*_: object, **__: Any) -> str:
 
 
 def keep_strict(table: sa.Table) -> None:
-    """On SQLite: columns hold what their type says, and no row is reached past its key.
+    """Makes SQLite's tables strict: columns hold what their type says, and no row is reached
+    past its key.
 
     Without STRICT a column of numbers takes the text '2x'; with a rowid, REPLACE by that number
     rewrites a row whose key no trigger saw. PostgreSQL has neither.
@@ -156,12 +157,16 @@ def one_of(column: str, values: Iterable[str]) -> sa.CheckConstraint:
 
 
 def share(column: str) -> sa.CheckConstraint:
-    """0 to 1. PostgreSQL sorts NaN above every number, so that the upper bound refuses it."""
+    """Constrains a column to shares, 0 to 1. PostgreSQL sorts NaN above every number, so that
+    the upper bound refuses it.
+    """
     return sa.CheckConstraint(f"{column} >= 0 AND {column} <= 1", name=f"{column}_share")
 
 
 def amount(column: str) -> sa.CheckConstraint:
-    """Not negative and, as in `share`, neither infinite nor NaN."""
+    """Constrains a column to amounts: not negative and, as in `share`, neither infinite nor
+    NaN.
+    """
     return sa.CheckConstraint(f"{column} >= 0 AND {column} < 1e15", name=f"{column}_amount")
 
 
@@ -177,7 +182,7 @@ def text(name: str, *, nullable: bool = False) -> sa.Column[str]:
     return sa.Column(name, sa.Text, nullable=nullable)
 
 
-def words(name: str) -> sa.Column[str]:
+def free_text(name: str) -> sa.Column[str]:
     return sa.Column(name, FreeText, nullable=False)
 
 
@@ -186,7 +191,9 @@ def count(name: str, *, nullable: bool = False) -> sa.Column[int]:
 
 
 def added_count(name: str) -> sa.Column[int]:
-    """0 in rows from before there was such a column, and of a version that does not know it."""
+    """Builds a column of counts that was added later: 0 in rows from before, and of a version
+    that does not know it.
+    """
     return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
 
 
@@ -207,7 +214,9 @@ def json_value(name: str, *, nullable: bool = False) -> sa.Column[object]:
 
 
 def project() -> sa.Column[str]:
-    """Whose row it is: names are unique within a project, and none refers to another's."""
+    """Builds the column of the project that a row belongs to: names are unique within a
+    project, and none refers to another's.
+    """
     return sa.Column(PROJECT, sa.Text, nullable=False, server_default=DEFAULT_PROJECT)
 
 

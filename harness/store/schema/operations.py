@@ -5,6 +5,7 @@ rows as domain objects and back.
 
 from dataclasses import asdict
 from datetime import datetime
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -20,6 +21,7 @@ from harness.store.schema.columns import (
     added_count,
     at_least,
     count,
+    free_text,
     json_value,
     metadata,
     not_blank,
@@ -28,7 +30,6 @@ from harness.store.schema.columns import (
     signature,
     text,
     time,
-    words,
 )
 
 # Append-only, without gaps (triggers), chained by HMAC (harness.domain.operations.audit).
@@ -37,9 +38,9 @@ audit_event = sa.Table(
     metadata,
     sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
     time("at"),
-    words("actor"),
-    words("action"),
-    words("subject"),
+    free_text("actor"),
+    free_text("action"),
+    free_text("subject"),
     json_value("details"),
     text("previous"),
     text("mac"),
@@ -57,8 +58,8 @@ principal = sa.Table(
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     text("kind"),
-    words("name"),
-    words("folded"),
+    free_text("name"),
+    free_text("folded"),
     text("issuer", nullable=True),
     text("subject", nullable=True),
     time("created_at"),
@@ -78,7 +79,7 @@ api_key = sa.Table(
     metadata,
     project(),
     sa.Column("id", sa.Text, primary_key=True),
-    words("name"),
+    free_text("name"),
     text("hash"),
     text("hint"),
     count("role", nullable=True),
@@ -112,10 +113,10 @@ alert = sa.Table(
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     text("kind"),
-    words("subject"),
-    words("key"),
-    words("title"),
-    words("text"),
+    free_text("subject"),
+    free_text("key"),
+    free_text("title"),
+    free_text("text"),
     time("first_seen"),
     time("last_seen"),
     count("count"),
@@ -151,16 +152,16 @@ delivery = sa.Table(
     metadata,
     sa.Column("alert", sa.Text, sa.ForeignKey("alert.id", ondelete="CASCADE"), nullable=False),
     count("number"),
-    words("sink"),
+    free_text("sink"),
     text("message"),
-    words("title"),
-    words("text"),
+    free_text("title"),
+    free_text("text"),
     time("created_at"),
     time("next_attempt_at", nullable=True),
     count("attempts"),
     time("delivered_at", nullable=True),
     time("gave_up_at", nullable=True),
-    words("last_error"),
+    free_text("last_error"),
     sa.PrimaryKeyConstraint("alert", "number", "sink"),
     one_of("message", Notified),
     at_least("number", 1),
@@ -239,17 +240,30 @@ def key_from_row(row: Row) -> ApiKey:
     )
 
 
+# A column keeps the name that its first migration gave it.
+_ALERT_COLUMNS: Final = {
+    "notified": "told",
+    "notified_at": "told_at",
+    "notified_count": "told_count",
+}
+_ALERT_FIELDS: Final = {column: field for field, column in _ALERT_COLUMNS.items()}
+
+
 def alert_to_row(record: AlertRecord) -> Values:
-    values: Values = {name: getattr(record, name) for name in record.__dataclass_fields__}
+    values: Values = {
+        _ALERT_COLUMNS.get(name, name): getattr(record, name)
+        for name in record.__dataclass_fields__
+    }
     sources = {who: at.isoformat() for who, at in record.sources.items()}
-    told = record.told and record.told.value
-    return values | {"kind": record.kind.value, "sources": sources, "told": told}
+    notified = record.notified and record.notified.value
+    return values | {"kind": record.kind.value, "sources": sources, "told": notified}
 
 
 def alert_from_row(row: Row) -> AlertRecord:
     sources = {who: at for who, text in row.sources.items() if (at := _time_of_source(text))}
+    values = {_ALERT_FIELDS.get(name, name): value for name, value in row._asdict().items()}
     notified = Notified(row.told) if row.told else None
-    values = row._asdict() | {"kind": AlertKind(row.kind), "sources": sources, "told": notified}
+    values |= {"kind": AlertKind(row.kind), "sources": sources, "notified": notified}
     return AlertRecord(**values)
 
 

@@ -27,6 +27,7 @@ from harness.store.schema.columns import (
     Values,
     at_least,
     count,
+    free_text,
     json_value,
     metadata,
     not_blank,
@@ -35,7 +36,6 @@ from harness.store.schema.columns import (
     signature,
     text,
     time,
-    words,
 )
 from harness.store.schema.evals import target
 from harness.store.schema.proposals import verdict
@@ -52,8 +52,8 @@ waiver = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     text("route"),
     sa.Column("target", sa.ForeignKey(target.c.id), nullable=False),
-    words("reason"),
-    words("author"),
+    free_text("reason"),
+    free_text("author"),
     time("expires_at"),
     signature(),
     not_blank("reason"),
@@ -124,8 +124,8 @@ route_version = sa.Table(
     text("verdict_candidate", nullable=True),
     text("verdict_outcome", nullable=True),
     time("at"),
-    words("actor"),
-    words("reason"),
+    free_text("actor"),
+    free_text("reason"),
     # While a promotion bakes: the incumbent before it, and its share (triggers).
     text("holdback", nullable=True),
     json_value("holdback_plan", nullable=True),
@@ -243,8 +243,8 @@ switch = sa.Table(
     text("route", nullable=True),
     text("kind"),
     text("name"),
-    words("reason"),
-    words("actor"),
+    free_text("reason"),
+    free_text("actor"),
     time("created_at"),
     time("expires_at", nullable=True),
     text("source"),

@@ -102,7 +102,9 @@ def signed_values(of: Manifest) -> dict[str, object]:
 
 
 def live_signatures(rows: list[Row]) -> list[str]:
-    """Raises SignatureInvalid for a row without one."""
+    """Lists the signatures of the rows that make a snapshot. Raises SignatureInvalid for a row
+    without one.
+    """
     unsigned = sorted({row.table for row in rows if not row.signature})
     if unsigned:
         raise SignatureInvalid(
@@ -118,7 +120,8 @@ def check_content(
     signatures: Sequence[str],
     revoked: Sequence[str],
 ) -> None:
-    """found: epoch, revision and changes. revoked: the ids.
+    """Compares the live rows with the manifest. found: epoch, revision and changes. revoked:
+    the ids.
 
     Raises SignatureInvalid where the live rows are not those that were signed last.
     """

@@ -35,7 +35,7 @@ TRIGGERS_OF_SQLITE: Final = sa.text(
 
 
 def check_first_time(unit: Unit) -> None:
-    """Raises Conflict where rows were signed before."""
+    """Checks that no row was signed before; else raises Conflict."""
     signed = any(
         unit.read(
             sa.select(sa.literal(1))

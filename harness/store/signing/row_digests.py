@@ -81,7 +81,9 @@ def is_row(key: str) -> sa.ColumnElement[bool]:
 
 
 def digest_of(table: sa.Table, row: Mapping[str, Any], scores: Sequence[object] = ()) -> str:
-    """scores: of an eval run that has ended, its samples without their texts."""
+    """Computes the digest of a row, as audit events note it. scores: of an eval run that has
+    ended, its samples without their texts.
+    """
     left_out = _UNSIGNED
     values: dict[str, object] = {}
     if table is evals.eval_run:

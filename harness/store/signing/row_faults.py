@@ -52,7 +52,7 @@ def working_faults(unit: Unit) -> Iterator[RowFault]:
 
 
 def row_faults(unit: Unit) -> Iterator[RowFault]:
-    """All faults, table by table. The manifest's comes last, with an empty key."""
+    """Finds all faults, table by table. The manifest's comes last, with an empty key."""
     for name, signed in SIGNED.items():
         if name == route_version.name:
             yield from _version_faults(unit)

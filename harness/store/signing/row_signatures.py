@@ -83,14 +83,18 @@ class RowVerifier:
         self._installation = installation
 
     def check(self, table: sa.Table, values: Mapping[str, Any], **more: object) -> None:
-        """values: as they were read. Raises SignatureInvalid, which names the row."""
+        """Verifies a row. values: as they were read. Raises SignatureInvalid, which names the
+        row.
+        """
         signed = SIGNED[table.name]
         _refuse(signed, values, self.fault(signed, values, **more))
 
     def check_stored(
         self, signed: SignedTable, values: Mapping[str, Any], **more: object
     ) -> None:
-        """As `check`, of values as `covered_values` gives them."""
+        """Verifies the signature of a row whose values are as `covered_values` gives them.
+        Raises SignatureInvalid.
+        """
         covered = {name: values[name] for name in values if name != SIGNATURE}
         covered = {name: value for name, value in covered.items() if value is not None}
         _refuse(signed, values, self._fault(signed, covered, values[SIGNATURE], more))
@@ -120,7 +124,7 @@ class RowVerifier:
         return ""
 
     def check_manifest(self, values: Mapping[str, object], signature: str) -> None:
-        """Raises SignatureInvalid."""
+        """Verifies the manifest's signature. Raises SignatureInvalid."""
         try:
             payload = row_payload("manifest", self._installation(), values)
             self._verifier.check(payload, signature, KeyPurpose.CONTROL)
@@ -138,7 +142,7 @@ class RowSignatures(RowVerifier):
         self._signer = signatures
 
     def sign(self, table: sa.Table, values: Mapping[str, Any], **more: object) -> str:
-        """more: what the row stands for beside its columns. Raises InputError."""
+        """Signs a row. more: what the row stands for beside its columns. Raises InputError."""
         signed = SIGNED[table.name]
         try:
             covered = covered_values(signed, values)

@@ -207,6 +207,8 @@ class SqlAuditedRows:
             return 0
         taken, after = 0, ""
         while page := self.page(after):
+            # Not by `control.audit.record`: only the store knows the rows that an event vouches
+            # for, and it stands below the control plane's context.
             self._audit.append(
                 at=now,
                 actor=SYSTEM,

@@ -104,7 +104,7 @@ def missing_heads(unit: Unit, heads_: Mapping[str, str]) -> Sequence[str]:
 
 
 def head_text(version: object, at: object) -> str:
-    """at: microseconds since 1970 UTC."""
+    """Writes a route's newest version with its time. at: microseconds since 1970 UTC."""
     return f"{version}:{at}"
 
 

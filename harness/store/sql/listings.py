@@ -87,7 +87,7 @@ EVENTS: Final = Order((audit_event.c.number,), frozenset({audit_event.c.number})
 
 
 class SqlListings(AgentListings):
-    """See harness.ports.database.Listings."""
+    """Implements ports.Listings."""
 
     def proposals(
         self,

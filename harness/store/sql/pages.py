@@ -43,7 +43,9 @@ class Order:
         return str(values[0]) if self.key is not None else encode_cursor(values)
 
     def behind(self, unit: Unit, after: str) -> sa.ColumnElement[bool]:
-        """Raises NotFound for a row that is not stored, InputError for what is no cursor."""
+        """Builds the condition for the rows behind a cursor. Raises NotFound for a row that is
+        not stored, InputError for what is no cursor.
+        """
         first, place = self.columns[0], self._place(unit, after)
         # As the rest implies; this much an index goes straight to.
         onwards = first <= place[0] if first in self.falling else first >= place[0]
@@ -76,7 +78,7 @@ def _kind(column: Column) -> type:
 
 
 def newest(time: Column, id_: Column) -> Order:
-    """By time and then by id, the newest first; an id names a row."""
+    """Orders rows by time and then by id, the newest first; the id is the cursor."""
     return Order((time, id_), frozenset({time, id_}), id_)
 
 
@@ -92,7 +94,7 @@ class Rows:
 def read_page(
     unit: Unit, query: sa.Select[Any], order: Order, page_request: PageRequest
 ) -> Rows:
-    """query: the whole list, unsorted."""
+    """Reads one page of a list. query: the whole list, unsorted."""
     count = sa.select(sa.func.count()).select_from(query.subquery())
     total = int(unit.read(count).scalar_one())
     if page_request.after is not None:

@@ -100,8 +100,8 @@ LIVE_ON_ROUTE = sa.select(rollout.c.id).where(IS_LIVE, rollout.c.route == sa.bin
 _FIXED: Final = (*PROPOSAL_REGISTERED, "widened")
 
 
-def _unchanged(table: sa.Table, seen: Proposal | Rollout) -> sa.ColumnElement[bool]:
-    return sa.and_(table.c.id == seen.id, table.c.version == seen.version)
+def _unchanged(table: sa.Table, record: Proposal | Rollout) -> sa.ColumnElement[bool]:
+    return sa.and_(table.c.id == record.id, table.c.version == record.version)
 
 
 def _without(values: Values, names: Collection[str]) -> Values:

@@ -32,7 +32,9 @@ _FINISHES: Final[Mapping[str, FinishReason]] = {
 
 
 def read_chat_answer(members: ParsedObject, *, thinking: bool) -> WholeAnswer:
-    """thinking: it is wanted. Raises UpstreamFailed for what is no whole answer."""
+    """Reads a whole answer of a chat. thinking: whether the thoughts are wanted. Raises
+    UpstreamFailed for what is no whole answer.
+    """
     if members.get("error") and not members.get("choices"):
         raise error_in_answer(members.get("error"))
     choice = first_object(members, "choices")
@@ -67,7 +69,9 @@ def read_end(
     called: bool,
     refused: bool,
 ) -> AnswerEnd:
-    """called: some servers say `stop` though a tool is called."""
+    """Reads why and with what an answer ended. called: some servers say `stop` though a tool is
+    called.
+    """
     finish = _FINISHES.get(str(reason), FinishReason.STOP)
     if refused:
         finish = FinishReason.FILTERED
@@ -96,7 +100,9 @@ def tool_call_id(given: object, answer: str, number: int) -> str:
 
 
 def read_thinking(part: Mapping[object, object]) -> str:
-    """Of a message or delta: DeepSeek's and vLLM's name for them, then OpenRouter's."""
+    """Reads the thoughts in a message or delta, under DeepSeek's and vLLM's name for them, then
+    under OpenRouter's.
+    """
     for name in ("reasoning_content", "reasoning"):
         found = part.get(name)
         if isinstance(found, str) and found:

@@ -41,7 +41,7 @@ def answer_from_chat(body: Json) -> Json:
 
 
 def assemble_chat_stream(events: list[Json]) -> Json:
-    """The answer as it would have come whole."""
+    """Assembles a stream into the answer as it would have come whole."""
     texts: dict[str, str] = {}
     calls: dict[int, Json] = {}
     finish = None

@@ -63,7 +63,8 @@ class ChatDialect:
     def patched(
         self, request: ClientRequest, target: Target, *, serialize_tools: bool = False
     ) -> bytes:
-        """A stream asks for its usage, so that it can be counted.
+        """Writes the body that the target gets; a stream asks for its usage, so that it can be
+        counted.
 
         `ChatStream` takes the extra event out again when the client did not ask.
         """

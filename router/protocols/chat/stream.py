@@ -98,7 +98,7 @@ class ChatStream(StreamFilter):
 
 
 def has_output(delta: object) -> bool:
-    """Of a piece of a message, or a whole one."""
+    """Tells whether a message, or a piece of one, holds more than a role."""
     return isinstance(delta, dict) and any(
         value not in _NOTHING for name, value in delta.items() if name != "role"
     )

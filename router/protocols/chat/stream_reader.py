@@ -50,7 +50,7 @@ class ChatStreamReader:
 
     @property
     def ended(self) -> bool:
-        """There was a finish reason."""
+        """Tells whether the stream gave a finish reason."""
         return self._choice is not None
 
     @property

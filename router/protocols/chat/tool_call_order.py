@@ -24,7 +24,7 @@ class StreamedToolCall:
 
     @property
     def whole(self) -> bool:
-        """Whether its arguments are complete. None at all may still come."""
+        """Tells whether the call's arguments are complete. None at all may still come."""
         text = "".join(self.kept)
         return text.rstrip().endswith("}") and isinstance(parse_json(text), Mapping)
 
@@ -62,7 +62,7 @@ class ToolCallOrder:
         return self._go_on()
 
     def flush(self) -> bytes:
-        """All that is left, as the answer has nothing more of them."""
+        """Returns all that is left, as the answer has nothing more of them."""
         out = b""
         for call in self._calls[self._at :]:
             out += self._write(call) + self._writer.close()

@@ -72,7 +72,9 @@ class MessageEventWriter:
         return write_event("message_delta", told) + write_event("message_stop", {})
 
     def error(self, error: object) -> bytes:
-        """As it came: its class is known by its code, and its words are the provider's."""
+        """Writes an error event as it came: its class is known by its code, and its words are
+        the provider's.
+        """
         return write_event("error", {"error": error})
 
 

@@ -18,7 +18,7 @@ Turn = dict[str, object]
 
 
 def chat_messages(messages: object) -> Iterator[Turn]:
-    """Raises Untranslatable."""
+    """Translates Anthropic's messages into a chat's turns. Raises Untranslatable."""
     for message in iter_objects(messages):
         content = message.get("content")
         if message.get("role") == "assistant":
@@ -43,7 +43,8 @@ def plain_text(content: object, param: str = "messages") -> str:
 
 
 def text_or_parts(content: object, param: str = "messages") -> object:
-    """As one text, or as parts where one is marked for the cache: the marks' places count.
+    """Translates content into one text, or into parts where one is marked for the cache: the
+    marks' places count.
 
     Raises Untranslatable for any block but a text.
     """

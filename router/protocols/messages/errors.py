@@ -27,7 +27,7 @@ TYPE_BY_CLASS: Final[Mapping[FailureClass, str]] = {
 
 
 def anthropic_error(reply: Reply, request_id: str) -> Reply:
-    """The same error in Anthropic's shape; one that has it already stays as it is.
+    """Puts an error into Anthropic's shape; one that has it already stays as it is.
 
     reply: of a status that is not 2xx, with JSON as its body.
     """

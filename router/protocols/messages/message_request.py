@@ -35,30 +35,34 @@ _EFFORT_NAMES: Final = {"max": "xhigh"}
 
 
 def chat_body(
-    asked: Mapping[str, object], limit_field: str = "max_tokens"
+    request: Mapping[str, object], limit_field: str = "max_tokens"
 ) -> dict[str, object]:
-    """limit_field: what the provider calls the output's limit.
+    """Writes a request for a message as the body of a chat. limit_field: what the provider
+    calls the output's limit.
 
     Fields that are unknown here go along: they may be the target's own parameters. Raises
     Untranslatable.
     """
-    own = untranslatable_field(asked.get)
+    own = untranslatable_field(request.get)
     if own:
         raise untranslatable_error(own)
-    body = {name: value for name, value in asked.items() if name not in _OWN}
+    body = {name: value for name, value in request.items() if name not in _OWN}
     # Anthropic's other tier is OpenAI's default.
     if body.get("service_tier") == "standard_only":
         body["service_tier"] = "default"
-    body["messages"] = [*_system(asked.get("system")), *chat_messages(asked.get("messages"))]
-    if asked.get("max_tokens") is not None:
-        body[limit_field] = asked["max_tokens"]
-    if asked.get("stop_sequences"):
-        body["stop"] = asked["stop_sequences"]
-    if asked.get("stream"):
+    body["messages"] = [
+        *_system(request.get("system")),
+        *chat_messages(request.get("messages")),
+    ]
+    if request.get("max_tokens") is not None:
+        body[limit_field] = request["max_tokens"]
+    if request.get("stop_sequences"):
+        body["stop"] = request["stop_sequences"]
+    if request.get("stream"):
         body["stream_options"] = {"include_usage": True}
-    body |= _tools(asked)
-    body |= _format(asked)
-    effort = _effort(asked)
+    body |= _tools(request)
+    body |= _format(request)
+    effort = _effort(request)
     if effort and "reasoning_effort" not in body:
         body["reasoning_effort"] = effort
     return body
@@ -74,9 +78,9 @@ def untranslatable_field(value: Callable[[str], object]) -> str:
     return f"a tool of type {str(own)[:60]!r}" if own is not None else ""
 
 
-def wants_thinking(asked: Mapping[str, object]) -> bool:
+def wants_thinking(request: Mapping[str, object]) -> bool:
     """Whether thinking is to be shown: Anthropic shows none unasked."""
-    thinking = asked.get("thinking")
+    thinking = request.get("thinking")
     return (
         isinstance(thinking, Mapping)
         and thinking.get("type") in ("enabled", "adaptive")
@@ -89,12 +93,12 @@ def _system(system: object) -> list[dict[str, object]]:
     return [{"role": "system", "content": content}] if content else []
 
 
-def _tools(asked: Mapping[str, object]) -> dict[str, object]:
-    tools = [_tool(tool) for tool in iter_objects(asked.get("tools"))]
+def _tools(request: Mapping[str, object]) -> dict[str, object]:
+    tools = [_tool(tool) for tool in iter_objects(request.get("tools"))]
     if not tools:
         return {}
     found: dict[str, object] = {"tools": tools}
-    choice = asked.get("tool_choice")
+    choice = request.get("tool_choice")
     if isinstance(choice, Mapping):
         kind = choice.get("type")
         if kind == "tool":
@@ -117,21 +121,21 @@ def _tool(tool: Mapping[str, object]) -> dict[str, object]:
     return {"type": "function", "function": function} | cache_mark(tool)
 
 
-def _format(asked: Mapping[str, object]) -> dict[str, object]:
-    config = asked.get("output_config")
+def _format(request: Mapping[str, object]) -> dict[str, object]:
+    config = request.get("output_config")
     wanted = config.get("format") if isinstance(config, Mapping) else None
-    wanted = wanted or asked.get("output_format")
+    wanted = wanted or request.get("output_format")
     if not isinstance(wanted, Mapping) or wanted.get("type") != "json_schema":
         return {}
     schema = {"name": "answer", "schema": wanted.get("schema"), "strict": True}
     return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 
-def _effort(asked: Mapping[str, object]) -> str:
+def _effort(request: Mapping[str, object]) -> str:
     """How hard to think, in OpenAI's words; empty when it is left to the model."""
-    config = asked.get("output_config")
+    config = request.get("output_config")
     named = config.get("effort") if isinstance(config, Mapping) else None
-    thinking = asked.get("thinking")
+    thinking = request.get("thinking")
     if not isinstance(thinking, Mapping) or thinking.get("type") == "disabled":
         return ""
     if isinstance(named, str):

@@ -15,7 +15,7 @@ def request_from_message(body: Json) -> Json:
     if body.get("system"):
         messages.append({"role": "system", "content": _text(body["system"])})
     for turn in body["messages"]:
-        messages += _turn(turn)
+        messages += _chat_messages(turn)
     tools = [_tool(tool) for tool in body.get("tools") or () if "input_schema" in tool]
     choice = (body.get("tool_choice") or {}).get("type")
     found: Json = {"messages": messages}
@@ -29,7 +29,7 @@ def request_from_message(body: Json) -> Json:
     return found
 
 
-def _turn(given: Json) -> list[Json]:
+def _chat_messages(given: Json) -> list[Json]:
     """One message of theirs: results of tools are messages of their own with us."""
     content = given["content"]
     if isinstance(content, str):

@@ -36,7 +36,9 @@ class MessageTokens:
 
 
 def read_message_tokens(usage: object) -> MessageTokens | None:
-    """None when it is no `usage` object. Anthropic's `input_tokens` leaves the cache out."""
+    """Reads a `usage` object; None when it is none. Anthropic's `input_tokens` leaves the cache
+    out.
+    """
     if not isinstance(usage, dict):
         return None
     cached = ("cache_creation_input_tokens", "cache_read_input_tokens")

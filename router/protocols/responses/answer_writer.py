@@ -39,10 +39,10 @@ Item = dict[str, object]
 
 
 class ResponseShape:
-    """The response object to a request. asked: the request; its `store` is not heeded."""
+    """The response object to a request, whose `store` is not heeded."""
 
-    def __init__(self, asked: Mapping[str, object]) -> None:
-        self._asked = asked
+    def __init__(self, request: Mapping[str, object]) -> None:
+        self._asked = request
 
     def whole(self, answer: WholeAnswer) -> bytes:
         """A whole response, as JSON."""
@@ -59,7 +59,7 @@ class ResponseShape:
     def response(
         self, head: AnswerHead, output: list[Item], end: AnswerEnd | None
     ) -> dict[str, object]:
-        """end: None while it goes on."""
+        """Writes a response. end: None while it goes on."""
         reason = _INCOMPLETE.get(end.finish) if end else None
         # A refusal is an answer, and says so itself.
         if reason == "content_filter" and _refusing(output):

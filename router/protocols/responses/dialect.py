@@ -31,7 +31,9 @@ class ResponsesDialect(ChatDialect):
     path = "/responses"
 
     def opening(self, request: ClientRequest) -> list[object]:
-        """Unknown of a conversation whose beginning the provider keeps."""
+        """Returns the opening of the conversation; empty where the provider keeps its
+        beginning.
+        """
         if request.value("previous_response_id") or request.value("conversation"):
             return []
         given = request.value("input")

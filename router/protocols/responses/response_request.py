@@ -34,36 +34,36 @@ _HELD: Final = ("previous_response_id", "conversation", "prompt", "background")
 
 
 def chat_body(
-    asked: Mapping[str, object], limit_field: str = "max_tokens"
+    request: Mapping[str, object], limit_field: str = "max_tokens"
 ) -> dict[str, object]:
-    """limit_field: what the provider calls the output's limit. Fields that are unknown here go
-    along. Raises Untranslatable.
+    """Writes a request for a response as the body of a chat. limit_field: what the provider
+    calls the output's limit. Fields that are unknown here go along. Raises Untranslatable.
     """
-    own = untranslatable_field(asked.get)
+    own = untranslatable_field(request.get)
     if own:
         raise untranslatable_error(own)
     body = {
         name: value
-        for name, value in asked.items()
+        for name, value in request.items()
         if name not in _OWN and not (value is None or name in _HELD)
     }
-    body["messages"] = chat_messages(asked.get("instructions"), asked.get("input"))
-    if asked.get("max_output_tokens") is not None:
-        body[limit_field] = asked["max_output_tokens"]
-    if asked.get("stream"):
+    body["messages"] = chat_messages(request.get("instructions"), request.get("input"))
+    if request.get("max_output_tokens") is not None:
+        body[limit_field] = request["max_output_tokens"]
+    if request.get("stream"):
         body["stream_options"] = {"include_usage": True}
-    if asked.get("top_logprobs"):
-        body |= {"logprobs": True, "top_logprobs": asked["top_logprobs"]}
-    reasoning = asked.get("reasoning")
+    if request.get("top_logprobs"):
+        body |= {"logprobs": True, "top_logprobs": request["top_logprobs"]}
+    reasoning = request.get("reasoning")
     if isinstance(reasoning, Mapping) and reasoning.get("effort"):
         body["reasoning_effort"] = reasoning["effort"]
-    body |= _text(asked.get("text"))
-    tools = [_tool(tool) for tool in iter_objects(asked.get("tools"))]
+    body |= _text(request.get("text"))
+    tools = [_tool(tool) for tool in iter_objects(request.get("tools"))]
     if not tools:
         body.pop("parallel_tool_calls", None)
         return body
     body["tools"] = tools
-    return body | _choice(asked.get("tool_choice"))
+    return body | _choice(request.get("tool_choice"))
 
 
 def untranslatable_field(value: Callable[[str], object]) -> str:
@@ -76,9 +76,9 @@ def untranslatable_field(value: Callable[[str], object]) -> str:
     return f"a tool of type {str(own)[:60]!r}" if own is not None else ""
 
 
-def wants_thinking(asked: Mapping[str, object]) -> bool:
+def wants_thinking(request: Mapping[str, object]) -> bool:
     """Whether a summary of the reasoning is asked for."""
-    reasoning = asked.get("reasoning")
+    reasoning = request.get("reasoning")
     return isinstance(reasoning, Mapping) and bool(
         reasoning.get("summary") or reasoning.get("generate_summary")
     )

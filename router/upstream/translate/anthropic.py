@@ -26,7 +26,9 @@ _STRUCTURED: Final = "structured-outputs-2025-11-13"  # became `output_config.fo
 
 
 class AnthropicTranslation:
-    """library: litellm itself; module: one of its modules, by name."""
+    """Translates chats into Anthropic's messages and back. library: litellm itself; module: one
+    of its modules, by name.
+    """
 
     def __init__(self, library: Any, module: Callable[[str], Any]) -> None:
         chat = module("llms.anthropic.chat.transformation")

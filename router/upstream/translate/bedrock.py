@@ -35,7 +35,9 @@ _TYPES: Final = {
 
 
 class BedrockTranslation:
-    """library: litellm itself; module: one of its modules, by name."""
+    """Translates chats into Bedrock's requests and back. library: litellm itself; module: one
+    of its modules, by name.
+    """
 
     def __init__(self, library: Any, module: Callable[[str], Any]) -> None:
         handler = module("llms.bedrock.chat.invoke_handler")
@@ -151,7 +153,9 @@ class EventMessages:
         self._error = frames.ParserError
 
     def read(self, data: bytes) -> Iterator[bytes]:
-        """Raises UpstreamFailed (malformed) for what is no such stream."""
+        """Yields the events of a stream in AWS's format as JSON. Raises UpstreamFailed
+        (malformed) for what is no such stream.
+        """
         self._buffer.add_data(data)
         try:
             for message in self._buffer:

@@ -12,7 +12,9 @@ _SEPARATOR: Final = "__thought__"
 
 
 def completion(given: Mapping[str, Any], *, id_: str, model: str) -> Json:
-    """given: the library's answer as JSON, with one choice."""
+    """Writes the library's answer as a chat completion. given: the library's answer as JSON,
+    with one choice.
+    """
     choice = given["choices"][0]
     message = chat_message(choice.get("message") or {})
     shaped: Json = {
@@ -75,7 +77,8 @@ def finish_reason(reason: object, *, calls: bool) -> str:
 
 
 def chat_usage(given: object) -> Json:
-    """cached_tokens are part of prompt_tokens, reasoning_tokens of completion_tokens.
+    """Writes the usage of tokens: cached_tokens are part of prompt_tokens, reasoning_tokens of
+    completion_tokens.
 
     cache_creation_tokens: written to the cache, for providers that charge for it.
     """

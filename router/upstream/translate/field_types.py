@@ -63,7 +63,9 @@ _TYPES: Final[Mapping[str, tuple[Callable[[object], bool], str]]] = {
 
 
 def check_fields(body: Json) -> None:
-    """Raises MalformedRequest with the path; Untranslatable for tools of another type."""
+    """Checks the types of a chat's fields. Raises MalformedRequest with the path;
+    Untranslatable for tools of another type.
+    """
     for name, (fits, why) in _TYPES.items():
         value = body.get(name)
         if value is not None and not fits(value):

@@ -32,7 +32,9 @@ _NO_FIELDS: Final = frozenset({"stream", "json_mode"})
 
 
 class GeminiTranslation:
-    """library: litellm itself; module: one of its modules, by name."""
+    """Translates chats into Gemini's requests and back. library: litellm itself; module: one of
+    its modules, by name.
+    """
 
     kind = "gemini"
     _provider = "gemini"  # as the library calls it
@@ -125,7 +127,9 @@ def _leaves_an_answer(params: Json, model: str) -> bool:
 
 
 class VertexTranslation(GeminiTranslation):
-    """The same protocol; fields and models as Vertex has them."""
+    """Translates chats into Gemini's requests and back, with fields and models as Vertex has
+    them.
+    """
 
     kind = "vertex"
     _provider = "vertex_ai"

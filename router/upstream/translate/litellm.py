@@ -33,7 +33,9 @@ _KINDS: Final[Mapping[str, Callable[[Any, Callable[[str], Any]], Translation]]] 
 
 
 def load_translation(kind: str) -> Translation:
-    """Imports it on the first call. Raises ConfigError where that does not work."""
+    """Loads the translation of a kind, and imports litellm on the first call. Raises
+    ConfigError where that does not work.
+    """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():

@@ -58,7 +58,7 @@ class ProviderRefusal:
         yield self._body
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Does nothing: nothing is open."""
 
 
 def whole_refusal(why: Untranslatable) -> ProviderRefusal:
@@ -68,7 +68,7 @@ def whole_refusal(why: Untranslatable) -> ProviderRefusal:
 
 
 async def translate_refusal(reply: UpstreamReply, kind: str) -> ProviderRefusal:
-    """Reads the reply and closes it."""
+    """Translates a provider's refusal: reads the reply and closes it."""
     try:
         raw = await read_error_body(reply)
     finally:
@@ -135,6 +135,6 @@ def _from_google(error: Json, status: int) -> tuple[Json, int, bytes]:
 
 
 def google_error(error: Mapping[str, Any]) -> Json:
-    """In OpenAI's words, which are Anthropic's types."""
+    """Puts Google's error into OpenAI's words, which are Anthropic's types."""
     kind = _TYPES.get(str(error.get("status")), "api_error")
     return {"message": str(error.get("message") or ""), "type": kind}

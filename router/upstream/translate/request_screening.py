@@ -99,7 +99,8 @@ GOOGLE: Final = ("gemini", "vertex")
 
 
 def screen_request(body: Json, kind: str) -> ScreenedRequest:
-    """body: as parsed; what is kept of it is changed in place.
+    """Removes or refuses what a kind of provider cannot take. body: as parsed; what is kept of
+    it is changed in place.
 
     Raises Untranslatable.
     """
@@ -134,12 +135,15 @@ def screen_request(body: Json, kind: str) -> ScreenedRequest:
     return request
 
 
-def untranslatable_field(asked: Callable[[str], object]) -> str:
-    """What of a chat no translation can say; empty for nothing. asked: a field's value."""
-    if asked("n") not in (None, 1):
+def untranslatable_field(field_value: Callable[[str], object]) -> str:
+    """What of a chat no translation can say; empty for nothing.
+
+    field_value: reads the value of a field.
+    """
+    if field_value("n") not in (None, 1):
         return "n"
     for name in _NO_COUNTERPART:
-        value = asked(name)
+        value = field_value(name)
         if value is not None and value is not False and value not in _NOTHING:
             return name
     return ""

@@ -17,7 +17,7 @@ _INSTRUCTIONS: Final = ("system", "developer")
 
 
 def check_messages(messages: object) -> None:
-    """Raises MalformedRequest with the field's path."""
+    """Checks the messages of a chat. Raises MalformedRequest with the field's path."""
     if not isinstance(messages, list):
         raise MalformedRequest("messages", "is not a list")
     if not messages:

@@ -51,7 +51,7 @@ _FORCED: Final = ("any", "tool")
 
 
 def budget_beside(budget: int, limit: int) -> int:
-    """So much of a budget as leaves the answer its share of the limit; may be negative."""
+    """Cuts a budget so that the answer keeps its share of the limit; may be negative."""
     return min(budget, limit - max(LEAST_ANSWER_TOKENS, math.ceil(limit * ANSWER_SHARE)))
 
 
@@ -73,7 +73,8 @@ def fit_budget(params: Json, limit: object, *, own_budget: bool) -> bool:
 def settle_thinking(
     params: Json, messages: Sequence[Json], *, own_budget: bool = False
 ) -> list[str]:
-    """params: in Anthropic's words; changed in place. The fields of the client's that yield.
+    """Makes thinking fit the rest of a request, and returns those of the client's fields that
+    yield. params: in Anthropic's words; changed in place.
 
     own_budget: as `fit_budget`.
 

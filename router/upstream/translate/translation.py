@@ -49,7 +49,7 @@ class ChunkTranslator(Protocol):
     def ended(self) -> bool: ...
 
     def feed(self, event: Json) -> Sequence[Json]:
-        """OpenAI's chunks. Raises ErrorInStream."""
+        """Translates an event into OpenAI's chunks. Raises ErrorInStream."""
         ...
 
     def end(self) -> Sequence[Json]:
@@ -61,11 +61,13 @@ class Translation(Protocol):
     """Pure, but for the tables that it looks models up in."""
 
     def ask(self, request: ScreenedRequest, *, stream: bool) -> TranslatedCall:
-        """Raises Untranslatable."""
+        """Translates a chat into the provider's request. Raises Untranslatable."""
         ...
 
     def answer(self, ask: TranslatedCall, answer: Json) -> Json:
-        """Raises anything for what is no answer."""
+        """Translates the provider's answer into a chat's; may raise any error for what is no
+        answer.
+        """
         ...
 
     def chunks(self, ask: TranslatedCall) -> ChunkTranslator: ...

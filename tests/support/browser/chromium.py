@@ -98,8 +98,8 @@ def _candidates(playwrights_own: Callable[[], Path]) -> Iterator[Chromium]:
 
 
 def _on_path() -> Iterator[Chromium]:
-    for found in filter(None, map(shutil.which, NAMES)):
-        yield Chromium(Path(found))
+    for path in filter(None, map(shutil.which, NAMES)):
+        yield Chromium(Path(path))
 
 
 def _from_npm() -> Iterator[Chromium]:

@@ -205,15 +205,15 @@ class _House:
             "rolled_back": self.proposed("search-help", "sim-fragile", BEN),
         }
         self.sit(at_most=200)
-        self.turn()
+        self.run_until_idle()
         self.clock.advance(3600)
         self.blocks("support-chat", 60, failed=lambda n: int(n in (7, 31, 44)))
-        self.turn()
+        self.run_until_idle()
         self.blocks("search-help", 12, failed=lambda _: 2)
-        self.turn()
+        self.run_until_idle()
         for number in (8, 6, 8):
             self.blocks("faq", number)
-            self.turn()
+            self.run_until_idle()
         made["evaluating"] = self.proposed("drafts", "sim-better", BEN)
         self.sit(at_most=12)
         return made
@@ -221,10 +221,10 @@ class _House:
     def proposed(self, route: str, model: str, actor: Actor, reason: str = "") -> str:
         request = submission.ProposalRequest(route, f"sim/{model}", reason=reason)
         proposal = submission.create_proposal(self.ctx, actor, request)
-        self.turn()
+        self.run_until_idle()
         return proposal.id
 
-    def turn(self) -> None:
+    def run_until_idle(self) -> None:
         """Until nothing is left to do: each turn takes one step."""
         while reconciler.reconcile(self.ctx).did:
             self.clock.advance(20)

@@ -154,7 +154,7 @@ class SmallInstallation:
     def get(self, proposal: str) -> Proposal:
         return submission.get_proposal(self.context(), proposal)
 
-    def turn(self, ctx: Context | None = None) -> reconciler.ReconcileResult:
+    def run_once(self, ctx: Context | None = None) -> reconciler.ReconcileResult:
         """One turn of the loop; a second goes by."""
         done = reconciler.reconcile(ctx or self.context())
         self.clock.advance(1)
@@ -163,7 +163,7 @@ class SmallInstallation:
     def until_decided(self, proposal: str, turns: int = 10) -> Proposal:
         """Turn until the evals have a verdict."""
         for _ in range(turns):
-            self.turn()
+            self.run_once()
             if self.get(proposal).verdict:
                 break
         return self.get(proposal)

@@ -33,7 +33,7 @@ NEGATIVE = re.compile(r"(?<![\w.])-\d")
 
 
 @dataclass
-class Surroundings:
+class TurnConditions:
     """What a turn ran in, as the simulation knows it and the control plane cannot.
 
     dark_s: since when routers record nothing. ahead_s: of the control plane's clock before
@@ -62,22 +62,22 @@ class Watcher:
     ended_s: dict[str, float] = field(default_factory=dict)
     bakes: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    def look(self, ctx: Context, around: Surroundings) -> None:
+    def check(self, ctx: Context, conditions: TurnConditions) -> None:
         with ctx.store.read() as tx:
             new = self._audit(tx)
             self._table(tx)
-            rollouts = {each.id: each for each in tx.rollouts.list()}
+            rollouts = {rollout.id: rollout for rollout in tx.rollouts.list()}
             proposals = tx.proposals.list()
             self._rollouts(tx, rollouts, proposals)
             self._proposals(tx, proposals)
             for event in new:
                 if event.action.startswith("canary.") and event.actor == SYSTEM.name:
-                    check_move(tx, self.rollouts, event, around)
-                    self._no_false_expiry(event, around)
+                    check_move(tx, self.rollouts, event, conditions)
+                    self._no_false_expiry(event, conditions)
             for event in new:
                 check_proof(tx, event)
-            self._each_move_is_told(rollouts)
-            self._note_steps(rollouts, around)
+            self._each_move_has_an_event(rollouts)
+            self._note_steps(rollouts, conditions)
             self.rollouts = rollouts
 
     def _audit(self, tx: Transaction) -> Sequence[AuditEvent]:
@@ -92,7 +92,7 @@ class Watcher:
         self.events = every
         return new
 
-    def _each_move_is_told(self, rollouts: Mapping[str, Rollout]) -> None:
+    def _each_move_has_an_event(self, rollouts: Mapping[str, Rollout]) -> None:
         """Each version of a rollout but its first has its own event."""
         counter = Counter(
             str(event.details["rollout"])
@@ -143,20 +143,20 @@ class Watcher:
             if not proposal.open:
                 self.closed[proposal.id] = proposal
 
-    def _note_steps(self, rollouts: Mapping[str, Rollout], around: Surroundings) -> None:
+    def _note_steps(self, rollouts: Mapping[str, Rollout], conditions: TurnConditions) -> None:
         for id_, rollout in rollouts.items():
             if not rollout.live and not rollout.baking:
-                self.ended_s.setdefault(id_, around.monotonic)
+                self.ended_s.setdefault(id_, conditions.monotonic)
             if rollout.baking:
-                self.bakes.setdefault(id_, (around.monotonic, around.lead_s))
+                self.bakes.setdefault(id_, (conditions.monotonic, conditions.lead_s))
             known = self.steps.get(id_)
             resumed = rollout.step_started_at != (
                 self.rollouts[id_].step_started_at if id_ in self.rollouts else None
             )
             if known is None or known[0] != rollout.step or resumed:
-                self.steps[id_] = (rollout.step, around.monotonic, around.lead_s)
+                self.steps[id_] = (rollout.step, conditions.monotonic, conditions.lead_s)
 
-    def _no_false_expiry(self, event: AuditEvent, around: Surroundings) -> None:
+    def _no_false_expiry(self, event: AuditEvent, conditions: TurnConditions) -> None:
         """Time that was only set has not passed, unless the process is younger than that."""
         if event.action not in LATE | {BAKED}:
             return
@@ -166,8 +166,8 @@ class Watcher:
         if event.action == BAKED:
             began, lead_s = self.bakes[before.id]
             deadline_s = before.policy.bake_s
-        if all(abs(each - lead_s) < 1.0 for each in around.began_lead_s):
-            assert around.monotonic - began >= deadline_s - SLACK_S, event
+        if all(abs(began_s - lead_s) < 1.0 for began_s in conditions.began_lead_s):
+            assert conditions.monotonic - began >= deadline_s - SLACK_S, event
 
     def at_the_end(self, ctx: Context) -> None:
         with ctx.store.read() as tx:
@@ -229,11 +229,16 @@ def check_proof(tx: Transaction, event: AuditEvent) -> None:
 
 
 def check_move(
-    tx: Transaction, before: Mapping[str, Rollout], event: AuditEvent, around: Surroundings
+    tx: Transaction,
+    before: Mapping[str, Rollout],
+    event: AuditEvent,
+    conditions: TurnConditions,
 ) -> None:
     """A step up that the control plane took by itself has this step's own, trusted data."""
-    if event.action in UP | {BAKED} and around.ahead_s >= 0 and not around.relives:
-        assert around.dark_s < GAP_S, f"on after {around.dark_s} s without any news: {event}"
+    if event.action in UP | {BAKED} and conditions.ahead_s >= 0 and not conditions.relives:
+        assert conditions.dark_s < GAP_S, (
+            f"on after {conditions.dark_s} s without any news: {event}"
+        )
     if event.action not in UP:
         return
     rollout = before.get(str(event.details["rollout"]))

@@ -54,7 +54,7 @@ from tests.support.control.control_plane import (
     SmallInstallation,
 )
 from tests.support.control.manual_clock import ManualClock
-from tests.support.control.rollout_invariants import Surroundings, Watcher, check_words
+from tests.support.control.rollout_invariants import TurnConditions, Watcher, check_words
 from tests.support.control.rollout_traffic import TURN_S, Fate, Harm, Routers, Trouble
 from tests.support.store.interrupted_store import InterruptedStore
 from tests.support.store.sqlite_store import open_sqlite
@@ -167,7 +167,7 @@ class Life:
     def play(self) -> Sequence[Ending]:
         for _ in range(TURNS):
             self._chance_has_it()
-            self._turn()
+            self._run_once()
         self._rest()
         return self._endings()
 
@@ -185,12 +185,12 @@ class Life:
     def _maybe(self, probability: float) -> bool:
         return self.draw.random() < probability
 
-    def _turn(self) -> None:
+    def _run_once(self) -> None:
         self.turns += 1
         night = self.routers.troubles.get(Trouble.SILENCE, 0.0) - self.clock.monotonic()
         seconds = NIGHT_TURN_S if night > NIGHT_TURN_S else TURN_S
         self.clock.advance(seconds)
-        self.routers.turn(seconds)
+        self.routers.record_traffic(seconds)
         self.processes = [self.ctx, self.other]
         self._control_turn()
         if self._maybe(0.05):
@@ -223,7 +223,7 @@ class Life:
         mono = self.clock.monotonic()
         lead = self.clock.now().timestamp() - mono
         began = [lead - process.clock_watch._behind_s for process in self.processes]
-        around = Surroundings(
+        conditions = TurnConditions(
             dark_s=self.routers.dark_s,
             ahead_s=self.ahead_s,
             monotonic=mono,
@@ -231,7 +231,7 @@ class Life:
             began_lead_s=began,
             relives=self._relives(),
         )
-        self.watcher.look(self.ctx, around)
+        self.watcher.check(self.ctx, conditions)
 
     def _relives(self) -> bool:
         """A time that comes again, or did within three minutes, of which not every process
@@ -263,7 +263,7 @@ class Life:
             self._interrupted()
         else:
             leader = self.other if chosen < 0.3 else self.ctx
-            done = self.world.turn(leader)
+            done = self.world.run_once(leader)
             assert not done.failed, done.failed
             self._tell_of(done)
 
@@ -278,7 +278,7 @@ class Life:
         ctx = self.world.context(dying)  # type: ignore[arg-type]  # until it dies
         self.processes.append(ctx)
         with suppress(Crash):
-            self._tell_of(self.world.turn(ctx))
+            self._tell_of(self.world.run_once(ctx))
         if dying.died:
             self._say("the control process died")
             self.ctx = self.world.context()
@@ -289,16 +289,16 @@ class Life:
         act = self.draw.choice([self._other_leads, self._a_hand, self._routers_report])
         store = InterruptedStore(self.stores[0], at=self.draw.randint(1, 14), act=act)
         ctx = replace(self.world.context(store), clock_watch=self.ctx.clock_watch)  # type: ignore[arg-type]
-        done = self.world.turn(ctx)
+        done = self.world.run_once(ctx)
         assert not any(map(UNEXPECTED.search, done.failed)), done.failed
         self._tell_of(done)
 
     def _other_leads(self) -> None:
         self._say("another control process takes its turn")
-        self._tell_of(self.world.turn(self.other))
+        self._tell_of(self.world.run_once(self.other))
 
     def _routers_report(self) -> None:
-        self.routers.turn(0.0)
+        self.routers.record_traffic(0.0)
 
     def _chance_has_it(self) -> None:
         if self._maybe(0.5):
@@ -385,9 +385,9 @@ class Life:
                 waiting = list(tx.proposals.open())
             if not under_way and not waiting:
                 break
-            for each in under_way:
-                self._look_into(each)
-            self._turn()
+            for proposal in under_way:
+                self._look_into(proposal)
+            self._run_once()
         else:
             raise AssertionError(f"it never ends: {under_way} {waiting}")
         alerts.run_once(self.ctx)

@@ -111,7 +111,7 @@ class Routers:
     def dark(self) -> bool:
         return any(map(self.has, DARK))
 
-    def turn(self, seconds: float) -> None:
+    def record_traffic(self, seconds: float) -> None:
         """What the last two minutes of traffic leave behind, after so much time."""
         report = Report()
         for worker in WORKERS:

@@ -56,7 +56,7 @@ def check_evidence(tx: Transaction, route: Route) -> None:
     assert tuple(fallback.target for fallback in found.fallbacks) == route.fallbacks
     assert found.canary is None or found.canary.kind is EvidenceKind.VERDICT
     assert found.incumbent.kind is not EvidenceKind.WAIVER
-    stored = {each.id: each.target for each in tx.waivers.list(route=route.name)}
+    stored = {waiver.id: waiver.target for waiver in tx.waivers.list(route=route.name)}
     for fallback in found.fallbacks:
         if fallback.kind is EvidenceKind.WAIVER:
             assert stored[fallback.proof] == fallback.target

@@ -91,12 +91,14 @@ def main() -> None:
 
     logging.basicConfig(stream=sys.stderr)
     result: dict[str, Any] = {}
-    for each in pickle.load(sys.stdin.buffer):  # noqa: S301 - from our own parent
-        run = each.job.run
+    for given in pickle.load(sys.stdin.buffer):  # noqa: S301 - from our own parent
+        run = given.job.run
         if not run.suite_digest:
-            run = replace(run, suite_digest=ConfiguredSuites(each.suites).pin(run.suite).digest)
-        assignment = replace(each, job=replace(each.job, run=run))
-        result = one(assignment, InspectRunner(each.suites), result)
+            run = replace(
+                run, suite_digest=ConfiguredSuites(given.suites).pin(run.suite).digest
+            )
+        assignment = replace(given, job=replace(given.job, run=run))
+        result = one(assignment, InspectRunner(given.suites), result)
         print(json.dumps(result), flush=True)  # noqa: T201 - the answer to the parent
 
 

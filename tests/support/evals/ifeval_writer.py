@@ -63,7 +63,7 @@ def _filler(params: Mapping[str, Params]) -> str:
         params.get("keywords:frequency", {}).get("keyword", " "),
         params.get("keywords:letter_frequency", {}).get("letter", " "),
     ]
-    free = [f for f in FILLERS if not any(each.casefold() in f for each in banned)]
+    free = [f for f in FILLERS if not any(word.casefold() in f for word in banned)]
     return (free or FILLERS)[0]
 
 

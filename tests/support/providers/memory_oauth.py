@@ -19,7 +19,7 @@ DEAD: Final = "invalid_grant"
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _SignIn:
     """said: what the person did. last_poll, ends_at: seconds."""
 
     code: DeviceCode = field(repr=False)
@@ -48,14 +48,14 @@ class MemoryOAuth:
         self.newest = ""
         self.all: list[str] = []
         self._clock = clock
-        self._asked: dict[str, _Asked] = {}
+        self._asked: dict[str, _SignIn] = {}
         self._accounts: set[str] = set()
         self._refreshes: dict[str, bool] = {}  # whether it may still be used
         self._ends: dict[str, float] = {}  # of access tokens
 
     def say(self, user_code: str, answer: PollAnswer | None) -> None:
         """What the person does on the other screen: None approves. Raises KeyError."""
-        (secret,) = (s for s, each in self._asked.items() if each.code.user_code == user_code)
+        (secret,) = (s for s, flow in self._asked.items() if flow.code.user_code == user_code)
         known = self._asked[secret]
         self._asked[secret] = (
             replace(known, granted=True) if answer is None else replace(known, said=answer)
@@ -72,7 +72,7 @@ class MemoryOAuth:
         return self._clock.monotonic() < ends + self.leeway_s
 
     def device_code(self, place: OAuthEndpoints) -> DeviceCode:
-        self._look(place)
+        self._refuse_unless_reachable(place)
         number = len(self._asked) + 1
         code = DeviceCode(
             self._new("device"),
@@ -83,12 +83,12 @@ class MemoryOAuth:
         )
         now = self._clock.monotonic()
         ends_at = now + self.code_life_s
-        self._asked[code.secret] = _Asked(code, now, self.interval_s, ends_at)
+        self._asked[code.secret] = _SignIn(code, now, self.interval_s, ends_at)
         return code
 
     def poll(self, place: OAuthEndpoints, code: DeviceCode) -> PollAnswer | OAuthTokens:
         try:
-            self._look(place)
+            self._refuse_unless_reachable(place)
         except SignInUnreachable:
             return PollAnswer.UNREACHABLE
         known, now = self._asked.get(code.secret), self._clock.monotonic()
@@ -109,7 +109,7 @@ class MemoryOAuth:
         return self._tokens(place)
 
     def refresh(self, place: OAuthEndpoints, refresh_token: str) -> OAuthTokens:
-        self._look(place)
+        self._refuse_unless_reachable(place)
         if not self._refreshes.get(refresh_token, False):
             self.revoke()
             raise SignInRefused(f"the vendor refuses: {DEAD}")
@@ -117,7 +117,7 @@ class MemoryOAuth:
         return self._tokens(place)
 
     def exchange(self, place: OAuthEndpoints, account_token: str) -> OAuthTokens:
-        self._look(place)
+        self._refuse_unless_reachable(place)
         if account_token not in self._accounts:
             raise SignInRefused("the vendor refuses: status 401")
         return OAuthTokens(self._access(), expires_in_s=self.life_s)
@@ -143,7 +143,7 @@ class MemoryOAuth:
         self.all.append(token)
         return token
 
-    def _look(self, place: OAuthEndpoints) -> None:
+    def _refuse_unless_reachable(self, place: OAuthEndpoints) -> None:
         if self.down:
             raise SignInUnreachable("vendor.example does not answer (Down)")
         if not place.client_id:

@@ -180,16 +180,16 @@ class OAuthSite:
         taken = kind == "Bearer" and newest and self.accounts.accepts(token)
         self.asked.append((token, taken))
         _need(taken, 401, "invalid_token")
-        return _said(body)
+        return _completion(body)
 
     def _spare(self, _headers: Mapping[str, str], body: bytes) -> Mapping[str, object]:
-        return _said(body)
+        return _completion(body)
 
     def _known_client(self, asked: Mapping[str, str]) -> None:
         _need(asked.get("client_id") == CLIENT, 401, "invalid_client")
 
 
-def _said(body: bytes) -> Mapping[str, object]:
+def _completion(body: bytes) -> Mapping[str, object]:
     message = {"role": "assistant", "content": "blue"}
     return {
         "id": "chatcmpl-1",

@@ -17,7 +17,7 @@ OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\
 
 
 @dataclass
-class Line:
+class ServerConnection:
     """One accepted connection. number: from 0, in the order of arrival."""
 
     number: int
@@ -45,7 +45,7 @@ class Line:
 @dataclass
 class RawServer:
     port: int = 0
-    lines: list[Line] = field(default_factory=list)
+    lines: list[ServerConnection] = field(default_factory=list)
     secure: bool = False
 
     def ask(self, body: bytes = b"{}", *, stream: bool = False) -> UpstreamRequest:
@@ -54,7 +54,7 @@ class RawServer:
         return UpstreamRequest(Provider("raw", "custom", where), body, stream)
 
 
-Play = Callable[[Line], Awaitable[None]]
+Play = Callable[[ServerConnection], Awaitable[None]]
 
 
 @asynccontextmanager
@@ -67,7 +67,7 @@ async def raw_server(play: Play, tls: ssl.SSLContext | None = None) -> AsyncIter
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
-        line = Line(len(server.lines), reader, writer)
+        line = ServerConnection(len(server.lines), reader, writer)
         server.lines.append(line)
         try:
             await play(line)
@@ -87,7 +87,7 @@ async def raw_server(play: Play, tls: ssl.SSLContext | None = None) -> AsyncIter
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def answer_forever(line: Line) -> None:
+async def answer_forever(line: ServerConnection) -> None:
     while True:
         await line.request()
         await line.send(OK)

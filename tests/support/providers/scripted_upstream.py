@@ -17,7 +17,7 @@ EVENTS = {"content-type": "text/event-stream"}
 
 
 @dataclass
-class Asked:
+class ReceivedRequest:
     """connection: the router's port on it."""
 
     headers: dict[str, str]
@@ -43,8 +43,8 @@ class Upstream:
     """
 
     def __init__(self) -> None:
-        self.turns: dict[str, ScriptedTurn | Callable[[Asked], ScriptedTurn]] = {}
-        self.asked: list[Asked] = []
+        self.turns: dict[str, ScriptedTurn | Callable[[ReceivedRequest], ScriptedTurn]] = {}
+        self.asked: list[ReceivedRequest] = []
         self.port = 0
         self.hangs_up = False
 
@@ -52,8 +52,8 @@ class Upstream:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
-    def asked_for(self, model: str) -> list[Asked]:
-        return [each for each in self.asked if each.model == model]
+    def asked_for(self, model: str) -> list[ReceivedRequest]:
+        return [request for request in self.asked if request.model == model]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -72,7 +72,7 @@ class Upstream:
         headers = {k.lower(): v.strip() for k, v in (line.split(":", 1) for line in lines)}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         port = writer.get_extra_info("peername")[1]
-        asked = Asked(headers, body, port, head.split(" ", 2)[1])
+        asked = ReceivedRequest(headers, body, port, head.split(" ", 2)[1])
         self.asked.append(asked)
         turn = self.turns[asked.model]
         chosen = turn if isinstance(turn, ScriptedTurn) else turn(asked)
@@ -80,7 +80,10 @@ class Upstream:
 
 
 async def play(
-    turn: ScriptedTurn, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    turn: ScriptedTurn,
+    asked: ReceivedRequest,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
 ) -> bool:
     """Whether the connection can be used again."""
     if turn.hang:
@@ -109,7 +112,7 @@ async def play(
     return True
 
 
-async def _until_gone(asked: Asked, reader: asyncio.StreamReader) -> bool:
+async def _until_gone(asked: ReceivedRequest, reader: asyncio.StreamReader) -> bool:
     with suppress(ConnectionError):
         await reader.read()
     asked.left.set()

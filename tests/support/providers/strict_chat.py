@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.support.providers.scripted_transport import ScriptedTurn
-from tests.support.providers.scripted_upstream import EVENTS, Asked
+from tests.support.providers.scripted_upstream import EVENTS, ReceivedRequest
 
 FIELDS = frozenset(
     {
@@ -53,7 +53,7 @@ class Refused(Exception):
     """What OpenAI would answer with 400."""
 
 
-def turn(asked: Asked) -> ScriptedTurn:
+def script_turn(asked: ReceivedRequest) -> ScriptedTurn:
     body = asked.json
     try:
         check(body)
@@ -70,7 +70,7 @@ def check(body: dict[str, Any]) -> None:
         raise Refused(f"Unrecognized request arguments supplied: {sorted(unknown)}")
     if not isinstance(body.get("messages"), list) or not body["messages"]:
         raise Refused("messages must not be empty")
-    offered = {each["function"]["name"] for each in body.get("tools", [])}
+    offered = {tool["function"]["name"] for tool in body.get("tools", [])}
     if "tools" in body and not offered:
         raise Refused("[] is too short - 'tools'")
     if "tool_choice" in body and not offered:
@@ -130,7 +130,7 @@ def check_content(content: object) -> None:
 def reply(body: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """The message and its finish reason."""
     said: dict[str, Any] = {"role": "assistant", "content": None}
-    results = [each["content"] for each in body["messages"] if each["role"] == "tool"]
+    results = [message["content"] for message in body["messages"] if message["role"] == "tool"]
     if body.get("tools") and not results and body.get("tool_choice") != "none":
         name = body["tools"][0]["function"]["name"]
         cities = CITIES[:1] if body.get("parallel_tool_calls") is False else CITIES

@@ -145,7 +145,7 @@ class Place:
         self.asked: Counter[str] = Counter()
         self.script = script
 
-        def turn(request: Any) -> ScriptedTurn:
+        def script_turn(request: Any) -> ScriptedTurn:
             model = json.loads(request.body)["model"]
             self.asked[model] += 1
             found = self.script[model]
@@ -154,7 +154,7 @@ class Place:
         rule = UnitRule(block_size=1, unit=ExposureUnit.REQUEST)
         self.door = Door(
             folder,
-            turn,
+            script_turn,
             settings,
             first=snapshot(
                 "http://up",

@@ -70,9 +70,11 @@ async def calls_within(outer: CodeType, work: Callable[[], Awaitable[Any]]) -> F
     finally:
         sys.setprofile(None)
     made: Found = {}
-    for each in gc.get_objects():
-        if isinstance(each, FunctionType) and each.__code__ in types:
-            made.setdefault(each.__code__, []).append(each)
+    # What was frozen after collection is not among the collector's objects.
+    gc.unfreeze()
+    for object_ in gc.get_objects():
+        if isinstance(object_, FunctionType) and object_.__code__ in types:
+            made.setdefault(object_.__code__, []).append(object_)
     return made
 
 

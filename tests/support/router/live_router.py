@@ -132,7 +132,7 @@ class SwitchableStore:
 
     def _blocks(self, rollout: str, *, after: int = 0) -> list[ObservationBlock]:
         of = [block for block in self.blocks.values() if block.rollout == rollout]
-        return [replace(each, number=n) for n, each in enumerate(of, start=1)][after:]
+        return [replace(request, number=n) for n, request in enumerate(of, start=1)][after:]
 
     def _spends(self, *, since: date, keys: Collection[str]) -> list[KeySpend]:
         return [row for row in self.spends if row.day >= since and row.key in keys]
@@ -156,7 +156,9 @@ class SwitchableStore:
 def upstream_keys(of: Snapshot) -> ProviderKeySets:
     """What this world's environment has; `SIM_KEY` is the contract tests' provider's."""
     environ = {**UPSTREAM_KEYS, "SIM_KEY": "sim-secret"}
-    return {name: keys_from_environment(each, environ) for name, each in of.providers.items()}
+    return {
+        name: keys_from_environment(details, environ) for name, details in of.providers.items()
+    }
 
 
 def served(
@@ -204,7 +206,7 @@ def snapshot(
             {"support": route, "other": other},
             {target.id: target for target in (incumbent, candidate, spare)},
         ),
-        providers={each.name: each for each in all_},
+        providers={configured.name: configured for configured in all_},
         keys=(
             KeyGrant("k-good", key_hash(KEY, SECRET)),
             KeyGrant("k-narrow", key_hash(NARROW_KEY, SECRET), frozenset({"other"})),

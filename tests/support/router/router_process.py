@@ -218,7 +218,7 @@ def start_canary(
     control = SmallInstallation(folder, world.installation.store, policy=policy, script=answer)
     proposal = control.propose("sim/sim-better")
     for _ in range(10):
-        control.turn()
+        control.run_once()
         if control.get(proposal.id).phase is ProposalPhase.CANARY:
             return control
     raise AssertionError(control.get(proposal.id))

@@ -47,7 +47,7 @@ class SimScene:
     def fault(self, kind: str, model: str = OWN, **fields: Any) -> None:
         self.sim.faults.set(model, faults.parse_fault({"kind": kind, **fields}))
 
-    def asked(self, model: str) -> int:
+    def requests_to(self, model: str) -> int:
         stats = self.sim.stats.get(model)
         return stats.requests if stats else 0
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import httpx
 
 from tests.support.providers.scripted_transport import ScriptedTurn
-from tests.support.providers.scripted_upstream import Asked, completion, streamed
+from tests.support.providers.scripted_upstream import ReceivedRequest, completion, streamed
 from tests.support.router.router_process import eventually
 from tests.support.site.agents_site import AgentsSite, events, good
 
@@ -53,7 +53,7 @@ class SessionLoad:
     def total(self) -> int:
         return self.sessions * self.messages
 
-    def answer(self, asked: Asked) -> ScriptedTurn:
+    def answer(self, asked: ReceivedRequest) -> ScriptedTurn:
         """The provider's; every earlier message has to be there, once and in order."""
         given = [(message["role"], message["content"]) for message in asked.json["messages"]]
         session, asks, _ = str(given[-1][1]).partition(" asks ")

@@ -18,7 +18,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
 @dataclass(frozen=True)
-class Seen:
+class CollectedSpan:
     name: str
     kind: int
     trace: str
@@ -32,7 +32,7 @@ class Seen:
 class Collector:
     url: str
     raw: list[bytes] = field(default_factory=list)
-    spans: list[Seen] = field(default_factory=list)
+    spans: list[CollectedSpan] = field(default_factory=list)
     service: str = ""
 
 
@@ -50,7 +50,7 @@ def collecting() -> Iterator[Collector]:
                 }
                 collector.service = named["service.name"]
                 for scope in part.scope_spans:
-                    collector.spans += [_seen(span) for span in scope.spans]
+                    collector.spans += [_collected(span) for span in scope.spans]
             answer = ExportTraceServiceResponse().SerializeToString()
             self.send_response(200)
             self.send_header("content-type", "application/x-protobuf")
@@ -73,8 +73,8 @@ def collecting() -> Iterator[Collector]:
         thread.join()
 
 
-def _seen(span: Span) -> Seen:
-    return Seen(
+def _collected(span: Span) -> CollectedSpan:
+    return CollectedSpan(
         span.name,
         span.kind,
         span.trace_id.hex(),
@@ -88,5 +88,5 @@ def _seen(span: Span) -> Seen:
 def _value(value: AnyValue) -> Any:
     kind = value.WhichOneof("value")
     if kind == "array_value":
-        return [_value(each) for each in value.array_value.values]
+        return [_value(value) for value in value.array_value.values]
     return getattr(value, kind) if kind else None

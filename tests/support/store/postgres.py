@@ -92,7 +92,7 @@ def join(folder: Path, migrate: Callable[[str], None]) -> Postgres:
     return postgres
 
 
-def end(folder: Path) -> None:
+def stop_server(folder: Path) -> None:
     """Stop the server with its data in `folder`, and remove that."""
     if (folder / "postmaster.pid").exists():
         started(folder).stop()
@@ -120,7 +120,7 @@ def started(folder: Path) -> PostgresServer:
 
 def _make_template(postgres: Postgres, migrate: Callable[[str], None]) -> None:
     unfinished, finished = sql.Identifier(UNFINISHED_TEMPLATE), sql.Identifier(TEMPLATE)
-    postgres.execute(*(sql.SQL(each) for each in FASTER))
+    postgres.execute(*(sql.SQL(statement) for statement in FASTER))
     postgres.execute(
         sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(unfinished),
         sql.SQL("CREATE DATABASE {}").format(unfinished),

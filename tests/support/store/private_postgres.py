@@ -29,7 +29,7 @@ class OwnPostgres:
 
 @contextmanager
 def own_postgres() -> Iterator[OwnPostgres]:
-    from tests.support.store.postgres import end  # noqa: PLC0415 - as above
+    from tests.support.store.postgres import stop_server  # noqa: PLC0415 - as above
 
     # As in conftest: pytest's own folder is closed to the user that PostgreSQL runs as.
     folder = Path(tempfile.mkdtemp(prefix="swapgate-own-pg-"))
@@ -38,4 +38,4 @@ def own_postgres() -> Iterator[OwnPostgres]:
         upgrade(server.url("postgres"))
         yield server
     finally:
-        end(folder)
+        stop_server(folder)

@@ -23,14 +23,14 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "JSON": json.dumps,
     "JSON, slashes escaped": lambda s: json.dumps(s).replace("/", "\\/"),
     "JSON in JSON": lambda s: json.dumps(json.dumps(s).replace("/", "\\/")),
-    "JSON, all escaped": lambda s: "".join(f"\\u{ord(each):04X}" for each in s),
+    "JSON, all escaped": lambda s: "".join(f"\\u{ord(letter):04X}" for letter in s),
     "URL": quote,
     "URL, slashes too": lambda s: quote(s, safe=""),
     "URL, lower case": lambda s: "".join(f"%{byte:02x}" for byte in s.encode()),
     "URL in a URL": lambda s: quote(quote(s, safe=""), safe=""),
     "form": quote_plus,
     "HTML": html.escape,
-    "HTML, by numbers": lambda s: "".join(f"&#x{ord(each):x};" for each in s),
+    "HTML, by numbers": lambda s: "".join(f"&#x{ord(letter):x};" for letter in s),
     "hexadecimal": lambda s: s.encode().hex(),
 }
 secrets = st.text(

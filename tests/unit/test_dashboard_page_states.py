@@ -83,7 +83,7 @@ def shown(
 
 
 def text(app: AppTest) -> str:
-    bodies = "\n".join(str(each.proto.body) for each in app.get("html"))
+    bodies = "\n".join(str(element.proto.body) for element in app.get("html"))
     return unescape(bodies).replace("\N{NO-BREAK SPACE}", " ")
 
 
@@ -257,7 +257,7 @@ def test_a_switch_in_force_is_shown_on_every_page(
     assert "provider:sim is forced for route support-chat" in told
     assert f"swapgate switch lift {thrown.id}" in told
     assert "a drill that is over" not in told
-    assert not any("<script>" in str(each.proto.body) for each in app.get("html"))
+    assert not any("<script>" in str(element.proto.body) for element in app.get("html"))
 
 
 @pytest.mark.req("B9")
@@ -282,7 +282,7 @@ def test_what_is_wrong_now_is_on_the_overview_with_what_to_do(
     assert told.count("see the control process's log") == 5
     assert "2 more alerts" in told
     assert "it is over" not in told
-    assert not any("<script>" in str(each.proto.body) for each in app.get("html"))
+    assert not any("<script>" in str(element.proto.body) for element in app.get("html"))
 
 
 @pytest.mark.req("F5")
@@ -295,10 +295,13 @@ def test_a_session_acts_with_a_key_as_long_as_it_holds(
     ctx, secret = page_frame.context(), page_frame.installation().secret
     key, secret_text = keys.create_key(ctx, SYSTEM, "carla", secret=secret, role=Role.APPROVER)
 
-    for typed, said in (("sg-mgmt-wrong", "Not signed in"), (secret_text, "You act as carla")):
+    for typed, sentence in (
+        ("sg-mgmt-wrong", "Not signed in"),
+        (secret_text, "You act as carla"),
+    ):
         app.text_input[0].set_value(typed)
-        next(each for each in app.button if each.label == "Sign in").click().run()
-        assert said in text(app)
+        next(button for button in app.button if button.label == "Sign in").click().run()
+        assert sentence in text(app)
     actor = app.session_state[current_user.STATE]
     assert (actor.name, actor.key) == ("carla", key.id)
     assert secret_text not in repr(app.session_state)

@@ -418,7 +418,8 @@ def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(
     async def play() -> None:
         served, told = await office.worker(), await office.worker()
         doors = [
-            FeedbackIntake(each, RouterMetrics(lambda: NOTHING_READ)) for each in (served, told)
+            FeedbackIntake(recorder, RouterMetrics(lambda: NOTHING_READ))
+            for recorder in (served, told)
         ]
         for number in ("1", "2"):
             ticket = served.admit(GUARDED, Arm.CANARY, "user:a")

@@ -69,7 +69,7 @@ def test_what_its_rollout_took_from_the_route_comes_back_by_no_other_role(
             break
         world.feed(blocks=4)
         world.clock.advance(60)
-        world.turn()
+        world.run_once()
     assert world.get(made.id).phase is ProposalPhase.PROMOTED
     operations.operate(world.context(), BEN, "chat", RolloutSignal.ABORT, "it does harm")
     assert world.get(made.id).phase is ProposalPhase.ROLLED_BACK
@@ -107,12 +107,12 @@ def test_a_canary_takes_no_step_on_rows_that_were_written_around_swapgate(
     made = world.until_decided(world.propose("sim/better").id)
     key = made.rollout if table == "rollout" else made.id
     ctx, row = world.context(), f"{table}:{key}"
-    world.turn(ctx)
+    world.run_once(ctx)
     ctx.audit_walk.log.rewritten[row] = RowFinding(row, Disagreement.CHANGED, 7)
 
     world.feed(blocks=20)
     for _ in range(3):
-        world.turn(ctx)
+        world.run_once(ctx)
 
     with world.store.read() as tx:
         rollout = tx.rollouts.get(made.rollout or "")
@@ -132,7 +132,7 @@ def test_nothing_is_decided_before_the_log_was_read_to_its_end(
     monkeypatch.setattr(state_audit, "PAGES_PER_TURN", 1)
     ctx, turns = asking.context(), 0
     while asking.get(made.id).phase is ProposalPhase.AWAITING_APPROVAL and turns < 100:
-        asking.turn(ctx)
+        asking.run_once(ctx)
         turns += 1
         assert bool(ctx.audit_walk.trouble) is (
             asking.get(made.id).phase is not ProposalPhase.CANARY
@@ -149,7 +149,7 @@ def test_the_hold_does_not_rest_on_alerts_that_anybody_can_write(
     assert isinstance(world.store, SqlStore)
     ctx = world.context()
     made = world.propose("sim/better")
-    world.turn(ctx)
+    world.run_once(ctx)
     with owned(world.store) as db:
         db.exec_driver_sql("UPDATE proposal SET reason = 'another'")
     state_audit.run_once(ctx)
@@ -181,7 +181,7 @@ def test_nothing_is_decided_while_the_audit_log_is_broken(world: SmallInstallati
             event | {"number": last.number + 1, "previous": last.mac, "mac": "f" * 64},
         )
 
-    (said,) = world.turn(ctx).failed
+    (said,) = world.run_once(ctx).failed
 
     assert f"does not fit its chain from event {last.number + 1}" in said
     assert world.get(made.id).phase is ProposalPhase.PROPOSED
@@ -197,7 +197,7 @@ def test_an_alert_that_cannot_be_read_is_refused_and_stops_no_canary(
     assert isinstance(world.store, SqlStore)
     ctx = world.context()
     made = world.until_decided(world.propose("sim/better").id)
-    world.turn(ctx)
+    world.run_once(ctx)
     assert world.get(made.id).phase is ProposalPhase.CANARY
     with world.store.write() as tx:
         tx.alerts.fold(
@@ -213,7 +213,7 @@ def test_an_alert_that_cannot_be_read_is_refused_and_stops_no_canary(
 
     world.feed(failing=True, blocks=4)
     world.clock.advance(60)
-    world.turn(ctx)
+    world.run_once(ctx)
 
     assert world.get(made.id).phase is ProposalPhase.ROLLED_BACK
 
@@ -234,7 +234,7 @@ def test_a_verdict_is_a_look_also_where_its_samples_are_gone(world: SmallInstall
 )
 def test_another_spelling_of_an_address_is_the_same_host(base: str) -> None:
     one, other = (
-        Provider("a", "custom", each, None) for each in ("http://127.0.0.1:9/v1", base)
+        Provider("a", "custom", base_url, None) for base_url in ("http://127.0.0.1:9/v1", base)
     )
 
     assert model_names.provider_host(one) == model_names.provider_host(other)

@@ -32,7 +32,9 @@ def decided(world: SmallInstallation, request: ProposalRequest) -> Proposal:
     return world.until_decided(proposal.id)
 
 
-def wish(candidate: str = "sim/worse", route: str = "chat", **more: str) -> ProposalRequest:
+def proposal_request(
+    candidate: str = "sim/worse", route: str = "chat", **more: str
+) -> ProposalRequest:
     return ProposalRequest(route, candidate, "a test", **more)  # type: ignore[arg-type]  # names only
 
 
@@ -59,14 +61,14 @@ def test_each_look_gets_the_alpha_of_its_rule(
     world.policy = spends(spend)
 
     for look, alpha in enumerate(alphas, start=1):
-        plan = plan_of(decided(world, wish()))
+        plan = plan_of(decided(world, proposal_request()))
         assert (plan.look, plan.spend) == (look, spend.value)
         assert plan.alpha == pytest.approx(alpha, rel=1e-3)
 
 
 def test_the_verdict_says_which_look_it_was(world: SmallInstallation) -> None:
-    decided(world, wish())
-    proposal = decided(world, wish())
+    decided(world, proposal_request())
+    proposal = decided(world, proposal_request())
 
     with world.store.read() as tx:
         details = tx.verdicts.get(proposal.verdict or "").suites[0].details
@@ -77,37 +79,37 @@ def test_the_verdict_says_which_look_it_was(world: SmallInstallation) -> None:
 def test_another_candidate_looks_for_the_first_time_unless_it_descends(
     world: SmallInstallation,
 ) -> None:
-    decided(world, wish())
+    decided(world, proposal_request())
 
-    assert plan_of(decided(world, wish("sim/equal"))).look == 1
-    tuned = decided(world, wish("sim/good", descends_from="sim/worse"))
+    assert plan_of(decided(world, proposal_request("sim/equal"))).look == 1
+    tuned = decided(world, proposal_request("sim/good", descends_from="sim/worse"))
     assert plan_of(tuned).look == 2
 
 
 def test_a_proposal_that_scored_nothing_was_no_look(world: SmallInstallation) -> None:
-    first = submission.create_proposal(world.context(), ANN, wish())
+    first = submission.create_proposal(world.context(), ANN, proposal_request())
     decisions.cancel_proposal(world.context(), ANN, first.id)
 
-    assert plan_of(decided(world, wish())).look == 1
+    assert plan_of(decided(world, proposal_request())).look == 1
 
 
 def test_looks_count_over_routes(world: SmallInstallation) -> None:
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     routes.create_route(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
-    decided(world, wish())
+    decided(world, proposal_request())
 
-    assert plan_of(decided(world, wish(route="mail"))).look == 2
+    assert plan_of(decided(world, proposal_request(route="mail"))).look == 2
 
 
 def test_fresh_items_begin_again(world: SmallInstallation) -> None:
-    decided(world, wish())
+    decided(world, proposal_request())
     colours = world.suites["colours"]
     assert colours.path is not None
     fresh = colours.path.with_name("fresh.jsonl")
     fresh.write_text(colours.path.read_text().replace("Colour", "Shade"))
     world.suites["colours"] = replace(colours, path=fresh)
 
-    (plan,) = submission.preview_proposal(world.context(), wish()).plans
+    (plan,) = submission.preview_proposal(world.context(), proposal_request()).plans
 
     assert plan.look == 1
 
@@ -115,10 +117,10 @@ def test_fresh_items_begin_again(world: SmallInstallation) -> None:
 def test_another_version_of_a_suite_does_not_make_its_items_fresh(
     world: SmallInstallation,
 ) -> None:
-    decided(world, wish())
+    decided(world, proposal_request())
     world.suites["colours"] = replace(world.suites["colours"], version="2")
 
-    assert plan_of(decided(world, wish())).look == 2
+    assert plan_of(decided(world, proposal_request())).look == 2
 
 
 SPELLINGS = {
@@ -152,10 +154,10 @@ def test_a_model_that_is_spelled_otherwise_is_the_same_candidate(
     plain_world: SmallInstallation, spelling: str
 ) -> None:
     """Of a format mismatch, too: its remedy is another look."""
-    decided(plain_world, wish())
+    decided(plain_world, proposal_request())
     target = targets.add_target(plain_world.context(), SYSTEM, SPELLINGS[spelling])
 
-    assert plan_of(decided(plain_world, wish(target.id))).look == 2
+    assert plan_of(decided(plain_world, proposal_request(target.id))).look == 2
 
 
 def test_a_name_that_its_provider_answers_with_is_the_same_model(
@@ -163,9 +165,9 @@ def test_a_name_that_its_provider_answers_with_is_the_same_model(
 ) -> None:
     plain_world.served = lambda _target, _item: ServedModel("worse-2026-05-01")
     plain_world.script = lambda _target, item, _epoch: str(item.target) + "!"
-    decided(plain_world, wish())
+    decided(plain_world, proposal_request())
 
-    assert plan_of(decided(plain_world, wish("sim/worse-2026-05-01"))).look == 2
+    assert plan_of(decided(plain_world, proposal_request("sim/worse-2026-05-01"))).look == 2
 
 
 def test_aliases_that_answer_with_one_name_have_one_first_look_together(
@@ -182,12 +184,12 @@ def test_aliases_that_answer_with_one_name_have_one_first_look_together(
         item,
         epoch,
     )
-    first = decided(plain_world, wish("sim/alias-1"))
-    second = decided(plain_world, wish("sim/alias-2"))
+    first = decided(plain_world, proposal_request("sim/alias-1"))
+    second = decided(plain_world, proposal_request("sim/alias-2"))
 
     assert (plan_of(second).look, second.phase) == (1, ProposalPhase.REJECTED)
     assert f"looks at colours before it were 1 ({first.id})" in second.closed_because
-    third = decided(plain_world, wish("sim/alias-2"))
+    third = decided(plain_world, proposal_request("sim/alias-2"))
     assert (plan_of(third).look, third.phase) == (3, ProposalPhase.CANARY)
 
 
@@ -197,10 +199,12 @@ def test_two_proposals_of_one_model_at_once_are_charged_in_their_order(
     """The first one is not held up by the second, which knew of it."""
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     routes.create_route(plain_world.context(), SYSTEM, "mail", "sim/base", settings=settings)
-    first = submission.create_proposal(plain_world.context(), ANN, wish("sim/better"))
+    first = submission.create_proposal(
+        plain_world.context(), ANN, proposal_request("sim/better")
+    )
     plain_world.clock.advance(1)
     second = submission.create_proposal(
-        plain_world.context(), ANN, wish("sim/better", route="mail")
+        plain_world.context(), ANN, proposal_request("sim/better", route="mail")
     )
 
     assert plan_of(plain_world.until_decided(second.id)).look == 2
@@ -239,13 +243,15 @@ def nine_of_ten_are_new(text: str) -> str:
 def test_items_that_are_spelled_otherwise_are_the_same_items(
     plain_world: SmallInstallation, how: str
 ) -> None:
-    decided(plain_world, wish())
+    decided(plain_world, proposal_request())
     changed = RESPELLED[how](plain_world.suites["colours"])
     plain_world.suites[changed.name] = changed
     settings = RouteSettings(suites=(RouteSuite(changed.name),))
     routes.create_route(plain_world.context(), SYSTEM, "mail", "sim/base", settings=settings)
 
-    (plan,) = submission.preview_proposal(plain_world.context(), wish(route="mail")).plans
+    (plan,) = submission.preview_proposal(
+        plain_world.context(), proposal_request(route="mail")
+    ).plans
 
     assert plan.look == 2
 
@@ -256,9 +262,11 @@ def test_a_look_that_is_still_open_counts_on_another_route(
     """Else two proposals at once would each be the first."""
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     routes.create_route(plain_world.context(), SYSTEM, "mail", "sim/base", settings=settings)
-    submission.create_proposal(plain_world.context(), ANN, wish())
+    submission.create_proposal(plain_world.context(), ANN, proposal_request())
 
-    (plan,) = submission.preview_proposal(plain_world.context(), wish(route="mail")).plans
+    (plan,) = submission.preview_proposal(
+        plain_world.context(), proposal_request(route="mail")
+    ).plans
 
     assert plan.look == 2
 
@@ -272,17 +280,17 @@ def test_other_settings_that_were_tried_by_hand_are_looks(
         worker_supervision.start_run(
             ctx, ANN, "colours", targets.add_target(ctx, ANN, seed_of(name)).id
         )
-    plain_world.turn()
-    plain_world.turn()
-    assert submission.preview_proposal(ctx, wish()).plans[0].look == 1
+    plain_world.run_once()
+    plain_world.run_once()
+    assert submission.preview_proposal(ctx, proposal_request()).plans[0].look == 1
 
     for spelling in ("seed", "addendum"):
         target = targets.add_target(ctx, ANN, SPELLINGS[spelling])
         worker_supervision.start_run(ctx, ANN, "colours", target.id)
-    plain_world.turn()
-    plain_world.turn()
+    plain_world.run_once()
+    plain_world.run_once()
 
-    assert submission.preview_proposal(ctx, wish()).plans[0].look == 3
+    assert submission.preview_proposal(ctx, proposal_request()).plans[0].look == 3
 
 
 def seed_of(name: str) -> TargetSeed:
@@ -311,7 +319,7 @@ def test_a_proposal_that_is_measured_again_redraws_no_answer(
 
     plain_world.clock.advance(plain_world.policy.gate.infra_pause_s)
     for _ in range(5):
-        plain_world.turn()
+        plain_world.run_once()
 
     after = plain_world.get(proposal.id)
     assert after.phase is ProposalPhase.CANARY, after.closed_because
@@ -323,22 +331,22 @@ def test_a_proposal_that_is_measured_again_redraws_no_answer(
 def scores(world: SmallInstallation, proposal: Proposal) -> dict[str, float | None]:
     with world.store.read() as tx:
         samples = tx.runs.samples(proposal.runs["colours"].candidate)
-    return {each.item: each.strict for each in samples if each.error is None}
+    return {row.item: row.strict for row in samples if row.error is None}
 
 
 def test_cancelling_after_one_score_and_proposing_anew_is_another_look(
     plain_world: SmallInstallation,
 ) -> None:
     ctx = plain_world.context()
-    proposal = submission.create_proposal(ctx, ANN, wish())
-    plain_world.turn()
+    proposal = submission.create_proposal(ctx, ANN, proposal_request())
+    plain_world.run_once()
     with plain_world.store.write() as tx:
         run = plain_world.get(proposal.id).runs["colours"].candidate
         if not tx.runs.scored(run):
             tx.runs.store_sample(sample(run))
     decisions.cancel_proposal(ctx, ANN, proposal.id)
 
-    assert submission.preview_proposal(ctx, wish()).plans[0].look == 2
+    assert submission.preview_proposal(ctx, proposal_request()).plans[0].look == 2
 
 
 def sample(run: str) -> Sample:
@@ -349,41 +357,41 @@ def test_the_risk_of_a_route_adds_up_and_is_told_before_the_next_proposal(
     plain_world: SmallInstallation,
 ) -> None:
     ctx = plain_world.context()
-    assert submission.preview_proposal(ctx, wish()).risk.words == (
+    assert submission.preview_proposal(ctx, proposal_request()).risk.text == (
         "1st candidate on this route in 90 days: up to 5 % that it passed by luck"
     )
     for model in ("worse", "equal", "worse"):
-        decided(plain_world, wish(f"sim/{model}"))
+        decided(plain_world, proposal_request(f"sim/{model}"))
 
-    risk = submission.preview_proposal(ctx, wish("sim/good")).risk
+    risk = submission.preview_proposal(ctx, proposal_request("sim/good")).risk
     assert risk.number == 4
     assert risk.risk == pytest.approx(0.05 + 0.05 + 0.05 / 6 + 0.05)
-    assert "4th candidate on this route in 90 days: up to 16 % that one of" in risk.words
+    assert "4th candidate on this route in 90 days: up to 16 % that one of" in risk.text
 
     plain_world.clock.advance(91 * 86_400)
-    assert submission.preview_proposal(ctx, wish("sim/good")).risk.number == 1
+    assert submission.preview_proposal(ctx, proposal_request("sim/good")).risk.number == 1
 
 
 def test_a_budget_caps_the_risk_of_a_route(plain_world: SmallInstallation) -> None:
     plain_world.policy = replace(POLICY, gate=replace(POLICY.gate, alpha_budget=0.08))
     alphas = [
-        plan_of(decided(plain_world, wish(f"sim/{model}"))).alpha
+        plan_of(decided(plain_world, proposal_request(f"sim/{model}"))).alpha
         for model in ("worse", "equal")
     ]
 
     assert alphas == pytest.approx([0.04, 0.02])
-    left = submission.preview_proposal(plain_world.context(), wish("sim/good"))
+    left = submission.preview_proposal(plain_world.context(), proposal_request("sim/good"))
     assert left.plans[0].alpha == pytest.approx(0.01)
     assert left.risk.risk <= 0.08
-    assert "the policy allows 8 %" in left.risk.words
+    assert "the policy allows 8 %" in left.risk.text
 
 
 def test_the_preview_shows_the_look_that_the_proposal_will_get(
     world: SmallInstallation,
 ) -> None:
-    decided(world, wish())
+    decided(world, proposal_request())
 
-    (plan,) = submission.preview_proposal(world.context(), wish()).plans
+    (plan,) = submission.preview_proposal(world.context(), proposal_request()).plans
 
     assert plan.look == 2
     assert plan.alpha == pytest.approx(0.05 / 6)

@@ -177,7 +177,7 @@ def test_a_command_that_cannot_be_run_is_a_failed_start(yard: Yard) -> None:
 def test_reloads_wait_while_two_crews_still_end_and_are_then_one(yard: Yard) -> None:
     read: list[int] = []
 
-    def again() -> WorkerSpec:
+    def read_spec() -> WorkerSpec:
         read.append(len(read))
         return yard.orders("lingers")
 
@@ -186,7 +186,7 @@ def test_reloads_wait_while_two_crews_still_end_and_are_then_one(yard: Yard) -> 
 
     async def story() -> None:
         parent = asyncio.create_task(
-            WorkerParent([], yard.books, again).run(yard.orders("lingers"))
+            WorkerParent([], yard.books, read_spec).run(yard.orders("lingers"))
         )
         await until(lambda: len(yard.began) == 1)
         oldest = yard.began[0].name
@@ -195,7 +195,7 @@ def test_reloads_wait_while_two_crews_still_end_and_are_then_one(yard: Yard) -> 
             await reloaded(count)
         with capture_logs() as said:
             os.kill(os.getpid(), signal.SIGHUP)
-            await until(lambda: "reload_waits" in {each["event"] for each in said})
+            await until(lambda: "reload_waits" in {event["event"] for event in said})
         os.kill(os.getpid(), signal.SIGHUP)
         assert (len(read), len(yard.began)) == (2, 3)
 

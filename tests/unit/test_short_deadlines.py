@@ -67,14 +67,14 @@ class Scene:
     def __init__(self, folder: Path) -> None:
         self.hangs = False
         first = snapshot("http://up", weight_bps=5_000, rule=RULE)
-        self.door = Door(folder, self._turn, first=first)
+        self.door = Door(folder, self._script_turn, first=first)
         names = [f"user-{n}" for n in range(200)]
         route = first.table.routes["support"]
         self.of = {
             arm: [n for n in names if choose_arm(route, f"header:{n}") is arm] for arm in Arm
         }
 
-    def _turn(self, request: UpstreamRequest) -> ScriptedTurn:
+    def _script_turn(self, request: UpstreamRequest) -> ScriptedTurn:
         if self.hangs and json.loads(request.body)["model"] == CANDIDATE:
             return ScriptedTurn(hang=True)
         self.door.clock.advance(USUAL_S)
@@ -85,7 +85,7 @@ class Scene:
         sent = (AUTH, (b"x-swapgate-sticky", who.encode()), *more)
         await self.door.call(CHAT, ASK, headers=sent)
 
-    def found(self) -> list[tuple[int, int]]:
+    def canary_counts(self) -> list[tuple[int, int]]:
         """Canary units and failures of the blocks so far."""
         self.door.recorder.flush()
         return [
@@ -100,14 +100,14 @@ async def test_a_haste_that_is_meant_to_fail_the_canary_is_scored_in_neither_arm
     scene = Scene(tmp_path)
     for who in scene.of[Arm.INCUMBENT][:LEAST]:
         await scene.ask(who)
-    before = scene.found()
+    before = scene.canary_counts()
     scene.hangs = True
 
     for arm in (Arm.CANARY, Arm.INCUMBENT):
         for who in scene.of[arm][-3:]:
             await scene.ask(who, limit="0.05")
 
-    assert scene.found() == before
+    assert scene.canary_counts() == before
     assert scene.door.recorder.counters["unscored_in_haste"] == 6
 
 
@@ -123,5 +123,5 @@ async def test_a_candidate_that_hangs_is_found_by_clients_that_leave_it_its_time
     for who in scene.of[Arm.CANARY][:2]:
         await scene.ask(who, limit="0.4")
 
-    assert scene.found()[LEAST:] == [(1, 1), (1, 1)]
+    assert scene.canary_counts()[LEAST:] == [(1, 1), (1, 1)]
     assert scene.door.recorder.counters["unscored_in_haste"] == 0

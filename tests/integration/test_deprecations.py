@@ -39,7 +39,7 @@ def ctx(world: SmallInstallation) -> Context:
     return made
 
 
-def told(ctx: Context) -> list[AlertView]:
+def deprecation_alerts(ctx: Context) -> list[AlertView]:
     deprecations.update_deprecation_alerts(ctx)
     return list(queries.list_alerts(ctx, open_only=True))
 
@@ -51,33 +51,33 @@ def test_a_model_in_use_that_ends_is_told_with_its_successor(
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     routes.create_route(ctx, SYSTEM, "essays", "claude/claude-sonnet-4", settings=settings)
 
-    (alert,) = told(ctx)
-    (again,) = told(ctx)
+    (alert,) = deprecation_alerts(ctx)
+    (again,) = deprecation_alerts(ctx)
 
     assert (alert.kind, alert.severity) == ("model_ends", Severity.WARNING)
     assert alert.title.startswith("claude/claude-sonnet-4 ends on ")
     assert "in 40 days" in alert.title
     assert "incumbent of essays" in alert.text
     assert "judge of suite colours, for chat" in alert.text
-    assert "claude/claude-sonnet-5, at $2 in and $10 out" in alert.text
+    assert "claude/claude-sonnet-5, at $2.00 in and $10.00 out" in alert.text
     assert "a window of 400000 tokens" in alert.text
     assert again.count == 1
 
     world.clock.advance(timedelta(days=40).total_seconds())
-    (late,) = told(ctx)
+    (late,) = deprecation_alerts(ctx)
 
     assert (late.kind, late.severity) == ("model_ended", Severity.CRITICAL)
     assert "has ended on" in late.title
 
 
 def test_it_is_over_when_the_model_is_no_longer_used(ctx: Context) -> None:
-    assert [each.kind for each in told(ctx)] == ["model_ends"]
+    assert [alert.kind for alert in deprecation_alerts(ctx)] == ["model_ends"]
 
-    assert told(replace(ctx, judges={})) == []
+    assert deprecation_alerts(replace(ctx, judges={})) == []
 
 
 def test_a_model_that_no_route_uses_is_not_told(ctx: Context) -> None:
     unused = replace(ctx, judges={})
     targets.add_target(unused, SYSTEM, TargetSeed("claude", "claude-sonnet-4"))
 
-    assert told(unused) == []
+    assert deprecation_alerts(unused) == []

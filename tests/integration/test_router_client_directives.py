@@ -94,7 +94,7 @@ def test_the_official_client_reads_a_stream_with_comments(
         with official.chat.completions.create(
             model="support", messages=[{"role": "user", "content": "hello"}], stream=True
         ) as stream:
-            words = [each.choices[0].delta.content for each in stream if each.choices]
+            words = [chunk.choices[0].delta.content for chunk in stream if chunk.choices]
         official.close()
 
     assert "hi" in words

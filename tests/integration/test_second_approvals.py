@@ -71,10 +71,10 @@ def rolled_back(world: SmallInstallation, proposal: Proposal) -> str:
     """The alert's text."""
     for _ in range(10):
         world.feed(failing=True, blocks=5)
-        world.turn()
+        world.run_once()
     assert world.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
     with world.store.read() as tx:
-        told = next(each for each in tx.alerts.list() if each.kind is AlertKind.ROLLED_BACK)
+        told = next(alert for alert in tx.alerts.list() if alert.kind is AlertKind.ROLLED_BACK)
     return told.text
 
 
@@ -170,7 +170,7 @@ def test_a_configuration_of_the_proposers_own_gives_no_rules_of_his_own(
     )
     assert proposal.widened == {}
     for _ in range(4):
-        plain_world.turn()
+        plain_world.run_once()
 
     after = plain_world.get(proposal.id)
     assert after.phase is ProposalPhase.REJECTED
@@ -187,7 +187,7 @@ def test_rules_that_were_tightened_while_a_proposal_is_open_bind_it(
     world = plain_world
     world.policy = policy
     proposal = world.propose("sim/good")
-    world.turn()
+    world.run_once()
     if policy.promotion is PromotionMode.APPROVED:
         world.until_decided(proposal.id)
         decisions.approve_proposal(world.context(), BEN, proposal.id)
@@ -205,7 +205,7 @@ def test_rules_that_were_tightened_while_a_proposal_is_open_bind_it(
         world.policy = STRICT
     routes.change_settings(world.context(), EVE, "chat", lambda s: replace(s, suites=suites))
     for _ in range(6):
-        world.turn()
+        world.run_once()
 
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.REJECTED
@@ -220,7 +220,7 @@ def test_what_another_person_let_in_as_widened_goes_on_under_the_same_rules(
     assert set(proposal.widened) == {"gate.margin"}
     world.until_decided(proposal.id)
     decisions.approve_proposal(world.context(), BEN, proposal.id)
-    world.turn()
+    world.run_once()
 
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.CANARY, after.closed_because
@@ -247,7 +247,7 @@ def test_a_rollback_by_the_proposer_chooses_no_weaker_incumbent_alone(
     with pytest.raises(NotAllowed):
         decisions.approve_proposal(plain_world.context(), ANN, proposal.id)
     decisions.approve_proposal(plain_world.context(), BEN, proposal.id)
-    plain_world.turn()
+    plain_world.run_once()
     assert plain_world.get(proposal.id).phase is ProposalPhase.CANARY
 
 
@@ -287,7 +287,7 @@ def test_a_suite_that_was_swapped_while_a_proposal_was_registered_is_still_widen
     proposal = world.propose("sim/better")
     path.write_text(changed)
     for _ in range(6):
-        world.turn()
+        world.run_once()
 
     after = world.get(proposal.id)
     assert after.phase is ProposalPhase.REJECTED
@@ -304,7 +304,7 @@ def test_the_older_content_of_a_suite_is_accepted_no_more_after_an_approved_chan
     path.write_text(older.replace('"target": "c1"', '"target": "x1"'))
     proposal = world.until_decided(world.propose("sim/better").id)
     decisions.approve_proposal(world.context(), BEN, proposal.id)
-    world.turn()
+    world.run_once()
     assert world.get(proposal.id).phase is ProposalPhase.CANARY
     request = ProposalRequest("chat", "sim/good")
     assert submission.preview_proposal(world.context(), request).widened == {}
@@ -332,7 +332,7 @@ def test_an_approval_by_a_key_that_was_revoked_since_opens_no_canary(
     decisions.approve_proposal(ctx, approver, proposal.id)
     keys.revoke_key(ctx, SYSTEM, key.id)
 
-    plain_world.turn()
+    plain_world.run_once()
 
     assert plain_world.get(proposal.id).phase is ProposalPhase.REJECTED
     assert "was revoked since" in plain_world.get(proposal.id).closed_because
@@ -348,7 +348,9 @@ def test_who_is_asked_to_approve_is_told_what_is_widened(
     assert proposal.phase is ProposalPhase.AWAITING_APPROVAL
     with plain_world.store.read() as tx:
         (told,) = (
-            each for each in tx.alerts.unsettled() if each.kind is AlertKind.AWAITING_APPROVAL
+            alert
+            for alert in tx.alerts.unsettled()
+            if alert.kind is AlertKind.AWAITING_APPROVAL
         )
     assert "gate.margin: the route's policy says" in told.text
     report = gather_report(plain_world.context(), proposal.id)
@@ -387,7 +389,7 @@ def test_what_a_candidate_adds_to_every_prompt_is_read_by_another_person(
     assert [line for line in shown if addendum in line] == ([] if free else list(shown))
     if not free:
         decisions.approve_proposal(plain_world.context(), EVE, proposal.id, "read it")
-        plain_world.turn()
+        plain_world.run_once()
         assert plain_world.get(proposal.id).phase is ProposalPhase.CANARY
 
 

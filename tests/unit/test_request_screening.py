@@ -23,7 +23,7 @@ from tests.wire.server import Refused
 KINDS = sorted(RULES)
 
 
-def asked(kind: str, **more: Any) -> ScreenedRequest:
+def screened(kind: str, **more: Any) -> ScreenedRequest:
     messages = [{"role": "user", "content": "Hello?"}]
     return screen_request({"model": "m", "messages": messages, **more}, kind)
 
@@ -37,7 +37,7 @@ def test_what_changes_the_answer_is_refused_by_name(
     kind: str, name: str, value: object
 ) -> None:
     with pytest.raises(Untranslatable, match=f"`{name}`") as caught:
-        asked(kind, **{name: value})
+        screened(kind, **{name: value})
     assert caught.value.param == name
     # Of targets that differ, those are asked that need no translation.
     assert untranslatable_field({name: value}.get) == name
@@ -51,18 +51,18 @@ def test_what_says_nothing_leaves_the_choice_of_targets_alone(value: object) -> 
 
 def test_log_probabilities_are_refused_where_there_are_none() -> None:
     with pytest.raises(Untranslatable, match="log probabilities"):
-        asked("anthropic", logprobs=True)
-    assert asked("gemini", logprobs=True).params["logprobs"] is True
-    assert asked("anthropic", logprobs=False).dropped == {}
+        screened("anthropic", logprobs=True)
+    assert screened("gemini", logprobs=True).params["logprobs"] is True
+    assert screened("anthropic", logprobs=False).dropped == {}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_hint_is_dropped_and_named_unless_it_says_nothing(kind: str) -> None:
-    request = asked(kind, store=True, logit_bias={"1": 2}, verbosity="low", metadata={}, n=1)
+    request = screened(kind, store=True, logit_bias={"1": 2}, verbosity="low", metadata={}, n=1)
 
     assert [*request.dropped] == ["store", "logit_bias", "verbosity"]
     assert request.params == {}
-    assert [*asked("anthropic", seed=0, presence_penalty=0).dropped] == ["seed"]
+    assert [*screened("anthropic", seed=0, presence_penalty=0).dropped] == ["seed"]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,9 @@ def test_what_is_foreign_is_taken_out_for_a_provider_that_refuses_it() -> None:
     assert set(left[1]) == {"role", "tool_calls"}
 
 
-async def told(fault: Refused, kind: str) -> tuple[int, dict[str, Any], dict[bytes, bytes]]:
+async def translated_refusal(
+    fault: Refused, kind: str
+) -> tuple[int, dict[str, Any], dict[bytes, bytes]]:
     headers = [(k.encode(), v.encode()) for k, v in fault.headers.items()]
     given = ProviderRefusal(fault.status, json.dumps(fault.body).encode(), headers)
     refusal = await translate_refusal(given, kind)
@@ -202,13 +204,13 @@ async def told(fault: Refused, kind: str) -> tuple[int, dict[str, Any], dict[byt
 
 
 async def test_a_refusal_keeps_status_words_and_the_time_to_wait() -> None:
-    status, error, headers = await told(anthropic.OVERLOADED, "anthropic")
+    status, error, headers = await translated_refusal(anthropic.OVERLOADED, "anthropic")
     assert (status, error["type"], error["message"]) == (529, "overloaded_error", "Overloaded")
 
-    status, error, headers = await told(anthropic.RATE_LIMITED, "anthropic")
+    status, error, headers = await translated_refusal(anthropic.RATE_LIMITED, "anthropic")
     assert (status, headers[b"retry-after"]) == (429, b"17")
 
-    status, error, headers = await told(gemini.RATE_LIMITED, "gemini")
+    status, error, headers = await translated_refusal(gemini.RATE_LIMITED, "gemini")
     assert (status, error["type"]) == (429, "rate_limit_error")
     assert headers[b"retry-after"] == b"17"
 
@@ -217,12 +219,14 @@ async def test_googles_400_for_a_key_is_a_401() -> None:
     details = {"reason": "API_KEY_INVALID"}
     fault = gemini.error(400, "INVALID_ARGUMENT", "API key not valid.", details)
 
-    assert (await told(fault, "gemini"))[0] == 401
+    assert (await translated_refusal(fault, "gemini"))[0] == 401
 
 
 async def test_googles_limit_of_tokens_is_a_context_window() -> None:
     said = "The input token count (9) exceeds the maximum number of tokens allowed (8)."
 
-    status, error, _ = await told(gemini.error(400, "INVALID_ARGUMENT", said), "gemini")
+    status, error, _ = await translated_refusal(
+        gemini.error(400, "INVALID_ARGUMENT", said), "gemini"
+    )
 
     assert (status, error["code"]) == (400, "context_length_exceeded")

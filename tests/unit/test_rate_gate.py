@@ -79,7 +79,7 @@ def test_slots_of_one_process_are_given_once_each_and_come_back(tmp_path: Path) 
     async def calls() -> None:
         with closing(Slots(tmp_path, 3)) as slots, closing(Slots(tmp_path, 3)) as others:
             under_way: list[int] = []
-            both = [call(each, under_way) for each in (slots, others) for _ in range(20)]
+            both = [call(limit, under_way) for limit in (slots, others) for _ in range(20)]
             await asyncio.gather(*both)
 
     asyncio.run(calls())
@@ -93,7 +93,7 @@ def pace_of(book: LocalRates, folder: Path, **limits: int) -> RateGate:
 async def goes(pace: RateGate, size: int = 4, tokens: int | None = None) -> bool:
     """Whether a call may go at once."""
     try:
-        async with asyncio.timeout(0.05), pace.turn(size) as settle:
+        async with asyncio.timeout(0.05), pace.acquire(size) as settle:
             if tokens is not None:
                 settle(tokens)
             return True

@@ -104,7 +104,7 @@ def test_short_answers(
     )
 
 
-def told(*rules: Mapping[str, object]) -> Item:
+def item_with_rules(*rules: Mapping[str, object]) -> Item:
     return Item("i", "asked", "", metadata={"rules": list(rules)})
 
 
@@ -115,14 +115,22 @@ NO_COMMAS = {"rule": "no_commas"}
 @pytest.mark.parametrize(
     ("answer", "item", "rule"),
     [
-        ("Sure, here it is:\n\nOne. Two.", told(TWO, NO_COMMAS), "leading_prose"),
-        ("One. Two. Three. Four.", told(TWO, NO_COMMAS), "length"),
-        ("Of course, here:\n\nOne. Two. Three.", told(TWO, NO_COMMAS), "leading_prose+length"),
-        ("* a\n* b", told({"rule": "bullets_exact", "count": 2}), "literal_form"),
-        ("1. a\n2. b", told({"rule": "bullets_exact", "count": 2}), "literal_form"),
-        ("Go. **The end!**", told({"rule": "ends_with", "phrase": "The end."}), "literal_form"),
-        ("so it is", told({"rule": "starts_with", "word": "So"}), "literal_form"),
-        ("«Tea»\nHot.", told({"rule": "title_in_angles"}), "literal_form"),
+        ("Sure, here it is:\n\nOne. Two.", item_with_rules(TWO, NO_COMMAS), "leading_prose"),
+        ("One. Two. Three. Four.", item_with_rules(TWO, NO_COMMAS), "length"),
+        (
+            "Of course, here:\n\nOne. Two. Three.",
+            item_with_rules(TWO, NO_COMMAS),
+            "leading_prose+length",
+        ),
+        ("* a\n* b", item_with_rules({"rule": "bullets_exact", "count": 2}), "literal_form"),
+        ("1. a\n2. b", item_with_rules({"rule": "bullets_exact", "count": 2}), "literal_form"),
+        (
+            "Go. **The end!**",
+            item_with_rules({"rule": "ends_with", "phrase": "The end."}),
+            "literal_form",
+        ),
+        ("so it is", item_with_rules({"rule": "starts_with", "word": "So"}), "literal_form"),
+        ("«Tea»\nHot.", item_with_rules({"rule": "title_in_angles"}), "literal_form"),
     ],
 )
 def test_texts_that_follow_in_another_form(answer: str, item: Item, rule: str) -> None:
@@ -132,11 +140,11 @@ def test_texts_that_follow_in_another_form(answer: str, item: Item, rule: str) -
 @pytest.mark.parametrize(
     ("answer", "item"),
     [
-        ("One, two. Three. Four.", told(TWO, NO_COMMAS)),
+        ("One, two. Three. Four.", item_with_rules(TWO, NO_COMMAS)),
         # Its length is all that is asked for: then it is the substance.
-        ("One. Two. Three.", told(TWO)),
-        ("* a", told({"rule": "bullets_exact", "count": 2})),
-        ("The end. Or not.", told({"rule": "ends_with", "phrase": "The end."})),
+        ("One. Two. Three.", item_with_rules(TWO)),
+        ("* a", item_with_rules({"rule": "bullets_exact", "count": 2})),
+        ("The end. Or not.", item_with_rules({"rule": "ends_with", "phrase": "The end."})),
     ],
 )
 def test_what_was_not_followed_in_any_form_stays_wrong(answer: str, item: Item) -> None:

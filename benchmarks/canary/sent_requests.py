@@ -37,7 +37,7 @@ class Harm(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SentRequest:
     """One request. sent_s, ended_s: wall time. harm: None for a good answer.
 
     arm: that it was assigned to. worker: that served it. Both empty without an answer.

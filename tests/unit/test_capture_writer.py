@@ -52,7 +52,7 @@ def draft(number: int = 1, *, said: str = SENT, answer: str | None = None) -> Ca
         per_day=2,
         keep_days=30.0,
         at="2026-11-20T12:00:00+00:00",
-        asked=json.dumps(asked),
+        client_body=json.dumps(asked),
         answer=answer or json.dumps(whole),
     )
 
@@ -70,8 +70,8 @@ def desk(
     counters: Counter[str] = Counter()
     made = CaptureWriter(store, Redactor(), SECRET, counters)
     made.start()
-    for each in drafts:
-        made.put(each)
+    for capture in drafts:
+        made.put(capture)
     made.stop()
     with closing(store), store.read() as tx:
         return list(tx.captures.list()), counters
@@ -96,7 +96,10 @@ def test_the_same_question_is_counted_and_a_full_day_takes_no_more(tmp_path: Pat
         tmp_path, *(draft(n, said=question) for n, question in enumerate(questions))
     )
 
-    assert [request.seen for request in sorted(found, key=lambda each: each.request)] == [2, 1]
+    assert [request.seen for request in sorted(found, key=lambda capture: capture.request)] == [
+        2,
+        1,
+    ]
     assert counted == {"captures_stored": 2, "captures_repeated": 1, "captures_over_day": 1}
 
 
@@ -146,6 +149,6 @@ def test_the_id_follows_route_and_question_alone() -> None:
     other = {"messages": [{"role": "user", "content": "how many?"}], "answer": "1"}
 
     assert capture_id("r", one, SECRET) == capture_id("r", same, SECRET)
-    assert len({capture_id(*each) for each in (
+    assert len({capture_id(*parts) for parts in (
         ("r", one, SECRET), ("s", one, SECRET), ("r", other, SECRET), ("r", one, b"another"),
     )}) == 4  # fmt: skip

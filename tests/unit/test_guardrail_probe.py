@@ -89,7 +89,7 @@ def streamed(endpoint: Endpoint, text: str, call: str, ended: str) -> list[dict[
             *({"arguments": piece} for piece in pieces),
         ]
         deltas: list[dict[str, object]] = (
-            [{"tool_calls": [{"index": 0, "function": each}]} for each in function]
+            [{"tool_calls": [{"index": 0, "function": part}]} for part in function]
             if call
             else [{"content": piece} for piece in pieces]
         )
@@ -128,8 +128,8 @@ def judged(
     DIALECTS[endpoint].note_signals(signals, whole)
     events = DIALECTS[endpoint].stream(given.request, None)
     events.signals = given.new_signals()
-    for each in streamed(endpoint, text, call, ended):
-        events.feed(b"data: " + json.dumps(each).encode() + b"\n\n")
+    for chunk in streamed(endpoint, text, call, ended):
+        events.feed(b"data: " + json.dumps(chunk).encode() + b"\n\n")
     assert not events.failure
     return bad_of(given, signals), bad_of(given, events.signals)
 

@@ -1,0 +1,103 @@
+"""Server-sent events: `SseParser` cuts a byte stream into events, however the network cut it,
+and `EventPayloads` gives their data. One parser for the router, the client and the probes.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from codecs import BOM_UTF8
+from collections.abc import Iterator
+from typing import Final
+
+MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
+_LONGEST_END: Final = len(b"\r\n\r\n")
+_EVENT_END: Final = re.compile(rb"\r?\n\r?\n|\r\r")
+LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+
+
+class EventTooLarge(ValueError):
+    """An event has more than MAX_EVENT_BYTES; nothing after it can be read."""
+
+
+class SseParser(ABC):
+    """Cuts a stream into its events, however the network cut the bytes.
+
+    failure: why the stream is broken, empty while it is not; nothing may be fed after it.
+    finished: it ended as its protocol says.
+    """
+
+    # Defaults of the class: a constructor would be a call more for each stream.
+    failure = ""
+    finished = False
+    _buffer = b""
+    _begun = False
+
+    @abstractmethod
+    def _event(self, event: bytes, end: bytes) -> bytes:
+        """What becomes of one complete event. end: the empty line behind it."""
+
+    @abstractmethod
+    def _fail(self, why: str) -> None:
+        """The stream is broken."""
+
+    def feed(self, data: bytes) -> bytes:
+        """What became of the complete events in it."""
+        # What was searched is not again, but for an end that the network cut.
+        searched = max(0, len(self._buffer) - _LONGEST_END + 1)
+        self._buffer += data
+        if not self._begun:
+            if len(self._buffer) < len(BOM_UTF8) and BOM_UTF8.startswith(self._buffer):
+                return b""
+            self._begun = True
+            self._buffer = self._buffer.removeprefix(BOM_UTF8)
+        out: list[bytes] = []
+        start = 0
+        for end in _EVENT_END.finditer(self._buffer, searched):
+            out.append(self._event(self._buffer[start : end.start()], end.group()))
+            start = end.end()
+            if self.failure or self.finished:
+                break
+        self._buffer = self._buffer[start:]
+        if len(self._buffer) > MAX_EVENT_BYTES and not self.failure:
+            self._fail(f"an event larger than {MAX_EVENT_BYTES} bytes")
+        return b"".join(out)
+
+
+class EventPayloads(SseParser):
+    """Gives the data of each event alone."""
+
+    def __init__(self) -> None:
+        self._payloads: list[bytes] = []
+
+    def read(self, data: bytes) -> Iterator[bytes]:
+        """Yields the payloads of the events that this data completes. Raises EventTooLarge."""
+        self.feed(data)
+        payloads, self._payloads = self._payloads, []
+        yield from payloads
+        if self.failure:
+            raise self._error(self.failure)
+
+    def rest(self) -> Iterator[bytes]:
+        """The last event, where its end is the stream's."""
+        if self._buffer.strip():
+            yield from self.read(b"\n\n")
+
+    def _event(self, event: bytes, end: bytes) -> bytes:  # noqa: ARG002 - the hook's
+        payload = event_data(event)
+        if payload is not None:
+            self._payloads.append(payload)
+        return b""
+
+    def _fail(self, why: str) -> None:
+        self.failure = why
+
+    def _error(self, why: str) -> Exception:
+        """What `read` raises of a broken stream."""
+        return EventTooLarge(why)
+
+
+def event_data(event: bytes) -> bytes | None:
+    """The event's data; None when it has none."""
+    if event.startswith(b"data:") and b"\n" not in event and b"\r" not in event:
+        return event[5:].strip()
+    lines = [line[5:].strip() for line in LINE_END.split(event) if line.startswith(b"data:")]
+    return b"\n".join(lines) if lines else None

@@ -1,0 +1,118 @@
+"""Product code writes figures with `harness.domain.formatting` alone, so that one figure looks
+the same wherever it is read. What a formatter writes by hand is found in the source.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PRODUCT = ("harness", "router", "evals", "dashboard", "swapgate")
+FORMATTERS = Path("harness/domain/formatting.py")
+_SECONDS = re.compile(r" m?s\b")
+
+
+def hand_made(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, which figure) of each that is written without a formatter."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.JoinedStr(values=values):
+                yield from _in_values(values)
+            case ast.Constant(value=str(text)) if "${:" in text:
+                yield node.lineno, "money"
+            case _:
+                pass
+
+
+def _in_values(values: list[ast.expr]) -> Iterator[tuple[int, str]]:
+    for before, value in pairwise([ast.Constant(""), *values]):
+        # `$tag$` opens a text in SQL.
+        if isinstance(value, ast.FormattedValue) and _ends_with_dollar(before):
+            yield value.lineno, "money"
+    for value, after in pairwise([*values, ast.Constant("")]):
+        if not isinstance(value, ast.FormattedValue):
+            continue
+        spec = _literal(value.format_spec)
+        text = _literal(after)
+        # Without the space it is CSS.
+        if text.startswith((" %", "\N{NO-BREAK SPACE}%")) or spec.endswith("%"):
+            yield value.lineno, "a share"
+        elif any(_is_hundredfold(part) for part in ast.walk(value.value)):
+            yield value.lineno, "a score or a share"
+        elif spec.endswith("f") and _SECONDS.match(text):
+            yield value.lineno, "a span of time"
+
+
+def _literal(node: ast.expr | None) -> str:
+    """The text of a constant or of a format; empty for anything else."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=values):
+            return "".join(map(_literal, values))
+        case _:
+            return ""
+
+
+def _ends_with_dollar(before: ast.expr) -> bool:
+    text = _literal(before)
+    return text.endswith("$") and not text.removesuffix("$")[-1:].isalnum()
+
+
+def _is_hundredfold(node: ast.AST) -> bool:
+    match node:
+        case ast.BinOp(op=ast.Mult(), left=ast.Constant(value=100)):
+            return True
+        case ast.BinOp(op=ast.Mult() | ast.Div(), right=ast.Constant(value=100)):
+            return True
+        case _:
+            return False
+
+
+def test_no_figure_is_written_by_hand() -> None:
+    found = [
+        f"{file.relative_to(ROOT)}:{line}: {what}"
+        for folder in PRODUCT
+        for file in sorted((ROOT / folder).rglob("*.py"))
+        if file.relative_to(ROOT) != FORMATTERS
+        for line, what in hand_made(ast.parse(file.read_text(encoding="utf-8")))
+    ]
+
+    assert not found, "\n".join(["use harness/domain/formatting.py:", *found])
+
+
+@pytest.mark.parametrize(
+    ("source", "figure"),
+    [
+        ('f"of ${spent:.2f}"', "money"),
+        ('f"{words} of ${limit:g} at most"', "money"),
+        ('"${:.3g}".format(price)', "money"),
+        ('f"{share * 100:.1f}"', "a score or a share"),
+        ('f"{100 * share:.0f} points"', "a score or a share"),
+        ('f"{weight_bps / 100:g} points"', "a score or a share"),
+        ('f"{share:.0f} % of the level"', "a share"),
+        ('f"{rate:.0%}"', "a share"),
+        ('f"after {ms:,.0f} ms"', "a span of time"),
+        ('f"for {silent_s:,.0f} s now"', "a span of time"),
+    ],
+)
+def test_a_figure_that_is_written_by_hand_is_found(source: str, figure: str) -> None:
+    assert [what for _, what in hand_made(ast.parse(source))] == [figure]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        'f"{format_usd(spent)} of {format_usd(limit)}"',
+        'f"{format_percent(share)} of the level"',
+        """f'<i style="width:{width:.1f}%">'""",
+        'f"AS $guard${body}$guard$"',
+        'f"the limit is {timeout_s:g} s"',
+    ],
+)
+def test_a_formatted_figure_is_left_alone(source: str) -> None:
+    assert not list(hand_made(ast.parse(source)))

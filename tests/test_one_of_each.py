@@ -1,0 +1,42 @@
+"""What the house has once is used, and not written a second time."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PRODUCT = ("harness", "router", "evals", "dashboard", "swapgate")
+
+# What only its one place writes → that place, and others with a reason in a comment there.
+PLACES = {
+    # The one "did you mean".
+    "get_close_matches": ("harness/domain/suggestions.py",),
+    # The one parser of server-sent events; the filter writes an event's data anew.
+    'startswith(b"data:': ("harness/domain/sse.py", "router/protocols/event_stream.py"),
+    # The one `record` of the audit log; these have no context of the control plane.
+    "audit.append(": (
+        "harness/control/audit.py",
+        "harness/runtime/processes/eval_worker.py",
+        "harness/store/sql/audit.py",
+    ),
+    # The one guarded client; an eval worker's is ADR 33.
+    "may_connect(": (
+        "harness/domain/providers/api_base_rules.py",
+        "harness/runtime/outbound/guarded_http.py",
+        "evals/runner/http_transport.py",
+        "router/upstream/",
+    ),
+}
+
+
+@pytest.mark.parametrize("text", PLACES)
+def test_it_is_written_in_one_place(text: str) -> None:
+    others = [
+        place
+        for folder in PRODUCT
+        for file in sorted((ROOT / folder).rglob("*.py"))
+        if text in file.read_text(encoding="utf-8")
+        if not (place := file.relative_to(ROOT).as_posix()).startswith(PLACES[text])
+    ]
+
+    assert not others, f"{text} belongs to {PLACES[text][0]}"
