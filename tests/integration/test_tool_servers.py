@@ -283,3 +283,14 @@ def test_models_are_served_without_the_library() -> None:
     )
 
     assert done.stdout.split() == ["False"]
+
+
+async def test_a_server_that_was_given_up_before_it_answered_holds_nobody_up() -> None:
+    tools = ToolServers({"mute": ToolServer(command="sleep", args=("600",))}, {}, now)
+    asking = asyncio.create_task(offered(tools, "mute"))
+    await asyncio.wait({asking}, timeout=1)
+    asking.cancel()
+    await asyncio.wait({asking})
+
+    # Without its mending this waited until the server ended by itself.
+    await asyncio.wait_for(tools.aclose(), 240)

@@ -117,6 +117,10 @@ class ServerConnection:
                 self._fault = self._fault or f"no answer within {LIST_S:g} s"
                 log.warning("tool_server_away", server=self._name, reason=self._fault)
                 raise
+            except asyncio.CancelledError:
+                # The server may never answer, and whoever disconnects waits for the keeper.
+                self._keeper.cancel()
+                raise
             return self._client
 
     async def _disconnect(self) -> None:
