@@ -7,6 +7,7 @@ the rest of an attempt's bookkeeping; here a limit costs two set operations.
 """
 
 import asyncio
+from operator import attrgetter
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -56,7 +57,10 @@ class Timers:
         loop = self.loop
         now = loop.time()
         due = [timer for timer in self._set if timer.when <= now]
-        self._set.difference_update(due)
+        if due:
+            self._set.difference_update(due)
+            # After a stall several are due at one look: the earlier ones still come first.
+            due.sort(key=attrgetter("when"))
         for timer in due:
             timer.due()
         self._looks = loop.call_later(TICK_S, self._fire_due) if self._set else None

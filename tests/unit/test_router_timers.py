@@ -99,6 +99,20 @@ async def test_calls_are_made_once_each_when_they_are_due_unless_cancelled() -> 
 
 
 @on_both_loops
+async def test_after_a_stall_calls_are_made_in_the_order_of_their_times() -> None:
+    timers = Timers()
+    called: list[int] = []
+    start = in_s(0)
+
+    for n in range(50):
+        timers.add(At(start - n, partial(called.append, n)))
+    while not called:  # noqa: ASYNC110 - nothing tells
+        await asyncio.sleep(0.01)
+
+    assert called == list(reversed(range(50)))
+
+
+@on_both_loops
 async def test_no_look_is_taken_while_nothing_is_set() -> None:
     timers = Timers()
 
