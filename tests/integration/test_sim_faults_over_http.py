@@ -391,6 +391,8 @@ def test_the_model_behind_an_alias_changes_openly_or_in_silence(at: tuple[str, i
         ("PUT", "/sim/faults/sim-base", {"kind": "explode"}, 400, "kind: must be one of"),
         ("PUT", "/sim/faults/sim-base", b"{", 400, "parse the JSON"),
         ("PUT", "/sim/faults/nobody", {"kind": "hang"}, 404, "nobody"),
+        ("PUT", "/sim/models", {"bodi": "[]"}, 400, "did you mean 'body'?"),
+        ("PUT", "/sim/models", {"times": "often"}, 400, "times: must be of the type int"),
         ("POST", "/sim/profiles/sim-base", {"skil": 1}, 400, "did you mean 'skill'"),
         ("POST", "/sim/profiles/sim-base", {"like": "sim-wors"}, 400, "sim-worse"),
         ("GET", "/sim/levers", None, 404, "no switch"),
