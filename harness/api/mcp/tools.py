@@ -65,7 +65,7 @@ def _overview(status: RouteStatus) -> Mapping[str, object]:
         "canary_state": canary.state.value if canary else None,
         "open_proposal": proposal.id if proposal else None,
         "phase": proposal.phase.value if proposal else None,
-        "verdict": verdict.text if verdict else None,
+        "verdict": verdict.words if verdict else None,
         "proof": status.standing.text if status.standing else None,
         "waits_for_a_person": status.needs_decision,
     }
