@@ -57,7 +57,9 @@ class SessionView:
 
 
 def list_sessions(ctx: Context, after: str | None = None) -> SessionsView:
-    """after: the cursor of the page before. Raises InputError for what is none."""
+    """Loads a page of the sessions and the switches that wait. after: the cursor of the page
+    before. Raises InputError for what is none.
+    """
     page = queries.list_sessions(ctx, PageRequest(MOST_SESSIONS, after), parent="")
     now, first = ctx.clock.now(), PageRequest(MOST_SWITCHES)
     pending = queries.list_switch_requests(ctx, first, pending_only=True)
@@ -69,7 +71,9 @@ def list_sessions(ctx: Context, after: str | None = None) -> SessionsView:
 
 
 def load_session(ctx: Context, id_: str, after: int | None = None) -> SessionView:
-    """after: the position to go on behind; None for the newest messages. Raises NotFound."""
+    """Loads a session with its messages. after: the position to go on behind; None for the
+    newest messages. Raises NotFound.
+    """
     with ctx.store.read() as tx:
         session = tx.sessions.get(id_)
         agent = tx.agents.get(session.agent).name

@@ -76,7 +76,7 @@ def session_line(session: AgentSession, now: datetime, *, with_user: bool) -> st
 
 
 def waiting_switch(request: ModelSwitchRequest, agent: str, now: datetime) -> str:
-    """Without the agent's own words, which not everybody may read."""
+    """Shows a waiting switch without the agent's own words, which not everybody may read."""
     asked = f"session {request.session} · asked {format_age(request.asked_at, now)}"
     left = labels.left(request.expires_at, now)
     question = f"<p>{strong(switch_question(request, agent))}</p>"

@@ -25,7 +25,7 @@ class ModelListSwitch:
         return asdict(self)
 
     async def answer(self, exchange: HttpExchange) -> None:
-        """Raises ClientGone."""
+        """Answers a request for the list with the switch's body, as often as it says. Raises ClientGone."""
         if self.location:
             exchange.headers = {**exchange.headers, "location": self.location}
         await exchange.start(self.status, "application/json")
@@ -37,7 +37,9 @@ class ModelListSwitch:
 
 
 def parse_list_switch(data: object) -> ModelListSwitch:
-    """Raises InputError that names the field."""
+    """Parses the simulator's switch for lists of models. Raises InputError that names the
+    field.
+    """
     values = profiles.known(data, ModelListSwitch, "models")
     for name, value in values.items():
         kind = type(getattr(ModelListSwitch(), name))

@@ -57,7 +57,7 @@ def _filled(value: Any, values: Mapping[str, str | None]) -> Any:
 
 
 def parse_script(value: object, place: str) -> tuple[ScriptLine, ...]:
-    """Raises InputError with the place."""
+    """Parses the lines of a script. Raises InputError with the place."""
     if not isinstance(value, list):
         raise InputError(f"{place}: must be a list of lines")
     return tuple(_parse_line(line, f"{place}.{number}") for number, line in enumerate(value))

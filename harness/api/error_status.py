@@ -81,7 +81,9 @@ def describe_places(errors: Sequence[Any]) -> str:
 
 
 def answer_unforeseen(name: str) -> JsonAnswer:
-    """name: the id under which the log has it."""
+    """Answers a request that failed through a fault of ours. name: the id under which the log
+    has it.
+    """
     return problem(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "InternalError",

@@ -297,7 +297,9 @@ class ReasonBody(Body):
 
 
 class SwitchDecisionBody(Body):
-    """seen: the `fingerprint` of the request that was looked at; refused when it is another."""
+    """Decides a switch request. fingerprint: of the request that was looked at; refused when it
+    is another.
+    """
 
     reason: Text = ""
     seen: Annotated[str, Field(max_length=200)] = ""
@@ -401,14 +403,16 @@ class EvalQuery(PageQuery):
 
 
 class SwitchRequestQuery(PageQuery):
-    """session: of that one alone. pending: what waits for a person."""
+    """Filters and pages a list of switch requests. session: of that one alone. pending: what
+    waits for a person.
+    """
 
     session: Name | None = None
     pending: bool = False
 
 
 class GrantQuery(PageQuery):
-    """agent: of that one alone."""
+    """Filters and pages a list of grants. agent: of that one alone."""
 
     agent: Name | None = None
 

@@ -27,7 +27,7 @@ NO_REASON = ReasonBody()
 def list_switch_requests(
     who: CallerParam, piece: Annotated[SwitchRequestQuery, Query()]
 ) -> Page[SwitchRequestView]:
-    """Newest first; with `pending` those that wait for a person."""
+    """Lists the switch requests, newest first; with `pending` those that wait for a person."""
     found = queries.list_switch_requests(
         who.ctx, piece.page, session=piece.session, pending_only=piece.pending
     )
@@ -43,7 +43,9 @@ def get_switch_request(who: CallerParam, request: str) -> SwitchRequestView:
 def approve_switch_request(
     who: CallerParam, request: str, body: SwitchDecisionBody = AS_STORED
 ) -> SwitchRequestView:
-    """In force from the session's next message on. 409 when `seen` is another request's."""
+    """Approves a switch, in force from the session's next message on. 409 when `fingerprint` is
+    another request's.
+    """
     made = switches.approve_switch(who.ctx, who.actor, request, body.reason, seen=body.seen)
     return view_switch(who.ctx, made)
 

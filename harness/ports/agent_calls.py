@@ -47,7 +47,7 @@ class ToolRuntime(Protocol):
         ...
 
     async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:
-        """Those among an agent's tools that it runs, as the model is told of them. What a
+        """Lists those among an agent's tools that it runs, as the model is told of them. What a
         server that is away would offer is left out.
         """
         ...
@@ -55,5 +55,7 @@ class ToolRuntime(Protocol):
     async def run(
         self, call: MessageToolCall, caller: ToolCaller, timeout_s: float
     ) -> ToolResult:
-        """Raises nothing but its cancellation: what goes wrong is a result that says so."""
+        """Runs a tool and returns its result. Raises nothing but its cancellation: what goes
+        wrong is a result that says so.
+        """
         ...

@@ -22,7 +22,9 @@ class Agents(Protocol):
         ...
 
     def lock(self, id_: str) -> Agent:
-        """As `get`, and no other unit of work gets past here before this one ends."""
+        """Loads an agent, as `get` does, and lets no other unit of work past before this one
+        ends.
+        """
         ...
 
     def save(self, agent: Agent) -> None: ...
@@ -36,15 +38,17 @@ class Sessions(Protocol):
     def add(self, session: AgentSession) -> None: ...
 
     def get(self, id_: str) -> AgentSession:
-        """Raises NotFound."""
+        """Loads a session. Raises NotFound."""
         ...
 
     def lock(self, id_: str) -> AgentSession:
-        """As `get`, and no other unit of work gets past here before this one ends."""
+        """Loads a session, as `get` does, and lets no other unit of work past before this one
+        ends.
+        """
         ...
 
     def save(self, session: AgentSession) -> None:
-        """Its model and its state."""
+        """Saves the session's model and its state."""
         ...
 
     def charge(self, id_: str, cost_usd: float, now: datetime) -> None:
@@ -52,7 +56,7 @@ class Sessions(Protocol):
         ...
 
     def open_ids(self, agent: str) -> Sequence[str]:
-        """Of an agent's open sessions."""
+        """Lists the ids of an agent's open sessions."""
         ...
 
     def children(self, parent: str) -> Sequence[str]:
@@ -74,11 +78,11 @@ class Sessions(Protocol):
 
 class SessionMessages(Protocol):
     def add(self, record: MessageRecord) -> None:
-        """At the position that follows the last one."""
+        """Adds a message at the position that follows the last one."""
         ...
 
     def list(self, session: str) -> Sequence[MessageRecord]:
-        """By position."""
+        """Lists a session's messages by position."""
         ...
 
     def last_position(self, session: str) -> int:
@@ -104,11 +108,11 @@ class SessionMessages(Protocol):
 
 class Turns(Protocol):
     def add(self, turn: SessionTurn) -> None:
-        """Raises SessionBusy while the session has one that runs."""
+        """Adds a turn. Raises SessionBusy while the session has one that runs."""
         ...
 
     def get(self, id_: str) -> SessionTurn:
-        """Raises NotFound."""
+        """Loads a turn. Raises NotFound."""
         ...
 
     def running(self, session: str) -> SessionTurn | None: ...
@@ -122,7 +126,7 @@ class Turns(Protocol):
         ...
 
     def end(self, id_: str, state: TurnState, now: datetime) -> None:
-        """Raises StaleWrite where it does not run any more."""
+        """Ends a turn in the given state. Raises StaleWrite where it does not run any more."""
         ...
 
 
@@ -130,15 +134,15 @@ class SwitchRequests(Protocol):
     def add(self, request: ModelSwitchRequest) -> None: ...
 
     def get(self, id_: str) -> ModelSwitchRequest:
-        """Raises NotFound."""
+        """Loads a switch request. Raises NotFound."""
         ...
 
     def decide(self, decided: ModelSwitchRequest) -> None:
-        """Its state and who decided. An approval comes after its grants."""
+        """Saves the request's state and who decided. An approval comes after its grants."""
         ...
 
     def of_session(self, session: str) -> Sequence[ModelSwitchRequest]:
-        """Newest first, of all states."""
+        """Lists a session's switch requests of all states, newest first."""
         ...
 
     def pending(self, *, session: str | None = None) -> Sequence[ModelSwitchRequest]:
@@ -159,7 +163,7 @@ class AgentGrants(Protocol):
     def add(self, grant: AgentGrant) -> None: ...
 
     def get(self, id_: str) -> AgentGrant:
-        """Raises NotFound."""
+        """Loads a grant. Raises NotFound."""
         ...
 
     def revoke(self, id_: str, now: datetime) -> AgentGrant:
@@ -167,7 +171,9 @@ class AgentGrants(Protocol):
         ...
 
     def not_revoked(self, *, agent: str | None = None) -> Sequence[AgentGrant]:
-        """Newest first; expired ones too. Raises SignatureInvalid where one was changed."""
+        """Lists the grants that nobody revoked, newest first; expired ones too. Raises
+        SignatureInvalid where one was changed.
+        """
         ...
 
 
@@ -175,11 +181,15 @@ class IdempotentAnswers(Protocol):
     def get(self, scope: str, key: str) -> IdempotentAnswer | None: ...
 
     def add(self, answer: IdempotentAnswer) -> None:
-        """Raises Conflict where the key is taken."""
+        """Adds the key of a request, and its answer where it has one. Raises Conflict where the
+        key is taken.
+        """
         ...
 
     def save(self, answer: IdempotentAnswer) -> None:
-        """Its turn, and its answer, once. Raises StaleWrite where it is answered already."""
+        """Saves the key's turn, and its answer, once. Raises StaleWrite where it is answered
+        already.
+        """
         ...
 
     def of_turn(self, turn: str) -> IdempotentAnswer | None: ...

@@ -226,8 +226,8 @@ class Listings(Protocol):
     def agents(
         self, page_request: PageRequest = FIRST_PAGE, *, owner_key: str | None = None
     ) -> Page[Agent]:
-        """Newest first, without deleted ones. owner_key: the key that created them, empty for
-        those that no key created, None for all.
+        """Lists the agents, newest first, without deleted ones. owner_key: the key that created
+        them, empty for those that no key created, None for all.
         """
         ...
 
@@ -239,15 +239,15 @@ class Listings(Protocol):
         user_id: str | None = None,
         parent: str | None = None,
     ) -> Page[AgentSession]:
-        """Newest first; closed ones too. parent: the session that spawned them, empty for those
-        that none did, None for all.
+        """Lists the sessions, newest first; closed ones too. parent: the session that spawned
+        them, empty for those that none did, None for all.
         """
         ...
 
     def session_messages(
         self, page_request: PageRequest = FIRST_PAGE, *, session: str
     ) -> Page[MessageRecord]:
-        """By position."""
+        """Lists a session's messages by position."""
         ...
 
     def model_usage(self, *, sessions: Collection[str]) -> Sequence[ModelUsage]:
@@ -261,13 +261,13 @@ class Listings(Protocol):
         session: str | None = None,
         pending_only: bool = False,
     ) -> Page[ModelSwitchRequest]:
-        """Newest first."""
+        """Lists the switch requests, newest first."""
         ...
 
     def agent_grants(
         self, page_request: PageRequest = FIRST_PAGE, *, agent: str | None = None
     ) -> Page[AgentGrant]:
-        """Newest first; revoked and expired ones too."""
+        """Lists the agents' grants, newest first; revoked and expired ones too."""
         ...
 
     def events(self, page_request: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:

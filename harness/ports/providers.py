@@ -103,7 +103,9 @@ class DiscoveredModels(Protocol):
     """The models that providers listed, whoever asked."""
 
     def all(self) -> Sequence[DiscoveredModel]:
-        """By provider and name; none of a provider that was removed."""
+        """Lists the discovered models by provider and name; none of a provider that was
+        removed.
+        """
         ...
 
     def replace(self, of_provider: str, models: Iterable[DiscoveredModel]) -> None:

@@ -33,7 +33,9 @@ _OWN_KEYS: Final = frozenset({b"authorization", b"x-api-key"})
 
 
 class Callers:
-    """Of one worker. secret: the installation's. counters: of the process."""
+    """Identifies who sends a request to one worker. secret: the installation's. counters: of
+    the process.
+    """
 
     def __init__(
         self,

@@ -49,7 +49,7 @@ def create_agent(asked: AgentsRequestParam, body: AgentBody) -> Response:
 def list_agents(
     asked: AgentsRequestParam, page: Annotated[AgentsPageQuery, Query()]
 ) -> Page[Agent]:
-    """Those of the key, the newest first; all for a management key."""
+    """Lists the agents of the data key, newest first; all agents for a management key."""
     return queries.list_agents(asked.ctx, asked.client, page.page)
 
 
@@ -78,7 +78,9 @@ def change_agent(asked: AgentsRequestParam, agent_id: str, body: AgentPatchBody)
 
 @router.delete(ONE, status_code=204, summary="Delete an agent")
 def delete_agent(asked: AgentsRequestParam, agent_id: str) -> None:
-    """Its sessions are closed; what they said stays as long as any."""
+    """Deletes an agent and closes its sessions. Their messages are kept as long as any
+    session's.
+    """
     agents.delete_agent(asked.ctx, asked.client, agent_id)
 
 

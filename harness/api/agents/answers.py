@@ -85,7 +85,7 @@ class AgentAnswer(AgentsAnswer):
 
 
 class SessionAnswer(AgentsAnswer):
-    """model: in force for the next message. cost_usd: of all messages so far."""
+    """Shows a session. model: in force for the next message. cost_usd: of all messages."""
 
     id: str
     agent_id: str = Field(validation_alias="agent")
@@ -120,9 +120,10 @@ class ListedModelAnswer(CamelCaseAnswer):
 
 
 class SwitchModelAnswer(CamelCaseAnswer):
-    """status: `listed` with routes and models; `question` with candidates of which one is
-    meant; else what became of the request so far: `pending`, `approved`, `rejected`, `expired`
-    or `cancelled`. omissions: what the model will not be shown.
+    """Says what a call of the switch tool led to. status: `listed` with routes and models;
+    `question` with candidates of which one is meant; else what became of the request so far:
+    `pending`, `approved`, `rejected`, `expired` or `cancelled`. omissions: what the model will
+    not be shown.
     """
 
     status: str
@@ -145,7 +146,9 @@ class ToolCallAnswer(AgentsAnswer):
 
 
 class UsageAnswer(AgentsAnswer):
-    """cost_usd: null where the price is not known."""
+    """Counts the tokens of one answer and gives their price. cost_usd: null where the price is
+    not known.
+    """
 
     input_tokens: int
     output_tokens: int
@@ -161,8 +164,9 @@ class FallbackAnswer(AgentsAnswer):
 
 
 class MessageAnswer(AgentsAnswer):
-    """state: `complete`, `streaming` (under way), `interrupted` or `failed`; only a complete
-    message is part of the conversation. auto: who answered for the model `auto`, and why.
+    """Shows a message of a session. state: `complete`, `streaming` (under way), `interrupted`
+    or `failed`; only a complete message is part of the conversation. auto: who answered for the
+    model `auto`, and why.
     """
 
     id: str
@@ -222,7 +226,7 @@ class TurnAnswer(MessageAnswer):
 
 
 class PurgeAnswer(AgentsAnswer):
-    """deleted: how many sessions."""
+    """Says what a purge removed. deleted: how many sessions."""
 
     deleted: int
 

@@ -56,15 +56,18 @@ Tools = Annotated[list[ToolBody], Field(max_length=MAX_TOOLS)]
 
 
 class AgentConfigBody(AgentsBody):
-    """fallback_model: asked where the model fails in a way that another one may not."""
+    """Holds an agent's settings beside its model. fallback_model: asked where the model fails
+    in a way that another one may not.
+    """
 
     fallback_model: ModelText | None = None
 
 
 class AgentBody(AgentsBody):
-    """model: a route, `auto:ROUTE` (`auto` where one route alone has a floor), or a literal
-    `PROVIDER:MODEL`, which needs an approver's key. tools: names of tools of the server, and
-    functions that the client runs. instructions: the system message of all sessions.
+    """Describes an agent to create. model: a route, `auto:ROUTE` (`auto` where one route alone
+    has a floor), or a literal `PROVIDER:MODEL`, which needs an approver's key. tools: names of
+    tools of the server, and functions that the client runs. instructions: the system message of
+    all sessions.
     """
 
     model_config = _examples(
@@ -121,7 +124,7 @@ class AgentPatchBody(AgentsBody):
 
 
 class SessionBody(AgentsBody):
-    """user_id: whose conversation it is, in the client's words."""
+    """Describes a session to open. user_id: whose conversation it is, in the client's words."""
 
     model_config = _examples({"userId": "user-42", "metadata": {"channel": "web"}})
 
@@ -130,9 +133,9 @@ class SessionBody(AgentsBody):
 
 
 class SwitchModelBody(AgentsBody):
-    """action: `list` shows models, those with all words of `model` in their names; `switch`
-    asks a person to let the session go on with `model`. wait_s: how long to wait for the
-    decision.
+    """Holds a call of the switch tool. action: `list` shows models, those with all words of
+    `model` in their names; `switch` asks a person to let the session go on with `model`.
+    wait_s: how long to wait for the decision.
     """
 
     model_config = _examples(
@@ -147,9 +150,9 @@ class SwitchModelBody(AgentsBody):
 
 
 class MessageBody(AgentsBody):
-    """role: `user`, or `tool` with the result of a function that the model asked for.
-    content: a text, or parts of the types `text` and `image_url`. stream: the answer comes as
-    server-sent events.
+    """Holds a message to post. role: `user`, or `tool` with the result of a function that the
+    model asked for. content: a text, or parts of the types `text` and `image_url`. stream: the
+    answer comes as server-sent events.
     """
 
     model_config = _examples(
@@ -173,7 +176,7 @@ class MessageBody(AgentsBody):
     stream: bool = False
 
     def incoming(self) -> IncomingMessage:
-        """Raises InputError."""
+        """Parses the body as a message of the client. Raises InputError."""
         return parse_incoming(self.role, self.content, self.tool_call_id)
 
 
@@ -192,13 +195,13 @@ class AgentsPageQuery(AgentsBody):
 
 
 class SessionsQuery(AgentsPageQuery):
-    """user_id: of that user alone."""
+    """Filters and pages a list of sessions. user_id: of that user alone."""
 
     user_id: Annotated[str, Field(max_length=200)] | None = None
 
 
 def read_tools(tools: list[ToolBody]) -> tuple[AgentTool, ...]:
-    """Raises InputError for a name that is given twice."""
+    """Reads the tools of an agent. Raises InputError for a name that is given twice."""
     read = tuple(_tool(tool) for tool in tools)
     names = [tool.name for tool in read]
     if twice := sorted({name for name in names if names.count(name) > 1}):

@@ -119,6 +119,8 @@ async def answer_validation_error(_: Request, error: Exception) -> ErrorAnswer:
 
 
 def answer_unforeseen(name: str) -> ErrorAnswer:
-    """name: the id under which the log has it."""
+    """Answers a request that failed through a fault of ours. name: the id under which the log
+    has it.
+    """
     text = f"this is our fault, not yours; the agents process's log has it as {name}"
     return ErrorAnswer(HTTPStatus.INTERNAL_SERVER_ERROR, text, "internal_error")

@@ -178,6 +178,6 @@ def list_messages(
     session_id: str,
     page: Annotated[AgentsPageQuery, Query()],
 ) -> Page[SessionMessage]:
-    """By position, the oldest first."""
+    """Lists a session's messages by position, the oldest first."""
     session = asked.require_session(agent_id, session_id)
     return queries.list_session_messages(asked.ctx, session.id, page.page)

@@ -39,7 +39,9 @@ class AgentsRequest:
         return self.installation.context
 
     def idempotency(self, body: object) -> IdempotencyKey | None:
-        """body: the request's content, as plain JSON."""
+        """Builds the key under which the answer to this request is kept; None where the client
+        sent none. body: the request's content, as plain JSON.
+        """
         if self.key is None:
             return None
         return IdempotencyKey(f"{self.client.name} {self.place}", self.key, digest(body))
@@ -67,11 +69,13 @@ class AgentsRequest:
         return kept_response(kept, is_replay=is_replay)
 
     def require_agent(self, id_: str) -> Agent:
-        """Raises NotFound."""
+        """Loads an agent that the client sees. Raises NotFound."""
         return agents.load_agent(self.ctx, self.client, id_)
 
     def require_session(self, agent: str, id_: str) -> AgentSession:
-        """Raises NotFound, of the agent first."""
+        """Loads a session of an agent that the client sees. Raises NotFound, of the agent
+        first.
+        """
         self.require_agent(agent)
         return sessions.load_session(self.ctx, self.client, agent, id_)
 

@@ -28,7 +28,7 @@ def purge_user(asked: AgentsRequestParam, user_id: str) -> PurgeAnswer:
 
 @router.post(PATH, status_code=201, response_model=SessionAnswer, summary="Open a session")
 def open_session(asked: AgentsRequestParam, agent_id: str, body: SessionBody) -> Response:
-    """It begins with the agent's model."""
+    """Opens a session, which begins with the agent's model."""
     spec = SessionSpec(body.user_id, body.metadata)
     return asked.once(
         SessionAnswer,

@@ -41,9 +41,9 @@ PATH: Final = "/mcp"
 def own_client(
     installation: Installation, _: ServerRequestContext[Any, Any] | None = None
 ) -> AgentsClient:
-    """Of the key that this process was started with, looked at anew in each request; without
-    one the operator of this machine, who runs the agent, and lets it propose at most. Raises
-    NotAllowed.
+    """Builds the client of the key that this process was started with, looked at anew in each
+    request; without a key the operator of this machine, who runs the agent, and lets it propose
+    at most. Raises NotAllowed.
     """
     if key := os.environ.get(KEY_VARIABLE, ""):
         return key_client(installation, key)

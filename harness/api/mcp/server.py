@@ -83,7 +83,7 @@ class McpServer:
         context: ServerRequestContext[Any, Any],
         _: PaginatedRequestParams | None,
     ) -> ListToolsResult:
-        """Those that the caller's key may use."""
+        """Lists the tools that the caller's key may use."""
         try:
             client = await anyio.to_thread.run_sync(self._client, context)
         except SwapgateError:
@@ -169,8 +169,8 @@ class McpServer:
 
 
 def management_actor(client: AgentsClient) -> Actor | None:
-    """As whom the management tools are called; None for a data key. Whoever asks without a key
-    may look.
+    """Finds the actor who calls the management tools; None for a data key. Whoever asks without
+    a key may look.
     """
     if client.actor is None or not client.is_open:
         return client.actor

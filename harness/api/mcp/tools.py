@@ -32,20 +32,26 @@ class NoArguments(Body): ...
 
 
 class CompareArguments(Body):
-    """proposal: its id. route: instead of it, for the route's newest proposal."""
+    """Names a proposal to compare. proposal: its id. route: instead of it, for the route's
+    newest proposal.
+    """
 
     proposal: Name | None = None
     route: Name | None = None
 
 
 class CanaryArguments(Body):
-    """route: whose newest canary, live or not; without it, all live ones."""
+    """Names the canaries to show. route: whose newest canary, live or not; without it, all live
+    ones.
+    """
 
     route: Name | None = None
 
 
 class CredentialsArguments(Body):
-    """action: keys are set by people, on the Settings page, by CLI or API."""
+    """Holds what a tool may do with credentials: list them. Keys are set by people, on the
+    Settings page, by CLI or API.
+    """
 
     action: Literal["list"] = "list"
 

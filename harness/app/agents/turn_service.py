@@ -69,7 +69,9 @@ def open_agents(config: Path | None) -> Installation:
 
 
 class TurnService:
-    """For one event loop."""
+    """Builds and holds what turns need: the tools, the calls of models and the runner. One
+    event loop has one.
+    """
 
     def __init__(self, installation: Installation, *, place: str = "") -> None:
         """place: what no other live process of this machine has; empty for the port."""

@@ -143,6 +143,6 @@ def play_to_end(stage: DemoProcesses, play: Callable[[], bool]) -> int:
 
 
 def wait_for_interrupt() -> None:
-    """Until Ctrl-C."""
+    """Waits until somebody presses Ctrl-C."""
     with suppress(KeyboardInterrupt):
         threading.Event().wait()

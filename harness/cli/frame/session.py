@@ -55,7 +55,9 @@ class Session:
         return keys.authenticate(self.context.store, text, secret=self.installation.secret)
 
     def key_text(self) -> str | None:
-        """Of the file, else of the environment; None without. Raises InputError."""
+        """Reads the management key from the file, else from the environment; None without.
+        Raises InputError.
+        """
         if self.key_file is None:
             return os.environ.get(KEY_VARIABLE) or None
         try:

@@ -43,7 +43,8 @@ class AgentSpec:
 def create_agent(
     ctx: Context, client: AgentsClient, spec: AgentSpec, reason: str = ""
 ) -> Agent:
-    """reason: of the consent to a literal model.
+    """Creates an agent and, for a literal model, the grant that opens it. reason: of the
+    consent to a literal model.
 
     Raises NotAllowed for a literal model without an approver, a route that the key does not
     open, and a target or route that may not see the data class; NotFound for an unknown class,
@@ -74,13 +75,17 @@ def create_agent(
 
 
 def load_agent(ctx: Context, client: AgentsClient, id_: str) -> Agent:
-    """Raises NotFound for a deleted one, too, and for one that the client does not see."""
+    """Loads an agent. Raises NotFound for a deleted one, too, and for one that the client does
+    not see.
+    """
     with ctx.store.read() as tx:
         return client.find_agent(tx, id_)
 
 
 def owner_of(tx: Transaction, agent: Agent) -> AgentsClient:
-    """On whose behalf the agent acts. Raises NotAllowed where that one's key was revoked."""
+    """Finds the client on whose behalf the agent acts. Raises NotAllowed where that one's key
+    was revoked.
+    """
     if agent.owner_key is None:
         return AgentsClient.of_operator()
     key = tx.keys.get(agent.owner_key)
@@ -122,8 +127,8 @@ def change_agent(
 
 
 def delete_agent(ctx: Context, client: AgentsClient, id_: str) -> None:
-    """Its sessions are closed, and what runs in them is interrupted. Their transcripts are kept
-    as long as any. Raises NotFound, NotAllowed.
+    """Deletes an agent and closes its sessions; what runs in them is interrupted. Their
+    transcripts are kept as long as any. Raises NotFound, NotAllowed.
     """
     client.require_write()
     with ctx.store.write() as tx:
@@ -262,7 +267,9 @@ def end_grants(ctx: Context, grants: Sequence[AgentGrant], reason: str) -> None:
 
 
 def check_target_data_class(ctx: Context, data_class: str, target: Target) -> None:
-    """Raises NotAllowed where the target's provider may not see an agent's data."""
+    """Checks that an agent's data may go to a target. Raises NotAllowed where the target's
+    provider may not see it.
+    """
     if not may_see(ctx.data_classes, data_class, target.provider):
         raise NotAllowed(
             f"model: the agent has {data_class} data, and provider {target.provider!r} may "

@@ -55,7 +55,10 @@ class AutoRequest:
 
 
 class AutoTargets:
-    """floors: by route. standing: kill switches of the environment and the file."""
+    """Chooses who answers for the model `auto`: the cheapest target above the route's floor,
+    else the incumbent. floors: by route. standing: kill switches of the environment and the
+    file.
+    """
 
     def __init__(
         self, floors: Mapping[str, AutoFloor], standing: Sequence[KillSwitch] = ()

@@ -50,8 +50,9 @@ class AgentsClient:
         return not (self.is_open and agent.owner_key is not None)
 
     def find_agent(self, tx: Transaction, id_: str, *, lock: bool = False) -> Agent:
-        """Raises NotFound for a deleted one, and for others', which are not even said to be
-        there. lock: nobody else changes it before the unit of work ends.
+        """Finds an agent of this client. Raises NotFound for a deleted one, and for others',
+        which are not even said to be there. lock: nobody else changes it before the unit of
+        work ends.
         """
         agent = tx.agents.lock(id_) if lock else tx.agents.get(id_)
         if not self.sees(agent):
@@ -61,12 +62,16 @@ class AgentsClient:
         return agent
 
     def require_write(self) -> None:
-        """Raises NotAllowed for a person who may only look."""
+        """Checks that the client may change things. Raises NotAllowed for a person who may only
+        look.
+        """
         if self.actor is not None:
             self.actor.require(Role.PROPOSER)
 
     def require_route(self, route: str) -> None:
-        """Raises NotAllowed for a route that the data key does not open."""
+        """Checks that the client may use a route. Raises NotAllowed for one that the data key
+        does not open.
+        """
         if self.routes and route not in self.routes:
             raise NotAllowed(
                 f"model: this key does not open the route {route!r}; name another one",
@@ -74,7 +79,7 @@ class AgentsClient:
             )
 
     def require_person(self) -> Actor:
-        """Raises NotAllowed for a data key."""
+        """Returns the person behind a management key. Raises NotAllowed for a data key."""
         if self.actor is None:
             raise NotAllowed("a data key may not do that: send a management key")
         return self.actor

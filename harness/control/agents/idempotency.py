@@ -63,7 +63,7 @@ def find_answer(ctx: Context, tx: Transaction, key: IdempotencyKey) -> Idempoten
 
 
 def seal_answer(ctx: Context, answer: IdempotentAnswer) -> IdempotentAnswer:
-    """As it is stored: encrypted where messages are."""
+    """Returns the answer as it is stored: encrypted where messages are."""
     if not ctx.agents.encrypt:
         return answer
     return replace(answer, body=ctx.cipher.encrypt(answer.body), encrypted=True)

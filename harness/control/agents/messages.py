@@ -19,14 +19,18 @@ _AT_A_TIME: Final = 500
 
 
 def encode_message(ctx: Context, message: SessionMessage) -> MessageRecord:
-    """Raises InputError for content that is no JSON, ConfigError without encryption keys."""
+    """Turns a message into its stored form. Raises InputError for content that is no JSON,
+    ConfigError without encryption keys.
+    """
     body, encrypts = encode_body(message), ctx.agents.encrypt
     whole = ctx.cipher.encrypt(body) if encrypts else body
     return MessageRecord(without_body(message), whole, encrypted=encrypts)
 
 
 def decode_message(ctx: Context, record: MessageRecord) -> SessionMessage:
-    """Raises DecryptionFailed, ConfigError without encryption keys."""
+    """Reads a message back from its stored form. Raises DecryptionFailed, ConfigError without
+    encryption keys.
+    """
     text = ctx.cipher.decrypt(record.body) if record.encrypted else record.body
     return decode_body(record, text)
 

@@ -59,9 +59,9 @@ def find_models(
     incoming: IncomingMessage,
     auto: AutoTargets,
 ) -> ModelsInForce:
-    """incoming: the message that asks. Raises NotFound for a route that there is no more,
-    NotAllowed for a literal model whose grant is over, and for a model that may not see the
-    agent's data any more.
+    """Finds the models that a session's next message is sent to. incoming: that message. Raises
+    NotFound for a route that there is no more, NotAllowed for a literal model whose grant is
+    over, and for a model that may not see the agent's data any more.
     """
 
     def find(choice: ModelChoice) -> CallableModel:

@@ -25,7 +25,7 @@ def list_switch_requests(
     session: str | None = None,
     pending_only: bool = False,
 ) -> Page[ModelSwitchRequest]:
-    """Newest first."""
+    """Lists the switch requests, newest first."""
     with ctx.store.listings() as stored:
         return stored.switch_requests(page_request, session=session, pending_only=pending_only)
 
@@ -33,7 +33,7 @@ def list_switch_requests(
 def list_agent_grants(
     ctx: Context, page_request: PageRequest = FIRST_PAGE, *, agent: str | None = None
 ) -> Page[AgentGrant]:
-    """Newest first; revoked and expired ones too."""
+    """Lists the agents' grants, newest first; revoked and expired ones too."""
     with ctx.store.listings() as stored:
         return stored.agent_grants(page_request, agent=agent)
 
@@ -41,8 +41,8 @@ def list_agent_grants(
 def list_sessions(
     ctx: Context, page_request: PageRequest = FIRST_PAGE, *, parent: str | None = None
 ) -> Page[AgentSession]:
-    """Newest first; closed ones too. parent: the session that spawned them, empty for those
-    that none did.
+    """Lists the sessions, newest first; closed ones too. parent: the session that spawned them,
+    empty for those that none did.
     """
     with ctx.store.listings() as stored:
         return stored.sessions(page_request, parent=parent)
@@ -51,7 +51,7 @@ def list_sessions(
 def list_message_records(
     ctx: Context, session: str, page_request: PageRequest = FIRST_PAGE
 ) -> Page[MessageRecord]:
-    """Of a session, by position, as they are stored."""
+    """Lists a session's messages by position, as they are stored."""
     with ctx.store.listings() as stored:
         return stored.session_messages(page_request, session=session)
 
@@ -65,7 +65,7 @@ def load_model_usage(ctx: Context, sessions: Collection[str]) -> Sequence[ModelU
 def list_agents(
     ctx: Context, client: AgentsClient, page_request: PageRequest = FIRST_PAGE
 ) -> Page[Agent]:
-    """Those that the client sees, the newest first."""
+    """Lists the agents that the client sees, the newest first."""
     owner_key = "" if client.is_open else client.key
     with ctx.store.listings() as stored:
         return stored.agents(page_request, owner_key=owner_key)
@@ -88,7 +88,9 @@ def list_agent_sessions(
 def list_session_messages(
     ctx: Context, session: str, page_request: PageRequest = FIRST_PAGE
 ) -> Page[SessionMessage]:
-    """By position. Raises DecryptionFailed, ConfigError without encryption keys."""
+    """Lists a session's messages by position, decrypted. Raises DecryptionFailed, ConfigError
+    without encryption keys.
+    """
     with ctx.store.listings() as stored:
         page = stored.session_messages(page_request, session=session)
     return page.map(lambda record: decode_message(ctx, record))

@@ -35,7 +35,9 @@ class SessionSpec:
 def open_session(
     ctx: Context, client: AgentsClient, agent: str, spec: SessionSpec
 ) -> AgentSession:
-    """Raises NotFound, NotAllowed for a literal model whose grant is over."""
+    """Opens a session with the agent's model. Raises NotFound, NotAllowed for a literal model
+    whose grant is over.
+    """
     client.require_write()
     now = ctx.clock.now()
     with ctx.store.write() as tx:
@@ -96,7 +98,7 @@ def find_grant(
 
 
 def load_session(ctx: Context, client: AgentsClient, agent: str, id_: str) -> AgentSession:
-    """Raises NotFound, also for a session of another agent."""
+    """Loads a session of an agent. Raises NotFound, also for a session of another agent."""
     with ctx.store.read() as tx:
         return _require_session(tx, client, agent, id_)
 

@@ -207,7 +207,7 @@ def _asks_the_same(one: ModelSwitchRequest, other: ModelSwitchRequest) -> bool:
 
 
 def load_switch(ctx: Context, id_: str) -> ModelSwitchRequest:
-    """Raises NotFound."""
+    """Loads a switch request. Raises NotFound."""
     with ctx.store.read() as tx:
         return tx.switch_requests.get(id_)
 

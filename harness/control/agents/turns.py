@@ -184,8 +184,9 @@ def end_turn(
     answer: SessionMessage | None = None,
     kept: tuple[int, str] | None = None,
 ) -> tuple[SessionMessage, ...]:
-    """As `record_step`, and the turn's end, at once. kept: status and body of the answer that
-    the same idempotency key gets again; None where the request may be done again.
+    """Ends a turn and stores its answer at once, as `record_step` does a step. kept: status and
+    body of the answer that the same idempotency key gets again; None where the request may be
+    done again.
     """
     with ctx.store.write() as tx:
         _require_held(tx, turn)

@@ -76,7 +76,9 @@ def build_scorecards(ctx: Context) -> Sequence[RouteScorecard]:
 
 
 def load_target_scores(tx: Transaction, target: str) -> Sequence[MeasuredScore]:
-    """Of its newest ended run of each suite, by the suite's name. target: its id."""
+    """Loads a target's scores: those of its newest ended run of each suite, by the suite's
+    name. target: its id.
+    """
     newest: dict[str, EvalRun] = {}
     for run in tx.runs.of_targets({target}):
         if run.state in TRAFFIC_WINDOW:

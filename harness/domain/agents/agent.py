@@ -78,7 +78,7 @@ class AgentSession:
     cost_usd: float = 0.0  # of all its messages and those of its children
 
     def require_open(self) -> None:
-        """Raises Conflict when it is closed."""
+        """Checks that the session takes messages. Raises Conflict when it is closed."""
         if self.state is SessionState.CLOSED:
             raise Conflict(
                 f"session {self.id} is closed; open another one", code="session_closed"

@@ -69,7 +69,7 @@ def choose_target(
 
 
 def keep_incumbent(incumbent: AutoCandidate, reason: str) -> AutoChoice:
-    """reason: why nothing else is chosen."""
+    """Chooses the incumbent. reason: why nothing else is chosen."""
     return AutoChoice(incumbent, f"the incumbent: {reason}")
 
 

@@ -34,7 +34,7 @@ class HeaderFault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AgentCaller:
-    """For whom the agents process calls a model."""
+    """Names the agent and the session for which the agents process calls a model."""
 
     agent: str  # its id
     session: str  # the session's id

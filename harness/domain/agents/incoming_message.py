@@ -29,8 +29,8 @@ class IncomingMessage:
 
 
 def parse_incoming(role: str, content: object, response_to: str = "") -> IncomingMessage:
-    """Raises InputError, naming the field, for a role that a client may not send, content of
-    another form, and a tool's result that names no call.
+    """Parses a client's message. Raises InputError, naming the field, for a role that a client
+    may not send, content of another form, and a tool's result that names no call.
     """
     if role not in USER_ROLES:
         raise InputError(
@@ -108,8 +108,9 @@ def _is_image_url(url: str) -> bool:
 
 
 def check_place(incoming: IncomingMessage, open_calls: Sequence[MessageToolCall]) -> None:
-    """Raises InputError for a result of an unknown call, Conflict for another message while
-    calls are open. open_calls: of the last answer, those that the client is to answer.
+    """Checks that a message fits at the end of the conversation. Raises InputError for a result
+    of an unknown call, Conflict for another message while calls are open. open_calls: of the
+    last answer, those that the client is to answer.
     """
     waiting = ", ".join(call.id for call in open_calls)
     if incoming.role is MessageRole.TOOL:

@@ -62,7 +62,7 @@ async def _tell_nobody(_ended: int, _total: int) -> None: ...
 
 @dataclass(frozen=True, slots=True)
 class ToolCaller:
-    """For whom a tool of the server's runs."""
+    """Names the turn for which a tool of the server's runs, and what it may still use up."""
 
     agent: str
     session: str

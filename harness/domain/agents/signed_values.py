@@ -15,7 +15,9 @@ _VERSION: Final = b"v1"
 
 
 def sign_values(values: Mapping[str, object], secret: bytes, purpose: bytes) -> bytes:
-    """secret: the installation's. purpose: what they are signed for, and good for alone."""
+    """Signs values as one compact text. secret: the installation's. purpose: what they are
+    signed for, and good for alone.
+    """
     payload = json.dumps(values, separators=(",", ":")).encode()
     signed = b"%b.%b" % (_VERSION, base64.urlsafe_b64encode(payload).rstrip(b"="))
     return b"%b.%b" % (signed, _mac(signed, secret, purpose))

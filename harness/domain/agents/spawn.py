@@ -87,7 +87,7 @@ def share_bounds(left: TurnBounds, usd: float, count: int) -> TurnBounds:
 
 
 def cut_answers(results: Sequence[SubTaskResult]) -> list[SubTaskResult]:
-    """As many characters of each as all can have."""
+    """Cuts the sub-tasks' answers to the same length, so that all of them fit."""
     most = MAX_ANSWERS_CHARS // max(1, len(results))
     return [
         result
@@ -98,7 +98,7 @@ def cut_answers(results: Sequence[SubTaskResult]) -> list[SubTaskResult]:
 
 
 def offer_spawn(most: int) -> OfferedTool:
-    """As a model is told of it."""
+    """Describes the tool that runs sub-tasks, as a model is told of it."""
     return OfferedTool(
         SPAWN,
         f"Run 1 to {most} sub-tasks at the same time, each in a conversation of its own that "

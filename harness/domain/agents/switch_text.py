@@ -37,7 +37,9 @@ def visible_text(text: str, most: int = MAX_REASON) -> str:
 
 
 def inert_text(text: str, most: int = MAX_SHOWN) -> str:
-    """As `visible_text`, and nothing in it means anything to a chat."""
+    """Makes one visible line of a text, as `visible_text` does, in which nothing means anything
+    to a chat.
+    """
     plain = _MARKUP.sub("·", visible_text(text, most)).replace("_", "·").replace("://", " //")
     return _HOST_DOT.sub(". ", plain)
 

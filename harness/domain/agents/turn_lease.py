@@ -66,7 +66,9 @@ class IdempotencyKey:
     request_hash: str  # of the request's content
 
     def require_same(self, request_hash: str) -> None:
-        """Raises Conflict where the key came with another request before."""
+        """Checks that a request is the one that the key came with first. Raises Conflict for
+        another.
+        """
         if self.request_hash != request_hash:
             raise Conflict(
                 f"the idempotency key {self.key!r} was used for another request: send this "

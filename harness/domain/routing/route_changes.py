@@ -24,8 +24,8 @@ from harness.domain.routing.table import (
 
 
 def check_route_name(name: str) -> None:
-    """Raises InputError for a name that no route may have: clients could not send it, or it is
-    what the router calls a literal target of an agent.
+    """Checks a new route's name. Raises InputError for a name that no route may have: clients
+    could not send it, or it is what the router calls a literal target of an agent.
     """
     if name.startswith(LITERAL_MARK):
         raise InputError(

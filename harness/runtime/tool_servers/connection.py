@@ -69,7 +69,7 @@ class ServerConnection:
         self._fault = ""
 
     async def tools(self) -> Mapping[str, Tool]:
-        """By name. Raises ToolServerFailed."""
+        """Lists the server's tools by name. Raises ToolServerFailed."""
         client = await self._connected()
         if self._monotonic() - self._listed_at > LISTED_S:
             self._tools = await self._within(self._list(client), LIST_S)

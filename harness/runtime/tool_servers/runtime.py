@@ -55,7 +55,9 @@ class ToolServers:
         return name in self._offered
 
     async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:
-        """Without those of a server that is away. All servers are asked at the same time."""
+        """Lists the wanted tools, without those of a server that is away. All servers are asked
+        at the same time.
+        """
         wanted = {tool.name for tool in tools if self.has(tool)}
         servers = sorted({name.partition(".")[0] for name in wanted})
         lists = await asyncio.gather(*(self._announced(server) for server in servers))

@@ -46,7 +46,9 @@ class MessageTooLong(OSError):
 
 
 def open_transport(server: ToolServer, environ: Mapping[str, str]) -> Transport:
-    """environ: where the variables that the server is configured with are read."""
+    """Opens the connection to a tool server: a child process or HTTP. environ: where the
+    variables that the server is configured with are read.
+    """
     if server.command:
         return _command_transport(server, _variables(server.env, environ))
     headers = {

@@ -128,7 +128,9 @@ class PageReader:
         page_request: PageRequest,
         build: Callable[[Row], T],
     ) -> Page[T]:
-        """As `plain`, of a signed table: a row that nobody signed so is named instead."""
+        """Reads a page of a signed table, as `plain` does of others; a row that nobody signed
+        so is named instead.
+        """
         rows = read_page(self.unit, query, order, page_request)
         good, invalid = self.sorted_out(table, rows.rows)
         return Page([build(row) for row in good], rows.total, rows.next, invalid)
