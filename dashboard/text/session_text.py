@@ -114,7 +114,7 @@ def _by(request: ModelSwitchRequest) -> str:
 
 
 def _wanted(request: ModelSwitchRequest) -> str:
-    models = ", ".join(request.targets) or request.asked
+    models = ", ".join(request.targets) or request.model_requested
     return f"sub-tasks on {models}" if request.for_children else models
 
 
@@ -153,7 +153,7 @@ def _head(message: SessionMessage) -> str:
     served, used = message.served, message.usage
     who = strong(message.role.value)
     if message.role is MessageRole.ASSISTANT:
-        who += f" {strong(served.target or served.asked)}"
+        who += f" {strong(served.target or served.model_requested)}"
     if message.state in _STATES:
         who += f" {pill(*_STATES[message.state])}"
     if served.fallback_from:

@@ -124,7 +124,7 @@ def _confirm(verb: str, request: ModelSwitchRequest, agent: str) -> None:
         reason = st.text_input(label, key=f"why-{verb}-{request.id}")
         if st.button(f"{verb} the switch", type="primary"):
             current_user.attempt(
-                lambda actor: decide(ctx, actor, request.id, reason, seen=request.hash),
+                lambda actor: decide(ctx, actor, request.id, reason, fingerprint=request.hash),
                 lambda actor: f"{actor.name} {done} the switch that {agent} asked for.",
             )
 

@@ -302,7 +302,7 @@ class SwitchDecisionBody(Body):
     """
 
     reason: Text = ""
-    seen: Annotated[str, Field(max_length=200)] = ""
+    fingerprint: Annotated[str, Field(max_length=200)] = ""
 
 
 class OverruleBody(Body):

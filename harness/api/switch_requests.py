@@ -46,7 +46,9 @@ def approve_switch_request(
     """Approves a switch, in force from the session's next message on. 409 when `fingerprint` is
     another request's.
     """
-    made = switches.approve_switch(who.ctx, who.actor, request, body.reason, seen=body.seen)
+    made = switches.approve_switch(
+        who.ctx, who.actor, request, body.reason, fingerprint=body.fingerprint
+    )
     return view_switch(who.ctx, made)
 
 
@@ -55,7 +57,9 @@ def reject_switch_request(
     who: CallerParam, request: str, body: SwitchDecisionBody = AS_STORED
 ) -> SwitchRequestView:
     """The session stays on its model; the agent is told, with the reason."""
-    made = switches.reject_switch(who.ctx, who.actor, request, body.reason, seen=body.seen)
+    made = switches.reject_switch(
+        who.ctx, who.actor, request, body.reason, fingerprint=body.fingerprint
+    )
     return view_switch(who.ctx, made)
 
 

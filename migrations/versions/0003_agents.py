@@ -127,7 +127,8 @@ def create_agents() -> None:
     create_table(
         "agent_switch",
         project(),
-        *texts("id", "agent", "session", "asked", "targets", "reason", "omissions", "figures"),
+        *texts("id", "agent", "session", "model_requested", "targets", "reason"),
+        *texts("omissions", "figures"),
         sa.Column("for_children", sa.Boolean(), nullable=False),
         *whole_numbers("asked_at", "expires_at"),
         *texts("state", "decided_by", "decision_reason"),
@@ -213,7 +214,7 @@ def create_sessions() -> None:
         project(),
         *texts("session", "id", "turn", "role", "state", "response_to", "body"),
         sa.Column("encrypted", sa.Boolean(), nullable=False),
-        *texts("asked", "route", "target", "request_id", "fallback_from", "reason"),
+        *texts("model_requested", "route", "target", "request_id", "fallback_from", "reason"),
         *whole_numbers("position", "input_tokens", "output_tokens", "cached_tokens"),
         sa.Column("cost_usd", sa.Double(), nullable=True),
         *whole_numbers("created_at"),

@@ -218,7 +218,11 @@ def test_a_switch_request_is_decided_once_with_its_grants(agents: Store) -> None
         assert tx.agent_grants.not_revoked(agent=AGENT.id) == [ANSWERING]
         tx.switch_requests.blank(SESSION.id)
         blank = tx.switch_requests.get(REQUEST.id)
-        assert (blank.asked, blank.reason, blank.targets) == ("", "", APPROVED.targets)
+        assert (blank.model_requested, blank.reason, blank.targets) == (
+            "",
+            "",
+            APPROVED.targets,
+        )
     with pytest.raises(RowRefused, match="decided once"), agents.write() as tx:
         tx.switch_requests.decide(replace(APPROVED, state=SwitchState.REJECTED))
     with agents.listings() as stored:

@@ -89,7 +89,7 @@ def begin(ctx: Context, session: str, text: str = "hello", **more: object) -> Be
 
 
 def answered(ctx: Context, begun: BegunTurn, text: str = "hi", **more: object) -> None:
-    under_way = turns.begin_answer(ctx, begun.turn, asked="chat")
+    under_way = turns.begin_answer(ctx, begun.turn, model="chat")
     turns.end_turn(ctx, begun.turn, answer=whole(under_way, text), **more)  # type: ignore[arg-type]
 
 
@@ -109,7 +109,7 @@ def said(ctx: Context, session: str) -> list[tuple[str, object, str]]:
 
 def test_a_turn_is_stored_step_by_step(ctx: Context, session: AgentSession) -> None:
     begun = begin(ctx, session.id)
-    first = turns.begin_answer(ctx, begun.turn, asked="chat")
+    first = turns.begin_answer(ctx, begun.turn, model="chat")
     assert said(ctx, session.id)[-1] == ("assistant", "", "streaming")
     calls = (MessageToolCall("c_1", "look", "{}"), MessageToolCall("c_2", "look", "{}"))
     turns.record_step(ctx, begun.turn, answer=replace(whole(first, ""), tool_calls=calls))
@@ -145,7 +145,7 @@ def test_a_turn_whose_lease_has_lapsed_is_interrupted_by_who_comes_next(
     ctx: Context, world: SmallInstallation, session: AgentSession
 ) -> None:
     dead = begin(ctx, session.id, "first")
-    under_way = turns.begin_answer(ctx, dead.turn, asked="chat")
+    under_way = turns.begin_answer(ctx, dead.turn, model="chat")
     world.clock.advance(19)
     assert turns.renew(ctx, OWNER, [dead.turn.id]) == ()
     world.clock.advance(19)
@@ -163,7 +163,7 @@ def test_a_turn_whose_lease_has_lapsed_is_interrupted_by_who_comes_next(
     with pytest.raises(StaleWrite, match="interrupted"):
         turns.end_turn(ctx, dead.turn, answer=whole(under_way, "too late"))
     with pytest.raises(StaleWrite):
-        turns.begin_answer(ctx, dead.turn, asked="chat")
+        turns.begin_answer(ctx, dead.turn, model="chat")
     assert not turns.interrupt(ctx, dead.turn)
 
 
@@ -205,7 +205,7 @@ def test_the_same_request_after_a_turn_that_broke_off_goes_on_with_its_message(
 ) -> None:
     key = IdempotencyKey(f"k_1 {session.id}", "a", "hash")
     begun = begin(ctx, session.id, key=key)
-    turns.begin_answer(ctx, begun.turn, asked="chat")
+    turns.begin_answer(ctx, begun.turn, model="chat")
     turns.interrupt(ctx, begun.turn)
 
     again = begin(ctx, session.id, key=key)
@@ -232,7 +232,7 @@ def test_a_request_that_broke_off_is_not_taken_up_behind_the_conversation(
 def test_results_come_for_calls_that_wait_alone(ctx: Context, session: AgentSession) -> None:
     unknown = IncomingMessage(MessageRole.TOOL, "ok", "c_9")
     begun = begin(ctx, session.id)
-    under_way = turns.begin_answer(ctx, begun.turn, asked="chat")
+    under_way = turns.begin_answer(ctx, begun.turn, model="chat")
     calls = (MessageToolCall("c_1", "close", "{}"), MessageToolCall("c_2", "close", "{}"))
     turns.end_turn(ctx, begun.turn, answer=replace(whole(under_way, ""), tool_calls=calls))
 
@@ -414,7 +414,7 @@ def test_a_deleted_agent_closes_its_sessions_and_what_waits_in_them(
     ctx: Context, agent: Agent, session: AgentSession
 ) -> None:
     begun = begin(ctx, session.id)
-    turns.begin_answer(ctx, begun.turn, asked="chat")
+    turns.begin_answer(ctx, begun.turn, model="chat")
     request = waiting(ctx, session)
     agents.delete_agent(ctx, KEY, agent.id)
 
@@ -457,7 +457,7 @@ def test_sub_tasks_are_closed_with_the_turn_that_spawned_them(
         child = sessions.open_child(ctx, tx, session, CHAT)
     with ctx.store.write() as tx:
         below = sessions.open_child(ctx, tx, child, CHAT)
-    turns.begin_answer(ctx, begin(ctx, child.id).turn, asked="chat")
+    turns.begin_answer(ctx, begin(ctx, child.id).turn, model="chat")
     request = waiting(ctx, below)
 
     if who_comes == "a later process":

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.both_databases
 RELEASED = {
     "0001_schema.py": "84bbd5f08438bc919cd5084bb5e6cf0b9d54108347dee363f8f032df3fc343a6",
     "0002_promise.py": "ef6aec427310e81beda2c30061b54487d74dad842da6d4f8bbe71715120e645e",
-    "0003_agents.py": "474c0fbb0282c2f2d3d3c3eb3189b0d1d61aa18720f1d49ee5a4c905cb9e9ddd",
+    "0003_agents.py": "e55b35a00819f130dd226242e97a4623728cf7c32996200f27f13e337a674ea7",
 }
 FIRST_RELEASE = Path(__file__).parents[1] / "golden" / "sqlite_0002.sql"
 

@@ -125,7 +125,7 @@ def exchange(ctx: Context, session: AgentSession, content: Any, **answered: Any)
     incoming = IncomingMessage(MessageRole.USER, content)
     begun = turns.begin_turn(ctx, OWNER, session.id, incoming)
     assert isinstance(begun, BegunTurn)
-    under_way = turns.begin_answer(ctx, begun.turn, asked="chat")
+    under_way = turns.begin_answer(ctx, begun.turn, model="chat")
     whole = replace(
         under_way,
         content="yes",
@@ -152,7 +152,7 @@ def test_an_approved_switch_is_a_grant_and_the_sessions_model(
     request = ask(ctx, session, reason="it is cleverer")
     assert now_on(ctx, session).model == CHAT
 
-    approved = switches.approve_switch(ctx, BEN, request.id, "go on", seen=request.hash)
+    approved = switches.approve_switch(ctx, BEN, request.id, "go on", fingerprint=request.hash)
 
     assert (approved.state, approved.decided_by) == (SwitchState.APPROVED, BEN.name)
     assert now_on(ctx, session).model.means(BETTER)
@@ -213,7 +213,7 @@ def test_only_an_approver_decides(ctx: Context, session: AgentSession) -> None:
         with pytest.raises(NotAllowed, match="needs approver"):
             decide(ctx, ANN, request.id)
         with pytest.raises(StaleWrite, match="not the one that you saw"):
-            decide(ctx, BEN, request.id, seen="another request's")
+            decide(ctx, BEN, request.id, fingerprint="another request's")
     assert switches.load_switch(ctx, request.id).state is SwitchState.PENDING
 
 

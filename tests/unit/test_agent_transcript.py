@@ -51,7 +51,11 @@ def message(position: int, role: str, content: Content = "", **fields: Any) -> S
 
 def answer(position: int, target: str = "claude/opus", **fields: object) -> SessionMessage:
     return message(
-        position, "assistant", "yes", served=ServedBy(asked="chat", target=target), **fields
+        position,
+        "assistant",
+        "yes",
+        served=ServedBy(model_requested="chat", target=target),
+        **fields,
     )
 
 

@@ -39,7 +39,7 @@ REQUEST = ModelSwitchRequest(
     id="sw_1",
     agent="ag_1",
     session="se_1",
-    asked="better",
+    model_requested="better",
     targets=("sim/better",),
     reason="long contracts",
     asked_at=NOW,
@@ -115,7 +115,7 @@ def test_a_long_text_is_cut() -> None:
     [
         {"id": "sw_2"},
         {"session": "se_2"},
-        {"asked": "other"},
+        {"model_requested": "other"},
         {"targets": ("sim/worse",)},
         {"reason": "none"},
         {"for_children": True},

@@ -177,7 +177,7 @@ class MessageAnswer(AgentsAnswer):
     tool_calls: list[ToolCallAnswer]
     tool_call_id: TextOrNone = Field(validation_alias="response_to")
     state: str
-    model: TextOrNone = Field(validation_alias=AliasPath("served", "asked"))
+    model: TextOrNone = Field(validation_alias=AliasPath("served", "model_requested"))
     target: TextOrNone = Field(validation_alias=AliasPath("served", "target"))
     request_id: TextOrNone = Field(validation_alias=AliasPath("served", "request_id"))
     fallback: FallbackAnswer | None = Field(validation_alias="served")

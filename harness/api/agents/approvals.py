@@ -128,7 +128,9 @@ class ApprovalPages:
             actor = keys.authenticate(self._ctx.store, key, secret=self._secret)
         except NotAllowed as error:
             return _page("Not decided", str(error), HTTPStatus.UNAUTHORIZED)
-        done = decide(self._ctx, actor, switch.id, fields.get("reason", ""), seen=switch.hash)
+        done = decide(
+            self._ctx, actor, switch.id, fields.get("reason", ""), fingerprint=switch.hash
+        )
         text = f"{actor.name}: the switch request {done.id} is {done.state.value}."
         return _page("Decided", text, HTTPStatus.OK)
 

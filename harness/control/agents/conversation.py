@@ -189,7 +189,7 @@ class Conversation:
         """The message of an answer; the fallback's is that of the model that failed."""
         if self._answer is None:
             self._answer = await run_unit(
-                lambda: turns.begin_answer(self._ctx, self._begun.turn, asked=model.asked)
+                lambda: turns.begin_answer(self._ctx, self._begun.turn, model=model.name)
             )
             self._has_output = False
             self._emit(AnswerBegun(self._answer))
@@ -201,7 +201,7 @@ class Conversation:
         agent, session = self._begun.agent, self._begun.session
         provider = model.provider
         if not model.grant and not model.reason:
-            provider = expected_provider(self._messages, model.asked, provider)
+            provider = expected_provider(self._messages, model.name, provider)
         return ModelCallRequest(
             model.route,
             build_context(self._messages, provider=provider, instructions=self._instructions),
@@ -230,8 +230,8 @@ class Conversation:
             state=MessageState.COMPLETE,
             served=replace(
                 found.served,
-                asked=model.asked,
-                fallback_from=self._models.primary.asked if is_fallback else "",
+                model_requested=model.name,
+                fallback_from=self._models.primary.name if is_fallback else "",
                 reason=self._fallback_reason if is_fallback else model.reason,
             ),
             usage=replace(

@@ -27,7 +27,7 @@ from harness.ports import Transaction
 class CallableModel:
     """A model as it is asked."""
 
-    asked: str  # as the session has it
+    name: str  # as the session has it
     route: str  # as the router names it
     provider: str  # that will most likely answer: the incumbent's
     grant: str = ""  # id; empty for a route

@@ -15,7 +15,7 @@ class SwitchRequestView(ModelSwitchRequest):
 
     question: str = ""
     facts: tuple[Mapping[str, str], ...] = ()  # name and text of each
-    fingerprint: str = ""  # what an approver names as `seen`: of another request another
+    fingerprint: str = ""  # an approver sends it back: another request has another
 
 
 def view_switch(ctx: Context, request: ModelSwitchRequest) -> SwitchRequestView:

@@ -112,7 +112,7 @@ def _prepare(ctx: Context, tx: Transaction, spec: SwitchSpec) -> ModelSwitchRequ
         id=ctx.chance.token("sw_"),
         agent=agent.id,
         session=session.id,
-        asked=", ".join(model.text for model in models),
+        model_requested=", ".join(model.text for model in models),
         targets=tuple(dict.fromkeys(m.target for m in models if m.is_literal)),
         reason=visible_text(spec.reason),
         for_children=bool(spec.tasks),
@@ -192,15 +192,16 @@ def _require_not_rejected(
             continue
         if not users or (other.decided_at and other.decided_at >= users[-1]):
             raise NotAllowed(
-                f"model: {other.decided_by} rejected the switch to {request.asked}: go on with "
-                "the model that the session has, or ask your user first",
+                f"model: {other.decided_by} rejected the switch to "
+                f"{request.model_requested}: go on with the model that the session has, or ask "
+                "your user first",
                 code="switch_rejected",
             )
 
 
 def _asks_the_same(one: ModelSwitchRequest, other: ModelSwitchRequest) -> bool:
-    return (one.asked, one.targets, one.for_children) == (
-        other.asked,
+    return (one.model_requested, one.targets, one.for_children) == (
+        other.model_requested,
         other.targets,
         other.for_children,
     )
@@ -213,11 +214,11 @@ def load_switch(ctx: Context, id_: str) -> ModelSwitchRequest:
 
 
 def approve_switch(
-    ctx: Context, actor: Actor, id_: str, reason: str = "", *, seen: str = ""
+    ctx: Context, actor: Actor, id_: str, reason: str = "", *, fingerprint: str = ""
 ) -> ModelSwitchRequest:
     """Let the session go on with the model from its next message on; of sub-tasks, let them
-    have their models. seen: the hash of the request that the approver saw; empty for the stored
-    one.
+    have their models. fingerprint: the hash of the request that the approver saw; empty for the
+    stored one.
 
     Raises NotAllowed below an approver, and for data that the model may not see; StaleWrite
     where the request is another; Conflict where it is decided or over, its session is closed,
@@ -225,7 +226,7 @@ def approve_switch(
     """
     actor.require(Role.APPROVER)
     with ctx.store.write() as tx:
-        request = _require_waiting(ctx, tx, id_, seen)
+        request = _require_waiting(ctx, tx, id_, fingerprint)
         session = tx.sessions.lock(request.session)
         session.require_open()
         agent = tx.agents.get(request.agent)
@@ -240,20 +241,22 @@ def approve_switch(
 
 
 def reject_switch(
-    ctx: Context, actor: Actor, id_: str, reason: str = "", *, seen: str = ""
+    ctx: Context, actor: Actor, id_: str, reason: str = "", *, fingerprint: str = ""
 ) -> ModelSwitchRequest:
     """The session stays on its model, and the agent is told so. Raises as `approve_switch`."""
     actor.require(Role.APPROVER)
     with ctx.store.write() as tx:
-        request = _require_waiting(ctx, tx, id_, seen)
+        request = _require_waiting(ctx, tx, id_, fingerprint)
         return _decide(ctx, tx, actor, request, SwitchState.REJECTED, reason)
 
 
-def _require_waiting(ctx: Context, tx: Transaction, id_: str, seen: str) -> ModelSwitchRequest:
+def _require_waiting(
+    ctx: Context, tx: Transaction, id_: str, fingerprint: str
+) -> ModelSwitchRequest:
     # The lock of decisions first, as in every unit.
     tx.switch_requests.pending()
     request = tx.switch_requests.get(id_)
-    if seen and seen != request.hash:
+    if fingerprint and fingerprint != request.hash:
         raise StaleWrite(f"the switch request {id_} is not the one that you saw")
     state = request.state_at(ctx.clock.now())
     if state is not SwitchState.PENDING:
@@ -264,9 +267,11 @@ def _require_waiting(ctx: Context, tx: Transaction, id_: str, seen: str) -> Mode
 def _approved_model(tx: Transaction, request: ModelSwitchRequest) -> ModelChoice:
     if request.targets:
         return literal_choice(request.targets[0], request.targets[0])
-    routed = parse_routed_choice(request.asked, frozenset(tx.routing.table().routes))
+    routed = parse_routed_choice(request.model_requested, frozenset(tx.routing.table().routes))
     if routed is None:
-        raise Conflict(f"there is no route {request.asked!r} any more: reject the request")
+        raise Conflict(
+            f"there is no route {request.model_requested!r} any more: reject the request"
+        )
     return routed
 
 

@@ -133,8 +133,9 @@ def _add_message(
     return message
 
 
-def begin_answer(ctx: Context, turn: SessionTurn, *, asked: str) -> SessionMessage:
-    """Store an answer as under way, before its model is asked. asked: the model's name.
+def begin_answer(ctx: Context, turn: SessionTurn, *, model: str) -> SessionMessage:
+    """Store an answer as under way, before its model is asked. model: its name, as the
+    session has it.
 
     Raises StaleWrite where the turn is over.
     """
@@ -147,7 +148,7 @@ def begin_answer(ctx: Context, turn: SessionTurn, *, asked: str) -> SessionMessa
             role=MessageRole.ASSISTANT,
             created_at=ctx.clock.now(),
             state=MessageState.STREAMING,
-            served=ServedBy(asked=asked),
+            served=ServedBy(model_requested=model),
             turn=turn.id,
         )
         tx.session_messages.add(encode_message(ctx, message))

@@ -45,7 +45,7 @@ class MessageToolCall:
 class ServedBy:
     """Who answered a message."""
 
-    asked: str = ""  # the model's name in force, as the session has it
+    model_requested: str = ""  # the model's name in force, as the session has it
     route: str = ""  # as the router named it
     target: str = ""  # `provider/model`
     request_id: str = ""

@@ -26,7 +26,7 @@ class ModelSwitchRequest:
     id: str  # `sw_…`
     agent: str
     session: str
-    asked: str  # the model as the agent named it
+    model_requested: str  # the model as the agent named it
     # `provider/model`: one, several for sub-tasks, none for a route.
     targets: tuple[str, ...]
     reason: str  # the agent's own words: data, never markup
@@ -47,14 +47,15 @@ class ModelSwitchRequest:
     @property
     def wanted(self) -> str:
         """The models that are asked for, as people read them."""
-        return ", ".join(self.targets) or self.asked
+        return ", ".join(self.targets) or self.model_requested
 
     @property
     def hash(self) -> str:
         """What an approval link is bound to: another request has another hash."""
         return digest([
-            self.id, self.agent, self.session, self.asked, list(self.targets), self.reason,
-            self.for_children, self.asked_at.isoformat(), self.expires_at.isoformat(),
+            self.id, self.agent, self.session, self.model_requested, list(self.targets),
+            self.reason, self.for_children, self.asked_at.isoformat(),
+            self.expires_at.isoformat(),
         ])  # fmt: skip
 
     def state_at(self, now: datetime) -> SwitchState:

@@ -99,7 +99,9 @@ def expected_provider(messages: Sequence[SessionMessage], model: str, otherwise:
     """
     for message in reversed(messages):
         if message.is_in_context and message.role is MessageRole.ASSISTANT:
-            return provider_of(message) if message.served.asked == model else otherwise
+            return (
+                provider_of(message) if message.served.model_requested == model else otherwise
+            )
     return otherwise
 
 

@@ -131,7 +131,7 @@ _MESSAGE: Final = (
 )
 
 # The agents' own words, which go when their session does.
-_BLANKED: Final = ("asked", "reason", "omissions", "figures")
+_BLANKED: Final = ("model_requested", "reason", "omissions", "figures")
 _SWITCH: Final = (
     _guard_insert(
         "agent_switch",

@@ -63,7 +63,7 @@ agent_switch = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("agent", sa.ForeignKey(agent.c.id), nullable=False),
     text("session"),
-    free_text("asked"),
+    free_text("model_requested"),
     json_value("targets"),
     free_text("reason"),
     sa.Column("for_children", sa.Boolean, nullable=False),

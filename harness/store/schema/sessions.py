@@ -104,7 +104,7 @@ agent_message = sa.Table(
     free_text("response_to"),
     text("body"),
     sa.Column("encrypted", sa.Boolean, nullable=False),
-    free_text("asked"),
+    free_text("model_requested"),
     free_text("route"),
     free_text("target"),
     free_text("request_id"),

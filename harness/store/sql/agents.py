@@ -35,7 +35,7 @@ PENDING = REQUESTS.where(agent_switch.c.state == SwitchState.PENDING.value).orde
 OF_SESSION = REQUESTS.where(agent_switch.c.session == sa.bindparam("session")).order_by(
     agent_switch.c.asked_at.desc(), agent_switch.c.id.desc()
 )
-BLANK = {"asked": "", "reason": "", "omissions": [], "figures": {}}
+BLANK = {"model_requested": "", "reason": "", "omissions": [], "figures": {}}
 GRANTS = (
     sa.select(agent_grant)
     .where(in_project(agent_grant))

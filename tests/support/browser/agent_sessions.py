@@ -101,7 +101,7 @@ def converse(
     ctx = replace(ctx, agents=replace(ctx.agents, encrypt=encrypt))
     begun = turns.begin_turn(ctx, OWNER, session, incoming)
     assert isinstance(begun, BegunTurn)
-    under_way = turns.begin_answer(ctx, begun.turn, asked="chat")
+    under_way = turns.begin_answer(ctx, begun.turn, model="chat")
     done = replace(
         under_way,
         state=MessageState.COMPLETE,
