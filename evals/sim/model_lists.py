@@ -25,7 +25,9 @@ class ModelListSwitch:
         return asdict(self)
 
     async def answer(self, exchange: HttpExchange) -> None:
-        """Answers a request for the list with the switch's body, as often as it says. Raises ClientGone."""
+        """Answers a request for the list with the switch's body, as often as it says. Raises
+        ClientGone.
+        """
         if self.location:
             exchange.headers = {**exchange.headers, "location": self.location}
         await exchange.start(self.status, "application/json")

@@ -29,79 +29,87 @@ ONE = "/agents/{agent_id}"
 
 
 @router.post(PATH, status_code=201, response_model=AgentAnswer, summary="Create an agent")
-def create_agent(asked: AgentsRequestParam, body: AgentBody) -> Response:
+def create_agent(request: AgentsRequestParam, body: AgentBody) -> Response:
     """A literal model needs the key of an approver: no route's proof covers it."""
     spec = AgentSpec(
         name=body.name,
-        model=_model(asked, "model", body.model),
+        model=_model(request, "model", body.model),
         description=body.description,
         instructions=body.instructions,
-        tools=_tools(asked, body.tools),
-        fallback_model=_fallback(asked, body.config.fallback_model),
+        tools=_tools(request, body.tools),
+        fallback_model=_fallback(request, body.config.fallback_model),
         data_class=body.data_class,
     )
-    return asked.once(
-        AgentAnswer, body, lambda ctx: agents.create_agent(ctx, asked.client, spec, body.reason)
+    return request.once(
+        AgentAnswer,
+        body,
+        lambda ctx: agents.create_agent(ctx, request.client, spec, body.reason),
     )
 
 
 @router.get(PATH, response_model=ListAnswer[AgentAnswer], summary="List agents")
 def list_agents(
-    asked: AgentsRequestParam, page: Annotated[AgentsPageQuery, Query()]
+    request: AgentsRequestParam, page: Annotated[AgentsPageQuery, Query()]
 ) -> Page[Agent]:
     """Lists the agents of the data key, newest first; all agents for a management key."""
-    return queries.list_agents(asked.ctx, asked.client, page.page)
+    return queries.list_agents(request.ctx, request.client, page.page)
 
 
 @router.get(ONE, response_model=AgentAnswer, summary="Show an agent")
-def get_agent(asked: AgentsRequestParam, agent_id: str) -> Agent:
-    return asked.require_agent(agent_id)
+def get_agent(request: AgentsRequestParam, agent_id: str) -> Agent:
+    return request.require_agent(agent_id)
 
 
 @router.patch(ONE, response_model=AgentAnswer, summary="Change an agent")
-def change_agent(asked: AgentsRequestParam, agent_id: str, body: AgentPatchBody) -> Agent:
+def change_agent(request: AgentsRequestParam, agent_id: str, body: AgentPatchBody) -> Agent:
     """Another model holds for sessions that are opened from now on."""
     plain = {"name", "description", "instructions"}
     changes: dict[str, Any] = body.model_dump(include=plain, exclude_none=True)
     if body.model is not None:
-        changes["model"] = _model(asked, "model", body.model)
+        changes["model"] = _model(request, "model", body.model)
     if body.tools is not None:
-        changes["tools"] = _tools(asked, body.tools)
+        changes["tools"] = _tools(request, body.tools)
     if body.config is not None and body.config.model_fields_set:
-        changes["fallback_model"] = _fallback(asked, body.config.fallback_model)
+        changes["fallback_model"] = _fallback(request, body.config.fallback_model)
     if not changes:
         raise InputError("the body changes nothing: give a field of the agent")
     return agents.change_agent(
-        asked.ctx, asked.client, agent_id, lambda known: replace(known, **changes), body.reason
+        request.ctx,
+        request.client,
+        agent_id,
+        lambda known: replace(known, **changes),
+        body.reason,
     )
 
 
 @router.delete(ONE, status_code=204, summary="Delete an agent")
-def delete_agent(asked: AgentsRequestParam, agent_id: str) -> None:
+def delete_agent(request: AgentsRequestParam, agent_id: str) -> None:
     """Deletes an agent and closes its sessions. Their messages are kept as long as any
     session's.
     """
-    agents.delete_agent(asked.ctx, asked.client, agent_id)
+    agents.delete_agent(request.ctx, request.client, agent_id)
 
 
-def _model(asked: AgentsRequest, field: str, text: str) -> ModelChoice:
+def _model(request: AgentsRequest, field: str, text: str) -> ModelChoice:
     """Raises InputError and NotFound, naming the field."""
     try:
-        return read_model_choice(asked.ctx, text, standing=asked.installation.standing_switches)
+        return read_model_choice(
+            request.ctx, text, standing=request.installation.standing_switches
+        )
     except (InputError, NotFound) as error:
         reason = str(error).removeprefix("model: ")
         raise type(error)(f"{field}: {reason}", code=error.code) from error
 
 
-def _fallback(asked: AgentsRequest, text: str | None) -> ModelChoice | None:
-    return None if text is None else _model(asked, "config.fallbackModel", text)
+def _fallback(request: AgentsRequest, text: str | None) -> ModelChoice | None:
+    return None if text is None else _model(request, "config.fallbackModel", text)
 
 
-def _tools(asked: AgentsRequest, given: list[ToolBody]) -> tuple[AgentTool, ...]:
+def _tools(request: AgentsRequest, given: list[ToolBody]) -> tuple[AgentTool, ...]:
     """Raises InputError for a tool that nobody runs."""
     tools = read_tools(given)
     for tool in tools:
-        if not tool.runs_at_client and not asked.tools.has(tool):
+        if not tool.runs_at_client and not request.tools.has(tool):
             raise InputError(
                 f"tools: no server of this installation has the tool {tool.name!r}; a function "
                 'that you run is {"type": "function", "function": {"name": …}}',

@@ -58,7 +58,7 @@ PATH: Final = "/agents/{agent_id}/sessions/{session_id}/messages"
     responses={200: {"content": {EVENTS: {"example": EVENTS_EXAMPLE}}}},
 )
 async def post_message(
-    asked: AgentsRequestParam,
+    request: AgentsRequestParam,
     agent_id: str,
     session_id: str,
     body: MessageBody,
@@ -71,21 +71,21 @@ async def post_message(
     # Asked for anew in another form, it is the same message.
     content = body.model_dump(mode="json", exclude={"stream"})
     posted = PostedMessage(
-        asked.client,
+        request.client,
         agent_id,
         session_id,
         body.incoming(),
-        asked.idempotency(content),
+        request.idempotency(content),
         streams=streams,
     )
-    asked.client.require_write()
-    run = await asked.turns.start(posted, kept_answer)
+    request.client.require_write()
+    run = await request.turns.start(posted, kept_answer)
     if isinstance(run, IdempotentAnswer):
         return _replayed(run, streams=streams)
     headers = {AUTO_HEADER: quote(run.auto, safe=SAFE)} if run.auto else {}
     if streams:
         return StreamingResponse(
-            _events(run, asked.ctx.chance),
+            _events(run, request.ctx.chance),
             media_type=EVENTS,
             headers={"x-accel-buffering": "no", **headers},
         )
@@ -173,11 +173,11 @@ def _error_event(answer: ErrorAnswer) -> bytes:
 
 @router.get(PATH, response_model=ListAnswer[MessageAnswer], summary="List what was said")
 def list_messages(
-    asked: AgentsRequestParam,
+    request: AgentsRequestParam,
     agent_id: str,
     session_id: str,
     page: Annotated[AgentsPageQuery, Query()],
 ) -> Page[SessionMessage]:
     """Lists a session's messages by position, the oldest first."""
-    session = asked.require_session(agent_id, session_id)
-    return queries.list_session_messages(asked.ctx, session.id, page.page)
+    session = request.require_session(agent_id, session_id)
+    return queries.list_session_messages(request.ctx, session.id, page.page)

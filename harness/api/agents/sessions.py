@@ -20,40 +20,40 @@ USER = "/agents/users/{user_id:path}"
 
 
 @router.delete(USER, summary="Delete what a user said")
-def purge_user(asked: AgentsRequestParam, user_id: str) -> PurgeAnswer:
+def purge_user(request: AgentsRequestParam, user_id: str) -> PurgeAnswer:
     """All sessions of that `userId` with their messages, of all agents. Needs an admin."""
-    actor = asked.client.require_person()
-    return PurgeAnswer(deleted=retention.purge_user(asked.ctx, actor, user_id))
+    actor = request.client.require_person()
+    return PurgeAnswer(deleted=retention.purge_user(request.ctx, actor, user_id))
 
 
 @router.post(PATH, status_code=201, response_model=SessionAnswer, summary="Open a session")
-def open_session(asked: AgentsRequestParam, agent_id: str, body: SessionBody) -> Response:
+def open_session(request: AgentsRequestParam, agent_id: str, body: SessionBody) -> Response:
     """Opens a session, which begins with the agent's model."""
     spec = SessionSpec(body.user_id, body.metadata)
-    return asked.once(
+    return request.once(
         SessionAnswer,
         body,
-        lambda ctx: sessions.open_session(ctx, asked.client, agent_id, spec),
+        lambda ctx: sessions.open_session(ctx, request.client, agent_id, spec),
     )
 
 
 @router.get(PATH, response_model=ListAnswer[SessionAnswer], summary="List sessions")
 def list_sessions(
-    asked: AgentsRequestParam, agent_id: str, page: Annotated[SessionsQuery, Query()]
+    request: AgentsRequestParam, agent_id: str, page: Annotated[SessionsQuery, Query()]
 ) -> Page[AgentSession]:
     """The newest first; closed ones too."""
     return queries.list_agent_sessions(
-        asked.ctx, asked.client, agent_id, page.page, user_id=page.user_id
+        request.ctx, request.client, agent_id, page.page, user_id=page.user_id
     )
 
 
 @router.get(ONE, response_model=SessionAnswer, summary="Show a session")
-def get_session(asked: AgentsRequestParam, agent_id: str, session_id: str) -> AgentSession:
-    return asked.require_session(agent_id, session_id)
+def get_session(request: AgentsRequestParam, agent_id: str, session_id: str) -> AgentSession:
+    return request.require_session(agent_id, session_id)
 
 
 @router.delete(ONE, status_code=204, summary="Close a session")
-def close_session(asked: AgentsRequestParam, agent_id: str, session_id: str) -> None:
+def close_session(request: AgentsRequestParam, agent_id: str, session_id: str) -> None:
     """What runs in it is interrupted, and it takes no more messages; they can still be read."""
-    asked.require_session(agent_id, session_id)
-    sessions.close_session(asked.ctx, asked.client, agent_id, session_id)
+    request.require_session(agent_id, session_id)
+    sessions.close_session(request.ctx, request.client, agent_id, session_id)

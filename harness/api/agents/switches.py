@@ -25,17 +25,17 @@ SESSION = "/agents/{agent_id}/sessions/{session_id}"
     responses={202: {"model": SwitchModelAnswer, "description": "A person has to decide"}},
 )
 async def post_switch_model(
-    asked: AgentsRequestParam,
+    request: AgentsRequestParam,
     agent_id: str,
     session_id: str,
     body: SwitchModelBody,
     response: Response,
 ) -> SwitchModelAnswer:
     """An approved switch is in force from the next message on."""
-    await run_in_threadpool(asked.require_session, agent_id, session_id)
-    asked.client.require_write()
+    await run_in_threadpool(request.require_session, agent_id, session_id)
+    request.client.require_write()
     call = SwitchCall(session_id, body.action, body.model, body.reason, body.wait_s)
-    answer = SwitchModelAnswer.model_validate(await switch_model(asked.ctx, call))
+    answer = SwitchModelAnswer.model_validate(await switch_model(request.ctx, call))
     if answer.status == SwitchState.PENDING:
         response.status_code = HTTPStatus.ACCEPTED
     return answer
@@ -47,12 +47,12 @@ async def post_switch_model(
     summary="List what was asked for, and what became of it",
 )
 def list_switch_requests(
-    asked: AgentsRequestParam,
+    request: AgentsRequestParam,
     agent_id: str,
     session_id: str,
     page: Annotated[AgentsPageQuery, Query()],
 ) -> Page[dict[str, object]]:
     """The newest first."""
-    session = asked.require_session(agent_id, session_id)
-    found = queries.list_switch_requests(asked.ctx, page.page, session=session.id)
-    return found.map(lambda request: switch_answer(asked.ctx, request))
+    session = request.require_session(agent_id, session_id)
+    found = queries.list_switch_requests(request.ctx, page.page, session=session.id)
+    return found.map(lambda switch: switch_answer(request.ctx, switch))

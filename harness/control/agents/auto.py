@@ -66,16 +66,16 @@ class AutoTargets:
         self._floors, self._standing = floors, standing
         self._scores = TargetScores()
 
-    def find(self, ctx: Context, asked: AutoRequest) -> AutoChoice:
+    def find(self, ctx: Context, request: AutoRequest) -> AutoChoice:
         """Who answers the message, with the grant that opens it. The route itself where no
         grant can be signed, or a stored one is not what was signed.
         """
         with ctx.store.read() as tx:
-            incumbent, others = self._candidates(ctx, tx, asked)
-            choice = self._choose(ctx, tx, asked.route, incumbent, others)
+            incumbent, others = self._candidates(ctx, tx, request)
+            choice = self._choose(ctx, tx, request.route, incumbent, others)
         try:
             with ctx.store.read() as tx:
-                stored = _list_grants(tx, asked)
+                stored = _list_grants(tx, request)
             sound = {candidate.evidence for candidate in others}
             if stale := [grant for grant in stored if _evidence_of(grant) not in sound]:
                 # What nobody chooses opens nothing, but for a process that is taken over.
@@ -83,7 +83,7 @@ class AutoTargets:
                     end_grants(ctx, stale, "evidence ended")
             if choice.is_incumbent:
                 return choice
-            grant = _find_grant(ctx, asked, choice, stored) or _grant(ctx, asked, choice)
+            grant = _find_grant(ctx, request, choice, stored) or _grant(ctx, request, choice)
         except (ConfigError, SignatureInvalid) as error:
             reason = f"no grant for another target ({error})"
             return choice if choice.is_incumbent else keep_incumbent(incumbent, reason)
@@ -107,19 +107,19 @@ class AutoTargets:
         return choose_target(incumbent, others, floor.floor, floor.suite)
 
     def _candidates(
-        self, ctx: Context, tx: Transaction, asked: AutoRequest
+        self, ctx: Context, tx: Transaction, request: AutoRequest
     ) -> tuple[AutoCandidate, list[AutoCandidate]]:
         """The incumbent, and the fallbacks."""
-        evidence = tx.routing.evidence(asked.route.name)
+        evidence = tx.routing.evidence(request.route.name)
         targets, providers = tx.routing.targets(), tx.providers.all()
-        own = targets[asked.route.incumbent]
-        if evidence is None or asked.route.name not in self._floors:
+        own = targets[request.route.incumbent]
+        if evidence is None or request.route.name not in self._floors:
             return AutoCandidate(own.id, own.name), []
-        terms = self._terms(ctx, asked.route)
+        terms = self._terms(ctx, request.route)
         found = []
         for entry in (evidence.incumbent, *evidence.fallbacks):
             target = targets[entry.target]
-            ends, fault = _assess_evidence(ctx, tx, asked.route, entry)
+            ends, fault = _assess_evidence(ctx, tx, request.route, entry)
             score = self._scores.load(ctx, tx, target, terms) if terms and not fault else None
             found.append(
                 AutoCandidate(
@@ -129,7 +129,7 @@ class AutoTargets:
                     ends,
                     score.low if score else None,
                     score.usd if score else None,
-                    fault or _find_fault(ctx, asked, target, providers.get(target.provider)),
+                    fault or _find_fault(ctx, request, target, providers.get(target.provider)),
                 )
             )
         return found[0], found[1:]
@@ -181,11 +181,11 @@ def _assess_verdict(
 
 
 def _find_fault(
-    ctx: Context, asked: AutoRequest, target: Target, provider: Provider | None
+    ctx: Context, request: AutoRequest, target: Target, provider: Provider | None
 ) -> str:
     """Why the target cannot answer this message, in words; empty if it can."""
-    agent, settings = asked.agent, asked.route.settings
-    is_capable = target.id in (asked.route.incumbent, *settings.capable)
+    agent, settings = request.agent, request.route.settings
+    is_capable = target.id in (request.route.incumbent, *settings.capable)
     if provider is None:
         return "its provider is not configured"
     if lacks_key(provider, provider_secrets.keys_of_provider(ctx, provider)):
@@ -194,16 +194,16 @@ def _find_fault(
         return f"its provider may not see {agent.data_class} data"
     if settings.stakes is Stakes.HIGH and not is_capable:
         return "the route's stakes are high, and it is not marked as capable"
-    refusal = data_class_checks.find_refusal(ctx, settings, target, route=asked.route.name)
-    return refusal or _find_misfit(ctx, asked, target, provider)
+    refusal = data_class_checks.find_refusal(ctx, settings, target, route=request.route.name)
+    return refusal or _find_misfit(ctx, request, target, provider)
 
 
-def _find_misfit(ctx: Context, asked: AutoRequest, target: Target, provider: Provider) -> str:
+def _find_misfit(ctx: Context, request: AutoRequest, target: Target, provider: Provider) -> str:
     """What the conversation needs and the target lacks: by its settings, or the catalogue."""
     entry = ctx.catalogue.find(provider.kind, target.model)
     for has in (provider.can(target.model), *([entry.capabilities] if entry else [])):
         misfits = list_misfits(
-            asked.messages, has, tools=bool(asked.agent.tools), target=target.name
+            request.messages, has, tools=bool(request.agent.tools), target=target.name
         )
         if misfits or not has.chat:
             return misfits[0] if misfits else "it answers no chat"
@@ -219,57 +219,57 @@ def _evidence_of(grant: AgentGrant) -> str:
     return grant.reason.split()[4]
 
 
-def _list_grants(tx: Transaction, asked: AutoRequest) -> Sequence[AgentGrant]:
+def _list_grants(tx: Transaction, request: AutoRequest) -> Sequence[AgentGrant]:
     """Those of the agent's `auto` on this route that nobody has revoked."""
     return [
         grant
-        for grant in tx.agent_grants.not_revoked(agent=asked.agent.id)
-        if grant.kind is GrantKind.AUTO and grant.reason.startswith(_prefix(asked.route))
+        for grant in tx.agent_grants.not_revoked(agent=request.agent.id)
+        if grant.kind is GrantKind.AUTO and grant.reason.startswith(_prefix(request.route))
     ]
 
 
 def _find_grant(
-    ctx: Context, asked: AutoRequest, choice: AutoChoice, stored: Sequence[AgentGrant]
+    ctx: Context, request: AutoRequest, choice: AutoChoice, stored: Sequence[AgentGrant]
 ) -> AgentGrant | None:
     """One of the same target, evidence and class of data that lasts long enough."""
-    wanted = (choice.chosen.target, choice.chosen.evidence, _data_class(asked))
+    wanted = (choice.chosen.target, choice.chosen.evidence, _data_class(request))
     until = ctx.clock.now() + LEAST_LEFT
     fits = (
         grant
         for grant in stored
         if (grant.target, _evidence_of(grant), grant.data_class) == wanted
         and (until < grant.expires_at or grant.expires_at == choice.chosen.ends)
-        and grant.opens(asked.agent.id, "", ctx.clock.now())
+        and grant.opens(request.agent.id, "", ctx.clock.now())
     )
     return max(fits, key=lambda grant: grant.expires_at, default=None)
 
 
-def _grant(ctx: Context, asked: AutoRequest, choice: AutoChoice) -> AgentGrant:
+def _grant(ctx: Context, request: AutoRequest, choice: AutoChoice) -> AgentGrant:
     """Raises ConfigError where this process has no key of control's."""
     now, chosen = ctx.clock.now(), choice.chosen
     longest = now + LASTS
     grant = AgentGrant(
         id=ctx.chance.token("gr_"),
-        agent=asked.agent.id,
+        agent=request.agent.id,
         target=chosen.target,
         target_name=chosen.name,
         kind=GrantKind.AUTO,
         granted_by=SYSTEM.name,
         granted_with=None,
-        reason=f"{_prefix(asked.route)}{chosen.evidence} {choice.reason}",
+        reason=f"{_prefix(request.route)}{chosen.evidence} {choice.reason}",
         created_at=now,
         expires_at=longest if chosen.ends is None else min(chosen.ends, longest),
-        data_class=_data_class(asked),
+        data_class=_data_class(request),
     )
     with ctx.store.write() as tx:
         # Of two messages at once, the second finds the first one's.
-        stored = _list_grants(tx, asked)
-        if (known := _find_grant(ctx, asked, choice, stored)) is not None:
+        stored = _list_grants(tx, request)
+        if (known := _find_grant(ctx, request, choice, stored)) is not None:
             return known
         add_grant(ctx, tx, SYSTEM, grant)
     return grant
 
 
-def _data_class(asked: AutoRequest) -> str:
+def _data_class(request: AutoRequest) -> str:
     """The route's, which is at least as strict as the agent's."""
-    return asked.route.settings.data_class or asked.agent.data_class
+    return request.route.settings.data_class or request.agent.data_class
