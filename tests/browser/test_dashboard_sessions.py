@@ -47,7 +47,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def held(house: Path) -> dict[str, str]:
+def session_ids(house: Path) -> dict[str, str]:
     """Ids of sessions by what is in them."""
     with opened(house) as installation:
         ctx = installation.context
@@ -83,7 +83,7 @@ def _damage(ctx: Context, session: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def address(house: Path, held: dict[str, str]) -> Iterator[str]:  # noqa: ARG001 - before it serves
+def address(house: Path, session_ids: dict[str, str]) -> Iterator[str]:  # noqa: ARG001 - before it serves
     with dashboard(house) as address:
         yield address
 
@@ -129,10 +129,10 @@ def await_refresh(page: Page) -> None:
 
 
 def test_what_was_said_is_read_with_a_key_alone(
-    page: Page, house: Path, held: dict[str, str], address: str
+    page: Page, house: Path, session_ids: dict[str, str], address: str
 ) -> None:
     listener = Listener(page)
-    page.goto(f"{address}/sessions?session={held['work']}")
+    page.goto(f"{address}/sessions?session={session_ids['work']}")
     transcript = page.locator(".sg-transcript")
     expect(transcript).to_contain_text(SCOUT)
     expect(transcript).not_to_contain_text("A-1815")
@@ -155,9 +155,9 @@ def test_what_was_said_is_read_with_a_key_alone(
 
 
 def test_an_unknown_price_is_said_and_never_counted_as_nothing(
-    page: Page, held: dict[str, str], address: str
+    page: Page, session_ids: dict[str, str], address: str
 ) -> None:
-    page.goto(f"{address}/sessions?session={held['work']}")
+    page.goto(f"{address}/sessions?session={session_ids['work']}")
 
     expect(page.locator("h1 + p")).to_contain_text("cost $0.02, and 1 answer of unknown")
     priced = page.locator("tr", has_text=SCOUT).last
@@ -169,9 +169,9 @@ def test_an_unknown_price_is_said_and_never_counted_as_nothing(
 
 
 def test_a_long_transcript_is_read_a_page_at_a_time(
-    page: Page, house: Path, held: dict[str, str], address: str
+    page: Page, house: Path, session_ids: dict[str, str], address: str
 ) -> None:
-    page.goto(f"{address}/sessions?session={held['long']}")
+    page.goto(f"{address}/sessions?session={session_ids['long']}")
     sign_in(page, key_of(house, "vito", Role.VIEWER))
 
     transcript = page.locator(".sg-transcript")
@@ -186,9 +186,9 @@ def test_a_long_transcript_is_read_a_page_at_a_time(
 
 
 def test_a_message_that_cannot_be_decrypted_does_not_hide_the_others(
-    page: Page, house: Path, held: dict[str, str], address: str
+    page: Page, house: Path, session_ids: dict[str, str], address: str
 ) -> None:
-    page.goto(f"{address}/sessions?session={held['damaged']}")
+    page.goto(f"{address}/sessions?session={session_ids['damaged']}")
     sign_in(page, key_of(house, "vela", Role.VIEWER))
 
     messages = page.locator(".sg-transcript .message")
@@ -198,9 +198,9 @@ def test_a_message_that_cannot_be_decrypted_does_not_hide_the_others(
 
 
 def test_a_purged_session_is_said_to_be_gone(
-    page: Page, held: dict[str, str], address: str
+    page: Page, session_ids: dict[str, str], address: str
 ) -> None:
-    page.goto(f"{address}/sessions?session={held['gone']}")
+    page.goto(f"{address}/sessions?session={session_ids['gone']}")
 
     expect(page.locator("h1")).to_contain_text("There is no such session")
     expect(page.get_by_text("It may have been deleted")).to_be_visible()
@@ -221,9 +221,9 @@ def decided(house: Path, request: ModelSwitchRequest) -> ModelSwitchRequest:
 
 
 def test_a_person_approves_a_switch_and_sees_what_it_means(
-    page: Page, house: Path, held: dict[str, str], address: str
+    page: Page, house: Path, session_ids: dict[str, str], address: str
 ) -> None:
-    request, listener = ask(house, held["approve"]), Listener(page)
+    request, listener = ask(house, session_ids["approve"]), Listener(page)
     page.goto(f"{address}/sessions")
     expect(page.locator("h1")).to_contain_text("waits for approval: concierge")
     card = page.locator(f".st-key-switch-{request.id}")
@@ -247,16 +247,16 @@ def test_a_person_approves_a_switch_and_sees_what_it_means(
     ).to_be_visible()
     expect(card).to_have_count(0)
     assert decided(house, request).state is SwitchState.APPROVED
-    assert session_of(house, held["approve"]).model.target == SAGE
+    assert session_of(house, session_ids["approve"]).model.target == SAGE
     expect(page).not_to_have_title("owned")
     listener.assert_quiet()
 
 
 def test_a_viewer_decides_nothing_and_a_rejected_switch_leaves_the_session(
-    page: Page, house: Path, held: dict[str, str], address: str
+    page: Page, house: Path, session_ids: dict[str, str], address: str
 ) -> None:
-    request = ask(house, held["reject"])
-    page.goto(f"{address}/sessions?session={held['reject']}")
+    request = ask(house, session_ids["reject"])
+    page.goto(f"{address}/sessions?session={session_ids['reject']}")
     card = page.locator(f".st-key-switch-{request.id}")
     sign_in(page, key_of(house, "volker", Role.VIEWER))
     expect(card).to_contain_text("volker is viewer; this needs approver")
@@ -278,23 +278,23 @@ def test_a_viewer_decides_nothing_and_a_rejected_switch_leaves_the_session(
     expect(row).to_contain_text("clara")
     told = decided(house, request)
     assert (told.state, told.decision_reason) == (SwitchState.REJECTED, "too dear")
-    assert session_of(house, held["reject"]).model.text == "chat"
+    assert session_of(house, session_ids["reject"]).model.text == "chat"
 
 
 def test_a_request_shows_without_a_reload_and_what_is_being_typed_stays(
-    page: Page, house: Path, held: dict[str, str], address: str
+    page: Page, house: Path, session_ids: dict[str, str], address: str
 ) -> None:
     page.goto(f"{address}/sessions")
     sign_in(page, key_of(house, "lena", Role.APPROVER))
     expect(page.locator("h1")).to_contain_text("No switch waits for a person")
 
-    first = ask(house, held["live"])
+    first = ask(house, session_ids["live"])
     card = page.locator(f".st-key-switch-{first.id}")
     card.get_by_role("button", name="Reject").click()
     dialog = page.get_by_role("dialog")
     reason = dialog.get_by_label("Your reason")
     reason.press_sequentially("too d")
-    second = ask(house, held["other"])
+    second = ask(house, session_ids["other"])
     expect(page.locator(f".st-key-switch-{second.id}")).to_have_count(1)
     expect(reason).to_have_value("too d")
     expect(reason).to_be_focused()
@@ -311,12 +311,12 @@ def test_a_request_shows_without_a_reload_and_what_is_being_typed_stays(
 
 
 def test_a_transcript_goes_on_by_itself_and_nothing_else_moves(
-    page: Page, house: Path, held: dict[str, str], address: str
+    page: Page, house: Path, session_ids: dict[str, str], address: str
 ) -> None:
     listener = Listener(page)
     with opened(house) as installation:
-        converse(installation.context, held["live"], "first.", "one.")
-    page.goto(f"{address}/sessions?session={held['live']}")
+        converse(installation.context, session_ids["live"], "first.", "one.")
+    page.goto(f"{address}/sessions?session={session_ids['live']}")
     sign_in(page, key_of(house, "lars", Role.VIEWER))
     transcript = page.locator(".sg-transcript")
     expect(transcript).to_contain_text("one.")
@@ -328,7 +328,7 @@ def test_a_transcript_goes_on_by_itself_and_nothing_else_moves(
     expect(transcript).to_have_attribute("data-marked", "yes")
 
     with opened(house) as installation:
-        converse(installation.context, held["live"], "second.", "two.")
+        converse(installation.context, session_ids["live"], "second.", "two.")
     expect(transcript).to_contain_text("two.")
     expect(page.locator("h1 + p")).to_contain_text("4 messages")
     listener.assert_quiet()

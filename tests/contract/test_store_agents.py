@@ -82,12 +82,12 @@ def test_agents_are_listed_by_owner_the_newest_first(agents: Store) -> None:
         tx.agents.add(replace(AGENT, id="ag_4", owner_key=None))
         tx.agents.save(replace(AGENT, id="ag_4", owner_key=None, deleted_at=NOW))
     with agents.listings() as stored:
-        assert [each.id for each in stored.agents()] == ["ag_2", "ag_3", "ag_1"]
-        assert [each.id for each in stored.agents(owner_key="k_1")] == ["ag_2", "ag_1"]
-        assert [each.id for each in stored.agents(owner_key="")] == ["ag_3"]
+        assert [agent.id for agent in stored.agents()] == ["ag_2", "ag_3", "ag_1"]
+        assert [agent.id for agent in stored.agents(owner_key="k_1")] == ["ag_2", "ag_1"]
+        assert [agent.id for agent in stored.agents(owner_key="")] == ["ag_3"]
         first = stored.agents(PageRequest(limit=1), owner_key="k_1")
         then = stored.agents(PageRequest(limit=1, after=first.next), owner_key="k_1")
-        assert [each.id for each in (*first, *then)] == ["ag_2", "ag_1"]
+        assert [agent.id for agent in (*first, *then)] == ["ag_2", "ag_1"]
         assert then.next is None
 
 
@@ -103,8 +103,8 @@ def test_a_session_comes_back_as_it_was_with_its_children(agents: Store) -> None
         # Children first, as they have to be deleted.
         assert tx.sessions.of_user("user-7") == ["se_2", "se_1"]
     with agents.listings() as stored:
-        assert [each.id for each in stored.sessions(agent=AGENT.id)] == ["se_2", "se_1"]
-        assert [each.id for each in stored.sessions(parent=SESSION.id)] == ["se_2"]
+        assert [session.id for session in stored.sessions(agent=AGENT.id)] == ["se_2", "se_1"]
+        assert [session.id for session in stored.sessions(parent=SESSION.id)] == ["se_2"]
 
 
 def test_what_each_model_did_is_summed_by_its_name(agents: Store) -> None:
@@ -151,11 +151,11 @@ def test_a_message_comes_back_whole(agents: Store) -> None:
         found = tx.session_messages.list(SESSION.id)
         assert tx.session_messages.streaming(SESSION.id) is None
         assert tx.session_messages.last_position(SESSION.id) == 2
-    assert [decode_body(each, each.body) for each in found] == [said, ended]
+    assert [decode_body(record, record.body) for record in found] == [said, ended]
     with agents.listings() as stored:
         page = stored.session_messages(PageRequest(limit=1), session=SESSION.id)
         rest = stored.session_messages(PageRequest(after=page.next), session=SESSION.id)
-    assert [each.message.position for each in (*page, *rest)] == [1, 2]
+    assert [record.message.position for record in (*page, *rest)] == [1, 2]
 
 
 def test_an_answer_ends_once(agents: Store) -> None:
@@ -443,7 +443,7 @@ def test_a_grant_that_nobody_signed_stops_the_snapshot_and_is_named(sql_stores: 
         tx.agent_grants.not_revoked(agent=AGENT.id)
     with store.listings() as stored:
         page = stored.agent_grants()
-    assert [each.id for each in page] == [GRANT.id]
+    assert [grant.id for grant in page] == [GRANT.id]
     assert [fault.key for fault in page.invalid] == [("gr_forged",)]
 
 
@@ -509,5 +509,5 @@ def test_roles_of_a_conversation_come_back(agents: Store) -> None:
             tx.session_messages.add(record(message(position, role=role, response_to="c_1")))
     with agents.read() as tx:
         found = tx.session_messages.list(SESSION.id)
-    assert [each.message.role for each in found] == list(MessageRole)
-    assert {each.message.response_to for each in found} == {"c_1"}
+    assert [record.message.role for record in found] == list(MessageRole)
+    assert {record.message.response_to for record in found} == {"c_1"}

@@ -111,7 +111,7 @@ def measure(world: SmallInstallation, ctx: Context, model: str, items: int = ITE
     return run.id
 
 
-def asked(
+def models_for(
     ctx: Context,
     agent: Agent,
     session: AgentSession,
@@ -135,7 +135,7 @@ def target_id(model: str) -> str:
 def test_the_cheapest_target_that_reaches_the_floor_answers_by_a_signed_grant(
     world: SmallInstallation, ctx: Context, agent: Agent, session: AgentSession
 ) -> None:
-    models = asked(ctx, agent, session)
+    models = models_for(ctx, agent, session)
 
     (grant,) = grants(ctx)
     assert (models.primary.route, models.primary.grant) == ("@sim/good", grant.id)
@@ -152,24 +152,24 @@ def test_the_cheapest_target_that_reaches_the_floor_answers_by_a_signed_grant(
     assert grant in ctx.store.snapshot().agent_grants
     # The same grant serves until it is about to end.
     world.clock.advance(3600)
-    assert asked(ctx, agent, session).primary.grant == grant.id
+    assert models_for(ctx, agent, session).primary.grant == grant.id
     assert grants(ctx) == [grant]
 
 
 def test_where_nothing_is_measured_or_configured_the_route_answers(
     world: SmallInstallation, ctx: Context, agent: Agent, session: AgentSession
 ) -> None:
-    nothing = asked(ctx, agent, session)
+    nothing = models_for(ctx, agent, session)
     assert (nothing.primary.route, nothing.primary.grant) == (ROUTE, "")
     assert "nothing is known to reach 0.6" in nothing.primary.reason
     assert nothing.fallback is None
 
     measure(world, ctx, "good")
-    no_floor = asked(ctx, agent, session, auto=AutoTargets({}))
+    no_floor = models_for(ctx, agent, session, auto=AutoTargets({}))
     assert (no_floor.primary.route, grants(ctx)) == (ROUTE, [])
     assert "has no floor" in no_floor.primary.reason
     no_suite = AutoTargets({ROUTE: AutoFloor(0.1, "gone")})
-    assert asked(ctx, agent, session, auto=no_suite).primary.route == ROUTE
+    assert models_for(ctx, agent, session, auto=no_suite).primary.route == ROUTE
 
 
 @pytest.mark.usefixtures("measured")
@@ -178,7 +178,7 @@ def test_a_higher_floor_leaves_the_incumbent_and_a_lower_one_takes_the_cheapest(
 ) -> None:
     def who(floor: float) -> str:
         auto = AutoTargets({ROUTE: AutoFloor(floor, "colours")})
-        return asked(ctx, agent, session, auto=auto).primary.route
+        return models_for(ctx, agent, session, auto=auto).primary.route
 
     assert [who(floor) for floor in (0.04, 0.6, 0.8, 1.0)] == [
         "@sim/worse",
@@ -271,11 +271,11 @@ def test_what_ends_the_evidence_the_score_or_the_price_brings_the_incumbent_back
     session: AgentSession,
     change: Callable[[SmallInstallation, Context], None],
 ) -> None:
-    assert asked(ctx, agent, session).primary.route == "@sim/good"
+    assert models_for(ctx, agent, session).primary.route == "@sim/good"
 
     change(world, ctx)
 
-    primary = asked(ctx, agent, session).primary
+    primary = models_for(ctx, agent, session).primary
     assert (primary.route, primary.grant) == (ROUTE, "")
     assert primary.reason.startswith("sim/better: ")
     if change is leave_the_chain:
@@ -296,7 +296,7 @@ def test_a_waiver_counts_until_it_expires_and_its_grant_with_it(
     change_provider(ctx, prices={**PRICES, "equal": Price(1, 1)})
     measure(world, ctx, "equal")
 
-    primary = asked(ctx, agent, session).primary
+    primary = models_for(ctx, agent, session).primary
     (grant,) = grants(ctx)
     with ctx.store.read() as tx:
         (waiver,) = tx.waivers.list(route=ROUTE)
@@ -304,7 +304,7 @@ def test_a_waiver_counts_until_it_expires_and_its_grant_with_it(
     assert grant.expires_at == waiver.expires_at
 
     world.clock.advance(2 * 3600)
-    assert asked(ctx, agent, session).primary.route == ROUTE
+    assert models_for(ctx, agent, session).primary.route == ROUTE
     assert grants(ctx) == []
 
 
@@ -314,18 +314,18 @@ def test_what_a_target_cannot_do_is_not_asked_of_it(
 ) -> None:
     blind = {"good": Capabilities(vision=False)}
     change_provider(ctx, models=blind)
-    assert asked(ctx, agent, session).primary.route == "@sim/good"
-    assert asked(ctx, agent, session, incoming=PICTURE).primary.route == ROUTE
+    assert models_for(ctx, agent, session).primary.route == "@sim/good"
+    assert models_for(ctx, agent, session, incoming=PICTURE).primary.route == ROUTE
 
     change_provider(ctx, models={"good": Capabilities(tools=False)})
     spec = AgentSpec("handy", AUTO, tools=(AgentTool("f", {}),))
     handy = agents.create_agent(ctx, PERSON, spec)
     held = sessions.open_session(ctx, PERSON, handy.id, SessionSpec())
-    assert asked(ctx, handy, held).primary.route == ROUTE
+    assert models_for(ctx, handy, held).primary.route == ROUTE
 
     change_provider(ctx, models={"good": Capabilities(context_window=3)})
     long = IncomingMessage(MessageRole.USER, "word " * 100)
-    assert asked(ctx, agent, session, incoming=long).primary.route == ROUTE
+    assert models_for(ctx, agent, session, incoming=long).primary.route == ROUTE
 
 
 @pytest.mark.usefixtures("measured")
@@ -341,17 +341,17 @@ def test_a_target_that_may_not_see_the_data_is_not_chosen_and_an_agent_keeps_its
     careful = agents.create_agent(ctx, PERSON, spec)
     held = sessions.open_session(ctx, PERSON, careful.id, SessionSpec())
     auto = AutoTargets({"secret": FLOORS[ROUTE]})
-    assert asked(ctx, careful, held, auto=auto).primary.route == "@sim/good"
+    assert models_for(ctx, careful, held, auto=auto).primary.route == "@sim/good"
     (grant,) = grants(ctx)
     assert grant.data_class == "internal"
 
     # The file names other providers now: nothing of the agent's goes to any of these.
     moved = replace(ctx, data_classes={"internal": frozenset({"other"})})
-    assert asked(moved, careful, held, auto=auto).primary.route == "secret"
+    assert models_for(moved, careful, held, auto=auto).primary.route == "secret"
     # And the route carries no class any more.
     routes.change_settings(ctx, SYSTEM, "secret", lambda now: replace(now, data_class=""))
     with pytest.raises(NotAllowed, match="as strict"):
-        asked(ctx, careful, held, auto=auto)
+        models_for(ctx, careful, held, auto=auto)
 
 
 def test_a_proposer_brings_nothing_into_traffic_by_asking_for_auto(
@@ -368,7 +368,7 @@ def test_a_proposer_brings_nothing_into_traffic_by_asking_for_auto(
     held = sessions.open_session(ctx, PERSON, helper.id, SessionSpec())
 
     auto = AutoTargets({"chat": AutoFloor(0.0, "colours")})
-    primary = asked(ctx, helper, held, auto=auto).primary
+    primary = models_for(ctx, helper, held, auto=auto).primary
 
     assert (primary.route, primary.grant) == ("chat", "")
     assert grants(ctx) == []
@@ -384,7 +384,7 @@ def test_evidence_of_another_route_counts_nothing(
     measure(world, ctx, "equal")
     measure(world, ctx, "good")
 
-    assert asked(ctx, agent, session).primary.route == "@sim/good"
+    assert models_for(ctx, agent, session).primary.route == "@sim/good"
 
 
 def test_measuring_again_and_again_until_it_looks_good_does_not_help(
@@ -405,19 +405,19 @@ def test_measuring_again_and_again_until_it_looks_good_does_not_help(
     measure(world, ctx, "worse", items=5)
     measure(world, ctx, "worse", items=20)
 
-    assert asked(ctx, agent, session).primary.route == ROUTE
+    assert models_for(ctx, agent, session).primary.route == ROUTE
 
 
 @pytest.mark.usefixtures("measured")
 def test_a_grant_of_auto_opens_nothing_to_a_literal_choice(
     ctx: Context, agent: Agent, session: AgentSession
 ) -> None:
-    assert asked(ctx, agent, session).primary.route == "@sim/good"
+    assert models_for(ctx, agent, session).primary.route == "@sim/good"
     assert grants(ctx)
     literal = literal_choice("sim:good", "sim/good")
 
     with pytest.raises(NotAllowed, match="not approved"):
-        asked(ctx, agent, replace(session, model=literal))
+        models_for(ctx, agent, replace(session, model=literal))
 
 
 def forge_scores(db: sa.Connection, run: str) -> None:
@@ -449,7 +449,7 @@ def test_a_database_owner_makes_no_bad_model_good(
     with owned(ctx.store) as db:
         forge(db, run.id)
 
-    assert asked(ctx, agent, session).primary.route in ("@sim/good", ROUTE)
+    assert models_for(ctx, agent, session).primary.route in ("@sim/good", ROUTE)
 
 
 @pytest.mark.usefixtures("measured")
@@ -466,7 +466,7 @@ def test_a_database_owner_makes_no_bad_model_good(
 def test_a_grant_of_auto_that_somebody_changed_opens_nothing(
     ctx: Context, agent: Agent, session: AgentSession, change: dict[str, object]
 ) -> None:
-    asked(ctx, agent, session)
+    models_for(ctx, agent, session)
     assert isinstance(ctx.store, SqlStore)
     with owned(ctx.store) as db:
         db.execute(sa.update(agent_grant).values(**change))
@@ -474,7 +474,7 @@ def test_a_grant_of_auto_that_somebody_changed_opens_nothing(
     # No router takes such a revision over, and no message is answered by it: the route goes on.
     with pytest.raises(SnapshotInvalid, match="not what was signed"):
         ctx.store.snapshot()
-    primary = asked(ctx, agent, session).primary
+    primary = models_for(ctx, agent, session).primary
     assert (primary.route, primary.grant) == (ROUTE, "")
     assert "the incumbent: no grant for another target" in primary.reason
     # A person is told, once.
@@ -491,7 +491,7 @@ def test_literal_models_are_capped_and_those_of_auto_are_none(
     world: SmallInstallation, ctx: Context, agent: Agent, session: AgentSession
 ) -> None:
     measure(world, ctx, "good")
-    assert asked(ctx, agent, session).primary.route == "@sim/good"
+    assert models_for(ctx, agent, session).primary.route == "@sim/good"
     literals = [literal_choice(f"sim:{model}", f"sim/{model}") for model in SKILL]
 
     for literal in literals[:2]:

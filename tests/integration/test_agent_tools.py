@@ -58,8 +58,8 @@ def results(site: AgentsSite, session: str) -> list[str]:
     return [message["content"] for message in found if message["role"] == "tool"]
 
 
-def newest(asked: ReceivedRequest) -> str:
-    content = asked.json["messages"][-1]["content"]
+def newest(request: ReceivedRequest) -> str:
+    content = request.json["messages"][-1]["content"]
     return content if isinstance(content, str) else ""
 
 
@@ -127,16 +127,16 @@ def spawning(*tasks: dict[str, Any], then: Script | None = None) -> Script:
     own text, in capitals.
     """
 
-    def turn(asked: ReceivedRequest) -> ScriptedTurn:
-        message = asked.json["messages"][-1]
+    def reply(request: ReceivedRequest) -> ScriptedTurn:
+        message = request.json["messages"][-1]
         if message["role"] == "tool":
             return completion(message["content"])
-        text = newest(asked)
+        text = newest(request)
         if text == "go":
             return calling(("c1", "spawn", json.dumps({"tasks": tasks})))
-        return then(asked) if then is not None else completion(text.upper())
+        return then(request) if then is not None else completion(text.upper())
 
-    return turn
+    return reply
 
 
 def spawned(site: AgentsSite, session: str) -> list[dict[str, Any]]:
@@ -157,9 +157,9 @@ def test_sub_tasks_answer_in_order_and_count_against_the_parent(site: AgentsSite
         ("done", "TWO"),
         ("done", "THREE"),
     ]
-    children = [asked for asked in site.upstream.asked if newest(asked) in ("one", "two")]
+    children = [request for request in site.upstream.asked if newest(request) in ("one", "two")]
     # They see nothing of the conversation, and none waits for a client.
-    assert all(len(asked.json["messages"]) == 1 for asked in children)
+    assert all(len(request.json["messages"]) == 1 for request in children)
     assert [task["usage"]["input_tokens"] for task in ended] == [7, 7, 7]
     path = session.rpartition("/")[0]
     for task in ended:
@@ -168,10 +168,10 @@ def test_sub_tasks_answer_in_order_and_count_against_the_parent(site: AgentsSite
 
 
 def test_a_sub_task_that_fails_or_hangs_harms_nobody(site: AgentsSite) -> None:
-    def then(asked: ReceivedRequest) -> ScriptedTurn:
-        if newest(asked) == "fail":
+    def then(request: ReceivedRequest) -> ScriptedTurn:
+        if newest(request) == "fail":
             return error(400, "bad")
-        return completion(newest(asked).upper())
+        return completion(newest(request).upper())
 
     session = site.session(tools=["spawn"])
     site.upstream.turns[BASE] = spawning(
@@ -227,12 +227,12 @@ def test_two_spawns_in_one_answer_are_one_and_a_refusal(site: AgentsSite) -> Non
     session = site.session(tools=["spawn"])
     tasks = json.dumps({"tasks": [{"task": "one"}]})
 
-    def turn(asked: ReceivedRequest) -> ScriptedTurn:
-        if newest(asked) == "go":
+    def reply(request: ReceivedRequest) -> ScriptedTurn:
+        if newest(request) == "go":
             return calling(("c1", "spawn", tasks), ("c2", "spawn", tasks))
         return completion("ok")
 
-    site.upstream.turns[BASE] = turn
+    site.upstream.turns[BASE] = reply
     good(site.send(session, "go"))
 
     assert sorted(text.startswith("Error: ") for text in results(site, session)) == [
@@ -265,7 +265,8 @@ def test_one_approval_covers_all_models_of_a_set(site: AgentsSite) -> None:
     ended = json.loads(results(site, session)[2])["tasks"]
     assert [task["answer"] for task in ended] == ["better", "TWO", "better"]
     # The session itself stays on its own model.
-    assert {asked.model for asked in site.upstream.asked if newest(asked) == "go"} == {BASE}
+    parents = [request for request in site.upstream.asked if newest(request) == "go"]
+    assert {request.model for request in parents} == {BASE}
 
 
 def test_sub_tasks_end_with_the_session_that_waits_for_them(site: AgentsSite) -> None:
@@ -278,5 +279,7 @@ def test_sub_tasks_end_with_the_session_that_waits_for_them(site: AgentsSite) ->
         eventually(lambda: len([a for a in site.upstream.asked if newest(a) == "hang"]) == 1)
         assert site.client.delete(session).status_code in (200, 204)
         assert answer.result().status_code >= 400
-    children = [asked for asked in site.upstream.asked if newest(asked) in ("one", "hang")]
-    eventually(lambda: all(asked.left.is_set() for asked in children))
+    children = [
+        request for request in site.upstream.asked if newest(request) in ("one", "hang")
+    ]
+    eventually(lambda: all(request.left.is_set() for request in children))

@@ -102,21 +102,25 @@ def encrypting(ctx: Context) -> Context:
     return replace(ctx, agents=replace(ctx.agents, encrypt=True))
 
 
-def said(ctx: Context, session: str) -> list[tuple[str, object, str]]:
+def transcript(ctx: Context, session: str) -> list[tuple[str, object, str]]:
     found = queries.list_session_messages(ctx, session)
-    return [(each.role.value, each.content, each.state.value) for each in found]
+    return [(message.role.value, message.content, message.state.value) for message in found]
+
+
+def ids_of_sessions(ctx: Context, agent: Agent) -> list[str]:
+    return [session.id for session in queries.list_agent_sessions(ctx, KEY, agent.id)]
 
 
 def test_a_turn_is_stored_step_by_step(ctx: Context, session: AgentSession) -> None:
     begun = begin(ctx, session.id)
     first = turns.begin_answer(ctx, begun.turn, model="chat")
-    assert said(ctx, session.id)[-1] == ("assistant", "", "streaming")
+    assert transcript(ctx, session.id)[-1] == ("assistant", "", "streaming")
     calls = (MessageToolCall("c_1", "look", "{}"), MessageToolCall("c_2", "look", "{}"))
     turns.record_step(ctx, begun.turn, answer=replace(whole(first, ""), tool_calls=calls))
     turns.record_step(ctx, begun.turn, results=[("c_1", "one"), ("c_2", "two")])
     answered(ctx, begun, "done")
 
-    assert said(ctx, session.id) == [
+    assert transcript(ctx, session.id) == [
         ("user", "hello", "complete"),
         ("assistant", "", "complete"),
         ("tool", "one", "complete"),
@@ -126,9 +130,9 @@ def test_a_turn_is_stored_step_by_step(ctx: Context, session: AgentSession) -> N
     assert sessions.load_session(ctx, KEY, session.agent, session.id).cost_usd == 1.0
     page = queries.list_session_messages(ctx, session.id, PageRequest(limit=2))
     rest = queries.list_session_messages(ctx, session.id, PageRequest(after=page.next))
-    assert [each.position for each in (*page, *rest)] == [1, 2, 3, 4, 5]
+    assert [message.position for message in (*page, *rest)] == [1, 2, 3, 4, 5]
     again = begin(ctx, session.id, "more")
-    assert [each.content for each in again.messages][-1] == "more"
+    assert [message.content for message in again.messages][-1] == "more"
     assert len(again.messages) == 6
 
 
@@ -138,7 +142,7 @@ def test_a_second_message_finds_the_session_busy(ctx: Context, session: AgentSes
         begin(ctx, session.id)
     answered(ctx, begun)
     begin(ctx, session.id)
-    assert [role for role, _, _ in said(ctx, session.id)] == ["user", "assistant", "user"]
+    assert [role for role, _, _ in transcript(ctx, session.id)] == ["user", "assistant", "user"]
 
 
 def test_a_turn_whose_lease_has_lapsed_is_interrupted_by_who_comes_next(
@@ -154,7 +158,7 @@ def test_a_turn_whose_lease_has_lapsed_is_interrupted_by_who_comes_next(
     world.clock.advance(2)
     begin(ctx, session.id, "second")
 
-    assert said(ctx, session.id)[1:] == [
+    assert transcript(ctx, session.id)[1:] == [
         ("assistant", "", "interrupted"),
         ("user", "second", "complete"),
     ]
@@ -195,7 +199,7 @@ def test_the_same_request_is_done_once(ctx: Context, session: AgentSession) -> N
     kept = turns.begin_turn(ctx, OWNER, session.id, HELLO, key)
     assert isinstance(kept, IdempotentAnswer)
     assert (kept.status, kept.body) == (200, '{"content": "hi"}')
-    assert len(said(ctx, session.id)) == 2
+    assert len(transcript(ctx, session.id)) == 2
     with pytest.raises(Conflict, match="another request"):
         begin(ctx, session.id, key=replace(key, request_hash="other"))
 
@@ -210,7 +214,7 @@ def test_the_same_request_after_a_turn_that_broke_off_goes_on_with_its_message(
 
     again = begin(ctx, session.id, key=key)
     answered(ctx, again, kept=(200, "{}"))
-    assert [(role, state) for role, _, state in said(ctx, session.id)] == [
+    assert [(role, state) for role, _, state in transcript(ctx, session.id)] == [
         ("user", "complete"),
         ("assistant", "interrupted"),
         ("assistant", "complete"),
@@ -252,7 +256,7 @@ def test_results_come_for_calls_that_wait_alone(ctx: Context, session: AgentSess
 def test_what_is_refused_leaves_nothing_behind(ctx: Context, session: AgentSession) -> None:
     with pytest.raises(InputError):
         turns.begin_turn(ctx, OWNER, session.id, IncomingMessage(MessageRole.TOOL, "ok", "c_9"))
-    assert said(ctx, session.id) == []
+    assert transcript(ctx, session.id) == []
     with pytest.raises(NotFound, match="se_9"):
         begin(ctx, "se_9")
     begin(ctx, session.id)
@@ -267,7 +271,7 @@ def test_an_encrypted_conversation_is_read_with_its_key_alone(
     begun = begin(ctx, session.id, "a secret", key=key)
     answered(ctx, begun, "another secret", kept=(200, "a secret answer"))
 
-    assert [content for _, content, _ in said(ctx, session.id)] == [
+    assert [content for _, content, _ in transcript(ctx, session.id)] == [
         "a secret",
         "another secret",
     ]
@@ -286,7 +290,7 @@ def test_an_encrypted_conversation_is_read_with_its_key_alone(
     )
     database.engine.dispose()
     with pytest.raises(DecryptionFailed, match="damaged"):
-        said(ctx, session.id)
+        transcript(ctx, session.id)
 
 
 @pytest.mark.req("D4")
@@ -304,7 +308,7 @@ def test_a_rotation_of_the_encryption_key_reaches_messages(
         False,
         True,
     ]
-    assert [content for _, content, _ in said(ctx, session.id)] == [
+    assert [content for _, content, _ in transcript(ctx, session.id)] == [
         "a secret",
         "hi",
         "in clear",
@@ -418,7 +422,7 @@ def test_a_deleted_agent_closes_its_sessions_and_what_waits_in_them(
     request = waiting(ctx, session)
     agents.delete_agent(ctx, KEY, agent.id)
 
-    assert said(ctx, session.id)[-1] == ("assistant", "", "interrupted")
+    assert transcript(ctx, session.id)[-1] == ("assistant", "", "interrupted")
     with ctx.store.read() as tx:
         assert tx.sessions.get(session.id).state is SessionState.CLOSED
         assert tx.switch_requests.get(request.id).state is SwitchState.CANCELLED
@@ -439,7 +443,7 @@ def test_closing_a_session_closes_its_children(ctx: Context, session: AgentSessi
     sessions.close_session(ctx, KEY, session.agent, session.id)
 
     found = queries.list_agent_sessions(ctx, KEY, session.agent)
-    assert {each.state for each in found} == {SessionState.CLOSED}
+    assert {session.state for session in found} == {SessionState.CLOSED}
     with pytest.raises(Conflict, match="closed"):
         begin(ctx, child.id)
     again = sessions.close_session(ctx, KEY, session.agent, session.id)
@@ -472,7 +476,7 @@ def test_sub_tasks_are_closed_with_the_turn_that_spawned_them(
         states = [tx.sessions.get(one.id).state.value for one in (session, child, below)]
         assert tx.switch_requests.get(request.id).state is SwitchState.CANCELLED
     assert states == ["open", "closed", "closed"]
-    assert said(ctx, child.id)[-1] == ("assistant", "", "interrupted")
+    assert transcript(ctx, child.id)[-1] == ("assistant", "", "interrupted")
     if who_comes != "the next message":
         begin(ctx, session.id)
 
@@ -552,7 +556,7 @@ def test_a_user_s_transcripts_are_deleted_with_all_that_quotes_them(
         assert (blanked.state, blanked.reason) == (SwitchState.CANCELLED, "")
         [event] = [e for e in tx.audit.tail() if e.action == "agent.purge"]
     assert "user-7" not in str(event.details)
-    assert [each.id for each in queries.list_agent_sessions(ctx, KEY, agent.id)] == [other.id]
+    assert ids_of_sessions(ctx, agent) == [other.id]
 
 
 def test_sessions_that_nobody_used_are_deleted_after_a_while(
@@ -566,7 +570,7 @@ def test_sessions_that_nobody_used_are_deleted_after_a_while(
     assert retention.purge_idle(ctx, timedelta(days=10)) == 0
     world.clock.advance(1)
     assert retention.purge_idle(ctx, timedelta(days=10)) == 2
-    assert [each.id for each in queries.list_agent_sessions(ctx, KEY, agent.id)] == [young.id]
+    assert ids_of_sessions(ctx, agent) == [young.id]
     agents.delete_agent(ctx, KEY, agent.id)
     world.clock.advance(11 * 86_400)
     assert retention.purge_idle(ctx, timedelta(days=10)) == 1
@@ -592,22 +596,23 @@ def test_a_killed_process_leaves_a_whole_conversation_that_goes_on(
 
     begun = turns.begin_turn(ctx, successor, session.id, HELLO, SENT_AGAIN)
     if isinstance(begun, BegunTurn):
-        shown = [each for each in begun.messages if each.is_in_context]
+        shown = [message for message in begun.messages if message.is_in_context]
         answered(ctx, begun, "It is 42.", kept=(200, "It is 42."))
         begun = turns.begin_turn(ctx, successor, session.id, HELLO, SENT_AGAIN)
-        assert [each.role.value for each in shown] == CONTEXT_AFTER[step]
+        assert [message.role.value for message in shown] == CONTEXT_AFTER[step]
     else:
         assert step == "after end"
     assert isinstance(begun, IdempotentAnswer)
     assert begun.body == "It is 42."
 
     found = list(queries.list_session_messages(ctx, session.id))
-    assert [each.position for each in found] == list(range(1, len(found) + 1))
-    assert [each.content for each in found if each.role is MessageRole.USER] == ["hello"]
-    assert MessageState.STREAMING not in {each.state for each in found}
-    whole_ones = [each for each in found if each.is_in_context]
+    assert [message.position for message in found] == list(range(1, len(found) + 1))
+    users = [message for message in found if message.role is MessageRole.USER]
+    assert [message.content for message in users] == ["hello"]
+    assert MessageState.STREAMING not in {message.state for message in found}
+    whole_ones = [message for message in found if message.is_in_context]
     assert whole_ones[-1].content == "It is 42."
-    assert not [each for each in found if not each.is_in_context and each.content]
+    assert not [message for message in found if not message.is_in_context and message.content]
 
 
 ALONE = ["user"]

@@ -61,10 +61,10 @@ def site(shared: AgentsSite) -> AgentsSite:
 def either(*words: str) -> Any:
     """Whole or streamed, as it is asked."""
 
-    def turn(asked: ReceivedRequest) -> ScriptedTurn:
-        return streamed(*words) if asked.json.get("stream") else completion("".join(words))
+    def reply(request: ReceivedRequest) -> ScriptedTurn:
+        return streamed(*words) if request.json.get("stream") else completion("".join(words))
 
-    return turn
+    return reply
 
 
 def curl(url: str, *words: str) -> str:

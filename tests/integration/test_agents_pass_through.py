@@ -533,13 +533,13 @@ def test_an_agents_process_that_is_away_is_503_with_the_time_to_wait(tmp_path: P
 def test_agents_are_passed_through_by_a_router_that_has_no_routes_yet(
     agents: AgentsUpstream, tmp_path: Path
 ) -> None:
-    async def asked() -> int:
+    async def list_agents() -> int:
         door = Door(tmp_path, booted=False, agents=settings(agents))
         status, _, _ = await door.call("/agents", method="GET")
         door.app._agents.close()  # type: ignore[union-attr]  # no lifespan ends it
         return status
 
-    assert asyncio.run(asked()) == 200
+    assert asyncio.run(list_agents()) == 200
 
 
 @pytest.mark.slow

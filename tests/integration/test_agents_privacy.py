@@ -154,11 +154,13 @@ def leaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentsSit
     monkeypatch.setenv(OPENAI_KEY, SEED)
     monkeypatch.setenv("SWAPGATE_SECRET", "SEEDsecret-0123456789abcdef")
 
-    def tell(asked: ReceivedRequest) -> ScriptedTurn:
-        return error(400 if "400" in str(asked.json["messages"]) else 401, str(asked.headers))
+    def echo_headers(request: ReceivedRequest) -> ScriptedTurn:
+        return error(
+            400 if "400" in str(request.json["messages"]) else 401, str(request.headers)
+        )
 
     with agents_site(tmp_path, with_openai=True) as site:
-        site.upstream.turns |= {"gpt-4o-mini": tell, "sim-base": completion()}
+        site.upstream.turns |= {"gpt-4o-mini": echo_headers, "sim-base": completion()}
         yield site
 
 
@@ -195,7 +197,7 @@ def test_no_key_is_in_prompts_transcripts_errors_logs_or_files(
 
     assert any("openai" in answer.text for answer in answers)
     told = [f"{answer.headers} {answer.text}".encode() for answer in answers[:-1]]
-    told += [asked.body for asked in site.upstream.asked]
+    told += [request.body for request in site.upstream.asked]
     files = {str(file): content(file) for file in tmp_path.rglob("*") if file.is_file()}
     assert any(name.endswith("agents.log") for name in files)
     found = [

@@ -51,7 +51,7 @@ class Gate(tuple[Any, ...]):  # noqa: SLOT001 - it has an attribute
             yield 0.05
         yield from super().__iter__()
 
-    def turn(self, asked: ReceivedRequest) -> ScriptedTurn:  # noqa: ARG002 - the upstream's signature
+    def reply(self, request: ReceivedRequest) -> ScriptedTurn:  # noqa: ARG002 - the upstream's signature
         if self.opened.is_set():
             return completion("hello")
         return ScriptedTurn(steps=self)
@@ -131,7 +131,7 @@ def test_an_answer_under_way_ends_before_its_process_does(tmp_path: Path) -> Non
     router = {"flush_interval_s": 0.2, "drain_s": 600.0}
     with agents_site(tmp_path, sections={"router": router}) as site:
         gate, session = Gate.closed(), site.session()
-        site.upstream.turns[BASE] = gate.turn
+        site.upstream.turns[BASE] = gate.reply
         with ThreadPoolExecutor(2) as pool:
             answer = sending(site, pool, session)
             ended = pool.submit(site.world.place.terminate, "agents")
@@ -170,7 +170,7 @@ def test_an_answer_that_takes_too_long_for_its_ending_process_is_interrupted(
 
 def test_of_two_messages_at_once_the_second_waits_for_the_first(site: AgentsSite) -> None:
     gate, session = Gate.closed(), site.session()
-    site.upstream.turns[BASE] = gate.turn
+    site.upstream.turns[BASE] = gate.reply
     with ThreadPoolExecutor(2) as pool:
         first = sending(site, pool, session)
         second = pool.submit(site.send, session, "Second")
@@ -189,7 +189,7 @@ def test_of_two_messages_at_once_the_second_waits_for_the_first(site: AgentsSite
 def test_the_second_message_is_refused_where_the_settings_say_so(tmp_path: Path) -> None:
     with agents_site(tmp_path, busy_wait_s=0) as site:
         gate, session = Gate.closed(), site.session()
-        site.upstream.turns[BASE] = gate.turn
+        site.upstream.turns[BASE] = gate.reply
         with ThreadPoolExecutor(1) as pool:
             first = sending(site, pool, session)
             assert error_of(site.send(session, "Second"), 409)["code"] == "session_busy"
@@ -201,7 +201,7 @@ def test_the_second_message_is_refused_where_the_settings_say_so(tmp_path: Path)
 
 def test_a_client_that_leaves_takes_no_answer_away(site: AgentsSite) -> None:
     gate, session = Gate.closed(), site.session()
-    site.upstream.turns[BASE] = gate.turn
+    site.upstream.turns[BASE] = gate.reply
     body = {"role": "user", "content": "Hi"}
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{site.world.url}{session}/messages", json=body, timeout=3)

@@ -209,10 +209,10 @@ def test_a_server_with_a_wrong_key_says_so_and_ends(place: McpSite) -> None:
 
 
 async def test_sub_tasks_run_in_the_name_of_a_session(connect: Any, place: McpSite) -> None:
-    def turn(asked: ReceivedRequest) -> Any:
-        return completion(str(asked.json["messages"][-1]["content"]).upper())
+    def reply(request: ReceivedRequest) -> Any:
+        return completion(str(request.json["messages"][-1]["content"]).upper())
 
-    place.site.upstream.turns[BASE] = turn
+    place.site.upstream.turns[BASE] = reply
     path = place.site.session(tools=["spawn"])
     session = path.rpartition("/")[2]
     async with connect("proposer") as client:

@@ -88,8 +88,8 @@ def test_a_model_asks_in_its_turn_and_answers_as_another_from_the_next_message_o
 ) -> None:
     wish = {"action": "switch", "model": "sim better", "reason": "a long contract"}
 
-    def base(asked: ReceivedRequest) -> Any:
-        is_told = asked.json["messages"][-1]["role"] == "tool"
+    def base(request: ReceivedRequest) -> Any:
+        is_told = request.json["messages"][-1]["role"] == "tool"
         return completion("I have asked.") if is_told else calling(
             ("c1", "switch_model", json.dumps(wish))
         )  # fmt: skip
@@ -246,9 +246,9 @@ def test_neither_an_open_request_nor_a_data_key_decides(site: AgentsSite) -> Non
 
 
 def test_the_built_in_tools_are_offered_only_where_the_agent_has_them(site: AgentsSite) -> None:
-    site.upstream.turns[BASE] = lambda asked: (
+    site.upstream.turns[BASE] = lambda request: (
         completion("done")
-        if asked.json["messages"][-1]["role"] == "tool"
+        if request.json["messages"][-1]["role"] == "tool"
         else calling(("c1", "manage_credentials", '{"action": "list"}'))
     )
     session = site.session(tools=["manage_credentials"])

@@ -161,13 +161,13 @@ def test_a_forged_link_names_nothing() -> None:
 def test_the_agent_is_told_of_every_end() -> None:
     decided = replace(REQUEST, decided_by="ben", decision_reason="too dear")
 
-    def told(state: SwitchState) -> str:
+    def text_of(state: SwitchState) -> str:
         return decision_text(decided, state)
 
-    assert told(SwitchState.PENDING) == ""
-    assert told(SwitchState.REJECTED) == (
+    assert text_of(SwitchState.PENDING) == ""
+    assert text_of(SwitchState.REJECTED) == (
         "ben rejected the switch to sim/better: too dear. The model stays."
     )
-    assert "in force from the next message" in told(SwitchState.APPROVED)
-    assert told(SwitchState.EXPIRED).startswith("Nobody decided")
-    assert "taken back" in told(SwitchState.CANCELLED)
+    assert "in force from the next message" in text_of(SwitchState.APPROVED)
+    assert text_of(SwitchState.EXPIRED).startswith("Nobody decided")
+    assert "taken back" in text_of(SwitchState.CANCELLED)
