@@ -50,17 +50,12 @@ class Soaked:
 
     def faults(self) -> list[str]:
         """What is not as it should be; empty for a good run."""
-        return [*self.growth(), *self.miscounted()]
-
-    def growth(self) -> list[str]:
-        """What grows. A fifth of the runs in which glibc now keeps 14 MiB, now gives them back
-        seem to grow as well; a leak does so in the next run, too.
-        """
-        return [
+        found = [
             f"{what} grows by {slope.per_hour:.1f} an hour, and surely by {slope.low:.1f}"
             for what, slope in self.trends().items()
             if slope.grows(allowed_per_h(what, slope.level))
         ]
+        return [*found, *self.miscounted()]
 
     def miscounted(self) -> list[str]:
         found = []

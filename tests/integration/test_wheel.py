@@ -304,4 +304,6 @@ def patched_names(source: bytes) -> bytes:
     """
     names = "|".join(PACKAGES).encode()
     patched = re.sub(rb'(setattr\(\s*")((?:' + names + rb")\.)", rb"\1swapgate.\2", source)
-    return re.sub(rb"\b((?:from|import) )((?:" + names + rb")\b)", rb"\1swapgate.\2", patched)
+    # In a string a line may begin right behind the n of its `\n`.
+    imports = rb"(?:\b|(?<=\\n))((?:from|import) )((?:" + names + rb")\b)"
+    return re.sub(imports, rb"\1swapgate.\2", patched)
