@@ -50,7 +50,7 @@ def test_while_the_database_is_away_agents_say_so_and_models_are_served(
         session = site.session()
         good(site.send(session, "First"))
         gate = Gate.closed()
-        site.upstream.turns["sim-base"] = gate.turn
+        site.upstream.turns["sim-base"] = gate.reply
         headers = {"idempotency-key": "k-2"}
         with ThreadPoolExecutor(1) as pool:
             cut = sending(site, pool, session, headers=headers)
