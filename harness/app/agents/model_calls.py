@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from harness.client.async_client import AsyncModelClient
 from harness.client.channel import ChannelAnswer
+from harness.client.channel_client import ChannelClient
 from harness.client.http import HttpChannel
 from harness.client.types import (
     Caller,
@@ -62,7 +62,7 @@ class RouterModelCalls:
     ) -> ModelCallAnswer:
         """The whole answer. on_piece: gets each piece as it comes."""
         channel = _SignedChannel(self._channel, request, self._secret, self._clock)
-        client = AsyncModelClient(channel, self._clock)
+        client = ChannelClient(channel, self._clock)
         try:
             async with asyncio.timeout(request.timeout_s + GRACE_S):
                 return _answer(await self._complete(client, request, on_piece))
@@ -74,7 +74,7 @@ class RouterModelCalls:
 
     async def _complete(
         self,
-        client: AsyncModelClient,
+        client: ChannelClient,
         request: ModelCallRequest,
         on_piece: Callable[[AnswerPiece], None] | None,
     ) -> CompletionResponse:
@@ -125,7 +125,7 @@ class _SignedChannel:
 
 
 async def _stream(
-    client: AsyncModelClient,
+    client: ChannelClient,
     completion: CompletionRequest,
     on_piece: Callable[[AnswerPiece], None],
 ) -> CompletionResponse:
