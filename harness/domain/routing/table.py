@@ -26,7 +26,9 @@ BUCKETS = 10_000
 
 
 class Arm(StrEnum):
-    """KEEP_WARM: its requests go to another target for practice (B6), and prove nothing.
+    """Names the arm of a route that a request is on.
+
+    KEEP_WARM: its requests go to another target for practice (B6), and prove nothing.
 
     HOLDBACK: after a promotion, those still answered by the incumbent before it.
     """
@@ -163,7 +165,7 @@ class Canary:
 
     @property
     def candidate_bps(self) -> int:
-        """The candidate's share."""
+        """Returns the candidate's share of the sticky keys in basis points."""
         return BUCKETS - self.weight_bps if self.control else self.weight_bps
 
     def is_candidate(self, arm: Arm) -> bool:
@@ -173,7 +175,7 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A public model name."""
+    """Says which targets answer a public model name, and how."""
 
     name: str
     version: int  # rises by one
