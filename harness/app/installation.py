@@ -45,7 +45,9 @@ CONFIG_VARIABLE = "SWAPGATE_CONFIG"
 
 
 def config_file(given: Path | None, environ: Mapping[str, str]) -> Path | None:
-    """The file given, else SWAPGATE_CONFIG, else ./swapgate.yaml, else None: defaults alone."""
+    """Finds the configuration: the file given, else SWAPGATE_CONFIG, else ./swapgate.yaml, else
+    None for defaults alone.
+    """
     if given is not None:
         return given
     if environ.get(CONFIG_VARIABLE):
@@ -75,7 +77,7 @@ def load_settings(given: Path | None = None) -> Settings:
 
 @dataclass(frozen=True)
 class Installation:
-    """Everything joined: what the doors (CLI, REST, dashboard, processes) start from."""
+    """Joins settings and adapters to what CLI, REST, dashboard and processes start from."""
 
     settings: Settings
     secret: bytes

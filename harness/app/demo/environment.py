@@ -170,7 +170,7 @@ class DemoEnvironment:
             return str(answer.headers["x-swapgate-target"])
 
     def kill(self, name: str) -> int:
-        """SIGKILL, as when a machine dies. Returns the pid that was killed."""
+        """Kills a process by SIGKILL, as when a machine dies. Returns its pid."""
         child = self.children[name]
         child.send_signal(signal.SIGKILL)
         child.wait()
