@@ -63,8 +63,9 @@ def build_app(
     metrics_token: str | None = None,
     turn_age_s: TurnAge | None = None,
 ) -> FastAPI:
-    """The ASGI app. metrics_token: opens /metrics beside a viewer's key. turn_age_s: seconds
-    since the last reconcile turn, for /metrics."""
+    """Builds the ASGI app. metrics_token: opens /metrics beside a viewer's key. turn_age_s:
+    seconds since the last reconcile turn, for /metrics.
+    """
     app = _Api(
         title="Swapgate",
         version=__version__,
