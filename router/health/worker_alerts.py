@@ -51,7 +51,7 @@ BECAUSE: Final = {
 
 
 class WorkerAlerts:
-    """Raises and resolves the alerts of one worker; belongs to the worker's event loop, like
+    """Opens and resolves the alerts of one worker; belongs to the worker's event loop, like
     the health that it listens to.
     """
 
