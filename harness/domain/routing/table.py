@@ -223,7 +223,6 @@ class RoutingTable:
 def hash_bucket(key: str, *, salt: str) -> int:
     """Hashes a key to a bucket from 0 to 9 999: with one salt, the same on every worker.
 
-
     Not hash(): Python salts it per process, and two workers would disagree.
     """
     data = f"{salt}:{key}".encode("utf-8", "surrogatepass")
