@@ -44,7 +44,7 @@ def show_controls(status: CanaryStatus) -> None:
 
 
 def visible_signals(rollout: Rollout, *, faults: bool = False) -> list[RolloutSignal]:
-    """The buttons of the rollout's state.
+    """Lists the signals that have a button in the rollout's state.
 
     faults: whether routers reported faults, which `resume` acknowledges.
     """

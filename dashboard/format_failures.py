@@ -26,7 +26,7 @@ def line(lost: FormatFailure) -> str:
 
 
 def rule_rows(lost: FormatFailure) -> Sequence[Sequence[str]]:
-    """Cells of HTML, the most frequent rule first."""
+    """Builds a table's rows, as cells of HTML, the most frequent rule first."""
     ordered = sorted(lost.rules.items(), key=lambda rule: (-rule[1], rule[0]))
     return [
         (escape(rule), escape(lost.meanings[rule]), f"{count:,}") for rule, count in ordered

@@ -28,7 +28,7 @@ ROUTER_SERVES = "The router continues to serve its last valid table; nothing was
 
 @cache
 def installation() -> Installation:
-    """The installation that all visitors of this process share. Raises ConfigError."""
+    """Opens the installation that all visitors of this process share. Raises ConfigError."""
     return open_installation()
 
 
@@ -41,7 +41,7 @@ def palette() -> Palette:
 
 
 def show_page(name: str, show: Callable[[], None]) -> None:
-    """Show a page. An error in it is shown in words, with a way to try again."""
+    """Shows a page. An error in it is shown in words, with a way to try again."""
     try:
         _show_switches()
         _check_audit_log()
@@ -127,7 +127,7 @@ def attempt(action: Callable[[], object], done: str) -> None:
 
 
 def show_done_message() -> None:
-    """Show what the last button did, in one line."""
+    """Shows what the last button did, in one line."""
     message = st.session_state.pop("done", None)
     if message:
         st.html(html.banner("Done.", message, tone=labels.Tone.BETTER))

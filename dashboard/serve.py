@@ -27,7 +27,7 @@ PONG_S: Final = 90.0
 
 
 def run(config: Path | None, host: str, port: int) -> None:
-    """Serve until SIGTERM or Ctrl-C.
+    """Serves the dashboard until SIGTERM or Ctrl-C.
 
     Raises ConfigError for a host beyond loopback: whoever reaches the dashboard can read it
     without signing in.
@@ -52,7 +52,7 @@ def run(config: Path | None, host: str, port: int) -> None:
 
 
 def options(host: str, port: int) -> dict[str, object]:
-    """Streamlit's options; they win over any config.toml that lies around."""
+    """Returns Streamlit's options; they win over any config.toml that lies around."""
     return {
         "browser.gatherUsageStats": False,
         "client.showErrorDetails": "none",
@@ -81,7 +81,7 @@ def require_loopback(host: str) -> None:
 
 
 def healthz(_request: Request) -> Response:
-    """The server lives."""
+    """Answers that the server lives."""
     return JSONResponse({"status": "ok"})
 
 

@@ -15,7 +15,7 @@ FONT: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-s
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """One theme's colours, as #RRGGBB."""
+    """Holds one theme's colours, as #RRGGBB."""
 
     better: str
     worse: str
@@ -75,7 +75,7 @@ def palette(theme: str | None) -> Palette:
 
 
 def streamlit_options() -> Mapping[str, object]:
-    """Streamlit's own theme, by the names of its options."""
+    """Returns the options of Streamlit's own theme, by their names."""
     options: dict[str, object] = {
         "theme.font": FONT,
         "theme.baseRadius": "10px",
@@ -95,7 +95,7 @@ def streamlit_options() -> Mapping[str, object]:
 
 
 def css() -> str:
-    """The page's one style sheet: our colours as variables, then styles.css.
+    """Writes the page's one style sheet: our colours as variables, then styles.css.
 
     Streamlit sets `color-scheme` on its root after the chosen theme; light-dark() follows it.
     """

@@ -23,7 +23,7 @@ SHAPES = {
 
 
 def forest(frame: pd.DataFrame, palette: Palette) -> alt.LayerChart:
-    """One row per suite: estimate, 95 % whisker, zero line and the suite's own limit.
+    """Draws one row per suite: estimate, 95 % whisker, zero line and the suite's own limit.
 
     frame: as `frames.suites`; rows without an interval show their point alone.
     """
@@ -99,7 +99,9 @@ def _scale(frame: pd.DataFrame) -> alt.Scale:
 
 
 def failure_rates(frame: pd.DataFrame, palette: Palette) -> alt.LayerChart:
-    """Share of failed units so far, by arm and block. frame: `frames.failure_rates`."""
+    """Draws the share of failed units so far by arm, block by block. frame:
+    `frames.failure_rates`.
+    """
     names = ["canary", "control"]
     legend = alt.Legend(title=None, orient="top")
     colour = alt.Color(

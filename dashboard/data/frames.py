@@ -36,12 +36,12 @@ def limit_of(report: SuiteReport) -> float:
 
 
 def in_reading_order(reports: Sequence[SuiteReport]) -> list[SuiteReport]:
-    """The primary suite first."""
+    """Sorts suites for reading: the primary one first."""
     return sorted(reports, key=lambda report: report.role is not SuiteRole.PRIMARY)
 
 
 def suites(reports: Sequence[SuiteReport], titles: Mapping[str, str]) -> pd.DataFrame:
-    """One row per measured suite, in points. low, high: NaN below 30 pairs."""
+    """Builds one row per measured suite, in points. low, high: NaN below 30 pairs."""
     rows: list[dict[str, Any]] = []
     for report in reports:
         if report.n_used == 0:
@@ -195,7 +195,7 @@ def one_line(text: str, length: int = 160) -> str:
 
 
 def failure_rates(blocks: Sequence[ObservationBlock]) -> pd.DataFrame:
-    """Share of failed units so far in percent, by arm and block, in order of arrival."""
+    """Computes the percentage of failed units so far, by arm and block, in order of arrival."""
     rows: list[tuple[int, str, float]] = []
     canary = control = canary_failed = control_failed = 0
     for block in sorted(blocks, key=lambda observation_block: observation_block.number):
@@ -211,7 +211,7 @@ def failure_rates(blocks: Sequence[ObservationBlock]) -> pd.DataFrame:
 
 
 def cost_trend(traffic: Sequence[TrafficMinute], *, minutes: int = 5) -> list[float]:
-    """USD per 1,000 requests in each `minutes` of the recorded traffic, oldest first."""
+    """Computes USD per 1,000 requests in each `minutes` of recorded traffic, oldest first."""
     return _binned(traffic, minutes, lambda t: t.cost_usd)
 
 
@@ -227,7 +227,7 @@ def _binned(
 
 
 def latency_ms(traffic: Sequence[TrafficMinute], arm: str, share: float) -> int | None:
-    """The bound in ms below which `share` of the arm's requests came; None without any.
+    """Returns the bound in ms below which `share` of the arm's requests came; None without any.
 
     -1: beyond the histogram's last bound.
     """

@@ -87,7 +87,7 @@ def _pieces(ctx: Context, one: str, other: str) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class ProposalRow:
-    """One proposal with the names behind its ids."""
+    """Holds one proposal with the names behind its ids."""
 
     proposal: Proposal
     incumbent: str
@@ -169,7 +169,7 @@ class CanaryView:
 
     @property
     def last_request(self) -> datetime | None:
-        """The newest minute with a request, by its end."""
+        """Returns the end of the newest minute with a request; None without one."""
         minutes = [t.minute for t in self.traffic if t.requests]
         return max(minutes) + timedelta(minutes=1) if minutes else None
 
@@ -212,7 +212,7 @@ def measured_of(ctx: Context, statuses: Sequence[RouteStatus]) -> Mapping[str, R
 
 
 def canary_routes(ctx: Context) -> Sequence[str]:
-    """Routes with a live canary first, then those that bake, then the rest."""
+    """Lists the routes: first those with a live canary, then those that bake, then the rest."""
     order = {s.rollout.route: 0 if s.rollout.live else 1 for s in list_canaries(ctx)}
     return sorted(route_names(ctx), key=lambda name: (order.get(name, 2), name))
 

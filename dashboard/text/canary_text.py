@@ -29,7 +29,7 @@ GUARDRAILS_NOTE = (
 
 
 def title(status: CanaryStatus) -> str:
-    """The page's first line, as HTML."""
+    """Writes the first line of a canary's page, as HTML."""
     name, share = (
         strong(status.candidate.name),
         labels.weight(status.rollout.current.weight_bps),
@@ -124,7 +124,7 @@ def _when(need: StepNeed) -> str:
 
 
 def guardrails(status: CanaryStatus) -> Sequence[Measure]:
-    """One row for each guardrail with data, the one closest to a rollback first."""
+    """Builds one row for each guardrail with data, the one closest to a rollback first."""
     seen = [row for row in status.explanation.guardrails if row.exposures]
     rows = sorted(seen, key=lambda row: -row.distance)
     return [
@@ -166,7 +166,7 @@ def _evidence_label(row: GuardrailRow) -> labels.Label:
 
 
 def furthest(status: CanaryStatus) -> float:
-    """The most evidence of harm so far, as a share of the rollback level."""
+    """Computes the most evidence of harm so far, as a share of the rollback level."""
     figures = status.action.figures
     return max(0.0, figures.log_e_max / figures.rollback_at) if figures.rollback_at else 0.0
 
@@ -237,7 +237,7 @@ def _bake_tile(view: CanaryView, rollout: Rollout) -> Tile:
 
 
 def share_line(status: CanaryStatus) -> str:
-    """The canary's measured share of callers against the planned one."""
+    """Describes the canary's measured share of callers against the planned one."""
     now = status.rollout.current.weight_bps
     if status.rollout.baking:
         kept = labels.weight(status.rollout.policy.bake_bps)

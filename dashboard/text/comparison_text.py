@@ -53,7 +53,7 @@ def _since(proposal: Proposal) -> str:
 
 
 def deciding(verdict: BaseVerdict) -> Sequence[SuiteReport]:
-    """The suites that the verdict hangs on: all of a pass, else those of its own outcome."""
+    """Lists the suites that the verdict hangs on: all for a pass, else those of its outcome."""
     suites = in_reading_order(verdict.suites)
     if verdict.outcome == "passed":
         return suites

@@ -21,7 +21,7 @@ HEADS = ("Suite", "State", "Compared", "Change in points", "Evidence", "Last", "
 
 
 def drift_card(route: str, statuses: Sequence[DriftStatus]) -> str:
-    """The drift card of the route; empty where no suite watches it."""
+    """Renders the drift card of the route; empty where no suite watches it."""
     if not statuses:
         return ""
     note = "The incumbent is asked the same items at intervals, and its answers are compared."

@@ -21,7 +21,7 @@ _UNIT = re.compile(r"(?<=\d) (?=(?:%|s|min|h|d)\b|%)")
 
 
 def escape(value: object) -> str:
-    """Text for HTML, in elements and in quoted attributes."""
+    """Escapes a value's text for HTML, in elements and in quoted attributes."""
     return _UNIT.sub("\u00a0", html.escape(str(value), quote=True))
 
 
@@ -50,7 +50,7 @@ def note(text: str) -> str:
 
 
 def state(label: Label) -> str:
-    """A state in words with its shape."""
+    """Renders a state in words with its shape."""
     return f'<b class="{label.tone}">{escape(label.symbol)} {escape(label.words)}</b>'
 
 
@@ -123,7 +123,7 @@ class PairCounts:
 
 
 def pair_bars(suites: Sequence[PairCounts]) -> str:
-    """Lost to the left, won to the right, one scale for all; ties as text."""
+    """Draws lost pairs to the left, won ones to the right, all on one scale; ties as text."""
     most = max([1, *(max(s.won, s.lost) for s in suites)])
     rows = "".join(_pair_row(suite, most) for suite in suites)
     head = (
@@ -160,7 +160,7 @@ def meter(share: float, tone: Tone, furthest: float = 0.0) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One row with a meter."""
+    """Describes one row with a meter."""
 
     name: str
     before: str  # before, after: the two figures
@@ -308,7 +308,7 @@ def failure(what: str, why: str, works: str) -> str:
 
 
 def trend(values: Sequence[float], *, name: str) -> str:
-    """Small bars from zero up, oldest first; nothing for fewer than two values."""
+    """Draws small bars from zero up, oldest first; nothing for fewer than two values."""
     if len(values) < 2:
         return ""
     high = max(values) or 1.0

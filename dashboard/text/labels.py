@@ -34,7 +34,7 @@ CLEAR: Final = 0.02
 
 
 class Tone(StrEnum):
-    """What a colour means. A symbol and a word always accompany the colour."""
+    """Names what a colour means. A symbol and a word always accompany the colour."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -121,7 +121,7 @@ def verdict_label(verdict: BaseVerdict | None) -> Label:
 
 
 def switch_banner(switch: KillSwitch) -> tuple[str, str]:
-    """Heading and text for a kill switch in force."""
+    """Writes heading and text for a kill switch in force."""
     scope = "all routes" if switch.route is None else f"route {switch.route}"
     heading = f"✕ Kill switch: {switch.force} is forced for {scope}."
     match switch.source:
@@ -136,7 +136,7 @@ def switch_banner(switch: KillSwitch) -> tuple[str, str]:
 
 
 def alert_banner(alert: AlertView, now: datetime) -> tuple[str, str]:
-    """Heading and text for an open alert."""
+    """Writes heading and text for an open alert."""
     mark = "✕" if alert.severity is Severity.CRITICAL else "?"
     times = f", {alert.count:,} times" if alert.count > 1 else ""
     when = f"For {span((now - alert.first_seen).total_seconds())}{times}."
@@ -155,7 +155,7 @@ age: Final = format_age
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share of 1 with the same number of decimals in every row of a table."""
+    """Writes a share of 1 in percent, with the same number of decimals in every row."""
     return format_percent(share, digits)
 
 
@@ -176,7 +176,7 @@ def time_of_day(at: datetime) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FigureChange:
-    """A figure compared with its former value."""
+    """Compares a figure with its former value."""
 
     symbol: str
     words: str  # the change, such as `63 % cheaper`

@@ -34,7 +34,7 @@ _HEALTH: Final = {
 
 
 def title(rows: Sequence[MatrixRow]) -> str:
-    """The page's first line."""
+    """Writes the first line of the Providers page."""
     here = configured(rows)
     unhealthy = [row.provider for row in here if row.health is ProviderHealth.UNHEALTHY]
     keyless = [row.provider for row in here if not row.configured]
@@ -67,7 +67,7 @@ def heading(row: MatrixRow) -> str:
 
 
 def cells(model: MatrixModel) -> list[str]:
-    """HTML, in the order of HEADS."""
+    """Renders a model's row as cells of HTML, in the order of HEADS."""
     window = f"{model.context_window:,}" if model.context_window else "unknown"
     speed = format_milliseconds(model.p50_ms) if model.p50_ms is not None else "not measured"
     return [

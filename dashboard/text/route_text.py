@@ -120,7 +120,7 @@ def _share(value: float | None) -> str:
 
 
 def fallback_table(route: str, chain: Sequence[ChainEntry]) -> str:
-    """The table of a route's fallbacks; empty without a chain."""
+    """Renders the table of a route's fallbacks; empty without a chain."""
     if not chain:
         return ""
     rows = [

@@ -20,7 +20,7 @@ HARM_SHOWS = 0.5
 
 
 def title(stage: ShadowStage) -> str:
-    """HTML: the page's first line."""
+    """Writes the first line of a shadow's page, as HTML."""
     name = strong(stage.candidate.name)
     if stage.decided.move is ShadowMove.HOLD:
         return f"{name} waits for its canary: its shadow is on hold"

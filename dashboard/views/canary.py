@@ -79,7 +79,7 @@ def done(rollout: Rollout) -> None:
 
 @st.fragment(run_every=EVERY)
 def shadow(route: str) -> None:
-    """Show the shadow before the canary; the page refreshes itself until the canary opens."""
+    """Shows the shadow before the canary; the page refreshes itself until the canary opens."""
     try:
         view = queries.canary(page_frame.context(), route)
     except SwapgateError as error:
@@ -105,7 +105,7 @@ def shadow(route: str) -> None:
 
 @st.fragment(run_every=EVERY)
 def live(route: str, version: int) -> None:
-    """Show what refreshes by itself.
+    """Shows the part of a canary's page that refreshes by itself.
 
     version: of the rollout that the rest of the page shows.
     """

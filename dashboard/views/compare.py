@@ -49,7 +49,7 @@ def show() -> None:
 
 
 def samples_visible(view: ComparisonView) -> bool:
-    """Samples stay hidden while seeing them could still influence the decision."""
+    """Tells whether samples may be seen: not while they could still influence the decision."""
     return view.comparison.verdict is not None or not view.comparison.proposal.open
 
 
@@ -93,7 +93,7 @@ def banner(view: ComparisonView) -> bool:
 
 
 def next_button(view: ComparisonView) -> None:
-    """Offer the next sensible step, never the risky one."""
+    """Offers the next sensible step, never the risky one."""
     proposal = view.comparison.proposal
     route = {"route": proposal.route}
     again = {**route, "candidate": view.comparison.candidate.name}
@@ -303,7 +303,7 @@ def _answer(side: str, name: str, row: pd.Series, arm: str) -> html.AnswerPanel:
 
 
 def others(rows: Sequence[ProposalRow], current: str) -> None:
-    """Offer the other comparisons, newest first."""
+    """Offers the other comparisons, newest first."""
     names = {
         row.proposal.id: f"{row.proposal.route}: {row.candidate} instead of "
         f"{row.incumbent} ({labels.verdict_label(row.verdict).words})"

@@ -56,7 +56,7 @@ def header(view: RouteView) -> None:
 
 
 def serving_since(view: RouteView) -> RouteRecord:
-    """The version that brought in the current incumbent."""
+    """Finds the version that brought in the current incumbent."""
     since = view.history[0]
     for record in view.history:
         if record.route.incumbent != view.route.incumbent:
@@ -156,7 +156,7 @@ def timeline(view: RouteView) -> None:
 
 
 def versions(view: RouteView) -> None:
-    """Show the difference of two versions, by default the newest two."""
+    """Shows the difference of two versions, by default the newest two."""
     if len(view.history) < 2:
         st.html(html.note("This is the first version, so there is nothing to compare it with."))
         return

@@ -81,7 +81,7 @@ class Collector:
         return self._ended or RunState.FAILED
 
     async def take(self, sample: EvalSample) -> None:
-        """Hand a finished sample over, once. A cancelled one is left to be asked again."""
+        """Hands a finished sample over, once. A cancelled one is left to be asked again."""
         await self._hand_over(sample)
         self._under_way -= 1
         self._check_drained()

@@ -54,7 +54,7 @@ SPELLED = frozenset({"c", "i", "p", "n", "yes", "no", "true", "false"})
 
 
 class InspectSuite(Protocol):
-    """What the runner needs of a suite."""
+    """Describes what the runner needs of a suite."""
 
     @property
     def pin(self) -> SuitePin: ...
@@ -64,7 +64,7 @@ class InspectSuite(Protocol):
     def prompt(self, item: str) -> str: ...
 
     def task(self, questions: Sequence[Question], stopping: EarlyStopping) -> Task:
-        """One Inspect sample per question, with the question's id, in this order."""
+        """Builds a task of one Inspect sample per question, with its id, in this order."""
         ...
 
     def scored(self, sample: EvalSample) -> tuple[ScoreResult, str]:
@@ -136,7 +136,7 @@ def item_of(sample_id: str | int) -> str:
 
 @dataclass(frozen=True)
 class DataSuite:
-    """Our own kind: data file, template, scorer by name."""
+    """Serves the runner a suite of our own kind: data file, template, scorer by name."""
 
     suite: Suite
     judging: AnswerJudge | None = None

@@ -150,7 +150,7 @@ class Judge:
 
 
 class SampleJudge:
-    """The judge for one sample. heard: takes note of what answered."""
+    """Asks the judge for one sample. heard: takes note of what answered."""
 
     def __init__(self, judge: Judge, heard: set[ServedModel]) -> None:
         self._judge = judge

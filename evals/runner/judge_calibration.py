@@ -23,8 +23,8 @@ ABSTAINED = -1  # a category of its own: no person's
 
 @dataclass(frozen=True, slots=True)
 class CalibrationCache:
-    """How far judges agreed with people, one small file for each pin in a folder of this
-    machine.
+    """Keeps how far judges agreed with people, in one small file for each pin in a folder of
+    this machine.
     """
 
     folder: Path
@@ -69,7 +69,8 @@ async def confirm_agreement(
     checks: CalibrationCache | None,
     connections: int,
 ) -> RaterAgreement | None:
-    """The agreement, measured now or lately; None for a suite without references.
+    """Returns how far the judge agrees with people, measured now or lately; None for a suite
+    without references.
 
     checks: where measurements are kept; None for nowhere. Raises JudgeUnfit.
     """

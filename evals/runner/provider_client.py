@@ -71,7 +71,8 @@ class TimedReply:
 
 
 class EvalProviderClient:
-    """One provider's chat completions and embeddings. Make and close it in one event loop.
+    """Asks one provider for chat completions and embeddings. Make and close it in one event
+    loop.
 
     pace: when a call may go; it is closed with the client. waiting: entered while a call waits
     for that. allowed: as `api_base_rules` reads it. calls: what carries them.

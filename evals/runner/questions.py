@@ -48,7 +48,7 @@ GIVE_UP_AFTER: Final = 24  # infrastructure errors in a row, with no answer betw
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One item in one epoch."""
+    """Identifies one item in one epoch."""
 
     position: int  # of the item in the run's order, from 0
     item: str
@@ -84,7 +84,7 @@ class ModelAnswer:
 
 
 def suite_settings(suites: Mapping[str, SuiteSettings], job: EvalJob) -> SuiteSettings:
-    """The settings of the job's suite. Raises NotFound."""
+    """Returns the settings of the job's suite. Raises NotFound."""
     try:
         return suites[job.run.suite]
     except KeyError:
@@ -189,7 +189,7 @@ def unjudged_sample(
 def unanswered_sample(
     job: EvalJob, question: Question, *, text: str, spent: AnswerUsage, prompt: str
 ) -> Sample:
-    """A sample that the infrastructure owes us, after its retries."""
+    """Builds the sample of a question that stayed unanswered after all retries."""
     return Sample(
         run=job.run.id,
         item=question.item,

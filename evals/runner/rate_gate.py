@@ -96,7 +96,7 @@ NO_LIMITS: Final = EvalLimits()
 
 @dataclass(frozen=True, slots=True)
 class RateGates:
-    """The rate limits of all providers."""
+    """Holds the rate limits of all providers, and opens the gates that keep them."""
 
     limits: Mapping[str, EvalLimits]  # by provider
     book: RateBook  # book, folder: shared by all workers of this machine

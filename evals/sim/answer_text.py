@@ -37,7 +37,7 @@ def answer(
     json_asked: bool = False,
     form_asked: bool = False,
 ) -> str:
-    """The text for an item.
+    """Writes the simulated model's answer to an item.
 
     json_asked: the request has a `response_format`, which keeps JSON bare whatever the habits.
     form_asked: its system message insists on the form, which ends every habit.
@@ -104,7 +104,7 @@ def in_habit(value: object, habits: Habits, place: tuple[object, ...]) -> str:
 
 
 def in_other_case(value: object) -> object:
-    """The object with its own keys capitalised."""
+    """Returns the object with its own keys capitalised."""
     fields = value.items() if isinstance(value, dict) else ()
     return {str(key).title(): item for key, item in fields}
 

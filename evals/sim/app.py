@@ -25,7 +25,7 @@ def is_loopback(host: str) -> bool:
 
 
 async def answer_control(exchange: HttpExchange, simulator: Simulator) -> None:
-    """Serve one request under `/sim/`. Raises Refused."""
+    """Serves one request under `/sim/`. Raises Refused."""
     if not is_loopback(exchange.client_host):
         raise Refused(403, "The /sim/ switches answer to loopback clients only.")
     what, _, rest = exchange.path.removeprefix("/sim/").partition("/")
@@ -84,7 +84,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def build_app(simulator: Simulator, *, allow_switches: bool = True, key: str = "") -> App:
-    """The ASGI application; it needs the connection class of `evals.sim.server`.
+    """Builds the ASGI application; it needs the connection class of `evals.sim.server`.
 
     key: refuses models' endpoints without it; empty for none.
     """

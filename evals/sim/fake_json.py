@@ -18,7 +18,7 @@ Seed = Sequence[object]
 
 
 def made_up(schema: object, seed: Seed) -> Any:
-    """A value that fits the schema's type, enum and bounds; the same for the same seed.
+    """Invents a value that fits the schema's type, enum and bounds; the same for the same seed.
 
     Of alternatives the first is taken; references lead within the schema. What is no schema
     gives null.

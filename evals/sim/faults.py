@@ -87,7 +87,7 @@ class Fault:
 
 
 def parse_fault(data: object) -> Fault:
-    """A fault from a request's body. Raises InputError that names the field."""
+    """Reads a fault from a request's body. Raises InputError that names the field."""
     if not isinstance(data, dict):
         raise InputError("a fault must be a JSON object with a 'kind'")
     names = [f.name for f in fields(Fault)]
@@ -212,7 +212,7 @@ class FaultBook:
             self._switches.pop(model, None)
 
     def draw(self, model: str, *, seed: int, stream: bool = False) -> Fault | None:
-        """The fault that hits this request, if any."""
+        """Draws the fault that hits this request, if any."""
         switch = self._switches.get(model) or self._switches.get("*")
         if switch is None or (switch.fault.streams_only and not stream):
             return None

@@ -23,7 +23,7 @@ WORD = re.compile(r"\w+")
 
 @dataclass(frozen=True)
 class BankItem:
-    """One question of a suite."""
+    """Holds one question of a suite."""
 
     suite: str
     id: str
@@ -103,7 +103,7 @@ def load_suites(sources: Iterable[Source]) -> list[BankItem]:
 
 
 def load_suite_items(source: Source) -> list[BankItem]:
-    """The items of one file: a path, `NAME=FILE`, or a suite's settings.
+    """Loads the items of one file: a path, `NAME=FILE`, or a suite's settings.
 
     Without a name the suite is called as the file, less its ending. A suite without a data
     file (an Inspect task) has no items here: its prompts are answered like unknown ones.
@@ -123,7 +123,7 @@ def load_suite_items(source: Source) -> list[BankItem]:
 
 
 def suite_files(folder: Path) -> list[Path]:
-    """The suite files of a folder, in the order of their names."""
+    """Lists the suite files of a folder, in the order of their names."""
     return sorted(folder.glob("*.jsonl"))
 
 

@@ -67,7 +67,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Profile:
-    """A simulated model."""
+    """Describes a simulated model."""
 
     name: str
     # Share of a suite's items answered rightly, by suite; default_skill for any other.
@@ -103,7 +103,7 @@ class Profile:
 
 
 def load_profiles(path: Path = DEFAULT_PROFILES) -> dict[str, Profile]:
-    """Profiles by name from a YAML or JSON file. Raises InputError with the place."""
+    """Loads profiles by name from a YAML or JSON file. Raises InputError with the place."""
     try:
         text = path.read_text(encoding="utf-8")
         check_size(text)
@@ -123,7 +123,7 @@ def load_profiles(path: Path = DEFAULT_PROFILES) -> dict[str, Profile]:
 
 
 def swap_profiles(profiles: Mapping[str, Profile], pairs: Sequence[str]) -> dict[str, Profile]:
-    """The profiles with the roles of `A` and `B` exchanged for each `A=B`."""
+    """Returns the profiles with the roles of `A` and `B` exchanged for each `A=B`."""
     result = dict(profiles)
     for pair in pairs:
         a, _, b = pair.partition("=")

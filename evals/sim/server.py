@@ -78,7 +78,7 @@ def simulator(
     time_scale: float = 1.0,
     seed: int = 0,
 ) -> Simulator:
-    """A simulator over the shipped suites and the given ones.
+    """Builds a simulator over the shipped suites and the given ones.
 
     profiles: a YAML file instead of the shipped one. suites: files, `NAME=FILE`, or settings.
     swaps: `A=B` exchanges two models' roles. Raises InputError.

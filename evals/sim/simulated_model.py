@@ -33,7 +33,7 @@ def hardness(difficulty: float) -> float:
 
 
 def luck(item: BankItem, *, model_seed: int, request_seed: int = 0) -> float:
-    """`u` in (0, 1): uniform over items, correlated between models."""
+    """Draws `u` in (0, 1): uniform over items, correlated between models."""
     shared = seeded_random.normal("item", item.suite, item.id)
     own = seeded_random.normal("model", model_seed, item.suite, item.id)
     seeded = seeded_random.normal("seed", model_seed, item.suite, item.id, request_seed)
@@ -77,7 +77,9 @@ class SimulatedAnswer:
 
 
 class SimulatedModel:
-    """One profile before one bank. Abilities are found when a suite is first asked for."""
+    """Answers the items of one bank as one profile does. Abilities are found when a suite is
+    first asked for.
+    """
 
     def __init__(self, profile: Profile, bank: ItemBank) -> None:
         self.profile = profile
@@ -98,7 +100,7 @@ class SimulatedModel:
         return self._abilities[suite]
 
     def sit(self, item: BankItem, *, request_seed: int = 0) -> SimulatedAnswer:
-        """Answer one item: the same for the same item and request seed, in every process."""
+        """Answers one item: the same for the same item and request seed, in every process."""
         seed = self.profile.seed
         needed = needed_ability(item, model_seed=seed, request_seed=request_seed)
         if self.ability(item.suite) > needed:

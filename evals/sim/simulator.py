@@ -50,7 +50,7 @@ class Stats:
 
 
 class Simulator:
-    """State of one server. models: profiles by the name that clients use.
+    """Holds the state of one server. models: profiles by the name that clients use.
 
     time_scale: factor on all latencies of the profiles, 0 for none (a fault's `delay_s` is
     not scaled). unix_time: whole seconds, for `created`. seed: of the faults' order.
@@ -77,7 +77,7 @@ class Simulator:
         self._asked: Counter[str] = Counter()
 
     def set_profile(self, model: str, profile: Profile) -> None:
-        """Put another profile behind the model's name: what drift looks like."""
+        """Puts another profile behind the model's name: what drift looks like."""
         self.models[model] = SimulatedModel(profile, self.bank)
 
     def catalogue(self) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from evals.sim.simulated_model import SimulatedAnswer
 
 @dataclass(frozen=True, slots=True)
 class SimulatedToolCall:
-    """A tool call of the simulated model."""
+    """Holds a tool call of the simulated model."""
 
     id: str
     name: str
@@ -52,7 +52,7 @@ def in_words(call: SimulatedToolCall) -> str:
 def expected(
     request: ChatRequest, verdict: SimulatedAnswer, call: Mapping[str, Any]
 ) -> SimulatedToolCall:
-    """The right call, or the same tool with other arguments."""
+    """Writes the right call, or one of the same tool with other arguments."""
     name, arguments = str(call["name"]), call["arguments"]
     if not verdict.right:
         wrong = verdict.value
@@ -69,7 +69,7 @@ def written(request: ChatRequest, name: str, arguments: object) -> SimulatedTool
 
 
 def altered(arguments: Mapping[str, Any], seed: str) -> dict[str, Any]:
-    """The arguments with one of them wrong; without any, one too many."""
+    """Returns the arguments with one of them wrong; without any, one too many."""
     if not arguments:
         return {"note": NAMES[seeded_random.random_bits(seed) % len(NAMES)]}
     key = sorted(arguments)[seeded_random.random_bits(seed) % len(arguments)]

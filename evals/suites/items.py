@@ -18,7 +18,7 @@ TARGET_FIELDS = ("target", "expected")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One task of a suite."""
+    """Holds one task of a suite."""
 
     id: str
     input: str
@@ -31,7 +31,7 @@ class Item:
 def load_items(
     path: Path, *, name: str, input_field: str = "input", target_field: str = ""
 ) -> tuple[Item, ...]:
-    """The items of a `.jsonl` or `.csv` file, in the file's order.
+    """Loads the items of a `.jsonl` or `.csv` file, in the file's order.
 
     name: of the suite; an item without an id is called `NAME-0001`, by its place in the file.
     target_field: empty for `target` or `expected`; `a+b` makes an object of these two fields.
@@ -75,7 +75,7 @@ def tags_of(item: Item) -> tuple[str, ...]:
 
 
 def file_sha256(path: Path) -> str:
-    """Hash of the file's bytes, as `sha256sum` prints it. Raises InputError."""
+    """Computes the hash of the file's bytes, as `sha256sum` prints it. Raises InputError."""
     return hash_content(_bytes(path))
 
 

@@ -42,7 +42,7 @@ PLACEHOLDER = re.compile(r"\{(input|choices)\}")
 
 @dataclass(frozen=True)
 class Suite:
-    """A loaded suite."""
+    """Holds a loaded suite."""
 
     settings: SuiteSettings
     items: Mapping[str, Item]
@@ -80,7 +80,9 @@ class Suite:
 
 
 def render_prompt(template: str, item: Item) -> str:
-    """The one user message. Choices that the template does not place are put below it."""
+    """Writes the one user message that asks an item. Choices that the template does not place
+    are put below it.
+    """
     listed = "\n".join(
         f"{letter}) {choice}"
         for letter, choice in zip(ascii_uppercase, item.choices, strict=False)
@@ -208,7 +210,7 @@ def task_file(settings: SuiteSettings) -> tuple[Path, str]:
 
 
 class ConfiguredSuites:
-    """The suites of the configuration; pins follow the files when these change."""
+    """Loads the suites of the configuration; pins follow the files when these change."""
 
     def __init__(self, suites: Mapping[str, SuiteSettings]) -> None:
         self._suites = dict(suites)
@@ -253,7 +255,7 @@ class ConfiguredSuites:
         return self.settings(suite).data_class
 
     def suite(self, suite: str) -> Suite:
-        """Items and scorer of a suite with a data file. Raises as pin()."""
+        """Returns a suite that has a data file, with its items and scorer. Raises as pin()."""
         settings = self.settings(suite)
         key = _version(suite, settings.path or Path())
         if key not in self._loaded:

@@ -44,7 +44,7 @@ class LabelledItems:
 
 
 def read_labelled(path: Path) -> LabelledItems:
-    """What `swapgate capture export` wrote, with `label` filled in.
+    """Reads what `swapgate capture export` wrote, with `label` filled in.
 
     Raises InputError as `file:line: field: what is wrong` at the first fault.
     """
@@ -158,7 +158,7 @@ FOLDER, MANIFEST = "suites", "manifest.toml"
 
 @dataclass(frozen=True)
 class ImportedSuite:
-    """The result of an import: a suite with its files."""
+    """Describes the result of an import: a suite with its files."""
 
     suite: str
     items: int  # that the scorer can judge
@@ -179,7 +179,7 @@ def import_labelled(
     now: datetime,
     replace_: bool,
 ) -> ImportedSuite:
-    """Write `suites/NAME.jsonl` and the manifest beside it, below `base`.
+    """Writes `suites/NAME.jsonl` and the manifest beside it, below `base`.
 
     wished: without path and data class. Nothing is left behind when it is refused.
     Raises InputError as `file:line: …`, Conflict when there is such a suite, and as

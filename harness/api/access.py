@@ -39,7 +39,8 @@ class _Bucket:
 
 
 class FailedAttempts:
-    """A token bucket per address. burst: failures at once; per_s: how fast they come back.
+    """Limits the failed attempts of each address by a token bucket. burst: failures at once;
+    per_s: how fast they come back.
 
     Used from the event loop alone, so it takes no lock. Bounded: the address that failed
     longest ago is forgotten first.
@@ -58,7 +59,9 @@ class FailedAttempts:
         return max(0.0, (1.0 - bucket.tokens) / self._per_s)
 
     def failed(self, address: str) -> None:
-        """Take a token. Two attempts in flight may take the last one twice: no harm."""
+        """Takes a token for a failed attempt. Two attempts in flight may take the last one
+        twice: no harm.
+        """
         bucket = self._buckets.pop(address, None)
         if bucket is None:
             bucket = _Bucket(float(self._burst), self._clock.monotonic())
@@ -81,7 +84,7 @@ SCRAPER = Actor("metrics token", Role.VIEWER, "metrics token")
 
 @dataclass(frozen=True)
 class AccessRules:
-    """What opens the API. metrics_token: opens /metrics alone; None where there is none."""
+    """Holds what opens the API. metrics_token: opens /metrics alone; None for none."""
 
     store: Store
     secret: bytes

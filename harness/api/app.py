@@ -64,8 +64,9 @@ def build_app(
     metrics_token: str | None = None,
     turn_age_s: TurnAge | None = None,
 ) -> FastAPI:
-    """The ASGI app. metrics_token: opens /metrics beside a viewer's key. turn_age_s: seconds
-    since the last reconcile turn, for /metrics."""
+    """Builds the ASGI app. metrics_token: opens /metrics beside a viewer's key. turn_age_s:
+    seconds since the last reconcile turn, for /metrics.
+    """
     app = DocumentedApi("Swapgate", f"{PREFIX}/openapi.json", _complete)
     app.state.installation = installation
     app.state.remembered = IdempotencyCache(installation.clock)

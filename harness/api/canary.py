@@ -23,20 +23,22 @@ router = APIRouter()
 
 @dataclass(frozen=True)
 class CanaryOperationResult(Rollout):
-    """A canary that a person moved. warnings: what the data say against it, if anything."""
+    """Describes a canary that a person moved. warnings: what the data say against it, if
+    anything.
+    """
 
     warnings: tuple[str, ...] = ()
 
 
 @endpoint(router, "GET", "/canaries")
 def list_canaries(who: CallerParam) -> Page[CanaryStatus]:
-    """The live ones."""
+    """Lists the live canaries."""
     return json_answer(canary_status.list_canaries(who.ctx))
 
 
 @endpoint(router, "GET", "/canaries/{route}")
 def get_canary(who: CallerParam, route: str) -> CanaryStatus:
-    """The route's newest canary, live or not."""
+    """Shows the route's newest canary, live or not."""
     for canary in canary_status.list_canaries(who.ctx, route=route):
         return canary
     raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")
@@ -72,7 +74,9 @@ def abort_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Rol
 def advance_canary(
     who: CallerParam, route: str, body: CanaryOperationBody
 ) -> CanaryOperationResult:
-    """One step on, with a reason, whatever the evidence still lacks, and with its warnings."""
+    """Moves a canary one step on, with a reason, whatever the evidence still lacks, and with
+    its warnings.
+    """
     return _overrule(who, route, RolloutSignal.ADVANCE, body)
 
 

@@ -106,7 +106,9 @@ def get_credential(who: CallerParam, provider: str) -> ProviderCredentials:
 def put_credential(
     who: CallerParam, provider: str, body: CredentialBody
 ) -> ProviderCredentials:
-    """Add or replace. In force on every router within two seconds. Needs an admin."""
+    """Adds or replaces a provider's key. In force on every router within two seconds. Needs an
+    admin.
+    """
     return credentials.put_credential(who.ctx, who.actor, provider, body.change())
 
 

@@ -61,7 +61,7 @@ PathPart = Annotated[PageQuery, Query()]
 def endpoint(
     router: APIRouter, method: str, path: str, *, status: int = 200
 ) -> Callable[[F], F]:
-    """Register a handler. It takes `who` and perhaps `body`; it is called in a thread."""
+    """Registers a handler. It takes `who` and perhaps `body`; it is called in a thread."""
 
     def register(handler: F) -> F:
         @wraps(handler)

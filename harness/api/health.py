@@ -46,7 +46,7 @@ def readyz(request: Request) -> JsonAnswer:
 
 @router.get("/metrics")
 def metrics(request: Request) -> Response:
-    """Prometheus text. For viewers, and for the metrics token."""
+    """Answers with the metrics as Prometheus text. For viewers, and for the metrics token."""
     state = request.app.state
     registry = CollectorRegistry()
     registry.register(_MetricsCollector(state.installation.context, state.turn_age_s))

@@ -29,7 +29,7 @@ class _Entry:
 
 
 class IdempotencyCache:
-    """Answers by (who, what, key). Thread-safe: of two at once, the second waits."""
+    """Keeps answers by (who, what, key). Thread-safe: of two at once, the second waits."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

@@ -20,7 +20,9 @@ def json_answer(everything: Sequence[T]) -> Page[T]:
 
 
 class JsonAnswer(Response):
-    """JSON of a domain object. A figure that is not finite becomes null: JSON has no word."""
+    """Answers with the JSON of a domain object. A figure that is not finite becomes null: JSON
+    has no word.
+    """
 
     media_type = "application/json"
 
@@ -37,6 +39,8 @@ def problem(
     retryable: bool = False,
     headers: Mapping[str, str] | None = None,
 ) -> JsonAnswer:
-    """The one shape of an error. kind: the class in harness.domain.errors, where one exists."""
+    """Builds an error's answer, in the one shape that all errors have. kind: the class in
+    harness.domain.errors, where one exists.
+    """
     body = {"error": {"type": kind, "message": message, "retryable": retryable}}
     return JsonAnswer(body, status_code=status, headers=dict(headers or {}))

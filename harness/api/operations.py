@@ -42,7 +42,7 @@ class NewKey:
 
 @dataclass(frozen=True)
 class RouteGlance(RouteStatus):
-    """A route at a glance. waits_for_person: for an approval, or with a paused canary."""
+    """Shows a route at a glance. waits_for_person: for an approval, or with a paused canary."""
 
     waits_for_person: bool = False
 
@@ -80,7 +80,7 @@ def list_keys(who: CallerParam, piece: PathPart) -> Page[KeySummary]:
 
 @endpoint(router, "POST", "/keys", status=201)
 def create_key(who: BodyFactory, body: KeyBody) -> NewKey:
-    """A management key with a role, or without one a data key. Needs an admin."""
+    """Creates a management key with a role, or without one a data key. Needs an admin."""
     role = Role[body.role.upper()] if body.role else None
     made, text = keys.create_key(
         who.ctx,
@@ -124,7 +124,7 @@ alerts_router = APIRouter()
 
 @endpoint(alerts_router, "GET", "/alerts")
 def list_alerts(who: CallerParam, piece: Annotated[AlertQuery, Query()]) -> Page[AlertView]:
-    """The one heard last first."""
+    """Lists the alerts, the one last seen first."""
     return queries.list_alerts(who.ctx, piece.page, open_only=piece.open)
 
 

@@ -101,7 +101,9 @@ def discover_models(who: CallerParam, provider: str) -> DiscoveredList:
 
 @endpoint(router, "PUT", "/providers/{provider}")
 def put_provider(who: CallerParam, provider: str, body: ProviderBody) -> ProviderSummary:
-    """Add or change. In force on every router within two seconds. Needs an admin."""
+    """Adds a provider, or changes one that is there. In force on every router within two
+    seconds. Needs an admin.
+    """
     return registry.change_provider(who.ctx, who.actor, provider, body.to_change())
 
 

@@ -48,8 +48,9 @@ class Body(BaseModel):
 
 
 class PageQuery(Body):
-    """A page of a list. after: the `next` of the page before. offset: rows to leave out, as
-    before there was `after`; it takes longer, and rows that are added meanwhile shift it.
+    """Asks for a page of a list. after: the `next` of the page before. offset: rows to leave
+    out, as before there was `after`; it takes longer, and rows that are added meanwhile shift
+    it.
     """
 
     limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 100
@@ -192,7 +193,7 @@ class LinkBody(FallbackBody):
 
 
 class ChainBody(Body):
-    """The whole chain, in order."""
+    """Describes the whole chain, in order."""
 
     fallbacks: Annotated[list[LinkBody], Field(max_length=20)]
     reason: Text

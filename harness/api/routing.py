@@ -47,7 +47,7 @@ class TargetSwap:
 
 @dataclass(frozen=True)
 class RouteDiff:
-    """What differs between two versions of a route, by field."""
+    """Describes what differs between two versions of a route, by field."""
 
     route: str
     older: int
@@ -154,7 +154,7 @@ def change_route(who: CallerParam, route: str, body: SettingsBody) -> Route:
 
 @endpoint(router, "GET", "/routes/{route}/fallbacks")
 def list_fallbacks(who: CallerParam, route: str) -> Page[ChainEntry]:
-    """The chain, in order, with the evidence of each: baseline, verdict or waiver."""
+    """Lists the chain, in order, with the evidence of each: baseline, verdict or waiver."""
     return json_answer(fallback_chain.list_fallbacks(who.ctx, route))
 
 

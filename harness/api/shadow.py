@@ -30,7 +30,7 @@ def list_shadows(
 
 @endpoint(router, "GET", "/shadows/{route}")
 def get_shadow(who: CallerParam, route: str) -> ShadowStatus:
-    """The route's newest."""
+    """Shows the route's newest shadow."""
     return shadows.load_status(who.ctx, route)
 
 
@@ -47,5 +47,5 @@ def start_shadow(who: CallerParam, route: str, body: ShadowBody) -> Shadow:
 
 @endpoint(router, "POST", "/shadows/{route}/stop")
 def stop_shadow(who: CallerParam, route: str, body: ReasonBody = NO_REASON) -> ShadowRecord:
-    """Routers stop within two seconds."""
+    """Stops the route's shadow: routers stop within two seconds."""
     return shadows.stop_shadow(who.ctx, who.actor, route, reason=body.reason)

@@ -23,7 +23,7 @@ RENEWALS_EVERY_S = 1.0
 
 
 def control_schedule(installation: Installation) -> "Schedule":
-    """The control process's jobs, each with its interval or cron.
+    """Schedules the control process's jobs, each with its interval or cron.
 
     Several control processes may run; one leads, and only its jobs do anything.
     """

@@ -72,7 +72,7 @@ def _take_over_rows(settings: Settings, secret: bytes) -> None:
 
 
 def grant_runtime(settings: Settings, role: str, *, only_show: bool) -> Sequence[str]:
-    """Give a role of PostgreSQL what running Swapgate needs; the statements.
+    """Gives a role of PostgreSQL what running Swapgate needs; returns the statements.
 
     only_show: change nothing. Raises InputError, NotFound, DatabaseUnusable.
     """
@@ -82,14 +82,14 @@ def grant_runtime(settings: Settings, role: str, *, only_show: bool) -> Sequence
 
 
 def role_that_does_both(settings: Settings) -> str | None:
-    """The database's role in use where it owns the tables, too; None elsewhere."""
+    """Returns the database role in use where it could change the tables, too; else None."""
     from harness.store import postgres_roles  # noqa: PLC0415
 
     return postgres_roles.does_both(settings.database_url)
 
 
 def schema_state(settings: Settings) -> "SchemaState":
-    """The revision that this version needs, the database's, and what differs.
+    """Compares the database's schema with this version's: both revisions, and what differs.
 
     Raises DatabaseUnusable for a database that is missing or damaged, StoreUnavailable.
     """

@@ -31,7 +31,7 @@ ROUTE: Final = "doctor"
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedRouter:
-    """A router inside the caller's own process."""
+    """Holds a router inside the caller's own process, and what stops it."""
 
     app: App  # ASGI; its lifespan starts and stops what it needs
     stop_following: Callable[[], None]  # of the database; may block for a moment
@@ -68,7 +68,7 @@ def _router(installation: Installation, name: str) -> EmbeddedRouter:
 
 @dataclass(frozen=True, slots=True)
 class SingleTargetRouter:
-    """A router before one target alone."""
+    """Holds a router before one target alone, with a key and the route to ask it."""
 
     router: EmbeddedRouter
     key: str  # a data key of it, route: the one that it has

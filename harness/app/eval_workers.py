@@ -94,7 +94,7 @@ def judge_providers(settings: Settings) -> dict[str, str]:
 
 
 def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None:
-    """The eval worker's process, from its configuration to its last sample."""
+    """Runs the eval worker's process, from its configuration to its last sample."""
     with pause_garbage_collection():
         from evals.runner.inspect_runner import (  # noqa: PLC0415 - Inspect takes seconds
             InspectRunner,

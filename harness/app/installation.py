@@ -46,7 +46,9 @@ CONFIG_VARIABLE = "SWAPGATE_CONFIG"
 
 
 def config_file(given: Path | None, environ: Mapping[str, str]) -> Path | None:
-    """The file given, else SWAPGATE_CONFIG, else ./swapgate.yaml, else None: defaults alone."""
+    """Finds the configuration: the file given, else SWAPGATE_CONFIG, else ./swapgate.yaml, else
+    None for defaults alone.
+    """
     if given is not None:
         return given
     if environ.get(CONFIG_VARIABLE):
@@ -83,7 +85,7 @@ def _public_url(settings: Settings) -> str:
 
 @dataclass(frozen=True)
 class Installation:
-    """Everything joined: what the doors (CLI, REST, dashboard, processes) start from."""
+    """Joins settings and adapters to what CLI, REST, dashboard and processes start from."""
 
     settings: Settings
     secret: bytes

@@ -144,7 +144,7 @@ def router_app(
     *,
     also_close: Callable[[], Awaitable[None]] | None = None,
 ) -> "Router":
-    """The router's ASGI application, for one process. Raises ConfigError."""
+    """Builds the router's ASGI application, for one process. Raises ConfigError."""
     from router.access.rate_limits import SharedRates  # noqa: PLC0415
     from router.recording.guard_files import GuardFolder  # noqa: PLC0415
     from router.server.app import build_router  # noqa: PLC0415 - only a process that routes needs it

@@ -57,7 +57,9 @@ home: .swapgate
 
 @dataclass(frozen=True, slots=True)
 class SetUpResult:
-    """What init made and what it found. Keys: None where the database had some already."""
+    """Lists what `swapgate init` made and what it found. Keys: None where the database had some
+    already.
+    """
 
     config: str
     home: str

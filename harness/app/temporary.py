@@ -18,7 +18,7 @@ from harness.runtime import secret_files, signing_keys
 
 @contextmanager
 def temporary_installation(given: Path | None, folder: Path) -> Iterator[Installation]:
-    """The configuration's installation, with its state in `folder`. Raises InputError."""
+    """Opens the configuration's installation, with its state in `folder`. Raises InputError."""
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / FILE).exists():

@@ -68,7 +68,8 @@ class CanaryBenchmarkPlan:
 
 @dataclass(frozen=True)
 class CanaryBenchmarkRow:
-    """One cell. exposures: canary units to the rollback, None for more than the cap.
+    """Holds one cell of the benchmark. median, p95: canary units to the rollback, None for more
+    than the cap.
 
     rolled_back, never: shares of the rollouts.
     """
@@ -90,7 +91,7 @@ class CanaryBenchmarkRow:
 
 @dataclass(frozen=True)
 class Goal:
-    """What statistics.md §4 and the guarantee promise of our rule."""
+    """Compares a figure of our rule with the limit of statistics.md §4 or of the guarantee."""
 
     what: str
     found: float

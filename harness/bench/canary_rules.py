@@ -19,7 +19,7 @@ ALPHA = 0.05
 
 
 def e_fisher(traffic: SimulatedTraffic) -> int | None:
-    """The canary's rule itself."""
+    """Applies the product's own rule for a canary, after each block."""
     over = np.flatnonzero(counts_path(traffic.counts()) >= math.log(1.0 / ALPHA))
     return _exposures(over, traffic.truth.canaries)
 
@@ -43,7 +43,7 @@ def argo(traffic: SimulatedTraffic, *, window: int) -> int | None:
 
 
 def z_peeking(traffic: SimulatedTraffic, *, window: int) -> int | None:
-    """A one-sided z test of two proportions on all data so far, after each window."""
+    """Applies a one-sided z test of two proportions to all data so far, after each window."""
     canary, control, per_window = _windows(traffic, window)
     ratio = traffic.controls / traffic.truth.canaries
     n1 = per_window * np.arange(1, len(canary) + 1)

@@ -25,7 +25,7 @@ SICK: Final = "5 % errors"
 
 
 def draw_canary_chart(bench: CanaryBenchmark) -> str:
-    """One row per rule: a canary with 5 % errors on the left, a healthy one on the right."""
+    """Draws a row per rule: left a canary with 5 % errors, right a healthy one."""
     sick = [line for line in bench.lines if line.table == "errors" and line.case == SICK]
     healthy = {
         line.rule: line

@@ -113,7 +113,7 @@ class GateBenchmarkPlan:
 
 @dataclass(frozen=True)
 class GateBenchmarkRow:
-    """One rule on one matrix. Shares of 1; items: mean number used, of `n`."""
+    """Holds one rule's figures on one matrix. Shares of 1; items: mean number used, of `n`."""
 
     matrix: str
     claim: Claim
@@ -132,13 +132,13 @@ class GateBenchmarkRow:
 
     @property
     def spent_ten(self) -> float:
-        """Money at +10 points, as a share of asking every item."""
+        """Returns the money spent at +10 points, as a share of asking every item."""
         return self.items_ten / self.n
 
 
 @dataclass(frozen=True)
 class MissedGoal:
-    """A goal that our rule did not reach."""
+    """Describes a goal that our rule did not reach."""
 
     matrix: str
     claim: Claim

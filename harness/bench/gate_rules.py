@@ -26,7 +26,7 @@ _ROWS = 250
 
 
 def hybrid(a: Floats, b: Floats, theta0: float) -> Result:
-    """The gate itself."""
+    """Applies the product's own gate."""
     claim = Claim.NON_INFERIOR if theta0 < 0.0 else Claim.SUPERIOR
     design = Design(claim, MARGIN, a.shape[1], ALPHA)
     promoted, used = [], []
@@ -59,7 +59,7 @@ def paired_t(a: Floats, b: Floats, theta0: float) -> Result:
 
 
 def peeking_t(a: Floats, b: Floats, theta0: float) -> Result:
-    """The paired t after each 25 items, stopping at the first p below .05."""
+    """Applies the paired t after each 25 items, and stops at the first p of .05 or less."""
     d, n = b - a, a.shape[1]
     promoted = np.zeros(len(d), dtype=np.bool_)
     used = np.full(len(d), n)

@@ -98,7 +98,7 @@ def ranks_of_rows(
 
 
 def exposures(slow: Slowdown, *, cap: int, alpha: float, seed: Sequence[int]) -> float:
-    """Canary values until the rollback; inf for never within the cap."""
+    """Counts canary values until the rollback; inf for never within the cap."""
     rng = np.random.default_rng(seed)
     values = rng.lognormal(0.0, slow.sigma, (cap, MAX_CONTROLS + 1))
     u = ranks_of_rows(values[:, 0] * slow.factor, values[:, 1:], rng.random(cap))

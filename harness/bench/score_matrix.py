@@ -29,7 +29,7 @@ HEADER = "model,"
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One model's mean score of each item, 0 to 1.
+    """Holds one model's mean score of each item, 0 to 1.
 
     What is unscored counts against a promotion on both sides (statistics.md §1.1): 1 for the
     incumbent, 0 for the candidate.
@@ -61,7 +61,7 @@ class ModelPair:
 
 
 def load_matrix(path: Path) -> ScoreMatrix:
-    """A line per model, or per model and epoch; # begins a comment.
+    """Loads a score matrix: a line per model, or per model and epoch; # begins a comment.
 
     `model,0110…` has a digit per item, `model,55,90,…` 0 to 100 (with a decimal point anywhere
     in the file, or nothing but 0 and 1 in it: 0 to 1), `model,2,01-0…` the digits of epoch 2.
@@ -176,7 +176,7 @@ class ScoreKind(StrEnum):
 
 
 def generate_scores(kind: ScoreKind, seed: int) -> ScoreMatrix:
-    """MODELS by ITEMS; the same for the same kind and seed."""
+    """Generates scores of MODELS by ITEMS; the same for the same kind and seed."""
     rng = np.random.default_rng([seed, list(ScoreKind).index(kind)])
     ability = rng.normal(0.0, 1.5, (MODELS, 1)) + (6.0 if kind is ScoreKind.RARE else 0.0)
     difficulty = rng.normal(0.0, 4.0, (1, ITEMS))

@@ -216,7 +216,7 @@ def plan_json(plan: RampPlan) -> dict[str, object]:
 
 
 def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
-    """Pairs of name and value that describe a canary."""
+    """Returns pairs of name and value that describe a canary."""
     rollout, action = status.rollout, status.action
     step, explanation = rollout.current, status.explanation
     needs = f"{action.step_exposures:,} of {step.min_exposures:,} exposures at this share"

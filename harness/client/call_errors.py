@@ -53,7 +53,7 @@ def error_from_answer(
 
 
 def error_from_stream(error: Mapping[str, object], route: str, request_id: str) -> StreamBroken:
-    """The error event that ends a stream."""
+    """Makes an error of the event that ends a stream."""
     message = _text(error, "message") or "the stream broke off"
     return StreamBroken(
         f"route {route!r}: {message} (request {request_id}); what came before it is not the "

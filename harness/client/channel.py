@@ -20,7 +20,7 @@ class ChannelAnswer(Protocol):
         ...
 
     def pieces(self) -> AsyncGenerator[bytes, None]:
-        """The body as it arrives. Raises StreamBroken when it breaks off."""
+        """Yields the body as it arrives. Raises StreamBroken when it breaks off."""
         ...
 
     async def aclose(self) -> None:
@@ -31,7 +31,9 @@ class ChannelAnswer(Protocol):
 
 
 class Channel(Protocol):
-    """Belongs to one event loop, from its first request on. Tries nothing again."""
+    """Posts requests to a router. It belongs to one event loop, from its first request on.
+    Tries nothing again.
+    """
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> ChannelAnswer:
         """Sends a request; any status is an answer. Raises RouterUnreachable, InputError once

@@ -26,7 +26,7 @@ from harness.domain.sse import EventPayloads, EventTooLarge
 
 
 class StreamAssembly:
-    """Chunks in, a CompletionResponse out."""
+    """Puts a stream's chunks together into a CompletionResponse."""
 
     def __init__(self) -> None:
         self.finish_reason = ""

@@ -43,7 +43,9 @@ class BackgroundLoop:
         return self._loop.is_closed()
 
     def run(self, work: Coroutine[Any, Any, _Found]) -> _Found:
-        """An interruption of this thread (Ctrl-C) cancels the work. Raises InputError."""
+        """Runs work on the loop and waits for it; an interruption of this thread (Ctrl-C)
+        cancels it. Raises InputError.
+        """
         if self.closed:
             work.close()
             raise InputError("this client is closed; make a new one")

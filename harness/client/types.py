@@ -14,7 +14,7 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text part of a message."""
+    """Holds a text part of a message."""
 
     text: str
     # A provider with a prompt cache may keep the conversation up to this part.
@@ -23,7 +23,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A picture in a message."""
+    """Holds a picture in a message."""
 
     url: str  # `https://…`, or `data:image/png;base64,…`
     detail: str = ""  # `low` or `high`; empty leaves it to the provider
@@ -179,7 +179,7 @@ class CompletionResponse:
 
 @dataclass(frozen=True, slots=True)
 class ToolDelta:
-    """A piece of a tool request."""
+    """Carries a piece of a tool request, from one chunk of a stream."""
 
     index: int  # which of the answer's
     id: str = ""  # id, name: in its first piece
@@ -214,7 +214,7 @@ class EmbeddingResponse:
 
 @dataclass(frozen=True, slots=True)
 class ToolRun:
-    """The result of a tool loop."""
+    """Holds the result of a tool loop."""
 
     response: CompletionResponse
     messages: Sequence[Message]  # the whole conversation, the last answer included
@@ -249,7 +249,8 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompletionRequest:
-    """A chat. Exactly one of `route` and `model_tier` (a route as well: `fast`, `frontier`).
+    """Asks a model to go on with a chat. It names exactly one of `route` and `model_tier` (a
+    route as well: `fast`, `frontier`).
 
     Raises InputError, naming the field, for what is missing or contradicts itself.
     """
@@ -294,7 +295,7 @@ class CompletionRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingRequest:
-    """One vector per text, in order.
+    """Asks for one vector per text, in order.
 
     Raises InputError, naming the field, for what is missing or contradicts itself.
     """

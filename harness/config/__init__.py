@@ -27,7 +27,7 @@ def load_settings(file: Path | None, environ: Mapping[str, str], *, defaults: Pa
 
 
 def json_schema() -> dict[str, object]:
-    """The file's JSON Schema, for editors that complete it."""
+    """Builds the JSON Schema of the configuration file, for editors that complete it."""
     return schema.json_schema()
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 
 def describe_fields(schema: dict[str, Any], root: type[BaseModel]) -> dict[str, Any]:
-    """The schema of `root`, with the comment of each field as its `description`."""
+    """Returns the schema of `root`, with the comment of each field as its `description`."""
     for name, cls in _classes(root).items():
         definition = schema if cls is root else schema.get("$defs", {}).get(name, {})
         properties = definition.get("properties", {})

@@ -143,7 +143,7 @@ UNITS: Final[Mapping[str, str]] = {
 
 
 def range_errors(values: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
-    """(path, message) of every value out of its range, in the file's order."""
+    """Yields (path, message) of every value out of its range."""
     yield from _walk(values, ())
     for name, policy in _mapping(values.get("policies")).items():
         yield from _steps(policy, ("policies", name, "canary", "steps"))

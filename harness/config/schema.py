@@ -190,7 +190,7 @@ class AlertsEntry(BaseModel):
 
 
 class FileConfig(BaseModel):
-    """Swapgate's configuration file."""
+    """Describes Swapgate's configuration file."""
 
     model_config = _STRICT
     database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in `home`")
@@ -234,7 +234,7 @@ def json_schema() -> dict[str, object]:
 def build_settings(
     document: Document, *, base: Path, shipped: Path, source: Path | None
 ) -> Settings:
-    """The frozen settings. Relative paths count from `base`, the file's folder.
+    """Builds the frozen settings. Relative paths count from `base`, the file's folder.
 
     Raises ConfigError with the place of the first fault.
     """

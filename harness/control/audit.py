@@ -47,7 +47,7 @@ def find_anchor_break(ctx: Context, tx: Transaction) -> int | None:
 
 
 def advance_anchor(ctx: Context, mark: AuditPosition) -> None:
-    """Move the kept end on, never back."""
+    """Moves the log's end that is kept outside the database on to `mark`, never back."""
     if ctx.anchor is None:
         return
     kept = ctx.anchor.read()

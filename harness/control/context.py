@@ -48,7 +48,7 @@ class NoCipher:
 
 @dataclass(frozen=True)
 class Context:
-    """What a use case needs of the world."""
+    """Holds what a use case needs of the world: store, clock, suites, policies, ports."""
 
     store: Store
     clock: Clock

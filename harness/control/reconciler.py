@@ -60,7 +60,7 @@ class ReconcileResult:
 
 
 def reconcile(ctx: Context) -> ReconcileResult:
-    """One turn over every open proposal, bake and worker. Raises StoreUnavailable.
+    """Runs one turn over every open proposal, bake and worker. Raises StoreUnavailable.
 
     Nothing moves on a database that was restored and that nobody has accepted.
     """

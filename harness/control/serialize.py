@@ -40,7 +40,9 @@ def shown_name(kind: type, name: str) -> str:
 
 
 def to_plain(value: object) -> Plain:  # noqa: C901, PLR0911 - one per kind of value
-    """Dataclasses become objects, times ISO 8601, enums their words. Raises TypeError."""
+    """Turns a value into plain JSON: dataclasses become objects, times ISO 8601, enums their
+    words. Raises TypeError.
+    """
     match value:
         case None | bool() | str() if not isinstance(value, Enum):
             return value
@@ -67,7 +69,9 @@ def to_plain(value: object) -> Plain:  # noqa: C901, PLR0911 - one per kind of v
 
 
 def to_json_value(value: object) -> Plain:
-    """The plain form, with null for infinity and NaN, which JSON lacks. Raises TypeError."""
+    """Returns a value's plain form (`to_plain`), with null for infinity and NaN, which JSON
+    lacks. Raises TypeError.
+    """
     return _without_infinities(to_plain(value))
 
 

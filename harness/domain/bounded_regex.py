@@ -19,7 +19,8 @@ MAX_PATTERN_LENGTH: Final = 1_000
 
 @dataclass(frozen=True)
 class BoundedPattern:
-    """A user's regular expression. Its methods raise PatternTooSlow after MATCH_TIMEOUT_S.
+    """Matches a user's regular expression within a time limit. Its methods raise PatternTooSlow
+    after MATCH_TIMEOUT_S.
 
     Raises InputError for a text that is no expression, or longer than MAX_PATTERN_LENGTH.
     """

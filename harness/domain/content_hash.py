@@ -20,16 +20,18 @@ def canonical_json(value: object) -> str:
 
 
 def digest(value: object) -> str:
-    """SHA-256 of the canonical JSON, 64 hexadecimal digits."""
+    """Computes the SHA-256 of the value's canonical JSON: 64 hexadecimal digits."""
     return sha256(canonical_json(value).encode()).hexdigest()
 
 
 def hash_content(content: bytes | str) -> str:
-    """SHA-256 of bytes, or of a text as UTF-8: 64 hexadecimal digits."""
+    """Computes the SHA-256 of bytes, or of a text as UTF-8: 64 hexadecimal digits."""
     data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
     return sha256(data).hexdigest()
 
 
 def short_hash(text: str, size: int = 8) -> bytes:
-    """BLAKE2b of a text. Not hash(): Python salts it per process, and two would disagree."""
+    """Computes the BLAKE2b hash of a text, `size` bytes long. Not hash(): Python salts it per
+    process, and two would disagree.
+    """
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).digest()

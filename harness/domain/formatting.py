@@ -44,7 +44,7 @@ def format_number(value: float, digits: int = 3) -> str:
 
 
 def format_count(number: float) -> str:
-    """A number of things, with separators.
+    """Formats a number of things, with separators.
 
     >>> format_count(12_300.4)
     '12,300'
@@ -62,7 +62,7 @@ def format_rate(per_hour: float) -> str:
 
 
 def format_quantity(number: int, one: str, many: str = "") -> str:
-    """A number with its noun.
+    """Formats a number with its noun.
 
     >>> format_quantity(1, "suite"), format_quantity(2, "reply", "replies")
     ('1 suite', '2 replies')
@@ -71,7 +71,7 @@ def format_quantity(number: int, one: str, many: str = "") -> str:
 
 
 def format_signed(value: float, digits: int = 1) -> str:
-    """A number with its sign: a real minus, and no sign on what rounds to nothing.
+    """Formats a number with its sign: a real minus, and no sign on what rounds to nothing.
 
     >>> format_signed(2.6), format_signed(-0.4), format_signed(-0.01)
     ('+2.6', '−0.4', '0.0')
@@ -103,8 +103,8 @@ def format_points_interval(low: float | None, high: float | None, missing: str =
 
 
 def format_score(score: float | None, digits: int | None = 1, missing: str = UNKNOWN) -> str:
-    """A score of 0 to 1, or the size of a difference of two, on the scale of 100. digits:
-    places after the point, None for as many as it has.
+    """Formats a score of 0 to 1, or the size of a difference of two, on the scale of 100.
+    digits: places after the point, None for as many as it has.
 
     >>> format_score(0.8241), format_score(0.02, None), format_score(None, missing=DASH)
     ('82.4', '2', '–')
@@ -121,8 +121,8 @@ def format_percent(
     *,
     significant: int = 3,
 ) -> str:
-    """A share of 1 as a percentage. digits: places after the point, by default as many as the
-    significant digits need.
+    """Formats a share of 1 as a percentage. digits: places after the point, by default as many
+    as the significant digits need.
 
     >>> format_percent(0.1234), format_percent(0.5, 1), format_percent(None, missing=DASH)
     ('12.3 %', '50.0 %', '–')
@@ -158,7 +158,7 @@ def format_relative_change(before: float, after: float) -> str:
 
 
 def format_bps(bps: float) -> str:
-    """A share of traffic in basis points as a percentage.
+    """Formats a share of traffic in basis points as a percentage.
 
     >>> format_bps(100), format_bps(50)
     ('1 %', '0.5 %')
@@ -167,7 +167,7 @@ def format_bps(bps: float) -> str:
 
 
 def format_usd(amount: float | None, missing: str = UNKNOWN) -> str:
-    """US dollars: two significant digits below ten cents, no cents from $10,000 on.
+    """Formats US dollars: two significant digits below ten cents, no cents from $10,000 on.
 
     >>> format_usd(0.412), format_usd(0.0042), format_usd(12_345.6), format_usd(0)
     ('$0.41', '$0.0042', '$12,346', '$0.00')
@@ -251,7 +251,7 @@ def format_range(
 
 
 def format_span(seconds: float) -> str:
-    """A length of time in its two largest units.
+    """Formats a length of time in its two largest units.
 
     >>> format_span(40), format_span(750), format_span(7500), format_span(532_800)
     ('40 s', '12 min', '2 h 5 min', '6 d 4 h')
@@ -296,7 +296,7 @@ def format_age(then: datetime, now: datetime) -> str:
 
 
 def format_excerpt(text: str, characters: int) -> str:
-    """The beginning of a text, in one line.
+    """Returns the beginning of a text, in one line.
 
     >>> format_excerpt("one\\ntwo  three", 20), format_excerpt("one two three", 8)
     ('one two three', 'one two…')
@@ -306,7 +306,7 @@ def format_excerpt(text: str, characters: int) -> str:
 
 
 def without_scientific_notation(sentence: str) -> str:
-    """A stored sentence, with numbers such as 1.11e-05 in it written out.
+    """Writes out numbers such as 1.11e-05 in a stored sentence.
 
     >>> without_scientific_notation("The evidence is e = 1.23e+04.")
     'The evidence is e = 12,300.'

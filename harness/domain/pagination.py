@@ -35,7 +35,7 @@ FIRST_PAGE: Final = PageRequest()
 
 @dataclass(frozen=True)
 class Page(Sequence[T], Generic[T]):
-    """One piece of a list."""
+    """Holds one page of a list."""
 
     items: Sequence[T]
     total: int  # how many rows there are in all

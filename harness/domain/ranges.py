@@ -4,7 +4,7 @@ from typing import Final, NamedTuple
 
 
 class Range(NamedTuple):
-    """A range with both its ends."""
+    """Bounds a number on both sides; the bounds themselves are allowed."""
 
     low: float
     high: float

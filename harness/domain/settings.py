@@ -44,7 +44,9 @@ class TracingSettings:
 
 @dataclass(frozen=True, slots=True)
 class RouterSettings:
-    """The data plane. Timeouts in seconds; see docs/router.md for what each one bounds."""
+    """Holds the settings of the data plane. Timeouts are in seconds; see docs/router.md for
+    what each one bounds.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -92,7 +94,7 @@ class ControlSettings:
 
 @dataclass(frozen=True, slots=True)
 class AlertSink:
-    """Where alerts go: an apprise URL (`url`, or in the variable `url_env`), or a webhook.
+    """Says where alerts go: an apprise URL (`url`, or in the variable `url_env`), or a webhook.
 
     A URL of apprise has passwords in it: it is never logged, stored or shown. Where a variable
     is not set, the file that NAME_FILE names is read.
@@ -248,8 +250,8 @@ class JudgeSettings:
 
 @dataclass(frozen=True)
 class SuiteSettings:
-    """A suite: its data file with a scorer by name, or a Python file with an
-    Inspect `@task`.
+    """Describes a suite: its data file with a scorer by name, or a Python file with an Inspect
+    `@task`.
     """
 
     name: str
@@ -307,7 +309,7 @@ class RouteSeed:
 
 @dataclass(frozen=True)
 class Settings:
-    """The whole file."""
+    """Holds the settings of a whole configuration file."""
 
     database_url: str
     home: Path  # the folder for state (SQLite file, secret, disk snapshot, logs)

@@ -40,7 +40,7 @@ class SseParser(ABC):
         """The stream is broken."""
 
     def feed(self, data: bytes) -> bytes:
-        """What became of the complete events in it."""
+        """Takes more bytes, and returns what became of the events that they complete."""
         # What was searched is not again, but for an end that the network cut.
         searched = max(0, len(self._buffer) - _LONGEST_END + 1)
         self._buffer += data

@@ -203,7 +203,7 @@ class Listings(Protocol):
     def alerts(
         self, page_request: PageRequest = FIRST_PAGE, *, open_only: bool = False
     ) -> Page[AlertRecord]:
-        """The one heard last first."""
+        """Lists the alerts, the one seen last first."""
         ...
 
     def failovers(
@@ -288,10 +288,14 @@ class Listings(Protocol):
 
 
 class Store(Protocol):
-    """One database. Thread-safe; raises StoreUnavailable when it does not answer."""
+    """Opens transactions and views of one database. Thread-safe; raises StoreUnavailable when
+    it does not answer.
+    """
 
     def write(self) -> AbstractContextManager[Transaction]:
-        """Commits at the end of the block; an exception rolls all of it back."""
+        """Opens a transaction that commits at the end of the block; an exception rolls all of
+        it back.
+        """
         ...
 
     def read(self) -> AbstractContextManager[Transaction]:

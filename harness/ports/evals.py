@@ -77,7 +77,7 @@ class EvalRuns(Protocol):
         ...
 
     def done(self, run: str) -> frozenset[tuple[str, int]]:
-        """(item, epoch) of every stored sample."""
+        """Returns (item, epoch) of every stored sample of a run."""
         ...
 
     def samples(self, run: str, *, below: int | None = None) -> Sequence[Sample]:
@@ -93,13 +93,13 @@ class EvalRuns(Protocol):
         ...
 
     def progress(self, run: str) -> tuple[int, float, int, int]:
-        """Stored samples, cost in USD (known prices), input tokens, output tokens."""
+        """Counts a run's stored samples, USD (known prices), input tokens and output tokens."""
         ...
 
 
 class Suites(Protocol):
     def put(self, pin: SuitePin, now: datetime) -> None:
-        """Content-addressed: the same digest again changes nothing."""
+        """Stores a suite's pin under its digest: the same digest again changes nothing."""
         ...
 
     def get(self, digest: str) -> SuitePin:
@@ -157,7 +157,7 @@ class EvalWorkers(Protocol):
     """One worker process per run and target."""
 
     def start(self, run: str) -> str:
-        """Start a worker; its owner name for the lease."""
+        """Starts a worker for a run, and returns its owner name for the lease."""
         ...
 
     def alive(self) -> Mapping[str, str]:

@@ -57,7 +57,7 @@ class AuditLog(Protocol):
 
 
 class Principals(Protocol):
-    """Holds who acts. The local operator is there from the start."""
+    """Stores the people and services that act. The local operator is there from the start."""
 
     def add(self, new: Principal) -> None:
         """Adds a principal. Raises Conflict when its id, its folded name, or issuer and subject
@@ -164,12 +164,14 @@ class Alerts(Protocol):
         ...
 
     def forget(self, before: datetime) -> int:
-        """Delete what ended before; how many. Their deliveries go with them."""
+        """Deletes the alerts that ended before a time, and returns how many. Their deliveries
+        go with them.
+        """
         ...
 
 
 class Deliveries(Protocol):
-    """The outbox: one row per message and sink."""
+    """Holds the outbox of alerts: one row per message and sink."""
 
     def add(self, delivery: Delivery) -> None: ...
 
@@ -192,7 +194,9 @@ class AlertSinks(Protocol):
     def names(self) -> Sequence[str]: ...
 
     def send(self, sink: str, message: AlertMessage) -> None:
-        """Blocks for a bounded time. Raises DeliveryFailed, without any secret in its words."""
+        """Sends a message to a sink, and blocks for a bounded time. Raises DeliveryFailed,
+        without any secret in its words.
+        """
         ...
 
 
@@ -202,12 +206,12 @@ class Failovers(Protocol):
         ...
 
     def forget(self, before: datetime) -> int:
-        """Delete the older ones; how many."""
+        """Deletes the failovers before a time, and returns how many."""
         ...
 
 
 class Installations(Protocol):
-    """The database's own place in the history of its installation."""
+    """Records the database's own place in the history of its installation."""
 
     def lineage(self) -> Lineage: ...
 
@@ -220,5 +224,5 @@ class Installations(Protocol):
         ...
 
     def open_epoch(self, *, above: int) -> Lineage:
-        """Begin a new epoch, in which revisions go on above `above`; see `snapshot_lineage`."""
+        """Begins an epoch in which revisions go on above `above`; see `snapshot_lineage`."""
         ...

@@ -150,7 +150,9 @@ class Observations(Protocol):
         ...
 
     def blocks(self, rollout: str, *, after: int = 0) -> Sequence[ObservationBlock]:
-        """Numbered 1, 2, 3 … in order of arrival. after: only those of a higher number."""
+        """Lists a rollout's blocks, numbered 1, 2, 3 … in order of arrival. after: only those
+        of a higher number.
+        """
         ...
 
     def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficMinute]:

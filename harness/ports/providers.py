@@ -61,7 +61,7 @@ class Credentials(Protocol):
 
 
 class SignIns(Protocol):
-    """What people's signing in left behind, one per provider. Routers never see it."""
+    """Stores people's sign-ins, one per provider. Routers never see them."""
 
     def all(self) -> Sequence[SignIn]:
         """Lists the sign-ins by provider."""
@@ -116,7 +116,7 @@ class DiscoveredModels(Protocol):
 
 
 class OAuthServer(Protocol):
-    """Where people sign in for a provider.
+    """Talks to the server where people sign in for a provider.
 
     All raise SignInRefused with the server's word, SignInUnreachable, also for an answer that
     is none.
@@ -131,7 +131,7 @@ class OAuthServer(Protocol):
     def refresh(self, place: OAuthEndpoints, refresh_token: str) -> OAuthTokens: ...
 
     def exchange(self, place: OAuthEndpoints, account_token: str) -> OAuthTokens:
-        """A short-lived token for the account's."""
+        """Exchanges an account's token for a short-lived one."""
         ...
 
 

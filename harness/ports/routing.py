@@ -19,7 +19,7 @@ from harness.domain.shadow.shadow import Shadow, ShadowTally
 
 @dataclass(frozen=True, slots=True)
 class RouteRecord:
-    """One stored version of a route: what changed, by whom, with which proof."""
+    """Records one stored version of a route: what changed, by whom, with which proof."""
 
     route: Route
     revision: int
@@ -31,7 +31,9 @@ class RouteRecord:
 
 
 class Routing(Protocol):
-    """The routing table. Revisions rise by one over all routes; versions by one per route."""
+    """Stores the routing table. Revisions rise by one over all routes; versions by one per
+    route.
+    """
 
     def table(self) -> RoutingTable: ...
 
@@ -42,7 +44,7 @@ class Routing(Protocol):
         ...
 
     def changed_at(self, name: str) -> datetime | None:
-        """The time of the route's newest version; None without a route."""
+        """Returns the time of the route's newest version; None without a route."""
         ...
 
     def evidence(self, name: str) -> RouteEvidence | None:
@@ -58,7 +60,8 @@ class Routing(Protocol):
         reason: str,
         now: datetime,
     ) -> int:
-        """Write the route's next version; its revision. expected_version 0 creates the route.
+        """Writes the route's next version, and returns its revision. expected_version 0 creates
+        the route.
 
         Raises RevisionConflict if another writer was first, IllegalTransition or ProofRefused
         if the change does not apply, ProofRefused when the database itself refuses.
@@ -66,7 +69,7 @@ class Routing(Protocol):
         ...
 
     def add_target(self, target: Target) -> str:
-        """The target's id. Adding the same content again changes nothing."""
+        """Adds a target, and returns its id. Adding the same content again changes nothing."""
         ...
 
     def targets(self) -> Mapping[str, Target]: ...

@@ -23,11 +23,11 @@ class Clock(Protocol):
 
 class Chance(Protocol):
     def token(self, prefix: str) -> str:
-        """A new, unguessable id: `prefix` and 16 hexadecimal digits."""
+        """Makes a new, unguessable id: `prefix` and 16 hexadecimal digits."""
         ...
 
     def secret(self) -> str:
-        """A new secret of 256 bits, URL-safe."""
+        """Makes a new secret of 256 bits, URL-safe."""
         ...
 
 
@@ -88,7 +88,7 @@ class Signatures(Signer, Verifier, Protocol):
 
 
 class RateBook(Protocol):
-    """The state of rate limits by name. Never waits, never raises."""
+    """Keeps the state of rate limits by name. Never waits, never raises."""
 
     def change(self, key: str, change: Callable[[RateState], RateState]) -> RateState:
         """Replace the key's state by what comes of it; the state before."""

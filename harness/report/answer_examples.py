@@ -48,7 +48,9 @@ _SHORT: Final = re.compile(r"[\w .,:+%$–-]{1,40}")
 
 
 def most_telling(telling: Sequence[TellingAnswer]) -> Iterator[str]:
-    """Losses first. What all prompts of a suite begin with is left out."""
+    """Writes the most telling answers, losses first. What all prompts of a suite begin with is
+    left out.
+    """
     lost = sum(answer.candidate_score < answer.incumbent_score for answer in telling)
     yield from ("", "## The most telling answers", "")
     yield f"{lost} losses and {len(telling) - lost} wins of the candidate, the largest of each."

@@ -31,7 +31,7 @@ PUBLIC: Final = "signing.pub"
 
 
 def address(folder: Path) -> str:
-    """The database's URL in `folder`."""
+    """Returns the URL of the database in `folder`."""
     return f"sqlite:///{folder.resolve() / FILE}"
 
 
@@ -64,7 +64,7 @@ class TagRow:
 
 @dataclass(frozen=True)
 class TellingAnswer:
-    """One item on which the two differ. Answers are of the first epoch."""
+    """Holds one item on which the two models differ. Answers are of the first epoch."""
 
     suite: str
     item: str

@@ -20,7 +20,7 @@ CLOCK_SETBACK_S = 0.5
 
 @dataclass(frozen=True)
 class ScheduledJob:
-    """Either every_s or cron (five fields, UTC)."""
+    """Describes a job and when it runs: by either every_s or cron (five fields, UTC)."""
 
     name: str
     run: Callable[[], object]
@@ -29,7 +29,8 @@ class ScheduledJob:
 
 
 class Schedule:
-    """Jobs on a background thread pool. A job never overlaps itself; a missed one runs once.
+    """Runs jobs on a background thread pool. A job never overlaps itself; a missed one runs
+    once.
 
     The scheduler goes by the wall clock. Where that is set back, jobs that run every so many
     seconds would rest until it has caught up: a watch of its own, by the monotonic clock, puts

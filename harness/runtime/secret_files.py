@@ -23,7 +23,8 @@ SECRET_ATTEMPTS, SECRET_PAUSE_S = 20, 0.05
 
 
 def installation_secret(settings: Settings, *, create: bool = False) -> bytes:
-    """The key of hashes and chains: SWAPGATE_SECRET, or a file of mode 0600 in `home`.
+    """Returns the key of hashes and chains: from SWAPGATE_SECRET, or a file of mode 0600 in
+    `home`.
 
     Raises ConfigError where there is none and `create` is False, or where it is empty.
     """
@@ -52,8 +53,9 @@ def encryption_file(settings: Settings) -> Path:
 
 
 def encryption_keys(settings: Settings) -> list[str]:
-    """What encrypts stored keys of providers, the newest first: SWAPGATE_ENCRYPTION_KEYS, or a
-    file of mode 0600 in `home`. Raises ConfigError where there is none.
+    """Returns the keys that encrypt providers' stored keys, the newest first: from
+    SWAPGATE_ENCRYPTION_KEYS, or a file of mode 0600 in `home`. Raises ConfigError where there
+    is none.
     """
     given = encryption.keys_in(os.environ.get(ENCRYPTION_VARIABLE, ""))
     file = encryption_file(settings)

@@ -31,7 +31,7 @@ REMEMBERED: Final = 200_000
 
 
 def new_private_key() -> str:
-    """The base64url of a new key's 32 bytes."""
+    """Makes a new private key, and returns the base64url of its 32 bytes."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - `--help` stays quick
         Ed25519PrivateKey,
     )

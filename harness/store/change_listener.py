@@ -24,7 +24,7 @@ SLICE_S: Final = 0.2
 
 
 class ListenConnection(Protocol):
-    """One connection that notices changes."""
+    """Notices changes of the database, on one connection."""
 
     def poll_changes(self, timeout_s: float) -> bool:
         """Whether something may have changed; False after at most `timeout_s`.

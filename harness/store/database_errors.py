@@ -29,7 +29,7 @@ class RowRefused(InputError):
         self.database = database
 
     def names(self, *rules: str) -> bool:
-        """Whether the database named one of these constraints, columns or trigger rules."""
+        """Tells whether the database named one of these constraints, columns, trigger rules."""
         return any(rule in self.database for rule in rules)
 
 

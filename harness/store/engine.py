@@ -68,7 +68,7 @@ def parse(url: str) -> sa.URL:
 
 
 def file_of(url: sa.URL) -> Path:
-    """A SQLite database's file."""
+    """Returns the file that a SQLite database's URL names."""
     return Path(str(url.database))
 
 

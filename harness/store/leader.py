@@ -26,7 +26,9 @@ class Leadership(Protocol):
 
 
 class FileLeadership:
-    """A lock on a file beside the SQLite database; the system frees it at the process's end."""
+    """Holds leadership by a lock on a file beside the SQLite database; the system frees it at
+    the process's end.
+    """
 
     def __init__(self, database: Path) -> None:
         self._path = database.with_name(f"{database.name}.leader")

@@ -73,7 +73,7 @@ def downgrade(url: str, revision: str) -> None:
 
 
 def current(url: str) -> str | None:
-    """The database's revision; None for an empty database."""
+    """Returns the database's schema revision; None for an empty database."""
     parsed = engine.parse(url)
     if parsed.get_backend_name() == "sqlite" and not engine.file_of(parsed).exists():
         return None
@@ -104,7 +104,7 @@ def require_file(url: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SchemaState:
-    """A database's schema, compared with the one that this version needs."""
+    """Describes a database's schema, compared with the one that this version needs."""
 
     needed: str  # the revision of this version
     found: str | None  # the database's, None without any tables
@@ -126,7 +126,9 @@ def state(url: str) -> SchemaState:
 
 
 def check(url: str) -> list[str]:
-    """How the database differs from this version in tables, rules and triggers, a line each."""
+    """Lists how the database differs from this version in tables, rules and triggers, a line
+    each.
+    """
     with _connection(url) as db:
         context = MigrationContext.configure(db, opts={"compare_type": True})
         differences = [str(difference) for difference in compare_metadata(context, metadata)]

@@ -16,7 +16,7 @@ CHANNEL: Final = "swapgate_changed"
 
 
 class PostgresListener:
-    """One connection that listens. Raises OSError when it is lost."""
+    """Listens for changes of the database on one connection. Raises OSError when it is lost."""
 
     def __init__(self, url: sa.URL) -> None:
         bare = url.set(drivername="postgresql")
@@ -30,7 +30,7 @@ class PostgresListener:
             self._db.execute(f"LISTEN {CHANNEL}")
 
     def poll_changes(self, timeout_s: float) -> bool:
-        """Whether something changed; False after `timeout_s`."""
+        """Waits for a change, and tells whether there was one; False after `timeout_s`."""
         with _as_lost():
             return any(True for _ in self._db.notifies(timeout=timeout_s, stop_after=1))
 

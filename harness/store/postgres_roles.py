@@ -61,7 +61,8 @@ def _rights(table: str) -> str:
 
 
 def grant(url: str, role: str, *, only_show: bool = False) -> Sequence[str]:
-    """Give `role` the runtime's rights; the statements. Newer tables are added by `upgrade`.
+    """Gives `role` the runtime's rights; returns the statements. Newer tables are added by
+    `upgrade`.
 
     Raises InputError on SQLite and for the owner itself, NotFound for an unknown role,
     DatabaseUnusable for whoever does not own the tables.

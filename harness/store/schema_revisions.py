@@ -21,7 +21,7 @@ def known() -> frozenset[str]:
 
 @cache
 def needed() -> str:
-    """The newest revision, which this version needs."""
+    """Returns the newest revision of the schema, which this version needs."""
     (newest,) = known() - frozenset(_revision_ids(_BEFORE))
     return newest
 

@@ -124,7 +124,8 @@ class SqlTransaction:
 
 
 class SqlStore:
-    """A store on the database at `url`, migrated to this version (harness.store.migrate).
+    """Keeps all state in the database at `url`, which is at this version's schema
+    (harness.store.migrate).
 
     url: `sqlite:///path/to/file.db` or `postgresql://…`. secret: signs the audit log.
     signatures: signs and verifies rows. project: whose rows units of work read and write; what

@@ -159,7 +159,7 @@ class Unit:
         return None if row is None else self.digest(table, row)
 
     def digest(self, table: sa.Table, row: Mapping[Any, Any]) -> str:
-        """The digest of a row of an audited table."""
+        """Computes the digest of a row of an audited table."""
         scores: list[list[object]] = []
         if has_scores(table, row):
             scores = plain_rows(self.read(SCORES_OF, {"run": row["id"]}))
@@ -174,7 +174,7 @@ class Unit:
     def signed(
         self, table: sa.Table, values: Mapping[str, object], **more: object
     ) -> dict[str, object]:
-        """The values of a row about to be written, with its signature.
+        """Returns the values of a row about to be written, with its signature.
 
         more: what it stands for beside its columns. Raises SignatureInvalid where the rows that
         make a snapshot are not those that were signed last: then nothing is built on them.
@@ -189,7 +189,7 @@ class Unit:
         return {PROJECT: self.project, **values} if PROJECT in table.c else values
 
     def signature(self, table: sa.Table, values: Mapping[str, object], **more: object) -> str:
-        """A row's signature alone; the caller renews the manifest (`write_manifest`)."""
+        """Signs a row, and nothing more; the caller renews the manifest (`write_manifest`)."""
         return self._signatures.sign(table, values, **more)
 
     @property

@@ -39,7 +39,7 @@ class _Sum:
 
 
 def sum_by_day(rows: Iterable[KeySpend]) -> list[KeySpend]:
-    """One row for each key, day and worker."""
+    """Sums the rows up to one for each key, day and worker."""
     sums: dict[tuple[str, date, str], _Sum] = {}
     for row in rows:
         sums.setdefault((row.key, row.day, row.worker), _Sum()).merge(row)
@@ -78,7 +78,7 @@ class KeySpendTotals:
                 total.unpriced += 1
 
     def merge(self, row: KeySpend) -> None:
-        """Add what another process summed up, to be written in its name."""
+        """Adds what another process summed up, to be written in its name."""
         with self._lock:
             self._sum_of(row.key, row.day, row.worker).merge(row)
 

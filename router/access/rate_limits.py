@@ -53,8 +53,8 @@ class LocalRates:
 
 
 class SharedRates:
-    """The book of all processes that open the same file, on one machine, by the machine's
-    clock.
+    """Keeps the rate states of keys in one book for all processes that open the same file, on
+    one machine, by the machine's clock.
 
     The first one to open it begins anew, since that clock begins anew with the machine. Of two
     that change a key at the same moment, neither is lost, unless one of them was stopped just

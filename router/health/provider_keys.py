@@ -57,7 +57,7 @@ class ProviderKeys:
         failure: FailureClass,
         retry_after_s: float | None,
     ) -> None:
-        """Take note of what a key's failure means for the next requests.
+        """Notes what a key's failure means for the next requests.
 
         The only key there is never rests: its targets do.
         """

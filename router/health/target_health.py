@@ -68,7 +68,7 @@ class TargetHealth:
         return self._breaker(target).state
 
     def admit(self, target: str) -> Ticket | None:
-        """A ticket for one attempt, to be settled whatever becomes of it; None: not now."""
+        """Gives a ticket for one attempt, to be settled in any case; None: not now."""
         before = self._breaker(target)
         after, ticket = breaker.admit(before, self._monotonic(), self.policy)
         self._keep(target, before, after)
@@ -107,7 +107,7 @@ class TargetHealth:
         self._keep(target, before, after)
 
     def pause(self, target: str, wait_s: float) -> None:
-        """The provider asked for so much time; at most LONGEST_PAUSE_S."""
+        """Pauses a target for as long as its provider asked, at most LONGEST_PAUSE_S."""
         until = self._monotonic() + min(wait_s, LONGEST_PAUSE_S)
         before = self._paused_until.get(target)
         if before is not None and before >= until:

@@ -51,7 +51,9 @@ BECAUSE: Final = {
 
 
 class WorkerAlerts:
-    """Belongs to the event loop of its worker, like the health that it listens to."""
+    """Opens and resolves the alerts of one worker; belongs to the worker's event loop, like
+    the health that it listens to.
+    """
 
     def __init__(
         self,

@@ -34,7 +34,9 @@ MAX_KEYS: Final = 500_000
 
 
 class CanaryExposure:
-    """A key's first request. failed: None while it is out. why: it failed, where known."""
+    """Holds what is known of a key's first request in a rollout. failed: None while it is out.
+    why: it failed, where known.
+    """
 
     __slots__ = ("canary", "failed", "share", "since_s", "why")
 
@@ -47,8 +49,8 @@ class CanaryExposure:
 
 
 class RolloutGuard:
-    """The evidence of one rollout. limit: log e at which it aborts. classes: of the canary's
-    failures.
+    """Gathers the evidence of one rollout. limit: log e at which it aborts. classes: of the
+    canary's failures.
     """
 
     def __init__(self, route: str, rho: float, limit: float) -> None:
@@ -93,8 +95,8 @@ class RolloutGuard:
 
 
 class CanaryGuards(RequestObserver):
-    """A guard for each live canary of the snapshot. announce: tells the other workers, through
-    the parent. on_abort: tells people.
+    """Keeps a guard for each live canary of the snapshot. announce: tells the other workers,
+    through the parent. on_abort: tells people.
     """
 
     part = RouterPart.SCORING

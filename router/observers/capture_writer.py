@@ -122,7 +122,9 @@ class CaptureWriter:
 
 
 def redact_draft(draft: CaptureDraft, redactor: Redactor, secret: bytes) -> CapturedRequest:
-    """The draft, redacted. Raises as `build_transcript` does, and InputError."""
+    """Builds a captured request from a draft, with its content redacted. Raises as
+    `build_transcript` does, and InputError.
+    """
     content = build_transcript(
         draft.endpoint, draft.client_body, draft.answer, stream=draft.stream
     )

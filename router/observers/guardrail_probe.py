@@ -42,7 +42,7 @@ CHARACTERS_PER_TOKEN: Final = 4
 
 
 class RequestCost(NamedTuple):
-    """What a finished request took."""
+    """Holds what a finished request took: time, output tokens and cost."""
 
     elapsed_s: float
     first_token_s: float | None  # first_token_s, last_token_s: since it came; of a stream
@@ -53,7 +53,7 @@ class RequestCost(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GuardrailProbe:
-    """What the guardrails of a rollout watch of one request."""
+    """Holds what the guardrails of a rollout watch of one request."""
 
     request: ClientRequest
     traits: int  # of `RequestTraits`
@@ -87,7 +87,8 @@ class GuardrailProbe:
     def sample(
         self, signals: AnswerSignals | None, spent: RequestCost, *, failed: bool
     ) -> GuardrailSample:
-        """The request's sample. signals: of the answer, None where none came.
+        """Builds the request's sample for the guardrails. signals: of the answer, None where
+        none came.
 
         A failed request is only that: its answer is neither truncated nor bad JSON. Of a caller
         who hung up, the time until then counts; what the whole answer would have taken is not

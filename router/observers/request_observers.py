@@ -28,7 +28,7 @@ from router.snapshot.compiled import CompiledRoute
 
 @dataclass(slots=True)
 class ObservedRequest:
-    """One request as its observers see it, and what they leave for one another.
+    """Holds one request as its observers see it, and what they leave for one another.
 
     What an observer alone needs to remember it keeps itself, by `request_id`.
     """

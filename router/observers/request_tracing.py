@@ -17,7 +17,9 @@ TRACE: Final = {b"traceparent": b"", b"tracestate": b""}
 
 
 class RequestTracing(RequestObserver):
-    """Is among the observers only where the installation traces."""
+    """Begins and ends the span of each request; is among the observers only where the
+    installation traces.
+    """
 
     part = RouterPart.TRACING
 

@@ -42,7 +42,7 @@ class ShortDeadlines(RequestObserver):
             self.answered(observed.route.route, progress.upstream.id, seconds)
 
     def answered(self, route: Route, target: str, seconds: float) -> None:
-        """A target answered a request of its own at its first attempt."""
+        """Notes how long the control took to answer a request at its first attempt."""
         if route.experiment is not None and target == _control(route):
             kept = self._latest.setdefault((route.name, target), deque(maxlen=KEPT))
             kept.append(seconds)

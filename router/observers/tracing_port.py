@@ -16,7 +16,7 @@ Settle = Callable[[FailureClass | None], None]
 
 
 class SpanInput(NamedTuple):
-    """A request as it begins."""
+    """Describes a request as it begins."""
 
     request: ClientRequest
     route: CompiledRoute
@@ -27,7 +27,7 @@ class SpanInput(NamedTuple):
 
 
 class SpanResult(NamedTuple):
-    """What became of a request."""
+    """Describes what became of a request."""
 
     upstream: CompiledTarget | None  # whose answer the client got
     outcome: str
@@ -40,7 +40,9 @@ class SpanResult(NamedTuple):
 
 
 class RequestSpan(Protocol):
-    """One request's. passed_up: headers for the attempt that is under way."""
+    """Records one request and its attempts in a trace. passed_up: headers for the attempt that
+    is under way.
+    """
 
     @property
     def passed_up(self) -> tuple[Header, ...]: ...

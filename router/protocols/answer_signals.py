@@ -38,7 +38,7 @@ class AnswerSignals:
         self._calls: dict[object, ToolCallSignal] = {}
 
     def text(self, place: object, words: object) -> None:
-        """A piece of the text there. What is no text is not judged."""
+        """Adds a piece of the text at `place`. What is no text is not judged."""
         if words is None:
             return
         if not isinstance(words, str):
@@ -52,7 +52,9 @@ class AnswerSignals:
             self._texts.setdefault(place, []).append(words if self.keeps else words[:OPENING])
 
     def call(self, place: object, name: object, arguments: object) -> None:
-        """A piece of a call there. arguments: text, or an object that is whole."""
+        """Adds a piece of the tool call at `place`. arguments: text, or an object that is
+        whole.
+        """
         if not self.keeps:
             return
         call = self._calls.setdefault(place, ToolCallSignal())
@@ -88,7 +90,7 @@ class AnswerSignals:
 
 
 class ToolCallSignal:
-    """A tool call. object: its arguments, where they came whole and parsed."""
+    """Collects a tool call. object: its arguments, where they came whole and parsed."""
 
     __slots__ = ("name", "object", "pieces")
 

@@ -17,7 +17,7 @@ from router.server.replies import Reply
 
 
 class ProtocolDialect(Protocol):
-    """One endpoint's protocol. Holds nothing of a request."""
+    """Reads and writes one endpoint's protocol. Holds nothing of a request."""
 
     endpoint: Endpoint
     path: str  # below a provider's `api_base` that ends in `/v1`
@@ -30,7 +30,7 @@ class ProtocolDialect(Protocol):
         ...
 
     def opening(self, request: ClientRequest) -> list[object]:
-        """What every later turn of the conversation begins with; empty when unknown."""
+        """Returns what every later turn of the conversation begins with; empty when unknown."""
         ...
 
     def patched(
@@ -57,7 +57,9 @@ class ProtocolDialect(Protocol):
         ...
 
     def tools(self, request: ClientRequest) -> Mapping[str, object]:
-        """The offered tools' parameters as JSON schemas, by name; None for no JSON."""
+        """Returns the offered tools' parameters as JSON schemas, by name; None for a tool
+        without one.
+        """
         ...
 
     def note_signals(self, signals: AnswerSignals, members: ParsedObject) -> None:

@@ -24,7 +24,7 @@ _NUMBERS: Final = frozenset({int, float})
 
 
 class EmbeddingsDialect(ChatDialect):
-    """A protocol without streams and without conversations."""
+    """Speaks the protocol of embeddings, which has no streams and no conversations."""
 
     endpoint = Endpoint.EMBEDDINGS
     path = "/embeddings"
@@ -52,7 +52,8 @@ class EmbeddingsDialect(ChatDialect):
         return True
 
     def check_vectors(self, request: ClientRequest, members: ParsedObject) -> None:
-        """A vector for each input, in its place, all of one dimension, of finite numbers.
+        """Checks that there is a vector for each input, in its place, all of one dimension, of
+        finite numbers.
 
         Raises UpstreamFailed (malformed): half an index of wrong vectors is found too late.
         """

@@ -21,7 +21,7 @@ from router.upstream.translate.request_screening import untranslatable_field
 
 
 class TranslatedRequest(NamedTuple):
-    """A request as a chat, and the way back."""
+    """Holds a request as a chat, and the way back."""
 
     body: bytes  # the chat's
     # whole, events: make a chat's answer the endpoint's own; they raise UpstreamFailed for what

@@ -17,7 +17,7 @@ MAX_ALERTS: Final = 1000
 
 
 class EventQueue:
-    """Failovers and alerts that wait for the next batch. counters: where dropped ones are
+    """Holds failovers and alerts that wait for the next batch. counters: where dropped ones are
     counted.
     """
 

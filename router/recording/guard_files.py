@@ -24,7 +24,7 @@ SUFFIX: Final = ".json"
 
 @dataclass(frozen=True, slots=True)
 class LocalAbort:
-    """A worker's own decision."""
+    """Records a worker's own decision to abort a canary."""
 
     rollout: str
     route: str
@@ -58,7 +58,7 @@ class LocalAbort:
 
 
 class GuardTurn(NamedTuple):
-    """A worker's place in the line of those that watch a rollout."""
+    """Holds a worker's place in the line of those that watch a rollout."""
 
     turn: int  # how many worker processes watched a rollout before
     workers: int  # when the first did

@@ -67,7 +67,7 @@ FAULTS: Final[Mapping[Guardrail, int]] = {
 
 
 class SampleValues(NamedTuple):
-    """One request's, in seconds, tokens and US dollars. None: it failed."""
+    """Holds one request's values in seconds, tokens and US dollars. None: it failed."""
 
     latency: float | None = None
     time_to_first_token: float | None = None
@@ -122,7 +122,7 @@ def summarize_block(
     tolerated: Mapping[Guardrail, float],
     block: tuple[str, str, int],
 ) -> BlockFindings:
-    """What each guardrail counted or measured in a complete block.
+    """Computes what each guardrail counted or measured in a complete block.
 
     units: all of it, in the order of admission. tolerated: of the guardrails that are on.
     block: its rollout, worker and sequence.

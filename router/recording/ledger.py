@@ -44,7 +44,7 @@ _JUDGED_TRAIT: Final = NEEDS[Guardrail.JUDGE]
 
 
 class OpenBlock:
-    """A block that still admits units, or waits for outcomes. out: units without one yet.
+    """Holds a block that still admits units, or waits for outcomes. out: units without one yet.
 
     unjudged: units whose judge has not spoken yet.
     """
@@ -72,7 +72,7 @@ class OpenBlock:
 
 
 class LedgerUnit:
-    """One scored unit: a session of a sticky key, or one request.
+    """Holds one scored unit: a session of a sticky key, or one request.
 
     traits, values: of its first request. bad: of all that count. awaited: the first request's
     values are to come. shut: no further request joins. fixed: the outcome is in. heard:
@@ -138,7 +138,7 @@ class LedgerUnit:
 
 
 class Ledger:
-    """The units and blocks of one rollout in one router, with all its workers.
+    """Keeps the units and blocks of one rollout in one router, with all its workers.
 
     worker: the name under which the blocks are stored. Workers learn of a new weight within
     seconds of one another: what still comes in at an old one has an open block of its own.
@@ -180,7 +180,7 @@ class Ledger:
         at: datetime,
         traits: int = 0,
     ) -> LedgerUnit | None:
-        """A request of this sticky key begins. Its unit; None when it is not scored.
+        """Begins a request of a sticky key, and returns its unit; None when it is not scored.
 
         now: monotonic seconds. at: the same moment, wall time. traits: of `RequestTraits`. The
         first request of a unit is the one after which `unit.admitted` is 1.
@@ -213,7 +213,7 @@ class Ledger:
         sample: GuardrailSample | None = None,
         first: bool = False,
     ) -> None:
-        """A request of the unit ended. A caller who hung up did not fail.
+        """Ends a request of the unit. A caller who hung up did not fail.
 
         why: it failed. sample: for the guardrails, where there are any. first: it was the
         unit's first.

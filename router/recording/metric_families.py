@@ -17,7 +17,7 @@ class MetricSample(NamedTuple):
 
 
 class MetricFamily(NamedTuple):
-    """A metric with all its samples."""
+    """Holds a metric with all its samples."""
 
     name: str
     kind: str  # counter, gauge or histogram, as prometheus_client calls them
@@ -26,7 +26,9 @@ class MetricFamily(NamedTuple):
 
 
 def families_from_json(data: Iterable[Sequence[object]]) -> list[MetricFamily]:
-    """What a worker sent as JSON. Raises TypeError or ValueError for anything else."""
+    """Reads metric families from what a worker sent as JSON. Raises TypeError or ValueError for
+    anything else.
+    """
     families = []
     for name, kind, says, samples in data:
         if not isinstance(samples, list):
@@ -51,7 +53,7 @@ _Labels = tuple[tuple[str, str], ...]
 
 
 class MetricTotals:
-    """Families added up, in the order in which they first came."""
+    """Adds metric families up, in the order in which they first came."""
 
     def __init__(self) -> None:
         self._about: dict[str, tuple[str, str]] = {}

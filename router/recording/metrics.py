@@ -38,7 +38,7 @@ class TargetCheck(NamedTuple):
 
 
 class MetricReading(NamedTuple):
-    """The worker's state now."""
+    """Holds a worker's state at one moment."""
 
     gauges: Mapping[str, float]
     # counters, gauges: by their name after `swapgate_`, without `_total`.
@@ -280,7 +280,7 @@ class _StateCollector(Collector):
 
 
 def counter_names(counted: Mapping[str, int]) -> dict[str, int]:
-    """A process's own counters as `MetricReading.counters` names them."""
+    """Returns a process's own counters as `MetricReading.counters` names them."""
     others = {f"router_{name}": n for name, n in sorted(counted.items())}
     return {"observations_dropped": others.pop("router_rows_dropped", 0), **others}
 

@@ -191,7 +191,7 @@ class Recorder:
             return unit.note_feedback(bad=bad)
 
     def absorb(self, batch: Batch) -> None:
-        """What another process added up since it last did."""
+        """Adds what another process summed up since its last batch."""
         with self._lock:
             for row in batch.traffic:
                 self._minutes.merge(row)

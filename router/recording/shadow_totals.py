@@ -97,7 +97,7 @@ class ShadowTotals:
             self._own_usd[shadow] = spent
 
     def merge(self, row: ShadowTally) -> None:
-        """Add what another process summed up, to be written in its name."""
+        """Adds what another process summed up, to be written in its name."""
         with self._lock:
             self._add(row)
 

@@ -65,7 +65,9 @@ LOCK_S = 2.0
 
 
 class Spool:
-    """A JSONL file of at most max_bytes. Several processes may share it, each by one thread."""
+    """Keeps batches in a JSONL file of at most max_bytes. Several processes may share it, each
+    by one thread.
+    """
 
     def __init__(self, file: Path, *, max_bytes: int = 64 * 1024 * 1024) -> None:
         self.file = file

@@ -62,7 +62,7 @@ class _Sum:
 
 
 class TrafficMinutes:
-    """Sums by (route, minute, arm, target, revision)."""
+    """Sums traffic up by (route, minute, arm, target, revision)."""
 
     def __init__(self, worker: str) -> None:
         self._worker = worker
@@ -89,7 +89,7 @@ class TrafficMinutes:
         total.buckets[bisect_left(LATENCY_BOUNDS_MS, ended.latency_ms)] += 1
 
     def merge(self, row: TrafficMinute) -> None:
-        """Add what another process summed up."""
+        """Adds what another process summed up."""
         total = self._sum_of((row.route, row.minute, row.arm, row.target, row.revision))
         total.requests += row.requests
         total.failed += row.failed

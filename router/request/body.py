@@ -12,7 +12,7 @@ from router.request.json_spans import ParsedObject, parse_object
 
 
 class ClientRequest(NamedTuple):
-    """A request as it came."""
+    """Holds a request as it came."""
 
     text: str
     members: ParsedObject

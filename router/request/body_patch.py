@@ -39,7 +39,7 @@ def setting_edits(
     reserved: Collection[str],
     names: Mapping[str, str] = NO_NAMES,
 ) -> dict[str, object]:
-    """Top-level fields to set: the target's defaults, then its patch.
+    """Returns the top-level fields to set: the target's defaults, then its patch.
 
     reserved: routing's own; a target's parameters cannot change what was routed. names: what
     the endpoint calls a parameter, where that differs.

@@ -106,7 +106,9 @@ def declared_kind(scope: Scope) -> RequestKind | Reply | None:
 
 
 def requested_timeout_s(scope: Scope) -> float | Reply:
-    """Seconds for the whole request, infinite unless asked; a refusal for no number."""
+    """Returns the seconds that a client gives the whole request, infinite unless it asks; a
+    refusal for no number.
+    """
     given = header(scope, TIMEOUT)
     if given is None:
         return math.inf

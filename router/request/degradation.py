@@ -130,8 +130,9 @@ def degradation_header(
     upstream: CompiledTarget | None,
     dropped: Iterable[str] = (),
 ) -> tuple[Header, ...]:
-    """One header, or none. upstream: who answered, None while nobody did. dropped: fields that
-    a translation left behind.
+    """Names, in one header, what the request lost on its way; returns none where it lost
+    nothing. upstream: who answered, None while nobody did. dropped: fields that a translation
+    left behind.
     """
     names: list[str] = []
     if is_serializing_tools(plan, request):

@@ -76,7 +76,9 @@ class Dispatcher:
         self._errors = errors
 
     async def run(self, job: RoutedRequest, progress: RequestProgress) -> None:
-        """Fill `progress`. Cancelling it closes the attempt that is under way."""
+        """Makes the attempts of a request, and fills `progress` with what becomes of them.
+        Cancelling it closes the attempt that is under way.
+        """
         failures: list[FailedAttempt] = []
         target = next(iter(job.plan.targets), None)
         while target is not None:

@@ -32,14 +32,16 @@ class JsonSpan(NamedTuple):
 
 
 class ObjectSpans(NamedTuple):
-    """An object's members with their places."""
+    """Holds an object's members with their places."""
 
     values: dict[str, JsonSpan]
     close: int  # the index of its closing brace
 
 
 class ParsedObject:
-    """An object's members by name. `values` and `close` walk it when they are first asked."""
+    """Gives an object's members by name. `values` and `close` walk it when they are first
+    asked.
+    """
 
     __slots__ = ("_found", "_walked", "text")
 
@@ -198,7 +200,7 @@ def _finite(value: object) -> object:
 
 
 def walk_text(text: str) -> ParsedObject:
-    """The whole text as one object. Raises InputError, with the place, for anything else.
+    """Reads the whole text as one object. Raises InputError, with the place, for anything else.
 
     A name that occurs twice is refused: readers disagree on which one counts.
     """
@@ -238,7 +240,7 @@ def _only_name(text: str, name: str) -> tuple[int, int] | None:
 
 
 def walk_array(text: str, start: int) -> list[JsonSpan]:
-    """The elements of the array that opens at text[start]. Raises InputError."""
+    """Returns the elements of the array that opens at text[start]. Raises InputError."""
     if text[start : start + 1] != "[":
         raise InputError(f"expected an array at character {start}")
     spans: list[JsonSpan] = []
@@ -254,7 +256,9 @@ def walk_array(text: str, start: int) -> list[JsonSpan]:
 
 
 def apply_edits(text: str, edits: Iterable[TextEdit]) -> bytes:
-    """The text with each span replaced; all else byte for byte. Spans must not overlap."""
+    """Returns the text with each span replaced, and all else byte for byte. Spans must not
+    overlap.
+    """
     parts: list[str] = []
     at = 0
     for start, end, new in sorted(edits, key=_START):
@@ -265,7 +269,9 @@ def apply_edits(text: str, edits: Iterable[TextEdit]) -> bytes:
 
 
 def walk_object(text: str, start: int) -> ObjectSpans:
-    """The object that opens at text[start]. Raises InputError, also past MAX_MEMBERS."""
+    """Returns the members of the object that opens at text[start]. Raises InputError, also past
+    MAX_MEMBERS.
+    """
     if text[start : start + 1] != "{":
         raise InputError(f"expected an object at character {start}")
     values: dict[str, JsonSpan] = {}

@@ -22,7 +22,9 @@ _NO_TEXT: Final = _IMAGES | {"input_audio", "file", "input_file", "document"}
 
 
 def detect_needs(request: ClientRequest) -> Needs:
-    """Tokens: of the text alone, at four bytes each; of embeddings, of the longest input."""
+    """Finds what a request needs of a target. Tokens are counted of the text alone, at four
+    bytes each; of embeddings, for the longest input.
+    """
     if request.endpoint is Endpoint.EMBEDDINGS:
         return Needs(Endpoint.EMBEDDINGS, approx_input_tokens=_longest(request.value("input")))
     values = request.members.values

@@ -27,7 +27,7 @@ FAILING: Final = (ExclusionReason.OPEN, ExclusionReason.KEY, ExclusionReason.DAT
 
 
 class RoutedRequest(NamedTuple):
-    """A request with its arm and its plan."""
+    """Holds a request with its arm and its plan."""
 
     request: ClientRequest
     route: CompiledRoute
@@ -43,7 +43,7 @@ class RoutedRequest(NamedTuple):
 
     @property
     def arm_target(self) -> str:
-        """The target id of the assigned arm."""
+        """Returns the target id of the assigned arm."""
         return self.plan.guest or self.plan.incumbent
 
     def is_keep_warm_for(self, target: str) -> bool:
@@ -63,7 +63,7 @@ class RoutedRequest(NamedTuple):
 
 
 class AttemptSpec(NamedTuple):
-    """An attempt to be made."""
+    """Describes an attempt to be made."""
 
     upstream: CompiledTarget
     ticket: Ticket

@@ -57,7 +57,7 @@ class AnswerCopy:
 
 
 class RoutedResponse:
-    """One routed request and what became of it.
+    """Serves one routed request, and holds what became of it.
 
     headers: of every answer, its id first. limited: the headers name rate limits of our own,
     which the client must heed, and not the provider's. heartbeat_s: of a stream, 0 for none.
@@ -306,7 +306,7 @@ class RoutedResponse:
 
     @property
     def charge(self) -> ErrorClass | None:
-        """How the assigned arm failed; None where it did not."""
+        """Tells how the assigned arm failed; None where it did not."""
         upstream = self.progress.upstream
         if self._neutral:
             return None

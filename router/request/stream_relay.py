@@ -34,9 +34,9 @@ OnEnd = Callable[[FailureClass | None], None]
 
 
 class CommittedStream:
-    """A stream whose first output came. failure: why it broke off, None while it did not.
-    on_end: called once, when it closes. hurried: the client set the deadline, and passing it is
-    no failure of the provider's. hide: takes our credentials out of an error.
+    """Relays a stream whose first output came. failure: why it broke off, None while it did
+    not. on_end: called once, when it closes. hurried: the client set the deadline, and passing
+    it is no failure of the provider's. hide: takes our credentials out of an error.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but what it reads

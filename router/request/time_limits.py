@@ -37,7 +37,9 @@ def first_token_s(
 
 
 class TimeLimits:
-    """Belongs to one event loop. What it has measured is this worker's own."""
+    """Finds how long an attempt may take to its first output; belongs to one event loop. What
+    it has measured is this worker's own.
+    """
 
     def __init__(self, settings: RouterSettings) -> None:
         self._settings = settings

@@ -28,7 +28,7 @@ class BodyTooLarge(Exception):
 
 
 class ClientDisconnected(Exception):
-    """The caller hung up."""
+    """Signals that the caller hung up."""
 
 
 # In the scope, from our own server: the whole body, where it came with the head. `receive` has
@@ -48,7 +48,9 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 
 def buffered_body(scope: Scope, max_bytes: int) -> bytes | None:
-    """The body, if it came with the head. Raises BodyTooLarge, also for one still to come."""
+    """Returns the body if it came with the head, else None. Raises BodyTooLarge, also for one
+    still to come.
+    """
     length = header(scope, b"content-length")
     if length is not None and length.isdigit() and int(length) > max_bytes:
         raise BodyTooLarge

@@ -18,7 +18,7 @@ STOP_S: Final = 5.0
 
 
 class EventLog:
-    """A bounded queue of events, and the thread that logs them. dropped: had no room."""
+    """Queues events, up to a bound, and logs them in its own thread. dropped: had no room."""
 
     def __init__(self) -> None:
         self.dropped = 0

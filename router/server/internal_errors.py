@@ -55,7 +55,9 @@ class RaiseAlert(Protocol):
 
 
 class InternalErrors:
-    """Belongs to the event loop of its worker. counters: of the process."""
+    """Notes the internal errors of a worker in metrics, log and alerts; belongs to the worker's
+    event loop. counters: of the process.
+    """
 
     def __init__(
         self, metrics: RouterMetrics, counters: Counter[str], tell: RaiseAlert

@@ -10,9 +10,8 @@ BACKLOG = 2048
 
 
 def open_listeners(host: str, port: int) -> list[socket.socket]:
-    """One per address of `host`. They belong to the parent, so that no connection that waits
-
-    in the queue is lost when a worker ends. Raises ConfigError.
+    """Opens one listener per address of `host`. They belong to the parent, so that no
+    connection that waits in the queue is lost when a worker ends. Raises ConfigError.
     """
     sockets: list[socket.socket] = []
     try:

@@ -25,7 +25,7 @@ _NO_EVENT: Final = b"3\r\n:\n\n\r\n"
 
 
 class ConnectionPort(Protocol):
-    """The connection, as a request needs it."""
+    """Gives a request what it needs of its connection."""
 
     app: App
     loop: asyncio.AbstractEventLoop
@@ -107,7 +107,7 @@ class RequestCycle:
         self._line.tasks.add(self._task)
 
     def feed(self, body: bytes) -> int:
-        """More of the request's body. How many bytes of it wait to be read."""
+        """Takes more of the request's body; returns how many bytes of it wait to be read."""
         if self.complete:
             return 0
         self._parts.append(body)

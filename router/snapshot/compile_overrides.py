@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 def compile_overrides(
     route: CompiledRoute, routes: Mapping[str, CompiledRoute], classes: DataClasses
 ) -> CompiledRoute:
-    """The route with its overrides in place. Raises SnapshotInvalid for one that names none."""
+    """Puts a route's overrides in place. Raises SnapshotInvalid for one that names no route."""
     named = route.route.settings.overrides
     if not named:
         return route

@@ -66,7 +66,7 @@ class CompiledJudge:
 
 @dataclass(frozen=True, slots=True)
 class CompiledRoute:
-    """A route with all that a request of it needs."""
+    """Holds a route with all that a request of it needs."""
 
     route: Route
     json_name: str  # as a JSON string, for replies
@@ -114,7 +114,7 @@ class CompiledLiteral:
 
 @dataclass(frozen=True)
 class CompiledSnapshot:
-    """One revision, complete and immutable. A request keeps it from start to end."""
+    """Holds one revision, complete and immutable. A request keeps it from start to end."""
 
     snapshot: Snapshot
     routes: Mapping[str, CompiledRoute]

@@ -43,7 +43,7 @@ def build_plans(
 
 
 def incumbent_plan(well: RoutePlan, plan: RoutePlan) -> RoutePlan:
-    """The incumbent's own; where a switch rules, what it left of that in `plan`."""
+    """Returns the incumbent's own plan; where a switch rules, what it left of it in `plan`."""
     if plan.forced is None:
         return well
     return replace(
@@ -52,7 +52,7 @@ def incumbent_plan(well: RoutePlan, plan: RoutePlan) -> RoutePlan:
 
 
 def is_arm_charged(arm: Arm, failures: Sequence[FailureClass | None]) -> bool:
-    """Whether the assigned arm failed, whatever answered in the end.
+    """Tells whether the assigned arm failed, whatever answered in the end.
 
     failures: the last one of each target that was asked, the arm's own first, None for the one
     that answered. A guest that alone rejects a request is charged; a request that nobody takes

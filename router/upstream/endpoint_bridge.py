@@ -26,7 +26,9 @@ _OWN = b"anthropic-"
 
 
 class EndpointBridge:
-    """A transport over `beneath`. translations: by path; any other path is sent as it is."""
+    """Translates requests into chats, and sends them through `beneath`. translations: by path;
+    any other path is sent as it is.
+    """
 
     def __init__(self, beneath: Transport, translations: Mapping[str, Translation]) -> None:
         self._beneath = beneath

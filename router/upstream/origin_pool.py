@@ -48,7 +48,8 @@ class OriginPool:
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def lend(self, *, fresh: bool = False) -> PoolConnection:
-        """A connection, to be given back. Raises UpstreamFailed (connect, timeout, overloaded).
+        """Lends a connection, to be given back. Raises UpstreamFailed (connect, timeout,
+        overloaded).
 
         fresh: a new one, never one that was idle. The time in the line is not bounded here.
         """
@@ -65,7 +66,9 @@ class OriginPool:
         return wire
 
     def give_back(self, wire: PoolConnection) -> None:
-        """Exactly once. What is not reusable is closed."""
+        """Takes a lent connection back; each is given back exactly once. What is not reusable
+        is closed.
+        """
         self._lent.remove(wire)
         if wire.reusable:
             wire.rest()

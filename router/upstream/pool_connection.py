@@ -74,7 +74,9 @@ class PoolConnection(asyncio.Protocol):
         return self._phase is ReplyPhase.DONE
 
     async def read(self) -> bytes:
-        """What arrived since; nothing at the body's end. Raises UpstreamFailed."""
+        """Returns what arrived since the last call, or waits for more; nothing at the body's
+        end. Raises UpstreamFailed.
+        """
         while not self._pieces:
             if self._phase is ReplyPhase.DONE:
                 return b""
@@ -103,7 +105,7 @@ class PoolConnection(asyncio.Protocol):
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing waits on the socket: neither its end nor an unasked byte."""
+        """Tells whether nothing waits on the socket: neither its end nor an unasked byte."""
         return not (self._transport.is_closing() or self._poll.poll(0))
 
     def abort(self) -> None:

@@ -39,7 +39,7 @@ LAST_EVENTS_S: Final = 5.0
 async def chunks_until_end(
     chunks: AsyncIterator[bytes], ended: Callable[[], bool]
 ) -> AsyncIterator[bytes]:
-    """The chunks. Once `ended`, a failure or a silence is their end like any other.
+    """Yields the chunks; once `ended`, a failure or a silence is their end like any other.
 
     Raises UpstreamFailed for a failure before it.
     """

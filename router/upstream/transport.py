@@ -13,7 +13,7 @@ CHAT_PATH: Final = "/chat/completions"
 
 
 class UpstreamRequest(NamedTuple):
-    """One attempt, ready to send."""
+    """Describes one attempt, ready to send."""
 
     provider: Provider
     body: bytes  # JSON, as the provider is to see it

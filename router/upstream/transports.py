@@ -25,7 +25,7 @@ TRANSLATED: Final = frozenset(
 
 
 class Transports:
-    """One transport per protocol, shared by all its providers. wire: carries them all; by
+    """Holds one transport per protocol, shared by all its providers. wire: carries them all; by
     default HTTP connections of its own.
     """
 

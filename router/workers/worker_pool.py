@@ -54,7 +54,7 @@ def restart_pause_s(early_deaths: int) -> float:
 
 
 class WorkerPool:
-    """The workers of one configuration. listeners: bound, shared by all workers."""
+    """Runs the workers of one configuration. listeners: bound, shared by all workers."""
 
     def __init__(
         self, orders: WorkerSpec, listeners: Sequence[socket.socket], books: WorkerAggregator

@@ -40,7 +40,7 @@ class Completion:
 
 
 def limited(request: ChatRequest, text: str) -> tuple[str, str]:
-    """(text, finish_reason) within the request's `max_tokens`."""
+    """Cuts a text to the request's `max_tokens`: (text, finish_reason)."""
     limit = request.max_tokens
     if limit is None or token_count.estimate(text) <= limit:
         return text, "stop"
@@ -108,7 +108,7 @@ class ChatStreamEvents:
         return self._chunk({"role": "assistant", "content": content})
 
     def content(self) -> Iterator[bytes]:
-        """A chunk for each word; of a tool call its head, then its arguments in pieces."""
+        """Yields a chunk a word; of a tool call its head, then its arguments in pieces."""
         call = self._answer.call
         if call is None:
             for piece in PIECE.findall(self._answer.text):

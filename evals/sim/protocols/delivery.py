@@ -18,7 +18,7 @@ OVERLOADED = (503, "This error in mid-answer is simulated.", "overloaded", None)
 
 @dataclass(frozen=True, slots=True)
 class StreamPace:
-    """Waiting times in seconds, already scaled: 0 for none."""
+    """Holds waiting times in seconds, already scaled: 0 for none."""
 
     first_token_s: float
     generation_s: float
@@ -78,7 +78,7 @@ async def send_stream(
 
 
 async def survives(exchange: HttpExchange, fault: Fault, dialect: EndpointDialect) -> bool:
-    """Let the fault strike here. Only after a stall the answer may go on."""
+    """Lets the fault strike here; tells whether the answer may go on: only after a stall."""
     match fault.kind:
         case FaultKind.STALL:
             await exchange.pause(fault.delay_s)

@@ -25,7 +25,7 @@ class StreamEvents(Protocol):
 
 @dataclass(frozen=True)
 class EndpointDialect:
-    """How the simulator speaks one endpoint's protocol."""
+    """Describes how the simulator speaks one endpoint's protocol."""
 
     parse: Callable[[Mapping[str, Any]], ChatRequest]  # raises Refused
     body: Callable[[Completion], dict[str, Any]]

@@ -20,7 +20,9 @@ WORD_WEIGHT = 2.0
 
 
 def vector(text: str, dimensions: int) -> list[float]:
-    """A unit vector: signed feature hashing (Weinberger et al. 2009) of words and 3-grams."""
+    """Computes a unit vector by signed feature hashing (Weinberger et al. 2009) of words and
+    3-grams.
+    """
     sums = [0.0] * dimensions
     for word in WORD.findall(text.lower()) or [text]:
         padded = f" {word} "
@@ -47,7 +49,7 @@ def is_tokens(value: object) -> TypeGuard[list[int]]:
 
 
 def response(data: Mapping[str, Any], *, model: str) -> dict[str, Any]:
-    """The body of `POST /v1/embeddings`. Raises Refused."""
+    """Builds the body that answers `POST /v1/embeddings`. Raises Refused."""
     texts = parse_inputs(data.get("input"))
     dimensions = data.get("dimensions")
     dimensions = DIMENSIONS if dimensions is None else dimensions

@@ -47,7 +47,7 @@ class HttpExchange:
         return bearer or str(sent.get(b"x-api-key") or sent.get(b"api-key") or "")
 
     async def body(self) -> bytes:
-        """The whole request body. Raises ClientGone."""
+        """Reads the whole request body. Raises ClientGone."""
         message = await self._receive()
         if message["type"] == "http.request" and not message.get("more_body"):
             whole: bytes = message["body"]
@@ -83,7 +83,7 @@ class HttpExchange:
         await self._send({"type": "http.response.body", "body": body, "more_body": not last})
 
     async def pause(self, seconds: float | None) -> None:
-        """Wait, for ever if None. Raises ClientGone as soon as the client leaves."""
+        """Waits, for ever if None. Raises ClientGone as soon as the client leaves."""
         if seconds is not None and seconds <= 0:
             return
         try:

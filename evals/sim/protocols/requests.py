@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 
 class Refused(Exception):
-    """A refusal with its HTTP status; `body` in OpenAI's error shape."""
+    """Refuses a request with an HTTP status; `body` is in OpenAI's error shape."""
 
     def __init__(
         self, status: int, message: str, *, code: str | None = None, param: str | None = None
@@ -65,7 +65,7 @@ class ChatRequest:
 
 
 def decoded(body: bytes) -> dict[str, Any]:
-    """The body as a JSON object. Raises Refused."""
+    """Reads the body as a JSON object. Raises Refused."""
     try:
         data = json.loads(body)
         # JSON may spell half of a surrogate pair; no text that can be sent has one.

@@ -71,7 +71,7 @@ def parse_tools(tools: object) -> dict[str, Mapping[str, Any]]:
 
 
 def chats_choice(choice: object) -> object:
-    """A named tool, the way a chat names it."""
+    """Returns the choice of a named tool the way a chat names it."""
     if isinstance(choice, dict):
         return {"type": "function", "function": {"name": choice.get("name")}}
     return choice

@@ -29,7 +29,9 @@ SLOW_S = 60.0
 
 @dataclass
 class Patience:
-    """Waits as long as something moves: the wall clock alone ends nothing."""
+    """Decides when to give up: once nothing has moved for `stalled_s`, however long the whole
+    takes.
+    """
 
     # stalled_s, slow_s: without progress, until it is given up and until it is said.
     stalled_s: float = STALLED_S

@@ -57,7 +57,7 @@ class DemoDisplay:
         return table
 
     def policies(self, demo: Policy, default: Policy) -> None:
-        """The demo's thresholds beside those a team should start with."""
+        """Shows the demo's thresholds beside those a team should start with."""
         table = Table(title="policy `demo`: smaller, to fit into two minutes")
         for column in ("threshold", "demo", "default"):
             table.add_column(column)

@@ -25,7 +25,7 @@ OUTAGE_BACKUP: Final = "backup/backup-1"
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A proposal on a route."""
+    """Describes a proposal that the demo makes on a route, and how it ought to end."""
 
     title: str
     route: str

@@ -43,7 +43,7 @@ class TrafficCounts:
 
 @dataclass
 class DemoTraffic:
-    """The demo's requests: a generator's and the official client's."""
+    """Sends the demo's requests: a generator's and the official client's."""
 
     base_url: str
     key: str

@@ -68,7 +68,8 @@ def models(
     timeout_s: float = 5.0,
     allowed: Collection[str] = (),
 ) -> Call:
-    """The provider's list of models: reachable, and the key accepted.
+    """Asks for the provider's list of models, which tells whether it is reachable and takes the
+    key.
 
     allowed: as `check_api_base` reads it.
     """
@@ -83,7 +84,7 @@ def chat(
     timeout_s: float = 60.0,
     allowed: Collection[str] = (),
 ) -> Probe:
-    """A short question, with the target's parameters and its request patch."""
+    """Asks a target a short question, with its parameters and its request patch."""
     sent = request_body(provider.as_sent(target), [{"role": "user", "content": QUESTION}], {})
     kind = PROVIDER_KINDS.get(provider.kind)
     # By the router's own way, which alone has words for them.

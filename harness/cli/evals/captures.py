@@ -66,7 +66,7 @@ def list_captures(session: Session, *, route: str | None, page_request: PageRequ
 @click.argument("capture_id", metavar="CAPTURE")
 @pass_session
 def show(session: Session, *, capture_id: str) -> None:
-    """Show one, with its content. The audit log notes who read it."""
+    """Show a captured request, with its content. The audit log notes who read it."""
     request = captures.read_capture(session.context, session.actor, capture_id)
     output.document(request if session.json else captures.build_export_line(request))
 

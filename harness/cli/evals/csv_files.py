@@ -54,7 +54,7 @@ class _Row:
 
 
 def read_text(path: str) -> str:
-    """The file's text, without a byte order mark. Raises InputError, naming the file.
+    """Reads the file's text, without a byte order mark. Raises InputError, naming the file.
 
     A pipe will do; what is larger than MAX_BYTES, or never ends, is refused.
     """
@@ -76,7 +76,8 @@ def read_text(path: str) -> str:
 
 
 def parse_pairs(text: str, place: str, n_max: int | None = None) -> tuple[PairRow, ...]:
-    """Items in the order of their first row. Other columns are left alone.
+    """Reads the scores of both models by item, in the order of each item's first row. Other
+    columns are left alone.
 
     Raises InputError at the first fault, also for more than n_max items.
     """
@@ -99,7 +100,7 @@ def parse_pairs(text: str, place: str, n_max: int | None = None) -> tuple[PairRo
 
 
 def parse_blocks(text: str, place: str) -> tuple[BlockRow, ...]:
-    """Blocks in the order of the file. Raises InputError at the first fault."""
+    """Reads the blocks, in the order of the file. Raises InputError at the first fault."""
     counts = ("requests", "canary_requests", "failures", "canary_failures")
     seen: dict[str, int] = {}
     blocks = []

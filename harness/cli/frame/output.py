@@ -14,13 +14,13 @@ Row = Sequence[object]
 
 
 def document(value: object) -> None:
-    """One JSON document. Infinity and NaN, which JSON lacks, become null."""
+    """Prints one JSON document. Infinity and NaN, which JSON lacks, become null."""
     text = json.dumps(to_json_value(value), ensure_ascii=False, indent=2, allow_nan=False)
     click.echo(text)
 
 
 def note(text: str) -> None:
-    """Progress and advice: on stderr, so that a pipe carries data alone."""
+    """Prints progress and advice: on stderr, so that a pipe carries data alone."""
     click.echo(text, err=True)
 
 

@@ -15,7 +15,7 @@ PAGE: Final = 100
 
 
 def page_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--limit and --after, as `page_request`."""
+    """Adds --limit and --after to a command, which gets them as `page_request`."""
     return page_options_with(PAGE)(command)
 
 

@@ -31,7 +31,9 @@ NO_NAMES = (
 
 @dataclass
 class Session:
-    """One call of the command line. Nothing is opened before a command needs it."""
+    """Holds what belongs to one call of the command line. Nothing is opened before a command
+    needs it.
+    """
 
     config: Path | None = None
     json: bool = False
@@ -139,7 +141,9 @@ def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # 
 
 
 def global_options(*, root: bool) -> list[click.Option]:
-    """New options for one command. Below the root all but --json are accepted silently."""
+    """Makes the global options anew for one command. Below the root all but --json are accepted
+    silently.
+    """
     return [
         click.Option(
             ["--config"],

@@ -47,7 +47,9 @@ def follow(
     words: Callable[[T], str],
     timeout_s: float | None,
 ) -> tuple[T, bool]:
-    """What `load` gave last, and whether it ended in time. timeout_s: None waits for ever."""
+    """Waits until what `load` gives has ended: returns what it gave last, and whether it ended
+    in time. timeout_s: None waits for ever.
+    """
     clock, ticker = session.installation.clock, ProgressLine()
     deadline = None if timeout_s is None else clock.monotonic() + timeout_s
     try:

@@ -24,7 +24,7 @@ Limit = float | Literal["none"] | None
 
 
 class LimitType(click.ParamType[Limit]):
-    """A number, or `none`."""
+    """Reads a number, or `none`."""
 
     name = "limit"
 

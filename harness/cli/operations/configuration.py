@@ -59,7 +59,7 @@ def apply(session: Session, reason: str) -> None:
 
 
 def effective(settings: Settings) -> Plain:
-    """The settings without the database's password and the values of extra headers."""
+    """Returns the settings without the database's password and the values of extra headers."""
     shown = to_plain(_with_texts(settings))
     assert isinstance(shown, dict)  # noqa: S101 - a dataclass becomes an object
     shown["database_url"] = without_password(settings.database_url)

@@ -160,7 +160,7 @@ def _print_check(
 
 
 def print_faults(faults: "Sequence[RowFault]") -> None:
-    """A line each, on stdout."""
+    """Prints a line for each fault, on stdout."""
     for fault in faults[:MOST_SHOWN]:
         click.echo(f"{fault.name}: {fault.why}")
     if len(faults) > MOST_SHOWN:

@@ -213,7 +213,7 @@ requirement by its id. `pytest --collect-only --requirements` lists every single
 
 
 def requirements_page(folder: Path, tests: Path) -> dict[Path, str]:
-    """The list of requirements. Raises InputError where a test names an unknown id."""
+    """Writes the list of requirements. Raises InputError where a test names an unknown id."""
     groups: dict[str, dict[str, str]] = yaml.safe_load(
         (folder / "requirements.yaml").read_text(encoding="utf-8")
     )
@@ -234,7 +234,7 @@ def requirements_page(folder: Path, tests: Path) -> dict[Path, str]:
 
 
 def marked_requirements(source: str) -> set[str]:
-    """The ids in all `pytest.mark.req(...)` of a test module."""
+    """Finds the ids in all `pytest.mark.req(...)` of a test module."""
     marks = re.findall(r"""^[^"'\n]*pytest\.mark\.req\(([^)]*)\)""", source, re.MULTILINE)
     return {id_ for arguments in marks for id_ in re.findall(r'"(\w+)"', arguments)}
 

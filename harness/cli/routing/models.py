@@ -57,7 +57,7 @@ def show_entries(
 
 
 def prices(price: Price | None) -> tuple[str, str]:
-    """Input and output, in dollars per million tokens."""
+    """Writes the prices of input and output, in dollars per million tokens."""
     if price is None:
         return "unknown", "unknown"
     return f"{price.input_usd_per_mtok:g}", f"{price.output_usd_per_mtok:g}"

@@ -31,7 +31,7 @@ _NEW = RouteSettings()
 
 
 class ShareType(click.ParamType[int]):
-    """A share such as `1%`, in basis points. trickle: at most what may be kept warm."""
+    """Reads a share such as `1%`, in basis points. trickle: at most what may be kept warm."""
 
     name = "share"
 

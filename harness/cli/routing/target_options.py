@@ -25,7 +25,7 @@ class TargetOptions(TypedDict):
 
 
 def target_options(whose: str = "") -> Callable[[F], F]:
-    """The four options. whose: said in front of each one's help."""
+    """Adds a target's four options to a command. whose: said in front of each one's help."""
     options = (
         click.option(
             "--param",

@@ -38,7 +38,7 @@ PROMOTED: Final = "canary.promote"
 
 @dataclass(frozen=True, slots=True)
 class ReplayedAction:
-    """A stored decision about a canary, beside the same decision made again."""
+    """Holds a stored decision about a canary beside the same decision made again."""
 
     event: AuditEvent
     rollout: str
@@ -103,7 +103,7 @@ def decision_evidence(unit: RolloutUnit, action: RolloutAction | None) -> dict[s
 
 
 def replay_action(ctx: Context, number: int) -> ReplayedAction:
-    """Decide an action again, from the stored blocks.
+    """Decides an action on a canary again, from the stored blocks.
 
     number: of its audit event. Raises NotFound, InputError for an event that has no inputs.
     """

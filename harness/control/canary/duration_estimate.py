@@ -70,7 +70,7 @@ def estimate_for_proposal(ctx: Context, proposal: Proposal) -> RampPlan:
 def estimate_for_policy(
     ctx: Context, tx: Transaction, route: str, policy: CanaryPolicy
 ) -> RampPlan:
-    """The plan of one policy's steps."""
+    """Plans the steps of a canary policy on a route, at its pace of traffic today."""
     pace = measure_pace(ctx, tx, route, policy)
     if pace is None:
         return RampPlan(route, policy, None, (), (), ramp_plan.no_traffic_text(route))
@@ -85,7 +85,7 @@ def estimate_for_policy(
 def measure_pace(
     ctx: Context, tx: Transaction, route: str, policy: CanaryPolicy
 ) -> TrafficPace | None:
-    """Today's: of the last 24 hours. None without a request."""
+    """Measures a route's pace of traffic over the last 24 hours; None without a request."""
     now = ctx.clock.now()
     totals = tx.observations.totals(since=now - TODAY, route=route)
     units = _units_per_hour(tx, route, policy) if policy.unit is ExposureUnit.SESSION else None

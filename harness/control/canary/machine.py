@@ -51,7 +51,7 @@ _PROPOSAL_ENDS = {
 def open_canary(
     ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed, event: ProposalEvent
 ) -> Proposal:
-    """Rollout, routing table and proposal in one unit of work: all of it, or none.
+    """Opens a proposal's canary: stores rollout, routing table and proposal, all of it or none.
 
     Raises ProofRefused when the verdict holds no more, RevisionConflict when another writer
     was first.
@@ -98,7 +98,7 @@ def open_canary(
 
 
 def find_live(tx: Transaction, route: str) -> Rollout:
-    """The route's rollout, live or in its bake. Raises NotFound."""
+    """Finds the route's rollout, live or in its bake. Raises NotFound."""
     routes.require_route(tx, route)
     for rollout in (*tx.rollouts.live(), *tx.rollouts.baking()):
         if rollout.route == route:

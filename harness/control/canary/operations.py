@@ -38,7 +38,7 @@ from harness.ports import Transaction
 
 @dataclass(frozen=True, slots=True)
 class CanaryOperation:
-    """What an operation did to a rollout."""
+    """Holds a rollout after a person moved it, and what the data say against that."""
 
     rollout: Rollout
     warnings: tuple[str, ...] = ()  # what the data say against what was done all the same

@@ -13,7 +13,7 @@ from harness.ports import Transaction
 
 @dataclass(frozen=True, slots=True)
 class RolloutUnit:
-    """One rollout within one unit of work."""
+    """Bundles a rollout with the unit of work and the context in which it is decided on."""
 
     ctx: Context
     tx: Transaction

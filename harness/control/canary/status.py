@@ -45,7 +45,7 @@ class CanaryStatus:
 
 
 def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryStatus]:
-    """Live canaries; with `route`, that route's newest rollout, live or not.
+    """Lists live canaries and bakes; with `route`, that route's newest rollout, live or not.
 
     Raises NotFound for an unknown route.
     """
@@ -72,7 +72,7 @@ class CanaryHistory:
 
 
 def explain_canary(ctx: Context, route: str) -> CanaryHistory:
-    """The route's newest rollout, live or not, and its moves. Raises NotFound."""
+    """Returns the route's newest rollout, live or not, and its moves. Raises NotFound."""
     found = next(iter(list_canaries(ctx, route=route)), None)
     if found is None:
         raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")

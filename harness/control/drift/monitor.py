@@ -82,8 +82,8 @@ def _unmeasured(watch: DriftWatch, run: EvalRun, samples: Sequence[Sample]) -> s
 
 
 def load_scores(samples: Sequence[Sample], epochs: int) -> ItemScores:
-    """Mean strict score by item, in order. An answer without a score counts 0 in every run
-    alike; an item with an epoch that did not come was not measured.
+    """Computes each item's mean strict score, in the samples' order. An answer without a score
+    counts 0 in every run alike; an item with an epoch that did not come was not measured.
     """
     found: dict[str, list[Sample]] = {}
     for sample in samples:

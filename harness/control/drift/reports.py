@@ -52,7 +52,7 @@ def describe_comparison(times: int) -> str:
 
 
 def describe_watch(tx: Transaction, watch: DriftWatch) -> str:
-    """The name of the watched target, `provider/model`."""
+    """Returns the name of the watched target, such as `openai/gpt-4o-mini`."""
     return tx.routing.targets()[watch.target].name
 
 
@@ -90,7 +90,7 @@ def _first_answers(tx: Transaction, run: str) -> dict[str, Sample]:
 def describe_drift(
     tx: Transaction, routes: Sequence[str], watch: DriftWatch, checks: Sequence[DriftCheck]
 ) -> tuple[str, str]:
-    """Title and text of the alert."""
+    """Writes title and text of the alert about drift."""
     evidence = checks[-1].evidence
     assert evidence is not None  # noqa: S101 - only a comparison finds drift
     by = f"{format_score(abs(evidence.delta))} points {evidence.direction}"
@@ -124,7 +124,7 @@ def describe_other_model(
     checks: Sequence[DriftCheck],
     sighting: Sighting,
 ) -> tuple[str, str]:
-    """Title and text of the notice that the provider names another model."""
+    """Writes title and text of the notice that the provider names another model."""
     before = sorted({name for check in counted_checks(checks) for name in check.served})
     title = (
         f"the provider of {describe_watch(tx, watch)} serves another model: "
@@ -155,7 +155,7 @@ def _short(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class DriftStatus:
-    """One watched suite of one incumbent."""
+    """Says where one watched suite of one incumbent stands."""
 
     routes: tuple[str, ...]
     suite: str

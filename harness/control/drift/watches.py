@@ -30,7 +30,7 @@ OURS: Final = (AlertKind.DRIFT, AlertKind.SERVED_MODEL, AlertKind.JOB_FAILED)
 
 @dataclass(frozen=True, slots=True)
 class WatchedPair:
-    """An incumbent with a suite that watches it."""
+    """Pairs an incumbent with a suite that watches it."""
 
     target: str
     suite: str

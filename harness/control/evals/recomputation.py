@@ -74,7 +74,7 @@ def require_agreement(
 def raise_mismatch_alert(
     ctx: Context, tx: Transaction, proposal: Proposal, verdict: str, words: str
 ) -> None:
-    """The alert, once per verdict."""
+    """Opens the alert that stored scores no longer give the verdict, once per verdict."""
     log.error("evidence_mismatch", proposal=proposal.id, verdict=verdict, differences=words)
     alerts.raise_alert(
         ctx,

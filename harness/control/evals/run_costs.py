@@ -35,7 +35,7 @@ def sum_judging_cost(samples: Sequence[Sample], *, judged: bool) -> JudgingCost:
 
 @dataclass(frozen=True)
 class ArmSamples:
-    """One side of one suite."""
+    """Holds the samples of one arm on one suite, and how many were planned."""
 
     planned: int  # its answers at most
     samples: Sequence[Sample]  # those that were given

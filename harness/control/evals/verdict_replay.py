@@ -30,7 +30,7 @@ from harness.ports import Transaction
 
 @dataclass(frozen=True, slots=True)
 class ReplayedVerdict:
-    """A stored verdict, beside the same verdict computed again from its samples."""
+    """Holds a stored verdict beside the same verdict computed again from its inputs."""
 
     stored: Verdict
     # stored_sha256, again_sha256: of everything the verdict says, in canonical form.
@@ -47,7 +47,7 @@ class ReplayedVerdict:
 
 @dataclass(frozen=True, slots=True)
 class OtherTerms:
-    """Other terms than the registered ones. None keeps what was registered."""
+    """Holds terms for a plan, to try instead of its own. None keeps what was registered."""
 
     claim: Claim | None = None  # claim, min_saving: of the primary suites
     margin: float | None = None  # margin, alpha: of every suite
@@ -80,7 +80,8 @@ class OtherTerms:
 
 
 def replay_verdict(ctx: Context, decision: str) -> ReplayedVerdict:
-    """Decide again from the inputs that the verdict carries, and compare them with the samples.
+    """Decides a verdict again from the inputs that it carries, and compares them with the
+    samples.
 
     decision: a verdict's id, or a proposal's for its newest verdict. Raises NotFound.
     """

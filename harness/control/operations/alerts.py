@@ -54,7 +54,7 @@ ROUTER_FAULT_SILENCE: Final = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class AlertView:
-    """An alert as people see it."""
+    """Describes an alert as people see it, with the counts of its messages."""
 
     id: str
     kind: AlertKind
@@ -76,7 +76,7 @@ class AlertView:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryAttempt:
-    """What became of a test."""
+    """Says whether one sink took a test message."""
 
     sink: str
     delivered: bool

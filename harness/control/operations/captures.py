@@ -21,7 +21,7 @@ NEAR_DUPLICATE_SIMILARITY: Final = 0.9
 
 @dataclass(frozen=True, slots=True)
 class CaptureSummary:
-    """A captured request without its content."""
+    """Describes a captured request without its content."""
 
     id: str
     at: datetime

@@ -24,7 +24,9 @@ from harness.ports import Transaction
 
 
 class MonitoredJob:
-    """A job under a name. Calling it raises what the job raises."""
+    """Runs a job, with an alert under the job's name while it fails. Calling it raises what the
+    job raises.
+    """
 
     def __init__(self, ctx: Context, name: str, job: Callable[[Context], object]) -> None:
         self._ctx = ctx

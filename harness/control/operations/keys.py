@@ -186,7 +186,7 @@ def set_limits(
 
 
 def authenticate(store: Store, text: str, *, secret: bytes) -> Actor:
-    """The actor behind a management key. Raises NotAllowed for any other."""
+    """Returns the actor behind a management key. Raises NotAllowed for any other."""
     with _refusing(), store.read() as tx:
         return _actor(tx, tx.keys.by_hash(key_hash(text, secret)))
 

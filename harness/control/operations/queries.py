@@ -282,7 +282,7 @@ def list_drift_runs(
 def list_alerts(
     ctx: Context, page_request: PageRequest = FIRST_PAGE, *, open_only: bool = False
 ) -> Page[alerts.AlertView]:
-    """The one heard last first."""
+    """Lists the alerts, the one last seen first."""
     with ctx.store.listings() as stored:
         page = stored.alerts(page_request, open_only=open_only)
     with ctx.store.read() as tx:

@@ -75,7 +75,9 @@ MOST_ALERTS: Final = 50
 
 
 def run_once(ctx: Context) -> list[str]:
-    """Alerts what disagrees, and ends the alerts of what agrees again. In words."""
+    """Compares stored rows with the audit log: alerts what disagrees, and ends the alerts of
+    what agrees again. Returns the new alerts in words.
+    """
     walk, etag = ctx.audit_walk, ctx.store.etag()
     walk.trouble = "the audit log is not compared to its end yet"
     with ctx.store.read() as tx:

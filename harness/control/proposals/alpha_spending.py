@@ -164,7 +164,7 @@ def with_alpha(
     candidate: str,
     family: Collection[str],
 ) -> SuitePlan:
-    """The plan with its look and that look's alpha.
+    """Returns the plan with its look's number and the alpha that this look spends.
 
     A look counts on any route, once one answer of the candidate is scored: whoever has seen
     scores may have chosen by them. One that is open counts as well: it will see scores. Looks

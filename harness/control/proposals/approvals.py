@@ -66,7 +66,7 @@ class ApprovalView(Approval):
 
 
 def list_approvals(ctx: Context, proposal: str) -> Sequence[ApprovalView]:
-    """The proposal's approvals, oldest first."""
+    """Lists the proposal's approvals, oldest first."""
     with ctx.store.read() as tx:
         found = tx.proposals.get(proposal)
         return [

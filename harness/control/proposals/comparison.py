@@ -94,7 +94,7 @@ class Comparison:
 
     @property
     def savings(self) -> Savings | None:
-        """What the gate saved by deciding early; None where it did not."""
+        """Computes what the gate saved by deciding early; None where it did not."""
         if self.verdict is None or self.verdict.outcome not in DECIDED_OUTCOMES:
             return None
         return compute_savings(
@@ -199,7 +199,7 @@ def _side(tx: Transaction, proposal: Proposal, plan: SuitePlan) -> SuiteAnswers:
 
 
 def compute_arm_figures(samples: Sequence[Sample]) -> ArmFigures:
-    """What one arm cost and how long it took, over all its samples."""
+    """Computes what one arm cost and how long it took, over all its samples."""
     if not samples:
         return ArmFigures(0, None, None, None, 0.0)
     answered = [s for s in samples if s.error is not SampleError.INFRA]

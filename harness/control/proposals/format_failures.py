@@ -28,7 +28,8 @@ OPTIONS: Final = {SuiteRole.REQUIRED: "--suite", SuiteRole.GUARD: "--guard"}
 
 
 def build_rerun_command(comparison: Comparison, candidate: Target | None = None) -> str:
-    """The command: the same suites, roles, policy, claim and limits.
+    """Writes the command that runs a comparison again: the same suites, roles, policy, claim
+    and limits.
 
     candidate: to be asked instead of the proposal's. Empty where no `gate run` can ask it:
     several primary suites, or an incumbent that has settings of its own.

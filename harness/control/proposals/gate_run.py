@@ -48,7 +48,7 @@ class ComparisonRequest:
 def register_comparison(
     ctx: Context, actor: Actor, settings: Settings, question: ComparisonRequest
 ) -> Proposal:
-    """The file's providers, a route for this comparison alone, and its proposal.
+    """Registers the file's providers, a route for this comparison alone, and its proposal.
 
     Raises as `routes.create_route` and `submission.create_proposal` do.
     """
@@ -102,7 +102,8 @@ def _check_provider(settings: Settings, seed: TargetSeed) -> None:
 
 
 def without_long_pauses(ctx: Context) -> Context:
-    """The context without long pauses after InfraError: somebody waits at a terminal or in CI.
+    """Returns the context without long pauses after InfraError: somebody waits at a terminal or
+    in CI.
 
     Nor is there a shadow to come: nobody asks the route of a single comparison.
     """

@@ -178,7 +178,7 @@ def register_plans(
     candidate: str,
     lineage: Collection[str],
 ) -> tuple[SuitePlan, ...]:
-    """The registration, suite by suite, and the suites' pins stored.
+    """Registers a route's suites: stores their pins, and returns a plan for each.
 
     Raises ConfigError for a route without a primary suite, and for several that make no claim;
     NotAllowed when the policy's `alpha_budget` is spent.

@@ -39,7 +39,7 @@ LONGEST_OVERLAP: Final = timedelta(days=365)
 
 @dataclass(frozen=True, slots=True)
 class StoredKeyView(CamelCase):
-    """A stored key, without its value."""
+    """Describes a stored key, without its value."""
 
     name: str
     created_at: datetime
@@ -93,7 +93,7 @@ class ImportedCredential:
 
 @dataclass(frozen=True, slots=True)
 class EncryptionRotation:
-    """The result of a rotation of the encryption key."""
+    """Says how many values a rotation of the encryption key encrypted anew."""
 
     values: int  # how many were encrypted anew
 

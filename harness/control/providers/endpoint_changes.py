@@ -53,7 +53,7 @@ def with_move(
 
 
 def routes_using(tx: Transaction, provider: str) -> list[str]:
-    """Names of the routes that use it in any role."""
+    """Lists the names of the routes that use the provider in any role."""
     table = tx.routing.table()
     return [
         name

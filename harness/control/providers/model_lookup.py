@@ -52,7 +52,9 @@ MOST: Final = 5
 
 
 class Rapidfuzz:
-    """A `FuzzyMatcher`. The library is loaded where a name is misspelt."""
+    """Finds similar names by the library rapidfuzz (a `FuzzyMatcher`), which is loaded where a
+    name is misspelt.
+    """
 
     def similar_words(self, word: str, among: Collection[str]) -> Sequence[str]:
         from rapidfuzz import fuzz, process  # noqa: PLC0415 - see above
@@ -110,7 +112,8 @@ def resolve_model(
 def match_model(
     ctx: Context, name: str, *, providers: Collection[str] | None = None
 ) -> ModelMatch:
-    """The model that somebody means by a name of theirs, among those that providers offer.
+    """Finds the model that somebody means by a name of theirs, among those that providers
+    offer.
 
     providers: names of those that are asked; None for all.
     """

@@ -76,7 +76,7 @@ def reencrypt_headers(provider: Provider, cipher: Cipher) -> Provider:
 
 
 def encrypt_stored_headers(ctx: Context) -> list[str]:
-    """Encrypt what an older version stored in clear; the names of those providers.
+    """Encrypts headers that an older version stored in clear; returns their providers' names.
 
     Raises ConfigError without any key.
     """

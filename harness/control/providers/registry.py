@@ -68,7 +68,8 @@ def register_with_provider(
 
 
 def default_provider(name: str, known: Iterable[str] = (), *, api_base: str = "") -> Provider:
-    """The provider that a kind's name means: in its usual place, with its usual key variable.
+    """Returns the provider that a kind's name means: in its usual place, with its usual key
+    variable.
 
     Another name with an address is an OpenAI-compatible server. known: names, for a guess.
     """
@@ -146,7 +147,7 @@ def get_provider(ctx: Context, name: str) -> ProviderSummary:
 def change_provider(
     ctx: Context, actor: Actor, name: str, change: ProviderChange, *, create: bool | None = None
 ) -> ProviderSummary:
-    """Add a provider, or change what the wish names.
+    """Adds a provider, or changes the fields of it that `change` sets.
 
     create: True raises Conflict where it is there, False NotFound where it is not. Raises as
     `targets.put_provider`, InputError for an unknown kind, or another one than it has,

@@ -36,7 +36,7 @@ from harness.ports import OAuthServer
 
 @dataclass(frozen=True, slots=True)
 class SignedIn(CamelCase):
-    """A person's sign-in at a provider, and until when it lasts."""
+    """Describes a person's sign-in at a provider, and when its token ends."""
 
     provider: str
     signed_in_at: datetime
@@ -110,7 +110,9 @@ def _granted(
 
 
 def sign_out(ctx: Context, actor: Actor, name: str) -> None:
-    """Take the tokens away; routers stop using them within two seconds. Raises NotFound."""
+    """Removes a provider's sign-in and its tokens; routers stop using them within two seconds.
+    Raises NotFound.
+    """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
         ended = tx.sign_ins.end(name)

@@ -30,7 +30,7 @@ LONGEST_WAIVER: Final = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True)
 class WaiverRequest:
-    """A request to let a target in without a verdict, for so long."""
+    """Asks to let a target into a fallback chain without a verdict, for a limited time."""
 
     reason: str
     lasts: timedelta

@@ -64,7 +64,7 @@ def _raise_waiver_alert(ctx: Context, waiver: Waiver) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FallbackRequest:
-    """One entry of a chain."""
+    """Describes an entry that somebody wants in a fallback chain."""
 
     target: str  # id or `provider/model`
     capable: bool = False
@@ -123,7 +123,7 @@ def list_expired_waivers(ctx: Context) -> Sequence[Waiver]:
 def replace_chain(
     ctx: Context, actor: Actor, name: str, wanted: Sequence[FallbackRequest], *, reason: str
 ) -> Route:
-    """The whole chain, in order.
+    """Replaces a route's whole fallback chain by the entries given, in their order.
 
     A target that is new in it needs a valid passed verdict of this route against its incumbent,
     an earlier place on the route, or a waiver. Raises ProofRefused without one, and while an
@@ -165,7 +165,9 @@ def add_fallback(
 def remove_fallback(
     ctx: Context, actor: Actor, name: str, target: str, *, reason: str
 ) -> Route:
-    """Needs no proof. Raises NotFound when the chain does not have it."""
+    """Removes a target from a route's fallback chain, which needs no proof. Raises NotFound
+    when the chain does not have it.
+    """
 
     def changed(tx: Transaction, chain: list[FallbackRequest]) -> None:
         del chain[_place(tx, chain, name, target)]
@@ -268,7 +270,8 @@ def _commit(
 def drop_fallback(
     ctx: Context, tx: Transaction, actor: Actor, route: Route, target: str, reason: str
 ) -> Route:
-    """The chain without the target, within a unit of work; needs no role and no proof.
+    """Drops a target from a route's fallback chain within a unit of work; needs no role, no
+    proof.
 
     Raises ProofRefused while an expired waiver would stay: then nothing has changed.
     """

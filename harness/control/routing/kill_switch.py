@@ -33,7 +33,7 @@ LONGEST = timedelta(days=365)
 
 @dataclass(frozen=True, slots=True)
 class SwitchRequest:
-    """What somebody wants to force."""
+    """Describes a kill switch that somebody wants to throw."""
 
     force: Force
     reason: str

@@ -124,7 +124,7 @@ def describe_forecast(forecast: CostForecast) -> str:
 
 
 def describe_basis(forecast: CostForecast) -> str:
-    """What the line rests on; empty without traffic."""
+    """Says what a cost forecast rests on; empty without traffic."""
     bill = forecast.bill
     if not bill.requests:
         return ""

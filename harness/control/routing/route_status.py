@@ -20,7 +20,7 @@ from harness.domain.routing.target import Target
 
 @dataclass(frozen=True)
 class RouteStatus:
-    """One route at a glance."""
+    """Shows one route at a glance: models, open proposal, last verdict, canary and traffic."""
 
     route: Route
     incumbent: Target

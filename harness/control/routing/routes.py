@@ -77,7 +77,7 @@ def load_table(ctx: Context) -> RoutingTable:
 
 
 def require_route(tx: Transaction, name: str) -> Route:
-    """The route. Raises NotFound with the nearest name."""
+    """Returns the route of this name. Raises NotFound with the nearest name."""
     route = tx.routing.route(name)
     if route is None:
         hint = did_you_mean(name, tx.routing.table().routes)
@@ -272,7 +272,7 @@ def load_history(ctx: Context, name: str) -> Sequence[RouteRecord]:
 
 
 def describe_difference(older: RouteRecord, newer: RouteRecord) -> dict[str, tuple[str, str]]:
-    """What differs between two versions: field to (before, after)."""
+    """Lists what differs between two versions of a route: field to (before, after)."""
     return dict(_otherwise(older.route, newer.route))
 
 

@@ -171,7 +171,7 @@ def moved_details(provider: Provider) -> dict[str, object]:
 
 
 def find_target(tx: Transaction, name: str) -> Target:
-    """The target with this id, or this `provider/model`.
+    """Finds the target with this id, or this `provider/model`.
 
     Raises NotFound with the nearest name, InputError when several targets have the name.
     """

@@ -55,7 +55,7 @@ LEFT_OUT: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class ShadowRequest:
-    """What somebody wants to mirror."""
+    """Describes a shadow that somebody wants to start: its route, candidate and limits."""
 
     route: str
     candidate: str  # id or `provider/model`
@@ -82,7 +82,7 @@ class CheckEvidence:
 
 @dataclass(frozen=True, slots=True)
 class PairFigures:
-    """Means over the pairs that both answered."""
+    """Holds one model's means over the pairs that both models answered."""
 
     ms: float  # of a stream, to its first output
     output_tokens: float

@@ -40,7 +40,7 @@ _DONE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ReplayedShadow:
-    """A stored decision about a shadow stage, beside the same decision made again."""
+    """Holds a stored decision about a shadow stage beside the same decision made again."""
 
     event: AuditEvent
     proposal: str

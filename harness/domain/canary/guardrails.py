@@ -60,7 +60,8 @@ def guardrail_kind(guardrail: Guardrail) -> GuardrailKind:
 
 @dataclass(frozen=True, slots=True)
 class Guardrails:
-    """Tolerated ratio of each, False for off. Errors are always on: `CanaryPolicy.rho`.
+    """Sets the tolerated ratio of each guardrail, False for off. Errors are always on:
+    `CanaryPolicy.rho`.
 
     A canary whose failures have odds 1.25 times the incumbent's, or whose values are 1.25
     times as high, is at the limit of a ratio of 1.25.
@@ -91,7 +92,9 @@ class Guardrails:
 
 @dataclass(frozen=True, slots=True)
 class FailureTally:
-    """A block's units that a guardrail applies to, the failed ones, and the canary's share."""
+    """Counts a block's units that a guardrail applies to, and the failed ones: in all, and
+    those of the canary.
+    """
 
     units: int
     canary: int
@@ -158,7 +161,7 @@ class JudgeTally(FailureTally):
 
 @dataclass(frozen=True, slots=True)
 class FeedbackTally(FailureTally):
-    """A block's units, and of how many a user said anything at all, good or bad."""
+    """Counts a block's units, and of how many a user said anything at all, good or bad."""
 
     # Units. It explains the evidence, and adds none: silence is no praise.
     opinions: ArmSplit = NO_SPLIT
@@ -182,7 +185,7 @@ def _sums(classes: Mapping[str, ArmSplit]) -> ArmSplit:
 
 @dataclass(frozen=True, slots=True)
 class ArmLevels:
-    """Geometric means of a block's values in both arms: for words, never for a decision."""
+    """Holds geometric means of a block's values in both arms: for words, not for decisions."""
 
     canary: float
     control: float

@@ -46,7 +46,7 @@ class ObservationBlock:
 
 @dataclass(frozen=True, slots=True)
 class TrafficMinute:
-    """One minute of one route, by assigned arm and by the target that answered."""
+    """Counts a minute's traffic of a route, by assigned arm and by the target that answered."""
 
     route: str
     minute: datetime
@@ -70,7 +70,7 @@ class TrafficMinute:
 
 @dataclass(frozen=True, slots=True)
 class TrafficTotal:
-    """The sum of all minutes of one (route, arm, target) in a window."""
+    """Adds up all minutes of one (route, arm, target) in a window."""
 
     route: str
     arm: str

@@ -22,7 +22,9 @@ MAX_CONTROLS: Final = 99
 
 
 class MeasuredUnit(NamedTuple):
-    """One unit's value. None: it failed, or never ended, and is worse than any value."""
+    """Holds one unit's arm and value. value None: it failed, or never ended, and is worse than
+    any value.
+    """
 
     canary: bool
     value: float | None
@@ -30,7 +32,7 @@ class MeasuredUnit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BlockRanks:
-    """The ranks of one guardrail in one block."""
+    """Holds the ranks of one guardrail in one block."""
 
     # In (0, 1), for each scored unit of the smaller arm; high for high canary values.
     u: tuple[float, ...]
@@ -38,7 +40,7 @@ class BlockRanks:
 
 
 def rank_among(value: float, controls: Sequence[float], tie_breaker: float) -> float:
-    """The value's place among the controls, in [0, 1]: `(less + U·(equal + 1))/(K + 1)`.
+    """Ranks the value among the controls, in [0, 1]: `(less + U·(equal + 1))/(K + 1)`.
 
     controls: from the same time window, each used once. tie_breaker: U, uniform on (0, 1).
     Uniform when canary and control are alike.
@@ -50,7 +52,9 @@ def rank_among(value: float, controls: Sequence[float], tie_breaker: float) -> f
 
 
 def scored_count(fewer: int, more: int) -> int:
-    """How many of the fewer values: every ⌈9·fewer/more⌉-th, each with 9 of the others."""
+    """Counts how many values of the smaller arm are scored: every ⌈9·fewer/more⌉-th, so that
+    each has at least 9 of the others.
+    """
     if not fewer or not more:
         return 0
     return fewer // math.ceil(MIN_CONTROLS * fewer / more)

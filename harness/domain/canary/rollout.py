@@ -107,7 +107,7 @@ LIVE_STATES: Final = frozenset({_S.WAITING, _S.MEASURING, _S.PAUSED})
 
 
 def next_state(state: RolloutState, signal: RolloutSignal) -> RolloutState:
-    """The next state. Raises IllegalTransition for a pair not in the table."""
+    """Returns a rollout's next state. Raises IllegalTransition for a pair not in the table."""
     try:
         return TRANSITIONS[state, signal]
     except KeyError:
@@ -168,7 +168,7 @@ class Rollout:
 def apply_signal(
     rollout: Rollout, signal: RolloutSignal, now: datetime, because: str = ""
 ) -> Rollout:
-    """The rollout after `signal`; STEP_DONE and ADVANCE go one step on.
+    """Returns the rollout after `signal`; STEP_DONE and ADVANCE go one step on.
 
     Raises IllegalTransition: for a pair not in the table, past the last step, and for one that
     was promoted and bakes no more.

@@ -26,7 +26,9 @@ FIRST_WEIGHT: Final = 0.95
 
 @dataclass(frozen=True, slots=True)
 class WorkerGuard:
-    """Running evidence that the canary's units fail more than rho times as often."""
+    """Holds the running evidence that the canary's units fail more than rho times as often as
+    the incumbent's.
+    """
 
     # Tolerated ratio; below 1 as 1, since a ratio of odds bounds one of rates only above it.
     rho: float = 1.0

@@ -45,7 +45,7 @@ class DriftPlan:
 
 @dataclass(frozen=True, slots=True)
 class DriftWatch:
-    """One suite on one target since one baseline."""
+    """Watches one suite on one target, from one baseline on."""
 
     id: str
     target: str

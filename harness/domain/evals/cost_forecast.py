@@ -45,7 +45,7 @@ class ItemTokens:
 
 @dataclass(frozen=True, slots=True)
 class RouteBill:
-    """A route's recorded requests, tokens and cost."""
+    """Holds a route's recorded requests, tokens and cost."""
 
     since: datetime  # the beginning of its recorded traffic, 30 days at most
     window_s: float
@@ -67,7 +67,7 @@ class RouteBill:
 
 @dataclass(frozen=True, slots=True)
 class CostForecast:
-    """What a route costs in 30 days, now and with the candidate."""
+    """Says what a route costs in 30 days, now and with the candidate."""
 
     bill: RouteBill
     now_usd: float | None  # the incumbent's bill

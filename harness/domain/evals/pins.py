@@ -44,7 +44,7 @@ class ServedModel:
 
     @property
     def label(self) -> str:
-        """The model's name with its build, for people: `gpt-4o-2024-08-06@fp_1`."""
+        """Returns the model's name with its build, for people: `gpt-4o-2024-08-06@fp_1`."""
         return f"{self.model}@{self.build}" if self.build else self.model
 
     def unlike(self, other: Self, pin: ServedPin) -> bool:
@@ -59,7 +59,7 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class ServedModels:
-    """The models that answered one suite's items, and judged them."""
+    """Names the models that answered one suite's items, and those that judged the answers."""
 
     incumbent: tuple[ServedModel, ...] = ()
     candidate: tuple[ServedModel, ...] = ()
@@ -85,7 +85,7 @@ def is_mixed(served: Iterable[ServedModel], pin: ServedPin) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A model that a target's provider served, and the first and last time, whoever asked."""
+    """Records a model that a target's provider served: first and last time, whoever asked."""
 
     target: str
     served: ServedModel

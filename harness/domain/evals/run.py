@@ -49,7 +49,7 @@ class PrimaryCombination(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SuitePin:
-    """What a suite's results depend on, hashed piece by piece (F6)."""
+    """Records what a suite's results depend on, hashed piece by piece (F6)."""
 
     name: str
     version: str
@@ -68,7 +68,7 @@ class SuitePin:
 
     @property
     def judge(self) -> str:
-        """The id of the judge's target; empty without a judge."""
+        """Returns the id of the judge's target; empty without a judge."""
         return self.judge_pin.partition("/")[0]
 
     @property
@@ -139,7 +139,7 @@ class SuitePlan:
 
 
 def plan_from_json(stored: Mapping[str, Any]) -> SuitePlan:
-    """The inverse of SuitePlan.as_json."""
+    """Restores the plan that SuitePlan.as_json wrote."""
     kinds = {
         "role": SuiteRole(stored["role"]),
         "claim": Claim(stored["claim"]),
@@ -171,7 +171,7 @@ class RunBudget:
 
 @dataclass(frozen=True, slots=True)
 class EvalRun:
-    """One suite on one target. Items are asked in the order that order_seed fixes."""
+    """Describes a suite's run on a target. Items are asked in the order set by order_seed."""
 
     id: str
     suite: str

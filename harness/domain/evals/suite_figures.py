@@ -43,7 +43,7 @@ class CostFigures:
 
 @dataclass(frozen=True, slots=True)
 class HolmFigures:
-    """How a suite stood among several of one claim, by Holm's rule."""
+    """Says how a suite stood among several of one claim, by Holm's rule."""
 
     p: float = 1.0
     rank: int = 1
@@ -81,7 +81,7 @@ class SuiteFigures:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """The inverse of as_json, of any version."""
+        """Restores the figures that any version's as_json wrote."""
         lenient, cost, holm = (stored.get(name) for name in ("lenient", "cost", "holm"))
         return replace(
             _read(cls, stored),

@@ -28,7 +28,7 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """A person or service acting through CLI, REST or dashboard."""
+    """Identifies a person or service that acts through CLI, REST or dashboard."""
 
     name: str
     role: Role

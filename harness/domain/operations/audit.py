@@ -22,7 +22,7 @@ RowDigests = Mapping[str, tuple[str | None, str | None]]
 
 @dataclass(frozen=True)
 class AuditEvent:
-    """One event of the audit log, chained to the event before it."""
+    """Records one event of the audit log, chained to the event before it."""
 
     number: int  # 1, 2, 3 … without gaps
     at: datetime
@@ -42,14 +42,14 @@ class AuditEvent:
 
 @dataclass(frozen=True, slots=True)
 class AuditPosition:
-    """A place in the log: the number and mac of an event; by default before the first."""
+    """Marks a place in the audit log: an event's number and mac, by default before them all."""
 
     number: int = 0
     mac: str = GENESIS
 
 
 def require_reason(reason: str, act: str) -> str:
-    """The reason, stripped. Raises InputError for one that nobody could read.
+    """Returns the reason, stripped. Raises InputError for one that nobody could read.
 
     act: what needs it, for the error, e.g. `to pause by hand`.
     """
@@ -59,7 +59,7 @@ def require_reason(reason: str, act: str) -> str:
 
 
 def event_mac(event: AuditEvent, secret: bytes) -> str:
-    """HMAC-SHA-256 over the event and the mac before it."""
+    """Computes the HMAC-SHA-256 over the event and the mac before it."""
     body: list[object] = [
         event.number,
         event.at.isoformat(),

@@ -41,7 +41,7 @@ class AlertMessage:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """Message `number` of an alert to a sink."""
+    """Tracks the delivery of an alert's message `number` to a sink."""
 
     alert: str
     number: int

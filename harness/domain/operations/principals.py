@@ -32,7 +32,7 @@ class PrincipalKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A person or service that acts, with an id that never changes."""
+    """Identifies a person or service that acts, by an id that never changes."""
 
     id: str
     kind: PrincipalKind

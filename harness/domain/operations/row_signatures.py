@@ -106,7 +106,7 @@ class RowFault:
 
 
 def key_id(public: bytes) -> str:
-    """The first 16 hexadecimal digits of the public key's SHA-256."""
+    """Returns the first 16 hexadecimal digits of the public key's SHA-256."""
     return hash_content(public)[:16]
 
 
@@ -135,7 +135,7 @@ def join_signature(key: str, signature: bytes) -> str:
 
 
 def split_signature(signature: str) -> tuple[str, bytes]:
-    """The key's id and the signature itself. Raises SignatureInvalid."""
+    """Splits a signature into its key's id and its bytes. Raises SignatureInvalid."""
     key, dot, text = signature.partition(".")
     try:
         if dot:
@@ -146,7 +146,7 @@ def split_signature(signature: str) -> tuple[str, bytes]:
 
 
 def verifying_key(keyring: Keyring, key: str, purpose: KeyPurpose) -> PublicKey:
-    """The key that made a signature. Raises SignatureInvalid where it may not have made it."""
+    """Finds a signature's key. Raises SignatureInvalid where that may not have made it."""
     known = keyring.get(key)
     if known is None:
         raise SignatureInvalid(f"it is signed with the key {key}, which the keyring lacks")
@@ -160,7 +160,7 @@ def verifying_key(keyring: Keyring, key: str, purpose: KeyPurpose) -> PublicKey:
 
 
 def format_keyring(keys: Iterable[PublicKey]) -> str:
-    """A line per key: id, purpose, public key, state."""
+    """Writes a keyring, a line per key: id, purpose, public key, state."""
     lines = (
         f"{k.id} {k.purpose.value} {encode_base64url(k.public)} {k.state.value}\n" for k in keys
     )

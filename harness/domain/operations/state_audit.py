@@ -50,7 +50,7 @@ class RecordedRow:
 
 @dataclass(frozen=True, slots=True)
 class RowFinding:
-    """A stored row that disagrees with the audit log."""
+    """Names a stored row that disagrees with the audit log, and how it does."""
 
     row: str  # `route_version:chat/3`
     kind: Disagreement

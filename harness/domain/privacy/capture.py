@@ -24,14 +24,16 @@ _SALT: Final = "capture"
 
 @dataclass(frozen=True, slots=True)
 class CaptureSettings:
-    """The redaction rules of all routes."""
+    """Holds the redaction rules of all routes."""
 
     rules: tuple[RedactionRule, ...] = ()  # of the user's, before ours
     off: tuple[str, ...] = ()  # of ours, those left out
 
 
 class CaptureResult(StrEnum):
-    """What became of a captured request. FULL: the route has as many of that day as it may."""
+    """Says what became of a captured request. FULL: the route has as many of that day as it
+    may.
+    """
 
     STORED = "stored"
     REPEATED = "repeated"
@@ -84,7 +86,8 @@ def is_sampled(request: str, share_bps: int) -> bool:
 
 
 def capture_id(route: str, content: Mapping[str, Any], secret: bytes) -> str:
-    """The id: the same for requests that differ in spacing, case and forms of characters alone.
+    """Computes a captured request's id: the same for requests that differ in spacing, case and
+    forms of characters alone.
 
     The answer does not count: the same question is labelled once.
     """

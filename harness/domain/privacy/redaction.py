@@ -28,7 +28,7 @@ _ALWAYS: Final = "key"
 
 @dataclass(frozen=True, slots=True)
 class RedactionRule:
-    """A redaction rule of the user's.
+    """Defines one of the user's redaction rules.
 
     Raises InputError for an invalid name or pattern, or a pattern that matches the empty text.
     """
@@ -53,7 +53,7 @@ class RedactionRule:
 
 @dataclass(frozen=True, slots=True)
 class RedactionResult:
-    """A value after redaction."""
+    """Holds a value after redaction, and what was found in it."""
 
     value: Any
     counts: Mapping[str, int]  # how many places each rule found
@@ -61,7 +61,8 @@ class RedactionResult:
 
 @dataclass(frozen=True)
 class Redactor:
-    """The user's rules first, then ours but for those in `off`. Raises InputError.
+    """Applies the user's redaction rules, then the built-in ones but for those in `off`. Raises
+    InputError for an `off` that it cannot go without, and for two rules of one name.
 
     Keys are always taken out.
     """
@@ -81,7 +82,7 @@ class Redactor:
 
     @cached_property
     def digest(self) -> str:
-        """A digest of the rules, and of the version of the built-in ones."""
+        """Hashes the rules, `off` and the version of the built-in rules."""
         own = [[rule.name, rule.pattern, rule.replacement] for rule in self.rules]
         return digest([FINDERS_VERSION, own, sorted(set(self.off))])
 

@@ -22,7 +22,7 @@ class PromotionMode(StrEnum):
 
 
 class AlphaSpending(StrEnum):
-    """How the k-th proposal of the same candidate on the same suite pays for its look."""
+    """Says how the k-th proposal of the same candidate on the same suite pays for its look."""
 
     HARMONIC = "harmonic"  # at most alpha over all looks
     SQUARE = "square"  # at most alpha over all looks
@@ -32,7 +32,7 @@ class AlphaSpending(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GatePolicy:
-    """The offline gate (statistics.md §1)."""
+    """Sets the thresholds of the offline gate (statistics.md §1)."""
 
     claim: Claim = Claim.SUPERIOR
     margin: float = 0.05
@@ -119,7 +119,7 @@ DEFAULT_STEPS = (
 
 @dataclass(frozen=True, slots=True)
 class CanaryPolicy:
-    """The online guard (statistics.md §2)."""
+    """Sets the thresholds of the online guard (statistics.md §2)."""
 
     steps: tuple[CanaryStep, ...] = DEFAULT_STEPS
     alpha: float = 0.04  # of the control plane's analysis, over the whole rollout
@@ -154,7 +154,7 @@ class CanaryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A team's thresholds for the gate and the canary."""
+    """Sets a team's thresholds for the gate and the canary."""
 
     name: str = "default"
     promotion: PromotionMode = PromotionMode.AUTOMATIC

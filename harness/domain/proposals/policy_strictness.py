@@ -52,7 +52,7 @@ def at_least(route: Any, proposed: Any) -> bool:
 
 
 def at_least_items(route: Any, proposed: Any) -> bool:
-    """Accepts at least as many items; None means all of them."""
+    """Accepts a number of items that is not below the route's; None means all of them."""
     return proposed is None or (route is not None and proposed >= route)
 
 

@@ -107,7 +107,7 @@ OPEN_PHASES: Final = frozenset(
 
 
 def next_phase(phase: ProposalPhase, event: ProposalEvent) -> ProposalPhase:
-    """The next phase. Raises IllegalTransition for a pair not in the table."""
+    """Returns a proposal's next phase. Raises IllegalTransition for a pair not in the table."""
     try:
         return TRANSITIONS[phase, event]
     except KeyError:
@@ -206,7 +206,7 @@ class Proposal:
 def apply_event(
     proposal: Proposal, event: ProposalEvent, now: datetime, because: str = ""
 ) -> Proposal:
-    """The proposal after `event`. Raises IllegalTransition."""
+    """Returns the proposal after `event`. Raises IllegalTransition."""
     phase = next_phase(proposal.phase, event)
     closed = because if phase not in OPEN_PHASES else proposal.closed_because
     return replace(proposal, phase=phase, updated_at=now, closed_because=closed)

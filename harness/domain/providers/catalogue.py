@@ -20,7 +20,7 @@ ABILITIES: Final = tuple(f.name for f in fields(Capabilities) if f.type is bool)
 
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
-    """One model as a kind of providers offers it."""
+    """Describes one model as a kind of providers offers it."""
 
     kind: str
     model: str  # the name that the provider takes

@@ -116,7 +116,7 @@ class StoredKey:
 
 @dataclass(frozen=True, slots=True)
 class Credential(StoredKey):
-    """A stored key with its place, its author and its times."""
+    """Holds a stored key with its place, its author and its times."""
 
     position: int  # the lowest is tried first
     created_at: datetime
@@ -129,7 +129,7 @@ class Credential(StoredKey):
 
 
 def keys_for_routers(stored: Iterable[Credential], now: datetime) -> tuple[StoredKey, ...]:
-    """What a snapshot carries: also those taken away, without a value."""
+    """Returns the keys that a snapshot carries: also those taken away, without a value."""
     return tuple(
         StoredKey(
             credential.provider,
@@ -141,7 +141,7 @@ def keys_for_routers(stored: Iterable[Credential], now: datetime) -> tuple[Store
 
 
 def check_key_value(value: str) -> str:
-    """The value without white space around it. Raises InputError for one no header carries."""
+    """Strips white space around a key. Raises InputError for one that no header carries."""
     found = value.strip()
     if not found or len(found) > MAX_VALUE_LENGTH or not _SENDABLE.fullmatch(found):
         raise InputError(

@@ -19,7 +19,7 @@ ALERT_AHEAD: Final = timedelta(days=90)
 
 @dataclass(frozen=True, slots=True)
 class Successor:
-    """The model that replaces a deprecated one."""
+    """Describes the model that replaces a deprecated one."""
 
     name: str  # `provider/model`, of the provider that has the ending one
     price: Price | None

@@ -20,7 +20,7 @@ MAX_WAIT_S: Final = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class DeviceCode:
-    """What the server gave out."""
+    """Holds the codes that an OAuth server gave out for one sign-in."""
 
     secret: str = field(repr=False)
     user_code: str  # what the person types at verification_url
@@ -31,7 +31,7 @@ class DeviceCode:
 
 @dataclass(frozen=True, slots=True)
 class OAuthTokens:
-    """The tokens that an OAuth server granted."""
+    """Holds the tokens that an OAuth server granted."""
 
     access_token: str = field(repr=False)
     # Empty for none, or for the same as before.

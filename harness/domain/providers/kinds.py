@@ -50,7 +50,7 @@ class ProviderGroup(StrEnum):
 
 
 class KeyStyle(StrEnum):
-    """How a key travels: a bearer token, or alone in the header of this name."""
+    """Says how a key travels: a bearer token, or alone in the header of this name."""
 
     BEARER = "authorization"
     ANTHROPIC = "x-api-key"

@@ -68,7 +68,7 @@ class ModelOffer:
 
 @dataclass(frozen=True, slots=True)
 class ModelMatch:
-    """The result of matching a name that a person gave."""
+    """Holds the result of matching a name that a person gave."""
 
     asked: str
     reason: str  # in words

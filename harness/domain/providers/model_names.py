@@ -71,7 +71,7 @@ def _address(name: str) -> IPv4Address | IPv6Address | None:
 
 
 def normalize_model_name(name: str) -> str:
-    """One spelling for names that look alike: case, width, dashes, invisible characters."""
+    """Gives names that look alike one spelling: case, width, dashes, invisible characters."""
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     seen = (char for char in folded if unicodedata.category(char) != "Cf")
     return "".join("-" if unicodedata.category(char) == "Pd" else char for char in seen).strip()
@@ -108,7 +108,7 @@ _SIZE: Final = re.compile(r"^(?:[ae]?\d+(?:\.\d+)?(?:x\d+)?[bkm]|\d+x\d+b)$")
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """A model's name, parsed."""
+    """Holds the parts of a model's name."""
 
     words: tuple[str, ...]  # of its family, in their order
     version: Version = ()  # without trailing zeros, empty for none

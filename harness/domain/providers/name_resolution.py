@@ -44,7 +44,7 @@ class RuleOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RuleResult:
-    """What one resolution rule said about a name."""
+    """Records what one resolution rule made of a name."""
 
     rule: ResolutionRule
     outcome: RuleOutcome
@@ -66,8 +66,8 @@ class Resolution:
 
     @property
     def reason(self) -> str:
-        """The reason of the rule that decided; without one, the reasons of all rules that did
-        not.
+        """Returns the reason of the rule that decided; without one, the reasons of all rules
+        that did not.
         """
         decided = [
             t for t in self.rules if t.outcome in (RuleOutcome.TOOK, RuleOutcome.REFUSED)

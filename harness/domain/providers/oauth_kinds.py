@@ -26,7 +26,7 @@ class OAuthFlow(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OAuthEndpoints:
-    """Where people sign in for one kind of provider, and how."""
+    """Says where people sign in for one kind of provider, and how."""
 
     flow: OAuthFlow = OAuthFlow.STANDARD
     device_url: str = ""  # gives the codes

@@ -31,7 +31,7 @@ class Renewal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SignInSecrets:
-    """The secret tokens of one sign-in."""
+    """Holds the secret tokens of one sign-in."""
 
     account_token: str = field(repr=False)
     # Empty for none; then the account's token is used until it is refused.

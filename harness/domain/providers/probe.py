@@ -45,7 +45,7 @@ class ProbeSubject(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProbeFinding:
-    """One finding of a provider probe."""
+    """Holds one finding of a provider probe."""
 
     subject: ProbeSubject
     status: ProbeStatus
@@ -55,7 +55,7 @@ class ProbeFinding:
 
 @dataclass(frozen=True, slots=True)
 class ProbeReply:
-    """What came back of one request."""
+    """Holds what came back of one request of a provider probe."""
 
     status: int | None  # None when nothing did
     seconds: float  # until the head

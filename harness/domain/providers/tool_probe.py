@@ -54,7 +54,7 @@ class ToolOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ProbeToolCall:
-    """A tool call that the probed model made."""
+    """Holds a tool call that the probed model made."""
 
     name: str
     arguments: str  # as the model wrote them
@@ -85,7 +85,7 @@ class ToolProbeResult:
 
 @dataclass(frozen=True, slots=True)
 class ToolFinding:
-    """One finding of a tool probe."""
+    """Holds one finding of a tool probe."""
 
     subject: str
     outcome: ToolOutcome

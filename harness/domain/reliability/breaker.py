@@ -106,7 +106,7 @@ DEFAULT_BREAKER: Final = BreakerPolicy()
 
 
 class Bucket(NamedTuple):
-    """Outcomes of one twelfth of the window."""
+    """Counts the outcomes of one twelfth of a breaker's window."""
 
     number: int  # monotonic time over its length
     requests: int
@@ -115,7 +115,7 @@ class Bucket(NamedTuple):
 
 # A tuple, since every request makes a new one: a frozen dataclass takes three times as long.
 class Breaker(NamedTuple):
-    """One target's breaker in one worker."""
+    """Holds the state of one target's breaker in one worker."""
 
     state: BreakerState = BreakerState.CLOSED
     serial: Ticket = 0
@@ -207,7 +207,7 @@ def reset_after_new_key(breaker: Breaker) -> Breaker:
 
 
 def reset_breaker(breaker: Breaker) -> Breaker:
-    """The breaker once a person wants its target asked again: closed, whatever opened it."""
+    """Closes the breaker, whatever opened it, once a person wants its target asked again."""
     if breaker.state is BreakerState.CLOSED:
         return breaker
     return _closed(breaker, BreakerEvent.RENEWED)

@@ -10,7 +10,7 @@ from harness.domain.operations.access import key_hash
 
 @dataclass(frozen=True, slots=True)
 class Failover:
-    """One target that a request left, and why."""
+    """Records one target that a request left, and why."""
 
     # worker, number: the worker's own count, so that the same row sent twice is stored once.
     worker: str

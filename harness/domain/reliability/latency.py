@@ -69,7 +69,9 @@ def answer_class(max_tokens: int) -> int:
 
 
 def add_answer(times: AnswerTimes | None, seconds: float) -> AnswerTimes:
-    """The times with one more. Of more than MAX_ANSWERS, older ones weigh half."""
+    """Adds one answer to a histogram of answer times. Of more than MAX_ANSWERS, older ones
+    weigh half.
+    """
     after = dict(times or {})
     place = min(bisect_left(ANSWER_BOUNDS_MS, seconds * 1000), len(ANSWER_BOUNDS_MS) - 1)
     bound = ANSWER_BOUNDS_MS[place]

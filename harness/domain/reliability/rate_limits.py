@@ -21,7 +21,7 @@ _ROUNDING_S: Final = 1e-7
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """Limits per minute; None for no limit.
+    """Limits requests and tokens per minute; None for no limit.
 
     Raises InputError for a limit below 1: to shut a key out, revoke it.
     """
@@ -135,7 +135,8 @@ def _wait_s(
 
 @dataclass(frozen=True, slots=True)
 class KeyLimits:
-    """A data key's limits, None for no limit. Budgets in US dollars, by UTC days and months.
+    """Limits what a data key may use, None for no limit. Budgets are in US dollars, by UTC days
+    and months.
 
     Raises InputError for what is no limit.
     """
@@ -176,7 +177,8 @@ _SHARE: Final = MINUTE_S / (MINUTE_S + BURST_S)
 
 @dataclass(frozen=True, slots=True)
 class EvalLimits:
-    """A provider's limits for eval workers, None for none. Judges' calls and retries count too.
+    """Limits what eval workers ask of a provider, None for no limit. Judges' calls and retries
+    count too.
 
     Requests are spread over the minute: at most five seconds' worth comes at once.
     """

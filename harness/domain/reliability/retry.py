@@ -30,7 +30,7 @@ _LONGEST: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how long a request retries. Raises InputError for impossible values."""
+    """Says how often and how long requests retry. Raises InputError for impossible values."""
 
     base_s: float = 0.25  # base_s, cap_s: of the exponential backoff
     cap_s: float = 8.0
@@ -86,7 +86,8 @@ def _wait_s(text: str, per_second: float, now: datetime) -> float | None:
 
 
 def backoff_s(tries: int, uniform: float, policy: RetryPolicy = DEFAULT_RETRY) -> float:
-    """Seconds to wait after that many tries, at least 1: uniform up to base * 2^(tries - 1).
+    """Computes the seconds to wait after so many tries, 1 or more: uniform up to
+    `base_s * 2^(tries - 1)`, at most cap_s.
 
     Source: Brooker 2015, "Exponential Backoff And Jitter" (AWS), full jitter.
     """

@@ -35,8 +35,8 @@ class SpendBudget:
 
 @dataclass(frozen=True, slots=True)
 class KeySpend:
-    """What requests of one key cost on one day (UTC), as one process of a router
-    counted them.
+    """Holds what requests of one key cost on one day (UTC), as one process of a router counted
+    them.
     """
 
     key: str
@@ -50,7 +50,7 @@ class KeySpend:
 
 @dataclass(frozen=True, slots=True)
 class SpendTotals:
-    """What a key spent on `day` and in that day's month."""
+    """Holds what a key spent on `day` and in that day's month."""
 
     day: date
     day_usd: float = 0.0

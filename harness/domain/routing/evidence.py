@@ -67,7 +67,7 @@ class TargetEvidence:
 
 @dataclass(frozen=True, slots=True)
 class RouteEvidence:
-    """The evidence of one version of a route, by role."""
+    """Holds the evidence of one version of a route, by role."""
 
     incumbent: TargetEvidence
     canary: TargetEvidence | None = None

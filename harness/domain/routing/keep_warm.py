@@ -23,7 +23,9 @@ _SHARE: Final = re.compile(r"\s*(?P<number>[0-9]{1,5}(\.[0-9]{1,4})?)\s*(?P<perc
 
 @dataclass(frozen=True, slots=True)
 class KeepWarm:
-    """A route's setting. Raises InputError above MAX_KEEP_WARM_BPS: that would be a split."""
+    """Sets what share of a route's requests keeps each other target warm. Raises InputError
+    above MAX_KEEP_WARM_BPS: that would be a split.
+    """
 
     # Of the route's requests, for each warmed target (1 % is 100), 0 for none.
     share_bps: int = 100

@@ -52,7 +52,7 @@ class ForceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Force:
-    """The provider or target that a kill switch forces."""
+    """Names the provider or target that a kill switch forces."""
 
     kind: ForceKind
     name: str  # of the provider, or the target's id or name
@@ -86,7 +86,7 @@ class SwitchTarget:
 
 @dataclass(frozen=True, slots=True)
 class ForcedPlan:
-    """What a switch means for one plan."""
+    """Says what a kill switch does to one plan."""
 
     switch: KillSwitch
     kept: tuple[str, ...]  # target ids, in order
@@ -125,7 +125,8 @@ def force_plan(switch: KillSwitch, plan: Sequence[SwitchTarget]) -> ForcedPlan:
 
 
 def parse_environment_switches(text: str, now: datetime) -> tuple[KillSwitch, ...]:
-    """The switches of SWAPGATE_FORCE: `provider:NAME`, `target:ID`, `ROUTE=provider:NAME`.
+    """Parses the kill switches of SWAPGATE_FORCE: `provider:NAME`, `target:ID`,
+    `ROUTE=provider:NAME`.
 
     Empty text is no switch. now: aware; when the process read it.
     Raises InputError with the item that cannot be read, or that says a scope for a second time.

@@ -40,7 +40,7 @@ from harness.domain.routing.table import Arm, Stakes
 
 @dataclass(frozen=True, slots=True)
 class ChainLink:
-    """One entry of a fallback chain."""
+    """Holds one entry of a fallback chain."""
 
     target: str
     capable: bool = False  # good enough for a route of high stakes (A4)
@@ -48,7 +48,7 @@ class ChainLink:
 
 @dataclass(frozen=True, slots=True)
 class RouteTargets:
-    """What planning needs of a route. Strings are target ids."""
+    """Holds what planning needs of a route. Strings other than its name are target ids."""
 
     name: str
     incumbent: str
@@ -211,7 +211,9 @@ def plan_request(
     around: PlanContext,
     warm: str | None = None,
 ) -> RoutePlan:
-    """The plan of one request. warm: of `draw_keep_warm`; such a request is on no arm."""
+    """Plans which targets may answer one request, in order. warm: of `draw_keep_warm`; such a
+    request is on no arm.
+    """
     guest = preferred_target(route, arm, warm)
     every = order_targets(route, guest)
     beneath = _beneath_the_stakes(route, guest)
@@ -245,7 +247,7 @@ def plan_request(
 
 @dataclass(frozen=True, slots=True)
 class FailedAttempt:
-    """An attempt that failed, finally, on this target."""
+    """Records that a request failed on a target for good, and how."""
 
     target: str
     failure: FailureClass

@@ -183,8 +183,8 @@ CHANGE_KINDS: Mapping[type, str] = {
 
 
 def apply_change(route: Route | None, change: TableChange) -> Route:  # noqa: C901, PLR0911, PLR0912 - one a class
-    """The route's next version. Raises IllegalTransition, InputError or ProofRefused; changes
-    nothing.
+    """Returns the route's next version, and leaves `route` as it is. Raises IllegalTransition,
+    InputError or ProofRefused.
     """
     if isinstance(change, CreateRoute):
         return _create(route, change)

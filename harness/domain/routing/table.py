@@ -27,7 +27,9 @@ BUCKETS = 10_000
 
 
 class Arm(StrEnum):
-    """KEEP_WARM: its requests go to another target for practice (B6), and prove nothing.
+    """Names the arm of a route that a request is on.
+
+    KEEP_WARM: its requests go to another target for practice (B6), and prove nothing.
 
     HOLDBACK: after a promotion, those still answered by the incumbent before it.
     """
@@ -164,7 +166,7 @@ class Canary:
 
     @property
     def candidate_bps(self) -> int:
-        """The candidate's share."""
+        """Returns the candidate's share of the sticky keys in basis points."""
         return BUCKETS - self.weight_bps if self.control else self.weight_bps
 
     def is_candidate(self, arm: Arm) -> bool:
@@ -174,7 +176,7 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A public model name."""
+    """Says which targets answer a public model name, and how."""
 
     name: str
     version: int  # rises by one
@@ -221,7 +223,6 @@ class RoutingTable:
 
 def hash_bucket(key: str, *, salt: str) -> int:
     """Hashes a key to a bucket from 0 to 9 999: with one salt, the same on every worker.
-
 
     Not hash(): Python salts it per process, and two workers would disagree.
     """

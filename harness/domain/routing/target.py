@@ -67,13 +67,13 @@ class Target:
 
     @classmethod
     def from_name(cls, name: str) -> Self:
-        """The plain target named `provider/model`. Raises InputError without one of them."""
+        """Builds the plain target `provider/model`. Raises InputError without one of them."""
         provider, _, model = name.partition("/")
         return cls(provider, model)
 
     @cached_property
     def id(self) -> str:
-        """`t_` and 24 hexadecimal digits of the content's SHA-256."""
+        """Returns the target's id: `t_` and 24 hexadecimal digits of the content's SHA-256."""
         return f"t_{digest(self.as_json())[:24]}"
 
     @property
@@ -99,8 +99,8 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """US dollars per million tokens. Input read from the provider's cache has a price of its
-    own; where none is given it costs what other input does.
+    """Gives a model's prices in US dollars per million tokens. Input read from the provider's
+    cache has a price of its own; where none is given it costs what other input does.
     """
 
     input_usd_per_mtok: float

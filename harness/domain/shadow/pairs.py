@@ -53,7 +53,7 @@ class AnswerFigures:
 
 @dataclass(frozen=True, slots=True)
 class PairSide:
-    """One side of a shadow pair: the incumbent's or the candidate's."""
+    """Holds one side of a shadow pair: the incumbent's or the candidate's."""
 
     # The request and this side's answer to it; None where it gave none.
     content: Mapping[str, Any] | None
@@ -63,7 +63,7 @@ class PairSide:
 def compare_pair(
     incumbent: PairSide, candidate: PairSide
 ) -> tuple[dict[str, int], dict[str, float]]:
-    """Counts and sums of one pair, to be added up.
+    """Compares the sides of a shadow pair: returns counts and sums, to be added up over pairs.
 
     Raises ValueError, TypeError, KeyError or AttributeError for content of another shape.
     """

@@ -42,7 +42,7 @@ class ShadowLimits:
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """A shadow of a route, which ends when the route changes: see `shadow.mirroring`."""
+    """Describes a shadow of a route, which ends when that changes: see `shadow.mirroring`."""
 
     id: str
     route: str
@@ -59,7 +59,7 @@ class Shadow:
 
 @dataclass(frozen=True, slots=True)
 class ShadowTally:
-    """What a worker added up of a shadow on one day (UTC): numbers, never content."""
+    """Holds what a worker added up of a shadow on one day (UTC): numbers, never content."""
 
     shadow: str
     day: date

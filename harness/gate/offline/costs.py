@@ -40,7 +40,7 @@ _PRIOR: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class CostEvidence:
-    """The evidence of cost on the items used. US dollars per item; shares of 1."""
+    """Holds the evidence of cost on the items used. US dollars per item; shares of 1."""
 
     outcome: CostOutcome
     n_used: int

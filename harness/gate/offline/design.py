@@ -16,7 +16,7 @@ REJECT_LOG_E = math.log(20.0)
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """One comparison (statistics.md §1.2).
+    """Fixes what one comparison has to show, and when (statistics.md §1.2).
 
     Raises InputError for a margin or alpha outside (0, 1) and for n_max below 1.
     """
@@ -46,12 +46,12 @@ class Design:
 
     @property
     def alpha1(self) -> float:
-        """Error spent on early promotion."""
+        """Returns the error spent on early promotion."""
         return EARLY_SHARE * self.alpha if self.early else 0.0
 
     @property
     def alpha2(self) -> float:
-        """Error spent on the test at n_max."""
+        """Returns the error spent on the test at n_max."""
         return FINAL_SHARE * self.alpha if self.early else self.alpha
 
     @property
@@ -61,7 +61,7 @@ class Design:
 
     @property
     def promote_at(self) -> float:
-        """The log e-value that promotes early."""
+        """Returns the log e-value that promotes early; infinity where nothing may."""
         return self.bets_for if self.early else math.inf
 
 

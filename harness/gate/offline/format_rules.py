@@ -60,7 +60,9 @@ def patch_candidate(candidate: Target, remedy: FormatRemedy) -> Target:
 
 
 def with_json_mode(candidate: Target) -> Target:
-    """The candidate with `response_format: json_object`, instead of a line."""
+    """Returns the candidate with `response_format: json_object`, instead of a line in its
+    prompt.
+    """
     patch = replace(candidate.request_patch, response_format=JSON_MODE)
     return replace(candidate, request_patch=patch)
 
@@ -101,7 +103,7 @@ TO_THE_LETTER: Final = "Follow every instruction exactly, to the letter."
 
 @dataclass(frozen=True, slots=True)
 class FormatRule:
-    """What one rule means and what fixes it; fields as in FormatRemedy."""
+    """Says what one format rule means and what fixes it; fields as in FormatRemedy."""
 
     what: str
     prompt: str

@@ -85,7 +85,7 @@ _HALVINGS = 60
 
 
 def tango_z(wins: ArrayLike, losses: ArrayLike, n: ArrayLike, theta0: ArrayLike) -> Floats:
-    """Tango's score statistic for the difference of paired proportions.
+    """Computes Tango's score statistic for the difference of paired proportions.
 
     wins: pairs that only the candidate passed; losses: only the incumbent. At theta0 = 0 it is
     McNemar's z. A variance of 0 with nothing to explain gives 0.
@@ -105,7 +105,7 @@ def tango_z(wins: ArrayLike, losses: ArrayLike, n: ArrayLike, theta0: ArrayLike)
 
 
 def tango_p(wins: ArrayLike, losses: ArrayLike, n: ArrayLike, theta0: ArrayLike) -> Floats:
-    """Upper tail of tango_z: small when the difference exceeds theta0."""
+    """Computes the upper tail of tango_z: small when the difference exceeds theta0."""
     return np.asarray(special.ndtr(-tango_z(wins, losses, n, theta0)), dtype=np.float64)
 
 
@@ -135,7 +135,9 @@ def squared_deviations(n: ArrayLike, total: ArrayLike, squares: ArrayLike) -> Fl
 def t_interval(
     n: int, total: float, squares: float, confidence: float = 0.95
 ) -> tuple[float, float]:
-    """Student's interval for the mean difference, n >= 2. Not adjusted for early stopping."""
+    """Computes Student's interval for the mean difference, n >= 2. Not adjusted for early
+    stopping.
+    """
     mean = total / n
     error = float(np.sqrt(squared_deviations(n, total, squares) / (n * (n - 1.0))))
     reach = float(special.stdtrit(n - 1.0, 0.5 + confidence / 2.0)) * error
@@ -144,7 +146,7 @@ def t_interval(
 
 @dataclass(frozen=True, slots=True)
 class McNemar:
-    """McNemar's test of the pairs in which the two sides differ."""
+    """Holds the figures of McNemar's test of the pairs in which the two sides differ."""
 
     chi2: float
     chi2_corrected: float  # with the continuity correction
@@ -153,7 +155,7 @@ class McNemar:
 
 
 def mcnemar(wins: int, losses: int) -> McNemar:
-    """Whether the discordant pairs lean to one side.
+    """Tests whether the discordant pairs lean to one side.
 
     Source: Fagerland, Lydersen & Laake 2013 (mid-p).
     """

@@ -27,7 +27,7 @@ GUARD_NOT_WORSE: Final = "A guard: it is not shown to be worse, and that is all 
 
 @dataclass(frozen=True, slots=True)
 class JointJudgement:
-    """The outcome on all suites of a proposal together."""
+    """Holds the outcome on all suites of a proposal together."""
 
     outcome: str
     reason: str

@@ -14,7 +14,7 @@ from harness.domain.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class RaterAgreement:
-    """How far two raters agree, with its interval."""
+    """Says how far two raters agree, with an interval of Cohen's kappa."""
 
     # 1 for full agreement, 0 for what chance gives; None where chance alone already gives full
     # agreement (both raters used one and the same category), so that nothing can be told.

@@ -43,7 +43,7 @@ class PairedItem:
 
 @dataclass(frozen=True, slots=True)
 class PairedSuite:
-    """The contiguous prefix of one suite."""
+    """Holds the items of one suite up to the first one that is not complete on both sides."""
 
     items: tuple[PairedItem, ...]
     incumbent_run: str
@@ -65,13 +65,13 @@ class PairedSuite:
 
 
 def mean_score(scores: Iterable[float | None], if_missing: float) -> float:
-    """Mean over epochs, a missing score counting `if_missing`."""
+    """Computes the mean over epochs, a missing score counting `if_missing`."""
     known = [if_missing if score is None else score for score in scores]
     return math.fsum(known) / len(known) + 0.0
 
 
 def score_difference(candidate: float, incumbent: float) -> float:
-    """Candidate minus incumbent; 0 where only the rounding of two equal means differs."""
+    """Subtracts incumbent from candidate; 0 where only the rounding of equal means differs."""
     d = candidate - incumbent
     return d if abs(d) > ROUNDING else 0.0
 

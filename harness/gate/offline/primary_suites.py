@@ -52,7 +52,8 @@ def weighted_mean(cases: Sequence[SuiteClaim]) -> ClaimGroup:
 
 
 def at_least_one(cases: Sequence[SuiteClaim]) -> ClaimGroup:
-    """Superiority on one or more of the suites, each at its own n_max. Source: Holm 1979.
+    """Judges whether one or more of the suites show superiority, each at its own n_max. Source:
+    Holm 1979.
 
     A suite that is not measured to its end has p = 1. One that is shown worse still rejects.
     """

@@ -62,7 +62,8 @@ class Recomputation:
 def recompute_verdict(
     stored: Verdict, proposal: Proposal, samples: Mapping[str, RunSamples]
 ) -> Recomputation:
-    """The verdict decided again from `samples`, by suite, on what `proposal` registered.
+    """Decides the verdict again from `samples`, by suite, on what `proposal` registered, and
+    says whether it agrees with the stored one.
 
     samples: incumbent's and candidate's; in the run's order, and perhaps more of them than were
     there when it was decided.

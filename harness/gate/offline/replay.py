@@ -77,7 +77,7 @@ def inputs_to_json(
 
 
 def claims_from_json(inputs: Mapping[str, Any]) -> tuple[SuiteClaim, ...]:
-    """The inverse of inputs_to_json, also after a trip through JSON text."""
+    """Restores what inputs_to_json wrote, also after a trip through JSON text."""
     return tuple(_case(plan_from_json(plan), inputs) for plan in inputs["plans"])
 
 

@@ -45,7 +45,7 @@ def guarded_t(n: ArrayLike, total: ArrayLike, squares: ArrayLike, theta0: float)
 
 
 def t_tail(n: ArrayLike, t: ArrayLike) -> Floats:
-    """Upper tail of Student's t with n - 1 degrees of freedom, n >= 2."""
+    """Computes the upper tail of Student's t with n - 1 degrees of freedom, n >= 2."""
     df = np.asarray(n, dtype=np.float64) - 1.0
     return np.asarray(special.stdtr(df, -np.asarray(t, dtype=np.float64)), dtype=np.float64)
 
@@ -84,7 +84,7 @@ _AT_ONCE = 8192
 
 @dataclass(frozen=True, slots=True)
 class ComparisonProgress:
-    """The running state of a comparison: all that later items need of earlier ones."""
+    """Holds the running state of a comparison: all that later items need of earlier ones."""
 
     n: int = 0
     total: float = 0.0  # total, squares: sums of d and d²
@@ -102,7 +102,7 @@ class ComparisonProgress:
 
 
 def progress_from_json(stored: Mapping[str, object]) -> ComparisonProgress:
-    """The inverse of ComparisonProgress.as_json, also after a trip through JSON text."""
+    """Restores what ComparisonProgress.as_json wrote, also after a trip through JSON text."""
     losing = stored["log_losing"]
     if not isinstance(losing, Sequence) or len(losing) != len(BET_GRID):
         raise InputError(f"a stored progress has {len(BET_GRID)} log products: judge again")
@@ -153,7 +153,9 @@ class ComparisonEvidence:
 
 @dataclass(frozen=True, slots=True)
 class BatchDecisions:
-    """Many comparisons at once: one entry per row. running rows are in neither mask."""
+    """Holds the decisions on many comparisons at once: one entry per row. Rows that still run
+    are in neither mask.
+    """
 
     promoted: NDArray[np.bool_]
     rejected: NDArray[np.bool_]
@@ -215,7 +217,7 @@ def evidence_path(
 
 
 def add_item(progress: ComparisonProgress, d: float, design: Design) -> ComparisonProgress:
-    """One more item. Once the gate has decided, further items change nothing."""
+    """Adds an item to a comparison. Once the gate has decided, further items change nothing."""
     if _crossed(progress, design):
         return progress
     return progress_at(evidence_path([d], design, progress), 0, progress)
@@ -264,7 +266,9 @@ def judge_batch(matrix: ArrayLike, design: Design) -> BatchDecisions:
 def progress_at(
     taken: EvidencePath, index: int, since: ComparisonProgress | None = None
 ) -> ComparisonProgress:
-    """The state after one item of a single path that continued `since`; past any stop too."""
+    """Returns the state after one item of a single path that continued `since`; past any stop
+    too.
+    """
     before = since or ComparisonProgress()
     upto = index + 1
     return ComparisonProgress(

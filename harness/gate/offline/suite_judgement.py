@@ -40,7 +40,7 @@ TIE_BAND = 0.01
 
 @dataclass(frozen=True, slots=True)
 class SuiteJudgement:
-    """A report and how many of the paired items it consumed."""
+    """Holds a suite's report and how many of the paired items it consumed."""
 
     report: SuiteReport
     consumed: int

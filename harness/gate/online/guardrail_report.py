@@ -77,7 +77,7 @@ class JudgeTotals:
 
 @dataclass(frozen=True, slots=True)
 class OpinionTotals:
-    """Units of each arm of which a user said anything, good or bad."""
+    """Counts the units of each arm of which a user said anything, good or bad."""
 
     canary: int
     control: int
@@ -88,7 +88,7 @@ class OpinionTotals:
 
 @dataclass(frozen=True, slots=True)
 class GuardrailEvidence:
-    """One guardrail of one rollout."""
+    """Holds the evidence of one guardrail of one rollout."""
 
     guardrail: Guardrail
     tolerated: float
@@ -112,14 +112,16 @@ class GuardrailEvidence:
 
     @property
     def ratio(self) -> float | None:
-        """The canary's level to the incumbent's."""
+        """Divides the canary's level by the incumbent's; None without both, or where that one
+        is 0.
+        """
         if self.canary_level is None or not self.control_level:
             return None
         return self.canary_level / self.control_level
 
     @property
     def text(self) -> str:
-        """A sentence without its subject and its full stop: the canary …"""
+        """Writes a sentence without its subject, the canary, and without its full stop."""
         if guardrail_kind(self.guardrail) is GuardrailKind.COUNTS:
             return (
                 f"{_COUNTS[self.guardrail]}: {self.canary_failures:,} of {self.canary:,}"
@@ -165,7 +167,7 @@ class GuardrailEvidence:
 
 @dataclass(frozen=True, slots=True)
 class GuardrailTotals:
-    """Sums over blocks; the levels and classes as in GuardrailEvidence."""
+    """Holds one guardrail's sums over blocks; levels and classes as in GuardrailEvidence."""
 
     canary: int
     control: int

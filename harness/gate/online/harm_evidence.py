@@ -30,7 +30,9 @@ class RankEvidence:
         return log_mean(self.log_products) + 0.0
 
     def after(self, u: float) -> "RankEvidence":
-        """One more rank in [0, 1]. Raises InputError for another number."""
+        """Returns the evidence with one more rank in [0, 1]. Raises InputError for another
+        number.
+        """
         if not 0.0 <= u <= 1.0:
             raise InputError(f"a rank is a number from 0 to 1, not {u}")
         lean = 2.0 * u - 1.0
@@ -43,7 +45,9 @@ class RankEvidence:
 
 
 def odds_grid(rho: float) -> tuple[float, ...]:
-    """The null's odds ratio, then the harmful ones. Raises InputError unless 0 < rho < inf."""
+    """Lists the null's odds ratio, then the harmful ones. Raises InputError unless rho is above
+    0 and finite.
+    """
     if not 0.0 < rho < math.inf or math.isinf(rho * HARM_GRID[-1]):
         raise InputError(f"rho is an odds ratio above 0, not {rho:g}")
     return (rho, *(rho * harm for harm in HARM_GRID))
@@ -51,7 +55,9 @@ def odds_grid(rho: float) -> tuple[float, ...]:
 
 @dataclass(frozen=True, slots=True)
 class HarmEvidence:
-    """Running evidence that the canary's odds of failure exceed rho times the incumbent's."""
+    """Holds running evidence that the canary's odds of failure exceed rho times the
+    incumbent's.
+    """
 
     rho: float = 1.0
     # One running product per odds ratio of the grid. The e-value is their mean.
@@ -72,7 +78,7 @@ class HarmEvidence:
 
 
 def harm_from_json(stored: Mapping[str, object]) -> HarmEvidence:
-    """The inverse of HarmEvidence.as_json."""
+    """Restores what HarmEvidence.as_json wrote."""
     rho, products = stored["rho"], stored["log_products"]
     if not isinstance(rho, float | int) or not isinstance(products, Sequence):
         raise InputError("a stored state of harm has rho and log_products: watch again")

@@ -113,7 +113,7 @@ class RecordedEvidence:
 
     @property
     def harm_share(self) -> float:
-        """The most evidence of harm, as a share of the rollback level."""
+        """Returns the most evidence of harm there was, as a share of the rollback level."""
         return max(0.0, self.log_e_max / self.rollback_at) if self.rollback_at else 0.0
 
 

@@ -24,7 +24,7 @@ from harness.gate.online.guardrail_report import GuardrailEvidence, guardrail_to
 
 @dataclass(frozen=True, slots=True)
 class CanaryEvidence:
-    """A rollout's data up to the last block, or to the one that tripped."""
+    """Holds the evidence of a rollout up to the last block, or to the one that tripped."""
 
     path: tuple[float, ...]  # log e after each block read, of its period
     block: int | None  # index of the block that tripped, None if none did

@@ -41,7 +41,7 @@ def worst_log_srm(
     *,
     rule: int = PERIOD_RULE,
 ) -> float:
-    """The largest log e-value after any block, less what its part of alpha costs.
+    """Computes the largest log e-value after any block, less what its part of alpha costs.
 
     blocks: in the order of number. since: when a person last went on, or the step began; blocks
     opened before are looked into no more. None for all.

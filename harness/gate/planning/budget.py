@@ -22,24 +22,30 @@ EFFECT = 0.05
 
 
 def sd_pass_fail(disagree: float, delta: float = 0.0) -> float:
-    """Standard deviation of a pass/fail difference, from the share of items that differ."""
+    """Computes the standard deviation of a pass/fail difference, from the share of items that
+    differ.
+    """
     return math.sqrt(max(disagree - delta * delta, 0.0))
 
 
 def sd_epochs(between: float, within: float, epochs: int) -> float:
-    """Standard deviation of a mean over epochs, from the two variances."""
+    """Computes the standard deviation of a mean over epochs, from the two variances."""
     return math.sqrt(between + within / epochs)
 
 
 def minimum_detectable_effect(
     sd: float, n: int, alpha: float = 0.05, power: float = POWER
 ) -> float:
-    """Minimum detectable effect with n items, a share of 1. alpha: of the whole comparison."""
+    """Computes the minimum detectable effect with n items, a share of 1. alpha: of the whole
+    comparison.
+    """
     return _reach(alpha, power) * sd / math.sqrt(n)
 
 
 def items_needed(sd: float, delta: float, alpha: float = 0.05, power: float = POWER) -> int:
-    """Items that show a true distance `delta` > 0 from the null with the given power."""
+    """Computes how many items show a true distance `delta` > 0 from the null with the given
+    power.
+    """
     return math.ceil((_reach(alpha, power) * sd / delta) ** 2)
 
 
@@ -72,7 +78,7 @@ class MeanUsage:
 
 @dataclass(frozen=True, slots=True)
 class DifferenceSpread:
-    """Variances of an item's difference: between items, and within one, per epoch.
+    """Holds the variances of an item's difference: between items, and within one, per epoch.
 
     within is 0 where one epoch was asked: then `between` holds both, and further epochs seem
     to bring nothing, as nobody has seen what they bring.

@@ -35,7 +35,7 @@ LOWEST_RATE: Final = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class TrafficPace:
-    """A route's traffic and failure rate today."""
+    """Holds a route's traffic and failure rate of today."""
 
     # What exposures count, of all arms; requests as well, which are never fewer.
     units_per_hour: float
@@ -49,7 +49,7 @@ class TrafficPace:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """The expected course of one step."""
+    """Describes the expected course of one step of a rollout."""
 
     weight_bps: int
     min_exposures: int

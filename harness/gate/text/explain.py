@@ -86,7 +86,7 @@ class GuardrailRow:
 
 @dataclass(frozen=True, slots=True)
 class StepNeed:
-    """What the next step waits for."""
+    """Describes one thing that a rollout's next step waits for."""
 
     what: str
     words: str

@@ -39,7 +39,7 @@ _LEAST_SPAN_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class DecidedProposal:
-    """A proposal with its verdict, and what a next step rests on."""
+    """Holds a proposal with its verdict, and what a next step rests on."""
 
     proposal: Proposal
     verdict: BaseVerdict

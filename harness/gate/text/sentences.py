@@ -33,7 +33,7 @@ def outcome_text(outcome: str) -> str:
 
 
 def polish_reason(reason: str) -> str:
-    """A stored reason for people, beside the verdict's words.
+    """Rewords a stored reason for people who read it beside the verdict's words.
 
     What is stored stays as it is: a verdict is recomputed to the same bytes.
     """
@@ -185,7 +185,7 @@ def _difference(evidence: ComparisonEvidence) -> str:
 
 
 def unscored_text(figures: SuiteFigures, answers: int) -> str:
-    """What came without a valid score, on either side. answers: of one side."""
+    """Says how many answers have no valid score, on either side. answers: of one side."""
     return (
         f" Without a score: {figures.unscored_candidate} of the candidate's {answers} "
         f"answers (each counts 0) and {figures.unscored_incumbent} of the incumbent's "

@@ -38,8 +38,8 @@ class GuardedHttpClient:
         *,
         timeout_s: float,
     ) -> Iterator[http.client.HTTPResponse]:
-        """A GET, or a POST of the body. Yields the answer, of any status, when its head came;
-        the caller reads as much of it as it will take.
+        """Sends a GET, or a POST of the body. Yields the answer, of any status, when its head
+        came; the caller reads as much of it as it will take.
 
         Raises OSError (TimeoutError, ClosedAddress), HTTPException and ValueError, also while
         the answer is read.

@@ -29,7 +29,7 @@ BEAT_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerEnv:
-    """Variables in a worker's environment."""
+    """Names the variables of a worker's environment that carry a provider's secrets."""
 
     key: str  # of the one key that its run sends, stored or not
     headers: str  # of the provider's own headers, a JSON object

@@ -61,7 +61,7 @@ class Supervisor:
             return
 
     def stop(self) -> None:
-        """SIGTERM to all, then SIGKILL to those that stay."""
+        """Sends SIGTERM to all children, then SIGKILL to those that stay."""
         for child in self.children.values():
             if child.poll() is None:
                 child.terminate()

@@ -63,7 +63,9 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class UtcTime(sa.types.TypeDecorator[datetime]):
-    """An aware datetime as microseconds since 1970 UTC: exact, and alike on every database."""
+    """Stores an aware datetime as microseconds since 1970 UTC: exact, and alike on every
+    database.
+    """
 
     impl = sa.BigInteger
     cache_ok = True
@@ -232,7 +234,7 @@ Row = sa.Row[Any]
 
 
 def plain(row: Row, *also: str) -> dict[str, Any]:
-    """The row's columns without its signature and project, and without those of `also`."""
+    """Returns a row's columns without its signature, its project and those of `also`."""
     left_out = {"signature", "project", *also}
     return {name: value for name, value in row._asdict().items() if name not in left_out}
 

@@ -285,7 +285,9 @@ def waiver_from_row(row: Row) -> Waiver:
 
 
 def route_to_row(route: Route) -> Values:
-    """The route's own columns; the caller adds revision, kind, actor and evidence."""
+    """Returns the columns that the route itself fills; the caller adds revision, kind, actor
+    and evidence.
+    """
     canary = route.canary
     return {
         "route": route.name,

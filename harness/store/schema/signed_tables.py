@@ -25,7 +25,7 @@ from harness.store.schema.routing import switch
 
 
 def signed_text(name: str) -> sa.Column[str]:
-    """A column that the manifest got later: empty until control signs the next one."""
+    """Makes a column that the manifest got later: empty until control signs the next one."""
     return sa.Column(name, sa.Text, nullable=False, server_default="")
 
 
@@ -61,7 +61,9 @@ class SignedTable:
 
     @cached_property
     def covered(self) -> tuple[sa.Column[object], ...]:
-        """The columns that the signature covers, sorted by name: migrations add them anyhow."""
+        """Returns the columns that the signature covers, by name: migrations add them in any
+        order.
+        """
         left_out = {*self.changing, SIGNATURE}
         return tuple(
             sorted((c for c in self.table.c if c.name not in left_out), key=lambda c: c.name)

@@ -51,7 +51,9 @@ def check_first_time(unit: Unit) -> None:
 
 @contextmanager
 def without_triggers(unit: Unit) -> Iterator[None]:
-    """Signed tables, and those that refer to them, without triggers; only this unit sees it."""
+    """Takes away the triggers of signed tables, and of those that refer to them, until the
+    block ends; only this unit sees it.
+    """
     referring = {
         other.name for fault in SIGNED.values() for other, _ in _unsigned_referrers(fault.table)
     }

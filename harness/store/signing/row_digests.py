@@ -61,12 +61,12 @@ _ENDED: Final = frozenset(state.value for state in ENDED)
 
 
 def columns(table: sa.Table) -> list[sa.Column[Any]]:
-    """The columns of the primary key, in order."""
+    """Lists the columns of a table's primary key, in order."""
     return list(table.primary_key.columns)
 
 
 def key_of(table: sa.Table, values: Mapping[str, Any]) -> str:
-    """A row's name in the audit log, such as `route_version:default/chat/3`."""
+    """Writes a row's name in the audit log, such as `route_version:default/chat/3`."""
     parts = (quote(str(values[column.name]), safe=" ") for column in columns(table))
     return f"{table.name}:{'/'.join(parts)}"
 

@@ -38,7 +38,7 @@ Chains = dict[tuple[str, str, int], list[list[str]]]
 
 
 def chains_of(unit: Unit) -> Chains:
-    """The fallbacks of every version, as its signature covers them."""
+    """Reads the fallbacks of every route's versions, as its signature covers them."""
     chains: Chains = defaultdict(list)
     for row in unit.read(CHAINS):
         chains[row.project, row.route, row.version].append([row.target, row.evidence])

@@ -89,7 +89,7 @@ class SqlAuditLog:
         return [event_from_row(row) for row in self._unit.read(NEWEST.limit(limit))]
 
     def all(self) -> Iterator[AuditEvent]:
-        """Page by page: the log of years need not fit into memory."""
+        """Yields all events, read page by page: the log of years need not fit into memory."""
         after = 0
         while page := self._unit.read(NEXT_PAGE, {"after": after}).all():
             yield from (event_from_row(row) for row in page)

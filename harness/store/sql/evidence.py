@@ -175,7 +175,7 @@ def write_fallbacks(
 
 
 def chain_signed(rows_: Iterable[Row]) -> list[list[str]]:
-    """A version's fallbacks with their evidence, in order, as its signature covers them."""
+    """Lists a version's fallbacks with evidence, in order, as its signature covers them."""
     return [[row.target, row.evidence] for row in rows_]
 
 
@@ -216,7 +216,7 @@ def _proof(unit: Unit, route: str, proof: ChainProof, now: datetime) -> str:
 
 
 def read(unit: Unit, ids: Iterable[str]) -> list[TargetEvidence]:
-    """The evidence with these ids, in their order."""
+    """Reads the evidence with these ids, in their order."""
     wanted = list(ids)
     query = sa.select(evidence).where(in_project(evidence), evidence.c.id.in_(wanted))
     stored = unit.checked(evidence, unit.read(query)) if wanted else []
@@ -225,7 +225,7 @@ def read(unit: Unit, ids: Iterable[str]) -> list[TargetEvidence]:
 
 
 def of_version(unit: Unit, row: Row) -> RouteEvidence:
-    """The evidence of each role of a version. Raises SignatureInvalid."""
+    """Reads the evidence of each role of a route's version. Raises SignatureInvalid."""
     which = {"name": row.route, "version": row.version}
     chain = unit.read(FALLBACK_EVIDENCE, which).all()
     unit.checked(route_version, [row], fallbacks=chain_signed(chain))

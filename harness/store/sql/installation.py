@@ -85,7 +85,7 @@ class SqlInstallation:
 
 
 def heads(unit: Unit) -> dict[str, str]:
-    """Route to `version:time`, as in `Lineage.heads`."""
+    """Maps each route to its newest version as `version:time`, for `Lineage.heads`."""
     return {row.route: _text(row) for row in unit.read(CURRENT_HEADS)}
 
 

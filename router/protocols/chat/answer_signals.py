@@ -40,7 +40,7 @@ def tools_of(request: ClientRequest) -> dict[str, object]:
 
 
 def read_signals(signals: AnswerSignals, choice: Mapping[str, object], part: str) -> None:
-    """A choice: whole as `message`, or a piece of it as `delta`."""
+    """Adds the signals of a choice: whole as `message`, or a piece of it as `delta`."""
     index = choice.get("index")
     message = choice.get(part)
     if isinstance(message, Mapping):

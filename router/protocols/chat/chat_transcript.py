@@ -34,7 +34,7 @@ def parts(content: object) -> object:
 
 
 def answer_from_chat(body: Json) -> Json:
-    """The first choice's message, and why it ended."""
+    """Returns the first choice's message, and why it ended."""
     choice = next(option for option in body["choices"] if not option.get("index"))
     found = message({"role": "assistant", **choice["message"]})
     return {**found, "finish_reason": choice.get("finish_reason")}

@@ -55,14 +55,14 @@ class ChatStreamReader:
 
     @property
     def progress_events(self) -> int:
-        """Pieces of output so far, written or not."""
+        """Counts the pieces of output so far, written or not."""
         return self._deltas
 
     def feed(self, data: bytes) -> bytes:
         return b"".join([self._event(payload) for payload in self._payloads.read(data)])
 
     def end(self) -> bytes:
-        """The provider closed the stream."""
+        """Returns what is left to write once the provider has closed the stream."""
         out = b""
         try:
             out = b"".join([self._event(payload) for payload in self._payloads.rest()])

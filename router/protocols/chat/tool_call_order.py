@@ -14,7 +14,7 @@ from router.upstream.failure import UpstreamFailed
 
 @dataclass(slots=True, eq=False)
 class StreamedToolCall:
-    """A tool call as far as it came."""
+    """Holds a tool call as far as it came."""
 
     id: object
     name: str = ""

@@ -31,7 +31,7 @@ def tools_of(request: ClientRequest) -> dict[str, object]:
 
 
 def read_block_signals(signals: AnswerSignals, place: object, block: object) -> None:
-    """A block of content: whole, or as a stream begins it."""
+    """Adds the signals of a block of content: whole, or as a stream begins it."""
     if not isinstance(block, Mapping):
         return
     match block.get("type"):

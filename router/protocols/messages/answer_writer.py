@@ -27,7 +27,7 @@ _STOPS: Final[Mapping[FinishReason, str]] = {
 
 
 def write_message(answer: WholeAnswer) -> bytes:
-    """A whole message, as JSON."""
+    """Writes a whole message as JSON."""
     content = [_block(block) for block in answer.blocks]
     return to_json(
         {**_head(answer.head), "content": content, **_stop(answer.end)}
@@ -36,7 +36,9 @@ def write_message(answer: WholeAnswer) -> bytes:
 
 
 class MessageEventWriter:
-    """`message_start` … `message_stop`, each block with its own number."""
+    """Writes the events of a stream, `message_start` … `message_stop`, each block with its own
+    number.
+    """
 
     def __init__(self) -> None:
         self._number = -1

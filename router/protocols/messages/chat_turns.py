@@ -30,7 +30,8 @@ def chat_messages(messages: object) -> Iterator[Turn]:
 
 
 def plain_text(content: object, param: str = "messages") -> str:
-    """A text, or a list of text blocks as one. param: the field that it is in.
+    """Joins a list of text blocks into one text; a text stays as it is. param: the field that
+    it is in.
 
     Raises Untranslatable for any other block.
     """

@@ -37,7 +37,9 @@ def tools_of(request: ClientRequest) -> dict[str, object]:
 
 
 def read_signals(signals: AnswerSignals, output: object, incomplete: object) -> None:
-    """A whole response's `output` and `incomplete_details`; a stream ends with the same."""
+    """Adds the signals of a whole response's `output` and `incomplete_details`; a stream ends
+    with the same.
+    """
     for item, entry in enumerate(iter_objects(output)):
         match entry.get("type"):
             case "message":

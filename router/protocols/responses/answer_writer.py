@@ -45,7 +45,7 @@ class ResponseShape:
         self._asked = request
 
     def whole(self, answer: WholeAnswer) -> bytes:
-        """A whole response, as JSON."""
+        """Writes a whole response as JSON."""
         output: list[Item] = []
         for block in answer.blocks:
             if _joins(output, block):
@@ -185,7 +185,7 @@ class ResponseEventWriter:
 
 
 def write_item(block: AnswerBlock, own_id: str) -> Item:
-    """A whole item of the output."""
+    """Builds a whole item of the output."""
     match block.kind:
         case BlockKind.CALL:
             return {

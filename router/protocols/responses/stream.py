@@ -44,7 +44,9 @@ def read_response_usage(value: object) -> TokenUsage | None:
 
 
 class ResponsesStream(StreamFilter):
-    """Ends with `response.completed`, `.incomplete` or `.failed`, and with nothing else."""
+    """Filters the stream of a response, which ends with `response.completed`, `.incomplete` or
+    `.failed`, and with nothing else.
+    """
 
     def __init__(self, json_name: str | None) -> None:
         super().__init__(json_name)

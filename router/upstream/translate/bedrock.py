@@ -146,7 +146,7 @@ def _arrived(hint: str, params: Json) -> bool:
 
 
 class EventMessages:
-    """AWS's event stream, each message as JSON with its name, however the network cut it."""
+    """Reads AWS's event stream, each message as JSON with its name, however it was cut."""
 
     def __init__(self, frames: Any) -> None:
         self._buffer = frames.EventStreamBuffer()

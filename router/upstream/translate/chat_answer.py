@@ -107,7 +107,7 @@ def _count(value: object) -> int:
 
 
 class ChunkMaker:
-    """Chunks of one stream, all with its id, time and model."""
+    """Makes the chunks of one stream, all with its id, time and model."""
 
     def __init__(self) -> None:
         self.id = ""

@@ -27,7 +27,7 @@ class ScreeningRules:
 
 @dataclass(frozen=True, slots=True)
 class ScreenedRequest:
-    """A chat request ready to be translated."""
+    """Holds a chat request ready to be translated."""
 
     model: str
     messages: list[Json]

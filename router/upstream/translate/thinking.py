@@ -29,7 +29,7 @@ NEAREST: Final[Mapping[str, str]] = {"minimal": "low", "xhigh": "high", "max": "
 
 
 def is_effort_set(effort: str, params: Json, kind: str) -> bool:
-    """Whether params, in the provider's words, mean this effort and no other."""
+    """Tells whether params, in the provider's words, mean this effort and no other."""
     level = _level(params)
     return effort in BUDGETED[kind] if level is None else level == effort
 

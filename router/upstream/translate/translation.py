@@ -14,7 +14,7 @@ from router.upstream.translate.thinking import NEAREST, is_effort_set
 
 
 class ErrorInStream(Exception):
-    """The provider's stream carries an error. error: as an OpenAI event would have it."""
+    """Signals an error in the provider's stream. error: as an OpenAI event would have it."""
 
     def __init__(self, error: Json) -> None:
         super().__init__(str(error.get("type")))
@@ -58,7 +58,9 @@ class ChunkTranslator(Protocol):
 
 
 class Translation(Protocol):
-    """Pure, but for the tables that it looks models up in."""
+    """Translates chats into a provider's protocol and its answers back; is pure, but for the
+    tables that it looks models up in.
+    """
 
     def ask(self, request: ScreenedRequest, *, stream: bool) -> TranslatedCall:
         """Translates a chat into the provider's request. Raises Untranslatable."""
@@ -130,8 +132,8 @@ def _try_mapped(config: Any, given: Json, model: str) -> Json | None:
 
 
 def no_counterpart(kind: str, param: str | None) -> Untranslatable:
-    """The error for a field that the provider's protocol lacks. param: None where it is not
-    known. The library's own message is never repeated: it may hold content.
+    """Builds the error for a field that the provider's protocol lacks. param: None where it is
+    not known. The library's own message is never repeated: it may hold content.
     """
     what = f"`{param}`" if param else "the request"
     return Untranslatable(f"{what} cannot be said in the protocol of {kind}", param)

@@ -43,7 +43,9 @@ _ITS_OWN: Final = frozenset(
 
 
 class TranslatingTransport:
-    """One kind of provider. wire: what carries the translated request."""
+    """Sends chats, translated, to providers of one kind. wire: what carries the translated
+    request.
+    """
 
     def __init__(self, kind: str, wire: Transport) -> None:
         self._kind = kind
