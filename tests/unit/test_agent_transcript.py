@@ -59,6 +59,27 @@ def answer(position: int, target: str = "claude/opus", **fields: object) -> Sess
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "sent"),
+    [
+        ("find order!", "{}", ("find_order_", "{}")),
+        ("", "", ("unnamed", "")),
+        ("f" * 70, "{}", ("f" * 64, "{}")),
+        ("search", '{"q": "a', ("search", '{"no_json": "{\\"q\\": \\"a"}')),
+        ("search", "[1]", ("search", '{"no_json": "[1]"}')),
+    ],
+)
+def test_a_call_that_a_provider_would_refuse_is_sent_as_one_that_it_takes(
+    name: str, arguments: str, sent: tuple[str, str]
+) -> None:
+    wrong = MessageToolCall("c1", name, arguments, {"extra_content": 1})
+    told = [answer(1, tool_calls=(wrong,)), message(2, "tool", "no", response_to="c1")]
+
+    for provider in ("claude", "openai"):
+        call = build_context(told, provider=provider)[0].tool_calls[0]
+        assert (call.name, call.arguments) == sent
+
+
 def test_a_conversation_goes_whole_and_in_order_to_the_model() -> None:
     told = [
         message(1, "user", "Find it"),

@@ -3,16 +3,22 @@ order, every tool call with its result, and what only its own provider understan
 signatures) for that provider alone. What a target cannot hold is said in words. Pure.
 """
 
+import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from harness.domain.agents.message import MessageRole, MessageToolCall, SessionMessage
+from harness.domain.agents.turn import arguments_fault
 from harness.domain.routing.capabilities import Capabilities, Needs, missing_capabilities
 
 Content = str | Sequence[Mapping[str, object]]
 # As the router estimates it: few tokenizers need more than one for four bytes of English.
 BYTES_PER_TOKEN: Final = 4
+# In a function's name: providers refuse any other character.
+_NO_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
+_LONGEST_NAME: Final = 64
 NO_RESULT: Final = "Error: the tool's run was cut off; whether it had an effect is not known"
 
 
@@ -61,12 +67,24 @@ def _paired(messages: Sequence[SessionMessage], provider: str) -> Iterator[Conte
 
 def _context_message(message: SessionMessage, provider: str) -> ContextMessage:
     own = provider_of(message) == provider
-    calls = message.tool_calls
     return ContextMessage(
         message.role,
         message.content,
-        calls if own else tuple(MessageToolCall(c.id, c.name, c.arguments) for c in calls),
+        tuple(_sendable(call, own=own) for call in message.tool_calls),
         extra=message.extra if own else {},
+    )
+
+
+def _sendable(call: MessageToolCall, *, own: bool) -> MessageToolCall:
+    """The call as every provider takes it. A model may write anything, and a provider that
+    refuses one call refuses all that is ever said behind it.
+    """
+    is_sound = arguments_fault(call) is None
+    return replace(
+        call,
+        name=_NO_NAME.sub("_", call.name)[:_LONGEST_NAME] or "unnamed",
+        arguments=call.arguments if is_sound else json.dumps({"no_json": call.arguments}),
+        extra=call.extra if own else {},
     )
 
 

@@ -18,8 +18,9 @@ RefusedCall = tuple[MessageToolCall, str]
 LIMIT_REACHED: Final = "turn_limit_reached"
 # Of one answer; further calls are not run, and the model is told so.
 MAX_TOOL_CALLS: Final = 32
-# Longer ids of calls are replaced: they are the model's own text, and stand in every request.
-MAX_CALL_ID: Final = 200
+# Longer ids of calls are replaced: they are the model's own text, and stand in every request, of
+# which OpenAI takes no longer ones.
+MAX_CALL_ID: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,22 +245,27 @@ def sort_calls(
             refused.append((call, f"there is no tool {call.name!r}; there are: {names}"))
         elif tool.runs_at_client:
             client.append(call)
-        elif (fault := _arguments_fault(call)) is not None:
+        elif (fault := arguments_fault(call)) is not None:
             refused.append((call, fault))
         else:
             server.append(call)
     return tuple(server), tuple(client), tuple(refused)
 
 
-def _arguments_fault(call: MessageToolCall) -> str | None:
-    """What is wrong with a server tool's arguments; a client reads its own."""
+def arguments_fault(call: MessageToolCall) -> str | None:
+    """What is wrong with a call's arguments: what is not strict JSON no server reads."""
     try:
-        arguments = json.loads(call.arguments or "{}")
+        arguments = json.loads(call.arguments or "{}", parse_constant=_refuse_constant)
+        json.dumps(arguments, ensure_ascii=False).encode()  # half a character is no UTF-8
     except (ValueError, RecursionError):
         return "the arguments are no JSON; call it again with a JSON object"
     if not isinstance(arguments, Mapping):
         return "the arguments are no JSON object; call it again with one"
     return None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def name_calls(calls: Sequence[MessageToolCall], message: str) -> tuple[MessageToolCall, ...]:
