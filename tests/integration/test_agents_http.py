@@ -67,6 +67,12 @@ def either(*words: str) -> Any:
     return reply
 
 
+def scripted(*turns: ScriptedTurn) -> Any:
+    """One answer after the other."""
+    left = iter(turns)
+    return lambda _: next(left)
+
+
 def curl(url: str, *words: str) -> str:
     done = subprocess.run(  # noqa: S603 - what the contract shows
         ["curl", "-sS", "--fail-with-body", *words, url],  # noqa: S607
@@ -228,6 +234,22 @@ def test_a_tool_that_there_is_not_is_an_error_for_the_model(site: AgentsSite) ->
     assert (answer["content"], answer["steps"]) == ("Sorry.", 2)
     roles = [(row["role"], row["toolCallId"]) for row in site.messages(session)]
     assert roles == [("user", None), ("assistant", None), ("tool", "c1"), ("assistant", None)]
+
+
+def test_half_a_character_of_a_model_breaks_no_session(site: AgentsSite) -> None:
+    halves = "\ud83d\ude00, \ud83d"
+    named = calling(("c\ud83d", "close\ud83d", '{"door": "\ud83d"}'))
+    site.upstream.turns[BASE] = scripted(
+        streamed("\ud83d", "\ude00"), named, completion(halves), error(400, "no \ud83d")
+    )
+    session = site.session()
+
+    assert events(site.send(session, "Hi", stream=True))[-1][1]["content"] == "\U0001f600"
+    assert good(site.send(session, "Hi"))["content"] == "\U0001f600, \ufffd"
+    assert "no \ufffd" in error_of(site.send(session, "Hi"), 400)["message"]
+    called, failed = site.messages(session)[3], site.messages(session)[-1]
+    assert called["toolCalls"][0]["arguments"] == '{"door": "\ufffd"}'
+    assert "no \ufffd" in failed["error"]
 
 
 def test_a_model_that_calls_tools_for_ever_is_ended(site: AgentsSite) -> None:

@@ -69,7 +69,7 @@ class ErrorAnswer(Response):
     ) -> None:
         kind = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
         error = {"message": message, "type": kind, "code": code, "param": param}
-        body = json.dumps({"error": error}, ensure_ascii=False)
+        body = json.dumps({"error": error})
         super().__init__(body, status, dict(headers or {}))
         if retry_after_s is not None:
             self.headers["retry-after"] = str(retry_after_s)

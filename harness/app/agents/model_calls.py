@@ -25,7 +25,7 @@ from harness.domain.agents.message import MessageToolCall, MessageUsage, ServedB
 from harness.domain.agents.model_call import AnswerPiece, ModelCallAnswer, ModelCallRequest
 from harness.domain.agents.model_choice import LITERAL_MARK
 from harness.domain.agents.transcript import ContextMessage
-from harness.domain.errors import CallRefused, NobodyAnswered, RouterUnreachable
+from harness.domain.errors import CallFailed, CallRefused, NobodyAnswered, RouterUnreachable
 from harness.ports import Clock
 
 # Above what any turn may take: each call has its own, shorter limit.
@@ -71,6 +71,9 @@ class RouterModelCalls:
                 f"model {request.model!r} gave no whole answer within "
                 f"{request.timeout_s:g} s; ask for less, or allow more (agents.limits)"
             ) from None
+        except CallFailed as error:
+            error.args = (_utf8(str(error)),)  # a provider's words are in it
+            raise
 
     async def _complete(
         self,
@@ -138,7 +141,7 @@ async def _stream(
 
 def _piece(chunk: StreamChunk) -> AnswerPiece | None:
     text = chunk.text or chunk.refusal
-    return AnswerPiece(text, chunk.reasoning) if text or chunk.reasoning else None
+    return AnswerPiece(_utf8(text), _utf8(chunk.reasoning)) if text or chunk.reasoning else None
 
 
 def _completion_request(request: ModelCallRequest) -> CompletionRequest:
@@ -180,11 +183,13 @@ def _part(part: Mapping[str, object]) -> Text | Image:
 def _answer(response: CompletionResponse) -> ModelCallAnswer:
     served, used = response.served, response.usage
     return ModelCallAnswer(
-        text=response.text or response.refusal,
+        text=_utf8(response.text or response.refusal),
         finish_reason=response.finish_reason,
         served=ServedBy(route=served.route, target=served.target, request_id=served.request_id),
         tool_calls=tuple(
-            MessageToolCall(call.id, call.name, call.arguments_text, call.extra)
+            MessageToolCall(
+                _utf8(call.id), _utf8(call.name), _utf8(call.arguments_text), call.extra
+            )
             for call in response.tool_requests
         ),
         usage=MessageUsage()
@@ -192,3 +197,10 @@ def _answer(response: CompletionResponse) -> ModelCallAnswer:
         else MessageUsage(used.input_tokens, used.output_tokens, used.cached_tokens),
         extra=response.message_extra,
     )
+
+
+def _utf8(text: str) -> str:
+    """A model's words as a client can be sent them. JSON may hold half a character, which is no
+    UTF-8: two halves that belong together become one, any other becomes �.
+    """
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
