@@ -118,12 +118,27 @@ def change_agent(
         )
         if changed.model != known.model:
             _require_idle(tx, known)
+        if _is_to_allow(ctx, tx, known, changed.model, known.model):
             _allow(ctx, tx, client, changed, changed.model, GrantKind.CHANGE, reason)
-        if changed.fallback_model not in (None, known.fallback_model):
-            assert changed.fallback_model is not None  # noqa: S101 - for mypy
-            _allow(ctx, tx, client, changed, changed.fallback_model, GrantKind.FALLBACK, reason)
+        fallback = changed.fallback_model
+        if fallback and _is_to_allow(ctx, tx, known, fallback, known.fallback_model):
+            _allow(ctx, tx, client, changed, fallback, GrantKind.FALLBACK, reason)
         tx.agents.save(changed)
     return changed
+
+
+def _is_to_allow(
+    ctx: Context, tx: Transaction, agent: Agent, named: ModelChoice, former: ModelChoice | None
+) -> bool:
+    """Whether a change names a model that the agent may not use yet, or not any more: one whose
+    consent is over is named again. What the change leaves alone is the same object.
+    """
+    if named is former:
+        return False
+    is_over = (
+        named.is_literal and sessions.find_grant(ctx, tx, agent.id, "", named.target) is None
+    )
+    return is_over or named != former
 
 
 def delete_agent(ctx: Context, client: AgentsClient, id_: str) -> None:

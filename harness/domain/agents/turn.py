@@ -18,8 +18,8 @@ RefusedCall = tuple[MessageToolCall, str]
 LIMIT_REACHED: Final = "turn_limit_reached"
 # Of one answer; further calls are not run, and the model is told so.
 MAX_TOOL_CALLS: Final = 32
-# Longer ids of calls are replaced: they are the model's own text, and stand in every request, of
-# which OpenAI takes no longer ones.
+# Longer ids of calls are replaced: they are the model's own text, and stand in every request;
+# OpenAI takes no longer ones.
 MAX_CALL_ID: Final = 40
 
 
