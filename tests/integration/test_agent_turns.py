@@ -2,8 +2,10 @@
 nothing lost, doubled or out of order, whoever dies in between.
 """
 
+import asyncio
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import timedelta
@@ -11,10 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from harness.app.agents.turn_service import ServerTools
 from harness.control.agents import agents, messages, queries, retention, sessions, turns
 from harness.control.agents.agents import AgentSpec
 from harness.control.agents.client import AgentsClient
+from harness.control.agents.conversation import TurnOutcome
 from harness.control.agents.sessions import SessionSpec
+from harness.control.agents.turn_runner import PostedMessage, TurnRun, TurnRunner
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession, AgentTool, SessionState
@@ -25,8 +30,10 @@ from harness.domain.agents.message import (
     MessageState,
     MessageToolCall,
     MessageUsage,
+    ServedBy,
     SessionMessage,
 )
+from harness.domain.agents.model_call import AnswerPiece, ModelCallAnswer, ModelCallRequest
 from harness.domain.agents.model_choice import ModelChoice, ModelKind, literal_choice
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
 from harness.domain.agents.turn_lease import IdempotencyKey, IdempotentAnswer, TurnOwner
@@ -38,6 +45,7 @@ from harness.domain.errors import (
     NotFound,
     SessionBusy,
     StaleWrite,
+    StoreUnavailable,
 )
 from harness.domain.operations.access import SYSTEM
 from harness.domain.pagination import PageRequest
@@ -233,6 +241,76 @@ def test_a_request_that_broke_off_is_not_taken_up_behind_the_conversation(
     begin(ctx, session.id, "a third")
 
 
+def test_a_request_whose_second_turn_broke_off_at_once_is_taken_up_again(
+    ctx: Context, session: AgentSession, world: SmallInstallation
+) -> None:
+    key = IdempotencyKey(f"k_1 {session.id}", "a", "hash")
+    for _ in range(3):
+        turns.interrupt(ctx, begin(ctx, session.id, key=key).turn)
+        world.clock.advance(1)
+    answered(ctx, begin(ctx, session.id, key=key), kept=(200, "{}"))
+    assert [role for role, _, _ in transcript(ctx, session.id)] == ["user", "assistant"]
+
+
+class Answering:
+    """Answers as soon as it may, with what it was sent."""
+
+    def __init__(self) -> None:
+        self.is_asked, self.may = asyncio.Event(), asyncio.Event()
+
+    async def ask(
+        self,
+        request: ModelCallRequest,
+        on_piece: Callable[[AnswerPiece], None] | None = None,  # noqa: ARG002
+    ) -> ModelCallAnswer:
+        self.is_asked.set()
+        await self.may.wait()
+        text = str(request.messages[-1].content)
+        return ModelCallAnswer(text, "stop", ServedBy("", "chat", "sim/base"))
+
+
+async def test_a_turn_that_is_stored_as_whole_is_not_called_interrupted(
+    ctx: Context, session: AgentSession
+) -> None:
+    calls, loop = Answering(), asyncio.get_running_loop()
+    calls.may.set()
+    runner = TurnRunner(ctx, calls, ServerTools([]), OWNER)
+
+    def cancel_within_the_last_unit(_: TurnOutcome) -> None:
+        asked = asyncio.run_coroutine_threadsafe(_cancel(run), loop)
+        asked.result(60)
+
+    posted = PostedMessage(KEY, session.agent, session.id, HELLO)
+    run = await runner.start(posted, cancel_within_the_last_unit)
+    assert isinstance(run, TurnRun)
+    outcome = await run.outcome()
+    assert (outcome.failure, outcome.message.content) == (None, "hello")
+    assert transcript(ctx, session.id)[-1] == ("assistant", "hello", "complete")
+
+
+async def _cancel(run: TurnRun) -> None:
+    run.cancel()
+    await asyncio.sleep(0)
+
+
+async def test_a_message_that_waits_is_not_begun_by_a_process_that_ends(
+    ctx: Context, session: AgentSession
+) -> None:
+    calls = Answering()
+    runner = TurnRunner(ctx, calls, ServerTools([]), OWNER)
+    posted = PostedMessage(KEY, session.agent, session.id, HELLO)
+    run = await runner.start(posted, lambda _: None)
+    assert isinstance(run, TurnRun)
+    waits = asyncio.create_task(runner.start(posted, lambda _: None))
+    await calls.is_asked.wait()
+    await runner.close(0.0)
+
+    assert (await run.outcome()).failure is not None
+    with pytest.raises(StoreUnavailable, match="is ending"):
+        await waits
+    assert [state for _, _, state in transcript(ctx, session.id)] == ["complete", "interrupted"]
+
+
 def test_results_come_for_calls_that_wait_alone(ctx: Context, session: AgentSession) -> None:
     unknown = IncomingMessage(MessageRole.TOOL, "ok", "c_9")
     begun = begin(ctx, session.id)
@@ -395,6 +473,32 @@ def test_a_model_is_not_changed_while_an_answer_runs(
     moved = agents.change_agent(ctx, PERSON, agent.id, move)
     assert (moved.name, moved.model) == ("renamed", BETTER)
     assert [grant.kind for grant in ctx.store.snapshot().agent_grants] == [GrantKind.CHANGE]
+
+
+def test_a_consent_that_is_over_is_renewed_by_naming_the_model_again(
+    ctx: Context, world: SmallInstallation
+) -> None:
+    spec = AgentSpec("helper", BETTER, fallback_model=replace(BETTER))
+    agent = agents.create_agent(ctx, PERSON, spec)
+    session = sessions.open_session(ctx, PERSON, agent.id, SessionSpec())
+
+    def rename(known: Agent) -> Agent:
+        return replace(known, name="renamed")
+
+    def name_again(known: Agent) -> Agent:
+        return replace(known, model=replace(BETTER), fallback_model=replace(BETTER))
+
+    proposer = AgentsClient.of_person(ANN)
+    agents.change_agent(ctx, proposer, agent.id, name_again)
+    assert len(ctx.store.snapshot().agent_grants) == 2
+    world.clock.advance(86_400)
+    retention.revoke_stale_grants(ctx)
+    agents.change_agent(ctx, proposer, agent.id, rename)
+    with pytest.raises(NotAllowed, match="approver"):
+        agents.change_agent(ctx, proposer, agent.id, name_again)
+    agents.change_agent(ctx, PERSON, agent.id, name_again)
+    assert [grant.kind for grant in ctx.store.snapshot().agent_grants] == [GrantKind.CHANGE]
+    assert sessions.open_session(ctx, PERSON, agent.id, SessionSpec()).model == session.model
 
 
 def waiting(ctx: Context, session: AgentSession) -> ModelSwitchRequest:

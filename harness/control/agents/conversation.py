@@ -5,6 +5,7 @@ happens; whether there is one changes nothing.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar, assert_never
 
@@ -314,11 +315,17 @@ class Conversation:
             failure,
             self._error if failure else None,
         )
-        stored = await run_unit(
-            lambda: turns.end_turn(
-                self._ctx, self._begun.turn, answer=answer, kept=self._keep(outcome)
+        ended = asyncio.ensure_future(
+            run_unit(
+                lambda: turns.end_turn(
+                    self._ctx, self._begun.turn, answer=answer, kept=self._keep(outcome)
+                )
             )
         )
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(ended)
+        # Who cancels now comes too late: nobody is told that what is stored was cut off.
+        stored = await ended
         self._answer = None
         self._take_in(stored)
         self._emit(outcome)

@@ -124,8 +124,6 @@ class TurnRunner:
         keep: as TurnListener has it. Raises SessionBusy, NotFound, NotAllowed, InputError,
         Conflict, StoreUnavailable.
         """
-        if self._is_closing:
-            raise StoreUnavailable("the agents process is ending: send the message again")
         # Nobody waits for a session that there is not.
         await run_unit(lambda: self._load(posted))
         deadline_s = self._ctx.clock.monotonic() + self._ctx.agents.busy_wait_s
@@ -162,6 +160,8 @@ class TurnRunner:
             )
 
         while True:
+            if self._is_closing:
+                raise StoreUnavailable("the agents process is ending: send the message again")
             try:
                 return await run_unit(begin)
             except SessionBusy:

@@ -73,7 +73,7 @@ def begin_turn(
         tx.sessions.charge(session, 0.0, now)
         messages = read_conversation(ctx, tx, session)
         if known is not None:
-            _require_last(known, messages)
+            _require_last(tx, known, messages)
             tx.idempotent_answers.save(replace(known, turn=id_))
         else:
             check_place(incoming, _open_calls(agent, messages))
@@ -92,8 +92,12 @@ def _end_lapsed(ctx: Context, session: str) -> None:
         _interrupt(ctx, session, lambda turn: turn.has_lapsed(ctx.clock.now()))
 
 
-def _require_last(known: IdempotentAnswer, messages: Sequence[SessionMessage]) -> None:
-    if not messages or messages[-1].turn != known.turn:
+def _require_last(
+    tx: Transaction, known: IdempotentAnswer, messages: Sequence[SessionMessage]
+) -> None:
+    """Nothing came behind the turn, which may have broken off before its own first message."""
+    last = messages[-1]
+    if last.turn != known.turn and last.created_at >= tx.turns.get(known.turn).begun_at:
         raise Conflict(
             f"the turn of the idempotency key {known.key.key!r} broke off, and the "
             "conversation went on since: send the message with another key",
