@@ -3,10 +3,12 @@ tool, and the next call is answered.
 """
 
 import asyncio
+import json
+import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -210,9 +212,11 @@ async def test_a_server_gets_the_variables_that_it_is_configured_with_and_no_oth
 
 async def test_a_server_that_tells_its_key_tells_it_to_no_model() -> None:
     async with running(files=replace(PIPES, env=("TOOL_TOKEN",))) as tools:
-        await offered(tools, "files")
+        names = await offered(tools, "files")
 
         assert (await call(tools, "files__secret")).content == "the token is [hidden]"
+        assert "files__tell" not in names
+        assert "files__secret" in names
 
 
 async def test_a_call_that_is_cancelled_leaves_the_server_as_it_was() -> None:
@@ -273,6 +277,65 @@ async def test_a_redirect_to_another_server_is_not_followed() -> None:
             assert await offered(tools, "far") == []
             assert asked
     assert not received
+
+
+RESULTS: Mapping[str, Mapping[str, object]] = {
+    "initialize": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {"tools": {}},
+        "serverInfo": {"name": "clinging", "version": "1"},
+    },
+    "tools/list": {"tools": [{"name": "add", "inputSchema": {"type": "object"}}]},
+}
+
+
+@asynccontextmanager
+async def clinging() -> AsyncIterator[ToolServer]:
+    """A server that forgets its session at the first call, and never lets it be ended."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                if head.startswith(b"delete"):
+                    await reader.read()  # until the client gives up
+                length = re.search(rb"content-length: (\d+)", head)
+                body = await reader.readexactly(int(length[1]) if length else 0)
+                asked = json.loads(body or b"{}")
+                answer = {"jsonrpc": "2.0", "id": asked.get("id")}
+                if asked.get("method") in RESULTS:
+                    status, answer["result"] = "200 OK", RESULTS[asked["method"]]
+                elif asked.get("method") == "tools/call":
+                    status, answer = "404 Not Found", {}
+                else:
+                    status, answer["error"] = "200 OK", {"code": -32601, "message": "no"}
+                text = json.dumps(answer).encode()
+                writer.write(
+                    f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\n"
+                    f"mcp-session-id: s1\r\ncontent-length: {len(text)}\r\n\r\n".encode()
+                    + text
+                )
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        port = server.sockets[0].getsockname()[1]
+        yield ToolServer(url=f"http://127.0.0.1:{port}/mcp")
+    finally:
+        server.close()
+
+
+async def test_a_server_that_lets_no_session_end_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "ENDS_S", 0.5)
+    async with clinging() as server:
+        tools = ToolServers({"clinging": server}, {}, now)
+        assert await offered(tools, "clinging") == ["clinging__add"]
+        result = await asyncio.wait_for(call(tools, "clinging__add"), 60)
+        assert "Session terminated" in result.content
+        assert await asyncio.wait_for(offered(tools, "clinging"), 60) == ["clinging__add"]
+        await asyncio.wait_for(tools.aclose(), 60)
 
 
 def test_models_are_served_without_the_library() -> None:

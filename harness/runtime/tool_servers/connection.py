@@ -40,6 +40,8 @@ _ENDED: Final = (CONNECTION_CLOSED, INVALID_REQUEST)
 MAX_ERROR_CHARS: Final = 2_000
 # To open a connection and to read what the server announces.
 LIST_S: Final = 10.0
+# For a server to let a session end; a command may take `transports.ENDS_S` three times.
+ENDS_S: Final = 10.0
 PAUSE_S: Final = 10.0  # for which a server that could not be reached is left alone
 LISTED_S: Final = 60.0  # for which what it announces is believed
 MAX_TOOLS: Final = 64
@@ -125,11 +127,18 @@ class ServerConnection:
 
     async def _disconnect(self) -> None:
         self._client = None
-        self._closing.set()
-        if self._keeper is not None:
-            await asyncio.wait({self._keeper})
+        await self._end_keeper()
         self._closing, self._fault = asyncio.Event(), ""
         self._listed_at = float("-inf")
+
+    async def _end_keeper(self) -> None:
+        self._closing.set()
+        if self._keeper is not None:
+            _, left = await asyncio.wait({self._keeper}, timeout=ENDS_S)
+            if left:
+                # The server lets its session not end; a command is ended all the same.
+                self._keeper.cancel()
+                await asyncio.wait(left)
 
     async def _keep(self, opened: asyncio.Future[Client]) -> None:
         closing = self._closing
@@ -158,8 +167,7 @@ class ServerConnection:
             if error.code in _ENDED:
                 # Another session, or another process, answers the next call.
                 self._client = None
-                self._closing.set()
-                await asyncio.wait({self._keeper})
+                await self._end_keeper()
             raise self._failure(self._fault or str(error)[:MAX_ERROR_CHARS]) from None
         except Exception as error:  # noqa: BLE001 - as in `_keep`
             raise self._failure(f"its answer cannot be read ({type(error).__name__})") from None

@@ -37,6 +37,7 @@ TOOLS: Final = [
         Tool(name=name, input_schema=OBJECT)
         for name in ("hang", "die", "long", "secret", "environment", "fail", "pid")
     ),
+    Tool(name="tell", description=f"Of {os.environ.get('TOOL_TOKEN')}.", input_schema=OBJECT),
     Tool(name="lie", input_schema=OBJECT, output_schema=NUMBER),
     # None of these can be told to a model.
     Tool(name="spawn now!", input_schema=OBJECT),
