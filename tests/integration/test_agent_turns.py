@@ -277,6 +277,7 @@ async def test_a_turn_that_is_stored_as_whole_is_not_called_interrupted(
     runner = TurnRunner(ctx, calls, ServerTools([]), OWNER)
 
     def cancel_within_the_last_unit(_: TurnOutcome) -> None:
+        assert isinstance(run, TurnRun)
         asked = asyncio.run_coroutine_threadsafe(_cancel(run), loop)
         asked.result(60)
 
@@ -700,7 +701,7 @@ def test_a_killed_process_leaves_a_whole_conversation_that_goes_on(
 
     begun = turns.begin_turn(ctx, successor, session.id, HELLO, SENT_AGAIN)
     if isinstance(begun, BegunTurn):
-        shown = [message for message in begun.messages if message.is_in_context]
+        shown = [message for message in begun.messages if message.is_whole]
         answered(ctx, begun, "It is 42.", kept=(200, "It is 42."))
         begun = turns.begin_turn(ctx, successor, session.id, HELLO, SENT_AGAIN)
         assert [message.role.value for message in shown] == CONTEXT_AFTER[step]
@@ -714,9 +715,9 @@ def test_a_killed_process_leaves_a_whole_conversation_that_goes_on(
     users = [message for message in found if message.role is MessageRole.USER]
     assert [message.content for message in users] == ["hello"]
     assert MessageState.STREAMING not in {message.state for message in found}
-    whole_ones = [message for message in found if message.is_in_context]
+    whole_ones = [message for message in found if message.is_whole]
     assert whole_ones[-1].content == "It is 42."
-    assert not [message for message in found if not message.is_in_context and message.content]
+    assert not [message for message in found if not message.is_whole and message.content]
 
 
 ALONE = ["user"]

@@ -252,6 +252,23 @@ def test_half_a_character_of_a_model_breaks_no_session(site: AgentsSite) -> None
     assert "no \ufffd" in failed["error"]
 
 
+def test_a_message_that_the_model_refuses_breaks_no_session(site: AgentsSite) -> None:
+    session = site.session()
+    site.upstream.turns[BASE] = error(400, "no picture")
+    refused = error_of(site.send(session, "broken"), 400)
+    site.upstream.turns[BASE] = error(503)
+    error_of(site.send(session, "Hi"), 502)
+    site.upstream.turns[BASE] = either("hello")
+    site.upstream.asked.clear()
+    good(site.send(session, "Again"))
+
+    sent = [message["content"] for message in site.upstream.asked[0].json["messages"]]
+    assert sent == ["Hi", "Again"]
+    found = site.messages(session)
+    assert [row["content"] for row in found] == ["broken", "", "Hi", "", "Again", "hello"]
+    assert found[1]["error"] in refused["message"]
+
+
 def test_a_model_that_calls_tools_for_ever_is_ended(site: AgentsSite) -> None:
     site.upstream.turns[BASE] = calling(("c1", "close_door", "{}"))
     session = site.session()

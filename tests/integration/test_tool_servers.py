@@ -302,7 +302,7 @@ async def clinging() -> AsyncIterator[ToolServer]:
                 length = re.search(rb"content-length: (\d+)", head)
                 body = await reader.readexactly(int(length[1]) if length else 0)
                 asked = json.loads(body or b"{}")
-                answer = {"jsonrpc": "2.0", "id": asked.get("id")}
+                answer: dict[str, object] = {"jsonrpc": "2.0", "id": asked.get("id")}
                 if asked.get("method") in RESULTS:
                     status, answer["result"] = "200 OK", RESULTS[asked["method"]]
                 elif asked.get("method") == "tools/call":

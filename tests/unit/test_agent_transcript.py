@@ -59,6 +59,36 @@ def answer(position: int, target: str = "claude/opus", **fields: object) -> Sess
     )
 
 
+def test_what_a_model_refused_at_once_is_not_sent_again() -> None:
+    def refused(position: int, turn: str, **extra: object) -> SessionMessage:
+        state = MessageState.FAILED
+        return answer(position, state=state, turn=turn, extra=extra)
+
+    told = [
+        message(1, "user", "Hello", turn="t1"),
+        answer(2, turn="t1", tool_calls=(SIGNED,)),
+        message(3, "tool", "42", turn="t1", response_to="c1"),
+        refused(4, "t1", refused=True),
+        message(5, "user", "a broken picture", turn="t2"),
+        refused(6, "t2", refused=True),
+        message(7, "user", "while all is down", turn="t3"),
+        refused(8, "t3"),
+        message(9, "user", "Go on", turn="t4"),
+    ]
+
+    shown = [part.content for part in build_context(told, provider="claude")]
+    assert shown == ["Hello", "yes", "42", "while all is down", "Go on"]
+
+
+def test_a_result_that_was_refused_can_be_sent_again() -> None:
+    told = [
+        answer(1, turn="t1", tool_calls=(SIGNED,)),
+        message(2, "tool", "too much", turn="t2", response_to="c1"),
+        answer(3, state=MessageState.FAILED, turn="t2", extra={"refused": True}),
+    ]
+    assert find_open_calls(told, ["search"]) == (SIGNED,)
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "sent"),
     [
@@ -240,5 +270,5 @@ def test_whatever_was_stored_each_call_has_one_result_and_each_result_its_call(
     assert not expected
     assert places == sorted(places)
     assert all(messages[place - 1].state is MessageState.COMPLETE for place in places)
-    shown = [m.position for m in messages if m.is_in_context and m.role is not MessageRole.TOOL]
+    shown = [m.position for m in messages if m.is_whole and m.role is not MessageRole.TOOL]
     assert places == shown

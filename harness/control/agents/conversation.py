@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Final, TypeVar, assert_never
 
 from harness.control.agents import turns
@@ -15,6 +16,7 @@ from harness.control.agents.switch_views import list_notes
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
 from harness.domain.agents.message import (
+    REFUSED,
     MessageRole,
     MessageState,
     MessageToolCall,
@@ -46,7 +48,13 @@ from harness.domain.agents.turn import (
     name_calls,
     remaining,
 )
-from harness.domain.errors import CallFailed, InputError, NobodyAnswered, StreamBroken
+from harness.domain.errors import (
+    CallFailed,
+    CallRefused,
+    InputError,
+    NobodyAnswered,
+    StreamBroken,
+)
 from harness.ports.agent_calls import ModelCalls, ToolRuntime
 
 T = TypeVar("T")
@@ -303,6 +311,7 @@ class Conversation:
                 await self._begin_answer(self._models.primary),
                 state=MessageState.FAILED,
                 error=failure.reason,
+                extra={REFUSED: True} if _is_refusal(self._error) else {},
                 done_at=self._ctx.clock.now(),
             )
         answer = self._answer
@@ -330,6 +339,15 @@ class Conversation:
         self._take_in(stored)
         self._emit(outcome)
         return outcome
+
+
+def _is_refusal(error: CallFailed | None) -> bool:
+    """Whether what was sent is wrong, and not the model, the key or the moment."""
+    return isinstance(error, CallRefused) and error.status in (
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+    )
 
 
 async def run_unit(unit: Callable[[], T]) -> T:

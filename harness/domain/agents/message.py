@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import DecryptionFailed, InputError
@@ -64,6 +65,9 @@ class MessageUsage:
     cost_usd: float | None = None  # None where the price is unknown
 
 
+REFUSED: Final = "refused"  # in `extra` of a failed message
+
+
 @dataclass(frozen=True, slots=True)
 class SessionMessage:
     """One message of a session."""
@@ -87,9 +91,13 @@ class SessionMessage:
     turn: str = ""  # the id of the turn that it belongs to
 
     @property
-    def is_in_context(self) -> bool:
-        """Whether the model is shown it: a message without an answer is not."""
+    def is_whole(self) -> bool:
         return self.state is MessageState.COMPLETE
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the model refused what it was sent, and will again."""
+        return self.state is MessageState.FAILED and bool(self.extra.get(REFUSED))
 
 
 @dataclass(frozen=True, slots=True)

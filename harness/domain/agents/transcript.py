@@ -40,8 +40,18 @@ def build_context(
     result gets one that says so: no protocol takes a call alone.
     """
     system = (ContextMessage(MessageRole.SYSTEM, instructions),) if instructions else ()
-    whole = [message for message in messages if message.is_in_context]
-    return (*system, *_paired(whole, provider))
+    return (*system, *_paired(list_in_context(messages), provider))
+
+
+def list_in_context(messages: Iterable[SessionMessage]) -> list[SessionMessage]:
+    """What a model is shown: all that is whole, but for a client's message that was refused at
+    once. What comes behind it would else be refused with it, for ever.
+    """
+    told = list(messages)
+    refused = {message.turn for message in told if message.is_refusal}
+    # Of a turn that did something all is shown: it may have had effects.
+    refused -= {m.turn for m in told if m.is_whole and m.role is MessageRole.ASSISTANT}
+    return [m for m in told if m.is_whole and m.turn not in refused]
 
 
 def _paired(messages: Sequence[SessionMessage], provider: str) -> Iterator[ContextMessage]:
@@ -101,9 +111,7 @@ def find_open_calls(
     """
     names = frozenset(client_tools)
     answered: set[str] = set()
-    for message in reversed(messages):
-        if not message.is_in_context:
-            continue
+    for message in reversed(list_in_context(messages)):
         if message.role is not MessageRole.TOOL:
             calls = message.tool_calls
             return tuple(c for c in calls if c.name in names and c.id not in answered)
@@ -116,7 +124,7 @@ def expected_provider(messages: Sequence[SessionMessage], model: str, otherwise:
     same model, else `otherwise`, the incumbent's.
     """
     for message in reversed(messages):
-        if message.is_in_context and message.role is MessageRole.ASSISTANT:
+        if message.is_whole and message.role is MessageRole.ASSISTANT:
             return (
                 provider_of(message) if message.served.model_requested == model else otherwise
             )
@@ -129,7 +137,7 @@ def list_misfits(
     """What keeps a target from going on with the conversation, a sentence each; empty where
     nothing does. tools: the agent has some.
     """
-    whole = [message for message in messages if message.is_in_context]
+    whole = list_in_context(messages)
     pictures = [message for message in whole if _has_image(message)]
     calls = tools or any(message.tool_calls for message in whole)
     needs = Needs(
@@ -155,7 +163,7 @@ def list_omissions(messages: Sequence[SessionMessage], provider: str) -> tuple[s
     written: dict[str, list[int]] = {}
     for message in messages:
         signed = message.extra or any(call.extra for call in message.tool_calls)
-        if message.is_in_context and signed and provider_of(message) != provider:
+        if message.is_whole and signed and provider_of(message) != provider:
             written.setdefault(provider_of(message), []).append(message.position)
     return tuple(
         f"the reasoning of {author} in the messages {', '.join(map(str, positions))} is left "
