@@ -268,6 +268,8 @@ class Answering:
         text = str(request.messages[-1].content)
         return ModelCallAnswer(text, "stop", ServedBy("", "chat", "sim/base"))
 
+    async def aclose(self) -> None: ...
+
 
 async def test_a_turn_that_is_stored_as_whole_is_not_called_interrupted(
     ctx: Context, session: AgentSession
