@@ -296,6 +296,28 @@ async def _cancel(run: TurnRun) -> None:
     await asyncio.sleep(0)
 
 
+async def test_an_answer_is_given_again_though_the_consent_to_its_model_is_over(
+    ctx: Context,
+) -> None:
+    calls = Answering()
+    calls.may.set()
+    runner = TurnRunner(ctx, calls, ServerTools([]), OWNER)
+    agent = agents.create_agent(ctx, PERSON, AgentSpec("helper", BETTER))
+    session = sessions.open_session(ctx, PERSON, agent.id, SessionSpec())
+    key = IdempotencyKey(f"k_1 {session.id}", "a", "hash")
+    posted = PostedMessage(PERSON, agent.id, session.id, HELLO, key)
+    run = await runner.start(posted, lambda _: (200, "{}"))
+    assert isinstance(run, TurnRun)
+    await run.outcome()
+    agents.revoke_grant(ctx, BEN, ctx.store.snapshot().agent_grants[0].id)
+
+    again = await runner.start(posted, lambda _: None)
+    assert isinstance(again, IdempotentAnswer)
+    assert again.status == 200
+    with pytest.raises(NotAllowed, match="not approved"):
+        await runner.start(replace(posted, key=None), lambda _: None)
+
+
 async def test_a_message_that_waits_is_not_begun_by_a_process_that_ends(
     ctx: Context, session: AgentSession
 ) -> None:

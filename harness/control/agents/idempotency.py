@@ -62,6 +62,13 @@ def find_answer(ctx: Context, tx: Transaction, key: IdempotencyKey) -> Idempoten
     return replace(known, body=body, encrypted=False)
 
 
+def load_answer(ctx: Context, key: IdempotencyKey) -> IdempotentAnswer | None:
+    """What the request was answered; None where it was not yet. Raises as `find_answer`."""
+    with ctx.store.read() as tx:
+        known = find_answer(ctx, tx, key)
+    return known if known is not None and known.status is not None else None
+
+
 def seal_answer(ctx: Context, answer: IdempotentAnswer) -> IdempotentAnswer:
     """Returns the answer as it is stored: encrypted where messages are."""
     if not ctx.agents.encrypt:

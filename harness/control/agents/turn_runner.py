@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from harness.control.agents import agents, sessions, turns
+from harness.control.agents import agents, idempotency, sessions, turns
 from harness.control.agents.auto import AutoTargets
 from harness.control.agents.client import AgentsClient
 from harness.control.agents.conversation import (
@@ -124,8 +124,9 @@ class TurnRunner:
         keep: as TurnListener has it. Raises SessionBusy, NotFound, NotAllowed, InputError,
         Conflict, StoreUnavailable.
         """
-        # Nobody waits for a session that there is not.
-        await run_unit(lambda: self._load(posted))
+        # Nobody waits for a session that there is not, or for an answer that is there.
+        if (kept := await run_unit(lambda: self._find_kept(posted))) is not None:
+            return kept
         deadline_s = self._ctx.clock.monotonic() + self._ctx.agents.busy_wait_s
         lock = self._locks.setdefault(posted.session, asyncio.Lock())
         try:
@@ -142,6 +143,11 @@ class TurnRunner:
         except BaseException:
             lock.release()
             raise
+
+    def _find_kept(self, posted: PostedMessage) -> IdempotentAnswer | None:
+        """Whatever may be asked by now: the consent to the model may be over."""
+        self._load(posted)
+        return idempotency.load_answer(self._ctx, posted.key) if posted.key else None
 
     def _load(self, posted: PostedMessage) -> tuple[Agent, AgentSession]:
         agent = agents.load_agent(self._ctx, posted.client, posted.agent)
