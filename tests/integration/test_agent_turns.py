@@ -296,6 +296,20 @@ async def _cancel(run: TurnRun) -> None:
     await asyncio.sleep(0)
 
 
+async def test_a_turn_whose_session_was_closed_does_not_blame_the_process(
+    ctx: Context, session: AgentSession
+) -> None:
+    runner = TurnRunner(ctx, Answering(), ServerTools([]), OWNER)
+    posted = PostedMessage(KEY, session.agent, session.id, HELLO)
+    run = await runner.start(posted, lambda _: None)
+    assert isinstance(run, TurnRun)
+    sessions.close_session(ctx, KEY, session.agent, session.id)
+    await runner.renew_leases()
+
+    with pytest.raises(StaleWrite, match="was interrupted"):
+        await run.outcome()
+
+
 async def test_an_answer_is_given_again_though_the_consent_to_its_model_is_over(
     ctx: Context,
 ) -> None:

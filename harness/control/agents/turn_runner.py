@@ -208,7 +208,9 @@ class TurnRunner:
         try:
             return await conversation.run()
         except asyncio.CancelledError:
-            await run_unit(lambda: turns.interrupt(self._ctx, begun.turn))
+            if not await run_unit(lambda: turns.interrupt(self._ctx, begun.turn)):
+                # Somebody else did, such as who closed the session: this process goes on.
+                raise turns.interrupted(begun.turn) from None
             failure = FailTurn("turn_interrupted", CUT_OFF, retryable=True)
             outcome = TurnOutcome(begun.messages[-1], failure=failure)
             run.emit(outcome)

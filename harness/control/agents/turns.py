@@ -219,11 +219,15 @@ def _require_held(tx: Transaction, turn: SessionTurn) -> None:
     tx.sessions.lock(turn.session)
     stored = tx.turns.get(turn.id)
     if stored.state is not TurnState.RUNNING or stored.owner != turn.owner:
-        raise StaleWrite(
-            f"turn {turn.id} of session {turn.session} was interrupted: nothing of it is "
-            "stored any more",
-            code="turn_interrupted",
-        )
+        raise interrupted(turn)
+
+
+def interrupted(turn: SessionTurn) -> StaleWrite:
+    return StaleWrite(
+        f"turn {turn.id} of session {turn.session} was interrupted: nothing of it is stored "
+        "any more",
+        code="turn_interrupted",
+    )
 
 
 def renew(ctx: Context, owner: TurnOwner, ids: Sequence[str]) -> tuple[str, ...]:
