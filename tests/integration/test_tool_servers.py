@@ -90,6 +90,7 @@ async def reached(tools: ToolServers) -> None:
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine takes its time to start a server."""
+    monkeypatch.setattr(connection, "OPEN_S", 240.0)
     monkeypatch.setattr(connection, "LIST_S", 240.0)
     monkeypatch.setattr(connection, "PAUSE_S", 0.0)
     monkeypatch.setattr(connection, "LISTED_S", 3600.0)
@@ -182,7 +183,7 @@ async def test_a_server_that_is_none_is_left_out_and_then_left_alone(
     async with running(bad=bad, files=PIPES) as tools:
         assert await offered(tools, "files")
         if "time.sleep" in program:
-            monkeypatch.setattr(connection, "LIST_S", 1.0)
+            monkeypatch.setattr(connection, "OPEN_S", 1.0)
         names = await offered(tools, "bad", "files")
 
         assert names

@@ -38,11 +38,13 @@ for _library in ("mcp", "httpx2"):
 # Of a session that the server does not know any more, and of a connection that is none.
 _ENDED: Final = (CONNECTION_CLOSED, INVALID_REQUEST)
 MAX_ERROR_CHARS: Final = 2_000
-# To open a connection and to read what the server announces.
+# To start a command, which may have to fetch itself first (npx, uvx), or open a connection.
+OPEN_S: Final = 30.0
+# To read what the server announces.
 LIST_S: Final = 10.0
 # For a server to let a session end; a command may take `transports.ENDS_S` three times.
 ENDS_S: Final = 10.0
-PAUSE_S: Final = 10.0  # for which a server that could not be reached is left alone
+PAUSE_S: Final = 60.0  # for which a server that could not be reached is left alone
 LISTED_S: Final = 60.0  # for which what it announces is believed
 MAX_TOOLS: Final = 64
 MAX_PAGES: Final = 10
@@ -112,11 +114,11 @@ class ServerConnection:
             opened: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
             self._keeper = asyncio.create_task(self._keep(opened))
             try:
-                self._client = await self._within(opened, LIST_S)
+                self._client = await self._within(opened, OPEN_S)
             except ToolServerFailed:
                 self._keeper.cancel()
                 self._failed_at = self._monotonic()
-                self._fault = self._fault or f"no answer within {LIST_S:g} s"
+                self._fault = self._fault or f"no answer within {OPEN_S:g} s"
                 log.warning("tool_server_away", server=self._name, reason=self._fault)
                 raise
             except asyncio.CancelledError:
