@@ -85,6 +85,8 @@ def test_functions_of_the_client_come_back_after_the_server_has_run_its_own() ->
         (call("search", arguments="{"), "no JSON"),
         (call("search", arguments="[1]"), "no JSON object"),
         (call("search", arguments="[" * 100_000), "no JSON"),
+        (call("search", arguments='{"a": NaN}'), "no JSON"),
+        (call("search", arguments='{"a": "\\ud800"}'), "no JSON"),
     ],
 )
 def test_the_model_is_told_which_call_is_not_run_and_why(

@@ -255,6 +255,9 @@ def _arguments_fault(call: MessageToolCall) -> str | None:
     """What is wrong with a server tool's arguments; a client reads its own."""
     try:
         arguments = json.loads(call.arguments or "{}")
+        # NaN, and half of a pair of surrogates, are no JSON to whoever they are sent to: a tool
+        # server's connection, which all sessions share, would end by them.
+        json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         return "the arguments are no JSON; call it again with a JSON object"
     if not isinstance(arguments, Mapping):
