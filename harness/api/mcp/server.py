@@ -144,6 +144,10 @@ class McpServer:
         client: AgentsClient,
     ) -> CallToolResult:
         session = arguments.get(SESSION) or self._session
+        if self._session and session != self._session:
+            raise InputError(
+                f"{SESSION}: this server acts in the name of {self._session} alone"
+            )
         if not isinstance(session, str) or not session:
             raise InputError(f"{SESSION}: name the session in whose name this is asked, se_…")
 
