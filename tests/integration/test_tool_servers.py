@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import structlog
 
 from harness.domain.agents.agent import AgentTool
 from harness.domain.agents.message import MessageToolCall
@@ -213,6 +214,33 @@ async def test_a_server_that_tells_its_key_tells_it_to_no_model() -> None:
         await offered(tools, "files")
 
         assert (await call(tools, "files__secret")).content == "the token is [hidden]"
+
+
+async def test_no_model_is_told_the_key_in_a_description_or_schema() -> None:
+    async with running(files=replace(PIPES, env=("TOOL_TOKEN",))) as tools:
+        [secret] = await tools.list_tools([AgentTool("files.secret")])
+
+        assert secret.description == "Knows [hidden]"
+        assert secret.parameters == {"type": "object", "description": "of [hidden]"}
+
+
+REFUSES = """
+import json, os, sys
+for line in sys.stdin:
+    if id_ := json.loads(line).get("id"):
+        error = {"code": -32000, "message": "not with " + os.environ["TOOL_TOKEN"]}
+        print(json.dumps({"jsonrpc": "2.0", "id": id_, "error": error}), flush=True)
+"""
+
+
+async def test_no_log_has_the_key_that_a_server_refuses() -> None:
+    refuses = ToolServer(command=sys.executable, args=("-c", REFUSES), env=("TOOL_TOKEN",))
+    async with running(files=refuses) as tools:
+        with structlog.testing.capture_logs() as logged:
+            assert await offered(tools, "files") == []
+
+    assert "not with [hidden]" in str(logged)
+    assert TOKEN not in str(logged)
 
 
 async def test_a_call_that_is_cancelled_leaves_the_server_as_it_was() -> None:

@@ -102,8 +102,11 @@ class ToolServers:
         if len(name) > MAX_NAME or whose != (server, tool.name):
             log.warning("tool_left_out", server=server, tool=tool.name, reason="its name")
             return None
-        description = (tool.description or "")[:MAX_DESCRIPTION_CHARS]
-        return OfferedTool(name, description, tool.input_schema, runs_at_client=False)
+        announced = json.dumps([tool.description or "", tool.input_schema], ensure_ascii=False)
+        description, schema = json.loads(self._without_secrets(server, announced))
+        return OfferedTool(
+            name, description[:MAX_DESCRIPTION_CHARS], schema, runs_at_client=False
+        )
 
     def _without_secrets(self, server: str, text: str) -> str:
         """A server may repeat what it was given, and its text goes to a model."""

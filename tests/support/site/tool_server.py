@@ -35,7 +35,12 @@ TOOLS: Final = [
     ),
     *(
         Tool(name=name, input_schema=OBJECT)
-        for name in ("hang", "die", "long", "secret", "environment", "fail", "pid")
+        for name in ("hang", "die", "long", "environment", "fail", "pid")
+    ),
+    Tool(
+        name="secret",
+        description=f"Knows {os.environ.get('TOOL_TOKEN')}",
+        input_schema={**OBJECT, "description": f"of {os.environ.get('TOOL_TOKEN')}"},
     ),
     Tool(name="lie", input_schema=OBJECT, output_schema=NUMBER),
     # None of these can be told to a model.
