@@ -411,9 +411,11 @@ def test_a_route_needs_no_grant_and_the_keys_routes_hold(ctx: Context) -> None:
     other = ModelChoice("other", ModelKind.ROUTE, route="other")
     with pytest.raises(NotAllowed, match="does not open the route 'other'"):
         ask(ctx, session, other)
+    assert call(ctx, session, "list")["routes"] == ["chat"]
 
     free = agents.create_agent(ctx, PERSON, AgentSpec("free", CHAT))
     session = sessions.open_session(ctx, PERSON, free.id, SessionSpec())
+    assert call(ctx, session, "list")["routes"] == ["chat", "other"]
     switches.approve_switch(ctx, BEN, ask(ctx, session, other).id)
 
     assert now_on(ctx, session).model == other
