@@ -149,7 +149,7 @@ async def test_a_role_below_and_a_data_key_are_not_shown_what_they_may_not_do(
 ) -> None:
     given = {"route": "chat", "candidate": "sim/sim-better", "reason": "better"}
     async with connect("viewer") as client:
-        assert "propose_swap" not in await tools_of(client)
+        assert await tools_of(client) == READING
         assert "needs proposer" in await refused(client, "propose_swap", **given)
     async with connect("data") as client:
         assert await tools_of(client) == {"switch_model", "spawn"}

@@ -94,10 +94,11 @@ class McpServer:
             for tool in MANAGEMENT_TOOLS
             if actor is not None and actor.role >= tool.role
         ]
-        tools += [
-            _describe_in_session(tool, bound=bool(self._session))
-            for tool in self._in_session.values()
-        ]
+        if client.actor is None or client.actor.role >= Role.PROPOSER:
+            tools += [
+                _describe_in_session(tool, bound=bool(self._session))
+                for tool in self._in_session.values()
+            ]
         return ListToolsResult(tools=tools)
 
     async def call_tool(
