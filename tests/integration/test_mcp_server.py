@@ -162,6 +162,9 @@ async def test_wrong_arguments_are_named(connect: Any) -> None:
         assert "wage" in await refused(client, "list_routes", wage=7)
         assert "give one of" in await refused(client, "compare")
         assert "action" in await refused(client, "manage_credentials", action="set")
+        given = {"route": "chat", "candidate": "sim/sim-better", "reason": "a\0b"}
+        assert "a NUL" in await refused(client, "propose_swap", **given)
+        assert "a NUL" in await refused(client, "spawn", session="se_\0", tasks=[])
 
 
 async def test_the_operator_without_a_key_may_propose_at_most(place: McpSite) -> None:

@@ -2,6 +2,7 @@
 ours are the tool's answer, in their own words; an unforeseen one is an id that the log has.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -27,6 +28,7 @@ from harness.api.error_status import describe_places
 from harness.api.idempotency import IdempotencyCache
 from harness.api.json_answers import JsonAnswer
 from harness.api.mcp.tools import MANAGEMENT_TOOLS, ManagementTool
+from harness.api.request_body import check_json
 from harness.app.installation import Installation
 from harness.control.agents.built_in_tool import BuiltInTool
 from harness.control.agents.client import AgentsClient
@@ -106,6 +108,7 @@ class McpServer:
     ) -> CallToolResult:
         arguments = params.arguments or {}
         try:
+            check_json(json.dumps(arguments).encode())
             client = await anyio.to_thread.run_sync(self._client, context)
             if params.name in self._in_session:
                 return await self._call_in_session(context, params.name, arguments, client)
