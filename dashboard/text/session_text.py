@@ -2,6 +2,7 @@
 model that wrote each, switches, and what each model cost and would have cost alone.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
@@ -32,6 +33,7 @@ _STATES: Final = {
     MessageState.INTERRUPTED: ("✕ interrupted", Tone.WORSE),
     MessageState.FAILED: ("✕ failed", Tone.WORSE),
 }
+_MARK: Final = re.compile(r"([!-/:-@\[-`{-~])")
 HIDDEN: Final = "not shown without signing in"
 ALONE_NOTE: Final = (
     "“All of it on this one” is at today's prices, with as many tokens as the models that "
@@ -73,6 +75,13 @@ def session_line(session: AgentSession, now: datetime, *, with_user: bool) -> st
         f"{user}{session.model.text} · {session.state.value} · "
         f"{cost} · {format_age(session.last_at, now)}"
     )
+
+
+def link_label(agent: str, session: AgentSession) -> str:
+    """Names a session in a link, whose label is Markdown: a name that a client chose would load
+    pictures there.
+    """
+    return _MARK.sub(r"\\\1", visible_text(f"{agent} · {session.id}"))
 
 
 def waiting_switch(request: ModelSwitchRequest, agent: str, now: datetime) -> str:
@@ -241,6 +250,7 @@ def _alone(usage: Sequence[ModelUsage], price: Price | None) -> str:
     cost, total = cost_alone(usage, price), sum_costs(usage)
     if price is None or cost is None:
         return "price unknown"
-    each = f"${price.input_usd_per_mtok:g} / ${price.output_usd_per_mtok:g} per 1M"
+    given, answered = price.input_usd_per_mtok, price.output_usd_per_mtok
+    each = f"{labels.usd(given)} / {labels.usd(answered)} per 1M"
     instead = f" instead of {labels.usd(total)}" if total is not None else ""
     return f"{labels.usd(cost)}{instead} ({each})"

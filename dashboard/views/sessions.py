@@ -133,7 +133,7 @@ def _confirm(verb: str, request: ModelSwitchRequest, agent: str) -> None:
 
 def _show_session_link(session: AgentSession, agent: str, line: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
-        _link(f"{agent} · {session.id}", "forum", session=session.id)
+        _link(session_text.link_label(agent, session), "forum", session=session.id)
         st.html(line, width="content")
 
 

@@ -11,7 +11,13 @@ from typing import Final
 
 from router.upstream.transport import Transport, UpstreamReply, UpstreamRequest
 
-FOREIGN: Final = ("cache_control", "thinking_blocks", "reasoning_content", "extra_content")
+FOREIGN: Final = (
+    "cache_control",
+    "thinking_blocks",
+    "reasoning_content",
+    "reasoning_details",
+    "extra_content",
+)
 _QUOTED: Final = tuple((name, f'"{name}"'.encode()) for name in FOREIGN)
 
 

@@ -76,7 +76,7 @@ def test_an_agent_changes_models_with_a_persons_consent_and_keeps_all_that_was_s
         page.goto(f"{address}/sessions")
         expect(page.locator("h1")).to_contain_text("1 switch waits for approval: concierge")
         sign_in(page, key)
-        approve(page, SWITCH, "<b>sage-1</b> writes better", "$3 in, $15 out")
+        approve(page, SWITCH, "<b>sage-1</b> writes better", "$3.00 in, $15.00 out")
 
         # The page shows by itself what is new.
         expect(page.locator(".stMain")).to_contain_text(SUB_TASKS)

@@ -332,3 +332,21 @@ def test_a_transcript_goes_on_by_itself_and_nothing_else_moves(
     expect(transcript).to_contain_text("two.")
     expect(page.locator("h1 + p")).to_contain_text("4 messages")
     listener.assert_quiet()
+
+
+def test_an_agents_name_is_text_and_loads_nothing(page: Page, tmp_path: Path) -> None:
+    file, spy = configure(tmp_path / "named"), "http://127.0.0.1:9/spy.png"
+    name = f"![p]({spy}) **x** [y]({spy}) {spy} :red[z] $k$"
+    with opened(file) as installation:
+        ctx = installation.context
+        open_session(ctx, create_agent(ctx, name))
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    with dashboard(file) as address:
+        page.goto(f"{address}/sessions")
+        expect(page.get_by_text("1 session", exact=True)).to_be_visible()
+        row = page.get_by_role("link", name="· se_")
+        expect(row).to_be_visible()
+        assert spy not in asked
+        expect(row).to_contain_text(name)
+        expect(page.locator(f"a[href='{spy}']")).to_have_count(0)

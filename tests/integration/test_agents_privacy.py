@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from harness.control.agents import sessions
+from harness.control.agents import sessions, switches
 from harness.control.agents.client import AgentsClient
 from harness.control.agents.sessions import SessionSpec
 from harness.control.operations import keys
@@ -189,6 +189,16 @@ def test_no_key_is_in_prompts_transcripts_errors_logs_or_files(
                 post(place, {"role": "user", "content": text, "stream": streams}, headers)
         answers.append(site.client.get(place, headers=headers))
         answers.append(site.client.get(f"/agents/{agent}", headers=headers))
+        path = f"/agents/{agent}/sessions/{session}"
+        good(post(f"{path}/switch_model", {"action": "list"}, headers))
+        wanted = {"action": "switch", "model": "sim" if model != "chat" else "gpt-4o-mini"}
+        request = post(f"{path}/switch_model", wanted, headers).json().get("request")
+        answers.append(site.client.get(f"{path}/switch_requests", headers=headers))
+        if request:
+            ctx = world.installation.context
+            assert ctx.approval_links is not None
+            link = ctx.approval_links.link(switches.load_switch(ctx, request))
+            answers.append(httpx.get(link))
     for wrong in ({"authorization": f"Bearer {SEED}"}, {"authorization": f"Bearer {SEED} x"}):
         error_of(post("/agents", {"name": "x", "model": "chat"}, wrong), 401)
     post("/agents", {"name": "x", "model": SEED}, approver)
@@ -196,6 +206,7 @@ def test_no_key_is_in_prompts_transcripts_errors_logs_or_files(
         assert world.place.terminate(name) == 0
 
     assert any("openai" in answer.text for answer in answers)
+    assert any("Approve?" in answer.text for answer in answers)
     told = [f"{answer.headers} {answer.text}".encode() for answer in answers[:-1]]
     told += [request.body for request in site.upstream.asked]
     files = {str(file): content(file) for file in tmp_path.rglob("*") if file.is_file()}

@@ -19,7 +19,9 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp_types import CallToolResult
 
 from harness.control.operations import keys
+from harness.domain.agents.agent import SessionState
 from harness.domain.operations.access import SYSTEM, Role
+from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import ReceivedRequest, completion
 from tests.support.site.agents_site import AgentsSite, agents_site, good
 from tests.support.site.processes import free_port
@@ -147,7 +149,7 @@ async def test_a_role_below_and_a_data_key_are_not_shown_what_they_may_not_do(
 ) -> None:
     given = {"route": "chat", "candidate": "sim/sim-better", "reason": "better"}
     async with connect("viewer") as client:
-        assert "propose_swap" not in await tools_of(client)
+        assert await tools_of(client) == READING
         assert "needs proposer" in await refused(client, "propose_swap", **given)
     async with connect("data") as client:
         assert await tools_of(client) == {"switch_model", "spawn"}
@@ -160,6 +162,9 @@ async def test_wrong_arguments_are_named(connect: Any) -> None:
         assert "wage" in await refused(client, "list_routes", wage=7)
         assert "give one of" in await refused(client, "compare")
         assert "action" in await refused(client, "manage_credentials", action="set")
+        given = {"route": "chat", "candidate": "sim/sim-better", "reason": "a\0b"}
+        assert "a NUL" in await refused(client, "propose_swap", **given)
+        assert "a NUL" in await refused(client, "spawn", session="se_\0", tasks=[])
 
 
 async def test_the_operator_without_a_key_may_propose_at_most(place: McpSite) -> None:
@@ -324,3 +329,47 @@ async def test_the_configurations_in_the_docs_reach_a_server(
 
 def test_there_are_configurations_in_the_docs() -> None:
     assert len(configurations()) == 3
+
+
+async def test_a_server_of_one_session_acts_in_the_name_of_no_other(place: McpSite) -> None:
+    place.site.upstream.turns[BASE] = lambda _: completion("done")
+    own, other = (place.site.session(tools=["spawn"]).rpartition("/")[2] for _ in range(2))
+    async with place.pipes("proposer", "--session", own) as client:
+        tasks = [{"task": "one"}]
+        assert own in await refused(client, "spawn", session=other, tasks=tasks)
+        assert own in await refused(client, "switch_model", session=other, action="list")
+        done = await called(client, "spawn", session=own, tasks=tasks)
+
+    assert done["tasks"][0]["status"] == "done"
+
+
+async def test_a_call_that_the_client_cancels_ends_its_sub_tasks(
+    connect: Any, place: McpSite
+) -> None:
+    hung = ScriptedTurn(hang=True)
+    place.site.upstream.turns[BASE] = lambda _: hung
+    place.site.upstream.asked.clear()
+    path = place.site.session(tools=["spawn"])
+    session = path.rpartition("/")[2]
+    tasks = [{"task": "one"}, {"task": "two"}]
+    async with connect("proposer") as client:
+        call = asyncio.create_task(
+            client.call_tool("spawn", {"session": session, "tasks": tasks})
+        )
+        for _ in range(600):
+            if len(place.site.upstream.asked) == 2:
+                break
+            await asyncio.sleep(0.1)
+        assert len(place.site.upstream.asked) == 2
+        call.cancel()
+        ctx = place.site.world.installation.context
+        for _ in range(300):
+            with ctx.store.read() as tx:
+                children = [tx.sessions.get(id_) for id_ in tx.sessions.children(session)]
+                running = [r for c in children if (r := tx.turns.running(c.id))]
+            if not running and all(c.state is SessionState.CLOSED for c in children):
+                break
+            await asyncio.sleep(0.1)
+    assert [c.state for c in children] == [SessionState.CLOSED] * 2
+    assert running == []
+    assert all(request.left.wait(60) for request in place.site.upstream.asked)

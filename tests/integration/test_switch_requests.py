@@ -253,6 +253,22 @@ def test_what_a_model_cannot_hold_is_refused_with_a_sentence(ctx: Context) -> No
         assert not tx.switch_requests.of_session(session.id)
 
 
+def test_what_a_model_cannot_hold_of_what_came_since_is_not_approved(
+    ctx: Context, session: AgentSession
+) -> None:
+    request = ask(ctx, session, literal_choice("blind", "sim/blind"))
+    exchange(ctx, session, PICTURE)
+
+    with pytest.raises(InputError, match="takes no images") as refused:
+        switches.approve_switch(ctx, BEN, request.id)
+
+    assert refused.value.code == "model_unfit"
+    assert switches.load_switch(ctx, request.id).state is SwitchState.PENDING
+    assert not list_agent_grants(ctx, agent=session.agent).items
+    assert now_on(ctx, session).model == CHAT
+    switches.reject_switch(ctx, BEN, request.id)
+
+
 def test_reasoning_that_is_left_out_is_shown_to_the_approver(
     ctx: Context, session: AgentSession
 ) -> None:
@@ -395,9 +411,11 @@ def test_a_route_needs_no_grant_and_the_keys_routes_hold(ctx: Context) -> None:
     other = ModelChoice("other", ModelKind.ROUTE, route="other")
     with pytest.raises(NotAllowed, match="does not open the route 'other'"):
         ask(ctx, session, other)
+    assert call(ctx, session, "list")["routes"] == ["chat"]
 
     free = agents.create_agent(ctx, PERSON, AgentSpec("free", CHAT))
     session = sessions.open_session(ctx, PERSON, free.id, SessionSpec())
+    assert call(ctx, session, "list")["routes"] == ["chat", "other"]
     switches.approve_switch(ctx, BEN, ask(ctx, session, other).id)
 
     assert now_on(ctx, session).model == other

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import structlog
 
 from harness.domain.agents.agent import AgentTool
 from harness.domain.agents.message import MessageToolCall
@@ -218,6 +219,25 @@ async def test_a_server_that_tells_its_key_tells_it_to_no_model() -> None:
         assert (await call(tools, "files__secret")).content == "the token is [hidden]"
         assert "files__tell" not in names
         assert "files__secret" in names
+
+
+REFUSES = """
+import json, os, sys
+for line in sys.stdin:
+    if id_ := json.loads(line).get("id"):
+        error = {"code": -32000, "message": "not with " + os.environ["TOOL_TOKEN"]}
+        print(json.dumps({"jsonrpc": "2.0", "id": id_, "error": error}), flush=True)
+"""
+
+
+async def test_no_log_has_the_key_that_a_server_refuses() -> None:
+    refuses = ToolServer(command=sys.executable, args=("-c", REFUSES), env=("TOOL_TOKEN",))
+    async with running(files=refuses) as tools:
+        with structlog.testing.capture_logs() as logged:
+            assert await offered(tools, "files") == []
+
+    assert "not with [hidden]" in str(logged)
+    assert TOKEN not in str(logged)
 
 
 async def test_a_call_that_is_cancelled_leaves_the_server_as_it_was() -> None:

@@ -184,14 +184,17 @@ def test_what_is_foreign_is_taken_out_for_a_provider_that_refuses_it() -> None:
         "messages": [
             {"role": "user", "content": [{**part, "cache_control": {"type": "ephemeral"}}]},
             {"role": "assistant", "reasoning_content": "hm", "tool_calls": [call]},
+            {"role": "assistant", "reasoning_details": [{"text": "hm"}], "content": "yes"},
         ],
     }
     body, dropped = without_unknown_fields(json.dumps(chat).encode())
 
-    assert set(dropped) == {"cache_control", "extra_content", "reasoning_content"}
+    gone = {"cache_control", "extra_content", "reasoning_content", "reasoning_details"}
+    assert set(dropped) == gone
     left = json.loads(body)["messages"]
     assert left[0]["content"] == [part]
     assert set(left[1]) == {"role", "tool_calls"}
+    assert set(left[2]) == {"role", "content"}
 
 
 async def translated_refusal(

@@ -2,6 +2,7 @@
 ours are the tool's answer, in their own words; an unforeseen one is an id that the log has.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -27,6 +28,7 @@ from harness.api.error_status import describe_places
 from harness.api.idempotency import IdempotencyCache
 from harness.api.json_answers import JsonAnswer
 from harness.api.mcp.tools import MANAGEMENT_TOOLS, ManagementTool
+from harness.api.request_body import check_json
 from harness.app.installation import Installation
 from harness.control.agents.built_in_tool import BuiltInTool
 from harness.control.agents.client import AgentsClient
@@ -94,10 +96,11 @@ class McpServer:
             for tool in MANAGEMENT_TOOLS
             if actor is not None and actor.role >= tool.role
         ]
-        tools += [
-            _describe_in_session(tool, bound=bool(self._session))
-            for tool in self._in_session.values()
-        ]
+        if client.actor is None or client.actor.role >= Role.PROPOSER:
+            tools += [
+                _describe_in_session(tool, bound=bool(self._session))
+                for tool in self._in_session.values()
+            ]
         return ListToolsResult(tools=tools)
 
     async def call_tool(
@@ -105,6 +108,7 @@ class McpServer:
     ) -> CallToolResult:
         arguments = params.arguments or {}
         try:
+            check_json(json.dumps(arguments).encode())
             client = await anyio.to_thread.run_sync(self._client, context)
             if params.name in self._in_session:
                 return await self._call_in_session(context, params.name, arguments, client)
@@ -144,6 +148,10 @@ class McpServer:
         client: AgentsClient,
     ) -> CallToolResult:
         session = arguments.get(SESSION) or self._session
+        if self._session and session != self._session:
+            raise InputError(
+                f"{SESSION}: this server acts in the name of {self._session} alone"
+            )
         if not isinstance(session, str) or not session:
             raise InputError(f"{SESSION}: name the session in whose name this is asked, se_…")
 

@@ -55,6 +55,7 @@ from harness.domain.errors import (
     NobodyAnswered,
     StreamBroken,
 )
+from harness.domain.formatting import format_span
 from harness.ports.agent_calls import ModelCalls, ToolRuntime
 
 T = TypeVar("T")
@@ -276,7 +277,7 @@ class Conversation:
             async with asyncio.timeout(timeout_s):
                 return await self._tools.run(call, caller, timeout_s)
         except TimeoutError:
-            reason = f"the tool gave no result within {timeout_s:.0f} s"
+            reason = f"the tool gave no result within {format_span(timeout_s)}"
             return ToolResult(call.id, reason, is_error=True)
 
     async def _record(self, results: Sequence[tuple[str, str]] = ()) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from harness.control.agents import switches
+from harness.control.agents import agents, switches
 from harness.control.agents.built_in_tool import Arguments, BuiltInTool, ToolAnswer
 from harness.control.agents.conversation import run_unit
 from harness.control.agents.model_matching import ModelQuestion, choose_model, list_models
@@ -45,7 +45,7 @@ async def switch_model(ctx: Context, call: SwitchCall) -> dict[str, object]:
     `request_switch`.
     """
     if call.action == LIST:
-        return await run_unit(lambda: _list(ctx, call.model))
+        return await run_unit(lambda: _list(ctx, call))
     if call.action != SWITCH:
         raise InputError(f"action: {call.action[:40]!r} is neither `list` nor `switch`")
     chosen = await run_unit(lambda: choose_model(ctx, call.model))
@@ -82,10 +82,13 @@ def switch_answer(ctx: Context, request: ModelSwitchRequest) -> dict[str, object
     }
 
 
-def _list(ctx: Context, words: str) -> dict[str, object]:
-    models = list_models(ctx, words)
+def _list(ctx: Context, call: SwitchCall) -> dict[str, object]:
+    models = list_models(ctx, call.model)
     with ctx.store.read() as tx:
-        routes = sorted(tx.routing.table().routes)
+        agent = tx.agents.get(tx.sessions.get(call.session).agent)
+        opened = agents.owner_of(tx, agent).routes
+        known = tx.routing.table().routes
+        routes = sorted(name for name in known if not opened or name in opened)
     rest = len(models) - MOST_MODELS
     more = f"; {rest} more: give words of the name as `model`" if rest > 0 else ""
     return {

@@ -220,9 +220,10 @@ def approve_switch(
     have their models. fingerprint: the hash of the request that the approver saw; empty for the
     stored one.
 
-    Raises NotAllowed below an approver, and for data that the model may not see; StaleWrite
-    where the request is another; Conflict where it is decided or over, its session is closed,
-    or one literal model too many would be granted; ConfigError without control's signing key.
+    Raises NotAllowed below an approver, and for data that the model may not see; InputError
+    where the model cannot hold what was said since; StaleWrite where the request is another;
+    Conflict where it is decided or over, its session is closed, or one literal model too many
+    would be granted; ConfigError without control's signing key.
     """
     actor.require(Role.APPROVER)
     with ctx.store.write() as tx:
@@ -236,7 +237,10 @@ def approve_switch(
             agents.grant_literal(ctx, tx, actor, agent, target, kind, why, request=request)
         decided = _decide(ctx, tx, actor, request, SwitchState.APPROVED, reason)
         if not request.for_children:
-            tx.sessions.save(replace(session, model=_approved_model(tx, request)))
+            model = _approved_model(tx, request)
+            wanted = _wanted_target(ctx, tx, agent, model)
+            _require_fit(ctx, tx, agent, read_conversation(ctx, tx, session.id), [wanted])
+            tx.sessions.save(replace(session, model=model))
     return decided
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from harness.domain.formatting import DASH, UNKNOWN, format_number, format_percent
+from harness.domain.formatting import DASH, UNKNOWN, format_percent, format_usd
 from harness.domain.routing.target import Price
 
 
@@ -48,7 +48,7 @@ class ModelFigures:
         if self.price is None:
             return UNKNOWN
         given, answered = self.price.input_usd_per_mtok, self.price.output_usd_per_mtok
-        return f"${format_number(given)} in, ${format_number(answered)} out per million tokens"
+        return f"{format_usd(given)} in, {format_usd(answered)} out per million tokens"
 
     @property
     def quality_text(self) -> str:

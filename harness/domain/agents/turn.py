@@ -255,17 +255,15 @@ def sort_calls(
 def arguments_fault(call: MessageToolCall) -> str | None:
     """What is wrong with a call's arguments: what is not strict JSON no server reads."""
     try:
-        arguments = json.loads(call.arguments or "{}", parse_constant=_refuse_constant)
-        json.dumps(arguments, ensure_ascii=False).encode()  # half a character is no UTF-8
+        arguments = json.loads(call.arguments or "{}")
+        # NaN, and half of a pair of surrogates, are no JSON to whoever they are sent to: a tool
+        # server's connection, which all sessions share, would end by them.
+        json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         return "the arguments are no JSON; call it again with a JSON object"
     if not isinstance(arguments, Mapping):
         return "the arguments are no JSON object; call it again with one"
     return None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
 
 
 def name_calls(calls: Sequence[MessageToolCall], message: str) -> tuple[MessageToolCall, ...]:

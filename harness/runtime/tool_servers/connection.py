@@ -119,7 +119,6 @@ class ServerConnection:
                 self._keeper.cancel()
                 self._failed_at = self._monotonic()
                 self._fault = self._fault or f"no answer within {OPEN_S:g} s"
-                log.warning("tool_server_away", server=self._name, reason=self._fault)
                 raise
             except asyncio.CancelledError:
                 # The server may never answer, and whoever disconnects waits for the keeper.

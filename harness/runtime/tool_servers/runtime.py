@@ -102,8 +102,8 @@ class ToolServers:
         if len(name) > MAX_NAME or whose != (server, tool.name):
             log.warning("tool_left_out", server=server, tool=tool.name, reason="its name")
             return None
-        told = json.dumps([tool.description, tool.input_schema], ensure_ascii=False)
-        if told != self._without_secrets(server, told):
+        announced = json.dumps([tool.description, tool.input_schema], ensure_ascii=False)
+        if announced != self._without_secrets(server, announced):
             log.warning("tool_left_out", server=server, reason="it tells what is secret")
             return None
         description = (tool.description or "")[:MAX_DESCRIPTION_CHARS]
