@@ -87,7 +87,7 @@ VERBS = {
     ),
     "demo": LazyCommand(
         "harness.cli.operations.serve:demo",
-        "Four stories with simulated providers: promoted, stopped, rolled back, provider lost.",
+        "Show what Swapgate does, with simulated providers and real processes.",
     ),
     "sim": LazyCommand(
         "harness.cli.operations.serve:sim",

@@ -7,6 +7,7 @@ target by a grant.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
@@ -28,7 +29,7 @@ from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
 
 # For whom the books have what no data key asked: the local operator, or a management key.
 OPEN_KEY: Final = KeyGrant("agents-open", "")
-_CALLER: Final = "swapgate_agent_caller"
+CALLER: Final = "swapgate_agent_caller"  # in the scope of what an agent asks
 _OWN_KEYS: Final = frozenset({b"authorization", b"x-api-key"})
 
 
@@ -51,10 +52,10 @@ class Callers:
         self._proxies = parse_proxy_networks(settings.trusted_proxies)
 
     def identify(
-        self, scope: Scope, serving: CompiledSnapshot, *, anthropic: bool
+        self, scope: Scope, serving: CompiledSnapshot, is_anthropic: Callable[[Scope], bool]
     ) -> KeyGrant | Reply:
-        """The grant of the request's key, or the refusal. anthropic: whether it is Anthropic's
-        client that asks.
+        """Finds the grant of the request's key, or writes the refusal. is_anthropic: whether it
+        is Anthropic's client that asks.
         """
         authorization = None
         for name, value in scope["headers"]:
@@ -63,7 +64,7 @@ class Callers:
             elif name == AGENT_HEADER:
                 return self._identify_agent(scope, serving)
         grant = self._keys.grant(authorization, serving)
-        if grant is None and anthropic:
+        if grant is None and is_anthropic(scope):
             grant = self._keys.grant_of(header(scope, b"x-api-key"), serving)
         if grant is None:
             return self._admission.refuse_unknown_key(self._address(scope))
@@ -86,7 +87,7 @@ class Callers:
         grant = serving.keys_by_id.get(caller.key) if caller.key else OPEN_KEY
         if grant is None:
             return self._refuse("the key that it names is revoked, or there is none")
-        scope[_CALLER] = caller
+        scope[CALLER] = caller
         return grant
 
     def _refuse(self, reason: str) -> Reply:
@@ -103,12 +104,13 @@ class Callers:
 def open_literal(
     scope: Scope, model: str, serving: CompiledSnapshot, now: datetime
 ) -> CompiledRoute | None:
-    """The literal target that the caller's grant opens at this moment, None for anything else.
+    """Finds the literal target that the grant of an agent's caller opens at this moment; None
+    for anything else.
 
     All of it must fit: the name that is asked for, the agent, the session and the time.
     """
-    caller: AgentCaller | None = scope.get(_CALLER)
-    literal = serving.literals.get(caller.grant) if caller is not None else None
-    if caller is None or literal is None or literal.route.route.name != model:
+    caller: AgentCaller = scope[CALLER]
+    literal = serving.literals.get(caller.grant)
+    if literal is None or literal.route.route.name != model:
         return None
     return literal.route if literal.grant.opens(caller.agent, caller.session, now) else None

@@ -14,7 +14,7 @@ from harness.domain.routing.table import Arm, Canary, KeyGrant
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router.access.admission import Admission, RateReservation
-from router.access.callers import open_literal
+from router.access.callers import CALLER, open_literal
 from router.access.keys import is_route_allowed
 from router.observers.request_observers import ObservedRequest, RequestObservers
 from router.observers.short_deadlines import ShortDeadlines
@@ -270,8 +270,10 @@ def _requested_route(
     if route is None:
         route = serving.routes.get(request.model)
     if route is None:
-        literal = open_literal(scope, request.model, serving, clock.now())
-        if literal is not None:
+        # Agents are few: the others' requests pay for no clock.
+        if CALLER in scope and (
+            literal := open_literal(scope, request.model, serving, clock.now())
+        ):
             # A person's grant opens it, whichever routes the key may use.
             return request, literal, None
         message = f"there is no route {request.model!r}; GET /v1/models lists yours"

@@ -149,6 +149,7 @@ class AgentsPassThrough:
             receive,
             self._timers,
             self._max_body_bytes,
+            any_type=True,  # the agents process refuses what is no JSON
             setting="agents.max_message_bytes",
         )
         if isinstance(body, Reply):

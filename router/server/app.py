@@ -342,7 +342,7 @@ class Router:
             self._renewals.evaluate(serving)
         except Exception as error:
             self._errors.note(RouterPart.RECORDING, error)
-        grant = self._callers.identify(scope, serving, anthropic=_anthropic(scope))
+        grant = self._callers.identify(scope, serving, _anthropic)
         return grant if isinstance(grant, Reply) else (grant, serving)
 
     async def _allowed(
@@ -372,7 +372,7 @@ class Router:
             self._under_way -= 1
 
     async def _take_feedback(self, scope: Scope, receive: Receive, grant: KeyGrant) -> Reply:
-        body = await self._body(scope, receive, MAX_BODY_BYTES)
+        body = await read_request_body(scope, receive, self._timers, MAX_BODY_BYTES)
         if isinstance(body, Reply):
             return body
         too_many = self._admission.admit_feedback(grant.id, grant.limits)
@@ -387,7 +387,8 @@ class Router:
         serving: CompiledSnapshot,
         request_id: Header,
     ) -> Reply | None:
-        body = await self._body(scope, receive, self._settings.max_body_bytes)
+        limit = self._settings.max_body_bytes
+        body = await read_request_body(scope, receive, self._timers, limit)
         if isinstance(body, Reply):
             return body
         return await self._calls.answer(
@@ -399,13 +400,6 @@ class Router:
             serving=serving,
             request_id=request_id,
         )
-
-    async def _body(self, scope: Scope, receive: Receive, limit: int) -> bytes | Reply:
-        """All of it, or why it is refused."""
-        kind = header(scope, b"content-type") or b"application/json"
-        if kind.split(b";", 1)[0].strip().lower() != b"application/json":
-            return error_reply(415, "send application/json", "unsupported_media_type")
-        return await read_request_body(scope, receive, self._timers, limit)
 
     def note_fault(self, error: Exception) -> None:
         """Counts an internal error of what records, beside all requests."""

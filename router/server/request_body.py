@@ -4,7 +4,14 @@ or too slow.
 
 from typing import Final
 
-from router.server.asgi import BodyTooLarge, Receive, Scope, buffered_body, read_body
+from router.server.asgi import (
+    BodyTooLarge,
+    Receive,
+    Scope,
+    buffered_body,
+    header,
+    read_body,
+)
 from router.server.headers import Header
 from router.server.replies import Reply, error_reply
 from router.server.timers import Timers
@@ -13,12 +20,23 @@ CLOSE: Final[Header] = (b"connection", b"close")
 
 
 async def read_request_body(
-    scope: Scope, receive: Receive, timers: Timers, limit: int, *, setting: str = ""
+    scope: Scope,
+    receive: Receive,
+    timers: Timers,
+    limit: int,
+    *,
+    any_type: bool = False,
+    setting: str = "",
 ) -> bytes | Reply:
-    """All of it, or why it is refused. setting: what the limit is called in the file.
+    """Reads all of the body, or says why it is refused. any_type: not JSON alone. setting: what
+    the limit is called in the file.
 
     Raises ClientDisconnected.
     """
+    if not any_type:
+        kind = header(scope, b"content-type") or b"application/json"
+        if kind.split(b";", 1)[0].strip().lower() != b"application/json":
+            return error_reply(415, "send application/json", "unsupported_media_type")
     try:
         body = buffered_body(scope, limit)
         return await read_body(receive, limit, timers) if body is None else body

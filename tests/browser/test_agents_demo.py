@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -59,7 +58,7 @@ def running_demo(folder: Path) -> Iterator[RunningDemo]:
     try:
         yield RunningDemo(process, log)
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.wait(120)
 
 

@@ -236,7 +236,7 @@ def test_a_person_approves_a_switch_and_sees_what_it_means(
     sign_in(page, key_of(house, "carla", Role.APPROVER))
     card.get_by_role("button", name="Approve").click()
     dialog = page.get_by_role("dialog")
-    for fact in (SAGE, SCOUT, "$10 in, $40 out", "$2 in, $8 out", "not measured"):
+    for fact in (SAGE, SCOUT, "$10.00 in, $40.00 out", "$2.00 in, $8.00 out", "not measured"):
         expect(dialog).to_contain_text(fact)
     expect(dialog).to_contain_text("it writes better <img src=x onerror=")
     expect(dialog).to_contain_text("Time left")

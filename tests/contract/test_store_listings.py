@@ -24,6 +24,7 @@ from tests.contract import test_store_captures as captures
 from tests.contract import test_store_drift as drift
 from tests.contract import test_store_shadows as shadows
 from tests.contract import test_store_switches as switches
+from tests.support.store import agent_records as agents
 from tests.support.store.records import (
     KEY,
     LATER,
@@ -69,6 +70,11 @@ def a_watch(tx: Transaction) -> None:
 
 def a_route(tx: Transaction) -> None:
     create_route(tx)
+
+
+def an_agent(tx: Transaction) -> None:
+    tx.routing.add_target(NEW)
+    agents.add_agent(tx)
 
 
 def add_check(tx: Transaction, n: int) -> None:
@@ -187,6 +193,43 @@ LISTS: Final[Mapping[str, Listed]] = {
         ),
         lambda row: row.id,
     ),
+    "agents": Listed(
+        lambda stored, page: stored.agents(page, owner_key=agents.AGENT.owner_key),
+        lambda tx, n: tx.agents.add(
+            replace(agents.AGENT, id=f"ag_{n:02}", created_at=at(n), updated_at=at(n))
+        ),
+        lambda row: row.id,
+    ),
+    "sessions": Listed(
+        lambda stored, page: stored.sessions(page, agent=agents.AGENT.id),
+        lambda tx, n: tx.sessions.add(
+            replace(agents.SESSION, id=f"se_{n:02}", created_at=at(n), last_at=at(n))
+        ),
+        lambda row: row.id,
+        an_agent,
+    ),
+    "session_messages": Listed(
+        lambda stored, page: stored.session_messages(page, session=agents.SESSION.id),
+        lambda tx, n: tx.session_messages.add(agents.record(agents.message(n + 1))),
+        lambda row: row.message.id,
+        an_agent,
+    ),
+    "switch_requests": Listed(
+        lambda stored, page: stored.switch_requests(page, session=agents.SESSION.id),
+        lambda tx, n: tx.switch_requests.add(
+            replace(agents.REQUEST, id=f"sw_{n:02}", asked_at=at(n))
+        ),
+        lambda row: row.id,
+        an_agent,
+    ),
+    "agent_grants": Listed(
+        lambda stored, page: stored.agent_grants(page, agent=agents.AGENT.id),
+        lambda tx, n: tx.agent_grants.add(
+            replace(agents.GRANT, id=f"gr_{n:02}", created_at=at(n))
+        ),
+        lambda row: row.id,
+        an_agent,
+    ),
     "events": Listed(
         lambda stored, page: stored.events(page), add_event, lambda row: row.number
     ),
@@ -282,6 +325,16 @@ BOUNDED: Final[Mapping[str, str]] = {
     "ProviderChecks.all": "one per provider",
     "Listings.verdicts": "of those that are asked for",
     "Listings.targets_of": "of those that are asked for",
+    "DiscoveredModels.all": "at most MAX_MODELS per provider",
+    "Sessions.open_ids": "of one agent",
+    "Sessions.children": "at most `max_tasks` a turn",
+    "Sessions.of_user": "of one person",
+    "SessionMessages.list": "of one session",
+    "Turns.all_running": "at most one per open session",
+    "SwitchRequests.of_session": "of one session",
+    "SwitchRequests.pending": "those that wait for a person",
+    "AgentGrants.not_revoked": "of one agent, or at most `max_literals`",
+    "Listings.model_usage": "one per model of the sessions that are asked for",
 }
 MANY: Final = ("Sequence[", "Iterable[", "Mapping[", "frozenset[")
 

@@ -188,7 +188,7 @@ def test_revisions_and_audit_events_have_no_gaps_under_many_writers(
     def work(store: Store, worker: int) -> None:
         for n in range(5):
             with store.write() as tx:
-                create_route(tx, f"route {worker}.{n}")
+                create_route(tx, f"route-{worker}.{n}")
                 tx.audit.append(at=NOW, actor=SYSTEM, action="b", subject="c", details={"n": n})
 
     raised = race(*(lambda n=n, s=s: work(s, n) for n, s in enumerate(stores)))

@@ -32,6 +32,7 @@ SMALL: Final = {
     "/proposals/{proposal}/approvals": "of one proposal",
     "/providers": "those that somebody configured",
     "/providers/matrix": "one per provider",
+    "/providers/{provider}/models": "at most 5,000",
     "/routes": "those that somebody made",
     "/routes/{route}/drift": "one per suite of a route",
     "/routes/{route}/fallbacks": "one chain",

@@ -224,9 +224,11 @@ def sim(  # noqa: PLR0913 - the options of the command, one by one
 @click.option("--swap", is_flag=True, help="models: exchange the skills of the candidates.")
 @click.pass_context
 def demo(context: click.Context, *, story: str, once: bool, swap: bool) -> None:
-    """Simulated providers, real processes. `models`: a candidate is promoted, one stopped, one
-    rolled back, a provider lost. `agents`: an agent loses its provider, asks for another model,
-    which a person approves, and goes on in another protocol with all that was said.
+    """Show what Swapgate does, with simulated providers and real processes.
+
+    `models`: a candidate is promoted, one stopped, one rolled back, a provider lost. `agents`:
+    an agent loses its provider, asks for another model, which a person approves, and goes on in
+    another protocol with all that was said.
     """
     if story == "agents":
         from harness.app.demo.agents_director import run_agents_demo  # noqa: PLC0415 - `--help` stays quick
