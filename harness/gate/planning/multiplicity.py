@@ -56,9 +56,7 @@ def holm_test(p_values: Sequence[float], alpha: float) -> tuple[bool, ...]:
 
 
 def spend_alpha(alpha: float, look: int, spend: AlphaSpending) -> float:
-    """Computes the error that the `look`-th proposal may spend, counted from 1 (statistics.md
-    §1.8).
-    """
+    """Computes what the `look`-th proposal, counted from 1, may spend (statistics.md §1.8)."""
     if look < 1:
         raise ValueError(f"looks are counted from 1, not {look}")
     match spend:
