@@ -44,11 +44,6 @@ class SqliteFile:
         self._open: Identity | None = None
         self._log: Identity | None = None
 
-    @property
-    def replaced(self) -> bool:
-        """Whether the file that was opened is gone from its place."""
-        return self._open is not None and identity(self._file) != self._open
-
     def require(self) -> None:
         """Checks, before a connection is used, that the file is the same; closes the
         connections to a file before it.
@@ -66,11 +61,14 @@ class SqliteFile:
                 self._set_log_aside()
             self._open, self._log = now, None
 
-    def require_same(self) -> None:
+    def require_same(self, *, committed: bool = False) -> None:
         """Requires that the file was not replaced, which would lose what is committed; else
-        raises StoreUnavailable.
+        raises StoreUnavailable. committed: it is done. Then a file that is away has it, and
+        brings it back when it comes back: written again, it would be there twice.
         """
-        if self.replaced:
+        now = identity(self._file)
+        away = now is None and committed
+        if self._open is not None and now != self._open and not away:
             raise StoreUnavailable(
                 f"{self._file} was replaced while it was written: what was written is lost "
                 "with the file before, and must be written again"

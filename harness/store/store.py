@@ -177,7 +177,7 @@ class SqlStore:
     @contextmanager
     def write(self) -> Iterator[SqlTransaction]:
         """Opens a unit of work that commits at its end. Raises StoreUnavailable, also where it
-        was committed into a file that is gone.
+        was committed into a file that another one replaced.
         """
         self._require_file()
         with translated(), self._writing.begin() as db:
@@ -187,7 +187,7 @@ class SqlStore:
             if self._file is not None:
                 self._file.require_same()
         if self._file is not None:
-            self._file.require_same()
+            self._file.require_same(committed=True)
 
     @contextmanager
     def read(self) -> Iterator[SqlTransaction]:

@@ -6,14 +6,19 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from harness.control.agents import switches
+from harness.control.context import Context
+from harness.domain.agents.switch_request import ModelSwitchRequest
+from harness.domain.operations.access import SYSTEM
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import ReceivedRequest, completion, streamed
+from tests.support.router.router_process import eventually
 from tests.support.site.agents_endpoints import ENDPOINTS
 from tests.support.site.agents_site import OPENAI_KEY, AgentsSite, agents_site
 
@@ -69,6 +74,35 @@ def test_every_command_works(site: AgentsSite) -> None:
     }
     sent = site.upstream.asked[-1].json["messages"]
     assert [message["role"] for message in sent] == ["system", "user", "assistant", "user"]
+
+
+@pytest.mark.req("C1", "C4")
+def test_the_commands_of_a_switch_work_and_wait_for_a_person(site: AgentsSite) -> None:
+    (commands,) = re.findall(r"```bash\n(.*?)```", DOCS, flags=re.DOTALL)
+    here = commands.replace(ADDRESS, site.world.url.replace("127.0.0.1", "localhost"))
+    _, _, agent, _, session = site.session().split("/")
+    ctx = site.world.installation.context
+    with subprocess.Popen(  # noqa: S603 - the documented commands are what is tried
+        ["bash", "-euo", "pipefail", "-c", here],  # noqa: S607
+        env={"PATH": os.environ["PATH"], "AGENT": agent, "SESSION": session},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as running:
+        eventually(lambda: pending_of(ctx, session) or running.poll() is not None)
+        (request,) = pending_of(ctx, session)
+        switches.approve_switch(ctx, SYSTEM, request.id, "go on")
+        shown, _ = running.communicate(timeout=120)
+
+    assert running.returncode == 0, shown
+    listed, switched = json_values(shown)
+    assert "openai/gpt-4o-mini" in [model["model"] for model in listed["models"]]
+    assert (switched["status"], switched["request"]) == ("approved", request.id)
+
+
+def pending_of(ctx: Context, session: str) -> Sequence[ModelSwitchRequest]:
+    with ctx.store.read() as tx:
+        return tx.switch_requests.pending(session=session)
 
 
 def test_every_endpoint_is_in_the_table() -> None:

@@ -15,7 +15,9 @@ from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import (
+    DONE,
     ROLE,
+    USAGE,
     ReceivedRequest,
     broken_stream,
     completion,
@@ -267,6 +269,25 @@ def test_a_message_that_the_model_refuses_breaks_no_session(site: AgentsSite) ->
     found = site.messages(session)
     assert [row["content"] for row in found] == ["broken", "", "Hi", "", "Again", "hello"]
     assert found[1]["error"] in refused["message"]
+
+
+@pytest.mark.parametrize(("finish", "says"), [("length", "length limit"), ("stop", None)])
+def test_an_answer_that_was_cut_off_says_so(
+    site: AgentsSite, finish: str, says: str | None
+) -> None:
+    pieces = (ROLE, event({"content": "It is"}), event(finish=finish), USAGE, DONE)
+    whole = completion("It is").steps[0]
+    assert isinstance(whole, bytes)
+    plain = whole.replace(b'"finish_reason":"stop"', f'"finish_reason":"{finish}"'.encode())
+    site.upstream.turns[BASE] = scripted(ScriptedTurn(steps=(plain,)), broken_stream(*pieces))
+    session = site.session()
+
+    answered = good(site.send(session, "What is it?"))
+    streamed_ = events(site.send(session, "And?", stream=True))[-1][1]
+
+    for answer in (answered, streamed_, site.messages(session)[-1]):
+        assert (answer["content"], answer["state"]) == ("It is", "complete")
+        assert says in answer["error"] if says else answer["error"] is None
 
 
 def test_a_model_that_calls_tools_for_ever_is_ended(site: AgentsSite) -> None:

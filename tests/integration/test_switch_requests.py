@@ -168,6 +168,19 @@ def test_an_approved_switch_is_a_grant_and_the_sessions_model(
             again(ctx, BEN, request.id)
 
 
+@pytest.mark.parametrize("shown", [{"figures": {}}, {"omissions": ("its reasoning",)}])
+def test_a_request_that_shows_something_else_now_is_not_the_one_that_was_seen(
+    ctx: Context, session: AgentSession, shown: dict[str, Any]
+) -> None:
+    request = ask(ctx, session, reason="it is cleverer")
+    seen = replace(request, **shown)
+
+    with pytest.raises(StaleWrite, match="not the one that you saw"):
+        switches.approve_switch(ctx, BEN, request.id, fingerprint=seen.hash)
+
+    assert now_on(ctx, session).model == CHAT
+
+
 def test_a_rejected_switch_leaves_the_session_and_is_told(
     ctx: Context, session: AgentSession
 ) -> None:

@@ -129,6 +129,27 @@ def test_what_was_committed_into_a_file_that_is_gone_is_not_called_written(
     store.inner.close()
 
 
+@pytest.mark.req("B2", "G5")
+def test_what_was_committed_into_a_file_that_is_away_is_there_once_when_it_comes_back(
+    sqlite_url: str,
+) -> None:
+    file = Path(sqlite_url.removeprefix("sqlite:///"))
+    away = file.with_suffix(".away")
+    store = open_store(sqlite_url)
+    store.etag()
+    sa.event.listen(store._writing, "commit", lambda _: file.rename(away), once=True)
+
+    with store.write() as tx:
+        tx.providers.put(PROVIDER)
+    with pytest.raises(StoreUnavailable, match="missing"):
+        store.etag()
+    away.rename(file)
+
+    with store.read() as tx:
+        assert tx.providers.all() == {PROVIDER.name: PROVIDER}
+    store.close()
+
+
 @pytest.mark.req("B2")
 def test_who_waits_for_a_change_hears_of_those_in_a_file_put_in_its_place(
     sqlite_url: str, sqlite_template: Path

@@ -166,7 +166,7 @@ class FallbackAnswer(AgentsAnswer):
 class MessageAnswer(AgentsAnswer):
     """Shows a message of a session. state: `complete`, `streaming` (under way), `interrupted`
     or `failed`; only a complete message is part of the conversation. auto: who answered for the
-    model `auto`, and why.
+    model `auto`, and why. error: why it failed; of a complete message, what cut it short.
     """
 
     id: str

@@ -4,7 +4,7 @@ happens; whether there is one changes nothing.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -61,6 +61,11 @@ from harness.ports.agent_calls import ModelCalls, ToolRuntime
 T = TypeVar("T")
 # A longer result of a tool is an error: the model would pay it again in each further step.
 MAX_RESULT_CHARS: Final = 200_000
+# Why an answer that came whole is not all that the model would have said.
+CUT_SHORT: Final[Mapping[str, str]] = {
+    "length": "the answer was cut off at the model's length limit",
+    "content_filter": "the provider's content filter cut the answer off",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +253,7 @@ class Conversation:
                 found.usage, cost_usd=self._models.cost_usd(found.served.target, found.usage)
             ),
             extra=found.extra,
+            error=CUT_SHORT.get(found.finish_reason, ""),
             done_at=self._ctx.clock.now(),
         )
 

@@ -41,7 +41,8 @@ def open_session(
     client.require_write()
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        model = client.find_agent(tx, agent).model
+        # Locked: nobody deletes the agent before its session is there to be closed.
+        model = client.find_agent(tx, agent, lock=True).model
         if not model.is_literal:
             client.require_route(model.route)
         elif find_grant(ctx, tx, agent, "", model.target) is None:

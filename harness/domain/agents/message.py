@@ -86,7 +86,9 @@ class SessionMessage:
     usage: MessageUsage = MessageUsage()
     # What of the provider's goes back to it with the conversation, such as its reasoning.
     extra: Mapping[str, object] = field(default_factory=dict)
-    error: str = ""  # of a failed or interrupted one, as the client was told
+    # Why it failed or was interrupted, as the client was told; of a complete one, what cut it
+    # short.
+    error: str = ""
     done_at: datetime | None = None  # None while the answer is under way
     turn: str = ""  # the id of the turn that it belongs to
 

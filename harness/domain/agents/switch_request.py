@@ -51,11 +51,13 @@ class ModelSwitchRequest:
 
     @property
     def hash(self) -> str:
-        """What an approval link is bound to: another request has another hash."""
+        """What an approval link is bound to: a request that shows anything else has another
+        hash.
+        """
         return digest([
             self.id, self.agent, self.session, self.model_requested, list(self.targets),
             self.reason, self.for_children, self.asked_at.isoformat(),
-            self.expires_at.isoformat(),
+            self.expires_at.isoformat(), list(self.omissions), self.figures,
         ])  # fmt: skip
 
     def state_at(self, now: datetime) -> SwitchState:
