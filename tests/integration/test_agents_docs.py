@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from harness.app.demo.environment import PORTS, DemoEnvironment
 from harness.control.agents import switches
 from harness.control.context import Context
 from harness.domain.agents.switch_request import ModelSwitchRequest
@@ -37,7 +39,9 @@ def answer(asked: ReceivedRequest) -> ScriptedTurn:
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentsSite]:
     monkeypatch.setenv(OPENAI_KEY, "sk-made-up")
-    with agents_site(tmp_path, with_openai=True) as made:
+    spare = {"incumbent": "sim/sim-base"}
+    sections = {"routes": {"chat": spare, "chat-web": spare}}
+    with agents_site(tmp_path, with_openai=True, sections=sections) as made:
         made.upstream.turns["gpt-4o-mini"] = answer
         yield made
 
@@ -74,6 +78,21 @@ def test_every_command_works(site: AgentsSite) -> None:
     }
     sent = site.upstream.asked[-1].json["messages"]
     assert [message["role"] for message in sent] == ["system", "user", "assistant", "user"]
+
+
+def test_the_demo_has_what_the_commands_name(tmp_path: Path) -> None:
+    demo = DemoEnvironment(tmp_path)
+    demo.choose_ports(PORTS)
+    demo.write_config()
+
+    made = yaml.safe_load(demo.config.read_text(encoding="utf-8"))
+
+    named = json.loads(re.findall(r"-d '(\{\n.*?\})'", DOCS, flags=re.DOTALL)[0])
+    provider, _, model = named["model"].partition(":")
+    assert model in made["providers"][provider]["prices"]
+    assert named["config"]["fallbackModel"] in made["routes"]
+    assert made["agents"]["open_on_loopback"]
+    assert f":{PORTS['router']}" in ADDRESS
 
 
 @pytest.mark.req("C1", "C4")

@@ -205,7 +205,11 @@ def _keep_open(stage: DemoEnvironment, screen: DemoDisplay, *, once: bool) -> No
     stage.ui_is_up()
     screen.lines(
         "See for yourself",
-        [f"dashboard: {stage.url('ui')}", f"router:    {stage.url('router')}/v1"],
+        [
+            f"dashboard: {stage.url('ui')}",
+            f"router:    {stage.url('router')}/v1",
+            f"agents:    {stage.url('router')}/agents, by the curl of docs/agents.md",
+        ],
     )
     if not once:
         screen.say("running until Ctrl-C")

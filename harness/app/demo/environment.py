@@ -24,9 +24,13 @@ MODELS = Path(__file__).with_name("models.yaml")
 # Simulated answers come in a twentieth of the real time: more traffic in two minutes.
 TIME_SCALE = 0.05
 SAYS_S = 30.0
+# The commands in docs/agents.md name it; here it is as simulated as the others.
+DOCUMENTED_MODEL = "gpt-4o-mini"
+_KEY_VARIABLE, _KEY = "SWAPGATE_DEMO_KEY", "sk-simulated"
 PORTS = {
     "router": 8080,
     "control": 8081,
+    "agents": 8085,
     "ui": 8501,
     "sim": 9001,
     "primary": 9101,
@@ -45,6 +49,7 @@ class DemoEnvironment(DemoProcesses):
             name: model["price"]
             for name, model in yaml.safe_load(MODELS.read_text(encoding="utf-8")).items()
         }
+        documented = prices.pop(DOCUMENTED_MODEL)
         suites = [{"suite": SUITE, "role": "primary"}]
         routes: dict[str, object] = {
             story.route: {"incumbent": INCUMBENT, "policy": "demo", "suites": suites}
@@ -60,14 +65,22 @@ class DemoEnvironment(DemoProcesses):
             "home": str(self.folder),
             "router": {"port": self.ports["router"], "flush_interval_s": 0.5},
             "control": {"port": self.ports["control"], "reconcile_interval_s": 0.5},
+            "agents": {"port": self.ports["agents"], "open_on_loopback": True},
             "ui": {"port": self.ports["ui"]},
             "providers": {
-                name: {"kind": "sim", "api_base": f"{self.url(name)}/v1", "prices": prices}
-                for name in ("sim", "primary", "backup")
+                "openai": {
+                    **self._provider("sim", {DOCUMENTED_MODEL: documented}),
+                    "kind": "openai",
+                    "api_key_env": _KEY_VARIABLE,
+                },
+                **{name: self._provider(name, prices) for name in ("sim", "primary", "backup")},
             },
             "routes": routes,
         }
         self.config.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+
+    def _provider(self, process: str, prices: dict[str, object]) -> dict[str, object]:
+        return {"kind": "sim", "api_base": f"{self.url(process)}/v1", "prices": prices}
 
     def start_provider(self, name: str) -> None:
         options = ["--time-scale", str(TIME_SCALE)]
@@ -76,10 +89,10 @@ class DemoEnvironment(DemoProcesses):
         self.simulate(name, MODELS, *options)
 
     def start_swapgate(self) -> None:
-        for part in ("control", "router", "ui"):
-            self.start(part, ["serve", part])
-        self.await_answer("control", "/readyz")
-        self.await_answer("router", "/readyz")
+        for part in ("control", "router", "agents", "ui"):
+            self.start(part, ["serve", part], {_KEY_VARIABLE: _KEY})
+        for part in ("control", "router", "agents"):
+            self.await_answer(part, "/readyz")
 
     def ui_is_up(self) -> None:
         self.await_answer("ui", "/_stcore/health")
