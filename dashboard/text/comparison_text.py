@@ -98,7 +98,7 @@ def suite_line(report: SuiteReport) -> str:
         if report.claim is Claim.SUPERIOR
         else f"allowed loss {format_score(report.margin)}"
     )
-    pairs = labels.plural(report.n_used, "pair")
+    pairs = labels.plural(report.n_used, report.figures.unit.replace("item", "pair"))
     if report.n_used < FEWEST_PAIRS or report.ci_low is None or report.ci_high is None:
         return f"{effect} on {pairs}: too few for an interval; {limit}.{_why(report)}"
     interval = format_points_interval(report.ci_low, report.ci_high)
@@ -139,7 +139,7 @@ def _crosses(report: SuiteReport) -> bool:
 
 
 def _foot(comparison: Comparison, verdict: BaseVerdict, now: datetime) -> str:
-    pairs = sum(r.n_used for r in verdict.suites)
+    pairs = sum(r.items_used for r in verdict.suites)
     epochs = {plan.epochs for plan in comparison.proposal.plans}
     early = any(r.how == "early" for r in verdict.suites)
     saved = comparison.stopped_early.rstrip(".")
@@ -161,7 +161,10 @@ def _undecided_card(view: ComparisonView) -> VerdictCard:
             lead=comparison.proposal.closed_because or "It was closed before it had a verdict.",
             next_step="propose again once the reason is resolved.",
         )
-    pairs, planned = paired(comparison), sum(plan.n_max for plan in comparison.proposal.plans)
+    pairs, planned = (
+        paired(comparison),
+        sum(plan.planned_items for plan in comparison.proposal.plans),
+    )
     label = labels.VERDICT_LABELS["running"]
     advice = f"{labels.count(pairs)} of {labels.count(planned)} items"
     return VerdictCard(
@@ -180,7 +183,7 @@ def progress(comparison: Comparison) -> Sequence[tuple[str, int, int]]:
     """(suite, items that both arms have, items planned)."""
     sides = {side.plan.suite: side for side in comparison.suites}
     return [
-        (plan.suite, _both(sides[plan.suite]) if plan.suite in sides else 0, plan.n_max)
+        (plan.suite, _both(sides[plan.suite]) if plan.suite in sides else 0, plan.planned_items)
         for plan in comparison.proposal.plans
     ]
 

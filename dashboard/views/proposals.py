@@ -348,7 +348,7 @@ def _outlook(request: submission.ProposalRequest) -> None:
     rows = [
         (
             escape(names.get(suite_estimate.plan.suite, suite_estimate.plan.suite)),
-            f"{suite_estimate.plan.n_max:,}",
+            suite_estimate.plan.n_max_text,
             f"{format_score(suite_estimate.mde)} points",
             comparison_text.cheapest_design(suite_estimate),
         )

@@ -91,7 +91,7 @@ class InspectRunner:
         self.remark = ""
         plain = inspect_suite(suite_settings(self._suites, job))
         suite = attach_judge(job, plain, self._paces, self._allowed, self._calls)
-        questions = open_questions(job, suite.ids(), suite.pin)
+        questions = open_questions(job, suite.groups, suite.pin)
         if not questions:
             return RunState.DONE
         with contextlib.ExitStack() as stack:

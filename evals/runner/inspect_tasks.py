@@ -38,9 +38,10 @@ from evals.runner.questions import Question, answer_text
 from evals.scorers import AnswerJudge, AnswerToolCall, NotJudged, ScoreResult
 from evals.suites.conversation import message_text
 from evals.suites.items import file_sha256
-from evals.suites.suite import Suite, load_suite, task_file
+from evals.suites.suite import Suite, grouping, load_suite, task_file
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError, NotFound
+from harness.domain.evals.item_groups import ItemGroups, read_group
 from harness.domain.evals.item_overlap import texts_fingerprint
 from harness.domain.evals.pins import ServedModel, named_models
 from harness.domain.evals.run import SuitePin
@@ -59,7 +60,8 @@ class InspectSuite(Protocol):
     @property
     def pin(self) -> SuitePin: ...
 
-    def ids(self) -> Sequence[str]: ...
+    @property
+    def groups(self) -> ItemGroups: ...
 
     def prompt(self, item: str) -> str: ...
 
@@ -145,8 +147,9 @@ class DataSuite:
     def pin(self) -> SuitePin:
         return self.suite.pin
 
-    def ids(self) -> Sequence[str]:
-        return tuple(self.suite.items)
+    @property
+    def groups(self) -> ItemGroups:
+        return self.suite.groups
 
     def prompt(self, item: str) -> str:
         return self.suite.prompt(item)
@@ -242,9 +245,7 @@ class TaskSuite:
     inner: Task
     samples: Mapping[str, InspectSample]
     pin: SuitePin
-
-    def ids(self) -> Sequence[str]:
-        return tuple(self.samples)
+    groups: ItemGroups
 
     def prompt(self, item: str) -> str:
         return sample_text(self.samples[item])
@@ -340,7 +341,10 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
         raise InputError(f"{file}: task {chosen!r} failed: {_error_text(error)}") from error
     samples = _samples(settings, inner)
     version = importlib.metadata.version("inspect_ai")
-    options = digest(dict(settings.scorer_options))[:8]
+    counted = grouping(settings)
+    options = digest(
+        [dict(settings.scorer_options), *counted] if counted else dict(settings.scorer_options)
+    )[:8]
     pin = SuitePin(
         name=settings.name,
         version=settings.version,
@@ -352,7 +356,20 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
         items=len(samples),
         texts=texts_fingerprint(map(_input_text, samples.values())),
     )
-    return TaskSuite(settings, inner, samples, pin)
+    return TaskSuite(settings, inner, samples, pin, _groups(settings, samples))
+
+
+def _groups(settings: SuiteSettings, samples: Mapping[str, InspectSample]) -> ItemGroups:
+    """The samples by the metadata field that the suite names."""
+    if not settings.cluster:
+        return ItemGroups(tuple(samples))
+    clusters = {
+        item: read_group(
+            sample.metadata or {}, settings.cluster, f"suite {settings.name!r}, item {item!r}"
+        )
+        for item, sample in samples.items()
+    }
+    return ItemGroups(tuple(samples), clusters, settings.cluster)
 
 
 def _input_text(sample: InspectSample) -> str:

@@ -3,38 +3,29 @@ stored sample of an answer: scored, unscored, not judged, or not answered.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from evals.scorers import AnswerToolCall, ScoreResult
 from evals.scorers.interface import UNSCORED
-from harness.domain.content_hash import hash_content
 from harness.domain.errors import NotFound, StaleEvidence
+from harness.domain.evals.item_groups import ItemGroups
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import Sample, SampleError, SuitePin
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob
 
 
-def shuffle_items(item_ids: Iterable[str], order_seed: int) -> tuple[str, ...]:
-    """A permutation of the ids that depends on the ids and the seed alone.
-
-    Sorted by a hash and not by `random`: the same in every version of Python, and an item that
-    leaves the suite moves no other past its neighbour.
-    """
-    return tuple(sorted(item_ids, key=lambda item: hash_content(f"{order_seed}:{item}")))
-
-
 def plan_questions(
-    item_ids: Iterable[str], *, order_seed: int, wanted: int, epochs: int
+    groups: ItemGroups, *, order_seed: int, wanted: int, epochs: int
 ) -> tuple[tuple[int, str, int], ...]:
     """(position, item, epoch) of a run, in the order of asking.
 
     Positions and epochs are counted from 0 and 1. wanted: how many items of the order are
     asked; all of an item's epochs come together.
     """
-    asked = shuffle_items(item_ids, order_seed)[:wanted]
+    asked = groups.order(order_seed)[:wanted]
     return tuple(
         (position, item, epoch)
         for position, item in enumerate(asked)
@@ -93,7 +84,7 @@ def suite_settings(suites: Mapping[str, SuiteSettings], job: EvalJob) -> SuiteSe
         ) from None
 
 
-def open_questions(job: EvalJob, items: Iterable[str], pin: SuitePin) -> tuple[Question, ...]:
+def open_questions(job: EvalJob, groups: ItemGroups, pin: SuitePin) -> tuple[Question, ...]:
     """Lists every (item, epoch) that is not stored yet, in the run's order.
 
     Raises StaleEvidence when the suite is no longer what the run was registered for.
@@ -106,7 +97,7 @@ def open_questions(job: EvalJob, items: Iterable[str], pin: SuitePin) -> tuple[Q
     return tuple(
         Question(position, item, epoch)
         for position, item, epoch in plan_questions(
-            items,
+            groups,
             order_seed=job.run.order_seed,
             wanted=job.run.wanted,
             epochs=job.run.epochs,

@@ -6,12 +6,13 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness.domain.content_hash import hash_content
 from harness.domain.errors import InputError
+from harness.domain.evals.item_groups import read_group
 
 TARGET_FIELDS = ("target", "expected")
 
@@ -26,15 +27,22 @@ class Item:
     choices: tuple[str, ...] = ()  # the options of a multiple-choice item, in order
     # `schema`, `rules`, `difficulty` and whatever else the file carries.
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    cluster: str = ""  # that it belongs to; empty where the suite names no cluster field
 
 
 def load_items(
-    path: Path, *, name: str, input_field: str = "input", target_field: str = ""
+    path: Path,
+    *,
+    name: str,
+    input_field: str = "input",
+    target_field: str = "",
+    cluster_field: str = "",
 ) -> tuple[Item, ...]:
     """Loads the items of a `.jsonl` or `.csv` file, in the file's order.
 
     name: of the suite; an item without an id is called `NAME-0001`, by its place in the file.
     target_field: empty for `target` or `expected`; `a+b` makes an object of these two fields.
+    cluster_field: of the metadata, empty for none.
     Raises InputError as `file:line: what is wrong` at the first fault, and for an empty file.
     """
     items: list[Item] = []
@@ -54,6 +62,9 @@ def load_items(
                 "give every item its own"
             )
         seen[item.id] = line
+        if cluster_field:
+            cluster = read_group(item.metadata, cluster_field, place)
+            item = replace(item, cluster=cluster)
         items.append(item)
     if not items:
         raise InputError(f"{path}: no items; a suite needs at least one line of data")

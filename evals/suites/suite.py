@@ -30,6 +30,7 @@ from evals.suites.judge_references import load_references
 from evals.suites.request_fields import check_fields, merge_fields
 from harness.domain.content_hash import digest
 from harness.domain.errors import ConfigError, InputError, NotFound
+from harness.domain.evals.item_groups import ItemGroups
 from harness.domain.evals.item_overlap import texts_fingerprint
 from harness.domain.evals.run import JUDGE_SEPARATOR, SuitePin
 from harness.domain.settings import SuiteSettings
@@ -66,6 +67,12 @@ class Suite:
         """
         assert self.scorer.judged is not None  # noqa: S101 - load_suite has looked
         return await self.scorer.judged(judging, answer, item, self.options)
+
+    @property
+    def groups(self) -> ItemGroups:
+        """Says which items belong together."""
+        named = {item.id: item.cluster for item in self.items.values() if item.cluster}
+        return ItemGroups(tuple(self.items), named, self.settings.cluster)
 
     def fields(self, item: str) -> Mapping[str, object]:
         """What is sent beside the messages: tools and how they are to be used."""
@@ -118,6 +125,7 @@ def load_suite(settings: SuiteSettings) -> Suite:
         name=settings.name,
         input_field=settings.input_field,
         target_field=settings.target_field,
+        cluster_field=settings.cluster,
     )
     options = judge.complete(loaded, judge.options(settings.scorer_options))
     uncontained = judge.name == CODE.name and settings.code_uncontained
@@ -187,7 +195,7 @@ def _judge_pin(settings: SuiteSettings) -> str:
 
 
 def _prompt_sha256(settings: SuiteSettings) -> str:
-    """What decides how an item is asked, besides its data."""
+    """What decides how an item is asked and counted, besides its data."""
     return digest(
         [
             settings.template,
@@ -198,8 +206,16 @@ def _prompt_sha256(settings: SuiteSettings) -> str:
             settings.target_field,
             # Pins of suites from before there were such fields stay as they are.
             *([dict(settings.request)] if settings.request else []),
+            *grouping(settings),
         ]
     )
+
+
+def grouping(settings: SuiteSettings) -> Sequence[object]:
+    """What the suite says of items that belong together; empty where it says nothing, so that
+    its pin stays as it is.
+    """
+    return [{"cluster": settings.cluster}] if settings.cluster else []
 
 
 def task_file(settings: SuiteSettings) -> tuple[Path, str]:
@@ -214,7 +230,7 @@ class ConfiguredSuites:
 
     def __init__(self, suites: Mapping[str, SuiteSettings]) -> None:
         self._suites = dict(suites)
-        self._pins: dict[tuple[str, int, int], SuitePin] = {}
+        self._tasks: dict[tuple[str, int, int], tuple[SuitePin, ItemGroups]] = {}
         self._loaded: dict[tuple[str, int, int], Suite] = {}
 
     def names(self) -> Sequence[str]:
@@ -238,15 +254,22 @@ class ConfiguredSuites:
         scorer is wrong.
         """
         settings = self.settings(suite)
-        if settings.task is None:
-            return self.suite(suite).pin
-        key = _version(suite, task_file(settings)[0])
-        if key not in self._pins:
+        return self.suite(suite).pin if settings.task is None else self._task(settings)[0]
+
+    def groups(self, suite: str) -> ItemGroups:
+        """Says which items of a suite belong together. Raises as pin()."""
+        settings = self.settings(suite)
+        return self.suite(suite).groups if settings.task is None else self._task(settings)[1]
+
+    def _task(self, settings: SuiteSettings) -> tuple[SuitePin, ItemGroups]:
+        key = _version(settings.name, task_file(settings)[0])
+        if key not in self._tasks:
             # Seconds of import; only for suites that are Python files.
             from evals.runner.inspect_tasks import load_task_suite  # noqa: PLC0415
 
-            self._pins[key] = load_task_suite(settings).pin
-        return self._pins[key]
+            loaded = load_task_suite(settings)
+            self._tasks[key] = loaded.pin, loaded.groups
+        return self._tasks[key]
 
     def title(self, suite: str) -> str:
         return self.settings(suite).title or suite

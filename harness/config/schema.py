@@ -151,6 +151,9 @@ class SuiteEntry(BaseModel):
         None, description="watch the incumbents of the suite's routes, see docs/drift.md"
     )
     data_class: str = Field("", description="of its data; one of `data_classes`")
+    cluster: str = Field(
+        "", description="metadata field; items that share its value count as one unit"
+    )
 
 
 class CodeEntry(BaseModel):

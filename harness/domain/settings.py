@@ -281,6 +281,8 @@ class SuiteSettings:
     code_uncontained: bool = False  # a model's code may run where the machine cannot contain it
     # Of its data (D8), empty for none: only providers that may see it are asked.
     data_class: str = ""
+    # The metadata field whose value items of one cluster share (statistics.md §1.12).
+    cluster: str = ""
 
 
 @dataclass(frozen=True)

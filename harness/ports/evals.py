@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from harness.domain.drift.watch import DriftCheck, DriftWatch
+from harness.domain.evals.item_groups import ItemGroups
 from harness.domain.evals.pins import Sighting
 from harness.domain.evals.run import EvalRun, RunState, Sample, SuitePin
 from harness.domain.pagination import MOST_LISTED
@@ -220,6 +221,10 @@ class SuiteCatalog(Protocol):
         """Builds the pin of a suite from its data and scorer. Raises NotFound, naming the
         nearest suite.
         """
+        ...
+
+    def groups(self, suite: str) -> ItemGroups:
+        """Says which items of a suite belong together. Raises as `pin` does."""
         ...
 
     def title(self, suite: str) -> str: ...

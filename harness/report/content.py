@@ -163,7 +163,7 @@ class _Item:
 
 
 def _used(side: SuiteAnswers, report: SuiteReport | None) -> Sequence[_Item]:
-    limit = report.n_used if report else side.plan.n_max
+    limit = report.items_used if report else side.plan.planned_items
     ours, theirs = _by_item(side.incumbent, limit), _by_item(side.candidate, limit)
     return [_Item(item, ours[item], theirs[item]) for item in ours if item in theirs]
 

@@ -32,7 +32,12 @@ from harness.domain.formatting import (
     format_usd,
 )
 from harness.domain.routing.target import Target
-from harness.gate.text.sentences import outcome_text, polish_reason, spending_text
+from harness.gate.text.sentences import (
+    clusters_text,
+    outcome_text,
+    polish_reason,
+    spending_text,
+)
 from harness.report.answer_examples import cell, code, fenced, most_telling, table
 from harness.report.content import Report, SuiteSection, TagRow, variables
 
@@ -230,7 +235,7 @@ def _suite_row(part: SuiteSection) -> Sequence[str]:
             "–",
             format_score(plan.margin, None),
             "–",
-            f"0 of {plan.n_max}",
+            f"0 of {plan.n_max_text}",
         )
     return _report_row(report)
 
@@ -243,7 +248,7 @@ def _report_row(report: SuiteReport) -> Sequence[str]:
         format_points_interval(report.ci_low, report.ci_high),
         format_score(report.margin, None),
         f"{report.wins} / {report.ties} / {report.losses}",
-        f"{report.n_used} of {report.n_max}",
+        report.used_text,
     )
 
 
@@ -366,6 +371,8 @@ def _pins(report: Report) -> Iterator[str]:
         how = f"{plan.epochs} epoch(s), order seed {plan.order_seed}"
         look = spending_text(plan.look, plan.alpha, plan.spend)
         yield f"- {plan.suite}: {how}" + (f"; {look}" if look else "") + "."
+        if plan.cluster:
+            yield f"  {clusters_text(plan)}"
     verdict = comparison.verdict
     if verdict is not None:
         yield f"- Verdict `{verdict.id}`, of {verdict.decided_at:%Y-%m-%d %H:%M} UTC,"

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from evals.runner.provider_client import ProviderFailed
-from evals.runner.questions import shuffle_items
 from evals.suites.items import Item
 from evals.suites.suite import ConfiguredSuites
+from harness.domain.evals.item_groups import shuffle_items
 from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.routing.target import Provider, RequestPatch, Target
 from harness.domain.settings import SuiteSettings
@@ -199,7 +199,7 @@ def test_a_whole_run_asks_every_item_in_every_epoch_once(results: Results) -> No
 
 
 def test_positions_follow_the_order_that_the_seed_fixes(results: Results) -> None:
-    expected = shuffle_items((f"colours-{n:04}" for n in range(1, ITEMS + 1)), 7)
+    expected = shuffle_items([f"colours-{n:04}" for n in range(1, ITEMS + 1)], 7)
 
     for sample in results["whole"]["samples"]:
         assert expected[sample["position"]] == sample["item"]

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.runner.questions import plan_questions, shuffle_items
+from evals.runner.questions import plan_questions
 from evals.suites.items import Item, load_items
 from harness.domain.errors import InputError
+from harness.domain.evals.item_groups import ItemGroups, shuffle_items
 
 
 def jsonl(folder: Path, *records: object) -> Path:
@@ -151,8 +152,9 @@ def test_another_seed_gives_another_order() -> None:
 def test_wanting_more_items_goes_on_where_fewer_ended(
     ids: set[str], seed: int, wanted: int
 ) -> None:
-    fewer = plan_questions(ids, order_seed=seed, wanted=wanted, epochs=2)
-    more = plan_questions(ids, order_seed=seed, wanted=wanted + 5, epochs=2)
+    groups = ItemGroups(tuple(ids))
+    fewer = plan_questions(groups, order_seed=seed, wanted=wanted, epochs=2)
+    more = plan_questions(groups, order_seed=seed, wanted=wanted + 5, epochs=2)
 
     assert more[: len(fewer)] == fewer
     assert len(fewer) == 2 * min(wanted, len(ids))

@@ -3,7 +3,8 @@ known truth, beside simpler rules; exit code 3 where a goal is missed.
 """
 
 import sys
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from harness.domain.formatting import format_percent, format_usd
 if TYPE_CHECKING:
     from harness.bench.canary_benchmark import CanaryBenchmark, CanaryBenchmarkRow
     from harness.bench.gate_benchmark import GateBenchmark, GateBenchmarkRow
+    from harness.bench.gate_clusters import ClusterRow
 
 GATE = LazyCommand(
     "harness.cli.evals.bench:bench_gate",
@@ -116,6 +118,7 @@ def bench_gate(  # noqa: PLR0913 - one per option
     from harness import package_data  # noqa: PLC0415 - numpy takes its time
     from harness.bench.charts import draw_gate_chart  # noqa: PLC0415
     from harness.bench.gate_benchmark import SIZES, GateBenchmarkPlan, run_gate_benchmark  # noqa: PLC0415
+    from harness.bench.gate_clusters import run_cluster_benchmark  # noqa: PLC0415
     from harness.bench.score_matrix import (  # noqa: PLC0415
         ScoreKind,
         generate_scores,
@@ -133,19 +136,23 @@ def bench_gate(  # noqa: PLR0913 - one per option
         sizes=sizes or SIZES,
         claims=tuple(map(Claim, claims)) or QUALITY_CLAIMS,
     )
+    measured = [
+        *map(load_matrix, files),
+        *(generate_scores(kind, number) for number in seeds for kind in ScoreKind),
+    ]
     benchmark = run_gate_benchmark(
-        [
-            *map(load_matrix, files),
-            *(generate_scores(kind, number) for number in seeds for kind in ScoreKind),
-        ],
-        plan,
-        lambda what: output.note(f"measuring {what}"),
+        measured, plan, lambda what: output.note(f"measuring {what}")
     )
+    output.note(f"measuring {measured[0].name} in clusters")
+    clusters, missed = run_cluster_benchmark(measured[0], plan)
+    benchmark = replace(benchmark, missed=(*benchmark.missed, *missed))
     if picture is not None:
         picture.write_text(draw_gate_chart(benchmark), encoding="utf-8")
     if as_json:
-        output.document(_document(benchmark, usd_per_item))
+        grouped = {"clusters": [asdict(row) for row in clusters]}
+        output.document({**_document(benchmark, usd_per_item), **grouped})
     else:
+        _print_clusters(clusters)
         _print(benchmark, usd_per_item)
     sys.exit(MISSED if benchmark.missed else 0)
 
@@ -181,6 +188,30 @@ def _print(benchmark: "GateBenchmark", usd_per_item: float | None) -> None:
         )
     if not benchmark.missed:
         output.note("the gate reaches its goals on every matrix")
+
+
+def _print_clusters(rows: "Sequence[ClusterRow]") -> None:
+    """Prints what clusters do to the gate, and what items taken as independent would."""
+    headings = ["claim", "items", "of a cluster", "ICC", "by items", "by clusters", "worst",
+                "at +5", "at +10"]  # fmt: skip
+    output.table(
+        headings,
+        [
+            [
+                row.claim.value,
+                row.items,
+                row.group_text,
+                f"{row.icc:g}",
+                f"{row.by_items:.3f}",
+                f"{row.by_clusters:.3f}",
+                f"{row.worst:.3f}",
+                f"{row.five:.2f}",
+                f"{row.ten:.2f}",
+            ]
+            for row in rows
+        ],
+        empty="",
+    )
 
 
 def _row(line: "GateBenchmarkRow", usd_per_item: float | None) -> list[object]:

@@ -177,7 +177,7 @@ def suite_row(report: SuiteReport) -> list[object]:
         format_points(report.delta) if report.n_used else "–",
         format_points_interval(report.ci_low, report.ci_high),
         format_score(report.margin, None),
-        f"{report.n_used} of {report.n_max}",
+        report.used_text,
         f"{report.wins}/{report.ties}/{report.losses}",
     ]
 
@@ -194,7 +194,7 @@ def _print_progress(comparison: Comparison) -> None:
 
 
 def _wanted(side: SuiteAnswers) -> int:
-    return side.plan.n_max * side.plan.epochs
+    return side.plan.planned_items * side.plan.epochs
 
 
 def _print_arms(comparison: Comparison) -> None:

@@ -257,12 +257,12 @@ def _saving(suite_estimate: SuiteEstimate) -> str:
             else ""
         )
         return (
-            f"{found}{format_percent(plan.min_saving)}: {plan.n_max} items will not show "
-            f"it{more}"
+            f"{found}{format_percent(plan.min_saving)}: {plan.n_max} {plan.unit}s will not "
+            f"show it{more}"
         )
     return (
         f"{found}{format_percent(plan.min_saving)}: about {suite_estimate.saving_items} "
-        "items show it"
+        f"{plan.unit}s show it"
     )
 
 
@@ -270,7 +270,7 @@ def _planning_row(suite_estimate: SuiteEstimate) -> list[object]:
     plan, best = suite_estimate.plan, suite_estimate.cheapest
     effect = format_score(suite_estimate.effect, None)
     cheapest = (
-        f"{effect} points: {best.items} items"
+        f"{effect} points: {best.items} {plan.unit}s"
         + (f" x {best.epochs} epochs" if best.epochs > 1 else "")
         + (f", {format_usd(best.cost_usd)}" if best.cost_usd is not None else "")
         if best
@@ -281,7 +281,7 @@ def _planning_row(suite_estimate: SuiteEstimate) -> list[object]:
         plan.role.value,
         plan.claim.value.replace("_", "-"),
         f"{format_score(plan.margin, None)} points",
-        plan.n_max,
+        plan.n_max_text,
         f"{format_score(suite_estimate.mde)} points",
         format_usd(suite_estimate.cost_usd),
         "unknown"

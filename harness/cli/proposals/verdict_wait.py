@@ -60,7 +60,7 @@ def _load_progress(session: Session, proposal_id: str) -> tuple[Proposal, str]:
                 for pair in proposal.runs.values()
                 for run in (pair.incumbent, pair.candidate)
             ]
-            wanted = 2 * sum(plan.n_max * plan.epochs for plan in proposal.plans)
+            wanted = 2 * sum(plan.planned_items * plan.epochs for plan in proposal.plans)
             done = sum(tx.runs.progress(run)[0] for run in runs)
             return proposal, f", {min(done, wanted)} of up to {wanted} samples"
         if proposal.phase is ProposalPhase.CANARY and proposal.rollout:

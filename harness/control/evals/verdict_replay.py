@@ -143,6 +143,6 @@ def _verdict(tx: Transaction, decision: str) -> Verdict:
 
 def _samples(tx: Transaction, case: SuiteClaim) -> RunSamples:
     def samples_of(run: str) -> Sequence[Sample]:
-        return tx.runs.samples(run, below=case.plan.n_max) if run else ()
+        return tx.runs.samples(run, below=case.plan.planned_items) if run else ()
 
     return samples_of(case.paired.incumbent_run), samples_of(case.paired.candidate_run)

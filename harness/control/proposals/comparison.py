@@ -99,7 +99,7 @@ class Comparison:
             return None
         return compute_savings(
             [
-                ArmSamples(side.plan.n_max * side.plan.epochs, samples)
+                ArmSamples(side.plan.planned_items * side.plan.epochs, samples)
                 for side in self.suites
                 for samples in (side.incumbent, side.candidate)
             ]
@@ -112,8 +112,9 @@ class Comparison:
         """
         if self.savings is None or self.verdict is None:
             return ""
-        used = sum(report.n_used for report in self.verdict.suites)
-        planned = sum(report.n_max for report in self.verdict.suites)
+        used = sum(report.items_used for report in self.verdict.suites)
+        items = {side.plan.suite: side.plan.planned_items for side in self.suites}
+        planned = sum(items.get(report.suite, report.n_max) for report in self.verdict.suites)
         return f"Stopped after {used:,} of {planned:,} items: {self.savings.text}."
 
     @property
@@ -128,7 +129,7 @@ class Comparison:
         said = [
             (
                 suite.suite,
-                unscored_text(suite.figures, suite.n_used * epochs[suite.suite]).strip(),
+                unscored_text(suite.figures, suite.items_used * epochs[suite.suite]).strip(),
             )
             for suite in self.verdict.suites
             if UNSCORED_HIGH in suite.flags and suite.suite in epochs
@@ -192,8 +193,8 @@ def _side(tx: Transaction, proposal: Proposal, plan: SuitePlan) -> SuiteAnswers:
         plan=plan,
         incumbent_run=tx.runs.get(pair.incumbent),
         candidate_run=tx.runs.get(pair.candidate),
-        incumbent=tx.runs.samples(pair.incumbent, below=plan.n_max),
-        candidate=tx.runs.samples(pair.candidate, below=plan.n_max),
+        incumbent=tx.runs.samples(pair.incumbent, below=plan.planned_items),
+        candidate=tx.runs.samples(pair.candidate, below=plan.planned_items),
         pin=tx.suites.get(plan.suite_digest),
     )
 

@@ -18,6 +18,7 @@ from harness.domain.formatting import format_score
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
 from harness.gate.offline.costs import items_to_show_saving
+from harness.gate.offline.sequential import FEW_CLUSTERS
 from harness.gate.planning import budget
 from harness.gate.planning.budget import (
     DISAGREEMENT,
@@ -31,6 +32,8 @@ from harness.ports import Transaction
 
 # Enough to know a mean; reading every stored answer would take longer than it tells.
 MOST_SAMPLES: Final = 500
+# How alike items of one cluster are taken to be before any were compared.
+CLUSTER_ICC: Final = 0.5
 MOST_EARLIER: Final = 200  # proposals that are looked through for a comparison on this suite
 
 
@@ -108,10 +111,12 @@ def _of_suite(
     effect = _effect(plan, wished)
     known = spread or DifferenceSpread(_guess(plan, effect), 0.0, 0)
     smallest = budget.detectable_effect(known, plan.n_max, plan.epochs, plan.alpha)
-    pin = ctx.suites.pin(plan.suite)
-    items, judged = pin.items, pin.judged
+    judged = ctx.suites.pin(plan.suite).judged
+    units, items = ctx.suites.groups(plan.suite).units, plan.planned_items
     sides = (ours, theirs)
-    best = budget.cheapest_design(known, effect, plan.alpha, items, sides)
+    best = _in_items(
+        budget.cheapest_design(known, effect, plan.alpha, units, sides), items / plan.n_max
+    )
     saving = _saving(ours, theirs) if plan.claim is Claim.CHEAPER else None
     return SuiteEstimate(
         plan=plan,
@@ -122,13 +127,13 @@ def _of_suite(
         incumbent=ours,
         candidate=theirs,
         estimated=estimated,
-        cost_usd=budget.comparison_cost_usd(plan.n_max, plan.epochs, sides),
-        judge_usd=budget.judging_cost_usd(plan.n_max, plan.epochs, sides) if judged else 0.0,
+        cost_usd=budget.comparison_cost_usd(items, plan.epochs, sides),
+        judge_usd=budget.judging_cost_usd(items, plan.epochs, sides) if judged else 0.0,
         duration_s=budget.comparison_duration_s(
-            plan.n_max, plan.epochs, sides, ctx.eval_connections
+            items, plan.epochs, sides, ctx.eval_connections
         ),
         cheapest=best,
-        warning=_warning(plan, smallest, effect, best, items),
+        warning=_warning(plan, smallest, effect, best, units),
         saving=saving,
         saving_items=None if saving is None else items_to_show_saving(saving, plan),
     )
@@ -150,22 +155,39 @@ def _effect(plan: SuitePlan, wished: float | None) -> float:
 
 def _guess(plan: SuitePlan, effect: float) -> float:
     shift = effect if plan.claim is Claim.SUPERIOR else 0.0
-    return sd_pass_fail(DISAGREEMENT, shift) ** 2
+    variance = sd_pass_fail(DISAGREEMENT, shift) ** 2
+    if not plan.cluster:
+        return variance
+    shares = [CLUSTER_ICC + (1.0 - CLUSTER_ICC) / size for size in plan.cluster_sizes]
+    return variance * fmean(shares)
+
+
+def _in_items(design: DesignOption | None, size: float) -> DesignOption | None:
+    """A design of units that have so many items in the mean, with their answers and costs."""
+    if design is None or size == 1.0:
+        return design
+    cost = None if design.cost_usd is None else design.cost_usd * size
+    return replace(design, answers=round(design.answers * size), cost_usd=cost)
 
 
 def _warning(
-    plan: SuitePlan, smallest: float, effect: float, best: DesignOption | None, items: int
+    plan: SuitePlan, smallest: float, effect: float, best: DesignOption | None, units: int
 ) -> str:
+    if plan.cluster and plan.claim.quality is Claim.NON_INFERIOR and plan.n_max < FEW_CLUSTERS:
+        return (
+            f"{plan.n_max} clusters are too few to show that none is lost whole: below "
+            f"{FEW_CLUSTERS} hardly any candidate can be shown to be no worse."
+        )
     if smallest <= effect:
         return ""
     wanted = format_score(effect, None)
     advice = (
-        f"{best.items} items with {best.epochs} epoch(s) would show {wanted}"
+        f"{best.items} {plan.unit}s with {best.epochs} epoch(s) would show {wanted}"
         if best
-        else f"its {items} items are too few to detect {wanted} points, with any epochs"
+        else f"its {units} {plan.unit}s are too few to detect {wanted} points, with any epochs"
     )
     return (
-        f"With {plan.n_max} items you can only see differences of "
+        f"With {plan.n_max} {plan.unit}s you can only see differences of "
         f"{format_score(smallest)} points or more; {advice}."
     )
 
@@ -221,6 +243,7 @@ def _spread(
             continue
         spread = budget.measure_spread(
             _differences(
+                registered,
                 tx.runs.samples(runs.incumbent, below=MOST_SAMPLES),
                 tx.runs.samples(runs.candidate, below=MOST_SAMPLES),
             )
@@ -230,12 +253,15 @@ def _spread(
     return None
 
 
-def _differences(ours: Sequence[Sample], theirs: Sequence[Sample]) -> list[list[float]]:
-    """Per item, per epoch; only answers that both sides have a score of."""
+def _differences(
+    plan: SuitePlan, ours: Sequence[Sample], theirs: Sequence[Sample]
+) -> list[list[float]]:
+    """Per unit, per epoch; only answers that both sides have a score of."""
     scores = {(s.item, s.epoch): s.strict for s in ours if s.strict is not None}
-    items: dict[str, list[float]] = {}
+    units: dict[int, dict[int, list[float]]] = {}
     for sample in theirs:
         score = scores.get((sample.item, sample.epoch))
         if score is not None and sample.strict is not None:
-            items.setdefault(sample.item, []).append(sample.strict - score)
-    return list(items.values())
+            epochs = units.setdefault(plan.units_in(sample.position), {})
+            epochs.setdefault(sample.epoch, []).append(sample.strict - score)
+    return [[fmean(found) for found in epochs.values()] for epochs in units.values()]

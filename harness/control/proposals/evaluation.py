@@ -81,7 +81,7 @@ def _continue_run(
     if is_mixed((sample.served for sample in answered), plan.served_pin):
         answered = []
     if len(answered) == len(samples) and tx.runs.get(before).state not in STUCK:
-        tx.runs.want(before, plan.n_max)
+        tx.runs.want(before, plan.planned_items)
         return before
     run = _new(ctx, tx, proposal, plan, target)
     for sample in answered:
@@ -140,7 +140,7 @@ def _share_run(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePla
     if found is None or not _can_share(ctx, tx, found, ours, plan):
         tx.runs.add(ours)
         return ours.id
-    tx.runs.want(found.id, plan.n_max)
+    tx.runs.want(found.id, plan.planned_items)
     return found.id
 
 
@@ -198,7 +198,7 @@ def _run(ctx: Context, proposal: Proposal, plan: SuitePlan, target: str) -> Eval
         target=target,
         order_seed=plan.order_seed,
         epochs=plan.epochs,
-        wanted=plan.n_max,
+        wanted=plan.planned_items,
         state=RunState.QUEUED,
         created_at=ctx.clock.now(),
         budget=RunBudget(gate.max_tokens, gate.max_cost_usd),
@@ -240,7 +240,7 @@ def load_answers(tx: Transaction, proposal: Proposal) -> dict[str, Answers]:
 
     Asked every second while a run is on: nobody needs the texts of thousands of answers.
     """
-    limit = {plan.suite: plan.n_max for plan in proposal.plans}
+    limit = {plan.suite: plan.planned_items for plan in proposal.plans}
     return {
         suite: (
             tx.runs.outcomes(pair.incumbent, below=limit[suite]),
@@ -273,7 +273,7 @@ def stopped_early(tx: Transaction, proposal: Proposal) -> dict[str, int]:
         for run in (proposal.runs[plan.suite].incumbent, proposal.runs[plan.suite].candidate)
     ]
     return {
-        run: plan.n_max
+        run: plan.planned_items
         for run, plan in needed
         if _has_stopped_early(tx, tx.runs.get(run), plan)
     }
@@ -282,7 +282,8 @@ def stopped_early(tx: Transaction, proposal: Proposal) -> dict[str, int]:
 def _has_stopped_early(tx: Transaction, run: EvalRun, plan: SuitePlan) -> bool:
     if run.state is RunState.DONE:
         # It may have ended while somebody wanted more of it.
-        return len(tx.runs.outcomes(run.id, below=plan.n_max)) < plan.n_max * plan.epochs
+        answered = len(tx.runs.outcomes(run.id, below=plan.planned_items))
+        return answered < plan.planned_items * plan.epochs
     return run.state is RunState.STOPPED
 
 

@@ -20,6 +20,7 @@ from harness.domain.errors import (
     InputError,
     RouteBusy,
 )
+from harness.domain.evals.item_groups import ItemGroups
 from harness.domain.evals.run import Claim, PrimaryCombination, SuitePin, SuitePlan, SuiteRole
 from harness.domain.operations.access import Actor, Role
 from harness.domain.proposals.policy import GatePolicy, Policy
@@ -261,8 +262,9 @@ def _registered(ctx: Context, settings: RouteSettings, gate: GatePolicy) -> Regi
             f"question of the claim {gate.claim.value}: use `primaries: weighted`"
         )
     pins = {suite.suite: ctx.suites.pin(suite.suite) for suite in settings.suites}
+    groups = {suite.suite: ctx.suites.groups(suite.suite) for suite in settings.suites}
     return [
-        (pins[suite.suite], _plan(suite, pins, gate, combine, primary))
+        (pins[suite.suite], _plan(suite, pins, groups, gate, combine, primary))
         for suite in settings.suites
     ]
 
@@ -270,6 +272,7 @@ def _registered(ctx: Context, settings: RouteSettings, gate: GatePolicy) -> Regi
 def _plan(
     suite: RouteSuite,
     pins: Mapping[str, SuitePin],
+    groups: Mapping[str, ItemGroups],
     gate: GatePolicy,
     combine: PrimaryCombination | None,
     primary: Sequence[RouteSuite],
@@ -277,9 +280,13 @@ def _plan(
     pin = pins[suite.suite]
     main = suite.role is SuiteRole.PRIMARY
     claim = gate.claim if main else Claim.NON_INFERIOR
-    # An item of the weighted mean takes one of each suite: the shortest one's end is the end.
-    paired = [pins[other.suite].items for other in primary]
-    items = min(paired) if main and combine is PrimaryCombination.WEIGHTED else pin.items
+    # A unit of the weighted mean takes one of each suite: the shortest one's end is the end.
+    paired = [groups[other.suite].units for other in primary]
+    ours = groups[suite.suite]
+    units = min(paired) if main and combine is PrimaryCombination.WEIGHTED else ours.units
+    n_max = min(gate.n_max or units, units)
+    # One order per suite content: the incumbent's run can serve every proposal.
+    order_seed = int(pin.digest[:8], 16)
     return SuitePlan(
         suite=suite.suite,
         suite_digest=pin.digest,
@@ -287,15 +294,16 @@ def _plan(
         claim=claim,
         margin=gate.margin,
         alpha=gate.alpha,
-        n_max=min(gate.n_max or items, items),
+        n_max=n_max,
         epochs=gate.epochs,
-        # One order per suite content: the incumbent's run can serve every proposal.
-        order_seed=int(pin.digest[:8], 16),
+        order_seed=order_seed,
         served_pin=gate.served_pin,
         min_saving=gate.min_saving if claim is Claim.CHEAPER else 0.0,
         cost_ceiling=gate.cost_ceiling if claim is Claim.CHEAPER else 0.0,
         combine=combine if main else None,
         weight=suite.weight if main and combine else 1.0,
+        cluster=ours.cluster_field,
+        cluster_sizes=ours.cluster_sizes(order_seed)[:n_max],
     )
 
 

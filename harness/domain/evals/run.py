@@ -6,10 +6,12 @@ roles and pins, `SuitePlan`, `EvalRun` with its lease and budget, `Sample`, `Sco
 readers `match` the union and end in `assert_never`.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import accumulate
 from typing import Any, ClassVar, Final
 
 from harness.domain.content_hash import digest
@@ -97,7 +99,7 @@ class SuitePlan:
     claim: Claim
     margin: float  # allowed loss
     alpha: float  # of this comparison
-    n_max: int  # items
+    n_max: int  # items, or clusters where the suite names a cluster field
     epochs: int
     order_seed: int
     # Which time this candidate, or one that it descends from, stands before this suite.
@@ -112,6 +114,34 @@ class SuitePlan:
     # combine, weight: of one of several primary suites; None for a suite alone.
     combine: PrimaryCombination | None = None
     weight: float = 1.0
+    # The metadata field whose values are clusters; empty where the item is the unit.
+    cluster: str = ""
+    # How many items each of the n_max clusters has, in the registered order.
+    cluster_sizes: tuple[int, ...] = ()
+
+    @property
+    def unit(self) -> str:
+        """Names what n_max counts."""
+        return "cluster" if self.cluster else "item"
+
+    @property
+    def n_max_text(self) -> str:
+        """Says how many units are planned: `500`, `167 clusters`."""
+        return f"{self.n_max:,}{' clusters' if self.cluster else ''}"
+
+    @property
+    def planned_items(self) -> int:
+        return self.items_in(self.n_max)
+
+    def items_in(self, units: int) -> int:
+        """Counts the items of the first units of the order."""
+        return sum(self.cluster_sizes[:units]) if self.cluster else units
+
+    def units_in(self, items: int) -> int:
+        """Counts the units that the first items of the order make up, whole ones alone."""
+        if not self.cluster:
+            return items
+        return bisect_right(list(accumulate(self.cluster_sizes)), items)
 
     def as_json(self) -> dict[str, object]:
         """What does not concern a plan is left out: old verdicts keep their bytes."""
@@ -124,6 +154,8 @@ class SuitePlan:
             more |= {"min_saving": self.min_saving, "cost_ceiling": self.cost_ceiling}
         if self.combine:
             more |= {"combine": self.combine.value, "weight": self.weight}
+        if self.cluster:
+            more |= {"cluster": self.cluster, "cluster_sizes": list(self.cluster_sizes)}
         return {
             "suite": self.suite,
             "suite_digest": self.suite_digest,
@@ -145,6 +177,7 @@ def plan_from_json(stored: Mapping[str, Any]) -> SuitePlan:
         "claim": Claim(stored["claim"]),
         "served_pin": ServedPin(stored.get("served_pin", ServedPin.NONE)),
         "combine": PrimaryCombination(stored["combine"]) if stored.get("combine") else None,
+        "cluster_sizes": tuple(stored.get("cluster_sizes", ())),
     }
     return SuitePlan(**{**stored, **kinds})
 
@@ -316,6 +349,18 @@ class SuiteReport:
     def figures(self) -> SuiteFigures:
         """What was counted and measured beside the test itself."""
         return SuiteFigures.from_json(self.details)
+
+    @property
+    def items_used(self) -> int:
+        """Counts the items in the units used."""
+        items = self.figures.items
+        return self.n_used if items is None else items
+
+    @property
+    def used_text(self) -> str:
+        """Says in words how much was used: `120 of 500`, `40 of 167 clusters`."""
+        clusters = " clusters" if self.figures.cluster else ""
+        return f"{self.n_used} of {self.n_max}{clusters}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,13 +71,21 @@ class SuiteFigures:
     unscored_incumbent: int = 0  # answers
     unscored_candidate: int = 0
     unanswered: int = 0  # items
-    more_items: int | None = None  # that should settle it; None where nothing would
+    # Further items, or clusters, that should settle it; None where nothing would.
+    more_items: int | None = None
     rule: str | None = None  # of form, that broke most often in the candidate's answers
     rules: Mapping[str, int] = field(default_factory=dict)  # how often each broke
     examples: tuple[str, ...] = ()  # items in which `rule` broke
     lenient: LenientFigures | None = None
     cost: CostFigures | None = None
     holm: HolmFigures | None = None
+    cluster: str | None = None  # the field whose values are the units that n_used counts
+    items: int | None = None  # in the clusters used
+
+    @property
+    def unit(self) -> str:
+        """Names what n_used and n_max count."""
+        return "cluster" if self.cluster else "item"
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
@@ -100,7 +108,7 @@ class SuiteFigures:
         return {name: value for name, value in written.items() if name not in absent}
 
 
-_OPTIONAL: Final = ("look", "spend", "cost", "holm")
+_OPTIONAL: Final = ("look", "spend", "cost", "holm", "cluster", "items")
 
 
 def _read(kind: type[T], stored: Mapping[str, Any]) -> T:

@@ -28,6 +28,9 @@ class Design:
     # Whether it may be shown before n_max; otherwise the test there has the whole alpha
     # (statistics.md §1.7).
     early: bool = True
+    unit: str = "item"  # what n_max counts
+    # Mean number of items of a unit, where units are clusters (statistics.md §1.12).
+    cluster_size: float | None = None
 
     def __post_init__(self) -> None:
         if self.claim not in QUALITY_CLAIMS:
@@ -72,4 +75,6 @@ def design_from_plan(plan: SuitePlan) -> Design:
         n_max=plan.n_max,
         alpha=plan.alpha,
         early=plan.combine is not PrimaryCombination.ANY,
+        unit=plan.unit,
+        cluster_size=plan.planned_items / plan.n_max if plan.cluster else None,
     )

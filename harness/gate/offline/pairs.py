@@ -3,7 +3,7 @@
 cannot be measured: `blocked` says why.
 
 Nothing is dropped because of its outcome, and nothing is taken out of order: only the items
-before the first one that is not complete on both sides count.
+before the first one that is not complete on both sides count; of clusters, the whole ones.
 """
 
 import math
@@ -87,8 +87,8 @@ def pair_samples(
     ours, theirs = _by_position(plan, incumbent), _by_position(plan, candidate)
     items: list[PairedItem] = []
     unanswered, blocked, pinned = 0, "", _Pinned(plan.served_pin)
-    allowed = INFRA_TOLERANCE * plan.n_max
-    for position in range(plan.n_max):
+    allowed = INFRA_TOLERANCE * plan.planned_items
+    for position in range(plan.planned_items):
         a, b = ours.get(position, []), theirs.get(position, [])
         _same_item(plan, position, a, b)
         if len(a) < plan.epochs or len(b) < plan.epochs:
@@ -102,7 +102,8 @@ def pair_samples(
         if blocked:
             break
         items.append(item)
-    return PairedSuite(tuple(items), _run_of(incumbent), _run_of(candidate), blocked)
+    whole = tuple(items[: plan.items_in(plan.units_in(len(items)))])
+    return PairedSuite(whole, _run_of(incumbent), _run_of(candidate), blocked)
 
 
 def _by_position(plan: SuitePlan, samples: Sequence[Sample]) -> Mapping[int, list[Sample]]:

@@ -12,6 +12,7 @@ from typing import Final
 from harness.domain.content_hash import digest
 from harness.domain.evals.run import ScorePair, SuitePlan, SuiteReport
 from harness.domain.evals.suite_figures import HolmFigures
+from harness.gate.offline.clusters import merge_clusters
 from harness.gate.offline.design import REJECT_LOG_E
 from harness.gate.offline.pairs import PairedItem, PairedSuite
 from harness.gate.offline.suite_claims import SuiteClaim, judge_claim
@@ -88,11 +89,14 @@ BLOCKING_OUTCOMES: Final = ("failed", "running", "infra_error")
 def _composite(cases: Sequence[SuiteClaim]) -> SuiteClaim:
     plans = [case.plan for case in cases]
     weights = weight_shares(plans)
-    length = min(len(case.paired.items) for case in cases)
-    rows = zip(*(case.paired.items[:length] for case in cases), strict=True)
+    units = [merge_clusters(case.plan, case.paired.items) for case in cases]
+    length = min(map(len, units))
+    rows = zip(*(measured[:length] for measured in units), strict=True)
     items = tuple(_item(n, row, weights) for n, row in enumerate(rows, start=1))
     # Whoever ended first says why nothing comes after it.
-    ended = [case for case in cases if len(case.paired.items) == length]
+    ended = [
+        case for case, measured in zip(cases, units, strict=True) if len(measured) == length
+    ]
     blocked = next((case.paired.blocked for case in ended if case.paired.blocked), "")
     plan = replace(
         plans[0],
@@ -103,6 +107,8 @@ def _composite(cases: Sequence[SuiteClaim]) -> SuiteClaim:
         look=max(plan.look for plan in plans),
         combine=None,
         weight=1.0,
+        cluster="",
+        cluster_sizes=(),
     )
     return SuiteClaim(plan, PairedSuite(items, "", "", blocked), _stopped(ended))
 

@@ -35,12 +35,20 @@ from harness.gate.offline.intervals import (
 VARIANCE_GUARD = 0.25
 # Below this, a suite may simply not have met the rare disaster yet.
 SMALL_SUITE_ITEMS = 200
+# Below this, losses of whole clusters within the allowed loss may all be unseen.
+FEW_CLUSTERS = 60
 
 
-def guarded_t(n: ArrayLike, total: ArrayLike, squares: ArrayLike, theta0: float) -> Floats:
-    """Student's t with 0.25 added to the sum of squares, so that it is always defined."""
+def guarded_t(
+    n: ArrayLike,
+    total: ArrayLike,
+    squares: ArrayLike,
+    theta0: float,
+    guard: float = VARIANCE_GUARD,
+) -> Floats:
+    """Student's t with a guard added to the sum of squares, so that it is always defined."""
     count, sums = np.asarray(n, dtype=np.float64), np.asarray(total, dtype=np.float64)
-    noise = np.sqrt(squared_deviations(count, sums, squares) + VARIANCE_GUARD)
+    noise = np.sqrt(squared_deviations(count, sums, squares) + guard)
     return np.asarray((sums / count - theta0) * count / noise, dtype=np.float64)
 
 
@@ -57,21 +65,44 @@ def final_p(
     signs: tuple[ArrayLike, ArrayLike],
     whole: ArrayLike,
     design: Design,
+    least: ArrayLike = 0.0,
 ) -> Floats:
-    """Computes p_final of statistics.md §1.5; n >= 2.
+    """Computes p_final of statistics.md §1.5, of clusters that of §1.12; n >= 2.
 
     signs: wins and losses. whole: every difference is -1, 0 or 1. Otherwise one pseudo-item of
     -1 stands for unseen rare disasters (always in non_inferior, in superior below 200 items).
+    least: the smallest difference, at most 0; it is asked of clusters alone.
     """
     theta0 = design.theta0
     plain = t_tail(n, guarded_t(n, total, squares, theta0))
     scored = np.maximum(plain, tango_p(*signs, n, theta0))
+    if design.cluster_size is not None:
+        p = _cluster_p(n, total, squares, np.asarray(least), design)
+        return np.asarray(np.where(whole, np.maximum(p, scored), p), dtype=np.float64)
     graded = plain
     if design.claim is Claim.NON_INFERIOR or design.n_max < SMALL_SUITE_ITEMS:
         more = np.asarray(n) + 1
         sums, sums_sq = np.asarray(total) - 1.0, np.asarray(squares) + 1.0
         graded = t_tail(more, guarded_t(more, sums, sums_sq, theta0))
     return np.asarray(np.where(whole, scored, graded), dtype=np.float64)
+
+
+def _cluster_p(
+    n: ArrayLike, total: ArrayLike, squares: ArrayLike, least: Floats, design: Design
+) -> Floats:
+    """Computes p_final of cluster means: guard and pseudo-item are those of one item among the
+    cluster's, but the pseudo-item is no better than the worst cluster seen.
+
+    Too few clusters cannot show that none is lost whole: there the pseudo-item is such a one.
+    """
+    size = design.cluster_size or 1.0
+    unseen = np.minimum(least, -1.0 / size)
+    if design.claim is Claim.NON_INFERIOR and design.n_max < FEW_CLUSTERS:
+        unseen = np.full_like(unseen, -1.0)
+    more = np.asarray(n) + 1
+    sums, sums_sq = np.asarray(total) + unseen, np.asarray(squares) + unseen * unseen
+    t = guarded_t(more, sums, sums_sq, design.theta0, VARIANCE_GUARD / size)
+    return t_tail(more, t)
 
 
 BET_GRID = geometric_grid(0.02, 0.9, 15)
@@ -92,6 +123,7 @@ class ComparisonProgress:
     wins: int = 0
     losses: int = 0
     whole: bool = True
+    least: float = 0.0  # the smallest d, at most 0
     log_e: float = 0.0
     log_e_max: float = 0.0
     log_e_bad: float = 0.0
@@ -119,6 +151,7 @@ class EvidencePath:
     wins: NDArray[np.int64]
     losses: NDArray[np.int64]
     whole: NDArray[np.bool_]
+    least: Floats
     bet: Floats
     log_e: Floats
     log_e_bad: Floats
@@ -209,6 +242,7 @@ def evidence_path(
         wins=before.wins + np.cumsum(d > 0.0, axis=-1, dtype=np.int64),
         losses=before.losses + np.cumsum(d < 0.0, axis=-1, dtype=np.int64),
         whole=before.whole & np.logical_and.accumulate(d == np.round(d), axis=-1),
+        least=np.minimum(before.least, np.minimum.accumulate(d, axis=-1)),
         bet=bet,
         log_e=log_e[..., 1:],
         log_e_bad=log_mean_rows(losing),
@@ -254,6 +288,7 @@ def judge_batch(matrix: ArrayLike, design: Design) -> BatchDecisions:
         (taken.wins[rows, last], taken.losses[rows, last]),
         taken.whole[rows, last],
         design,
+        taken.least[rows, last],
     )
     at_end = ~stopped & (taken.n[last] == design.n_max)
     return BatchDecisions(
@@ -278,6 +313,7 @@ def progress_at(
         wins=int(taken.wins[index]),
         losses=int(taken.losses[index]),
         whole=bool(taken.whole[index]),
+        least=float(taken.least[index]) + 0.0,
         log_e=float(taken.log_e[index]) + 0.0,
         log_e_max=max(before.log_e_max, float(taken.log_e[:upto].max())) + 0.0,
         log_e_bad=float(taken.log_e_bad[index]) + 0.0,
@@ -342,6 +378,7 @@ def _final_p(progress: ComparisonProgress, design: Design) -> float:
             (progress.wins, progress.losses),
             progress.whole,
             design,
+            progress.least,
         )
     )
 

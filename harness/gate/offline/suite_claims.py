@@ -5,6 +5,7 @@ from typing import Final
 
 from harness.domain.evals.run import Claim, SuitePlan, SuiteReport
 from harness.domain.evals.suite_figures import CostFigures
+from harness.gate.offline.clusters import merge_clusters
 from harness.gate.offline.costs import CostEvidence, CostOutcome, judge_costs
 from harness.gate.offline.pairs import PairedSuite
 from harness.gate.offline.suite_judgement import StoppedRun, SuiteJudgement, judge_pairs
@@ -22,8 +23,9 @@ class SuiteClaim:
     paired: PairedSuite
     stopped: StoppedRun | None = None  # as in suites
 
-    def first(self, items: int) -> "SuiteClaim":
-        """Returns the claim on its first items, without what happened behind them."""
+    def first(self, units: int) -> "SuiteClaim":
+        """Returns the claim on its first units, without what happened behind them."""
+        items = self.plan.items_in(units)
         if items >= len(self.paired.items):
             return self
         cut = replace(self.paired, items=self.paired.items[:items], blocked="")
@@ -39,10 +41,11 @@ def judge_claim(case: SuiteClaim) -> SuiteJudgement:
     scores = judge_pairs(case.plan, case.paired, stopped=case.stopped)
     if case.plan.claim is not Claim.CHEAPER:
         return scores
-    costs = _costs(case, len(case.paired.items))
+    costs = _costs(case, case.plan.n_max)
     if costs.against and costs.n_used <= scores.consumed:
         # As it was at that item, whatever became of the runs behind it.
-        at = replace(case.paired, items=case.paired.items[: costs.n_used], blocked="")
+        upto = case.plan.items_in(costs.n_used)
+        at = replace(case.paired, items=case.paired.items[:upto], blocked="")
         scores = judge_pairs(case.plan, at)
     if scores.report.outcome not in COST_RELEVANT_OUTCOMES:
         costs = _costs(case, scores.consumed)
@@ -55,8 +58,9 @@ def judge_claim(case: SuiteClaim) -> SuiteJudgement:
     return SuiteJudgement(replace(report, outcome=outcome, reason=reason), used)
 
 
-def _costs(case: SuiteClaim, items: int) -> CostEvidence:
-    return judge_costs([item.costs for item in case.paired.items[:items]], case.plan)
+def _costs(case: SuiteClaim, units: int) -> CostEvidence:
+    measured = merge_clusters(case.plan, case.paired.items)[:units]
+    return judge_costs([unit.costs for unit in measured], case.plan)
 
 
 def _with_figures(case: SuiteClaim, report: SuiteReport, costs: CostEvidence) -> SuiteReport:

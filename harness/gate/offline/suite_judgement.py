@@ -10,6 +10,7 @@ from statistics import fmean
 from harness.domain.evals.run import Claim, Sample, SuitePlan, SuiteReport, SuiteRole
 from harness.domain.evals.suite_figures import LenientFigures, SuiteFigures
 from harness.domain.formatting import format_points
+from harness.gate.offline.clusters import merge_clusters, without_unanswered
 from harness.gate.offline.design import design_from_plan
 from harness.gate.offline.intervals import mcnemar
 from harness.gate.offline.pairs import (
@@ -40,7 +41,7 @@ TIE_BAND = 0.01
 
 @dataclass(frozen=True, slots=True)
 class SuiteJudgement:
-    """Holds a suite's report and how many of the paired items it consumed."""
+    """Holds a suite's report and how many of the units it consumed."""
 
     report: SuiteReport
     consumed: int
@@ -57,7 +58,7 @@ class _Readings:
 
     @property
     def consumed(self) -> int:
-        """Items that the outcome rests on; a rejection may wait for the other readings."""
+        """Units that the outcome rests on; a rejection may wait for the other readings."""
         asked = [self.strict]
         if self.strict.outcome == "reject":
             asked += [part for part in (self.lenient, self.answered) if part is not None]
@@ -88,22 +89,23 @@ def judge_pairs(
     readings = _read(plan, paired.items)
     outcome = _outcome(paired, readings, stopped)
     strict, consumed = readings.strict, readings.consumed
-    used = paired.items[: strict.n_used]
+    used = paired.items[: plan.items_in(strict.n_used)]
     report = _report(plan, used, strict, outcome)
     figures = replace(
-        _with_form(_figures(plan, used, strict), paired.items[:consumed]),
+        _with_form(_figures(plan, used, strict), paired.items[: plan.items_in(consumed)]),
         lenient=_lenient_figures(readings.lenient),
     )
     why = stopped[1] if stopped else ""
     reason = _reason(plan, readings, report, figures.rule, paired.blocked or why)
     if UNSCORED_HIGH in report.flags and report.outcome != "infra_error":
-        reason += unscored_text(figures, strict.n_used * plan.epochs)
+        reason += unscored_text(figures, len(used) * plan.epochs)
     report = replace(report, reason=reason, details=figures.as_json())
     return SuiteJudgement(report, consumed)
 
 
 def _read(plan: SuitePlan, items: Sequence[PairedItem]) -> _Readings:
-    strict = judge_differences(_differences(items), design_from_plan(plan))
+    units = merge_clusters(plan, items)
+    strict = judge_differences(_differences(units), design_from_plan(plan))
     asked = ("reject",) if plan.role is SuiteRole.GUARD else ("reject", "inconclusive")
     if strict.outcome not in asked:
         return _Readings(strict)
@@ -111,11 +113,11 @@ def _read(plan: SuitePlan, items: Sequence[PairedItem]) -> _Readings:
     # asks the registered claim again.
     claim = Claim.NON_INFERIOR if strict.outcome == "reject" else plan.claim.quality
     design = replace(design_from_plan(plan), claim=claim)
-    lenient = judge_differences(_lenient_differences(items), design)
+    lenient = judge_differences(_lenient_differences(units), design)
     if strict.outcome != "reject":
         return _Readings(strict, lenient)
     answered = _without_unanswered(plan, items, strict.n_used)
-    if judge_differences(_differences(items), design).outcome == "promote":
+    if judge_differences(_differences(units), design).outcome == "promote":
         # Small but real: within the margin as scored too, so that form explains nothing.
         return _Readings(strict, None, answered)
     return _Readings(strict, lenient, answered)
@@ -148,19 +150,17 @@ def _rejected(readings: _Readings, *, over: bool) -> str:
 
 
 def _without_unanswered(
-    plan: SuitePlan, items: Sequence[PairedItem], used: int
+    plan: SuitePlan, items: Sequence[PairedItem], units: int
 ) -> ComparisonEvidence | None:
     """The judgement when unanswered items say nothing; None if they are too few to matter.
 
     They may keep a candidate from passing, but a rejection must not rest on them.
     """
-    if sum(item.unanswered for item in items[:used]) <= INFRA_TOLERANCE * used:
+    used = items[: plan.items_in(units)]
+    if sum(item.unanswered for item in used) <= INFRA_TOLERANCE * len(used):
         return None
-    neutral = [
-        0.0 if item.unanswered else d
-        for item, d in zip(items, _differences(items), strict=True)
-    ]
-    return judge_differences(neutral, design_from_plan(plan))
+    neutral = merge_clusters(plan, without_unanswered(items))
+    return judge_differences(_differences(neutral), design_from_plan(plan))
 
 
 def _report(
@@ -195,6 +195,7 @@ def _figures(
     plan: SuitePlan, items: Sequence[PairedItem], evidence: ComparisonEvidence
 ) -> SuiteFigures:
     exact = mcnemar(evidence.wins, evidence.losses) if evidence.ci_method == "tango" else None
+    units = merge_clusters(plan, items)
     return SuiteFigures(
         alpha=plan.alpha,
         look=plan.look if plan.spend else None,
@@ -203,17 +204,19 @@ def _figures(
         p_t=evidence.p_t,
         log_e_max=evidence.log_e_max,
         sd=evidence.sd,
-        incumbent_mean=_mean([item.pair.incumbent for item in items]),
-        candidate_mean=_mean([item.pair.candidate for item in items]),
-        lenient_incumbent_mean=_mean([item.pair.lenient_incumbent for item in items]),
-        lenient_candidate_mean=_mean([item.pair.lenient_candidate for item in items]),
-        near_ties=sum(abs(d) <= TIE_BAND for d in _differences(items)),
+        incumbent_mean=_mean([unit.pair.incumbent for unit in units]),
+        candidate_mean=_mean([unit.pair.candidate for unit in units]),
+        lenient_incumbent_mean=_mean([unit.pair.lenient_incumbent for unit in units]),
+        lenient_candidate_mean=_mean([unit.pair.lenient_candidate for unit in units]),
+        near_ties=sum(abs(d) <= TIE_BAND for d in _differences(units)),
         mcnemar_exact=exact.exact if exact else None,
         mcnemar_mid_p=exact.mid_p if exact else None,
         unscored_incumbent=sum(item.unscored_incumbent for item in items),
         unscored_candidate=sum(item.unscored_candidate for item in items),
         unanswered=sum(item.unanswered for item in items),
         more_items=further_items(evidence, design_from_plan(plan)),
+        cluster=plan.cluster or None,
+        items=len(items) if plan.cluster else None,
     )
 
 
@@ -267,12 +270,13 @@ def _reason(
         return (
             f"As scored the candidate is worse ({format_points(strict.delta)} points); "
             "whether by "
-            f"form or by substance is open after {lenient.n_used} of {plan.n_max} items."
+            f"form or by substance is open after {lenient.n_used} of {plan.n_max} "
+            f"{plan.unit}s."
         )
     if report.outcome == "inconclusive" and strict.outcome == "running":
         return (
-            f"The run ended ({stopped}) after {strict.n_used} of {plan.n_max} items, before "
-            f"any limit was reached: {plan.n_max - strict.n_used} more are planned. "
+            f"The run ended ({stopped}) after {strict.n_used} of {plan.n_max} {plan.unit}s, "
+            f"before any limit was reached: {plan.n_max - strict.n_used} more are planned. "
             "The incumbent stays."
         )
     return comparison_reason(strict, design_from_plan(plan))

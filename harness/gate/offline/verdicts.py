@@ -92,7 +92,7 @@ def _decide(
     outcome, reports = judgement.outcome, judgement.reports
     if outcome == "running":
         return None
-    used = [case.first(items) for case, items in zip(cases, judgement.consumed, strict=True)]
+    used = [case.first(units) for case, units in zip(cases, judgement.consumed, strict=True)]
     inputs = inputs_to_json(used, decided_at, expires_at, rules)
     reason = judgement.reason
     body = [

@@ -56,6 +56,16 @@ def spending_text(look: int, alpha: float, spend: str) -> str:
     return f"{which}: alpha {alpha:.4g} ({rule.value}: {SPENDING_PROMISES[rule]})"
 
 
+def clusters_text(plan: SuitePlan) -> str:
+    """Says what the units of a suite with clusters are."""
+    sizes = plan.cluster_sizes
+    return (
+        f"Items that share `{plan.cluster}` count as one unit, each of the same weight: "
+        f"{plan.n_max:,} clusters of {min(sizes)} to {max(sizes)} items, "
+        f"{plan.planned_items:,} items in all."
+    )
+
+
 def comparison_reason(evidence: ComparisonEvidence, design: Design) -> str:
     """Says why a comparison stands where it stands."""
     match evidence.outcome:
@@ -64,14 +74,14 @@ def comparison_reason(evidence: ComparisonEvidence, design: Design) -> str:
         case "reject":
             return (
                 f"The candidate is worse: {_difference(evidence)} after {evidence.n_used} of "
-                f"{design.n_max} items."
+                f"{design.n_max} {design.unit}s."
             )
         case "inconclusive":
             return _undecided(evidence, design)
         case _:
             return (
-                f"{evidence.n_used} of {design.n_max} items are in and none of the limits is "
-                f"reached; so far {_difference(evidence)}."
+                f"{evidence.n_used} of {design.n_max} {design.unit}s are in and none of the "
+                f"limits is reached; so far {_difference(evidence)}."
             )
 
 
@@ -88,17 +98,17 @@ def cost_reason(evidence: CostEvidence, plan: SuitePlan) -> str:
             return f"The candidate does not save enough: {saved}; at least {claimed}."
         case CostOutcome.UNSHOWABLE:
             return (
-                f"Not shown to be cheaper: item {evidence.n_used} cost the candidate more than "
-                f"the ceiling of {plan.cost_ceiling:g} times the incumbent's mean, so that "
-                f"rare dear answers may hide behind the others. So far {saved}. Raise "
+                f"Not shown to be cheaper: {plan.unit} {evidence.n_used} cost the candidate "
+                f"more than the ceiling of {plan.cost_ceiling:g} times the incumbent's mean, "
+                f"so that rare dear answers may hide behind the others. So far {saved}. Raise "
                 "cost_ceiling and propose again."
             )
         case _ if evidence.n_used < plan.n_max:
             return f"Whether it is cheaper is open: so far {saved}; at least {claimed}."
         case _:
             return (
-                f"Not shown to be cheaper after {evidence.n_used} items: {saved}; at least "
-                f"{claimed}. The incumbent stays."
+                f"Not shown to be cheaper after {evidence.n_used} {plan.unit}s: {saved}; at "
+                f"least {claimed}. The incumbent stays."
             )
 
 
@@ -139,7 +149,7 @@ def further_items(evidence: ComparisonEvidence, design: Design) -> int | None:
 
 
 def _promoted(evidence: ComparisonEvidence, design: Design) -> str:
-    where = f"{evidence.n_used} of {design.n_max} items"
+    where = f"{evidence.n_used} of {design.n_max} {design.unit}s"
     if design.claim is Claim.SUPERIOR:
         return f"The candidate is better: {_difference(evidence)} after {where}."
     return (
@@ -157,17 +167,21 @@ def _undecided(evidence: ComparisonEvidence, design: Design) -> str:
     )
     more = further_items(evidence, design)
     if evidence.sd is None:
-        outlook = "One item shows nothing about others: plan more."
+        outlook = f"One {design.unit} shows nothing about others: plan more."
     elif more is None:
-        outlook = "No lean was seen, so no number of further items can be named."
+        outlook = f"No lean was seen, so no number of further {design.unit}s can be named."
     elif evidence.delta > design.theta0:
-        outlook = f"If this difference is real, about {more:,} more items would show it"
+        outlook = (
+            f"If this difference is real, about {more:,} more {design.unit}s would show it"
+        )
         outlook += " with 80 % power."
     else:
-        outlook = f"The data lean against it: about {more:,} more items would show a loss"
+        outlook = (
+            f"The data lean against it: about {more:,} more {design.unit}s would show a loss"
+        )
         outlook += " of this size with 80 % power."
     return (
-        f"{evidence.n_used} of {design.n_max} items did not show {claim}: "
+        f"{evidence.n_used} of {design.n_max} {design.unit}s did not show {claim}: "
         f"{_difference(evidence)}. {outlook} The incumbent stays."
     )
 

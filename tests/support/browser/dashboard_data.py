@@ -163,7 +163,7 @@ class _Class:
     def samples(self, run: EvalRun, model: str, upto: int) -> Iterator[Sample]:
         suite, pupil = self.catalog.suite(run.suite), self._pupils[model]
         plan = plan_questions(
-            suite.items, order_seed=run.order_seed, wanted=run.wanted, epochs=run.epochs
+            suite.groups, order_seed=run.order_seed, wanted=run.wanted, epochs=run.epochs
         )
         for position, name, epoch in plan[:upto]:
             prompt = suite.prompt(name)

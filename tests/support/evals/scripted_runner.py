@@ -62,7 +62,7 @@ class ScriptedRunner:
         if suite.settings.judge is not None:
             raise InputError(f"suite {suite.settings.name!r}: a judge needs the real runner")
         failed_in_a_row = 0
-        for question in open_questions(job, suite.items, suite.pin):
+        for question in open_questions(job, suite.groups, suite.pin):
             if stop():
                 return RunState.STOPPED
             sample = self._sample(job, suite, question)

@@ -1,0 +1,197 @@
+"""Items that belong together are one unit: averaged, counted and drawn together."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evals.suites.suite import ConfiguredSuites, load_suite
+from harness.domain.errors import InputError
+from harness.domain.evals.item_groups import ItemGroups
+from harness.domain.evals.run import (
+    Claim,
+    Failed,
+    Inconclusive,
+    InfraError,
+    Passed,
+    SuitePlan,
+    plan_from_json,
+)
+from harness.domain.settings import SuiteSettings
+from harness.gate.offline.clusters import merge_clusters
+from harness.gate.offline.pairs import pair_samples
+from harness.gate.offline.replay import verdict_bytes
+from harness.gate.offline.verdicts import replay_verdict
+from tests.unit.test_gate_verdicts import Sides, ask, broken, plan, sides
+
+pytestmark = pytest.mark.req("F2", "A7")
+
+
+def clustered(sizes: Sequence[int], **changes: object) -> SuitePlan:
+    made = replace(plan(n_max=len(sizes)), cluster="document", cluster_sizes=tuple(sizes))
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def repeated(sizes: Sequence[int], scores: Sequence[float]) -> list[float]:
+    return [score for size, score in zip(sizes, scores, strict=True) for _ in range(size)]
+
+
+def test_a_cluster_is_the_mean_of_its_items_on_both_sides() -> None:
+    suite_plan = clustered([2, 3])
+    paired = pair_samples(suite_plan, *sides([1.0, 0.0, 1.0, 1.0, 0.0], [1.0, 1.0] + [0.0] * 3))
+
+    first, second = merge_clusters(suite_plan, paired.items)
+
+    assert (first.pair.item, first.pair.incumbent, first.pair.candidate) == ("q0", 0.5, 1.0)
+    assert second.pair.incumbent == pytest.approx(2 / 3)
+    assert (second.pair.candidate, second.pair.lenient_candidate) == (0.0, 0.0)
+
+
+def test_ten_copies_of_an_item_are_no_ten_items() -> None:
+    """Eleven of 16 documents won: ten questions on each show no more than one."""
+    won = [1.0, 0.0, 1.0] + [1.0, 0.0, 1.0] * 4 + [1.0]
+    lost = [1.0 - score for score in won]
+    sizes = [10] * 16
+    alike = sides(repeated(sizes, lost), repeated(sizes, won))
+
+    by_items = ask([plan(n_max=160)], {"math": alike})
+    by_clusters = ask([clustered(sizes)], {"math": alike})
+
+    assert isinstance(by_items, Passed)
+    assert isinstance(by_clusters, Inconclusive)
+    report = by_clusters.suites[0]
+    assert (report.n_used, report.n_max, report.wins, report.losses) == (16, 16, 11, 5)
+    assert (report.figures.cluster, report.figures.items) == ("document", 160)
+    assert "16 of 16 clusters did not show" in by_clusters.reason
+
+
+def test_every_cluster_weighs_the_same_whatever_its_size() -> None:
+    sizes = [30] + [1] * 99
+    one_large = sides(repeated(sizes, [0.0] + [1.0] * 99), repeated(sizes, [1.0] + [0.0] * 99))
+
+    found = ask([clustered(sizes)], {"math": one_large})
+
+    assert isinstance(found, Failed)
+    assert found.suites[0].n_used < 20
+
+
+def test_a_cluster_counts_once_all_its_items_are_in() -> None:
+    ours, theirs = sides([0.0] * 9, [1.0] * 9)
+
+    paired = pair_samples(clustered([3] * 3), ours, theirs[:8])
+
+    assert len(paired.items) == 6
+
+
+def test_one_giant_cluster_shows_nothing() -> None:
+    found = ask([clustered([200])], {"math": sides([0.0] * 200, [1.0] * 200)})
+
+    assert isinstance(found, Inconclusive)
+    assert "One cluster shows nothing about others: plan more." in found.reason
+
+
+def test_a_loss_that_rests_on_unanswered_items_is_not_measured() -> None:
+    ours, theirs = sides([1.0] * 300, [1.0] * 300)
+    theirs = [broken(s) if s.position % 3 == 0 and s.position < 6 else s for s in theirs]
+    sizes = [3] * 100
+
+    found = ask([clustered(sizes)], {"math": (ours, theirs)}, {"math": ("inconclusive", "end")})
+
+    assert isinstance(found, Inconclusive)
+    assert found.suites[0].figures.unanswered == 2
+    gone = [broken(sample) for sample in sides([1.0] * 300, [1.0] * 300)[1]]
+    assert isinstance(ask([clustered(sizes)], {"math": (ours, gone)}), InfraError)
+
+
+def test_too_few_clusters_cannot_show_that_none_is_lost_whole() -> None:
+    """Where the item rule would promote: 50 documents without a difference."""
+    equal: Sides = sides([1.0] * 500, [1.0] * 500)
+
+    few = ask([clustered([10] * 50, claim=Claim.NON_INFERIOR)], {"math": equal})
+    many = ask([clustered([5] * 100, claim=Claim.NON_INFERIOR)], {"math": equal})
+
+    assert isinstance(few, Inconclusive)
+    assert isinstance(many, Passed)
+
+
+def test_a_verdict_on_clusters_is_decided_again_to_the_same_bytes() -> None:
+    sizes = [1, 4, 2, 5] * 25
+    won = [float(n % 3 > 0) for n in range(100)]
+    found = ask([clustered(sizes)], {"math": sides([0.0] * sum(sizes), repeated(sizes, won))})
+
+    assert isinstance(found, Passed)
+    stored = replace(found, inputs=json.loads(json.dumps(found.inputs)))
+    assert verdict_bytes(replay_verdict(stored)) == verdict_bytes(found)
+
+
+def test_a_plan_without_clusters_keeps_its_bytes() -> None:
+    assert "cluster" not in json.dumps(plan().as_json())
+    registered = clustered([2, 3, 4])
+    assert plan_from_json(json.loads(json.dumps(registered.as_json()))) == registered
+    assert (registered.planned_items, registered.units_in(8), registered.units_in(9)) == (
+        9,
+        2,
+        3,
+    )
+
+
+@given(
+    st.dictionaries(st.text(min_size=1, max_size=4), st.sampled_from("abcde"), min_size=1),
+    st.integers(0, 99),
+)
+def test_the_items_of_a_cluster_stand_together(clusters: dict[str, str], seed: int) -> None:
+    groups = ItemGroups(tuple(clusters), clusters, "document")
+
+    order, sizes = groups.order(seed), groups.cluster_sizes(seed)
+
+    assert sorted(order) == sorted(clusters)
+    assert sum(sizes) == len(order)
+    begin = 0
+    for size in sizes:
+        assert len({clusters[item] for item in order[begin : begin + size]}) == 1
+        begin += size
+    assert len(sizes) == groups.units == len(set(clusters.values()))
+
+
+def write_suite(
+    folder: Path, documents: Sequence[object], cluster: str = "document"
+) -> SuiteSettings:
+    file = folder / "asked.jsonl"
+    lines = [
+        {"id": f"q{n}", "input": f"{n}?", "target": "yes"}
+        | ({"metadata": {"document": name}} if name is not None else {})
+        for n, name in enumerate(documents)
+    ]
+    file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return SuiteSettings("asked", path=file, cluster=cluster)
+
+
+def test_a_suite_names_the_field_and_its_pin_says_so(tmp_path: Path) -> None:
+    settings = write_suite(tmp_path, ["a", 7, "a", "7"])
+    suites = ConfiguredSuites({"asked": settings})
+
+    groups = suites.groups("asked")
+
+    assert groups.clusters == {"q0": "a", "q1": "7", "q2": "a", "q3": "7"}
+    assert groups.units == 2
+    plain = load_suite(replace(settings, cluster=""))
+    assert plain.pin.digest != suites.pin("asked").digest
+    assert plain.groups == ItemGroups(("q0", "q1", "q2", "q3"))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, "", " ", 1.5, float("nan"), True, ["a"], {"a": 1}, "x" * 201, "a\nb", "a\u202eb"],
+    ids=repr,
+)
+def test_an_item_without_a_name_of_its_cluster_is_named_with_its_line(
+    tmp_path: Path, value: object
+) -> None:
+    settings = write_suite(tmp_path, ["a", value])
+
+    with pytest.raises(InputError, match=r"asked\.jsonl:2: .*"):
+        load_suite(settings)
