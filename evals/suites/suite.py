@@ -9,9 +9,11 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Any
+from typing import Any, Final
 
 from evals.scorers import (
     AnswerJudge,
@@ -33,11 +35,16 @@ from harness.domain.errors import ConfigError, InputError, NotFound
 from harness.domain.evals.item_groups import ItemGroups
 from harness.domain.evals.item_overlap import texts_fingerprint
 from harness.domain.evals.run import JUDGE_SEPARATOR, SuitePin
+from harness.domain.privacy.near_duplicates import find_near_duplicates
 from harness.domain.settings import SuiteSettings
 from harness.domain.suggestions import did_you_mean
 
 # Part of the scorer's pin, so that every verdict on it shows how its answers' code ran.
 UNCONTAINED = "+uncontained"
+# From which similarity on two items are near repeats, and which share of them is worth a word.
+NEAR_REPEAT: Final = 0.8
+REPEATED_SHARE: Final = 0.1
+MOST_COMPARED: Final = 2_000  # items; comparing all of a large suite takes seconds
 PLACEHOLDER = re.compile(r"\{(input|choices)\}")
 
 
@@ -73,6 +80,24 @@ class Suite:
         """Says which items belong together."""
         named = {item.id: item.cluster for item in self.items.values() if item.cluster}
         return ItemGroups(tuple(self.items), named, self.settings.cluster)
+
+    @cached_property
+    def likely_clusters(self) -> str:
+        """Says that many items nearly repeat others though no cluster field is named; empty
+        where few do.
+        """
+        if self.settings.cluster:
+            return ""
+        texts = {item.id: canonical_text(item) for item in self.items.values()}
+        compared = dict(islice(texts.items(), MOST_COMPARED))
+        near = find_near_duplicates(compared, threshold=NEAR_REPEAT)
+        if len(near) < REPEATED_SHARE * len(compared):
+            return ""
+        repeat, first = next(iter(near.items()))
+        return (
+            f"{len(near)} of {len(compared)} items nearly repeat others, such as {repeat} and "
+            f"{first}; if they belong together, name a `cluster` field (docs/suites.md)"
+        )
 
     def fields(self, item: str) -> Mapping[str, object]:
         """What is sent beside the messages: tools and how they are to be used."""
@@ -270,6 +295,14 @@ class ConfiguredSuites:
             loaded = load_task_suite(settings)
             self._tasks[key] = loaded.pin, loaded.groups
         return self._tasks[key]
+
+    def likely_clusters(self, suite: str) -> str:
+        """Says that items seem to belong together where no cluster field is named; empty for a
+        `@task`. Raises as pin().
+        """
+        return (
+            "" if self.settings(suite).task is not None else self.suite(suite).likely_clusters
+        )
 
     def title(self, suite: str) -> str:
         return self.settings(suite).title or suite

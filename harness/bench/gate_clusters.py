@@ -84,11 +84,11 @@ def measure_clusters(
                 items=items,
                 group=group,
                 icc=icc,
-                by_items=float(np.mean([found[0] for found in null])),
-                by_clusters=float(np.mean([found[1] for found in null])),
-                worst=max(found[1] for found in null),
-                five=float(np.mean([found[1] for found in five])),
-                ten=float(np.mean([found[1] for found in ten])),
+                by_items=float(np.mean([share[0] for share in null])),
+                by_clusters=float(np.mean([share[1] for share in null])),
+                worst=max(share[1] for share in null),
+                five=float(np.mean([share[1] for share in five])),
+                ten=float(np.mean([share[1] for share in ten])),
             )
 
 

@@ -227,6 +227,12 @@ class SuiteCatalog(Protocol):
         """Says which items of a suite belong together. Raises as `pin` does."""
         ...
 
+    def likely_clusters(self, suite: str) -> str:
+        """Says that items seem to belong together where no cluster field is named; empty
+        otherwise. Raises as `pin` does.
+        """
+        ...
+
     def title(self, suite: str) -> str: ...
 
     def data_class(self, suite: str) -> str:

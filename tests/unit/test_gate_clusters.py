@@ -195,3 +195,19 @@ def test_an_item_without_a_name_of_its_cluster_is_named_with_its_line(
 
     with pytest.raises(InputError, match=r"asked\.jsonl:2: .*"):
         load_suite(settings)
+
+
+def test_items_that_nearly_repeat_others_are_pointed_out(tmp_path: Path) -> None:
+    settings = write_suite(tmp_path, ["a"] * 4, cluster="")
+    asked = "Which of our shops sells the blue lamp that stands in the window today"
+    lines = [{"input": f"{asked} {n}", "target": "yes"} for n in range(4)]
+    assert settings.path is not None
+    settings.path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    suites = ConfiguredSuites({"asked": settings})
+
+    likely = suites.likely_clusters("asked")
+
+    assert likely.startswith("3 of 4 items nearly repeat others, such as asked-0002 and asked-")
+    assert "name a `cluster` field" in likely
+    other = write_suite(tmp_path, ["a", "b"])
+    assert ConfiguredSuites({"asked": other}).likely_clusters("asked") == ""

@@ -199,6 +199,8 @@ def _suites(settings: Settings, context: Context | None) -> Iterator[DoctorFindi
             else:
                 found = f"{pin.items} items, pin {pin.digest[:12]}"
                 yield DoctorFinding(f"suite {name}", "ok", found)
+                if likely := context.suites.likely_clusters(name):
+                    yield DoctorFinding(f"clusters of suite {name}", "warn", likely)
                 if suite.scorer == "code":
                     yield _code(suite)
 

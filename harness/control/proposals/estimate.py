@@ -133,7 +133,15 @@ def _of_suite(
             items, plan.epochs, sides, ctx.eval_connections
         ),
         cheapest=best,
-        warning=_warning(plan, smallest, effect, best, units),
+        warning=" ".join(
+            filter(
+                None,
+                [
+                    _warning(plan, smallest, effect, best, units),
+                    _likely_clusters(ctx, plan.suite),
+                ],
+            )
+        ),
         saving=saving,
         saving_items=None if saving is None else items_to_show_saving(saving, plan),
     )
@@ -190,6 +198,11 @@ def _warning(
         f"With {plan.n_max} {plan.unit}s you can only see differences of "
         f"{format_score(smallest)} points or more; {advice}."
     )
+
+
+def _likely_clusters(ctx: Context, suite: str) -> str:
+    likely = ctx.suites.likely_clusters(suite)
+    return f"{likely[:1].upper()}{likely[1:]}." if likely else ""
 
 
 def _usage(
@@ -264,4 +277,4 @@ def _differences(
         if score is not None and sample.strict is not None:
             epochs = units.setdefault(plan.units_in(sample.position), {})
             epochs.setdefault(sample.epoch, []).append(sample.strict - score)
-    return [[fmean(found) for found in epochs.values()] for epochs in units.values()]
+    return [[fmean(epoch) for epoch in epochs.values()] for epochs in units.values()]
