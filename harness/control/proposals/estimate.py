@@ -184,7 +184,7 @@ def _warning(
     if plan.cluster and plan.claim.quality is Claim.NON_INFERIOR and plan.n_max < FEW_CLUSTERS:
         return (
             f"{plan.n_max} clusters are too few to show that none is lost whole: below "
-            f"{FEW_CLUSTERS} hardly any candidate can be shown to be no worse."
+            f"{FEW_CLUSTERS} an equal candidate hardly ever passes."
         )
     if smallest <= effect:
         return ""
