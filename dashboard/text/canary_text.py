@@ -11,7 +11,6 @@ from dashboard.text import labels
 from dashboard.text.html import Measure, Tile, VerdictCard, escape, strong
 from harness.control.canary.status import CanaryStatus
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.formatting import format_estimate, format_harm, format_number
 from harness.domain.operations.audit import AuditEvent
 from harness.gate.online.rollout_action import RecordedEvidence
@@ -172,7 +171,7 @@ def furthest(status: CanaryStatus) -> float:
 
 
 def units(rollout: Rollout) -> str:
-    return "sessions" if rollout.policy.unit is ExposureUnit.SESSION else "requests"
+    return rollout.policy.unit.plural
 
 
 def plan(rollout: Rollout) -> tuple[Sequence[tuple[str, str]], int | None]:

@@ -18,7 +18,6 @@ from harness.control.canary.status import CanaryHistory, CanaryStatus
 from harness.control.serialize import to_plain
 from harness.control.shadow.stage import ShadowStage, find_stage_of_route
 from harness.domain.canary.rollout import Rollout, RolloutSignal
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.formatting import format_bps, format_estimate, format_percent
 from harness.gate.planning.ramp import StepPlan
 from harness.gate.text.explain import GuardrailRow, StepNeed
@@ -193,7 +192,7 @@ def print_plan(plan: RampPlan) -> None:
 
 
 def _plan_row(plan: RampPlan, step: StepPlan) -> list[object]:
-    unit = "sessions" if plan.policy.unit is ExposureUnit.SESSION else "requests"
+    unit = plan.policy.unit.plural
     needs = f"{step.min_exposures:,} {unit}" + (", certified" if step.certify else "")
     return [
         format_bps(step.weight_bps),

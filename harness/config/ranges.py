@@ -49,6 +49,7 @@ RANGES: Final[Mapping[str, Range]] = {
     "cost_ceiling": Range(1, MOST),
     "block_size": Range(1, 1_000),
     "bake_bps": Range(1, MOST_HELD_BACK_BPS),
+    "warm_up": Range(0, 30),
     "weight_bps": Range(1, BPS - 1),
     "share_bps": Range(1, BPS),
     "min_exposures": Range(0, MUCH),

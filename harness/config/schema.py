@@ -40,7 +40,14 @@ from harness.domain.canary.judge import check_judge
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.operations.client_address import parse_proxy_networks
-from harness.domain.proposals.policy import CanaryPolicy, GatePolicy, Policy, PromotionMode
+from harness.domain.proposals.policy import (
+    NEW_CANARY,
+    CanaryPolicy,
+    GatePolicy,
+    Policy,
+    PromotionMode,
+    new_canary_policy,
+)
 from harness.domain.providers.api_base_rules import (
     api_base_example,
     check_allowed_address,
@@ -172,7 +179,13 @@ class PolicyEntry(BaseModel):
     approval_ttl_s: float = Policy().approval_ttl_s
     self_approval: bool = False
     gate: GatePolicy = GatePolicy()
-    canary: CanaryPolicy = CanaryPolicy()
+    canary: CanaryPolicy = new_canary_policy()
+
+    @field_validator("canary", mode="before")
+    @classmethod
+    def _by_todays_rules(cls, written: object) -> object:
+        """What a file leaves out is by today's rules, not by those of stored policies."""
+        return {**NEW_CANARY, **written} if isinstance(written, Mapping) else written
 
 
 class SinkEntry(BaseModel):

@@ -148,5 +148,5 @@ def _worst(state: ShadowStageState) -> str:
     lost_won = state.lost_won or {}
     name = max(lost_won, key=lambda check: lost_won[check][0] - lost_won[check][1])
     lost, won = lost_won[name]
-    what = "requests" if state.unit is ExposureUnit.REQUEST else "callers"
+    what = "callers" if state.unit.counts_keys else "requests"
     return f"{lost:,} {what} where only the incumbent held {name}, {won:,} where only it did"

@@ -20,7 +20,6 @@ from harness.domain.canary.judge import (
     parse_verdict,
     sampling_share_bps,
 )
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.reliability.breaker import LAST_RESORT_TICKET
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import Arm, Canary
@@ -108,7 +107,7 @@ class CanarySampleJudge(RequestObserver):
             return
         if observed.request.endpoint is Endpoint.EMBEDDINGS:
             return
-        by_request = canary.unit_rule.unit is ExposureUnit.REQUEST
+        by_request = not canary.unit_rule.unit.counts_keys
         unit = observed.request_id if by_request else observed.sticky_key
         if not self._is_next(served, canary, observed.arm, unit):
             return
@@ -129,7 +128,7 @@ class CanarySampleJudge(RequestObserver):
         share = sampling_share_bps(
             served.judge, candidate=candidate, candidate_bps=canary.candidate_bps
         )
-        by_request = rule.unit is ExposureUnit.REQUEST
+        by_request = not rule.unit.counts_keys
         period = 1 if by_request else 1 + int(rule.age_s(self._clock.now()) // rule.period_s)
         if not is_sampled(unit, canary.rollout, period, share):
             return False

@@ -17,7 +17,7 @@ from harness.domain.canary.guardrails import (
     GuardrailKind,
     guardrail_kind,
 )
-from harness.domain.canary.ranking import MeasuredUnit, rank_block
+from harness.domain.canary.ranking import MIN_CONTROLS, MeasuredUnit, rank_block
 
 
 class RequestTraits(IntFlag):
@@ -117,35 +117,75 @@ class BlockFindings(NamedTuple):
 NO_FINDINGS: Final = BlockFindings({}, {}, {})
 
 
+# An expected value of the smaller arm with the controls that it needs.
+_RANKED_TOGETHER: Final = MIN_CONTROLS + 1
+
+
+class RankPool:
+    """Keeps the units of small blocks until there are enough to rank together.
+
+    How many are enough is known from the share alone, so that no arm and no value decides who
+    is compared with whom. most: units that are always enough, of a block; 0 for no pool.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._part: object = None
+        self._kept: list[CompletedUnit] = []
+
+    def take(
+        self, units: Sequence[CompletedUnit], part: object, share: float
+    ) -> Sequence[CompletedUnit]:
+        """Adds a block's units and returns those to be ranked now; none while they are too few.
+
+        part: what is compared within itself alone: a period at one weight. share: the canary's.
+        """
+        if not self._most:
+            return units
+        if part != self._part:
+            self._part, self._kept = part, []
+        self._kept += units
+        smaller = min(share, 1.0 - share)
+        if len(self._kept) < min(self._most, _RANKED_TOGETHER / max(smaller, 1e-9)):
+            return ()
+        together, self._kept = self._kept, []
+        return together
+
+
 def summarize_block(
     units: Sequence[CompletedUnit],
     tolerated: Mapping[Guardrail, float],
     block: tuple[str, str, int],
+    ranked: Sequence[CompletedUnit],
 ) -> BlockFindings:
     """Computes what each guardrail counted or measured in a complete block.
 
     units: all of it, in the order of admission. tolerated: of the guardrails that are on.
-    block: its rollout, worker and sequence.
+    block: its rollout, worker and sequence. ranked: units whose values are ranked now, of this
+    block and of those before it.
     """
     counts: dict[Guardrail, FailureTally] = {}
     ranks: dict[Guardrail, tuple[float, ...]] = {}
     levels: dict[Guardrail, ArmLevels] = {}
     for guardrail, ratio in tolerated.items():
         needs = NEEDS[guardrail]
-        completed_units = [unit for unit in units if unit.traits & needs == needs]
+        counted = guardrail_kind(guardrail) is GuardrailKind.COUNTS
+        completed_units = [
+            unit for unit in (units if counted else ranked) if unit.traits & needs == needs
+        ]
         if not completed_units:
             continue
-        if guardrail_kind(guardrail) is GuardrailKind.COUNTS:
+        if counted:
             counts[guardrail] = _tally(completed_units, FAULTS[guardrail])
             continue
         measured = [
             MeasuredUnit(unit.canary, _value(unit, guardrail)) for unit in completed_units
         ]
-        ranked = rank_block(measured, guardrail=guardrail, tolerated=ratio, block=block)
-        if ranked.u:
-            ranks[guardrail] = ranked.u
-        if ranked.level is not None:
-            levels[guardrail] = ranked.level
+        found = rank_block(measured, guardrail=guardrail, tolerated=ratio, block=block)
+        if found.u:
+            ranks[guardrail] = found.u
+        if found.level is not None:
+            levels[guardrail] = found.level
     return BlockFindings(counts, ranks, levels)
 
 

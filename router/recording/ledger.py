@@ -30,6 +30,7 @@ from router.recording.guardrail_sample import (
     NEEDS,
     NO_FINDINGS,
     GuardrailSample,
+    RankPool,
     SampleValues,
     summarize_block,
 )
@@ -72,12 +73,12 @@ class OpenBlock:
 
 
 class LedgerUnit:
-    """Holds one scored unit: a session of a sticky key, or one request.
+    """Holds one scored unit: a sticky key's first request or session, or one request.
 
     traits, values: of its first request. bad: of all that count. awaited: the first request's
-    values are to come. shut: no further request joins. fixed: the outcome is in. heard:
-    a user said something of it. why: it failed, where that is known. judging: the judge has
-    not answered yet. unjudged: it gave no verdict.
+    values are to come. shut: no further request joins. fixed: the outcome is in. heard: a
+    user said something of it; heard_until_s: then it is too late. why: it failed, where that is
+    known. judging: the judge has not answered yet. unjudged: it gave no verdict.
     """
 
     __slots__ = (
@@ -89,6 +90,7 @@ class LedgerUnit:
         "failed",
         "fixed",
         "heard",
+        "heard_until_s",
         "judging",
         "pending",
         "shut",
@@ -108,6 +110,7 @@ class LedgerUnit:
         self.traits = traits
         self.awaited = awaited
         self.admitted = self.pending = self.bad = 0
+        self.heard_until_s = float("inf")
         self.values: SampleValues | None = None
         self.why: ErrorClass | None = None
         self.shut = self.failed = self.fixed = self.heard = False
@@ -118,9 +121,9 @@ class LedgerUnit:
         """Tells whether the unit's block is handed out, and no outcome came."""
         return not (self.fixed or self.failed)
 
-    def note_feedback(self, *, bad: bool) -> bool:
-        """Notes feedback about an answer of this unit. False when its block is out already."""
-        if self.block is None:
+    def note_feedback(self, *, bad: bool, now: float) -> bool:
+        """Notes feedback about an answer of this unit. False when it comes too late."""
+        if self.block is None or now >= self.heard_until_s:
             return False
         self.heard = True
         if bad:
@@ -164,6 +167,8 @@ class Ledger:
         self._waiting: deque[OpenBlock] = deque()  # closed, in order
         self._sequence = 0
         self._judge_usd = 0.0  # since the last block with judged units
+        self._pool = RankPool(rule.block_size if rule.pools_ranks else 0)
+        self._hears = False  # whether users say anything of answers
 
     @property
     def idle(self) -> bool:
@@ -196,7 +201,7 @@ class Ledger:
             unit.shut = True
         else:
             # hash() is salted per process: fine for a memory that ends with it.
-            ledger_unit = self._session(hash(key), new)
+            ledger_unit = self._unit_of(hash(key), new)
             if ledger_unit is None:
                 return None
             unit = ledger_unit
@@ -212,15 +217,18 @@ class Ledger:
         why: ErrorClass | None = None,
         sample: GuardrailSample | None = None,
         first: bool = False,
+        now: float = 0.0,
     ) -> None:
         """Ends a request of the unit. A caller who hung up did not fail.
 
         why: it failed. sample: for the guardrails, where there are any. first: it was the
-        unit's first.
+        unit's first. now: monotonic seconds.
         """
         unit.pending -= 1
         if first:
             unit.awaited = False
+            if self._rule.feedback_s:
+                unit.heard_until_s = now + self._rule.feedback_s
         if unit.block is None or unit.fixed:
             return
         if sample is not None:
@@ -232,6 +240,11 @@ class Ledger:
             unit.why = unit.why or why
             unit.failed = unit.shut = True
         self._settle(unit)
+
+    def note_feedback(self, unit: LedgerUnit, *, bad: bool, now: float) -> bool:
+        """Enters what a user said of the unit's answer. False when it comes too late."""
+        self._hears = True
+        return unit.note_feedback(bad=bad, now=now)
 
     def judged(self, unit: LedgerUnit | None, judged: JudgeOutcome, cost_usd: float) -> None:
         """What the judge said of the unit's first answer. unit: None where it is none's first.
@@ -248,13 +261,13 @@ class Ledger:
         """Let time pass; the blocks that are complete now, in order."""
         self._shut_sessions(now - self._rule.session_s)
         self._close_aged(now, at)
-        return self._complete(now - self._rule.missing_s, now - JUDGED_WITHIN_S)
+        return self._complete(now - self._rule.missing_s, now - JUDGED_WITHIN_S, now)
 
     def close(self, now: float, at: datetime) -> list[ObservationBlock]:
         """Closes every block with what is known, as the router ends, after its last request."""
         self._shut_sessions(float("inf"))
         self._close_all(now, at)
-        return self._complete(float("inf"), float("inf"))
+        return self._complete(float("inf"), float("inf"), float("inf"))
 
     def _begin_period(self, now: float, at: datetime) -> None:
         if self._zero_s is None:
@@ -267,7 +280,8 @@ class Ledger:
             self._shut_sessions(float("inf"))
             self._seen.clear()
 
-    def _session(self, key: int, new: "_New") -> LedgerUnit | None:
+    def _unit_of(self, key: int, new: "_New") -> LedgerUnit | None:
+        """The key's unit that the request belongs to; None where it counts no more."""
         unit = self._sessions.get(key)
         if unit is not None:
             joins = (
@@ -284,7 +298,11 @@ class Ledger:
             self.unscored += 1
             return None
         self._seen.add(key)
-        unit = self._sessions[key] = self._new_unit(new)
+        unit = self._new_unit(new)
+        if self._rule.unit is ExposureUnit.SESSION:
+            self._sessions[key] = unit
+        else:
+            unit.shut = True
         return unit
 
     def _new_unit(self, new: "_New") -> LedgerUnit:
@@ -340,7 +358,9 @@ class Ledger:
             unit.fixed = unit.shut = True
             unit.block.out -= 1
 
-    def _complete(self, overdue_s: float, judged_s: float) -> list[ObservationBlock]:
+    def _complete(
+        self, overdue_s: float, judged_s: float, now: float
+    ) -> list[ObservationBlock]:
         """overdue_s, judged_s: blocks that closed until then wait no more, for anything and for
         the judge.
         """
@@ -352,10 +372,18 @@ class Ledger:
                 break
             if block.unjudged and closed_s > max(judged_s, overdue_s):
                 break
+            if self._may_hear(block, now) and closed_s > overdue_s:
+                break
             self._waiting.popleft()
             self._sequence += 1
             done.append(self._handed_out(block))
         return done
+
+    def _may_hear(self, block: OpenBlock, now: float) -> bool:
+        """Whether feedback may still come, in each arm as long after its answers."""
+        if not (self._hears and self._rule.feedback_s):
+            return False
+        return any(now < unit.heard_until_s < float("inf") for unit in block.units)
 
     def _handed_out(self, block: OpenBlock) -> ObservationBlock:
         """What is still out is a failure from now on, in both arms alike."""
@@ -367,7 +395,9 @@ class Ledger:
         failed = [unit for unit in units if unit.failed or unit.lost]
         tolerated = self._rule.guardrails
         name = (self._rollout, self._worker, self._sequence)
-        findings = summarize_block(units, tolerated, name) if tolerated else NO_FINDINGS
+        part = (block.period, block.weight_bps)
+        ranked = self._pool.take(units, part, block.weight_bps / 10_000)
+        findings = summarize_block(units, tolerated, name, ranked) if tolerated else NO_FINDINGS
         errors = _errors(units, failed)
         counts = dict(findings.counts)
         if Guardrail.FEEDBACK in counts:

@@ -30,7 +30,7 @@ from router.observers.feedback_body import FeedbackBody, FeedbackOutcome
 from router.recording.event_queue import EventQueue
 from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample
-from router.recording.ledger import Ledger, LedgerUnit
+from router.recording.ledger import Ledger
 from router.recording.port import CaptureDraft, EnterFeedback, ScoredUnit, Ticket, ignore_event
 from router.recording.served_names import ServedNames
 from router.recording.shadow_totals import ShadowTotals, ShadowUnits
@@ -136,12 +136,9 @@ class Recorder:
         minute.
         """
         at = self._clock.now()
+        if isinstance(ticket, ScoredUnit):
+            self.settle(ticket, failed=ended.charged, why=ended.charge, sample=sample)
         with self._lock:
-            if isinstance(ticket, ScoredUnit):
-                ledger, unit, first = ticket
-                ledger.finish(
-                    unit, failed=ended.charged, why=ended.charge, sample=sample, first=first
-                )
             self._minutes.add(ended, at)
         self.spends.note(ended, at)
 
@@ -155,14 +152,15 @@ class Recorder:
     ) -> None:
         """The outcome alone; the figures come with a batch."""
         ledger, unit, first = scored
+        now = self._clock.monotonic()
         with self._lock:
-            ledger.finish(unit, failed=failed, why=why, sample=sample, first=first)
+            ledger.finish(unit, failed=failed, why=why, sample=sample, first=first, now=now)
 
     def on_feedback(self, enter: EnterFeedback) -> None:
         """Does nothing: all requests are served in this process."""
 
     async def note_feedback(self, ticket: Ticket, *, bad: bool) -> bool:
-        return isinstance(ticket, ScoredUnit) and self.note_unit_feedback(ticket.unit, bad=bad)
+        return isinstance(ticket, ScoredUnit) and self.note_unit_feedback(ticket, bad=bad)
 
     def judged(
         self, canary: Canary, ticket: Ticket, judged: JudgeOutcome, cost_usd: float
@@ -185,10 +183,11 @@ class Recorder:
     async def forward_feedback(self, opinion: FeedbackBody, key: str) -> FeedbackOutcome | None:  # noqa: ARG002 - there is nobody else
         return None
 
-    def note_unit_feedback(self, unit: LedgerUnit, *, bad: bool) -> bool:
-        """Feedback; False when the unit's block is out already."""
+    def note_unit_feedback(self, scored: ScoredUnit, *, bad: bool) -> bool:
+        """Enters feedback; False when it comes too late for the unit."""
+        now = self._clock.monotonic()
         with self._lock:
-            return unit.note_feedback(bad=bad)
+            return scored.ledger.note_feedback(scored.unit, bad=bad, now=now)
 
     def absorb(self, batch: Batch) -> None:
         """Adds what another process summed up since its last batch."""

@@ -25,7 +25,6 @@ from router.recording.bounded_map import BoundedMap
 from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample, RequestTraits
 from router.recording.ipc_frames import FrameReader, encode_frame
-from router.recording.ledger import LedgerUnit
 from router.recording.metric_families import (
     MetricFamily,
     MetricTotals,
@@ -217,7 +216,7 @@ class WorkerReports(asyncio.Protocol):
         self._scored: dict[int, ScoredUnit] = {}
         self._judging: dict[int, ScoredUnit] = {}
         self._mirrored: set[int] = set()  # first of their callers, not compared yet
-        self._latest: BoundedMap[int, LedgerUnit] = BoundedMap(REMEMBERED)
+        self._latest: BoundedMap[int, ScoredUnit] = BoundedMap(REMEMBERED)
         self.worker = ""  # its name, once it serves
         self._channel: WorkerChannel | None = None
         self._heard_s = time.monotonic()
@@ -278,9 +277,9 @@ class WorkerReports(asyncio.Protocol):
     def _enter_feedback(self, report: dict[str, Any]) -> None:
         if "opined" in report:
             ticket, bad = report["opined"]
-            unit = self._latest.get(ticket)
-            in_time = unit is not None and self._books.recorder.note_unit_feedback(
-                unit, bad=bad
+            latest = self._latest.get(ticket)
+            in_time = latest is not None and self._books.recorder.note_unit_feedback(
+                latest, bad=bad
             )
             self._answer(report["of"], "in time" if in_time else "")
         if "opinion" in report:
@@ -352,7 +351,7 @@ class WorkerReports(asyncio.Protocol):
             )
             if scored is not None:
                 self._scored[ticket] = scored
-                self._latest.put(ticket, scored.unit)
+                self._latest.put(ticket, scored)
                 if traits & RequestTraits.JUDGED.value:
                     self._judging[ticket] = scored
             return

@@ -47,9 +47,8 @@ def test_all_together_and_an_incident_roll_back_at_most_one_in_twentyfive(
 def test_each_alone_keeps_its_promise(
     healthy: list[list[ObservationBlock]], guardrail: Guardrail
 ) -> None:
-    tolerated = EVERYTHING.tolerated[guardrail]
     tripped = sum(
-        bool((guardrail_path(blocks, guardrail, tolerated) >= HARM_AT).any())
+        bool((guardrail_path(blocks, guardrail, EVERYTHING) >= HARM_AT).any())
         for blocks in healthy
     )
     assert tripped <= upto(0.05, len(healthy))

@@ -67,7 +67,7 @@ def test_counts_of_all_blocks_at_once_are_what_they_are_step_by_step(
     for tally in seen:
         state = state.after(tally) if tally else state
         stepwise.append(state.log_e)
-    assert guardrail_path(blocks, G.REFUSALS, 1.25) == pytest.approx(
+    assert guardrail_path(blocks, G.REFUSALS, POLICY) == pytest.approx(
         stepwise, rel=1e-12, abs=1e-12
     )
 
@@ -82,7 +82,7 @@ def test_ranks_of_all_blocks_at_once_are_what_they_are_step_by_step(
         for u in ranks:
             state = state.after(u)
         stepwise.append(state.log_e)
-    assert guardrail_path(blocks, G.LATENCY, 1.25) == pytest.approx(
+    assert guardrail_path(blocks, G.LATENCY, POLICY) == pytest.approx(
         stepwise, rel=1e-12, abs=1e-12
     )
 

@@ -24,6 +24,7 @@ from router.recording.guardrail_sample import (
     NEEDS,
     AnswerFault,
     GuardrailSample,
+    RankPool,
     RequestTraits,
     SampleValues,
 )
@@ -40,6 +41,7 @@ ALL = (
 )
 SESSIONS = UnitRule(block_size=20, guardrails=Guardrails().tolerated())
 REQUESTS = replace(SESSIONS, unit=UnitKind.REQUEST)
+CALLERS = replace(SESSIONS, unit=UnitKind.FIRST_REQUEST, feedback_s=60.0, pools_ranks=True)
 traits = st.integers(0, int(ALL)).map(RequestTraits)
 amounts = st.floats(0, 1e6)
 seens = st.builds(GuardrailSample, st.builds(SampleValues, *(amounts,) * 5), st.integers(0, 15))
@@ -74,8 +76,13 @@ class Play:
     ) -> LedgerUnit:
         unit = self.begin(key, canary=canary, kind=kind)
         first = unit.admitted == 1
-        self.ledger.finish(unit, failed=failed, sample=sample or good(), first=first)
+        self.ledger.finish(
+            unit, failed=failed, sample=sample or good(), first=first, now=self.now
+        )
         return unit
+
+    def say(self, unit: LedgerUnit, *, bad: bool) -> bool:
+        return self.ledger.note_feedback(unit, bad=bad, now=self.now)
 
     def only(self) -> ObservationBlock:
         (block,) = self.ledger.close(self.now, self.at)
@@ -210,13 +217,71 @@ def test_feedback_counts_until_the_block_is_out() -> None:
     play = Play(REQUESTS)
     units = [play.ask("k", canary=canary) for canary in (True, False, False)]
 
-    assert units[0].note_feedback(bad=True)
-    assert units[0].note_feedback(bad=True)
-    assert units[1].note_feedback(bad=False)
+    assert play.say(units[0], bad=True)
+    assert play.say(units[0], bad=True)
+    assert play.say(units[1], bad=False)
     block = play.only()
 
     assert block.counts[Guardrail.FEEDBACK] == FeedbackTally(3, 1, 1, 1, ArmSplit(2, 1))
-    assert not units[1].note_feedback(bad=True)
+    assert not play.say(units[1], bad=True)
+
+
+def test_feedback_counts_as_long_after_a_quick_answer_as_after_a_slow_one() -> None:
+    play = Play(CALLERS)
+    quick, slow = play.ask("quick", canary=True), play.begin("slow")
+    play.now = 30.0
+    play.ledger.finish(slow, failed=False, sample=good(30.0), first=True, now=play.now)
+    play.now = 59.0
+    assert play.say(quick, bad=False)
+    play.now = 61.0
+    assert not play.say(quick, bad=True)
+    assert play.ledger.tick(play.now, play.at) == []  # the slow one may still be heard of
+    play.now = 89.0
+    assert play.say(slow, bad=True)
+    play.now = 91.0
+
+    (block,) = play.ledger.tick(play.now, play.at)
+    assert block.counts[Guardrail.FEEDBACK] == FeedbackTally(2, 1, 1, 0, ArmSplit(2, 1))
+
+
+def test_no_block_waits_for_feedback_where_nobody_gives_any() -> None:
+    play = Play(replace(CALLERS, block_size=1))
+    play.ask("a")
+
+    assert len(play.ledger.tick(play.now, play.at)) == 1
+
+
+def test_values_of_small_blocks_are_ranked_together_once_there_are_enough() -> None:
+    play, ranks = Play(replace(CALLERS, block_size=100)), []
+    for number in range(100):
+        play.ask(f"caller {number}", good(float(number)), canary=number % 50 == 0)
+        play.now += 120.0
+        ranks += [block.ranks for block in play.ledger.tick(play.now, play.at)]
+
+    assert len(ranks) == 100
+    assert not any(ranks[:99])
+    assert len(ranks[99][Guardrail.LATENCY]) == 2
+
+
+def test_values_are_not_ranked_over_two_shares_of_traffic() -> None:
+    pool = RankPool(100)
+    units = [Play(CALLERS).ask("a") for _ in range(60)]
+
+    assert pool.take(units, (1, 100), 0.01) == ()
+    assert pool.take(units, (1, 500), 0.05) == ()
+    assert len(pool.take(units, (1, 500), 0.05)) == 120
+
+
+def test_a_large_share_needs_fewer_units_to_be_ranked() -> None:
+    units = [Play(CALLERS).ask("a") for _ in range(40)]
+
+    assert len(RankPool(100).take(units, (1, 2500), 0.25)) == 40
+
+
+def test_without_a_pool_each_block_is_ranked_alone() -> None:
+    units = [Play(SESSIONS).ask("a")]
+
+    assert RankPool(0).take(units, (1, 100), 0.01) == units
 
 
 def test_without_guardrails_a_block_tells_of_failures_alone() -> None:

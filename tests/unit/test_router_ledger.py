@@ -18,6 +18,7 @@ from router.recording.ledger import MAX_BLOCK_AGE_S, Ledger, LedgerUnit
 pytestmark = pytest.mark.req("F3", "F4")
 START = datetime(2026, 1, 1, tzinfo=UTC)
 REQUESTS = UnitRule(block_size=5, unit=UnitKind.REQUEST, missing_s=100.0)
+CALLERS = UnitRule(block_size=5, unit=UnitKind.FIRST_REQUEST, missing_s=100.0)
 SESSIONS = UnitRule(block_size=5, session_requests=3, session_s=60.0, missing_s=100.0)
 
 
@@ -167,6 +168,27 @@ def test_a_key_is_scored_once_in_a_period() -> None:
     assert play.admit("a") is None
     play.wait(86_400)
     assert play.admit("a") is not None
+
+
+def test_of_a_caller_the_first_request_alone_counts_however_quick_the_answers_are() -> None:
+    play = Play(CALLERS)
+    play.finish(play.admit("quick"))
+    assert play.admit("quick") is None
+    slow = play.admit("slow", canary=True)
+    play.wait(61)
+    assert play.admit("slow", canary=True) is None
+    play.finish(slow, failed=True)
+
+    assert outcomes(play) == (2, 1)
+
+
+def test_a_caller_is_scored_once_in_a_period() -> None:
+    play = Play(CALLERS)
+    play.finish(play.admit("a"))
+    play.wait(86_401)
+
+    assert play.admit("a") is not None
+    assert play.admit("a") is None
 
 
 def test_a_session_without_a_second_request_is_fixed_after_its_time() -> None:

@@ -11,7 +11,6 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.routing import routes
 from harness.domain.canary.observation import ObservationBlock, TrafficTotal, observed_seconds
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.errors import NotFound
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.proposals.proposal import Proposal
@@ -88,7 +87,7 @@ def measure_pace(
     """Measures a route's pace of traffic over the last 24 hours; None without a request."""
     now = ctx.clock.now()
     totals = tx.observations.totals(since=now - TODAY, route=route)
-    units = _units_per_hour(tx, route, policy) if policy.unit is ExposureUnit.SESSION else None
+    units = _units_per_hour(tx, route, policy) if policy.unit.counts_keys else None
     return compute_pace(totals, units, policy, now)
 
 
@@ -107,7 +106,7 @@ def compute_pace(
         units_per_hour=min(per_hour, units) if units else per_hour,
         requests_per_hour=per_hour,
         failure_rate=policy.p0 if rate is None else rate,
-        measured=units is not None or policy.unit is ExposureUnit.REQUEST,
+        measured=units is not None or not policy.unit.counts_keys,
         rate_measured=rate is not None,
     )
 
@@ -124,7 +123,7 @@ def _failure_rate(totals: Sequence[TrafficTotal]) -> float | None:
 def _units_per_hour(tx: Transaction, route: str, policy: CanaryPolicy) -> float | None:
     """New keys an hour, as the route's newest rollouts counted them; None if none did."""
     for rollout in tx.rollouts.list(route=route, limit=MOST_ROLLOUTS):
-        if rollout.policy.unit is not policy.unit:
+        if rollout.policy.unit.counts_keys is not policy.unit.counts_keys:
             continue
         if pace := units_per_hour(tx.observations.blocks(rollout.id)):
             return pace

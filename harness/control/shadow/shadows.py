@@ -362,7 +362,7 @@ def _evidence(
     if not any(by.values()):
         return None
     lost, won = by[CheckSides.INCUMBENT], by[CheckSides.CANDIDATE]
-    if unit is ExposureUnit.SESSION:
+    if unit.counts_keys:
         name = f"{UNIT}.{check.value}"
         lost = counts.get(f"{name}.{CheckSides.INCUMBENT.value}", 0)
         won = counts.get(f"{name}.{CheckSides.CANDIDATE.value}", 0)

@@ -11,9 +11,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from harness.domain.canary.unit_rule import UnitRule
+from harness.domain.canary.unit_rule import FEEDBACK_S, ExposureUnit, UnitRule
 from harness.domain.errors import IllegalTransition
-from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
+from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, EvidenceRule
 from harness.domain.proposals.policy_bounds import clamp_policy
 from harness.domain.safe_time import add_seconds
 
@@ -214,4 +214,6 @@ def build_unit_rule(policy: CanaryPolicy, began_at: datetime) -> UnitRule:
         local_alpha=policy.local_alpha,
         guardrails=policy.guardrails.tolerated(),
         judge=policy.judge,
+        feedback_s=FEEDBACK_S if policy.unit is ExposureUnit.FIRST_REQUEST else 0.0,
+        pools_ranks=policy.evidence is EvidenceRule.WEIGHTED,
     )

@@ -1,6 +1,6 @@
-"""The unit rule tells a router what it counts for a canary (statistics.md §2.1): requests or
-sessions, when an outcome is fixed, how many units make a block, which guardrails are measured,
-and who judges a sample of the answers.
+"""The unit rule tells a router what it counts for a canary (statistics.md §2.1): callers by
+their first request or first session, or requests; when an outcome is fixed, how many units make
+a block, which guardrails are measured, and who judges a sample of the answers.
 
 The router has it from the routing table. `rollout.build_unit_rule` makes it of a policy.
 """
@@ -13,10 +13,32 @@ from typing import Any, Final, Self
 
 from harness.domain.canary.guardrails import Guardrail
 
+# How long after its answer a caller's first request may still be called good or bad.
+FEEDBACK_S: Final = 60.0
+
 
 class ExposureUnit(StrEnum):
-    SESSION = "session"  # a sticky key's first session in the period
+    # A sticky key's first request in the period: an arm's speed has no say in its outcome.
+    FIRST_REQUEST = "first_request"
+    SESSION = "session"  # a sticky key's first session: a quicker arm fits more requests in
     REQUEST = "request"  # approximate unless (nearly) every key is different
+
+    @property
+    def counts_keys(self) -> bool:
+        """Tells whether a key counts once in a period: its arm is then a coin tossed once."""
+        return self is not ExposureUnit.REQUEST
+
+    @property
+    def plural(self) -> str:
+        """Names several units: what people read of them."""
+        return _PLURALS[self]
+
+
+_PLURALS: Final[Mapping[ExposureUnit, str]] = {
+    ExposureUnit.FIRST_REQUEST: "callers",
+    ExposureUnit.SESSION: "sessions",
+    ExposureUnit.REQUEST: "requests",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +70,11 @@ class UnitRule:
     local_alpha: float = 0.0  # of the workers' own guards together, 0 for none
     guardrails: Mapping[Guardrail, float] = field(default_factory=dict)
     judge: CanaryJudge | None = None  # who reads a sample of the answers
+    # For so long after its answer a unit's feedback counts, and its block waits for it, once
+    # any was given; 0 for as long as its block is there, which is longer for a quick answer.
+    feedback_s: float = 0.0
+    # Values of small blocks are ranked together, until they are as many as a large one's.
+    pools_ranks: bool = False
 
     def as_json(self) -> dict[str, object]:
         """Leaves out newer fields at their default: older rollouts' rules keep their bytes."""
@@ -69,5 +96,13 @@ class UnitRule:
         return max(0.0, at.timestamp() - self.began_s) if self.began_s else 0.0
 
 
-_LATER: Final = ("began_s", "rho", "local_alpha", "guardrails", "judge")
+_LATER: Final = (
+    "began_s",
+    "rho",
+    "local_alpha",
+    "guardrails",
+    "judge",
+    "feedback_s",
+    "pools_ranks",
+)
 DEFAULT_UNIT_RULE = UnitRule()

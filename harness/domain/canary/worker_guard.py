@@ -63,7 +63,7 @@ class WorkerGuard:
             self.canary_failures + canary,
             tuple(
                 _log_add(log, math.log(weight))
-                + _log_factor(null * harm, null, share, canary=canary)
+                + arm_log_factor(null * harm, null, share, canary=canary)
                 for log, harm in zip(self.log_sums, HARM_GRID, strict=True)
             ),
         )
@@ -82,8 +82,10 @@ def abort_log_e(alpha: float, *, workers: int, turn: int) -> float:
     return -math.log(alpha * share)
 
 
-def _log_factor(ratio: float, null: float, share: float, *, canary: bool) -> float:
-    """How much likelier this arm is, among those who fail, at `ratio` than at `null`."""
+def arm_log_factor(ratio: float, null: float, share: float, *, canary: bool) -> float:
+    """Computes how much likelier this arm is, among those who fail, at `ratio` than at `null`,
+    as a log. share: the canary's, as planned.
+    """
 
     def among_failures(times: float) -> float:
         return times * share + 1.0 - share

@@ -5,9 +5,10 @@ canary's (`CanaryPolicy`: steps, alphas, guardrails, bake, and the shadow stage 
 it may have).
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from harness.domain.canary.guardrails import Guardrail, Guardrails
 from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
@@ -117,6 +118,16 @@ DEFAULT_STEPS = (
 )
 
 
+class EvidenceRule(StrEnum):
+    """Says how blocks become evidence of harm (statistics.md §2.11); registered with the
+    policy.
+    """
+
+    EVEN = "even"  # §2.2 for every block, all odds ratios alike, errors ½
+    # Likely odds ratios weigh more, errors .8; small blocks by the planned share.
+    WEIGHTED = "weighted"
+
+
 @dataclass(frozen=True, slots=True)
 class CanaryPolicy:
     """Sets the thresholds of the online guard (statistics.md §2)."""
@@ -145,11 +156,43 @@ class CanaryPolicy:
     shadow: ShadowStagePolicy | None = None
     # Who feeds the guardrail of that name; both are there, or none.
     judge: CanaryJudge | None = None
+    evidence: EvidenceRule = EvidenceRule.EVEN
+    # The candidate's first units, whose times no guardrail counts, nor those of the incumbent
+    # beside them; a tenth of the first step's minimum at the most.
+    warm_up: int = 0
+
+    @property
+    def warm_up_units(self) -> int:
+        return min(self.warm_up, self.steps[0].min_exposures // 10)
 
     @property
     def tolerated(self) -> dict[Guardrail, float]:
         """Tolerated ratio of every guardrail that is on, errors first."""
         return {Guardrail.ERRORS: self.rho, **self.guardrails.tolerated()}
+
+    def as_json(self) -> dict[str, object]:
+        """Writes what the policy says; a newer field is left out at its default, the rule
+        before it: what was registered then keeps its bytes.
+        """
+        written = asdict(self)
+        for name in ("evidence", "warm_up"):
+            if written[name] == CanaryPolicy.__dataclass_fields__[name].default:
+                del written[name]
+        return written
+
+
+# The rules of a policy that is made today. The fields' own defaults are the rules before them,
+# which hold for ever for what was stored without a word about them.
+NEW_CANARY: Final[Mapping[str, Any]] = {
+    "unit": ExposureUnit.FIRST_REQUEST,
+    "evidence": EvidenceRule.WEIGHTED,
+    "warm_up": 30,
+}
+
+
+def new_canary_policy() -> CanaryPolicy:
+    """Builds the policy of a canary that nobody set anything of."""
+    return CanaryPolicy(**NEW_CANARY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +205,7 @@ class Policy:
     approval_ttl_s: float = 7 * 86_400.0
     self_approval: bool = False
     gate: GatePolicy = field(default_factory=GatePolicy)
-    canary: CanaryPolicy = field(default_factory=CanaryPolicy)
+    canary: CanaryPolicy = field(default_factory=new_canary_policy)
 
     def as_json(self) -> dict[str, object]:
         """What an older version did not know is left out while it says nothing: what it
@@ -172,6 +215,7 @@ class Policy:
         for name in ("claims", "margin_max", "alpha_budget"):
             if getattr(self.gate, name) == getattr(_PLAIN, name):
                 del found["gate"][name]
+        found["canary"] = self.canary.as_json()
         return found
 
     @property

@@ -30,6 +30,7 @@ _CANARY: Final[Mapping[str, tuple[float, float]]] = {
     "missing_s": (0.0, _LONG_S),
     "bake_s": (0.0, _LONG_S),
     "bake_bps": (1, 5_000),
+    "warm_up": (0, 30),
 }
 _STEP: Final[Mapping[str, tuple[float, float]]] = {
     "weight_bps": (1, 9_999),

@@ -134,6 +134,8 @@ FIELD_RULES: Final[Mapping[type, Mapping[str, FieldRule]]] = {
         "bake_s": at_least,
         "bake_bps": at_least,
         "judge": must_equal,
+        "evidence": must_equal,
+        "warm_up": at_most,
     },
     CanaryStep: {
         "weight_bps": must_equal,

@@ -3,12 +3,16 @@
 
 The same figures as `HarmEvidence` and `RankEvidence` (`harm_evidence`) give step by step, for
 all blocks at once: a rollout of a million requests is looked at every few seconds. Also the
-weight of each guardrail, and what it counted in a block.
+weights that a policy has registered (`EvidenceRule`, §2.11), and what a guardrail counted in a
+block.
 """
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
+from typing import Final
 
 import numpy as np
 
@@ -19,25 +23,46 @@ from harness.domain.canary.guardrails import (
     guardrail_kind,
 )
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.worker_guard import HARM_GRID
+from harness.domain.canary.worker_guard import HARM_GRID, arm_log_factor
+from harness.domain.proposals.policy import CanaryPolicy, EvidenceRule
 from harness.gate.logspace import Floats, log_mean_rows, running_sum
 from harness.gate.online.fisher import log_factors
 from harness.gate.online.harm_evidence import RANK_STAKES, odds_grid
 
-ERRORS_WEIGHT = 0.5
+
+@dataclass(frozen=True, slots=True)
+class EvidenceWeights:
+    """Holds the weights that a rule gives to guardrails and odds ratios."""
+
+    errors: float  # of the guardrail of errors; the others share the rest
+    odds: tuple[float, ...]  # of each ratio of HARM_GRID, summing to 1; empty for all alike
+    # A block that is expected to have fewer units of the smaller arm is judged by the planned
+    # share.
+    fewest: float
 
 
-def guardrail_weights(guardrails: Collection[Guardrail]) -> dict[Guardrail, float]:
-    """Errors ½, the others the other ½ in equal shares; registered with the policy.
+RULES: Final[Mapping[EvidenceRule, EvidenceWeights]] = {
+    EvidenceRule.EVEN: EvidenceWeights(0.5, (), 0.0),
+    # Searched for the fewest exposures at 2, 5 and 20 % failures against 1 %.
+    EvidenceRule.WEIGHTED: EvidenceWeights(
+        0.8, (0.005, 0.03, 0.23, 0.135, 0.22, 0.12, 0.175, 0.045, 0.04), 1.0
+    ),
+}
+
+
+def guardrail_weights(
+    guardrails: Collection[Guardrail], rule: EvidenceRule = EvidenceRule.EVEN
+) -> dict[Guardrail, float]:
+    """Errors have the rule's weight, the others the rest in equal shares.
 
     One that sees nothing keeps its weight and an e-value of 1.
     """
-    others = len(guardrails) - 1
+    others, errors = len(guardrails) - 1, RULES[rule].errors
     if not others:
         return dict.fromkeys(guardrails, 1.0)
-    share = (1.0 - ERRORS_WEIGHT) / others
+    share = (1.0 - errors) / others
     return {
-        guardrail: ERRORS_WEIGHT if guardrail is Guardrail.ERRORS else share
+        guardrail: errors if guardrail is Guardrail.ERRORS else share
         for guardrail in guardrails
     }
 
@@ -52,36 +77,75 @@ def block_tally(block: ObservationBlock, guardrail: Guardrail) -> FailureTally |
 
 
 def guardrail_path(
-    blocks: Sequence[ObservationBlock], guardrail: Guardrail, tolerated: float
+    blocks: Sequence[ObservationBlock], guardrail: Guardrail, policy: CanaryPolicy
 ) -> Floats:
-    """Computes log e of one guardrail after each block."""
+    """Computes log e of one guardrail after each block, by the policy's rule."""
     if guardrail_kind(guardrail) is GuardrailKind.RANKS:
         return ranks_path([block.ranks.get(guardrail, ()) for block in blocks])
-    return counts_path([block_tally(block, guardrail) for block in blocks], tolerated)
+    return counts_path(
+        [block_tally(block, guardrail) for block in blocks],
+        policy.tolerated[guardrail],
+        rule=policy.evidence,
+        shares=[
+            block.weight_bps / 10_000 if policy.unit.counts_keys else 0.0 for block in blocks
+        ],
+    )
 
 
-def combined_path(paths: Mapping[Guardrail, Floats]) -> Floats:
+def combined_path(
+    paths: Mapping[Guardrail, Floats], rule: EvidenceRule = EvidenceRule.EVEN
+) -> Floats:
     """Computes the log of the weighted mean of the e-values: a product would count dependent
     data twice.
     """
-    weight = guardrail_weights(paths)
+    weight = guardrail_weights(paths, rule)
     rows = [path + math.log(weight[guardrail]) for guardrail, path in paths.items()]
     # The mean of weighted terms times their number: their sum.
     return log_mean_rows(rows) + math.log(len(rows))
 
 
-def counts_path(tallies: Sequence[FailureTally | None], tolerated: float = 1.0) -> Floats:
+def counts_path(
+    tallies: Sequence[FailureTally | None],
+    tolerated: float = 1.0,
+    *,
+    rule: EvidenceRule = EvidenceRule.EVEN,
+    shares: Sequence[float] = (),
+) -> Floats:
     """Computes log e of harm after each block; None for one that the guardrail did not apply
     to.
+
+    shares: of each block, the planned share of keys in the canary; 0, or none at all, where
+    arms are no coins.
     """
     odds, nothing = odds_grid(tolerated), (0.0,) * len(HARM_GRID)
+    weights = RULES[rule]
     factors = [
-        log_factors(t.units, t.canary, t.failures, t.canary_failures, odds=odds)
-        if t
-        else nothing
-        for t in tallies
+        nothing
+        if tally is None
+        else planned_factors(tally.failures, tally.canary_failures, share, tolerated)
+        if 0.0 < tally.units * min(share, 1.0 - share) < weights.fewest
+        else log_factors(
+            tally.units, tally.canary, tally.failures, tally.canary_failures, odds=odds
+        )
+        for tally, share in zip(tallies, shares or [0.0] * len(tallies), strict=True)
     ]
-    return _mean_of_products(np.array(factors, dtype=np.float64).reshape(-1, len(HARM_GRID)))
+    logs = np.array(factors, dtype=np.float64).reshape(-1, len(HARM_GRID))
+    return _mean_of_products(logs, weights.odds)
+
+
+@lru_cache(maxsize=65_536)
+def planned_factors(
+    failures: int, canary_failures: int, share: float, tolerated: float
+) -> tuple[float, ...]:
+    """Computes a small block's log factors from the planned share: each failing unit is in the
+    canary by a coin, whatever units stand beside it (statistics.md §2.11).
+    """
+    null = max(1.0, tolerated)  # a ratio of odds bounds one of rates only above 1
+    return tuple(
+        canary_failures * arm_log_factor(null * harm, null, share, canary=True)
+        + (failures - canary_failures) * arm_log_factor(null * harm, null, share, canary=False)
+        for harm in HARM_GRID
+    )
 
 
 def ranks_path(ranks: Sequence[Sequence[float]]) -> Floats:
@@ -94,9 +158,14 @@ def ranks_path(ranks: Sequence[Sequence[float]]) -> Floats:
     return _mean(after_each[ends])
 
 
-def _mean_of_products(factors: Floats) -> Floats:
-    return _mean(running_sum(0.0, factors.T)[:, 1:].T)
+def _mean_of_products(factors: Floats, weights: Sequence[float] = ()) -> Floats:
+    return _mean(running_sum(0.0, factors.T)[:, 1:].T, weights)
 
 
-def _mean(products: Floats) -> Floats:
-    return log_mean_rows(list(products.T)) + 0.0
+def _mean(products: Floats, weights: Sequence[float] = ()) -> Floats:
+    """weights: of the products, summing to 1; empty for all alike."""
+    rows = list(products.T)
+    if weights:
+        number = len(weights)
+        rows = [row + math.log(number * w) for row, w in zip(rows, weights, strict=True)]
+    return log_mean_rows(rows) + 0.0

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.formatting import format_bps, format_harm, format_span
 from harness.domain.proposals.policy import CanaryStep, PeakHours
 from harness.domain.proposals.policy_bounds import clamp_policy
@@ -98,7 +97,7 @@ def decide_action(
     step = rollout.current
     deadline = add_seconds(rollout.step_started_at, step.deadline_s)
     # Keys that send many requests go to one arm each: then the ratio proves nothing.
-    keyed = rollout.policy.unit is ExposureUnit.SESSION
+    keyed = rollout.policy.unit.counts_keys
     view = _View(
         rollout=rollout,
         evidence=evidence,

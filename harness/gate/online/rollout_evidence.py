@@ -14,12 +14,12 @@ import numpy as np
 
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.logspace import Floats
 from harness.gate.online.certificate import Certificate, add_block, log_certificate
 from harness.gate.online.evidence_paths import combined_path, guardrail_path, guardrail_weights
 from harness.gate.online.guardrail_report import GuardrailEvidence, guardrail_totals
+from harness.gate.online.warm_up import skip_warm_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def collect_evidence(
 
     Stops at the block that trips: a rollback is final.
     """
-    ordered = sorted(blocks, key=lambda block: block.number)
+    ordered = skip_warm_up(sorted(blocks, key=lambda block: block.number), policy.warm_up_units)
     periods = [
         _Period.from_blocks(number, ordered, policy) for number in _periods(ordered, policy)
     ]
@@ -123,11 +123,10 @@ class _Period:
         )
         own = [ordered[place] for place in places]
         paths = {
-            guardrail: guardrail_path(own, guardrail, r)
-            for guardrail, r in policy.tolerated.items()
+            guardrail: guardrail_path(own, guardrail, policy) for guardrail in policy.tolerated
         }
         limit = math.log(1.0 / policy.alpha) + _cost(number, policy)
-        return cls(number, limit, places, paths, combined_path(paths))
+        return cls(number, limit, places, paths, combined_path(paths, policy.evidence))
 
     @property
     def tripped(self) -> int | None:
@@ -144,7 +143,7 @@ class _Period:
 
 def _number(blocks: Sequence[ObservationBlock], policy: CanaryPolicy) -> int:
     """The period of the last block. Requests as units are never counted twice: one period."""
-    return blocks[-1].period if blocks and policy.unit is ExposureUnit.SESSION else 1
+    return blocks[-1].period if blocks and policy.unit.counts_keys else 1
 
 
 def _periods(blocks: Sequence[ObservationBlock], policy: CanaryPolicy) -> list[int]:
@@ -153,13 +152,13 @@ def _periods(blocks: Sequence[ObservationBlock], policy: CanaryPolicy) -> list[i
 
 def _cost(period: int, policy: CanaryPolicy) -> float:
     """What the period's part of alpha adds to the log e that is needed."""
-    return math.log(period * (period + 1)) if policy.unit is ExposureUnit.SESSION else 0.0
+    return math.log(period * (period + 1)) if policy.unit.counts_keys else 0.0
 
 
 def _guardrails(
     now: _Period, read: Sequence[ObservationBlock], policy: CanaryPolicy
 ) -> tuple[GuardrailEvidence, ...]:
-    weight = guardrail_weights(policy.tolerated)
+    weight = guardrail_weights(policy.tolerated, policy.evidence)
     found = []
     for guardrail, tolerated in policy.tolerated.items():
         path, sums = now.paths[guardrail], guardrail_totals(read, guardrail)

@@ -14,7 +14,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
 from harness.domain.proposals.policy_bounds import clamp_policy
 from harness.gate.logspace import Floats, log_mean_rows
@@ -122,7 +121,7 @@ def certification_times(
     block_s = size / (pace.units_per_hour / 3600.0)
     blocks = min(MAX_BLOCKS, max(1, int(step.deadline_s / block_s)))
     rate = round(max(pace.failure_rate, LOWEST_RATE), 5)
-    daily = policy.unit is ExposureUnit.SESSION
+    daily = policy.unit.counts_keys
     needed = simulate_crossings(
         size,
         canary,

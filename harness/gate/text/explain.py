@@ -13,7 +13,7 @@ from typing import Final
 from harness.domain.canary.guardrails import Guardrail, GuardrailKind, guardrail_kind
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
-from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
+from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.formatting import (
     format_answer_price,
     format_bps,
@@ -264,7 +264,7 @@ def _needs(
     rollout: Rollout, action: RolloutAction, pace: float | None, now: datetime
 ) -> tuple[StepNeed, ...]:
     found = [_exposures(rollout, action, pace)]
-    if rollout.policy.unit is ExposureUnit.SESSION:
+    if rollout.policy.unit.counts_keys:
         found.append(_ratio(action))
     found += _floors(rollout, now)
     if rollout.current.certify:
@@ -279,7 +279,7 @@ def _exposures(rollout: Rollout, action: RolloutAction, pace: float | None) -> S
     wanted = max(1, step.min_exposures)
     left = max(0, wanted - have)
     each_s = 3600.0 / (pace * step.weight_bps / 10_000) if pace else None
-    what = "sessions" if rollout.policy.unit is ExposureUnit.SESSION else "requests"
+    what = rollout.policy.unit.plural
     return StepNeed(
         what="exposures",
         words=f"{have:,} of {wanted:,} canary {what} at {format_bps(step.weight_bps)}",

@@ -71,7 +71,7 @@ def _basis(policy: CanaryPolicy, pace: TrafficPace) -> str:
             "are recorded to tell"
         )
     requests = f"{format_rate(pace.requests_per_hour)} requests an hour"
-    if policy.unit is ExposureUnit.REQUEST:
+    if not policy.unit.counts_keys:
         return f"Reckoned from {requests}; {rate}."
     if pace.measured:
         return (
@@ -160,7 +160,7 @@ def _larger(policy: CanaryPolicy, pace: TrafficPace, late: StepPlan) -> str:
 
 
 def _by_request(policy: CanaryPolicy, pace: TrafficPace) -> list[str]:
-    if policy.unit is ExposureUnit.REQUEST:
+    if not policy.unit.counts_keys:
         return []
     by_request = replace(policy, unit=ExposureUnit.REQUEST)
     quick = replace(pace, units_per_hour=pace.requests_per_hour)

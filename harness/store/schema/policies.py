@@ -20,6 +20,7 @@ from harness.domain.proposals.policy import (
     AlphaSpending,
     CanaryPolicy,
     CanaryStep,
+    EvidenceRule,
     GatePolicy,
     PeakHours,
     Policy,
@@ -60,6 +61,7 @@ def canary_policy_from_json(data: JsonIn) -> CanaryPolicy:
     return CanaryPolicy(
         **{
             **data,
+            "evidence": EvidenceRule(data.get("evidence", EvidenceRule.EVEN)),
             "steps": tuple(CanaryStep(**step) for step in data["steps"]),
             "peak": PeakHours(**data.get("peak", {})),
             # Older rollouts did not bake.

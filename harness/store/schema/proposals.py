@@ -306,7 +306,7 @@ def approval_from_row(row: Row) -> Approval:
 def rollout_to_row(rollout: Rollout) -> Values:
     return {
         **{name: getattr(rollout, name) for name in rollout.__dataclass_fields__},
-        "policy": asdict(rollout.policy),
+        "policy": rollout.policy.as_json(),
         "state": rollout.state.value,
     }
 
