@@ -164,6 +164,11 @@ def _evidence_label(row: GuardrailRow) -> labels.Label:
     return labels.Label("=", row.says, labels.Tone.NEUTRAL)
 
 
+def rules_line(status: CanaryStatus) -> str:
+    """Says by which rules the canary is judged."""
+    return f"This canary {status.explanation.judged_by}."
+
+
 def furthest(status: CanaryStatus) -> float:
     """Computes the most evidence of harm so far, as a share of the rollback level."""
     figures = status.action.figures

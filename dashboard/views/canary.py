@@ -151,6 +151,7 @@ def live(route: str, version: int) -> None:
         html.section("Guardrails", canary_text.GUARDRAILS_NOTE)
         + html.measures(canary_text.guardrails(status), stale=stale)
         + html.note(canary_text.without_data(status))
+        + html.note(canary_text.rules_line(status))
     )
     if status.blocks:
         note = "Counted by the arm that a caller was assigned to, even if a fallback answered."

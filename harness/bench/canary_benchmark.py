@@ -1,7 +1,7 @@
 """CanaryBench measures rollback rules on simulated canaries: how many exposures harm takes to
-be rolled back, and how often a healthy canary is rolled back. It compares our rule with others
-on errors, measures our latency rule and all guardrails together, and checks the results against
-the goals of statistics.md §4.
+be rolled back, and how often a healthy canary is rolled back. It measures the default policy,
+compares the rule of errors alone with others, measures latency and all guardrails together, and
+checks the results against the goals of statistics.md §4.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from harness.bench import guarded_traffic
+from harness.bench import default_canary, guarded_traffic
 from harness.bench.canary_rules import ALPHA, OURS, RULES, SLOW, Rule
 from harness.bench.guarded_traffic import SimulatedHarm, Slowdown, Truth, simulate_traffic
 from harness.domain.canary.guardrails import Guardrails
@@ -28,7 +28,22 @@ SICK: Final = (
     (0.20, 1000, 10, 34),
     (1.00, 1000, 2, 3),
 )
+# The same, of the default policy, which has eleven guardrails and several days to share alpha.
+SICK_BY_DEFAULT: Final = (
+    (0.02, 6000, 1050, 3200),
+    (0.05, 1500, 110, 310),
+    (0.20, 1000, 12, 34),
+    (1.00, 1000, 2, 3),
+)
+SCENES: Final[Mapping[str, default_canary.SceneMaker]] = {
+    "healthy": default_canary.steady,
+    "healthy, incident": default_canary.incident,
+    "healthy, drift": default_canary.drift,
+    "healthy, days and nights": default_canary.days,
+    "healthy, uneven callers": default_canary.uneven,
+}
 HEALTHY_CAP: Final = 1000
+DEFAULT: Final = "default policy"
 MOST_FALSE: Final = 0.05
 INCIDENT: Final = range(400, 420)
 LATENCIES: Final = tuple(Slowdown(f, s) for s in (0.6, 0.5, 0.7) for f in (1.0, 1.2, 2.0))
@@ -36,7 +51,7 @@ LATENCY_CAP: Final = 600
 # One exposure in each block of 100: 100,000 requests.
 GUARDED_CAP: Final = 1000
 # Requests as units, alpha undivided by days: the level at which a false rollback is likeliest.
-TABLES: Final = ("errors", "latency", "guarded")
+TABLES: Final = ("default", "errors", "latency", "guarded")
 SEED: Final = 5
 EVERYTHING: Final = CanaryPolicy(
     unit=ExposureUnit.REQUEST, guardrails=replace(Guardrails(), judge=1.25)
@@ -60,7 +75,8 @@ class CanaryBenchmarkPlan:
     """How often and on what the canary's rules are measured."""
 
     # Simulated per cell. Of the slow Mann-Whitney a fortieth; with all guardrails a quarter, or
-    # a tenth when the canary is harmful; of healthy latencies three times as many.
+    # a tenth when the canary is harmful; of healthy latencies three times as many; of the
+    # default policy at 2 % errors, and healthy, a quarter.
     rollouts: int = 400
     seed: int = SEED
     tables: Sequence[str] = TABLES
@@ -112,7 +128,12 @@ class CanaryBenchmark:
 def run_canary_benchmark(
     plan: CanaryBenchmarkPlan, progress: Callable[[str], None] = lambda _: None
 ) -> CanaryBenchmark:
-    measured = {"errors": _errors, "latency": _latencies, "guarded": _guarded}
+    measured = {
+        "default": _defaults,
+        "errors": _errors,
+        "latency": _latencies,
+        "guarded": _guarded,
+    }
     lines = [line for table in plan.tables for line in measured[table](plan, progress)]
     return CanaryBenchmark(plan, tuple(lines), tuple(_goals(lines)))
 
@@ -133,6 +154,32 @@ def detect(
         exposures = rule(simulate_traffic(truth, cap // truth.canaries, rng, incident))
         found.append(math.inf if exposures is None else float(exposures))
     return found
+
+
+def _defaults(
+    plan: CanaryBenchmarkPlan, progress: Callable[[str], None]
+) -> Iterator[CanaryBenchmarkRow]:
+    fewer = max(5, plan.rollouts // 4)
+    for rate, cap, _, _ in SICK_BY_DEFAULT:
+        progress(f"default policy, {_percent(rate)}")
+        found = [
+            default_canary.exposures(
+                SimulatedHarm(errors=rate), cap=cap, seed=[plan.seed, index]
+            )
+            for index in range(fewer if cap > HEALTHY_CAP * 2 else plan.rollouts)
+        ]
+        yield _line("default", DEFAULT, _percent(rate), cap, found, false=False)
+    for case, make_scene in SCENES.items():
+        progress(f"default policy, {case}")
+        found = [
+            1.0
+            if default_canary.is_rolled_back(
+                SimulatedHarm(), make_scene, exposures=HEALTHY_CAP, seed=[plan.seed, index]
+            )
+            else math.inf
+            for index in range(fewer)
+        ]
+        yield _line("default", DEFAULT, case, HEALTHY_CAP, found, false=True)
 
 
 def _errors(
@@ -221,11 +268,13 @@ def _at(exposures: np.ndarray, share: float) -> int | None:
 
 
 def _goals(lines: Sequence[CanaryBenchmarkRow]) -> Iterator[Goal]:
-    ours = {line.case: line for line in lines if line.rule == OURS}
-    for rate, _, median, p95 in SICK if ours else ():
-        line = ours[_percent(rate)]
-        yield Goal(f"{line.case}: exposures, median", _exposures(line.median), median)
-        yield Goal(f"{line.case}: exposures, 95 %", _exposures(line.p95), p95)
+    for rule, sick in ((DEFAULT, SICK_BY_DEFAULT), (OURS, SICK)):
+        of_rule = {line.case: line for line in lines if line.rule == rule}
+        for rate, _, median, p95 in sick if of_rule else ():
+            line = of_rule[_percent(rate)]
+            what = f"{rule}, {line.case}: exposures"
+            yield Goal(f"{what}, median", _exposures(line.median), median)
+            yield Goal(f"{what}, 95 %", _exposures(line.p95), p95)
     for line in lines:
         if (line.false and line.table != "errors") or (line.false and line.rule == OURS):
             yield Goal(

@@ -4,7 +4,8 @@ with all that guardrails read (`simulate_rollout`).
 
 The last is made as real traffic is, where everything depends on everything: a longer answer
 takes longer, costs more and meets the token limit; who gets an error sends a thumb down. One
-canary unit in each block of 100.
+canary unit in each block of 100, or, in a `Scene`, callers whose arm is a coin and blocks as
+full as traffic makes them.
 """
 
 import math
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.ranking import MAX_CONTROLS
+from harness.domain.canary.ranking import MAX_CONTROLS, MeasuredUnit, rank_block
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.logspace import Floats
 from harness.gate.online.evidence_paths import ranks_path
@@ -110,6 +111,8 @@ Bools = NDArray[np.bool_]
 SIZE: Final = 100
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 INCIDENT_RATE: Final = 0.30
+CANARY_SHARE: Final = 0.01
+NO_LEVELS: Final = ArmLevels(1.0, 1.0)
 TOKEN_LIMIT: Final = 900.0
 # Shares of units: failing for each reason; asking for JSON, offering tools, judged, streaming.
 ERRORS, REFUSED, BAD_JSON, BAD_CALL, DISLIKED, JUDGED_BAD = 0.01, 0.02, 0.02, 0.02, 0.03, 0.1
@@ -126,6 +129,15 @@ class SimulatedHarm:
     longer: float = 1.0
 
 
+@dataclass(frozen=True)
+class Scene:
+    """What happens to both arms alike, for each of a rollout's blocks."""
+
+    sizes: Ints  # units of each block
+    failing: Floats  # times that ERRORS is the rate of both arms, by block and unit
+    slower: Floats  # times that both arms are as slow
+
+
 def simulate_rollout(
     harm: SimulatedHarm,
     policy: CanaryPolicy,
@@ -133,26 +145,35 @@ def simulate_rollout(
     blocks: int,
     rng: np.random.Generator,
     incident: range = range(0),
+    scene: Scene | None = None,
+    before: int = 0,
 ) -> list[ObservationBlock]:
     """Simulates the blocks of one rollout. incident: blocks in which both arms fail 30 % of
-    their units, three times slower.
+    their units, three times slower. scene: arms are coins in it.
+    before: blocks of the rollout that came before these.
     """
     shape = (blocks, SIZE)
     arm = np.zeros(shape, dtype=bool)
     arm[:, 0] = True  # units of a block are alike: which one it is does not matter
+    everyone = np.ones(shape, dtype=bool)
     hit = np.zeros((blocks, 1))
     hit[list(incident)] = 1.0
-    chance = np.where(arm, harm.errors, ERRORS)
-    failed = rng.random(shape) < np.where(hit > 0, np.maximum(chance, INCIDENT_RATE), chance)
+    chance, slow = np.where(arm, harm.errors, ERRORS), np.ones(shape)
+    if scene is not None:
+        arm = rng.random(shape) < CANARY_SHARE
+        everyone = np.arange(SIZE) < scene.sizes[:, None]
+        chance = np.minimum(np.where(arm, harm.errors, ERRORS) * scene.failing, 1.0)
+        slow = slow * scene.slower
+    hit_chance = np.where(hit > 0, np.maximum(chance, INCIDENT_RATE), chance)
+    failed = (rng.random(shape) < hit_chance) & everyone
     tokens = rng.lognormal(5.0, 0.8, shape) * np.where(arm, harm.longer, 1.0)
-    slow = np.where(arm, harm.slower, 1.0) * (1.0 + 2.0 * hit)
+    slow = slow * np.where(arm, harm.slower, 1.0) * (1.0 + 2.0 * hit)
     first, between = (
         rng.lognormal(-1.0, 0.5, shape) * slow,
         rng.lognormal(-4.0, 0.3, shape) * slow,
     )
     asks, offers = rng.random(shape) < ASKS_JSON, rng.random(shape) < OFFERS_TOOLS
     judged, streams = rng.random(shape) < IS_JUDGED, rng.random(shape) < STREAMS
-    everyone = np.ones(shape, dtype=bool)
 
     def draw(share: float | Floats) -> Bools:
         return np.asarray((rng.random(shape) < share) & ~failed)
@@ -175,18 +196,24 @@ def simulate_rollout(
     }
     on = policy.tolerated
     tallies = {
-        guardrail: _tallies(*count) for guardrail, count in counts.items() if guardrail in on
-    }
-    ranked = {
-        guardrail: _ranked(*value, on[guardrail], rng)
-        for guardrail, value in values.items()
+        guardrail: _tallies(applies & everyone, bad, arm)
+        for guardrail, (applies, bad) in counts.items()
         if guardrail in on
     }
+    ranked = {
+        guardrail: _ranked(applies, measured, on[guardrail], rng)
+        if scene is None
+        else _ranked_by_coin(arm, applies & everyone, measured, (guardrail, on[guardrail]))
+        for guardrail, (applies, measured) in values.items()
+        if guardrail in on
+    }
+    errors = _tallies(everyone, failed, arm)
     return [
         ObservationBlock(
-            rollout="r", worker="w", sequence=n, weight_bps=100, units=SIZE, canary_units=1,
-            failures=int(failed[n].sum()), canary_failures=int(failed[n, 0]), missing=0,
-            opened_at=START, closed_at=START, number=n + 1,
+            rollout="r", worker="w", sequence=before + n, weight_bps=100, units=errors[n].units,
+            canary_units=errors[n].canary, failures=errors[n].failures,
+            canary_failures=errors[n].canary_failures, missing=0,
+            opened_at=START, closed_at=START, number=before + n + 1,
             counts={guardrail: tally[n] for guardrail, tally in tallies.items()},
             ranks={name: ranks[n][0] for name, ranks in ranked.items() if ranks[n][0]},
             levels={name: ranks[n][1] for name, ranks in ranked.items() if ranks[n][0]},
@@ -199,10 +226,30 @@ def _or_worst(values: Floats, failed: Bools) -> Floats:
     return np.where(failed, np.inf, values)
 
 
-def _tallies(applies: Bools, failed: Bools) -> list[FailureTally]:
+def _tallies(applies: Bools, failed: Bools, arm: Bools) -> list[FailureTally]:
     bad = applies & failed
-    rows = zip(applies.sum(axis=1), applies[:, 0], bad.sum(axis=1), bad[:, 0], strict=True)
+    columns = (applies, applies & arm, bad, bad & arm)
+    rows = zip(*(column.sum(axis=1) for column in columns), strict=True)
     return [FailureTally(*map(int, row)) for row in rows]
+
+
+def _ranked_by_coin(
+    arm: Bools, applies: Bools, values: Floats, measure: tuple[Guardrail, float]
+) -> list[tuple[tuple[float, ...], ArmLevels]]:
+    """Ranks each block's values as the router does. measure: with the tolerated ratio."""
+    guardrail, tolerated = measure
+    found: list[tuple[tuple[float, ...], ArmLevels]] = [((), NO_LEVELS)] * len(arm)
+    for n in np.flatnonzero((arm & applies).any(axis=1)):
+        on = applies[n]
+        units = [
+            MeasuredUnit(bool(canary), float(value) if math.isfinite(value) else None)
+            for canary, value in zip(arm[n, on], values[n, on], strict=True)
+        ]
+        ranked = rank_block(
+            units, guardrail=guardrail, tolerated=tolerated, block=("r", "w", int(n))
+        )
+        found[n] = ranked.u, ranked.level or NO_LEVELS
+    return found
 
 
 def _ranked(

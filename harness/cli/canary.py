@@ -93,6 +93,7 @@ def _print_explained(history: CanaryHistory) -> None:
             ("route", f"{rollout.route}: {status.candidate.name} for {status.incumbent.name}"),
             ("state", formatting.rollout_state(rollout)),
             ("why", explanation.why),
+            ("judged by", explanation.judged_by or None),
             ("held", " ".join(status.hold_reasons) or None),
             ("goes to", f"{explanation.goes_to} {explanation.eta}".strip() or None),
             ("goes back", explanation.goes_back or None),

@@ -247,7 +247,7 @@ def _row(line: "GateBenchmarkRow", usd_per_item: float | None) -> list[object]:
 @click.option(
     "--table",
     "tables",
-    type=click.Choice(["errors", "latency", "guarded"]),
+    type=click.Choice(["default", "errors", "latency", "guarded"]),
     multiple=True,
     help="[default: all three]",
 )

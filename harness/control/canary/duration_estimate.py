@@ -78,6 +78,7 @@ def estimate_for_policy(
     may_mirror = known is not None and not known.settings.side_effects
     options = ramp_plan.ramp_options(policy, pace, steps, may_mirror=may_mirror)
     words = ramp_plan.ramp_summary(policy, pace, steps) + ramp_plan.shadow_text(policy, pace)
+    words += ramp_plan.warm_up_text(policy)
     return RampPlan(route, policy, pace, steps, options, words)
 
 

@@ -124,7 +124,7 @@ class EvidenceRule(StrEnum):
     """
 
     EVEN = "even"  # §2.2 for every block, all odds ratios alike, errors ½
-    # Likely odds ratios weigh more, errors .8; small blocks by the planned share.
+    # Likely odds ratios weigh more, errors .85; small blocks by the planned share.
     WEIGHTED = "weighted"
 
 

@@ -45,7 +45,7 @@ RULES: Final[Mapping[EvidenceRule, EvidenceWeights]] = {
     EvidenceRule.EVEN: EvidenceWeights(0.5, (), 0.0),
     # Searched for the fewest exposures at 2, 5 and 20 % failures against 1 %.
     EvidenceRule.WEIGHTED: EvidenceWeights(
-        0.8, (0.005, 0.03, 0.23, 0.135, 0.22, 0.12, 0.175, 0.045, 0.04), 1.0
+        0.85, (0.005, 0.03, 0.23, 0.135, 0.22, 0.12, 0.175, 0.045, 0.04), 1.0
     ),
 }
 

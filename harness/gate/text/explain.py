@@ -13,7 +13,7 @@ from typing import Final
 from harness.domain.canary.guardrails import Guardrail, GuardrailKind, guardrail_kind
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
-from harness.domain.canary.unit_rule import CanaryJudge
+from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
 from harness.domain.formatting import (
     format_answer_price,
     format_bps,
@@ -24,6 +24,7 @@ from harness.domain.formatting import (
     format_usd,
     without_scientific_notation,
 )
+from harness.domain.proposals.policy import CanaryPolicy, EvidenceRule
 from harness.domain.proposals.policy_bounds import clamp_policy
 from harness.domain.reliability.failures import describe_failures
 from harness.domain.safe_time import add_seconds
@@ -109,8 +110,18 @@ class RolloutExplanation:
     eta: str  # in words, empty when nothing is to come
     # What a person is told who takes it on by hand; empty where nothing speaks against it.
     against: tuple[str, ...] = ()
+    judged_by: str = ""  # the rules that its policy registered
 
 
+_COUNTED: Final[Mapping[ExposureUnit, str]] = {
+    ExposureUnit.FIRST_REQUEST: "callers, each by the first request",
+    ExposureUnit.SESSION: "callers, each by the first session",
+    ExposureUnit.REQUEST: "requests",
+}
+_RULES: Final[Mapping[EvidenceRule, str]] = {
+    EvidenceRule.EVEN: "all odds ratios weigh alike",
+    EvidenceRule.WEIGHTED: "likely odds ratios weigh more, small blocks by the planned share",
+}
 _PERSON: Final = StepNeed(
     "person", "a person resumes or aborts it", done=False, share=0.0, eta_s=None
 )
@@ -123,6 +134,20 @@ def explain_rollout(
     moment.
     """
     rollout = replace(rollout, policy=clamp_policy(rollout.policy))
+    found = _explain(rollout, action, blocks, now)
+    return replace(found, judged_by=_judged_by(rollout.policy))
+
+
+def _judged_by(policy: CanaryPolicy) -> str:
+    words = f"counts {_COUNTED[policy.unit]}; {_RULES[policy.evidence]}"
+    if policy.warm_up_units:
+        words += f"; times count after {policy.warm_up_units} units of the canary"
+    return words
+
+
+def _explain(
+    rollout: Rollout, action: RolloutAction, blocks: Sequence[ObservationBlock], now: datetime
+) -> RolloutExplanation:
     pace, reason = _pace(rollout, blocks, now), without_scientific_notation(action.reason)
     rows = _rows(action.figures, rollout.policy.judge)
     if rollout.baking and rollout.bake_ends_at and action.signal is not RolloutSignal.HARM:
@@ -264,6 +289,7 @@ def _needs(
     rollout: Rollout, action: RolloutAction, pace: float | None, now: datetime
 ) -> tuple[StepNeed, ...]:
     found = [_exposures(rollout, action, pace)]
+    found += _warm_up(rollout, action, pace)
     if rollout.policy.unit.counts_keys:
         found.append(_ratio(action))
     found += _floors(rollout, now)
@@ -272,6 +298,23 @@ def _needs(
     if rollout.state is RolloutState.PAUSED:
         found.insert(0, _PERSON)
     return tuple(found)
+
+
+def _warm_up(rollout: Rollout, action: RolloutAction, pace: float | None) -> list[StepNeed]:
+    """Shows the warm-up while it lasts."""
+    units, have = rollout.policy.warm_up_units, action.exposures
+    if have >= units:
+        return []
+    each_s = 3600.0 / (pace * rollout.current.weight_bps / 10_000) if pace else None
+    return [
+        StepNeed(
+            what="warm-up",
+            words=f"{have:,} of {units:,} units that warm the canary up: their times do not count",
+            done=False,
+            share=have / units,
+            eta_s=None if each_s is None else (units - have) * each_s,
+        )
+    ]
 
 
 def _exposures(rollout: Rollout, action: RolloutAction, pace: float | None) -> StepNeed:

@@ -93,6 +93,14 @@ def shadow_duration_s(shadow: ShadowStagePolicy, pace: TrafficPace) -> float:
     return shadow.min_pairs / per_second if per_second > 0 else math.inf
 
 
+def warm_up_text(policy: CanaryPolicy) -> str:
+    """Says whose times do not count; empty where all do."""
+    units = policy.warm_up_units
+    if not units:
+        return ""
+    return f" The times of the canary's first {units} {policy.unit.plural} do not count."
+
+
 def shadow_text(policy: CanaryPolicy, pace: TrafficPace) -> str:
     """How long the shadow before the first step takes; empty without one."""
     if policy.shadow is None:
