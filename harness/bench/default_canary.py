@@ -68,12 +68,12 @@ SceneMaker = Callable[[int, np.random.Generator], Scene]
 
 
 def steady(blocks: int, _: np.random.Generator) -> Scene:
-    """Nothing happens."""
+    """Makes a scene in which nothing happens."""
     return Scene(np.full(blocks, SIZE), np.ones((blocks, 1)), np.ones((blocks, 1)))
 
 
 def incident(blocks: int, rng: np.random.Generator) -> Scene:
-    """In 20 blocks both arms fail 30 times as often, and are three times slower."""
+    """Makes an incident: in 20 blocks both arms fail 30 times as often, three times slower."""
     scene = steady(blocks, rng)
     scene.failing[HIT] = 30.0
     scene.slower[HIT] = 3.0
@@ -81,20 +81,20 @@ def incident(blocks: int, rng: np.random.Generator) -> Scene:
 
 
 def drift(blocks: int, rng: np.random.Generator) -> Scene:
-    """The provider becomes worse and slower, in both arms."""
+    """Makes a provider that becomes worse and slower, in both arms."""
     grows = np.linspace(0.0, 1.0, blocks)[:, None]
     return replace(steady(blocks, rng), failing=0.5 + 4.0 * grows, slower=1.0 + grows)
 
 
 def days(blocks: int, rng: np.random.Generator) -> Scene:
-    """At night blocks close with a few callers; by day everything is slower and fails more."""
+    """Makes days: at night blocks close with few callers, by day all is slower, fails more."""
     day = 0.5 + 0.5 * np.sin(2.0 * math.pi * np.arange(blocks) / PER_DAY)
     sizes = np.clip(rng.poisson(1.0 + 120.0 * day), 1, SIZE)
     return Scene(sizes, 0.5 + day[:, None], 0.7 + 0.6 * day[:, None])
 
 
 def uneven(blocks: int, rng: np.random.Generator) -> Scene:
-    """Callers come as Zipf's law says: the busy ones first, and these fail more often."""
+    """Makes callers as Zipf's law says: the busy ones come first, and these fail more."""
     busy = 1.0 / np.arange(1.0, KEYS + 1.0)
     asked = rng.choice(KEYS, size=6 * blocks * SIZE, p=busy / busy.sum())
     _, first = np.unique(asked, return_index=True)

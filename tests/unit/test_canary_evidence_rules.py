@@ -128,7 +128,7 @@ def test_the_warm_up_ends_with_the_block_of_its_last_unit() -> None:
     blocks = [replace(slow(n), canary_units=10) for n in range(1, 6)]
 
     kept = skip_warm_up(blocks, 30)
-    assert [len(found.ranks) for found in kept] == [1, 1, 1, 4, 4]
+    assert [len(block.ranks) for block in kept] == [1, 1, 1, 4, 4]
 
 
 @pytest.mark.parametrize(("least", "units"), [(300, 30), (100, 10), (5, 0)])

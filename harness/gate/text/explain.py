@@ -309,7 +309,7 @@ def _warm_up(rollout: Rollout, action: RolloutAction, pace: float | None) -> lis
     return [
         StepNeed(
             what="warm-up",
-            words=f"{have:,} of {units:,} units that warm the canary up: their times do not count",
+            words=f"{have:,} of {units:,} units to warm up, whose times do not count",
             done=False,
             share=have / units,
             eta_s=None if each_s is None else (units - have) * each_s,
