@@ -50,6 +50,7 @@ RANGES: Final[Mapping[str, Range]] = {
     "block_size": Range(1, 1_000),
     "bake_bps": Range(1, MOST_HELD_BACK_BPS),
     "warm_up": Range(0, 30),
+    "carried_share": Range(0, 0.99),
     "weight_bps": Range(1, BPS - 1),
     "share_bps": Range(1, BPS),
     "min_exposures": Range(0, MUCH),

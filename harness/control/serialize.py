@@ -18,7 +18,7 @@ from harness.gate.online.rollout_action import RolloutFigures
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
 # Of no use to a reader, and of some to a thief.
-HIDDEN = frozenset({"hash", "ciphertext", "secret"})
+HIDDEN = frozenset({"hash", "ciphertext", "secret", "ledger_salt"})
 
 
 class CamelCase:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Protocol
 
+from harness.domain.canary.key_ledger import KeyClaim, KeyHistory
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute, TrafficTotal
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.run import Verdict
@@ -147,6 +148,16 @@ class Observations(Protocol):
         Traffic of the same (route, minute, worker, arm, target, revision) adds up, and so does
         what a key spent, by (key, day, worker).
         """
+        ...
+
+    def claim_keys(self, claim: KeyClaim) -> Sequence[KeyHistory]:
+        """Enters a block's keys into the rollout's ledger; gives each one's history before, in
+        the order of the claim. Of two claims of one key in one period the first has it.
+        """
+        ...
+
+    def forget_keys(self, but: Collection[str]) -> int:
+        """Deletes the ledgers of all rollouts but these; returns how many pages they had."""
         ...
 
     def blocks(self, rollout: str, *, after: int = 0) -> Sequence[ObservationBlock]:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final
 
 from harness.domain.canary.guardrails import FailureTally, Guardrail
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute
+from harness.domain.canary.observation import NeverSeen, ObservationBlock, TrafficMinute
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import (
     Conflict,
@@ -130,12 +130,37 @@ def check_block(block: ObservationBlock) -> None:
             for level in block.levels.values()
             for value in (level.canary, level.control)
         )
+        and _is_part_of_block(block, block.never_seen)
     )
     if not fits:
         raise InputError(
             f"block {block.sequence} of worker {block.worker}, rollout {block.rollout}: "
             f"its counts contradict one another ({block})"
         )
+
+
+def _is_part_of_block(block: ObservationBlock, new: NeverSeen | None) -> bool:
+    """Never-seen units are some of the block's, with some of its failures."""
+    if new is None:
+        return True
+    part = FailureTally(new.units, new.canary_units, new.failures, new.canary_failures)
+    rest = FailureTally(
+        block.units - new.units,
+        block.canary_units - new.canary_units,
+        block.failures - new.failures,
+        block.canary_failures - new.canary_failures,
+    )
+    return (
+        part.fits
+        and rest.fits
+        and all(
+            tally.fits
+            and tally.canary <= new.canary_units
+            and tally.units - tally.canary <= new.units - new.canary_units
+            for tally in (new.counts or {}).values()
+        )
+        and all(0.0 <= u <= 1.0 for ranks in (new.ranks or {}).values() for u in ranks)
+    )
 
 
 def _is_whole(errors: FailureTally, tally: FailureTally | None) -> bool:

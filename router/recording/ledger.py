@@ -22,13 +22,16 @@ from harness.domain.canary.guardrails import (
     JudgeTally,
 )
 from harness.domain.canary.judge import JudgeOutcome
-from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, fingerprint
+from harness.domain.canary.observation import NeverSeen, ObservationBlock
 from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
 from harness.domain.reliability.failures import ArmFailure, ErrorClass
 from router.recording.guardrail_sample import (
     FAULTS,
     NEEDS,
     NO_FINDINGS,
+    BlockFindings,
+    CompletedUnit,
     GuardrailSample,
     RankPool,
     SampleValues,
@@ -47,10 +50,12 @@ _JUDGED_TRAIT: Final = NEEDS[Guardrail.JUDGE]
 class OpenBlock:
     """Holds a block that still admits units, or waits for outcomes. out: units without one yet.
 
-    unjudged: units whose judge has not spoken yet.
+    unjudged: units whose judge has not spoken yet. claimed: the rollout's ledger was asked for
+    its keys.
     """
 
     __slots__ = (
+        "claimed",
         "closed_at",
         "closed_s",
         "opened_at",
@@ -70,6 +75,7 @@ class OpenBlock:
         self.closed_at = at
         self.units: list[LedgerUnit] = []  # in the order of admission
         self.out = self.unjudged = 0
+        self.claimed = False
 
 
 class LedgerUnit:
@@ -78,7 +84,8 @@ class LedgerUnit:
     traits, values: of its first request. bad: of all that count. awaited: the first request's
     values are to come. shut: no further request joins. fixed: the outcome is in. heard: a
     user said something of it; heard_until_s: then it is too late. why: it failed, where that is
-    known. judging: the judge has not answered yet. unjudged: it gave no verdict.
+    known. judging: the judge has not answered yet. unjudged: it gave no verdict. key: its
+    sticky key, or a hash of it. history: of the key, once the block is claimed.
     """
 
     __slots__ = (
@@ -91,7 +98,9 @@ class LedgerUnit:
         "fixed",
         "heard",
         "heard_until_s",
+        "history",
         "judging",
+        "key",
         "pending",
         "shut",
         "started_s",
@@ -102,9 +111,18 @@ class LedgerUnit:
     )
 
     def __init__(
-        self, block: OpenBlock, now: float, *, canary: bool, traits: int, awaited: bool
+        self,
+        block: OpenBlock,
+        now: float,
+        *,
+        key: str | int,
+        canary: bool,
+        traits: int,
+        awaited: bool,
     ) -> None:
         self.block: OpenBlock | None = block  # None once it is handed out
+        self.key = key
+        self.history: KeyHistory | None = None
         self.canary = canary
         self.started_s = now
         self.traits = traits
@@ -167,7 +185,8 @@ class Ledger:
         self._waiting: deque[OpenBlock] = deque()  # closed, in order
         self._sequence = 0
         self._judge_usd = 0.0  # since the last block with judged units
-        self._pool = RankPool(rule.block_size if rule.pools_ranks else 0)
+        pooled = rule.block_size if rule.pools_ranks else 0
+        self._pool, self._new_pool = RankPool(pooled), RankPool(pooled)
         self._hears = False  # whether users say anything of answers
 
     @property
@@ -195,7 +214,7 @@ class Ledger:
         if weight_bps > self._newest_bps:
             self._newest_bps = weight_bps
             self._close_all(now, at)
-        new = _New(canary, weight_bps, now, at, traits)
+        new = _New(key, canary, weight_bps, now, at, traits)
         if self._rule.unit is ExposureUnit.REQUEST:
             unit = self._new_unit(new)
             unit.shut = True
@@ -257,6 +276,32 @@ class Ledger:
         unit.judge(judged)
         unit.block.unjudged -= 1
 
+    def claims(self, now: float, at: datetime, *, final: bool = False) -> list["BlockClaim"]:
+        """Lists the claims of the blocks that have closed and whose keys the rollout's ledger
+        was not asked for yet, oldest first. final: closes all.
+
+        A block closes by admissions and time alone, so who of two routers is the first to claim
+        a key has nothing to do with what its requests came to.
+        """
+        if not self._asks_ledger:
+            return []
+        if final:
+            self._close_all(now, at)
+        else:
+            self._close_aged(now, at)
+        return [BlockClaim(self, block) for block in self._waiting if not block.claimed]
+
+    def claim_of(self, block: OpenBlock) -> KeyClaim:
+        """Computes what a closed block asks of the rollout's ledger. It may take a moment."""
+        prints = [fingerprint(self._rule.ledger_salt, unit.key) for unit in block.units]
+        return KeyClaim(self._rollout, block.period, prints)
+
+    def enter_histories(self, block: OpenBlock, histories: Sequence[KeyHistory]) -> None:
+        """Enters what the ledger answered to a block's claim."""
+        for unit, history in zip(block.units, histories, strict=True):
+            unit.history = history
+        block.claimed = True
+
     def tick(self, now: float, at: datetime) -> list[ObservationBlock]:
         """Let time pass; the blocks that are complete now, in order."""
         self._shut_sessions(now - self._rule.session_s)
@@ -313,6 +358,7 @@ class Ledger:
         unit = LedgerUnit(
             block,
             new.now,
+            key=new.key,
             canary=new.canary,
             traits=new.traits,
             awaited=bool(self._rule.guardrails),
@@ -374,9 +420,14 @@ class Ledger:
                 break
             if self._may_hear(block, now) and closed_s > overdue_s:
                 break
+            if self._asks_ledger and not block.claimed and closed_s > overdue_s:
+                break
             self._waiting.popleft()
-            self._sequence += 1
-            done.append(self._handed_out(block))
+            units = self._release(block)
+            # All of them counted already: nothing is said, and no number used up.
+            if units:
+                self._sequence += 1
+                done.append(self._handed_out(block, units))
         return done
 
     def _may_hear(self, block: OpenBlock, now: float) -> bool:
@@ -385,20 +436,25 @@ class Ledger:
             return False
         return any(now < unit.heard_until_s < float("inf") for unit in block.units)
 
-    def _handed_out(self, block: OpenBlock) -> ObservationBlock:
-        """What is still out is a failure from now on, in both arms alike."""
+    @property
+    def _asks_ledger(self) -> bool:
+        return bool(self._rule.ledger_salt) and self._rule.unit.counts_keys
+
+    def _release(self, block: OpenBlock) -> list[LedgerUnit]:
+        """Lets the block's units go; returns those that count. What is still out is a failure
+        from now on, in both arms alike.
+        """
         units, block.units = block.units, []
         for unit in units:
             unit.block = None
             if unit.judging:
                 unit.judge(JudgeOutcome.NO_VERDICT)
-        failed = [unit for unit in units if unit.failed or unit.lost]
-        tolerated = self._rule.guardrails
-        name = (self._rollout, self._worker, self._sequence)
-        part = (block.period, block.weight_bps)
-        ranked = self._pool.take(units, part, block.weight_bps / 10_000)
-        findings = summarize_block(units, tolerated, name, ranked) if tolerated else NO_FINDINGS
-        errors = _errors(units, failed)
+        return [unit for unit in units if unit.history is not KeyHistory.COUNTED]
+
+    def _handed_out(self, block: OpenBlock, units: Sequence[LedgerUnit]) -> ObservationBlock:
+        part, share = (block.period, block.weight_bps), block.weight_bps / 10_000
+        ranked = self._pool.take(units, part, share)
+        findings, errors = self._summarize(units, ranked)
         counts = dict(findings.counts)
         if Guardrail.FEEDBACK in counts:
             counts[Guardrail.FEEDBACK] = _opinions(counts[Guardrail.FEEDBACK], units)
@@ -421,6 +477,32 @@ class Ledger:
             counts={Guardrail.ERRORS: errors, **counts} if errors.classes else counts,
             ranks=findings.ranks,
             levels=findings.levels,
+            never_seen=self._of_new_keys(block, units, findings) if block.claimed else None,
+        )
+
+    def _summarize(
+        self, units: Sequence[LedgerUnit], ranked: Sequence[CompletedUnit]
+    ) -> tuple[BlockFindings, ErrorTally]:
+        failed = [unit for unit in units if unit.failed or unit.lost]
+        tolerated = self._rule.guardrails
+        name = (self._rollout, self._worker, self._sequence)
+        findings = summarize_block(units, tolerated, name, ranked) if tolerated else NO_FINDINGS
+        return findings, _errors(units, failed)
+
+    def _of_new_keys(
+        self, block: OpenBlock, units: Sequence[LedgerUnit], of_all: BlockFindings
+    ) -> NeverSeen:
+        new = [unit for unit in units if unit.history is KeyHistory.NEVER_SEEN]
+        # Of whatever period: their arms are independent of everything before.
+        ranked = self._new_pool.take(new, block.weight_bps, block.weight_bps / 10_000)
+        findings, errors = self._summarize(new, ranked)
+        return NeverSeen(
+            errors.units,
+            errors.canary,
+            errors.failures,
+            errors.canary_failures,
+            None if len(new) == len(units) else findings.counts,
+            None if findings.ranks == of_all.ranks else findings.ranks,
         )
 
 
@@ -464,9 +546,17 @@ def _opinions(tally: FailureTally, units: Sequence[LedgerUnit]) -> FeedbackTally
     )
 
 
+class BlockClaim(NamedTuple):
+    """Names a block that has closed, and whose keys the rollout's ledger is to be asked for."""
+
+    ledger: Ledger
+    block: OpenBlock
+
+
 class _New(NamedTuple):
     """A request that may begin a unit."""
 
+    key: str | int
     canary: bool
     weight_bps: int
     now: float

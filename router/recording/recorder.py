@@ -16,6 +16,7 @@ from contextlib import closing
 from typing import Final
 
 from harness.domain.canary.judge import JudgeOutcome
+from harness.domain.canary.key_ledger import KeyClaim, KeyHistory
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.errors import StoreUnavailable
@@ -30,7 +31,7 @@ from router.observers.feedback_body import FeedbackBody, FeedbackOutcome
 from router.recording.event_queue import EventQueue
 from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample
-from router.recording.ledger import Ledger
+from router.recording.ledger import Ledger, OpenBlock
 from router.recording.port import CaptureDraft, EnterFeedback, ScoredUnit, Ticket, ignore_event
 from router.recording.served_names import ServedNames
 from router.recording.shadow_totals import ShadowTotals, ShadowUnits
@@ -256,6 +257,7 @@ class Recorder:
 
     def flush(self, *, final: bool = False) -> None:
         """Write what is complete. Raises nothing: what cannot be written waits."""
+        self._claim_keys(final=final)
         batch = self._in_hand = self._take(final=final)
         try:
             self._replay()
@@ -273,6 +275,43 @@ class Recorder:
                 self.flush()
             except Exception:
                 log.exception("a flush failed; recording goes on")
+
+    def _claim_keys(self, *, final: bool) -> None:
+        """Asks the database which keys of the blocks that have closed were counted before; not
+        while requests are served. Without an answer they wait for one.
+        """
+        now, at = self._clock.monotonic(), self._clock.now()
+        with self._lock:
+            ledgers = list(self._ledgers.values())
+            due = [claim for each in ledgers for claim in each.claims(now, at, final=final)]
+        # In one order for all routers: two of them never wait for each other.
+        claims = [(ledger.claim_of(block), ledger, block) for ledger, block in due]
+        claims.sort(key=lambda claim: claim[0].rollout)
+        while claims:
+            some, claims = claims[:TOGETHER], claims[TOGETHER:]
+            try:
+                with self._store.write() as tx:
+                    found = [tx.observations.claim_keys(keys) for keys, _, _ in some]
+            except StoreUnavailable:
+                self.counters["claims_failed"] += 1
+                return
+            except Exception:
+                # They wait as for a database that is away; everything else is written.
+                log.exception("the store refused the claims of %d blocks", len(some))
+                self.counters["claims_failed"] += 1
+                return
+            self._enter_histories(some, found)
+
+    def _enter_histories(
+        self,
+        claims: Sequence[tuple[KeyClaim, Ledger, OpenBlock]],
+        found: Sequence[Sequence[KeyHistory]],
+    ) -> None:
+        with self._lock:
+            for (_, ledger, block), histories in zip(claims, found, strict=True):
+                ledger.enter_histories(block, histories)
+        known = sum(history is KeyHistory.COUNTED for each in found for history in each)
+        self.counters["units_counted_elsewhere"] += known
 
     def _take(self, *, final: bool) -> Batch:
         now, at = self._clock.monotonic(), self._clock.now()

@@ -19,7 +19,7 @@ from harness.domain.canary.guardrails import (
     ranks_from_json,
     tallies_from_json,
 )
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute
+from harness.domain.canary.observation import NeverSeen, ObservationBlock, TrafficMinute
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.reliability.failover import Failover
@@ -192,6 +192,9 @@ def batch_from_json(data: Mapping[str, Any]) -> Batch:
                 "counts": tallies_from_json(block.get("counts", {})),
                 "ranks": ranks_from_json(block.get("ranks", {})),
                 "levels": levels_from_json(block.get("levels", {})),
+                "never_seen": NeverSeen.from_json(new)
+                if (new := block.get("never_seen"))
+                else None,
             }
         )
         for block in data["blocks"]

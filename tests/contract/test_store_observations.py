@@ -16,7 +16,8 @@ from harness.domain.canary.guardrails import (
     Guardrail,
     JudgeTally,
 )
-from harness.domain.canary.observation import TrafficTotal
+from harness.domain.canary.key_ledger import KeyClaim, KeyHistory
+from harness.domain.canary.observation import NeverSeen, TrafficTotal
 from harness.domain.errors import InputError
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.audit import GENESIS
@@ -26,6 +27,8 @@ from harness.ports import Store
 from harness.store.sql import SqlStore
 from tests.support.store.records import BLOCK, NOW, ROUTE, TRAFFIC
 from tests.support.store.tampering import written
+
+NEVER_SEEN, RETURNED, COUNTED = KeyHistory
 
 
 def test_blocks_are_numbered_in_order_of_arrival(store: Store) -> None:
@@ -81,6 +84,12 @@ def test_a_block_sent_twice_is_stored_once(store: Store) -> None:
         {"ranks": {Guardrail.LATENCY: (0.5, 0.5, 0.5)}},
         {"ranks": {Guardrail.LATENCY: (math.nan,)}},
         {"levels": {Guardrail.LATENCY: ArmLevels(0.0, 1.0)}},
+        {"never_seen": NeverSeen(101, 2, 3, 1)},
+        {"never_seen": NeverSeen(50, 2, 3, 0)},
+        {"never_seen": NeverSeen(98, 0, 0, 0)},
+        {"never_seen": NeverSeen(50, 1, 3, 2)},
+        {"never_seen": NeverSeen(50, 1, 1, 1, {Guardrail.REFUSALS: FailureTally(50, 2, 1, 1)})},
+        {"never_seen": NeverSeen(50, 1, 1, 1, {}, {Guardrail.LATENCY: (0.5, 0.5)})},
     ],
 )
 def test_a_block_whose_counts_contradict_is_refused(store: Store, bad: dict[str, Any]) -> None:
@@ -125,6 +134,45 @@ def test_a_block_without_guardrails_reads_as_one_that_saw_nothing(store: Store) 
 
     with store.read() as tx:
         assert list(tx.observations.blocks("ro_1")) == [replace(plain, number=1)]
+
+
+def test_a_block_keeps_what_it_counted_of_never_seen_keys(store: Store) -> None:
+    tally = {Guardrail.JSON_VALIDITY: FailureTally(20, 1, 1, 1)}
+    new = NeverSeen(40, 1, 2, 1, tally, {Guardrail.LATENCY: (0.25,)})
+    none, all_ = NeverSeen(0, 0, 0, 0), NeverSeen(100, 2, 3, 1)
+    told = [
+        replace(BLOCK, sequence=n, never_seen=never_seen)
+        for n, never_seen in enumerate((new, none, all_, None), start=1)
+    ]
+    with store.write() as tx:
+        tx.observations.append(told, [])
+
+    with store.read() as tx:
+        blocks = tx.observations.blocks("ro_1")
+    assert list(blocks) == [replace(block, number=n) for n, block in enumerate(told, start=1)]
+
+
+def test_of_two_claims_of_a_key_in_a_period_the_first_has_it(store: Store) -> None:
+    keys = [3, 2**44 - 1, 2**40]
+    with store.write() as tx:
+        assert [*tx.observations.claim_keys(KeyClaim("ro_1", 1, keys))] == [NEVER_SEEN] * 3
+    with store.write() as tx:
+        claim = KeyClaim("ro_1", 1, [4, 3])
+        assert [*tx.observations.claim_keys(claim)] == [NEVER_SEEN, COUNTED]
+        later = KeyClaim("ro_1", 2, [3, 5])
+        assert [*tx.observations.claim_keys(later)] == [RETURNED, NEVER_SEEN]
+        assert [*tx.observations.claim_keys(KeyClaim("ro_2", 1, [3]))] == [NEVER_SEEN]
+
+
+def test_a_rollouts_keys_are_forgotten_with_it(store: Store) -> None:
+    with store.write() as tx:
+        for rollout in ("ro_1", "ro_2"):
+            tx.observations.claim_keys(KeyClaim(rollout, 1, [3, 2**40]))
+    with store.write() as tx:
+        assert tx.observations.forget_keys({"ro_2"}) == 2
+    with store.write() as tx:
+        assert [*tx.observations.claim_keys(KeyClaim("ro_1", 1, [3]))] == [NEVER_SEEN]
+        assert [*tx.observations.claim_keys(KeyClaim("ro_2", 1, [3]))] == [COUNTED]
 
 
 @pytest.mark.parametrize("arm", Arm)

@@ -25,6 +25,7 @@ RELEASED = {
     "0001_schema.py": "84bbd5f08438bc919cd5084bb5e6cf0b9d54108347dee363f8f032df3fc343a6",
     "0002_promise.py": "ef6aec427310e81beda2c30061b54487d74dad842da6d4f8bbe71715120e645e",
     "0003_agents.py": "e55b35a00819f130dd226242e97a4623728cf7c32996200f27f13e337a674ea7",
+    "0004_seen_keys.py": "d379f1931015bb6440a2b7e45412d02bd8cac5a7d482ca5e5ddcf3907e51da89",
 }
 FIRST_RELEASE = Path(__file__).parents[1] / "golden" / "sqlite_0002.sql"
 

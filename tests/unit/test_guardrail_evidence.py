@@ -17,7 +17,7 @@ from harness.domain.canary.guardrails import (
     Guardrail,
     Guardrails,
 )
-from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.observation import NeverSeen, ObservationBlock
 from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.content_hash import canonical_json
 from harness.domain.proposals.policy import CanaryPolicy
@@ -221,4 +221,94 @@ def test_a_look_at_more_data_never_changes_what_was_seen_before(cut: int) -> Non
     assert (
         collect_evidence(blocks[:cut], policy).path
         == collect_evidence(blocks, policy).path[:cut]
+    )
+
+
+CARRYING = replace(
+    POLICY,
+    unit=ExposureUnit.SESSION,
+    guardrails=Guardrails.none(),
+    alpha=0.05,
+    carried_share=0.75,
+)
+ALL_NEW = NeverSeen(100, 1, 10, 1)
+
+
+def sick(number: int, period: int, never_seen: NeverSeen | None) -> ObservationBlock:
+    return block(number, failures=10, canary_failures=1, period=period, never_seen=never_seen)
+
+
+def test_what_never_seen_keys_showed_is_carried_over_the_days() -> None:
+    days = [sick(day, day, ALL_NEW) for day in range(1, 5)]
+    pooled = collect_evidence([replace(day, period=1) for day in days], CARRYING)
+
+    evidence = collect_evidence(days, CARRYING)
+
+    assert evidence.carried
+    assert evidence.limit == pytest.approx(math.log(1 / (0.75 * 0.05)))
+    assert evidence.path == pytest.approx(pooled.path)
+    assert evidence.block == pooled.block == 1
+    # Day by day, each begins anew and none comes far.
+    assert collect_evidence(days, replace(CARRYING, carried_share=0.0)).block is None
+
+
+def test_keys_that_come_back_are_evidence_of_their_own_day_alone() -> None:
+    none = NeverSeen(0, 0, 0, 0)
+    first, *later = [sick(1, 1, ALL_NEW), *(sick(n, n, none) for n in range(2, 6))]
+    evidence = collect_evidence([first, *later], CARRYING)
+    assert evidence.block is None
+    assert evidence.carried
+    assert evidence.log_e == pytest.approx(collect_evidence([first], CARRYING).log_e)
+
+    harm = [sick(n, 2, none) for n in range(2, 9)]
+    found = collect_evidence([first, *harm], CARRYING)
+    assert not found.carried
+    assert found.period == 2
+    # Of a quarter of alpha, half of the share that a second day had when each began anew.
+    assert found.limit == pytest.approx(math.log(6 / (2 * 0.25 * 0.05)))
+    assert found.block is not None
+    assert found.log_e >= found.limit
+
+
+def test_a_block_that_asked_no_ledger_counts_as_never_seen_on_the_first_day_alone() -> None:
+    first, second = sick(1, 1, None), sick(2, 2, None)
+
+    assert first.of_new_keys == first
+    assert second.of_new_keys is None
+    assert collect_evidence([first], CARRYING).log_e > 0.0
+    assert collect_evidence([second], CARRYING).log_certificate == 0.0
+
+
+def test_never_seen_keys_certify_over_the_days_as_well() -> None:
+    clean = NeverSeen(100, 1, 0, 0)
+    days = [block(n, period=1 + n // 100, never_seen=clean) for n in range(600)]
+
+    evidence = collect_evidence(days, CARRYING)
+
+    assert evidence.certificate_limit == pytest.approx(math.log(20 / 0.75))
+    assert evidence.log_certificate >= evidence.certificate_limit
+    daily = collect_evidence(days, replace(CARRYING, carried_share=0.0))
+    assert daily.log_certificate < daily.certificate_limit
+
+
+@given(cut=st.integers(0, 30))
+def test_carried_evidence_at_more_data_never_changes_what_was_seen_before(cut: int) -> None:
+    rng = np.random.default_rng(3)
+    blocks = []
+    for n in range(1, 31):
+        failures, new = int(rng.integers(0, 3)), int(rng.integers(0, 2))
+        never_seen = ALL_NEW if new and failures else NeverSeen(0, 0, 0, 0)
+        failures = 10 if never_seen == ALL_NEW else failures
+        blocks.append(
+            block(
+                n,
+                failures=failures,
+                canary_failures=int(failures == 10),
+                period=1 + n // 4,
+                never_seen=never_seen,
+            )
+        )
+    whole = collect_evidence(blocks, replace(CARRYING, alpha=1e-9))
+    assert (
+        collect_evidence(blocks[:cut], replace(CARRYING, alpha=1e-9)).path == whole.path[:cut]
     )

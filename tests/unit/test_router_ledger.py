@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.canary.guardrails import ArmSplit, ErrorTally, Guardrail
-from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.key_ledger import KeyHistory
+from harness.domain.canary.observation import NeverSeen, ObservationBlock
 from harness.domain.canary.unit_rule import ExposureUnit as UnitKind
 from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.reliability.failures import FailureClass
@@ -20,6 +21,8 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 REQUESTS = UnitRule(block_size=5, unit=UnitKind.REQUEST, missing_s=100.0)
 CALLERS = UnitRule(block_size=5, unit=UnitKind.FIRST_REQUEST, missing_s=100.0)
 SESSIONS = UnitRule(block_size=5, session_requests=3, session_s=60.0, missing_s=100.0)
+CARRIED = replace(SESSIONS, session_requests=1, ledger_salt="ledger_a")
+NEW, BACK, COUNTED = KeyHistory
 
 
 class Play:
@@ -53,6 +56,15 @@ class Play:
         self.now += seconds
         self.blocks += (found := self.ledger.tick(self.now, self.at))
         return found
+
+    def claim(self, *histories: KeyHistory) -> None:
+        """Answers the claims of the blocks that have closed, key by key."""
+        answers = iter(histories)
+        for ledger, closed in self.ledger.claims(self.now, self.at):
+            assert ledger is self.ledger
+            keys = ledger.claim_of(closed).fingerprints
+            ledger.enter_histories(closed, [next(answers) for _ in keys])
+        assert not [*answers]
 
     def close(self) -> list[ObservationBlock]:
         self.blocks += (found := self.ledger.close(self.now, self.at))
@@ -337,3 +349,73 @@ def test_a_session_failed_by_its_first_failure() -> None:
     assert block.counts[Guardrail.ERRORS] == ErrorTally(
         1, 0, 1, 0, {"malformed": ArmSplit(1, 0)}
     )
+
+
+def test_a_block_waits_for_the_rollouts_ledger_and_leaves_out_what_was_counted_elsewhere() -> (
+    None
+):
+    play = Play(CARRIED)
+    for key in "abcde":
+        play.finish(play.admit(key, canary=key in "ab"), failed=key in "ac")
+    assert not play.wait(1)
+
+    play.claim(NEW, COUNTED, BACK, NEW, COUNTED)
+
+    (block,) = play.wait(1)
+    assert (block.units, block.canary_units) == (3, 1)
+    assert (block.failures, block.canary_failures) == (2, 1)
+    assert block.never_seen == NeverSeen(2, 1, 1, 1)
+
+
+def test_who_claims_a_key_first_has_nothing_to_do_with_its_outcome() -> None:
+    """A block asks as soon as it closes: its slow answers do not make it the second."""
+    play = Play(CARRIED)
+    units = [play.admit(key) for key in "abcde"]
+
+    play.claim(NEW, NEW, NEW, NEW, NEW)
+
+    assert not play.wait(50)
+    for unit in units:
+        play.finish(unit)
+    (block,) = play.wait(1)
+    assert block.never_seen == NeverSeen(5, 0, 0, 0)
+    assert block.of_new_keys == block
+
+
+def test_a_block_of_keys_that_were_all_counted_elsewhere_is_none() -> None:
+    play = Play(CARRIED)
+    play.finish(play.admit("a"))
+    play.wait(MAX_BLOCK_AGE_S)
+    play.claim(COUNTED)
+    assert not play.wait(1)
+
+    play.finish(play.admit("b"))
+    play.wait(MAX_BLOCK_AGE_S)
+    play.claim(BACK)
+
+    (block,) = play.wait(1)
+    assert (block.sequence, block.units) == (1, 1)
+    assert block.never_seen == NeverSeen(0, 0, 0, 0)
+    assert block.of_new_keys is None
+
+
+def test_a_block_whose_claim_gets_no_answer_counts_without_one_when_it_is_overdue() -> None:
+    play = Play(CARRIED)
+    for key in "abcde":
+        play.finish(play.admit(key))
+    assert not play.wait(99)
+
+    (block,) = play.wait(1)
+    assert (block.units, block.never_seen) == (5, None)
+
+
+@pytest.mark.parametrize("rule", [SESSIONS, replace(REQUESTS, ledger_salt="ledger_a")])
+def test_a_rule_without_a_ledger_and_requests_as_units_ask_for_no_key(rule: UnitRule) -> None:
+    play = Play(rule)
+    for key in "abcde":
+        play.finish(play.admit(key))
+        play.wait(61)
+
+    assert not play.ledger.claims(play.now, play.at, final=True)
+    assert sum(block.units for block in play.blocks) == 5
+    assert {block.never_seen for block in play.blocks} == {None}

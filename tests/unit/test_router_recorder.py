@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +32,8 @@ from tests.support.site.signing_keys import CONTROL
 
 DAY = date(2026, 3, 31)
 CANARY = Canary("t", 100, "s", "r-1", UnitRule(block_size=2, unit=ExposureUnit.REQUEST))
+KEYED = UnitRule(block_size=2, session_requests=1, missing_s=100.0, ledger_salt="ledger_a")
+CARRIED = replace(CANARY, unit_rule=KEYED)
 DONE = CompletedRequest(
     route="support",
     arm="canary",
@@ -61,23 +64,29 @@ class Bench:
     """A recorder without its thread: it flushes when it is told to."""
 
     def __init__(
-        self, folder: Path, *, max_bytes: int = 8_000_000, queue_rows: int = 4
+        self,
+        folder: Path,
+        *,
+        max_bytes: int = 8_000_000,
+        queue_rows: int = 4,
+        worker: str = "w",
+        store: SwitchableStore | None = None,
     ) -> None:
-        self.store = SwitchableStore(snapshot("http://127.0.0.1:1/v1"))
+        self.store = store or SwitchableStore(snapshot("http://127.0.0.1:1/v1"))
         self.clock = ManualClock()
         self.live = frozenset({"r-1"})
         self.spool = Spool(folder / "spool.jsonl", max_bytes=max_bytes)
         self.recorder = Recorder(
             cast("Store", self.store),
             self.spool,
-            worker="w",
+            worker=worker,
             clock=self.clock,
             live_rollouts=lambda: self.live,
             queue_rows=queue_rows,
         )
 
-    def request(self, *, failed: bool = False) -> None:
-        ticket = self.recorder.admit(CANARY, Arm.CANARY, "k")
+    def request(self, *, failed: bool = False, key: str = "k", canary: Canary = CANARY) -> None:
+        ticket = self.recorder.admit(canary, Arm.CANARY, key)
         self.recorder.finish(ticket, DONE._replace(charged=failed))
 
     @property
@@ -581,3 +590,64 @@ def test_alerts_and_failovers_wait_in_the_spool_while_the_database_is_away(
     bench.recorder.flush()
 
     assert (bench.store.alerts, bench.store.failovers) == ([alert], [row])
+
+
+@pytest.mark.req("F3")
+def test_a_caller_counts_once_for_two_routers_and_after_a_restart(tmp_path: Path) -> None:
+    first = Bench(tmp_path / "first", worker="w1")
+    second = Bench(tmp_path / "second", worker="w2", store=first.store)
+    for key in "ab":
+        first.request(key=key, canary=CARRIED)
+    first.recorder.flush()
+    for key in "bc":
+        second.request(key=key, canary=CARRIED, failed=True)
+    second.recorder.flush()
+    again = Bench(tmp_path / "again", worker="w3", store=first.store)
+    for key in "ac":
+        again.request(key=key, canary=CARRIED, failed=True)
+    again.recorder.flush(final=True)
+
+    blocks = list(first.store.blocks.values())
+    assert [(block.worker, block.units, block.failures) for block in blocks] == [
+        ("w1", 2, 0),
+        ("w2", 1, 1),
+    ]
+    assert all(block.of_new_keys == block for block in blocks)
+    assert again.recorder.counters["units_counted_elsewhere"] == 2
+
+
+@pytest.mark.req("F3")
+def test_a_block_waits_for_a_database_that_is_away_and_asks_it_then(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.store.away = True
+    for key in "ab":
+        bench.request(key=key, canary=CARRIED)
+    bench.recorder.flush()
+    assert bench.recorder.counters["claims_failed"] == 1
+
+    bench.store.away = False
+    bench.clock.advance(5)
+    bench.recorder.flush()
+
+    (block,) = bench.store.blocks.values()
+    assert (block.units, block.of_new_keys) == (2, block)
+    assert len(bench.store.pages) == 2
+
+
+@pytest.mark.req("F3")
+def test_claims_that_the_database_refuses_hold_up_nothing_else(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise ValueError("no such table")
+
+    monkeypatch.setattr(bench.store, "_claim_keys", refuse)
+    for key in "ab":
+        bench.request(key=key, canary=CARRIED)
+    bench.recorder.flush()
+    assert bench.stored == (0, 2)
+
+    bench.clock.advance(100)
+    bench.recorder.flush()
+    (block,) = bench.store.blocks.values()
+    assert (block.units, block.never_seen) == (2, None)

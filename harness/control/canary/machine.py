@@ -84,7 +84,7 @@ def open_canary(
         rollout=rollout.id,
         weight_bps=policy.steps[0].weight_bps,
         salt=rollout.salt,
-        unit_rule=build_unit_rule(policy, now),
+        unit_rule=build_unit_rule(policy, now, ledger_salt=ctx.chance.token("ledger_")),
     )
     tx.routing.commit(
         change,

@@ -140,13 +140,16 @@ def _update_rows_alert(ctx: Context, name: str, found: str) -> None:
 
 def purge_expired(ctx: Context, *, alerts_days: float, failovers_days: float) -> None:
     """Delete alerts that ended, and failovers, when they are as old as that; and captured
-    requests at their own end. Keys of providers that expired are taken away.
+    requests at their own end. Keys of providers that expired are taken away, and what canaries
+    that have ended knew of their callers' keys.
     """
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         tx.alerts.forget(now - timedelta(days=alerts_days))
         tx.failovers.forget(now - timedelta(days=failovers_days))
         tx.captures.forget(now)
+        live = (*tx.rollouts.live(), *tx.rollouts.baking())
+        tx.observations.forget_keys({rollout.id for rollout in live})
     credentials.expire_credentials(ctx)
 
 

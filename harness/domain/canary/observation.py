@@ -7,13 +7,43 @@ target. What a unit is, `unit_rule` says.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final, Self
 
-from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail
+from harness.domain.canary.guardrails import (
+    ArmLevels,
+    FailureTally,
+    Guardrail,
+    ranks_from_json,
+    tallies_from_json,
+)
 
 MIN_OBSERVED_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class NeverSeen:
+    """Counts those units of a block whose keys the rollout had never counted before.
+
+    counts, ranks: None where the block's own are theirs as well.
+    """
+
+    units: int
+    canary_units: int
+    failures: int
+    canary_failures: int
+    counts: Mapping[Guardrail, FailureTally] | None = None
+    ranks: Mapping[Guardrail, tuple[float, ...]] | None = None
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        counts, ranks = stored.get("counts"), stored.get("ranks")
+        read = {
+            "counts": None if counts is None else tallies_from_json(counts),
+            "ranks": None if ranks is None else ranks_from_json(ranks),
+        }
+        return cls(**{**stored, **read})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +72,31 @@ class ObservationBlock:
     ranks: Mapping[Guardrail, tuple[float, ...]] = field(default_factory=dict)
     # For words. Of errors, counts say which they were where there are any; older blocks do not.
     levels: Mapping[Guardrail, ArmLevels] = field(default_factory=dict)
+    # None: no ledger was asked. The rule is an older one's, or the router, or the database was
+    # away for too long.
+    never_seen: NeverSeen | None = None
+
+    @property
+    def of_new_keys(self) -> "ObservationBlock | None":
+        """The block as if it held its never-seen keys alone; None when it has none.
+
+        Without a ledger that is the first period's whole block: whoever counted it had not
+        counted these keys before.
+        """
+        new = self.never_seen
+        if new is None:
+            return self if self.period == 1 else None
+        if not new.units:
+            return None
+        return replace(
+            self,
+            units=new.units,
+            canary_units=new.canary_units,
+            failures=new.failures,
+            canary_failures=new.canary_failures,
+            counts=self.counts if new.counts is None else new.counts,
+            ranks=self.ranks if new.ranks is None else new.ranks,
+        )
 
 
 @dataclass(frozen=True, slots=True)

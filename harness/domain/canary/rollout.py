@@ -200,8 +200,12 @@ def _bake_end(rollout: Rollout, state: RolloutState, now: datetime) -> datetime 
     return None
 
 
-def build_unit_rule(policy: CanaryPolicy, began_at: datetime) -> UnitRule:
-    """What routers count for a rollout of this policy."""
+def build_unit_rule(
+    policy: CanaryPolicy, began_at: datetime, *, ledger_salt: str = ""
+) -> UnitRule:
+    """What routers count for a rollout of this policy. ledger_salt: for its key ledger, where
+    the policy carries evidence over periods.
+    """
     policy = clamp_policy(policy)
     return UnitRule(
         block_size=policy.block_size,
@@ -216,4 +220,5 @@ def build_unit_rule(policy: CanaryPolicy, began_at: datetime) -> UnitRule:
         judge=policy.judge,
         feedback_s=FEEDBACK_S if policy.unit is ExposureUnit.FIRST_REQUEST else 0.0,
         pools_ranks=policy.evidence is EvidenceRule.WEIGHTED,
+        ledger_salt=ledger_salt if policy.carries else "",
     )

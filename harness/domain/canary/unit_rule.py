@@ -75,6 +75,8 @@ class UnitRule:
     feedback_s: float = 0.0
     # Values of small blocks are ranked together, until they are as many as a large one's.
     pools_ranks: bool = False
+    # Of the rollout's key ledger (`key_ledger`), a secret; empty for none.
+    ledger_salt: str = ""
 
     def as_json(self) -> dict[str, object]:
         """Leaves out newer fields at their default: older rollouts' rules keep their bytes."""
@@ -104,5 +106,6 @@ _LATER: Final = (
     "judge",
     "feedback_s",
     "pools_ranks",
+    "ledger_salt",
 )
 DEFAULT_UNIT_RULE = UnitRule()

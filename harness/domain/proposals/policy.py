@@ -161,9 +161,21 @@ class CanaryPolicy:
     # beside them; a tenth of the first step's minimum at the most.
     warm_up: int = 0
 
+    # Of alpha, for the evidence of never-seen keys, which is carried over the periods
+    # (statistics.md §2.12); the other periods share the rest. 0: every period begins anew.
+    carried_share: float = 0.0
+
+
     @property
     def warm_up_units(self) -> int:
         return min(self.warm_up, self.steps[0].min_exposures // 10)
+
+    @property
+    def carries(self) -> bool:
+        """Tells whether evidence outlasts its period. Requests are never counted twice, and
+        have one period.
+        """
+        return self.carried_share > 0.0 and self.unit.counts_keys
 
     @property
     def tolerated(self) -> dict[Guardrail, float]:
@@ -175,7 +187,7 @@ class CanaryPolicy:
         before it: what was registered then keeps its bytes.
         """
         written = asdict(self)
-        for name in ("evidence", "warm_up"):
+        for name in ("evidence", "warm_up", "carried_share"):
             if written[name] == CanaryPolicy.__dataclass_fields__[name].default:
                 del written[name]
         return written
@@ -187,6 +199,7 @@ NEW_CANARY: Final[Mapping[str, Any]] = {
     "unit": ExposureUnit.FIRST_REQUEST,
     "evidence": EvidenceRule.WEIGHTED,
     "warm_up": 30,
+    "carried_share": 0.75,
 }
 
 

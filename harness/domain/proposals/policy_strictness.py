@@ -136,6 +136,7 @@ FIELD_RULES: Final[Mapping[type, Mapping[str, FieldRule]]] = {
         "judge": must_equal,
         "evidence": must_equal,
         "warm_up": at_most,
+        "carried_share": must_equal,
     },
     CanaryStep: {
         "weight_bps": must_equal,

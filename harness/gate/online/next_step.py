@@ -215,8 +215,18 @@ def _harm(view: _View) -> str:
     )
     return (
         f"The canary {what.text}; "
-        f"evidence of harm reached the rollback level (e = {_e(evidence.log_e):.3g})."
+        f"evidence of harm reached the rollback level (e = {_e(evidence.log_e):.3g})"
+        f"{_whose(view)}."
     )
+
+
+def _whose(view: _View) -> str:
+    """Tells which callers' evidence it is, where there is more than one."""
+    if not view.rollout.policy.carries:
+        return ""
+    if view.evidence.carried:
+        return " in callers that this canary had never counted before, over all its days"
+    return f" in the callers of day {view.evidence.period} alone"
 
 
 def _standing(view: _View) -> str:
@@ -258,6 +268,7 @@ def _figures(view: _View) -> RolloutFigures:
         missing=canary_evidence.missing,
         min_exposures=view.wanted,
         seconds_left=max(0.0, view.left.total_seconds()),
+        carried=canary_evidence.carried,
     )
 
 

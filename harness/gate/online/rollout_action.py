@@ -42,12 +42,14 @@ class RolloutFigures:
     missing: int = 0
     min_exposures: int = 0
     seconds_left: float = 0.0  # of the step's time
+    # The evidence is that of never-seen callers, carried over the periods.
+    carried: bool = False
     unproven: str = ""  # why the stored scores do not give the verdict any more
     local_abort: str = ""  # the alert with which a router's own guard stopped the canary
     warnings: tuple[str, ...] = ()  # what spoke against a person who went on by hand
 
     def as_json(self) -> dict[str, object]:
-        """Writes the figures as the audit log keeps them; the last three only if set."""
+        """Writes the figures as the audit log keeps them; the last four only if set."""
         figures: dict[str, object] = {name: getattr(self, name) for name in _PLAIN}
         figures["at"] = self.at.isoformat()
         figures["tripped"] = self.tripped and self.tripped.value
@@ -55,6 +57,8 @@ class RolloutFigures:
             guardrail.value: evidence.as_json()
             for guardrail, evidence in self.guardrails.items()
         }
+        if self.carried:
+            figures["carried"] = True
         if self.unproven:
             figures["evidence_mismatch"] = self.unproven
         if self.local_abort:

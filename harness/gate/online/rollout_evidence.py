@@ -3,12 +3,15 @@
 
 Guardrails share alpha as a weighted mean of e-values. Keys keep their arm from one day to the
 next, so that periods are dependent: each has evidence of its own, the j-th at alpha/(j(j+1)).
-The certificate's evidence of the current period is there as well.
+A policy with a `carried_share` carries the first period's on: keys that were never seen before
+are independent of all that was, whatever the day (statistics.md §2.12). The certificate's
+evidence is there as well.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -21,12 +24,18 @@ from harness.gate.online.evidence_paths import combined_path, guardrail_path, gu
 from harness.gate.online.guardrail_report import GuardrailEvidence, guardrail_totals
 from harness.gate.online.warm_up import skip_warm_up
 
+# The number of the stream of never-seen keys, which has no period.
+CARRIED: Final = 0
+
 
 @dataclass(frozen=True, slots=True)
 class CanaryEvidence:
     """Holds the evidence of a rollout up to the last block, or to the one that tripped."""
 
-    path: tuple[float, ...]  # log e after each block read, of its period
+    # Log e after each block read, of its period. Where evidence is carried: of the stream that
+    # was the nearest to its limit, on the scale of the one that is carried.
+    path: tuple[float, ...]
+    log_e: float  # now
     block: int | None  # index of the block that tripped, None if none did
     period: int  # of the last one, limit: the log e at which it trips
     limit: float
@@ -48,10 +57,8 @@ class CanaryEvidence:
     log_odds_e: float
     log_rate_e: float
     log_e_max: float
-
-    @property
-    def log_e(self) -> float:
-        return self.path[-1] if self.path else 0.0
+    # The evidence is that of never-seen keys, carried over the periods; else of the period.
+    carried: bool = False
 
     @property
     def control_units(self) -> int:
@@ -71,21 +78,26 @@ def collect_evidence(
     Stops at the block that trips: a rollback is final.
     """
     ordered = skip_warm_up(sorted(blocks, key=lambda block: block.number), policy.warm_up_units)
-    periods = [
-        _Period.from_blocks(number, ordered, policy) for number in _periods(ordered, policy)
-    ]
-    tripped = min((p.tripped for p in periods if p.tripped is not None), default=None)
+    streams = _streams(ordered, policy)
+    tripped = min((s.tripped for s in streams if s.tripped is not None), default=None)
     read = ordered if tripped is None else ordered[: tripped + 1]
-    now = next(p for p in periods if p.number == _number(read[-1:], policy)).until(len(read))
-    path = np.zeros(len(ordered))
-    for period in periods:
-        path[list(period.places)] = period.path
+    current = [
+        stream.until(len(read))
+        for stream in streams
+        if stream.number in (CARRIED, _number(read[-1:], policy))
+    ]
+    now = max(current, key=lambda stream: stream.excess)
+    path = _leading_path(streams, len(ordered), carries=policy.carries)
     guardrails = _guardrails(now, read, policy)
-    total, odds, rate = _certificate([ordered[place] for place in now.places], policy)
+    certificate = max(
+        (_certificate(stream, policy) for stream in current),
+        key=lambda found: found.log_e - found.limit,
+    )
     return CanaryEvidence(
         path=tuple(map(float, path[: len(read)])),
+        log_e=_last(now.path),
         block=tripped,
-        period=now.number,
+        period=_number(read[-1:], policy),
         limit=now.limit,
         guardrails=guardrails,
         tripped=None if tripped is None else max(guardrails, key=_share_of_evidence).guardrail,
@@ -96,37 +108,45 @@ def collect_evidence(
         canary_failures=sum(block.canary_failures for block in read),
         missing=sum(block.missing for block in read),
         distance_to_trip=_distance(_last(now.path), now.limit),
-        log_certificate=total,
-        certificate_limit=math.log(policy.certificate) + _cost(now.number, policy),
-        log_odds_e=odds,
-        log_rate_e=rate,
+        log_certificate=certificate.log_e,
+        certificate_limit=certificate.limit,
+        log_odds_e=certificate.odds,
+        log_rate_e=certificate.rate,
         log_e_max=_highest(now.path),
+        carried=now.number == CARRIED,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Period:
-    """The evidence of one period of a rollout."""
+class _Stream:
+    """The evidence of one period of a rollout, or that of never-seen keys over all of them."""
 
-    number: int
+    number: int  # of the period, or CARRIED
+    cost: float  # what its part of alpha adds to the log e that is needed
     limit: float
     places: tuple[int, ...]  # of its blocks among all
+    blocks: tuple[ObservationBlock, ...]
     paths: Mapping[Guardrail, Floats]  # paths, path: log e of each guardrail, and of all
     path: Floats
 
     @classmethod
     def from_blocks(
-        cls, number: int, ordered: Sequence[ObservationBlock], policy: CanaryPolicy
-    ) -> "_Period":
-        places = tuple(
-            place for place, block in enumerate(ordered) if _number([block], policy) == number
-        )
-        own = [ordered[place] for place in places]
+        cls,
+        number: int,
+        placed: Iterable[tuple[int, ObservationBlock]],
+        policy: CanaryPolicy,
+        cost: float,
+    ) -> "_Stream":
+        own = list(placed)
+        blocks = tuple(block for _, block in own)
         paths = {
-            guardrail: guardrail_path(own, guardrail, policy) for guardrail in policy.tolerated
+            guardrail: guardrail_path(blocks, guardrail, policy)
+            for guardrail in policy.tolerated
         }
-        limit = math.log(1.0 / policy.alpha) + _cost(number, policy)
-        return cls(number, limit, places, paths, combined_path(paths, policy.evidence))
+        limit = math.log(1.0 / policy.alpha) + cost
+        places = tuple(place for place, _ in own)
+        path = combined_path(paths, policy.evidence)
+        return cls(number, cost, limit, places, blocks, paths, path)
 
     @property
     def tripped(self) -> int | None:
@@ -134,11 +154,40 @@ class _Period:
         over = np.flatnonzero(self.path >= self.limit)
         return self.places[int(over[0])] if len(over) else None
 
-    def until(self, end: int) -> "_Period":
-        """Returns the period as it was before the block at place `end` came."""
+    @property
+    def excess(self) -> float:
+        """Log e beyond what is needed: of several streams the highest is the nearest to it."""
+        return _last(self.path) - self.limit
+
+    def until(self, end: int) -> "_Stream":
+        """Returns the stream as it was before the block at place `end` came."""
         n = sum(place < end for place in self.places)
         paths = {guardrail: path[:n] for guardrail, path in self.paths.items()}
-        return replace(self, places=self.places[:n], paths=paths, path=self.path[:n])
+        return replace(
+            self,
+            places=self.places[:n],
+            blocks=self.blocks[:n],
+            paths=paths,
+            path=self.path[:n],
+        )
+
+
+def _streams(ordered: Sequence[ObservationBlock], policy: CanaryPolicy) -> list[_Stream]:
+    """One for each period. Where evidence is carried, the first period's holds every block's
+    never-seen keys and does not end; the other periods count each key once more.
+    """
+    placed = list(enumerate(ordered))
+    periods = sorted({_number([block], policy) for block in ordered} or {1})
+    found = []
+    if policy.carries:
+        new = [(place, part) for place, block in placed if (part := block.of_new_keys)]
+        cost = -math.log(policy.carried_share)
+        found.append(_Stream.from_blocks(CARRIED, new, policy, cost))
+        periods = [number for number in periods if number > 1]
+    for number in periods:
+        own = [(at, block) for at, block in placed if _number([block], policy) == number]
+        found.append(_Stream.from_blocks(number, own, policy, _cost(number, policy)))
+    return found
 
 
 def _number(blocks: Sequence[ObservationBlock], policy: CanaryPolicy) -> int:
@@ -146,17 +195,33 @@ def _number(blocks: Sequence[ObservationBlock], policy: CanaryPolicy) -> int:
     return blocks[-1].period if blocks and policy.unit.counts_keys else 1
 
 
-def _periods(blocks: Sequence[ObservationBlock], policy: CanaryPolicy) -> list[int]:
-    return sorted({_number([block], policy) for block in blocks} or {1})
-
-
 def _cost(period: int, policy: CanaryPolicy) -> float:
     """What the period's part of alpha adds to the log e that is needed."""
-    return math.log(period * (period + 1)) if policy.unit.counts_keys else 0.0
+    if not policy.unit.counts_keys:
+        return 0.0
+    # Without the first period's the parts sum to ½.
+    rest = 2.0 * (1.0 - policy.carried_share) if policy.carries else 1.0
+    return math.log(period * (period + 1) / rest)
+
+
+def _leading_path(streams: Sequence[_Stream], blocks: int, *, carries: bool) -> Floats:
+    """Computes `CanaryEvidence.path`."""
+    path = np.zeros(blocks)
+    if not carries:
+        for stream in streams:
+            path[list(stream.places)] = stream.path
+        return path
+    carried, *days = streams
+    after_each = np.concatenate([[0.0], carried.path])
+    path = after_each[np.searchsorted(carried.places, np.arange(blocks), side="right")]
+    for day in days:
+        places = list(day.places)
+        path[places] = np.maximum(path[places], day.path - day.limit + carried.limit)
+    return path
 
 
 def _guardrails(
-    now: _Period, read: Sequence[ObservationBlock], policy: CanaryPolicy
+    now: _Stream, read: Sequence[ObservationBlock], policy: CanaryPolicy
 ) -> tuple[GuardrailEvidence, ...]:
     weight = guardrail_weights(policy.tolerated, policy.evidence)
     found = []
@@ -187,17 +252,25 @@ def _guardrails(
     return tuple(found)
 
 
-def _certificate(
-    blocks: Sequence[ObservationBlock], policy: CanaryPolicy
-) -> tuple[float, float, float]:
+class _Certified(NamedTuple):
+    """Evidence against harm: the mean of `odds` and `rate`, and where it certifies."""
+
+    log_e: float
+    odds: float
+    rate: float
+    limit: float
+
+
+def _certificate(stream: _Stream, policy: CanaryPolicy) -> _Certified:
     certificate = Certificate()
-    for block in blocks:
+    for block in stream.blocks:
         certificate = add_block(
             certificate,
             (block.units, block.canary_units, block.failures, block.canary_failures),
             policy.rho_ni,
         )
-    return log_certificate(certificate, policy.p0)
+    total, odds, rate = log_certificate(certificate, policy.p0)
+    return _Certified(total, odds, rate, math.log(policy.certificate) + stream.cost)
 
 
 def _share_of_evidence(evidence: GuardrailEvidence) -> float:

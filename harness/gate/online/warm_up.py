@@ -6,7 +6,7 @@ counts alone: no time decides what is counted. Errors and all other guardrails c
 first unit on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -32,10 +32,20 @@ def skip_warm_up(blocks: Sequence[ObservationBlock], units: int) -> list[Observa
 
 
 def _without_times(block: ObservationBlock) -> ObservationBlock:
-    if TIMES.isdisjoint(block.ranks):
+    new = block.never_seen
+    if new is not None and new.ranks is not None:
+        new = replace(new, ranks=_no_times(new.ranks))
+    if TIMES.isdisjoint(block.ranks) and new == block.never_seen:
         return block
     return replace(
         block,
-        ranks={name: ranks for name, ranks in block.ranks.items() if name not in TIMES},
+        never_seen=new,
+        ranks=_no_times(block.ranks),
         levels={name: level for name, level in block.levels.items() if name not in TIMES},
     )
+
+
+def _no_times(
+    ranks: Mapping[Guardrail, tuple[float, ...]],
+) -> dict[Guardrail, tuple[float, ...]]:
+    return {name: found for name, found in ranks.items() if name not in TIMES}

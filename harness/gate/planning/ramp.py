@@ -129,7 +129,12 @@ def certification_times(
         blocks,
         block_s if daily else 0.0,
         began_s if daily else 0.0,
-        (policy.rho_ni, policy.p0, policy.certificate),
+        (
+            policy.rho_ni,
+            policy.p0,
+            policy.certificate,
+            policy.carried_share if policy.carries else 0.5,
+        ),
     )
     return needed[0] * block_s, needed[1] * block_s
 
@@ -148,19 +153,21 @@ def simulate_crossings(
     blocks: int,
     block_s: float,
     began_s: float,
-    terms: tuple[float, float, float],
+    terms: tuple[float, float, float, float],
 ) -> tuple[float, float]:
     """Blocks until half, and four of five, of RUNS simulated canaries are certified.
 
     block_s: seconds that a block takes, 0 where evidence never begins anew. terms: rho_ni, p0,
-    the certificate's level.
+    the certificate's level, and the first day's part of that. As if all callers came back each
+    day: what evidence gains that is carried depends on how many do not.
     """
-    rho_ni, p0, level = terms
+    rho_ni, p0, level, first_share = terms
     chance = np.random.default_rng(SEED)
     theirs = chance.binomial(canary, rate, (RUNS, blocks))
     ours = chance.binomial(size - canary, rate, (RUNS, blocks))
     day = ((began_s + block_s * np.arange(blocks)) // DAY_S).astype(int)
-    limit = math.log(level) + np.log((day + 1.0) * (day + 2.0)) * bool(block_s)
+    parts = np.where(day, 2.0 * (1.0 - first_share) / ((day + 1.0) * (day + 2.0)), first_share)
+    limit = math.log(level) - np.log(parts) * bool(block_s)
     logs = np.logaddexp(
         _odds(ours, theirs, day, (size, canary, rho_ni)), _rate(theirs, day, (canary, p0))
     ) - math.log(2.0)

@@ -15,7 +15,13 @@ from harness.domain.canary.guardrails import (
     ranks_from_json,
     tallies_from_json,
 )
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute, TrafficTotal
+from harness.domain.canary.key_ledger import PAGES
+from harness.domain.canary.observation import (
+    NeverSeen,
+    ObservationBlock,
+    TrafficMinute,
+    TrafficTotal,
+)
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.table import Arm
@@ -90,6 +96,7 @@ block = sa.Table(
     json_value("counts", nullable=True),
     json_value("ranks", nullable=True),
     json_value("levels", nullable=True),
+    json_value("never_seen", nullable=True),
     sa.PrimaryKeyConstraint("rollout", "number"),
     sa.UniqueConstraint("rollout", "worker", "sequence", name="uq_block_sent_once"),
     at_least("number", 1),
@@ -104,6 +111,18 @@ block = sa.Table(
         " AND failures - canary_failures BETWEEN 0 AND units - canary_units",
         name="failures_range",
     ),
+)
+
+# Which keys a rollout has counted, by their fingerprints (`domain.canary.key_ledger`). It goes
+# when the rollout has ended.
+seen_keys = sa.Table(
+    "seen_keys",
+    metadata,
+    text("rollout"),
+    count("page"),
+    sa.Column("entries", sa.LargeBinary, nullable=False),
+    sa.PrimaryKeyConstraint("rollout", "page"),
+    sa.CheckConstraint(f"page BETWEEN 0 AND {PAGES - 1}", name="page_range"),
 )
 
 traffic = sa.Table(
@@ -188,7 +207,16 @@ def block_to_row(block: ObservationBlock) -> Values:
     values: Values = {name: getattr(block, name) for name in block.__dataclass_fields__}
     del values["number"]
     seen = {"counts": block.counts, "ranks": block.ranks, "levels": block.levels}
-    return values | {name: _by_guardrail(figures) for name, figures in seen.items()}
+    values |= {name: _by_guardrail(figures) for name, figures in seen.items()}
+    return values | {"never_seen": block.never_seen and _never_seen(block.never_seen)}
+
+
+def _never_seen(new: NeverSeen) -> dict[str, object]:
+    values = {name: getattr(new, name) for name in new.__dataclass_fields__}
+    told = {name: values.pop(name) for name in ("counts", "ranks")}
+    return values | {
+        name: _by_guardrail(figures) or {} for name, figures in told.items() if figures is not None
+    }
 
 
 def _by_guardrail(guardrails: Mapping[Guardrail, object]) -> dict[str, object] | None:
@@ -204,6 +232,7 @@ def block_from_row(row: Row) -> ObservationBlock:
         "counts": tallies_from_json(row.counts or {}),
         "ranks": ranks_from_json(row.ranks or {}),
         "levels": levels_from_json(row.levels or {}),
+        "never_seen": NeverSeen.from_json(row.never_seen) if row.never_seen else None,
     }
     return ObservationBlock(**row._asdict() | read)
 

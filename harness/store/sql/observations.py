@@ -8,6 +8,7 @@ from datetime import date, datetime
 
 import sqlalchemy as sa
 
+from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, claim_keys, page_of
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute, TrafficTotal
 from harness.domain.privacy.capture import CapturedRequest, CaptureResult, day_start
 from harness.domain.reliability.failover import Failover
@@ -34,6 +35,7 @@ from harness.store.schema.observations import (
     failover,
     failover_to_row,
     key_spend,
+    seen_keys,
     spend_from_row,
     spend_to_row,
     total_from_row,
@@ -53,6 +55,17 @@ BLOCKS = (
     sa.select(block)
     .where(block.c.rollout == sa.bindparam("of"), block.c.number > sa.bindparam("after"))
     .order_by(block.c.number)
+)
+SEEN_PAGES = sa.select(seen_keys.c.page, seen_keys.c.entries).where(
+    seen_keys.c.rollout == sa.bindparam("of"),
+    seen_keys.c.page.in_(sa.bindparam("wanted", expanding=True)),
+)
+KEEP_PAGE = (
+    sa.update(seen_keys)
+    .where(
+        seen_keys.c.rollout == sa.bindparam("of"), seen_keys.c.page == sa.bindparam("of_page")
+    )
+    .values(entries=sa.bindparam("new_entries"))
 )
 IS_SAME_TRAFFIC = sa.and_(
     *(traffic.c[name] == sa.bindparam(f"key_{name}") for name in TRAFFIC_KEY)
@@ -198,6 +211,32 @@ class SqlObservations:
             key: Values = {f"key_{name}": values[name] for name in SPEND_KEY}
             sums = {f"more_{name}": values[name] for name in SPEND_SUMS}
             self._unit.write(ADD_SPEND, {**key, **sums})
+
+    def claim_keys(self, claim: KeyClaim) -> Sequence[KeyHistory]:
+        # One claim after the other: two routers never both find a key new.
+        self._unit.serialize_by(claim.rollout)
+        wanted = sorted({page_of(print_) for print_ in claim.fingerprints})
+        read = self._unit.read(SEEN_PAGES, {"of": claim.rollout, "wanted": wanted})
+        before = {row.page: row.entries for row in read}
+        changed, found = claim_keys(before, claim)
+        if new := [page for page in changed if page not in before]:
+            rows = [
+                {"rollout": claim.rollout, "page": page, "entries": changed[page]}
+                for page in new
+            ]
+            self._unit.write(sa.insert(seen_keys), rows)
+        if old := [page for page in changed if page in before]:
+            pages = [
+                {"of": claim.rollout, "of_page": page, "new_entries": changed[page]}
+                for page in old
+            ]
+            self._unit.write(KEEP_PAGE, pages)
+        return found
+
+    def forget_keys(self, but: Collection[str]) -> int:
+        return self._unit.write(
+            sa.delete(seen_keys).where(seen_keys.c.rollout.not_in(sorted(but)))
+        )
 
     def blocks(self, rollout: str, *, after: int = 0) -> Sequence[ObservationBlock]:
         wanted: Values = {"of": rollout, "after": after}

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, claim_keys
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.errors import StoreUnavailable
@@ -83,6 +84,7 @@ class SwitchableStore:
         self.spends: list[KeySpend] = []
         self.sightings: list[Sighting] = []
         self.shadows: list[ShadowTally] = []
+        self.pages: dict[tuple[str, int], bytes] = {}
         self._snapshot = snapshot
         self._changed = threading.Event()
 
@@ -114,7 +116,7 @@ class SwitchableStore:
     def write(self) -> Iterator[SimpleNamespace]:
         self._answer()
         yield SimpleNamespace(
-            observations=SimpleNamespace(append=self._append),
+            observations=SimpleNamespace(append=self._append, claim_keys=self._claim_keys),
             failovers=SimpleNamespace(append=self.failovers.extend),
             alerts=SimpleNamespace(fold=self.alerts.extend),
             sightings=SimpleNamespace(note=self.sightings.extend),
@@ -136,6 +138,12 @@ class SwitchableStore:
 
     def _spends(self, *, since: date, keys: Collection[str]) -> list[KeySpend]:
         return [row for row in self.spends if row.day >= since and row.key in keys]
+
+    def _claim_keys(self, claim: KeyClaim) -> Sequence[KeyHistory]:
+        of = {page: kept for (name, page), kept in self.pages.items() if name == claim.rollout}
+        changed, found = claim_keys(of, claim)
+        self.pages |= {(claim.rollout, page): kept for page, kept in changed.items()}
+        return found
 
     def _append(
         self,
