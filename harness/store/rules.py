@@ -124,7 +124,6 @@ def check_block(block: ObservationBlock) -> None:
         and all(map(partial(_is_part, block), block.counts.values()))
         and _is_whole(errors, block.counts.get(Guardrail.ERRORS))
         and all(0.0 <= u <= 1.0 for ranks in block.ranks.values() for u in ranks)
-        and all(len(ranks) <= block.canary_units for ranks in block.ranks.values())
         and all(
             0.0 < value < math.inf
             for level in block.levels.values()

@@ -283,7 +283,7 @@ class Recorder:
         now, at = self._clock.monotonic(), self._clock.now()
         with self._lock:
             ledgers = list(self._ledgers.values())
-            due = [claim for each in ledgers for claim in each.claims(now, at, final=final)]
+            due = [claim for ledger in ledgers for claim in ledger.claims(now, at, final=final)]
         # In one order for all routers: two of them never wait for each other.
         claims = [(ledger.claim_of(block), ledger, block) for ledger, block in due]
         claims.sort(key=lambda claim: claim[0].rollout)
@@ -310,8 +310,8 @@ class Recorder:
         with self._lock:
             for (_, ledger, block), histories in zip(claims, found, strict=True):
                 ledger.enter_histories(block, histories)
-        known = sum(history is KeyHistory.COUNTED for each in found for history in each)
-        self.counters["units_counted_elsewhere"] += known
+        known = Counter(history for histories in found for history in histories)
+        self.counters["units_counted_elsewhere"] += known[KeyHistory.COUNTED]
 
     def _take(self, *, final: bool) -> Batch:
         now, at = self._clock.monotonic(), self._clock.now()

@@ -305,6 +305,7 @@ BOUNDED: Final[Mapping[str, str]] = {
     "Rollouts.baking": "those of the last days",
     "Observations.blocks": "of one rollout",
     "Observations.traffic": "of a span of time",
+    "Observations.claim_keys": "of one block",
     "Observations.totals": "one per route, arm and target",
     "Observations.spends": "one per key and day of a span of time",
     "AuditLog.all": "read a page at a time",

@@ -81,7 +81,7 @@ def test_a_block_sent_twice_is_stored_once(store: Store) -> None:
         {"counts": {Guardrail.JUDGE: JudgeTally(50, 2, 3, 1, ArmSplit(2, 2))}},
         {"counts": {Guardrail.JUDGE: JudgeTally(50, 2, 3, 1, ArmSplit(1, 1), -0.1)}},
         {"counts": {Guardrail.FEEDBACK: FeedbackTally(50, 2, 3, 1, ArmSplit(3, 3))}},
-        {"ranks": {Guardrail.LATENCY: (0.5, 0.5, 0.5)}},
+        {"ranks": {Guardrail.LATENCY: (1.5,)}},
         {"ranks": {Guardrail.LATENCY: (math.nan,)}},
         {"levels": {Guardrail.LATENCY: ArmLevels(0.0, 1.0)}},
         {"never_seen": NeverSeen(101, 2, 3, 1)},
@@ -89,7 +89,7 @@ def test_a_block_sent_twice_is_stored_once(store: Store) -> None:
         {"never_seen": NeverSeen(98, 0, 0, 0)},
         {"never_seen": NeverSeen(50, 1, 3, 2)},
         {"never_seen": NeverSeen(50, 1, 1, 1, {Guardrail.REFUSALS: FailureTally(50, 2, 1, 1)})},
-        {"never_seen": NeverSeen(50, 1, 1, 1, {}, {Guardrail.LATENCY: (0.5, 0.5)})},
+        {"never_seen": NeverSeen(50, 1, 1, 1, {}, {Guardrail.LATENCY: (-0.5,)})},
     ],
 )
 def test_a_block_whose_counts_contradict_is_refused(store: Store, bad: dict[str, Any]) -> None:
@@ -139,7 +139,7 @@ def test_a_block_without_guardrails_reads_as_one_that_saw_nothing(store: Store) 
 def test_a_block_keeps_what_it_counted_of_never_seen_keys(store: Store) -> None:
     tally = {Guardrail.JSON_VALIDITY: FailureTally(20, 1, 1, 1)}
     new = NeverSeen(40, 1, 2, 1, tally, {Guardrail.LATENCY: (0.25,)})
-    none, all_ = NeverSeen(0, 0, 0, 0), NeverSeen(100, 2, 3, 1)
+    none, all_ = NeverSeen(0, 0, 0, 0, {}, {}), NeverSeen(100, 2, 3, 1)
     told = [
         replace(BLOCK, sequence=n, never_seen=never_seen)
         for n, never_seen in enumerate((new, none, all_, None), start=1)

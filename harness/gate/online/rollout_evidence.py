@@ -89,10 +89,8 @@ def collect_evidence(
     now = max(current, key=lambda stream: stream.excess)
     path = _leading_path(streams, len(ordered), carries=policy.carries)
     guardrails = _guardrails(now, read, policy)
-    certificate = max(
-        (_certificate(stream, policy) for stream in current),
-        key=lambda found: found.log_e - found.limit,
-    )
+    certificates = [_certificate(stream, policy) for stream in current]
+    certificate = max(certificates, key=lambda certified: certified.log_e - certified.limit)
     return CanaryEvidence(
         path=tuple(map(float, path[: len(read)])),
         log_e=_last(now.path),
