@@ -95,7 +95,7 @@ def simulate_days(
             new = history == KeyHistory.NEVER_SEEN
             all_counted, of_new = (_tally(c, canary[units], failed) for c in (counted, new))
             never_seen = NeverSeen(*of_new) if ledger else None
-            yield _block(number, day, all_counted, never_seen)
+            yield _block(traffic, number, day, all_counted, never_seen)
 
 
 def _met(traffic: DailyTraffic, day: int, rng: np.random.Generator) -> np.ndarray:
@@ -115,7 +115,11 @@ def _tally(chosen: Flags, canary: Flags, failed: Flags) -> tuple[int, int, int, 
 
 
 def _block(
-    number: int, day: int, tally: tuple[int, int, int, int], never_seen: NeverSeen | None
+    traffic: DailyTraffic,
+    number: int,
+    day: int,
+    tally: tuple[int, int, int, int],
+    never_seen: NeverSeen | None,
 ) -> ObservationBlock:
     at = START + timedelta(days=day - 1)
     units, canary_units, failures, canary_failures = tally
@@ -123,7 +127,7 @@ def _block(
         rollout="r",
         worker="w",
         sequence=number,
-        weight_bps=100,
+        weight_bps=round(traffic.share * 10_000),
         units=units,
         canary_units=canary_units,
         failures=failures,

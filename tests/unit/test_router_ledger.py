@@ -364,7 +364,7 @@ def test_a_block_waits_for_the_rollouts_ledger_and_leaves_out_what_was_counted_e
     (block,) = play.wait(1)
     assert (block.units, block.canary_units) == (3, 1)
     assert (block.failures, block.canary_failures) == (2, 1)
-    assert block.never_seen == NeverSeen(2, 1, 1, 1)
+    assert block.never_seen == NeverSeen(2, 1, 1, 1, counts={})
 
 
 def test_who_claims_a_key_first_has_nothing_to_do_with_its_outcome() -> None:
@@ -395,7 +395,7 @@ def test_a_block_of_keys_that_were_all_counted_elsewhere_is_none() -> None:
 
     (block,) = play.wait(1)
     assert (block.sequence, block.units) == (1, 1)
-    assert block.never_seen == NeverSeen(0, 0, 0, 0)
+    assert block.never_seen == NeverSeen(0, 0, 0, 0, counts={})
     assert block.of_new_keys is None
 
 

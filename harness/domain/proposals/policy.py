@@ -165,7 +165,6 @@ class CanaryPolicy:
     # (statistics.md §2.12); the other periods share the rest. 0: every period begins anew.
     carried_share: float = 0.0
 
-
     @property
     def warm_up_units(self) -> int:
         return min(self.warm_up, self.steps[0].min_exposures // 10)

@@ -215,7 +215,9 @@ def _never_seen(new: NeverSeen) -> dict[str, object]:
     values = {name: getattr(new, name) for name in new.__dataclass_fields__}
     told = {name: values.pop(name) for name in ("counts", "ranks")}
     return values | {
-        name: _by_guardrail(figures) or {} for name, figures in told.items() if figures is not None
+        name: _by_guardrail(figures) or {}
+        for name, figures in told.items()
+        if figures is not None
     }
 
 
