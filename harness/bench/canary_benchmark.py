@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from harness.bench import default_canary, guarded_traffic
+from harness.bench import canary_days, default_canary, guarded_traffic
 from harness.bench.canary_rules import ALPHA, OURS, RULES, SLOW, Rule
 from harness.bench.guarded_traffic import SimulatedHarm, Slowdown, Truth, simulate_traffic
 from harness.domain.canary.guardrails import Guardrails
@@ -44,6 +44,9 @@ SCENES: Final[Mapping[str, default_canary.SceneMaker]] = {
 }
 HEALTHY_CAP: Final = 1000
 DEFAULT: Final = "default policy"
+ANEW: Final = "each day anew"
+# Of small routes' harm, in which no rollback comes.
+MOST_MISSED: Final = 0.1
 MOST_FALSE: Final = 0.05
 INCIDENT: Final = range(400, 420)
 LATENCIES: Final = tuple(Slowdown(f, s) for s in (0.6, 0.5, 0.7) for f in (1.0, 1.2, 2.0))
@@ -51,7 +54,7 @@ LATENCY_CAP: Final = 600
 # One exposure in each block of 100: 100,000 requests.
 GUARDED_CAP: Final = 1000
 # Requests as units, alpha undivided by days: the level at which a false rollback is likeliest.
-TABLES: Final = ("default", "errors", "latency", "guarded")
+TABLES: Final = ("default", "days", "errors", "latency", "guarded")
 SEED: Final = 5
 EVERYTHING: Final = CanaryPolicy(
     unit=ExposureUnit.REQUEST, guardrails=replace(Guardrails(), judge=1.25)
@@ -130,6 +133,7 @@ def run_canary_benchmark(
 ) -> CanaryBenchmark:
     measured = {
         "default": _defaults,
+        "days": _lasting,
         "errors": _errors,
         "latency": _latencies,
         "guarded": _guarded,
@@ -180,6 +184,21 @@ def _defaults(
             for index in range(fewer)
         ]
         yield _line("default", DEFAULT, case, HEALTHY_CAP, found, false=True)
+
+
+def _lasting(
+    plan: CanaryBenchmarkPlan, progress: Callable[[str], None]
+) -> Iterator[CanaryBenchmarkRow]:
+    number = max(5, plan.rollouts // 2)
+    for case, traffic in canary_days.CASES.items():
+        progress(case)
+        for rule, policy in ((DEFAULT, canary_days.CARRIED), (ANEW, canary_days.DAILY)):
+            found = [
+                canary_days.exposures_to_rollback(traffic, policy, [plan.seed, index])
+                for index in range(number)
+            ]
+            healthy = traffic.candidate == traffic.rate
+            yield _line("days", rule, case, traffic.exposures, found, false=healthy)
 
 
 def _errors(
@@ -276,7 +295,10 @@ def _goals(lines: Sequence[CanaryBenchmarkRow]) -> Iterator[Goal]:
             yield Goal(f"{what}, median", _exposures(line.median), median)
             yield Goal(f"{what}, 95 %", _exposures(line.p95), p95)
     for line in lines:
-        if (line.false and line.table != "errors") or (line.false and line.rule == OURS):
+        if line.table == "days" and line.rule == DEFAULT and not line.false:
+            yield Goal(f"{line.rule}, {line.case}: missed", line.never, MOST_MISSED)
+        others = line.table == "errors" and line.rule != OURS
+        if line.false and not others and line.rule != ANEW:
             yield Goal(
                 f"{line.rule}, {line.case}: false rollbacks", line.rolled_back, MOST_FALSE
             )

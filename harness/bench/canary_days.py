@@ -42,6 +42,11 @@ class DailyTraffic:
     counts: int = 1  # how often a caller is met in a day: by routers, and after restarts
     restarted: int = 0  # of the days: those on which he is met once more
 
+    @property
+    def exposures(self) -> int:
+        """Canary units in all days, each caller of a day counted once."""
+        return round((self.regulars + self.newcomers) * self.days * self.share)
+
 
 # 20 exposures a day at 1 %, all of callers who were never there before.
 SMALL: Final = DailyTraffic(0, 2000, 14, 0.01, 0.05)
