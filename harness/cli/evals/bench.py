@@ -17,6 +17,7 @@ from harness.domain.formatting import format_percent, format_usd
 
 if TYPE_CHECKING:
     from harness.bench.canary_benchmark import CanaryBenchmark, CanaryBenchmarkRow
+    from harness.bench.gate_adjusted import RuleRow
     from harness.bench.gate_benchmark import GateBenchmark, GateBenchmarkRow
     from harness.bench.gate_clusters import ClusterRow
 
@@ -117,6 +118,7 @@ def bench_gate(  # noqa: PLR0913 - one per option
     """
     from harness import package_data  # noqa: PLC0415 - numpy takes its time
     from harness.bench.charts import draw_gate_chart  # noqa: PLC0415
+    from harness.bench.gate_adjusted import run_adjusted_benchmark  # noqa: PLC0415
     from harness.bench.gate_benchmark import SIZES, GateBenchmarkPlan, run_gate_benchmark  # noqa: PLC0415
     from harness.bench.gate_clusters import run_cluster_benchmark  # noqa: PLC0415
     from harness.bench.score_matrix import (  # noqa: PLC0415
@@ -145,14 +147,20 @@ def bench_gate(  # noqa: PLR0913 - one per option
     )
     output.note(f"measuring {measured[0].name} in clusters")
     clusters, missed = run_cluster_benchmark(measured[0], plan)
-    benchmark = replace(benchmark, missed=(*benchmark.missed, *missed))
+    output.note(f"measuring {measured[0].name} by both rules")
+    rules, missed_rules = run_adjusted_benchmark(measured[0], plan)
+    benchmark = replace(benchmark, missed=(*benchmark.missed, *missed, *missed_rules))
     if picture is not None:
         picture.write_text(draw_gate_chart(benchmark), encoding="utf-8")
     if as_json:
-        grouped = {"clusters": [asdict(row) for row in clusters]}
+        grouped = {
+            "clusters": [asdict(row) for row in clusters],
+            "rules": [asdict(row) for row in rules],
+        }
         output.document({**_document(benchmark, usd_per_item), **grouped})
     else:
         _print_clusters(clusters)
+        _print_rules(rules)
         _print(benchmark, usd_per_item)
     sys.exit(MISSED if benchmark.missed else 0)
 
@@ -207,6 +215,30 @@ def _print_clusters(rows: "Sequence[ClusterRow]") -> None:
                 f"{row.worst:.3f}",
                 f"{row.five:.2f}",
                 f"{row.ten:.2f}",
+            ]
+            for row in rows
+        ],
+        empty="",
+    )
+
+
+def _print_rules(rows: "Sequence[RuleRow]") -> None:
+    """Prints what the adjusted rule does beside the paired one, on the same draws."""
+    headings = ["claim", "items", "rule", "false", "worst", "at +5", "at +10", "items at +5",
+                "items at +10"]  # fmt: skip
+    output.table(
+        headings,
+        [
+            [
+                row.claim.value,
+                row.n,
+                row.rule.value,
+                f"{row.false_mean:.3f}",
+                f"{row.worst:.3f}",
+                f"{row.five:.2f}",
+                f"{row.ten:.2f}",
+                f"{row.items_five:.0f}",
+                f"{row.items_ten:.0f}",
             ]
             for row in rows
         ],

@@ -142,7 +142,11 @@ def _verdict(tx: Transaction, decision: str) -> Verdict:
 
 
 def _samples(tx: Transaction, case: SuiteClaim) -> RunSamples:
-    def samples_of(run: str) -> Sequence[Sample]:
-        return tx.runs.samples(run, below=case.plan.planned_items) if run else ()
+    def samples_of(run: str, items: int) -> Sequence[Sample]:
+        return tx.runs.samples(run, below=items) if run else ()
 
-    return samples_of(case.paired.incumbent_run), samples_of(case.paired.candidate_run)
+    plan, paired = case.plan, case.paired
+    return (
+        samples_of(paired.incumbent_run, plan.incumbent_items),
+        samples_of(paired.candidate_run, plan.planned_items),
+    )

@@ -6,7 +6,7 @@ hand, `cancel_run` ends one, and `stop_unneeded_runs` those that no open proposa
 
 import math
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from harness.control import audit
 from harness.control.context import Context
@@ -16,6 +16,7 @@ from harness.domain.errors import IllegalTransition, InputError, StoreUnavailabl
 from harness.domain.evals.run import (
     RUNNABLE_STATES,
     EvalRun,
+    GateRule,
     RunBudget,
     RunState,
     manual_order_seed,
@@ -93,9 +94,25 @@ def _waiting(ctx: Context) -> Sequence[EvalRun]:
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         runs = tx.runs.list(states=RUNNABLE_STATES, limit=MOST_WAITING)
-        first = needed_runs(tx.proposals.open())
-    found = [run for run in reversed(runs) if not run.is_leased(now)]
+        proposals = tx.proposals.open()
+    first, waiting = needed_runs(proposals), {run.id for run in runs}
+    held = _held_runs(proposals, waiting)
+    found = [run for run in reversed(runs) if not run.is_leased(now) and run.id not in held]
     return sorted(found, key=lambda run: run.id not in first)
+
+
+def _held_runs(proposals: Iterable[Proposal], waiting: Collection[str]) -> frozenset[str]:
+    """The candidates' runs that begin once the incumbent's pool is there: until then the gate
+    decides nothing, and every answer would be paid for.
+    """
+    return frozenset(
+        proposal.runs[plan.suite].candidate
+        for proposal in proposals
+        for plan in proposal.plans
+        if plan.rule is GateRule.ADJUSTED
+        and plan.suite in proposal.runs
+        and proposal.runs[plan.suite].incumbent in waiting
+    )
 
 
 def _collect_ended(ctx: Context) -> list[str]:

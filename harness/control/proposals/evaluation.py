@@ -81,7 +81,7 @@ def _continue_run(
     if is_mixed((sample.served for sample in answered), plan.served_pin):
         answered = []
     if len(answered) == len(samples) and tx.runs.get(before).state not in STUCK:
-        tx.runs.want(before, plan.planned_items)
+        tx.runs.want(before, _items_of(proposal, plan, target))
         return before
     run = _new(ctx, tx, proposal, plan, target)
     for sample in answered:
@@ -140,7 +140,7 @@ def _share_run(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePla
     if found is None or not _can_share(ctx, tx, found, ours, plan):
         tx.runs.add(ours)
         return ours.id
-    tx.runs.want(found.id, plan.planned_items)
+    tx.runs.want(found.id, plan.incumbent_items)
     return found.id
 
 
@@ -198,11 +198,15 @@ def _run(ctx: Context, proposal: Proposal, plan: SuitePlan, target: str) -> Eval
         target=target,
         order_seed=plan.order_seed,
         epochs=plan.epochs,
-        wanted=plan.planned_items,
+        wanted=_items_of(proposal, plan, target),
         state=RunState.QUEUED,
         created_at=ctx.clock.now(),
         budget=RunBudget(gate.max_tokens, gate.max_cost_usd),
     )
+
+
+def _items_of(proposal: Proposal, plan: SuitePlan, target: str) -> int:
+    return plan.incumbent_items if target == proposal.incumbent else plan.planned_items
 
 
 def check_arms(proposal: Proposal, runs: Mapping[str, EvalRun]) -> None:
@@ -240,11 +244,11 @@ def load_answers(tx: Transaction, proposal: Proposal) -> dict[str, Answers]:
 
     Asked every second while a run is on: nobody needs the texts of thousands of answers.
     """
-    limit = {plan.suite: plan.planned_items for plan in proposal.plans}
+    plans = {plan.suite: plan for plan in proposal.plans}
     return {
         suite: (
-            tx.runs.outcomes(pair.incumbent, below=limit[suite]),
-            tx.runs.outcomes(pair.candidate, below=limit[suite]),
+            tx.runs.outcomes(pair.incumbent, below=plans[suite].incumbent_items),
+            tx.runs.outcomes(pair.candidate, below=plans[suite].planned_items),
         )
         for suite, pair in proposal.runs.items()
     }
@@ -268,22 +272,24 @@ def dead_ends(proposal: Proposal, runs: Mapping[str, EvalRun]) -> list[EvalRun]:
 def stopped_early(tx: Transaction, proposal: Proposal) -> dict[str, int]:
     """Runs that ended before all that this proposal may need was asked, and how many items."""
     needed = [
-        (run, plan)
+        (run, items, plan.epochs)
         for plan in proposal.plans
-        for run in (proposal.runs[plan.suite].incumbent, proposal.runs[plan.suite].candidate)
+        for run, items in (
+            (proposal.runs[plan.suite].incumbent, plan.incumbent_items),
+            (proposal.runs[plan.suite].candidate, plan.planned_items),
+        )
     ]
     return {
-        run: plan.planned_items
-        for run, plan in needed
-        if _has_stopped_early(tx, tx.runs.get(run), plan)
+        run: items
+        for run, items, epochs in needed
+        if _has_stopped_early(tx, tx.runs.get(run), items, epochs)
     }
 
 
-def _has_stopped_early(tx: Transaction, run: EvalRun, plan: SuitePlan) -> bool:
+def _has_stopped_early(tx: Transaction, run: EvalRun, items: int, epochs: int) -> bool:
     if run.state is RunState.DONE:
         # It may have ended while somebody wanted more of it.
-        answered = len(tx.runs.outcomes(run.id, below=plan.planned_items))
-        return answered < plan.planned_items * plan.epochs
+        return len(tx.runs.outcomes(run.id, below=items)) < items * epochs
     return run.state is RunState.STOPPED
 
 

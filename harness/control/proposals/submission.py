@@ -4,14 +4,15 @@ what it would register, and stores nothing. What people decide about a proposal 
 `decisions`; all else is the reconciler's.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from harness.control import audit
 from harness.control.canary import judge
 from harness.control.context import Context
-from harness.control.proposals import alpha_spending, route_rules
+from harness.control.proposals import alpha_spending, past_scores, route_rules
 from harness.control.proposals.alpha_spending import FalsePassRisk
 from harness.control.routing import data_class_checks, routes, targets
 from harness.control.shadow import stage
@@ -21,7 +22,14 @@ from harness.domain.errors import (
     RouteBusy,
 )
 from harness.domain.evals.item_groups import ItemGroups
-from harness.domain.evals.run import Claim, PrimaryCombination, SuitePin, SuitePlan, SuiteRole
+from harness.domain.evals.run import (
+    Claim,
+    GateRule,
+    PrimaryCombination,
+    SuitePin,
+    SuitePlan,
+    SuiteRole,
+)
 from harness.domain.operations.access import Actor, Role
 from harness.domain.proposals.policy import GatePolicy, Policy
 from harness.domain.proposals.proposal import (
@@ -33,6 +41,8 @@ from harness.domain.routing.table import Route, RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
 from harness.ports import Transaction
 
+# Items that the incumbent is asked for each one that the candidate may be asked.
+POOL_PER_ITEM: Final = 2.5
 RegisteredSuites = Sequence[tuple[SuitePin, SuitePlan]]
 
 
@@ -200,7 +210,11 @@ def _plans_with_alpha(
     lineage: Collection[str],
 ) -> tuple[SuitePlan, ...]:
     charged = [
-        alpha_spending.with_alpha(tx, pin, plan, gate, candidate, lineage)
+        past_scores.with_difficulty(
+            tx,
+            alpha_spending.with_alpha(tx, pin, plan, gate, candidate, lineage),
+            {route.incumbent, candidate, *lineage},
+        )
         for pin, plan in registered
     ]
     return alpha_spending.ration_alpha(tx, route.name, charged, gate, ctx.clock.now())
@@ -287,6 +301,8 @@ def _plan(
     n_max = min(gate.n_max or units, units)
     # One order per suite content: the incumbent's run can serve every proposal.
     order_seed = int(pin.digest[:8], 16)
+    # What is known of items says little of the spread between clusters.
+    rule = GateRule.PAIRED if ours.cluster_field else gate.rule
     return SuitePlan(
         suite=suite.suite,
         suite_digest=pin.digest,
@@ -304,7 +320,16 @@ def _plan(
         weight=suite.weight if main and combine else 1.0,
         cluster=ours.cluster_field,
         cluster_sizes=ours.cluster_sizes(order_seed)[:n_max],
+        rule=rule,
+        pool=_pool(rule, n_max, pin.items),
     )
+
+
+def _pool(rule: GateRule, n_max: int, suite_items: int) -> int:
+    """How many items the incumbent answers. Beyond that, more say little about the others."""
+    if rule is not GateRule.ADJUSTED:
+        return 0
+    return min(suite_items, math.ceil(POOL_PER_ITEM * n_max))
 
 
 def get_proposal(ctx: Context, proposal: str) -> Proposal:

@@ -49,6 +49,14 @@ class PrimaryCombination(StrEnum):
     ANY = "any"  # superiority on at least one of them, by Holm's rule
 
 
+class GateRule(StrEnum):
+    """By which rule a suite's scores are judged; registered with the plan."""
+
+    PAIRED = "paired"  # the differences alone (statistics.md §1.3 to §1.5)
+    # With the incumbent's scores of the whole suite, at planned analyses (statistics.md §1.14).
+    ADJUSTED = "adjusted"
+
+
 @dataclass(frozen=True, slots=True)
 class SuitePin:
     """Records what a suite's results depend on, hashed piece by piece (F6)."""
@@ -143,6 +151,18 @@ class SuitePlan:
             return items
         return bisect_right(list(accumulate(self.cluster_sizes)), items)
 
+    rule: GateRule = GateRule.PAIRED
+    # pool, difficulty: of the rule ADJUSTED alone. How many items the incumbent answers.
+    pool: int = 0
+    # How other models scored on each item of the pool before this registration, as
+    # `difficulty.encode_scores` writes it; empty where none had answered them all.
+    difficulty: str = ""
+
+    @property
+    def incumbent_items(self) -> int:
+        """How many items the incumbent is asked; the candidate is asked planned_items."""
+        return max(self.pool, self.planned_items)
+
     def as_json(self) -> dict[str, object]:
         """What does not concern a plan is left out: old verdicts keep their bytes."""
         more: dict[str, object] = {}
@@ -156,6 +176,8 @@ class SuitePlan:
             more |= {"combine": self.combine.value, "weight": self.weight}
         if self.cluster:
             more |= {"cluster": self.cluster, "cluster_sizes": list(self.cluster_sizes)}
+        if self.rule is not GateRule.PAIRED:
+            more |= {"rule": self.rule.value, "pool": self.pool, "difficulty": self.difficulty}
         return {
             "suite": self.suite,
             "suite_digest": self.suite_digest,
@@ -176,6 +198,7 @@ def plan_from_json(stored: Mapping[str, Any]) -> SuitePlan:
         "role": SuiteRole(stored["role"]),
         "claim": Claim(stored["claim"]),
         "served_pin": ServedPin(stored.get("served_pin", ServedPin.NONE)),
+        "rule": GateRule(stored.get("rule", GateRule.PAIRED)),
         "combine": PrimaryCombination(stored["combine"]) if stored.get("combine") else None,
         "cluster_sizes": tuple(stored.get("cluster_sizes", ())),
     }

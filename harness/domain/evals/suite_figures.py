@@ -81,6 +81,8 @@ class SuiteFigures:
     holm: HolmFigures | None = None
     cluster: str | None = None  # the field whose values are the units that n_used counts
     items: int | None = None  # in the clusters used
+    gate_rule: str | None = None  # `SuitePlan.rule`, where it is not the first one
+    explained: float | None = None  # share of the variance that the rule could foresee
 
     @property
     def unit(self) -> str:
@@ -108,7 +110,16 @@ class SuiteFigures:
         return {name: value for name, value in written.items() if name not in absent}
 
 
-_OPTIONAL: Final = ("look", "spend", "cost", "holm", "cluster", "items")
+_OPTIONAL: Final = (
+    "look",
+    "spend",
+    "cost",
+    "holm",
+    "cluster",
+    "items",
+    "gate_rule",
+    "explained",
+)
 
 
 def _read(kind: type[T], stored: Mapping[str, Any]) -> T:

@@ -14,7 +14,7 @@ from harness.domain.canary.guardrails import Guardrail, Guardrails
 from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
 from harness.domain.content_hash import digest
 from harness.domain.evals.pins import ServedPin
-from harness.domain.evals.run import Claim, PrimaryCombination
+from harness.domain.evals.run import Claim, GateRule, PrimaryCombination
 
 
 class PromotionMode(StrEnum):
@@ -61,6 +61,8 @@ class GatePolicy:
     margin_max: float | None = None
     # Of all candidates on one route in 90 days together, None for no limit.
     alpha_budget: float | None = None
+    # By which the scores are judged (statistics.md §1.14).
+    rule: GateRule = GateRule.PAIRED
 
     @property
     def allowed_claims(self) -> tuple[Claim, ...]:
@@ -224,7 +226,7 @@ class Policy:
         registered keeps its bytes.
         """
         found = asdict(self)
-        for name in ("claims", "margin_max", "alpha_budget"):
+        for name in ("claims", "margin_max", "alpha_budget", "rule"):
             if getattr(self.gate, name) == getattr(_PLAIN, name):
                 del found["gate"][name]
         found["canary"] = self.canary.as_json()

@@ -117,6 +117,8 @@ FIELD_RULES: Final[Mapping[type, Mapping[str, FieldRule]]] = {
         "min_saving": at_least,
         "cost_ceiling": must_equal,
         "primaries": must_equal,
+        # Either holds alpha: a proposal from before an upgrade keeps the one it registered.
+        "rule": always_allowed,
     },
     CanaryPolicy: {
         # Of rolling back a good candidate: what trips sooner guards more.

@@ -49,6 +49,9 @@ class PairedSuite:
     incumbent_run: str
     candidate_run: str
     blocked: str = ""  # why no item after it can be measured
+    # By the rule ADJUSTED, the incumbent's scores of the plan's whole pool, in its order: None
+    # while they are awaited, empty where the run ended before it had them.
+    pool: tuple[float, ...] | None = None
     # Where the items come from a verdict, what it says was served.
     stored_served: ServedModels | None = None
 
@@ -103,7 +106,18 @@ def pair_samples(
             break
         items.append(item)
     whole = tuple(items[: plan.items_in(plan.units_in(len(items)))])
-    return PairedSuite(whole, _run_of(incumbent), _run_of(candidate), blocked)
+    pool = _pool_scores(plan, ours)
+    return PairedSuite(whole, _run_of(incumbent), _run_of(candidate), blocked, pool)
+
+
+def _pool_scores(
+    plan: SuitePlan, incumbent: Mapping[int, list[Sample]]
+) -> tuple[float, ...] | None:
+    """The incumbent's score of every item, unscored answers counting as in a pair."""
+    answers = [incumbent.get(position, []) for position in range(plan.pool)]
+    if not answers or any(len(epochs) < plan.epochs for epochs in answers):
+        return None
+    return tuple(mean_score(map(_strict, epochs), 1.0) for epochs in answers)
 
 
 def _by_position(plan: SuitePlan, samples: Sequence[Sample]) -> Mapping[int, list[Sample]]:

@@ -137,7 +137,11 @@ def remeasure_claim(case: SuiteClaim, samples: RunSamples) -> tuple[SuiteClaim, 
             f"{suite}: {len(used)} items were used, and the stored samples make {len(items)}"
         ]
     # What happened behind the last item that counts may have been measured since.
-    again = replace(paired, items=items, blocked=case.paired.blocked)
+    # A pool that the verdict went without may be complete since.
+    pool = paired.pool if case.paired.pool else case.paired.pool
+    again = replace(paired, items=items, blocked=case.paired.blocked, pool=pool)
+    if again.pool != case.paired.pool:
+        return case, [f"{suite}: the incumbent's scores are not what the samples say"]
     if case.paired.served != ServedModels() and again.served != case.paired.served:
         return case, [
             f"{suite}: the stored samples were served by others than the verdict says"

@@ -14,6 +14,7 @@ from harness.domain.content_hash import canonical_json
 from harness.domain.evals.pins import ServedModel, ServedModels
 from harness.domain.evals.run import (
     Claim,
+    GateRule,
     ScorePair,
     SuitePlan,
     SuiteReport,
@@ -25,7 +26,7 @@ from harness.gate.offline.suite_claims import SuiteClaim
 
 # Rises with every change of the rules that lets the same scores give another verdict. What is
 # decided by older ones is decided again by them as long as it can be proof.
-RULES_VERSION: Final = 1
+RULES_VERSION: Final = 2
 FIRST_RULES_VERSION: Final = 1  # of verdicts that do not say
 
 
@@ -41,7 +42,13 @@ def inputs_to_json(
     rules: by which it was decided; None in verdicts that are older than this number.
 
     costs: only of suites whose claim asks for them; pairs in US dollars, in the items' order.
+    pool: the incumbent's scores of the plan's whole pool, in its order.
     """
+    pools = {
+        case.plan.suite: list(case.paired.pool)
+        for case in cases
+        if case.plan.rule is GateRule.ADJUSTED and case.paired.pool is not None
+    }
     served = {case.plan.suite: case.paired.served for case in cases}
     costs = {
         case.plan.suite: [list(item.costs) for item in case.paired.items]
@@ -51,6 +58,7 @@ def inputs_to_json(
     return {
         **({} if rules is None else {"rules": rules}),
         **({"costs": costs} if costs else {}),
+        **({"pool": pools} if pools else {}),
         "plans": [case.plan.as_json() for case in cases],
         "pairs": {case.plan.suite: _rows(case.paired) for case in cases},
         "runs": {
@@ -162,11 +170,13 @@ def _case(plan: SuitePlan, inputs: Mapping[str, Any]) -> SuiteClaim:
         for row, cost in zip(rows, costs, strict=True)
     )
     blocked = inputs["blocked"].get(suite, "")
+    pool = inputs.get("pool", {}).get(suite)
     paired = PairedSuite(
         items,
         runs["incumbent"],
         runs["candidate"],
         blocked,
+        None if pool is None else tuple(map(float, pool)),
         stored_served=served_from_json(inputs, suite),
     )
     stopped = inputs["stopped"].get(suite)

@@ -182,6 +182,8 @@ class ComparisonEvidence:
     ties: int
     losses: int
     sd: float | None
+    # Share of the differences' variance that could be foreseen, by the adjusted rule.
+    explained: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

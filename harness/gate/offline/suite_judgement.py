@@ -3,15 +3,28 @@ form (the lenient scores hold: `harness_mismatch`) nor of unanswered items (`inf
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import fmean
 
-from harness.domain.evals.run import Claim, Sample, SuitePlan, SuiteReport, SuiteRole
+import numpy as np
+
+from harness.domain.errors import InputError
+from harness.domain.evals.difficulty import decode_scores
+from harness.domain.evals.run import (
+    Claim,
+    GateRule,
+    Sample,
+    SuitePlan,
+    SuiteReport,
+    SuiteRole,
+)
 from harness.domain.evals.suite_figures import LenientFigures, SuiteFigures
 from harness.domain.formatting import format_points
+from harness.gate.offline.adjusted import Covariates, judge_adjusted
 from harness.gate.offline.clusters import merge_clusters, without_unanswered
-from harness.gate.offline.design import design_from_plan
+from harness.gate.offline.design import Design, design_from_plan
 from harness.gate.offline.intervals import mcnemar
 from harness.gate.offline.pairs import (
     INFRA_TOLERANCE,
@@ -37,6 +50,7 @@ StoppedRun = tuple[str, str]
 STOPPED_OUTCOMES = ("infra_error", "inconclusive")
 # Graded scores this close look like a tie to people; the verdict goes by the sign.
 TIE_BAND = 0.01
+_Judge = Callable[[Sequence[float], Design], ComparisonEvidence]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +91,8 @@ def judge_suite(
     stopped: the runs bring no more samples; what running then becomes, and why.
     Raises StaleEvidence and InputError as `pair_samples` does.
     """
-    return judge_pairs(plan, pair_samples(plan, incumbent, candidate), stopped=stopped).report
+    paired = end_pool(pair_samples(plan, incumbent, candidate), stopped)
+    return judge_pairs(plan, paired, stopped=stopped).report
 
 
 def judge_pairs(
@@ -86,7 +101,7 @@ def judge_pairs(
     """Judges a suite from pairs of scores that are made already, without costs
     (statistics.md §1.6).
     """
-    readings = _read(plan, paired.items)
+    readings = _read(plan, paired)
     outcome = _outcome(paired, readings, stopped)
     strict, consumed = readings.strict, readings.consumed
     used = paired.items[: plan.items_in(strict.n_used)]
@@ -103,21 +118,48 @@ def judge_pairs(
     return SuiteJudgement(report, consumed)
 
 
-def _read(plan: SuitePlan, items: Sequence[PairedItem]) -> _Readings:
-    units = merge_clusters(plan, items)
-    strict = judge_differences(_differences(units), design_from_plan(plan))
+def end_pool(paired: PairedSuite, stopped: StoppedRun | None) -> PairedSuite:
+    """Gives up the incumbent's pool where its run brings no more: nothing is adjusted then.
+
+    What its provider failed at does not depend on the candidate.
+    """
+    over = stopped is not None or bool(paired.blocked)
+    return replace(paired, pool=()) if over and paired.pool is None else paired
+
+
+def _judge_of(plan: SuitePlan, paired: PairedSuite) -> _Judge:
+    """Finds the registered rule, with what it knows of the items beside their differences."""
+    if plan.rule is GateRule.PAIRED:
+        return judge_differences
+    covariates = None
+    if paired.pool:
+        known = decode_scores(plan.difficulty) or (0.0,) * plan.pool
+        if not len(known) == len(paired.pool) == plan.pool >= plan.n_max:
+            raise InputError(
+                f"suite {plan.suite}: {plan.pool} items are registered, with {len(known)} "
+                f"difficulties and {len(paired.pool)} scores of the incumbent"
+            )
+        covariates = Covariates(np.array(paired.pool), np.array(known))
+    return partial(judge_adjusted, covariates=covariates, may_promote=paired.pool is not None)
+
+
+def _read(plan: SuitePlan, paired: PairedSuite) -> _Readings:
+    judge = _judge_of(plan, paired)
+    units, design = merge_clusters(plan, paired.items), design_from_plan(plan)
+    strict = judge(_differences(units), design)
     asked = ("reject",) if plan.role is SuiteRole.GUARD else ("reject", "inconclusive")
     if strict.outcome not in asked:
         return _Readings(strict)
     # A strict loss asks only whether the substance holds within the margin; a strict draw
     # asks the registered claim again.
     claim = Claim.NON_INFERIOR if strict.outcome == "reject" else plan.claim.quality
-    design = replace(design_from_plan(plan), claim=claim)
-    lenient = judge_differences(_lenient_differences(units), design)
+    within = replace(design, claim=claim)
+    lenient = judge(_lenient_differences(units), within)
     if strict.outcome != "reject":
         return _Readings(strict, lenient)
-    answered = _without_unanswered(plan, items, strict.n_used)
-    if judge_differences(_differences(units), design).outcome == "promote":
+    neutral = _without_unanswered(plan, paired.items, strict.n_used)
+    answered = None if neutral is None else judge(neutral, design)
+    if judge(_differences(units), within).outcome == "promote":
         # Small but real: within the margin as scored too, so that form explains nothing.
         return _Readings(strict, None, answered)
     return _Readings(strict, lenient, answered)
@@ -151,16 +193,15 @@ def _rejected(readings: _Readings, *, over: bool) -> str:
 
 def _without_unanswered(
     plan: SuitePlan, items: Sequence[PairedItem], units: int
-) -> ComparisonEvidence | None:
-    """The judgement when unanswered items say nothing; None if they are too few to matter.
+) -> list[float] | None:
+    """The differences when unanswered items say nothing; None if they are too few to matter.
 
     They may keep a candidate from passing, but a rejection must not rest on them.
     """
     used = items[: plan.items_in(units)]
     if sum(item.unanswered for item in used) <= INFRA_TOLERANCE * len(used):
         return None
-    neutral = merge_clusters(plan, without_unanswered(items))
-    return judge_differences(_differences(neutral), design_from_plan(plan))
+    return _differences(merge_clusters(plan, without_unanswered(items)))
 
 
 def _report(
@@ -194,8 +235,9 @@ def _report(
 def _figures(
     plan: SuitePlan, items: Sequence[PairedItem], evidence: ComparisonEvidence
 ) -> SuiteFigures:
-    exact = mcnemar(evidence.wins, evidence.losses) if evidence.ci_method == "tango" else None
     units = merge_clusters(plan, items)
+    whole = all(d == round(d) for d in _differences(units))
+    exact = mcnemar(evidence.wins, evidence.losses) if whole else None
     return SuiteFigures(
         alpha=plan.alpha,
         look=plan.look if plan.spend else None,
@@ -217,6 +259,8 @@ def _figures(
         more_items=further_items(evidence, design_from_plan(plan)),
         cluster=plan.cluster or None,
         items=len(items) if plan.cluster else None,
+        gate_rule=plan.rule.value if plan.rule is not GateRule.PAIRED else None,
+        explained=evidence.explained,
     )
 
 

@@ -19,7 +19,7 @@ from harness.gate.offline.replay import (
     verdict_times,
 )
 from harness.gate.offline.suite_claims import SuiteClaim
-from harness.gate.offline.suite_judgement import judge_suite
+from harness.gate.offline.suite_judgement import end_pool, judge_suite
 
 __all__ = ["decide_from_claims", "decide_verdict", "judge_suite", "replay_verdict"]
 
@@ -54,8 +54,9 @@ def decide_verdict(  # noqa: PLR0913 - one question, asked whole
     cases = []
     for plan in sorted(plans, key=lambda plan: plan.role is SuiteRole.PRIMARY):
         ours, theirs = samples_by_suite.get(plan.suite, ((), ()))
+        halted = (stopped or {}).get(plan.suite)
         cases.append(
-            SuiteClaim(plan, pair_samples(plan, ours, theirs), (stopped or {}).get(plan.suite))
+            SuiteClaim(plan, end_pool(pair_samples(plan, ours, theirs), halted), halted)
         )
     decided_at = now.astimezone(UTC)
     expires_at = add_seconds(decided_at, ttl_s)

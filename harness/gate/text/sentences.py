@@ -150,6 +150,11 @@ def further_items(evidence: ComparisonEvidence, design: Design) -> int | None:
 
 def _promoted(evidence: ComparisonEvidence, design: Design) -> str:
     where = f"{evidence.n_used} of {design.n_max} {design.unit}s"
+    if evidence.explained:
+        where += (
+            f", on items like these ({format_percent(evidence.explained)} of the differences' "
+            "spread could be foreseen and is taken out)"
+        )
     if design.claim is Claim.SUPERIOR:
         return f"The candidate is better: {_difference(evidence)} after {where}."
     return (

@@ -12,6 +12,7 @@ from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
 from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.run import (
     Claim,
+    GateRule,
     PrimaryCombination,
     SuiteReport,
     SuiteRole,
@@ -50,6 +51,7 @@ def gate_policy_from_json(data: JsonIn) -> GatePolicy:
         "served_pin": ServedPin(data.get("served_pin", ServedPin.NONE)),
         "primaries": PrimaryCombination(data.get("primaries", PrimaryCombination.WEIGHTED)),
         "claims": tuple(Claim(claim) for claim in data.get("claims", Claim)),
+        "rule": GateRule(data.get("rule", GateRule.PAIRED)),
     }
     return GatePolicy(**{**data, "claim": Claim(data["claim"]), **newer})
 

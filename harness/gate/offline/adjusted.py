@@ -1,0 +1,272 @@
+"""The adjusted rule reads a comparison with the help of what was known before the candidate's
+first score: the incumbent's score of every item of the pool, and how hard each was for other
+models (statistics.md §1.14).
+
+Items on which the incumbent scored 0 can only be won, and easy ones mostly are: differences
+that could be foreseen are no evidence, and what they add to the spread is taken out
+(`adjust_difference`). The comparison is tested at the registered interim analyses alone
+(`analyse`); the rejection is the betting one of every rule.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from harness.domain.evals.run import Claim
+from harness.gate.logspace import Floats
+from harness.gate.offline.design import REJECT_LOG_E, Design
+from harness.gate.offline.interim import interim_items, interim_levels
+from harness.gate.offline.intervals import CONFIDENCE
+from harness.gate.offline.sequential import (
+    SMALL_SUITE_ITEMS,
+    VARIANCE_GUARD,
+    BatchDecisions,
+    ComparisonEvidence,
+    build_evidence,
+    check_differences,
+    evidence_path,
+    progress_at,
+    start_progress,
+)
+
+# A disaster that was not met yet, as in statistics.md §1.5.
+_DISASTER: Final = -1.0
+_NOTHING: Final = 1e-12
+ADJUSTED_METHOD: Final = "adjusted"
+
+
+@dataclass(frozen=True, slots=True)
+class Covariates:
+    """What is known of every item of the pool, in the registered order.
+
+    Both are arrays (…, pool); the comparison's items are the first ones.
+    """
+
+    incumbent: Floats  # its scores; no items: nothing is known, and nothing is adjusted
+    difficulty: Floats  # other models' mean scores, all alike where there are none
+
+    @property
+    def pool(self) -> int:
+        return int(self.incumbent.shape[-1])
+
+    def rows(self, count: int) -> Floats:
+        """Stacks the columns that differences are adjusted by, for `count` comparisons."""
+        columns = (self.incumbent, self.difficulty, self.incumbent * self.difficulty)
+        return np.stack([np.broadcast_to(column, (count, self.pool)) for column in columns])
+
+
+@dataclass(frozen=True, slots=True)
+class AdjustedDifference:
+    """Holds the adjusted mean difference of comparisons, one entry per row."""
+
+    mean: Floats
+    squares: Floats  # sum of squares that is left
+    all_squares: Floats  # the same before the adjustment
+    extra: Floats  # variance of the adjustment itself, in units of the one that is left
+    columns: int  # that were fitted
+
+    def with_disaster(self, n: int) -> "AdjustedDifference":
+        """The same after one more item, lost whole."""
+        gap = (self.mean - _DISASTER) ** 2 * n / (n + 1)
+        return replace(
+            self,
+            mean=(n * self.mean + _DISASTER) / (n + 1),
+            squares=self.squares + gap,
+            all_squares=self.all_squares + gap,
+        )
+
+
+def adjust_difference(differences: Floats, columns: Floats | None) -> AdjustedDifference:
+    """The mean difference if the items had been those of the whole pool.
+
+    differences: (rows, items). columns: (columns, rows, pool), taken out one after the other;
+    None for nothing. Each begins with one item of the pool's own spread, so that few items
+    adjust little. Sums are added in order: the same bits everywhere.
+    """
+    n = differences.shape[-1]
+    mean = _sum(differences) / n
+    left = differences - mean[:, None]
+    all_squares, extra = _sum(left * left), np.zeros_like(mean)
+    used: list[tuple[Floats, Floats]] = []
+    for column in () if columns is None else columns:
+        pooled = column.shape[-1]
+        spread = column - (_sum(column) / pooled)[:, None]
+        prior = _sum(spread * spread) / pooled
+        column_left = column - (_sum(column[:, :n]) / n)[:, None]
+        for earlier, size in used:
+            share = _divide(_sum(column_left[:, :n] * earlier[:, :n]), size)
+            column_left = column_left - share[:, None] * earlier
+        size = _sum(column_left[:, :n] ** 2) + prior
+        if not (size > _NOTHING).any():
+            continue
+        slope = _divide(_sum(column_left[:, :n] * left), size)
+        ahead = _sum(column_left) / pooled
+        mean = mean + slope * ahead
+        left = left - slope[:, None] * column_left[:, :n]
+        extra = extra + _divide(ahead * ahead, size)
+        used.append((column_left, size))
+    return AdjustedDifference(mean, _sum(left * left), all_squares, extra, len(used))
+
+
+def _sum(values: Floats) -> Floats:
+    """Adds up the last axis strictly in order."""
+    return np.asarray(np.cumsum(values, axis=-1)[..., -1])
+
+
+def _divide(above: Floats, below: Floats) -> Floats:
+    return np.asarray(np.where(below > _NOTHING, above / np.maximum(below, _NOTHING), 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysisTest:
+    """Holds the test at one analysis, one entry per row."""
+
+    p: Floats
+    mean: Floats  # adjusted difference
+    error: Floats  # its standard error
+    df: int
+    explained: Floats  # share of the differences' variance that could be foreseen
+
+
+def analyse(
+    differences: Floats, columns: Floats | None, whole: NDArray[np.bool_], design: Design
+) -> AnalysisTest:
+    """Tests the items so far, two or more (statistics.md §1.14).
+
+    What is left varies from item to item of those used; what could be foreseen varies from pool
+    to pool. whole: rows in which every difference is -1, 0 or 1.
+    """
+    n = differences.shape[-1]
+    pool = n if columns is None else columns.shape[-1]
+    plain = adjust_difference(differences, columns)
+    theta0, floor = design.theta0, -design.theta0 * (1.0 + design.theta0)
+    moved = n * (plain.mean - theta0) ** 2
+    scored = _variance(
+        np.maximum((plain.squares + moved) / max(n - plain.columns, 1), floor),
+        np.maximum((plain.all_squares + moved) / n, floor),
+        1.0 / n + plain.extra,
+        pool,
+    )
+    p_scored = special.ndtr(-(plain.mean - theta0) / np.sqrt(np.maximum(scored, _NOTHING)))
+    p_plain, error, df = _student(plain, n, pool, theta0)
+    graded = p_plain
+    if design.claim is Claim.NON_INFERIOR or n < SMALL_SUITE_ITEMS:
+        graded = _student(plain.with_disaster(n), n + 1, pool, theta0)[0]
+    return AnalysisTest(
+        p=np.where(whole, np.maximum(p_plain, p_scored), graded),
+        mean=plain.mean,
+        error=error,
+        df=df,
+        explained=1.0 - _divide(plain.squares, plain.all_squares),
+    )
+
+
+def _student(
+    adjusted: AdjustedDifference, n: int, pool: int, theta0: float
+) -> tuple[Floats, Floats, int]:
+    df = max(n - 1 - adjusted.columns, 1)
+    variance = _variance(
+        (adjusted.squares + VARIANCE_GUARD) / df,
+        (adjusted.all_squares + VARIANCE_GUARD) / (n - 1),
+        1.0 / n + adjusted.extra,
+        pool,
+    )
+    error = np.sqrt(variance)
+    return np.asarray(special.stdtr(df, -(adjusted.mean - theta0) / error)), error, df
+
+
+def _variance(left: Floats, whole: Floats, per_item: Floats, pool: int) -> Floats:
+    return np.asarray(left * per_item + np.maximum(whole - left, 0.0) / pool)
+
+
+def judge_adjusted(
+    differences: Sequence[float],
+    design: Design,
+    covariates: Covariates | None = None,
+    *,
+    may_promote: bool = True,
+) -> ComparisonEvidence:
+    """The verdict on items in their registered order, consumed up to where it is decided.
+
+    covariates: None where the incumbent's pool is not to be had. may_promote: no while the
+    pool is still awaited. Difference, interval and p_final are the adjusted ones.
+    """
+    d = check_differences(differences)
+    path = evidence_path(d, design)
+    bad = path.log_e_bad >= REJECT_LOG_E
+    rejected_at = int(np.argmax(bad)) + 1 if bad.any() else None
+    promoted_at, rows = None, d[None, :]
+    columns = None if covariates is None else covariates.rows(1)
+    for n, level in _analyses(design, rejected_at or len(d)) if may_promote else ():
+        if analyse(rows[:, :n], columns, _whole(rows[:, :n]), design).p[0] <= level:
+            promoted_at = n
+            break
+    used = promoted_at or rejected_at or len(d)
+    plain = build_evidence(progress_at(path, used - 1) if used else start_progress(), design)
+    outcome, how = _outcome(promoted_at, rejected_at, used, design, may_promote=may_promote)
+    if used < 2:
+        return replace(plain, outcome=outcome, how=how)
+    test = analyse(rows[:, :used], columns, _whole(rows[:, :used]), design)
+    half = float(special.stdtrit(test.df, 0.5 + CONFIDENCE / 2)) * float(test.error[0])
+    mean = float(test.mean[0]) + 0.0
+    return replace(
+        plain,
+        outcome=outcome,
+        how=how,
+        delta=mean,
+        ci_low=max(-1.0, mean - half),
+        ci_high=min(1.0, mean + half),
+        ci_method=ADJUSTED_METHOD,
+        p_final=float(test.p[0]),
+        explained=max(0.0, float(test.explained[0])),
+    )
+
+
+def judge_adjusted_batch(
+    matrix: ArrayLike, design: Design, covariates: Covariates | None = None
+) -> BatchDecisions:
+    """Judges every row of differences (comparisons, items), without display figures."""
+    d = check_differences(matrix)
+    bad = evidence_path(d, design).log_e_bad >= REJECT_LOG_E
+    rejected_at = np.where(bad.any(axis=-1), np.argmax(bad, axis=-1) + 1, d.shape[-1] + 1)
+    columns = None if covariates is None else covariates.rows(len(d))
+    promoted = np.zeros(len(d), dtype=np.bool_)
+    used = np.minimum(rejected_at, d.shape[-1])
+    for n, level in _analyses(design, d.shape[-1]):
+        p = analyse(d[:, :n], columns, _whole(d[:, :n]), design).p
+        now = ~promoted & (rejected_at >= n) & (p <= level)
+        used = np.where(now, n, used)
+        promoted |= now
+    return BatchDecisions(promoted, ~promoted & (rejected_at <= d.shape[-1]), used)
+
+
+def _analyses(design: Design, upto: int) -> Sequence[tuple[int, float]]:
+    """After how many items, and at which level. Where nothing may pass early, at the end."""
+    items = interim_items(design.n_max) if design.early else (design.n_max,)
+    levels = interim_levels(items, design.alpha) if design.early else (design.alpha,)
+    return [(n, level) for n, level in zip(items, levels, strict=True) if 2 <= n <= upto]
+
+
+def _whole(rows: Floats) -> NDArray[np.bool_]:
+    return np.asarray((rows == np.round(rows)).all(axis=-1))
+
+
+def _outcome(
+    promoted_at: int | None,
+    rejected_at: int | None,
+    used: int,
+    design: Design,
+    *,
+    may_promote: bool,
+) -> tuple[str, str | None]:
+    if promoted_at is not None:
+        return "promote", "final" if promoted_at == design.n_max else "early"
+    if rejected_at is not None:
+        return "reject", "early"
+    if used < design.n_max or not may_promote:
+        return "running", None
+    return "inconclusive", "final"

@@ -1,0 +1,193 @@
+"""The adjusted rule: what was known of the items before the candidate's first score is no
+evidence, and a verdict carries all of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness.domain.errors import InputError
+from harness.domain.evals.difficulty import decode_scores, encode_scores
+from harness.domain.evals.run import (
+    Claim,
+    GateRule,
+    Inconclusive,
+    InfraError,
+    Passed,
+    SuitePlan,
+    Verdict,
+    plan_from_json,
+)
+from harness.gate.offline.adjusted import Covariates, judge_adjusted, judge_adjusted_batch
+from harness.gate.offline.design import Design
+from harness.gate.offline.interim import interim_items, interim_levels
+from harness.gate.offline.replay import verdict_bytes
+from harness.gate.offline.verdicts import replay_verdict
+from tests.unit.test_gate_verdicts import Sides, plan, sides
+from tests.unit.test_gate_verdicts import ask as ask_all
+
+pytestmark = pytest.mark.req("F2", "A7")
+
+SUPERIOR = Design(Claim.SUPERIOR, 0.05, 200)
+
+
+def adjusted(n_max: int = 200, pool: int = 200, difficulty: str = "") -> SuitePlan:
+    return replace(plan(n_max=n_max), rule=GateRule.ADJUSTED, pool=pool, difficulty=difficulty)
+
+
+def ask(
+    suite_plan: SuitePlan,
+    found: Sides,
+    stopped: Mapping[str, tuple[str, str]] | None = None,
+) -> Verdict | None:
+    return ask_all([suite_plan], {"math": found}, stopped)
+
+
+def drawn(lift: float, seed: int = 1, pool: int = 200) -> Sides:
+    rng = np.random.default_rng(seed)
+    ability = rng.random(pool)
+    ours = (rng.random(pool) < ability).astype(float)
+    theirs = (rng.random(pool) < ability + lift).astype(float)
+    return sides(list(ours), list(theirs))
+
+
+def covariates(pool: int = 200, seed: int = 3) -> tuple[Covariates, Sequence[float]]:
+    rng = np.random.default_rng(seed)
+    hard = rng.random(pool)
+    ours = (rng.random(pool) < hard).astype(float)
+    theirs = (rng.random(pool) < hard + 0.1).astype(float)
+    return Covariates(ours, hard), list(theirs - ours)
+
+
+@pytest.mark.parametrize("n_max", [1, 2, 5, 30, 59, 60, 80, 199, 200, 500, 5000])
+def test_analyses_are_planned_in_order_and_end_at_the_last_item(n_max: int) -> None:
+    items = interim_items(n_max)
+
+    assert items[-1] == n_max
+    assert list(items) == sorted(set(items))
+    assert len(items) <= 20
+
+
+def test_all_analyses_together_spend_no_more_than_alpha() -> None:
+    """Simulated: sums of normal increments cross at one of the levels in 4.4 % of paths."""
+    from scipy import special  # noqa: PLC0415 - this test alone
+
+    items = np.array(interim_items(500))
+    levels = np.array(interim_levels(tuple(items), 0.05))
+    rng = np.random.default_rng(5)
+    steps = np.sqrt(np.diff(items, prepend=0)) * rng.normal(size=(20_000, len(items)))
+    p = special.ndtr(-np.cumsum(steps, axis=1) / np.sqrt(items))
+
+    assert (p <= levels).any(axis=1).mean() == pytest.approx(0.044, abs=0.005)
+
+
+def test_what_the_incumbent_and_difficulty_foresee_is_taken_out() -> None:
+    known, d = covariates()
+    with_it = judge_adjusted(d, SUPERIOR, known)
+    without = judge_adjusted(d, SUPERIOR)
+
+    assert with_it.explained is not None
+    assert with_it.explained > 0.3
+    assert without.explained == 0.0
+    assert with_it.p_final is not None
+    assert without.p_final is not None
+
+
+def test_covariates_that_say_nothing_change_nothing() -> None:
+    _, d = covariates()
+    flat = Covariates(np.ones(200), np.zeros(200))
+
+    assert judge_adjusted(d, SUPERIOR, flat).delta == judge_adjusted(d, SUPERIOR).delta
+
+
+def test_many_comparisons_are_judged_as_each_alone() -> None:
+    cases = [covariates(seed=seed) for seed in range(6)]
+    together = judge_adjusted_batch(
+        [d for _, d in cases],
+        SUPERIOR,
+        Covariates(
+            np.stack([known.incumbent for known, _ in cases]),
+            np.stack([known.difficulty for known, _ in cases]),
+        ),
+    )
+
+    for row, (known, d) in enumerate(cases):
+        alone = judge_adjusted(d, SUPERIOR, known)
+        assert bool(together.promoted[row]) == (alone.outcome == "promote")
+        assert together.n_used[row] == alone.n_used
+
+
+def test_a_better_candidate_passes_at_an_analysis_and_the_verdict_is_replayed() -> None:
+    verdict = ask(adjusted(), drawn(0.4))
+
+    assert isinstance(verdict, Passed)
+    assert verdict.suites[0].n_used in interim_items(200)
+    assert verdict.suites[0].ci_method == "adjusted"
+    assert "items like these" in verdict.reason
+    assert verdict.suites[0].figures.gate_rule == "adjusted"
+    assert verdict_bytes(replay_verdict(verdict)) == verdict_bytes(verdict)
+
+
+def test_nothing_passes_before_the_incumbent_has_answered_its_pool() -> None:
+    ours, theirs = drawn(0.4)
+
+    assert ask(adjusted(), (ours[:199], theirs[:120])) is None
+
+
+def test_a_pool_that_will_not_come_is_gone_without() -> None:
+    ours, theirs = drawn(0.4)
+    verdict = ask(
+        adjusted(), (ours[:150], theirs[:150]), stopped={"math": ("infra_error", "gone")}
+    )
+
+    assert isinstance(verdict, Passed)
+    assert verdict.suites[0].figures.explained == 0.0
+    assert verdict_bytes(replay_verdict(verdict)) == verdict_bytes(verdict)
+
+
+def test_a_run_that_ended_early_without_evidence_is_not_measured() -> None:
+    ours, theirs = drawn(0.0)
+    verdict = ask(
+        adjusted(), (ours[:40], theirs[:40]), stopped={"math": ("infra_error", "gone")}
+    )
+
+    assert isinstance(verdict, InfraError)
+
+
+def test_an_equal_candidate_is_inconclusive_at_the_last_item() -> None:
+    assert isinstance(ask(adjusted(), drawn(0.0)), Inconclusive)
+
+
+def test_the_pool_may_be_larger_than_what_the_candidate_answers() -> None:
+    ours, theirs = drawn(0.4, pool=500)
+    verdict = ask(adjusted(pool=500), (ours, theirs[:200]))
+
+    assert isinstance(verdict, Passed)
+    assert len(verdict.inputs["pool"]["math"]) == 500  # type: ignore[index]
+    assert verdict_bytes(replay_verdict(verdict)) == verdict_bytes(verdict)
+
+
+def test_a_difficulty_that_does_not_fit_the_pool_is_refused() -> None:
+    with pytest.raises(InputError, match="200 items are registered, with 3"):
+        ask(adjusted(difficulty="0zA"), drawn(0.0))
+
+
+def test_difficulty_is_written_as_one_character_an_item() -> None:
+    scores = [0.0, 0.25, 0.5, 1.0]
+    written = encode_scores(scores)
+
+    assert len(written) == len(scores)
+    assert decode_scores(written) == pytest.approx(scores, abs=1 / 120)
+    with pytest.raises(InputError):
+        decode_scores("!")
+
+
+def test_a_plan_from_before_the_rule_keeps_its_bytes_and_its_rule() -> None:
+    old = plan().as_json()
+
+    assert "rule" not in old
+    assert plan_from_json(old).rule is GateRule.PAIRED
+    new = adjusted(difficulty="0" * 200)
+    assert plan_from_json(new.as_json()) == new
