@@ -71,7 +71,7 @@ def test_analyses_are_planned_in_order_and_end_at_the_last_item(n_max: int) -> N
 
 
 def test_all_analyses_together_spend_no_more_than_alpha() -> None:
-    """Simulated: sums of normal increments cross at one of the levels in 4.4 % of paths."""
+    """Simulated: sums of normal increments cross at one of the levels in 4.5 % of paths."""
     from scipy import special  # noqa: PLC0415 - this test alone
 
     items = np.array(interim_items(500))
@@ -80,7 +80,7 @@ def test_all_analyses_together_spend_no_more_than_alpha() -> None:
     steps = np.sqrt(np.diff(items, prepend=0)) * rng.normal(size=(20_000, len(items)))
     p = special.ndtr(-np.cumsum(steps, axis=1) / np.sqrt(items))
 
-    assert (p <= levels).any(axis=1).mean() == pytest.approx(0.044, abs=0.005)
+    assert (p <= levels).any(axis=1).mean() == pytest.approx(0.045, abs=0.005)
 
 
 def test_what_the_incumbent_and_difficulty_foresee_is_taken_out() -> None:

@@ -3,7 +3,7 @@ difference it could show (A3, F2), before it is made: from tokens, costs and sco
 of earlier runs. It names the cheapest design that shows enough, and warns of one that does not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Final
@@ -14,7 +14,7 @@ from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import monthly_bill, routes, targets
 from harness.domain.evals.run import Claim, EvalRun, Sample, SampleError, SuitePlan
-from harness.domain.formatting import format_score
+from harness.domain.formatting import format_percent, format_score
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
 from harness.gate.offline.costs import items_to_show_saving
@@ -35,6 +35,8 @@ MOST_SAMPLES: Final = 500
 # How alike items of one cluster are taken to be before any were compared.
 CLUSTER_ICC: Final = 0.5
 MOST_EARLIER: Final = 200  # proposals that are looked through for a comparison on this suite
+# items, epochs, sides → US dollars.
+_CostOfAnswers = Callable[[int, int, Sequence[MeanUsage | None]], float | None]
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,8 @@ def _of_suite(
         incumbent=ours,
         candidate=theirs,
         estimated=estimated,
-        cost_usd=budget.comparison_cost_usd(items, plan.epochs, sides),
-        judge_usd=budget.judging_cost_usd(items, plan.epochs, sides) if judged else 0.0,
+        cost_usd=_cost(plan, sides, budget.comparison_cost_usd),
+        judge_usd=_cost(plan, sides, budget.judging_cost_usd) if judged else 0.0,
         duration_s=budget.comparison_duration_s(
             items, plan.epochs, sides, ctx.eval_connections
         ),
@@ -137,7 +139,7 @@ def _of_suite(
             filter(
                 None,
                 [
-                    _warning(plan, smallest, effect, best, units),
+                    _warning(plan, known.sd(plan.epochs), effect, best, units),
                     _likely_clusters(ctx, plan.suite),
                 ],
             )
@@ -145,6 +147,15 @@ def _of_suite(
         saving=saving,
         saving_items=None if saving is None else items_to_show_saving(saving, plan),
     )
+
+
+def _cost(
+    plan: SuitePlan, sides: Sequence[MeanUsage | None], of_answers: _CostOfAnswers
+) -> float | None:
+    """Of both sides' planned answers, and the incumbent's to the rest of its pool."""
+    planned = of_answers(plan.planned_items, plan.epochs, sides)
+    rest = of_answers(plan.incumbent_items - plan.planned_items, plan.epochs, sides[:1])
+    return None if planned is None or rest is None else planned + rest
 
 
 def _saving(ours: MeanUsage | None, theirs: MeanUsage | None) -> float | None:
@@ -179,24 +190,29 @@ def _in_items(design: DesignOption | None, size: float) -> DesignOption | None:
 
 
 def _warning(
-    plan: SuitePlan, smallest: float, effect: float, best: DesignOption | None, units: int
+    plan: SuitePlan, sd: float, effect: float, best: DesignOption | None, units: int
 ) -> str:
     if plan.cluster and plan.claim.quality is Claim.NON_INFERIOR and plan.n_max < FEW_CLUSTERS:
         return (
             f"{plan.n_max} clusters are too few to show that none is lost whole: below "
             f"{FEW_CLUSTERS} an equal candidate hardly ever passes."
         )
+    smallest = budget.minimum_detectable_effect(sd, plan.n_max, plan.alpha)
     if smallest <= effect:
         return ""
     wanted = format_score(effect, None)
+    power = budget.power_of(sd, effect, plan.n_max, plan.alpha)
+    enough = budget.items_needed(sd, effect, plan.alpha)
     advice = (
         f"{best.items} {plan.unit}s with {best.epochs} epoch(s) would show {wanted}"
         if best
-        else f"its {units} {plan.unit}s are too few to detect {wanted} points, with any epochs"
+        else f"its {units} {plan.unit}s are too few to detect {wanted} points, with any "
+        f"epochs: with those planned, about {enough:,} would"
     )
     return (
         f"With {plan.n_max} {plan.unit}s you can only see differences of "
-        f"{format_score(smallest)} points or more; {advice}."
+        f"{format_score(smallest)} points or more, and one of {wanted} points is shown in "
+        f"{format_percent(power)} of such comparisons, not in 80 %; {advice}."
     )
 
 

@@ -50,7 +50,7 @@ class PrimaryCombination(StrEnum):
 
 
 class GateRule(StrEnum):
-    """By which rule a suite's scores are judged; registered with the plan."""
+    """Names the rule by which a suite's scores are judged; registered with the plan."""
 
     PAIRED = "paired"  # the differences alone (statistics.md §1.3 to §1.5)
     # With the incumbent's scores of the whole suite, at planned analyses (statistics.md §1.14).

@@ -1,7 +1,7 @@
 """Interim analyses are the moments, fixed before the first score, at which a comparison by the
 adjusted rule may promote, and the level of the test at each (statistics.md §1.14).
 
-The levels spend .88 of alpha, by the square of the share of items that are in. They are exact
+The levels spend .9 of alpha, as the share of items that are in to the power 2.5. They are exact
 for sums of independent normal increments; the rest of alpha is for what is not normal in few
 items (measured, see docs/benchmarks.md).
 """
@@ -19,9 +19,9 @@ from harness.gate.logspace import Floats
 FIRST_ITEMS: Final = 60
 FEWEST_BETWEEN: Final = 10
 MOST_ANALYSES: Final = 20
-_SPENDING_POWER: Final = 2.0
+_SPENDING_POWER: Final = 2.5
 # Of alpha. Tests of few pass/fail items err a little more often than they say.
-_SPENT_SHARE: Final = 0.88
+_SPENT_SHARE: Final = 0.9
 _GRID: Final = 201
 _REACH: Final = 8.0  # standard deviations; beyond lies less than 1e-15
 # Figures that are stored must not depend on the last bits of a machine's libraries.
@@ -29,7 +29,7 @@ _DIGITS: Final = 6
 
 
 def interim_items(n_max: int) -> tuple[int, ...]:
-    """After how many items the comparison is tested; the last is n_max."""
+    """Plans after how many items a comparison is tested; the last is n_max."""
     between = max(FEWEST_BETWEEN, -(-n_max // MOST_ANALYSES))
     first = max(FIRST_ITEMS, 2 * between)
     return (*range(first, n_max - between // 2, between), n_max)

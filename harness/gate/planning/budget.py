@@ -42,6 +42,12 @@ def minimum_detectable_effect(
     return _reach(alpha, power) * sd / math.sqrt(n)
 
 
+def power_of(sd: float, delta: float, n: int, alpha: float = 0.05) -> float:
+    """Computes how often n items show a true distance `delta` from the null."""
+    shown_at = float(special.ndtri(1.0 - FINAL_SHARE * alpha))
+    return float(special.ndtr(delta * math.sqrt(n) / sd - shown_at)) if sd > 0.0 else 1.0
+
+
 def items_needed(sd: float, delta: float, alpha: float = 0.05, power: float = POWER) -> int:
     """Computes how many items show a true distance `delta` > 0 from the null with the given
     power.
