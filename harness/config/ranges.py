@@ -51,6 +51,7 @@ RANGES: Final[Mapping[str, Range]] = {
     "bake_bps": Range(1, MOST_HELD_BACK_BPS),
     "warm_up": Range(0, 30),
     "carried_share": Range(0, 0.99),
+    "segment_share": Range(0, 0.5),
     "weight_bps": Range(1, BPS - 1),
     "share_bps": Range(1, BPS),
     "min_exposures": Range(0, MUCH),

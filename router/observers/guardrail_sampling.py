@@ -9,7 +9,8 @@ from typing import Final
 from router.observers.canary_guard import CanaryGuards
 from router.observers.guardrail_probe import GuardrailProbe, RequestCost
 from router.observers.request_observers import ObservedRequest, RequestObserver
-from router.recording.guardrail_sample import RequestTraits
+from router.observers.request_segments import detect_segments
+from router.recording.guardrail_sample import SEGMENTS_FROM, RequestTraits
 from router.recording.port import Recording
 from router.request.routed_response import RoutedResponse
 from router.server.internal_errors import RouterPart
@@ -37,6 +38,9 @@ class RolloutAdmission(RequestObserver):
             # Nobody is charged for what has no canary any more.
             return
         traits = probe.traits if probe else 0
+        if canary.unit_rule.segments:
+            segments = detect_segments(observed.request, observed.key_id)
+            traits |= segments << SEGMENTS_FROM
         observed.ticket = self._recorder.admit(
             canary, observed.arm, observed.sticky_key, traits
         )

@@ -15,9 +15,11 @@ from harness.domain.canary.guardrails import (
     FailureTally,
     Guardrail,
     GuardrailKind,
+    SegmentCount,
     guardrail_kind,
 )
 from harness.domain.canary.ranking import MIN_CONTROLS, MeasuredUnit, rank_block
+from harness.domain.canary.segments import SEGMENTS
 
 
 class RequestTraits(IntFlag):
@@ -29,6 +31,10 @@ class RequestTraits(IntFlag):
     TOOLS = 8
     PRICED = 16  # both arms' targets have a price
     JUDGED = 32  # drawn for the judge
+
+
+# A unit's segments stand above its traits: a bit for each of `SEGMENTS`.
+SEGMENTS_FROM: Final = 8
 
 
 class AnswerFault(IntFlag):
@@ -100,6 +106,7 @@ class CompletedUnit(Protocol):
     """A unit whose block is complete. lost: no outcome came."""
 
     canary: bool
+    failed: bool
     traits: int
     bad: int
     values: SampleValues | None  # its first request's
@@ -187,6 +194,22 @@ def summarize_block(
         if found.level is not None:
             levels[guardrail] = found.level
     return BlockFindings(counts, ranks, levels)
+
+
+def count_segments(units: Iterable[CompletedUnit]) -> dict[str, SegmentCount]:
+    """Counts a complete block's units and errors by segment; empty where none were noted."""
+    sums: dict[int, list[int]] = {}
+    for unit in units:
+        failed, bits = unit.failed or unit.lost, unit.traits >> SEGMENTS_FROM
+        while bits:
+            bit = bits & -bits
+            bits -= bit
+            count = sums.setdefault(bit.bit_length() - 1, [0, 0, 0, 0])
+            count[0] += 1
+            count[1] += unit.canary
+            count[2] += failed
+            count[3] += failed and unit.canary
+    return {SEGMENTS[n].value: SegmentCount(*sums[n]) for n in sorted(sums)}
 
 
 def _value(unit: CompletedUnit, guardrail: Guardrail) -> float | None:

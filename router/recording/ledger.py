@@ -20,6 +20,7 @@ from harness.domain.canary.guardrails import (
     FeedbackTally,
     Guardrail,
     JudgeTally,
+    with_segments,
 )
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, fingerprint
@@ -35,6 +36,7 @@ from router.recording.guardrail_sample import (
     GuardrailSample,
     RankPool,
     SampleValues,
+    count_segments,
     summarize_block,
 )
 
@@ -474,7 +476,7 @@ class Ledger:
             opened_at=block.opened_at,
             closed_at=block.closed_at,
             period=block.period,
-            counts={Guardrail.ERRORS: errors, **counts} if errors.classes else counts,
+            counts={Guardrail.ERRORS: errors, **counts} if errors.tells else counts,
             ranks=findings.ranks,
             levels=findings.levels,
             never_seen=self._of_new_keys(block, units, findings) if block.claimed else None,
@@ -514,13 +516,14 @@ def _errors(units: Sequence[LedgerUnit], failed: Sequence[LedgerUnit]) -> ErrorT
         if why is not None:
             all_[why.value] += 1
             canary[why.value] += unit.canary
-    return ErrorTally(
+    tally = ErrorTally(
         len(units),
         sum(unit.canary for unit in units),
         len(failed),
         sum(unit.canary for unit in failed),
         {name: ArmSplit(n, canary[name]) for name, n in sorted(all_.items())},
     )
+    return with_segments(tally, count_segments(units))
 
 
 def _verdicts(tally: FailureTally, units: Sequence[LedgerUnit], spent_usd: float) -> JudgeTally:

@@ -126,6 +126,11 @@ class ErrorTally(FailureTally):
     classes: Mapping[str, ArmSplit] = field(default_factory=dict)
 
     @property
+    def tells(self) -> bool:
+        """Tells whether there is more in it than a block's own counts say."""
+        return bool(self.classes)
+
+    @property
     def fits(self) -> bool:
         known, canary = _sums(self.classes)
         rest, canary_rest = self.failures - known, self.canary_failures - canary
@@ -134,6 +139,56 @@ class ErrorTally(FailureTally):
             and all(0 <= split.canary <= split.failures for split in self.classes.values())
             and 0 <= canary_rest <= rest
         )
+
+
+class SegmentCount(NamedTuple):
+    """Counts units in one segment of the traffic, as `FailureTally` does in all of it."""
+
+    units: int
+    canary: int
+    failures: int
+    canary_failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentedErrors(ErrorTally):
+    """A block's errors, and in which segments of the traffic they were."""
+
+    # By `Segment`, of those that any unit was in; a unit is in several.
+    segments: Mapping[str, SegmentCount] = field(default_factory=dict)
+
+    @property
+    def tells(self) -> bool:
+        return True
+
+    @property
+    def fits(self) -> bool:
+        """Whether the counts are consistent: a segment has no more than the block."""
+        control = self.units - self.canary
+        return ErrorTally(
+            self.units, self.canary, self.failures, self.canary_failures, self.classes
+        ).fits and all(
+            FailureTally(*count).fits
+            and count.canary <= self.canary
+            and count.units - count.canary <= control
+            and count.canary_failures <= self.canary_failures
+            and count.failures <= self.failures
+            for count in self.segments.values()
+        )
+
+
+def with_segments(tally: ErrorTally, segments: Mapping[str, SegmentCount]) -> ErrorTally:
+    """Returns the tally with its segments; without any it stays as it was."""
+    if not segments:
+        return tally
+    return SegmentedErrors(
+        tally.units,
+        tally.canary,
+        tally.failures,
+        tally.canary_failures,
+        tally.classes,
+        segments,
+    )
 
 
 NO_SPLIT: Final = ArmSplit(0, 0)
@@ -204,7 +259,10 @@ def _tally_of(stored: Mapping[str, Any]) -> FailureTally:
     if "classes" not in stored:
         return FailureTally(**stored)
     classes = {name: ArmSplit(*split) for name, split in stored["classes"].items()}
-    return ErrorTally(**{**stored, "classes": classes})
+    if "segments" not in stored:
+        return ErrorTally(**{**stored, "classes": classes})
+    segments = {name: SegmentCount(*count) for name, count in stored["segments"].items()}
+    return SegmentedErrors(**{**stored, "classes": classes, "segments": segments})
 
 
 def ranks_from_json(stored: Mapping[str, Any]) -> dict[Guardrail, tuple[float, ...]]:

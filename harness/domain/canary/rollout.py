@@ -221,4 +221,5 @@ def build_unit_rule(
         feedback_s=FEEDBACK_S if policy.unit is ExposureUnit.FIRST_REQUEST else 0.0,
         pools_ranks=policy.evidence is EvidenceRule.WEIGHTED,
         ledger_salt=ledger_salt if policy.carries else "",
+        segments=policy.segment_share > 0.0,
     )

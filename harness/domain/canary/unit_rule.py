@@ -77,6 +77,8 @@ class UnitRule:
     pools_ranks: bool = False
     # Of the rollout's key ledger (`key_ledger`), a secret; empty for none.
     ledger_salt: str = ""
+    # Errors are counted in the segments of the traffic as well (`segments`).
+    segments: bool = False
 
     def as_json(self) -> dict[str, object]:
         """Leaves out newer fields at their default: older rollouts' rules keep their bytes."""
@@ -107,5 +109,6 @@ _LATER: Final = (
     "feedback_s",
     "pools_ranks",
     "ledger_salt",
+    "segments",
 )
 DEFAULT_UNIT_RULE = UnitRule()

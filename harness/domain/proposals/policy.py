@@ -162,7 +162,8 @@ class CanaryPolicy:
     # The candidate's first units, whose times no guardrail counts, nor those of the incumbent
     # beside them; a tenth of the first step's minimum at the most.
     warm_up: int = 0
-
+    # Of the errors' weight, for errors within the segments of the traffic; 0 for none.
+    segment_share: float = 0.0
     # Of alpha, for the evidence of never-seen keys, which is carried over the periods
     # (statistics.md §2.12); the other periods share the rest. 0: every period begins anew.
     carried_share: float = 0.0
@@ -188,7 +189,7 @@ class CanaryPolicy:
         before it: what was registered then keeps its bytes.
         """
         written = asdict(self)
-        for name in ("evidence", "warm_up", "carried_share"):
+        for name in ("evidence", "warm_up", "carried_share", "segment_share"):
             if written[name] == CanaryPolicy.__dataclass_fields__[name].default:
                 del written[name]
         return written
@@ -201,6 +202,7 @@ NEW_CANARY: Final[Mapping[str, Any]] = {
     "evidence": EvidenceRule.WEIGHTED,
     "warm_up": 30,
     "carried_share": 0.75,
+    "segment_share": 0.1,
 }
 
 

@@ -32,6 +32,7 @@ _CANARY: Final[Mapping[str, tuple[float, float]]] = {
     "bake_bps": (1, 5_000),
     "warm_up": (0, 30),
     "carried_share": (0.0, 0.99),
+    "segment_share": (0.0, 0.5),
 }
 _STEP: Final[Mapping[str, tuple[float, float]]] = {
     "weight_bps": (1, 9_999),

@@ -139,6 +139,7 @@ FIELD_RULES: Final[Mapping[type, Mapping[str, FieldRule]]] = {
         "evidence": must_equal,
         "warm_up": at_most,
         "carried_share": must_equal,
+        "segment_share": must_equal,
     },
     CanaryStep: {
         "weight_bps": must_equal,

@@ -22,6 +22,7 @@ from harness.domain.canary.observation import ObservationBlock
 from harness.domain.formatting import format_number, format_price_pair
 from harness.domain.reliability.failures import describe_failures
 from harness.gate.online.evidence_paths import block_tally
+from harness.gate.online.segment_harm import SegmentHarm
 
 # What the canary does when the guardrail trips.
 _COUNTS = {
@@ -109,6 +110,8 @@ class GuardrailEvidence:
     control_classes: Mapping[str, int] = field(default_factory=dict)
     judging: JudgeTotals | None = None  # of the judge's
     opinions: OpinionTotals | None = None  # of feedback's, None where blocks do not tell
+    # Of errors that rolled the canary back: where they are, None where nothing shows that.
+    segment: SegmentHarm | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -149,6 +152,7 @@ class GuardrailEvidence:
             **({"classes": classes} if known else {}),
             **({"judging": self.judging.as_json()} if self.judging else {}),
             **({"opinions": self.opinions.as_json()} if self.opinions else {}),
+            **({"segment": self.segment.as_json()} if self.segment else {}),
             "tolerated": self.tolerated,
             "weight": self.weight,
             "log_e": self.log_e,

@@ -213,10 +213,11 @@ def _harm(view: _View) -> str:
         for guardrail in evidence.guardrails
         if guardrail.guardrail is evidence.tripped
     )
+    where = f" {what.segment.text}." if what.segment else ""
     return (
         f"The canary {what.text}; "
         f"evidence of harm reached the rollback level (e = {_e(evidence.log_e):.3g})"
-        f"{_whose(view)}."
+        f"{_whose(view)}.{where}"
     )
 
 

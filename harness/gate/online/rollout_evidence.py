@@ -22,6 +22,8 @@ from harness.gate.logspace import Floats
 from harness.gate.online.certificate import Certificate, add_block, log_certificate
 from harness.gate.online.evidence_paths import combined_path, guardrail_path, guardrail_weights
 from harness.gate.online.guardrail_report import GuardrailEvidence, guardrail_totals
+from harness.gate.online.segment_evidence import mix_segments
+from harness.gate.online.segment_harm import find_segment
 from harness.gate.online.warm_up import skip_warm_up
 
 # The number of the stream of never-seen keys, which has no period.
@@ -91,6 +93,9 @@ def collect_evidence(
     guardrails = _guardrails(now, read, policy)
     certificates = [_certificate(stream, policy) for stream in current]
     certificate = max(certificates, key=lambda certified: certified.log_e - certified.limit)
+    reason = None if tripped is None else max(guardrails, key=_share_of_evidence).guardrail
+    if reason is Guardrail.ERRORS:
+        guardrails = (replace(guardrails[0], segment=find_segment(read)), *guardrails[1:])
     return CanaryEvidence(
         path=tuple(map(float, path[: len(read)])),
         log_e=_last(now.path),
@@ -98,7 +103,7 @@ def collect_evidence(
         period=_number(read[-1:], policy),
         limit=now.limit,
         guardrails=guardrails,
-        tripped=None if tripped is None else max(guardrails, key=_share_of_evidence).guardrail,
+        tripped=reason,
         exposures=sum(block.canary_units for block in read),
         exposures_by_weight=_telling(read),
         units=sum(block.units for block in read),
@@ -141,6 +146,7 @@ class _Stream:
             guardrail: guardrail_path(blocks, guardrail, policy)
             for guardrail in policy.tolerated
         }
+        paths[Guardrail.ERRORS] = mix_segments(paths[Guardrail.ERRORS], blocks, policy)
         limit = math.log(1.0 / policy.alpha) + cost
         places = tuple(place for place, _ in own)
         path = combined_path(paths, policy.evidence)

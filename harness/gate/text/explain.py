@@ -226,16 +226,19 @@ def _feedback_text(evidence: GuardrailEvidence, *, canary: bool) -> str:
 
 
 def _failure_classes(evidence: GuardrailEvidence) -> tuple[str, ...]:
-    """Lists each model's failures by class: `candidate, 12 failures: 9 timeout, 3 other`."""
+    """Lists each model's failures by class: `candidate, 12 failures: 9 timeout, 3 other`; and
+    says which segment carries the harm.
+    """
     arms = (
         ("candidate", evidence.canary_failures, evidence.canary_classes),
         ("incumbent", evidence.control_failures, evidence.control_classes),
     )
-    return tuple(
+    lines = tuple(
         f"{name}, {format_quantity(failures, 'failure')}: {describe_failures(classes)}"
         for name, failures, classes in arms
         if classes
     )
+    return (*lines, evidence.segment.text) if evidence.segment else lines
 
 
 def _judge_lines(evidence: GuardrailEvidence, judge: CanaryJudge | None) -> tuple[str, ...]:

@@ -1,0 +1,136 @@
+"""Segment harm says which segment of a canary's traffic carries the harm of a rollback
+(statistics.md §2.13): in figures, and in a sentence for people.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from scipy import special
+
+from harness.domain.canary.guardrails import (
+    FailureTally,
+    Guardrail,
+    SegmentedErrors,
+)
+from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.segments import SEGMENTS, Segment
+
+# How likely chance alone may be to name any segment.
+_NAMED_BY_CHANCE: Final = 0.1
+# How likely failures elsewhere must be by chance for the harm to be in the segment alone.
+_ELSEWHERE: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentHarm:
+    """Names the segment that carries the harm, with the failures in it and elsewhere.
+
+    alone: elsewhere the canary fails no more often than chance has it. compared: how many
+    segments were.
+    """
+
+    segment: Segment
+    inside: FailureTally
+    elsewhere: FailureTally
+    alone: bool
+    compared: int
+
+    @property
+    def text(self) -> str:
+        """Writes a sentence without its full stop."""
+        verb = "is in" if self.alone else "is greatest in"
+        inside, elsewhere = self.inside, self.elsewhere
+        return (
+            f"The harm {verb} {self.segment.text}: {inside.canary_failures:,} of the canary's "
+            f"{inside.canary:,} units failed there, {elsewhere.canary_failures:,} of "
+            f"{elsewhere.canary:,} elsewhere (incumbent: {_control(inside)} and "
+            f"{_control(elsewhere)}). Segments compared: {self.compared}; chance alone names "
+            "one in at most 1 of 10 rollbacks"
+        )
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "segment": self.segment.value,
+            "canary": self.inside.canary,
+            "canary_failures": self.inside.canary_failures,
+            "control": self.inside.units - self.inside.canary,
+            "control_failures": self.inside.failures - self.inside.canary_failures,
+            "alone": self.alone,
+            "words": self.text,
+        }
+
+
+def segmented_errors(block: ObservationBlock) -> SegmentedErrors | None:
+    """Returns a block's errors with its segments; None where it does not tell them."""
+    errors = block.counts.get(Guardrail.ERRORS)
+    return errors if isinstance(errors, SegmentedErrors) else None
+
+
+def find_segment(blocks: Sequence[ObservationBlock]) -> SegmentHarm | None:
+    """Finds the segment that carries the harm of a rollout that is rolled back; None where the
+    data name none.
+
+    Were the harm the same everywhere, the canary's failures would fall as its units do, and as
+    the incumbent's failures do.
+    """
+    told = [errors for block in blocks if (errors := segmented_errors(block))]
+    whole = FailureTally(
+        sum(errors.units for errors in told),
+        sum(errors.canary for errors in told),
+        sum(errors.failures for errors in told),
+        sum(errors.canary_failures for errors in told),
+    )
+    sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(4, dtype=np.int64))
+    for errors in told:
+        for name, count in errors.segments.items():
+            sums[name] += count
+    known = {name: FailureTally(*map(int, sums[name])) for name in SEGMENTS if name in sums}
+    found = [
+        (_chance(tally, _without(whole, tally)), Segment(name))
+        for name, tally in known.items()
+        if 0 < tally.canary < whole.canary
+    ]
+    if not found:
+        return None
+    chance, segment = min(found, key=lambda pair: pair[0])
+    if chance > _NAMED_BY_CHANCE / len(found):
+        return None
+    inside = known[segment]
+    elsewhere = _without(whole, inside)
+    usual = special.bdtrc(
+        elsewhere.canary_failures - 1, elsewhere.canary, _control_rate(elsewhere)
+    )
+    alone = not elsewhere.canary_failures or bool(usual > _ELSEWHERE)
+    return SegmentHarm(segment, inside, elsewhere, alone, len(found))
+
+
+def _chance(inside: FailureTally, elsewhere: FailureTally) -> float:
+    """How likely so many of the canary's failures are inside, were the harm the same."""
+    expected = inside.canary * _control_rate(inside)
+    share = expected / (expected + elsewhere.canary * _control_rate(elsewhere))
+    failures = inside.canary_failures + elsewhere.canary_failures
+    if not inside.canary_failures:
+        return 1.0
+    return float(special.bdtrc(inside.canary_failures - 1, failures, share))
+
+
+def _control_rate(tally: FailureTally) -> float:
+    """The incumbent's share of failures; half a failure is added, so that none is no proof."""
+    control = tally.units - tally.canary
+    return (tally.failures - tally.canary_failures + 0.5) / (control + 1.0)
+
+
+def _control(tally: FailureTally) -> str:
+    return f"{tally.failures - tally.canary_failures:,} of {tally.units - tally.canary:,}"
+
+
+def _without(whole: FailureTally, part: FailureTally) -> FailureTally:
+    return FailureTally(
+        whole.units - part.units,
+        whole.canary - part.canary,
+        whole.failures - part.failures,
+        whole.canary_failures - part.canary_failures,
+    )
