@@ -24,7 +24,7 @@ _READ: Final = 300
 _LOOKED_AT: Final = 8
 # So many of a language's commonest words make a guess.
 _ENOUGH: Final = 2
-_BITS: Final[Mapping[Segment, int]] = {each: 1 << n for n, each in enumerate(SEGMENTS)}
+_BITS: Final[Mapping[Segment, int]] = {segment: 1 << n for n, segment in enumerate(SEGMENTS)}
 # As plain numbers: to look up a member of an enumeration costs more than all the rest.
 _STREAM, _WHOLE = _BITS[Segment.STREAM], _BITS[Segment.WHOLE]
 _TOOLS, _NO_TOOLS = _BITS[Segment.TOOLS], _BITS[Segment.NO_TOOLS]
@@ -103,7 +103,7 @@ def _last_words(request: ClientRequest) -> str:
     value = request.value("messages") or request.value("input")
     if isinstance(value, list):
         last = value[: -_LOOKED_AT - 1 : -1]
-        value = next((item for item in last if _is_said(item)), None)
+        value = next((item for item in last if _is_input(item)), None)
     if isinstance(value, dict):
         value = value.get("content")
     if isinstance(value, list):
@@ -112,5 +112,5 @@ def _last_words(request: ClientRequest) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _is_said(item: object) -> bool:
+def _is_input(item: object) -> bool:
     return isinstance(item, str) or (isinstance(item, dict) and item.get("role") == "user")

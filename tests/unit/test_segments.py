@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +32,8 @@ from router.observers.request_segments import detect_segments, guess_language
 from router.recording.guardrail_sample import SEGMENTS_FROM
 from router.recording.ledger import Ledger
 from router.request.body import read_request
+from tests.support.router.asgi_router import ASK, CHAT, Door
+from tests.support.router.live_router import snapshot
 from tests.unit.test_calls_per_request import CallCounter
 
 pytestmark = pytest.mark.req("F3")
@@ -180,6 +183,21 @@ def test_without_segments_a_block_is_what_it_was_before_there_were_any() -> None
     assert not any(isinstance(tally, SegmentedErrors) for tally in block.counts.values())
     assert "segments" not in rule(segments=False).as_json()
     assert "segments" not in asdict(ErrorTally(4, 1, 1, 1))
+
+
+async def test_a_routers_blocks_tell_the_segments_of_what_it_served(tmp_path: Path) -> None:
+    first = snapshot("http://up", weight_bps=10_000, rule=rule(segments=True))
+    door = Door(tmp_path, first=first)
+
+    await door.call(CHAT, ASK)
+    door.recorder.flush(final=True)
+
+    (block,) = door.kept.blocks.values()
+    errors = block.counts[Guardrail.ERRORS]
+    assert isinstance(errors, SegmentedErrors)
+    assert len(errors.segments) == KINDS
+    assert {Segment.WHOLE, Segment.NO_TOOLS, Segment.SHORT} < set(errors.segments)
+    assert set(errors.segments.values()) == {SegmentCount(1, 1, 0, 0)}
 
 
 @pytest.mark.parametrize("count", [(5, 1, 1, 1), (2, 2, 1, 1), (2, 1, 2, 1), (2, 1, 1, 2)])
