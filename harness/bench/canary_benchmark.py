@@ -14,7 +14,9 @@ import numpy as np
 from harness.bench import canary_days, default_canary, guarded_traffic
 from harness.bench.canary_rules import ALPHA, OURS, RULES, SLOW, Rule
 from harness.bench.guarded_traffic import SimulatedHarm, Slowdown, Truth, simulate_traffic
+from harness.bench.segmented_traffic import SegmentTruth, segment_exposures
 from harness.domain.canary.guardrails import Guardrails
+from harness.domain.canary.segments import Segment
 from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.formatting import format_percent
 from harness.domain.proposals.policy import CanaryPolicy
@@ -54,7 +56,12 @@ LATENCY_CAP: Final = 600
 # One exposure in each block of 100: 100,000 requests.
 GUARDED_CAP: Final = 1000
 # Requests as units, alpha undivided by days: the level at which a false rollback is likeliest.
-TABLES: Final = ("default", "days", "errors", "latency", "guarded")
+TABLES: Final = ("default", "days", "errors", "latency", "guarded", "segments")
+# Failure rate of a canary; caps where it fails everywhere, and in a tenth of the traffic.
+SEGMENTED: Final = ((0.2, 300, 1500), (0.5, 150, 600), (1.0, 30, 300))
+EVERYWHERE, IN_A_TENTH = "everywhere", "in a tenth"
+MOST_IN_A_SEGMENT: Final = 3.0  # times the exposures of the same harm everywhere
+BY_SEGMENT, NOT_BY_SEGMENT = "by segment", "without segments"
 SEED: Final = 5
 EVERYTHING: Final = CanaryPolicy(
     unit=ExposureUnit.REQUEST, guardrails=replace(Guardrails(), judge=1.25)
@@ -137,6 +144,7 @@ def run_canary_benchmark(
         "errors": _errors,
         "latency": _latencies,
         "guarded": _guarded,
+        "segments": _segments,
     }
     lines = [line for table in plan.tables for line in measured[table](plan, progress)]
     return CanaryBenchmark(plan, tuple(lines), tuple(_goals(lines)))
@@ -252,6 +260,26 @@ def _guarded(
         yield _line("guarded", "all guardrails", case, cap, found, false=healthy)
 
 
+def _segments(
+    plan: CanaryBenchmarkPlan, progress: Callable[[str], None]
+) -> Iterator[CanaryBenchmarkRow]:
+    """Exposures are those of the harmed segment."""
+    default = default_canary.DEFAULT
+    rules = {BY_SEGMENT: default, NOT_BY_SEGMENT: replace(default, segment_share=0.0)}
+    for rule, policy in rules.items():
+        for rate, everywhere, hidden in SEGMENTED:
+            cases = {EVERYWHERE: (None, everywhere), IN_A_TENTH: (Segment.TOOLS, hidden)}
+            for where, (segment, cap) in cases.items():
+                progress(f"{rule}, {_percent(rate)} {where}")
+                truth = SegmentTruth(segment, canary=rate)
+                found = [
+                    segment_exposures(truth, policy, cap=cap, seed=[plan.seed, index])
+                    for index in range(max(5, plan.rollouts // 4))
+                ]
+                case = f"{_percent(rate)} {where}"
+                yield _line("segments", rule, case, cap, found, false=False)
+
+
 def guarded(
     harm: SimulatedHarm, *, cap: int, seed: Sequence[int], incident: range = range(0)
 ) -> float:
@@ -294,6 +322,13 @@ def _goals(lines: Sequence[CanaryBenchmarkRow]) -> Iterator[Goal]:
             what = f"{rule}, {line.case}: exposures"
             yield Goal(f"{what}, median", _exposures(line.median), median)
             yield Goal(f"{what}, 95 %", _exposures(line.p95), p95)
+    by_segment = {line.case: line for line in lines if line.rule == BY_SEGMENT}
+    for rate, _, _ in SEGMENTED if by_segment else ():
+        everywhere, hidden = (
+            by_segment[f"{_percent(rate)} {where}"] for where in (EVERYWHERE, IN_A_TENTH)
+        )
+        limit = MOST_IN_A_SEGMENT * _exposures(everywhere.median)
+        yield Goal(f"{hidden.case}: exposures there", _exposures(hidden.median), limit)
     for line in lines:
         if line.table == "days" and line.rule == DEFAULT and not line.false:
             yield Goal(f"{line.rule}, {line.case}: missed", line.never, MOST_MISSED)

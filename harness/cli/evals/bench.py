@@ -279,9 +279,9 @@ def _row(line: "GateBenchmarkRow", usd_per_item: float | None) -> list[object]:
 @click.option(
     "--table",
     "tables",
-    type=click.Choice(["default", "errors", "latency", "guarded"]),
+    type=click.Choice(["default", "days", "errors", "latency", "guarded", "segments"]),
     multiple=True,
-    help="[default: all three]",
+    help="[default: all]",
 )
 @click.option(
     "--seed", type=int, default=5, show_default=True, help="Seed of the random draws."
