@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.bench.segmented_traffic import count_errors, draw_segments
 from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.ranking import MAX_CONTROLS, MeasuredUnit, rank_block
@@ -208,6 +209,9 @@ def simulate_rollout(
         if guardrail in on
     }
     errors = _tallies(everyone, failed, arm)
+    if policy.segment_share:
+        drawn = draw_segments(shape, rng.spawn(1)[0])
+        tallies[Guardrail.ERRORS] = [*count_errors(drawn, everyone, arm, failed)]
     return [
         ObservationBlock(
             rollout="r", worker="w", sequence=before + n, weight_bps=100, units=errors[n].units,

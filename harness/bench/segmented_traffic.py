@@ -45,30 +45,60 @@ def simulate_segments(
     """Simulates the blocks of one rollout. share: of the canary."""
     shape = (blocks, SIZE)
     canary = rng.random(shape) < share
-    drawn, first = [], 0
-    for shares in SHARES:
-        drawn.append(first + rng.choice(len(shares), size=shape, p=shares))
-        first += len(shares)
+    drawn = draw_segments(shape, rng)
     chance = np.full(shape, truth.control)
     for segment, rate in (truth.hard or {}).items():
         chance[_in(drawn, segment)] = rate
     harmed = canary if truth.segment is None else canary & _in(drawn, truth.segment)
     failed = rng.random(shape) < np.where(harmed, truth.canary, chance)
-    counts = np.zeros((blocks, len(SEGMENTS), 4), dtype=np.int64)
-    rows = np.broadcast_to(np.arange(blocks)[:, None], shape)
-    for places in drawn:
-        for at, units in enumerate((np.ones_like(canary), canary, failed, failed & canary)):
-            np.add.at(counts[:, :, at], (rows, places), units)
+    errors = count_errors(drawn, np.ones_like(canary), canary, failed)
     return [
         ObservationBlock(
             rollout="r", worker="w", sequence=n, weight_bps=round(10_000 * share), units=SIZE,
-            canary_units=int(canary[n].sum()), failures=int(failed[n].sum()),
-            canary_failures=int((failed[n] & canary[n]).sum()), missing=0,
-            opened_at=START, closed_at=START, number=n + 1,
-            counts={Guardrail.ERRORS: _errors(canary[n], failed[n], counts[n])},
+            canary_units=tally.canary, failures=tally.failures,
+            canary_failures=tally.canary_failures, missing=0, opened_at=START, closed_at=START,
+            number=n + 1, counts={Guardrail.ERRORS: tally},
         )
-        for n in range(blocks)
+        for n, tally in enumerate(errors)
     ]  # fmt: skip
+
+
+def draw_segments(shape: tuple[int, int], rng: np.random.Generator) -> list[np.ndarray]:
+    """Draws a segment of each kind for every unit, as a place in SEGMENTS."""
+    drawn, first = [], 0
+    for shares in SHARES:
+        drawn.append(first + rng.choice(len(shares), size=shape, p=shares))
+        first += len(shares)
+    return drawn
+
+
+def count_errors(
+    drawn: Sequence[np.ndarray], there: np.ndarray, canary: np.ndarray, failed: np.ndarray
+) -> list[SegmentedErrors]:
+    """Counts each block's errors by segment, as a router does. there: which units there are."""
+    kinds = there, there & canary, there & failed, there & canary & failed
+    wholes = np.stack([units.sum(axis=1) for units in kinds], axis=1)
+    number, places = len(there), np.arange(len(there))[:, None] * len(SEGMENTS)
+    counts = np.stack(
+        [
+            sum(
+                np.bincount((places + at)[units], minlength=number * len(SEGMENTS))
+                for at in drawn
+            )
+            for units in kinds
+        ],
+        axis=-1,
+    ).reshape(number, len(SEGMENTS), len(kinds))
+    return [
+        SegmentedErrors(
+            *map(int, whole),
+            segments={
+                SEGMENTS[n].value: SegmentCount(*map(int, count[n]))
+                for n in np.flatnonzero(count[:, 0])
+            },
+        )
+        for whole, count in zip(wholes, counts, strict=True)
+    ]
 
 
 def segment_exposures(
@@ -96,16 +126,3 @@ def segment_exposures(
 def _in(drawn: Sequence[np.ndarray], segment: Segment) -> np.ndarray:
     number = SEGMENTS.index(segment)
     return np.logical_or.reduce([places == number for places in drawn])
-
-
-def _errors(canary: np.ndarray, failed: np.ndarray, counts: np.ndarray) -> SegmentedErrors:
-    return SegmentedErrors(
-        SIZE,
-        int(canary.sum()),
-        int(failed.sum()),
-        int((failed & canary).sum()),
-        segments={
-            SEGMENTS[n].value: SegmentCount(*map(int, counts[n]))
-            for n in np.flatnonzero(counts[:, 0])
-        },
-    )
