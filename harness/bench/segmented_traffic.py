@@ -89,16 +89,16 @@ def count_errors(
         ],
         axis=-1,
     ).reshape(number, len(SEGMENTS), len(kinds))
-    return [
-        SegmentedErrors(
-            *map(int, whole),
-            segments={
-                SEGMENTS[n].value: SegmentCount(*map(int, count[n]))
-                for n in np.flatnonzero(count[:, 0])
-            },
-        )
-        for whole, count in zip(wholes, counts, strict=True)
-    ]
+    return [_tally(whole, count) for whole, count in zip(wholes, counts, strict=True)]
+
+
+def _tally(whole: np.ndarray, counts: np.ndarray) -> SegmentedErrors:
+    units, canary, failures, canary_failures = map(int, whole)
+    segments = {
+        SEGMENTS[n].value: SegmentCount(*map(int, counts[n]))
+        for n in np.flatnonzero(counts[:, 0])
+    }
+    return SegmentedErrors(units, canary, failures, canary_failures, segments=segments)
 
 
 def segment_exposures(
@@ -125,4 +125,4 @@ def segment_exposures(
 
 def _in(drawn: Sequence[np.ndarray], segment: Segment) -> np.ndarray:
     number = SEGMENTS.index(segment)
-    return np.logical_or.reduce([places == number for places in drawn])
+    return np.asarray(np.logical_or.reduce([places == number for places in drawn]))

@@ -1,4 +1,4 @@
-"""A canary that harms one segment: what the audit log, the alert and the explanation say of it."""
+"""What the audit log, the alert and the explanation say of a canary that harms one segment."""
 
 from dataclasses import replace
 
@@ -43,7 +43,9 @@ def test_a_rollback_names_the_segment_and_is_decided_again_the_same(
         ended = tx.rollouts.get(rollout.id)
         alerts = [alert.text for alert in tx.alerts.list()]
     assert SAID in ended.ended_because
-    assert event.details["guardrails"]["errors"]["segment"]["segment"] == "tools"
+    guardrails = event.details["guardrails"]
+    assert isinstance(guardrails, dict)
+    assert guardrails["errors"]["segment"]["segment"] == "tools"
     assert any(SAID in text for text in alerts)
     again = audit.replay_action(world.context(), event.number)
     assert again.agrees, again.differences
