@@ -9,7 +9,7 @@ holds those behind it.
 """
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -476,7 +476,7 @@ class Ledger:
             opened_at=block.opened_at,
             closed_at=block.closed_at,
             period=block.period,
-            counts={Guardrail.ERRORS: errors, **counts} if errors.tells else counts,
+            counts=_with_errors(counts, errors),
             ranks=findings.ranks,
             levels=findings.levels,
             never_seen=self._of_new_keys(block, units, findings) if block.claimed else None,
@@ -503,9 +503,15 @@ class Ledger:
             errors.canary,
             errors.failures,
             errors.canary_failures,
-            None if len(new) == len(units) else findings.counts,
+            None if len(new) == len(units) else _with_errors(findings.counts, errors),
             None if findings.ranks == of_all.ranks else findings.ranks,
         )
+
+
+def _with_errors(
+    counts: Mapping[Guardrail, FailureTally], errors: ErrorTally
+) -> Mapping[Guardrail, FailureTally]:
+    return {Guardrail.ERRORS: errors, **counts} if errors.tells else counts
 
 
 def _errors(units: Sequence[LedgerUnit], failed: Sequence[LedgerUnit]) -> ErrorTally:

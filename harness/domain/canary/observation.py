@@ -77,6 +77,12 @@ class ObservationBlock:
     never_seen: NeverSeen | None = None
 
     @property
+    def is_never_seen(self) -> bool:
+        """Tells whether no arm had answered any of the block's keys before."""
+        new = self.never_seen
+        return self.period == 1 if new is None else new.units == self.units
+
+    @property
     def of_new_keys(self) -> "ObservationBlock | None":
         """The block as if it held its never-seen keys alone; None when it has none.
 

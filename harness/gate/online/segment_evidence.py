@@ -63,7 +63,7 @@ def _count_failures(
         errors = segmented_errors(block)
         if errors is None:
             continue
-        coins = policy.unit.counts_keys and block.period == 1
+        coins = policy.unit.counts_keys and block.is_never_seen
         share = block.weight_bps / 10_000 if coins else 0.0
         for name, count in errors.segments.items():
             if count.failures and name in SEGMENTS:
