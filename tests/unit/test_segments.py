@@ -17,6 +17,7 @@ from harness.domain.canary.guardrails import (
     SegmentedErrors,
     tallies_from_json,
 )
+from harness.domain.canary.key_ledger import KeyHistory
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import build_unit_rule
 from harness.domain.canary.segments import KINDS, SEGMENTS, Segment
@@ -175,6 +176,33 @@ def test_a_block_counts_both_arms_in_each_segment_and_survives_being_stored() ->
     check_block(block)
     stored = json.loads(json.dumps({name: asdict(t) for name, t in block.counts.items()}))
     assert tallies_from_json(stored) == dict(block.counts)
+
+
+def test_never_seen_callers_are_counted_by_segment_apart() -> None:
+    ledger = Ledger("r", "w", replace(rule(segments=True), ledger_salt="salt"))
+    traits = [bits(Segment.TOOLS), bits(Segment.TOOLS), bits(Segment.NO_TOOLS)]
+    for key, trait in zip("abc", traits, strict=True):
+        unit = ledger.admit(
+            key, canary=key == "a", weight_bps=2500, now=0.0, at=NOW, traits=trait
+        )
+        assert unit is not None
+        ledger.finish(unit, failed=key == "a", first=True)
+    (claim,) = ledger.claims(0.0, NOW, final=True)
+    ledger.enter_histories(
+        claim.block, [KeyHistory.NEVER_SEEN, KeyHistory.RETURNED, KeyHistory.NEVER_SEEN]
+    )
+    (block,) = ledger.close(1.0, NOW)
+
+    new = block.of_new_keys
+    assert new is not None
+    assert new.is_never_seen
+    assert not block.is_never_seen
+    check_block(block)
+    told = [part.counts[Guardrail.ERRORS] for part in (block, new)]
+    assert [errors.segments[Segment.TOOLS] for errors in told] == [  # type: ignore[attr-defined]
+        SegmentCount(2, 1, 1, 1),
+        SegmentCount(1, 1, 1, 1),
+    ]
 
 
 def test_without_segments_a_block_is_what_it_was_before_there_were_any() -> None:
