@@ -360,16 +360,22 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
 
 
 def _groups(settings: SuiteSettings, samples: Mapping[str, InspectSample]) -> ItemGroups:
-    """The samples by the metadata field that the suite names."""
-    if not settings.cluster:
-        return ItemGroups(tuple(samples))
-    clusters = {
-        item: read_group(
-            sample.metadata or {}, settings.cluster, f"suite {settings.name!r}, item {item!r}"
-        )
-        for item, sample in samples.items()
-    }
-    return ItemGroups(tuple(samples), clusters, settings.cluster)
+    """The samples by the metadata fields that the suite names."""
+
+    def values(field: str) -> dict[str, str]:
+        return {
+            item: read_group(
+                sample.metadata or {}, field, f"suite {settings.name!r}, item {item!r}"
+            )
+            for item, sample in samples.items()
+        }
+
+    return ItemGroups(
+        tuple(samples),
+        values(settings.cluster) if settings.cluster else {},
+        settings.cluster,
+        {field: values(field) for field in settings.slices},
+    )
 
 
 def _input_text(sample: InspectSample) -> str:

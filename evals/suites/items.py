@@ -5,7 +5,7 @@ line. Also hashes the file for the suite's pin.
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ class Item:
     # `schema`, `rules`, `difficulty` and whatever else the file carries.
     metadata: Mapping[str, Any] = field(default_factory=dict)
     cluster: str = ""  # that it belongs to; empty where the suite names no cluster field
+    slices: tuple[str, ...] = ()  # its values of the suite's slice fields, in their order
 
 
 def load_items(
@@ -37,12 +38,13 @@ def load_items(
     input_field: str = "input",
     target_field: str = "",
     cluster_field: str = "",
+    slice_fields: Sequence[str] = (),
 ) -> tuple[Item, ...]:
     """Loads the items of a `.jsonl` or `.csv` file, in the file's order.
 
     name: of the suite; an item without an id is called `NAME-0001`, by its place in the file.
     target_field: empty for `target` or `expected`; `a+b` makes an object of these two fields.
-    cluster_field: of the metadata, empty for none.
+    cluster_field, slice_fields: of the metadata; empty for none.
     Raises InputError as `file:line: what is wrong` at the first fault, and for an empty file.
     """
     items: list[Item] = []
@@ -65,6 +67,8 @@ def load_items(
         if cluster_field:
             cluster = read_group(item.metadata, cluster_field, place)
             item = replace(item, cluster=cluster)
+        values = tuple(read_group(item.metadata, name, place) for name in slice_fields)
+        item = replace(item, slices=values)
         items.append(item)
     if not items:
         raise InputError(f"{path}: no items; a suite needs at least one line of data")

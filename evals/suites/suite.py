@@ -79,7 +79,11 @@ class Suite:
     def groups(self) -> ItemGroups:
         """Says which items belong together."""
         named = {item.id: item.cluster for item in self.items.values() if item.cluster}
-        return ItemGroups(tuple(self.items), named, self.settings.cluster)
+        slices = {
+            name: {item.id: item.slices[index] for item in self.items.values()}
+            for index, name in enumerate(self.settings.slices)
+        }
+        return ItemGroups(tuple(self.items), named, self.settings.cluster, slices)
 
     @cached_property
     def likely_clusters(self) -> str:
@@ -151,6 +155,7 @@ def load_suite(settings: SuiteSettings) -> Suite:
         input_field=settings.input_field,
         target_field=settings.target_field,
         cluster_field=settings.cluster,
+        slice_fields=settings.slices,
     )
     options = judge.complete(loaded, judge.options(settings.scorer_options))
     uncontained = judge.name == CODE.name and settings.code_uncontained
@@ -240,7 +245,12 @@ def grouping(settings: SuiteSettings) -> Sequence[object]:
     """What the suite says of items that belong together; empty where it says nothing, so that
     its pin stays as it is.
     """
-    return [{"cluster": settings.cluster}] if settings.cluster else []
+    named: dict[str, object] = {}
+    if settings.cluster:
+        named["cluster"] = settings.cluster
+    if settings.slices:
+        named["slices"] = list(settings.slices)
+    return [named] if named else []
 
 
 def task_file(settings: SuiteSettings) -> tuple[Path, str]:

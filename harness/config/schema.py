@@ -161,6 +161,9 @@ class SuiteEntry(BaseModel):
     cluster: str = Field(
         "", description="metadata field; items that share its value count as one unit"
     )
+    slices: tuple[str, ...] = Field(
+        (), max_length=5, description="metadata fields; none of their values may get worse"
+    )
 
 
 class CodeEntry(BaseModel):

@@ -283,6 +283,8 @@ class SuiteSettings:
     data_class: str = ""
     # The metadata field whose value items of one cluster share (statistics.md §1.12).
     cluster: str = ""
+    # Metadata fields whose values are slices, each guarded by itself (statistics.md §1.13).
+    slices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

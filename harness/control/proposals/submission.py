@@ -322,6 +322,7 @@ def _plan(
         cluster_sizes=ours.cluster_sizes(order_seed)[:n_max],
         rule=rule,
         pool=_pool(rule, n_max, pin.items),
+        slices=ours.guarded_slices(order_seed, n_max),
     )
 
 

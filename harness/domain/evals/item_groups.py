@@ -16,6 +16,21 @@ from harness.domain.formatting import format_excerpt
 
 MAX_VALUE_LENGTH: Final = 200  # characters of a cluster's name
 EXCERPT: Final = 40
+MIN_SLICE_UNITS: Final = 60  # fewer show nothing but a landslide
+MOST_SLICES: Final = 20  # more would leave none of them enough of the error
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Names the items of a suite that share a value of a slice field."""
+
+    field: str
+    value: str
+    positions: tuple[int, ...]  # of its items in the registered order, from 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.field} = {self.value}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +41,8 @@ class ItemGroups:
     # Item → name of its cluster; empty for a suite that names no cluster field.
     clusters: Mapping[str, str] = field(default_factory=dict)
     cluster_field: str = ""  # of the metadata, that names it
+    # Slice field → item → its value there.
+    slices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def units(self) -> int:
@@ -42,6 +59,30 @@ class ItemGroups:
             return ()
         ordered = map(self.clusters.__getitem__, self.order(order_seed))
         return tuple(len(list(members)) for _, members in groupby(ordered))
+
+    def guarded_slices(self, order_seed: int, n_max: int) -> tuple[Slice, ...]:
+        """Lists the slices that have units enough among the first n_max to be guarded, the
+        largest first.
+        """
+        order = self.order(order_seed)
+        units = [
+            unit
+            for unit, size in enumerate(self.cluster_sizes(order_seed))
+            for _ in range(size)
+        ] or list(range(len(order)))
+        found: list[Slice] = []
+        for name, values in self.slices.items():
+            members: dict[str, list[int]] = {}
+            for position, item in enumerate(order):
+                if units[position] < n_max:
+                    members.setdefault(values[item], []).append(position)
+            found += [
+                Slice(name, value, tuple(positions))
+                for value, positions in members.items()
+                if len({units[position] for position in positions}) >= MIN_SLICE_UNITS
+            ]
+        found.sort(key=lambda slice_: (-len(slice_.positions), slice_.field, slice_.value))
+        return tuple(found[:MOST_SLICES])
 
 
 def shuffle_items(

@@ -8,13 +8,14 @@ readers `match` the union and end in `assert_never`.
 
 from bisect import bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import accumulate
 from typing import Any, ClassVar, Final
 
 from harness.domain.content_hash import digest
+from harness.domain.evals.item_groups import Slice
 from harness.domain.evals.pins import ServedModel, ServedPin
 from harness.domain.evals.suite_figures import SuiteFigures
 
@@ -126,6 +127,8 @@ class SuitePlan:
     cluster: str = ""
     # How many items each of the n_max clusters has, in the registered order.
     cluster_sizes: tuple[int, ...] = ()
+    # Each may not be shown worse (statistics.md §1.13).
+    slices: tuple[Slice, ...] = ()
 
     @property
     def unit(self) -> str:
@@ -178,6 +181,8 @@ class SuitePlan:
             more |= {"cluster": self.cluster, "cluster_sizes": list(self.cluster_sizes)}
         if self.rule is not GateRule.PAIRED:
             more |= {"rule": self.rule.value, "pool": self.pool, "difficulty": self.difficulty}
+        if self.slices:
+            more |= {"slices": [asdict(slice_) for slice_ in self.slices]}
         return {
             "suite": self.suite,
             "suite_digest": self.suite_digest,
@@ -201,6 +206,10 @@ def plan_from_json(stored: Mapping[str, Any]) -> SuitePlan:
         "rule": GateRule(stored.get("rule", GateRule.PAIRED)),
         "combine": PrimaryCombination(stored["combine"]) if stored.get("combine") else None,
         "cluster_sizes": tuple(stored.get("cluster_sizes", ())),
+        "slices": tuple(
+            Slice(one["field"], one["value"], tuple(one["positions"]))
+            for one in stored.get("slices", ())
+        ),
     }
     return SuitePlan(**{**stored, **kinds})
 

@@ -42,6 +42,27 @@ class CostFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class SliceFigures:
+    """How a slice of the suite stands, on its own units that were used; see
+    `gate.offline.slices`.
+    """
+
+    field: str = ""
+    value: str = ""
+    n_used: int = 0
+    n_max: int = 0
+    delta: float = 0.0  # candidate minus incumbent
+    ci_low: float | None = None
+    ci_high: float | None = None
+    p: float | None = None  # that it is no worse; None before its first look
+    worse: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.field} = {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
 class HolmFigures:
     """Says how a suite stood among several of one claim, by Holm's rule."""
 
@@ -83,6 +104,12 @@ class SuiteFigures:
     items: int | None = None  # in the clusters used
     gate_rule: str | None = None  # `SuitePlan.rule`, where it is not the first one
     explained: float | None = None  # share of the variance that the rule could foresee
+    slices: tuple[SliceFigures, ...] | None = None  # that are guarded
+
+    @property
+    def worse_slices(self) -> tuple[SliceFigures, ...]:
+        """Lists the slices in which the candidate is shown worse."""
+        return tuple(one for one in self.slices or () if one.worse)
 
     @property
     def unit(self) -> str:
@@ -93,19 +120,22 @@ class SuiteFigures:
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
         """Restores the figures that any version's as_json wrote."""
         lenient, cost, holm = (stored.get(name) for name in ("lenient", "cost", "holm"))
+        slices = stored.get("slices")
         return replace(
             _read(cls, stored),
             examples=tuple(stored.get("examples", ())),
             lenient=_read(LenientFigures, lenient) if lenient else None,
             cost=_read(CostFigures, cost) if cost else None,
             holm=_read(HolmFigures, holm) if holm else None,
+            slices=tuple(_read(SliceFigures, one) for one in slices) if slices else None,
         )
 
     def as_json(self) -> dict[str, object]:
         """Writes the figures as JSON without those that do not apply: verdicts keep their
         bytes.
         """
-        written = asdict(self) | {"examples": list(self.examples)}
+        slices = None if self.slices is None else [asdict(one) for one in self.slices]
+        written = asdict(self) | {"examples": list(self.examples), "slices": slices}
         absent = [name for name in _OPTIONAL if written[name] is None]
         return {name: value for name, value in written.items() if name not in absent}
 
@@ -119,6 +149,7 @@ _OPTIONAL: Final = (
     "items",
     "gate_rule",
     "explained",
+    "slices",
 )
 
 

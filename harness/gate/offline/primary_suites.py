@@ -16,8 +16,14 @@ from harness.domain.evals.suite_figures import HolmFigures
 from harness.gate.offline.clusters import merge_clusters
 from harness.gate.offline.design import REJECT_LOG_E
 from harness.gate.offline.pairs import PairedItem, PairedSuite
+from harness.gate.offline.slices import promotion_waits_for
 from harness.gate.offline.suite_claims import SuiteClaim, judge_claim
-from harness.gate.offline.suite_judgement import StoppedRun, SuiteJudgement, judge_pairs
+from harness.gate.offline.suite_judgement import (
+    StoppedRun,
+    SuiteJudgement,
+    judge_pairs,
+    waiting_report,
+)
 from harness.gate.planning.multiplicity import holm_test
 
 # A blank cannot stand in the name of a suite that somebody writes by accident.
@@ -44,6 +50,13 @@ def weighted_mean(cases: Sequence[SuiteClaim]) -> ClaimGroup:
     judged = judge_claim(whole)
     decided = judged.report.outcome != "running"
     upto = judged.consumed if decided else len(whole.paired.items)
+    ready = max(promotion_waits_for(case.plan) for case in cases)
+    if judged.report.outcome == "passed" and upto < ready:
+        # No part of the mean hides a slice behind an early promotion.
+        upto = min(ready, len(whole.paired.items))
+        if upto < ready:
+            report = waiting_report(whole.paired, judged.report, whole.stopped)
+            judged, decided = replace(judged, report=report), report.outcome != "running"
     votes, members = [(judged.report.outcome, judged.report)], {}
     for case in cases:
         judgement, counts = _member(case, upto, decided=decided)
@@ -75,7 +88,11 @@ def at_least_one(cases: Sequence[SuiteClaim]) -> ClaimGroup:
     }
     reports = [member.report for member in members.values()]
     settled = [
-        r for r in reports if r.log_e_bad >= REJECT_LOG_E or r.outcome in BLOCKING_OUTCOMES
+        r
+        for r in reports
+        if r.log_e_bad >= REJECT_LOG_E
+        or r.outcome in BLOCKING_OUTCOMES
+        or r.figures.worse_slices
     ]
     passed = [r for r in reports if r.outcome == "passed"]
     # The strongest last: it is the one that is told.
@@ -110,6 +127,7 @@ def _composite(cases: Sequence[SuiteClaim]) -> SuiteClaim:
         weight=1.0,
         cluster="",
         cluster_sizes=(),
+        slices=(),
     )
     plan, pool = _composite_pool(plan, cases, weights)
     return SuiteClaim(plan, PairedSuite(items, "", "", blocked, pool), _stopped(ended))
@@ -188,6 +206,8 @@ def _member(case: SuiteClaim, upto: int, *, decided: bool) -> tuple[SuiteJudgeme
     """The suite by itself, and whether it counts: only when it is shown worse."""
     first = case.first(upto)
     early = judge_pairs(case.plan, first.paired, stopped=first.stopped)
+    if early.report.figures.worse_slices:
+        return replace(early, consumed=max(early.consumed, upto)), True
     if early.report.log_e_bad >= REJECT_LOG_E and early.report.outcome != "passed":
         # Whether by form or by substance may take items behind those of the mean.
         judgement = judge_pairs(case.plan, case.paired, stopped=case.stopped)

@@ -36,7 +36,14 @@ from harness.gate.offline.pairs import (
     score_difference,
 )
 from harness.gate.offline.sequential import ComparisonEvidence, judge_differences
-from harness.gate.text.sentences import comparison_reason, further_items, unscored_text
+from harness.gate.offline.slices import SliceJudgement, judge_slices, promotion_waits_for
+from harness.gate.text.sentences import (
+    comparison_reason,
+    further_items,
+    slices_reason,
+    slices_wait_reason,
+    unscored_text,
+)
 
 SUITE_OUTCOMES = {
     "promote": "passed",
@@ -99,8 +106,60 @@ def judge_pairs(
     plan: SuitePlan, paired: PairedSuite, *, stopped: StoppedRun | None = None
 ) -> SuiteJudgement:
     """Judges a suite from pairs of scores that are made already, without costs
-    (statistics.md §1.6).
+    (statistics.md §1.6), and its slices (§1.13).
+
+    A slice that is shown worse decides, unless the mean was rejected before; a promotion waits
+    for the first look at every slice.
     """
+    whole = _judge_scores(plan, paired, stopped)
+    if not plan.slices:
+        return whole
+    units = plan.units_in(len(paired.items))
+    passed = whole.report.outcome == "passed"
+    end = max(whole.consumed, promotion_waits_for(plan)) if passed else whole.consumed
+    slices = judge_slices(plan, paired.items[: plan.items_in(end)])
+    mismatch = whole.report.outcome == "harness_mismatch"
+    if slices.worse_at is not None and not (mismatch and slices.worse_at >= whole.consumed):
+        return _worse_slice(plan, paired, slices)
+    report = _with_slices(whole.report, slices)
+    if not passed or end <= units:
+        return SuiteJudgement(report, end if passed else whole.consumed)
+    return SuiteJudgement(waiting_report(paired, report, stopped), units)
+
+
+def _worse_slice(
+    plan: SuitePlan, paired: PairedSuite, slices: SliceJudgement
+) -> SuiteJudgement:
+    """The report as it was at the look that showed a loss, whatever the mean says."""
+    units = slices.worse_at or 0
+    at = replace(paired, items=paired.items[: plan.items_in(units)], blocked="")
+    report = _with_slices(_judge_scores(plan, at, None).report, slices)
+    outcome = "harness_mismatch" if slices.form else "failed"
+    if slices.unanswered:
+        outcome = "infra_error"
+    reason = slices_reason(slices.worse, plan, outcome, report.figures.rule)
+    return SuiteJudgement(replace(report, outcome=outcome, reason=reason), units)
+
+
+def _with_slices(report: SuiteReport, slices: SliceJudgement) -> SuiteReport:
+    return replace(report, details=replace(report.figures, slices=slices.figures).as_json())
+
+
+def waiting_report(
+    paired: PairedSuite, report: SuiteReport, stopped: StoppedRun | None
+) -> SuiteReport:
+    """The report of a suite whose mean is shown while a slice was not looked at yet."""
+    outcome = "running"
+    if paired.blocked:
+        outcome = "infra_error"
+    elif stopped is not None:
+        outcome = _stopped_outcome(stopped)
+    return replace(report, outcome=outcome, reason=slices_wait_reason(report.reason))
+
+
+def _judge_scores(
+    plan: SuitePlan, paired: PairedSuite, stopped: StoppedRun | None
+) -> SuiteJudgement:
     readings = _read(plan, paired)
     outcome = _outcome(paired, readings, stopped)
     strict, consumed = readings.strict, readings.consumed
@@ -175,10 +234,14 @@ def _outcome(paired: PairedSuite, readings: _Readings, stopped: StoppedRun | Non
     if strict.outcome == "running" and paired.blocked:
         return "infra_error"
     if strict.outcome == "running" and stopped is not None:
-        if stopped[0] not in STOPPED_OUTCOMES:
-            raise ValueError(f"a stopped suite is never {stopped[0]}")
-        return stopped[0]
+        return _stopped_outcome(stopped)
     return SUITE_OUTCOMES[strict.outcome]
+
+
+def _stopped_outcome(stopped: StoppedRun) -> str:
+    if stopped[0] not in STOPPED_OUTCOMES:
+        raise ValueError(f"a stopped suite is never {stopped[0]}")
+    return stopped[0]
 
 
 def _rejected(readings: _Readings, *, over: bool) -> str:

@@ -18,6 +18,7 @@ from harness.gate.offline.design import FINAL_SHARE
 # Share of items on which two models within five points differ: .13 to .21 on real suites.
 DISAGREEMENT = 0.20
 POWER = 0.8
+SLICE_POWER = 0.95
 EFFECT = 0.05
 
 
@@ -57,6 +58,16 @@ def items_needed(sd: float, delta: float, alpha: float = 0.05, power: float = PO
 
 def _reach(alpha: float, power: float) -> float:
     return float(special.ndtri(1.0 - FINAL_SHARE * alpha) + special.ndtri(power))
+
+
+def slice_effect(sd: float, n: int, level: float) -> float:
+    """Computes the smallest loss of a slice that one look at n units finds with power .8.
+
+    level: the error of that look (statistics.md §1.13). A candidate that loses much differs on
+    more items than those that were compared before: so it is planned with more power.
+    """
+    reach = float(special.stdtrit(n - 1.0, 1.0 - level) + special.ndtri(SLICE_POWER))
+    return reach * math.sqrt((sd * sd * n + 0.25) / n) / math.sqrt(n)
 
 
 MAX_EPOCHS: Final = 5

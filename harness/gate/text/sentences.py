@@ -5,10 +5,12 @@ The exact figures stand beside them.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
+from harness.domain.evals.item_groups import MIN_SLICE_UNITS
 from harness.domain.evals.run import VERDICTS, Claim, SuitePlan
-from harness.domain.evals.suite_figures import SuiteFigures
+from harness.domain.evals.suite_figures import SliceFigures, SuiteFigures
 from harness.domain.formatting import (
     format_percent,
     format_points,
@@ -64,6 +66,32 @@ def clusters_text(plan: SuitePlan) -> str:
         f"{plan.n_max:,} clusters of {min(sizes)} to {max(sizes)} items, "
         f"{plan.planned_items:,} items in all."
     )
+
+
+def slices_reason(
+    worse: Sequence[SliceFigures], plan: SuitePlan, outcome: str, rule: str | None
+) -> str:
+    """Says in which slices the candidate is worse. outcome: of the suite."""
+    named = ", ".join(
+        f"{slice_.name}: {format_points(slice_.delta)} points on {slice_.n_used} {plan.unit}s"
+        for slice_ in worse
+    )
+    if outcome == "harness_mismatch":
+        return (
+            f"The candidate loses a slice by form, not by substance: {named} as scored. The "
+            f"rule that broke most is {rule or 'unnamed'}."
+        )
+    if outcome == "infra_error":
+        return (
+            f"Not measured: a slice is worse ({named}), but that rests on items which the "
+            "candidate could not answer."
+        )
+    return f"The candidate is worse in a slice, whatever its mean says: {named}."
+
+
+def slices_wait_reason(reason: str) -> str:
+    """Says that the mean is shown, and that a slice is not looked at yet."""
+    return f"{reason} That counts once {MIN_SLICE_UNITS} of each slice are in."
 
 
 def comparison_reason(evidence: ComparisonEvidence, design: Design) -> str:

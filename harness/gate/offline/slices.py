@@ -1,0 +1,193 @@
+"""Slices are parts of a suite, such as a language or a product, of which none may be shown
+worse, whatever the mean says (statistics.md §1.13).
+
+Each slice is tested for a loss when its 60th unit is in and when its last one is: at numbers
+of its own units that are fixed before the first score. When the gate ends can therefore only
+leave a look out. The error is split over a slice's looks, and by Holm's rule over the slices.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from harness.domain.evals.item_groups import MIN_SLICE_UNITS, Slice
+from harness.domain.evals.run import SuitePlan
+from harness.domain.evals.suite_figures import SliceFigures
+from harness.gate.logspace import Floats, running_sum
+from harness.gate.offline.clusters import without_unanswered
+from harness.gate.offline.design import design_from_plan
+from harness.gate.offline.intervals import mean_interval, tango_p
+from harness.gate.offline.pairs import INFRA_TOLERANCE, PairedItem, score_difference
+from harness.gate.offline.sequential import VARIANCE_GUARD, guarded_t, t_tail
+from harness.gate.planning.multiplicity import holm_test
+
+# A safety with an error of its own, as the early rejection: it cannot cause a promotion.
+SLICE_ALPHA: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class SliceJudgement:
+    """What the slices say on the units that are in."""
+
+    figures: tuple[SliceFigures, ...]
+    # worse_at: after how many units a slice was first shown worse; None for never.
+    worse_at: int | None = None
+    # unanswered, form: the loss rests on items that the candidate did not answer, or on form
+    # alone: read leniently it keeps within the margin.
+    unanswered: bool = False
+    form: bool = False
+
+    @property
+    def worse(self) -> tuple[SliceFigures, ...]:
+        return tuple(slice_ for slice_ in self.figures if slice_.worse)
+
+
+@dataclass(frozen=True, slots=True)
+class _SliceUnits:
+    """The units of one slice: where they stand in the order, and which items are in it."""
+
+    units: tuple[int, ...]  # from 0
+    members: tuple[tuple[int, ...], ...]  # by unit, positions of items
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Numbers of its units at which it is tested."""
+        return tuple(dict.fromkeys((MIN_SLICE_UNITS, len(self.units))))
+
+
+def promotion_waits_for(plan: SuitePlan) -> int:
+    """Counts the units of the order that hold the first look at every slice: no earlier one is
+    a promotion.
+    """
+    firsts = [_slice_units(plan, slice_).units[MIN_SLICE_UNITS - 1] for slice_ in plan.slices]
+    return max(firsts, default=-1) + 1
+
+
+def judge_slices(plan: SuitePlan, items: Sequence[PairedItem]) -> SliceJudgement:
+    """Tests the slices on the items so far, up to the look at which one is shown worse."""
+    found = _judge(plan, items)
+    if found.worse_at is None:
+        return found
+    cut = items[: plan.items_in(found.worse_at)]
+    blamed = {slice_.name for slice_ in found.worse}
+    lost = {p for s in plan.slices if s.name in blamed for p in s.positions if p < len(cut)}
+    # As in the whole suite, a rejection rests neither on items that nobody answered ...
+    if sum(cut[position].unanswered for position in lost) > INFRA_TOLERANCE * len(lost):
+        neutral = _judge(plan, without_unanswered(cut))
+        if neutral.worse_at is None:
+            return replace(found, unanswered=True)
+    # ... nor on form.
+    lenient = _judge(plan, tuple(map(_lenient, cut)))
+    kept = all(s.delta >= -plan.margin for s in lenient.figures if s.name in blamed)
+    return replace(found, form=lenient.worse_at is None and kept)
+
+
+def _lenient(item: PairedItem) -> PairedItem:
+    pair = item.pair
+    read = replace(pair, incumbent=pair.lenient_incumbent, candidate=pair.lenient_candidate)
+    return replace(item, pair=read)
+
+
+def _judge(plan: SuitePlan, items: Sequence[PairedItem]) -> SliceJudgement:
+    available = plan.units_in(len(items))
+    d = [score_difference(item.pair.candidate, item.pair.incumbent) for item in items]
+    p_values: dict[int, float] = {}
+    worse_at, shown = None, (False,) * len(plan.slices)
+    for end, index, p in sorted(_looks(plan, d, available)):
+        p_values[index] = min(p, p_values.get(index, 1.0))
+        ordered = [p_values.get(at, 1.0) for at in range(len(plan.slices))]
+        shown = holm_test(ordered, SLICE_ALPHA)
+        if any(shown):
+            worse_at = end
+            break
+    figures = tuple(
+        _figures(plan, slice_, d, (worse_at or available, p_values.get(index), shown[index]))
+        for index, slice_ in enumerate(plan.slices)
+    )
+    return SliceJudgement(figures, worse_at)
+
+
+def _looks(
+    plan: SuitePlan, d: Sequence[float], available: int
+) -> Iterator[tuple[int, int, float]]:
+    """(units of the order, slice, p-value) of every look whose units are in."""
+    for index, slice_ in enumerate(plan.slices):
+        layout = _slice_units(plan, slice_)
+        for count in layout.looks:
+            end = layout.units[count - 1] + 1
+            if end <= available:
+                values = _differences(layout, d, count)
+                p = float(loss_p(values, design_from_plan(plan).cluster_size or 1.0))
+                yield end, index, min(1.0, len(layout.looks) * p)
+
+
+def loss_p(differences: ArrayLike, cluster_size: float = 1.0) -> Floats:
+    """Computes the p-value of one look (…, units): that the mean difference is not below 0.
+
+    It is the test at the last item with the sides exchanged (statistics.md §1.5). Of graded
+    differences one more like the best that was seen is appended, as if it had been lost to
+    chance that no more of them came.
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    n = d.shape[-1]
+    guard = VARIANCE_GUARD / cluster_size
+    total, squares = running_sum(0.0, d)[..., -1], running_sum(0.0, d * d)[..., -1]
+    won, lost = (d > 0.0).sum(axis=-1), (d < 0.0).sum(axis=-1)
+    plain = t_tail(n, guarded_t(n, -total, squares, 0.0, guard))
+    scored = np.maximum(plain, tango_p(lost, won, n, 0.0))
+    best = np.maximum(d.max(axis=-1), 0.0)
+    t = guarded_t(n + 1, -(total + best), squares + best * best, 0.0, guard)
+    whole = (d == np.round(d)).all(axis=-1)
+    return np.asarray(np.where(whole, scored, t_tail(n + 1, t)), dtype=np.float64)
+
+
+def _figures(
+    plan: SuitePlan,
+    slice_: Slice,
+    d: Sequence[float],
+    found: tuple[int, float | None, bool],
+) -> SliceFigures:
+    upto, p, worse = found
+    layout = _slice_units(plan, slice_)
+    used = sum(unit < upto for unit in layout.units)
+    values = _differences(layout, d, used)
+    low, high = mean_interval(values) or (None, None)
+    return SliceFigures(
+        field=slice_.field,
+        value=slice_.value,
+        n_used=used,
+        n_max=len(layout.units),
+        delta=math.fsum(values) / used if used else 0.0,
+        ci_low=low,
+        ci_high=high,
+        p=p,
+        worse=worse,
+    )
+
+
+def _differences(layout: _SliceUnits, d: Sequence[float], count: int) -> list[float]:
+    """Means over the items that a unit has in the slice."""
+    return [
+        math.fsum(d[position] for position in members) / len(members)
+        for members in layout.members[:count]
+    ]
+
+
+def _slice_units(plan: SuitePlan, slice_: Slice) -> _SliceUnits:
+    return _layout(plan.cluster_sizes, slice_)
+
+
+@lru_cache(maxsize=64)
+def _layout(cluster_sizes: tuple[int, ...], slice_: Slice) -> _SliceUnits:
+    unit_of: Mapping[int, int] = dict(
+        enumerate(unit for unit, size in enumerate(cluster_sizes) for _ in range(size))
+    )
+    members: dict[int, list[int]] = {}
+    for position in slice_.positions:
+        members.setdefault(unit_of.get(position, position), []).append(position)
+    return _SliceUnits(tuple(members), tuple(map(tuple, members.values())))

@@ -1,0 +1,223 @@
+"""A slice that is shown worse fails the candidate, whatever its mean says."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evals.suites.suite import ConfiguredSuites
+from harness.domain.errors import InputError
+from harness.domain.evals.item_groups import ItemGroups, Slice
+from harness.domain.evals.run import (
+    Failed,
+    HarnessMismatch,
+    Inconclusive,
+    InfraError,
+    Passed,
+    PrimaryCombination,
+    SuitePlan,
+    plan_from_json,
+)
+from harness.domain.settings import SuiteSettings
+from harness.gate.offline.pairs import pair_samples
+from harness.gate.offline.replay import verdict_bytes
+from harness.gate.offline.slices import judge_slices, promotion_waits_for
+from harness.gate.offline.verdicts import replay_verdict
+from tests.unit.test_gate_verdicts import ask, broken, plan, samples, sides
+
+pytestmark = pytest.mark.req("F2", "A7")
+
+N = 300
+DANISH = tuple(range(0, N, 3))  # 100 items
+OTHERS = tuple(n for n in range(N) if n % 3)
+
+
+def sliced(n_max: int = N, **changes: object) -> SuitePlan:
+    slices = (Slice("language", "en", OTHERS), Slice("language", "da", DANISH))
+    return replace(plan(n_max=n_max), slices=slices, **changes)  # type: ignore[arg-type]
+
+
+def losing_danish() -> tuple[list[float], list[float]]:
+    """Every second Danish item is lost, half of the others won: better by 17 points."""
+    ours = [float(n % 3 == 0) if n % 2 else 0.0 for n in range(N)]
+    theirs = [0.0 if n % 3 == 0 else float(n % 2) for n in range(N)]
+    return ours, theirs
+
+
+def test_a_slice_that_is_shown_worse_fails_whatever_the_mean_says() -> None:
+    found = sides(*losing_danish())
+
+    assert isinstance(ask([plan(n_max=N)], {"math": found}), Passed)
+    failed = ask([sliced()], {"math": found})
+
+    assert isinstance(failed, Failed)
+    report = failed.suites[0]
+    (danish,) = report.figures.worse_slices
+    # Its 60th item is the 178th of the order: that is the first look.
+    assert (danish.name, danish.n_used, danish.n_max) == ("language = da", 60, 100)
+    assert danish.delta == pytest.approx(-0.5)
+    assert (report.n_used <= 178, report.delta > 0) == (True, True)
+    assert (
+        "worse in a slice, whatever its mean says: language = da: −50.0 points" in failed.reason
+    )
+
+
+def test_a_promotion_waits_for_the_first_look_at_every_slice() -> None:
+    better = sides([0.0] * N, [1.0] * N)
+
+    assert promotion_waits_for(sliced()) == 178
+    early = ask([sliced()], {"math": (better[0][:177], better[1][:177])})
+    later = ask([sliced()], {"math": better})
+
+    assert early is None
+    assert isinstance(later, Passed)
+    assert later.suites[0].how == "early"
+    assert len(later.inputs["pairs"]["math"]) == 178  # type: ignore[index]
+    assert [s.worse for s in later.suites[0].figures.slices or ()] == [False, False]
+    ended = {"math": ("inconclusive", "over budget")}
+    cut = ask([sliced()], {"math": (better[0][:90], better[1][:90])}, ended)
+    assert isinstance(cut, Inconclusive)
+    assert "That counts once 60 of each slice are in." in cut.reason
+
+
+def test_a_slice_without_a_loss_changes_nothing() -> None:
+    mixed = sides([0.0, 1.0, 1.0] * 100, [1.0, 0.0, 1.0] * 100)
+
+    with_slices = ask([sliced()], {"math": mixed})
+    without = ask([plan(n_max=N)], {"math": mixed})
+
+    assert with_slices is not None
+    assert without is not None
+    assert isinstance(with_slices, Failed)  # all others lose every second item
+    assert isinstance(without, Inconclusive)
+    tie = sides([1.0] * N, [1.0] * N)
+    assert isinstance(ask([sliced()], {"math": tie}), Inconclusive)
+
+
+def test_a_slice_lost_by_form_is_no_loss_of_substance() -> None:
+    ours = [float(n % 3 == 0 or n % 2 == 0) for n in range(N)]
+    theirs = [0.0 if n % 3 == 0 and n % 2 else 1.0 for n in range(N)]
+
+    found = ask([sliced()], {"math": sides(ours, theirs, [1.0] * N)})
+
+    assert isinstance(found, HarnessMismatch)
+    assert "loses a slice by form, not by substance: language = da" in found.reason
+    assert "code_fence" in found.reason
+
+
+def test_a_slice_that_was_not_answered_is_not_measured() -> None:
+    ours = samples("run_a", [1.0] * 1000)
+    theirs = samples("run_b", [1.0] * 1000)
+    lost = list(range(0, 180, 9))  # 20 of 1,000 items, as many as may be unanswered
+    theirs = [broken(s) if s.position in lost else s for s in theirs]
+    few = Slice("language", "da", tuple(range(0, 180, 3)))
+
+    found = ask([replace(plan(n_max=1000), slices=(few,))], {"math": (ours, theirs)})
+
+    assert isinstance(found, InfraError)
+    assert "rests on items which the candidate could not answer" in found.reason
+
+
+def test_the_slices_of_a_cluster_are_its_items_in_them() -> None:
+    """Two questions on each document, one of them Danish."""
+    clustered = replace(
+        plan(n_max=100),
+        cluster="document",
+        cluster_sizes=(2,) * 100,
+        slices=(Slice("language", "da", tuple(range(0, 200, 2))),),
+    )
+    ours = [float(n % 2 == 0) for n in range(200)]
+    theirs = [float(n % 2) for n in range(200)]
+
+    found = ask([clustered], {"math": sides(ours, theirs)})
+
+    assert isinstance(found, Failed)
+    (danish,) = found.suites[0].figures.worse_slices
+    assert (danish.n_used, danish.n_max, danish.delta) == (60, 100, -1.0)
+    assert found.suites[0].delta == 0.0
+
+
+def test_holm_pays_for_many_slices() -> None:
+    """A loss that one slice shows at .05 is none among twenty."""
+    lost = {n for n in range(60) if n % 6 == 0} | {1}
+    won = {3, 5}
+    ours = samples("a", [float(n in lost) for n in range(1200)])
+    theirs = samples("b", [float(n in won) for n in range(1200)])
+    alone = replace(plan(n_max=1200), slices=(Slice("product", "p0", tuple(range(60))),))
+    many = replace(
+        alone,
+        slices=tuple(
+            Slice("product", f"p{k}", tuple(range(60 * k, 60 * k + 60))) for k in range(20)
+        ),
+    )
+    items = pair_samples(alone, ours, theirs).items
+    assert judge_slices(alone, items).worse_at == 60
+    assert judge_slices(many, items).worse_at is None
+
+
+def test_a_weighted_mean_does_not_outrun_the_slices_of_its_suites() -> None:
+    other = replace(plan(suite="law", n_max=N), combine=PrimaryCombination.WEIGHTED, slices=())
+    first = sliced(combine=PrimaryCombination.WEIGHTED)
+    better = sides([0.0] * N, [1.0] * N)
+    answers = {"math": sides(*losing_danish()), "law": better}
+
+    failed = ask([first, other], answers)
+    waiting = ask(
+        [first, other],
+        {name: (a[:100], b[:100]) for name, (a, b) in {"math": better, "law": better}.items()},
+    )
+
+    assert isinstance(failed, Failed)
+    assert "language = da" in failed.reason
+    assert waiting is None
+
+
+def test_a_verdict_on_slices_is_decided_again_to_the_same_bytes() -> None:
+    for answers in (losing_danish(), ([0.0] * N, [1.0] * N)):
+        found = ask([sliced()], {"math": sides(*answers)})
+        assert found is not None
+        stored = replace(found, inputs=json.loads(json.dumps(found.inputs)))
+        assert verdict_bytes(replay_verdict(stored)) == verdict_bytes(found)
+
+
+def test_a_plan_without_slices_keeps_its_bytes() -> None:
+    assert "slices" not in json.dumps(plan().as_json())
+    registered = sliced()
+    assert plan_from_json(json.loads(json.dumps(registered.as_json()))) == registered
+
+
+def test_values_with_too_few_items_are_no_slices() -> None:
+    items = tuple(f"q{n}" for n in range(1000))
+    each = ItemGroups(items, slices={"user": {item: item for item in items}})
+    halves = ItemGroups(items, slices={"half": {item: item[-1] for item in items}})
+
+    assert each.guarded_slices(7, 1000) == ()
+    assert len(halves.guarded_slices(7, 1000)) == 10
+    assert halves.guarded_slices(7, 100) == ()
+    found = halves.guarded_slices(7, 1000)[0]
+    order = halves.order(7)
+    assert {order[position][-1] for position in found.positions} == {found.value}
+
+
+def write_suite(folder: Path, languages: Sequence[object]) -> SuiteSettings:
+    file = folder / "asked.jsonl"
+    lines = [
+        {"id": f"q{n}", "input": f"{n}?", "target": "yes", "metadata": {"language": value}}
+        for n, value in enumerate(languages)
+    ]
+    file.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    return SuiteSettings("asked", path=file, slices=("language",))
+
+
+def test_slice_fields_are_part_of_the_pin_and_of_every_item(tmp_path: Path) -> None:
+    settings = write_suite(tmp_path, ["da", "en"] * 60)
+    suites = ConfiguredSuites({"asked": settings})
+    plain = ConfiguredSuites({"asked": replace(settings, slices=())})
+
+    assert suites.pin("asked").digest != plain.pin("asked").digest
+    names = {s.name for s in suites.groups("asked").guarded_slices(1, 120)}
+    assert names == {"language = da", "language = en"}
+    with pytest.raises(InputError, match=r"asked\.jsonl:2: field 'metadata\.language'"):
+        ConfiguredSuites({"asked": write_suite(tmp_path, ["da", ["en"]])}).groups("asked")
