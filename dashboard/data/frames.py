@@ -69,6 +69,35 @@ def suites(reports: Sequence[SuiteReport], titles: Mapping[str, str]) -> pd.Data
     return frame.astype(dict.fromkeys(("delta", "low", "high", "limit"), "float64"))
 
 
+def slices(report: SuiteReport) -> Mapping[str, pd.DataFrame]:
+    """Builds one frame for each slice field of a suite, with a row per slice, in points; as
+    `suites`, for charts side by side.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for part in report.figures.slices or ():
+        if part.n_used == 0:
+            continue
+        label = labels.VERDICT_LABELS["failed" if part.worse else "inconclusive"]
+        found.setdefault(part.field, []).append(
+            {
+                "row": "|".join([*textwrap.wrap(part.value, 18), f"{part.n_used} used"]),
+                "outcome": "failed" if part.worse else "inconclusive",
+                "verdict": f"{label.symbol} {label.words.lower()}",
+                "delta": part.delta * 100,
+                "low": None if part.ci_low is None else part.ci_low * 100,
+                "high": None if part.ci_high is None else part.ci_high * 100,
+                "limit": 0.0,
+                "label": labels.points(part.delta),
+            }
+        )
+    return {
+        name: pd.DataFrame(rows).astype(
+            dict.fromkeys(("delta", "low", "high", "limit"), "float64")
+        )
+        for name, rows in found.items()
+    }
+
+
 def pair_counts(reports: Sequence[SuiteReport], titles: Mapping[str, str]) -> list[PairCounts]:
     return [
         PairCounts(titles.get(r.suite, r.suite), won=r.wins, lost=r.losses, tied=r.ties)

@@ -83,6 +83,9 @@ def _shown_bad(verdict: BaseVerdict) -> str:
     costs = [r.figures.cost for r in verdict.suites if r.outcome == "failed"]
     if costs and all(cost is not None and cost.outcome == "refuted" for cost in costs):
         return "Not as cheap as claimed"
+    failed = [r for r in verdict.suites if r.outcome == "failed"]
+    if failed and all(r.figures.worse_slices for r in failed):
+        return "Worse in a slice"
     return "Worse than the allowed loss"
 
 
@@ -299,6 +302,8 @@ def outlook_line(planned: Sequence[SuiteEstimate]) -> str:
         else "time unknown until the current model has been evaluated once"
     )
     warnings = [estimate.warning for estimate in planned if estimate.warning]
+    slices = [text for estimate in planned for text in estimate.slice_texts]
+    warnings += [f"{text[:1].upper()}{text[1:]}." for text in slices]
     return " ".join(
         [f"For both models: {cost_text}, {time_text}; the gate may stop early.", *warnings]
     )

@@ -39,6 +39,7 @@ def show() -> None:
     if view.comparison.verdict is not None:
         format_failures.show(view.comparison, view.titles)
         effects(view, view.comparison.verdict.suites)
+        slices(view, view.comparison.verdict.suites)
     elif view.comparison.proposal.open:
         progress(view)
     if samples_visible(view):
@@ -179,6 +180,25 @@ def effects(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
     )
     st.html(html.section("Item by item: won, tied, lost", note))
     st.html(html.pair_bars(frames.pair_counts(shown, view.titles)))
+
+
+def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
+    """Shows the guarded slices as small multiples, a chart for each slice field."""
+    for report in frames.in_reading_order(reports):
+        charts = frames.slices(report)
+        if not charts:
+            continue
+        note = (
+            "Candidate minus current model in each slice, in percentage points. A slice that "
+            "is shown worse fails the candidate, whatever its mean says."
+        )
+        name = view.titles.get(report.suite, report.suite)
+        st.html(html.section(f"Slices of {name}", note))
+        for column, (field, frame) in zip(st.columns(len(charts)), charts.items(), strict=True):
+            with column:
+                st.html(html.note(field))
+                chart = plots.forest(frame, page_frame.palette())
+                st.altair_chart(chart, theme=None, width="stretch")
 
 
 def progress(view: ComparisonView) -> None:

@@ -8,7 +8,7 @@ import importlib.util
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.machinery import SourceFileLoader
 from types import CodeType, ModuleType
@@ -41,7 +41,7 @@ from evals.suites.items import file_sha256
 from evals.suites.suite import Suite, grouping, load_suite, task_file
 from harness.domain.content_hash import digest
 from harness.domain.errors import InputError, NotFound
-from harness.domain.evals.item_groups import ItemGroups, read_group
+from harness.domain.evals.item_groups import ItemGroups, read_group, read_slice
 from harness.domain.evals.item_overlap import texts_fingerprint
 from harness.domain.evals.pins import ServedModel, named_models
 from harness.domain.evals.run import SuitePin
@@ -362,19 +362,17 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
 def _groups(settings: SuiteSettings, samples: Mapping[str, InspectSample]) -> ItemGroups:
     """The samples by the metadata fields that the suite names."""
 
-    def values(field: str) -> dict[str, str]:
+    def values(field: str, read: Callable[..., str]) -> dict[str, str]:
         return {
-            item: read_group(
-                sample.metadata or {}, field, f"suite {settings.name!r}, item {item!r}"
-            )
+            item: read(sample.metadata or {}, field, f"suite {settings.name!r}, item {item!r}")
             for item, sample in samples.items()
         }
 
     return ItemGroups(
         tuple(samples),
-        values(settings.cluster) if settings.cluster else {},
+        values(settings.cluster, read_group) if settings.cluster else {},
         settings.cluster,
-        {field: values(field) for field in settings.slices},
+        {field: values(field, read_slice) for field in settings.slices},
     )
 
 

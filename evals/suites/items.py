@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.domain.content_hash import hash_content
 from harness.domain.errors import InputError
-from harness.domain.evals.item_groups import read_group
+from harness.domain.evals.item_groups import read_group, read_slice
 
 TARGET_FIELDS = ("target", "expected")
 
@@ -67,7 +67,7 @@ def load_items(
         if cluster_field:
             cluster = read_group(item.metadata, cluster_field, place)
             item = replace(item, cluster=cluster)
-        values = tuple(read_group(item.metadata, name, place) for name in slice_fields)
+        values = tuple(read_slice(item.metadata, name, place) for name in slice_fields)
         item = replace(item, slices=values)
         items.append(item)
     if not items:

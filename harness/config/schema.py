@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -135,6 +135,10 @@ class JudgeEntry(BaseModel):
     recheck_s: float = Field(86_400.0, ge=0)
 
 
+# Reports show these names: they hold nothing that could be markup.
+GROUP_FIELD: Final = r"^[\w .-]{0,64}$"
+
+
 class SuiteEntry(BaseModel):
     model_config = _STRICT
     path: str | None = None
@@ -159,9 +163,11 @@ class SuiteEntry(BaseModel):
     )
     data_class: str = Field("", description="of its data; one of `data_classes`")
     cluster: str = Field(
-        "", description="metadata field; items that share its value count as one unit"
+        "",
+        pattern=GROUP_FIELD,
+        description="metadata field; items that share its value count as one unit",
     )
-    slices: tuple[str, ...] = Field(
+    slices: tuple[Annotated[str, Field(min_length=1, pattern=GROUP_FIELD)], ...] = Field(
         (), max_length=5, description="metadata fields; none of their values may get worse"
     )
 

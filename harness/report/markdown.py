@@ -62,6 +62,7 @@ def _lines(report: Report) -> Iterator[str]:
     for lost in find_format_failures(comparison, standalone=report.standalone):
         yield from _form(lost)
     yield from _suites(report)
+    yield from _slices(comparison.verdict)
     yield from ("", "## Cost and time of an answer", "")
     yield from _arms(report.arms)
     yield from _claimed_cost(comparison.verdict)
@@ -250,6 +251,26 @@ def _report_row(report: SuiteReport) -> Sequence[str]:
         f"{report.wins} / {report.ties} / {report.losses}",
         report.used_text,
     )
+
+
+def _slices(verdict: Verdict | None) -> Iterator[str]:
+    """The slices that are guarded, each by itself."""
+    rows = [
+        (
+            report.suite,
+            cell(slice_.name),
+            "shown worse" if slice_.worse else "not shown worse",
+            format_points(slice_.delta) if slice_.n_used else "–",
+            format_points_interval(slice_.ci_low, slice_.ci_high),
+            f"{slice_.n_used} of {slice_.n_max}",
+        )
+        for report in (verdict.suites if verdict else ())
+        for slice_ in report.figures.slices or ()
+    ]
+    if rows:
+        heads = ("suite", "slice", "guard", "candidate − incumbent", "95 % interval", "used")
+        yield from ("", "### Slices", "", *table(heads, rows), "")
+        yield "A candidate that is shown worse in one of them fails, whatever its mean says."
 
 
 def _claimed_cost(verdict: Verdict | None) -> Iterator[str]:

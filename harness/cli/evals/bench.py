@@ -13,13 +13,14 @@ import click
 from harness.cli.frame import output
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.domain.evals.run import QUALITY_CLAIMS, Claim
-from harness.domain.formatting import format_percent, format_usd
+from harness.domain.formatting import format_percent, format_score, format_usd
 
 if TYPE_CHECKING:
     from harness.bench.canary_benchmark import CanaryBenchmark, CanaryBenchmarkRow
     from harness.bench.gate_adjusted import RuleRow
     from harness.bench.gate_benchmark import GateBenchmark, GateBenchmarkRow
     from harness.bench.gate_clusters import ClusterRow
+    from harness.bench.gate_slices import SliceRow
 
 GATE = LazyCommand(
     "harness.cli.evals.bench:bench_gate",
@@ -121,6 +122,7 @@ def bench_gate(  # noqa: PLR0913 - one per option
     from harness.bench.gate_adjusted import run_adjusted_benchmark  # noqa: PLC0415
     from harness.bench.gate_benchmark import SIZES, GateBenchmarkPlan, run_gate_benchmark  # noqa: PLC0415
     from harness.bench.gate_clusters import run_cluster_benchmark  # noqa: PLC0415
+    from harness.bench.gate_slices import run_slice_benchmark  # noqa: PLC0415
     from harness.bench.score_matrix import (  # noqa: PLC0415
         ScoreKind,
         generate_scores,
@@ -149,18 +151,23 @@ def bench_gate(  # noqa: PLR0913 - one per option
     clusters, missed = run_cluster_benchmark(measured[0], plan)
     output.note(f"measuring {measured[0].name} by both rules")
     rules, missed_rules = run_adjusted_benchmark(measured[0], plan)
-    benchmark = replace(benchmark, missed=(*benchmark.missed, *missed, *missed_rules))
+    output.note(f"measuring {measured[0].name} in slices")
+    sliced, unguarded = run_slice_benchmark(measured[0], plan)
+    missed = (*missed, *missed_rules, *unguarded)
+    benchmark = replace(benchmark, missed=(*benchmark.missed, *missed))
     if picture is not None:
         picture.write_text(draw_gate_chart(benchmark), encoding="utf-8")
     if as_json:
         grouped = {
             "clusters": [asdict(row) for row in clusters],
             "rules": [asdict(row) for row in rules],
+            "slices": [asdict(row) for row in sliced],
         }
         output.document({**_document(benchmark, usd_per_item), **grouped})
     else:
         _print_clusters(clusters)
         _print_rules(rules)
+        _print_slices(sliced)
         _print(benchmark, usd_per_item)
     sys.exit(MISSED if benchmark.missed else 0)
 
@@ -239,6 +246,30 @@ def _print_rules(rows: "Sequence[RuleRow]") -> None:
                 f"{row.ten:.2f}",
                 f"{row.items_five:.0f}",
                 f"{row.items_ten:.0f}",
+            ]
+            for row in rows
+        ],
+        empty="",
+    )
+
+
+def _print_slices(rows: "Sequence[SliceRow]") -> None:
+    """Prints how often the guard of slices errs, and what it finds."""
+    headings = ["slices", "units of each", "false alarms", "-10", "-20", "-10, first look",
+                "-20, first look", "plan sees from", "of these found"]  # fmt: skip
+    output.table(
+        headings,
+        [
+            [
+                row.slices,
+                row.size,
+                f"{row.false_alarms:.3f}",
+                f"{row.ten:.2f}",
+                f"{row.twenty:.2f}",
+                f"{row.ten_first:.2f}",
+                f"{row.twenty_first:.2f}",
+                format_score(row.sees),
+                f"{row.found:.2f}",
             ]
             for row in rows
         ],

@@ -16,7 +16,7 @@ from harness.control.proposals.format_failures import FormatFailure, find_format
 from harness.control.routing import monthly_bill
 from harness.control.serialize import to_plain
 from harness.domain.evals.pins import ServedModel
-from harness.domain.evals.run import SuiteReport
+from harness.domain.evals.run import SuiteReport, Verdict
 from harness.domain.formatting import (
     DASH,
     format_latency,
@@ -84,6 +84,7 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
             HEADINGS, [suite_row(suite) for suite in verdict.suites], empty="no suites"
         )
         click.echo("delta and interval in points: candidate minus incumbent")
+        _print_slices(verdict)
         if comparison.stopped_early:
             click.echo(comparison.stopped_early)
         for sentence in comparison.unscored:
@@ -180,6 +181,27 @@ def suite_row(report: SuiteReport) -> list[object]:
         report.used_text,
         f"{report.wins}/{report.ties}/{report.losses}",
     ]
+
+
+def _print_slices(verdict: Verdict) -> None:
+    """Prints the slices that are guarded, each by itself."""
+    rows = [
+        [
+            report.suite,
+            slice_.name,
+            "worse" if slice_.worse else "not shown worse",
+            format_points(slice_.delta) if slice_.n_used else "–",
+            format_points_interval(slice_.ci_low, slice_.ci_high),
+            f"{slice_.n_used} of {slice_.n_max}",
+        ]
+        for report in verdict.suites
+        for slice_ in report.figures.slices or ()
+    ]
+    if rows:
+        click.echo()
+        output.table(
+            ["SUITE", "SLICE", "SHOWN", "DELTA", "95 % INTERVAL", "USED"], rows, empty=""
+        )
 
 
 def _print_progress(comparison: Comparison) -> None:

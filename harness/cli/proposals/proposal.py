@@ -231,6 +231,8 @@ def _print_planning(planning: Sequence[SuiteEstimate]) -> None:
             )
         if suite_estimate.warning:
             output.note(f"{suite}: {suite_estimate.warning}")
+        for text in suite_estimate.slice_texts:
+            output.note(f"{suite}: {text}")
         if suite_estimate.plan.claim is Claim.CHEAPER:
             output.note(f"{suite}: {_saving(suite_estimate)}")
         if plan.look > 1:

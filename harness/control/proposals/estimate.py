@@ -13,12 +13,14 @@ from harness.control.evals.run_costs import sum_judging_cost
 from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import monthly_bill, routes, targets
+from harness.domain.evals.item_groups import MIN_SLICE_UNITS
 from harness.domain.evals.run import Claim, EvalRun, Sample, SampleError, SuitePlan
 from harness.domain.formatting import format_percent, format_score
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
 from harness.gate.offline.costs import items_to_show_saving
 from harness.gate.offline.sequential import FEW_CLUSTERS
+from harness.gate.offline.slices import look_levels, promotion_waits_for
 from harness.gate.planning import budget
 from harness.gate.planning.budget import (
     DISAGREEMENT,
@@ -37,6 +39,29 @@ CLUSTER_ICC: Final = 0.5
 MOST_EARLIER: Final = 200  # proposals that are looked through for a comparison on this suite
 # items, epochs, sides → US dollars.
 _CostOfAnswers = Callable[[int, int, Sequence[MeanUsage | None]], float | None]
+
+
+@dataclass(frozen=True)
+class SliceEstimate:
+    """Estimates which loss of a slice would be seen. Losses are shares of 1."""
+
+    name: str
+    units: int  # that are planned
+    sees: float  # with power .8 by its first look, which every promotion waits for
+    sees_whole: float  # by its last look, if the gate goes so far
+
+    @property
+    def text(self) -> str:
+        """Says in words what the guard of the slice can see."""
+        last = (
+            f", {format_score(self.sees_whole)} on all {self.units:,}"
+            if self.units > MIN_SLICE_UNITS
+            else ""
+        )
+        return (
+            f"slice {self.name}: a loss of {format_score(self.sees)} points is seen on "
+            f"{MIN_SLICE_UNITS}{last}"
+        )
 
 
 @dataclass(frozen=True)
@@ -67,6 +92,16 @@ class SuiteEstimate:
     # Share of the incumbent's cost, by these answers, where the claim is about it.
     saving: float | None = None
     saving_items: int | None = None  # how many would show it, None for never
+    slices: tuple[SliceEstimate, ...] = ()
+    promotion_from: int = 0  # units; before these no slice is looked at, and nothing promoted
+
+    @property
+    def slice_texts(self) -> Sequence[str]:
+        """Says in words what the slices can show, and how long a promotion waits for them."""
+        if not self.slices:
+            return ()
+        wait = f"no promotion before {self.plan.unit} {self.promotion_from:,}, for the slices"
+        return (*(guarded.text for guarded in self.slices), wait)
 
 
 def estimate_proposal(
@@ -146,6 +181,8 @@ def _of_suite(
         ),
         saving=saving,
         saving_items=None if saving is None else items_to_show_saving(saving, plan),
+        slices=_slices(plan, known.sd(plan.epochs)),
+        promotion_from=promotion_waits_for(plan),
     )
 
 
@@ -213,6 +250,19 @@ def _warning(
         f"With {plan.n_max} {plan.unit}s you can only see differences of "
         f"{format_score(smallest)} points or more, and one of {wanted} points is shown in "
         f"{format_percent(power)} of such comparisons, not in 80 %; {advice}."
+    )
+
+
+def _slices(plan: SuitePlan, sd: float) -> tuple[SliceEstimate, ...]:
+    levels = look_levels(plan)
+    return tuple(
+        SliceEstimate(
+            slice_.name,
+            units,
+            budget.slice_effect(sd, MIN_SLICE_UNITS, level),
+            budget.slice_effect(sd, units, level),
+        )
+        for slice_, (units, level) in zip(plan.slices, levels, strict=True)
     )
 
 

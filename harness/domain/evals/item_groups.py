@@ -5,6 +5,7 @@ The items of one cluster (paraphrases, turns of one conversation, questions on o
 one unit of the gate: they stand together in the order, and the order is drawn over clusters.
 """
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -16,6 +17,7 @@ from harness.domain.formatting import format_excerpt
 
 MAX_VALUE_LENGTH: Final = 200  # characters of a cluster's name
 EXCERPT: Final = 40
+SLICE_VALUE: Final = re.compile(r"[\w .,:+/()&-]{1,64}")
 MIN_SLICE_UNITS: Final = 60  # fewer show nothing but a landslide
 MOST_SLICES: Final = 20  # more would leave none of them enough of the error
 
@@ -103,6 +105,19 @@ def shuffle_items(
         return hash_content(f"{order_seed}:cluster:{cluster}"), cluster, own
 
     return tuple(sorted(item_ids, key=place))
+
+
+def read_slice(metadata: Mapping[str, object], name: str, place: str) -> str:
+    """Reads an item's value of a slice field. Reports and pages show it: it holds nothing that
+    could be markup. Raises InputError as `read_group` does.
+    """
+    value = read_group(metadata, name, place)
+    if not SLICE_VALUE.fullmatch(value):
+        raise InputError(
+            f"{place}: field 'metadata.{name}': the value of a slice has at most 64 letters, "
+            "digits, spaces and .,:+/()&-"
+        )
+    return value
 
 
 def read_group(metadata: Mapping[str, object], name: str, place: str) -> str:

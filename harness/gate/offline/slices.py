@@ -68,6 +68,15 @@ def promotion_waits_for(plan: SuitePlan) -> int:
     return max(firsts, default=-1) + 1
 
 
+def look_levels(plan: SuitePlan) -> Sequence[tuple[int, float]]:
+    """Lists the units of each slice and the error that one look at it has."""
+    layouts = [_slice_units(plan, slice_) for slice_ in plan.slices]
+    return [
+        (len(layout.units), SLICE_ALPHA / len(layouts) / len(layout.looks))
+        for layout in layouts
+    ]
+
+
 def judge_slices(plan: SuitePlan, items: Sequence[PairedItem]) -> SliceJudgement:
     """Tests the slices on the items so far, up to the look at which one is shown worse."""
     found = _judge(plan, items)
