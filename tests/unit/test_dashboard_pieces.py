@@ -21,6 +21,7 @@ from dashboard.theme import DARK, LIGHT, Palette
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.errors import ConfigError
 from harness.domain.evals.run import Claim, Sample, SampleError, SuiteReport, SuiteRole
+from harness.domain.evals.suite_figures import SliceFigures, SuiteFigures
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
 MARK = re.compile(r"</?(?:ins|del)>")
@@ -297,3 +298,20 @@ def test_a_last_hour_without_a_price_is_unknown_and_not_free() -> None:
     unknown = route_text.last_hour([minute(0), minute(1, cost_usd=0.0, unpriced=7)])
     assert "<b>unknown</b> per 1,000" in unknown
     assert "no request" in route_text.last_hour([])
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK])
+def test_slices_are_a_chart_for_each_field(palette: Palette) -> None:
+    named = [("language", "da", True), ("language", "en", False), ("product", "x", False)]
+    found = tuple(
+        SliceFigures(field, value, 60, 90, -0.2, -0.3, -0.1, 0.001, worse)
+        for field, value, worse in named
+    )
+
+    charts = frames.slices(report(details=SuiteFigures(slices=found).as_json()))
+
+    assert list(charts) == ["language", "product"]
+    figure = json.dumps(plots.forest(charts["language"], palette).to_dict(), ensure_ascii=False)
+    assert "da|60 used" in figure
+    assert "✕ failed" in figure
+    assert frames.slices(report()) == {}
