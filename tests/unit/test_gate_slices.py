@@ -221,3 +221,15 @@ def test_slice_fields_are_part_of_the_pin_and_of_every_item(tmp_path: Path) -> N
     assert names == {"language = da", "language = en"}
     with pytest.raises(InputError, match=r"asked\.jsonl:2: field 'metadata\.language'"):
         ConfiguredSuites({"asked": write_suite(tmp_path, ["da", ["en"]])}).groups("asked")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, 1.5, float("nan"), True, {}, "<b>", "a|b", "[a](b)", "`a`", "a" * 65],
+    ids=repr,
+)
+def test_a_value_that_could_be_markup_is_refused_with_its_line(
+    tmp_path: Path, value: object
+) -> None:
+    with pytest.raises(InputError, match=r"asked\.jsonl:2: .*"):
+        ConfiguredSuites({"asked": write_suite(tmp_path, ["da", value])}).groups("asked")
