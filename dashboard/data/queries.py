@@ -17,6 +17,7 @@ from harness.control.evals.proof_validity import ProofValidity
 from harness.control.operations import queries
 from harness.control.proposals import approvals
 from harness.control.proposals.comparison import Comparison, load_comparison
+from harness.control.proposals.selections import SelectionComparison, load_selection
 from harness.control.routing import fallback_chain, routes, scorecard
 from harness.control.routing.fallback_chain import ChainEntry
 from harness.control.routing.route_status import RouteStatus
@@ -47,6 +48,7 @@ class ComparisonView:
     titles: Mapping[str, str]
     differing: Mapping[str, Sequence[str]]  # by suite, which pins the two arms do not share
     now: datetime
+    selection: SelectionComparison | None = None  # the candidates proposed beside it
 
 
 def titles(ctx: Context) -> Mapping[str, str]:
@@ -61,6 +63,7 @@ def comparison(ctx: Context, proposal: str) -> ComparisonView:
         titles=titles(ctx),
         differing=_differing(ctx, found),
         now=ctx.clock.now(),
+        selection=load_selection(ctx, proposal) if found.proposal.selection else None,
     )
 
 

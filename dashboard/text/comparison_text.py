@@ -13,6 +13,7 @@ from dashboard.text.html import Tile, VerdictCard
 from harness.control.evals.proof_validity import ProofState
 from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
 from harness.control.proposals.estimate import SuiteEstimate
+from harness.control.proposals.selections import SelectionComparison
 from harness.domain.evals.run import BaseVerdict, Claim, SuiteReport
 from harness.domain.formatting import (
     format_percent,
@@ -21,6 +22,7 @@ from harness.domain.formatting import (
     format_thousand_price,
 )
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.gate.offline.futility import EARLY_ENDS
 
 COST_WORDS = {
     "shown": "shown",
@@ -144,7 +146,7 @@ def _crosses(report: SuiteReport) -> bool:
 def _foot(comparison: Comparison, verdict: BaseVerdict, now: datetime) -> str:
     pairs = sum(r.items_used for r in verdict.suites)
     epochs = {plan.epochs for plan in comparison.proposal.plans}
-    early = any(r.how == "early" for r in verdict.suites)
+    early = any(r.how in EARLY_ENDS for r in verdict.suites)
     saved = comparison.stopped_early.rstrip(".")
     return (
         f"Paired test on {labels.plural(pairs, 'shared item')} · same items, order, prompts "
@@ -231,6 +233,40 @@ def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:
             labels.failure_change(after.failed, before.failed),
         ),
     )
+
+
+MATRIX_HEADS = (
+    "Candidate",
+    "Change in score, points (95 % CI)",
+    "Verdict",
+    "Answers",
+    "Cost per 1,000 requests",
+    "Latency, p95",
+    "Now",
+)
+
+
+def matrix(selection: SelectionComparison) -> Sequence[tuple[str, Sequence[str]]]:
+    """Lists the current model, then each candidate that was proposed with the others: the
+    proposal's id, empty for the current model, and its cells.
+    """
+    before = selection.incumbent_figures
+    first = (f"{selection.incumbent.name} (current)", "–", "–", labels.count(before.samples))
+    cost = (format_thousand_price(before.cost_usd_per_1000), labels.seconds(before.p95_s))
+    rows: list[tuple[str, Sequence[str]]] = [("", (*first, *cost, "serves"))]
+    for candidate in selection.candidates:
+        label = labels.verdict_label(candidate.verdict)
+        cells = (
+            candidate.target.name,
+            "; ".join(candidate.differences) or "–",
+            f"{label.symbol} {label.words}",
+            f"{candidate.answered:,} of {candidate.planned:,}",
+            format_thousand_price(candidate.figures.cost_usd_per_1000),
+            labels.seconds(candidate.figures.p95_s),
+            labels.PHASE_LABELS[candidate.proposal.phase].words,
+        )
+        rows.append((candidate.proposal.id, cells))
+    return rows
 
 
 PIN_HEADS = ("Suite", "Pin", "What was measured")

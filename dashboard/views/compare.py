@@ -13,9 +13,11 @@ from dashboard.data import frames, queries
 from dashboard.data.queries import ComparisonView, ProposalRow
 from dashboard.text import comparison_text, html, labels
 from dashboard.text.html import escape, strong
+from harness.control.proposals.selections import SelectionComparison
 from harness.control.routing import monthly_bill
 from harness.domain.evals.run import SuiteReport
 from harness.domain.proposals.proposal import ProposalPhase
+from harness.gate.text.sentences import share_text
 
 ROW_PX, ROWS = 35, 6
 
@@ -36,6 +38,8 @@ def show() -> None:
     st.html(html.verdict(comparison_text.verdict_card(view), stale=stale))
     next_button(view)
     figures(view, stale=stale)
+    if view.selection is not None:
+        matrix(view.selection, view.comparison.proposal.id)
     if view.comparison.verdict is not None:
         format_failures.show(view.comparison, view.titles)
         effects(view, view.comparison.verdict.suites)
@@ -144,6 +148,18 @@ def figures(view: ComparisonView, *, stale: bool) -> None:
             + (f'<p class="note">{escape(why)}</p>' if why else "")
         )
     )
+
+
+def matrix(selection: SelectionComparison, current: str) -> None:
+    """Shows the candidates that were proposed together, one a row."""
+    st.html(
+        html.section("The candidates side by side", share_text(len(selection.candidates)) + ".")
+    )
+    shown = [
+        [strong(cells[0]) if id_ == current else escape(cells[0]), *map(escape, cells[1:])]
+        for id_, cells in comparison_text.matrix(selection)
+    ]
+    st.html(html.table(comparison_text.MATRIX_HEADS, shown))
 
 
 def pins(view: ComparisonView) -> None:

@@ -20,11 +20,19 @@ from harness.api.request_fields import (
 from harness.control.evals.proof_validity import ProofValidity
 from harness.control.evals.run_costs import JudgingCost, Savings
 from harness.control.operations import queries
-from harness.control.proposals import approvals, comparison, decisions, review, submission
+from harness.control.proposals import (
+    approvals,
+    comparison,
+    decisions,
+    review,
+    selections,
+    submission,
+)
 from harness.control.proposals.approvals import ApprovalView
 from harness.control.proposals.comparison import ArmFigures
 from harness.control.proposals.format_failures import FormatFailure, find_format_failures
 from harness.control.proposals.review import ProposalReview
+from harness.control.proposals.selections import SelectionComparison
 from harness.control.proposals.submission import ProposalPreview
 from harness.control.shadow.stage import ShadowStage
 from harness.domain.evals.cost_forecast import CostForecast
@@ -88,7 +96,10 @@ def list_proposals(
 
 @endpoint(router, "POST", "/proposals", status=201)
 def create_proposal(who: BodyFactory, body: ProposalBody) -> Proposal:
-    """Register suites, claim, margin and alpha before the first score. 409 on a busy route."""
+    """Register suites, claim, margin and alpha before the first score. 409 on a busy route.
+
+    With `rivals` each candidate gets a proposal; `/proposals/{proposal}/selection` has all.
+    """
     return submission.create_proposal(who.ctx, who.actor, body.to_request())
 
 
@@ -126,6 +137,12 @@ def compare_proposal(who: CallerParam, proposal: str) -> ProposalComparison:
         shadow=proposal_comparison.shadow,
         lost_by_form=find_format_failures(proposal_comparison),
     )
+
+
+@endpoint(router, "GET", "/proposals/{proposal}/selection")
+def compare_selection(who: CallerParam, proposal: str) -> SelectionComparison:
+    """Compares all candidates that were proposed together with this one, and itself."""
+    return selections.load_selection(who.ctx, proposal)
 
 
 @endpoint(router, "GET", "/proposals/{proposal}/review")

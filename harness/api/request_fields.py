@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from harness.control.proposals.submission import ProposalRequest
+from harness.control.proposals.submission import MOST_CANDIDATES, ProposalRequest
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.evals.run import Claim, RunState, SuiteRole
@@ -260,6 +260,7 @@ class ProposalBody(Body):
     the route's.
 
     min_saving: of the claim cheaper_and_not_worse, a share of 1; None for the policy's.
+    rivals: other candidates for the same swap; the best of those that pass goes on.
     """
 
     route: Name
@@ -270,6 +271,7 @@ class ProposalBody(Body):
     policy: Name | None = None
     descends_from: Name | None = None
     min_saving: Annotated[float, Field(gt=0, lt=1)] | None = None
+    rivals: Annotated[tuple[Name, ...], Field(max_length=MOST_CANDIDATES - 1)] = ()
 
     def to_request(self) -> ProposalRequest:
         return ProposalRequest(
@@ -281,6 +283,7 @@ class ProposalBody(Body):
             self.policy,
             self.descends_from,
             self.min_saving,
+            self.rivals,
         )
 
 

@@ -20,7 +20,13 @@ from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation, worker_supervision
 from harness.control.evals.proof_validity import ProofState, ProofValidity
 from harness.control.operations import alerts, restores, state_audit, tampering
-from harness.control.proposals import alpha_spending, approvals, evaluation, route_rules
+from harness.control.proposals import (
+    alpha_spending,
+    approvals,
+    evaluation,
+    route_rules,
+    selections,
+)
 from harness.control.shadow import shadows, stage_driver
 from harness.domain.errors import (
     EvidenceMismatch,
@@ -39,6 +45,7 @@ from harness.domain.evals.run import (
 )
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals import selection
 from harness.domain.proposals.proposal import (
     Proposal,
     ProposalEvent,
@@ -138,7 +145,7 @@ def _by_phase(ctx: Context, proposal: Proposal) -> list[str]:
         case ProposalPhase.PROPOSED:
             return _start(ctx, proposal)
         case ProposalPhase.EVALUATING:
-            return _evaluate(ctx, proposal)
+            return (_choose if proposal.waits_for_rivals else _evaluate)(ctx, proposal)
         case ProposalPhase.AWAITING_APPROVAL:
             return _await(ctx, proposal)
         case ProposalPhase.SHADOW:
@@ -218,7 +225,11 @@ def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) 
             if uncharged := alpha_spending.find_uncharged(tx, decided):
                 _reject(ctx, tx, decided, ProposalEvent.STALE, uncharged)
                 return [f"{said}, and {uncharged}"]
-            _passed(ctx, tx, decided, verdict)
+            if proposal.selection:
+                held = tx.proposals.save(replace(decided, updated_at=ctx.clock.now()))
+                worker_supervision.stop_unneeded_runs(ctx, tx, held)
+            else:
+                _passed(ctx, tx, decided, verdict)
         case Failed():
             _reject(ctx, tx, decided, ProposalEvent.FAILED, verdict.reason)
         case HarnessMismatch():
@@ -230,6 +241,32 @@ def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) 
         case _:
             assert_never(verdict)
     return [said]
+
+
+def _choose(ctx: Context, proposal: Proposal) -> list[str]:
+    """Lets the best of a selection go on, and ends the others that passed, in one unit of work:
+    nobody else goes on, whatever becomes of it. The others' turns change nothing.
+    """
+    proof, said = _proof_now(ctx, proposal)
+    if said:
+        return said
+    if not isinstance(proof, Passed):
+        raise ProofRefused(f"{proposal.id}: verdict {proof.id} is {proof.outcome}, not passed")
+    with ctx.store.write() as tx:
+        if tx.proposals.get(proposal.id).version != proposal.version:
+            return []  # another process was quicker
+        members = tx.proposals.of_selection(proposal.selection)
+        if fault := selection.find_fault(members):
+            return _reject(ctx, tx, proposal, ProposalEvent.STALE, f"{fault}: propose again")
+        ranked = selections.rank_passed(tx, members)
+        if not ranked or ranked[0][0].id != proposal.id:
+            return []
+        best = ranked[0][1]
+        for other, finalist in ranked[1:]:
+            because = f"it passed with {finalist.text}, and {best.proposal} with {best.text}"
+            said += _reject(ctx, tx, other, ProposalEvent.NOT_CHOSEN, because)
+        _passed(ctx, tx, proposal, proof)
+    return [*said, f"{proposal.id}: the best of its selection"]
 
 
 def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) -> None:
@@ -294,7 +331,10 @@ def _retry(ctx: Context, proposal: Proposal) -> list[str]:
         # An answer may have come in after the verdict.
         if replaced := evaluation.find_replacement(ctx, tx, proposal):
             return _reject(ctx, tx, proposal, ProposalEvent.STALE, _another_look(replaced))
-        again = evaluation.attach_runs(ctx, tx, replace(proposal, retry_at=None))
+        # In a selection, a verdict without a pause is one that waits for the others'.
+        verdict = None if proposal.selection else proposal.verdict
+        due = replace(proposal, retry_at=None, verdict=verdict)
+        again = evaluation.attach_runs(ctx, tx, due)
         saved = tx.proposals.save(replace(again, updated_at=ctx.clock.now()))
         _audit(ctx, tx, saved, "proposal.retry", {"attempt": proposal.infra_errors + 1})
     return [f"{proposal.id}: measured again"]

@@ -69,6 +69,12 @@ class Proposals(Protocol):
         """
         ...
 
+    def of_selection(self, selection: str) -> Sequence[Proposal]:
+        """Lists the proposals of a selection in the order in which they were named. Raises
+        SignatureInvalid where one is not as it was signed.
+        """
+        ...
+
     def of_candidates(self, targets: Collection[str]) -> Sequence[Proposal]:
         """Lists the proposals of these candidates (target ids) on any route, newest first."""
         ...

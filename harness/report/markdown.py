@@ -32,6 +32,7 @@ from harness.domain.formatting import (
     format_usd,
 )
 from harness.domain.routing.target import Target
+from harness.gate.offline.futility import EARLY_ENDS
 from harness.gate.text.sentences import (
     clusters_text,
     outcome_text,
@@ -215,7 +216,7 @@ def _suites(report: Report) -> Iterator[str]:
     )  # fmt: skip
     yield ""
     yield "Differences are points of 100. A win is an item on which the candidate does better."
-    if any(part.report and part.report.how == "early" for part in report.suites):
+    if any(part.report and part.report.how in EARLY_ENDS for part in report.suites):
         yield "The gate stopped early: an interval at that moment is not adjusted for it."
     if report.comparison.stopped_early:
         yield from ("", report.comparison.stopped_early, "")
@@ -390,7 +391,7 @@ def _pins(report: Report) -> Iterator[str]:
     for part in report.suites:
         plan = part.side.plan
         how = f"{plan.epochs} epoch(s), order seed {plan.order_seed}"
-        look = spending_text(plan.look, plan.alpha, plan.spend)
+        look = spending_text(plan.look, plan.alpha, plan.spend, plan.candidates)
         yield f"- {plan.suite}: {how}" + (f"; {look}" if look else "") + "."
         if plan.cluster:
             yield f"  {clusters_text(plan)}"

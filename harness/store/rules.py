@@ -338,7 +338,7 @@ def check_approval(approval: Approval, proposal: Proposal) -> None:
 def check_unchanged(before: Proposal, after: Proposal) -> None:
     """Checks that nothing changes that a proposal registered; else raises InputError."""
     fixed = ["route", "incumbent", "candidate", "claim", "proposer", "policy", "created_at"]
-    fixed += ["proposer_principal", "proposer_key", "widened"]
+    fixed += ["proposer_principal", "proposer_key", "widened", "selection", "place"]
     if before.phase is not ProposalPhase.PROPOSED:
         fixed.append("plans")
     for name in fixed:

@@ -44,6 +44,7 @@ READS = (
     "/proposals/{proposal}/comparison",
     "/proposals/{proposal}/approvals",
     "/proposals/{proposal}/review",
+    "/proposals/{proposal}/selection",
     "/verdicts/{verdict}",
     "/canaries",
     "/canaries/chat",

@@ -37,6 +37,18 @@ def test_a_second_proposal_on_a_busy_route_is_told_the_open_one(door: Door) -> N
     assert error["retryable"] is False
 
 
+def test_several_candidates_are_proposed_in_one_request_and_shown_together(door: Door) -> None:
+    first = door.post("/proposals", {**WISH, "rivals": ["sim/good", "sim/equal"]})
+
+    together = door.get(f"/proposals/{first['id']}/selection")
+
+    assert together["selection"] == first["selection"]
+    models = [candidate["target"]["model"] for candidate in together["candidates"]]
+    assert models == ["better", "good", "equal"]
+    too_many = door.send("POST", "/proposals", json={**WISH, "rivals": ["sim/good"] * 10})
+    assert too_many.status_code == 422
+
+
 def test_an_approval_is_for_the_verdict_that_was_seen(door: Door) -> None:
     waiting = awaiting_approval(door.world)
     path = f"/proposals/{waiting.id}/approve"

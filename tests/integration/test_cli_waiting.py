@@ -54,6 +54,39 @@ def test_the_exit_code_is_the_verdict(
     assert "evaluating" in done.stderr
 
 
+def test_several_candidates_are_waited_for_and_the_best_sets_the_exit_code(
+    cli: CommandLine, meanwhile: Meanwhile
+) -> None:
+    meanwhile(cli.world.run_once)
+
+    done = cli.run("proposal", "create", "chat", "sim/equal", "sim/better", "--wait", exits=0)
+
+    assert "2 candidates at once: each is tested at 1/2 of alpha" in done.stderr
+    assert "PASSED" in done.stdout
+    assert "NOT ENOUGH EVIDENCE" in done.stdout
+    newest = cli.json("proposal", "list")[0]["id"]
+    shown = cli.json("proposal", "show", newest)
+    assert [row["target"]["model"] for row in shown["selection"]["candidates"]] == [
+        "equal",
+        "better",
+    ]
+    table = cli.text("proposal", "show", newest)
+    assert "sim/equal" in table
+    assert "sim/better" in table
+
+
+def test_several_candidates_are_planned_one_by_one_and_nothing_is_stored(
+    cli: CommandLine,
+) -> None:
+    words = ("proposal", "create", "chat", "sim/equal", "sim/better", "--dry-run")
+
+    planned = cli.json(*words)
+
+    assert [row["plans"][0]["candidates"] for row in planned["candidates"]] == [2, 2]
+    assert planned["risk"]["number"] == 2
+    assert cli.json("proposal", "list") == []
+
+
 def test_until_the_end_means_until_the_canary_has_ended(
     cli: CommandLine, meanwhile: Meanwhile
 ) -> None:

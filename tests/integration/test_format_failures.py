@@ -162,7 +162,7 @@ def test_the_commands_of_a_remedy_ask_the_same_question_in_options_that_there_ar
         words = shlex.split(mend.commands[1])
         given = create.make_context("create", words[3:]).params
         assert words[:3] == ["swapgate", "proposal", "create"]
-        assert (given["route"], given["candidate"]) == ("route", mend.target)
+        assert (given["route"], given["candidates"]) == ("route", (mend.target,))
         assert (given["claim"], given["reason"]) == (claim.value, "it's cheaper")
         assert given["descends_from"] == request.candidate
         assert (given["margin"] is None) == (claim is Claim.SUPERIOR)

@@ -38,7 +38,7 @@ from harness.domain.canary.rollout import RolloutSignal, RolloutState
 from harness.domain.errors import Conflict, IllegalTransition, SwapgateError
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.policy import Policy
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.proposals.proposal import PAST_GATE_PHASES, Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
 from tests.support.control.control_plane import (
@@ -84,6 +84,14 @@ UNDECIDED = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING)
 UNDER_WAY = (*UNDECIDED, ProposalPhase.AWAITING_APPROVAL, ProposalPhase.CANARY)
 
 
+def check_selections(proposals: Sequence[Proposal]) -> None:
+    """One of a selection goes on, and one proposal alone is past the gate on a route."""
+    past = [proposal.route for proposal in proposals if proposal.phase in PAST_GATE_PHASES]
+    assert len(past) == len(set(past))
+    gone_on = [p.selection for p in proposals if p.selection and (p.rollout or p.approver)]
+    assert len(gone_on) == len(set(gone_on))
+
+
 class ControlPlane(RuleBasedStateMachine):
     @initialize()
     def install(self) -> None:
@@ -119,6 +127,25 @@ class ControlPlane(RuleBasedStateMachine):
         self.attempt(
             lambda: submission.create_proposal(ctx, ANN, ProposalRequest(route, f"sim/{model}"))
         )
+
+    @rule(
+        route=route_names,
+        several=st.lists(models, min_size=2, max_size=3, unique=True),
+        asks=st.booleans(),
+        turns=st.sampled_from([0, 1, 2, 4]),
+    )
+    def propose_several(
+        self,
+        route: str,
+        several: list[str],
+        asks: bool,  # noqa: FBT001 - drawn
+        turns: int,
+    ) -> None:
+        ctx = replace(self.ctx, policies={"default": approved() if asks else POLICY})
+        first, *rivals = (f"sim/{model}" for model in several)
+        request = ProposalRequest(route, first, rivals=tuple(rivals))
+        self.attempt(lambda: submission.create_selection(ctx, ANN, request))
+        self.run_turns(turns)
 
     @rule(
         route=route_names,
@@ -292,6 +319,7 @@ class ControlPlane(RuleBasedStateMachine):
                 check_history(tx, name)
                 check_canary(tx, route, [p for p in proposals if p.route == name])
             check_revisions(tx, ROUTES)
+            check_selections(proposals)
             for proposal in proposals:
                 check_verdicts(tx, proposal)
                 self.check_closed(proposal)

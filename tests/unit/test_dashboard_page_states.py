@@ -16,6 +16,8 @@ from streamlit.testing.v1 import AppTest
 from dashboard import current_user, page_frame
 from harness.app.installation import CONFIG_VARIABLE
 from harness.control.operations import alerts, keys
+from harness.control.proposals import submission
+from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import kill_switch, targets
 from harness.control.routing.kill_switch import SwitchRequest
 from harness.domain.errors import NotAllowed
@@ -23,7 +25,15 @@ from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.routing.kill_switch import ENVIRONMENT_VARIABLE, SwitchSource, parse_force
 from harness.domain.routing.target import Provider
-from tests.support.browser.dashboard_data import ANA, XSS, Lived, configured, lived
+from tests.support.browser.dashboard_data import (
+    ANA,
+    XSS,
+    Lived,
+    configured,
+    lived,
+    opened,
+)
+from tests.support.control.manual_clock import ManualClock
 
 MAIN = Path(current_user.__file__).with_name("main.py")
 PAGES = ("overview", "compare", "proposals", "canary", "routes")
@@ -311,3 +321,22 @@ def test_a_session_acts_with_a_key_as_long_as_it_holds(
     keys.revoke_key(ctx, SYSTEM, key.id)
     with pytest.raises(NotAllowed, match="revoked"):
         keys.still(ctx.store, actor)
+
+
+def test_compare_shows_the_candidates_of_a_selection_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = lived(tmp_path / "lived", now())
+    with opened(house.config, ManualClock(now())) as installation:
+        request = ProposalRequest(
+            "quiet", "sim/sim-better", "a test", rivals=("sim/sim-worse",)
+        )
+        made = submission.create_selection(installation.context, ANA, request)
+
+    said = text(shown(monkeypatch, house.config, "compare", {"id": made[1].id}))
+
+    table = said[said.index("The candidates side by side") :]
+    assert "2 candidates at once: each is tested at 1/2 of alpha" in table
+    rows = re.findall(r"<tr><td>(.*?)</td>", table)
+    assert rows[0].endswith("(current)")
+    assert rows[1:3] == ["sim/sim-better", "<b>sim/sim-worse</b>"]

@@ -22,6 +22,7 @@ from harness.bench.score_matrix import (
     load_matrix,
     row,
 )
+from harness.bench.selection_benchmark import SEVERAL
 from harness.domain.errors import InputError
 from harness.domain.evals.run import QUALITY_CLAIMS, Claim
 
@@ -122,7 +123,7 @@ def test_every_rule_stands_in_the_table_for_every_claim() -> None:
     benchmark = run_gate_benchmark([generate_scores(ScoreKind.PASS_FAIL, 1)], QUICK)
 
     assert [(line.claim, line.rule) for line in benchmark.lines] == [
-        (claim, rule) for claim in QUALITY_CLAIMS for rule in RULES
+        (claim, rule) for claim in QUALITY_CLAIMS for rule in (*RULES, SEVERAL)
     ]
 
 

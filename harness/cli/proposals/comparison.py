@@ -90,7 +90,7 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
         for sentence in comparison.unscored:
             click.echo(sentence)
         for plan in proposal.plans:
-            if said := spending_text(plan.look, plan.alpha, plan.spend):
+            if said := spending_text(plan.look, plan.alpha, plan.spend, plan.candidates):
                 click.echo(f"{plan.suite}: {said}")
     else:
         _print_progress(comparison)

@@ -4,7 +4,7 @@ own.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 import click
 
@@ -17,6 +17,7 @@ from harness.cli.proposals import comparison, verdict_wait
 from harness.control.canary import duration_estimate
 from harness.control.canary.duration_estimate import RampPlan
 from harness.control.canary.status import list_canaries
+from harness.control.context import Context
 from harness.control.dry_run import dry_run_context
 from harness.control.operations import queries
 from harness.control.proposals import (
@@ -25,20 +26,29 @@ from harness.control.proposals import (
     estimate,
     review,
     route_rules,
+    selections,
     submission,
 )
 from harness.control.proposals.comparison import load_comparison
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.control.proposals.review import ProposalReview
-from harness.control.proposals.submission import ProposalPreview
+from harness.control.proposals.selections import SelectionComparison
+from harness.control.proposals.submission import ProposalPreview, ProposalRequest
 from harness.control.routing import monthly_bill
 from harness.control.serialize import to_plain
 from harness.domain.evals.cost_forecast import CostForecast
 from harness.domain.evals.run import Claim, Verdict
-from harness.domain.formatting import format_percent, format_score, format_span, format_usd
+from harness.domain.formatting import (
+    format_latency,
+    format_percent,
+    format_score,
+    format_span,
+    format_thousand_price,
+    format_usd,
+)
 from harness.domain.pagination import INVALID_ROWS_HINT, PageRequest
 from harness.domain.proposals.proposal import Proposal
-from harness.gate.text.sentences import spending_text
+from harness.gate.text.sentences import share_text, spending_text
 
 REPORT = LazyCommand(
     "harness.cli.proposals.report:proposal_report", "Write a comparison as a document."
@@ -52,7 +62,7 @@ def proposal() -> None:
 
 @proposal.command()
 @click.argument("route")
-@click.argument("candidate")
+@click.argument("candidates", metavar="CANDIDATE...", nargs=-1, required=True)
 @click.option(
     "--claim",
     type=click.Choice([claim.value for claim in Claim]),
@@ -103,7 +113,7 @@ def create(  # noqa: PLR0913 - one per option
     ctx: click.Context,
     *,
     route: str,
-    candidate: str,
+    candidates: Sequence[str],
     claim: str | None,
     margin: float | None,
     min_saving: float | None,
@@ -118,94 +128,150 @@ def create(  # noqa: PLR0913 - one per option
 ) -> None:
     """Propose CANDIDATE for ROUTE: evals on both models, the gate, then a 1 % canary.
 
+    Several candidates share one run of the incumbent and one alpha; the best of those that pass
+    goes on, and the others end.
+
     Exit code with --wait: 0 passed or promoted, 3 failed or rolled back, 4 not enough
     evidence, 5 timeout, 7 refused, 1 not measured or cancelled. Without: 6 when the route has
     an open proposal.
     """
     session = ctx.ensure_object(Session)
     context = session.context_with_providers
-    request = submission.ProposalRequest(
+    request = ProposalRequest(
         route,
-        candidate,
+        candidates[0],
         reason,
         Claim(claim) if claim else None,
         margin,
         policy,
         descends_from,
         min_saving,
+        rivals=tuple(candidates[1:]),
     )
     terms = submission.preview_proposal(context, request, session.actor)
-    planned = submission.create_proposal(dry_run_context(context), session.actor, request)
-    planning = estimate.estimate_proposal(context, request, effect)
-    bill = monthly_bill.forecast_from_history(context, route, candidate, terms.plans)
-    ramp = duration_estimate.estimate_for_proposal(context, planned)
+    planned = submission.create_selection(dry_run_context(context), session.actor, request)
+    outlooks = [
+        _load_outlook(context, one, effect, proposal)
+        for one, proposal in zip(request.alone, planned, strict=True)
+    ]
+    ramp = duration_estimate.estimate_for_proposal(context, planned[0])
     if not session.json:
-        _print_planning(planning)
-        output.note(terms.risk.text)
-        for line in route_rules.describe_widening(terms.widened):
+        _print_terms(outlooks, ramp, terms)
+    if dry_run:
+        _print_dry(session, outlooks, ramp, terms)
+        return
+    made = submission.create_selection(context, session.actor, request)
+    if advice := who_starts_it(session.settings.control):
+        output.note(advice)
+    if not session.json:
+        for proposal in made:
+            click.echo(f"{proposal.id} proposed")
+        output.note(_next(made[0]))
+    code = 0
+    if wait:
+        ends = [
+            verdict_wait.follow_proposal(session, proposal.id, until, timeout_s)
+            for proposal in made
+        ]
+        made = tuple(proposal for proposal, _ in ends)
+        # One that goes on is what was asked for.
+        code = (
+            min(verdict_wait.exit_code(session, proposal) for proposal in made)
+            if all(in_time for _, in_time in ends)
+            else TIMED_OUT
+        )
+    if session.json:
+        _print_made(made, outlooks, terms)
+    elif wait:
+        for proposal in made:
+            click.echo(comparison.outcome_text(load_comparison(context, proposal.id)))
+    ctx.exit(code)
+
+
+@dataclass(frozen=True)
+class _Outlook:
+    """What one candidate's comparison would take, and its bill."""
+
+    planned: Proposal
+    candidate: str
+    planning: Sequence[SuiteEstimate]
+    bill: CostForecast
+
+
+def _load_outlook(
+    ctx: Context, request: ProposalRequest, effect: float | None, planned: Proposal
+) -> _Outlook:
+    planning = estimate.estimate_proposal(ctx, request, effect)
+    bill = monthly_bill.forecast_from_history(
+        ctx, request.route, request.candidate, planned.plans
+    )
+    return _Outlook(planned, request.candidate, planning, bill)
+
+
+def _print_terms(outlooks: Sequence[_Outlook], ramp: RampPlan, terms: ProposalPreview) -> None:
+    for outlook in outlooks:
+        if len(outlooks) > 1:
+            click.echo(f"{outlook.candidate}:")
+        _print_planning(outlook.planning)
+        for line in route_rules.describe_widening(outlook.planned.widened):
             output.note(f"waits for another person's approval: {line}")
         output.note(
             "\n".join(
                 part
                 for part in (
-                    monthly_bill.describe_forecast(bill),
-                    monthly_bill.describe_basis(bill),
+                    monthly_bill.describe_forecast(outlook.bill),
+                    monthly_bill.describe_basis(outlook.bill),
                 )
                 if part
             )
         )
-        output.note(f"the canary: {ramp.words}")
-        for option in ramp.options:
-            output.note(f"option: {option}")
-    if dry_run:
-        _print_dry(session, planned, planning, bill, ramp, terms)
-        return
-    made = submission.create_proposal(context, session.actor, request)
-    if advice := who_starts_it(session.settings.control):
-        output.note(advice)
-    if not session.json:
-        click.echo(f"{made.id} proposed")
-        output.note(_next(made))
-    code = 0
-    if wait:
-        made, in_time = verdict_wait.follow_proposal(session, made.id, until, timeout_s)
-        code = verdict_wait.exit_code(session, made) if in_time else TIMED_OUT
-    if session.json:
-        output.document(
-            {
-                "proposal": to_plain(made),
-                "planning": _planning_json(planning),
-                "forecast": to_plain(bill),
-                "risk": to_plain(terms.risk),
-            }
-        )
-    elif wait:
-        click.echo(comparison.outcome_text(load_comparison(context, made.id)))
-    ctx.exit(code)
+    if len(outlooks) > 1:
+        output.note(share_text(len(outlooks)))
+    output.note(terms.risk.text)
+    output.note(f"the canary: {ramp.words}")
+    for option in ramp.options:
+        output.note(f"option: {option}")
+
+
+def _print_made(
+    made: Sequence[Proposal], outlooks: Sequence[_Outlook], terms: ProposalPreview
+) -> None:
+    several = [
+        {
+            "proposal": to_plain(proposal),
+            "planning": _planning_json(outlook.planning),
+            "forecast": to_plain(outlook.bill),
+        }
+        for proposal, outlook in zip(made, outlooks, strict=True)
+    ]
+    risk = {"risk": to_plain(terms.risk)}
+    if len(made) == 1:
+        output.document({**several[0], **risk})
+    else:
+        output.document({"selection": made[0].selection, "candidates": several, **risk})
 
 
 def _print_dry(
-    session: Session,
-    planned: Proposal,
-    planning: Sequence[SuiteEstimate],
-    bill: CostForecast,
-    ramp: RampPlan,
-    terms: ProposalPreview,
+    session: Session, outlooks: Sequence[_Outlook], ramp: RampPlan, terms: ProposalPreview
 ) -> None:
-    if session.json:
-        output.document(
-            {
-                "proposal": None,
-                "planning": _planning_json(planning),
-                "forecast": to_plain(bill),
-                "plans": to_plain(planned.plans),
-                "canary": plan_json(ramp),
-                "risk": to_plain(terms.risk),
-                "widened": to_plain(terms.widened),
-            }
-        )
-    else:
+    if not session.json:
         output.note("nothing was stored: leave --dry-run out to propose it")
+        return
+    several = [
+        {
+            "proposal": None,
+            "planning": _planning_json(outlook.planning),
+            "forecast": to_plain(outlook.bill),
+            "plans": to_plain(outlook.planned.plans),
+            "widened": to_plain(outlook.planned.widened),
+        }
+        for outlook in outlooks
+    ]
+    common = {"canary": plan_json(ramp), "risk": to_plain(terms.risk)}
+    if len(several) == 1:
+        output.document({**several[0], **common})
+    else:
+        output.document({"selection": None, "candidates": several, **common})
 
 
 def _print_planning(planning: Sequence[SuiteEstimate]) -> None:
@@ -375,13 +441,43 @@ def show(session: Session, proposal_id: str) -> None:
             **comparison.as_json(proposal_review, ours),
             "approvals": to_plain(stood_up),
         }
+        if proposal_review.proposal.selection:
+            beside = selections.load_selection(context, proposal_id)
+            document["selection"] = to_plain(beside)
         output.document({**document, "review": _review_json(seen)})
         return
     comparison.print_comparison(proposal_review, ours)
+    if proposal_review.proposal.selection:
+        _print_selection(selections.load_selection(context, proposal_id))
     _print_review(seen)
     for row in stood_up:
         words = f": {row.reason}" if row.reason else ""
         output.note("; ".join((f"approved by {row.name}{words}", *row.remarks)))
+
+
+def _print_selection(beside: SelectionComparison) -> None:
+    click.echo()
+    output.table(
+        ["CANDIDATE", "PROPOSAL", "VERDICT", "DELTA (95 % INTERVAL)", *_FIGURES],
+        [
+            [
+                candidate.target.name,
+                candidate.proposal.id,
+                candidate.standing,
+                "; ".join(candidate.differences),
+                f"{candidate.answered:,} of {candidate.planned:,}",
+                format_thousand_price(candidate.figures.cost_usd_per_1000),
+                format_latency(candidate.figures.p95_s),
+                candidate.proposal.phase.value.replace("_", " "),
+            ]
+            for candidate in beside.candidates
+        ],
+        empty="",
+    )
+    click.echo(share_text(len(beside.candidates)))
+
+
+_FIGURES = ("ANSWERS", "COST OF 1,000", "P95", "PHASE")
 
 
 def _review_json(proposal_review: ProposalReview) -> object:

@@ -46,7 +46,9 @@ def needed_runs(proposals: Iterable[Proposal]) -> frozenset[str]:
     return frozenset(
         run
         for proposal in proposals
-        if proposal.phase is ProposalPhase.EVALUATING and proposal.retry_at is None
+        if proposal.phase is ProposalPhase.EVALUATING
+        and proposal.retry_at is None
+        and not proposal.waits_for_rivals
         for run in evaluation.run_ids(proposal)
     )
 

@@ -60,18 +60,28 @@ def _ordinal(number: int) -> str:
 
 
 def ration_alpha(
-    tx: Transaction, route: str, plans: Sequence[SuitePlan], gate: GatePolicy, now: datetime
+    tx: Transaction,
+    route: str,
+    plans: Sequence[SuitePlan],
+    gate: GatePolicy,
+    now: datetime,
+    selection: str = "",
 ) -> tuple[SuitePlan, ...]:
     """The plans with no more alpha than the policy's `alpha_budget` has left.
 
+    selection: the candidates that are proposed together share what is left alike.
     Raises NotAllowed when nothing is left that a suite could show.
     """
     if gate.alpha_budget is None:
         return tuple(plans)
     spent = total_risk(
-        false_pass_risk(proposal.plans) for proposal in _proposals_before(tx, route, now)
+        false_pass_risk(proposal.plans)
+        for proposal in _proposals_before(tx, route, now)
+        if not selection or proposal.selection != selection
     )
-    most = multiplicity.ration_alpha(false_pass_risk(plans), spent, gate.alpha_budget)
+    candidates = max((plan.candidates for plan in plans), default=1)
+    together = false_pass_risk(plans) * candidates
+    most = multiplicity.ration_alpha(together, spent, gate.alpha_budget) / candidates
     if most < MIN_ALPHA:
         raise NotAllowed(
             f"route {route!r} has spent {format_percent(spent, significant=2)} of the "
@@ -87,7 +97,10 @@ def risk_of_plans(
 ) -> FalsePassRisk:
     """Bounds the risk of a false pass of a proposal with these plans, before it is made."""
     earlier = _proposals_before(tx, route, now)
-    return _risk([*earlier_risks(earlier), false_pass_risk(plans)], gate)
+    together = max((plan.candidates for plan in plans), default=1)
+    return _risk(
+        [*earlier_risks(earlier), *[false_pass_risk(plans)] * together], gate, together
+    )
 
 
 def risk_of_proposal(tx: Transaction, proposal: Proposal) -> FalsePassRisk:
@@ -108,10 +121,10 @@ def earlier_risks(proposals: Sequence[Proposal]) -> list[float]:
     return [false_pass_risk(proposal.plans) for proposal in proposals]
 
 
-def _risk(risks: Sequence[float], gate: GatePolicy) -> FalsePassRisk:
+def _risk(risks: Sequence[float], gate: GatePolicy, together: int = 1) -> FalsePassRisk:
     return FalsePassRisk(
         number=len(risks),
-        spent=total_risk(risks[:-1]),
+        spent=total_risk(risks[:-together]),
         risk=total_risk(risks),
         budget=gate.alpha_budget,
     )

@@ -1,6 +1,7 @@
 """Lets people submit proposals. `create_proposal` checks the candidate (data class, prices,
 shadow, judge) and registers suites, claim, margin, alpha and order; `preview_proposal` says
-what it would register, and stores nothing. What people decide about a proposal is in
+what it would register, and stores nothing. `create_selection` makes the proposals of several
+candidates at once, which share one alpha. What people decide about a proposal is in
 `decisions`; all else is the reconciler's.
 """
 
@@ -39,11 +40,13 @@ from harness.domain.proposals.proposal import (
 from harness.domain.ranges import SHARE_RANGE
 from harness.domain.routing.table import Route, RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
+from harness.gate.planning import multiplicity
 from harness.ports import Transaction
 
 # Items that the incumbent is asked for each one that the candidate may be asked.
 POOL_PER_ITEM: Final = 2.5
 RegisteredSuites = Sequence[tuple[SuitePin, SuitePlan]]
+MOST_CANDIDATES: Final = 10  # that are proposed together
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,37 @@ class ProposalRequest:
     # was tuned after: its looks count as the candidate's.
     descends_from: str | None = None
     min_saving: float | None = None
+    # Others for the same swap: the best of those that pass goes on.
+    rivals: tuple[str, ...] = ()
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Lists all that it asks for, in the order in which they were named."""
+        return (self.candidate, *self.rivals)
+
+    @property
+    def alone(self) -> tuple["ProposalRequest", ...]:
+        """Lists the request as each of its candidates has it, the others as its rivals."""
+        return tuple(
+            replace(
+                self,
+                candidate=candidate,
+                rivals=tuple(other for at, other in enumerate(self.candidates) if at != number),
+            )
+            for number, candidate in enumerate(self.candidates)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SelectionPlace:
+    """A candidate's place among those that are proposed together."""
+
+    selection: str = ""
+    place: int = 0
+    candidates: int = 1
+
+
+ALONE: Final = SelectionPlace()
 
 
 def create_proposal(ctx: Context, actor: Actor, request: ProposalRequest) -> Proposal:
@@ -68,54 +102,101 @@ def create_proposal(ctx: Context, actor: Actor, request: ProposalRequest) -> Pro
     Raises RouteBusy when the route has an open proposal, NotFound for an unknown route, target
     or policy, InputError for a wish that makes no sense.
     """
+    return create_selection(ctx, actor, request)[0]
+
+
+def create_selection(
+    ctx: Context, actor: Actor, request: ProposalRequest
+) -> tuple[Proposal, ...]:
+    """Registers a proposal for each of the request's candidates, all of them or none.
+
+    Each has the k-th part of its alpha (statistics.md §1.16). Raises as `create_proposal`, and
+    InputError for a candidate that is named twice.
+    """
     actor.require(Role.PROPOSER)
-    now = ctx.clock.now()
+    _check_rivals(request)
     # A suite may take seconds to load, and a unit of work holds up all others: load it first.
     preview_proposal(ctx, request, actor)
+    several = len(request.candidates)
+    selection = ctx.chance.token("sel_") if several > 1 else ""
+    made: list[Proposal] = []
     with ctx.store.write() as tx:
-        route = routes.require_route(tx, request.route)
-        _check_baked(route)
-        candidate = targets.find_or_register_target(ctx, tx, actor, request.candidate)
-        if candidate.id == route.incumbent:
-            raise InputError(
-                f"{candidate.name} serves route {route.name!r} already: nothing to swap"
-            )
-        targets.check_evaluable(tx, candidate, tx.routing.targets()[route.incumbent])
-        data_class_checks.check_targets(ctx, route.settings, [candidate], route=route.name)
-        incumbent = tx.routing.targets()[route.incumbent]
-        for suite in route.settings.suites:
-            data_class_checks.check_suite(ctx, suite.suite, [incumbent, candidate])
-        policy = _policy(ctx, route.settings, request)
-        _check_reason(policy.gate, request)
-        stage.check_stage(tx, route, candidate, policy)
-        judge.check_judge(ctx, tx, route, policy)
-        _check_prices(tx, policy.gate, tx.routing.targets()[route.incumbent], candidate)
-        lineage = alpha_spending.find_lineage(tx, candidate, request.descends_from)
-        registered = register_plans(ctx, tx, route, policy.gate, candidate.id, lineage)
-        proposal = Proposal(
-            id=ctx.chance.token("p_"),
-            route=route.name,
-            incumbent=route.incumbent,
-            candidate=candidate.id,
-            claim=policy.gate.claim,
-            reason=request.reason,
-            proposer=actor.name,
-            policy=policy,
-            plans=registered,
-            widened={
-                **_list_widened(ctx, tx, route, policy, actor),
-                **route_rules.restored_incumbent(tx, route, actor, now),
-                **route_rules.widened_addendum(incumbent, candidate),
-            },
-            phase=ProposalPhase.PROPOSED,
-            created_at=now,
-            updated_at=now,
-            proposer_principal=actor.principal,
-            proposer_key=actor.key,
+        for number, candidate in enumerate(request.candidates):
+            place = SelectionPlace(selection, number, several) if selection else ALONE
+            one = replace(request, candidate=candidate, rivals=())
+            proposal = _register(ctx, tx, actor, one, place)
+            if any(proposal.candidate == other.candidate for other in made):
+                raise InputError(f"{candidate} is named twice: each candidate stands once")
+            tx.proposals.add(proposal)
+            _audit(ctx, tx, actor, "proposal.create", proposal, _registration(proposal))
+            made.append(proposal)
+    return tuple(made)
+
+
+def _check_rivals(request: ProposalRequest) -> None:
+    if len(request.candidates) > MOST_CANDIDATES:
+        raise InputError(
+            f"at most {MOST_CANDIDATES} candidates are proposed together, not "
+            f"{len(request.candidates)}: each one more leaves all of them less alpha"
         )
-        tx.proposals.add(proposal)
-        _audit(ctx, tx, actor, "proposal.create", proposal, _registration(proposal))
-    return proposal
+    if request.rivals and request.descends_from:
+        raise InputError(
+            "one target cannot be told as what several candidates descend from: propose the "
+            "one that does alone"
+        )
+
+
+def _register(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    request: ProposalRequest,
+    place: SelectionPlace,
+) -> Proposal:
+    """Checks a candidate, and registers its suites. The proposal is not stored yet."""
+    now = ctx.clock.now()
+    route = routes.require_route(tx, request.route)
+    _check_baked(route)
+    candidate = targets.find_or_register_target(ctx, tx, actor, request.candidate)
+    if candidate.id == route.incumbent:
+        raise InputError(
+            f"{candidate.name} serves route {route.name!r} already: nothing to swap"
+        )
+    targets.check_evaluable(tx, candidate, tx.routing.targets()[route.incumbent])
+    data_class_checks.check_targets(ctx, route.settings, [candidate], route=route.name)
+    incumbent = tx.routing.targets()[route.incumbent]
+    for suite in route.settings.suites:
+        data_class_checks.check_suite(ctx, suite.suite, [incumbent, candidate])
+    policy = _policy(ctx, route.settings, request)
+    _check_reason(policy.gate, request)
+    stage.check_stage(tx, route, candidate, policy)
+    judge.check_judge(ctx, tx, route, policy)
+    _check_prices(tx, policy.gate, incumbent, candidate)
+    lineage = alpha_spending.find_lineage(tx, candidate, request.descends_from)
+    registered = register_plans(ctx, tx, route, policy.gate, candidate.id, lineage, place)
+    return Proposal(
+        id=ctx.chance.token("p_"),
+        route=route.name,
+        incumbent=route.incumbent,
+        candidate=candidate.id,
+        claim=policy.gate.claim,
+        reason=request.reason,
+        proposer=actor.name,
+        policy=policy,
+        plans=registered,
+        widened={
+            **_list_widened(ctx, tx, route, policy, actor),
+            **route_rules.restored_incumbent(tx, route, actor, now),
+            **route_rules.widened_addendum(incumbent, candidate),
+        },
+        phase=ProposalPhase.PROPOSED,
+        created_at=now,
+        updated_at=now,
+        proposer_principal=actor.principal,
+        proposer_key=actor.key,
+        selection=place.selection,
+        place=place.place,
+    )
 
 
 def _list_widened(
@@ -188,6 +269,7 @@ def register_plans(
     gate: GatePolicy,
     candidate: str,
     lineage: Collection[str],
+    place: SelectionPlace = ALONE,
 ) -> tuple[SuitePlan, ...]:
     """Registers a route's suites: stores their pins, and returns a plan for each.
 
@@ -197,10 +279,10 @@ def register_plans(
     registered = _registered(ctx, route.settings, gate)
     for pin, _ in registered:
         tx.suites.put(pin, ctx.clock.now())
-    return _plans_with_alpha(ctx, tx, route, gate, registered, candidate, lineage)
+    return _plans_with_alpha(ctx, tx, route, gate, registered, candidate, lineage, place)
 
 
-def _plans_with_alpha(
+def _plans_with_alpha(  # noqa: PLR0913, PLR0917 - a registration, whole
     ctx: Context,
     tx: Transaction,
     route: Route,
@@ -208,16 +290,21 @@ def _plans_with_alpha(
     registered: RegisteredSuites,
     candidate: str,
     lineage: Collection[str],
+    place: SelectionPlace,
 ) -> tuple[SuitePlan, ...]:
     charged = [
         past_scores.with_difficulty(
             tx,
-            alpha_spending.with_alpha(tx, pin, plan, gate, candidate, lineage),
+            multiplicity.share_alpha(
+                alpha_spending.with_alpha(tx, pin, plan, gate, candidate, lineage),
+                place.candidates,
+            ),
             {route.incumbent, candidate, *lineage},
         )
         for pin, plan in registered
     ]
-    return alpha_spending.ration_alpha(tx, route.name, charged, gate, ctx.clock.now())
+    now = ctx.clock.now()
+    return alpha_spending.ration_alpha(tx, route.name, charged, gate, now, place.selection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +334,8 @@ def preview_proposal(
         )
         lineage = alpha_spending.find_lineage(tx, candidate, request.descends_from)
         id_ = candidate.id if candidate else ""
-        plans = _plans_with_alpha(ctx, tx, route, policy.gate, registered, id_, lineage)
+        place = SelectionPlace(candidates=len(request.candidates))
+        plans = _plans_with_alpha(ctx, tx, route, policy.gate, registered, id_, lineage, place)
         incumbent = tx.routing.targets()[route.incumbent]
         own = route_rules.widened_addendum(incumbent, candidate) if candidate else {}
         if actor is not None:
@@ -361,6 +449,7 @@ def _registration(proposal: Proposal) -> dict[str, object]:
         "policy": proposal.policy.digest,
         "suites": [plan.as_json() for plan in proposal.plans],
         "widened": dict(proposal.widened),
+        **({"selection": proposal.selection} if proposal.selection else {}),
     }
 
 

@@ -129,6 +129,10 @@ class SuitePlan:
     cluster_sizes: tuple[int, ...] = ()
     # Each may not be shown worse (statistics.md §1.13).
     slices: tuple[Slice, ...] = ()
+    # How many candidates stand in its selection; `alpha` is this one's share.
+    candidates: int = 1
+    # Chance of being shown at the end below which the comparison is given up; 0: never.
+    futility: float = 0.0
 
     @property
     def unit(self) -> str:
@@ -183,6 +187,10 @@ class SuitePlan:
             more |= {"rule": self.rule.value, "pool": self.pool, "difficulty": self.difficulty}
         if self.slices:
             more |= {"slices": [asdict(slice_) for slice_ in self.slices]}
+        if self.candidates > 1:
+            more |= {"candidates": self.candidates}
+        if self.futility:
+            more |= {"futility": self.futility}
         return {
             "suite": self.suite,
             "suite_digest": self.suite_digest,

@@ -43,6 +43,7 @@ class ProposalEvent(StrEnum):
     SHADOWED = "shadowed"
     REFUSED = "refused"
     EXPIRED = "expired"
+    NOT_CHOSEN = "not_chosen"  # passed, and another candidate of its selection was better
     STALE = "stale"
     HEALTHY = "healthy"
     HARM = "harm"
@@ -71,6 +72,8 @@ TRANSITIONS: Final[Mapping[tuple[ProposalPhase, ProposalEvent], ProposalPhase]] 
     (ProposalPhase.EVALUATING, ProposalEvent.INFRA_ERROR): ProposalPhase.EVALUATING,
     (ProposalPhase.EVALUATING, ProposalEvent.INFRA_LIMIT): ProposalPhase.REJECTED,
     (ProposalPhase.EVALUATING, ProposalEvent.BASE_CHANGED): ProposalPhase.REJECTED,
+    (ProposalPhase.EVALUATING, ProposalEvent.EXPIRED): ProposalPhase.REJECTED,
+    (ProposalPhase.EVALUATING, ProposalEvent.NOT_CHOSEN): ProposalPhase.REJECTED,
     (ProposalPhase.EVALUATING, ProposalEvent.STALE): ProposalPhase.REJECTED,
     (ProposalPhase.EVALUATING, ProposalEvent.CANCELLED): ProposalPhase.CANCELLED,
     (ProposalPhase.AWAITING_APPROVAL, ProposalEvent.APPROVED): ProposalPhase.CANARY,
@@ -94,6 +97,11 @@ TRANSITIONS: Final[Mapping[tuple[ProposalPhase, ProposalEvent], ProposalPhase]] 
     (ProposalPhase.PROMOTED, ProposalEvent.HARM): ProposalPhase.ROLLED_BACK,
     (ProposalPhase.PROMOTED, ProposalEvent.CANCELLED): ProposalPhase.ROLLED_BACK,
 }
+
+# A proposal in one of them has the route for itself, its rivals of a selection included.
+PAST_GATE_PHASES: Final = frozenset(
+    {ProposalPhase.AWAITING_APPROVAL, ProposalPhase.SHADOW, ProposalPhase.CANARY}
+)
 
 OPEN_PHASES: Final = frozenset(
     {
@@ -172,6 +180,18 @@ class Proposal:
     widened: Mapping[str, Any] = field(default_factory=dict)
     proposer_principal: str = ""  # who the proposer is, whatever he is called
     proposer_key: str | None = None  # the management key's id, None for the local operator
+    # The candidates that were proposed together have it in common; empty for one alone.
+    selection: str = ""
+    place: int = 0  # in the order in which they were named, from 0
+
+    @property
+    def waits_for_rivals(self) -> bool:
+        """Tells whether it passed, while the gate may not have decided on all of its selection.
+
+        An attempt that measured nothing leaves a verdict too, until it is measured again.
+        """
+        waits = self.phase is ProposalPhase.EVALUATING and self.retry_at is None
+        return bool(self.selection) and waits and self.verdict is not None
 
     @property
     def needs_approval(self) -> bool:

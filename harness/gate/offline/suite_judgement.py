@@ -25,6 +25,7 @@ from harness.domain.formatting import format_points
 from harness.gate.offline.adjusted import Covariates, judge_adjusted
 from harness.gate.offline.clusters import merge_clusters, without_unanswered
 from harness.gate.offline.design import Design, design_from_plan
+from harness.gate.offline.futility import FUTILE, give_up
 from harness.gate.offline.intervals import mcnemar
 from harness.gate.offline.pairs import (
     INFRA_TOLERANCE,
@@ -81,7 +82,7 @@ class _Readings:
     def consumed(self) -> int:
         """Units that the outcome rests on; a rejection may wait for the other readings."""
         asked = [self.strict]
-        if self.strict.outcome == "reject":
+        if self.strict.outcome == "reject" or self.strict.how == FUTILE:
             asked += [part for part in (self.lenient, self.answered) if part is not None]
         return max(evidence.n_used for evidence in asked)
 
@@ -205,17 +206,20 @@ def _judge_of(plan: SuitePlan, paired: PairedSuite) -> _Judge:
 def _read(plan: SuitePlan, paired: PairedSuite) -> _Readings:
     judge = _judge_of(plan, paired)
     units, design = merge_clusters(plan, paired.items), design_from_plan(plan)
-    strict = judge(_differences(units), design)
+
+    def judge_or_give_up(differences: list[float]) -> ComparisonEvidence:
+        return give_up(judge(differences, design), differences, design, plan.futility)
+
+    strict = judge_or_give_up(_differences(units))
     asked = ("reject",) if plan.role is SuiteRole.GUARD else ("reject", "inconclusive")
     if strict.outcome not in asked:
         return _Readings(strict)
     # A strict loss asks only whether the substance holds within the margin; a strict draw
     # asks the registered claim again.
-    claim = Claim.NON_INFERIOR if strict.outcome == "reject" else plan.claim.quality
-    within = replace(design, claim=claim)
-    lenient = judge(_lenient_differences(units), within)
     if strict.outcome != "reject":
-        return _Readings(strict, lenient)
+        return _Readings(strict, judge_or_give_up(_lenient_differences(units)))
+    within = replace(design, claim=Claim.NON_INFERIOR)
+    lenient = judge(_lenient_differences(units), within)
     neutral = _without_unanswered(plan, paired.items, strict.n_used)
     answered = None if neutral is None else judge(neutral, design)
     if judge(_differences(units), within).outcome == "promote":
@@ -229,6 +233,9 @@ def _outcome(paired: PairedSuite, readings: _Readings, stopped: StoppedRun | Non
     over = stopped is not None or bool(paired.blocked)
     if lenient is not None and lenient.outcome == "promote":
         return "harness_mismatch"
+    if strict.how == FUTILE and lenient is not None and lenient.outcome == "running":
+        # Hopeless as scored, open leniently: it may have lost by form.
+        return "inconclusive" if over else "running"
     if strict.outcome == "reject":
         return _rejected(readings, over=over)
     if strict.outcome == "running" and paired.blocked:

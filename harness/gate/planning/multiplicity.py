@@ -1,12 +1,14 @@
 """Multiplicity rules bound false passes over suites and proposals: Holm's test, the alpha of
-each repeated look, the risk summed over proposals, and what a budget leaves of alpha.
+each repeated look and of each of several candidates, the risk summed over proposals, and what a
+budget leaves of alpha.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
-from harness.domain.evals.run import SuitePlan, SuiteRole
+from harness.domain.evals.run import GateRule, SuitePlan, SuiteRole
 from harness.domain.proposals.policy import AlphaSpending
 
 SPENDING_PROMISES: Final[Mapping[AlphaSpending, str]] = {
@@ -17,6 +19,8 @@ SPENDING_PROMISES: Final[Mapping[AlphaSpending, str]] = {
 }
 
 
+# A candidate that would be shown by a chance below it makes room for the others.
+FUTILITY: Final = 0.05
 MIN_ALPHA: Final = 1e-6  # an alpha below it cannot be reached by any suite
 
 
@@ -40,6 +44,26 @@ def ration_alpha(alpha: float, spent: float, budget: float | None) -> float:
     So the budget is never used up, and the sum never passes it.
     """
     return alpha if budget is None else min(alpha, max(0.0, budget - spent) / 2)
+
+
+def share_alpha(plan: SuitePlan, candidates: int) -> SuitePlan:
+    """Returns the plan with its part of alpha, where several candidates are proposed together:
+    the chance that luck lets one of them pass stays what one alone has (statistics.md §1.16).
+    The hopeless are given up. Source: Bonferroni's inequality, which holds whatever their
+    dependence and early stops.
+    """
+    if candidates == 1:
+        return plan
+    alone = plan.combine is None and plan.role is not SuiteRole.GUARD
+    paired = plan.rule is GateRule.PAIRED
+    return replace(
+        plan,
+        alpha=plan.alpha / candidates,
+        candidates=candidates,
+        # A guard goes on: it may still find harm. So do suites that are judged together, and
+        # by the adjusted rule, whose last test this chance does not foresee.
+        futility=FUTILITY if alone and paired else 0.0,
+    )
 
 
 def holm_test(p_values: Sequence[float], alpha: float) -> tuple[bool, ...]:

@@ -20,6 +20,7 @@ from harness.domain.formatting import (
 from harness.domain.proposals.policy import AlphaSpending
 from harness.gate.offline.costs import CostEvidence, CostOutcome
 from harness.gate.offline.design import Design
+from harness.gate.offline.futility import EARLY_ENDS, FUTILE
 from harness.gate.offline.sequential import ComparisonEvidence
 from harness.gate.planning.budget import items_needed
 from harness.gate.planning.multiplicity import SPENDING_PROMISES
@@ -43,9 +44,9 @@ def polish_reason(reason: str) -> str:
     return ONE_POINT.sub("1 point", TWO_STOPS.sub(".", once))
 
 
-def spending_text(look: int, alpha: float, spend: str) -> str:
+def spending_text(look: int, alpha: float, spend: str, candidates: int = 1) -> str:
     """Says which look a comparison is and what it may cost; empty for registrations without a
-    rule.
+    rule. candidates: how many share its alpha.
     """
     if not spend:
         return ""
@@ -55,7 +56,16 @@ def spending_text(look: int, alpha: float, spend: str) -> str:
         if look == 1
         else f"look number {look} of this model, or one it descends from, at these items"
     )
-    return f"{which}: alpha {alpha:.4g} ({rule.value}: {SPENDING_PROMISES[rule]})"
+    shared = f", of {candidates} candidates at once" if candidates > 1 else ""
+    return f"{which}{shared}: alpha {alpha:.4g} ({rule.value}: {SPENDING_PROMISES[rule]})"
+
+
+def share_text(candidates: int) -> str:
+    """Says how several candidates that are proposed together share what one alone has."""
+    return (
+        f"{candidates} candidates at once: each is tested at 1/{candidates} of alpha, so that "
+        "luck lets one of them pass no more often than one alone; the best that passes goes on"
+    )
 
 
 def clusters_text(plan: SuitePlan) -> str:
@@ -213,6 +223,11 @@ def _undecided(evidence: ComparisonEvidence, design: Design) -> str:
             f"The data lean against it: about {more:,} more {design.unit}s would show a loss"
         )
         outlook += " of this size with 80 % power."
+    if evidence.how == FUTILE:
+        return (
+            f"Given up after {evidence.n_used} of {design.n_max} items: the others would "
+            f"hardly show {claim}; so far {_difference(evidence)}. The incumbent stays."
+        )
     return (
         f"{evidence.n_used} of {design.n_max} {design.unit}s did not show {claim}: "
         f"{_difference(evidence)}. {outlook} The incumbent stays."
@@ -224,7 +239,8 @@ def _difference(evidence: ComparisonEvidence) -> str:
         return "nothing is measured"
     if evidence.ci_low is None or evidence.ci_high is None:
         return f"{format_points(evidence.delta)} points"
-    label = ", not adjusted for early stopping" if evidence.how == "early" else ""
+    early = evidence.how in EARLY_ENDS
+    label = ", not adjusted for early stopping" if early else ""
     return (
         f"{format_points(evidence.delta)} points "
         f"(95 % interval {format_points_interval(evidence.ci_low, evidence.ci_high)}{label})"

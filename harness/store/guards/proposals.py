@@ -1,6 +1,6 @@
 """Guards of proposals, rollouts, approvals and verdicts: what was registered never changes,
-states and versions only go forward, one open proposal and one live rollout per route, four
-eyes.
+states and versions only go forward, one open proposal or selection and one live rollout per
+route, four eyes.
 """
 
 # ruff: noqa: S608 - statements of constants; nothing comes from outside
@@ -12,19 +12,40 @@ from harness.store.guards.guard import Guard, always, busy, changes, listed, sam
 from harness.store.schema.proposals import (
     LIVE_STATE_VALUES,
     OPEN_PHASE_VALUES,
+    PAST_GATE_VALUES,
     PROPOSAL_REGISTERED,
     ROLLOUT_REGISTERED,
 )
 
 _LIVE: Final = f"IN ({listed(LIVE_STATE_VALUES)})"
 _OPEN: Final = f"IN ({listed(OPEN_PHASE_VALUES)})"
+_PAST_GATE: Final = f"IN ({listed(PAST_GATE_VALUES)})"
+_RIVAL: Final = "t.selection = NEW.selection AND NEW.selection <> '' AND t.place <> NEW.place"
+# One open proposal per route, or those of one selection.
+_BUSY: Final = (
+    "route_busy: the route has a proposal under way",
+    (
+        f"NEW.phase {_OPEN} AND EXISTS (SELECT 1 FROM proposal t WHERE {same_route('t')}"
+        f" AND t.id <> NEW.id AND t.phase {_OPEN} AND NOT ({_RIVAL}))"
+    ),
+)
 
 _PROPOSAL: Final = (
     Guard(
         "proposal_guard",
         "proposal",
         "INSERT",
-        (taken("proposal", "id"), busy("proposal", f"phase {_OPEN}", "project", "route")),
+        (
+            taken("proposal", "id"),
+            _BUSY,
+            (
+                "registered: a selection gets no candidate once it is measured",
+                (
+                    "NEW.selection <> '' AND EXISTS (SELECT 1 FROM proposal t"
+                    " WHERE t.selection = NEW.selection AND t.phase <> 'proposed')"
+                ),
+            ),
+        ),
     ),
     Guard(
         "proposal_no_rewrite",
@@ -42,7 +63,8 @@ _PROPOSAL: Final = (
                     " OR (OLD.phase <> 'proposed' AND NEW.plans <> OLD.plans)"
                 ),
             ),
-            busy("proposal", f"phase {_OPEN}", "project", "route"),
+            _BUSY,
+            busy("proposal", f"phase {_PAST_GATE}", "project", "route"),
         ),
     ),
     Guard(
@@ -72,7 +94,7 @@ _PROPOSAL: Final = (
         (
             (
                 "registered: what was registered does not change",
-                changes("proposer_principal", "proposer_key"),
+                changes("proposer_principal", "proposer_key", "selection", "place"),
             ),
             (
                 "four_eyes: rules that were widened wait for another principal",

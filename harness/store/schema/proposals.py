@@ -1,6 +1,6 @@
 """Tables of proposals, verdicts, approvals and rollouts, which of their columns never change
-once registered, and their rows as domain objects and back. An index each: one open proposal and
-one live rollout per route.
+once registered, and their rows as domain objects and back. Unique indexes: one open proposal
+per route and place in a selection, one past the gate and one live rollout per route.
 """
 
 from dataclasses import asdict
@@ -11,6 +11,7 @@ from harness.domain.canary.rollout import LIVE_STATES, Rollout, RolloutState
 from harness.domain.evals.run import VERDICTS, Claim, Verdict, plan_from_json
 from harness.domain.proposals.proposal import (
     OPEN_PHASES,
+    PAST_GATE_PHASES,
     Approval,
     ApprovalKind,
     Proposal,
@@ -23,6 +24,7 @@ from harness.store.schema.columns import (
     Json,
     Row,
     Values,
+    added_count,
     at_least,
     count,
     free_text,
@@ -39,6 +41,7 @@ from harness.store.schema.columns import (
 from harness.store.schema.evals import target
 
 OPEN_PHASE_VALUES = tuple(phase.value for phase in ProposalPhase if phase in OPEN_PHASES)
+PAST_GATE_VALUES = tuple(phase.value for phase in ProposalPhase if phase in PAST_GATE_PHASES)
 LIVE_STATE_VALUES = tuple(state.value for state in RolloutState if state in LIVE_STATES)
 # Columns that never change after the row was written; a proposal's `plans` and `widened` have
 # rules of their own.
@@ -103,6 +106,8 @@ proposal = sa.Table(
     sa.Column("widened", Json, nullable=False, server_default="{}"),
     sa.Column("proposer_principal", FreeText, nullable=False, server_default=""),
     text("proposer_key", nullable=True),
+    sa.Column("selection", FreeText, nullable=False, server_default=""),
+    added_count("place"),
     signature(),
     one_of("claim", Claim),
     one_of("phase", ProposalPhase),
@@ -116,10 +121,20 @@ proposal = sa.Table(
         "ux_proposal_open_route",
         "project",
         "route",
+        "place",
         unique=True,
         sqlite_where=_among("phase", OPEN_PHASE_VALUES),
         postgresql_where=_among("phase", OPEN_PHASE_VALUES),
     ),
+    sa.Index(
+        "ux_proposal_past_gate",
+        "project",
+        "route",
+        unique=True,
+        sqlite_where=_among("phase", PAST_GATE_VALUES),
+        postgresql_where=_among("phase", PAST_GATE_VALUES),
+    ),
+    sa.Index("ix_proposal_selection", "selection"),
     sa.Index("ix_proposal_created_at", "created_at", "id"),
     sa.Index("ix_proposal_phase", "phase"),
     sa.Index("ix_proposal_route", "route", "created_at"),
@@ -246,6 +261,8 @@ def proposal_to_row(proposal: Proposal) -> Values:
         "widened": dict(proposal.widened),
         "proposer_principal": proposal.proposer_principal,
         "proposer_key": proposal.proposer_key,
+        "selection": proposal.selection,
+        "place": proposal.place,
     }
 
 

@@ -188,6 +188,10 @@ class SqlProposals:
         query = PROPOSALS.where(proposal.c.route == route, WAS_LET_IN).limit(MOST_LET_IN)
         return self._all(query)
 
+    def of_selection(self, selection: str) -> Sequence[Proposal]:
+        found = self._all(PROPOSALS.where(proposal.c.selection == selection))
+        return sorted(found, key=lambda member: member.place)
+
     def of_candidates(self, targets: Collection[str]) -> Sequence[Proposal]:
         query = PROPOSALS.where(proposal.c.candidate.in_(sorted(targets)))
         return self._all(query)

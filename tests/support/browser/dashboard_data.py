@@ -111,7 +111,7 @@ def configured(home: Path) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     file = home / "swapgate.yaml"
     file.write_text("home: state\n", encoding="utf-8")
-    with _opened(file, ManualClock()) as installation:
+    with opened(file, ManualClock()) as installation:
         upgrade_database(installation.settings)
     return file
 
@@ -128,7 +128,7 @@ def lived(home: Path, now: datetime) -> Lived:
     text = "home: state\n" + CONFIG.replace("PRICES\n", prices)
     file.write_text(text, encoding="utf-8")
     clock = ManualClock(now - timedelta(hours=3))
-    with _opened(file, clock) as installation:
+    with opened(file, clock) as installation:
         upgrade_database(installation.settings)
         ctx = installation.context
         seed.apply_seed(ctx, installation.settings)
@@ -140,7 +140,7 @@ def lived(home: Path, now: datetime) -> Lived:
 
 
 @contextmanager
-def _opened(file: Path, clock: ManualClock) -> Iterator[Installation]:
+def opened(file: Path, clock: ManualClock) -> Iterator[Installation]:
     installation = replace(open_installation(file, create_secret=True), clock=clock)
     try:
         yield installation
@@ -338,7 +338,7 @@ def _marked(sample: Sample, model: str) -> Sample:
 def hurt(config: Path, route: str) -> None:
     """Three of fifty on the route's canary at 5 % get a malformed answer, three others none."""
     clock = ManualClock(datetime.now(UTC))  # noqa: TID251
-    with _opened(config, clock) as installation, installation.context.store.write() as tx:
+    with opened(config, clock) as installation, installation.context.store.write() as tx:
         rollout, now = machine.find_live(tx, route), clock.now()
         classes = {"malformed": ArmSplit(3, 3), "server": ArmSplit(3, 0)}
         block = ObservationBlock(
@@ -360,13 +360,13 @@ def hurt(config: Path, route: str) -> None:
 
 def paused(config: Path, route: str) -> None:
     """Pause the route's canary, as a person does."""
-    with _opened(config, ManualClock(datetime.now(UTC))) as installation:  # noqa: TID251
+    with opened(config, ManualClock(datetime.now(UTC))) as installation:  # noqa: TID251
         operations.operate(installation.context, BEN, route, RolloutSignal.PAUSE, "lunch")
 
 
 def turned(config: Path) -> Sequence[str]:
     """One turn of the control process."""
-    with _opened(config, ManualClock(datetime.now(UTC))) as installation:  # noqa: TID251
+    with opened(config, ManualClock(datetime.now(UTC))) as installation:  # noqa: TID251
         return reconciler.reconcile(installation.context).did
 
 

@@ -88,9 +88,11 @@ def check_change(tx: Transaction, before: RouteRecord, after: RouteRecord) -> No
 
 
 def check_canary(tx: Transaction, route: Route, proposals: Sequence[Proposal]) -> None:
-    """One rollout, one open proposal; the table shows the rollout's step and nothing else."""
+    """One rollout, one open proposal or selection; the table shows the rollout's step and
+    nothing else.
+    """
     opened = [proposal for proposal in proposals if proposal.open]
-    assert len(opened) <= 1
+    assert len({proposal.selection or proposal.id for proposal in opened}) <= 1
     live = [rollout for rollout in tx.rollouts.live() if rollout.route == route.name]
     in_canary = [
         proposal.rollout for proposal in opened if proposal.phase is ProposalPhase.CANARY

@@ -40,6 +40,9 @@ policies:
       p0: 0.2
       bake_s: 20
       alpha: 0.05
+      evidence: even
+      warm_up: 0
+      carried_share: 0
       steps:
         - {weight_bps: 100, min_exposures: 3}
         - {weight_bps: 500, min_exposures: 5}
