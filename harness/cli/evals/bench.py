@@ -330,7 +330,8 @@ def bench_canary(
     """Measure how soon harm is detected, and how often none was there.
 
     Simulates traffic with a known truth: a canary at 1 % beside an incumbent with 1 % errors.
-    Our rule and simpler ones see the same traffic; then latency, then all guardrails.
+    First the default policy; then our rule of errors beside simpler ones, on the same traffic;
+    then latency, then all guardrails by the rule before.
     Exit code: 3 when our rule misses a goal that docs/benchmarks.md names.
     """
     from harness.bench.canary_benchmark import TABLES, CanaryBenchmarkPlan, run_canary_benchmark  # noqa: PLC0415
