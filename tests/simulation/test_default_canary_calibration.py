@@ -136,22 +136,22 @@ def _judged_by_ledger(policy: CanaryPolicy, speed: float, rate: float, seed: int
     ends = np.arange(CALLERS)[:, None] + lasts.cumsum(axis=1)
     moments = [
         moment
-        for caller, asked in np.ndindex(CALLERS, 3)
+        for caller, turn in np.ndindex(CALLERS, 3)
         for moment in (
-            (float(ends[caller, asked] - lasts[caller, asked]), 0, caller, asked),
-            (float(ends[caller, asked]), 1, caller, asked),
+            (float(ends[caller, turn] - lasts[caller, turn]), 0, caller, turn),
+            (float(ends[caller, turn]), 1, caller, turn),
         )
     ]
     ledger, units = Ledger("r-1", "w-1", build_unit_rule(policy, START)), {}
     blocks = []
-    for now, is_end, caller, asked in sorted(moments):
+    for now, is_end, caller, turn in sorted(moments):
         at = START + timedelta(seconds=now)
         if not is_end:
-            units[caller, asked] = ledger.admit(
+            units[caller, turn] = ledger.admit(
                 caller, canary=bool(canary[caller]), weight_bps=2500, now=now, at=at
             )
-        elif (unit := units[caller, asked]) is not None:
-            ledger.finish(unit, failed=bool(failed[caller, asked]), first=not asked, now=now)
+        elif (unit := units[caller, turn]) is not None:
+            ledger.finish(unit, failed=bool(failed[caller, turn]), first=not turn, now=now)
             blocks += ledger.tick(now, at)
     blocks += ledger.close(now, at)
     numbered = [replace(block, number=n + 1) for n, block in enumerate(blocks)]
