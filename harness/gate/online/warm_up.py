@@ -48,4 +48,4 @@ def _without_times(block: ObservationBlock) -> ObservationBlock:
 def _no_times(
     ranks: Mapping[Guardrail, tuple[float, ...]],
 ) -> dict[Guardrail, tuple[float, ...]]:
-    return {name: found for name, found in ranks.items() if name not in TIMES}
+    return {name: ranks[name] for name in ranks if name not in TIMES}
