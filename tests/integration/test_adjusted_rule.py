@@ -1,0 +1,93 @@
+"""The adjusted rule from its registration to the verdict and its replay."""
+
+from dataclasses import replace
+
+import pytest
+
+from evals.suites.items import Item
+from harness.control.evals.recomputation import recompute_stored
+from harness.control.evals.verdict_replay import replay_verdict
+from harness.control.proposals import estimate
+from harness.control.proposals.submission import ProposalRequest
+from harness.domain.evals.difficulty import encode_scores
+from harness.domain.evals.run import GateRule, Inconclusive, Passed
+from harness.domain.routing.target import Target
+from tests.support.control.control_plane import ITEMS, SmallInstallation
+
+pytestmark = pytest.mark.req("F2", "A7", "F5")
+
+
+def adjust(world: SmallInstallation, n_max: int | None = None) -> None:
+    gate = replace(world.policy.gate, rule=GateRule.ADJUSTED, n_max=n_max)
+    world.policy = replace(world.policy, gate=gate)
+
+
+def test_the_rule_is_registered_decides_and_is_replayed(world: SmallInstallation) -> None:
+    adjust(world)
+
+    decided = world.until_decided(world.propose("sim/better").id)
+
+    (plan,) = decided.plans
+    assert (plan.rule, plan.pool, plan.difficulty) == (GateRule.ADJUSTED, ITEMS, "")
+    with world.store.read() as tx:
+        verdict = tx.verdicts.get(decided.verdict or "")
+    assert isinstance(verdict, Passed)
+    assert verdict.suites[0].figures.gate_rule == "adjusted"
+    assert replay_verdict(world.context(), verdict.id).agrees
+    with world.store.read() as tx:
+        assert recompute_stored(world.context(), tx, verdict, decided).agrees
+
+
+def test_the_candidate_is_asked_once_the_incumbent_has_answered(
+    world: SmallInstallation,
+) -> None:
+    adjust(world)
+    script, asked = world.script, list[str]()
+
+    def noted(target: Target, item: Item, epoch: int) -> str:
+        asked.append(target.model)
+        return script(target, item, epoch)
+
+    world.script = noted
+    world.until_decided(world.propose("sim/better").id)
+
+    assert asked[:ITEMS] == ["base"] * ITEMS
+    assert set(asked[ITEMS:]) == {"better"}
+
+
+def test_the_incumbent_answers_more_than_the_candidate_and_the_estimate_counts_it(
+    world: SmallInstallation,
+) -> None:
+    adjust(world, n_max=20)
+
+    decided = world.until_decided(world.propose("sim/equal").id)
+
+    (plan,) = decided.plans
+    assert (plan.n_max, plan.pool) == (20, 50)
+    with world.store.read() as tx:
+        runs = decided.runs["colours"]
+        assert tx.runs.get(runs.incumbent).wanted == 50
+        assert tx.runs.get(runs.candidate).wanted == 20
+        verdict = tx.verdicts.get(decided.verdict or "")
+    assert isinstance(verdict, Inconclusive)
+    assert replay_verdict(world.context(), verdict.id).agrees
+    (found,) = estimate.estimate_proposal(world.context(), ProposalRequest("chat", "sim/good"))
+    assert found.incumbent is not None
+    assert found.cost_usd == pytest.approx(70 * (found.incumbent.cost_usd or 0.0))
+    assert "is shown in" in found.warning
+
+
+def test_what_earlier_models_answered_is_the_difficulty_and_the_arms_own_runs_are_not(
+    world: SmallInstallation,
+) -> None:
+    adjust(world)
+    first = world.until_decided(world.propose("sim/equal").id)
+    second = world.until_decided(world.propose("sim/worse").id)
+
+    again = world.until_decided(world.propose("sim/equal").id)
+
+    assert first.plans[0].difficulty == ""
+    assert len(second.plans[0].difficulty) == ITEMS
+    with world.store.read() as tx:
+        worse = tx.runs.outcomes(second.runs["colours"].candidate, below=ITEMS)
+    assert again.plans[0].difficulty == encode_scores(sample.strict or 0.0 for sample in worse)
