@@ -22,6 +22,7 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.target import Target
+from harness.gate.offline.replay import RULES_VERSION
 from harness.store.sql import SqlStore
 from tests.integration.conftest import prepared
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, answer, approved
@@ -401,7 +402,7 @@ def test_a_verdict_names_the_rules_that_decided_it_and_newer_ones_are_refused(
     proposal = in_canary(world)
     with world.store.read() as tx:
         verdict = tx.verdicts.get(proposal.verdict or "")
-        assert verdict.inputs["rules"] == 1
+        assert verdict.inputs["rules"] == RULES_VERSION
         newer = replace(verdict, inputs={**verdict.inputs, "rules": 99})
 
         found = recomputation.recompute_stored(world.context(), tx, newer, proposal)
