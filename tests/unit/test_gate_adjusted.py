@@ -24,6 +24,7 @@ from harness.gate.offline.adjusted import Covariates, judge_adjusted, judge_adju
 from harness.gate.offline.design import Design
 from harness.gate.offline.interim import interim_items, interim_levels
 from harness.gate.offline.replay import verdict_bytes
+from harness.gate.offline.sequential import judge_differences
 from harness.gate.offline.verdicts import replay_verdict
 from tests.unit.test_gate_verdicts import Sides, plan, sides
 from tests.unit.test_gate_verdicts import ask as ask_all
@@ -191,3 +192,15 @@ def test_a_plan_from_before_the_rule_keeps_its_bytes_and_its_rule() -> None:
     assert plan_from_json(old).rule is GateRule.PAIRED
     new = adjusted(difficulty="0" * 200)
     assert plan_from_json(new.as_json()) == new
+
+
+def test_a_small_graded_suite_promotes_what_it_shows_clearly() -> None:
+    rng = np.random.default_rng(11)
+    d = np.clip(rng.normal(0.12, 0.2, 50), -1.0, 1.0)
+    paired = judge_differences(list(d), Design(Claim.SUPERIOR, 0.05, 50))
+    adjusted_rule = judge_adjusted(list(d), Design(Claim.SUPERIOR, 0.05, 50))
+
+    assert paired.p_final is not None
+    assert adjusted_rule.p_final is not None
+    assert adjusted_rule.p_final < paired.p_final
+    assert adjusted_rule.outcome == "promote"
