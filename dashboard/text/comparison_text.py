@@ -39,16 +39,20 @@ def verdict_card(view: ComparisonView) -> VerdictCard:
         return _undecided_card(view)
     return VerdictCard(
         label=labels.verdict_label(verdict),
-        lead=_lead(verdict) + _since(found.proposal),
+        lead=_lead(verdict) + _since(found.proposal, verdict),
         bullets=[(view.titles.get(r.suite, r.suite), suite_line(r)) for r in deciding(verdict)],
         next_step=found.next_step,
         foot=_foot(found, verdict, view.now),
     )
 
 
-def _since(proposal: Proposal) -> str:
+def _since(proposal: Proposal, verdict: BaseVerdict) -> str:
     """What became of the proposal after its verdict, where that matters to a reader."""
-    if proposal.phase in (ProposalPhase.ROLLED_BACK, ProposalPhase.CANCELLED):
+    passed_in_vain = verdict.outcome == "passed" and proposal.phase is ProposalPhase.REJECTED
+    if passed_in_vain or proposal.phase in (
+        ProposalPhase.ROLLED_BACK,
+        ProposalPhase.CANCELLED,
+    ):
         ended = labels.PHASE_LABELS[proposal.phase].words
         return f" Since then it was {ended}: {proposal.closed_because}"
     return ""

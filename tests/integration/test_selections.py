@@ -5,7 +5,13 @@ from dataclasses import replace
 import pytest
 
 from evals.suites.items import Item
-from harness.control.proposals import decisions, review, selections, submission
+from harness.control.proposals import (
+    comparison,
+    decisions,
+    review,
+    selections,
+    submission,
+)
 from harness.control.proposals.submission import MOST_CANDIDATES, ProposalRequest
 from harness.control.routing import targets
 from harness.domain.errors import InputError, RouteBusy, SwapgateError
@@ -227,6 +233,8 @@ def test_a_proof_that_ran_out_while_a_rival_was_measured_is_none(
     for _ in range(6):
         world.run_once()
     assert world.get(made[0].id).waits_for_rivals
+    step = comparison.load_comparison(world.context(), made[0].id).next_step
+    assert step == "nothing; the best goes on once the gate has decided on its rivals."
 
     world.clock.advance(120)
     world.run_once()

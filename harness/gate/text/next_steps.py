@@ -78,7 +78,8 @@ def _after_passing(proposal: Proposal, rollout: Rollout | None) -> str:
             since = _time(proposal.updated_at)
             return f"nothing; the candidate serves the whole route since {since}."
         case _:
-            return "nothing; the proposal is closed."
+            rivals = "the best goes on once the gate has decided on its rivals."
+            return f"nothing; {rivals if proposal.open else 'the proposal is closed.'}"
 
 
 def _more_items(decided: DecidedProposal) -> str:
