@@ -46,6 +46,8 @@ MAX_KEYS: Final = 500_000
 # How long a closed block waits for its judge's verdicts. A judge that takes longer has been
 # given up by then.
 JUDGED_WITHIN_S: Final = 180.0
+# Claims kept of blocks that went out without an answer. Later ones push out the oldest.
+LATE_CLAIMS: Final = 10_000
 _JUDGED_TRAIT: Final = NEEDS[Guardrail.JUDGE]
 
 
@@ -190,6 +192,9 @@ class Ledger:
         pooled = rule.block_size if rule.pools_ranks else 0
         self._pool, self._new_pool = RankPool(pooled), RankPool(pooled)
         self._hears = False  # whether users say anything of answers
+        # Of blocks that went out before the rollout's ledger answered, oldest first: their keys
+        # have been counted, and are not new on a later day.
+        self._late: deque[KeyClaim] = deque(maxlen=LATE_CLAIMS)
 
     @property
     def idle(self) -> bool:
@@ -277,6 +282,15 @@ class Ledger:
             return
         unit.judge(judged)
         unit.block.unjudged -= 1
+
+    @property
+    def late_claims(self) -> Sequence[KeyClaim]:
+        """Lists the claims of blocks that went out without an answer to them, oldest first."""
+        return tuple(self._late)
+
+    def forget_late_claim(self) -> None:
+        """Forgets the oldest late claim: the rollout's ledger has its keys."""
+        self._late.popleft()
 
     def claims(self, now: float, at: datetime, *, final: bool = False) -> list["BlockClaim"]:
         """Lists the claims of the blocks that have closed and whose keys the rollout's ledger
@@ -425,6 +439,8 @@ class Ledger:
             if self._asks_ledger and not block.claimed and closed_s > overdue_s:
                 break
             self._waiting.popleft()
+            if self._asks_ledger and not block.claimed:
+                self._late.append(self.claim_of(block))
             units = self._release(block)
             # All of them counted already: nothing is said, and no number used up.
             if units:

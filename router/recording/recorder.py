@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 # Longer than the store waits for a lock.
 STOP_S: Final = 15.0
+# None: the block went out already.
+_Claim = tuple[KeyClaim, Ledger, OpenBlock | None]
 # Batches of a spool in one transaction: after an hour without a database there are thousands,
 # and each commit waits for a disk. A kill right after one may count as many twice.
 TOGETHER: Final = 50
@@ -284,8 +286,10 @@ class Recorder:
         with self._lock:
             ledgers = list(self._ledgers.values())
             due = [claim for ledger in ledgers for claim in ledger.claims(now, at, final=final)]
+            late = [(ledger, keys) for ledger in ledgers for keys in ledger.late_claims]
+        claims: list[_Claim] = [(keys, ledger, None) for ledger, keys in late]
+        claims += [(ledger.claim_of(block), ledger, block) for ledger, block in due]
         # In one order for all routers: two of them never wait for each other.
-        claims = [(ledger.claim_of(block), ledger, block) for ledger, block in due]
         claims.sort(key=lambda claim: claim[0].rollout)
         while claims:
             some, claims = claims[:TOGETHER], claims[TOGETHER:]
@@ -304,13 +308,17 @@ class Recorder:
 
     def _enter_histories(
         self,
-        claims: Sequence[tuple[KeyClaim, Ledger, OpenBlock]],
+        claims: Sequence[_Claim],
         found: Sequence[Sequence[KeyHistory]],
     ) -> None:
+        known = Counter[KeyHistory]()
         with self._lock:
             for (_, ledger, block), histories in zip(claims, found, strict=True):
+                if block is None:
+                    ledger.forget_late_claim()
+                    continue
                 ledger.enter_histories(block, histories)
-        known = Counter(history for histories in found for history in histories)
+                known.update(histories)
         self.counters["units_counted_elsewhere"] += known[KeyHistory.COUNTED]
 
     def _take(self, *, final: bool) -> Batch:

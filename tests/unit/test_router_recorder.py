@@ -635,6 +635,32 @@ def test_a_block_waits_for_a_database_that_is_away_and_asks_it_then(tmp_path: Pa
 
 
 @pytest.mark.req("F3")
+def test_callers_counted_while_the_database_was_away_are_not_new_on_a_later_day(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path / "first")
+    began_s = bench.clock.now().timestamp()
+    canary = replace(CARRIED, unit_rule=replace(KEYED, began_s=began_s))
+    bench.store.away = True
+    for key in "ab":
+        bench.request(key=key, canary=canary)
+    bench.clock.advance(100)
+    bench.recorder.flush()  # longer than a block waits: it counts without the ledger
+    bench.store.away = False
+    bench.recorder.flush()
+    again = Bench(tmp_path / "again", worker="w2", store=bench.store)
+    again.clock.advance(86_400)
+    for key in "ab":
+        again.request(key=key, canary=canary)
+    again.recorder.flush()
+
+    without, back = bench.store.blocks.values()
+    assert (without.period, without.units, without.never_seen) == (1, 2, None)
+    assert (back.period, back.units, back.of_new_keys) == (2, 2, None)
+    assert bench.recorder.counters["units_counted_elsewhere"] == 0
+
+
+@pytest.mark.req("F3")
 def test_claims_that_the_database_refuses_hold_up_nothing_else(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
