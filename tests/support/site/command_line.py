@@ -43,6 +43,7 @@ policies:
       evidence: even
       warm_up: 0
       carried_share: 0
+      segment_share: 0
       steps:
         - {weight_bps: 100, min_exposures: 3}
         - {weight_bps: 500, min_exposures: 5}
