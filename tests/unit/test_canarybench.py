@@ -6,7 +6,10 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
+from harness.bench import canary_days
 from harness.bench.canary_benchmark import (
+    ANEW,
+    CARRIED,
     EVERYTHING,
     CanaryBenchmark,
     CanaryBenchmarkPlan,
@@ -115,3 +118,19 @@ def test_the_tally_of_our_rule_counts_both_arms() -> None:
         isinstance(count, FailureTally) and count.canary == 5 for count in traffic.counts()
     )
     assert OURS in RULES
+
+
+def test_canaries_of_several_days_are_measured_with_their_evidence_carried_and_without() -> (
+    None
+):
+    benchmark = run_canary_benchmark(CanaryBenchmarkPlan(rollouts=10, tables=["days"]))
+
+    small, healthy = canary_days.CASES
+    found = {(line.rule, line.case): line for line in benchmark.lines}
+    assert found[CARRIED, small].rolled_back > found[ANEW, small].rolled_back
+    assert found[CARRIED, small].cap == 280
+    assert found[CARRIED, healthy].false
+    assert {goal.what for goal in benchmark.goals} == {
+        f"{CARRIED}, {small}: missed",
+        f"{CARRIED}, {healthy}: false rollbacks",
+    }
