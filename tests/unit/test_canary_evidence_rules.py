@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail
-from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.observation import NeverSeen, ObservationBlock
 from harness.domain.canary.rollout import build_unit_rule
 from harness.domain.canary.unit_rule import DEFAULT_UNIT_RULE, ExposureUnit, UnitRule
 from harness.domain.proposals.policy import (
@@ -19,7 +19,12 @@ from harness.domain.proposals.policy import (
     Policy,
     new_canary_policy,
 )
-from harness.gate.online.evidence_paths import RULES, counts_path, guardrail_weights
+from harness.gate.online.evidence_paths import (
+    RULES,
+    counts_path,
+    guardrail_path,
+    guardrail_weights,
+)
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.online.warm_up import TIMES, skip_warm_up
 from harness.store.schema.policies import canary_policy_from_json, policy_from_json
@@ -60,6 +65,29 @@ def test_a_caller_alone_in_a_block_says_nothing_by_the_old_rule_and_much_by_the_
     new = counts_path(blocks, rule=EvidenceRule.WEIGHTED, shares=[0.01] * 3)
     assert old[-1] == 0.0
     assert new[-1] > math.log(1000.0)
+
+
+def test_a_model_whose_callers_come_back_more_often_is_not_blamed_for_it() -> None:
+    """Half of those who come back on the second day are the canary's, at a share of 25 %, and
+    all fail equally often, whichever arm they have.
+    """
+    alone = [
+        block(
+            number, weight_bps=2500, units=1, canary_units=number % 2, failures=number % 10 < 2,
+            canary_failures=number % 10 == 1, period=2, never_seen=NeverSeen(0, 0, 0, 0),
+        )
+        for number in range(1, 1001)
+    ]  # fmt: skip
+    errors = guardrail_path(alone, Guardrail.ERRORS, NEW)
+    assert errors.max() < 1.0
+    # As callers whom no arm has answered before, they would show harm.
+    new = [replace(b, never_seen=None, period=1) for b in alone]
+    assert guardrail_path(new, Guardrail.ERRORS, NEW).max() > 10.0
+    # A canary that fails more often is found all the same.
+    failing = [
+        replace(b, failures=b.canary_units, canary_failures=b.canary_units) for b in alone
+    ]
+    assert guardrail_path(failing[:100], Guardrail.ERRORS, NEW).max() > 10.0
 
 
 def test_a_small_block_is_judged_by_the_planned_share_only_where_arms_are_coins() -> None:

@@ -41,6 +41,10 @@ class EvidenceWeights:
     fewest: float
 
 
+_NOTHING: Final = FailureTally(0, 0, 0, 0)
+# Units of callers who came back that are compared together, at least.
+_POOLED: Final = 20
+
 RULES: Final[Mapping[EvidenceRule, EvidenceWeights]] = {
     EvidenceRule.EVEN: EvidenceWeights(0.5, (), 0.0),
     # Searched for the fewest exposures at 2, 5 and 20 % failures against 1 %.
@@ -82,14 +86,51 @@ def guardrail_path(
     """Computes log e of one guardrail after each block, by the policy's rule."""
     if guardrail_kind(guardrail) is GuardrailKind.RANKS:
         return ranks_path([block.ranks.get(guardrail, ()) for block in blocks])
+    tallies = [block_tally(block, guardrail) for block in blocks]
+    if not policy.unit.counts_keys:
+        return counts_path(tallies, policy.tolerated[guardrail], rule=policy.evidence)
+    shares = [block.weight_bps / 10_000 for block in blocks]
+    back = [not block.is_never_seen for block in blocks]
+    tallies = pool_returned(tallies, shares, back, fewest=RULES[policy.evidence].fewest)
     return counts_path(
-        [block_tally(block, guardrail) for block in blocks],
-        policy.tolerated[guardrail],
-        rule=policy.evidence,
-        shares=[
-            block.weight_bps / 10_000 if policy.unit.counts_keys else 0.0 for block in blocks
-        ],
+        tallies, policy.tolerated[guardrail], rule=policy.evidence, shares=shares
     )
+
+
+def pool_returned(
+    tallies: Sequence[FailureTally | None],
+    shares: Sequence[float],
+    back: Sequence[bool],
+    *,
+    fewest: float,
+) -> list[FailureTally | None]:
+    """Merges small blocks of callers who came back, until they can be compared within
+    themselves; None where one waits for those after it.
+
+    A caller may come back because of his arm, so no planned share holds for those who do. How
+    many are merged is known from counts and shares alone: no arm has a say in it.
+    """
+    found: list[FailureTally | None] = []
+    pool, pooled_share = _NOTHING, 0.0
+    for tally, share, returned in zip(tallies, shares, back, strict=True):
+        smaller = min(share, 1.0 - share)
+        if tally is None or not returned or not 0.0 < tally.units * smaller < fewest:
+            found.append(tally)
+            continue
+        if share != pooled_share:
+            pool, pooled_share = _NOTHING, share
+        pool = FailureTally(
+            pool.units + tally.units,
+            pool.canary + tally.canary,
+            pool.failures + tally.failures,
+            pool.canary_failures + tally.canary_failures,
+        )
+        if pool.units < _POOLED or pool.units * smaller < fewest:
+            found.append(None)
+            continue
+        found.append(pool)
+        pool = _NOTHING
+    return found
 
 
 def combined_path(
