@@ -39,6 +39,7 @@ PATHS = {
     "/api/v1/proposals/{proposal}": "get",
     "/api/v1/proposals/preview": "post",
     "/api/v1/proposals/{proposal}/comparison": "get",
+    "/api/v1/proposals/{proposal}/selection": "get",
     "/api/v1/proposals/{proposal}/approvals": "get",
     "/api/v1/proposals/{proposal}/review": "get",
     "/api/v1/proposals/{proposal}/approve": "post",

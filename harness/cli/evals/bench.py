@@ -165,10 +165,11 @@ def bench_gate(  # noqa: PLR0913 - one per option
         }
         output.document({**_document(benchmark, usd_per_item), **grouped})
     else:
-        _print_clusters(clusters)
-        _print_rules(rules)
-        _print_slices(sliced)
         _print(benchmark, usd_per_item)
+        _print_rules(rules)
+        _print_clusters(clusters)
+        _print_slices(sliced)
+        _print_goals(benchmark)
     sys.exit(MISSED if benchmark.missed else 0)
 
 
@@ -196,6 +197,9 @@ def _print(benchmark: "GateBenchmark", usd_per_item: float | None) -> None:
         f"false, worst: promotions of a candidate no better than the null, {plan.replications} "
         f"draws of each pair; +5 and +10: {plan.power} draws where it is so many points better"
     )
+
+
+def _print_goals(benchmark: "GateBenchmark") -> None:
     for goal in benchmark.missed:
         output.note(
             f"MISSED: {goal.matrix}, {goal.claim.value}, {goal.n} items: {goal.what} "

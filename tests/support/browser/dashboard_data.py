@@ -336,11 +336,13 @@ def _marked(sample: Sample, model: str) -> Sample:
 
 
 def hurt(config: Path, route: str) -> None:
-    """Three of fifty on the route's canary at 5 % get a malformed answer, three others none."""
+    """Three of fifty on the route's canary at 5 % get a malformed answer, seven of the others
+    none: strong evidence of harm, and not enough for a rollback.
+    """
     clock = ManualClock(datetime.now(UTC))  # noqa: TID251
     with opened(config, clock) as installation, installation.context.store.write() as tx:
         rollout, now = machine.find_live(tx, route), clock.now()
-        classes = {"malformed": ArmSplit(3, 3), "server": ArmSplit(3, 0)}
+        classes = {"malformed": ArmSplit(3, 3), "server": ArmSplit(7, 0)}
         block = ObservationBlock(
             rollout=rollout.id,
             worker="w2",
@@ -348,12 +350,12 @@ def hurt(config: Path, route: str) -> None:
             weight_bps=rollout.current.weight_bps,
             units=1000,
             canary_units=50,
-            failures=6,
+            failures=10,
             canary_failures=3,
             missing=0,
             opened_at=now - timedelta(seconds=30),
             closed_at=now,
-            counts={Guardrail.ERRORS: ErrorTally(1000, 50, 6, 3, classes)},
+            counts={Guardrail.ERRORS: ErrorTally(1000, 50, 10, 3, classes)},
         )
         tx.observations.append([block], [])
 
