@@ -158,6 +158,10 @@ class RankPool:
         together, self._kept = self._kept, []
         return together
 
+    def forget(self) -> None:
+        """Forgets the units that were kept: they are ranked with no others any more."""
+        self._kept = []
+
 
 def summarize_block(
     units: Sequence[CompletedUnit],

@@ -470,6 +470,10 @@ class Ledger:
         return [unit for unit in units if unit.history is not KeyHistory.COUNTED]
 
     def _handed_out(self, block: OpenBlock, units: Sequence[LedgerUnit]) -> ObservationBlock:
+        if self._asks_ledger and not block.claimed:
+            # It may count as never seen: no value of those before it may count there twice.
+            self._pool.forget()
+            self._new_pool.forget()
         part, share = (block.period, block.weight_bps), block.weight_bps / 10_000
         ranked = self._pool.take(units, part, share)
         findings, errors = self._summarize(units, ranked)

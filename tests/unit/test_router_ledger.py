@@ -14,6 +14,7 @@ from harness.domain.canary.observation import NeverSeen, ObservationBlock
 from harness.domain.canary.unit_rule import ExposureUnit as UnitKind
 from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.reliability.failures import FailureClass
+from router.recording.guardrail_sample import GuardrailSample, SampleValues
 from router.recording.ledger import MAX_BLOCK_AGE_S, Ledger, LedgerUnit
 
 pytestmark = pytest.mark.req("F3", "F4")
@@ -407,6 +408,33 @@ def test_a_block_whose_claim_gets_no_answer_counts_without_one_when_it_is_overdu
 
     (block,) = play.wait(1)
     assert (block.units, block.never_seen) == (5, None)
+
+
+def test_a_block_without_a_claim_ranks_no_value_that_is_ranked_among_never_seen_keys() -> None:
+    rule = UnitRule(
+        unit=UnitKind.FIRST_REQUEST, ledger_salt="ledger_a", pools_ranks=True,
+        missing_s=100.0, guardrails={Guardrail.LATENCY: 1.5},
+    )  # fmt: skip
+    ledger, now, blocks = Ledger("r-1", "w-1", rule), 0.0, list[ObservationBlock]()
+    for name, answered in (("a", True), ("b", False), ("c", True)):
+        for n in range(12):  # 20 at a share of half are ranked together
+            unit = ledger.admit(
+                f"{name}{n}", canary=n % 2 == 0, weight_bps=5000, now=now, at=START
+            )
+            assert unit is not None
+            sample = GuardrailSample(SampleValues(latency=0.5 + n / 100))
+            ledger.finish(unit, failed=False, sample=sample, first=True, now=now)
+        now += MAX_BLOCK_AGE_S
+        for _, closed in ledger.claims(now, START):
+            if answered:
+                ledger.enter_histories(closed, [KeyHistory.NEVER_SEEN] * len(closed.units))
+        now += rule.missing_s
+        blocks += ledger.tick(now, START)
+
+    parts = [block.of_new_keys for block in blocks]
+    assert [part.units for part in parts if part] == [12, 12, 12]
+    # The first twelve were kept for the second block, which got no answer.
+    assert [len(part.ranks) for part in parts if part] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("rule", [SESSIONS, replace(REQUESTS, ledger_salt="ledger_a")])
