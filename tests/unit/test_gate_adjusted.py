@@ -2,7 +2,7 @@
 evidence, and a verdict carries all of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,12 +10,14 @@ import pytest
 
 from harness.domain.errors import InputError
 from harness.domain.evals.difficulty import decode_scores, encode_scores
+from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.run import (
     Claim,
     GateRule,
     Inconclusive,
     InfraError,
     Passed,
+    Sample,
     SuitePlan,
     Verdict,
     plan_from_json,
@@ -26,7 +28,7 @@ from harness.gate.offline.interim import interim_items, interim_levels
 from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.sequential import judge_differences
 from harness.gate.offline.verdicts import replay_verdict
-from tests.unit.test_gate_verdicts import Sides, plan, sides
+from tests.unit.test_gate_verdicts import Sides, broken, plan, sides
 from tests.unit.test_gate_verdicts import ask as ask_all
 
 pytestmark = pytest.mark.req("F2", "A7")
@@ -155,6 +157,31 @@ def test_a_run_that_ended_early_without_evidence_is_not_measured() -> None:
     )
 
     assert isinstance(verdict, InfraError)
+
+
+def worse_model(sample: Sample) -> Sample:
+    return replace(sample, strict=0.0, lenient=0.0, served_model="m-2")
+
+
+def other_judge(sample: Sample) -> Sample:
+    return replace(sample, strict=0.0, lenient=0.0, judge_model="j-2")
+
+
+@pytest.mark.parametrize("changed", [broken, worse_model, other_judge])
+def test_a_pool_that_is_no_one_measurement_adjusts_nothing(
+    changed: Callable[[Sample], Sample],
+) -> None:
+    """Items that the candidate is not asked are in no pair: nothing else looks at them."""
+    ours, theirs = drawn(0.0, pool=500)
+    ours = [replace(sample, served_model="m-1", judge_model="j-1") for sample in ours]
+    pinned = replace(adjusted(pool=500), served_pin=ServedPin.MODEL)
+    flawed = [changed(sample) if sample.position >= 200 else sample for sample in ours]
+    verdict = ask(pinned, (flawed, theirs[:200]))
+
+    assert isinstance(verdict, Inconclusive)
+    assert verdict.suites[0].figures.explained == 0.0
+    assert verdict.inputs["pool"] == {"math": []}
+    assert verdict_bytes(replay_verdict(verdict)) == verdict_bytes(verdict)
 
 
 def test_an_equal_candidate_is_inconclusive_at_the_last_item() -> None:

@@ -177,7 +177,9 @@ def _progress(ctx: "Context", proposal: "Proposal") -> str:
             )
         return f"{why[:1].lower()}{why[1:]} Trying again."
     runs = [run for pair in proposal.runs.values() for run in (pair.incumbent, pair.candidate)]
-    wanted = 2 * sum(plan.planned_items * plan.epochs for plan in proposal.plans)
+    wanted = sum(
+        (plan.incumbent_items + plan.planned_items) * plan.epochs for plan in proposal.plans
+    )
     with ctx.store.read() as tx:
         done = sum(tx.runs.progress(run)[0] for run in runs)
     # A log gets a line for each new text.

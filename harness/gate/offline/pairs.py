@@ -11,7 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.domain.errors import InputError, StaleEvidence
-from harness.domain.evals.pins import ServedModel, ServedModels, ServedPin, named_models
+from harness.domain.evals.pins import (
+    ServedModel,
+    ServedModels,
+    ServedPin,
+    is_mixed,
+    named_models,
+)
 from harness.domain.evals.run import Claim, Sample, SampleError, ScorePair, SuitePlan
 
 # Up to this share of the planned items the candidate may fail to answer.
@@ -50,7 +56,8 @@ class PairedSuite:
     candidate_run: str
     blocked: str = ""  # why no item after it can be measured
     # By the rule ADJUSTED, the incumbent's scores of the plan's whole pool, in its order: None
-    # while they are awaited, empty where the run ended before it had them.
+    # while they are awaited, empty where the run ended before it had them, or where they are no
+    # one measurement.
     pool: tuple[float, ...] | None = None
     # Where the items come from a verdict, what it says was served.
     stored_served: ServedModels | None = None
@@ -113,10 +120,18 @@ def pair_samples(
 def _pool_scores(
     plan: SuitePlan, incumbent: Mapping[int, list[Sample]]
 ) -> tuple[float, ...] | None:
-    """The incumbent's score of every item, unscored answers counting as in a pair."""
+    """The incumbent's score of every item, unscored answers counting as in a pair.
+
+    No pair shows what became of an item that the candidate is not asked. Where one was not
+    answered, or another model answered or scored it, nothing is adjusted.
+    """
     answers = [incumbent.get(position, []) for position in range(plan.pool)]
     if not answers or any(len(epochs) < plan.epochs for epochs in answers):
         return None
+    asked = [sample for epochs in answers for sample in epochs]
+    served = ([sample.served for sample in asked], [sample.judge for sample in asked])
+    if any(map(_infra, asked)) or any(is_mixed(by, plan.served_pin) for by in served):
+        return ()
     return tuple(mean_score(map(_strict, epochs), 1.0) for epochs in answers)
 
 

@@ -1,0 +1,199 @@
+"""Whatever was registered together, a verdict is decided once, again to the same bytes, and
+again from the stored samples: suites of every role with clusters, slices, either rule, several
+candidates, epochs, weights, costs, readings of form, and answers that never came.
+"""
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import pytest
+
+from harness.domain.evals.difficulty import encode_scores
+from harness.domain.evals.item_groups import Slice
+from harness.domain.evals.run import (
+    Claim,
+    GateRule,
+    PrimaryCombination,
+    Sample,
+    SampleError,
+    SuitePlan,
+    SuiteRole,
+    Verdict,
+    plan_from_json,
+)
+from harness.domain.proposals.policy import GatePolicy, Policy
+from harness.domain.proposals.proposal import Proposal, ProposalPhase, SuiteRuns
+from harness.gate.offline.recomputation import recompute_verdict
+from harness.gate.offline.replay import verdict_bytes
+from harness.gate.offline.verdicts import replay_verdict
+from harness.gate.planning.multiplicity import share_alpha
+from tests.unit.test_gate_verdicts import NOW, Sides, ask, broken
+
+pytestmark = pytest.mark.req("A7", "F2", "F5")
+
+LIFTS = (-0.4, -0.1, 0.0, 0.1, 0.4)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Registered plans and what both sides answered."""
+
+    plans: tuple[SuitePlan, ...]
+    sides: Mapping[str, Sides]
+
+
+def draw(seed: int) -> Drawn:
+    rng = random.Random(seed)
+    roles = [SuiteRole.PRIMARY] * rng.choice((1, 1, 2, 3))
+    roles += [role for role in (SuiteRole.REQUIRED, SuiteRole.GUARD) if rng.random() < 0.3]
+    claim = rng.choice(list(Claim))
+    combine = None
+    if roles.count(SuiteRole.PRIMARY) > 1:
+        combine = PrimaryCombination.WEIGHTED
+        if claim is Claim.SUPERIOR and rng.random() < 0.4:
+            combine = PrimaryCombination.ANY
+    units, epochs = rng.choice((5, 70, 130)), rng.choice((1, 1, 2))
+    adjusted, candidates = rng.random() < 0.5, rng.choice((1, 1, 3))
+    plans = []
+    for number, role in enumerate(roles):
+        main = role is SuiteRole.PRIMARY
+        base = SuitePlan(
+            f"suite{number}",
+            "sha",
+            role,
+            claim if main else Claim.NON_INFERIOR,
+            0.1,
+            0.05,
+            units,
+            epochs,
+            7,
+            spend="first_full",
+            min_saving=0.1 if main and claim is Claim.CHEAPER else 0.0,
+            cost_ceiling=10.0 if main and claim is Claim.CHEAPER else 0.0,
+            combine=combine if main else None,
+            weight=rng.choice((1.0, 2.5)) if main and combine else 1.0,
+        )
+        plans.append(share_alpha(in_groups(rng, base, adjusted=adjusted), candidates))
+    sides = {plan.suite: answers(rng, plan) for plan in plans}
+    return Drawn(tuple(plans), sides)
+
+
+def in_groups(rng: random.Random, plan: SuitePlan, *, adjusted: bool) -> SuitePlan:
+    if rng.random() < 0.3:
+        sizes = tuple(rng.randint(1, 4) for _ in range(plan.n_max))
+        plan = replace(plan, cluster="document", cluster_sizes=sizes)
+    elif adjusted:
+        pool = plan.n_max + rng.choice((0, 60))
+        hard = encode_scores(rng.random() for _ in range(pool)) if rng.random() < 0.7 else ""
+        plan = replace(plan, rule=GateRule.ADJUSTED, pool=pool, difficulty=hard)
+    if plan.n_max >= 130 and rng.random() < 0.5:
+        items, half = plan.planned_items, plan.items_in(plan.n_max // 2)
+        slices = (
+            Slice("language", "en", tuple(range(0, items, 2)) if not plan.cluster else ()),
+            Slice("half", "first", tuple(range(half))),
+            Slice("half", "second", tuple(range(half, items))),
+        )
+        plan = replace(plan, slices=tuple(one for one in slices if one.positions))
+    return plan
+
+
+def answers(rng: random.Random, plan: SuitePlan) -> Sides:
+    lift, graded, lenient = rng.choice(LIFTS), rng.random() < 0.3, rng.random() < 0.3
+    unscored, gone = rng.choice((0.0, 0.05)), rng.choice((0.0, 0.0, 0.01, 0.05))
+    ours: list[Sample] = []
+    theirs: list[Sample] = []
+    for position in range(plan.incumbent_items):
+        ease = rng.random()
+        for epoch in range(1, plan.epochs + 1):
+            for found, more in ((ours, 0.0), (theirs, lift)):
+                if found is theirs and position >= plan.planned_items:
+                    continue
+                found.append(answer(rng, plan, (position, epoch), ease + more, graded=graded))
+                if rng.random() < unscored:
+                    found[-1] = replace(found[-1], strict=None, lenient=None, error=SampleError.UNSCORED)
+                elif found is theirs and rng.random() < gone:
+                    found[-1] = broken(found[-1])
+            if lenient and theirs and theirs[-1].strict is not None:
+                theirs[-1] = replace(theirs[-1], lenient=1.0, rule="code_fence")
+    a, b = f"run_a_{plan.suite}", f"run_b_{plan.suite}"
+    return [replace(s, run=a) for s in ours], [replace(s, run=b) for s in theirs]
+
+
+def answer(
+    rng: random.Random, plan: SuitePlan, place: tuple[int, int], chance: float, *, graded: bool
+) -> Sample:
+    position, epoch = place
+    score = min(1.0, max(0.0, chance)) if graded else float(rng.random() < chance)
+    return Sample(
+        run="",
+        item=f"{plan.suite}_{position}",
+        epoch=epoch,
+        position=position,
+        answer="",
+        strict=score,
+        lenient=score,
+        input_tokens=1,
+        output_tokens=1,
+        cost_usd=rng.choice((0.5, 1.0)),
+        duration_s=0.1,
+        served_model="m-1",
+    )
+
+
+def proposed(drawn: Drawn) -> Proposal:
+    return Proposal(
+        id="p_1",
+        route="triage",
+        incumbent="t_old",
+        candidate="t_new",
+        claim=drawn.plans[0].claim,
+        reason="",
+        proposer="ann",
+        policy=Policy(gate=GatePolicy(verdict_ttl_s=3600.0)),
+        plans=drawn.plans,
+        phase=ProposalPhase.EVALUATING,
+        created_at=NOW,
+        updated_at=NOW,
+        runs={
+            p.suite: SuiteRuns(f"run_a_{p.suite}", f"run_b_{p.suite}") for p in drawn.plans
+        },
+    )
+
+
+def first(sides: Sides, items: int) -> Sides:
+    ours, theirs = sides
+    return ours, [sample for sample in theirs if sample.position < items]
+
+
+def check_again(verdict: Verdict, drawn: Drawn, found: Mapping[str, Sides]) -> None:
+    stored = replace(verdict, inputs=json.loads(json.dumps(verdict.inputs)))
+    assert verdict_bytes(replay_verdict(stored)) == verdict_bytes(verdict)
+    recomputation = recompute_verdict(stored, proposed(drawn), found)
+    assert recomputation.agrees, recomputation.text
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_every_combination_is_decided_again_to_the_same_bytes(seed: int) -> None:
+    drawn = draw(seed)
+    for plan in drawn.plans:
+        assert plan_from_json(json.loads(json.dumps(plan.as_json()))) == plan
+    verdict = ask(drawn.plans, drawn.sides)
+
+    assert verdict is not None
+    check_again(verdict, drawn, drawn.sides)
+    for share in (0.15, 0.4, 0.75):
+        part = {
+            plan.suite: first(drawn.sides[plan.suite], int(share * plan.planned_items))
+            for plan in drawn.plans
+        }
+        early = ask(drawn.plans, part)
+        if early is not None:
+            check_again(early, drawn, drawn.sides)
+            if len(drawn.plans) == 1:
+                assert verdict_bytes(early) == verdict_bytes(verdict)
+        ended = dict.fromkeys(part, ("inconclusive", "over budget"))
+        stopped = ask(drawn.plans, part, ended)
+        assert stopped is not None
+        check_again(stopped, drawn, drawn.sides)
