@@ -37,14 +37,14 @@ LIFTS = (-0.4, -0.1, 0.0, 0.1, 0.4)
 
 
 @dataclass(frozen=True)
-class Drawn:
+class AnsweredSuites:
     """Registered plans and what both sides answered."""
 
     plans: tuple[SuitePlan, ...]
     sides: Mapping[str, Sides]
 
 
-def draw(seed: int) -> Drawn:
+def draw(seed: int) -> AnsweredSuites:
     rng = random.Random(seed)
     roles = [SuiteRole.PRIMARY] * rng.choice((1, 1, 2, 3))
     roles += [role for role in (SuiteRole.REQUIRED, SuiteRole.GUARD) if rng.random() < 0.3]
@@ -77,7 +77,7 @@ def draw(seed: int) -> Drawn:
         )
         plans.append(share_alpha(in_groups(rng, base, adjusted=adjusted), candidates))
     sides = {plan.suite: answers(rng, plan) for plan in plans}
-    return Drawn(tuple(plans), sides)
+    return AnsweredSuites(tuple(plans), sides)
 
 
 def in_groups(rng: random.Random, plan: SuitePlan, *, adjusted: bool) -> SuitePlan:
@@ -107,14 +107,16 @@ def answers(rng: random.Random, plan: SuitePlan) -> Sides:
     for position in range(plan.incumbent_items):
         ease = rng.random()
         for epoch in range(1, plan.epochs + 1):
-            for found, more in ((ours, 0.0), (theirs, lift)):
-                if found is theirs and position >= plan.planned_items:
+            for samples, more in ((ours, 0.0), (theirs, lift)):
+                if samples is theirs and position >= plan.planned_items:
                     continue
-                found.append(answer(rng, plan, (position, epoch), ease + more, graded=graded))
+                samples.append(answer(rng, plan, (position, epoch), ease + more, graded=graded))
                 if rng.random() < unscored:
-                    found[-1] = replace(found[-1], strict=None, lenient=None, error=SampleError.UNSCORED)
-                elif found is theirs and rng.random() < gone:
-                    found[-1] = broken(found[-1])
+                    samples[-1] = replace(
+                        samples[-1], strict=None, lenient=None, error=SampleError.UNSCORED
+                    )
+                elif samples is theirs and rng.random() < gone:
+                    samples[-1] = broken(samples[-1])
             if lenient and theirs and theirs[-1].strict is not None:
                 theirs[-1] = replace(theirs[-1], lenient=1.0, rule="code_fence")
     a, b = f"run_a_{plan.suite}", f"run_b_{plan.suite}"
@@ -142,7 +144,7 @@ def answer(
     )
 
 
-def proposed(drawn: Drawn) -> Proposal:
+def proposed(drawn: AnsweredSuites) -> Proposal:
     return Proposal(
         id="p_1",
         route="triage",
@@ -156,9 +158,7 @@ def proposed(drawn: Drawn) -> Proposal:
         phase=ProposalPhase.EVALUATING,
         created_at=NOW,
         updated_at=NOW,
-        runs={
-            p.suite: SuiteRuns(f"run_a_{p.suite}", f"run_b_{p.suite}") for p in drawn.plans
-        },
+        runs={p.suite: SuiteRuns(f"run_a_{p.suite}", f"run_b_{p.suite}") for p in drawn.plans},
     )
 
 
@@ -167,14 +167,14 @@ def first(sides: Sides, items: int) -> Sides:
     return ours, [sample for sample in theirs if sample.position < items]
 
 
-def check_again(verdict: Verdict, drawn: Drawn, found: Mapping[str, Sides]) -> None:
+def check_again(verdict: Verdict, drawn: AnsweredSuites, found: Mapping[str, Sides]) -> None:
     stored = replace(verdict, inputs=json.loads(json.dumps(verdict.inputs)))
     assert verdict_bytes(replay_verdict(stored)) == verdict_bytes(verdict)
     recomputation = recompute_verdict(stored, proposed(drawn), found)
     assert recomputation.agrees, recomputation.text
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(24))
 def test_every_combination_is_decided_again_to_the_same_bytes(seed: int) -> None:
     drawn = draw(seed)
     for plan in drawn.plans:
@@ -185,7 +185,7 @@ def test_every_combination_is_decided_again_to_the_same_bytes(seed: int) -> None
     check_again(verdict, drawn, drawn.sides)
     for share in (0.15, 0.4, 0.75):
         part = {
-            plan.suite: first(drawn.sides[plan.suite], int(share * plan.planned_items))
+            plan.suite: first(drawn.sides[plan.suite], 1 + int(share * plan.planned_items))
             for plan in drawn.plans
         }
         early = ask(drawn.plans, part)
