@@ -35,7 +35,6 @@ from harness.gate.offline.sequential import (
 
 # A disaster that was not met yet, as in statistics.md §1.5.
 _DISASTER: Final = -1.0
-_SMALL_PLAN: Final = 100  # items
 _NOTHING: Final = 1e-12
 ADJUSTED_METHOD: Final = "adjusted"
 
@@ -70,12 +69,12 @@ class AdjustedDifference:
     extra: Floats  # variance of the adjustment itself, in units of the one that is left
     columns: int  # that were fitted
 
-    def with_disaster(self, n: int, weight: float) -> "AdjustedDifference":
-        """The same after one more item, lost whole, that counts as `weight` items."""
-        gap = weight * (self.mean - _DISASTER) ** 2 * n / (n + weight)
+    def with_disaster(self, n: int) -> "AdjustedDifference":
+        """The same after one more item, lost whole."""
+        gap = (self.mean - _DISASTER) ** 2 * n / (n + 1)
         return replace(
             self,
-            mean=(n * self.mean + weight * _DISASTER) / (n + weight),
+            mean=(n * self.mean + _DISASTER) / (n + 1),
             squares=self.squares + gap,
             all_squares=self.all_squares + gap,
         )
@@ -129,7 +128,7 @@ class AnalysisTest:
     p: Floats
     mean: Floats  # adjusted difference
     error: Floats  # its standard error
-    df: float
+    df: int
     explained: Floats  # share of the differences' variance that could be foreseen
 
 
@@ -156,8 +155,7 @@ def analyse(
     p_plain, error, df = _student(plain, n, pool, theta0)
     graded = p_plain
     if design.claim is Claim.NON_INFERIOR or n < SMALL_SUITE_ITEMS:
-        weight = _disaster_weight(design)
-        graded = _student(plain.with_disaster(n, weight), n + weight, pool, theta0)[0]
+        graded = _student(plain.with_disaster(n), n + 1, pool, theta0)[0]
     return AnalysisTest(
         p=np.where(whole, np.maximum(p_plain, p_scored), graded),
         mean=plain.mean,
@@ -167,18 +165,9 @@ def analyse(
     )
 
 
-def _disaster_weight(design: Design) -> float:
-    """Weighs the disaster: a whole item would take nearly all power from a small suite, and
-    less is enough (measured).
-    """
-    if design.n_max >= _SMALL_PLAN:
-        return 1.0
-    return 0.5 if design.claim is Claim.NON_INFERIOR else 0.25
-
-
 def _student(
-    adjusted: AdjustedDifference, n: float, pool: int, theta0: float
-) -> tuple[Floats, Floats, float]:
+    adjusted: AdjustedDifference, n: int, pool: int, theta0: float
+) -> tuple[Floats, Floats, int]:
     df = max(n - 1 - adjusted.columns, 1)
     variance = _variance(
         (adjusted.squares + VARIANCE_GUARD) / df,
