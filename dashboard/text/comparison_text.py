@@ -14,7 +14,7 @@ from harness.control.evals.proof_validity import ProofState
 from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.control.proposals.selections import SelectionComparison
-from harness.domain.evals.run import BaseVerdict, Claim, SuiteReport
+from harness.domain.evals.run import BaseVerdict, Claim, SuitePlan, SuiteReport
 from harness.domain.formatting import (
     format_percent,
     format_points_interval,
@@ -181,20 +181,24 @@ def _undecided_card(view: ComparisonView) -> VerdictCard:
         lead="The gate reads the items in their registered order and may stop early. "
         "No difference is shown before it has decided.",
         bullets=[
-            (view.titles.get(suite, suite), f"{done:,} of {planned:,} items on both sides")
-            for suite, done, planned in progress(comparison)
+            (view.titles.get(suite, suite), f"{done:,} of {planned:,} items {who}")
+            for suite, done, planned, who in progress(comparison)
         ],
         next_step="nothing; the verdict comes automatically.",
     )
 
 
-def progress(comparison: Comparison) -> Sequence[tuple[str, int, int]]:
-    """(suite, items that both arms have, items planned)."""
+def progress(comparison: Comparison) -> Sequence[tuple[str, int, int, str]]:
+    """(suite, items that are answered, items planned, by whom)."""
     sides = {side.plan.suite: side for side in comparison.suites}
-    return [
-        (plan.suite, _both(sides[plan.suite]) if plan.suite in sides else 0, plan.planned_items)
-        for plan in comparison.proposal.plans
-    ]
+    return [_progress(plan, sides.get(plan.suite)) for plan in comparison.proposal.plans]
+
+
+def _progress(plan: SuitePlan, side: SuiteAnswers | None) -> tuple[str, int, int, str]:
+    if side is not None and side.asks_incumbent_first:
+        asked, done = plan.incumbent_items, side.incumbent_answers // plan.epochs
+        return plan.suite, min(done, asked), asked, "by the incumbent, which is asked first"
+    return plan.suite, _both(side) if side else 0, plan.planned_items, "on both sides"
 
 
 def _both(side: SuiteAnswers) -> int:
@@ -202,7 +206,7 @@ def _both(side: SuiteAnswers) -> int:
 
 
 def paired(comparison: Comparison) -> int:
-    return sum(done for _, done, _ in progress(comparison))
+    return sum(_both(side) for side in comparison.suites)
 
 
 def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:

@@ -7,10 +7,10 @@ import pytest
 from evals.suites.items import Item
 from harness.control.evals.recomputation import recompute_stored
 from harness.control.evals.verdict_replay import replay_verdict
-from harness.control.proposals import estimate
+from harness.control.proposals import comparison, estimate, evaluation
 from harness.control.proposals.submission import ProposalRequest
 from harness.domain.evals.difficulty import encode_scores
-from harness.domain.evals.run import GateRule, Inconclusive, Passed
+from harness.domain.evals.run import GateRule, Inconclusive, Passed, RunState
 from harness.domain.routing.target import Target
 from tests.support.control.control_plane import ITEMS, SmallInstallation
 
@@ -75,6 +75,23 @@ def test_the_incumbent_answers_more_than_the_candidate_and_the_estimate_counts_i
     assert found.incumbent is not None
     assert found.cost_usd == pytest.approx(70 * (found.incumbent.cost_usd or 0.0))
     assert "is shown in" in found.warning
+
+
+def test_who_waits_is_told_that_the_incumbent_is_asked_first(world: SmallInstallation) -> None:
+    adjust(world, n_max=20)
+    proposal = world.propose("sim/better")
+    ctx = replace(world.context(), workers=None)
+    world.run_once(ctx)
+
+    with world.store.read() as tx:
+        asked = evaluation.count_answers(tx, world.get(proposal.id))
+    assert asked == (0, 70, "the incumbent is asked first")
+    (side,) = comparison.load_comparison(ctx, proposal.id).suites
+    assert (side.asks_incumbent_first, side.incumbent_answers) == (True, 0)
+    with world.store.write() as tx:
+        tx.runs.set_state(world.get(proposal.id).runs["colours"].incumbent, RunState.DONE)
+    with world.store.read() as tx:
+        assert evaluation.count_answers(tx, world.get(proposal.id))[2] == ""
 
 
 def test_what_earlier_models_answered_is_the_difficulty_and_the_arms_own_runs_are_not(

@@ -1,6 +1,7 @@
 """What a comparison costs, and the cheapest one that shows what matters."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -39,6 +40,13 @@ def test_every_item_is_paid_for_on_both_sides_and_in_every_epoch() -> None:
 def test_both_sides_are_asked_side_by_side() -> None:
     assert comparison_duration_s(400, 2, (OURS, THEIRS), connections=8) == pytest.approx(200.0)
     assert comparison_duration_s(400, 2, (OURS, None), connections=8) is None
+
+
+def test_where_the_incumbent_is_asked_first_both_times_count() -> None:
+    slow, fast = replace(OURS, duration_s=3.0), replace(THEIRS, duration_s=1.0)
+
+    found = comparison_duration_s(200, 1, (slow, fast), connections=8, pool=500)
+    assert found == pytest.approx((500 * 3.0 + 200 * 1.0) / 8)
 
 
 def test_epochs_are_bought_only_where_an_answer_varies_more_than_the_items_do() -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from harness.app.demo.actions import DemoStep
 from harness.app.demo.traffic import TrafficCounts
+from harness.control.proposals.evaluation import INCUMBENT_FIRST
 from harness.domain.formatting import format_bps, format_count, format_harm, format_percent
 from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import ProposalPhase
@@ -75,6 +76,8 @@ def phase_text(scene: DemoStep) -> str:
     """Where a story stands, in a few words with its figures."""
     if scene.phase is ProposalPhase.EVALUATING:
         sides = scene.comparison.suites
+        if any(side.asks_incumbent_first for side in sides):
+            return f"evals: {INCUMBENT_FIRST}"
         pairs = min((min(len(s.incumbent), len(s.candidate)) for s in sides), default=0)
         n_max = max((s.plan.n_max for s in sides), default=0)
         return f"evals: {pairs} of at most {n_max} pairs"

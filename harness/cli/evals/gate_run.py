@@ -17,6 +17,7 @@ from harness.cli.frame.waiting import TIMED_OUT, ProgressLine
 from harness.cli.proposals.verdict_wait import REJECTED_BY_VERDICT
 from harness.cli.routing.target_options import TargetOptions, requested_target, target_options
 from harness.config.routing import target_seed
+from harness.control.proposals import evaluation
 from harness.control.proposals.gate_run import (
     ComparisonRequest,
     register_comparison,
@@ -176,16 +177,13 @@ def _progress(ctx: "Context", proposal: "Proposal") -> str:
                 (verdict.reason for verdict in tx.verdicts.for_proposal(proposal.id)), ""
             )
         return f"{why[:1].lower()}{why[1:]} Trying again."
-    runs = [run for pair in proposal.runs.values() for run in (pair.incumbent, pair.candidate)]
-    wanted = sum(
-        (plan.incumbent_items + plan.planned_items) * plan.epochs for plan in proposal.plans
-    )
     with ctx.store.read() as tx:
-        done = sum(tx.runs.progress(run)[0] for run in runs)
+        done, wanted, who = evaluation.count_answers(tx, proposal)
     # A log gets a line for each new text.
     if not wanted:
         return "starting"
-    return f"{format_percent(done * 20 // wanted / 20, 0)} of at most {wanted} answers"
+    share = format_percent(done * 20 // wanted / 20, 0)
+    return f"{share} of at most {wanted} answers{who and f': {who}'}"
 
 
 def _report(ctx: "Context", proposal: "Proposal", kept: Path | None) -> "Report":

@@ -12,6 +12,7 @@ from harness.cli import canary, shadow
 from harness.cli.frame import formatting, output
 from harness.control.canary.status import CanaryStatus
 from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
+from harness.control.proposals.evaluation import INCUMBENT_FIRST
 from harness.control.proposals.format_failures import FormatFailure, find_format_failures
 from harness.control.routing import monthly_bill
 from harness.control.serialize import to_plain
@@ -213,6 +214,12 @@ def _print_progress(comparison: Comparison) -> None:
         ],
         empty="no run has started yet",
     )
+    for side in comparison.suites:
+        if side.asks_incumbent_first:
+            click.echo(
+                f"{side.plan.suite}: {INCUMBENT_FIRST}, {side.incumbent_answers} of "
+                f"{side.plan.incumbent_items * side.plan.epochs} answers"
+            )
 
 
 def _wanted(side: SuiteAnswers) -> int:

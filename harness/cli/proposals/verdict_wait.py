@@ -6,6 +6,7 @@ from typing import Final
 
 from harness.cli.frame.session import Session
 from harness.cli.frame.waiting import follow
+from harness.control.proposals import evaluation
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.run import Verdict
 from harness.domain.formatting import format_bps
@@ -55,14 +56,8 @@ def _load_progress(session: Session, proposal_id: str) -> tuple[Proposal, str]:
     with session.context.store.read() as tx:
         proposal = tx.proposals.get(proposal_id)
         if proposal.phase is ProposalPhase.EVALUATING and proposal.runs:
-            runs = [
-                run
-                for pair in proposal.runs.values()
-                for run in (pair.incumbent, pair.candidate)
-            ]
-            wanted = 2 * sum(plan.planned_items * plan.epochs for plan in proposal.plans)
-            done = sum(tx.runs.progress(run)[0] for run in runs)
-            return proposal, f", {min(done, wanted)} of up to {wanted} samples"
+            done, wanted, who = evaluation.count_answers(tx, proposal)
+            return proposal, f", {done} of up to {wanted} samples{who and f': {who}'}"
         if proposal.phase is ProposalPhase.CANARY and proposal.rollout:
             return proposal, _canary(tx.rollouts.get(proposal.rollout))
     return proposal, ""

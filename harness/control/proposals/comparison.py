@@ -17,6 +17,7 @@ from harness.control.evals.run_costs import (
     compute_savings,
     sum_judging_cost,
 )
+from harness.control.proposals.evaluation import asks_incumbent_first
 from harness.control.routing import monthly_bill
 from harness.control.shadow.stage import ShadowStage, find_stage
 from harness.domain.canary.rollout import Rollout
@@ -60,6 +61,12 @@ class SuiteAnswers:
     incumbent: Sequence[Sample]
     candidate: Sequence[Sample]
     pin: SuitePin
+    incumbent_answers: int  # all of its run, those too that no pair needs
+
+    @property
+    def asks_incumbent_first(self) -> bool:
+        """Whether the candidate is not asked yet."""
+        return asks_incumbent_first(self.plan, self.incumbent_run)
 
     @property
     def judging(self) -> JudgingCost:
@@ -196,6 +203,7 @@ def _side(tx: Transaction, proposal: Proposal, plan: SuitePlan) -> SuiteAnswers:
         incumbent=tx.runs.samples(pair.incumbent, below=plan.planned_items),
         candidate=tx.runs.samples(pair.candidate, below=plan.planned_items),
         pin=tx.suites.get(plan.suite_digest),
+        incumbent_answers=tx.runs.progress(pair.incumbent)[0],
     )
 
 

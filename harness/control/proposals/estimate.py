@@ -167,7 +167,7 @@ def _of_suite(
         cost_usd=_cost(plan, sides, budget.comparison_cost_usd),
         judge_usd=_cost(plan, sides, budget.judging_cost_usd) if judged else 0.0,
         duration_s=budget.comparison_duration_s(
-            items, plan.epochs, sides, ctx.eval_connections
+            items, plan.epochs, sides, ctx.eval_connections, plan.pool
         ),
         cheapest=best,
         warning=" ".join(

@@ -16,6 +16,7 @@ from harness.domain.evals.pins import ServedModel, is_mixed, named_models
 from harness.domain.evals.run import (
     RUNNABLE_STATES,
     EvalRun,
+    GateRule,
     RunBudget,
     RunState,
     Sample,
@@ -29,6 +30,7 @@ from harness.ports import Transaction
 
 Answers = tuple[Sequence[Sample], Sequence[Sample]]
 STUCK = (RunState.FAILED, RunState.OVER_BUDGET)
+INCUMBENT_FIRST = "the incumbent is asked first"
 MAY_GO_ON = (*RUNNABLE_STATES, RunState.STOPPED)
 
 
@@ -237,6 +239,27 @@ def run_ids(proposal: Proposal) -> frozenset[str]:
     return frozenset(
         run for pair in proposal.runs.values() for run in (pair.incumbent, pair.candidate)
     )
+
+
+def asks_incumbent_first(plan: SuitePlan, incumbent: EvalRun) -> bool:
+    """Tells whether the candidate's run has not begun, since the incumbent answers its pool
+    before it.
+    """
+    return plan.rule is GateRule.ADJUSTED and incumbent.state in RUNNABLE_STATES
+
+
+def count_answers(tx: Transaction, proposal: Proposal) -> tuple[int, int, str]:
+    """Counts the answers that are there and those that there may be, and says who is asked:
+    empty where both are.
+    """
+    wanted = sum(plan.most_answers for plan in proposal.plans)
+    done = sum(tx.runs.progress(run)[0] for run in run_ids(proposal))
+    first = any(
+        asks_incumbent_first(plan, tx.runs.get(proposal.runs[plan.suite].incumbent))
+        for plan in proposal.plans
+        if plan.suite in proposal.runs
+    )
+    return min(done, wanted), wanted, INCUMBENT_FIRST if first else ""
 
 
 def load_answers(tx: Transaction, proposal: Proposal) -> dict[str, Answers]:

@@ -170,6 +170,11 @@ class SuitePlan:
         """How many items the incumbent is asked; the candidate is asked planned_items."""
         return max(self.pool, self.planned_items)
 
+    @property
+    def most_answers(self) -> int:
+        """Counts the answers of both models, where the gate stops nowhere early."""
+        return (self.incumbent_items + self.planned_items) * self.epochs
+
     def as_json(self) -> dict[str, object]:
         """What does not concern a plan is left out: old verdicts keep their bytes."""
         more: dict[str, object] = {}

@@ -156,15 +156,20 @@ def _summed(answers: int, costs: Sequence[float | None]) -> float | None:
 
 
 def comparison_duration_s(
-    items: int, epochs: int, sides: Sequence[MeanUsage | None], connections: int
+    items: int,
+    epochs: int,
+    sides: Sequence[MeanUsage | None],
+    connections: int,
+    pool: int = 0,
 ) -> float | None:
-    """Returns how long a comparison takes: both sides are asked in parallel, so many answers at
-    a time each.
+    """Returns how long a comparison takes, so many answers at a time each: both sides are asked
+    in parallel, or the first one its pool, and then the other.
     """
     known = [side.duration_s for side in sides if side is not None]
     if len(known) < len(sides) or not known:
         return None
-    return items * epochs * max(known) / connections
+    asked_s = pool * known[0] + items * known[-1] if pool else items * max(known)
+    return asked_s * epochs / connections
 
 
 def cheapest_design(
