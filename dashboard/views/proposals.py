@@ -20,6 +20,7 @@ from harness.domain.evals.run import Claim
 from harness.domain.formatting import format_score
 from harness.domain.operations.access import Actor
 from harness.domain.proposals.proposal import ProposalPhase
+from harness.gate.text.sentences import reason_text
 
 STATES = ("open", "decided", "all")
 
@@ -119,7 +120,7 @@ def _what(row: ProposalRow, now: datetime) -> str:
         lines.append(f"Reason: {escape(proposal.reason)}")
     if row.verdict is not None:
         label = labels.verdict_label(row.verdict)
-        lines.append(f"{html.state(label)}: {escape(row.verdict.reason)}")
+        lines.append(f"{html.state(label)}: {escape(reason_text(row.verdict))}")
     if proposal.closed_because and row.verdict is None:
         lines.append(escape(proposal.closed_because))
     elif row.verdict and proposal.closed_because not in ("", row.verdict.reason):

@@ -36,7 +36,7 @@ from harness.gate.offline.futility import EARLY_ENDS
 from harness.gate.text.sentences import (
     clusters_text,
     outcome_text,
-    polish_reason,
+    reason_text,
     spending_text,
 )
 from harness.report.answer_examples import cell, code, fenced, most_telling, table
@@ -96,7 +96,7 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
     yield f"# {verdict.words}: {b} {HEADS[verdict.outcome]} {a}"
     if comparison.standing is not None and comparison.standing.proof is ProofState.STALE:
         yield from ("", f"**STALE**, no proof any more: {cell(comparison.standing.why)}.")
-    why = polish_reason(verdict.reason)
+    why = reason_text(verdict)
     yield from ("", f"**Why:** {why[:1].upper()}{why[1:]}")
     if verdict.outcome != "infra_error":
         for sentence in comparison.unscored:

@@ -15,6 +15,7 @@ from harness.control.proposals import decisions, submission
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import Actor, Role
+from harness.runtime.clock import SystemClock
 from tests.support.site.command_line import CommandLine, installed
 
 
@@ -157,6 +158,19 @@ def test_when_the_time_is_up_the_code_is_5(cli: CommandLine) -> None:
     words = ("proposal", "create", "chat", "sim/better", "--wait", "--timeout", "0")
 
     assert cli.json(*words, exits=5)["proposal"]["phase"] == "proposed"
+
+
+def test_several_candidates_have_one_deadline_together(
+    cli: CommandLine, meanwhile: Meanwhile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed: list[float] = []
+    monkeypatch.setattr(SystemClock, "monotonic", lambda _: float(len(passed)))
+    meanwhile(lambda: passed.append(1.0))
+    words = ("proposal", "create", "chat", "sim/equal", "sim/better", "--wait")
+
+    cli.run(*words, "--timeout", "3", exits=5)
+
+    assert len(passed) == 3
 
 
 def test_a_busy_route_names_its_open_proposal(cli: CommandLine) -> None:

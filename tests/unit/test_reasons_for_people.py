@@ -1,9 +1,14 @@
 """Stored reasons stay as they are; what people read is put right beside them."""
 
+from dataclasses import replace
+
 import pytest
 
 from harness.domain.evals.run import VERDICTS
-from harness.gate.text.sentences import outcome_text, polish_reason
+from harness.gate.offline.replay import verdict_bytes
+from harness.gate.offline.verdicts import replay_verdict
+from harness.gate.text.sentences import outcome_text, polish_reason, reason_text
+from tests.unit.test_gate_verdicts import ask, plan, sides
 
 pytestmark = pytest.mark.req("A7")
 
@@ -39,3 +44,20 @@ def test_an_outcome_is_called_as_its_verdict_is() -> None:
         kind.words.lower() for kind in VERDICTS.values()
     }
     assert outcome_text("running") == "running"
+
+
+def test_a_comparison_of_clusters_that_was_given_up_counts_clusters_to_people_alone() -> None:
+    clustered = replace(
+        plan(n_max=100), futility=0.05, cluster="document", cluster_sizes=(2,) * 100
+    )
+    alike = sides([1.0, 1.0, 0.0, 0.0] * 50, [0.0, 0.0, 1.0, 1.0] * 50)
+    verdict = ask([clustered], {"math": alike})
+    assert verdict is not None
+
+    used = verdict.suites[0].n_used
+    assert f"Given up after {used} of 100 items: the others" in verdict.reason
+    assert f"Given up after {used} of 100 clusters: the others" in reason_text(verdict)
+    assert verdict_bytes(replay_verdict(verdict)) == verdict_bytes(verdict)
+    alone = ask([replace(plan(), futility=0.05)], {"math": alike})
+    assert alone is not None
+    assert "of 200 items: the others" in reason_text(alone)

@@ -205,7 +205,7 @@ def _write(markdown_file: Path | None, junit_file: Path | None, report: "Report"
 def _print(session: Session, report: "Report", keep: Path | None) -> None:
     from harness.cli.proposals import comparison  # noqa: PLC0415 - as above
     from harness.control.proposals.format_failures import find_format_failures  # noqa: PLC0415
-    from harness.gate.text.sentences import polish_reason  # noqa: PLC0415
+    from harness.gate.text.sentences import reason_text  # noqa: PLC0415
 
     found = report.comparison
     if session.json:
@@ -219,7 +219,7 @@ def _print(session: Session, report: "Report", keep: Path | None) -> None:
     if found.verdict is None:
         click.echo(comparison.outcome_text(found))
     else:
-        click.echo(f"{found.verdict.words}: {polish_reason(found.verdict.reason)}")
+        click.echo(f"{found.verdict.words}: {reason_text(found.verdict)}")
         rows = [comparison.suite_row(suite) for suite in found.verdict.suites]
         output.table(comparison.HEADINGS, rows, empty="no suites")
         if found.stopped_early:

@@ -30,7 +30,7 @@ from harness.domain.formatting import (
     format_usd,
 )
 from harness.gate.text import sentences
-from harness.gate.text.sentences import polish_reason, spending_text
+from harness.gate.text.sentences import reason_text, spending_text
 
 EXAMPLE_CHARACTERS = 200
 HEADINGS = (
@@ -52,7 +52,7 @@ def outcome_text(comparison: Comparison) -> str:
     if comparison.verdict is None:
         why = comparison.proposal.closed_because
         return f"{comparison.proposal.id} is {phase}" + (f": {why}" if why else "")
-    why = polish_reason(comparison.verdict.reason)
+    why = reason_text(comparison.verdict)
     return f"{comparison.verdict.words}: {why} ({comparison.proposal.id} is {phase})"
 
 
@@ -73,7 +73,7 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
             ("approved", f"by {proposal.approver}" if proposal.approver else None),
             ("phase", proposal.phase.value.replace("_", " ")),
             ("verdict", verdict.words if verdict else "none yet"),
-            ("reason", polish_reason(verdict.reason) if verdict else None),
+            ("reason", reason_text(verdict) if verdict else None),
             ("proof", _proof(comparison)),
             ("next", comparison.next_step or None),
             ("ended", proposal.closed_because or None),

@@ -18,7 +18,7 @@ from harness.control.shadow import stage_audit
 from harness.control.shadow.stage_audit import ReplayedShadow
 from harness.domain.errors import InputError
 from harness.domain.evals.run import Claim, Verdict
-from harness.gate.text.sentences import polish_reason
+from harness.gate.text.sentences import reason_text
 
 DIFFERS = 1
 NO_PROOF = (
@@ -105,7 +105,7 @@ def _print_replayed(verdict: ReplayedVerdict, *, as_json: bool) -> None:
     output.facts(
         [
             ("verdict", verdict.stored.id),
-            ("says", f"{verdict.stored.words}: {polish_reason(verdict.stored.reason)}"),
+            ("says", f"{verdict.stored.words}: {reason_text(verdict.stored)}"),
             ("items", ", ".join(f"{suite} {n}" for suite, n in verdict.items.items())),
             ("stored", f"sha256 {verdict.stored_sha256}"),
             ("again", f"sha256 {verdict.again_sha256}"),
@@ -204,7 +204,7 @@ def _print_what_if(decision: str, verdict: Verdict | None, *, as_json: bool) -> 
     if verdict is None:
         click.echo("WHAT IF: no verdict. On these terms the gate would ask for more answers.")
     else:
-        click.echo(f"WHAT IF: {verdict.words}: {polish_reason(verdict.reason)}")
+        click.echo(f"WHAT IF: {verdict.words}: {reason_text(verdict)}")
         output.table(
             HEADINGS, [suite_row(suite) for suite in verdict.suites], empty="no suites"
         )

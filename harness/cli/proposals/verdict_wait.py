@@ -1,11 +1,12 @@
-"""`follow_proposal` waits until a proposal has its verdict or its end, with progress;
-`exit_code` says what that means for a script.
+"""`follow_candidates` waits until proposals have their verdict or their end, with progress, and
+says what that means for a script.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from harness.cli.frame.session import Session
-from harness.cli.frame.waiting import follow
+from harness.cli.frame.waiting import TIMED_OUT, follow
 from harness.control.proposals import evaluation
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.run import Verdict
@@ -32,12 +33,29 @@ REJECTED_BY_VERDICT: Final = {
 }
 
 
-def follow_proposal(
+def follow_candidates(
+    session: Session, made: Sequence[Proposal], until: str, timeout_s: float | None
+) -> tuple[tuple[Proposal, ...], int]:
+    """Waits until proposals that were made together have their verdict, or their end. Returns
+    them as they were last, and the exit code. timeout_s: for all of them together.
+    """
+    clock = session.installation.clock
+    deadline = None if timeout_s is None else clock.monotonic() + timeout_s
+    ends = []
+    for proposal in made:
+        left_s = None if deadline is None else max(0.0, deadline - clock.monotonic())
+        ends.append(_follow(session, proposal.id, until, left_s))
+    last = tuple(proposal for proposal, _ in ends)
+    if not all(in_time for _, in_time in ends):
+        return last, TIMED_OUT
+    # One that goes on is what was asked for.
+    return last, min(_exit_code(session, proposal) for proposal in last)
+
+
+def _follow(
     session: Session, proposal_id: str, until: str, timeout_s: float | None
 ) -> tuple[Proposal, bool]:
-    """Waits until a proposal has its verdict, or its end. Returns the proposal as it was last,
-    and whether it got there. until: `verdict` or `end`.
-    """
+    """The proposal as it was last, and whether it got there. until: `verdict` or `end`."""
     found, in_time = follow(
         session,
         lambda: _load_progress(session, proposal_id),
@@ -67,7 +85,7 @@ def _canary(rollout: Rollout) -> str:
     return f" at {format_bps(rollout.current.weight_bps)}, {rollout.state.value}"
 
 
-def exit_code(session: Session, proposal: Proposal) -> int:
+def _exit_code(session: Session, proposal: Proposal) -> int:
     if proposal.phase is not ProposalPhase.REJECTED:
         return BY_PHASE[proposal.phase]
     verdict: Verdict | None = None

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
-from harness.domain.evals.run import VERDICTS, Claim, SuitePlan
+from harness.domain.evals.run import VERDICTS, BaseVerdict, Claim, SuitePlan
 from harness.domain.evals.suite_figures import SliceFigures, SuiteFigures
 from harness.domain.formatting import (
     format_percent,
@@ -42,6 +42,20 @@ def polish_reason(reason: str) -> str:
     """
     once = reason.replace("Not measured: ", "", 1)
     return ONE_POINT.sub("1 point", TWO_STOPS.sub(".", once))
+
+
+def reason_text(verdict: BaseVerdict) -> str:
+    """Says a stored verdict's reason for people, and names clusters where its sentence about a
+    comparison that was given up calls them items.
+    """
+    reason = verdict.reason
+    for report in verdict.suites:
+        if report.how == FUTILE and report.figures.cluster:
+            reason = reason.replace(
+                _given_up(report.n_used, report.n_max, "item"),
+                _given_up(report.n_used, report.n_max, "cluster"),
+            )
+    return polish_reason(reason)
 
 
 def spending_text(look: int, alpha: float, spend: str, candidates: int = 1) -> str:
@@ -225,13 +239,18 @@ def _undecided(evidence: ComparisonEvidence, design: Design) -> str:
         outlook += " of this size with 80 % power."
     if evidence.how == FUTILE:
         return (
-            f"Given up after {evidence.n_used} of {design.n_max} items: the others would "
+            # Of clusters, too: stored reasons keep their bytes, and `reason_text` names them.
+            f"{_given_up(evidence.n_used, design.n_max, 'item')} would "
             f"hardly show {claim}; so far {_difference(evidence)}. The incumbent stays."
         )
     return (
         f"{evidence.n_used} of {design.n_max} {design.unit}s did not show {claim}: "
         f"{_difference(evidence)}. {outlook} The incumbent stays."
     )
+
+
+def _given_up(used: int, planned: int, unit: str) -> str:
+    return f"Given up after {used} of {planned} {unit}s: the others"
 
 
 def _difference(evidence: ComparisonEvidence) -> str:

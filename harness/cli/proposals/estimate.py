@@ -1,0 +1,115 @@
+"""Prints what a proposal would show, cost and take, suite by suite, before it is made; or gives
+it as JSON (`planning_json`). For `proposal create`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+from harness.cli.frame import output
+from harness.control.proposals.estimate import SuiteEstimate
+from harness.control.serialize import to_plain
+from harness.domain.evals.run import Claim
+from harness.domain.formatting import format_percent, format_score, format_span, format_usd
+from harness.gate.text.sentences import spending_text
+
+
+def print_planning(planning: Sequence[SuiteEstimate]) -> None:
+    output.table(
+        [
+            *("SUITE", "ROLE", "CLAIM", "ALLOWED LOSS", "ITEMS", "SEES FROM"),
+            *("COSTS AT MOST", "TAKES ABOUT", "CHEAPEST DESIGN"),
+        ],
+        [_planning_row(suite_estimate) for suite_estimate in planning],
+        empty="no suites",
+    )
+    for suite_estimate in planning:
+        suite, plan = suite_estimate.plan.suite, suite_estimate.plan
+        if suite_estimate.judge_usd != 0:
+            output.note(
+                (
+                    f"{suite}: of that, the judge costs "
+                    f"{format_usd(suite_estimate.judge_usd)} at most"
+                )
+                if suite_estimate.judge_usd is not None
+                else f"{suite}: what its judge costs is unknown: it has judged nothing yet, or "
+                "has no price"
+            )
+        if suite_estimate.warning:
+            output.note(f"{suite}: {suite_estimate.warning}")
+        for text in suite_estimate.slice_texts:
+            output.note(f"{suite}: {text}")
+        if suite_estimate.plan.claim is Claim.CHEAPER:
+            output.note(f"{suite}: {_saving(suite_estimate)}")
+        if plan.look > 1:
+            output.note(f"{suite}: {spending_text(plan.look, plan.alpha, plan.spend)}")
+        if suite_estimate.estimated:
+            output.note(
+                f"{suite}: the candidate has no answers yet; its cost is the incumbent's "
+                "tokens at the candidate's price"
+            )
+
+
+def _saving(suite_estimate: SuiteEstimate) -> str:
+    plan = suite_estimate.plan
+    if suite_estimate.saving is None:
+        return (
+            f"whether it costs {format_percent(plan.min_saving)} less is open: no "
+            "recorded answers"
+        )
+    found = f"recorded answers cost {format_percent(suite_estimate.saving)} less; claimed are "
+    if suite_estimate.saving_items is None or suite_estimate.saving_items > plan.n_max:
+        more = (
+            f", and that takes about {suite_estimate.saving_items:,}"
+            if suite_estimate.saving_items
+            else ""
+        )
+        return (
+            f"{found}{format_percent(plan.min_saving)}: {plan.n_max} {plan.unit}s will not "
+            f"show it{more}"
+        )
+    return (
+        f"{found}{format_percent(plan.min_saving)}: about {suite_estimate.saving_items} "
+        f"{plan.unit}s show it"
+    )
+
+
+def _planning_row(suite_estimate: SuiteEstimate) -> list[object]:
+    plan, best = suite_estimate.plan, suite_estimate.cheapest
+    effect = format_score(suite_estimate.effect, None)
+    cheapest = (
+        f"{effect} points: {best.items} {plan.unit}s"
+        + (f" x {best.epochs} epochs" if best.epochs > 1 else "")
+        + (f", {format_usd(best.cost_usd)}" if best.cost_usd is not None else "")
+        if best
+        else f"{effect} points: not with this suite"
+    )
+    return [
+        plan.suite,
+        plan.role.value,
+        plan.claim.value.replace("_", "-"),
+        f"{format_score(plan.margin, None)} points",
+        plan.n_max_text,
+        f"{format_score(suite_estimate.mde)} points",
+        format_usd(suite_estimate.cost_usd),
+        "unknown"
+        if suite_estimate.duration_s is None
+        else format_span(suite_estimate.duration_s),
+        cheapest,
+    ]
+
+
+def planning_json(planning: Sequence[SuiteEstimate]) -> object:
+    return [
+        {
+            "suite": suite_estimate.plan.suite,
+            "figures": _figures(suite_estimate),
+        }
+        for suite_estimate in planning
+    ]
+
+
+def _figures(suite_estimate: SuiteEstimate) -> dict[str, object]:
+    return {
+        field.name: to_plain(getattr(suite_estimate, field.name))
+        for field in fields(suite_estimate)[1:]
+    }
