@@ -12,7 +12,7 @@ from evals.sim.profiles import Habits, Profile
 from evals.sim.simulated_model import SimulatedModel
 from evals.suites.items import Item
 from harness import package_data
-from harness.cli.proposals.proposal import create
+from harness.cli.proposals.submission import create_proposal
 from harness.control.proposals import comparison, submission
 from harness.control.proposals.format_failures import FormatFailure, find_format_failures
 from harness.control.proposals.submission import ProposalRequest
@@ -160,7 +160,7 @@ def test_the_commands_of_a_remedy_ask_the_same_question_in_options_that_there_ar
 
     for mend in the_loss(replace(compared, proposal=request)).mends:
         words = shlex.split(mend.commands[1])
-        given = create.make_context("create", words[3:]).params
+        given = create_proposal.make_context("create", words[3:]).params
         assert words[:3] == ["swapgate", "proposal", "create"]
         assert (given["route"], given["candidates"]) == ("route", (mend.target,))
         assert (given["claim"], given["reason"]) == (claim.value, "it's cheaper")
