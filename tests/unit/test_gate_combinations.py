@@ -5,7 +5,7 @@ candidates, epochs, weights, costs, readings of form, and answers that never cam
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import pytest
@@ -167,10 +167,15 @@ def first(sides: Sides, items: int) -> Sides:
     return ours, [sample for sample in theirs if sample.position < items]
 
 
-def check_again(verdict: Verdict, drawn: AnsweredSuites, found: Mapping[str, Sides]) -> None:
+def check_again(
+    verdict: Verdict,
+    drawn: AnsweredSuites,
+    found: Mapping[str, Sides],
+    halted: Collection[str] = (),
+) -> None:
     stored = replace(verdict, inputs=json.loads(json.dumps(verdict.inputs)))
     assert verdict_bytes(replay_verdict(stored)) == verdict_bytes(verdict)
-    recomputation = recompute_verdict(stored, proposed(drawn), found)
+    recomputation = recompute_verdict(stored, proposed(drawn), found, halted)
     assert recomputation.agrees, recomputation.text
 
 
@@ -196,4 +201,5 @@ def test_every_combination_is_decided_again_to_the_same_bytes(seed: int) -> None
         ended = dict.fromkeys(part, ("inconclusive", "over budget"))
         stopped = ask(drawn.plans, part, ended)
         assert stopped is not None
-        check_again(stopped, drawn, drawn.sides)
+        ends = [f"run_b_{suite}" for suite in ended]
+        check_again(stopped, drawn, drawn.sides, ends)

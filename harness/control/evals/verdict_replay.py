@@ -11,6 +11,7 @@ from harness.domain.content_hash import hash_content
 from harness.domain.errors import InputError, NotFound
 from harness.domain.evals.run import (
     Claim,
+    Passed,
     PrimaryCombination,
     Sample,
     SuitePlan,
@@ -91,7 +92,9 @@ def replay_verdict(ctx: Context, decision: str) -> ReplayedVerdict:
         samples = {case.plan.suite: _samples(tx, case) for case in cases}
     differences: list[str] = []
     for case in cases:
-        differences += remeasure_claim(case, samples[case.plan.suite])[1]
+        differences += remeasure_claim(
+            case, samples[case.plan.suite], passed=isinstance(stored, Passed)
+        )[1]
     before, after = verdict_bytes(stored), b""
     try:
         after = verdict_bytes(verdicts.replay_verdict(stored))

@@ -8,17 +8,17 @@ give another last digit.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.pins import ServedModels
-from harness.domain.evals.run import Sample, Verdict
+from harness.domain.evals.run import GateRule, Passed, Sample, Verdict
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.safe_time import add_seconds
-from harness.gate.offline.pairs import pair_samples
+from harness.gate.offline.pairs import PairedSuite, pair_samples
 from harness.gate.offline.replay import (
     FIRST_RULES_VERSION,
     RULES_VERSION,
@@ -60,13 +60,17 @@ class Recomputation:
 
 
 def recompute_verdict(
-    stored: Verdict, proposal: Proposal, samples: Mapping[str, RunSamples]
+    stored: Verdict,
+    proposal: Proposal,
+    samples: Mapping[str, RunSamples],
+    halted: Collection[str] = (),
 ) -> Recomputation:
     """Decides the verdict again from `samples`, by suite, on what `proposal` registered, and
     says whether it agrees with the stored one.
 
     samples: incumbent's and candidate's; in the run's order, and perhaps more of them than were
-    there when it was decided.
+    there when it was decided. halted: ids of runs that failed or are over budget, which stay
+    so: no verdict passes without a pool that a run may still bring.
     """
     if rules_version(stored.inputs) not in range(FIRST_RULES_VERSION, RULES_VERSION + 1):
         return Recomputation(
@@ -79,21 +83,28 @@ def recompute_verdict(
             ),
         )
     try:
-        return _recompute(stored, proposal, samples)
+        return _recompute(stored, proposal, samples, halted)
     except (SwapgateError, AttributeError, ValueError, LookupError, TypeError) as error:
         # What is no verdict of ours may hold anything.
         return _differs([f"it cannot be decided again: {type(error).__name__}: {error}"])
 
 
 def _recompute(
-    stored: Verdict, proposal: Proposal, samples: Mapping[str, RunSamples]
+    stored: Verdict,
+    proposal: Proposal,
+    samples: Mapping[str, RunSamples],
+    halted: Collection[str],
 ) -> Recomputation:
     cases = claims_from_json(stored.inputs)
     found = [*_unregistered(stored, proposal, cases)]
     again = []
     for case in cases:
-        measured, unlike = remeasure_claim(case, samples.get(case.plan.suite, ((), ())))
+        sides = samples.get(case.plan.suite, ((), ()))
+        passed = isinstance(stored, Passed)
+        measured, unlike = remeasure_claim(case, sides, passed=passed)
         found += unlike
+        if passed and not unlike:
+            found += _never_ended(case, sides, halted)
         again.append(measured)
     if found:
         return _differs(found)
@@ -124,8 +135,13 @@ def _unregistered(
         yield "its times are not those that its policy gives"
 
 
-def remeasure_claim(case: SuiteClaim, samples: RunSamples) -> tuple[SuiteClaim, list[str]]:
-    """The case with the pairs that the samples give; and, in words, where they are others."""
+def remeasure_claim(
+    case: SuiteClaim, samples: RunSamples, *, passed: bool
+) -> tuple[SuiteClaim, list[str]]:
+    """The case with the pairs that the samples give; and, in words, where they are others.
+
+    passed: whether the verdict did.
+    """
     suite, used = case.plan.suite, case.paired.items
     try:
         paired = pair_samples(case.plan, *samples)
@@ -137,8 +153,7 @@ def remeasure_claim(case: SuiteClaim, samples: RunSamples) -> tuple[SuiteClaim, 
             f"{suite}: {len(used)} items were used, and the stored samples make {len(items)}"
         ]
     # What happened behind the last item that counts may have been measured since.
-    # A pool that the verdict went without may be complete since.
-    pool = paired.pool if case.paired.pool else case.paired.pool
+    pool = _pool_again(case, paired, passed=passed)
     again = replace(paired, items=items, blocked=case.paired.blocked, pool=pool)
     if again.pool != case.paired.pool:
         return case, [f"{suite}: the incumbent's scores are not what the samples say"]
@@ -152,6 +167,33 @@ def remeasure_claim(case: SuiteClaim, samples: RunSamples) -> tuple[SuiteClaim, 
         named = ", ".join(unlike[:MAX_NAMED])
         return case, [f"{suite}: items {named}{more} are not what the samples say"]
     return replace(case, paired=again), []
+
+
+def _pool_again(
+    case: SuiteClaim, now: PairedSuite, *, passed: bool
+) -> tuple[float, ...] | None:
+    """The pool as the samples give it, or as the verdict has it where that may have been so.
+
+    Nothing passes while a pool is awaited (None), and it may be complete since. Given up
+    (empty), it is missing from the samples of what passed: the candidate is asked once the
+    incumbent's run is over.
+    """
+    before = case.paired.pool
+    if before is None or (before == () and (now.pool is None or not passed)):
+        return before
+    return now.pool
+
+
+def _never_ended(
+    case: SuiteClaim, samples: RunSamples, halted: Collection[str]
+) -> Iterator[str]:
+    """Yields that a verdict went without a pool which no run's end kept from it."""
+    suite, before = case.plan.suite, case.paired
+    ended = {before.incumbent_run, before.candidate_run} & {*halted}
+    if case.plan.rule is GateRule.ADJUSTED and before.pool == () and not ended:
+        now = pair_samples(case.plan, *samples)
+        if now.pool is None and not now.blocked:
+            yield f"{suite}: it went without the incumbent's pool, and no run has ended early"
 
 
 def _differs(differences: Sequence[str]) -> Recomputation:
