@@ -5,6 +5,7 @@ candidates, epochs, weights, costs, readings of form, and answers that never cam
 
 import json
 import random
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
@@ -13,8 +14,10 @@ import pytest
 from harness.domain.evals.difficulty import encode_scores
 from harness.domain.evals.item_groups import Slice
 from harness.domain.evals.run import (
+    VERDICTS,
     Claim,
     GateRule,
+    Passed,
     PrimaryCombination,
     Sample,
     SampleError,
@@ -33,7 +36,10 @@ from tests.unit.test_gate_verdicts import NOW, Sides, ask, broken
 
 pytestmark = pytest.mark.req("A7", "F2", "F5")
 
+SEEDS = range(24)
 LIFTS = (-0.4, -0.1, 0.0, 0.1, 0.4)
+# Two of five candidates are better on all of its suites: else nearly none would pass.
+BETTER_LIFTS = (0.4, 0.6)
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,8 @@ def draw(seed: int) -> AnsweredSuites:
         combine = PrimaryCombination.WEIGHTED
         if claim is Claim.SUPERIOR and rng.random() < 0.4:
             combine = PrimaryCombination.ANY
-    units, epochs = rng.choice((5, 70, 130)), rng.choice((1, 1, 2))
+    better = rng.random() < 0.4
+    units, epochs = rng.choice((70, 130) if better else (5, 70, 130)), rng.choice((1, 1, 2))
     adjusted, candidates = rng.random() < 0.5, rng.choice((1, 1, 3))
     plans = []
     for number, role in enumerate(roles):
@@ -76,7 +83,7 @@ def draw(seed: int) -> AnsweredSuites:
             weight=rng.choice((1.0, 2.5)) if main and combine else 1.0,
         )
         plans.append(share_alpha(in_groups(rng, base, adjusted=adjusted), candidates))
-    sides = {plan.suite: answers(rng, plan) for plan in plans}
+    sides = {plan.suite: answers(rng, plan, better=better) for plan in plans}
     return AnsweredSuites(tuple(plans), sides)
 
 
@@ -99,9 +106,11 @@ def in_groups(rng: random.Random, plan: SuitePlan, *, adjusted: bool) -> SuitePl
     return plan
 
 
-def answers(rng: random.Random, plan: SuitePlan) -> Sides:
-    lift, graded, lenient = rng.choice(LIFTS), rng.random() < 0.3, rng.random() < 0.3
-    unscored, gone = rng.choice((0.0, 0.05)), rng.choice((0.0, 0.0, 0.01, 0.05))
+def answers(rng: random.Random, plan: SuitePlan, *, better: bool) -> Sides:
+    lift = rng.choice(BETTER_LIFTS if better else LIFTS)
+    graded, lenient = rng.random() < 0.3, rng.random() < 0.3
+    unscored = rng.choice((0.0, 0.05))
+    gone = rng.choice((0.0, 0.0, 0.01) if better else (0.0, 0.0, 0.01, 0.05))
     ours: list[Sample] = []
     theirs: list[Sample] = []
     for position in range(plan.incumbent_items):
@@ -179,7 +188,25 @@ def check_again(
     assert recomputation.agrees, recomputation.text
 
 
-@pytest.mark.parametrize("seed", range(24))
+def test_the_draws_hold_every_outcome_and_a_fifth_of_them_passes() -> None:
+    decided = [ask(drawn.plans, drawn.sides) for drawn in map(draw, SEEDS)]
+
+    outcomes = Counter(verdict.outcome for verdict in decided if verdict is not None)
+    assert set(outcomes) == set(VERDICTS)
+    assert outcomes["passed"] >= len(SEEDS) / 5
+    passed = [verdict for verdict in decided if isinstance(verdict, Passed)]
+    plans = [plan_from_json(one) for verdict in passed for one in verdict.inputs["plans"]]  # type: ignore[attr-defined]
+    for met in (
+        [plan.rule is GateRule.ADJUSTED for plan in plans],
+        [bool(plan.cluster) for plan in plans],
+        [bool(plan.slices) for plan in plans],
+        [plan.candidates > 1 for plan in plans],
+        [plan.epochs > 1 for plan in plans],
+    ):
+        assert any(met)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_every_combination_is_decided_again_to_the_same_bytes(seed: int) -> None:
     drawn = draw(seed)
     for plan in drawn.plans:
