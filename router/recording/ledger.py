@@ -8,37 +8,19 @@ because of an outcome. It is handed out once all its outcomes are in, in order: 
 holds those behind it.
 """
 
-from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from harness.domain.canary.guardrails import (
-    ArmSplit,
-    ErrorTally,
-    FailureTally,
-    FeedbackTally,
-    Guardrail,
-    JudgeTally,
-    with_segments,
-)
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, fingerprint
-from harness.domain.canary.observation import NeverSeen, ObservationBlock
+from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
-from harness.domain.reliability.failures import ArmFailure, ErrorClass
-from router.recording.guardrail_sample import (
-    FAULTS,
-    NEEDS,
-    NO_FINDINGS,
-    BlockFindings,
-    CompletedUnit,
-    GuardrailSample,
-    RankPool,
-    SampleValues,
-    count_segments,
-    summarize_block,
-)
+from harness.domain.reliability.failures import ErrorClass
+from router.recording.guardrail_sample import GuardrailSample
+from router.recording.observation_builder import ObservationBuilder
+from router.recording.open_block import LedgerUnit, OpenBlock
 
 # A block of a quiet route closes with what it has, so that its data do not wait for hours.
 MAX_BLOCK_AGE_S: Final = 60.0
@@ -48,118 +30,6 @@ MAX_KEYS: Final = 500_000
 JUDGED_WITHIN_S: Final = 180.0
 # Claims kept of blocks that went out without an answer. Later ones push out the oldest.
 LATE_CLAIMS: Final = 10_000
-_JUDGED_TRAIT: Final = NEEDS[Guardrail.JUDGE]
-
-
-class OpenBlock:
-    """Holds a block that still admits units, or waits for outcomes. out: units without one yet.
-
-    unjudged: units whose judge has not spoken yet. claimed: the rollout's ledger was asked for
-    its keys.
-    """
-
-    __slots__ = (
-        "claimed",
-        "closed_at",
-        "closed_s",
-        "opened_at",
-        "opened_s",
-        "out",
-        "period",
-        "units",
-        "unjudged",
-        "weight_bps",
-    )
-
-    def __init__(self, weight_bps: int, now: float, at: datetime, period: int) -> None:
-        self.weight_bps = weight_bps
-        self.period = period
-        self.opened_s, self.opened_at = now, at
-        self.closed_s: float | None = None
-        self.closed_at = at
-        self.units: list[LedgerUnit] = []  # in the order of admission
-        self.out = self.unjudged = 0
-        self.claimed = False
-
-
-class LedgerUnit:
-    """Holds one scored unit: a sticky key's first request or session, or one request.
-
-    traits, values: of its first request. bad: of all that count. awaited: the first request's
-    values are to come. shut: no further request joins. fixed: the outcome is in. heard: a
-    user said something of it; heard_until_s: then it is too late. why: it failed, where that is
-    known. judging: the judge has not answered yet. unjudged: it gave no verdict. key: its
-    sticky key, or a hash of it. history: of the key, once the block is claimed.
-    """
-
-    __slots__ = (
-        "admitted",
-        "awaited",
-        "bad",
-        "block",
-        "canary",
-        "failed",
-        "fixed",
-        "heard",
-        "heard_until_s",
-        "history",
-        "judging",
-        "key",
-        "pending",
-        "shut",
-        "started_s",
-        "traits",
-        "unjudged",
-        "values",
-        "why",
-    )
-
-    def __init__(
-        self,
-        block: OpenBlock,
-        now: float,
-        *,
-        key: str | int,
-        canary: bool,
-        traits: int,
-        awaited: bool,
-    ) -> None:
-        self.block: OpenBlock | None = block  # None once it is handed out
-        self.key = key
-        self.history: KeyHistory | None = None
-        self.canary = canary
-        self.started_s = now
-        self.traits = traits
-        self.awaited = awaited
-        self.admitted = self.pending = self.bad = 0
-        self.heard_until_s = float("inf")
-        self.values: SampleValues | None = None
-        self.why: ErrorClass | None = None
-        self.shut = self.failed = self.fixed = self.heard = False
-        self.judging, self.unjudged = bool(traits & _JUDGED_TRAIT), False
-
-    @property
-    def lost(self) -> bool:
-        """Tells whether the unit's block is handed out, and no outcome came."""
-        return not (self.fixed or self.failed)
-
-    def note_feedback(self, *, bad: bool, now: float) -> bool:
-        """Notes feedback about an answer of this unit. False when it comes too late."""
-        if self.block is None or now >= self.heard_until_s:
-            return False
-        self.heard = True
-        if bad:
-            self.bad |= FAULTS[Guardrail.FEEDBACK]
-        return True
-
-    def judge(self, judged: JudgeOutcome) -> None:
-        """Enters what the judge said; without a verdict the unit is as bad as one found bad, in
-        both arms alike.
-        """
-        self.judging = False
-        if judged is not JudgeOutcome.GOOD:
-            self.bad |= FAULTS[Guardrail.JUDGE]
-        self.unjudged = judged is JudgeOutcome.NO_VERDICT
 
 
 class Ledger:
@@ -177,7 +47,6 @@ class Ledger:
     ) -> None:
         self.unscored = 0
         self._rollout = rollout
-        self._worker = worker
         self._rule = rule
         self._max_keys = max_keys
         self._period = 1
@@ -187,10 +56,7 @@ class Ledger:
         self._open: dict[int, OpenBlock] = {}  # by weight; mostly one
         self._newest_bps = 0  # weights only rise
         self._waiting: deque[OpenBlock] = deque()  # closed, in order
-        self._sequence = 0
-        self._judge_usd = 0.0  # since the last block with judged units
-        pooled = rule.block_size if rule.pools_ranks else 0
-        self._pool, self._new_pool = RankPool(pooled), RankPool(pooled)
+        self._observations = ObservationBuilder(rollout, worker, rule)
         self._hears = False  # whether users say anything of answers
         # Of blocks that went out before the rollout's ledger answered, oldest first: their keys
         # have been counted, and are not new on a later day.
@@ -277,7 +143,7 @@ class Ledger:
 
         A verdict that comes after its block is out changes nothing; its cost counts.
         """
-        self._judge_usd += cost_usd
+        self._observations.judge_usd += cost_usd
         if unit is None or unit.block is None or not unit.judging:
             return
         unit.judge(judged)
@@ -299,7 +165,7 @@ class Ledger:
         A block closes by admissions and time alone, so who of two routers is the first to claim
         a key has nothing to do with what its requests came to.
         """
-        if not self._asks_ledger:
+        if not self._rule.keeps_ledger:
             return []
         if final:
             self._close_all(now, at)
@@ -436,16 +302,15 @@ class Ledger:
                 break
             if self._may_hear(block, now) and closed_s > overdue_s:
                 break
-            if self._asks_ledger and not block.claimed and closed_s > overdue_s:
+            if self._rule.keeps_ledger and not block.claimed and closed_s > overdue_s:
                 break
             self._waiting.popleft()
-            if self._asks_ledger and not block.claimed:
+            if self._rule.keeps_ledger and not block.claimed:
                 self._late.append(self.claim_of(block))
-            units = self._release(block)
+            units = block.release()
             # All of them counted already: nothing is said, and no number used up.
             if units:
-                self._sequence += 1
-                done.append(self._handed_out(block, units))
+                done.append(self._observations.build(block, units))
         return done
 
     def _may_hear(self, block: OpenBlock, now: float) -> bool:
@@ -453,126 +318,6 @@ class Ledger:
         if not (self._hears and self._rule.feedback_s):
             return False
         return any(now < unit.heard_until_s < float("inf") for unit in block.units)
-
-    @property
-    def _asks_ledger(self) -> bool:
-        return bool(self._rule.ledger_salt) and self._rule.unit.counts_keys
-
-    def _release(self, block: OpenBlock) -> list[LedgerUnit]:
-        """Lets the block's units go; returns those that count. What is still out is a failure
-        from now on, in both arms alike.
-        """
-        units, block.units = block.units, []
-        for unit in units:
-            unit.block = None
-            if unit.judging:
-                unit.judge(JudgeOutcome.NO_VERDICT)
-        return [unit for unit in units if unit.history is not KeyHistory.COUNTED]
-
-    def _handed_out(self, block: OpenBlock, units: Sequence[LedgerUnit]) -> ObservationBlock:
-        if self._asks_ledger and not block.claimed:
-            # It may count as never seen: no value of those before it may count there twice.
-            self._pool.forget()
-            self._new_pool.forget()
-        part, share = (block.period, block.weight_bps), block.weight_bps / 10_000
-        ranked = self._pool.take(units, part, share)
-        findings, errors = self._summarize(units, ranked)
-        counts = dict(findings.counts)
-        if Guardrail.FEEDBACK in counts:
-            counts[Guardrail.FEEDBACK] = _opinions(counts[Guardrail.FEEDBACK], units)
-        if Guardrail.JUDGE in counts:
-            spent_usd, self._judge_usd = self._judge_usd, 0.0
-            counts[Guardrail.JUDGE] = _verdicts(counts[Guardrail.JUDGE], units, spent_usd)
-        return ObservationBlock(
-            rollout=self._rollout,
-            worker=self._worker,
-            sequence=self._sequence,
-            weight_bps=block.weight_bps,
-            units=len(units),
-            canary_units=sum(unit.canary for unit in units),
-            failures=errors.failures,
-            canary_failures=errors.canary_failures,
-            missing=sum(unit.lost for unit in units),
-            opened_at=block.opened_at,
-            closed_at=block.closed_at,
-            period=block.period,
-            counts=_with_errors(counts, errors),
-            ranks=findings.ranks,
-            levels=findings.levels,
-            never_seen=self._of_new_keys(block, units, findings) if block.claimed else None,
-        )
-
-    def _summarize(
-        self, units: Sequence[LedgerUnit], ranked: Sequence[CompletedUnit]
-    ) -> tuple[BlockFindings, ErrorTally]:
-        failed = [unit for unit in units if unit.failed or unit.lost]
-        tolerated = self._rule.guardrails
-        name = (self._rollout, self._worker, self._sequence)
-        findings = summarize_block(units, tolerated, name, ranked) if tolerated else NO_FINDINGS
-        return findings, _errors(units, failed)
-
-    def _of_new_keys(
-        self, block: OpenBlock, units: Sequence[LedgerUnit], of_all: BlockFindings
-    ) -> NeverSeen:
-        new = [unit for unit in units if unit.history is KeyHistory.NEVER_SEEN]
-        # Of whatever period: their arms are independent of everything before.
-        ranked = self._new_pool.take(new, block.weight_bps, block.weight_bps / 10_000)
-        findings, errors = self._summarize(new, ranked)
-        return NeverSeen(
-            errors.units,
-            errors.canary,
-            errors.failures,
-            errors.canary_failures,
-            None if len(new) == len(units) else _with_errors(findings.counts, errors),
-            None if findings.ranks == of_all.ranks else findings.ranks,
-        )
-
-
-def _with_errors(
-    counts: Mapping[Guardrail, FailureTally], errors: ErrorTally
-) -> Mapping[Guardrail, FailureTally]:
-    return {Guardrail.ERRORS: errors, **counts} if errors.tells else counts
-
-
-def _errors(units: Sequence[LedgerUnit], failed: Sequence[LedgerUnit]) -> ErrorTally:
-    """failed: those of the units that did, or that no outcome came of."""
-    all_, canary = Counter[str](), Counter[str]()
-    for unit in failed:
-        why = ArmFailure.MISSING if unit.lost else unit.why
-        if why is not None:
-            all_[why.value] += 1
-            canary[why.value] += unit.canary
-    tally = ErrorTally(
-        len(units),
-        sum(unit.canary for unit in units),
-        len(failed),
-        sum(unit.canary for unit in failed),
-        {name: ArmSplit(n, canary[name]) for name, n in sorted(all_.items())},
-    )
-    return with_segments(tally, count_segments(units))
-
-
-def _verdicts(tally: FailureTally, units: Sequence[LedgerUnit], spent_usd: float) -> JudgeTally:
-    none = [unit.canary for unit in units if unit.unjudged]
-    return JudgeTally(
-        tally.units,
-        tally.canary,
-        tally.failures,
-        tally.canary_failures,
-        ArmSplit(len(none), sum(none)),
-        spent_usd,
-    )
-
-
-def _opinions(tally: FailureTally, units: Sequence[LedgerUnit]) -> FeedbackTally:
-    heard = [unit.canary for unit in units if unit.heard]
-    return FeedbackTally(
-        tally.units,
-        tally.canary,
-        tally.failures,
-        tally.canary_failures,
-        ArmSplit(len(heard), sum(heard)),
-    )
 
 
 class BlockClaim(NamedTuple):

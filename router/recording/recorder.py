@@ -16,7 +16,6 @@ from contextlib import closing
 from typing import Final
 
 from harness.domain.canary.judge import JudgeOutcome
-from harness.domain.canary.key_ledger import KeyClaim, KeyHistory
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.errors import StoreUnavailable
@@ -31,7 +30,8 @@ from router.observers.feedback_body import FeedbackBody, FeedbackOutcome
 from router.recording.event_queue import EventQueue
 from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample
-from router.recording.ledger import Ledger, OpenBlock
+from router.recording.key_claims import KeyClaims
+from router.recording.ledger import Ledger
 from router.recording.port import CaptureDraft, EnterFeedback, ScoredUnit, Ticket, ignore_event
 from router.recording.served_names import ServedNames
 from router.recording.shadow_totals import ShadowTotals, ShadowUnits
@@ -42,8 +42,6 @@ log = logging.getLogger(__name__)
 
 # Longer than the store waits for a lock.
 STOP_S: Final = 15.0
-# None: the block went out already.
-_Claim = tuple[KeyClaim, Ledger, OpenBlock | None]
 # Batches of a spool in one transaction: after an hour without a database there are thousands,
 # and each commit waits for a disk. A kill right after one may count as many twice.
 TOGETHER: Final = 50
@@ -82,6 +80,7 @@ class Recorder:
         self._queue_rows = queue_rows
         self._lock = threading.Lock()
         self._ledgers: dict[str, Ledger] = {}
+        self._claims = KeyClaims(store, clock, self._lock, self.counters)
         self._minutes = TrafficMinutes(worker)
         self._notices = EventQueue(clock, self.counters)
         self._troubles: dict[AlertKind, Alert] = {}
@@ -259,7 +258,9 @@ class Recorder:
 
     def flush(self, *, final: bool = False) -> None:
         """Write what is complete. Raises nothing: what cannot be written waits."""
-        self._claim_keys(final=final)
+        with self._lock:
+            ledgers = list(self._ledgers.values())
+        self._claims.ask(ledgers, final=final)
         batch = self._in_hand = self._take(final=final)
         try:
             self._replay()
@@ -277,49 +278,6 @@ class Recorder:
                 self.flush()
             except Exception:
                 log.exception("a flush failed; recording goes on")
-
-    def _claim_keys(self, *, final: bool) -> None:
-        """Asks the database which keys of the blocks that have closed were counted before; not
-        while requests are served. Without an answer they wait for one.
-        """
-        now, at = self._clock.monotonic(), self._clock.now()
-        with self._lock:
-            ledgers = list(self._ledgers.values())
-            due = [claim for ledger in ledgers for claim in ledger.claims(now, at, final=final)]
-            late = [(ledger, keys) for ledger in ledgers for keys in ledger.late_claims]
-        claims: list[_Claim] = [(keys, ledger, None) for ledger, keys in late]
-        claims += [(ledger.claim_of(block), ledger, block) for ledger, block in due]
-        # In one order for all routers: two of them never wait for each other.
-        claims.sort(key=lambda claim: claim[0].rollout)
-        while claims:
-            some, claims = claims[:TOGETHER], claims[TOGETHER:]
-            try:
-                with self._store.write() as tx:
-                    found = [tx.observations.claim_keys(keys) for keys, _, _ in some]
-            except StoreUnavailable:
-                self.counters["claims_failed"] += 1
-                return
-            except Exception:
-                # They wait as for a database that is away; everything else is written.
-                log.exception("the store refused the claims of %d blocks", len(some))
-                self.counters["claims_failed"] += 1
-                return
-            self._enter_histories(some, found)
-
-    def _enter_histories(
-        self,
-        claims: Sequence[_Claim],
-        found: Sequence[Sequence[KeyHistory]],
-    ) -> None:
-        known = Counter[KeyHistory]()
-        with self._lock:
-            for (_, ledger, block), histories in zip(claims, found, strict=True):
-                if block is None:
-                    ledger.forget_late_claim()
-                    continue
-                ledger.enter_histories(block, histories)
-                known.update(histories)
-        self.counters["units_counted_elsewhere"] += known[KeyHistory.COUNTED]
 
     def _take(self, *, final: bool) -> Batch:
         now, at = self._clock.monotonic(), self._clock.now()

@@ -1,6 +1,7 @@
 """No policy, however odd its numbers, keeps the loop from deciding or a page from showing."""
 
 import json
+import math
 import os
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
@@ -56,6 +57,10 @@ STORED = [
     CanaryPolicy(steps=CERTIFYING, p0=1.0),
     CanaryPolicy(steps=CERTIFYING, bake_s=1e12),
     CanaryPolicy(steps=CERTIFYING, guardrails=Guardrails(truncation=1e308, refusals=1e-320)),
+    CanaryPolicy(steps=CERTIFYING, alpha=math.nan),
+    CanaryPolicy(steps=CERTIFYING, segment_share=math.nan, carried_share=math.nan),
+    CanaryPolicy(steps=CERTIFYING, rho=math.nan, guardrails=Guardrails(latency=math.nan)),
+    CanaryPolicy(steps=(replace(CERTIFYING[0], min_s=math.nan),)),
 ]
 
 
@@ -230,7 +235,7 @@ def test_a_canary_with_a_policy_beyond_all_bounds_is_still_rolled_back(
     assert build_unit_rule(policy, START).rho <= 100
 
 
-@pytest.mark.parametrize("certificate", [1e-300, 0.5, 1.0])
+@pytest.mark.parametrize("certificate", [1e-300, 0.5, 1.0, math.nan])
 def test_a_stored_certificate_that_certifies_nothing_promotes_nothing(
     certificate: float,
 ) -> None:
@@ -238,6 +243,18 @@ def test_a_stored_certificate_that_certifies_nothing_promotes_nothing(
     few = [replace(block, failures=0, canary_failures=0) for block in healthy_then_bad()[:3]]
     action = decide_action(rollout(policy), few, START + timedelta(minutes=10))
     assert action.kind is ActionKind.HOLD
+
+
+def test_for_a_number_that_is_none_the_bound_holds_that_rolls_back_sooner() -> None:
+    plain = CanaryPolicy(steps=(CanaryStep(math.nan, math.nan, min_s=math.nan),))  # type: ignore[arg-type]
+    unknown = {name: math.nan for name in RANGES if isinstance(getattr(plain, name, ""), float)}
+    clamped = clamp_policy(replace(plain, **unknown))  # type: ignore[arg-type]
+
+    assert not any(math.isnan(getattr(clamped, name)) for name in unknown)
+    assert (clamped.alpha, clamped.certificate, clamped.segment_share) == (0.5, 1e12, 0.0)
+    assert (clamped.rho, clamped.rho_ni, clamped.carried_share) == (1e-3, 1e-3, 0.0)
+    (step,) = clamped.steps
+    assert (step.weight_bps, step.min_exposures, step.min_s) == (1, 10**12, 1e10)
 
 
 def test_a_bake_beyond_the_calendar_never_ends() -> None:

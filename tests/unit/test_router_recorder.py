@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.domain.canary.key_ledger import KeyClaim
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
 from harness.domain.evals.pins import ServedModel, Sighting
@@ -677,3 +678,28 @@ def test_claims_that_the_database_refuses_hold_up_nothing_else(
     bench.recorder.flush()
     (block,) = bench.store.blocks.values()
     assert (block.units, block.never_seen) == (2, None)
+
+
+@pytest.mark.req("F3")
+def test_claims_of_one_rollout_that_are_refused_do_not_hold_up_anothers(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim_keys = bench.store._claim_keys
+
+    def refuse(claim: KeyClaim) -> object:
+        if claim.rollout == "r-0":
+            raise ValueError("a page of r-0 is broken")
+        return claim_keys(claim)
+
+    monkeypatch.setattr(bench.store, "_claim_keys", refuse)
+    for key in "abcd":
+        bench.request(key=key, canary=replace(CARRIED, rollout="r-0"))
+        bench.request(key=key, canary=CARRIED)
+    bench.recorder.flush()
+    assert [block.rollout for block in bench.store.blocks.values()] == ["r-1", "r-1"]
+    assert bench.recorder.counters["claims_failed"] == 1
+
+    monkeypatch.undo()
+    bench.recorder.flush()
+    (*_, late) = bench.store.blocks.values()
+    assert (late.rollout, late.units, late.of_new_keys) == ("r-0", 2, late)

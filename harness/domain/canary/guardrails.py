@@ -104,11 +104,7 @@ class FailureTally:
     @property
     def fits(self) -> bool:
         """Whether the counts are consistent: no arm has more failures than units."""
-        control = self.units - self.canary
-        return (
-            0 <= self.canary_failures <= self.canary
-            and 0 <= self.failures - self.canary_failures <= control
-        )
+        return _failed(self).is_part_of(_counted(self))
 
 
 class ArmSplit(NamedTuple):
@@ -116,6 +112,11 @@ class ArmSplit(NamedTuple):
 
     failures: int
     canary: int
+
+    def is_part_of(self, whole: "ArmSplit") -> bool:
+        """Tells whether neither arm has more than it has of the whole, or less than none."""
+        control = self.failures - self.canary
+        return 0 <= self.canary <= whole.canary and 0 <= control <= whole.failures - whole.canary
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +133,7 @@ class ErrorTally(FailureTally):
 
     @property
     def fits(self) -> bool:
-        known, canary = _sums(self.classes)
-        rest, canary_rest = self.failures - known, self.canary_failures - canary
-        return (
-            FailureTally(self.units, self.canary, self.failures, self.canary_failures).fits
-            and all(0 <= split.canary <= split.failures for split in self.classes.values())
-            and 0 <= canary_rest <= rest
-        )
+        return _errors_fit(self)
 
 
 class SegmentCount(NamedTuple):
@@ -164,15 +159,10 @@ class SegmentedErrors(ErrorTally):
     @property
     def fits(self) -> bool:
         """Whether the counts are consistent: a segment has no more than the block."""
-        control = self.units - self.canary
-        return ErrorTally(
-            self.units, self.canary, self.failures, self.canary_failures, self.classes
-        ).fits and all(
-            FailureTally(*count).fits
-            and count.canary <= self.canary
-            and count.units - count.canary <= control
-            and count.canary_failures <= self.canary_failures
-            and count.failures <= self.failures
+        return _errors_fit(self) and all(
+            _failed(count).is_part_of(_counted(count))
+            and _counted(count).is_part_of(_counted(self))
+            and _failed(count).is_part_of(_failed(self))
             for count in self.segments.values()
         )
 
@@ -204,12 +194,9 @@ class JudgeTally(FailureTally):
 
     @property
     def fits(self) -> bool:
-        none, canary = self.no_verdict
-        tally = FailureTally(self.units, self.canary, self.failures, self.canary_failures)
         return (
-            tally.fits
-            and 0 <= canary <= self.canary_failures
-            and 0 <= none - canary <= self.failures - self.canary_failures
+            _failed(self).is_part_of(_counted(self))
+            and self.no_verdict.is_part_of(_failed(self))
             and 0.0 <= self.cost_usd < math.inf
         )
 
@@ -223,18 +210,27 @@ class FeedbackTally(FailureTally):
 
     @property
     def fits(self) -> bool:
-        said, canary = self.opinions
-        return (
-            FailureTally(self.units, self.canary, self.failures, self.canary_failures).fits
-            and 0 <= canary <= self.canary
-            and 0 <= said - canary <= self.units - self.canary
-        )
+        whole = _counted(self)
+        return _failed(self).is_part_of(whole) and self.opinions.is_part_of(whole)
 
 
-def _sums(classes: Mapping[str, ArmSplit]) -> ArmSplit:
-    splits = classes.values()
-    return ArmSplit(
+def _counted(tally: FailureTally | SegmentCount) -> ArmSplit:
+    return ArmSplit(tally.units, tally.canary)
+
+
+def _failed(tally: FailureTally | SegmentCount) -> ArmSplit:
+    return ArmSplit(tally.failures, tally.canary_failures)
+
+
+def _errors_fit(tally: ErrorTally) -> bool:
+    splits = tally.classes.values()
+    known = ArmSplit(
         sum(split.failures for split in splits), sum(split.canary for split in splits)
+    )
+    return (
+        _failed(tally).is_part_of(_counted(tally))
+        and all(0 <= split.canary <= split.failures for split in splits)
+        and known.is_part_of(_failed(tally))
     )
 
 

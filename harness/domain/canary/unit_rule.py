@@ -95,6 +95,11 @@ class UnitRule:
         known = {"unit": ExposureUnit(data["unit"]), "guardrails": ratios, "judge": judge}
         return cls(**{**data, **known})
 
+    @property
+    def keeps_ledger(self) -> bool:
+        """Tells whether the rollout's ledger is asked which keys were counted before."""
+        return bool(self.ledger_salt) and self.unit.counts_keys
+
     def age_s(self, at: datetime) -> float:
         """Returns the rollout's age; 0 when its beginning is unknown."""
         return max(0.0, at.timestamp() - self.began_s) if self.began_s else 0.0

@@ -5,6 +5,7 @@ policy that was stored before there were any must not keep a canary from being r
 certify what is none.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, Final
@@ -42,6 +43,21 @@ _STEP: Final[Mapping[str, tuple[float, float]]] = {
     "min_peak_s": (0.0, _LONG_S),
 }
 _HOUR: Final = {"start_h": (0, 24), "end_h": (0, 24)}
+# Numbers of which more means a sooner rollback, a later step or promotion, or more evidence. In
+# place of one that is none (NaN) their upper bound holds, and the lower one of all others.
+_MORE_IS_SAFER: Final = frozenset(
+    {
+        "alpha",
+        "local_alpha",
+        "certificate",
+        "block_size",
+        "bake_s",
+        "bake_bps",
+        "min_exposures",
+        "min_s",
+        "min_peak_s",
+    }
+)
 
 
 def clamp_policy(policy: CanaryPolicy) -> CanaryPolicy:
@@ -65,8 +81,12 @@ def _ratios(guardrails: Guardrails) -> Guardrails:
 def _clamped(of: Any, bounds: Mapping[str, tuple[float, float]]) -> Any:
     """Returns a dataclass with its fields clamped to their bounds."""
     changed = {
-        name: min(max(value, low), high)
+        name: _safe(name, low, high) if math.isnan(value) else min(max(value, low), high)
         for name, (low, high) in bounds.items()
         if not low <= (value := getattr(of, name)) <= high
     }
     return replace(of, **changed) if changed else of
+
+
+def _safe(name: str, low: float, high: float) -> float:
+    return high if name in _MORE_IS_SAFER else low

@@ -1,0 +1,105 @@
+"""Key claims ask the database which keys of closed blocks a rollout has counted before
+(statistics.md §2.12), by the recorder's thread, while requests are served.
+"""
+
+import logging
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from harness.domain.canary.key_ledger import KeyClaim, KeyHistory
+from harness.domain.errors import StoreUnavailable
+from harness.ports import Clock, Store
+from router.recording.ledger import Ledger
+from router.recording.open_block import OpenBlock
+
+log = logging.getLogger(__name__)
+
+# Claims in one transaction: after an hour without a database there are thousands, and each
+# commit waits for a disk.
+_TOGETHER: Final = 50
+
+
+class _Claim(NamedTuple):
+    keys: KeyClaim
+    ledger: Ledger
+    block: OpenBlock | None  # None: it went out already
+
+
+class KeyClaims:
+    """Asks for all ledgers of a process, and enters the answers in them.
+
+    lock: held while a ledger is read or changed.
+    """
+
+    def __init__(
+        self, store: Store, clock: Clock, lock: threading.Lock, counters: Counter[str]
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._lock = lock
+        self._counters = counters
+
+    def ask(self, ledgers: Iterable[Ledger], *, final: bool) -> None:
+        """Asks for the keys of the blocks that have closed. Without an answer they wait for
+        one. final: closes all.
+        """
+        claims = self._due(ledgers, final=final)
+        refused = set[str]()
+        while claims:
+            some, claims = claims[:_TOGETHER], claims[_TOGETHER:]
+            # A rollout's later claims wait for its earlier ones: keys would be new in both.
+            some = [claim for claim in some if claim.keys.rollout not in refused]
+            try:
+                refused |= self._enter(some)
+            except StoreUnavailable:
+                self._counters["claims_failed"] += 1
+                return
+
+    def _due(self, ledgers: Iterable[Ledger], *, final: bool) -> list[_Claim]:
+        now, at = self._clock.monotonic(), self._clock.now()
+        with self._lock:
+            ledgers = list(ledgers)
+            due = [claim for ledger in ledgers for claim in ledger.claims(now, at, final=final)]
+            late = [(ledger, keys) for ledger in ledgers for keys in ledger.late_claims]
+        claims = [_Claim(keys, ledger, None) for ledger, keys in late]
+        claims += [_Claim(ledger.claim_of(block), ledger, block) for ledger, block in due]
+        # In one order for all routers: two of them never wait for each other.
+        claims.sort(key=lambda claim: claim.keys.rollout)
+        return claims
+
+    def _enter(self, claims: Sequence[_Claim]) -> set[str]:
+        """Enters claims in one transaction, or, if that is refused, in one for each rollout, so
+        that one does not hold up the others. Returns the rollouts that are refused, which wait
+        as for a database that is away. Raises StoreUnavailable.
+        """
+        if not claims:
+            return set()
+        try:
+            with self._store.write() as tx:
+                found = [tx.observations.claim_keys(claim.keys) for claim in claims]
+        except StoreUnavailable:
+            raise
+        except Exception:
+            rollouts = defaultdict(list)
+            for claim in claims:
+                rollouts[claim.keys.rollout].append(claim)
+            if len(rollouts) > 1:
+                return set().union(*map(self._enter, rollouts.values()))
+            log.exception("the store refused the claims of %d blocks", len(claims))
+            self._counters["claims_failed"] += 1
+            return set(rollouts)
+        self._note(claims, found)
+        return set()
+
+    def _note(self, claims: Sequence[_Claim], found: Sequence[Sequence[KeyHistory]]) -> None:
+        known = Counter[KeyHistory]()
+        with self._lock:
+            for (_, ledger, block), histories in zip(claims, found, strict=True):
+                if block is None:
+                    ledger.forget_late_claim()
+                    continue
+                ledger.enter_histories(block, histories)
+                known.update(histories)
+        self._counters["units_counted_elsewhere"] += known[KeyHistory.COUNTED]
