@@ -15,8 +15,9 @@ from router.access.key_spend import KeySpendTotals
 from router.observers.feedback_body import FeedbackBody, FeedbackOutcome
 from router.recording.guard_files import LocalAbort
 from router.recording.guardrail_sample import GuardrailSample
-from router.recording.ledger import Ledger, LedgerUnit
+from router.recording.ledger import Ledger
 from router.recording.metrics import RouterMetrics
+from router.recording.open_block import LedgerUnit
 from router.recording.served_names import ServedNames
 from router.recording.shadow_totals import ShadowTotals
 from router.recording.traffic_minutes import CompletedRequest

@@ -21,6 +21,7 @@ from harness.domain.proposals.policy import (
 )
 from harness.gate.online.evidence_paths import (
     RULES,
+    EvidenceWeights,
     counts_path,
     guardrail_path,
     guardrail_weights,
@@ -56,6 +57,17 @@ def slow(number: int) -> ObservationBlock:
 def test_a_rules_weights_sum_to_one(rule: EvidenceRule) -> None:
     assert math.fsum(RULES[rule].odds or (1.0,)) == pytest.approx(1.0)
     assert math.fsum(guardrail_weights(list(Guardrail), rule).values()) == pytest.approx(1.0)
+
+
+def test_a_rule_that_was_registered_keeps_its_weights() -> None:
+    """Open rollouts are judged by them, and closed ones replayed."""
+    weighted = (0.005, 0.03, 0.23, 0.135, 0.22, 0.12, 0.175, 0.045, 0.04)
+
+    assert RULES[EvidenceRule.EVEN] == EvidenceWeights(0.5, (), 0.0)
+    assert RULES[EvidenceRule.WEIGHTED] == EvidenceWeights(0.85, weighted, 1.0)
+    stored = {**NEW.as_json(), "evidence": "weighted", "segment_share": 0.1}
+    assert canary_policy_from_json(stored).evidence is EvidenceRule.WEIGHTED
+    assert canary_policy_from_json(stored).as_json() == stored
 
 
 def test_a_caller_alone_in_a_block_says_nothing_by_the_old_rule_and_much_by_the_new() -> None:

@@ -42,7 +42,8 @@ from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.text.explain import explain_rollout
 from harness.store.schema.policies import canary_policy_from_json
 from router.recording.guardrail_sample import RequestTraits
-from router.recording.ledger import JUDGED_WITHIN_S, Ledger, LedgerUnit
+from router.recording.ledger import JUDGED_WITHIN_S, Ledger
+from router.recording.open_block import LedgerUnit
 from router.recording.spool import Batch, decode, encode
 from tests.unit.test_canary_policy import START, rollout
 

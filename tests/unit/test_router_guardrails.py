@@ -28,7 +28,8 @@ from router.recording.guardrail_sample import (
     RequestTraits,
     SampleValues,
 )
-from router.recording.ledger import Ledger, LedgerUnit
+from router.recording.ledger import Ledger
+from router.recording.open_block import LedgerUnit
 
 pytestmark = pytest.mark.req("F3")
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -15,7 +15,8 @@ from harness.domain.canary.unit_rule import ExposureUnit as UnitKind
 from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.reliability.failures import FailureClass
 from router.recording.guardrail_sample import GuardrailSample, SampleValues
-from router.recording.ledger import MAX_BLOCK_AGE_S, Ledger, LedgerUnit
+from router.recording.ledger import MAX_BLOCK_AGE_S, Ledger
+from router.recording.open_block import LedgerUnit
 
 pytestmark = pytest.mark.req("F3", "F4")
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -1,6 +1,7 @@
 """In which part of the traffic a canary's errors are: what is counted, weighed and said."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +19,12 @@ from harness.domain.canary.guardrails import (
     tallies_from_json,
 )
 from harness.domain.canary.key_ledger import KeyHistory
-from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.observation import NeverSeen, ObservationBlock
 from harness.domain.canary.rollout import build_unit_rule
 from harness.domain.canary.segments import KINDS, SEGMENTS, Segment
 from harness.domain.canary.unit_rule import DEFAULT_UNIT_RULE, ExposureUnit, UnitRule
 from harness.domain.errors import InputError
-from harness.domain.proposals.policy import CanaryPolicy, new_canary_policy
+from harness.domain.proposals.policy import CanaryPolicy, EvidenceRule, new_canary_policy
 from harness.domain.routing.capabilities import Endpoint
 from harness.gate.online.rollout_evidence import collect_evidence
 from harness.gate.online.segment_evidence import SLOTS, mix_segments
@@ -250,6 +251,48 @@ def test_a_policy_without_a_share_judges_and_is_written_as_before() -> None:
     assert "segment_share" not in old.as_json()
     assert not build_unit_rule(old, NOW).segments
     assert build_unit_rule(NEW, NOW).segments
+
+
+def one_caller_blocks(
+    number: int, failing: Callable[[int, bool], bool]
+) -> list[ObservationBlock]:
+    """Callers who came back on the second day, one in a block; every fourth has the canary,
+    every other one offers tools. failing: by the caller's number, and whether he has it.
+    """
+    found = []
+    for n in range(number):
+        canary = n % 8 in (0, 3)
+        failed = int(failing(n, canary))
+        count = SegmentCount(1, int(canary), failed, int(canary) * failed)
+        segment = Segment.NO_TOOLS if n % 2 else Segment.TOOLS
+        found.append(
+            ObservationBlock(
+                rollout="r", worker="w", sequence=n, weight_bps=2500, units=1,
+                canary_units=int(canary), failures=failed,
+                canary_failures=count.canary_failures, missing=0, opened_at=NOW, closed_at=NOW,
+                number=n + 1, period=2, never_seen=NeverSeen(0, 0, 0, 0),
+                counts={Guardrail.ERRORS: SegmentedErrors(*count, segments={segment: count})},
+            )
+        )  # fmt: skip
+    return found
+
+
+def test_on_a_quiet_route_a_harm_in_one_segment_of_returning_callers_is_seen() -> None:
+    """With tools the canary fails always, without them nobody does."""
+    blocks = one_caller_blocks(400, lambda n, canary: canary and not n % 2)
+    nothing = np.zeros(len(blocks))
+
+    before = mix_segments(nothing, blocks, replace(NEW, evidence=EvidenceRule.WEIGHTED))
+    assert before.max() <= 1e-9
+    assert mix_segments(nothing, blocks, NEW)[-1] > 10.0
+
+
+def test_callers_who_come_back_into_a_segment_for_their_arm_do_not_blame_it() -> None:
+    """Half of those with tools are the canary's, at a share of 25 %, and all fail alike."""
+    blocks = one_caller_blocks(1_000, lambda n, _: n // 8 % 3 == 0)
+    blocks = [block for n, block in enumerate(blocks) if n % 8 in (0, 2)]
+
+    assert mix_segments(np.zeros(len(blocks)), blocks, NEW).max() < 1.0
 
 
 def test_segments_leave_room_for_later_ones_and_only_known_ones_count() -> None:

@@ -116,7 +116,9 @@ class ArmSplit(NamedTuple):
     def is_part_of(self, whole: "ArmSplit") -> bool:
         """Tells whether neither arm has more than it has of the whole, or less than none."""
         control = self.failures - self.canary
-        return 0 <= self.canary <= whole.canary and 0 <= control <= whole.failures - whole.canary
+        return (
+            0 <= self.canary <= whole.canary and 0 <= control <= whole.failures - whole.canary
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,7 +219,7 @@ def build_unit_rule(
         guardrails=policy.guardrails.tolerated(),
         judge=policy.judge,
         feedback_s=FEEDBACK_S if policy.unit is ExposureUnit.FIRST_REQUEST else 0.0,
-        pools_ranks=policy.evidence is EvidenceRule.WEIGHTED,
+        pools_ranks=policy.evidence is not EvidenceRule.EVEN,
         ledger_salt=ledger_salt if policy.carries else "",
         segments=policy.segment_share > 0.0,
     )

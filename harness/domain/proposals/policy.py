@@ -128,6 +128,9 @@ class EvidenceRule(StrEnum):
     EVEN = "even"  # §2.2 for every block, all odds ratios alike, errors ½
     # Likely odds ratios weigh more, errors .85; small blocks by the planned share.
     WEIGHTED = "weighted"
+    # Weights fitted with segments counted, errors .9; small blocks of callers who came back
+    # are merged within a segment too.
+    TUNED = "tuned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +202,10 @@ class CanaryPolicy:
 # which hold for ever for what was stored without a word about them.
 NEW_CANARY: Final[Mapping[str, Any]] = {
     "unit": ExposureUnit.FIRST_REQUEST,
-    "evidence": EvidenceRule.WEIGHTED,
+    "evidence": EvidenceRule.TUNED,
     "warm_up": 30,
     "carried_share": 0.75,
-    "segment_share": 0.1,
+    "segment_share": 0.05,
 }
 
 

@@ -39,6 +39,8 @@ class EvidenceWeights:
     # A block that is expected to have fewer units of the smaller arm is judged by the planned
     # share.
     fewest: float
+    # Small blocks of callers who came back are merged within each segment as well.
+    pools_segments: bool = False
 
 
 _NOTHING: Final = FailureTally(0, 0, 0, 0)
@@ -50,6 +52,13 @@ RULES: Final[Mapping[EvidenceRule, EvidenceWeights]] = {
     # Searched for the fewest exposures at 2, 5 and 20 % failures against 1 %.
     EvidenceRule.WEIGHTED: EvidenceWeights(
         0.85, (0.005, 0.03, 0.23, 0.135, 0.22, 0.12, 0.175, 0.045, 0.04), 1.0
+    ),
+    # The same with segments counted, for a margin at each of them.
+    EvidenceRule.TUNED: EvidenceWeights(
+        0.9,
+        (0.003, 0.01, 0.305, 0.165, 0.11, 0.115, 0.25, 0.032, 0.01),
+        1.0,
+        pools_segments=True,
     ),
 }
 

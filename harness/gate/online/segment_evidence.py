@@ -14,7 +14,7 @@ from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.segments import SEGMENTS
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.logspace import Floats, log_mean_rows
-from harness.gate.online.evidence_paths import counts_path
+from harness.gate.online.evidence_paths import RULES, counts_path, pool_returned
 from harness.gate.online.segment_harm import segmented_errors
 
 # Each segment has this part of the segments' share; what is left over is for later ones, so
@@ -23,11 +23,15 @@ SLOTS: Final = 32
 
 
 class _Counted(NamedTuple):
-    """A block's failures in one segment. share: planned, of the canary; 0 for Fisher's rule."""
+    """A block's failures in one segment. share: planned, of the canary; 0 for Fisher's rule.
+
+    back: some of the block's callers had come back.
+    """
 
     place: int
     tally: FailureTally
     share: float
+    back: bool
 
 
 def mix_segments(
@@ -59,16 +63,37 @@ def _count_failures(
     on what its arm did to it before: there no planned share holds within a segment.
     """
     counted = defaultdict(list)
+    pools = policy.unit.counts_keys and RULES[policy.evidence].pools_segments
     for place, block in enumerate(blocks):
         errors = segmented_errors(block)
         if errors is None:
             continue
         coins = policy.unit.counts_keys and block.is_never_seen
-        share = block.weight_bps / 10_000 if coins else 0.0
+        share = block.weight_bps / 10_000 if coins or pools else 0.0
         for name, count in errors.segments.items():
-            if count.failures and name in SEGMENTS:
-                counted[name].append(_Counted(place, FailureTally(*count), share))
-    return counted
+            # A merged block needs its units without a failure too.
+            if name in SEGMENTS and (count.failures or (pools and not coins)):
+                tally = FailureTally(*count)
+                counted[name].append(_Counted(place, tally, share, back=not coins))
+    if not pools:
+        return counted
+    merged = {name: _merge(of_segment, policy) for name, of_segment in counted.items()}
+    return {name: of_segment for name, of_segment in merged.items() if of_segment}
+
+
+def _merge(of_segment: Sequence[_Counted], policy: CanaryPolicy) -> list[_Counted]:
+    """Merges a segment's small blocks of callers who came back (statistics.md §2.11)."""
+    tallies = pool_returned(
+        [counted.tally for counted in of_segment],
+        [counted.share for counted in of_segment],
+        [counted.back for counted in of_segment],
+        fewest=RULES[policy.evidence].fewest,
+    )
+    return [
+        counted._replace(tally=tally)
+        for counted, tally in zip(of_segment, tallies, strict=True)
+        if tally is not None and tally.failures
+    ]
 
 
 def _segment_path(found: Sequence[_Counted], blocks: int, policy: CanaryPolicy) -> Floats:

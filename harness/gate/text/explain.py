@@ -121,6 +121,9 @@ _COUNTED: Final[Mapping[ExposureUnit, str]] = {
 _RULES: Final[Mapping[EvidenceRule, str]] = {
     EvidenceRule.EVEN: "all odds ratios weigh alike",
     EvidenceRule.WEIGHTED: "likely odds ratios weigh more, small blocks by the planned share",
+    EvidenceRule.TUNED: (
+        "errors and likely odds ratios weigh more, small blocks by the planned share"
+    ),
 }
 _PERSON: Final = StepNeed(
     "person", "a person resumes or aborts it", done=False, share=0.0, eta_s=None
