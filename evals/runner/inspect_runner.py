@@ -32,11 +32,17 @@ from evals.runner.http_transport import HttpTransport
 from evals.runner.inspect_model import TargetConnection, open_model
 from evals.runner.inspect_tasks import DataSuite, InspectSuite, inspect_suite
 from evals.runner.judge import Judge
-from evals.runner.judge_calibration import CalibrationCache, agreement_text, confirm_agreement
+from evals.runner.judge_calibration import (
+    CalibrationCache,
+    agreement_text,
+    demand_agreement,
+    measure_judge,
+)
 from evals.runner.provider_client import EvalProviderClient
 from evals.runner.questions import open_questions, suite_settings
 from evals.runner.rate_gate import RateGates
 from harness.domain.errors import JudgeUnfit
+from harness.domain.evals.judge_calibration import JudgeCalibration
 from harness.domain.evals.run import RunState, Sample
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob, ProviderCallsFactory
@@ -78,6 +84,7 @@ class InspectRunner:
         self._allowed = allowed
         self._calls = calls
         self.remark = ""
+        self.calibration: JudgeCalibration | None = None
 
     def run(
         self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
@@ -88,7 +95,7 @@ class InspectRunner:
         Raises what on_sample and stop raise, StaleEvidence, JudgeUnfit, and the suite's own
         errors.
         """
-        self.remark = ""
+        self.remark, self.calibration = "", None
         plain = inspect_suite(suite_settings(self._suites, job))
         suite = attach_judge(job, plain, self._paces, self._allowed, self._calls)
         questions = open_questions(job, suite.groups, suite.pin)
@@ -167,13 +174,18 @@ class InspectRunner:
     async def _confirm(self, job: EvalJob, suite: InspectSuite) -> None:
         """Raises JudgeUnfit."""
         if isinstance(suite, DataSuite) and suite.judging is not None:
-            agreement = await confirm_agreement(
+            measured = await measure_judge(
                 suite.suite,
                 suite.judging,
                 checks=self._checks,
                 connections=job.max_connections,
             )
-            self.remark = agreement_text(suite.suite.settings, agreement) if agreement else ""
+            if measured is None:
+                return
+            # Also of a judge that is refused: nobody measures until it looks good.
+            self.calibration = measured.calibration
+            demand_agreement(suite.suite.settings, measured.agreement)
+            self.remark = agreement_text(suite.suite.settings, measured.agreement)
 
 
 def _leave_out_vendor_sdks() -> None:

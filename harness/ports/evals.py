@@ -9,6 +9,7 @@ from typing import Protocol
 
 from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.evals.item_groups import ItemGroups
+from harness.domain.evals.judge_calibration import JudgeCalibration
 from harness.domain.evals.pins import Sighting
 from harness.domain.evals.run import EvalRun, RunState, Sample, SuitePin
 from harness.domain.pagination import MOST_LISTED
@@ -198,6 +199,11 @@ class EvalRunner(Protocol):
         """Says why the last run failed, or how far its judge agrees with people; may be
         empty.
         """
+        ...
+
+    @property
+    def calibration(self) -> JudgeCalibration | None:
+        """How the last run's judge compared with people; None where it did not."""
         ...
 
     def run(

@@ -35,6 +35,7 @@ from harness.domain.routing.target import Target
 from harness.gate.offline.futility import EARLY_ENDS
 from harness.gate.text.sentences import (
     clusters_text,
+    judge_text,
     outcome_text,
     reason_text,
     spending_text,
@@ -395,6 +396,8 @@ def _pins(report: Report) -> Iterator[str]:
         yield f"- {plan.suite}: {how}" + (f"; {look}" if look else "") + "."
         if plan.cluster:
             yield f"  {clusters_text(plan)}"
+        if said := judge_text(plan, judged=part.side.pin.judged):
+            yield f"  {said}"
     verdict = comparison.verdict
     if verdict is not None:
         yield f"- Verdict `{verdict.id}`, of {verdict.decided_at:%Y-%m-%d %H:%M} UTC,"

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from evals.runner.judge_calibration import CalibrationCache, confirm_agreement, score_band
+from evals.runner.judge_calibration import (
+    CalibrationCache,
+    demand_agreement,
+    measure_judge,
+    score_band,
+)
 from evals.suites.judge_references import load_references
 from evals.suites.suite import Suite, load_suite
 from harness.domain.errors import InputError, JudgeUnfit
@@ -52,7 +57,11 @@ def agrees_but_for(wrong: int) -> ScriptedJudge:
 def confirmed(
     suite: Suite, judge: ScriptedJudge, checks: CalibrationCache | None = None
 ) -> RaterAgreement | None:
-    return asyncio.run(confirm_agreement(suite, judge, checks=checks, connections=4))
+    found = asyncio.run(measure_judge(suite, judge, checks=checks, connections=4))
+    if found is None:
+        return None
+    demand_agreement(suite.settings, found.agreement)
+    return found.agreement
 
 
 def test_a_judge_that_agrees_is_confirmed_with_its_figure(suite: Suite) -> None:

@@ -30,6 +30,7 @@ from harness.gate.planning.budget import (
     MeanUsage,
     sd_pass_fail,
 )
+from harness.gate.text.sentences import judge_text
 from harness.ports import Transaction
 
 # Enough to know a mean; reading every stored answer would take longer than it tells.
@@ -146,7 +147,9 @@ def _of_suite(
         theirs = _at_price(tx, arms[1], ours)
     spread = _spread(tx, plan, arms[0].id, recorded.proposals)
     effect = _effect(plan, wished)
-    known = spread or DifferenceSpread(_guess(plan, effect), 0.0, 0)
+    known = budget.spread_as_people_score(
+        spread or DifferenceSpread(_guess(plan, effect), 0.0, 0), plan
+    )
     smallest = budget.detectable_effect(known, plan.n_max, plan.epochs, plan.alpha)
     judged = ctx.suites.pin(plan.suite).judged
     units, items = ctx.suites.groups(plan.suite).units, plan.planned_items
@@ -176,6 +179,7 @@ def _of_suite(
                 [
                     _warning(plan, known.sd(plan.epochs), effect, best, units),
                     _likely_clusters(ctx, plan.suite),
+                    judge_text(plan, judged=judged),
                 ],
             )
         ),

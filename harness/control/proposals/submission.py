@@ -13,7 +13,7 @@ from typing import Any, Final
 from harness.control import audit
 from harness.control.canary import judge
 from harness.control.context import Context
-from harness.control.proposals import alpha_spending, past_scores, route_rules
+from harness.control.proposals import alpha_spending, judge_slopes, past_scores, route_rules
 from harness.control.proposals.alpha_spending import FalsePassRisk
 from harness.control.routing import data_class_checks, routes, targets
 from harness.control.shadow import stage
@@ -295,9 +295,13 @@ def _plans_with_alpha(  # noqa: PLR0913, PLR0917 - a registration, whole
     charged = [
         past_scores.with_difficulty(
             tx,
-            multiplicity.share_alpha(
-                alpha_spending.with_alpha(tx, pin, plan, gate, candidate, lineage),
-                place.candidates,
+            judge_slopes.with_judge(
+                tx,
+                pin,
+                multiplicity.share_alpha(
+                    alpha_spending.with_alpha(tx, pin, plan, gate, candidate, lineage),
+                    place.candidates,
+                ),
             ),
             {route.incumbent, candidate, *lineage},
         )

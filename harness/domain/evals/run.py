@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final
 
 from harness.domain.content_hash import digest
 from harness.domain.evals.item_groups import Slice
+from harness.domain.evals.judge_calibration import JudgeSlope
 from harness.domain.evals.pins import ServedModel, ServedPin
 from harness.domain.evals.suite_figures import SuiteFigures
 
@@ -86,6 +87,13 @@ class SuitePin:
     def judge_pin(self) -> str:
         """The judge's target and a hash of what else decides its scores."""
         return self.scorer.partition(JUDGE_SEPARATOR)[2]
+
+    @property
+    def judge_subject(self) -> str:
+        """Names what a calibration of the judge is about: the scorer's pin holds the rubric,
+        the judge and the references.
+        """
+        return f"judge {digest([self.name, self.scorer])[:24]}"
 
     @property
     def scorer_alone(self) -> str:
@@ -164,6 +172,8 @@ class SuitePlan:
     # How other models scored on each item of the pool before this registration, as
     # `difficulty.encode_scores` writes it; empty where none had answered them all.
     difficulty: str = ""
+    # What people's differences become in this judge's scores; None without a calibration.
+    judge: JudgeSlope | None = None
 
     @property
     def incumbent_items(self) -> int:
@@ -192,10 +202,12 @@ class SuitePlan:
             more |= {"rule": self.rule.value, "pool": self.pool, "difficulty": self.difficulty}
         if self.slices:
             more |= {"slices": [asdict(slice_) for slice_ in self.slices]}
-        if self.candidates > 1:
-            more |= {"candidates": self.candidates}
-        if self.futility:
-            more |= {"futility": self.futility}
+        single = {
+            "candidates": self.candidates if self.candidates > 1 else None,
+            "futility": self.futility or None,
+            "judge": asdict(self.judge) if self.judge else None,
+        }
+        more |= {name: value for name, value in single.items() if value is not None}
         return {
             "suite": self.suite,
             "suite_digest": self.suite_digest,
@@ -223,6 +235,7 @@ def plan_from_json(stored: Mapping[str, Any]) -> SuitePlan:
             Slice(one["field"], one["value"], tuple(one["positions"]))
             for one in stored.get("slices", ())
         ),
+        "judge": JudgeSlope(**stored["judge"]) if stored.get("judge") else None,
     }
     return SuitePlan(**{**stored, **kinds})
 

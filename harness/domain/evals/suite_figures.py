@@ -72,6 +72,19 @@ class HolmFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgeFigures:
+    """The difference as people would score it, by the judge's calibration; see
+    `gate.offline.judge_slope`.
+    """
+
+    slope: float = 1.0
+    error: float = 0.0
+    delta: float | None = None  # None where the slope may be 0
+    ci_low: float | None = None
+    ci_high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SuiteFigures:
     """The figures over the items used."""
 
@@ -105,6 +118,7 @@ class SuiteFigures:
     gate_rule: str | None = None  # `SuitePlan.rule`, where it is not the first one
     explained: float | None = None  # share of the variance that the rule could foresee
     slices: tuple[SliceFigures, ...] | None = None  # that are guarded
+    judge: JudgeFigures | None = None  # None where the plan knows of no calibration
 
     @property
     def worse_slices(self) -> tuple[SliceFigures, ...]:
@@ -120,7 +134,7 @@ class SuiteFigures:
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
         """Restores the figures that any version's as_json wrote."""
         lenient, cost, holm = (stored.get(name) for name in ("lenient", "cost", "holm"))
-        slices = stored.get("slices")
+        slices, judge = stored.get("slices"), stored.get("judge")
         return replace(
             _read(cls, stored),
             examples=tuple(stored.get("examples", ())),
@@ -128,6 +142,7 @@ class SuiteFigures:
             cost=_read(CostFigures, cost) if cost else None,
             holm=_read(HolmFigures, holm) if holm else None,
             slices=tuple(_read(SliceFigures, one) for one in slices) if slices else None,
+            judge=_read(JudgeFigures, judge) if judge else None,
         )
 
     def as_json(self) -> dict[str, object]:
@@ -150,6 +165,7 @@ _OPTIONAL: Final = (
     "gate_rule",
     "explained",
     "slices",
+    "judge",
 )
 
 

@@ -145,17 +145,18 @@ def analyse(
     plain = adjust_difference(differences, columns)
     theta0, floor = design.theta0, -design.theta0 * (1.0 + design.theta0)
     moved = n * (plain.mean - theta0) ** 2
-    scored = _variance(
+    known = design.theta0_error**2
+    scored = known + _variance(
         np.maximum((plain.squares + moved) / max(n - plain.columns, 1), floor),
         np.maximum((plain.all_squares + moved) / n, floor),
         1.0 / n + plain.extra,
         pool,
     )
     p_scored = special.ndtr(-(plain.mean - theta0) / np.sqrt(np.maximum(scored, _NOTHING)))
-    p_plain, error, df = _student(plain, n, pool, theta0)
+    p_plain, error, df = _student(plain, n, pool, design)
     graded = p_plain
     if design.claim is Claim.NON_INFERIOR or n < SMALL_SUITE_ITEMS:
-        graded = _student(plain.with_disaster(n), n + 1, pool, theta0)[0]
+        graded = _student(plain.with_disaster(n), n + 1, pool, design)[0]
     return AnalysisTest(
         p=np.where(whole, np.maximum(p_plain, p_scored), graded),
         mean=plain.mean,
@@ -166,8 +167,9 @@ def analyse(
 
 
 def _student(
-    adjusted: AdjustedDifference, n: int, pool: int, theta0: float
+    adjusted: AdjustedDifference, n: int, pool: int, design: Design
 ) -> tuple[Floats, Floats, int]:
+    """Returns the p-value, with the error of theta0, and the difference's own error."""
     df = max(n - 1 - adjusted.columns, 1)
     variance = _variance(
         (adjusted.squares + VARIANCE_GUARD) / df,
@@ -175,8 +177,8 @@ def _student(
         1.0 / n + adjusted.extra,
         pool,
     )
-    error = np.sqrt(variance)
-    return np.asarray(special.stdtr(df, -(adjusted.mean - theta0) / error)), error, df
+    t = (adjusted.mean - design.theta0) / np.sqrt(variance + design.theta0_error**2)
+    return np.asarray(special.stdtr(df, -t)), np.sqrt(variance), df
 
 
 def _variance(left: Floats, whole: Floats, per_item: Floats, pool: int) -> Floats:

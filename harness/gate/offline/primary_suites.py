@@ -128,6 +128,10 @@ def _composite(cases: Sequence[SuiteClaim]) -> SuiteClaim:
         cluster="",
         cluster_sizes=(),
         slices=(),
+        # A loss may lie where it is seen least.
+        judge=min(
+            (plan.judge for plan in plans if plan.judge), key=lambda j: j.slope, default=None
+        ),
     )
     plan, pool = _composite_pool(plan, cases, weights)
     return SuiteClaim(plan, PairedSuite(items, "", "", blocked, pool), _stopped(ended))

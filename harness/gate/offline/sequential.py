@@ -45,10 +45,16 @@ def guarded_t(
     squares: ArrayLike,
     theta0: float,
     guard: float = VARIANCE_GUARD,
+    theta0_error: float = 0.0,
 ) -> Floats:
-    """Student's t with a guard added to the sum of squares, so that it is always defined."""
+    """Student's t with a guard added to the sum of squares, so that it is always defined.
+
+    theta0_error: where theta0 itself was measured.
+    """
     count, sums = np.asarray(n, dtype=np.float64), np.asarray(total, dtype=np.float64)
-    noise = np.sqrt(squared_deviations(count, sums, squares) + guard)
+    noise = np.sqrt(
+        squared_deviations(count, sums, squares) + guard + (count * theta0_error) ** 2
+    )
     return np.asarray((sums / count - theta0) * count / noise, dtype=np.float64)
 
 
@@ -73,9 +79,9 @@ def final_p(
     -1 stands for unseen rare disasters (always in non_inferior, in superior below 200 items).
     least: the smallest difference, at most 0; it is asked of clusters alone.
     """
-    theta0 = design.theta0
-    plain = t_tail(n, guarded_t(n, total, squares, theta0))
-    scored = np.maximum(plain, tango_p(*signs, n, theta0))
+    theta0, error = design.theta0, design.theta0_error
+    plain = t_tail(n, guarded_t(n, total, squares, theta0, theta0_error=error))
+    scored = np.maximum(plain, tango_p(*signs, n, theta0, error))
     if design.cluster_size is not None:
         p = _cluster_p(n, total, squares, np.asarray(least), design)
         return np.asarray(np.where(whole, np.maximum(p, scored), p), dtype=np.float64)
@@ -83,7 +89,7 @@ def final_p(
     if design.claim is Claim.NON_INFERIOR or design.n_max < SMALL_SUITE_ITEMS:
         more = np.asarray(n) + 1
         sums, sums_sq = np.asarray(total) - 1.0, np.asarray(squares) + 1.0
-        graded = t_tail(more, guarded_t(more, sums, sums_sq, theta0))
+        graded = t_tail(more, guarded_t(more, sums, sums_sq, theta0, theta0_error=error))
     return np.asarray(np.where(whole, scored, graded), dtype=np.float64)
 
 
@@ -101,7 +107,8 @@ def _cluster_p(
         unseen = np.full_like(unseen, -1.0)
     more = np.asarray(n) + 1
     sums, sums_sq = np.asarray(total) + unseen, np.asarray(squares) + unseen * unseen
-    t = guarded_t(more, sums, sums_sq, design.theta0, VARIANCE_GUARD / size)
+    guard, error = VARIANCE_GUARD / size, design.theta0_error
+    t = guarded_t(more, sums, sums_sq, design.theta0, guard, error)
     return t_tail(more, t)
 
 
@@ -231,8 +238,9 @@ def evidence_path(
     total, squares = running_sum(before.total, d), running_sum(before.squares, d * d)
     variance = (_PRIOR + squared_deviations(items, total, squares)) / (items + 1.0)
     wish = np.sqrt(2.0 * design.bets_for / (variance[..., :-1] * design.n_max))
-    bet = np.minimum(wish, _CAP / (1.0 + design.theta0))
-    log_e = running_sum(before.log_e, np.log1p(bet * (d - design.theta0)))
+    theta0 = design.early_theta0
+    bet = np.minimum(wish, _CAP / (1.0 + theta0))
+    log_e = running_sum(before.log_e, np.log1p(bet * (d - theta0)))
     losing = [
         running_sum(log, np.log1p(-stake * d))[..., 1:]
         for log, stake in zip(before.log_losing, BET_GRID, strict=True)
@@ -326,7 +334,7 @@ def progress_at(
 def build_evidence(progress: ComparisonProgress, design: Design) -> ComparisonEvidence:
     """Computes every figure of a comparison, from its running state alone."""
     n, few = progress.n, progress.n < 2
-    t = None if few else float(guarded_t(n, progress.total, progress.squares, design.theta0))
+    t = None if few else _t(progress, design)
     p_final = None if few else _final_p(progress, design)
     outcome, how = _outcome(progress, design, p_final)
     low, high, method = _interval(progress)
@@ -369,6 +377,11 @@ def _outcome(
     if p_final is not None and p_final <= design.alpha2:
         return "promote", "final"
     return "inconclusive", "final"
+
+
+def _t(progress: ComparisonProgress, design: Design) -> float:
+    sums = (progress.n, progress.total, progress.squares)
+    return float(guarded_t(*sums, design.theta0, theta0_error=design.theta0_error))
 
 
 def _final_p(progress: ComparisonProgress, design: Design) -> float:

@@ -27,6 +27,7 @@ from harness.gate.offline.clusters import merge_clusters, without_unanswered
 from harness.gate.offline.design import Design, design_from_plan
 from harness.gate.offline.futility import FUTILE, give_up
 from harness.gate.offline.intervals import mcnemar
+from harness.gate.offline.judge_slope import judge_figures
 from harness.gate.offline.pairs import (
     INFRA_TOLERANCE,
     UNSCORED_HIGH,
@@ -41,6 +42,7 @@ from harness.gate.offline.slices import SliceJudgement, judge_slices, promotion_
 from harness.gate.text.sentences import (
     comparison_reason,
     further_items,
+    judge_reason,
     slices_reason,
     slices_wait_reason,
     unscored_text,
@@ -174,6 +176,8 @@ def _judge_scores(
     reason = _reason(plan, readings, report, figures.rule, paired.blocked or why)
     if UNSCORED_HIGH in report.flags and report.outcome != "infra_error":
         reason += unscored_text(figures, len(used) * plan.epochs)
+    if figures.judge and strict.sd is not None:
+        reason += judge_reason(figures.judge)
     report = replace(report, reason=reason, details=figures.as_json())
     return SuiteJudgement(report, consumed)
 
@@ -308,6 +312,7 @@ def _figures(
     units = merge_clusters(plan, items)
     whole = all(d == round(d) for d in _differences(units))
     exact = mcnemar(evidence.wins, evidence.losses) if whole else None
+    measured = (evidence.delta, evidence.ci_low, evidence.ci_high)
     return SuiteFigures(
         alpha=plan.alpha,
         look=plan.look if plan.spend else None,
@@ -331,6 +336,7 @@ def _figures(
         items=len(items) if plan.cluster else None,
         gate_rule=plan.rule.value if plan.rule is not GateRule.PAIRED else None,
         explained=evidence.explained,
+        judge=judge_figures(plan.judge, *measured) if plan.judge else None,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from scipy import special
 
+from harness.domain.evals.run import Claim, SuitePlan
 from harness.gate.offline.design import FINAL_SHARE
 
 # Share of items on which two models within five points differ: .13 to .21 on real suites.
@@ -71,6 +72,8 @@ def slice_effect(sd: float, n: int, level: float) -> float:
 
 
 MAX_EPOCHS: Final = 5
+# A judge with no slope at all would need infinitely many items.
+_LEAST_SLOPE: Final = 1e-3
 # A spread from fewer pairs is a guess; the default guess is at least on the safe side.
 MIN_PAIRS: Final = 30
 
@@ -132,6 +135,23 @@ def measure_spread(differences: Sequence[Sequence[float]]) -> DifferenceSpread |
         return DifferenceSpread(total, 0.0, len(means))
     within = fmean(_variance(difference) for difference in differences)
     return DifferenceSpread(max(0.0, total - within / epochs), within, len(means))
+
+
+def spread_as_people_score(spread: DifferenceSpread, plan: SuitePlan) -> DifferenceSpread:
+    """The spread of judged differences in people's points: a judge that shows half of a
+    difference takes the items of one that shows all, but spreads twice as much.
+
+    Where a loss is allowed, the slope's own error is in it too: more items do not lower it.
+    """
+    judge = plan.judge
+    if judge is None:
+        return spread
+    slope = max(min(1.0, judge.slope), _LEAST_SLOPE)
+    left = 1.0
+    if plan.claim.quality is Claim.NON_INFERIOR:
+        left -= (_reach(plan.alpha, POWER) * judge.error / slope) ** 2
+    times = 1.0 / (slope**2 * max(left, _LEAST_SLOPE))
+    return DifferenceSpread(spread.between * times, spread.within * times, spread.pairs)
 
 
 def comparison_cost_usd(

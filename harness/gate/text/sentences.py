@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
+from harness.domain.evals.judge_calibration import JudgeSlope
 from harness.domain.evals.run import VERDICTS, BaseVerdict, Claim, SuitePlan
-from harness.domain.evals.suite_figures import SliceFigures, SuiteFigures
+from harness.domain.evals.suite_figures import JudgeFigures, SliceFigures, SuiteFigures
 from harness.domain.formatting import (
     format_percent,
     format_points,
@@ -19,7 +20,7 @@ from harness.domain.formatting import (
 )
 from harness.domain.proposals.policy import AlphaSpending
 from harness.gate.offline.costs import CostEvidence, CostOutcome
-from harness.gate.offline.design import Design
+from harness.gate.offline.design import Design, design_from_plan
 from harness.gate.offline.futility import EARLY_ENDS, FUTILE
 from harness.gate.offline.sequential import ComparisonEvidence
 from harness.gate.planning.budget import items_needed
@@ -90,6 +91,47 @@ def clusters_text(plan: SuitePlan) -> str:
         f"{plan.n_max:,} clusters of {min(sizes)} to {max(sizes)} items, "
         f"{plan.planned_items:,} items in all."
     )
+
+
+def judge_text(plan: SuitePlan, *, judged: bool) -> str:
+    """Says what a suite's judge costs, by how it compared with people; empty without one."""
+    if not judged:
+        return ""
+    if plan.judge is None:
+        return (
+            "The judge was not compared with people before this plan: what is shown is how "
+            "the judge scores, and an allowed loss is one of its points."
+        )
+    shown = f"The judge shows {_slope(plan.judge)} of a difference as people score it"
+    if plan.judge.slope <= 0.0:
+        return f"{shown}, that is none: nothing can be shown with it."
+    times = max(1.0, plan.judge.slope**-2)
+    if plan.claim.quality is Claim.SUPERIOR:
+        return f"{shown}: a true difference takes about {times:.1f} times as many items."
+    allowed = format_score(design_from_plan(plan).allowed_loss)
+    return (
+        f"{shown}: the allowed loss of {format_score(plan.margin, None)} points is one of "
+        f"{allowed} in its scores, and takes about {times:.1f} times as many items."
+    )
+
+
+def judge_reason(figures: JudgeFigures) -> str:
+    """Says what a difference is as people would score it; it follows the reason."""
+    slope = _slope(JudgeSlope(figures.slope, figures.error))
+    if figures.delta is None or figures.ci_low is None or figures.ci_high is None:
+        return (
+            f" The judge shows {slope} of a difference as people score it, which may be none: "
+            "how people would score it cannot be told."
+        )
+    return (
+        f" As people would score it {format_points(figures.delta)} points (95 % interval "
+        f"{format_points_interval(figures.ci_low, figures.ci_high)}): the judge shows {slope} "
+        "of such a difference."
+    )
+
+
+def _slope(judge: JudgeSlope) -> str:
+    return f"{judge.slope:.2f} ± {judge.error:.2f}"
 
 
 def slices_reason(

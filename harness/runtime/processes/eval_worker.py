@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from harness.domain.errors import JudgeUnfit, NotFound, StoreUnavailable, SwapgateError
+from harness.domain.evals.judge_calibration import CALIBRATED, EVER
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.evals.run import LEASE_S, EvalRun, RunState, Sample
 from harness.domain.formatting import format_usd
@@ -183,10 +184,30 @@ class EvalWorker:
             if gone:
                 state, message = RunState.FAILED, f"{len(gone)} stored samples are gone"
                 self._tell_of_gone(tx, run, message)
+            self._note_calibration(tx, job.run)
             complete = not gone and len(stored) >= eval_run.wanted * eval_run.epochs
             after = _after(state, complete=complete)
             ours = tx.runs.leave(run, self.owner, after, message)
             return after if ours else None
+
+    def _note_calibration(self, tx: Transaction, run: EvalRun) -> None:
+        """In the audit log, where nobody rewrites it. A measurement that several runs share is
+        noted once.
+        """
+        found = self.runner.calibration
+        if found is None:
+            return
+        subject = tx.suites.get(run.suite_digest).judge_subject
+        details = found.as_json()
+        noted = tx.audit.for_subject(subject, since=EVER, limit=1)
+        if not noted or noted[0].details != details:
+            tx.audit.append(
+                at=self.clock.now(),
+                actor=SYSTEM,
+                action=CALIBRATED,
+                subject=subject,
+                details=details,
+            )
 
     def _tell_of_gone(self, tx: Transaction, run: str, message: str) -> None:
         """In the audit log, whose word on a run's samples holds what is decided by it."""

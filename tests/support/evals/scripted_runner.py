@@ -20,6 +20,7 @@ from evals.scorers import NotJudged
 from evals.suites.items import Item
 from evals.suites.suite import Suite, load_suite
 from harness.domain.errors import InputError
+from harness.domain.evals.judge_calibration import JudgeCalibration
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import RunState, Sample, SampleError
 from harness.domain.routing.target import Target
@@ -52,6 +53,7 @@ class ScriptedRunner:
         self._suites = suites
         self._script = script
         self.remark = ""
+        self.calibration: JudgeCalibration | None = None
         self._pace = pace
         self._served = served
 
