@@ -13,6 +13,7 @@ import pytest
 
 from harness.domain.evals.difficulty import encode_scores
 from harness.domain.evals.item_groups import Slice
+from harness.domain.evals.judge_calibration import JudgeSlope
 from harness.domain.evals.run import (
     VERDICTS,
     Claim,
@@ -81,10 +82,18 @@ def draw(seed: int) -> AnsweredSuites:
             cost_ceiling=10.0 if main and claim is Claim.CHEAPER else 0.0,
             combine=combine if main else None,
             weight=rng.choice((1.0, 2.5)) if main and combine else 1.0,
+            judge=drawn_judge(seed, number),
         )
         plans.append(share_alpha(in_groups(rng, base, adjusted=adjusted), candidates))
     sides = {plan.suite: answers(rng, plan, better=better) for plan in plans}
     return AnsweredSuites(tuple(plans), sides)
+
+
+def drawn_judge(seed: int, number: int) -> JudgeSlope | None:
+    """With a chance of its own: the other draws stay what they were."""
+    rng = random.Random(f"judge {seed} {number}")
+    slope = JudgeSlope(rng.choice((-0.1, 0.05, 0.6, 0.9, 1.2)), rng.choice((0.0, 0.03, 0.1)))
+    return slope if rng.random() < 0.6 else None
 
 
 def in_groups(rng: random.Random, plan: SuitePlan, *, adjusted: bool) -> SuitePlan:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from harness.bench.gate_adjusted import RuleRow
     from harness.bench.gate_benchmark import GateBenchmark, GateBenchmarkRow
     from harness.bench.gate_clusters import ClusterRow
+    from harness.bench.gate_judged import JudgeRow
     from harness.bench.gate_slices import SliceRow
 
 GATE = LazyCommand(
@@ -122,6 +123,7 @@ def bench_gate(  # noqa: PLR0913 - one per option
     from harness.bench.gate_adjusted import run_adjusted_benchmark  # noqa: PLC0415
     from harness.bench.gate_benchmark import SIZES, GateBenchmarkPlan, run_gate_benchmark  # noqa: PLC0415
     from harness.bench.gate_clusters import run_cluster_benchmark  # noqa: PLC0415
+    from harness.bench.gate_judged import run_judge_benchmark  # noqa: PLC0415
     from harness.bench.gate_slices import run_slice_benchmark  # noqa: PLC0415
     from harness.bench.score_matrix import (  # noqa: PLC0415
         ScoreKind,
@@ -153,7 +155,9 @@ def bench_gate(  # noqa: PLR0913 - one per option
     rules, missed_rules = run_adjusted_benchmark(measured[0], plan)
     output.note(f"measuring {measured[0].name} in slices")
     sliced, unguarded = run_slice_benchmark(measured[0], plan)
-    missed = (*missed, *missed_rules, *unguarded)
+    output.note(f"measuring {measured[0].name} as judged")
+    judged, misjudged = run_judge_benchmark(measured[0], plan)
+    missed = (*missed, *missed_rules, *unguarded, *misjudged)
     benchmark = replace(benchmark, missed=(*benchmark.missed, *missed))
     if picture is not None:
         picture.write_text(draw_gate_chart(benchmark), encoding="utf-8")
@@ -162,6 +166,7 @@ def bench_gate(  # noqa: PLR0913 - one per option
             "clusters": [asdict(row) for row in clusters],
             "rules": [asdict(row) for row in rules],
             "slices": [asdict(row) for row in sliced],
+            "judges": [asdict(row) for row in judged],
         }
         output.document({**_document(benchmark, usd_per_item), **grouped})
     else:
@@ -169,6 +174,7 @@ def bench_gate(  # noqa: PLR0913 - one per option
         _print_rules(rules)
         _print_clusters(clusters)
         _print_slices(sliced)
+        _print_judges(judged)
         _print_goals(benchmark)
     sys.exit(MISSED if benchmark.missed else 0)
 
@@ -250,6 +256,32 @@ def _print_rules(rows: "Sequence[RuleRow]") -> None:
                 f"{row.ten:.2f}",
                 f"{row.items_five:.0f}",
                 f"{row.items_ten:.0f}",
+            ]
+            for row in rows
+        ],
+        empty="",
+    )
+
+
+def _print_judges(rows: "Sequence[JudgeRow]") -> None:
+    """Prints what a judge that errs does to the gate, without and with its slope."""
+    headings = ["claim", "items", "slope", "references", "false, unknown", "false", "worst",
+                "at +5, unknown", "at +5", "covered, as judged", "covered"]  # fmt: skip
+    output.table(
+        headings,
+        [
+            [
+                row.claim.value,
+                row.n,
+                f"{row.slope:.2f}",
+                row.references,
+                f"{row.unknown:.3f}",
+                f"{row.false_mean:.3f}",
+                f"{row.worst:.3f}",
+                f"{row.five_unknown:.2f}",
+                f"{row.five:.2f}",
+                f"{row.covered_raw:.3f}",
+                f"{row.covered:.3f}",
             ]
             for row in rows
         ],

@@ -24,6 +24,7 @@ from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout
 from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.drift.watch import DriftPolicy
+from harness.domain.evals.judge_calibration import JudgeCalibration
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import Claim
 from harness.domain.operations.access import SYSTEM, Actor, Role
@@ -94,6 +95,7 @@ class SmallInstallation:
     boot: Callable[[str], None] = lambda _run: None
     pace: Callable[[Target, Item], float] = lambda _target, _item: 0.0
     served: Callable[[Target, Item], ServedModel] = lambda target, _: ServedModel(target.model)
+    calibration: JudgeCalibration | None = None  # what the runners say of a suite's judge
     drift: dict[str, DriftPolicy] = field(default_factory=dict)
     sinks: RecordingSinks = field(default_factory=lambda: RecordingSinks("chat", "mail"))
     store: Store = field(init=False)
@@ -128,10 +130,12 @@ class SmallInstallation:
 
     def _work(self, store: Store, run: str, owner: str) -> None:
         self.boot(run)
+        runner = ScriptedRunner(self.suites, self.script, self.pace, self.served)
+        runner.calibration = self.calibration
         EvalWorker(
             store=store,
             clock=self.clock,
-            runner=ScriptedRunner(self.suites, self.script, self.pace, self.served),
+            runner=runner,
             owner=owner,
             parent=os.getppid(),
             secrets={},

@@ -80,6 +80,7 @@ def one(
         "state": state,
         "error": error,
         "remark": runner.remark,
+        "calibration": runner.calibration and asdict(runner.calibration),
         "samples": [asdict(sample) for sample in samples],
         "seconds": time.perf_counter() - started,
         "vendor_sdks": sorted({"anthropic", "openai"} & sys.modules.keys()),
