@@ -167,7 +167,7 @@ def agreement_text(suite: SuiteSettings, agreement: RaterAgreement) -> str:
 
 
 def demand_agreement(suite: SuiteSettings, agreement: RaterAgreement) -> None:
-    """Raises JudgeUnfit, with the figure in words, below the suite's floor."""
+    """Refuses a judge below the suite's floor: raises JudgeUnfit, with the figure in words."""
     judge = suite.judge
     assert judge is not None  # noqa: S101 - somebody has measured it
     if agreement.kappa is None:
