@@ -154,18 +154,18 @@ def test_the_difference_as_people_score_it_holds_the_error_of_the_slope() -> Non
 
 def test_a_verdict_says_what_people_would_score() -> None:
     plan = replace(PLAN, margin=0.1, judge=HALF)
-    report = judge_suite(plan, *answers(random.Random(4), plan))
+    report = judge_suite(plan, *answers(random.Random(4), plan, better=False))
 
     assert report.figures.judge is not None
     assert report.figures.judge.delta == pytest.approx(report.delta / 0.5)
     assert "As people would score it" in report.reason
     assert "the judge shows 0.50 ± 0.08 of such a difference" in report.reason
     plain = replace(plan, judge=None)
-    before = judge_suite(plain, *answers(random.Random(4), plain))
+    before = judge_suite(plain, *answers(random.Random(4), plain, better=False))
     assert "judge" not in before.details
     assert "people" not in before.reason
     unknown = replace(plan, judge=JudgeSlope(0.05, 0.05))
-    told = judge_suite(unknown, *answers(random.Random(4), unknown)).reason
+    told = judge_suite(unknown, *answers(random.Random(4), unknown, better=False)).reason
     assert "how people would score it cannot be told" in told
 
 
@@ -175,7 +175,7 @@ def test_a_weighted_mean_is_judged_by_the_lowest_slope() -> None:
         for n, judge in enumerate((None, JudgeSlope(0.9, 0.01), HALF))
     ]
     cases = [
-        SuiteClaim(plan, pair_samples(plan, *answers(random.Random(n), plan)))
+        SuiteClaim(plan, pair_samples(plan, *answers(random.Random(n), plan, better=False)))
         for n, plan in enumerate(plans)
     ]
 
