@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from dashboard.text.labels import VERDICT_LABELS
+from dashboard.text.labels import SLICE_LABELS, VERDICT_LABELS
 from dashboard.theme import FONT, Palette
 
 ROW_HEIGHT = 58
@@ -19,13 +19,20 @@ SHAPES = {
     "inconclusive": "diamond",
     "harness_mismatch": "triangle-up",
     "infra_error": "cross",
+    "worse": "square",
+    "kept": "circle",
+    "untested": "diamond",
 }
+LABELS = {**VERDICT_LABELS, **SLICE_LABELS}
 
 
-def forest(frame: pd.DataFrame, palette: Palette) -> alt.LayerChart:
+def forest(
+    frame: pd.DataFrame, palette: Palette, beside: pd.DataFrame | None = None
+) -> alt.LayerChart:
     """Draws one row per suite: estimate, 95 % whisker, zero line and the suite's own limit.
 
-    frame: as `frames.suites`; rows without an interval show their point alone.
+    frame: as `frames.suites`; rows without an interval show their point alone, rows without a
+    limit no tick. beside: the rows of all charts that share this one's scale.
     """
     rows = alt.Y(
         "row:N",
@@ -43,8 +50,9 @@ def forest(frame: pd.DataFrame, palette: Palette) -> alt.LayerChart:
     )
     colour, shape = _legend(frame, palette)
     base = alt.Chart(frame)
+    scale = _scale(frame if beside is None else beside)
     axis = alt.Axis(tickCount=7, labelExpr="replace(datum.label, '-', '−')", labelFlush=False)
-    across = alt.X("low:Q", title="points (→ candidate better)", scale=_scale(frame), axis=axis)
+    across = alt.X("low:Q", title="points (→ candidate better)", scale=scale, axis=axis)
     zero = (
         alt.Chart(pd.DataFrame({"zero": [0.0]}))
         .mark_rule(color=palette.neutral, size=1.2)
@@ -70,7 +78,7 @@ def forest(frame: pd.DataFrame, palette: Palette) -> alt.LayerChart:
 
 def _legend(frame: pd.DataFrame, palette: Palette) -> tuple[alt.Color, alt.Shape]:
     present = [outcome for outcome in SHAPES if outcome in set(frame["outcome"])]
-    labels = [VERDICT_LABELS[outcome] for outcome in present]
+    labels = [LABELS[outcome] for outcome in present]
     names = [f"{label.symbol} {label.words.lower()}" for label in labels]
     legend = alt.Legend(title=None, orient="top", symbolSize=110, columns=2)
     colour = alt.Color(

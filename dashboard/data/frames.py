@@ -71,22 +71,24 @@ def suites(reports: Sequence[SuiteReport], titles: Mapping[str, str]) -> pd.Data
 
 def slices(report: SuiteReport) -> Mapping[str, pd.DataFrame]:
     """Builds one frame for each slice field of a suite, with a row per slice, in points; as
-    `suites`, for charts side by side.
+    `suites`, for charts side by side. A slice has no limit: it may not be shown worse at all.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for part in report.figures.slices or ():
         if part.n_used == 0:
             continue
-        label = labels.VERDICT_LABELS["failed" if part.worse else "inconclusive"]
+        outcome = "worse" if part.worse else "untested" if part.p is None else "kept"
+        label = labels.SLICE_LABELS[outcome]
+        used = labels.plural(part.n_used, report.figures.unit)
         found.setdefault(part.field, []).append(
             {
-                "row": "|".join([*textwrap.wrap(part.value, 18), f"{part.n_used} used"]),
-                "outcome": "failed" if part.worse else "inconclusive",
-                "verdict": f"{label.symbol} {label.words.lower()}",
+                "row": "|".join([*textwrap.wrap(part.value, 18), used]),
+                "outcome": outcome,
+                "verdict": f"{label.symbol} {label.words}",
                 "delta": part.delta * 100,
                 "low": None if part.ci_low is None else part.ci_low * 100,
                 "high": None if part.ci_high is None else part.ci_high * 100,
-                "limit": 0.0,
+                "limit": None,
                 "label": labels.points(part.delta),
             }
         )

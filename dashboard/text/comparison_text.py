@@ -6,30 +6,22 @@ that the Proposals page shows.
 from collections.abc import Sequence
 from datetime import datetime
 
-from dashboard.data.frames import FEWEST_PAIRS, in_reading_order
+from dashboard.data.frames import in_reading_order
 from dashboard.data.queries import ComparisonView
 from dashboard.text import labels
 from dashboard.text.html import Tile, VerdictCard
+from dashboard.text.selection_text import name_candidates
+from dashboard.text.suite_text import slice_line, suite_line
 from harness.control.evals.proof_validity import ProofState
 from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
 from harness.control.proposals.estimate import SuiteEstimate
-from harness.control.proposals.selections import SelectionComparison
-from harness.domain.evals.run import BaseVerdict, Claim, SuitePlan, SuiteReport
+from harness.domain.evals.run import BaseVerdict, SuitePlan, SuiteReport
 from harness.domain.formatting import (
-    format_percent,
-    format_points_interval,
     format_score,
     format_thousand_price,
 )
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.proposals.proposal import ProposalPhase
 from harness.gate.offline.futility import EARLY_ENDS
-
-COST_WORDS = {
-    "shown": "shown",
-    "refuted": "refuted",
-    "unshowable": "cannot be shown, because one answer cost more than the ceiling",
-    "open": "not shown",
-}
 
 
 def verdict_card(view: ComparisonView) -> VerdictCard:
@@ -39,23 +31,43 @@ def verdict_card(view: ComparisonView) -> VerdictCard:
         return _undecided_card(view)
     return VerdictCard(
         label=labels.verdict_label(verdict),
-        lead=_lead(verdict) + _since(found.proposal, verdict),
-        bullets=[(view.titles.get(r.suite, r.suite), suite_line(r)) for r in deciding(verdict)],
+        lead=_lead(verdict) + _since(view, verdict),
+        bullets=[line for report in deciding(verdict) for line in _bullets(view, report)],
         next_step=found.next_step,
         foot=_foot(found, verdict, view.now),
     )
 
 
-def _since(proposal: Proposal, verdict: BaseVerdict) -> str:
+def _since(view: ComparisonView, verdict: BaseVerdict) -> str:
     """What became of the proposal after its verdict, where that matters to a reader."""
+    proposal = view.comparison.proposal
     passed_in_vain = verdict.outcome == "passed" and proposal.phase is ProposalPhase.REJECTED
     if passed_in_vain or proposal.phase in (
         ProposalPhase.ROLLED_BACK,
         ProposalPhase.CANCELLED,
     ):
         ended = labels.PHASE_LABELS[proposal.phase].words
-        return f" Since then it was {ended}: {proposal.closed_because}"
+        because = name_candidates(proposal.closed_because, view.selection).rstrip(".")
+        return f" Since then it was {ended}: {because}."
     return ""
+
+
+def _bullets(view: ComparisonView, report: SuiteReport) -> Sequence[tuple[str, str]]:
+    """What a verdict says of a suite: first of the slices that fail it, then of the whole."""
+    title = view.titles.get(report.suite, report.suite)
+    worse = report.figures.worse_slices
+    whole = f"{title}, all slices" if worse else title
+    return [
+        *((f"{title}, {slice_.name}", slice_line(slice_, report)) for slice_ in worse),
+        (whole, suite_line(report)),
+    ]
+
+
+def why_again(verdict: BaseVerdict | None) -> str:
+    """What proposing again would be good for."""
+    if verdict is not None and verdict.outcome == "passed":
+        return "A new proposal is measured again before it may get a canary."
+    return "A canary opens only after a PASSED verdict."
 
 
 def deciding(verdict: BaseVerdict) -> Sequence[SuiteReport]:
@@ -93,58 +105,6 @@ def _shown_bad(verdict: BaseVerdict) -> str:
     if failed and all(r.figures.worse_slices for r in failed):
         return "Worse in a slice"
     return "Worse than the allowed loss"
-
-
-def suite_line(report: SuiteReport) -> str:
-    """Describes a suite: `−0.4 points, 95 % CI −2.6 to +1.8; allowed loss 2.0. The interval
-    crosses the limit.`
-    """
-    if report.outcome == "infra_error" or report.n_used == 0:
-        return report.reason
-    effect = f"{labels.points(report.delta)} points"
-    limit = (
-        "must be better than 0"
-        if report.claim is Claim.SUPERIOR
-        else f"allowed loss {format_score(report.margin)}"
-    )
-    pairs = labels.plural(report.n_used, report.figures.unit.replace("item", "pair"))
-    if report.n_used < FEWEST_PAIRS or report.ci_low is None or report.ci_high is None:
-        return f"{effect} on {pairs}: too few for an interval; {limit}.{_why(report)}"
-    interval = format_points_interval(report.ci_low, report.ci_high)
-    shown = f"{effect}, 95 % CI {interval}; {limit}; {pairs}.{_why(report)}"
-    return f"{shown}{_cost(report)}"
-
-
-def _cost(report: SuiteReport) -> str:
-    """What the costs of the same items say, where the claim is about them."""
-    cost = report.figures.cost
-    if cost is None:
-        return ""
-    claimed = f"{format_percent(cost.min_saving)} less was claimed"
-    if cost.saving is None:
-        return f" What it saves is unknown; {claimed}."
-    found = f" Cost per item {format_percent(cost.saving)} less"
-    if cost.saving_low is not None:
-        found += (
-            f", 95 % CI {format_percent(cost.saving_low)} to {format_percent(cost.saving_high)}"
-        )
-    return f"{found}; {claimed}: {COST_WORDS[cost.outcome]}."
-
-
-def _why(report: SuiteReport) -> str:
-    if report.outcome == "harness_mismatch":
-        rule, lenient = report.figures.rule, report.figures.lenient
-        read = f", scored leniently {labels.points(lenient.delta)}" if lenient else ""
-        return f" Broken most often: {rule or 'an unnamed rule'}{read}."
-    if report.outcome == "inconclusive":
-        return " The interval crosses the limit." if _crosses(report) else ""
-    return ""
-
-
-def _crosses(report: SuiteReport) -> bool:
-    limit = 0.0 if report.claim is Claim.SUPERIOR else -report.margin
-    low, high = report.ci_low, report.ci_high
-    return low is not None and high is not None and low <= limit <= high
 
 
 def _foot(comparison: Comparison, verdict: BaseVerdict, now: datetime) -> str:
@@ -241,40 +201,6 @@ def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:
             labels.failure_change(after.failed, before.failed),
         ),
     )
-
-
-MATRIX_HEADS = (
-    "Candidate",
-    "Change in score, points (95 % CI)",
-    "Verdict",
-    "Answers",
-    "Cost per 1,000 requests",
-    "Latency, p95",
-    "Now",
-)
-
-
-def matrix(selection: SelectionComparison) -> Sequence[tuple[str, Sequence[str]]]:
-    """Lists the current model, then each candidate that was proposed with the others: the
-    proposal's id, empty for the current model, and its cells.
-    """
-    before = selection.incumbent_figures
-    first = (f"{selection.incumbent.name} (current)", "–", "–", labels.count(before.samples))
-    cost = (format_thousand_price(before.cost_usd_per_1000), labels.seconds(before.p95_s))
-    rows: list[tuple[str, Sequence[str]]] = [("", (*first, *cost, "serves"))]
-    for candidate in selection.candidates:
-        label = labels.verdict_label(candidate.verdict)
-        cells = (
-            candidate.target.name,
-            "; ".join(candidate.differences) or "–",
-            f"{label.symbol} {label.words}",
-            f"{candidate.answered:,} of {candidate.planned:,}",
-            format_thousand_price(candidate.figures.cost_usd_per_1000),
-            labels.seconds(candidate.figures.p95_s),
-            labels.PHASE_LABELS[candidate.proposal.phase].words,
-        )
-        rows.append((candidate.proposal.id, cells))
-    return rows
 
 
 PIN_HEADS = ("Suite", "Pin", "What was measured")

@@ -246,15 +246,24 @@ def difference(before: str, after: str) -> tuple[str, str]:
     return "".join(went), "".join(came)
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, stacked: bool = False) -> str:
     """Renders a table, which scrolls by itself where it is too wide. heads: text. rows: cells
-    of HTML.
+    of HTML. stacked: on a phone, each row becomes a block with its heads beside the cells.
     """
     head = "".join(f"<th>{escape(heading)}</th>" for heading in heads)
+    if stacked:
+        # A phone shows the heads by CSS; a reader's software finds them in the first row.
+        named = [f'<td data-head="{escape(heading)}">' for heading in heads]
+    else:
+        named = ["<td>"] * len(heads)
     body = "".join(
-        "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows
+        "<tr>"
+        + "".join(f"{td}{cell}</td>" for td, cell in zip(named, row, strict=True))
+        + "</tr>"
+        for row in rows
     )
-    wide = ' class="wide"' if len(heads) > 4 else ""
+    kinds = [*(["wide"] if len(heads) > 4 else []), *(["stacked"] if stacked else [])]
+    wide = f' class="{" ".join(kinds)}"' if kinds else ""
     return block(
         f'<div class="scroll"><table{wide}><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"

@@ -1,6 +1,6 @@
-"""Holds labels for verdicts, proposal phases, rollout states, roles and claims (symbol, words,
-tone); texts of kill-switch and alert banners; figures and their changes in words. One wording
-for all pages.
+"""Holds labels for verdicts, slices, proposal phases, rollout states, roles and claims (symbol,
+words, tone); texts of kill-switch and alert banners; figures and their changes in words. One
+wording for all pages.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -71,6 +71,13 @@ VERDICT_LABELS: Final[Mapping[str, Label]] = {
         "this does not count against the candidate",
     ),
     "running": Label("◷", "NOT DECIDED YET", Tone.NEUTRAL),
+}
+
+# What was shown of a slice. None is shown to be as good: its test is for a loss alone.
+SLICE_LABELS: Final[Mapping[str, Label]] = {
+    "worse": Label("✕", "shown worse", Tone.WORSE),
+    "kept": Label("=", "no loss shown", Tone.NEUTRAL),
+    "untested": Label("?", "too few items", Tone.UNDECIDED),
 }
 
 PHASE_LABELS: Final[Mapping[ProposalPhase, Label]] = {

@@ -11,7 +11,7 @@ from dashboard import format_failures, page_frame
 from dashboard.charts import plots
 from dashboard.data import frames, queries
 from dashboard.data.queries import ComparisonView, ProposalRow
-from dashboard.text import comparison_text, html, labels
+from dashboard.text import comparison_text, html, labels, selection_text, suite_text
 from dashboard.text.html import escape, strong
 from harness.control.proposals.selections import SelectionComparison
 from harness.control.routing import monthly_bill
@@ -20,6 +20,7 @@ from harness.domain.proposals.proposal import ProposalPhase
 from harness.gate.text.sentences import share_text
 
 ROW_PX, ROWS = 35, 6
+CHARTS_A_ROW = 3
 
 
 def show() -> None:
@@ -39,7 +40,7 @@ def show() -> None:
     next_button(view)
     figures(view, stale=stale)
     if view.selection is not None:
-        matrix(view.selection, view.comparison.proposal.id)
+        matrix(view, view.selection)
     if view.comparison.verdict is not None:
         format_failures.show(view.comparison, view.titles)
         effects(view, view.comparison.verdict.suites)
@@ -123,7 +124,7 @@ def next_button(view: ComparisonView) -> None:
             return
         case _:
             step = ("Propose again", ":material/add:", "views/proposals.py", again)
-            why = "A canary opens only after a PASSED verdict."
+            why = comparison_text.why_again(view.comparison.verdict)
     label, icon, target, query = step
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button(label, icon=icon, type="primary"):
@@ -150,16 +151,26 @@ def figures(view: ComparisonView, *, stale: bool) -> None:
     )
 
 
-def matrix(selection: SelectionComparison, current: str) -> None:
-    """Shows the candidates that were proposed together, one a row."""
+def matrix(view: ComparisonView, selection: SelectionComparison) -> None:
+    """Shows the candidates that were proposed together, one a row; all but the current model
+    and the one that this page is about lead to their own comparison.
+    """
     st.html(
         html.section("The candidates side by side", share_text(len(selection.candidates)) + ".")
     )
     shown = [
-        [strong(cells[0]) if id_ == current else escape(cells[0]), *map(escape, cells[1:])]
-        for id_, cells in comparison_text.matrix(selection)
+        [_candidate(view, id_, cells[0]), *map(escape, cells[1:])]
+        for id_, cells in selection_text.matrix(selection, view.titles)
     ]
-    st.html(html.table(comparison_text.MATRIX_HEADS, shown))
+    st.html(html.table(selection_text.MATRIX_HEADS, shown, stacked=True))
+
+
+def _candidate(view: ComparisonView, proposal: str, name: str) -> str:
+    if proposal == view.comparison.proposal.id:
+        return f"{strong(name)} (this page)"
+    if not proposal:
+        return escape(name)
+    return f'<a href="?id={escape(proposal)}" target="_self">{escape(name)}</a>'
 
 
 def pins(view: ComparisonView) -> None:
@@ -191,30 +202,30 @@ def effects(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
     )
     mark = '<span class="limit"></span>'
     st.html(html.block(f'<p class="note">{mark}{escape(limit)}</p>'))
-    note = (
-        "Bars count the items that only one of the two models won; all suites share one scale."
-    )
-    st.html(html.section("Item by item: won, tied, lost", note))
+    st.html(html.section("Won, tied, lost", suite_text.bars_note(shown, view.titles)))
     st.html(html.pair_bars(frames.pair_counts(shown, view.titles)))
 
 
 def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
-    """Shows the guarded slices as small multiples, a chart for each slice field."""
+    """Shows the guarded slices as small multiples: a chart for each slice field, all of a suite
+    on one scale.
+    """
     for report in frames.in_reading_order(reports):
         charts = frames.slices(report)
         if not charts:
             continue
-        note = (
-            "Candidate minus current model in each slice, in percentage points. A slice that "
-            "is shown worse fails the candidate, whatever its mean says."
-        )
         name = view.titles.get(report.suite, report.suite)
-        st.html(html.section(f"Slices of {name}", note))
-        for column, (field, frame) in zip(st.columns(len(charts)), charts.items(), strict=True):
-            with column:
-                st.html(html.note(field))
-                chart = plots.forest(frame, page_frame.palette())
-                st.altair_chart(chart, theme=None, width="stretch")
+        st.html(html.section(f"Slices of {name}", suite_text.slices_note(report)))
+        everything = pd.concat(charts.values())
+        fields, columns = list(charts), min(CHARTS_A_ROW, len(charts))
+        for first in range(0, len(fields), columns):
+            # The last row's charts are as wide as the others.
+            row = fields[first : first + columns]
+            for column, field in zip(st.columns(columns), row, strict=False):
+                with column:
+                    st.html(html.block(f"<p>By {strong(field)}</p>"))
+                    chart = plots.forest(charts[field], page_frame.palette(), everything)
+                    st.altair_chart(chart, theme=None, width="stretch")
 
 
 def progress(view: ComparisonView) -> None:

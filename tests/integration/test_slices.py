@@ -56,7 +56,7 @@ def test_a_better_candidate_that_speaks_no_danish_fails(world: SmallInstallation
     assert replay_verdict(world.context(), verdict.id).agrees
     charts = frames.slices(report)
     assert list(charts) == ["language"]
-    assert set(charts["language"]["outcome"]) == {"failed", "inconclusive"}
+    assert set(charts["language"]["outcome"]) == {"worse", "kept"}
 
 
 def test_the_estimate_says_which_loss_of_a_slice_is_seen(world: SmallInstallation) -> None:

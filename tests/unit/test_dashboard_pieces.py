@@ -312,6 +312,39 @@ def test_slices_are_a_chart_for_each_field(palette: Palette) -> None:
 
     assert list(charts) == ["language", "product"]
     figure = json.dumps(plots.forest(charts["language"], palette).to_dict(), ensure_ascii=False)
-    assert "da|60 used" in figure
-    assert "✕ failed" in figure
+    assert "da|60 items" in figure
+    assert "✕ shown worse" in figure
+    assert "= no loss shown" in figure
     assert frames.slices(report()) == {}
+
+
+def test_charts_of_one_suite_s_slices_share_a_scale() -> None:
+    named = [("language", "da", -0.5), ("product", "x", 0.01)]
+    found = tuple(
+        SliceFigures(field, value, 60, 90, delta, delta - 0.1, delta + 0.1, 0.5)
+        for field, value, delta in named
+    )
+    charts = frames.slices(report(details=SuiteFigures(slices=found).as_json()))
+    everything = pd.concat(charts.values())
+
+    domains = [
+        plots.forest(frame, LIGHT, everything).to_dict()["layer"][1]["encoding"]["x"]["scale"][
+            "domain"
+        ]
+        for frame in charts.values()
+    ]
+
+    assert domains[0] == domains[1]
+    assert domains[0][0] <= -60.0
+
+
+def test_a_slice_before_its_first_look_is_called_untested() -> None:
+    found = (SliceFigures("language", "da", 12, 90, -0.2, -0.5, 0.1),)
+
+    (frame,) = frames.slices(
+        report(details=SuiteFigures(slices=found, cluster="document").as_json())
+    ).values()
+
+    assert list(frame["verdict"]) == ["? too few items"]
+    assert list(frame["row"]) == ["da|12 clusters"]
+    assert frame["limit"].isna().all()

@@ -118,7 +118,7 @@ def _print_selection(beside: SelectionComparison) -> None:
                 candidate.target.name,
                 candidate.proposal.id,
                 candidate.standing,
-                "; ".join(candidate.differences),
+                candidate.describe_differences(),
                 f"{candidate.answered:,} of {candidate.planned:,}",
                 format_thousand_price(candidate.figures.cost_usd_per_1000),
                 format_latency(candidate.figures.p95_s),

@@ -2,14 +2,15 @@
 that passed once the gate has decided on all, and `load_selection` shows them side by side.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from types import MappingProxyType
 
 from harness.control.context import Context
 from harness.control.proposals.comparison import ArmFigures, compute_arm_figures
 from harness.domain.errors import ProofRefused
-from harness.domain.evals.run import Passed, Sample, SuiteRole, Verdict
+from harness.domain.evals.run import Passed, Sample, SuiteReport, SuiteRole, Verdict
 from harness.domain.formatting import format_points, format_points_interval
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.proposals.selection import (
@@ -38,20 +39,27 @@ class SelectionCandidate:
         """Says in words what the gate has decided."""
         return self.verdict.words if self.verdict else "none yet"
 
-    @property
-    def differences(self) -> list[str]:
-        """Lists the difference in points on each suite, with its interval, the primary
-        first.
+    def describe_differences(self, titles: Mapping[str, str] = MappingProxyType({})) -> str:
+        """Writes the difference in points on each suite with its interval, the primary first:
+        `tickets +2.0 (+0.4 to +3.6); extraction −0.1 (−1.0 to +0.8)`. A suite alone goes
+        unnamed.
+
+        titles: of the suites, by name.
         """
-        if self.verdict is None:
-            return []
-        reports = sorted(self.verdict.suites, key=lambda r: r.role is not SuiteRole.PRIMARY)
-        return [
-            f"{report.suite} {format_points(report.delta)} "
-            f"{format_points_interval(report.ci_low, report.ci_high)}"
+        suites = self.verdict.suites if self.verdict else ()
+        reports = sorted(suites, key=lambda report: report.role is not SuiteRole.PRIMARY)
+        differences = [
+            (report.suite, f"{format_points(report.delta)} ({_interval(report)})")
             for report in reports
             if report.n_used
         ]
+        if len(suites) == 1:
+            return "".join(text for _, text in differences)
+        return "; ".join(f"{titles.get(suite, suite)} {text}" for suite, text in differences)
+
+
+def _interval(report: SuiteReport) -> str:
+    return format_points_interval(report.ci_low, report.ci_high)
 
 
 @dataclass(frozen=True)
