@@ -29,7 +29,7 @@ def fresh_installation() -> Iterator[None]:
     forget()
 
 
-def said_of(house: Lived, name: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def page_text(house: Lived, name: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """What the page of a comparison says, and how many charts it has."""
     app = shown(monkeypatch, house.config, "compare", {"id": house.proposals[name]})
     return f"{len(app.get('vega_lite_chart'))} charts\n{text(app)}"
@@ -38,7 +38,7 @@ def said_of(house: Lived, name: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_slices_without_a_loss_are_shown_and_never_called_proven(
     house: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = said_of(house, "slices", monkeypatch)
+    said = page_text(house, "slices", monkeypatch)
 
     assert said.startswith("3 charts")
     assert "PASSED" in said
@@ -51,7 +51,7 @@ def test_slices_without_a_loss_are_shown_and_never_called_proven(
 def test_the_slice_that_fails_a_candidate_is_the_first_thing_its_card_names(
     house: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = said_of(house, "failing-slice", monkeypatch)
+    said = page_text(house, "failing-slice", monkeypatch)
 
     card = said[said.index('<div class="headline">') : said.index("Next:")]
     blamed = "<b>Customer mail, language = Danish</b>: −50.0 points, 95 % CI −63.0 to −37.0"
@@ -64,7 +64,7 @@ def test_the_slice_that_fails_a_candidate_is_the_first_thing_its_card_names(
 def test_a_suite_of_clusters_counts_them_and_its_items_and_has_no_slices(
     house: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = said_of(house, "clusters", monkeypatch)
+    said = page_text(house, "clusters", monkeypatch)
 
     assert said.startswith("1 charts")
     counted = re.search(r"(\d+) pairs in (\d+) clusters \(by document\)", said)
@@ -79,7 +79,7 @@ def test_a_suite_of_clusters_counts_them_and_its_items_and_has_no_slices(
 def test_of_several_candidates_each_row_says_how_it_stands_and_leads_to_its_page(
     house: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = said_of(house, "several", monkeypatch)
+    said = page_text(house, "several", monkeypatch)
 
     rows = [
         re.findall(r"<td data-head=.*?>(.*?)</td>", row)
@@ -103,7 +103,7 @@ def test_of_several_candidates_each_row_says_how_it_stands_and_leads_to_its_page
 def test_one_that_passed_and_was_not_chosen_says_why(
     house: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = said_of(house, "several-good", monkeypatch)
+    said = page_text(house, "several-good", monkeypatch)
 
     assert re.search(
         r"Since then it was rejected: it passed with \S+ points, and sim/better", said

@@ -337,6 +337,12 @@ def test_compare_shows_the_candidates_of_a_selection_side_by_side(
 
     table = said[said.index("The candidates side by side") :]
     assert "2 candidates at once: each is tested at 1/2 of alpha" in table
-    rows = re.findall(r"<tr><td>(.*?)</td>", table)
-    assert rows[0].endswith("(current)")
-    assert rows[1:3] == ["sim/sim-better", "<b>sim/sim-worse</b>"]
+    rows = re.findall(r'<tr><td data-head="Candidate">(.*?)</td>', table)
+    assert rows == [
+        "sim/sim-base (current)",
+        f'<a href="?id={made[0].id}" target="_self">sim/sim-better</a>',
+        "<b>sim/sim-worse</b> (this page)",
+    ]
+    assert re.findall(r'<td data-head="Verdict">(.*?)</td>', table)[1:] == 2 * [
+        "◷ NOT DECIDED YET"
+    ]
