@@ -156,7 +156,7 @@ def progress(comparison: Comparison) -> Sequence[tuple[str, int, int, str]]:
 
 def _progress(plan: SuitePlan, side: SuiteAnswers | None) -> tuple[str, int, int, str]:
     if side is not None and side.asks_incumbent_first:
-        asked, done = plan.incumbent_items, side.incumbent_answers // plan.epochs
+        asked, done = plan.incumbent_items, len(side.incumbent_answers) // plan.epochs
         return plan.suite, min(done, asked), asked, "by the incumbent, which is asked first"
     return plan.suite, _both(side) if side else 0, plan.planned_items, "on both sides"
 
@@ -272,8 +272,8 @@ def outlook_line(planned: Sequence[SuiteEstimate]) -> str:
         else "time unknown until the current model has been evaluated once"
     )
     warnings = [estimate.warning for estimate in planned if estimate.warning]
-    slices = [text for estimate in planned for text in estimate.slice_texts]
-    warnings += [f"{text[:1].upper()}{text[1:]}." for text in slices]
+    texts = [text for estimate in planned for text in estimate.texts]
+    warnings += [f"{text[:1].upper()}{text[1:]}." for text in texts]
     return " ".join(
         [f"For both models: {cost_text}, {time_text}; the gate may stop early.", *warnings]
     )

@@ -217,7 +217,7 @@ def _print_progress(comparison: Comparison) -> None:
     for side in comparison.suites:
         if side.asks_incumbent_first:
             click.echo(
-                f"{side.plan.suite}: {INCUMBENT_FIRST}, {side.incumbent_answers} of "
+                f"{side.plan.suite}: {INCUMBENT_FIRST}, {len(side.incumbent_answers)} of "
                 f"{side.plan.incumbent_items * side.plan.epochs} answers"
             )
 

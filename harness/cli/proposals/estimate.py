@@ -36,7 +36,7 @@ def print_planning(planning: Sequence[SuiteEstimate]) -> None:
             )
         if suite_estimate.warning:
             output.note(f"{suite}: {suite_estimate.warning}")
-        for text in suite_estimate.slice_texts:
+        for text in suite_estimate.texts:
             output.note(f"{suite}: {text}")
         if suite_estimate.plan.claim is Claim.CHEAPER:
             output.note(f"{suite}: {_saving(suite_estimate)}")

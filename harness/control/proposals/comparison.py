@@ -61,7 +61,13 @@ class SuiteAnswers:
     incumbent: Sequence[Sample]
     candidate: Sequence[Sample]
     pin: SuitePin
-    incumbent_answers: int  # all of its run, those too that no pair needs
+    # The incumbent's answers to the items of its pool that the candidate is not asked.
+    pool_rest: Sequence[Sample] = ()
+
+    @property
+    def incumbent_answers(self) -> Sequence[Sample]:
+        """All of the incumbent's, those too that no pair needs."""
+        return (*self.incumbent, *self.pool_rest)
 
     @property
     def asks_incumbent_first(self) -> bool:
@@ -71,7 +77,8 @@ class SuiteAnswers:
     @property
     def judging(self) -> JudgingCost:
         """Sums what judging cost in both runs."""
-        return sum_judging_cost([*self.incumbent, *self.candidate], judged=self.pin.judged)
+        answers = [*self.incumbent_answers, *self.candidate]
+        return sum_judging_cost(answers, judged=self.pin.judged)
 
     @property
     def served(self) -> ServedModels:
@@ -106,9 +113,12 @@ class Comparison:
             return None
         return compute_savings(
             [
-                ArmSamples(side.plan.planned_items * side.plan.epochs, samples)
+                ArmSamples(items * side.plan.epochs, samples)
                 for side in self.suites
-                for samples in (side.incumbent, side.candidate)
+                for items, samples in (
+                    (side.plan.incumbent_items, side.incumbent_answers),
+                    (side.plan.planned_items, side.candidate),
+                )
             ]
         )
 
@@ -203,8 +213,16 @@ def _side(tx: Transaction, proposal: Proposal, plan: SuitePlan) -> SuiteAnswers:
         incumbent=tx.runs.samples(pair.incumbent, below=plan.planned_items),
         candidate=tx.runs.samples(pair.candidate, below=plan.planned_items),
         pin=tx.suites.get(plan.suite_digest),
-        incumbent_answers=tx.runs.progress(pair.incumbent)[0],
+        pool_rest=_pool_rest(tx, plan, pair.incumbent),
     )
+
+
+def _pool_rest(tx: Transaction, plan: SuitePlan, run: str) -> Sequence[Sample]:
+    """Without their texts, which nobody reads beside an answer of the candidate."""
+    if plan.incumbent_items == plan.planned_items:
+        return ()
+    answers = tx.runs.outcomes(run, below=plan.incumbent_items)
+    return [sample for sample in answers if sample.position >= plan.planned_items]
 
 
 def compute_arm_figures(samples: Sequence[Sample]) -> ArmFigures:

@@ -3,19 +3,18 @@ difference it could show (A3, F2), before it is made: from tokens, costs and sco
 of earlier runs. It names the cheapest design that shows enough, and warns of one that does not.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.evals.run_costs import sum_judging_cost
-from harness.control.proposals import submission
+from harness.control.proposals import recorded_answers, submission
 from harness.control.proposals.submission import ProposalRequest
-from harness.control.routing import monthly_bill, routes, targets
+from harness.control.routing import routes, targets
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
-from harness.domain.evals.run import Claim, EvalRun, Sample, SampleError, SuitePlan
-from harness.domain.formatting import format_percent, format_score
+from harness.domain.evals.run import Claim, EvalRun, GateRule, RunBudget, SuitePlan
+from harness.domain.formatting import format_percent, format_score, format_usd
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
 from harness.gate.offline.costs import items_to_show_saving
@@ -25,21 +24,19 @@ from harness.gate.planning import budget
 from harness.gate.planning.budget import (
     DISAGREEMENT,
     EFFECT,
+    CostOfAnswers,
     DesignOption,
     DifferenceSpread,
     MeanUsage,
     sd_pass_fail,
 )
+from harness.gate.planning.planned_tests import PlannedTest, cheapest_design, planned_test
 from harness.gate.text.sentences import judge_text
 from harness.ports import Transaction
 
-# Enough to know a mean; reading every stored answer would take longer than it tells.
-MOST_SAMPLES: Final = 500
 # How alike items of one cluster are taken to be before any were compared.
 CLUSTER_ICC: Final = 0.5
 MOST_EARLIER: Final = 200  # proposals that are looked through for a comparison on this suite
-# items, epochs, sides → US dollars.
-_CostOfAnswers = Callable[[int, int, Sequence[MeanUsage | None]], float | None]
 
 
 @dataclass(frozen=True)
@@ -97,6 +94,31 @@ class SuiteEstimate:
     promotion_from: int = 0  # units; before these no slice is looked at, and nothing promoted
 
     @property
+    def texts(self) -> Sequence[str]:
+        """Says by which rule the figures are, where it is not the plain one, and what the
+        slices can show.
+        """
+        return (*((self.rule_text,) if self.rule_text else ()), *self.slice_texts)
+
+    @property
+    def rule_text(self) -> str:
+        """Says whom the adjusted rule asks first, and what it is taken to foresee; empty for
+        the rule of the differences alone.
+        """
+        if self.plan.rule is GateRule.PAIRED:
+            return ""
+        foreseen = (
+            "what can be foreseen is not known yet, and counts as nothing"
+            if self.spread is None
+            else f"{format_percent(self.spread.foreseen)} of the differences' variance could "
+            "be foreseen in the last comparison, and is taken to be here"
+        )
+        return (
+            f"by the rule {self.plan.rule.value} the incumbent answers {self.plan.pool:,} "
+            f"items before the candidate is asked; {foreseen}"
+        )
+
+    @property
     def slice_texts(self) -> Sequence[str]:
         """Says in words what the slices can show, and how long a promotion waits for them."""
         if not self.slices:
@@ -112,7 +134,8 @@ def estimate_proposal(
 
     Raises as `submission.preview_proposal` does.
     """
-    plans = submission.preview_proposal(ctx, request).plans
+    preview = submission.preview_proposal(ctx, request)
+    limit = RunBudget(preview.gate.max_tokens, preview.gate.max_cost_usd)
     with ctx.store.read() as tx:
         incumbent = tx.routing.targets()[routes.require_route(tx, request.route).incumbent]
         sides = (
@@ -122,7 +145,9 @@ def estimate_proposal(
         )
         arms = {side.id for side in sides if side is not None}
         recorded = _Recorded(tx.runs.of_targets(arms), tx.proposals.list(limit=MOST_EARLIER))
-        return [_of_suite(ctx, tx, plan, sides, recorded, effect) for plan in plans]
+        return [
+            _of_suite(ctx, tx, plan, sides, recorded, limit, effect) for plan in preview.plans
+        ]
 
 
 @dataclass(frozen=True)
@@ -139,30 +164,29 @@ def _of_suite(
     plan: SuitePlan,
     arms: tuple[Target, Target | None],
     recorded: _Recorded,
+    limit: RunBudget,
     wished: float | None,
 ) -> SuiteEstimate:
-    ours, theirs = (_usage(tx, plan, arm, recorded.runs) for arm in arms)
+    ours, theirs = (recorded_answers.mean_usage(tx, plan, arm, recorded.runs) for arm in arms)
     estimated = theirs is None and ours is not None
     if ours is not None and theirs is None:
-        theirs = _at_price(tx, arms[1], ours)
-    spread = _spread(tx, plan, arms[0].id, recorded.proposals)
+        theirs = recorded_answers.usage_at_price(tx, arms[1], ours)
+    spread = recorded_answers.measure_spread(tx, plan, arms[0].id, recorded.proposals)
     effect = _effect(plan, wished)
     known = budget.spread_as_people_score(
         spread or DifferenceSpread(_guess(plan, effect), 0.0, 0), plan
     )
-    smallest = budget.detectable_effect(known, plan.n_max, plan.epochs, plan.alpha)
+    sd = known.sd(plan.epochs)
     judged = ctx.suites.pin(plan.suite).judged
     units, items = ctx.suites.groups(plan.suite).units, plan.planned_items
-    sides = (ours, theirs)
-    best = _in_items(
-        budget.cheapest_design(known, effect, plan.alpha, units, sides), items / plan.n_max
-    )
+    sides, test = (ours, theirs), planned_test(plan, units, known.foreseen)
+    best = _in_items(cheapest_design(known, effect, test, sides), items / plan.n_max)
     saving = _saving(ours, theirs) if plan.claim is Claim.CHEAPER else None
     return SuiteEstimate(
         plan=plan,
         effect=effect,
-        sd=known.sd(plan.epochs),
-        mde=smallest,
+        sd=sd,
+        mde=test.smallest_effect(sd, plan.n_max),
         spread=spread,
         incumbent=ours,
         candidate=theirs,
@@ -177,7 +201,8 @@ def _of_suite(
             filter(
                 None,
                 [
-                    _warning(plan, known.sd(plan.epochs), effect, best, units),
+                    _warning(plan, test, sd, effect, best),
+                    _budget_warning(plan, sides, limit),
                     _likely_clusters(ctx, plan.suite),
                     judge_text(plan, judged=judged),
                 ],
@@ -185,18 +210,16 @@ def _of_suite(
         ),
         saving=saving,
         saving_items=None if saving is None else items_to_show_saving(saving, plan),
-        slices=_slices(plan, known.sd(plan.epochs)),
+        slices=_slices(plan, sd),
         promotion_from=promotion_waits_for(plan),
     )
 
 
 def _cost(
-    plan: SuitePlan, sides: Sequence[MeanUsage | None], of_answers: _CostOfAnswers
+    plan: SuitePlan, sides: Sequence[MeanUsage | None], of_answers: CostOfAnswers
 ) -> float | None:
-    """Of both sides' planned answers, and the incumbent's to the rest of its pool."""
-    planned = of_answers(plan.planned_items, plan.epochs, sides)
-    rest = of_answers(plan.incumbent_items - plan.planned_items, plan.epochs, sides[:1])
-    return None if planned is None or rest is None else planned + rest
+    items, first = plan.planned_items, plan.incumbent_items
+    return budget.cost_with_pool(of_answers, items, first, plan.epochs, sides)
 
 
 def _saving(ours: MeanUsage | None, theirs: MeanUsage | None) -> float | None:
@@ -231,30 +254,61 @@ def _in_items(design: DesignOption | None, size: float) -> DesignOption | None:
 
 
 def _warning(
-    plan: SuitePlan, sd: float, effect: float, best: DesignOption | None, units: int
+    plan: SuitePlan,
+    test: PlannedTest,
+    sd: float,
+    effect: float,
+    best: DesignOption | None,
 ) -> str:
     if plan.cluster and plan.claim.quality is Claim.NON_INFERIOR and plan.n_max < FEW_CLUSTERS:
         return (
             f"{plan.n_max} clusters are too few to show that none is lost whole: below "
             f"{FEW_CLUSTERS} an equal candidate hardly ever passes."
         )
-    smallest = budget.minimum_detectable_effect(sd, plan.n_max, plan.alpha)
+    smallest = test.smallest_effect(sd, plan.n_max)
     if smallest <= effect:
         return ""
     wanted = format_score(effect, None)
-    power = budget.power_of(sd, effect, plan.n_max, plan.alpha)
-    enough = budget.items_needed(sd, effect, plan.alpha)
+    power, enough = test.power(sd, effect, plan.n_max), test.items_needed(sd, effect)
     advice = (
         f"{best.items} {plan.unit}s with {best.epochs} epoch(s) would show {wanted}"
         if best
-        else f"its {units} {plan.unit}s are too few to detect {wanted} points, with any "
-        f"epochs: with those planned, about {enough:,} would"
+        else f"its {test.suite_items} {plan.unit}s are too few to detect {wanted} points, with "
+        f"any epochs: with those planned, about {enough:,} would"
     )
     return (
         f"With {plan.n_max} {plan.unit}s you can only see differences of "
         f"{format_score(smallest)} points or more, and one of {wanted} points is shown in "
         f"{format_percent(power)} of such comparisons, not in 80 %; {advice}."
     )
+
+
+def _budget_warning(
+    plan: SuitePlan, sides: Sequence[MeanUsage | None], limit: RunBudget
+) -> str:
+    """Says which run would end before its last answer, since it may not cost so much."""
+    found = []
+    asked = (plan.incumbent_items, plan.planned_items)
+    for whose, items, usage in zip(("incumbent", "candidate"), asked, sides, strict=True):
+        if usage is None:
+            continue
+        answers = items * plan.epochs
+        tokens = answers * (usage.input_tokens + usage.output_tokens)
+        if limit.max_cost_usd is not None and (usage.cost_usd or 0.0) > 0.0:
+            usd = answers * (usage.cost_usd or 0.0)
+            if usd > limit.max_cost_usd:
+                found.append(
+                    f"The {whose}'s run of {answers:,} answers costs about {format_usd(usd)}, "
+                    f"and `max_cost_usd` ends it at {format_usd(limit.max_cost_usd)}."
+                )
+        if limit.max_tokens is not None and tokens > limit.max_tokens:
+            found.append(
+                f"The {whose}'s run of {answers:,} answers takes about {tokens:,.0f} tokens, "
+                f"and `max_tokens` ends it at {limit.max_tokens:,}."
+            )
+    if found and plan.pool and found[0].startswith("The incumbent"):
+        found.append("Without the whole pool nothing is adjusted.")
+    return " ".join(found)
 
 
 def _slices(plan: SuitePlan, sd: float) -> tuple[SliceEstimate, ...]:
@@ -273,78 +327,3 @@ def _slices(plan: SuitePlan, sd: float) -> tuple[SliceEstimate, ...]:
 def _likely_clusters(ctx: Context, suite: str) -> str:
     likely = ctx.suites.likely_clusters(suite)
     return f"{likely[:1].upper()}{likely[1:]}." if likely else ""
-
-
-def _usage(
-    tx: Transaction, plan: SuitePlan, target: Target | None, runs: Sequence[EvalRun]
-) -> MeanUsage | None:
-    """Of the newest run with answers."""
-    for run in runs:
-        if target is None or (run.suite_digest, run.target) != (plan.suite_digest, target.id):
-            continue
-        answered = [
-            sample
-            for sample in tx.runs.samples(run.id, below=MOST_SAMPLES)
-            if sample.error is not SampleError.INFRA
-        ]
-        if answered:
-            judged = tx.suites.get(plan.suite_digest).judged
-            return _means(answered, judged=judged)
-    return None
-
-
-def _means(samples: Sequence[Sample], *, judged: bool) -> MeanUsage:
-    costs = [sample.cost_usd for sample in samples if sample.cost_usd is not None]
-    judging = sum_judging_cost(samples, judged=judged)
-    return MeanUsage(
-        answers=len(samples),
-        input_tokens=fmean(sample.input_tokens for sample in samples),
-        output_tokens=fmean(sample.output_tokens for sample in samples),
-        cost_usd=fmean(costs) if len(costs) == len(samples) else None,
-        duration_s=fmean(sample.duration_s for sample in samples),
-        judge_usd=None if judging.usd is None else judging.usd / len(samples),
-    )
-
-
-def _at_price(tx: Transaction, target: Target | None, of: MeanUsage) -> MeanUsage:
-    """As if the candidate took the same tokens and time, and the judge as much."""
-    price = monthly_bill.find_price(tx, target)
-    per_answer = price.cost_usd(of.input_tokens, of.output_tokens) if price else None
-    return replace(of, answers=0, cost_usd=per_answer)
-
-
-def _spread(
-    tx: Transaction, plan: SuitePlan, incumbent: str, earlier: Sequence[Proposal]
-) -> DifferenceSpread | None:
-    """Of the newest comparison on this suite; one with the same incumbent goes first."""
-    for proposal in sorted(earlier, key=lambda former: former.incumbent != incumbent):
-        registered = {
-            registered_plan.suite: registered_plan for registered_plan in proposal.plans
-        }.get(plan.suite)
-        runs = proposal.runs.get(plan.suite)
-        if registered is None or runs is None or registered.suite_digest != plan.suite_digest:
-            continue
-        spread = budget.measure_spread(
-            _differences(
-                registered,
-                tx.runs.samples(runs.incumbent, below=MOST_SAMPLES),
-                tx.runs.samples(runs.candidate, below=MOST_SAMPLES),
-            )
-        )
-        if spread is not None:
-            return spread
-    return None
-
-
-def _differences(
-    plan: SuitePlan, ours: Sequence[Sample], theirs: Sequence[Sample]
-) -> list[list[float]]:
-    """Per unit, per epoch; only answers that both sides have a score of."""
-    scores = {(s.item, s.epoch): s.strict for s in ours if s.strict is not None}
-    units: dict[int, dict[int, list[float]]] = {}
-    for sample in theirs:
-        score = scores.get((sample.item, sample.epoch))
-        if score is not None and sample.strict is not None:
-            epochs = units.setdefault(plan.units_in(sample.position), {})
-            epochs.setdefault(sample.epoch, []).append(sample.strict - score)
-    return [[fmean(epoch) for epoch in epochs.values()] for epochs in units.values()]

@@ -5,7 +5,6 @@ candidates at once, which share one alpha. What people decide about a proposal i
 `decisions`; all else is the reconciler's.
 """
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -41,10 +40,9 @@ from harness.domain.ranges import SHARE_RANGE
 from harness.domain.routing.table import Route, RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
 from harness.gate.planning import multiplicity
+from harness.gate.planning.planned_tests import pool_items
 from harness.ports import Transaction
 
-# Items that the incumbent is asked for each one that the candidate may be asked.
-POOL_PER_ITEM: Final = 2.5
 RegisteredSuites = Sequence[tuple[SuitePin, SuitePlan]]
 MOST_CANDIDATES: Final = 10  # that are proposed together
 
@@ -318,6 +316,7 @@ class ProposalPreview:
     plans: tuple[SuitePlan, ...]
     widened: Mapping[str, Any]  # what would need another person's approval, as in `Proposal`
     risk: FalsePassRisk
+    gate: GatePolicy
 
 
 def preview_proposal(
@@ -348,6 +347,7 @@ def preview_proposal(
             plans,
             {**_list_widened(ctx, tx, route, policy, actor), **own},
             alpha_spending.risk_of_plans(tx, route.name, plans, policy.gate, ctx.clock.now()),
+            policy.gate,
         )
 
 
@@ -413,16 +413,9 @@ def _plan(
         cluster=ours.cluster_field,
         cluster_sizes=ours.cluster_sizes(order_seed)[:n_max],
         rule=rule,
-        pool=_pool(rule, n_max, pin.items),
+        pool=pool_items(n_max, pin.items) if rule is GateRule.ADJUSTED else 0,
         slices=ours.guarded_slices(order_seed, n_max),
     )
-
-
-def _pool(rule: GateRule, n_max: int, suite_items: int) -> int:
-    """How many items the incumbent answers. Beyond that, more say little about the others."""
-    if rule is not GateRule.ADJUSTED:
-        return 0
-    return min(suite_items, math.ceil(POOL_PER_ITEM * n_max))
 
 
 def get_proposal(ctx: Context, proposal: str) -> Proposal:

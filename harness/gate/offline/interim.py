@@ -54,6 +54,24 @@ def interim_levels(items: Sequence[int], alpha: float) -> tuple[float, ...]:
     return tuple(levels)
 
 
+@lru_cache(maxsize=1024)
+def interim_power(items: Sequence[int], alpha: float, drift: float) -> float:
+    """How often a comparison is shown at any of its analyses, whose last test has the mean
+    `drift`, in standard errors.
+    """
+    shares = [n / items[-1] for n in items]
+    shown, grid, density = 0.0, np.zeros(1), np.ones(1)
+    for (before, share), level in zip(
+        pairwise([0.0, *shares]), interim_levels(items, alpha), strict=True
+    ):
+        step = float(np.sqrt(share - before))
+        limit = -float(special.ndtri(level)) * float(np.sqrt(share))
+        grid = grid + drift * (share - before)
+        shown += float(np.sum(density * special.ndtr((grid - limit) / step)))
+        grid, density = _go_on(grid, density, step, limit, float(np.sqrt(share)))
+    return shown
+
+
 def _limit(grid: Floats, density: Floats, step: float, level: float) -> float:
     """Where the sum ends up above with probability `level`, having crossed nothing before."""
     low, high = -_REACH, _REACH

@@ -2,12 +2,12 @@
 (statistics.md §1.9).
 
 From the spread of measured differences and the mean usage of answers: items needed, the
-smallest effect that can be shown, costs, duration, and the cheapest design of items and epochs.
+smallest effect that can be shown, costs and duration.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Final
 
@@ -107,6 +107,9 @@ class DifferenceSpread:
     between: float
     within: float
     pairs: int
+    # Share of the variance that was foreseen by what was known of the items (statistics.md
+    # §1.14).
+    foreseen: float = 0.0
 
     def sd(self, epochs: int) -> float:
         return sd_epochs(self.between, self.within, epochs)
@@ -151,7 +154,11 @@ def spread_as_people_score(spread: DifferenceSpread, plan: SuitePlan) -> Differe
     if plan.claim.quality is Claim.NON_INFERIOR:
         left -= (_reach(plan.alpha, POWER) * judge.error / slope) ** 2
     times = 1.0 / (slope**2 * max(left, _LEAST_SLOPE))
-    return DifferenceSpread(spread.between * times, spread.within * times, spread.pairs)
+    return replace(spread, between=spread.between * times, within=spread.within * times)
+
+
+# items, epochs, sides → US dollars.
+CostOfAnswers = Callable[[int, int, Sequence[MeanUsage | None]], float | None]
 
 
 def comparison_cost_usd(
@@ -161,6 +168,19 @@ def comparison_cost_usd(
     a price is unknown.
     """
     return _summed(items * epochs, [side.total_usd if side else None for side in sides])
+
+
+def cost_with_pool(
+    of_answers: CostOfAnswers,
+    items: int,
+    incumbent_items: int,
+    epochs: int,
+    sides: Sequence[MeanUsage | None],
+) -> float | None:
+    """Returns the cost of both sides' answers, and of those to the rest of the pool."""
+    planned = of_answers(items, epochs, sides)
+    rest = of_answers(incumbent_items - items, epochs, sides[:1])
+    return None if planned is None or rest is None else planned + rest
 
 
 def judging_cost_usd(
@@ -190,34 +210,6 @@ def comparison_duration_s(
         return None
     asked_s = pool * known[0] + items * known[-1] if pool else items * max(known)
     return asked_s * epochs / connections
-
-
-def cheapest_design(
-    spread: DifferenceSpread,
-    effect: float,
-    alpha: float,
-    suite_items: int,
-    sides: Sequence[MeanUsage | None],
-) -> DesignOption | None:
-    """Finds the cheapest design that shows the effect; None when the suite has too few items
-    for any.
-
-    effect: true distance from the null, above 0. Where prices are unknown, the fewest answers.
-    """
-    found = []
-    for epochs in range(1, MAX_EPOCHS + 1):
-        items = items_needed(spread.sd(epochs), effect, alpha, POWER)
-        if items <= suite_items:
-            answers = 2 * items * epochs
-            found.append(
-                DesignOption(items, epochs, answers, comparison_cost_usd(items, epochs, sides))
-            )
-    return min(found, key=lambda option: (option.answers, option.epochs), default=None)
-
-
-def detectable_effect(spread: DifferenceSpread, items: int, epochs: int, alpha: float) -> float:
-    """The smallest true distance that this design shows with 80 % power."""
-    return minimum_detectable_effect(spread.sd(epochs), items, alpha, POWER)
 
 
 def _variance(values: Sequence[float]) -> float:
