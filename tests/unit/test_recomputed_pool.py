@@ -44,19 +44,19 @@ def written_anew(verdict: Verdict, **inputs: object) -> Verdict:
     return replay_verdict(replace(verdict, inputs={**verdict.inputs, **inputs}))
 
 
-def again(verdict: Verdict, found: Sides, halted: Collection[str] = ()) -> Recomputation:
+def recompute(verdict: Verdict, found: Sides, halted: Collection[str] = ()) -> Recomputation:
     suites = {"math": found}
     return recompute_verdict(verdict, proposed(AnsweredSuites((PLAN,), suites)), suites, halted)
 
 
 def test_a_pool_that_was_left_out_is_found_in_the_samples() -> None:
     verdict = decided(whole())
-    assert again(verdict, whole()).agrees
+    assert recompute(verdict, whole()).agrees
 
     forged = written_anew(verdict, pool={"math": []})
 
     assert isinstance(forged, Passed)
-    found = again(forged, whole())
+    found = recompute(forged, whole())
     assert not found.agrees
     assert "the incumbent's scores are not what the samples say" in found.text
 
@@ -66,7 +66,9 @@ def test_an_end_that_was_made_up_excuses_no_missing_pool() -> None:
 
     forged = written_anew(decided(whole()), pool={"math": []}, stopped=stopped)
 
-    assert "the incumbent's scores are not what" in again(forged, whole(), ["run_a_math"]).text
+    assert (
+        "the incumbent's scores are not what" in recompute(forged, whole(), ["run_a_math"]).text
+    )
 
 
 def test_a_pool_that_the_run_never_had_is_gone_without_while_it_is_over_budget() -> None:
@@ -75,8 +77,8 @@ def test_a_pool_that_the_run_never_had_is_gone_without_while_it_is_over_budget()
     verdict = decided(short, ENDED)
     assert verdict.inputs["pool"] == {"math": []}
 
-    assert again(verdict, short, ["run_a_math"]).agrees
-    assert "no run has ended early" in again(verdict, short).text
+    assert recompute(verdict, short, ["run_a_math"]).agrees
+    assert "no run has ended early" in recompute(verdict, short).text
 
 
 def test_a_pool_that_is_no_one_measurement_stays_left_out() -> None:
@@ -86,4 +88,4 @@ def test_a_pool_that_is_no_one_measurement_stays_left_out() -> None:
     verdict = decided((flawed, theirs))
 
     assert verdict.inputs["pool"] == {"math": []}
-    assert again(verdict, (flawed, theirs)).agrees
+    assert recompute(verdict, (flawed, theirs)).agrees

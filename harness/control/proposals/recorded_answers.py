@@ -27,7 +27,7 @@ MOST_SAMPLES: Final = 500
 def mean_usage(
     tx: Transaction, plan: SuitePlan, target: Target | None, runs: Sequence[EvalRun]
 ) -> MeanUsage | None:
-    """Of the newest run with answers."""
+    """Computes the means of the newest run with answers; None where there is none."""
     for run in runs:
         if target is None or (run.suite_digest, run.target) != (plan.suite_digest, target.id):
             continue
@@ -56,7 +56,7 @@ def _means(samples: Sequence[Sample], *, judged: bool) -> MeanUsage:
 
 
 def usage_at_price(tx: Transaction, target: Target | None, of: MeanUsage) -> MeanUsage:
-    """As if the candidate took the same tokens and time, and the judge as much."""
+    """Prices a target as if it took the same tokens and time, and the judge as much."""
     price = monthly_bill.find_price(tx, target)
     per_answer = price.cost_usd(of.input_tokens, of.output_tokens) if price else None
     return replace(of, answers=0, cost_usd=per_answer)
@@ -65,7 +65,7 @@ def usage_at_price(tx: Transaction, target: Target | None, of: MeanUsage) -> Mea
 def measure_spread(
     tx: Transaction, plan: SuitePlan, incumbent: str, earlier: Sequence[Proposal]
 ) -> DifferenceSpread | None:
-    """Of the newest comparison on this suite; one with the same incumbent goes first."""
+    """Measures the newest comparison on this suite; one with the same incumbent goes first."""
     for proposal in sorted(earlier, key=lambda former: former.incumbent != incumbent):
         registered = {
             registered_plan.suite: registered_plan for registered_plan in proposal.plans

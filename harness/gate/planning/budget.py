@@ -107,8 +107,8 @@ class DifferenceSpread:
     between: float
     within: float
     pairs: int
-    # Share of the variance that was foreseen by what was known of the items (statistics.md
-    # §1.14).
+    # Share of the variance that was foreseen, by what was known of the items before
+    # (statistics.md §1.14).
     foreseen: float = 0.0
 
     def sd(self, epochs: int) -> float:
