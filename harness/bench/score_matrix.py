@@ -178,18 +178,34 @@ class ScoreKind(StrEnum):
 def generate_scores(kind: ScoreKind, seed: int) -> ScoreMatrix:
     """Generates scores of MODELS by ITEMS; the same for the same kind and seed."""
     rng = np.random.default_rng([seed, list(ScoreKind).index(kind)])
-    ability = rng.normal(0.0, 1.5, (MODELS, 1)) + (6.0 if kind is ScoreKind.RARE else 0.0)
-    difficulty = rng.normal(0.0, 4.0, (1, ITEMS))
-    # What a model finds hard is partly its own: two of equal ability differ on items.
-    own = rng.normal(0.0, 0.8, (MODELS, ITEMS))
-    right = 1.0 / (1.0 + np.exp(-1.3 * (ability - difficulty + own)))
     return ScoreMatrix(
         f"generated_{kind.value}_{seed}",
         {
             f"g{index:02d}": row(_simulate_scores(kind, chance, rng))
-            for index, chance in enumerate(right)
+            for index, chance in enumerate(_draw_chances(kind, rng))
         },
     )
+
+
+def generate_chances(seed: int) -> ScoreMatrix:
+    """Generates the chance that a model passes an item, in place of scores."""
+    rng = np.random.default_rng([seed, list(ScoreKind).index(ScoreKind.PASS_FAIL)])
+    return ScoreMatrix(
+        f"generated_chances_{seed}",
+        {
+            f"g{index:02d}": row(chance[None])
+            for index, chance in enumerate(_draw_chances(ScoreKind.PASS_FAIL, rng))
+        },
+    )
+
+
+def _draw_chances(kind: ScoreKind, rng: np.random.Generator) -> Floats:
+    """Draws how likely each model does well on each item."""
+    ability = rng.normal(0.0, 1.5, (MODELS, 1)) + (6.0 if kind is ScoreKind.RARE else 0.0)
+    difficulty = rng.normal(0.0, 4.0, (1, ITEMS))
+    # What a model finds hard is partly its own: two of equal ability differ on items.
+    own = rng.normal(0.0, 0.8, (MODELS, ITEMS))
+    return np.asarray(1.0 / (1.0 + np.exp(-1.3 * (ability - difficulty + own))))
 
 
 def _simulate_scores(kind: ScoreKind, right: Floats, rng: np.random.Generator) -> Floats:

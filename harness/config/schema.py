@@ -39,6 +39,7 @@ from harness.config.validation_errors import config_error, dotted_path
 from harness.domain.canary.judge import check_judge
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.errors import ConfigError, InputError
+from harness.domain.evals.run import ClaimPopulation, GateRule
 from harness.domain.operations.client_address import parse_proxy_networks
 from harness.domain.proposals.policy import (
     NEW_CANARY,
@@ -189,6 +190,17 @@ class PolicyEntry(BaseModel):
     self_approval: bool = False
     gate: GatePolicy = GatePolicy()
     canary: CanaryPolicy = new_canary_policy()
+
+    @field_validator("gate")
+    @classmethod
+    def _about_these_items(cls, gate: GatePolicy) -> GatePolicy:
+        these = gate.population is ClaimPopulation.THESE
+        if these and (gate.rule is not GateRule.ADJUSTED or gate.epochs == 1):
+            raise ValueError(
+                "`population: these` needs `rule: adjusted` and `epochs` of 2 or more: one "
+                "answer to an item does not say how much answers vary"
+            )
+        return gate
 
     @field_validator("canary", mode="before")
     @classmethod

@@ -10,7 +10,13 @@ from harness.control.evals.verdict_replay import replay_verdict
 from harness.control.proposals import comparison, estimate, evaluation
 from harness.control.proposals.submission import ProposalRequest
 from harness.domain.evals.difficulty import encode_scores
-from harness.domain.evals.run import GateRule, Inconclusive, Passed, RunState
+from harness.domain.evals.run import (
+    ClaimPopulation,
+    GateRule,
+    Inconclusive,
+    Passed,
+    RunState,
+)
 from harness.domain.routing.target import Target
 from tests.support.control.control_plane import ITEMS, SmallInstallation
 
@@ -171,3 +177,24 @@ def test_what_earlier_models_answered_is_the_difficulty_and_the_arms_own_runs_ar
     with world.store.read() as tx:
         worse = tx.runs.outcomes(second.runs["colours"].candidate, below=ITEMS)
     assert again.plans[0].difficulty == encode_scores(sample.strict or 0.0 for sample in worse)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "registered"),
+    [(1, ClaimPopulation.LIKE_THESE), (2, ClaimPopulation.THESE)],
+)
+def test_a_claim_about_these_items_is_registered_where_each_is_asked_twice(
+    world: SmallInstallation, epochs: int, registered: ClaimPopulation
+) -> None:
+    adjust(world)
+    gate = replace(world.policy.gate, population=ClaimPopulation.THESE, epochs=epochs)
+    world.policy = replace(world.policy, gate=gate)
+
+    decided = world.until_decided(world.propose("sim/better").id)
+
+    assert decided.plans[0].population is registered
+    with world.store.read() as tx:
+        verdict = tx.verdicts.get(decided.verdict or "")
+        assert recompute_stored(world.context(), tx, verdict, decided).agrees
+    assert isinstance(verdict, Passed)
+    assert replay_verdict(world.context(), verdict.id).agrees

@@ -30,7 +30,7 @@ def test_a_matrix_of_the_users_own_is_measured_and_drawn(tmp_path: Path) -> None
     assert done.exit_code in (0, 3), done.output
     lines = done.stdout.splitlines()
     others = [at for at, line in enumerate(lines) if line.split()[0] in ("claim", "slices")]
-    assert len(others) == 3
+    assert len(others) == 4
     lines = lines[: others[0]]
     assert lines[0].split()[:5] == ["matrix", "claim", "n", "rule", "false"]
     assert {line.split()[0] for line in lines[1:]} == {"mine"}
@@ -47,6 +47,7 @@ def test_the_document_has_every_figure_and_the_goals_that_were_missed() -> None:
         "generated_graded_3",
         "generated_rare_3",
     }
+    assert {row["population"] for row in found["answers"]} == {"like_these", "these"}
     assert all(line["usd_ten"] == line["items_ten"] * 0.01 for line in found["lines"])
     assert done.exit_code == (3 if found["missed"] else 0)
 

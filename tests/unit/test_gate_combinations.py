@@ -1,6 +1,7 @@
 """Whatever was registered together, a verdict is decided once, again to the same bytes, and
-again from the stored samples: suites of every role with clusters, slices, either rule, several
-candidates, epochs, weights, costs, readings of form, and answers that never came.
+again from the stored samples: suites of every role with clusters, slices, either rule, claims
+about these items and about items like them, several candidates, epochs, weights, costs,
+readings of form, and answers that never came.
 """
 
 import json
@@ -17,6 +18,7 @@ from harness.domain.evals.judge_calibration import JudgeSlope
 from harness.domain.evals.run import (
     VERDICTS,
     Claim,
+    ClaimPopulation,
     GateRule,
     Passed,
     PrimaryCombination,
@@ -103,7 +105,10 @@ def in_groups(rng: random.Random, plan: SuitePlan, *, adjusted: bool) -> SuitePl
     elif adjusted:
         pool = plan.n_max + rng.choice((0, 60))
         hard = encode_scores(rng.random() for _ in range(pool)) if rng.random() < 0.7 else ""
-        plan = replace(plan, rule=GateRule.ADJUSTED, pool=pool, difficulty=hard)
+        about = rng.choice(list(ClaimPopulation))
+        plan = replace(
+            plan, rule=GateRule.ADJUSTED, pool=pool, difficulty=hard, population=about
+        )
     if plan.n_max >= 130 and rng.random() < 0.5:
         items, half = plan.planned_items, plan.items_in(plan.n_max // 2)
         slices = (
@@ -155,7 +160,7 @@ def answer(
         strict=score,
         lenient=score,
         input_tokens=1,
-        output_tokens=1,
+        output_tokens=rng.randint(1, 9),
         cost_usd=rng.choice((0.5, 1.0)),
         duration_s=0.1,
         served_model="m-1",

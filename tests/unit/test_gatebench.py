@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from harness.bench.charts import draw_gate_chart
+from harness.bench.gate_answers import move_chances
 from harness.bench.gate_benchmark import (
     GateBenchmarkPlan,
     GateBenchmarkRow,
@@ -18,6 +19,7 @@ from harness.bench.score_matrix import (
     ScoreKind,
     ScoreMatrix,
     close_pairs,
+    generate_chances,
     generate_scores,
     load_matrix,
     row,
@@ -156,3 +158,12 @@ def test_money_is_a_share_of_asking_every_item() -> None:
     )
 
     assert line.spent_ten == 0.25
+
+
+@pytest.mark.parametrize("mean", [0.02, 0.45, 0.6, 0.98])
+def test_chances_are_moved_to_the_mean_that_is_wanted(mean: float) -> None:
+    chances = generate_chances(3).rows["g00"].as_candidate
+    moved = move_chances(chances, mean)
+
+    assert moved.mean() == pytest.approx(mean, abs=1e-12)
+    assert (np.argsort(moved, kind="stable") == np.argsort(chances, kind="stable")).all()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
 from harness.domain.evals.pins import ServedPin
-from harness.domain.evals.run import Claim, PrimaryCombination
+from harness.domain.evals.run import Claim, ClaimPopulation, PrimaryCombination
 from harness.domain.proposals.policy import (
     DEFAULT_STEPS,
     AlphaSpending,
@@ -63,6 +63,7 @@ GATES = st.builds(
     served_pin=st.sampled_from(ServedPin),
     min_saving=LEVELS,
     primaries=st.sampled_from(PrimaryCombination),
+    population=st.sampled_from(ClaimPopulation),
     claims=st.sampled_from([(), (Claim.SUPERIOR,), tuple(Claim)]),
     margin_max=st.none() | LEVELS,
     alpha_budget=st.none() | LEVELS,
@@ -219,6 +220,7 @@ LOOSER = {
     "gate.min_saving": gate(min_saving=0.001),
     "gate.cost_ceiling": gate(cost_ceiling=100.0),
     "gate.primaries": gate(primaries=PrimaryCombination.ANY),
+    "gate.population": gate(population=ClaimPopulation.THESE),
     "canary.steps": canary(steps=(CanaryStep(100, 1),)),
     "canary.steps.1.weight_bps": step(weight_bps=499),
     "canary.steps.1.min_exposures": step(min_exposures=0),

@@ -18,6 +18,7 @@ from harness.domain.formatting import format_percent, format_score, format_usd
 if TYPE_CHECKING:
     from harness.bench.canary_benchmark import CanaryBenchmark, CanaryBenchmarkRow
     from harness.bench.gate_adjusted import RuleRow
+    from harness.bench.gate_answers import AnswersRow
     from harness.bench.gate_benchmark import GateBenchmark, GateBenchmarkRow
     from harness.bench.gate_clusters import ClusterRow
     from harness.bench.gate_judged import JudgeRow
@@ -121,6 +122,7 @@ def bench_gate(  # noqa: PLR0913 - one per option
     from harness import package_data  # noqa: PLC0415 - numpy takes its time
     from harness.bench.charts import draw_gate_chart  # noqa: PLC0415
     from harness.bench.gate_adjusted import run_adjusted_benchmark  # noqa: PLC0415
+    from harness.bench.gate_answers import run_answers_benchmark  # noqa: PLC0415
     from harness.bench.gate_benchmark import SIZES, GateBenchmarkPlan, run_gate_benchmark  # noqa: PLC0415
     from harness.bench.gate_clusters import run_cluster_benchmark  # noqa: PLC0415
     from harness.bench.gate_judged import run_judge_benchmark  # noqa: PLC0415
@@ -153,6 +155,11 @@ def bench_gate(  # noqa: PLR0913 - one per option
     clusters, missed = run_cluster_benchmark(measured[0], plan)
     output.note(f"measuring {measured[0].name} by both rules")
     rules, missed_rules = run_adjusted_benchmark(measured[0], plan)
+    answers: Sequence[AnswersRow] = ()
+    if not matrices:  # a matrix does not say how its models would answer anew
+        output.note("measuring answers that are given anew")
+        answers, missed_anew = run_answers_benchmark(plan)
+        missed_rules = (*missed_rules, *missed_anew)
     output.note(f"measuring {measured[0].name} in slices")
     sliced, unguarded = run_slice_benchmark(measured[0], plan)
     output.note(f"measuring {measured[0].name} as judged")
@@ -165,6 +172,7 @@ def bench_gate(  # noqa: PLR0913 - one per option
         grouped = {
             "clusters": [asdict(row) for row in clusters],
             "rules": [asdict(row) for row in rules],
+            "answers": [asdict(row) for row in answers],
             "slices": [asdict(row) for row in sliced],
             "judges": [asdict(row) for row in judged],
         }
@@ -172,6 +180,8 @@ def bench_gate(  # noqa: PLR0913 - one per option
     else:
         _print(benchmark, usd_per_item)
         _print_rules(rules)
+        if answers:
+            _print_answers(answers)
         _print_clusters(clusters)
         _print_slices(sliced)
         _print_judges(judged)
@@ -282,6 +292,35 @@ def _print_judges(rows: "Sequence[JudgeRow]") -> None:
                 f"{row.five:.2f}",
                 f"{row.covered_raw:.3f}",
                 f"{row.covered:.3f}",
+            ]
+            for row in rows
+        ],
+        empty="",
+    )
+
+
+def _print_answers(rows: "Sequence[AnswersRow]") -> None:
+    """Prints what the adjusted rule does where models answer anew, once and twice an item."""
+    headings = ["claim", "items", "of", "answers each", "about", "false", "worst", "at +5",
+                "at +10", "items at +5", "items at +10", "candidate's answers at +5",
+                "incumbent's answers"]  # fmt: skip
+    output.table(
+        headings,
+        [
+            [
+                row.suite.claim.value,
+                row.suite.n,
+                row.suite.items,
+                row.suite.answers,
+                row.population.value,
+                f"{row.false_mean:.3f}",
+                f"{row.worst:.3f}",
+                f"{row.five:.2f}",
+                f"{row.ten:.2f}",
+                f"{row.items_five:.0f}",
+                f"{row.items_ten:.0f}",
+                f"{row.candidate_answers:.0f}",
+                row.incumbent_answers,
             ]
             for row in rows
         ],

@@ -24,6 +24,7 @@ from harness.domain.errors import (
 from harness.domain.evals.item_groups import ItemGroups
 from harness.domain.evals.run import (
     Claim,
+    ClaimPopulation,
     GateRule,
     PrimaryCombination,
     SuitePin,
@@ -414,8 +415,16 @@ def _plan(
         cluster_sizes=ours.cluster_sizes(order_seed)[:n_max],
         rule=rule,
         pool=pool_items(n_max, pin.items) if rule is GateRule.ADJUSTED else 0,
+        population=_population(rule, gate),
         slices=ours.guarded_slices(order_seed, n_max),
     )
+
+
+def _population(rule: GateRule, gate: GatePolicy) -> ClaimPopulation:
+    """What a claim is about. One answer to an item does not say how much answers vary."""
+    if rule is not GateRule.ADJUSTED or gate.epochs == 1:
+        return ClaimPopulation.LIKE_THESE
+    return gate.population
 
 
 def get_proposal(ctx: Context, proposal: str) -> Proposal:

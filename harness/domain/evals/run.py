@@ -59,6 +59,13 @@ class GateRule(StrEnum):
     ADJUSTED = "adjusted"
 
 
+class ClaimPopulation(StrEnum):
+    """Names the items that a claim by the adjusted rule is about (statistics.md §1.15)."""
+
+    LIKE_THESE = "like_these"  # those that the suite's items were drawn from
+    THESE = "these"  # the suite's own, asked anew: where each is asked twice or more
+
+
 @dataclass(frozen=True, slots=True)
 class SuitePin:
     """Records what a suite's results depend on, hashed piece by piece (F6)."""
@@ -172,6 +179,7 @@ class SuitePlan:
     # How other models scored on each item of the pool before this registration, as
     # `difficulty.encode_scores` writes it; empty where none had answered them all.
     difficulty: str = ""
+    population: ClaimPopulation = ClaimPopulation.LIKE_THESE
     # What people's differences become in this judge's scores; None without a calibration.
     judge: JudgeSlope | None = None
 
@@ -200,6 +208,8 @@ class SuitePlan:
             more |= {"cluster": self.cluster, "cluster_sizes": list(self.cluster_sizes)}
         if self.rule is not GateRule.PAIRED:
             more |= {"rule": self.rule.value, "pool": self.pool, "difficulty": self.difficulty}
+        if self.population is not ClaimPopulation.LIKE_THESE:
+            more |= {"population": self.population.value}
         if self.slices:
             more |= {"slices": [asdict(slice_) for slice_ in self.slices]}
         single = {
@@ -229,6 +239,7 @@ def plan_from_json(stored: Mapping[str, Any]) -> SuitePlan:
         "claim": Claim(stored["claim"]),
         "served_pin": ServedPin(stored.get("served_pin", ServedPin.NONE)),
         "rule": GateRule(stored.get("rule", GateRule.PAIRED)),
+        "population": ClaimPopulation(stored.get("population", ClaimPopulation.LIKE_THESE)),
         "combine": PrimaryCombination(stored["combine"]) if stored.get("combine") else None,
         "cluster_sizes": tuple(stored.get("cluster_sizes", ())),
         "slices": tuple(

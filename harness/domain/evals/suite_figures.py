@@ -117,6 +117,10 @@ class SuiteFigures:
     items: int | None = None  # in the clusters used
     gate_rule: str | None = None  # `SuitePlan.rule`, where it is not the first one
     explained: float | None = None  # share of the variance that the rule could foresee
+    # noise_*: variance of an item's score when it is asked anew, where the claim is about these
+    # items.
+    noise_incumbent: float | None = None
+    noise_candidate: float | None = None
     slices: tuple[SliceFigures, ...] | None = None  # that are guarded
     judge: JudgeFigures | None = None  # None where the plan knows of no calibration
 
@@ -164,6 +168,8 @@ _OPTIONAL: Final = (
     "items",
     "gate_rule",
     "explained",
+    "noise_incumbent",
+    "noise_candidate",
     "slices",
     "judge",
 )

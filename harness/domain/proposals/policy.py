@@ -14,7 +14,7 @@ from harness.domain.canary.guardrails import Guardrail, Guardrails
 from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
 from harness.domain.content_hash import digest
 from harness.domain.evals.pins import ServedPin
-from harness.domain.evals.run import Claim, GateRule, PrimaryCombination
+from harness.domain.evals.run import Claim, ClaimPopulation, GateRule, PrimaryCombination
 
 
 class PromotionMode(StrEnum):
@@ -63,6 +63,8 @@ class GatePolicy:
     alpha_budget: float | None = None
     # By which the scores are judged (statistics.md §1.14).
     rule: GateRule = GateRule.PAIRED
+    # What a claim by the rule ADJUSTED is about.
+    population: ClaimPopulation = ClaimPopulation.LIKE_THESE
 
     @property
     def allowed_claims(self) -> tuple[Claim, ...]:
@@ -231,7 +233,7 @@ class Policy:
         registered keeps its bytes.
         """
         found = asdict(self)
-        for name in ("claims", "margin_max", "alpha_budget", "rule"):
+        for name in ("claims", "margin_max", "alpha_budget", "rule", "population"):
             if getattr(self.gate, name) == getattr(_PLAIN, name):
                 del found["gate"][name]
         found["canary"] = self.canary.as_json()

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.evals.pins import ServedPin
+from harness.domain.evals.run import ClaimPopulation
 from harness.domain.proposals.policy import (
     AlphaSpending,
     CanaryPolicy,
@@ -84,6 +85,11 @@ STRICTER_PINS: Final = {
     ServedPin.MODEL: frozenset({ServedPin.BUILD}),
     ServedPin.BUILD: frozenset(),
 }
+# What holds of items like these is the harder thing to show.
+STRICTER_POPULATIONS: Final = {
+    ClaimPopulation.LIKE_THESE: frozenset[ClaimPopulation](),
+    ClaimPopulation.THESE: frozenset({ClaimPopulation.LIKE_THESE}),
+}
 STRICTER_PROMOTION: Final = {
     PromotionMode.AUTOMATIC: frozenset({PromotionMode.APPROVED}),
     PromotionMode.APPROVED: frozenset(),
@@ -119,6 +125,7 @@ FIELD_RULES: Final[Mapping[type, Mapping[str, FieldRule]]] = {
         "primaries": must_equal,
         # Either holds alpha: a proposal from before an upgrade keeps the one it registered.
         "rule": always_allowed,
+        "population": same_or_stricter(STRICTER_POPULATIONS),
     },
     CanaryPolicy: {
         # Of rolling back a good candidate: what trips sooner guards more.

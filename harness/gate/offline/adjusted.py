@@ -21,6 +21,7 @@ from harness.gate.logspace import Floats
 from harness.gate.offline.design import REJECT_LOG_E, Design
 from harness.gate.offline.interim import interim_items, interim_levels
 from harness.gate.offline.intervals import CONFIDENCE
+from harness.gate.offline.pairs import MOST_NOISE
 from harness.gate.offline.sequential import (
     SMALL_SUITE_ITEMS,
     VARIANCE_GUARD,
@@ -36,7 +37,30 @@ from harness.gate.offline.sequential import (
 # A disaster that was not met yet, as in statistics.md §1.5.
 _DISASTER: Final = -1.0
 _NOTHING: Final = 1e-12
+# Of what the fit leaves, this share counts at the pool's last item too, however calm the models
+# seem: one item more that is right shows nothing.
+_LEAST_LEFT: Final = 0.5
 ADJUSTED_METHOD: Final = "adjusted"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerNoise:
+    """How much each item's mean score varies when the item is asked anew (statistics.md §1.15).
+
+    Variances over epochs, in the registered order.
+    """
+
+    incumbent: Floats  # (…, pool)
+    candidate: Floats  # (…, items)
+
+    def means(self, n: int) -> tuple[Floats, Floats]:
+        """The mean variances of both arms after n items."""
+        return _mean_noise(self.incumbent), _mean_noise(self.candidate[..., :n])
+
+
+def _mean_noise(variances: Floats) -> Floats:
+    """Adds one more item, as noisy as can be: alike answers prove no calm."""
+    return np.asarray((_sum(variances) + MOST_NOISE) / (variances.shape[-1] + 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +72,7 @@ class Covariates:
 
     incumbent: Floats  # its scores; no items: nothing is known, and nothing is adjusted
     difficulty: Floats  # other models' mean scores, all alike where there are none
+    noise: AnswerNoise | None = None  # None: the claim is about items like these
 
     @property
     def pool(self) -> int:
@@ -121,6 +146,10 @@ def _divide(above: Floats, below: Floats) -> Floats:
     return np.asarray(np.where(below > _NOTHING, above / np.maximum(below, _NOTHING), 0.0))
 
 
+# Mean variances of incumbent and candidate; None where the claim is about items like these.
+_MeanNoise = tuple[Floats, Floats] | None
+
+
 @dataclass(frozen=True, slots=True)
 class AnalysisTest:
     """Holds the test at one analysis, one entry per row."""
@@ -133,30 +162,36 @@ class AnalysisTest:
 
 
 def analyse(
-    differences: Floats, columns: Floats | None, whole: NDArray[np.bool_], design: Design
+    differences: Floats,
+    columns: Floats | None,
+    whole: NDArray[np.bool_],
+    design: Design,
+    noise: AnswerNoise | None = None,
 ) -> AnalysisTest:
     """Tests the items so far, two or more (statistics.md §1.14).
 
     What is left varies from item to item of those used; what could be foreseen varies from pool
-    to pool. whole: rows in which every difference is -1, 0 or 1.
+    to pool, unless noise says what asking anew would change (§1.15). whole: rows in which every
+    difference is -1, 0 or 1.
     """
     n = differences.shape[-1]
     pool = n if columns is None else columns.shape[-1]
+    anew = None if noise is None or columns is None else noise.means(n)
     plain = adjust_difference(differences, columns)
     theta0, floor = design.theta0, -design.theta0 * (1.0 + design.theta0)
     moved = n * (plain.mean - theta0) ** 2
-    known = design.theta0_error**2
-    scored = known + _variance(
+    scored = design.theta0_error**2 + _variance(
         np.maximum((plain.squares + moved) / max(n - plain.columns, 1), floor),
         np.maximum((plain.all_squares + moved) / n, floor),
         1.0 / n + plain.extra,
         pool,
+        anew,
     )
     p_scored = special.ndtr(-(plain.mean - theta0) / np.sqrt(np.maximum(scored, _NOTHING)))
-    p_plain, error, df = _student(plain, n, pool, design)
+    p_plain, error, df = _student(plain, n, pool, design, anew)
     graded = p_plain
     if design.claim is Claim.NON_INFERIOR or n < SMALL_SUITE_ITEMS:
-        graded = _student(plain.with_disaster(n), n + 1, pool, design)[0]
+        graded = _student(plain.with_disaster(n), n + 1, pool, design, anew)[0]
     return AnalysisTest(
         p=np.where(whole, np.maximum(p_plain, p_scored), graded),
         mean=plain.mean,
@@ -167,7 +202,7 @@ def analyse(
 
 
 def _student(
-    adjusted: AdjustedDifference, n: int, pool: int, design: Design
+    adjusted: AdjustedDifference, n: int, pool: int, design: Design, noise: _MeanNoise
 ) -> tuple[Floats, Floats, int]:
     """Returns the p-value, with the error of theta0, and the difference's own error."""
     df = max(n - 1 - adjusted.columns, 1)
@@ -176,13 +211,23 @@ def _student(
         (adjusted.all_squares + VARIANCE_GUARD) / (n - 1),
         1.0 / n + adjusted.extra,
         pool,
+        noise,
     )
     t = (adjusted.mean - design.theta0) / np.sqrt(variance + design.theta0_error**2)
     return np.asarray(special.stdtr(df, -t)), np.sqrt(variance), df
 
 
-def _variance(left: Floats, whole: Floats, per_item: Floats, pool: int) -> Floats:
-    return np.asarray(left * per_item + np.maximum(whole - left, 0.0) / pool)
+def _variance(
+    left: Floats, whole: Floats, per_item: Floats, pool: int, noise: _MeanNoise
+) -> Floats:
+    """Never more than without the noise, and the same where that is no number."""
+    foreseen = np.maximum(whole - left, 0.0)
+    if noise is not None:
+        incumbent, candidate = noise
+        anew = incumbent + np.minimum(candidate - left, 0.0)
+        anew = np.clip(anew, (_LEAST_LEFT - 1.0) * left, foreseen)
+        foreseen = np.where(np.isnan(anew), foreseen, anew)
+    return np.asarray(left * per_item + foreseen / pool)
 
 
 def judge_adjusted(
@@ -202,9 +247,9 @@ def judge_adjusted(
     bad = path.log_e_bad >= REJECT_LOG_E
     rejected_at = int(np.argmax(bad)) + 1 if bad.any() else None
     promoted_at, rows = None, d[None, :]
-    columns = None if covariates is None else covariates.rows(1)
+    columns, noise = _known(covariates, 1)
     for n, level in _analyses(design, rejected_at or len(d)) if may_promote else ():
-        if analyse(rows[:, :n], columns, _whole(rows[:, :n]), design).p[0] <= level:
+        if analyse(rows[:, :n], columns, _whole(rows[:, :n]), design, noise).p[0] <= level:
             promoted_at = n
             break
     used = promoted_at or rejected_at or len(d)
@@ -212,7 +257,8 @@ def judge_adjusted(
     outcome, how = _outcome(promoted_at, rejected_at, used, design, may_promote=may_promote)
     if used < 2:
         return replace(plain, outcome=outcome, how=how)
-    test = analyse(rows[:, :used], columns, _whole(rows[:, :used]), design)
+    test = analyse(rows[:, :used], columns, _whole(rows[:, :used]), design, noise)
+    varies = None if noise is None else [float(mean) for mean in noise.means(used)]
     half = float(special.stdtrit(test.df, 0.5 + CONFIDENCE / 2)) * float(test.error[0])
     mean = float(test.mean[0]) + 0.0
     return replace(
@@ -225,6 +271,7 @@ def judge_adjusted(
         ci_method=ADJUSTED_METHOD,
         p_final=float(test.p[0]),
         explained=max(0.0, float(test.explained[0])),
+        noise=None if varies is None else (varies[0], varies[1]),
     )
 
 
@@ -235,15 +282,21 @@ def judge_adjusted_batch(
     d = check_differences(matrix)
     bad = evidence_path(d, design).log_e_bad >= REJECT_LOG_E
     rejected_at = np.where(bad.any(axis=-1), np.argmax(bad, axis=-1) + 1, d.shape[-1] + 1)
-    columns = None if covariates is None else covariates.rows(len(d))
+    columns, noise = _known(covariates, len(d))
     promoted = np.zeros(len(d), dtype=np.bool_)
     used = np.minimum(rejected_at, d.shape[-1])
     for n, level in _analyses(design, d.shape[-1]):
-        p = analyse(d[:, :n], columns, _whole(d[:, :n]), design).p
+        p = analyse(d[:, :n], columns, _whole(d[:, :n]), design, noise).p
         now = ~promoted & (rejected_at >= n) & (p <= level)
         used = np.where(now, n, used)
         promoted |= now
     return BatchDecisions(promoted, ~promoted & (rejected_at <= d.shape[-1]), used)
+
+
+def _known(
+    covariates: Covariates | None, count: int
+) -> tuple[Floats | None, AnswerNoise | None]:
+    return (None, None) if covariates is None else (covariates.rows(count), covariates.noise)
 
 
 def _analyses(design: Design, upto: int) -> Sequence[tuple[int, float]]:

@@ -18,7 +18,14 @@ from harness.domain.evals.pins import (
     is_mixed,
     named_models,
 )
-from harness.domain.evals.run import Claim, Sample, SampleError, ScorePair, SuitePlan
+from harness.domain.evals.run import (
+    Claim,
+    ClaimPopulation,
+    Sample,
+    SampleError,
+    ScorePair,
+    SuitePlan,
+)
 
 # Up to this share of the planned items the candidate may fail to answer.
 INFRA_TOLERANCE = 0.02
@@ -26,6 +33,7 @@ UNSCORED_HIGH = "UNSCORED_HIGH"
 # (.1 + .2) / 2 and (.15 + .15) / 2 are not the same double: that is no win.
 ROUNDING = 1e-12
 UNSCORED_TOLERANCE = 0.02
+MOST_NOISE = 0.25  # variance of the mean of two scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,8 @@ class PairedItem:
     served: ServedModels = field(default=ServedModels(), compare=False)
     # US dollars of (incumbent, candidate), means over epochs, where the claim asks for them.
     costs: tuple[float | None, float | None] = (None, None)
+    # Variance of the candidate's mean score, where the claim is about these items.
+    variance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,8 @@ class PairedSuite:
     # while they are awaited, empty where the run ended before it had them, or where they are no
     # one measurement.
     pool: tuple[float, ...] | None = None
+    # Variances of these scores, where the claim is about these items.
+    pool_variances: tuple[float, ...] = ()
     # Where the items come from a verdict, what it says was served.
     stored_served: ServedModels | None = None
 
@@ -107,6 +119,8 @@ def pair_samples(
         item = _paired(a, b)
         if plan.claim is Claim.CHEAPER:
             item = replace(item, costs=(_cost(a), _cost(b)))
+        if _asked_anew(plan):
+            item = replace(item, variance=_score_variance(b, 0.0))
         unanswered += item.unanswered
         blocked = pinned.broken(item) or _blocking(a, b, unanswered, allowed)
         if blocked:
@@ -114,7 +128,34 @@ def pair_samples(
         items.append(item)
     whole = tuple(items[: plan.items_in(plan.units_in(len(items)))])
     pool = _pool_scores(plan, ours)
-    return PairedSuite(whole, _run_of(incumbent), _run_of(candidate), blocked, pool)
+    variances = _pool_variances(plan, ours) if pool else ()
+    return PairedSuite(whole, _run_of(incumbent), _run_of(candidate), blocked, pool, variances)
+
+
+def _asked_anew(plan: SuitePlan) -> bool:
+    return plan.population is ClaimPopulation.THESE and plan.epochs > 1
+
+
+def _pool_variances(
+    plan: SuitePlan, incumbent: Mapping[int, list[Sample]]
+) -> tuple[float, ...]:
+    if not _asked_anew(plan):
+        return ()
+    answers = (incumbent[position] for position in range(plan.pool))
+    return tuple(_score_variance(epochs, 1.0) for epochs in answers)
+
+
+def _score_variance(samples: Sequence[Sample], if_missing: float) -> float:
+    """Estimates how much their mean score would vary if the item were asked anew.
+
+    Answers of one length may be one answer, repeated by a cache: they say nothing of it.
+    """
+    if len({sample.output_tokens for sample in samples}) < len(samples):
+        return MOST_NOISE
+    scores = [if_missing if score is None else score for score in map(_strict, samples)]
+    mean = math.fsum(scores) / len(scores)
+    squares = math.fsum((score - mean) ** 2 for score in scores)
+    return squares / (len(scores) - 1) / len(scores)
 
 
 def _pool_scores(

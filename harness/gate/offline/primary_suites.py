@@ -11,7 +11,13 @@ from typing import Final
 
 from harness.domain.content_hash import digest
 from harness.domain.evals.difficulty import decode_scores, encode_scores
-from harness.domain.evals.run import GateRule, ScorePair, SuitePlan, SuiteReport
+from harness.domain.evals.run import (
+    ClaimPopulation,
+    GateRule,
+    ScorePair,
+    SuitePlan,
+    SuiteReport,
+)
 from harness.domain.evals.suite_figures import HolmFigures
 from harness.gate.offline.clusters import merge_clusters
 from harness.gate.offline.design import REJECT_LOG_E
@@ -132,6 +138,7 @@ def _composite(cases: Sequence[SuiteClaim]) -> SuiteClaim:
         judge=min(
             (plan.judge for plan in plans if plan.judge), key=lambda j: j.slope, default=None
         ),
+        population=ClaimPopulation.LIKE_THESE,
     )
     plan, pool = _composite_pool(plan, cases, weights)
     return SuiteClaim(plan, PairedSuite(items, "", "", blocked, pool), _stopped(ended))

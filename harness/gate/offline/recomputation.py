@@ -155,7 +155,9 @@ def remeasure_claim(
     # What happened behind the last item that counts may have been measured since.
     pool = _pool_again(case, paired, passed=passed)
     again = replace(paired, items=items, blocked=case.paired.blocked, pool=pool)
-    if again.pool != case.paired.pool:
+    if not pool:
+        again = replace(again, pool_variances=case.paired.pool_variances)
+    if (again.pool, again.pool_variances) != (case.paired.pool, case.paired.pool_variances):
         return case, [f"{suite}: the incumbent's scores are not what the samples say"]
     if case.paired.served != ServedModels() and again.served != case.paired.served:
         return case, [

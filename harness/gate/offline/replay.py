@@ -14,6 +14,7 @@ from harness.domain.content_hash import canonical_json
 from harness.domain.evals.pins import ServedModel, ServedModels
 from harness.domain.evals.run import (
     Claim,
+    ClaimPopulation,
     GateRule,
     ScorePair,
     SuitePlan,
@@ -43,11 +44,20 @@ def inputs_to_json(
 
     costs: only of suites whose claim asks for them; pairs in US dollars, in the items' order.
     pool: the incumbent's scores of the plan's whole pool, in its order.
+    variances: of these, and of the pairs' candidate scores, where a claim is about these items.
     """
     pools = {
         case.plan.suite: list(case.paired.pool)
         for case in cases
         if case.plan.rule is GateRule.ADJUSTED and case.paired.pool is not None
+    }
+    variances = {
+        case.plan.suite: [
+            list(case.paired.pool_variances),
+            [item.variance for item in case.paired.items],
+        ]
+        for case in cases
+        if case.plan.population is ClaimPopulation.THESE
     }
     served = {case.plan.suite: case.paired.served for case in cases}
     costs = {
@@ -59,6 +69,7 @@ def inputs_to_json(
         **({} if rules is None else {"rules": rules}),
         **({"costs": costs} if costs else {}),
         **({"pool": pools} if pools else {}),
+        **({"variances": variances} if variances else {}),
         "plans": [case.plan.as_json() for case in cases],
         "pairs": {case.plan.suite: _rows(case.paired) for case in cases},
         "runs": {
@@ -156,7 +167,7 @@ def _marks(paired: PairedSuite) -> dict[str, object]:
             "rules": list(item.rules),
         }
         for item in paired.items
-        if item != PairedItem(item.pair, costs=item.costs)
+        if item != PairedItem(item.pair, costs=item.costs, variance=item.variance)
     }
 
 
@@ -165,9 +176,10 @@ def _case(plan: SuitePlan, inputs: Mapping[str, Any]) -> SuiteClaim:
     marks, runs = inputs["marks"][suite], inputs["runs"][suite]
     rows = inputs["pairs"][suite]
     costs = inputs.get("costs", {}).get(suite) or [(None, None)] * len(rows)
+    ours, theirs = inputs.get("variances", {}).get(suite) or ((), [None] * len(rows))
     items = tuple(
-        replace(_item(row, marks.get(row[0])), costs=(cost[0], cost[1]))
-        for row, cost in zip(rows, costs, strict=True)
+        replace(_item(row, marks.get(row[0])), costs=(cost[0], cost[1]), variance=variance)
+        for row, cost, variance in zip(rows, costs, theirs, strict=True)
     )
     blocked = inputs["blocked"].get(suite, "")
     pool = inputs.get("pool", {}).get(suite)
@@ -177,6 +189,7 @@ def _case(plan: SuitePlan, inputs: Mapping[str, Any]) -> SuiteClaim:
         runs["candidate"],
         blocked,
         None if pool is None else tuple(map(float, pool)),
+        tuple(map(float, ours)),
         stored_served=served_from_json(inputs, suite),
     )
     stopped = inputs["stopped"].get(suite)

@@ -191,6 +191,9 @@ class ComparisonEvidence:
     sd: float | None
     # Share of the differences' variance that could be foreseen, by the adjusted rule.
     explained: float | None = None
+    # How much an item's score varies when it is asked anew, of incumbent and candidate: where
+    # the claim is about these items.
+    noise: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

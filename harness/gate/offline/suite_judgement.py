@@ -14,6 +14,7 @@ from harness.domain.errors import InputError
 from harness.domain.evals.difficulty import decode_scores
 from harness.domain.evals.run import (
     Claim,
+    ClaimPopulation,
     GateRule,
     Sample,
     SuitePlan,
@@ -22,7 +23,7 @@ from harness.domain.evals.run import (
 )
 from harness.domain.evals.suite_figures import LenientFigures, SuiteFigures
 from harness.domain.formatting import format_points
-from harness.gate.offline.adjusted import Covariates, judge_adjusted
+from harness.gate.offline.adjusted import AnswerNoise, Covariates, judge_adjusted
 from harness.gate.offline.clusters import merge_clusters, without_unanswered
 from harness.gate.offline.design import Design, design_from_plan
 from harness.gate.offline.futility import FUTILE, give_up
@@ -203,29 +204,40 @@ def _judge_of(plan: SuitePlan, paired: PairedSuite) -> _Judge:
                 f"suite {plan.suite}: {plan.pool} items are registered, with {len(known)} "
                 f"difficulties and {len(paired.pool)} scores of the incumbent"
             )
-        covariates = Covariates(np.array(paired.pool), np.array(known))
+        covariates = Covariates(np.array(paired.pool), np.array(known), _noise(plan, paired))
     return partial(judge_adjusted, covariates=covariates, may_promote=paired.pool is not None)
 
 
+def _noise(plan: SuitePlan, paired: PairedSuite) -> AnswerNoise | None:
+    """How much both arms' scores vary; None unless it is known of every item."""
+    candidate = [item.variance for item in paired.items if item.variance is not None]
+    if plan.population is not ClaimPopulation.THESE or len(candidate) != len(paired.items):
+        return None
+    if len(paired.pool_variances) != plan.pool:
+        return None
+    return AnswerNoise(np.array(paired.pool_variances), np.array(candidate))
+
+
 def _read(plan: SuitePlan, paired: PairedSuite) -> _Readings:
-    judge = _judge_of(plan, paired)
+    # The noise is that of the strict scores: it says nothing about another reading.
+    judge, other = _judge_of(plan, paired), _judge_of(plan, replace(paired, pool_variances=()))
     units, design = merge_clusters(plan, paired.items), design_from_plan(plan)
 
-    def judge_or_give_up(differences: list[float]) -> ComparisonEvidence:
-        return give_up(judge(differences, design), differences, design, plan.futility)
+    def judge_or_give_up(by: _Judge, differences: list[float]) -> ComparisonEvidence:
+        return give_up(by(differences, design), differences, design, plan.futility)
 
-    strict = judge_or_give_up(_differences(units))
+    strict = judge_or_give_up(judge, _differences(units))
     asked = ("reject",) if plan.role is SuiteRole.GUARD else ("reject", "inconclusive")
     if strict.outcome not in asked:
         return _Readings(strict)
     # A strict loss asks only whether the substance holds within the margin; a strict draw
     # asks the registered claim again.
     if strict.outcome != "reject":
-        return _Readings(strict, judge_or_give_up(_lenient_differences(units)))
+        return _Readings(strict, judge_or_give_up(other, _lenient_differences(units)))
     within = replace(design, claim=Claim.NON_INFERIOR)
-    lenient = judge(_lenient_differences(units), within)
+    lenient = other(_lenient_differences(units), within)
     neutral = _without_unanswered(plan, paired.items, strict.n_used)
-    answered = None if neutral is None else judge(neutral, design)
+    answered = None if neutral is None else other(neutral, design)
     if judge(_differences(units), within).outcome == "promote":
         # Small but real: within the margin as scored too, so that form explains nothing.
         return _Readings(strict, None, answered)
@@ -336,6 +348,8 @@ def _figures(
         items=len(items) if plan.cluster else None,
         gate_rule=plan.rule.value if plan.rule is not GateRule.PAIRED else None,
         explained=evidence.explained,
+        noise_incumbent=evidence.noise[0] if evidence.noise else None,
+        noise_candidate=evidence.noise[1] if evidence.noise else None,
         judge=judge_figures(plan.judge, *measured) if plan.judge else None,
     )
 

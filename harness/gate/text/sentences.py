@@ -245,8 +245,9 @@ def further_items(evidence: ComparisonEvidence, design: Design) -> int | None:
 def _promoted(evidence: ComparisonEvidence, design: Design) -> str:
     where = f"{evidence.n_used} of {design.n_max} {design.unit}s"
     if evidence.explained:
+        items = "items like these" if evidence.noise is None else "these items, asked anew"
         where += (
-            f", on items like these ({format_percent(evidence.explained)} of the differences' "
+            f", on {items} ({format_percent(evidence.explained)} of the differences' "
             "spread could be foreseen and is taken out)"
         )
     if design.claim is Claim.SUPERIOR:

@@ -12,6 +12,7 @@ from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
 from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.run import (
     Claim,
+    ClaimPopulation,
     GateRule,
     PrimaryCombination,
     SuiteReport,
@@ -52,6 +53,7 @@ def gate_policy_from_json(data: JsonIn) -> GatePolicy:
         "primaries": PrimaryCombination(data.get("primaries", PrimaryCombination.WEIGHTED)),
         "claims": tuple(Claim(claim) for claim in data.get("claims", Claim)),
         "rule": GateRule(data.get("rule", GateRule.PAIRED)),
+        "population": ClaimPopulation(data.get("population", ClaimPopulation.LIKE_THESE)),
     }
     return GatePolicy(**{**data, "claim": Claim(data["claim"]), **newer})
 
