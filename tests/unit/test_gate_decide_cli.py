@@ -1,7 +1,7 @@
 """`gate decide` on plain files: figures, exit codes, and every bad input with its place."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from harness.cli.evals.file_decision import gate_decide
 from harness.domain.evals.run import Claim
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_differences
+from tests.unit.test_gate_clusters import clustered
+from tests.unit.test_gate_verdicts import ask, sides
 
 pytestmark = pytest.mark.req("F2", "A7")
 
@@ -236,3 +238,107 @@ def test_what_is_no_file_ends_with_2_and_its_name(tmp_path: Path) -> None:
         result = CliRunner().invoke(gate_decide, [str(place)])
         assert result.exit_code == 2
         assert f"{place}: cannot be read" in result.stderr
+
+
+def grouped(columns: str, lines: Sequence[tuple[object, ...]]) -> str:
+    head = HEAD.strip() + f",{columns}\n"
+    return head + "".join(
+        f"q{n}," + ",".join(map(str, line)) + "\n" for n, line in enumerate(lines)
+    )
+
+
+def test_ten_questions_on_each_document_show_no_more_than_one(decide: Decide) -> None:
+    won = [1, 0, 1] + [1, 0, 1] * 4 + [1]
+    text = grouped(
+        "Document", [(1 - w, w, f"doc {n}") for _ in range(10) for n, w in enumerate(won)]
+    )
+
+    by_items = answer(decide(text, "--json"))
+    found = decide(text, "--cluster", "document", "--json")
+    by_clusters = answer(found)
+
+    assert by_items["verdict"] == "passed"
+    assert (found.exit_code, by_clusters["verdict"]) == (4, "inconclusive")
+    assert list(by_clusters) == [*FIELDS, "items"]
+    assert (by_clusters["n_used"], by_clusters["n"], by_clusters["items"]) == (16, 16, 160)
+    assert (by_clusters["wins"], by_clusters["losses"]) == (11, 5)
+    assert "16 of 16 clusters" in by_clusters["reason"]
+
+
+@pytest.mark.req("F2", "A7")
+def test_a_file_of_clusters_is_decided_as_a_proposal_is(decide: Decide) -> None:
+    sizes = [1 + n % 4 for n in range(80)]
+    scores = [(n % 2, n % 5 != 0, n) for n, size in enumerate(sizes) for _ in range(size)]
+    text = grouped("document", [(ours, int(theirs), f"d{n}") for ours, theirs, n in scores])
+    verdict = ask(
+        [clustered(sizes)],
+        {"math": sides([float(a) for a, _, _ in scores], [float(b) for _, b, _ in scores])},
+    )
+    assert verdict is not None
+    report = verdict.suites[0]
+
+    found = answer(decide(text, "--cluster", "document", "--json"))
+
+    assert found["verdict"] == report.outcome
+    for name in (
+        "how",
+        "n_used",
+        "delta",
+        "ci_low",
+        "ci_high",
+        "log_e",
+        "log_e_bad",
+        "p_final",
+    ):
+        assert found[name] == getattr(report, name)
+    fewer = answer(decide(text, "--cluster", "document", "--n-max", "200", "--json"))
+    assert fewer["n"] == 200
+
+
+def test_a_slice_that_is_shown_worse_fails_the_candidate(decide: Decide) -> None:
+    lines = [(0, 1, "en") if n % 2 else (1, int(n % 4 == 0), "de") for n in range(160)]
+    text = grouped("language", lines)
+
+    plain = decide(text, "--json")
+    found = decide(text, "--slice", "language", "--json")
+
+    assert plain.exit_code == 0
+    assert found.exit_code == 3
+    assert [(row["slice"], row["worse"]) for row in answer(found)["slices"]] == [
+        ("language = de", True),
+        ("language = en", False),
+    ]
+    assert "language = de" in decide(text, "--slice", "language").stdout
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "message"),
+    [
+        ([(0, 1, "a")], ("--cluster", "topic"), "column 'topic' is missing"),
+        ([(0, 1, "")], ("--cluster", "document"), "document is empty"),
+        ([(0, 1, "a")], ("--cluster", "item"), "column 'item' holds no groups"),
+        (
+            [(0, 1, "a"), (0, 1, "b")],
+            ("--cluster", "document", "--n-max", "1"),
+            "2 clusters are more than the planned 1",
+        ),
+        ([(0, 1, "a")] * 59, ("--slice", "document"), "no slice of document has the 60"),
+        ([(0, 1, "a")] * 60, ("--slice", "document", "--n-max", "70"), "all planned 70"),
+        ([(0, 1, "<b>")] * 60, ("--slice", "document"), "'<b>' is no value of a slice"),
+    ],
+)
+def test_groups_that_cannot_be_judged_end_with_2(
+    decide: Decide, lines: Sequence[tuple[object, ...]], options: tuple[str, ...], message: str
+) -> None:
+    result = decide(grouped("document", lines), *options, "--json")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+
+
+def test_an_item_is_in_one_cluster(decide: Decide) -> None:
+    text = "epoch,item,incumbent,candidate,document\n1,q,0,1,a\n2,q,0,1,b\n"
+
+    assert (
+        "item 'q' is in b here, and in a before" in decide(text, "--cluster", "document").stderr
+    )

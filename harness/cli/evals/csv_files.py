@@ -29,6 +29,7 @@ class PairRow:
     line: int  # of its first row
     incumbent: tuple[float | None, ...]
     candidate: tuple[float | None, ...]
+    groups: tuple[str, ...] = ()  # its values in the columns of groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +76,30 @@ def read_text(path: str) -> str:
         raise InputError(f"{path}:{line}: not UTF-8 text; save it as UTF-8 CSV") from None
 
 
-def parse_pairs(text: str, place: str, n_max: int | None = None) -> tuple[PairRow, ...]:
+def parse_pairs(
+    text: str, place: str, n_max: int | None = None, groups: Sequence[str] = ()
+) -> tuple[PairRow, ...]:
     """Reads the scores of both models by item, in the order of each item's first row. Other
     columns are left alone.
 
-    Raises InputError at the first fault, also for more than n_max items.
+    groups: columns that say what items have in common. Raises InputError at the first fault,
+    also for more than n_max items.
     """
     required, optional = ("item", "incumbent", "candidate"), ("epoch",)
+    if taken := {*groups} & {*required, *optional}:
+        raise InputError(f"column {min(taken)!r} holds no groups of items")
+    members: dict[str, tuple[str, ...]] = {}
     scores: dict[str, dict[int, tuple[float | None, float | None]]] = {}
     lines: dict[str, int] = {}
     seen: dict[tuple[str, int], int] = {}
-    for row in _rows(text, place, required, optional):
+    for row in _rows(text, place, (*required, *dict.fromkeys(groups)), optional):
         item, epoch = _name(row, "item"), _epoch(row)
+        named = tuple(_name(row, column) for column in groups)
+        if members.setdefault(item, named) != named:
+            raise row.error(
+                f"item {item!r} is in {', '.join(named)} here, and in "
+                f"{', '.join(members[item])} before"
+            )
         earlier = seen.setdefault((item, epoch), row.line)
         if earlier != row.line:
             raise row.error(_twice(item, row, earlier))
@@ -96,7 +109,9 @@ def parse_pairs(text: str, place: str, n_max: int | None = None) -> tuple[PairRo
         epochs = scores.setdefault(item, {})
         epochs[epoch] = (_score(row, "incumbent"), _score(row, "candidate"))
     _same_epochs(place, scores, lines)
-    return tuple(_item_row(item, epochs, seen) for item, epochs in scores.items())
+    return tuple(
+        _item_row(item, epochs, seen, members[item]) for item, epochs in scores.items()
+    )
 
 
 def parse_blocks(text: str, place: str) -> tuple[BlockRow, ...]:
@@ -234,6 +249,7 @@ def _item_row(
     item: str,
     epochs: Mapping[int, tuple[float | None, float | None]],
     lines: Mapping[tuple[str, int], int],
+    groups: tuple[str, ...],
 ) -> PairRow:
     ordered = [epochs[epoch] for epoch in sorted(epochs)]
     return PairRow(
@@ -241,4 +257,5 @@ def _item_row(
         line=min(lines[item, epoch] for epoch in epochs),
         incumbent=tuple(ours for ours, _ in ordered),
         candidate=tuple(theirs for _, theirs in ordered),
+        groups=groups,
     )

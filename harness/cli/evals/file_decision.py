@@ -9,7 +9,7 @@ from typing import Any, NoReturn, ParamSpec
 
 import click
 
-from harness.cli.evals.csv_files import BlockRow, PairRow, parse_blocks, parse_pairs, read_text
+from harness.cli.evals.csv_files import BlockRow, parse_blocks, parse_pairs, read_text
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.domain.errors import InputError, SwapgateError
 
@@ -30,7 +30,6 @@ def gate() -> None:
 
 GATE_EXITS = {"passed": 0, "failed": 3, "inconclusive": 4, "running": 4}
 CANARY_EXITS = {"hold": 0, "rollback": 3}
-_VERDICTS = {"promote": "passed", "reject": "failed"}
 
 P = ParamSpec("P")
 
@@ -60,30 +59,63 @@ def _exits_on_bad_input(command: Callable[P, None]) -> Callable[P, None]:
     "--margin", type=float, default=0.05, show_default=True, help="Allowed loss, a share of 1."
 )
 @click.option(
-    "--n-max", type=int, default=None, help="Planned items [default: all in the file]"
+    "--n-max",
+    type=int,
+    default=None,
+    help="Planned items, or clusters [default: all in the file]",
 )
 @click.option(
     "--alpha", type=float, default=0.05, show_default=True, help="Chance of a false promotion."
 )
+@click.option(
+    "--cluster",
+    default="",
+    metavar="COLUMN",
+    help="Column that names an item's cluster: each counts once.",
+)
+@click.option(
+    "--slice",
+    "slices",
+    multiple=True,
+    metavar="COLUMN",
+    help="Column whose values are slices that may not be shown worse; may be repeated.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 @_exits_on_bad_input
-def gate_decide(
-    *, pairs: str, claim: str, margin: float, n_max: int | None, alpha: float, as_json: bool
+def gate_decide(  # noqa: PLR0913 - one per option
+    *,
+    pairs: str,
+    claim: str,
+    margin: float,
+    n_max: int | None,
+    alpha: float,
+    cluster: str,
+    slices: Sequence[str],
+    as_json: bool,
 ) -> None:
     """Decide about a candidate from the scores in PAIRS.csv.
 
     Columns item,incumbent,candidate and, if there are several, epoch. Scores are from 0 to 1,
-    empty for unscored. Items count in the order of their first row.
+    empty for unscored. Items count in the order of their first row, and so do clusters.
     Exit code: 0 passed, 3 failed, 4 inconclusive or running, 2 bad input.
     """
     _between_0_and_1("--margin", margin)
     _between_0_and_1("--alpha", alpha)
     if n_max is not None and n_max < 1:
         raise InputError(f"--n-max is {n_max}; plan at least 1 item")
-    items = parse_pairs(read_text(pairs), pairs, n_max)
-    if not items and n_max is None:
+    # Here, not above: scipy would slow the start of every other command.
+    from harness.cli.evals.pair_judgement import FileTerms, judge_rows  # noqa: PLC0415
+    from harness.domain.evals.run import Claim  # noqa: PLC0415
+
+    named = tuple(column.strip().lower() for column in slices)
+    terms = FileTerms(Claim(claim), margin, alpha, n_max, cluster.strip().lower(), named)
+    rows = parse_pairs(read_text(pairs), pairs, None if terms.cluster else n_max, terms.columns)
+    if not rows and n_max is None:
         raise InputError(f"{pairs}:2: no items; give --n-max to judge a run with none yet")
-    answer = _judged(items, claim, margin, n_max or len(items), alpha)
+    try:
+        answer = judge_rows(rows, terms)
+    except InputError as error:
+        raise InputError(f"{pairs}: {error}") from None
     _print(answer, as_json=as_json)
     _exit(GATE_EXITS[str(answer["verdict"])])
 
@@ -108,58 +140,6 @@ def canary_decide(*, blocks: str, alpha: float, rho: float, as_json: bool) -> No
     answer = _watched(parse_blocks(read_text(blocks), blocks), blocks, alpha, rho)
     _print(answer, as_json=as_json)
     _exit(CANARY_EXITS[str(answer["action"])])
-
-
-def _judged(
-    items: Sequence[PairRow], claim: str, margin: float, n_max: int, alpha: float
-) -> dict[str, object]:
-    # scipy here, not above: it would slow the start of every other command.
-    from harness.domain.evals.run import Claim  # noqa: PLC0415
-    from harness.gate.offline.design import Design  # noqa: PLC0415
-    from harness.gate.offline.pairs import mean_score, score_difference  # noqa: PLC0415
-    from harness.gate.offline.sequential import judge_differences  # noqa: PLC0415
-    from harness.gate.text.sentences import comparison_reason  # noqa: PLC0415
-
-    design = Design(Claim(claim), margin, n_max, alpha)
-    evidence = judge_differences(
-        [
-            score_difference(mean_score(row.candidate, 0.0), mean_score(row.incumbent, 1.0))
-            for row in items
-        ],
-        design,
-    )
-    return {
-        "verdict": _VERDICTS.get(evidence.outcome, evidence.outcome),
-        "how": evidence.how,
-        "n_used": evidence.n_used,
-        "n": n_max,
-        "delta": evidence.delta if evidence.n_used else None,
-        "ci_low": evidence.ci_low,
-        "ci_high": evidence.ci_high,
-        "ci_method": evidence.ci_method if evidence.ci_low is not None else None,
-        "log_e": evidence.log_e,
-        "log_e_bad": evidence.log_e_bad,
-        "p_final": evidence.p_final,
-        "wins": evidence.wins,
-        "ties": evidence.ties,
-        "losses": evidence.losses,
-        "reason": comparison_reason(evidence, design) + _unscored(items[: evidence.n_used]),
-    }
-
-
-def _unscored(items: Sequence[PairRow]) -> str:
-    for name, scores in (
-        ("incumbent", [score for row in items for score in row.incumbent]),
-        ("candidate", [score for row in items for score in row.candidate]),
-    ):
-        missing = scores.count(None)
-        if missing > 0.02 * len(scores):
-            worst = "1" if name == "incumbent" else "0"
-            return (
-                f" {missing} of {len(scores)} scores of the {name} are missing and count "
-                f"{worst} (UNSCORED_HIGH)."
-            )
-    return ""
 
 
 def _watched(
@@ -205,7 +185,12 @@ def _print(answer: dict[str, object], *, as_json: bool) -> None:
         return
     width = max(map(len, answer))
     for name, value in answer.items():
-        click.echo(f"{name:<{width}}  {_shown(value)}")
+        if isinstance(value, list):
+            for row in value:
+                said = ", ".join(f"{key} {_shown(part)}" for key, part in row.items())
+                click.echo(f"{name:<{width}}  {said}")
+        else:
+            click.echo(f"{name:<{width}}  {_shown(value)}")
 
 
 def _shown(value: Any) -> str:

@@ -1,0 +1,194 @@
+"""Judges the scores of a CSV file as the gate does (`judge_rows`): by items or by clusters, and
+with guarded slices, where columns of the file name them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from harness.cli.evals.csv_files import PairRow
+from harness.domain.errors import InputError
+from harness.domain.evals.item_groups import (
+    MIN_SLICE_UNITS,
+    MOST_SLICES,
+    SLICE_VALUE,
+    Slice,
+)
+from harness.domain.evals.run import Claim, ScorePair, SuitePlan, SuiteReport, SuiteRole
+from harness.gate.offline.design import Design
+from harness.gate.offline.pairs import PairedItem, PairedSuite, mean_score, score_difference
+from harness.gate.offline.sequential import ComparisonEvidence, judge_differences
+from harness.gate.offline.suite_judgement import judge_pairs
+from harness.gate.text.sentences import comparison_reason
+
+_VERDICTS = {"promote": "passed", "reject": "failed"}
+
+
+@dataclass(frozen=True, slots=True)
+class FileTerms:
+    """Holds what a file is judged by."""
+
+    claim: Claim
+    margin: float
+    alpha: float
+    n_max: int | None  # planned units; None for all in the file
+    cluster: str = ""  # the column that names an item's cluster
+    slices: tuple[str, ...] = ()  # columns whose values are guarded
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Lists the columns of groups, the cluster's first."""
+        return (*((self.cluster,) if self.cluster else ()), *self.slices)
+
+
+def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
+    """Decides about the rows. Raises InputError for groups that cannot be judged so."""
+    if terms.columns:
+        return _judge_groups(rows, terms)
+    n_max = terms.n_max or len(rows)
+    design = Design(terms.claim, terms.margin, n_max, terms.alpha)
+    pairs = [_pair(row) for row in rows]
+    evidence = judge_differences(
+        [score_difference(pair.candidate, pair.incumbent) for pair in pairs], design
+    )
+    reason = comparison_reason(evidence, design) + _unscored(rows[: evidence.n_used])
+    verdict = _VERDICTS.get(evidence.outcome, evidence.outcome)
+    return _answer(verdict, evidence, n_max, reason)
+
+
+def _judge_groups(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
+    ordered, sizes = _in_clusters(rows) if terms.cluster else (list(rows), ())
+    units = len(sizes) if terms.cluster else len(ordered)
+    n_max = terms.n_max or units
+    if units > n_max:
+        unit = "cluster" if terms.cluster else "item"
+        raise InputError(f"{units} {unit}s are more than the planned {n_max}")
+    if terms.slices and units < n_max:
+        raise InputError(
+            f"--slice needs all planned {n_max} units, of which the file has {units}: their "
+            "looks are planned from the items of each slice"
+        )
+    # Clusters to come are taken to be as large as the others.
+    to_come = (round(fmean(sizes)) if sizes else 1,) * (n_max - units) if terms.cluster else ()
+    plan = SuitePlan(
+        suite="file",
+        suite_digest="",
+        role=SuiteRole.PRIMARY,
+        claim=terms.claim,
+        margin=terms.margin,
+        alpha=terms.alpha,
+        n_max=n_max,
+        epochs=1,
+        order_seed=0,
+        cluster=terms.cluster,
+        cluster_sizes=(*sizes, *to_come),
+        slices=_guarded(ordered, sizes, terms),
+    )
+    paired = PairedSuite(tuple(PairedItem(_pair(row)) for row in ordered), "", "")
+    report = judge_pairs(plan, paired).report
+    used = plan.items_in(report.n_used)
+    reason = report.reason + _unscored(ordered[:used])
+    slices = [
+        {
+            "slice": slice_.name,
+            "n_used": slice_.n_used,
+            "n": slice_.n_max,
+            "delta": slice_.delta if slice_.n_used else None,
+            "ci_low": slice_.ci_low,
+            "ci_high": slice_.ci_high,
+            "worse": slice_.worse,
+        }
+        for slice_ in report.figures.slices or ()
+    ]
+    return {
+        **_answer(report.outcome, report, n_max, reason),
+        **({"items": used} if terms.cluster else {}),
+        **({"slices": slices} if terms.slices else {}),
+    }
+
+
+def _in_clusters(rows: Sequence[PairRow]) -> tuple[list[PairRow], tuple[int, ...]]:
+    """The rows with those of a cluster together, and the clusters' sizes, both in the order of
+    each cluster's first row.
+    """
+    clusters: dict[str, list[PairRow]] = {}
+    for row in rows:
+        clusters.setdefault(row.groups[0], []).append(row)
+    members = clusters.values()
+    return [row for rows in members for row in rows], tuple(map(len, members))
+
+
+def _guarded(
+    rows: Sequence[PairRow], sizes: Sequence[int], terms: FileTerms
+) -> tuple[Slice, ...]:
+    """The slices with units enough, the largest first, as a proposal registers them."""
+    units = [unit for unit, size in enumerate(sizes) for _ in range(size)]
+    units = units or list(range(len(rows)))
+    found = [
+        Slice(column, value, tuple(positions))
+        for place, column in enumerate(terms.slices, start=bool(terms.cluster))
+        for value, positions in _positions(rows, place).items()
+        if len({units[position] for position in positions}) >= MIN_SLICE_UNITS
+    ]
+    if terms.slices and not found:
+        raise InputError(
+            f"no slice of {', '.join(terms.slices)} has the {MIN_SLICE_UNITS} units that one "
+            "needs to be guarded"
+        )
+    found.sort(key=lambda slice_: (-len(slice_.positions), slice_.field, slice_.value))
+    return tuple(found[:MOST_SLICES])
+
+
+def _positions(rows: Sequence[PairRow], place: int) -> Mapping[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for position, row in enumerate(rows):
+        value = row.groups[place]
+        if not SLICE_VALUE.fullmatch(value):
+            raise InputError(
+                f"{value!r} is no value of a slice: it has at most 64 letters, digits, spaces "
+                "and .,:+/()&-"
+            )
+        found.setdefault(value, []).append(position)
+    return found
+
+
+def _pair(row: PairRow) -> ScorePair:
+    incumbent, candidate = mean_score(row.incumbent, 1.0), mean_score(row.candidate, 0.0)
+    return ScorePair(row.item, incumbent, candidate, incumbent, candidate)
+
+
+def _answer(
+    verdict: str, found: ComparisonEvidence | SuiteReport, n_max: int, reason: str
+) -> dict[str, object]:
+    return {
+        "verdict": verdict,
+        "how": found.how,
+        "n_used": found.n_used,
+        "n": n_max,
+        "delta": found.delta if found.n_used else None,
+        "ci_low": found.ci_low,
+        "ci_high": found.ci_high,
+        "ci_method": found.ci_method if found.ci_low is not None else None,
+        "log_e": found.log_e,
+        "log_e_bad": found.log_e_bad,
+        "p_final": found.p_final,
+        "wins": found.wins,
+        "ties": found.ties,
+        "losses": found.losses,
+        "reason": reason,
+    }
+
+
+def _unscored(rows: Sequence[PairRow]) -> str:
+    for name, scores in (
+        ("incumbent", [score for row in rows for score in row.incumbent]),
+        ("candidate", [score for row in rows for score in row.candidate]),
+    ):
+        missing = scores.count(None)
+        if missing > 0.02 * len(scores):
+            worst = "1" if name == "incumbent" else "0"
+            return (
+                f" {missing} of {len(scores)} scores of the {name} are missing and count "
+                f"{worst} (UNSCORED_HIGH)."
+            )
+    return ""
