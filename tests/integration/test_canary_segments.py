@@ -7,34 +7,82 @@ import pytest
 
 from harness.bench.segmented_traffic import SegmentTruth, simulate_segments
 from harness.control.canary import audit
+from harness.control.canary.status import explain_canary
+from harness.control.operations import alerts
 from harness.domain.canary.guardrails import Guardrails
+from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.canary.segments import Segment
+from harness.domain.operations.alerts import AlertKind
 from tests.support.control.control_plane import CANARY, SmallInstallation
 
 pytestmark = pytest.mark.req("F3", "F5")
 SAID = "The harm is in requests with tools: "
 
 
-def test_a_rollback_names_the_segment_and_is_decided_again_the_same(
-    world: SmallInstallation,
-) -> None:
+def harmed_tools(world: SmallInstallation, rate: float) -> Rollout:
+    """A canary of which errors alone are watched and that fails with tools; its blocks are
+    stored. rate: at which it does.
+    """
     canary = replace(CANARY, segment_share=0.1, guardrails=Guardrails.none())
     world.policy = replace(world.policy, canary=canary)
     world.until_decided(world.propose().id)
     world.run_once()
+    with world.store.read() as tx:
+        (rollout,) = tx.rollouts.live()
+    store_blocks(world, rollout, rate)
+    return rollout
+
+
+def store_blocks(
+    world: SmallInstallation, rollout: Rollout, rate: float, first: int = 0
+) -> None:
     harmed = simulate_segments(
-        SegmentTruth(Segment.TOOLS, canary=0.9),
+        SegmentTruth(Segment.TOOLS, canary=rate),
         blocks=40,
-        rng=np.random.default_rng(2),
+        rng=np.random.default_rng([2, first]),
         share=0.1,
     )
+    at = world.clock.now()
+    blocks = [
+        replace(
+            block,
+            rollout=rollout.id,
+            opened_at=at,
+            closed_at=at,
+            sequence=first + block.sequence,
+        )
+        for block in harmed
+    ]
     with world.store.write() as tx:
-        (rollout,) = tx.rollouts.live()
-        at = world.clock.now()
-        blocks = [
-            replace(block, rollout=rollout.id, opened_at=at, closed_at=at) for block in harmed
-        ]
         tx.observations.append(blocks, [])
+
+
+def test_a_rollback_by_a_routers_own_guard_names_the_segment_once_its_blocks_show_it(
+    world: SmallInstallation,
+) -> None:
+    rollout = harmed_tools(world, rate=0.01)
+    with world.store.write() as tx:
+        alerts.raise_alert(
+            world.context(), tx, AlertKind.LOCAL_ABORT, rollout.id, subject="route chat",
+            title="the router stopped the canary", text="Worker w saw 3 of 3 keys fail.",
+        )  # fmt: skip
+    world.run_once()
+    found = explain_canary(world.context(), "chat").status
+    assert found.rollout.state is RolloutState.ROLLED_BACK
+    assert SAID not in str(found.explanation)
+
+    store_blocks(world, rollout, rate=0.9, first=40)
+
+    found = explain_canary(world.context(), "chat").status
+    assert found.action.figures.segment is not None
+    lines = found.explanation.guardrails[0].classes
+    assert any(SAID in line for line in lines), lines
+
+
+def test_a_rollback_names_the_segment_and_is_decided_again_the_same(
+    world: SmallInstallation,
+) -> None:
+    rollout = harmed_tools(world, rate=0.9)
     world.run_once()
     world.run_once()
 

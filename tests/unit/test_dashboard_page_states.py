@@ -30,8 +30,10 @@ from tests.support.browser.dashboard_data import (
     XSS,
     Lived,
     configured,
+    fails_with_tools,
     lived,
     opened,
+    turned,
 )
 from tests.support.control.manual_clock import ManualClock
 
@@ -129,6 +131,22 @@ def test_the_canary_page_shows_what_each_step_rested_on(
     assert re.search(r"candidate: \d+ of [\d,]+ failed", table)
     assert "certificate of no harm " in table
     assert "<b>enough exposures</b>" in table
+
+
+@pytest.mark.req("F3")
+def test_the_canary_page_says_in_words_which_segment_carries_the_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = lived(tmp_path, now()).config
+    fails_with_tools(config, "support-chat")
+    turned(config)
+
+    said = text(shown(monkeypatch, config, "canary", {"route": "support-chat"}))
+
+    assert re.search(
+        r"The harm is in requests with tools: \d+ of the canary's \d+ units failed there", said
+    )
+    assert "chance alone names one in at most 1 of 10 rollbacks" in said
 
 
 @pytest.mark.parametrize(

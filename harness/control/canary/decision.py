@@ -22,7 +22,7 @@ from harness.domain.canary.rollout import (
 )
 from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.evals.run import Verdict
-from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.alerts import Alert, AlertKind
 from harness.gate.offline.recomputation import AgreementLevel
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_action import RolloutAction
@@ -117,13 +117,21 @@ def confirm_worker_abort(unit: RolloutUnit, action: RolloutAction) -> RolloutAct
     rollout = unit.rollout
     if not (rollout.live or rollout.baking) or action.signal is RolloutSignal.HARM:
         return action
-    found = unit.tx.alerts.newest(f"{AlertKind.LOCAL_ABORT.value}:{rollout.id}")
+    found = find_worker_abort(unit)
     if found is None:
         return action
+    blocks = unit.tx.observations.blocks(rollout.id)
+    figures = replace(action.figures, local_abort=found.id).with_segment(blocks)
+    where = f" {figures.segment.text}." if figures.segment else ""
     return replace(
         action,
         kind=ActionKind.ROLLBACK,
         signal=RolloutSignal.HARM,
-        reason=f"A router's own guard stopped the canary. {found.text}",
-        figures=replace(action.figures, local_abort=found.id),
+        reason=f"A router's own guard stopped the canary. {found.text}{where}",
+        figures=figures,
     )
+
+
+def find_worker_abort(unit: RolloutUnit) -> Alert | None:
+    """Finds the alert with which a router's own guard stopped the rollout."""
+    return unit.tx.alerts.newest(f"{AlertKind.LOCAL_ABORT.value}:{unit.rollout.id}")

@@ -3,7 +3,7 @@ decides nothing.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -13,7 +13,7 @@ from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.routing import routes
 from harness.domain.canary.observation import ObservationBlock
-from harness.domain.canary.rollout import Rollout
+from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.errors import NotFound
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.routing.target import Target
@@ -92,6 +92,9 @@ def _status(unit: RolloutUnit, targets: Mapping[str, Target], now: datetime) -> 
     rollout = unit.rollout
     blocks = unit.tx.observations.blocks(rollout.id)
     action = decide_action(rollout, blocks, now)
+    if rollout.state is RolloutState.ROLLED_BACK and decision.find_worker_abort(unit):
+        # Its last blocks came after the rollback, and may name a segment by now.
+        action = replace(action, figures=action.figures.with_segment(blocks))
     return CanaryStatus(
         rollout=rollout,
         incumbent=targets[rollout.incumbent],

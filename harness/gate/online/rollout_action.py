@@ -2,14 +2,16 @@
 with every figure behind it (`RolloutFigures`), as the audit log keeps them.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Self
 
 from harness.domain.canary.guardrails import Guardrail
+from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import ActionKind, RolloutSignal
 from harness.gate.online.guardrail_report import GuardrailEvidence
+from harness.gate.online.segment_harm import SegmentHarm, find_segment
 
 _NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
@@ -47,6 +49,24 @@ class RolloutFigures:
     unproven: str = ""  # why the stored scores do not give the verdict any more
     local_abort: str = ""  # the alert with which a router's own guard stopped the canary
     warnings: tuple[str, ...] = ()  # what spoke against a person who went on by hand
+
+    @property
+    def segment(self) -> SegmentHarm | None:
+        """The segment of the traffic that carries the harm of errors; None where none is
+        named.
+        """
+        errors = self.guardrails.get(Guardrail.ERRORS)
+        return errors.segment if errors else None
+
+    def with_segment(self, blocks: Sequence[ObservationBlock]) -> Self:
+        """Returns the figures of a rollout whose errors were stopped by another than its
+        evidence, with the segment that its blocks name.
+        """
+        errors = self.guardrails.get(Guardrail.ERRORS)
+        if errors is None or errors.segment:
+            return self
+        named = replace(errors, segment=find_segment(blocks))
+        return replace(self, guardrails={**self.guardrails, Guardrail.ERRORS: named})
 
     def as_json(self) -> dict[str, object]:
         """Writes the figures as the audit log keeps them; the last four only if set."""

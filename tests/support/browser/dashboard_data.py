@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
+
 from evals.runner.questions import plan_questions
 from evals.sim import answer_text, profiles, seeded_random, token_count
 from evals.sim import item_bank as sim_suites
@@ -19,6 +21,7 @@ from evals.sim.simulated_model import SimulatedModel
 from evals.suites.suite import ConfiguredSuites
 from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
+from harness.bench.segmented_traffic import SegmentTruth, simulate_segments
 from harness.control import reconciler
 from harness.control.canary import machine, operations
 from harness.control.context import Context
@@ -27,6 +30,7 @@ from harness.control.routing import seed
 from harness.domain.canary.guardrails import ArmSplit, ErrorTally, FailureTally, Guardrail
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.canary.rollout import Rollout, RolloutSignal
+from harness.domain.canary.segments import Segment
 from harness.domain.evals.run import Claim, EvalRun, RunState, Sample
 from harness.domain.operations.access import Actor, Role
 from tests.support.control.manual_clock import ManualClock
@@ -360,6 +364,26 @@ def hurt(config: Path, route: str) -> None:
         tx.observations.append([block], [])
 
 
+def fails_with_tools(config: Path, route: str) -> None:
+    """The route's canary fails nearly every request with tools, and no others; nobody has
+    looked at it yet.
+    """
+    clock = ManualClock(datetime.now(UTC))  # noqa: TID251
+    with opened(config, clock) as installation, installation.context.store.write() as tx:
+        rollout, now = machine.find_live(tx, route), clock.now()
+        harmed = simulate_segments(
+            SegmentTruth(Segment.TOOLS, canary=0.9),
+            blocks=40,
+            rng=np.random.default_rng(2),
+            share=rollout.current.weight_bps / 10_000,
+        )
+        blocks = [
+            replace(block, rollout=rollout.id, worker="w3", opened_at=now, closed_at=now)
+            for block in harmed
+        ]
+        tx.observations.append(blocks, [])
+
+
 def paused(config: Path, route: str) -> None:
     """Pause the route's canary, as a person does."""
     with opened(config, ManualClock(datetime.now(UTC))) as installation:  # noqa: TID251
@@ -372,4 +396,15 @@ def turned(config: Path) -> Sequence[str]:
         return reconciler.reconcile(installation.context).did
 
 
-__all__ = ["ANA", "BEN", "XSS", "Claim", "Lived", "configured", "lived", "paused", "turned"]
+__all__ = [
+    "ANA",
+    "BEN",
+    "XSS",
+    "Claim",
+    "Lived",
+    "configured",
+    "fails_with_tools",
+    "lived",
+    "paused",
+    "turned",
+]
