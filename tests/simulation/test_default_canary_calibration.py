@@ -111,6 +111,15 @@ def test_a_healthy_candidate_is_not_blamed_for_its_speed(speed: float) -> None:
     assert tripped <= upto(1.0 / 25.0, 12)
 
 
+@pytest.mark.verify
+@pytest.mark.parametrize("speed", [0.3, 1.0, 3.0])
+def test_of_a_hundred_healthy_candidates_of_any_speed_at_most_five_are_blamed(
+    speed: float,
+) -> None:
+    tripped = sum(_judged_by_ledger(new_canary_policy(), speed, 0.05, n) for n in range(100))
+    assert tripped <= 5
+
+
 def test_a_quick_candidate_would_be_blamed_by_its_sessions() -> None:
     """Why the first request is the unit: more requests fit into a quick session's minute."""
     sessions = replace(new_canary_policy(), unit=ExposureUnit.SESSION)

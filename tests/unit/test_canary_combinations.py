@@ -1,0 +1,341 @@
+"""Whatever a canary's policy registered, its traffic becomes blocks whose counts agree, the
+stored blocks are judged to the same bytes, and two processes count the callers that one
+would have counted: units of every kind, weight steps, claims that are answered late, feedback,
+a judge, segments, warm-up.
+"""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from harness.control.serialize import to_hashable
+from harness.domain.canary.guardrails import Guardrail, Guardrails, SegmentedErrors
+from harness.domain.canary.judge import JudgeOutcome
+from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, claim_keys
+from harness.domain.canary.observation import ObservationBlock
+from harness.domain.canary.rollout import ActionKind, Rollout, RolloutState, build_unit_rule
+from harness.domain.canary.segments import SEGMENTS, Segment
+from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit, UnitRule
+from harness.domain.content_hash import canonical_json
+from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, EvidenceRule
+from harness.gate.online.next_step import decide_action
+from harness.gate.online.rollout_evidence import collect_evidence
+from harness.store.rules import check_block
+from harness.store.schema.policies import canary_policy_from_json
+from router.recording.guardrail_sample import (
+    SEGMENTS_FROM,
+    AnswerFault,
+    GuardrailSample,
+    RequestTraits,
+    SampleValues,
+)
+from router.recording.ledger import Ledger
+from router.recording.open_block import LedgerUnit
+from router.recording.spool import Batch, decode, encode
+
+pytestmark = pytest.mark.req("A7", "F3")
+
+SEEDS = range(24)
+START = datetime(2026, 1, 1, tzinfo=UTC)
+DAY_S = 86_400.0
+DAYS = 3
+KEYS = 90
+# Of a route's day, the seconds in which its callers come: many in a minute, or hardly any.
+SPANS_S = (120.0, 7_200.0)
+JUDGE = CanaryJudge("up/judge", "It answers.", max_usd=5.0)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one request is, and what becomes of it. feedback_s, verdict_s: after its answer."""
+
+    key: str
+    at_s: float
+    lasts_s: float
+    traits: int
+    failed: bool
+    sample: GuardrailSample
+    feedback_s: float | None
+    verdict_s: float | None
+
+
+@dataclass(frozen=True)
+class DrawnCanary:
+    """A policy, what its callers ask on three days, and what hinders their counting."""
+
+    policy: CanaryPolicy
+    requests: tuple[Request, ...]
+    harmed: bool
+    # Of claims, the share that the database does not answer at first.
+    unanswered: float
+    weights: tuple[int, ...]  # of each day, in bps
+
+
+def draw(seed: int) -> DrawnCanary:
+    rng = random.Random(seed)
+    unit = rng.choice(list(ExposureUnit))
+    judged, harmed = rng.random() < 0.4, rng.random() < 0.5
+    guards = rng.choice((Guardrails(), Guardrails.none(), Guardrails(feedback=1.0)))
+    weights = rng.choice(((2500, 2500, 2500), (500, 2500, 5000)))
+    policy = CanaryPolicy(
+        steps=tuple(CanaryStep(bps, 40) for bps in sorted(set(weights))),
+        unit=unit,
+        evidence=rng.choice(list(EvidenceRule)),
+        carried_share=rng.choice((0.0, 0.5, 0.75)),
+        segment_share=rng.choice((0.0, 0.05, 0.5)),
+        warm_up=rng.choice((0, 30)),
+        block_size=rng.choice((7, 40, 100)),
+        missing_s=rng.choice((200.0, 600.0)),
+        guardrails=replace(guards, judge=1.25) if judged else guards,
+        judge=JUDGE if judged else None,
+    )
+    span_s, unanswered = rng.choice(SPANS_S), rng.choice((0.0, 0.0, 0.3))
+    bad = rng.choice((0.6, 0.9)) if harmed else 0.03
+    requests = [
+        ask(rng, f"caller {rng.randrange(KEYS) + day * KEYS // 2}", day, span_s, bad, weights)
+        for day in range(DAYS)
+        for _ in range(rng.choice((60, 200)))
+    ]
+    requests.sort(key=lambda request: request.at_s)
+    return DrawnCanary(policy, tuple(requests), harmed, unanswered, weights)
+
+
+def ask(
+    rng: random.Random, key: str, day: int, span_s: float, bad: float, weights: Sequence[int]
+) -> Request:
+    tools, streams = rng.random() < 0.3, rng.random() < 0.5
+    segments = (
+        Segment.TOOLS if tools else Segment.NO_TOOLS,
+        Segment.STREAM if streams else Segment.WHOLE,
+        rng.choice((Segment.GERMAN, Segment.ENGLISH)),
+    )
+    traits = RequestTraits.WORDS | RequestTraits.PRICED
+    traits |= (RequestTraits.TOOLS if tools else 0) | (RequestTraits.STREAMS if streams else 0)
+    traits |= RequestTraits.JUDGED if rng.random() < 0.4 else 0
+    bits = sum(1 << SEGMENTS.index(segment) for segment in segments) << SEGMENTS_FROM
+    failed = rng.random() < (bad if is_canary(key, weights[day]) else 0.03)
+    lasts_s = rng.lognormvariate(1.0, 1.0)
+    faults = rng.choice((0, 0, 0, AnswerFault.TRUNCATED.value, AnswerFault.REFUSED.value))
+    values = SampleValues(lasts_s, lasts_s / 3, 0.01, rng.lognormvariate(4.0, 0.5), 0.001)
+    return Request(
+        key=key,
+        at_s=day * DAY_S + 600.0 + rng.random() * span_s,
+        # Of some no outcome ever comes.
+        lasts_s=float("inf") if rng.random() < 0.02 else lasts_s,
+        traits=int(traits) | bits,
+        failed=failed,
+        sample=GuardrailSample(SampleValues()) if failed else GuardrailSample(values, faults),
+        feedback_s=rng.expovariate(1 / 20) if rng.random() < 0.2 else None,
+        verdict_s=rng.expovariate(1 / 30) if rng.random() < 0.9 else None,
+    )
+
+
+def is_canary(key: str, weight_bps: int) -> bool:
+    return random.Random(key).randrange(10_000) < weight_bps
+
+
+class Process:
+    """One router's process: its ledger, and what it has been told of its requests."""
+
+    def __init__(self, name: str, drawn: DrawnCanary, pages: dict[int, bytes]) -> None:
+        rule = build_unit_rule(drawn.policy, START, ledger_salt="salt")
+        # A worker has it from the routing table.
+        self.rule = UnitRule.from_json(json.loads(json.dumps(rule.as_json())))
+        assert self.rule == rule
+        self.ledger = Ledger("r", name, self.rule)
+        self.blocks: list[ObservationBlock] = []
+        self._drawn, self._pages = drawn, pages
+        self._units: dict[int, tuple[LedgerUnit, bool]] = {}
+        self._chance = random.Random(name)
+
+    def begin(self, number: int, now: float) -> None:
+        request = self._drawn.requests[number]
+        bps = self._drawn.weights[int(now // DAY_S)]
+        unit = self.ledger.admit(
+            request.key,
+            canary=is_canary(request.key, bps),
+            weight_bps=bps,
+            now=now,
+            at=START + timedelta(seconds=now),
+            traits=request.traits
+            if self.rule.segments
+            else request.traits % (1 << SEGMENTS_FROM),
+        )
+        if unit is not None:
+            self._units[number] = unit, unit.admitted == 1
+
+    def go_on(self, number: int, what: str, now: float) -> None:
+        """An answer, feedback or a verdict comes."""
+        if number not in self._units:
+            return
+        request, (unit, first) = self._drawn.requests[number], self._units[number]
+        if what == "answer":
+            self.ledger.finish(
+                unit, failed=request.failed, sample=request.sample, first=first, now=now
+            )
+        elif what == "feedback":
+            self.ledger.note_feedback(unit, bad=request.failed, now=now)
+        elif first:
+            verdict = JudgeOutcome.BAD if request.failed else JudgeOutcome.GOOD
+            self.ledger.judged(unit, verdict, 0.001)
+
+    def tick(self, now: float, *, final: bool = False) -> None:
+        at = START + timedelta(seconds=now)
+        away = self._chance.random() < self._drawn.unanswered
+        if not away:
+            for late in self.ledger.late_claims:
+                self._claim(late)
+                self.ledger.forget_late_claim()
+            for claim in self.ledger.claims(now, at, final=final):
+                histories = self._claim(self.ledger.claim_of(claim.block))
+                self.ledger.enter_histories(claim.block, histories)
+        self.blocks += self.ledger.close(now, at) if final else self.ledger.tick(now, at)
+
+    def _claim(self, claim: KeyClaim) -> Sequence[KeyHistory]:
+        changed, found = claim_keys(self._pages, claim)
+        self._pages.update(changed)
+        return found
+
+
+def serve(drawn: DrawnCanary, processes: int) -> list[ObservationBlock]:
+    """Runs the requests through so many processes, and numbers their blocks."""
+    pages: dict[int, bytes] = {}
+    crew = [Process(f"w-{n}", drawn, pages) for n in range(processes)]
+    choose = random.Random(len(drawn.requests))
+    of = [choose.choice(crew) for _ in drawn.requests]
+    now, number = 0.0, 1
+    for now, what, which in events(drawn):
+        if what == "tick":
+            for process in crew:
+                process.tick(now)
+        elif what == "begin":
+            of[which].begin(which, now)
+        else:
+            of[which].go_on(which, what, now)
+    for process in crew:
+        process.tick(now + 1.0, final=True)
+    blocks = sorted(
+        (block for process in crew for block in process.blocks),
+        key=lambda block: (block.closed_at, block.worker, block.sequence),
+    )
+    return [replace(block, number=number + n) for n, block in enumerate(blocks)]
+
+
+def events(drawn: DrawnCanary) -> Iterable[tuple[float, str, int]]:
+    found = []
+    for number, request in enumerate(drawn.requests):
+        answered_s = request.at_s + request.lasts_s
+        found += [(request.at_s, "begin", number), (answered_s, "answer", number)]
+        for what, after_s in (("feedback", request.feedback_s), ("verdict", request.verdict_s)):
+            if after_s is not None:
+                found.append((answered_s + after_s, what, number))
+    ticks = {
+        round(moment + after_s) for moment, *_ in found if moment < DAYS * DAY_S
+        for after_s in (1.0, 61.0, 700.0)
+    }  # fmt: skip
+    found += [(float(second), "tick", 0) for second in ticks]
+    return sorted(event for event in found if event[0] < DAYS * DAY_S)
+
+
+def rollout(drawn: DrawnCanary) -> Rollout:
+    return Rollout(
+        id="r", proposal="p", route="x", incumbent="a", candidate="b", verdict="v",
+        policy=drawn.policy, salt="s", step=0, state=RolloutState.MEASURING,
+        started_at=START, step_started_at=START, updated_at=START,
+    )  # fmt: skip
+
+
+def decided(drawn: DrawnCanary, blocks: Sequence[ObservationBlock]) -> str:
+    action = decide_action(rollout(drawn), blocks, START + timedelta(days=DAYS))
+    return canonical_json(to_hashable(action))
+
+
+def counted(blocks: Sequence[ObservationBlock]) -> Mapping[int, tuple[int, int]]:
+    """Units and never-seen ones of each period."""
+    units, new = Counter[int](), Counter[int]()
+    for block in blocks:
+        units[block.period] += block.units
+        new[block.period] += block.never_seen.units if block.never_seen else 0
+    return {period: (units[period], new[period]) for period in units}
+
+
+def test_the_draws_hold_every_kind_of_canary_and_harm_is_told_from_health() -> None:
+    canaries = [draw(seed) for seed in SEEDS]
+    policies = [drawn.policy for drawn in canaries]
+
+    assert {policy.unit for policy in policies} == set(ExposureUnit)
+    assert {policy.evidence for policy in policies} == set(EvidenceRule)
+    for met in (
+        [policy.carries for policy in policies],
+        [policy.judge is not None for policy in policies],
+        [policy.segment_share > 0.0 for policy in policies],
+        [drawn.unanswered > 0.0 for drawn in canaries],
+        [len(policy.steps) > 1 for policy in policies],
+    ):
+        assert {*met} == {True, False}
+    ends = Counter(
+        (drawn.harmed, decide_action(rollout(drawn), serve(drawn, 1), START).kind)
+        for drawn in canaries
+    )
+    assert ends[True, ActionKind.ROLLBACK] == sum(drawn.harmed for drawn in canaries)
+    assert ends[False, ActionKind.ROLLBACK] == 0
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_stored_blocks_of_every_combination_are_judged_to_the_same_bytes(seed: int) -> None:
+    drawn = draw(seed)
+    blocks = serve(drawn, 2)
+    for block in blocks:
+        check_block(block)
+    stored = decode(encode(Batch(tuple(blocks), ())))
+    policy = canary_policy_from_json(json.loads(json.dumps(drawn.policy.as_json())))
+
+    read = [
+        replace(block, number=number) for number, block in enumerate(stored.blocks, start=1)
+    ]
+    assert policy == drawn.policy
+    assert read == blocks
+    assert decided(replace(drawn, policy=policy), read) == decided(drawn, blocks)
+    assert decided(drawn, blocks[::-1]) == decided(drawn, blocks)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_block_says_what_its_policy_registered_and_nothing_else(seed: int) -> None:
+    drawn = draw(seed)
+    policy, blocks = drawn.policy, serve(drawn, 1)
+    told = [block.counts.get(Guardrail.ERRORS) for block in blocks]
+
+    assert any(isinstance(errors, SegmentedErrors) for errors in told) is bool(
+        policy.segment_share
+    )
+    assert {guardrail for block in blocks for guardrail in block.ranks} <= set(policy.tolerated)
+    assert (Guardrail.JUDGE in {name for block in blocks for name in block.counts}) is bool(
+        policy.judge
+    )
+    assert {block.weight_bps for block in blocks} <= set(drawn.weights)
+    found = collect_evidence(blocks, policy)
+    assert found.units == sum(block.units for block in blocks[: len(found.path)])
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_two_processes_count_the_callers_that_one_would_have_counted(seed: int) -> None:
+    drawn = replace(draw(seed), unanswered=0.0)
+    policy = drawn.policy
+    one, two = counted(serve(drawn, 1)), counted(serve(drawn, 2))
+
+    asked = [(1 + int(request.at_s // DAY_S), request.key) for request in drawn.requests]
+    callers = set(asked) if policy.unit.counts_keys else asked
+    expected = Counter(period for period, _ in callers)
+    assert {period: units for period, (units, _) in one.items()} == expected
+    if policy.carries:
+        assert one == two
+        assert sum(new for _, new in two.values()) == len({key for _, key in asked})
+    elif not policy.unit.counts_keys:
+        assert one == two
+    else:
+        assert all(two[period][0] >= units for period, (units, _) in one.items())
