@@ -14,7 +14,7 @@ from harness.bench.guarded_traffic import SimulatedHarm
 from harness.domain.canary.guardrails import FailureTally, Guardrails
 from harness.domain.canary.rollout import build_unit_rule
 from harness.domain.canary.unit_rule import ExposureUnit
-from harness.domain.proposals.policy import CanaryPolicy, EvidenceRule, new_canary_policy
+from harness.domain.proposals.policy import CanaryPolicy, new_canary_policy
 from harness.gate.online.evidence_paths import counts_path
 from harness.gate.online.rollout_evidence import collect_evidence
 from router.recording.ledger import Ledger
@@ -100,7 +100,7 @@ def _quiet(per_minute: float | None, rate: float, seed: int, *, bursts: bool = F
         FailureTally(int(n), int(m), int(f), int(y))
         for n, m, f, y in zip(np.diff([0, *ends]), *sums, strict=True)
     ]
-    path = counts_path(tallies, rule=EvidenceRule.WEIGHTED, shares=[share] * len(tallies))
+    path = counts_path(tallies, rule=DEFAULT.evidence, shares=[share] * len(tallies))
     over = np.flatnonzero(path >= HARM_AT)
     return float(sums[0][: over[0] + 1].sum()) if len(over) else math.inf
 
