@@ -22,7 +22,7 @@ from harness.domain.canary.rollout import (
 )
 from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.evals.run import Verdict
-from harness.domain.operations.alerts import Alert, AlertKind
+from harness.domain.operations.alerts import AlertKind, AlertRecord
 from harness.gate.offline.recomputation import AgreementLevel
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_action import RolloutAction
@@ -132,6 +132,6 @@ def confirm_worker_abort(unit: RolloutUnit, action: RolloutAction) -> RolloutAct
     )
 
 
-def find_worker_abort(unit: RolloutUnit) -> Alert | None:
+def find_worker_abort(unit: RolloutUnit) -> AlertRecord | None:
     """Finds the alert with which a router's own guard stopped the rollout."""
     return unit.tx.alerts.newest(f"{AlertKind.LOCAL_ABORT.value}:{unit.rollout.id}")
