@@ -5,12 +5,16 @@ known truth; the limits are those of statistics.md §4.
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from harness.bench.gate_adjusted import RuleRow, measure_rules
-from harness.bench.gate_benchmark import GateBenchmarkPlan
-from harness.bench.score_matrix import ScoreKind, generate_scores, load_matrix
+from harness.bench.gate_adjusted import POOL, RuleRow, measure_rules
+from harness.bench.gate_benchmark import FIVE, GateBenchmarkPlan, theta0_of, tilt_weights
+from harness.bench.score_matrix import ScoreKind, close_pairs, generate_scores, load_matrix
 from harness.domain.evals.run import QUALITY_CLAIMS, Claim, GateRule
+from harness.gate.offline.adjusted import Covariates, judge_adjusted_batch
+from harness.gate.offline.design import Design
+from harness.gate.planning.multiplicity import FUTILITY
 
 pytestmark = pytest.mark.req("F2")
 
@@ -42,3 +46,26 @@ def test_the_level_holds_on_every_kind_of_scores(kind: ScoreKind, claim: Claim, 
 
     assert adjusted.false_mean <= 0.055
     assert adjusted.worst <= 0.065 + 3.0 * math.sqrt(0.065 * 0.935 / 2000)
+
+
+@pytest.mark.req("F4")
+@pytest.mark.parametrize("claim", list(QUALITY_CLAIMS))
+def test_of_several_the_hopeless_are_given_up_and_the_good_are_not(claim: Claim) -> None:
+    (pair,) = close_pairs(load_matrix(BINARY), 1)
+    design = Design(claim, 0.05, 200, 0.05 / 3)
+    shares, items = {}, {}
+    for lift in (0.0, FIVE):
+        rng = np.random.default_rng([11, round(lift * 1000)])
+        weights = tilt_weights(pair.d, theta0_of(claim) + lift)
+        drawn = rng.choice(len(pair.d), size=(250, POOL), p=weights)
+        known = Covariates(pair.a[drawn], np.zeros(drawn.shape))
+        for futility in (0.0, FUTILITY):
+            found = judge_adjusted_batch(
+                pair.d[drawn[:, :200]], design, known, futility=futility
+            )
+            shares[lift, futility] = float(found.promoted.mean())
+            items[lift, futility] = float(found.n_used.mean())
+
+    assert shares[0.0, FUTILITY] <= 0.05 / 3 + 3.0 * math.sqrt(0.05 / 3 / 250)
+    assert shares[FIVE, FUTILITY] >= shares[FIVE, 0.0] - 0.02
+    assert items[0.0, FUTILITY] < 0.7 * items[0.0, 0.0]

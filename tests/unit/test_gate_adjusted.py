@@ -24,9 +24,11 @@ from harness.domain.evals.run import (
 )
 from harness.gate.offline.adjusted import Covariates, judge_adjusted, judge_adjusted_batch
 from harness.gate.offline.design import Design
+from harness.gate.offline.futility import FUTILE
 from harness.gate.offline.interim import interim_items, interim_levels
 from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.verdicts import replay_verdict
+from harness.gate.planning.multiplicity import FUTILITY, share_alpha
 from tests.unit.test_gate_verdicts import Sides, broken, plan, sides
 from tests.unit.test_gate_verdicts import ask as ask_all
 
@@ -231,3 +233,54 @@ def test_a_candidate_that_loses_rarely_and_whole_does_not_pass_a_small_suite(n: 
     decided = judge_adjusted_batch(d, Design(Claim.SUPERIOR, 0.05, n))
 
     assert decided.promoted.mean() <= 0.065
+
+
+@pytest.mark.req("F4", "F5")
+def test_a_hopeless_candidate_of_several_is_given_up_at_an_analysis() -> None:
+    alone, shared = (share_alpha(adjusted(), several) for several in (1, 3))
+    assert (alone.futility, shared.futility) == (0.0, FUTILITY)
+    alike = drawn(-0.02, seed=5)
+
+    whole, ended = ask(replace(shared, futility=0.0), alike), ask(shared, alike)
+
+    assert isinstance(whole, Inconclusive)
+    assert isinstance(ended, Inconclusive)
+    assert (whole.suites[0].how, ended.suites[0].how) == ("final", FUTILE)
+    assert ended.suites[0].n_used in interim_items(200)
+    assert "Given up after" in ended.reason
+    assert verdict_bytes(replay_verdict(ended)) == verdict_bytes(ended)
+    assert verdict_bytes(replay_verdict(whole)) == verdict_bytes(whole)
+
+
+@pytest.mark.req("F4")
+def test_giving_up_promotes_nobody_and_rows_end_where_each_ends() -> None:
+    known, _ = covariates()
+    rng = np.random.default_rng(9)
+    rows = rng.choice([-1.0, 0.0, 1.0], size=(40, 200), p=[0.15, 0.65, 0.2])
+    design = replace(SUPERIOR, alpha=0.05 / 3)
+
+    never = judge_adjusted_batch(rows, design, known)
+    found = judge_adjusted_batch(rows, design, known, futility=FUTILITY)
+
+    assert not (found.promoted & ~never.promoted).any()
+    assert not (found.rejected & ~never.rejected).any()
+    assert (found.n_used <= never.n_used).all()
+    assert found.n_used.sum() < never.n_used.sum()
+    for index, row in enumerate(rows):
+        evidence = judge_adjusted(list(row), design, known, futility=FUTILITY)
+        assert evidence.n_used == found.n_used[index]
+        assert (evidence.outcome == "promote") == found.promoted[index]
+        assert (evidence.outcome == "reject") == found.rejected[index]
+
+
+@pytest.mark.req("F4")
+def test_nobody_is_given_up_while_the_pool_is_awaited_or_before_a_quarter() -> None:
+    known, _ = covariates()
+    lost = [-1.0, 0.0, 0.0, 0.0, 0.0] * 20
+
+    waiting = judge_adjusted(lost, SUPERIOR, known, may_promote=False, futility=FUTILITY)
+    longer = replace(SUPERIOR, n_max=1_000)
+    early = judge_adjusted(lost[:80], longer, None, futility=FUTILITY)
+
+    assert waiting.how != FUTILE
+    assert early.how != FUTILE

@@ -19,6 +19,7 @@ from scipy import special
 from harness.domain.evals.run import Claim
 from harness.gate.logspace import Floats
 from harness.gate.offline.design import REJECT_LOG_E, Design
+from harness.gate.offline.futility import FIRST_LOOK, FUTILE, chance_of_last
 from harness.gate.offline.interim import interim_items, interim_levels
 from harness.gate.offline.intervals import CONFIDENCE
 from harness.gate.offline.pairs import MOST_NOISE
@@ -236,25 +237,33 @@ def judge_adjusted(
     covariates: Covariates | None = None,
     *,
     may_promote: bool = True,
+    futility: float = 0.0,
 ) -> ComparisonEvidence:
     """The verdict on items in their registered order, consumed up to where it is decided.
 
     covariates: None where the incumbent's pool is not to be had. may_promote: no while the
-    pool is still awaited. Difference, interval and p_final are the adjusted ones.
+    pool is still awaited. futility: it is given up at an analysis that leaves less than this
+    chance. Difference, interval and p_final are the adjusted ones.
     """
     d = check_differences(differences)
     path = evidence_path(d, design)
     bad = path.log_e_bad >= REJECT_LOG_E
     rejected_at = int(np.argmax(bad)) + 1 if bad.any() else None
-    promoted_at, rows = None, d[None, :]
+    promoted_at, futile_at, rows = None, None, d[None, :]
     columns, noise = _known(covariates, 1)
     for n, level in _analyses(design, rejected_at or len(d)) if may_promote else ():
-        if analyse(rows[:, :n], columns, _whole(rows[:, :n]), design, noise).p[0] <= level:
+        test = analyse(rows[:, :n], columns, _whole(rows[:, :n]), design, noise)
+        if test.p[0] <= level:
             promoted_at = n
             break
-    used = promoted_at or rejected_at or len(d)
+        if n != rejected_at and _hopeless(test, n, design, futility)[0]:
+            futile_at = n
+            break
+    used = promoted_at or futile_at or rejected_at or len(d)
     plain = build_evidence(progress_at(path, used - 1) if used else start_progress(), design)
     outcome, how = _outcome(promoted_at, rejected_at, used, design, may_promote=may_promote)
+    if futile_at is not None:
+        outcome, how = "inconclusive", FUTILE
     if used < 2:
         return replace(plain, outcome=outcome, how=how)
     test = analyse(rows[:, :used], columns, _whole(rows[:, :used]), design, noise)
@@ -276,21 +285,42 @@ def judge_adjusted(
 
 
 def judge_adjusted_batch(
-    matrix: ArrayLike, design: Design, covariates: Covariates | None = None
+    matrix: ArrayLike,
+    design: Design,
+    covariates: Covariates | None = None,
+    *,
+    futility: float = 0.0,
 ) -> BatchDecisions:
     """Judges every row of differences (comparisons, items), without display figures."""
     d = check_differences(matrix)
     bad = evidence_path(d, design).log_e_bad >= REJECT_LOG_E
     rejected_at = np.where(bad.any(axis=-1), np.argmax(bad, axis=-1) + 1, d.shape[-1] + 1)
     columns, noise = _known(covariates, len(d))
-    promoted = np.zeros(len(d), dtype=np.bool_)
+    promoted, futile = np.zeros((2, len(d)), dtype=np.bool_)
     used = np.minimum(rejected_at, d.shape[-1])
     for n, level in _analyses(design, d.shape[-1]):
-        p = analyse(d[:, :n], columns, _whole(d[:, :n]), design, noise).p
-        now = ~promoted & (rejected_at >= n) & (p <= level)
-        used = np.where(now, n, used)
+        test = analyse(d[:, :n], columns, _whole(d[:, :n]), design, noise)
+        now = ~promoted & ~futile & (rejected_at >= n) & (test.p <= level)
+        gone = ~promoted & ~now & ~futile & (rejected_at > n)
+        gone &= _hopeless(test, n, design, futility)
+        used = np.where(now | gone, n, used)
         promoted |= now
-    return BatchDecisions(promoted, ~promoted & (rejected_at <= d.shape[-1]), used)
+        futile |= gone
+    rejected = ~promoted & ~futile & (rejected_at <= d.shape[-1])
+    return BatchDecisions(promoted, rejected, used)
+
+
+def _hopeless(test: AnalysisTest, n: int, design: Design, futility: float) -> NDArray[np.bool_]:
+    """Where the last analysis is passed with less than the chance `futility`.
+
+    The share of items stands for that of the information: what is foreseen is not known better
+    at the end, so that the chance is rather too high.
+    """
+    if not futility or not FIRST_LOOK * design.n_max <= n < design.n_max:
+        return np.zeros(len(test.p), dtype=np.bool_)
+    (_, level), share = _analyses(design, design.n_max)[-1], n / design.n_max
+    now = (test.mean - design.theta0) / test.error
+    return np.asarray(chance_of_last(now, share, level) < futility)
 
 
 def _known(

@@ -3,6 +3,7 @@
 false promotions; what it may cost is power.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
-from harness.gate.logspace import running_sum
+from harness.gate.logspace import Floats, running_sum
 from harness.gate.offline.design import Design
 from harness.gate.offline.intervals import squared_deviations
 from harness.gate.offline.sequential import (
@@ -46,8 +47,30 @@ def hopeless_at(differences: ArrayLike, design: Design, futility: float) -> NDAr
     return np.asarray(first, dtype=np.int64)
 
 
+def chance_of_last(now: Floats, share: float, level: float) -> Floats:
+    """Computes the chance that the last planned analysis is passed, at this level.
+
+    now: the distance from the null in standard errors, after this share of the items. What is
+    to come is taken to be as good as the upper end of what was seen.
+    """
+    drift = (now + OPTIMISM_SE) / np.sqrt(share)
+    ahead = now * np.sqrt(share) + drift * (1.0 - share) + special.ndtri(level)
+    return np.asarray(special.ndtr(ahead / np.sqrt(1.0 - share)))
+
+
+def judge_or_give_up(
+    differences: Sequence[float], design: Design, futility: float
+) -> ComparisonEvidence:
+    """Judges by the rule PAIRED, and ends where the comparison has become hopeless."""
+    evidence = judge_differences(differences, design)
+    return give_up(evidence, differences, design, futility)
+
+
 def give_up(
-    evidence: ComparisonEvidence, differences: list[float], design: Design, futility: float
+    evidence: ComparisonEvidence,
+    differences: Sequence[float],
+    design: Design,
+    futility: float,
 ) -> ComparisonEvidence:
     """The judgement up to where the comparison had become hopeless; `evidence` itself where it
     was decided before, or nothing is given up.

@@ -26,7 +26,7 @@ from harness.domain.formatting import format_points
 from harness.gate.offline.adjusted import AnswerNoise, Covariates, judge_adjusted
 from harness.gate.offline.clusters import merge_clusters, without_unanswered
 from harness.gate.offline.design import Design, design_from_plan
-from harness.gate.offline.futility import FUTILE, give_up
+from harness.gate.offline.futility import FUTILE, judge_or_give_up
 from harness.gate.offline.intervals import mcnemar
 from harness.gate.offline.judge_slope import judge_figures
 from harness.gate.offline.pairs import (
@@ -192,10 +192,10 @@ def end_pool(paired: PairedSuite, stopped: StoppedRun | None) -> PairedSuite:
     return replace(paired, pool=()) if over and paired.pool is None else paired
 
 
-def _judge_of(plan: SuitePlan, paired: PairedSuite) -> _Judge:
+def _judge_of(plan: SuitePlan, paired: PairedSuite, futility: float = 0.0) -> _Judge:
     """Finds the registered rule, with what it knows of the items beside their differences."""
     if plan.rule is GateRule.PAIRED:
-        return judge_differences
+        return partial(judge_or_give_up, futility=futility) if futility else judge_differences
     covariates = None
     if paired.pool:
         known = decode_scores(plan.difficulty) or (0.0,) * plan.pool
@@ -205,7 +205,10 @@ def _judge_of(plan: SuitePlan, paired: PairedSuite) -> _Judge:
                 f"difficulties and {len(paired.pool)} scores of the incumbent"
             )
         covariates = Covariates(np.array(paired.pool), np.array(known), _noise(plan, paired))
-    return partial(judge_adjusted, covariates=covariates, may_promote=paired.pool is not None)
+    may_promote = paired.pool is not None
+    return partial(
+        judge_adjusted, covariates=covariates, may_promote=may_promote, futility=futility
+    )
 
 
 def _noise(plan: SuitePlan, paired: PairedSuite) -> AnswerNoise | None:
@@ -220,20 +223,18 @@ def _noise(plan: SuitePlan, paired: PairedSuite) -> AnswerNoise | None:
 
 def _read(plan: SuitePlan, paired: PairedSuite) -> _Readings:
     # The noise is that of the strict scores: it says nothing about another reading.
-    judge, other = _judge_of(plan, paired), _judge_of(plan, replace(paired, pool_variances=()))
+    noiseless = replace(paired, pool_variances=())
+    judge, other = _judge_of(plan, paired), _judge_of(plan, noiseless)
     units, design = merge_clusters(plan, paired.items), design_from_plan(plan)
-
-    def judge_or_give_up(by: _Judge, differences: list[float]) -> ComparisonEvidence:
-        return give_up(by(differences, design), differences, design, plan.futility)
-
-    strict = judge_or_give_up(judge, _differences(units))
+    strict = _judge_of(plan, paired, plan.futility)(_differences(units), design)
     asked = ("reject",) if plan.role is SuiteRole.GUARD else ("reject", "inconclusive")
     if strict.outcome not in asked:
         return _Readings(strict)
     # A strict loss asks only whether the substance holds within the margin; a strict draw
     # asks the registered claim again.
     if strict.outcome != "reject":
-        return _Readings(strict, judge_or_give_up(other, _lenient_differences(units)))
+        leniently = _judge_of(plan, noiseless, plan.futility)
+        return _Readings(strict, leniently(_lenient_differences(units), design))
     within = replace(design, claim=Claim.NON_INFERIOR)
     lenient = other(_lenient_differences(units), within)
     neutral = _without_unanswered(plan, paired.items, strict.n_used)

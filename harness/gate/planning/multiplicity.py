@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.domain.evals.run import GateRule, SuitePlan, SuiteRole
+from harness.domain.evals.run import SuitePlan, SuiteRole
 from harness.domain.proposals.policy import AlphaSpending
 
 SPENDING_PROMISES: Final[Mapping[AlphaSpending, str]] = {
@@ -55,14 +55,12 @@ def share_alpha(plan: SuitePlan, candidates: int) -> SuitePlan:
     if candidates == 1:
         return plan
     alone = plan.combine is None and plan.role is not SuiteRole.GUARD
-    paired = plan.rule is GateRule.PAIRED
     return replace(
         plan,
         alpha=plan.alpha / candidates,
         candidates=candidates,
-        # A guard goes on: it may still find harm. So do suites that are judged together, and
-        # by the adjusted rule, whose last test this chance does not foresee.
-        futility=FUTILITY if alone and paired else 0.0,
+        # A guard goes on: it may still find harm. So do suites that are judged together.
+        futility=FUTILITY if alone else 0.0,
     )
 
 
