@@ -41,6 +41,21 @@ def test_gross_harm_is_rolled_back_by_default_within_few_exposures(
     assert np.quantile(found, 0.9) <= p95
 
 
+@pytest.mark.verify
+@pytest.mark.parametrize(
+    ("rate", "cap", "median", "p95"), [(0.05, 1500, 110, 310), (0.20, 300, 12, 34)]
+)
+def test_harm_is_rolled_back_by_default_as_soon_as_the_benchmark_asks(
+    rate: float, cap: int, median: float, p95: float
+) -> None:
+    found = [
+        exposures(SimulatedHarm(errors=rate), cap=cap, seed=[31, n])
+        for n in range(1000 if rate > 0.1 else 500)
+    ]
+    assert np.quantile(found, 0.5, method="higher") <= median
+    assert np.quantile(found, 0.95, method="higher") <= p95
+
+
 @pytest.mark.parametrize("make_scene", SCENES.values(), ids=SCENES)
 def test_a_healthy_canary_is_not_blamed_for_what_hits_both_arms(
     make_scene: default_canary.SceneMaker,
