@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from dashboard.text import comparison_text
 from evals.suites.items import Item
 from harness.control.evals.recomputation import recompute_stored
 from harness.control.evals.verdict_replay import replay_verdict
@@ -154,13 +155,19 @@ def test_who_waits_is_told_that_the_incumbent_is_asked_first(world: SmallInstall
     with world.store.read() as tx:
         asked = evaluation.count_answers(tx, world.get(proposal.id))
     assert asked == (0, 70, "the incumbent is asked first")
-    (side,) = comparison.load_comparison(ctx, proposal.id).suites
+    shown = comparison.load_comparison(ctx, proposal.id)
+    assert comparison_text.progress(shown) == [
+        ("colours", 0, 50, "by the incumbent, which is asked first")
+    ]
+    (side,) = shown.suites
     assert side.asks_incumbent_first
     assert not side.incumbent_answers
     with world.store.write() as tx:
         tx.runs.set_state(world.get(proposal.id).runs["colours"].incumbent, RunState.DONE)
     with world.store.read() as tx:
         assert evaluation.count_answers(tx, world.get(proposal.id))[2] == ""
+    both = comparison.load_comparison(ctx, proposal.id)
+    assert comparison_text.progress(both) == [("colours", 0, 20, "on both sides")]
 
 
 def test_what_earlier_models_answered_is_the_difficulty_and_the_arms_own_runs_are_not(
