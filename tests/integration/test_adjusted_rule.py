@@ -146,6 +146,37 @@ def test_a_run_budget_that_is_too_small_for_the_pool_is_said_beforehand(
     assert "`max_tokens` ends it at 100" in few.warning
 
 
+def test_what_passed_without_a_pool_that_money_ended_is_proof_while_the_run_stays_ended(
+    world: SmallInstallation,
+) -> None:
+    adjust(world, n_max=20)
+    world.until_decided(world.propose("sim/equal").id)
+    (known,) = estimate.estimate_proposal(world.context(), ProposalRequest("chat", "sim/good"))
+    assert known.incumbent is not None
+    # The run of the proposal before it is too old to be shared.
+    world.clock.advance(2 * world.policy.gate.run_max_age_s)
+    gate = replace(
+        world.policy.gate, max_cost_usd=30 * (known.incumbent.cost_usd or 0.0), max_tokens=None
+    )
+    world.policy = replace(world.policy, gate=gate)
+
+    decided = world.until_decided(world.propose("sim/better").id)
+
+    with world.store.read() as tx:
+        incumbent = tx.runs.get(decided.runs["colours"].incumbent)
+        verdict = tx.verdicts.get(decided.verdict or "")
+        found = recompute_stored(world.context(), tx, verdict, decided)
+    assert incumbent.state is RunState.OVER_BUDGET
+    assert isinstance(verdict, Passed)
+    assert verdict.inputs["pool"] == {"colours": []}
+    assert found.agrees, found.text
+    with world.store.write() as tx:
+        tx.runs.set_state(incumbent.id, RunState.STOPPED)
+    with world.store.read() as tx:
+        found = recompute_stored(world.context(), tx, verdict, decided)
+    assert "no run has ended early" in found.text
+
+
 def test_who_waits_is_told_that_the_incumbent_is_asked_first(world: SmallInstallation) -> None:
     adjust(world, n_max=20)
     proposal = world.propose("sim/better")
