@@ -30,7 +30,7 @@ from harness.domain.canary.rollout import (
     apply_signal,
     build_unit_rule,
 )
-from harness.domain.canary.unit_rule import ExposureUnit
+from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
 from harness.domain.content_hash import canonical_json
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, PeakHours
 from harness.domain.proposals.policy_bounds import clamp_policy
@@ -255,6 +255,10 @@ def test_for_a_number_that_is_none_the_bound_holds_that_rolls_back_sooner() -> N
     assert (clamped.rho, clamped.rho_ni, clamped.carried_share) == (1e-3, 1e-3, 0.0)
     (step,) = clamped.steps
     assert (step.weight_bps, step.min_exposures, step.min_s) == (1, 10**12, 1e10)
+    judge = CanaryJudge("up/judge", "It answers.", max_usd=math.nan)
+    asked = build_unit_rule(replace(plain, judge=judge), START).judge
+    assert asked is not None
+    assert asked.max_usd == 0.0
 
 
 def test_a_bake_beyond_the_calendar_never_ends() -> None:

@@ -42,6 +42,12 @@ _STEP: Final[Mapping[str, tuple[float, float]]] = {
     "min_s": (0.0, _LONG_S),
     "min_peak_s": (0.0, _LONG_S),
 }
+# As wide as the file's own: a judge's money has no other bound.
+_JUDGE: Final = {
+    "max_usd": (0.0, 1e9),
+    "share_bps": (1, 10_000),
+    "timeout_s": (0.001, 86_400.0),
+}
 _HOUR: Final = {"start_h": (0, 24), "end_h": (0, 24)}
 # Numbers of which more means a sooner rollback, a later step or promotion, or more evidence. In
 # place of one that is none (NaN) their upper bound holds, and the lower one of all others.
@@ -65,10 +71,12 @@ def clamp_policy(policy: CanaryPolicy) -> CanaryPolicy:
     steps = tuple(_clamped(step, _STEP) for step in policy.steps)
     ratios = _ratios(policy.guardrails)
     peak: PeakHours = _clamped(policy.peak, _HOUR)
+    judge = policy.judge and _clamped(policy.judge, _JUDGE)
     held: CanaryPolicy = _clamped(policy, _CANARY)
-    if (steps, ratios, peak) == (policy.steps, policy.guardrails, policy.peak):
+    parts = (policy.steps, policy.guardrails, policy.peak, policy.judge)
+    if (steps, ratios, peak, judge) == parts:
         return held
-    return replace(held, steps=steps, guardrails=ratios, peak=peak)
+    return replace(held, steps=steps, guardrails=ratios, peak=peak, judge=judge)
 
 
 def _ratios(guardrails: Guardrails) -> Guardrails:
