@@ -28,6 +28,7 @@ from harness.domain.evals.run import Claim, GateRule
 from harness.gate.offline.adjusted import Covariates, judge_adjusted_batch
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_batch
+from harness.gate.offline.unseen_loss import choose_unseen_loss
 
 POOL: Final = 500
 _ROWS: Final = 250
@@ -113,7 +114,7 @@ def _decide(
 ) -> dict[GateRule, tuple[float, float]]:
     """Returns each rule's share promoted, and its mean number of items."""
     claim, n, lift = setting
-    design = Design(claim, MARGIN, n, ALPHA)
+    design = Design(claim, MARGIN, n, ALPHA, unseen=choose_unseen_loss(n))
     weights = tilt_weights(pair.d, theta0_of(claim) + lift)
     rng = np.random.default_rng([*key, n, round(lift * 1000)])
     found = {rule: np.zeros(2) for rule in GateRule}

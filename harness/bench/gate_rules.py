@@ -14,6 +14,7 @@ from scipy import special
 from harness.domain.evals.run import Claim
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_batch
+from harness.gate.offline.unseen_loss import choose_unseen_loss
 
 Floats = NDArray[np.float64]
 Result = tuple[NDArray[np.bool_], NDArray[np.int64]]
@@ -28,7 +29,8 @@ _ROWS = 250
 def hybrid(a: Floats, b: Floats, theta0: float) -> Result:
     """Applies the product's own gate."""
     claim = Claim.NON_INFERIOR if theta0 < 0.0 else Claim.SUPERIOR
-    design = Design(claim, MARGIN, a.shape[1], ALPHA)
+    n = a.shape[1]
+    design = Design(claim, MARGIN, n, ALPHA, unseen=choose_unseen_loss(n))
     promoted, used = [], []
     for first in range(0, len(a), _ROWS):
         rows = slice(first, first + _ROWS)

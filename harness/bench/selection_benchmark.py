@@ -15,6 +15,7 @@ from harness.domain.evals.run import Claim
 from harness.gate.offline.design import Design
 from harness.gate.offline.futility import hopeless_at
 from harness.gate.offline.sequential import judge_batch
+from harness.gate.offline.unseen_loss import choose_unseen_loss
 from harness.gate.planning.multiplicity import FUTILITY
 
 CANDIDATES: Final = 3
@@ -37,7 +38,8 @@ def decide_selections(
     items).
     """
     n = differences[0].shape[1]
-    design = Design(claim, MARGIN, n, alpha / len(differences))
+    share = alpha / len(differences)
+    design = Design(claim, MARGIN, n, share, unseen=choose_unseen_loss(n))
     judged = [_judge(d, design) for d in differences]
     deltas = np.stack([delta for delta, _ in judged])
     used = [float(items.mean()) for _, items in judged]

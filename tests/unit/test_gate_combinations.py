@@ -26,6 +26,7 @@ from harness.domain.evals.run import (
     SampleError,
     SuitePlan,
     SuiteRole,
+    UnseenLoss,
     Verdict,
     plan_from_json,
 )
@@ -85,6 +86,7 @@ def draw(seed: int) -> AnsweredSuites:
             combine=combine if main else None,
             weight=rng.choice((1.0, 2.5)) if main and combine else 1.0,
             judge=drawn_judge(seed, number),
+            unseen=random.Random(f"unseen {seed}").choice(list(UnseenLoss)),
         )
         plans.append(share_alpha(in_groups(rng, base, adjusted=adjusted), candidates))
     sides = {plan.suite: answers(rng, plan, better=better) for plan in plans}

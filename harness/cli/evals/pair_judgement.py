@@ -19,6 +19,7 @@ from harness.gate.offline.design import Design
 from harness.gate.offline.pairs import PairedItem, PairedSuite, mean_score, score_difference
 from harness.gate.offline.sequential import ComparisonEvidence, judge_differences
 from harness.gate.offline.suite_judgement import judge_pairs
+from harness.gate.offline.unseen_loss import choose_unseen_loss
 from harness.gate.text.sentences import comparison_reason
 
 _VERDICTS = {"promote": "passed", "reject": "failed"}
@@ -46,7 +47,8 @@ def judge_rows(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object]:
     if terms.columns:
         return _judge_groups(rows, terms)
     n_max = terms.n_max or len(rows)
-    design = Design(terms.claim, terms.margin, n_max, terms.alpha)
+    unseen = choose_unseen_loss(n_max)
+    design = Design(terms.claim, terms.margin, n_max, terms.alpha, unseen=unseen)
     pairs = [_pair(row) for row in rows]
     evidence = judge_differences(
         [score_difference(pair.candidate, pair.incumbent) for pair in pairs], design
@@ -83,6 +85,7 @@ def _judge_groups(rows: Sequence[PairRow], terms: FileTerms) -> dict[str, object
         cluster=terms.cluster,
         cluster_sizes=(*sizes, *to_come),
         slices=_guarded(ordered, sizes, terms),
+        unseen=choose_unseen_loss(n_max),
     )
     paired = PairedSuite(tuple(PairedItem(_pair(row)) for row in ordered), "", "")
     report = judge_pairs(plan, paired).report

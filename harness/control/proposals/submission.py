@@ -30,6 +30,7 @@ from harness.domain.evals.run import (
     SuitePin,
     SuitePlan,
     SuiteRole,
+    UnseenLoss,
 )
 from harness.domain.operations.access import Actor, Role
 from harness.domain.proposals.policy import GatePolicy, Policy
@@ -40,6 +41,7 @@ from harness.domain.proposals.proposal import (
 from harness.domain.ranges import SHARE_RANGE
 from harness.domain.routing.table import Route, RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
+from harness.gate.offline.unseen_loss import choose_unseen_loss
 from harness.gate.planning import multiplicity
 from harness.gate.planning.planned_tests import pool_items
 from harness.ports import Transaction
@@ -417,6 +419,8 @@ def _plan(
         pool=pool_items(n_max, pin.items) if rule is GateRule.ADJUSTED else 0,
         population=_population(rule, gate),
         slices=ours.guarded_slices(order_seed, n_max),
+        # Clusters have a rule of their own.
+        unseen=UnseenLoss.WHOLE if ours.cluster_field else choose_unseen_loss(n_max),
     )
 
 

@@ -66,6 +66,15 @@ class ClaimPopulation(StrEnum):
     THESE = "these"  # the suite's own, asked anew: where each is asked twice or more
 
 
+class UnseenLoss(StrEnum):
+    """Names how large a loss graded suites are tested for that nobody met (statistics.md
+    §1.18); registered with the plan.
+    """
+
+    WHOLE = "whole"  # of a whole item
+    MIRRORED = "mirrored"  # of less, the more of the spread wins and losses share
+
+
 @dataclass(frozen=True, slots=True)
 class SuitePin:
     """Records what a suite's results depend on, hashed piece by piece (F6)."""
@@ -182,6 +191,7 @@ class SuitePlan:
     population: ClaimPopulation = ClaimPopulation.LIKE_THESE
     # What people's differences become in this judge's scores; None without a calibration.
     judge: JudgeSlope | None = None
+    unseen: UnseenLoss = UnseenLoss.WHOLE
 
     @property
     def incumbent_items(self) -> int:
@@ -216,6 +226,7 @@ class SuitePlan:
             "candidates": self.candidates if self.candidates > 1 else None,
             "futility": self.futility or None,
             "judge": asdict(self.judge) if self.judge else None,
+            "unseen": None if self.unseen is UnseenLoss.WHOLE else self.unseen.value,
         }
         more |= {name: value for name, value in single.items() if value is not None}
         return {
@@ -238,6 +249,7 @@ def plan_from_json(stored: Mapping[str, Any]) -> SuitePlan:
         "role": SuiteRole(stored["role"]),
         "claim": Claim(stored["claim"]),
         "served_pin": ServedPin(stored.get("served_pin", ServedPin.NONE)),
+        "unseen": UnseenLoss(stored.get("unseen", UnseenLoss.WHOLE)),
         "rule": GateRule(stored.get("rule", GateRule.PAIRED)),
         "population": ClaimPopulation(stored.get("population", ClaimPopulation.LIKE_THESE)),
         "combine": PrimaryCombination(stored["combine"]) if stored.get("combine") else None,

@@ -6,7 +6,13 @@ import math
 from dataclasses import dataclass
 
 from harness.domain.errors import InputError
-from harness.domain.evals.run import QUALITY_CLAIMS, Claim, PrimaryCombination, SuitePlan
+from harness.domain.evals.run import (
+    QUALITY_CLAIMS,
+    Claim,
+    PrimaryCombination,
+    SuitePlan,
+    UnseenLoss,
+)
 
 EARLY_SHARE = 0.2
 FINAL_SHARE = 0.8
@@ -36,6 +42,7 @@ class Design:
     # How much of people's differences the judge shows, 1 without a judge (statistics.md §1.17).
     slope: float = 1.0
     slope_error: float = 0.0
+    unseen: UnseenLoss = UnseenLoss.WHOLE
 
     def __post_init__(self) -> None:
         if self.claim not in QUALITY_CLAIMS:
@@ -102,4 +109,5 @@ def design_from_plan(plan: SuitePlan) -> Design:
         cluster_size=plan.planned_items / plan.n_max if plan.cluster else None,
         slope=plan.judge.slope if plan.judge else 1.0,
         slope_error=plan.judge.error if plan.judge else 0.0,
+        unseen=plan.unseen,
     )

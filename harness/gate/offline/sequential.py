@@ -31,10 +31,9 @@ from harness.gate.offline.intervals import (
     tango_interval,
     tango_p,
 )
+from harness.gate.offline.unseen_loss import SMALL_SUITE_ITEMS, mirrored_spread, unseen_loss
 
 VARIANCE_GUARD = 0.25
-# Below this, a suite may simply not have met the rare disaster yet.
-SMALL_SUITE_ITEMS = 200
 # Below this, losses of whole clusters within the allowed loss may all be unseen.
 FEW_CLUSTERS = 60
 
@@ -71,14 +70,17 @@ def final_p(
     signs: tuple[ArrayLike, ArrayLike],
     whole: ArrayLike,
     design: Design,
-    least: ArrayLike = 0.0,
+    losses: tuple[ArrayLike, ArrayLike] = (0.0, 0.0),
 ) -> Floats:
     """Computes p_final of statistics.md §1.5, of clusters that of §1.12; n >= 2.
 
     signs: wins and losses. whole: every difference is -1, 0 or 1. Otherwise one pseudo-item of
-    -1 stands for unseen rare disasters (always in non_inferior, in superior below 200 items).
-    least: the smallest difference, at most 0; it is asked of clusters alone.
+    `unseen_loss` stands for unseen rare disasters (always in non_inferior, in superior below
+    200 items).
+    losses: the smallest difference, at most 0, which is asked of clusters alone; and
+    `mirrored_spread`, 0 where nobody knows.
     """
+    least, mirrored = losses
     theta0, error = design.theta0, design.theta0_error
     plain = t_tail(n, guarded_t(n, total, squares, theta0, theta0_error=error))
     scored = np.maximum(plain, tango_p(*signs, n, theta0, error))
@@ -88,7 +90,8 @@ def final_p(
     graded = plain
     if design.claim is Claim.NON_INFERIOR or design.n_max < SMALL_SUITE_ITEMS:
         more = np.asarray(n) + 1
-        sums, sums_sq = np.asarray(total) - 1.0, np.asarray(squares) + 1.0
+        unseen = unseen_loss(design.unseen, mirrored)
+        sums, sums_sq = np.asarray(total) + unseen, np.asarray(squares) + unseen * unseen
         graded = t_tail(more, guarded_t(more, sums, sums_sq, theta0, theta0_error=error))
     return np.asarray(np.where(whole, scored, graded), dtype=np.float64)
 
@@ -283,7 +286,7 @@ def judge_differences(differences: Sequence[float], design: Design) -> Compariso
         progress = progress_at(taken, last, progress)
         if _crossed(progress, design):
             break
-    return build_evidence(progress, design)
+    return build_evidence(progress, design, mirrored_spread(d[: progress.n]))
 
 
 def judge_batch(matrix: ArrayLike, design: Design) -> BatchDecisions:
@@ -301,7 +304,7 @@ def judge_batch(matrix: ArrayLike, design: Design) -> BatchDecisions:
         (taken.wins[rows, last], taken.losses[rows, last]),
         taken.whole[rows, last],
         design,
-        taken.least[rows, last],
+        (taken.least[rows, last], mirrored_spread(matrix)),
     )
     at_end = ~stopped & (taken.n[last] == design.n_max)
     return BatchDecisions(
@@ -334,11 +337,15 @@ def progress_at(
     )
 
 
-def build_evidence(progress: ComparisonProgress, design: Design) -> ComparisonEvidence:
-    """Computes every figure of a comparison, from its running state alone."""
+def build_evidence(
+    progress: ComparisonProgress, design: Design, mirrored: ArrayLike = 0.0
+) -> ComparisonEvidence:
+    """Computes every figure of a comparison from its running state, which does not hold what
+    wins and losses mirror: without that the unseen loss is a whole one.
+    """
     n, few = progress.n, progress.n < 2
     t = None if few else _t(progress, design)
-    p_final = None if few else _final_p(progress, design)
+    p_final = None if few else _final_p(progress, design, mirrored)
     outcome, how = _outcome(progress, design, p_final)
     low, high, method = _interval(progress)
     squares = float(squared_deviations(n, progress.total, progress.squares))
@@ -387,7 +394,7 @@ def _t(progress: ComparisonProgress, design: Design) -> float:
     return float(guarded_t(*sums, design.theta0, theta0_error=design.theta0_error))
 
 
-def _final_p(progress: ComparisonProgress, design: Design) -> float:
+def _final_p(progress: ComparisonProgress, design: Design, mirrored: ArrayLike) -> float:
     return float(
         final_p(
             progress.n,
@@ -396,7 +403,7 @@ def _final_p(progress: ComparisonProgress, design: Design) -> float:
             (progress.wins, progress.losses),
             progress.whole,
             design,
-            progress.least,
+            (progress.least, mirrored),
         )
     )
 
