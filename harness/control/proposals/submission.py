@@ -419,8 +419,11 @@ def _plan(
         pool=pool_items(n_max, pin.items) if rule is GateRule.ADJUSTED else 0,
         population=_population(rule, gate),
         slices=ours.guarded_slices(order_seed, n_max),
-        # Clusters have a rule of their own.
-        unseen=UnseenLoss.WHOLE if ours.cluster_field else choose_unseen_loss(n_max),
+        # Clusters have a loss of their own; what is foreseen is not in the adjusted rule's
+        # error, so that it hides no loss there.
+        unseen=UnseenLoss.WHOLE
+        if ours.cluster_field or rule is GateRule.ADJUSTED
+        else choose_unseen_loss(n_max),
     )
 
 

@@ -33,8 +33,10 @@ from harness.gate.offline.sequential import (
     progress_at,
     start_progress,
 )
-from harness.gate.offline.unseen_loss import SMALL_SUITE_ITEMS, mirrored_spread, unseen_loss
+from harness.gate.offline.unseen_loss import SMALL_SUITE_ITEMS
 
+# A disaster that was not met yet, as in statistics.md §1.5.
+_DISASTER: Final = -1.0
 _NOTHING: Final = 1e-12
 # Of what the fit leaves, this share counts at the pool's last item too, however calm the models
 # seem: one item more that is right shows nothing.
@@ -93,12 +95,12 @@ class AdjustedDifference:
     extra: Floats  # variance of the adjustment itself, in units of the one that is left
     columns: int  # that were fitted
 
-    def with_disaster(self, n: int, loss: Floats) -> "AdjustedDifference":
-        """The same after one more item with this difference."""
-        gap = (self.mean - loss) ** 2 * n / (n + 1)
+    def with_disaster(self, n: int) -> "AdjustedDifference":
+        """The same after one more item, lost whole."""
+        gap = (self.mean - _DISASTER) ** 2 * n / (n + 1)
         return replace(
             self,
-            mean=(n * self.mean + loss) / (n + 1),
+            mean=(n * self.mean + _DISASTER) / (n + 1),
             squares=self.squares + gap,
             all_squares=self.all_squares + gap,
         )
@@ -190,8 +192,7 @@ def analyse(
     p_plain, error, df = _student(plain, n, pool, design, anew)
     graded = p_plain
     if design.claim is Claim.NON_INFERIOR or n < SMALL_SUITE_ITEMS:
-        loss = unseen_loss(design.unseen, mirrored_spread(differences))
-        graded = _student(plain.with_disaster(n, loss), n + 1, pool, design, anew)[0]
+        graded = _student(plain.with_disaster(n), n + 1, pool, design, anew)[0]
     return AnalysisTest(
         p=np.where(whole, np.maximum(p_plain, p_scored), graded),
         mean=plain.mean,

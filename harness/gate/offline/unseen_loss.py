@@ -16,7 +16,10 @@ _WHOLE: Final = -1.0
 
 
 def choose_unseen_loss(n_max: int) -> UnseenLoss:
-    """Chooses the rule of new plans. In large suites a whole loss weighs little."""
+    """Chooses the rule of new plans that are judged by the differences of items alone.
+
+    In large suites a whole loss weighs little.
+    """
     return UnseenLoss.MIRRORED if n_max < SMALL_SUITE_ITEMS else UnseenLoss.WHOLE
 
 
