@@ -3,6 +3,7 @@ there into the plans of proposals.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from harness.control.proposals import estimate, submission
 from harness.control.proposals.submission import ProposalRequest
+from harness.domain.errors import ProofRefused
 from harness.domain.evals.judge_calibration import (
     CALIBRATED,
     EVER,
@@ -96,6 +98,30 @@ def test_a_plan_registers_the_lowest_of_the_newest_calibrations(
     assert plan_of(world).judge == JudgeSlope(0.7, 0.05)
     note(world, pin, *(0.9 + n / 1000 for n in range(8)))
     assert plan_of(world).judge == JudgeSlope(0.9, 0.05)
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {},
+        {**measured(0.9).as_json(), "slope": {"slope": 0.9, "error": -10.0}},
+        {**measured(0.9).as_json(), "slope": 0.9},
+    ],
+)
+def test_nothing_is_planned_by_an_event_that_is_no_calibration(
+    world: SmallInstallation, details: Mapping[str, object]
+) -> None:
+    pin = judge_by(world)
+    with world.store.write() as tx:
+        tx.audit.append(
+            at=world.clock.now(),
+            actor=SYSTEM,
+            action=CALIBRATED,
+            subject=pin.judge_subject,
+            details=details,
+        )
+    with pytest.raises(ProofRefused, match="no calibration of its judge"):
+        plan_of(world)
 
 
 def test_another_judge_or_rubric_has_a_calibration_of_its_own(

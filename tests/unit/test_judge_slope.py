@@ -141,6 +141,29 @@ def test_superiority_has_the_same_test_with_any_slope() -> None:
     )
 
 
+@pytest.mark.parametrize("slope", [0.0, -0.4])
+@pytest.mark.parametrize("claim", [Claim.SUPERIOR, Claim.NON_INFERIOR])
+@pytest.mark.parametrize("cluster_size", [None, 2.0])
+def test_a_judge_that_shows_no_difference_or_its_opposite_passes_nobody(
+    slope: float, claim: Claim, cluster_size: float | None
+) -> None:
+    design = Design(claim, 0.05, 120, cluster_size=cluster_size)
+    blind = replace(design, slope=slope, slope_error=0.02)
+    for d in ([1.0, 1.0, 1.0, 0.0] * 30, [0.5, 0.4, 0.6] * 40):
+        for judge in (judge_differences, judge_adjusted):
+            assert judge(d, design).outcome == "promote"
+            assert judge(d, blind).outcome == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("slope", "error"),
+    [(math.nan, 0.1), (math.inf, 0.1), (0.9, math.nan), (0.9, math.inf), (0.9, -10.0)],
+)
+def test_a_slope_that_is_no_measurement_is_refused(slope: float, error: float) -> None:
+    with pytest.raises(ValueError, match="no slope"):
+        JudgeSlope(slope, error)
+
+
 def test_the_difference_as_people_score_it_holds_the_error_of_the_slope() -> None:
     certain = judge_figures(JudgeSlope(0.5, 0.0), 0.05, 0.01, 0.10)
     assert (certain.delta, certain.ci_low, certain.ci_high) == pytest.approx((0.1, 0.02, 0.2))

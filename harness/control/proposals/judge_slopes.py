@@ -6,8 +6,15 @@ by (statistics.md §1.17).
 from dataclasses import replace
 from typing import Final
 
-from harness.domain.evals.judge_calibration import CALIBRATED, EVER, JudgeCalibration
+from harness.domain.errors import ProofRefused
+from harness.domain.evals.judge_calibration import (
+    CALIBRATED,
+    EVER,
+    JudgeCalibration,
+    JudgeSlope,
+)
 from harness.domain.evals.run import SuitePin, SuitePlan
+from harness.domain.operations.audit import AuditEvent
 from harness.ports import Transaction
 
 # The lowest one counts, so that nobody measures again until the judge looks good.
@@ -21,9 +28,15 @@ def with_judge(tx: Transaction, pin: SuitePin, plan: SuitePlan) -> SuitePlan:
     if not pin.judged:
         return plan
     events = tx.audit.for_subject(pin.judge_subject, since=EVER, limit=_MOST_CALIBRATIONS)
-    slopes = [
-        JudgeCalibration.from_json(event.details).slope
-        for event in events
-        if event.action == CALIBRATED
-    ]
+    slopes = [_slope(pin, event) for event in events if event.action == CALIBRATED]
     return replace(plan, judge=min(slopes, key=lambda judge: judge.slope, default=None))
+
+
+def _slope(pin: SuitePin, event: AuditEvent) -> JudgeSlope:
+    try:
+        return JudgeCalibration.from_json(event.details).slope
+    except (LookupError, TypeError, ValueError):
+        raise ProofRefused(
+            f"suite {pin.name}: event {event.number} of the audit log is no calibration of its "
+            "judge, so nothing can be planned by it: check the log with `swapgate audit verify`"
+        ) from None

@@ -3,6 +3,7 @@ into the audit log by the worker that measured it, and read when a plan is regis
 (statistics.md §1.17).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,12 @@ class JudgeSlope:
 
     slope: float
     error: float  # its standard error, from so few references
+
+    def __post_init__(self) -> None:
+        # It comes from files and rows that others may write: an error below 0 would loosen the
+        # gate.
+        if not (math.isfinite(self.slope) and math.isfinite(self.error) and self.error >= 0.0):
+            raise ValueError(f"no slope of a judge: {self.slope} with error {self.error}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,12 @@ class Design:
 
     @property
     def theta0_error(self) -> float:
-        """Returns the standard error of theta0."""
+        """Returns the standard error of theta0.
+
+        A judge that shows nothing of a difference, or its opposite, leaves no null to reject.
+        """
+        if self.slope <= 0.0:
+            return math.inf
         return 0.0 if self.claim is Claim.SUPERIOR else self.margin * self.slope_error
 
     @property
@@ -95,7 +100,7 @@ class Design:
     @property
     def promote_at(self) -> float:
         """Returns the log e-value that promotes early; infinity where nothing may."""
-        return self.bets_for if self.early else math.inf
+        return self.bets_for if self.early and self.slope > 0.0 else math.inf
 
 
 def design_from_plan(plan: SuitePlan) -> Design:
