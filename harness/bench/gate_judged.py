@@ -80,8 +80,7 @@ def run_judge_benchmark(
 ) -> tuple[Sequence[JudgeRow], Sequence[MissedGoal]]:
     """Measures judged comparisons, and says which goals of statistics.md §4 were missed.
 
-    Only of an allowed loss, as superiority is tested alike with any judge; and only of
-    pass/fail scores, as no other is right or wrong.
+    Only of pass/fail scores, as no other is right or wrong.
     """
     scores = [score for pair in close_pairs(matrix, plan.pairs) for score in (pair.a, pair.b)]
     if not all((score == np.round(score)).all() for score in scores):
@@ -89,7 +88,6 @@ def run_judge_benchmark(
     rows = [
         measure_judge_noise(matrix, (claim, n, judge), plan)
         for claim in plan.claims
-        if claim is Claim.NON_INFERIOR
         for n in plan.sizes
         for judge in JUDGES
     ]
