@@ -5,7 +5,7 @@ that fails it, its costs, and the notes of its charts.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from dashboard.data.frames import FEWEST_PAIRS
+from dashboard.data.frames import FEWEST_PAIRS, limit_of
 from dashboard.text import labels
 from harness.domain.evals.run import Claim, SuiteReport
 from harness.domain.evals.suite_figures import SliceFigures
@@ -45,7 +45,7 @@ def suite_line(report: SuiteReport) -> str:
     limit = (
         "must be better than 0"
         if report.claim is Claim.SUPERIOR
-        else f"allowed loss {format_score(report.margin)}"
+        else f"allowed loss {format_score(report.margin)}{_as_judged(report)}"
     )
     pairs = _pairs(report)
     if report.n_used < FEWEST_PAIRS or report.ci_low is None or report.ci_high is None:
@@ -53,6 +53,12 @@ def suite_line(report: SuiteReport) -> str:
     interval = format_points_interval(report.ci_low, report.ci_high)
     shown = f"{effect}, 95 % CI {interval}; {limit}; {pairs}.{_why(report)}"
     return f"{shown}{_cost(report)}"
+
+
+def _as_judged(report: SuiteReport) -> str:
+    if report.allowed_loss >= report.margin:
+        return ""
+    return f", {format_score(report.allowed_loss)} as its judge scores"
 
 
 def _pairs(report: SuiteReport) -> str:
@@ -120,6 +126,5 @@ def _why(report: SuiteReport) -> str:
 
 
 def _crosses(report: SuiteReport) -> bool:
-    limit = 0.0 if report.claim is Claim.SUPERIOR else -report.margin
     low, high = report.ci_low, report.ci_high
-    return low is not None and high is not None and low <= limit <= high
+    return low is not None and high is not None and low <= limit_of(report) <= high

@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dashboard.data.frames import limit_of
+from dashboard.text.suite_text import suite_line
 from harness.domain.evals.judge_calibration import (
     JudgeCalibration,
     JudgeSlope,
@@ -30,7 +32,7 @@ from harness.gate.offline.suite_claims import SuiteClaim
 from harness.gate.offline.suite_judgement import judge_suite
 from harness.gate.planning import budget
 from harness.gate.planning.budget import DifferenceSpread
-from harness.gate.text.sentences import judge_text
+from harness.gate.text.sentences import comparison_reason, further_items, judge_text
 from tests.unit.test_gate_combinations import answers
 
 pytestmark = pytest.mark.req("F2", "F7")
@@ -238,3 +240,28 @@ def test_items_grow_with_the_square_of_what_the_judge_does_not_show() -> None:
     assert allowed.between > known.between
     hopeless = budget.spread_as_people_score(spread, replace(PLAN, judge=JudgeSlope(0, 0.1)))
     assert budget.items_needed(hopeless.sd(1), 0.05) > 10**6
+
+
+def test_a_verdict_says_the_allowed_loss_in_the_judges_scores() -> None:
+    plan = replace(PLAN, judge=HALF)
+    ours, theirs = answers(random.Random(4), plan, better=False)
+    report = judge_suite(plan, ours, theirs)
+
+    assert report.allowed_loss == 0.025
+    assert limit_of(report) == -0.025
+    assert "allowed loss 5.0, 2.5 as its judge scores" in suite_line(report)
+    assert judge_suite(PLAN, ours, theirs).allowed_loss == PLAN.margin
+    design = design_from_plan(plan)
+    for differences in ([0.0] * 200, [0.1, 0.0] * 100, [-0.02, 0.0] * 100):
+        said = comparison_reason(judge_differences(differences, design), design)
+        assert "5 points" in said
+        assert "2.5 in its judge's scores" in said
+
+
+def test_no_number_of_items_is_named_for_a_judge_that_shows_nothing() -> None:
+    design = design_from_plan(replace(PLAN, n_max=60, judge=JudgeSlope(-0.3, 0.1)))
+    evidence = judge_differences([1.0, 0.0] * 30, design)
+
+    assert further_items(evidence, design) is None
+    said = comparison_reason(evidence, design)
+    assert "No number of items shows anything with this judge." in said

@@ -227,9 +227,9 @@ def _saved(evidence: CostEvidence) -> str:
 def further_items(evidence: ComparisonEvidence, design: Design) -> int | None:
     """How many further items would decide with 80 % power, if the truth is what was seen.
 
-    None when the data do not lean away from the null at all.
+    None when the data do not lean away from the null at all, or the judge shows nothing.
     """
-    if evidence.sd is None:
+    if evidence.sd is None or design.slope <= 0.0:
         return None
     distance = evidence.delta - design.theta0
     if distance <= 0.0:
@@ -254,8 +254,15 @@ def _promoted(evidence: ComparisonEvidence, design: Design) -> str:
         return f"The candidate is better: {_difference(evidence)} after {where}."
     return (
         f"The candidate is at most {format_score(design.margin, None)} points worse (the "
-        f"allowed loss): {_difference(evidence)} after {where}."
+        f"allowed loss{_as_judged(design)}): {_difference(evidence)} after {where}."
     )
+
+
+def _as_judged(design: Design) -> str:
+    """Says what the allowed loss is in the scores of a judge that shows less of it."""
+    if design.slope >= 1.0:
+        return ""
+    return f", {format_score(design.allowed_loss)} in its judge's scores"
 
 
 def _undecided(evidence: ComparisonEvidence, design: Design) -> str:
@@ -263,11 +270,13 @@ def _undecided(evidence: ComparisonEvidence, design: Design) -> str:
         "that the candidate is better"
         if design.claim is Claim.SUPERIOR
         else "that it stays within the allowed loss of "
-        f"{format_score(design.margin, None)} points"
+        f"{format_score(design.margin, None)} points{_as_judged(design)}"
     )
     more = further_items(evidence, design)
     if evidence.sd is None:
         outlook = f"One {design.unit} shows nothing about others: plan more."
+    elif design.slope <= 0.0:
+        outlook = f"No number of {design.unit}s shows anything with this judge."
     elif more is None:
         outlook = f"No lean was seen, so no number of further {design.unit}s can be named."
     elif evidence.delta > design.theta0:
