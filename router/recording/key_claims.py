@@ -22,9 +22,18 @@ _TOGETHER: Final = 50
 
 
 class _Claim(NamedTuple):
-    keys: KeyClaim
+    """of: a closed block, or the claim of one that went out already."""
+
+    rollout: str
     ledger: Ledger
-    block: OpenBlock | None  # None: it went out already
+    of: OpenBlock | KeyClaim
+
+    @property
+    def keys(self) -> KeyClaim:
+        """What is asked, computed for few blocks at a time: for all that wait while the
+        database is away it would take much of every second.
+        """
+        return self.of if isinstance(self.of, KeyClaim) else self.ledger.claim_of(self.of)
 
 
 class KeyClaims:
@@ -50,7 +59,7 @@ class KeyClaims:
         while claims:
             some, claims = claims[:_TOGETHER], claims[_TOGETHER:]
             # A rollout's later claims wait for its earlier ones: keys would be new in both.
-            some = [claim for claim in some if claim.keys.rollout not in refused]
+            some = [claim for claim in some if claim.rollout not in refused]
             try:
                 refused |= self._enter(some)
             except StoreUnavailable:
@@ -63,10 +72,10 @@ class KeyClaims:
             ledgers = list(ledgers)
             due = [claim for ledger in ledgers for claim in ledger.claims(now, at, final=final)]
             late = [(ledger, keys) for ledger in ledgers for keys in ledger.late_claims]
-        claims = [_Claim(keys, ledger, None) for ledger, keys in late]
-        claims += [_Claim(ledger.claim_of(block), ledger, block) for ledger, block in due]
+        claims = [_Claim(keys.rollout, ledger, keys) for ledger, keys in late]
+        claims += [_Claim(ledger.rollout, ledger, block) for ledger, block in due]
         # In one order for all routers: two of them never wait for each other.
-        claims.sort(key=lambda claim: claim.keys.rollout)
+        claims.sort(key=lambda claim: claim.rollout)
         return claims
 
     def _enter(self, claims: Sequence[_Claim]) -> set[str]:
@@ -76,15 +85,16 @@ class KeyClaims:
         """
         if not claims:
             return set()
+        asked = [claim.keys for claim in claims]
         try:
             with self._store.write() as tx:
-                found = [tx.observations.claim_keys(claim.keys) for claim in claims]
+                found = [tx.observations.claim_keys(keys) for keys in asked]
         except StoreUnavailable:
             raise
         except Exception:
             rollouts = defaultdict(list)
             for claim in claims:
-                rollouts[claim.keys.rollout].append(claim)
+                rollouts[claim.rollout].append(claim)
             if len(rollouts) > 1:
                 return set().union(*map(self._enter, rollouts.values()))
             log.exception("the store refused the claims of %d blocks", len(claims))
@@ -96,10 +106,10 @@ class KeyClaims:
     def _note(self, claims: Sequence[_Claim], found: Sequence[Sequence[KeyHistory]]) -> None:
         known = Counter[KeyHistory]()
         with self._lock:
-            for (_, ledger, block), histories in zip(claims, found, strict=True):
-                if block is None:
-                    ledger.forget_late_claim()
+            for claim, histories in zip(claims, found, strict=True):
+                if isinstance(claim.of, KeyClaim):
+                    claim.ledger.forget_late_claim()
                     continue
-                ledger.enter_histories(block, histories)
+                claim.ledger.enter_histories(claim.of, histories)
                 known.update(histories)
         self._counters["units_counted_elsewhere"] += known[KeyHistory.COUNTED]

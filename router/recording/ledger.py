@@ -46,7 +46,7 @@ class Ledger:
         self, rollout: str, worker: str, rule: UnitRule, *, max_keys: int = MAX_KEYS
     ) -> None:
         self.unscored = 0
-        self._rollout = rollout
+        self.rollout = rollout
         self._rule = rule
         self._max_keys = max_keys
         self._period = 1
@@ -176,7 +176,7 @@ class Ledger:
     def claim_of(self, block: OpenBlock) -> KeyClaim:
         """Computes what a closed block asks of the rollout's ledger. It may take a moment."""
         prints = [fingerprint(self._rule.ledger_salt, unit.key) for unit in block.units]
-        return KeyClaim(self._rollout, block.period, prints)
+        return KeyClaim(self.rollout, block.period, prints)
 
     def enter_histories(self, block: OpenBlock, histories: Sequence[KeyHistory]) -> None:
         """Enters what the ledger answered to a block's claim."""

@@ -24,6 +24,8 @@ from harness.domain.routing.table import Arm, Canary
 from harness.domain.shadow.shadow import ShadowTally
 from harness.ports import Store
 from harness.store.sql import SqlStore
+from router.recording.ledger import Ledger
+from router.recording.open_block import OpenBlock
 from router.recording.recorder import TOGETHER, Recorder
 from router.recording.spool import Batch, Spool, decode, encode
 from router.recording.traffic_minutes import CompletedRequest, TrafficMinutes
@@ -633,6 +635,30 @@ def test_a_block_waits_for_a_database_that_is_away_and_asks_it_then(tmp_path: Pa
     (block,) = bench.store.blocks.values()
     assert (block.units, block.of_new_keys) == (2, block)
     assert len(bench.store.pages) == 2
+
+
+@pytest.mark.req("F3")
+def test_a_flush_without_a_database_computes_no_more_than_one_transaction_would_ask(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = list[OpenBlock]()
+
+    class Counting(Ledger):
+        def claim_of(self, block: OpenBlock) -> KeyClaim:
+            computed.append(block)
+            return super().claim_of(block)
+
+    monkeypatch.setattr("router.recording.recorder.Ledger", Counting)
+    bench.store.away = True
+    for number in range(400):
+        bench.request(key=f"caller {number}", canary=CARRIED)
+    bench.recorder.flush()
+    assert 0 < len(computed) <= 50
+
+    bench.store.away = False
+    bench.recorder.flush()
+    assert sum(block.units for block in bench.store.blocks.values()) == 400
+    assert all(block.of_new_keys == block for block in bench.store.blocks.values())
 
 
 @pytest.mark.req("F3")
