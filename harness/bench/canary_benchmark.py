@@ -87,7 +87,8 @@ class CanaryBenchmarkPlan:
 
     # Simulated per cell. Of the slow Mann-Whitney a fortieth; with all guardrails a quarter, or
     # a tenth when the canary is harmful; of healthy latencies three times as many; of the
-    # default policy at 2 % errors, and healthy, a quarter.
+    # default policy at 2 % errors, and healthy, a quarter; of it at 20 % errors four times as
+    # many, whose median lies so near to 12.5 that fewer draws name 12 or 13 by luck.
     rollouts: int = 400
     seed: int = SEED
     tables: Sequence[str] = TABLES
@@ -175,11 +176,12 @@ def _defaults(
     fewer = max(5, plan.rollouts // 4)
     for rate, cap, _, _ in SICK_BY_DEFAULT:
         progress(f"default policy, {_percent(rate)}")
+        number = {0.02: fewer, 0.2: 4 * plan.rollouts}.get(rate, plan.rollouts)
         found = [
             default_canary.exposures(
                 SimulatedHarm(errors=rate), cap=cap, seed=[plan.seed, index]
             )
-            for index in range(fewer if cap > HEALTHY_CAP * 2 else plan.rollouts)
+            for index in range(number)
         ]
         yield _line("default", DEFAULT, _percent(rate), cap, found, false=False)
     for case, make_scene in SCENES.items():
