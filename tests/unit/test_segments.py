@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -393,3 +394,48 @@ def test_a_rollback_by_errors_says_where_they_are() -> None:
     assert errors.as_json()["segment"] == errors.segment.as_json()
     healthy = simulate_segments(SegmentTruth(), blocks=50, rng=np.random.default_rng(4))
     assert "segment" not in collect_evidence(healthy, NEW).guardrails[0].as_json()
+
+
+def raw_block(number: int, failed: int = 11, **changes: Any) -> ObservationBlock:
+    """A block as someone may write it around the product."""
+    errors = SegmentedErrors(100, 25, failed + 1, failed, segments={})
+    told = replace(errors, segments=changes.pop("segments", {}))
+    return ObservationBlock(
+        "r", "w", number, 2_500, 100, 25, failed + 1, failed, 0, NOW, NOW, number,
+        counts={Guardrail.ERRORS: told}, **changes,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        (10**30, 10**29, 0, 0),
+        (float("nan"), 1, 1, 1),
+        (10.5, 2.5, 0, 0),
+        (2, 9, 0, 0),
+        (-1, -2, 0, 0),
+        ("3", 1, 1, 1),
+    ],
+)
+@pytest.mark.parametrize("name", ["tools", "no segment"])
+def test_a_segment_that_cannot_be_summed_up_keeps_no_harm_from_tripping(
+    count: tuple[Any, ...], name: str
+) -> None:
+    odd = raw_block(1, failed=0, segments={name: SegmentCount(*count)})
+    harmed = [raw_block(number) for number in range(2, 40)]
+
+    assert find_segment([odd, *harmed]) is None
+    if name != "tools" or count[0] == 10**30:
+        assert collect_evidence([odd, *harmed], NEW).tripped is Guardrail.ERRORS
+
+
+@pytest.mark.parametrize("rank", [float("nan"), 5.0, -3.0, float("-inf")])
+def test_a_stored_rank_that_is_none_hides_no_harm(rank: float) -> None:
+    policy = new_canary_policy()
+    calm = [raw_block(number, failed=0) for number in range(1, 40)]
+    odd = raw_block(40, failed=0, ranks={Guardrail.LATENCY: (rank,)})
+    harmed = [raw_block(number) for number in range(41, 80)]
+
+    found = collect_evidence([*calm, odd, *harmed], policy)
+    assert found.tripped is Guardrail.ERRORS
+    assert np.isfinite(found.path).all()

@@ -66,7 +66,7 @@ def decision_inputs(unit: RolloutUnit, action: RolloutAction | None) -> dict[str
         last = max((block.number for block in blocks), default=0)
         used = _until(blocks, last if action is None else action.figures.last_block)
         again = decide_action(rollout, used, at)
-    except (SwapgateError, ValueError) as error:
+    except (SwapgateError, ValueError, TypeError, LookupError, ArithmeticError) as error:
         return {"inputs_unreadable": str(error)}
     return {
         "inputs": {

@@ -17,6 +17,7 @@ from harness.domain.canary.guardrails import (
 )
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.segments import SEGMENTS, Segment
+from harness.gate.online.fisher import MAX_UNITS
 
 # How likely chance alone may be to name any segment.
 _NAMED_BY_CHANCE: Final = 0.1
@@ -76,7 +77,9 @@ def find_segment(blocks: Sequence[ObservationBlock]) -> SegmentHarm | None:
     Were the harm the same everywhere, the canary's failures would fall as its units do, and as
     the incumbent's failures do.
     """
-    told = [errors for block in blocks if (errors := segmented_errors(block))]
+    told = [
+        errors for block in blocks if (errors := segmented_errors(block)) and _is_sound(errors)
+    ]
     whole = FailureTally(
         sum(errors.units for errors in told),
         sum(errors.canary for errors in told),
@@ -105,6 +108,15 @@ def find_segment(blocks: Sequence[ObservationBlock]) -> SegmentHarm | None:
     )
     alone = not elsewhere.canary_failures or bool(usual > _ELSEWHERE)
     return SegmentHarm(segment, inside, elsewhere, alone, len(found))
+
+
+def _is_sound(errors: SegmentedErrors) -> bool:
+    """Tells whether a block's segments can be summed up. A row written around the product must
+    not keep a rollback from being carried out.
+    """
+    whole = (errors.units, errors.canary, errors.failures, errors.canary_failures)
+    numbers = [n for count in (whole, *errors.segments.values()) for n in count]
+    return all(isinstance(n, int) and 0 <= n <= MAX_UNITS for n in numbers) and errors.fits
 
 
 def _chance(inside: FailureTally, elsewhere: FailureTally) -> float:
