@@ -100,7 +100,8 @@ def judge_text(plan: SuitePlan, *, judged: bool) -> str:
     if plan.judge is None:
         return (
             "The judge was not compared with people before this plan: what is shown is how "
-            "the judge scores, and an allowed loss is one of its points."
+            "the judge scores, and an allowed loss is one of its points. A run of the suite "
+            "before the proposal (`swapgate eval run`) compares it, if it has references."
         )
     shown = f"The judge shows {_slope(plan.judge)} of a difference as people score it"
     if plan.judge.slope <= 0.0:
