@@ -4,6 +4,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from harness.control.canary import audit, operations
 from harness.domain.canary.rollout import RolloutSignal
@@ -13,6 +14,7 @@ from harness.store.sql import SqlStore
 from tests.support.control.control_plane import BEN, SECRET, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.signing_keys import CONTROL
+from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("F5", "F3")
 
@@ -68,6 +70,24 @@ def test_a_rollback_and_a_persons_hand_keep_their_inputs_too(world: SmallInstall
     assert harm.agrees
     assert harm.decided
     assert harm.decided.signal is RolloutSignal.HARM
+
+
+def test_a_person_ends_a_canary_whose_stored_blocks_cannot_be_read_as_counts(
+    world: SmallInstallation,
+) -> None:
+    world.until_decided(world.propose().id)
+    world.run_once()
+    world.feed(blocks=3)
+    # Raises what is no InputError: no number is compared with a text.
+    tally = '{"units": "many", "canary": 1, "failures": 1, "canary_failures": 1}'
+    counts = f'{{"refusals": {tally}}}'
+    with owned(world.store) as db:
+        db.execute(sa.text("UPDATE block SET counts = :counts"), {"counts": counts})
+
+    operations.operate(world.context(), BEN, "chat", RolloutSignal.ABORT, "enough")
+
+    (event,) = [event for action, event in actions(world).items() if "abort" in action]
+    assert "inputs_unreadable" in event.details
 
 
 def test_what_is_no_action_of_a_canary_is_refused_in_words(world: SmallInstallation) -> None:
