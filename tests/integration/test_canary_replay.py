@@ -81,6 +81,7 @@ def test_a_person_ends_a_canary_whose_stored_blocks_cannot_be_read_as_counts(
     # Raises what is no InputError: no number is compared with a text.
     tally = '{"units": "many", "canary": 1, "failures": 1, "canary_failures": 1}'
     counts = f'{{"refusals": {tally}}}'
+    assert isinstance(world.store, SqlStore)
     with owned(world.store) as db:
         db.execute(sa.text("UPDATE block SET counts = :counts"), {"counts": counts})
 
