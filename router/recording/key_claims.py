@@ -49,6 +49,7 @@ class KeyClaims:
         self._clock = clock
         self._lock = lock
         self._counters = counters
+        self._refused = set[str]()  # rollouts whose refusal was logged
 
     def ask(self, ledgers: Iterable[Ledger], *, final: bool) -> None:
         """Asks for the keys of the blocks that have closed. Without an answer they wait for
@@ -97,9 +98,12 @@ class KeyClaims:
                 rollouts[claim.rollout].append(claim)
             if len(rollouts) > 1:
                 return set().union(*map(self._enter, rollouts.values()))
-            log.exception("the store refused the claims of %d blocks", len(claims))
+            if not self._refused.issuperset(rollouts):
+                log.exception("the store refused the claims of %d blocks", len(claims))
+            self._refused.update(rollouts)
             self._counters["claims_failed"] += 1
             return set(rollouts)
+        self._refused.difference_update(claim.rollout for claim in claims)
         self._note(claims, found)
         return set()
 

@@ -708,7 +708,7 @@ def test_claims_that_the_database_refuses_hold_up_nothing_else(
 
 @pytest.mark.req("F3")
 def test_claims_of_one_rollout_that_are_refused_do_not_hold_up_anothers(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     claim_keys = bench.store._claim_keys
 
@@ -724,6 +724,10 @@ def test_claims_of_one_rollout_that_are_refused_do_not_hold_up_anothers(
     bench.recorder.flush()
     assert [block.rollout for block in bench.store.blocks.values()] == ["r-1", "r-1"]
     assert bench.recorder.counters["claims_failed"] == 1
+
+    bench.recorder.flush()
+    assert bench.recorder.counters["claims_failed"] == 2
+    assert caplog.text.count("the store refused the claims") == 1
 
     monkeypatch.undo()
     bench.recorder.flush()

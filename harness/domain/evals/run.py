@@ -67,8 +67,9 @@ class ClaimPopulation(StrEnum):
 
 
 class UnseenLoss(StrEnum):
-    """Names how large a loss graded suites are tested for that nobody met (statistics.md
-    §1.18); registered with the plan.
+    """Names how large a loss graded suites are tested for that nobody met.
+
+    Registered with the plan (statistics.md §1.18).
     """
 
     WHOLE = "whole"  # of a whole item
