@@ -14,11 +14,13 @@ import numpy as np
 
 from harness.bench.gate_benchmark import (
     FIVE,
-    MOST_FALSE_MEAN,
-    MOST_FALSE_WORST,
     TEN,
     GateBenchmarkPlan,
     MissedGoal,
+    PromotionRates,
+    find_missed,
+    level_checks,
+    rates_over_pairs,
     theta0_of,
     tilt_weights,
 )
@@ -34,22 +36,14 @@ POOL: Final = 500
 _ROWS: Final = 250
 
 
-@dataclass(frozen=True)
-class RuleRow:
-    """Holds what a rule does on one matrix: shares promoted and mean items used, over the pairs
-    of models; `worst` of the worst pair.
-    """
+@dataclass(frozen=True, kw_only=True)
+class RuleRow(PromotionRates):
+    """Holds what a rule does on one matrix."""
 
     matrix: str
     claim: Claim
     n: int  # of a pool of POOL
     rule: GateRule
-    false_mean: float
-    worst: float
-    five: float  # five, ten: of a candidate that is so many points above the null
-    ten: float
-    items_five: float
-    items_ten: float
 
 
 def run_adjusted_benchmark(
@@ -81,20 +75,9 @@ def measure_rules(
         for lift, draws in ((0.0, plan.replications), (FIVE, plan.power), (TEN, plan.power))
     }
     for rule in GateRule:
-        null, five, ten = (
-            np.array([pair[rule] for pair in cells[lift]]) for lift in (0.0, FIVE, TEN)
-        )
+        rates = {lift: [pair[rule] for pair in pairs] for lift, pairs in cells.items()}
         yield RuleRow(
-            matrix=matrix.name,
-            claim=claim,
-            n=n,
-            rule=rule,
-            false_mean=float(null[:, 0].mean()),
-            worst=float(null[:, 0].max()),
-            five=float(five[:, 0].mean()),
-            ten=float(ten[:, 0].mean()),
-            items_five=float(five[:, 1].mean()),
-            items_ten=float(ten[:, 1].mean()),
+            matrix=matrix.name, claim=claim, n=n, rule=rule, **rates_over_pairs(rates)
         )
 
 
@@ -135,11 +118,5 @@ def _missed(rows: Sequence[RuleRow]) -> Iterator[MissedGoal]:
     for row in rows:
         if row.rule is not GateRule.ADJUSTED:
             continue
-        for what, value, limit in (
-            ("false promotions, mean", row.false_mean, MOST_FALSE_MEAN),
-            ("false promotions, worst pair", row.worst, MOST_FALSE_WORST),
-        ):
-            if not value <= limit:
-                yield MissedGoal(
-                    row.matrix, row.claim, row.n, f"adjusted rule: {what}", value, limit
-                )
+        checks = level_checks(row.false_mean, row.worst)
+        yield from find_missed((row.matrix, row.claim, row.n), checks, "adjusted rule")

@@ -17,11 +17,13 @@ from scipy import special
 from harness.bench.gate_adjusted import POOL
 from harness.bench.gate_benchmark import (
     FIVE,
-    MOST_FALSE_MEAN,
-    MOST_FALSE_WORST,
     TEN,
     GateBenchmarkPlan,
     MissedGoal,
+    PromotionRates,
+    find_missed,
+    level_checks,
+    rates_over_pairs,
     theta0_of,
 )
 from harness.bench.gate_rules import ALPHA, MARGIN
@@ -54,20 +56,12 @@ class AnsweredSuite:
     copied: float = 0.0  # share of items whose later answers a cache copies from the first
 
 
-@dataclass(frozen=True)
-class AnswersRow:
-    """Holds what the adjusted rule does on one suite, over the pairs of models; `worst` of the
-    worst pair.
-    """
+@dataclass(frozen=True, kw_only=True)
+class AnswersRow(PromotionRates):
+    """Holds what the adjusted rule does on one suite."""
 
     suite: AnsweredSuite
     population: ClaimPopulation
-    false_mean: float
-    worst: float
-    five: float  # five, ten: of a candidate that is so many points above the null
-    ten: float
-    items_five: float
-    items_ten: float
 
     @property
     def candidate_answers(self) -> float:
@@ -115,19 +109,8 @@ def measure_answers(
         for lift, count in ((0.0, draws), (FIVE, plan.power), (TEN, plan.power))
     }
     for population in cells[0.0][0]:
-        null, five, ten = (
-            np.array([pair[population] for pair in cells[lift]]) for lift in (0.0, FIVE, TEN)
-        )
-        yield AnswersRow(
-            suite=suite,
-            population=population,
-            false_mean=float(null[:, 0].mean()),
-            worst=float(null[:, 0].max()),
-            five=float(five[:, 0].mean()),
-            ten=float(ten[:, 0].mean()),
-            items_five=float(five[:, 1].mean()),
-            items_ten=float(ten[:, 1].mean()),
-        )
+        rates = {lift: [pair[population] for pair in pairs] for lift, pairs in cells.items()}
+        yield AnswersRow(suite=suite, population=population, **rates_over_pairs(rates))
 
 
 def move_chances(chances: Floats, mean: float) -> Floats:
@@ -204,9 +187,5 @@ def _missed(matrix: str, rows: Sequence[AnswersRow]) -> Iterator[MissedGoal]:
     for row in rows:
         suite = row.suite
         where = f"{row.population.value}, {suite.items} items, {suite.answers} answer(s) each"
-        for what, value, limit in (
-            ("false promotions, mean", row.false_mean, MOST_FALSE_MEAN),
-            ("false promotions, worst pair", row.worst, MOST_FALSE_WORST),
-        ):
-            if not value <= limit:
-                yield MissedGoal(matrix, suite.claim, suite.n, f"{where}: {what}", value, limit)
+        checks = level_checks(row.false_mean, row.worst)
+        yield from find_missed((matrix, suite.claim, suite.n), checks, where)

@@ -6,7 +6,7 @@ Items are drawn with replacement, under weights (`tilt_weights`) that make the t
 exactly known.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -175,6 +175,60 @@ class MissedGoal:
     limit: float
 
 
+Check = tuple[str, float, float]  # what, its value, and the most that it may be
+
+
+def level_checks(mean: float, worst: float) -> tuple[Check, Check]:
+    """Returns the goals for false promotions: of all pairs, and of the worst one."""
+    return (
+        ("false promotions, mean", mean, MOST_FALSE_MEAN),
+        ("false promotions, worst pair", worst, MOST_FALSE_WORST),
+    )
+
+
+def find_missed(
+    setting: tuple[str, Claim, int], checks: Iterable[Check], name: str = ""
+) -> Iterator[MissedGoal]:
+    """Yields the goals that were missed; a value that is no number misses its goal.
+
+    setting: matrix, claim and items.
+    name: stands before each goal.
+    """
+    for what, value, limit in checks:
+        if not value <= limit:
+            yield MissedGoal(*setting, f"{name}: {what}" if name else what, value, limit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromotionRates:
+    """Holds shares promoted and mean items used, over the pairs of models; `worst` of the worst
+    pair.
+    """
+
+    false_mean: float
+    worst: float
+    five: float  # five, ten: of a candidate that is so many points above the null
+    ten: float
+    items_five: float
+    items_ten: float
+
+
+def rates_over_pairs(cells: Mapping[float, Sequence[tuple[float, float]]]) -> dict[str, float]:
+    """Returns the fields of PromotionRates.
+
+    cells: share promoted and mean items of each pair, for each lift: 0, FIVE and TEN.
+    """
+    null, five, ten = (np.array(cells[lift]) for lift in (0.0, FIVE, TEN))
+    return {
+        "false_mean": float(null[:, 0].mean()),
+        "worst": float(null[:, 0].max()),
+        "five": float(five[:, 0].mean()),
+        "ten": float(ten[:, 0].mean()),
+        "items_five": float(five[:, 1].mean()),
+        "items_ten": float(ten[:, 1].mean()),
+    }
+
+
 @dataclass(frozen=True)
 class GateBenchmark:
     plan: GateBenchmarkPlan
@@ -240,16 +294,11 @@ def _missed(lines: Sequence[GateBenchmarkRow]) -> Iterator[MissedGoal]:
         if line.rule not in (OURS, SEVERAL):
             continue
         lost = fixed[line.matrix, line.claim, line.n].five - line.five
-        checks = [
-            ("false promotions, mean", line.false_mean, MOST_FALSE_MEAN),
-            ("false promotions, worst pair", line.false_worst, MOST_FALSE_WORST),
-        ]
+        checks = [*level_checks(line.false_mean, line.false_worst)]
         # The other two are promised for superiority and suites of 500 items or more.
         if line.rule == OURS and line.claim is Claim.SUPERIOR and line.n >= 500:
             checks += [
                 ("share of the items at +10", line.spent_ten, MOST_ITEMS_SHARE),
                 ("power lost at +5 against the paired t", lost, MOST_POWER_LOST),
             ]
-        for what, value, limit in checks:
-            if not value <= limit:
-                yield MissedGoal(line.matrix, line.claim, line.n, what, value, limit)
+        yield from find_missed((line.matrix, line.claim, line.n), checks)

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.bench.gate_benchmark import (
-    MOST_FALSE_MEAN,
-    MOST_FALSE_WORST,
     GateBenchmarkPlan,
     MissedGoal,
+    find_missed,
+    level_checks,
     theta0_of,
     tilt_weights,
 )
@@ -111,12 +111,8 @@ def run_cluster_benchmark(
 def _missed(matrix: str, rows: Sequence[ClusterRow]) -> Iterator[MissedGoal]:
     for row in rows:
         where = f"clusters of {row.group_text}, ICC {row.icc:g}"
-        for what, value, limit in (
-            ("false promotions, mean", row.by_clusters, MOST_FALSE_MEAN),
-            ("false promotions, worst pair", row.worst, MOST_FALSE_WORST),
-        ):
-            if not value <= limit:
-                yield MissedGoal(matrix, row.claim, row.items, f"{where}: {what}", value, limit)
+        checks = level_checks(row.by_clusters, row.worst)
+        yield from find_missed((matrix, row.claim, row.items), checks, where)
 
 
 def cluster_sizes(items: int, group: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -15,10 +15,10 @@ import numpy as np
 
 from harness.bench.gate_benchmark import (
     FIVE,
-    MOST_FALSE_MEAN,
-    MOST_FALSE_WORST,
     GateBenchmarkPlan,
     MissedGoal,
+    find_missed,
+    level_checks,
     resample_items,
     theta0_of,
 )
@@ -185,10 +185,8 @@ def _count_covered(d: Floats, slope: JudgeSlope, true: float) -> tuple[int, int]
 def _missed(rows: Sequence[JudgeRow]) -> Iterator[MissedGoal]:
     for row in rows:
         name = f"judge of slope {row.slope:.2f}"
-        for what, value, limit in (
-            ("false promotions, mean", row.false_mean, MOST_FALSE_MEAN),
-            ("false promotions, worst pair", row.worst, MOST_FALSE_WORST),
+        checks = (
+            *level_checks(row.false_mean, row.worst),
             ("intervals that miss", 1.0 - row.covered, 1.0 - LEAST_COVERAGE),
-        ):
-            if not value <= limit:
-                yield MissedGoal(row.matrix, row.claim, row.n, f"{name}: {what}", value, limit)
+        )
+        yield from find_missed((row.matrix, row.claim, row.n), checks, name)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from harness.bench.canary_benchmark import CanaryBenchmark, CanaryBenchmarkRow
     from harness.bench.gate_adjusted import RuleRow
     from harness.bench.gate_answers import AnswersRow
-    from harness.bench.gate_benchmark import GateBenchmark, GateBenchmarkRow
+    from harness.bench.gate_benchmark import GateBenchmark, GateBenchmarkRow, PromotionRates
     from harness.bench.gate_clusters import ClusterRow
     from harness.bench.gate_judged import JudgeRow
     from harness.bench.gate_slices import SliceRow
@@ -249,6 +249,17 @@ def _print_clusters(rows: "Sequence[ClusterRow]") -> None:
     )
 
 
+def _rates(row: "PromotionRates") -> list[str]:
+    return [
+        f"{row.false_mean:.3f}",
+        f"{row.worst:.3f}",
+        f"{row.five:.2f}",
+        f"{row.ten:.2f}",
+        f"{row.items_five:.0f}",
+        f"{row.items_ten:.0f}",
+    ]
+
+
 def _print_rules(rows: "Sequence[RuleRow]") -> None:
     """Prints what the adjusted rule does beside the paired one, on the same draws."""
     headings = ["claim", "items", "rule", "false", "worst", "at +5", "at +10", "items at +5",
@@ -260,12 +271,7 @@ def _print_rules(rows: "Sequence[RuleRow]") -> None:
                 row.claim.value,
                 row.n,
                 row.rule.value,
-                f"{row.false_mean:.3f}",
-                f"{row.worst:.3f}",
-                f"{row.five:.2f}",
-                f"{row.ten:.2f}",
-                f"{row.items_five:.0f}",
-                f"{row.items_ten:.0f}",
+                *_rates(row),
             ]
             for row in rows
         ],
@@ -313,12 +319,7 @@ def _print_answers(rows: "Sequence[AnswersRow]") -> None:
                 row.suite.items,
                 row.suite.answers,
                 row.population.value,
-                f"{row.false_mean:.3f}",
-                f"{row.worst:.3f}",
-                f"{row.five:.2f}",
-                f"{row.ten:.2f}",
-                f"{row.items_five:.0f}",
-                f"{row.items_ten:.0f}",
+                *_rates(row),
                 f"{row.candidate_answers:.0f}",
                 row.incumbent_answers,
             ]
