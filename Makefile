@@ -62,8 +62,9 @@ bench: setup ## the benchmarks, printed as tables
 	@for each in benchmarks/*/run.py; do \
 		echo "== $$each"; $(BIN)/python "$$each" || exit 1; done
 
-docs: setup ## write the generated parts of docs/ anew
+docs: setup ## write the generated parts of docs/ anew, and the docs site into site/
 	$(BIN)/swapgate docs generate
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 docs-check: setup
 	$(BIN)/swapgate docs generate --check

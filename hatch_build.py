@@ -1,4 +1,5 @@
-"""Builds the wheel: the packages of the checkout move below `swapgate`, and imports follow.
+"""Builds the wheel: the packages of the checkout move below `swapgate`, imports follow, and the
+docs site comes along.
 
 In the checkout `harness`, `router`, `evals` and `dashboard` lie side by side. In site-packages
 they would meet a user's own `router.py` or another library's `evals`. So pyproject.toml maps
@@ -8,7 +9,11 @@ moves (ADR 0030).
 """
 
 import ast
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,21 +39,38 @@ class NamespaceHook(BuildHookInterface[BuilderConfig]):
             if file.path.endswith(".py"):
                 copy = Path(self.copies.name, file.distribution_path)
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                copy.write_bytes(below_swapgate(Path(file.path).read_bytes()))
+                source = Path(file.path).read_bytes()
+                copy.write_bytes(below_package(source, "swapgate"))
                 build_data["force_include"][str(copy)] = file.distribution_path
+        if version == "standard":
+            site = self.build_site(Path(self.root))
+            build_data["force_include"][str(site)] = "swapgate/site"
+
+    def build_site(self, root: Path) -> Path:
+        """Builds the docs site, without what only its makers need. Returns its folder."""
+        site = Path(self.copies.name, "site")
+        command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(site)]
+        quiet = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+        subprocess.run(command, cwd=root, env=quiet, check=True)  # noqa: S603 - our own docs
+        for file in site.rglob("*.map"):
+            file.unlink()
+        # Words of other languages, for the search.
+        shutil.rmtree(site / "assets" / "javascripts" / "lunr", ignore_errors=True)
+        return site
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002 - hatchling's signature
         self.copies.cleanup()
 
 
-def below_swapgate(source: bytes) -> bytes:
-    """The source with every reference to our packages prefixed by `swapgate.`.
+def below_package(source: bytes, package: str) -> bytes:
+    """The source with every reference to our packages prefixed by the package's name.
 
     Raises ValueError for `import harness.x`, whose uses would have to be rewritten as well.
     """
+    prefix = f"{package}.".encode()
     lines = source.splitlines(keepends=True)
     for line, column in sorted(references(ast.parse(source), lines), reverse=True):
-        lines[line] = lines[line][:column] + b"swapgate." + lines[line][column:]
+        lines[line] = lines[line][:column] + prefix + lines[line][column:]
     return b"".join(lines)
 
 

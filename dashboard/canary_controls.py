@@ -5,20 +5,22 @@ from collections.abc import Mapping, Sequence
 import streamlit as st
 
 from dashboard import current_user, page_frame
-from dashboard.text import html, labels
+from dashboard.text import html
 from dashboard.text.html import escape, strong
-from harness.control.canary import operations
+from harness.control.canary import operations, reach
 from harness.control.canary.status import CanaryStatus
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
+from harness.domain.operations.access import Actor, Role
+from harness.gate.text.canary_effect import describe_effect
 
-# In the order of the page: label and icon.
+# In the order of the page: label and icon. What ends harm comes first.
 BUTTONS: Mapping[RolloutSignal, tuple[str, str]] = {
+    RolloutSignal.ABORT: ("Abort the canary", ":material/block:"),
     RolloutSignal.PAUSE: ("Pause", ":material/pause:"),
     RolloutSignal.RESUME: ("Resume", ":material/play_arrow:"),
     RolloutSignal.ADVANCE: ("Next step", ":material/skip_next:"),
     RolloutSignal.PROMOTE: ("Promote now", ":material/verified:"),
     RolloutSignal.FINISH: ("Finish the bake", ":material/flag:"),
-    RolloutSignal.ABORT: ("Abort the canary", ":material/block:"),
 }
 ENDED = "The canary has ended, so there is nothing to pause, resume or abort."
 BAKES = "It is promoted: you can only finish its bake or bring the old model back."
@@ -29,18 +31,25 @@ HARM = "The evidence calls for a rollback, so it cannot advance."
 
 
 def show_controls(status: CanaryStatus) -> None:
-    """Show the buttons; a disabled one says why, and the one that ends the canary never is."""
+    """Show the buttons; a disabled one says why, and the one that ends the canary is disabled
+    for nobody but who is signed in without the role for it.
+    """
     why = disabled_reasons(status)
+    if current_user.signed_in() and (refusal := current_user.why_not(Role.APPROVER)):
+        why = dict.fromkeys(BUTTONS, refusal)
+    signals = visible_signals(status.rollout, faults=bool(status.faults))
     with st.container(horizontal=True, vertical_alignment="center"):
-        for signal in visible_signals(status.rollout, faults=bool(status.faults)):
+        for signal in signals:
             label, icon = BUTTONS[signal]
             if signal is RolloutSignal.ABORT and status.rollout.baking:
                 label = "Bring the old model back"
             if st.button(label, icon=icon, disabled=signal in why, key=f"hand-{signal.value}"):
-                confirm(status, signal)
-        reasons = dict.fromkeys(why.values())
+                st.dialog(question(status, signal))(confirm)(status, signal)
+        reasons = dict.fromkeys(reason for signal, reason in why.items() if signal in signals)
         if reasons:
             st.html(html.note(" ".join(reasons)), width="content")
+    if not signals:
+        st.html(html.note(ENDED))
 
 
 def visible_signals(rollout: Rollout, *, faults: bool = False) -> list[RolloutSignal]:
@@ -48,13 +57,17 @@ def visible_signals(rollout: Rollout, *, faults: bool = False) -> list[RolloutSi
 
     faults: whether routers reported faults, which `resume` acknowledges.
     """
+    paused = rollout.state is RolloutState.PAUSED
+    hidden = {RolloutSignal.PAUSE} if paused else {RolloutSignal.RESUME}
+    if faults:
+        hidden.discard(RolloutSignal.RESUME)
     if rollout.baking:
-        return [
-            *([RolloutSignal.RESUME] if faults else []),
-            RolloutSignal.FINISH,
-            RolloutSignal.ABORT,
-        ]
-    return [button for button in BUTTONS if button is not RolloutSignal.FINISH]
+        hidden |= {RolloutSignal.PAUSE, RolloutSignal.ADVANCE, RolloutSignal.PROMOTE}
+    elif rollout.live:
+        hidden.add(RolloutSignal.FINISH)
+    else:
+        hidden = set(BUTTONS)
+    return [signal for signal in BUTTONS if signal not in hidden]
 
 
 def disabled_reasons(status: CanaryStatus) -> dict[RolloutSignal, str]:
@@ -79,32 +92,7 @@ def disabled_reasons(status: CanaryStatus) -> dict[RolloutSignal, str]:
 
 def effect(status: CanaryStatus, signal: RolloutSignal) -> str:
     """What the signal does, with the shares and the models."""
-    rollout, new, old = status.rollout, status.candidate.name, status.incumbent.name
-    share = labels.weight(rollout.current.weight_bps)
-    kept = labels.weight(rollout.policy.bake_bps)
-    bake = f" {old} keeps {kept} during the bake." if rollout.policy.bake_s else ""
-    back = (
-        f"From 100 % to 0 % for {new}: {old} serves everybody again."
-        if rollout.baking
-        else f"From {share} to 0 %: all traffic goes back to {old}, and {new} needs a new "
-        "proposal."
-    )
-    effects = {
-        RolloutSignal.PAUSE: f"{share} of the traffic stays with {new}; it does not rise until "
-        "somebody resumes it.",
-        RolloutSignal.RESUME: f"The step at {share} for {new} starts over, with its full time."
-        if rollout.state is RolloutState.PAUSED
-        else "You acknowledge the routers' faults: the canary continues, at the same step and "
-        "time.",
-        RolloutSignal.ADVANCE: f"From {share} to {_next(rollout)} for {new}, even though "
-        "evidence is still missing.",
-        RolloutSignal.PROMOTE: f"From {share} to 100 % for {new}, skipping the other "
-        f"steps.{bake}",
-        RolloutSignal.FINISH: f"From {kept} to 0 % for {old}: {new} serves everybody, and "
-        "harm that shows later is no longer detected.",
-        RolloutSignal.ABORT: back,
-    }
-    return effects[signal]
+    return describe_effect(status.rollout, status.candidate.name, status.incumbent.name, signal)
 
 
 def objections(status: CanaryStatus, signal: RolloutSignal) -> Sequence[str]:
@@ -113,27 +101,60 @@ def objections(status: CanaryStatus, signal: RolloutSignal) -> Sequence[str]:
     return status.explanation.against if overrules else ()
 
 
-def _next(rollout: Rollout) -> str:
-    if rollout.last_step:
-        return "the promotion"
-    return labels.weight(rollout.policy.steps[rollout.step + 1].weight_bps)
+def question(status: CanaryStatus, signal: RolloutSignal) -> str:
+    """Writes the dialog's title: what is about to happen, and to which route."""
+    verb, route = BUTTONS[signal][0], status.rollout.route
+    what = "Bring the old model back" if status.rollout.baking else "Abort the canary"
+    words = what if signal is RolloutSignal.ABORT else verb
+    return f"{words}: route {route}"
 
 
-@st.dialog("Are you sure?")
+def _missing(reason: str) -> str:
+    """Says why the button does not work yet; empty when it does."""
+    if current_user.signed_in() is None:
+        return current_user.SIGN_IN
+    return "" if reason.strip() else "The button works once a reason stands here."
+
+
 def confirm(status: CanaryStatus, signal: RolloutSignal) -> None:
+    """Ask for the reason. The button works once one stands there: neither Enter nor a second
+    click on what opened the dialog does anything.
+    """
     rollout = status.rollout
-    words = f"<p>Route {strong(rollout.route)}. {escape(effect(status, signal))}</p>"
-    st.html(html.block(words))
+    # A second click on the button comes when the first one's act is done.
+    acted = f"acted-{rollout.id}-{rollout.version}-{signal.value}"
+    if st.session_state.get(acted):
+        st.rerun()
+    users = reach.load_reach(page_frame.context(), rollout, status.candidate.name)
+    st.html(
+        html.block(
+            f"<p>{strong(status.candidate.name)} {escape(status.state.predicate)}.</p>"
+            f"<p>{escape(effect(status, signal))}</p>"
+            f"<p>{escape(users.describe(reach.find_share_after(rollout, signal)))}</p>"
+        )
+    )
     for warning in objections(status, signal):
         st.html(html.banner("▲ The data argue against it.", warning))
-    reason = st.text_input(
-        "Reason (required; the audit log keeps it)", key=f"why-{signal.value}"
-    )
-    if st.button(f"Yes, {signal.value}", type="primary"):
+    key = f"why-{rollout.version}-{signal.value}"
+    reason = st.text_input("Reason (the audit log keeps it)", key=key, live=True)
+    missing = _missing(reason or "")
+    if missing:
+        st.html(html.note(missing))
+    sure = f"Yes, {signal.value}"
+    if st.button(sure, type="primary", disabled=bool(missing), key=f"yes-{key}"):
         ctx = page_frame.context()
+
+        def act(actor: Actor) -> None:
+            operations.operate(
+                ctx,
+                actor,
+                rollout.route,
+                signal,
+                reason or "",
+                expected_version=rollout.version,
+            )
+            st.session_state[acted] = True
+
         current_user.attempt(
-            lambda actor: operations.operate(
-                ctx, actor, rollout.route, signal, reason, expected_version=rollout.version
-            ),
-            lambda actor: f"{signal.value} by {actor.name} on route {rollout.route}.",
+            act, lambda actor: f"{signal.value} by {actor.name} on route {rollout.route}."
         )

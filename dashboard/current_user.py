@@ -1,94 +1,183 @@
-"""Signs a visitor in with a management key, and runs a page's actions as that person. Without a
-key the pages can be read, but change nothing. The key's text is checked and dropped; the
-session keeps whose it is, and every action checks that the key is still valid.
+"""Says who acts in this browser: it finds the session behind the cookie that `/sign-in` set, or
+behind a single sign-on, shows it on top of every page with a way to sign out, and runs a page's
+actions as that person. Without a session the pages can be read, but change nothing; where
+people sign in by OpenID Connect, they cannot be read either. Every action asks anew whether the
+session goes on and its key is still valid.
 """
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Final
+from urllib.parse import quote, urlencode, urlsplit
 
 import streamlit as st
 
-from dashboard import page_frame
+from dashboard import page_frame, sign_in_page
 from dashboard.text import html
-from harness.control.operations import keys
-from harness.domain.errors import NotAllowed, NotFound, SwapgateError
-from harness.domain.operations.access import Actor
+from harness.control.operations import dashboard_sessions, single_sign_on
+from harness.control.operations.dashboard_sessions import ActorSession
+from harness.domain.errors import NotAllowed, SwapgateError
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.dashboard_session import SIGN_IN_PATH
+from harness.domain.operations.single_sign_on import read_identity
+from harness.domain.settings import OidcSettings
 
 STATE: Final = "acting"
 SIGN_IN: Final = (
-    "Sign in with a management key in the sidebar first; swapgate key create NAME --role … "
-    "creates one."
+    "Sign in first, at the top of this page; swapgate key sign-in-link prints a link for it."
 )
+NOBODY: Final = "You read without signing in."
 
 
-def show_sign_in() -> None:
-    """Show the field for a key in the sidebar, or who has signed in."""
-    with st.sidebar:
-        actor = signed_in()
-        if actor is None:
-            _ask_key()
-            return
-        role = actor.role.name.lower()
-        st.html(html.note(f"You act as {actor.name}: {role}, with the key {actor.key}."))
-        if st.button("Sign out", icon=":material/logout:"):
-            del st.session_state[STATE]
-            st.rerun()
+def show_account() -> bool:
+    """Shows on top of the page who is signed in, or where to sign in. Returns whether the page
+    may be shown: where people sign in by OpenID Connect, nobody else reads.
+    """
+    actor, why = _find_actor()
+    if actor is not None:
+        st.session_state[STATE] = actor
+        with st.container(key="account", horizontal=True, vertical_alignment="center"):
+            st.html(html.signed_in(actor.name, actor.role.name.lower(), actor.key))
+            if st.button("Sign out", icon=":material/logout:", type="tertiary"):
+                _sign_out()
+        return True
+    st.session_state.pop(STATE, None)
+    if _oidc() is None:
+        st.html(html.account(why or NOBODY, sign_in_address()))
+        return True
+    _ask_sign_on(why)
+    return False
 
 
-def _ask_key() -> None:
-    # Streamlit clears what was typed together with the form.
-    with st.form("sign-in", clear_on_submit=True):
-        text = st.text_input(
-            "Management key",
-            type="password",
-            autocomplete="off",
-            help="Without a key you can read these pages, but change nothing.",
-        )
-        if not st.form_submit_button("Sign in"):
-            return
+def _ask_sign_on(why: str) -> None:
+    """Show the one page that is there for who is not signed in, where reading needs it."""
+    st.html(html.title("<b>Sign in</b> to Swapgate", html.escape(why)))
+    st.button("Sign in with single sign-on", type="primary", on_click=st.login)
+    st.html(html.account("Or with a key or a link:", sign_in_address()))
+    if st.user.get("is_logged_in"):
+        # Known to the server, and refused here: perhaps as somebody else.
+        st.button("Sign out there", type="tertiary", on_click=st.logout)
+
+
+def _find_actor() -> tuple[Actor | None, str]:
+    """Finds who acts, and why nobody does where somebody did."""
     try:
-        installation = page_frame.installation()
-        actor = keys.authenticate(
-            installation.context.store, text.strip(), secret=installation.secret
-        )
+        found = _find_session()
+    except NotAllowed as error:
+        return None, str(error)
     except SwapgateError as error:
-        st.html(html.failure("Not signed in", str(error), "You can still read the pages."))
+        # The page itself says where the database does not answer, if it is shown without a
+        # sign-in.
+        return None, "" if _oidc() is None else str(error)
+    return (found.actor if found is not None else None), ""
+
+
+def _find_session() -> ActorSession | None:
+    """Finds the session of the browser's cookie, else of its single sign-on; None without.
+    Raises NotAllowed.
+    """
+    cookie, oidc = session_cookie(), _oidc()
+    if cookie:
+        with suppress(NotAllowed) if oidc is not None else nullcontext():
+            return sign_in_page.resume(cookie)
+    if oidc is None or not st.user.get("is_logged_in"):
+        return None
+    installation = page_frame.installation()
+    return single_sign_on.sign_in(
+        installation.context,
+        read_identity(st.user.to_dict(), oidc),
+        secret=installation.secret,
+        lasts=installation.settings.ui.session_lasts,
+    )
+
+
+def require_reader() -> None:
+    """Draws the whole page anew where its visitor may not read it any more: a part that
+    refreshes itself would go on after a sign-out, without `show_account`.
+    """
+    if _oidc() is None:
         return
-    st.session_state[STATE] = actor
+    try:
+        gone = _find_session() is None
+    except NotAllowed:
+        gone = True
+    except SwapgateError:
+        return  # nothing can be read now; the part says so itself
+    if gone:
+        st.rerun()
+
+
+def _oidc() -> OidcSettings | None:
+    try:
+        return page_frame.installation().settings.ui.oidc
+    except SwapgateError:
+        return None
+
+
+def session_cookie() -> str:
+    """Returns the browser's cookie, as it was when it connected; empty without one."""
+    found = st.context.cookies.get(sign_in_page.cookie_name(), "")
+    # Streamlit's AppTest connects by nothing, and has something else there.
+    return found if isinstance(found, str) else ""
+
+
+def sign_in_address() -> str:
+    """Writes the address that signs in and comes back to this page."""
+    here = urlsplit(st.context.url or "").path or "/"
+    if st.query_params:
+        here += f"?{urlencode(st.query_params.to_dict())}"
+    return f"{SIGN_IN_PATH}?next={quote(here, safe='/')}"
+
+
+def _sign_out() -> None:
+    try:
+        found = _find_session()
+        if found is not None:
+            dashboard_sessions.end(page_frame.context(), found)
+    except SwapgateError as error:
+        st.html(html.failure("Not signed out", str(error), "You are still signed in."))
+        return
+    if _oidc() is not None and st.user.get("is_logged_in"):
+        st.logout()
     st.rerun()
 
 
 def signed_in() -> Actor | None:
-    """Returns who signed in, with the role that the key had at that moment."""
+    """Returns who is signed in, with the role that the key had when the page was drawn."""
     found = st.session_state.get(STATE)
     return found if isinstance(found, Actor) else None
 
 
+def why_not(role: Role) -> str:
+    """Says why this visitor may not do what needs a role; empty where he may."""
+    actor = signed_in()
+    if actor is None:
+        return SIGN_IN
+    if actor.role < role:
+        return f"{actor.name} is {actor.role.name.lower()}; this needs {role.name.lower()}."
+    return ""
+
+
 def may_read_content() -> bool:
-    """Whether the visitor may read what was said in sessions: by a key that is still valid, or
-    because requests of this machine need none (`agents.open_on_loopback`).
+    """Whether the visitor may read what was said in sessions: signed in, or because requests of
+    this machine need no key (`agents.open_on_loopback`).
     """
-    installation, actor = page_frame.installation(), signed_in()
-    if installation.settings.agents.open_on_loopback:
+    if page_frame.installation().settings.agents.open_on_loopback:
         return True
-    if actor is not None:
-        with suppress(NotAllowed, NotFound):
-            keys.still(installation.context.store, actor)
-            return True
-    return False
+    return signed_in() is not None and _find_actor()[0] is not None
 
 
-def attempt(action: Callable[[Actor], object], done: Callable[[Actor], str]) -> None:
-    """Does an act by `page_frame.attempt` for whoever signed in, with the role that the key has
-    now.
+def attempt(
+    action: Callable[[Actor], object],
+    done: Callable[[Actor], str],
+    *,
+    refused: str = page_frame.UNCHANGED,
+) -> None:
+    """Does an act by `page_frame.attempt` for whoever is signed in, with the role that the key
+    has now. refused: what holds where the act was refused.
     """
-    try:
-        actor = signed_in()
-        if actor is None:
-            raise NotAllowed(SIGN_IN)
-        actor = keys.still(page_frame.context().store, actor)
-    except SwapgateError as error:
-        st.html(html.failure("Not done", str(error), "Nothing was changed."))
+    actor, why = _find_actor()
+    if actor is None:
+        st.html(html.failure("Not done", why or SIGN_IN, page_frame.UNCHANGED))
         return
-    page_frame.attempt(lambda: action(actor), done(actor))
+    page_frame.attempt(lambda: action(actor), done(actor), refused=refused)

@@ -1,5 +1,5 @@
 """The dashboard's entry script: Streamlit runs it for every visit and click. It sets theme,
-logo and navigation, shows the sign-in, and runs the chosen page.
+logo and navigation, shows who is signed in, and runs the chosen page.
 """
 
 from pathlib import Path
@@ -17,20 +17,40 @@ st.set_page_config(
     initial_sidebar_state="collapsed",
     menu_items={},
 )
-st.html(theme.css())
+st.html(theme.css(st.context.theme.type))
 st.logo(str(HERE / "wordmark.svg"), size="large")
 
 page = st.navigation(
-    [
-        st.Page("views/overview.py", title="Overview", url_path="overview", default=True),
-        st.Page("views/compare.py", title="Compare", url_path="compare"),
-        st.Page("views/proposals.py", title="Proposals", url_path="proposals"),
-        st.Page("views/canary.py", title="Canary", url_path="canary"),
-        st.Page("views/routes.py", title="Routes & history", url_path="routes"),
-        st.Page("views/providers.py", title="Providers", url_path="providers"),
-        st.Page("views/sessions.py", title="Sessions", url_path="sessions"),
-    ],
+    {
+        # What a person decides stands in the bar itself; the other pages are in two menus.
+        "": [
+            st.Page("views/overview.py", title="Overview", url_path="overview", default=True),
+            st.Page("views/compare.py", title="Compare", url_path="compare"),
+            st.Page("views/proposals.py", title="Proposals", url_path="proposals"),
+            st.Page("views/canary.py", title="Canary", url_path="canary"),
+        ],
+        "Watch": [
+            st.Page("views/traffic.py", title="Traffic & failovers", url_path="traffic"),
+            st.Page("views/alerts.py", title="Alerts", url_path="alerts"),
+            st.Page("views/sessions.py", title="Sessions", url_path="sessions"),
+            st.Page("views/audit.py", title="Audit", url_path="audit"),
+        ],
+        "Set up": [
+            st.Page("views/routes.py", title="Routes & history", url_path="routes"),
+            st.Page("views/providers.py", title="Providers", url_path="providers"),
+            st.Page("views/suites.py", title="Suites", url_path="suites"),
+            st.Page("views/policies.py", title="Policies", url_path="policies"),
+            st.Page("views/keys.py", title="Keys & budgets", url_path="keys"),
+            st.Page("views/settings.py", title="Settings", url_path="settings"),
+            st.Page(
+                "views/first_start.py",
+                title="First steps",
+                url_path="first-steps",
+                visibility="hidden",
+            ),
+        ],
+    },
     position="top",
 )
-current_user.show_sign_in()
-page.run()
+if current_user.show_account():
+    page.run()

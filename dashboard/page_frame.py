@@ -5,17 +5,17 @@ what pages share: running a button's action, its confirmation, the loading note,
 
 import logging
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
 import streamlit as st
 
 from dashboard import theme
-from dashboard.data import queries
 from dashboard.text import html, labels
 from dashboard.theme import Palette
 from harness.app.installation import Installation, open_installation
+from harness.control import audit
 from harness.control.context import Context
 from harness.control.routing import kill_switch
 from harness.domain.errors import ConfigError, NotFound, StoreUnavailable, SwapgateError
@@ -23,6 +23,7 @@ from harness.domain.routing.kill_switch import KillSwitch
 
 log = logging.getLogger("swapgate.dashboard")
 
+UNCHANGED = "Nothing was changed."
 ROUTER_SERVES = "The router continues to serve its last valid table; nothing was changed."
 
 
@@ -30,6 +31,13 @@ ROUTER_SERVES = "The router continues to serve its last valid table; nothing was
 def installation() -> Installation:
     """Opens the installation that all visitors of this process share. Raises ConfigError."""
     return open_installation()
+
+
+def reopen() -> None:
+    """Opens the installation anew at the next look, so that a changed file counts. The former
+    one stays open for who still reads by it.
+    """
+    installation.cache_clear()
 
 
 def context() -> Context:
@@ -45,16 +53,20 @@ def show_page(name: str, show: Callable[[], None]) -> None:
     try:
         _show_switches()
         _check_audit_log()
+        _show_observe_only()
         show()
     except NotFound as error:
         _failed(f"{name} could not be shown", str(error), "The other pages work.")
     except StoreUnavailable as error:
-        _failed("The database does not answer", str(error), ROUTER_SERVES)
+        _failed("The database does not answer", str(error), ROUTER_SERVES, error.docs_page)
     except ConfigError as error:
-        _failed("The configuration cannot be used", str(error), ROUTER_SERVES)
+        _failed("The configuration cannot be used", str(error), ROUTER_SERVES, error.docs_page)
     except SwapgateError as error:
         _failed(
-            f"{name} could not be shown", str(error), f"The other pages work. {ROUTER_SERVES}"
+            f"{name} could not be shown",
+            str(error),
+            f"The other pages work. {ROUTER_SERVES}",
+            error.docs_page,
         )
     except Exception:
         # The last resort: an error of ours, which belongs in the log and not on the page.
@@ -63,8 +75,8 @@ def show_page(name: str, show: Callable[[], None]) -> None:
         _failed(f"{name} could not be shown", why, f"The other pages may work. {ROUTER_SERVES}")
 
 
-def _failed(what: str, why: str, works: str) -> None:
-    st.html(html.failure(what, why, works))
+def _failed(what: str, why: str, works: str, docs_page: str = "") -> None:
+    st.html(html.failure(what, why, works, docs_page=docs_page))
     if st.button("Try again", icon=":material/refresh:"):
         st.rerun()
 
@@ -84,7 +96,7 @@ def _switch_banner(switch: KillSwitch) -> None:
 
 
 def _check_audit_log() -> None:
-    broken = _first_break()
+    broken = first_break()
     if broken is not None:
         st.html(
             html.banner(
@@ -95,9 +107,22 @@ def _check_audit_log() -> None:
         )
 
 
+def _show_observe_only() -> None:
+    if context().observe_only:
+        st.html(
+            html.banner(
+                "Observe only.",
+                "No canary opens and nothing is promoted: `control.observe_only` of the "
+                "configuration. Verdicts, books and shadows go on.",
+            )
+        )
+
+
 @st.cache_data(ttl=60, show_spinner=False)
-def _first_break() -> int | None:
-    return queries.chain_break(context())
+def first_break() -> int | None:
+    """Finds the first broken event of the audit log, at most once a minute; None without."""
+    with context().store.read() as tx:
+        return audit.find_first_break(context(), tx)
 
 
 @contextmanager
@@ -115,12 +140,34 @@ def loading(what: str) -> Iterator[None]:
     st.session_state[key] = True
 
 
-def attempt(action: Callable[[], object], done: str) -> None:
-    """Run a button's action, then redraw the page, or show why it was refused."""
+def choose_route(routes: Sequence[str]) -> str | None:
+    """Asks which route to show, by the page's address; None where that names no route, which
+    the page then says.
+    """
+    asked = st.query_params.get("route")
+    if asked is None or asked in routes:
+        return st.selectbox("Route", routes, key="route", bind="query-params") or routes[0]
+    st.html(html.title(f"There is no route {html.strong(asked)}"))
+    st.html(
+        html.note("The page's address asks for it. `swapgate route list` names all routes.")
+    )
+    choice = st.selectbox(
+        "Show another route", routes, index=None, placeholder="Choose a route", key="instead"
+    )
+    if choice is not None:
+        st.query_params["route"] = choice
+        st.rerun()
+    return None
+
+
+def attempt(action: Callable[[], object], done: str, *, refused: str = UNCHANGED) -> None:
+    """Run a button's action, then redraw the page, or show why it was refused, and what holds
+    then.
+    """
     try:
         action()
     except SwapgateError as error:
-        st.html(html.failure("Not done", str(error), "Nothing was changed."))
+        st.html(html.failure("Not done", str(error), refused, docs_page=error.docs_page))
         return
     st.session_state["done"] = done
     st.rerun()
@@ -131,6 +178,17 @@ def show_done_message() -> None:
     message = st.session_state.pop("done", None)
     if message:
         st.html(html.banner("Done.", message, tone=labels.Tone.BETTER))
+
+
+def show_first_page() -> None:
+    """Leaves a later page of a list, as its filter has changed."""
+    st.query_params.pop("after", None)
+
+
+def show_html(text: str) -> None:
+    """Shows HTML where there is any."""
+    if text:
+        st.html(text)
 
 
 def copy_as_cli(*words: str) -> None:

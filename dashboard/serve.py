@@ -1,26 +1,38 @@
-"""Serves the dashboard: Streamlit's app under uvicorn, on loopback alone, with `/healthz` and
-`/readyz`. `python -m dashboard.serve` is what `swapgate serve ui` starts.
+"""Serves the dashboard: Streamlit's app under uvicorn, with `/healthz`, `/readyz`, `/docs`
+and `/sign-in`; on loopback alone, unless people sign in by OpenID Connect. `python -m
+dashboard.serve` is what `swapgate serve ui` starts.
 """
 
 import argparse
+import importlib
+import importlib.util
 import ipaddress
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import streamlit as st
 import uvicorn
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
+from streamlit.runtime.secrets import SecretsValue
 from streamlit.web import bootstrap as streamlit_bootstrap
 
-from dashboard import theme
+from dashboard import docs_site, sign_in_page, theme
 from harness.app import installation
 from harness.domain.errors import ConfigError, SwapgateError
+from harness.domain.settings import OidcSettings, Settings
 
 SCRIPT: Final = Path(__file__).with_name("main.py")
+PAGE_IMPORTS: Final = (
+    ".charts.canary_timeline",
+    ".data.export",
+    ".data.queries",
+    ".text.comparison_text",
+)
 GRACE_S: Final = 3
 PING_S: Final = 30.0
 PONG_S: Final = 90.0
@@ -29,15 +41,23 @@ PONG_S: Final = 90.0
 def run(config: Path | None, host: str, port: int) -> None:
     """Serves the dashboard until SIGTERM or Ctrl-C.
 
-    Raises ConfigError for a host beyond loopback: whoever reaches the dashboard can read it
-    without signing in.
+    Raises ConfigError for a host beyond loopback without single sign-on: whoever reaches the
+    dashboard could read it without signing in.
     """
-    require_loopback(host)
+    settings = installation.load_settings(config)
+    require_loopback(host, settings.ui.oidc)
     if config is not None:
         os.environ[installation.CONFIG_VARIABLE] = str(config.resolve())
-    streamlit_bootstrap.load_config_options(options(host, port))
-    health = [Route("/readyz", readyz), Route("/healthz", healthz)]
-    app = st.App(SCRIPT.resolve(), routes=health)
+    streamlit_bootstrap.load_config_options(options(host, port, settings.ui.oidc))
+    routes = [
+        Route("/readyz", readyz),
+        Route("/healthz", healthz),
+        Route("/overview", show_overview),
+        *sign_in_page.ROUTES,
+        *docs_site.routes(),
+    ]
+    import_pages()
+    app = st.App(SCRIPT.resolve(), routes=routes, secrets=sign_on_secrets(settings))
     uvicorn.run(
         app,
         host=host,
@@ -51,8 +71,44 @@ def run(config: Path | None, host: str, port: int) -> None:
     )
 
 
-def options(host: str, port: int) -> dict[str, object]:
+def import_pages() -> None:
+    """Imports what the pages need before the first visitor comes, who would wait for it: tables
+    and charts take seconds.
+    """
+    for name in PAGE_IMPORTS:
+        importlib.import_module(name, __package__)
+
+
+def sign_on_secrets(settings: Settings) -> dict[str, SecretsValue] | None:
+    """Returns what Streamlit needs for `st.login`; None without single sign-on. Raises
+    ConfigError without the client's secret, and without Authlib.
+    """
+    oidc = settings.ui.oidc
+    if oidc is None:
+        return None
+    if importlib.util.find_spec("authlib") is None:
+        raise ConfigError(
+            "`ui.oidc` needs Authlib: install Swapgate with its extra, `pip install "
+            "'swapgate[sso]'`"
+        )
+    cookie_secret, client_secret = installation.sign_on_secrets(settings, oidc)
+    return {
+        "auth": {
+            "redirect_uri": oidc.redirect_url,
+            "cookie_secret": cookie_secret,
+            "client_id": oidc.client_id,
+            "client_secret": client_secret,
+            "server_metadata_url": oidc.metadata_url,
+            "client_kwargs": {"scope": oidc.scope},
+        }
+    }
+
+
+def options(host: str, port: int, oidc: OidcSettings | None = None) -> dict[str, object]:
     """Returns Streamlit's options; they win over any config.toml that lies around."""
+    names = {host, "localhost", "127.0.0.1", "::1"}
+    if oidc is not None:
+        names = {urlsplit(oidc.public_url).hostname or "", "localhost", "127.0.0.1", "::1"}
     return {
         "browser.gatherUsageStats": False,
         "client.showErrorDetails": "none",
@@ -63,20 +119,21 @@ def options(host: str, port: int) -> dict[str, object]:
         "server.headless": True,
         "server.fileWatcherType": "none",
         # No page of another site may reach the buttons, by whatever name it found us.
-        "server.allowedHosts": sorted({host, "localhost", "127.0.0.1", "::1"}),
+        "server.allowedHosts": sorted(names),
         **theme.streamlit_options(),
     }
 
 
-def require_loopback(host: str) -> None:
+def require_loopback(host: str, oidc: OidcSettings | None = None) -> None:
+    """Requires loopback where reading needs no sign-in. Raises ConfigError."""
     try:
         safe = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         safe = False
-    if not safe:
+    if not safe and oidc is None:
         raise ConfigError(
-            f"the dashboard has no login, so it listens on loopback only, not on {host!r}: "
-            "set ui.host to 127.0.0.1 and reach it by an SSH tunnel or a proxy with a login"
+            f"without single sign-on the dashboard listens on loopback only, not on {host!r}: "
+            "set ui.oidc, or set ui.host to 127.0.0.1 and reach it by an SSH tunnel"
         )
 
 
@@ -95,6 +152,13 @@ def readyz(_request: Request) -> Response:
     except SwapgateError as error:
         return JSONResponse({"status": "not ready", "reason": str(error)}, status_code=503)
     return JSONResponse({"status": "ready"})
+
+
+def show_overview(_request: Request) -> Response:
+    """Sends whoever writes the page's name in the address: Streamlit has its first page at `/`
+    alone, and would say "Page not found".
+    """
+    return RedirectResponse("/")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

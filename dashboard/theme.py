@@ -94,17 +94,21 @@ def streamlit_options() -> Mapping[str, object]:
     return options
 
 
-def css() -> str:
-    """Writes the page's one style sheet: our colours as variables, then styles.css.
+def css(theme: str | None = None) -> str:
+    """Writes the page's one style sheet: our colours as variables, then styles.css. theme: as
+    `palette` takes it.
 
     Streamlit sets `color-scheme` on its root after the chosen theme; light-dark() follows it.
+    A dialog stands outside that root.
     """
+    scheme = theme if theme in ("light", "dark") else "light dark"
     variables = "".join(
         f"--sg-{field.name.replace('_', '-')}:"
         f"light-dark({getattr(LIGHT, field.name)},{getattr(DARK, field.name)});"
         for field in fields(Palette)
     )
-    return f"<style>:root,.stApp{{{variables}}}{_sheet()}</style>"
+    dialogs = f"[role=dialog]{{color-scheme:{scheme}}}"
+    return f"<style>:root,.stApp{{{variables}}}{dialogs}{_sheet()}</style>"
 
 
 @cache

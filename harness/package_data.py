@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def path(name: str) -> Path:
-    """The file or folder `name`: `datasets`, `migrations` or `config/default.yaml`.
+    """The file or folder `name`: `datasets`, `docs`, `migrations` or `config/default.yaml`.
 
     Raises ConfigError when this installation lacks it.
     """

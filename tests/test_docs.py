@@ -1,7 +1,10 @@
 """The docs say what the code does: generated parts are current, links lead somewhere."""
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -115,7 +118,7 @@ def test_the_diagram_has_every_transition_and_no_other(
 
 
 def test_the_glossary_has_the_five_verdicts() -> None:
-    text = (FOLDER / "glossary.md").read_text()
+    text = (FOLDER / "reference" / "glossary.md").read_text()
 
     for kind in VERDICTS.values():
         assert f"| `{kind.__name__}` | `{kind.outcome}` | {kind.words} |" in text
@@ -195,7 +198,32 @@ PATH = re.compile(r"`((?:\.ci|[a-z]+)/[\w./-]*|[\w-]+\.(?:py|md|toml))`")
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/explanation/architecture.md"])
 def test_a_page_about_the_code_names_only_what_is_there(page: str) -> None:
-    written = {"htmlcov/", ".ci/last_passed"}
+    written = {"htmlcov/", ".ci/last_passed", "site/"}
     named = set(PATH.findall((ROOT / page).read_text())) - written
 
     assert sorted(path for path in named if not (ROOT / path).exists()) == []
+
+
+LOADED = re.compile(r"<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)=\"?(?:https?:)?//[^>]+")
+
+
+@pytest.mark.verify
+def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(
+    tmp_path: Path,
+) -> None:
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    pages = list(tmp_path.rglob("*.html"))
+
+    assert done.returncode == 0, done.stderr
+    assert len(pages) > 50
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert LOADED.findall(text) == [], page
+        assert 'class="mermaid"' not in text, page  # its library would be loaded

@@ -1,7 +1,7 @@
 """A healthy candidate goes from 1 % to all users and through its bake, by itself.
 
 What each step rested on is then read as people read it: from `swapgate canary explain`, by
-`swapgate replay`, and from the Canary page in a browser.
+`swapgate gate replay`, and from the Canary page in a browser.
 """
 
 import json
@@ -42,7 +42,7 @@ ARGUMENTS: Final = ("--no-sandbox", "--disable-gpu", "--disable-background-netwo
 
 @dataclass(frozen=True)
 class Ramp:
-    """moves: the audit events, oldest first, each with what `swapgate replay` says of it.
+    """moves: the audit events, oldest first, each with what `swapgate gate replay` says of it.
 
     took_s: from the first step to the end of the bake. unread: reasons of moves that the page
     does not show. errors: of users; slow: with an answer slower than 1.5 times the median.

@@ -1,4 +1,4 @@
-"""GateBench, as `swapgate bench gate`: same options."""
+"""GateBench, as `swapgate gate bench`: same options."""
 
 from harness.cli.evals.bench import bench_gate
 

@@ -1,6 +1,5 @@
-"""Draws the dashboard's two Altair charts from frames: the forest plot of a comparison's
-suites, and a canary's failure rates by arm and block. Text for readers comes ready in the
-frame.
+"""Draws the forest plot of a comparison's suites from a frame, and dresses Altair charts in the
+theme. Text for readers comes ready in the frame.
 """
 
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from dashboard.text.labels import SLICE_LABELS, VERDICT_LABELS
+from dashboard.text.labels import MEMBER_LABELS, SLICE_LABELS, VERDICT_LABELS
 from dashboard.theme import FONT, Palette
 
 ROW_HEIGHT = 58
@@ -22,8 +21,9 @@ SHAPES = {
     "worse": "square",
     "kept": "circle",
     "untested": "diamond",
+    "member": "circle",
 }
-LABELS = {**VERDICT_LABELS, **SLICE_LABELS}
+LABELS = {**VERDICT_LABELS, **SLICE_LABELS, **MEMBER_LABELS}
 
 
 def forest(
@@ -73,7 +73,7 @@ def forest(
         x=alt.X("delta:Q"), y=rows, text="label:N"
     )
     figure = alt.layer(zero, whisker, limit, point, text)
-    return _dressed(figure, palette, ROW_HEIGHT * len(frame) + EDGES)
+    return dressed(figure, palette, ROW_HEIGHT * len(frame) + EDGES)
 
 
 def _legend(frame: pd.DataFrame, palette: Palette) -> tuple[alt.Color, alt.Shape]:
@@ -106,40 +106,9 @@ def _scale(frame: pd.DataFrame) -> alt.Scale:
     )
 
 
-def failure_rates(frame: pd.DataFrame, palette: Palette) -> alt.LayerChart:
-    """Draws the share of failed units so far by arm, block by block. frame:
-    `frames.failure_rates`.
-    """
-    names = ["canary", "control"]
-    legend = alt.Legend(title=None, orient="top")
-    colour = alt.Color(
-        "arm:N",
-        scale=alt.Scale(domain=names, range=[palette.worse, palette.better]),
-        legend=legend,
-    )
-    base = alt.Chart(frame).encode(
-        x=alt.X("block:Q", title="block", axis=alt.Axis(tickMinStep=1, format="d")),
-        y=alt.Y("rate:Q", title="failed so far, %", scale=alt.Scale(domainMin=0)),
-        color=colour,
-    )
-    lines = base.mark_line(strokeWidth=2).encode(
-        strokeDash=alt.StrokeDash(
-            "arm:N", scale=alt.Scale(domain=names, range=[[1, 0], [5, 3]]), legend=legend
-        )
-    )
-    points = base.mark_point(filled=True, size=45, opacity=1).encode(
-        shape=alt.Shape(
-            "arm:N",
-            scale=alt.Scale(domain=names, range=["square", "circle"]),
-            legend=legend,
-        )
-    )
-    figure = alt.layer(lines, points)
-    return _dressed(figure, palette, 240)
-
-
-def _dressed(figure: Any, palette: Palette, height: int) -> alt.LayerChart:
-    dressed: alt.LayerChart = (
+def dressed(figure: Any, palette: Palette, height: int) -> alt.LayerChart:
+    """Gives a chart its height and the theme's colours and fonts."""
+    chart: alt.LayerChart = (
         figure.properties(height=height, width="container")
         .configure(background="transparent", font=FONT)
         .configure_view(stroke=None)
@@ -155,4 +124,4 @@ def _dressed(figure: Any, palette: Palette, height: int) -> alt.LayerChart:
         )
         .configure_legend(labelColor=palette.text, labelFontSize=12, labelLimit=260)
     )
-    return dressed
+    return chart

@@ -1,6 +1,5 @@
-"""Turns comparisons, canary blocks and traffic into what tables and charts show: pandas frames
-of suites, samples and failure rates, a sample's rating, the cost trend, a latency bound. Cells
-are made safe from spreadsheet formulas.
+"""Turns comparisons and traffic into what tables and charts show: pandas frames of suites and
+samples, a sample's rating, the cost trend. Cells are made safe from spreadsheet formulas.
 """
 
 import textwrap
@@ -12,22 +11,28 @@ import pandas as pd
 from dashboard.text import labels
 from dashboard.text.html import PairCounts
 from harness.control.proposals.comparison import Comparison, SuiteAnswers
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute
+from harness.control.proposals.item_texts import SuiteTexts
+from harness.domain.canary.observation import TrafficMinute
 from harness.domain.evals.run import Claim, Sample, SampleError, SuiteReport, SuiteRole
+from harness.domain.evals.verdict_basis import VerdictBasis
+from harness.domain.formatting import escape_formula
 
 # Fewer pairs than this carry no interval worth showing.
 FEWEST_PAIRS = 30
 # Differences this small look like a tie to people.
 TIE_BAND = 0.01
-FORMULA_STARTS = ("=", "+", "-", "@")
 
 CHANGES = ("regressed", "improved", "same")
 CHANGE_SYMBOLS = {"regressed": "▼", "improved": "▲", "same": "="}
 
 SAMPLE_COLUMNS = [
-    "key", "suite", "title", "item", "epoch", "change", "prompt",
+    "key", "suite", "title", "item", "epoch", "change", "difference", "question", "expected",
     "incumbent", "candidate", "latency_s", "incumbent_answer", "candidate_answer",
 ]  # fmt: skip
+CHANGE, DIFFERENCE = SAMPLE_COLUMNS.index("change"), SAMPLE_COLUMNS.index("difference")
+CHANGE_ORDER = {change: place for place, change in enumerate(CHANGES)}
+NO_TEXTS = SuiteTexts({}, "", "")
+EXCERPT = 60  # characters of an answer in the table
 
 
 def limit_of(report: SuiteReport) -> float:
@@ -40,25 +45,34 @@ def in_reading_order(reports: Sequence[SuiteReport]) -> list[SuiteReport]:
     return sorted(reports, key=lambda report: report.role is not SuiteRole.PRIMARY)
 
 
-def suites(reports: Sequence[SuiteReport], titles: Mapping[str, str]) -> pd.DataFrame:
-    """Builds one row per measured suite, in points. low, high: NaN below 30 pairs."""
+def suites(
+    reports: Sequence[SuiteReport],
+    titles: Mapping[str, str],
+    basis: VerdictBasis | None = None,
+) -> pd.DataFrame:
+    """Builds one row per measured suite, in points. low, high: NaN below 30 pairs. basis: of
+    the verdict, where a suite may only count in a mean.
+    """
     rows: list[dict[str, Any]] = []
     for report in reports:
         if report.n_used == 0:
             continue
-        label = labels.VERDICT_LABELS[report.outcome]
+        decides = basis is None or basis.decides(report)
+        outcome = report.outcome if decides else "member"
+        label = {**labels.VERDICT_LABELS, **labels.MEMBER_LABELS}[outcome]
+        title = titles.get(report.suite, report.suite)
         shown = report.n_used >= FEWEST_PAIRS and report.ci_low is not None
         rows.append(
             {
                 "suite": report.suite,
-                "title": titles.get(report.suite, report.suite),
-                "row": "|".join(textwrap.wrap(titles.get(report.suite, report.suite), 18)),
-                "outcome": report.outcome,
+                "title": title,
+                "row": "|".join(textwrap.wrap(title, 18)),
+                "outcome": outcome,
                 "verdict": f"{label.symbol} {label.words.lower()}",
                 "delta": report.delta * 100,
                 "low": report.ci_low * 100 if shown and report.ci_low is not None else None,
                 "high": report.ci_high * 100 if shown and report.ci_high is not None else None,
-                "limit": limit_of(report) * 100,
+                "limit": limit_of(report) * 100 if decides else None,
                 "label": labels.points(report.delta),
             }
         )
@@ -108,16 +122,23 @@ def pair_counts(reports: Sequence[SuiteReport], titles: Mapping[str, str]) -> li
     ]
 
 
-def samples(comparison: Comparison, titles: Mapping[str, str]) -> pd.DataFrame:
-    """Pairs both answers to each item that has two, in the order of asking.
+def samples(
+    comparison: Comparison,
+    titles: Mapping[str, str],
+    texts: Mapping[str, SuiteTexts] | None = None,
+) -> pd.DataFrame:
+    """Pairs both answers to each item that has two: the largest losses first, then the gains,
+    then those without a change. texts: of the items, by suite; None leaves them out.
 
     With a verdict: the items that it used, and only those. change: by the gate's own paired
     scores where there is a verdict, by the samples' scores before.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[Any, ...]] = []
     used = _used_pairs(comparison)
     for side in comparison.suites:
-        rows += _side_rows(side, titles, used.get(side.plan.suite))
+        suite = side.plan.suite
+        rows += _side_rows(side, titles, used.get(suite), (texts or {}).get(suite, NO_TEXTS))
+    rows.sort(key=lambda row: (CHANGE_ORDER[row[CHANGE]], -abs(row[DIFFERENCE])))
     return pd.DataFrame(rows, columns=SAMPLE_COLUMNS)
 
 
@@ -135,9 +156,12 @@ def _side_rows(
     side: SuiteAnswers,
     titles: Mapping[str, str],
     used: Mapping[str, tuple[float, float]] | None,
-) -> list[dict[str, Any]]:
+    texts: SuiteTexts,
+) -> list[tuple[Any, ...]]:
+    """In the order of SAMPLE_COLUMNS: there may be a hundred thousand."""
     suite = side.plan.suite
     before = {(s.item, s.epoch): s for s in side.incumbent}
+    title = titles.get(suite, suite)
     rows = []
     for after in side.candidate:
         ours = before.get((after.item, after.epoch))
@@ -145,29 +169,34 @@ def _side_rows(
             continue
         # With epochs the gate pairs means; a single epoch's row shows its own scores.
         pair = used[after.item] if used is not None and side.plan.epochs == 1 else None
+        difference = _difference(*(pair or (ours.strict, after.strict)))
+        text = texts.find(after.item)
         rows.append(
-            {
-                "key": f"{suite}/{after.item}/{after.epoch}",
-                "suite": suite,
-                "title": titles.get(suite, suite),
-                "item": after.item,
-                "epoch": after.epoch,
-                "change": _change(*(pair or (ours.strict, after.strict))),
-                "prompt": ours.prompt or after.prompt,
-                "incumbent": rating(ours),
-                "candidate": rating(after),
-                "latency_s": after.duration_s,
-                "incumbent_answer": ours.answer,
-                "candidate_answer": after.answer,
-            }
+            (
+                f"{suite}/{after.item}/{after.epoch}",
+                suite,
+                title,
+                after.item,
+                after.epoch,
+                _change(difference),
+                difference,
+                text.question,
+                text.expected,
+                rating(ours),
+                rating(after),
+                after.duration_s,
+                ours.answer,
+                after.answer,
+            )
         )
     return rows
 
 
-def _change(incumbent: float | None, candidate: float | None) -> str:
-    if incumbent is None or candidate is None:
-        return "same"
-    difference = candidate - incumbent
+def _difference(incumbent: float | None, candidate: float | None) -> float:
+    return 0.0 if incumbent is None or candidate is None else candidate - incumbent
+
+
+def _change(difference: float) -> str:
     if abs(difference) <= TIE_BAND:
         return "same"
     return "improved" if difference > 0 else "regressed"
@@ -201,44 +230,35 @@ def sample_table(frame: pd.DataFrame) -> pd.DataFrame:
     """What the sample table shows, under the heads that people read."""
     return pd.DataFrame(
         {
-            "Sample": [no_formula(item) for item in frame["item"]],
+            "Sample": [escape_formula(item) for item in frame["item"]],
             "Change": [f"{CHANGE_SYMBOLS[change]} {change}" for change in frame["change"]],
-            "Prompt": [no_formula(one_line(prompt)) for prompt in frame["prompt"]],
-            "Current": [no_formula(answer) for answer in frame["incumbent"]],
-            "Candidate": [no_formula(answer) for answer in frame["candidate"]],
+            "Question": [escape_formula(one_line(question)) for question in frame["question"]],
+            "Expected": [
+                escape_formula(one_line(expected, EXCERPT)) for expected in frame["expected"]
+            ],
+            "Current": _answers(frame, "incumbent"),
+            "Candidate": _answers(frame, "candidate"),
             "Latency": [labels.seconds(latency) for latency in frame["latency_s"]],
         }
     )
 
 
-def no_formula(value: object) -> object:
-    """A text of a model's or a suite's as it may stand in a cell: the table's own download is
-    CSV, and a spreadsheet runs what begins like a formula (OWASP, "CSV injection").
-    """
-    if isinstance(value, str) and value.lstrip().startswith(FORMULA_STARTS):
-        return f"'{value}"
-    return value
+def _answers(frame: pd.DataFrame, arm: str) -> list[str]:
+    """How an answer was rated, by its symbol, and how it begins."""
+    return [
+        f"{rated[0]} {one_line(answer, EXCERPT)}" if answer else rated
+        for rated, answer in zip(frame[arm], frame[f"{arm}_answer"], strict=True)
+    ]
+
+
+def download_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """What a download of samples holds: every column in full."""
+    return frame.drop(columns=["key", "title"])
 
 
 def one_line(text: str, length: int = 160) -> str:
     flat = " ".join(text.split())
     return flat if len(flat) <= length else f"{flat[: length - 1]}…"
-
-
-def failure_rates(blocks: Sequence[ObservationBlock]) -> pd.DataFrame:
-    """Computes the percentage of failed units so far, by arm and block, in order of arrival."""
-    rows: list[tuple[int, str, float]] = []
-    canary = control = canary_failed = control_failed = 0
-    for block in sorted(blocks, key=lambda observation_block: observation_block.number):
-        canary += block.canary_units
-        control += block.units - block.canary_units
-        canary_failed += block.canary_failures
-        control_failed += block.failures - block.canary_failures
-        if canary:
-            rows.append((block.number, "canary", 100 * canary_failed / canary))
-        if control:
-            rows.append((block.number, "control", 100 * control_failed / control))
-    return pd.DataFrame(rows, columns=["block", "arm", "rate"])
 
 
 def cost_trend(traffic: Sequence[TrafficMinute], *, minutes: int = 5) -> list[float]:
@@ -255,21 +275,3 @@ def _binned(
         amount, requests = sums.get(at, (0.0, 0))
         sums[at] = (amount + figure(minute), requests + minute.requests)
     return [1000 * amount / n for _, (amount, n) in sorted(sums.items()) if n]
-
-
-def latency_ms(traffic: Sequence[TrafficMinute], arm: str, share: float) -> int | None:
-    """Returns the bound in ms below which `share` of the arm's requests came; None without any.
-
-    -1: beyond the histogram's last bound.
-    """
-    histogram: dict[int, int] = {}
-    for minute in traffic:
-        if minute.arm == arm:
-            for bound, number in minute.latency_ms.items():
-                histogram[bound] = histogram.get(bound, 0) + number
-    total, seen = sum(histogram.values()), 0
-    for bound in sorted(histogram, key=lambda bound_value: (bound_value < 0, bound_value)):
-        seen += histogram[bound]
-        if total and seen >= share * total:
-            return bound
-    return None

@@ -26,6 +26,7 @@ from harness.control.shadow.stage import ShadowStage, find_stage_of_route
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import SignatureInvalid
 from harness.domain.evals.run import Verdict
+from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.domain.pagination import MOST_LISTED, Page, PageRequest
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import Route
@@ -36,6 +37,8 @@ from harness.ports import RouteRecord
 QUIET = timedelta(minutes=3)
 
 
+# More answers than that take long to check and to send.
+MOST_TEXTS: Final = 4_000
 MOST_PROPOSALS: Final = 100
 MOST_VERSIONS: Final = 200
 
@@ -49,6 +52,7 @@ class ComparisonView:
     differing: Mapping[str, Sequence[str]]  # by suite, which pins the two arms do not share
     now: datetime
     selection: SelectionComparison | None = None  # the candidates proposed beside it
+    basis: VerdictBasis | None = None  # what the verdict rests on; None before one
 
 
 def titles(ctx: Context) -> Mapping[str, str]:
@@ -57,10 +61,13 @@ def titles(ctx: Context) -> Mapping[str, str]:
 
 def comparison(ctx: Context, proposal: str) -> ComparisonView:
     """Loads what the page of a comparison shows. Raises NotFound."""
-    found = load_comparison(ctx, proposal)
+    found = load_comparison(ctx, proposal, most_texts=MOST_TEXTS)
+    basis = found.basis
+    mean = {basis.mean.suite: "Weighted mean"} if basis and basis.mean else {}
     return ComparisonView(
         comparison=found,
-        titles=titles(ctx),
+        titles={**mean, **titles(ctx)},
+        basis=basis,
         differing=_differing(ctx, found),
         now=ctx.clock.now(),
         selection=load_selection(ctx, proposal) if found.proposal.selection else None,
@@ -269,18 +276,18 @@ def route(ctx: Context, name: str) -> RouteView:
         )
 
 
-def chain_break(ctx: Context) -> int | None:
-    """The number of the first audit event that does not fit; None while the log is whole."""
-    with ctx.store.read() as tx:
-        return tx.audit.first_break()
-
-
 def candidates(ctx: Context, route: str) -> Sequence[str]:
     """Names of the targets that could be proposed for a route."""
     with ctx.store.read() as tx:
         incumbent = routes.require_route(tx, route).incumbent
         found = tx.routing.targets()
     return sorted(target.name for target in found.values() if target.id != incumbent)
+
+
+def target_names(ctx: Context) -> Sequence[str]:
+    """Lists the names of all models that are known here."""
+    with ctx.store.read() as tx:
+        return sorted({target.name for target in tx.routing.targets().values()})
 
 
 def former_versions(view: RouteView) -> Sequence[RouteRecord]:

@@ -1,109 +1,97 @@
-"""Writes the Canary page's texts: headline, verdict card, next step and its conditions,
-guardrail rows, tiles, the plan of steps, and the history of what was done to the canary.
+"""Writes the Canary page's texts: headline and verdict card, the next step's conditions,
+guardrail rows, tiles, the check of the split, the plan of steps, and what was done to it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 
-from dashboard.data.frames import latency_ms
 from dashboard.data.queries import CanaryView
-from dashboard.text import labels
+from dashboard.text import html, labels
 from dashboard.text.html import Measure, Tile, VerdictCard, escape, strong
 from harness.control.canary.status import CanaryStatus
-from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
-from harness.domain.formatting import format_estimate, format_harm, format_number
+from harness.domain.canary.rollout import Rollout, RolloutState
+from harness.domain.formatting import (
+    format_estimate,
+    format_harm,
+    format_number,
+    format_percent,
+)
 from harness.domain.operations.audit import AuditEvent
+from harness.domain.reliability.latency import merge_histograms, quantile_ms
 from harness.gate.online.rollout_action import RecordedEvidence
+from harness.gate.online.sample_ratio import ALARM_LOG_E
+from harness.gate.text.canary_state import CanaryStateKind
 from harness.gate.text.explain import SOME_EVIDENCE, GuardrailRow, StepNeed
 from harness.gate.text.warnings import HALF_DISTANCE
 
-# From half of the rollback level on, the page says that the candidate may do harm.
-HARM_SHOWS = HALF_DISTANCE
-BAKING = labels.Label("◐", "promoted, baking", labels.Tone.BETTER)
-HARM = labels.Label("✕", "harm is shown", labels.Tone.WORSE, "it is rolled back")
+TIMELINE_NOTE: Final = (
+    "Times are UTC. A failure counts for the model that a caller was assigned to, even if a "
+    "fallback answered. Shaded: 95 % intervals."
+)
 GUARDRAILS_NOTE = (
     "The candidate's figures against the incumbent's. Bar: how close this guardrail's evidence "
     "alone is to a rollback. Mark: the closest that it has been."
 )
 
 
-def title(status: CanaryStatus) -> str:
-    """Writes the first line of a canary's page, as HTML."""
-    name, share = (
-        strong(status.candidate.name),
-        labels.weight(status.rollout.current.weight_bps),
+def headline(view: CanaryView, status: CanaryStatus) -> str:
+    """Writes what the top of a canary's page says: state, reason and next step, as HTML."""
+    rollout, state = status.rollout, status.state
+    note = (
+        f"Route {strong(rollout.route)} · beside {strong(status.incumbent.name)} · started "
+        f"{escape(labels.age(rollout.started_at, view.now))}"
     )
-    match status.rollout.state:
-        case RolloutState.PROMOTED if status.rollout.baking:
-            return f"{name} is promoted and baking"
-        case RolloutState.PROMOTED:
-            return f"{name} was promoted"
-        case RolloutState.ROLLED_BACK:
-            return f"{name} was rolled back"
-        case RolloutState.PAUSED:
-            return f"{name} is paused at {share}"
-        case _ if status.action.distance_to_trip >= HARM_SHOWS:
-            return f"{name} may be hurting users, at {share}"
-        case _:
-            return f"{name} shows no harm so far, at {share}"
+    heading = html.title(f"{strong(status.candidate.name)} {escape(state.predicate)}", note)
+    stale = "" if view.quiet_since is None else html.banner("STALE.", _quiet(view.quiet_since))
+    card = html.verdict(verdict_card(view, status), stale=bool(stale) and is_calm(status))
+    return f'<div class="sg-top">{heading}{stale}{card}</div>'
+
+
+def is_calm(status: CanaryStatus) -> bool:
+    """Tells whether nothing about a canary needs a person."""
+    return status.state.kind in (CanaryStateKind.HEALTHY, CanaryStateKind.EMPTY)
+
+
+def _quiet(since: datetime) -> str:
+    return (
+        f"No request has arrived since {labels.date_time(since)}. Check that clients call the "
+        "route and that the router runs: `swapgate doctor`."
+    )
 
 
 def verdict_card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
-    rollout, action = status.rollout, status.action
-    label = labels.ROLLOUT_LABELS[rollout.state]
-    if action.signal is RolloutSignal.HARM:
-        return VerdictCard(label=HARM, lead=action.reason, next_step=next_step(status))
-    if rollout.baking:
-        return _bake_card(view, status)
-    if not rollout.live:
-        ended = labels.date_time(rollout.updated_at)
-        return VerdictCard(
-            label=label,
-            lead=rollout.ended_because or action.reason,
-            foot=f"ended {ended}, {labels.age(rollout.updated_at, view.now)}",
-        )
-    if not status.blocks:
-        waits = f"{labels.count(rollout.current.min_exposures)} canary {units(rollout)}"
-        lead = f"No canary traffic has been counted yet; this step needs {waits}."
-        return VerdictCard(label=label, lead=lead, next_step=next_step(status))
-    return VerdictCard(label=label, lead=action.reason, next_step=next_step(status))
-
-
-def _bake_card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
-    """The card after the promotion: when the bake ends, who is held back, what shows so far."""
-    rollout, old, ends = status.rollout, status.incumbent.name, status.rollout.bake_ends_at
-    kept = f"{labels.weight(rollout.policy.bake_bps)} of the callers still get {old}"
-    when = f"{labels.date_time(ends)}, {labels.left(ends, view.now)}" if ends else "unknown"
+    rollout, state = status.rollout, status.state
+    ended = not rollout.live and not rollout.baking
+    when = f"{labels.date_time(rollout.updated_at)}, {labels.age(rollout.updated_at, view.now)}"
     return VerdictCard(
-        label=BAKING,
-        lead=f"{status.candidate.name} serves the route. It is still compared with {old}, "
-        "because harm may show late.",
-        bullets=(
-            ("Ends", when),
-            ("Held back", f"{kept}, as a control"),
-            ("Evidence of harm", harm_line(status)),
-        ),
-        next_step=f"it ends automatically; if harm shows, {old} serves everybody again.",
+        label=replace(labels.canary_label(state), words=""),
+        lead=state.reason,
+        bullets=_bake_bullets(view, status) if rollout.baking else (),
+        next_step=state.next_step,
+        foot=f"ended {when}" if ended else "",
     )
 
 
-def next_step(status: CanaryStatus) -> str:
-    """What raises the canary's share and when, and what rolls it back."""
-    explanation = status.explanation
-    if status.action.signal is RolloutSignal.HARM:
-        return f"to {explanation.goes_to} {explanation.eta}: {explanation.goes_back}"
-    back = "evidence of harm at 100 % of the rollback level rolls it back at once"
-    if status.rollout.state is RolloutState.PAUSED:
-        return f"a person resumes or aborts; {back}."
-    waits = " and ".join(need.words for need in explanation.needs if not need.done)
-    return (
-        f"to {explanation.goes_to} {explanation.eta}{f' ({waits})' if waits else ''}; {back}."
-    )
+def _bake_bullets(view: CanaryView, status: CanaryStatus) -> Sequence[tuple[str, str]]:
+    """After the promotion: when the bake ends, and who is held back."""
+    rollout, ends = status.rollout, status.rollout.bake_ends_at
+    kept = f"{labels.weight(rollout.policy.bake_bps)} of the callers still get "
+    when = f"{labels.date_time(ends)}, {labels.left(ends, view.now)}" if ends else "unknown"
+    return (("Ends", when), ("Held back", f"{kept}{status.incumbent.name}, as a control"))
 
 
 def needs(status: CanaryStatus) -> Sequence[tuple[labels.Label, str]]:
-    """Lists each condition of the next step, and when it will be met."""
-    return [(_need_label(need), _when(need)) for need in status.explanation.needs]
+    """Lists each condition of the next step, and when it will be met, with the check of the
+    split; empty when there is no next step.
+    """
+    explanation = status.explanation
+    if not explanation.needs:
+        return ()
+    # The check of the split says the sample ratio with its figures.
+    needs = [need for need in explanation.needs if need.what != "sample ratio"]
+    return [*((_need_label(need), _when(need)) for need in needs), split_check(status)]
 
 
 def _need_label(need: StepNeed) -> labels.Label:
@@ -179,8 +167,10 @@ def units(rollout: Rollout) -> str:
     return rollout.policy.unit.plural
 
 
-def plan(rollout: Rollout) -> tuple[Sequence[tuple[str, str]], int | None]:
-    """The steps with the condition to leave each, and the current one (None: it has ended)."""
+def plan(rollout: Rollout) -> tuple[Sequence[tuple[str, str]], int | None, str]:
+    """The steps with the condition to leave each, the one that it stands or ended at, and the
+    words for that.
+    """
     steps = [
         (
             labels.weight(step.weight_bps),
@@ -190,20 +180,24 @@ def plan(rollout: Rollout) -> tuple[Sequence[tuple[str, str]], int | None]:
     ]
     if rollout.baking:
         kept = labels.weight(rollout.policy.bake_bps)
-        return [*steps, ("100 %", f"baking; {kept} held back")], len(steps)
-    return [*steps, ("100 %", "promoted")], rollout.step if rollout.live else None
+        return [*steps, ("100 %", f"baking; {kept} held back")], len(steps), "now"
+    promoted = rollout.state is RolloutState.PROMOTED
+    at = len(steps) if promoted else rollout.step
+    return [*steps, ("100 %", "promoted")], at, "now" if rollout.live else "ended here"
 
 
 def harm_line(status: CanaryStatus) -> str:
     """Describes the evidence of harm: `66 % of the rollback level`."""
     share = format_harm(status.action.distance_to_trip)
+    if not status.rollout.live and not status.rollout.baking:
+        return f"{share} when it ended."
     return f"{share}. At 100 % the candidate is rolled back at once, automatically."
 
 
 def harm_tone(status: CanaryStatus) -> labels.Tone:
     if status.action.distance_to_trip >= 1:
         return labels.Tone.WORSE
-    shows = status.action.distance_to_trip >= HARM_SHOWS
+    shows = status.action.distance_to_trip >= HALF_DISTANCE
     return labels.Tone.UNDECIDED if shows else labels.Tone.BETTER
 
 
@@ -215,18 +209,18 @@ def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
     return (
         Tile(
             "Failed with the candidate" if rollout.baking else "Failed in the canary",
-            labels.percent(_share(failed, canary)),
+            _failed_share(failed, canary),
             below=f"{failed:,} of {canary:,} {units(rollout)}",
         ),
         Tile(
             "Failed in the control",
-            labels.percent(_share(control_failed, control)),
+            _failed_share(control_failed, control),
             below=f"{control_failed:,} of {control:,} {units(rollout)}",
         ),
         _bake_tile(view, rollout)
         if rollout.baking
         else Tile(
-            "Exposures at this step",
+            "Exposures at this step" if rollout.live else "Exposures at its last step",
             f"{status.action.step_exposures:,}",
             below=f"of {rollout.current.min_exposures:,} needed{left}",
         ),
@@ -240,36 +234,56 @@ def _bake_tile(view: CanaryView, rollout: Rollout) -> Tile:
     return Tile("The bake ends in", left, below=labels.date_time(ends) if ends else "")
 
 
-def share_line(status: CanaryStatus) -> str:
-    """Describes the canary's measured share of callers against the planned one."""
-    now = status.rollout.current.weight_bps
-    if status.rollout.baking:
-        kept = labels.weight(status.rollout.policy.bake_bps)
-        return f"{kept} of the callers stay with {status.incumbent.name}, as the control."
-    step = [b for b in status.blocks if b.weight_bps == now]
+def split_check(status: CanaryStatus) -> tuple[labels.Label, str]:
+    """Says whether callers are split as planned and stay with their model: the check, and the
+    figures that it rests on.
+    """
+    rollout = status.rollout
+    if rollout.baking:
+        kept = labels.weight(rollout.policy.bake_bps)
+        words = f"{kept} of the callers stay with {status.incumbent.name}, as the control"
+        return labels.Label("=", words, labels.Tone.NEUTRAL), ""
+    now = rollout.current.weight_bps
+    step = [block for block in status.blocks if block.weight_bps == now]
     seen = _share(sum(b.canary_units for b in step), sum(b.units for b in step))
-    measured = labels.percent(seen, 2) if seen is not None else "not measured yet"
-    return (
-        f"Share of callers at this step: {measured}, planned {labels.weight(now)}. "
-        "The same caller always gets the same model."
+    figures = f"planned {labels.weight(now)} of the {units(rollout)}, "
+    figures += (
+        f"measured {labels.percent(seen, 2)}" if seen is not None else "none measured yet"
     )
+    if not rollout.policy.unit.counts_keys:
+        words = "each caller keeps its model; the split is not tested, as requests are counted"
+        return labels.Label("=", words, labels.Tone.NEUTRAL), figures
+    if status.action.figures.log_srm >= ALARM_LOG_E:
+        words = "callers are not split as planned: check their sticky keys and the routing"
+        return labels.Label("▲", words, labels.Tone.WORSE), figures
+    if seen is None:
+        return labels.Label(
+            "◷", "nothing to check the split with yet", labels.Tone.NEUTRAL
+        ), figures
+    words = "callers are split as planned, and each keeps its model"
+    return labels.Label("✓", words, labels.Tone.BETTER), figures
 
 
 def _share(part: int, whole: int) -> float | None:
     return part / whole if whole else None
 
 
+def _failed_share(failed: int, all_: int) -> str:
+    """Rounds as the guardrails' rows do."""
+    return format_percent(_share(failed, all_), significant=2)
+
+
 def _p95(view: CanaryView, arm: str) -> str:
-    bound = latency_ms(view.traffic, arm, 0.95)
-    if bound is None:
-        return "unknown"
-    return "beyond the scale" if bound < 0 else f"≤ {labels.seconds(bound / 1000)}"
+    """The arm's p95 by the recorded histogram, as the Routes page reckons a route's."""
+    minutes = (minute.latency_ms for minute in view.traffic if minute.arm == arm)
+    found = quantile_ms(merge_histograms(minutes), 0.95)
+    return "unknown" if found is None else f"about {labels.seconds(found / 1000)}"
 
 
 HISTORY_HEADS: Final = ("When", "What", "Why", "Evidence at that time")
 HISTORY_NOTE: Final = (
     "The audit log keeps each action with its evidence; "
-    "swapgate replay EVENT decides it again from the stored blocks."
+    "`swapgate gate replay EVENT` decides it again from the stored blocks."
 )
 _WORDS: Final[Mapping[str, str]] = {
     "canary.enough": "enough exposures",
@@ -289,15 +303,17 @@ def history_rows(rollout: Rollout, moves: Iterable[AuditEvent]) -> Sequence[Sequ
     """Table rows with cells of HTML, in the order of `moves`."""
     return [
         (
-            f"{escape(labels.date_time(move.at))}<br>event {move.number}",
-            f"{strong(_what(rollout, move))}<br>by {escape(move.actor)}",
+            f"<span>{escape(labels.date_time(move.at))}<br>event {move.number}</span>",
+            f"<span>{strong(_what(rollout, move))}<br>by {escape(move.actor)}</span>",
             escape(move.details.get("reason", "")),
-            "<br>".join(
-                map(escape, _evidence_lines(RecordedEvidence.from_details(move.details)))
-            ),
+            _evidence_cell(RecordedEvidence.from_details(move.details)),
         )
         for move in moves
     ]
+
+
+def _evidence_cell(evidence: RecordedEvidence | None) -> str:
+    return f"<span>{'<br>'.join(map(escape, _evidence_lines(evidence)))}</span>"
 
 
 def _what(rollout: Rollout, event: AuditEvent) -> str:
@@ -322,11 +338,12 @@ def _evidence_lines(evidence: RecordedEvidence | None) -> Sequence[str]:
     """The evidence in figures."""
     if evidence is None:
         return ()
-    known = format_number(evidence.certificate)
-    wanted = format_number(evidence.certificate_at)
+    wanted, known = format_number(evidence.certificate_at), format_number(evidence.certificate)
+    reached = evidence.certificate >= evidence.certificate_at
+    certificate = f"reached ({wanted})" if reached else f"{known} of {wanted}"
     return (
         f"candidate: {evidence.canary_failures:,} of {evidence.canary_units:,} failed",
         f"incumbent: {evidence.control_failures:,} of {evidence.control_units:,}",
-        f"evidence of harm at most {format_harm(evidence.harm_share)}",
-        f"certificate of no harm {known} of {wanted}",
+        f"evidence of harm at most {format_harm(min(1.0, evidence.harm_share))}",
+        f"certificate of no harm {certificate}",
     )

@@ -8,20 +8,23 @@ from datetime import datetime
 
 from dashboard.data.frames import in_reading_order
 from dashboard.data.queries import ComparisonView
-from dashboard.text import labels
+from dashboard.text import html, labels
 from dashboard.text.html import Tile, VerdictCard
 from dashboard.text.selection_text import name_candidates
 from dashboard.text.suite_text import slice_line, suite_line
 from harness.control.evals.proof_validity import ProofState
 from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
+from harness.control.proposals.drawbacks import describe_absence, list_drawbacks
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.domain.evals.run import BaseVerdict, SuitePlan, SuiteReport
+from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.domain.formatting import (
     format_score,
     format_thousand_price,
 )
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.gate.offline.futility import EARLY_ENDS
+from harness.gate.text.claim_sentence import describe_claim
 
 
 def verdict_card(view: ComparisonView) -> VerdictCard:
@@ -29,37 +32,50 @@ def verdict_card(view: ComparisonView) -> VerdictCard:
     found, verdict = view.comparison, view.comparison.verdict
     if verdict is None:
         return _undecided_card(view)
+    basis = VerdictBasis.from_verdict(verdict)
     return VerdictCard(
-        label=labels.verdict_label(verdict),
-        lead=_lead(verdict) + _since(view, verdict),
-        bullets=[line for report in deciding(verdict) for line in _bullets(view, report)],
+        label=_label(view, verdict),
+        lead=describe_claim(basis, view.titles) + _since(view, verdict),
+        bullets=[line for report in deciding(basis) for line in _bullets(view, basis, report)],
         next_step=found.next_step,
-        foot=_foot(found, verdict, view.now),
+        foot=_foot(found, basis, verdict, view.now),
     )
+
+
+def _label(view: ComparisonView, verdict: BaseVerdict) -> labels.Label:
+    """The verdict's label; a pass that its canary refuted no longer advises a swap."""
+    label = labels.verdict_label(verdict)
+    proposal = view.comparison.proposal
+    refuted = proposal.phase is ProposalPhase.ROLLED_BACK
+    if verdict.outcome == "passed" and refuted:
+        ended = labels.phase_label(proposal).words
+        advice = f"but its canary was {ended}"
+        return labels.Label("✕", label.words, labels.Tone.WORSE, advice)
+    return label
 
 
 def _since(view: ComparisonView, verdict: BaseVerdict) -> str:
     """What became of the proposal after its verdict, where that matters to a reader."""
     proposal = view.comparison.proposal
     passed_in_vain = verdict.outcome == "passed" and proposal.phase is ProposalPhase.REJECTED
-    if passed_in_vain or proposal.phase in (
-        ProposalPhase.ROLLED_BACK,
-        ProposalPhase.CANCELLED,
-    ):
-        ended = labels.PHASE_LABELS[proposal.phase].words
+    # Of a rollback, the label and the card beside it say so.
+    if passed_in_vain or proposal.phase is ProposalPhase.CANCELLED:
+        ended = labels.phase_label(proposal).words
         because = name_candidates(proposal.closed_because, view.selection).rstrip(".")
         return f" Since then it was {ended}: {because}."
     return ""
 
 
-def _bullets(view: ComparisonView, report: SuiteReport) -> Sequence[tuple[str, str]]:
+def _bullets(
+    view: ComparisonView, basis: VerdictBasis, report: SuiteReport
+) -> Sequence[tuple[str, str]]:
     """What a verdict says of a suite: first of the slices that fail it, then of the whole."""
     title = view.titles.get(report.suite, report.suite)
     worse = report.figures.worse_slices
     whole = f"{title}, all slices" if worse else title
     return [
         *((f"{title}, {slice_.name}", slice_line(slice_, report)) for slice_ in worse),
-        (whole, suite_line(report)),
+        (whole, suite_line(report, basis)),
     ]
 
 
@@ -70,51 +86,35 @@ def why_again(verdict: BaseVerdict | None) -> str:
     return "A canary opens only after a PASSED verdict."
 
 
-def deciding(verdict: BaseVerdict) -> Sequence[SuiteReport]:
-    """Lists the suites that the verdict hangs on: all for a pass, else those of its outcome."""
-    suites = in_reading_order(verdict.suites)
-    if verdict.outcome == "passed":
-        return suites
-    return [r for r in suites if r.outcome == verdict.outcome] or suites
+def deciding(basis: VerdictBasis) -> Sequence[SuiteReport]:
+    """Lists what the verdict hangs on: all claims for a pass, else those of its outcome; the
+    suites of a weighted mean follow it.
+    """
+    claims = in_reading_order(basis.claims)
+    if basis.outcome != "passed":
+        claims = [r for r in claims if r.outcome == basis.outcome] or claims
+    if basis.mean is None or basis.mean not in claims:
+        return claims
+    members = [member for member in basis.members if member not in claims]
+    return [basis.mean, *members, *(claim for claim in claims if claim is not basis.mean)]
 
 
-def _lead(verdict: BaseVerdict) -> str:
-    passed = sum(r.outcome == "passed" for r in verdict.suites)
-    whole = len(verdict.suites)
-    suites = labels.plural(whole, "suite")
-    match verdict.outcome:
-        case "passed" if passed < whole:
-            return f"{passed} of {suites} passed, and the others do not block the swap."
-        case "passed":
-            return f"All {suites} passed." if whole > 1 else "Its one suite passed."
-        case "failed":
-            return f"{passed} of {suites} passed. {_shown_bad(verdict)}:"
-        case "harness_mismatch":
-            return f"{passed} of {suites} passed as scored. Lost by format alone:"
-        case "infra_error":
-            return f"{passed} of {suites} passed. Could not be measured:"
-        case _:
-            return f"{passed} of {suites} passed. Still open:"
+def measured(basis: VerdictBasis) -> Sequence[SuiteReport]:
+    """Lists what was measured, for reading: the weighted mean first, then the suites."""
+    suites = in_reading_order(basis.suites)
+    return [basis.mean, *suites] if basis.mean is not None else suites
 
 
-def _shown_bad(verdict: BaseVerdict) -> str:
-    costs = [r.figures.cost for r in verdict.suites if r.outcome == "failed"]
-    if costs and all(cost is not None and cost.outcome == "refuted" for cost in costs):
-        return "Not as cheap as claimed"
-    failed = [r for r in verdict.suites if r.outcome == "failed"]
-    if failed and all(r.figures.worse_slices for r in failed):
-        return "Worse in a slice"
-    return "Worse than the allowed loss"
-
-
-def _foot(comparison: Comparison, verdict: BaseVerdict, now: datetime) -> str:
-    pairs = sum(r.items_used for r in verdict.suites)
+def _foot(
+    comparison: Comparison, basis: VerdictBasis, verdict: BaseVerdict, now: datetime
+) -> str:
     epochs = {plan.epochs for plan in comparison.proposal.plans}
-    early = any(r.how in EARLY_ENDS for r in verdict.suites)
+    early = any(r.how in EARLY_ENDS for r in basis.claims)
     saved = comparison.stopped_early.rstrip(".")
     return (
-        f"Paired test on {labels.plural(pairs, 'shared item')} · same items, order, prompts "
-        f"and scorers on both sides · {labels.plural(max(epochs, default=1), 'epoch')} · "
+        f"Paired test on {labels.plural(basis.items_used, 'shared item')} · same items, order, "
+        "prompts and scorers on both sides · "
+        f"{labels.plural(max(epochs, default=1), 'epoch')} · "
         f"verdict {verdict.id} · decided {labels.age(verdict.decided_at, now)}, "
         f"valid until {labels.date_time(verdict.expires_at)}"
         f"{f' · {saved}' if saved else ''}"
@@ -126,7 +126,7 @@ def _undecided_card(view: ComparisonView) -> VerdictCard:
     comparison = view.comparison
     if not comparison.proposal.open:
         return VerdictCard(
-            label=labels.PHASE_LABELS[comparison.proposal.phase],
+            label=labels.phase_label(comparison.proposal),
             lead=comparison.proposal.closed_because or "It was closed before it had a verdict.",
             next_step="propose again once the reason is resolved.",
         )
@@ -194,13 +194,35 @@ def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:
             "Latency, p95",
             labels.seconds(after.p95_s),
             labels.latency_change(after.p95_s, before.p95_s),
+            interval=labels.interval(after.p95_interval_s, labels.seconds),
         ),
         Tile(
             "Failed calls",
             labels.percent(after.failed),
             labels.failure_change(after.failed, before.failed),
+            interval=labels.interval(after.failed_interval, labels.percent),
         ),
     )
+
+
+AGAINST_NOTE = "The verdict does not rest on these; each interval stands for itself."
+
+
+def against_card(view: ComparisonView) -> str:
+    """Writes the card of what speaks against a swap; empty before a verdict."""
+    verdict = view.comparison.verdict
+    if verdict is None:
+        return ""
+    heading = "What speaks against it"
+    if verdict.outcome != "passed":
+        heading = "What else speaks against it"
+    lines = "".join(
+        f"<p>▲ {html.strong(drawback.what)}: {html.escape(drawback.text)}</p>"
+        for drawback in list_drawbacks(view.comparison, view.titles)
+    )
+    below = AGAINST_NOTE if lines else describe_absence(view.comparison)
+    body = f"{lines}{html.note(below)}"
+    return html.block(f"<h2>{heading}</h2>{body}", kind="sg-card sg-against")
 
 
 PIN_HEADS = ("Suite", "Pin", "What was measured")
@@ -211,6 +233,7 @@ def pins(view: ComparisonView) -> Sequence[Sequence[str]]:
     rows: list[Sequence[str]] = []
     for side in view.comparison.suites:
         title = view.titles.get(side.plan.suite, side.plan.suite)
+        served = side.served
         pieces = (
             ("data", side.pin.data_sha256[:12]),
             ("scorer", side.pin.scorer_alone),
@@ -218,13 +241,13 @@ def pins(view: ComparisonView) -> Sequence[Sequence[str]]:
             ("prompt and settings", side.pin.template),
             (
                 "reported by the current model's provider",
-                labels.served_names(side.served.incumbent),
+                labels.served_names(served.incumbent),
             ),
             (
                 "reported by the candidate's provider",
-                labels.served_names(side.served.candidate),
+                labels.served_names(served.candidate),
             ),
-            ("reported by the judge's provider", labels.served_names(side.served.judge)),
+            ("reported by the judge's provider", labels.served_names(served.judge)),
         )
         rows += [(title, what, pinned) for what, pinned in pieces if pinned]
     return rows

@@ -34,7 +34,7 @@ def drift_card(route: str, statuses: Sequence[DriftStatus]) -> str:
 
 def _next(route: str) -> str:
     return (
-        f"swapgate drift show {route} shows the answers. Accept the changed model "
+        f"swapgate drift status {route} shows the answers. Accept the changed model "
         f"(swapgate drift accept {route} --reason …), or propose another one."
     )
 

@@ -7,6 +7,7 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from dashboard.text.labels import FigureChange, Label, Tone
 from harness.domain.formatting import format_harm
@@ -16,6 +17,7 @@ from harness.domain.pagination import INVALID_ROWS_HINT
 # A longer answer is cut in the display, with a note; the CLI prints all of it.
 SHOWN_CHARACTERS = 6_000
 _TOKENS = re.compile(r"\s+|\w+|[^\w\s]")
+_CODE = re.compile(r"`([^`\n]+)`")
 # A number does not part from its unit at a line's end.
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|s|min|h|d)\b|%)")
 
@@ -25,8 +27,18 @@ def escape(value: object) -> str:
     return _UNIT.sub("\u00a0", html.escape(str(value), quote=True))
 
 
+def keep_units(markup: str) -> str:
+    """Keeps numbers in HTML beside their units at a line's end."""
+    return _UNIT.sub("\u00a0", markup)
+
+
 def strong(value: object) -> str:
     return f"<b>{escape(value)}</b>"
+
+
+def rich(text: object) -> str:
+    """Escapes a text; what stands in `backticks` becomes code."""
+    return _CODE.sub(r"<code>\1</code>", escape(text))
 
 
 def block(*parts: str, kind: str = "") -> str:
@@ -41,12 +53,12 @@ def title(heading: str, note: str = "") -> str:
 
 
 def section(heading: str, note: str = "") -> str:
-    below = f'<p class="note">{escape(note)}</p>' if note else ""
+    below = f'<p class="note">{rich(note)}</p>' if note else ""
     return block(f"<h2>{escape(heading)}</h2>{below}")
 
 
 def note(text: str) -> str:
-    return block(f'<p class="note">{escape(text)}</p>')
+    return block(f'<p class="note">{rich(text)}</p>')
 
 
 def state(label: Label) -> str:
@@ -72,14 +84,16 @@ class VerdictCard:
 def verdict(card: VerdictCard, *, stale: bool = False) -> str:
     label = card.label
     advice = f": {escape(label.advice)}" if label.advice else ""
-    bullets = "".join(f"<p>{strong(what)}: {escape(fact)}</p>" for what, fact in card.bullets)
-    following = f"<p>{strong('Next:')} {escape(card.next_step)}</p>" if card.next_step else ""
+    # Empty where the page's first line says it already.
+    head = f'<div class="headline">{escape(label.words)}{advice}</div>' if label.words else ""
+    bullets = "".join(f"<p>{strong(what)}: {rich(fact)}</p>" for what, fact in card.bullets)
+    following = f"<p>{strong('Next:')} {rich(card.next_step)}</p>" if card.next_step else ""
     foot = f'<p class="note">{escape(card.foot)}</p>' if card.foot else ""
     return (
         f'<div class="sg sg-verdict {label.tone}{" sg-stale" if stale else ""}">'
         f'<div class="sg-round {label.tone}" aria-hidden="true">{escape(label.symbol)}</div>'
-        f'<div class="body"><div class="headline">{escape(label.words)}{advice}</div>'
-        f"<p>{escape(card.lead)}</p>{bullets}{following}{foot}</div></div>"
+        f'<div class="body">{head}'
+        f"<p>{rich(card.lead)}</p>{bullets}{following}{foot}</div></div>"
     )
 
 
@@ -147,14 +161,16 @@ def _pair_row(suite: PairCounts, most: int) -> str:
     )
 
 
-def meter(share: float, tone: Tone, furthest: float = 0.0) -> str:
-    """Renders a meter. furthest: a tick where it was at most, if that is beyond the share."""
+def meter(name: str, share: float, tone: Tone, furthest: float = 0.0) -> str:
+    """Renders a meter. name: what it shows, for those who do not see it. furthest: a tick where
+    it was at most, if that is beyond the share.
+    """
     width, tick = (100 * min(1.0, max(0.0, fraction)) for fraction in (share, furthest))
     mark = f'<em style="left:{tick:.1f}%"></em>' if tick > width + 0.5 else ""
     return (
-        f'<div class="sg sg-meter" role="meter" aria-valuemin="0" aria-valuemax="100" '
-        f'aria-valuenow="{width:.0f}"><i class="{tone}" style="width:{width:.1f}%"></i>'
-        f"{mark}</div>"
+        f'<div class="sg sg-meter" role="meter" aria-label="{escape(name)}" aria-valuemin="0" '
+        f'aria-valuemax="100" aria-valuenow="{width:.0f}">'
+        f'<i class="{tone}" style="width:{width:.1f}%"></i>{mark}</div>'
     )
 
 
@@ -187,7 +203,7 @@ def _measure(row: Measure) -> str:
         f'</div><div class="figures">{figures}</div>'
         f'<div class="state">{state(row.label)}'
         f"<span>{format_harm(row.share)}</span></div>"
-        f"{meter(row.share, row.label.tone, row.furthest)}</div>"
+        f"{meter(row.name, row.share, row.label.tone, row.furthest)}</div>"
     )
 
 
@@ -226,16 +242,30 @@ def _answer(answer: AnswerPanel, body: str) -> str:
     shown = body or '<span class="neutral">(empty)</span>'
     return (
         f'<section class="answer"><header><span>{escape(answer.who)}</span>'
-        f"{pill(answer.rating, answer.tone)}</header><pre>{shown}</pre>{cut}</section>"
+        f"{pill(answer.rating, answer.tone)}</header>{scrolled_text(shown)}{cut}</section>"
     )
 
 
+def scrolled_text(body: str, kind: str = "") -> str:
+    """Renders a text that scrolls by itself where it is long, by the keyboard as well. body:
+    HTML. kind: a class.
+    """
+    named = f' class="{kind}"' if kind else ""
+    return f'<pre{named} tabindex="0">{body}</pre>'
+
+
 def difference(before: str, after: str) -> tuple[str, str]:
-    """Renders two texts as HTML, with the words marked that only one of them has."""
+    """Renders two texts as HTML, with the words marked that only one of them has; without marks
+    where no word is in both.
+    """
     old, new = (_TOKENS.findall(text[:SHOWN_CHARACTERS]) for text in (before, after))
     went, came = [], []
     matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
-    for kind, a0, a1, b0, b1 in matcher.get_opcodes():
+    steps = matcher.get_opcodes()
+    if not any(kind == "equal" and _has_words(old[a0:a1]) for kind, a0, a1, *_ in steps):
+        # Nothing to compare: marks on every word would hide which answer is the right one.
+        return html.escape("".join(old)), html.escape("".join(new))
+    for kind, a0, a1, b0, b1 in steps:
         left, right = html.escape("".join(old[a0:a1])), html.escape("".join(new[b0:b1]))
         if kind == "equal":
             went.append(left)
@@ -244,6 +274,10 @@ def difference(before: str, after: str) -> tuple[str, str]:
         went.append(f"<del>{left}</del>" if left else "")
         came.append(f"<ins>{right}</ins>" if right else "")
     return "".join(went), "".join(came)
+
+
+def _has_words(tokens: Sequence[str]) -> bool:
+    return any(token.isalnum() for token in tokens)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, stacked: bool = False) -> str:
@@ -256,25 +290,30 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, stacked: bool 
         named = [f'<td data-head="{escape(heading)}">' for heading in heads]
     else:
         named = ["<td>"] * len(heads)
+    # A stacked row is a grid: what stands in a cell is one part of it.
+    start, end = ("<div>", "</div>") if stacked else ("", "")
     body = "".join(
         "<tr>"
-        + "".join(f"{td}{cell}</td>" for td, cell in zip(named, row, strict=True))
+        + "".join(f"{td}{start}{cell}{end}</td>" for td, cell in zip(named, row, strict=True))
         + "</tr>"
         for row in rows
     )
     kinds = [*(["wide"] if len(heads) > 4 else []), *(["stacked"] if stacked else [])]
     wide = f' class="{" ".join(kinds)}"' if kinds else ""
+    name = f"Table: {', '.join(filter(None, heads))}"
     return block(
-        f'<div class="scroll"><table{wide}><thead><tr>{head}</tr></thead>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}">'
+        f"<table{wide}><thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
 
 
-def steps(plan: Sequence[tuple[str, str]], now: int | None) -> str:
-    """(share, what it takes to leave it) in order; `now` is the step it stands at."""
+def steps(plan: Sequence[tuple[str, str]], now: int | None, words: str = "now") -> str:
+    """(share, what it takes to leave it) in order. now: the step it stands at, with `words`."""
+    mark = f" ◂ {escape(words)}"
     cells = "".join(
         f'<div class="step{" now" if at == now else ""}"><b>{escape(share)}'
-        f"{' ◂ now' if at == now else ''}</b>{escape(needs)}</div>"
+        f"{mark if at == now else ''}</b>{escape(needs)}</div>"
         for at, (share, needs) in enumerate(plan)
     )
     return f'<div class="sg sg-steps">{cells}</div>'
@@ -282,7 +321,7 @@ def steps(plan: Sequence[tuple[str, str]], now: int | None) -> str:
 
 def banner(heading: str, text: str, *, tone: Tone = Tone.UNDECIDED) -> str:
     return (
-        f'<div class="sg sg-banner {tone}" role="status">{strong(heading)} {escape(text)}</div>'
+        f'<div class="sg sg-banner {tone}" role="status">{strong(heading)} {rich(text)}</div>'
     )
 
 
@@ -309,11 +348,19 @@ def empty(sentence: str, command: str) -> str:
     )
 
 
-def failure(what: str, why: str, works: str) -> str:
+def failure(what: str, why: str, works: str, *, docs_page: str = "") -> str:
+    """Renders what failed, why, and what works all the same. docs_page: that says more."""
+    more = f"<p>{docs_link(docs_page, 'More about it')}</p>" if docs_page else ""
     return (
         '<div class="sg sg-banner worse" role="alert">'
-        f"<p><b>✕ {escape(what)}</b></p><p>{escape(why)}</p><p>{escape(works)}</p></div>"
+        f"<p><b>✕ {escape(what)}</b></p><p>{rich(why)}</p><p>{rich(works)}</p>{more}</div>"
     )
+
+
+def docs_link(page: str, shown: str) -> str:
+    """Links to a page of the docs, which opens in a tab of its own."""
+    address = escape(f"docs/{page}.html")
+    return f'<a href="{address}" target="_blank" rel="noopener">{escape(shown)}</a>'
 
 
 def trend(values: Sequence[float], *, name: str) -> str:
@@ -324,3 +371,32 @@ def trend(values: Sequence[float], *, name: str) -> str:
     heights = (max(4.0, 100 * value / high) for value in values)
     bars = "".join(f'<i style="height:{height:.0f}%"></i>' for height in heights)
     return f'<span class="trend" role="img" aria-label="{escape(name)}">{bars}</span>'
+
+
+def facts(rows: Iterable[tuple[str, str]]) -> str:
+    """Renders names with their facts beside them. rows: a name as text, its fact as HTML."""
+    cells = "".join(
+        f'<span class="note">{escape(name)}</span><span>{fact}</span>' for name, fact in rows
+    )
+    return block(cells, kind="sg-facts")
+
+
+def account(words: str, address: str) -> str:
+    """Renders the line on top of every page for a visitor who is not signed in."""
+    link = f'<a href="{escape(address)}" target="_self"><b>Sign in</b></a>'
+    return f'<div class="sg sg-account"><span>{escape(words)}</span> {link}</div>'
+
+
+def signed_in(name: str, role: str, key: str | None) -> str:
+    """Renders the line on top of every page for who is signed in."""
+    how = f"with the key {key}" if key else "as the operator of this machine"
+    return (
+        f'<div class="sg sg-account" title="{escape(f"You act as {name}, {how}")}">'
+        f"<span>{strong(name)} · {escape(role)}</span></div>"
+    )
+
+
+def link(page: str, shown: str, **query: str) -> str:
+    """Links to another page of the dashboard, which opens in the same tab. shown: HTML."""
+    asked = f"?{urlencode(query)}" if query else ""
+    return f'<a href="{escape(f"{page}{asked}")}" target="_self">{shown}</a>'

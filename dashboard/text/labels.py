@@ -17,6 +17,7 @@ from harness.domain.formatting import (
     format_age,
     format_bps,
     format_count,
+    format_date_time,
     format_latency,
     format_percent,
     format_points,
@@ -26,8 +27,9 @@ from harness.domain.formatting import (
     format_usd,
 )
 from harness.domain.operations.alerts import Severity
-from harness.domain.proposals.proposal import ProposalPhase
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.kill_switch import KillSwitch, SwitchSource
+from harness.gate.text.canary_state import CanaryState, CanaryStateKind
 
 # Changes below this share of the former value are reported as "no clear change".
 CLEAR: Final = 0.02
@@ -80,6 +82,11 @@ SLICE_LABELS: Final[Mapping[str, Label]] = {
     "untested": Label("?", "too few items", Tone.UNDECIDED),
 }
 
+# A suite that decides nothing by itself.
+MEMBER_LABELS: Final[Mapping[str, Label]] = {
+    "member": Label("◐", "counts in the mean", Tone.NEUTRAL),
+}
+
 PHASE_LABELS: Final[Mapping[ProposalPhase, Label]] = {
     ProposalPhase.PROPOSED: Label("◷", "queued for evaluation", Tone.NEUTRAL),
     ProposalPhase.EVALUATING: Label("◷", "being evaluated", Tone.NEUTRAL),
@@ -92,6 +99,14 @@ PHASE_LABELS: Final[Mapping[ProposalPhase, Label]] = {
     ProposalPhase.CANCELLED: Label("=", "cancelled", Tone.NEUTRAL),
 }
 
+ABORTED: Final = Label("✕", "aborted", Tone.NEUTRAL)
+
+
+def phase_label(proposal: Proposal) -> Label:
+    """How a proposal's phase is shown."""
+    return ABORTED if proposal.aborted else PHASE_LABELS[proposal.phase]
+
+
 ROLLOUT_LABELS: Final[Mapping[RolloutState, Label]] = {
     RolloutState.WAITING: Label("◷", "collecting traffic", Tone.NEUTRAL),
     RolloutState.MEASURING: Label("◐", "measuring", Tone.BETTER),
@@ -99,6 +114,28 @@ ROLLOUT_LABELS: Final[Mapping[RolloutState, Label]] = {
     RolloutState.PROMOTED: Label("✓", "promoted", Tone.BETTER),
     RolloutState.ROLLED_BACK: Label("✕", "rolled back", Tone.WORSE),
 }
+
+# A canary's state, by its kind: symbol and tone; the words come with the state.
+CANARY_SIGNS: Final[Mapping[CanaryStateKind, tuple[str, Tone]]] = {
+    CanaryStateKind.ROLLED_BACK: ("✕", Tone.WORSE),
+    CanaryStateKind.ABORTED: ("✕", Tone.NEUTRAL),
+    CanaryStateKind.HARM: ("✕", Tone.WORSE),
+    CanaryStateKind.PAUSED: ("?", Tone.UNDECIDED),
+    CanaryStateKind.HELD: ("?", Tone.UNDECIDED),
+    CanaryStateKind.SUSPECT: ("▲", Tone.UNDECIDED),
+    CanaryStateKind.EMPTY: ("◷", Tone.NEUTRAL),
+    CanaryStateKind.RUNNING: ("◐", Tone.NEUTRAL),
+    CanaryStateKind.HEALTHY: ("◐", Tone.BETTER),
+    CanaryStateKind.BAKING: ("◐", Tone.BETTER),
+    CanaryStateKind.PROMOTED: ("✓", Tone.BETTER),
+}
+
+
+def canary_label(state: CanaryState) -> Label:
+    """How a canary's state is shown."""
+    symbol, tone = CANARY_SIGNS[state.kind]
+    return Label(symbol, state.words, tone)
+
 
 CHANGE_KINDS: Final[Mapping[str, str]] = {
     "baseline": "route created",
@@ -159,6 +196,7 @@ usd: Final = format_usd
 seconds: Final = format_latency
 span: Final = format_span
 age: Final = format_age
+date_time: Final = format_date_time
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -170,11 +208,6 @@ def left(until: datetime, now: datetime) -> str:
     """Writes the time that is left: `6 d 4 h left`, `no time left`."""
     remaining_s = (until - now).total_seconds()
     return f"{span(remaining_s)} left" if remaining_s > 0 else "no time left"
-
-
-def date_time(at: datetime) -> str:
-    """Writes a moment: `20 Nov 2026 05:41 UTC`."""
-    return at.astimezone(UTC).strftime("%d %b %Y %H:%M UTC").removeprefix("0")
 
 
 def time_of_day(at: datetime) -> str:

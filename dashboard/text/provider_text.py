@@ -1,35 +1,39 @@
-"""Writes the Providers page's title, each provider's heading (health, key, limits) and the
-cells of its table of models, from the provider matrix.
+"""Writes the Providers page's title, each provider's heading (health, key, last check) and the
+cells of its table of models: prices with source and date, abilities with the unknown ones
+folded, from the provider matrix.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Final
 
 from dashboard.text import labels
-from dashboard.text.html import escape, state, strong
+from dashboard.text.html import banner, escape, rich, state, strong
 from dashboard.text.labels import Label, Tone
 from harness.control.providers.matrix import MatrixModel, MatrixRow, ProviderHealth
 from harness.domain.formatting import format_milliseconds
 from harness.domain.providers.matrix import COLUMNS, Ability
+from harness.domain.providers.probe import (
+    ProbeFinding,
+    ProbeStatus,
+    ProbeSubject,
+    ProviderCheck,
+)
 from harness.domain.routing.target import Price
 
-HEADS: Final = (
-    "Model",
-    *(column.replace("_", " ").replace("json", "JSON") for column in COLUMNS),
-    "Window",
-    "Price in / out, 1M tokens",
-    "Median",
-    "Routes",
-)
-_ABILITY: Final = {
-    Ability.YES: '<span class="better">✓&nbsp;yes</span>',
-    Ability.NO: '<span class="worse">✕&nbsp;no</span>',
-    Ability.UNKNOWN: '<span class="note">unknown</span>',
-}
+HEADS: Final = ("Model", "In / out, 1M tokens", "Can", "Window", "Median", "Routes")
+# With more models than these, a provider shows those that routes use and names the others.
+MOST_MODELS: Final = 25
 _HEALTH: Final = {
     ProviderHealth.HEALTHY: Label("✓", "healthy", Tone.BETTER),
     ProviderHealth.UNHEALTHY: Label("✕", "unhealthy", Tone.WORSE),
-    ProviderHealth.UNKNOWN: Label("?", "unknown", Tone.UNDECIDED),
+    ProviderHealth.UNKNOWN: Label("?", "not asked lately", Tone.UNDECIDED),
+}
+_PROBED: Final = {
+    ProbeStatus.OK: Label("✓", "", Tone.BETTER),
+    ProbeStatus.WARN: Label("?", "", Tone.UNDECIDED),
+    ProbeStatus.FAIL: Label("✕", "", Tone.WORSE),
+    ProbeStatus.UNKNOWN: Label("–", "", Tone.NEUTRAL),
 }
 
 
@@ -38,15 +42,33 @@ def title(rows: Sequence[MatrixRow]) -> str:
     here = configured(rows)
     unhealthy = [row.provider for row in here if row.health is ProviderHealth.UNHEALTHY]
     keyless = [row.provider for row in here if not row.configured]
+    unknown = [row.provider for row in here if row.health is ProviderHealth.UNKNOWN]
     if unhealthy:
         verb = "is" if len(unhealthy) == 1 else "are"
-        return f"{strong(', '.join(unhealthy))} {verb} unhealthy"
+        return f"{_named(unhealthy)} {verb} unhealthy"
     if keyless:
         verb = "has" if len(keyless) == 1 else "have"
-        return f"{strong(', '.join(keyless))} {verb} no key"
+        return f"{_named(keyless)} {verb} no key"
     if not here:
-        return "No provider yet"
-    return f"{labels.plural(len(here), 'provider')} configured; no known problem"
+        return "There is no provider yet"
+    if unknown:
+        verb = "was" if len(unknown) == 1 else "were"
+        others = "" if len(unknown) == len(here) else "; the others work"
+        return f"{_named(unknown)} {verb} not asked lately{others}"
+    return f"{_named([row.provider for row in here])} {'works' if len(here) == 1 else 'work'}"
+
+
+def _named(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return strong(f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown)
+
+
+def by_urgency(rows: Sequence[MatrixRow]) -> list[MatrixRow]:
+    """Orders providers: those with trouble first, then by name."""
+    order = (ProviderHealth.UNHEALTHY, ProviderHealth.UNKNOWN, ProviderHealth.HEALTHY)
+    return sorted(
+        rows, key=lambda row: (order.index(row.health), row.configured, row.provider.casefold())
+    )
 
 
 def configured(rows: Sequence[MatrixRow]) -> list[MatrixRow]:
@@ -56,31 +78,124 @@ def configured(rows: Sequence[MatrixRow]) -> list[MatrixRow]:
 
 def heading(row: MatrixRow) -> str:
     key = "key is set" if row.has_key else "no key needed" if row.configured else "no key"
+    # What a check said stands on the line below.
+    checked = row.health_because.startswith(("the check of", "not asked"))
+    why = "" if checked else f' <span class="note">{rich(row.health_because)}</span>'
     parts = [f"{row.kind}, {row.group}", key]
     if row.data_classes:
         parts.append(f"may see {', '.join(row.data_classes)} data")
     return (
-        f'<p><span class="name">{escape(row.provider)}</span> {state(_HEALTH[row.health])} '
-        f'<span class="note">{escape(row.health_because.replace("`", ""))}</span></p>'
+        f'<p><span class="name">{escape(row.provider)}</span> {state(_HEALTH[row.health])}'
+        f"{why}</p>"
         f'<p class="note">{escape(" · ".join((*parts, *row.limitations)))}</p>'
     )
 
 
+def last_check(check: ProviderCheck | None, now: datetime) -> str:
+    """Writes when a provider was asked last and what was found; a failure has its next step."""
+    if check is None:
+        return '<p class="note">Nobody asked it yet whether it works: Check now does.</p>'
+    found = " · ".join(_finding(finding) for finding in check.findings)
+    when = f"Checked {labels.age(check.at, now)}, {labels.date_time(check.at)}"
+    line = f'<p class="note">{escape(when)}: {found}</p>'
+    failed = [finding for finding in check.findings if finding.status is ProbeStatus.FAIL]
+    return line + "".join(
+        banner(
+            f"✕ {finding.subject.capitalize()}: {finding.found}.",
+            _next(finding),
+            tone=Tone.WORSE,
+        )
+        for finding in failed
+    )
+
+
+def _finding(finding: ProbeFinding) -> str:
+    label = _PROBED[finding.status]
+    tone = f'<span class="{label.tone}">{label.symbol}</span>'
+    measured = finding.subject is ProbeSubject.FIRST_TOKEN and finding.status is ProbeStatus.OK
+    words = f"{finding.subject.value} {finding.found}" if measured else finding.subject.value
+    return f"{tone}&nbsp;{escape(words)}"
+
+
+def _next(finding: ProbeFinding) -> str:
+    return f"Next: {finding.next_step}." if finding.next_step else ""
+
+
+def shown_models(models: Sequence[MatrixModel]) -> tuple[Sequence[MatrixModel], Sequence[str]]:
+    """Returns the models that have a row, those of routes first, and the others' names."""
+    ordered = sorted(models, key=lambda model: (not model.routes, model.model))
+    return ordered[:MOST_MODELS], [model.model for model in ordered[MOST_MODELS:]]
+
+
 def cells(model: MatrixModel) -> list[str]:
     """Renders a model's row as cells of HTML, in the order of HEADS."""
-    window = f"{model.context_window:,}" if model.context_window else "unknown"
-    speed = format_milliseconds(model.p50_ms) if model.p50_ms is not None else "not measured"
+    window = f"{model.context_window:,} tokens" if model.context_window else ""
+    speed = format_milliseconds(model.p50_ms) if model.p50_ms is not None else ""
     return [
-        escape(model.model),
-        *(_ABILITY[model.abilities[column]] for column in COLUMNS),
-        escape(window),
-        escape(_price(model.price)),
-        escape(speed),
-        escape(labels.plural(len(model.routes), "route") if model.routes else "none"),
+        strong(model.model) + _ending(model),
+        price_cell(model),
+        abilities(model.abilities),
+        escape(window) or _faint("unknown"),
+        escape(speed) or _faint("not measured"),
+        _routes(model.routes),
     ]
 
 
-def _price(price: Price | None) -> str:
-    if price is None:
-        return "unknown"
+def _faint(words: str) -> str:
+    return f'<span class="note">{escape(words)}</span>'
+
+
+def _ending(model: MatrixModel) -> str:
+    if model.end_date is None:
+        return ""
+    return f'<br><span class="note">ends {model.end_date:%d %b %Y}</span>'
+
+
+def _routes(names: Sequence[str]) -> str:
+    if not names:
+        return _faint("none")
+    shown = ", ".join(names[:2])
+    return escape(f"{shown} and {len(names) - 2} more" if len(names) > 2 else shown)
+
+
+def abilities(known: Mapping[str, Ability]) -> str:
+    """Lists what a model can and cannot do; what nobody knows is folded."""
+    named: dict[Ability, list[str]] = {ability: [] for ability in Ability}
+    for column in COLUMNS:
+        named[known[column]].append(column.replace("_", " ").replace("json", "JSON"))
+    parts = []
+    if named[Ability.YES]:
+        parts.append(
+            f'<span class="better">✓</span>&nbsp;{escape(", ".join(named[Ability.YES]))}'
+        )
+    if named[Ability.NO]:
+        parts.append(
+            f'<span class="worse">✕</span>&nbsp;{escape(", ".join(named[Ability.NO]))}'
+        )
+    if unknown := named[Ability.UNKNOWN]:
+        parts.append(
+            f'<details><summary class="note">{len(unknown)} unknown</summary>'
+            f'<span class="note">{escape(", ".join(unknown))}</span></details>'
+        )
+    return "<br>".join(parts[:2]) + "".join(parts[2:]) if len(parts) > 2 else "<br>".join(parts)
+
+
+def price_cell(model: MatrixModel) -> str:
+    """Writes a price with its source and date; an unknown one is never 0."""
+    if model.price is None:
+        return _faint("unknown")
+    return f"{escape(_price(model.price))}<br>{_origin(model)}"
+
+
+def _price(price: Price) -> str:
     return f"{labels.usd(price.input_usd_per_mtok)} / {labels.usd(price.output_usd_per_mtok)}"
+
+
+def _origin(model: MatrixModel) -> str:
+    origin = model.price_origin
+    if origin is None or not origin.source:
+        now = origin.current if origin is not None else None
+        other = f"; the catalogue says {_price(now)}" if now is not None else ""
+        return _faint(f"given to this provider{other}")
+    since = f", {origin.as_of:%d %b %Y}" if origin.as_of else ""
+    return _faint(f"{origin.source}{since}")

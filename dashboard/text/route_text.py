@@ -10,8 +10,10 @@ from dashboard.data.queries import RouteView
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.routing.fallback_chain import ChainEntry
+from harness.control.routing.monthly_bill import describe_month
 from harness.control.routing.scorecard import RouteScorecard, SuiteScore
 from harness.domain.canary.observation import TrafficMinute
+from harness.domain.evals.cost_forecast import RouteBill
 from harness.domain.formatting import (
     DASH,
     format_estimate,
@@ -19,7 +21,6 @@ from harness.domain.formatting import (
     format_range,
     format_score,
     format_thousand_price,
-    format_usd,
 )
 from harness.domain.routing.evidence import EvidenceKind
 
@@ -45,7 +46,7 @@ def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
             "Cost per 1,000 requests",
             _usd(measured, measured.usd_per_1000, format_thousand_price),
         ),
-        ("Cost a month", _usd(measured, measured.month_usd)),
+        ("Cost a month", describe_month(bill) if bill.requests else DASH),
         ("Latency, last day", _latency(measured)),
         ("Callers that failed", _share(measured.failed)),
         ("Failures of the model", _share(measured.charged)),
@@ -56,31 +57,36 @@ def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
 
 
 def score_line(scorecard: RouteScorecard, titles: Mapping[str, str]) -> str:
-    """The scores and the month's cost, for a row of the overview."""
-    known = [
+    """The scores, then what the route costs, for a row of the overview."""
+    scores = [
         f"{escape(titles.get(score.suite, score.suite))} {strong(format_score(score.score))}"
         for score in scorecard.scores
         if score.score is not None
     ]
-    if scorecard.month_usd is not None:
-        known.append(f"{strong(labels.usd(scorecard.month_usd))} a month")
-    return f'<p class="note">{" · ".join(known)}</p>' if known else ""
+    lines = [f"scores of 100: {' · '.join(scores)}"] if scores else []
+    if scorecard.bill.requests:
+        each = _usd(scorecard, scorecard.usd_per_1000, format_thousand_price)
+        lines.append(f"{strong(each)} per 1,000 · {escape(month_text(scorecard.bill))}")
+    return "".join(f'<p class="note">{line}</p>' for line in lines)
+
+
+def month_text(bill: RouteBill) -> str:
+    """The month's cost as a sentence of its own: an unknown one names what is unknown."""
+    text = describe_month(bill)
+    return text if bill.month_usd is not None else f"a month {text}"
 
 
 def last_hour(traffic: Sequence[TrafficMinute]) -> str:
-    """Requests, failures and cost, for a row of the overview."""
+    """Requests, failures and the trend of their cost, for a row of the overview."""
     requests = sum(t.requests for t in traffic)
     if not requests:
         return '<p class="note">last hour</p><p class="neutral">no request</p>'
-    unpriced = any(t.unpriced for t in traffic)
-    cost = None if unpriced else sum(t.cost_usd for t in traffic) * 1000 / requests
     failed = sum(t.failed for t in traffic)
-    trend = [] if unpriced else frames.cost_trend(traffic)
+    # A minute without a price would draw a fall in cost that there was not.
+    trend = [] if any(t.unpriced for t in traffic) else frames.cost_trend(traffic)
     bars = html.trend(trend, name="cost per 1,000 requests, every 5 min")
-    return (
-        f'<p class="note">last hour: {requests:,} requests, {failed:,} failed</p>'
-        f"<p>{strong(format_thousand_price(cost))} per 1,000 {bars}</p>"
-    )
+    counted = f"{strong(f'{requests:,}')} {'request' if requests == 1 else 'requests'}"
+    return f'<p class="note">last hour</p><p>{counted}, {failed:,} failed {bars}</p>'
 
 
 def _score(score: SuiteScore, now: datetime) -> str:
@@ -97,9 +103,7 @@ def _score(score: SuiteScore, now: datetime) -> str:
 
 
 def _usd(
-    scorecard: RouteScorecard,
-    usd: float | None,
-    write: Callable[[float | None], str] = format_usd,
+    scorecard: RouteScorecard, usd: float | None, write: Callable[[float | None], str]
 ) -> str:
     """A dash without traffic; unknown where there is some and no price."""
     return DASH if scorecard.bill.tokens is None else write(usd)

@@ -51,7 +51,7 @@ def matrix(
 def _now(candidate: SelectionCandidate, selection: SelectionComparison) -> str:
     """Where a candidate stands; of one that passed and was rejected also why."""
     proposal, verdict = candidate.proposal, candidate.verdict
-    words = labels.PHASE_LABELS[proposal.phase].words
+    words = labels.phase_label(proposal).words
     passed = verdict is not None and verdict.outcome == "passed"
     if passed and proposal.phase is ProposalPhase.REJECTED:
         return f"{words}: {name_candidates(proposal.closed_because, selection)}"

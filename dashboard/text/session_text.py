@@ -86,10 +86,12 @@ def link_label(agent: str, session: AgentSession) -> str:
 
 def waiting_switch(request: ModelSwitchRequest, agent: str, now: datetime) -> str:
     """Shows a waiting switch without the agent's own words, which not everybody may read."""
-    asked = f"session {request.session} · asked {format_age(request.asked_at, now)}"
-    left = labels.left(request.expires_at, now)
+    session = html.link("sessions", escape(request.session), session=request.session)
+    asked = escape(f"asked {format_age(request.asked_at, now)}")
+    left = escape(labels.left(request.expires_at, now))
     question = f"<p>{strong(switch_question(request, agent))}</p>"
-    return html.block(question, _note(f"{asked} · {left}"))
+    facts = f'<p class="note">session {session} · {asked} · {left}</p>'
+    return html.block(question, facts)
 
 
 def switch_details(request: ModelSwitchRequest, agent: str, now: datetime) -> str:
@@ -175,12 +177,11 @@ def _head(message: SessionMessage) -> str:
 
 
 def _content(message: SessionMessage) -> str:
-    text, kind = _text(message.content), ""
-    if message.role is MessageRole.TOOL:
-        kind = ' class="call"'
-    parts = [f"<pre{kind}>{escape(_cut(text))}</pre>"] if text else []
+    text = _text(message.content)
+    kind = "call" if message.role is MessageRole.TOOL else ""
+    parts = [html.scrolled_text(escape(_cut(text)), kind)] if text else []
     parts += [
-        f'<pre class="call">→ {escape(call.name)} {escape(_cut(call.arguments))}</pre>'
+        html.scrolled_text(f"→ {escape(call.name)} {escape(_cut(call.arguments))}", "call")
         for call in message.tool_calls
     ]
     parts += [_note(remark) for remark in (message.served.reason, message.error) if remark]

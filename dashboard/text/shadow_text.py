@@ -4,7 +4,7 @@ requests which no user sees: title, verdict card, tiles, and pairs counted by ch
 
 from collections.abc import Sequence
 
-from dashboard.text import labels
+from dashboard.text import html, labels
 from dashboard.text.html import Tile, VerdictCard, strong
 from harness.control.shadow.stage import ShadowStage
 from harness.domain.formatting import format_estimate
@@ -25,6 +25,12 @@ def title(stage: ShadowStage) -> str:
     if stage.decided.move is ShadowMove.HOLD:
         return f"{name} waits for its canary: its shadow is on hold"
     return f"{name} is in shadow: no user gets its answers"
+
+
+def headline(stage: ShadowStage, route: str) -> str:
+    """Writes what the top of the page says: state, reason and next step, as HTML."""
+    heading = html.title(title(stage), f"Route {strong(route)}")
+    return f'<div class="sg-top">{heading}{html.verdict(verdict_card(stage))}</div>'
 
 
 def verdict_card(stage: ShadowStage) -> VerdictCard:

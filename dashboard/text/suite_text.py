@@ -9,6 +9,7 @@ from dashboard.data.frames import FEWEST_PAIRS, limit_of
 from dashboard.text import labels
 from harness.domain.evals.run import Claim, SuiteReport
 from harness.domain.evals.suite_figures import SliceFigures
+from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.domain.formatting import format_percent, format_points_interval, format_score
 
 COST_WORDS = {
@@ -35,10 +36,16 @@ def slice_line(slice_: SliceFigures, report: SuiteReport) -> str:
     return f"{effect}; {used}. {follows}"
 
 
-def suite_line(report: SuiteReport) -> str:
+def suite_line(report: SuiteReport, basis: VerdictBasis) -> str:
     """Describes a suite: `−0.4 points, 95 % CI −2.6 to +1.8; allowed loss 2.0. The interval
-    crosses the limit.`
+    crosses the limit.` Of a suite in a weighted mean only what it found: it had no limit.
     """
+    if not basis.decides(report) and report.n_used:
+        effect = f"{labels.points(report.delta)} points"
+        if report.n_used >= FEWEST_PAIRS and report.ci_low is not None:
+            interval = format_points_interval(report.ci_low, report.ci_high)
+            effect += f", 95 % CI {interval}"
+        return f"{effect}; {_pairs(report, basis)}. It counts in the mean."
     if report.outcome == "infra_error" or report.n_used == 0:
         return report.reason
     effect = f"{labels.points(report.delta)} points"
@@ -47,7 +54,7 @@ def suite_line(report: SuiteReport) -> str:
         if report.claim is Claim.SUPERIOR
         else f"allowed loss {format_score(report.margin)}{_as_judged(report)}"
     )
-    pairs = _pairs(report)
+    pairs = _pairs(report, basis)
     if report.n_used < FEWEST_PAIRS or report.ci_low is None or report.ci_high is None:
         return f"{effect} on {pairs}: too few for an interval; {limit}.{_why(report)}"
     interval = format_points_interval(report.ci_low, report.ci_high)
@@ -61,8 +68,10 @@ def _as_judged(report: SuiteReport) -> str:
     return f", {format_score(report.allowed_loss)} as its judge scores"
 
 
-def _pairs(report: SuiteReport) -> str:
+def _pairs(report: SuiteReport, basis: VerdictBasis) -> str:
     """How much was compared: `48 pairs`, `93 pairs in 31 clusters (by document)`."""
+    if report is basis.mean:
+        return f"{labels.plural(report.n_used, 'pair')} of each suite"
     pairs = labels.plural(report.items_used, "pair")
     cluster = report.figures.cluster
     if not cluster:

@@ -1,12 +1,14 @@
 """The Canary page answers: is the candidate hurting users now? For one route it shows the
-canary, or the shadow before it, refreshed every 2 s, and below it what was done to the canary.
+canary, or the shadow before it, refreshed every 2 s: first its state, what happens next and
+Abort; then its figures over time, and what was done to it.
 """
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
-from dashboard import canary_controls, page_frame
-from dashboard.charts import plots
-from dashboard.data import frames, queries
+from dashboard import action_dialogs, canary_controls, current_user, page_frame, switch_dialogs
+from dashboard.charts import canary_timeline
+from dashboard.data import queries
 from dashboard.data.queries import CanaryView
 from dashboard.text import canary_text, html, labels, shadow_text
 from dashboard.text.html import escape, strong
@@ -24,15 +26,23 @@ def show() -> None:
         routes = queries.canary_routes(ctx)
     if not routes:
         st.html(html.title("There is no route yet, so no canary"))
-        st.html(html.empty("This writes a configuration with a route:", "swapgate init"))
+        st.html(
+            html.empty(
+                "This asks for one and makes it, as First steps does:", "swapgate init --guided"
+            )
+        )
         return
-    # The page's first line is its answer; the choice of the route comes below it.
+    # State, next step and Abort come first; the choice of the route stands below them.
     top = st.container()
-    route = st.selectbox("Route", routes, key="route", bind="query-params") or routes[0]
+    route = page_frame.choose_route(routes)
+    if route is None:
+        return
     view = queries.canary(ctx, route)
     if view.shadow is not None:
-        top.html(html.title(shadow_text.title(view.shadow), f"Route {strong(route)}"))
-        shadow(route)
+        state = top.empty()
+        state.html(shadow_text.headline(view.shadow, route))
+        with st.container(key="live"):
+            shadow(route, state)
     elif view.status is None:
         top.html(html.title(f"No canary on {strong(route)}"))
         st.html(
@@ -42,27 +52,36 @@ def show() -> None:
             )
         )
     else:
+        state = top.empty()
+        state.html(canary_text.headline(view, view.status))
         with top:
-            header(view, view.status)
-        page_frame.show_done_message()
-        canary_controls.show_controls(view.status)
-        live(route, view.status.rollout.version)
-        done(view.status.rollout)
+            page_frame.show_done_message()
+            canary_controls.show_controls(view.status)
+            lead_on(view.status.rollout)
+        # Its name keeps it from fading while it is read anew (styles.css).
+        rollout = view.status.rollout
+        with st.container(key="live"):
+            if rollout.live or rollout.baking:
+                live(route, rollout.version, state)
+            else:
+                figures(view, view.status)
+        done(rollout)
+    st.html(html.section("Kill switch", "It needs no canary: it forces one model or provider."))
+    action_dialogs.show_openers([switch_dialogs.kill_switch_opener(route)])
     page_frame.copy_as_cli("canary", "explain", route)
 
 
-def header(view: CanaryView, status: CanaryStatus) -> None:
-    rollout = status.rollout
-    st.html(
-        html.title(
-            canary_text.title(status),
-            f"Route {strong(rollout.route)} · {strong(status.candidate.name)} beside "
-            f"{strong(status.incumbent.name)} · rollout {escape(rollout.id)} · started "
-            f"{escape(labels.date_time(rollout.started_at))}, "
-            f"{escape(labels.age(rollout.started_at, view.now))}",
-        )
-    )
-    st.html(html.steps(*canary_text.plan(rollout)))
+def lead_on(rollout: Rollout) -> None:
+    """Link to what the canary rests on, and to what stops more than a canary."""
+    with st.container(horizontal=True):
+        st.page_link(
+            "views/compare.py", label="Comparison", icon=":material/balance:",
+            query_params={"id": rollout.proposal},
+        )  # fmt: skip
+        st.page_link(
+            "views/routes.py", label="Kill switch and history", icon=":material/history:",
+            query_params={"route": rollout.route},
+        )  # fmt: skip
 
 
 def done(rollout: Rollout) -> None:
@@ -70,16 +89,21 @@ def done(rollout: Rollout) -> None:
     moves = canary_text.history_rows(
         rollout, canary_status.list_canary_moves(page_frame.context(), rollout)
     )
-    heading = html.section("What was done", canary_text.HISTORY_NOTE)
+    note = f"Rollout {rollout.id}. {canary_text.HISTORY_NOTE}"
+    heading = html.section("What was done", note)
     if moves:
-        st.html(heading + html.table(canary_text.HISTORY_HEADS, moves))
+        st.html(heading + html.table(canary_text.HISTORY_HEADS, moves, stacked=True))
     else:
         st.html(heading + html.note("Nothing since it started."))
 
 
 @st.fragment(run_every=EVERY)
-def shadow(route: str) -> None:
-    """Shows the shadow before the canary; the page refreshes itself until the canary opens."""
+def shadow(route: str, state: DeltaGenerator) -> None:
+    """Shows the shadow before the canary; the page refreshes itself until the canary opens.
+
+    state: where the headline stands.
+    """
+    current_user.require_reader()
     try:
         view = queries.canary(page_frame.context(), route)
     except SwapgateError as error:
@@ -89,11 +113,13 @@ def shadow(route: str) -> None:
     stage = view.shadow
     if stage is None:
         st.rerun()
-    st.html(html.verdict(shadow_text.verdict_card(stage)))
+    state.html(shadow_text.headline(stage, route))
     st.html(html.tiles(shadow_text.tiles(stage)))
     st.html(
         html.section("Evidence that it is worse", shadow_text.HARM_NOTE)
-        + html.meter(stage.decided.distance, shadow_text.tone(stage))
+        + html.meter(
+            "Evidence that it is worse", stage.decided.distance, shadow_text.tone(stage)
+        )
     )
     rows = [[escape(cell) for cell in row] for row in shadow_text.checks(stage)]
     if rows:
@@ -104,11 +130,12 @@ def shadow(route: str) -> None:
 
 
 @st.fragment(run_every=EVERY)
-def live(route: str, version: int) -> None:
-    """Shows the part of a canary's page that refreshes by itself.
+def live(route: str, version: int, state: DeltaGenerator) -> None:
+    """Shows the part of a canary's page that refreshes by itself, and its state on top.
 
-    version: of the rollout that the rest of the page shows.
+    version: of the rollout that the rest of the page shows. state: where the headline stands.
     """
+    current_user.require_reader()
     try:
         view = queries.canary(page_frame.context(), route)
     except SwapgateError as error:
@@ -122,26 +149,41 @@ def live(route: str, version: int) -> None:
         return
     if view.status is None or view.status.rollout.version != version:
         st.rerun()
-    status = view.status
-    for why in status.hold_reasons:
-        st.html(html.banner("HELD.", why.removeprefix("On hold: ")))
-    stale = view.quiet_since is not None
-    if view.quiet_since is not None:
-        since = f"since {labels.date_time(view.quiet_since)}"
-        words = (
-            f"No request has arrived {since}. Check that clients call the route and that the "
-            "router runs: swapgate doctor."
-        )
-        st.html(html.banner("STALE.", words))
-    st.html(html.verdict(canary_text.verdict_card(view, status), stale=stale))
+    state.html(canary_text.headline(view, view.status))
+    figures(view, view.status)
+    st.html(html.note(f"updated {labels.time_of_day(view.now)} UTC, every 2 s"))
+
+
+def figures(view: CanaryView, status: CanaryStatus) -> None:
+    """Shows steps, tiles, timeline and evidence."""
+    # What needs a person is never greyed.
+    stale = view.quiet_since is not None and canary_text.is_calm(status)
+    st.html(html.steps(*canary_text.plan(status.rollout)))
     st.html(html.tiles(canary_text.tiles(view, status), stale=stale))
-    st.html(html.note(canary_text.share_line(status)))
     needs = canary_text.needs(status)
     if needs:
         st.html(html.section("Conditions for the next step") + html.checklist(needs))
+    timeline(view, status)
+    evidence(status, stale=stale)
+
+
+def timeline(view: CanaryView, status: CanaryStatus) -> None:
+    """Shows share, evidence and failures on one axis of time."""
+    st.html(html.section("Timeline", canary_text.TIMELINE_NOTE))
+    if not status.blocks:
+        st.html(html.note("Nothing has been counted yet."))
+        return
+    found = canary_timeline.build_frames(status.rollout, status.timeline, view.now)
+    for number, panel in enumerate(canary_timeline.draw(found, page_frame.palette())):
+        st.altair_chart(panel, theme=None, width="stretch", key=f"timeline-{number}")
+
+
+def evidence(status: CanaryStatus, *, stale: bool) -> None:
+    """Shows the evidence of harm, and every guardrail's own."""
     st.html(
         html.section("Evidence of harm", canary_text.harm_line(status))
         + html.meter(
+            "Evidence of harm",
             status.action.distance_to_trip,
             canary_text.harm_tone(status),
             furthest=canary_text.furthest(status),
@@ -153,12 +195,6 @@ def live(route: str, version: int) -> None:
         + html.note(canary_text.without_data(status))
         + html.note(canary_text.rules_line(status))
     )
-    if status.blocks:
-        note = "Counted by the arm that a caller was assigned to, even if a fallback answered."
-        st.html(html.section("Failures so far", note))
-        figure = plots.failure_rates(frames.failure_rates(status.blocks), page_frame.palette())
-        st.altair_chart(figure, theme=None, width="stretch")
-    st.html(html.note(f"updated {labels.time_of_day(view.now)} UTC, every 2 s"))
 
 
 page_frame.show_page("The canary", show)

@@ -2,14 +2,15 @@
 suite, cost and latency, both answers to each item, pins, and the other comparisons.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 import streamlit as st
 
-from dashboard import format_failures, page_frame
+from dashboard import decision_dialogs, format_failures, page_frame, samples
 from dashboard.charts import plots
-from dashboard.data import frames, queries
+from dashboard.data import frames, large_comparisons, queries
 from dashboard.data.queries import ComparisonView, ProposalRow
 from dashboard.text import comparison_text, html, labels, selection_text, suite_text
 from dashboard.text.html import escape, strong
@@ -19,7 +20,6 @@ from harness.domain.evals.run import SuiteReport
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.gate.text.sentences import share_text
 
-ROW_PX, ROWS = 35, 6
 CHARTS_A_ROW = 3
 
 
@@ -28,7 +28,7 @@ def show() -> None:
         ctx = page_frame.context()
         rows = queries.proposals(ctx)
         chosen = st.query_params.get("id") or (newest(rows) if rows else None)
-        view = queries.comparison(ctx, chosen) if chosen else None
+        view = large_comparisons.load(ctx, chosen) if chosen else None
     if view is None:
         st.html(html.title("Nothing to compare yet"))
         command = "swapgate proposal create ROUTE PROVIDER/MODEL"
@@ -36,19 +36,18 @@ def show() -> None:
         return
     header(view)
     stale = banner(view)
-    st.html(html.verdict(comparison_text.verdict_card(view), stale=stale))
-    next_button(view)
+    decide(view, stale=stale)
     figures(view, stale=stale)
     if view.selection is not None:
         matrix(view, view.selection)
     if view.comparison.verdict is not None:
         format_failures.show(view.comparison, view.titles)
-        effects(view, view.comparison.verdict.suites)
+        effects(view)
         slices(view, view.comparison.verdict.suites)
     elif view.comparison.proposal.open:
         progress(view)
     if samples_visible(view):
-        samples(view)
+        samples.show(view)
     pins(view)
     others(rows, view.comparison.proposal.id)
     page_frame.copy_as_cli("proposal", "show", view.comparison.proposal.id)
@@ -67,13 +66,15 @@ def header(view: ComparisonView) -> None:
     comparison = view.comparison
     at = comparison.verdict.decided_at if comparison.verdict else comparison.proposal.created_at
     what = "decided" if comparison.verdict else "proposed"
+    name = comparison.proposal.route
+    route = html.link("routes", strong(name), route=name)
     st.html(
         html.title(
             (
                 f"{strong(comparison.candidate.name)} instead of "
                 f"{strong(comparison.incumbent.name)}"
             ),
-            f"Route {strong(comparison.proposal.route)} · comparison "
+            f"Route {route} · comparison "
             f"{escape(comparison.proposal.id)} · {what} {escape(labels.date_time(at))}, "
             f"{escape(labels.age(at, view.now))} · proposed by "
             f"{escape(comparison.proposal.proposer)}",
@@ -98,6 +99,28 @@ def banner(view: ComparisonView) -> bool:
     return bool(because)
 
 
+def decide(view: ComparisonView, *, stale: bool) -> None:
+    """Shows the verdict and the next step, and beside them what speaks against the swap."""
+    comparison = view.comparison
+    against = comparison_text.against_card(view)
+    main, side = st.columns([3, 2]) if against else (st.container(), None)
+    with main:
+        card = comparison_text.verdict_card(view)
+        # On a phone, what the verdict rests on would push the next step off the screen.
+        st.html(html.verdict(replace(card, foot=""), stale=stale))
+        if decision_dialogs.awaits_decision(comparison.proposal):
+            with st.container(horizontal=True, vertical_alignment="center"):
+                decision_dialogs.show_buttons(
+                    comparison.proposal, comparison.verdict, comparison.standing, view.now
+                )
+        else:
+            next_button(view)
+        if card.foot:
+            st.html(html.note(card.foot))
+    if side is not None:
+        side.html(against)
+
+
 def next_button(view: ComparisonView) -> None:
     """Offers the next sensible step, never the risky one."""
     proposal = view.comparison.proposal
@@ -115,8 +138,8 @@ def next_button(view: ComparisonView) -> None:
             step = ("Watch the shadow", ":material/monitor_heart:", "views/canary.py", route)
             why = "It answers copies of users' requests; nobody sees its answers yet."
         case ProposalPhase.AWAITING_APPROVAL:
-            step = ("Go to the approval", ":material/gavel:", "views/proposals.py", {})
-            why = f"{proposal.proposer} proposed it, so somebody else has to approve it."
+            # Approved: the canary opens by itself.
+            return
         case ProposalPhase.PROMOTED:
             step = ("See the route's history", ":material/history:", "views/routes.py", route)
             why = "The former model can be brought back there."
@@ -183,9 +206,12 @@ def pins(view: ComparisonView) -> None:
     st.html(html.table(comparison_text.PIN_HEADS, shown))
 
 
-def effects(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
-    shown = [r for r in frames.in_reading_order(reports) if r.suite not in view.differing]
-    frame = frames.suites(shown, view.titles)
+def effects(view: ComparisonView) -> None:
+    if view.basis is None:
+        return
+    reports = comparison_text.measured(view.basis)
+    shown = [r for r in reports if r.suite not in view.differing]
+    frame = frames.suites(shown, view.titles, view.basis)
     if frame.empty:
         return
     note = (
@@ -202,8 +228,9 @@ def effects(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
     )
     mark = '<span class="limit"></span>'
     st.html(html.block(f'<p class="note">{mark}{escape(limit)}</p>'))
-    st.html(html.section("Won, tied, lost", suite_text.bars_note(shown, view.titles)))
-    st.html(html.pair_bars(frames.pair_counts(shown, view.titles)))
+    alone = [report for report in shown if report is not view.basis.mean]
+    st.html(html.section("Won, tied, lost", suite_text.bars_note(alone, view.titles)))
+    st.html(html.pair_bars(frames.pair_counts(alone, view.titles)))
 
 
 def slices(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
@@ -234,119 +261,10 @@ def progress(view: ComparisonView) -> None:
         name = view.titles.get(suite, suite)
         st.html(
             html.block(f"<p>{escape(name)}: {done:,} of {planned:,} {who}</p>")
-            + html.meter(done / planned, labels.Tone.NEUTRAL)
+            + html.meter(f"Progress of {name}", done / planned, labels.Tone.NEUTRAL)
         )
     if st.button("Refresh", icon=":material/refresh:"):
         st.rerun()
-
-
-def samples(view: ComparisonView) -> None:
-    everything = frames.samples(view.comparison, view.titles)
-    if everything.empty:
-        return
-    st.html(html.section("Samples", "Select a row to see both answers side by side."))
-    show, suite = filters(view.titles, list(dict.fromkeys(everything["suite"])))
-    counts = everything["change"].value_counts()
-    st.html(
-        html.note(
-            " · ".join(
-                f"{frames.CHANGE_SYMBOLS[change]} {counts.get(change, 0):,} {change}"
-                for change in frames.CHANGES
-            )
-            + f" · {len(everything):,} in all"
-        )
-    )
-    rows = frames.filter_rows(everything, show, suite)
-    if rows.empty:
-        st.html(html.note(f"No sample here is “{show}”. Choose another filter."))
-        return
-    answers(view, rows.iloc[sample_table(rows, f"{show}-{suite}")])
-
-
-def filters(titles: Mapping[str, str], suites: Sequence[str]) -> tuple[str, str]:
-    left, right = st.columns([2, 1], vertical_alignment="bottom")
-    with left:
-        show = st.segmented_control(
-            "Change",
-            [*frames.CHANGES, "all"],
-            default="regressed",
-            required=True,
-            key="show",
-            bind="query-params",
-            wrap=True,
-            label_visibility="collapsed",
-        )
-    with right:
-        suite = st.selectbox(
-            "Suite",
-            ["all", *suites],
-            key="suite",
-            bind="query-params",
-            help="all, or one of: " + ", ".join(titles.get(name, name) for name in suites),
-        )
-    return show or "regressed", suite or "all"
-
-
-def sample_table(rows: pd.DataFrame, filter_key: str) -> int:
-    """Show the table; return the position of the selected row (`sample` in the URL)."""
-    keys = list(rows["key"])
-    wanted = st.query_params.get("sample")
-    first = keys.index(wanted) if wanted in keys else 0
-    table = frames.sample_table(rows)
-    event = st.dataframe(
-        table,
-        hide_index=True,
-        height=ROW_PX * (min(ROWS, len(table)) + 1) + 3,
-        row_height=ROW_PX,
-        on_select="rerun",
-        selection_mode="single-row",
-        selection_default={"selection": {"rows": [first]}},
-        # The filter is part of the key: an old selection would point to a wrong row.
-        key=f"samples-{filter_key}",
-        column_config={
-            "Sample": st.column_config.TextColumn(width=130),
-            "Change": st.column_config.TextColumn(width=100),
-            "Prompt": st.column_config.TextColumn(width="large"),
-            "Current": st.column_config.TextColumn(width=110),
-            "Candidate": st.column_config.TextColumn(width=110),
-            "Latency": st.column_config.TextColumn(width=75, alignment="right"),
-        },
-    )
-    picked = event["selection"]["rows"]
-    place = int(picked[0]) if picked else first
-    if picked and keys[place] != keys[0]:
-        st.query_params["sample"] = keys[place]
-    return place
-
-
-def answers(view: ComparisonView, row: pd.Series) -> None:
-    st.html(
-        html.block(
-            f"<p>{strong(row['item'])} · {escape(row['title'])} · "
-            f'<span class="note">{escape(frames.one_line(str(row["prompt"]), 320))}'
-            "</span></p>"
-        )
-        + html.answer_panels(
-            _answer("Current", view.comparison.incumbent.name, row, "incumbent"),
-            _answer("Candidate", view.comparison.candidate.name, row, "candidate"),
-        )
-    )
-
-
-def _answer(side: str, name: str, row: pd.Series, arm: str) -> html.AnswerPanel:
-    rating = str(row[arm])
-    tones = {
-        "✓": labels.Tone.BETTER,
-        "✕": labels.Tone.WORSE,
-        "◐": labels.Tone.NEUTRAL,
-        "?": labels.Tone.UNDECIDED,
-    }
-    return html.AnswerPanel(
-        who=f"{side} · {name}",
-        text=str(row[f"{arm}_answer"]),
-        rating=rating,
-        tone=tones[rating[0]],
-    )
 
 
 def others(rows: Sequence[ProposalRow], current: str) -> None:

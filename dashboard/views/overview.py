@@ -1,8 +1,9 @@
-"""The Overview page answers: does any route need me now? Open alerts, then a row per route with
-state, last verdict, traffic of the last hour and links; routes that need a decision first.
+"""The Overview page answers: does any route need me now? Open alerts, then a card per route
+with state, last verdict, traffic of the last hour and links, the most urgent first; where there
+are many routes, those that nobody waits for are lines of a table that can be searched.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -10,64 +11,100 @@ import streamlit as st
 
 from dashboard import page_frame
 from dashboard.data import queries
-from dashboard.text import html, labels, route_text
-from dashboard.text.html import escape, strong
+from dashboard.text import html, labels, overview_text, route_text
 from harness.control.operations.alerts import AlertView
 from harness.control.operations.queries import list_alerts, list_route_status
-from harness.control.routing.route_status import RouteStatus
-from harness.domain.operations.alerts import AlertKind, Severity
+from harness.control.routing.route_status import ALERTS_OF_STATES, RouteState, RouteStatus
+from harness.domain.operations.alerts import Severity
 from harness.domain.proposals.proposal import ProposalPhase
 
 MOST_ALERTS: Final = 5
+# With more routes than FEW_ROUTES, only those where something goes on are cards, MOST_CARDS at
+# most; the others are lines of a table. With more than MOST_CARDS, only the urgent ones are.
+FEW_ROUTES: Final = 6
+MOST_CARDS: Final = 12
 
 
 def show() -> None:
     with page_frame.loading("the routes"):
         ctx = page_frame.context()
         page, now = list_route_status(ctx), ctx.clock.now()
-        statuses = sorted(page, key=_by_urgency)
-        titles = queries.titles(ctx)
-        lines = {
-            name: route_text.score_line(scorecard, titles)
-            for name, scorecard in queries.measured_of(ctx, statuses).items()
-        }
-        alarming = [alert for alert in list_alerts(ctx, open_only=True) if _in_banner(alert)]
-    st.html(html.title(*_answer(statuses, now)))
+        alarming = [
+            alert
+            for alert in list_alerts(ctx, open_only=True)
+            if alert.kind not in ALERTS_OF_STATES
+        ]
+    st.html(html.title(*overview_text.headline(page.items, len(alarming), now)))
     if page.invalid:
         st.html(html.invalid(page.invalid))
     page_frame.show_done_message()
     _alerts(alarming, now)
-    if not statuses:
+    if page.items:
+        _routes(page.items, now)
+    else:
         st.html(
             html.empty(
                 "There is no route yet. A route is the name that clients use as `model`; this "
-                "writes a configuration with one:",
-                "swapgate init",
+                "asks for one and makes it, as First steps does:",
+                "swapgate init --guided",
             )
         )
-    for status in statuses:
-        _row(status, lines.get(status.route.name, ""), now)
+        st.page_link("views/first_start.py", label="First steps: make one here")
     page_frame.copy_as_cli("route", "list")
 
 
-def _by_urgency(status: RouteStatus) -> tuple[bool, bool, bool]:
-    """Sort key: routes that need a person come first, then canaries, then open proposals."""
-    return not status.needs_decision, status.rollout is None, status.open_proposal is None
+def _routes(statuses: Sequence[RouteStatus], now: datetime) -> None:
+    """Shows few routes as cards; of many, the urgent ones, and the others in a table."""
+    if len(statuses) <= FEW_ROUTES:
+        _cards(statuses, now)
+        return
+    many = len(statuses) > MOST_CARDS
+    found = _find(statuses) if many else statuses
+    urgent = [
+        status
+        for status in found
+        if (status.is_urgent(now) if many else status.state is not RouteState.STEADY)
+    ][:MOST_CARDS]
+    _cards(urgent, now)
+    shown = {status.route.name for status in urgent}
+    others = [status for status in found if status.route.name not in shown]
+    if others:
+        heading = "All other routes" if urgent else "All routes"
+        st.html(html.section(heading, f"{len(others):,} of {len(statuses):,}"))
+        st.html(overview_text.table(others, now))
+    elif not found:
+        st.html(html.note("No route has this in its name, its description or its model."))
 
 
-def _answer(statuses: Sequence[RouteStatus], now: datetime) -> tuple[str, str]:
-    waiting = [s.route.name for s in statuses if s.needs_decision]
-    note = f"{labels.plural(len(statuses), 'route')} · {escape(labels.date_time(now))}"
-    if waiting:
-        verb = "needs" if len(waiting) == 1 else "need"
-        many = labels.plural(len(waiting), "route")
-        return f"{many} {verb} a decision: {strong(', '.join(waiting))}", note
-    return ("No route needs you now" if statuses else "No route yet"), note
+def _find(statuses: Sequence[RouteStatus]) -> Sequence[RouteStatus]:
+    """Lists the routes that somebody looks for, by name, description or model."""
+    wanted = st.text_input(
+        "Find a route",
+        key="find",
+        bind="query-params",
+        placeholder="Part of its name, description or model",
+    )
+    words = (wanted or "").casefold().split()
+    return [status for status in statuses if all(word in _text(status) for word in words)]
 
 
-def _in_banner(alert: AlertView) -> bool:
-    """Alerts about a waiting decision are left out: the route's own row shows them."""
-    return alert.kind not in (AlertKind.AWAITING_APPROVAL, AlertKind.CANARY_PAUSED)
+def _text(status: RouteStatus) -> str:
+    settings = status.route.settings
+    return f"{status.route.name} {settings.description} {status.incumbent.name}".casefold()
+
+
+def _cards(statuses: Sequence[RouteStatus], now: datetime) -> None:
+    ctx = page_frame.context()
+    titles = queries.titles(ctx)
+    lines: Mapping[str, str] = {
+        name: route_text.score_line(scorecard, titles)
+        for name, scorecard in queries.measured_of(ctx, statuses).items()
+    }
+    for status in statuses:
+        figures = route_text.last_hour(status.traffic) + lines.get(status.route.name, "")
+        with st.container(border=True):
+            st.html(overview_text.card(status, now, figures))
+            _links(status)
 
 
 def _alerts(open_: Sequence[AlertView], now: datetime) -> None:
@@ -81,58 +118,6 @@ def _alerts(open_: Sequence[AlertView], now: datetime) -> None:
         st.html(html.banner(f"? {more}.", "`swapgate alert list --open` has all of them."))
 
 
-def _row(status: RouteStatus, figures_line: str, now: datetime) -> None:
-    with st.container(border=True):
-        st.html(
-            html.block(
-                f"<div>{_who(status)}</div><div>{_proof(status, now)}</div>"
-                f"<div>{route_text.last_hour(status.traffic)}{figures_line}</div>",
-                kind="sg-route",
-            )
-        )
-        _links(status)
-
-
-def _who(status: RouteStatus) -> str:
-    label = _state(status)
-    canary = status.route.canary
-    share = (
-        f"canary {strong(status.candidate.name)} at {labels.weight(canary.weight_bps)}"
-        if canary and status.candidate
-        else "no canary"
-    )
-    return (
-        f'<span class="name">{escape(status.route.name)}</span> '
-        f"<p>{html.state(label)}</p>"
-        f'<p class="note">serves {strong(status.incumbent.name)} · {share}</p>'
-    )
-
-
-def _state(status: RouteStatus) -> labels.Label:
-    if status.rollout is not None:
-        return labels.ROLLOUT_LABELS[status.rollout.state]
-    if status.open_proposal is not None:
-        return labels.PHASE_LABELS[status.open_proposal.phase]
-    return labels.Label("=", "steady", labels.Tone.NEUTRAL)
-
-
-def _proof(status: RouteStatus, now: datetime) -> str:
-    verdict = status.last_verdict
-    if verdict is None:
-        return (
-            '<p class="note">last verdict</p><p class="neutral">none yet: it is the first '
-            "model</p>"
-        )
-    validity = status.standing
-    stale = validity and not validity.holds and verdict.candidate != status.route.incumbent
-    mark = f" {html.pill('STALE', labels.Tone.UNDECIDED)}" if stale else ""
-    when = labels.age(verdict.decided_at, now)
-    return (
-        f'<p class="note">last verdict, {escape(when)}</p>'
-        f"<p>{html.state(labels.verdict_label(verdict))}{mark}</p>"
-    )
-
-
 def _links(status: RouteStatus) -> None:
     with st.container(horizontal=True):
         proposal = status.open_proposal
@@ -141,12 +126,13 @@ def _links(status: RouteStatus) -> None:
                 "views/proposals.py", label="Decide", icon=":material/gavel:",
                 query_params={"state": "open"},
             )  # fmt: skip
-        if proposal is not None:
+        compared = proposal.id if proposal is not None else status.verdict_proposal
+        if compared:
             st.page_link(
-                "views/compare.py", label="Compare", icon=":material/balance:",
-                query_params={"id": proposal.id},
+                "views/compare.py", label="Compare" if proposal else "Last comparison",
+                icon=":material/balance:", query_params={"id": compared},
             )  # fmt: skip
-        if status.rollout is not None:
+        if status.last_rollout is not None:
             st.page_link(
                 "views/canary.py", label="Canary", icon=":material/monitor_heart:",
                 query_params={"route": status.route.name},

@@ -2,23 +2,21 @@
 them, and propose a swap, with its cost and duration shown before it starts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import streamlit as st
 
-from dashboard import current_user, page_frame
+from dashboard import current_user, decision_dialogs, page_frame
 from dashboard.data import queries
 from dashboard.data.queries import ProposalRow
 from dashboard.text import comparison_text, html, labels
 from dashboard.text.html import escape, strong
 from harness.control.canary import duration_estimate
-from harness.control.evals.proof_validity import ProofState
-from harness.control.proposals import decisions, estimate, review, route_rules, submission
+from harness.control.proposals import estimate, route_rules, submission
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import Claim
 from harness.domain.formatting import format_score
-from harness.domain.operations.access import Actor
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.gate.text.sentences import reason_text
 
@@ -33,7 +31,8 @@ def show() -> None:
     if page.invalid:
         st.html(html.invalid(page.invalid))
     page_frame.show_done_message()
-    create(queries.route_names(ctx))
+    busy = {row.proposal.route: row for row in page if row.proposal.open}
+    create(queries.route_names(ctx), busy)
     state = "open"
     if not page.total:
         command = "swapgate proposal create ROUTE PROVIDER/MODEL"
@@ -102,17 +101,19 @@ def card(row: ProposalRow, now: datetime) -> None:
                 "views/compare.py", label="Compare", icon=":material/balance:",
                 query_params={"id": proposal.id},
             )  # fmt: skip
-            _buttons(row, now)
+            decision_dialogs.show_buttons(proposal, row.verdict, row.standing, now)
 
 
 def _what(row: ProposalRow, now: datetime) -> str:
     proposal = row.proposal
-    phase = html.state(labels.PHASE_LABELS[proposal.phase])
-    proposed = f"{escape(proposal.id)} · proposed by {strong(proposal.proposer)}"
+    phase = html.state(labels.phase_label(proposal))
+    comparison = html.link("compare", escape(proposal.id), id=proposal.id)
+    route = html.link("routes", strong(proposal.route), route=proposal.route)
+    proposed = f"{comparison} · proposed by {strong(proposal.proposer)}"
     when = escape(labels.age(proposal.created_at, now) + _approvals(row, now))
     lines = [
         f"{strong(row.candidate)} instead of {strong(row.incumbent)}",
-        f"Route {strong(proposal.route)} · {phase} · claim: {labels.CLAIMS[proposal.claim]}",
+        f"Route {route} · {phase} · claim: {labels.CLAIMS[proposal.claim]}",
         f'<span class="note">{proposed} {when}</span>',
     ]
     lines += [f"▲ {escape(remark)}" for remark in row.remarks]
@@ -137,138 +138,24 @@ def _approvals(row: ProposalRow, now: datetime) -> str:
     return f" · approvals 0 of 1 · {labels.left(row.expires_at, now)}"
 
 
-def _why_no_approval(row: ProposalRow, actor: Actor | None, now: datetime) -> str:
-    validity, verdict = row.standing, row.verdict
-    if validity is not None and verdict is not None and not validity.holds:
-        expired = f"the verdict expired {labels.age(verdict.expires_at, now)}"
-        why = validity.why if validity.proof is ProofState.STALE else expired
-        return f"STALE: {why}. Propose again to renew it."
-    if actor is None:
-        return current_user.SIGN_IN
-    whose = row.proposal.proposer_principal
-    if whose == actor.principal and not row.proposal.self_approval:
-        return f"{actor.name} proposed this, so somebody else has to approve it."
-    return ""
-
-
-def _buttons(row: ProposalRow, now: datetime) -> None:
-    proposal, actor = row.proposal, current_user.signed_in()
-    if proposal.phase is ProposalPhase.AWAITING_APPROVAL and proposal.approver is None:
-        why = _why_no_approval(row, actor, now)
-        key = proposal.id
-        if st.button("Approve", key=f"approve-{key}", type="primary", disabled=bool(why)):
-            approve(row)
-        if st.button("Reject", key=f"reject-{key}"):
-            reject(row)
-        if why:
-            st.html(html.note(why), width="content")
-    early = proposal.phase in (
-        ProposalPhase.PROPOSED,
-        ProposalPhase.EVALUATING,
-        ProposalPhase.SHADOW,
-    )
-    if early and st.button("Cancel", key=f"cancel-{proposal.id}"):
-        cancel(row)
-
-
-def _names(row: ProposalRow) -> str:
-    share = labels.weight(row.proposal.policy.canary.steps[0].weight_bps)
-    return (
-        f"<p>Route {strong(row.proposal.route)}: {strong(share)} of its traffic goes "
-        f"to {strong(row.candidate)}; the rest stays with "
-        f"{strong(row.incumbent)}.</p>"
-    )
-
-
-@st.dialog("Start the canary?")
-def approve(row: ProposalRow) -> None:
-    st.html(
-        html.block(
-            _names(row),
-            "<p>From there its share rises automatically, step by step, while no harm "
-            "shows.</p>",
-        )
-    )
-    _review(row)
-    reason = st.text_input("Reason (optional)", key=f"approve-why-{row.proposal.id}")
-    if st.button("Start the canary", type="primary"):
-        ctx = page_frame.context()
-        seen = row.verdict.id if row.verdict else None
-        current_user.attempt(
-            lambda actor: decisions.approve_proposal(
-                ctx, actor, row.proposal.id, reason, expected_verdict=seen
-            ),
-            lambda actor: (
-                f"{actor.name} approved {row.proposal.id}; the canary opens within seconds."
-            ),
-        )
-
-
-def _review(row: ProposalRow) -> None:
-    """Show what the proposal widens, the risk spent so far, and recent changes of the route."""
-    proposal_review = review.review_proposal(page_frame.context(), row.proposal.id)
-    for line in proposal_review.widened:
-        st.html(html.note(f"Widened: {line}"))
-    st.html(html.note(f"This is the {proposal_review.risk.text}."))
-    if proposal_review.changes:
-        rows = [
-            (f"{change.at:%Y-%m-%d %H:%M}", escape(change.by), change.what, escape(change.text))
-            for change in proposal_review.changes
-        ]
-        heads = ("Changed (UTC)", "By", "What", "How")
-        with st.expander("What changed on this route in 90 days"):
-            st.html(html.table(heads, rows))
-
-
-@st.dialog("Reject the proposal?")
-def reject(row: ProposalRow) -> None:
-    st.html(
-        html.block(
-            f"<p>Route {strong(row.proposal.route)} stays with "
-            f"{strong(row.incumbent)}; {strong(row.candidate)} gets no "
-            "traffic.</p>"
-        )
-    )
-    reason = st.text_area("Reason", key=f"reject-why-{row.proposal.id}")
-    if st.button("Reject", type="primary", key="reject-now"):
-        ctx = page_frame.context()
-        current_user.attempt(
-            lambda actor: decisions.refuse_proposal(ctx, actor, row.proposal.id, reason),
-            lambda actor: f"{actor.name} rejected {row.proposal.id}.",
-        )
-    st.html(html.note("A rejection needs a reason, which the proposer will read."))
-
-
-@st.dialog("Cancel the proposal?")
-def cancel(row: ProposalRow) -> None:
-    st.html(
-        html.block(
-            f"<p>The comparison of {strong(row.candidate)} with "
-            f"{strong(row.incumbent)} ends; its measurements are kept.</p>"
-        )
-    )
-    if st.button("Cancel the proposal", type="primary"):
-        ctx = page_frame.context()
-        current_user.attempt(
-            lambda actor: decisions.cancel_proposal(ctx, actor, row.proposal.id),
-            lambda actor: f"{actor.name} cancelled {row.proposal.id}.",
-        )
-
-
-def create(routes: Sequence[str]) -> None:
+def create(routes: Sequence[str], busy: Mapping[str, ProposalRow]) -> None:
+    """Show the form that proposes a swap. busy: routes with their open proposals."""
     prefilled = st.query_params.get("candidate")
     with st.expander("Propose a swap", icon=":material/add:", expanded=prefilled is not None):
         if not routes:
             st.html(
                 html.empty(
-                    "There is no route yet, so nothing can be proposed:", "swapgate init"
+                    "There is no route yet, so nothing can be proposed:",
+                    "swapgate init --guided",
                 )
             )
             return
-        request = _read_form(routes, prefilled)
-        why_not = _why_not(request)
+        request = _read_form(routes, prefilled, busy)
+        why_not = _why_not(request, busy)
         if not why_not:
             _outlook(request)
+        elif request.route in busy:
+            _lead_to(busy[request.route])
         with st.container(horizontal=True, vertical_alignment="center"):
             if st.button("Propose", type="primary", disabled=bool(why_not)):
                 current_user.attempt(
@@ -285,12 +172,23 @@ def create(routes: Sequence[str]) -> None:
             st.html(html.note(why_not or whose), width="content")
 
 
-def _read_form(routes: Sequence[str], prefilled: str | None) -> submission.ProposalRequest:
+def _lead_to(row: ProposalRow) -> None:
+    """Link to the open proposal of a route."""
+    st.page_link(
+        "views/compare.py", label=f"See {row.candidate} instead of {row.incumbent}",
+        icon=":material/balance:", query_params={"id": row.proposal.id},
+    )  # fmt: skip
+
+
+def _read_form(
+    routes: Sequence[str], prefilled: str | None, busy: Mapping[str, ProposalRow]
+) -> submission.ProposalRequest:
     ctx = page_frame.context()
     left, right = st.columns(2)
     param = st.query_params.get("route")
     with left:
-        at = routes.index(param) if param in routes else 0
+        free = next((name for name in routes if name not in busy), routes[0])
+        at = routes.index(param if param in routes else free)
         route = st.selectbox("Route", routes, index=at, key="wish-route")
         options: list[Claim | None] = [None, *Claim]
         claim = st.selectbox("Claim", options, format_func=_claim, key="wish-claim")
@@ -328,7 +226,14 @@ def _claim(claim: Claim | None) -> str:
     return labels.CLAIMS[claim] if claim else "as the policy says"
 
 
-def _why_not(request: submission.ProposalRequest) -> str:
+def _why_not(request: submission.ProposalRequest, busy: Mapping[str, ProposalRow]) -> str:
+    if request.route in busy:
+        open_ = busy[request.route].proposal
+        waiting = labels.phase_label(open_).words
+        return (
+            f"Route {request.route} has an open proposal, {open_.id} ({waiting}); the next one "
+            "can follow once that has ended."
+        )
     if not request.candidate:
         return "Choose a candidate first."
     if request.claim is Claim.NON_INFERIOR and not request.reason.strip():

@@ -1,84 +1,125 @@
 """The Providers page answers: which models can I reach, with which abilities and prices? It
-also stores a provider's key.
+also adds providers and models, stores keys, and asks a provider whether it works.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Final
 
 import streamlit as st
 
-from dashboard import current_user, page_frame
+from dashboard import action_dialogs, page_frame, provider_dialogs
+from dashboard.action_dialogs import Opener
 from dashboard.text import html, labels, provider_text
 from dashboard.text.html import escape
-from harness.control.providers import credentials
-from harness.control.providers.credentials import CredentialChange
+from harness.control.providers import checks
 from harness.control.providers.matrix import MatrixRow, build_matrix
+from harness.domain.operations.access import Role
+from harness.domain.providers.probe import ProviderCheck
+
+# With more providers than these, the page has a search and shows no more at once.
+MOST_CARDS: Final = 12
 
 
 def show() -> None:
     with page_frame.loading("the providers"):
         ctx = page_frame.context()
         rows = build_matrix(ctx)
+        checked = checks.load_checks(ctx)
     now = ctx.clock.now()
     st.html(html.title(provider_text.title(rows), escape(labels.date_time(now))))
     page_frame.show_done_message()
+    provider_dialogs.show_outdated()
     here = provider_text.configured(rows)
-    if not here:
+    add = Opener("Add a provider", ":material/add:", provider_dialogs.add_provider, "add")
+    # Why a card's buttons are off is said once, and not on each card.
+    of_cards = _openers(here[0].provider) if here else []
+    action_dialogs.show_openers([add], explain=[add, *of_cards])
+    if here:
+        _cards(_find(provider_text.by_urgency(here)), checked, now)
+    else:
         st.html(
             html.empty(
-                "This adds a provider and asks for its key:", "swapgate provider add openai"
+                "Add a provider above, or by this command:", "swapgate provider add openai"
             )
         )
-    for row in here:
-        with st.container(border=True):
-            st.html(html.block(provider_text.heading(row), kind="sg-provider"))
-            if row.models:
-                st.html(html.table(provider_text.HEADS, map(provider_text.cells, row.models)))
-            else:
-                st.html(
-                    html.note(
-                        "No model of this provider is known; swapgate model add adds one."
-                    )
-                )
-    set_key(here)
-    others(rows)
+    _others(rows)
     page_frame.copy_as_cli("provider", "matrix")
 
 
-def set_key(rows: Sequence[MatrixRow]) -> None:
-    """The form takes a key and never shows one; Streamlit clears it with the form."""
-    if not rows:
-        return
-    with st.expander("Set a key", icon=":material/key:"), st.form("key", clear_on_submit=True):
-        name = st.selectbox("Provider", [row.provider for row in rows])
-        value = st.text_input("Key", type="password", autocomplete="off")
-        st.html(html.note("Stored encrypted. Routers use it within two seconds."))
-        if st.form_submit_button("Store the key"):
-            current_user.attempt(
-                lambda actor: credentials.put_credential(
-                    page_frame.context(), actor, name, CredentialChange(value=value)
-                ),
-                lambda _: f"{name} has a new key.",
+def _find(rows: Sequence[MatrixRow]) -> Sequence[MatrixRow]:
+    """Lists the providers that somebody looks for, by name, kind or model."""
+    if len(rows) <= MOST_CARDS:
+        return rows
+    wanted = st.text_input(
+        "Find a provider",
+        key="find",
+        bind="query-params",
+        placeholder="Part of its name, kind or of a model",
+    )
+    words = (wanted or "").casefold().split()
+    found = [row for row in rows if all(word in _text(row) for word in words)]
+    shown = f"{min(len(found), MOST_CARDS)} of {labels.plural(len(rows), 'provider')}"
+    st.html(html.note(shown if found else "No provider has this in its name, kind or models."))
+    return found[:MOST_CARDS]
+
+
+def _text(row: MatrixRow) -> str:
+    return " ".join((row.provider, row.kind, *(m.model for m in row.models))).casefold()
+
+
+def _cards(
+    rows: Sequence[MatrixRow], checked: Mapping[str, ProviderCheck], now: datetime
+) -> None:
+    for row in rows:
+        with st.container(border=True):
+            parts = (
+                provider_text.heading(row),
+                provider_text.last_check(checked.get(row.provider), now),
             )
+            st.html(html.block(*parts, kind="sg-provider"))
+            _models(row)
+            action_dialogs.show_openers(_openers(row.provider), explain=())
 
 
-def others(rows: Sequence[MatrixRow]) -> None:
+def _models(row: MatrixRow) -> None:
+    shown, others = provider_text.shown_models(row.models)
+    if not shown:
+        st.html(html.note("No model of it is known yet. Add the one that a route is to use."))
+        return
+    rows = map(provider_text.cells, shown)
+    st.html(html.table(provider_text.HEADS, rows, stacked=True))
+    if others:
+        with st.expander(f"{labels.plural(len(others), 'more model')} that no route uses"):
+            st.html(html.block(f"<p>{escape(', '.join(others))}</p>"))
+
+
+def _openers(name: str) -> list[Opener]:
+    """Lists the buttons of a provider's card."""
+    dialogs, proposer = provider_dialogs, Role.PROPOSER
+    check, model = partial(dialogs.check_now, name), partial(dialogs.add_model, name)
+    key, remove = partial(dialogs.set_key, name), partial(dialogs.remove, name)
+    address = partial(dialogs.change_address, name)
+    return [
+        Opener("Check now", ":material/network_check:", check, f"check-{name}", proposer),
+        Opener("Add a model", ":material/add:", model, f"model-{name}", proposer),
+        Opener("Set a key", ":material/key:", key, f"set-{name}"),
+        Opener("Address", ":material/link:", address, f"address-{name}"),
+        Opener("Remove", ":material/delete:", remove, f"remove-{name}"),
+    ]
+
+
+def _others(rows: Sequence[MatrixRow]) -> None:
     here = {row.provider for row in provider_text.configured(rows)}
     kinds = [row for row in rows if row.provider not in here]
-    with st.expander(f"{labels.plural(len(kinds), 'more kind')} that could be configured"):
+    with st.expander(f"{labels.plural(len(kinds), 'more kind')} that could be added"):
         heads = ("Kind", "Group", "Known limitations")
-        st.html(
-            html.table(
-                heads,
-                [
-                    (
-                        escape(e.kind),
-                        escape(e.group),
-                        escape("; ".join(e.limitations) or "none"),
-                    )
-                    for e in kinds
-                ],
-            )
-        )
+        cells = [
+            (escape(e.kind), escape(e.group), escape("; ".join(e.limitations) or "none"))
+            for e in kinds
+        ]
+        st.html(html.table(heads, cells))
 
 
 page_frame.show_page("The providers", show)

@@ -1,15 +1,21 @@
 """The Routes page answers: which model served this route when? Settings, fallbacks, drift,
-measured figures, history and the difference of two versions; it also rolls a route back.
+measured figures, history and the difference of two versions. It adds routes, changes settings
+and fallbacks, throws kill switches, and rolls a route back.
 """
+
+from functools import partial
 
 import streamlit as st
 
-from dashboard import current_user, page_frame
+from dashboard import action_dialogs, page_frame, route_dialogs, switch_dialogs
+from dashboard.action_dialogs import Opener
+from dashboard.charts import route_timeline
 from dashboard.data import queries
 from dashboard.data.queries import RouteView
 from dashboard.text import drift_text, html, labels, route_text
 from dashboard.text.html import escape, strong
-from harness.control.routing import routes, seed
+from harness.control.routing import kill_switch, routes, seed
+from harness.domain.operations.access import Role
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import RouteSettings
 from harness.ports import RouteRecord
@@ -21,15 +27,23 @@ def show() -> None:
         names = queries.route_names(ctx)
     if not names:
         st.html(html.title("There is no route yet"))
-        st.html(html.empty("This writes a configuration with one:", "swapgate init"))
+        page_frame.show_done_message()
+        st.html(
+            html.empty(
+                "This asks for one and makes it, as First steps does:", "swapgate init --guided"
+            )
+        )
         return
     # The page's first line is its answer; the choice of the route comes below it.
     top = st.container()
-    name = st.selectbox("Route", names, key="route", bind="query-params") or names[0]
+    name = page_frame.choose_route(names)
+    if name is None:
+        return
     view = queries.route(ctx, name)
     with top:
         header(view)
     page_frame.show_done_message()
+    actions(view)
     behind(view)
     if view.drift:
         st.html(drift_text.drift_card(name, view.drift))
@@ -39,6 +53,46 @@ def show() -> None:
     versions(view)
     back(view)
     page_frame.copy_as_cli("route", "history", name)
+
+
+def actions(view: RouteView) -> None:
+    """Shows what can be done: the kill switch first."""
+    dialogs, name = route_dialogs, view.route.name
+    action_dialogs.show_openers(
+        [
+            *lifts(view),
+            switch_dialogs.kill_switch_opener(name),
+            Opener(
+                "Edit the fallbacks …",
+                ":material/alt_route:",
+                partial(dialogs.edit_chain, view),
+                "edit-chain",
+            ),
+            Opener(
+                "Settings …", ":material/tune:", partial(dialogs.change_settings, view), "tune"
+            ),
+            Opener("Add a route …", ":material/add:", dialogs.add_route, "add-route"),
+        ]
+    )
+
+
+def lifts(view: RouteView) -> list[Opener]:
+    """Lists the buttons that lift the kill switches about this route."""
+    about = [
+        switch
+        for switch in kill_switch.list_live_switches(page_frame.context())
+        if switch.route in (None, view.route.name)
+    ]
+    return [
+        Opener(
+            f"Lift the switch of {switch.force}",
+            ":material/lock_open:",
+            partial(switch_dialogs.lift, switch),
+            f"lift-{switch.id}",
+            Role.APPROVER,
+        )
+        for switch in about
+    ]
 
 
 def header(view: RouteView) -> None:
@@ -76,13 +130,14 @@ def behind(view: RouteView) -> None:
             f"{view.history[0].revision}. Read its log, or restart it."
         )
         st.html(html.banner("STALE.", words))
-    about = f"route {view.route.name}:"
+    about = f"route {view.route.name}"
     installed = page_frame.installation()
     for difference in seed.list_seed_differences(installed.context, installed.settings):
-        if difference.startswith(about):
+        if difference.subject == about:
             # Not an error: a promotion leaves the file behind.
             words = (
-                f"{difference}. The database is authoritative; the file only seeds new routes."
+                f"{about}: {difference.found}. The database is authoritative; the file only "
+                "seeds new routes."
             )
             st.html(html.note(words))
 
@@ -124,6 +179,19 @@ def overrides(how: RouteSettings) -> str:
 
 
 def timeline(view: RouteView) -> None:
+    note = "A wide bar serves, a narrow one has a share; a diamond is a change. Times are UTC."
+    st.html(html.section("Who served when", note))
+    chart = route_timeline.draw(view, page_frame.palette())
+    if chart is None:
+        only = f"{view.name(view.route.incumbent)} has served this route from the start."
+        st.html(html.note(only))
+    else:
+        st.altair_chart(chart, width="stretch", theme=None)
+    history(view)
+
+
+def history(view: RouteView) -> None:
+    """Shows the versions, the newest first."""
     heads = ("Version", "When", "What", "Serves", "Canary", "By", "Why")
     rows = [
         (
@@ -143,7 +211,7 @@ def timeline(view: RouteView) -> None:
         for record in view.history
     ]
     note = "Newest first. No entry can be changed or removed."
-    st.html(html.section("History", note) + html.table(heads, rows))
+    st.html(html.section("History", note) + html.table(heads, rows, stacked=True))
     if view.history.invalid:
         st.html(html.invalid(view.history.invalid))
     if view.history.next is not None:
@@ -191,40 +259,12 @@ def back(view: RouteView) -> None:
         )
     )
     former = queries.former_versions(view)
-    with st.container(horizontal=True, vertical_alignment="center"):
-        if st.button("Roll back …", icon=":material/undo:", disabled=not former):
-            confirm(view)
-        if not former:
-            why = "There is no former model: this one has served the route from the start."
-            st.html(html.note(why), width="content")
-
-
-@st.dialog("Roll back?")
-def confirm(view: RouteView) -> None:
-    former = queries.former_versions(view)
-    names = {r.route.version: view.name(r.route.incumbent) for r in former}
-    version = st.selectbox(
-        "Bring back", list(names), format_func=lambda v: f"{names[v]} (version {v})"
+    why = "There is no former model: this one has served the route from the start."
+    open_ = partial(route_dialogs.roll_back, view)
+    missing = "" if former else why
+    action_dialogs.show_openers(
+        [Opener("Roll back …", ":material/undo:", open_, "back", Role.APPROVER, missing)]
     )
-    canary = view.route.canary
-    ends = f" The canary of {view.name(canary.target)} ends." if canary else ""
-    st.html(
-        html.block(
-            f"<p>Route {strong(view.route.name)}: 100 % of the traffic goes from "
-            f"{strong(view.name(view.route.incumbent))} to {strong(names[version])}, "
-            f"at once.{escape(ends)}</p>"
-        )
-    )
-    reason = st.text_input("Reason", key="back-why")
-    if st.button("Yes, roll back", type="primary"):
-        ctx = page_frame.context()
-        current_user.attempt(
-            lambda actor: routes.roll_back(
-                ctx, actor, view.route.name, to_version=version, reason=reason
-            ),
-            lambda actor: f"{actor.name} brought {names[version]} back.",
-        )
-    st.html(html.note("A rollback needs a reason; the audit log keeps it."))
 
 
 page_frame.show_page("The route", show)

@@ -47,6 +47,7 @@ def live(address: Mapping[str, str]) -> None:
 
     What comes and goes stands in a container, so that nothing below it is drawn anew.
     """
+    current_user.require_reader()
     try:
         if session := address.get("session"):
             _show_session(session, _position(address.get("behind", "")))
@@ -82,7 +83,7 @@ def _show_list(after: str | None) -> None:
 
 def _show_waiting(request: ModelSwitchRequest, agent: str, now: datetime) -> None:
     """Show one request with its buttons; disabled ones say why."""
-    why = _why_not()
+    why = current_user.why_not(Role.APPROVER)
     with st.container(border=True, key=f"switch-{request.id}"):
         st.html(session_text.waiting_switch(request, agent, now))
         with st.container(horizontal=True, vertical_alignment="center"):
@@ -98,16 +99,6 @@ def _show_waiting(request: ModelSwitchRequest, agent: str, now: datetime) -> Non
                     st.rerun()
             if why:
                 st.html(html.note(why), width="content")
-
-
-def _why_not() -> str:
-    """Why this visitor decides nothing; empty where he may."""
-    actor = current_user.signed_in()
-    if actor is None:
-        return current_user.SIGN_IN
-    if actor.role < Role.APPROVER:
-        return f"{actor.name} is {actor.role.name.lower()}; this needs approver."
-    return ""
 
 
 def _confirm(verb: str, request: ModelSwitchRequest, agent: str) -> None:

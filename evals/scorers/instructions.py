@@ -1,6 +1,6 @@
 """The scorer `instructions` checks an answer against the writing rules in `metadata.rules`.
 
-Each rule is `{"rule": name, …parameters}`; docs/suites.md has the table.
+Each rule is `{"rule": name, …parameters}`; docs/reference/suites.md has the table.
 """
 
 import re

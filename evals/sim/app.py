@@ -68,7 +68,9 @@ def act(  # noqa: PLR0911 - one line for each switch
             simulator.stats.clear()
             return {"models": {}}
         case _:
-            raise Refused(404, f"There is no switch {method} {what}; see docs/simulator.md.")
+            raise Refused(
+                404, f"There is no switch {method} {what}; see `swapgate docs open simulator`."
+            )
 
 
 def drifted(simulator: Simulator, model: str, data: dict[str, Any]) -> profiles.Profile:

@@ -100,7 +100,8 @@ class Suite:
         repeat, first = next(iter(near.items()))
         return (
             f"{len(near)} of {len(compared)} items nearly repeat others, such as {repeat} and "
-            f"{first}; if they belong together, name a `cluster` field (docs/suites.md)"
+            f"{first}; if they belong together, name a `cluster` field (`swapgate docs open "
+            "suites`)"
         )
 
     def fields(self, item: str) -> Mapping[str, object]:

@@ -1,6 +1,6 @@
 """Imports captured requests that people have labelled as a suite (F9): checks the exported
 file, writes `suites/NAME.jsonl` and its origin into the manifest, and leaves nothing if
-refused.
+refused. `import_data` does the same with a data file of questions and answers.
 """
 
 import json
@@ -217,6 +217,46 @@ def import_labelled(
     )
 
 
+DATA_SUFFIXES: Final = (".jsonl", ".csv")
+
+
+def import_data(
+    content: bytes, suffix: str, wished: SuiteSettings, *, base: Path
+) -> ImportedSuite:
+    """Writes a data file with questions and answers as `suites/NAME` below `base`.
+
+    wished: without path. suffix: of DATA_SUFFIXES. Nothing is left behind when it is refused.
+    Raises InputError as `file:line: …`, Conflict when there is such a file, and as `load_suite`
+    what the scorer says of the items.
+    """
+    name = wished.name
+    if not NAME.fullmatch(name):
+        raise InputError(f"{name!r} is no name of a suite: use a-z, 0-9, - and _")
+    if suffix not in DATA_SUFFIXES:
+        raise InputError(f"a data file ends in {' or '.join(DATA_SUFFIXES)}, not in {suffix!r}")
+    folder = base / FOLDER
+    data = folder / f"{name}{suffix}"
+    if data.exists():
+        raise Conflict(f"{data} is there already: take another name")
+    folder.mkdir(parents=True, exist_ok=True)
+    data.write_bytes(content)
+    try:
+        suite = load_suite(replace(wished, path=data))
+    except BaseException:
+        data.unlink()
+        raise
+    return ImportedSuite(
+        suite=name,
+        items=len(suite.items),
+        unlabelled=0,
+        left_out=len(suite.left_out),
+        sha256=suite.pin.data_sha256,
+        data=data,
+        manifest=folder / MANIFEST,
+        settings=_settings(replace(wished, path=data), wished.data_class),
+    )
+
+
 def _restore(data: Path, before: bytes | None) -> None:
     if before is None:
         data.unlink()
@@ -227,9 +267,11 @@ def _restore(data: Path, before: bytes | None) -> None:
 def _settings(wished: SuiteSettings, data_class: str) -> dict[str, object]:
     """As the file has them: what is not the default."""
     given: dict[str, object] = {
-        "path": f"{FOLDER}/{wished.name}.jsonl",
+        "path": f"{FOLDER}/{wished.path.name if wished.path else f'{wished.name}.jsonl'}",
         "scorer": wished.scorer,
     }
+    if wished.title:
+        given["title"] = wished.title
     if wished.scorer_options:
         given["scorer_options"] = dict(wished.scorer_options)
     if wished.max_output_tokens != SuiteSettings("").max_output_tokens:
@@ -264,11 +306,22 @@ def _entries(manifest: Path) -> list[dict[str, object]]:
     return [dict(item) for item in listed]
 
 
+# What neither YAML nor TOML takes as it is, or takes for the end of a line.
+_UNSAFE: Final = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+
+
+def write_value(value: object) -> str:
+    """Writes a value as JSON that is YAML and TOML as well. Characters stand as they are:
+    beyond U+FFFF JSON's escapes are two, which the others read as two broken ones.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    return _UNSAFE.sub(lambda mark: f"\\u{ord(mark[0]):04x}", text)
+
+
 def _toml(entries: list[dict[str, object]]) -> str:
     """JSON's texts, numbers and lists of them are TOML's, too."""
-    lines = ["# Written by `swapgate eval import`."]
+    lines = ["# Written by `swapgate suite import`."]
     for entry in entries:
         lines += ["", "[[dataset]]"]
-        # Not as it is: DEL may stand in JSON's texts, and not in TOML's.
-        lines += [f"{name} = {json.dumps(value)}" for name, value in entry.items()]
-    return "\n".join(lines).replace("\x7f", "\\u007F") + "\n"
+        lines += [f"{name} = {write_value(value)}" for name, value in entry.items()]
+    return "\n".join(lines) + "\n"

@@ -17,6 +17,7 @@ from harness.app.installation import Installation
 from harness.control.canary import status as canary_status
 from harness.control.context import Context
 from harness.control.proposals import submission
+from harness.domain.operations.metrics import CONTROL_METRICS
 from harness.domain.proposals.proposal import ProposalPhase
 
 log = structlog.get_logger("swapgate.api")
@@ -67,34 +68,28 @@ class _MetricsCollector(Collector):
         yield from self._canaries()
         age = self._turn_age_s() if self._turn_age_s else None
         if age is not None:
-            yield GaugeMetricFamily(
-                "swapgate_reconcile_age_seconds", "Since the last reconcile turn.", age
-            )
+            spec = CONTROL_METRICS["swapgate_reconcile_age_seconds"]
+            yield GaugeMetricFamily("swapgate_reconcile_age_seconds", spec.meaning, age)
 
     def _proposals(self) -> Metric:
-        family = GaugeMetricFamily(
-            "swapgate_proposals", "Proposals by phase.", labels=["phase"]
-        )
+        family = _gauge("swapgate_proposals")
         counts = submission.count_phases(self._ctx)
         for phase in ProposalPhase:
             family.add_metric([phase.value], counts.get(phase, 0))
         return family
 
     def _canaries(self) -> Iterable[Metric]:
-        weight = GaugeMetricFamily(
-            "swapgate_canary_weight_bps", "Share of a live canary.", labels=["route", "state"]
-        )
-        log_e = GaugeMetricFamily(
-            "swapgate_canary_log_e", "Evidence of harm, natural logarithm.", labels=["route"]
-        )
-        distance = GaugeMetricFamily(
-            "swapgate_canary_distance_to_trip",
-            "How much more log e rolls the canary back.",
-            labels=["route"],
-        )
+        weight = _gauge("swapgate_canary_weight_bps")
+        log_e = _gauge("swapgate_canary_log_e")
+        distance = _gauge("swapgate_canary_distance_to_trip")
         for status in canary_status.list_canaries(self._ctx):
             rollout = status.rollout
             weight.add_metric([rollout.route, rollout.state.value], rollout.current.weight_bps)
             log_e.add_metric([rollout.route], status.action.log_e)
             distance.add_metric([rollout.route], status.action.distance_to_trip)
         return weight, log_e, distance
+
+
+def _gauge(name: str) -> GaugeMetricFamily:
+    spec = CONTROL_METRICS[name]
+    return GaugeMetricFamily(name, spec.meaning, labels=spec.labels)

@@ -42,7 +42,9 @@ class NewKey:
 
 @dataclass(frozen=True)
 class RouteGlance(RouteStatus):
-    """Shows a route at a glance. waits_for_person: for an approval, or with a paused canary."""
+    """Shows a route at a glance. waits_for_person: for an approval, or with a canary that
+    is paused or on hold.
+    """
 
     waits_for_person: bool = False
 
@@ -110,7 +112,7 @@ def revoke_key(who: CallerParam, key: str) -> None:
 @endpoint(router, "GET", "/audit")
 def audit_tail(who: CallerParam, piece: Annotated[AuditQuery, Query()]) -> Page[AuditEvent]:
     """Lists the audit events, newest first."""
-    return queries.list_audit_events(who.ctx, piece.page)
+    return queries.list_audit_events(who.ctx, piece.page, piece.selection)
 
 
 @endpoint(router, "GET", "/audit/verify")
@@ -125,7 +127,7 @@ alerts_router = APIRouter()
 @endpoint(alerts_router, "GET", "/alerts")
 def list_alerts(who: CallerParam, piece: Annotated[AlertQuery, Query()]) -> Page[AlertView]:
     """Lists the alerts, the one last seen first."""
-    return queries.list_alerts(who.ctx, piece.page, open_only=piece.open)
+    return queries.list_alerts(who.ctx, piece.page, open_only=piece.open, search=piece.search)
 
 
 @endpoint(alerts_router, "POST", "/alerts/test")

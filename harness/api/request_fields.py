@@ -6,12 +6,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
 from harness.control.proposals.submission import MOST_CANDIDATES, ProposalRequest
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.evals.run import Claim, RunState, SuiteRole
+from harness.domain.operations.audit import AuditFilter
 from harness.domain.pagination import MOST_LISTED, PageRequest
 from harness.domain.privacy.capture import MAX_KEEP_DAYS, MAX_PER_DAY
 from harness.domain.reliability.rate_limits import KeyLimits
@@ -438,7 +439,10 @@ class VersionsQuery(Body):
 
 
 class AlertQuery(PageQuery):
+    """Selects alerts. search: a part of their text."""
+
     open: bool = False
+    search: Text = ""
 
 
 class FailoverQuery(PageQuery):
@@ -450,7 +454,20 @@ class FailoverQuery(PageQuery):
 
 
 class AuditQuery(PageQuery):
+    """Selects audit events by parts of who acted, what was done, and to what. actor: also the
+    whole id of a management key. since, until: times with a zone.
+    """
+
     limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 50
+    actor: Text = ""
+    action: Text = ""
+    subject: Text = ""
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+
+    @property
+    def selection(self) -> AuditFilter:
+        return AuditFilter(self.actor, self.action, self.subject, self.since, self.until)
 
 
 class CaptureQuery(PageQuery):

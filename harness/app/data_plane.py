@@ -13,15 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from harness.app.installation import Installation, load_settings, open_installation
 from harness.app.router_process import build_recorder, require_table
-from harness.domain.errors import ConfigError
+from harness.domain.errors import ConfigError, SwapgateError
+from harness.domain.routing.table import FIRST_ROUTE_STEP
 from harness.domain.settings import Settings
 from harness.runtime import secret_files, telemetry
 from harness.runtime.processes.tcp_ports import is_free, require_free
 
 if TYPE_CHECKING:
     from router.workers.worker_pool import WorkerSpec
+
+log = structlog.get_logger("swapgate.router")
 
 # Workers of a parent that was killed give the port up at once, but not in no time.
 ORPHANS_LEAVE_S: Final = 3.0
@@ -33,11 +38,13 @@ MALLOC: Final[Mapping[str, str]] = {
 }
 
 
-def serve_router(given: Path | None, workers: int | None = None) -> int:
+def serve_router(
+    given: Path | None, workers: int | None = None, *, beside_control: bool = False
+) -> int:
     """Blocks until SIGTERM or SIGINT, and lets requests end. The exit code.
 
-    given: the configuration file, if one was named. workers: instead of the file's. Raises
-    ConfigError.
+    given: the configuration file, if one was named. workers: instead of the file's.
+    beside_control: a control plane starts with it. Raises ConfigError.
     """
     from router.recording.worker_aggregator import LiveRollouts, WorkerAggregator  # noqa: PLC0415 - only this process needs it
     from router.server.listeners import open_listeners  # noqa: PLC0415
@@ -53,6 +60,8 @@ def serve_router(given: Path | None, workers: int | None = None) -> int:
     _wait_for_orphans(where.host, where.port)
     require_free(where.host, where.port, what="the router", setting="router.port")
     telemetry.configure()
+    if not (beside_control and settings.routes):
+        warn_without_routes(installation)
     live = LiveRollouts()
     recorder = build_recorder(installation, live, name="router-")
     listeners = open_listeners(where.host, where.port)
@@ -69,6 +78,22 @@ def serve_router(given: Path | None, workers: int | None = None) -> int:
             listener.close()
         recorder.stop()
         installation.close()
+
+
+def warn_without_routes(installation: Installation) -> None:
+    """Says in the log that nothing can be asked yet: a router signs nothing, so that it can
+    bring in none of the file's routes itself.
+    """
+    try:
+        with installation.store.read() as tx:
+            routes = tx.routing.table().routes
+    except SwapgateError:
+        # Away, or with rows that are not to be believed: it serves what it has on its disk, and
+        # its workers say why.
+        return
+    if not routes:
+        in_the_file = sorted(installation.settings.routes)
+        log.warning("no_routes", in_the_file=in_the_file, next_step=FIRST_ROUTE_STEP)
 
 
 def _worker_spec(settings: Settings) -> "WorkerSpec":

@@ -3,9 +3,10 @@ how it differs, gives a PostgreSQL role its rights, and hides the password of it
 `sql_store` is the store for what only the database's owner does, such as signing rows.
 """
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from harness.app.installation import Installation
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
 
 
 HIDDEN = "***"
+_PASSWORD_PARAMETER: Final = re.compile(r"(?i)([?&](?:ssl)?password=)[^&#]*")
 
 
 def without_password(url: str) -> str:
+    """Hides the passwords of an address: before the host, and among its parameters."""
     password = urlsplit(url).password
-    return url.replace(f":{password}@", f":{HIDDEN}@") if password else url
+    shown = url.replace(f":{password}@", f":{HIDDEN}@") if password else url
+    return _PASSWORD_PARAMETER.sub(rf"\1{HIDDEN}", shown)
 
 
 def sql_store(installation: Installation) -> "SqlStore":

@@ -3,6 +3,7 @@ store, cipher and the other adapters to the `Context` of use cases. CLI, REST, d
 every process start from it.
 """
 
+import hmac
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,7 +26,7 @@ from harness.domain.routing.kill_switch import (
     parse_environment_switches,
     parse_file_switches,
 )
-from harness.domain.settings import Settings, http_url
+from harness.domain.settings import OidcSettings, Settings, http_url
 from harness.ports import (
     Cipher,
     Clock,
@@ -74,6 +75,16 @@ def load_settings(given: Path | None = None) -> Settings:
     return config.load_settings(
         file, os.environ, defaults=package_data.path("config/default.yaml")
     )
+
+
+def sign_on_secrets(settings: Settings, oidc: OidcSettings) -> tuple[str, str]:
+    """Returns the key that signs the cookie of a single sign-on, and the client's secret at the
+    OpenID Connect server. Raises ConfigError where either is missing.
+    """
+    secret = secret_files.installation_secret(settings)
+    # The same at each start: another one would sign everybody out.
+    cookie_key = hmac.digest(secret, b"swapgate: single sign-on", "sha256").hex()
+    return cookie_key, secret_files.named_secret(oidc.client_secret_env, "ui.oidc")
 
 
 def _public_url(settings: Settings) -> str:
@@ -165,7 +176,9 @@ class Installation:
             policies=self.settings.policies,
             workers=self.workers,
             eval_workers=self.settings.control.eval_workers,
+            observe_only=self.settings.control.observe_only,
             sinks=ConfiguredSinks(self.settings.alerts, os.environ),
+            dashboard_url=self.settings.ui.url,
             eval_connections=self.settings.control.eval_connections,
             allow_addresses=self.settings.router.allow_addresses,
             cipher=self.cipher,
@@ -217,11 +230,17 @@ def open_installation(
     return Installation(settings, secret, SystemClock(), signs_as=signs_as)
 
 
-def _require_some_state(settings: Settings) -> None:
-    """Raises DatabaseUnusable where there is neither a database nor a secret."""
+def has_state(settings: Settings) -> bool:
+    """Tells whether `swapgate init` was run here: there is a database, or a secret."""
     file = Path(settings.database_url.removeprefix("sqlite:///"))
     on_sqlite = settings.database_url.startswith("sqlite:///")
-    if on_sqlite and not file.exists() and not secret_files.has_secret(settings):
+    return not on_sqlite or file.exists() or secret_files.has_secret(settings)
+
+
+def _require_some_state(settings: Settings) -> None:
+    """Raises DatabaseUnusable where there is neither a database nor a secret."""
+    if not has_state(settings):
+        file = settings.database_url.removeprefix("sqlite:///")
         raise DatabaseUnusable(
             f"there is no installation here, neither the database {file} nor its secret: run "
             "`swapgate init`, or fix `database_url` and `home`"

@@ -1,13 +1,33 @@
 """Starts and asks processes of this machine: runs several commands under one supervisor, serves
-simulated models, makes sure that a port is free, and says whether a server answers.
+simulated models, makes sure that ports are free, says whether a server answers, and where the
+parts of an installation are once they do (`announcing`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Protocol
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
+from harness.domain.errors import ConfigError
 from harness.domain.settings import ControlSettings, Settings, http_url
+
+# Part to the path that answers once it serves.
+HEALTH: Final[Mapping[str, str]] = {
+    "router": "/readyz",
+    "control": "/readyz",
+    "agents": "/readyz",
+    "ui": "/_stcore/health",
+}
+# As people look for them.
+ADDRESSES: Final[Mapping[str, tuple[str, str, str]]] = {
+    "ui": ("dashboard", "", "open it in a browser"),
+    "router": ("router", "/v1", "the base_url of your clients"),
+    "control": ("control", "", "the management API"),
+}
+ASK_EVERY_S: Final = 0.5
+SLOW_AFTER_S: Final = 60.0
 
 
 class ListenAddress(Protocol):
@@ -27,6 +47,80 @@ def require_port(where: ListenAddress, *, what: str, setting: str) -> None:
     from harness.runtime.processes.tcp_ports import require_free  # noqa: PLC0415 - psutil
 
     require_free(where.host, where.port, what=what, setting=setting)
+
+
+def require_ports(settings: Settings, parts: Mapping[str, str]) -> None:
+    """Checks the ports of all parts at once. Raises ConfigError that names each holder.
+
+    parts: name in the configuration to what it is, in words.
+    """
+    from harness.runtime.processes.tcp_ports import is_free, port_holder  # noqa: PLC0415 - psutil
+
+    taken = []
+    for part in parts:
+        where = getattr(settings, part)
+        if not is_free(where.host, where.port):
+            taken.append((part, where))
+    if len(taken) == 1:
+        part, where = taken[0]
+        require_port(where, what=parts[part], setting=f"{part}.port")
+    if taken:
+        held = "; ".join(
+            f"{where.host}:{where.port} for {parts[part]} by {port_holder(where.port)}"
+            for part, where in taken
+        )
+        keys = ", ".join(f"{part}.port" for part, _ in taken)
+        raise ConfigError(f"ports are taken: {held}. Stop what holds them, or set {keys}")
+
+
+@contextmanager
+def announcing(
+    settings: Settings, parts: Collection[str], say: Callable[[str], None]
+) -> Iterator[None]:
+    """Meanwhile says where the parts are, as soon as all of them answer, and after a minute
+    which do not.
+    """
+    over = threading.Event()
+    thread = threading.Thread(target=_announce, args=(settings, parts, say, over), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _announce(
+    settings: Settings,
+    parts: Collection[str],
+    say: Callable[[str], None],
+    over: threading.Event,
+) -> None:
+    waited, silent = 0, list(parts)
+    while not over.wait(ASK_EVERY_S):
+        silent = [part for part in silent if not _serves(settings, part)]
+        if not silent:
+            break
+        waited += 1
+        if waited == SLOW_AFTER_S / ASK_EVERY_S:
+            say(f"still waiting for {' and '.join(silent)}: what stands above may say why")
+    if not silent:
+        for line in address_lines(settings):
+            say(line)
+
+
+def _serves(settings: Settings, part: str) -> bool:
+    where = getattr(settings, part)
+    return answers_http(where.host, where.port, HEALTH[part])
+
+
+def address_lines(settings: Settings) -> list[str]:
+    """Says where people and clients reach dashboard, router and control."""
+    lines = []
+    for part, (name, path, use) in ADDRESSES.items():
+        where = getattr(settings, part)
+        lines.append(f"{name:<10} {http_url(where.host, where.port) + path:<32} {use}")
+    return lines
 
 
 def supervise(

@@ -16,10 +16,11 @@ from harness.app.installation import (
     load_settings,
     open_installation,
 )
-from harness.control.operations import keys, queries
-from harness.control.routing import seed
+from harness.control.operations import dashboard_sessions, keys, queries
+from harness.control.routing import routes, seed
 from harness.domain.errors import ConfigError
 from harness.domain.operations.access import Role
+from harness.domain.operations.dashboard_session import FIRST_LINK_LASTS, sign_in_url
 from harness.domain.operations.principals import LOCAL_PRINCIPAL, OPERATOR
 from harness.domain.pagination import PageRequest
 from harness.runtime import secret_files, signing_keys
@@ -46,8 +47,8 @@ home: .swapgate
 #       gpt-4o-mini: {context_window: 128000, embeddings: false}
 #   anthropic: {kind: anthropic, api_key_env: ANTHROPIC_API_KEY}
 
-# The names that clients use as `model`. A route is created once from here; from then on the
-# database rules, and its model is swapped by proposals.
+# The names that clients use as `model`. A route is created once from here, by `serve all` or
+# `config apply`; from then on the database rules, and its model is swapped by proposals.
 # routes:
 #   triage:
 #     incumbent: openai/gpt-4o-mini
@@ -66,8 +67,10 @@ class SetUpResult:
     created: tuple[str, ...]
     kept: tuple[str, ...]
     seeded: tuple[str, ...]
+    has_routes: bool
     admin_key: str | None
     data_key: str | None
+    sign_in_link: str | None  # opens the dashboard as its admin, once
 
 
 def set_up(given: Path | None) -> SetUpResult:
@@ -89,7 +92,8 @@ def set_up(given: Path | None) -> SetUpResult:
     installation = open_installation(file)
     try:
         seeded = seed.apply_seed(installation.context, settings)
-        admin, data = _create_first_keys(installation)
+        admin, data, link = _create_first_keys(installation)
+        has_routes = bool(routes.load_table(installation.context).routes)
     finally:
         installation.close()
     return SetUpResult(
@@ -103,22 +107,31 @@ def set_up(given: Path | None) -> SetUpResult:
         ),
         kept=tuple(str(path) for path, new in created.items() if not new),
         seeded=tuple(seeded),
+        has_routes=has_routes,
         admin_key=admin,
         data_key=data,
+        sign_in_link=link and sign_in_url(settings.ui.url, link),
     )
 
 
-def _create_first_keys(installation: Installation) -> tuple[str | None, str | None]:
-    """An admin's key and a client's, where the database has none."""
+def _create_first_keys(
+    installation: Installation,
+) -> tuple[str | None, str | None, str | None]:
+    """An admin's key, a client's, and a link that signs the admin in; where the database has
+    no keys.
+    """
     ctx, secret = installation.context, installation.secret
     if queries.list_keys(ctx, PageRequest(1)).total:
-        return None, None
+        return None, None, None
     # Whoever sets the installation up is its operator: on the pages as on the command line.
-    _, admin = keys.create_key(
+    admin_key, admin = keys.create_key(
         ctx, OPERATOR, "admin", secret=secret, role=Role.ADMIN, principal=LOCAL_PRINCIPAL.name
     )
     _, data = keys.create_key(ctx, OPERATOR, "client", secret=secret)
-    return admin, data
+    _, link = dashboard_sessions.create_link(
+        ctx, OPERATOR, admin_key.id, secret=secret, lasts=FIRST_LINK_LASTS
+    )
+    return admin, data, link
 
 
 def _write_new(path: Path, text: str) -> bool:

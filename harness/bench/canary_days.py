@@ -3,7 +3,7 @@ back, to several routers that start again (statistics.md §2.12).
 
 `simulate_days` gives a rollout's blocks as routers would report them, with or without a key
 ledger; `exposures_to_rollback` lets the product decide on them. `CASES` are the rows of
-`swapgate bench canary`.
+`swapgate canary bench`.
 """
 
 import math

@@ -85,7 +85,7 @@ def show(session: Session, request_id: str) -> None:
 @pass_session
 def approve(session: Session, request_id: str, reason: str) -> None:
     """Let a session go on with the model, from its next message on."""
-    made = switches.approve_switch(session.context, session.actor, request_id, reason)
+    made = switches.approve_switch(session.context, session.deciding_actor, request_id, reason)
     _answer(session, made, f"{made.id} is approved")
 
 
@@ -95,7 +95,7 @@ def approve(session: Session, request_id: str, reason: str) -> None:
 @pass_session
 def reject(session: Session, request_id: str, reason: str) -> None:
     """Leave a session on its model; its agent is told, with the reason."""
-    made = switches.reject_switch(session.context, session.actor, request_id, reason)
+    made = switches.reject_switch(session.context, session.deciding_actor, request_id, reason)
     _answer(session, made, f"{made.id} is rejected")
 
 
@@ -141,7 +141,7 @@ def _state(session: Session, grant: AgentGrant) -> str:
 @pass_session
 def revoke(session: Session, grant_id: str, reason: str) -> None:
     """Revoke a grant: routers refuse the model within seconds."""
-    revoked = agents.revoke_grant(session.context, session.actor, grant_id, reason)
+    revoked = agents.revoke_grant(session.context, session.deciding_actor, grant_id, reason)
     _answer(session, revoked, f"{revoked.id} is revoked: {revoked.target_name}")
 
 
@@ -150,7 +150,7 @@ def revoke(session: Session, grant_id: str, reason: str) -> None:
 @pass_session
 def purge_user(session: Session, user_id: str) -> None:
     """Delete a user's sessions with all that was said in them, for good."""
-    count = retention.purge_user(session.context, session.actor, user_id)
+    count = retention.purge_user(session.context, session.deciding_actor, user_id)
     _answer(session, {"sessions": count}, f"{count} sessions are deleted")
 
 

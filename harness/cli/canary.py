@@ -1,9 +1,9 @@
-"""`swapgate canary` shows canaries (`status`, `explain`), plans how long one takes (`plan`),
-and operates them (`pause`, `resume`, `advance`, `promote`, `abort`, `finish`); `decide` is in
-`evals/file_decision`. `proposal` prints its plan and facts from here, too.
+"""`swapgate canary` shows canaries (`status`, `explain`). Its operations are in
+`canary_operations`, `plan` in `canary_plan`, `decide` and `bench` in `evals`. `proposal` prints
+a canary's facts from here, too.
 """
 
-import sys
+from collections.abc import Sequence
 
 import click
 
@@ -11,41 +11,130 @@ from harness.cli import shadow
 from harness.cli.frame import formatting, output
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.cli.frame.session import Session, pass_session
-from harness.control.canary import duration_estimate, operations
+from harness.cli.frame.watching import Watched, watch, watch_option
 from harness.control.canary import status as canary_status
-from harness.control.canary.duration_estimate import RampPlan
 from harness.control.canary.status import CanaryHistory, CanaryStatus
+from harness.control.context import Context
 from harness.control.serialize import to_plain
 from harness.control.shadow.stage import ShadowStage, find_stage_of_route
-from harness.domain.canary.rollout import Rollout, RolloutSignal
+from harness.domain.canary.rollout import Rollout
 from harness.domain.formatting import format_bps, format_estimate, format_percent
-from harness.gate.planning.ramp import StepPlan
 from harness.gate.text.explain import GuardrailRow, StepNeed
 
-# Before these a person is told what the data say against it.
-OVERRULES = frozenset({RolloutSignal.ADVANCE, RolloutSignal.PROMOTE})
+NO_CANARY = "no canary: a proposal that passes its evals opens one"
 DECIDE = LazyCommand(
     "harness.cli.evals.file_decision:canary_decide",
     "Decide about a canary from the counts in BLOCKS.csv.",
 )
+BENCH = LazyCommand(
+    "harness.cli.evals.bench:bench_canary",
+    "Measure how soon harm is detected, and how often none was there.",
+)
 
 
-@click.command(cls=LazyCommandGroup, lazy={"decide": DECIDE})
+OPERATIONS = {
+    "pause": "Hold the canary at its share until somebody resumes or aborts it.",
+    "resume": "Let a canary that is paused, or held after a fault of a router, go on.",
+    "advance": "Advance one step, whatever evidence is still missing.",
+    "promote": "Promote now. Requires a passed verdict; the proposer may not.",
+    "abort": "End the canary, or the bake: the incumbent before it serves again.",
+    "finish": "End the bake: the promotion stands.",
+}
+PLAN = LazyCommand(
+    "harness.cli.canary_plan:plan_ramp",
+    "Say how long a canary on ROUTE takes at today's traffic.",
+)
+LAZY = {
+    "plan": PLAN,
+    "decide": DECIDE,
+    "bench": BENCH,
+    **{
+        name: LazyCommand(f"harness.cli.canary_operations:{name}", text)
+        for name, text in OPERATIONS.items()
+    },
+}
+
+
+SECTIONS = {
+    "Look": ("status", "explain", "plan"),
+    "Act": tuple(OPERATIONS),
+    "The rule": ("decide", "bench"),
+}
+
+
+@click.command(cls=LazyCommandGroup, lazy=LAZY, sections=SECTIONS)
 def canary() -> None:
     """Canaries: a candidate on a small share of the traffic."""
 
 
 @canary.command()
 @click.argument("route", required=False)
+@watch_option
 @pass_session
-def status(session: Session, route: str | None) -> None:
-    """Show the live canaries; with ROUTE its newest, live or ended."""
-    canaries = canary_status.list_canaries(session.context, route=route)
+def status(session: Session, route: str | None, *, watched: bool) -> None:
+    """Show the live canaries; with ROUTE its newest, live or ended.
+
+    `canary explain ROUTE` shows the evidence behind it, guardrail by guardrail.
+    """
+    context = session.context
+    if watched:
+        watch(
+            session,
+            Watched(
+                load=_Followed(context, route).load,
+                draw=_print_canaries,
+                lines=lambda rows: {row.rollout.id: _line(row) for row in rows},
+                document=lambda rows: [as_json(row) for row in rows],
+                ended=lambda rows: not any(r.rollout.live or r.rollout.baking for r in rows),
+            ),
+        )
+        return
+    canaries = canary_status.list_canaries(context, route=route)
     if session.json:
         output.document([as_json(row) for row in canaries])
-        return
+    else:
+        _print_canaries(canaries)
+
+
+class _Followed:
+    """Loads the canaries of a route, or of all; one that was live is shown at its end, too."""
+
+    def __init__(self, ctx: Context, route: str | None) -> None:
+        self._ctx, self._route = ctx, route
+        self._seen: dict[str, None] = {}  # routes, in the order in which they were seen
+
+    def load(self) -> Sequence[CanaryStatus]:
+        rows = canary_status.list_canaries(self._ctx, route=self._route)
+        if self._route is not None:
+            return rows
+        live = {row.rollout.route: row for row in rows}
+        self._seen.update(dict.fromkeys(live))
+        return [
+            row
+            for route in self._seen
+            for row in (
+                [live[route]]
+                if route in live
+                else canary_status.list_canaries(self._ctx, route=route)
+            )
+        ]
+
+
+def _line(row: CanaryStatus) -> str:
+    """One line for a log."""
+    needs, harm = (
+        row.rollout.current.min_exposures,
+        formatting.harm(row.action.distance_to_trip),
+    )
+    counts = f"{row.action.step_exposures:,} of {needs:,} exposures; {harm}"
+    held = f": {row.state.reason}" if row.hold_reasons or not row.rollout.live else ""
+    more = f"; {counts}" if row.rollout.live else ""
+    return f"{row.rollout.route}: {row.state.words}{held}{more}"
+
+
+def _print_canaries(canaries: Sequence[CanaryStatus]) -> None:
     if not canaries:
-        output.note("no canary: a proposal that passes its evals opens one")
+        output.note(NO_CANARY)
     for number, row in enumerate(canaries):
         if number:
             click.echo()
@@ -87,16 +176,14 @@ def _explain_shadow(session: Session, stage: ShadowStage) -> None:
 
 def _print_explained(history: CanaryHistory) -> None:
     status, explanation = history.status, history.status.explanation
-    rollout = status.rollout
+    rollout, state = status.rollout, status.state
     output.facts(
         [
             ("route", f"{rollout.route}: {status.candidate.name} for {status.incumbent.name}"),
-            ("state", formatting.rollout_state(rollout)),
-            ("why", explanation.why),
+            ("state", state.words),
+            ("why", state.reason),
+            ("next", state.next_step),
             ("judged by", explanation.judged_by or None),
-            ("held", " ".join(status.hold_reasons) or None),
-            ("goes to", f"{explanation.goes_to} {explanation.eta}".strip() or None),
-            ("goes back", explanation.goes_back or None),
             (
                 "pace",
                 f"{explanation.units_per_hour:,.0f} an hour"
@@ -145,7 +232,7 @@ def _print_explained(history: CanaryHistory) -> None:
             ],
             empty="",
         )
-        output.note("`swapgate replay EVENT` decides one of them again, from stored blocks")
+        output.note("`swapgate gate replay EVENT` decides one of them again, from its blocks")
 
 
 def guardrail_row(row: GuardrailRow) -> list[object]:
@@ -166,66 +253,31 @@ def _when(need: StepNeed) -> str:
     return "unknown" if need.eta_s is None else f"about {format_estimate(need.eta_s)}"
 
 
-@canary.command("plan")
-@click.argument("route")
-@click.option("--policy", help="Name of a policy. [default: the route's]")
-@pass_session
-def plan_ramp(session: Session, route: str, policy: str | None) -> None:
-    """Say how long a canary on ROUTE takes at today's traffic."""
-    plan = duration_estimate.estimate_for_route(session.context, route, policy)
-    if session.json:
-        output.document({**plan_json(plan), "in_time": plan.in_time})
-        return
-    print_plan(plan)
-
-
-def print_plan(plan: RampPlan) -> None:
-    """Print the ramp step by step, how long it takes in words, and what would shorten it."""
-    if plan.steps:
-        output.table(
-            ["SHARE", "NEEDS", "TAKES ABOUT", "FOUR OF FIVE", "ITS TIME", ""],
-            [_plan_row(plan, step) for step in plan.steps],
-            empty="",
-        )
-    output.note(plan.words)
-    for option in plan.options:
-        output.note(f"option: {option}")
-
-
-def _plan_row(plan: RampPlan, step: StepPlan) -> list[object]:
-    unit = plan.policy.unit.plural
-    needs = f"{step.min_exposures:,} {unit}" + (", certified" if step.certify else "")
+def brief_facts(status: CanaryStatus) -> list[tuple[str, object]]:
+    """Returns what a proposal says of its canary, and the command that says the rest."""
+    state = status.state
     return [
-        format_bps(step.weight_bps),
-        needs,
-        "not in its time" if step.typical_s is None else format_estimate(step.typical_s),
-        "not in its time" if step.cautious_s is None else format_estimate(step.cautious_s),
-        format_estimate(step.deadline_s),
-        "✓" if step.in_time else "too slow",
+        ("canary", state.words),
+        ("why", state.reason),
+        ("next", state.next_step),
+        ("harm", formatting.harm(status.action.distance_to_trip)),
+        ("more", f"`swapgate canary status {status.rollout.route}`"),
     ]
-
-
-def plan_json(plan: RampPlan) -> dict[str, object]:
-    return {
-        "route": plan.route,
-        "pace": to_plain(plan.pace),
-        "steps": to_plain(plan.steps),
-        "options": to_plain(plan.options),
-        "words": plan.words,
-    }
 
 
 def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
     """Returns pairs of name and value that describe a canary."""
     rollout, action = status.rollout, status.action
-    step, explanation = rollout.current, status.explanation
+    step, state = rollout.current, status.state
     needs = f"{action.step_exposures:,} of {step.min_exposures:,} exposures at this share"
     ends = "promotion" if rollout.last_step else format_bps(_next_weight(status))
     return [
         ("route", rollout.route),
         ("rollout", f"{rollout.id}, of proposal {rollout.proposal}"),
         ("candidate", f"{status.candidate.name} against {status.incumbent.name}"),
-        ("state", "promoted, and bakes" if rollout.baking else _state(rollout)),
+        ("state", state.words),
+        ("why", state.reason),
+        ("next", state.next_step),
         ("share", _share(rollout)),
         ("step", f"{rollout.step + 1} of {len(rollout.policy.steps)}"),
         ("exposures", f"{action.exposures:,}"),
@@ -236,15 +288,7 @@ def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
             if rollout.live
             else None,
         ),
-        ("now", action.reason if rollout.live or rollout.baking else None),
-        ("held", " ".join(status.hold_reasons) or None),
-        ("next", f"{explanation.goes_to} {explanation.eta}" if explanation.goes_to else None),
-        ("ended", rollout.ended_because or None),
     ]
-
-
-def _state(rollout: Rollout) -> str:
-    return rollout.state.value.replace("_", " ")
 
 
 def _share(rollout: Rollout) -> str:
@@ -262,7 +306,9 @@ def as_json(status: CanaryStatus) -> object:
         "candidate": to_plain(status.candidate),
         "action": to_plain(status.action),
         "explanation": to_plain(status.explanation),
+        "state": to_plain(status.state),
         "moved": status.moved,
+        "held": status.held,
         "faults": status.faults,
         "blocks": len(status.blocks),
     }
@@ -270,65 +316,3 @@ def as_json(status: CanaryStatus) -> object:
 
 def _next_weight(status: CanaryStatus) -> int:
     return status.rollout.policy.steps[status.rollout.step + 1].weight_bps
-
-
-def _confirm_overrule(session: Session, route: str, version: int | None) -> int | None:
-    """Say what speaks against it, and ask a person at a terminal.
-
-    The version to be moved: once somebody has decided about what was shown, that one.
-    """
-    shown = next(iter(canary_status.list_canaries(session.context, route=route)), None)
-    if shown is None:
-        return version
-    for objection in shown.explanation.against:
-        output.note(f"warning: {objection}")
-    if not (shown.explanation.against and at_a_terminal()):
-        return version
-    click.confirm("Go on all the same?", abort=True, err=True)
-    return shown.rollout.version if version is None else version
-
-
-def at_a_terminal() -> bool:
-    """Whether somebody can be asked."""
-    return sys.stdin.isatty()
-
-
-def _operation_command(signal: RolloutSignal, doc: str) -> click.Command:
-    """One verb."""
-
-    @click.argument("route")
-    @click.option("--reason", required=True, help="Reason, recorded in the audit log.")
-    @click.option("--version", type=int, help="Only if the rollout is still at this version.")
-    @pass_session
-    def command(session: Session, route: str, reason: str, version: int | None) -> None:
-        if signal in OVERRULES:
-            version = _confirm_overrule(session, route, version)
-        rollout = operations.operate(
-            session.context, session.actor, route, signal, reason, expected_version=version
-        )
-        if session.json:
-            output.document(rollout)
-            return
-        said = "promoted, and bakes" if rollout.baking else rollout.state.value
-        click.echo(f"the canary of {route} is {said.replace('_', ' ')}")
-
-    return canary.command(signal.value, help=doc)(command)
-
-
-_operation_command(
-    RolloutSignal.PAUSE, "Hold the canary at its share until somebody resumes or aborts it."
-)
-_operation_command(
-    RolloutSignal.RESUME,
-    "Let a canary that is paused, or held after a fault of a router, go on.",
-)
-_operation_command(
-    RolloutSignal.ADVANCE, "Advance one step, whatever evidence is still missing."
-)
-_operation_command(
-    RolloutSignal.PROMOTE, "Promote now. Requires a passed verdict; the proposer may not."
-)
-_operation_command(
-    RolloutSignal.ABORT, "End the canary, or the bake: the incumbent before it serves again."
-)
-_operation_command(RolloutSignal.FINISH, "End the bake: the promotion stands.")

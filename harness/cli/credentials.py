@@ -1,4 +1,4 @@
-"""`swapgate credential` stores keys of providers, from a prompt, stdin, the environment or a
+"""`swapgate provider key` stores keys of providers, from a prompt, stdin, the environment or a
 .env file, or by a sign-in at the vendor (`login`); lists and removes them, and encrypts them
 anew.
 """
@@ -36,7 +36,7 @@ def login(session: Session, provider: str) -> None:
     """
     done = sign_in.sign_in(
         session.context_with_providers,
-        session.actor,
+        session.deciding_actor,
         provider,
         show=_show,
         pause=time.sleep,
@@ -63,23 +63,23 @@ def logout(session: Session, provider: str) -> None:
 
     The vendor goes on knowing the application: revoke it there, too.
     """
-    sign_in.sign_out(session.context, session.actor, provider)
+    sign_in.sign_out(session.context, session.deciding_actor, provider)
     if session.json:
         output.document({"provider": provider, "signed_in": False})
     else:
         click.echo(f"{provider}: signed out")
 
 
-@click.group()
-def credential() -> None:
+@click.group("key")
+def provider_key() -> None:
     """Keys of providers: stored encrypted, never shown."""
 
 
-credential.add_command(login)
-credential.add_command(logout)
+provider_key.add_command(login)
+provider_key.add_command(logout)
 
 
-@credential.command("list")
+@provider_key.command("list")
 @pass_session
 def list_credentials(session: Session) -> None:
     """List the providers, and which have a key; of the environment, this command's is seen."""
@@ -100,7 +100,7 @@ def list_credentials(session: Session) -> None:
             ]
             for provider_credentials in found
         ],
-        empty="no provider yet: `swapgate credential set openai` adds one with its key",
+        empty="no provider yet: `swapgate provider key set openai` adds one with its key",
     )
 
 
@@ -117,7 +117,7 @@ def _stored(shown: ProviderCredentials) -> list[str]:
     ]
 
 
-@credential.command("set")
+@provider_key.command("set")
 @click.argument("provider")
 @click.option(
     "--key", default=DEFAULT_KEY_NAME, show_default=True, help="Name of the stored key."
@@ -157,7 +157,7 @@ def set_credential(  # noqa: PLR0913, PLR0917 - one per option
     value = _value(provider)
     change = CredentialChange(value, key, first, overlap, kind, api_base, reason=reason)
     shown = credentials.put_credential(
-        session.context_with_providers, session.actor, provider, change
+        session.context_with_providers, session.deciding_actor, provider, change
     )
     if session.json:
         output.document(shown)
@@ -173,13 +173,15 @@ def _value(provider: str) -> str:
     return sys.stdin.read()
 
 
-@credential.command()
+@provider_key.command()
 @click.argument("provider")
 @click.option("--key", help="Only this stored key. [default: all]")
 @pass_session
 def remove(session: Session, provider: str, key: str | None) -> None:
     """Take a provider's stored keys away. Without any key, its targets get no requests."""
-    shown = credentials.remove_credential(session.context, session.actor, provider, key=key)
+    shown = credentials.remove_credential(
+        session.context, session.deciding_actor, provider, key=key
+    )
     if session.json:
         output.document(shown)
         return
@@ -188,7 +190,7 @@ def remove(session: Session, provider: str, key: str | None) -> None:
         output.note(f"{provider} has no key now: the next targets of each route answer")
 
 
-@credential.command("import")
+@provider_key.command("import")
 @click.option(
     "--from",
     "file",
@@ -205,7 +207,7 @@ def import_credentials(session: Session, file: Path | None, replace: bool) -> No
     """
     ctx = session.context_with_providers
     found = credentials.import_credentials(
-        ctx, session.actor, _read(file) if file else os.environ, replace_known=replace
+        ctx, session.deciding_actor, _read(file) if file else os.environ, replace_known=replace
     )
     if session.json:
         output.document(found)
@@ -227,7 +229,7 @@ def _read(file: Path) -> Mapping[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-@credential.command("rotate-encryption")
+@provider_key.command("rotate-encryption")
 @click.option("--new-key", is_flag=True, help="Make a new encryption key first, in the file.")
 @pass_session
 def rotate_encryption(session: Session, new_key: bool) -> None:  # noqa: FBT001 - click's signature
@@ -240,7 +242,7 @@ def rotate_encryption(session: Session, new_key: bool) -> None:  # noqa: FBT001 
 
     if new_key:
         add_encryption_key(session.installation.settings)
-    done = credentials.rotate_encryption(session.context, session.actor)
+    done = credentials.rotate_encryption(session.context, session.deciding_actor)
     if session.json:
         output.document(done)
     else:

@@ -1,10 +1,11 @@
-"""`swapgate drift` shows whether the models in use still answer as they did (`status`, `list`,
-`show`), asks again (`run`), and accepts how one answers now (`accept`).
+"""`swapgate drift` shows whether the models in use still answer as they did (`status`,
+`history`), asks again (`run`), and accepts how one answers now (`accept`).
 """
 
 import click
 
 from harness.cli.frame import formatting, output, paging
+from harness.cli.frame.lazy_commands import LazyCommandGroup
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.waiting import who_starts_it
 from harness.control.drift import operations, reports
@@ -30,16 +31,32 @@ SUITE_OPTION = click.option(
 )
 
 
-@click.group()
+@click.command(
+    cls=LazyCommandGroup,
+    # Names from before `status` told of one route and of all, as that of a canary does.
+    renamed={"show": "status", "list": "history"},
+)
 def drift() -> None:
     """The drift watch: whether models still answer as they did."""
 
 
 @drift.command()
-@ROUTE_OPTION
+@click.argument("route", required=False)
+@SUITE_OPTION
+@click.option("--route", "only", default="", hidden=True, help="The table of one route.")
 @pass_session
-def status(session: Session, *, route: str) -> None:
-    """Show every incumbent that is watched, and what was found."""
+def status(session: Session, *, route: str | None, suite: str, only: str) -> None:
+    """Show every incumbent that is watched, and what was found.
+
+    With ROUTE: what changed on it since the baseline, with figures, items, old and new answers.
+    """
+    if route:
+        _show_route(session, route, suite)
+    else:
+        _list_watches(session, only)
+
+
+def _list_watches(session: Session, route: str) -> None:
     statuses = reports.list_drift_status(session.context, route=route)
     if session.json:
         output.document(statuses)
@@ -59,11 +76,12 @@ def status(session: Session, *, route: str) -> None:
             ]
             for drift_status in statuses
         ],
-        empty="nothing is watched: give a suite a `drift` section, see docs/drift.md",
+        empty="nothing is watched: give a suite a `drift` section; "
+        "`swapgate docs open explanation/drift` says how",
     )
 
 
-@drift.command("list")
+@drift.command("history")
 @ROUTE_OPTION
 @paging.page_options
 @pass_session
@@ -92,18 +110,15 @@ def list_checks(session: Session, *, route: str, page_request: PageRequest) -> N
     )
 
 
-@drift.command()
-@click.argument("route")
-@SUITE_OPTION
-@pass_session
-def show(session: Session, *, route: str, suite: str) -> None:
-    """Show what changed on ROUTE since the baseline: figures, items, old and new answers."""
+def _show_route(session: Session, route: str, suite: str) -> None:
     drift_reports = reports.list_drift_reports(session.context, route, suite=suite)
     if session.json:
         output.document(drift_reports)
         return
     if not drift_reports:
-        output.note(f"nothing watches route {route}: see docs/drift.md")
+        output.note(
+            f"nothing watches route {route}: see `swapgate docs open explanation/drift`"
+        )
     for report in drift_reports:
         _show(report)
 
@@ -167,7 +182,7 @@ def run(session: Session, *, route: str, suite: str) -> None:
         return
     for check in started:
         click.echo(check.run)
-    output.note(f"asked again; `swapgate drift status --route {route}` has the result")
+    output.note(f"asked again; `swapgate drift status {route}` has the result")
 
 
 @drift.command()
@@ -178,7 +193,7 @@ def run(session: Session, *, route: str, suite: str) -> None:
 def accept(session: Session, *, route: str, suite: str, reason: str) -> None:
     """Accept how ROUTE's model answers now: a new baseline is measured, and its alerts end."""
     opened = operations.accept_baseline(
-        session.context, session.actor, route, suite=suite, reason=reason
+        session.context, session.deciding_actor, route, suite=suite, reason=reason
     )
     if session.json:
         output.document(opened)

@@ -44,6 +44,8 @@ class RootCommand(LazyCommandGroup):
             _document(words, type(error).__name__, error.format_message(), code)
         except SwapgateError as error:
             click.echo(f"swapgate: {error}", err=True)
+            if error.docs_page and sys.stderr.isatty():
+                click.echo(f"more about it: swapgate docs open {error.docs_page}", err=True)
             code = error.exit_code
             _document(words, type(error).__name__, str(error), code, retry=error.retryable)
         except Exception as error:  # noqa: BLE001 - the last resort says it in a sentence
@@ -82,15 +84,19 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 VERBS = {
     "init": LazyCommand("harness.cli.operations.init:init", "Set up Swapgate in this folder."),
     "serve": LazyCommand("harness.cli.operations.serve:serve", "Run Swapgate's processes."),
+    "status": LazyCommand(
+        "harness.cli.operations.status:status",
+        "Show where things stand, and what waits for a person.",
+    ),
     "doctor": LazyCommand(
         "harness.cli.operations.doctor:doctor", "Check the installation, and say what to fix."
     ),
     "demo": LazyCommand(
-        "harness.cli.operations.serve:demo",
+        "harness.cli.operations.simulation:demo",
         "Show what Swapgate does, with simulated providers and real processes.",
     ),
     "sim": LazyCommand(
-        "harness.cli.operations.serve:sim",
+        "harness.cli.operations.simulation:sim",
         "Serve simulated models over an OpenAI-compatible API, with fault switches.",
     ),
     "mcp": LazyCommand(
@@ -108,7 +114,7 @@ VERBS = {
         hidden=True,
     ),
     "provider": LazyCommand(
-        "harness.cli.providers:provider", "Providers: where models are called."
+        "harness.cli.providers:provider", "Providers: where models are called, and their keys."
     ),
     "model": LazyCommand(
         "harness.cli.routing.models:model", "Targets: models at providers, with prices."
@@ -118,6 +124,10 @@ VERBS = {
     ),
     "eval": LazyCommand(
         "harness.cli.evals.runs:eval_group", "Eval runs: one suite on one target."
+    ),
+    "suite": LazyCommand(
+        "harness.cli.evals.suites:suite",
+        "Suites: items with their scorer, by which models are measured.",
     ),
     "capture": LazyCommand(
         "harness.cli.evals.captures:capture",
@@ -151,18 +161,11 @@ VERBS = {
     ),
     "gate": LazyCommand(
         "harness.cli.evals.file_decision:gate",
-        "The gate's rule, on plain files or on two targets.",
-    ),
-    "bench": LazyCommand("harness.cli.evals.bench:bench", "Benchmark the decision rules."),
-    "replay": LazyCommand(
-        "harness.cli.proposals.replay:replay", "Decide a verdict again from what is stored."
-    ),
-    "credential": LazyCommand(
-        "harness.cli.credentials:credential",
-        "Keys of providers: stored encrypted, never shown.",
+        "The gate's rule, on files, on two targets, and on stored verdicts again.",
     ),
     "key": LazyCommand(
-        "harness.cli.operations.client_keys:key", "Keys for clients and for people."
+        "harness.cli.operations.client_keys:key",
+        "Keys of Swapgate's own, for clients and for people.",
     ),
     "audit": LazyCommand(
         "harness.cli.operations.audit:audit", "The audit log: append-only, hash-chained."
@@ -176,14 +179,34 @@ VERBS = {
         "harness.cli.operations.docs:completion", "Print a shell's completion."
     ),
     "docs": LazyCommand(
-        "harness.cli.operations.docs:docs", "The generated parts of docs/.", hidden=True
+        "harness.cli.operations.docs:docs", "The docs that ship with Swapgate."
     ),
+}
+
+SECTIONS = {
+    "Start": ("init", "serve", "status", "doctor", "docs", "demo", "sim"),
+    "Providers, models, routes": ("provider", "model", "route"),
+    "Swap a model": ("proposal", "canary", "shadow", "eval", "suite", "capture", "gate"),
+    "Watch": ("alert", "drift", "switch", "agent", "audit"),
+    "Set up": ("key", "config", "db", "mcp", "completion"),
+}
+# Names from before they stood under one noun.
+RENAMED = {
+    "replay": "gate replay",
+    "bench gate": "gate bench",
+    "bench canary": "canary bench",
+    "bench": "gate",
+    "credential": "provider key",
+    "eval import": "suite import",
 }
 
 
 @click.command(
     cls=RootCommand,
     lazy=VERBS,
+    sections=SECTIONS,
+    renamed=RENAMED,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
     epilog="Exit codes: 0 passed or ok, 1 error, 2 usage, 3 gate failed, 4 inconclusive, "
     "5 timeout, 6 conflict, 7 denied.",
@@ -200,9 +223,12 @@ VERBS = {
 def program(ctx: click.Context, config: Path | None) -> None:  # noqa: ARG001 - serve looks for it in the root's params
     """Change the model behind an LLM feature with proof.
 
-    Global options are accepted before and after the verb.
+    Without a command it shows where things stand, and what waits for a person. Global options
+    are accepted before and after the verb.
     """
     ctx.call_on_close(ctx.ensure_object(Session).close)
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(VERBS["status"].load(), watched=False)
 
 
 program.params.extend(global_options(root=True))

@@ -5,6 +5,7 @@ called, while routers serve; `matrix` says what their models can do.
 import click
 
 from harness.cli.frame import formatting, output
+from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.routing.target_options import body_fields
 from harness.control.providers import registry
@@ -12,11 +13,14 @@ from harness.control.providers.registry import ProviderChange, ProviderSummary
 from harness.domain.providers.matrix import COLUMNS
 
 Pairs = tuple[str, ...]
+KEY = LazyCommand(
+    "harness.cli.credentials:provider_key", "Keys of providers: stored encrypted, never shown."
+)
 
 
-@click.group()
+@click.command(cls=LazyCommandGroup, lazy={"key": KEY})
 def provider() -> None:
-    """Providers: where models are called."""
+    """Providers: where models are called, and their keys."""
 
 
 @provider.command("list")
@@ -163,10 +167,10 @@ def add(
 ) -> None:
     """Add a provider. Routers know it within two seconds; no route uses it yet.
 
-    NAME stands before its models, as in NAME/MODEL. Its key: `swapgate credential set NAME`.
+    NAME stands before its models, as in NAME/MODEL. Its key: `swapgate provider key set NAME`.
     """
     change = _provider_change(kind, api_base, key_env, headers, body)
-    ctx, who = session.context_with_providers, session.actor
+    ctx, who = session.context_with_providers, session.deciding_actor
     _print_provider(session, registry.change_provider(ctx, who, name, change, create=True))
 
 
@@ -195,7 +199,7 @@ def set_provider(
     with the provider: add another provider instead.
     """
     change = _provider_change(None, api_base, key_env, headers, body, reason)
-    ctx, who = session.context_with_providers, session.actor
+    ctx, who = session.context_with_providers, session.deciding_actor
     _print_provider(session, registry.change_provider(ctx, who, name, change, create=False))
 
 
@@ -204,7 +208,7 @@ def set_provider(
 @pass_session
 def remove(session: Session, name: str) -> None:
     """Remove a provider; refused, exit code 6, while a route or a proposal uses it."""
-    registry.remove_provider(session.context, session.actor, name)
+    registry.remove_provider(session.context, session.deciding_actor, name)
     if name in session.installation.settings.providers:
         output.note(f"{name} stands in the file, too: take it out, lest a start brings it back")
     if session.json:

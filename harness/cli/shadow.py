@@ -126,7 +126,7 @@ def start(  # noqa: PLR0913 - the options of the command, one by one
     """
     limits = ShadowLimits(round(share * 100), at_once, requests_per_day, _usd(usd_per_day))
     wanted = ShadowRequest(route, candidate, limits, reason, lasts)
-    made = shadows.start_shadow(session.context, session.actor, wanted)
+    made = shadows.start_shadow(session.context, session.deciding_actor, wanted)
     if session.json:
         output.document(made)
         return
@@ -153,7 +153,7 @@ def _usd(text: str) -> float | None:
 @pass_session
 def stop(session: Session, route: str, reason: str) -> None:
     """End a route's shadow: routers stop within two seconds."""
-    record = shadows.stop_shadow(session.context, session.actor, route, reason=reason)
+    record = shadows.stop_shadow(session.context, session.deciding_actor, route, reason=reason)
     if session.json:
         output.document(record)
     else:
@@ -161,14 +161,34 @@ def stop(session: Session, route: str, reason: str) -> None:
 
 
 @shadow.command()
-@click.argument("route", metavar="ROUTE")
+@click.argument("route", required=False)
 @pass_session
-def status(session: Session, route: str) -> None:
-    """Show what a route's newest shadow has seen."""
+def status(session: Session, route: str | None) -> None:
+    """Show what the running shadows have seen; with ROUTE its newest, running or ended."""
+    if route is None:
+        _print_running(session)
+        return
     shadow_status = shadows.load_status(session.context, route)
     if session.json:
         output.document(shadow_status)
+    else:
+        _print_status(shadow_status)
+
+
+def _print_running(session: Session) -> None:
+    running = shadows.list_running(session.context)
+    if session.json:
+        output.document(running)
         return
+    if not running:
+        output.note("no shadow runs: `swapgate shadow start ROUTE TARGET` starts one")
+    for number, shadow_status in enumerate(running):
+        if number:
+            click.echo()
+        _print_status(shadow_status)
+
+
+def _print_status(shadow_status: ShadowStatus) -> None:
     started = shadow_status.record.shadow
     output.facts(
         [

@@ -43,8 +43,16 @@ class AsyncModelClient(ChannelClient):
         `over_http`; its routes, limits and budget count here as well. Reads files and the
         database before it returns. Raises ConfigError, SnapshotInvalid, InputError.
         """
-        from harness.app.embedded import embedded_router  # noqa: PLC0415 - not needed over HTTP
-        from harness.client.in_process import InProcessChannel  # noqa: PLC0415 - the router is
+        try:
+            from harness.app.embedded import embedded_router  # noqa: PLC0415 - not needed over HTTP
+            from harness.client.in_process import InProcessChannel  # noqa: PLC0415 - the router is
+        except ModuleNotFoundError as error:
+            if not (error.name or "").endswith("harness.app"):
+                raise
+            raise InputError(
+                "a router in this process comes with the package swapgate: install that, or "
+                "use over_http"
+            ) from None
         from harness.runtime.clock import SystemClock  # noqa: PLC0415
 
         found = _key(key)

@@ -25,7 +25,7 @@ from harness.client.types import (
 from harness.domain.errors import CallFailed, InputError
 
 if TYPE_CHECKING:
-    from harness.ports import Clock  # all ports together bring the whole domain
+    from harness.ports.world import Clock  # all ports together bring the whole domain
 
 # The longest pause before the one repetition that a router may ask for.
 PAUSE_S: Final = 10.0

@@ -18,12 +18,26 @@ def load_settings(file: Path | None, environ: Mapping[str, str], *, defaults: Pa
     """Loads the settings. file: the user's file, None for the shipped defaults alone. Raises
     ConfigError.
     """
+    document = read_document(file, environ, defaults=defaults)
+    base = file.resolve().parent if file is not None else Path.cwd()
+    return schema.build_settings(document, base=base, shipped=defaults.parent, source=file)
+
+
+def read_document(file: Path | None, environ: Mapping[str, str], *, defaults: Path) -> Document:
+    """Reads defaults, file and environment into one document, which knows where each value came
+    from. Raises ConfigError.
+    """
     document = parse_file(defaults)
     if file is not None:
         document = merge_documents(document, parse_file(file))
-    document = merge_documents(document, environment.environment_document(environ))
-    base = file.resolve().parent if file is not None else Path.cwd()
-    return schema.build_settings(document, base=base, shipped=defaults.parent, source=file)
+    return merge_documents(document, environment.environment_document(environ))
+
+
+def whole_file(document: Document) -> Mapping[str, object]:
+    """Returns all that a document says, with the defaults of what it leaves out. Raises
+    ConfigError.
+    """
+    return schema.whole_file(document)
 
 
 def json_schema() -> dict[str, object]:
@@ -31,4 +45,11 @@ def json_schema() -> dict[str, object]:
     return schema.json_schema()
 
 
-__all__ = ["FILE_NAME", "Document", "json_schema", "load_settings"]
+__all__ = [
+    "FILE_NAME",
+    "Document",
+    "json_schema",
+    "load_settings",
+    "read_document",
+    "whole_file",
+]

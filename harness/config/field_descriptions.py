@@ -20,9 +20,10 @@ def describe_fields(schema: dict[str, Any], root: type[BaseModel]) -> dict[str, 
     for name, cls in _classes(root).items():
         definition = schema if cls is root else schema.get("$defs", {}).get(name, {})
         properties = definition.get("properties", {})
-        for field, comment in field_comments(cls).items():
-            if field in properties:
-                properties[field].setdefault("description", comment)
+        for base in cls.__mro__[:-1]:
+            for field, comment in field_comments(base).items():
+                if field in properties:
+                    properties[field].setdefault("description", comment)
     return schema
 
 

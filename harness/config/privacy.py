@@ -23,7 +23,7 @@ class CaptureEntry(BaseModel):
     """Redaction: the user's rules, and which of ours are left out."""
 
     model_config = _STRICT
-    redact: list[RedactionEntry] = []
+    redact: list[RedactionEntry] = []  # rules of your own: a name, a pattern, what replaces it
     keep: list[str] = Field([], description="built-in rules that are not used, such as phone")
 
 

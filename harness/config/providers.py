@@ -21,9 +21,9 @@ class OAuthEntry(BaseModel):
     token_url: str | None = Field(None, description="gives tokens, and renews them")
     poll_url: str | None = Field(None, description="of openai_codex: whether a person is done")
     verification_url: str | None = Field(None, description="where the person types the code")
-    redirect_uri: str | None = None
+    redirect_uri: str | None = None  # where the vendor sends the person back
     exchange_url: str | None = Field(None, description="a short-lived token for the account's")
-    scope: str | None = None
+    scope: str | None = None  # what the token is asked for
     headers: dict[str, str] | None = Field(None, description="with each request to these")
 
     @field_validator("device_url", "token_url", "poll_url", "exchange_url")
@@ -47,7 +47,7 @@ class CatalogueItem(BaseModel):
     """
 
     model_config = _STRICT
-    price: Price | None = None
+    price: Price | None = None  # of its tokens
     context_window: int | None = Field(None, description="tokens")
     capabilities: dict[str, bool] = Field({}, description=f"of {', '.join(ABILITIES)}")
     end_date: date | None = Field(None, description="the day on which it may be gone")

@@ -38,12 +38,12 @@ class TargetEntry(BaseModel):
     """Give `target` (provider/model), or `provider` with `model` or `tier`."""
 
     model_config = _STRICT
-    target: str = ""
-    provider: str = ""
-    model: str = ""
+    target: str = ""  # provider/model
+    provider: str = ""  # name of the provider, together with `model` or `tier`
+    model: str = ""  # as the provider names it
     tier: str = Field("", description="of the provider's `tiers`; instead of `model`")
-    parameters: dict[str, object] = {}
-    request_patch: RequestPatch = RequestPatch()
+    parameters: dict[str, object] = {}  # of every request to it; a client's own win
+    request_patch: RequestPatch = RequestPatch()  # what is changed in every request to it
 
 
 class FallbackEntry(TargetEntry):
@@ -51,9 +51,12 @@ class FallbackEntry(TargetEntry):
 
 
 class OverridesEntry(BaseModel):
-    """Routes that answer what is asked of this one, by kind of request: docs/overrides.md."""
+    """Routes that answer what is asked of this one, by kind of request
+    (docs/how-to/overrides.md).
+    """
 
     model_config = _STRICT
+    # subagent, vision, image, video, embedding: route that answers requests of this kind
     subagent: str = ""
     vision: str = ""
     image: str = ""
@@ -68,13 +71,17 @@ class OverridesEntry(BaseModel):
 
 class RouteEntry(BaseModel):
     model_config = _STRICT
-    incumbent: str | TargetEntry
+    incumbent: str | TargetEntry  # the model that serves at first: provider/model, or its parts
+    # Who answers when the incumbent cannot, in this order.
     fallbacks: list[str | FallbackEntry] = []
-    description: str = ""
-    stakes: Stakes = Stakes.LOW
-    policy: str = "default"
+    description: str = ""  # what people read
+    stakes: Stakes = Stakes.LOW  # high: only fallbacks that are marked capable
+    policy: str = "default"  # name of the policy that swaps of this route go by
+    # Which decide about its swaps: names, or a name with role and weight.
     suites: list[str | RouteSuite] = []
+    # For the whole request, failovers included.
     total_timeout_s: float = RouteSettings().total_timeout_s
+    # What follows when a provider's content filter refuses.
     on_content_policy: OnContentPolicy = OnContentPolicy.FAIL
     keep_warm: int | str = Field(
         0, description="share for each warmed target: 1%, or basis points (100)"
@@ -87,9 +94,10 @@ class RouteEntry(BaseModel):
     capture: int | str = Field(
         0, description="share that is kept, redacted: 1%, or basis points (100)"
     )
+    # Most requests that are kept in a day.
     capture_per_day: int = RouteSettings().capture_per_day
-    capture_keep_days: float = RouteSettings().capture_keep_days
-    overrides: OverridesEntry = OverridesEntry()
+    capture_keep_days: float = RouteSettings().capture_keep_days  # how long they are kept
+    overrides: OverridesEntry = OverridesEntry()  # other routes for some kinds of request
     first_token_timeout_s: float | None = Field(
         None, description="of a stream; without it the model's, else the router's"
     )

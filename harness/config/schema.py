@@ -34,6 +34,7 @@ from harness.config.routing import (
     route_seed,
     target_seed,
 )
+from harness.config.single_sign_on import oidc_faults
 from harness.config.source_locations import Document, KeyPath
 from harness.config.validation_errors import config_error, dotted_path
 from harness.domain.canary.judge import check_judge
@@ -80,14 +81,17 @@ _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 class ProviderEntry(BaseModel):
     model_config = _STRICT
-    kind: str = "custom"
+    kind: str = "custom"  # which protocol and addresses: docs/reference/providers.md
     api_base: str = Field(
         "", validate_default=True, description="may be left out for a kind that has one place"
     )
+    # Name of the environment variable with its key; NAME_FILE names a file instead.
     api_key_env: str | None = None
-    extra_headers: dict[str, str] = {}
-    prices: dict[str, Price] = {}
+    extra_headers: dict[str, str] = {}  # headers of every request, by name
+    prices: dict[str, Price] = {}  # by model; unknown prices are looked up in the catalogue
+    # Names of variables with further keys, used when the first is out of quota or refused.
     more_api_key_envs: tuple[str, ...] = ()
+    # By model: what it can do, where that differs from what is known.
     models: dict[str, Capabilities] = {}
     extra_body: dict[str, object] = Field({}, description="body fields of every request")
     tiers: dict[str, str] = Field({}, description="names such as `fast`, each with its model")
@@ -124,16 +128,19 @@ class ProviderEntry(BaseModel):
 class JudgeEntry(BaseModel):
     model_config = _STRICT
     target: str = Field(description="provider/model")
-    parameters: dict[str, object] = {}
-    max_calls: int = Field(10_000, ge=1)
+    parameters: dict[str, object] = {}  # of the judge's requests, such as temperature
+    max_calls: int = Field(10_000, ge=1)  # for each run of the suite
+    # For each run of the suite; null for no limit.
     max_cost_usd: float | None = Field(None, gt=0)
+    # How often it is asked when its answer cannot be read.
     attempts: int = Field(3, ge=1, le=10)
-    max_output_tokens: int = 512
-    timeout_s: float = 120.0
+    max_output_tokens: int = 512  # of one answer of the judge
+    timeout_s: float = 120.0  # for one answer of the judge
     references: str | None = Field(None, description="answers with human scores, a data file")
     min_agreement: float = Field(0.6, ge=0, le=1, description="Cohen's kappa")
+    # Equal bands of the score, in which its agreement with people is measured.
     levels: int = Field(2, ge=2, le=10)
-    recheck_s: float = Field(86_400.0, ge=0)
+    recheck_s: float = Field(86_400.0, ge=0)  # how long a measured agreement counts
 
 
 # Reports show these names: they hold nothing that could be markup.
@@ -142,25 +149,29 @@ GROUP_FIELD: Final = r"^[\w .-]{0,64}$"
 
 class SuiteEntry(BaseModel):
     model_config = _STRICT
-    path: str | None = None
-    task: str | None = None
-    scorer: str = "exact"
-    scorer_options: dict[str, object] = {}
-    title: str = ""
-    version: str = "1"
+    path: str | None = None  # JSONL or CSV file with the items; give either this or `task`
+    task: str | None = None  # Inspect task instead of `path`: `file.py:name` or `file.py`
+    scorer: str = "exact"  # gives an answer its score; the list is in docs/reference/suites.md
+    scorer_options: dict[str, object] = {}  # what the scorer takes
+    title: str = ""  # what people read
+    version: str = "1"  # yours, shown beside the suite's name
+    # How an item becomes a message; has `{input}`, and perhaps `{choices}`.
     template: str = "{input}"
-    system: str = ""
-    input_field: str = "input"
+    system: str = ""  # system message of every item
+    input_field: str = "input"  # field of an item with the question
+    # Field of an item with the expected answer; empty for `target` or `expected`.
     target_field: str = ""
-    max_output_tokens: int = 512
-    temperature: float = 0.0
+    max_output_tokens: int = 512  # of one answer
+    temperature: float = 0.0  # of every request
     request: dict[str, object] = Field(
         {}, description="tools, tool_choice, response_format: sent with every item"
     )
+    # Cron expression: when the incumbents of its routes are run again; empty for never.
     every: str = ""
-    judge: JudgeEntry | None = None
+    judge: JudgeEntry | None = None  # the model that scores, for scorers that ask one
     drift: DriftPolicy | None = Field(
-        None, description="watch the incumbents of the suite's routes, see docs/drift.md"
+        None,
+        description="watch the incumbents of the suite's routes: docs/explanation/drift.md",
     )
     data_class: str = Field("", description="of its data; one of `data_classes`")
     cluster: str = Field(
@@ -185,11 +196,13 @@ class CodeEntry(BaseModel):
 
 class PolicyEntry(BaseModel):
     model_config = _STRICT
+    # Whether a passed verdict opens the canary by itself, or after a person's approval.
     promotion: PromotionMode = PromotionMode.AUTOMATIC
+    # How long a passed proposal waits for a person before it expires.
     approval_ttl_s: float = Policy().approval_ttl_s
-    self_approval: bool = False
-    gate: GatePolicy = GatePolicy()
-    canary: CanaryPolicy = new_canary_policy()
+    self_approval: bool = False  # who proposed may also approve
+    gate: GatePolicy = GatePolicy()  # when evals pass
+    canary: CanaryPolicy = new_canary_policy()  # what a candidate must show on users' requests
 
     @field_validator("gate")
     @classmethod
@@ -211,19 +224,20 @@ class PolicyEntry(BaseModel):
 
 class SinkEntry(BaseModel):
     model_config = _STRICT
-    name: str = ""
-    url: str = ""
-    url_env: str = ""
-    webhook: str = ""
-    secret_env: str = ""
+    name: str = ""  # shown in messages and errors; by default its kind and number
+    url: str = ""  # of apprise; it holds passwords, so prefer `url_env`
+    url_env: str = ""  # name of the environment variable with the apprise URL
+    webhook: str = ""  # address that gets a signed HTTP POST
+    secret_env: str = ""  # name of the variable with the secret that signs it
 
 
 class AlertsEntry(BaseModel):
     model_config = _STRICT
-    sinks: list[SinkEntry] = []
+    sinks: list[SinkEntry] = []  # where messages go
+    # How often due messages are sent.
     deliver_interval_s: float = AlertSettings().deliver_interval_s
-    timeout_s: float = AlertSettings().timeout_s
-    keep_days: float = AlertSettings().keep_days
+    timeout_s: float = AlertSettings().timeout_s  # for one delivery
+    keep_days: float = AlertSettings().keep_days  # how long alerts that are over are kept
 
 
 class FileConfig(BaseModel):
@@ -232,30 +246,34 @@ class FileConfig(BaseModel):
     model_config = _STRICT
     database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in `home`")
     home: str = Field(".swapgate", description="folder for state, beside this file")
-    router: RouterSettings = RouterSettings()
+    router: RouterSettings = RouterSettings()  # the process that serves requests
+    # The process that evaluates, decides, and moves canaries.
     control: ControlSettings = ControlSettings()
-    ui: UiSettings = UiSettings()
+    ui: UiSettings = UiSettings()  # the dashboard
     agents: AgentSettings = Field(
-        AgentSettings(), description="agents over HTTP, see docs/agents.md"
+        AgentSettings(), description="agents over HTTP, see docs/reference/agents.md"
     )
-    providers: dict[str, ProviderEntry] = {}
-    suites: dict[str, SuiteEntry] = {}
-    code: CodeEntry = Field(CodeEntry(), description="models' code, see docs/suites.md")
-    policies: dict[str, PolicyEntry] = {}
+    providers: dict[str, ProviderEntry] = {}  # where models are called, by name
+    suites: dict[str, SuiteEntry] = {}  # evals, by name
+    code: CodeEntry = Field(CodeEntry(), description="models' code: docs/reference/suites.md")
+    policies: dict[str, PolicyEntry] = {}  # thresholds of gate and canary, by name
+    # What clients name as `model`; created when the database has none of that name.
     routes: dict[str, RouteEntry] = {}
-    alerts: AlertsEntry = Field(AlertsEntry(), description="whom to tell, see docs/alerts.md")
+    alerts: AlertsEntry = Field(
+        AlertsEntry(), description="whom to tell, see docs/reference/alerts.md"
+    )
     data_classes: dict[str, list[str]] = Field(
         {}, description="kinds of data, each with the providers that may see it"
     )
     capture: CaptureEntry = Field(
-        CaptureEntry(keep=[]), description="redaction, see docs/capture.md"
+        CaptureEntry(keep=[]), description="redaction, see docs/how-to/capture.md"
     )
     catalogue: dict[str, CatalogueItem] = Field(
-        {}, description="what is known of models, by KIND/MODEL; see docs/models.md"
+        {}, description="what is known of models, by KIND/MODEL; see docs/reference/models.md"
     )
     oauth: dict[str, OAuthEntry] = Field(
         {},
-        description="by provider: where people sign in for it; see docs/credentials.md",
+        description="by provider: where people sign in for it; see docs/how-to/credentials.md",
     )
     switches: list[str] = Field(
         [],
@@ -268,6 +286,23 @@ def json_schema() -> dict[str, object]:
     return describe_fields(FileConfig.model_json_schema(), FileConfig)
 
 
+def _validated(document: Document) -> FileConfig:
+    try:
+        return FileConfig.model_validate(document.values)
+    except ValidationError as error:
+        raise config_error(document, error, json_schema()) from None
+    except InputError as error:
+        # Single values are right, and do not go together.
+        raise ConfigError(f"{document.place(('router',))}: router.{error}") from None
+
+
+def whole_file(document: Document) -> Mapping[str, object]:
+    """Returns all that a document says, with the defaults of what it leaves out. Raises
+    ConfigError.
+    """
+    return _validated(document).model_dump()
+
+
 def build_settings(
     document: Document, *, base: Path, shipped: Path, source: Path | None
 ) -> Settings:
@@ -275,17 +310,12 @@ def build_settings(
 
     Raises ConfigError with the place of the first fault.
     """
-    try:
-        config = FileConfig.model_validate(document.values)
-    except ValidationError as error:
-        raise config_error(document, error, json_schema()) from None
-    except InputError as error:
-        # Single values are right, and do not go together.
-        raise ConfigError(f"{document.place(('router',))}: router.{error}") from None
+    config = _validated(document)
     for path, message in (
         *range_errors(config.model_dump()),
         *ambiguous_guardrails(document.values),
         *_agent_faults(config),
+        *_oidc_faults(config),
     ):
         raise ConfigError(f"{document.place(path)}: {dotted_path(path)}: {message}")
     _check_providers(config, document)
@@ -331,6 +361,11 @@ def build_settings(
 def _agent_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
     faults = agent_faults(config.agents, config.router, config.suites)
     return ((("agents", *path), message) for path, message in faults)
+
+
+def _oidc_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
+    faults = oidc_faults(config.ui.oidc) if config.ui.oidc is not None else ()
+    return ((("ui", "oidc", *path), message) for path, message in faults)
 
 
 def _check_providers(config: FileConfig, document: Document) -> None:

@@ -61,6 +61,11 @@ def parse_file(file: Path) -> Document:
         raise ConfigError(f"{file}: no such file; `swapgate init` writes one") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from None
+    return parse_text(text, file)
+
+
+def parse_text(text: str, file: Path) -> Document:
+    """Parses the text of a YAML file. Raises ConfigError as `file:line: message`."""
     try:
         check_size(text)
         root = yaml.compose(text, Loader=_Loader)

@@ -77,6 +77,8 @@ class Context:
         return self.models.catalogue() if self.models is not None else Catalogue()
 
     cipher: Cipher = field(default_factory=NoCipher)  # for what is stored encrypted
+    observe_only: bool = False  # no canary opens, and nothing is promoted
+    dashboard_url: str = ""  # where people reach the dashboard; alerts link to its pages
     # Where providers' keys may stand, too.
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     door: ProviderDoor | None = None  # None where no provider is asked

@@ -16,6 +16,7 @@ import structlog
 
 from harness.control import audit
 from harness.control.canary import driver, machine
+from harness.control.canary.observe_only import OBSERVE_ONLY
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation, worker_supervision
 from harness.control.evals.proof_validity import ProofState, ProofValidity
@@ -52,7 +53,7 @@ from harness.domain.proposals.proposal import (
     ProposalPhase,
     apply_event,
 )
-from harness.gate.text.sentences import polish_reason
+from harness.gate.text.sentences import polish_reason, reason_text
 from harness.ports import Transaction
 
 log = structlog.get_logger("swapgate.reconcile")
@@ -270,13 +271,15 @@ def _choose(ctx: Context, proposal: Proposal) -> list[str]:
 
 
 def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) -> None:
-    if proposal.needs_approval:
+    if proposal.needs_approval or ctx.observe_only:
         now = ctx.clock.now()
         waits = tx.proposals.save(
             apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, now)
         )
         wider = "; ".join(route_rules.describe_widening(proposal.widened))
         asks = f" It asks for other than the route's rules: {wider}." if wider else ""
+        if ctx.observe_only:
+            asks += f" Nobody can approve it yet: {OBSERVE_ONLY}."
         alerts.raise_alert(
             ctx,
             tx,
@@ -284,7 +287,7 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
             proposal.id,
             subject=f"route {proposal.route}",
             title=f"a swap on route {proposal.route} waits for approval ({proposal.id})",
-            text=f"{proposal.proposer} proposed it. {proof.words}: {proof.reason}{asks} "
+            text=f"{proposal.proposer} proposed it. {proof.words}: {reason_text(proof)}{asks} "
             f"It expires at {waits.approval_ends_at:%Y-%m-%d %H:%M} UTC.",
         )
     else:
@@ -344,7 +347,7 @@ def _await(ctx: Context, proposal: Proposal) -> list[str]:
     proof, said = _proof_now(ctx, proposal)
     if said:
         return said
-    if proposal.approver is not None:
+    if proposal.approver is not None and not ctx.observe_only:
         return _open_approved(ctx, proposal, proof)
     if proposal.approval_ends_at <= ctx.clock.now():
         return _in_write(ctx, proposal, ProposalEvent.EXPIRED, "nobody approved it in time")

@@ -48,13 +48,14 @@ from typing import ClassVar
 
 class SwapgateError(Exception):
     """Every error that we raise is one of these. `retryable`: the same call, unchanged, may yet
-    succeed. `exit_code`: the CLI's answer.
+    succeed. `exit_code`: the CLI's answer. `docs_page`: the page of the docs that says more.
 
     code: one word for programs, where the answer's protocol has a place for it.
     """
 
     retryable: ClassVar[bool] = False
     exit_code: ClassVar[int] = 1
+    docs_page: ClassVar[str] = ""
 
     def __init__(self, *args: object, code: str = "") -> None:
         super().__init__(*args)
@@ -62,6 +63,7 @@ class SwapgateError(Exception):
 
 
 class ConfigError(SwapgateError):
+    docs_page = "reference/config"
     exit_code = 2
 
 
@@ -79,6 +81,7 @@ class NotFound(SwapgateError): ...
 
 
 class NotAllowed(SwapgateError):
+    docs_page = "reference/dashboard"
     exit_code = 7
 
 
@@ -106,6 +109,7 @@ class IllegalTransition(SwapgateError):
 
 
 class ProofRefused(SwapgateError):
+    docs_page = "explanation/gate"
     exit_code = 7
 
 
@@ -122,10 +126,12 @@ class EvidenceMismatch(ProofRefused):
         self.proposal, self.verdict, self.differences = proposal, verdict, differences
 
 
-class StaleEvidence(SwapgateError): ...
+class StaleEvidence(SwapgateError):
+    docs_page = "explanation/gate"
 
 
 class StoreUnavailable(SwapgateError):
+    docs_page = "reference/database"
     retryable = True
 
 
@@ -134,39 +140,49 @@ class DatabaseUnusable(StoreUnavailable):
     retryable = False
 
 
-class DecryptionFailed(SwapgateError): ...
+class DecryptionFailed(SwapgateError):
+    docs_page = "how-to/credentials"
 
 
 class SignInRefused(SwapgateError):
+    docs_page = "how-to/credentials"
     exit_code = 7
 
 
 class SignInUnreachable(SwapgateError):
+    docs_page = "how-to/credentials"
     retryable = True
 
 
 class DiscoveryFailed(SwapgateError):
+    docs_page = "reference/models"
     retryable = True
 
 
-class ToolServerFailed(SwapgateError): ...
+class ToolServerFailed(SwapgateError):
+    docs_page = "reference/mcp"
 
 
 class DeliveryFailed(SwapgateError):
+    docs_page = "reference/alerts"
     retryable = True
 
 
-class JudgeUnfit(SwapgateError): ...
+class JudgeUnfit(SwapgateError):
+    docs_page = "reference/suites"
 
 
 class SignatureInvalid(SwapgateError):
+    docs_page = "reference/database"
     exit_code = 7
 
 
-class SnapshotInvalid(SwapgateError): ...
+class SnapshotInvalid(SwapgateError):
+    docs_page = "reference/router"
 
 
-class DatabaseRestored(SnapshotInvalid): ...
+class DatabaseRestored(SnapshotInvalid):
+    docs_page = "reference/database"
 
 
 class UpstreamError(SwapgateError): ...
@@ -188,6 +204,8 @@ class CallFailed(SwapgateError):
     that trying again makes sense; None where it says nothing. details: the error as the router
     wrote it, with every attempt's failure where there were attempts.
     """
+
+    docs_page = "how-to/client"
 
     def __init__(
         self,

@@ -9,8 +9,10 @@ tests.
 import math
 import re
 from collections.abc import Callable
-from datetime import datetime
-from typing import Final
+from datetime import UTC, datetime
+from typing import Final, TypeVar
+
+T = TypeVar("T")
 
 MINUS: Final = "−"
 UNKNOWN: Final = "unknown"
@@ -18,6 +20,9 @@ DASH: Final = "–"
 # Below it the price of one answer tells a reader nothing, and the price of a thousand does.
 SMALL_USD: Final = 0.01
 HUGE: Final = 1e15
+FORMULA_STARTS: Final = ("=", "+", "-", "@")
+# All but tab and line feed.
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _EXPONENT: Final = r"\d(?:\.\d+)?e[+-]\d+"
 _PRICES: Final = re.compile(
     r"\$([\d.]+(?:e[+-]\d+)?) against \$([\d.]+(?:e[+-]\d+)?)(?![\d.]| per 1,000)"
@@ -181,6 +186,19 @@ def format_usd(amount: float | None, missing: str = UNKNOWN) -> str:
     return f"${amount:,.2f}" if amount < 10_000 else f"${amount:,.0f}"
 
 
+def format_month_usd(usd: float | None, missing: str = UNKNOWN) -> str:
+    """What a month is reckoned to cost, no more exact than that can be: three significant
+    digits, no cents from $10 on.
+
+    >>> format_month_usd(4_937.99), format_month_usd(45.67), format_month_usd(9.874)
+    ('$4,940', '$46', '$9.87')
+    """
+    if usd is None or usd < 10:
+        return format_usd(usd, missing)
+    digits = max(0, math.floor(math.log10(usd)) - 2)
+    return f"${round(usd, -digits):,.0f}"
+
+
 def format_thousand_price(usd: float | None, missing: str = UNKNOWN) -> str:
     """The price of a thousand answers: below a dollar with three significant digits, so that
     the ends of its interval differ.
@@ -293,6 +311,36 @@ def format_age(then: datetime, now: datetime) -> str:
         return "just now"
     number, unit, *_ = format_span(past_s).split(" ")
     return f"{number} {unit} ago"
+
+
+def escape_formula(value: T) -> T | str:
+    """Writes a text so that it may stand in a cell of CSV: a spreadsheet runs what begins like
+    a formula (OWASP, "CSV injection").
+
+    >>> escape_formula("=1+1"), escape_formula("one"), escape_formula(-1)
+    ("'=1+1", 'one', -1)
+    """
+    if isinstance(value, str) and value.lstrip().startswith(FORMULA_STARTS):
+        return f"'{value}"
+    return value
+
+
+def format_date_time(at: datetime) -> str:
+    """Writes a moment to the minute.
+
+    >>> format_date_time(datetime(2026, 11, 2, 5, 41, tzinfo=UTC))
+    '2 Nov 2026 05:41 UTC'
+    """
+    return at.astimezone(UTC).strftime("%d %b %Y %H:%M UTC").removeprefix("0")
+
+
+def escape_controls(text: str) -> str:
+    """Writes a text so that a terminal shows it and obeys nothing in it.
+
+    >>> escape_controls("one\\x1b[2J two")
+    'one�[2J two'
+    """
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def format_excerpt(text: str, characters: int) -> str:

@@ -1,7 +1,8 @@
 """Long lists are read in pages; a cursor marks where the next page begins.
 
 A `PageRequest` asks, a `Page` answers, with its next cursor and the rows that it leaves out for
-an invalid signature; `encode_cursor` and `decode_cursor` write and read a row's place as text.
+an invalid signature; `read_all` reads a list to its end; `encode_cursor` and `decode_cursor`
+write and read a row's place as text.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -59,6 +60,17 @@ class Page(Sequence[T], Generic[T]):
 
     def map(self, change: Callable[[T], S]) -> "Page[S]":
         return Page([change(item) for item in self.items], self.total, self.next, self.invalid)
+
+
+def read_all(load: Callable[[PageRequest], Page[T]]) -> Iterator[T]:
+    """Yields the rows of a whole list, read page by page. load: reads one page."""
+    after: str | None = None
+    while True:
+        page = load(PageRequest(MOST_LISTED, after))
+        yield from page
+        if page.next is None:
+            return
+        after = page.next
 
 
 def encode_cursor(values: Sequence[object]) -> str:

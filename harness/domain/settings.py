@@ -44,36 +44,37 @@ class TracingSettings:
 
 @dataclass(frozen=True, slots=True)
 class RouterSettings:
-    """Holds the settings of the data plane. Timeouts are in seconds; see docs/router.md for
-    what each one bounds.
+    """Holds the settings of the data plane. Timeouts are in seconds; see
+    docs/reference/router.md for what each one bounds.
     """
 
-    host: str = "127.0.0.1"
-    port: int = 8080
+    host: str = "127.0.0.1"  # address that it listens on
+    port: int = 8080  # port that it listens on
     workers: int = 1  # processes that serve; limits and breakers are each worker's own
     drain_s: float = 30.0  # how long requests may go on once their worker is to end
     # How long after SIGTERM new connections are still served while `/readyz` already
     # says no.
     shutdown_delay_s: float = 0.0
-    first_token_timeout_s: float = 10.0
+    first_token_timeout_s: float = 10.0  # of a stream, to its first output
+    # Of a plain answer, to its first byte; null: measured for each target.
     first_byte_timeout_s: float | None = None
-    between_chunks_timeout_s: float = 30.0
-    total_timeout_s: float = 120.0
+    between_chunks_timeout_s: float = 30.0  # of a stream, from one output to the next
+    total_timeout_s: float = 120.0  # for the whole request, failovers included
     # How long a stream may be silent before a comment goes to the client, 0 for never.
     heartbeat_s: float = 15.0
     response_model: AnsweredModel = AnsweredModel.ROUTE  # what `model` in an answer says
-    connect_timeout_s: float = 5.0
-    max_body_bytes: int = 32 * 1024 * 1024
-    max_response_bytes: int = 64 * 1024 * 1024
-    max_concurrent: int = 512
-    upstream_connections: int = 256  # per worker and provider
-    flush_interval_s: float = 1.0
-    queue_size: int = 50_000
-    # Since a target last answered anybody, 0 for no checks.
+    connect_timeout_s: float = 5.0  # to reach a provider
+    max_body_bytes: int = 32 * 1024 * 1024  # size of a client's request, at most
+    max_response_bytes: int = 64 * 1024 * 1024  # size of a provider's answer, at most
+    max_concurrent: int = 512  # requests of one worker at a time; more get 503
+    upstream_connections: int = 256  # per worker and provider, at most
+    flush_interval_s: float = 1.0  # how often observations go to the database
+    queue_size: int = 50_000  # observations that wait in memory, at most
+    # A target that answered nobody for so long is checked; 0 for no checks.
     health_check_interval_s: float = 60.0
     breaker: BreakerPolicy = DEFAULT_BREAKER  # of every target
     retry: RetryPolicy = DEFAULT_RETRY  # of one request
-    tracing: TracingSettings = TracingSettings()
+    tracing: TracingSettings = TracingSettings()  # OpenTelemetry
     # Host names, addresses or networks that providers may have though they are closed.
     allow_addresses: tuple[str, ...] = ()
     # Addresses or networks whose `X-Forwarded-For` is believed.
@@ -82,14 +83,18 @@ class RouterSettings:
 
 @dataclass(frozen=True, slots=True)
 class ControlSettings:
-    host: str = "127.0.0.1"
-    port: int = 8081
-    reconcile_interval_s: float = 1.0
-    housekeeping_interval_s: float = 60.0
-    drift_interval_s: float = 10.0
-    eval_workers: int = 2
-    eval_connections: int = 8
-    failovers_keep_days: float = 14.0
+    """Holds the settings of the control process."""
+
+    host: str = "127.0.0.1"  # address that it listens on
+    port: int = 8081  # port that it listens on
+    reconcile_interval_s: float = 1.0  # how often it looks at proposals and canaries
+    housekeeping_interval_s: float = 60.0  # how often it removes what is kept no longer
+    drift_interval_s: float = 10.0  # how often it looks whether a drift run is due
+    eval_workers: int = 2  # processes that ask and score, at most
+    eval_connections: int = 8  # requests of one eval worker at a time
+    # Measure, count and mirror; open no canary and promote nothing.
+    observe_only: bool = False
+    failovers_keep_days: float = 14.0  # how long the failover log is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +123,47 @@ class AlertSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class OidcSettings:
+    """How people sign in to the dashboard by OpenID Connect, and who may do what."""
+
+    issuer: str  # such as https://login.example.com/realms/staff
+    client_id: str  # of the dashboard, at that server
+    client_secret_env: str  # the variable with the client's secret, or NAME_FILE with its file
+    public_url: str  # where people reach the dashboard, such as https://swapgate.example.com
+    # A group of the server's → viewer, proposer, approver or admin; the highest counts.
+    roles: dict[str, str]
+    roles_claim: str = "groups"  # which claim of the token has a person's groups
+    name_claim: str = "email"  # what people are called here; who they are is the subject
+    scope: str = "openid email profile"  # asked of the server; some give `groups` only so
+
+    @property
+    def redirect_url(self) -> str:
+        return f"{self.public_url.rstrip('/')}/oauth2callback"
+
+    @property
+    def metadata_url(self) -> str:
+        return f"{self.issuer.rstrip('/')}/.well-known/openid-configuration"
+
+
+@dataclass(frozen=True, slots=True)
 class UiSettings:
-    host: str = "127.0.0.1"
-    port: int = 8501
+    """The dashboard; see docs/reference/dashboard.md."""
+
+    host: str = "127.0.0.1"  # address that it listens on
+    port: int = 8501  # port that it listens on
+    session_hours: float = 12.0  # how long a sign-in to the dashboard lasts
+    oidc: OidcSettings | None = None  # single sign-on; without it the host is loopback
+
+    @property
+    def url(self) -> str:
+        """Where people reach the dashboard."""
+        if self.oidc is not None:
+            return self.oidc.public_url.rstrip("/")
+        return http_url(self.host, self.port)
+
+    @property
+    def session_lasts(self) -> timedelta:
+        return timedelta(hours=self.session_hours)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +199,11 @@ class AutoFloor:
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """The agents process, and how the router reaches it; see docs/agents.md."""
+    """The agents process, and how the router reaches it; see docs/reference/agents.md."""
 
     enabled: bool = True  # `swapgate serve all` starts it
-    host: str = "127.0.0.1"
-    port: int = 8085
+    host: str = "127.0.0.1"  # address that it listens on
+    port: int = 8085  # port that it listens on
     # Where the router passes `/agents` through to: null for this host and port while `enabled`,
     # empty for nowhere.
     url: str | None = None

@@ -16,12 +16,12 @@ from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
 from harness.domain.operations.access import ApiKey
 from harness.domain.operations.alerts import AlertRecord
-from harness.domain.operations.audit import AuditEvent
+from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.domain.privacy.capture import CapturedRequest
 from harness.domain.proposals.proposal import Proposal
-from harness.domain.reliability.failover import Failover
+from harness.domain.reliability.failover import Failover, FailoverCount
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import Route, Snapshot
 from harness.domain.routing.target import Target
@@ -40,6 +40,7 @@ from harness.ports.operations import (
     ApiKeys,
     AuditedRows,
     AuditLog,
+    DashboardSessions,
     Deliveries,
     Failovers,
     Installations,
@@ -94,6 +95,8 @@ class Transaction(Protocol):
     def audited(self) -> AuditedRows: ...
     @property
     def keys(self) -> ApiKeys: ...
+    @property
+    def dashboard_sessions(self) -> DashboardSessions: ...
     @property
     def waivers(self) -> Waivers: ...
     @property
@@ -201,9 +204,13 @@ class Listings(Protocol):
         ...
 
     def alerts(
-        self, page_request: PageRequest = FIRST_PAGE, *, open_only: bool = False
+        self,
+        page_request: PageRequest = FIRST_PAGE,
+        *,
+        open_only: bool = False,
+        search: str = "",
     ) -> Page[AlertRecord]:
-        """Lists the alerts, the one seen last first."""
+        """Lists the alerts, the one seen last first. search: a part of their text."""
         ...
 
     def failovers(
@@ -215,6 +222,12 @@ class Listings(Protocol):
         user_hashes: Sequence[str] = (),
     ) -> Page[Failover]:
         """Lists the failovers, newest first. user_hashes: any of them; empty for all users."""
+        ...
+
+    def failover_counts(
+        self, *, since: datetime, route: str | None = None
+    ) -> Sequence[FailoverCount]:
+        """Counts the failovers by route, target and failure, the most frequent first."""
         ...
 
     def captures(
@@ -270,8 +283,10 @@ class Listings(Protocol):
         """Lists the agents' grants, newest first; revoked and expired ones too."""
         ...
 
-    def events(self, page_request: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:
-        """Lists the audit events, newest first."""
+    def events(
+        self, page_request: PageRequest = FIRST_PAGE, *, selection: AuditFilter = ALL_EVENTS
+    ) -> Page[AuditEvent]:
+        """Lists the selected audit events, newest first."""
         ...
 
     def verdicts(self, ids: Collection[str]) -> Mapping[str, Verdict]:

@@ -94,6 +94,16 @@ class EvalRuns(Protocol):
         """
         ...
 
+    def figures(self, run: str, *, below: int) -> Sequence[Sample]:
+        """Lists a run's samples without any text and without a check of their signatures: for
+        sums over more samples than a page can check.
+        """
+        ...
+
+    def samples_of(self, run: str, items: Collection[str]) -> Sequence[Sample]:
+        """Lists a run's samples of some items in the run's order."""
+        ...
+
     def progress(self, run: str) -> tuple[int, float, int, int]:
         """Counts a run's stored samples, USD (known prices), input tokens and output tokens."""
         ...

@@ -9,6 +9,7 @@ from typing import Protocol
 from harness.domain.operations.access import Actor, ApiKey
 from harness.domain.operations.alerts import Alert, AlertKind, AlertRecord
 from harness.domain.operations.audit import AuditEvent, AuditPosition
+from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.delivery import AlertMessage, Delivery
 from harness.domain.operations.principals import Principal
 from harness.domain.reliability.failover import Failover
@@ -73,6 +74,10 @@ class Principals(Protocol):
         """Finds the principal with this name, both folded."""
         ...
 
+    def signed_in(self, issuer: str, subject: str) -> Principal | None:
+        """Finds the principal of who signs in by OpenID Connect."""
+        ...
+
     def among(self, ids: Collection[str]) -> Mapping[str, Principal]:
         """Loads the stored principals among these ids, by id."""
         ...
@@ -123,12 +128,44 @@ class ApiKeys(Protocol):
         """Lists the keys of a principal, oldest first, with the revoked ones."""
         ...
 
+    def data_key_names(self) -> Mapping[str, str]:
+        """Loads the names of the data keys that are not revoked, by id; their rows' signatures
+        are not checked.
+        """
+        ...
+
     def revoke(self, key: str, now: datetime) -> None:
         """Revokes a key from `now` on. Raises NotFound."""
         ...
 
     def limit(self, key: str, limits: KeyLimits | None) -> ApiKey:
         """Replaces the limits of a key. Raises NotFound."""
+        ...
+
+
+class DashboardSessions(Protocol):
+    """Stores sign-ins to the dashboard: links that wait, sessions that go on or ended."""
+
+    def add(self, new: DashboardSession) -> None: ...
+
+    def by_link(self, hash_: str) -> DashboardSession | None:
+        """Finds the sign-in of a link by the link's hash, a used one too. In a `write()`,
+        nobody else changes it until the end of the unit of work.
+        """
+        ...
+
+    def by_cookie(self, hash_: str, *, lock: bool = False) -> DashboardSession | None:
+        """Finds the session of a cookie by the cookie's hash, an ended one too. lock: in a
+        `write()`, nobody else changes it until the end of the unit of work.
+        """
+        ...
+
+    def save(self, changed: DashboardSession) -> None:
+        """Saves a session that was opened or ended. Raises NotFound."""
+        ...
+
+    def forget(self, before: datetime) -> int:
+        """Deletes the sign-ins created before a time, and returns how many."""
         ...
 
 

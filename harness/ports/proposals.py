@@ -7,7 +7,12 @@ from datetime import date, datetime
 from typing import Protocol
 
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute, TrafficTotal
+from harness.domain.canary.observation import (
+    ObservationBlock,
+    TrafficMinute,
+    TrafficPoint,
+    TrafficTotal,
+)
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.run import Verdict
 from harness.domain.pagination import MOST_LISTED
@@ -178,6 +183,12 @@ class Observations(Protocol):
 
     def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
         """Sums of what `traffic` gives, in order of route, arm and target."""
+        ...
+
+    def traffic_points(
+        self, *, since: datetime, route: str | None = None
+    ) -> Sequence[TrafficPoint]:
+        """Sums of what `traffic` gives minute by minute, oldest first."""
         ...
 
     def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:

@@ -21,6 +21,7 @@ from harness.control.proposals.comparison import (
 )
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import Sample, SuiteReport
+from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.gate.offline.pairs import mean_score
 from harness.gate.text.next_steps import NEXT_STEPS
 
@@ -36,7 +37,7 @@ def address(folder: Path) -> str:
 
 
 def variables(folder: Path) -> str:
-    """What a shell puts before `swapgate replay`: the database, and who signed its rows."""
+    """Writes what a shell puts before `swapgate gate replay`: the database and its signers."""
     return (
         f"{DATABASE}={quote(address(folder))} {KEYRING}={quote(str(folder.resolve() / PUBLIC))}"
     )
@@ -84,6 +85,7 @@ class SuiteSection:
     side: SuiteAnswers
     report: SuiteReport | None  # None while the gate is open
     tags: Sequence[TagRow]
+    decides: bool = True  # by itself, and not only by its part in a weighted mean
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,8 @@ class Report:
     @property
     def together(self) -> Sequence[SuiteReport]:
         """Reports on several suites as one: the weighted mean's."""
-        verdict = self.comparison.verdict
-        alone = {part.side.plan.suite for part in self.suites}
-        return (
-            [suite for suite in verdict.suites if suite.suite not in alone] if verdict else []
-        )
+        basis = self.comparison.basis
+        return [basis.mean] if basis is not None and basis.mean is not None else []
 
     @property
     def next_step(self) -> str:
@@ -131,17 +130,16 @@ def gather_report(
 ) -> Report:
     """Gathers a proposal's report. standalone, kept: as `Report` says. Raises NotFound."""
     comparison = load_comparison(ctx, proposal)
-    judged = (
-        {suite.suite: suite for suite in comparison.verdict.suites}
-        if comparison.verdict
-        else {}
-    )
+    basis = comparison.basis
+    judged = {suite.suite: suite for suite in basis.suites} if basis else {}
     parts: list[SuiteSection] = []
     telling: list[TellingAnswer] = []
     for side in comparison.suites:
         report = judged.get(side.plan.suite)
-        used = _used(side, report)
-        parts.append(_part(ctx, side, report, used))
+        used = _used(side, basis)
+        decides = report is None or basis is None or basis.decides(report)
+        tags = _tags(ctx, side.plan.suite, used)
+        parts.append(SuiteSection(side=side, report=report, tags=tags, decides=decides))
         shown = _shown_by_form(report)
         telling += _telling(ctx, side, [answer for answer in used if answer.item not in shown])
     return Report(comparison, parts, _most(telling), ctx.clock.now(), standalone, kept)
@@ -162,8 +160,8 @@ class _Item:
         return ours, mean_score((sample.strict for sample in self.candidate), 0.0)
 
 
-def _used(side: SuiteAnswers, report: SuiteReport | None) -> Sequence[_Item]:
-    limit = report.items_used if report else side.plan.planned_items
+def _used(side: SuiteAnswers, basis: VerdictBasis | None) -> Sequence[_Item]:
+    limit = basis.items[side.plan.suite] if basis else side.plan.planned_items
     ours, theirs = _by_item(side.incumbent, limit), _by_item(side.candidate, limit)
     return [_Item(item, ours[item], theirs[item]) for item in ours if item in theirs]
 
@@ -174,16 +172,6 @@ def _by_item(samples: Sequence[Sample], below: int) -> Mapping[str, list[Sample]
         if sample.position < below:
             found.setdefault(sample.item, []).append(sample)
     return found
-
-
-def _part(
-    ctx: Context, side: SuiteAnswers, report: SuiteReport | None, used: Sequence[_Item]
-) -> SuiteSection:
-    return SuiteSection(
-        side=side,
-        report=report,
-        tags=_tags(ctx, side.plan.suite, used),
-    )
 
 
 def _tags(ctx: Context, suite: str, used: Sequence[_Item]) -> Sequence[TagRow]:

@@ -23,15 +23,18 @@ class _Case:
     duration_s: float
     outcome: str
     reason: str
+    decides: bool = True
 
 
 def render_junit(report: Report) -> str:
     """Counts and messages; times are the sums of the answers' times."""
     comparison = report.comparison
     cases = [*map(_of_part, report.suites), *map(_of_whole, report.together)]
-    # A suite that decided nothing by itself has not failed a candidate that passed.
+    # A suite that decided nothing by itself has not failed a candidate.
     passed = comparison.verdict is not None and comparison.verdict.outcome == "passed"
-    problems = ["" if passed else PROBLEMS.get(case.outcome, "") for case in cases]
+    problems = [
+        PROBLEMS.get(case.outcome, "") if case.decides and not passed else "" for case in cases
+    ]
     suite = ET.Element(
         "testsuite",
         name=f"swapgate: {comparison.candidate.name} against {comparison.incumbent.name}",
@@ -56,6 +59,7 @@ def _of_part(part: SuiteSection) -> _Case:
         duration_s=sum(answer.duration_s for answer in answers),
         outcome=report.outcome if report else "open",
         reason=report.reason if report else "the gate is still open",
+        decides=part.decides,
     )
 
 

@@ -10,7 +10,8 @@ from typing import Final
 
 from harness.control.evals.proof_validity import ProofState, ProofValidity
 from harness.control.proposals import format_failures, route_rules
-from harness.control.proposals.comparison import ArmFigures
+from harness.control.proposals.comparison import ArmFigures, Comparison
+from harness.control.proposals.drawbacks import describe_absence, list_drawbacks
 from harness.control.proposals.format_failures import (
     FormatFailure,
     count_broken_rules,
@@ -19,9 +20,11 @@ from harness.control.proposals.format_failures import (
 from harness.control.routing import monthly_bill
 from harness.domain.evals.pins import ServedModel, named_models
 from harness.domain.evals.run import SuiteReport, Verdict
+from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.domain.formatting import (
     DASH,
     format_latency,
+    format_month_usd,
     format_percent,
     format_points,
     format_points_interval,
@@ -33,12 +36,13 @@ from harness.domain.formatting import (
 )
 from harness.domain.routing.target import Target
 from harness.gate.offline.futility import EARLY_ENDS
+from harness.gate.text.claim_sentence import describe_claim
 from harness.gate.text.sentences import (
     clusters_text,
     judge_text,
-    outcome_text,
     reason_text,
     spending_text,
+    standing_text,
 )
 from harness.report.answer_examples import cell, code, fenced, most_telling, table
 from harness.report.content import Report, SuiteSection, TagRow, variables
@@ -97,8 +101,11 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
     yield f"# {verdict.words}: {b} {HEADS[verdict.outcome]} {a}"
     if comparison.standing is not None and comparison.standing.proof is ProofState.STALE:
         yield from ("", f"**STALE**, no proof any more: {cell(comparison.standing.why)}.")
+    if comparison.basis is not None:
+        yield from ("", f"**Decided:** {cell(describe_claim(comparison.basis))}")
     why = reason_text(verdict)
     yield from ("", f"**Why:** {why[:1].upper()}{why[1:]}")
+    yield from _against(comparison)
     if verdict.outcome != "infra_error":
         for sentence in comparison.unscored:
             yield from ("", f"**Mind:** {sentence}")
@@ -122,6 +129,16 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
             f"- {code(line)}"
             for line in route_rules.describe_widening(comparison.proposal.widened)
         )
+
+
+def _against(comparison: Comparison) -> Iterator[str]:
+    """What speaks against the swap although the verdict does not rest on it."""
+    drawbacks = list_drawbacks(comparison)
+    if not drawbacks:
+        yield from ("", f"**Against:** {cell(describe_absence(comparison))}")
+        return
+    yield from ("", "**Against:**", "")
+    yield from (f"- {cell(drawback.what)}: {cell(drawback.text)}" for drawback in drawbacks)
 
 
 def _glance(report: Report) -> Iterator[str]:
@@ -149,7 +166,7 @@ def _bill_row(report: Report) -> Iterator[Sequence[str]]:
     forecast = report.comparison.forecast
     now, then = forecast.now_usd, forecast.candidate_usd
     if now is not None and then is not None:
-        yield ("the route's bill in 30 days", format_usd(now), format_usd(then),
+        yield ("the route's bill in 30 days", format_month_usd(now), format_month_usd(then),
                _change(now, then))  # fmt: skip
 
 
@@ -209,28 +226,33 @@ def _score(share: float | None) -> str:
 
 
 def _suites(report: Report) -> Iterator[str]:
+    basis = report.comparison.basis
     yield from ("", "## What was compared", "")
     yield from table(
         ("suite", "verdict", "candidate − incumbent", "95 % interval", "allowed loss",
          "wins / ties / losses", "items used"),
-        [*map(_suite_row, report.suites), *map(_report_row, report.together)],
+        [*(_suite_row(part, basis) for part in report.suites),
+         *(_report_row(whole, basis) for whole in report.together if basis)],
     )  # fmt: skip
     yield ""
     yield "Differences are points of 100. A win is an item on which the candidate does better."
     if any(part.report and part.report.how in EARLY_ENDS for part in report.suites):
         yield "The gate stopped early: an interval at that moment is not adjusted for it."
-    if report.comparison.stopped_early:
-        yield from ("", report.comparison.stopped_early, "")
+    if report.comparison.decided_on:
+        yield from ("", report.comparison.decided_on)
     for part in report.suites:
         rules = count_broken_rules(part.report) if part.report else {}
         if part.report and rules and part.report.outcome != "harness_mismatch":
             counts = ", ".join(f"`{rule}` {count}" for rule, count in rules.items())
-            yield f"{part.report.suite}: the candidate broke rules of form: {counts}."
+            yield from (
+                "",
+                f"{part.report.suite}: the candidate broke rules of form: {counts}.",
+            )
 
 
-def _suite_row(part: SuiteSection) -> Sequence[str]:
+def _suite_row(part: SuiteSection, basis: VerdictBasis | None) -> Sequence[str]:
     plan, report = part.side.plan, part.report
-    if report is None:
+    if report is None or basis is None:
         return (
             plan.suite,
             "open",
@@ -240,18 +262,18 @@ def _suite_row(part: SuiteSection) -> Sequence[str]:
             "–",
             f"0 of {plan.n_max_text}",
         )
-    return _report_row(report)
+    return _report_row(report, basis)
 
 
-def _report_row(report: SuiteReport) -> Sequence[str]:
+def _report_row(report: SuiteReport, basis: VerdictBasis) -> Sequence[str]:
     return (
         f"{report.suite} ({report.role.value})",
-        outcome_text(report.outcome),
+        standing_text(basis, report),
         format_points(report.delta) if report.n_used else "–",
         format_points_interval(report.ci_low, report.ci_high),
         format_score(report.margin, None),
         f"{report.wins} / {report.ties} / {report.losses}",
-        report.used_text,
+        basis.used_text(report),
     )
 
 
@@ -424,9 +446,9 @@ def _rerun_lines(report: Report, verdict: Verdict | None) -> Iterator[str]:
 def _replaying(report: Report, verdict: Verdict) -> Iterator[str]:
     if report.standalone and report.kept is None:
         yield from ("", "The answers were not kept. `swapgate gate run … --keep FOLDER` keeps")
-        yield "them, so that `swapgate replay` can decide again from them."
+        yield "them, so that `swapgate gate replay` can decide again from them."
         return
-    words = ["swapgate", "replay", verdict.id]
+    words = ["swapgate", "gate", "replay", verdict.id]
     place = "" if report.kept is None else f"{variables(report.kept)} "
     yield from ("", "```", place + shlex.join(words), "```")
     yield from ("", "decides again from the stored answers, and must give the same bytes.")

@@ -40,7 +40,7 @@ def read_key_file(file: Path) -> list[str]:
             raise ConfigError(
                 f"{file} has mode {mode:04o}, so that others than its owner may use it: "
                 f"`chmod 600 {file}`, and if anybody may have read it, put a new key first "
-                "and run `swapgate credential rotate-encryption`"
+                "and run `swapgate provider key rotate-encryption`"
             )
         found = keys_in(file.read_text(encoding="utf-8"))
     except OSError as error:

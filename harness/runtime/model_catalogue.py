@@ -8,8 +8,10 @@ out: a price here is the one that applies to a plain request.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import date
+from dataclasses import replace
+from datetime import UTC, date, datetime
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -71,8 +73,12 @@ class LitellmTable:
     @cached_property
     def _all(self) -> Catalogue:
         file = self._file or table_file()
-        rows = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
-        return with_changes(build_catalogue(_entries(rows)), self._changes)
+        if file is None:
+            return with_changes(Catalogue(), self._changes)
+        rows = json.loads(file.read_text(encoding="utf-8"))
+        since = datetime.fromtimestamp(file.stat().st_mtime, UTC).date()
+        known = build_catalogue(_entries(rows), table_source(), since)
+        return with_changes(known, self._changes)
 
     def catalogue(self) -> Catalogue:
         return self._all
@@ -87,12 +93,20 @@ def table_file() -> Path | None:
     return file if file.is_file() else None
 
 
+def table_source() -> str:
+    """Names litellm's table by the version of its package."""
+    try:
+        return f"litellm {version('litellm')}"
+    except PackageNotFoundError:
+        return "a table of litellm"
+
+
 def with_changes(known: Catalogue, changes: Iterable[CatalogueChange]) -> Catalogue:
     entries = dict(known.entries)
     for change in changes:
         key = (change.kind, change.model)
         entries[key] = change.over(entries.get(key, CatalogueEntry(*key)))
-    return Catalogue(entries)
+    return replace(known, entries=entries)
 
 
 def _entries(rows: Mapping[str, Mapping[str, object]]) -> Iterator[CatalogueEntry]:

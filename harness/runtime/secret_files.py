@@ -44,6 +44,25 @@ def installation_secret(settings: Settings, *, create: bool = False) -> bytes:
     return _read_secret(file)
 
 
+def named_secret(variable: str, section: str) -> str:
+    """Reads a secret from a variable that the configuration names, or from the file that
+    VARIABLE_FILE names. section: where the configuration names it. Raises ConfigError.
+    """
+    found = os.environ.get(variable, "")
+    file = os.environ.get(f"{variable}_FILE", "")
+    if not found and file:
+        try:
+            found = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{variable}_FILE: cannot read {file}: {error}") from None
+    if not found:
+        raise ConfigError(
+            f"{section} names {variable}, which is not set: set it, or {variable}_FILE with "
+            "the file of the secret"
+        )
+    return found
+
+
 def has_secret(settings: Settings) -> bool:
     return bool(os.environ.get(SECRET_VARIABLE)) or (settings.home / SECRET_FILE).exists()
 

@@ -39,7 +39,13 @@ from harness.store.sql.evidence import SqlWaivers
 from harness.store.sql.installation import SqlInstallation, missing_heads
 from harness.store.sql.listings import SqlListings
 from harness.store.sql.observations import SqlCaptures, SqlFailovers, SqlObservations
-from harness.store.sql.operations import SqlAlerts, SqlApiKeys, SqlDeliveries, SqlPrincipals
+from harness.store.sql.operations import (
+    SqlAlerts,
+    SqlApiKeys,
+    SqlDashboardSessions,
+    SqlDeliveries,
+    SqlPrincipals,
+)
 from harness.store.sql.proposals import SqlApprovals, SqlProposals, SqlRollouts, SqlVerdicts
 from harness.store.sql.providers import (
     SqlCredentials,
@@ -81,6 +87,7 @@ class SqlTransaction:
         self.principals = SqlPrincipals(unit)
         self.audited = SqlAuditedRows(unit, self.audit)
         self.keys = SqlApiKeys(unit)
+        self.dashboard_sessions = SqlDashboardSessions(unit)
         self.waivers = SqlWaivers(unit, now)
         self.switches = SqlSwitches(unit)
         self.shadows = SqlShadows(unit)

@@ -18,6 +18,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from harness.domain.operations.metrics import ROUTER_METRICS, router_metric_meaning
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Price
 from router.protocols.usage import TokenUsage
@@ -78,68 +79,33 @@ class RouterMetrics:
 
     def __init__(self, read: Callable[[], MetricReading]) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # theirs
-        self._registry = here = CollectorRegistry()
-        self._requests = Counter(
-            "swapgate_requests",
-            "Requests by assigned arm, and by the target that answered",
-            ("route", "arm", "target", "outcome"),
-            registry=here,
+        self._registry = CollectorRegistry()
+        self._requests = self._counter("swapgate_requests")
+        self._duration = self._histogram("swapgate_request_duration_seconds", DURATION_S)
+        self._first_token = self._histogram(
+            "swapgate_time_to_first_token_seconds", FIRST_TOKEN_S
         )
-        self._duration = Histogram(
-            "swapgate_request_duration_seconds",
-            "From the request to the last byte of its answer",
-            ("route",),
-            registry=here,
-            buckets=DURATION_S,
-        )
-        self._first_token = Histogram(
-            "swapgate_time_to_first_token_seconds",
-            "From a stream's request to its first output, failovers included",
-            ("route", "target"),
-            registry=here,
-            buckets=FIRST_TOKEN_S,
-        )
-        self._attempts = Counter(
-            "swapgate_attempts",
-            "Calls of a provider; failure_class none for those that answered",
-            ("target", "failure_class"),
-            registry=here,
-        )
-        self._failovers = Counter(
-            "swapgate_failovers",
-            "Times that a request left a target for the next one, or found its circuit open",
-            ("route", "target", "failure_class"),
-            registry=here,
-        )
-        self._feedback = Counter(
-            "swapgate_feedback",
-            "What callers said of answers; verdict good, bad, or none for a label alone",
-            ("route", "arm", "verdict", "label"),
-            registry=here,
-        )
-        self._irregular = Counter(
-            "swapgate_irregular_answers",
-            "Answers that were passed on though their provider left out how they end, or wrote "
-            "NaN into an event",
-            ("target", "what"),
-            registry=here,
-        )
-        self._internal = Counter(
-            "swapgate_internal_errors",
-            "Faults of the router's own, by its part and the arm of the request",
-            ("part", "arm"),
-            registry=here,
-        )
-        self._tokens = Counter(
-            "swapgate_tokens", "As providers report them", ("target", "kind"), registry=here
-        )
-        self._cost = Counter(
-            "swapgate_cost_dollars", "Of priced targets", ("target",), registry=here
-        )
+        self._attempts = self._counter("swapgate_attempts")
+        self._failovers = self._counter("swapgate_failovers")
+        self._feedback = self._counter("swapgate_feedback")
+        self._irregular = self._counter("swapgate_irregular_answers")
+        self._internal = self._counter("swapgate_internal_errors")
+        self._tokens = self._counter("swapgate_tokens")
+        self._cost = self._counter("swapgate_cost_dollars")
         self._series: dict[tuple[str, str, str, str, bool], _RequestSeries] = {}
         self._ends: dict[tuple[str, FailureClass | None], _PendingCount] = {}
         self._added: dict[Counter, _PendingCount] = {}
-        here.register(_StateCollector(read))
+        self._registry.register(_StateCollector(read))
+
+    def _counter(self, name: str) -> Counter:
+        spec = ROUTER_METRICS[name]
+        return Counter(name, spec.meaning, spec.labels, registry=self._registry)
+
+    def _histogram(self, name: str, buckets: tuple[float, ...]) -> Histogram:
+        spec = ROUTER_METRICS[name]
+        return Histogram(
+            name, spec.meaning, spec.labels, registry=self._registry, buckets=buckets
+        )
 
     def attempt(self, target: str, failure: FailureClass | None) -> None:
         """An attempt is over, a stream's at its end."""
@@ -252,41 +218,34 @@ class _StateCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         reading = self._read()
         for name, value in reading.gauges.items():
-            yield GaugeMetricFamily(f"swapgate_{name}", metric_help(name), value)
+            yield GaugeMetricFamily(f"swapgate_{name}", router_metric_meaning(name), value)
         for name, value in reading.counters.items():
-            yield CounterMetricFamily(f"swapgate_{name}", metric_help(name), value)
-        breakers = GaugeMetricFamily(
-            "swapgate_breaker_state", "0 closed, 1 half open, 2 open", labels=("target",)
-        )
+            yield CounterMetricFamily(f"swapgate_{name}", router_metric_meaning(name), value)
+        breakers = _gauge("swapgate_breaker_state")
         for target, state in reading.breakers.items():
             breakers.add_metric((target,), state)
         yield breakers
-        up = GaugeMetricFamily(
-            "swapgate_health_check_up", "1 when it answered, then or since", labels=("target",)
-        )
-        took = GaugeMetricFamily(
-            "swapgate_health_check_duration_seconds", "Of the last one", labels=("target",)
-        )
+        up = _gauge("swapgate_health_check_up")
+        took = _gauge("swapgate_health_check_duration_seconds")
         for target, check in reading.checks.items():
             up.add_metric((target,), check.up)
             took.add_metric((target,), check.seconds)
         yield from (up, took)
-        pauses = GaugeMetricFamily(
-            "swapgate_target_pause_seconds", "That its provider asked for", labels=("target",)
-        )
+        pauses = _gauge("swapgate_target_pause_seconds")
         for target, left_s in reading.pauses.items():
             pauses.add_metric((target,), left_s)
         yield pauses
+
+
+def _gauge(name: str) -> GaugeMetricFamily:
+    spec = ROUTER_METRICS[name]
+    return GaugeMetricFamily(name, spec.meaning, labels=spec.labels)
 
 
 def counter_names(counted: Mapping[str, int]) -> dict[str, int]:
     """Returns a process's own counters as `MetricReading.counters` names them."""
     others = {f"router_{name}": n for name, n in sorted(counted.items())}
     return {"observations_dropped": others.pop("router_rows_dropped", 0), **others}
-
-
-def metric_help(name: str) -> str:
-    return name.removeprefix("router_").replace("_", " ")
 
 
 class _FamilyCollector(Collector):

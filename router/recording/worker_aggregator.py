@@ -19,6 +19,7 @@ import structlog
 
 from harness.domain.canary.judge import JudgeOutcome
 from harness.domain.canary.unit_rule import UnitRule
+from harness.domain.operations.metrics import ROUTER_METRICS, router_metric_meaning
 from harness.domain.reliability.failures import parse_error_class
 from harness.domain.shadow.shadow import ShadowTally
 from router.recording.bounded_map import BoundedMap
@@ -32,7 +33,7 @@ from router.recording.metric_families import (
     families_from_json,
     gauge_family,
 )
-from router.recording.metrics import counter_names, exposition_text, metric_help
+from router.recording.metrics import counter_names, exposition_text
 from router.recording.port import CaptureDraft, ScoredUnit
 from router.recording.recorder import Recorder
 from router.recording.spool import batch_from_json
@@ -162,9 +163,13 @@ class WorkerAggregator:
         counted = counter_names(self.recorder.counters + self.counters)
         serving = sum(account.ready.is_set() for account in self._accounts)
         return [
-            gauge_family("swapgate_router_workers", "Workers that serve", serving),
+            gauge_family(
+                "swapgate_router_workers",
+                ROUTER_METRICS["swapgate_router_workers"].meaning,
+                serving,
+            ),
             *(
-                counter_family(f"swapgate_{name}", metric_help(name), n)
+                counter_family(f"swapgate_{name}", router_metric_meaning(name), n)
                 for name, n in counted.items()
             ),
         ]

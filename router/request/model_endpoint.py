@@ -10,7 +10,7 @@ from harness.domain.errors import InputError
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.overrides import RequestKind, choose_kind
 from harness.domain.routing.plan import RoutePlan
-from harness.domain.routing.table import Arm, Canary, KeyGrant
+from harness.domain.routing.table import FIRST_ROUTE_STEP, Arm, Canary, KeyGrant
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router.access.admission import Admission, RateReservation
@@ -276,10 +276,20 @@ def _requested_route(
         ):
             # A person's grant opens it, whichever routes the key may use.
             return request, literal, None
-        message = f"there is no route {request.model!r}; GET /v1/models lists yours"
-        return error_reply(404, message, "model_not_found", param="model")
+        return _no_such_route(request.model, serving)
     # Of the route that is asked: its overrides are how it answers.
     if not is_route_allowed(grant, route.route.name):
         message = f"this key may not use route {route.route.name!r}; ask an admin for one"
         return error_reply(403, message, "route_not_allowed", param="model")
     return request, route, declared
+
+
+def _no_such_route(name: str, serving: CompiledSnapshot) -> Reply:
+    if serving.routes:
+        message = f"there is no route {name!r}; GET /v1/models lists yours"
+    else:
+        message = (
+            f"there is no route {name!r}, nor any other: the database has none yet, and a "
+            f"router brings none in from the file. On its machine, {FIRST_ROUTE_STEP}"
+        )
+    return error_reply(404, message, "model_not_found", param="model")

@@ -1,20 +1,30 @@
 """What people do in the dashboard, in a browser: propose, approve, reject, pause, roll back."""
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from harness.app.installation import open_installation
-from harness.control.operations import keys
+from harness.control.operations import dashboard_sessions, keys
 from harness.control.proposals import submission
 from harness.control.routing import routes
 from harness.domain.operations.access import SYSTEM, Role
+from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.proposal import ProposalPhase
-from tests.support.browser.dashboard_data import Lived, hurt, lived, turned
+from tests.support.browser.dashboard_data import (
+    Lived,
+    counted,
+    evaluated,
+    hurt,
+    lived,
+    turned,
+)
 from tests.support.browser.dashboard_server import Listener, dashboard
 
 expect.set_options(timeout=90_000)
@@ -47,8 +57,8 @@ def visit(page: Page, house: Lived, address: str) -> Visit:
     key = key_of(house, "carla")
 
     def visited(path: str) -> None:
-        page.goto(f"{address}{path}")
-        sign_in(page, key)
+        page.goto(f"{address}/sign-in?next={quote(path)}")
+        send_key(page, key)
 
     return visited
 
@@ -64,17 +74,20 @@ def key_of(house: Lived, name: str) -> str:
 
 
 def sign_in(page: Page, key: str) -> None:
-    page.get_by_role("button", name="Expand sidebar").click()
+    page.get_by_role("link", name="Sign in").click()
+    send_key(page, key)
+
+
+def send_key(page: Page, key: str) -> None:
     page.get_by_label("Management key", exact=True).fill(key)
     page.get_by_role("button", name="Sign in").click()
-    expect(page.get_by_text("You act as")).to_be_visible()
-    page.get_by_role("button", name="Collapse sidebar").click()
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
 
 
-def phase(house: Lived, name: str) -> ProposalPhase:
+def phase(house: Lived, proposal: str) -> ProposalPhase:
     installation = open_installation(house.config)
     try:
-        return submission.get_proposal(installation.context, house.proposals[name]).phase
+        return submission.get_proposal(installation.context, proposal).phase
     finally:
         installation.close()
 
@@ -83,48 +96,176 @@ def card(proposal: str) -> str:
     return f".st-key-proposal-{proposal}"
 
 
-@pytest.mark.req("C4")
-def test_a_person_approves_what_another_proposed(
-    page: Page, house: Lived, visit: Visit
+@pytest.mark.req("C4", "F2", "F3", "F5")
+def test_a_swap_from_its_proposal_to_its_canary_and_to_the_abort(
+    page: Page, browser: Browser, house: Lived, address: str
 ) -> None:
     listener = Listener(page)
-    visit("/proposals")
-    waiting = page.locator(card(house.proposals["awaiting"]))
-    waiting.get_by_role("button", name="Approve").click()
-    dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text(
-        "Route mail-triage: 1 % of its traffic goes to sim/sim-better"
-    )
-    expect(dialog).to_contain_text("the rest stays with sim/sim-base")
-    dialog.get_by_role("button", name="Start the canary").click()
+    key = key_of(house, "dora")
+    proposal = propose(page, house, address, key)
+    assert key not in page.content()
 
-    expect(page.get_by_text("carla approved")).to_be_visible()
-    expect(waiting).to_contain_text("approvals 1 of 1, by carla")
+    page.locator(card(proposal)).get_by_role("link", name="Compare").click()
+    expect(page.locator(".sg-verdict")).to_contain_text("NOT DECIDED YET")
+    evaluated(house.config)
+    page.get_by_role("button", name="Refresh").click()
+    expect(page.locator(".sg-verdict")).to_contain_text("Better on Support-ticket routing.")
+    expect(page.get_by_role("button", name="Approve")).to_be_disabled()
+    expect(page.locator(".stMain")).to_contain_text(
+        "dora proposed this, so somebody else has to approve it."
+    )
+    listener.assert_quiet()
+
+    approver = browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+    listener = Listener(approver)
+    approve(approver, house, f"{address}/sign-in?next={quote('/compare?id=' + proposal)}")
     assert any("canary opened" in did for did in turned(house.config))
-    assert phase(house, "awaiting") is ProposalPhase.CANARY
+    watch(approver, house)
+    abort(approver)
+    assert phase(house, proposal) is ProposalPhase.ROLLED_BACK
+    installation = open_installation(house.config)
+    assert routes.load_table(installation.context).routes["returns"].canary is None
+    installation.close()
+
+    # What has become of it is said alike wherever somebody looks.
+    approver.goto(f"{address}/")
+    expect(approver.locator("h1")).to_contain_text("mail-triage (waits for approval)")
+    expect(approver.locator(".stMain")).to_contain_text("returns: canary aborted")
+    page.reload()
+    expect(page.locator(".sg-verdict")).to_contain_text("but its canary was aborted")
+    expect(page.locator(".stMain")).to_contain_text("by carla: the customer asked")
     listener.assert_quiet()
 
 
-@pytest.mark.req("F5")
-def test_nobody_acts_without_a_key_and_who_proposed_cannot_approve(
-    page: Page, house: Lived, address: str
-) -> None:
-    page.goto(f"{address}/proposals")
+def propose(page: Page, house: Lived, address: str, key: str) -> str:
+    """Signs in from the page of proposals, and proposes a swap for `returns` there."""
+    page.goto(f"{address}/proposals?route=returns&candidate=sim/sim-better")
     waiting = page.locator(card(house.proposals["awaiting"]))
     expect(waiting.get_by_role("button", name="Approve")).to_be_disabled()
-    expect(waiting).to_contain_text("Sign in with a management key in the sidebar first")
-    waiting.get_by_role("button", name="Reject").click()
-    page.get_by_role("dialog").get_by_label("Reason").fill("no")
-    page.get_by_role("dialog").get_by_label("Reason").press("Tab")
-    page.get_by_role("dialog").get_by_role("button", name="Reject").click()
-    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("Sign in with")
-    page.get_by_role("button", name="Close", exact=True).click()
-
-    key = key_of(house, "carla")
+    expect(waiting.get_by_role("button", name="Reject")).to_be_disabled()
+    expect(waiting).to_contain_text("Sign in first, at the top of this page")
     sign_in(page, key)
+    expect(page.get_by_text("dora · admin")).to_be_visible()
     expect(waiting.get_by_role("button", name="Approve")).to_be_enabled()
-    assert key not in page.url
-    assert key not in page.content()
+
+    expect(page.get_by_text("For both models: at most about $")).to_be_visible()
+    page.get_by_label("Reason").fill("it is cheaper")
+    page.get_by_label("Reason").press("Tab")
+    expect(page.get_by_text("Proposed as dora.")).to_be_visible()
+    page.get_by_role("button", name="Propose", exact=True).click()
+    expect(page.get_by_text("dora proposed sim/sim-better for route returns")).to_be_visible()
+    installation = open_installation(house.config)
+    [made] = submission.list_proposals(installation.context, route="returns", open_only=True)
+    installation.close()
+    assert (made.proposer, made.reason) == ("dora", "it is cheaper")
+    return made.id
+
+
+def approve(page: Page, house: Lived, link: str) -> None:
+    page.goto(link)
+    send_key(page, key_of(house, "carla"))
+    page.get_by_role("button", name="Approve").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Route returns: 1 % of its traffic goes to sim/sim-better")
+    expect(dialog).to_contain_text("the rest stays with sim/sim-base")
+    for repeated in (
+        "PASSED: Better on Support-ticket routing.",
+        "Nothing: it is not slower",
+        "What this route costs a month is unknown: no traffic of this route was recorded",
+        "This is the 1st candidate on this route in 90 days",
+        "1 % of the requests get the candidate's answers at first",
+    ):
+        expect(dialog).to_contain_text(repeated)
+    start = dialog.get_by_role("button", name="Start the canary")
+    expect(start).to_be_disabled()
+    # The button wakes while the reason is typed.
+    dialog.get_by_label("Reason").press_sequentially("it is cheaper, too")
+    expect(start).to_be_enabled()
+    start.click()
+    expect(page.get_by_text("carla approved")).to_be_visible()
+
+
+def watch(page: Page, house: Lived) -> None:
+    """The canary's page follows by itself what is counted."""
+    page.reload()
+    page.get_by_role("button", name="Watch the canary").click()
+    expect(page.locator("h1")).to_contain_text(
+        "sim/sim-better has no traffic counted yet, at 1 %"
+    )
+    counted(house.config, "returns")
+    expect(page.locator("h1")).to_contain_text("sim/sim-better shows no harm so far, at 1 %")
+
+
+def abort(page: Page) -> None:
+    """Neither a double click nor Enter ends a canary by accident."""
+    button = page.get_by_role("button", name="Abort the canary")
+    button.dblclick()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Abort the canary: route returns")
+    expect(dialog).to_contain_text("From 1 % to 0 %: all traffic goes back to sim/sim-base")
+    expect(dialog).to_contain_text(
+        "In the last hour sim/sim-better answered 10 of this route's 1,000 requests; after "
+        "this it answers none."
+    )
+    yes = dialog.get_by_role("button", name="Yes, abort")
+    expect(yes).to_be_disabled()
+    expect(dialog).to_contain_text("The button works once a reason stands here.")
+    dialog.get_by_label("Reason").press("Enter")
+    dialog.get_by_label("Reason").press_sequentially("the customer asked")
+    expect(yes).to_be_enabled()
+    dialog.get_by_label("Reason").press("Enter")
+    expect(page.locator("h1")).not_to_contain_text("aborted")
+    yes.dblclick()
+
+    expect(page.locator("h1")).to_contain_text("sim/sim-better was aborted")
+    expect(page.locator(".sg-verdict")).to_contain_text("the customer asked")
+    expect(button).to_have_count(0)
+    expect(
+        page.get_by_text("The canary has ended, so there is nothing to pause")
+    ).to_be_visible()
+
+
+@pytest.mark.req("F5")
+def test_a_link_signs_in_once_and_a_sign_out_reaches_the_second_tab(
+    page: Page, house: Lived, address: str
+) -> None:
+    link = link_of(house, "dora")
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{address}/sign-in#{link}")
+    expect(page.get_by_text("This link signs you in as dora (approver)")).to_be_visible()
+    assert link not in page.url
+    page.get_by_role("button", name="Sign in as dora").click()
+    expect(page.get_by_text("dora · approver")).to_be_in_viewport()
+    [cookie] = [c for c in page.context.cookies() if c["name"].startswith("swapgate")]
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+    assert cookie["value"] not in page.evaluate("document.cookie")
+
+    second = page.context.new_page()
+    second.goto(f"{address}/proposals")
+    waiting = second.locator(card(house.proposals["awaiting"]))
+    waiting.get_by_role("button", name="Approve").click()
+    dialog = second.get_by_role("dialog")
+    dialog.get_by_label("Reason").press_sequentially("it is cheaper")
+    expect(dialog.get_by_role("button", name="Start the canary")).to_be_enabled()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_text("You signed out.")).to_be_visible()
+    dialog.get_by_role("button", name="Start the canary").click()
+    expect(second.get_by_role("alert").first).to_contain_text("You signed out.")
+    assert phase(house, house.proposals["awaiting"]) is ProposalPhase.AWAITING_APPROVAL
+
+    page.goto(f"{address}/sign-in#{link}")
+    expect(page.get_by_role("alert")).to_contain_text("works once")
+
+
+def link_of(house: Lived, name: str) -> str:
+    """A sign-in link for a new approver, without its address."""
+    installation = open_installation(house.config)
+    try:
+        ctx, secret = installation.context, installation.secret
+        key = keys.create_key(ctx, OPERATOR, name, secret=secret, role=Role.APPROVER)[0]
+        return dashboard_sessions.create_link(ctx, OPERATOR, key.id, secret=secret)[1]
+    finally:
+        installation.close()
 
 
 def test_a_rejection_needs_a_reason(page: Page, house: Lived, visit: Visit) -> None:
@@ -133,80 +274,27 @@ def test_a_rejection_needs_a_reason(page: Page, house: Lived, visit: Visit) -> N
     waiting.get_by_role("button", name="Reject").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("Route mail-triage stays with sim/sim-base")
-    dialog.get_by_role("button", name="Reject").click()
-    expect(dialog.get_by_role("alert")).to_contain_text("a refusal needs a reason")
-    assert phase(house, "awaiting") is ProposalPhase.AWAITING_APPROVAL
+    expect(dialog.get_by_role("button", name="Reject")).to_be_disabled()
+    expect(dialog).to_contain_text("The button works once a reason stands here.")
 
-    dialog.get_by_label("Reason").fill("its licence is not cleared")
-    dialog.get_by_label("Reason").press("Tab")
+    dialog.get_by_label("Reason").press_sequentially("its licence is not cleared")
     dialog.get_by_role("button", name="Reject").click()
 
     expect(page.get_by_text("carla rejected")).to_be_visible()
-    assert phase(house, "awaiting") is ProposalPhase.REJECTED
-
-
-@pytest.mark.req("F2")
-def test_a_swap_is_proposed_with_its_price_before_it_starts(
-    page: Page, house: Lived, visit: Visit
-) -> None:
-    visit("/proposals?route=newsletter&candidate=sim/sim-better")
-    expect(page.get_by_text("For both models: at most about $")).to_be_visible()
-    page.get_by_label("Reason").fill("it is cheaper")
-    page.get_by_label("Reason").press("Tab")
-    expect(page.get_by_text("Proposed as carla.")).to_be_visible()
-    page.get_by_role("button", name="Propose", exact=True).click()
-
-    expect(
-        page.get_by_text("carla proposed sim/sim-better for route newsletter")
-    ).to_be_visible()
-    installation = open_installation(house.config)
-    newest = submission.list_proposals(
-        installation.context, route="newsletter", open_only=True
-    )[0]
-    installation.close()
-    assert (newest.proposer, newest.reason) == ("carla", "it is cheaper")
-    assert newest.phase is ProposalPhase.PROPOSED
+    assert phase(house, house.proposals["awaiting"]) is ProposalPhase.REJECTED
 
 
 def test_a_busy_route_says_which_proposal_is_open(
     page: Page, house: Lived, visit: Visit
 ) -> None:
     visit("/proposals?route=drafts&candidate=sim/sim-equal")
-    page.get_by_role("button", name="Propose", exact=True).click()
+    propose = page.get_by_role("button", name="Propose", exact=True)
 
-    alert = page.get_by_role("alert").filter(has_text="Not done")
-    expect(alert).to_contain_text(house.proposals["evaluating"])
-
-
-@pytest.mark.req("F3")
-def test_a_canary_is_paused_and_then_aborted(page: Page, house: Lived, visit: Visit) -> None:
-    visit("/canary?route=support-chat")
-    page.get_by_role("button", name="Pause").click()
-    dialog = page.get_by_role("dialog")
-    dialog.get_by_role("button", name="Yes, pause").click()
-    expect(dialog.get_by_role("alert")).to_contain_text("needs a reason")
-    say_why(page, "lunch")
-    dialog.get_by_role("button", name="Yes, pause").click()
-    expect(page.locator("h1")).to_contain_text("sim/sim-better is paused at 5 %")
-    expect(page.get_by_text("It is paused: its share stays")).to_be_visible()
-
-    page.get_by_role("button", name="Abort the canary").click()
-    dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("Route support-chat. From 5 % to 0 %")
-    expect(dialog).to_contain_text("all traffic goes back to sim/sim-base")
-    say_why(page, "the customer asked")
-    dialog.get_by_role("button", name="Yes, abort").click()
-
-    expect(page.locator("h1")).to_contain_text("sim/sim-better was rolled back")
-    expect(page.get_by_role("button", name="Abort the canary")).to_be_disabled()
-    expect(
-        page.get_by_text("The canary has ended, so there is nothing to pause")
-    ).to_be_visible()
-    assert phase(house, "canary") is ProposalPhase.ROLLED_BACK
-    installation = open_installation(house.config)
-    route = routes.load_table(installation.context).routes["support-chat"]
-    installation.close()
-    assert route.canary is None
+    expect(propose).to_be_disabled()
+    why = f"Route drafts has an open proposal, {house.proposals['evaluating']}"
+    expect(page.locator(".stMain")).to_contain_text(why)
+    page.get_by_role("link", name="See sim/sim-better instead of sim/sim-base").click()
+    expect(page.locator("h1")).to_contain_text("sim/sim-better instead of sim/sim-base")
 
 
 @pytest.mark.req("F3")
@@ -224,8 +312,7 @@ def test_a_step_by_hand_warns_of_what_the_data_say_against_it_and_takes_a_reason
     expect(dialog).to_contain_text("From 5 % to 25 % for sim/sim-better")
     expect(dialog.get_by_role("status")).to_contain_text("▲ The data argue against it.")
     expect(dialog.get_by_role("status")).to_contain_text("(3 malformed, 3 timeout) against")
-    dialog.get_by_role("button", name="Yes, advance").click()
-    expect(dialog.get_by_role("alert")).to_contain_text("needs a reason")
+    expect(dialog.get_by_role("button", name="Yes, advance")).to_be_disabled()
     say_why(page, "the customer agrees")
     dialog.get_by_role("button", name="Yes, advance").click()
 
@@ -235,18 +322,25 @@ def test_a_step_by_hand_warns_of_what_the_data_say_against_it_and_takes_a_reason
 
 
 @pytest.mark.req("F3")
-def test_a_canary_is_promoted_by_hand_and_its_bake_finished(
+def test_a_canary_is_paused_promoted_by_hand_and_its_bake_finished(
     page: Page, house: Lived, visit: Visit
 ) -> None:
     visit("/canary?route=support-chat")
-    page.get_by_role("button", name="Promote now").click()
+    page.get_by_role("button", name="Pause").click()
     dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("button", name="Yes, pause")).to_be_disabled()
+    say_why(page, "lunch")
+    dialog.get_by_role("button", name="Yes, pause").click()
+    expect(page.locator("h1")).to_contain_text("sim/sim-better is paused at 5 %")
+    expect(page.get_by_text("until then its share stays at 5 %")).to_be_visible()
+
+    page.get_by_role("button", name="Promote now").click()
     expect(dialog).to_contain_text("From 5 % to 100 % for sim/sim-better")
     expect(dialog.get_by_role("status")).to_have_count(0)
     say_why(page, "a demo at noon")
     dialog.get_by_role("button", name="Yes, promote").click()
     expect(page.locator("h1")).to_contain_text("sim/sim-better is promoted and baking")
-    assert phase(house, "canary") is ProposalPhase.PROMOTED
+    assert phase(house, house.proposals["canary"]) is ProposalPhase.PROMOTED
     expect(dialog).to_have_count(0)
 
     page.get_by_role("button", name="Finish the bake").click()
@@ -274,16 +368,58 @@ def weight_bps(house: Lived, name: str) -> int | None:
     return route.experiment.weight_bps if route.experiment else None
 
 
-def test_the_live_block_follows_by_itself(page: Page, visit: Visit) -> None:
-    visit("/canary?route=support-chat")
+# Frame by frame: what is gone, faded or moved while the page refreshes itself.
+WATCH = """() => {
+  window.flicker = [];
+  const chart = document.querySelector(".vega-embed canvas, .vega-embed svg");
+  const tops = {};
+  const look = () => {
+    for (const name of ["h1", ".sg-verdict", ".sg-tiles", ".sg-measures", ".vega-embed"]) {
+      const element = document.querySelector(name);
+      if (!element) { window.flicker.push(name + " is gone"); continue; }
+      let opacity = 1;
+      for (let e = element; e; e = e.parentElement) opacity *= getComputedStyle(e).opacity;
+      if (opacity < 0.7) window.flicker.push(name + " is faded");
+      const top = Math.round(element.getBoundingClientRect().top);
+      if (name in tops && tops[name] !== top) window.flicker.push(name + " has moved");
+      tops[name] = top;
+    }
+    if (!chart.isConnected) window.flicker.push("the chart was drawn anew");
+    const area = document.querySelector(".vega-embed .mark-area path");
+    if (area && getComputedStyle(area).opacity > 0.5) window.flicker.push("an area is opaque");
+    requestAnimationFrame(look);
+  };
+  look();
+}"""
+
+
+def test_the_live_block_follows_by_itself_without_flicker(page: Page, visit: Visit) -> None:
+    # An address that names no route says so, and leads to one.
+    visit("/canary?route=nope")
+    expect(page.locator("h1")).to_contain_text("There is no route nope")
+    page.get_by_label("Show another route").click()
+    page.get_by_role("option", name="faq").click()
+    expect(page.locator("h1")).to_contain_text("sim/sim-better is promoted and baking")
+    expect(page).to_have_url(re.compile("route=faq"))
+
+    page.goto(page.url.replace("route=faq", "route=support-chat"))
+    expect(page.locator("h1")).to_contain_text("sim/sim-better shows no harm so far, at 5 %")
+    expect(page.locator(".vega-embed canvas, .vega-embed svg").nth(2)).to_be_visible()
     updated = page.get_by_text("updated ")
-    before = updated.inner_text()
+    page.evaluate(WATCH)
 
-    expect(updated).not_to_have_text(before)
+    for _ in range(3):
+        before = updated.inner_text()
+        expect(updated).not_to_have_text(before)
+
     assert "UTC" in updated.inner_text()
+    assert page.evaluate("[...new Set(window.flicker)]") == []
 
 
-def test_a_route_goes_back_to_its_former_model(page: Page, house: Lived, visit: Visit) -> None:
+def test_a_route_goes_back_and_is_forced_and_its_client_gets_a_key(
+    page: Page, house: Lived, visit: Visit
+) -> None:
+    listener = Listener(page)
     visit("/routes?route=faq")
     expect(page.locator("h1")).to_contain_text("sim/sim-better serves faq since")
     page.get_by_role("button", name="Roll back …").click()
@@ -301,3 +437,44 @@ def test_a_route_goes_back_to_its_former_model(page: Page, house: Lived, visit: 
     history = routes.load_history(installation.context, "faq")
     installation.close()
     assert (history[0].actor, history[0].reason) == ("carla", "users complain")
+    _force(page)
+    _give_key(page)
+    listener.assert_quiet()
+
+
+def _force(page: Page) -> None:
+    """Throws a kill switch, which Enter does not, and lifts it."""
+    page.get_by_role("button", name="Kill switch …").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Send all requests to").click()
+    page.get_by_role("option", name="sim (the whole provider)").click()
+    expect(dialog).to_contain_text("1 route within 2 s: faq.")
+    throw = dialog.get_by_role("button", name="Throw the switch")
+    expect(throw).to_be_disabled()
+    reason = dialog.get_by_label("Reason")
+    reason.click()
+    reason.press_sequentially("a vendor is down")
+    reason.press("Enter")
+    expect(throw).to_be_enabled()
+    throw.click()
+    expect(page.get_by_text("provider:sim is forced for route faq")).to_be_visible()
+    page.get_by_role("button", name="Lift the switch of provider:sim").click()
+    page.get_by_role("dialog").get_by_label("Reason").press_sequentially("it is back")
+    page.get_by_role("dialog").get_by_role("button", name="Lift it").click()
+    expect(page.get_by_text("carla lifted the switch")).to_be_visible()
+
+
+def _give_key(page: Page) -> None:
+    """Creates a client's key at the width of a phone: it is shown once."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(page.url.partition("/routes")[0] + "/keys")
+    page.get_by_role("button", name="Create a client key").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Client, who uses the key").press_sequentially("acme")
+    dialog.get_by_role("button", name="Create the key").click()
+    expect(page.get_by_test_id("stCode").get_by_text("sg-")).to_be_visible()
+    page.get_by_role("button", name="I have stored it").click()
+    expect(page.get_by_text("acme").first).to_be_visible()
+    expect(page.get_by_role("button", name="I have stored it")).to_have_count(0)
+    main = page.get_by_test_id("stMain")
+    assert main.evaluate("e => e.scrollWidth - e.clientWidth") == 0

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from PIL import Image
@@ -16,12 +17,17 @@ from websockets.typing import Origin
 from harness.app.installation import open_installation
 from harness.control.proposals import comparison
 from harness.domain.evals.run import Verdict
-from tests.support.browser.dashboard_data import XSS, Lived, configured, lived
-from tests.support.browser.dashboard_server import Listener, dashboard, status
+from tests.support.browser.dashboard_data import XSS, Lived, configured, counted, lived
+from tests.support.browser.dashboard_server import (
+    Listener,
+    assert_accessible,
+    dashboard,
+    status,
+)
 
 ROOT = Path(__file__).parents[2]
-# Set it to write the README's picture anew.
 expect.set_options(timeout=90_000)
+# Set it to write the pictures of README and docs anew.
 PICTURES = "SWAPGATE_WRITE_PICTURES"
 
 SEEN_LOADING = """
@@ -80,6 +86,7 @@ def assert_answered(page: Page, url: str, answer: str) -> None:
     assert page.locator(".sg-loading").count() == 0
     page.set_viewport_size({"width": 390, "height": 844})
     assert_no_sideways_scroll(page)
+    assert_accessible(page)
     listener.assert_quiet()
 
 
@@ -98,7 +105,9 @@ def test_a_deep_link_on_a_cold_server_answers_in_its_first_line(
         ("/proposals?state=open", "1 proposal waits for approval: mail-triage"),
         ("/canary?route=support-chat", "sim/sim-better shows no harm so far, at 5 %"),
         ("/routes?route=support-chat", "sim/sim-base serves support-chat since"),
-        ("/providers", "1 provider configured; no known problem"),
+        ("/providers", "sim works"),
+        ("/keys", "No client has a key yet"),
+        ("/suites", "4 suites"),
         ("/sessions", "No session yet"),
     ],
 )
@@ -182,37 +191,62 @@ def test_a_running_comparison_shows_progress_and_no_difference(
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_the_whole_comparison_fits_into_a_picture(
-    page: Page, house: Lived, address: str, tmp_path: Path, theme: str, width: int
+@pytest.mark.parametrize(
+    ("name", "path", "answer", "width"),
+    [
+        ("compare", "/compare?id={canary}&show=all", ".sg-verdict", 1280),
+        ("compare", "/compare?id={canary}&show=all", ".sg-verdict", 390),
+        ("canary", "/canary?route=support-chat", ".sg-verdict", 1280),
+        ("overview", "/", ".sg-route >> nth=0", 1280),
+    ],
+)
+def test_a_page_answers_in_its_first_screen_and_fits_into_a_picture(
+    page: Page,
+    house: Lived,
+    address: str,
+    tmp_path: Path,
+    *,
+    name: str,
+    path: str,
+    answer: str,
+    width: int,
+    theme: Literal["light", "dark"],
 ) -> None:
-    page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
+    page.emulate_media(color_scheme=theme)
     page.set_viewport_size({"width": width, "height": 844})
-    opened(page, f"{address}/compare?id={house.proposals['canary']}&show=all")
-    first_screen = page.locator(".sg-verdict").bounding_box()
-    expect(
-        page.locator("[data-testid=stVegaLiteChart] canvas, .vega-embed svg")
-    ).to_be_visible()
-    expect(page.locator("[data-testid=stDataFrame] canvas").first).to_be_visible()
+    if name == "canary":
+        # The picture is not to say that no request has arrived.
+        counted(house.config, "support-chat")
+    opened(page, address + path.format(**house.proposals))
+    first_screen = page.locator(answer).bounding_box()
+    assert first_screen is not None
+    assert first_screen["y"] + first_screen["height"] <= 844, "what matters comes first"
+    if name != "overview":
+        chart = "[data-testid=stVegaLiteChart] canvas, .vega-embed svg"
+        expect(page.locator(chart).first).to_be_visible()
+    if name == "compare":
+        expect(page.locator("[data-testid=stDataFrame] canvas").first).to_be_visible()
     assert_no_sideways_scroll(page)
+    assert_accessible(page)
 
     # The page scrolls inside its own box, so that the window must be as high as that.
     block = page.locator("[data-testid=stMainBlockContainer]")
     page.set_viewport_size({"width": width, "height": block.evaluate("e => e.scrollHeight")})
-    expect(page.locator(".sg-answers")).to_be_in_viewport()
-    file = tmp_path / f"compare-{theme}-{width}.png"
+    expect(page.get_by_text("Copy as CLI")).to_be_in_viewport()
+    file = tmp_path / f"{name}-{theme}-{width}.png"
     page.screenshot(path=file, animations="disabled")
 
-    assert first_screen is not None
-    assert first_screen["y"] + first_screen["height"] <= 844, "verdict and next step come first"
     with Image.open(file) as picture:
         corner = picture.convert("RGB").getpixel((2, 300))
-    assert corner == {"light": (255, 255, 255), "dark": (16, 21, 28)}[theme]
-    if os.environ.get(PICTURES) and (theme, width) == ("light", 1280):
-        target = ROOT / "docs" / "img" / "compare.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with Image.open(file) as picture:
-            picture.convert("P", palette=Image.Palette.ADAPTIVE).save(target, optimize=True)
+        assert corner == {"light": (255, 255, 255), "dark": (16, 21, 28)}[theme]
+        if os.environ.get(PICTURES) and width == 1280:
+            write_picture(picture, f"{name}{'-dark' if theme == 'dark' else ''}.png")
+
+
+def write_picture(picture: Image.Image, name: str) -> None:
+    target = ROOT / "docs" / "img" / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    picture.convert("P", palette=Image.Palette.ADAPTIVE).save(target, optimize=True)
 
 
 def test_no_other_site_reaches_the_buttons(address: str) -> None:

@@ -230,7 +230,7 @@ def test_a_person_approves_a_switch_and_sees_what_it_means(
     expect(card).to_contain_text(f"concierge wants to switch to {SAGE}. Approve?")
     expect(card).to_contain_text("left")
     expect(card.get_by_role("button", name="Approve")).to_be_disabled()
-    expect(card).to_contain_text("Sign in with a management key in the sidebar first")
+    expect(card).to_contain_text("Sign in first, at the top of this page")
     expect(page.locator(".stMain")).not_to_contain_text("it writes better")
 
     sign_in(page, key_of(house, "carla", Role.APPROVER))
@@ -261,9 +261,7 @@ def test_a_viewer_decides_nothing_and_a_rejected_switch_leaves_the_session(
     sign_in(page, key_of(house, "volker", Role.VIEWER))
     expect(card).to_contain_text("volker is viewer; this needs approver")
     expect(card.get_by_role("button", name="Reject")).to_be_disabled()
-    page.get_by_role("button", name="Expand sidebar").click()
     page.get_by_role("button", name="Sign out").click()
-    page.get_by_role("button", name="Collapse sidebar").click()
 
     sign_in(page, key_of(house, "clara", Role.APPROVER))
     card.get_by_role("button", name="Reject").click()

@@ -16,7 +16,7 @@ from harness.domain.operations.alerts import (
 )
 from harness.domain.operations.delivery import mark_delivered, mark_failed, new_delivery
 from harness.domain.pagination import PageRequest
-from harness.domain.reliability.failover import Failover
+from harness.domain.reliability.failover import Failover, FailoverCount
 from harness.ports import Store
 from harness.store.database_errors import RowRefused
 from tests.contract.conftest import Opener
@@ -175,6 +175,12 @@ def test_failovers_are_found_by_route_user_and_time_the_newest_first(store: Stor
         assert list(stored.failovers(since=NOW, route="other")) == [third]
         assert list(stored.failovers(since=NOW, user_hashes=["b" * 32])) == [second]
         assert list(stored.failovers(since=NOW + timedelta(seconds=1))) == [second]
+        (many, few) = stored.failover_counts(since=NOW)
+        assert list(stored.failover_counts(since=NOW, route="other")) == [few]
+    assert many == FailoverCount(
+        ROW.route, ROW.target, "timeout", times=2, unanswered=0, last=second.at
+    )
+    assert (few.route, few.times, few.unanswered) == ("other", 1, 1)
     with store.write() as tx:
         assert tx.failovers.forget(NOW + timedelta(seconds=1)) == 2
     with store.listings() as stored:

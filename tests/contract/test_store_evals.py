@@ -229,7 +229,7 @@ def test_samples_come_in_the_runs_order(store: Store) -> None:
         assert list(tx.runs.samples("r_unknown")) == []
 
 
-def test_outcomes_are_the_samples_without_their_texts(store: Store) -> None:
+def test_outcomes_and_figures_are_the_samples_without_their_texts(store: Store) -> None:
     silent = replace(SAMPLE, item="i2", position=1, answer="", prompt="a long question")
     with store.write() as tx:
         for sample in (SAMPLE, silent, replace(SAMPLE, item="i3", position=2)):
@@ -240,6 +240,16 @@ def test_outcomes_are_the_samples_without_their_texts(store: Store) -> None:
             replace(SAMPLE, answer=ANSWER_PLACEHOLDER, prompt=""),
             replace(silent, prompt=""),
         ]
+        assert list(tx.runs.figures(RUN.id, below=2)) == [
+            replace(SAMPLE, answer="", prompt="", error_text=""),
+            replace(silent, prompt="", error_text=""),
+        ]
+        asked = ["i3", SAMPLE.item, "unknown"]
+        assert [sample.item for sample in tx.runs.samples_of(RUN.id, asked)] == [
+            SAMPLE.item,
+            "i3",
+        ]
+        assert next(iter(tx.runs.samples_of(RUN.id, asked))) == SAMPLE
 
 
 def test_progress_adds_up_what_is_known(store: Store) -> None:

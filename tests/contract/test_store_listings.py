@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 import pytest
@@ -12,8 +13,9 @@ import sqlalchemy as sa
 from harness.domain.drift.watch import DriftCheckState
 from harness.domain.errors import InputError, NotFound, SignatureInvalid
 from harness.domain.evals.run import RunState
-from harness.domain.operations.access import SYSTEM
-from harness.domain.pagination import Page, PageRequest
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.operations.audit import AuditFilter
+from harness.domain.pagination import Page, PageRequest, read_all
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.route_changes import ChangeSettings
 from harness.domain.routing.target import Target
@@ -295,11 +297,15 @@ BOUNDED: Final[Mapping[str, str]] = {
     "Proposals.of_candidates": "of the models that are one by identity",
     "Approvals.for_proposal": "of one proposal",
     "ApiKeys.of_principal": "of one person or service",
+    "ApiKeys.data_key_names": "the clients that somebody gave a key",
+    "Observations.traffic_points": "of a span of time, summed by minute",
     "EvalRuns.of_targets": "of the models that are asked about",
     "EvalRuns.release": "of one process",
     "EvalRuns.done": "of one run",
     "EvalRuns.samples": "of one run",
     "EvalRuns.outcomes": "of one run",
+    "EvalRuns.figures": "of one run",
+    "EvalRuns.samples_of": "of the items that are asked for",
     "Suites.all": "versions of the suites that somebody wrote",
     "Verdicts.for_proposal": "of one proposal",
     "Rollouts.live": "at most one per route",
@@ -309,6 +315,7 @@ BOUNDED: Final[Mapping[str, str]] = {
     "Observations.claim_keys": "of one block",
     "Observations.totals": "one per route, arm and target",
     "Observations.spends": "one per key and day of a span of time",
+    "Listings.failover_counts": "one per route, target and failure",
     "AuditLog.all": "read a page at a time",
     "Principals.among": "of those that are asked for",
     "AuditedRows.digests": "of those that are asked for",
@@ -449,3 +456,36 @@ def test_a_forged_version_key_switch_run_sample_or_model_hides_no_other(
         }
         assert stored.targets_of([NEW.id, OLD.id]) == {OLD.id: OLD}
         assert [route.name for route in stored.routes()] == [ROUTE]
+
+
+SELECTIONS: Final[Mapping[AuditFilter, list[int]]] = {
+    AuditFilter(): [3, 2, 1],
+    AuditFilter(actor="AN"): [2],
+    AuditFilter(actor="key_ana"): [2],
+    AuditFilter(actor="key_an"): [],
+    AuditFilter(action="rollback"): [3],
+    AuditFilter(action="1%"): [],
+    AuditFilter(subject="chat"): [3, 2],
+    AuditFilter(since=NOW + timedelta(seconds=2)): [3, 2],
+    AuditFilter(until=NOW + timedelta(seconds=2)): [1],
+    AuditFilter(subject="chat", until=NOW + timedelta(seconds=3)): [2],
+}
+
+
+def test_audit_events_are_selected_by_who_what_and_when(store: Store) -> None:
+    ana = Actor("Ana", Role.ADMIN, "pr_ana", "key_ana")
+    with store.write() as tx:
+        for number, actor, action, subject in (
+            (1, SYSTEM, "1000 things", "alert al_1"),
+            (2, ana, "route.create", "route chat"),
+            (3, SYSTEM, "route.rollback", "route chat"),
+        ):
+            moment = NOW + timedelta(seconds=number)
+            tx.audit.append(at=moment, actor=actor, action=action, subject=subject, details={})
+
+    with store.listings() as stored:
+        for selection, numbers in SELECTIONS.items():
+            page = stored.events(PageRequest(1), selection=selection)
+            found = list(read_all(partial(stored.events, selection=selection)))
+            assert [event.number for event in found] == numbers, selection
+            assert page.total == len(numbers)

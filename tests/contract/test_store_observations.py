@@ -17,7 +17,7 @@ from harness.domain.canary.guardrails import (
     JudgeTally,
 )
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory
-from harness.domain.canary.observation import NeverSeen, TrafficTotal
+from harness.domain.canary.observation import NeverSeen, TrafficPoint, TrafficTotal
 from harness.domain.errors import InputError
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.audit import GENESIS
@@ -233,7 +233,12 @@ def test_totals_of_traffic_are_the_sums_of_its_minutes(store: Store) -> None:
         found = list(tx.observations.totals(since=TRAFFIC.minute))
         of_route = tx.observations.totals(since=TRAFFIC.minute, route=ROUTE)
         assert list(tx.observations.totals(since=later + timedelta(minutes=1))) == []
+        points = tx.observations.traffic_points(since=TRAFFIC.minute)
+        (first, last) = tx.observations.traffic_points(since=TRAFFIC.minute, route=ROUTE)
 
+    assert [point.requests for point in points] == [30, 10]
+    assert first == TrafficPoint(TRAFFIC.minute, requests=20, failed=2, charged=4)
+    assert last == TrafficPoint(later, requests=10, failed=1, charged=2)
     assert [(total.route, total.arm) for total in found] == [
         ("answers", "incumbent"),
         (ROUTE, "canary"),

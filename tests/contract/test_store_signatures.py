@@ -11,6 +11,8 @@ import sqlalchemy as sa
 
 from harness.domain.errors import Conflict, SignatureInvalid, SnapshotInvalid
 from harness.domain.operations.access import SYSTEM, ApiKey
+from harness.domain.operations.dashboard_session import DashboardSession
+from harness.domain.operations.principals import LOCAL_PRINCIPAL
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.providers.credentials import Credential
 from harness.domain.routing.evidence import Waiver, baseline_evidence
@@ -77,6 +79,15 @@ SHADOW = Shadow(
     started_at=NOW,
     expires_at=LATER,
 )
+SESSION = DashboardSession(
+    "ds_1",
+    LOCAL_PRINCIPAL.id,
+    None,
+    NOW,
+    LOCAL_PRINCIPAL.id,
+    link_hash="b" * 64,
+    link_expires_at=LATER,
+)
 
 
 def filled(store: Store) -> None:
@@ -97,6 +108,7 @@ def filled(store: Store) -> None:
         tx.rollouts.add(rollout())
         add_agent(tx)
         tx.agent_grants.add(GRANT)
+        tx.dashboard_sessions.add(SESSION)
 
 
 def opened(url: object, signatures: Ed25519Signatures) -> SqlStore:
@@ -311,6 +323,7 @@ DECISIONS: list[tuple[str, dict[str, object], Callable[[Transaction], object]]] 
     ("verdict", {"expires_at": LATER.replace(year=2040)}, read_verdict),
     ("sample", {"strict": 0.0}, lambda tx: tx.runs.outcomes("r_1", below=9)),
     ("sample", {"answer_sha256": "0" * 64}, lambda tx: tx.runs.samples("r_1")),
+    ("sample", {"strict": 0.0}, lambda tx: tx.runs.samples_of("r_1", [SAMPLE.item])),
     ("eval_run", {"suite_digest": "0" * 64}, lambda tx: tx.runs.get("r_1")),
     ("waiver", {"expires_at": LATER.replace(year=2040)}, lambda tx: tx.waivers.list()),
     ("proposal", {"self_approval": True}, lambda tx: tx.proposals.get("p_1")),

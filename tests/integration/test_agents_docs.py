@@ -1,5 +1,5 @@
-"""The commands in docs/agents.md work as they stand, one after the other, and its tables have
-every endpoint and every error.
+"""The commands in docs/reference/agents.md work as they stand, one after the other, and its
+tables have every endpoint and every error.
 """
 
 import json
@@ -27,7 +27,7 @@ from tests.support.site.agents_site import OPENAI_KEY, AgentsSite, agents_site
 pytestmark = [pytest.mark.req("E1", "E2"), pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
-DOCS = (ROOT / "docs/agents.md").read_text(encoding="utf-8")
+DOCS = (ROOT / "docs/reference/agents.md").read_text(encoding="utf-8")
 ADDRESS = "http://localhost:8080"
 
 

@@ -44,6 +44,8 @@ MESSAGE = AlertMessage(
     first_seen=NOW,
     last_seen=NOW,
     count=2,
+    page="http://127.0.0.1:8501/traffic",
+    runbook="http://127.0.0.1:8501/docs/runbook/breaker_open.html",
 )
 
 
@@ -69,8 +71,8 @@ def sinks(*made: AlertSink, environ: dict[str, str] | None = None) -> Configured
 
 
 def documented() -> Callable[..., bool]:
-    """`verify` as docs/alerts.md has it."""
-    text = (Path(__file__).parents[2] / "docs/alerts.md").read_text(encoding="utf-8")
+    """`verify` as docs/reference/alerts.md has it."""
+    text = (Path(__file__).parents[2] / "docs/reference/alerts.md").read_text(encoding="utf-8")
     found = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert found
     names: dict[str, Any] = {}
@@ -100,6 +102,8 @@ def test_a_webhook_is_signed_as_the_documentation_verifies_it(receiver: Receiver
     )
     assert (told["title"], told["count"]) == (MESSAGE.title, 2)
     assert told["first_seen"] == NOW.isoformat()
+    assert told["page"] == MESSAGE.page
+    assert told["runbook"] == MESSAGE.runbook
 
 
 @pytest.mark.req("B9")
@@ -123,6 +127,7 @@ def test_apprise_delivers_title_text_and_next_step(receiver: Receiver) -> None:
     assert told["title"] == f"Swapgate: {MESSAGE.title}"
     assert MESSAGE.text in told["message"]
     assert "Next: look" in told["message"]
+    assert told["message"].endswith(MESSAGE.page)
     assert told["type"] == "warning"
 
 

@@ -161,7 +161,7 @@ def test_a_kind_that_people_sign_in_for_takes_no_key(door: Door) -> None:
         ("PUT", "/mine", {"kind": "openai_codex", **body}),
     ):
         answer = door.send(method, f"/credentials/providers{path}", json=sent)
-        assert "swapgate credential login" in error_of(answer, 422)["message"]
+        assert "swapgate provider key login" in error_of(answer, 422)["message"]
         assert VALUE not in answer.text
     assert [provider["name"] for provider in door.get("/providers")["items"]] == ["sim"]
 

@@ -1,4 +1,4 @@
-"""The commands in docs/api.md work as they stand, one after the other."""
+"""The commands in docs/reference/api.md work as they stand, one after the other."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from tests.support.site.management_api import Door, served
 from tests.support.site.signing_keys import CONTROL
 
 ROOT = Path(__file__).parent.parent.parent
-DOCS = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+DOCS = (ROOT / "docs/reference/api.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture

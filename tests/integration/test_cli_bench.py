@@ -1,4 +1,4 @@
-"""`swapgate bench gate` as a user calls it."""
+"""`swapgate gate bench` as a user calls it."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ QUICK = ("--replications", "60", "--size", "100", "--pairs", "2")
 
 
 def bench(*words: str) -> Result:
-    return CliRunner().invoke(program, ["bench", "gate", *QUICK, *words], prog_name="swapgate")
+    return CliRunner().invoke(program, ["gate", "bench", *QUICK, *words], prog_name="swapgate")
 
 
 def mine(tmp_path: Path) -> str:

@@ -42,12 +42,12 @@ def test_a_person_sees_what_changed_and_accepts_it(
 ) -> None:
     started = cli.run("drift", "run", "chat")
     assert started.stdout.startswith("run_")
-    assert "`swapgate drift status --route chat` has the result" in started.stderr
+    assert "`swapgate drift status chat` has the result" in started.stderr
     measured(cli)
     assert "watching  not yet" in cli.text("drift", "status")
     cli.run("drift", "run", "chat")
     measured(cli)
-    assert "compared  once" in cli.text("drift", "show", "chat")
+    assert "compared  once" in cli.text("drift", "status", "chat")
 
     def behind(target: Target, _item: Item) -> ServedModel:
         return ServedModel(f"{target.model}-2027")
@@ -57,7 +57,7 @@ def test_a_person_sees_what_changed_and_accepts_it(
     cli.run("drift", "run", "chat")
     measured(cli)
 
-    shown = cli.run("drift", "show", "chat")
+    shown = cli.run("drift", "status", "chat")
     assert "state          DRIFTED" in shown.stdout
     assert "compared       2 times" in shown.stdout
     assert "−41.7 points" in shown.stdout

@@ -88,6 +88,48 @@ def test_init_brings_in_what_the_file_names(empty_folder: Path) -> None:
     assert json.loads(run("route", "show", "triage", "--json").stdout)
 
 
+def test_a_guided_init_makes_a_first_route_and_proposes_a_candidate(
+    empty_folder: Path,
+) -> None:
+    run("init", "--guided", "--json", exits=2)
+    with serve_in_thread(simulator(time_scale=0)) as url:
+        # The address; for all else the simulator's answers are taken.
+        answers = f"\n{url}/v1\n\n\n\n\n\n"
+        done = CliRunner().invoke(program, ["init", "--guided"], input=answers)
+
+    assert done.exit_code == 0, done.output
+    assert "sg-mgmt-" in done.stdout
+    assert "created route support: sim/sim-base serves it" in done.stdout
+    assert "proposed sim/sim-better" in done.stdout
+    assert "next: `swapgate serve all`" in done.stderr
+    assert '"policy": "quick"' in run("route", "show", "support", "--json").stdout
+    assert not (empty_folder / "swapgate.yaml").read_text().count("\nroutes:")
+    there = CliRunner().invoke(program, ["init", "--guided"])
+    assert there.exit_code == 2
+    assert "there is a route already (support)" in there.stderr
+
+
+@pytest.mark.req("G1")
+def test_init_takes_over_another_gateways_configuration(empty_folder: Path) -> None:
+    source = empty_folder / "config.yaml"
+    source.write_text(
+        "model_list:\n"
+        "  - model_name: fast\n"
+        "    litellm_params: {model: openai/gpt-5-mini, api_key: sk-in-clear, rpm: 5}\n"
+    )
+
+    done = run("init", "--from", "litellm", "config.yaml")
+
+    assert "config.yaml:3  model_list.0.litellm_params.rpm" in done.stdout
+    assert "added route fast" in done.stdout
+    assert "set before `swapgate serve all`: OPENAI_API_KEY" in done.stderr
+    assert "sk-in-clear" not in done.output + (empty_folder / "swapgate.yaml").read_text()
+    shown = json.loads(run("route", "show", "fast", "--json").stdout)
+    assert "openai/gpt-5-mini" in json.dumps(shown)
+    again = run("init", "--from", "litellm", "config.yaml", exits=2)
+    assert "is there already, and is left as it is" in again.stderr
+
+
 def test_init_writes_where_the_config_option_says(empty_folder: Path) -> None:
     (empty_folder / "elsewhere").mkdir()
 
@@ -256,6 +298,8 @@ def test_without_init_a_command_says_what_to_run() -> None:
     done = run("route", "list", exits=1)
 
     assert "run `swapgate init`" in done.stderr
+    assert "swapgate init" in run().stdout
+    assert json.loads(run("--json").stdout)["installation"] is False
 
 
 def test_a_database_without_tables_says_what_to_run(empty_folder: Path) -> None:

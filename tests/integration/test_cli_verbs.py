@@ -1,6 +1,7 @@
 """Every verb of the command line on a real installation, for people and as JSON."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -27,7 +28,7 @@ from tests.support.site.command_line import CommandLine, installed
 # These end only when they are stopped, or are no verbs for data.
 PROCESSES = {
     *("mcp", "serve all", "serve agents", "serve control", "serve router", "serve ui"),
-    *("sim", "demo", "worker"),
+    *("sim traffic", "demo", "worker"),
     "router-worker",
     "gate run",  # tests/integration/test_gate_run.py
     *("completion", "docs generate"),
@@ -69,10 +70,8 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("doctor", exits=1)  # the provider does not answer
     ask("doctor", "--tools", "sim/base", exits=1)
     for noun, verbs in {
-        "bench": (
-            "gate --generated 1 --claim superior --pairs 2",
-            "canary --rollouts 20 --table latency",
-        ),
+        "gate": ("bench --generated 1 --claim superior --pairs 2",),
+        "canary": ("bench --rollouts 20 --table latency",),
         "db": ("upgrade", "check"),
         "config": ("schema", "show", "apply"),
     }.items():
@@ -83,7 +82,8 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("route", "create", "chat2", "--incumbent", "sim/base", "--suite", "colours")
     ask("route", "create", "chat3", "--incumbent", "sim/base", "--suite", "colours")
     ask("route", "list")
-    ask("route", "measured")
+    for look in ("measured", "traffic"):
+        ask("route", look)
     chain_verbs(ask)
     run = ask("eval", "run", "colours", "sim/base", "--items", "5")
     assert isinstance(run, dict)
@@ -96,19 +96,21 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ids = [created["proposal"]["id"] for created in (first, second, third)]  # type: ignore[index]
     cli.world.until_decided(ids[2])
     ask("proposal", "list", "--limit", "1")
-    for about in (("proposal", "show"), ("proposal", "report"), ("replay",)):
+    for about in (("proposal", "show"), ("proposal", "report"), ("gate", "replay")):
         ask(*about, ids[0])
     ask("proposal", "approve", ids[1])
     ask("proposal", "reject", ids[2], "--reason", "not now")
     ask("canary", "status")
     for step in ("pause", "resume", "abort"):
         ask("canary", step, "chat", "--reason", "a rehearsal")
+    ask("status")
     fourth = ask("proposal", "create", "chat3", "sim/equal")
     ask("proposal", "cancel", fourth["proposal"]["id"])  # type: ignore[index]
     canary_verbs(cli, ask, ids[1])
     ask("route", "rollback", "chat2", "--reason", "a rehearsal")
     key = ask("key", "create", "carol")
-    ask("key", "list")
+    for look in ("list", "sign-in-link"):
+        ask("key", look)
     for words in (("limits", "--budget-day", "5"), ("revoke",)):
         ask("key", *words, key["key"]["id"])  # type: ignore[index]
     switch = ask("switch", "throw", "provider:sim", "--for", "2h", "--reason", "a drill")
@@ -145,8 +147,10 @@ def agent_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
 
 
 def database_verbs(ask: Callable[..., object]) -> None:
-    for look in ("tail", "verify"):
-        ask("audit", look)
+    for words in (("tail",), ("verify",), ("export", "log.csv")):
+        ask("audit", *words)
+    for look in ("list", "open"):  # as a document no browser is opened
+        ask("docs", look)
     ask("db", "grant", "runtime", exits=2)  # SQLite has no roles
     ask("db", "sign", "--reason", "a rehearsal", "--yes")
     ask("db", "accept-restore", "--reason", "a rehearsal")
@@ -157,15 +161,15 @@ def database_verbs(ask: Callable[..., object]) -> None:
 
 def credential_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
     (cli.folder / "keys.env").write_text("GROQ_API_KEY=gsk-1\n")
-    assert ask("credential", "import", "--from", "keys.env") == [
+    assert ask("provider", "key", "import", "--from", "keys.env") == [
         {"provider": "groq", "variable": "GROQ_API_KEY", "kept": False}
     ]
-    ask("credential", "set", "openai", exits=2)  # nothing comes from stdin
-    ask("credential", "list")
-    ask("credential", "rotate-encryption", "--new-key")
-    ask("credential", "remove", "groq")
+    ask("provider", "key", "set", "openai", exits=2)  # nothing comes from stdin
+    ask("provider", "key", "list")
+    ask("provider", "key", "rotate-encryption", "--new-key")
+    ask("provider", "key", "remove", "groq")
     for way, code in (("login", 2), ("logout", 1)):  # nobody has an application, or signed in
-        ask("credential", way, "github_copilot", exits=code)
+        ask("provider", "key", way, "github_copilot", exits=code)
 
 
 def provider_verbs(ask: Callable[..., object]) -> None:
@@ -185,7 +189,7 @@ def trouble_verbs(ask: Callable[..., object]) -> None:
     ask("route", "failovers")
     ask("alert", "list")
     ask("alert", "test", exits=1)  # there is no sink
-    for look in (("status",), ("list",), ("show", "chat")):
+    for look in (("status",), ("history",), ("status", "chat")):
         ask("drift", *look)
     ask("drift", "run", "chat", exits=1)  # no suite has a drift section
     ask("drift", "accept", "chat", "--reason", "no matter", exits=1)
@@ -197,6 +201,7 @@ def shadow_verbs(ask: Callable[..., object]) -> None:
     started = ask("shadow", *wanted, "--usd-per-day", "none", "--for", "2h")
     assert started["limits"]["share_bps"] == 500  # type: ignore[index]
     assert ask("shadow", "status", "chat")["state"] == "mirroring"  # type: ignore[index]
+    assert [row["state"] for row in ask("shadow", "status")] == ["mirroring"]  # type: ignore[attr-defined]
     ask("shadow", "stop", "chat", "--reason", "seen enough")
     ask("shadow", "list")
 
@@ -219,10 +224,12 @@ def capture_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
     assert [line["label"] for line in lines] == [None, None]
     done = [{**line, "label": "red", "label_author": "ann"} for line in lines]
     file.write_text("\n".join(json.dumps(line) for line in done))
-    ask("eval", "import", file.name, "--suite", "live", "--scorer", "exact")
+    ask("suite", "import", file.name, "--suite", "live", "--scorer", "exact")
     assert "suites/live.jsonl" in (cli.folder / "swapgate.yaml").read_text()
     assert "# yaml-language-server" in (cli.folder / "swapgate.yaml").read_text()
     ask("capture", "export", file.name, exits=2)  # its labels would be lost
+    suites = {row["name"]: row["routes"] for row in ask("suite", "list")}  # type: ignore[attr-defined]
+    assert (suites["colours"], suites["live"]) == (["chat", "chat2", "chat3"], [])
     ask("eval", "run", "live", "sim/base")
     assert ask("capture", "purge", "--all") == {"deleted": 2}
     ask("capture", "purge", exits=2)  # of what?
@@ -292,10 +299,10 @@ def test_a_canary_is_planned_explained_and_its_actions_replayed(cli: CommandLine
     assert "canary requests at 5 %" in said
     assert "no evidence of harm" in said
     event = cli.json("canary", "explain", "chat")["moves"][-1]["number"]
-    assert "The same, to the byte" in cli.text("replay", str(event))
-    assert cli.json("replay", str(event))["agrees"]
-    cli.run("replay", str(event), "--margin", "0.1", exits=2)
-    cli.run("replay", "1", exits=2)
+    assert "The same, to the byte" in cli.text("gate", "replay", str(event))
+    assert cli.json("gate", "replay", str(event))["agrees"]
+    cli.run("gate", "replay", str(event), "--margin", "0.1", exits=2)
+    cli.run("gate", "replay", "1", exits=2)
 
 
 @pytest.mark.req("F4")
@@ -489,7 +496,10 @@ def test_a_registered_target_is_probed_by_its_id(cli: CommandLine) -> None:
 
 def test_a_run_by_hand_is_listed_and_shown(cli: CommandLine) -> None:
     run = cli.json("eval", "run", "colours", "sim/base", "--items", "6")["run"]["id"]
-    assert "0 of 6" in cli.text("eval", "list", "--state", "queued")
+    waiting = cli.text("eval", "list", "--state", "queued")
+    assert "0 of 6" in waiting
+    assert "next in line" in waiting
+    assert cli.json("eval", "show", run)["position"] == 1
 
     cli.world.run_once()
 
@@ -646,19 +656,21 @@ def test_what_speaks_against_a_step_by_hand_is_said_before_it_is_taken(
     step = ("canary", "advance", "chat", "--reason", "agreed")
     assert "▲ against a step by hand: The canary fails" in cli.text("canary", "explain", "chat")
 
-    monkeypatch.setattr("harness.cli.canary.at_a_terminal", lambda: True)
+    monkeypatch.setattr("harness.cli.canary_operations.at_a_terminal", lambda: True)
     asked = cli.run(*step, exits=130)  # nobody answers: it stays where it is
     assert asked.stderr.startswith("warning: The canary fails more often than the incumbent")
     assert "Go on all the same?" in asked.stderr
     assert cli.json("canary", "status", "chat")[0]["rollout"]["step"] == 0
 
-    monkeypatch.setattr("harness.cli.canary.at_a_terminal", lambda: False)
+    monkeypatch.setattr("harness.cli.canary_operations.at_a_terminal", lambda: False)
     done = cli.run(*step)
     assert done.stderr.startswith("warning: The canary fails more often than the incumbent")
     assert cli.json("canary", "status", "chat")[0]["rollout"]["step"] == 1
 
 
-def test_a_canary_is_paused_resumed_and_aborted_by_hand(cli: CommandLine) -> None:
+def test_a_canary_is_paused_resumed_and_aborted_by_hand(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ann = cli.acting("ann", "proposer")
     proposal = cli.json("proposal", "create", "chat", "sim/better", *ann)["proposal"]["id"]
     cli.world.until_decided(proposal)
@@ -669,7 +681,14 @@ def test_a_canary_is_paused_resumed_and_aborted_by_hand(cli: CommandLine) -> Non
     assert "paused" in cli.text("canary", "pause", "chat", "--reason", "lunch")
     assert "waiting" in cli.text("canary", "resume", "chat", "--reason", "back")
     cli.run("canary", "resume", "chat", "--reason", "back", exits=6)
-    assert "rolled back" in cli.text("canary", "abort", "chat", "--reason", "no")
+    abort = ("canary", "abort", "chat", "--reason", "no")
+    monkeypatch.setattr("harness.cli.canary_operations.at_a_terminal", lambda: True)
+    asked = cli.run(*abort, exits=130).stderr  # nobody answers
+    assert "all traffic goes back to sim/base" in asked
+    assert "acting as local, the operator of this machine (admin)" in asked
+    assert "Abort the canary of chat, as local?" in asked
+    assert "rolled back" in cli.text(*abort, "--yes")
+    assert "chat: aborted: Abort by local" in cli.text("canary", "status", "chat", "--watch")
     assert "rolled back" in cli.text("proposal", "show", proposal)
     assert "no canary" in cli.run("canary", "status").stderr
 
@@ -684,6 +703,7 @@ def test_the_proposer_cannot_approve(cli: CommandLine) -> None:
     assert "ask another approver" in cli.error(*approve, *ada, exits=7)
     done = cli.run(*approve, *ben)
     assert "approved by ben" in done.stdout
+    assert f"acting as ben (approver), by the key in {ben[1]}" in done.stderr
     assert "approved with a key created" in done.stderr
     assert "before by local" in done.stderr
     assert (
@@ -740,6 +760,15 @@ def test_a_key_is_printed_once_and_revoked(cli: CommandLine) -> None:
 def test_a_changed_audit_event_is_found(cli: CommandLine) -> None:
     assert "whole" in cli.text("audit", "verify")
     assert "route.create" in cli.text("audit", "tail", "-n", "50")
+    only = cli.json("audit", "tail", "--action", "route.create", "--since", "2020-01-01")
+    assert {event["action"] for event in only} == {"route.create"}
+    for name in ("log.csv", "log.jsonl"):
+        written = cli.json("audit", "export", str(cli.folder / name), "--subject", "route")
+        lines = (cli.folder / name).read_text(encoding="utf-8").splitlines()
+        assert len(lines) == written["events"] + (name == "log.csv")
+    assert json.loads(lines[0])["mac"]
+    cli.run("audit", "export", str(cli.folder / "log.csv"), exits=2)
+    assert ".csv or .jsonl" in cli.error("audit", "export", "log.xls", exits=2)
     cli.world.store.close()
     db = sqlite3.connect(cli.folder / ".swapgate/swapgate.db")
     triggers = (
@@ -771,6 +800,13 @@ def test_passwords_and_header_values_are_not_shown(
     assert "x-key" in shown
     assert "hush" not in shown
     assert "tops3cret" not in json.dumps(cli.json("config", "show"))
+    origins = {row["name"]: row for row in cli.json("config", "show", "--origin")}
+    assert origins["database_url"]["place"] == "SWAPGATE__DATABASE_URL"
+    assert origins["providers.other.api_base"]["source"] == "file"
+    assert origins["router.port"]["source"] == "default"
+    assert not {"tops3cret", "hush"} & set(re.findall(r"\w+", json.dumps(origins)))
+    only = cli.json("config", "show", "--origin", "--section", "router")
+    assert {row["name"].partition(".")[0] for row in only} == {"router"}
 
 
 def test_the_global_json_reaches_a_command_with_its_own(cli: CommandLine) -> None:

@@ -1,5 +1,6 @@
 """`--wait`: a proposal or a run followed to its end, and the exit code that a script reads."""
 
+import json
 import os
 import pty
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.frame import waiting
+from harness.cli.frame import waiting, watching
+from harness.cli.frame.waiting import Pace, Progress
 from harness.control.canary import operations
 from harness.control.proposals import decisions, submission
 from harness.domain.canary.rollout import RolloutSignal
@@ -33,7 +35,8 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
     """What happens in each pause of the command that waits."""
 
     def during(what: Callable[[], object]) -> None:
-        monkeypatch.setattr(waiting, "sleep", lambda _: what())
+        for module in (waiting, watching):
+            monkeypatch.setattr(module, "sleep", lambda _: what())
 
     return during
 
@@ -103,6 +106,51 @@ def test_until_the_end_means_until_the_canary_has_ended(
     assert "is promoted" in done.stdout
     assert "canary at 1 %" in done.stderr
     assert "canary at 25 %" in done.stderr
+
+
+def test_what_is_watched_says_each_change_and_ends_by_itself(
+    cli: CommandLine, meanwhile: Meanwhile
+) -> None:
+    def goes_on() -> None:
+        cli.world.run_once()
+        cli.world.feed()
+
+    meanwhile(goes_on)
+    proposal = cli.json("proposal", "create", "chat", "sim/better")["proposal"]["id"]
+    lines = cli.text("proposal", "show", proposal, "--watch").splitlines()
+    assert f"{proposal}: proposed" in lines[0]
+    assert f"{proposal}: promoted" in lines[-1]
+    assert len(lines) == len({line[19:] for line in lines})
+
+    cli.world.clock.advance(60)
+    documents = cli.text("canary", "status", "--watch", "--json").splitlines()
+    assert [row["rollout"]["state"] for row in json.loads(documents[-1])] == ["promoted"]
+    assert "promoted" in cli.text("canary", "status", "chat", "--watch")
+
+    def stops() -> None:
+        raise KeyboardInterrupt
+
+    meanwhile(stops)
+    assert "chat: sim/better" in cli.text("route", "measured", "--watch", exits=130)
+    assert cli.text("route", "traffic", "chat", "--watch", exits=130) == ""  # no request
+    assert "No request on chat in the last hour" in cli.text("route", "traffic", "chat")
+    assert "No route needs you now" in cli.text("status", "--watch", exits=130)
+
+
+def test_the_time_left_is_reckoned_from_the_last_minute() -> None:
+    pace = Pace()
+
+    def left(now_s: float, done: int) -> float | None:
+        return pace.time_left_s(now_s, Progress("run_1: running", done, 100))
+
+    assert left(0, 0) is None
+    assert left(2, 4) is None  # too early to tell
+    assert left(10, 10) == 90
+    assert left(70, 10) is None  # nothing came for a minute
+    assert left(80, 30) == pytest.approx(70 * 70 / 20)
+    assert left(81, 5) is None  # another run: from the start
+    said = Progress("run_1: running", 10, 100, at_most=True, cost_usd=0.5).describe(90)
+    assert said == "run_1: running, 10 of up to 100 samples, $0.50 so far, at most 1.5 min left"
 
 
 def test_a_rollback_ends_with_3(cli: CommandLine, meanwhile: Meanwhile) -> None:
@@ -210,9 +258,10 @@ def test_an_open_adjusted_proposal_shows_that_the_incumbent_is_asked_first(
     proposal = cli.world.propose("sim/better")
     cli.world.run_once(replace(cli.world.context(), workers=None))
 
-    shown = cli.text("proposal", "show", proposal.id)
+    done = cli.run("proposal", "show", proposal.id)
 
-    assert "colours: the incumbent is asked first, 0 of 50 answers" in shown
+    assert "colours: the incumbent is asked first, 0 of 50 answers" in done.stdout
+    assert ": next in line" in done.stderr
 
 
 def test_a_busy_route_names_its_open_proposal(cli: CommandLine) -> None:
@@ -229,6 +278,8 @@ def test_a_run_is_followed_to_its_end(cli: CommandLine, meanwhile: Meanwhile) ->
     done = cli.run("eval", "run", "colours", "sim/base", "--wait")
 
     assert "60 of 60" in done.stdout
+    assert "queued, 0 of 60 samples: next in line" in done.stderr
+    assert "done, 60 of 60 samples, $" in done.stderr
     assert "no control process answers" in done.stderr
 
 
@@ -282,6 +333,9 @@ def test_a_terminal_gets_a_drawn_table_and_one_line_of_progress(cli: CommandLine
     assert "━" in table or "─" in table
     assert "sim/better" in table
     assert "\r\x1b[K" in waited
+    proposal = cli.world.propose("sim/better").id
+    cli.run("proposal", "cancel", proposal, "--reason", "a rehearsal")
+    assert "cancelled" in on_a_terminal(cli.folder, "proposal", "show", proposal, "--watch")
 
 
 def on_a_terminal(folder: Path, *words: str) -> str:

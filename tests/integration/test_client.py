@@ -49,7 +49,7 @@ from tests.support.router.router_process import EVER, Routed, eventually, routed
 from tests.support.site.processes import free_port
 
 ROOT = Path(__file__).parents[2]
-DOCS = (ROOT / "docs/client.md").read_text(encoding="utf-8")
+DOCS = (ROOT / "docs/how-to/client.md").read_text(encoding="utf-8")
 ADMIN = Actor("ada", Role.ADMIN, "pr_ada")
 ASK = CompletionRequest(route="chat", messages=[Message.user("Say 12 words please.")])
 
@@ -501,7 +501,7 @@ def test_every_example_of_the_docs_works(
         before = threading.active_count()
         for number, text in enumerate(examples):
             here = text.replace("http://127.0.0.1:8080", world.url)
-            exec(compile(here, f"docs/client.md, example {number + 1}", "exec"), {})  # noqa: S102 - the documented code is what is tried
+            exec(compile(here, f"docs/how-to/client.md, example {number + 1}", "exec"), {})  # noqa: S102 - the documented code is what is tried
             shown = capsys.readouterr()
             assert shown.out.strip(), text
             assert not shown.err

@@ -30,7 +30,7 @@ WIRES: Final = {
     "vertex": vertex,
     "openai": plain,
 }
-DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "conformance.md"
+DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "reference" / "conformance.md"
 ADDENDUM: Final = "Answer as a pirate."
 
 

@@ -1,4 +1,4 @@
-"""The commands in docs/credentials.md work as they stand, one after the other."""
+"""The commands in docs/how-to/credentials.md work as they stand, one after the other."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-DOCS = (ROOT / "docs/credentials.md").read_text(encoding="utf-8")
+DOCS = (ROOT / "docs/how-to/credentials.md").read_text(encoding="utf-8")
 SECRETS = {name: f"gsk-{name.lower()}-0123456789" for name in ("FIRST_KEY", "SECOND_KEY")}
 
 
@@ -22,7 +22,7 @@ def test_every_command_works_and_shows_no_value(tmp_path: Path) -> None:
     commands = "".join(re.findall(r"```sh\n(.*?)```", DOCS, flags=re.DOTALL))
 
     done = subprocess.run(  # noqa: S603 - the documented commands are what is tried
-        ["bash", "-euo", "pipefail", "-c", f"{commands}\nswapgate credential list --json"],  # noqa: S607
+        ["bash", "-euo", "pipefail", "-c", f"{commands}\nswapgate provider key list --json"],  # noqa: S607
         env={
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(tmp_path),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from harness.control.context import Context
-from harness.control.evals import worker_supervision
+from harness.control.evals import eval_queue, worker_supervision
 from harness.control.operations import housekeeping
 from harness.control.proposals import alpha_spending, submission
 from harness.domain.errors import IllegalTransition, InputError, NotAllowed, NotFound
@@ -70,6 +70,11 @@ def test_what_a_proposal_waits_for_goes_before_a_schedule(world: SmallInstallati
     worker_supervision.run_once(ctx)
     assert set(held.started[:2]) == ours
     assert scheduled.id not in held.started[:2]
+    queue = eval_queue.load_queue(ctx)
+    assert {queue[run].needed_by for run in ours} == {(proposal.id,)}
+    assert queue[scheduled.id].text == (
+        "waits behind 2 runs; what proposals wait for is taken first"
+    )
 
 
 @pytest.mark.req("A7")

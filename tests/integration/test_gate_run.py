@@ -71,9 +71,9 @@ def test_a_better_candidate_passes_and_leaves_its_reports(folder: Path) -> None:
     assert (suite.attrib["tests"], suite.attrib["failures"]) == ("1", "0")
     # Nothing of the installation's own was made.
     assert {path.name for path in folder.iterdir()} == {"swapgate.yaml", "out", "kept"}
-    again = done.stderr.rpartition("swapgate replay ")[2].split()[0]
+    again = done.stderr.rpartition("swapgate gate replay ")[2].split()[0]
     replayed = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", "swapgate", "replay", again, "--json"],
+        [sys.executable, "-m", "swapgate", "gate", "replay", again, "--json"],
         cwd=folder,
         env=environment(
             SWAPGATE__DATABASE_URL=f"sqlite:///{folder}/kept/swapgate.db",

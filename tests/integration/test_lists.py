@@ -21,7 +21,7 @@ from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("F5")
 
-# Path → why the whole of it is short. docs/api.md says it in a sentence.
+# Path → why the whole of it is short. docs/reference/api.md says it in a sentence.
 SMALL: Final = {
     "/canaries": "at most one per route",
     "/credentials/providers": "one per provider",

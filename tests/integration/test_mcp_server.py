@@ -298,7 +298,7 @@ async def test_a_server_may_be_started_for_one_session(place: McpSite) -> None:
 
 def configurations() -> list[dict[str, Any]]:
     """Of MCP clients, as the docs have them."""
-    text = (ROOT / "docs" / "mcp.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "reference" / "mcp.md").read_text(encoding="utf-8")
     blocks = [json.loads(block) for block in re.findall(r"(?s)```json\n(.+?)```", text)]
     return [
         server

@@ -33,7 +33,7 @@ def test_a_provider_comes_with_its_first_model_and_the_model_is_a_candidate(
 
     assert added.stdout.split()[1] == LLAMA
     assert "OPENROUTER_API_KEY is not set" in added.stderr
-    assert "`swapgate credential set openrouter`" in added.stderr
+    assert "`swapgate provider key set openrouter`" in added.stderr
     assert answered["answer"] == "hello"
     (asked,) = server.requests
     assert asked["model"] == "meta-llama/llama-3.3-70b-instruct"

@@ -1,4 +1,4 @@
-"""The commands and settings in docs/models.md work as they stand."""
+"""The commands and settings in docs/reference/models.md work as they stand."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ from harness.runtime.model_catalogue import LitellmTable
 from tests.support.site.command_line import CommandLine, installed
 
 ROOT = Path(__file__).parent.parent.parent
-DOCS = (ROOT / "docs/models.md").read_text(encoding="utf-8")
+DOCS = (ROOT / "docs/reference/models.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture

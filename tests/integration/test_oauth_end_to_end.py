@@ -85,13 +85,16 @@ def installed(folder: Path, site: OAuthSite, *, open_s: float) -> Iterator[Route
 
 def log_in(world: Routed, site: OAuthSite) -> str:
     """All that the command said; the person approves once they have read the code."""
-    command = world.place.command("credential", "login", "copilot")
+    command = world.place.command("provider", "key", "login", "copilot")
     process = subprocess.Popen(  # noqa: S603 - our own command
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
-    said = process.stderr.readline()
+    # The first line says as whom the command acts.
+    said = process.stderr.readline() + process.stderr.readline()
     found = re.search(r"type (USER-\d+)", said)
+    if not found:
+        process.kill()
     assert found, said + process.stderr.read()
     site.accounts.say(found[1], None)
     out, err = process.communicate(timeout=240)
@@ -140,7 +143,7 @@ def test_tokens_are_renewed_while_requests_go_on_and_none_fails(tmp_path: Path) 
                 lambda: has_alert(world, AlertKind.SIGN_IN_ENDED) or bool(caller.errors),
                 timeout_s=240,
             )
-            world.place.run("credential", "logout", "copilot")
+            world.place.run("provider", "key", "logout", "copilot")
             assert not has_alert(world, AlertKind.SIGN_IN_ENDED)
 
         assert not caller.errors

@@ -58,7 +58,7 @@ def test_every_provider_is_asked_and_each_finding_named(
         ProbeSubject.REACHABLE: ProbeStatus.FAIL
     }
     assert [e.subject for e in found["groq"].findings] == [ProbeSubject.KEY]
-    assert "credential set groq" in found["groq"].findings[0].next_step
+    assert "provider key set groq" in found["groq"].findings[0].next_step
     reachable, key, *_ = found["sim"].findings
     assert (reachable.status, key.status) == (ProbeStatus.OK, ProbeStatus.OK)
 

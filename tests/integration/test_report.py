@@ -48,7 +48,7 @@ from tests.support.store.sqlite_store import open_sqlite
 
 pytestmark = pytest.mark.req("A3", "A7", "F10")
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "example-report.md"
+EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "example-report.md"
 SUITES = {"tickets": "label", "extraction": "json_fields"}
 
 
@@ -79,7 +79,7 @@ def test_the_first_line_says_what_to_do(
     text = render_markdown(report)
     assert text.startswith(head)
     assert verdict.reason in text
-    assert f"swapgate replay {verdict.id}" in text
+    assert f"swapgate gate replay {verdict.id}" in text
     cases = ET.fromstring(render_junit(report)).findall("testsuite/testcase")  # noqa: S314 - our own
     assert [case.find(problem) is not None for case in cases if problem] == [True] * bool(
         problem
@@ -404,10 +404,10 @@ def test_a_gate_run_that_was_thrown_away_names_nothing_that_is_gone(tmp_path: Pa
     text = render_markdown(thrown)
     kept = render_markdown(replace(thrown, kept=tmp_path / "a folder"))
 
-    assert f"swapgate replay {proposal.verdict}" not in text
+    assert f"swapgate gate replay {proposal.verdict}" not in text
     assert "--keep FOLDER" in text
     assert f"SWAPGATE__DATABASE_URL='sqlite:///{tmp_path}/a folder/swapgate.db'" in kept
-    assert f"swapgate replay {proposal.verdict}" in kept
+    assert f"swapgate gate replay {proposal.verdict}" in kept
     assert "proposal create" not in text
     with_line, in_json_mode, _ = printed(text)
     mends = find_format_failures(thrown.comparison, standalone=True)[0].mends
@@ -451,7 +451,8 @@ def test_a_suite_without_a_single_item_has_no_difference(world: SmallInstallatio
     parts = [replace(part, report=empty) for part in report.suites]
 
     assert "| not measured | – | – |" in render_markdown(replace(report, suites=parts))
-    assert comparison.suite_row(empty)[2:5] == ["not measured", "–", "–"]
+    (row,) = comparison.suite_rows(replace(verdict, suites=(empty,)))
+    assert row[2:5] == ["not measured", "–", "–"]
 
 
 def test_a_provider_that_the_file_lacks_is_asked_for_in_the_file(tmp_path: Path) -> None:

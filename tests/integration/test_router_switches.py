@@ -158,7 +158,7 @@ def test_a_switch_adds_no_target_that_a_route_has_no_evidence_for(
 
         auth = {"authorization": f"Bearer {KEY}"}
         metrics = httpx.get(f"{router.url}/metrics", headers=auth).text
-        assert "switch_not_in_effect_total 2.0" in metrics
+        assert "swapgate_router_switch_not_in_effect_total 2.0" in metrics
 
 
 @pytest.mark.req("B11")

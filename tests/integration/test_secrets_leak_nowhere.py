@@ -39,7 +39,7 @@ READS = (
     *("/providers", "/providers/first", "/providers/matrix", "/check"),
 )
 WORDS = (
-    *("credential list --json", "config show --json", "audit tail --json"),
+    *("provider key list --json", "config show --json", "audit tail --json"),
     *("doctor --json", "model probe first/sim-base", "model probe wrong/sim-base"),
     *("alert list --json", "provider show first --json", "provider matrix --json"),
     "alert test --json",

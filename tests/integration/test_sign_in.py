@@ -196,7 +196,7 @@ def test_a_refused_renewal_says_who_has_to_do_what_until_they_sign_in_anew(desk:
 
     assert desk.after(480) == 0
     (alert,) = desk.open_alerts(AlertKind.SIGN_IN_ENDED)
-    assert f"`swapgate credential login {desk.name}`" in alert.text
+    assert f"`swapgate provider key login {desk.name}`" in alert.text
     assert "is used until" in alert.text
     desk.after(120)
     assert (desk.token(), len(desk.accounts.all)) == ("", asked)
@@ -267,12 +267,12 @@ def test_only_its_own_prefix_leads_there_and_only_while_somebody_is_signed_in(
 
     assert (chosen.target, guessed.target, without.target) == (name, None, None)
     (why,) = (rule.reason for rule in without.rules if rule.rule is ResolutionRule.OAUTH)
-    assert f"`swapgate credential login {desk.name}`" in why
+    assert f"`swapgate provider key login {desk.name}`" in why
 
 
 def test_a_key_is_no_sign_in(desk: Desk) -> None:
     """Whichever way it comes; also one that an older version took."""
-    way = f"`swapgate credential login {desk.name}`"
+    way = f"`swapgate provider key login {desk.name}`"
     for change in (
         CredentialChange(value="sk-1"),
         CredentialChange(value="sk-1", key=TOKEN_KEY_NAME, first=True),
@@ -297,7 +297,7 @@ def test_a_key_is_no_sign_in(desk: Desk) -> None:
 def test_who_may_not_and_what_cannot_be_signed_in_for_is_refused(desk: Desk) -> None:
     with pytest.raises(NotAllowed):
         sign_in.sign_in(desk.ctx, ANN, desk.name, show=desk.show, pause=desk.pause)
-    with pytest.raises(InputError, match="`swapgate credential set groq`"):
+    with pytest.raises(InputError, match="`swapgate provider key set groq`"):
         sign_in.sign_in(desk.ctx, SYSTEM, "groq", show=desk.show, pause=desk.pause)
     desk.ctx = replace(desk.ctx, oauth_changes={})
     with pytest.raises(ConfigError, match=rf"oauth\.{desk.name}\.client_id"):

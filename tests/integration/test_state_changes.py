@@ -12,18 +12,19 @@ from copy import copy
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import sqlalchemy as sa
 
-from harness.control.operations import housekeeping, keys, state_audit
+from harness.control.operations import dashboard_sessions, housekeeping, keys, state_audit
 from harness.control.proposals import decisions
 from harness.control.routing import fallback_chain, kill_switch, targets
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.providers.credentials import Credential
 from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
@@ -126,6 +127,7 @@ def live(world: SmallInstallation) -> None:
         tx.credentials.put(replace(CREDENTIAL, created_at=world.clock.now()))
         tx.shadows.add(shadow_of(proposal, world.clock.now()))
         approve_switch(tx)
+    dashboard_sessions.create_link(ctx, OPERATOR, secret=SECRET)
     world.run_once()
     assert world.get(proposal.id).rollout
 
@@ -259,6 +261,10 @@ def test_a_change_by_an_owner_without_any_rule_is_found(
     assert alerted(lived_in)
 
 
+# Taken out, a sign-in is over; housekeeping takes old ones out as well.
+MAY_GO: Final = frozenset({"dashboard_session"})
+
+
 def cases(database: Database, signed: SignedTable) -> Iterator[tuple[Statement, Statement]]:
     """What somebody does to a row of the table, and what undoes it: he takes it out, changes a
     column to what nobody can read, and puts a copy beside it.
@@ -270,7 +276,8 @@ def cases(database: Database, signed: SignedTable) -> Iterator[tuple[Statement, 
     names, values = ", ".join(row), ", ".join(f":{column}" for column in row)
     insert = f"INSERT INTO {name} ({names}) VALUES ({values})"
     delete = f"DELETE FROM {name} WHERE {where}"
-    yield (delete, at), (insert, row)
+    if name not in MAY_GO:
+        yield (delete, at), (insert, row)
     for column in signed.covered:
         if column.name in key or not isinstance(column.type, UtcTime | Json):
             continue

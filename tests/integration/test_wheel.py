@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hatch_build import PACKAGES, below_swapgate
+from hatch_build import PACKAGES, below_package
 from tests.support.site.processes import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +37,22 @@ for client in (ModelClient.over_http(url, key), ModelClient.in_process(config, k
         print(client.complete(asked).served.target)
 print(sorted({name.partition(".")[0] for name in sys.modules} & {"harness", "router", "evals"}))
 """
+THIN_CALL = """\
+import sys
+from swapgate_client import CompletionRequest, InputError, Message, ModelClient
+
+asked = CompletionRequest(route="triage", messages=[Message.user("Where is my parcel?")])
+with ModelClient.over_http(*sys.argv[1:]) as client:
+    print(client.complete(asked).served.target)
+    with client.stream(asked) as chunks:
+        print(bool("".join(chunk.text for chunk in chunks)))
+try:
+    ModelClient.in_process("swapgate.yaml", "key")
+except InputError as error:
+    print(error)
+"""
+# aiohttp, what it needs, and ours.
+MOST_PACKAGES = 11
 # What needs neither processes of its own nor a database server.
 SUITE = (
     "tests/unit",
@@ -124,6 +140,19 @@ def borrowed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
+@pytest.fixture(scope="module")
+def client_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python of an environment with the wheel of swapgate-client, and what it brings."""
+    folder = tmp_path_factory.mktemp("client")
+    build = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder)
+    run(*build, cwd=ROOT / "clients/python")
+    (built,) = folder.glob("swapgate_client-*.whl")
+    run(uv(), "venv", "--quiet", "--python", sys.executable, folder / "venv", cwd=folder)
+    python = folder / "venv/bin/python"
+    run(uv(), "pip", "install", "--quiet", "--python", python, built, cwd=folder)
+    return python
+
+
 def site_packages(folder: Path) -> Path:
     (found,) = folder.glob("venv/lib/python*/site-packages")
     return found
@@ -150,7 +179,7 @@ def test_references_to_our_packages_are_rewritten_and_nothing_else() -> None:
         'VERB = "harness.cli.main:main"\n'
         'SETTING = "router.port"\n'
     )
-    lines = below_swapgate(source.encode()).decode().splitlines()
+    lines = below_package(source.encode(), "swapgate").decode().splitlines()
 
     assert lines == [
         '"""Of harness.domain."""',
@@ -168,7 +197,7 @@ def test_references_to_our_packages_are_rewritten_and_nothing_else() -> None:
 
 def test_an_import_whose_uses_would_change_is_refused() -> None:
     with pytest.raises(ValueError, match="line 2"):
-        below_swapgate(b"x = 1\nimport harness.domain\n")
+        below_package(b"x = 1\nimport harness.domain\n", "swapgate")
 
 
 @pytest.mark.slow
@@ -196,6 +225,10 @@ def test_swapgate_is_the_only_name_at_top_level(wheel: Path, tmp_path: Path) -> 
     ).read_bytes()
     for name in PACKAGES:
         assert files_of(ours / name) == files_of(ROOT / name)
+    markdown = {file for file in files_of(ROOT / "docs") if file.suffix == ".md"}
+    assert {file for file in files_of(ours / "docs") if file.suffix == ".md"} == markdown
+    built = {file.with_suffix(".md") for file in files_of(ours / "site")}
+    assert markdown <= built
     assert (ours / "py.typed").exists()
 
 
@@ -226,7 +259,9 @@ def test_the_client_meets_no_module_of_the_user(borrowed: Path, collisions: Path
 @pytest.mark.slow
 @pytest.mark.req("B1")
 @pytest.mark.timeout(TIMEOUT_S)
-def test_everything_runs_beside_modules_of_the_user(borrowed: Path, collisions: Path) -> None:
+def test_everything_runs_beside_modules_of_the_user(
+    borrowed: Path, client_python: Path, collisions: Path
+) -> None:
     ports = {name: free_port() for name in ("sim", *HEALTH)}
     key = installed(collisions, borrowed, ports)
     swapgate, script = borrowed.with_name("swapgate"), collisions / "script.py"
@@ -234,10 +269,15 @@ def test_everything_runs_beside_modules_of_the_user(borrowed: Path, collisions: 
     url, config = f"http://127.0.0.1:{ports['router']}", collisions / "swapgate.yaml"
     with serving(collisions, swapgate, ports):
         printed = run(borrowed, script, url, key, config, cwd=collisions).splitlines()
+        thin = run(client_python, "-c", THIN_CALL, url, key, cwd=collisions).splitlines()
         words = ("eval", "run", "tickets", "sim/sim-base", "--items", "4", "--wait", "--json")
         done = json.loads(run(swapgate, *words, cwd=collisions))
 
     assert printed == ["sim/sim-base", "sim/sim-base", "[]"]
+    assert thin[:2] == ["sim/sim-base", "True"]
+    assert thin[2].startswith("a router in this process comes with the package swapgate")
+    names = run(uv(), "pip", "list", "--python", client_python, "--format=json", cwd=collisions)
+    assert len(json.loads(names)) <= MOST_PACKAGES
     assert done["run"]["state"] == "done"
 
 
@@ -289,7 +329,7 @@ def test_the_suite_passes_against_the_wheel(borrowed: Path, tmp_path: Path) -> N
     for file in (ROOT / "tests").rglob("*.py"):
         copy = tmp_path / file.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(patched_names(below_swapgate(file.read_bytes())))
+        copy.write_bytes(patched_names(below_package(file.read_bytes(), "swapgate")))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for name in ("config", "datasets", "docs", "tests/golden"):
         (tmp_path / name).symlink_to(ROOT / name)

@@ -157,7 +157,7 @@ def test_the_mean_of_dependent_streams_keeps_the_promise() -> None:
 
 
 def test_callers_counted_again_by_a_router_that_forgot_them_loosen_the_promise() -> None:
-    """As docs/canary.md says of one router: 5 % fail, always, whatever answers."""
+    """As docs/explanation/canary.md says of one router: 5 % fail, always, whatever answers."""
     level = math.log(50.0)  # the first day's part of 4 %
     assert _counted(1, 200, level) <= 0.02 * 200
     assert _counted(8, 200, level) >= 0.04 * 200

@@ -1,5 +1,6 @@
 """When people are told: laws of folding alerts, and of delivering them."""
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.domain.operations.alert_pages import find_alert_page
 from harness.domain.operations.alerts import (
     ALERT_RULES,
     QUIET_PERIOD,
@@ -29,6 +31,7 @@ from harness.domain.operations.delivery import (
     FIRST_WAIT,
     GIVE_UP_AFTER,
     MAX_WAIT,
+    alert_message,
     mark_delivered,
     mark_failed,
     new_delivery,
@@ -59,13 +62,15 @@ def test_every_kind_has_its_rule_and_says_what_to_do() -> None:
 
 
 @pytest.mark.req("G7")
-def test_every_kind_has_its_line_in_the_runbook() -> None:
-    text = (Path(__file__).parents[2] / "docs/alerts.md").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if line.startswith("| `")]
-    found = {line.split("`")[1]: line.split("|")[2].strip() for line in lines}
-    assert found == {
-        kind.value: rule.severity.name.lower() for kind, rule in ALERT_RULES.items()
-    }
+def test_every_kind_is_linked_to_its_page_of_the_runbook() -> None:
+    text = (Path(__file__).parents[2] / "docs/reference/alerts.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| \[`(\w+)`\]\(\.\./runbook/(\w+)\.md\) \| (\w+) \|", text, re.MULTILINE
+    )
+    assert sorted(rows) == sorted(
+        (kind.value, kind.value, rule.severity.name.lower())
+        for kind, rule in ALERT_RULES.items()
+    )
 
 
 @pytest.mark.req("A6")
@@ -214,3 +219,27 @@ def test_the_next_step_names_the_provider_that_the_alert_is_about(kind: AlertKin
         Alert(kind, "route chat", "k", "t", "x", NOW, "w1").next_step
         == ALERT_RULES[kind].next_step
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject", "page"),
+    [
+        (AlertKind.AWAITING_APPROVAL, "route chat", "/compare?id=pr_1"),
+        (AlertKind.ROLLED_BACK, "route chat", "/canary?route=chat"),
+        (AlertKind.CANARY_HELD, "route a&b=c", "/canary?route=a%26b%3Dc"),
+        (AlertKind.PROMOTED, "route chat", "/routes?route=chat"),
+        (AlertKind.OUR_KEY, "provider openai", "/providers"),
+        (AlertKind.JOB_FAILED, "job drift", "/alerts"),
+    ],
+)
+@pytest.mark.req("B9")
+def test_a_message_leads_to_the_page_where_one_decides(
+    kind: AlertKind, subject: str, page: str
+) -> None:
+    alert = Alert(kind, subject, f"{kind.value}:pr_1", "t", "x", NOW, "control")
+    assert find_alert_page(alert) == page
+
+    waiting = new_delivery(after(alert), Notified.RAISED, "chat", NOW)
+    linked = alert_message(waiting, after(alert), dashboard_url="https://swapgate.example.com")
+    assert linked.page == f"https://swapgate.example.com{page}"
+    assert not alert_message(waiting, after(alert)).page

@@ -7,6 +7,7 @@ import pytest
 
 from dashboard import canary_controls
 from dashboard.text import canary_text, labels
+from harness.control.canary.reach import CanaryReach, find_share_after
 from harness.control.canary.status import CanaryStatus
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.observation import ObservationBlock
@@ -45,6 +46,25 @@ def baking() -> CanaryStatus:
     return status(replace(what, bake_ends_at=ends), blocks(3))
 
 
+def test_the_dialog_says_how_many_requests_an_act_concerns() -> None:
+    first, last = (rollout(RolloutState.WAITING, step, POLICY) for step in (0, 1))
+    seen = CanaryReach("sim/new", answered=12, requests=1_200)
+
+    shares = {
+        signal: find_share_after(first, signal)
+        for signal in (RolloutSignal.ABORT, RolloutSignal.ADVANCE, RolloutSignal.PAUSE)
+    }
+    assert list(shares.values()) == [0, 2500, None]
+    assert find_share_after(last, RolloutSignal.ADVANCE) is None
+    so_far = "In the last hour sim/new answered 12 of this route's 1,200 requests"
+    assert [seen.describe(share) for share in shares.values()] == [
+        f"{so_far}; after this it answers none.",
+        f"{so_far}; at 25 % it would have been about 300.",
+        f"{so_far}.",
+    ]
+    assert "No request of this route was recorded" in CanaryReach("sim/new", 0, 0).describe(0)
+
+
 def test_a_live_canary_can_be_moved_in_every_way_but_resumed() -> None:
     assert set(canary_controls.disabled_reasons(live())) == {RolloutSignal.RESUME}
 
@@ -57,6 +77,42 @@ def test_one_that_is_held_by_faults_of_a_router_can_be_resumed_in_its_bake_too()
             held.rollout, faults=True
         )
         assert "same step and time" in canary_controls.effect(held, RolloutSignal.RESUME)
+
+
+def test_abort_comes_first_and_pause_and_resume_take_turns() -> None:
+    onward = [RolloutSignal.ADVANCE, RolloutSignal.PROMOTE]
+
+    running = canary_controls.visible_signals(live().rollout)
+    paused = canary_controls.visible_signals(live(state=RolloutState.PAUSED).rollout)
+
+    assert running == [RolloutSignal.ABORT, RolloutSignal.PAUSE, *onward]
+    assert paused == [RolloutSignal.ABORT, RolloutSignal.RESUME, *onward]
+
+
+def test_the_split_of_callers_is_checked_with_its_figures() -> None:
+    planned = [replace(block, canary_units=1) for block in blocks(300)]
+    skewed = [replace(block, canary_units=4) for block in blocks(300)]
+
+    for counted, symbol in ((planned, "✓"), (skewed, "▲"), ([], "◷")):
+        found = status(rollout(RolloutState.WAITING, 0, POLICY), counted)
+        label, figures = canary_text.split_check(found)
+        assert label.symbol == symbol
+        assert figures.startswith("planned 1 % of the sessions, ")
+        assert [label for label, _ in canary_text.needs(found)].count(label) == 1
+
+
+def test_a_certificate_beyond_its_goal_is_reached_and_not_millions_of_twenty() -> None:
+    found = status(rollout(RolloutState.WAITING, 1, POLICY), blocks(60, bps=2500))
+    action = replace(
+        found.action,
+        log_certificate=16.0,
+        figures=replace(found.action.figures, certificate=8.9e6, certificate_at=20.0),
+    )
+
+    explanation = explain_rollout(found.rollout, action, found.blocks, START)
+
+    (need,) = [need for need in explanation.needs if need.what == "certificate"]
+    assert need.words == "the certificate of no harm is reached (20)"
 
 
 def test_a_paused_one_can_be_resumed_and_not_paused() -> None:
@@ -140,8 +196,8 @@ def test_a_bake_is_finished_or_taken_back() -> None:
     found = baking()
 
     assert canary_controls.visible_signals(found.rollout) == [
-        RolloutSignal.FINISH,
         RolloutSignal.ABORT,
+        RolloutSignal.FINISH,
     ]
     assert not {RolloutSignal.FINISH, RolloutSignal.ABORT} & set(
         canary_controls.disabled_reasons(found)
@@ -153,7 +209,7 @@ def test_what_has_ended_says_so_for_every_button() -> None:
     found = status(rollout(RolloutState.ROLLED_BACK, 0, POLICY), blocks(3))
 
     assert set(canary_controls.disabled_reasons(found).values()) == {canary_controls.ENDED}
-    assert RolloutSignal.FINISH not in canary_controls.visible_signals(found.rollout)
+    assert canary_controls.visible_signals(found.rollout) == []
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from harness.cli import canary
+from harness.cli import canary, drift, providers
 from harness.cli.evals import file_decision
 from harness.cli.frame import output
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
-from harness.cli.program import VERBS, program
+from harness.cli.program import RENAMED, VERBS, program
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
@@ -75,7 +75,7 @@ def test_each_shell_s_completion_is_printed(shell: str) -> None:
 
 def tables() -> Iterator[tuple[str, LazyCommand]]:
     yield from VERBS.items()
-    for group in (file_decision.gate, canary.canary):
+    for group in (file_decision.gate, canary.canary, providers.provider):
         assert isinstance(group, LazyCommandGroup)
         yield from group.lazy.items()
 
@@ -109,6 +109,18 @@ def test_every_command_and_option_is_documented(path: str, command: click.Comman
     assert len(first) <= 92, path
     assert all(option.help for option in options), path
     assert any("--json" in option.opts for option in options), path
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [*RENAMED.items(), *((f"drift {a}", f"drift {b}") for a, b in drift.drift.renamed.items())],
+)
+def test_an_old_name_is_accepted_and_its_successor_named(old: str, new: str) -> None:
+    done = CliRunner().invoke(program, [*old.split(), "--help"], prog_name="swapgate")
+
+    assert done.exit_code == 0
+    assert done.stdout.startswith(f"Usage: swapgate {new} ")
+    assert f"`swapgate {old}` is called `swapgate {new}` now" in done.stderr
 
 
 def test_an_unknown_verb_is_answered_with_the_nearest() -> None:

@@ -38,10 +38,10 @@ def loaded(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> 
 
 
 @pytest.mark.req("E3")
-def test_the_shipped_defaults_hold_four_suites_and_three_policies() -> None:
+def test_the_shipped_defaults_hold_four_suites_and_four_policies() -> None:
     settings = config.load_settings(None, {}, defaults=DEFAULTS)
     assert set(settings.suites) == {"arithmetic", "extraction", "tickets", "instructions"}
-    assert set(settings.policies) == {"default", "approved", "demo"}
+    assert set(settings.policies) == {"default", "approved", "demo", "quick"}
     assert settings.policies["default"].gate.claim is Claim.SUPERIOR
     assert all(suite.path and suite.path.is_file() for suite in settings.suites.values())
 

@@ -2,9 +2,13 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from harness.app.installation import open_installation
+from harness.control.proposals.comparison import load_comparison
+from harness.control.proposals.drawbacks import describe_absence, list_drawbacks
 from tests.support.browser.dashboard_data import Lived
 from tests.support.browser.suite_comparisons import compared
 from tests.unit.test_dashboard_page_states import forget, now, shown, text
@@ -56,7 +60,8 @@ def test_the_slice_that_fails_a_candidate_is_the_first_thing_its_card_names(
     card = said[said.index('<div class="headline">') : said.index("Next:")]
     blamed = "<b>Customer mail, language = Danish</b>: −50.0 points, 95 % CI −63.0 to −37.0"
     assert "FAILED: do not swap" in card
-    assert "Worse in a slice:" in card
+    assert "Worse in a slice: Customer mail, language = Danish." in card
+    assert "No other slice looks worse." in said
     assert f"{blamed}; 60 items. It is shown worse, which fails the candidate" in card
     assert card.index(blamed) < card.index("<b>Customer mail, all slices</b>: +")
 
@@ -82,7 +87,7 @@ def test_of_several_candidates_each_row_says_how_it_stands_and_leads_to_its_page
     said = page_text(house, "several", monkeypatch)
 
     rows = [
-        re.findall(r"<td data-head=.*?>(.*?)</td>", row)
+        re.findall(r"<td data-head=.*?><div>(.*?)</div></td>", row)
         for row in re.findall(r"<tr>(<td data-head=.*?)</tr>", said)
     ]
     link = '<a href="?id={}" target="_self">sim/{}</a>'
@@ -109,3 +114,48 @@ def test_one_that_passed_and_was_not_chosen_says_why(
         r"Since then it was rejected: it passed with \S+ points, and sim/better", said
     )
     assert "A new proposal is measured again before it may get a canary." in said
+
+
+def test_a_weighted_mean_and_at_least_one_are_one_claim_with_one_count_of_items(
+    house: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weighted = page_text(house, "weighted", monkeypatch)
+    forget()
+    either = page_text(house, "either", monkeypatch)
+
+    named = "Better on the weighted mean of 2 suites (Ticket triage and Replies); both suites"
+    assert f"{named} point the same way." in weighted
+    counted = re.search(r"Paired test on (\d+) shared items", weighted)
+    assert counted is not None
+    assert f"{int(counted[1]) // 2} pairs of each suite" in weighted
+    assert f"· {counted[1]} in all" in weighted
+    assert "not enough evidence" not in weighted
+    assert "Better on Ticket triage and Replies; one of 2 suites was enough." in either
+
+
+def test_what_speaks_against_a_candidate_has_intervals_and_says_what_chance_explains(
+    house: Lived,
+) -> None:
+    installation = open_installation(house.config)
+    try:
+        found = load_comparison(installation.context, house.proposals["slices"])
+    finally:
+        installation.close()
+    swapped = replace(
+        found,
+        incumbent_figures=found.candidate_figures,
+        candidate_figures=found.incumbent_figures,
+    )
+    fewer = replace(swapped.candidate_figures, p95_interval_s=None)
+
+    assert list_drawbacks(found) == []
+    assert describe_absence(found).endswith("No slice looks worse.")
+    slower, _, dearer = list_drawbacks(swapped)
+    assert (slower.what, slower.clear) == ("0.90 s slower at p95", True)
+    assert slower.text == (
+        "2.10 s (95 % CI 2.10 s to 2.10 s) against 1.20 s (95 % CI 1.20 s to 1.20 s)."
+    )
+    assert dearer.what == "130 % dearer"
+    unsure = list_drawbacks(replace(swapped, candidate_figures=fewer))[-1]
+    assert (unsure.what, unsure.clear) == ("0.90 s slower at p95", False)
+    assert unsure.text.endswith("Too few answers for an interval.")

@@ -14,16 +14,21 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard import current_user, page_frame
+from dashboard.charts import route_timeline
+from dashboard.data import queries
 from harness.app.installation import CONFIG_VARIABLE
-from harness.control.operations import alerts, keys
+from harness.cli.canary import rollout_facts
+from harness.control.canary import status as canary_status
+from harness.control.operations import alerts, dashboard_sessions, keys
 from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
-from harness.control.routing import kill_switch, targets
+from harness.control.routing import kill_switch, routes, targets
 from harness.control.routing.kill_switch import SwitchRequest
-from harness.domain.errors import NotAllowed
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.principals import OPERATOR
 from harness.domain.routing.kill_switch import ENVIRONMENT_VARIABLE, SwitchSource, parse_force
+from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Provider
 from tests.support.browser.dashboard_data import (
     ANA,
@@ -39,6 +44,10 @@ from tests.support.control.manual_clock import ManualClock
 
 MAIN = Path(current_user.__file__).with_name("main.py")
 PAGES = ("overview", "compare", "proposals", "canary", "routes")
+# Why a button is off for who may only read; one is off for everybody here.
+SHUT = r"vera is viewer(; this needs|: .+ needs? )|No sink is configured"
+# What changes nothing.
+ANYBODYS = ("Sign out", "Refresh", "Try again", "Check everything now")
 
 pytestmark = [
     pytest.mark.slow,
@@ -75,7 +84,7 @@ def forget() -> None:
     if page_frame.installation.cache_info().currsize:
         page_frame.installation().close()
     page_frame.installation.cache_clear()
-    page_frame._first_break.clear()
+    page_frame.first_break.clear()
 
 
 def shown(
@@ -94,6 +103,15 @@ def shown(
     return app
 
 
+def signed_in_as(monkeypatch: pytest.MonkeyPatch, name: str, role: Role) -> None:
+    """A session of a new key, whose cookie the browser sends."""
+    ctx, secret = page_frame.context(), page_frame.installation().secret
+    _, key = keys.create_key(ctx, SYSTEM, name, secret=secret, role=role)
+    lasts = timedelta(hours=1)
+    cookie = dashboard_sessions.open_with_key(ctx, key, secret=secret, lasts=lasts)[1]
+    monkeypatch.setattr(current_user, "session_cookie", lambda: cookie)
+
+
 def text(app: AppTest) -> str:
     bodies = "\n".join(str(element.proto.body) for element in app.get("html"))
     return unescape(bodies).replace("\N{NO-BREAK SPACE}", " ")
@@ -110,6 +128,31 @@ def test_an_empty_page_names_the_command_that_fills_it(
     assert 'role="alert"' not in text(app)
 
 
+def test_the_first_page_makes_provider_route_and_proposal_of_whoever_signed_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(tmp_path)
+    app = shown(monkeypatch, config, "first_start")
+    assert "Make your first route" in text(app)
+    assert app.button(key="make-route").disabled
+    assert current_user.SIGN_IN in text(app)
+    signed_in_as(monkeypatch, "ada", Role.ADMIN)
+
+    app.text_input(key="model-sim").set_value("").run()
+    assert "Name the model and the route first." in text(app)
+    app.text_input(key="model-sim").set_value("sim-base").run()
+    app.button(key="make-route").click().run()
+
+    assert not app.exception
+    said = text(app)
+    assert "The first route is there" in said
+    assert "swapgate sim traffic support --until-settled" in said
+    # Nothing serves the simulator here, which the page says with the way out.
+    assert "Connection refused" in said
+    shown_again = text(shown(monkeypatch, config, "proposals"))
+    assert "sim/sim-better" in shown_again
+
+
 def test_a_route_without_a_canary_says_how_it_gets_one(
     lived_in: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +161,46 @@ def test_a_route_without_a_canary_says_how_it_gets_one(
 
     assert "No canary on <b>quiet</b>" in text(app)
     assert "swapgate proposal create quiet PROVIDER/MODEL" in text(app)
+
+
+@pytest.mark.parametrize("page", ["canary", "routes"])
+def test_a_route_that_is_not_there_is_told_and_no_other_shown(
+    page: str, lived_in: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = shown(monkeypatch, lived_in.config, page, {"route": "no<b>pe"})
+
+    assert "<h1>There is no route <b>no<b>pe</b></h1>" in text(app)
+    assert "<code>swapgate route list</code>" in text(app)
+    assert "sim/sim-base" not in text(app)
+    app.selectbox(key="instead").select("faq").run()
+    assert app.query_params["route"] == "faq"
+
+
+@pytest.mark.req("F3")
+def test_a_hold_is_said_first_and_alike_by_the_canary_page_and_the_command_line(
+    lived_in: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = shutil.copytree(lived_in.config.parent, tmp_path / "home")
+    config = home / lived_in.config.name
+    with opened(config, ManualClock(now())) as installation:
+        ctx = installation.context
+        (running,) = canary_status.list_canaries(ctx, route="support-chat")
+        with ctx.store.write() as tx:
+            alerts.raise_alert(
+                ctx, tx, AlertKind.CANARY_HELD, running.rollout.id,
+                subject="route support-chat", title="it is on hold",
+                text="Router w1 has an old snapshot, see `/readyz`.",
+            )  # fmt: skip
+        (held,) = canary_status.list_canaries(ctx, route="support-chat")
+
+    said = text(shown(monkeypatch, config, "canary", {"route": "support-chat"}))
+
+    assert "<h1><b>sim/sim-better</b> is on hold at 5 %</h1>" in said
+    assert "see <code>/readyz</code>" in said[: said.index("Conditions for the next step")]
+    facts = dict(rollout_facts(held))
+    assert facts["state"] == "on hold at 5 %"
+    assert facts["why"] == "Router w1 has an old snapshot, see `/readyz`."
+    assert f"<b>Next:</b> {facts['next']}" in said
 
 
 def test_the_canary_page_shows_what_each_step_rested_on(
@@ -254,7 +337,7 @@ def test_a_fault_of_ours_shows_no_traceback(
 def test_a_broken_audit_log_is_shown_on_every_page(
     lived_in: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dashboard.data.queries.chain_break", lambda _: 1234)
+    monkeypatch.setattr("harness.control.audit.find_first_break", lambda *_: 1234)
     for page in PAGES:
         assert "The audit log is broken at event 1,234." in text(
             shown(monkeypatch, lived_in.config, page)
@@ -313,6 +396,50 @@ def test_what_is_wrong_now_is_on_the_overview_with_what_to_do(
     assert not any("<script>" in str(element.proto.body) for element in app.get("html"))
 
 
+def test_the_timeline_of_a_route_shows_who_served_and_who_had_a_share(
+    lived_in: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(lived_in.config, ManualClock(now())) as installation:
+        view = queries.route(installation.context, "faq")
+    stays = route_timeline.list_stays(view)
+
+    served = [(s.model, s.weight_bps) for s in stays if s.part == route_timeline.SERVES]
+    shared = [(s.model, s.weight_bps) for s in stays if s.part == route_timeline.SHARES]
+    assert served == [("sim/sim-base", 10_000), ("sim/sim-better", 10_000)]
+    assert shared == [
+        ("sim/sim-better", 100),
+        ("sim/sim-better", 500),
+        ("sim/sim-better", 2500),
+        ("sim/sim-base", 100),
+    ]
+    assert stays[-1].until == view.now
+    assert all(stay.since < stay.until for stay in stays)
+    app = shown(monkeypatch, lived_in.config, "routes", {"route": "quiet"})
+    app.selectbox(key="route").select("quiet").run()
+    assert "sim/sim-base has served this route from the start" in text(app)
+
+
+def test_many_routes_are_a_table_that_a_search_narrows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(tmp_path)
+    monkeypatch.setenv(CONFIG_VARIABLE, str(config))
+    ctx = page_frame.context()
+    targets.put_provider(ctx, ANA, Provider("sim", "sim", "http://127.0.0.1:9/v1"))
+    for number in range(14):
+        settings = RouteSettings(description=f"Mail of team {number}")
+        routes.create_route(ctx, ANA, f"mail-{number}", "sim/base", settings=settings)
+
+    app = shown(monkeypatch, config, "overview")
+    assert text(app).count('<td data-head="Route">') == 14
+    app.text_input(key="find").set_value("TEAM 13").run()
+    assert re.findall(r'<td data-head="Route"><div>(.*?)</div></td>', text(app)) == [
+        '<a href="routes?route=mail-13" target="_self"><b>mail-13</b></a>'
+    ]
+    app.text_input(key="find").set_value("nobody").run()
+    assert "No route has this in its name" in text(app)
+
+
 @pytest.mark.req("F5")
 def test_a_session_acts_with_a_key_as_long_as_it_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -320,25 +447,84 @@ def test_a_session_acts_with_a_key_as_long_as_it_holds(
     config = configured(tmp_path)
     app = shown(monkeypatch, config, "overview")
     assert current_user.STATE not in app.session_state
+    assert 'href="/sign-in?next=' in text(app)
     ctx, secret = page_frame.context(), page_frame.installation().secret
     key, secret_text = keys.create_key(ctx, SYSTEM, "carla", secret=secret, role=Role.APPROVER)
+    lasts = timedelta(hours=1)
+    cookie = dashboard_sessions.open_with_key(ctx, secret_text, secret=secret, lasts=lasts)[1]
 
-    for typed, sentence in (
-        ("sg-mgmt-wrong", "Not signed in"),
-        (secret_text, "You act as carla"),
-    ):
-        app.text_input[0].set_value(typed)
-        next(button for button in app.button if button.label == "Sign in").click().run()
-        assert sentence in text(app)
+    monkeypatch.setattr(current_user, "session_cookie", lambda: cookie)
+    app.run()
+    assert "<b>carla</b> · approver" in text(app)
     actor = app.session_state[current_user.STATE]
     assert (actor.name, actor.key) == ("carla", key.id)
-    assert secret_text not in repr(app.session_state)
-    assert secret_text not in text(app)
+    for hidden in (secret_text, cookie):
+        assert hidden not in repr(app.session_state)
+        assert hidden not in text(app)
 
-    assert keys.still(ctx.store, actor) == actor
     keys.revoke_key(ctx, SYSTEM, key.id)
-    with pytest.raises(NotAllowed, match="revoked"):
-        keys.still(ctx.store, actor)
+    app.run()
+    assert "this management key is not known, or was revoked" in text(app)
+    assert current_user.STATE not in app.session_state
+
+
+def refreshed() -> None:
+    """What a part that refreshes itself does, without the page around it."""
+    import streamlit as st  # noqa: PLC0415 - AppTest runs this text alone
+
+    from dashboard import current_user  # noqa: PLC0415
+
+    if "began" in st.session_state:
+        st.text("the whole page again")
+        st.stop()
+    st.session_state["began"] = True
+    current_user.require_reader()
+    st.text("figures")
+
+
+@pytest.mark.req("F5")
+def test_a_part_that_refreshes_itself_ends_with_the_sign_in_that_reading_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(tmp_path)
+    oidc = (
+        "ui: {oidc: {issuer: 'https://l.example', client_id: swapgate, client_secret_env: S, "
+        "public_url: 'https://s.example', roles: {staff: viewer}}}"
+    )
+    config.write_text(f"{config.read_text(encoding='utf-8')}\n{oidc}\n", encoding="utf-8")
+    monkeypatch.setenv(CONFIG_VARIABLE, str(config))
+    ctx, secret = page_frame.context(), page_frame.installation().secret
+    link = dashboard_sessions.create_link(ctx, OPERATOR, secret=secret)[1]
+    lasts = timedelta(hours=1)
+    found, cookie = dashboard_sessions.open_link(ctx, link, secret=secret, lasts=lasts)
+    monkeypatch.setattr(current_user, "session_cookie", lambda: cookie)
+
+    def shown_text() -> str:
+        return AppTest.from_function(refreshed, default_timeout=120).run().text[0].value
+
+    assert shown_text() == "figures"
+    dashboard_sessions.end(ctx, found)
+    assert shown_text() == "the whole page again"
+
+
+@pytest.mark.req("F5")
+def test_who_may_only_read_finds_every_button_shut_and_why(
+    lived_in: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = shutil.copytree(lived_in.config.parent, tmp_path / "home")
+    config = home / lived_in.config.name
+    monkeypatch.setenv(CONFIG_VARIABLE, str(config))
+    signed_in_as(monkeypatch, "vera", Role.VIEWER)
+
+    open_buttons, silent = set(), set()
+    app = shown(monkeypatch, config, "overview")
+    for page in sorted(path.stem for path in MAIN.parent.glob("views/*.py")):
+        app.switch_page(f"views/{page}.py").run()
+        acts = [button for button in app.button if button.label not in ANYBODYS]
+        open_buttons |= {(page, button.label) for button in acts if not button.disabled}
+        if acts and not re.search(SHUT, text(app)):
+            silent.add(page)
+    assert (open_buttons, silent) == (set(), set())
 
 
 def test_compare_shows_the_candidates_of_a_selection_side_by_side(
@@ -355,12 +541,12 @@ def test_compare_shows_the_candidates_of_a_selection_side_by_side(
 
     table = said[said.index("The candidates side by side") :]
     assert "2 candidates at once: each is tested at 1/2 of alpha" in table
-    rows = re.findall(r'<tr><td data-head="Candidate">(.*?)</td>', table)
+    rows = re.findall(r'<tr><td data-head="Candidate"><div>(.*?)</div></td>', table)
     assert rows == [
         "sim/sim-base (current)",
         f'<a href="?id={made[0].id}" target="_self">sim/sim-better</a>',
         "<b>sim/sim-worse</b> (this page)",
     ]
-    assert re.findall(r'<td data-head="Verdict">(.*?)</td>', table)[1:] == 2 * [
+    assert re.findall(r'<td data-head="Verdict"><div>(.*?)</div></td>', table)[1:] == 2 * [
         "◷ NOT DECIDED YET"
     ]

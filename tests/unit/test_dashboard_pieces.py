@@ -1,5 +1,6 @@
 """Cards, frames, charts and colours: pure, and safe whatever a model writes."""
 
+import io
 import itertools
 import json
 import re
@@ -14,14 +15,16 @@ from hypothesis import strategies as st
 
 from dashboard import serve, theme
 from dashboard.charts import plots
-from dashboard.data import frames
+from dashboard.data import export, frames
 from dashboard.text import html as cards
 from dashboard.text import labels, route_text
 from dashboard.theme import DARK, LIGHT, Palette
+from harness.control.proposals.item_texts import strip_common_start
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.errors import ConfigError
 from harness.domain.evals.run import Claim, Sample, SampleError, SuiteReport, SuiteRole
 from harness.domain.evals.suite_figures import SliceFigures, SuiteFigures
+from harness.domain.settings import OidcSettings
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
 MARK = re.compile(r"</?(?:ins|del)>")
@@ -130,6 +133,11 @@ def test_words_that_went_are_struck_and_words_that_came_are_underlined() -> None
     )
 
 
+def test_two_answers_without_a_word_in_common_have_no_marks() -> None:
+    assert cards.difference("shipping", "an <outage>") == ("shipping", "an &lt;outage&gt;")
+    assert cards.difference("I do not know.", "team 8.") == ("I do not know.", "team 8.")
+
+
 @given(st.text(alphabet="<>&\"'abc "))
 def test_no_card_lets_markup_through(text: str) -> None:
     label = labels.VERDICT_LABELS["failed"]
@@ -189,14 +197,6 @@ def test_the_primary_suite_is_read_first() -> None:
     assert [r.suite for r in frames.in_reading_order([report("a"), primary])] == ["z", "a"]
 
 
-def test_failure_rates_add_up_block_by_block() -> None:
-    frame = frames.failure_rates([block(2, canary_failures=0), block(1)])
-
-    canary = frame[frame["arm"] == "canary"]
-    assert canary["block"].tolist() == [1, 2]
-    assert canary["rate"].tolist() == [10.0, 5.0]
-
-
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -218,15 +218,6 @@ def test_cost_is_told_per_thousand_requests() -> None:
     assert trend == pytest.approx([3.0, 2.0])
 
 
-def test_a_percentile_is_the_bound_that_holds_it() -> None:
-    traffic = [minute(0, latency_ms={100: 90, 500: 8, -1: 2})]
-
-    assert frames.latency_ms(traffic, "incumbent", 0.5) == 100
-    assert frames.latency_ms(traffic, "incumbent", 0.95) == 500
-    assert frames.latency_ms(traffic, "incumbent", 0.99) == -1
-    assert frames.latency_ms(traffic, "canary", 0.5) is None
-
-
 @pytest.mark.parametrize("palette", [LIGHT, DARK])
 def test_a_forest_has_a_row_per_suite_and_a_shape_per_verdict(palette: Palette) -> None:
     reports = [report(), report("b", outcome="inconclusive"), report("c", n_used=10)]
@@ -241,18 +232,8 @@ def test_a_forest_has_a_row_per_suite_and_a_shape_per_verdict(palette: Palette) 
     assert palette.better in text
 
 
-def test_a_chart_of_failures_tells_the_arms_apart_without_colour() -> None:
-    figure = plots.failure_rates(frames.failure_rates([block(1), block(2)]), LIGHT)
-
-    text = json.dumps(figure.to_dict())
-    assert "strokeDash" in text
-    assert '"square"' in text
-
-
 def test_nothing_measured_makes_an_empty_frame() -> None:
     assert frames.suites([report(n_used=0)], {}).empty
-    assert frames.failure_rates([]).empty
-    assert isinstance(frames.failure_rates([]), pd.DataFrame)
 
 
 def luminance(colour: str) -> float:
@@ -278,10 +259,13 @@ def test_every_text_has_enough_contrast_on_its_ground(palette: Palette) -> None:
         assert contrast(palette.ground, tone) >= 4.5, "a symbol on its round"
 
 
-def test_the_dashboard_without_a_login_stays_on_loopback() -> None:
+@pytest.mark.req("F5")
+def test_the_dashboard_without_single_sign_on_stays_on_loopback() -> None:
+    oidc = OidcSettings("https://l.example", "swapgate", "SECRET", "https://s.example", {})
     for host in ("0.0.0.0", "192.0.2.1", "example.org"):  # noqa: S104 - refused
         with pytest.raises(ConfigError, match="loopback only"):
             serve.require_loopback(host)
+        serve.require_loopback(host, oidc)
     for host in ("127.0.0.1", "::1", "localhost"):
         serve.require_loopback(host)
 
@@ -293,10 +277,10 @@ def test_nothing_remote_is_loaded_by_the_styles() -> None:
 
 
 @pytest.mark.req("A3")
-def test_a_last_hour_without_a_price_is_unknown_and_not_free() -> None:
-    assert "<b>$2.00</b> per 1,000" in route_text.last_hour([minute(0)])
-    unknown = route_text.last_hour([minute(0), minute(1, cost_usd=0.0, unpriced=7)])
-    assert "<b>unknown</b> per 1,000" in unknown
+def test_a_last_hour_without_a_price_draws_no_trend() -> None:
+    assert "cost per 1,000 requests" in route_text.last_hour([minute(0), minute(5)])
+    unpriced = [minute(0), minute(1, cost_usd=0.0, unpriced=7), minute(5)]
+    assert "cost per 1,000 requests" not in route_text.last_hour(unpriced)
     assert "no request" in route_text.last_hour([])
 
 
@@ -348,3 +332,28 @@ def test_a_slice_before_its_first_look_is_called_untested() -> None:
     assert list(frame["verdict"]) == ["? too few items"]
     assert list(frame["row"]) == ["da|12 clusters"]
     assert frame["limit"].isna().all()
+
+
+def test_what_every_prompt_begins_with_is_left_out_of_the_questions_whole_words_only() -> None:
+    asked = {"a": "Answer shortly: where is it?", "b": "Answer shortly: who was it?"}
+
+    assert strip_common_start(asked) == (
+        {"a": "where is it?", "b": "who was it?"},
+        "Answer shortly: ",
+    )
+    assert strip_common_start({"a": "Answer shortly: where?"})[1] == ""
+    assert strip_common_start({"a": "The sun", "b": "The sea"})[1] == ""
+    # A sentence that begins alike stays whole, unless its beginning is long.
+    mails = {"a": "Be short. Which team answers mail 8?", "b": "Be short. Which team is it?"}
+    assert strip_common_start(mails | {"c": "Be short. Which one?"})[1] == ""
+    long = "Be short. Which team of the " + "very " * 12
+    assert strip_common_start({"a": f"{long}old house?", "b": f"{long}new one?"})[1] == long
+
+
+def test_a_download_runs_no_formula_and_keeps_every_column() -> None:
+    frame = pd.DataFrame({"item": ["a", "=1+1"], "answer": ["@SUM(A1)", "−2"], "s": [0.5, -1]})
+
+    assert export.to_csv(frame).decode("utf-8-sig").splitlines() == [
+        '"item","answer","s"', '"a","\'@SUM(A1)",0.5', '"\'=1+1","−2",-1.0',
+    ]  # fmt: skip
+    assert pd.read_parquet(io.BytesIO(export.to_parquet(frame)))["item"][1] == "'=1+1"

@@ -1,4 +1,4 @@
-"""The examples of docs/suites.md are configurations that load."""
+"""The examples of docs/reference/suites.md are configurations that load."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from evals.scorers import SCORERS
 from harness import package_data
 from harness.config import load_settings
 
-DOCS = Path(__file__).parents[2] / "docs" / "suites.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "suites.md"
 TEXT = DOCS.read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
 

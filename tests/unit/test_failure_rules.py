@@ -1,4 +1,4 @@
-"""Every cell of the table of failure classes (docs/router.md)."""
+"""Every cell of the table of failure classes (docs/reference/router.md)."""
 
 import pytest
 

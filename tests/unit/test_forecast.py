@@ -96,6 +96,10 @@ def test_what_other_arms_asked_for_is_asked_of_the_candidate_too() -> None:
         (forecast_bill(price=None), "no price"),
         (forecast_bill([]), "no items"),
         (forecast_bill(ITEMS, replace(TRAFFIC, requests=0)), "no traffic"),
+        (
+            forecast_bill(ITEMS, replace(TRAFFIC, first=NOW - timedelta(hours=23))),
+            "recorded (23 h)",
+        ),
         (forecast_bill(ITEMS, replace(TRAFFIC, target=NEW)), "answered nothing"),
         (forecast_bill(ITEMS, replace(TRAFFIC, input_tokens=0)), "no tokens"),
         (forecast_bill([ItemTokens(TokenCounts(0, 0), TokenCounts(1, 1))]), "no tokens"),
@@ -128,12 +132,36 @@ def test_without_answers_the_incumbents_tokens_may_stand_in() -> None:
 
 def test_one_line_says_it() -> None:
     assert monthly_bill.describe_forecast(forecast_bill()) == (
-        "This route costs $120.00 a month now; with the candidate about $30.00 "
-        "($30.00 to $30.00)."
+        "This route costs about $120 a month now; with the candidate about $30."
     )
     assert monthly_bill.describe_basis(forecast_bill()) == (
         "3,000 requests recorded in 3 days, reckoned for 30 days, and the tokens of both "
         "models on the same 40 items."
+    )
+
+
+def test_a_month_is_unknown_below_a_day_of_traffic_and_names_its_window_above() -> None:
+    young = replace(TRAFFIC, first=NOW - timedelta(minutes=17))
+
+    assert monthly_bill.describe_month(measure_bill([young], OLD, DEAR, NOW)) == (
+        "unknown: less than a day of traffic is recorded (17 min)"
+    )
+    assert monthly_bill.describe_month(measure_bill([TRAFFIC], OLD, DEAR, NOW)) == (
+        "about $120 a month, reckoned from 3 days of traffic"
+    )
+    day = replace(TRAFFIC, first=NOW - timedelta(days=1))
+    assert measure_bill([day], OLD, DEAR, NOW).month_usd == pytest.approx(360.0)
+
+
+def test_after_the_promotion_the_route_costs_what_its_new_model_costs() -> None:
+    after = replace(TRAFFIC, target=NEW, requests=1000, cost_usd=1.0)
+    totals = (TRAFFIC, after)
+    forecast = forecast_bill(ITEMS, *totals)
+    promoted = replace(forecast, serving=measure_bill(totals, NEW, CHEAP, NOW))
+
+    assert monthly_bill.describe_forecast(promoted) == (
+        "This route costs about $40 a month now. On the same traffic the incumbent of this "
+        "comparison would cost about $160, its candidate about $40."
     )
 
 

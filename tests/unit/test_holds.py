@@ -303,7 +303,9 @@ def test_status_says_that_faults_hold_it_how_many_and_why(world: SmallInstallati
     assert why == status.faults
     for text in ("routers failed 3 times", "KeyError in a.py:7", "swapgate canary resume"):
         assert text in why
-    assert ("held", why) in rollout_facts(status)
+    facts = dict(rollout_facts(status))
+    assert facts["state"] == "on hold at 1 %"
+    assert str(facts["why"]) in why.replace("On hold: r", "R")
     operations.operate(ctx, BEN, "chat", RolloutSignal.RESUME, "a known bug, mended")
     assert canary_status.explain_canary(ctx, "chat").status.hold_reasons == []
 

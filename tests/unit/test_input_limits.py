@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from dashboard.data.frames import no_formula
 from evals.sim import profiles
 from harness.api.request_body import check_json
 from harness.cli.program import program
 from harness.config import environment, source_locations
 from harness.domain.errors import ConfigError, InputError
+from harness.domain.formatting import escape_formula
 
 BILLION = "a0: &a0 [x, x]\n" + "".join(
     f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)
@@ -73,7 +73,7 @@ def test_init_writes_a_configuration_that_its_owner_alone_reads(
 
 
 @pytest.mark.parametrize("start", ["=1+1", "+cmd|x", "-2+3", "@SUM(A1)", "\t=1", " \r=1"])
-def test_a_cell_of_the_tables_own_download_is_no_formula(start: str) -> None:
-    column = pd.Series([start, "plain", 3]).map(no_formula)
+def test_a_cell_of_the_tables_own_download_is_escape_formula(start: str) -> None:
+    column = pd.Series([start, "plain", 3]).map(escape_formula)
 
     assert list(column) == [f"'{start}", "plain", 3]

@@ -22,6 +22,7 @@ from harness.domain.evals.run import (
     SuiteRole,
     plan_from_json,
 )
+from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.gate.offline.adjusted import judge_adjusted
 from harness.gate.offline.design import Design, design_from_plan
 from harness.gate.offline.judge_slope import count_references, judge_figures, measure_slope
@@ -249,7 +250,8 @@ def test_a_verdict_says_the_allowed_loss_in_the_judges_scores() -> None:
 
     assert report.allowed_loss == 0.025
     assert limit_of(report) == -0.025
-    assert "allowed loss 5.0, 2.5 as its judge scores" in suite_line(report)
+    basis = VerdictBasis("passed", (plan,), (report,), None, {plan.suite: report.n_used})
+    assert "allowed loss 5.0, 2.5 as its judge scores" in suite_line(report, basis)
     assert judge_suite(PLAN, ours, theirs).allowed_loss == PLAN.margin
     design = design_from_plan(plan)
     for differences in ([0.0] * 200, [0.1, 0.0] * 100, [-0.02, 0.0] * 100):

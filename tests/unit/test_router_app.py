@@ -13,7 +13,7 @@ from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error, streamed
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door, code
-from tests.support.router.live_router import QUICK
+from tests.support.router.live_router import QUICK, snapshot
 
 
 async def test_a_body_in_pieces_is_one_body(tmp_path: Path) -> None:
@@ -24,6 +24,19 @@ async def test_a_body_in_pieces_is_one_body(tmp_path: Path) -> None:
     assert status == 200
     assert headers[b"x-swapgate-attempts"] == b"1"
     assert door.transport.open_replies == 0
+
+
+async def test_a_router_whose_database_has_no_route_says_what_to_do(tmp_path: Path) -> None:
+    full = snapshot("http://127.0.0.1:1/v1")
+    table = replace(full.table, routes={})
+    door = Door(tmp_path, first=replace(full, table=table))
+
+    status, _, body = await door.call(CHAT, ASK)
+
+    assert (status, code(body)) == (404, "model_not_found")
+    told = json.loads(body)["error"]["message"]
+    assert told.startswith("there is no route 'support', nor any other")
+    assert "run `swapgate config apply`" in told
 
 
 @pytest.mark.parametrize("pieces", [(ASK,), (ASK[:30], ASK[30:])])

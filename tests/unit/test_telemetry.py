@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from harness.runtime import telemetry
+
 PROGRAM = """
 import logging, structlog
 from harness.runtime import telemetry
@@ -26,13 +28,38 @@ logging.getLogger("a.library").warning("%d of %s", 3, "them")
 """
 
 
-@pytest.mark.req("B5")
-def test_every_line_is_json_and_tracebacks_have_no_variables() -> None:
+def run(program: str) -> str:
     done = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    return done.stderr
+
+
+def test_on_a_terminal_only_what_matters_is_a_short_line() -> None:
+    lines = run(PROGRAM.replace("configure()", "configure(terminal=True)")).splitlines()
+
+    assert len(lines) == 2
+    for line in lines:
+        clock, level, words = line.split("  ", 2)
+        assert len(clock) == len("12:00:00")
+        assert level.strip() == "error"
+        assert words.strip().startswith("failed: error: ValueError: it broke (<string>:")
+
+
+def test_nothing_that_is_logged_speaks_to_the_terminal() -> None:
+    event = {"event": "no_routes", "level": "warning", "timestamp": "2026-11-22T07:00:01Z"}
+    named = {**event, "found": ["a", "b"], "said": "\x1b[2Jgone\nnext", "none": []}
+
+    assert telemetry.format_line(None, "", named) == (
+        "07:00:01  warning  no routes: found: a b, said:  [2Jgone next, none: none"
     )
 
-    lines = [json.loads(line) for line in done.stderr.splitlines()]
+
+@pytest.mark.req("B5")
+def test_every_line_is_json_and_tracebacks_have_no_variables() -> None:
+    logged = run(PROGRAM)
+
+    lines = [json.loads(line) for line in logged.splitlines()]
     assert [line["event"] for line in lines] == ["begun", "failed", "failed", "3 of them"]
     assert [line["level"] for line in lines] == ["info", "error", "error", "warning"]
     assert all(line["timestamp"] for line in lines)
@@ -40,4 +67,4 @@ def test_every_line_is_json_and_tracebacks_have_no_variables() -> None:
         (error,) = failed["exception"]
         assert (error["exc_type"], error["exc_value"]) == ("ValueError", "it broke")
         assert [frame["name"] for frame in error["frames"]] == ["<module>", "fail"]
-    assert "sk-sg-very-secret" not in done.stderr
+    assert "sk-sg-very-secret" not in logged

@@ -67,6 +67,8 @@ def _overview(status: RouteStatus) -> Mapping[str, object]:
         "route": status.route.name,
         "description": status.route.settings.description,
         "incumbent": status.incumbent.name,
+        "state": status.state_text,
+        "reason": status.reason,
         "canary": status.candidate.name if status.candidate else None,
         "canary_state": canary.state.value if canary else None,
         "open_proposal": proposal.id if proposal else None,

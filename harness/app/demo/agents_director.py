@@ -19,7 +19,7 @@ from harness.app.demo.agents_environment import (
     WANTED,
     AgentsDemoEnvironment,
 )
-from harness.app.demo.child_processes import make_folder, play_to_end, wait_for_interrupt
+from harness.app.demo.child_processes import make_folder, play_to_end
 from harness.app.demo.display import DemoDisplay
 from harness.app.demo.traffic import TrafficCounts
 from harness.app.installation import Installation, open_installation
@@ -32,6 +32,7 @@ from harness.domain.agents.switch_text import decision_text, switch_lines, switc
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.principals import OPERATOR
 from harness.runtime import secret_files
+from harness.runtime.processes.interruption import wait_for_interrupt
 
 ORDER, CUSTOMER = "A-1815", "Ada Lovelace"
 SUB_TASKS: Final = 3
@@ -177,7 +178,7 @@ class AgentsStory:
             page, key = f"{self.stage.url('ui')}/sessions", self.approver_key
             steps = [
                 f"open {page}",
-                f"sign in with the key {key} in the sidebar (» at the top left)",
+                f"sign in with the key {key} at the top of the page",
             ]
             self.screen.lines("Approve or reject it in the dashboard:", steps)
         while True:

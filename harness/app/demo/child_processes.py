@@ -8,12 +8,10 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -140,9 +138,3 @@ def play_to_end(stage: DemoProcesses, play: Callable[[], bool]) -> int:
         else:
             print(f"the logs are in {stage.folder}")  # noqa: T201
     return 0 if good else 1
-
-
-def wait_for_interrupt() -> None:
-    """Waits until somebody presses Ctrl-C."""
-    with suppress(KeyboardInterrupt):
-        threading.Event().wait()

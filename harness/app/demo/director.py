@@ -7,24 +7,30 @@ import threading
 import time
 from datetime import timedelta
 
+from harness.app import processes
 from harness.app.database import sql_store, upgrade_database
 from harness.app.demo import database_attack
 from harness.app.demo.actions import QUIET_RPS, DemoActions, DemoStep
-from harness.app.demo.child_processes import make_folder, play_to_end, wait_for_interrupt
+from harness.app.demo.child_processes import make_folder, play_to_end
 from harness.app.demo.display import DemoDisplay
 from harness.app.demo.environment import PORTS, DemoEnvironment
-from harness.app.demo.scenarios import OUTAGE_ROUTE, WORSE, build_scenarios
+from harness.app.demo.links import StoryLinks
+from harness.app.demo.scenarios import OUTAGE_ROUTE, WORSE, YOUR_ROUTE, build_scenarios
 from harness.app.demo.traffic import DemoTraffic
+from harness.app.demo.visitor import Visit
 from harness.app.installation import open_installation
-from harness.control.operations import keys
+from harness.control.operations import dashboard_sessions, keys
 from harness.control.routing import seed
 from harness.domain.evals.run import Failed
-from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.access import SYSTEM, Role
+from harness.domain.operations.dashboard_session import FIRST_LINK_LASTS, sign_in_url
 
 SDK_RPS = 14.0
 OUTAGE_AFTER_S = 20.0
 OUTAGE_S = 20.0
 SDK_REQUESTS = 500
+AS_PLANNED = "all of it ended as it should"
+NOT_AS_PLANNED = "something did not end as it should: it is marked with ✕ above"
 
 
 def run_demo(*, once: bool, swap: bool) -> int:
@@ -42,41 +48,72 @@ def _play(stage: DemoEnvironment, *, once: bool, swap: bool) -> bool:
         stage.start_provider(provider)
     seed.apply_seed(installation.context, installation.settings)
     _, key = keys.create_key(installation.context, SYSTEM, "demo", secret=installation.secret)
-    stage.start_swapgate()
-    rates = dict.fromkeys(
-        [OUTAGE_ROUTE, *(s.route for s in build_scenarios(swap=swap))], QUIET_RPS
-    )
+    # The visitor's route from the start as well: what its canary takes is reckoned from its
+    # traffic.
+    routes = [OUTAGE_ROUTE, YOUR_ROUTE, *(s.route for s in build_scenarios(swap=swap))]
+    rates = dict.fromkeys(routes, QUIET_RPS)
     traffic = DemoTraffic(f"{stage.url('router')}/v1", key, rates)
     screen = DemoDisplay(traffic.tally)
     for note in notes:
         screen.say(note)
-    policies = installation.settings.policies
-    screen.policies(policies["demo"], policies["default"])
-    screen.say("providers are simulated; router, control plane, evals and database are real")
-    if swap:
-        screen.say("SWAP=1: aurora-2 and aurora-lite have exchanged their skills")
+    screen.say("Swapgate's processes start: half a minute or so")
+    stage.start_swapgate()
+    links = StoryLinks(stage.url("ui"), stage.config)
     drive = DemoActions(installation, stage, traffic, screen.say)
     try:
-        outcome = _stories(drive, screen, swap=swap)
+        _open(drive, screen, links)
+        if swap:
+            screen.say("SWAP=1: aurora-2 and aurora-lite have exchanged their skills")
+        outcome = _stories(drive, screen, links, swap=swap)
         outcome = _report(drive, screen, outage=outcome) and outcome
-        _keep_open(stage, screen, once=once)
+        screen.say(AS_PLANNED if outcome else NOT_AS_PLANNED)
+        if not once:
+            Visit(drive, screen, links).run()
     finally:
         traffic.stop()
         installation.close()
     return outcome
 
 
-def _stories(drive: DemoActions, screen: DemoDisplay, *, swap: bool) -> bool:
+def _open(drive: DemoActions, screen: DemoDisplay, links: StoryLinks) -> None:
+    """Where to look comes first: whoever watches has the pages open when something happens."""
+    drive.stage.ui_is_up()
+    installation = drive.installation
+    ctx, secret = installation.context, installation.secret
+    key, admin = keys.create_key(ctx, SYSTEM, "visitor", secret=secret, role=Role.ADMIN)
+    _, link = dashboard_sessions.create_link(
+        ctx, SYSTEM, key.id, secret=secret, lasts=FIRST_LINK_LASTS
+    )
+    screen.lines(
+        "Where to look",
+        [
+            *processes.address_lines(installation.settings),
+            f"agents     {drive.stage.url('router')}/agents, by `swapgate docs open agents`",
+            f"sign in    {sign_in_url(installation.settings.ui.url, link)}",
+            f"           works once; another browser takes the key {admin}",
+            f"commands   {links.command('proposal', 'list')}",
+        ],
+    )
+    policies = installation.settings.policies
+    screen.policies(policies["demo"], policies["default"])
+    screen.say("providers are simulated; router, control plane, evals and database are real")
+
+
+def _stories(drive: DemoActions, screen: DemoDisplay, links: StoryLinks, *, swap: bool) -> bool:
     """The three proposals, and the outage beside them. Whether the backup took over."""
     traffic = drive.traffic
     traffic.start(sdk_rate=SDK_RPS)
     drive.propose(build_scenarios(swap=swap))
+    stories = [
+        line for scene in drive.scenes for line in links.of_story(scene.story, scene.proposal)
+    ]
+    screen.lines("Four stories, and where to see each", [*stories, *links.of_outage()])
     outage = threading.Thread(target=_outage, args=(drive,), daemon=True)
     outage.start()
     with screen.live():
         drive.watch(screen.show)
     outage.join()
-    while traffic.tally.answered["openai"] < SDK_REQUESTS and not traffic.tally.failures:
+    while traffic.tally.answered["openai"] < SDK_REQUESTS and not traffic.tally.failed:
         time.sleep(0.2)
     traffic.stop()
     return _backup_served(drive)
@@ -116,7 +153,7 @@ def _report(drive: DemoActions, screen: DemoDisplay, *, outage: bool) -> bool:
     screen.lines("The four stories", lines)
     sdk, generator = tally.answered["openai"], tally.answered["generator"]
     screen.lines(
-        f"{tally.total:,} requests of users, {len(tally.failures)} failed",
+        f"{tally.total:,} requests of users, {tally.failed} failed",
         [
             f"{sdk:,} by the official openai client, {generator:,} by the load generator",
             *tally.failures[:5],
@@ -124,7 +161,7 @@ def _report(drive: DemoActions, screen: DemoDisplay, *, outage: bool) -> bool:
     )
     refused = _promise(drive, screen)
     told = all(scene.ended_as_planned for scene in drive.scenes)
-    return told and refused and not tally.failures and sdk >= SDK_REQUESTS
+    return told and refused and not tally.failed and sdk >= SDK_REQUESTS
 
 
 def _mark(*, good: bool) -> str:
@@ -199,18 +236,3 @@ def _forgery(drive: DemoActions, screen: DemoDisplay, scene: DemoStep) -> bool:
         ],
     )
     return seen and kept and bool(faults) and healed
-
-
-def _keep_open(stage: DemoEnvironment, screen: DemoDisplay, *, once: bool) -> None:
-    stage.ui_is_up()
-    screen.lines(
-        "See for yourself",
-        [
-            f"dashboard: {stage.url('ui')}",
-            f"router:    {stage.url('router')}/v1",
-            f"agents:    {stage.url('router')}/agents, by the curl of docs/agents.md",
-        ],
-    )
-    if not once:
-        screen.say("running until Ctrl-C")
-        wait_for_interrupt()

@@ -14,10 +14,9 @@ from rich.table import Table
 
 from harness.app.demo.actions import DemoStep
 from harness.app.demo.traffic import TrafficCounts
-from harness.control.proposals.evaluation import INCUMBENT_FIRST
-from harness.domain.formatting import format_bps, format_count, format_harm, format_percent
+from harness.app.demo.user_traffic import phase_text
+from harness.domain.formatting import format_bps, format_count, format_percent
 from harness.domain.proposals.policy import Policy
-from harness.domain.proposals.proposal import ProposalPhase
 
 PLAIN_EVERY_S = 10.0
 
@@ -45,16 +44,24 @@ class DemoDisplay:
             self._live.update(self._table(scenes), refresh=True)
         elif time.monotonic() - self._last >= PLAIN_EVERY_S:
             self._last = time.monotonic()
-            self.say(" · ".join(f"{s.story.route}: {phase_text(s)}" for s in scenes))
+            parts = [
+                f"{scene.story.route}: {phase_text(scene.comparison, scene.canary)}"
+                for scene in scenes
+                if not scene.over
+            ]
+            if parts:
+                self.say(" · ".join(parts))
 
     def _table(self, scenes: Sequence[DemoStep]) -> Table:
-        table = Table(
-            title=f"{self._tally.total:,} requests, {len(self._tally.failures)} failed"
-        )
+        table = Table(title=f"{self._tally.total:,} requests, {self._tally.failed} failed")
         for column in ("route", "candidate", "where it stands"):
             table.add_column(column)
         for scene in scenes:
-            table.add_row(scene.story.route, scene.story.candidate, phase_text(scene))
+            table.add_row(
+                scene.story.route,
+                scene.story.candidate,
+                phase_text(scene.comparison, scene.canary),
+            )
         return table
 
     def policies(self, demo: Policy, default: Policy) -> None:
@@ -70,25 +77,6 @@ class DemoDisplay:
         self._console.print(f"\n[bold]{title}[/bold]")
         for line in lines:
             self._console.print(f"  {line}", soft_wrap=True)
-
-
-def phase_text(scene: DemoStep) -> str:
-    """Where a story stands, in a few words with its figures."""
-    if scene.phase is ProposalPhase.EVALUATING:
-        sides = scene.comparison.suites
-        if any(side.asks_incumbent_first for side in sides):
-            return f"evals: {INCUMBENT_FIRST}"
-        pairs = min((min(len(s.incumbent), len(s.candidate)) for s in sides), default=0)
-        n_max = max((s.plan.n_max for s in sides), default=0)
-        return f"evals: {pairs} of at most {n_max} pairs"
-    if scene.phase is ProposalPhase.CANARY and scene.canary is not None:
-        rollout, action = scene.canary.rollout, scene.canary.action
-        return (
-            f"canary at {format_bps(rollout.current.weight_bps)}: "
-            f"{action.step_exposures} of {rollout.current.min_exposures} exposures, "
-            f"evidence of harm {format_harm(action.distance_to_trip)}"
-        )
-    return scene.phase.value.replace("_", " ")
 
 
 def thresholds(demo: Policy, default: Policy) -> list[tuple[str, str, str]]:

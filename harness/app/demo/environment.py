@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from harness import package_data
 from harness.app.demo.child_processes import DemoProcesses
 from harness.app.demo.scenarios import (
     INCUMBENT,
@@ -17,6 +18,8 @@ from harness.app.demo.scenarios import (
     OUTAGE_PRIMARY,
     OUTAGE_ROUTE,
     SUITE,
+    YOUR_POLICY,
+    YOUR_ROUTE,
     build_scenarios,
 )
 
@@ -24,7 +27,7 @@ MODELS = Path(__file__).with_name("models.yaml")
 # Simulated answers come in a twentieth of the real time: more traffic in two minutes.
 TIME_SCALE = 0.05
 SAYS_S = 30.0
-# The commands in docs/agents.md name it; here it is as simulated as the others.
+# The commands in docs/reference/agents.md name it; here it is as simulated as the others.
 DOCUMENTED_MODEL = "gpt-4o-mini"
 _KEY_VARIABLE, _KEY = "SWAPGATE_DEMO_KEY", "sk-simulated"
 PORTS = {
@@ -61,6 +64,7 @@ class DemoEnvironment(DemoProcesses):
             "policy": "demo",
             "suites": suites,
         }
+        routes[YOUR_ROUTE] = {"incumbent": INCUMBENT, "policy": YOUR_POLICY, "suites": suites}
         document = {
             "home": str(self.folder),
             "router": {"port": self.ports["router"], "flush_interval_s": 0.5},
@@ -75,6 +79,7 @@ class DemoEnvironment(DemoProcesses):
                 },
                 **{name: self._provider(name, prices) for name in ("sim", "primary", "backup")},
             },
+            "policies": {YOUR_POLICY: _policy_with_approval()},
             "routes": routes,
         }
         self.config.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
@@ -117,3 +122,10 @@ class DemoEnvironment(DemoProcesses):
         )
         with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
             return str(answer.headers["x-swapgate-target"])
+
+
+def _policy_with_approval() -> dict[str, object]:
+    """The demo's thresholds, and a person approves, who may be the one who proposed."""
+    shipped = package_data.path("config/default.yaml").read_text(encoding="utf-8")
+    demo = yaml.safe_load(shipped)["policies"]["demo"]
+    return {**demo, "promotion": "approved", "self_approval": True}

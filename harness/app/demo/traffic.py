@@ -18,6 +18,7 @@ import aiohttp
 
 TIMEOUT_S = 60.0
 SDKS = 2
+KEPT_FAILURES = 100
 QUESTIONS = (
     "Where is my parcel?",
     "How do I change my e-mail address?",
@@ -28,17 +29,21 @@ QUESTIONS = (
 
 @dataclass
 class TrafficCounts:
-    """Requests that were answered, by client, and what went wrong with the others."""
+    """Requests that were answered, by client, and what went wrong with the first others."""
 
     answered: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
+    failed: int = 0
 
     @property
     def total(self) -> int:
-        return sum(self.answered.values()) + len(self.failures)
+        return sum(self.answered.values()) + self.failed
 
-    def failed(self, client: str, route: str, why: str) -> None:
-        self.failures.append(f"{client} on {route}: {why}")
+    def note_failure(self, client: str, route: str, why: str) -> None:
+        """Counts a failed request. Traffic may go on for days: the first texts are kept."""
+        self.failed += 1
+        if len(self.failures) < KEPT_FAILURES:
+            self.failures.append(f"{client} on {route}: {why}")
 
 
 @dataclass
@@ -53,11 +58,14 @@ class DemoTraffic:
     _stop: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
 
-    def start(self, *, sdk_rate: float) -> None:
-        """Starts the requests. sdk_rate: requests per second by the official client, over all
-        routes.
+    def start(self, *, sdk_rate: float = 0.0) -> None:
+        """Starts the requests, after `stop` anew. sdk_rate: requests per second by the official
+        client, over all routes; 0 for none.
         """
-        official = [partial(self._official, sdk_rate / SDKS, start) for start in range(SDKS)]
+        self._stop.clear()
+        self._threads.clear()
+        clients = SDKS if sdk_rate else 0
+        official = [partial(self._official, sdk_rate / SDKS, start) for start in range(clients)]
         runs: list[Callable[[], None]] = [self._generate, *official]
         for run in runs:
             thread = threading.Thread(target=run, daemon=True)
@@ -82,12 +90,12 @@ class DemoTraffic:
                 try:
                     text = _ask(client, route, number)
                 except OpenAIError as error:
-                    self.tally.failed("openai", route, str(error)[:200])
+                    self.tally.note_failure("openai", route, str(error)[:200])
                     continue
                 if text:
                     self.tally.answered["openai"] += 1
                 else:
-                    self.tally.failed("openai", route, "an empty answer")
+                    self.tally.note_failure("openai", route, "an empty answer")
 
     def _routes(self) -> Iterator[str]:
         return itertools.cycle(sorted(self.rates))
@@ -130,12 +138,12 @@ class DemoTraffic:
             async with session.post(f"{self.base_url}/chat/completions", json=body) as answer:
                 reply = await answer.json()
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            self.tally.failed("generator", route, repr(error)[:200])
+            self.tally.note_failure("generator", route, repr(error)[:200])
             return
         if answer.status == 200 and reply["choices"][0]["message"]["content"]:
             self.tally.answered["generator"] += 1
         else:
-            self.tally.failed("generator", route, f"{answer.status} {str(reply)[:200]}")
+            self.tally.note_failure("generator", route, f"{answer.status} {str(reply)[:200]}")
 
 
 def _ask(client: object, route: str, number: int) -> str:

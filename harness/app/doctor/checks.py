@@ -25,6 +25,7 @@ from harness.domain.formatting import format_milliseconds
 from harness.domain.pagination import PageRequest
 from harness.domain.providers.credentials import ProviderKey, keys_from_environment, lacks_key
 from harness.domain.providers.probe import ProbeStatus, ProbeSubject, parse_model_list
+from harness.domain.routing.table import FIRST_ROUTE_STEP
 from harness.domain.routing.target import Provider
 from harness.domain.settings import Settings, SuiteSettings
 from harness.runtime import secret_files
@@ -255,8 +256,7 @@ def _providers(
     context: Context | None, providers: Mapping[str, Provider]
 ) -> Iterator[DoctorFinding]:
     if not providers:
-        step = "name one under `providers:` in swapgate.yaml"
-        yield DoctorFinding("providers", "warn", "none is configured", step)
+        yield DoctorFinding("providers", "warn", "none is configured", FIRST_ROUTE_STEP)
         return
     wanted = _models_in_use(context)
     allowed = context.allow_addresses if context is not None else ()
@@ -302,7 +302,10 @@ def _stored_keys(context: Context) -> Iterator[DoctorFinding]:
         except SwapgateError as error:
             subject = f"stored key {credential.name} of {credential.provider}"
             yield DoctorFinding(
-                subject, "fail", str(error), f"`swapgate credential set {credential.provider}`"
+                subject,
+                "fail",
+                str(error),
+                f"`swapgate provider key set {credential.provider}`",
             )
 
 
@@ -351,10 +354,10 @@ def _provider(
     unset = ", ".join(provider_requests.unset_keys(provider))
     if unset and not stored:
         found = f"a key of it is missing: {unset} not set"
-        step = f"set {unset}, e.g. in .env, or `swapgate credential set {provider.name}`"
+        step = f"set {unset}, e.g. in .env, or `swapgate provider key set {provider.name}`"
         return DoctorFinding(subject, "fail", found, step)
     if lacks_key(provider, keys):
-        step = f"`swapgate credential set {provider.name}`"
+        step = f"`swapgate provider key set {provider.name}`"
         return DoctorFinding(
             subject, "fail", "it has no key: its targets get no requests", step
         )
@@ -375,10 +378,12 @@ def _provider(
 
 
 def _differences(context: Context, settings: Settings) -> Iterator[DoctorFinding]:
+    if not routes.load_table(context).routes and not settings.routes:
+        yield DoctorFinding("routes", "warn", "there is none yet", FIRST_ROUTE_STEP)
     seed_differences = seed.list_seed_differences(context, settings)
     for difference in seed_differences:
-        step = "the database rules: propose the change, or fix the file"
-        yield DoctorFinding("file and database", "warn", difference, step)
+        found = f"{difference.subject}: {difference.found}"
+        yield DoctorFinding("file and database", "warn", found, difference.next_step)
     if not seed_differences and settings.source is not None:
         yield DoctorFinding("file and database", "ok", "they say the same")
 

@@ -179,7 +179,7 @@ def _status_text(provider: Provider, key: ProviderKey | None, status: int, text:
 
 
 def _no_key(provider: Provider, key: ProviderKey | None, status: int | None) -> str:
-    place = key.name if key else f"none: `swapgate credential set {provider.name}`"
+    place = key.name if key else f"none: `swapgate provider key set {provider.name}`"
     return f"{status}: the provider refuses our key (from {place})"
 
 

@@ -77,7 +77,7 @@ def report(
     """Run and judge the loops: at most nine answers and a refusal. timeout_s: for all."""
     keys = provider_secrets.keys_of_provider(installation.context, provider)
     if lacks_key(provider, keys):
-        step = f"`swapgate credential set {provider.name}`"
+        step = f"`swapgate provider key set {provider.name}`"
         findings = [ToolFinding("key", ToolOutcome.DOES_NOT, True, "it has no key", step)]  # noqa: FBT003
     else:
         with tempfile.TemporaryDirectory(prefix="swapgate-doctor-") as folder:

@@ -1,5 +1,6 @@
-"""`swapgate bench` measures the error rates of the gate's and the canary's rules on data with a
-known truth, beside simpler rules; exit code 3 where a goal is missed.
+"""`swapgate gate bench` and `canary bench` measure the error rates of the gate's and the
+canary's rules on data with a known truth, beside simpler rules; exit code 3 where a goal is
+missed.
 """
 
 import sys
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.frame import output
-from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.domain.evals.run import QUALITY_CLAIMS, Claim
 from harness.domain.formatting import format_percent, format_score, format_usd
 
@@ -24,23 +24,10 @@ if TYPE_CHECKING:
     from harness.bench.gate_judged import JudgeRow
     from harness.bench.gate_slices import SliceRow
 
-GATE = LazyCommand(
-    "harness.cli.evals.bench:bench_gate",
-    "Measure how often the gate errs, compared with simpler rules.",
-)
-CANARY = LazyCommand(
-    "harness.cli.evals.bench:bench_canary",
-    "Measure how soon harm is detected, and how often none was there.",
-)
 MISSED = 3
 
 
-@click.command(cls=LazyCommandGroup, lazy={"canary": CANARY, "gate": GATE})
-def bench() -> None:
-    """Benchmark the decision rules."""
-
-
-@click.command("gate")
+@click.command("bench")
 @click.option(
     "--matrix",
     "matrices",
@@ -117,7 +104,7 @@ def bench_gate(  # noqa: PLR0913 - one per option
     Items of real pairs of models are resampled with weights that make the candidate exactly
     as good as the null hypothesis says, or 5 or 10 points better.
     A matrix has a line per model: `model,0110…`, `model,0,1,…` or `model,55,90,…`.
-    Exit code: 3 when the gate misses a goal that docs/benchmarks.md names.
+    Exit code: 3 when the gate misses a goal that docs/explanation/benchmarks.md names.
     """
     from harness import package_data  # noqa: PLC0415 - numpy takes its time
     from harness.bench.charts import draw_gate_chart  # noqa: PLC0415
@@ -375,7 +362,7 @@ def _row(line: "GateBenchmarkRow", usd_per_item: float | None) -> list[object]:
     ]
 
 
-@click.command("canary")
+@click.command("bench")
 @click.option(
     "--rollouts",
     type=click.IntRange(20, 100_000),
@@ -408,7 +395,7 @@ def bench_canary(
     Simulates traffic with a known truth: a canary at 1 % beside an incumbent with 1 % errors.
     First the default policy; then our rule of errors beside simpler ones, on the same traffic;
     then latency, then all guardrails by the rule before.
-    Exit code: 3 when our rule misses a goal that docs/benchmarks.md names.
+    Exit code: 3 when our rule misses a goal that docs/explanation/benchmarks.md names.
     """
     from harness.bench.canary_benchmark import TABLES, CanaryBenchmarkPlan, run_canary_benchmark  # noqa: PLC0415
     from harness.bench.charts import draw_canary_chart  # noqa: PLC0415 - numpy takes its time

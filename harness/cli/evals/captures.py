@@ -88,7 +88,7 @@ def export(
 ) -> None:
     """Write captured requests to FILE, a JSON object a line, to be labelled.
 
-    Fill in `label` and `label_author`, then `swapgate eval import FILE`.
+    Fill in `label` and `label_author`, then `swapgate suite import FILE`.
     """
     capture_export = captures.export_captures(
         session.context, session.actor, route=route, since=since, near=near

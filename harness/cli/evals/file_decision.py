@@ -5,14 +5,20 @@ CSV file, without an installation, so that anyone can check them. The group `gat
 import functools
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import click
 
 from harness.cli.evals.csv_files import BlockRow, parse_blocks, parse_pairs, read_text
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.domain.errors import InputError, SwapgateError
+from harness.domain.formatting import escape_controls
 
+if TYPE_CHECKING:
+    from harness.cli.evals.pair_judgement import FileTerms
+
+# What `harness.domain.evals.exports.formats` parses; listed here, so that `--help` stays quick.
+EXPORTS = ("promptfoo", "braintrust", "langsmith", "openai-evals", "lm-eval", "inspect")
 DECIDE = LazyCommand(
     "harness.cli.evals.file_decision:gate_decide",
     "Decide about a candidate from the scores in PAIRS.csv.",
@@ -22,10 +28,21 @@ RUN = LazyCommand(
     "harness.cli.evals.gate_run:gate_run", "Compare two targets without a server."
 )
 
+REPLAY = LazyCommand(
+    "harness.cli.proposals.replay:replay", "Decide a verdict again from what is stored."
+)
+BENCH = LazyCommand(
+    "harness.cli.evals.bench:bench_gate",
+    "Measure how often the gate errs, compared with simpler rules, on data with a known truth.",
+)
 
-@click.command(cls=LazyCommandGroup, lazy={"decide": DECIDE, "run": RUN})
+
+@click.command(
+    cls=LazyCommandGroup,
+    lazy={"decide": DECIDE, "run": RUN, "replay": REPLAY, "bench": BENCH},
+)
 def gate() -> None:
-    """The gate's rule, on plain files or on two targets."""
+    """The gate's rule, on files, on two targets, and on stored verdicts again."""
 
 
 GATE_EXITS = {"passed": 0, "failed": 3, "inconclusive": 4, "running": 4}
@@ -47,7 +64,17 @@ def _exits_on_bad_input(command: Callable[P, None]) -> Callable[P, None]:
 
 
 @click.command("decide")
-@click.argument("pairs", metavar="PAIRS.csv", type=click.Path())
+@click.argument("files", metavar="PAIRS.csv|FILE…", type=click.Path(), nargs=-1, required=True)
+@click.option(
+    "--from",
+    "format_name",
+    type=click.Choice(EXPORTS),
+    default=None,
+    help="The files are another tool's results; a report only, which nothing is promoted by.",
+)
+@click.option("--incumbent", default="", metavar="NAME", help="With --from: the run of a file.")
+@click.option("--candidate", default="", metavar="NAME", help="With --from: the run of a file.")
+@click.option("--metric", default="", metavar="NAME", help="With --from: which score counts.")
 @click.option(
     "--claim",
     type=click.Choice(["superior", "non_inferior"]),
@@ -84,7 +111,11 @@ def _exits_on_bad_input(command: Callable[P, None]) -> Callable[P, None]:
 @_exits_on_bad_input
 def gate_decide(  # noqa: PLR0913 - one per option
     *,
-    pairs: str,
+    files: Sequence[str],
+    format_name: str | None,
+    incumbent: str,
+    candidate: str,
+    metric: str,
     claim: str,
     margin: float,
     n_max: int | None,
@@ -97,6 +128,10 @@ def gate_decide(  # noqa: PLR0913 - one per option
 
     Columns item,incumbent,candidate and, if there are several, epoch. Scores are from 0 to 1,
     empty for unscored. Items count in the order of their first row, and so do clusters.
+
+    --from reads results of another tool instead: one file with both runs, or the incumbent's
+    and then the candidate's. Samples that failed or are missing count against the candidate.
+
     Exit code: 0 passed, 3 failed, 4 inconclusive or running, 2 bad input.
     """
     _between_0_and_1("--margin", margin)
@@ -104,20 +139,39 @@ def gate_decide(  # noqa: PLR0913 - one per option
     if n_max is not None and n_max < 1:
         raise InputError(f"--n-max is {n_max}; plan at least 1 item")
     # Here, not above: scipy would slow the start of every other command.
-    from harness.cli.evals.pair_judgement import FileTerms, judge_rows  # noqa: PLC0415
+    from harness.cli.evals.pair_judgement import FileTerms  # noqa: PLC0415
     from harness.domain.evals.run import Claim  # noqa: PLC0415
 
     named = tuple(column.strip().lower() for column in slices)
     terms = FileTerms(Claim(claim), margin, alpha, n_max, cluster.strip().lower(), named)
+    if format_name is not None:
+        if terms.columns:
+            raise InputError("--cluster and --slice name columns of a CSV file, without --from")
+        from harness.cli.evals.export_decision import ExportChoice, judge_exports  # noqa: PLC0415
+
+        choice = ExportChoice(format_name, incumbent, candidate, metric)
+        answer = judge_exports(files, choice, terms)
+    elif incumbent or candidate or metric:
+        raise InputError("--incumbent, --candidate and --metric belong to --from")
+    else:
+        answer = _judge_pairs(files, terms)
+    _print(answer, as_json=as_json)
+    _exit(GATE_EXITS[str(answer["verdict"])])
+
+
+def _judge_pairs(files: Sequence[str], terms: "FileTerms") -> dict[str, object]:
+    from harness.cli.evals.pair_judgement import judge_rows  # noqa: PLC0415 - as above
+
+    if len(files) > 1:
+        raise InputError("give one file of pairs; of another tool's files say which, by --from")
+    pairs, n_max = files[0], terms.n_max
     rows = parse_pairs(read_text(pairs), pairs, None if terms.cluster else n_max, terms.columns)
     if not rows and n_max is None:
         raise InputError(f"{pairs}:2: no items; give --n-max to judge a run with none yet")
     try:
-        answer = judge_rows(rows, terms)
+        return judge_rows(rows, terms)
     except InputError as error:
         raise InputError(f"{pairs}: {error}") from None
-    _print(answer, as_json=as_json)
-    _exit(GATE_EXITS[str(answer["verdict"])])
 
 
 @click.command("decide")
@@ -196,7 +250,9 @@ def _print(answer: dict[str, object], *, as_json: bool) -> None:
 def _shown(value: Any) -> str:
     if value is None:
         return "–"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{_shown(part)} {name}" for name, part in value.items())
+    return f"{value:.6g}" if isinstance(value, float) else escape_controls(str(value))
 
 
 def _exit(code: int) -> NoReturn:

@@ -13,7 +13,7 @@ import click
 
 from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
-from harness.cli.frame.waiting import TIMED_OUT, ProgressLine
+from harness.cli.frame.waiting import TIMED_OUT, Progress, ProgressLine
 from harness.cli.proposals.verdict_wait import REJECTED_BY_VERDICT
 from harness.cli.routing.target_options import TargetOptions, requested_target, target_options
 from harness.config.routing import target_seed
@@ -25,7 +25,6 @@ from harness.control.proposals.gate_run import (
     without_long_pauses,
 )
 from harness.domain.evals.run import Claim
-from harness.domain.formatting import format_percent
 from harness.report.content import FILE, variables
 
 if TYPE_CHECKING:
@@ -88,7 +87,8 @@ EXITS = REJECTED_BY_VERDICT | {"passed": 0}
     "--keep",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="Keep the database with every answer, for `swapgate replay`. [default: thrown away]",
+    help="Keep the database with every answer, for `swapgate gate replay`. "
+    "[default: thrown away]",
 )
 @click.option(
     "--timeout",
@@ -158,7 +158,7 @@ def _decide(
     deadline = None if timeout_s is None else clock.monotonic() + timeout_s
 
     def pause(now: "Proposal") -> bool:
-        ticker.say(_progress(ctx, now))
+        ticker.say(_progress(ctx, now), clock.monotonic())
         if deadline is not None and clock.monotonic() >= deadline:
             return False
         time.sleep(PAUSE_S)
@@ -170,20 +170,16 @@ def _decide(
         ticker.end()
 
 
-def _progress(ctx: "Context", proposal: "Proposal") -> str:
-    if proposal.retry_at is not None:
-        with ctx.store.read() as tx:
-            why = next(
-                (verdict.reason for verdict in tx.verdicts.for_proposal(proposal.id)), ""
-            )
-        return f"{why[:1].lower()}{why[1:]} Trying again."
+def _progress(ctx: "Context", proposal: "Proposal") -> Progress:
     with ctx.store.read() as tx:
+        if proposal.retry_at is not None:
+            verdicts = tx.verdicts.for_proposal(proposal.id)
+            why = next((verdict.reason for verdict in verdicts), "")
+            return Progress(f"{why[:1].lower()}{why[1:]} Trying again.")
         done, wanted, who = evaluation.count_answers(tx, proposal)
-    # A log gets a line for each new text.
-    if not wanted:
-        return "starting"
-    share = format_percent(done * 20 // wanted / 20, 0)
-    return f"{share} of at most {wanted} answers{who and f': {who}'}"
+        cost = sum(tx.runs.progress(run)[1] for run in evaluation.run_ids(proposal))
+    stage = "asking" if wanted else "starting"
+    return Progress(stage, done, wanted, at_most=True, unit="answers", cost_usd=cost, note=who)
 
 
 def _report(ctx: "Context", proposal: "Proposal", kept: Path | None) -> "Report":
@@ -220,10 +216,9 @@ def _print(session: Session, report: "Report", keep: Path | None) -> None:
         click.echo(comparison.outcome_text(found))
     else:
         click.echo(f"{found.verdict.words}: {reason_text(found.verdict)}")
-        rows = [comparison.suite_row(suite) for suite in found.verdict.suites]
+        rows = comparison.suite_rows(found.verdict)
         output.table(comparison.HEADINGS, rows, empty="no suites")
-        if found.stopped_early:
-            click.echo(found.stopped_early)
+        click.echo(found.decided_on)
         for warning in found.unscored:
             click.echo(warning)
         for lost in find_format_failures(found, standalone=True):
@@ -232,7 +227,7 @@ def _print(session: Session, report: "Report", keep: Path | None) -> None:
         output.note(
             f"every answer is in {keep / FILE}: "
             f"{variables(keep)} "
-            f"swapgate replay {found.verdict.id}"
+            f"swapgate gate replay {found.verdict.id}"
         )
 
 

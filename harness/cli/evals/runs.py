@@ -1,17 +1,17 @@
 """`swapgate eval` queues a run of one suite on one target by hand, lists, shows and cancels
-runs. They never decide anything. `eval import` is in `suite_import`.
+runs. They never decide anything.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from statistics import fmean
 
 import click
 
-from harness.cli.evals.suite_import import import_suite
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
-from harness.cli.frame.waiting import TIMED_OUT, follow, who_starts_it
+from harness.cli.frame.waiting import TIMED_OUT, Progress, follow, who_starts_it
 from harness.control.evals import worker_supervision
+from harness.control.evals.eval_queue import QueuedRun, load_queue
 from harness.control.operations import queries
 from harness.control.proposals import comparison
 from harness.control.serialize import to_plain
@@ -22,7 +22,6 @@ from harness.domain.formatting import (
     format_latency,
     format_percent,
     format_thousand_price,
-    format_usd,
 )
 from harness.domain.pagination import PageRequest
 
@@ -38,9 +37,6 @@ EXITS = {
 @click.group("eval")
 def eval_group() -> None:
     """Eval runs: one suite on one target."""
-
-
-eval_group.add_command(import_suite)
 
 
 @eval_group.command("run")
@@ -88,7 +84,7 @@ def run_suite(  # noqa: PLR0913 - the options of the command, one by one
             session,
             lambda: queries.load_run_progress(context, run.id),
             ended=lambda progress: progress[0].state in EXITS,
-            words=lambda progress: _progress(*progress),
+            describe=lambda progress: _progress(*progress, queue=load_queue(context)),
             timeout_s=timeout_s,
         )
         code = EXITS[run.state] if in_time else TIMED_OUT
@@ -96,9 +92,22 @@ def run_suite(  # noqa: PLR0913 - the options of the command, one by one
     ctx.exit(code)
 
 
-def _progress(run: EvalRun, samples: int, cost_usd: float) -> str:
-    wanted = run.wanted * run.epochs
-    return f"{run.id}: {run.state.value}, {samples} of {wanted} samples, {format_usd(cost_usd)}"
+def _progress(
+    run: EvalRun, samples: int, cost_usd: float, *, queue: Mapping[str, QueuedRun]
+) -> Progress:
+    queued = queue.get(run.id)
+    waits = queued is not None and not queued.leased
+    return Progress(
+        f"{run.id}: {_state(run)}",
+        samples,
+        run.wanted * run.epochs,
+        cost_usd=cost_usd,
+        note=queued.text if queued is not None and waits else "",
+    )
+
+
+def _state(run: EvalRun) -> str:
+    return run.state.value.replace("_", " ")
 
 
 @eval_group.command("list")
@@ -112,31 +121,56 @@ def _progress(run: EvalRun, samples: int, cost_usd: float) -> str:
 @paging.page_options
 @pass_session
 def list_runs(session: Session, states: tuple[str, ...], *, page_request: PageRequest) -> None:
-    """List the runs, the newest first."""
+    """List the runs, the newest first; of those that wait, their place and why."""
     wanted = [RunState(state) for state in states]
     runs = queries.list_runs(session.context, page_request, states=wanted)
     paging.note_page(runs)
     with session.context.store.read() as tx:
         done = {run.id: tx.runs.progress(run.id)[0] for run in runs}
     names = queries.load_target_names(session.context, {run.target for run in runs})
+    queue = load_queue(session.context)
     if session.json:
-        output.document([{**_plain(run), "samples": done[run.id]} for run in runs])
+        output.document(
+            [
+                {**_plain(run), "samples": done[run.id], **_queue_json(queue.get(run.id))}
+                for run in runs
+            ]
+        )
         return
     output.table(
-        ["RUN", "SUITE", "TARGET", "STATE", "SAMPLES", "CREATED (UTC)"],
+        ["RUN", "SUITE", "TARGET", "STATE", "SAMPLES", "CREATED (UTC)", "PROPOSAL", "WHY"],
         [
             [
                 run.id,
                 run.suite,
                 names.get(run.target, run.target),
-                run.state.value.replace("_", " "),
+                _state(run),
                 f"{done[run.id]} of {run.wanted * run.epochs}",
                 formatting.timestamp(run.created_at),
+                _needed_by(queue.get(run.id)),
+                _why(run, queue.get(run.id)),
             ]
             for run in runs
         ],
         empty="no runs yet: `swapgate eval run SUITE TARGET` queues one",
     )
+
+
+def _needed_by(queued: QueuedRun | None) -> str | None:
+    return ", ".join(queued.needed_by) if queued else None
+
+
+def _why(run: EvalRun, queued: QueuedRun | None) -> str | None:
+    """Says why a run waits, and of one that has ended why it did."""
+    return queued.text if queued else run.message or None
+
+
+def _queue_json(queued: QueuedRun | None) -> dict[str, object]:
+    if queued is None:
+        return {"needed_by": [], "position": None, "waits": None}
+    waits = None if queued.leased else queued.text
+    place = queued.position or None
+    return {"needed_by": list(queued.needed_by), "position": place, "waits": waits}
 
 
 @eval_group.command()
@@ -145,7 +179,7 @@ def list_runs(session: Session, states: tuple[str, ...], *, page_request: PageRe
 @pass_session
 def cancel(session: Session, run: str, reason: str) -> None:
     """End a run for good; a proposal that waits for it is cancelled with it."""
-    ended = worker_supervision.cancel_run(session.context, session.actor, run, reason)
+    ended = worker_supervision.cancel_run(session.context, session.deciding_actor, run, reason)
     if session.json:
         output.document(_plain(ended))
     else:
@@ -166,11 +200,13 @@ def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
     samples = queries.load_samples(session.context, run_id)
     names = queries.load_target_names(session.context, {run.target})
     figures = comparison.compute_arm_figures(samples)
+    queued = load_queue(session.context).get(run_id)
     strict = _mean(sample.strict for sample in samples)
     lenient = _mean(sample.lenient for sample in samples)
     if session.json:
         shown = {
             "run": _plain(run),
+            **_queue_json(queued),
             "figures": to_plain(figures),
             "strict": strict,
             "lenient": lenient,
@@ -183,13 +219,15 @@ def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
             ("run", run.id),
             ("suite", run.suite),
             ("target", names.get(run.target, run.target)),
-            ("state", run.state.value.replace("_", " ")),
+            ("state", _state(run)),
+            ("queue", queued.text if queued else None),
+            ("proposal", _needed_by(queued) or None),
             ("samples", f"{len(samples)} of {run.wanted * run.epochs}"),
             ("score", _scores(strict, lenient)),
             ("failed calls", format_percent(figures.failed, 1) if samples else None),
             ("cost", f"{format_thousand_price(figures.cost_usd_per_1000)} per 1,000 answers"),
             ("time", f"{format_latency(figures.p50_s, DASH)} (median)" if samples else None),
-            ("message", run.message or None),
+            ("message", run.message or None if queued is None else None),
         ]
     )
     if with_samples:

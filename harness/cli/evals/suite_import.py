@@ -1,4 +1,4 @@
-"""`swapgate eval import` makes labelled captures a suite: writes its data and manifest, and
+"""`swapgate suite import` makes labelled captures a suite: writes its data and manifest, and
 adds it to swapgate.yaml.
 """
 

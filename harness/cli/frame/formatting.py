@@ -1,11 +1,10 @@
-"""Formats what only the command line shows: times, names, a rollout's state. Figures
-are written by `harness.domain.formatting`.
+"""Formats what only the command line shows: times, prices, evidence of harm. Figures are
+written by `harness.domain.formatting`.
 """
 
 from datetime import datetime
 
-from harness.domain.canary.rollout import Rollout
-from harness.domain.formatting import DASH, format_bps, format_harm
+from harness.domain.formatting import DASH, format_harm
 from harness.domain.routing.target import Price, Provider, Target
 
 
@@ -21,11 +20,3 @@ def known_price(target: Target, provider: Provider | None) -> Price | None:
 
 def harm(distance_to_trip: float) -> str:
     return f"evidence of harm: {format_harm(distance_to_trip)}"
-
-
-def rollout_state(rollout: Rollout) -> str:
-    """Describes a rollout's state: `measuring, at 5 %`; `promoted, and bakes`."""
-    if rollout.baking:
-        return "promoted, and bakes"
-    state = rollout.state.value.replace("_", " ")
-    return f"{state}, at {format_bps(rollout.current.weight_bps)}" if rollout.live else state

@@ -1,8 +1,9 @@
 """`LazyCommandGroup` is a click group whose commands are imported when they are called:
 `--help` and completion work from a table of names and texts (`LazyCommand`), and stay quick.
+It goes on accepting the old names of commands that were renamed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -32,16 +33,24 @@ class LazyCommand:
 
 
 class LazyCommandGroup(click.Group):
-    """A group whose commands stand in a table; listing them imports none."""
+    """A group whose commands stand in a table; listing them imports none.
+
+    sections: headings of its help, each with the names of commands. renamed: old names, of one
+    word or two, with the words that replace them.
+    """
 
     def __init__(
         self,
         *args: Any,
         lazy: Mapping[str, LazyCommand] | None = None,
+        sections: Mapping[str, Sequence[str]] | None = None,
+        renamed: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.lazy = dict(lazy or {})
+        self.sections = dict(sections or {})
+        self.renamed = dict(renamed or {})
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Lists the commands in the order of the table."""
@@ -56,20 +65,44 @@ class LazyCommandGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         try:
-            return super().resolve_command(ctx, args)
+            return super().resolve_command(ctx, self._replace_old_name(ctx, args))
         except click.NoSuchCommand as error:
             names = self.list_commands(ctx)
             raise click.NoSuchCommand(
                 error.command_name, possibilities=names, ctx=ctx
             ) from None
 
+    def _replace_old_name(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Returns the words of a call with today's name, and says so where the name is old."""
+        for count in (2, 1):
+            old = " ".join(args[:count])
+            if old in self.renamed:
+                new, path = self.renamed[old], ctx.command_path
+                click.echo(f"`{path} {old}` is called `{path} {new}` now", err=True)
+                return [*new.split(), *args[count:]]
+        return args
+
     def format_commands(
         self,
         ctx: click.Context,  # noqa: ARG002 - click's signature
         formatter: click.HelpFormatter,
     ) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(self._visible())
+        rows = dict(self._visible())
+        width = max(map(len, rows), default=0)
+        for heading, names in self._grouped(rows):
+            with formatter.section(heading):
+                # All as wide as the widest: the texts of all sections stand in one column.
+                formatter.write_dl([(name.ljust(width), rows[name]) for name in names])
+
+    def _grouped(self, names: Iterable[str]) -> Iterator[tuple[str, Sequence[str]]]:
+        """Gives the headings of the help with the names under each."""
+        if not self.sections:
+            yield "Commands", list(names)
+            return
+        yield from self.sections.items()
+        placed = {name for section in self.sections.values() for name in section}
+        if others := [name for name in names if name not in placed]:
+            yield "Others", others
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         options = click.Command.shell_complete(self, ctx, incomplete)

@@ -9,8 +9,12 @@ from collections.abc import Iterable, Sequence
 import click
 
 from harness.control.serialize import to_json_value
+from harness.domain.formatting import escape_controls
 
 Row = Sequence[object]
+# A longer word, such as a path, may be cut to fit into a column.
+UNCUT_CHARACTERS = 24
+GAP = 3  # between columns that are drawn
 
 
 def document(value: object) -> None:
@@ -21,7 +25,7 @@ def document(value: object) -> None:
 
 def note(text: str) -> None:
     """Prints progress and advice: on stderr, so that a pipe carries data alone."""
-    click.echo(text, err=True)
+    click.echo(escape_controls(text), err=True)
 
 
 def table(headings: Sequence[str], rows: Iterable[Row], *, empty: str) -> None:
@@ -44,7 +48,7 @@ def facts(pairs: Iterable[tuple[str, object]]) -> None:
 
 
 def _cell(value: object) -> str:
-    return "–" if value is None or value == "" else str(value)
+    return "–" if value is None or value == "" else escape_controls(str(value))
 
 
 def _align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -63,10 +67,31 @@ def _draw_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    console = Console()
+    if _least_width(headings, rows) > console.width:
+        _print_blocks(headings, rows)
+        return
     drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in headings:
         drawn.add_column(heading, overflow="fold")
     for row in rows:
         # Text, not str: what people typed is no markup.
         drawn.add_row(*(Text(cell) for cell in row))
-    Console().print(drawn)
+    console.print(drawn)
+
+
+def _least_width(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Returns how wide a table is that cuts no word."""
+    columns = zip(headings, *rows, strict=True)
+    words = ([len(word) for cell in column for word in cell.split()] for column in columns)
+    widths = [min(UNCUT_CHARACTERS, max(lengths, default=0)) for lengths in words]
+    return sum(widths) + GAP * (len(widths) - 1)
+
+
+def _print_blocks(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints each row as lines of heading and value, on a terminal too narrow for the table."""
+    for number, row in enumerate(rows):
+        if number:
+            click.echo()
+        for line in _align_columns(list(zip(headings, row, strict=True))):
+            click.echo(line)

@@ -56,6 +56,21 @@ class Session:
 
         return keys.authenticate(self.context.store, text, secret=self.installation.secret)
 
+    @cached_property
+    def deciding_actor(self) -> "Actor":
+        """The actor of a command that decides something. Who it is stands on stderr, once: the
+        audit log will name him. Raises as `actor`.
+        """
+        actor = self.actor
+        click.echo(f"acting as {self._describe(actor)}", err=True)
+        return actor
+
+    def _describe(self, actor: "Actor") -> str:
+        if actor is OPERATOR:
+            return f"{actor.name}, the operator of this machine (admin)"
+        where = self.key_file or KEY_VARIABLE
+        return f"{actor.name} ({actor.role.name.lower()}), by the key in {where}"
+
     def key_text(self) -> str | None:
         """Reads the management key from the file, else from the environment; None without.
         Raises InputError.

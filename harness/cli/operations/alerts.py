@@ -42,6 +42,8 @@ def list_alerts(session: Session, *, open_only: bool, page_request: PageRequest)
         ],
         empty="no alert is open" if open_only else "there were no alerts",
     )
+    if kinds := sorted({row.kind.value for row in found if row.open}):
+        output.note(f"what to do, step by step: `swapgate docs open runbook/{kinds[0]}`")
 
 
 @alert.command()

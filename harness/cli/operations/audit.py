@@ -1,16 +1,27 @@
-"""`swapgate audit` shows the newest events (`tail`), and checks the log's chain and the
-signatures of rows (`verify`).
+"""`swapgate audit` shows the newest events (`tail`), writes the selected ones to a file
+(`export`), and checks the log's chain and the signatures of rows (`verify`).
 """
 
 import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final
 
 import click
 
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.operations.database import print_faults
-from harness.control.operations import queries
+from harness.control.operations import audit_export, queries
+from harness.domain.errors import InputError
+from harness.domain.formatting import format_quantity
+from harness.domain.operations.audit import AuditFilter
 from harness.domain.pagination import PageRequest
+
+WRITERS: Final = {".csv": audit_export.write_csv, ".jsonl": audit_export.write_json_lines}
+DAY_OR_TIME: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 
 
 @click.group()
@@ -18,12 +29,46 @@ def audit() -> None:
     """The audit log: append-only, hash-chained."""
 
 
+def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that select events to a command, which gets them as `selection`."""
+
+    @wraps(command)
+    def selecting(
+        *args: Any,
+        actor: str,
+        action: str,
+        subject: str,
+        since: datetime | None,
+        until: datetime | None,
+        **given: Any,
+    ) -> Any:
+        # What is typed is UTC, as all times are printed.
+        begin, end = (at.replace(tzinfo=UTC) if at else None for at in (since, until))
+        selection = AuditFilter(actor, action, subject, begin, end)
+        return command(*args, selection=selection, **given)
+
+    for option in (
+        click.option("--until", type=DAY_OR_TIME, help="Only before this day or time, UTC."),
+        click.option("--since", type=DAY_OR_TIME, help="Only from this day or time on, UTC."),
+        click.option(
+            "--subject", default="", metavar="TEXT", help="Part of what it was done to."
+        ),
+        click.option("--action", default="", metavar="TEXT", help="Part of what was done."),
+        click.option(
+            "--actor", default="", metavar="TEXT", help="Part of who did it, or a key's id."
+        ),
+    ):
+        selecting = option(selecting)
+    return selecting
+
+
 @audit.command()
+@_selection
 @paging.page_options_with(20, "-n")
 @pass_session
-def tail(session: Session, page_request: PageRequest) -> None:
+def tail(session: Session, page_request: PageRequest, selection: AuditFilter) -> None:
     """Show the newest events, the newest last."""
-    audit_events = queries.list_audit_events(session.context, page_request)
+    audit_events = queries.list_audit_events(session.context, page_request, selection)
     paging.note_page(audit_events)
     events = list(reversed(audit_events))
     if session.json:
@@ -42,8 +87,33 @@ def tail(session: Session, page_request: PageRequest) -> None:
             ]
             for event in events
         ],
-        empty="nothing was done yet",
+        empty="no such event is in the log",
     )
+
+
+@audit.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@_selection
+@pass_session
+def export(session: Session, file: Path, selection: AuditFilter) -> None:
+    """Write events to FILE, the newest first: .csv for spreadsheets, .jsonl for programs.
+
+    A file that is there already is not overwritten. JSON Lines have the whole events, CSV has a
+    column for each field and one for the other details.
+    """
+    write = WRITERS.get(file.suffix.lower())
+    if write is None:
+        raise InputError(f"{file}: the name must end in {' or '.join(WRITERS)}")
+    events = queries.read_audit_events(session.context, selection)
+    try:
+        with file.open("x", encoding="utf-8", newline="") as opened:
+            count = write(events, opened)
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error.strerror}") from None
+    if session.json:
+        output.document({"file": str(file), "events": count})
+    else:
+        output.note(f"{format_quantity(count, 'event')} written to {file}")
 
 
 @audit.command()

@@ -1,20 +1,23 @@
 """`swapgate key` creates, lists, limits and revokes keys: data keys for clients of the router,
-with rates and budgets, and management keys with a role for people and services.
+with rates and budgets, and management keys with a role for people and services. `swapgate key
+sign-in-link` prints a link that opens the dashboard as a key's owner, once.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Final, Literal
 
 import click
 
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
-from harness.control.operations import keys, queries
+from harness.control.operations import dashboard_sessions, keys, queries
 from harness.control.operations.keys import KeySummary
 from harness.control.serialize import to_plain
 from harness.domain.formatting import format_usd
 from harness.domain.operations.access import ApiKey, Role
+from harness.domain.operations.dashboard_session import LINK_LASTS, sign_in_url
 from harness.domain.pagination import PageRequest
 from harness.domain.reliability.rate_limits import KeyLimits
 
@@ -63,7 +66,7 @@ def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group()
 def key() -> None:
-    """Keys for clients and for people."""
+    """Keys of Swapgate's own, for clients and for people."""
 
 
 @key.command()
@@ -107,7 +110,7 @@ def create(
         raise click.UsageError("a management key has a role, not routes: leave --route out")
     made, text = keys.create_key(
         session.context,
-        session.actor,
+        session.deciding_actor,
         name,
         secret=session.installation.secret,
         role=Role[role.upper()] if role else None,
@@ -175,7 +178,7 @@ def change_limits(session: Session, key_id: str, **limits: Limit) -> None:
     if all(limit is None for limit in limits.values()):
         raise click.UsageError("nothing to change: give a limit, or `none` to lift one")
     changed = keys.set_limits(
-        session.context, session.actor, key_id, lambda before: _changed(before, limits)
+        session.context, session.deciding_actor, key_id, lambda before: _changed(before, limits)
     )
     if session.json:
         output.document(changed)
@@ -188,11 +191,43 @@ def change_limits(session: Session, key_id: str, **limits: Limit) -> None:
 @pass_session
 def revoke(session: Session, key_id: str) -> None:
     """Revoke a key; routers stop taking it within two seconds."""
-    keys.revoke_key(session.context, session.actor, key_id)
+    keys.revoke_key(session.context, session.deciding_actor, key_id)
     if session.json:
         output.document({"revoked": key_id})
     else:
         click.echo(f"revoked {key_id}")
+
+
+@key.command("sign-in-link")
+@click.argument("key_id", metavar="[ID]", required=False)
+@click.option(
+    "--minutes",
+    type=click.IntRange(1, 24 * 60),
+    default=int(LINK_LASTS.total_seconds()) // 60,
+    show_default=True,
+    help="How long the link waits to be opened.",
+)
+@pass_session
+def print_sign_in_link(session: Session, key_id: str | None, minutes: int) -> None:
+    """Print a link that signs in to the dashboard, once.
+
+    Without ID it signs in whoever acts: the operator of this machine, or the owner of the key
+    in --key-file. With ID it signs in the owner of that management key; only who created the
+    key may print it. Whoever opens the link first is signed in: send it to nobody else.
+    """
+    made, text = dashboard_sessions.create_link(
+        session.context,
+        session.deciding_actor,
+        key_id,
+        secret=session.installation.secret,
+        lasts=timedelta(minutes=minutes),
+    )
+    url = sign_in_url(session.settings.ui.url, text)
+    if session.json:
+        output.document({"url": url, "session": made.id, "expires_at": made.link_expires_at})
+        return
+    click.echo(url)
+    output.note(f"It signs in once, until {formatting.timestamp(made.link_expires_at)}.")
 
 
 def _changed(before: KeyLimits, limits: Mapping[str, Limit]) -> KeyLimits:

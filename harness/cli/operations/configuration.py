@@ -1,5 +1,5 @@
 """`swapgate config` prints the file's schema (`schema`) and the settings in force (`show`),
-and makes the database's providers what the file says (`apply`).
+and takes over the file's providers and new routes (`apply`).
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
 from harness.config import json_schema
 from harness.control.serialize import Plain, to_plain
+from harness.domain.errors import InputError
 from harness.domain.settings import Settings
 
 
@@ -30,9 +31,20 @@ def schema() -> None:
 
 
 @config.command()
+@click.option(
+    "--origin",
+    is_flag=True,
+    help="Show one setting a line, with where it comes from: file, environment or default.",
+)
+@click.option("--section", default="", metavar="NAME", help="Only this section, with --origin.")
 @pass_session
-def show(session: Session) -> None:
+def show(session: Session, *, origin: bool, section: str) -> None:
     """Show the settings in force: defaults, file and environment; passwords are hidden."""
+    if section and not origin:
+        raise InputError("--section goes with --origin: add it")
+    if origin:
+        _show_origin(session, section)
+        return
     shown = effective(session.settings)
     if session.json:
         output.document(shown)
@@ -48,14 +60,43 @@ def show(session: Session) -> None:
 )
 @pass_session
 def apply(session: Session, reason: str) -> None:
-    """Make the database's providers what the file says."""
+    """Take over what the file says now: providers as they are in it, and new routes.
+
+    What a route serves, and its settings, it leaves as they are in the database; it names each
+    difference with the command that changes it.
+    """
     from harness.control.routing import seed  # noqa: PLC0415 - `--help` stays quick
 
-    changed = seed.apply_providers(session.context, session.actor, session.settings, reason)
+    done = seed.apply_file(session.context, session.deciding_actor, session.settings, reason)
     if session.json:
-        output.document(to_plain({"changed": changed}))
-    else:
-        click.echo(f"changed: {', '.join(changed)}" if changed else "nothing to change")
+        output.document(to_plain(done))
+        return
+    for name in done.changed:
+        click.echo(f"changed provider {name}")
+    for name in done.created:
+        click.echo(f"created route {name}")
+    if not done.changed and not done.created:
+        click.echo("nothing to change")
+    for difference in done.not_taken:
+        output.note(f"not taken: {difference}")
+
+
+def _show_origin(session: Session, section: str) -> None:
+    from harness.app import settings_origin  # noqa: PLC0415 - `--help` stays quick
+
+    settings = [
+        setting
+        for setting in settings_origin.list_settings(session.settings)
+        if section in ("", setting.section)
+    ]
+    if session.json:
+        output.document(settings)
+        return
+    output.table(
+        ["SETTING", "VALUE", "FROM"],
+        [[s.name, s.value, s.place or s.source.value] for s in settings],
+        empty=f"there is no section {section}",
+    )
 
 
 def effective(settings: Settings) -> Plain:

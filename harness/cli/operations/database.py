@@ -65,7 +65,7 @@ def accept_restore(session: Session, reason: str, above: int) -> None:
     served = revision_on_disk(session.settings)
     highest = restores.highest_known_revision(session.context, (above, served))
     after = restores.accept_restore(
-        session.context, session.actor, reason=reason, above=highest
+        session.context, session.deciding_actor, reason=reason, above=highest
     )
     if session.json:
         output.document({"epoch": after.epoch, "revisions_above": highest})
@@ -182,7 +182,7 @@ def sign(session: Session, reason: str, *, remove: bool, yes: bool) -> None:
     """
     from harness.app.database import sql_store  # noqa: PLC0415 - as above
 
-    session.actor.require(Role.ADMIN)
+    session.deciding_actor.require(Role.ADMIN)
     if not reason.strip():
         raise InputError("--reason is empty: say why, the audit log keeps it")
     store = sql_store(session.installation)
@@ -200,7 +200,7 @@ def sign(session: Session, reason: str, *, remove: bool, yes: bool) -> None:
     what = "Take these rows out" if remove else "Sign these rows as they are"
     if not yes:
         click.confirm(f"{what}?", abort=True, err=True)
-    actor = session.actor
+    actor = session.deciding_actor
     if remove:
         count = store.remove_unsigned(faults, actor=actor, reason=reason)
         _print_result(session, f"took {count} rows out", count)
@@ -225,7 +225,7 @@ def rotate_key(session: Session, purpose: str) -> None:
     """
     from harness.app.key_rotation import rotate_signing_key  # noqa: PLC0415 - as above
 
-    new = rotate_signing_key(session.installation, session.actor, KeyPurpose(purpose))
+    new = rotate_signing_key(session.installation, session.deciding_actor, KeyPurpose(purpose))
     _print_result(session, f"the {purpose} key {new.id} signs from now on", 1)
 
 
@@ -241,7 +241,7 @@ def retire_key(session: Session, key: str, reason: str) -> None:
     """
     from harness.app.key_rotation import retire_signing_key  # noqa: PLC0415 - as above
 
-    count = retire_signing_key(session.installation, session.actor, key, reason)
+    count = retire_signing_key(session.installation, session.deciding_actor, key, reason)
     _print_result(session, f"signed {count} rows anew; the key {key} is retired", count)
 
 

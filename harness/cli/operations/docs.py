@@ -1,9 +1,11 @@
-"""`swapgate docs generate` writes the generated parts of docs/: the command reference, state
-diagrams, and requirements with their tests. `swapgate completion` prints a shell's completion.
+"""`swapgate docs open` shows a page of the docs. `swapgate docs generate` writes the generated
+parts of them: the reference pages, state diagrams, and requirements with their tests.
+`swapgate completion` prints a shell's completion.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+import webbrowser
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
 from inspect import cleandoc
 from os.path import relpath
@@ -14,8 +16,13 @@ import click
 import yaml
 from click.shell_completion import get_completion_class
 
+from harness import docs_pages, package_data
 from harness.cli.frame import output
+from harness.cli.frame.lazy_commands import LazyCommandGroup
 from harness.cli.frame.session import Session
+from harness.cli.reference.config_reference import config_page, policies_page
+from harness.cli.reference.event_reference import events_page, exit_codes_page
+from harness.cli.reference.metric_reference import headers_page, metrics_page
 from harness.domain.canary import rollout
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.proposals import proposal
@@ -33,18 +40,24 @@ before or after the verb. With `--json` stdout holds one JSON document; an error
 `{"error": {"kind", "message", "exit_code", "retryable"}}` there as well. `gate decide` and
 `canary decide` report bad input on stderr only.
 
-| Exit code | Means |
-| --- | --- |
-| 0 | passed, or done |
-| 1 | an error |
-| 2 | wrong usage, or invalid input: the message names file and line |
-| 3 | the gate failed, or the canary must be rolled back |
-| 4 | not enough evidence |
-| 5 | timeout |
-| 6 | a conflict: somebody else was first, or the route is busy |
-| 7 | denied |
-| 130 | interrupted |
+Every command ends with an [exit code](exit-codes.md) that says how it went. `swapgate` without
+a command shows where things stand, as `swapgate status` does.
+
+A command that decides something says on stderr as whom it acts: the owner of the management key
+that it was given, or the operator of this machine. The audit log has the same name.
+
+`proposal show`, `canary status`, `route traffic`, `route measured` and `status` take `--watch`:
+on a terminal they are drawn anew every 2 seconds; into a pipe or a file goes a line for each
+change, with `--json` a document a line. The watch ends when its subject has ended, or with
+Ctrl-C.
 """
+OLD_NAMES = """\
+## Old names
+
+These go on working, and name their successor on stderr.
+
+| Old | Today |
+| --- | --- |"""
 
 
 def cli_markdown(program: click.Command, name: str) -> str:
@@ -52,7 +65,23 @@ def cli_markdown(program: click.Command, name: str) -> str:
     with click.Context(program, info_name=name) as ctx:
         parts = [HEAD, _options("Global options", ctx)]
         parts += _commands(ctx)
+        parts += [OLD_NAMES, *_old_names(ctx)]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _old_names(parent: click.Context) -> Iterator[str]:
+    """Writes a row for each command that was renamed."""
+    group, path = parent.command, parent.command_path
+    if not isinstance(group, click.Group):
+        return
+    if isinstance(group, LazyCommandGroup):
+        for old, new in group.renamed.items():
+            yield f"| `{path} {old}` | `{path} {new}` |"
+    for name in group.list_commands(parent):
+        command = group.get_command(parent, name)
+        if command is not None:
+            with click.Context(command, info_name=name, parent=parent) as ctx:
+                yield from _old_names(ctx)
 
 
 def _commands(parent: click.Context) -> list[str]:
@@ -76,7 +105,7 @@ def _command(ctx: click.Context) -> str:
     # Only newer Pythons take the indentation out of a docstring themselves.
     text = cleandoc(ctx.command.help or "")
     lines = [f"#{level} `{ctx.command_path}`", "", text, ""]
-    if not isinstance(ctx.command, click.Group):
+    if not isinstance(ctx.command, click.Group) or ctx.command.invoke_without_command:
         lines += ["```text", f"{ctx.command_path} {usage}", "```", ""]
         lines += [options] if (options := _options("", ctx)) else []
     return "\n".join(lines)
@@ -137,16 +166,62 @@ def replace_diagram(text: str, name: str, content: str) -> str:
 FOLDER = Path(__file__).resolve().parents[3] / "docs"
 
 
-@click.group(hidden=True)
+@click.group()
 def docs() -> None:
-    """The generated parts of docs/."""
+    """The docs that ship with Swapgate."""
 
 
-@docs.command()
+@docs.command("open")
+@click.argument("page", default="index")
+@click.option("--text", is_flag=True, help="Print the page, and open no browser.")
+@click.pass_context
+def open_page(ctx: click.Context, page: str, *, text: bool) -> None:
+    """Open a page of the docs in the browser, or print it.
+
+    PAGE is its path, or the last part of it: `gate`, `reference/config`, `runbook/drift`, the
+    kind of an alert. Without a browser, or where the site is not built, the page is printed.
+    """
+    found = docs_pages.find_page(page)
+    if ctx.ensure_object(Session).json:
+        output.document(
+            {
+                "page": found.name,
+                "title": found.title,
+                "markdown": str(found.markdown),
+                "html": None if found.html is None else str(found.html),
+            }
+        )
+    elif not text and found.html is not None and open_browser(found.html.as_uri()):
+        output.note(f"opened {found.html}")
+    else:
+        output.note(str(found.markdown))
+        click.echo(found.markdown.read_text(encoding="utf-8"), nl=False)
+
+
+def open_browser(address: str) -> bool:
+    """Opens the address in a browser; whether there is one."""
+    try:
+        return webbrowser.get().open(address)
+    except webbrowser.Error:
+        return False
+
+
+@docs.command("list")
+@click.pass_context
+def list_pages(ctx: click.Context) -> None:
+    """List the pages of the docs."""
+    rows = [(page.name, page.title) for page in docs_pages.list_pages()]
+    if ctx.ensure_object(Session).json:
+        output.document([{"page": name, "title": title} for name, title in rows])
+    else:
+        output.table(("PAGE", "TITLE"), rows, empty="there are no pages")
+
+
+@docs.command(hidden=True)
 @click.option("--check", is_flag=True, help="Write nothing; exit code 1 when one is stale.")
 @click.pass_context
 def generate(ctx: click.Context, *, check: bool) -> None:
-    """Regenerate the command reference, the diagrams and the list of requirements."""
+    """Regenerate the reference pages, the diagrams and the list of requirements."""
     stale = {
         path: text
         for path, text in generated_files(ctx.find_root().command, FOLDER).items()
@@ -179,9 +254,19 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
             text = replace_diagram(text, name, drawn)
         except ValueError as error:
             raise InputError(f"{architecture}: {error}") from None
+    if not (requirements := folder / "reference" / "requirements.yaml").exists():
+        raise ConfigError(f"{requirements} is missing: docs are written in a checkout")
     return {
-        folder / "cli.md": cli_markdown(program, "swapgate"),
+        folder / "reference" / "cli.md": cli_markdown(program, "swapgate"),
         architecture: text,
+        folder / "reference" / "config.md": config_page(),
+        folder / "reference" / "policies.md": policies_page(
+            package_data.path("config/default.yaml").read_text(encoding="utf-8")
+        ),
+        folder / "reference" / "metrics.md": metrics_page(),
+        folder / "reference" / "headers.md": headers_page(),
+        folder / "reference" / "exit-codes.md": exit_codes_page(),
+        folder / "reference" / "events.md": events_page(folder / "runbook"),
         **requirements_page(folder / "reference", folder.parent / "tests"),
     }
 

@@ -1,49 +1,95 @@
 """`swapgate init` makes a folder an installation: configuration file, secrets, database. It
-prints the first admin key and client key, once, and keeps what is there.
+prints the first admin key, client key and link to the dashboard, once, and keeps what is there.
 """
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
+from harness.cli.operations.config_import import GATEWAYS, print_import
 
 if TYPE_CHECKING:
     from harness.app.set_up import SetUpResult
 
 
 @click.command()
+@click.option(
+    "--guided",
+    is_flag=True,
+    help="Ask for a first provider, route and proposal, and make them.",
+)
+@click.option(
+    "--from",
+    "source",
+    nargs=2,
+    type=(click.Choice(GATEWAYS), click.Path(path_type=Path)),
+    metavar="GATEWAY FILE",
+    help="Take over the configuration of litellm or portkey.",
+)
 @pass_session
-def init(session: Session) -> None:
+def init(session: Session, *, guided: bool, source: tuple[str, Path] | None) -> None:
     """Set up Swapgate in this folder.
 
     Writes swapgate.yaml and its schema, makes the folder for state with the secret and the
     database, and prints an admin's key and a client's key, this once. Files that are there
     are kept as they are: run it again whenever something is missing.
-    """
-    from harness.app.set_up import set_up  # noqa: PLC0415 - `--help` stays quick
 
+    --guided then asks for a first provider, route and proposal, the simulator's by default.
+
+    --from litellm config.yaml, or --from portkey config.json, makes swapgate.yaml of another
+    gateway's configuration, and says for each key of it what became of it.
+    """
+    from harness.app.config_import import import_config  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.set_up import set_up  # noqa: PLC0415 - as above
+
+    if guided and session.json:
+        raise click.UsageError("--guided asks questions, and --json answers none")
+    taken = import_config(*source, session.config) if source else None
     done = set_up(session.config)
     if session.json:
-        output.document(done)
+        output.document({"import": taken, **asdict(done)} if taken else done)
         return
+    if taken:
+        print_import(taken)
     for name in done.created:
         click.echo(f"created {name}")
     for name in done.kept:
+        if taken and name == taken.config:
+            continue
         click.echo(f"kept {name}: it was there, and is as it was")
     for name in done.seeded:
         click.echo(f"added {name} from {done.config}")
     _print_keys(done)
-    output.note(
-        "next: name a provider in swapgate.yaml, then `swapgate route create`, "
-        "`swapgate serve all` and `swapgate doctor`"
+    if guided:
+        from harness.cli.operations.guided_setup import guide  # noqa: PLC0415 - as above
+
+        guide(session.config)
+        return
+    first = (
+        f"name a provider and a route in {done.config}, or let `swapgate init --guided` ask; "
     )
+    if done.has_routes:
+        first = ""
+    output.note(f"next: {first}`swapgate serve all`, and `swapgate doctor` once it runs")
 
 
 def _print_keys(done: "SetUpResult") -> None:
     if done.admin_key is None:
         output.note("there are keys already: `swapgate key create` makes more")
         return
-    output.facts([("admin key", done.admin_key), ("client key", done.data_key)])
+    output.facts(
+        [
+            ("admin key", done.admin_key),
+            ("client key", done.data_key),
+            ("dashboard", done.sign_in_link),
+        ]
+    )
     output.note("the keys are not shown again: keep them now")
+    output.note(
+        "the dashboard's link signs you in once, within an hour; "
+        "`swapgate key sign-in-link` prints another"
+    )

@@ -1,5 +1,5 @@
-"""Commands that run processes: `serve` (`router`, `control`, `agents`, `ui`, `all`), `mcp`,
-`sim`, `demo`, and the hidden workers of eval runs and of the router.
+"""Commands that run processes: `serve` (`router`, `control`, `agents`, `ui`, `all`), `mcp`, and
+the hidden workers of eval runs and of the router.
 """
 
 import os
@@ -14,7 +14,15 @@ import click
 from harness.cli.frame.session import KEY_VARIABLE, Session, pass_session
 from harness.imports import pause_garbage_collection
 
-PARTS = ("router", "control", "agents", "ui")
+WHAT = {
+    "router": "the router",
+    "control": "the control plane",
+    "agents": "the agents process",
+    "ui": "the dashboard",
+}
+PARTS = tuple(WHAT)
+# The control plane brings the file's routes in: the router need not miss them meanwhile.
+MORE = {"router": ["--beside-control"]}
 
 
 def command(*words: str, config: Path | None = None) -> list[str]:
@@ -40,22 +48,29 @@ def serve() -> None:
     metavar="N",
     help="Number of worker processes; by default router.workers of the configuration.",
 )
+@click.option(
+    "--beside-control",
+    is_flag=True,
+    hidden=True,
+    help="Started with a control plane, which brings in the file's routes.",
+)
 @click.pass_context
-def router(context: click.Context, workers: int | None) -> None:
+def router(context: click.Context, workers: int | None, *, beside_control: bool) -> None:
     """Serve production traffic: the OpenAI-compatible API.
 
     SIGTERM lets requests end; SIGHUP reads the configuration again, without losing one.
     """
     from harness.app import data_plane  # noqa: PLC0415 - `--help` stays quick
 
-    raise SystemExit(data_plane.serve_router(_config(context), workers))
+    code = data_plane.serve_router(_config(context), workers, beside_control=beside_control)
+    raise SystemExit(code)
 
 
 @serve.command()
 @click.pass_context
 def control(context: click.Context) -> None:
     """Run the reconcile loop, eval workers and the management API."""
-    _run_part(context, "control", "the control plane", "harness.api.control_process:main")
+    _run_part(context, "control", "harness.api.control_process:main")
 
 
 @serve.command()
@@ -65,17 +80,17 @@ def agents(context: click.Context) -> None:
 
     SIGTERM lets answers end for as long as the router's requests may take.
     """
-    _run_part(context, "agents", "the agents process", "harness.api.agents.process:main")
+    _run_part(context, "agents", "harness.api.agents.process:main")
 
 
 @serve.command()
 @click.pass_context
 def ui(context: click.Context) -> None:
     """Serve the dashboard."""
-    _run_part(context, "ui", "the dashboard", "dashboard.serve:main")
+    _run_part(context, "ui", "dashboard.serve:main")
 
 
-def _run_part(context: click.Context, part: str, what: str, entry_point: str) -> None:
+def _run_part(context: click.Context, part: str, entry_point: str) -> None:
     """Run a part once its database and its port are found to be in order."""
     from harness.app.database import require_database  # noqa: PLC0415 - `--help` stays quick
     from harness.app.installation import load_settings  # noqa: PLC0415 - as above
@@ -85,7 +100,7 @@ def _run_part(context: click.Context, part: str, what: str, entry_point: str) ->
     # The dashboard says on its pages what is wrong with the database.
     if part != "ui":
         require_database(settings)
-    require_port(getattr(settings, part), what=what, setting=f"{part}.port")
+    require_port(getattr(settings, part), what=WHAT[part], setting=f"{part}.port")
     _run_entry_point(entry_point, _config(context))
 
 
@@ -103,20 +118,27 @@ def _run_entry_point(entry_point: str, config: Path | None, *more: str) -> None:
 def serve_all(context: click.Context) -> None:
     """Router, control plane, agents and dashboard together; Ctrl-C ends all of them.
 
-    `agents.enabled: false` leaves the agents out.
+    Prints their addresses once they answer. `agents.enabled: false` leaves the agents out.
     """
-    from harness.app.database import require_database  # noqa: PLC0415
+    from harness.app import processes  # noqa: PLC0415
+    from harness.app.database import require_database  # noqa: PLC0415 - as above
     from harness.app.installation import load_settings  # noqa: PLC0415 - as above
-    from harness.app.processes import supervise  # noqa: PLC0415 - as above
 
     config = _config(context)
     settings = load_settings(config)
     require_database(settings)
     parts = [part for part in PARTS if part != "agents" or settings.agents.enabled]
+    processes.require_ports(settings, {part: WHAT[part] for part in parts})
     commands: dict[str, Sequence[str]] = {
-        part: command("serve", part, config=config) for part in parts
+        part: command("serve", part, *MORE.get(part, ()), config=config) for part in parts
     }
-    raise SystemExit(supervise(commands, settings, lambda text: click.echo(text, err=True)))
+
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    with processes.announcing(settings, parts, say):
+        code = processes.supervise(commands, settings, say)
+    raise SystemExit(code)
 
 
 @click.command()
@@ -154,89 +176,6 @@ def mcp(session: Session, *, http: bool, host: str, port: int, agent_session: st
     elif (text := session.key_text()) is not None:
         os.environ[KEY_VARIABLE] = text
     _run_entry_point("harness.api.mcp.process:main", session.config, *chosen)
-
-
-@click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=9000, show_default=True, help="Port; 0 takes a free one.")
-@click.option(
-    "--profiles",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="YAML file of simulated models; by default the shipped ones.",
-)
-@click.option(
-    "--suite",
-    "suites",
-    multiple=True,
-    metavar="[NAME=]FILE",
-    help="Data file of a suite; may be repeated.",
-)
-@click.option(
-    "--swap", "swaps", multiple=True, metavar="A=B", help="Exchange the skills of two models."
-)
-@click.option(
-    "--time-scale",
-    default=1.0,
-    show_default=True,
-    help="Factor on all latencies; 0 answers at once.",
-)
-@click.option(
-    "--seed", default=0, show_default=True, help="Seed of the random latencies and faults."
-)
-@click.option(
-    "--key-env",
-    metavar="NAME",
-    help="Refuse requests without the key in this environment variable.",
-)
-@click.option("--no-switches", is_flag=True, help="Do not offer fault switches under /sim/.")
-def sim(  # noqa: PLR0913 - the options of the command, one by one
-    *,
-    host: str,
-    port: int,
-    profiles: Path | None,
-    suites: tuple[str, ...],
-    swaps: tuple[str, ...],
-    time_scale: float,
-    seed: int,
-    key_env: str | None,
-    no_switches: bool,
-) -> None:
-    """Serve simulated models over an OpenAI-compatible API, with fault switches."""
-    from harness.app.processes import simulate  # noqa: PLC0415 - `--help` stays quick
-
-    simulate(
-        host,
-        port,
-        profiles=profiles,
-        suites=suites,
-        swaps=swaps,
-        time_scale=time_scale,
-        seed=seed,
-        allow_switches=not no_switches,
-        key=os.environ.get(key_env, "") if key_env else "",
-        on_ready=lambda url: click.echo(f"simulated provider at {url}/v1", err=True),
-    )
-
-
-@click.command()
-@click.argument("story", type=click.Choice(["models", "agents"]), default="models")
-@click.option("--once", is_flag=True, help="End by itself, and approve what agents ask for.")
-@click.option("--swap", is_flag=True, help="models: exchange the skills of the candidates.")
-@click.pass_context
-def demo(context: click.Context, *, story: str, once: bool, swap: bool) -> None:
-    """Show what Swapgate does, with simulated providers and real processes.
-
-    `models`: a candidate is promoted, one stopped, one rolled back, a provider lost. `agents`:
-    an agent loses its provider, asks for another model, which a person approves, and goes on in
-    another protocol with all that was said.
-    """
-    if story == "agents":
-        from harness.app.demo.agents_director import run_agents_demo  # noqa: PLC0415 - `--help` stays quick
-
-        context.exit(run_agents_demo(once=once))
-    from harness.app.demo.director import run_demo  # noqa: PLC0415 - as above
-
-    context.exit(run_demo(once=once, swap=swap))
 
 
 @click.command(hidden=True)

@@ -12,12 +12,14 @@ from harness.cli import canary, shadow
 from harness.cli.frame import formatting, output
 from harness.control.canary.status import CanaryStatus
 from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
+from harness.control.proposals.drawbacks import list_drawbacks
 from harness.control.proposals.evaluation import INCUMBENT_FIRST
 from harness.control.proposals.format_failures import FormatFailure, find_format_failures
 from harness.control.routing import monthly_bill
 from harness.control.serialize import to_plain
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import SuiteReport, Verdict
+from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.domain.formatting import (
     DASH,
     format_latency,
@@ -30,6 +32,7 @@ from harness.domain.formatting import (
     format_usd,
 )
 from harness.gate.text import sentences
+from harness.gate.text.claim_sentence import describe_claim
 from harness.gate.text.sentences import reason_text, spending_text
 
 EXAMPLE_CHARACTERS = 200
@@ -73,6 +76,7 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
             ("approved", f"by {proposal.approver}" if proposal.approver else None),
             ("phase", proposal.phase.value.replace("_", " ")),
             ("verdict", verdict.words if verdict else "none yet"),
+            ("decided", describe_claim(comparison.basis) if comparison.basis else None),
             ("reason", reason_text(verdict) if verdict else None),
             ("proof", _proof(comparison)),
             ("next", comparison.next_step or None),
@@ -81,13 +85,10 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
     )
     click.echo()
     if verdict:
-        output.table(
-            HEADINGS, [suite_row(suite) for suite in verdict.suites], empty="no suites"
-        )
+        output.table(HEADINGS, suite_rows(verdict), empty="no suites")
         click.echo("delta and interval in points: candidate minus incumbent")
         _print_slices(verdict)
-        if comparison.stopped_early:
-            click.echo(comparison.stopped_early)
+        click.echo(comparison.decided_on)
         for sentence in comparison.unscored:
             click.echo(sentence)
         for plan in proposal.plans:
@@ -98,6 +99,8 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
     for lost in find_format_failures(comparison):
         print_format_failures(lost)
     _print_arms(comparison)
+    for drawback in list_drawbacks(comparison) if verdict else ():
+        click.echo(f"against: {drawback.what}: {drawback.text}")
     _print_money(comparison)
     _print_pins(comparison)
     if comparison.shadow:
@@ -105,7 +108,7 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
         output.facts(shadow.stage_text(comparison.shadow))
     if status:
         click.echo()
-        output.facts(canary.rollout_facts(status))
+        output.facts(canary.brief_facts(status))
 
 
 def _proof(comparison: Comparison) -> str | None:
@@ -171,15 +174,21 @@ def _example(lost: FormatFailure) -> Sequence[tuple[str, str]]:
     )
 
 
-def suite_row(report: SuiteReport) -> list[object]:
+def suite_rows(verdict: Verdict) -> list[list[object]]:
+    """Describes a verdict's suites, then their weighted mean where that is the claim."""
+    basis = VerdictBasis.from_verdict(verdict)
+    return [_suite_row(basis, report) for report in verdict.suites]
+
+
+def _suite_row(basis: VerdictBasis, report: SuiteReport) -> list[object]:
     return [
         report.suite,
         report.role.value,
-        sentences.outcome_text(report.outcome),
+        sentences.standing_text(basis, report),
         format_points(report.delta) if report.n_used else "–",
         format_points_interval(report.ci_low, report.ci_high),
         format_score(report.margin, None),
-        report.used_text,
+        basis.used_text(report),
         f"{report.wins}/{report.ties}/{report.losses}",
     ]
 

@@ -9,8 +9,12 @@ import click
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.watching import Watched, watch, watch_option
 from harness.cli.proposals import comparison
+from harness.cli.proposals.verdict_wait import load_progress
 from harness.control.canary.status import list_canaries
+from harness.control.context import Context
+from harness.control.evals.eval_queue import load_queue
 from harness.control.operations import queries
 from harness.control.proposals import approvals, decisions, review, selections
 from harness.control.proposals.comparison import load_comparison
@@ -80,9 +84,30 @@ def _verdict_words(verdict: str | None, known: Mapping[str, Verdict]) -> str | N
 
 @proposal.command()
 @click.argument("proposal_id", metavar="ID")
+@watch_option
 @pass_session
-def show(session: Session, proposal_id: str) -> None:
+def show(session: Session, proposal_id: str, *, watched: bool) -> None:
     """Show a proposal: verdict, figures by suite, reason, canary."""
+    context = session.context
+    if watched:
+        watch(
+            session,
+            Watched(
+                load=lambda: load_progress(context, proposal_id),
+                draw=lambda _: _print(session, proposal_id),
+                lines=lambda pair: {"": pair[1].describe()},
+                document=lambda pair: {
+                    "proposal": to_plain(pair[0]),
+                    "progress": to_plain(pair[1]),
+                },
+                ended=lambda pair: not pair[0].open,
+            ),
+        )
+    else:
+        _print(session, proposal_id)
+
+
+def _print(session: Session, proposal_id: str) -> None:
     context = session.context
     proposal_review = load_comparison(context, proposal_id)
     rollout = proposal_review.proposal.rollout
@@ -103,10 +128,18 @@ def show(session: Session, proposal_id: str) -> None:
     comparison.print_comparison(proposal_review, ours)
     if proposal_review.proposal.selection:
         _print_selection(selections.load_selection(context, proposal_id))
+    _print_queue(context, proposal_id)
     _print_review(seen)
     for row in stood_up:
         words = f": {row.reason}" if row.reason else ""
         output.note("; ".join((f"approved by {row.name}{words}", *row.remarks)))
+
+
+def _print_queue(ctx: Context, proposal_id: str) -> None:
+    """Says where the proposal's runs are that no worker has yet, and why they wait."""
+    for queued in load_queue(ctx).values():
+        if queued.position and proposal_id in queued.needed_by:
+            output.note(f"{queued.run.suite}, {queued.run.id}: {queued.text}")
 
 
 def _print_selection(beside: SelectionComparison) -> None:
@@ -167,7 +200,9 @@ def approve(session: Session, proposal_id: str, reason: str) -> None:
     """
     for line in review.review_proposal(session.context, proposal_id).widened:
         output.note(f"widened: {line}")
-    made = decisions.approve_proposal(session.context, session.actor, proposal_id, reason)
+    made = decisions.approve_proposal(
+        session.context, session.deciding_actor, proposal_id, reason
+    )
     _answer(session, made, f"{made.id} is approved by {made.approver}: its canary opens next")
     for approval in approvals.list_approvals(session.context, made.id):
         for remark in approval.remarks:
@@ -180,7 +215,9 @@ def approve(session: Session, proposal_id: str, reason: str) -> None:
 @pass_session
 def reject(session: Session, proposal_id: str, reason: str) -> None:
     """End a proposal that waits for approval."""
-    made = decisions.refuse_proposal(session.context, session.actor, proposal_id, reason)
+    made = decisions.refuse_proposal(
+        session.context, session.deciding_actor, proposal_id, reason
+    )
     _answer(session, made, f"{made.id} is rejected")
 
 
@@ -190,7 +227,9 @@ def reject(session: Session, proposal_id: str, reason: str) -> None:
 @pass_session
 def cancel(session: Session, proposal_id: str, reason: str) -> None:
     """Take an open proposal back, before its canary."""
-    made = decisions.cancel_proposal(session.context, session.actor, proposal_id, reason)
+    made = decisions.cancel_proposal(
+        session.context, session.deciding_actor, proposal_id, reason
+    )
     _answer(session, made, f"{made.id} is cancelled")
 
 

@@ -1,5 +1,6 @@
-"""`swapgate replay` decides a verdict, a canary's action or a shadow stage again from what is
-stored, and says whether it is the same; or what other terms would have said (no proof).
+"""`swapgate gate replay` decides a verdict, a canary's action or a shadow stage again from
+what is stored, and says whether it is the same; or what other terms would have said (no
+proof).
 """
 
 import sys
@@ -8,7 +9,7 @@ import click
 
 from harness.cli.frame import formatting, output
 from harness.cli.frame.session import Session, pass_session
-from harness.cli.proposals.comparison import HEADINGS, suite_row
+from harness.cli.proposals.comparison import HEADINGS, suite_rows
 from harness.control.canary import audit
 from harness.control.canary.audit import ReplayedAction
 from harness.control.evals import verdict_replay
@@ -205,7 +206,5 @@ def _print_what_if(decision: str, verdict: Verdict | None, *, as_json: bool) -> 
         click.echo("WHAT IF: no verdict. On these terms the gate would ask for more answers.")
     else:
         click.echo(f"WHAT IF: {verdict.words}: {reason_text(verdict)}")
-        output.table(
-            HEADINGS, [suite_row(suite) for suite in verdict.suites], empty="no suites"
-        )
+        output.table(HEADINGS, suite_rows(verdict), empty="no suites")
     output.note(NO_PROOF)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import click
 
-from harness.cli.canary import plan_json
+from harness.cli.canary_plan import plan_json
 from harness.cli.frame import output
 from harness.cli.frame.session import Session
 from harness.cli.frame.waiting import who_starts_it
@@ -129,7 +129,7 @@ def create_proposal(  # noqa: PLR0913 - one per option
     if dry_run:
         _print_dry(session, outlooks, ramp, terms)
         return
-    made = submission.create_selection(context, session.actor, request)
+    made = submission.create_selection(context, session.deciding_actor, request)
     if advice := who_starts_it(session.settings.control):
         output.note(advice)
     if not session.json:
@@ -236,5 +236,5 @@ def _print_dry(
 def _next(made: Proposal) -> str:
     return (
         "next: the suites run on both models; a candidate that passes gets its canary, or "
-        f"waits for approval. `swapgate proposal show {made.id}` says where it is"
+        f"waits for approval. `swapgate proposal show {made.id} --watch` follows it"
     )

@@ -1,17 +1,21 @@
 """`follow_candidates` waits until proposals have their verdict or their end, with progress, and
-says what that means for a script.
+says what that means for a script. `load_progress` says how far one is.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 from harness.cli.frame.session import Session
-from harness.cli.frame.waiting import TIMED_OUT, follow
+from harness.cli.frame.waiting import TIMED_OUT, Progress, follow
+from harness.control.context import Context
+from harness.control.evals.eval_queue import list_queue
 from harness.control.proposals import evaluation
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.run import Verdict
 from harness.domain.formatting import format_bps
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.ports import Transaction
 
 UNDECIDED: Final = frozenset({ProposalPhase.PROPOSED, ProposalPhase.EVALUATING})
 BY_PHASE: Final = {
@@ -58,27 +62,49 @@ def _follow(
     """The proposal as it was last, and whether it got there. until: `verdict` or `end`."""
     found, in_time = follow(
         session,
-        lambda: _load_progress(session, proposal_id),
+        lambda: load_progress(session.context, proposal_id),
         ended=lambda progress: (
             progress[0].phase not in UNDECIDED if until == "verdict" else not progress[0].open
         ),
-        words=lambda progress: (
-            f"{progress[0].id}: {progress[0].phase.value.replace('_', ' ')}{progress[1]}"
-        ),
+        describe=lambda pair: pair[1],
         timeout_s=timeout_s,
     )
     return found[0], in_time
 
 
-def _load_progress(session: Session, proposal_id: str) -> tuple[Proposal, str]:
-    with session.context.store.read() as tx:
+def load_progress(ctx: Context, proposal_id: str) -> tuple[Proposal, Progress]:
+    """Loads the proposal, and how far it is."""
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
         proposal = tx.proposals.get(proposal_id)
+        stage = f"{proposal.id}: {proposal.phase.value.replace('_', ' ')}"
         if proposal.phase is ProposalPhase.EVALUATING and proposal.runs:
-            done, wanted, who = evaluation.count_answers(tx, proposal)
-            return proposal, f", {done} of up to {wanted} samples{who and f': {who}'}"
+            return proposal, _count(tx, proposal, stage, now)
         if proposal.phase is ProposalPhase.CANARY and proposal.rollout:
-            return proposal, _canary(tx.rollouts.get(proposal.rollout))
-    return proposal, ""
+            return proposal, Progress(f"{stage}{_canary(tx.rollouts.get(proposal.rollout))}")
+    return proposal, Progress(stage)
+
+
+def _count(tx: Transaction, proposal: Proposal, stage: str, now: datetime) -> Progress:
+    done, wanted, who = evaluation.count_answers(tx, proposal)
+    cost = sum(tx.runs.progress(run)[1] for run in evaluation.run_ids(proposal))
+    return Progress(
+        stage,
+        done,
+        wanted,
+        at_most=True,
+        cost_usd=cost,
+        note=who or _describe_wait(tx, proposal, now),
+    )
+
+
+def _describe_wait(tx: Transaction, proposal: Proposal, now: datetime) -> str:
+    """Says why none of its runs is worked on; empty where a worker has one."""
+    ours = [queued for queued in list_queue(tx, now) if proposal.id in queued.needed_by]
+    if any(queued.leased for queued in ours):
+        return ""
+    first = next((queued for queued in ours if queued.position > 1), None)
+    return first.text if first is not None and first is ours[0] else ""
 
 
 def _canary(rollout: Rollout) -> str:

@@ -110,7 +110,12 @@ def add(  # noqa: PLR0913 - one per option
     request = WaiverRequest(waive, lasts) if waive is not None and lasts is not None else None
     wanted = FallbackRequest(target, capable, request)
     made = fallback_chain.add_fallback(
-        session.context_with_providers, session.actor, route, wanted, place=place, reason=reason
+        session.context_with_providers,
+        session.deciding_actor,
+        route,
+        wanted,
+        place=place,
+        reason=reason,
     )
     _print_chain(session, made)
 
@@ -125,7 +130,7 @@ def remove(session: Session, route: str, target: str, reason: str) -> None:
     _print_chain(
         session,
         fallback_chain.remove_fallback(
-            session.context, session.actor, route, target, reason=reason
+            session.context, session.deciding_actor, route, target, reason=reason
         ),
     )
 
@@ -143,7 +148,7 @@ def remove(session: Session, route: str, target: str, reason: str) -> None:
 def mark(session: Session, *, route: str, target: str, capable: bool, reason: str) -> None:
     """Say whether a fallback may answer when the stakes are high."""
     made = fallback_chain.mark_capable(
-        session.context, session.actor, route, target, capable=capable, reason=reason
+        session.context, session.deciding_actor, route, target, capable=capable, reason=reason
     )
     _print_chain(session, made)
 
@@ -156,7 +161,7 @@ def mark(session: Session, *, route: str, target: str, capable: bool, reason: st
 def order(session: Session, route: str, targets: tuple[str, ...], reason: str) -> None:
     """Put the chain into this order; each of its targets is named once."""
     made = fallback_chain.reorder_chain(
-        session.context, session.actor, route, targets, reason=reason
+        session.context, session.deciding_actor, route, targets, reason=reason
     )
     _print_chain(session, made)
 

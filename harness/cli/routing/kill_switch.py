@@ -45,7 +45,7 @@ def throw(
     """
     wanted = kill_switch.SwitchRequest(parse_force(force), reason, route, lasts)
     made = kill_switch.throw_switch(
-        session.context, session.actor, wanted, source=SwitchSource.CLI
+        session.context, session.deciding_actor, wanted, source=SwitchSource.CLI
     )
     if session.json:
         output.document(made)
@@ -70,7 +70,9 @@ def throw(
 @pass_session
 def lift(session: Session, switch_id: str, reason: str) -> None:
     """End a switch: routers go back to their plans within two seconds."""
-    record = kill_switch.lift_switch(session.context, session.actor, switch_id, reason=reason)
+    record = kill_switch.lift_switch(
+        session.context, session.deciding_actor, switch_id, reason=reason
+    )
     if session.json:
         output.document(record)
     else:

@@ -237,7 +237,7 @@ def _added(provider: Provider, *, lacks_key: bool) -> str:
         return said
     variable = provider.api_key_env
     return (
-        f"{said}; it needs a key, and {variable} is not set: `swapgate credential set "
+        f"{said}; it needs a key, and {variable} is not set: `swapgate provider key set "
         f"{provider.name}`, or set {variable} and restart the router"
     )
 

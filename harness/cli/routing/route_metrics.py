@@ -8,36 +8,66 @@ import click
 
 from harness.cli.frame import formatting, output
 from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.watching import Watched, watch, watch_option
 from harness.control.routing import scorecard
+from harness.control.routing.monthly_bill import describe_month
 from harness.control.routing.scorecard import RouteScorecard, SuiteScore
 from harness.domain.formatting import (
+    DASH,
     format_estimate,
     format_latency,
+    format_month_usd,
     format_percent,
     format_range,
     format_score,
     format_thousand_price,
-    format_usd,
 )
 
 
 @click.command("measured")
 @click.argument("name", required=False)
+@watch_option
 @pass_session
-def route_measured(session: Session, name: str | None) -> None:
+def route_measured(session: Session, name: str | None, *, watched: bool) -> None:
     """Show measured quality, cost, latency and failures of every route, or of NAME.
 
     Cost and failures are of the recorded traffic, 30 days at most; latency is of the last day.
+    What a month costs is unknown below a day of traffic.
     """
     context = session.context
-    found = (
-        [scorecard.build_scorecard(context, name)]
-        if name
-        else scorecard.build_scorecards(context)
+
+    def load() -> Sequence[RouteScorecard]:
+        if name:
+            return [scorecard.build_scorecard(context, name)]
+        return scorecard.build_scorecards(context)
+
+    if watched:
+        watch(
+            session,
+            Watched(
+                load=load,
+                draw=_print_measured,
+                lines=lambda scorecards: {row.route.name: _line(row) for row in scorecards},
+                document=lambda scorecards: scorecards,
+                ended=lambda scorecards: not scorecards,
+            ),
+        )
+    elif session.json:
+        output.document(load())
+    else:
+        _print_measured(load())
+
+
+def _line(row: RouteScorecard) -> str:
+    """One line for a log."""
+    return (
+        f"{row.route.name}: {row.incumbent.name}, {requests(row)}, median "
+        f"{_seconds(row.p50_ms) or DASH}, 95th percentile {_seconds(row.p95_ms) or DASH}, "
+        f"callers failed {_share(row.failed) or DASH}"
     )
-    if session.json:
-        output.document(found)
-        return
+
+
+def _print_measured(found: Sequence[RouteScorecard]) -> None:
     output.table(
         [
             *("ROUTE", "MODEL", "PER 1,000", "A MONTH", "REQUESTS", "MEDIAN"),
@@ -63,7 +93,8 @@ def _traffic_row(route_scorecard: RouteScorecard) -> Sequence[object]:
     return (
         route_scorecard.route.name,
         route_scorecard.incumbent.name,
-        *_money(route_scorecard),
+        _per_1000(route_scorecard),
+        _month(route_scorecard),
         requests(route_scorecard, ""),
         _seconds(route_scorecard.p50_ms),
         _seconds(route_scorecard.p95_ms),
@@ -72,18 +103,18 @@ def _traffic_row(route_scorecard: RouteScorecard) -> Sequence[object]:
     )
 
 
-def _money(route_scorecard: RouteScorecard) -> tuple[str | None, str | None]:
+def _per_1000(route_scorecard: RouteScorecard) -> str | None:
     """Nothing without traffic; unknown where there is some and no price."""
-    if (
-        route_scorecard.bill.tokens is None
-        or route_scorecard.month_usd is None
-        or route_scorecard.usd_per_1000 is None
-    ):
-        nothing = None if route_scorecard.bill.tokens is None else "unknown"
-        return nothing, nothing
-    return format_thousand_price(route_scorecard.usd_per_1000), format_usd(
-        route_scorecard.month_usd
-    )
+    if route_scorecard.bill.tokens is None:
+        return None
+    return format_thousand_price(route_scorecard.usd_per_1000)
+
+
+def _month(route_scorecard: RouteScorecard) -> str | None:
+    """As `_per_1000`; unknown, too, where less than a day of traffic is recorded."""
+    if not route_scorecard.bill.requests:
+        return None
+    return format_month_usd(route_scorecard.month_usd)
 
 
 def requests(route_scorecard: RouteScorecard, what: str = " requests") -> str:
@@ -129,15 +160,12 @@ def _when(score: SuiteScore) -> str:
 
 def metric_facts(route_scorecard: RouteScorecard) -> Sequence[tuple[str, object]]:
     """What is measured of one route, as pairs of name and value."""
-    per_1000, month = _money(route_scorecard)
+    bill = route_scorecard.bill
     speeds = (_seconds(route_scorecard.p50_ms), _seconds(route_scorecard.p95_ms))
     return (
         *((f"score, {score.suite}", _scored(score)) for score in route_scorecard.scores),
-        ("cost per 1,000 requests", per_1000),
-        (
-            "cost a month",
-            f"{month}, reckoned from {requests(route_scorecard)}" if month else None,
-        ),
+        ("cost per 1,000 requests", _per_1000(route_scorecard)),
+        ("cost a month", describe_month(bill) if bill.requests else None),
         ("latency", f"median {speeds[0]}, 95th percentile {speeds[1]}" if speeds[0] else None),
         ("callers that failed", _share(route_scorecard.failed)),
         ("failures of the model", _share(route_scorecard.charged)),

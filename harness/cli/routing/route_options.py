@@ -196,7 +196,7 @@ def settings(session: Session, *, name: str, **options: Any) -> None:
         overrides = parse_overrides(wanted, before.overrides)
         return replace(before, **given_settings(wanted), suites=suites, overrides=overrides)
 
-    made = routes.change_settings(session.context, session.actor, name, changed)
+    made = routes.change_settings(session.context, session.deciding_actor, name, changed)
     if session.json:
         output.document(made)
     else:

@@ -20,6 +20,7 @@ from harness.cli.routing.route_options import (
     settings,
     settings_options,
 )
+from harness.cli.routing.traffic import route_traffic
 from harness.control.operations import queries
 from harness.control.routing import routes, scorecard, seed
 from harness.control.routing.route_status import RouteStatus
@@ -38,6 +39,7 @@ def route() -> None:
 
 
 route.add_command(fallback)
+route.add_command(route_traffic)
 route.add_command(settings)
 
 
@@ -51,11 +53,11 @@ def list_routes(session: Session) -> None:
         output.document([as_json(status) for status in statuses])
         return
     output.table(
-        ["ROUTE", "VERSION", "INCUMBENT", "CANARY", "OPEN PROPOSAL", "LAST VERDICT"],
+        ["ROUTE", "STATE", "INCUMBENT", "CANARY", "OPEN PROPOSAL", "LAST VERDICT"],
         [
             [
                 status.route.name,
-                status.route.version,
+                status.state_text,
                 status.incumbent.name,
                 _canary(status),
                 _proposal(status),
@@ -65,6 +67,9 @@ def list_routes(session: Session) -> None:
         ],
         empty="no routes yet: `swapgate route create` makes one",
     )
+    for status in statuses:
+        if (status.needs_decision or status.may_harm) and status.reason:
+            output.note(f"{status.route.name}: {status.reason}")
 
 
 def _canary(status: RouteStatus) -> str | None:
@@ -86,6 +91,9 @@ def as_json(status: RouteStatus) -> dict[str, object]:
         "candidate": to_plain(status.candidate),
         "open_proposal": status.open_proposal.id if status.open_proposal else None,
         "last_verdict": status.last_verdict.outcome if status.last_verdict else None,
+        "state": status.state.value,
+        "state_text": status.state_text,
+        "reason": status.reason,
         "needs_decision": status.needs_decision,
         "requests_last_hour": sum(minute.requests for minute in status.traffic),
     }
@@ -123,7 +131,7 @@ def create(
     suites, overrides = parse_suites(options), parse_overrides(options)
     made = routes.create_route(
         session.context_with_providers,
-        session.actor,
+        session.deciding_actor,
         name,
         incumbent,
         fallbacks=fallbacks,
@@ -149,12 +157,13 @@ def show(session: Session, name: str) -> None:
         output.document({**as_json(status), "measured": to_plain(figures)})
         return
     names = queries.load_target_names(session.context, status.route.targets)
-    found, how = status.route, status.route.settings
+    found, how, reason = status.route, status.route.settings, status.reason
     output.facts(
         [
             ("route", found.name),
             ("description", how.description or None),
             ("version", found.version),
+            ("state", f"{status.state_text}: {reason}" if reason else status.state_text),
             ("incumbent", f"{status.incumbent.name} ({found.incumbent})"),
             ("canary", _canary(status) or "none"),
             ("fallbacks", _fallbacks(found, names)),
@@ -266,9 +275,9 @@ def diff(session: Session, name: str, older: int | None, newer: int | None) -> N
     first = queries.load_route_version(context, name, wanted)
     changed = routes.describe_difference(first, last)
     filed = [
-        difference
+        str(difference)
         for difference in seed.list_seed_differences(session.context, session.settings)
-        if difference.startswith(f"route {name}:")
+        if difference.subject == f"route {name}"
     ]
     if session.json:
         fields = {field: {"before": a, "after": b} for field, (a, b) in changed.items()}
@@ -309,7 +318,7 @@ def _named(text: str, names: Mapping[str, str]) -> str:
 def rollback(session: Session, name: str, to_version: int | None, reason: str) -> None:
     """Restore a former incumbent. Needs no proof; ends a live canary."""
     found = routes.roll_back(
-        session.context, session.actor, name, to_version=to_version, reason=reason
+        session.context, session.deciding_actor, name, to_version=to_version, reason=reason
     )
     if session.json:
         output.document(found)

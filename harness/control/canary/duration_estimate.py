@@ -24,7 +24,7 @@ TODAY: Final = timedelta(hours=24)
 # A rate from fewer requests is not this route's; `p0` is the policy's own idea of normal.
 FEWEST_REQUESTS: Final = 100
 MOST_ROLLOUTS: Final = 20
-# Of blocks: fewer minutes than this are no pace of new keys.
+# Fewer minutes than this are no pace of new keys, nor of requests where these are few.
 SHORTEST_S: Final = 600.0
 
 
@@ -34,7 +34,7 @@ class RampPlan:
 
     route: str
     policy: CanaryPolicy
-    # None where no request was recorded in 24 hours: then no step has a time.
+    # None where no or too few requests were recorded in 24 hours: then no step has a time.
     pace: TrafficPace | None
     steps: tuple[StepPlan, ...]
     options: tuple[str, ...]
@@ -70,9 +70,12 @@ def estimate_for_policy(
     ctx: Context, tx: Transaction, route: str, policy: CanaryPolicy
 ) -> RampPlan:
     """Plans the steps of a canary policy on a route, at its pace of traffic today."""
-    pace = measure_pace(ctx, tx, route, policy)
+    now = ctx.clock.now()
+    totals = tx.observations.totals(since=now - TODAY, route=route)
+    pace = _measure_pace(tx, route, policy, totals, now)
     if pace is None:
-        return RampPlan(route, policy, None, (), (), ramp_plan.no_traffic_text(route))
+        requests = sum(total.requests for total in totals)
+        return RampPlan(route, policy, None, (), (), ramp_plan.no_pace_text(route, requests))
     steps = ramp.plan_ramp(policy, pace)
     known = tx.routing.route(route)
     may_mirror = known is not None and not known.settings.side_effects
@@ -82,12 +85,19 @@ def estimate_for_policy(
     return RampPlan(route, policy, pace, steps, options, words)
 
 
-def measure_pace(
-    ctx: Context, tx: Transaction, route: str, policy: CanaryPolicy
+def _measure_pace(
+    tx: Transaction,
+    route: str,
+    policy: CanaryPolicy,
+    totals: Sequence[TrafficTotal],
+    now: datetime,
 ) -> TrafficPace | None:
-    """Measures a route's pace of traffic over the last 24 hours; None without a request."""
-    now = ctx.clock.now()
-    totals = tx.observations.totals(since=now - TODAY, route=route)
+    """Measures a route's pace of traffic over the last 24 hours; None of a few requests within
+    minutes, which somebody sent to try the route.
+    """
+    requests = sum(total.requests for total in totals)
+    if requests < FEWEST_REQUESTS and observed_seconds(totals, now) < SHORTEST_S:
+        return None
     units = _units_per_hour(tx, route, policy) if policy.unit.counts_keys else None
     return compute_pace(totals, units, policy, now)
 

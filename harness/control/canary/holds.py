@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from harness.control.canary.observe_only import OBSERVE_ONLY
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.operations import alerts, tampering
@@ -18,6 +19,7 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.safe_time import add_seconds
 from harness.gate.online import holds
 from harness.gate.online.rollout_action import RolloutAction
+from harness.ports import Transaction
 
 # What ends a bake takes its control away: that needs data as a step up does.
 ONWARD_SIGNALS: Final = frozenset(
@@ -52,11 +54,32 @@ def apply_hold(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
     return replace(action, kind=ActionKind.HOLD, signal=None, reason=reason)
 
 
+def find_pause_reason(tx: Transaction, rollout: Rollout) -> str:
+    """Finds why a paused canary is paused, in words; empty for every other rollout."""
+    if rollout.state is not RolloutState.PAUSED:
+        return ""
+    paused = tx.alerts.newest(f"{AlertKind.CANARY_PAUSED.value}:{rollout.id}")
+    return paused.text if paused is not None else ""
+
+
+def list_hold_reasons(tx: Transaction, rollout: Rollout) -> Sequence[str]:
+    """Lists in words what keeps a canary or a bake where it is; empty while nothing does."""
+    if not rollout.live and not rollout.baking:
+        return ()
+    held = tx.alerts.newest(f"{AlertKind.CANARY_HELD.value}:{rollout.id}")
+    reasons = [held.text] if held is not None and held.open else []
+    return [*reasons, *filter(None, [_router_faults(tx, rollout)])]
+
+
 def describe_router_faults(unit: RolloutUnit) -> str:
     """Where a router has failed within it, and nobody has acknowledged that: how often, the
     last one, and what to do. Empty where none has.
     """
-    found = unit.tx.alerts.newest(f"{AlertKind.INTERNAL_ERROR.value}:{unit.rollout.id}")
+    return _router_faults(unit.tx, unit.rollout)
+
+
+def _router_faults(tx: Transaction, rollout: Rollout) -> str:
+    found = tx.alerts.newest(f"{AlertKind.INTERNAL_ERROR.value}:{rollout.id}")
     if found is None or not found.open:
         return ""
     times = "once" if found.count == 1 else f"{found.count:,} times"
@@ -99,6 +122,8 @@ def _stage_name(rollout: Rollout) -> str:
 def _distrust_reason(unit: RolloutUnit) -> str:
     ctx, rollout = unit.ctx, unit.rollout
     now = ctx.clock.now()
+    if ctx.observe_only and not rollout.baking:
+        return OBSERVE_ONLY
     if ctx.clock_watch.unsettled(ctx.clock.monotonic()):
         return "this machine's clock was set a moment ago"
     if until := ctx.clock_watch.lives_again_until(now):

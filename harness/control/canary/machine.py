@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from harness.control import audit
 from harness.control.canary.audit import PROMOTED, decision_evidence
+from harness.control.canary.observe_only import check_signal, require_swaps
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation
@@ -38,6 +39,7 @@ from harness.domain.routing.route_changes import (
     TableChange,
 )
 from harness.gate.online.rollout_action import RolloutAction
+from harness.gate.text.sentences import reason_text
 from harness.ports import Transaction
 
 # How a proposal ends whose rollout goes back; by any other signal it is cancelled.
@@ -54,8 +56,9 @@ def open_canary(
     """Opens a proposal's canary: stores rollout, routing table and proposal, all of it or none.
 
     Raises ProofRefused when the verdict holds no more, RevisionConflict when another writer
-    was first.
+    was first, NotAllowed where the installation only observes.
     """
+    require_swaps(ctx, "no canary opens")
     now = ctx.clock.now()
     proof_validity.require_proof(ctx, tx, proof)
     recomputation.require_agreement(ctx, tx, proof, proposal)
@@ -90,7 +93,7 @@ def open_canary(
         change,
         expected_version=route.version,
         actor=SYSTEM.name,
-        reason=f"{proof.words}: {proof.reason}",
+        reason=f"{proof.words}: {reason_text(proof)}",
         now=ctx.clock.now(),
     )
     after = replace(apply_event(proposal, event, now), rollout=rollout.id)
@@ -126,8 +129,9 @@ class CanaryMachine:
 
     def apply(self, move: CanaryMove) -> Rollout:
         """Applies a move, and returns the rollout after it. Raises IllegalTransition,
-        RevisionConflict, ProofRefused.
+        RevisionConflict, ProofRefused, and NotAllowed where the installation only observes.
         """
+        check_signal(self._ctx, move.signal)
         match move.signal:
             case RolloutSignal.HARM | RolloutSignal.STALE | RolloutSignal.ABORT:
                 return self._go_back(move)

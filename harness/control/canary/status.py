@@ -19,6 +19,8 @@ from harness.domain.operations.audit import AuditEvent
 from harness.domain.routing.target import Target
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_action import RolloutAction
+from harness.gate.online.timeline import TimelinePoint, build_timeline
+from harness.gate.text.canary_state import CanaryState, describe_canary_state
 from harness.gate.text.explain import RolloutExplanation, explain_rollout
 
 MAX_AUDIT_EVENTS: Final = 2_000
@@ -34,14 +36,33 @@ class CanaryStatus:
     action: RolloutAction  # what the evidence asks for now
     blocks: Sequence[ObservationBlock]
     explanation: RolloutExplanation  # the same for people
-    # moved, faults: what keeps it from going on, whatever the evidence says, until a person
-    # acts; empty for nothing.
+    # moved, held, faults: what keeps it from going on, whatever the evidence says; `held` ends
+    # by itself, the others when a person acts; empty for nothing.
     moved: str = ""
+    held: str = ""
     faults: str = ""
+    pause_reason: str = ""  # the reason of its pause, empty for one that is not paused
 
     @property
     def hold_reasons(self) -> Sequence[str]:
-        return [*filter(None, (self.moved, self.faults))]
+        return [*filter(None, (self.moved, self.held, self.faults))]
+
+    @property
+    def state(self) -> CanaryState:
+        """Says in words where it is, why, and what happens next."""
+        return describe_canary_state(
+            self.rollout,
+            self.hold_reasons,
+            self.action,
+            self.explanation,
+            pause_reason=self.pause_reason,
+            incumbent=self.incumbent.name,
+        )
+
+    @property
+    def timeline(self) -> Sequence[TimelinePoint]:
+        """Returns its share, evidence and failures over time."""
+        return build_timeline(self.rollout, self.blocks)
 
 
 def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryStatus]:
@@ -59,7 +80,10 @@ def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryS
             else tx.rollouts.list(route=route, limit=1)
         )
         targets = tx.routing.targets()
-        return [_status(RolloutUnit(ctx, tx, rollout), targets, now) for rollout in rollouts]
+        return [
+            build_canary_status(RolloutUnit(ctx, tx, rollout), targets, now)
+            for rollout in rollouts
+        ]
 
 
 @dataclass(frozen=True)
@@ -88,13 +112,17 @@ def list_canary_moves(ctx: Context, rollout: Rollout) -> Sequence[AuditEvent]:
     return [event for event in events if event.details.get("rollout") == rollout.id]
 
 
-def _status(unit: RolloutUnit, targets: Mapping[str, Target], now: datetime) -> CanaryStatus:
+def build_canary_status(
+    unit: RolloutUnit, targets: Mapping[str, Target], now: datetime
+) -> CanaryStatus:
+    """Builds the status of one rollout. targets: by id, its two among them."""
     rollout = unit.rollout
     blocks = unit.tx.observations.blocks(rollout.id)
     action = decide_action(rollout, blocks, now)
     if rollout.state is RolloutState.ROLLED_BACK and decision.find_worker_abort(unit):
         # Its last blocks came after the rollback, and may name a segment by now.
         action = replace(action, figures=action.figures.with_segment(blocks))
+    faults = holds.describe_router_faults(unit) if rollout.live or rollout.baking else ""
     return CanaryStatus(
         rollout=rollout,
         incumbent=targets[rollout.incumbent],
@@ -103,7 +131,11 @@ def _status(unit: RolloutUnit, targets: Mapping[str, Target], now: datetime) -> 
         blocks=blocks,
         explanation=explain_rollout(rollout, action, blocks, now),
         moved=_moved_provider_reason(unit) if rollout.live else "",
-        faults=holds.describe_router_faults(unit) if rollout.live or rollout.baking else "",
+        held=" ".join(
+            why for why in holds.list_hold_reasons(unit.tx, rollout) if why != faults
+        ),
+        faults=faults,
+        pause_reason=holds.find_pause_reason(unit.tx, rollout),
     )
 
 

@@ -79,6 +79,6 @@ def _of_route(ctx: Context, tx: Transaction, route: str, suite: str) -> list[Wat
         which = f"suite {suite!r}" if suite else "no suite"
         raise NotFound(
             f"{which} watches route {route!r}: give a suite of the route a `drift` section in "
-            "the configuration (docs/drift.md)"
+            "the configuration (`swapgate docs open explanation/drift`)"
         )
     return pairs

@@ -6,17 +6,17 @@ hand, `cancel_run` ends one, and `stop_unneeded_runs` those that no open proposa
 
 import math
 import signal
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 
 from harness.control import audit
 from harness.control.context import Context
+from harness.control.evals.eval_queue import list_queue, needed_runs
 from harness.control.proposals import evaluation
 from harness.control.routing import data_class_checks, targets
 from harness.domain.errors import IllegalTransition, InputError, StoreUnavailable
 from harness.domain.evals.run import (
     RUNNABLE_STATES,
     EvalRun,
-    GateRule,
     RunBudget,
     RunState,
     manual_order_seed,
@@ -26,7 +26,6 @@ from harness.domain.operations.audit import require_reason
 from harness.domain.proposals.proposal import (
     Proposal,
     ProposalEvent,
-    ProposalPhase,
     apply_event,
 )
 from harness.ports import Transaction
@@ -35,22 +34,8 @@ MAX_FAILURES = 5
 # A signal is somebody else's doing, or the machine's: more of those before a run is given up.
 MAX_KILLS = 20
 NO_LIMIT = RunBudget()
-# Newest first: with more than that, the oldest wait until there are fewer.
-MOST_WAITING = 10_000
 # How a worker ends that is asked to before it can answer.
 ASKED_TO_END = -signal.SIGTERM
-
-
-def needed_runs(proposals: Iterable[Proposal]) -> frozenset[str]:
-    """The runs that an undecided proposal waits for."""
-    return frozenset(
-        run
-        for proposal in proposals
-        if proposal.phase is ProposalPhase.EVALUATING
-        and proposal.retry_at is None
-        and not proposal.waits_for_rivals
-        for run in evaluation.run_ids(proposal)
-    )
 
 
 def run_once(ctx: Context) -> list[str]:
@@ -92,29 +77,10 @@ def _check_cleared(ctx: Context, run: EvalRun) -> None:
 
 
 def _waiting(ctx: Context) -> Sequence[EvalRun]:
-    """Runs without a live lease: what a proposal waits for first, then the oldest first."""
-    now = ctx.clock.now()
+    """Lists the runs that a worker can take now, in the queue's order."""
     with ctx.store.read() as tx:
-        runs = tx.runs.list(states=RUNNABLE_STATES, limit=MOST_WAITING)
-        proposals = tx.proposals.open()
-    first, waiting = needed_runs(proposals), {run.id for run in runs}
-    held = _held_runs(proposals, waiting)
-    found = [run for run in reversed(runs) if not run.is_leased(now) and run.id not in held]
-    return sorted(found, key=lambda run: run.id not in first)
-
-
-def _held_runs(proposals: Iterable[Proposal], waiting: Collection[str]) -> frozenset[str]:
-    """The candidates' runs that begin once the incumbent's pool is there: until then the gate
-    decides nothing, and every answer would be paid for.
-    """
-    return frozenset(
-        proposal.runs[plan.suite].candidate
-        for proposal in proposals
-        for plan in proposal.plans
-        if plan.rule is GateRule.ADJUSTED
-        and plan.suite in proposal.runs
-        and proposal.runs[plan.suite].incumbent in waiting
-    )
+        queue = list_queue(tx, ctx.clock.now())
+    return [queued.run for queued in queue if queued.position]
 
 
 def _collect_ended(ctx: Context) -> list[str]:

@@ -21,6 +21,7 @@ from harness.domain.agents.switch_request import SwitchState
 from harness.domain.canary.rollout import RolloutState
 from harness.domain.errors import DeliveryFailed, NotFound
 from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.alert_pages import find_alert_page
 from harness.domain.operations.alerts import (
     Alert,
     AlertEvent,
@@ -72,6 +73,7 @@ class AlertView:
     waiting: int
     given_up: int
     last_error: str
+    page: str  # of the dashboard, where it is looked at, such as `/compare?id=p_1`
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,10 @@ def send_test(ctx: Context, actor: Actor) -> Sequence[DeliveryAttempt]:
     """Send one message through every sink, now. Raises NotAllowed, NotFound without sinks."""
     actor.require(Role.ADMIN)
     if ctx.sinks is None or not ctx.sinks.names():
-        raise NotFound("no sink is configured: write one under `alerts.sinks` (docs/alerts.md)")
+        raise NotFound(
+            "no sink is configured: write one under `alerts.sinks` (`swapgate docs open "
+            "reference/alerts`)"
+        )
     now = ctx.clock.now()
     id_ = ctx.chance.token("al_")
     message = AlertMessage(
@@ -270,7 +275,8 @@ def _send(
     """In their order, up to the first that fails: what is behind it waits for the next turn."""
     for delivery in waiting:
         record = records[delivery.alert]
-        message = switch_alerts.with_question(ctx, record, alert_message(delivery, record))
+        plain = alert_message(delivery, record, dashboard_url=ctx.dashboard_url)
+        message = switch_alerts.with_question(ctx, record, plain)
         tried = _attempt_delivery(sinks, delivery.sink, message)
         now, error = ctx.clock.now(), tried.error
         after = mark_delivered(delivery, now)
@@ -310,4 +316,5 @@ def build_alert_view(record: AlertRecord, deliveries: Sequence[Delivery]) -> Ale
         last_error=next(
             (delivery.last_error for delivery in deliveries if delivery.last_error), ""
         ),
+        page=find_alert_page(record),
     )

@@ -1,9 +1,10 @@
 """Hands captured requests (F9) to people: one with its content (`read_capture`), or many as
-JSON objects to be labelled, without near-duplicates (`export_captures`); and deletes those of a
-route or user (`purge_captures`). Reading content is audited.
+JSON objects to be labelled, without near-duplicates (`export_captures`), with their labels
+filled in (`label_lines`); deletes those of a route or user (`purge_captures`). Reading content
+is audited.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -113,6 +114,27 @@ def build_export_line(captured: CapturedRequest) -> dict[str, Any]:
             "seen": captured.seen,
         },
     }
+
+
+def label_lines(
+    lines: Iterable[Mapping[str, Any]],
+    labels: Mapping[str, str],
+    author: str,
+    now: datetime,
+) -> Sequence[Mapping[str, Any]]:
+    """Returns an export's lines with these labels filled in. labels: by a line's id; an empty
+    one leaves its line without.
+    """
+    done: list[Mapping[str, Any]] = []
+    for line in lines:
+        label = labels.get(line["id"], "").strip()
+        if label:
+            done.append(
+                {**line, "label": label, "label_author": author, "labelled_at": now.isoformat()}
+            )
+        else:
+            done.append(line)
+    return done
 
 
 def purge_captures(

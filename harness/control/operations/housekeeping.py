@@ -63,6 +63,8 @@ class MonitoredJob:
 
 
 log = structlog.get_logger("swapgate.housekeeping")
+# Longer than any session lasts; that there was one is in the audit log.
+SIGN_INS_KEPT = timedelta(days=30)
 
 
 def check_audit_chain(ctx: Context) -> int | None:
@@ -147,6 +149,7 @@ def purge_expired(ctx: Context, *, alerts_days: float, failovers_days: float) ->
     with ctx.store.write() as tx:
         tx.alerts.forget(now - timedelta(days=alerts_days))
         tx.failovers.forget(now - timedelta(days=failovers_days))
+        tx.dashboard_sessions.forget(now - SIGN_INS_KEPT)
         tx.captures.forget(now)
         live = (*tx.rollouts.live(), *tx.rollouts.baking())
         tx.observations.forget_keys({rollout.id for rollout in live})

@@ -66,7 +66,7 @@ def create_key(  # noqa: PLR0913 - what a key is made of
 
     principal: whose management key it is, by name; None for a new person, or service, named
     like the key. Raises NotFound for a route or principal that does not exist, Conflict for a
-    new principal whose name is taken, InputError, NotAllowed.
+    new principal or a data key whose name is taken, InputError, NotAllowed.
     """
     actor.require(Role.ADMIN)
     if not name.strip():
@@ -103,6 +103,8 @@ def create_key(  # noqa: PLR0913 - what a key is made of
         if role is not None:
             owner = _existing(tx, principal) if principal else _new(ctx, tx, name, service)
             key = replace(key, principal=owner.id)
+        else:
+            _check_data_name(tx, name)
         tx.keys.add(key)
         audit.record(
             ctx,
@@ -119,6 +121,20 @@ def create_key(  # noqa: PLR0913 - what a key is made of
             },
         )
     return key, text
+
+
+def _check_data_name(tx: Transaction, name: str) -> None:
+    """Raises Conflict where a data key in force has this name: a list, a budget and an alert
+    would name two clients alike.
+    """
+    folded = fold_name(name)
+    for id_, known in tx.keys.data_key_names().items():
+        if fold_name(known) == folded:
+            raise Conflict(
+                f"there is a data key {known!r} ({id_}) already: give this one another name, "
+                f"such as {f'{name.strip()} 2'!r}, or revoke that one first with "
+                f"`swapgate key revoke {id_}`"
+            )
 
 
 def _existing(tx: Transaction, name: str) -> Principal:
@@ -208,7 +224,7 @@ def still(store: Store, actor: Actor) -> Actor:
     revoked.
     """
     with _refusing(), store.read() as tx:
-        return _actor(tx, tx.keys.get(actor.key) if actor.key else None)
+        return actor_behind(tx, actor.key)
 
 
 @contextmanager
@@ -217,6 +233,16 @@ def _refusing() -> Iterator[None]:
         yield
     except SignatureInvalid as error:
         raise NotAllowed(f"no management key is accepted: {error}") from error
+
+
+def actor_behind(tx: Transaction, key: str | None) -> Actor:
+    """Returns who acts with the management key of this id, with the role that it has now.
+    Raises NotAllowed for None, a data key, and one that was revoked.
+    """
+    found = tx.keys.get(key) if key is not None else None
+    # By its hash, which looks at the manifest: a key that was revoked may have been put back as
+    # it was signed before.
+    return _actor(tx, tx.keys.by_hash(found.hash) if found is not None else None)
 
 
 def _actor(tx: Transaction, key: ApiKey | None) -> Actor:

@@ -5,10 +5,10 @@ keys, switches, shadows, alerts, failovers, captures and audit events.
 A row that is not as it was signed is named beside its list, and does not hide the others.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from harness.control import audit
@@ -24,11 +24,22 @@ from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.errors import NotFound, SignatureInvalid, SwapgateError
 from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
 from harness.domain.operations.access import ApiKey
-from harness.domain.operations.audit import AuditEvent
+from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter
 from harness.domain.operations.row_signatures import RowFault
-from harness.domain.pagination import FIRST_PAGE, INVALID_ROWS_HINT, Page, PageRequest
+from harness.domain.pagination import (
+    FIRST_PAGE,
+    INVALID_ROWS_HINT,
+    Page,
+    PageRequest,
+    read_all,
+)
 from harness.domain.proposals.proposal import Proposal
-from harness.domain.reliability.failover import Failover, user_hashes
+from harness.domain.reliability.failover import (
+    Failover,
+    FailoverReason,
+    sum_failovers,
+    user_hashes,
+)
 from harness.domain.reliability.spend import KeySpend, total_spend
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
@@ -137,11 +148,14 @@ def list_routes(ctx: Context) -> Page[Route]:
 
 
 def list_route_status(ctx: Context) -> Page[RouteStatus]:
-    """Lists every route at a glance; those that need a decision first."""
-    page = list_routes(ctx)
-    with ctx.store.listings() as stored:
-        known = stored.targets_of({id_ for route in page for id_ in route.targets})
+    """Lists every route at a glance, the most urgent first."""
+    page, at = list_routes(ctx), ctx.clock.now()
     now = route_status.load_current_activity(ctx)
+    wanted = {id_ for route in page for id_ in route.targets}
+    with ctx.store.listings() as stored:
+        known = stored.targets_of(
+            wanted | {proposal.candidate for proposal in now.proposals.values()}
+        )
     statuses: list[RouteStatus] = []
     invalid: list[RowFault] = []
     for route in page:
@@ -149,7 +163,7 @@ def list_route_status(ctx: Context) -> Page[RouteStatus]:
             statuses.append(route_status.build_route_status(ctx, route, known, now))
         except SignatureInvalid as error:
             invalid.append(RowFault("route", (route.name,), str(error), unsigned=False))
-    statuses.sort(key=lambda status: not status.needs_decision)
+    statuses.sort(key=lambda status: status.urgency(at))
     return Page(statuses, page.total, None, (*page.invalid, *invalid))
 
 
@@ -280,11 +294,15 @@ def list_drift_runs(
 
 
 def list_alerts(
-    ctx: Context, page_request: PageRequest = FIRST_PAGE, *, open_only: bool = False
+    ctx: Context,
+    page_request: PageRequest = FIRST_PAGE,
+    *,
+    open_only: bool = False,
+    search: str = "",
 ) -> Page[alerts.AlertView]:
-    """Lists the alerts, the one last seen first."""
+    """Lists the alerts, the one last seen first. search: a part of their text."""
     with ctx.store.listings() as stored:
-        page = stored.alerts(page_request, open_only=open_only)
+        page = stored.alerts(page_request, open_only=open_only, search=search)
     with ctx.store.read() as tx:
         return page.map(
             lambda record: alerts.build_alert_view(record, tx.deliveries.for_alert(record.id))
@@ -312,6 +330,14 @@ def list_failovers(
         )
 
 
+def count_failovers(
+    ctx: Context, since: datetime, route: str | None = None
+) -> Sequence[FailoverReason]:
+    """Counts by target and reason how often requests left a target, the most frequent first."""
+    with ctx.store.listings() as stored:
+        return sum_failovers(stored.failover_counts(since=since, route=route))
+
+
 def list_captures(
     ctx: Context, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
 ) -> Page[CaptureSummary]:
@@ -320,10 +346,19 @@ def list_captures(
         return stored.captures(page_request, route=route).map(captures.summarize_capture)
 
 
-def list_audit_events(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:
-    """Lists the audit events, newest first."""
+def list_audit_events(
+    ctx: Context, page_request: PageRequest = FIRST_PAGE, selection: AuditFilter = ALL_EVENTS
+) -> Page[AuditEvent]:
+    """Lists the selected audit events, newest first."""
     with ctx.store.listings() as stored:
-        return stored.events(page_request)
+        return stored.events(page_request, selection=selection)
+
+
+def read_audit_events(
+    ctx: Context, selection: AuditFilter = ALL_EVENTS
+) -> Iterator[AuditEvent]:
+    """Yields all selected audit events, newest first."""
+    return read_all(lambda page: list_audit_events(ctx, page, selection))
 
 
 def load_run_progress(ctx: Context, run: str) -> tuple[EvalRun, int, float]:

@@ -2,8 +2,8 @@
 arm, what the gate saved, and the route's bill with either model. It decides nothing.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import median, quantiles
 from typing import Final
 
@@ -24,9 +24,15 @@ from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.cost_forecast import CostForecast
 from harness.domain.evals.pins import ServedModels, named_models
 from harness.domain.evals.run import EvalRun, Sample, SampleError, SuitePin, SuitePlan, Verdict
+from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
-from harness.gate.offline.intervals import mean_interval, median_interval
+from harness.gate.offline.intervals import (
+    mean_interval,
+    median_interval,
+    quantile_interval,
+    share_interval,
+)
 from harness.gate.offline.pairs import UNSCORED_HIGH
 from harness.gate.text.next_steps import DecidedProposal, describe_next_step
 from harness.gate.text.sentences import unscored_text
@@ -49,6 +55,8 @@ class ArmFigures:
     failed: float
     cost_interval_usd_per_1000: tuple[float, float] | None = None
     p50_interval_s: tuple[float, float] | None = None
+    p95_interval_s: tuple[float, float] | None = None
+    failed_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,13 @@ class Comparison:
     standing: ProofValidity | None = None  # whether it is proof still
     shadow: ShadowStage | None = None  # what came before the canary, None for nothing
     next_step: str = ""  # what to do next, in words; empty without a verdict
+    # Whether the samples are without their texts, and their signatures not checked.
+    without_texts: bool = False
+
+    @property
+    def basis(self) -> VerdictBasis | None:
+        """Returns what the verdict rests on; None while the gate is open."""
+        return VerdictBasis.from_verdict(self.verdict) if self.verdict else None
 
     @property
     def savings(self) -> Savings | None:
@@ -127,12 +142,18 @@ class Comparison:
         """Says in words how much the gate saved; empty where it needed everything that was
         planned.
         """
-        if self.savings is None or self.verdict is None:
+        if self.savings is None or self.basis is None:
             return ""
-        used = sum(report.items_used for report in self.verdict.suites)
-        items = {side.plan.suite: side.plan.planned_items for side in self.suites}
-        planned = sum(items.get(report.suite, report.n_max) for report in self.verdict.suites)
-        return f"Stopped after {used:,} of {planned:,} items: {self.savings.text}."
+        return f"Stopped after {self.basis.items_text}: {self.savings.text}."
+
+    @property
+    def decided_on(self) -> str:
+        """Says on how many items the gate decided, and what that saved; empty without a
+        verdict.
+        """
+        if self.basis is None:
+            return ""
+        return self.stopped_early or f"Decided on {self.basis.items_text}."
 
     @property
     def unscored(self) -> Sequence[str]:
@@ -151,7 +172,7 @@ class Comparison:
             for suite in self.verdict.suites
             if UNSCORED_HIGH in suite.flags and suite.suite in epochs
         ]
-        alone = len(self.verdict.suites) == 1
+        alone = len(epochs) == 1
         reason = self.verdict.reason
         return [
             f"{suite}: {words}"
@@ -160,15 +181,25 @@ class Comparison:
         ]
 
 
-def load_comparison(ctx: Context, proposal: str) -> Comparison:
+def load_comparison(
+    ctx: Context, proposal: str, *, most_texts: int | None = None
+) -> Comparison:
     """Loads a proposal with both models' answers, their costs and its verdict. Raises
     NotFound.
+
+    most_texts: of a comparison with more answers than that only the figures are loaded, by
+    which it is shown at once; `with_texts` loads the rest of some items.
     """
     with ctx.store.read() as tx:
         found = tx.proposals.get(proposal)
         targets = tx.routing.targets()
-        suites = [_side(tx, found, plan) for plan in found.plans if plan.suite in found.runs]
+        answers_planned = sum(plan.most_answers for plan in found.plans)
+        light = most_texts is not None and answers_planned > most_texts
+        load = _figures_of if light else _side
+        suites = [load(tx, found, plan) for plan in found.plans if plan.suite in found.runs]
         verdict = tx.verdicts.get(found.verdict) if found.verdict else None
+        if light and verdict is not None:
+            suites = [_with_examples(tx, side, verdict) for side in suites]
         arms = targets[found.incumbent], targets[found.candidate]
         answers = [(side.incumbent, side.candidate) for side in suites]
         money = monthly_bill.forecast_from_answers(ctx, tx, found.route, arms, answers)
@@ -187,7 +218,27 @@ def load_comparison(ctx: Context, proposal: str) -> Comparison:
         standing=standing_,
         shadow=stage,
         next_step=_next_step(ctx, found, verdict, rollout, suites),
+        without_texts=light,
     )
+
+
+def with_texts(
+    ctx: Context, comparison: Comparison, items: Mapping[str, Collection[str]]
+) -> Comparison:
+    """Returns the comparison with the answers to some items alone, whole and checked. items: by
+    suite.
+    """
+    with ctx.store.read() as tx:
+        suites = [
+            replace(
+                side,
+                incumbent=tx.runs.samples_of(side.incumbent_run.id, items[side.plan.suite]),
+                candidate=tx.runs.samples_of(side.candidate_run.id, items[side.plan.suite]),
+            )
+            for side in comparison.suites
+            if items.get(side.plan.suite)
+        ]
+    return replace(comparison, suites=suites, without_texts=False)
 
 
 def _next_step(
@@ -217,6 +268,39 @@ def _side(tx: Transaction, proposal: Proposal, plan: SuitePlan) -> SuiteAnswers:
     )
 
 
+def _figures_of(tx: Transaction, proposal: Proposal, plan: SuitePlan) -> SuiteAnswers:
+    """The same without texts, and without a check of every signature."""
+    pair = proposal.runs[plan.suite]
+    ours = tx.runs.figures(pair.incumbent, below=plan.incumbent_items)
+    return SuiteAnswers(
+        plan=plan,
+        incumbent_run=tx.runs.get(pair.incumbent),
+        candidate_run=tx.runs.get(pair.candidate),
+        incumbent=[sample for sample in ours if sample.position < plan.planned_items],
+        candidate=tx.runs.figures(pair.candidate, below=plan.planned_items),
+        pin=tx.suites.get(plan.suite_digest),
+        pool_rest=[sample for sample in ours if sample.position >= plan.planned_items],
+    )
+
+
+def _with_examples(tx: Transaction, side: SuiteAnswers, verdict: Verdict) -> SuiteAnswers:
+    """The answers that a FORMAT MISMATCH shows have their texts."""
+    reports = [report for report in verdict.suites if report.suite == side.plan.suite]
+    items = [item for report in reports for item in report.figures.examples]
+    if not items:
+        return side
+    return replace(
+        side,
+        incumbent=_fill(side.incumbent, tx.runs.samples_of(side.incumbent_run.id, items)),
+        candidate=_fill(side.candidate, tx.runs.samples_of(side.candidate_run.id, items)),
+    )
+
+
+def _fill(samples: Sequence[Sample], whole: Sequence[Sample]) -> Sequence[Sample]:
+    known = {(sample.item, sample.epoch): sample for sample in whole}
+    return [known.get((sample.item, sample.epoch), sample) for sample in samples]
+
+
 def _pool_rest(tx: Transaction, plan: SuitePlan, run: str) -> Sequence[Sample]:
     """Without their texts, which nobody reads beside an answer of the candidate."""
     if plan.incumbent_items == plan.planned_items:
@@ -244,4 +328,6 @@ def compute_arm_figures(samples: Sequence[Sample]) -> ArmFigures:
             (cost_interval[0] * 1000, cost_interval[1] * 1000) if cost_interval else None
         ),
         p50_interval_s=median_interval(times),
+        p95_interval_s=quantile_interval(times, 0.95),
+        failed_interval=share_interval(len(samples) - len(answered), len(samples)),
     )

@@ -5,6 +5,7 @@ back before its canary.
 from dataclasses import replace
 
 from harness.control import audit
+from harness.control.canary.observe_only import require_swaps
 from harness.control.context import Context
 from harness.control.evals import proof_validity, worker_supervision
 from harness.control.operations import tampering
@@ -40,9 +41,11 @@ def approve_proposal(
     expected_verdict: that verdict's id; None takes the stored one. Raises NotAllowed for the
     proposer (unless the policy says `self_approval` and nothing is widened), StaleWrite when
     the verdict is another by now, ProofRefused when it or the time to approve has expired,
-    IllegalTransition when nothing waits for approval.
+    IllegalTransition when nothing waits for approval, NotAllowed where the installation only
+    observes.
     """
     actor.require(Role.APPROVER)
+    require_swaps(ctx, f"{proposal} cannot be approved")
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         found = tx.proposals.get(proposal)

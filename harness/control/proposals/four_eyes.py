@@ -29,11 +29,7 @@ def check_four_eyes(tx: Transaction, actor: Actor, proposal: Proposal, act: str)
         raise NotAllowed(
             f"{actor.name} proposed {proposal.id} and cannot {act} it: ask another approver"
         )
-    if (
-        whose
-        and actor.key is not None
-        and whose in key_creators(actor.key, _chain(tx, actor.key))
-    ):
+    if whose and actor.key is not None and whose in load_key_creators(tx, actor.key):
         raise NotAllowed(
             f"{proposal.proposer} proposed {proposal.id}, and the key {actor.key} goes back to "
             f"one that {proposal.proposer} created: it cannot {act} it. Ask an approver whose "
@@ -42,7 +38,7 @@ def check_four_eyes(tx: Transaction, actor: Actor, proposal: Proposal, act: str)
     used = proposal.proposer_key
     # The machine's operator makes everybody's first key: there it is remarked upon, below.
     own_key = actor.principal != LOCAL_PRINCIPAL.id and used is not None
-    if own_key and actor.principal in key_creators(str(used), _chain(tx, str(used))):
+    if own_key and actor.principal in load_key_creators(tx, str(used)):
         raise NotAllowed(
             f"{proposal.id} was proposed with the key {used}, which {actor.name} had a hand "
             f"in: who made it cannot {act} what was proposed with it. Ask another approver"
@@ -56,6 +52,11 @@ def check_four_eyes(tx: Transaction, actor: Actor, proposal: Proposal, act: str)
             )
 
 
+def load_key_creators(tx: Transaction, key: str) -> frozenset[str]:
+    """Loads who created the key, who created the key that it was created with, and so on."""
+    return key_creators(key, _chain(tx, key))
+
+
 def is_other_person(tx: Transaction, name: str, proposer: Actor) -> bool:
     """Whether whoever acted under this name is another person than the proposer, and holds no
     key that the proposer had a hand in.
@@ -66,7 +67,7 @@ def is_other_person(tx: Transaction, name: str, proposer: Actor) -> bool:
     if known is None:
         return True  # the control plane itself, or from before there were principals
     return known.id != proposer.principal and not any(
-        proposer.principal in key_creators(key.id, _chain(tx, key.id))
+        proposer.principal in load_key_creators(tx, key.id)
         for key in tx.keys.of_principal(known.id)
     )
 
@@ -76,15 +77,24 @@ def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) ->
     found = []
     key = tx.keys.get(approval.key) if approval.key is not None else None
     if key is not None and approval.at - key.created_at < NEW_FOR:
-        age, by = _age(approval.at, key), _creator(tx, key)
+        age, by = _age(approval.at, key.created_at), _creator(tx, key)
         found.append(f"approved with a key created {age} before by {by}")
+    person = tx.principals.among([approval.principal]).get(approval.principal)
+    if (
+        approval.key is None
+        and person is not None
+        and person.issuer is not None
+        and approval.at - person.created_at < NEW_FOR
+    ):
+        age = _age(approval.at, person.created_at)
+        found.append(f"approved by {person.name}, who first signed in {age} before")
     found += [
         f"{_person(tx, hand)} had a hand in both keys, the proposer's and the approver's"
         for hand in sorted(_common(tx, proposal.proposer_key, approval.key))
     ]
     used = tx.keys.get(proposal.proposer_key) if proposal.proposer_key is not None else None
-    if used is not None and approval.principal in key_creators(used.id, _chain(tx, used.id)):
-        age = _age(proposal.created_at, used)
+    if used is not None and approval.principal in load_key_creators(tx, used.id):
+        age = _age(proposal.created_at, used.created_at)
         found.append(
             f"proposed with a key created {age} before by {_creator(tx, used)}, and "
             f"{approval.name}, who approved it, had a hand in that key"
@@ -98,14 +108,14 @@ def _common(tx: Transaction, one: str | None, other: str | None) -> frozenset[st
     """
     if one is None or other is None:
         return frozenset()
-    both = key_creators(one, _chain(tx, one)) & key_creators(other, _chain(tx, other))
+    both = load_key_creators(tx, one) & load_key_creators(tx, other)
     return both - {LOCAL_PRINCIPAL.id}
 
 
 def _has_own(tx: Transaction, principal: str, hand: str) -> bool:
     """Whether this person has a key in which `hand` had none."""
     return any(
-        key.revoked_at is None and hand not in key_creators(key.id, _chain(tx, key.id))
+        key.revoked_at is None and hand not in load_key_creators(tx, key.id)
         for key in tx.keys.of_principal(principal)
     )
 
@@ -131,8 +141,8 @@ def _person(tx: Transaction, principal: str) -> str:
     return known.name if known is not None else principal or "nobody known"
 
 
-def _age(at: datetime, key: ApiKey) -> str:
-    seconds = max(0, round((at - key.created_at).total_seconds()))
+def _age(at: datetime, created_at: datetime) -> str:
+    seconds = max(0, round((at - created_at).total_seconds()))
     for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds >= size:
             many = seconds // size

@@ -1,13 +1,13 @@
 """Gathers what an approver sees of a proposal: what it widens, the risk of a false pass so far,
-and what changed on its route in 90 days (settings, policy, suites, a restored incumbent, moved
-providers). Reads only.
+how many requests a canary would reach, and what changed on its route in 90 days (settings,
+policy, suites, a restored incumbent, moved providers). Reads only.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from harness.control.context import Context
 from harness.control.evals import proof_validity
@@ -15,6 +15,8 @@ from harness.control.proposals import alpha_spending, route_rules
 from harness.control.proposals.alpha_spending import WINDOW, FalsePassRisk
 from harness.control.routing import routes
 from harness.domain.errors import NotFound
+from harness.domain.evals.cost_forecast import CostForecast
+from harness.domain.formatting import format_bps, format_estimate, format_number
 from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
@@ -33,6 +35,43 @@ class RouteChange:
     by: str  # who changed it, or first proposed with it so
     what: str  # settings | incumbent | policy | suite | provider
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class BlastRadius:
+    """How many of a route's requests a canary's first step reaches."""
+
+    weight_bps: int
+    requests: int  # recorded, of the whole route
+    window_s: float  # in which they were
+
+    @classmethod
+    def from_forecast(cls, proposal: Proposal, forecast: CostForecast) -> Self:
+        """Reckons with the traffic that the route's bill rests on."""
+        bill = forecast.bill
+        return cls(proposal.policy.canary.steps[0].weight_bps, bill.requests, bill.window_s)
+
+    @property
+    def text(self) -> str:
+        """Says it in a sentence: `At 1 %, about 1,200 of 120,000 requests a day …`."""
+        share = format_bps(self.weight_bps)
+        if not self.requests:
+            return (
+                f"{share} of the requests get the candidate's answers at first; how many that "
+                "is nobody knows: no traffic of this route was recorded."
+            )
+        days = self.window_s / timedelta(days=1).total_seconds()
+        if days >= 1:
+            per_day = self.requests / days
+            reached = format_number(per_day * self.weight_bps / 10_000, 2)
+            whole = f"{format_number(per_day)} requests a day"
+            return f"At {share}, about {reached} of {whole} get the candidate's answers."
+        # A day is not reckoned from an hour: nights are not in it.
+        reached = format_number(self.requests * self.weight_bps / 10_000, 2)
+        return (
+            f"At {share}, the candidate would have answered about {reached} of the "
+            f"{self.requests:,} requests of the last {format_estimate(self.window_s)}."
+        )
 
 
 @dataclass(frozen=True, slots=True)

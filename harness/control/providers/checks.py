@@ -1,6 +1,6 @@
-"""Asks every provider at once whether it works (`/check`, D5): its list of models, then a short
-streamed question. Each finding has the next step to take. What was found is stored, and given
-again while it is fresh (`load_last_check`, `known_check`).
+"""Asks every provider at once, or one, whether it works (`/check`, D5): its list of models,
+then a short streamed question. Each finding has the next step to take. What was found is
+stored, and given again while it is fresh (`load_last_check`, `known_check`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,9 @@ from typing import Final
 
 from harness.control.context import Context
 from harness.control.providers import provider_secrets
+from harness.control.routing import targets
 from harness.domain.errors import ConfigError
+from harness.domain.operations.access import Actor, Role
 from harness.domain.providers import probe
 from harness.domain.providers.credentials import lacks_key
 from harness.domain.providers.probe import ProbeStatus, ProviderCheck, models_path
@@ -67,10 +69,30 @@ def known_check(ctx: Context) -> Mapping[str, ProviderCheck]:
     }
 
 
+def load_checks(ctx: Context) -> Mapping[str, ProviderCheck]:
+    """Loads the last check of each provider, however old; nothing is asked."""
+    with ctx.store.read() as tx:
+        return {check.provider: check for check in tx.provider_checks.all()}
+
+
+def check_provider(ctx: Context, actor: Actor, name: str) -> ProviderCheck:
+    """Ask one provider now. Takes at most 20 s. Raises NotFound, NotAllowed."""
+    actor.require(Role.PROPOSER)
+    with ctx.store.read() as tx:
+        provider = targets.require_provider(tx, name)
+    return _ask(ctx, [provider])[0]
+
+
 def run_check(ctx: Context) -> SelfTest:
     """Ask every provider now. Takes at most 20 s for each eight of them."""
     with ctx.store.read() as tx:
         providers = list(tx.providers.all().values())
+    return _reply_of(ctx, _ask(ctx, providers))
+
+
+def _ask(ctx: Context, providers: Sequence[Provider]) -> Sequence[ProviderCheck]:
+    """Asks these providers at once, and stores what was found."""
+    with ctx.store.read() as tx:
         table, known = tx.routing.table(), tx.routing.targets()
     in_use = {target for route in table.routes.values() for target in route.targets}
     chosen = {provider.name: _target(provider, known, in_use) for provider in providers}
@@ -80,7 +102,7 @@ def run_check(ctx: Context) -> SelfTest:
         )
     with ctx.store.write() as tx:
         tx.provider_checks.keep(found)
-    return _reply_of(ctx, found)
+    return found
 
 
 def _reply_of(ctx: Context, checks: Sequence[ProviderCheck]) -> SelfTest:

@@ -167,7 +167,7 @@ def put_credential(
         if create_only and any(credential.live(now) for credential in stored):
             raise Conflict(
                 f"provider {name!r} has a key already: PUT replaces it, "
-                f"`swapgate credential set {name}` too"
+                f"`swapgate provider key set {name}` too"
             )
         known = tx.providers.all().get(name)
         wanted = _changed_provider(ctx, name, known, change)
@@ -262,7 +262,7 @@ def remove_credential(
         ended = key in (None, TOKEN_KEY_NAME) and tx.sign_ins.end(name)
         if not (gone or ended):
             which = f"no stored key {key!r}" if key else "no stored key"
-            raise NotFound(f"provider {name!r} has {which}: `swapgate credential list`")
+            raise NotFound(f"provider {name!r} has {which}: `swapgate provider key list`")
         for credential in gone:
             tx.credentials.put(_without_value(credential, now))
         names = [credential.name for credential in gone]

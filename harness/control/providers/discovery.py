@@ -59,7 +59,8 @@ def _ask(ctx: Context, provider: Provider) -> ProbeReply:
     keys = provider_secrets.keys_of_provider(ctx, provider)
     if lacks_key(provider, keys):
         raise DiscoveryFailed(
-            f"provider {provider.name!r} has no key: `swapgate credential set {provider.name}`"
+            f"provider {provider.name!r} has no key: "
+            f"`swapgate provider key set {provider.name}`"
         )
     clear = provider_secrets.decrypt_headers(provider, ctx.cipher)
     secret = keys[0].secret if keys else ""

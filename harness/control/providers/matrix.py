@@ -15,6 +15,7 @@ from harness.control.providers.checks import known_check
 from harness.control.routing import scorecard
 from harness.control.serialize import CamelCase
 from harness.domain.operations.alerts import AlertKind
+from harness.domain.providers.catalogue import PriceOrigin, find_price_origin
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.providers.matrix import Ability, kind_limitations, model_abilities
 from harness.domain.routing.target import Price, Provider, Target
@@ -38,6 +39,7 @@ class MatrixModel(CamelCase):
     abilities: Mapping[str, Ability]  # by name
     context_window: int | None
     price: Price | None  # None when unknown, which is never 0
+    price_origin: PriceOrigin | None  # None without a price
     end_date: date | None
     p50_ms: float | None  # of a route's answers in the last day, where it serves one
     routes: Sequence[str]
@@ -117,6 +119,7 @@ def _models(
                 abilities=model_abilities(PROVIDER_KINDS[provider.kind], can, entry, price),
                 context_window=can.context_window or (entry.context_window if entry else None),
                 price=price,
+                price_origin=find_price_origin(price, entry, ctx.catalogue) if price else None,
                 end_date=entry.end_date if entry else None,
                 p50_ms=next((speeds[id_] for id_ in ids if id_ in speeds), None),
                 routes=sorted({name for id_ in ids for name in serves.get(id_, ())}),

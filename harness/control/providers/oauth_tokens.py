@@ -188,7 +188,7 @@ def _alert_refused(ctx: Context, tx: Transaction, stored: SignIn) -> None:
         subject=f"provider {stored.provider}",
         title=f"the sign-in of {stored.signed_in_by} for {stored.provider} has ended",
         text=f"{stored.refused}. The token that requests carry is used {until}: "
-        f"`swapgate credential login {stored.provider}`.",
+        f"`swapgate provider key login {stored.provider}`.",
     )
 
 

@@ -84,7 +84,7 @@ def default_provider(name: str, known: Iterable[str] = (), *, api_base: str = ""
     if kind is not None and kind.group is ProviderGroup.OAUTH:
         raise InputError(
             f"{name} is a person's account, and they sign in first: "
-            f"`swapgate credential login {name}`"
+            f"`swapgate provider key login {name}`"
         )
     base = api_base or (kind.api_base if kind else "")
     if not base:

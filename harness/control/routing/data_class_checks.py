@@ -4,7 +4,7 @@ and `list_violations` names routes that break what the file says now.
 
 The configuration file says it (`data_classes: {personal: [local, azure-eu]}`), and it alone
 says where such a provider is. Whatever brings a target to a route asks here, and again before
-each step: docs/data-classes.md has every place. Routers ask by themselves, last of all.
+each step: docs/how-to/data-classes.md has every place. Routers ask by themselves, last of all.
 """
 
 from collections.abc import Iterable

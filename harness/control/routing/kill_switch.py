@@ -1,5 +1,6 @@
 """Throws and lifts kill switches, for people: each forces a provider, or one target, for all
-routes or for one. `find_unaffected` names the routes on which one changes nothing.
+routes or for one. `find_unaffected` names the routes on which one changes nothing,
+`preview_switch` says beforehand which it would change.
 
 A switch needs no proof, since it adds no target to any route
 (harness.domain.routing.kill_switch). The candidate of an open proposal is forced by another
@@ -141,15 +142,37 @@ def lift_switch(ctx: Context, actor: Actor, switch: str, *, reason: str) -> Swit
 
 def find_unaffected(ctx: Context, switch: KillSwitch) -> Sequence[str]:
     """Lists the routes within a switch's reach that may use nothing of what it forces."""
+    return _divide_routes(ctx, switch)[1]
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchPreview:
+    """Says what a switch would do to the routes within its reach."""
+
+    affected: Sequence[str]  # whose requests all go where it forces them
+    unaffected: Sequence[str]  # that may use nothing of it and keep their plans
+
+
+def preview_switch(ctx: Context, force: Force, route: str | None) -> SwitchPreview:
+    """Tells what a switch would do, before it is thrown. route: None for all routes."""
+    now = ctx.clock.now()
+    switch = KillSwitch("", route, force, "", "", now, None, SwitchSource.REST)
+    return SwitchPreview(*_divide_routes(ctx, switch))
+
+
+def _divide_routes(ctx: Context, switch: KillSwitch) -> tuple[list[str], list[str]]:
+    """Divides the routes within a switch's reach: those that it forces, and the others."""
     with ctx.store.read() as tx:
         table = tx.routing.table()
-    found = []
+    affected: list[str] = []
+    unaffected: list[str] = []
     for name, route in sorted(table.routes.items()):
+        if switch.route not in (None, name):
+            continue
         known = ((id_, table.targets[id_]) for id_ in sorted(route.may_answer))
         plan = [SwitchTarget(id_, target.name, target.provider) for id_, target in known]
-        if switch.route in (None, name) and not force_plan(switch, plan).in_effect:
-            found.append(name)
-    return found
+        (affected if force_plan(switch, plan).in_effect else unaffected).append(name)
+    return affected, unaffected
 
 
 def list_live_switches(ctx: Context) -> Sequence[KillSwitch]:

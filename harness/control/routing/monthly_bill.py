@@ -4,6 +4,7 @@ earlier runs. `describe_…` and `format_…` put it in words. Decides nothing.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from harness.control.context import Context
@@ -18,7 +19,7 @@ from harness.domain.evals.cost_forecast import (
     measure_bill,
 )
 from harness.domain.evals.run import Sample, SampleError, SuitePlan
-from harness.domain.formatting import format_estimate, format_usd
+from harness.domain.formatting import format_estimate, format_month_usd, format_range
 from harness.domain.routing.target import Price, Target
 from harness.ports import Transaction
 
@@ -34,7 +35,10 @@ def forecast_from_answers(
     answers: of both, suite by suite.
     """
     pairs = [pair for ours, theirs in answers for pair in _pairs(ours, theirs)]
-    return forecast_cost(_bill(ctx, tx, route, arms[0]), pairs, find_price(tx, arms[1]))
+    forecast = forecast_cost(_bill(ctx, tx, route, arms[0]), pairs, find_price(tx, arms[1]))
+    if routes.require_route(tx, route).incumbent == arms[0].id:
+        return forecast
+    return replace(forecast, serving=bill_of_route(ctx, tx, route))
 
 
 def forecast_from_history(
@@ -94,39 +98,83 @@ def _pairs(ours: Sequence[Sample], theirs: Sequence[Sample]) -> Sequence[ItemTok
 
 def _tokens(samples: Sequence[Sample]) -> Mapping[str, TokenCounts]:
     """By item, of the answers that came."""
-    items: dict[str, list[Sample]] = {}
+    first: dict[str, Sample] = {}
+    repeated: dict[str, list[Sample]] = {}
     for sample in samples:
         if sample.error is not SampleError.INFRA:
-            items.setdefault(sample.item, []).append(sample)
+            known = first.setdefault(sample.item, sample)
+            if known is not sample:
+                repeated.setdefault(sample.item, [known]).append(sample)
     return {
-        item: TokenCounts(
-            fmean(sample.input_tokens for sample in of),
-            fmean(sample.output_tokens for sample in of),
-            fmean(sample.cached_tokens for sample in of),
-        )
-        for item, of in items.items()
+        item: _mean_tokens(repeated.get(item) or (sample,)) for item, sample in first.items()
     }
+
+
+def _mean_tokens(samples: Sequence[Sample]) -> TokenCounts:
+    if len(samples) == 1:
+        # As most items have one: a mean of one takes as long as of many.
+        (one,) = samples
+        return TokenCounts(one.input_tokens, one.output_tokens, one.cached_tokens)
+    return TokenCounts(
+        fmean(sample.input_tokens for sample in samples),
+        fmean(sample.output_tokens for sample in samples),
+        fmean(sample.cached_tokens for sample in samples),
+    )
+
+
+def describe_month(bill: RouteBill) -> str:
+    """Says what 30 days cost, and from how much traffic that is reckoned: `about $4,940 a
+    month, reckoned from 3 days of traffic`.
+    """
+    if bill.month_usd is None:
+        return f"unknown: {bill.unknown}"
+    usd, window = format_month_usd(bill.month_usd), format_estimate(bill.window_s)
+    return f"about {usd} a month, reckoned from {window} of traffic"
 
 
 def describe_forecast(forecast: CostForecast) -> str:
     """Says in one line what the route costs now, and what it would cost after the swap."""
-    if not forecast.bill.requests:
-        return f"What this route costs a month is unknown: {forecast.unknown}."
-    now = "What this route costs now is unknown: its model has no price"
-    if forecast.now_usd is not None:
-        now = f"This route costs {format_usd(forecast.now_usd)} a month now"
+    bill = forecast.current
+    if not bill.reckons_month:
+        return f"What this route costs a month is unknown: {bill.unknown}."
+    now = f"What this route costs now is unknown: {bill.unknown}"
+    if bill.month_usd is not None:
+        now = f"This route costs about {format_month_usd(bill.month_usd)} a month now"
+    if forecast.serving is not None:
+        return f"{now}.{_describe_former(forecast)}"
     if forecast.candidate_usd is None:
         return f"{now}; what it costs with the candidate is unknown: {forecast.unknown}."
-    then = format_usd(forecast.candidate_usd)
-    if forecast.low_usd is not None and forecast.high_usd is not None:
-        then += f" ({format_usd(forecast.low_usd)} to {format_usd(forecast.high_usd)})"
-    return f"{now}; with the candidate about {then}."
+    return f"{now}; with the candidate about {_candidate_text(forecast)}."
+
+
+def _describe_former(forecast: CostForecast) -> str:
+    """What both models of a comparison cost on the route, once another than its incumbent
+    serves it.
+    """
+    if forecast.now_usd is None or forecast.candidate_usd is None:
+        return ""
+    former = format_month_usd(forecast.now_usd)
+    return (
+        f" On the same traffic the incumbent of this comparison would cost about {former}, its "
+        f"candidate about {_candidate_text(forecast)}."
+    )
+
+
+def _candidate_text(forecast: CostForecast) -> str:
+    text = format_month_usd(forecast.candidate_usd)
+    if forecast.low_usd is None or forecast.high_usd is None:
+        return text
+    # An interval within the rounding says no more than the figure.
+    if format_month_usd(forecast.low_usd) == format_month_usd(forecast.high_usd):
+        return text
+    interval = format_range((forecast.low_usd, forecast.high_usd), format_month_usd)
+    return f"{text} ({interval})"
 
 
 def describe_basis(forecast: CostForecast) -> str:
-    """Says what a cost forecast rests on; empty without traffic."""
-    bill = forecast.bill
-    if not bill.requests:
+    """Says what a cost forecast rests on; empty without traffic enough to reckon a month."""
+    bill = forecast.current
+    if not bill.reckons_month:
         return ""
     window = format_estimate(bill.window_s)
     recorded = f"{bill.requests:,} requests recorded in {window}, reckoned for 30 days"

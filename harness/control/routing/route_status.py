@@ -1,11 +1,15 @@
-"""A route's status shows people one route at a glance: its models, the open proposal, the last
-verdict, the canary and the last hour's traffic. It decides nothing.
+"""A route's status shows people one route at a glance: its state in words, its models, the
+open proposal, the last verdict, the canary and the last hour's traffic. It decides nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
 
+from harness.control.canary import status
+from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.evals.proof_validity import ProofValidity
@@ -13,9 +17,67 @@ from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import Rollout
 from harness.domain.errors import SignatureInvalid
 from harness.domain.evals.run import Verdict
-from harness.domain.proposals.proposal import Proposal
+from harness.domain.formatting import format_age, format_quantity
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
+from harness.gate.text.canary_state import (
+    CanaryState,
+    CanaryStateKind,
+    describe_canary_state,
+)
+from harness.ports import Transaction
+
+# For so long an ended canary stands before the routes where nothing happened.
+NEWS: Final = timedelta(days=1)
+
+
+class RouteState(StrEnum):
+    """Names where a route stands, the most urgent first; `RouteStatus.state_text` adds the
+    share.
+    """
+
+    HARM = "canary harms users"
+    HELD = "canary on hold"
+    BAKE_HELD = "bake on hold"
+    PAUSED = "canary paused"
+    APPROVAL = "waits for approval"
+    SUSPECT = "canary may be hurting users"
+    ROLLED_BACK = "canary rolled back"
+    ABORTED = "canary aborted"
+    CANARY = "in canary"
+    BAKING = "promoted and baking"
+    SHADOW = "in shadow"
+    EVALUATING = "being evaluated"
+    STEADY = "steady"
+
+
+# A person is waited for.
+WAITING_STATES: Final = frozenset(
+    {RouteState.HELD, RouteState.BAKE_HELD, RouteState.PAUSED, RouteState.APPROVAL}
+)
+HARM_STATES: Final = frozenset({RouteState.HARM, RouteState.SUSPECT})
+ENDED_STATES: Final = frozenset({RouteState.ROLLED_BACK, RouteState.ABORTED})
+# What a route's own state says already: a list beside the routes leaves these alerts out.
+ALERTS_OF_STATES: Final = frozenset(
+    {AlertKind.AWAITING_APPROVAL, AlertKind.CANARY_PAUSED, AlertKind.CANARY_HELD}
+)
+MOST_NAMED: Final = 3  # routes in the headline; the others are counted
+
+_OF_CANARY: Final[Mapping[CanaryStateKind, RouteState]] = {
+    CanaryStateKind.HARM: RouteState.HARM,
+    CanaryStateKind.PAUSED: RouteState.PAUSED,
+    CanaryStateKind.HELD: RouteState.HELD,
+    CanaryStateKind.SUSPECT: RouteState.SUSPECT,
+    CanaryStateKind.EMPTY: RouteState.CANARY,
+    CanaryStateKind.HEALTHY: RouteState.CANARY,
+    CanaryStateKind.RUNNING: RouteState.CANARY,
+    CanaryStateKind.BAKING: RouteState.BAKING,
+    CanaryStateKind.PROMOTED: RouteState.STEADY,
+    CanaryStateKind.ROLLED_BACK: RouteState.ROLLED_BACK,
+    CanaryStateKind.ABORTED: RouteState.ABORTED,
+}
 
 
 @dataclass(frozen=True)
@@ -30,13 +92,90 @@ class RouteStatus:
     rollout: Rollout | None
     traffic: Sequence[TrafficMinute]  # of the last hour
     standing: ProofValidity | None = None
+    # Of its live canary or bake, else of its newest that has ended; None where it had none.
+    canary_state: CanaryState | None = None
+    last_rollout: Rollout | None = None  # its newest, ended or not
+    verdict_proposal: str = ""  # the id of the last verdict's
+    proposed: Target | None = None  # of the open proposal
 
     @property
     def needs_decision(self) -> bool:
-        """Whether a person is waited for: an approval, or a paused canary."""
-        waiting = self.open_proposal is not None and self.open_proposal.phase.value
-        paused = self.rollout is not None and self.rollout.state.value == "paused"
-        return waiting == "awaiting_approval" or paused
+        """Whether a person is waited for: an approval, a paused canary, or one on hold."""
+        return self.state in WAITING_STATES
+
+    @property
+    def may_harm(self) -> bool:
+        """Whether half of the evidence for a rollback of its canary is there, or all of it."""
+        return self.state in HARM_STATES
+
+    @property
+    def state(self) -> RouteState:
+        """Tells where the route stands; what a person has to know first comes first."""
+        if self.rollout is not None and self.canary_state is not None:
+            state = _OF_CANARY[self.canary_state.kind]
+            held = self.rollout.baking and state is RouteState.HELD
+            return RouteState.BAKE_HELD if held else state
+        if self.open_proposal is not None:
+            return _proposal_state(self.open_proposal)
+        return _OF_CANARY[self.canary_state.kind] if self.canary_state else RouteState.STEADY
+
+    @property
+    def state_text(self) -> str:
+        """Says the state as the Canary page does: `canary on hold at 5 %`."""
+        of_canary = self.rollout is not None or self.state in ENDED_STATES
+        if of_canary and self.canary_state is not None:
+            return self.canary_state.of_route
+        return self.state.value
+
+    @property
+    def reason(self) -> str:
+        """Says why a person is waited for, what speaks against the canary, or why it ended;
+        empty for other states.
+        """
+        if self.state is RouteState.APPROVAL and self.open_proposal is not None:
+            until = f"{self.open_proposal.approval_ends_at:%Y-%m-%d %H:%M} UTC"
+            return f"Proposed by {self.open_proposal.proposer}; expires {until}."
+        telling = self.state in (WAITING_STATES | HARM_STATES | ENDED_STATES)
+        return self.canary_state.reason if telling and self.canary_state else ""
+
+    def urgency(self, now: datetime) -> int:
+        """Ranks the routes for a list, the lowest first: those whose canary may hurt users,
+        those that wait for a person, those whose canary ended within a day, then those on
+        which something goes on.
+        """
+        if self.may_harm:
+            return 0
+        if self.needs_decision:
+            return 1
+        if self.ended_recently(now):
+            return 2
+        order = (RouteState.CANARY, RouteState.BAKING, RouteState.SHADOW, RouteState.EVALUATING)
+        return 3 + (order.index(self.state) if self.state in order else len(order))
+
+    def is_urgent(self, now: datetime) -> bool:
+        """Tells whether a person should read of this route before the others."""
+        return self.may_harm or self.needs_decision or self.ended_recently(now)
+
+    def ended_ago(self, now: datetime) -> str:
+        """Says how long ago its newest canary ended or changed; empty without one."""
+        return format_age(self.last_rollout.updated_at, now) if self.last_rollout else ""
+
+    def ended_recently(self, now: datetime) -> bool:
+        """Tells whether a canary ended within a day without its promotion."""
+        last = self.last_rollout
+        return self.state in ENDED_STATES and last is not None and now - last.updated_at < NEWS
+
+
+def _proposal_state(proposal: Proposal) -> RouteState:
+    match proposal.phase:
+        case ProposalPhase.AWAITING_APPROVAL if proposal.approver is None:
+            return RouteState.APPROVAL
+        case ProposalPhase.AWAITING_APPROVAL | ProposalPhase.CANARY:
+            return RouteState.CANARY
+        case ProposalPhase.SHADOW:
+            return RouteState.SHADOW
+        case _:
+            return RouteState.EVALUATING
 
 
 @dataclass(frozen=True)
@@ -61,20 +200,104 @@ def load_current_activity(ctx: Context) -> CurrentActivity:
 def build_route_status(
     ctx: Context, route: Route, targets: Mapping[str, Target], now: CurrentActivity
 ) -> RouteStatus:
-    """Describes a route at a glance. targets: by id, those of the route. Raises
+    """Describes a route at a glance. targets: by id, those of the route and of its open
+    proposal. Raises
     SignatureInvalid.
     """
     for id_ in route.targets - targets.keys():
         raise SignatureInvalid(f"its target {id_} is not as it was signed")
     with ctx.store.read() as tx:
         verdict = next(iter(tx.verdicts.list(route=route.name, limit=1)), None)
+        last = next(iter(tx.rollouts.list(route=route.name, limit=1)), None)
+        rollout, open_ = now.rollouts.get(route.name), now.proposals.get(route.name)
         return RouteStatus(
             route=route,
             incumbent=targets[route.incumbent],
             candidate=targets[route.canary.target] if route.canary else None,
-            open_proposal=now.proposals.get(route.name),
+            open_proposal=open_,
             last_verdict=verdict,
-            rollout=now.rollouts.get(route.name),
+            rollout=rollout,
             traffic=[minute for minute in now.traffic if minute.route == route.name],
             standing=proof_validity.assess_proof(ctx, tx, verdict) if verdict else None,
+            canary_state=_canary_state(ctx, tx, rollout or last, targets),
+            last_rollout=last,
+            verdict_proposal=_find_proposal(tx, verdict) if verdict else "",
+            proposed=targets.get(open_.candidate) if open_ else None,
         )
+
+
+def _canary_state(
+    ctx: Context, tx: Transaction, rollout: Rollout | None, targets: Mapping[str, Target]
+) -> CanaryState | None:
+    """What the Canary page says of it. Of one that has ended, its evidence is not needed."""
+    if rollout is None:
+        return None
+    if rollout.live or rollout.baking:
+        unit = RolloutUnit(ctx, tx, rollout)
+        return status.build_canary_status(unit, targets, ctx.clock.now()).state
+    return describe_canary_state(rollout, ())
+
+
+def _find_proposal(tx: Transaction, verdict: Verdict) -> str:
+    """Finds the proposal that a verdict is of; empty where it is not stored any more."""
+    pair = tx.proposals.of_pair(verdict.route, verdict.incumbent, verdict.candidate)
+    return next((proposal.id for proposal in pair if proposal.verdict == verdict.id), "")
+
+
+def describe_needs(
+    statuses: Sequence[RouteStatus],
+    alerts: int,
+    now: datetime,
+    *,
+    mark: Callable[[str], str] = str,
+) -> str:
+    """Answers whether a route needs somebody now; Overview and the command line say it so.
+
+    alerts: how many are open beside the routes. mark: writes a route's name.
+    """
+    if news := list_news(statuses, now, mark=mark):
+        urgent = any(status.may_harm or status.needs_decision for status in statuses)
+        return news[0] if urgent else f"{news[0]}; no route waits for you"
+    if not statuses:
+        return "No route yet"
+    if alerts:
+        verb = "is" if alerts == 1 else "are"
+        return f"No route waits for you; {format_quantity(alerts, 'alert')} {verb} open"
+    return "No route needs you now"
+
+
+def list_news(
+    statuses: Sequence[RouteStatus], now: datetime, *, mark: Callable[[str], str] = str
+) -> Sequence[str]:
+    """Lists in words what a person should read first: canaries that may hurt users, routes that
+    wait for a decision, and canaries that ended within a day. mark: writes a route's name.
+    """
+    harmful = [status for status in statuses if status.may_harm]
+    waiting = [status for status in statuses if status.needs_decision]
+    ended = [status for status in statuses if status.ended_recently(now)]
+    verb = "needs" if len(waiting) == 1 else "need"
+    needs = f"{format_quantity(len(waiting), 'route')} {verb} a decision: "
+    return [
+        *([_name_routes(harmful, lambda s: f": {s.state_text}", mark)] if harmful else []),
+        *(
+            [needs + _name_routes(waiting, lambda s: f" ({s.state_text})", mark)]
+            if waiting
+            else []
+        ),
+        *(
+            [_name_routes(ended, lambda s: f": {s.state_text} {s.ended_ago(now)}", mark)]
+            if ended
+            else []
+        ),
+    ]
+
+
+def _name_routes(
+    statuses: Sequence[RouteStatus],
+    words: Callable[[RouteStatus], str],
+    mark: Callable[[str], str],
+) -> str:
+    named = [f"{mark(status.route.name)}{words(status)}" for status in statuses]
+    more = len(named) - MOST_NAMED
+    shown = ", ".join(named[:MOST_NAMED])
+    return f"{shown} and {more:,} more" if more > 0 else shown

@@ -1,20 +1,44 @@
 """Puts the configuration file's providers and routes into the database at every start
 (`apply_seed`): those that are missing there, and prices that were unknown.
 `list_seed_differences` says where the file differs from the database, for `doctor`;
-`apply_providers` (`swapgate config apply`) makes the database's providers what the file says.
+`apply_file` (`swapgate config apply`) takes over what may be taken over while it runs.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Final
 
 from harness.control import audit
 from harness.control.context import Context
 from harness.control.providers import provider_secrets
 from harness.control.routing import data_class_checks, routes, targets
-from harness.domain.operations.access import SYSTEM, Actor
+from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.routing.route_changes import CreateRoute
 from harness.domain.routing.table import Route, RouteSettings
 from harness.domain.settings import RouteSeed, Settings
 from harness.ports import Transaction
+
+APPLY_STEP: Final = "`swapgate config apply`"
+
+
+@dataclass(frozen=True, slots=True)
+class SeedDifference:
+    """Describes where the file says something else than the database, and what to do."""
+
+    subject: str  # `route support`
+    found: str
+    next_step: str
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.found}; {self.next_step}"
+
+
+@dataclass(frozen=True, slots=True)
+class FileApplied:
+    """Lists what `swapgate config apply` took from the file and what it left as it was."""
+
+    changed: tuple[str, ...]  # providers
+    created: tuple[str, ...]  # routes
+    not_taken: tuple[SeedDifference, ...]
 
 
 def apply_seed(ctx: Context, settings: Settings) -> list[str]:
@@ -31,22 +55,31 @@ def apply_seed(ctx: Context, settings: Settings) -> list[str]:
             added.append(f"provider {name}")
     added += _fill_prices(ctx)
     new = [route for name, route in settings.routes.items() if name not in known]
-    # With the digests of its suites: the file's word accepts what they hold now.
-    new = [replace(route, settings=routes.check_settings(ctx, route.settings)) for route in new]
-    if new:
-        # At once: one may name another as an override, and no router sees half of them.
-        with ctx.store.write() as tx:
-            for route in new:
-                _create(ctx, tx, route)
-            for route in new:
-                routes.check_overrides(ctx, tx, route.name)
+    _create_all(ctx, SYSTEM, new)
     return [*added, *(f"route {route.name}" for route in new)]
 
 
-def _create(ctx: Context, tx: Transaction, route: RouteSeed) -> None:
+def _create_all(ctx: Context, actor: Actor, wanted: list[RouteSeed]) -> None:
+    """The routes, at once: one may name another as an override, and no router sees half of
+    them.
+    """
+    # With the digests of its suites: the file's word accepts what they hold now.
+    new = [
+        replace(route, settings=routes.check_settings(ctx, route.settings)) for route in wanted
+    ]
+    if not new:
+        return
+    with ctx.store.write() as tx:
+        for route in new:
+            _create(ctx, tx, actor, route)
+        for route in new:
+            routes.check_overrides(ctx, tx, route.name)
+
+
+def _create(ctx: Context, tx: Transaction, actor: Actor, route: RouteSeed) -> None:
     now = ctx.clock.now()
-    first = targets.register_target(ctx, tx, SYSTEM, route.incumbent)
-    chain = [targets.register_target(ctx, tx, SYSTEM, fallback) for fallback in route.fallbacks]
+    first = targets.register_target(ctx, tx, actor, route.incumbent)
+    chain = [targets.register_target(ctx, tx, actor, fallback) for fallback in route.fallbacks]
     data_class_checks.check_targets(ctx, route.settings, [first, *chain], route=route.name)
     routes.store_pins(ctx, tx, route.settings)
     change = CreateRoute(
@@ -55,14 +88,14 @@ def _create(ctx: Context, tx: Transaction, route: RouteSeed) -> None:
     revision = tx.routing.commit(
         change,
         expected_version=0,
-        actor=SYSTEM.name,
+        actor=actor.name,
         reason="seeded from the configuration file",
         now=now,
     )
     audit.record(
         ctx,
         tx,
-        SYSTEM,
+        actor,
         "route.create",
         f"route {route.name}",
         {"revision": revision, "reason": "configuration file"},
@@ -102,7 +135,27 @@ def apply_providers(
     return changed
 
 
-def list_seed_differences(ctx: Context, settings: Settings) -> list[str]:
+def apply_file(ctx: Context, actor: Actor, settings: Settings, reason: str = "") -> FileApplied:
+    """Make the database's providers what the file says, and create its new routes.
+
+    What a route serves is changed by proposals alone, and its settings by their own commands:
+    both are left, and said. Raises InputError as `apply_providers`, NotFound for an unknown
+    suite or provider.
+    """
+    actor.require(Role.ADMIN)
+    changed = apply_providers(ctx, actor, settings, reason)
+    with ctx.store.read() as tx:
+        known = set(tx.routing.table().routes)
+    new = [route for name, route in settings.routes.items() if name not in known]
+    _create_all(ctx, actor, new)
+    return FileApplied(
+        tuple(changed),
+        tuple(route.name for route in new),
+        tuple(list_seed_differences(ctx, settings)),
+    )
+
+
+def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifference]:
     """Where the file says something else than the database, which rules."""
     found = []
     with ctx.store.read() as tx:
@@ -114,36 +167,54 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[str]:
     for name, provider in wanted_providers.items():
         if name in providers and not targets.same(ctx, providers[name], provider):
             found.append(
-                f"provider {name}: the file differs from the database; "
-                "`swapgate config apply` takes the file's"
+                SeedDifference(
+                    f"provider {name}",
+                    "the file differs from the database",
+                    f"{APPLY_STEP} takes the file's",
+                )
             )
     for name, wanted in settings.routes.items():
         route = table.routes.get(name)
         if route is None:
-            found.append(f"route {name}: in the file, not in the database")
-        elif wanted.incumbent.target.id != route.incumbent:
-            serving = table.targets[route.incumbent].name
             found.append(
-                f"route {name}: the file says {wanted.incumbent.provider}/"
-                f"{wanted.incumbent.model}, the database {serving}"
+                SeedDifference(
+                    f"route {name}",
+                    "in the file, not in the database",
+                    f"{APPLY_STEP} creates it",
+                )
             )
-        if route is not None:
-            found += _otherwise(wanted, route)
+            continue
+        if wanted.incumbent.target.id != route.incumbent:
+            found.append(_other_model(wanted, table.targets[route.incumbent].name))
+        found += _other_settings(wanted, route)
     return found
 
 
-def _otherwise(wanted: RouteSeed, route: Route) -> list[str]:
+def _other_model(wanted: RouteSeed, serving: str) -> SeedDifference:
+    """The file's model is where the route began: proposals have changed it since, or will."""
+    model = f"{wanted.incumbent.provider}/{wanted.incumbent.model}"
+    return SeedDifference(
+        f"route {wanted.name}",
+        f"the file says {model}, the database {serving}",
+        f"the database rules: write {serving} into the file, or propose the swap with "
+        f"`swapgate proposal create {wanted.name} {model}`",
+    )
+
+
+def _other_settings(wanted: RouteSeed, route: Route) -> list[SeedDifference]:
     """Chain and settings: people change them with `swapgate route fallback` and `settings`."""
-    said = []
+    names = []
     if tuple(fallback.target.id for fallback in wanted.fallbacks) != route.fallbacks:
-        said.append("fallbacks")
+        names.append("fallbacks")
     fields = RouteSettings.__dataclass_fields__
     ours, theirs = wanted.settings, route.settings
-    said += [name for name in fields if getattr(ours, name) != getattr(theirs, name)]
-    if not said:
+    names += [name for name in fields if getattr(ours, name) != getattr(theirs, name)]
+    if not names:
         return []
-    words = (
-        f"route {route.name}: file and database differ in {', '.join(said)}; "
-        "`swapgate route settings` and `swapgate route fallback` change the database"
-    )
-    return [words]
+    return [
+        SeedDifference(
+            f"route {route.name}",
+            f"file and database differ in {', '.join(names)}",
+            "`swapgate route settings` and `swapgate route fallback` change the database",
+        )
+    ]

@@ -289,6 +289,15 @@ def load_status(ctx: Context, route: str) -> ShadowStatus:
     )
 
 
+def list_running(ctx: Context) -> Sequence[ShadowStatus]:
+    """Lists the status of the shadows that run now, by route. Raises SignatureInvalid."""
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        live = [shadow for shadow in tx.shadows.live() if shadow.expires_at > now]
+    records = [ShadowRecord(shadow) for shadow in sorted(live, key=lambda s: s.route)]
+    return [status_of_record(ctx, record) for record in records]
+
+
 def status_of_record(ctx: Context, record: ShadowRecord) -> ShadowStatus:
     """Builds the status of a stored shadow. Raises SignatureInvalid where its proposal is not
     as it was signed.

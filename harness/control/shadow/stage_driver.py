@@ -41,6 +41,8 @@ def run_once(ctx: Context, proposal: Proposal, proof: Passed) -> list[str]:
     match decided.move:
         case ShadowMove.START:
             said = [_start(ctx, proposal, proof, stage)]
+        case ShadowMove.OPEN if ctx.observe_only:
+            pass  # its shadow goes on, and no user gets an answer of the candidate
         case ShadowMove.OPEN:
             said = [_open(ctx, proposal, proof, stage)]
         case ShadowMove.REJECT:

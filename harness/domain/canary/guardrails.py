@@ -67,17 +67,18 @@ class Guardrails:
     times as high, is at the limit of a ratio of 1.25.
     """
 
-    latency: ToleratedRatio = 1.25
-    time_to_first_token: ToleratedRatio = 1.25
-    inter_token_latency: ToleratedRatio = 1.25
-    output_tokens: ToleratedRatio = 1.5
-    truncation: ToleratedRatio = 1.25
-    refusals: ToleratedRatio = 1.25
-    json_validity: ToleratedRatio = 1.0
+    latency: ToleratedRatio = 1.25  # seconds to the end of the answer
+    time_to_first_token: ToleratedRatio = 1.25  # seconds to a stream's first output
+    inter_token_latency: ToleratedRatio = 1.25  # mean seconds between a stream's outputs
+    output_tokens: ToleratedRatio = 1.5  # of the answer
+    truncation: ToleratedRatio = 1.25  # answers that were cut off at their length
+    refusals: ToleratedRatio = 1.25  # answers that decline
+    json_validity: ToleratedRatio = 1.0  # asked for JSON, and it does not parse or fit
+    # Calls of a tool that was not offered, or that do not fit it.
     tool_validity: ToleratedRatio = 1.0
-    cost_per_success: ToleratedRatio = 1.5
-    feedback: ToleratedRatio = 1.25
-    judge: ToleratedRatio = False
+    cost_per_success: ToleratedRatio = 1.5  # US dollars
+    feedback: ToleratedRatio = 1.25  # bad words of users
+    judge: ToleratedRatio = False  # answers that the policy's judge finds bad
 
     @classmethod
     def none(cls) -> Self:

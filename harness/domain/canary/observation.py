@@ -150,6 +150,16 @@ class TrafficTotal:
     internal_errors: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class TrafficPoint:
+    """Counts a minute's requests of a route, or of all routes together."""
+
+    minute: datetime
+    requests: int
+    failed: int  # requests whose user got an error
+    charged: int  # requests whose assigned arm failed, though another target answered
+
+
 def observed_seconds(totals: Iterable[TrafficTotal], now: datetime) -> float:
     """Seconds that these records cover: from the first one's minute to now.
 

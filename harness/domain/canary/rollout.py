@@ -15,6 +15,7 @@ from harness.domain.canary.unit_rule import FEEDBACK_S, ExposureUnit, UnitRule
 from harness.domain.errors import IllegalTransition
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, EvidenceRule
 from harness.domain.proposals.policy_bounds import clamp_policy
+from harness.domain.proposals.proposal import is_abort
 from harness.domain.safe_time import add_seconds
 
 
@@ -155,6 +156,11 @@ class Rollout:
         before.
         """
         return self.state is RolloutState.PROMOTED and self.bake_ends_at is not None
+
+    @property
+    def aborted(self) -> bool:
+        """Tells whether a person ended it, and not what was measured of it."""
+        return self.state is RolloutState.ROLLED_BACK and is_abort(self.ended_because)
 
     @property
     def current(self) -> CanaryStep:

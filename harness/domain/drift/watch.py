@@ -21,7 +21,7 @@ class DriftPolicy:
 
     every_s: float = 86_400.0  # from one run's start to the next
     items: int | None = 200  # per run, None for the whole suite
-    epochs: int = 1
+    epochs: int = 1  # answers to each item
     alpha: float = 0.05  # chance that a watch of an unchanged model ever raises an alarm
     max_cost_usd: float | None = None  # max_cost_usd, max_tokens: per run
     max_tokens: int | None = None

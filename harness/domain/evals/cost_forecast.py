@@ -15,9 +15,12 @@ from statistics import NormalDist, fmean
 from typing import Final
 
 from harness.domain.canary.observation import TrafficTotal, observed_seconds
+from harness.domain.formatting import format_estimate
 from harness.domain.routing.target import Price
 
 MONTH: Final = timedelta(days=30)
+# An hour of traffic, times 720, is no month: nights and weekends are not in it.
+MIN_WINDOW: Final = timedelta(days=1)
 # Below it an interval by the normal approximation says too much.
 MIN_ITEMS: Final = 30
 Z_95: Final = NormalDist().inv_cdf(0.975)
@@ -59,10 +62,31 @@ class RouteBill:
         return self.requests * MONTH.total_seconds() / self.window_s if self.requests else 0.0
 
     @property
+    def reckons_month(self) -> bool:
+        """Tells whether its traffic covers a day: a month is reckoned from no less."""
+        return bool(self.requests) and self.window_s >= MIN_WINDOW.total_seconds()
+
+    @property
     def month_usd(self) -> float | None:
-        """The cost of 30 days at the window's rate; None where a price is unknown."""
+        """The cost of 30 days at the window's rate; None where a price is unknown, or less than
+        a day of traffic is recorded.
+        """
         usd_per_request = self.usd_per_request
-        return None if usd_per_request is None else usd_per_request * self.requests_per_month
+        if usd_per_request is None or not self.reckons_month:
+            return None
+        return usd_per_request * self.requests_per_month
+
+    @property
+    def unknown(self) -> str:
+        """Says why `month_usd` is None; empty where it is known."""
+        if not self.requests:
+            return "no traffic of this route was recorded in the last 30 days"
+        if not self.reckons_month:
+            window = format_estimate(self.window_s)
+            return f"less than a day of traffic is recorded ({window})"
+        if self.tokens is None:
+            return "the incumbent has answered nothing in the recorded traffic"
+        return "" if self.usd_per_request is not None else "its model has no price"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +105,13 @@ class CostForecast:
     items: int  # measured with both
     estimated: bool  # it has no answers yet, the incumbent's tokens are taken
     unknown: str  # why candidate_usd is None; empty otherwise
+    # The bill of the model that serves the route, where that is no longer the incumbent.
+    serving: RouteBill | None = None
+
+    @property
+    def current(self) -> RouteBill:
+        """Returns the bill of the model that serves the route now."""
+        return self.bill if self.serving is None else self.serving
 
 
 def measure_bill(
@@ -133,7 +164,7 @@ def forecast_cost(
     unknown = _unknown(bill, measured, price, estimated=estimated)
     tokens = None if unknown else _candidates(bill, measured)
     usd = low = high = None
-    if tokens is not None and price is not None and bill.requests:
+    if tokens is not None and price is not None and bill.reckons_month:
         usd = bill.requests_per_month * tokens.cost_usd(price)
         half = _half_width(bill, measured, price)
         if half is not None:
@@ -155,10 +186,8 @@ def forecast_cost(
 def _unknown(
     bill: RouteBill, measured: Sequence[ItemTokens], price: Price | None, *, estimated: bool
 ) -> str:
-    if not bill.requests:
-        return "no traffic of this route was recorded in the last 30 days"
-    if bill.tokens is None:
-        return "the incumbent has answered nothing in the recorded traffic"
+    if bill.tokens is None or not bill.reckons_month:
+        return bill.unknown
     if price is None:
         return "the candidate has no price"
     if not estimated and not measured:

@@ -5,6 +5,7 @@ A suite's texts are kept as one short text (`texts_fingerprint`): the sorted has
 items, 40 bits each, so that 10,000 items take 67 KB. `overlap_share` compares two of them.
 """
 
+import re
 import unicodedata
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
@@ -14,6 +15,8 @@ from harness.domain.content_hash import short_hash
 from harness.domain.operations.principals import INVISIBLE_CHARACTERS
 
 HASH_BYTES: Final = 5
+# What is neither letter nor digit; some that show nothing are letters to Unicode.
+SEPARATORS: Final = re.compile(rf"[\W_{''.join(sorted(INVISIBLE_CHARACTERS))}]+")
 # From this share of the smaller suite's items on they are asked the same thing.
 SAME_ITEMS_SHARE: Final = 0.1
 
@@ -26,10 +29,7 @@ def normalize_text(text: str) -> str:
     3 and 1 + 23) can only count a look too much.
     """
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    # Some that show nothing are letters to Unicode.
-    return "".join(
-        char for char in folded if char.isalnum() and char not in INVISIBLE_CHARACTERS
-    )
+    return SEPARATORS.sub("", folded)
 
 
 def texts_fingerprint(texts: Iterable[str]) -> str:

@@ -90,8 +90,8 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.OUR_KEY: AlertRule(
         _S.CRITICAL,
-        "`swapgate credential set PROVIDER` stores a valid key, or put one into the provider's "
-        "environment variable and restart the router; then `swapgate doctor`",
+        "`swapgate provider key set PROVIDER` stores a valid key, or put one into the "
+        "provider's environment variable and restart the router; then `swapgate doctor`",
         silent=_WORKER,
     ),
     _K.QUOTA: AlertRule(
@@ -179,8 +179,8 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.DRIFT: AlertRule(
         _S.CRITICAL,
-        "`swapgate drift show` has the answers that changed: accept what there is now with "
-        "`swapgate drift accept`, or propose another model",
+        "`swapgate drift status ROUTE` has the answers that changed: accept what there is now "
+        "with `swapgate drift accept`, or propose another model",
     ),
     _K.SERVED_MODEL: AlertRule(
         _S.WARNING,
@@ -200,8 +200,8 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.SIGN_IN_ENDED: AlertRule(
         _S.CRITICAL,
-        "`swapgate credential login PROVIDER`, by somebody who has the account; until then the "
-        "next targets of each route answer",
+        "`swapgate provider key login PROVIDER`, by somebody who has the account; until then "
+        "the next targets of each route answer",
     ),
     _K.TOKEN_NOT_RENEWED: AlertRule(
         _S.WARNING,
@@ -211,7 +211,7 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     _K.EVIDENCE_MISMATCH: AlertRule(
         _S.CRITICAL,
         "somebody changed scores or verdicts in the database: compare it with a backup; "
-        "`swapgate replay` and `swapgate db check` name what differs",
+        "`swapgate gate replay` and `swapgate db check` name what differs",
         lasting=False,
     ),
     _K.MODEL_SWITCH: AlertRule(

@@ -1,7 +1,8 @@
 """The audit log is append-only; each event is chained to the one before by an HMAC.
 
-`AuditEvent` says who did what, why, and which rows it wrote; `event_mac` signs it,
-`find_chain_break` verifies the chain, and `require_reason` refuses a blank reason.
+`AuditEvent` says who did what, why, and which rows it wrote, `AuditFilter` selects events;
+`event_mac` signs an event, `find_chain_break` verifies the chain, and `require_reason` refuses
+a blank reason.
 """
 
 import hmac
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
+from typing import Final
 from unicodedata import category
 
 from harness.domain.content_hash import canonical_json
@@ -38,6 +40,22 @@ class AuditEvent:
     # None in events from before they were kept.
     principal: str | None = None
     key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Selects audit events. A text selects by a part of it, in capitals or not; an empty one
+    selects all.
+    """
+
+    actor: str = ""  # who acted, or the id of the management key
+    action: str = ""  # what was done, such as `route.rollback`
+    subject: str = ""  # what it was done to, such as `route triage`
+    since: datetime | None = None  # since, until: from this moment on, and before that one
+    until: datetime | None = None
+
+
+ALL_EVENTS: Final = AuditFilter()
 
 
 @dataclass(frozen=True, slots=True)

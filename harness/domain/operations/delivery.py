@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from harness.domain.content_hash import short_hash
+from harness.domain.operations.alert_pages import find_alert_page, find_runbook_page
 from harness.domain.operations.alerts import AlertKind, AlertRecord, Notified, Severity
 
 FIRST_WAIT: Final = timedelta(seconds=5)
@@ -35,6 +36,8 @@ class AlertMessage:
     first_seen: datetime
     last_seen: datetime
     count: int
+    page: str = ""  # the address of the dashboard's page where one looks and decides
+    runbook: str = ""  # the address of the page that says what to do
     # What it looks like where a sink can draw more than text: Slack's Block Kit.
     blocks: tuple[Mapping[str, object], ...] = ()
 
@@ -82,7 +85,12 @@ def new_delivery(record: AlertRecord, message: Notified, sink: str, now: datetim
     )
 
 
-def alert_message(delivery: Delivery, record: AlertRecord) -> AlertMessage:
+def alert_message(
+    delivery: Delivery, record: AlertRecord, *, dashboard_url: str = ""
+) -> AlertMessage:
+    """Builds what a sink receives. dashboard_url: where people reach the dashboard, without a
+    slash at its end; empty leaves the pages out.
+    """
     return AlertMessage(
         id=delivery.id,
         alert=record.id,
@@ -96,6 +104,8 @@ def alert_message(delivery: Delivery, record: AlertRecord) -> AlertMessage:
         first_seen=record.first_seen,
         last_seen=record.last_seen,
         count=record.count,
+        page=dashboard_url + find_alert_page(record) if dashboard_url else "",
+        runbook=dashboard_url + find_runbook_page(record.kind) if dashboard_url else "",
     )
 
 

@@ -1,7 +1,7 @@
 """These finders locate personal data and secrets in a text, one finder for each kind. Pure.
 
 They rather find too much: a version number may pass for an address, and a long number with the
-right check digit for a card. What they do not know is said in docs/capture.md.
+right check digit for a card. What they do not know is said in docs/how-to/capture.md.
 """
 
 import ipaddress

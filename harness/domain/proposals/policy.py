@@ -35,18 +35,18 @@ class AlphaSpending(StrEnum):
 class GatePolicy:
     """Sets the thresholds of the offline gate (statistics.md §1)."""
 
-    claim: Claim = Claim.SUPERIOR
-    margin: float = 0.05
-    alpha: float = 0.05
+    claim: Claim = Claim.SUPERIOR  # what a candidate must show
+    margin: float = 0.05  # allowed loss of the mean score; the unit is the score's, from 0 to 1
+    alpha: float = 0.05  # chance of passing a candidate that is at the limit
     n_max: int | None = None  # items per suite, None for the whole suite
-    epochs: int = 1
+    epochs: int = 1  # answers to each item
     verdict_ttl_s: float = 14 * 86_400.0  # how long a verdict is proof
-    infra_retries: int = 3  # infra_retries, infra_pause_s: what happens after InfraError
-    infra_pause_s: float = 300.0
+    infra_retries: int = 3  # how often a run is tried again when the infrastructure failed
+    infra_pause_s: float = 300.0  # before each of these
     max_cost_usd: float | None = None  # max_cost_usd, max_tokens: per run
     max_tokens: int | None = None
     run_max_age_s: float = 86_400.0  # how old a shared incumbent run may be
-    # Of alpha, when a candidate comes back to the same suite.
+    # How alpha is spent when a candidate comes back to the same suite.
     spend: AlphaSpending = AlphaSpending.FIRST_FULL
     # What of the providers' own words on what they serve must not change.
     served_pin: ServedPin = ServedPin.MODEL
@@ -55,13 +55,13 @@ class GatePolicy:
     cost_ceiling: float = 10.0
     # What several primary suites have to show together.
     primaries: PrimaryCombination = PrimaryCombination.WEIGHTED
-    # Which a proposal may choose among, and the policy's own.
+    # Claims that a proposal may choose among, beside the policy's own.
     claims: tuple[Claim, ...] = tuple(Claim)
-    # The largest margin that it may choose; None for the policy's own.
+    # The largest margin that a proposal may choose; none for the policy's own.
     margin_max: float | None = None
-    # Of all candidates on one route in 90 days together, None for no limit.
+    # Alpha of all candidates on one route in 90 days together; none for no limit.
     alpha_budget: float | None = None
-    # By which the scores are judged (statistics.md §1.14).
+    # How the scores are judged (statistics.md §1.14).
     rule: GateRule = GateRule.PAIRED
     # What a claim by the rule ADJUSTED is about.
     population: ClaimPopulation = ClaimPopulation.LIKE_THESE
@@ -82,7 +82,7 @@ _PLAIN: Final = GatePolicy()
 class CanaryStep:
     """Sets one share of traffic that a canary gets."""
 
-    weight_bps: int
+    weight_bps: int  # share of the callers
     min_exposures: int  # canary units scored before it may be left
     certify: bool = False  # leave only certified (statistics.md §2.7)
     deadline_s: float = 7 * 86_400.0  # then a person looks
@@ -98,7 +98,7 @@ class PeakHours:
     midnight.
     """
 
-    start_h: int = 8
+    start_h: int = 8  # start_h, end_h: hours UTC; from 22 to 6 goes over midnight
     end_h: int = 18
 
 
@@ -108,9 +108,9 @@ class ShadowStagePolicy:
     its answers.
     """
 
-    share_bps: int  # of the callers
+    share_bps: int  # share of the callers whose requests are mirrored
     min_pairs: int  # requests that both models have answered
-    max_cost_usd: float  # in all, of the mirrored ones
+    max_cost_usd: float  # of all mirrored requests
     # Of rejecting a candidate that is no worse, over the shadow's whole life.
     alpha: float = 0.01
 
@@ -139,35 +139,36 @@ class EvidenceRule(StrEnum):
 class CanaryPolicy:
     """Sets the thresholds of the online guard (statistics.md §2)."""
 
+    # Shares that a candidate gets one after the other.
     steps: tuple[CanaryStep, ...] = DEFAULT_STEPS
-    alpha: float = 0.04  # of the control plane's analysis, over the whole rollout
-    rho: float = 1.0  # tolerated odds ratio
-    rho_ni: float = 2.0  # certified below
+    alpha: float = 0.04  # chance of a false rollback, over the whole rollout
+    rho: float = 1.0  # tolerated odds ratio of failures
+    rho_ni: float = 2.0  # odds ratio below which a step can be certified
     # Failure rate under which a canary is not called harmful, whatever its odds ratio.
     p0: float = 0.01
-    certificate: float = 20.0
-    block_size: int = 100  # units
-    unit: ExposureUnit = ExposureUnit.SESSION
+    certificate: float = 20.0  # evidence (an e-value) that certifies a step
+    block_size: int = 100  # units that are counted and tested together
+    unit: ExposureUnit = ExposureUnit.SESSION  # what is counted once
     session_requests: int = 3  # session_requests, session_s: when a session's outcome is fixed
     session_s: float = 60.0
     # After it a missing outcome counts as a failure, in both arms alike.
     missing_s: float = 600.0
-    local_alpha: float = 0.01  # of all workers' own guards, 0 for none
+    local_alpha: float = 0.01  # the same, of all routers' own guards; 0 for none
     guardrails: Guardrails = field(default_factory=Guardrails)  # beside errors
     peak: PeakHours = field(default_factory=PeakHours)  # for the steps' min_peak_s
     # After the promotion, how long the incumbent before it keeps bake_bps of the traffic as a
     # control; 0 for no bake.
     bake_s: float = 86_400.0
-    bake_bps: int = 100
-    # What comes before the first step, None for nothing.
+    bake_bps: int = 100  # share of the callers who keep the old model in the bake
+    # What comes before the first step; none for nothing.
     shadow: ShadowStagePolicy | None = None
-    # Who feeds the guardrail of that name; both are there, or none.
+    # The model that feeds the guardrail `judge`; both are there, or none.
     judge: CanaryJudge | None = None
-    evidence: EvidenceRule = EvidenceRule.EVEN
+    evidence: EvidenceRule = EvidenceRule.EVEN  # how blocks become evidence of harm
     # The candidate's first units, whose times no guardrail counts, nor those of the incumbent
     # beside them; a tenth of the first step's minimum at the most.
     warm_up: int = 0
-    # Of the errors' weight, for errors within the segments of the traffic; 0 for none.
+    # Share of the errors' weight that goes to segments of the traffic; 0 for none.
     segment_share: float = 0.0
     # Of alpha, for the evidence of never-seen keys, which is carried over the periods
     # (statistics.md §2.12); the other periods share the rest. 0: every period begins anew.

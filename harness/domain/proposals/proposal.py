@@ -149,6 +149,11 @@ class Approval:
     widened: Mapping[str, object] = field(default_factory=dict)
 
 
+def is_abort(ended_because: str) -> bool:
+    """Tells by the reason of a canary's end whether a person aborted it."""
+    return ended_because.startswith("abort by ")
+
+
 @dataclass(frozen=True)
 class Proposal:
     """A request to make a candidate the incumbent of a route."""
@@ -206,6 +211,11 @@ class Proposal:
     @property
     def open(self) -> bool:
         return self.phase in OPEN_PHASES
+
+    @property
+    def aborted(self) -> bool:
+        """Tells whether a person ended its canary, and not what was measured of it."""
+        return self.phase is ProposalPhase.ROLLED_BACK and is_abort(self.closed_because)
 
     @property
     def approval_ends_at(self) -> datetime:

@@ -149,7 +149,7 @@ def _host(url: str) -> str:
     if "@" in found.netloc:
         raise InputError(
             "api_base has a user or a password in it, which would be shown and logged: give "
-            "the key by `api_key_env` or `swapgate credential set`"
+            "the key by `api_key_env` or `swapgate provider key set`"
         )
     if found.query or found.fragment:
         raise InputError("api_base has a query or a fragment: paths are put behind it")

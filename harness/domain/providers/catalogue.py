@@ -1,5 +1,5 @@
 """The catalogue holds what is known about models before they are called: price, size,
-abilities, end date. Pure.
+abilities, end date. Pure. `find_price_origin` says where a price comes from, and how old it is.
 
 An entry says what its source says. What the source leaves out is unknown: a price is then None
 and never 0, an ability is in neither set. A user's file changes entries field by field
@@ -15,6 +15,7 @@ from harness.domain.providers.model_names import parse_model_name
 from harness.domain.routing.capabilities import UNKNOWN_CAPABILITIES, Capabilities
 from harness.domain.routing.target import Price, Provider
 
+CONFIGURATION: Final = "swapgate.yaml"  # a source of prices
 ABILITIES: Final = tuple(f.name for f in fields(Capabilities) if f.type is bool)
 
 
@@ -31,6 +32,7 @@ class CatalogueEntry:
     # The first day on which it may be gone, None while none is announced.
     end_date: date | None = None
     own_family: str = ""  # where it is another than the name says
+    price_source: str = ""  # where the price is said, empty for the catalogue's own source
 
     @property
     def family(self) -> str:
@@ -72,6 +74,7 @@ class CatalogueChange:
             entry,
             own_family=self.family or entry.own_family,
             price=self.price or entry.price,
+            price_source=CONFIGURATION if self.price else entry.price_source,
             context_window=self.context_window or entry.context_window,
             has=(entry.has | has) - lacks,
             lacks=(entry.lacks | lacks) - has,
@@ -84,6 +87,8 @@ class Catalogue:
     """Holds every known model by its kind and name."""
 
     entries: Mapping[tuple[str, str], CatalogueEntry] = field(default_factory=dict)
+    source: str = ""  # what its entries were read from, such as `litellm 1.106.2`
+    as_of: date | None = None  # since when that is on this machine
 
     def __iter__(self) -> Iterator[CatalogueEntry]:
         return iter(self.entries.values())
@@ -95,9 +100,37 @@ class Catalogue:
         return self.entries.get((kind, model))
 
 
-def build_catalogue(entries: Iterable[CatalogueEntry]) -> Catalogue:
+def build_catalogue(
+    entries: Iterable[CatalogueEntry], source: str = "", as_of: date | None = None
+) -> Catalogue:
     """Builds a catalogue; of two entries for one model the later one counts."""
-    return Catalogue({(entry.kind, entry.model): entry for entry in entries})
+    by_model = {(entry.kind, entry.model): entry for entry in entries}
+    return Catalogue(by_model, source, as_of)
+
+
+@dataclass(frozen=True, slots=True)
+class PriceOrigin:
+    """Says where a price comes from."""
+
+    source: str  # empty for a price that the provider itself was given
+    as_of: date | None  # since when that source is on this machine, None where nobody knows
+    current: Price | None = None  # what the catalogue says now, where that is another price
+
+
+def find_price_origin(
+    price: Price, entry: CatalogueEntry | None, known: Catalogue
+) -> PriceOrigin:
+    """Finds where a price of a model comes from. entry: what the catalogue says of the model.
+
+    A price that differs from the catalogue's was given to the provider, by the configuration or
+    by an older catalogue.
+    """
+    said = entry.price if entry is not None else None
+    if entry is None or said != price:
+        return PriceOrigin("", None, said)
+    if entry.price_source:
+        return PriceOrigin(entry.price_source, None)
+    return PriceOrigin(known.source, known.as_of)
 
 
 def with_catalogue_prices(

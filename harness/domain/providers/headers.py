@@ -108,5 +108,5 @@ def check_request_headers(provider: Provider, key: str) -> None:
         if not _VALUE.fullmatch(value):
             raise InputError(
                 f"a header of this provider cannot be sent: the key in {name!r} is not visible "
-                f"ASCII. Set it anew: `swapgate credential set {provider.name}`"
+                f"ASCII. Set it anew: `swapgate provider key set {provider.name}`"
             )

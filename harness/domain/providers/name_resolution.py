@@ -261,7 +261,7 @@ class _NameQuery:
         if provider not in self.signed_in:
             return _Refused(
                 f"{provider} has no stored tokens: sign in with "
-                f"`swapgate credential login {provider}`"
+                f"`swapgate provider key login {provider}`"
             )
         return _Took(provider, model, f"{provider} is named, and is signed in")
 

@@ -3,8 +3,8 @@
 `oauth_endpoints` merges it with what the file says of one provider; `check_oauth_url` refuses
 an address that tokens must not go to. GitHub's device flow is as GitHub documents it. Its
 exchange for a Copilot token, and OpenAI's way, are documented nowhere as interfaces: they are
-what the vendors' own programs do (docs/credentials.md). None has a client id: that is the
-operator's own.
+what the vendors' own programs do (docs/how-to/credentials.md). None has a client id: that is
+the operator's own.
 """
 
 from collections.abc import Mapping
@@ -83,7 +83,7 @@ def oauth_endpoints(provider: str, kind: str, change: OAuthOverrides | None) -> 
     if known is None:
         raise InputError(
             f"provider {provider!r} is of kind {kind!r}, which takes a key: "
-            f"`swapgate credential set {provider}`; people sign in for "
+            f"`swapgate provider key set {provider}`; people sign in for "
             f"{', '.join(OAUTH_ENDPOINTS)}"
         )
     if change is not None:
@@ -104,7 +104,7 @@ def check_kind_takes_key(provider: str, kind: str) -> None:
     if kind in OAUTH_ENDPOINTS:
         raise InputError(
             f"provider {provider!r} is of kind {kind!r}, which takes no key: people sign in, "
-            f"with `swapgate credential login {provider}`"
+            f"with `swapgate provider key login {provider}`"
         )
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from harness.domain.formatting import format_milliseconds, format_span
-from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider, Target
 
@@ -137,15 +138,17 @@ def missing_key_finding(provider: Provider) -> ProbeFinding:
         ProbeSubject.KEY,
         ProbeStatus.FAIL,
         "it has no key: its targets get no requests",
-        f"`swapgate credential set {provider.name}`",
+        f"`swapgate provider key set {provider.name}`",
     )
 
 
 def _reachable(provider: Provider, models: ProbeReply) -> ProbeFinding:
     if models.status is None:
-        step = (
-            f"see whether it is up, or `swapgate provider set {provider.name} --api-base URL`"
-        )
+        up = "see whether it is up"
+        kind = PROVIDER_KINDS.get(provider.kind)
+        if kind is not None and kind.group is ProviderGroup.SIMULATED:
+            up = f"`swapgate sim --port {urlsplit(provider.api_base).port}` starts it"
+        step = f"{up}, or `swapgate provider set {provider.name} --api-base URL`"
         return ProbeFinding(ProbeSubject.REACHABLE, ProbeStatus.FAIL, models.error, step)
     found = f"answers after {format_milliseconds(models.seconds * 1000)}"
     return ProbeFinding(ProbeSubject.REACHABLE, ProbeStatus.OK, found)
@@ -154,7 +157,7 @@ def _reachable(provider: Provider, models: ProbeReply) -> ProbeFinding:
 def _key(provider: Provider, models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
     asked = [reply.status for reply in (models, chat) if reply is not None]
     if any(status in KEY_REFUSED_STATUSES for status in asked):
-        step = f"`swapgate credential set {provider.name}` with a key that is in force"
+        step = f"`swapgate provider key set {provider.name}` with a key that is in force"
         status = next(
             reply_status for reply_status in asked if reply_status in KEY_REFUSED_STATUSES
         )

@@ -1,5 +1,5 @@
-"""The circuit breaker of one target (docs/router.md) is a state machine: a table of transitions
-and their causes.
+"""The circuit breaker of one target (docs/reference/router.md) is a state machine: a table of
+transitions and their causes.
 
     closed ──tripped──▶ open ──waited, answered──▶ half open ──proven──▶ closed
                          ▲                             │
@@ -74,17 +74,18 @@ class BreakerPolicy:
     InputError for values that make no breaker.
     """
 
-    failures: int = 5
-    window_s: float = 60.0
-    share: float = 0.20
-    open_s: float = 120.0  # the first time; doubles with every failed probe up to open_max_s
-    open_max_s: float = 900.0
+    failures: int = 5  # so many within window_s open the target's circuit
+    window_s: float = 60.0  # time in which failures are counted
+    share: float = 0.20  # share of the window's requests that must have failed as well
+    open_s: float = 120.0  # at first; doubles with every failed probe up to open_max_s
+    open_max_s: float = 900.0  # the longest that it stays open
     # Since it opened, or since the last probe failed, until one request may go while it is
     # open; one as long as open_max_s allows none.
     trickle_s: float = 10.0
-    probe_successes: int = 3
+    probe_successes: int = 3  # probes in a row that close it again
     # A probe that is never settled is given up after it; longer than any request may take.
     probe_lease_s: float = 900.0
+    # What a request gets when every target's circuit is open.
     when_all_open: WhenAllOpen = WhenAllOpen.TRY
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 holds no content, and the user only as a keyed hash (`hash_user`).
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -32,6 +33,49 @@ class Failover:
     tools: int
     user_hash: str  # HMAC of the sticky key
     next_target: str | None  # who was asked after it, None when nobody was
+
+
+@dataclass(frozen=True, slots=True)
+class FailoverCount:
+    """Counts the requests of a route that left a target for one reason, in a window."""
+
+    route: str
+    target: str
+    failure: str
+    times: int
+    unanswered: int  # of them, those after which no other target was asked
+    last: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FailoverReason:
+    """Counts how often requests of all routes left a target for one reason."""
+
+    target: str
+    failure: str
+    times: int
+    unanswered: int  # of them, those after which no other target was asked
+    routes: Sequence[str]  # the one where it happened most often first
+    last: datetime
+
+
+def sum_failovers(counts: Iterable[FailoverCount]) -> Sequence[FailoverReason]:
+    """Adds up the failovers of all routes by target and reason. counts: most frequent first."""
+    grouped: dict[tuple[str, str], list[FailoverCount]] = {}
+    for count in counts:
+        grouped.setdefault((count.target, count.failure), []).append(count)
+    reasons = [
+        FailoverReason(
+            target=target,
+            failure=failure,
+            times=sum(count.times for count in group),
+            unanswered=sum(count.unanswered for count in group),
+            routes=[count.route for count in group],
+            last=max(count.last for count in group),
+        )
+        for (target, failure), group in grouped.items()
+    ]
+    return sorted(reasons, key=lambda reason: -reason.times)
 
 
 def hash_user(sticky_key: str, secret: bytes) -> str:

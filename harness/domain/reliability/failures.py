@@ -79,7 +79,7 @@ class BreakerEffect(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FailureRule:
-    """Holds one row of the table in docs/router.md, "When a target fails"."""
+    """Holds one row of the table in docs/reference/router.md, "When a target fails"."""
 
     same_target: SameTarget
     next_target: NextTarget

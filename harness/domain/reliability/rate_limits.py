@@ -183,9 +183,9 @@ class EvalLimits:
     Requests are spread over the minute: at most five seconds' worth comes at once.
     """
 
-    max_concurrent: int | None = None
-    requests_per_min: float | None = None
-    tokens_per_min: float | None = None
+    max_concurrent: int | None = None  # requests at a time; null for no limit
+    requests_per_min: float | None = None  # null for no limit
+    tokens_per_min: float | None = None  # null for no limit
 
     @property
     def rate(self) -> RateLimit:

@@ -34,8 +34,8 @@ class RetryPolicy:
 
     base_s: float = 0.25  # base_s, cap_s: of the exponential backoff
     cap_s: float = 8.0
-    tries_per_target: int = 2  # within one request
-    attempts: int = 6  # of one request, over all targets
+    tries_per_target: int = 2  # tries at one target within one request
+    attempts: int = 6  # tries of one request, over all targets
     # What a further attempt needs at least, or half of the target's share where that is less; a
     # wait that leaves less is not made.
     attempt_s: float = 1.0

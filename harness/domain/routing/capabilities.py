@@ -39,27 +39,27 @@ class Needs:
 class Capabilities:
     """What a target can do. The default claims everything: the unknown is not left out."""
 
-    chat: bool = True
-    stream: bool = True
-    tools: bool = True
-    parallel_tools: bool = True
-    json_schema: bool = True
-    vision: bool = True
-    embeddings: bool = True
-    responses: bool = True
-    messages: bool = True
+    chat: bool = True  # speaks Chat Completions
+    stream: bool = True  # can stream its answer
+    tools: bool = True  # can call tools
+    parallel_tools: bool = True  # can call several tools in one answer
+    json_schema: bool = True  # can be held to a JSON schema
+    vision: bool = True  # reads pictures
+    embeddings: bool = True  # makes embeddings
+    responses: bool = True  # speaks Responses
+    messages: bool = True  # speaks Anthropic's Messages
     # Tokens of input and output together, None when unknown.
     context_window: int | None = None
     # A hint, as all up to `top_k`: an answer can do without it.
     seed: bool = True
-    logprobs: bool = True
-    reasoning: bool = True
-    caching: bool = True
-    service_tier: bool = True
-    top_k: bool = True
+    logprobs: bool = True  # gives log probabilities
+    reasoning: bool = True  # takes how hard to think
+    caching: bool = True  # takes marks for its cache
+    service_tier: bool = True  # takes a service tier
+    top_k: bool = True  # takes top_k
     # This model's own, None for the router's.
     first_token_timeout_s: float | None = None
-    first_byte_timeout_s: float | None = None
+    first_byte_timeout_s: float | None = None  # as above, of a plain answer
 
     def larger_than(self, other: "Capabilities") -> bool:
         """Tells whether this context window is known to be larger."""

@@ -23,6 +23,12 @@ from harness.domain.routing.snapshot_lineage import NO_LINEAGE, Lineage
 from harness.domain.routing.target import Provider, Target
 from harness.domain.shadow.shadow import Shadow
 
+# What to do where no route is there yet; init, doctor, router and dashboard say the same.
+FIRST_ROUTE_STEP: Final = (
+    "name a provider and a route in swapgate.yaml and run `swapgate config apply` (`swapgate "
+    "serve all` takes them at its start), or let `swapgate init --guided` ask for them"
+)
+
 BUCKETS = 10_000
 
 
@@ -70,8 +76,8 @@ class OnBadEvent(StrEnum):
 class RouteSuite:
     """A suite that decides about this route."""
 
-    suite: str
-    role: SuiteRole = SuiteRole.PRIMARY
+    suite: str  # its name
+    role: SuiteRole = SuiteRole.PRIMARY  # what it decides
     weight: float = 1.0  # in the mean of several primary ones
     # Of the content that was accepted with it; empty where nobody looked. It is no part of what
     # the route asks for, so that two settings with the same suites are equal.

@@ -103,8 +103,9 @@ class Price:
     cache has a price of its own; where none is given it costs what other input does.
     """
 
-    input_usd_per_mtok: float
-    output_usd_per_mtok: float
+    input_usd_per_mtok: float  # US dollars per million input tokens
+    output_usd_per_mtok: float  # US dollars per million output tokens
+    # Of input that its cache had; null: as other input.
     cached_input_usd_per_mtok: float | None = None
 
     def cost_usd(

@@ -4,6 +4,7 @@ holds however often it is looked at.
 """
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,19 +34,38 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Returns the interval of the median by order statistics: no shape is assumed. None below
-    six values.
+    """Returns the interval of the median as `quantile_interval` does; None below six values."""
+    return quantile_interval(values, 0.5)
 
-    The widest pair of ranks that leaves at most 2.5 % on either side of a fair coin.
+
+def quantile_interval(values: Sequence[float], share: float) -> tuple[float, float] | None:
+    """Returns the interval of a quantile by order statistics: no shape is assumed. None where
+    there are too few values for it: below 72 for the 95th percentile.
+
+    The narrowest pair of ranks that leaves at most 2.5 % on either side.
+    Source: David & Nagaraja 2003, Order Statistics, 7.1.
     """
-    n = len(values)
-    below = -1  # the largest rank with a tail of at most 2.5 %
-    while float(special.bdtr(below + 1, n, 0.5)) <= (1 - CONFIDENCE) / 2:
-        below += 1
-    if below < 0:
+    n, tail = len(values), (1 - CONFIDENCE) / 2
+    # How many of n values lie below the quantile is binomial.
+    below = bisect_right(range(n), tail, key=lambda rank: special.bdtr(rank, n, share)) - 1
+    above = bisect_left(range(n), 1 - tail, key=lambda rank: special.bdtr(rank, n, share))
+    if below < 0 or above > n - 1:
         return None
     ordered = sorted(values)
-    return ordered[below], ordered[n - 1 - below]
+    return ordered[below], ordered[above]
+
+
+def share_interval(count: int, n: int) -> tuple[float, float] | None:
+    """Returns the exact interval of a share, `count` of n; None without any.
+
+    Source: Clopper & Pearson 1934.
+    """
+    if not n:
+        return None
+    tail = (1 - CONFIDENCE) / 2
+    low = float(special.betaincinv(count, n - count + 1, tail)) if count else 0.0
+    high = float(special.betaincinv(count + 1, n - count, 1 - tail)) if count < n else 1.0
+    return low, high
 
 
 _HALF = 0.5  # both parameters of the bound's beta prior (Jeffreys)

@@ -120,6 +120,29 @@ def collect_evidence(
     )
 
 
+def distance_path(
+    blocks: Sequence[ObservationBlock], policy: CanaryPolicy
+) -> tuple[float, ...]:
+    """Computes `CanaryEvidence.distance_to_trip` as it was after each block, in the order of
+    number, up to the one that tripped.
+    """
+    ordered = skip_warm_up(sorted(blocks, key=lambda block: block.number), policy.warm_up_units)
+    streams, number = _streams(ordered, policy), len(ordered)
+    tripped = min((s.tripped for s in streams if s.tripped is not None), default=number - 1)
+    excess, distance = np.full(number, -np.inf), np.zeros(number)
+    for stream in streams:
+        places, path = np.array(stream.places, dtype=np.intp), stream.path
+        if stream.number == CARRIED:
+            # It stays what it is after blocks without never-seen keys.
+            after_each = np.concatenate([[0.0], path])
+            path = after_each[np.searchsorted(places, np.arange(number), side="right")]
+            places = np.arange(number)
+        nearest = path - stream.limit > excess[places]
+        excess[places[nearest]] = (path - stream.limit)[nearest]
+        distance[places[nearest]] = np.clip(path / stream.limit, 0.0, 1.0)[nearest]
+    return tuple(map(float, distance[: tripped + 1]))
+
+
 @dataclass(frozen=True, slots=True)
 class _Stream:
     """The evidence of one period of a rollout, or that of never-seen keys over all of them."""

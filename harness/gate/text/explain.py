@@ -119,10 +119,14 @@ _COUNTED: Final[Mapping[ExposureUnit, str]] = {
     ExposureUnit.REQUEST: "requests",
 }
 _RULES: Final[Mapping[EvidenceRule, str]] = {
-    EvidenceRule.EVEN: "all odds ratios weigh alike",
-    EvidenceRule.WEIGHTED: "likely odds ratios weigh more, small blocks by the planned share",
+    EvidenceRule.EVEN: "every size of harm weighs alike",
+    EvidenceRule.WEIGHTED: (
+        "likely sizes of harm weigh more than unlikely ones; small blocks are judged by the "
+        "planned share"
+    ),
     EvidenceRule.TUNED: (
-        "errors and likely odds ratios weigh more, small blocks by the planned share"
+        "errors weigh more than other harm, likely sizes of harm more than unlikely ones, and "
+        "small blocks are judged by the planned share"
     ),
 }
 _PERSON: Final = StepNeed(
@@ -144,7 +148,7 @@ def explain_rollout(
 def _judged_by(policy: CanaryPolicy) -> str:
     words = f"counts {_COUNTED[policy.unit]}; {_RULES[policy.evidence]}"
     if policy.warm_up_units:
-        words += f"; times count after {policy.warm_up_units} units of the canary"
+        words += f"; response times count from canary unit {policy.warm_up_units + 1} on"
     return words
 
 
@@ -370,8 +374,11 @@ def _certificate(
     at = figures.certificate_at
     share = min(1.0, max(0.0, action.log_certificate / math.log(at)))
     done = action.log_certificate >= math.log(at)
+    # Beyond its goal the number says nothing more.
     words = (
-        f"the certificate of no harm is at {format_number(figures.certificate, 2)} "
+        f"the certificate of no harm is reached ({format_number(at)})"
+        if done
+        else f"the certificate of no harm is at {format_number(figures.certificate, 2)} "
         f"of {format_number(at)}"
     )
     eta: float | None = 0.0 if done else None

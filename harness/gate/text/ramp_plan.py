@@ -23,10 +23,12 @@ SHADOW_BPS: Final = 10_000
 SHADOW_PAIRS: Final = 200
 
 
-def no_traffic_text(route: str) -> str:
-    return (
-        f"How long a canary of {route} takes is unknown: no request was recorded in 24 hours."
-    )
+def no_pace_text(route: str, requests: int) -> str:
+    """Says why nobody can tell how long a canary takes. requests: those of 24 hours."""
+    recorded = "no request was"
+    if requests:
+        recorded = f"only {requests:,} request{'s were' if requests > 1 else ' was'}"
+    return f"How long a canary of {route} takes is unknown: {recorded} recorded in 24 hours."
 
 
 def ramp_summary(policy: CanaryPolicy, pace: TrafficPace, steps: Sequence[StepPlan]) -> str:

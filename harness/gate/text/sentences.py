@@ -10,8 +10,9 @@ from typing import Final
 
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
 from harness.domain.evals.judge_calibration import JudgeSlope
-from harness.domain.evals.run import VERDICTS, BaseVerdict, Claim, SuitePlan
+from harness.domain.evals.run import VERDICTS, BaseVerdict, Claim, SuitePlan, SuiteReport
 from harness.domain.evals.suite_figures import JudgeFigures, SliceFigures, SuiteFigures
+from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.domain.formatting import (
     format_percent,
     format_points,
@@ -26,6 +27,7 @@ from harness.gate.offline.sequential import ComparisonEvidence
 from harness.gate.planning.budget import items_needed
 from harness.gate.planning.multiplicity import SPENDING_PROMISES
 
+COUNTS_IN_MEAN: Final = "counts in the mean"
 ONE_POINT: Final = re.compile(r"(?<![\d.,+−])1 points\b")
 # Not the dots of an ellipsis.
 TWO_STOPS: Final = re.compile(r"(?<!\.)\.\.(?!\.)")
@@ -34,6 +36,11 @@ TWO_STOPS: Final = re.compile(r"(?<!\.)\.\.(?!\.)")
 def outcome_text(outcome: str) -> str:
     """A suite's outcome as the verdict of that name says it, in small letters."""
     return VERDICTS[outcome].words.lower() if outcome in VERDICTS else outcome
+
+
+def standing_text(basis: VerdictBasis, report: SuiteReport) -> str:
+    """A suite's outcome in a verdict; one that decided nothing by itself has none."""
+    return outcome_text(report.outcome) if basis.decides(report) else COUNTS_IN_MEAN
 
 
 def polish_reason(reason: str) -> str:
@@ -47,9 +54,9 @@ def polish_reason(reason: str) -> str:
 
 def reason_text(verdict: BaseVerdict) -> str:
     """Says a stored verdict's reason for people, and names clusters where its sentence about a
-    comparison that was given up calls them items.
+    comparison that was given up calls them items, and suites apart from their weighted mean.
     """
-    reason = verdict.reason
+    reason = _name_mean(verdict)
     for report in verdict.suites:
         if report.how == FUTILE and report.figures.cluster:
             reason = reason.replace(
@@ -57,6 +64,18 @@ def reason_text(verdict: BaseVerdict) -> str:
                 _given_up(report.n_used, report.n_max, "cluster"),
             )
     return polish_reason(reason)
+
+
+def _name_mean(verdict: BaseVerdict) -> str:
+    """The reason with a unit of the weighted mean as what it is: one item of each suite."""
+    basis = VerdictBasis.from_verdict(verdict)
+    if basis.mean is None:
+        return verdict.reason
+    suites = len(basis.suites)
+    used = f"{basis.mean.n_used} of {basis.mean.n_max} items"
+    return verdict.reason.replace(
+        f"All {suites + 1} suites passed.", f"All {suites} suites and their mean passed.", 1
+    ).replace(used, f"{used} of each suite", 1)
 
 
 def spending_text(look: int, alpha: float, spend: str, candidates: int = 1) -> str:

@@ -53,6 +53,8 @@ def notify(url: str, message: AlertMessage, *, timeout_s: float) -> None:
     over = message.state is Notified.RESOLVED
     kind = apprise.NotifyType.SUCCESS if over else KINDS[message.severity]
     body = message.text + (f"\n\nNext: {message.next_step}" if message.next_step else "")
+    body += f"\nWhat to do: {message.runbook}" if message.runbook else ""
+    body += f"\n{message.page}" if message.page else ""
     said = _LogCapture()
     LOGGER.addHandler(said)
     try:

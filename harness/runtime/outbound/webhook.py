@@ -18,7 +18,7 @@ DELIVERY: Final = "x-swapgate-delivery"
 
 
 def webhook_body(message: AlertMessage) -> bytes:
-    """The message as JSON; docs/alerts.md shows one."""
+    """The message as JSON; docs/reference/alerts.md shows one."""
     return json.dumps(
         {
             "id": message.id,
@@ -33,6 +33,8 @@ def webhook_body(message: AlertMessage) -> bytes:
             "first_seen": message.first_seen,
             "last_seen": message.last_seen,
             "count": message.count,
+            **({"page": message.page} if message.page else {}),
+            **({"runbook": message.runbook} if message.runbook else {}),
             **({"blocks": message.blocks} if message.blocks else {}),
         },
         ensure_ascii=False,

@@ -24,6 +24,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.state_audit import SAMPLES_GONE
 from harness.domain.routing.target import Provider
 from harness.ports import Clock, EvalJob, EvalRunner, Store, Transaction
+from harness.runtime.processes.interruption import interrupts
 
 BEAT_S = 2.0
 
@@ -65,15 +66,18 @@ class EvalWorker:
         job = self._take(run)
         if job is None:
             return None
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda *_: self._stop.set())
+        with interrupts([signal.SIGTERM]) as over:
+            return self._work_on(job, lambda: over.ended or self._stop.is_set())
+
+    def _work_on(self, job: EvalJob, stopping: Callable[[], bool]) -> RunState | None:
+        run = job.run.id
         beat = threading.Thread(target=self._beat, args=(run,), daemon=True)
         beat.start()
         meter, remark = _ProgressMeter(job, *self._progress(run)), ""
         try:
             state = RunState.OVER_BUDGET
             if not meter.over:
-                state = self.runner.run(job, self._keeper(meter), self._stop.is_set)
+                state = self.runner.run(job, self._keeper(meter), stopping)
                 remark = self.runner.remark
         except JudgeUnfit as error:
             # The next worker would find the same: it is the verdict that says so.

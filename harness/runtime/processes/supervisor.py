@@ -1,23 +1,27 @@
-"""Starts a group of child processes, restarts those that die, and ends all on Ctrl-C or
-SIGTERM.
+"""Starts a group of child processes, restarts those that die, and ends all on Ctrl-C,
+SIGTERM or a terminal that closes.
 """
 
 import os
-import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from harness.runtime.processes.interruption import LOOK_EVERY_S, Interruption, interrupts
+
 RESTART_PAUSE_S = 1.0
 LAST_WORDS_S = 20.0
+LAST_WORDS = "what they have begun is done first"
+STARTING_S = 300.0
+MISCONFIGURED = 2  # the exit code of a command whose configuration a person has to mend
 
 
 @dataclass
 class Supervisor:
-    """A child that dies is started again after a pause; Ctrl-C or SIGTERM ends all of them and
-    leaves none behind.
+    """A child that dies is started again after a pause; a signal ends all of them and leaves
+    none behind. A child that ends with `MISCONFIGURED` while all are starting ends all: it
+    would end so again. Later its neighbours go on serving.
     """
 
     commands: Mapping[str, Sequence[str]]  # name to argv
@@ -25,20 +29,25 @@ class Supervisor:
     restart: bool = True
     stop_s: float = LAST_WORDS_S  # how long they have for it
     children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
-    _ending: threading.Event = field(default_factory=threading.Event)
+    _ending: bool = False
+    _began: float = 0.0
+    _code: int = 0
 
     def run(self) -> int:
         """Start all and watch until a signal comes. Returns the exit code."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self._ending.set())
-        try:
-            for name in self.commands:
-                self.start(name)
-            while not self._ending.wait(0.2):
-                self._watch()
-        finally:
-            self.stop()
-        return 0
+        self._began = time.monotonic()
+        with interrupts() as over:
+            try:
+                for name in self.commands:
+                    self.start(name)
+                while not (over.ended or self._ending):
+                    time.sleep(LOOK_EVERY_S)
+                    self._watch(over)
+                if over.ended:
+                    self.say(f"ending {', '.join(self.children)}: {LAST_WORDS}")
+            finally:
+                self.stop()
+        return self._code
 
     def start(self, name: str) -> None:
         # A group of its own: Ctrl-C reaches the parent alone, which then ends them in order.
@@ -47,16 +56,22 @@ class Supervisor:
         )
         self.say(f"{name} runs as pid {self.children[name].pid}")
 
-    def _watch(self) -> None:
+    def _watch(self, over: Interruption) -> None:
         for name, child in self.children.items():
             code = child.poll()
-            if code is None:
+            if code is None or over.ended:
                 continue
             self.say(f"{name} ended with {code}")
-            if not self.restart:
-                self._ending.set()
+            misconfigured = (
+                code == MISCONFIGURED and time.monotonic() - self._began < STARTING_S
+            )
+            if misconfigured:
+                self._code = code
+            if misconfigured or not self.restart:
+                self._ending = True
                 return
-            if not self._ending.wait(RESTART_PAUSE_S):
+            time.sleep(RESTART_PAUSE_S)
+            if not over.ended:
                 self.start(name)
             return
 

@@ -5,11 +5,14 @@ next free one.
 import contextlib
 import socket
 from collections.abc import Container
-from typing import Protocol
+from pathlib import Path
+from typing import Final, Protocol
 
 import psutil
 
 from harness.domain.errors import ConfigError
+
+COMMAND_LENGTH: Final = 80  # of what is shown of a holder's
 
 
 class _Address(Protocol):
@@ -42,8 +45,8 @@ def is_free(host: str, port: int) -> bool:
 
 
 def port_holder(port: int) -> str:
-    """Names the process that holds a port: `pid 12 (nginx)`, or `another process` where the
-    system does not tell.
+    """Names the process that holds a port, with its command: `pid 12 (nginx -g daemon)`, or
+    `another process` where the system does not tell.
     """
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
@@ -54,8 +57,20 @@ def port_holder(port: int) -> str:
                     _listens(inherited, port) for inherited in parent.net_connections("tcp")
                 ):
                     process = parent
-                return f"pid {process.pid} ({process.name()})"
+                return f"pid {process.pid} ({_command(process)})"
     return "another process"
+
+
+def _command(process: psutil.Process) -> str:
+    """Its program without the folder and its words, or its name where they cannot be read."""
+    words: list[str] = []
+    with contextlib.suppress(psutil.Error):
+        words = process.cmdline()
+    if not words:
+        return process.name()
+    line = " ".join([Path(words[0]).name, *words[1:]])
+    line = "".join(sign if sign.isprintable() else " " for sign in line)
+    return line if len(line) <= COMMAND_LENGTH else f"{line[: COMMAND_LENGTH - 1]}…"
 
 
 def _listens(connection: _Connection, port: int) -> bool:

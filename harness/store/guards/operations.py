@@ -178,6 +178,64 @@ _API_KEY: Final = (
     ),
 )
 
+_BEGUN: Final = (
+    "id",
+    "principal",
+    "key",
+    "created_at",
+    "created_by",
+    "created_with",
+    "link_hash",
+    "link_expires_at",
+)
+_DASHBOARD_SESSION: Final = (
+    Guard(
+        "dashboard_session_guard",
+        "dashboard_session",
+        "INSERT",
+        (
+            taken("dashboard_session", "id"),
+            (
+                "session_begun: a session begins before it ends",
+                "NEW.ended_at IS NOT NULL",
+            ),
+            (
+                "session_link: a link waits before it is used",
+                "NEW.link_hash IS NOT NULL AND NEW.cookie_hash IS NOT NULL",
+            ),
+            (
+                "session_owner: a session acts with a key of its principal",
+                (
+                    "(CASE WHEN NEW.key IS NULL THEN NOT EXISTS (SELECT 1 FROM principal p"
+                    " WHERE p.id = NEW.principal"
+                    " AND (p.kind = 'local' OR p.issuer IS NOT NULL))"
+                    " ELSE NOT EXISTS (SELECT 1 FROM api_key k WHERE k.id = NEW.key"
+                    " AND k.principal = NEW.principal AND k.role IS NOT NULL) END)"
+                ),
+            ),
+        ),
+    ),
+    Guard(
+        "dashboard_session_no_rewrite",
+        "dashboard_session",
+        "UPDATE",
+        (
+            ("append_only: as whom a session acts does not change", changes(*_BEGUN)),
+            (
+                "append_only: a link is used once",
+                (
+                    "OLD.cookie_hash IS NOT NULL AND"
+                    f" ({changes('cookie_hash', 'opened_at', 'expires_at')})"
+                ),
+            ),
+            (
+                "append_only: a session that ended stays so",
+                f"OLD.ended_at IS NOT NULL AND ({changes('ended_at', 'cookie_hash')})",
+            ),
+        ),
+    ),
+)
+
 # Nobody signs alerts, and the control loop reads them: none that cannot be read may stop it.
 # Microseconds; before the last that Python knows, so that a time may be added.
 _LATEST: Final = round(datetime(9000, 1, 1, tzinfo=UTC).timestamp()) * 1_000_000
@@ -286,6 +344,7 @@ OPERATIONS: Final = (
     *_SAMPLE,
     *_PRINCIPAL,
     *_API_KEY,
+    *_DASHBOARD_SESSION,
     *_NEVER_BACK,
     *_ALERT,
     Guard(

@@ -20,9 +20,10 @@ from harness.domain.canary.observation import (
     NeverSeen,
     ObservationBlock,
     TrafficMinute,
+    TrafficPoint,
     TrafficTotal,
 )
-from harness.domain.reliability.failover import Failover
+from harness.domain.reliability.failover import Failover, FailoverCount
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.table import Arm
 from harness.store.schema.columns import (
@@ -270,3 +271,12 @@ def failover_to_row(failover: Failover) -> Values:
 
 def failover_from_row(row: Row) -> Failover:
     return Failover(**row._asdict())
+
+
+def failover_count_from_row(row: Row) -> FailoverCount:
+    # A sum of counts is a decimal on PostgreSQL.
+    return FailoverCount(**(row._asdict() | {"unanswered": int(row.unanswered)}))
+
+
+def traffic_point_from_row(row: Row) -> TrafficPoint:
+    return TrafficPoint(row.minute, int(row.requests), int(row.failed), int(row.charged))

@@ -1,6 +1,6 @@
 """Tables of alerts (one open at a time per key) and of the deliveries of their messages to each
-sink, of the audit log, principals, API keys and the installation's counters (`meta`); their
-rows as domain objects and back.
+sink, of the audit log, principals, API keys, sign-ins to the dashboard and the installation's
+counters (`meta`); their rows as domain objects and back.
 """
 
 from dataclasses import asdict
@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from harness.domain.operations.access import ApiKey, Role
 from harness.domain.operations.alerts import AlertKind, AlertRecord, Notified
 from harness.domain.operations.audit import AuditEvent
+from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.delivery import Delivery
 from harness.domain.operations.principals import Principal, PrincipalKind
 from harness.domain.reliability.rate_limits import KeyLimits
@@ -93,6 +94,36 @@ api_key = sa.Table(
     signature(),
     sa.UniqueConstraint("hash"),
     sa.CheckConstraint("role BETWEEN 1 AND 4", name="role_known"),
+)
+
+# A link that waits, a session that goes on, or one that ended: each step once (triggers).
+dashboard_session = sa.Table(
+    "dashboard_session",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("principal", sa.ForeignKey(principal.c.id), nullable=False),
+    sa.Column("key", sa.ForeignKey(api_key.c.id), nullable=True),
+    time("created_at"),
+    text("created_by"),
+    text("created_with", nullable=True),
+    text("link_hash", nullable=True),
+    time("link_expires_at", nullable=True),
+    text("cookie_hash", nullable=True),
+    time("opened_at", nullable=True),
+    time("expires_at", nullable=True),
+    time("ended_at", nullable=True),
+    signature(),
+    sa.UniqueConstraint("link_hash"),
+    sa.UniqueConstraint("cookie_hash"),
+    sa.CheckConstraint("(link_hash IS NULL) = (link_expires_at IS NULL)", name="link_whole"),
+    sa.CheckConstraint(
+        "(cookie_hash IS NULL) = (opened_at IS NULL)"
+        " AND (cookie_hash IS NULL) = (expires_at IS NULL)",
+        name="cookie_whole",
+    ),
+    sa.CheckConstraint("link_hash IS NOT NULL OR cookie_hash IS NOT NULL", name="has_a_text"),
+    sa.CheckConstraint("link_expires_at > created_at", name="link_expires_later"),
+    sa.CheckConstraint("expires_at > opened_at", name="expires_later"),
 )
 
 # One row. changes: counts changes of keys, providers and switches (trigger), for the etag.
@@ -238,6 +269,16 @@ def key_from_row(row: Row) -> ApiKey:
         created_by=row.created_by,
         created_with=row.created_with,
     )
+
+
+def dashboard_session_to_row(session: DashboardSession) -> Values:
+    return {name: getattr(session, name) for name in session.__dataclass_fields__}
+
+
+def dashboard_session_from_row(row: Row) -> DashboardSession:
+    values = row._asdict()
+    del values["signature"]
+    return DashboardSession(**values)
 
 
 # A column keeps the name that its first migration gave it.

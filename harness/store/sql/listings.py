@@ -14,12 +14,12 @@ from harness.domain.errors import NotFound
 from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
 from harness.domain.operations.access import ApiKey
 from harness.domain.operations.alerts import AlertRecord
-from harness.domain.operations.audit import AuditEvent
+from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.domain.privacy.capture import CapturedRequest
 from harness.domain.proposals.proposal import Proposal
-from harness.domain.reliability.failover import Failover
+from harness.domain.reliability.failover import Failover, FailoverCount
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.ports import RouteRecord, ShadowRecord, SwitchRecord
@@ -34,7 +34,12 @@ from harness.store.schema.evals import (
     target,
     target_from_row,
 )
-from harness.store.schema.observations import captured, failover, failover_from_row
+from harness.store.schema.observations import (
+    captured,
+    failover,
+    failover_count_from_row,
+    failover_from_row,
+)
 from harness.store.schema.operations import (
     alert,
     alert_from_row,
@@ -196,11 +201,20 @@ class SqlListings(AgentListings):
         return page.map(lambda check: (watches[check.watch], check))
 
     def alerts(
-        self, page_request: PageRequest = FIRST_PAGE, *, open_only: bool = False
+        self,
+        page_request: PageRequest = FIRST_PAGE,
+        *,
+        open_only: bool = False,
+        search: str = "",
     ) -> Page[AlertRecord]:
         query = sa.select(alert)
         if open_only:
             query = query.where(alert.c.resolved_at.is_(None))
+        if search:
+            columns = (alert.c.title, alert.c.text, alert.c.subject, alert.c.kind)
+            query = query.where(
+                sa.or_(*(c.icontains(search, autoescape=True) for c in columns))
+            )
         return self.plain(query, ALERTS, page_request, alert_from_row)
 
     def failovers(
@@ -218,6 +232,26 @@ class SqlListings(AgentListings):
             query = query.where(failover.c.user_hash.in_(user_hashes))
         return self.plain(query, FAILOVERS, page_request, failover_from_row)
 
+    def failover_counts(
+        self, *, since: datetime, route: str | None = None
+    ) -> Sequence[FailoverCount]:
+        of = (failover.c.route, failover.c.target, failover.c.failure)
+        nobody = sa.case((failover.c.next_target.is_(None), 1), else_=0)
+        query = (
+            sa.select(
+                *of,
+                sa.func.count().label("times"),
+                sa.func.sum(nobody).label("unanswered"),
+                sa.func.max(failover.c.at, type_=failover.c.at.type).label("last"),
+            )
+            .where(failover.c.at >= since)
+            .group_by(*of)
+            .order_by(sa.desc("times"), *of)
+        )
+        if route is not None:
+            query = query.where(failover.c.route == route)
+        return [failover_count_from_row(row) for row in self.unit.read(query)]
+
     def captures(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
     ) -> Page[CapturedRequest]:
@@ -228,8 +262,11 @@ class SqlListings(AgentListings):
             query, CAPTURES, page_request, lambda row: CapturedRequest(**row._asdict())
         )
 
-    def events(self, page_request: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:
-        return self.plain(sa.select(audit_event), EVENTS, page_request, event_from_row)
+    def events(
+        self, page_request: PageRequest = FIRST_PAGE, *, selection: AuditFilter = ALL_EVENTS
+    ) -> Page[AuditEvent]:
+        query = sa.select(audit_event).where(*_selected(selection))
+        return self.plain(query, EVENTS, page_request, event_from_row)
 
     def verdicts(self, ids: Collection[str]) -> Mapping[str, Verdict]:
         query = sa.select(verdict).where(in_project(verdict), verdict.c.id.in_(sorted(ids)))
@@ -261,3 +298,21 @@ class SqlListings(AgentListings):
 
 def _as_it_is(row: Row) -> Row:
     return row
+
+
+def _selected(selection: AuditFilter) -> list[sa.ColumnElement[bool]]:
+    """Builds the conditions that a filter of audit events sets."""
+    event = audit_event.c
+    wanted: list[sa.ColumnElement[bool]] = []
+    if selection.actor:
+        name = event.actor.icontains(selection.actor, autoescape=True)
+        wanted.append(sa.or_(name, event.key == selection.actor))
+    if selection.action:
+        wanted.append(event.action.icontains(selection.action, autoescape=True))
+    if selection.subject:
+        wanted.append(event.subject.icontains(selection.subject, autoescape=True))
+    if selection.since is not None:
+        wanted.append(event.at >= selection.since)
+    if selection.until is not None:
+        wanted.append(event.at < selection.until)
+    return wanted

@@ -9,7 +9,12 @@ from datetime import date, datetime
 import sqlalchemy as sa
 
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, claim_keys, page_of
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute, TrafficTotal
+from harness.domain.canary.observation import (
+    ObservationBlock,
+    TrafficMinute,
+    TrafficPoint,
+    TrafficTotal,
+)
 from harness.domain.privacy.capture import CapturedRequest, CaptureResult, day_start
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.spend import KeySpend
@@ -41,6 +46,7 @@ from harness.store.schema.observations import (
     total_from_row,
     traffic,
     traffic_from_row,
+    traffic_point_from_row,
     traffic_to_row,
 )
 from harness.store.unit_of_work import Unit, in_project
@@ -105,6 +111,15 @@ TOTALS = (
     .where(traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type))
     .group_by(*_TOTAL_OF)
     .order_by(*_TOTAL_OF)
+)
+_COUNTED = ("requests", "failed", "charged")
+POINTS = (
+    sa.select(
+        traffic.c.minute, *(sa.func.sum(traffic.c[name]).label(name) for name in _COUNTED)
+    )
+    .where(traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type))
+    .group_by(traffic.c.minute)
+    .order_by(traffic.c.minute)
 )
 TOTALS_OF_ROUTE = TOTALS.where(traffic.c.route == sa.bindparam("of"))
 
@@ -254,6 +269,12 @@ class SqlObservations:
         else:
             found = self._unit.read(TOTALS_OF_ROUTE, {"since": since, "of": route})
         return [total_from_row(row) for row in found]
+
+    def traffic_points(
+        self, *, since: datetime, route: str | None = None
+    ) -> Sequence[TrafficPoint]:
+        query = POINTS if route is None else POINTS.where(traffic.c.route == route)
+        return [traffic_point_from_row(row) for row in self._unit.read(query, {"since": since})]
 
     def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:
         if keys is None:

@@ -1,6 +1,6 @@
-"""Reads and writes principals, API keys, alerts (`SqlAlerts`: new ones are merged into the open
-one of their key) and the outbox of their messages (`SqlDeliveries`: what is due, sink by sink,
-in order).
+"""Reads and writes principals, API keys, sign-ins to the dashboard, alerts (`SqlAlerts`: new
+ones are merged into the open one of their key) and the outbox of their messages
+(`SqlDeliveries`: what is due, sink by sink, in order).
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -18,6 +18,7 @@ from harness.domain.operations.alerts import (
     Notified,
     apply_alerts,
 )
+from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.delivery import Delivery
 from harness.domain.operations.principals import Principal, fold_name
 from harness.domain.reliability.rate_limits import KeyLimits
@@ -33,6 +34,9 @@ from harness.store.schema.operations import (
     alert_from_row,
     alert_to_row,
     api_key,
+    dashboard_session,
+    dashboard_session_from_row,
+    dashboard_session_to_row,
     delivery,
     delivery_from_row,
     delivery_to_row,
@@ -107,6 +111,10 @@ class SqlPrincipals:
         wanted = fold_name(name)
         return next((record for record in self._all() if record.folded == wanted), None)
 
+    def signed_in(self, issuer: str, subject: str) -> Principal | None:
+        pair = (issuer, subject)
+        return next((r for r in self._all() if (r.issuer, r.subject) == pair), None)
+
     def among(self, ids: Collection[str]) -> Mapping[str, Principal]:
         found = self._unit.read(PRINCIPALS.where(principal.c.id.in_(sorted(ids))))
         return {row.id: principal_from_row(row) for row in self._unit.checked(principal, found)}
@@ -144,6 +152,11 @@ class SqlApiKeys:
         found = self._unit.read(KEYS.where(api_key.c.principal == principal))
         return [key_from_row(row) for row in self._unit.checked(api_key, found)]
 
+    def data_key_names(self) -> Mapping[str, str]:
+        live = sa.and_(api_key.c.role.is_(None), api_key.c.revoked_at.is_(None))
+        names = sa.select(api_key.c.id, api_key.c.name).where(in_project(api_key), live)
+        return {row.id: row.name for row in self._unit.read(names)}
+
     def revoke(self, key: str, now: datetime) -> None:
         self._unit.serialize()
         open_ = sa.and_(api_key.c.id == key, api_key.c.revoked_at.is_(None))
@@ -158,6 +171,40 @@ class SqlApiKeys:
         if not self._unit.amend(api_key, api_key.c.id == key, changes):
             raise no_such_key(key)
         return key_from_row(self._unit.read(KEYS.where(api_key.c.id == key)).one())
+
+
+class SqlDashboardSessions:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, new: DashboardSession) -> None:
+        self._unit.insert(dashboard_session, dashboard_session_to_row(new))
+
+    def by_link(self, hash_: str) -> DashboardSession | None:
+        self._unit.serialize()
+        return self._find(dashboard_session.c.link_hash == hash_)
+
+    def by_cookie(self, hash_: str, *, lock: bool = False) -> DashboardSession | None:
+        if lock:
+            self._unit.serialize()
+        return self._find(dashboard_session.c.cookie_hash == hash_)
+
+    def save(self, changed: DashboardSession) -> None:
+        same = dashboard_session.c.id == changed.id
+        names = ("cookie_hash", "opened_at", "expires_at", "ended_at")
+        changes = {name: getattr(changed, name) for name in names}
+        if not self._unit.amend(dashboard_session, same, changes):
+            raise NotFound(f"there is no dashboard session {changed.id}")
+
+    def forget(self, before: datetime) -> int:
+        old = dashboard_session.c.created_at < before
+        return self._unit.write(sa.delete(dashboard_session).where(old))
+
+    def _find(self, condition: sa.ColumnElement[bool]) -> DashboardSession | None:
+        row = self._unit.read(sa.select(dashboard_session).where(condition)).first()
+        if row is None:
+            return None
+        return dashboard_session_from_row(self._unit.checked(dashboard_session, [row])[0])
 
 
 class SqlAlerts:

@@ -99,6 +99,10 @@ routes:
     policy: automatic
     suites: [{suite: tickets, role: primary}]
   quiet: *one
+  returns:
+    incumbent: sim/sim-base
+    policy: asked
+    suites: [{suite: tickets, role: primary}]
 """
 
 
@@ -251,7 +255,12 @@ class _House:
             return machine.find_live(tx, route)
 
     def blocks(
-        self, route: str, number: int, *, failed: Callable[[int], int] = lambda _: 0
+        self,
+        route: str,
+        number: int,
+        *,
+        failed: Callable[[int], int] = lambda _: 0,
+        worker: str = "w1",
     ) -> None:
         """Blocks of 1,000 requests at the rollout's weight; `failed`: of each one's canary."""
         rollout = self.rollout(route)
@@ -263,7 +272,7 @@ class _House:
                 units = (1000, 1000 * bps // 10_000 + (at % 3 - 1))
                 block = ObservationBlock(
                     rollout=rollout.id,
-                    worker="w1",
+                    worker=worker,
                     sequence=10_000 * rollout.step + at,
                     weight_bps=bps,
                     units=units[0],
@@ -390,6 +399,37 @@ def paused(config: Path, route: str) -> None:
         operations.operate(installation.context, BEN, route, RolloutSignal.PAUSE, "lunch")
 
 
+def evaluated(config: Path) -> None:
+    """Answer the items of every open proposal, and let the gate decide."""
+    clock = ManualClock(datetime.now(UTC))  # noqa: TID251
+    with opened(config, clock) as installation:
+        ctx = installation.context
+        house = _House(ctx, clock, _Class(installation.settings.suites))
+        # The clock stands: nothing is decided in the page's future.
+        while reconciler.reconcile(ctx).did:
+            house.sit(at_most=200)
+
+
+def counted(config: Path, route: str) -> None:
+    """Record a minute of traffic on the route's canary, without a failure of its own."""
+    clock = ManualClock(datetime.now(UTC))  # noqa: TID251
+    with opened(config, clock) as installation:
+        house = _House(installation.context, clock, _Class(installation.settings.suites))
+        rollout, minute = house.rollout(route), clock.now().replace(second=0, microsecond=0)
+        # Counted twice, it would be the same block.
+        worker = f"w-{clock.now():%H%M%S%f}"
+        house.blocks(route, 1, worker=worker)
+        arms = [("incumbent", rollout.incumbent, 990), ("canary", rollout.candidate, 10)]
+        with installation.context.store.write() as tx:
+            tx.observations.append(
+                [],
+                [
+                    replace(_minute(route, minute, arm, target, n, 2.4), worker=worker)
+                    for arm, target, n in arms
+                ],
+            )
+
+
 def turned(config: Path) -> Sequence[str]:
     """One turn of the control process."""
     with opened(config, ManualClock(datetime.now(UTC))) as installation:  # noqa: TID251
@@ -403,6 +443,8 @@ __all__ = [
     "Claim",
     "Lived",
     "configured",
+    "counted",
+    "evaluated",
     "fails_with_tools",
     "lived",
     "paused",

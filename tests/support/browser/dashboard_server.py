@@ -1,5 +1,5 @@
 """Runs the dashboard in a process of its own for browser tests. `Listener` collects a page's
-console messages and the hosts that it calls.
+console messages and the hosts that it calls; `assert_accessible` asks axe-core about it.
 """
 
 import subprocess
@@ -13,19 +13,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import ConsoleMessage, Page, Request
 
 from tests.support.site.processes import free_port
 
 START_S = 240
 STOP_S = 60
+# Streamlit's navigation puts its groups between the items of a list.
+NOT_OURS = {"exclude": [["[data-testid=stSidebarNavItems]"]]}
 PROBED = ("/_stcore/health", "/_stcore/host-config")
 
 
 @contextmanager
-def dashboard(config: Path) -> Iterator[str]:
+def dashboard(config: Path, port: int | None = None) -> Iterator[str]:
     """A cold server on `config`; its address. Ended with SIGTERM, as a supervisor does."""
-    port = free_port()
+    port = port or free_port()
     log = config.parent / f"dashboard-{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own module
@@ -35,7 +38,7 @@ def dashboard(config: Path) -> Iterator[str]:
         )
     address = f"http://127.0.0.1:{port}"
     try:
-        _wait(f"{address}/healthz", process, log)
+        await_answer(f"{address}/healthz", process, log)
         yield address
         assert process.poll() is None, log.read_text()
     finally:
@@ -48,14 +51,15 @@ def dashboard(config: Path) -> Iterator[str]:
             raise
 
 
-def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def await_answer(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Waits until a server says 200, or has ended."""
     end = time.monotonic() + START_S
     while time.monotonic() < end and process.poll() is None:
         with suppress(OSError):
             if status(url) == 200:
                 return
         time.sleep(0.1)
-    raise AssertionError(f"the dashboard did not start: {log.read_text()}")
+    raise AssertionError(f"nothing answers at {url}: {log.read_text()}")
 
 
 def status(url: str) -> int:
@@ -96,3 +100,15 @@ class Listener:
     def assert_quiet(self) -> None:
         assert self.lines == []
         assert self.hosts <= {"127.0.0.1"}
+
+
+def assert_accessible(page: Page) -> None:
+    """Requires that axe-core finds nothing serious on the page as it stands."""
+    # What is being read anew is dimmed meanwhile.
+    page.wait_for_function("!document.querySelector('[data-stale=true]')")
+    found = [
+        (violation["id"], [node["html"] for node in violation["nodes"]])
+        for violation in Axe().run(page, NOT_OURS).response["violations"]
+        if violation["impact"] in ("serious", "critical")
+    ]
+    assert found == [], found

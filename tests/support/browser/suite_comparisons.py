@@ -55,13 +55,18 @@ suites:
     scorer: exact
     slices: [language, product]
   handbook: {path: mail.jsonl, title: Handbook questions, scorer: exact, cluster: document}
+  triage: {path: mail.jsonl, title: Ticket triage, scorer: exact}
+  replies: {path: mail.jsonl, title: Replies, scorer: exact}
 policies:
   default: {gate: {claim: superior}}
+  either: {gate: {claim: superior, primaries: any}}
 routes:
   by-slice: &by_slice {incumbent: sim/base, suites: [{suite: customer-mail}]}
   in-danish: *by_slice
   by-document: {incumbent: sim/base, suites: [{suite: handbook}]}
   several: {incumbent: sim/base, suites: [{suite: handbook}]}
+  weighted: {incumbent: sim/base, suites: [{suite: triage, weight: 2}, {suite: replies}]}
+  either: {incumbent: sim/base, policy: either, suites: [{suite: triage}, {suite: replies}]}
 """
 
 
@@ -138,6 +143,8 @@ def _propose_all(installation: Installation, clock: ManualClock) -> Mapping[str,
         "slices": propose("by-slice", "better")[0],
         "failing-slice": propose("in-danish", "no-danish")[0],
         "clusters": propose("by-document", "better")[0],
+        "weighted": propose("weighted", "better")[0],
+        "either": propose("either", "better")[0],
     }
     worse, best, good = propose("several", "worse", "better", "good")
     for _ in range(TURNS):

@@ -97,6 +97,7 @@ class SmallInstallation:
     served: Callable[[Target, Item], ServedModel] = lambda target, _: ServedModel(target.model)
     calibration: JudgeCalibration | None = None  # what the runners say of a suite's judge
     drift: dict[str, DriftPolicy] = field(default_factory=dict)
+    observe_only: bool = False
     sinks: RecordingSinks = field(default_factory=lambda: RecordingSinks("chat", "mail"))
     store: Store = field(init=False)
 
@@ -124,6 +125,7 @@ class SmallInstallation:
             policies={self.policy.name: self.policy},
             sinks=self.sinks,
             drift=self.drift,
+            observe_only=self.observe_only,
             cipher=FernetCipher(lambda: ENCRYPTION_KEYS),
             workers=InlineWorkers(lambda run, owner: self._work(chosen, run, owner)),
         )

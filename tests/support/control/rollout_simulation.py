@@ -235,7 +235,8 @@ class Life:
 
     def _relives(self) -> bool:
         """A time that comes again, or did within three minutes, of which not every process
-        knows: one that began since may take old rows for new ones so long (docs/canary.md).
+        knows: one that began since may take old rows for new ones so long
+        (docs/explanation/canary.md).
         """
         now = self.clock.now()
         if now < self.latest:

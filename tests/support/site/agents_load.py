@@ -1,6 +1,7 @@
 """Many sessions hold their conversations at once, while processes are killed and started again.
 Each client sends its messages one after the other and tries again what was not answered, under
-the same idempotency key, as docs/agents.md says; the provider checks the context of each call.
+the same idempotency key, as docs/reference/agents.md says; the provider checks the context of
+each call.
 """
 
 import random

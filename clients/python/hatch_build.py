@@ -1,0 +1,88 @@
+"""Builds the wheel of swapgate-client: the modules of the client and what they import, out of
+the one source that `swapgate` is built from, below `swapgate_client`.
+
+The modules are found by their imports from `harness.client.sync_client` on. The router within a
+process (`in_process`) stays out: it is what makes `swapgate` large.
+"""
+
+import ast
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hatchling.builders.config import BuilderConfig
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from hatch_build import below_package  # noqa: E402 - the checkout's own, beside the sources
+
+PACKAGE = "swapgate_client"
+FIRST = "harness.client.sync_client"
+LEFT_OUT = frozenset({"harness.app.embedded", "harness.client.in_process"})
+
+
+class ClientHook(BuildHookInterface[BuilderConfig]):
+    """Puts a rewritten copy of each module of the client into the wheel."""
+
+    PLUGIN_NAME = "custom"
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if version == "editable":
+            raise ValueError(
+                "swapgate-client has no editable form: install the checkout itself"
+            )
+        self.copies = TemporaryDirectory(prefix="swapgate-client-")
+        for place, source in sorted(wheel_files().items()):
+            copy = Path(self.copies.name, place)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(source)
+            build_data["force_include"][str(copy)] = place
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002 - hatchling's signature
+        self.copies.cleanup()
+
+
+def wheel_files() -> dict[str, bytes]:
+    """What is in the wheel: place to content."""
+    public = (ROOT / "swapgate/client.py").read_bytes()
+    files = {
+        f"{PACKAGE}/__init__.py": below_package(public, PACKAGE),
+        f"{PACKAGE}/py.typed": b"",
+    }
+    for module in client_modules():
+        file = module_file(module)
+        place = f"{PACKAGE}/{file.relative_to(ROOT).as_posix()}"
+        files[place] = below_package(file.read_bytes(), PACKAGE)
+        for folder in file.relative_to(ROOT).parents:
+            if folder.name:
+                files.setdefault(f"{PACKAGE}/{folder.as_posix()}/__init__.py", b"")
+    return files
+
+
+def client_modules() -> set[str]:
+    """Finds the client's modules, and all of ours that they import."""
+    found: set[str] = set()
+    waiting = [FIRST]
+    while waiting:
+        module = waiting.pop()
+        if module in found or module in LEFT_OUT:
+            continue
+        found.add(module)
+        for node in ast.walk(ast.parse(module_file(module).read_bytes())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("harness."):
+                waiting += imported(str(node.module), [name.name for name in node.names])
+    return found
+
+
+def imported(module: str, names: list[str]) -> list[str]:
+    """The modules of an import: `from a import b` may name a module `a.b`, or what `a` has."""
+    inner = [f"{module}.{name}" for name in names if module_file(f"{module}.{name}").is_file()]
+    return inner if len(inner) == len(names) else [module, *inner]
+
+
+def module_file(module: str) -> Path:
+    file = ROOT / f"{module.replace('.', '/')}.py"
+    return file if file.is_file() else file.with_suffix("") / "__init__.py"

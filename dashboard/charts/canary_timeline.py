@@ -1,0 +1,305 @@
+"""Draws a canary's timeline: its share of the traffic, the evidence of harm against the
+rollback level, and both arms' failures with intervals, one below the other on one axis of time.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import altair as alt
+import pandas as pd
+
+from dashboard.charts import plots
+from dashboard.text import labels
+from dashboard.theme import Palette
+from harness.domain.canary.rollout import Rollout, RolloutState
+from harness.gate.online.timeline import FailureShare, TimelinePoint
+
+CANDIDATE, INCUMBENT = "candidate", "incumbent"
+SHARE, EVIDENCE, FAILED = (
+    "Share of the traffic",
+    "Evidence of harm, in % of the rollback level",
+    "Failed so far",
+)
+# So wide are all panels' labels, so that their axes of time stand below each other.
+LABELS_WIDTH: Final = 46
+PANELS: Final = (110, 150, 240)  # heights, with titles and labels
+_DAY: Final = timedelta(days=1)
+_TICKS: Final = (
+    *(timedelta(minutes=minutes) for minutes in (1, 2, 5, 10, 20, 30, 60, 120, 240, 480)),
+    *(timedelta(days=days) for days in (1, 2, 7, 30)),
+)
+_MOST_TICKS: Final = 8
+# The end of the axis moves in such steps, so that a chart is drawn anew only where data came.
+_END_STEPS: Final = 40
+
+
+@dataclass(frozen=True)
+class TimelineFrames:
+    """Holds the frames of the three panels, and the ends of their axis of time."""
+
+    shares: pd.DataFrame  # at, share
+    evidence: pd.DataFrame  # at, percent, text
+    failures: pd.DataFrame  # at, arm, rate, low, high, text
+    began: datetime
+    ends: datetime
+
+
+def build_frames(
+    rollout: Rollout, points: Sequence[TimelinePoint], now: datetime
+) -> TimelineFrames:
+    """Builds the frames of a rollout's timeline, up to now or to the rollout's end."""
+    began = rollout.started_at
+    last = points[-1].at if points else began
+    ended = not rollout.live and not rollout.baking
+    ends = max(last, rollout.updated_at if ended else _rounded(began, max(now, last)))
+    return TimelineFrames(
+        shares=_shares(rollout, points, ends),
+        evidence=_evidence(began, points),
+        failures=_failures(points),
+        began=began,
+        ends=max(ends, began + timedelta(minutes=1)),
+    )
+
+
+def _rounded(began: datetime, now: datetime) -> datetime:
+    step = max(60.0, (now - began).total_seconds() / _END_STEPS)
+    # A power of two of minutes: it stays the same for a while as time goes on.
+    step = 60.0 * 2 ** max(0, round(step / 60.0).bit_length() - 1)
+    steps = -(-(now - began).total_seconds() // step)
+    return began + timedelta(seconds=steps * step)
+
+
+def _shares(rollout: Rollout, points: Sequence[TimelinePoint], ends: datetime) -> pd.DataFrame:
+    rows = [(rollout.started_at, rollout.policy.steps[0].weight_bps)]
+    for point in points:
+        if point.weight_bps != rows[-1][1]:
+            # Its block closes later than its step began.
+            last_step = point.weight_bps == rollout.current.weight_bps
+            began = min(point.at, rollout.step_started_at) if last_step else point.at
+            rows.append((max(rows[-1][0], began), point.weight_bps))
+    # Also of one that ended before a request was counted at its last step.
+    if rollout.current.weight_bps != rows[-1][1]:
+        rows.append((rollout.step_started_at, rollout.current.weight_bps))
+    if not rollout.live:
+        back = rollout.state is RolloutState.ROLLED_BACK
+        rows.append((min(rollout.updated_at, ends), 0 if back else 10_000))
+    rows.append((ends, rows[-1][1]))
+    return pd.DataFrame(
+        [
+            {
+                "at": _ms(at),
+                "share": weight / 100,
+                "text": f"{labels.weight(weight)} from {labels.time_of_day(at)} UTC",
+            }
+            for at, weight in rows
+        ]
+    )
+
+
+def _evidence(began: datetime, points: Sequence[TimelinePoint]) -> pd.DataFrame:
+    rows = [{"at": _ms(began), "percent": 0.0, "text": "nothing counted yet"}]
+    rows += [
+        {
+            "at": _ms(point.at),
+            "percent": 100 * point.distance,
+            "text": f"{labels.time_of_day(point.at)} UTC: "
+            f"{labels.percent(point.distance, 0)} of the rollback level",
+        }
+        for point in points
+    ]
+    return pd.DataFrame(rows)
+
+
+def _failures(points: Sequence[TimelinePoint]) -> pd.DataFrame:
+    rows = [
+        _failure_row(point.at, arm, counted)
+        for point in points
+        for arm, counted in ((CANDIDATE, point.candidate), (INCUMBENT, point.incumbent))
+        if counted.units
+    ]
+    return pd.DataFrame(rows, columns=["at", "arm", "rate", "low", "high", "text"])
+
+
+def _failure_row(at: datetime, arm: str, counted: FailureShare) -> dict[str, object]:
+    low, high = counted.interval or (0.0, 1.0)
+    return {
+        "at": _ms(at),
+        "arm": arm,
+        "rate": 100 * (counted.share or 0.0),
+        "low": 100 * low,
+        "high": 100 * high,
+        "text": f"{arm}: {labels.percent(counted.share)} failed "
+        f"({counted.failures:,} of {counted.units:,}), 95 % CI {labels.percent(low)} to "
+        f"{labels.percent(high)}; {labels.time_of_day(at)} UTC",
+    }
+
+
+def _ms(at: datetime) -> float:
+    # A float means the same to every reader of a frame: a timestamp has a unit and a zone, and
+    # a whole number of this size is no plain number in a browser.
+    return at.timestamp() * 1000.0
+
+
+def draw(frames: TimelineFrames, palette: Palette) -> Sequence[alt.LayerChart]:
+    """Draws the panels, from top to bottom; the last has the axis's labels."""
+    share, evidence, failed = PANELS
+    return (
+        plots.dressed(_share_panel(frames, palette), palette, share),
+        plots.dressed(_evidence_panel(frames, palette), palette, evidence),
+        plots.dressed(_failure_panel(frames, palette), palette, failed),
+    )
+
+
+def _share_panel(frames: TimelineFrames, palette: Palette) -> alt.LayerChart:
+    line = (
+        alt.Chart(frames.shares)
+        .mark_area(
+            interpolate="step-after", line={"color": palette.better, "strokeWidth": 2},
+            color=palette.better, opacity=0.16,
+        )
+        .encode(x=_time(frames, shown=False), y=_shares_axis(frames.shares), tooltip="text:N")
+    )  # fmt: skip
+    return _panel(SHARE, palette, line)
+
+
+def _evidence_panel(frames: TimelineFrames, palette: Palette) -> alt.LayerChart:
+    level = pd.DataFrame({"percent": [100.0], "at": [_ms(frames.began)], "text": ["rollback"]})
+    scale = alt.Scale(domain=[0, 115], nice=False)
+    axis = _axis(values=[0, 50, 100])
+    rule = (
+        alt.Chart(level)
+        .mark_rule(color=palette.worse, size=2, strokeDash=[6, 3])
+        .encode(y=alt.Y("percent:Q", scale=scale))
+    )
+    name = (
+        alt.Chart(level)
+        .mark_text(align="left", dx=4, dy=-7, fontSize=12, color=palette.worse)
+        .encode(x=_time(frames, shown=False), y=alt.Y("percent:Q", scale=scale), text="text:N")
+    )
+    line = (
+        alt.Chart(frames.evidence)
+        .mark_line(interpolate="step-after", strokeWidth=2, color=palette.undecided)
+        .encode(
+            x=_time(frames, shown=False),
+            y=alt.Y("percent:Q", title=None, scale=scale, axis=axis),
+            tooltip="text:N",
+        )
+    )
+    return _panel(EVIDENCE, palette, line, rule, name)
+
+
+def _failure_panel(frames: TimelineFrames, palette: Palette) -> alt.LayerChart:
+    names = [CANDIDATE, INCUMBENT]
+    legend = alt.Legend(
+        title=None,
+        orient="top",
+        columns=2,
+        symbolType="stroke",
+        symbolStrokeWidth=3,
+        symbolOpacity=1,
+    )
+    scale = alt.Scale(domain=names, range=[palette.worse, palette.better])
+    colour = alt.Color("arm:N", scale=scale, legend=legend)
+    base = alt.Chart(frames.failures)
+    time = _time(frames, shown=True)
+    top = _top(frames.failures)
+    band = base.mark_area(opacity=0.18, clip=True).encode(
+        x=time,
+        y=_percent("low:Q", top),
+        y2="high:Q",
+        color=colour,
+    )
+    line = base.mark_line(strokeWidth=2, clip=True).encode(
+        x=time,
+        y=_percent("rate:Q", top),
+        color=colour,
+        strokeDash=alt.StrokeDash(
+            "arm:N", scale=alt.Scale(domain=names, range=[[1, 0], [5, 3]]), legend=legend
+        ),
+        tooltip="text:N",
+    )
+    # Where it stands now: one point each, seen where there is no line yet.
+    latest = frames.failures.groupby("arm").tail(1)
+    now = alt.Chart(latest)
+    reach = now.mark_rule(strokeWidth=2, clip=True).encode(
+        x=time, y=_percent("low:Q", top), y2="high:Q", color=colour
+    )
+    point = now.mark_point(filled=True, size=60, opacity=1).encode(
+        x=time,
+        y=_percent("rate:Q", top),
+        color=colour,
+        shape=alt.Shape(
+            "arm:N", scale=alt.Scale(domain=names, range=["square", "circle"]), legend=legend
+        ),
+        tooltip="text:N",
+    )
+    return _panel(FAILED, palette, band, line, reach, point)
+
+
+def _top(failures: pd.DataFrame) -> float:
+    """Returns the end of the axis of failures: today's intervals or half more than the later
+    shares, whichever is more. The first blocks' intervals reach far beyond, and would flatten
+    all the rest.
+    """
+    if failures.empty:
+        return 1.0
+    today = failures.groupby("arm").tail(1)["high"].max()
+    settled = failures["rate"].tail(max(2, len(failures) // 2)).max()
+    return float(min(100.0, max(1.2 * today, 1.5 * settled, 0.1)))
+
+
+def _panel(title: str, palette: Palette, *layers: Any) -> alt.LayerChart:
+    heading = alt.TitleParams(
+        title, anchor="start", fontSize=13, fontWeight=600, color=palette.text, offset=6
+    )
+    return alt.LayerChart(layer=list(layers), title=heading)
+
+
+def _percent(field: str, top: float | None = None) -> alt.Y:
+    scale = alt.Scale(domainMin=0) if top is None else alt.Scale(domain=[0, top], nice=False)
+    return alt.Y(field, title=None, scale=scale, axis=_axis())
+
+
+def _shares_axis(shares: pd.DataFrame) -> alt.Y:
+    top = float(shares["share"].max())
+    steps = sorted({0.0, *shares["share"]})
+    return alt.Y(
+        "share:Q",
+        title=None,
+        scale=alt.Scale(domain=[0.0, 1.15 * max(top, 0.1)], nice=False),
+        axis=_axis(values=[0.0, top] if len(steps) > 4 else steps, labelOverlap=True),
+    )
+
+
+def _axis(**options: Any) -> alt.Axis:
+    return alt.Axis(
+        labelExpr="datum.label + ' %'",
+        tickCount=3,
+        minExtent=LABELS_WIDTH,
+        maxExtent=LABELS_WIDTH,
+        **options,
+    )
+
+
+def _time(frames: TimelineFrames, *, shown: bool) -> alt.X:
+    step = next(
+        (s for s in _TICKS if frames.ends - frames.began <= _MOST_TICKS * s), _TICKS[-1]
+    )
+    first = frames.began.timestamp() // step.total_seconds() + 1
+    times = [
+        1000.0 * step.total_seconds() * (first + number)
+        for number in range(math.ceil((frames.ends - frames.began) / step))
+    ]
+    domain = [_ms(frames.began), _ms(frames.ends)]
+    axis = alt.Axis(
+        values=[time for time in times if time <= domain[1]],
+        labelExpr=f"utcFormat(datum.value, '{'%H:%M' if step < _DAY else '%d %b'}')",
+        labels=shown,
+        ticks=shown,
+        labelOverlap=True,
+        grid=True,
+    )
+    return alt.X("at:Q", title=None, scale=alt.Scale(domain=domain, nice=False), axis=axis)

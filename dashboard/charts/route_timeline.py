@@ -1,0 +1,163 @@
+"""Draws which model served a route when: a row for each model, a wide bar while it answered, a
+narrow one while it had a share as canary or as the model before, and a mark for each change.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+import altair as alt
+import pandas as pd
+
+from dashboard.charts import plots
+from dashboard.data.queries import RouteView
+from dashboard.text import labels
+from dashboard.theme import Palette
+from harness.ports import RouteRecord
+
+SERVES, SHARES = "serves", "has a share"
+ROW_HEIGHT: Final = 34
+EDGES: Final = 74
+FEWEST_VERSIONS: Final = 2
+_PATTERNS: Final = ((timedelta(days=2), "%H:%M"), (timedelta(days=300), "%d %b"))
+_LONGEST: Final = "%b %Y"
+_HOURS: Final = (0.25, 0.5, 1, 2, 4, 8, 24, 48, 168, 720)
+_MOST_TICKS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """Describes a stretch of time in which a model had one part on a route."""
+
+    model: str
+    part: str  # SERVES or SHARES
+    weight_bps: int  # of the callers, where it has a share
+    since: datetime
+    until: datetime
+
+
+def list_stays(view: RouteView) -> Sequence[Stay]:
+    """Lists who served and who had a share when, oldest first; equal neighbours are one."""
+    records = list(reversed(view.history.items))
+    ends = [*(record.at for record in records[1:]), view.now]
+    stays: list[Stay] = []
+    for record, end in zip(records, ends, strict=True):
+        for stay in _stays_of(view, record, end):
+            before = next((old for old in reversed(stays) if _goes_on(old, stay)), None)
+            if before is None:
+                stays.append(stay)
+            else:
+                stays[stays.index(before)] = replace(before, until=stay.until)
+    return stays
+
+
+def _stays_of(view: RouteView, record: RouteRecord, end: datetime) -> Iterator[Stay]:
+    route = record.route
+    yield Stay(view.name(route.incumbent), SERVES, 10_000, record.at, end)
+    if route.experiment is not None:
+        share = route.experiment
+        yield Stay(view.name(share.target), SHARES, share.weight_bps, record.at, end)
+
+
+def _goes_on(old: Stay, new: Stay) -> bool:
+    same = (old.model, old.part, old.weight_bps) == (new.model, new.part, new.weight_bps)
+    return same and old.until == new.since
+
+
+def build_frames(view: RouteView) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Builds the frames of the bars and of the marks."""
+    bars = [
+        {
+            "model": stay.model,
+            "part": stay.part,
+            "since": _ms(stay.since),
+            "until": _ms(stay.until),
+            "text": _sentence(stay, view.now),
+        }
+        for stay in list_stays(view)
+    ]
+    marks = [
+        {
+            "at": _ms(record.at),
+            "model": view.name(record.route.incumbent),
+            "text": f"{labels.CHANGE_KINDS.get(record.kind, record.kind)}: "
+            f"{labels.date_time(record.at)}, by {record.actor}. {record.reason}",
+        }
+        for record in view.history
+    ]
+    return (
+        pd.DataFrame(bars, columns=["model", "part", "since", "until", "text"]),
+        pd.DataFrame(marks, columns=["at", "model", "text"]),
+    )
+
+
+def _ms(at: datetime) -> float:
+    return at.timestamp() * 1000.0
+
+
+def _sentence(stay: Stay, now: datetime) -> str:
+    end = "now" if stay.until == now else labels.date_time(stay.until)
+    what = "serves" if stay.part == SERVES else f"has {labels.weight(stay.weight_bps)}"
+    lasted = labels.span((stay.until - stay.since).total_seconds())
+    return f"{stay.model} {what} from {labels.date_time(stay.since)} to {end} ({lasted})"
+
+
+def draw(view: RouteView, palette: Palette) -> alt.LayerChart | None:
+    """Draws the timeline; None for a route that never changed."""
+    if len(view.history) < FEWEST_VERSIONS:
+        return None
+    bars, marks = build_frames(view)
+    models = list(dict.fromkeys(bars["model"]))
+    rows = alt.Y(
+        "model:N",
+        sort=models,
+        title=None,
+        axis=alt.Axis(labelLimit=150, ticks=False, domain=False, labelPadding=8),
+    )
+    across = _time(view)
+    legend = alt.Legend(
+        title=None, orient="top", columns=2, symbolType="square", symbolSize=110
+    )
+    parts = [SERVES, SHARES]
+    colour = alt.Color(
+        "part:N",
+        scale=alt.Scale(domain=parts, range=[palette.better, palette.undecided]),
+        legend=legend,
+    )
+    # A layer for each part: Vega-Lite warns of a size that a named part decides.
+    stays = [
+        alt.Chart(bars[bars["part"] == part])
+        .mark_bar(cornerRadius=2, size=height)
+        .encode(x=across, x2="until:Q", y=rows, color=colour, tooltip="text:N")
+        for part, height in zip(parts, (16, 6), strict=True)
+    ]
+    changes = (
+        alt.Chart(marks)
+        .mark_point(filled=True, shape="diamond", size=42, opacity=1, color=palette.text)
+        .encode(x=alt.X("at:Q"), y=rows, tooltip="text:N")
+    )
+    figure = alt.layer(*stays, changes)
+    return plots.dressed(figure, palette, ROW_HEIGHT * len(models) + EDGES)
+
+
+def _time(view: RouteView) -> alt.X:
+    begin, end = view.history[-1].at, view.now
+    end = max(end, begin + timedelta(minutes=1))
+    pattern = next((p for most, p in _PATTERNS if end - begin <= most), _LONGEST)
+    axis = alt.Axis(
+        labelExpr=f"utcFormat(datum.value, '{pattern}')",
+        values=_ticks(begin, end),
+        labelOverlap=True,
+    )
+    scale = alt.Scale(domain=[_ms(begin), _ms(end)], nice=False)
+    return alt.X("since:Q", title=None, scale=scale, axis=axis)
+
+
+def _ticks(begin: datetime, end: datetime) -> list[float]:
+    """Places of round hours or days between two moments, a few at the most."""
+    hours = (end - begin).total_seconds() / 3600
+    step = next((h for h in _HOURS if hours <= _MOST_TICKS * h), hours / _MOST_TICKS)
+    width = step * 3_600_000.0
+    first = -(-_ms(begin) // width) * width
+    return [first + number * width for number in range(int((_ms(end) - first) // width) + 1)]

@@ -1,0 +1,148 @@
+"""Draws the course of the recorded traffic: requests as bars, and below them the shares that
+failed or whose own model failed, on the same axis of time.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Final
+
+import altair as alt
+import pandas as pd
+
+from dashboard.charts import plots
+from dashboard.text import labels
+from dashboard.theme import Palette
+from harness.control.routing.traffic_report import TrafficReport
+from harness.domain.formatting import format_percent
+
+FAILED, LEFT = "error to the caller", "own model failed"
+HEIGHTS: Final = (130, 170)
+LABELS_WIDTH: Final = 46
+COLUMNS: Final = ("at", "until", "requests", "text")
+_DAY: Final = timedelta(days=1)
+
+
+def build_frames(report: TrafficReport) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Builds the frames of both panels: requests, and shares of them in percent."""
+    counts, shares = [], []
+    for point in report.course:
+        at, until = _ms(point.minute), _ms(point.minute + report.step)
+        moment = labels.date_time(point.minute)
+        what = labels.plural(point.requests, "request")
+        counts.append((at, until, point.requests, f"{moment}: {what}"))
+        if not point.requests:
+            continue
+        for name, count in ((FAILED, point.failed), (LEFT, point.charged)):
+            if not count:
+                continue
+            share = count / point.requests
+            said = f"{moment}: {name} in {format_percent(share, significant=2)} of {what}"
+            shares.append(
+                {"at": (at + until) / 2, "share": 100 * share, "what": name, "text": said}
+            )
+    return (
+        pd.DataFrame(counts, columns=list(COLUMNS)),
+        pd.DataFrame(shares, columns=["at", "share", "what", "text"]),
+    )
+
+
+def _ms(at: Any) -> float:
+    return float(at.timestamp() * 1000.0)
+
+
+def draw(report: TrafficReport, palette: Palette) -> Sequence[alt.LayerChart]:
+    """Draws both panels, the upper one first; the lower only where something failed."""
+    counts, shares = build_frames(report)
+    upper, lower = HEIGHTS
+    alone = shares.empty
+    panels = [plots.dressed(_requests(report, counts, palette, alone=alone), palette, upper)]
+    if not alone:
+        panels.append(plots.dressed(_shares(report, shares, palette), palette, lower))
+    return panels
+
+
+def _requests(
+    report: TrafficReport, counts: pd.DataFrame, palette: Palette, *, alone: bool
+) -> alt.LayerChart:
+    bars = (
+        alt.Chart(counts)
+        .mark_rect(color=palette.neutral, opacity=0.75)
+        .encode(
+            x=_time(report, shown=alone),
+            x2="until:Q",
+            y=alt.Y("requests:Q", title=None, axis=_axis("format(datum.value, ',')")),
+            y2=alt.datum(0),
+            tooltip="text:N",
+        )
+    )
+    minutes = report.step // timedelta(minutes=1)
+    every = "minute" if minutes == 1 else labels.span(report.step.total_seconds())
+    return _panel(f"Requests per {every}", palette, bars)
+
+
+def _shares(report: TrafficReport, shares: pd.DataFrame, palette: Palette) -> alt.LayerChart:
+    names = [FAILED, LEFT]
+    legend = alt.Legend(title=None, orient="top", columns=2)
+    top = max(1.0, 1.15 * float(shares["share"].max() if len(shares) else 0.0))
+    scale = alt.Scale(domain=[0, min(100.0, top)], nice=False)
+    colour = alt.Color(
+        "what:N",
+        scale=alt.Scale(domain=names, range=[palette.worse, palette.undecided]),
+        legend=legend,
+    )
+    shape = alt.Shape(
+        "what:N", scale=alt.Scale(domain=names, range=["square", "triangle-up"]), legend=legend
+    )
+    bars = (
+        alt.Chart(shares)
+        .mark_rule(strokeWidth=1.5, opacity=0.5)
+        .encode(x=_time(report, shown=True), y=alt.Y("share:Q", scale=scale), color=colour)
+    )
+    points = (
+        alt.Chart(shares)
+        .mark_point(filled=True, size=34, opacity=0.9)
+        .encode(
+            x=_time(report, shown=True),
+            y=alt.Y("share:Q", title=None, scale=scale, axis=_axis("datum.label + ' %'")),
+            color=colour,
+            shape=shape,
+            tooltip="text:N",
+        )
+    )
+    return _panel("Share of the requests", palette, bars, points)
+
+
+def _panel(title: str, palette: Palette, *layers: Any) -> alt.LayerChart:
+    heading = alt.TitleParams(
+        title, anchor="start", fontSize=13, fontWeight=600, color=palette.text, offset=6
+    )
+    return alt.LayerChart(layer=list(layers), title=heading)
+
+
+def _axis(expression: str) -> alt.Axis:
+    return alt.Axis(
+        labelExpr=expression, tickCount=3, minExtent=LABELS_WIDTH, maxExtent=LABELS_WIDTH
+    )
+
+
+def _time(report: TrafficReport, *, shown: bool) -> alt.X:
+    begin, end = _ms(report.course[0].minute), _ms(report.course[-1].minute + report.step)
+    pattern = "%H:%M" if report.window <= _DAY else "%d %b"
+    axis = alt.Axis(
+        labelExpr=f"utcFormat(datum.value, '{pattern}')",
+        values=_ticks(begin, end, report.window),
+        labels=shown,
+        ticks=shown,
+        labelOverlap=True,
+    )
+    return alt.X(
+        "at:Q", title=None, scale=alt.Scale(domain=[begin, end], nice=False), axis=axis
+    )
+
+
+def _ticks(begin: float, end: float, window: timedelta) -> list[float]:
+    """Places of round hours or days in a window."""
+    steps = (timedelta(minutes=10), timedelta(hours=4), _DAY)
+    step = next(s for s in steps if window <= 8 * s).total_seconds() * 1000.0
+    first = -(-begin // step) * step
+    return [first + number * step for number in range(int((end - first) // step) + 1)]

@@ -1,0 +1,42 @@
+"""Loads what the Policies page shows: each policy with the routes that use it, and the open
+proposals that follow an older version of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.control.context import Context
+from harness.control.operations import queries
+from harness.domain.pagination import MOST_LISTED, PageRequest
+from harness.domain.proposals.policy import Policy
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.table import Route
+
+
+@dataclass(frozen=True)
+class PolicyUse:
+    """Says where a policy is used."""
+
+    policy: Policy
+    routes: Sequence[Route]
+    # Open proposals that were registered with another version of it, which holds for them.
+    former: Sequence[Proposal]
+
+
+def list_policy_uses(ctx: Context) -> Sequence[PolicyUse]:
+    """Lists the policies, those that most routes use first."""
+    known = queries.list_routes(ctx)
+    opened = queries.list_proposals(ctx, PageRequest(MOST_LISTED), open_only=True)
+    uses = [
+        PolicyUse(
+            policy,
+            [route for route in known if route.settings.policy == name],
+            [
+                proposal
+                for proposal in opened
+                if proposal.policy.name == name and proposal.policy.digest != policy.digest
+            ],
+        )
+        for name, policy in ctx.policies.items()
+    ]
+    return sorted(uses, key=lambda use: (-len(use.routes), use.policy.name))

@@ -1,0 +1,226 @@
+"""The dialogs in which a person approves, rejects or cancels a proposal, for Compare and
+Proposals. Approval and rejection repeat verdict, cost, risk and how many requests are at stake;
+their buttons work once a reason is written.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+
+import streamlit as st
+
+from dashboard import current_user, page_frame
+from dashboard.data.queries import ComparisonView, comparison
+from dashboard.text import html, labels
+from dashboard.text.html import escape, strong
+from harness.control.evals.proof_validity import ProofState, ProofValidity
+from harness.control.proposals import decisions, drawbacks, review
+from harness.control.proposals.review import BlastRadius, ProposalReview
+from harness.control.routing import monthly_bill
+from harness.domain.errors import NotAllowed
+from harness.domain.evals.run import BaseVerdict
+from harness.domain.evals.verdict_basis import VerdictBasis
+from harness.domain.operations.access import Actor, Role
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.gate.text.claim_sentence import describe_claim
+
+EARLY_PHASES = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING, ProposalPhase.SHADOW)
+REASON = "Reason (required; the audit log keeps it)"
+REASON_MISSING = "The button works once a reason stands here."
+
+
+def show_buttons(
+    proposal: Proposal,
+    verdict: BaseVerdict | None,
+    validity: ProofValidity | None,
+    now: datetime,
+) -> None:
+    """Show the decisions that a proposal waits for; a disabled button says why."""
+    actor, key = current_user.signed_in(), proposal.id
+    if awaits_decision(proposal):
+        why = why_not_approve(proposal, verdict, validity, actor, now)
+        why_not_reject = _why_not_decide(actor)
+        if st.button(
+            "Approve", key=f"approve-{key}", type="primary", icon=":material/check:",
+            disabled=bool(why),
+        ):  # fmt: skip
+            approve(*_load(proposal.id))
+        if st.button(
+            "Reject",
+            key=f"reject-{key}",
+            icon=":material/close:",
+            disabled=bool(why_not_reject),
+        ):
+            reject(*_load(proposal.id))
+        if why:
+            st.html(html.note(why), width="content")
+    if proposal.phase in EARLY_PHASES:
+        _offer_cancel(proposal, actor)
+
+
+def _offer_cancel(proposal: Proposal, actor: Actor | None) -> None:
+    """Show the button that ends a comparison; another's needs the role that refuses it."""
+    own = actor is not None and actor.principal == proposal.proposer_principal
+    why = current_user.why_not(Role.PROPOSER if own else Role.APPROVER)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if st.button("Cancel", key=f"cancel-{proposal.id}", disabled=bool(why)):
+            cancel(*_load(proposal.id))
+        if why:
+            st.html(html.note(why), width="content")
+
+
+def awaits_decision(proposal: Proposal) -> bool:
+    """Tells whether somebody has to approve or reject the proposal."""
+    return proposal.phase is ProposalPhase.AWAITING_APPROVAL and proposal.approver is None
+
+
+def why_not_approve(
+    proposal: Proposal,
+    verdict: BaseVerdict | None,
+    validity: ProofValidity | None,
+    actor: Actor | None,
+    now: datetime,
+) -> str:
+    """Says why the visitor cannot approve a proposal; empty where that is possible."""
+    if validity is not None and verdict is not None and not validity.holds:
+        expired = f"the verdict expired {labels.age(verdict.expires_at, now)}"
+        why = validity.why if validity.proof is ProofState.STALE else expired
+        return f"STALE: {why}. Propose again to renew it."
+    if actor is None or _why_not_decide(actor):
+        return _why_not_decide(actor)
+    if proposal.proposer_principal == actor.principal and not proposal.self_approval:
+        return f"{actor.name} proposed this, so somebody else has to approve it."
+    return ""
+
+
+def _why_not_decide(actor: Actor | None) -> str:
+    """Whose key, or whose role, decides nothing."""
+    if actor is None:
+        return current_user.SIGN_IN
+    try:
+        actor.require(Role.APPROVER)
+    except NotAllowed as error:
+        return str(error)
+    return ""
+
+
+def _load(proposal: str) -> tuple[ComparisonView, ProposalReview]:
+    ctx = page_frame.context()
+    return comparison(ctx, proposal), review.review_proposal(ctx, proposal)
+
+
+@st.dialog("Approve the canary", width="medium")
+def approve(view: ComparisonView, found: ProposalReview) -> None:
+    """Asks for an approval, with what it rests on and what it means for users."""
+    proposal = view.comparison.proposal
+    new, old = view.comparison.candidate.name, view.comparison.incumbent.name
+    share = labels.weight(proposal.policy.canary.steps[0].weight_bps)
+    st.html(
+        html.block(
+            f"<p>Route {strong(proposal.route)}: {strong(share)} of its traffic goes to "
+            f"{strong(new)}; the rest stays with {strong(old)}. Its share rises step by step "
+            "while no harm shows, and drops to 0 % as soon as harm shows.</p>"
+        )
+    )
+    st.html(html.facts(_facts(view, found)))
+    _changes(found)
+    seen = view.comparison.verdict.id if view.comparison.verdict else None
+    _ask(
+        view,
+        "Start the canary",
+        lambda actor, reason: decisions.approve_proposal(
+            page_frame.context(), actor, proposal.id, reason, expected_verdict=seen
+        ),
+        lambda actor: f"{actor.name} approved {proposal.id}; the canary opens within seconds.",
+    )
+
+
+@st.dialog("Reject the proposal", width="medium")
+def reject(view: ComparisonView, found: ProposalReview) -> None:
+    """Asks for a rejection and its reason."""
+    proposal = view.comparison.proposal
+    st.html(
+        html.block(
+            f"<p>Route {strong(proposal.route)} stays with "
+            f"{strong(view.comparison.incumbent.name)}; "
+            f"{strong(view.comparison.candidate.name)} gets no traffic. "
+            f"{escape(proposal.proposer)} will read the reason.</p>"
+        )
+    )
+    st.html(html.facts(_facts(view, found)))
+    _ask(
+        view,
+        "Reject",
+        lambda actor, reason: decisions.refuse_proposal(
+            page_frame.context(), actor, proposal.id, reason
+        ),
+        lambda actor: f"{actor.name} rejected {proposal.id}.",
+    )
+
+
+@st.dialog("Cancel the proposal")
+def cancel(view: ComparisonView, _found: ProposalReview) -> None:
+    """Asks whether the comparison is to end before its verdict."""
+    proposal = view.comparison.proposal
+    st.html(
+        html.block(
+            f"<p>The comparison of {strong(view.comparison.candidate.name)} with "
+            f"{strong(view.comparison.incumbent.name)} ends; its measurements are kept.</p>"
+        )
+    )
+    reason = st.text_input("Reason (optional)", key=f"cancel-why-{proposal.id}")
+    if st.button("Cancel the proposal", type="primary"):
+        ctx = page_frame.context()
+        current_user.attempt(
+            lambda actor: decisions.cancel_proposal(ctx, actor, proposal.id, reason.strip()),
+            lambda actor: f"{actor.name} cancelled {proposal.id}.",
+        )
+
+
+def _facts(view: ComparisonView, found: ProposalReview) -> list[tuple[str, str]]:
+    """What the decision rests on, as HTML: verdict, what speaks against, cost, risk, users."""
+    held = view.comparison
+    facts: list[tuple[str, str]] = []
+    if held.verdict is not None:
+        claim = describe_claim(VerdictBasis.from_verdict(held.verdict), view.titles)
+        verdict = html.state(labels.verdict_label(held.verdict))
+        facts.append(("Verdict", f"{verdict}: {escape(claim)}"))
+    against = [
+        f"{strong(drawback.what)}: {escape(drawback.text)}"
+        for drawback in drawbacks.list_drawbacks(held, view.titles)
+    ]
+    facts.append(("Against", "<br>".join(against) or escape(drawbacks.describe_absence(held))))
+    facts.append(("Cost", escape(monthly_bill.describe_forecast(held.forecast))))
+    facts.append(("Risk", f"This is the {escape(found.risk.text)}."))
+    blast = BlastRadius.from_forecast(held.proposal, held.forecast)
+    facts.append(("Users", escape(blast.text)))
+    if found.widened:
+        facts.append(("Widened", "<br>".join(map(escape, found.widened))))
+    return facts
+
+
+def _changes(found: ProposalReview) -> None:
+    """Show what changed on the route lately."""
+    if not found.changes:
+        return
+    rows = [
+        (f"{change.at:%Y-%m-%d %H:%M}", escape(change.by), change.what, escape(change.text))
+        for change in found.changes
+    ]
+    heads = ("Changed (UTC)", "By", "What", "How")
+    with st.expander(f"{labels.plural(len(rows), 'change')} on this route in 90 days"):
+        st.html(html.table(heads, rows))
+
+
+def _ask(
+    view: ComparisonView,
+    label: str,
+    act: Callable[[Actor, str], object],
+    done: Callable[[Actor], str],
+) -> None:
+    """Show the field for a reason, and the button, which works once one stands there."""
+    key = f"{label}-{view.comparison.proposal.id}"
+    reason = (st.text_input(REASON, key=f"why-{key}", live=True) or "").strip()
+    if st.button(label, type="primary", key=f"now-{key}", disabled=not reason):
+        current_user.attempt(lambda actor: act(actor, reason), done)
+    if not reason:
+        st.html(html.note(REASON_MISSING))

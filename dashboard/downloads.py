@@ -1,0 +1,54 @@
+"""Offers a table of a page as a file to download: CSV and Parquet, made when they are asked
+for, with formulas escaped.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import pandas as pd
+import streamlit as st
+
+from dashboard.data import export
+from harness.control.serialize import to_plain
+
+FORMATS: Final[Sequence[tuple[str, str, Callable[[pd.DataFrame], bytes]]]] = (
+    ("CSV", "text/csv", export.to_csv),
+    ("Parquet", "application/vnd.apache.parquet", export.to_parquet),
+)
+
+
+def frame_of(rows: Iterable[object]) -> pd.DataFrame:
+    """Builds a table of domain objects, a column for each field; nested ones as JSON."""
+    return pd.DataFrame([_cells(row) for row in rows])
+
+
+def _cells(row: object) -> dict[str, object]:
+    plain = to_plain(row)
+    fields = plain if isinstance(plain, dict) else {"value": plain}
+    return {
+        name: json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+        for name, value in fields.items()
+    }
+
+
+def offer(name: str, load: Callable[[], pd.DataFrame]) -> None:
+    """Shows a button for each format. name: of the file. load: reads the table."""
+    with st.container(horizontal=True):
+        for label, mime, write in FORMATS:
+            suffix = label.lower()
+            st.download_button(
+                label,
+                _writing(write, load),
+                f"{name}.{suffix}",
+                mime,
+                key=f"{suffix}-{name}",
+                icon=":material/download:",
+                on_click="ignore",
+            )
+
+
+def _writing(
+    write: Callable[[pd.DataFrame], bytes], load: Callable[[], pd.DataFrame]
+) -> Callable[[], bytes]:
+    return lambda: write(load())

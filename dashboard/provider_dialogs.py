@@ -1,0 +1,212 @@
+"""The Providers page's dialogs add a provider, which is asked at once, add a model, store a
+key, move a provider to another address, and remove it.
+"""
+
+from typing import Final
+
+import streamlit as st
+
+from dashboard import action_dialogs, current_user, page_frame
+from dashboard.text import html
+from dashboard.text.html import strong
+from harness.control.providers import checks, discovery, model_lookup, new_provider, registry
+from harness.control.providers.credentials import CredentialChange
+from harness.control.providers.new_provider import NewProvider
+from harness.control.providers.registry import ProviderChange
+from harness.control.routing import first_route, targets
+from harness.domain.operations.access import Actor, Role
+from harness.domain.settings import TargetSeed
+
+OUTDATED: Final = "outdated-by-a-move"
+SHOWN: Final = 5
+ASKS: Final = "Asking the provider, for 20 s at most"
+
+
+@action_dialogs.dialog("Add a provider", width="medium")
+def add_provider() -> None:
+    """Asks for kind, name, address and key. What depends on the kind keeps its own value."""
+    kind = st.selectbox("Kind", first_route.provider_choices(), key="new-kind", index=None,
+                        placeholder="Choose what it speaks")  # fmt: skip
+    if kind is None:
+        st.html(
+            html.note(
+                "The kind sets the protocol. A server of your own is vllm, ollama or custom."
+            )
+        )
+        return
+    name = st.text_input(
+        "Name, which stands before its models, as in NAME/MODEL",
+        kind, key=f"new-name-{kind}", live=True,
+    )  # fmt: skip
+    address = st.text_input(
+        "Address", first_route.usual_address(kind), key=f"new-address-{kind}", live=True
+    )
+    key = st.text_input(
+        "Key", type="password", autocomplete="off", key=f"new-key-{kind}", live=True
+    )
+    st.html(html.note("Stored encrypted and never shown. Leave it empty where none is needed."))
+    name, address = (name or "").strip(), (address or "").strip()
+    wanted = NewProvider(kind, name, address, (key or "").strip())
+    action_dialogs.submit(
+        "Add and check",
+        key="new-provider",
+        role=Role.ADMIN,
+        missing="" if name and address else "Name and address are needed.",
+        act=lambda actor: new_provider.add_provider(page_frame.context(), actor, wanted),
+        done=lambda actor: f"{actor.name} added {name}. Its card says what the check found.",
+        waits_for=ASKS,
+    )
+
+
+@action_dialogs.dialog("Add a model", width="medium")
+def add_model(provider: str) -> None:
+    """Asks for a model: one that the provider lists or the catalogue knows, or a name."""
+    ctx = page_frame.context()
+    offers = model_lookup.list_configured_offers(ctx)
+    named = [name for name, _ in offers if name.startswith(f"{provider}/")]
+    models = [name.removeprefix(f"{provider}/") for name in named]
+    model = st.selectbox(
+        f"Model of {provider}",
+        models,
+        index=None,
+        accept_new_options=True,
+        placeholder="Choose one, or write its name",
+        key=f"model-of-{provider}",
+    )
+    known = f"{len(models):,} models are known." if models else "No model of it is known yet."
+    st.html(html.note(f"{known} A model in this list serves nobody until a route names it."))
+    if st.button("Ask for its list of models", key=f"list-{provider}", type="tertiary",
+                 disabled=bool(current_user.why_not(Role.PROPOSER))):  # fmt: skip
+        _discover(provider)
+    chosen = (model or "").strip()
+    action_dialogs.submit(
+        "Add the model",
+        key=f"add-model-{provider}",
+        role=Role.PROPOSER,
+        missing="" if chosen else "Choose a model first.",
+        act=lambda actor: targets.add_target(ctx, actor, TargetSeed(provider, chosen)),
+        done=lambda actor: f"{actor.name} added {provider}/{chosen}.",
+    )
+
+
+def _discover(provider: str) -> None:
+    with st.spinner(f"{ASKS} …"):
+        current_user.attempt(
+            lambda actor: _read_list(actor, provider),
+            lambda _: f"{provider} listed its models.",
+        )
+
+
+def _read_list(actor: Actor, provider: str) -> None:
+    discovery.discover_models(page_frame.context(), actor, provider)
+    action_dialogs.reopen(f"model-{provider}")
+
+
+@action_dialogs.dialog("Set a key")
+def set_key(provider: str) -> None:
+    """Takes a key and never shows one."""
+    key = st.text_input(
+        f"Key of {provider}",
+        type="password",
+        autocomplete="off",
+        key=f"key-{provider}",
+        live=True,
+    )
+    st.html(
+        html.note("Stored encrypted. It replaces the stored one; routers use it within 2 s.")
+    )
+    value = (key or "").strip()
+    action_dialogs.submit(
+        "Store and check",
+        key=f"store-{provider}",
+        role=Role.ADMIN,
+        missing="" if value else "Paste the key first.",
+        act=lambda actor: _store_key(actor, provider, value),
+        done=lambda actor: f"{actor.name} gave {provider} a new key.",
+        waits_for=ASKS,
+    )
+
+
+def _store_key(actor: Actor, provider: str, value: str) -> None:
+    # What was typed is not kept in the session longer than the click.
+    st.session_state.pop(f"key-{provider}", None)
+    change = CredentialChange(value=value)
+    new_provider.replace_key(page_frame.context(), actor, provider, change)
+
+
+@action_dialogs.dialog("Change the address", width="medium")
+def change_address(provider: str) -> None:
+    """Asks for another address, and why."""
+    ctx = page_frame.context()
+    before = registry.get_provider(ctx, provider)
+    typed = st.text_input("Address", before.api_base, key=f"base-{provider}", live=True)
+    address = (typed or "").strip()
+    used = ", ".join(before.routes[:SHOWN]) + (" …" if len(before.routes) > SHOWN else "")
+    words = (
+        f"Routes that use it ({used}) go on with the new address at once; what was measured "
+        "before is no proof for them any more."
+        if before.routes
+        else "No route uses it."
+    )
+    st.html(html.note(words))
+    reason = action_dialogs.ask_reason(f"base-why-{provider}")
+    missing = "" if reason else action_dialogs.REASON_MISSING
+    if not address or address == before.api_base:
+        missing = "This is its address already." if address else "An address is needed."
+    action_dialogs.submit(
+        "Change and check",
+        key=f"base-now-{provider}",
+        role=Role.ADMIN,
+        missing=missing,
+        act=lambda actor: _change_address(actor, provider, address, reason),
+        done=lambda actor: f"{actor.name} moved {provider} to {address}.",
+        waits_for=ASKS,
+    )
+
+
+def _change_address(actor: Actor, provider: str, address: str, reason: str) -> None:
+    ctx = page_frame.context()
+    change = ProviderChange(api_base=address, reason=reason)
+    moved = registry.change_provider(ctx, actor, provider, change, create=False)
+    if moved.outdated:
+        st.session_state[OUTDATED] = (provider, tuple(moved.outdated))
+    checks.check_provider(ctx, actor, provider)
+
+
+def show_outdated() -> None:
+    """Shows, once, what waits for new proof since a provider was moved."""
+    provider, entries = st.session_state.pop(OUTDATED, ("", ()))
+    if entries:
+        st.html(
+            html.banner(f"{provider} was moved: waiting for new proof.", ", ".join(entries))
+        )
+
+
+@action_dialogs.dialog("Remove the provider")
+def remove(provider: str) -> None:
+    """Asks for the provider's name, so that no stray click removes one."""
+    st.html(
+        html.block(
+            f"<p>{strong(provider)} and its stored keys are removed on every router within "
+            "2 s. This is refused while a route, a proposal, a shadow or a judge uses it.</p>"
+        )
+    )
+    typed = st.text_input(f"Write {provider} to confirm", key=f"sure-{provider}", live=True)
+    sure = (typed or "").strip() == provider
+    action_dialogs.submit(
+        "Remove it",
+        key=f"remove-now-{provider}",
+        role=Role.ADMIN,
+        missing="" if sure else "The button works once the name stands here.",
+        act=lambda actor: registry.remove_provider(page_frame.context(), actor, provider),
+        done=lambda actor: f"{actor.name} removed {provider}.",
+    )
+
+
+def check_now(provider: str) -> None:
+    """Asks the provider at once, without a dialog: it changes nothing."""
+    with st.spinner(f"{ASKS} …"):
+        current_user.attempt(
+            lambda actor: checks.check_provider(page_frame.context(), actor, provider),
+            lambda _: f"{provider} was asked. Its card says what was found.",
+        )

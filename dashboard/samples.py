@@ -1,0 +1,206 @@
+"""The Compare page shows its samples here: a table that people filter, what the selected item
+asks and expects, both answers with their difference, and the rows as a file to download.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import page_frame
+from dashboard.data import export, frames, large_comparisons
+from dashboard.data.queries import ComparisonView
+from dashboard.text import html, labels, sample_html
+from dashboard.text.html import escape, strong
+from harness.control.proposals import item_texts
+from harness.control.proposals.comparison import Comparison, with_texts
+from harness.control.proposals.item_texts import SuiteTexts
+
+ROW_PX, ROWS = 35, 6
+PAGE = 200  # rows of the table
+TELLING = 50  # items by which is told what every prompt begins with
+
+
+def show(view: ComparisonView) -> None:
+    """Show a comparison's samples: a filtered table, and both answers to the selected one."""
+    light = view.comparison.without_texts
+    texts = {} if light else _load_texts(view.comparison)
+    everything = (
+        large_comparisons.list_samples(view)
+        if light
+        else frames.samples(view.comparison, view.titles, texts)
+    )
+    if everything.empty:
+        return
+    st.html(html.section("Samples", "Select a row to see both answers side by side."))
+    counts = everything["change"].value_counts()
+    first = next((kind for kind in frames.CHANGES if counts.get(kind, 0)), "all")
+    change, suite = filters(view.titles, list(dict.fromkeys(everything["suite"])), first)
+    st.html(
+        html.note(
+            " · ".join(
+                f"{frames.CHANGE_SYMBOLS[kind]} {counts.get(kind, 0):,} {kind}"
+                for kind in frames.CHANGES
+            )
+            + f" · {len(everything):,} in all"
+        )
+    )
+    if first != "regressed":
+        instead = {
+            "improved": " Shown are those that improved.",
+            "same": " All scored the same.",
+        }
+        st.html(html.note(f"None regressed.{instead[first] if change == first else ''}"))
+    rows = frames.filter_rows(everything, change, suite)
+    if rows.empty:
+        where = "" if suite == "all" else f" of {view.titles.get(suite, suite)}"
+        st.html(html.note(f"No sample{where} is “{change}”. Choose another filter."))
+        return
+    page, number = _page(rows)
+    if light:
+        # The first items of all show what every prompt begins with.
+        with large_comparisons.without_collections():
+            page, texts = _read(view, page, everything.head(TELLING))
+    row = page.iloc[sample_table(page, f"{change}-{suite}-{number}")]
+    downloads(view, rows)
+    answers(view, row, texts[row["suite"]])
+
+
+def _load_texts(comparison: Comparison) -> Mapping[str, SuiteTexts]:
+    return item_texts.load_item_texts(page_frame.context(), comparison)
+
+
+def _page(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Show which page of the rows is chosen, where there are several; return it."""
+    pages = -(-len(rows) // PAGE)
+    if pages == 1:
+        return rows, 1
+    keys, wanted = list(rows["key"]), st.query_params.get("sample")
+    first = keys.index(wanted) // PAGE + 1 if wanted in keys else 1
+    number = st.number_input(
+        f"Page of {pages:,}, with {PAGE} samples each", 1, pages, value=first, key="page"
+    )
+    start = (number - 1) * PAGE
+    return rows.iloc[start : start + PAGE].reset_index(drop=True), number
+
+
+def _read(
+    view: ComparisonView, rows: pd.DataFrame, beside: pd.DataFrame
+) -> tuple[pd.DataFrame, Mapping[str, SuiteTexts]]:
+    """The rows with their texts. beside: rows whose questions are compared with theirs."""
+    asked = pd.concat([rows, beside])
+    items = {str(suite): list(of["item"]) for suite, of in asked.groupby("suite")}
+    whole = with_texts(page_frame.context(), view.comparison, items)
+    texts = _load_texts(whole)
+    read = frames.samples(whole, view.titles, texts).set_index("key", drop=False)
+    return read.loc[list(rows["key"])].reset_index(drop=True), texts
+
+
+def downloads(view: ComparisonView, rows: pd.DataFrame) -> None:
+    """Offers the rows of the table with their full texts."""
+    name = f"samples-{view.comparison.proposal.id}"
+
+    def table() -> pd.DataFrame:
+        light = view.comparison.without_texts
+        return frames.download_table(_read(view, rows, rows.head(0))[0] if light else rows)
+
+    with st.container(horizontal=True):
+        st.download_button(
+            "CSV", lambda: export.to_csv(table()), f"{name}.csv", "text/csv",
+            on_click="ignore", icon=":material/download:",
+        )  # fmt: skip
+        st.download_button(
+            "Parquet", lambda: export.to_parquet(table()), f"{name}.parquet",
+            "application/vnd.apache.parquet", on_click="ignore", icon=":material/download:",
+        )  # fmt: skip
+
+
+def filters(titles: Mapping[str, str], suites: Sequence[str], first: str) -> tuple[str, str]:
+    """Show the filters. first: the change that is chosen until somebody chooses another."""
+    left, right = st.columns([2, 1], vertical_alignment="bottom")
+    with left:
+        show = st.segmented_control(
+            "Change",
+            [*frames.CHANGES, "all"],
+            default=first,
+            required=True,
+            key="show",
+            bind="query-params",
+            wrap=True,
+            label_visibility="collapsed",
+        )
+    with right:
+        suite = st.selectbox(
+            "Suite",
+            ["all", *suites],
+            key="suite",
+            bind="query-params",
+            help="all, or one of: " + ", ".join(titles.get(name, name) for name in suites),
+        )
+    return show or first, suite or "all"
+
+
+def sample_table(rows: pd.DataFrame, filter_key: str) -> int:
+    """Show the table; return the position of the selected row (`sample` in the URL)."""
+    keys = list(rows["key"])
+    wanted = st.query_params.get("sample")
+    first = keys.index(wanted) if wanted in keys else 0
+    table = frames.sample_table(rows)
+    event = st.dataframe(
+        table,
+        hide_index=True,
+        height=ROW_PX * (min(ROWS, len(table)) + 1) + 3,
+        row_height=ROW_PX,
+        on_select="rerun",
+        selection_mode="single-row",
+        selection_default={"selection": {"rows": [first]}},
+        # The filter is part of the key: an old selection would point to a wrong row.
+        key=f"samples-{filter_key}",
+        column_config={
+            "Sample": st.column_config.TextColumn(width=110),
+            "Change": st.column_config.TextColumn(width=100),
+            "Question": st.column_config.TextColumn(width=330),
+            "Expected": st.column_config.TextColumn(width=120),
+            "Current": st.column_config.TextColumn(width=150),
+            "Candidate": st.column_config.TextColumn(width=150),
+            "Latency": st.column_config.TextColumn(width=75, alignment="right"),
+        },
+    )
+    picked = event["selection"]["rows"]
+    place = int(picked[0]) if picked else first
+    if picked and keys[place] != keys[0]:
+        st.query_params["sample"] = keys[place]
+    return place
+
+
+def answers(view: ComparisonView, row: pd.Series, texts: SuiteTexts) -> None:
+    st.html(
+        sample_html.question(
+            f"{strong(row['item'])} · {escape(row['title'])} · "
+            f"{frames.CHANGE_SYMBOLS[row['change']]} {row['change']}",
+            str(row["question"]),
+            str(row["expected"]),
+            start=texts.start,
+            missing=texts.missing,
+        )
+        + html.answer_panels(
+            _answer("Current", view.comparison.incumbent.name, row, "incumbent"),
+            _answer("Candidate", view.comparison.candidate.name, row, "candidate"),
+        )
+    )
+
+
+def _answer(side: str, name: str, row: pd.Series, arm: str) -> html.AnswerPanel:
+    rating = str(row[arm])
+    tones = {
+        "✓": labels.Tone.BETTER,
+        "✕": labels.Tone.WORSE,
+        "◐": labels.Tone.NEUTRAL,
+        "?": labels.Tone.UNDECIDED,
+    }
+    return html.AnswerPanel(
+        who=f"{side} · {name}",
+        text=str(row[f"{arm}_answer"]),
+        rating=rating,
+        tone=tones[rating[0]],
+    )

@@ -1,0 +1,194 @@
+"""Serves `/sign-in` beside Streamlit's pages: GET asks for a management key, POST signs in with
+it or with a one-time link, and sets the session's cookie.
+
+The cookie is HttpOnly and SameSite=Strict, and always a new one. A POST is taken from a page of
+the dashboard alone, by its Origin; the answers are never stored, framed or referred from.
+"""
+
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+import streamlit as st
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from dashboard.text import sign_in_text
+from dashboard.text.sign_in_text import PageFrame
+from harness.app.installation import Installation
+from harness.control.operations import dashboard_sessions
+from harness.control.operations.dashboard_sessions import ActorSession
+from harness.domain.errors import NotAllowed, SwapgateError
+from harness.domain.operations.access import Actor
+from harness.domain.operations.dashboard_session import SIGN_IN_PATH
+
+MOST_BYTES: Final = 8_192
+# A page of the dashboard, with its filters; never another host.
+OWN_PAGE: Final = re.compile(r"/[A-Za-z0-9_-]*(\?[A-Za-z0-9_.~%=&+:/,-]*)?")
+STRANGER: Final = (
+    "the form was not sent from this dashboard's own page: open the dashboard and sign in there"
+)
+
+
+def cookie_name() -> str:
+    """Names the cookie by the port: browsers give one host's cookies to all of its ports."""
+    return f"swapgate-session-{st.get_option('server.port')}"
+
+
+async def show(request: Request) -> Response:
+    """Shows the form."""
+    if not _is_own_host(request):
+        return Response("this host is not the dashboard's", 421)
+    frame = _frame(request.query_params.get("next", "/"))
+    return _answer(frame, sign_in_text.ask_key(frame))
+
+
+async def sign_in(request: Request) -> Response:
+    """Signs in by the form, or asks whether to sign in by its link."""
+    if not _is_own_host(request):
+        return Response("this host is not the dashboard's", 421)
+    fields = await _read_form(request)
+    frame = _frame(fields.get("next", "/"))
+    if fields == {} or not _is_own_page(request):
+        return _answer(frame, sign_in_text.refuse(frame, STRANGER), 403)
+    return await run_in_threadpool(_sign_in, request, fields, frame)
+
+
+def _sign_in(request: Request, fields: Mapping[str, str], frame: PageFrame) -> Response:
+    former = request.cookies.get(cookie_name(), "")
+    link, key = fields.get("link", "").strip(), fields.get("key", "").strip()
+    try:
+        if link and "confirm" not in fields:
+            return _ask_whether(link, former, frame)
+        cookie = _open(link, key, former)
+    except NotAllowed as error:
+        page = sign_in_text.refuse if link else sign_in_text.ask_key
+        return _answer(frame, page(frame, str(error)), 403)
+    except SwapgateError as error:
+        return _answer(frame, sign_in_text.refuse(frame, str(error)), 503)
+    answer = RedirectResponse(frame.going_to, 303)
+    _protect(answer, frame)
+    _set_cookie(request, answer, cookie)
+    return answer
+
+
+def _ask_whether(link: str, former: str, frame: PageFrame) -> Response:
+    installation = _installation()
+    ctx, secret = installation.context, installation.secret
+    before = _resume(former)
+    offered = dashboard_sessions.preview_link(ctx, link, secret=secret, former=former)
+    return _answer(frame, sign_in_text.ask_whether(frame, link, offered.actor, before))
+
+
+def _open(link: str, key: str, former: str) -> str:
+    """Opens a session, and returns its cookie."""
+    installation = _installation()
+    ctx, secret = installation.context, installation.secret
+    lasts = installation.settings.ui.session_lasts
+    if link:
+        opened = dashboard_sessions.open_link(
+            ctx, link, secret=secret, lasts=lasts, former=former
+        )
+    else:
+        opened = dashboard_sessions.open_with_key(
+            ctx, key, secret=secret, lasts=lasts, former=former
+        )
+    return opened[1]
+
+
+def _resume(cookie: str) -> Actor | None:
+    try:
+        return resume(cookie).actor if cookie else None
+    except NotAllowed:
+        return None
+
+
+def resume(cookie: str) -> ActorSession:
+    """Finds who acts behind the cookie. Raises NotAllowed."""
+    installation = _installation()
+    return dashboard_sessions.resume(installation.context, cookie, secret=installation.secret)
+
+
+def _installation() -> Installation:
+    from dashboard.page_frame import installation  # noqa: PLC0415 - Streamlit's options come first
+
+    return installation()
+
+
+async def _read_form(request: Request) -> Mapping[str, str]:
+    """Reads the fields of the form; none of a body that is no small form."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_BYTES:
+            return {}
+    try:
+        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=10)
+    except ValueError:
+        return {}
+    return {name: values[-1] for name, values in fields.items()}
+
+
+def _frame(going_to: str) -> PageFrame:
+    safe = going_to if OWN_PAGE.fullmatch(going_to) else "/"
+    return PageFrame(secrets.token_urlsafe(16), safe)
+
+
+def _is_own_host(request: Request) -> bool:
+    """Whether the browser asked for one of our names: another one, which leads here, would
+    give a stranger's page our origin.
+    """
+    host = urlsplit(f"//{request.headers.get('host', '')}").hostname
+    return host in st.get_option("server.allowedHosts")
+
+
+def _is_own_page(request: Request) -> bool:
+    origin = urlsplit(request.headers.get("origin", ""))
+    return origin.scheme in ("http", "https") and origin.netloc == request.headers.get("host")
+
+
+def _answer(frame: PageFrame, page: str, status: int = 200) -> Response:
+    answer = HTMLResponse(page, status)
+    _protect(answer, frame)
+    return answer
+
+
+def _protect(answer: Response, frame: PageFrame) -> None:
+    own = f"'nonce-{frame.nonce}'"
+    answer.headers["Content-Security-Policy"] = (
+        f"default-src 'none'; script-src {own}; style-src {own}; form-action 'self'; "
+        "base-uri 'none'; frame-ancestors 'none'"
+    )
+    answer.headers["Cache-Control"] = "no-store"
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+    # Not `no-referrer`: browsers would send the form with the Origin `null`.
+    answer.headers["Referrer-Policy"] = "same-origin"
+
+
+def _is_by_tls(request: Request) -> bool:
+    """Whether the browser came by TLS, which a proxy before us may have ended unsaid."""
+    public = urlsplit(_installation().settings.ui.url)
+    by_proxy = public.scheme == "https" and request.headers.get("host") == public.netloc
+    return request.url.scheme == "https" or by_proxy
+
+
+def _set_cookie(request: Request, answer: Response, cookie: str) -> None:
+    answer.set_cookie(
+        cookie_name(),
+        cookie,
+        max_age=int(_installation().settings.ui.session_lasts.total_seconds()),
+        path="/",
+        secure=_is_by_tls(request),
+        httponly=True,
+        samesite="strict",
+    )
+
+
+ROUTES: Final = (
+    Route(SIGN_IN_PATH, show, methods=["GET"]),
+    Route(SIGN_IN_PATH, sign_in, methods=["POST"]),
+)

@@ -1,0 +1,169 @@
+"""Writes the Keys page's title (whose budget is used up or nearly), and the cells of its tables
+of client keys with limits and spending, and of management keys with role and owner.
+"""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import Final
+
+from dashboard.text import labels
+from dashboard.text.html import escape, meter, state, strong
+from dashboard.text.labels import Label, Tone
+from harness.control.operations.keys import KeySummary
+from harness.domain.reliability.rate_limits import KeyLimits
+from harness.domain.reliability.spend import SpendDecision, SpendLevel, check_budget
+
+CLIENT_HEADS: Final = ("Client", "Budget", "Today", "This month", "Rate limits", "Routes")
+PEOPLE_HEADS: Final = ("Whose", "Role", "Key", "Created (UTC)")
+REVOKED_HEADS: Final = ("Key", "Kind", "Revoked (UTC)")
+_LEVELS: Final = {
+    SpendLevel.FINE: Label("✓", "within", Tone.BETTER),
+    SpendLevel.WARNING: Label("?", "nearly used up", Tone.UNDECIDED),
+    SpendLevel.STOPPED: Label("✕", "used up", Tone.WORSE),
+}
+
+
+def decide(key: KeySummary, today: date) -> SpendDecision | None:
+    """Decides how a client key stands in its budget; None without one."""
+    if key.limits is None or not key.limits.budgeted:
+        return None
+    return check_budget(key.limits.budget, key.spent, today)
+
+
+def title(clients: Sequence[KeySummary], today: date) -> str:
+    """Writes the page's first line: the worst that is known of a budget."""
+    if not clients:
+        return "No client has a key yet"
+    decided = {key.name: decide(key, today) for key in clients}
+    known = {name: decision for name, decision in decided.items() if decision is not None}
+    for level in (SpendLevel.STOPPED, SpendLevel.WARNING):
+        names = [name for name, decision in known.items() if decision.level is level]
+        if names:
+            return _over(names, level)
+    count = labels.plural(len(clients), "client key")
+    if not known:
+        return f"{count}, none with a budget"
+    if len(known) == len(clients):
+        return f"{count}, all within budget"
+    return f"{count}; {len(known)} with a budget, all within it"
+
+
+def _over(names: Sequence[str], level: SpendLevel) -> str:
+    listed = ", ".join(names[:3])
+    shown = f"{listed} and {len(names) - 3} more" if len(names) > 3 else listed
+    verb = "has" if len(names) == 1 else "have"
+    if level is SpendLevel.STOPPED:
+        return f"{strong(shown)} {verb} used up a budget: requests are refused"
+    return f"{strong(shown)} {verb} nearly used up a budget"
+
+
+def urgency(key: KeySummary, today: date) -> tuple[int, float, str]:
+    """Orders client keys: the fullest budget first, then by name."""
+    found = decide(key, today)
+    share = _fullest(key)
+    return (-(found.level if found else 0), -share, key.name.casefold())
+
+
+def _fullest(key: KeySummary) -> float:
+    limits = key.limits
+    if limits is None:
+        return 0.0
+    pairs = (
+        (key.spent.day_usd, limits.budget_day_usd),
+        (key.spent.month_usd, limits.budget_month_usd),
+    )
+    return max((spent / budget for spent, budget in pairs if budget), default=0.0)
+
+
+def client_cells(key: KeySummary, today: date) -> list[str]:
+    """Renders a client key's row as cells of HTML, in the order of CLIENT_HEADS."""
+    limits = key.limits or KeyLimits()
+    found = decide(key, today)
+    return [
+        f'{strong(key.name)}<br><span class="note">{escape(f"…{key.hint}")}</span>',
+        _budget(found),
+        _spent(key.spent.day_usd, limits.budget_day_usd, limits.warn_share),
+        _spent(key.spent.month_usd, limits.budget_month_usd, limits.warn_share)
+        + _unpriced(key.spent.unpriced),
+        _rates(limits),
+        _routes(sorted(key.routes)),
+    ]
+
+
+def _budget(found: SpendDecision | None) -> str:
+    if found is None:
+        return '<span class="note">none</span>'
+    until = (
+        f'<br><span class="note">until {found.until:%d %b}</span>'
+        if found.until and not found.allowed
+        else ""
+    )
+    return f"{state(_LEVELS[found.level])}{until}"
+
+
+def _spent(spent_usd: float, budget_usd: float | None, warn_share: float) -> str:
+    if budget_usd is None:
+        return escape(labels.usd(spent_usd))
+    share = spent_usd / budget_usd if budget_usd else 1.0
+    tone = Tone.WORSE if share >= 1 else Tone.UNDECIDED if share >= warn_share else Tone.BETTER
+    words = f"{labels.usd(spent_usd)} of {labels.usd(budget_usd)}"
+    return f"{escape(words)}{meter('Spent of the budget', share, tone)}"
+
+
+def _unpriced(requests: int) -> str:
+    if not requests:
+        return ""
+    words = f"and {labels.plural(requests, 'request')} of unknown price"
+    return f'<span class="note">{escape(words)}</span>'
+
+
+def _rates(limits: KeyLimits) -> str:
+    parts = [
+        f"{value:,.15g} {unit} / min"
+        for value, unit in (
+            (limits.requests_per_min, "requests"),
+            (limits.tokens_per_min, "tokens"),
+        )
+        if value is not None
+    ]
+    return "<br>".join(map(escape, parts)) or '<span class="note">none</span>'
+
+
+def _routes(names: Sequence[str]) -> str:
+    if not names:
+        return '<span class="note">all</span>'
+    return escape(
+        f"{', '.join(names[:2])} and {len(names) - 2} more"
+        if len(names) > 2
+        else ", ".join(names)
+    )
+
+
+def person_cells(key: KeySummary) -> list[str]:
+    """Renders a management key's row as cells of HTML, in the order of PEOPLE_HEADS."""
+    role = key.role.name.lower() if key.role else ""
+    return [
+        strong(key.principal_name),
+        escape(role),
+        escape(f"{key.name} …{key.hint}"),
+        escape(_day(key.created_at)),
+    ]
+
+
+def revoked_cells(key: KeySummary) -> list[str]:
+    """Renders a revoked key's row as cells of HTML, in the order of REVOKED_HEADS."""
+    at = _day(key.revoked_at) if key.revoked_at else ""
+    return [escape(f"{key.name} …{key.hint}"), escape(kind(key)), escape(at)]
+
+
+def kind(key: KeySummary) -> str:
+    return f"{key.role.name.lower()} key" if key.role else "client key"
+
+
+def choice(key: KeySummary) -> str:
+    """Names a key in a list to choose from."""
+    return f"{key.name} · {kind(key)} …{key.hint}"
+
+
+def _day(at: datetime) -> str:
+    return f"{at:%d %b %Y}"

@@ -1,0 +1,85 @@
+"""Writes the Settings page: how many settings were set and where, and a table of them."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from dashboard.text import html, labels
+from dashboard.text.html import escape, strong
+from harness.app.settings_origin import Setting, SettingSource
+from harness.control.routing.seed import SeedDifference
+from harness.domain.settings import Settings
+
+HEADS: Final = ("Setting", "Value", "From")
+SOURCES: Final = {
+    SettingSource.FILE: "the file",
+    SettingSource.ENVIRONMENT: "the environment",
+}
+
+
+def headline(found: Sequence[Setting]) -> str:
+    """Writes the page's first line, as HTML."""
+    counts = {
+        source: sum(setting.source is source for setting in found) for source in SettingSource
+    }
+    ours = counts[SettingSource.FILE] + counts[SettingSource.ENVIRONMENT]
+    if not ours:
+        return "Nothing is configured here: all settings are defaults"
+    verb = "is" if ours == 1 else "are"
+    set_ = {source: counts[source] for source in SOURCES if counts[source]}
+    amount = strong(labels.plural(ours, "setting"))
+    if len(set_) == 1:
+        return f"{amount} {verb} set in {SOURCES[next(iter(set_))]}"
+    parts = [f"{count:,} in {SOURCES[source]}" for source, count in set_.items()]
+    return f"{amount} {verb} set here: {' and '.join(parts)}"
+
+
+def note(settings: Settings) -> str:
+    """Says which file was read."""
+    file = settings.source
+    where = f"File: {file}" if file is not None else "There is no swapgate.yaml here"
+    return f"{where} · the environment is this dashboard's · secrets are never shown"
+
+
+def stale(changed: Sequence[str]) -> str:
+    """Warns where the file is newer than what is in force; empty where it is not."""
+    if not changed:
+        return ""
+    words = (
+        f"{', '.join(changed)} changed in the file or the environment after this dashboard was "
+        "started. Below is what they say now; a process follows it once it is restarted."
+    )
+    return html.banner("STALE.", words)
+
+
+def differences(found: Sequence[SeedDifference]) -> str:
+    """Lists where the file differs from the database, which rules; empty where nothing does."""
+    if not found:
+        return ""
+    lines = "".join(f"<li>{html.rich(str(difference))}</li>" for difference in found)
+    heading = html.section(
+        "The database says otherwise", "It rules; the file only brings in what is new."
+    )
+    return heading + html.block(f"<ul>{lines}</ul>")
+
+
+def table(found: Sequence[Setting]) -> str:
+    """Renders settings, a line each."""
+    return html.table(HEADS, [_cells(setting) for setting in found], stacked=True)
+
+
+def _cells(setting: Setting) -> Sequence[str]:
+    meaning = f'<br><span class="note">{html.rich(setting.meaning)}</span>'
+    return (
+        f'<b class="mono long">{escape(setting.name)}</b>{meaning if setting.meaning else ""}',
+        f'<span class="mono">{escape(setting.value)}</span>',
+        _origin(setting),
+    )
+
+
+def _origin(setting: Setting) -> str:
+    if setting.source is SettingSource.DEFAULT:
+        return '<span class="note">default</span>'
+    place = f'<span class="mono">{escape(setting.place)}</span>'
+    if setting.source is SettingSource.ENVIRONMENT:
+        return f'<span>{place}<br><span class="note">environment variable</span></span>'
+    return place

@@ -1,0 +1,149 @@
+"""Writes the Traffic & failovers page: its first line, tiles, the table of routes, which
+targets were left and why, and the newest failovers.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from dashboard.text import html, labels
+from dashboard.text.html import Tile, escape, strong
+from harness.control.routing.traffic_report import (
+    RouteTraffic,
+    TrafficReport,
+    describe_traffic,
+)
+from harness.domain.formatting import DASH, format_milliseconds, format_percent
+from harness.domain.reliability.failover import Failover, FailoverReason
+from harness.domain.reliability.failure_text import failure_words
+
+WINDOWS: Final[Mapping[str, tuple[timedelta, str]]] = {
+    "1h": (timedelta(hours=1), "the last hour"),
+    "24h": (timedelta(hours=24), "the last 24 hours"),
+    "7d": (timedelta(days=7), "the last 7 days"),
+}
+ROUTE_HEADS: Final = ("Route", "Requests", "Errors to callers", "Own model failed", "Cost")
+REASON_HEADS: Final = ("Left", "Why", "Times", "Nobody asked after it", "On", "Last")
+FAILOVER_HEADS: Final = ("When (UTC)", "Route", "Left", "Why", "After", "Asked next", "Request")
+MOST_NAMES: Final = 3
+
+
+def headline(report: TrafficReport, period: str, route: str | None) -> tuple[str, str]:
+    """Writes the page's first line and its note, as HTML. period: the window in words."""
+    answer, note = describe_traffic(report, period, route, mark=strong)
+    return answer, escape(note)
+
+
+def tiles(report: TrafficReport, reasons: Sequence[FailoverReason]) -> str:
+    """Renders the window's four figures."""
+    whole = report.all
+    moved = sum(reason.times - reason.unanswered for reason in reasons)
+    return html.tiles(
+        (
+            Tile("Requests", labels.count(whole.requests), below=_pace(report)),
+            Tile(
+                "Errors to callers",
+                labels.count(whole.failed),
+                below=f"{format_percent(whole.failed_share, significant=2)} of the requests",
+            ),
+            Tile(
+                "Moved to another model",
+                labels.count(moved),
+                below=f"times; {labels.count(whole.left)} requests' own model failed",
+            ),
+            Tile("Cost", labels.usd(whole.known_cost_usd), below=_unpriced(whole)),
+        ),
+        stale=report.quiet_since is not None,
+    )
+
+
+def _pace(report: TrafficReport) -> str:
+    hours = report.window.total_seconds() / 3600
+    return f"{labels.count(report.all.requests / hours)} an hour in the mean"
+
+
+def _unpriced(traffic: RouteTraffic) -> str:
+    if not traffic.unpriced:
+        return "of the requests in this time"
+    return f"{labels.plural(traffic.unpriced, 'request')} more of unknown price"
+
+
+def stale(report: TrafficReport) -> str:
+    """Warns where requests have stopped; empty while they come."""
+    since = report.quiet_since
+    if since is None:
+        return ""
+    words = (
+        f"No request has been recorded since {labels.date_time(since)} "
+        f"({labels.age(since, report.now)}). Either nobody asks, or the router does not reach "
+        "the database: swapgate doctor tells."
+    )
+    return html.banner("STALE.", words)
+
+
+def route_table(routes: Sequence[RouteTraffic]) -> str:
+    """Renders the traffic of routes, a line each."""
+    return html.table(ROUTE_HEADS, [_route_cells(route) for route in routes], stacked=True)
+
+
+def _route_cells(traffic: RouteTraffic) -> Sequence[str]:
+    return (
+        html.link("routes", strong(traffic.route), route=traffic.route),
+        labels.count(traffic.requests),
+        _share_cell(traffic.failed, traffic.failed_share, labels.Tone.WORSE),
+        _share_cell(traffic.left, traffic.left_share, labels.Tone.UNDECIDED),
+        escape(labels.usd(traffic.known_cost_usd)),
+    )
+
+
+def _share_cell(count: int, share: float | None, tone: labels.Tone) -> str:
+    if not count:
+        return '<span class="note">none</span>'
+    percent = format_percent(share, significant=2)
+    # One element: on a phone a cell's elements are set side by side.
+    share_ = f'<span class="note">{escape(percent)}</span>'
+    return f'<span><b class="{tone}">{count:,}</b> {share_}</span>'
+
+
+def reason_table(reasons: Sequence[FailoverReason], now: datetime) -> str:
+    """Renders which targets were left, and why; the most frequent first."""
+    rows = [
+        (
+            strong(reason.target),
+            escape(failure_words(reason.failure)),
+            labels.count(reason.times),
+            _share_cell(reason.unanswered, reason.unanswered / reason.times, labels.Tone.WORSE),
+            _on(reason.routes),
+            escape(labels.age(reason.last, now)),
+        )
+        for reason in reasons
+    ]
+    return html.table(REASON_HEADS, rows, stacked=True)
+
+
+def _on(routes: Sequence[str]) -> str:
+    names = [html.link("routes", escape(name), route=name) for name in routes[:MOST_NAMES]]
+    more = len(routes) - MOST_NAMES
+    rest = f" and {more:,} more" if more > 0 else ""
+    return f"<span>{', '.join(names)}{rest}</span>"
+
+
+def failover_table(failovers: Sequence[Failover]) -> str:
+    """Renders failovers one by one, without any content of the requests."""
+    rows = [
+        (
+            escape(f"{failover.at:%d %b %H:%M:%S}".removeprefix("0")),
+            escape(failover.route),
+            strong(failover.target),
+            f"<span>{escape(failure_words(failover.failure))}{_status(failover)}</span>",
+            escape(format_milliseconds(failover.latency_ms)),
+            escape(failover.next_target or "nobody"),
+            f'<span class="mono">{escape(failover.request or DASH)}</span>',
+        )
+        for failover in failovers
+    ]
+    return html.table(FAILOVER_HEADS, rows, stacked=True)
+
+
+def _status(failover: Failover) -> str:
+    return f' <span class="note">{failover.status}</span>' if failover.status else ""

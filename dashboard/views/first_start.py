@@ -1,0 +1,166 @@
+"""The first page of an installation without routes: one form makes provider, key, route and
+first proposal, with the simulator's answers filled in; then it says what comes next.
+"""
+
+from dataclasses import replace
+
+import streamlit as st
+
+from dashboard import current_user, page_frame
+from dashboard.text import html
+from dashboard.text.html import escape, strong
+from harness.control.operations.queries import list_route_status
+from harness.control.providers import checks
+from harness.control.routing import first_route
+from harness.control.routing.first_route import SIMULATOR, FirstRoute
+from harness.domain.operations.access import Role
+
+ABOUT = (
+    "A route is the name that your clients use as `model`. Behind it one model of a provider "
+    "answers; a suite of questions decides whether another one may take its place."
+)
+SIMULATED = (
+    "The simulator needs no key. Start it on a terminal: `swapgate sim`. Users are simulated "
+    "by `swapgate sim traffic`."
+)
+NEXT_PAGES = {
+    "proposals": "Proposals: what is being evaluated",
+    "canary": "Canary: how a candidate fares with users",
+    "overview": "Overview: which route needs you",
+}
+REFUSED = (
+    "What came before this in the form is kept: mend it, and make the route again, which goes "
+    "on from there."
+)
+
+
+def show() -> None:
+    with page_frame.loading("the first steps"):
+        statuses = list(list_route_status(page_frame.context()))
+    page_frame.show_done_message()
+    if statuses:
+        names = ", ".join(status.route.name for status in statuses)
+        st.html(html.title("The first route is there", escape(names)))
+        next_steps(statuses[0].route.name)
+    else:
+        st.html(
+            html.title("Make your first route", "One form; everything can be changed later.")
+        )
+        st.html(html.note(ABOUT))
+        form()
+    page_frame.copy_as_cli("init", "--guided")
+
+
+def form() -> None:
+    """No st.form: what a provider asks for depends on which one is chosen."""
+    with st.container(border=True):
+        st.html(html.section("1. Provider", "Where the model that serves now is called."))
+        entered = ask_provider(FirstRoute())
+    simulated = entered.provider == SIMULATOR
+    with st.container(border=True):
+        st.html(
+            html.section("2. Route", "What clients name, and what decides about its model.")
+        )
+        entered = ask_route(entered, simulated=simulated)
+    with st.container(border=True):
+        st.html(
+            html.section("3. First proposal", "Its evals begin at once; empty for none yet.")
+        )
+        candidate = st.text_input(
+            "Candidate, another model of this provider",
+            entered.candidate if simulated else "",
+            key=f"candidate-{entered.provider}",
+        )
+    _create(replace(entered, candidate=candidate.strip()))
+
+
+def ask_provider(usual: FirstRoute) -> FirstRoute:
+    """Provider, address, key and model. Each kind keeps what was typed for it."""
+    left, right = st.columns(2)
+    provider = left.selectbox(
+        "Provider",
+        first_route.provider_choices(),
+        accept_new_options=True,
+        help="A kind of provider, or a name of yours for an OpenAI-compatible server.",
+    )
+    provider = provider or SIMULATOR
+    simulated = provider == SIMULATOR
+    address = first_route.usual_address(provider)
+    api_base = right.text_input("Address", address, key=f"address-{provider}")
+    key = ""
+    if simulated:
+        st.html(html.note(SIMULATED))
+    left, right = st.columns(2)
+    model = left.text_input(
+        "Model that serves now", usual.model if simulated else "", key=f"model-{provider}"
+    )
+    if not simulated:
+        key = right.text_input(
+            "Key", type="password", autocomplete="off", key=f"key-{provider}"
+        )
+        right.html(html.note("Stored encrypted; leave it empty where none is needed."))
+    return replace(
+        usual, provider=provider, api_base=api_base.strip(), key=key, model=model.strip()
+    )
+
+
+def ask_route(entered: FirstRoute, *, simulated: bool) -> FirstRoute:
+    """The route's name, suite and policy."""
+    suites = sorted(page_frame.context().suites.names())
+    policies = sorted(page_frame.installation().settings.policies)
+    policy = entered.policy if simulated else "default"
+    first, second, third = st.columns(3)
+    route = first.text_input("Route, the name that clients use", entered.route)
+    suite = second.selectbox("Suite that decides", suites, index=_index(suites, entered.suite))
+    chosen = third.selectbox(
+        "Policy",
+        policies,
+        index=_index(policies, policy),
+        key=f"policy-{entered.provider}",
+        help="quick decides within minutes, on too little evidence for production.",
+    )
+    return replace(entered, route=route.strip(), suite=suite or "", policy=chosen or policy)
+
+
+def _create(wanted: FirstRoute) -> None:
+    missing = "" if wanted.model and wanted.route else "Name the model and the route first."
+    missing = missing or current_user.why_not(Role.ADMIN)
+    if st.button("Make the route", key="make-route", type="primary", disabled=bool(missing)):
+        with st.spinner("The route is made, and its provider asked whether it answers."):
+            current_user.attempt(
+                lambda actor: first_route.create_first_route(
+                    page_frame.context(), actor, wanted
+                ),
+                lambda _: f"Route {wanted.route} is made.",
+                refused=REFUSED,
+            )
+    if missing:
+        st.html(html.note(missing))
+
+
+def _index(names: list[str], wanted: str) -> int:
+    return names.index(wanted) if wanted in names else 0
+
+
+def next_steps(route: str) -> None:
+    """What is still wrong with the provider, where to look now, and how to bring users."""
+    for check in checks.load_last_check(page_frame.context()).providers:
+        for finding in check.findings:
+            if finding.next_step:
+                words = f"{finding.found}. Next: {finding.next_step}"
+                st.html(html.banner(f"{check.provider}:", words))
+    traffic = f"<code>swapgate sim traffic {escape(route)} --until-settled</code>"
+    entered = (
+        f"<p>Clients ask for the model {strong(route)} at the router's address, with a key of "
+        "<code>swapgate key create</code>.</p>"
+    )
+    evaluated = (
+        "<p>A proposal's evals run by themselves, as long as the control plane runs. A canary "
+        f"then needs users: {traffic} simulates them, with a client key in SWAPGATE_KEY.</p>"
+    )
+    st.html(html.block(entered + evaluated))
+    for page, label in NEXT_PAGES.items():
+        st.page_link(f"views/{page}.py", label=label, icon=":material/arrow_forward:")
+
+
+page_frame.show_page("The first steps", show)

@@ -1,0 +1,107 @@
+"""MkDocs calls these hooks while it builds the docs site (mkdocs.yml).
+
+They bring the pages beside README into the site, expand `folder/*.md` in the navigation, mend
+links that lead out of docs/, and write a state diagram as a table, since the library that would
+draw it comes from elsewhere.
+"""
+
+import re
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parent
+# Pages of the repository that the site has as well; others become plain text.
+BESIDE_README = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+BLUE = "#2F6FD0"  # of the logo, which stands on blue here
+LINK = re.compile(r"(?<!!)\[([^\]\[]+)\]\(([^)#\s]+)(#[^)\s]*)?\)")
+DIAGRAM = re.compile(r"```mermaid\nstateDiagram-v2\n(.*?)```", re.DOTALL)
+ARROW = re.compile(r"^ +(\w+) --> (\w+): (.+)$", re.MULTILINE)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the pages beside README, and expands `folder/*.md` in the navigation."""
+    for name in BESIDE_README:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        files.append(File.generated(config, f"project/{name.lower()}", content=text))
+    logo = (ROOT / "dashboard" / "logo.svg").read_text(encoding="utf-8")
+    files.append(File.generated(config, "assets/favicon.svg", content=logo))
+    files.append(File.generated(config, "assets/logo.svg", content=logo.replace(BLUE, "#fff")))
+    if config.nav:
+        listed = set(named_pages(config.nav))
+        there = sorted(file.src_uri for file in files.documentation_pages())
+        config.nav = expand(config.nav, [page for page in there if page not in listed])
+    return files
+
+
+def named_pages(nav: Any) -> list[str]:
+    """Lists the pages that the navigation names one by one."""
+    match nav:
+        case str():
+            return [nav]
+        case list():
+            return [page for item in nav for page in named_pages(item)]
+        case dict():
+            return [page for item in nav.values() for page in named_pages(item)]
+        case _:
+            return []
+
+
+def expand(nav: Any, others: list[str]) -> Any:
+    """Returns the navigation with `folder/*.md` replaced by the other pages there."""
+    match nav:
+        case list():
+            return [page for item in nav for page in expand_item(item, others)]
+        case dict():
+            return {title: expand(item, others) for title, item in nav.items()}
+        case _:
+            return nav
+
+
+def expand_item(item: Any, others: list[str]) -> list[Any]:
+    if isinstance(item, str) and "*" in item:
+        return [page for page in others if fnmatch(page, item)]
+    return [expand(item, others)]
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Mends what is meant for a reader of the repository."""
+    here = page.file.src_uri
+    # A page beside README is in `project/` here.
+    source = PurePosixPath(here)
+    if source.parent.name == "project" and source.name.upper() in map(str.upper, BESIDE_README):
+        source = PurePosixPath("..", source.name.upper())
+
+    def mended(match: re.Match[str]) -> str:
+        return mend_link(match, here, source.parent)
+
+    return DIAGRAM.sub(transition_table, LINK.sub(mended, markdown))
+
+
+def mend_link(match: re.Match[str], here: str, folder: PurePosixPath) -> str:
+    """The link of a page: within the site as it is, to a page beside README to its place here,
+    to any other file its text alone.
+    """
+    text, target, anchor = match[1], match[2], match[3] or ""
+    if "://" in target or target.startswith("mailto:"):
+        return match[0]
+    path = (ROOT / "docs" / folder / target).resolve()
+    up = "../" * here.count("/")
+    if path.is_relative_to(ROOT / "docs"):
+        return f"[{text}]({up}{path.relative_to(ROOT / 'docs').as_posix()}{anchor})"
+    if path.name in BESIDE_README and path.parent == ROOT:
+        return f"[{text}]({up}project/{path.name.lower()}{anchor})"
+    return text if path.exists() else match[0]
+
+
+def transition_table(diagram: re.Match[str]) -> str:
+    """Writes a row per arrow: the state, the events that end it, the next state."""
+    rows = [
+        f"| `{before}` | `{events.replace(', ', '`, `')}` | `{after}` |"
+        for before, after, events in ARROW.findall(diagram[1])
+    ]
+    return "\n".join(["| State | Event | Next state |", "| --- | --- | --- |", *rows])

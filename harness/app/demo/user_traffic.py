@@ -1,0 +1,172 @@
+"""Sends simulated users' requests for `swapgate sim traffic`. It says every few seconds how
+they and the routes' proposals fare, and ends on Ctrl-C, after a time, or once every proposal
+has ended.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from harness.app.demo.traffic import DemoTraffic
+from harness.control.canary.status import CanaryStatus, list_canaries
+from harness.control.context import Context
+from harness.control.operations import queries
+from harness.control.proposals.comparison import Comparison, load_comparison
+from harness.control.proposals.evaluation import INCUMBENT_FIRST
+from harness.control.routing import routes as routing
+from harness.domain.errors import InputError
+from harness.domain.formatting import format_bps, format_count, format_harm
+from harness.domain.proposals.proposal import ProposalPhase
+from harness.domain.routing.table import FIRST_ROUTE_STEP
+from harness.runtime.processes.interruption import interrupts
+
+REPORT_EVERY_S = 5.0
+LOOK_EVERY_S = 0.5
+# Failures alone for so long: it is not the models that fail. A new key takes a moment.
+HOPELESS_S = 5.0
+
+
+def send_traffic(  # noqa: PLR0913 - what the command's options say
+    ctx: Context,
+    url: str,
+    key: str,
+    *,
+    routes: Sequence[str],
+    rate: float,
+    seconds: float | None,
+    until_settled: bool,
+    say: Callable[[str], None],
+) -> bool:
+    """Send requests until Ctrl-C, the time or the proposals' ends. Returns whether all had
+    ended that were waited for.
+
+    url: of the router, without `/v1`. routes: all of the table where none is named. seconds:
+    None for no limit. Raises NotFound for an unknown route, InputError where there is nothing
+    to ask or to wait for, or where no request is answered.
+    """
+    wanted = _routes_to_ask(ctx, routes)
+    watch = ProposalWatch(ctx, wanted)
+    if until_settled and not watch.open:
+        raise InputError(
+            f"no proposal is open on {', '.join(wanted)}, so there is nothing to wait for: "
+            f"`swapgate proposal create {wanted[0]} MODEL --reason WHY` makes one"
+        )
+    traffic = DemoTraffic(f"{url.rstrip('/')}/v1", key, dict.fromkeys(wanted, rate))
+    where = f"{', '.join(wanted)} at {traffic.base_url}"
+    say(f"{rate:g} requests per second to {where}; Ctrl-C ends them")
+    began = reported = time.monotonic()
+    traffic.start()
+    try:
+        with interrupts() as over:
+            while not (over.ended or (until_settled and not watch.open)):
+                time.sleep(LOOK_EVERY_S)
+                elapsed = time.monotonic() - began
+                if seconds is not None and elapsed >= seconds:
+                    break
+                if elapsed >= HOPELESS_S:
+                    _require_answers(traffic)
+                for line in watch.refresh():
+                    say(line)
+                if began + elapsed - reported >= REPORT_EVERY_S:
+                    reported = began + elapsed
+                    say(_report(traffic, watch, elapsed))
+    finally:
+        traffic.stop()
+    say(_count(traffic))
+    if over.ended and until_settled:
+        raise KeyboardInterrupt
+    return not (until_settled and watch.open)
+
+
+def _routes_to_ask(ctx: Context, names: Sequence[str]) -> list[str]:
+    with ctx.store.read() as tx:
+        wanted = [routing.require_route(tx, name).name for name in names]
+        wanted = wanted or sorted(tx.routing.table().routes)
+    if not wanted:
+        raise InputError(f"there is no route to ask: {FIRST_ROUTE_STEP}")
+    return list(dict.fromkeys(wanted))
+
+
+def _require_answers(traffic: DemoTraffic) -> None:
+    tally = traffic.tally
+    if tally.failed and tally.failed == tally.total:
+        raise InputError(
+            f"none of {tally.total} requests was answered, so the traffic ends. The first: "
+            f"{tally.failures[0]}"
+        )
+
+
+def _report(traffic: DemoTraffic, watch: "ProposalWatch", elapsed: float) -> str:
+    parts = [_count(traffic), *watch.texts()]
+    return f"{format_count(elapsed):>5} s  {' · '.join(parts)}"
+
+
+def _count(traffic: DemoTraffic) -> str:
+    return f"{traffic.tally.total:,} requests, {traffic.tally.failed:,} failed"
+
+
+@dataclass
+class ProposalWatch:
+    """Follows the open proposals of some routes."""
+
+    ctx: Context
+    routes: Sequence[str]
+    open: dict[str, str] = field(default_factory=dict)  # route to its proposal
+
+    def __post_init__(self) -> None:
+        self._adopt()
+
+    def _adopt(self) -> None:
+        """Proposals that were made meanwhile are followed as well."""
+        with self.ctx.store.read() as tx:
+            for proposal in tx.proposals.open():
+                if proposal.route in self.routes:
+                    self.open[proposal.route] = proposal.id
+
+    def refresh(self) -> list[str]:
+        """Returns a line for each proposal that has ended since it was last asked."""
+        ended = []
+        for route, id_ in list(self.open.items()):
+            with self.ctx.store.read() as tx:
+                proposal = tx.proposals.get(id_)
+            if not proposal.open:
+                del self.open[route]
+                name = queries.find_target(self.ctx, proposal.candidate).name
+                phase = proposal.phase.value.replace("_", " ")
+                ended.append(f"{route}: {name} is {phase}: {proposal.closed_because}")
+        self._adopt()
+        return ended
+
+    def phases(self) -> dict[str, ProposalPhase]:
+        """Route to the phase of its open proposal."""
+        with self.ctx.store.read() as tx:
+            return {route: tx.proposals.get(id_).phase for route, id_ in self.open.items()}
+
+    def texts(self) -> list[str]:
+        """Says of each open proposal where it stands."""
+        found = []
+        for route, id_ in sorted(self.open.items()):
+            canaries = list_canaries(self.ctx, route=route)
+            text = phase_text(load_comparison(self.ctx, id_), canaries[0] if canaries else None)
+            found.append(f"{route}: {text}")
+        return found
+
+
+def phase_text(comparison: Comparison, canary: CanaryStatus | None) -> str:
+    """Where a proposal stands, in a few words with its figures."""
+    phase = comparison.proposal.phase
+    if phase is ProposalPhase.EVALUATING:
+        sides = comparison.suites
+        if any(side.asks_incumbent_first for side in sides):
+            return f"evals: {INCUMBENT_FIRST}"
+        pairs = min((min(len(s.incumbent), len(s.candidate)) for s in sides), default=0)
+        n_max = max((s.plan.n_max for s in sides), default=0)
+        return f"evals: {pairs} of at most {n_max} pairs"
+    if phase is ProposalPhase.CANARY and canary is not None:
+        rollout, action = canary.rollout, canary.action
+        return (
+            f"canary at {format_bps(rollout.current.weight_bps)}: "
+            f"{action.step_exposures} of {rollout.current.min_exposures} exposures, "
+            f"evidence of harm {format_harm(action.distance_to_trip)}"
+        )
+    return phase.value.replace("_", " ")

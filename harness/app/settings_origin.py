@@ -1,0 +1,177 @@
+"""Lists the settings in force, one a row: its value, what it does, and whether the file, the
+environment or a default says so (`list_settings`). No secret is in it: passwords, keys, headers
+and addresses that carry them are hidden.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from harness import config, package_data
+from harness.app.database import HIDDEN, without_password
+from harness.app.installation import load_settings
+from harness.config.source_locations import Document, KeyPath
+from harness.control.serialize import Plain, to_plain
+from harness.domain.privacy.pii import find_keys
+from harness.domain.settings import Settings
+
+# Values of these keys may hold a secret, wherever they stand, in whatever case.
+SECRET_KEYS: Final = re.compile(
+    r"(^|[_-])(secret|passwords?|passwd|api[_-]?key|apikey|(?<!first_)token|authorization"
+    r"|credentials?)$"
+)
+_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+# Keys whose values are hidden with all below them: headers, and a program's arguments.
+SECRET_GROUPS: Final = frozenset({"extra_headers", "args"})
+# Addresses that work by a secret in their path.
+SECRET_ADDRESSES: Final = frozenset({"url", "webhook"})
+
+
+class SettingSource(StrEnum):
+    FILE = "file"
+    ENVIRONMENT = "environment"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Describes one setting."""
+
+    name: str  # with its section, such as `router.port`
+    value: str  # as the file would say it; hidden where it may be secret
+    source: SettingSource
+    place: str  # `swapgate.yaml:12`, or the environment variable; empty for a default
+    meaning: str  # what it does, empty where nothing says so
+
+    @property
+    def section(self) -> str:
+        return self.name.partition(".")[0]
+
+
+def list_settings(
+    settings: Settings, environ: Mapping[str, str] = os.environ
+) -> Sequence[Setting]:
+    """Lists every setting as file and environment have it now. Raises ConfigError."""
+    shipped = package_data.path("config/default.yaml")
+    document = config.read_document(settings.source, environ, defaults=shipped)
+    schema = config.json_schema()
+    return [
+        Setting(
+            name=_dotted(path),
+            value=_shown(path, value),
+            source=source,
+            place=place,
+            meaning=_meaning(schema, path),
+        )
+        for path, value in _leaves((), to_plain(config.whole_file(document)))
+        for source, place in [_origin(document, path, shipped)]
+    ]
+
+
+def list_changed_sections(settings: Settings) -> Sequence[str]:
+    """Names what file and environment have changed since these settings were read. Raises
+    ConfigError where the file cannot be used any more.
+    """
+    now = load_settings(settings.source)
+    return [
+        name
+        for name in Settings.__dataclass_fields__
+        if getattr(now, name) != getattr(settings, name)
+    ]
+
+
+def _leaves(path: KeyPath, value: Plain) -> Iterator[tuple[KeyPath, Plain]]:
+    """Yields what stands at the ends: single values, and lists of them."""
+    if path and path[-1] in SECRET_GROUPS and value:
+        yield path, HIDDEN
+    elif isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _leaves((*path, name), inner)
+    elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        for number, item in enumerate(value):
+            yield from _leaves((*path, number), item)
+    else:
+        yield path, value
+
+
+def _dotted(path: KeyPath) -> str:
+    return ".".join(str(part) for part in path)
+
+
+def _origin(document: Document, path: KeyPath, shipped: Path) -> tuple[SettingSource, str]:
+    place = document.places.get(path, "")
+    if not place or place.startswith(f"{shipped}:"):
+        return SettingSource.DEFAULT, ""
+    if place.startswith("environment "):
+        return SettingSource.ENVIRONMENT, place.removeprefix("environment variable ")
+    file, _, line = place.rpartition(":")
+    return SettingSource.FILE, f"{Path(file).name}:{line}"
+
+
+def _shown(path: KeyPath, value: Plain) -> str:  # noqa: PLR0911 - one per kind of value
+    key = str(path[-1])
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "true" if value else "false"
+        case str() if not value:
+            return "empty"
+        case str() if SECRET_KEYS.search(_HUMP.sub("_", key).lower()) or _has_key(value):
+            return HIDDEN
+        case str() if key in SECRET_ADDRESSES and "://" in value:
+            return _address(value)
+        case str():
+            return without_password(value) if "://" in value else value
+        case dict() | list() if not value:
+            return "none"
+        case list():
+            return ", ".join(_shown((*path, "item"), item) for item in value)
+        case _:
+            return str(value)
+
+
+def _has_key(value: str) -> bool:
+    """Whether a text looks like a provider's key, whatever it is called."""
+    return next(find_keys(value), None) is not None
+
+
+def _address(url: str) -> str:
+    """Names the place alone: the rest of such an address may be what opens it. Of a chat's
+    address (Apprise) only the service: its token stands where others have the host.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https"):
+        return f"{parts.scheme}://{HIDDEN}"
+    return f"{parts.scheme}://{parts.hostname or ''}/{HIDDEN}"
+
+
+def _meaning(schema: Mapping[str, Any], path: KeyPath) -> str:
+    """Finds the description of a setting in the file's JSON schema."""
+    place: Mapping[str, Any] = schema
+    for part in path:
+        place = _resolved(schema, place)
+        if isinstance(part, int):
+            place = place.get("items", {})
+        else:
+            extra = place.get("additionalProperties")
+            inner = place.get("properties", {}).get(part, extra)
+            place = inner if isinstance(inner, Mapping) else {}
+    return str(place.get("description", ""))
+
+
+def _resolved(schema: Mapping[str, Any], place: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Follows a reference, also where the value may be null as well."""
+    options = [place, *place.get("anyOf", ()), *place.get("allOf", ())]
+    for option in options:
+        name = str(option.get("$ref", ""))
+        if name:
+            found: Mapping[str, Any] = schema["$defs"][name.rpartition("/")[2]]
+            return found
+    objects = [option for option in options if "properties" in option or "items" in option]
+    return objects[0] if objects else place

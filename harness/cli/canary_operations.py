@@ -1,0 +1,105 @@
+"""`swapgate canary pause`, `resume`, `advance`, `promote`, `abort` and `finish` operate a
+canary. At a terminal those that end it, or overrule its evidence, say what they do and ask.
+"""
+
+import sys
+from typing import Final
+
+import click
+
+from harness.cli.frame import output
+from harness.cli.frame.session import Session, pass_session
+from harness.control.canary import operations
+from harness.control.canary.status import list_canaries
+from harness.domain.canary.rollout import RolloutSignal
+from harness.gate.text.canary_effect import describe_effect
+
+# Before these a person is told what the data say against it.
+OVERRULES: Final = frozenset({RolloutSignal.ADVANCE, RolloutSignal.PROMOTE})
+# Before these a person at a terminal is asked.
+ASKS: Final = frozenset({*OVERRULES, RolloutSignal.ABORT})
+
+
+def _confirm(
+    session: Session, route: str, signal: RolloutSignal, version: int | None
+) -> int | None:
+    """Says what the signal does and what speaks against it, and asks a person at a terminal.
+
+    Returns the version to be moved: once somebody has decided about what was shown, that one.
+    """
+    shown = next(iter(list_canaries(session.context, route=route)), None)
+    if shown is None or not (shown.rollout.live or shown.rollout.baking):
+        return version
+    against = shown.explanation.against if signal in OVERRULES else ()
+    for objection in against:
+        output.note(f"warning: {objection}")
+    if not at_a_terminal() or not (against or signal is RolloutSignal.ABORT):
+        return version
+    output.note(
+        describe_effect(shown.rollout, shown.candidate.name, shown.incumbent.name, signal)
+    )
+    what, who = "bake" if shown.rollout.baking else "canary", session.deciding_actor.name
+    question = (
+        f"Abort the {what} of {route}, as {who}?"
+        if signal is RolloutSignal.ABORT
+        else "Go on all the same?"
+    )
+    click.confirm(question, abort=True, err=True)
+    return shown.rollout.version if version is None else version
+
+
+def at_a_terminal() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin.isatty()
+
+
+def _operation_command(signal: RolloutSignal, doc: str) -> click.Command:
+    """Makes the command of one signal."""
+
+    @click.argument("route")
+    @click.option("--reason", required=True, help="Reason, recorded in the audit log.")
+    @click.option("--version", type=int, help="Only if the rollout is still at this version.")
+    @pass_session
+    def command(
+        session: Session, route: str, reason: str, version: int | None, *, yes: bool = False
+    ) -> None:
+        if signal in ASKS and not yes:
+            version = _confirm(session, route, signal, version)
+        rollout = operations.operate(
+            session.context,
+            session.deciding_actor,
+            route,
+            signal,
+            reason,
+            expected_version=version,
+        )
+        if session.json:
+            output.document(rollout)
+            return
+        said = "promoted, and bakes" if rollout.baking else rollout.state.value
+        click.echo(f"the canary of {route} is {said.replace('_', ' ')}")
+
+    if signal in ASKS:
+        command = click.option("--yes", "-y", is_flag=True, help="Do not ask.")(command)
+    return click.command(signal.value, help=doc)(command)
+
+
+pause = _operation_command(
+    RolloutSignal.PAUSE, "Hold the canary at its share until somebody resumes or aborts it."
+)
+resume = _operation_command(
+    RolloutSignal.RESUME,
+    "Let a canary that is paused, or held after a fault of a router, go on.",
+)
+advance = _operation_command(
+    RolloutSignal.ADVANCE, "Advance one step, whatever evidence is still missing."
+)
+promote = _operation_command(
+    RolloutSignal.PROMOTE, "Promote now. Requires a passed verdict; the proposer may not."
+)
+abort = _operation_command(
+    RolloutSignal.ABORT,
+    "End the canary, or the bake: the incumbent before it serves again.\n\n"
+    "At a terminal it says what that does, and asks.",
+)
+finish = _operation_command(RolloutSignal.FINISH, "End the bake: the promotion stands.")

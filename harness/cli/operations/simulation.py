@@ -1,0 +1,176 @@
+"""Commands that simulate: `sim` serves models, `sim traffic` sends users' requests, and `demo`
+plays whole stories with both.
+"""
+
+import os
+from pathlib import Path
+
+import click
+
+from harness.cli.frame.session import Session, pass_session
+from harness.domain.errors import InputError
+from harness.domain.settings import http_url
+
+KEY_VARIABLE = "SWAPGATE_KEY"
+TIMED_OUT = 5
+
+
+@click.group(invoke_without_command=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=9000, show_default=True, help="Port; 0 takes a free one.")
+@click.option(
+    "--profiles",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="YAML file of simulated models; by default the shipped ones.",
+)
+@click.option(
+    "--suite",
+    "suites",
+    multiple=True,
+    metavar="[NAME=]FILE",
+    help="Data file of a suite; may be repeated.",
+)
+@click.option(
+    "--swap", "swaps", multiple=True, metavar="A=B", help="Exchange the skills of two models."
+)
+@click.option(
+    "--time-scale",
+    default=1.0,
+    show_default=True,
+    help="Factor on all latencies; 0 answers at once.",
+)
+@click.option(
+    "--seed", default=0, show_default=True, help="Seed of the random latencies and faults."
+)
+@click.option(
+    "--key-env",
+    metavar="NAME",
+    help="Refuse requests without the key in this environment variable.",
+)
+@click.option("--no-switches", is_flag=True, help="Do not offer fault switches under /sim/.")
+@click.pass_context
+def sim(  # noqa: PLR0913 - the options of the command, one by one
+    context: click.Context,
+    *,
+    host: str,
+    port: int,
+    profiles: Path | None,
+    suites: tuple[str, ...],
+    swaps: tuple[str, ...],
+    time_scale: float,
+    seed: int,
+    key_env: str | None,
+    no_switches: bool,
+) -> None:
+    """Serve simulated models over an OpenAI-compatible API, with fault switches.
+
+    `swapgate sim traffic` sends requests of simulated users to a router.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from harness.app.processes import simulate  # noqa: PLC0415 - `--help` stays quick
+
+    simulate(
+        host,
+        port,
+        profiles=profiles,
+        suites=suites,
+        swaps=swaps,
+        time_scale=time_scale,
+        seed=seed,
+        allow_switches=not no_switches,
+        key=os.environ.get(key_env, "") if key_env else "",
+        on_ready=lambda url: click.echo(f"simulated provider at {url}/v1", err=True),
+    )
+
+
+@sim.command()
+@click.argument("names", metavar="[ROUTE]...", nargs=-1)
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0.1, max=2000.0),
+    default=50.0,
+    show_default=True,
+    help="Requests per second on each route, each of a new user.",
+)
+@click.option(
+    "--for",
+    "seconds",
+    type=click.FloatRange(min=0.0, min_open=True),
+    metavar="SECONDS",
+    help="End after so many seconds; by default on Ctrl-C.",
+)
+@click.option(
+    "--until-settled",
+    is_flag=True,
+    help="End when each route's open proposal has: promoted, rejected or rolled back.",
+)
+@click.option(
+    "--url", metavar="URL", help="The router's address. [default: as configured]", default=""
+)
+@click.option(
+    "--key-env",
+    metavar="NAME",
+    default=KEY_VARIABLE,
+    show_default=True,
+    help="Environment variable that holds the client key.",
+)
+@pass_session
+def traffic(
+    session: Session,
+    *,
+    names: tuple[str, ...],
+    rate: float,
+    seconds: float | None,
+    until_settled: bool,
+    url: str,
+    key_env: str,
+) -> None:
+    """Send requests of simulated users to the router, and say how their routes fare.
+
+    A canary decides by traffic: without users of your own yet, these let one end. Each request
+    asks a short question as a new user. Without ROUTE, all routes are asked. It ends with 0, or
+    with 5 where --for ran out before the proposals had ended.
+    """
+    from harness.app.demo.user_traffic import send_traffic  # noqa: PLC0415 - `--help` stays quick
+
+    key = os.environ.get(key_env, "")
+    if not key:
+        raise InputError(
+            f"{key_env} is not set, and the router asks for a client key: "
+            f"`swapgate key create traffic` prints one; export it as {key_env}"
+        )
+    router = session.settings.router
+    settled = send_traffic(
+        session.context,
+        url or http_url(router.host, router.port),
+        key,
+        routes=names,
+        rate=rate,
+        seconds=seconds,
+        until_settled=until_settled,
+        say=lambda text: click.echo(text, err=True),
+    )
+    if not settled:
+        raise SystemExit(TIMED_OUT)
+
+
+@click.command()
+@click.argument("story", type=click.Choice(["models", "agents"]), default="models")
+@click.option("--once", is_flag=True, help="End by itself, and approve what agents ask for.")
+@click.option("--swap", is_flag=True, help="models: exchange the skills of the candidates.")
+@click.pass_context
+def demo(context: click.Context, *, story: str, once: bool, swap: bool) -> None:
+    """Show what Swapgate does, with simulated providers and real processes.
+
+    `models`: a candidate is promoted, one stopped, one rolled back, a provider lost. `agents`:
+    an agent loses its provider, asks for another model, which a person approves, and goes on in
+    another protocol with all that was said.
+    """
+    if story == "agents":
+        from harness.app.demo.agents_director import run_agents_demo  # noqa: PLC0415 - `--help` stays quick
+
+        context.exit(run_agents_demo(once=once))
+    from harness.app.demo.director import run_demo  # noqa: PLC0415 - as above
+
+    context.exit(run_demo(once=once, swap=swap))

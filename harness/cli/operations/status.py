@@ -1,0 +1,246 @@
+"""`swapgate status`, and `swapgate` alone, tell where things stand and what waits for a person:
+the routes with their states, open alerts, what agents ask for, and the command for each. The
+states and the first line are Overview's own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import click
+
+from harness.cli.frame import output
+from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.waiting import who_starts_it
+from harness.cli.frame.watching import Watched, watch, watch_option
+from harness.control.agents.queries import list_switch_requests
+from harness.control.agents.switch_views import SwitchRequestView, view_switch
+from harness.control.context import Context
+from harness.control.operations.alerts import AlertView
+from harness.control.operations.queries import list_alerts, list_route_status
+from harness.control.routing.route_status import (
+    ALERTS_OF_STATES,
+    RouteState,
+    RouteStatus,
+    describe_needs,
+)
+from harness.domain.formatting import format_bps, format_quantity
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.pagination import INVALID_ROWS_HINT, Page
+from harness.domain.routing.table import FIRST_ROUTE_STEP
+
+MOST_ROUTES: Final = 12
+MOST_ALERTS: Final = 5
+FIRST_STEPS: Final = (
+    ("swapgate init", "sets one up in this folder"),
+    ("swapgate init --guided", "does so, and asks for a provider and a route"),
+    ("swapgate demo", "shows what Swapgate does, with simulated providers"),
+)
+NOT_SET_UP: Final = "There is no installation of Swapgate in this folder yet."
+ALL_COMMANDS: Final = "`swapgate --help` lists all commands"
+# Of these a person sees the canary first; of the others the proposal.
+CANARY_STATES: Final = frozenset(
+    {
+        RouteState.HARM,
+        RouteState.SUSPECT,
+        RouteState.HELD,
+        RouteState.BAKE_HELD,
+        RouteState.PAUSED,
+        RouteState.ROLLED_BACK,
+        RouteState.ABORTED,
+        RouteState.CANARY,
+        RouteState.BAKING,
+    }
+)
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """Holds what is shown, as of one moment."""
+
+    routes: Page[RouteStatus]
+    alerts: Sequence[AlertView]
+    requests: Sequence[SwitchRequestView]
+    now: datetime
+
+    @property
+    def headline(self) -> str:
+        return describe_needs(self.routes.items, len(self.alerts), self.now)
+
+    @property
+    def urgent(self) -> Sequence[RouteStatus]:
+        """Lists the routes of which a person should read before the others."""
+        return [status for status in self.routes if status.is_urgent(self.now)]
+
+
+@click.command()
+@watch_option
+@pass_session
+def status(session: Session, *, watched: bool) -> None:
+    """Show where things stand, and what waits for a person.
+
+    `swapgate` alone does the same.
+    """
+    from harness.app.installation import has_state  # noqa: PLC0415 - `--help` stays quick
+
+    if not has_state(session.settings):
+        _print_first_steps(as_json=session.json)
+        return
+    context = session.context
+    if watched:
+        watch(
+            session,
+            Watched(
+                load=lambda: _load(context),
+                draw=lambda standing: _print(session, standing),
+                lines=_lines,
+                document=_as_json,
+                ended=lambda _: False,
+            ),
+        )
+    elif session.json:
+        output.document(_as_json(_load(context)))
+    else:
+        _print(session, _load(context))
+        output.note(ALL_COMMANDS)
+
+
+def _print_first_steps(*, as_json: bool) -> None:
+    if as_json:
+        steps = [command for command, _ in FIRST_STEPS]
+        output.document({"installation": False, "headline": NOT_SET_UP, "next": steps})
+        return
+    click.echo(f"{NOT_SET_UP} To begin:")
+    output.facts((f"  {command}", what) for command, what in FIRST_STEPS)
+    output.note(ALL_COMMANDS)
+
+
+def _load(ctx: Context) -> _Standing:
+    routes = list_route_status(ctx)
+    requests = list_switch_requests(ctx, pending_only=True).map(lambda r: view_switch(ctx, r))
+    alerts = [a for a in list_alerts(ctx, open_only=True) if a.kind not in ALERTS_OF_STATES]
+    return _Standing(routes, alerts, requests.items, ctx.clock.now())
+
+
+def _print(session: Session, standing: _Standing) -> None:
+    click.echo(f"{standing.headline}.")
+    for fault in standing.routes.invalid:
+        output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
+    if not standing.routes:
+        click.echo(f"next: {FIRST_ROUTE_STEP}")
+    _print_urgent(standing)
+    _print_routes(standing.routes.items)
+    _print_alerts(standing.alerts)
+    if advice := who_starts_it(session.settings.control):
+        output.note(advice)
+
+
+def _print_urgent(standing: _Standing) -> None:
+    if not standing.urgent and not standing.requests:
+        return
+    click.echo()
+    for route in standing.urgent[:MOST_ROUTES]:
+        why = f": {route.reason}" if route.reason else ""
+        click.echo(f"▲ {route.route.name}: {route.state_text}{why}")
+        click.echo(f"  {next_command(route)}")
+    for request in standing.requests:
+        click.echo(f"▲ {request.question}")
+        click.echo(f"  swapgate agent show {request.id}")
+
+
+def next_command(status: RouteStatus) -> str:
+    """Names the command that shows what a route's state is about."""
+    if status.state in CANARY_STATES:
+        return f"swapgate canary status {status.route.name}"
+    if status.open_proposal is not None:
+        return f"swapgate proposal show {status.open_proposal.id}"
+    return f"swapgate route show {status.route.name}"
+
+
+def _print_routes(statuses: Sequence[RouteStatus]) -> None:
+    if not statuses:
+        return
+    click.echo()
+    output.table(
+        ["ROUTE", "STATE", "SERVES", "CANARY", "LAST HOUR"],
+        [_row(status) for status in statuses[:MOST_ROUTES]],
+        empty="",
+    )
+    if (more := len(statuses) - MOST_ROUTES) > 0:
+        click.echo(f"{more:,} more routes: `swapgate route list`")
+
+
+def _row(status: RouteStatus) -> Sequence[object]:
+    canary = status.route.canary
+    requests = sum(minute.requests for minute in status.traffic)
+    failed = sum(minute.failed for minute in status.traffic)
+    return (
+        status.route.name,
+        status.state_text,
+        status.incumbent.name,
+        f"{status.candidate.name} at {format_bps(canary.weight_bps)}"
+        if canary and status.candidate
+        else None,
+        f"{format_quantity(requests, 'request')}, {failed:,} failed" if requests else None,
+    )
+
+
+def _print_alerts(open_alerts: Sequence[AlertView]) -> None:
+    # An agent's request stands above with its question.
+    alerts = [alert for alert in open_alerts if alert.kind is not AlertKind.MODEL_SWITCH]
+    if not alerts:
+        return
+    click.echo()
+    for alert in alerts[:MOST_ALERTS]:
+        click.echo(f"{alert.severity.name.lower()}: {alert.title}")
+        click.echo(f"  {alert.next_step}")
+    if (more := len(alerts) - MOST_ALERTS) > 0:
+        click.echo(f"{more:,} more open alerts: `swapgate alert list --open`")
+
+
+def _lines(standing: _Standing) -> dict[str, str]:
+    """A line for each route and for each alert, for a log."""
+    routes = {
+        f"route {status.route.name}": f"{status.route.name}: {status.state_text}"
+        + (f": {status.reason}" if status.reason else "")
+        for status in standing.routes
+    }
+    alerts = {
+        f"alert {alert.id}": f"{alert.severity.name.lower()}: {alert.title}"
+        for alert in standing.alerts
+    }
+    requests = {f"request {request.id}": request.question for request in standing.requests}
+    return {"": standing.headline, **routes, **alerts, **requests}
+
+
+def _as_json(standing: _Standing) -> dict[str, object]:
+    return {
+        "installation": True,
+        "headline": standing.headline,
+        "routes": [
+            {
+                "route": status.route.name,
+                "state": status.state.value,
+                "state_text": status.state_text,
+                "reason": status.reason,
+                "needs_decision": status.needs_decision,
+                "serves": status.incumbent.name,
+                "next": next_command(status),
+            }
+            for status in standing.routes
+        ],
+        "alerts": [
+            {
+                "id": alert.id,
+                "kind": alert.kind.value,
+                "severity": alert.severity.name.lower(),
+                "title": alert.title,
+                "next": alert.next_step,
+            }
+            for alert in standing.alerts
+        ],
+        "agents_ask": [
+            {"id": request.id, "question": request.question} for request in standing.requests
+        ],
+    }

@@ -1,0 +1,259 @@
+"""Writes the reference of the configuration file from its JSON schema: every key with type,
+unit, allowed range, default and meaning. `config_page` has all but policies;
+`policies_page` has these, and what the shipped ones set.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+import yaml
+
+from harness.cli.reference.markdown_table import code, link, page, table
+from harness.config import json_schema
+from harness.config.ranges import RANGES
+
+Schema = Mapping[str, Any]
+HEADS: Final = ("Key", "Type", "Unit", "Default", "Meaning")
+# By how a key ends; the longest that fits counts.
+UNITS: Final[Mapping[str, str]] = {
+    "_s": "seconds",
+    "_h": "hour of the day",
+    "_hours": "hours",
+    "_days": "days",
+    "_bps": "basis points (100 is 1 %)",
+    "_bytes": "bytes",
+    "_tokens": "tokens",
+    "_usd": "US dollars",
+    "_usd_per_mtok": "US dollars per million tokens",
+    "_per_min": "a minute",
+    "context_window": "tokens",
+    "min_exposures": "units",
+    "block_size": "units",
+    "warm_up": "units",
+    "n_max": "items",
+    "items": "items",
+}
+PAGE_LINK: Final = re.compile(r"\bdocs/((?:[\w-]+/)*[\w-]+)\.md\b")
+SECTION_LINK: Final = re.compile(r"\bstatistics\.md §([\d.]*\d)")
+
+
+class Key(NamedTuple):
+    path: str
+    kind: str
+    unit: str
+    default: str
+    meaning: str
+
+
+def config_page() -> str:
+    """Writes docs/reference/config.md."""
+    schema = json_schema()
+    properties: Schema = schema["properties"]  # type: ignore[assignment]
+    parts, plain = [], []
+    for name, field in properties.items():
+        keys = list(_keys(name, field, schema, _MISSING))
+        if name == "policies":
+            parts += ["## `policies`", "See [policies](policies.md)."]
+        elif len(keys) == 1:
+            plain += keys
+        else:
+            parts += [f"## `{name}`", _meaning(field), table(HEADS, keys)]
+    single = ["## Keys without a section", table(HEADS, plain)]
+    return page(
+        "Configuration", CONFIG_INTRODUCTION, *single, *(part for part in parts if part)
+    )
+
+
+def policies_page(shipped: str) -> str:
+    """Writes docs/reference/policies.md. shipped: the text of the default configuration."""
+    schema = json_schema()
+    entry = schema["$defs"]["PolicyEntry"]  # type: ignore[index]
+    built_in: Mapping[str, object] = yaml.safe_load(shipped)["policies"]
+    introduction = POLICIES_INTRODUCTION.replace("GATE", link("gate", "The gate"))
+    parts = [introduction.replace("CANARIES", link("canary", "canaries")), "## Built in"]
+    for name, policy in built_in.items():
+        text = yaml.safe_dump(policy, sort_keys=False, default_flow_style=None, width=88)
+        parts += [
+            f"### `{name}`",
+            _comment_before(name, shipped),
+            f"```yaml\n{text}```",
+        ]
+    groups: dict[str, list[Key]] = {}
+    for name, field in entry["properties"].items():
+        for key in _keys(name, field, schema, _MISSING):
+            groups.setdefault(_group(key.path.strip("`")), []).append(key)
+    parts.append("## Keys")
+    for group, keys in groups.items():
+        parts += [f"### {group}", table(HEADS, keys)]
+    return page("Policies", *(part for part in parts if part))
+
+
+def _group(path: str) -> str:
+    first, dot, rest = path.partition(".")
+    if not dot:
+        return "Approval"
+    if first == "gate":
+        return "The gate"
+    named = re.split(r"[.\[]", rest)[0]
+    titles = {
+        "steps": "Steps of the canary",
+        "guardrails": "Guardrails of the canary",
+        "shadow": "The shadow before the canary",
+        "judge": "The judge of the canary",
+        "peak": "Peak hours",
+    }
+    return titles.get(named, "The canary")
+
+
+def _comment_before(name: str, text: str) -> str:
+    """The comment above the policy in the shipped file."""
+    found = re.search(rf"((?:^  # .*\n)+)  {re.escape(name)}:$", text, re.MULTILINE)
+    return " ".join(line.strip("# ") for line in found[1].splitlines()) if found else ""
+
+
+def _keys(
+    path: str, field: Schema, root: Schema, given: object, *, required: bool = False
+) -> Iterator[Key]:
+    """Yields the key, or those below it. given: its value in the default of what holds it."""
+    default = field.get("default", _MISSING) if given is _MISSING else given
+    inner, below = _mapping_of(field, root)
+    if inner is None or below or "anyOf" in field:
+        yield _key(path, field, root, default, required=required)
+        default = _MISSING
+    if inner is None:
+        return
+    values = default if isinstance(default, Mapping) else {}
+    for name, part in inner["properties"].items():
+        yield from _keys(
+            f"{path}{below}.{name}",
+            part,
+            root,
+            values.get(name, _MISSING),
+            required=name in inner.get("required", ()),
+        )
+
+
+def _mapping_of(field: Schema, root: Schema) -> tuple[Schema | None, str]:
+    """The mapping of known keys that a field leads to, and what its path gets: `[]` in a list,
+    `.NAME` where people give the names.
+    """
+    for option in _options(field, root):
+        if "properties" in option:
+            return option, ""
+        for key, suffix in (("items", "[]"), ("additionalProperties", ".NAME")):
+            if isinstance(option.get(key), Mapping):
+                inner, further = _mapping_of(option[key], root)
+                if inner is not None:
+                    return inner, suffix + further
+    return None, ""
+
+
+def _options(field: Schema, root: Schema) -> list[Schema]:
+    """What a field may be, without references and without null."""
+    if "anyOf" in field:
+        return [kind for option in field["anyOf"] for kind in _options(option, root)]
+    if "$ref" in field:
+        return _options(root["$defs"][field["$ref"].rpartition("/")[2]], root)
+    return [] if field.get("type") == "null" else [field]
+
+
+def _key(path: str, field: Schema, root: Schema, default: object, *, required: bool) -> Key:
+    leaf = path.rpartition(".")[2]
+    kind = " or ".join(dict.fromkeys(_type(option, root) for option in _options(field, root)))
+    if leaf in RANGES and ("number" in kind or "integer" in kind):
+        kind += f", {RANGES[leaf].text}"
+    return Key(
+        code(path),
+        kind,
+        _unit(path, leaf),
+        _default(default, required=required),
+        _meaning(field),
+    )
+
+
+def _type(option: Schema, root: Schema) -> str:
+    if "enum" in option:
+        return ", ".join(code(str(value)) for value in option["enum"])
+    if "const" in option:
+        return code("off" if option["const"] is False else str(option["const"]))
+    match option.get("type"):
+        case "array":
+            return f"list of {_plural(option.get('items', {}), root)}"
+        case "object" if "properties" not in option:
+            values = option.get("additionalProperties")
+            return (
+                f"mapping to {_plural(values, root)}"
+                if isinstance(values, Mapping)
+                else "mapping"
+            )
+        case "object":
+            return "mapping"
+        case kind:
+            return str(kind or "any value")
+
+
+def _plural(field: Schema, root: Schema) -> str:
+    names = dict.fromkeys(_type(option, root) for option in _options(field, root))
+    plain = {"any value": "anything"}
+    words = [
+        plain.get(name, name if " " in name or "`" in name else f"{name}s") for name in names
+    ]
+    return " or ".join(words) or "anything"
+
+
+def _unit(path: str, leaf: str) -> str:
+    if ".guardrails." in path:
+        return "candidate's value to the incumbent's"
+    fitting = [end for end in UNITS if leaf == end or (end[0] == "_" and leaf.endswith(end))]
+    return UNITS[max(fitting, key=len)] if fitting else ""
+
+
+def _default(value: object, *, required: bool) -> str:
+    if value is _MISSING:
+        return "required" if required else ""
+    if value is None or value == "":
+        return "none"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = json.dumps(value, ensure_ascii=False)
+    return code(text.strip('"')) if len(text) < LONG else f"{len(value)} entries"  # type: ignore[arg-type]
+
+
+def _meaning(field: Schema) -> str:
+    said = str(field.get("description", ""))
+    if not said:
+        return ""
+    linked = PAGE_LINK.sub(_link_to_page, _sentence(said).replace("None", "null"))
+    return SECTION_LINK.sub(lambda match: link("statistics", f"statistics, {match[1]}"), linked)
+
+
+def _link_to_page(match: re.Match[str]) -> str:
+    return link(match[1], match[1].rpartition("/")[2])
+
+
+def _sentence(text: str) -> str:
+    text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", ":")) else f"{text}."
+
+
+_MISSING: Final = object()
+LONG: Final = 60
+CONFIG_INTRODUCTION: Final = """\
+One YAML file, `swapgate.yaml`; relative paths count from its folder. `swapgate init` writes
+one, and `--config` names another. `swapgate config show` prints the settings in force, or what
+is wrong in the file, with its line. `swapgate config schema` prints the JSON Schema by which
+editors complete it.
+
+Later ones win: the shipped defaults, your file, the environment. `SWAPGATE__ROUTER__PORT=8088`
+sets `router.port`; `SWAPGATE__DATABASE_URL_FILE` names a file with the value.
+
+`NAME` stands for a name that you give, `[]` for each entry of a list. A key that is not here is
+an error. Providers and routes are read into the database when it has none of that name; from
+then on the database rules, and `swapgate config apply` takes over what the file says now."""
+POLICIES_INTRODUCTION: Final = """\
+A policy holds the thresholds of a team: when evals pass, who approves, and what a canary must
+show. A route names its policy; a proposal registers it before the first answer, and a later
+change does not reach it. Write your own under `policies:`, by any name. GATE and CANARIES say
+how the figures are used."""

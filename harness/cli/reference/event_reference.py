@@ -1,0 +1,107 @@
+"""Writes the reference of exit codes with the errors that give them, of alerts, and of the
+audit log's actions, from their registries.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from harness.cli.reference.markdown_table import code, link, page, table
+from harness.domain import errors
+from harness.domain.errors import SwapgateError
+from harness.domain.formatting import format_quantity
+from harness.domain.operations.alerts import ALERT_RULES
+from harness.domain.operations.audit_actions import AUDIT_ACTIONS
+
+EXIT_CODES: Final[Mapping[int, str]] = {
+    0: "passed, or done",
+    1: "an error",
+    2: "wrong usage, or invalid input: the message names file and line",
+    3: "the gate failed, or the canary must be rolled back",
+    4: "not enough evidence",
+    5: "timeout",
+    6: "a conflict: somebody else was first, or the route is busy",
+    7: "denied",
+    130: "interrupted",
+}
+EXIT_CODES_INTRODUCTION: Final = """\
+Every command ends with one of these, so that a script need not read its text."""
+ERRORS_INTRODUCTION: Final = """\
+With `--json` an error is `{"error": {"kind", "message", "exit_code", "retryable"}}` on stdout,
+and one sentence on stderr as always. Where `retryable` is yes, the same call, unchanged, may
+yet succeed."""
+EVENTS_INTRODUCTION: Final = """\
+What Swapgate tells people (alerts), and what it writes down for good (the audit log)."""
+ALERTS_INTRODUCTION: Final = """\
+Each links to its page in the runbook. `swapgate alert list --open` and `GET /api/v1/alerts`
+show what is wrong now; ALERTS says who is told, and when. An alert that
+lasts goes on until its cause is over, and people are told again after the time named here;
+one that does not is over as it happens."""
+AUDIT_INTRODUCTION: Final = """\
+`swapgate audit tail` shows the log, and `swapgate audit verify` finds out whether it was
+changed. Every event has a number, a time, who did it (with the key), an action, a subject,
+details with the reason, and the rows that it wrote."""
+ERROR_LINE: Final = re.compile(r"^[│├└─ ]+(\w+) +(.+)$", re.MULTILINE)
+
+
+def exit_codes_page() -> str:
+    """Writes docs/reference/exit-codes.md."""
+    rows = [(str(number), meaning) for number, meaning in EXIT_CODES.items()]
+    return page(
+        "Exit codes and errors",
+        EXIT_CODES_INTRODUCTION,
+        table(("Exit code", "Means"), rows),
+        "## Errors",
+        ERRORS_INTRODUCTION,
+        table(("Kind", "Exit code", "Retryable", "Means"), _error_rows()),
+    )
+
+
+def _error_rows() -> Iterator[tuple[str, str, str, str]]:
+    """The classes in the order of the tree in their module's docstring."""
+    classes = {cls.__name__: cls for cls in _below(SwapgateError)}
+    for name, meaning in ERROR_LINE.findall(errors.__doc__ or ""):
+        cls = classes[name]
+        yield code(name), str(cls.exit_code), "yes" if cls.retryable else "no", meaning
+
+
+def _below(cls: type[SwapgateError]) -> Iterable[type[SwapgateError]]:
+    for child in cls.__subclasses__():
+        yield child
+        yield from _below(child)
+
+
+def events_page(runbook: Path) -> str:
+    """Writes docs/reference/events.md. runbook: the folder with a page for each alert."""
+    alerts = [
+        (
+            f"[`{kind}`](../runbook/{kind}.md)"
+            if (runbook / f"{kind}.md").exists()
+            else code(kind),
+            rule.severity.name.lower(),
+            f"yes, again after {_duration(rule.remind)}" if rule.lasting else "no",
+            f"{rule.next_step[:1].upper()}{rule.next_step[1:]}.",
+        )
+        for kind, rule in ALERT_RULES.items()
+    ]
+    actions = [
+        (code(action), f"{meaning[:1].upper()}{meaning[1:]}.")
+        for action, meaning in sorted(AUDIT_ACTIONS.items())
+    ]
+    return page(
+        "Events",
+        EVENTS_INTRODUCTION,
+        "## Alerts",
+        ALERTS_INTRODUCTION.replace("ALERTS", link("reference/alerts", "alerts")),
+        table(("Kind", "Severity", "Lasts", "What to do"), alerts),
+        "## The audit log",
+        AUDIT_INTRODUCTION,
+        table(("Action", "What happened"), actions),
+    )
+
+
+def _duration(time: timedelta) -> str:
+    hours = int(time.total_seconds() // 3_600)
+    return format_quantity(time.days, "day") if hours > 24 else format_quantity(hours, "hour")

@@ -1,0 +1,163 @@
+"""`swapgate route traffic` answers whether callers get answers: requests and errors of a window
+by route, and why requests left their targets. The dashboard's page says the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import click
+
+from harness.cli.frame import formatting, output
+from harness.cli.frame.duration import DurationType
+from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.watching import Watched, watch, watch_option
+from harness.control.context import Context
+from harness.control.operations import queries
+from harness.control.routing.traffic_report import (
+    RouteTraffic,
+    TrafficReport,
+    describe_traffic,
+    load_traffic_report,
+)
+from harness.control.serialize import to_plain
+from harness.domain.formatting import format_age, format_percent, format_span, format_usd
+from harness.domain.reliability.failover import FailoverReason
+from harness.domain.reliability.failure_text import failure_words
+
+MOST_REASONS: Final = 10
+HOUR: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class _Traffic:
+    """Holds the report, and why requests left their targets in the same window."""
+
+    report: TrafficReport
+    reasons: Sequence[FailoverReason]
+    route: str | None
+
+    @property
+    def headline(self) -> tuple[str, str]:
+        """Gives the answer, and a note of how many asked."""
+        span = self.report.window
+        period = "hour" if span == HOUR else format_span(span.total_seconds())
+        return describe_traffic(self.report, f"the last {period}", self.route)
+
+
+@click.command("traffic")
+@click.argument("name", metavar="[ROUTE]", required=False)
+@click.option(
+    "--since",
+    type=DurationType(),
+    default="1h",
+    show_default=True,
+    metavar="TIME",
+    help="How far back: 30m, 2h, 1d.",
+)
+@watch_option
+@pass_session
+def route_traffic(
+    session: Session, *, name: str | None, since: timedelta, watched: bool
+) -> None:
+    """Show whether callers get answers: requests, errors, and targets that were left.
+
+    Of all routes, those with most errors first, or of ROUTE.
+    """
+    context = session.context
+    if name:
+        queries.find_route(context, name)
+    if watched:
+        watch(
+            session,
+            Watched(
+                load=lambda: _load(context, name, since),
+                draw=_print,
+                lines=lambda traffic: {row.route: _line(row) for row in traffic.report.routes},
+                document=_as_json,
+                ended=lambda _: False,
+            ),
+        )
+    elif session.json:
+        output.document(_as_json(_load(context, name, since)))
+    else:
+        _print(_load(context, name, since))
+
+
+def _load(ctx: Context, route: str | None, window: timedelta) -> _Traffic:
+    report = load_traffic_report(ctx, window, route)
+    return _Traffic(report, queries.count_failovers(ctx, report.since, route), route)
+
+
+def _as_json(traffic: _Traffic) -> dict[str, object]:
+    report = traffic.report
+    return {
+        "headline": traffic.headline[0],
+        "since": report.since,
+        "all": to_plain(report.all),
+        "routes": to_plain(report.routes),
+        "left": to_plain(traffic.reasons),
+        "last_request": report.last_request,
+    }
+
+
+def _line(row: RouteTraffic) -> str:
+    """One line for a log."""
+    return (
+        f"{row.route}: {row.requests:,} requests, {_count(row.failed, row.failed_share)} with "
+        f"an error to the caller, {_count(row.left, row.left_share)} whose own model failed"
+    )
+
+
+def _count(number: int, share: float | None) -> str:
+    return f"{number:,} ({format_percent(share, significant=2)})" if number else "none"
+
+
+def _print(traffic: _Traffic) -> None:
+    report = traffic.report
+    answer, note = traffic.headline
+    click.echo(f"{answer}.\n{note}")
+    if (quiet := report.quiet_since) is not None:
+        output.note(
+            f"no request was recorded since {formatting.timestamp(quiet)} UTC: either nobody "
+            "asks, or the router does not reach the database (`swapgate doctor`)"
+        )
+    if report.routes:
+        click.echo()
+        output.table(
+            ["ROUTE", "REQUESTS", "ERRORS TO CALLERS", "OWN MODEL FAILED", "COST"],
+            [
+                [
+                    row.route,
+                    f"{row.requests:,}",
+                    _count(row.failed, row.failed_share),
+                    _count(row.left, row.left_share),
+                    format_usd(row.known_cost_usd),
+                ]
+                for row in report.routes
+            ],
+            empty="",
+        )
+    if traffic.reasons:
+        click.echo()
+        _print_reasons(traffic)
+
+
+def _print_reasons(traffic: _Traffic) -> None:
+    output.table(
+        ["LEFT", "WHY", "TIMES", "NOBODY ASKED AFTER IT", "ON", "LAST"],
+        [
+            [
+                reason.target,
+                failure_words(reason.failure),
+                f"{reason.times:,}",
+                f"{reason.unanswered:,}",
+                ", ".join(reason.routes),
+                format_age(reason.last, traffic.report.now),
+            ]
+            for reason in traffic.reasons[:MOST_REASONS]
+        ],
+        empty="",
+    )
+    output.note("`swapgate route failovers` lists them one by one")

@@ -1,0 +1,112 @@
+"""The queue of eval runs: in which order workers take them (`list_queue`), and why one waits.
+
+What an open proposal waits for is taken first, then the oldest. A run may be held: its answers
+would decide nothing before others are there.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from harness.control.context import Context
+from harness.control.proposals import evaluation
+from harness.domain.evals.run import RUNNABLE_STATES, EvalRun, GateRule
+from harness.domain.formatting import format_quantity
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.ports import Transaction
+
+# Newest first: with more than that, the oldest wait until there are fewer.
+MOST_WAITING: Final = 10_000
+
+
+@dataclass(frozen=True)
+class QueuedRun:
+    """Places one run that has not ended in the queue."""
+
+    run: EvalRun
+    needed_by: Sequence[str] = ()  # open proposals that wait for it, by id
+    leased: bool = False  # a worker has it
+    held: bool = False  # its proposal's incumbent answers first
+    position: int = 0  # among those that wait, from 1; 0 for one that is leased or held
+    overtaken: bool = False  # newer runs are before it, since proposals wait for them
+
+    @property
+    def text(self) -> str:
+        """Says where it is and why it waits."""
+        if self.leased:
+            return "a worker has it"
+        if self.held:
+            return f"held: {evaluation.INCUMBENT_FIRST}"
+        if self.position == 1:
+            place = "next in line"
+        else:
+            place = f"waits behind {format_quantity(self.position - 1, 'run')}"
+            place += "; what proposals wait for is taken first" if self.overtaken else ""
+        if self.run.failures and self.run.message:
+            place += f"; tried {format_quantity(self.run.failures, 'time')}: {self.run.message}"
+        return place
+
+
+def needed_runs(proposals: Iterable[Proposal]) -> frozenset[str]:
+    """Returns the runs that an undecided proposal waits for."""
+    return frozenset(
+        run
+        for proposal in proposals
+        if proposal.phase is ProposalPhase.EVALUATING
+        and proposal.retry_at is None
+        and not proposal.waits_for_rivals
+        for run in evaluation.run_ids(proposal)
+    )
+
+
+def load_queue(ctx: Context) -> Mapping[str, QueuedRun]:
+    """Loads the queue as it is now, by run."""
+    with ctx.store.read() as tx:
+        return {queued.run.id: queued for queued in list_queue(tx, ctx.clock.now())}
+
+
+def list_queue(tx: Transaction, now: datetime) -> Sequence[QueuedRun]:
+    """Lists the runs that have not ended, as workers take them; those that none can take now
+    stand at the end.
+    """
+    runs = tx.runs.list(states=RUNNABLE_STATES, limit=MOST_WAITING)
+    proposals = tx.proposals.open()
+    needed = {run: _list_needing(proposals, run) for run in needed_runs(proposals)}
+    held = _held_runs(proposals, {run.id for run in runs})
+    waiting = [run for run in reversed(runs) if not run.is_leased(now) and run.id not in held]
+    first = [run for run in waiting if run.id in needed]
+    others = [run for run in waiting if run.id not in needed]
+    queue = [
+        QueuedRun(
+            run,
+            needed.get(run.id, ()),
+            position=place,
+            overtaken=run.id not in needed
+            and any(before.created_at > run.created_at for before in first),
+        )
+        for place, run in enumerate((*first, *others), start=1)
+    ]
+    return queue + [
+        QueuedRun(run, needed.get(run.id, ()), leased=run.is_leased(now), held=run.id in held)
+        for run in reversed(runs)
+        if run.is_leased(now) or run.id in held
+    ]
+
+
+def _list_needing(proposals: Iterable[Proposal], run: str) -> Sequence[str]:
+    return tuple(proposal.id for proposal in proposals if run in needed_runs([proposal]))
+
+
+def _held_runs(proposals: Iterable[Proposal], waiting: Collection[str]) -> frozenset[str]:
+    """Returns the candidates' runs that begin once the incumbent's pool is there: until then
+    the gate decides nothing, and every answer would be paid for.
+    """
+    return frozenset(
+        proposal.runs[plan.suite].candidate
+        for proposal in proposals
+        for plan in proposal.plans
+        if plan.rule is GateRule.ADJUSTED
+        and plan.suite in proposal.runs
+        and proposal.runs[plan.suite].incumbent in waiting
+    )

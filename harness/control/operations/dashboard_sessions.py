@@ -1,0 +1,273 @@
+"""Signs people in to the dashboard: by a one-time link (`create_link`, `preview_link`,
+`open_link`) or by a management key (`open_with_key`). `resume` finds who acts behind a
+browser's cookie, with the role that the key has now; `end` signs out.
+
+Links and cookies are stored as hashes alone. Each step is in the audit log, under the name of
+whoever is signed in.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+from harness.control import audit
+from harness.control.context import Context
+from harness.control.operations import keys
+from harness.control.proposals.four_eyes import load_key_creators
+from harness.domain.errors import NotAllowed, NotFound, SignatureInvalid
+from harness.domain.operations.access import Actor, Role, key_hash
+from harness.domain.operations.dashboard_session import (
+    COOKIE_PREFIX,
+    LINK_LASTS,
+    LINK_PREFIX,
+    DashboardSession,
+    check_lifetime,
+    require_makeable,
+)
+from harness.domain.operations.principals import LOCAL_PRINCIPAL, OPERATOR
+from harness.ports import Transaction
+
+NO_LINK: Final = (
+    "this is no sign-in link of this installation; `swapgate key sign-in-link` prints a new one"
+)
+ANOTHER: Final = "`swapgate key sign-in-link` prints a new one"
+
+
+@dataclass(frozen=True, slots=True)
+class ActorSession:
+    """A session with who acts in it."""
+
+    session: DashboardSession
+    actor: Actor
+
+
+def create_link(
+    ctx: Context,
+    actor: Actor,
+    key: str | None = None,
+    *,
+    secret: bytes,
+    lasts: timedelta = LINK_LASTS,
+) -> tuple[DashboardSession, str]:
+    """A link that signs in once, and its text, which is never shown again.
+
+    key: the id of the management key that the session acts with; None for the actor's own.
+    Raises NotFound, NotAllowed for a key of another's that the actor had no hand in.
+    """
+    now = ctx.clock.now()
+    text = f"{LINK_PREFIX}{ctx.chance.secret()}"
+    with refusing(), ctx.store.write() as tx:
+        owner = _owner(tx, actor, key)
+        session = DashboardSession(
+            id=ctx.chance.token("ds_"),
+            principal=owner.principal,
+            key=owner.key,
+            created_at=now,
+            created_by=actor.principal,
+            created_with=actor.key,
+            link_hash=key_hash(text, secret),
+            link_expires_at=now + check_lifetime(lasts),
+        )
+        tx.dashboard_sessions.add(session)
+        facts = {"for": owner.name, "principal": owner.principal, "key": owner.key}
+        audit.record(ctx, tx, actor, "dashboard.link", f"session {session.id}", facts)
+    return session, text
+
+
+def _owner(tx: Transaction, actor: Actor, key: str | None) -> Actor:
+    """Finds as whom a link signs in."""
+    if key is None or key == actor.key:
+        return actor
+    if tx.keys.get(key) is None:
+        raise NotFound(f"there is no key {key}: `swapgate key list` shows them")
+    owner = keys.actor_behind(tx, key)
+    require_makeable(
+        for_key=key,
+        maker=actor.principal,
+        maker_key=actor.key,
+        known_to=load_key_creators(tx, key),
+    )
+    return owner
+
+
+def preview_link(ctx: Context, link: str, *, secret: bytes, former: str = "") -> ActorSession:
+    """Finds as whom a link would sign in; the link stays unused. former: as of `open_link`.
+    Raises NotAllowed.
+    """
+    with refusing(), ctx.store.write() as tx:
+        replayed = _end_replayed(ctx, tx, link, former, secret)
+        if replayed is None:
+            return _waiting(ctx, tx, link, secret)
+    raise NotAllowed(replayed)
+
+
+def open_link(
+    ctx: Context, link: str, *, secret: bytes, lasts: timedelta, former: str = ""
+) -> tuple[ActorSession, str]:
+    """Opens a session by a link, once; and the cookie's text.
+
+    former: the cookie that the browser has; its session ends. A link that comes again while its
+    time runs, from another browser, was seen by two: the session that it opened ends. Raises
+    NotAllowed.
+    """
+    with refusing(), ctx.store.write() as tx:
+        replayed = _end_replayed(ctx, tx, link, former, secret)
+        if replayed is None:
+            waiting = _waiting(ctx, tx, link, secret)
+            opened, cookie = _opened(ctx, waiting.session, secret, lasts)
+            tx.dashboard_sessions.save(opened)
+            _record_start(
+                ctx,
+                tx,
+                ActorSession(opened, waiting.actor),
+                _ended(ctx, tx, former, secret),
+            )
+    if replayed is not None:
+        raise NotAllowed(replayed)
+    return ActorSession(opened, waiting.actor), cookie
+
+
+def open_with_key(
+    ctx: Context, text: str, *, secret: bytes, lasts: timedelta, former: str = ""
+) -> tuple[ActorSession, str]:
+    """Opens a session by a management key's text; and the cookie's. former: as of `open_link`.
+    Raises NotAllowed.
+    """
+    actor = keys.authenticate(ctx.store, text, secret=secret)
+    now = ctx.clock.now()
+    begun = DashboardSession(
+        id=ctx.chance.token("ds_"),
+        principal=actor.principal,
+        key=actor.key,
+        created_at=now,
+        created_by=actor.principal,
+        created_with=actor.key,
+    )
+    session, cookie = _opened(ctx, begun, secret, lasts)
+    with ctx.store.write() as tx:
+        tx.dashboard_sessions.add(session)
+        _record_start(
+            ctx,
+            tx,
+            ActorSession(session, actor),
+            _ended(ctx, tx, former, secret),
+        )
+    return ActorSession(session, actor), cookie
+
+
+def resume(ctx: Context, cookie: str, *, secret: bytes) -> ActorSession:
+    """Finds who acts behind a cookie, with the role that the key has now. Raises NotAllowed
+    where the session is over or its key was revoked.
+    """
+    with refusing(), ctx.store.read() as tx:
+        session = tx.dashboard_sessions.by_cookie(key_hash(cookie, secret))
+        if session is None:
+            raise NotAllowed("this browser is not signed in")
+        session.require_open(ctx.clock.now())
+        return ActorSession(session, _actor(tx, session))
+
+
+def end(ctx: Context, signed_in: ActorSession) -> None:
+    """Signs out; the browser's cookie is worth nothing from then on. A session that is over
+    stays so.
+    """
+    with refusing(), ctx.store.write() as tx:
+        _end(ctx, tx, signed_in.session.cookie_hash)
+
+
+def _ended(ctx: Context, tx: Transaction, cookie: str, secret: bytes) -> Actor | None:
+    return _end(ctx, tx, key_hash(cookie, secret)) if cookie else None
+
+
+def _end(ctx: Context, tx: Transaction, cookie_hash: str | None) -> Actor | None:
+    """Ends the session of a cookie, and returns who acted in it; None where none went on."""
+    session = tx.dashboard_sessions.by_cookie(cookie_hash, lock=True) if cookie_hash else None
+    if session is None or session.ended_at is not None:
+        return None
+    tx.dashboard_sessions.save(replace(session, ended_at=ctx.clock.now()))
+    name = tx.principals.get(session.principal).name
+    # Whoever signs out may, also with a key that was revoked.
+    actor = Actor(name, Role.VIEWER, session.principal, session.key)
+    audit.record(ctx, tx, actor, "dashboard.sign_out", f"session {session.id}", {})
+    return actor
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Refuses everybody, in words, while a row that says who is who is not as it was signed."""
+    try:
+        yield
+    except SignatureInvalid as error:
+        raise NotAllowed(f"nobody can sign in: {error}") from error
+
+
+def _waiting(ctx: Context, tx: Transaction, link: str, secret: bytes) -> ActorSession:
+    session = tx.dashboard_sessions.by_link(key_hash(link, secret))
+    if session is None:
+        raise NotAllowed(NO_LINK)
+    session.require_link(ctx.clock.now())
+    if session.created_with is not None:
+        # Whoever was shown the door may have kept a link to another's key in his pocket.
+        keys.actor_behind(tx, session.created_with)
+    return ActorSession(session, _actor(tx, session))
+
+
+def _end_replayed(
+    ctx: Context, tx: Transaction, link: str, former: str, secret: bytes
+) -> str | None:
+    """Ends what a link opened that comes again in its time, from another browser than the one
+    that used it, and says so; None for all other links.
+    """
+    now = ctx.clock.now()
+    session = tx.dashboard_sessions.by_link(key_hash(link, secret))
+    if session is None or session.opened_at is None or session.link_expires_at is None:
+        return None
+    if now >= session.link_expires_at or session.ended_at is not None:
+        return None
+    if session.cookie_hash == key_hash(former, secret):
+        return None
+    tx.dashboard_sessions.save(replace(session, ended_at=now))
+    actor = _actor(tx, session)
+    facts = {"opened_at": session.opened_at.isoformat()}
+    audit.record(ctx, tx, actor, "dashboard.link_replayed", f"session {session.id}", facts)
+    return (
+        f"this link was used at {session.opened_at:%H:%M} UTC already, so somebody else has "
+        f"seen it. The session that it opened was ended, in case it was not yours; {ANOTHER}"
+    )
+
+
+def _opened(
+    ctx: Context, session: DashboardSession, secret: bytes, lasts: timedelta
+) -> tuple[DashboardSession, str]:
+    now = ctx.clock.now()
+    # Always a new one: whoever planted a cookie in the browser knows nothing of it.
+    cookie = f"{COOKIE_PREFIX}{ctx.chance.secret()}"
+    opened = replace(
+        session, cookie_hash=key_hash(cookie, secret), opened_at=now, expires_at=now + lasts
+    )
+    return opened, cookie
+
+
+def _actor(tx: Transaction, session: DashboardSession) -> Actor:
+    if session.key is not None:
+        return keys.actor_behind(tx, session.key)
+    if session.principal != LOCAL_PRINCIPAL.id:
+        raise NotAllowed("this session has no key, and only the local operator needs none")
+    return OPERATOR
+
+
+def _record_start(
+    ctx: Context, tx: Transaction, signed_in: ActorSession, before: Actor | None
+) -> None:
+    session = signed_in.session
+    facts = {
+        "by": "key" if session.link_hash is None else "link",
+        "made_by": session.created_by,
+        "made_with": session.created_with,
+        # One browser that was two people: whoever looks into four eyes wants to know.
+        "instead_of": before.principal if before is not None else None,
+    }
+    subject = f"session {session.id}"
+    audit.record(ctx, tx, signed_in.actor, "dashboard.sign_in", subject, facts)

@@ -1,0 +1,109 @@
+"""Signs people in to the dashboard by OpenID Connect: `sign_in` finds or makes the principal of
+an issuer's subject, and the session of this one sign-in, which ends as all others do.
+
+The role is the server's word each time; the name is fixed at the first sign-in.
+"""
+
+from datetime import timedelta
+
+from harness.control import audit
+from harness.control.context import Context
+from harness.control.operations.dashboard_sessions import ActorSession, refusing
+from harness.domain.errors import Conflict, InputError, NotAllowed
+from harness.domain.operations.access import SYSTEM, Actor, key_hash
+from harness.domain.operations.dashboard_session import DashboardSession
+from harness.domain.operations.principals import (
+    Principal,
+    PrincipalKind,
+    check_principal_name,
+    fold_name,
+)
+from harness.domain.operations.single_sign_on import SignedInIdentity
+from harness.ports import Transaction
+
+
+def sign_in(
+    ctx: Context, identity: SignedInIdentity, *, secret: bytes, lasts: timedelta
+) -> ActorSession:
+    """Finds or begins the session of a sign-in. Raises NotAllowed where it is over, or the
+    person's name is another principal's.
+    """
+    identity.require_current(ctx.clock.now(), lasts)
+    hash_ = key_hash(identity.sign_in, secret)
+    with refusing(), ctx.store.read() as tx:
+        session = tx.dashboard_sessions.by_cookie(hash_)
+        if session is not None:
+            return _resumed(ctx, tx, session, identity)
+    with refusing(), ctx.store.write() as tx:
+        # Two tabs may have asked at once.
+        session = tx.dashboard_sessions.by_cookie(hash_, lock=True)
+        if session is None:
+            session = _begin(ctx, tx, identity, hash_, lasts)
+        return _resumed(ctx, tx, session, identity)
+
+
+def _resumed(
+    ctx: Context, tx: Transaction, session: DashboardSession, identity: SignedInIdentity
+) -> ActorSession:
+    session.require_open(ctx.clock.now())
+    person = tx.principals.get(session.principal)
+    return ActorSession(session, Actor(person.name, identity.role, person.id))
+
+
+def _begin(
+    ctx: Context, tx: Transaction, identity: SignedInIdentity, hash_: str, lasts: timedelta
+) -> DashboardSession:
+    now = ctx.clock.now()
+    known = tx.principals.signed_in(identity.issuer, identity.subject)
+    person = known or _register(ctx, tx, identity)
+    session = DashboardSession(
+        id=ctx.chance.token("ds_"),
+        principal=person.id,
+        key=None,
+        created_at=now,
+        created_by=person.id,
+        cookie_hash=hash_,
+        opened_at=now,
+        expires_at=identity.issued_at + lasts,
+    )
+    tx.dashboard_sessions.add(session)
+    actor = Actor(person.name, identity.role, person.id)
+    facts = {
+        "by": "oidc",
+        "issuer": identity.issuer,
+        "subject": identity.subject,
+        "role": identity.role.name.lower(),
+        "called": identity.name,
+        "new": known is None,
+    }
+    audit.record(ctx, tx, actor, "dashboard.sign_in", f"session {session.id}", facts)
+    return session
+
+
+def _register(ctx: Context, tx: Transaction, identity: SignedInIdentity) -> Principal:
+    if fold_name(identity.name) == SYSTEM.name:
+        raise NotAllowed(f"{identity.name!r} is how the audit log names what no person did")
+    person = Principal(
+        id=ctx.chance.token("pr_"),
+        kind=PrincipalKind.PERSON,
+        name=_checked(identity.name),
+        created_at=ctx.clock.now(),
+        issuer=identity.issuer,
+        subject=identity.subject,
+    )
+    try:
+        tx.principals.add(person)
+    except Conflict as error:
+        # Two principals of one person would pass four eyes; one of two persons would not.
+        raise NotAllowed(
+            f"{identity.name!r} is somebody's name here already, and nobody knows that it is "
+            "you: an admin looks at `swapgate key list`"
+        ) from error
+    return person
+
+
+def _checked(name: str) -> str:
+    try:
+        return check_principal_name(name)
+    except InputError as error:
+        raise NotAllowed(f"nobody can act under this name: {error}") from error

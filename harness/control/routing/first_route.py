@@ -1,0 +1,110 @@
+"""Makes the first route of an installation in one go, for `swapgate init --guided` and the
+dashboard's first page: provider with its key, route with suite and policy, and if one is named
+the first proposal. What is there already is used as it is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from harness.control.context import Context
+from harness.control.proposals import submission
+from harness.control.proposals.submission import ProposalRequest
+from harness.control.providers import checks, credentials, registry
+from harness.control.providers.credentials import CredentialChange
+from harness.control.routing import routes
+from harness.domain.errors import InputError
+from harness.domain.evals.run import SuiteRole
+from harness.domain.operations.access import Actor, Role
+from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
+from harness.domain.providers.probe import ProviderCheck
+from harness.domain.routing.table import Route, RouteSettings, RouteSuite
+from harness.domain.settings import TargetSeed
+
+SIMULATOR: Final = "sim"
+REASON: Final = "the first proposal"
+
+
+@dataclass(frozen=True, slots=True)
+class FirstRoute:
+    """What a person says of the first route. The defaults try Swapgate out without a key."""
+
+    provider: str = SIMULATOR  # a kind's name, or another one with an address
+    api_base: str = "http://127.0.0.1:9000/v1"  # empty for the kind's
+    key: str = field(default="", repr=False)  # empty where it needs none, or has a variable
+    model: str = "sim-base"
+    route: str = "support"
+    suite: str = "tickets"
+    policy: str = "quick"
+    candidate: str = "sim-better"  # a model of the same provider; empty for no proposal
+
+
+@dataclass(frozen=True, slots=True)
+class FirstRouteResult:
+    """Says what was made. check: of the provider, None where this process asks none."""
+
+    route: Route
+    check: ProviderCheck | None
+    proposal: str  # its id, empty for none
+
+
+def provider_choices() -> Sequence[str]:
+    """Lists the kinds of provider to choose among, the simulator first; an account that a
+    person signs in to is added by its own command.
+    """
+    named = [
+        name
+        for name, kind in PROVIDER_KINDS.items()
+        if name != SIMULATOR and kind.group is not ProviderGroup.OAUTH
+    ]
+    return [SIMULATOR, *sorted(named)]
+
+
+def usual_address(provider: str) -> str:
+    """Returns where a kind of provider usually is: of the simulator, where `sim` serves."""
+    if provider == SIMULATOR:
+        return FirstRoute().api_base
+    kind = PROVIDER_KINDS.get(provider)
+    return kind.api_base if kind else ""
+
+
+def create_first_route(ctx: Context, actor: Actor, wanted: FirstRoute) -> FirstRouteResult:
+    """Make provider, key, route and proposal, in this order.
+
+    Raises InputError for a field that is empty or makes no sense, NotFound for an unknown suite
+    or policy, Conflict for a name that is taken, NotAllowed for anybody but an admin. What was
+    made before a refusal stays, and the same call goes on from there.
+    """
+    # The first steps ask for less, and would be left behind.
+    actor.require(Role.ADMIN)
+    for name in ("provider", "model", "route", "suite"):
+        if not getattr(wanted, name).strip():
+            raise InputError(f"{name} is empty, and the first route needs one")
+    settings = RouteSettings(
+        suites=(RouteSuite(wanted.suite, SuiteRole.PRIMARY),), policy=wanted.policy
+    )
+    # Before a provider is made: a typing error in the route should leave nothing behind.
+    routes.check_settings(ctx, settings)
+    registry.register_with_provider(
+        ctx, actor, TargetSeed(wanted.provider, wanted.model), api_base=wanted.api_base
+    )
+    if wanted.key:
+        credentials.put_credential(
+            ctx, actor, wanted.provider, CredentialChange(value=wanted.key)
+        )
+    incumbent = f"{wanted.provider}/{wanted.model}"
+    route = routes.create_route(ctx, actor, wanted.route, incumbent, settings=settings)
+    proposal = ""
+    if wanted.candidate:
+        candidate = f"{wanted.provider}/{wanted.candidate}"
+        request = ProposalRequest(wanted.route, candidate, reason=REASON)
+        proposal = submission.create_proposal(ctx, actor, request).id
+    return FirstRouteResult(route, _check(ctx, wanted.provider), proposal)
+
+
+def _check(ctx: Context, provider: str) -> ProviderCheck | None:
+    """Asks the provider whether it answers; a first route does not wait for that."""
+    if ctx.door is None:
+        return None
+    found = checks.run_check(ctx).providers
+    return next((check for check in found if check.provider == provider), None)

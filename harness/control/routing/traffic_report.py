@@ -1,0 +1,170 @@
+"""Reports the recorded traffic of a window: requests, errors and cost by route, and the course
+over time. `load_traffic_report` reads only sums, so that many routes and long windows stay
+quick.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from harness.control.context import Context
+from harness.domain.canary.observation import TrafficPoint, TrafficTotal
+from harness.domain.formatting import (
+    format_age,
+    format_date_time,
+    format_percent,
+    format_quantity,
+)
+
+# How far back the newest request is looked for, where the window has none.
+LOOK_BACK: Final = timedelta(days=30)
+# Without a request for so long, figures of a window with traffic are called stale.
+QUIET: Final = timedelta(minutes=5)
+MOST_POINTS: Final = 96  # of the course over time
+_MINUTE: Final = timedelta(minutes=1)
+_STEPS: Final = tuple(timedelta(minutes=n) for n in (1, 5, 15, 30, 60, 120, 240, 720, 1440))
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTraffic:
+    """Sums up the requests of a route, or of all, in a window."""
+
+    route: str  # empty for all
+    requests: int
+    failed: int  # requests whose caller got an error
+    left: int  # requests whose own model failed, whoever answered then
+    cost_usd: float  # of the requests whose price is known
+    unpriced: int
+    last: datetime | None  # the newest minute with a request
+
+    @classmethod
+    def from_totals(cls, route: str, totals: Sequence[TrafficTotal]) -> "RouteTraffic":
+        """Adds up the totals of one route, or of all."""
+        return cls(
+            route=route,
+            requests=sum(total.requests for total in totals),
+            failed=sum(total.failed for total in totals),
+            left=sum(total.charged for total in totals),
+            cost_usd=math.fsum(total.cost_usd for total in totals),
+            unpriced=sum(total.unpriced for total in totals),
+            last=max((total.last for total in totals), default=None),
+        )
+
+    @property
+    def failed_share(self) -> float | None:
+        return self.failed / self.requests if self.requests else None
+
+    @property
+    def known_cost_usd(self) -> float | None:
+        """Returns the cost; None where no request's price is known."""
+        nothing_known = self.requests and self.unpriced >= self.requests
+        return None if nothing_known else self.cost_usd
+
+    @property
+    def left_share(self) -> float | None:
+        return self.left / self.requests if self.requests else None
+
+
+@dataclass(frozen=True)
+class TrafficReport:
+    """Reports the traffic of a window."""
+
+    window: timedelta
+    since: datetime  # when it begins, at a whole step
+    now: datetime
+    all: RouteTraffic
+    routes: Sequence[RouteTraffic]  # those with most errors first, then with most requests
+    step: timedelta  # of the course
+    course: Sequence[TrafficPoint]  # a point for each step since the window's begin
+    last_request: datetime | None  # also from before the window; None without one in 30 days
+
+    @property
+    def failing(self) -> Sequence[RouteTraffic]:
+        """Lists the routes whose callers got errors."""
+        return [traffic for traffic in self.routes if traffic.failed]
+
+    @property
+    def quiet_since(self) -> datetime | None:
+        """Returns when the last request came, where none has come for a while; else None."""
+        last = self.last_request
+        return last if last is not None and self.now - last > QUIET else None
+
+
+def load_traffic_report(
+    ctx: Context, window: timedelta, route: str | None = None
+) -> TrafficReport:
+    """Loads the traffic of a window that ends now, of one route or of all."""
+    now = ctx.clock.now()
+    step = next((s for s in _STEPS if window <= MOST_POINTS * s), _STEPS[-1])
+    since = _floor(now - window, step)
+    with ctx.store.read() as tx:
+        totals = tx.observations.totals(since=since, route=route)
+        points = tx.observations.traffic_points(since=since, route=route)
+        before = () if totals else tx.observations.totals(since=now - LOOK_BACK, route=route)
+    last = max((total.last for total in (*totals, *before)), default=None)
+    return TrafficReport(
+        window=window,
+        since=since,
+        now=now,
+        all=RouteTraffic.from_totals("", totals),
+        routes=_by_route(totals),
+        step=step,
+        course=_course(points, since, now, step),
+        last_request=None if last is None else last + _MINUTE,
+    )
+
+
+def describe_traffic(
+    report: TrafficReport,
+    period: str,
+    route: str | None,
+    *,
+    mark: Callable[[str], str] = str,
+) -> tuple[str, str]:
+    """Answers whether callers get answers, and notes how many asked; the page and the command
+    line say it so. period: the window in words. mark: writes what stands out.
+    """
+    whole, failing = report.all, report.failing
+    where = f" on {mark(route)}" if route else ""
+    until = f"until {format_date_time(report.now)}"
+    if not whole.requests:
+        last = report.last_request
+        came = f"; the last one came {format_age(last, report.now)}" if last else ""
+        return f"No request{where} in {period}{came}", until
+    requests = format_quantity(whole.requests, "request")
+    if not failing:
+        return f"No caller got an error{where} in {period}", f"{requests} {until}"
+    share = format_percent(whole.failed_share, significant=2)
+    note = f"{whole.failed:,} of {requests} ({share}), {until}"
+    if route:
+        return f"Callers of {mark(route)} got errors in {period}", note
+    routes = f"{len(failing):,} of {format_quantity(len(report.routes), 'route')}"
+    return f"{mark(routes)} gave callers errors in {period}", note
+
+
+def _by_route(totals: Iterable[TrafficTotal]) -> Sequence[RouteTraffic]:
+    grouped: dict[str, list[TrafficTotal]] = {}
+    for total in totals:
+        grouped.setdefault(total.route, []).append(total)
+    routes = [RouteTraffic.from_totals(name, group) for name, group in grouped.items()]
+    return sorted(routes, key=lambda route: (-route.failed, -route.requests, route.route))
+
+
+def _floor(at: datetime, step: timedelta) -> datetime:
+    seconds = step.total_seconds()
+    return at - timedelta(seconds=at.timestamp() % seconds)
+
+
+def _course(
+    points: Iterable[TrafficPoint], since: datetime, now: datetime, step: timedelta
+) -> Sequence[TrafficPoint]:
+    """Sums the minutes up by steps; a step without a request is there as well."""
+    sums = [[0, 0, 0] for _ in range(math.ceil((now - since) / step))]
+    for point in points:
+        place = (point.minute - since) // step
+        if 0 <= place < len(sums):
+            for index, count in enumerate((point.requests, point.failed, point.charged)):
+                sums[place][index] += count
+    return [TrafficPoint(since + number * step, *counts) for number, counts in enumerate(sums)]

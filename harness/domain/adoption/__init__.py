@@ -1,0 +1,1 @@
+"""Other gateways' configurations become Swapgate's."""

@@ -1,0 +1,231 @@
+"""A conversion reads another gateway's configuration and says, for every key of it, what became
+of it: taken over, changed, or left behind with the reason.
+
+`ConversionReport` collects this; what no reader mentioned is reported as unknown, so that no
+key is dropped in silence. No value of a secret is ever part of it. Pure.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from harness.domain.errors import InputError
+from harness.domain.privacy.pii import find_keys
+
+ConfigPath = tuple[str | int, ...]
+WHOLE_FILE: Final = "(the whole file)"
+UNKNOWN: Final = "Swapgate does not know this key"
+# How a value of LiteLLM's file names an environment variable.
+ENVIRONMENT_MARK: Final = "os.environ/"
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET_NAME: Final = re.compile(
+    r"(^|[_-])(api[_-]?key|apikey|key|secret|token|password|passwd|authorization|auth|bearer"
+    r"|credentials?|cookie)($|[_-])"
+)
+
+
+# `accessToken` is `access_token`.
+_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+class ConversionOutcome(StrEnum):
+    """What became of a key of the other configuration."""
+
+    TAKEN = "taken"
+    CHANGED = "changed"  # taken over, and means something else here
+    LEFT = "not taken"
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionNote:
+    """Says what became of one key."""
+
+    place: str  # file:line
+    key: str  # dotted, as in the other file
+    outcome: ConversionOutcome
+    text: str  # where it went, or why it did not
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """Holds a converted configuration, with what became of every key."""
+
+    config: Mapping[str, object]  # of a swapgate.yaml
+    notes: tuple[ConversionNote, ...]  # in the order of the other file
+    variables: tuple[str, ...]  # environment variables that have to hold secrets
+
+    @property
+    def has_routes(self) -> bool:
+        return bool(self.config.get("routes"))
+
+    def count(self, outcome: ConversionOutcome) -> int:
+        return sum(note.outcome is outcome for note in self.notes)
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Holds another gateway's configuration as it was read."""
+
+    name: str  # of the file, without folders and ending
+    values: Mapping[str, object]
+    places: Mapping[ConfigPath, str]  # path of a value to `file:line`
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def place(self, path: ConfigPath) -> str:
+        """Returns where the value at `path`, or the nearest one around it, stands."""
+        for end in range(len(path), -1, -1):
+            if path[:end] in self.places:
+                return self.places[path[:end]]
+        return self.name
+
+    def mapping(self, path: ConfigPath) -> Mapping[str, object]:
+        """Returns the mapping at `path`; an empty one where there is none. Raises InputError
+        for something else.
+        """
+        value = self._value(path)
+        if value is None:
+            return {}
+        if not isinstance(value, Mapping):
+            raise InputError("is not a mapping")
+        return value
+
+    def items(self, path: ConfigPath) -> Sequence[object]:
+        """Returns the list at `path`; an empty one where there is none. Raises InputError for
+        something else.
+        """
+        value = self._value(path)
+        if value is None:
+            return ()
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise InputError("is not a list")
+        return value
+
+    def resolve(self, value: object) -> object:
+        """Reads a value that may name an environment variable and is no secret. Raises
+        InputError where the variable is not set.
+        """
+        name = named_variable(value)
+        if not name:
+            return value
+        if name not in self.environ:
+            raise InputError(f"{name} is not set: set it, and convert again")
+        return self.environ[name]
+
+    def _value(self, path: ConfigPath) -> object:
+        value: object = self.values
+        for part in path:
+            if isinstance(value, Mapping):
+                value = value.get(str(part))
+            elif isinstance(value, Sequence) and isinstance(part, int):
+                value = value[part]
+            else:
+                return None
+        return value
+
+
+class ConversionReport:
+    """Collects what became of each key; keys that nobody mentions are unknown ones."""
+
+    def __init__(self, source: SourceConfig) -> None:
+        self._source = source
+        self._notes: dict[ConfigPath, tuple[ConversionOutcome, str]] = {}
+
+    def take(self, path: ConfigPath, text: str) -> None:
+        self._notes[path] = (ConversionOutcome.TAKEN, text)
+
+    def change(self, path: ConfigPath, text: str) -> None:
+        self._notes[path] = (ConversionOutcome.CHANGED, text)
+
+    def leave(self, path: ConfigPath, reason: str) -> None:
+        """Notes that a key, and all that is in it, is left behind."""
+        below = [known for known in self._notes if known[: len(path)] == path]
+        for known in below:
+            del self._notes[known]
+        self._notes[path] = (ConversionOutcome.LEFT, reason)
+
+    def has(self, path: ConfigPath) -> bool:
+        return path in self._notes
+
+    def notes(self) -> tuple[ConversionNote, ...]:
+        """Lists the notes in the order of the other file, unknown keys among them."""
+        return tuple(
+            ConversionNote(self._source.place(path), _dotted(path), *note)
+            for path, note in self._walk((), self._source.values, covered=False)
+        )
+
+    def _walk(
+        self, path: ConfigPath, value: object, *, covered: bool
+    ) -> Iterator[tuple[ConfigPath, tuple[ConversionOutcome, str]]]:
+        note = self._notes.get(path)
+        if note is not None:
+            covered = True
+            yield path, note
+        parts: Iterator[tuple[str | int, object]] = iter(())
+        if isinstance(value, Mapping):
+            parts = ((str(key), part) for key, part in value.items())
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            parts = iter(enumerate(value))
+        empty = True
+        for key, part in parts:
+            empty = False
+            yield from self._walk((*path, key), part, covered=covered)
+        if empty and not covered and path:
+            yield path, (ConversionOutcome.LEFT, UNKNOWN)
+
+
+def named_variable(value: object) -> str:
+    """The environment variable that a value of the file names; empty for a plain value."""
+    if not (isinstance(value, str) and value.startswith(ENVIRONMENT_MARK)):
+        return ""
+    name = value.removeprefix(ENVIRONMENT_MARK)
+    return name if _VARIABLE.fullmatch(name) else ""
+
+
+def named_variables(value: object) -> frozenset[str]:
+    """All environment variables that a configuration names."""
+    if isinstance(value, Mapping):
+        return frozenset().union(*(named_variables(part) for part in value.values()))
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return frozenset().union(*(named_variables(part) for part in value))
+    name = named_variable(value)
+    return frozenset({name} if name else ())
+
+
+def may_be_secret(key: str, value: object) -> bool:
+    """Whether a value is better not copied: by its key, or because it looks like a key."""
+    if isinstance(value, Mapping):
+        return any(may_be_secret(str(name), part) for name, part in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return any(may_be_secret(key, part) for part in value)
+    if isinstance(value, bool) or value is None:
+        return False
+    if _SECRET_NAME.search(_HUMP.sub("_", key).lower()):
+        return True
+    return isinstance(value, str) and (
+        value.startswith((ENVIRONMENT_MARK, "Bearer ", "Basic "))
+        or any(True for _ in find_keys(value))
+    )
+
+
+def as_number(value: object) -> float:
+    """A number that a file may also give as text. Raises InputError for what is none."""
+    try:
+        number = float(value) if isinstance(value, int | float | str) else None
+    except ValueError:
+        number = None
+    if number is None or isinstance(value, bool) or number != number or abs(number) > 1e15:  # noqa: PLR0124 - NaN
+        raise InputError("is not a number")
+    return int(number) if number.is_integer() else number
+
+
+def as_text(value: object) -> str:
+    """A text that is not empty. Raises InputError for anything else."""
+    if not isinstance(value, str) or not value.strip():
+        raise InputError("is not a text")
+    return value.strip()
+
+
+def _dotted(path: ConfigPath) -> str:
+    return ".".join(str(part) for part in path) or WHOLE_FILE

@@ -1,0 +1,1 @@
+"""Results of other eval tools become pairs of scores, for reports alone."""

@@ -1,0 +1,86 @@
+"""Reads what an OpenID Connect server said of a person (`read_identity`): who it is, by issuer
+and subject, what he is called, and the role that the file gives to one of his groups. Pure.
+
+The token behind the claims was verified by Streamlit before; here is decided what it is worth.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from harness.domain.content_hash import canonical_json
+from harness.domain.errors import NotAllowed
+from harness.domain.operations.access import Role
+from harness.domain.settings import OidcSettings
+
+# What clocks of two machines may differ by.
+CLOCKS_DIFFER: Final = timedelta(minutes=5)
+# Some servers write booleans as texts.
+UNVERIFIED: Final = (False, "false", "False")
+
+
+@dataclass(frozen=True, slots=True)
+class SignedInIdentity:
+    """Who signed in, when, and with which role."""
+
+    issuer: str
+    subject: str
+    name: str
+    role: Role
+    issued_at: datetime
+    sign_in: str  # a text that this sign-in has alone: its claims
+
+    def require_current(self, now: datetime, lasts: timedelta) -> None:
+        """Requires a sign-in that is not too long ago. Raises NotAllowed."""
+        if not self.issued_at - CLOCKS_DIFFER <= now < self.issued_at + lasts:
+            raise NotAllowed("Your session is over: sign in again.")
+
+
+def read_identity(claims: Mapping[str, object], settings: OidcSettings) -> SignedInIdentity:
+    """Reads the claims of an ID token. Raises NotAllowed for another issuer's, for one without
+    a subject, a name or a time, for an e-mail address that nobody verified, and for a person
+    whose groups give no role.
+    """
+    issuer = _text(claims, "iss")
+    if issuer != settings.issuer:
+        raise NotAllowed(
+            f"the sign-in comes from {issuer!r}, and `ui.oidc.issuer` is {settings.issuer!r}"
+        )
+    name = _text(claims, settings.name_claim)
+    if settings.name_claim == "email" and claims.get("email_verified") in UNVERIFIED:
+        raise NotAllowed(f"{issuer} has not verified the address {name}: verify it there")
+    issued_at = claims.get("iat")
+    if not isinstance(issued_at, int | float) or isinstance(issued_at, bool):
+        raise NotAllowed(f"{issuer} does not say when you signed in (`iat`)")
+    return SignedInIdentity(
+        issuer=issuer,
+        subject=_text(claims, "sub"),
+        name=name,
+        role=_role(claims, settings, name),
+        issued_at=datetime.fromtimestamp(issued_at, UTC),
+        sign_in=canonical_json(dict(claims)),
+    )
+
+
+def _text(claims: Mapping[str, object], claim: str) -> str:
+    value = claims.get(claim)
+    if not isinstance(value, str) or not value.strip():
+        raise NotAllowed(f"the sign-in has no claim {claim!r}, so nobody knows who you are")
+    return value
+
+
+def _role(claims: Mapping[str, object], settings: OidcSettings, name: str) -> Role:
+    """The highest role of the person's groups."""
+    found = claims.get(settings.roles_claim, ())
+    groups = (found,) if isinstance(found, str) else found
+    if not isinstance(groups, list | tuple):
+        groups = ()
+    named = (g for g in groups if isinstance(g, str))
+    roles = [Role[settings.roles[g].upper()] for g in named if g in settings.roles]
+    if not roles:
+        raise NotAllowed(
+            f"{name} is in none of the groups that have a role here: an admin of "
+            f"{settings.issuer} adds you to one of {', '.join(sorted(settings.roles))}"
+        )
+    return max(roles)

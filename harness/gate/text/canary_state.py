@@ -1,0 +1,219 @@
+"""A canary's state in words: what it is, why, and what happens next. Overview, the Canary page
+and the command line say it with these words, so that none of them contradicts another.
+
+What needs a person comes first: an end, harm, a pause, a hold; only then that it shows no harm.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
+from harness.domain.formatting import format_bps, format_count
+from harness.gate.online.rollout_action import RolloutAction
+from harness.gate.text.explain import RolloutExplanation
+from harness.gate.text.warnings import HALF_DISTANCE
+
+# Where the state is said as well, it would be said twice.
+HOLD_PREFIX: Final = "On hold: "
+AFTER_PROMOTION: Final = "after its promotion"
+BACK: Final = "If harm is shown, it is rolled back at once."
+
+
+class CanaryStateKind(StrEnum):
+    ROLLED_BACK = "rolled_back"
+    ABORTED = "aborted"  # ended by a person
+    PROMOTED = "promoted"
+    HARM = "harm"  # the evidence asks for a rollback
+    PAUSED = "paused"  # until a person acts
+    HELD = "held"  # its data cannot be trusted
+    SUSPECT = "suspect"  # half of the evidence that rolls it back
+    EMPTY = "empty"  # nothing was counted yet
+    HEALTHY = "healthy"
+    BAKING = "baking"  # promoted, and still compared
+    RUNNING = "running"  # live, and its evidence was not asked for
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryState:
+    """Says where a canary is and what happens next."""
+
+    kind: CanaryStateKind
+    words: str  # `on hold at 5 %`
+    predicate: str  # after the candidate's name: `is on hold at 5 %`
+    reason: str
+    next_step: str = ""
+
+    @property
+    def of_route(self) -> str:
+        """Returns the words for a list of routes: `canary on hold at 5 %`."""
+        short = self.predicate.removeprefix("is ").removeprefix("was ")
+        after = self.kind in (CanaryStateKind.BAKING, CanaryStateKind.PROMOTED)
+        return short if after or short.endswith(AFTER_PROMOTION) else f"canary {short}"
+
+
+def describe_canary_state(
+    rollout: Rollout,
+    holds: Sequence[str],
+    action: RolloutAction | None = None,
+    explanation: RolloutExplanation | None = None,
+    *,
+    pause_reason: str = "",
+    incumbent: str = "the model before it",
+) -> CanaryState:
+    """Describes the state of a rollout, live or ended.
+
+    holds: what keeps it from going on. action, explanation: of its evidence, None where nobody
+    asked for it. pause_reason: the reason of its pause. incumbent: its name.
+    """
+    kind = _kind(rollout, holds, action)
+    words, predicate = _describe(kind, rollout, held=bool(holds), action=action)
+    return CanaryState(
+        kind=kind,
+        words=words,
+        predicate=predicate,
+        reason=_reason(kind, rollout, holds, action, pause_reason),
+        next_step=_next_step(kind, rollout, explanation, incumbent),
+    )
+
+
+def _kind(
+    rollout: Rollout, holds: Sequence[str], action: RolloutAction | None
+) -> CanaryStateKind:
+    if not rollout.live and not rollout.baking:
+        return _ended_kind(rollout)
+    if action is not None and action.signal is RolloutSignal.HARM:
+        return CanaryStateKind.HARM
+    if rollout.state is RolloutState.PAUSED:
+        return CanaryStateKind.PAUSED
+    if holds:
+        return CanaryStateKind.HELD
+    if action is not None and action.distance_to_trip >= HALF_DISTANCE:
+        return CanaryStateKind.SUSPECT
+    return _quiet_kind(rollout, action)
+
+
+def _ended_kind(rollout: Rollout) -> CanaryStateKind:
+    if rollout.aborted:
+        return CanaryStateKind.ABORTED
+    back = rollout.state is RolloutState.ROLLED_BACK
+    return CanaryStateKind.ROLLED_BACK if back else CanaryStateKind.PROMOTED
+
+
+def _quiet_kind(rollout: Rollout, action: RolloutAction | None) -> CanaryStateKind:
+    """Chooses among the states of a rollout that runs, with nothing against it."""
+    if rollout.baking:
+        return CanaryStateKind.BAKING
+    if action is None:
+        return CanaryStateKind.RUNNING
+    return CanaryStateKind.HEALTHY if action.figures.blocks else CanaryStateKind.EMPTY
+
+
+# Of each kind: `words` and `predicate` of a CanaryState. at: its share; more: what else holds
+# of one that was stopped.
+_PHRASES: Final[Mapping[CanaryStateKind, tuple[str, str]]] = {
+    CanaryStateKind.ROLLED_BACK: ("rolled back", "was rolled back"),
+    CanaryStateKind.ABORTED: ("aborted", "was aborted"),
+    CanaryStateKind.PROMOTED: ("promoted", "was promoted"),
+    CanaryStateKind.BAKING: ("promoted and baking", "is promoted and baking"),
+    CanaryStateKind.HARM: (
+        "harm is shown, {at}",
+        "harms users, {at}, and is being rolled back",
+    ),
+    CanaryStateKind.PAUSED: ("paused {at}{more}", "is paused {at}{more}"),
+    CanaryStateKind.HELD: ("on hold {at}{more}", "is on hold {at}{more}"),
+    CanaryStateKind.SUSPECT: ("may be hurting users, {at}", "may be hurting users, {at}"),
+    CanaryStateKind.EMPTY: ("no traffic counted yet, {at}", "has no traffic counted yet, {at}"),
+    CanaryStateKind.HEALTHY: ("no harm so far, {at}", "shows no harm so far, {at}"),
+    CanaryStateKind.RUNNING: ("running {at}", "is running {at}"),
+}
+
+
+def _describe(
+    kind: CanaryStateKind, rollout: Rollout, *, held: bool, action: RolloutAction | None
+) -> tuple[str, str]:
+    """Returns `words` and `predicate` of a CanaryState."""
+    at = AFTER_PROMOTION if rollout.baking else f"at {format_bps(_share(rollout))}"
+    more = ", and on hold" if held and kind is CanaryStateKind.PAUSED else ""
+    if action is not None and action.distance_to_trip >= HALF_DISTANCE:
+        more += ", and may be hurting users"
+    words, predicate = (text.format(at=at, more=more) for text in _PHRASES[kind])
+    return words, predicate
+
+
+def _reason(
+    kind: CanaryStateKind,
+    rollout: Rollout,
+    holds: Sequence[str],
+    action: RolloutAction | None,
+    pause_reason: str,
+) -> str:
+    reason = action.reason if action else ""
+    told = " ".join(_sentence(hold.removeprefix(HOLD_PREFIX)) for hold in holds)
+    match kind:
+        case CanaryStateKind.ABORTED | CanaryStateKind.ROLLED_BACK | CanaryStateKind.PROMOTED:
+            return _sentence(rollout.ended_because) if rollout.ended_because else reason
+        case CanaryStateKind.PAUSED:
+            why = _sentence(pause_reason) if pause_reason else reason
+            return f"{why} {told}".strip()
+        case CanaryStateKind.HELD:
+            return told
+        case CanaryStateKind.EMPTY:
+            wanted = format_count(max(1, rollout.current.min_exposures))
+            units = rollout.policy.unit.plural
+            return f"This step needs {wanted} canary {units}; none has been counted yet."
+        case _:
+            return reason
+
+
+def _sentence(text: str) -> str:
+    text = f"{text[:1].upper()}{text[1:]}".strip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+_ENDED: Final = "{incumbent} serves all users; the candidate needs a new proposal to come back."
+_NEXT: Final[Mapping[CanaryStateKind, str]] = {
+    CanaryStateKind.ROLLED_BACK: _ENDED,
+    CanaryStateKind.ABORTED: _ENDED,
+    CanaryStateKind.PROMOTED: "nothing; the candidate serves the route.",
+    CanaryStateKind.HARM: (
+        "it is rolled back within seconds: {incumbent} serves all users again."
+    ),
+    CanaryStateKind.PAUSED: (
+        f"a person resumes or aborts it; until then its share stays at {{share}}. {BACK}"
+    ),
+    CanaryStateKind.SUSPECT: (
+        "at 100 % of the rollback level it is rolled back at once; abort it now if in doubt."
+    ),
+    CanaryStateKind.HELD: f"its share stays at {{share}} until the hold ends. {BACK}",
+}
+
+
+def _next_step(
+    kind: CanaryStateKind,
+    rollout: Rollout,
+    explanation: RolloutExplanation | None,
+    incumbent: str,
+) -> str:
+    if kind is CanaryStateKind.HELD and rollout.baking:
+        return f"the bake does not end before the hold does. {BACK}"
+    if kind in _NEXT:
+        return _NEXT[kind].format(share=format_bps(_share(rollout)), incumbent=incumbent)
+    return f"{_onward(explanation)} {BACK}" if explanation else BACK
+
+
+def _onward(explanation: RolloutExplanation) -> str:
+    """Says where it goes next, and when."""
+    to = "to " if explanation.goes_to.endswith("%") else ""
+    if explanation.eta_s is not None:
+        return f"{to}{explanation.goes_to} {explanation.eta}."
+    skewed = any(need.what == "sample ratio" and not need.done for need in explanation.needs)
+    when = (
+        "once callers are split as planned" if skewed else "no estimate yet: too little traffic"
+    )
+    return f"{to}{explanation.goes_to}, {when}."
+
+
+def _share(rollout: Rollout) -> int:
+    return rollout.current.weight_bps

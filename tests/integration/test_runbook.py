@@ -1,0 +1,184 @@
+"""Each alert has its page of the runbook, each page its alert, and every command of a page runs
+on a real installation. Names in capitals stand for what the alert is about.
+"""
+
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from harness.cli.program import program
+from harness.domain.operations.alerts import ALERT_RULES, AlertKind
+from harness.runtime.clock import SystemClock
+from tests.support.control.waiting_switch import waiting_switch
+from tests.support.site.command_line import CommandLine, installed
+
+FOLDER = Path(__file__).parents[2] / "docs/runbook"
+PAGES = {page.stem: page.read_text(encoding="utf-8") for page in FOLDER.glob("*.md")}
+SECTIONS = (
+    "What it means",
+    "What is affected",
+    "How to see it",
+    "What to do",
+    "When it ends",
+    "What to tell others",
+)
+LOOKS = ("list", "measured", "show", "status", "failovers", "history", "matrix")
+PRICES = "      base: {input_usd_per_mtok: 1, output_usd_per_mtok: 2}\n"
+DRIFT = "  colours: {path: colours.jsonl, scorer: exact"
+
+pytestmark = pytest.mark.req("G7")
+
+
+def test_every_kind_of_alert_has_its_page_and_every_page_its_kind() -> None:
+    assert set(PAGES) == {kind.value for kind in AlertKind}
+
+
+@pytest.mark.parametrize("kind", sorted(PAGES))
+def test_a_page_names_its_alert_and_answers_the_same_six_questions(kind: str) -> None:
+    text = PAGES[kind]
+
+    assert text.startswith(f"# `{kind}`: ")
+    assert f"\nSeverity: **{ALERT_RULES[AlertKind(kind)].severity.name.lower()}**." in text
+    assert tuple(re.findall(r"^## (.+)$", text, flags=re.MULTILINE)) == SECTIONS
+
+
+def commands_of(text: str) -> Iterator[str]:
+    """The commands of a page, in blocks and within sentences."""
+    for block in re.findall(r"^ *```sh\n(.*?)^ *```", text, flags=re.MULTILINE | re.DOTALL):
+        yield from (line.strip() for line in block.splitlines())
+    prose = re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL)
+    yield from (" ".join(words.split()) for words in re.findall(r"`(swapgate [^`]+)`", prose))
+
+
+COMMANDS = {command for text in PAGES.values() for command in commands_of(text)}
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[CommandLine]:
+    with installed(tmp_path, sqlite_url, monkeypatch) as made:
+        file = tmp_path / "swapgate.yaml"
+        text = file.read_text("utf-8")
+        text = text.replace(PRICES, PRICES + PRICES.replace("base", "worse"))
+        text = text.replace(DRIFT, f"{DRIFT}, drift: {{items: 5}}")
+        file.write_text(text, "utf-8")
+        yield made
+
+
+def test_every_command_of_the_runbook_runs(cli: CommandLine) -> None:
+    tried: set[str] = set()
+
+    def run(command: str, *, exits: int = 0, **names: str) -> None:
+        assert command in COMMANDS, "no page has this command"
+        tried.add(command)
+        given = {"ROUTE": "chat", "PROVIDER/MODEL": "sim/base", "PROVIDER": "sim"} | names
+        for name, value in given.items():
+            command = re.sub(rf"(?<![\w/]){name}(?![\w/])", value, command)
+        cli.run(*shlex.split(command)[1:], exits=exits)
+
+    cli.run("config", "apply")
+    cli.run("model", "add", "sim/worse")
+    look_around(run)
+    ids = propose(cli, run)
+    decide(cli, run, ids)
+    mend(cli, run)
+
+    assert tried == COMMANDS
+
+
+def look_around(run: Callable[..., None]) -> None:
+    for command in sorted(COMMANDS):
+        noun, verb, *_ = [*command.split()[1:], ""]
+        if verb in LOOKS and noun not in ("proposal", "shadow", "canary"):
+            run(command)
+    for command in ("audit tail", "audit verify", "db check", "agent grants", "agent requests"):
+        run(f"swapgate {command}")
+    run("swapgate route fallback list ROUTE")
+    run("swapgate provider key list")
+    run("swapgate drift run ROUTE")
+    run("swapgate drift accept ROUTE --reason WHY")
+    # The provider does not answer, and no sink is configured.
+    for command in ("doctor", "alert test", "model probe PROVIDER/MODEL"):
+        run(f"swapgate {command}", exits=1)
+    run("swapgate model discover PROVIDER", exits=1)
+
+
+def propose(cli: CommandLine, run: Callable[..., None]) -> dict[str, str]:
+    """A canary on `chat`; proposals that wait for approval on `second` and `third`."""
+    for name in ("second", "third"):
+        cli.run("route", "create", name, "--incumbent", "sim/base", "--suite", "colours")
+    ann = cli.acting("ann", "proposer")
+    policies = {"chat": "default", "second": "approved", "third": "approved"}
+    made = {}
+    for route, policy in policies.items():
+        words = ("proposal", "create", route, "sim/better", "--policy", policy)
+        made[route] = cli.json(*words, *ann)["proposal"]["id"]
+    catch_up(cli)
+    for proposal in made.values():
+        cli.world.until_decided(proposal)
+    run("swapgate proposal list --open")
+    for verb in ("show", "report"):
+        run(f"swapgate proposal {verb} PROPOSAL", PROPOSAL=made["second"])
+    run("swapgate gate replay PROPOSAL", PROPOSAL=made["second"])
+    return made
+
+
+def catch_up(cli: CommandLine) -> None:
+    """The commands take the machine's time, which proposals and routes' versions follow."""
+    behind = SystemClock().now() - cli.world.clock.now()
+    cli.world.clock.jump(behind.total_seconds())
+
+
+def decide(cli: CommandLine, run: Callable[..., None], ids: dict[str, str]) -> None:
+    run("swapgate proposal approve PROPOSAL --reason WHY", PROPOSAL=ids["second"])
+    run("swapgate proposal reject PROPOSAL --reason WHY", PROPOSAL=ids["third"])
+    another = "swapgate proposal create ROUTE PROVIDER/MODEL --reason WHY"
+    run(another, ROUTE="third", **{"PROVIDER/MODEL": "sim/worse"})
+    waiting = cli.json("proposal", "list", "--route", "third", "--open")[0]["id"]
+    run("swapgate proposal cancel PROPOSAL --reason WHY", PROPOSAL=waiting)
+    run("swapgate canary status")
+    for verb in ("status", "explain", "plan"):
+        run(f"swapgate canary {verb} ROUTE")
+    for verb in ("pause", "resume", "abort"):
+        run(f"swapgate canary {verb} ROUTE --reason WHY")
+    catch_up(cli)
+    cli.world.until_decided(ids["second"])
+    cli.world.run_once()
+    run("swapgate canary advance ROUTE --reason WHY", ROUTE="second")
+    cli.run("canary", "promote", "second", "--reason", "a rehearsal")
+    cli.run("canary", "finish", "second", "--reason", "a rehearsal")
+    run("swapgate route rollback ROUTE --reason WHY", ROUTE="second")
+
+
+def mend(cli: CommandLine, run: Callable[..., None]) -> None:
+    worse = {"PROVIDER/MODEL": "sim/worse"}
+    for command in sorted(command for command in COMMANDS if "fallback add" in command):
+        run(command, **worse)
+        run("swapgate route fallback remove ROUTE PROVIDER/MODEL --reason WHY", **worse)
+    shadow = "ROUTE PROVIDER/MODEL --share 5 --usd-per-day 2 --reason WHY"
+    run(f"swapgate shadow start {shadow}", **worse)
+    run("swapgate shadow status ROUTE")
+    thrown = "swapgate switch throw target:PROVIDER/MODEL"
+    for limits in ("--route ROUTE --for 2h", "--for 10s"):
+        run(f"{thrown} {limits} --reason WHY", **{"target:PROVIDER/MODEL": "target:sim/base"})
+    key = cli.json("key", "create", "carol")["key"]["id"]
+    for limit in ("20", "40"):
+        run(f"swapgate key limits KEY --budget-day {limit}", KEY=key)
+    run("swapgate key revoke KEY", KEY=key)
+    answered, refused = (waiting_switch(cli.world.context()).id for _ in range(2))
+    run("swapgate agent approve REQUEST --reason WHY", REQUEST=answered)
+    run("swapgate agent reject REQUEST --reason WHY", REQUEST=refused)
+    grant = cli.json("agent", "grants")[0]["id"]
+    run("swapgate agent revoke GRANT", GRANT=grant)
+    # Here is no terminal; nobody registered an application, or signed in.
+    run("swapgate provider key set PROVIDER", exits=2)
+    typed = CliRunner().invoke(program, ["provider", "key", "set", "sim"], input="sk-new-key\n")
+    assert typed.exit_code == 0, typed.output
+    run("swapgate provider key login PROVIDER", exits=2, PROVIDER="github_copilot")
+    run("swapgate provider key logout PROVIDER", exits=1, PROVIDER="github_copilot")
+    run("swapgate db accept-restore --reason WHY")

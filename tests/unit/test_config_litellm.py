@@ -1,0 +1,307 @@
+"""LiteLLM's configuration becomes Swapgate's, and every key of it is accounted for."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import config, package_data
+from harness.app.config_import import convert_file
+from harness.domain.adoption.conversion import Conversion, ConversionOutcome, SourceConfig
+from harness.domain.adoption.litellm_config import convert_litellm
+from harness.domain.adoption.litellm_parameters import PARAMETER_REASONS, REQUEST_FIELDS
+from harness.domain.adoption.litellm_settings import REASONS, SECTIONS
+from harness.domain.settings import Settings
+
+pytestmark = pytest.mark.req("G1")
+SECRETS = ("sk-proj-abcdefghijklmnopqrstuvwx1234567890", "hunter2", "master-key-of-all")
+EXAMPLE = f"""\
+model_list:
+  - model_name: gpt-4o
+    litellm_params:
+      model: azure/gpt-4o-eu
+      api_base: https://eu.openai.azure.com/
+      api_key: "os.environ/AZURE_KEY"
+      api_version: "2025-01-01-preview"
+      rpm: 6
+      weight: 1
+  - model_name: gpt-4o
+    litellm_params:
+      model: openai/gpt-4o
+      api_key: {SECRETS[0]}
+      temperature: 0.2
+      timeout: 30
+      weight: 9
+    model_info: {{max_input_tokens: 128000, input_cost_per_token: 0.0000025,
+      output_cost_per_token: 0.00001}}
+  - model_name: claude
+    litellm_params: {{model: claude-sonnet-4-5, extra_headers: {{x-team: blue, x-token: t,
+      accessToken: {SECRETS[1]}, x-upstream: Bearer {SECRETS[1]}}}}}
+  - model_name: "openai/*"
+    litellm_params: {{model: "openai/*"}}
+  - model_name: drawing
+    litellm_params: {{model: openai/gpt-image-1}}
+    model_info: {{mode: image_generation}}
+  - model_name: team/local
+    litellm_params: {{model: hosted_vllm/llama, api_base: "http://10.0.0.5:8000/v1"}}
+litellm_settings:
+  num_retries: 3
+  drop_params: true
+  fallbacks: [{{"gpt-4o": ["claude", "drawing"]}}]
+  content_policy_fallbacks: [{{"claude": ["team/local"]}}]
+router_settings:
+  redis_password: {SECRETS[1]}
+  model_group_alias: {{gpt-4: gpt-4o}}
+  allowed_fails: 3
+  from_the_future: {{a: 1, b: [x]}}
+general_settings: {{master_key: {SECRETS[2]}}}
+environment_variables: {{AZURE_KEY: {SECRETS[1]}}}
+"""
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Conversion:
+    file = tmp_path / "config.yaml"
+    file.write_text(EXAMPLE)
+    return convert_file("litellm", file, {})
+
+
+def loaded(conversion: Conversion, folder: Path) -> Settings:
+    """What the real loader makes of it."""
+    file = folder / "swapgate.yaml"
+    file.write_text(yaml.safe_dump(dict(conversion.config), sort_keys=False))
+    return config.load_settings(file, {}, defaults=package_data.path("config/default.yaml"))
+
+
+def notes(conversion: Conversion) -> Mapping[str, tuple[str, str]]:
+    return {note.key: (note.outcome.value, note.text) for note in conversion.notes}
+
+
+def converted(values: Mapping[str, object]) -> Conversion:
+    return convert_litellm(SourceConfig("config", values, {}, {"REGION": "eu-west-1"}))
+
+
+def deployment(**parameters: object) -> Conversion:
+    return converted({"model_list": [{"model_name": "m", "litellm_params": parameters}]})
+
+
+def test_models_become_routes_whose_chains_are_deployments_and_fallbacks(
+    example: Conversion, tmp_path: Path
+) -> None:
+    settings = loaded(example, tmp_path)
+
+    chains = {
+        name: [target.target.name for target in (route.incumbent, *route.fallbacks)]
+        for name, route in settings.routes.items()
+    }
+    heavy = settings.routes["gpt-4o"].incumbent
+    assert [name.split("#")[0] for name in chains["gpt-4o"]] == [
+        "openai/gpt-4o",
+        "azure/gpt-4o-eu",
+        "anthropic/claude-sonnet-4-5",
+    ]
+    assert heavy.parameters == {"temperature": 0.2}
+    assert chains["gpt-4"] == chains["gpt-4o"]
+    assert chains["claude"] == ["anthropic/claude-sonnet-4-5", "hosted-vllm/llama"]
+    assert settings.routes["claude"].settings.on_content_policy == "fallback"
+    assert chains["team-local"] == ["hosted-vllm/llama"]
+    assert set(chains) == {"gpt-4o", "gpt-4", "claude", "team-local"}
+    azure = settings.providers["azure"]
+    assert azure.api_base == "https://eu.openai.azure.com/openai/v1"
+    assert azure.api_key_env == "AZURE_KEY"
+    openai = settings.providers["openai"]
+    assert openai.prices["gpt-4o"].input_usd_per_mtok == 2.5
+    assert openai.models["gpt-4o"].context_window == 128_000
+    assert settings.providers["anthropic"].extra_headers == {"x-team": "blue"}
+    assert settings.router.retry.tries_per_target == 4
+    assert settings.router.breaker.failures == 4
+
+
+def test_no_secret_of_the_file_is_copied_or_reported(
+    example: Conversion, tmp_path: Path
+) -> None:
+    text = f"{example.config}{example.notes}{example.variables}"
+
+    assert not [secret for secret in SECRETS if secret in text]
+    openai = loaded(example, tmp_path).providers["openai"]
+    # Another deployment of the file reads OPENAI_API_KEY itself.
+    assert openai.api_key_env == "SWAPGATE_OPENAI_API_KEY"
+    assert set(example.variables) == {"AZURE_KEY", openai.api_key_env, "ANTHROPIC_API_KEY"}
+
+
+def test_what_was_not_taken_over_has_its_line_and_a_reason(example: Conversion) -> None:
+    report = notes(example)
+    lines = EXAMPLE.splitlines()
+
+    assert report["model_list.3"][1].startswith("a route serves one model, no pattern")
+    assert (
+        report["model_list.4"][1] == "Swapgate serves chats and embeddings, no image_generation"
+    )
+    outcome, text = report["litellm_settings.fallbacks.0.gpt-4o"]
+    assert (outcome, text) == (
+        "changed",
+        "fallbacks of gpt-4o, without drawing: not taken over",
+    )
+    for key in ("a", "b.0"):
+        unknown = report[f"router_settings.from_the_future.{key}"]
+        assert unknown == ("not taken", "Swapgate does not know this key")
+    for note in example.notes:
+        number = int(note.place.rsplit(":", 1)[1])
+        last = note.key.split(".")[-1]
+        assert last.isdigit() or last in lines[number - 1], note
+
+
+def leaves(value: object, path: tuple[str, ...] = ()) -> Iterator[str]:
+    parts: list[tuple[object, object]] = []
+    if isinstance(value, dict):
+        parts = list(value.items())
+    elif isinstance(value, list):
+        parts = list(enumerate(value))
+    if not parts:
+        yield ".".join(path)
+    for key, part in parts:
+        yield from leaves(part, (*path, str(key)))
+
+
+# What stands in real files, and anything else beside it.
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 900)
+    | st.sampled_from(
+        [
+            "gpt-4o",
+            "openai/gpt-4o",
+            "azure/x",
+            "os.environ/KEY",
+            "http://h/v1",
+            "*",
+            "claude",
+            "",
+        ]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["gpt-4o", "m", "x y", "a.b"]), inner, max_size=2)
+    ),
+    max_leaves=5,
+)
+PARAMETERS = st.dictionaries(
+    st.sampled_from(
+        sorted(
+            {
+                "model",
+                "api_base",
+                "api_key",
+                "extra_body",
+                "extra_headers",
+                "litellm_credential_name",
+                "new_key",
+            }
+            | REQUEST_FIELDS
+            | PARAMETER_REASONS.keys()
+        )
+    ),
+    VALUES,
+    max_size=5,
+)
+FILES = st.fixed_dictionaries(
+    {},
+    optional={
+        "model_list": VALUES
+        | st.lists(
+            VALUES
+            | st.fixed_dictionaries(
+                {"model_name": VALUES, "litellm_params": VALUES | PARAMETERS},
+                optional={"model_info": VALUES, "other": VALUES},
+            ),
+            max_size=3,
+        ),
+        **{
+            section: VALUES
+            | st.dictionaries(
+                st.sampled_from(
+                    [
+                        *REASONS[section],
+                        "fallbacks",
+                        "model_group_alias",
+                        "timeout",
+                        "num_retries",
+                        "default_fallbacks",
+                        "cooldown_time",
+                        "new_key",
+                    ]
+                ),
+                VALUES,
+                max_size=4,
+            )
+            for section in REASONS
+        },
+        **dict.fromkeys(SECTIONS, VALUES),
+        "credential_list": VALUES,
+        "environment_variables": VALUES,
+        "never_seen": VALUES,
+    },
+)
+
+
+@given(values=FILES)
+def test_every_key_of_any_file_is_accounted_for(values: dict[str, object]) -> None:
+    noted = {note.key for note in converted(values).notes}
+
+    for leaf in leaves(values):
+        parts = leaf.split(".")
+        above = {".".join(parts[:end]) for end in range(1, len(parts) + 1)}
+        assert noted & above or not leaf, leaf
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        (
+            {"model": "opneai/gpt"},
+            "Swapgate does not know where 'opneai/gpt' is served; did you mean 'openai'?",
+        ),
+        ({"model": "bedrock/x"}, "needs `aws_region_name`: Bedrock is called in a region"),
+        ({"model": "azure/x"}, "a provider of kind 'azure_openai' needs an api_base"),
+        ({"model": "openai/x", "api_base": "os.environ/NOWHERE"}, "NOWHERE is not set"),
+        ({"model": "openai/x", "api_base": "http://169.254.169.254"}, "api_base names 169.254"),
+        ({"model": "openai/x", "api_base": "http://u:p@h/v1"}, "api_base has a user or a"),
+        ({"model": "openai/x", "litellm_credential_name": "c"}, "`credential_list` has no 'c'"),
+        ({}, "Swapgate does not know where 'no model' is served"),
+    ],
+)
+def test_a_deployment_that_cannot_be_called_is_left_out_with_the_reason(
+    parameters: dict[str, object], reason: str
+) -> None:
+    conversion = deployment(**parameters)
+
+    assert not conversion.has_routes
+    outcome, text = notes(conversion)["model_list.0"]
+    assert outcome == ConversionOutcome.LEFT
+    assert text.startswith(reason)
+
+
+def test_an_address_may_come_from_the_environment() -> None:
+    conversion = deployment(model="bedrock/m", aws_region_name="os.environ/REGION")
+
+    assert "https://bedrock-runtime.eu-west-1.amazonaws.com" in f"{conversion.config}"
+
+
+def test_keys_that_differ_are_providers_that_differ() -> None:
+    keys = ("key-one", "key-two", "os.environ/OPENAI_API_KEY", "key-one")
+    models: list[object] = [
+        {"model_name": "m", "litellm_params": {"model": f"openai/m{number}", "api_key": key}}
+        for number, key in enumerate(keys)
+    ]
+    conversion = converted({"model_list": models})
+
+    providers = conversion.config["providers"]
+    assert isinstance(providers, dict)
+    variables = [entry["api_key_env"] for entry in providers.values()]
+    assert len(set(variables)) == 3
+    assert variables[2] == "OPENAI_API_KEY"
+    assert "key-" not in f"{conversion.config}{conversion.notes}"

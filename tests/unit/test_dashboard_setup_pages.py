@@ -1,0 +1,447 @@
+"""The pages to act: providers, routes, keys and suites, for who may act and who may not, when
+there is much, when there is nothing and when the database is gone; and what their dialogs do.
+"""
+
+import errno
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from html import unescape
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from streamlit.testing.v1 import AppTest
+
+from dashboard import current_user, key_dialogs, page_frame, suite_dialogs
+from dashboard.text import provider_text
+from harness.app.installation import CONFIG_VARIABLE
+from harness.app.suite_import import SuiteUpload
+from harness.cli.program import program as cli
+from harness.control.operations import keys, queries
+from harness.control.operations.queries import list_keys
+from harness.control.providers import registry
+from harness.control.providers.matrix import MatrixModel, build_matrix
+from harness.control.providers.registry import ProviderChange
+from harness.control.routing import fallback_chain, kill_switch, routes, targets
+from harness.domain.errors import ConfigError
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.privacy.capture import user_text
+from harness.domain.providers.catalogue import (
+    CatalogueChange,
+    CatalogueEntry,
+    build_catalogue,
+    find_price_origin,
+)
+from harness.domain.providers.matrix import COLUMNS, Ability
+from harness.domain.reliability.rate_limits import KeyLimits
+from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.domain.routing.target import Price, Provider
+from harness.domain.settings import TargetSeed
+from harness.runtime.encryption import new_key
+from tests.support.browser.dashboard_data import ANA, configured
+
+MAIN = Path(current_user.__file__).with_name("main.py")
+PAGES = ("providers", "keys", "suites", "routes")
+SECRET = "sk-test-do-not-show-1234567890"  # noqa: S105 - what must be hidden
+
+pytestmark = [
+    pytest.mark.slow,
+    # Streamlit says so wherever a script runs without its server.
+    pytest.mark.filterwarnings("ignore:.*missing ScriptRunContext"),
+]
+
+
+@pytest.fixture(autouse=True)
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An installation of its own, which main.py would keep for as long as the process lives."""
+    forget()
+    config = configured(tmp_path)
+    monkeypatch.setenv(CONFIG_VARIABLE, str(config))
+    yield config
+    forget()
+
+
+def forget() -> None:
+    if page_frame.installation.cache_info().currsize:
+        page_frame.installation().close()
+    page_frame.installation.cache_clear()
+    page_frame.first_break.clear()
+
+
+def furnish(many: int = 1) -> None:
+    """Two models at a provider, and as many routes and client keys."""
+    ctx, secret = page_frame.context(), page_frame.installation().secret
+    targets.put_provider(ctx, ANA, Provider("sim", "sim", "http://127.0.0.1:9/v1"))
+    for model in ("base", "backup"):
+        targets.add_target(ctx, ANA, TargetSeed("sim", model))
+    settings = RouteSettings(suites=(RouteSuite("tickets"),))
+    for number in range(many):
+        routes.create_route(
+            ctx, ANA, f"chat-{number}", "sim/base", fallbacks=["sim/backup"], settings=settings
+        )
+        limits = KeyLimits(budget_day_usd=5)
+        keys.create_key(ctx, SYSTEM, f"client-{number}", secret=secret, limits=limits)
+
+
+def act_as(monkeypatch: pytest.MonkeyPatch, name: str, role: Role) -> Actor:
+    installation = page_frame.installation()
+    _, text = keys.create_key(
+        installation.context, SYSTEM, name, secret=installation.secret, role=role
+    )
+    actor = keys.authenticate(installation.store, text, secret=installation.secret)
+    monkeypatch.setattr(current_user, "signed_in", lambda: actor)
+    monkeypatch.setattr(current_user, "_find_actor", lambda: (actor, ""))
+    return actor
+
+
+def shown(page: str) -> AppTest:
+    app = AppTest.from_file(str(MAIN), default_timeout=120).run()
+    app.switch_page(f"views/{page}.py").run()
+    assert not app.exception
+    return app
+
+
+def dialog(*lines: str) -> AppTest:
+    """Opens a dialog in every run: AppTest draws the whole page anew for each click."""
+    script = "\n".join(("from dashboard import page_frame", *lines))
+    return AppTest.from_string(script, default_timeout=120).run()
+
+
+def text(app: AppTest) -> str:
+    bodies = "\n".join(str(element.proto.body) for element in app.get("html"))
+    return unescape(bodies).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_without_anything_each_page_says_how_it_is_filled() -> None:
+    for page, command in (
+        ("providers", "swapgate provider add openai"),
+        ("keys", "swapgate key create CLIENT"),
+        ("routes", "swapgate init --guided"),
+    ):
+        assert f"<code>{command}" in text(shown(page))
+    assert "Nothing has run yet." in text(shown("suites"))
+
+
+def test_who_may_not_act_reads_why_at_every_button(monkeypatch: pytest.MonkeyPatch) -> None:
+    furnish()
+    for page in PAGES:
+        app = shown(page)
+        assert all(button.disabled for button in app.button), page
+        assert current_user.SIGN_IN in text(app)
+    act_as(monkeypatch, "vic", Role.VIEWER)
+    for page in PAGES:
+        app = shown(page)
+        enabled = [button.label for button in app.button if not button.disabled]
+        assert enabled in ([], ["Sign out"]), page
+        assert re.search(r"vic is viewer(; this|:.*) needs? admin\.", text(app)), page
+
+
+def test_the_database_is_lost_and_found_again_on_each_page(house: Path) -> None:
+    furnish()
+    page_frame.installation().close()
+    database, kept = house.parent / "state" / "swapgate.db", house.parent / "kept.db"
+    for page in ("providers", "keys", "suites"):
+        database.rename(kept)
+        database.mkdir()
+        forget()
+        app = shown(page)
+        assert "The database does not answer" in text(app)
+        database.rmdir()
+        kept.rename(database)
+        next(button for button in app.button if button.label == "Try again").click().run()
+        assert "<h1>" in text(app)
+        assert "The database does not answer" not in text(app)
+
+
+def test_the_copied_commands_run() -> None:
+    furnish()
+    for page in PAGES:
+        program, *words = shlex.split(shown(page).code[0].value)
+        done = CliRunner().invoke(cli, words)
+        assert program == "swapgate"
+        assert done.exit_code == 0, done.output
+
+
+def test_many_clients_and_providers_are_searched() -> None:
+    furnish(52)
+    ctx = page_frame.context()
+    for number in range(14):
+        base = f"http://127.0.0.1:{9000 + number}/v1"
+        registry.change_provider(ctx, SYSTEM, f"vllm-{number:02}", ProviderChange("vllm", base))
+
+    app = shown("keys")
+    assert text(app).count('<td data-head="Client">') == 50
+    assert "50 of 52, the fullest budget first" in text(app)
+    app.text_input(key="find").set_value("ENT-51").run()
+    assert "<b>client-51</b>" in text(app)
+    assert text(app).count('<td data-head="Client">') == 1
+
+    app = shown("providers")
+    assert "12 of 15 providers" in text(app)
+    app.text_input(key="find").set_value("vllm-13").run()
+    assert text(app).count('class="name"') == 1
+    assert len(shown("routes").selectbox(key="route").options) == 52
+
+
+@pytest.mark.req("E4")
+def test_a_provider_is_added_and_asked_at_once_and_its_key_shown_nowhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SWAPGATE_ENCRYPTION_KEYS", new_key())
+    act_as(monkeypatch, "ada", Role.ADMIN)
+    app = dialog(
+        "from dashboard import provider_dialogs",
+        "provider_dialogs.add_provider()",
+        "page_frame.show_done_message()",
+    )
+    app.selectbox(key="new-kind").select("vllm").run()
+    app.text_input(key="new-address-vllm").set_value("http://127.0.0.1:9/v1").run()
+    app.text_input(key="new-name-vllm").set_value("").run()
+    assert app.button(key="new-provider").disabled
+    assert "Name and address are needed." in text(app)
+    app.text_input(key="new-name-vllm").set_value("house").run()
+    app.text_input(key="new-key-vllm").set_value(SECRET).run()
+    app.button(key="new-provider").click().run()
+    assert not app.exception
+
+    said = text(shown("providers"))
+    assert "<b>house</b> is unhealthy" in said
+    assert "Connection refused" in said
+    assert SECRET not in said
+    app.button(key="new-provider").click().run()
+    assert "there is a provider 'house' already" in text(app)
+
+    app = dialog(
+        "from dashboard import provider_dialogs",
+        "provider_dialogs.change_address('house')",
+    )
+    assert "This is its address already." in text(app)
+    app.text_input(key="base-house").set_value("http://127.0.0.1:10/v1").run()
+    assert app.button(key="base-now-house").disabled
+    app.text_input(key="base-why-house").set_value("another machine").run()
+    app.button(key="base-now-house").click().run()
+    moved = registry.get_provider(page_frame.context(), "house")
+    assert moved.api_base == "http://127.0.0.1:10/v1"
+
+
+def test_a_client_key_is_shown_to_its_creator_until_it_is_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    furnish()
+    ada = act_as(monkeypatch, "ada", Role.ADMIN)
+    app = dialog(
+        "from dashboard import key_dialogs",
+        "key_dialogs.show_new_key()",
+        "key_dialogs.create_client_key()",
+    )
+    app.text_input(key="client").set_value("Client-0 ").run()
+    app.button(key="create-client").click().run()
+    assert "there is a data key 'client-0'" in text(app)
+    app.text_input(key="client").set_value("acme").run()
+    app.number_input(key="budget_day_usd-new").set_value(7.5).run()
+    app.button(key="create-client").click().run()
+    made = app.code[0].value
+    found = keys.authenticate_data_key(
+        page_frame.context().store, made, secret=page_frame.installation().secret
+    )
+    assert (found.name, found.limits) == ("acme", KeyLimits(budget_day_usd=7.5))
+    assert found.created_with == ada.key
+
+    act_as(monkeypatch, "eve", Role.ADMIN)
+    app.run()
+    assert key_dialogs.NEW_KEY not in app.session_state
+    assert not app.code
+
+
+def test_a_clients_limits_are_changed_and_its_key_revoked_by_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    furnish()
+    act_as(monkeypatch, "ada", Role.ADMIN)
+    app = dialog(
+        "from dashboard import key_dialogs",
+        "from harness.control.operations.queries import list_keys",
+        "live = [key for key in list_keys(page_frame.context()) if key.revoked_at is None]",
+        "key_dialogs.change_key(live)",
+    )
+    [client] = [key for key in list_keys(page_frame.context()) if key.name == "client-0"]
+    app.selectbox(key="chosen").select(client.id).run()
+    assert "These are its limits already." in text(app)
+    app.number_input(key=f"budget_day_usd-{client.id}").set_value(9.5).run()
+    app.button(key=f"limit-{client.id}").click().run()
+    [changed] = [key for key in list_keys(page_frame.context()) if key.id == client.id]
+    assert changed.limits == KeyLimits(budget_day_usd=9.5)
+
+    app.session_state[f"act-{client.id}"] = "Revoke"
+    app.run()
+    assert app.button(key=f"revoke-{client.id}").disabled
+    app.text_input(key=f"sure-{client.id}").set_value("client-0").run()
+    app.button(key=f"revoke-{client.id}").click().run()
+    [gone] = [key for key in list_keys(page_frame.context()) if key.id == client.id]
+    assert gone.revoked_at is not None
+
+
+def test_a_dialog_whose_database_is_lost_says_so_in_words(
+    house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    furnish()
+    act_as(monkeypatch, "ada", Role.ADMIN)
+    app = dialog("from dashboard import route_dialogs", "route_dialogs.add_route()")
+    assert not app.exception
+    page_frame.installation().close()
+    database = house.parent / "state" / "swapgate.db"
+    database.rename(house.parent / "kept.db")
+    database.mkdir()
+    forget()
+    app.run()
+    assert not app.exception
+    assert "This cannot be asked now" in text(app)
+
+
+def test_a_kill_switch_says_what_it_changes_and_asks_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    furnish(2)
+    act_as(monkeypatch, "ben", Role.APPROVER)
+    app = dialog(
+        "from dashboard import switch_dialogs",
+        "switch_dialogs.throw('chat-0')",
+    )
+    app.selectbox(key="force-chat-0").select("target:sim/backup").run()
+    assert "<b>1 route</b> within 2 s: chat-0." in text(app)
+    assert app.button(key="throw-chat-0").disabled
+    app.text_input(key="switch-why-chat-0").set_value("base is down").run()
+    app.button(key="throw-chat-0").click().run()
+    assert not app.exception
+
+    [switch] = kill_switch.list_live_switches(page_frame.context())
+    assert (switch.route, switch.reason, switch.actor) == ("chat-0", "base is down", "ben")
+    page = shown("routes")
+    assert f"lift-{switch.id}" in [button.key for button in page.button]
+
+
+@pytest.mark.req("A7")
+def test_a_chain_takes_no_new_model_without_evidence_or_a_waiver(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    furnish()
+    targets.add_target(page_frame.context(), ANA, TargetSeed("sim", "other"))
+    act_as(monkeypatch, "ada", Role.ADMIN)
+    app = dialog(
+        "from dashboard import route_dialogs",
+        "from dashboard.data import queries",
+        "view = queries.route(page_frame.context(), 'chat-0')",
+        "route_dialogs.edit_chain(view)",
+    )
+    assert "This is the chain already." in text(app)
+    app.multiselect(key="chain-chat-0").set_value(["sim/other", "sim/backup"]).run()
+    assert "New here: <b>sim/other</b>" in text(app)
+    app.text_input(key="chain-why-chat-0").set_value("a second vendor").run()
+    app.button(key="chain-now-chat-0").click().run()
+    assert "sim/other has no evidence on route 'chat-0'" in text(app)
+
+    app.text_input(key="waive-chat-0").set_value("it serves elsewhere").run()
+    app.button(key="chain-now-chat-0").click().run()
+    chain = fallback_chain.list_fallbacks(page_frame.context(), "chat-0")
+    assert [entry.target.name for entry in chain] == ["sim/other", "sim/backup"]
+    assert chain[0].waiver is not None
+    assert chain[0].waiver.author == "ada"
+
+
+def disk_is_full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_suite_is_uploaded_and_one_that_cannot_be_leaves_nothing(
+    house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = act_as(monkeypatch, "ada", Role.ADMIN)
+    good = b'{"input": "2 + 2", "target": "4"}\n{"input": "3 + 3", "target": "6"}\n'
+    before = house.read_text(encoding="utf-8")
+    upload = SuiteUpload("sums", "sums.jsonl", b'{"question": 1}', "numeric")
+    with pytest.raises(Exception, match=r"sums\.jsonl:1"):
+        suite_dialogs._add(ada, upload)
+    assert house.read_text(encoding="utf-8") == before
+    assert not list((house.parent / "suites").glob("*"))
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "replace", disk_is_full)
+        with pytest.raises(ConfigError, match="No space left"):
+            suite_dialogs._add(ada, SuiteUpload("sums", "sums.jsonl", good, "numeric"))
+    assert house.read_text(encoding="utf-8") == before
+    assert not list((house.parent / "suites").glob("*"))
+    assert not [e for e in queries.read_audit_events(page_frame.context())
+                if e.action == "suite.add"]  # fmt: skip
+
+    # Beyond U+FFFF: JSON's escapes of it are two broken characters in YAML.
+    title = "Small sums \N{ABACUS}"
+    suite_dialogs._add(ada, SuiteUpload("sums", "sums.jsonl", good, "numeric", title))
+    said = text(shown("suites"))
+    assert f"<b>{title}</b>" in said
+    assert "5 suites, all load" in said
+
+
+def test_labels_are_filled_in_with_who_gave_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [
+        {
+            "id": name,
+            "messages": [{"role": "user", "content": "hi"}],
+            "answer": "x",
+            "label": None,
+        }
+        for name in ("one", "two")
+    ]
+    ada = act_as(monkeypatch, "ada", Role.ADMIN)
+    app = AppTest.from_string(
+        "from dashboard import suite_dialogs\nsuite_dialogs.label_captures()",
+        default_timeout=120,
+    )
+    app.session_state[suite_dialogs.CAPTURES] = (ada.principal, lines)
+    app.run()
+    assert app.button(key="label-now").label == "Make a suite of 0 labelled requests"
+    act_as(monkeypatch, "eve", Role.ADMIN)
+    app.run()
+    assert suite_dialogs.CAPTURES not in app.session_state
+    assert app.button(key="read-captures").disabled
+
+    content = suite_dialogs._labelled(lines, {"one": " yes ", "two": " "}, "ada")
+    first, second = (json.loads(line) for line in content.splitlines())
+    assert (first["label"], first["label_author"]) == ("yes", "ada")
+    assert datetime.fromisoformat(first["labelled_at"]).tzinfo is not None
+    assert second == lines[1]
+    assert user_text(first) == "hi"
+
+
+@pytest.mark.req("E4")
+def test_a_price_says_where_it_comes_from_and_when_the_catalogue_says_another() -> None:
+    price, other = Price(1.0, 2.0), Price(3.0, 4.0)
+    entry = CatalogueEntry("openai", "gpt-x", price)
+    day = datetime(2026, 11, 20, tzinfo=UTC).date()
+    known = build_catalogue([entry], "litellm 1.2.3", day)
+    own = CatalogueChange("openai", "gpt-x", price=price).over(entry)
+
+    def cell(price: Price | None, entry: CatalogueEntry | None) -> str:
+        origin = find_price_origin(price, entry, known) if price else None
+        unknown = dict.fromkeys(COLUMNS, Ability.UNKNOWN)
+        model = MatrixModel("gpt-x", unknown, None, price, origin, None, None, ())
+        return provider_text.price_cell(model)
+
+    assert "litellm 1.2.3, 20 Nov 2026" in cell(price, entry)
+    assert "swapgate.yaml" in cell(price, own)
+    assert "given to this provider; the catalogue says $1.00 / $2.00" in cell(other, entry)
+    assert "given to this provider<" in cell(other, None)
+    assert "unknown" in cell(None, None)
+
+
+def test_the_matrix_names_the_source_of_each_price() -> None:
+    ctx = page_frame.context()
+    registry.change_provider(ctx, SYSTEM, "openai", ProviderChange())
+    targets.add_target(ctx, SYSTEM, TargetSeed("openai", "gpt-4o"))
+    [row] = [row for row in build_matrix(ctx) if row.provider == "openai"]
+    origin = row.models[0].price_origin
+    assert origin is not None
+    assert origin.source.startswith("litellm ")
+    assert origin.as_of is not None

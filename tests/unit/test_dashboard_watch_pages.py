@@ -1,0 +1,321 @@
+"""The pages that people only look at (traffic, alerts, audit, policies, settings) when there is
+nothing, when it is old, when the database is gone, for the wrong role, and with 200 routes.
+"""
+
+import shlex
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from streamlit.testing.v1 import AppTest
+
+from dashboard import current_user, page_frame
+from dashboard.data import export
+from dashboard.text import policy_text
+from harness.app import settings_origin
+from harness.app.installation import CONFIG_VARIABLE, load_settings
+from harness.cli.program import program
+from harness.control.operations import alerts, audit_export, queries
+from harness.control.routing import routes, targets
+from harness.domain.canary.observation import TrafficMinute
+from harness.domain.evals.run import Claim
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.policy import GatePolicy, Policy, PromotionMode
+from harness.domain.reliability.failover import Failover, hash_user
+from harness.domain.routing.table import RouteSettings
+from harness.domain.routing.target import Provider, Target
+from tests.support.browser.dashboard_data import ANA, XSS, configured, opened
+from tests.support.control.manual_clock import ManualClock
+from tests.unit.test_dashboard_page_states import MAIN, forget, now, text
+
+PAGES = ("traffic", "alerts", "audit", "policies", "settings")
+ROUTES = 200
+VIEWER = Actor("vera", Role.VIEWER, "pr_vera", "key_vera")
+
+pytestmark = [
+    pytest.mark.slow,
+    # Streamlit says so wherever a script runs without its server.
+    pytest.mark.filterwarnings("ignore:.*missing ScriptRunContext"),
+]
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, config: Path, page: str) -> AppTest:
+    """Opens a page at once, without the Overview before it."""
+    monkeypatch.setenv(CONFIG_VARIABLE, str(config))
+    app = AppTest.from_file(str(MAIN), default_timeout=120)
+    app.switch_page(f"views/{page}.py").run()
+    assert not app.exception
+    return app
+
+
+@pytest.fixture(autouse=True)
+def signed_in_as_admin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(current_user, "signed_in", lambda: ANA)
+    monkeypatch.setattr(current_user, "may_read_content", lambda: True)
+    forget()
+    yield
+    forget()
+
+
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 routes; the last request of one came 20 minutes ago; an alert nobody was told of."""
+    config = configured(tmp_path_factory.mktemp("busy"))
+    sinks = (
+        "alerts: {sinks: [{name: oncall, webhook: 'https://h.example/t0ken', secret_env: S}]}"
+    )
+    config.write_text(f"home: state\n{sinks}\n", encoding="utf-8")
+    then = now() - timedelta(minutes=20)
+    with opened(config, ManualClock(then)) as installation:
+        ctx = installation.context
+        targets.put_provider(ctx, ANA, Provider("sim", "sim", "http://127.0.0.1:9/v1"))
+        for number in range(ROUTES):
+            routes.create_route(
+                ctx, ANA, f"team-{number:03}", "sim/base", settings=RouteSettings()
+            )
+        served = Target("sim", "base").id
+        minute = then.replace(second=0, microsecond=0)
+        traffic = [
+            TrafficMinute(
+                f"team-{number:03}", minute, "w1", "incumbent", served, 1, requests=50,
+                failed=number == 7, charged=3, streams=0, input_tokens=9, output_tokens=9,
+                cost_usd=0.25,
+            )
+            for number in range(ROUTES)
+        ]  # fmt: skip
+        left = Failover(
+            worker="w1",
+            number=1,
+            at=then,
+            request="req_1",
+            route="team-007",
+            arm="incumbent",
+            target="sim/base",
+            provider="sim",
+            failure="overloaded",
+            status=529,
+            attempts=1,
+            latency_ms=120.0,
+            endpoint="chat",
+            stream=False,
+            body_bytes=80,
+            messages=1,
+            tools=0,
+            user_hash=hash_user("user:alice", installation.secret),
+            next_target=None,
+        )
+        with ctx.store.write() as tx:
+            tx.observations.append([], traffic)
+            tx.failovers.append([left])
+            alerts.raise_alert(
+                ctx, tx, AlertKind.OUR_KEY, "x", subject="provider sim", title=XSS, text="=1+1"
+            )
+    return config
+
+
+def test_an_empty_page_says_what_fills_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(tmp_path)
+    sentences = {
+        "traffic": "<code>swapgate sim traffic",
+        "alerts": "Nobody is told: no sink is configured",
+        "audit": "<code>swapgate init",
+        "policies": "<code>swapgate init",
+        "settings": "<b>1 setting</b> is set in the file",
+    }
+    for page, sentence in sentences.items():
+        said = text(shown(monkeypatch, config, page))
+        assert sentence in said, page
+        assert 'role="alert"' not in said
+
+
+def test_each_page_answers_in_its_first_line_and_says_what_is_stale(
+    busy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apps = {page: shown(monkeypatch, busy, page) for page in PAGES}
+    said = {page: text(app) for page, app in apps.items()}
+    bodies = [str(part.proto.body) for app in apps.values() for part in app.get("html")]
+    assert not any("<script>" in body for body in bodies)
+
+    assert "<b>1 of 200 routes</b> gave callers errors in the last 24 hours" in said["traffic"]
+    assert "1 of 10,000 requests (0.01 %)" in said["traffic"]
+    assert "No request has been recorded since" in said["traffic"]
+    assert "<b>1 alert</b> is open, <b>1 critical</b>" in said["alerts"]
+    assert "Nobody was told of 1 open alert" in said["alerts"]
+    assert "The audit log is <b>intact</b>" in said["audit"]
+    assert "<b>1 policy</b> is used by <b>200 routes</b>" in said["policies"]
+    assert "settings</b> are set in the file" in said["settings"]
+    assert not any("t0ken" in page for page in said.values())
+
+
+def test_200_routes_are_few_lines_and_a_search(
+    busy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = shown(monkeypatch, busy, "traffic")
+    assert text(app).count('<td data-head="Requests">') == 25
+    assert "25 of 200 routes" in text(app)
+
+    app.text_input(key="find").set_value("TEAM-19").run()
+    assert text(app).count('<td data-head="Requests">') == 10
+    assert "and 192 more" in text(shown(monkeypatch, busy, "policies"))
+
+
+@pytest.mark.req("B5")
+def test_failovers_of_one_user_are_found_by_his_id(
+    busy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = shown(monkeypatch, busy, "traffic")
+    assert "the provider is overloaded" in text(app)
+
+    app.text_input(key="user").set_value("alice").run()
+    assert "req_1" in text(app)
+    assert "--user alice" in app.code[0].value
+    app.text_input(key="user").set_value("bob").run()
+    assert "No request of bob left its first model" in text(app)
+
+
+@pytest.mark.req("F5")
+def test_the_audit_log_is_filtered_and_checked_and_exported(
+    busy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = shown(monkeypatch, busy, "audit")
+    app.text_input(key="subject").set_value("TEAM-007").run()
+    with page_frame.context().store.listings() as stored:
+        total = stored.events().total
+    assert f"<b>1 of {total} events match</b>" in text(app)
+    assert '<a href="routes?route=team-007" target="_self">route team-007</a>' in text(app)
+    assert "--subject TEAM-007" in app.code[0].value
+    app.text_input(key="actor").set_value("nobody").run()
+    assert "No event has all of this" in text(app)
+
+    app.button[0].click().run()
+    assert "✓ Intact." in text(app)
+    events = queries.read_audit_events(page_frame.context())
+    assert sum(1 for _ in events) == total
+
+
+def test_the_wrong_role_is_told_why(busy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(current_user, "signed_in", lambda: VIEWER)
+    settings = text(shown(monkeypatch, busy, "settings"))
+    test = shown(monkeypatch, busy, "alerts")
+
+    assert "vera is viewer; this needs admin." in settings
+    assert "router.port" not in settings
+    assert "swapgate config show --origin" in settings
+    assert "vera is viewer; this needs admin." in text(test)
+    assert next(b for b in test.button if b.label == "Send a test message").disabled
+
+    monkeypatch.setattr(current_user, "signed_in", lambda: None)
+    assert current_user.SIGN_IN in text(shown(monkeypatch, busy, "settings"))
+
+
+def test_a_lost_database_is_named_on_every_page_and_tried_again(
+    busy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = busy.parent / "state" / "swapgate.db"
+    kept = database.rename(busy.parent / "kept.db")
+    database.mkdir()
+    try:
+        apps = {}
+        for page in PAGES:
+            forget()
+            apps[page] = shown(monkeypatch, busy, page)
+    finally:
+        database.rmdir()
+        kept.rename(database)
+
+    for page, app in apps.items():
+        assert "The database does not answer" in text(app), page
+        assert [button.label for button in app.button if button.label == "Try again"], page
+    again = next(b for b in apps["alerts"].button if b.label == "Try again")
+    again.click().run()
+    assert "1 alert" in text(apps["alerts"])
+
+
+def test_the_copied_command_of_each_page_runs(
+    busy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for page in PAGES:
+        command = shown(monkeypatch, busy, page).code[0].value
+        monkeypatch.setenv(CONFIG_VARIABLE, str(busy))
+        words = shlex.split(command)
+        done = CliRunner().invoke(program, words[1:])
+        assert (words[0], done.exit_code) == ("swapgate", 0), (page, done.output)
+
+
+def test_settings_that_changed_since_the_start_are_called_stale(
+    busy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "swapgate.yaml"
+    config.write_text(f"home: {busy.parent / 'state'}\n", encoding="utf-8")
+    app = shown(monkeypatch, config, "settings")
+    assert "STALE" not in text(app)
+
+    with config.open("a", encoding="utf-8") as file:
+        file.write("router: {workers: 3}\n")
+    app.run()
+    assert "router changed in the file or the environment" in text(app)
+    assert '<b class="mono long">router.workers</b>' in text(app)
+
+
+def test_no_secret_of_the_file_stands_among_the_settings(tmp_path: Path) -> None:
+    config = tmp_path / "swapgate.yaml"
+    config.write_text(
+        "database_url: 'postgresql+psycopg://h/db?user=u&password=S3CRETa'\n"
+        "alerts: {sinks: [{url: 'pbul://o.S3CRETb'}, {url: 'slack://S3CRETc/B/C'}]}\n"
+        "providers: {p: {kind: custom, api_base: 'http://127.0.0.1:9/v1', extra_body: {\n"
+        "  accessToken: S3CRETd, note: sk-proj-S3CRETe0123456789abcdefghijk}}}\n",
+        encoding="utf-8",
+    )
+    settings = load_settings(config)
+    shown = settings_origin.list_settings(settings)
+
+    assert [setting for setting in shown if "s3cret" in setting.value.lower()] == []
+    values = {setting.name: setting.value for setting in shown}
+    assert values["database_url"] == "postgresql+psycopg://h/db?user=u&password=***"
+    assert values["alerts.sinks.0.url"] == "pbul://***"
+
+
+@pytest.mark.parametrize(
+    ("gate", "sentence"),
+    [
+        (GatePolicy(), "must be shown to be better than the current model"),
+        (
+            GatePolicy(claim=Claim.NON_INFERIOR, margin=0.02),
+            "must be shown to be at most 2 points worse",
+        ),
+        (
+            GatePolicy(claim=Claim.CHEAPER, min_saving=0.2),
+            "must save 20 % of the cost, and be at most 5 points worse",
+        ),
+        (
+            GatePolicy(alpha=0.01),
+            "at most 1 pass by luck. Proposed again and again, at most 1.5",
+        ),
+        (GatePolicy(n_max=300, epochs=2), "Up to 300 items of each suite are asked 2 times"),
+        (GatePolicy(max_cost_usd=5.0), "An eval run ends at $5.00."),
+    ],
+)
+def test_a_policy_says_in_plain_words_what_it_demands(gate: GatePolicy, sentence: str) -> None:
+    asked = policy_text.summary(Policy("p", PromotionMode.APPROVED, gate=gate))
+
+    assert sentence in asked.replace("\N{NO-BREAK SPACE}", " ")
+    assert "A person other than the proposer approves before the canary starts" in asked
+
+
+def test_an_exported_table_runs_no_formula(busy: Path) -> None:
+    with opened(busy, ManualClock(now())) as installation:
+        rows = [
+            audit_export.event_row(event)
+            for event in queries.read_audit_events(installation.context)
+        ]
+    frame = pd.DataFrame([{**rows[0], "reason": "=HYPERLINK(1)", "key": "k;=HYPERLINK(2)"}])
+    assert b"'=HYPERLINK(1)" in export.to_csv(frame)
+    # A spreadsheet of other countries parts cells at `;`, but not within quotes.
+    assert b'"k;=HYPERLINK(2)"' in export.to_csv(frame)
+    assert b"'=HYPERLINK(1)" in export.to_parquet(frame)

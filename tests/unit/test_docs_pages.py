@@ -1,0 +1,83 @@
+"""Pages of the docs are found by what people type, and the dashboard serves them."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from dashboard import docs_site
+from harness import docs_pages
+from harness.cli.operations import docs
+from harness.cli.program import program
+from harness.domain.errors import NotFound, SwapgateError
+
+
+@pytest.mark.parametrize(
+    "asked", ["reference/config", "config", "docs/reference/config.md", "Reference/Config.html"]
+)
+def test_a_page_is_found_by_its_path_or_its_last_part(asked: str) -> None:
+    assert docs_pages.find_page(asked).title == "Configuration"
+
+
+def test_what_is_no_page_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(NotFound, match="did you mean 'glossary'"):
+        docs_pages.find_page("glosary")
+
+
+def test_every_page_that_an_error_names_is_there() -> None:
+    waiting = [SwapgateError]
+    while waiting:
+        error = waiting.pop()
+        waiting += error.__subclasses__()
+        if error.docs_page:
+            docs_pages.find_page(error.docs_page)
+
+
+def test_without_a_built_site_the_page_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docs_pages, "SITE", tmp_path)
+
+    done = CliRunner().invoke(program, ["docs", "open", "metrics"])
+
+    assert done.exit_code == 0
+    assert done.stdout.startswith("# Metrics\n")
+    assert done.stderr.endswith("reference/metrics.md\n")
+
+
+def test_the_built_page_is_opened_in_the_browser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "reference").mkdir()
+    page = tmp_path / "reference" / "metrics.html"
+    page.write_text("<h1>Metrics</h1>")
+    monkeypatch.setattr(docs_pages, "SITE", tmp_path)
+    opened: list[str] = []
+
+    def open_browser(address: str) -> bool:
+        opened.append(address)
+        return True
+
+    monkeypatch.setattr(docs, "open_browser", open_browser)
+
+    done = CliRunner().invoke(program, ["docs", "open", "metrics"])
+
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert opened == [page.as_uri()]
+
+
+def test_the_dashboard_serves_the_site_or_the_markdown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docs_pages, "SITE", tmp_path)
+    plain = TestClient(Starlette(routes=docs_site.routes()))
+    (tmp_path / "index.html").write_text("<h1>Swapgate</h1>")
+    built = TestClient(Starlette(routes=docs_site.routes()))
+
+    assert plain.get("/docs/reference/metrics.html").text.startswith("# Metrics\n")
+    assert plain.get("/docs/nothing.html").status_code == 404
+    assert plain.get("/docs/..%2F..%2Fpyproject.toml").status_code == 404
+    assert built.get("/docs").text == built.get("/docs/").text == "<h1>Swapgate</h1>"
+    assert built.get("/docs/..%2F..%2Fpyproject.toml").status_code == 404

@@ -1,0 +1,41 @@
+"""Tables on a terminal: drawn where they fit, and rows of lines where words would be cut."""
+
+import sys
+
+import pytest
+
+from harness.cli.frame import output
+
+HEADINGS = ("SUITE", "CLAIM", "ALLOWED LOSS")
+ROWS = [("tickets", "superior", "5 points"), ("arithmetic", "non-inferior", None)]
+
+
+def draw(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prints the table as on a terminal of so many columns."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    output.table(HEADINGS, ROWS, empty="none")
+
+
+def test_a_table_that_fits_is_drawn(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(80, monkeypatch)
+
+    assert "\N{BOX DRAWINGS LIGHT HORIZONTAL}" in capsys.readouterr().out
+
+
+def test_on_a_narrow_terminal_no_word_is_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw(30, monkeypatch)
+
+    assert capsys.readouterr().out.splitlines() == [
+        "SUITE         tickets",
+        "CLAIM         superior",
+        "ALLOWED LOSS  5 points",
+        "",
+        "SUITE         arithmetic",
+        "CLAIM         non-inferior",
+        "ALLOWED LOSS  –",
+    ]
