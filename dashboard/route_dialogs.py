@@ -2,14 +2,12 @@
 it back.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from datetime import timedelta
-from typing import Final
 
 import streamlit as st
 
-from dashboard import action_dialogs, page_frame
+from dashboard import action_dialogs, page_frame, route_settings
 from dashboard.data import queries
 from dashboard.data.queries import RouteView
 from dashboard.text import html
@@ -21,14 +19,6 @@ from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.evals.run import SuiteRole
 from harness.domain.operations.access import Role
-from harness.domain.routing.table import RouteSettings, RouteSuite, Stakes
-
-ROLE_WORDS: Final[Mapping[SuiteRole, str]] = {
-    SuiteRole.PRIMARY: "Suites that decide the claim",
-    SuiteRole.REQUIRED: "Suites that must pass within the allowed loss (optional)",
-    SuiteRole.GUARD: "Suites that reject what is shown worse (optional)",
-}
-NEW: Final = RouteSettings()
 
 
 @action_dialogs.dialog("Add a route", width="large")
@@ -48,7 +38,7 @@ def add_route() -> None:
         [model for model in models if model != incumbent],
         accept_new_options=True, placeholder="None", key="route-fallbacks",
     )  # fmt: skip
-    settings = _ask_settings(ctx, NEW, "new")
+    settings = route_settings.ask(ctx, route_settings.NEW, "new")
     st.html(
         html.note("These models are the route's baseline. Later ones need proof or a waiver.")
     )
@@ -76,99 +66,19 @@ def _model_names(ctx: Context) -> list[str]:
 def change_settings(view: RouteView) -> None:
     """Asks for a route's settings; its models stay."""
     ctx, before = page_frame.context(), view.route.settings
-    wanted = _ask_settings(ctx, before, view.route.name)
+    wanted = route_settings.ask(ctx, before, view.route.name)
     same = wanted == before
+    page_frame.show_html(route_settings.preview(view.route, wanted))
     action_dialogs.submit(
         "Change the settings",
         key=f"settings-{view.route.name}",
         role=Role.ADMIN,
         missing="These are its settings already." if same else "",
         act=lambda actor: routes.change_settings(
-            ctx, actor, view.route.name, lambda now: _merged(now, before, wanted)
+            ctx, actor, view.route.name, lambda now: route_settings.merge(now, before, wanted)
         ),
         done=lambda actor: f"{actor.name} changed the settings of {view.route.name}.",
     )
-
-
-def _merged(now: RouteSettings, before: RouteSettings, wanted: RouteSettings) -> RouteSettings:
-    """Changes only what was changed in the dialog: somebody else may have changed the rest."""
-    names = ("description", "policy", "stakes", "suites", "total_timeout_s", "capture_bps",
-             "capture_per_day")  # fmt: skip
-    return replace(
-        now,
-        **{
-            name: getattr(wanted, name)
-            for name in names
-            if getattr(wanted, name) != getattr(before, name)
-        },
-    )
-
-
-def _ask_settings(ctx: Context, before: RouteSettings, key: str) -> RouteSettings:
-    suites = _ask_suites(ctx, before.suites, key)
-    policies = sorted(ctx.policies)
-    # Of a new route the usual ones will do: the dialog stays short on a phone.
-    more = st.expander("Policy, stakes, time, capture") if before is NEW else st.container()
-    with more:
-        left, right = st.columns(2)
-    with left:
-        policy = st.selectbox(
-            "Policy", policies, index=_index(policies, before.policy), key=f"policy-{key}"
-        )
-        stakes = st.selectbox(
-            "Stakes", list(Stakes), index=list(Stakes).index(before.stakes),
-            format_func=lambda s: s.value, key=f"stakes-{key}",
-            help="high: only fallbacks marked good enough may answer.",
-        )  # fmt: skip
-    with right:
-        timeout = st.number_input(
-            "A request's whole budget, seconds", min_value=1.0,
-            value=float(before.total_timeout_s),
-            key=f"timeout-{key}",
-        )  # fmt: skip
-        share = st.number_input(
-            "Requests to capture, redacted, %", 0.0, 100.0, before.capture_bps / 100, 0.5,
-            key=f"capture-{key}", help=f"At most {before.capture_per_day} a day are kept.",
-        )  # fmt: skip
-    description = st.text_input("What it is for", before.description, key=f"about-{key}")
-    return replace(
-        before,
-        suites=suites,
-        policy=policy or before.policy,
-        stakes=stakes or before.stakes,
-        total_timeout_s=timeout,
-        capture_bps=round(share * 100),
-        description=(description or "").strip(),
-    )
-
-
-def _ask_suites(ctx: Context, before: Sequence[RouteSuite], key: str) -> tuple[RouteSuite, ...]:
-    """Asks which suites decide, in which role; a suite that stays keeps its weight."""
-    known = {suite.suite: suite for suite in before}
-    names = sorted({*ctx.suites.names(), *known})
-    chosen: list[RouteSuite] = []
-    for role, words in ROLE_WORDS.items():
-        taken = {suite.suite for suite in chosen}
-        picked = st.multiselect(
-            words,
-            [name for name in names if name not in taken],
-            [
-                suite.suite
-                for suite in before
-                if suite.role is role and suite.suite not in taken
-            ],
-            key=f"suites-{role.value}-{key}",
-            placeholder="None",
-        )
-        for name in picked:
-            old = known.get(name)
-            keep = old is not None and old.role is role
-            chosen.append(old if old is not None and keep else RouteSuite(name, role))
-    return tuple(chosen)
-
-
-def _index(names: Sequence[str], wanted: str) -> int:
-    return names.index(wanted) if wanted in names else 0
 
 
 @action_dialogs.dialog("Edit the fallback chain", width="medium")

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
@@ -37,7 +38,7 @@ from harness.domain.providers.catalogue import (
 )
 from harness.domain.providers.matrix import COLUMNS, Ability
 from harness.domain.reliability.rate_limits import KeyLimits
-from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.domain.routing.table import RouteSettings, RouteSuite, Stakes, StreamCommit
 from harness.domain.routing.target import Price, Provider
 from harness.domain.settings import TargetSeed
 from harness.runtime.encryption import new_key
@@ -445,3 +446,57 @@ def test_the_matrix_names_the_source_of_each_price() -> None:
     assert origin is not None
     assert origin.source.startswith("litellm ")
     assert origin.as_of is not None
+
+
+def test_each_setting_of_a_route_is_changed_with_a_preview_and_not_over_somebody_elses(
+    monkeypatch: pytest.MonkeyPatch, house: Path
+) -> None:
+    house.write_text("home: state\ndata_classes: {personal: [sim]}\n", encoding="utf-8")
+    forget()
+    furnish(2)
+    act_as(monkeypatch, "ada", Role.ADMIN)
+    app = dialog(
+        "import streamlit as st",
+        "from dashboard import route_dialogs",
+        "from dashboard.data import queries",
+        "if 'view' not in st.session_state:",
+        "    st.session_state.view = queries.route(page_frame.context(), 'chat-0')",
+        "route_dialogs.change_settings(st.session_state.view)",
+    )
+    assert "These are its settings already." in text(app)
+    app.selectbox(key="data-class-chat-0").select("personal")
+    app.selectbox(key="commit-chat-0").select(StreamCommit.WHOLE)
+    app.number_input(key="first-token-chat-0").set_value(4.5)
+    app.number_input(key="warm-chat-0").set_value(0.5)
+    app.text_input(key="task-chat-0").set_value("mail").run()
+    assert app.selectbox(key="override-vision-chat-0").options == ["chat-1"]
+    rows = text(app).partition("What changes")[2]
+    for name, now, then in (
+        ("data class", "none", "personal"),
+        ("commit", "first_token", "whole"),
+        ("first token", "none", "4.5 s"),
+        ("keep warm", "0 %", "0.5 %"),
+        ("task", "none", "mail"),
+    ):
+        assert re.search(rf"{name}</td>.*?<del>{now}</del>.*?<ins>{then}</ins>", rows), rows
+
+    ctx = page_frame.context()
+    routes.change_settings(ctx, ANA, "chat-0", lambda now: replace(now, stakes=Stakes.HIGH))
+    routes.change_settings(ctx, ANA, "chat-0", lambda now: replace(now, task="post"))
+    app.button(key="settings-chat-0").click().run()
+    assert "somebody else changed task" in text(app)
+    assert queries.list_routes(ctx)[0].settings.data_class == ""
+    app.text_input(key="task-chat-0").set_value("").run()
+    app.selectbox(key="override-vision-chat-0").select("chat-1").run()
+    app.button(key="settings-chat-0").click().run()
+    assert "names 'chat-1', which has no data class" in text(app)
+
+    app.selectbox(key="override-vision-chat-0").select(None).run()
+    app.button(key="settings-chat-0").click().run()
+    found = queries.list_routes(ctx)[0].settings
+    assert (found.data_class, found.commit) == ("personal", StreamCommit.WHOLE)
+    assert (found.first_token_timeout_s, found.keep_warm_bps) == (4.5, 50)
+    assert (found.stakes, found.task) == (Stakes.HIGH, "post")
+    [event] = [e for e in queries.read_audit_events(ctx)
+               if e.action == "route.settings" and e.actor == "ada"]  # fmt: skip
+    assert "commit: first_token → whole" in str(event.details)

@@ -146,7 +146,7 @@ def change_settings(
         data_class_checks.check_targets(ctx, settings, _known(tx, route.targets), route=name)
         change = ChangeSettings(name, settings)
         store_pins(ctx, tx, settings)
-        said = _otherwise(route, replace(route, settings=settings))
+        said = describe_settings_change(route, settings).items()
         words = "; ".join(f"{field}: {a or 'none'} → {b or 'none'}" for field, (a, b) in said)
         why = words or "the same settings again"
         _commit(ctx, tx, actor, change, route.version, why, "route.settings")
@@ -274,6 +274,11 @@ def load_history(ctx: Context, name: str) -> Sequence[RouteRecord]:
 def describe_difference(older: RouteRecord, newer: RouteRecord) -> dict[str, tuple[str, str]]:
     """Lists what differs between two versions of a route: field to (before, after)."""
     return dict(_otherwise(older.route, newer.route))
+
+
+def describe_settings_change(route: Route, wanted: RouteSettings) -> dict[str, tuple[str, str]]:
+    """Lists what other settings would change of a route: field to (before, after)."""
+    return dict(_otherwise(route, replace(route, settings=wanted)))
 
 
 def _otherwise(older: Route, newer: Route) -> list[tuple[str, tuple[str, str]]]:
