@@ -12,8 +12,6 @@ from dashboard.data import queries
 from dashboard.data.queries import RouteView
 from dashboard.text import html
 from dashboard.text.html import escape, strong
-from harness.control.context import Context
-from harness.control.providers import model_lookup
 from harness.control.routing import fallback_chain, routes
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
@@ -28,7 +26,7 @@ def add_route() -> None:
     name = (
         st.text_input("Name, which clients send as model", key="route-name", live=True) or ""
     ).strip()
-    models = _model_names(ctx)
+    models = queries.model_names(ctx)
     incumbent = st.selectbox(
         "Model that serves", models, index=None, accept_new_options=True,
         placeholder="Choose one, or write PROVIDER/MODEL", key="route-incumbent",
@@ -56,12 +54,6 @@ def add_route() -> None:
     )
 
 
-def _model_names(ctx: Context) -> list[str]:
-    """Names the models that are known here: those in use first, then what providers offer."""
-    offered = (name for name, _ in model_lookup.list_configured_offers(ctx))
-    return list(dict.fromkeys((*queries.target_names(ctx), *offered)))
-
-
 @action_dialogs.dialog("Change the settings", width="large")
 def change_settings(view: RouteView) -> None:
     """Asks for a route's settings; its models stay."""
@@ -87,7 +79,7 @@ def edit_chain(view: RouteView) -> None:
     ctx, route = page_frame.context(), view.route
     by_name = {target.name: id_ for id_, target in view.targets.items()}
     before = [entry.target.name for entry in view.chain]
-    models = [m for m in _model_names(ctx) if m != view.name(route.incumbent)]
+    models = [m for m in queries.model_names(ctx) if m != view.name(route.incumbent)]
     chain = st.multiselect(
         "Fallbacks, in the order in which they are tried",
         list(dict.fromkeys((*before, *models))), before,

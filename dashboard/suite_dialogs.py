@@ -4,15 +4,16 @@ and label captured requests, which then become a suite.
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import streamlit as st
 
-from dashboard import action_dialogs, current_user, page_frame
+from dashboard import action_dialogs, current_user, page_frame, suite_fields
 from dashboard.text import html
 from dashboard.text.html import strong
 from harness.app import suite_import
-from harness.app.suite_import import UPLOAD_SCORERS, SuiteUpload
+from harness.app.suite_import import SuiteUpload
 from harness.control.evals import worker_supervision
 from harness.control.operations import captures, queries
 from harness.domain.evals.run import EvalRun, RunBudget
@@ -20,10 +21,7 @@ from harness.domain.operations.access import Actor, Role
 from harness.domain.privacy.capture import user_text
 
 CAPTURES: Final = "captures-to-label"
-RESTART: Final = (
-    "Restart the control process (swapgate serve all, or serve control) so that it knows the "
-    "suite; this dashboard knows it at once."
-)
+KNOWN: Final = "Every process here knows it at its next look; routes can use it now."
 
 
 @action_dialogs.dialog("Run a suite", width="medium")
@@ -81,34 +79,24 @@ def cancel(run: EvalRun) -> None:
 @action_dialogs.dialog("Add a suite", width="medium")
 def add_suite() -> None:
     """Takes a data file, and says what it must hold."""
-    name, title, scorer = _ask_suite("upload")
+    asked = suite_fields.ask("upload")
     file = st.file_uploader(
         "Data file", type=["jsonl", "csv"], key="suite-file", max_upload_size=50
     )
     st.html(html.note("JSONL or CSV with input and target, one item a line; also id, choices "
                       "and metadata. Labelled captures are taken too."))  # fmt: skip
     content = file.getvalue() if file is not None else b""
-    missing = "" if name and content else "A name and a data file are needed."
-    upload = SuiteUpload(name, file.name if file else "", content, scorer, title)
+    missing = asked.missing or ("" if content else "A data file is needed.")
+    name = asked.upload.name
+    upload = replace(asked.upload, file_name=file.name if file else "", content=content)
     action_dialogs.submit(
         "Add the suite",
         key="add-suite-now",
         role=Role.ADMIN,
         missing=missing,
         act=lambda actor: _add(actor, upload),
-        done=lambda actor: f"{actor.name} added the suite {name}. {RESTART}",
+        done=lambda actor: f"{actor.name} added the suite {name}. {KNOWN}",
     )
-
-
-def _ask_suite(key: str) -> tuple[str, str, str]:
-    """Asks for the name, title and scorer of a new suite."""
-    name = st.text_input("Name: a-z, 0-9, - and _", key=f"suite-name-{key}", live=True) or ""
-    title = st.text_input("Title, for people (optional)", key=f"suite-title-{key}") or ""
-    scorer = st.selectbox(
-        "Who compares answer and target", UPLOAD_SCORERS, key=f"suite-scorer-{key}",
-        help="Scorers with options or a judge are written into swapgate.yaml.",
-    )  # fmt: skip
-    return name.strip(), title.strip(), scorer
 
 
 def _add(actor: Actor, upload: SuiteUpload) -> None:
@@ -141,7 +129,8 @@ def label_captures() -> None:
         hide_index=True,
     )
     labels = {row["id"]: str(row["Label"] or "") for row in edited}
-    name, title, scorer = _ask_suite("labels")
+    asked = suite_fields.ask("labels")
+    name = asked.upload.name
     count = sum(1 for label in labels.values() if label.strip())
     content = _labelled(lines, labels, actor.name)
     st.download_button(
@@ -152,10 +141,9 @@ def label_captures() -> None:
         f"Make a suite of {count} labelled requests",
         key="label-now",
         role=Role.ADMIN,
-        missing="" if name and count else "A name and at least one label are needed.",
-        act=lambda who: _add_labelled(who, lines, labels, SuiteUpload(
-            name, "labelled.jsonl", b"", scorer, title)),
-        done=lambda who: f"{who.name} made the suite {name}. {RESTART}",
+        missing=asked.missing or ("" if count else "At least one label is needed."),
+        act=lambda who: _add_labelled(who, lines, labels, asked.upload),
+        done=lambda who: f"{who.name} made the suite {name}. {KNOWN}",
     )  # fmt: skip
 
 
@@ -199,7 +187,5 @@ def _add_labelled(
     upload: SuiteUpload,
 ) -> None:
     content = _labelled(lines, labels, actor.name)
-    _add(
-        actor, SuiteUpload(upload.name, upload.file_name, content, upload.scorer, upload.title)
-    )
+    _add(actor, replace(upload, file_name="labelled.jsonl", content=content))
     st.session_state.pop(CAPTURES, None)

@@ -18,6 +18,7 @@ from harness.control.operations import queries
 from harness.control.proposals import approvals
 from harness.control.proposals.comparison import Comparison, load_comparison
 from harness.control.proposals.selections import SelectionComparison, load_selection
+from harness.control.providers import model_lookup
 from harness.control.routing import fallback_chain, routes, scorecard
 from harness.control.routing.fallback_chain import ChainEntry
 from harness.control.routing.route_status import RouteStatus
@@ -288,6 +289,12 @@ def target_names(ctx: Context) -> Sequence[str]:
     """Lists the names of all models that are known here."""
     with ctx.store.read() as tx:
         return sorted({target.name for target in tx.routing.targets().values()})
+
+
+def model_names(ctx: Context) -> list[str]:
+    """Names the models that are known here: those in use first, then what providers offer."""
+    offered = (name for name, _ in model_lookup.list_configured_offers(ctx))
+    return list(dict.fromkeys((*target_names(ctx), *offered)))
 
 
 def former_versions(view: RouteView) -> Sequence[RouteRecord]:

@@ -7,7 +7,7 @@ Importing this is cheap. Inspect is imported only for a suite that is a Python f
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -36,6 +36,7 @@ from harness.domain.evals.item_groups import ItemGroups
 from harness.domain.evals.item_overlap import texts_fingerprint
 from harness.domain.evals.run import JUDGE_SEPARATOR, SuitePin
 from harness.domain.privacy.near_duplicates import find_near_duplicates
+from harness.domain.routing.target import Target
 from harness.domain.settings import SuiteSettings
 from harness.domain.suggestions import did_you_mean
 
@@ -261,19 +262,44 @@ def task_file(settings: SuiteSettings) -> tuple[Path, str]:
     return Path(file), name
 
 
-class ConfiguredSuites:
-    """Loads the suites of the configuration; pins follow the files when these change."""
+def nothing_added() -> Mapping[str, SuiteSettings]:
+    """Stands for a configuration that gains no suite while a process lives."""
+    return {}
 
-    def __init__(self, suites: Mapping[str, SuiteSettings]) -> None:
+
+class ConfiguredSuites:
+    """Loads the suites of the configuration; pins follow the files when these change.
+
+    added: reads the suites that the configuration has gained; empty where it did not change. A
+    suite that is known keeps its settings for as long as the process lives.
+    """
+
+    def __init__(
+        self,
+        suites: Mapping[str, SuiteSettings],
+        added: Callable[[], Mapping[str, SuiteSettings]] = nothing_added,
+    ) -> None:
         self._suites = dict(suites)
+        self._added = added
         self._tasks: dict[tuple[str, int, int], tuple[SuitePin, ItemGroups]] = {}
         self._loaded: dict[tuple[str, int, int], Suite] = {}
 
     def names(self) -> Sequence[str]:
+        self._refresh()
         return sorted(self._suites)
+
+    @property
+    def judges(self) -> "SuiteJudges":
+        return SuiteJudges(self)
+
+    def _refresh(self) -> None:
+        if added := self._added():
+            self._suites = {**added, **self._suites}
 
     def settings(self, suite: str) -> SuiteSettings:
         """Returns the settings of a suite. Raises NotFound, naming the nearest suite."""
+        if suite not in self._suites:
+            self._refresh()
         try:
             return self._suites[suite]
         except KeyError:
@@ -352,6 +378,29 @@ class ConfiguredSuites:
         if self.settings(suite).task is not None:
             return {}
         return Counter(self.suite(suite).left_out.values())
+
+
+class SuiteJudges(Mapping[str, Target]):
+    """Maps the suites that a model scores to that model; suites that are added count too."""
+
+    def __init__(self, suites: ConfiguredSuites) -> None:
+        self._suites = suites
+
+    def __getitem__(self, suite: str) -> Target:
+        try:
+            judge = self._suites.settings(suite).judge
+        except NotFound:
+            raise KeyError(suite) from None
+        if judge is None:
+            raise KeyError(suite)
+        return judge.target
+
+    def __iter__(self) -> Iterator[str]:
+        names = self._suites.names()
+        return (name for name in names if self._suites.settings(name).judge is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def _version(suite: str, path: Path) -> tuple[str, int, int]:

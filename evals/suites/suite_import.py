@@ -18,7 +18,7 @@ from evals.suites.request_fields import FIELDS, check_fields
 from evals.suites.suite import load_suite
 from harness.domain.content_hash import hash_content
 from harness.domain.errors import Conflict, InputError
-from harness.domain.settings import SuiteSettings
+from harness.domain.settings import JudgeSettings, SuiteSettings
 
 PROVENANCE: Final[Mapping[str, type]] = {
     "route": str,
@@ -201,7 +201,7 @@ def import_labelled(
         manifest = folder / MANIFEST
         entries = [entry for entry in _entries(manifest) if entry.get("name") != name]
         entries.append(_entry(items, name, data, actor, now))
-        manifest.write_text(_toml(entries), encoding="utf-8")
+        _write_whole(manifest, _toml(entries))
     except BaseException:
         _restore(data, before)
         raise
@@ -257,6 +257,27 @@ def import_data(
     )
 
 
+def _write_whole(file: Path, text: str) -> None:
+    """Writes all of a file, or nothing."""
+    new = file.with_name(f".{file.name}.new")
+    try:
+        new.write_text(text, encoding="utf-8")
+        new.replace(file)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def withdraw_import(done: ImportedSuite) -> None:
+    """Removes what an import of a new suite wrote: its data, and its entry in the manifest."""
+    done.data.unlink(missing_ok=True)
+    entries = _entries(done.manifest)
+    kept = [entry for entry in entries if entry.get("name") != done.suite]
+    if kept:
+        _write_whole(done.manifest, _toml(kept))
+    elif entries:
+        done.manifest.unlink()
+
+
 def _restore(data: Path, before: bytes | None) -> None:
     if before is None:
         data.unlink()
@@ -276,9 +297,17 @@ def _settings(wished: SuiteSettings, data_class: str) -> dict[str, object]:
         given["scorer_options"] = dict(wished.scorer_options)
     if wished.max_output_tokens != SuiteSettings("").max_output_tokens:
         given["max_output_tokens"] = wished.max_output_tokens
+    if wished.judge is not None:
+        given["judge"] = _judge(wished.judge)
     if data_class:
         given["data_class"] = data_class
     return given
+
+
+def _judge(judge: JudgeSettings) -> dict[str, object]:
+    """As the file has it: the model, and what it may cost in a run where that is limited."""
+    limit = {} if judge.max_cost_usd is None else {"max_cost_usd": judge.max_cost_usd}
+    return {"target": judge.target.name, **limit}
 
 
 def _entry(

@@ -60,7 +60,8 @@ def _build_workers(installation: Installation) -> EvalWorkers:
         provider = known.get(target.provider)
         if provider is None:
             raise NotFound(f"run {run}: there is no provider {target.provider!r} any more")
-        judge = known.get(judge_providers(installation.settings).get(found.suite, ""))
+        asked = installation.context.judges.get(found.suite)
+        judge = known.get(asked.provider) if asked is not None else None
         names = (
             *ours,
             secret_files.SECRET_VARIABLE,

@@ -4,6 +4,7 @@ every process start from it.
 """
 
 import hmac
+import logging
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,7 +27,7 @@ from harness.domain.routing.kill_switch import (
     parse_environment_switches,
     parse_file_switches,
 )
-from harness.domain.settings import OidcSettings, Settings, http_url
+from harness.domain.settings import OidcSettings, Settings, SuiteSettings, http_url
 from harness.ports import (
     Cipher,
     Clock,
@@ -43,7 +44,10 @@ from harness.runtime.outbound.alert_sinks import ConfiguredSinks
 from harness.runtime.outbound.oauth_http import HttpOAuthServer
 from harness.runtime.random_ids import SystemRandomIds
 
+log = logging.getLogger(__name__)
+
 CONFIG_VARIABLE = "SWAPGATE_CONFIG"
+FileVersion = tuple[int, int, int]
 
 
 def config_file(given: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -66,6 +70,15 @@ def read_dotenv(folder: Path) -> None:
         load_dotenv(folder / ".env", override=False)
 
 
+def read_file_version(file: Path | None) -> FileVersion | None:
+    """Returns what tells one content of a file from the next; None without a file."""
+    try:
+        stat = file.stat() if file is not None else None
+    except OSError:
+        return None
+    return (stat.st_ino, stat.st_mtime_ns, stat.st_size) if stat is not None else None
+
+
 def load_settings(given: Path | None = None) -> Settings:
     """Loads the settings from the file and the environment. Raises ConfigError with the place
     of the fault.
@@ -75,6 +88,29 @@ def load_settings(given: Path | None = None) -> Settings:
     return config.load_settings(
         file, os.environ, defaults=package_data.path("config/default.yaml")
     )
+
+
+class AddedSuites:
+    """Reads the suites of the configuration file each time that it has changed: an upload is
+    known without a restart.
+    """
+
+    def __init__(self, source: Path | None, version: FileVersion | None) -> None:
+        """version: of the file as it was read; None where nobody looked."""
+        self._source = source
+        self._version = version
+
+    def __call__(self) -> Mapping[str, SuiteSettings]:
+        """Returns all suites of a changed file; none of a file that cannot be used."""
+        now = read_file_version(self._source)
+        if self._source is None or now is None or now == self._version:
+            return {}
+        self._version = now
+        try:
+            return load_settings(self._source).suites
+        except ConfigError as error:
+            log.warning("suites_not_read: %s", error)
+            return {}
 
 
 def sign_on_secrets(settings: Settings, oidc: OidcSettings) -> tuple[str, str]:
@@ -104,6 +140,8 @@ class Installation:
     workers: EvalWorkers | None = None
     # Whose private key this process signs rows with; None where it only verifies.
     signs_as: KeyPurpose | None = KeyPurpose.CONTROL
+    # Of the configuration file, before it was read; None where nobody looked.
+    file_version: FileVersion | None = None
 
     @cached_property
     def store(self) -> Store:
@@ -168,11 +206,14 @@ class Installation:
     def context(self) -> Context:
         from evals.suites.suite import ConfiguredSuites  # noqa: PLC0415
 
+        suites = ConfiguredSuites(
+            self.settings.suites, AddedSuites(self.settings.source, self.file_version)
+        )
         return Context(
             store=self.store,
             clock=self.clock,
             chance=SystemRandomIds(),
-            suites=ConfiguredSuites(self.settings.suites),
+            suites=suites,
             policies=self.settings.policies,
             workers=self.workers,
             eval_workers=self.settings.control.eval_workers,
@@ -196,11 +237,7 @@ class Installation:
             models=LitellmTable(self.settings.catalogue),
             agents=self.settings.agents,
             approval_links=self._approval_links,
-            judges={
-                name: suite.judge.target
-                for name, suite in self.settings.suites.items()
-                if suite.judge is not None
-            },
+            judges=suites.judges,
         )
 
     def close(self) -> None:
@@ -221,13 +258,17 @@ def open_installation(
     create_secret: make the secret and the signing keys where they are missing. signs_as: see
     Installation. Raises ConfigError.
     """
+    # Before it is read: what is written meanwhile is read once more.
+    version = read_file_version(config_file(given, os.environ))
     settings = load_settings(given)
     if not create_secret:
         _require_some_state(settings)
     secret = secret_files.installation_secret(settings, create=create_secret)
     if create_secret:
         signing_keys.create_keys(settings)
-    return Installation(settings, secret, SystemClock(), signs_as=signs_as)
+    return Installation(
+        settings, secret, SystemClock(), signs_as=signs_as, file_version=version
+    )
 
 
 def has_state(settings: Settings) -> bool:

@@ -5,42 +5,55 @@
 answers. `import_labelled`, which writes the suite's own files, is that of `evals`.
 """
 
+import fcntl
 import json
 import os
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from evals.scorers import SCORERS
+from evals.scorers import SCORERS, find_scorer
 from evals.suites.suite_import import (
     ImportedSuite,
     import_data,
     import_labelled,
+    withdraw_import,
     write_value,
 )
 from harness import config, package_data
-from harness.app.installation import Installation
+from harness.app.installation import Installation, load_settings
 from harness.control import audit
 from harness.domain.errors import ConfigError, Conflict, InputError
 from harness.domain.operations.access import Actor, Role
-from harness.domain.settings import SuiteSettings
+from harness.domain.routing.target import Target
+from harness.domain.settings import JudgeSettings, Settings, SuiteSettings
+from harness.runtime import secret_files
 
 __all__ = [
+    "JUDGED_SCORERS",
     "UPLOAD_SCORERS",
     "SuiteUpload",
     "add_suite",
     "add_to_config",
     "import_labelled",
+    "lock_suites",
     "suite_entry",
 ]
 
 _SUITES = re.compile(r"(?m)^suites:[ \t]*(?:\{[ \t]*\}[ \t]*)?(?P<comment>#.*)?$")
 MOST_BYTES: Final = 50 * 1024 * 1024
-# Those that need neither a judge nor options: the others are written into the file by hand.
-UPLOAD_SCORERS: Final = ("exact", "numeric", "choice", "label", "json_fields")
+# What a suite is uploaded with: each scorer with the options that it takes and their defaults.
+UPLOAD_SCORERS: Final[Mapping[str, Mapping[str, object]]] = {
+    name: scorer.defaults for name, scorer in SCORERS.items()
+}
+JUDGED_SCORERS: Final = frozenset(name for name, scorer in SCORERS.items() if scorer.judged)
+LOCK_WAIT_S: Final = 30.0
+LOCK_PAUSE_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,45 +65,93 @@ class SuiteUpload:
     content: bytes = field(repr=False)
     scorer: str = "exact"
     title: str = ""
+    scorer_options: Mapping[str, object] = field(default_factory=dict)
+    judge: str = ""  # provider/model, for JUDGED_SCORERS; empty for the others
+    judge_max_cost_usd: float | None = None  # of a run; None for no limit
+
+    def settings(self) -> SuiteSettings:
+        """Returns the settings of the suite that it asks for. Raises InputError for a judge
+        that is no model's name.
+        """
+        judge = None
+        if self.judge:
+            judge = JudgeSettings(
+                Target.from_name(self.judge), max_cost_usd=self.judge_max_cost_usd
+            )
+        return SuiteSettings(
+            name=self.name,
+            scorer=self.scorer,
+            title=self.title,
+            scorer_options=dict(self.scorer_options),
+            judge=judge,
+        )
 
 
 def add_suite(installation: Installation, actor: Actor, upload: SuiteUpload) -> ImportedSuite:
-    """Write an uploaded suite beside swapgate.yaml and into it. Processes that run know it
-    after a restart.
+    """Write an uploaded suite beside swapgate.yaml and into it. Processes that run know it at
+    their next look (`ConfiguredSuites`).
 
     Labelled captures are recognised by their lines. Raises InputError as `file:line: …`,
     Conflict where there is such a suite, ConfigError where the file cannot take it, NotAllowed
     for anybody but an admin; then nothing has changed.
     """
     actor.require(Role.ADMIN)
-    settings = installation.settings
-    if settings.source is None:
+    source = installation.settings.source
+    if source is None:
         raise ConfigError("there is no swapgate.yaml to write the suite to: `swapgate init`")
-    if upload.name in settings.suites:
-        raise Conflict(f"there is a suite {upload.name!r} already: take another name")
     if len(upload.content) > MOST_BYTES:
         raise InputError(f"a data file has at most {MOST_BYTES // 1024**2} MB")
-    if upload.scorer not in SCORERS or upload.scorer not in UPLOAD_SCORERS:
-        raise InputError(f"a suite is uploaded with one of {', '.join(UPLOAD_SCORERS)}")
+    find_scorer(upload.scorer)
     try:
-        done = _write_data(installation, settings.source, actor, upload)
-        context = installation.context
-        details = {"items": done.items, "sha256": done.sha256, "scorer": upload.scorer}
-        configured = False
-        try:
-            with context.store.write() as tx:
-                # First: no suite stands in the file that the audit log knows nothing of.
-                audit.record(context, tx, actor, "suite.add", f"suite {upload.name}", details)
-                _configure(settings.source, done)
-                configured = True
-        finally:
-            if not configured:
-                done.data.unlink()
+        with lock_suites(installation.settings):
+            # As the file is now: another upload may have ended since this process read it.
+            if upload.name in load_settings(source).suites:
+                raise Conflict(f"there is a suite {upload.name!r} already: take another name")
+            return _add(installation, source, actor, upload)
     except OSError as error:
         raise ConfigError(
-            f"{error.filename or settings.source}: {error.strerror}. Mend that, or use "
+            f"{error.filename or source}: {error.strerror}. Mend that, or use "
             "`swapgate suite import` where the configuration can be written"
         ) from None
+
+
+@contextmanager
+def lock_suites(settings: Settings) -> Iterator[None]:
+    """Lets one at a time add suites to this installation, whatever process it is in. Raises
+    Conflict where somebody else takes too long.
+    """
+    until = time.monotonic() + LOCK_WAIT_S
+    with (secret_files.writable_home(settings) / "suites.lock").open("ab") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise Conflict(
+                        f"another suite has been under way for {LOCK_WAIT_S:g} s: look whether "
+                        "it is there now, then add yours again"
+                    ) from None
+                time.sleep(LOCK_PAUSE_S)
+        yield
+
+
+def _add(
+    installation: Installation, source: Path, actor: Actor, upload: SuiteUpload
+) -> ImportedSuite:
+    done = _write_data(installation, source, actor, upload)
+    context = installation.context
+    details = {"items": done.items, "sha256": done.sha256, "scorer": upload.scorer}
+    configured = False
+    try:
+        with context.store.write() as tx:
+            # First: no suite stands in the file that the audit log knows nothing of.
+            audit.record(context, tx, actor, "suite.add", f"suite {upload.name}", details)
+            _configure(source, done)
+            configured = True
+    finally:
+        if not configured:
+            withdraw_import(done)
     return done
 
 
@@ -98,7 +159,7 @@ def _write_data(
     installation: Installation, source: Path, actor: Actor, upload: SuiteUpload
 ) -> ImportedSuite:
     base = source.resolve().parent
-    wished = SuiteSettings(name=upload.name, scorer=upload.scorer, title=upload.title)
+    wished = upload.settings()
     if not _is_labelled(upload.content):
         suffix = Path(upload.file_name).suffix.lower()
         return import_data(upload.content, suffix, wished, base=base)
@@ -160,7 +221,7 @@ def add_to_config(file: Path, entry: str, data: Path) -> bool:
         new.replace(file)
     except ConfigError as error:
         raise ConfigError(
-            f"{data} is written, but {file} would not be valid with it: {error}"
+            f"{file} would not be valid with {data} as a suite: {error}"
         ) from None
     finally:
         new.unlink(missing_ok=True)

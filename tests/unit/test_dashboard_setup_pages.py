@@ -16,10 +16,10 @@ import pytest
 from click.testing import CliRunner
 from streamlit.testing.v1 import AppTest
 
-from dashboard import current_user, key_dialogs, page_frame, suite_dialogs
+from dashboard import current_user, key_dialogs, page_frame, suite_dialogs, suite_fields
 from dashboard.text import provider_text
 from harness.app.installation import CONFIG_VARIABLE
-from harness.app.suite_import import SuiteUpload
+from harness.app.suite_import import UPLOAD_SCORERS, SuiteUpload
 from harness.cli.program import program as cli
 from harness.control.operations import keys, queries
 from harness.control.operations.queries import list_keys
@@ -383,6 +383,34 @@ def test_a_suite_is_uploaded_and_one_that_cannot_be_leaves_nothing(
     said = text(shown("suites"))
     assert f"<b>{title}</b>" in said
     assert "5 suites, all load" in said
+
+
+def test_each_scorer_is_asked_for_its_options_and_its_judge() -> None:
+    furnish()
+    known = {option for options in UPLOAD_SCORERS.values() for option in options}
+    assert set(suite_fields.OPTION_WORDS) == known
+    app = dialog(
+        "import streamlit as st",
+        "from dashboard import suite_fields",
+        "st.session_state.asked = suite_fields.ask('upload')",
+    )
+    for scorer, judged in (("similarity", True), ("label", False), ("json_schema", False)):
+        app.selectbox(key="suite-scorer-upload").select(scorer).run()
+        assert not app.exception
+        assert bool([box for box in app.selectbox if box.key == "judge-upload"]) == judged
+    app.text_input(key="suite-name-upload").set_value("replies")
+    app.text_area(key="schema-json_schema-upload").set_value("{").run()
+    assert "no JSON object" in app.session_state.asked.missing
+    app.selectbox(key="suite-scorer-upload").select("rubric").run()
+    assert app.session_state.asked.missing == "Write the rubric first."
+    app.text_area(key="rubric-rubric-upload").set_value("1: polite. 0: else.").run()
+    assert app.session_state.asked.missing == "Choose the model that judges first."
+    app.selectbox(key="judge-upload").select("sim/backup")
+    app.checkbox(key="show_target-rubric-upload").uncheck().run()
+    asked = app.session_state.asked
+    assert asked.missing == ""
+    options = {"rubric": "1: polite. 0: else.", "show_target": False}
+    assert asked.upload == SuiteUpload("replies", "", b"", "rubric", "", options, "sim/backup")
 
 
 def test_labels_are_filled_in_with_who_gave_them(monkeypatch: pytest.MonkeyPatch) -> None:

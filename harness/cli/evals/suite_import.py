@@ -47,7 +47,12 @@ def import_suite(
     Writes suites/NAME.jsonl and suites/manifest.toml beside swapgate.yaml, and the suite into
     swapgate.yaml. Lines without a label are left out. Every fault is named by file and line.
     """
-    from harness.app.suite_import import add_to_config, import_labelled, suite_entry  # noqa: PLC0415 - only this command needs it
+    from harness.app.suite_import import (  # noqa: PLC0415 - only this command needs it
+        add_to_config,
+        import_labelled,
+        lock_suites,
+        suite_entry,
+    )
     from harness.domain.settings import SuiteSettings  # noqa: PLC0415
 
     settings = session.settings
@@ -61,19 +66,20 @@ def import_suite(
         scorer_options=dict(map(_option, options)),
         max_output_tokens=max_output_tokens,
     )
-    done = import_labelled(
-        file,
-        wished,
-        base=settings.source.resolve().parent,
-        actor=session.actor.name,
-        now=session.installation.clock.now(),
-        replace_=replace_,
-    )
-    entry = suite_entry(suite, done.settings)
-    if suite in settings.suites:
-        written = False
-    else:
-        written = add_to_config(settings.source, entry, done.data)
+    with lock_suites(settings):
+        done = import_labelled(
+            file,
+            wished,
+            base=settings.source.resolve().parent,
+            actor=session.actor.name,
+            now=session.installation.clock.now(),
+            replace_=replace_,
+        )
+        entry = suite_entry(suite, done.settings)
+        if suite in settings.suites:
+            written = False
+        else:
+            written = add_to_config(settings.source, entry, done.data)
     if session.json:
         files = {"data": str(done.data), "manifest": str(done.manifest)}
         output.document({**vars(done), **files, "configured": written})

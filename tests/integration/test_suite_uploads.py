@@ -1,0 +1,114 @@
+"""Suites that people upload: several processes at once, one that fails, and a process that has
+been running since before.
+"""
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from harness.app.installation import open_installation
+from harness.app.suite_import import SuiteUpload, add_suite
+from harness.control.operations import queries
+from harness.domain.errors import ConfigError, Conflict
+from tests.support.browser.dashboard_data import ANA, configured
+from tests.unit.test_evals_importing import line
+
+ITEMS = b'{"input": "2 + 2", "target": "4"}\n{"input": "3 + 3", "target": "6"}\n'
+UPLOADS = 4
+# Waits for the others, then uploads one name that all want, and some of its own.
+UPLOADER = f"""
+import sys, time
+from pathlib import Path
+from harness.app.installation import open_installation
+from harness.app.suite_import import SuiteUpload, add_suite
+from harness.domain.errors import Conflict
+from tests.support.browser.dashboard_data import ANA
+
+config, me = Path(sys.argv[1]), sys.argv[2]
+installation = open_installation(config)
+installation.context
+config.with_name("ready-" + me).touch()
+while not config.with_name("go").exists():
+    time.sleep(0.001)
+for name in ("wanted", *(f"own-{{me}}-{{n}}" for n in range({UPLOADS}))):
+    suffix = "jsonl" if me == "0" else "csv"
+    content = {ITEMS!r} if me == "0" else b"input,target\\n2 + 2,4\\n"
+    try:
+        add_suite(installation, ANA, SuiteUpload(name, f"x.{{suffix}}", content, "numeric"))
+        print("added", name)
+    except Conflict as error:
+        print("refused", error)
+"""
+
+
+def test_uploads_of_several_processes_lose_none_and_are_known_without_a_restart(
+    tmp_path: Path,
+) -> None:
+    config = configured(tmp_path)
+    running = open_installation(config)
+    before = running.context.suites.names()
+    uploaders = [
+        subprocess.Popen(  # noqa: S603 - our own code
+            [sys.executable, "-c", UPLOADER, str(config), str(me)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for me in range(2)
+    ]
+    while not all((tmp_path / f"ready-{me}").exists() for me in range(2)):
+        assert all(uploader.poll() is None for uploader in uploaders)
+    (tmp_path / "go").touch()
+    said = "".join(uploader.communicate(timeout=300)[0] for uploader in uploaders)
+    assert [uploader.returncode for uploader in uploaders] == [0, 0]
+
+    own = {f"own-{me}-{n}" for me in range(2) for n in range(UPLOADS)}
+    assert said.count("added wanted\n") == 1
+    assert said.count("refused there is a suite 'wanted' already: take another name\n") == 1
+    assert set(running.context.suites.names()) - set(before) == {"wanted", *own}
+    assert {e.name for e in queries.list_suites(running.context) if e.error} == set()
+    assert len(list((tmp_path / "suites").iterdir())) == len(own) + 1
+    added = [e.subject for e in queries.read_audit_events(running.context)
+             if e.action == "suite.add"]  # fmt: skip
+    assert sorted(added) == sorted(f"suite {name}" for name in {"wanted", *own})
+    running.close()
+
+
+def test_an_uploaded_suite_has_its_scorers_options_and_its_judge(tmp_path: Path) -> None:
+    running, editor = (open_installation(configured(tmp_path)) for _ in range(2))
+    options = {"rubric": "1: polite.\n0: else.", "show_target": False}
+    upload = SuiteUpload(
+        "replies", "replies.jsonl", ITEMS, "rubric", "Replies", options, "sim/judge", 2.5
+    )
+    add_suite(editor, ANA, upload)
+    assert running.context.judges["replies"].name == "sim/judge"
+    settings = open_installation(tmp_path / "swapgate.yaml").settings.suites["replies"]
+    assert settings.scorer_options == options
+    assert settings.judge is not None
+    assert settings.judge.max_cost_usd == 2.5
+    assert "replies" in dict(running.context.judges)
+    with pytest.raises(Conflict):
+        add_suite(running, ANA, upload)
+
+
+def test_a_refused_upload_of_labels_leaves_no_entry_in_the_manifest(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    installation = open_installation(config)
+    labelled = json.dumps(line(1, provenance={**line(1)["provenance"], "data_class": ""}))
+    add_suite(installation, ANA, SuiteUpload("kept", "a.jsonl", labelled.encode(), "label"))
+    manifest = tmp_path / "suites" / "manifest.toml"
+    before = manifest.read_bytes()
+
+    own_form = "suites: {kept: {path: suites/kept.jsonl, scorer: label}}"
+    config.write_text(f"home: state\n{own_form}\n")
+    for name in ("second", "third"):
+        with pytest.raises(ConfigError, match="a form of its own"):
+            add_suite(
+                installation, ANA, SuiteUpload(name, "b.jsonl", labelled.encode(), "label")
+            )
+    assert manifest.read_bytes() == before
+    assert [entry["name"] for entry in tomllib.loads(before.decode())["dataset"]] == ["kept"]
+    assert {file.name for file in manifest.parent.iterdir()} == {"kept.jsonl", manifest.name}
