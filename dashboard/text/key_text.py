@@ -2,7 +2,7 @@
 of client keys with limits and spending, and of management keys with role and owner.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Final
 
@@ -10,12 +10,13 @@ from dashboard.text import labels
 from dashboard.text.html import escape, meter, state, strong
 from dashboard.text.labels import Label, Tone
 from harness.control.operations.keys import KeySummary
-from harness.domain.reliability.rate_limits import KeyLimits
+from harness.domain.reliability.rate_limits import KeyLimits, LimitStatus, RateLimit
 from harness.domain.reliability.spend import SpendDecision, SpendLevel, check_budget
 
-CLIENT_HEADS: Final = ("Client", "Budget", "Today", "This month", "Rate limits", "Routes")
+CLIENT_HEADS: Final = ("Client", "Budget", "Today", "This month", "Rate, used now", "Routes")
 PEOPLE_HEADS: Final = ("Whose", "Role", "Key", "Created (UTC)")
 REVOKED_HEADS: Final = ("Key", "Kind", "Revoked (UTC)")
+FULL: Final = 0.8  # of a rate: from there on its meter warns
 _LEVELS: Final = {
     SpendLevel.FINE: Label("✓", "within", Tone.BETTER),
     SpendLevel.WARNING: Label("?", "nearly used up", Tone.UNDECIDED),
@@ -75,8 +76,12 @@ def _fullest(key: KeySummary) -> float:
     return max((spent / budget for spent, budget in pairs if budget), default=0.0)
 
 
-def client_cells(key: KeySummary, today: date) -> list[str]:
-    """Renders a client key's row as cells of HTML, in the order of CLIENT_HEADS."""
+def client_cells(
+    key: KeySummary, today: date, rates: Mapping[str, Sequence[LimitStatus]] | None
+) -> list[str]:
+    """Renders a client key's row as cells of HTML, in the order of CLIENT_HEADS. rates: how
+    limits stand, by the key's id; None where nobody knows.
+    """
     limits = key.limits or KeyLimits()
     found = decide(key, today)
     return [
@@ -85,7 +90,7 @@ def client_cells(key: KeySummary, today: date) -> list[str]:
         _spent(key.spent.day_usd, limits.budget_day_usd, limits.warn_share),
         _spent(key.spent.month_usd, limits.budget_month_usd, limits.warn_share)
         + _unpriced(key.spent.unpriced),
-        _rates(limits),
+        _rates(limits, None if rates is None else rates.get(key.id, ())),
         _routes(sorted(key.routes)),
     ]
 
@@ -117,7 +122,12 @@ def _unpriced(requests: int) -> str:
     return f'<span class="note">{escape(words)}</span>'
 
 
-def _rates(limits: KeyLimits) -> str:
+def _rates(limits: KeyLimits, now: Sequence[LimitStatus] | None) -> str:
+    """Writes the limits with what is used of them; the limits alone where nobody knows."""
+    if limits.rate == RateLimit():
+        return '<span class="note">not limited</span>'
+    if now:
+        return "".join(map(_rate, now))
     parts = [
         f"{value:,.15g} {unit} / min"
         for value, unit in (
@@ -126,7 +136,16 @@ def _rates(limits: KeyLimits) -> str:
         )
         if value is not None
     ]
-    return "<br>".join(map(escape, parts)) or '<span class="note">none</span>'
+    unknown = '<span class="note">use not known here</span>'
+    return "<br>".join((*map(escape, parts), unknown))
+
+
+def _rate(status: LimitStatus) -> str:
+    used = status.per_minute - status.remaining
+    share = used / status.per_minute
+    tone = Tone.WORSE if share >= 1 else Tone.UNDECIDED if share >= FULL else Tone.BETTER
+    words = f"{used:,.0f} of {status.per_minute:,.15g} {status.kind} / min"
+    return f"{escape(words)}{meter(f'Used of the {status.kind} per minute', share, tone)}"
 
 
 def _routes(names: Sequence[str]) -> str:

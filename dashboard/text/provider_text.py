@@ -4,13 +4,13 @@ folded, from the provider matrix.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from dashboard.text import labels
 from dashboard.text.html import banner, escape, rich, state, strong
 from dashboard.text.labels import Label, Tone
-from harness.control.providers.matrix import MatrixModel, MatrixRow, ProviderHealth
+from harness.control.providers.matrix import MatrixModel, MatrixRow, MinuteUse, ProviderHealth
 from harness.domain.formatting import format_milliseconds
 from harness.domain.providers.matrix import COLUMNS, Ability
 from harness.domain.providers.probe import (
@@ -19,6 +19,7 @@ from harness.domain.providers.probe import (
     ProbeSubject,
     ProviderCheck,
 )
+from harness.domain.reliability.rate_limits import EvalLimits
 from harness.domain.routing.target import Price
 
 HEADS: Final = ("Model", "In / out, 1M tokens", "Can", "Window", "Median", "Routes")
@@ -89,6 +90,39 @@ def heading(row: MatrixRow) -> str:
         f"{why}</p>"
         f'<p class="note">{escape(" · ".join((*parts, *row.limitations)))}</p>'
     )
+
+
+def rates(use: MinuteUse, limits: EvalLimits | None) -> str:
+    """Writes what a provider answered in the last minute, and what limits how much it is
+    asked: Swapgate limits evals alone; how much clients may ask, their keys say.
+    """
+    answered = (
+        f"{labels.plural(use.requests, 'request')}, {labels.plural(use.tokens, 'token')}"
+        if use.requests
+        else "no request"
+    )
+    parts = (
+        [
+            f"{value:,.15g} {unit}"
+            for value, unit in (
+                (limits.requests_per_min, "requests / min"),
+                (limits.tokens_per_min, "tokens / min"),
+                (limits.max_concurrent, "at a time"),
+            )
+            if value is not None
+        ]
+        if limits
+        else []
+    )
+    evals = f"evals: at most {', '.join(parts)}" if parts else "evals: not limited"
+    words = f"Answered from {use.minute:%H:%M} to {_minute_later(use):%H:%M} UTC: {answered}"
+    return (
+        f'<p class="note">{escape(f"{words} · clients: limited by their keys · {evals}")}</p>'
+    )
+
+
+def _minute_later(use: MinuteUse) -> datetime:
+    return use.minute + timedelta(minutes=1)
 
 
 def last_check(check: ProviderCheck | None, now: datetime) -> str:

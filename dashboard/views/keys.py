@@ -2,7 +2,7 @@
 creates, limits and revokes client keys and management keys.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import partial
 from typing import Final
@@ -13,9 +13,11 @@ from dashboard import action_dialogs, key_dialogs, page_frame
 from dashboard.action_dialogs import Opener
 from dashboard.text import html, key_text, labels
 from dashboard.text.html import escape
+from harness.app import rate_use
 from harness.control.operations.keys import KeySummary
 from harness.control.operations.queries import list_keys
 from harness.domain.pagination import MOST_LISTED, PageRequest
+from harness.domain.reliability.rate_limits import LimitStatus
 
 # With more client keys than these, the page has a search and shows no more at once.
 MOST_ROWS: Final = 50
@@ -35,7 +37,9 @@ def show() -> None:
     key_dialogs.show_new_key()
     _buttons(live)
     if clients:
-        _clients(clients, now.date())
+        _clients(
+            clients, now.date(), rate_use.load_rate_use(page_frame.installation(), clients)
+        )
     else:
         st.html(html.empty("Clients of the router send a key. This creates one:",
                            "swapgate key create CLIENT"))  # fmt: skip
@@ -70,8 +74,15 @@ def _buttons(live: Sequence[KeySummary]) -> None:
     )
 
 
-def _clients(clients: Sequence[KeySummary], today: date) -> None:
-    note = "What a request cost counts once it is recorded, within seconds."
+def _clients(
+    clients: Sequence[KeySummary],
+    today: date,
+    rates: Mapping[str, Sequence[LimitStatus]] | None,
+) -> None:
+    note = (
+        "What a request cost counts once it is recorded, within seconds. A rate fills with "
+        "each request and is empty again after a minute without one."
+    )
     st.html(html.section("Client keys", note))
     found = sorted(clients, key=lambda key: key_text.urgency(key, today))
     if len(clients) > MOST_ROWS:
@@ -82,7 +93,7 @@ def _clients(clients: Sequence[KeySummary], today: date) -> None:
         found = [key for key in found if all(word in key.name.casefold() for word in words)]
         shown = f"{min(len(found), MOST_ROWS):,} of {len(clients):,}, the fullest budget first"
         st.html(html.note(shown if found else "No client has this in its name."))
-    rows = [key_text.client_cells(key, today) for key in found[:MOST_ROWS]]
+    rows = [key_text.client_cells(key, today, rates) for key in found[:MOST_ROWS]]
     if rows:
         st.html(html.table(key_text.CLIENT_HEADS, rows, stacked=True))
 

@@ -14,7 +14,7 @@ from dashboard.action_dialogs import Opener
 from dashboard.text import html, labels, provider_text
 from dashboard.text.html import escape
 from harness.control.providers import checks
-from harness.control.providers.matrix import MatrixRow, build_matrix
+from harness.control.providers.matrix import MatrixRow, build_matrix, load_minute_use
 from harness.domain.operations.access import Role
 from harness.domain.providers.probe import ProviderCheck
 
@@ -72,11 +72,14 @@ def _text(row: MatrixRow) -> str:
 def _cards(
     rows: Sequence[MatrixRow], checked: Mapping[str, ProviderCheck], now: datetime
 ) -> None:
+    quiet, used = load_minute_use(page_frame.context())
+    limits = page_frame.installation().settings.eval_limits
     for row in rows:
         with st.container(border=True):
             parts = (
                 provider_text.heading(row),
                 provider_text.last_check(checked.get(row.provider), now),
+                provider_text.rates(used.get(row.provider, quiet), limits.get(row.provider)),
             )
             st.html(html.block(*parts, kind="sg-provider"))
             _models(row)

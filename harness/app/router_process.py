@@ -145,7 +145,7 @@ def router_app(
     also_close: Callable[[], Awaitable[None]] | None = None,
 ) -> "Router":
     """Builds the router's ASGI application, for one process. Raises ConfigError."""
-    from router.access.rate_limits import SharedRates  # noqa: PLC0415
+    from router.access.rate_limits import BOOK, SharedRates  # noqa: PLC0415
     from router.recording.guard_files import GuardFolder  # noqa: PLC0415
     from router.server.app import build_router  # noqa: PLC0415 - only a process that routes needs it
 
@@ -168,7 +168,7 @@ def router_app(
         installation.clock,
         on_stop=close,
         exposition=exposition,
-        rates=SharedRates(home / "rates.book"),
+        rates=SharedRates(home / BOOK),
         tracing=_tracing(where.tracing),
         guard_files=GuardFolder(home / "guard"),
         agents=installation.settings.agents,

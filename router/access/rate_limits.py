@@ -12,7 +12,7 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from struct import Struct
 from typing import Final
@@ -24,6 +24,8 @@ from harness.ports import RateBook
 
 log = logging.getLogger(__name__)
 
+# The routers' book, in the folder for state.
+BOOK: Final = "rates.book"
 Change = Callable[[RateState], RateState]
 
 # A slot: the name of a key, and its state.
@@ -115,12 +117,10 @@ class SharedRates:
     def _place(self, key: str) -> int:
         """Where the key's state stands; a slot is taken once and kept."""
         name = short_hash(key, len(FREE))
-        first = int.from_bytes(name[:8])
         if not (self._lock(0) or self._lock_soon(0)):
             raise OSError(errno.EAGAIN, "another worker is busy with it")
         try:
-            for probe in range(PROBES):
-                slot = (first + probe) % SLOTS * SLOT.size
+            for slot in _slots(name):
                 found, *_ = SLOT.unpack(os.pread(self._file, SLOT.size, slot))
                 if found == FREE:
                     os.pwrite(self._file, name, slot)
@@ -149,6 +149,36 @@ class SharedRates:
         if not self._told:
             self._told = True
             log.warning("rates of keys are counted in this process alone: %s", error)
+
+
+def _slots(name: bytes) -> Iterator[int]:
+    """Yields where a key's slot may begin, in the order in which it is looked for."""
+    first = int.from_bytes(name[:8])
+    return ((first + probe) % SLOTS * SLOT.size for probe in range(PROBES))
+
+
+def read_rates(file: Path, keys: Iterable[str], *, since: float) -> Mapping[str, RateState]:
+    """Reads the states of keys in a shared book, for people: without a lock, and without being
+    one of its users. A key that has no slot is left out.
+
+    since: when the machine's clock began, as a time stamp; an older book counts by another one.
+    Raises OSError where there is no book.
+    """
+    if file.stat().st_mtime < since:
+        return {}
+    content = file.read_bytes()
+    return {key: state for key in keys if (state := _find_state(content, key)) is not None}
+
+
+def _find_state(content: bytes, key: str) -> RateState | None:
+    name = short_hash(key, len(FREE))
+    for slot in _slots(name):
+        if slot + SLOT.size > len(content):
+            return None
+        found, *state = SLOT.unpack_from(content, slot)
+        if found in (FREE, name):
+            return RateState(*state) if found == name else None
+    return None
 
 
 def take_tokens(

@@ -7,8 +7,9 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html import unescape
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from harness.control.providers import registry
 from harness.control.providers.matrix import MatrixModel, build_matrix
 from harness.control.providers.registry import ProviderChange
 from harness.control.routing import fallback_chain, kill_switch, routes, targets
+from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import ConfigError
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.privacy.capture import user_text
@@ -42,6 +44,7 @@ from harness.domain.routing.table import RouteSettings, RouteSuite, Stakes, Stre
 from harness.domain.routing.target import Price, Provider
 from harness.domain.settings import TargetSeed
 from harness.runtime.encryption import new_key
+from router.access.rate_limits import BOOK, SharedRates, take_tokens
 from tests.support.browser.dashboard_data import ANA, configured
 
 MAIN = Path(current_user.__file__).with_name("main.py")
@@ -255,6 +258,46 @@ def test_a_client_key_is_shown_to_its_creator_until_it_is_stored(
     app.run()
     assert key_dialogs.NEW_KEY not in app.session_state
     assert not app.code
+
+
+def test_rates_stand_with_their_use_at_clients_and_providers(house: Path) -> None:
+    house.write_text(
+        "home: state\nproviders:\n  sim:\n    kind: sim\n    api_base: http://127.0.0.1:9/v1\n"
+        "    eval_limits: {requests_per_min: 30, max_concurrent: 4}\n",
+        encoding="utf-8",
+    )
+    forget()
+    furnish()
+    installation = page_frame.installation()
+    ctx = installation.context
+    limits = KeyLimits(requests_per_min=10, tokens_per_min=1000)
+    key, _ = keys.create_key(ctx, SYSTEM, "acme", secret=installation.secret, limits=limits)
+    said = text(shown("keys"))
+    assert "10 requests / min<br>1,000 tokens / min" in said
+    assert "use not known here" in said
+    assert said.count("not limited") == 1
+
+    now = installation.clock.monotonic()
+    with closing(SharedRates(installation.settings.home / BOOK)) as book:
+        for _ in range(7):
+            assert take_tokens(book, key.id, limits.rate, 120, now).allowed
+        said = text(shown("keys"))
+    used, tokens = (
+        int(n) for n in re.findall(r"(\d+) of [\d,]+ (?:requests|tokens) / min", said)
+    )
+    # Less by what ran out of the bucket since.
+    assert 0 < used <= 7
+    assert used * 100 < tokens <= 840
+
+    minute = ctx.clock.now().replace(second=0, microsecond=0) - timedelta(minutes=1)
+    target = next(t.id for t in routes.load_table(ctx).targets.values() if t.model == "base")
+    row = TrafficMinute("chat-0", minute, "w", "incumbent", target, 1, 3, 0, 0, 0, 40, 2, 0.1)
+    with ctx.store.write() as tx:
+        tx.observations.append([], [row, replace(row, worker="v", requests=2)])
+    assert ": 5 requests, 84 tokens · clients: limited by their keys" in text(
+        shown("providers")
+    )
+    assert "evals: at most 30 requests / min, 4 at a time" in text(shown("providers"))
 
 
 def test_a_clients_limits_are_changed_and_its_key_revoked_by_its_name(

@@ -89,6 +89,22 @@ def test_many_keys_never_meet_in_one_place(tmp_path: Path) -> None:
             assert found == RateState(number, -number)
 
 
+def test_a_shared_book_is_read_without_being_one_of_its_users(tmp_path: Path) -> None:
+    file = tmp_path / "rates.book"
+    with pytest.raises(FileNotFoundError):
+        rate_limits.read_rates(file, ["a"], since=0)
+    with closing(SharedRates(file)) as book:
+        for number in range(3000):
+            book.change(f"key_{number}", partial(at, number))
+        keys = [*(f"key_{number}" for number in range(0, 3000, 7)), "unknown"]
+        found = rate_limits.read_rates(file, keys, since=0)
+        assert found == {f"key_{n}": RateState(n, -n) for n in range(0, 3000, 7)}
+        # Of a time before the machine was started: another clock.
+        assert rate_limits.read_rates(file, keys, since=file.stat().st_mtime + 1) == {}
+    with closing(SharedRates(file)) as book:
+        assert book.change("key_1", lambda state: state) == RateState()
+
+
 def test_with_no_place_left_a_key_is_counted_in_its_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ From the registry, the catalogue, routers' alerts, recorded answers and the last
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -59,6 +59,36 @@ class MatrixRow(CamelCase):
     data_classes: Sequence[str]  # that its models may see, of those that the file has
     limitations: Sequence[str]
     models: Sequence[MatrixModel]
+
+
+@dataclass(frozen=True, slots=True)
+class MinuteUse:
+    """Counts what a provider answered in the last whole minute that routers recorded."""
+
+    minute: datetime
+    requests: int = 0
+    tokens: int = 0  # of input and output together
+
+
+def load_minute_use(ctx: Context) -> tuple[MinuteUse, Mapping[str, MinuteUse]]:
+    """Loads the last whole minute: without any request, and by provider for those that had
+    some.
+    """
+    minute = ctx.clock.now().replace(second=0, microsecond=0) - timedelta(minutes=1)
+    with ctx.store.read() as tx:
+        rows, targets = tx.observations.traffic(since=minute), tx.routing.targets()
+    used: dict[str, MinuteUse] = {}
+    for row in rows:
+        if row.minute != minute or row.target not in targets:
+            continue
+        provider = targets[row.target].provider
+        before = used.get(provider, MinuteUse(minute))
+        used[provider] = MinuteUse(
+            minute,
+            before.requests + row.requests,
+            before.tokens + row.input_tokens + row.output_tokens,
+        )
+    return MinuteUse(minute), used
 
 
 def build_matrix(ctx: Context) -> Sequence[MatrixRow]:
