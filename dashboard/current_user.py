@@ -12,27 +12,33 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import streamlit as st
 
-from dashboard import page_frame, sign_in_page
+from dashboard import page_frame, sign_in_page, single_sign_on
 from dashboard.text import html
-from harness.control.operations import dashboard_sessions, single_sign_on
+from harness.control.operations import dashboard_sessions
+from harness.control.operations import single_sign_on as sign_ons
 from harness.control.operations.dashboard_sessions import ActorSession
 from harness.domain.errors import NotAllowed, SwapgateError
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.dashboard_session import SIGN_IN_PATH
 from harness.domain.operations.single_sign_on import read_identity
-from harness.domain.settings import OidcSettings
 
 STATE: Final = "acting"
 SIGN_IN: Final = (
     "Sign in first, at the top of this page; swapgate key sign-in-link prints a link for it."
 )
 NOBODY: Final = "You read without signing in."
+NOBODY_KNOWN: Final = (
+    "The database does not answer now, so nobody can sign in. The dashboard's log says why."
+)
 
 
 def show_account() -> bool:
     """Shows on top of the page who is signed in, or where to sign in. Returns whether the page
-    may be shown: where people sign in by OpenID Connect, nobody else reads.
+    may be shown: where people sign in by OpenID Connect, nobody else reads, and while the
+    installation cannot be opened nobody at all.
     """
+    if not page_frame.is_open():
+        return False
     actor, why = _find_actor()
     if actor is not None:
         st.session_state[STATE] = actor
@@ -42,7 +48,7 @@ def show_account() -> bool:
                 _sign_out()
         return True
     st.session_state.pop(STATE, None)
-    if _oidc() is None:
+    if page_frame.sign_on() is None:
         st.html(html.account(why or NOBODY, sign_in_address()))
         return True
     _ask_sign_on(why)
@@ -52,7 +58,8 @@ def show_account() -> bool:
 def _ask_sign_on(why: str) -> None:
     """Show the one page that is there for who is not signed in, where reading needs it."""
     st.html(html.title("<b>Sign in</b> to Swapgate", html.escape(why)))
-    st.button("Sign in with single sign-on", type="primary", on_click=st.login)
+    address = single_sign_on.begin_address(current_page())
+    st.html(html.action_link(address, "Sign in with single sign-on"))
     st.html(html.account("Or with a key or a link:", sign_in_address()))
     if st.user.get("is_logged_in"):
         # Known to the server, and refused here: perhaps as somebody else.
@@ -67,8 +74,11 @@ def _find_actor() -> tuple[Actor | None, str]:
         return None, str(error)
     except SwapgateError as error:
         # The page itself says where the database does not answer, if it is shown without a
-        # sign-in.
-        return None, "" if _oidc() is None else str(error)
+        # sign-in; a stranger is not told where the database is.
+        if page_frame.sign_on() is None:
+            return None, ""
+        page_frame.log.warning("nobody_known: %s", error)
+        return None, NOBODY_KNOWN
     return (found.actor if found is not None else None), ""
 
 
@@ -76,14 +86,14 @@ def _find_session() -> ActorSession | None:
     """Finds the session of the browser's cookie, else of its single sign-on; None without.
     Raises NotAllowed.
     """
-    cookie, oidc = session_cookie(), _oidc()
+    cookie, oidc = session_cookie(), page_frame.sign_on()
     if cookie:
         with suppress(NotAllowed) if oidc is not None else nullcontext():
             return sign_in_page.resume(cookie)
     if oidc is None or not st.user.get("is_logged_in"):
         return None
     installation = page_frame.installation()
-    return single_sign_on.sign_in(
+    return sign_ons.sign_in(
         installation.context,
         read_identity(st.user.to_dict(), oidc),
         secret=installation.secret,
@@ -95,23 +105,18 @@ def require_reader() -> None:
     """Draws the whole page anew where its visitor may not read it any more: a part that
     refreshes itself would go on after a sign-out, without `show_account`.
     """
-    if _oidc() is None:
+    if page_frame.sign_on() is None:
         return
     try:
         gone = _find_session() is None
     except NotAllowed:
         gone = True
     except SwapgateError:
-        return  # nothing can be read now; the part says so itself
+        # By the time that the part reads, the database may answer again, and to anybody.
+        st.html(html.failure(page_frame.NOT_OPEN, NOBODY_KNOWN, page_frame.ROUTER_SERVES))
+        st.stop()
     if gone:
         st.rerun()
-
-
-def _oidc() -> OidcSettings | None:
-    try:
-        return page_frame.installation().settings.ui.oidc
-    except SwapgateError:
-        return None
 
 
 def session_cookie() -> str:
@@ -123,10 +128,15 @@ def session_cookie() -> str:
 
 def sign_in_address() -> str:
     """Writes the address that signs in and comes back to this page."""
+    return f"{SIGN_IN_PATH}?next={quote(current_page(), safe='/')}"
+
+
+def current_page() -> str:
+    """Writes the address of the page that is shown, with its filters."""
     here = urlsplit(st.context.url or "").path or "/"
     if st.query_params:
         here += f"?{urlencode(st.query_params.to_dict())}"
-    return f"{SIGN_IN_PATH}?next={quote(here, safe='/')}"
+    return here
 
 
 def _sign_out() -> None:
@@ -137,7 +147,7 @@ def _sign_out() -> None:
     except SwapgateError as error:
         st.html(html.failure("Not signed out", str(error), "You are still signed in."))
         return
-    if _oidc() is not None and st.user.get("is_logged_in"):
+    if page_frame.sign_on() is not None and st.user.get("is_logged_in"):
         st.logout()
     st.rerun()
 

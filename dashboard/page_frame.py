@@ -20,11 +20,17 @@ from harness.control.context import Context
 from harness.control.routing import kill_switch
 from harness.domain.errors import ConfigError, NotFound, StoreUnavailable, SwapgateError
 from harness.domain.routing.kill_switch import KillSwitch
+from harness.domain.settings import OidcSettings
 
 log = logging.getLogger("swapgate.dashboard")
 
 UNCHANGED = "Nothing was changed."
 ROUTER_SERVES = "The router continues to serve its last valid table; nothing was changed."
+NOT_OPEN = "The dashboard cannot be opened now"
+WHY_NOT_OPEN = (
+    "So nobody can sign in, and nothing is shown. Why is in the dashboard's log, and swapgate "
+    "doctor names it."
+)
 
 
 @cache
@@ -44,16 +50,66 @@ def context() -> Context:
     return installation().context
 
 
+class _Process:
+    """Holds with which single sign-on this process began to serve."""
+
+    sign_on: OidcSettings | None = None
+
+
+def serve_with(sign_on: OidcSettings | None) -> None:
+    """Begins to serve, with single sign-on or without."""
+    _Process.sign_on = sign_on
+
+
+def sign_on() -> OidcSettings | None:
+    """Returns the settings of single sign-on, None without. Where the file has dropped them
+    since, those that the process began with: no edit opens the pages before a restart. Raises
+    SwapgateError.
+    """
+    return installation().settings.ui.oidc or _Process.sign_on
+
+
+def is_open() -> bool:
+    """Tells whether the installation could be opened, and shows why not. Without it nobody
+    knows who may read, and no page is shown; to a stranger, no reason either.
+    """
+    opened = False
+
+    def open_() -> None:
+        nonlocal opened
+        installation()
+        opened = True
+
+    if _Process.sign_on is None:
+        _guard("The dashboard", open_)
+        return opened
+    try:
+        open_()
+    except SwapgateError as error:
+        log.warning("not_open: %s", error)
+        _failed(NOT_OPEN, WHY_NOT_OPEN, ROUTER_SERVES)
+    return opened
+
+
 def palette() -> Palette:
     return theme.palette(st.context.theme.type)
 
 
 def show_page(name: str, show: Callable[[], None]) -> None:
     """Shows a page. An error in it is shown in words, with a way to try again."""
-    try:
+
+    def show_all() -> None:
         _show_switches()
         _check_audit_log()
         _show_observe_only()
+        show()
+
+    _guard(name, show_all)
+
+
+def _guard(name: str, show: Callable[[], None]) -> None:
+    """Shows something. An error in it is shown in words, with a way to try again."""
+    try:
         show()
     except NotFound as error:
         _failed(f"{name} could not be shown", str(error), "The other pages work.")

@@ -15,13 +15,14 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 import uvicorn
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from streamlit.runtime.secrets import SecretsValue
 from streamlit.web import bootstrap as streamlit_bootstrap
 
-from dashboard import docs_site, sign_in_page, theme
+from dashboard import docs_site, sign_in_page, single_sign_on, theme
 from harness.app import installation
 from harness.domain.errors import ConfigError, SwapgateError
 from harness.domain.settings import OidcSettings, Settings
@@ -54,10 +55,19 @@ def run(config: Path | None, host: str, port: int) -> None:
         Route("/healthz", healthz),
         Route("/overview", show_overview),
         *sign_in_page.ROUTES,
+        *single_sign_on.ROUTES,
         *docs_site.routes(),
     ]
     import_pages()
-    app = st.App(SCRIPT.resolve(), routes=routes, secrets=sign_on_secrets(settings))
+    from dashboard import page_frame  # noqa: PLC0415 - Streamlit's options come first
+
+    page_frame.serve_with(settings.ui.oidc)
+    app = st.App(
+        SCRIPT.resolve(),
+        routes=routes,
+        secrets=sign_on_secrets(settings),
+        middleware=sign_on_middleware(settings.ui.oidc),
+    )
     uvicorn.run(
         app,
         host=host,
@@ -102,6 +112,12 @@ def sign_on_secrets(settings: Settings) -> dict[str, SecretsValue] | None:
             "client_kwargs": {"scope": oidc.scope},
         }
     }
+
+
+def sign_on_middleware(oidc: OidcSettings | None) -> list[Middleware]:
+    if oidc is None:
+        return []
+    return [Middleware(single_sign_on.SignOnReturn, public_url=oidc.public_url)]
 
 
 def options(host: str, port: int, oidc: OidcSettings | None = None) -> dict[str, object]:

@@ -41,7 +41,7 @@ def cookie_name() -> str:
 
 async def show(request: Request) -> Response:
     """Shows the form."""
-    if not _is_own_host(request):
+    if not is_own_host(request):
         return Response("this host is not the dashboard's", 421)
     frame = _frame(request.query_params.get("next", "/"))
     return _answer(frame, sign_in_text.ask_key(frame))
@@ -49,7 +49,7 @@ async def show(request: Request) -> Response:
 
 async def sign_in(request: Request) -> Response:
     """Signs in by the form, or asks whether to sign in by its link."""
-    if not _is_own_host(request):
+    if not is_own_host(request):
         return Response("this host is not the dashboard's", 421)
     fields = await _read_form(request)
     frame = _frame(fields.get("next", "/"))
@@ -134,11 +134,17 @@ async def _read_form(request: Request) -> Mapping[str, str]:
 
 
 def _frame(going_to: str) -> PageFrame:
-    safe = going_to if OWN_PAGE.fullmatch(going_to) else "/"
-    return PageFrame(secrets.token_urlsafe(16), safe)
+    return PageFrame(secrets.token_urlsafe(16), own_page(going_to))
 
 
-def _is_own_host(request: Request) -> bool:
+def own_page(going_to: str) -> str:
+    """Returns the page if it is one of the dashboard, else the first one: no link to us may
+    lead on to another site.
+    """
+    return going_to if OWN_PAGE.fullmatch(going_to) else "/"
+
+
+def is_own_host(request: Request) -> bool:
     """Whether the browser asked for one of our names: another one, which leads here, would
     give a stranger's page our origin.
     """

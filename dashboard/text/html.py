@@ -387,6 +387,14 @@ def account(words: str, address: str) -> str:
     return f'<div class="sg sg-account"><span>{escape(words)}</span> {link}</div>'
 
 
+def action_link(address: str, shown: str) -> str:
+    """Renders a link as the one thing to do on its page."""
+    return (
+        f'<p class="sg"><a class="sg-action" href="{escape(address)}" target="_self">'
+        f"{escape(shown)}</a></p>"
+    )
+
+
 def signed_in(name: str, role: str, key: str | None) -> str:
     """Renders the line on top of every page for who is signed in."""
     how = f"with the key {key}" if key else "as the operator of this machine"

@@ -115,8 +115,10 @@ def test_single_sign_on_gives_the_role_of_the_group_until_the_sign_out(
         page.get_by_role("button", name="Sign out there").click()
         page.get_by_role("button", name="End session").click()
 
+        page.goto(f"{address}/audit?actor=dora")
         sign_on(page, "u-dora")
         expect(page.get_by_text("dora@example.com · approver")).to_be_visible()
+        expect(page).to_have_url(f"{address}/audit?actor=dora")
         page.goto(f"{address}/first-steps")
         expect(page.get_by_role("button", name="Make the route")).to_be_disabled()
         expect(page.get_by_text("is approver; this needs admin.")).to_be_visible()
@@ -143,7 +145,7 @@ ui:
 
 def sign_on(page: Page, subject: str) -> None:
     """As a person does: here, at the server, and back."""
-    page.get_by_role("button", name="Sign in with single sign-on").click()
+    page.get_by_role("link", name="Sign in with single sign-on").click()
     page.get_by_role("button", name=subject).click()
 
 

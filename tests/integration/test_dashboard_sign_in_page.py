@@ -9,12 +9,16 @@ import httpx
 import pytest
 import streamlit
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
 
-from dashboard import page_frame, sign_in_page
+from dashboard import page_frame, serve, sign_in_page, single_sign_on
 from harness.app.installation import CONFIG_VARIABLE, Installation
 from harness.control.operations import dashboard_sessions, keys
 from harness.domain.operations.access import Role
 from harness.domain.operations.principals import OPERATOR
+from harness.domain.settings import OidcSettings
 from tests.support.browser.dashboard_data import configured
 
 pytestmark = pytest.mark.req("F5")
@@ -173,6 +177,53 @@ async def test_a_sign_in_leads_to_a_page_of_the_dashboard_alone(
 
     assert 'name="next" value="/"' in form.text
     assert answer.headers["location"] == "/"
+
+
+def server_returns(place: str) -> Starlette:
+    """Our routes, and Streamlit's answer to who comes back from the server."""
+
+    async def answer(_request: Request) -> Response:
+        back = RedirectResponse(place, 302)
+        back.set_cookie("_streamlit_user", "signed", httponly=True)
+        return back
+
+    oidc = OidcSettings("https://l.example", "swapgate", "S", "https://s.example", {})
+    routes = [Route("/oauth2callback", answer), *single_sign_on.ROUTES]
+    return Starlette(routes=routes, middleware=serve.sign_on_middleware(oidc))
+
+
+@pytest.mark.parametrize(
+    ("asked", "landed"),
+    [
+        ("/compare?proposal=p_17&slice=a%2Fb", "/compare?proposal=p_17&slice=a%2Fb"),
+        ("//evil.example", "/"),
+        ("https://evil.example/", "/"),
+        ("/\\evil.example", "/"),
+        ("/a; Domain=evil.example", "/"),
+        ("/a\r\nset-cookie: x=1", "/"),
+    ],
+)
+async def test_single_sign_on_lands_on_the_own_page_that_was_asked_for(
+    asked: str, landed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {"server.allowedHosts": ["s.example"], "server.port": 8501}
+    monkeypatch.setattr(streamlit, "get_option", names.__getitem__)
+    monkeypatch.setattr(single_sign_on, "generate_login_redirect_url", "/auth/{}".format)
+    transport = httpx.ASGITransport(server_returns("/"))
+    async with httpx.AsyncClient(transport=transport, base_url="https://s.example") as client:
+        begun = await client.get(single_sign_on.BEGIN_PATH, params={"next": asked})
+        back = await client.get("/oauth2callback")
+        again = await client.get("/oauth2callback")
+        # Another server of this host may write cookies.
+        planted = {"cookie": f"{single_sign_on.cookie_name()}=%2F%2Fevil.example"}
+        led = await client.get("/oauth2callback", headers=planted)
+
+    assert begun.headers["location"] == "/auth/default"
+    for part in ("HttpOnly", "SameSite=lax", "Secure"):
+        assert part in begun.headers["set-cookie"]
+    assert back.headers["location"] == landed
+    assert all("; Secure" in cookie for cookie in back.headers.get_list("set-cookie"))
+    assert (again.headers["location"], led.headers["location"]) == ("/", "/")
 
 
 @pytest.mark.usefixtures("options")

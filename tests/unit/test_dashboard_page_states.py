@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,17 +14,19 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import current_user, page_frame
+from dashboard import current_user, page_frame, sign_in_page
 from dashboard.charts import route_timeline
 from dashboard.data import queries
 from harness.app.installation import CONFIG_VARIABLE
 from harness.cli.canary import rollout_facts
 from harness.control.canary import status as canary_status
 from harness.control.operations import alerts, dashboard_sessions, keys
+from harness.control.operations.dashboard_sessions import ActorSession
 from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import kill_switch, routes, targets
 from harness.control.routing.kill_switch import SwitchRequest
+from harness.domain.errors import StoreUnavailable
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.principals import OPERATOR
@@ -77,6 +80,7 @@ def fresh_installation() -> Iterator[None]:
     """Each test opens its own; main.py keeps one for as long as the process lives."""
     forget()
     yield
+    page_frame.serve_with(None)
     forget()
 
 
@@ -486,13 +490,7 @@ def refreshed() -> None:
 def test_a_part_that_refreshes_itself_ends_with_the_sign_in_that_reading_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configured(tmp_path)
-    oidc = (
-        "ui: {oidc: {issuer: 'https://l.example', client_id: swapgate, client_secret_env: S, "
-        "public_url: 'https://s.example', roles: {staff: viewer}}}"
-    )
-    config.write_text(f"{config.read_text(encoding='utf-8')}\n{oidc}\n", encoding="utf-8")
-    monkeypatch.setenv(CONFIG_VARIABLE, str(config))
+    monkeypatch.setenv(CONFIG_VARIABLE, str(with_sign_on(tmp_path)))
     ctx, secret = page_frame.context(), page_frame.installation().secret
     link = dashboard_sessions.create_link(ctx, OPERATOR, secret=secret)[1]
     lasts = timedelta(hours=1)
@@ -503,8 +501,68 @@ def test_a_part_that_refreshes_itself_ends_with_the_sign_in_that_reading_needs(
         return AppTest.from_function(refreshed, default_timeout=120).run().text[0].value
 
     assert shown_text() == "figures"
+    with monkeypatch.context() as away:
+        away.setattr(sign_in_page, "resume", raise_unavailable)
+        lost = AppTest.from_function(refreshed, default_timeout=120).run()
+    assert not lost.text
+    assert "nobody can sign in" in text(lost)
     dashboard_sessions.end(ctx, found)
     assert shown_text() == "the whole page again"
+
+
+def raise_unavailable(_cookie: str) -> ActorSession:
+    raise StoreUnavailable("the database at db.internal does not answer")
+
+
+def with_sign_on(home: Path) -> Path:
+    """A configuration where nobody reads without single sign-on."""
+    config = configured(home)
+    oidc = (
+        "ui: {oidc: {issuer: 'https://l.example', client_id: swapgate, client_secret_env: S, "
+        "public_url: 'https://s.example', roles: {staff: viewer}}}"
+    )
+    config.write_text(f"{config.read_text(encoding='utf-8')}\n{oidc}\n", encoding="utf-8")
+    return config
+
+
+def take_database_away(home: Path) -> None:
+    database = home / "state" / "swapgate.db"
+    database.rename(home / "kept.db")
+    database.mkdir()
+
+
+def leave_migrations_out(home: Path) -> None:
+    with sqlite3.connect(home / "state" / "swapgate.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = '0001'")
+
+
+FAULTS = {
+    "database away": take_database_away,
+    "migrations behind": leave_migrations_out,
+    "secret missing": lambda home: (home / "state" / "secret.key").unlink(),
+    "file broken": lambda home: (home / "swapgate.yaml").write_text("ui: [", encoding="utf-8"),
+    "section dropped": lambda home: configured(home),
+}
+
+
+@pytest.mark.req("F5")
+@pytest.mark.parametrize("fault", FAULTS)
+def test_where_people_sign_in_nothing_that_fails_shows_a_page_to_a_stranger(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = with_sign_on(tmp_path)
+    monkeypatch.setenv(CONFIG_VARIABLE, str(config))
+    page_frame.serve_with(page_frame.sign_on())
+    forget()
+    FAULTS[fault](tmp_path)
+
+    app = shown(monkeypatch, config, "routes")
+
+    seen = text(app)
+    assert not app.code
+    assert "The dashboard cannot be opened now" in seen or "Sign in</b> to Swapgate" in seen
+    for told in (str(tmp_path), "swapgate.db", "secret.key", "Routes", "alembic"):
+        assert told not in seen
 
 
 @pytest.mark.req("F5")
