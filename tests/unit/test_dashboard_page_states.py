@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from pathlib import Path
@@ -536,12 +536,12 @@ def leave_migrations_out(home: Path) -> None:
         database.execute("UPDATE alembic_version SET version_num = '0001'")
 
 
-FAULTS = {
+FAULTS: Mapping[str, Callable[[Path], object]] = {
     "database away": take_database_away,
     "migrations behind": leave_migrations_out,
     "secret missing": lambda home: (home / "state" / "secret.key").unlink(),
     "file broken": lambda home: (home / "swapgate.yaml").write_text("ui: [", encoding="utf-8"),
-    "section dropped": lambda home: configured(home),
+    "section dropped": configured,
 }
 
 
