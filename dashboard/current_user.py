@@ -12,10 +12,9 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import streamlit as st
 
-from dashboard import page_frame, sign_in_page, single_sign_on
+from dashboard import page_frame, sign_in_page
 from dashboard.text import html
-from harness.control.operations import dashboard_sessions
-from harness.control.operations import single_sign_on as sign_ons
+from harness.control.operations import dashboard_sessions, single_sign_on
 from harness.control.operations.dashboard_sessions import ActorSession
 from harness.domain.errors import NotAllowed, SwapgateError
 from harness.domain.operations.access import Actor, Role
@@ -58,7 +57,7 @@ def show_account() -> bool:
 def _ask_sign_on(why: str) -> None:
     """Show the one page that is there for who is not signed in, where reading needs it."""
     st.html(html.title("<b>Sign in</b> to Swapgate", html.escape(why)))
-    address = single_sign_on.begin_address(current_page())
+    address = sign_in_page.sign_on_address(current_page())
     st.html(html.action_link(address, "Sign in with single sign-on"))
     st.html(html.account("Or with a key or a link:", sign_in_address()))
     if st.user.get("is_logged_in"):
@@ -93,7 +92,7 @@ def _find_session() -> ActorSession | None:
     if oidc is None or not st.user.get("is_logged_in"):
         return None
     installation = page_frame.installation()
-    return sign_ons.sign_in(
+    return single_sign_on.sign_in(
         installation.context,
         read_identity(st.user.to_dict(), oidc),
         secret=installation.secret,

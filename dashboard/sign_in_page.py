@@ -9,7 +9,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import streamlit as st
 from starlette.concurrency import run_in_threadpool
@@ -26,6 +26,7 @@ from harness.domain.errors import NotAllowed, SwapgateError
 from harness.domain.operations.access import Actor
 from harness.domain.operations.dashboard_session import SIGN_IN_PATH
 
+SIGN_ON_PATH: Final = f"{SIGN_IN_PATH}/single-sign-on"
 MOST_BYTES: Final = 8_192
 # A page of the dashboard, with its filters; never another host.
 OWN_PAGE: Final = re.compile(r"/[A-Za-z0-9_-]*(\?[A-Za-z0-9_.~%=&+:/,-]*)?")
@@ -37,6 +38,11 @@ STRANGER: Final = (
 def cookie_name() -> str:
     """Names the cookie by the port: browsers give one host's cookies to all of its ports."""
     return f"swapgate-session-{st.get_option('server.port')}"
+
+
+def sign_on_address(page: str) -> str:
+    """Writes the address that signs in by single sign-on and comes back to a page."""
+    return f"{SIGN_ON_PATH}?next={quote(page, safe='/')}"
 
 
 async def show(request: Request) -> Response:

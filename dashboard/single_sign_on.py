@@ -18,17 +18,11 @@ from streamlit.user_info import generate_login_redirect_url
 
 from dashboard import sign_in_page
 
-BEGIN_PATH: Final = "/sign-in/single-sign-on"
 RETURN_PATH: Final = "/oauth2callback"
 # Who takes longer at the server lands on the first page.
 WAITS_S: Final = 1_800
 PROVIDER: Final = "default"
 NOT_BEGUN: Final = "Single sign-on is not set up in this process: restart the dashboard.\n"
-
-
-def begin_address(page: str) -> str:
-    """Writes the address that signs in by single sign-on and comes back to a page."""
-    return f"{BEGIN_PATH}?next={quote(page, safe='/')}"
 
 
 def cookie_name() -> str:
@@ -54,7 +48,7 @@ async def begin(request: Request) -> Response:
     return answer
 
 
-ROUTES: Final = (Route(BEGIN_PATH, begin, methods=["GET"]),)
+ROUTES: Final = (Route(sign_in_page.SIGN_ON_PATH, begin, methods=["GET"]),)
 
 
 class SignOnReturn:
@@ -68,9 +62,12 @@ class SignOnReturn:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        asked = Headers(scope=scope)
-        by_tls = self._public.scheme == "https" and asked.get("host") == self._public.netloc
-        place = _remembered(asked) if scope["path"] == RETURN_PATH else None
+        request_headers = Headers(scope=scope)
+        by_tls = (
+            self._public.scheme == "https"
+            and request_headers.get("host") == self._public.netloc
+        )
+        place = _remembered(request_headers) if scope["path"] == RETURN_PATH else None
 
         async def send_changed(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -86,12 +83,12 @@ class SignOnReturn:
         await self._app(scope, receive, send_changed)
 
 
-def _remembered(asked: Headers) -> str | None:
+def _remembered(headers: Headers) -> str | None:
     """Reads the page from the cookie; None without. Whoever serves pages on another port of
     this host can write cookies, so only a page of the dashboard counts.
     """
     cookies: SimpleCookie = SimpleCookie()
-    for line in asked.getlist("cookie"):
+    for line in headers.getlist("cookie"):
         cookies.load(line)
     found = cookies.get(cookie_name())
     return None if found is None else sign_in_page.own_page(unquote(found.value))

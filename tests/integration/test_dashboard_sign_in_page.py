@@ -211,7 +211,7 @@ async def test_single_sign_on_lands_on_the_own_page_that_was_asked_for(
     monkeypatch.setattr(single_sign_on, "generate_login_redirect_url", "/auth/{}".format)
     transport = httpx.ASGITransport(server_returns("/"))
     async with httpx.AsyncClient(transport=transport, base_url="https://s.example") as client:
-        begun = await client.get(single_sign_on.BEGIN_PATH, params={"next": asked})
+        begun = await client.get(sign_in_page.SIGN_ON_PATH, params={"next": asked})
         back = await client.get("/oauth2callback")
         again = await client.get("/oauth2callback")
         # Another server of this host may write cookies.

@@ -561,8 +561,8 @@ def test_where_people_sign_in_nothing_that_fails_shows_a_page_to_a_stranger(
     seen = text(app)
     assert not app.code
     assert "The dashboard cannot be opened now" in seen or "Sign in</b> to Swapgate" in seen
-    for told in (str(tmp_path), "swapgate.db", "secret.key", "Routes", "alembic"):
-        assert told not in seen
+    for secret in (str(tmp_path), "swapgate.db", "secret.key", "Routes", "alembic"):
+        assert secret not in seen
 
 
 @pytest.mark.req("F5")
