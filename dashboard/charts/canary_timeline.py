@@ -1,8 +1,10 @@
 """Draws a canary's timeline: its share of the traffic, the evidence of harm against the
 rollback level, and both arms' failures with intervals, one below the other on one axis of time.
+
+A live chart is drawn anew where anything but its data changes, which shows. So the ends of the
+axes are data as well, and what a chart says besides stays the same from block to block.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -26,13 +28,9 @@ SHARE, EVIDENCE, FAILED = (
 # So wide are all panels' labels, so that their axes of time stand below each other.
 LABELS_WIDTH: Final = 46
 PANELS: Final = (110, 150, 240)  # heights, with titles and labels
-_DAY: Final = timedelta(days=1)
-_TICKS: Final = (
-    *(timedelta(minutes=minutes) for minutes in (1, 2, 5, 10, 20, 30, 60, 120, 240, 480)),
-    *(timedelta(days=days) for days in (1, 2, 7, 30)),
-)
 _MOST_TICKS: Final = 8
-# The end of the axis moves in such steps, so that a chart is drawn anew only where data came.
+_BY_DATE_MS: Final = 8 * 86_400_000  # an axis as long as that has a day for each label
+# The end of the axis moves in such steps: a browser need not draw what nobody would see.
 _END_STEPS: Final = 40
 
 
@@ -42,7 +40,8 @@ class TimelineFrames:
 
     shares: pd.DataFrame  # at, share
     evidence: pd.DataFrame  # at, percent, text
-    failures: pd.DataFrame  # at, arm, rate, low, high, text
+    failures: pd.DataFrame  # at, arm, rate, low, high, latest, text; none above the top
+    corners: pd.DataFrame  # at, top: where the axis of time and the one of failures end
     began: datetime
     ends: datetime
 
@@ -55,12 +54,17 @@ def build_frames(
     last = points[-1].at if points else began
     ended = not rollout.live and not rollout.baking
     ends = max(last, rollout.updated_at if ended else _rounded(began, max(now, last)))
+    shares = _shares(rollout, points, ends)
+    ends = max(ends, began + timedelta(minutes=1))
+    failures = _failures(points)
+    top = _top(failures)
     return TimelineFrames(
-        shares=_shares(rollout, points, ends),
+        shares=shares,
         evidence=_evidence(began, points),
-        failures=_failures(points),
+        failures=_below(failures, top),
+        corners=pd.DataFrame({"at": [_ms(began), _ms(ends)], "top": [0.0, top]}),
         began=began,
-        ends=max(ends, began + timedelta(minutes=1)),
+        ends=ends,
     )
 
 
@@ -120,7 +124,17 @@ def _failures(points: Sequence[TimelinePoint]) -> pd.DataFrame:
         for arm, counted in ((CANDIDATE, point.candidate), (INCUMBENT, point.incumbent))
         if counted.units
     ]
-    return pd.DataFrame(rows, columns=["at", "arm", "rate", "low", "high", "text"])
+    found = pd.DataFrame(rows, columns=["at", "arm", "rate", "low", "high", "text"])
+    return found.assign(latest=~found["arm"].duplicated(keep="last"))
+
+
+def _below(failures: pd.DataFrame, top: float) -> pd.DataFrame:
+    """Ends intervals at the top of the axis, and leaves out a share beyond it."""
+    return failures.assign(
+        rate=failures["rate"].where(failures["rate"] <= top),
+        low=failures["low"].clip(upper=top),
+        high=failures["high"].clip(upper=top),
+    )
 
 
 def _failure_row(at: datetime, arm: str, counted: FailureShare) -> dict[str, object]:
@@ -160,9 +174,9 @@ def _share_panel(frames: TimelineFrames, palette: Palette) -> alt.LayerChart:
             interpolate="step-after", line={"color": palette.better, "strokeWidth": 2},
             color=palette.better, opacity=0.16,
         )
-        .encode(x=_time(frames, shown=False), y=_shares_axis(frames.shares), tooltip="text:N")
+        .encode(x=_time(shown=False), y=_shares_axis(frames.shares), tooltip="text:N")
     )  # fmt: skip
-    return _panel(SHARE, palette, line)
+    return _panel(SHARE, palette, line, _reach_of_time(frames))
 
 
 def _evidence_panel(frames: TimelineFrames, palette: Palette) -> alt.LayerChart:
@@ -177,18 +191,18 @@ def _evidence_panel(frames: TimelineFrames, palette: Palette) -> alt.LayerChart:
     name = (
         alt.Chart(level)
         .mark_text(align="left", dx=4, dy=-7, fontSize=12, color=palette.worse)
-        .encode(x=_time(frames, shown=False), y=alt.Y("percent:Q", scale=scale), text="text:N")
+        .encode(x=_time(shown=False), y=alt.Y("percent:Q", scale=scale), text="text:N")
     )
     line = (
         alt.Chart(frames.evidence)
         .mark_line(interpolate="step-after", strokeWidth=2, color=palette.undecided)
         .encode(
-            x=_time(frames, shown=False),
+            x=_time(shown=False),
             y=alt.Y("percent:Q", title=None, scale=scale, axis=axis),
             tooltip="text:N",
         )
     )
-    return _panel(EVIDENCE, palette, line, rule, name)
+    return _panel(EVIDENCE, palette, line, rule, name, _reach_of_time(frames))
 
 
 def _failure_panel(frames: TimelineFrames, palette: Palette) -> alt.LayerChart:
@@ -204,17 +218,16 @@ def _failure_panel(frames: TimelineFrames, palette: Palette) -> alt.LayerChart:
     scale = alt.Scale(domain=names, range=[palette.worse, palette.better])
     colour = alt.Color("arm:N", scale=scale, legend=legend)
     base = alt.Chart(frames.failures)
-    time = _time(frames, shown=True)
-    top = _top(frames.failures)
-    band = base.mark_area(opacity=0.18, clip=True).encode(
+    time = _time(shown=True)
+    band = base.mark_area(opacity=0.18).encode(
         x=time,
-        y=_percent("low:Q", top),
+        y=_percent("low:Q"),
         y2="high:Q",
         color=colour,
     )
-    line = base.mark_line(strokeWidth=2, clip=True).encode(
+    line = base.mark_line(strokeWidth=2).encode(
         x=time,
-        y=_percent("rate:Q", top),
+        y=_percent("rate:Q"),
         color=colour,
         strokeDash=alt.StrokeDash(
             "arm:N", scale=alt.Scale(domain=names, range=[[1, 0], [5, 3]]), legend=legend
@@ -222,21 +235,26 @@ def _failure_panel(frames: TimelineFrames, palette: Palette) -> alt.LayerChart:
         tooltip="text:N",
     )
     # Where it stands now: one point each, seen where there is no line yet.
-    latest = frames.failures.groupby("arm").tail(1)
-    now = alt.Chart(latest)
-    reach = now.mark_rule(strokeWidth=2, clip=True).encode(
-        x=time, y=_percent("low:Q", top), y2="high:Q", color=colour
+    now = base.transform_filter("datum.latest")
+    reach = now.mark_rule(strokeWidth=2).encode(
+        x=time, y=_percent("low:Q"), y2="high:Q", color=colour
     )
     point = now.mark_point(filled=True, size=60, opacity=1).encode(
         x=time,
-        y=_percent("rate:Q", top),
+        y=_percent("rate:Q"),
         color=colour,
         shape=alt.Shape(
             "arm:N", scale=alt.Scale(domain=names, range=["square", "circle"]), legend=legend
         ),
         tooltip="text:N",
     )
-    return _panel(FAILED, palette, band, line, reach, point)
+    corners = _reach_of_time(frames, shown=True).encode(y=_percent("top:Q"))
+    return _panel(FAILED, palette, band, line, reach, point, corners)
+
+
+def _reach_of_time(frames: TimelineFrames, *, shown: bool = False) -> alt.Chart:
+    """Draws nothing: its data make the axis of time as long as the other panels'."""
+    return alt.Chart(frames.corners).mark_point(opacity=0).encode(x=_time(shown=shown))
 
 
 def _top(failures: pd.DataFrame) -> float:
@@ -258,9 +276,8 @@ def _panel(title: str, palette: Palette, *layers: Any) -> alt.LayerChart:
     return alt.LayerChart(layer=list(layers), title=heading)
 
 
-def _percent(field: str, top: float | None = None) -> alt.Y:
-    scale = alt.Scale(domainMin=0) if top is None else alt.Scale(domain=[0, top], nice=False)
-    return alt.Y(field, title=None, scale=scale, axis=_axis())
+def _percent(field: str) -> alt.Y:
+    return alt.Y(field, title=None, scale=alt.Scale(zero=True, nice=False), axis=_axis())
 
 
 def _shares_axis(shares: pd.DataFrame) -> alt.Y:
@@ -284,22 +301,16 @@ def _axis(**options: Any) -> alt.Axis:
     )
 
 
-def _time(frames: TimelineFrames, *, shown: bool) -> alt.X:
-    step = next(
-        (s for s in _TICKS if frames.ends - frames.began <= _MOST_TICKS * s), _TICKS[-1]
-    )
-    first = frames.began.timestamp() // step.total_seconds() + 1
-    times = [
-        1000.0 * step.total_seconds() * (first + number)
-        for number in range(math.ceil((frames.ends - frames.began) / step))
-    ]
-    domain = [_ms(frames.began), _ms(frames.ends)]
+def _time(*, shown: bool) -> alt.X:
+    # The length of the axis, as the browser has it from the data.
+    by_date = f"domain('x')[1] - domain('x')[0] > {_BY_DATE_MS}"
+    date, clock = (f"utcFormat(datum.value, '{pattern}')" for pattern in ("%d %b", "%H:%M"))
     axis = alt.Axis(
-        values=[time for time in times if time <= domain[1]],
-        labelExpr=f"utcFormat(datum.value, '{'%H:%M' if step < _DAY else '%d %b'}')",
+        tickCount=_MOST_TICKS,
+        labelExpr=f"{by_date} ? {date} : {clock}",
         labels=shown,
         ticks=shown,
         labelOverlap=True,
         grid=True,
     )
-    return alt.X("at:Q", title=None, scale=alt.Scale(domain=domain, nice=False), axis=axis)
+    return alt.X("at:T", title=None, scale=alt.Scale(type="utc", nice=False), axis=axis)

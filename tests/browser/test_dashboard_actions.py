@@ -371,7 +371,7 @@ def weight_bps(house: Lived, name: str) -> int | None:
 # Frame by frame: what is gone, faded or moved while the page refreshes itself.
 WATCH = """() => {
   window.flicker = [];
-  const chart = document.querySelector(".vega-embed canvas, .vega-embed svg");
+  const charts = [...document.querySelectorAll(".vega-embed canvas, .vega-embed svg")];
   const tops = {};
   const look = () => {
     for (const name of ["h1", ".sg-verdict", ".sg-tiles", ".sg-measures", ".vega-embed"]) {
@@ -384,7 +384,8 @@ WATCH = """() => {
       if (name in tops && tops[name] !== top) window.flicker.push(name + " has moved");
       tops[name] = top;
     }
-    if (!chart.isConnected) window.flicker.push("the chart was drawn anew");
+    for (const chart of charts)
+      if (!chart.isConnected) window.flicker.push("a chart was drawn anew");
     const area = document.querySelector(".vega-embed .mark-area path");
     if (area && getComputedStyle(area).opacity > 0.5) window.flicker.push("an area is opaque");
     requestAnimationFrame(look);
@@ -393,7 +394,19 @@ WATCH = """() => {
 }"""
 
 
-def test_the_live_block_follows_by_itself_without_flicker(page: Page, visit: Visit) -> None:
+# How long the lines are, by chart: in steps, of which new data add some.
+STEPS = """() => [...document.querySelectorAll(".vega-embed svg")].map(chart =>
+  [...chart.querySelectorAll(".mark-line path")]
+    .map(line => line.getAttribute("d").match(/[A-Z]/gi).length)
+    .reduce((one, other) => one + other, 0)
+)"""
+
+
+def test_the_live_block_follows_by_itself_without_flicker(
+    page: Page, house: Lived, visit: Visit
+) -> None:
+    # Without a request for minutes a banner comes, and moves what is below it.
+    counted(house.config, "support-chat")
     # An address that names no route says so, and leads to one.
     visit("/canary?route=nope")
     expect(page.locator("h1")).to_contain_text("There is no route nope")
@@ -407,10 +420,17 @@ def test_the_live_block_follows_by_itself_without_flicker(page: Page, visit: Vis
     expect(page.locator(".vega-embed canvas, .vega-embed svg").nth(2)).to_be_visible()
     updated = page.get_by_text("updated ")
     page.evaluate(WATCH)
+    _, evidence, failed = page.evaluate(STEPS)
 
     for _ in range(3):
         before = updated.inner_text()
         expect(updated).not_to_have_text(before)
+    counted(house.config, "support-chat")
+    page.wait_for_function(
+        f"([evidence, failed]) => {{ const [_, e, f] = ({STEPS})(); "
+        "return e > evidence && f > failed; }",
+        arg=[evidence, failed],
+    )
 
     assert "UTC" in updated.inner_text()
     assert page.evaluate("[...new Set(window.flicker)]") == []
