@@ -254,7 +254,8 @@ def _failure_panel(frames: TimelineFrames, palette: Palette) -> alt.LayerChart:
 
 def _reach_of_time(frames: TimelineFrames, *, shown: bool = False) -> alt.Chart:
     """Draws nothing: its data make the axis of time as long as the other panels'."""
-    return alt.Chart(frames.corners).mark_point(opacity=0).encode(x=_time(shown=shown))
+    chart: alt.Chart = alt.Chart(frames.corners).mark_point(opacity=0)
+    return chart.encode(x=_time(shown=shown))
 
 
 def _top(failures: pd.DataFrame) -> float:
