@@ -1,20 +1,21 @@
-"""The Providers page's dialogs add a provider, which is asked at once, add a model, store a
-key, move a provider to another address, and remove it.
+"""The Providers page's dialogs add a provider, which is asked at once, add a model with
+what is sent to it, move a provider to another address, and remove it.
 """
 
 from typing import Final
 
 import streamlit as st
 
-from dashboard import action_dialogs, current_user, page_frame
+from dashboard import account_commands, action_dialogs, current_user, json_field, page_frame
 from dashboard.text import html
 from dashboard.text.html import strong
 from harness.control.providers import checks, discovery, model_lookup, new_provider, registry
-from harness.control.providers.credentials import CredentialChange
 from harness.control.providers.new_provider import NewProvider
 from harness.control.providers.registry import ProviderChange
 from harness.control.routing import first_route, targets
 from harness.domain.operations.access import Actor, Role
+from harness.domain.providers.oauth_kinds import OAUTH_ENDPOINTS
+from harness.domain.routing.target import JsonObject, RequestPatch
 from harness.domain.settings import TargetSeed
 
 OUTDATED: Final = "outdated-by-a-move"
@@ -33,6 +34,8 @@ def add_provider() -> None:
                 "The kind sets the protocol. A server of your own is vllm, ollama or custom."
             )
         )
+        with st.expander(f"An account to sign in to: {', '.join(OAUTH_ENDPOINTS)}"):
+            account_commands.show(list(OAUTH_ENDPOINTS))
         return
     name = st.text_input(
         "Name, which stands before its models, as in NAME/MODEL",
@@ -79,14 +82,46 @@ def add_model(provider: str) -> None:
                  disabled=bool(current_user.why_not(Role.PROPOSER))):  # fmt: skip
         _discover(provider)
     chosen = (model or "").strip()
+    parameters, patch, wrong = _ask_request(provider)
+    seed = TargetSeed(provider, chosen, parameters, patch)
     action_dialogs.submit(
         "Add the model",
         key=f"add-model-{provider}",
         role=Role.PROPOSER,
-        missing="" if chosen else "Choose a model first.",
-        act=lambda actor: targets.add_target(ctx, actor, TargetSeed(provider, chosen)),
-        done=lambda actor: f"{actor.name} added {provider}/{chosen}.",
+        missing=wrong if chosen else "Choose a model first.",
+        act=lambda actor: targets.add_target(ctx, actor, seed),
+        done=lambda actor: f"{actor.name} added {seed.target.name}.",
     )
+
+
+def _ask_request(provider: str) -> tuple[JsonObject, RequestPatch, str]:
+    """Asks what is sent to a model beside the client's request: its parameters, a change of the
+    request, and what is wrong with them.
+    """
+    with st.expander("Parameters, and changes of each request (optional)"):
+        st.html(
+            html.note(
+                "With any of these it is a model of its own: it has its own name, needs its "
+                "own proof, and can serve beside the plain one."
+            )
+        )
+        own, first = json_field.ask_object(
+            "Parameters, as JSON; a client's own value wins", key=f"parameters-{provider}",
+            example='{"temperature": 0}',
+        )  # fmt: skip
+        forced, second = json_field.ask_object(
+            "Set whatever the client sent, as JSON", key=f"patch-{provider}",
+            example='{"store": false}',
+        )  # fmt: skip
+        form, third = json_field.ask_object(
+            "response_format, instead of the client's, as JSON", key=f"format-{provider}",
+            example='{"type": "json_object"}',
+        )  # fmt: skip
+        addendum = st.text_area(
+            "Text appended to the system message", key=f"addendum-{provider}"
+        )
+    patch = RequestPatch(forced, (addendum or "").strip(), form or None)
+    return own, patch, first or second or third
 
 
 def _discover(provider: str) -> None:
@@ -100,38 +135,6 @@ def _discover(provider: str) -> None:
 def _read_list(actor: Actor, provider: str) -> None:
     discovery.discover_models(page_frame.context(), actor, provider)
     action_dialogs.reopen(f"model-{provider}")
-
-
-@action_dialogs.dialog("Set a key")
-def set_key(provider: str) -> None:
-    """Takes a key and never shows one."""
-    key = st.text_input(
-        f"Key of {provider}",
-        type="password",
-        autocomplete="off",
-        key=f"key-{provider}",
-        live=True,
-    )
-    st.html(
-        html.note("Stored encrypted. It replaces the stored one; routers use it within 2 s.")
-    )
-    value = (key or "").strip()
-    action_dialogs.submit(
-        "Store and check",
-        key=f"store-{provider}",
-        role=Role.ADMIN,
-        missing="" if value else "Paste the key first.",
-        act=lambda actor: _store_key(actor, provider, value),
-        done=lambda actor: f"{actor.name} gave {provider} a new key.",
-        waits_for=ASKS,
-    )
-
-
-def _store_key(actor: Actor, provider: str, value: str) -> None:
-    # What was typed is not kept in the session longer than the click.
-    st.session_state.pop(f"key-{provider}", None)
-    change = CredentialChange(value=value)
-    new_provider.replace_key(page_frame.context(), actor, provider, change)
 
 
 @action_dialogs.dialog("Change the address", width="medium")

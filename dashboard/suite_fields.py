@@ -2,18 +2,16 @@
 its scorer with the options that this one takes, and the model that judges where one does.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import streamlit as st
 
-from dashboard import page_frame
+from dashboard import json_field, page_frame
 from dashboard.data import queries
 from dashboard.text import html
 from harness.app.suite_import import JUDGED_SCORERS, UPLOAD_SCORERS, SuiteUpload
-from harness.domain.errors import InputError
 
 OPTION_WORDS: Final[Mapping[str, str]] = {
     "ignore_case": "Upper and lower case count alike",
@@ -39,7 +37,7 @@ EMPTY_WORDS: Final[Mapping[str, str]] = {
     "pattern": "Each item's target",
     "schema": "Each item's own",
 }
-LONG_TEXTS: Final = frozenset({"rubric", "criteria", "schema"})
+LONG_TEXTS: Final = frozenset({"rubric", "criteria"})
 NEEDED: Final = frozenset({"rubric"})
 
 
@@ -62,11 +60,8 @@ def ask(key: str) -> SuiteFields:
     missing = "" if name.strip() else "A name is needed."
     options: dict[str, object] = {}
     for option, default in UPLOAD_SCORERS[scorer].items():
-        try:
-            value = _ask_option(option, default, f"{option}-{scorer}-{key}")
-        except InputError as error:
-            missing = missing or f"{OPTION_WORDS[option]}: {error}."
-            continue
+        value, wrong = _ask_option(option, default, f"{option}-{scorer}-{key}")
+        missing = missing or wrong
         if option in NEEDED and not value:
             missing = missing or f"Write the {option} first."
         if value != default:
@@ -78,37 +73,31 @@ def ask(key: str) -> SuiteFields:
     return SuiteFields(upload, missing)
 
 
-def _ask_option(option: str, default: Any, key: str) -> object:
-    """Asks for one option by the kind of its default. Raises InputError for no JSON object."""
+def _ask_option(option: str, default: Any, key: str) -> tuple[object, str]:
+    """Asks for one option by the kind of its default; and says what is wrong with it."""
     words, empty = OPTION_WORDS[option], EMPTY_WORDS.get(option, "")
     if isinstance(default, bool):
-        return st.checkbox(words, default, key=key)
+        return st.checkbox(words, default, key=key), ""
     if isinstance(default, int | float):
         found = st.number_input(
             words, min_value=0.0, value=float(default), format="%g", key=key
         )
-        return int(found) if found.is_integer() else found
+        return int(found) if found.is_integer() else found, ""
+    if isinstance(default, dict):
+        return json_field.ask_object(f"{words} (empty: {empty.lower()})", key=key)
     ask_text = st.text_area if option in LONG_TEXTS else st.text_input
     typed = (ask_text(words, key=key, placeholder=empty) or "").strip()
     if isinstance(default, list):
-        return [label.strip() for label in typed.split(",") if label.strip()]
-    return _read_object(typed) if isinstance(default, dict) else typed
-
-
-def _read_object(typed: str) -> object:
-    try:
-        found = json.loads(typed or "{}")
-    except ValueError:
-        found = None
-    if isinstance(found, dict):
-        return found
-    raise InputError("this is no JSON object")
+        return [label.strip() for label in typed.split(",") if label.strip()], ""
+    return typed, ""
 
 
 def _ask_judge(key: str) -> tuple[str, float | None]:
     """Asks for the model that judges, and for what it may cost in a run."""
+    # A judge is a plain model: those with parameters of their own have a mark in their names.
+    plain = [name for name in queries.model_names(page_frame.context()) if "#" not in name]
     judge = st.selectbox(
-        "Model that judges", queries.model_names(page_frame.context()), index=None,
+        "Model that judges", plain, index=None,
         accept_new_options=True, placeholder="Choose one, or write PROVIDER/MODEL",
         key=f"judge-{key}",
     )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import action_dialogs, page_frame, provider_dialogs
+from dashboard import action_dialogs, page_frame, provider_dialogs, provider_key_dialogs
 from dashboard.action_dialogs import Opener
 from dashboard.text import html, labels, provider_text
 from dashboard.text.html import escape
@@ -102,12 +102,13 @@ def _openers(name: str) -> list[Opener]:
     """Lists the buttons of a provider's card."""
     dialogs, proposer = provider_dialogs, Role.PROPOSER
     check, model = partial(dialogs.check_now, name), partial(dialogs.add_model, name)
-    key, remove = partial(dialogs.set_key, name), partial(dialogs.remove, name)
+    keys = partial(provider_key_dialogs.change_keys, name)
+    remove = partial(dialogs.remove, name)
     address = partial(dialogs.change_address, name)
     return [
         Opener("Check now", ":material/network_check:", check, f"check-{name}", proposer),
         Opener("Add a model", ":material/add:", model, f"model-{name}", proposer),
-        Opener("Set a key", ":material/key:", key, f"set-{name}"),
+        Opener("Keys", ":material/key:", keys, f"set-{name}"),
         Opener("Address", ":material/link:", address, f"address-{name}"),
         Opener("Remove", ":material/delete:", remove, f"remove-{name}"),
     ]

@@ -18,13 +18,14 @@ from click.testing import CliRunner
 from streamlit.testing.v1 import AppTest
 
 from dashboard import current_user, key_dialogs, page_frame, suite_dialogs, suite_fields
+from dashboard.data import queries as queries_of_pages
 from dashboard.text import provider_text
 from harness.app.installation import CONFIG_VARIABLE
 from harness.app.suite_import import UPLOAD_SCORERS, SuiteUpload
 from harness.cli.program import program as cli
 from harness.control.operations import keys, queries
 from harness.control.operations.queries import list_keys
-from harness.control.providers import registry
+from harness.control.providers import credentials, registry
 from harness.control.providers.matrix import MatrixModel, build_matrix
 from harness.control.providers.registry import ProviderChange
 from harness.control.routing import fallback_chain, kill_switch, routes, targets
@@ -41,7 +42,7 @@ from harness.domain.providers.catalogue import (
 from harness.domain.providers.matrix import COLUMNS, Ability
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.table import RouteSettings, RouteSuite, Stakes, StreamCommit
-from harness.domain.routing.target import Price, Provider
+from harness.domain.routing.target import Price, Provider, RequestPatch
 from harness.domain.settings import TargetSeed
 from harness.runtime.encryption import new_key
 from router.access.rate_limits import BOOK, SharedRates, take_tokens
@@ -229,6 +230,81 @@ def test_a_provider_is_added_and_asked_at_once_and_its_key_shown_nowhere(
     app.button(key="base-now-house").click().run()
     moved = registry.get_provider(page_frame.context(), "house")
     assert moved.api_base == "http://127.0.0.1:10/v1"
+
+
+@pytest.mark.req("E4")
+def test_a_model_is_added_with_what_is_sent_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.change_provider(page_frame.context(), SYSTEM, "openai", ProviderChange())
+    act_as(monkeypatch, "pat", Role.PROPOSER)
+    app = dialog(
+        "from dashboard import provider_dialogs",
+        "provider_dialogs.add_model('openai')",
+    )
+    app.selectbox(key="model-of-openai").select("gpt-4o")
+    app.text_area(key="parameters-openai").set_value("temperature: 0").run()
+    assert app.button(key="add-model-openai").disabled
+    assert "no JSON object, such as" in text(app)
+    app.text_area(key="parameters-openai").set_value('{"temperature": 0}').run()
+    app.text_area(key="addendum-openai").set_value("Be brief.").run()
+    app.button(key="add-model-openai").click().run()
+    with page_frame.context().store.read() as tx:
+        [made] = [target for target in tx.routing.targets().values() if target.parameters]
+    assert made.request_patch == RequestPatch(prompt_addendum="Be brief.")
+    assert made.name in queries_of_pages.model_names(page_frame.context())
+
+
+@pytest.mark.req("E4")
+def test_keys_of_a_provider_are_added_replaced_and_removed_and_accounts_get_a_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SWAPGATE_ENCRYPTION_KEYS", new_key())
+    ctx = page_frame.context()
+    registry.change_provider(ctx, ANA, "house", ProviderChange("vllm", "http://127.0.0.1:9/v1"))
+    act_as(monkeypatch, "ada", Role.ADMIN)
+    app = dialog(
+        "from dashboard import provider_key_dialogs",
+        "provider_key_dialogs.change_keys('house')",
+    )
+
+    def names() -> list[str]:
+        return [key.name for key in credentials.get_credentials(ctx, "house").stored]
+
+    def store(value: str) -> None:
+        app.text_input(key="key-house").set_value(value).run()
+        app.button(key="store-house").click().run()
+        assert not app.exception
+        app.run()
+
+    store(SECRET)
+    assert names() == ["default"]
+    app.selectbox(key="key-name-house").select("Add another key").run()
+    app.text_input(key="key-new-house").set_value("spare").run()
+    app.checkbox(key="first-house").check()
+    store(SECRET + "2")
+    assert names() == ["spare", "default"]
+    app.selectbox(key="key-name-house").select("spare").run()
+    app.number_input(key="overlap-house").set_value(24.0)
+    store(SECRET + "3")
+    assert names() == ["spare", "spare.old", "default"]
+    assert "<b>default</b>" in text(app)
+    assert SECRET not in text(app)
+
+    app.session_state["keys-act-house"] = "Remove"
+    app.run()
+    app.selectbox(key="key-gone-house").select("default").run()
+    assert app.button(key="key-remove-house").disabled
+    app.text_input(key="key-sure-house").set_value("default").run()
+    app.button(key="key-remove-house").click().run()
+    assert names() == ["spare", "spare.old"]
+    [event] = [e for e in queries.read_audit_events(ctx) if e.action == "credential.remove"]
+    assert (event.actor, event.details["keys"]) == ("ada", ["default"])
+
+    registry.change_provider(ctx, ANA, "github_copilot", ProviderChange("github_copilot"))
+    for opened in ("provider_key_dialogs.change_keys('github_copilot')",
+                   "provider_dialogs.add_provider()"):  # fmt: skip
+        app = dialog("from dashboard import provider_dialogs, provider_key_dialogs", opened)
+        assert "swapgate provider key login github_copilot" in [code.value for code in app.code]
+        assert not [field for field in app.text_input if field.key == "key-github_copilot"]
 
 
 def test_a_client_key_is_shown_to_its_creator_until_it_is_stored(
