@@ -24,6 +24,7 @@ Fields = ParamSpec("Fields")
 Width = Literal["small", "medium", "large"]
 
 REASON = "Reason (required; the audit log keeps it)"
+NOT_NOW = "This cannot be asked now"
 UNCHANGED = "Nothing was changed."
 RELOAD = "Reload the page: it shows what holds now."
 OUR_ERROR = "An unexpected error; its details are in the dashboard's log."
@@ -43,13 +44,15 @@ def dialog(
             try:
                 show(*args, **kwargs)
             except SwapgateError as error:
-                st.html(html.failure("This cannot be asked now", str(error), UNCHANGED))
+                why = str(error)
+                st.html(html.failure(NOT_NOW, why, UNCHANGED, docs_page=error.docs_page))
             except Exception:
                 # The last resort, as of a page: our error belongs in the log.
                 log.exception("dialog_failed: %s", title)
                 st.html(html.failure("This failed", OUR_ERROR, RELOAD))
 
-        return st.dialog(title, width=width)(guarded)
+        # The one place that opens a dialog of Streamlit's, which would show a traceback.
+        return st.dialog(title, width=width)(guarded)  # noqa: TID251
 
     return make
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
-from dashboard import current_user, page_frame
+from dashboard import action_dialogs, current_user, page_frame
 from dashboard.text import html
 from dashboard.text.html import escape, strong
-from harness.control.canary import operations, reach
+from harness.control.canary import observe_only, operations, reach
 from harness.control.canary.status import CanaryStatus
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.operations.access import Actor, Role
@@ -27,6 +27,10 @@ BAKES = "It is promoted: you can only finish its bake or bring the old model bac
 PAUSED = "It is paused: its share stays as it is. Harm still ends it."
 NOT_PAUSED = "Resume is for a paused canary."
 LAST = "There is no further step: the promotion comes next."
+OBSERVED = (
+    "Observe only: it does not go on before `control.observe_only` is taken out of the "
+    "configuration; it can be aborted."
+)
 HARM = "The evidence calls for a rollback, so it cannot advance."
 
 
@@ -35,6 +39,7 @@ def show_controls(status: CanaryStatus) -> None:
     for nobody but who is signed in without the role for it.
     """
     why = disabled_reasons(status)
+    why |= dict.fromkeys(observe_only.list_refused_signals(page_frame.context()), OBSERVED)
     if current_user.signed_in() and (refusal := current_user.why_not(Role.APPROVER)):
         why = dict.fromkeys(BUTTONS, refusal)
     signals = visible_signals(status.rollout, faults=bool(status.faults))
@@ -44,7 +49,7 @@ def show_controls(status: CanaryStatus) -> None:
             if signal is RolloutSignal.ABORT and status.rollout.baking:
                 label = "Bring the old model back"
             if st.button(label, icon=icon, disabled=signal in why, key=f"hand-{signal.value}"):
-                st.dialog(question(status, signal))(confirm)(status, signal)
+                ask(status, signal)
         reasons = dict.fromkeys(reason for signal, reason in why.items() if signal in signals)
         if reasons:
             st.html(html.note(" ".join(reasons)), width="content")
@@ -109,11 +114,9 @@ def question(status: CanaryStatus, signal: RolloutSignal) -> str:
     return f"{words}: route {route}"
 
 
-def _missing(reason: str) -> str:
-    """Says why the button does not work yet; empty when it does."""
-    if current_user.signed_in() is None:
-        return current_user.SIGN_IN
-    return "" if reason.strip() else "The button works once a reason stands here."
+def ask(status: CanaryStatus, signal: RolloutSignal) -> None:
+    """Opens the dialog that asks whether to send the signal."""
+    action_dialogs.dialog(question(status, signal))(confirm)(status, signal)
 
 
 def confirm(status: CanaryStatus, signal: RolloutSignal) -> None:
@@ -136,25 +139,24 @@ def confirm(status: CanaryStatus, signal: RolloutSignal) -> None:
     for warning in objections(status, signal):
         st.html(html.banner("▲ The data argue against it.", warning))
     key = f"why-{rollout.version}-{signal.value}"
-    reason = st.text_input("Reason (the audit log keeps it)", key=key, live=True)
-    missing = _missing(reason or "")
-    if missing:
-        st.html(html.note(missing))
-    sure = f"Yes, {signal.value}"
-    if st.button(sure, type="primary", disabled=bool(missing), key=f"yes-{key}"):
-        ctx = page_frame.context()
+    reason = action_dialogs.ask_reason(key)
 
-        def act(actor: Actor) -> None:
-            operations.operate(
-                ctx,
-                actor,
-                rollout.route,
-                signal,
-                reason or "",
-                expected_version=rollout.version,
-            )
-            st.session_state[acted] = True
-
-        current_user.attempt(
-            act, lambda actor: f"{signal.value} by {actor.name} on route {rollout.route}."
+    def act(actor: Actor) -> None:
+        operations.operate(
+            page_frame.context(),
+            actor,
+            rollout.route,
+            signal,
+            reason,
+            expected_version=rollout.version,
         )
+        st.session_state[acted] = True
+
+    action_dialogs.submit(
+        f"Yes, {signal.value}",
+        key=f"yes-{key}",
+        role=Role.APPROVER,
+        missing="" if reason else action_dialogs.REASON_MISSING,
+        act=act,
+        done=lambda actor: f"{signal.value} by {actor.name} on route {rollout.route}.",
+    )

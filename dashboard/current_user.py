@@ -38,7 +38,12 @@ def show_account() -> bool:
     """
     if not page_frame.is_open():
         return False
-    actor, why = _find_actor()
+    try:
+        actor, why = _find_actor()
+    except SwapgateError as error:
+        # The page itself says where the database does not answer, if it is shown without a
+        # sign-in.
+        actor, why = None, "" if page_frame.sign_on() is None else _hide(error)
     if actor is not None:
         st.session_state[STATE] = actor
         with st.container(key="account", horizontal=True, vertical_alignment="center"):
@@ -66,19 +71,18 @@ def _ask_sign_on(why: str) -> None:
 
 
 def _find_actor() -> tuple[Actor | None, str]:
-    """Finds who acts, and why nobody does where somebody did."""
+    """Finds who acts, and why nobody does where somebody did. Raises StoreUnavailable."""
     try:
         found = _find_session()
     except NotAllowed as error:
         return None, str(error)
-    except SwapgateError as error:
-        # The page itself says where the database does not answer, if it is shown without a
-        # sign-in; a stranger is not told where the database is.
-        if page_frame.sign_on() is None:
-            return None, ""
-        page_frame.log.warning("nobody_known: %s", error)
-        return None, NOBODY_KNOWN
     return (found.actor if found is not None else None), ""
+
+
+def _hide(error: SwapgateError) -> str:
+    """Logs an error of the database: a stranger is not told where the database is."""
+    page_frame.log.warning("nobody_known: %s", error)
+    return NOBODY_KNOWN
 
 
 def _find_session() -> ActorSession | None:
@@ -185,7 +189,14 @@ def attempt(
     """Does an act by `page_frame.attempt` for whoever is signed in, with the role that the key
     has now. refused: what holds where the act was refused.
     """
-    actor, why = _find_actor()
+    try:
+        actor, why = _find_actor()
+    except SwapgateError as error:
+        if page_frame.sign_on() is None:
+            page_frame.show_refusal(error)
+        else:
+            st.html(html.failure("Not done", _hide(error), page_frame.UNCHANGED))
+        return
     if actor is None:
         st.html(html.failure("Not done", why or SIGN_IN, page_frame.UNCHANGED))
         return

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import streamlit as st
 
-from dashboard import current_user, page_frame
+from dashboard import action_dialogs, current_user, page_frame
 from dashboard.data.queries import ComparisonView, comparison
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
@@ -23,9 +23,11 @@ from harness.domain.operations.access import Actor, Role
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.gate.text.claim_sentence import describe_claim
 
+OBSERVED = (
+    "Observe only: it cannot be approved before `control.observe_only` is taken out of the "
+    "configuration. It can be rejected."
+)
 EARLY_PHASES = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING, ProposalPhase.SHADOW)
-REASON = "Reason (required; the audit log keeps it)"
-REASON_MISSING = "The button works once a reason stands here."
 
 
 def show_buttons(
@@ -37,7 +39,7 @@ def show_buttons(
     """Show the decisions that a proposal waits for; a disabled button says why."""
     actor, key = current_user.signed_in(), proposal.id
     if awaits_decision(proposal):
-        why = why_not_approve(proposal, verdict, validity, actor, now)
+        why = _why_only_observed() or why_not_approve(proposal, verdict, validity, actor, now)
         why_not_reject = _why_not_decide(actor)
         if st.button(
             "Approve", key=f"approve-{key}", type="primary", icon=":material/check:",
@@ -51,8 +53,8 @@ def show_buttons(
             disabled=bool(why_not_reject),
         ):
             reject(*_load(proposal.id))
-        if why:
-            st.html(html.note(why), width="content")
+        if reasons := " ".join(dict.fromkeys(filter(None, (why, why_not_reject)))):
+            st.html(html.note(reasons), width="content")
     if proposal.phase in EARLY_PHASES:
         _offer_cancel(proposal, actor)
 
@@ -92,6 +94,11 @@ def why_not_approve(
     return ""
 
 
+def _why_only_observed() -> str:
+    """Says that no canary opens in this installation; empty where one may."""
+    return OBSERVED if page_frame.context().observe_only else ""
+
+
 def _why_not_decide(actor: Actor | None) -> str:
     """Whose key, or whose role, decides nothing."""
     if actor is None:
@@ -108,7 +115,7 @@ def _load(proposal: str) -> tuple[ComparisonView, ProposalReview]:
     return comparison(ctx, proposal), review.review_proposal(ctx, proposal)
 
 
-@st.dialog("Approve the canary", width="medium")
+@action_dialogs.dialog("Approve the canary", width="medium")
 def approve(view: ComparisonView, found: ProposalReview) -> None:
     """Asks for an approval, with what it rests on and what it means for users."""
     proposal = view.comparison.proposal
@@ -134,7 +141,7 @@ def approve(view: ComparisonView, found: ProposalReview) -> None:
     )
 
 
-@st.dialog("Reject the proposal", width="medium")
+@action_dialogs.dialog("Reject the proposal", width="medium")
 def reject(view: ComparisonView, found: ProposalReview) -> None:
     """Asks for a rejection and its reason."""
     proposal = view.comparison.proposal
@@ -157,7 +164,7 @@ def reject(view: ComparisonView, found: ProposalReview) -> None:
     )
 
 
-@st.dialog("Cancel the proposal")
+@action_dialogs.dialog("Cancel the proposal")
 def cancel(view: ComparisonView, _found: ProposalReview) -> None:
     """Asks whether the comparison is to end before its verdict."""
     proposal = view.comparison.proposal
@@ -219,8 +226,12 @@ def _ask(
 ) -> None:
     """Show the field for a reason, and the button, which works once one stands there."""
     key = f"{label}-{view.comparison.proposal.id}"
-    reason = (st.text_input(REASON, key=f"why-{key}", live=True) or "").strip()
-    if st.button(label, type="primary", key=f"now-{key}", disabled=not reason):
-        current_user.attempt(lambda actor: act(actor, reason), done)
-    if not reason:
-        st.html(html.note(REASON_MISSING))
+    reason = action_dialogs.ask_reason(f"why-{key}")
+    action_dialogs.submit(
+        label,
+        key=f"now-{key}",
+        role=Role.APPROVER,
+        missing="" if reason else action_dialogs.REASON_MISSING,
+        act=lambda actor: act(actor, reason),
+        done=done,
+    )

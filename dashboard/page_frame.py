@@ -168,8 +168,10 @@ def _show_observe_only() -> None:
         st.html(
             html.banner(
                 "Observe only.",
-                "No canary opens and nothing is promoted: `control.observe_only` of the "
-                "configuration. Verdicts, books and shadows go on.",
+                "No canary opens, goes on or is promoted: `control.observe_only` is set in the "
+                "configuration. Verdicts, books and shadows go on; abort, rollback and kill "
+                "switch work.",
+                docs_page="how-to/observe",
             )
         )
 
@@ -223,10 +225,15 @@ def attempt(action: Callable[[], object], done: str, *, refused: str = UNCHANGED
     try:
         action()
     except SwapgateError as error:
-        st.html(html.failure("Not done", str(error), refused, docs_page=error.docs_page))
+        show_refusal(error, refused)
         return
     st.session_state["done"] = done
     st.rerun()
+
+
+def show_refusal(error: SwapgateError, holds: str = UNCHANGED) -> None:
+    """Shows why an act was refused, and what holds then."""
+    st.html(html.failure("Not done", str(error), holds, docs_page=error.docs_page))
 
 
 def show_done_message() -> None:

@@ -319,10 +319,18 @@ def steps(plan: Sequence[tuple[str, str]], now: int | None, words: str = "now") 
     return f'<div class="sg sg-steps">{cells}</div>'
 
 
-def banner(heading: str, text: str, *, tone: Tone = Tone.UNDECIDED) -> str:
-    return (
-        f'<div class="sg sg-banner {tone}" role="status">{strong(heading)} {rich(text)}</div>'
-    )
+def banner(
+    heading: str,
+    text: str,
+    *,
+    tone: Tone = Tone.UNDECIDED,
+    docs_page: str = "",
+    docs_label: str = "More about it",
+) -> str:
+    """Renders what concerns the whole page. docs_page: that says more."""
+    more = f" {docs_link(docs_page, docs_label)}" if docs_page else ""
+    words = f"{strong(heading)} {rich(text)}{more}"
+    return f'<div class="sg sg-banner {tone}" role="status">{words}</div>'
 
 
 def invalid(faults: Sequence[RowFault]) -> str:

@@ -8,11 +8,10 @@ from datetime import datetime
 
 import streamlit as st
 
-from dashboard import current_user, page_frame
+from dashboard import current_user, page_frame, session_dialogs
 from dashboard.data import sessions
 from dashboard.data.sessions import MOST_MESSAGES, SessionView
 from dashboard.text import html, labels, session_text
-from harness.control.agents import switches
 from harness.domain.agents.agent import AgentSession
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.errors import NotFound, SwapgateError
@@ -20,10 +19,6 @@ from harness.domain.operations.access import Role
 
 EVERY = "2s"
 DECISION = "switch_decision"
-_DECISIONS = {
-    "Approve": (switches.approve_switch, "approved"),
-    "Reject": (switches.reject_switch, "rejected"),
-}
 
 
 def show() -> None:
@@ -33,7 +28,7 @@ def show() -> None:
         page_frame.show_done_message()
     decision = st.session_state.pop(DECISION, None)
     if decision is not None:
-        _confirm(*decision)
+        session_dialogs.decide(*decision)
     address = st.query_params.to_dict()
     # Streamlit's link to the page that is shown leaves the browser's address as it was.
     st.query_params.from_dict(address)
@@ -87,7 +82,7 @@ def _show_waiting(request: ModelSwitchRequest, agent: str, now: datetime) -> Non
     with st.container(border=True, key=f"switch-{request.id}"):
         st.html(session_text.waiting_switch(request, agent, now))
         with st.container(horizontal=True, vertical_alignment="center"):
-            for verb in _DECISIONS:
+            for verb in session_dialogs.DECISIONS:
                 if st.button(
                     f"{verb} …",
                     type="primary" if verb == "Approve" else "secondary",
@@ -99,27 +94,6 @@ def _show_waiting(request: ModelSwitchRequest, agent: str, now: datetime) -> Non
                     st.rerun()
             if why:
                 st.html(html.note(why), width="content")
-
-
-def _confirm(verb: str, request: ModelSwitchRequest, agent: str) -> None:
-    """Open the dialog for a decision, which is bound to what stands there: a request that has
-    changed since is refused.
-    """
-    ctx = page_frame.context()
-    decide, done = _DECISIONS[verb]
-
-    @st.dialog(f"{verb} the switch?", width="medium")
-    def ask() -> None:
-        st.html(session_text.switch_details(request, agent, ctx.clock.now()))
-        label = "Your reason (optional; the agent is told)"
-        reason = st.text_input(label, key=f"why-{verb}-{request.id}")
-        if st.button(f"{verb} the switch", type="primary"):
-            current_user.attempt(
-                lambda actor: decide(ctx, actor, request.id, reason, fingerprint=request.hash),
-                lambda actor: f"{actor.name} {done} the switch that {agent} asked for.",
-            )
-
-    ask()
 
 
 def _show_session_link(session: AgentSession, agent: str, line: str) -> None:

@@ -18,17 +18,30 @@ _ONWARD: Final = frozenset(
 )
 
 
-def require_swaps(ctx: Context, action: str) -> None:
-    """Checks that the installation may send users to a candidate.
+def describe_refusal(ctx: Context, action: str) -> str:
+    """Says why the installation refuses an act; empty where it may send users to a candidate.
 
-    action: what is refused, such as "no canary opens". Raises NotAllowed where it only
-    observes.
+    action: what is refused, such as "no canary opens".
     """
-    if ctx.observe_only:
-        raise NotAllowed(
-            f"{OBSERVE_ONLY}: {action}. Verdicts, books and shadows go on; take the setting "
-            "out of the file and restart control, and swaps are possible again"
-        )
+    if not ctx.observe_only:
+        return ""
+    return (
+        f"{OBSERVE_ONLY}: {action}. Verdicts, books and shadows go on; take the setting "
+        "out of the file and restart control, and swaps are possible again"
+    )
+
+
+def require_swaps(ctx: Context, action: str) -> None:
+    """Checks that the installation may send users to a candidate. Raises NotAllowed where it
+    only observes.
+    """
+    if refusal := describe_refusal(ctx, action):
+        raise NotAllowed(refusal)
+
+
+def list_refused_signals(ctx: Context) -> frozenset[RolloutSignal]:
+    """Lists the moves of a rollout that the installation refuses."""
+    return _ONWARD if ctx.observe_only else frozenset()
 
 
 def check_signal(ctx: Context, signal: RolloutSignal) -> None:

@@ -1,0 +1,211 @@
+"""What people decide on the pages: each dialog when the database goes away while it is open,
+and the buttons of an installation that only observes.
+"""
+
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dashboard import (
+    action_dialogs,
+    canary_controls,
+    current_user,
+    decision_dialogs,
+    page_frame,
+)
+from harness.app.installation import CONFIG_VARIABLE
+from harness.domain.operations.access import Role
+from tests.support.browser.dashboard_data import BEN, Lived, lived
+from tests.unit.test_dashboard_page_states import (
+    forget,
+    now,
+    shown,
+    signed_in_as,
+    text,
+)
+
+HERE = Path(action_dialogs.__file__).parent
+ROUTE = "queries.route(ctx, 'faq')"
+LIVE = "canary_status.list_canaries(ctx, route='support-chat')[0]"
+REVIEW = "*decision_dialogs._load('{%s}')"
+RUN = "list_runs(ctx).items[0]"
+# AppTest has no file to give it, without which its button stays off.
+NEEDS_A_FILE = "suite_dialogs.add_suite"
+# Each dialog, with what it is given, as the page has it that opens it.
+DIALOGS = (
+    ("canary_controls.ask", f"{LIVE}, RolloutSignal.ABORT"),
+    ("decision_dialogs.approve", REVIEW % "awaiting"),
+    ("decision_dialogs.reject", REVIEW % "awaiting"),
+    ("decision_dialogs.cancel", REVIEW % "evaluating"),
+    ("key_dialogs.create_client_key", ""),
+    ("key_dialogs.create_management_key", "['ann']"),
+    ("key_dialogs.change_key", "list_keys(ctx).items"),
+    ("provider_dialogs.add_provider", ""),
+    ("provider_dialogs.add_model", "'sim'"),
+    ("provider_dialogs.set_key", "'sim'"),
+    ("provider_dialogs.change_address", "'sim'"),
+    ("provider_dialogs.remove", "'sim'"),
+    ("route_dialogs.add_route", ""),
+    ("route_dialogs.change_settings", ROUTE),
+    ("route_dialogs.edit_chain", ROUTE),
+    ("route_dialogs.roll_back", ROUTE),
+    ("session_dialogs.decide", "'Approve', SWITCH, 'concierge'"),
+    ("suite_dialogs.run_suite", "dict(tickets=9), ['sim/sim-base']"),
+    ("suite_dialogs.cancel", RUN),
+    (NEEDS_A_FILE, ""),
+    ("suite_dialogs.label_captures", ""),
+    ("switch_dialogs.throw", "'faq'"),
+    ("switch_dialogs.lift", "THROWN"),
+)
+SCRIPT = """
+import streamlit as st
+from datetime import UTC, datetime
+from dashboard import (
+    canary_controls, decision_dialogs, key_dialogs, page_frame, provider_dialogs, route_dialogs,
+    session_dialogs, suite_dialogs, switch_dialogs,
+)
+from dashboard.data import queries
+from harness.control.canary import status as canary_status
+from harness.control.operations.queries import list_keys, list_runs
+from harness.domain.agents.switch_request import ModelSwitchRequest
+from harness.domain.canary.rollout import RolloutSignal
+from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
+
+ctx, then = page_frame.context(), datetime(2026, 1, 1, tzinfo=UTC)
+SWITCH = ModelSwitchRequest(
+    "sw_1", "ag_1", "se_1", "sim/sim-better", ("sim/sim-better",), "faster", then, then
+)
+THROWN = KillSwitch(
+    id="ks_1", route="faq", force=parse_force("provider:sim"), reason="a drill", actor="ben",
+    created_at=then, expires_at=None, source=SwitchSource.CLI,
+)
+if "given" not in st.session_state:
+    st.session_state["given"] = (ARGUMENTS)
+    # What AppTest cannot choose, as the page shows it in other words.
+    st.session_state["force-faq"] = "provider:sim"
+    st.session_state["chosen"] = list_keys(ctx).items[0].id
+DIALOG(*st.session_state["given"])
+"""
+
+pytestmark = [
+    pytest.mark.slow,
+    # Streamlit says so wherever a script runs without its server.
+    pytest.mark.filterwarnings("ignore:.*missing ScriptRunContext"),
+]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Lived:
+    return lived(tmp_path_factory.mktemp("lived"), now())
+
+
+@pytest.fixture
+def house(template: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lived]:
+    """An installation of the test's own, in which ben acts."""
+    forget()
+    home = shutil.copytree(template.config.parent, tmp_path / "home")
+    config = home / template.config.name
+    monkeypatch.setenv(CONFIG_VARIABLE, str(config))
+    monkeypatch.setattr(current_user, "signed_in", lambda: BEN)
+    signed_in_as(monkeypatch, "ben", Role.ADMIN)
+    yield Lived(config, template.proposals)
+    forget()
+
+
+def test_each_dialog_says_in_words_that_the_database_went_away_while_it_was_open(
+    house: Lived,
+) -> None:
+    assert Counter(name.split(".")[0] for name, _ in DIALOGS) == _count_dialogs()
+    opened = {}
+    for name, arguments in DIALOGS:
+        given = f"{arguments.format(**house.proposals)}," if arguments else ""
+        script = SCRIPT.replace("ARGUMENTS", given).replace("DIALOG", name)
+        opened[name] = AppTest.from_string(script, default_timeout=120).run()
+        assert not opened[name].exception, name
+        assert action_dialogs.NOT_NOW not in text(opened[name]), name
+
+        _fill_in(opened[name])
+
+    page_frame.installation().close()
+    database = house.config.parent / "state" / "swapgate.db"
+    database.rename(house.config.parent / "kept.db")
+    database.mkdir()
+    silent = {name for name, app in opened.items() if "the database" not in _press(app)}
+    assert silent == {NEEDS_A_FILE}
+
+
+def _count_dialogs() -> Counter[str]:
+    """How many dialogs each module of the dashboard opens."""
+    found = {
+        path.stem: len(re.findall(r"action_dialogs\.dialog\(", path.read_text("utf-8")))
+        for path in HERE.rglob("*.py")
+    }
+    return Counter({module: number for module, number in found.items() if number})
+
+
+def _fill_in(app: AppTest) -> None:
+    """Chooses and writes what the dialog asks for."""
+    choices = [choice for choice in app.selectbox if choice.value is None]
+    for choice in choices:
+        choice.select_index(0)
+    if choices:
+        app.run()
+    for field in app.text_input:
+        wants_name = str(field.key).startswith("sure-")
+        field.set_value(field.label.split()[1] if wants_name else "why")
+    if app.text_input:
+        app.run()
+
+
+def _press(app: AppTest) -> str:
+    """What the dialog says once its button is pressed."""
+    for button in app.button:
+        if not button.disabled:
+            button.click()
+    assert not app.run().exception
+    return text(app)
+
+
+@pytest.mark.req("G1")
+def test_where_only_is_observed_what_sends_users_to_a_candidate_is_off_and_emergencies_work(
+    house: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with house.config.open("a", encoding="utf-8") as file:
+        file.write("control: {observe_only: true}\n")
+    forget()
+    pages = {
+        page: shown(monkeypatch, house.config, page, query)
+        for page, query in {
+            "overview": {},
+            "proposals": {"state": "open"},
+            "compare": {"id": house.proposals["awaiting"]},
+            "canary": {"route": "support-chat"},
+            "routes": {"route": "support-chat"},
+        }.items()
+    }
+
+    for page, app in pages.items():
+        assert "<b>Observe only.</b> No canary opens, goes on or is promoted" in text(app), page
+    for page in ("proposals", "compare"):
+        assert _reads(pages[page]) >= {("Approve", False), ("Reject", True)}
+        assert f'<p class="note">{_shown(decision_dialogs.OBSERVED)}</p>' in text(pages[page])
+    assert _reads(pages["canary"]) >= {
+        *(("Abort the canary", True), ("Pause", True), ("Kill switch …", True)),
+        *(("Next step", False), ("Promote now", False)),
+    }
+    assert _shown(canary_controls.OBSERVED) in text(pages["canary"])
+    assert ("Kill switch …", True) in _reads(pages["routes"])
+
+
+def _reads(app: AppTest) -> set[tuple[str, bool]]:
+    """The buttons of a page, and whether each works."""
+    return {(button.label, not button.disabled) for button in app.button}
+
+
+def _shown(words: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", words)
