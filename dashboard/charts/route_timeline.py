@@ -14,6 +14,7 @@ from dashboard.charts import plots
 from dashboard.data.queries import RouteView
 from dashboard.text import labels
 from dashboard.theme import Palette
+from harness.gate.text.change_text import describe_change
 from harness.ports import RouteRecord
 
 SERVES, SHARES = "serves", "has a share"
@@ -81,7 +82,7 @@ def build_frames(view: RouteView) -> tuple[pd.DataFrame, pd.DataFrame]:
         {
             "at": _ms(record.at),
             "model": view.name(record.route.incumbent),
-            "text": f"{labels.CHANGE_KINDS.get(record.kind, record.kind)}: "
+            "text": f"{describe_change(record.kind, record.actor, record.reason)}: "
             f"{labels.date_time(record.at)}, by {record.actor}. {record.reason}",
         }
         for record in view.history

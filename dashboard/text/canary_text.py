@@ -11,6 +11,7 @@ from dashboard.data.queries import CanaryView
 from dashboard.text import html, labels
 from dashboard.text.html import Measure, Tile, VerdictCard, escape, strong
 from harness.control.canary.status import CanaryStatus
+from harness.domain.canary.canary_end import CanaryEnd, find_end
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.formatting import (
     format_estimate,
@@ -289,7 +290,7 @@ _WORDS: Final[Mapping[str, str]] = {
     "canary.enough": "enough exposures",
     "canary.promote": "promoted",
     "canary.proven": "promoted",
-    "canary.harm": "rolled back",
+    "canary.harm": CanaryEnd.ROLLED_BACK.value,
     "canary.baked": "the bake ended",
     "canary.base_changed": "ended: the route was changed",
     "canary.stale": "ended: the candidate has become another model",
@@ -323,6 +324,8 @@ def _what(rollout: Rollout, event: AuditEvent) -> str:
         if before is not None and before + 1 < len(steps):
             old, new = (labels.weight(step.weight_bps) for step in steps[before : before + 2])
             return f"{old} to {new}"
+    if event.action == "canary.abort":
+        return find_end(str(event.details.get("reason", ""))).value
     plain = event.action.removeprefix("canary.").replace("_", " ")
     return _WORDS.get(event.action, plain)
 

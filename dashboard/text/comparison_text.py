@@ -46,10 +46,8 @@ def _label(view: ComparisonView, verdict: BaseVerdict) -> labels.Label:
     """The verdict's label; a pass that its canary refuted no longer advises a swap."""
     label = labels.verdict_label(verdict)
     proposal = view.comparison.proposal
-    refuted = proposal.phase is ProposalPhase.ROLLED_BACK
-    if verdict.outcome == "passed" and refuted:
-        ended = labels.phase_label(proposal).words
-        advice = f"but its canary was {ended}"
+    if verdict.outcome == "passed" and proposal.end is not None:
+        advice = f"but {proposal.end.clause}"
         return labels.Label("✕", label.words, labels.Tone.WORSE, advice)
     return label
 

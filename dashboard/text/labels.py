@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final, assert_never
 
 from harness.control.operations.alerts import AlertView
+from harness.domain.canary.canary_end import CanaryEnd
 from harness.domain.canary.rollout import RolloutState
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import VERDICTS, BaseVerdict, Claim, SuiteRole
@@ -95,16 +96,18 @@ PHASE_LABELS: Final[Mapping[ProposalPhase, Label]] = {
     ProposalPhase.CANARY: Label("◐", "in canary", Tone.BETTER),
     ProposalPhase.PROMOTED: Label("✓", "promoted", Tone.BETTER),
     ProposalPhase.REJECTED: Label("✕", "rejected", Tone.WORSE),
-    ProposalPhase.ROLLED_BACK: Label("✕", "rolled back", Tone.WORSE),
+    ProposalPhase.ROLLED_BACK: Label("✕", CanaryEnd.ROLLED_BACK.value, Tone.WORSE),
     ProposalPhase.CANCELLED: Label("=", "cancelled", Tone.NEUTRAL),
 }
-
-ABORTED: Final = Label("✕", "aborted", Tone.NEUTRAL)
 
 
 def phase_label(proposal: Proposal) -> Label:
     """How a proposal's phase is shown."""
-    return ABORTED if proposal.aborted else PHASE_LABELS[proposal.phase]
+    label = PHASE_LABELS[proposal.phase]
+    if proposal.end in (None, CanaryEnd.ROLLED_BACK):
+        return label
+    # A person's decision is no warning.
+    return Label(label.symbol, proposal.phase_text, Tone.NEUTRAL)
 
 
 ROLLOUT_LABELS: Final[Mapping[RolloutState, Label]] = {
@@ -119,6 +122,7 @@ ROLLOUT_LABELS: Final[Mapping[RolloutState, Label]] = {
 CANARY_SIGNS: Final[Mapping[CanaryStateKind, tuple[str, Tone]]] = {
     CanaryStateKind.ROLLED_BACK: ("✕", Tone.WORSE),
     CanaryStateKind.ABORTED: ("✕", Tone.NEUTRAL),
+    CanaryStateKind.TAKEN_BACK: ("✕", Tone.NEUTRAL),
     CanaryStateKind.HARM: ("✕", Tone.WORSE),
     CanaryStateKind.PAUSED: ("?", Tone.UNDECIDED),
     CanaryStateKind.HELD: ("?", Tone.UNDECIDED),
@@ -136,16 +140,6 @@ def canary_label(state: CanaryState) -> Label:
     symbol, tone = CANARY_SIGNS[state.kind]
     return Label(symbol, state.words, tone)
 
-
-CHANGE_KINDS: Final[Mapping[str, str]] = {
-    "baseline": "route created",
-    "canary": "canary started",
-    "weight": "share raised",
-    "promotion": "candidate promoted",
-    "abort": "canary ended",
-    "restore": "rolled back by hand",
-    "settings": "settings or fallbacks changed",
-}
 
 CLAIMS: Final[Mapping[Claim, str]] = {
     Claim.SUPERIOR: "better",

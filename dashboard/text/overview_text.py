@@ -27,6 +27,7 @@ ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
     RouteState.SUSPECT: ("▲", Tone.UNDECIDED),
     RouteState.ROLLED_BACK: ("✕", Tone.WORSE),
     RouteState.ABORTED: ("✕", Tone.NEUTRAL),
+    RouteState.TAKEN_BACK: ("✕", Tone.NEUTRAL),
     RouteState.CANARY: ("◐", Tone.BETTER),
     RouteState.BAKING: ("◐", Tone.BETTER),
     RouteState.SHADOW: ("◐", Tone.BETTER),
@@ -98,9 +99,9 @@ def _verdict(status: RouteStatus) -> str:
     stale = validity and not validity.holds and verdict.candidate != status.route.incumbent
     mark = f" {html.pill('STALE', labels.Tone.UNDECIDED)}" if stale else ""
     shown = html.state(labels.verdict_label(verdict))
-    ended = status.canary_state if status.state in ENDED_STATES else None
-    if ended is not None and verdict.outcome == "passed":
-        shown += f'<span class="neutral">, but its canary {escape(ended.predicate)}</span>'
+    ended = status.last_rollout if status.state in ENDED_STATES else None
+    if ended is not None and ended.end is not None and verdict.outcome == "passed":
+        shown += f'<span class="neutral">, but {escape(ended.end.clause)}</span>'
     if status.verdict_proposal:
         shown = html.link("compare", shown, id=status.verdict_proposal)
     return f"{shown}{mark}"

@@ -18,6 +18,7 @@ from harness.control.routing import kill_switch, routes, seed
 from harness.domain.operations.access import Role
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import RouteSettings
+from harness.gate.text.change_text import describe_change
 from harness.ports import RouteRecord
 
 
@@ -120,7 +121,7 @@ def serving_since(view: RouteView) -> RouteRecord:
 
 
 def kind(record: RouteRecord) -> str:
-    return labels.CHANGE_KINDS.get(record.kind, record.kind)
+    return describe_change(record.kind, record.actor, record.reason)
 
 
 def behind(view: RouteView) -> None:

@@ -11,7 +11,7 @@ from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
 from harness.control.canary import operations
 from harness.control.canary.status import list_canaries
-from harness.domain.canary.rollout import RolloutSignal
+from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.gate.text.canary_effect import describe_effect
 
 # Before these a person is told what the data say against it.
@@ -76,12 +76,19 @@ def _operation_command(signal: RolloutSignal, doc: str) -> click.Command:
         if session.json:
             output.document(rollout)
             return
-        said = "promoted, and bakes" if rollout.baking else rollout.state.value
-        click.echo(f"the canary of {route} is {said.replace('_', ' ')}")
+        click.echo(f"the {_describe(rollout)}")
 
     if signal in ASKS:
         command = click.option("--yes", "-y", is_flag=True, help="Do not ask.")(command)
     return click.command(signal.value, help=doc)(command)
+
+
+def _describe(rollout: Rollout) -> str:
+    """Says where the canary is after the operation."""
+    if rollout.end is not None:
+        return rollout.end.describe(rollout.route)
+    state = "promoted, and bakes" if rollout.baking else rollout.state.value
+    return f"canary of {rollout.route} is {state}"
 
 
 pause = _operation_command(

@@ -327,7 +327,7 @@ def test_a_swap_from_the_proposal_to_the_promotion_in_words(cli: CommandLine) ->
     promoted(cli)
     assert "promoted" in cli.text("canary", "status", "chat")
     assert "sim/better" in cli.text("route", "list")
-    assert "promotion" in cli.text("route", "history", "chat")
+    assert "candidate promoted" in cli.text("route", "history", "chat")
     assert "held back" in cli.text("route", "diff", "chat")
     versions = {
         change["kind"]: change["route"]["version"]
@@ -687,9 +687,9 @@ def test_a_canary_is_paused_resumed_and_aborted_by_hand(
     assert "all traffic goes back to sim/base" in asked
     assert "acting as local, the operator of this machine (admin)" in asked
     assert "Abort the canary of chat, as local?" in asked
-    assert "rolled back" in cli.text(*abort, "--yes")
+    assert "the canary of chat was aborted" in cli.text(*abort, "--yes")
     assert "chat: aborted: Abort by local" in cli.text("canary", "status", "chat", "--watch")
-    assert "rolled back" in cli.text("proposal", "show", proposal)
+    assert re.search(r"^phase +aborted$", cli.text("proposal", "show", proposal), re.MULTILINE)
     assert "no canary" in cli.run("canary", "status").stderr
 
 

@@ -178,7 +178,7 @@ def test_an_aborted_canary_ends_with_3(cli: CommandLine, meanwhile: Meanwhile) -
     meanwhile(aborts)
 
     words = ("proposal", "create", "chat", "sim/better", "--wait", "--until", "end")
-    assert "rolled back" in cli.text(*words, exits=3)
+    assert " was aborted)" in cli.text(*words, exits=3)
 
 
 @pytest.mark.parametrize(("end", "code"), [("refuse", 7), ("cancel", 1)])

@@ -187,7 +187,7 @@ def test_traffic_says_where_the_proposals_stand_and_when_they_end(cli: CommandLi
     assert later.startswith("chat: canary at 1 %: 0 of 3 exposures")
     assert going_on == []
     (ended,) = watch.refresh()
-    assert ended.startswith("chat: sim/better is rolled back: ")
+    assert ended.startswith("chat: sim/better is aborted: abort by local")
     assert not watch.open
 
 

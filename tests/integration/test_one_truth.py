@@ -29,7 +29,7 @@ from harness.domain.formatting import format_month_usd
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price
-from tests.support.control.control_plane import ANN, BEN, SKILL
+from tests.support.control.control_plane import ANN, BEN, POLICY, SKILL, block_of
 from tests.support.site.command_line import CommandLine, installed
 
 pytestmark = [
@@ -41,13 +41,22 @@ pytestmark = [
 MAIN: Final = Path(page_frame.__file__).with_name("main.py")
 SUITE: Final = "  colours: {path: colours.jsonl, scorer: exact}"
 MINUTE: Final = timedelta(minutes=1)
+# How three canaries ended: by a person, by the guard, and by a person after the promotion. Of
+# each the word, the sentence, and what a list of routes says.
+ENDS: Final = {
+    "ended": ("aborted", "its canary was aborted", "canary aborted"),
+    "harmed": ("rolled back", "its canary was rolled back", "canary rolled back"),
+    "taken": ("promotion taken back", "its promotion was taken back", "promotion taken back"),
+}
 PAGES: Final = {
     "overview": ("overview", {}),
     "proposals": ("proposals", {"state": "all"}),
     "compare": ("compare", {"id": "{mixed}"}),
     "routes": ("routes", {"route": "mixed"}),
     "canary of held": ("canary", {"route": "held"}),
-    "canary of ended": ("canary", {"route": "ended"}),
+    **{f"canary of {route}": ("canary", {"route": route}) for route in ENDS},
+    **{f"compare of {route}": ("compare", {"id": f"{{{route}}}"}) for route in ENDS},
+    **{f"routes of {route}": ("routes", {"route": route}) for route in ENDS},
 }
 COMMANDS: Final = {
     "route list": "route list",
@@ -56,6 +65,13 @@ COMMANDS: Final = {
     "proposal show": "proposal show {mixed}",
     "report": "proposal report {mixed}",
     "canary status held": "canary status held",
+    "proposal list": "proposal list",
+    "audit log": "audit tail",
+    "alert list": "alert list",
+    **{f"show of {route}": f"proposal show {{{route}}}" for route in ENDS},
+    **{f"report of {route}": f"proposal report {{{route}}}" for route in ENDS},
+    **{f"status of {route}": f"canary status {route}" for route in ENDS},
+    **{f"history of {route}": f"route history {route}" for route in ENDS},
 }
 # What says something of the route `mixed` alone.
 OF_MIXED: Final = ("compare", "routes", "route show", "proposal show", "report")
@@ -88,10 +104,12 @@ def reading(
 
 
 def _happen(cli: CommandLine) -> Mapping[str, str]:
-    """Three routes: one whose two primary suites passed on their mean, one whose canary is on
-    hold, one whose canary was aborted. Returns the proposals' ids by route.
+    """Routes: one whose two primary suites passed on their mean, one whose canary is on hold,
+    and those of ENDS. Returns the proposals' ids by route.
     """
     world = cli.world
+    bakes = replace(POLICY.canary, bake_s=timedelta(days=1).total_seconds())
+    world.policy = replace(POLICY, canary=bakes)
     file = cli.folder / "swapgate.yaml"
     text = file.read_text(encoding="utf-8")
     file.write_text(text.replace(SUITE, f"{SUITE}\n{SUITE.replace('colours:', 'shades:')}"))
@@ -101,23 +119,45 @@ def _happen(cli: CommandLine) -> Mapping[str, str]:
     priced = replace(provider, prices={model: Price(1.0, 2.0) for model in SKILL})
     targets.put_provider(world.context(), SYSTEM, priced)
     both = (RouteSuite("colours"), RouteSuite("shades", weight=2.0))
-    for name, suites in (("mixed", both), ("held", both[:1]), ("ended", both[:1])):
-        settings = RouteSettings(suites=suites)
+    for name in ("mixed", "held", *ENDS):
+        settings = RouteSettings(suites=both if name == "mixed" else both[:1])
         routes.create_route(world.context(), SYSTEM, name, "sim/base", settings=settings)
     made = {
         name: submission.create_proposal(
             world.context(), ANN, ProposalRequest(name, "sim/better")
         ).id
-        for name in ("mixed", "held", "ended")
+        for name in ("mixed", "held", *ENDS)
     }
-    for _ in range(12):
+    for _ in range(16):
         world.run_once()
+    _harm(cli, "harmed")
+    operations.operate(world.context(), BEN, "taken", RolloutSignal.PROMOTE, "a demo at noon")
     _record_traffic(cli)
+    said = cli.text("canary", "abort", "taken", "--reason", "users complain", "--yes")
+    assert said == "the promotion of taken was taken back\n"
     operations.operate(
         world.context(), BEN, "ended", RolloutSignal.ABORT, "answers are too long"
     )
     reconciler.reconcile(world.context())
     return made
+
+
+def _harm(cli: CommandLine, route: str) -> None:
+    """The candidate fails until the guard ends its canary."""
+    world = cli.world
+    number, live = 0, True
+    while live:
+        with world.store.write() as tx:
+            found = [rollout for rollout in tx.rollouts.live() if rollout.route == route]
+            blocks = [
+                block_of(rollout, number + more, world.clock, failing=True)
+                for rollout in found
+                for more in range(8)
+            ]
+            tx.observations.append(blocks, [])
+        world.run_once()
+        number, live = number + 8, bool(found)
+    assert number < 80
 
 
 def _record_traffic(cli: CommandLine) -> None:
@@ -249,6 +289,33 @@ def test_an_aborted_canary_leaves_no_steady_route_behind(reading: Reading) -> No
     assert re.search(r"^ended +canary aborted ", listed, re.MULTILINE)
     assert "sim/better was aborted" in reading.texts["canary of ended"]
     assert "Abort by ben: answers are too long." in reading.texts["canary of ended"]
+
+
+@pytest.mark.parametrize("route", ENDS)
+def test_an_abort_a_rollback_and_a_promotion_taken_back_have_each_one_name_everywhere(
+    reading: Reading, route: str
+) -> None:
+    word, sentence, listed = ENDS[route]
+    texts = reading.texts
+    assert re.search(rf"^phase +{word}$", texts[f"show of {route}"], re.MULTILINE)
+    assert re.search(rf"^state +{word}$", texts[f"status of {route}"], re.MULTILINE)
+    assert re.search(rf" {route} +sim/better +{word} ", texts["proposal list"])
+    assert re.search(rf"^{route} +{listed} ", texts["route list"], re.MULTILINE)
+    assert listed in texts[f"history of {route}"]
+    assert f"{route} ✕ {listed}" in texts["overview"]
+    assert f"Route {route} · ✕ {word} ·" in texts["proposals"]
+    assert f"but {sentence}" in texts[f"compare of {route}"]
+    assert re.search(rf"sim/better (was|had its) {word}", texts[f"canary of {route}"])
+    assert listed in texts[f"routes of {route}"]
+    assert f"{word.capitalize()}" in texts[f"report of {route}"]
+    assert (f"canary of route {route} was rolled back" in texts["alert list"]) == (
+        word == "rolled back"
+    )
+    who = {"ended": "abort by ben", "harmed": "The canary", "taken": f"{word} by local"}[route]
+    assert re.search(rf"route {route} +{{\"reason\": \"{who}", texts["audit log"])
+    ours = " ".join(texts[name] for name in texts if name.endswith(f"of {route}"))
+    others = {other for other, *_ in ENDS.values()} - {word}
+    assert {other for other in others if other in ours.casefold()} == set()
 
 
 def _squeezed(text: str) -> str:

@@ -404,23 +404,6 @@ def test_a_clients_limits_are_changed_and_its_key_revoked_by_its_name(
     assert gone.revoked_at is not None
 
 
-def test_a_dialog_whose_database_is_lost_says_so_in_words(
-    house: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    furnish()
-    act_as(monkeypatch, "ada", Role.ADMIN)
-    app = dialog("from dashboard import route_dialogs", "route_dialogs.add_route()")
-    assert not app.exception
-    page_frame.installation().close()
-    database = house.parent / "state" / "swapgate.db"
-    database.rename(house.parent / "kept.db")
-    database.mkdir()
-    forget()
-    app.run()
-    assert not app.exception
-    assert "This cannot be asked now" in text(app)
-
-
 def test_a_kill_switch_says_what_it_changes_and_asks_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -14,6 +14,7 @@ from harness.domain.evals.run import VERDICTS
 from harness.domain.formatting import MINUS, format_signed
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.route_changes import CHANGE_KINDS
+from harness.gate.text.change_text import CHANGE_WORDS
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 finite = st.floats(-1e6, 1e6)
@@ -95,6 +96,6 @@ def test_every_state_has_its_words() -> None:
     assert set(labels.VERDICT_LABELS) == {*VERDICTS, "running"}
     assert set(labels.PHASE_LABELS) == set(ProposalPhase)
     assert set(labels.ROLLOUT_LABELS) == set(RolloutState)
-    assert set(labels.CHANGE_KINDS) == set(CHANGE_KINDS.values())
+    assert set(CHANGE_WORDS) == set(CHANGE_KINDS.values())
     for outcome, kind in VERDICTS.items():
         assert labels.VERDICT_LABELS[outcome].words == kind.words

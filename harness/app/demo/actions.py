@@ -129,7 +129,7 @@ class DemoActions:
     def _slow(self) -> str:
         """Which stories have not ended, and where each is."""
         waits = [
-            f"{scene.story.route} is {scene.phase.value.replace('_', ' ')}, with "
+            f"{scene.story.route} is {scene.comparison.proposal.phase_text}, with "
             f"{self._answers(scene):,} answers scored"
             for scene in self.scenes
             if not scene.over
@@ -157,7 +157,7 @@ class DemoActions:
             self.say(f"{name}: {verdict.words}. {verdict.reason}")
         reason = scene.comparison.proposal.closed_because
         after = f": {reason}" if scene.over and verdict and reason != verdict.reason else ""
-        self.say(f"{name} is {scene.phase.value.replace('_', ' ')}{after}")
+        self.say(f"{name} is {scene.comparison.proposal.phase_text}{after}")
 
     def _canary_opened(self, scene: DemoStep) -> None:
         rate = FAILING_RPS if scene.story.breaks_online else BUSY_RPS

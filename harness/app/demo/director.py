@@ -173,7 +173,7 @@ def _line(scene: DemoStep) -> str:
     words = verdict.words if verdict else "no verdict"
     return (
         f"{_mark(good=scene.ended_as_planned)} {scene.story.route}: {scene.story.candidate}: "
-        f"{words}, then {scene.phase.value.replace('_', ' ')}"
+        f"{words}, then {scene.comparison.proposal.phase_text}"
     )
 
 

@@ -132,7 +132,7 @@ class ProposalWatch:
             if not proposal.open:
                 del self.open[route]
                 name = queries.find_target(self.ctx, proposal.candidate).name
-                phase = proposal.phase.value.replace("_", " ")
+                phase = proposal.phase_text
                 ended.append(f"{route}: {name} is {phase}: {proposal.closed_because}")
         self._adopt()
         return ended
@@ -169,4 +169,4 @@ def phase_text(comparison: Comparison, canary: CanaryStatus | None) -> str:
             f"{action.step_exposures} of {rollout.current.min_exposures} exposures, "
             f"evidence of harm {format_harm(action.distance_to_trip)}"
         )
-    return phase.value.replace("_", " ")
+    return comparison.proposal.phase_text

@@ -3,7 +3,7 @@
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -83,12 +83,17 @@ def tail(session: Session, page_request: PageRequest, selection: AuditFilter) ->
                 f"{event.actor} ({event.key})" if event.key else event.actor,
                 event.action,
                 event.subject,
-                _short(json.dumps(dict(event.details), ensure_ascii=False)),
+                _short(json.dumps(_reason_first(event.details), ensure_ascii=False)),
             ]
             for event in events
         ],
         empty="no such event is in the log",
     )
+
+
+def _reason_first(details: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Keeps the reason when a long line of details is cut."""
+    return {name: details[name] for name in sorted(details, key=lambda name: name != "reason")}
 
 
 @audit.command()

@@ -50,13 +50,12 @@ HEADINGS = (
 
 def outcome_text(comparison: Comparison) -> str:
     """Says the outcome in one line: the verdict's words and reason, or the phase."""
-    phase = comparison.proposal.phase.value.replace("_", " ")
-    phase = f"in its {phase}" if phase in ("canary", "shadow") else phase
+    now = f"{comparison.proposal.id} {comparison.proposal.predicate}"
     if comparison.verdict is None:
         why = comparison.proposal.closed_because
-        return f"{comparison.proposal.id} is {phase}" + (f": {why}" if why else "")
+        return now + (f": {why}" if why else "")
     why = reason_text(comparison.verdict)
-    return f"{comparison.verdict.words}: {why} ({comparison.proposal.id} is {phase})"
+    return f"{comparison.verdict.words}: {why} ({now})"
 
 
 def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> None:
@@ -74,7 +73,7 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
             ),
             ("why", proposal.reason or None),
             ("approved", f"by {proposal.approver}" if proposal.approver else None),
-            ("phase", proposal.phase.value.replace("_", " ")),
+            ("phase", proposal.phase_text),
             ("verdict", verdict.words if verdict else "none yet"),
             ("decided", describe_claim(comparison.basis) if comparison.basis else None),
             ("reason", reason_text(verdict) if verdict else None),

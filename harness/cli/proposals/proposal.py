@@ -65,7 +65,7 @@ def list_proposals(
                 row.id,
                 row.route,
                 names.get(row.candidate, row.candidate),
-                row.phase.value.replace("_", " "),
+                row.phase_text,
                 _verdict_words(row.verdict, verdicts),
                 row.proposer,
                 formatting.timestamp(row.created_at),
@@ -155,7 +155,7 @@ def _print_selection(beside: SelectionComparison) -> None:
                 f"{candidate.answered:,} of {candidate.planned:,}",
                 format_thousand_price(candidate.figures.cost_usd_per_1000),
                 format_latency(candidate.figures.p95_s),
-                candidate.proposal.phase.value.replace("_", " "),
+                candidate.proposal.phase_text,
             ]
             for candidate in beside.candidates
         ],

@@ -77,7 +77,7 @@ def load_progress(ctx: Context, proposal_id: str) -> tuple[Proposal, Progress]:
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         proposal = tx.proposals.get(proposal_id)
-        stage = f"{proposal.id}: {proposal.phase.value.replace('_', ' ')}"
+        stage = f"{proposal.id}: {proposal.phase_text}"
         if proposal.phase is ProposalPhase.EVALUATING and proposal.runs:
             return proposal, _count(tx, proposal, stage, now)
         if proposal.phase is ProposalPhase.CANARY and proposal.rollout:

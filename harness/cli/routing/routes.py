@@ -30,6 +30,7 @@ from harness.domain.formatting import format_bps
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.overrides import format_overrides
 from harness.domain.routing.table import Route, RouteSettings
+from harness.gate.text.change_text import describe_change
 from harness.ports import RouteRecord
 
 
@@ -81,7 +82,7 @@ def _canary(status: RouteStatus) -> str | None:
 
 def _proposal(status: RouteStatus) -> str | None:
     proposal = status.open_proposal
-    return f"{proposal.id} {proposal.phase.value.replace('_', ' ')}" if proposal else None
+    return f"{proposal.id} {proposal.phase_text}" if proposal else None
 
 
 def as_json(status: RouteStatus) -> dict[str, object]:
@@ -240,7 +241,7 @@ def history(session: Session, name: str, page_request: PageRequest) -> None:
             [
                 record.route.version,
                 record.revision,
-                record.kind,
+                describe_change(record.kind, record.actor, record.reason),
                 formatting.timestamp(record.at),
                 record.actor,
                 names.get(record.route.incumbent, record.route.incumbent),

@@ -13,6 +13,7 @@ from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation
 from harness.control.operations import tampering
 from harness.control.proposals import approvals, four_eyes
+from harness.domain.canary.canary_end import describe_abort
 from harness.domain.canary.rollout import (
     MANUAL_ONWARD_SIGNALS,
     MANUAL_SIGNALS,
@@ -82,11 +83,13 @@ def operate_with_warnings(
     if signal not in MANUAL_SIGNALS:
         raise InputError(f"that is for the evidence to say, not for a person: {signal.value}")
     why = require_reason(reason, f"to {signal.value} by hand")
-    because = f"{signal.value} by {actor.name}: {why}"
     with recomputation.alerting_mismatch(ctx), ctx.store.write() as tx:
         rollout = _find_movable(tx, actor, route, signal, expected_version)
         unit = RolloutUnit(ctx, tx, rollout)
         machine = CanaryMachine(unit)
+        because = f"{signal.value} by {actor.name}: {why}"
+        if signal is RolloutSignal.ABORT:
+            because = describe_abort(actor.name, why, baking=rollout.baking)
         move, against = CanaryMove(actor, signal, because), tuple[str, ...]()
         match signal:
             case RolloutSignal.PROMOTE:

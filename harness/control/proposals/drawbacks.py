@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.control.proposals.comparison import Comparison
+from harness.domain.canary.canary_end import CanaryEnd, describe_who
 from harness.domain.evals.run import SuiteReport
 from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.domain.formatting import (
@@ -20,7 +21,6 @@ from harness.domain.formatting import (
     format_score,
     format_thousand_price,
 )
-from harness.domain.proposals.proposal import ProposalPhase
 
 # A figure that differs by less is as good as the other's.
 CLEAR_CHANGE: Final = 0.02
@@ -110,10 +110,10 @@ def describe_absence(comparison: Comparison) -> str:
 def _of_canary(comparison: Comparison) -> Iterator[Drawback]:
     """What users' requests showed counts more than any eval."""
     proposal = comparison.proposal
-    if proposal.phase is ProposalPhase.ROLLED_BACK:
-        why = proposal.closed_because.rstrip(".")
-        how = "Aborted" if proposal.aborted else "Rolled back"
-        yield Drawback(f"{how} in its canary", f"{why}.", clear=True)
+    if proposal.end is not None:
+        why = describe_who(proposal.closed_because).rstrip(".")
+        where = "" if proposal.end is CanaryEnd.TAKEN_BACK else " in its canary"
+        yield Drawback(f"{proposal.end.capitalize()}{where}", f"{why}.", clear=True)
 
 
 def _of_arms(comparison: Comparison) -> Iterator[Drawback]:

@@ -46,6 +46,7 @@ class RouteState(StrEnum):
     SUSPECT = "canary may be hurting users"
     ROLLED_BACK = "canary rolled back"
     ABORTED = "canary aborted"
+    TAKEN_BACK = "promotion taken back"
     CANARY = "in canary"
     BAKING = "promoted and baking"
     SHADOW = "in shadow"
@@ -58,7 +59,9 @@ WAITING_STATES: Final = frozenset(
     {RouteState.HELD, RouteState.BAKE_HELD, RouteState.PAUSED, RouteState.APPROVAL}
 )
 HARM_STATES: Final = frozenset({RouteState.HARM, RouteState.SUSPECT})
-ENDED_STATES: Final = frozenset({RouteState.ROLLED_BACK, RouteState.ABORTED})
+ENDED_STATES: Final = frozenset(
+    {RouteState.ROLLED_BACK, RouteState.ABORTED, RouteState.TAKEN_BACK}
+)
 # What a route's own state says already: a list beside the routes leaves these alerts out.
 ALERTS_OF_STATES: Final = frozenset(
     {AlertKind.AWAITING_APPROVAL, AlertKind.CANARY_PAUSED, AlertKind.CANARY_HELD}
@@ -77,6 +80,7 @@ _OF_CANARY: Final[Mapping[CanaryStateKind, RouteState]] = {
     CanaryStateKind.PROMOTED: RouteState.STEADY,
     CanaryStateKind.ROLLED_BACK: RouteState.ROLLED_BACK,
     CanaryStateKind.ABORTED: RouteState.ABORTED,
+    CanaryStateKind.TAKEN_BACK: RouteState.TAKEN_BACK,
 }
 
 

@@ -15,6 +15,7 @@ from harness.control.canary.audit import decision_inputs
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.routing import data_class_checks, targets
+from harness.domain.canary.canary_end import describe_abort
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState, apply_signal
 from harness.domain.errors import InputError, NotFound, ProofRefused, SwapgateError
 from harness.domain.formatting import format_bps
@@ -176,7 +177,8 @@ def roll_back(
         change = RestoreIncumbent(name, incumbent)
         _commit(ctx, tx, actor, change, route.version, reason, "route.rollback")
         if incumbent != route.incumbent:
-            _take_back_baking(ctx, tx, actor, name, f"rolled back by {actor.name}: {reason}")
+            because = describe_abort(actor.name, reason, baking=True)
+            _take_back_baking(ctx, tx, actor, name, because)
         return require_route(tx, name)
 
 

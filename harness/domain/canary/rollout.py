@@ -11,11 +11,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from harness.domain.canary.canary_end import CanaryEnd, find_end
 from harness.domain.canary.unit_rule import FEEDBACK_S, ExposureUnit, UnitRule
 from harness.domain.errors import IllegalTransition
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, EvidenceRule
 from harness.domain.proposals.policy_bounds import clamp_policy
-from harness.domain.proposals.proposal import is_abort
 from harness.domain.safe_time import add_seconds
 
 
@@ -158,9 +158,10 @@ class Rollout:
         return self.state is RolloutState.PROMOTED and self.bake_ends_at is not None
 
     @property
-    def aborted(self) -> bool:
-        """Tells whether a person ended it, and not what was measured of it."""
-        return self.state is RolloutState.ROLLED_BACK and is_abort(self.ended_because)
+    def end(self) -> CanaryEnd | None:
+        """Tells how it came to nothing; None where it goes on or was promoted for good."""
+        ended = self.state is RolloutState.ROLLED_BACK
+        return find_end(self.ended_because) if ended else None
 
     @property
     def current(self) -> CanaryStep:

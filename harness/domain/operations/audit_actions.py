@@ -15,7 +15,7 @@ AUDIT_ACTIONS: Final[Mapping[str, str]] = {
     "agent.purge": "the sessions of a user were removed",
     "agent.switch_approve": "a person let an agent go on with another model",
     "agent.switch_reject": "a person refused it",
-    "canary.abort": "a person ended a canary",
+    "canary.abort": "a person aborted a canary, or took its promotion back",
     "canary.acknowledge": "a person acknowledged a router's faults in a canary",
     "canary.advance": "a person raised a canary's share by one step",
     "canary.baked": "the bake ended, and the candidate keeps the route",

@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from harness.domain.canary.canary_end import CanaryEnd, find_end
 from harness.domain.errors import IllegalTransition
 from harness.domain.evals.run import Claim, SuitePlan
 from harness.domain.proposals.policy import Policy, PromotionMode
@@ -149,11 +150,6 @@ class Approval:
     widened: Mapping[str, object] = field(default_factory=dict)
 
 
-def is_abort(ended_because: str) -> bool:
-    """Tells by the reason of a canary's end whether a person aborted it."""
-    return ended_because.startswith("abort by ")
-
-
 @dataclass(frozen=True)
 class Proposal:
     """A request to make a candidate the incumbent of a route."""
@@ -213,9 +209,23 @@ class Proposal:
         return self.phase in OPEN_PHASES
 
     @property
-    def aborted(self) -> bool:
-        """Tells whether a person ended its canary, and not what was measured of it."""
-        return self.phase is ProposalPhase.ROLLED_BACK and is_abort(self.closed_because)
+    def end(self) -> CanaryEnd | None:
+        """Tells how its canary or its promotion came to nothing; None where it did not."""
+        ended = self.phase is ProposalPhase.ROLLED_BACK
+        return find_end(self.closed_because) if ended else None
+
+    @property
+    def phase_text(self) -> str:
+        """Says the phase in words: `rolled back` only of what no person ended."""
+        return self.phase.value.replace("_", " ") if self.end is None else self.end.value
+
+    @property
+    def predicate(self) -> str:
+        """Says the phase after the proposal's id: `is in its canary`, `was aborted`."""
+        if self.end is not None:
+            return self.end.predicate
+        inside = self.phase in (ProposalPhase.CANARY, ProposalPhase.SHADOW)
+        return f"is {'in its ' if inside else ''}{self.phase_text}"
 
     @property
     def approval_ends_at(self) -> datetime:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from harness.domain.canary.canary_end import CanaryEnd
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.formatting import format_bps, format_count
 from harness.gate.online.rollout_action import RolloutAction
@@ -24,6 +25,7 @@ BACK: Final = "If harm is shown, it is rolled back at once."
 class CanaryStateKind(StrEnum):
     ROLLED_BACK = "rolled_back"
     ABORTED = "aborted"  # ended by a person
+    TAKEN_BACK = "taken_back"  # promoted, and ended by a person in its bake
     PROMOTED = "promoted"
     HARM = "harm"  # the evidence asks for a rollback
     PAUSED = "paused"  # until a person acts
@@ -33,6 +35,11 @@ class CanaryStateKind(StrEnum):
     HEALTHY = "healthy"
     BAKING = "baking"  # promoted, and still compared
     RUNNING = "running"  # live, and its evidence was not asked for
+
+
+_AFTER_PROMOTION: Final = frozenset(
+    {CanaryStateKind.BAKING, CanaryStateKind.PROMOTED, CanaryStateKind.TAKEN_BACK}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +55,8 @@ class CanaryState:
     @property
     def of_route(self) -> str:
         """Returns the words for a list of routes: `canary on hold at 5 %`."""
-        short = self.predicate.removeprefix("is ").removeprefix("was ")
-        after = self.kind in (CanaryStateKind.BAKING, CanaryStateKind.PROMOTED)
+        short = self.predicate.removeprefix("is ").removeprefix("was ").removeprefix("had its ")
+        after = self.kind in _AFTER_PROMOTION
         return short if after or short.endswith(AFTER_PROMOTION) else f"canary {short}"
 
 
@@ -95,10 +102,7 @@ def _kind(
 
 
 def _ended_kind(rollout: Rollout) -> CanaryStateKind:
-    if rollout.aborted:
-        return CanaryStateKind.ABORTED
-    back = rollout.state is RolloutState.ROLLED_BACK
-    return CanaryStateKind.ROLLED_BACK if back else CanaryStateKind.PROMOTED
+    return _OF_END[rollout.end] if rollout.end else CanaryStateKind.PROMOTED
 
 
 def _quiet_kind(rollout: Rollout, action: RolloutAction | None) -> CanaryStateKind:
@@ -110,11 +114,15 @@ def _quiet_kind(rollout: Rollout, action: RolloutAction | None) -> CanaryStateKi
     return CanaryStateKind.HEALTHY if action.figures.blocks else CanaryStateKind.EMPTY
 
 
+_OF_END: Final[Mapping[CanaryEnd, CanaryStateKind]] = {
+    CanaryEnd.ROLLED_BACK: CanaryStateKind.ROLLED_BACK,
+    CanaryEnd.ABORTED: CanaryStateKind.ABORTED,
+    CanaryEnd.TAKEN_BACK: CanaryStateKind.TAKEN_BACK,
+}
 # Of each kind: `words` and `predicate` of a CanaryState. at: its share; more: what else holds
 # of one that was stopped.
 _PHRASES: Final[Mapping[CanaryStateKind, tuple[str, str]]] = {
-    CanaryStateKind.ROLLED_BACK: ("rolled back", "was rolled back"),
-    CanaryStateKind.ABORTED: ("aborted", "was aborted"),
+    **{kind: (end.value, end.predicate) for end, kind in _OF_END.items()},
     CanaryStateKind.PROMOTED: ("promoted", "was promoted"),
     CanaryStateKind.BAKING: ("promoted and baking", "is promoted and baking"),
     CanaryStateKind.HARM: (
@@ -152,7 +160,7 @@ def _reason(
     reason = action.reason if action else ""
     told = " ".join(_sentence(hold.removeprefix(HOLD_PREFIX)) for hold in holds)
     match kind:
-        case CanaryStateKind.ABORTED | CanaryStateKind.ROLLED_BACK | CanaryStateKind.PROMOTED:
+        case kind if kind is CanaryStateKind.PROMOTED or kind in _OF_END.values():
             return _sentence(rollout.ended_because) if rollout.ended_because else reason
         case CanaryStateKind.PAUSED:
             why = _sentence(pause_reason) if pause_reason else reason
@@ -174,8 +182,7 @@ def _sentence(text: str) -> str:
 
 _ENDED: Final = "{incumbent} serves all users; the candidate needs a new proposal to come back."
 _NEXT: Final[Mapping[CanaryStateKind, str]] = {
-    CanaryStateKind.ROLLED_BACK: _ENDED,
-    CanaryStateKind.ABORTED: _ENDED,
+    **dict.fromkeys(_OF_END.values(), _ENDED),
     CanaryStateKind.PROMOTED: "nothing; the candidate serves the route.",
     CanaryStateKind.HARM: (
         "it is rolled back within seconds: {incumbent} serves all users again."

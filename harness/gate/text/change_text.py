@@ -1,0 +1,27 @@
+"""Names the changes of a route in its history, for the Routes page and the command line."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from harness.domain.canary.canary_end import CanaryEnd, find_end
+from harness.domain.operations.access import SYSTEM
+
+CHANGE_WORDS: Final[Mapping[str, str]] = {
+    "baseline": "route created",
+    "canary": "canary started",
+    "weight": "share raised",
+    "promotion": "candidate promoted",
+    "abort": "canary {end}",
+    "restore": "rolled back by hand",
+    "settings": "settings or fallbacks changed",
+}
+
+
+def describe_change(kind: str, actor: str, reason: str) -> str:
+    """Says what a change of that kind did; of a canary's end, which end it was."""
+    end = find_end(reason)
+    if kind == "restore" and end is CanaryEnd.TAKEN_BACK:
+        return end.value
+    if kind == "restore" and actor == SYSTEM.name:
+        return f"promotion {end}"
+    return CHANGE_WORDS.get(kind, kind).format(end=end)
