@@ -8,20 +8,19 @@ from collections.abc import Sequence
 import click
 
 from harness.cli import shadow
+from harness.cli.canary_watch import NO_CANARY, CanaryFollower, CanaryReading
 from harness.cli.frame import formatting, output
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.watching import Watched, watch, watch_option
 from harness.control.canary import status as canary_status
 from harness.control.canary.status import CanaryHistory, CanaryStatus
-from harness.control.context import Context
 from harness.control.serialize import to_plain
 from harness.control.shadow.stage import ShadowStage, find_stage_of_route
 from harness.domain.canary.rollout import Rollout
 from harness.domain.formatting import format_bps, format_estimate, format_percent
 from harness.gate.text.explain import GuardrailRow, StepNeed
 
-NO_CANARY = "no canary: a proposal that passes its evals opens one"
 DECIDE = LazyCommand(
     "harness.cli.evals.file_decision:canary_decide",
     "Decide about a canary from the counts in BLOCKS.csv.",
@@ -71,65 +70,50 @@ def canary() -> None:
 @click.argument("route", required=False)
 @watch_option
 @pass_session
-def status(session: Session, route: str | None, *, watched: bool) -> None:
+@click.pass_context
+def status(
+    click_context: click.Context, session: Session, route: str | None, *, watched: bool
+) -> None:
     """Show the live canaries; with ROUTE its newest, live or ended.
 
     `canary explain ROUTE` shows the evidence behind it, guardrail by guardrail.
+
+    With --watch it waits for a canary where a proposal is under way. What it followed on ROUTE
+    sets the exit code: 0 promoted, 3 rolled back or failed, 4 not enough evidence.
     """
-    context = session.context
     if watched:
+        follower = CanaryFollower(session, route)
         watch(
             session,
             Watched(
-                load=_Followed(context, route).load,
-                draw=_print_canaries,
-                lines=lambda rows: {row.rollout.id: _line(row) for row in rows},
-                document=lambda rows: [as_json(row) for row in rows],
-                ended=lambda rows: not any(r.rollout.live or r.rollout.baking for r in rows),
+                load=follower.load,
+                draw=_print_reading,
+                lines=CanaryReading.lines,
+                document=_reading_json,
+                ended=lambda reading: reading.ended,
             ),
         )
-        return
-    canaries = canary_status.list_canaries(context, route=route)
+        click_context.exit(follower.find_exit_code())
+    canaries = canary_status.list_canaries(session.context, route=route)
     if session.json:
         output.document([as_json(row) for row in canaries])
     else:
         _print_canaries(canaries)
 
 
-class _Followed:
-    """Loads the canaries of a route, or of all; one that was live is shown at its end, too."""
-
-    def __init__(self, ctx: Context, route: str | None) -> None:
-        self._ctx, self._route = ctx, route
-        self._seen: dict[str, None] = {}  # routes, in the order in which they were seen
-
-    def load(self) -> Sequence[CanaryStatus]:
-        rows = canary_status.list_canaries(self._ctx, route=self._route)
-        if self._route is not None:
-            return rows
-        live = {row.rollout.route: row for row in rows}
-        self._seen.update(dict.fromkeys(live))
-        return [
-            row
-            for route in self._seen
-            for row in (
-                [live[route]]
-                if route in live
-                else canary_status.list_canaries(self._ctx, route=route)
-            )
-        ]
+def _print_reading(reading: CanaryReading) -> None:
+    for awaited in reading.awaited:
+        click.echo(awaited.text)
+    if reading.canaries or not reading.awaited:
+        _print_canaries(reading.canaries)
 
 
-def _line(row: CanaryStatus) -> str:
-    """One line for a log."""
-    needs, harm = (
-        row.rollout.current.min_exposures,
-        formatting.harm(row.action.distance_to_trip),
-    )
-    counts = f"{row.action.step_exposures:,} of {needs:,} exposures; {harm}"
-    held = f": {row.state.reason}" if row.hold_reasons or not row.rollout.live else ""
-    more = f"; {counts}" if row.rollout.live else ""
-    return f"{row.rollout.route}: {row.state.words}{held}{more}"
+def _reading_json(reading: CanaryReading) -> object:
+    awaited = [
+        {"rollout": None, "proposal": row.proposal.id, "awaited": row.text}
+        for row in reading.awaited
+    ]
+    return [*(as_json(row) for row in reading.canaries), *awaited]
 
 
 def _print_canaries(canaries: Sequence[CanaryStatus]) -> None:

@@ -137,6 +137,37 @@ def test_what_is_watched_says_each_change_and_ends_by_itself(
     assert "No route needs you now" in cli.text("status", "--watch", exits=130)
 
 
+@pytest.mark.parametrize(
+    ("candidate", "failing", "code", "ends"),
+    [
+        ("better", False, 0, "chat: promoted"),
+        ("better", True, 3, "chat: rolled back: The canary fails more often"),
+        ("worse", False, 3, "chat: no canary opened: {id}: rejected: "),
+    ],
+)
+def test_a_watch_that_begins_before_the_canary_waits_for_it_and_ends_with_its_code(
+    cli: CommandLine,
+    meanwhile: Meanwhile,
+    candidate: str,
+    failing: bool,  # noqa: FBT001 - a case
+    code: int,
+    ends: str,
+) -> None:
+    def goes_on() -> None:
+        cli.world.run_once()
+        cli.world.feed(failing=failing)
+
+    meanwhile(goes_on)
+    made = cli.json("proposal", "create", "chat", f"sim/{candidate}")["proposal"]["id"]
+
+    lines = cli.text("canary", "status", "chat", "--watch", exits=code).splitlines()
+
+    assert lines[0].endswith(f"chat: waits for a canary: {made}: proposed")
+    assert any(f"waits for a canary: {made}: evaluating, " in line for line in lines)
+    assert ends.format(id=made) in lines[-1]
+    assert cli.run("canary", "status", "chat", "--watch").exit_code == 0  # nothing under way
+
+
 def test_the_time_left_is_reckoned_from_the_last_minute() -> None:
     pace = Pace()
 

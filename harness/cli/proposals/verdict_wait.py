@@ -1,5 +1,5 @@
 """`follow_candidates` waits until proposals have their verdict or their end, with progress, and
-says what that means for a script. `load_progress` says how far one is.
+says what that means for a script (`find_exit_code`). `load_progress` says how far one is.
 """
 
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ def follow_candidates(
     if not all(in_time for _, in_time in ends):
         return last, TIMED_OUT
     # One that goes on is what was asked for.
-    return last, min(_exit_code(session, proposal) for proposal in last)
+    return last, min(find_exit_code(session, proposal) for proposal in last)
 
 
 def _follow(
@@ -111,7 +111,8 @@ def _canary(rollout: Rollout) -> str:
     return f" at {format_bps(rollout.current.weight_bps)}, {rollout.state.value}"
 
 
-def _exit_code(session: Session, proposal: Proposal) -> int:
+def find_exit_code(session: Session, proposal: Proposal) -> int:
+    """Returns what the proposal's phase and verdict mean for a script."""
     if proposal.phase is not ProposalPhase.REJECTED:
         return BY_PHASE[proposal.phase]
     verdict: Verdict | None = None
