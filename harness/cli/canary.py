@@ -1,6 +1,5 @@
 """`swapgate canary` shows canaries (`status`, `explain`). Its operations are in
-`canary_operations`, `plan` in `canary_plan`, `decide` and `bench` in `evals`. `proposal` prints
-a canary's facts from here, too.
+`canary_operations`, `plan` in `canary_plan`, `decide` and `bench` in `evals`.
 """
 
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from harness.cli import shadow
+from harness.cli.canary_facts import as_json, rollout_facts
 from harness.cli.canary_watch import NO_CANARY, CanaryFollower, CanaryReading
 from harness.cli.frame import formatting, output
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
@@ -17,8 +17,7 @@ from harness.control.canary import status as canary_status
 from harness.control.canary.status import CanaryHistory, CanaryStatus
 from harness.control.serialize import to_plain
 from harness.control.shadow.stage import ShadowStage, find_stage_of_route
-from harness.domain.canary.rollout import Rollout
-from harness.domain.formatting import format_bps, format_estimate, format_percent
+from harness.domain.formatting import format_estimate, format_percent
 from harness.gate.text.explain import GuardrailRow, StepNeed
 
 DECIDE = LazyCommand(
@@ -235,68 +234,3 @@ def _when(need: StepNeed) -> str:
     if need.done:
         return "done"
     return "unknown" if need.eta_s is None else f"about {format_estimate(need.eta_s)}"
-
-
-def brief_facts(status: CanaryStatus) -> list[tuple[str, object]]:
-    """Returns what a proposal says of its canary, and the command that says the rest."""
-    state = status.state
-    return [
-        ("canary", state.words),
-        ("why", state.reason),
-        ("next", state.next_step),
-        ("harm", formatting.harm(status.action.distance_to_trip)),
-        ("more", f"`swapgate canary status {status.rollout.route}`"),
-    ]
-
-
-def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
-    """Returns pairs of name and value that describe a canary."""
-    rollout, action = status.rollout, status.action
-    step, state = rollout.current, status.state
-    needs = f"{action.step_exposures:,} of {step.min_exposures:,} exposures at this share"
-    ends = "promotion" if rollout.last_step else format_bps(_next_weight(status))
-    return [
-        ("route", rollout.route),
-        ("rollout", f"{rollout.id}, of proposal {rollout.proposal}"),
-        ("candidate", f"{status.candidate.name} against {status.incumbent.name}"),
-        ("state", state.words),
-        ("why", state.reason),
-        ("next", state.next_step),
-        ("share", _share(rollout)),
-        ("step", f"{rollout.step + 1} of {len(rollout.policy.steps)}"),
-        ("exposures", f"{action.exposures:,}"),
-        ("harm", formatting.harm(action.distance_to_trip)),
-        (
-            f"for {ends}",
-            (needs + (", and the certificate of no harm" if step.certify else ""))
-            if rollout.live
-            else None,
-        ),
-    ]
-
-
-def _share(rollout: Rollout) -> str:
-    if rollout.baking:
-        return f"100 %, and {format_bps(rollout.policy.bake_bps)} kept back as a control"
-    return format_bps(rollout.current.weight_bps) if rollout.live else "0 %"
-
-
-def as_json(status: CanaryStatus) -> object:
-    rollout = status.rollout
-    return {
-        "rollout": to_plain(rollout),
-        "weight_bps": rollout.current.weight_bps if rollout.live else 0,
-        "incumbent": to_plain(status.incumbent),
-        "candidate": to_plain(status.candidate),
-        "action": to_plain(status.action),
-        "explanation": to_plain(status.explanation),
-        "state": to_plain(status.state),
-        "moved": status.moved,
-        "held": status.held,
-        "faults": status.faults,
-        "blocks": len(status.blocks),
-    }
-
-
-def _next_weight(status: CanaryStatus) -> int:
-    return status.rollout.policy.steps[status.rollout.step + 1].weight_bps

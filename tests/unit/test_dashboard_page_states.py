@@ -18,7 +18,7 @@ from dashboard import current_user, page_frame, sign_in_page
 from dashboard.charts import route_timeline
 from dashboard.data import queries
 from harness.app.installation import CONFIG_VARIABLE
-from harness.cli.canary import rollout_facts
+from harness.cli.canary_facts import rollout_facts
 from harness.control.canary import status as canary_status
 from harness.control.operations import alerts, dashboard_sessions, keys
 from harness.control.operations.dashboard_sessions import ActorSession

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.canary import rollout_facts
+from harness.cli.canary_facts import rollout_facts
 from harness.control import reconciler
 from harness.control.canary import decision, operations
 from harness.control.canary import holds as holding

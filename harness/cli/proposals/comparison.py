@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import click
 
-from harness.cli import canary, shadow
+from harness.cli import canary_facts, shadow
 from harness.cli.frame import formatting, output
 from harness.control.canary.status import CanaryStatus
 from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
@@ -107,7 +107,7 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
         output.facts(shadow.stage_text(comparison.shadow))
     if status:
         click.echo()
-        output.facts(canary.brief_facts(status))
+        output.facts(canary_facts.brief_facts(status))
 
 
 def _proof(comparison: Comparison) -> str | None:
@@ -313,5 +313,5 @@ def as_json(
         "forecast": to_plain(comparison.forecast),
         "savings": to_plain(comparison.savings),
         "lost_by_form": to_plain(find_format_failures(comparison, standalone=standalone)),
-        "canary": canary.as_json(status) if status else None,
+        "canary": canary_facts.as_json(status) if status else None,
     }
