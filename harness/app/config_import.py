@@ -14,7 +14,7 @@ import yaml
 
 from harness import config, package_data
 from harness.app.installation import config_file, read_dotenv
-from harness.config.source_locations import parse_text
+from harness.config.source_locations import Document, parse_text
 from harness.domain.adoption.conversion import Conversion, SourceConfig
 from harness.domain.adoption.litellm_config import convert_litellm
 from harness.domain.adoption.portkey_config import convert_portkey
@@ -66,6 +66,15 @@ def import_config(format_name: str, source: Path, given: Path | None) -> ConfigI
 
 def convert_file(format_name: str, source: Path, environ: Mapping[str, str]) -> Conversion:
     """Converts a file and writes nothing. Raises ConfigError for one that cannot be read."""
+    document = _read_document(source)
+    if format_name == "litellm":
+        document = _read_included(document, source)
+    return CONVERTERS[format_name](
+        SourceConfig(source.stem, document.values, document.places, environ)
+    )
+
+
+def _read_document(source: Path) -> Document:
     try:
         text = source.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -74,10 +83,55 @@ def convert_file(format_name: str, source: Path, environ: Mapping[str, str]) -> 
         raise ConfigError(f"{source}: cannot be read: {error}") from None
     # JSON is YAML, but for the tabs that may indent it.
     plain = text.replace("\t", "  ") if text.lstrip().startswith("{") else text
-    document = parse_text(plain, source)
-    return CONVERTERS[format_name](
-        SourceConfig(source.stem, document.values, document.places, environ)
-    )
+    return parse_text(plain, source)
+
+
+def _read_included(document: Document, source: Path) -> Document:
+    """Merges the files that LiteLLM's `include` names, in LiteLLM's order: each is sought beside
+    the file that names it, else beside the first one, and is read once.
+    """
+    loaded = {source.resolve()}
+    waiting = [(name, source) for name in _included_names(document, source)]
+    while waiting:
+        name, declared_in = waiting.pop(0)
+        places = (declared_in.parent / name, source.parent / name)
+        file = next((place for place in places if place.exists()), places[0])
+        if file.resolve() in loaded:
+            continue
+        loaded.add(file.resolve())
+        included = _read_document(file)
+        waiting += [(further, file) for further in _included_names(included, file)]
+        document = _extend_document(document, included)
+    return document
+
+
+def _included_names(document: Document, source: Path) -> list[str]:
+    names = document.values.get("include", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        place = document.places.get(("include",), f"{source}:1")
+        raise ConfigError(f"{place}: include: give a list of file names, as LiteLLM needs it")
+    return names
+
+
+def _extend_document(document: Document, included: Document) -> Document:
+    """An included file's lists are appended; any other value of it replaces the one before."""
+    values, places = dict(document.values), dict(document.places)
+    for key, value in included.values.items():
+        old = values.get(key)
+        shift = 0
+        if isinstance(old, list) and isinstance(value, list):
+            shift = len(old)
+            values[key] = [*old, *value]
+        else:
+            values[key] = value
+            places = {path: place for path, place in places.items() if path[:1] != (key,)}
+        for path, place in included.places.items():
+            match path:
+                case (first, int(index), *rest) if first == key:
+                    places[key, index + shift, *rest] = place
+                case (first, *_) if first == key:
+                    places.setdefault(path, place)
+    return Document(values, places)
 
 
 def _write_checked(file: Path, text: str) -> None:

@@ -14,6 +14,7 @@ from harness.domain.adoption.conversion import Conversion, ConversionOutcome, So
 from harness.domain.adoption.litellm_config import convert_litellm
 from harness.domain.adoption.litellm_parameters import PARAMETER_REASONS, REQUEST_FIELDS
 from harness.domain.adoption.litellm_settings import REASONS, SECTIONS
+from harness.domain.errors import ConfigError
 from harness.domain.settings import Settings
 
 pytestmark = pytest.mark.req("G1")
@@ -129,14 +130,19 @@ def test_no_secret_of_the_file_is_copied_or_reported(
     openai = loaded(example, tmp_path).providers["openai"]
     # Another deployment of the file reads OPENAI_API_KEY itself.
     assert openai.api_key_env == "SWAPGATE_OPENAI_API_KEY"
-    assert set(example.variables) == {"AZURE_KEY", openai.api_key_env, "ANTHROPIC_API_KEY"}
+    assert set(example.variables) == {
+        "AZURE_KEY",
+        openai.api_key_env,
+        "ANTHROPIC_API_KEY",
+        "OPENAI_API_KEY",
+    }
 
 
 def test_what_was_not_taken_over_has_its_line_and_a_reason(example: Conversion) -> None:
     report = notes(example)
     lines = EXAMPLE.splitlines()
 
-    assert report["model_list.3"][1].startswith("a route serves one model, no pattern")
+    assert report["model_list.3"][1].startswith("providers.openai-2. A route has one name")
     assert (
         report["model_list.4"][1] == "Swapgate serves chats and embeddings, no image_generation"
     )
@@ -152,6 +158,92 @@ def test_what_was_not_taken_over_has_its_line_and_a_reason(example: Conversion) 
         number = int(note.place.rsplit(":", 1)[1])
         last = note.key.split(".")[-1]
         assert last.isdigit() or last in lines[number - 1], note
+
+
+INCLUDING = """\
+include: [models/chat.yaml]
+model_list:
+  - model_name: support
+    litellm_params: {model: openai/gpt-4o}
+litellm_settings: {num_retries: 9}
+"""
+# As LiteLLM's pages on file management and wildcard routing write them.
+INCLUDED = {
+    "models/chat.yaml": """\
+include: [embeddings.yaml]
+model_list:
+  - model_name: "anthropic/*"
+    litellm_params: {model: "anthropic/*", api_key: os.environ/ANTHROPIC_API_KEY, temperature: 0}
+  - model_name: "fo::*:static::*"
+    litellm_params: {model: "openai/fo::*:static::*", api_key: os.environ/OPENAI_API_KEY}
+litellm_settings:
+  num_retries: 1
+  fallbacks: [{support: [anthropic/claude-sonnet-4-5, "fo::hi:static::you", other/model]}]
+""",
+    # Beside the first file, where LiteLLM looks when there is none beside the one that names it.
+    "embeddings.yaml": """\
+include: [models/chat.yaml]
+model_list:
+  - model_name: vectors
+    litellm_params: {model: openai/text-embedding-3-small}
+    model_info: {mode: embedding}
+""",
+}
+
+
+def test_included_files_are_read_and_a_pattern_is_a_route_for_each_model_that_is_named(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(INCLUDING)
+    (tmp_path / "models").mkdir()
+    for name, text in INCLUDED.items():
+        (tmp_path / name).write_text(text)
+
+    conversion = convert_file("litellm", file, {})
+    settings = loaded(conversion, tmp_path)
+
+    chains = {
+        name: [target.target.name.split("#")[0] for target in (r.incumbent, *r.fallbacks)]
+        for name, r in settings.routes.items()
+    }
+    assert chains == {
+        "support": [
+            "openai/gpt-4o",
+            "anthropic/claude-sonnet-4-5",
+            "openai/fo::hi:static::you",
+        ],
+        "vectors": ["openai/text-embedding-3-small"],
+        "anthropic-claude-sonnet-4-5": ["anthropic/claude-sonnet-4-5"],
+        "fo::hi:static::you": ["openai/fo::hi:static::you"],
+    }
+    claude = settings.routes["anthropic-claude-sonnet-4-5"].incumbent
+    assert claude.parameters == {"temperature": 0}
+    assert settings.router.retry.tries_per_target == 2
+    report = notes(conversion)
+    assert report["include"][0] == "taken"
+    outcome, text = report["model_list.1"]
+    assert outcome == "changed"
+    assert "models that this file names: anthropic-claude-sonnet-4-5." in text
+    assert report["litellm_settings.fallbacks.0.support"] == (
+        "changed",
+        "fallbacks of support, without other/model: not taken over",
+    )
+    places = {note.key: note.place.rsplit("/", 1)[1] for note in conversion.notes}
+    assert places["model_list.1"] == "chat.yaml:3"
+    assert places["model_list.3.model_name"] == "embeddings.yaml:3"
+
+
+def test_an_included_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(INCLUDING)
+
+    with pytest.raises(ConfigError, match=r"models/chat\.yaml: no such file"):
+        convert_file("litellm", file, {})
+
+    file.write_text("include: models/chat.yaml\n")
+    with pytest.raises(ConfigError, match=r"config\.yaml:1: include: give a list"):
+        convert_file("litellm", file, {})
 
 
 def leaves(value: object, path: tuple[str, ...] = ()) -> Iterator[str]:

@@ -16,14 +16,20 @@ from harness.domain.adoption.conversion import (
     as_text,
     named_variables,
 )
+from harness.domain.adoption.litellm_patterns import (
+    ModelPattern,
+    find_named_models,
+    find_patterns,
+)
 from harness.domain.adoption.litellm_settings import convert_settings
-from harness.domain.adoption.litellm_targets import convert_deployment
+from harness.domain.adoption.litellm_targets import convert_deployment, convert_provider
 from harness.domain.adoption.provider_names import LITELLM_PROVIDERS
 from harness.domain.errors import InputError
 from harness.domain.routing.route_changes import check_route_name
 
 _SECTIONS: Final = ("router_settings", "litellm_settings")
 _ANY: Final = "*"
+_Credentials = Mapping[str, tuple[ConfigPath, Mapping[str, object]]]
 _CHAINS: Final = {
     "fallbacks": "",
     "context_window_fallbacks": (
@@ -65,11 +71,16 @@ def _convert_models(source: SourceConfig, draft: ConfigDraft, report: Conversion
     except InputError as error:
         report.leave(("model_list",), f"{error}")
         return
+    patterns = find_patterns(models)
+    of_patterns = {index for pattern in patterns for index in pattern.indexes}
     groups: dict[str, list[_Member]] = {}
     for index in range(len(models)):
         path: ConfigPath = ("model_list", index)
+        if index in of_patterns:
+            continue
         try:
-            name = _route_name(as_text(source.mapping(path).get("model_name")))
+            name = _plain(as_text(source.mapping(path).get("model_name")))
+            check_route_name(name)
             member = _read_member(index, source, credentials, draft, report)
         except InputError as error:
             report.leave(path, f"{error}")
@@ -77,16 +88,82 @@ def _convert_models(source: SourceConfig, draft: ConfigDraft, report: Conversion
         groups.setdefault(name, []).append(member)
     for name, members in groups.items():
         _add_route(name, members, source, draft, report)
+    _convert_patterns(patterns, source, credentials, draft, report)
+
+
+def _convert_patterns(
+    patterns: Sequence[ModelPattern],
+    source: SourceConfig,
+    credentials: _Credentials,
+    draft: ConfigDraft,
+    report: ConversionReport,
+) -> None:
+    """A pattern is its deployments' providers, and a route for each model that the file names
+    by it and no entry of the list has.
+    """
+    named: dict[ModelPattern, list[str]] = {pattern: [] for pattern in patterns}
+    for name in find_named_models(source):
+        pattern = next((pattern for pattern in patterns if pattern.matches(name)), None)
+        if pattern is not None and _plain(name) not in draft.routes:
+            named[pattern].append(name)
+    for pattern, names in named.items():
+        taken: dict[int, str] = {}
+        for index in pattern.indexes:
+            try:
+                taken[index] = convert_provider(index, source, credentials, draft, report)
+            except InputError as error:
+                report.leave(("model_list", index), f"{error}")
+        routes = [
+            _plain(name)
+            for name in names
+            if _add_matched_route(name, pattern, tuple(taken), source, credentials, draft, report)
+        ]
+        for index, provider in taken.items():
+            also = f", and the routes of models that this file names: {', '.join(routes)}"
+            report.change(
+                ("model_list", index),
+                f"providers.{provider}{also if routes else ''}. A route has one name, no "
+                f"pattern: for each further model that clients name, `swapgate route create "
+                f"NAME {provider}/MODEL`",
+            )
+
+
+def _add_matched_route(
+    name: str,
+    pattern: ModelPattern,
+    indexes: Sequence[int],
+    source: SourceConfig,
+    credentials: _Credentials,
+    draft: ConfigDraft,
+    report: ConversionReport,
+) -> bool:
+    """Whether a model that a pattern matches became a route."""
+    members = []
+    try:
+        check_route_name(_plain(name))
+        for index in indexes:
+            given = source.mapping(("model_list", index, "litellm_params")).get("model")
+            model = pattern.model_for(name, as_text(given))
+            members.append(_read_member(index, source, credentials, draft, report, model=model))
+    except InputError:
+        return False  # what names it says that there is no such route
+    for member in _in_order(members):
+        if _plain(name) not in draft.routes:
+            draft.add_route(_plain(name), [])
+        draft.add_fallback(_plain(name), member.target)
+    return bool(members)
 
 
 def _read_member(
     index: int,
     source: SourceConfig,
-    credentials: Mapping[str, tuple[ConfigPath, Mapping[str, object]]],
+    credentials: _Credentials,
     draft: ConfigDraft,
     report: ConversionReport,
+    *,
+    model: str = "",
 ) -> _Member:
-    target = convert_deployment(index, source, credentials, draft, report)
+    target = convert_deployment(index, source, credentials, draft, report, model=model)
     parameters = source.mapping(("model_list", index, "litellm_params"))
     order = parameters.get("order")
     weight = parameters.get("weight")
@@ -98,12 +175,8 @@ def _read_member(
     )
 
 
-def _route_name(name: str) -> str:
-    """The route of a model name. Raises InputError for a pattern, which is none."""
-    if "*" in name:
-        raise InputError("a route serves one model, no pattern: name the models one by one")
-    check_route_name(_plain(name))
-    return _plain(name)
+def _in_order(members: Sequence[_Member]) -> list[_Member]:
+    return sorted(members, key=lambda member: (member.order, -member.weight, member.index))
 
 
 def _add_route(
@@ -113,9 +186,8 @@ def _add_route(
     draft: ConfigDraft,
     report: ConversionReport,
 ) -> None:
-    chain = sorted(members, key=lambda member: (member.order, -member.weight, member.index))
     draft.add_route(name, [])
-    for place, member in enumerate(chain):
+    for place, member in enumerate(_in_order(members)):
         path: ConfigPath = ("model_list", member.index, "model_name")
         given = source.mapping(path[:2])["model_name"]
         renamed = f" Clients send {name}: a route's name has no '/'" if given != name else ""
@@ -249,7 +321,7 @@ def _plain(name: str) -> str:
 
 def _read_credentials(
     source: SourceConfig, report: ConversionReport
-) -> Mapping[str, tuple[ConfigPath, Mapping[str, object]]]:
+) -> _Credentials:
     """`credential_list`, by name; deployments name what they use."""
     found: dict[str, tuple[ConfigPath, Mapping[str, object]]] = {}
     try:

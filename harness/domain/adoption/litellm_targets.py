@@ -20,6 +20,7 @@ from harness.domain.adoption.litellm_parameters import (
     PARAMETER_REASONS,
     REQUEST_FIELDS,
 )
+from harness.domain.adoption.litellm_patterns import WILDCARD
 from harness.domain.adoption.provider_names import (
     LITELLM_PROVIDERS,
     azure_base,
@@ -63,15 +64,15 @@ def convert_deployment(
     credentials: Mapping[str, tuple[ConfigPath, Mapping[str, object]]],
     draft: ConfigDraft,
     report: ConversionReport,
+    *,
+    model: str = "",
 ) -> TargetDraft:
-    """Reads one entry of the model list. Raises InputError for one that has no like here."""
-    where: ConfigPath = ("model_list", index)
-    path, info_path = (*where, "litellm_params"), (*where, "model_info")
-    deployment = _Deployment(path, info_path, source.mapping(path), source.mapping(info_path))
-    mode = deployment.info.get("mode", "chat")
-    if mode not in _MODES:
-        raise InputError(f"Swapgate serves chats and embeddings, no {mode!s:.40}")
-    name, model = _provider_and_model(deployment)
+    """Reads one entry of the model list; `model` stands for the entry's own where that is a
+    pattern. Raises InputError for an entry that has no like here.
+    """
+    deployment = _read_deployment(index, source)
+    path, info_path = deployment.path, deployment.info_path
+    name, model = _provider_and_model(deployment, model)
     provider = _read_provider(name, deployment, source, credentials, report)
     parameters = _read_parameters(deployment, report)
     known = draft.add_provider(provider)
@@ -87,10 +88,39 @@ def convert_deployment(
     return TargetDraft(known, model, parameters)
 
 
-def _provider_and_model(deployment: _Deployment) -> tuple[str, str]:
-    """LiteLLM's name of the provider, and the model there. Raises InputError."""
+def convert_provider(
+    index: int,
+    source: SourceConfig,
+    credentials: Mapping[str, tuple[ConfigPath, Mapping[str, object]]],
+    draft: ConfigDraft,
+    report: ConversionReport,
+) -> str:
+    """Adds the provider of an entry whose models are a pattern, and returns its name. Raises
+    InputError for an entry that has no like here.
+    """
+    deployment = _read_deployment(index, source)
     whole = as_text(deployment.parameters.get("model") or "no model")
-    if "*" in whole:
+    name, _ = _provider_and_model(deployment, whole.replace(WILDCARD, "MODEL"))
+    provider = _read_provider(name, deployment, source, credentials, report)
+    known = draft.add_provider(provider)
+    _note_key(known, provider, deployment, draft, report)
+    return known
+
+
+def _read_deployment(index: int, source: SourceConfig) -> _Deployment:
+    where: ConfigPath = ("model_list", index)
+    path, info_path = (*where, "litellm_params"), (*where, "model_info")
+    deployment = _Deployment(path, info_path, source.mapping(path), source.mapping(info_path))
+    mode = deployment.info.get("mode", "chat")
+    if mode not in _MODES:
+        raise InputError(f"Swapgate serves chats and embeddings, no {mode!s:.40}")
+    return deployment
+
+
+def _provider_and_model(deployment: _Deployment, model: str = "") -> tuple[str, str]:
+    """LiteLLM's name of the provider, and the model there. Raises InputError."""
+    whole = model or as_text(deployment.parameters.get("model") or "no model")
+    if WILDCARD in whole:
         raise InputError("a route serves one model, no pattern: name the models one by one")
     given = deployment.parameters.get("custom_llm_provider")
     prefix, slash, rest = whole.partition("/")
@@ -145,13 +175,14 @@ def _read_provider(
         report.take((*deployment.path, part), "the provider's kind and api_base")
     api_key = given.get("api_key")
     variable = named_variable(api_key)
+    usual = known.key_env if kind != "custom" or not base or known.api_base else ""
     return ProviderSource(
         name.replace("_", "-") if name != kind else name,
         kind,
         base,
-        key_env=variable,
+        key_env=usual if api_key is None else variable,
         key="" if variable or api_key is None else as_text(api_key),
-        usual_key_env=known.key_env if kind != "custom" or not base or known.api_base else "",
+        usual_key_env=usual,
         headers=_read_headers(deployment, report),
     )
 
