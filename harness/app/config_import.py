@@ -87,7 +87,7 @@ def _read_document(source: Path) -> Document:
 
 
 def _read_included(document: Document, source: Path) -> Document:
-    """Merges the files that LiteLLM's `include` names, in LiteLLM's order: each is sought beside
+    """Merges the files that LiteLLM's `include` names, in its order: each is sought beside
     the file that names it, else beside the first one, and is read once.
     """
     loaded = {source.resolve()}

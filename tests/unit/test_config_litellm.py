@@ -173,14 +173,14 @@ INCLUDED = {
 include: [embeddings.yaml]
 model_list:
   - model_name: "anthropic/*"
-    litellm_params: {model: "anthropic/*", api_key: os.environ/ANTHROPIC_API_KEY, temperature: 0}
+    litellm_params: {model: "anthropic/*", temperature: 0}
   - model_name: "fo::*:static::*"
     litellm_params: {model: "openai/fo::*:static::*", api_key: os.environ/OPENAI_API_KEY}
 litellm_settings:
   num_retries: 1
   fallbacks: [{support: [anthropic/claude-sonnet-4-5, "fo::hi:static::you", other/model]}]
 """,
-    # Beside the first file, where LiteLLM looks when there is none beside the one that names it.
+    # Beside the first file: where LiteLLM looks next, after the naming file's folder.
     "embeddings.yaml": """\
 include: [models/chat.yaml]
 model_list:

@@ -79,27 +79,83 @@ def test_what_was_not_taken_over_has_a_reason() -> None:
     assert report["strategy.mode"][0] == "changed"
 
 
-def test_named_targets_of_conditions_are_routes_and_the_default_is_the_routes_own() -> None:
-    conversion = converted(
-        {
-            "strategy": {
-                "mode": "conditional",
-                "conditions": [{"query": {"metadata.plan": {"$eq": "paid"}}, "then": "best"}],
-                "default": "cheap",
-            },
-            "targets": [
-                {"name": "best", "provider": "openai", "override_params": {"model": "big"}},
-                {"name": "cheap", "provider": "openai", "override_params": {"model": "small"}},
-            ],
-        }
-    )
+# As Portkey's page on conditional routing writes them.
+CONDITIONAL = {
+    "strategy": {
+        "mode": "conditional",
+        "conditions": [
+            {"query": {"params.model": {"$eq": "fastest"}}, "then": "small"},
+            {"query": {"$or": [{"params.model": "smartest"},
+                               {"params.model": {"$in": ["best", "o1"]}}]}, "then": "group"},
+            {"query": {"metadata.user_plan": {"$eq": "paid"}}, "then": "group"},
+            {"query": {"url.pathname": {"$eq": "/v1/embeddings"}}, "then": "vectors"},
+            {"query": {"metadata.app_name": {"$regex": "my_app"}}, "then": "small"},
+            {"query": {"params.temperature": {"$gt": 0.7}}, "then": "group"},
+            {"query": {"params.model": {"$in": ["new", "fastest"]}}, "then": "group"},
+            {"query": {"metadata.user_plan": {"$eq": "trial"}}, "then": "group"},
+            {"query": {"params.model": {"$eq": "x"}}, "then": "nobody"},
+        ],
+        "default": "small",
+    },
+    "request_timeout": 20_000,
+    "targets": [
+        {"name": "group", "strategy": {"mode": "loadbalance"}, "targets": [
+            {"provider": "groq", "weight": 0.2, "override_params": {"model": "llama"}},
+            {"provider": "anthropic", "weight": 0.8,
+             "override_params": {"model": "claude-3.5-sonnet"}},
+        ]},
+        {"name": "small", "provider": "openai", "override_params": {"model": "gpt-4o-mini"}},
+        {"name": "vectors", "provider": "openai",
+         "override_params": {"model": "text-embedding-3-small"}},
+    ],
+}  # fmt: skip
 
-    assert conversion.config["routes"] == {
-        "support-cheap": {"incumbent": "openai/small"},
-        "support-best": {"incumbent": "openai/big"},
-        "support": {"incumbent": "openai/small"},
+
+def test_conditions_on_the_model_a_metadata_value_or_embeddings_choose_the_routes_of_targets(
+    tmp_path: Path,
+) -> None:
+    conversion = converted(dict(CONDITIONAL))
+    settings = loaded(conversion, tmp_path)
+
+    chains = {
+        name: [target.target.name for target in (route.incumbent, *route.fallbacks)]
+        for name, route in settings.routes.items()
     }
-    assert notes(conversion)["strategy.conditions"][0] == "not taken"
+    small, group = ["openai/gpt-4o-mini"], ["anthropic/claude-3.5-sonnet", "groq/llama"]
+    assert chains == {
+        "support": small,
+        "support-small": small,
+        "fastest": small,
+        "support-group": group,
+        "smartest": group,
+        "best": group,
+        "o1": group,
+        "support-vectors": ["openai/text-embedding-3-small"],
+    }
+    assert settings.routes["support-group"].settings.task == "user_plan=paid"
+    overrides = settings.routes["support"].settings.overrides
+    assert {kind.value: route for kind, route in overrides.items()} == {
+        "embedding": "support-vectors"
+    }
+    assert {route.settings.total_timeout_s for route in settings.routes.values()} == {20}
+    report = notes(conversion)
+    what = {
+        index: report[f"strategy.conditions.{index}"]
+        for index in range(len(CONDITIONAL["strategy"]["conditions"]))  # type: ignore[index]
+    }
+    assert [index for index, (outcome, _) in what.items() if outcome == "changed"] == [
+        0,
+        1,
+        2,
+        3,
+    ]
+    assert "`x-swapgate-task: user_plan=paid`" in what[2][1]
+    assert what[4][1].endswith("clients that it means name the route support-small themselves")
+    assert what[5][1].startswith("a route is chosen by `model`")
+    assert what[6][1] == "there is a route 'fastest' already"
+    assert what[7][1].startswith("a route has one task")
+    assert what[8][1].startswith("names no target")
+    assert report["strategy.default"] == ("taken", "route support: its own targets")
 
 
 KEYS = sorted({*INHERITED, *REASONS, *ROUTE_SETTINGS, "weight", "strategy", "newKey", "name"})

@@ -142,6 +142,9 @@ class ConfigDraft:
     def set_route(self, route: str, setting: str, value: object) -> None:
         self._settings.setdefault(route, {})[setting] = value
 
+    def route_settings(self, route: str) -> Mapping[str, object]:
+        return self._settings.get(route, {})
+
     def config(self) -> dict[str, object]:
         """Returns the configuration, as a swapgate.yaml has it."""
         routes = {

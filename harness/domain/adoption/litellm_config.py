@@ -113,10 +113,11 @@ def _convert_patterns(
                 taken[index] = convert_provider(index, source, credentials, draft, report)
             except InputError as error:
                 report.leave(("model_list", index), f"{error}")
+        indexes = tuple(taken)
         routes = [
             _plain(name)
             for name in names
-            if _add_matched_route(name, pattern, tuple(taken), source, credentials, draft, report)
+            if _add_matched_route(name, pattern, indexes, source, credentials, draft, report)
         ]
         for index, provider in taken.items():
             also = f", and the routes of models that this file names: {', '.join(routes)}"
@@ -319,9 +320,7 @@ def _plain(name: str) -> str:
     return name.replace("/", "-")
 
 
-def _read_credentials(
-    source: SourceConfig, report: ConversionReport
-) -> _Credentials:
+def _read_credentials(source: SourceConfig, report: ConversionReport) -> _Credentials:
     """`credential_list`, by name; deployments name what they use."""
     found: dict[str, tuple[ConfigPath, Mapping[str, object]]] = {}
     try:

@@ -1,5 +1,5 @@
-"""A model name of LiteLLM may be a pattern, such as `openai/*`. A route has one name, so a pattern
-becomes its provider, and a route for each model that the file itself names by it.
+"""A model name of LiteLLM may be a pattern, such as `openai/*`. A route has one name, so a
+pattern becomes its provider, and a route for each model that the file itself names by it.
 """
 
 import re

@@ -18,6 +18,7 @@ from harness.domain.adoption.conversion import (
     may_be_secret,
     named_variables,
 )
+from harness.domain.adoption.portkey_routes import PortkeyTarget, add_routes
 from harness.domain.adoption.portkey_settings import (
     INHERITED,
     REASONS,
@@ -40,16 +41,6 @@ _SHARE: Final = "(share)"  # of the traffic that comes to a group; no key of a f
 _MODES: Final = ("single", "fallback", "loadbalance", "conditional")
 
 
-@dataclass(frozen=True, slots=True)
-class _Leaf:
-    """One target of the tree, with what it inherits."""
-
-    path: ConfigPath
-    name: str
-    weight: float
-    target: TargetDraft
-
-
 @dataclass(frozen=True)
 class _Reading:
     """What is at hand while a configuration is read."""
@@ -57,7 +48,7 @@ class _Reading:
     source: SourceConfig
     draft: ConfigDraft
     report: ConversionReport
-    leaves: list[_Leaf] = field(default_factory=list)
+    targets: list[PortkeyTarget] = field(default_factory=list)
 
 
 def convert_portkey(source: SourceConfig) -> Conversion:
@@ -65,7 +56,7 @@ def convert_portkey(source: SourceConfig) -> Conversion:
     report = ConversionReport(source)
     reading = _Reading(source, ConfigDraft(named_variables(source.values)), report)
     _read_node((), source.values, {}, reading)
-    _add_routes(reading)
+    add_routes(source, reading.targets, reading.draft, report)
     return Conversion(reading.draft.config(), report.notes(), reading.draft.variables)
 
 
@@ -97,12 +88,22 @@ def _read_node(
     passed = {name: value for name, value in given.items() if name in INHERITED}
     _note_inherited(path, node, reading.report)
     share = _weight(given)
+    before = len(reading.targets)
     for index, target in enumerate(targets):
         below = (*path, key, index)
         if isinstance(target, Mapping):
             _read_node(below, target, {**passed, _SHARE: share}, reading)
         else:
             reading.report.leave(below, "is not a target")
+    if _mode(own) == "loadbalance":
+        reading.targets[before:] = sorted(
+            reading.targets[before:], key=lambda target: -target.weight
+        )
+
+
+def _mode(own: Mapping[str, object]) -> object:
+    strategy = own.get("strategy")
+    return strategy.get("mode") if isinstance(strategy, Mapping) else own.get("mode")
 
 
 def _read_leaf(path: ConfigPath, given: Mapping[str, object], reading: _Reading) -> None:
@@ -111,9 +112,11 @@ def _read_leaf(path: ConfigPath, given: Mapping[str, object], reading: _Reading)
     except InputError as error:
         reading.report.leave(path, f"{error}")
         return
-    name = given.get("name")
-    reading.leaves.append(
-        _Leaf(path, name if isinstance(name, str) else "", _weight(given), target)
+    # A target in a group is chosen by the name of the group.
+    outermost = reading.source.mapping(path[:2]) if path else {}
+    name = outermost.get("name")
+    reading.targets.append(
+        PortkeyTarget(path, name if isinstance(name, str) else "", _weight(given), target)
     )
 
 
@@ -294,7 +297,7 @@ def _note_strategy(
     path: ConfigPath, own: Mapping[str, object], report: ConversionReport
 ) -> None:
     strategy = own.get("strategy")
-    mode = strategy.get("mode") if isinstance(strategy, Mapping) else own.get("mode")
+    mode = _mode(own)
     where: ConfigPath = (
         (*path, "strategy") if isinstance(strategy, Mapping) else (*path, "mode")
     )
@@ -302,6 +305,8 @@ def _note_strategy(
         for key in strategy:
             if reason := STRATEGY_REASONS.get(plain_key(key)):
                 report.leave((*where, key), reason)
+            elif path and plain_key(key) in {"conditions", "default"}:
+                report.leave((*where, key), "only the outermost strategy may have conditions")
         where = (*where, "mode")
     if mode is None:
         return
@@ -313,8 +318,10 @@ def _note_strategy(
             "a route spreads no traffic: its heaviest target is the incumbent, the others are "
             "fallbacks",
         )
+    elif mode == "conditional" and path:
+        report.change(where, "the targets are taken in order: this is a group in a group")
     elif mode == "conditional":
-        report.change(where, "each named target is a route of its own, which clients name")
+        report.change(where, "each named target is a route of its own, which clients may name")
     else:
         report.take(where, "the route's targets, in their order")
 
@@ -354,43 +361,3 @@ def _convert_retry(
             "attempts": max(6, tries),
         }
         reading.report.change(where, f"router.retry: {tries} tries of each target")
-
-
-def _add_routes(reading: _Reading) -> None:
-    """One route of all targets; of a conditional strategy, one for each named target."""
-    source, draft = reading.source, reading.draft
-    if not reading.leaves:
-        return
-    strategy = source.values.get("strategy")
-    mode = strategy.get("mode") if isinstance(strategy, Mapping) else source.values.get("mode")
-    leaves = list(reading.leaves)
-    name = _route_name(source)
-    if mode == "loadbalance":
-        leaves.sort(key=lambda leaf: -leaf.weight)
-    if mode == "conditional" and isinstance(strategy, Mapping):
-        default = strategy.get("default")
-        leaves.sort(key=lambda leaf: leaf.name != default)
-        for leaf in leaves:
-            own = _plain_name(f"{name}-{leaf.name}") if leaf.name else ""
-            if own and own not in draft.routes:
-                draft.add_route(own, [leaf.target])
-        leaves = leaves[:1]
-    draft.add_route(name, [leaf.target for leaf in leaves])
-    timeout = source.values.get("request_timeout", source.values.get("requestTimeout"))
-    try:
-        if timeout is not None:
-            draft.set_route(name, "total_timeout_s", as_number(timeout) / 1000)
-    except InputError as error:
-        key = "request_timeout" if "request_timeout" in source.values else "requestTimeout"
-        reading.report.leave((key,), f"{error}")
-
-
-def _route_name(source: SourceConfig) -> str:
-    """The route's name: the configuration's own, else the file's."""
-    given = source.values.get("slug") or source.values.get("name") or source.name
-    name = _plain_name(str(given))
-    return name if name and name != "config" else "default"
-
-
-def _plain_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).strip("-.")[:60]

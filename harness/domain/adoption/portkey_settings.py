@@ -50,8 +50,6 @@ REASONS: Final[Mapping[str, str]] = {
 }
 STRATEGY_REASONS: Final[Mapping[str, str]] = {
     "on_status_codes": "Swapgate falls over by kind of failure: docs/reference/router.md",
-    "conditions": "clients choose the route by its name, or by x-swapgate-task",
-    "default": "the target that the route itself has",
 }
 
 
