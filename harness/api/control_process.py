@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -14,7 +15,7 @@ import uvicorn
 
 from harness.api.access import SERVER
 from harness.api.app import build_app
-from harness.app.control_schedule import control_schedule
+from harness.app.control_schedule import RECONCILE_JOB, control_schedule
 from harness.app.database import upgrade_database
 from harness.app.eval_workers import open_with_workers
 from harness.app.installation import Installation
@@ -46,7 +47,11 @@ def run_control(config: Path | None) -> None:
     schedule.start()
     try:
         uvicorn.run(
-            build_app(installation, metrics_token=os.environ.get(METRICS_TOKEN) or None),
+            build_app(
+                installation,
+                metrics_token=os.environ.get(METRICS_TOKEN) or None,
+                turn_age_s=partial(schedule.age_s, RECONCILE_JOB),
+            ),
             host=where.host,
             port=where.port,
             **SERVER,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 RENEWALS_EVERY_S = 1.0
+RECONCILE_JOB = "reconcile"
 
 
 def control_schedule(installation: Installation) -> "Schedule":
@@ -68,7 +69,7 @@ def control_schedule(installation: Installation) -> "Schedule":
         retention.revoke_stale_grants(ctx)
 
     jobs = [
-        leading("reconcile", reconciler.run_once, every_s=control.reconcile_interval_s),
+        leading(RECONCILE_JOB, reconciler.run_once, every_s=control.reconcile_interval_s),
         leading(
             "signatures",
             housekeeping.check_snapshot,

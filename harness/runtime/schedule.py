@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from apscheduler.events import EVENT_JOB_ERROR, JobExecutionEvent
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, JobExecutionEvent
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
@@ -51,16 +51,31 @@ class Schedule:
         )
         self._jobs, self._clock, self._watch_s = jobs, clock, watch_s
         self._on_error = on_error
+        self._ended_at: dict[str, float] = {}  # job to the monotonic time of its last good run
         self._ending = threading.Event()
         self._watch = threading.Thread(target=self._compare_clocks, daemon=True)
         self._scheduler.add_listener(self._failed, EVENT_JOB_ERROR)
+        self._scheduler.add_listener(self._note_end, EVENT_JOB_EXECUTED)
         for job in jobs:
             self._scheduler.add_job(job.run, trigger=_trigger(job), id=job.name, name=job.name)
 
     def _failed(self, event: JobExecutionEvent) -> None:
         self._on_error(event.job_id, event.exception)
 
+    def _note_end(self, event: JobExecutionEvent) -> None:
+        self._ended_at[event.job_id] = self._clock.monotonic()
+
+    def age_s(self, job: str) -> float | None:
+        """Seconds since a job last ran without an error, at first since the schedule's start;
+        None before that.
+        """
+        ended_at = self._ended_at.get(job)
+        return None if ended_at is None else self._clock.monotonic() - ended_at
+
     def start(self) -> None:
+        self._ended_at = dict.fromkeys(
+            (job.name for job in self._jobs), self._clock.monotonic()
+        )
         self._scheduler.start()
         self._watch.start()
 

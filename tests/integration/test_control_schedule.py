@@ -11,6 +11,7 @@ from harness.domain.errors import ConfigError
 from harness.runtime.schedule import Schedule, ScheduledJob
 
 PATIENCE_S = 30.0
+LONG_S = 100 * PATIENCE_S
 
 
 class SettableClock:
@@ -18,12 +19,13 @@ class SettableClock:
 
     def __init__(self) -> None:
         self.set_by = dt.timedelta()
+        self.slept_s = 0.0
 
     def now(self) -> dt.datetime:
         return dt.datetime.now(dt.UTC) + self.set_by  # noqa: TID251 - set by hand here
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return time.monotonic() + self.slept_s
 
 
 @pytest.fixture
@@ -54,13 +56,19 @@ def test_the_loop_turns_on_when_the_clock_is_set(clock: SettableClock, jump_s: f
     try:
         assert ran.acquire(timeout=PATIENCE_S)
         clock.set_by = dt.timedelta(seconds=jump_s)
+        clock.slept_s = LONG_S
         # More than could have been under way when the clock was set.
         assert all(ran.acquire(timeout=PATIENCE_S) for _ in range(20))
+        age_s = schedule.age_s("loop")
+        assert age_s is not None
+        assert age_s < LONG_S
     finally:
         schedule.stop()
 
 
-def test_a_job_that_fails_is_told_and_runs_again(clock: SettableClock) -> None:
+def test_a_job_that_fails_is_told_and_runs_again_and_its_age_grows(
+    clock: SettableClock,
+) -> None:
     semaphore = threading.Semaphore(0)
 
     def fails() -> None:
@@ -74,6 +82,11 @@ def test_a_job_that_fails_is_told_and_runs_again(clock: SettableClock) -> None:
     schedule.start()
     try:
         assert all(semaphore.acquire(timeout=PATIENCE_S) for _ in range(3))
+        clock.slept_s = LONG_S
+        assert all(semaphore.acquire(timeout=PATIENCE_S) for _ in range(2))
+        age_s = schedule.age_s("loop")
+        assert age_s is not None
+        assert age_s >= LONG_S
     finally:
         schedule.stop()
 

@@ -38,6 +38,9 @@ done
 LITELLM = re.compile(r"```yaml\n(model_list.*?)```", re.DOTALL)
 PORTKEY = re.compile(r"```json\n(.*?)```", re.DOTALL)
 
+# Blocks begin with the name of a language; a block's end has none.
+UNNAMED_BLOCK = re.compile(r"(?:\A|\n\n)```\n")
+
 verified = pytest.mark.verify
 
 
@@ -54,6 +57,7 @@ SQLITE = {
     "tls-and-proxy": INSTALLED,
     "ci-gate": INSTALLED,
     "grafana": SERVED,
+    "leave": INSTALLED,
 }
 OF_THEIR_OWN = {
     "alerts",
@@ -75,7 +79,9 @@ ELSEWHERE = {
 def test_every_page_with_commands_has_a_test_that_runs_them() -> None:
     pages = {page.stem for page in (DOCS / "how-to").glob("*.md")}
     told = {page for page in pages if shell_blocks(f"how-to/{page}.md")}
+    unnamed = {page for page in pages if UNNAMED_BLOCK.search(text_of(f"how-to/{page}.md"))}
 
+    assert unnamed == set()  # a block of no language would be left out
     assert told == {*SQLITE, *OF_THEIR_OWN, *ELSEWHERE}
     for name in ELSEWHERE.values():
         assert list(DOCS.parent.glob(f"tests/**/{name}.py")), name
@@ -102,6 +108,8 @@ def test_every_command_of_a_page_works_in_its_order(name: str, tmp_path: Path) -
         assert "PASSED" in said
         assert (tmp_path / "report.md").exists()
         assert (tmp_path / "junit.xml").exists()
+    if name == "leave":
+        assert len((tmp_path / "audit.jsonl").read_text("utf-8").splitlines()) > 1
     if name == "grafana":
         assert_metrics_are_there(said)
 
