@@ -27,7 +27,7 @@ class ModelPattern:
 
     @property
     def specificity(self) -> tuple[int, int]:
-        """Of two patterns that match, LiteLLM takes the one that is greater by this."""
+        """Ranks patterns that match one name: LiteLLM takes the one with the greatest value."""
         return len(self._regex), sum(self._regex.count(sign) for sign in "*+?\\^$|()")
 
     def matches(self, name: str) -> bool:
