@@ -9,7 +9,7 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import action_dialogs, key_dialogs, page_frame
+from dashboard import action_dialogs, key_dialogs, page_frame, people_dialogs
 from dashboard.action_dialogs import Opener
 from dashboard.text import html, key_text, labels
 from dashboard.text.html import escape
@@ -44,6 +44,7 @@ def show() -> None:
         st.html(html.empty("Clients of the router send a key. This creates one:",
                            "swapgate key create CLIENT"))  # fmt: skip
     _people(people)
+    people_dialogs.show_people()
     _revoked([key for key in page if key.revoked_at is not None])
     if page.next is not None:
         st.html(html.note(f"{len(page):,} of {page.total:,} keys; swapgate key list has all."))

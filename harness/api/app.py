@@ -18,6 +18,7 @@ from harness.api import (
     evals,
     health,
     operations,
+    people,
     proposals,
     providers,
     routing,
@@ -49,6 +50,7 @@ ROUTERS: Final[Mapping[str, APIRouter]] = {
     "credentials": credentials.router,
     "agents": switch_requests.router,
     "operations": operations.router,
+    "people": people.router,
 }
 
 

@@ -403,6 +403,21 @@ class KeyBody(Body):
     limits: LimitsBody | None = None
 
 
+class DeclarationBody(Body):
+    """Declares who a principal is. person: the name of the principal that he is as well; None
+    for nobody else here.
+    """
+
+    person: Name | None = None
+    reason: Text
+
+
+class SessionEndBody(Body):
+    """Says why a session is ended."""
+
+    reason: Text
+
+
 class EvalQuery(PageQuery):
     state: RunState | None = None
 

@@ -167,6 +167,10 @@ VERBS = {
         "harness.cli.operations.client_keys:key",
         "Keys of Swapgate's own, for clients and for people.",
     ),
+    "person": LazyCommand(
+        "harness.cli.operations.people:person",
+        "People: who of the principals is one person, and who is signed in.",
+    ),
     "audit": LazyCommand(
         "harness.cli.operations.audit:audit", "The audit log: append-only, hash-chained."
     ),
@@ -188,7 +192,7 @@ SECTIONS = {
     "Providers, models, routes": ("provider", "model", "route"),
     "Swap a model": ("proposal", "canary", "shadow", "eval", "suite", "capture", "gate"),
     "Watch": ("alert", "drift", "switch", "agent", "audit"),
-    "Set up": ("key", "config", "db", "mcp", "completion"),
+    "Set up": ("key", "person", "config", "db", "mcp", "completion"),
 }
 # Names from before they stood under one noun.
 RENAMED = {

@@ -44,6 +44,7 @@ from harness.ports.operations import (
     Deliveries,
     Failovers,
     Installations,
+    PersonLinks,
     Principals,
 )
 from harness.ports.proposals import Approvals, Observations, Proposals, Rollouts, Verdicts
@@ -91,6 +92,8 @@ class Transaction(Protocol):
     def audit(self) -> AuditLog: ...
     @property
     def principals(self) -> Principals: ...
+    @property
+    def person_links(self) -> PersonLinks: ...
     @property
     def audited(self) -> AuditedRows: ...
     @property

@@ -11,6 +11,7 @@ from harness.domain.operations.alerts import Alert, AlertKind, AlertRecord
 from harness.domain.operations.audit import AuditEvent, AuditPosition
 from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.delivery import AlertMessage, Delivery
+from harness.domain.operations.people import People, PersonLink
 from harness.domain.operations.principals import Principal
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.rate_limits import KeyLimits
@@ -78,8 +79,26 @@ class Principals(Protocol):
         """Finds the principal of who signs in by OpenID Connect."""
         ...
 
+    def all(self) -> Sequence[Principal]:
+        """Loads all principals."""
+        ...
+
     def among(self, ids: Collection[str]) -> Mapping[str, Principal]:
         """Loads the stored principals among these ids, by id."""
+        ...
+
+
+class PersonLinks(Protocol):
+    """Stores who was declared to be one person; declarations are only ever added."""
+
+    def add(self, new: PersonLink) -> None:
+        """Adds a declaration. Nobody else adds one until the end of the unit of work."""
+        ...
+
+    def people(self, *, lock: bool = False) -> People:
+        """Loads who is who now, by the newest declarations. lock: in a `write()`, nobody else
+        declares anything until the end of the unit of work.
+        """
         ...
 
 
@@ -162,6 +181,16 @@ class DashboardSessions(Protocol):
 
     def save(self, changed: DashboardSession) -> None:
         """Saves a session that was opened or ended. Raises NotFound."""
+        ...
+
+    def get(self, session: str) -> DashboardSession:
+        """Loads a sign-in by its id; in a `write()`, nobody else changes it until the end of
+        the unit of work. Raises NotFound.
+        """
+        ...
+
+    def open_at(self, now: datetime) -> Sequence[DashboardSession]:
+        """Lists the sessions that go on, the one opened last first."""
         ...
 
     def forget(self, before: datetime) -> int:

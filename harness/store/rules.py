@@ -216,6 +216,13 @@ def no_such_key(key: str) -> NotFound:
     return NotFound(f"there is no key {key}; `swapgate key list` shows them")
 
 
+def no_such_session(session: str) -> NotFound:
+    return NotFound(
+        f"there is no dashboard session {session}: `swapgate person sessions` shows those that "
+        "go on"
+    )
+
+
 def is_same_principal(one: Principal, other: Principal) -> bool:
     """Whether two principals are one by id, name or sign-in: only one may be stored."""
     signs_in = one.issuer is not None and (one.issuer, one.subject) == (

@@ -44,6 +44,7 @@ from harness.store.sql.operations import (
     SqlApiKeys,
     SqlDashboardSessions,
     SqlDeliveries,
+    SqlPersonLinks,
     SqlPrincipals,
 )
 from harness.store.sql.proposals import SqlApprovals, SqlProposals, SqlRollouts, SqlVerdicts
@@ -85,6 +86,7 @@ class SqlTransaction:
         self.observations = SqlObservations(unit)
         self.audit = SqlAuditLog(unit, secret)
         self.principals = SqlPrincipals(unit)
+        self.person_links = SqlPersonLinks(unit)
         self.audited = SqlAuditedRows(unit, self.audit)
         self.keys = SqlApiKeys(unit)
         self.dashboard_sessions = SqlDashboardSessions(unit)

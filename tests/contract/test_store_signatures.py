@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from harness.domain.errors import Conflict, SignatureInvalid, SnapshotInvalid
 from harness.domain.operations.access import SYSTEM, ApiKey
 from harness.domain.operations.dashboard_session import DashboardSession
-from harness.domain.operations.principals import LOCAL_PRINCIPAL
+from harness.domain.operations.people import PersonLink
+from harness.domain.operations.principals import LOCAL_PRINCIPAL, Principal, PrincipalKind
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.providers.credentials import Credential
 from harness.domain.routing.evidence import Waiver, baseline_evidence
@@ -89,6 +90,11 @@ SESSION = DashboardSession(
     link_expires_at=LATER,
 )
 
+DORA = Principal(
+    "pr_dora", PrincipalKind.PERSON, "dora", NOW, "https://login.example.com", "u-1"
+)
+LINK = PersonLink("pl_1", DORA.id, 1, DORA.id, "we met", NOW, LOCAL_PRINCIPAL.id)
+
 
 def filled(store: Store) -> None:
     """A row in every signed table."""
@@ -109,6 +115,8 @@ def filled(store: Store) -> None:
         add_agent(tx)
         tx.agent_grants.add(GRANT)
         tx.dashboard_sessions.add(SESSION)
+        tx.principals.add(DORA)
+        tx.person_links.add(LINK)
 
 
 def opened(url: object, signatures: Ed25519Signatures) -> SqlStore:

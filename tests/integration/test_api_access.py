@@ -3,6 +3,7 @@
 import re
 import zlib
 from collections.abc import Iterator
+from datetime import timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import pytest
 
 from harness.control.agents import switches
-from harness.control.operations import keys
+from harness.control.operations import dashboard_sessions, keys
 from harness.domain.errors import StoreUnavailable
 from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.principals import OPERATOR
 from tests.support.control.control_plane import POLICY, SECRET, SmallInstallation, approved
 from tests.support.control.waiting_switch import waiting_switch
 from tests.support.site.management_api import Door, awaiting_approval, error_of
@@ -66,6 +68,8 @@ READS = (
     "/credentials/providers/sim",
     "/policies",
     "/keys",
+    "/people",
+    "/dashboard-sessions",
     "/audit",
     "/audit/verify",
 )
@@ -115,6 +119,8 @@ WRITES = {
     "DELETE /providers/sim": (None, "admin"),
     "POST /keys": ({"name": "carl"}, "admin"),
     "DELETE /keys/{key}": (None, "admin"),
+    "POST /people/vera/declarations": ({"reason": "we met"}, "admin"),
+    "POST /dashboard-sessions/{session}/end": ({"reason": "a lost laptop"}, "admin"),
     "PUT /keys/{key}/limits": ({"requests_per_min": 60}, "admin"),
 }
 
@@ -144,7 +150,11 @@ def names(door: Door) -> dict[str, str]:
     approved_switch = switches.approve_switch(ctx, SYSTEM, waiting_switch(ctx).id)
     with ctx.store.read() as tx:
         (grant,) = tx.agent_grants.not_revoked(agent=approved_switch.agent)
+    link = dashboard_sessions.create_link(ctx, OPERATOR, secret=SECRET)[1]
+    lasts = timedelta(hours=1)
+    going_on = dashboard_sessions.open_link(ctx, link, secret=SECRET, lasts=lasts)[0]
     return {
+        "session": going_on.session.id,
         "request": waiting_switch(ctx).id,
         "grant": grant.id,
         "proposal": waiting.id,
@@ -186,11 +196,12 @@ def test_a_verb_takes_its_role_and_no_less(
 
 
 def test_the_table_above_has_every_endpoint(door: Door) -> None:
-    # Two of the table's names stand for themselves, and one in a path is another's.
+    # Some of the table's names stand for themselves, and one in a path is another's.
     told = {f"GET {path}" for path in READS} | set(WRITES)
     named = {
         verb.partition("?")[0]
         .replace("/chat", "/{route}")
+        .replace("/people/vera", "/people/{name}")
         .replace("/models/sim/base", "/models/{model}")
         .replace("/providers/sim", "/providers/{provider}")
         for verb in told

@@ -83,6 +83,10 @@ PATHS = {
     "/api/v1/keys": "get post",
     "/api/v1/keys/{key}": "delete",
     "/api/v1/keys/{key}/limits": "put",
+    "/api/v1/people": "get",
+    "/api/v1/people/{name}/declarations": "post",
+    "/api/v1/dashboard-sessions": "get",
+    "/api/v1/dashboard-sessions/{session}/end": "post",
     "/api/v1/audit": "get",
     "/api/v1/audit/verify": "get",
 }

@@ -117,7 +117,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("switch", "list")
     ask("switch", "lift", switch["id"], "--reason", "over")  # type: ignore[index]
     credential_verbs(cli, ask)
-    for verbs_of in (trouble_verbs, shadow_verbs, database_verbs):
+    for verbs_of in (person_verbs, trouble_verbs, shadow_verbs, database_verbs):
         verbs_of(ask)
     capture_verbs(cli, ask)
     agent_verbs(cli, ask)
@@ -157,6 +157,18 @@ def database_verbs(ask: Callable[..., object]) -> None:
     # The keys of these tests are in the environment.
     ask("db", "rotate-key", exits=2)
     ask("db", "retire-key", "0" * 16, "--reason", "a rehearsal", exits=2)
+
+
+def person_verbs(ask: Callable[..., object]) -> None:
+    for name in ("dave", "dave-laptop"):
+        ask("key", "create", name, "--role", "approver")
+    ask("person", "separate", "dave-laptop", "--reason", "it seemed so")
+    made = ask("person", "link", "dave-laptop", "dave", "--reason", "he told me")
+    assert made["number"] == 2  # type: ignore[index]
+    shown = {view["name"]: view["person"] for view in ask("person", "list")}  # type: ignore[attr-defined]
+    assert (shown["dave-laptop"], shown["local"]) == ("dave", "")
+    assert ask("person", "sessions") == []
+    ask("person", "sign-out", "ds_none", "--reason", "a lost laptop", exits=1)
 
 
 def credential_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:

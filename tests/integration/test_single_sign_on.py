@@ -4,17 +4,24 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from harness import config, package_data
-from harness.control.operations import dashboard_sessions, single_sign_on
+from harness.control.operations import dashboard_sessions, people, single_sign_on
 from harness.control.operations.dashboard_sessions import ActorSession
 from harness.control.proposals import decisions
-from harness.domain.errors import ConfigError, NotAllowed
+from harness.domain.errors import ConfigError, Conflict, InputError, NotAllowed, NotFound
 from harness.domain.operations.access import Role
+from harness.domain.operations.principals import LOCAL_PRINCIPAL, OPERATOR
 from harness.domain.operations.single_sign_on import read_identity
+from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.settings import OidcSettings
+from harness.store.schema.operations import person_link
+from harness.store.sql import SqlStore
 from tests.integration.test_four_eyes import person, waiting
 from tests.support.control.control_plane import SECRET, SmallInstallation
+from tests.support.store.raw_rows import REFUSED
+from tests.support.store.tampering import insert, row, written
 
 pytestmark = pytest.mark.req("F5")
 LASTS = timedelta(hours=12)
@@ -119,6 +126,7 @@ def test_nobody_is_two_people_by_key_and_by_single_sign_on(world: SmallInstallat
         signed_in(world, claims(world))
 
     kim = signed_in(world, claims(world, sub="u-2", email="kim@example.com")).actor
+    people.separate(world.context(), OPERATOR, "kim@example.com", "we work side by side")
     decisions.approve_proposal(world.context(), kim, made.id)
     with world.store.read() as tx:
         [approval] = tx.approvals.for_proposal(made.id)
@@ -136,6 +144,146 @@ def test_who_proposed_by_single_sign_on_cannot_approve_it(world: SmallInstallati
     again = signed_in(world, claims(world)).actor
     with pytest.raises(NotAllowed, match="another approver"):
         decisions.approve_proposal(world.context(), again, made.id)
+
+
+@pytest.mark.both_databases
+def test_who_has_a_key_and_single_sign_on_is_one_person_once_declared(
+    world: SmallInstallation,
+) -> None:
+    ctx, ana = world.context(), person(world, "ana", Role.ADMIN)
+    by_sign_on = signed_in(world, claims(world, email="ana@example.org")).actor
+    made = waiting(world, ana)
+
+    # Until somebody says who that is, nobody approves across the two kinds of sign-in.
+    with pytest.raises(NotAllowed, match="nobody said yet who ana@"):
+        decisions.approve_proposal(ctx, by_sign_on, made.id)
+    # Nor by the word of one of the two, said with a key that goes back to her either.
+    zoe = person(world, "zoe", Role.ADMIN, by=ana)
+    for mine in (ana, zoe):
+        people.separate(ctx, mine, "ana@example.org", "trust me")
+        with pytest.raises(NotAllowed, match="ana had a hand in declaring who ana@"):
+            decisions.approve_proposal(ctx, by_sign_on, made.id)
+
+    people.link(ctx, OPERATOR, "ana@example.org", "ana", "she told me")
+    with pytest.raises(NotAllowed, match="were declared to be one person"):
+        decisions.approve_proposal(ctx, by_sign_on, made.id)
+    puppet = person(world, "puppet", Role.APPROVER, by=ana)
+    decisions.cancel_proposal(ctx, ana, made.id)
+    other = waiting(world, by_sign_on)
+    for herself, why in ((ana, "one person"), (puppet, "goes back to")):
+        with pytest.raises(NotAllowed, match=why):
+            decisions.approve_proposal(ctx, herself, other.id)
+    decisions.approve_proposal(ctx, person(world, "ben", Role.APPROVER), other.id)
+    with world.store.read() as tx:
+        declared = [e for e in tx.audit.tail(99) if e.action.startswith("person.")]
+    assert [(e.actor, e.action, e.details["called"]) for e in declared] == [
+        ("local", "person.link", "ana"),
+        ("zoe", "person.separate", "ana@example.org"),
+        ("ana", "person.separate", "ana@example.org"),
+    ]
+
+
+def test_an_approver_who_is_declared_to_be_the_proposer_opens_no_canary(
+    world: SmallInstallation,
+) -> None:
+    ctx, ana = world.context(), person(world, "ana", Role.ADMIN)
+    by_sign_on = signed_in(world, claims(world, email="ana@example.org")).actor
+    people.separate(ctx, OPERATOR, "ana@example.org", "another Ana, it seemed")
+    made = waiting(world, ana)
+    decisions.approve_proposal(ctx, by_sign_on, made.id)
+    people.link(ctx, OPERATOR, "ana@example.org", "ana", "the same Ana")
+
+    world.run_once()
+
+    closed = world.get(made.id)
+    assert closed.phase is ProposalPhase.REJECTED
+    assert "were declared to be one person since" in closed.closed_because
+
+
+@pytest.mark.both_databases
+def test_the_database_itself_refuses_one_person_on_both_sides(
+    world: SmallInstallation,
+) -> None:
+    assert isinstance(world.store, SqlStore)
+    ctx, ana = world.context(), person(world, "ana", Role.ADMIN)
+    by_sign_on = signed_in(world, claims(world, email="ana@example.org")).actor
+    people.link(ctx, OPERATOR, "ana@example.org", "ana", "she told me")
+    made = waiting(world, ana)
+    approval: dict[str, object] = {
+        "id": "a_ana",
+        "proposal": made.id,
+        "verdict": made.verdict,
+        "kind": "canary",
+        "principal": by_sign_on.principal,
+        "name": by_sign_on.name,
+        "at": world.clock.now(),
+        "reason": "mine",
+        "widened": {},
+    }
+    with pytest.raises(REFUSED, match="the person who proposed it"), written(world.store) as db:
+        insert(db, "approval", approval)
+    for change in ({"person": by_sign_on.principal}, {"reason": "other"}):
+        with pytest.raises(REFUSED, match="never changed"), written(world.store) as db:
+            db.execute(sa.update(person_link).values(change))
+    with pytest.raises(REFUSED, match="never changed"), written(world.store) as db:
+        db.execute(sa.delete(person_link))
+    chain = {"id": "pl_2", "principal": ana.principal, "person": LOCAL_PRINCIPAL.id}
+    with pytest.raises(REFUSED, match="others were declared"), written(world.store) as db:
+        insert(db, "person_link", row(db, "person_link") | chain)
+
+
+def test_only_an_admin_declares_who_somebody_is_and_never_in_a_chain(
+    world: SmallInstallation,
+) -> None:
+    ctx = world.context()
+    ana, ben = person(world, "ana", Role.APPROVER), person(world, "ben", Role.ADMIN)
+    person(world, "ana two", Role.VIEWER)
+    with pytest.raises(NotAllowed, match="needs admin"):
+        people.link(ctx, ana, "ana two", "ana", "it is me")
+    with pytest.raises(NotFound, match="no principal 'eve'"):
+        people.link(ctx, ben, "eve", "ana", "a guess")
+    with pytest.raises(InputError, match="reason"):
+        people.link(ctx, ben, "ana two", "ana", " ")
+    with pytest.raises(InputError, match="operator of this machine"):
+        people.link(ctx, ben, "local", "ana", "her machine")
+    people.link(ctx, ben, "ana two", "ana", "she told me")
+    with pytest.raises(Conflict, match="others were declared to be ana"):
+        people.link(ctx, ben, "ana", "ben", "no")
+    with pytest.raises(Conflict, match="another principal"):
+        people.link(ctx, ben, "ben", "ana two", "no")
+    shown = {view.name: (view.person, view.declared_by) for view in people.list_people(ctx)}
+    assert shown["ana two"] == ("ana", "ben")
+    assert shown["ana"] == ("", "")
+
+
+@pytest.mark.both_databases
+def test_an_admin_ends_anothers_session_by_key_and_by_single_sign_on(
+    world: SmallInstallation,
+) -> None:
+    ctx, said = world.context(), claims(world)
+    dora, ben = signed_in(world, said), person(world, "ben", Role.APPROVER)
+    made = dashboard_sessions.create_link(ctx, ben, secret=SECRET)
+    cookie = dashboard_sessions.open_link(ctx, made[1], secret=SECRET, lasts=LASTS)[1]
+    going_on = dashboard_sessions.list_open(ctx)
+    assert {(view.name, view.by) for view in going_on} == {
+        ("dora@example.com", "oidc"),
+        ("ben", "link"),
+    }
+
+    with pytest.raises(NotAllowed, match="needs admin"):
+        dashboard_sessions.end_another(ctx, ben, dora.session.id, "I say so")
+    for view in going_on:
+        dashboard_sessions.end_another(ctx, OPERATOR, view.id, "a lost laptop")
+    with pytest.raises(NotAllowed, match="an admin ended your session"):
+        signed_in(world, said)
+    with pytest.raises(NotAllowed, match="an admin ended your session"):
+        dashboard_sessions.resume(ctx, cookie, secret=SECRET)
+    with pytest.raises(Conflict, match="does not go on"):
+        dashboard_sessions.end_another(ctx, OPERATOR, dora.session.id, "again")
+    assert not dashboard_sessions.list_open(ctx)
+    with world.store.read() as tx:
+        event = tx.audit.tail(1)[0]
+    assert (event.action, event.details["reason"]) == ("dashboard.end", "a lost laptop")
 
 
 @pytest.mark.parametrize(

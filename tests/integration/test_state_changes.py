@@ -17,7 +17,13 @@ from typing import Any, Final
 import pytest
 import sqlalchemy as sa
 
-from harness.control.operations import dashboard_sessions, housekeeping, keys, state_audit
+from harness.control.operations import (
+    dashboard_sessions,
+    housekeeping,
+    keys,
+    people,
+    state_audit,
+)
 from harness.control.proposals import decisions
 from harness.control.routing import fallback_chain, kill_switch, targets
 from harness.control.routing.chain_evidence import WaiverRequest
@@ -59,6 +65,7 @@ TABLES: Mapping[str, Change] = {
     "approval": ("name", "somebody else"),
     "switch": ("lifted_at", 1),
     "api_key": ("role", 4),
+    "person_link": ("person", "local"),
     "provider": ("api_base", "http://127.0.0.1:1/v1"),
     "proposal": ("approver", "eve"),
     "eval_run": ("target", "t_other"),
@@ -72,6 +79,7 @@ CASES = [(table, verb) for table in TABLES for verb in VERBS]
 # What a copy of a row needs besides another key, to be one that the schema takes.
 COPIES: Mapping[str, Mapping[str, object]] = {
     "api_key": {"hash": "another", "role": 4},
+    "person_link": {"number": 2},
     "proposal": {"phase": "cancelled"},
     "rollout": {"state": "rolled_back"},
     "switch": {"lifted_at": None, "lifted_by": None},
@@ -117,6 +125,7 @@ def live(world: SmallInstallation) -> None:
         ctx, SYSTEM, "chat", FallbackRequest("sim/good", waive=waive), reason="a second one"
     )
     keys.create_key(ctx, SYSTEM, "ops", secret=SECRET, role=Role.VIEWER)
+    people.separate(ctx, OPERATOR, "ops", "a test")
     force = kill_switch.SwitchRequest(
         Force(ForceKind.PROVIDER, "sim"), "an outage", lasts=timedelta(hours=1)
     )

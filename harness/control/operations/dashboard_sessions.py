@@ -1,23 +1,25 @@
 """Signs people in to the dashboard: by a one-time link (`create_link`, `preview_link`,
 `open_link`) or by a management key (`open_with_key`). `resume` finds who acts behind a
-browser's cookie, with the role that the key has now; `end` signs out.
+browser's cookie, with the role that the key has now; `end` signs out, and `end_another` ends a
+session that `list_open` shows.
 
 Links and cookies are stored as hashes alone. Each step is in the audit log, under the name of
 whoever is signed in.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from harness.control import audit
 from harness.control.context import Context
 from harness.control.operations import keys
 from harness.control.proposals.four_eyes import load_key_creators
-from harness.domain.errors import NotAllowed, NotFound, SignatureInvalid
+from harness.domain.errors import Conflict, NotAllowed, NotFound, SignatureInvalid
 from harness.domain.operations.access import Actor, Role, key_hash
+from harness.domain.operations.audit import require_reason
 from harness.domain.operations.dashboard_session import (
     COOKIE_PREFIX,
     LINK_LASTS,
@@ -192,6 +194,61 @@ def _end(ctx: Context, tx: Transaction, cookie_hash: str | None) -> Actor | None
     actor = Actor(name, Role.VIEWER, session.principal, session.key)
     audit.record(ctx, tx, actor, "dashboard.sign_out", f"session {session.id}", {})
     return actor
+
+
+@dataclass(frozen=True, slots=True)
+class SessionView:
+    """A session that goes on, as lists show it: nothing that would open it."""
+
+    id: str
+    principal: str
+    name: str
+    by: str  # key, link or oidc
+    key: str | None  # the id of the management key that it acts with
+    opened_at: datetime
+    expires_at: datetime
+
+
+def list_open(ctx: Context) -> Sequence[SessionView]:
+    """Lists the sessions that go on, the one opened last first."""
+    with refusing(), ctx.store.read() as tx:
+        return [
+            _view(tx, session) for session in tx.dashboard_sessions.open_at(ctx.clock.now())
+        ]
+
+
+def end_another(ctx: Context, actor: Actor, session: str, reason: str) -> SessionView:
+    """Ends somebody's session; the browser's cookie is worth nothing from then on. Raises
+    NotFound, NotAllowed for another's unless by an admin, InputError without a reason, Conflict
+    for one that does not go on.
+    """
+    why = require_reason(reason, "to end a session")
+    now = ctx.clock.now()
+    with refusing(), ctx.store.write() as tx:
+        found = tx.dashboard_sessions.get(session)
+        if found.principal != actor.principal:
+            actor.require(Role.ADMIN)
+        if found.opened_at is None or found.ended_at is not None:
+            raise Conflict(f"the session {session} does not go on: nothing to end")
+        tx.dashboard_sessions.save(replace(found, ended_at=now))
+        facts = {"of": found.principal, "reason": why}
+        audit.record(ctx, tx, actor, "dashboard.end", f"session {session}", facts)
+        return _view(tx, found)
+
+
+def _view(tx: Transaction, session: DashboardSession) -> SessionView:
+    if session.opened_at is None or session.expires_at is None:
+        raise Conflict(f"the session {session.id} was never opened")
+    by = "link" if session.link_hash is not None else "key" if session.key else "oidc"
+    return SessionView(
+        id=session.id,
+        principal=session.principal,
+        name=tx.principals.get(session.principal).name,
+        by=by,
+        key=session.key,
+        opened_at=session.opened_at,
+        expires_at=session.expires_at,
+    )
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Records a person's approval of a verdict: the row that the database asks for before a canary
 or an early promotion. `record_approval` requires four eyes; `find_revocation` says that an
-approver's key was revoked since; `list_approvals` shows them with remarks on the keys behind
-them.
+approver's key was revoked since, or who he was declared to be; `list_approvals` shows them with
+remarks on the keys behind them.
 """
 
 from collections.abc import Sequence
@@ -45,8 +45,8 @@ def record_approval(
 
 
 def find_revocation(tx: Transaction, proposal: Proposal) -> str:
-    """Says in words that the key of an approval was revoked after it was given; empty
-    otherwise.
+    """Says in words that the key of an approval was revoked after it was given, or that the
+    approver was declared to be the proposer; empty otherwise.
     """
     for approval in tx.approvals.for_proposal(proposal.id):
         key = tx.keys.get(approval.key) if approval.key is not None else None
@@ -54,6 +54,13 @@ def find_revocation(tx: Transaction, proposal: Proposal) -> str:
             return (
                 f"the key with which {approval.name} approved it was revoked since: "
                 "propose again"
+            )
+        people, whose = tx.person_links.people(), proposal.proposer_principal
+        one = people.person(approval.principal) == people.person(whose)
+        if one and not proposal.self_approval:
+            return (
+                f"{approval.name}, who approved it, and {proposal.proposer}, who proposed it, "
+                "were declared to be one person since: propose again"
             )
     return ""
 

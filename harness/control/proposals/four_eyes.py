@@ -1,7 +1,9 @@
-"""Checks that two people stand behind a proposal. `check_four_eyes` refuses its proposer, and
-keys that one of the two had a hand in making for the other, directly or through keys made with
-keys, or a third person for both. `is_other_person` asks it of a name in a route's history;
-`list_key_remarks` says what everybody should know of the keys behind an approval.
+"""Checks that two people stand behind a proposal. `check_four_eyes` refuses its proposer, as
+whatever principal he acts, and keys that one of the two had a hand in making for the other,
+directly or through keys made with keys, or a third person for both. A person of single sign-on
+has no key: whoever declared who he is counts as who made it. `is_other_person` asks it of a
+name in a route's history; `list_key_remarks` says what everybody should know of the keys
+behind an approval.
 """
 
 from collections.abc import Sequence
@@ -10,7 +12,14 @@ from typing import Final
 
 from harness.domain.errors import NotAllowed
 from harness.domain.operations.access import Actor, ApiKey
-from harness.domain.operations.principals import LOCAL_PRINCIPAL, fold_name, key_creators
+from harness.domain.operations.people import People, PersonLink
+from harness.domain.operations.principals import (
+    LOCAL_PRINCIPAL,
+    Principal,
+    PrincipalKind,
+    fold_name,
+    key_creators,
+)
 from harness.domain.proposals.proposal import Approval, Proposal
 from harness.ports import Transaction
 
@@ -29,7 +38,10 @@ def check_four_eyes(tx: Transaction, actor: Actor, proposal: Proposal, act: str)
         raise NotAllowed(
             f"{actor.name} proposed {proposal.id} and cannot {act} it: ask another approver"
         )
-    if whose and actor.key is not None and whose in load_key_creators(tx, actor.key):
+    _check_declared(tx, actor, proposal, act)
+    people = tx.person_links.people()
+    proposer, approver = people.person(whose), people.person(actor.principal)
+    if whose and actor.key is not None and proposer in _makers(tx, people, actor.key):
         raise NotAllowed(
             f"{proposal.proposer} proposed {proposal.id}, and the key {actor.key} goes back to "
             f"one that {proposal.proposer} created: it cannot {act} it. Ask an approver whose "
@@ -38,18 +50,87 @@ def check_four_eyes(tx: Transaction, actor: Actor, proposal: Proposal, act: str)
     used = proposal.proposer_key
     # The machine's operator makes everybody's first key: there it is remarked upon, below.
     own_key = actor.principal != LOCAL_PRINCIPAL.id and used is not None
-    if own_key and actor.principal in load_key_creators(tx, str(used)):
+    if own_key and approver in _makers(tx, people, str(used)):
         raise NotAllowed(
             f"{proposal.id} was proposed with the key {used}, which {actor.name} had a hand "
             f"in: who made it cannot {act} what was proposed with it. Ask another approver"
         )
-    for hand in sorted(_common(tx, used, actor.key)):
-        if whose and _has_own(tx, whose, hand) and _has_own(tx, actor.principal, hand):
+    for hand in sorted(_common(tx, people, used, actor.key)):
+        own = (_has_own(tx, people, person, hand) for person in (proposer, approver))
+        if whose and all(own):
             raise NotAllowed(
                 f"{_person(tx, hand)} had a hand in both keys, the one that {proposal.id} was "
                 f"proposed with and the one that would {act} it, and could be both people. "
                 f"Both have keys that were made by others: {act} it with such a key"
             )
+
+
+def _check_declared(tx: Transaction, actor: Actor, proposal: Proposal, act: str) -> None:
+    """Checks that the two are not one person with two sign-ins, and that a third one said so
+    where they could be.
+    """
+    whose, people = proposal.proposer_principal, tx.person_links.people()
+    if not whose:
+        return
+    if people.person(actor.principal) == people.person(whose):
+        raise NotAllowed(
+            f"{actor.name} and {proposal.proposer}, who proposed {proposal.id}, were declared "
+            f"to be one person, who cannot {act} it: ask another approver"
+        )
+    undeclared = _undeclared(tx, people, actor.principal, whose)
+    if undeclared is not None:
+        raise NotAllowed(
+            f"nobody said yet who {undeclared.name}, of single sign-on, is here, and "
+            f"{actor.name} and {proposal.proposer} could be one person. Before {actor.name} "
+            f"can {act} {proposal.id}, an admin who is neither of them declares it: `swapgate "
+            "person link`, or `swapgate person separate`"
+        )
+    for principal in (actor.principal, whose):
+        declarer = _partial_declarer(tx, people, principal, actor.principal, whose)
+        if declarer is not None:
+            raise NotAllowed(
+                f"{_person(tx, declarer)} had a hand in declaring who "
+                f"{_person(tx, principal)} is, and so could be both: to {act} "
+                f"{proposal.id}, ask another approver, or another "
+                "admin to declare it"
+            )
+
+
+def _undeclared(tx: Transaction, people: People, one: str, other: str) -> Principal | None:
+    """Finds who of the two signs in by single sign-on, was declared to be nobody, and could be
+    the other, who signs in otherwise; None without. A service is nobody's second name.
+    """
+    known = tx.principals.among([one, other])
+    if len(known) < 2 or any(p.kind is PrincipalKind.SERVICE for p in known.values()):
+        return None
+    if known[one].issuer == known[other].issuer:
+        return None
+    by_sign_on = [p for p in known.values() if p.issuer is not None]
+    return next((p for p in by_sign_on if people.link(p.id) is None), None)
+
+
+def _partial_declarer(
+    tx: Transaction, people: People, principal: str, actor: str, proposer: str
+) -> str | None:
+    """Finds who of the two had a hand in the declaration of this principal; None without. The
+    machine's operator may have, where he decides: there it is remarked upon.
+    """
+    link = people.link(principal)
+    if link is None:
+        return None
+    hands = {people.person(hand) for hand in load_declarers(tx, link)}
+    partial = hands & {people.person(actor), people.person(proposer)}
+    if people.person(actor) == LOCAL_PRINCIPAL.id:
+        partial.discard(LOCAL_PRINCIPAL.id)
+    return min(partial, default=None)
+
+
+def load_declarers(tx: Transaction, link: PersonLink) -> frozenset[str]:
+    """Loads who declared it, and who had a hand in the key that he did it with."""
+    made = frozenset[str]()
+    if link.created_with is not None:
+        made = load_key_creators(tx, link.created_with) - {LOCAL_PRINCIPAL.id}
+    return made | {link.created_by}
 
 
 def load_key_creators(tx: Transaction, key: str) -> frozenset[str]:
@@ -66,8 +147,13 @@ def is_other_person(tx: Transaction, name: str, proposer: Actor) -> bool:
     known = tx.principals.named(name)
     if known is None:
         return True  # the control plane itself, or from before there were principals
-    return known.id != proposer.principal and not any(
-        proposer.principal in load_key_creators(tx, key.id)
+    people = tx.person_links.people()
+    if people.person(known.id) == people.person(proposer.principal):
+        return False
+    if _undeclared(tx, people, known.id, proposer.principal) is not None:
+        return False
+    return not any(
+        people.person(proposer.principal) in _makers(tx, people, key.id)
         for key in tx.keys.of_principal(known.id)
     )
 
@@ -88,9 +174,13 @@ def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) ->
     ):
         age = _age(approval.at, person.created_at)
         found.append(f"approved by {person.name}, who first signed in {age} before")
+    people = tx.person_links.people()
+    link = people.link(proposal.proposer_principal)
+    if link is not None and approval.principal in load_declarers(tx, link):
+        found.append(f"{approval.name}, who approved it, declared who {proposal.proposer} is")
     found += [
         f"{_person(tx, hand)} had a hand in both keys, the proposer's and the approver's"
-        for hand in sorted(_common(tx, proposal.proposer_key, approval.key))
+        for hand in sorted(_common(tx, people, proposal.proposer_key, approval.key))
     ]
     used = tx.keys.get(proposal.proposer_key) if proposal.proposer_key is not None else None
     if used is not None and approval.principal in load_key_creators(tx, used.id):
@@ -102,20 +192,28 @@ def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) ->
     return found
 
 
-def _common(tx: Transaction, one: str | None, other: str | None) -> frozenset[str]:
+def _makers(tx: Transaction, people: People, key: str) -> frozenset[str]:
+    """Who had a hand in a key, as people."""
+    return frozenset(people.person(maker) for maker in load_key_creators(tx, key))
+
+
+def _common(
+    tx: Transaction, people: People, one: str | None, other: str | None
+) -> frozenset[str]:
     """Who had a hand in both keys. The machine's operator, who makes the first ones, is left
     out.
     """
     if one is None or other is None:
         return frozenset()
-    both = load_key_creators(tx, one) & load_key_creators(tx, other)
+    both = _makers(tx, people, one) & _makers(tx, people, other)
     return both - {LOCAL_PRINCIPAL.id}
 
 
-def _has_own(tx: Transaction, principal: str, hand: str) -> bool:
+def _has_own(tx: Transaction, people: People, person: str, hand: str) -> bool:
     """Whether this person has a key in which `hand` had none."""
     return any(
-        key.revoked_at is None and hand not in load_key_creators(tx, key.id)
+        key.revoked_at is None and hand not in _makers(tx, people, key.id)
+        for principal in (person, *people.others(person))
         for key in tx.keys.of_principal(principal)
     )
 

@@ -52,7 +52,7 @@ class DashboardSession:
         if self.opened_at is None or self.expires_at is None:
             raise NotAllowed("this session was never opened: sign in")
         if self.ended_at is not None:
-            raise NotAllowed("You signed out.")
+            raise NotAllowed("You signed out. If you did not, an admin ended your session.")
         if now >= self.expires_at:
             raise NotAllowed("Your session is over: sign in again.")
 

@@ -57,6 +57,15 @@ def another(table: str, keys: Iterable[str], columns: Iterable[str]) -> Rule:
     )
 
 
+def person(principal: str) -> str:
+    """Names the person behind a principal, by the newest declaration."""
+    return (
+        "COALESCE((SELECT l.person FROM person_link l"
+        f" WHERE l.principal = {principal} AND l.number = (SELECT MAX(m.number)"
+        f" FROM person_link m WHERE m.principal = {principal})), {principal})"
+    )
+
+
 def same_route(alias: str) -> str:
     """The row that the alias stands for belongs to the route of the new one."""
     return f"{alias}.project = NEW.project AND {alias}.route = NEW.route"

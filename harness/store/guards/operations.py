@@ -9,7 +9,16 @@ from datetime import UTC, datetime
 from typing import Final
 
 from harness.domain.operations.alerts import AlertKind
-from harness.store.guards.guard import Guard, always, another, busy, changes, listed, taken
+from harness.store.guards.guard import (
+    Guard,
+    always,
+    another,
+    busy,
+    changes,
+    listed,
+    person,
+    taken,
+)
 from harness.store.schema.columns import SIGNATURE, UtcTime
 from harness.store.schema.evals import sample
 from harness.store.schema.operations import alert
@@ -173,6 +182,39 @@ _API_KEY: Final = (
             (
                 "append_only: a revoked key stays revoked",
                 f"OLD.revoked_at IS NOT NULL AND ({changes('revoked_at')})",
+            ),
+        ),
+    ),
+)
+
+_PERSON_LINK: Final = Guard(
+    "person_link_guard",
+    "person_link",
+    "INSERT",
+    (
+        taken("person_link", "id"),
+        (
+            "version_follows: the declarations of a principal are counted",
+            (
+                "NEW.number <> 1 + COALESCE((SELECT MAX(m.number) FROM person_link m"
+                " WHERE m.principal = NEW.principal), 0)"
+            ),
+        ),
+        (
+            "one_person: the operator of this machine is declared to be nobody",
+            "NEW.principal = 'local'",
+        ),
+        (
+            "one_person: who was declared to be another is nobody's person",
+            (f"NEW.person <> NEW.principal AND {person('NEW.person')} <> NEW.person"),
+        ),
+        (
+            "one_person: others were declared to be this principal",
+            (
+                "NEW.person <> NEW.principal AND EXISTS (SELECT 1 FROM person_link l"
+                " WHERE l.person = NEW.principal AND l.principal <> NEW.principal"
+                " AND l.number = (SELECT MAX(m.number) FROM person_link m"
+                " WHERE m.principal = l.principal))"
             ),
         ),
     ),
@@ -343,6 +385,7 @@ OPERATIONS: Final = (
     *_SHADOW,
     *_SAMPLE,
     *_PRINCIPAL,
+    _PERSON_LINK,
     *_API_KEY,
     *_DASHBOARD_SESSION,
     *_NEVER_BACK,

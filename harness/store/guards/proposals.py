@@ -8,7 +8,16 @@ route, four eyes.
 from typing import Final
 
 from harness.domain.canary.rollout import TRANSITIONS, RolloutState
-from harness.store.guards.guard import Guard, always, busy, changes, listed, same_route, taken
+from harness.store.guards.guard import (
+    Guard,
+    always,
+    busy,
+    changes,
+    listed,
+    person,
+    same_route,
+    taken,
+)
 from harness.store.schema.proposals import (
     LIVE_STATE_VALUES,
     OPEN_PHASE_VALUES,
@@ -203,6 +212,14 @@ _APPROVAL_PRINCIPALS: Final = Guard(
             (
                 "EXISTS (SELECT 1 FROM proposal p WHERE p.id = NEW.proposal"
                 " AND p.proposer_principal = NEW.principal AND NOT p.self_approval)"
+            ),
+        ),
+        (
+            "four_eyes: the person who proposed it cannot approve it",
+            (
+                "EXISTS (SELECT 1 FROM proposal p WHERE p.id = NEW.proposal"
+                f" AND {person('p.proposer_principal')} = {person('NEW.principal')}"
+                " AND NOT p.self_approval)"
             ),
         ),
         (

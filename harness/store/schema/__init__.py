@@ -32,6 +32,7 @@ APPEND_ONLY: Final = (
     routing.route_fallback,
     observations.block,
     operations.audit_event,
+    operations.person_link,
 )
 
 __all__ = [

@@ -1,6 +1,6 @@
 """Tables of alerts (one open at a time per key) and of the deliveries of their messages to each
-sink, of the audit log, principals, API keys, sign-ins to the dashboard and the installation's
-counters (`meta`); their rows as domain objects and back.
+sink, of the audit log, principals and who of them is one person, API keys, sign-ins to the
+dashboard and the installation's counters (`meta`); their rows as domain objects and back.
 """
 
 from dataclasses import asdict
@@ -14,6 +14,7 @@ from harness.domain.operations.alerts import AlertKind, AlertRecord, Notified
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.delivery import Delivery
+from harness.domain.operations.people import PersonLink
 from harness.domain.operations.principals import Principal, PrincipalKind
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.store.schema.columns import (
@@ -94,6 +95,24 @@ api_key = sa.Table(
     signature(),
     sa.UniqueConstraint("hash"),
     sa.CheckConstraint("role BETWEEN 1 AND 4", name="role_known"),
+)
+
+# Append-only: the newest number of a principal holds. The four eyes rest on it.
+person_link = sa.Table(
+    "person_link",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("principal", sa.ForeignKey(principal.c.id), nullable=False),
+    count("number"),
+    sa.Column("person", sa.ForeignKey(principal.c.id), nullable=False),
+    free_text("reason"),
+    time("created_at"),
+    text("created_by"),
+    text("created_with", nullable=True),
+    signature(),
+    sa.UniqueConstraint("principal", "number"),
+    at_least("number", 1),
+    not_blank("reason"),
 )
 
 # A link that waits, a session that goes on, or one that ended: each step once (triggers).
@@ -269,6 +288,16 @@ def key_from_row(row: Row) -> ApiKey:
         created_by=row.created_by,
         created_with=row.created_with,
     )
+
+
+def person_link_to_row(link: PersonLink) -> Values:
+    return {name: getattr(link, name) for name in link.__dataclass_fields__}
+
+
+def person_link_from_row(row: Row) -> PersonLink:
+    values = row._asdict()
+    del values["signature"]
+    return PersonLink(**values)
 
 
 def dashboard_session_to_row(session: DashboardSession) -> Values:

@@ -108,6 +108,7 @@ _TABLES: Final = (
     # A migration writes the local operator's, which are the code's (`row_signatures._LOCAL`).
     SignedTable(operations.principal, live=operations.principal.c.id != LOCAL_PRINCIPAL.id),
     SignedTable(operations.api_key, live=operations.api_key.c.revoked_at.is_(None)),
+    SignedTable(operations.person_link),
     SignedTable(operations.dashboard_session),
     SignedTable(switch, live=switch.c.lifted_at.is_(None)),
     SignedTable(shadow.shadow, live=shadow.shadow.c.ended_at.is_(None)),

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from harness.domain.content_hash import digest
 from harness.store.rules import ENDED
 from harness.store.schema import agents, evals, proposals, providers, routing, shadow
-from harness.store.schema.operations import api_key
+from harness.store.schema.operations import api_key, person_link
 
 AUDITED: Final[Mapping[str, sa.Table]] = {
     table.name: table
@@ -33,6 +33,7 @@ AUDITED: Final[Mapping[str, sa.Table]] = {
         routing.route_version,
         routing.route_fallback,
         api_key,
+        person_link,
         providers.credential,
         routing.switch,
         shadow.shadow,

@@ -20,6 +20,7 @@ from harness.domain.operations.alerts import (
 )
 from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.delivery import Delivery
+from harness.domain.operations.people import People, PersonLink
 from harness.domain.operations.principals import Principal, fold_name
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.store.rules import (
@@ -27,6 +28,7 @@ from harness.store.rules import (
     is_same_principal,
     no_such_alert,
     no_such_key,
+    no_such_session,
     principal_taken,
 )
 from harness.store.schema.operations import (
@@ -43,6 +45,9 @@ from harness.store.schema.operations import (
     key_from_row,
     key_to_row,
     limits_to_json,
+    person_link,
+    person_link_from_row,
+    person_link_to_row,
     principal,
     principal_from_row,
     principal_to_row,
@@ -50,6 +55,17 @@ from harness.store.schema.operations import (
 from harness.store.unit_of_work import Unit, in_project
 
 PRINCIPALS = sa.select(principal)
+PERSON_LINKS = sa.select(person_link).order_by(person_link.c.principal, person_link.c.number)
+OPEN_SESSIONS = (
+    sa.select(dashboard_session)
+    .where(
+        dashboard_session.c.cookie_hash.is_not(None),
+        dashboard_session.c.ended_at.is_(None),
+        dashboard_session.c.expires_at
+        > sa.bindparam("now", type_=dashboard_session.c.expires_at.type),
+    )
+    .order_by(dashboard_session.c.opened_at.desc(), dashboard_session.c.id)
+)
 KEYS = (
     sa.select(api_key).where(in_project(api_key)).order_by(api_key.c.created_at, api_key.c.id)
 )
@@ -96,7 +112,7 @@ class SqlPrincipals:
 
     def add(self, new: Principal) -> None:
         self._unit.serialize()
-        for stored in self._all():
+        for stored in self.all():
             if is_same_principal(stored, new):
                 raise principal_taken(new, stored)
         self._unit.insert(principal, principal_to_row(new))
@@ -109,20 +125,38 @@ class SqlPrincipals:
 
     def named(self, name: str) -> Principal | None:
         wanted = fold_name(name)
-        return next((record for record in self._all() if record.folded == wanted), None)
+        return next((record for record in self.all() if record.folded == wanted), None)
 
     def signed_in(self, issuer: str, subject: str) -> Principal | None:
         pair = (issuer, subject)
-        return next((r for r in self._all() if (r.issuer, r.subject) == pair), None)
+        return next((r for r in self.all() if (r.issuer, r.subject) == pair), None)
 
     def among(self, ids: Collection[str]) -> Mapping[str, Principal]:
         found = self._unit.read(PRINCIPALS.where(principal.c.id.in_(sorted(ids))))
         return {row.id: principal_from_row(row) for row in self._unit.checked(principal, found)}
 
-    def _all(self) -> Sequence[Principal]:
-        """Not by what is looked for: somebody may have put another name in its place."""
+    def all(self) -> Sequence[Principal]:
+        # Others look here as well, not by what they look for: somebody may have put another
+        # name in its place.
         found = self._unit.checked(principal, self._unit.read(PRINCIPALS))
         return [principal_from_row(row) for row in found]
+
+
+class SqlPersonLinks:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, new: PersonLink) -> None:
+        self._unit.serialize()
+        self._unit.insert(person_link, person_link_to_row(new))
+
+    def people(self, *, lock: bool = False) -> People:
+        if lock:
+            self._unit.serialize()
+        rows = self._unit.checked(person_link, self._unit.read(PERSON_LINKS))
+        # All of them, in order: the last one of a principal stays.
+        newest = {row.principal: person_link_from_row(row) for row in rows}
+        return People(newest.values())
 
 
 class SqlApiKeys:
@@ -194,7 +228,19 @@ class SqlDashboardSessions:
         names = ("cookie_hash", "opened_at", "expires_at", "ended_at")
         changes = {name: getattr(changed, name) for name in names}
         if not self._unit.amend(dashboard_session, same, changes):
-            raise NotFound(f"there is no dashboard session {changed.id}")
+            raise no_such_session(changed.id)
+
+    def get(self, session: str) -> DashboardSession:
+        self._unit.serialize()
+        found = self._find(dashboard_session.c.id == session)
+        if found is None:
+            raise no_such_session(session)
+        return found
+
+    def open_at(self, now: datetime) -> Sequence[DashboardSession]:
+        rows = self._unit.read(OPEN_SESSIONS, {"now": now})
+        found = self._unit.checked(dashboard_session, rows)
+        return [dashboard_session_from_row(row) for row in found]
 
     def forget(self, before: datetime) -> int:
         old = dashboard_session.c.created_at < before

@@ -1,0 +1,112 @@
+"""The Keys page's section of people: who of the principals is one person, who is signed in, and
+the dialogs to declare the one and to end the other.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+import streamlit as st
+
+from dashboard import action_dialogs, page_frame
+from dashboard.action_dialogs import Opener
+from dashboard.text import html, people_text
+from harness.control.operations import dashboard_sessions, people
+from harness.control.operations.dashboard_sessions import SessionView
+from harness.control.operations.people import PersonView
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.principals import PrincipalKind
+
+NOBODY_ELSE: Final = "Nobody else here"
+# With more of them, the command line lists all.
+MOST_ROWS: Final = 50
+NOTE: Final = (
+    "Four eyes are two people. Somebody with a key and single sign-on is one of them once an "
+    "admin says so; until an admin says who that is, neither approves across the two."
+)
+
+
+def show_people() -> None:
+    """Shows who is who, and who is signed in."""
+    ctx = page_frame.context()
+    known, going_on = people.list_people(ctx), dashboard_sessions.list_open(ctx)
+    others = [view for view in known if view.kind is not PrincipalKind.LOCAL]
+    st.html(html.section("People", NOTE))
+    action_dialogs.show_openers(
+        [
+            Opener(
+                "Declare who somebody is",
+                ":material/group:",
+                partial(declare, known),
+                "declare",
+                missing="" if others else "There is nobody but the operator of this machine.",
+            ),
+            Opener(
+                "End a session",
+                ":material/logout:",
+                partial(end_session, going_on),
+                "end-session",
+                missing="" if going_on else "Nobody is signed in.",
+            ),
+        ]
+    )
+    rows = [people_text.cells(view) for view in known[:MOST_ROWS]]
+    st.html(html.table(people_text.HEADS, rows, stacked=True))
+    if len(known) > MOST_ROWS:
+        st.html(html.note(f"{MOST_ROWS} of {len(known):,}; swapgate person list has all."))
+    if going_on:
+        st.html(html.section("Signed in now"))
+        rows = [people_text.session_cells(view) for view in going_on[:MOST_ROWS]]
+        st.html(html.table(people_text.SESSION_HEADS, rows, stacked=True))
+
+
+@action_dialogs.dialog("Declare who somebody is", width="medium")
+def declare(known: Sequence[PersonView]) -> None:
+    """Asks which two principals are one person, and why that is known."""
+    names = [view.name for view in known if view.kind is not PrincipalKind.LOCAL]
+    name = st.selectbox("Who", names, index=None, key="declared", placeholder="Choose a name")
+    persons = [NOBODY_ELSE, *(view.name for view in known if view.name != name)]
+    person = st.selectbox(
+        "Is the same person as", persons, index=None, key="person", placeholder="Choose"
+    )
+    reason = action_dialogs.ask_reason("declaration-reason")
+    action_dialogs.submit(
+        "Declare it",
+        key="declare-it",
+        role=Role.ADMIN,
+        missing=""
+        if name and person and reason
+        else "Choose two names and give a reason: the audit log keeps it.",
+        act=lambda actor: _declare(actor, name or "", person or "", reason),
+        done=lambda _: (
+            f"{name} is nobody else here." if person == NOBODY_ELSE
+            else f"{name} and {person} are one person."
+        ),
+    )  # fmt: skip
+
+
+def _declare(actor: Actor, name: str, person: str, reason: str) -> None:
+    ctx = page_frame.context()
+    if person == NOBODY_ELSE:
+        people.separate(ctx, actor, name, reason)
+    else:
+        people.link(ctx, actor, name, person, reason)
+
+
+@action_dialogs.dialog("End a session", width="medium")
+def end_session(going_on: Sequence[SessionView]) -> None:
+    """Asks whose session to end, and why."""
+    choices = {people_text.session_choice(view): view for view in going_on}
+    choice = st.selectbox("Whose", list(choices), key="ended", index=None, placeholder="Choose")
+    reason = action_dialogs.ask_reason("session-reason")
+    view = choices.get(choice or "")
+    action_dialogs.submit(
+        "End the session",
+        key="end-it",
+        role=Role.ADMIN,
+        missing="" if view is not None and reason else "Choose a session and give a reason.",
+        act=lambda actor: view and dashboard_sessions.end_another(
+            page_frame.context(), actor, view.id, reason
+        ),
+        done=lambda _: f"{view.name if view else ''} is signed out of that browser.",
+    )  # fmt: skip

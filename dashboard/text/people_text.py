@@ -1,0 +1,57 @@
+"""People of the Keys & budgets page in words: who of the principals is one person, and who is
+signed in to the dashboard.
+"""
+
+from typing import Final
+
+from dashboard.text import labels
+from dashboard.text.html import escape, strong
+from harness.control.operations.dashboard_sessions import SessionView
+from harness.control.operations.people import PersonView
+from harness.domain.operations.principals import PrincipalKind
+
+HEADS: Final = ("Name", "Acts by", "Is", "Said by")
+SESSION_HEADS: Final = ("Name", "Signed in", "By", "Until (UTC)")
+_WAYS: Final = {
+    "key": "a management key",
+    "link": "a one-time link",
+    "oidc": "single sign-on",
+}
+
+
+def cells(view: PersonView) -> list[str]:
+    """Renders a principal's row as cells of HTML, in the order of HEADS."""
+    return [strong(view.name), escape(_way(view)), _declared(view), escape(view.declared_by)]
+
+
+def _way(view: PersonView) -> str:
+    if view.issuer is not None:
+        return f"single sign-on at {view.issuer}"
+    return {
+        PrincipalKind.LOCAL: "the command line of this machine",
+        PrincipalKind.SERVICE: "a key, as a service",
+        PrincipalKind.PERSON: "a key",
+    }[view.kind]
+
+
+def _declared(view: PersonView) -> str:
+    if not view.person:
+        unknown = "nobody said yet" if view.issuer is not None else ""
+        return f'<span class="note">{escape(unknown)}</span>'
+    said = "nobody else here" if view.person == view.name else f"the same as {view.person}"
+    return f'{escape(said)}<br><span class="note">{escape(view.reason)}</span>'
+
+
+def session_cells(view: SessionView) -> list[str]:
+    """Renders a session's row as cells of HTML, in the order of SESSION_HEADS."""
+    return [
+        strong(view.name),
+        escape(labels.date_time(view.opened_at)),
+        escape(_WAYS[view.by]),
+        escape(labels.date_time(view.expires_at)),
+    ]
+
+
+def session_choice(view: SessionView) -> str:
+    """Names a session in a list to choose from."""
+    return f"{view.name} · since {labels.date_time(view.opened_at)} · {view.id}"

@@ -1,0 +1,44 @@
+"""Endpoints for principals, whom an admin declared to be one person, and for the sessions of
+the dashboard.
+"""
+
+from fastapi import APIRouter
+
+from harness.api.endpoint import BodyFactory, CallerParam, endpoint
+from harness.api.json_answers import json_answer
+from harness.api.request_fields import DeclarationBody, SessionEndBody
+from harness.control.operations import dashboard_sessions, people
+from harness.control.operations.dashboard_sessions import SessionView
+from harness.control.operations.people import PersonView
+from harness.domain.operations.people import PersonLink
+from harness.domain.pagination import Page
+
+router = APIRouter()
+
+
+@endpoint(router, "GET", "/people")
+def list_people(who: CallerParam) -> Page[PersonView]:
+    """Lists the principals, with whom each was declared to be."""
+    return json_answer(list(people.list_people(who.ctx)))
+
+
+@endpoint(router, "POST", "/people/{name}/declarations", status=201)
+def declare_person(who: BodyFactory, name: str, body: DeclarationBody) -> PersonLink:
+    """Declares whom a principal is as well, or that he is nobody else here. Needs an admin."""
+    if body.person is None:
+        return people.separate(who.ctx, who.actor, name, body.reason)
+    return people.link(who.ctx, who.actor, name, body.person, body.reason)
+
+
+@endpoint(router, "GET", "/dashboard-sessions")
+def list_dashboard_sessions(who: CallerParam) -> Page[SessionView]:
+    """Lists who is signed in to the dashboard, the last one first."""
+    return json_answer(list(dashboard_sessions.list_open(who.ctx)))
+
+
+@endpoint(router, "POST", "/dashboard-sessions/{session}/end")
+def end_dashboard_session(who: BodyFactory, session: str, body: SessionEndBody) -> SessionView:
+    """Ends somebody's session in the dashboard, at once. Needs an admin, unless it is the
+    caller's own.
+    """
+    return dashboard_sessions.end_another(who.ctx, who.actor, session, body.reason)

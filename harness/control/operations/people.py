@@ -1,0 +1,101 @@
+"""Declares which principals are one person (`link`, `separate`), and lists them: the four eyes
+look at people, and nobody but an admin knows that a key and a single sign-on are one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.control import audit
+from harness.control.context import Context
+from harness.domain.errors import NotFound
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.audit import require_reason
+from harness.domain.operations.people import PersonLink
+from harness.domain.operations.principals import Principal
+from harness.ports import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class PersonView(Principal):
+    """A principal as lists show it."""
+
+    person: str = ""  # the name of whom he was declared to be, or his own; empty: undeclared
+    declared_by: str = ""  # whose word that is, by name
+    reason: str = ""  # of that declaration
+
+
+def link(ctx: Context, actor: Actor, principal: str, person: str, reason: str) -> PersonLink:
+    """Declares that two principals, by name, are one person. Raises NotFound, NotAllowed,
+    InputError, Conflict where that would make a chain of three.
+    """
+    return _declare(ctx, actor, principal, person, reason)
+
+
+def separate(ctx: Context, actor: Actor, principal: str, reason: str) -> PersonLink:
+    """Declares that a principal, by name, is nobody else here. Raises as `link`."""
+    return _declare(ctx, actor, principal, principal, reason)
+
+
+def _declare(
+    ctx: Context, actor: Actor, principal: str, person: str, reason: str
+) -> PersonLink:
+    actor.require(Role.ADMIN)
+    why = require_reason(reason, "to declare who somebody is")
+    with ctx.store.write() as tx:
+        people = tx.person_links.people(lock=True)
+        one, other = _named(tx, principal), _named(tx, person)
+        people.require_linkable(one, other)
+        before = people.link(one.id)
+        made = PersonLink(
+            id=ctx.chance.token("pl_"),
+            principal=one.id,
+            number=before.number + 1 if before is not None else 1,
+            person=other.id,
+            reason=why,
+            created_at=ctx.clock.now(),
+            created_by=actor.principal,
+            created_with=actor.key,
+        )
+        tx.person_links.add(made)
+        facts = {
+            "name": one.name,
+            "person": other.id,
+            "called": other.name,
+            "before": before.person if before is not None else None,
+            "reason": why,
+        }
+        action = "person.separate" if made.alone else "person.link"
+        audit.record(ctx, tx, actor, action, f"principal {one.id}", facts)
+    return made
+
+
+def _named(tx: Transaction, name: str) -> Principal:
+    found = tx.principals.named(name)
+    if found is None:
+        raise NotFound(
+            f"there is no principal {name!r}; `swapgate person list` shows them. Who comes by "
+            "single sign-on is there after the first sign-in"
+        )
+    return found
+
+
+def list_people(ctx: Context) -> Sequence[PersonView]:
+    """Lists the principals, in the order of their names, with whom each was declared to be."""
+    with ctx.store.read() as tx:
+        people = tx.person_links.people()
+        stored = tx.principals.all()
+    names = {principal.id: principal.name for principal in stored}
+    views = []
+    for principal in stored:
+        declared = people.link(principal.id)
+        views.append(
+            PersonView(
+                **{name: getattr(principal, name) for name in Principal.__dataclass_fields__},
+                person=names.get(declared.person, declared.person) if declared else "",
+                declared_by=names.get(declared.created_by, declared.created_by)
+                if declared
+                else "",
+                reason=declared.reason if declared else "",
+            )
+        )
+    return sorted(views, key=lambda view: view.folded)
