@@ -93,6 +93,14 @@ def _find_session() -> ActorSession | None:
     if cookie:
         with suppress(NotAllowed) if oidc is not None else nullcontext():
             return sign_in_page.resume(cookie)
+    return _find_sign_on(cookie)
+
+
+def _find_sign_on(former: str = "") -> ActorSession | None:
+    """Finds or begins the session of the browser's single sign-on; None without. Raises
+    NotAllowed.
+    """
+    oidc = page_frame.sign_on()
     if oidc is None or not st.user.get("is_logged_in"):
         return None
     installation = page_frame.installation()
@@ -101,6 +109,7 @@ def _find_session() -> ActorSession | None:
         read_identity(st.user.to_dict(), oidc),
         secret=installation.secret,
         lasts=installation.settings.ui.session_lasts,
+        former=former,
     )
 
 
@@ -147,12 +156,23 @@ def _sign_out() -> None:
         found = _find_session()
         if found is not None:
             dashboard_sessions.end(page_frame.context(), found)
+        _end_sign_on()
     except SwapgateError as error:
         st.html(html.failure("Not signed out", str(error), "You are still signed in."))
         return
     if page_frame.sign_on() is not None and st.user.get("is_logged_in"):
         st.logout()
     st.rerun()
+
+
+def _end_sign_on() -> None:
+    """Ends the single sign-on beside a session by a key: its cookie, which is good for a month,
+    would be a way back in.
+    """
+    with suppress(NotAllowed):
+        other = _find_sign_on()
+        if other is not None:
+            dashboard_sessions.end(page_frame.context(), other)
 
 
 def signed_in() -> Actor | None:

@@ -37,7 +37,7 @@ def show() -> None:
     _open(open_, wanted, now)
     _past(wanted)
     _test(sinks)
-    page_frame.copy_as_cli("alert", "list")
+    page_frame.copy_as_cli("alert", "list", *(("--search", wanted) if wanted else ()))
 
 
 def _untold(open_: Sequence[AlertView], now: datetime) -> Sequence[AlertView]:

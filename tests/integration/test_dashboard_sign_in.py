@@ -1,5 +1,7 @@
 """Who signs in to the dashboard, by a link or a key: once, as nobody else, and not for ever."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -78,6 +80,30 @@ def test_a_link_that_comes_twice_ends_the_session_that_it_opened(
         opened(world, link)
     with world.store.read() as tx:
         assert tx.audit.tail(1)[0].action == "dashboard.link_replayed"
+
+
+@pytest.mark.both_databases
+def test_of_two_processes_that_open_a_link_at_once_one_gets_in_and_is_put_out(
+    world: SmallInstallation,
+) -> None:
+    link = link_for(world, person(world, "ben", Role.APPROVER))
+    together = threading.Barrier(2)
+
+    def try_link(_place: int) -> str | NotAllowed:
+        together.wait()
+        try:
+            return opened(world, link)
+        except NotAllowed as error:
+            return error
+
+    with ThreadPoolExecutor(2) as threads:
+        answers = list(threads.map(try_link, range(2)))
+
+    [cookie] = [answer for answer in answers if isinstance(answer, str)]
+    [refusal] = [answer for answer in answers if isinstance(answer, NotAllowed)]
+    assert "somebody else has seen it" in str(refusal)
+    with pytest.raises(NotAllowed, match="You signed out"):
+        acting(world, cookie)
 
 
 def test_a_browser_that_was_another_before_is_noted_in_the_audit_log(

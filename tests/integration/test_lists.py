@@ -25,9 +25,11 @@ pytestmark = pytest.mark.req("F5")
 SMALL: Final = {
     "/canaries": "at most one per route",
     "/credentials/providers": "one per provider",
+    "/dashboard-sessions": "who is signed in now",
     "/drift": "one per route and suite",
     "/models/ending": "models in use that end within 90 days",
     "/overview": "one per route",
+    "/people": "people and services, not their keys",
     "/policies": "those of the file",
     "/proposals/{proposal}/approvals": "of one proposal",
     "/providers": "those that somebody configured",

@@ -62,8 +62,7 @@ def test_a_person_is_the_issuers_subject_with_the_highest_role_of_the_groups(
     assert first.actor.key is None
 
     world.clock.advance(60)
-    renamed = claims(world, email="d.smith@example.com", groups="staff")
-    later = signed_in(world, renamed)
+    later = signed_in(world, claims(world, email="d.smith@example.com", groups="staff"))
     assert later.actor.principal == first.actor.principal
     assert (later.actor.name, later.actor.role) == ("dora@example.com", Role.VIEWER)
     assert later.session.id != first.session.id
@@ -84,6 +83,14 @@ def test_a_person_is_the_issuers_subject_with_the_highest_role_of_the_groups(
         ({"email": None}, "no claim 'email'"),
         ({"email_verified": False}, "has not verified the address"),
         ({"email_verified": "false"}, "has not verified the address"),
+        ({"email_verified": None}, "has not verified the address"),
+        ({"sub": "u\x00"}, "ASCII characters"),
+        ({"sub": "\u202eu-1"}, "ASCII characters"),
+        ({"sub": "u" * 10_000}, "ASCII characters"),
+        ({"email": "x" * 10_000}, "nobody can act under this name"),
+        ({"email": "\u202egro.elpmaxe@arod"}, "nobody can act under this name"),
+        ({"email": "d\u043era@example.com"}, "mixes letters"),
+        ({"email": "dora\ud800@example.com"}, "nobody can act under this name"),
         ({"email": "Swapgate"}, "what no person did"),
         ({"email": "do\u200bra"}, "nobody can act under this name"),
         ({"groups": ["golf"]}, "in none of the groups"),
@@ -92,6 +99,8 @@ def test_a_person_is_the_issuers_subject_with_the_highest_role_of_the_groups(
         ({"groups": None}, "in none of the groups"),
         ({"iat": "now"}, "does not say when"),
         ({"iat": True}, "does not say when"),
+        ({"iat": 1e300}, "does not say when"),
+        ({"iat": float("nan")}, "does not say when"),
     ],
 )
 def test_what_does_not_say_who_it_is_signs_nobody_in(
@@ -135,6 +144,23 @@ def test_nobody_is_two_people_by_key_and_by_single_sign_on(world: SmallInstallat
         kim.principal,
         None,
     )
+
+
+def test_a_browser_that_was_another_before_single_sign_on_is_noted_in_the_audit_log(
+    world: SmallInstallation,
+) -> None:
+    ctx, ben = world.context(), person(world, "ben", Role.APPROVER)
+    link = dashboard_sessions.create_link(ctx, ben, secret=SECRET)[1]
+    cookie = dashboard_sessions.open_link(ctx, link, secret=SECRET, lasts=LASTS)[1]
+
+    identity = read_identity(claims(world), OIDC)
+    single_sign_on.sign_in(ctx, identity, secret=SECRET, lasts=LASTS, former=cookie)
+
+    with pytest.raises(NotAllowed, match="You signed out"):
+        dashboard_sessions.resume(ctx, cookie, secret=SECRET)
+    with world.store.read() as tx:
+        begun = next(e for e in tx.audit.tail(9) if e.action == "dashboard.sign_in")
+    assert (begun.actor, begun.details["instead_of"]) == ("dora@example.com", ben.principal)
 
 
 def test_who_proposed_by_single_sign_on_cannot_approve_it(world: SmallInstallation) -> None:

@@ -152,6 +152,9 @@ def test_each_page_answers_in_its_first_line_and_says_what_is_stale(
     assert "settings</b> are set in the file" in said["settings"]
     assert not any("t0ken" in page for page in said.values())
 
+    searched = apps["alerts"].text_input(key="find").set_value("chat").run()
+    assert searched.code[0].value == "swapgate alert list --search chat"
+
 
 def test_200_routes_are_few_lines_and_a_search(
     busy: Path, monkeypatch: pytest.MonkeyPatch

@@ -17,11 +17,16 @@ def alert() -> None:
 
 @alert.command("list")
 @click.option("--open", "open_only", is_flag=True, help="Only alerts whose cause persists.")
+@click.option("--search", default="", help="Only alerts that have this text in them.")
 @paging.page_options_with(50)
 @pass_session
-def list_alerts(session: Session, *, open_only: bool, page_request: PageRequest) -> None:
+def list_alerts(
+    session: Session, *, open_only: bool, search: str, page_request: PageRequest
+) -> None:
     """List alerts, the most recent first, with what to do about each."""
-    found = queries.list_alerts(session.context, page_request, open_only=open_only)
+    found = queries.list_alerts(
+        session.context, page_request, open_only=open_only, search=search
+    )
     paging.note_page(found)
     if session.json:
         output.document(found.items)

@@ -179,6 +179,16 @@ def end(ctx: Context, signed_in: ActorSession) -> None:
         _end(ctx, tx, signed_in.session.cookie_hash)
 
 
+def find_former(
+    ctx: Context, tx: Transaction, cookie: str, secret: bytes
+) -> DashboardSession | None:
+    """Finds the browser's session before this one by its cookie, ended or not, and ends it."""
+    former = tx.dashboard_sessions.by_cookie(key_hash(cookie, secret)) if cookie else None
+    if former is not None:
+        _end(ctx, tx, former.cookie_hash)
+    return former
+
+
 def _ended(ctx: Context, tx: Transaction, cookie: str, secret: bytes) -> Actor | None:
     return _end(ctx, tx, key_hash(cookie, secret)) if cookie else None
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from harness.control import audit
 from harness.control.context import Context
+from harness.control.operations import dashboard_sessions
 from harness.control.operations.dashboard_sessions import ActorSession, refusing
 from harness.domain.errors import Conflict, InputError, NotAllowed
 from harness.domain.operations.access import SYSTEM, Actor, key_hash
@@ -23,10 +24,17 @@ from harness.ports import Transaction
 
 
 def sign_in(
-    ctx: Context, identity: SignedInIdentity, *, secret: bytes, lasts: timedelta
+    ctx: Context,
+    identity: SignedInIdentity,
+    *,
+    secret: bytes,
+    lasts: timedelta,
+    former: str = "",
 ) -> ActorSession:
-    """Finds or begins the session of a sign-in. Raises NotAllowed where it is over, or the
-    person's name is another principal's.
+    """Finds or begins the session of a sign-in. former: the cookie of the browser's session by
+    a key or a link, and of a single sign-on its text; the session ends, and the audit log has
+    whose it was. Raises NotAllowed where the sign-in is over, or the person's name is another
+    principal's.
     """
     identity.require_current(ctx.clock.now(), lasts)
     hash_ = key_hash(identity.sign_in, secret)
@@ -38,7 +46,8 @@ def sign_in(
         # Two tabs may have asked at once.
         session = tx.dashboard_sessions.by_cookie(hash_, lock=True)
         if session is None:
-            session = _begin(ctx, tx, identity, hash_, lasts)
+            before = dashboard_sessions.find_former(ctx, tx, former, secret)
+            session = _begin(ctx, tx, identity, hash_, lasts, before)
         return _resumed(ctx, tx, session, identity)
 
 
@@ -51,7 +60,12 @@ def _resumed(
 
 
 def _begin(
-    ctx: Context, tx: Transaction, identity: SignedInIdentity, hash_: str, lasts: timedelta
+    ctx: Context,
+    tx: Transaction,
+    identity: SignedInIdentity,
+    hash_: str,
+    lasts: timedelta,
+    before: DashboardSession | None,
 ) -> DashboardSession:
     now = ctx.clock.now()
     known = tx.principals.signed_in(identity.issuer, identity.subject)
@@ -73,8 +87,9 @@ def _begin(
         "issuer": identity.issuer,
         "subject": identity.subject,
         "role": identity.role.name.lower(),
-        "called": identity.name,
+        "called": _shown(identity.name),
         "new": known is None,
+        "instead_of": before.principal if before is not None else None,
     }
     audit.record(ctx, tx, actor, "dashboard.sign_in", f"session {session.id}", facts)
     return session
@@ -100,6 +115,14 @@ def _register(ctx: Context, tx: Transaction, identity: SignedInIdentity) -> Prin
             "you: an admin looks at `swapgate key list`"
         ) from error
     return person
+
+
+def _shown(name: str) -> str:
+    """The name as the server has it now, where the log can show it to a reader as it is."""
+    try:
+        return check_principal_name(name)
+    except InputError:
+        return "a name that nobody can act under"
 
 
 def _checked(name: str) -> str:

@@ -5,6 +5,7 @@ The token behind the claims was verified by Streamlit before; here is decided wh
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -12,12 +13,15 @@ from typing import Final
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import NotAllowed
 from harness.domain.operations.access import Role
+from harness.domain.operations.principals import MAX_NAME_LENGTH
 from harness.domain.settings import OidcSettings
 
 # What clocks of two machines may differ by.
 CLOCKS_DIFFER: Final = timedelta(minutes=5)
 # Some servers write booleans as texts.
-UNVERIFIED: Final = (False, "false", "False")
+VERIFIED: Final = (True, "true", "True")
+# As OpenID Connect Core has it.
+LONGEST_SUBJECT: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +52,34 @@ def read_identity(claims: Mapping[str, object], settings: OidcSettings) -> Signe
             f"the sign-in comes from {issuer!r}, and `ui.oidc.issuer` is {settings.issuer!r}"
         )
     name = _text(claims, settings.name_claim)
-    if settings.name_claim == "email" and claims.get("email_verified") in UNVERIFIED:
-        raise NotAllowed(f"{issuer} has not verified the address {name}: verify it there")
-    issued_at = claims.get("iat")
-    if not isinstance(issued_at, int | float) or isinstance(issued_at, bool):
-        raise NotAllowed(f"{issuer} does not say when you signed in (`iat`)")
+    if settings.name_claim == "email" and claims.get("email_verified") not in VERIFIED:
+        # Where it says nothing, anybody may have written anybody's address.
+        raise NotAllowed(
+            f"{issuer} has not verified the address {name[:MAX_NAME_LENGTH]}, or does not say "
+            "so: verify it there, or let an admin name another claim in `ui.oidc.name_claim`"
+        )
+    subject = _text(claims, "sub")
+    if len(subject) > LONGEST_SUBJECT or not (subject.isascii() and subject.isprintable()):
+        raise NotAllowed(
+            f"the claim 'sub' of {issuer} is not at most {LONGEST_SUBJECT} ASCII characters"
+        )
     return SignedInIdentity(
         issuer=issuer,
-        subject=_text(claims, "sub"),
+        subject=subject,
         name=name,
         role=_role(claims, settings, name),
-        issued_at=datetime.fromtimestamp(issued_at, UTC),
+        issued_at=_issued_at(claims, issuer),
         sign_in=canonical_json(dict(claims)),
     )
+
+
+def _issued_at(claims: Mapping[str, object], issuer: str) -> datetime:
+    seconds = claims.get("iat")
+    if isinstance(seconds, int | float) and not isinstance(seconds, bool):
+        # No number, or a year that no calendar has.
+        with suppress(ValueError, OverflowError, OSError):
+            return datetime.fromtimestamp(seconds, UTC)
+    raise NotAllowed(f"{issuer} does not say when you signed in (`iat`)")
 
 
 def _text(claims: Mapping[str, object], claim: str) -> str:
@@ -80,7 +99,7 @@ def _role(claims: Mapping[str, object], settings: OidcSettings, name: str) -> Ro
     roles = [Role[settings.roles[g].upper()] for g in named if g in settings.roles]
     if not roles:
         raise NotAllowed(
-            f"{name} is in none of the groups that have a role here: an admin of "
-            f"{settings.issuer} adds you to one of {', '.join(sorted(settings.roles))}"
+            f"{name[:MAX_NAME_LENGTH]} is in none of the groups that have a role here: an admin "
+            f"of {settings.issuer} adds you to one of {', '.join(sorted(settings.roles))}"
         )
     return max(roles)
