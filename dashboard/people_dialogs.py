@@ -12,7 +12,7 @@ from dashboard import action_dialogs, page_frame
 from dashboard.action_dialogs import Opener
 from dashboard.text import html, people_text
 from harness.control.operations import dashboard_sessions, people
-from harness.control.operations.dashboard_sessions import SessionView
+from harness.control.operations.dashboard_sessions import SignedInSession
 from harness.control.operations.people import PersonView
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.principals import PrincipalKind
@@ -94,7 +94,7 @@ def _declare(actor: Actor, name: str, person: str, reason: str) -> None:
 
 
 @action_dialogs.dialog("End a session", width="medium")
-def end_session(going_on: Sequence[SessionView]) -> None:
+def end_session(going_on: Sequence[SignedInSession]) -> None:
     """Asks whose session to end, and why."""
     choices = {people_text.session_choice(view): view for view in going_on}
     choice = st.selectbox("Whose", list(choices), key="ended", index=None, placeholder="Choose")

@@ -6,7 +6,7 @@ from typing import Final
 
 from dashboard.text import labels
 from dashboard.text.html import escape, strong
-from harness.control.operations.dashboard_sessions import SessionView
+from harness.control.operations.dashboard_sessions import SignedInSession
 from harness.control.operations.people import PersonView
 from harness.domain.operations.principals import PrincipalKind
 
@@ -42,7 +42,7 @@ def _declared(view: PersonView) -> str:
     return f'{escape(said)}<br><span class="note">{escape(view.reason)}</span>'
 
 
-def session_cells(view: SessionView) -> list[str]:
+def session_cells(view: SignedInSession) -> list[str]:
     """Renders a session's row as cells of HTML, in the order of SESSION_HEADS."""
     return [
         strong(view.name),
@@ -52,6 +52,6 @@ def session_cells(view: SessionView) -> list[str]:
     ]
 
 
-def session_choice(view: SessionView) -> str:
+def session_choice(view: SignedInSession) -> str:
     """Names a session in a list to choose from."""
     return f"{view.name} · since {labels.date_time(view.opened_at)} · {view.id}"

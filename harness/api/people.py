@@ -8,7 +8,7 @@ from harness.api.endpoint import BodyFactory, CallerParam, endpoint
 from harness.api.json_answers import json_answer
 from harness.api.request_fields import DeclarationBody, SessionEndBody
 from harness.control.operations import dashboard_sessions, people
-from harness.control.operations.dashboard_sessions import SessionView
+from harness.control.operations.dashboard_sessions import SignedInSession
 from harness.control.operations.people import PersonView
 from harness.domain.operations.people import PersonLink
 from harness.domain.pagination import Page
@@ -31,13 +31,15 @@ def declare_person(who: BodyFactory, name: str, body: DeclarationBody) -> Person
 
 
 @endpoint(router, "GET", "/dashboard-sessions")
-def list_dashboard_sessions(who: CallerParam) -> Page[SessionView]:
+def list_dashboard_sessions(who: CallerParam) -> Page[SignedInSession]:
     """Lists who is signed in to the dashboard, the last one first."""
     return json_answer(list(dashboard_sessions.list_open(who.ctx)))
 
 
 @endpoint(router, "POST", "/dashboard-sessions/{session}/end")
-def end_dashboard_session(who: BodyFactory, session: str, body: SessionEndBody) -> SessionView:
+def end_dashboard_session(
+    who: BodyFactory, session: str, body: SessionEndBody
+) -> SignedInSession:
     """Ends somebody's session in the dashboard, at once. Needs an admin, unless it is the
     caller's own.
     """

@@ -207,7 +207,7 @@ def _end(ctx: Context, tx: Transaction, cookie_hash: str | None) -> Actor | None
 
 
 @dataclass(frozen=True, slots=True)
-class SessionView:
+class SignedInSession:
     """A session that goes on, as lists show it: nothing that would open it."""
 
     id: str
@@ -219,7 +219,7 @@ class SessionView:
     expires_at: datetime
 
 
-def list_open(ctx: Context) -> Sequence[SessionView]:
+def list_open(ctx: Context) -> Sequence[SignedInSession]:
     """Lists the sessions that go on, the one opened last first."""
     with refusing(), ctx.store.read() as tx:
         return [
@@ -227,7 +227,7 @@ def list_open(ctx: Context) -> Sequence[SessionView]:
         ]
 
 
-def end_another(ctx: Context, actor: Actor, session: str, reason: str) -> SessionView:
+def end_another(ctx: Context, actor: Actor, session: str, reason: str) -> SignedInSession:
     """Ends somebody's session; the browser's cookie is worth nothing from then on. Raises
     NotFound, NotAllowed for another's unless by an admin, InputError without a reason, Conflict
     for one that does not go on.
@@ -246,11 +246,11 @@ def end_another(ctx: Context, actor: Actor, session: str, reason: str) -> Sessio
         return _view(tx, found)
 
 
-def _view(tx: Transaction, session: DashboardSession) -> SessionView:
+def _view(tx: Transaction, session: DashboardSession) -> SignedInSession:
     if session.opened_at is None or session.expires_at is None:
         raise Conflict(f"the session {session.id} was never opened")
     by = "link" if session.link_hash is not None else "key" if session.key else "oidc"
-    return SessionView(
+    return SignedInSession(
         id=session.id,
         principal=session.principal,
         name=tx.principals.get(session.principal).name,
