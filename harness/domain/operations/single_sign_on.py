@@ -99,7 +99,7 @@ def _role(claims: Mapping[str, object], settings: OidcSettings, name: str) -> Ro
     roles = [Role[settings.roles[g].upper()] for g in named if g in settings.roles]
     if not roles:
         raise NotAllowed(
-            f"{name[:MAX_NAME_LENGTH]} is in none of the groups that have a role here: an admin "
-            f"of {settings.issuer} adds you to one of {', '.join(sorted(settings.roles))}"
+            f"{name[:MAX_NAME_LENGTH]} is in none of the groups that have a role here: an "
+            f"admin of {settings.issuer} adds you to one of {', '.join(sorted(settings.roles))}"
         )
     return max(roles)
