@@ -4,7 +4,7 @@ the dashboard.
 
 from fastapi import APIRouter
 
-from harness.api.endpoint import BodyFactory, CallerParam, endpoint
+from harness.api.endpoint import CallerParam, endpoint
 from harness.api.json_answers import json_answer
 from harness.api.request_fields import DeclarationBody, SessionEndBody
 from harness.control.operations import dashboard_sessions, people
@@ -23,7 +23,7 @@ def list_people(who: CallerParam) -> Page[PersonView]:
 
 
 @endpoint(router, "POST", "/people/{name}/declarations", status=201)
-def declare_person(who: BodyFactory, name: str, body: DeclarationBody) -> PersonLink:
+def declare_person(who: CallerParam, name: str, body: DeclarationBody) -> PersonLink:
     """Declares whom a principal is as well, or that he is nobody else here. Needs an admin."""
     if body.person is None:
         return people.separate(who.ctx, who.actor, name, body.reason)
@@ -38,7 +38,7 @@ def list_dashboard_sessions(who: CallerParam) -> Page[SignedInSession]:
 
 @endpoint(router, "POST", "/dashboard-sessions/{session}/end")
 def end_dashboard_session(
-    who: BodyFactory, session: str, body: SessionEndBody
+    who: CallerParam, session: str, body: SessionEndBody
 ) -> SignedInSession:
     """Ends somebody's session in the dashboard, at once. Needs an admin, unless it is the
     caller's own.

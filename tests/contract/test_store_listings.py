@@ -338,6 +338,8 @@ BOUNDED: Final[Mapping[str, str]] = {
     "Sessions.open_ids": "of one agent",
     "Sessions.children": "at most `max_tasks` a turn",
     "Sessions.of_user": "of one person",
+    "Principals.all": "people and services, each looked at where a name is",
+    "DashboardSessions.open_at": "those of people who are signed in now",
     "SessionMessages.list": "of one session",
     "Turns.all_running": "at most one per open session",
     "SwitchRequests.of_session": "of one session",
