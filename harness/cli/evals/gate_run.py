@@ -17,6 +17,7 @@ from harness.cli.frame.waiting import TIMED_OUT, Progress, ProgressLine
 from harness.cli.proposals.verdict_wait import REJECTED_BY_VERDICT
 from harness.cli.routing.target_options import TargetOptions, requested_target, target_options
 from harness.config.routing import target_seed
+from harness.control.evals.run_costs import sum_cost_so_far
 from harness.control.proposals import evaluation
 from harness.control.proposals.gate_run import (
     ComparisonRequest,
@@ -177,7 +178,7 @@ def _progress(ctx: "Context", proposal: "Proposal") -> Progress:
             why = next((verdict.reason for verdict in verdicts), "")
             return Progress(f"{why[:1].lower()}{why[1:]} Trying again.")
         done, wanted, who = evaluation.count_answers(tx, proposal)
-        cost = sum(tx.runs.progress(run)[1] for run in evaluation.run_ids(proposal))
+        cost = sum_cost_so_far(tx, evaluation.run_ids(proposal))
     stage = "asking" if wanted else "starting"
     return Progress(stage, done, wanted, at_most=True, unit="answers", cost_usd=cost, note=who)
 

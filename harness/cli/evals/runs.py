@@ -11,7 +11,9 @@ from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.waiting import TIMED_OUT, Progress, follow, who_starts_it
 from harness.control.evals import worker_supervision
+from harness.control.context import Context
 from harness.control.evals.eval_queue import QueuedRun, load_queue
+from harness.control.evals.run_costs import sum_cost_so_far
 from harness.control.operations import queries
 from harness.control.proposals import comparison
 from harness.control.serialize import to_plain
@@ -82,7 +84,7 @@ def run_suite(  # noqa: PLR0913 - the options of the command, one by one
     if wait:
         (run, _, _), in_time = follow(
             session,
-            lambda: queries.load_run_progress(context, run.id),
+            lambda: _load_progress(context, run.id),
             ended=lambda progress: progress[0].state in EXITS,
             describe=lambda progress: _progress(*progress, queue=load_queue(context)),
             timeout_s=timeout_s,
@@ -92,8 +94,15 @@ def run_suite(  # noqa: PLR0913 - the options of the command, one by one
     ctx.exit(code)
 
 
+def _load_progress(ctx: Context, run_id: str) -> tuple[EvalRun, int, float | None]:
+    """The run, its stored answers, and their cost, None where the model has no price."""
+    run, samples, _ = queries.load_run_progress(ctx, run_id)
+    with ctx.store.read() as tx:
+        return run, samples, sum_cost_so_far(tx, [run_id])
+
+
 def _progress(
-    run: EvalRun, samples: int, cost_usd: float, *, queue: Mapping[str, QueuedRun]
+    run: EvalRun, samples: int, cost_usd: float | None, *, queue: Mapping[str, QueuedRun]
 ) -> Progress:
     queued = queue.get(run.id)
     waits = queued is not None and not queued.leased

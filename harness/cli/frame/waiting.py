@@ -36,7 +36,7 @@ class Progress:
     wanted: int = 0  # 0 where nothing is counted
     at_most: bool = False  # it may end before all that is wanted is done
     unit: str = "samples"
-    cost_usd: float | None = None  # of what is done
+    cost_usd: float | None = None  # of what is done; None where a price is unknown
     note: str = ""
 
     def describe(self, left_s: float | None = None) -> str:

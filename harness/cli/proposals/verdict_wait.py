@@ -10,6 +10,7 @@ from harness.cli.frame.session import Session
 from harness.cli.frame.waiting import TIMED_OUT, Progress, follow
 from harness.control.context import Context
 from harness.control.evals.eval_queue import list_queue
+from harness.control.evals.run_costs import sum_cost_so_far
 from harness.control.proposals import evaluation
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.run import Verdict
@@ -87,7 +88,7 @@ def load_progress(ctx: Context, proposal_id: str) -> tuple[Proposal, Progress]:
 
 def _count(tx: Transaction, proposal: Proposal, stage: str, now: datetime) -> Progress:
     done, wanted, who = evaluation.count_answers(tx, proposal)
-    cost = sum(tx.runs.progress(run)[1] for run in evaluation.run_ids(proposal))
+    cost = sum_cost_so_far(tx, evaluation.run_ids(proposal))
     return Progress(
         stage,
         done,

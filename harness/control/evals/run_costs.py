@@ -1,15 +1,18 @@
 """Adds up costs of eval runs: calls and dollars of a suite's judge (`sum_judging_cost`), and
 what was saved where the gate decided before all planned answers were asked for
-(`compute_savings`). A missing price makes a sum unknown, never 0.
+(`compute_savings`), and what runs have cost so far (`sum_cost_so_far`). A missing price makes a
+sum unknown, never 0.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from harness.control.routing.monthly_bill import find_price
 from harness.domain.evals.run import Sample
 from harness.domain.formatting import format_usd
+from harness.ports import Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,18 @@ def sum_judging_cost(samples: Sequence[Sample], *, judged: bool) -> JudgingCost:
     asked = [sample.judge_cost_usd for sample in samples if sample.judge_calls]
     known = [usd for usd in asked if usd is not None]
     return JudgingCost(calls, math.fsum(known) if asked and len(known) == len(asked) else None)
+
+
+def sum_cost_so_far(tx: Transaction, runs: Iterable[str]) -> float | None:
+    """Sums what the stored answers of runs have cost; None where a model has no price."""
+    targets = tx.routing.targets()
+    usd = 0.0
+    for run in runs:
+        answers, cost, _, _ = tx.runs.progress(run)
+        if answers and find_price(tx, targets.get(tx.runs.get(run).target)) is None:
+            return None
+        usd += cost
+    return usd
 
 
 @dataclass(frozen=True)
