@@ -84,7 +84,12 @@ def set_up(given: Path | None) -> SetUpResult:
     wanted = {file: TEMPLATE, schema: json.dumps(config.json_schema(), indent=2) + "\n"}
     created = {path: _write_new(path, text) for path, text in wanted.items()}
     settings = load_settings(file)
-    secret_there = (settings.home / secret_files.SECRET_FILE).exists()
+    secret_file = settings.home / secret_files.SECRET_FILE
+    database = Path(settings.database_url.removeprefix("sqlite:///"))
+    secret_there = secret_file.exists()
+    # Of another kind of database nothing is made here.
+    on_sqlite = settings.database_url.startswith("sqlite:///")
+    database_there = not on_sqlite or database.exists()
     secret_files.installation_secret(settings, create=True)
     keys_made = secret_files.make_encryption_file(settings)
     signing_made = signing_keys.create_keys(settings)
@@ -101,7 +106,8 @@ def set_up(given: Path | None) -> SetUpResult:
         home=str(settings.home),
         created=(
             *(str(path) for path, new in created.items() if new),
-            *(() if secret_there else (str(settings.home),)),
+            *(() if secret_there else (str(settings.home), str(secret_file))),
+            *(() if database_there else (str(database),)),
             *((str(secret_files.encryption_file(settings)),) if keys_made else ()),
             *(str(path) for path in signing_made),
         ),

@@ -8,6 +8,7 @@ import click
 
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.duration import DurationType
+from harness.cli.frame.finite_range import FiniteRange
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import queries
 from harness.control.shadow import shadows
@@ -69,7 +70,7 @@ def shadow() -> None:
 @click.argument("candidate", metavar="TARGET")
 @click.option(
     "--share",
-    type=click.FloatRange(0.01, 100.0),
+    type=FiniteRange(0.01, 100.0),
     default=DEFAULT.share_bps / 100,
     show_default=True,
     metavar="PERCENT",

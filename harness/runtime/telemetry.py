@@ -5,6 +5,9 @@ terminal short lines for people, warnings and errors alone. In somebody else's p
 
 import logging
 import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -21,6 +24,37 @@ _SAID_OF_ALL: Final[tuple[Processor, ...]] = (
 )
 _JSON: Final = structlog.processors.JSONRenderer()
 _CLOCK: Final = slice(11, 19)  # of an ISO timestamp
+FAILOVER: Final = "failover"
+# What people read of events with many fields; the JSON lines have all of them.
+_SENTENCES: Final = {
+    "alert": "{severity} alert: {title}; next: {next}",
+    FAILOVER: "failover: route {route} left {target} ({failure_class}) for {next_target}",
+}
+REPEATED_AFTER_S: Final = 10.0
+
+
+class FewRepeats:
+    """Lets one failover of a kind through in ten seconds, and counts the others: a provider
+    that is down would flood the terminal.
+    """
+
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
+        self._shown: dict[
+            tuple[object, ...], tuple[float, int]
+        ] = {}  # when, and left out since
+
+    def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        if event.get("event") != FAILOVER:
+            return event
+        kind = event.get("route"), event.get("target"), event.get("failure_class")
+        now_s = self._now_s()
+        shown_s, left_out = self._shown.get(kind, (-REPEATED_AFTER_S, 0))
+        if now_s - shown_s < REPEATED_AFTER_S:
+            self._shown[kind] = shown_s, left_out + 1
+            raise structlog.DropEvent
+        self._shown[kind] = now_s, 0
+        return {**event, "left_out": left_out}
 
 
 def format_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
@@ -30,6 +64,11 @@ def format_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     fields = dict(event)
     clock = str(fields.pop("timestamp", ""))[_CLOCK]
     level = str(fields.pop("level", "info"))
+    if (sentence := _SENTENCES.get(str(fields.get("event")))) is not None:
+        named = {name: _value_text(value) for name, value in fields.items()}
+        said = sentence.format_map(defaultdict(lambda: "?", named))
+        more = f", and {fields['left_out']:,} more before it" if fields.get("left_out") else ""
+        return _printable(f"{clock}  {level:<7}  {said}{more}")
     words = str(fields.pop("event", "")).replace("_", " ")
     for error in fields.pop("exception", ()):
         frames = error.get("frames") or [{}]
@@ -38,13 +77,18 @@ def format_line(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     said = ", ".join(
         f"{name.replace('_', ' ')}: {_value_text(value)}" for name, value in fields.items()
     )
-    line = f"{clock}  {level:<7}  {words}{': ' if said else ''}{said}"
-    # Providers' texts are in it: none may speak to the terminal.
+    return _printable(f"{clock}  {level:<7}  {words}{': ' if said else ''}{said}")
+
+
+def _printable(line: str) -> str:
+    """A line without control signs: providers' texts in it must not speak to the terminal."""
     return "".join(sign if sign.isprintable() else " " for sign in line)
 
 
 def _value_text(value: object) -> str:
     """A value as people read it; lists without their quotes."""
+    if value is None:
+        return "none"
     if isinstance(value, list | tuple):
         return " ".join(map(str, value)) or "none"
     return str(value)
@@ -73,7 +117,7 @@ def configure(*, level: int | None = None, terminal: bool | None = None) -> None
         handlers=[libraries], level=logging.ERROR if terminal else logging.WARNING
     )
     structlog.configure(
-        processors=[*_SAID_OF_ALL, render],
+        processors=[*([FewRepeats()] if terminal else []), *_SAID_OF_ALL, render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,

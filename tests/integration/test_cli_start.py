@@ -50,6 +50,8 @@ def test_init_makes_an_installation_that_the_doctor_likes(empty_folder: Path) ->
 
     secret = empty_folder / ".swapgate/secret.key"
     assert secret.stat().st_mode & 0o777 == 0o600
+    created = {Path(line.split(" ", 1)[1]) for line in done.stdout.splitlines()[:9]}
+    assert created >= set((empty_folder / ".swapgate").iterdir())
     assert "sg-mgmt-" in done.stdout
     assert "sk-sg-" in done.stdout
     assert "not shown again" in done.stderr

@@ -712,7 +712,8 @@ def test_the_proposer_cannot_approve(cli: CommandLine) -> None:
     cli.world.until_decided(proposal)
 
     approve = ("proposal", "approve", proposal)
-    assert "ask another approver" in cli.error(*approve, *ada, exits=7)
+    refused = cli.error(*approve, *ada, exits=7)
+    assert "ask another approver, who does it with a key of their own (`--key-file`)" in refused
     done = cli.run(*approve, *ben)
     assert "approved by ben" in done.stdout
     assert f"acting as ben (approver), by the key in {ben[1]}" in done.stderr
@@ -721,6 +722,16 @@ def test_the_proposer_cannot_approve(cli: CommandLine) -> None:
     assert (
         "approved by ben; approved with a key" in cli.run("proposal", "show", proposal).stderr
     )
+
+    # Whoever is alone made all keys as the operator, and is told the way out.
+    cli.world.run_once()
+    cli.run("canary", "abort", "chat", "--yes", "--reason", "tried")
+    mine = cli.json(*words)["proposal"]["id"]
+    cli.world.until_decided(mine)
+    assert "and approve it as the operator" in cli.error("proposal", "approve", mine, exits=7)
+    cancel = ("proposal", "cancel", mine, "--reason", "proposed anew with a key")
+    cli.run(*cancel)
+    assert "the proposal is cancelled, which does not change by" in cli.error(*cancel, exits=6)
 
 
 def test_a_keys_limits_are_set_changed_one_by_one_and_listed(cli: CommandLine) -> None:
@@ -837,4 +848,7 @@ def test_a_run_by_hand_has_a_budget_if_it_is_given_one(cli: CommandLine) -> None
     )
     assert shown["run"]["budget"] == {"max_tokens": 500, "max_cost_usd": 2.0}
     refused = cli.error("eval", "run", "colours", "sim/base", "--max-cost", "nan", exits=2)
+    # Neither below nor above any bound.
+    traffic = ("sim", "traffic", "chat", "--for", "1", "--rate")
+    assert "'nan' is no finite number" in cli.error(*traffic, "nan", exits=2)
     assert "budget" in refused

@@ -53,7 +53,9 @@ def test_everything_at_once_starts_nothing_while_a_port_is_taken(cli: CommandLin
         one = cli.run("serve", "all", exits=2).stderr
         with socket.create_server(("127.0.0.1", ports[0])):
             two = cli.run("serve", "all", exits=2).stderr
+        three = cli.run("sim", "--port", str(ports[3]), exits=2).stderr
 
+    assert f"the simulator cannot listen on 127.0.0.1:{ports[3]}: pid {os.getpid()} (" in three
     assert one.count("\n") == two.count("\n") == 1
     assert f"the dashboard cannot listen on 127.0.0.1:{ports[3]}: pid {os.getpid()} (" in one
     assert "pytest" in one or "python" in one  # the command that holds it

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import structlog
 
 from harness.runtime import telemetry
 
@@ -53,6 +54,28 @@ def test_nothing_that_is_logged_speaks_to_the_terminal() -> None:
     assert telemetry.format_line(None, "", named) == (
         "07:00:01  warning  no routes: found: a b, said:  [2Jgone next, none: none"
     )
+
+
+def test_an_outage_is_a_line_in_ten_seconds_for_people_and_every_failover_in_json() -> None:
+    failover = (
+        "structlog.get_logger().warning('failover', route='chat', user='u1', target='sim/a', "
+        "failure_class='overloaded', next_target='sim/b')"
+    )
+    program = f"import structlog\nfrom harness.runtime import telemetry\n{failover}\n"
+    program = program.replace("telemetry\n", "telemetry\ntelemetry.configure()\n", 1)
+    program += f"{failover}\n"
+    (line,) = run(program.replace("configure()", "configure(terminal=True)")).splitlines()
+    assert line.endswith("failover: route chat left sim/a (overloaded) for sim/b")
+    assert run(program).count('"user": "u1"') == 2
+
+    times = iter([0.0, 1.0, 9.9, 10.0])
+    few = telemetry.FewRepeats(lambda: next(times))
+    event = {"event": "failover", "route": "chat", "level": "warning"}
+    assert few(None, "", event) == {**event, "left_out": 0}
+    for _ in range(2):
+        with pytest.raises(structlog.DropEvent):
+            few(None, "", event)
+    assert few(None, "", event) == {**event, "left_out": 2}
 
 
 @pytest.mark.req("B5")

@@ -152,10 +152,13 @@ def _report(drive: DemoActions, screen: DemoDisplay, *, outage: bool) -> bool:
     )
     screen.lines("The four stories", lines)
     sdk, generator = tally.answered["openai"], tally.answered["generator"]
+    enough = _mark(good=sdk >= SDK_REQUESTS)
     screen.lines(
-        f"{tally.total:,} requests of users, {tally.failed} failed",
+        f"{_mark(good=not tally.failed)} {tally.total:,} requests of users, "
+        f"{tally.failed} failed",
         [
-            f"{sdk:,} by the official openai client, {generator:,} by the load generator",
+            f"{enough} {sdk:,} by the official openai client",
+            f"{generator:,} by the load generator",
             *tally.failures[:5],
         ],
     )
@@ -181,7 +184,7 @@ def _promise(drive: DemoActions, screen: DemoDisplay) -> bool:
     """Raw SQL against the promise, with the verdict of a candidate that failed."""
     lost = [s for s in drive.scenes if isinstance(s.comparison.verdict, Failed)]
     if not lost:
-        screen.lines("No candidate failed its evals", [f"{WORSE} should have"])
+        screen.lines("✕ No candidate failed its evals", [f"{WORSE} should have"])
         return False
     comparison = lost[0].comparison
     tried = database_attack.attack_all(

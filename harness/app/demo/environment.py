@@ -67,7 +67,14 @@ class DemoEnvironment(DemoProcesses):
         routes[YOUR_ROUTE] = {"incumbent": INCUMBENT, "policy": YOUR_POLICY, "suites": suites}
         document = {
             "home": str(self.folder),
-            "router": {"port": self.ports["router"], "flush_interval_s": 0.5},
+            "router": {
+                "port": self.ports["router"],
+                "flush_interval_s": 0.5,
+                # A busy machine may hold up the simulated models themselves for seconds.
+                "connect_timeout_s": 60,
+                "first_byte_timeout_s": 60,
+                "first_token_timeout_s": 60,
+            },
             "control": {"port": self.ports["control"], "reconcile_interval_s": 0.5},
             "agents": {"port": self.ports["agents"], "open_on_loopback": True},
             "ui": {"port": self.ports["ui"]},

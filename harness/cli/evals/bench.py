@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.frame import output
+from harness.cli.frame.finite_range import FiniteRange
 from harness.domain.evals.run import QUALITY_CLAIMS, Claim
 from harness.domain.formatting import format_percent, format_score, format_usd
 
@@ -76,7 +77,7 @@ MISSED = 3
 )
 @click.option(
     "--usd-per-item",
-    type=click.FloatRange(min=0.0),
+    type=FiniteRange(min=0.0),
     help="Cost of one item for both models; prints costs in US dollars.",
 )
 @click.option(

@@ -10,6 +10,7 @@ import click
 
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.duration import DurationType
+from harness.cli.frame.finite_range import FiniteRange
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import captures, queries
 from harness.domain.errors import InputError
@@ -79,7 +80,7 @@ def show(session: Session, *, capture_id: str) -> None:
     "--near",
     default=captures.NEAR_DUPLICATE_SIMILARITY,
     show_default=True,
-    type=click.FloatRange(min=0, max=1, min_open=True),
+    type=FiniteRange(min=0, max=1, min_open=True),
     help="Similarity from which a request counts as a duplicate; 1: identical texts.",
 )
 @pass_session

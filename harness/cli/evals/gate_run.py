@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from harness.cli.frame import output
+from harness.cli.frame.finite_range import FiniteRange
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.waiting import TIMED_OUT, Progress, ProgressLine
 from harness.cli.proposals.verdict_wait import REJECTED_BY_VERDICT
@@ -94,7 +95,7 @@ EXITS = REJECTED_BY_VERDICT | {"passed": 0}
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     help="Seconds, then exit code 5. [default: none]",
 )
 @pass_session

@@ -8,10 +8,11 @@ from statistics import fmean
 import click
 
 from harness.cli.frame import formatting, output, paging
+from harness.cli.frame.finite_range import FiniteRange
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.frame.waiting import TIMED_OUT, Progress, follow, who_starts_it
-from harness.control.evals import worker_supervision
 from harness.control.context import Context
+from harness.control.evals import worker_supervision
 from harness.control.evals.eval_queue import QueuedRun, load_queue
 from harness.control.evals.run_costs import sum_cost_so_far
 from harness.control.operations import queries
@@ -53,7 +54,7 @@ def eval_group() -> None:
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     help="With --wait: seconds, then exit code 5. [default: none]",
 )
 @click.pass_context

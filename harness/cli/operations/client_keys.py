@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import click
 
 from harness.cli.frame import formatting, output, paging
+from harness.cli.frame.finite_range import FiniteRange
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import dashboard_sessions, keys, queries
 from harness.control.operations.keys import KeySummary
@@ -57,7 +58,7 @@ def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
     warn = click.option(
         "--warn-at",
         "warn_share",
-        type=click.FloatRange(0, 1, min_open=True),
+        type=FiniteRange(0, 1, min_open=True),
         metavar="SHARE",
         help="Share of a budget at which a warning is raised. [default: 0.8]",
     )

@@ -5,6 +5,7 @@
 import click
 
 from harness.cli.frame import output
+from harness.cli.frame.finite_range import FiniteRange
 from harness.cli.frame.session import Session
 
 MARKS = {"ok": "ok", "warn": "warn", "fail": "FAIL"}
@@ -24,7 +25,7 @@ MARKS = {"ok": "ok", "warn": "warn", "fail": "FAIL"}
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=120.0,
     show_default=True,
     help="Seconds for the tool loop on one target.",

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import click
 
+from harness.cli.frame.finite_range import FiniteRange
 from harness.cli.frame.session import Session, pass_session
 from harness.domain.errors import InputError
-from harness.domain.settings import http_url
+from harness.domain.settings import ControlSettings, http_url
 
 KEY_VARIABLE = "SWAPGATE_KEY"
 TIMED_OUT = 5
@@ -68,8 +69,12 @@ def sim(  # noqa: PLR0913 - the options of the command, one by one
     """
     if context.invoked_subcommand is not None:
         return
-    from harness.app.processes import simulate  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.processes import require_port, simulate  # noqa: PLC0415 - `--help` stays quick
 
+    if port:
+        require_port(
+            ControlSettings(host=host, port=port), what="the simulator", setting="--port"
+        )
     simulate(
         host,
         port,
@@ -88,7 +93,7 @@ def sim(  # noqa: PLR0913 - the options of the command, one by one
 @click.argument("names", metavar="[ROUTE]...", nargs=-1)
 @click.option(
     "--rate",
-    type=click.FloatRange(min=0.1, max=2000.0),
+    type=FiniteRange(min=0.1, max=2000.0),
     default=50.0,
     show_default=True,
     help="Requests per second on each route, each of a new user.",
@@ -96,7 +101,7 @@ def sim(  # noqa: PLR0913 - the options of the command, one by one
 @click.option(
     "--for",
     "seconds",
-    type=click.FloatRange(min=0.0, min_open=True),
+    type=FiniteRange(min=0.0, min_open=True),
     metavar="SECONDS",
     help="End after so many seconds; by default on Ctrl-C.",
 )

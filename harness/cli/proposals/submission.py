@@ -9,6 +9,7 @@ import click
 
 from harness.cli.canary_plan import plan_json
 from harness.cli.frame import output
+from harness.cli.frame.finite_range import FiniteRange
 from harness.cli.frame.session import Session
 from harness.cli.frame.waiting import who_starts_it
 from harness.cli.proposals import comparison, verdict_wait
@@ -58,7 +59,7 @@ from harness.gate.text.sentences import share_text
 )
 @click.option(
     "--effect",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     metavar="SHARE",
     help="Smallest difference that matters to you, for planning. [default: 0.05]",
 )
@@ -74,7 +75,7 @@ from harness.gate.text.sentences import share_text
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0),
+    type=FiniteRange(min=0),
     help="With --wait: seconds for all candidates together, then exit code 5. [default: none]",
 )
 @click.pass_context

@@ -9,6 +9,7 @@ from typing import Unpack
 import click
 
 from harness.cli.frame import formatting, output, paging
+from harness.cli.frame.finite_range import FiniteRange
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.routing.target_options import TargetOptions, requested_target, target_options
 from harness.control.operations import queries
@@ -306,7 +307,7 @@ def _show_match(match: ModelMatch) -> None:
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=60.0,
     show_default=True,
     help="Seconds to wait for the answer.",

@@ -24,6 +24,11 @@ from harness.domain.proposals.proposal import Approval, Proposal
 from harness.ports import Transaction
 
 NEW_FOR: Final = timedelta(days=7)
+# Whoever set Swapgate up alone made all keys as the operator.
+_OPERATORS_WAY: Final = (
+    ". Or cancel it, let somebody propose it with their own key (`--key-file`), and approve it "
+    "as the operator"
+)
 
 
 def check_four_eyes(tx: Transaction, actor: Actor, proposal: Proposal, act: str) -> None:
@@ -36,7 +41,9 @@ def check_four_eyes(tx: Transaction, actor: Actor, proposal: Proposal, act: str)
     whose = proposal.proposer_principal
     if actor.principal == whose or fold_name(actor.name) == fold_name(proposal.proposer):
         raise NotAllowed(
-            f"{actor.name} proposed {proposal.id} and cannot {act} it: ask another approver"
+            f"{actor.name} proposed {proposal.id} and cannot {act} it: ask another approver, "
+            "who does it with a key of their own (`--key-file`) or in the dashboard"
+            + (_OPERATORS_WAY if whose == LOCAL_PRINCIPAL.id else "")
         )
     _check_declared(tx, actor, proposal, act)
     people = tx.person_links.people()
@@ -46,6 +53,7 @@ def check_four_eyes(tx: Transaction, actor: Actor, proposal: Proposal, act: str)
             f"{proposal.proposer} proposed {proposal.id}, and the key {actor.key} goes back to "
             f"one that {proposal.proposer} created: it cannot {act} it. Ask an approver whose "
             "key somebody else created"
+            + (_OPERATORS_WAY if whose == LOCAL_PRINCIPAL.id else "")
         )
     used = proposal.proposer_key
     # The machine's operator makes everybody's first key: there it is remarked upon, below.

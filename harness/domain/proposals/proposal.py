@@ -121,7 +121,9 @@ def next_phase(phase: ProposalPhase, event: ProposalEvent) -> ProposalPhase:
         return TRANSITIONS[phase, event]
     except KeyError:
         raise IllegalTransition(
-            f"a proposal that is {phase.value} cannot take the event {event.value}"
+            f"the proposal is {phase.value.replace('_', ' ')}, which does not change by "
+            f"{event.value.replace('_', ' ')}: read it again; "
+            "`swapgate proposal list` says where each one stands"
         ) from None
 
 
