@@ -23,7 +23,7 @@ from dashboard.text import provider_text
 from harness.app.installation import CONFIG_VARIABLE
 from harness.app.suite_import import UPLOAD_SCORERS, SuiteUpload
 from harness.cli.program import program as cli
-from harness.control.operations import keys, queries
+from harness.control.operations import dashboard_sessions, keys, queries
 from harness.control.operations.queries import list_keys
 from harness.control.providers import credentials, registry
 from harness.control.providers.matrix import MatrixModel, build_matrix
@@ -402,6 +402,44 @@ def test_a_clients_limits_are_changed_and_its_key_revoked_by_its_name(
     app.button(key=f"revoke-{client.id}").click().run()
     [gone] = [key for key in list_keys(page_frame.context()) if key.id == client.id]
     assert gone.revoked_at is not None
+
+
+@pytest.mark.req("F5")
+def test_an_admin_declares_who_somebody_is_and_ends_a_session_with_a_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    act_as(monkeypatch, "ada", Role.ADMIN)
+    installation = page_frame.installation()
+    ctx, secret = installation.context, installation.secret
+    _, key = keys.create_key(ctx, SYSTEM, "ada phone", secret=secret, role=Role.VIEWER)
+    lasts = timedelta(hours=1)
+    dashboard_sessions.open_with_key(ctx, key, secret=secret, lasts=lasts)
+
+    app = dialog(
+        "from dashboard import people_dialogs",
+        "from harness.control.operations import people",
+        "people_dialogs.declare(people.list_people(page_frame.context()))",
+    )
+    assert app.button(key="declare-it").disabled
+    app.selectbox(key="declared").select("ada phone").run()
+    app.selectbox(key="person").select("ada").run()
+    app.text_input(key="declaration-reason").set_value("her second one").run()
+    app.button(key="declare-it").click().run()
+    app = dialog(
+        "from dashboard import people_dialogs",
+        "from harness.control.operations import dashboard_sessions",
+        "people_dialogs.end_session(dashboard_sessions.list_open(page_frame.context()))",
+    )
+    app.selectbox(key="ended").select_index(0).run()
+    assert app.button(key="end-it").disabled
+    app.text_input(key="session-reason").set_value("a lost phone").run()
+    app.button(key="end-it").click().run()
+
+    assert not dashboard_sessions.list_open(ctx)
+    said = text(shown("keys"))
+    assert "the same as ada<br>" in said
+    assert "her second one" in said
+    assert "Signed in now" not in said
 
 
 def test_a_kill_switch_says_what_it_changes_and_asks_why(
