@@ -21,8 +21,9 @@ NOBODY_ELSE: Final = "Nobody else here"
 # With more of them, the command line lists all.
 MOST_ROWS: Final = 50
 NOTE: Final = (
-    "Four eyes are two people. Somebody with a key and single sign-on is one of them once an "
-    "admin says so; until an admin says who that is, neither approves across the two."
+    "Who approves is another person than who proposed. If somebody has a key and uses single "
+    "sign-on, declare that both are one person. Until an admin has declared who somebody of "
+    "single sign-on is, he and people with keys approve nothing of each other's."
 )
 
 
@@ -50,7 +51,9 @@ def show_people() -> None:
             ),
         ]
     )
-    rows = [people_text.cells(view) for view in known[:MOST_ROWS]]
+    rows = [
+        people_text.cells(view) for view in sorted(known, key=people_text.urgency)[:MOST_ROWS]
+    ]
     st.html(html.table(people_text.HEADS, rows, stacked=True))
     if len(known) > MOST_ROWS:
         st.html(html.note(f"{MOST_ROWS} of {len(known):,}; swapgate person list has all."))

@@ -5,12 +5,13 @@ signed in to the dashboard.
 from typing import Final
 
 from dashboard.text import labels
-from dashboard.text.html import escape, strong
+from dashboard.text.html import escape, state, strong
+from dashboard.text.labels import Label, Tone
 from harness.control.operations.dashboard_sessions import SignedInSession
 from harness.control.operations.people import PersonView
 from harness.domain.operations.principals import PrincipalKind
 
-HEADS: Final = ("Name", "Acts by", "Is", "Said by")
+HEADS: Final = ("Name", "Acts by", "Is")
 SESSION_HEADS: Final = ("Name", "Signed in", "By", "Until (UTC)")
 _WAYS: Final = {
     "key": "a management key",
@@ -21,7 +22,12 @@ _WAYS: Final = {
 
 def cells(view: PersonView) -> list[str]:
     """Renders a principal's row as cells of HTML, in the order of HEADS."""
-    return [strong(view.name), escape(_way(view)), _declared(view), escape(view.declared_by)]
+    return [strong(view.name), escape(_way(view)), _declared(view)]
+
+
+def urgency(view: PersonView) -> tuple[bool, str]:
+    """Orders principals: first those of whom an admin has to say who they are, then by name."""
+    return (bool(view.person) or view.issuer is None, view.folded)
 
 
 def _way(view: PersonView) -> str:
@@ -36,10 +42,12 @@ def _way(view: PersonView) -> str:
 
 def _declared(view: PersonView) -> str:
     if not view.person:
-        unknown = "nobody said yet" if view.issuer is not None else ""
-        return f'<span class="note">{escape(unknown)}</span>'
+        if view.issuer is not None:
+            return state(Label("?", "not declared yet", Tone.UNDECIDED))
+        return '<span class="note">as named</span>'
     said = "nobody else here" if view.person == view.name else f"the same as {view.person}"
-    return f'{escape(said)}<br><span class="note">{escape(view.reason)}</span>'
+    why = f"said by {view.declared_by}: {view.reason}"
+    return f'{escape(said)}<br><span class="note">{escape(why)}</span>'
 
 
 def session_cells(view: SignedInSession) -> list[str]:
