@@ -142,7 +142,9 @@ def change_address(provider: str) -> None:
     """Asks for another address, and why."""
     ctx = page_frame.context()
     before = registry.get_provider(ctx, provider)
-    typed = st.text_input("Address", before.api_base, key=f"base-{provider}", live=True)
+    typed = st.text_input(
+        f"Address of {provider}", before.api_base, key=f"base-{provider}", live=True
+    )
     address = (typed or "").strip()
     used = ", ".join(before.routes[:SHOWN]) + (" …" if len(before.routes) > SHOWN else "")
     words = (

@@ -27,7 +27,7 @@ ANOTHER: Final = "Add another key"
 MOST_OVERLAP_H: Final = credentials.LONGEST_OVERLAP / timedelta(hours=1)
 
 
-@action_dialogs.dialog("Keys of a provider", width="medium")
+@action_dialogs.dialog("Keys and sign-in", width="medium")
 def change_keys(provider: str) -> None:
     """Lists a provider's stored keys, takes another one and removes one. It shows no value."""
     ctx = page_frame.context()

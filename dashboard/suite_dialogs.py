@@ -18,9 +18,11 @@ from harness.control.evals import worker_supervision
 from harness.control.operations import captures, queries
 from harness.domain.evals.run import EvalRun, RunBudget
 from harness.domain.operations.access import Actor, Role
-from harness.domain.privacy.capture import user_text
+from harness.domain.privacy.capture import answer_text, user_text
 
 CAPTURES: Final = "captures-to-label"
+ROW_HEIGHT_PX: Final = 88  # three lines of a request
+LABEL_PX: Final = 110
 KNOWN: Final = "Every process here knows it at its next look; routes can use it now."
 
 
@@ -116,17 +118,18 @@ def label_captures() -> None:
         return
     st.html(html.note("Write what a right answer is. A line without a label is left out. Labels"
                       " are kept until you leave: download them to go on later."))  # fmt: skip
-    rows = [
-        {"id": line["id"], "Request": user_text(line), "Answer": str(line["answer"] or ""),
-         "Label": ""}
-        for line in lines
-    ]  # fmt: skip
     edited = st.data_editor(
-        rows,
+        _rows(lines),
         key="labels",
         disabled=["id", "Request", "Answer"],
-        column_config={"id": None, "Request": st.column_config.TextColumn(width="large")},
+        # The label stays in sight on a phone, where the answer is reached sideways.
+        column_config={
+            "id": None,
+            "Label": st.column_config.TextColumn(width=LABEL_PX, pinned=True),
+            "Request": st.column_config.TextColumn(width="medium"),
+        },
         hide_index=True,
+        row_height=ROW_HEIGHT_PX,
     )
     labels = {row["id"]: str(row["Label"] or "") for row in edited}
     asked = suite_fields.ask("labels")
@@ -145,6 +148,19 @@ def label_captures() -> None:
         act=lambda who: _add_labelled(who, lines, labels, asked.upload),
         done=lambda who: f"{who.name} made the suite {name}. {KNOWN}",
     )  # fmt: skip
+
+
+def _rows(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Lists what the table shows of each captured request, with an empty label."""
+    return [
+        {
+            "id": line["id"],
+            "Label": "",
+            "Request": user_text(line),
+            "Answer": answer_text(line),
+        }
+        for line in lines
+    ]
 
 
 def _load_captures() -> None:

@@ -12,6 +12,7 @@ from dashboard.text.html import banner, escape, rich, state, strong
 from dashboard.text.labels import Label, Tone
 from harness.control.providers.matrix import MatrixModel, MatrixRow, MinuteUse, ProviderHealth
 from harness.domain.formatting import format_milliseconds
+from harness.domain.providers.kinds import ProviderGroup
 from harness.domain.providers.matrix import COLUMNS, Ability
 from harness.domain.providers.probe import (
     ProbeFinding,
@@ -79,6 +80,8 @@ def configured(rows: Sequence[MatrixRow]) -> list[MatrixRow]:
 
 def heading(row: MatrixRow) -> str:
     key = "key is set" if row.has_key else "no key needed" if row.configured else "no key"
+    if row.group is ProviderGroup.OAUTH:
+        key = "signed in" if row.has_key else "nobody is signed in"
     # What a check said stands on the line below.
     checked = row.health_because.startswith(("the check of", "not asked"))
     why = "" if checked else f' <span class="note">{rich(row.health_because)}</span>'

@@ -1,5 +1,6 @@
 """Writes the Settings page: how many settings were set and where, and a table of them."""
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -9,6 +10,9 @@ from harness.app.settings_origin import Setting, SettingSource
 from harness.control.routing.seed import SeedDifference
 from harness.domain.settings import Settings
 
+_ENDS: Final = re.compile(r"[._]")
+_PAGE: Final = re.compile(r"docs/([a-z0-9/_-]+)\.md")
+PHONE_CHARACTERS: Final = 36  # of a name in a line at 390 px
 HEADS: Final = ("Setting", "Value", "From")
 SOURCES: Final = {
     SettingSource.FILE: "the file",
@@ -40,6 +44,16 @@ def note(settings: Settings) -> str:
     return f"{where} · the environment is this dashboard's · secrets are never shown"
 
 
+def how_changed() -> str:
+    """Says where settings are changed, and when a change is in force."""
+    words = (
+        "Routes, providers, keys and suites are changed on their pages, while everything goes "
+        "on. What stands here is changed in the file or the environment; a process follows "
+        "once it is restarted, and a router at SIGHUP too."
+    )
+    return html.block(f'<p class="note">{escape(words)}</p>')
+
+
 def stale(changed: Sequence[str]) -> str:
     """Warns where the file is newer than what is in force; empty where it is not."""
     if not changed:
@@ -68,12 +82,27 @@ def table(found: Sequence[Setting]) -> str:
 
 
 def _cells(setting: Setting) -> Sequence[str]:
-    meaning = f'<br><span class="note">{html.rich(setting.meaning)}</span>'
+    name = f'<b class="mono long">{_breakable(setting.name)}</b>'
+    meaning = f'<br><span class="note">{_meaning(setting.meaning)}</span>'
     return (
-        f'<b class="mono long">{escape(setting.name)}</b>{meaning if setting.meaning else ""}',
+        name + (meaning if setting.meaning else ""),
         f'<span class="mono">{escape(setting.value)}</span>',
         _origin(setting),
     )
+
+
+def _breakable(name: str) -> str:
+    """Lets a name that is too long for a phone go on after a dot or a low line, not within a
+    word.
+    """
+    shown = escape(name)
+    return _ENDS.sub(r"\g<0><wbr>", shown) if len(name) > PHONE_CHARACTERS else shown
+
+
+def _meaning(text: str) -> str:
+    """Writes a meaning as a sentence; a page of the docs that it names becomes a link."""
+    words = html.rich(text[:1].upper() + text[1:])
+    return _PAGE.sub(lambda page: html.docs_link(page[1], page[1].rpartition("/")[2]), words)
 
 
 def _origin(setting: Setting) -> str:

@@ -16,6 +16,7 @@ from dashboard.text.html import escape
 from harness.control.providers import checks
 from harness.control.providers.matrix import MatrixRow, build_matrix, load_minute_use
 from harness.domain.operations.access import Role
+from harness.domain.providers.kinds import ProviderGroup
 from harness.domain.providers.probe import ProviderCheck
 
 # With more providers than these, the page has a search and shows no more at once.
@@ -34,7 +35,7 @@ def show() -> None:
     here = provider_text.configured(rows)
     add = Opener("Add a provider", ":material/add:", provider_dialogs.add_provider, "add")
     # Why a card's buttons are off is said once, and not on each card.
-    of_cards = _openers(here[0].provider) if here else []
+    of_cards = _openers(here[0]) if here else []
     action_dialogs.show_openers([add], explain=[add, *of_cards])
     if here:
         _cards(_find(provider_text.by_urgency(here)), checked, now)
@@ -78,12 +79,12 @@ def _cards(
         with st.container(border=True):
             parts = (
                 provider_text.heading(row),
-                provider_text.last_check(checked.get(row.provider), now),
                 provider_text.rates(used.get(row.provider, quiet), limits.get(row.provider)),
+                provider_text.last_check(checked.get(row.provider), now),
             )
             st.html(html.block(*parts, kind="sg-provider"))
             _models(row)
-            action_dialogs.show_openers(_openers(row.provider), explain=())
+            action_dialogs.show_openers(_openers(row), explain=())
 
 
 def _models(row: MatrixRow) -> None:
@@ -98,9 +99,10 @@ def _models(row: MatrixRow) -> None:
             st.html(html.block(f"<p>{escape(', '.join(others))}</p>"))
 
 
-def _openers(name: str) -> list[Opener]:
+def _openers(row: MatrixRow) -> list[Opener]:
     """Lists the buttons of a provider's card."""
-    dialogs, proposer = provider_dialogs, Role.PROPOSER
+    name, dialogs, proposer = row.provider, provider_dialogs, Role.PROPOSER
+    access = "Sign in or out" if row.group is ProviderGroup.OAUTH else "Keys"
     check, model = partial(dialogs.check_now, name), partial(dialogs.add_model, name)
     keys = partial(provider_key_dialogs.change_keys, name)
     remove = partial(dialogs.remove, name)
@@ -108,7 +110,7 @@ def _openers(name: str) -> list[Opener]:
     return [
         Opener("Check now", ":material/network_check:", check, f"check-{name}", proposer),
         Opener("Add a model", ":material/add:", model, f"model-{name}", proposer),
-        Opener("Keys", ":material/key:", keys, f"set-{name}"),
+        Opener(access, ":material/key:", keys, f"set-{name}"),
         Opener("Address", ":material/link:", address, f"address-{name}"),
         Opener("Remove", ":material/delete:", remove, f"remove-{name}"),
     ]

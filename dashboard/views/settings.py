@@ -30,6 +30,7 @@ def show() -> None:
         found = settings_origin.list_settings(installed.settings)
     note = setting_text.note(installed.settings)
     st.html(html.title(setting_text.headline(found), html.escape(note)))
+    st.html(setting_text.how_changed())
     page_frame.show_html(
         setting_text.stale(settings_origin.list_changed_sections(installed.settings))
     )

@@ -558,11 +558,22 @@ def test_labels_are_filled_in_with_who_gave_them(monkeypatch: pytest.MonkeyPatch
         {
             "id": name,
             "messages": [{"role": "user", "content": "hi"}],
-            "answer": "x",
+            "answer": answer,
             "label": None,
         }
-        for name in ("one", "two")
+        for name, answer in (
+            ("one", {"role": "assistant", "content": "Hello."}),
+            (
+                "two",
+                {
+                    "content": None,
+                    "tool_calls": [{"function": {"name": "wave", "arguments": "{}"}}],
+                },
+            ),
+        )
     ]
+    # An answer stands as people read it, not as a data structure.
+    assert [row["Answer"] for row in suite_dialogs._rows(lines)] == ["Hello.", "wave({})"]
     ada = act_as(monkeypatch, "ada", Role.ADMIN)
     app = AppTest.from_string(
         "from dashboard import suite_dialogs\nsuite_dialogs.label_captures()",

@@ -24,6 +24,7 @@ from harness.domain.errors import DatabaseUnusable, StoreUnavailable, SwapgateEr
 from harness.domain.formatting import format_milliseconds
 from harness.domain.pagination import PageRequest
 from harness.domain.providers.credentials import ProviderKey, keys_from_environment, lacks_key
+from harness.domain.providers.oauth_kinds import key_command
 from harness.domain.providers.probe import ProbeStatus, ProbeSubject, parse_model_list
 from harness.domain.routing.table import FIRST_ROUTE_STEP
 from harness.domain.routing.target import Provider
@@ -357,7 +358,7 @@ def _provider(
         step = f"set {unset}, e.g. in .env, or `swapgate provider key set {provider.name}`"
         return DoctorFinding(subject, "fail", found, step)
     if lacks_key(provider, keys):
-        step = f"`swapgate provider key set {provider.name}`"
+        step = f"`{key_command(provider.name, provider.kind)}`"
         return DoctorFinding(
             subject, "fail", "it has no key: its targets get no requests", step
         )

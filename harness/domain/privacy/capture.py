@@ -123,6 +123,16 @@ def user_text(content: Mapping[str, Any]) -> str:
     return "\n".join(message_text(message.get("content")) for message in said)
 
 
+def answer_text(content: Mapping[str, Any]) -> str:
+    """The text of the answer, and each tool call as `name(arguments)`; empty without one."""
+    answer = content.get("answer")
+    if not isinstance(answer, Mapping):
+        return message_text(answer)
+    calls = (call.get("function") for call in answer.get("tool_calls") or ())
+    said = [f"{call.get('name')}({call.get('arguments')})" for call in calls if call]
+    return "\n".join(part for part in (message_text(answer.get("content")), *said) if part)
+
+
 def message_text(content: object) -> str:
     """Returns the text of a message's content, which is a text or a list of parts."""
     if isinstance(content, list):

@@ -97,6 +97,12 @@ def oauth_endpoints(provider: str, kind: str, change: OAuthOverrides | None) -> 
     return known
 
 
+def key_command(provider: str, kind: str) -> str:
+    """Returns the command that gives a provider its key: of some kinds, a person signs in."""
+    verb = "login" if kind in OAUTH_ENDPOINTS else "set"
+    return f"swapgate provider key {verb} {provider}"
+
+
 def check_kind_takes_key(provider: str, kind: str) -> None:
     """Checks that this kind of provider takes a key. Raises InputError for a kind that people
     sign in for.

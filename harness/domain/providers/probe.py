@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from harness.domain.formatting import format_milliseconds, format_span
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
+from harness.domain.providers.oauth_kinds import OAUTH_ENDPOINTS, key_command
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider, Target
 
@@ -138,7 +139,7 @@ def missing_key_finding(provider: Provider) -> ProbeFinding:
         ProbeSubject.KEY,
         ProbeStatus.FAIL,
         "it has no key: its targets get no requests",
-        f"`swapgate provider key set {provider.name}`",
+        f"`{key_command(provider.name, provider.kind)}`",
     )
 
 
@@ -157,7 +158,9 @@ def _reachable(provider: Provider, models: ProbeReply) -> ProbeFinding:
 def _key(provider: Provider, models: ProbeReply, chat: ProbeReply | None) -> ProbeFinding:
     asked = [reply.status for reply in (models, chat) if reply is not None]
     if any(status in KEY_REFUSED_STATUSES for status in asked):
-        step = f"`swapgate provider key set {provider.name}` with a key that is in force"
+        step = f"`{key_command(provider.name, provider.kind)}` with a key that is in force"
+        if provider.kind in OAUTH_ENDPOINTS:
+            step = f"`{key_command(provider.name, provider.kind)}` signs in anew"
         status = next(
             reply_status for reply_status in asked if reply_status in KEY_REFUSED_STATUSES
         )
