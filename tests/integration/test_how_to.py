@@ -19,6 +19,7 @@ providers:
 routes:
   support: {incumbent: sim/sim-base, suites: [tickets], policy: quick}
 """
+YAML = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
 # An installation with a route and a simulated provider, which answers.
 INSTALLED = f"""\
 swapgate sim --port 9000 --time-scale 0 &
@@ -34,6 +35,13 @@ swapgate serve all &
 until curl -sf http://127.0.0.1:8080/readyz && curl -sf http://127.0.0.1:8081/readyz; do
   sleep 0.2
 done
+"""
+# An installation with the file that the page on fallbacks shows.
+CHAINED = f"""\
+cat > swapgate.yaml <<'EOT'
+home: .swapgate
+{YAML.findall((DOCS / "how-to" / "fallbacks.md").read_text(encoding="utf-8"))[0]}EOT
+swapgate init
 """
 LITELLM = re.compile(r"```yaml\n(model_list.*?)```", re.DOTALL)
 PORTKEY = re.compile(r"```json\n(.*?)```", re.DOTALL)
@@ -58,6 +66,9 @@ SQLITE = {
     "ci-gate": INSTALLED,
     "grafana": SERVED,
     "leave": INSTALLED,
+    "client-keys": INSTALLED,
+    "fallbacks": CHAINED,
+    "kill-switch": CHAINED,
 }
 OF_THEIR_OWN = {
     "alerts",

@@ -1,4 +1,4 @@
-"""The examples of docs/reference/suites.md are configurations that load."""
+"""The examples of the pages on suites are configurations that load."""
 
 import re
 from pathlib import Path
@@ -9,8 +9,12 @@ from evals.scorers import SCORERS
 from harness import package_data
 from harness.config import load_settings
 
-DOCS = Path(__file__).parents[2] / "docs" / "reference" / "suites.md"
-TEXT = DOCS.read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+REFERENCE = (DOCS / "reference" / "suites.md").read_text(encoding="utf-8")
+PAGES = ("clusters-and-slices", "judges", "public-suites")
+TEXT = REFERENCE + "".join(
+    (DOCS / "how-to" / f"{page}.md").read_text(encoding="utf-8") for page in PAGES
+)
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
 
 
@@ -29,6 +33,6 @@ def test_every_example_loads_and_names_a_scorer_that_there_is(
 
 
 def test_every_scorer_has_its_line_in_the_table() -> None:
-    listed = set(re.findall(r"^\| `(\w+)` \|", TEXT, re.MULTILINE))
+    listed = set(re.findall(r"^\| `(\w+)` \|", REFERENCE, re.MULTILINE))
 
     assert SCORERS.keys() <= listed
