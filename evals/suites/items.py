@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from harness.domain.content_hash import hash_content
 from harness.domain.errors import InputError
@@ -67,8 +67,9 @@ def load_items(
         if cluster_field:
             cluster = read_group(item.metadata, cluster_field, place)
             item = replace(item, cluster=cluster)
-        values = tuple(read_slice(item.metadata, name, place) for name in slice_fields)
-        item = replace(item, slices=values)
+        if slice_fields:
+            values = tuple(read_slice(item.metadata, name, place) for name in slice_fields)
+            item = replace(item, slices=values)
         items.append(item)
     if not items:
         raise InputError(f"{path}: no items; a suite needs at least one line of data")
@@ -124,6 +125,10 @@ def _no_nan(constant: str) -> float:
     raise ValueError(f"{constant} is not JSON")
 
 
+# One for all lines: to build one takes longer than to read a line with it.
+DECODER: Final = json.JSONDecoder(parse_constant=_no_nan)
+
+
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Number and object of each line that is not blank. Raises InputError as `file:line: …`."""
     # Not splitlines(): JSON strings may contain U+2028 and other breaks unescaped.
@@ -131,7 +136,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line, parse_constant=_no_nan)
+            record = DECODER.decode(line)
         except json.JSONDecodeError as error:
             raise InputError(
                 f"{path}:{number}: not JSON: {error.msg} at column {error.colno}"
@@ -168,7 +173,7 @@ def _cell(value: str) -> object:
     if value.lstrip()[:1] not in ("{", "["):
         return value
     try:
-        return json.loads(value, parse_constant=_no_nan)
+        return DECODER.decode(value)
     except (ValueError, RecursionError):
         return value
 

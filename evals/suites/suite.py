@@ -167,10 +167,8 @@ def load_suite(settings: SuiteSettings) -> Suite:
     for item in loaded:
         try:
             reason = judge.check(item, options)
-            merge_fields(settings.request, item)
-            tags_of(item)
-            conversation(item)
-            _check_class(settings, item)
+            if item.metadata:
+                _check_metadata(settings, item)
         except InputError as error:
             raise InputError(f"{settings.path}: {error}") from None
         if reason:
@@ -190,6 +188,14 @@ def load_suite(settings: SuiteSettings) -> Suite:
         texts=texts_fingerprint(map(canonical_text, items.values())),
     )
     return Suite(settings, items, judge, options, left_out, pin)
+
+
+def _check_metadata(settings: SuiteSettings, item: Item) -> None:
+    """Raises InputError for what is read of an item's metadata later and is wrong there."""
+    merge_fields(settings.request, item)
+    tags_of(item)
+    conversation(item)
+    _check_class(settings, item)
 
 
 def _check_class(settings: SuiteSettings, item: Item) -> None:

@@ -17,6 +17,8 @@ from harness.domain.operations.principals import INVISIBLE_CHARACTERS
 HASH_BYTES: Final = 5
 # What is neither letter nor digit; some that show nothing are letters to Unicode.
 SEPARATORS: Final = re.compile(rf"[\W_{''.join(sorted(INVISIBLE_CHARACTERS))}]+")
+# The same of a text in ASCII, which has no marks: most have no others, and there are many.
+ASCII_SEPARATORS: Final = {code: None for code in range(128) if not chr(code).isalnum()}
 # From this share of the smaller suite's items on they are asked the same thing.
 SAME_ITEMS_SHARE: Final = 0.1
 
@@ -28,6 +30,8 @@ def normalize_text(text: str) -> str:
     Texts that differ in nothing else are the same item; that a few more are taken for one (12 +
     3 and 1 + 23) can only count a look too much.
     """
+    if text.isascii():
+        return text.lower().translate(ASCII_SEPARATORS)
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
     return SEPARATORS.sub("", folded)
 
