@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dashboard.text import labels
@@ -29,6 +30,7 @@ SAMPLE_COLUMNS = [
     "key", "suite", "title", "item", "epoch", "change", "difference", "question", "expected",
     "incumbent", "candidate", "latency_s", "incumbent_answer", "candidate_answer",
 ]  # fmt: skip
+INDEX_COLUMNS = ["key", "suite", "item", "difference", "change"]
 CHANGE, DIFFERENCE = SAMPLE_COLUMNS.index("change"), SAMPLE_COLUMNS.index("difference")
 CHANGE_ORDER = {change: place for place, change in enumerate(CHANGES)}
 NO_TEXTS = SuiteTexts({}, "", "")
@@ -140,6 +142,51 @@ def samples(
         rows += _side_rows(side, titles, used.get(suite), (texts or {}).get(suite, NO_TEXTS))
     rows.sort(key=lambda row: (CHANGE_ORDER[row[CHANGE]], -abs(row[DIFFERENCE])))
     return pd.DataFrame(rows, columns=SAMPLE_COLUMNS)
+
+
+def sample_index(comparison: Comparison) -> pd.DataFrame:
+    """Lists the samples that `samples` shows, in its order and without what is read of them for
+    a page of the table: there may be a hundred thousand.
+    """
+    used = _used_pairs(comparison)
+    parts = [_side_index(side, used.get(side.plan.suite)) for side in comparison.suites]
+    if not parts:
+        return pd.DataFrame(columns=INDEX_COLUMNS)
+    index = pd.concat(parts, ignore_index=True)
+    size = index["difference"].abs()
+    changed = np.select(
+        [size <= TIE_BAND, index["difference"] > 0],
+        [CHANGE_ORDER["same"], CHANGE_ORDER["improved"]],
+        CHANGE_ORDER["regressed"],
+    )
+    index["change"] = pd.Categorical.from_codes(changed, categories=CHANGES)
+    return index.iloc[np.lexsort((-size, changed))].reset_index(drop=True)
+
+
+def _side_index(
+    side: SuiteAnswers, used: Mapping[str, tuple[float, float]] | None
+) -> pd.DataFrame:
+    """One row for each pair of a suite, in the run's order."""
+    ours, theirs = side.figures.incumbent, side.figures.candidate
+    before = dict(zip(zip(ours.item, ours.epoch, strict=True), ours.strict, strict=True))
+    gates = used if used is not None and side.plan.epochs == 1 else {}
+    rows = [
+        (position, epoch, item, _difference(*(gates.get(item) or (before[item, epoch], score))))
+        for item, epoch, position, score in zip(
+            theirs.item, theirs.epoch, theirs.position, theirs.strict, strict=True
+        )
+        if (item, epoch) in before and (used is None or item in used)
+    ]
+    rows.sort()
+    suite = side.plan.suite
+    return pd.DataFrame(
+        {
+            "key": [f"{suite}/{item}/{epoch}" for _, epoch, item, _ in rows],
+            "suite": pd.Categorical.from_codes([0] * len(rows), categories=[suite]),
+            "item": pd.Series([row[2] for row in rows], dtype=object),
+            "difference": pd.Series([row[3] for row in rows], dtype="float64"),
+        }
+    )
 
 
 def _used_pairs(comparison: Comparison) -> Mapping[str, Mapping[str, tuple[float, float]]]:

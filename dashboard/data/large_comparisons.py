@@ -15,6 +15,7 @@ import streamlit as st
 from dashboard.data import frames, queries
 from dashboard.data.queries import ComparisonView
 from harness.control.context import Context
+from harness.control.proposals.comparison import is_large
 from harness.control.proposals.submission import get_proposal
 
 MOST_KEPT: Final = 2
@@ -27,8 +28,7 @@ def load(ctx: Context, proposal: str) -> ComparisonView:
     Raises NotFound.
     """
     found = get_proposal(ctx, proposal)
-    answers = sum(plan.most_answers for plan in found.plans)
-    if answers <= queries.MOST_TEXTS or (found.open and found.verdict is None):
+    if not is_large(found, queries.MOST_TEXTS) or (found.open and found.verdict is None):
         return queries.comparison(ctx, proposal)
     return replace(_kept(ctx, proposal, found.version), now=ctx.clock.now())
 
@@ -62,4 +62,4 @@ def _kept(_ctx: Context, proposal: str, version: int) -> ComparisonView:  # noqa
 @st.cache_resource(max_entries=MOST_KEPT, ttl=LASTS_S, show_spinner=False)
 def _kept_samples(_view: ComparisonView, proposal: str, version: int) -> pd.DataFrame:  # noqa: ARG001 - the key
     with without_collections():
-        return frames.samples(_view.comparison, _view.titles, {})
+        return frames.sample_index(_view.comparison)

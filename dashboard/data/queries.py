@@ -16,7 +16,7 @@ from harness.control.evals import proof_validity
 from harness.control.evals.proof_validity import ProofValidity
 from harness.control.operations import queries
 from harness.control.proposals import approvals
-from harness.control.proposals.comparison import Comparison, load_comparison
+from harness.control.proposals.comparison import MOST_TEXTS, Comparison, load_comparison
 from harness.control.proposals.selections import SelectionComparison, load_selection
 from harness.control.providers import model_lookup
 from harness.control.routing import fallback_chain, routes, scorecard
@@ -38,8 +38,6 @@ from harness.ports import RouteRecord
 QUIET = timedelta(minutes=3)
 
 
-# More answers than that take long to check and to send.
-MOST_TEXTS: Final = 4_000
 MOST_PROPOSALS: Final = 100
 MOST_VERSIONS: Final = 200
 

@@ -154,13 +154,13 @@ def progress(comparison: Comparison) -> Sequence[tuple[str, int, int, str]]:
 
 def _progress(plan: SuitePlan, side: SuiteAnswers | None) -> tuple[str, int, int, str]:
     if side is not None and side.asks_incumbent_first:
-        asked, done = plan.incumbent_items, len(side.incumbent_answers) // plan.epochs
+        asked, done = plan.incumbent_items, len(side.figures.incumbent_answers) // plan.epochs
         return plan.suite, min(done, asked), asked, "by the incumbent, which is asked first"
     return plan.suite, _both(side) if side else 0, plan.planned_items, "on both sides"
 
 
 def _both(side: SuiteAnswers) -> int:
-    return len({s.item for s in side.incumbent} & {s.item for s in side.candidate})
+    return len(set(side.figures.incumbent.item) & set(side.figures.candidate.item))
 
 
 def paired(comparison: Comparison) -> int:

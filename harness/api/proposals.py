@@ -110,7 +110,9 @@ def get_proposal(who: CallerParam, proposal: str) -> Proposal:
 
 @endpoint(router, "GET", "/proposals/{proposal}/comparison")
 def compare_proposal(who: CallerParam, proposal: str) -> ProposalComparison:
-    proposal_comparison = comparison.load_comparison(who.ctx, proposal)
+    proposal_comparison = comparison.load_comparison(
+        who.ctx, proposal, most_texts=comparison.MOST_TEXTS
+    )
     return ProposalComparison(
         proposal=proposal_comparison.proposal,
         incumbent=proposal_comparison.incumbent,
@@ -121,8 +123,8 @@ def compare_proposal(who: CallerParam, proposal: str) -> ProposalComparison:
                 plan=side.plan,
                 incumbent_run=side.incumbent_run,
                 candidate_run=side.candidate_run,
-                incumbent_samples=len(side.incumbent),
-                candidate_samples=len(side.candidate),
+                incumbent_samples=len(side.figures.incumbent),
+                candidate_samples=len(side.figures.candidate),
                 judging=side.judging,
                 pin=side.pin,
                 served=side.served,

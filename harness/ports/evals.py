@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from harness.domain.drift.watch import DriftCheck, DriftWatch
+from harness.domain.evals.answer_columns import AnswerColumns
 from harness.domain.evals.item_groups import ItemGroups
 from harness.domain.evals.judge_calibration import JudgeCalibration
 from harness.domain.evals.pins import Sighting
@@ -94,9 +95,9 @@ class EvalRuns(Protocol):
         """
         ...
 
-    def figures(self, run: str, *, below: int) -> Sequence[Sample]:
-        """Lists a run's samples without any text and without a check of their signatures: for
-        sums over more samples than a page can check.
+    def figures(self, run: str, *, below: int) -> AnswerColumns:
+        """Loads the figures of a run's samples, in any order and without a check of their
+        signatures: for sums over more samples than a page can check.
         """
         ...
 

@@ -192,7 +192,7 @@ def test_who_waits_is_told_that_the_incumbent_is_asked_first(world: SmallInstall
     ]
     (side,) = shown.suites
     assert side.asks_incumbent_first
-    assert not side.incumbent_answers
+    assert not side.figures.incumbent_answers
     with world.store.write() as tx:
         tx.runs.set_state(world.get(proposal.id).runs["colours"].incumbent, RunState.DONE)
     with world.store.read() as tx:

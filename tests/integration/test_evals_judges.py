@@ -13,6 +13,7 @@ from evals.runner.judge import JudgeBill
 from evals.sim import server
 from evals.suites.suite import ConfiguredSuites
 from harness.control.evals.run_costs import JudgingCost, sum_judging_cost
+from harness.domain.evals.answer_columns import AnswerColumns
 from harness.domain.evals.run import (
     Claim,
     EvalRun,
@@ -212,7 +213,7 @@ def test_pairs_and_embeddings_come_from_the_judge_too(results: Results) -> None:
 
 @pytest.mark.req("A3")
 def test_what_judging_an_answer_took_stands_with_it(results: Results) -> None:
-    cost = sum_judging_cost(samples(results["rubric"]), judged=True)
+    cost = sum_judging_cost(AnswerColumns.from_samples(samples(results["rubric"])), judged=True)
     # Both orders.
     pairs = [sample for sample in samples(results["pairs"]) if sample.judge_calls]
 
@@ -221,7 +222,7 @@ def test_what_judging_an_answer_took_stands_with_it(results: Results) -> None:
     assert cost.usd > 0
     assert {pair.judge_calls for pair in pairs} == {2}
     # A call that is not answered is not paid for.
-    gone = sum_judging_cost(samples(results["gone"]), judged=True)
+    gone = sum_judging_cost(AnswerColumns.from_samples(samples(results["gone"])), judged=True)
     assert gone.calls > 0
     assert gone.usd == 0.0
 
@@ -232,8 +233,12 @@ def test_a_suite_without_a_judge_costs_no_judging_and_old_answers_tell_nothing(
 ) -> None:
     old = [replace(sample, judge_calls=0) for sample in samples(results["rubric"])]
 
-    assert sum_judging_cost(old, judged=False) == JudgingCost(0, 0.0)
-    assert sum_judging_cost(old, judged=True) == JudgingCost(0, None)
+    assert sum_judging_cost(AnswerColumns.from_samples(old), judged=False) == JudgingCost(
+        0, 0.0
+    )
+    assert sum_judging_cost(AnswerColumns.from_samples(old), judged=True) == JudgingCost(
+        0, None
+    )
 
 
 @pytest.mark.req("A3")

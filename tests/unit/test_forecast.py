@@ -11,7 +11,8 @@ from harness.control.routing import monthly_bill
 from harness.domain.canary.observation import TrafficTotal
 from harness.domain.evals.cost_forecast import (
     CostForecast,
-    ItemTokens,
+    MeasuredTokens,
+    TokenColumns,
     TokenCounts,
     forecast_cost,
     measure_bill,
@@ -29,14 +30,26 @@ TRAFFIC = TrafficTotal(
     requests=3000, failed=0, charged=0, streams=0,
     input_tokens=3_000_000, cached_tokens=0, output_tokens=600_000, cost_usd=12.0, unpriced=0,
 )  # fmt: skip
+# Of the incumbent and the candidate, on one item.
+Pair = tuple[TokenCounts, TokenCounts]
 # The candidate's tokenizer makes 1.2 of it, and it writes half as much.
-ITEMS = [ItemTokens(TokenCounts(100, 40), TokenCounts(120, 20)) for _ in range(40)]
+ITEMS = [(TokenCounts(100, 40), TokenCounts(120, 20)) for _ in range(40)]
 
 
 def forecast_bill(
-    items: list[ItemTokens] = ITEMS, *totals: TrafficTotal, price: Price | None = CHEAP
+    items: list[Pair] = ITEMS, *totals: TrafficTotal, price: Price | None = CHEAP
 ) -> CostForecast:
-    return forecast_cost(measure_bill(totals or (TRAFFIC,), OLD, DEAR, NOW), items, price)
+    bill = measure_bill(totals or (TRAFFIC,), OLD, DEAR, NOW)
+    sides = (columns([pair[side] for pair in items]) for side in (0, 1))
+    return forecast_cost(bill, MeasuredTokens(*sides), price)
+
+
+def columns(tokens: list[TokenCounts]) -> TokenColumns:
+    return TokenColumns(
+        [counts.input for counts in tokens],
+        [counts.output for counts in tokens],
+        [counts.cached for counts in tokens],
+    )
 
 
 def test_the_bill_is_the_recorded_cost_put_on_thirty_days() -> None:
@@ -51,7 +64,7 @@ def test_the_candidate_pays_its_own_tokens_at_its_own_prices() -> None:
 
 
 def test_cached_input_is_paid_at_its_own_price() -> None:
-    half = [ItemTokens(TokenCounts(100, 40), TokenCounts(120, 20, 60)) for _ in range(40)]
+    half = [(TokenCounts(100, 40), TokenCounts(120, 20, 60)) for _ in range(40)]
 
     # 600 at $0.5, 600 at $0.1, 100 at $4.
     assert forecast_bill(half).candidate_usd == pytest.approx(30_000 * (300 + 60 + 400) / 1e6)
@@ -60,9 +73,7 @@ def test_cached_input_is_paid_at_its_own_price() -> None:
 
 
 def test_items_that_agree_leave_no_doubt_and_others_do() -> None:
-    doubtful = [
-        ItemTokens(TokenCounts(100, 40), TokenCounts(120, 10 + n % 3 * 10)) for n in range(60)
-    ]
+    doubtful = [(TokenCounts(100, 40), TokenCounts(120, 10 + n % 3 * 10)) for n in range(60)]
     sure, wide = forecast_bill(), forecast_bill(doubtful)
 
     assert (sure.low_usd, sure.high_usd) == pytest.approx((30.0, 30.0))
@@ -102,7 +113,7 @@ def test_what_other_arms_asked_for_is_asked_of_the_candidate_too() -> None:
         ),
         (forecast_bill(ITEMS, replace(TRAFFIC, target=NEW)), "answered nothing"),
         (forecast_bill(ITEMS, replace(TRAFFIC, input_tokens=0)), "no tokens"),
-        (forecast_bill([ItemTokens(TokenCounts(0, 0), TokenCounts(1, 1))]), "no tokens"),
+        (forecast_bill([(TokenCounts(0, 0), TokenCounts(1, 1))]), "no tokens"),
     ],
 )
 def test_what_is_not_known_is_said_and_never_zero(given: CostForecast, why: str) -> None:
@@ -121,7 +132,7 @@ def test_requests_from_before_there_was_a_price_are_reckoned_at_todays() -> None
 
 def test_without_answers_the_incumbents_tokens_may_stand_in() -> None:
     bill = measure_bill([TRAFFIC], OLD, DEAR, NOW)
-    guess = forecast_cost(bill, [], CHEAP, estimated=True)
+    guess = forecast_cost(bill, MeasuredTokens(), CHEAP, estimated=True)
 
     assert guess.estimated
     # 1,000 at $0.5 and 200 at $4 per million.
@@ -174,9 +185,7 @@ def test_after_the_promotion_the_route_costs_what_its_new_model_costs() -> None:
 def test_a_candidate_that_takes_so_many_times_the_tokens_costs_so_many_times_as_much(
     factor: float, lengths: list[tuple[int, int]]
 ) -> None:
-    items = [
-        ItemTokens(TokenCounts(a, b), TokenCounts(a * factor, b * factor)) for a, b in lengths
-    ]
+    items = [(TokenCounts(a, b), TokenCounts(a * factor, b * factor)) for a, b in lengths]
 
     usd = forecast_bill(items, price=DEAR).candidate_usd
 

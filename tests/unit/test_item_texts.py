@@ -38,6 +38,11 @@ def test_case_spaces_punctuation_and_marks_do_not_make_another_text(spelled: str
     assert normalize_text(spelled) == "cremebrulee"
 
 
+@given(st.text(st.characters(max_codepoint=127)))
+def test_a_text_in_ascii_is_normalized_like_any_other(text: str) -> None:
+    assert f"{normalize_text(text)}e" == normalize_text(f"{text}é")
+
+
 @given(TEXTS, st.data())
 def test_a_suite_shares_all_with_itself_in_any_order(
     texts: list[str], data: st.DataObject

@@ -3,23 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.control.evals.run_costs import ArmSamples, compute_savings
-from harness.domain.evals.run import Sample
+from harness.control.evals.run_costs import ArmCosts, compute_savings
 
 costs = st.lists(st.floats(0, 10), max_size=30)
 
 
-def samples(costs_usd: list[float | None]) -> list[Sample]:
-    return [
-        Sample("run", f"item-{n}", 0, n, "yes", 1.0, 1.0, 10, 1, cost_usd, 0.5)
-        for n, cost_usd in enumerate(costs_usd)
-    ]
-
-
 def test_what_was_not_asked_is_valued_at_each_sides_own_price() -> None:
     cheap, dear = (
-        ArmSamples(500, samples([0.001] * 212)),
-        ArmSamples(500, samples([0.01] * 220)),
+        ArmCosts(500, [0.001] * 212),
+        ArmCosts(500, [0.01] * 220),
     )
     savings = compute_savings([cheap, dear])
 
@@ -31,18 +23,11 @@ def test_what_was_not_asked_is_valued_at_each_sides_own_price() -> None:
 
 
 def test_nothing_was_saved_where_everything_was_asked() -> None:
-    assert (
-        compute_savings(
-            [ArmSamples(2, samples([1.0, 1.0])), ArmSamples(2, samples([1.0, 2.0]))]
-        )
-        is None
-    )
+    assert compute_savings([ArmCosts(2, [1.0, 1.0]), ArmCosts(2, [1.0, 2.0])]) is None
 
 
 def test_an_unknown_price_is_said_and_not_taken_for_nothing() -> None:
-    savings = compute_savings(
-        [ArmSamples(3, samples([1.0])), ArmSamples(3, samples([None, 1.0]))]
-    )
+    savings = compute_savings([ArmCosts(3, [1.0]), ArmCosts(3, [None, 1.0])])
 
     assert savings is not None
     assert (savings.saved_usd, savings.planned_usd) == (None, None)
@@ -53,9 +38,7 @@ def test_an_unknown_price_is_said_and_not_taken_for_nothing() -> None:
 def test_what_was_saved_and_what_was_paid_are_the_whole(
     incumbent: list[float], candidate: list[float], planned: int
 ) -> None:
-    savings = compute_savings(
-        [ArmSamples(planned, samples(list(arm))) for arm in (incumbent, candidate)]
-    )
+    savings = compute_savings([ArmCosts(planned, arm) for arm in (incumbent, candidate)])
     if savings is None or savings.saved_usd is None or savings.planned_usd is None:
         return
     paid = sum(incumbent) + sum(candidate)

@@ -18,6 +18,7 @@ from harness.control.evals.run_costs import sum_cost_so_far
 from harness.control.operations import queries
 from harness.control.proposals import comparison
 from harness.control.serialize import to_plain
+from harness.domain.evals.answer_columns import AnswerColumns
 from harness.domain.evals.run import EvalRun, RunBudget, RunState, SampleError
 from harness.domain.formatting import (
     DASH,
@@ -209,7 +210,7 @@ def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
     run, _, _ = queries.load_run_progress(session.context, run_id)
     samples = queries.load_samples(session.context, run_id)
     names = queries.load_target_names(session.context, {run.target})
-    figures = comparison.compute_arm_figures(samples)
+    figures = comparison.compute_arm_figures(AnswerColumns.from_samples(samples))
     queued = load_queue(session.context).get(run_id)
     strict = _mean(sample.strict for sample in samples)
     lenient = _mean(sample.lenient for sample in samples)

@@ -217,15 +217,21 @@ def _print_progress(comparison: Comparison) -> None:
     output.table(
         ["SUITE", "INCUMBENT", "CANDIDATE", "OF"],
         [
-            [side.plan.suite, len(side.incumbent), len(side.candidate), _wanted(side)]
+            [
+                side.plan.suite,
+                len(side.figures.incumbent),
+                len(side.figures.candidate),
+                _wanted(side),
+            ]
             for side in comparison.suites
         ],
         empty="no run has started yet",
     )
     for side in comparison.suites:
         if side.asks_incumbent_first:
+            answers = len(side.figures.incumbent_answers)
             click.echo(
-                f"{side.plan.suite}: {INCUMBENT_FIRST}, {len(side.incumbent_answers)} of "
+                f"{side.plan.suite}: {INCUMBENT_FIRST}, {answers} of "
                 f"{side.plan.incumbent_items * side.plan.epochs} answers"
             )
 
@@ -301,8 +307,8 @@ def as_json(
         "progress": [
             {
                 "suite": side.plan.suite,
-                "incumbent": len(side.incumbent),
-                "candidate": len(side.candidate),
+                "incumbent": len(side.figures.incumbent),
+                "candidate": len(side.figures.candidate),
                 "of": _wanted(side),
                 "judging": to_plain(side.judging),
             }

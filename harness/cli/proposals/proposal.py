@@ -17,7 +17,7 @@ from harness.control.context import Context
 from harness.control.evals.eval_queue import load_queue
 from harness.control.operations import queries
 from harness.control.proposals import approvals, decisions, review, selections
-from harness.control.proposals.comparison import load_comparison
+from harness.control.proposals.comparison import MOST_TEXTS, load_comparison
 from harness.control.proposals.review import ProposalReview
 from harness.control.proposals.selections import SelectionComparison
 from harness.control.serialize import to_plain
@@ -109,7 +109,7 @@ def show(session: Session, proposal_id: str, *, watched: bool) -> None:
 
 def _print(session: Session, proposal_id: str) -> None:
     context = session.context
-    proposal_review = load_comparison(context, proposal_id)
+    proposal_review = load_comparison(context, proposal_id, most_texts=MOST_TEXTS)
     rollout = proposal_review.proposal.rollout
     live = list_canaries(context, route=proposal_review.proposal.route) if rollout else ()
     ours = next((canary for canary in live if canary.rollout.id == rollout), None)

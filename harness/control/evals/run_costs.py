@@ -7,10 +7,11 @@ sum unknown, never 0.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from statistics import fmean
 
 from harness.control.routing.monthly_bill import find_price
-from harness.domain.evals.run import Sample
+from harness.domain.evals.answer_columns import AnswerColumns
 from harness.domain.formatting import format_usd
 from harness.ports import Transaction
 
@@ -23,15 +24,15 @@ class JudgingCost:
     usd: float | None  # 0 where nobody is asked, None where its price is unknown
 
 
-def sum_judging_cost(samples: Sequence[Sample], *, judged: bool) -> JudgingCost:
+def sum_judging_cost(answers: AnswerColumns, *, judged: bool) -> JudgingCost:
     """Sums the calls of a run's judge, and their cost. judged: whether the suite has a judge.
 
     Answers from before calls were counted have none, and nobody knows what they cost.
     """
     if not judged:
         return JudgingCost(0, 0.0)
-    calls = sum(sample.judge_calls for sample in samples)
-    asked = [sample.judge_cost_usd for sample in samples if sample.judge_calls]
+    calls = sum(answers.judge_calls)
+    asked = list(compress(answers.judge_cost_usd, answers.judge_calls))
     known = [usd for usd in asked if usd is not None]
     return JudgingCost(calls, math.fsum(known) if asked and len(known) == len(asked) else None)
 
@@ -49,11 +50,11 @@ def sum_cost_so_far(tx: Transaction, runs: Iterable[str]) -> float | None:
 
 
 @dataclass(frozen=True)
-class ArmSamples:
-    """Holds the samples of one arm on one suite, and how many were planned."""
+class ArmCosts:
+    """Holds what the answers of one arm on one suite cost, and how many were planned."""
 
     planned: int  # its answers at most
-    samples: Sequence[Sample]  # those that were given
+    costs_usd: Sequence[float | None]  # of those that were given
 
 
 @dataclass(frozen=True)
@@ -83,27 +84,27 @@ class Savings:
         )
 
 
-def compute_savings(arms: Sequence[ArmSamples]) -> Savings | None:
+def compute_savings(arms: Sequence[ArmCosts]) -> Savings | None:
     """Computes what a gate saved by deciding early; None when everything planned was asked."""
-    asked = sum(min(len(arm.samples), arm.planned) for arm in arms)
+    asked = sum(min(len(arm.costs_usd), arm.planned) for arm in arms)
     planned = sum(arm.planned for arm in arms)
     if asked >= planned:
         return None
-    usd = [_mean_usd(arm.samples) for arm in arms]
+    usd = [_mean_usd(arm.costs_usd) for arm in arms]
     prices = [price for price in usd if price is not None]
     if len(prices) < len(arms):
         return Savings(asked, planned, None, None)
     open_usd = sum(
-        price * max(0, arm.planned - len(arm.samples))
+        price * max(0, arm.planned - len(arm.costs_usd))
         for price, arm in zip(prices, arms, strict=True)
     )
     whole_usd = sum(
-        price * max(arm.planned, len(arm.samples))
+        price * max(arm.planned, len(arm.costs_usd))
         for price, arm in zip(prices, arms, strict=True)
     )
     return Savings(asked, planned, open_usd, whole_usd)
 
 
-def _mean_usd(samples: Sequence[Sample]) -> float | None:
-    costs = [sample.cost_usd for sample in samples if sample.cost_usd is not None]
-    return fmean(costs) if costs and len(costs) == len(samples) else None
+def _mean_usd(costs_usd: Sequence[float | None]) -> float | None:
+    known = [cost for cost in costs_usd if cost is not None]
+    return fmean(known) if known and len(known) == len(costs_usd) else None

@@ -2,8 +2,10 @@
 arm, what the gate saved, and the route's bill with either model. It decides nothing.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import median, quantiles
 from typing import Final
 
@@ -11,7 +13,7 @@ from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.evals.proof_validity import ProofValidity
 from harness.control.evals.run_costs import (
-    ArmSamples,
+    ArmCosts,
     JudgingCost,
     Savings,
     compute_savings,
@@ -21,9 +23,10 @@ from harness.control.proposals.evaluation import asks_incumbent_first
 from harness.control.routing import monthly_bill
 from harness.control.shadow.stage import ShadowStage, find_stage
 from harness.domain.canary.rollout import Rollout
+from harness.domain.evals.answer_columns import AnswerColumns
 from harness.domain.evals.cost_forecast import CostForecast
 from harness.domain.evals.pins import ServedModels, named_models
-from harness.domain.evals.run import EvalRun, Sample, SampleError, SuitePin, SuitePlan, Verdict
+from harness.domain.evals.run import EvalRun, Sample, SuitePin, SuitePlan, Verdict
 from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
@@ -40,6 +43,8 @@ from harness.ports import Transaction
 
 # What ends without these ran out of money, items or infrastructure: that saves nothing.
 DECIDED_OUTCOMES: Final = frozenset({"passed", "failed", "harness_mismatch"})
+# More answers than that take long to check, and to send.
+MOST_TEXTS: Final = 4_000
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,21 @@ class ArmFigures:
     failed_interval: tuple[float, float] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SuiteFigures:
+    """The figures of both runs' answers on one suite."""
+
+    incumbent: AnswerColumns
+    candidate: AnswerColumns
+    # Those of the incumbent to the items of its pool that the candidate is not asked.
+    pool_rest: AnswerColumns
+
+    @property
+    def incumbent_answers(self) -> AnswerColumns:
+        """All of the incumbent's, those too that no pair needs."""
+        return AnswerColumns.join((self.incumbent, self.pool_rest))
+
+
 @dataclass(frozen=True)
 class SuiteAnswers:
     """The two runs of one suite, as far as they are."""
@@ -66,16 +86,22 @@ class SuiteAnswers:
     plan: SuitePlan
     incumbent_run: EvalRun
     candidate_run: EvalRun
+    # incumbent, candidate: whole answers, of a comparison without texts those alone that its
+    # verdict names.
     incumbent: Sequence[Sample]
     candidate: Sequence[Sample]
     pin: SuitePin
     # The incumbent's answers to the items of its pool that the candidate is not asked.
     pool_rest: Sequence[Sample] = ()
+    read: SuiteFigures | None = None  # of a comparison without texts
 
-    @property
-    def incumbent_answers(self) -> Sequence[Sample]:
-        """All of the incumbent's, those too that no pair needs."""
-        return (*self.incumbent, *self.pool_rest)
+    @cached_property
+    def figures(self) -> SuiteFigures:
+        """Returns the figures of all answers."""
+        if self.read is not None:
+            return self.read
+        sides = self.incumbent, self.candidate, self.pool_rest
+        return SuiteFigures(*map(AnswerColumns.from_samples, sides))
 
     @property
     def asks_incumbent_first(self) -> bool:
@@ -85,16 +111,17 @@ class SuiteAnswers:
     @property
     def judging(self) -> JudgingCost:
         """Sums what judging cost in both runs."""
-        answers = [*self.incumbent_answers, *self.candidate]
-        return sum_judging_cost(answers, judged=self.pin.judged)
+        both = self.figures.incumbent_answers, self.figures.candidate
+        return sum_judging_cost(AnswerColumns.join(both), judged=self.pin.judged)
 
     @property
     def served(self) -> ServedModels:
         """What the providers said that they served, over all answers."""
+        ours, theirs = self.figures.incumbent, self.figures.candidate
         return ServedModels(
-            incumbent=named_models(sample.served for sample in self.incumbent),
-            candidate=named_models(sample.served for sample in self.candidate),
-            judge=named_models(sample.judge for sample in (*self.incumbent, *self.candidate)),
+            incumbent=named_models(ours.served),
+            candidate=named_models(theirs.served),
+            judge=named_models(ours.judges | theirs.judges),
         )
 
 
@@ -128,11 +155,11 @@ class Comparison:
             return None
         return compute_savings(
             [
-                ArmSamples(items * side.plan.epochs, samples)
+                ArmCosts(items * side.plan.epochs, answers.cost_usd)
                 for side in self.suites
-                for items, samples in (
-                    (side.plan.incumbent_items, side.incumbent_answers),
-                    (side.plan.planned_items, side.candidate),
+                for items, answers in (
+                    (side.plan.incumbent_items, side.figures.incumbent_answers),
+                    (side.plan.planned_items, side.figures.candidate),
                 )
             ]
         )
@@ -193,15 +220,14 @@ def load_comparison(
     with ctx.store.read() as tx:
         found = tx.proposals.get(proposal)
         targets = tx.routing.targets()
-        answers_planned = sum(plan.most_answers for plan in found.plans)
-        light = most_texts is not None and answers_planned > most_texts
+        light = most_texts is not None and is_large(found, most_texts)
         load = _figures_of if light else _side
         suites = [load(tx, found, plan) for plan in found.plans if plan.suite in found.runs]
         verdict = tx.verdicts.get(found.verdict) if found.verdict else None
         if light and verdict is not None:
             suites = [_with_examples(tx, side, verdict) for side in suites]
         arms = targets[found.incumbent], targets[found.candidate]
-        answers = [(side.incumbent, side.candidate) for side in suites]
+        answers = [(side.figures.incumbent, side.figures.candidate) for side in suites]
         money = monthly_bill.forecast_from_answers(ctx, tx, found.route, arms, answers)
         standing_ = proof_validity.assess_proof(ctx, tx, verdict) if verdict else None
         stage = find_stage(ctx, tx, found)
@@ -212,14 +238,21 @@ def load_comparison(
         candidate=arms[1],
         verdict=verdict,
         suites=suites,
-        incumbent_figures=compute_arm_figures([s for side in suites for s in side.incumbent]),
-        candidate_figures=compute_arm_figures([s for side in suites for s in side.candidate]),
+        incumbent_figures=compute_arm_figures(AnswerColumns.join(ours for ours, _ in answers)),
+        candidate_figures=compute_arm_figures(
+            AnswerColumns.join(theirs for _, theirs in answers)
+        ),
         forecast=money,
         standing=standing_,
         shadow=stage,
         next_step=_next_step(ctx, found, verdict, rollout, suites),
         without_texts=light,
     )
+
+
+def is_large(proposal: Proposal, most_texts: int = MOST_TEXTS) -> bool:
+    """Tells whether a proposal may have more answers than are checked at once."""
+    return sum(plan.most_answers for plan in proposal.plans) > most_texts
 
 
 def with_texts(
@@ -234,6 +267,7 @@ def with_texts(
                 side,
                 incumbent=tx.runs.samples_of(side.incumbent_run.id, items[side.plan.suite]),
                 candidate=tx.runs.samples_of(side.candidate_run.id, items[side.plan.suite]),
+                read=None,
             )
             for side in comparison.suites
             if items.get(side.plan.suite)
@@ -250,7 +284,9 @@ def _next_step(
 ) -> str:
     if verdict is None:
         return ""
-    answers = {side.plan.suite: (side.incumbent, side.candidate) for side in suites}
+    answers = {
+        side.plan.suite: (side.figures.incumbent, side.figures.candidate) for side in suites
+    }
     decided = DecidedProposal(proposal, verdict, rollout, answers, ctx.eval_connections)
     return describe_next_step(decided)
 
@@ -272,14 +308,16 @@ def _figures_of(tx: Transaction, proposal: Proposal, plan: SuitePlan) -> SuiteAn
     """The same without texts, and without a check of every signature."""
     pair = proposal.runs[plan.suite]
     ours = tx.runs.figures(pair.incumbent, below=plan.incumbent_items)
+    asked, pool_rest = ours.split_at(plan.planned_items)
+    theirs = tx.runs.figures(pair.candidate, below=plan.planned_items)
     return SuiteAnswers(
         plan=plan,
         incumbent_run=tx.runs.get(pair.incumbent),
         candidate_run=tx.runs.get(pair.candidate),
-        incumbent=[sample for sample in ours if sample.position < plan.planned_items],
-        candidate=tx.runs.figures(pair.candidate, below=plan.planned_items),
+        incumbent=(),
+        candidate=(),
         pin=tx.suites.get(plan.suite_digest),
-        pool_rest=[sample for sample in ours if sample.position >= plan.planned_items],
+        read=SuiteFigures(asked, theirs, pool_rest),
     )
 
 
@@ -291,14 +329,9 @@ def _with_examples(tx: Transaction, side: SuiteAnswers, verdict: Verdict) -> Sui
         return side
     return replace(
         side,
-        incumbent=_fill(side.incumbent, tx.runs.samples_of(side.incumbent_run.id, items)),
-        candidate=_fill(side.candidate, tx.runs.samples_of(side.candidate_run.id, items)),
+        incumbent=tx.runs.samples_of(side.incumbent_run.id, items),
+        candidate=tx.runs.samples_of(side.candidate_run.id, items),
     )
-
-
-def _fill(samples: Sequence[Sample], whole: Sequence[Sample]) -> Sequence[Sample]:
-    known = {(sample.item, sample.epoch): sample for sample in whole}
-    return [known.get((sample.item, sample.epoch), sample) for sample in samples]
 
 
 def _pool_rest(tx: Transaction, plan: SuitePlan, run: str) -> Sequence[Sample]:
@@ -309,25 +342,26 @@ def _pool_rest(tx: Transaction, plan: SuitePlan, run: str) -> Sequence[Sample]:
     return [sample for sample in answers if sample.position >= plan.planned_items]
 
 
-def compute_arm_figures(samples: Sequence[Sample]) -> ArmFigures:
-    """Computes what one arm cost and how long it took, over all its samples."""
-    if not samples:
+def compute_arm_figures(answers: AnswerColumns) -> ArmFigures:
+    """Computes what one arm cost and how long it took, over all its answers."""
+    if not len(answers):
         return ArmFigures(0, None, None, None, 0.0)
-    answered = [s for s in samples if s.error is not SampleError.INFRA]
-    costs = [s.cost_usd for s in answered if s.cost_usd is not None]
-    times = [s.duration_s for s in answered]
+    answered = answers.answered
+    costs = [cost for cost in answered.cost_usd if cost is not None]
+    # Sorted once: what is in order already is sorted again in no time.
+    times = sorted(answered.duration_s)
     known = bool(costs) and len(costs) == len(answered)
     cost_interval = mean_interval(costs) if known else None
     return ArmFigures(
-        samples=len(samples),
-        cost_usd_per_1000=sum(costs) / len(costs) * 1000 if known else None,
+        samples=len(answers),
+        cost_usd_per_1000=math.fsum(costs) / len(costs) * 1000 if known else None,
         p50_s=median(times) if times else None,
         p95_s=quantiles(times, n=20)[-1] if len(times) > 1 else None,
-        failed=1 - len(answered) / len(samples),
+        failed=1 - len(answered) / len(answers),
         cost_interval_usd_per_1000=(
             (cost_interval[0] * 1000, cost_interval[1] * 1000) if cost_interval else None
         ),
         p50_interval_s=median_interval(times),
         p95_interval_s=quantile_interval(times, 0.95),
-        failed_interval=share_interval(len(samples) - len(answered), len(samples)),
+        failed_interval=share_interval(len(answers) - len(answered), len(answers)),
     )

@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.control.evals.run_costs import sum_judging_cost
 from harness.control.routing import monthly_bill
+from harness.domain.evals.answer_columns import AnswerColumns
 from harness.domain.evals.difficulty import decode_scores
 from harness.domain.evals.run import EvalRun, Sample, SampleError, SuitePlan
 from harness.domain.proposals.proposal import Proposal
@@ -44,7 +45,7 @@ def mean_usage(
 
 def _means(samples: Sequence[Sample], *, judged: bool) -> MeanUsage:
     costs = [sample.cost_usd for sample in samples if sample.cost_usd is not None]
-    judging = sum_judging_cost(samples, judged=judged)
+    judging = sum_judging_cost(AnswerColumns.from_samples(samples), judged=judged)
     return MeanUsage(
         answers=len(samples),
         input_tokens=fmean(sample.input_tokens for sample in samples),

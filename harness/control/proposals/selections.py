@@ -8,8 +8,9 @@ from statistics import fmean
 from types import MappingProxyType
 
 from harness.control.context import Context
-from harness.control.proposals.comparison import ArmFigures, compute_arm_figures
+from harness.control.proposals.comparison import ArmFigures, compute_arm_figures, is_large
 from harness.domain.errors import ProofRefused
+from harness.domain.evals.answer_columns import AnswerColumns
 from harness.domain.evals.run import Passed, Sample, SuiteReport, SuiteRole, Verdict
 from harness.domain.formatting import format_points, format_points_interval
 from harness.domain.proposals.proposal import Proposal
@@ -112,6 +113,17 @@ def _samples(tx: Transaction, proposal: Proposal, arm: str) -> list[Sample]:
     ]
 
 
+def _answers(tx: Transaction, proposal: Proposal, arm: str) -> AnswerColumns:
+    """The figures of one arm's answers, checked where there are not too many of them."""
+    if not is_large(proposal):
+        return AnswerColumns.from_samples(_samples(tx, proposal, arm))
+    return AnswerColumns.join(
+        tx.runs.figures(getattr(proposal.runs[plan.suite], arm), below=plan.planned_items)
+        for plan in proposal.plans
+        if plan.suite in proposal.runs
+    )
+
+
 def load_selection(ctx: Context, proposal: str) -> SelectionComparison:
     """Loads the candidates that were proposed together with a proposal, and itself. Raises
     NotFound.
@@ -121,7 +133,7 @@ def load_selection(ctx: Context, proposal: str) -> SelectionComparison:
         members = tx.proposals.of_selection(asked.selection) if asked.selection else [asked]
         targets = tx.routing.targets()
         first = members[0]
-        longest = max((_samples(tx, member, "incumbent") for member in members), key=len)
+        longest = max((_answers(tx, member, "incumbent") for member in members), key=len)
         return SelectionComparison(
             selection=first.selection,
             route=first.route,
@@ -134,12 +146,12 @@ def load_selection(ctx: Context, proposal: str) -> SelectionComparison:
 
 
 def _candidate(tx: Transaction, proposal: Proposal, target: Target) -> SelectionCandidate:
-    samples = _samples(tx, proposal, "candidate")
+    answers = _answers(tx, proposal, "candidate")
     return SelectionCandidate(
         proposal=proposal,
         target=target,
         verdict=tx.verdicts.get(proposal.verdict) if proposal.verdict else None,
-        figures=compute_arm_figures(samples),
-        answered=len(samples),
+        figures=compute_arm_figures(answers),
+        answered=len(answers),
         planned=sum(plan.planned_items * plan.epochs for plan in proposal.plans),
     )

@@ -9,19 +9,23 @@ from statistics import fmean
 
 from harness.control.context import Context
 from harness.control.routing import routes, targets
+from harness.domain.evals.answer_columns import AnswerColumns
 from harness.domain.evals.cost_forecast import (
     MONTH,
     CostForecast,
-    ItemTokens,
+    MeasuredTokens,
     RouteBill,
-    TokenCounts,
+    TokenColumns,
     forecast_cost,
     measure_bill,
 )
-from harness.domain.evals.run import Sample, SampleError, SuitePlan
+from harness.domain.evals.run import SuitePlan
 from harness.domain.formatting import format_estimate, format_month_usd, format_range
 from harness.domain.routing.target import Price, Target
 from harness.ports import Transaction
+
+# Input, output, and of the input what came from a cache.
+_Tokens = tuple[float, float, float]
 
 
 def forecast_from_answers(
@@ -29,12 +33,12 @@ def forecast_from_answers(
     tx: Transaction,
     route: str,
     arms: tuple[Target, Target],
-    answers: Iterable[tuple[Sequence[Sample], Sequence[Sample]]],
+    answers: Iterable[tuple[AnswerColumns, AnswerColumns]],
 ) -> CostForecast:
     """Forecasts a swap's monthly bill from both models' answers. arms: incumbent and candidate.
     answers: of both, suite by suite.
     """
-    pairs = [pair for ours, theirs in answers for pair in _pairs(ours, theirs)]
+    pairs = _pairs(answers)
     forecast = forecast_cost(_bill(ctx, tx, route, arms[0]), pairs, find_price(tx, arms[1]))
     if routes.require_route(tx, route).incumbent == arms[0].id:
         return forecast
@@ -54,7 +58,7 @@ def forecast_from_history(
         known = tx.routing.targets()
         ours = known[routes.require_route(tx, route).incumbent]
         theirs = targets.find_known_target(tx, candidate) or targets.plain_target(candidate)
-        pairs = [pair for plan in plans for pair in _earlier(tx, plan, ours, theirs)]
+        pairs = _pairs(both for plan in plans for both in _earlier(tx, plan, ours, theirs))
         bill = _bill(ctx, tx, route, ours)
         return forecast_cost(bill, pairs, find_price(tx, theirs), estimated=True)
 
@@ -79,7 +83,7 @@ def find_price(tx: Transaction, target: Target | None) -> Price | None:
 
 def _earlier(
     tx: Transaction, plan: SuitePlan, ours: Target, theirs: Target | None
-) -> Sequence[ItemTokens]:
+) -> Sequence[tuple[AnswerColumns, AnswerColumns]]:
     """Of the newest runs of both on this very suite; runs may differ in their order."""
     newest: dict[str, str] = {}
     arms = {target.id for target in (ours, theirs) if target is not None}
@@ -88,38 +92,42 @@ def _earlier(
             newest.setdefault(run.target, run.id)
     if theirs is None or not {ours.id, theirs.id} <= newest.keys():
         return ()
-    return _pairs(tx.runs.samples(newest[ours.id]), tx.runs.samples(newest[theirs.id]))
+    one, other = (tx.runs.samples(newest[arm.id]) for arm in (ours, theirs))
+    return [(AnswerColumns.from_samples(one), AnswerColumns.from_samples(other))]
 
 
-def _pairs(ours: Sequence[Sample], theirs: Sequence[Sample]) -> Sequence[ItemTokens]:
-    one, other = _tokens(ours), _tokens(theirs)
-    return [ItemTokens(one[item], other[item]) for item in one if item in other]
-
-
-def _tokens(samples: Sequence[Sample]) -> Mapping[str, TokenCounts]:
-    """By item, of the answers that came."""
-    first: dict[str, Sample] = {}
-    repeated: dict[str, list[Sample]] = {}
-    for sample in samples:
-        if sample.error is not SampleError.INFRA:
-            known = first.setdefault(sample.item, sample)
-            if known is not sample:
-                repeated.setdefault(sample.item, [known]).append(sample)
-    return {
-        item: _mean_tokens(repeated.get(item) or (sample,)) for item, sample in first.items()
-    }
-
-
-def _mean_tokens(samples: Sequence[Sample]) -> TokenCounts:
-    if len(samples) == 1:
-        # As most items have one: a mean of one takes as long as of many.
-        (one,) = samples
-        return TokenCounts(one.input_tokens, one.output_tokens, one.cached_tokens)
-    return TokenCounts(
-        fmean(sample.input_tokens for sample in samples),
-        fmean(sample.output_tokens for sample in samples),
-        fmean(sample.cached_tokens for sample in samples),
+def _pairs(answers: Iterable[tuple[AnswerColumns, AnswerColumns]]) -> MeasuredTokens:
+    """Pairs both models' tokens by item, suite by suite."""
+    ours: list[_Tokens] = []
+    theirs: list[_Tokens] = []
+    for incumbent, candidate in answers:
+        one, other = _tokens(incumbent), _tokens(candidate)
+        shared = [item for item in one if item in other]
+        ours += [one[item] for item in shared]
+        theirs += [other[item] for item in shared]
+    if not ours:
+        return MeasuredTokens()
+    return MeasuredTokens(
+        TokenColumns(*zip(*ours, strict=True)), TokenColumns(*zip(*theirs, strict=True))
     )
+
+
+def _tokens(answers: AnswerColumns) -> Mapping[str, _Tokens]:
+    """By item, of the answers that came."""
+    came = answers.answered
+    counts = list(zip(came.input_tokens, came.output_tokens, came.cached_tokens, strict=True))
+    first = dict(zip(came.item, counts, strict=True))
+    if len(first) == len(counts):
+        return first
+    repeated: dict[str, list[_Tokens]] = {}
+    for item, tokens in zip(came.item, counts, strict=True):
+        repeated.setdefault(item, []).append(tokens)
+    return {item: _mean_tokens(several) for item, several in repeated.items()}
+
+
+def _mean_tokens(several: Sequence[_Tokens]) -> _Tokens:
+    given, made, cached = zip(*several, strict=True)
+    return fmean(given), fmean(made), fmean(cached)
 
 
 def describe_month(bill: RouteBill) -> str:

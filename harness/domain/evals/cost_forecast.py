@@ -39,11 +39,23 @@ class TokenCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class ItemTokens:
-    """Holds the tokens of both models on one item, means over its epochs."""
+class TokenColumns:
+    """Tokens of one model's answers, item by item, means over the epochs of each."""
 
-    incumbent: TokenCounts
-    candidate: TokenCounts
+    input: Sequence[float] = ()
+    output: Sequence[float] = ()
+    cached: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredTokens:
+    """Holds the tokens of both models on the same items, in the same order."""
+
+    incumbent: TokenColumns = TokenColumns()
+    candidate: TokenColumns = TokenColumns()
+
+    def __len__(self) -> int:
+        return len(self.incumbent.input)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +162,7 @@ def _per_request(totals: Sequence[TrafficTotal], requests: int) -> TokenCounts:
 
 def forecast_cost(
     bill: RouteBill,
-    measured: Sequence[ItemTokens],
+    measured: MeasuredTokens,
     price: Price | None,
     *,
     estimated: bool = False,
@@ -184,7 +196,7 @@ def forecast_cost(
 
 
 def _unknown(
-    bill: RouteBill, measured: Sequence[ItemTokens], price: Price | None, *, estimated: bool
+    bill: RouteBill, measured: MeasuredTokens, price: Price | None, *, estimated: bool
 ) -> str:
     if bill.tokens is None or not bill.reckons_month:
         return bill.unknown
@@ -198,22 +210,15 @@ def _unknown(
     return ""
 
 
-def _columns(measured: Sequence[ItemTokens]) -> list[list[float]]:
+def _columns(measured: MeasuredTokens) -> list[Sequence[float]]:
     """Input and output of either; none without items."""
     if not measured:
         return []
-    sides = [
-        [tokens.incumbent for tokens in measured],
-        [tokens.candidate for tokens in measured],
-    ]
-    return [
-        column
-        for side in sides
-        for column in ([counts.input for counts in side], [counts.output for counts in side])
-    ]
+    sides = measured.incumbent, measured.candidate
+    return [column for side in sides for column in (side.input, side.output)]
 
 
-def _candidates(bill: RouteBill, measured: Sequence[ItemTokens]) -> TokenCounts | None:
+def _candidates(bill: RouteBill, measured: MeasuredTokens) -> TokenCounts | None:
     """The incumbent's tokens of one request, times how many the candidate takes for one.
 
     What comes from a cache is as on the items: how well another provider would cache this
@@ -223,11 +228,11 @@ def _candidates(bill: RouteBill, measured: Sequence[ItemTokens]) -> TokenCounts 
         return bill.tokens
     given, made, own_given, own_made = (math.fsum(column) for column in _columns(measured))
     sent = bill.tokens.input * own_given / given
-    cached = math.fsum(tokens.candidate.cached for tokens in measured) / own_given
+    cached = math.fsum(measured.candidate.cached) / own_given
     return TokenCounts(sent, bill.tokens.output * own_made / made, sent * cached)
 
 
-def _half_width(bill: RouteBill, measured: Sequence[ItemTokens], price: Price) -> float | None:
+def _half_width(bill: RouteBill, measured: MeasuredTokens, price: Price) -> float | None:
     """Returns half the width of the month's cost interval: two ratios of means over the same
     items, linearised.
 
@@ -237,11 +242,12 @@ def _half_width(bill: RouteBill, measured: Sequence[ItemTokens], price: Price) -
     if n < MIN_ITEMS or bill.tokens is None:
         return None
     given, made, _, _ = _columns(measured)
+    theirs = measured.candidate
     paid_in = [
-        price.cost_usd(tokens.candidate.input, 0, tokens.candidate.cached)
-        for tokens in measured
+        price.cost_usd(given_, 0, cached)
+        for given_, cached in zip(theirs.input, theirs.cached, strict=True)
     ]
-    paid_out = [price.cost_usd(0, tokens.candidate.output) for tokens in measured]
+    paid_out = [price.cost_usd(0, made_) for made_ in theirs.output]
     influence = [
         bill.tokens.input * one + bill.tokens.output * other
         for one, other in zip(

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from harness.domain.canary.rollout import Rollout
-from harness.domain.evals.run import BaseVerdict, Sample, SampleError
+from harness.domain.evals.answer_columns import AnswerColumns
+from harness.domain.evals.run import BaseVerdict
 from harness.domain.formatting import (
     format_bps,
     format_count,
@@ -45,7 +46,7 @@ class DecidedProposal:
     verdict: BaseVerdict
     rollout: Rollout | None  # None before its canary
     # By suite, the incumbent's answers and the candidate's.
-    answers: Mapping[str, tuple[Sequence[Sample], Sequence[Sample]]]
+    answers: Mapping[str, tuple[AnswerColumns, AnswerColumns]]
     connections: int  # eval requests that run at once
 
 
@@ -103,13 +104,10 @@ def _more_items(decided: DecidedProposal) -> str:
     )
 
 
-def _price_of(arms: Sequence[Sequence[Sample]], items: int, connections: int) -> str:
+def _price_of(arms: Sequence[AnswerColumns], items: int, connections: int) -> str:
     """What so many items cost on all arms, as far as the answers so far tell."""
-    costs = [_mean([sample.cost_usd for sample in arm]) for arm in arms]
-    times = [
-        _mean([sample.duration_s for sample in arm if sample.error is not SampleError.INFRA])
-        for arm in arms
-    ]
+    costs = [_mean(arm.cost_usd) for arm in arms]
+    times = [_mean(arm.answered.duration_s) for arm in arms]
     known_costs = [cost for cost in costs if cost is not None]
     known_times = [time for time in times if time is not None]
     parts = []
