@@ -75,7 +75,8 @@ def _page(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     pages = -(-len(rows) // PAGE)
     if pages == 1:
         return rows, 1
-    keys, wanted = list(rows["key"]), st.query_params.get("sample")
+    wanted = st.query_params.get("sample")
+    keys = list(rows["key"]) if wanted else []
     first = keys.index(wanted) // PAGE + 1 if wanted in keys else 1
     number = st.number_input(
         f"Page of {pages:,}, with {PAGE} samples each", 1, pages, value=first, key="page"
@@ -89,7 +90,9 @@ def _read(
 ) -> tuple[pd.DataFrame, Mapping[str, SuiteTexts]]:
     """The rows with their texts. beside: rows whose questions are compared with theirs."""
     asked = pd.concat([rows, beside])
-    items = {str(suite): list(of["item"]) for suite, of in asked.groupby("suite")}
+    items = {
+        str(suite): list(of["item"]) for suite, of in asked.groupby("suite", observed=True)
+    }
     whole = with_texts(page_frame.context(), view.comparison, items)
     texts = _load_texts(whole)
     read = frames.samples(whole, view.titles, texts).set_index("key", drop=False)

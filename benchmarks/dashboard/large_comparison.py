@@ -40,6 +40,9 @@ QUESTION = "A customer writes (mail {}): which team answers this? {}"
 FILLER = "It is about an order that did not arrive in time. " * 4
 # Twelfths of the items that a model answers rightly.
 SKILL = {"base": 7, "better": 11}
+# Which ones, where both shall be right as often, so that the gate decides on all items alone.
+STEP = {"base": 5, "better": 7}
+TURNS = 8
 AT_ONCE = 5_000
 
 
@@ -53,8 +56,10 @@ def find(home: Path) -> str:
         return submission.list_proposals(installation.context)[0].id
 
 
-def build(home: Path, items: int) -> str:
-    """Makes the installation in a folder; returns the id of its one proposal."""
+def build(home: Path, items: int, *, decided: bool = False) -> str:
+    """Makes the installation in a folder; returns the id of its one proposal. decided: with a
+    verdict on all items.
+    """
     home.mkdir(parents=True, exist_ok=True)
     file = home / "swapgate.yaml"
     file.write_text(CONFIG.replace("ITEMS", str(items)), encoding="utf-8")
@@ -71,7 +76,10 @@ def build(home: Path, items: int) -> str:
         made = submission.create_proposal(ctx, SYSTEM, request)
         for _ in range(4):
             reconciler.reconcile(ctx)
-        _answer(installation, items)
+        _answer(installation, items, equal=decided)
+        if decided:
+            _decide(installation, made.id)
+            return made.id
         # Ended without a verdict: the page shows the samples all the same.
         decisions.cancel_proposal(ctx, SYSTEM, made.id, "measured enough")
         return made.id
@@ -87,7 +95,19 @@ def opened(file: Path) -> Iterator[Installation]:
         found.close()
 
 
-def _answer(installation: Installation, items: int) -> None:
+def _decide(installation: Installation, proposal: str) -> None:
+    ctx = installation.context
+    with ctx.store.write() as tx:
+        for run in tx.runs.list():
+            tx.runs.set_state(run.id, RunState.DONE)
+    for _ in range(TURNS):
+        reconciler.reconcile(ctx)
+        if submission.get_proposal(ctx, proposal).verdict:
+            return
+    raise RuntimeError(f"the gate has not decided on {proposal}")
+
+
+def _answer(installation: Installation, items: int, *, equal: bool) -> None:
     ctx = installation.context
     suite = ConfiguredSuites(installation.settings.suites).suite("mail")
     with ctx.store.read() as tx:
@@ -97,7 +117,7 @@ def _answer(installation: Installation, items: int) -> None:
         plan = plan_questions(
             suite.groups, order_seed=run.order_seed, wanted=items, epochs=run.epochs
         )
-        samples = list(_samples(run, targets[run.target].model, plan))
+        samples = list(_samples(run, targets[run.target].model, plan, equal=equal))
         for first in range(0, len(samples), AT_ONCE):
             with ctx.store.write() as tx:
                 for sample in samples[first : first + AT_ONCE]:
@@ -105,11 +125,13 @@ def _answer(installation: Installation, items: int) -> None:
 
 
 def _samples(
-    run: EvalRun, model: str, plan: Sequence[tuple[int, str, int]]
+    run: EvalRun, model: str, plan: Sequence[tuple[int, str, int]], *, equal: bool
 ) -> Iterator[Sample]:
     for position, name, epoch in plan:
         number = int(name.rpartition("-")[2])
         right = number * 5 % 12 < SKILL[model]
+        if equal:
+            right = number * STEP[model] % 12 < SKILL["base"]
         yield Sample(
             run=run.id,
             item=name,

@@ -105,6 +105,10 @@ class EvalRuns(Protocol):
         """Lists a run's samples of some items in the run's order."""
         ...
 
+    def count(self, run: str) -> int:
+        """Counts a run's stored samples."""
+        ...
+
     def progress(self, run: str) -> tuple[int, float, int, int]:
         """Counts a run's stored samples, USD (known prices), input tokens and output tokens."""
         ...

@@ -270,6 +270,7 @@ def test_progress_adds_up_what_is_known(store: Store) -> None:
 
     with store.read() as tx:
         assert tx.runs.progress(RUN.id) == (2, 0.25, 40, 6)
+        assert tx.runs.count(RUN.id) == 2
         assert tx.runs.progress("r_unknown") == (0, 0.0, 0, 0)
         assert tx.runs.samples(RUN.id)[1] == unscored
 

@@ -5,10 +5,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+import streamlit as st
 
+from dashboard import samples
+from dashboard.data import queries
 from harness.app.installation import open_installation
 from harness.control.proposals.comparison import load_comparison
 from harness.control.proposals.drawbacks import describe_absence, list_drawbacks
+from harness.domain.evals.run import Sample
 from tests.support.browser.dashboard_data import Lived
 from tests.support.browser.suite_comparisons import compared
 from tests.unit.test_dashboard_page_states import forget, now, shown, text
@@ -131,6 +135,49 @@ def test_a_weighted_mean_and_at_least_one_are_one_claim_with_one_count_of_items(
     assert f"· {counted[1]} in all" in weighted
     assert "not enough evidence" not in weighted
     assert "Better on Ticket triage and Replies; one of 2 suites was enough." in either
+
+
+def test_a_large_comparison_shows_the_same_and_reads_only_the_samples_on_its_page(
+    house: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = page_text(house, "failing-slice", monkeypatch)
+    forget()
+    monkeypatch.setattr(queries, "MOST_TEXTS", 0)
+    light = page_text(house, "failing-slice", monkeypatch)
+    forget()
+    st.cache_resource.clear()
+    made: list[str] = []
+    init = Sample.__init__
+
+    def count(sample: Sample, *given: object, **named: object) -> None:
+        init(sample, *given, **named)  # type: ignore[arg-type]
+        made.append(sample.item)
+
+    monkeypatch.setattr(samples, "PAGE", 20)
+    monkeypatch.setattr(samples, "TELLING", 5)
+    monkeypatch.setattr(Sample, "__init__", count)
+    page_text(house, "failing-slice", monkeypatch)
+
+    assert light == whole
+    assert 2 * 20 <= len(made) <= 2 * (20 + 5)
+
+
+def test_what_is_loaded_again_reads_only_answers_that_came_since(house: Lived) -> None:
+    installation = open_installation(house.config)
+    try:
+        ctx, proposal = installation.context, house.proposals["slices"]
+        for most_texts in (None, 0):
+            first = load_comparison(ctx, proposal, most_texts=most_texts)
+            again = load_comparison(ctx, proposal, most_texts=most_texts, previous=first)
+            assert again == replace(first, suites=again.suites)
+            assert again.suites[0].figures is first.suites[0].figures
+            assert again.incumbent_figures is first.incumbent_figures
+            older = replace(first, suites=[replace(first.suites[0], stored=(9, 9))])
+            anew = load_comparison(ctx, proposal, most_texts=most_texts, previous=older)
+            assert anew.suites[0].figures == first.suites[0].figures
+            assert anew.suites[0].figures is not older.suites[0].figures
+    finally:
+        installation.close()
 
 
 def test_what_speaks_against_a_candidate_has_intervals_and_says_what_chance_explains(

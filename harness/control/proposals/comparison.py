@@ -94,6 +94,7 @@ class SuiteAnswers:
     # The incumbent's answers to the items of its pool that the candidate is not asked.
     pool_rest: Sequence[Sample] = ()
     read: SuiteFigures | None = None  # of a comparison without texts
+    stored: tuple[int, int] = (0, 0)  # how many samples both runs had
 
     @cached_property
     def figures(self) -> SuiteFigures:
@@ -102,6 +103,11 @@ class SuiteAnswers:
             return self.read
         sides = self.incumbent, self.candidate, self.pool_rest
         return SuiteFigures(*map(AnswerColumns.from_samples, sides))
+
+    def with_runs(self, incumbent: EvalRun, candidate: EvalRun) -> "SuiteAnswers":
+        """Returns the same answers of the runs as they are now."""
+        now = replace(self, incumbent_run=incumbent, candidate_run=candidate)
+        return replace(now, read=self.figures)
 
     @property
     def asks_incumbent_first(self) -> bool:
@@ -209,24 +215,32 @@ class Comparison:
 
 
 def load_comparison(
-    ctx: Context, proposal: str, *, most_texts: int | None = None
+    ctx: Context,
+    proposal: str,
+    *,
+    most_texts: int | None = None,
+    previous: Comparison | None = None,
 ) -> Comparison:
     """Loads a proposal with both models' answers, their costs and its verdict. Raises
     NotFound.
 
     most_texts: of a comparison with more answers than that only the figures are loaded, by
-    which it is shown at once; `with_texts` loads the rest of some items.
+    which it is shown at once; `with_texts` loads the rest of some items. previous: the same as
+    it was loaded before; answers to which none came since are taken from it.
     """
     with ctx.store.read() as tx:
         found = tx.proposals.get(proposal)
         targets = tx.routing.targets()
         light = most_texts is not None and is_large(found, most_texts)
-        load = _figures_of if light else _side
-        suites = [load(tx, found, plan) for plan in found.plans if plan.suite in found.runs]
         verdict = tx.verdicts.get(found.verdict) if found.verdict else None
-        if light and verdict is not None:
-            suites = [_with_examples(tx, side, verdict) for side in suites]
+        loaded = _loaded_before(previous, found, light=light)
+        suites = [
+            _load_suite(tx, found, plan, verdict, loaded.get(plan.suite), light=light)
+            for plan in found.plans
+            if plan.suite in found.runs
+        ]
         arms = targets[found.incumbent], targets[found.candidate]
+        figures = _compute_figures(suites, previous)
         answers = [(side.figures.incumbent, side.figures.candidate) for side in suites]
         money = monthly_bill.forecast_from_answers(ctx, tx, found.route, arms, answers)
         standing_ = proof_validity.assess_proof(ctx, tx, verdict) if verdict else None
@@ -238,15 +252,61 @@ def load_comparison(
         candidate=arms[1],
         verdict=verdict,
         suites=suites,
-        incumbent_figures=compute_arm_figures(AnswerColumns.join(ours for ours, _ in answers)),
-        candidate_figures=compute_arm_figures(
-            AnswerColumns.join(theirs for _, theirs in answers)
-        ),
+        incumbent_figures=figures[0],
+        candidate_figures=figures[1],
         forecast=money,
         standing=standing_,
         shadow=stage,
         next_step=_next_step(ctx, found, verdict, rollout, suites),
         without_texts=light,
+    )
+
+
+def _loaded_before(
+    previous: Comparison | None, proposal: Proposal, *, light: bool
+) -> Mapping[str, SuiteAnswers]:
+    """What may be taken from a comparison that was loaded before, by suite."""
+    if previous is None or previous.without_texts is not light:
+        return {}
+    # A verdict names examples, which are loaded with it.
+    same = (previous.proposal.id, previous.proposal.verdict) == (proposal.id, proposal.verdict)
+    return {side.plan.suite: side for side in previous.suites} if same else {}
+
+
+def _load_suite(
+    tx: Transaction,
+    proposal: Proposal,
+    plan: SuitePlan,
+    verdict: Verdict | None,
+    before: SuiteAnswers | None,
+    *,
+    light: bool,
+) -> SuiteAnswers:
+    pair = proposal.runs[plan.suite]
+    # Counted first: what comes while they are read is read again the next time.
+    stored = tx.runs.count(pair.incumbent), tx.runs.count(pair.candidate)
+    runs = tx.runs.get(pair.incumbent), tx.runs.get(pair.candidate)
+    if before is not None and before.stored == stored:
+        known = before.incumbent_run.id, before.candidate_run.id
+        if known == (pair.incumbent, pair.candidate) and before.plan == plan:
+            return before.with_runs(*runs)
+    side = (_figures_of if light else _side)(tx, plan, runs)
+    if light and verdict is not None:
+        side = _with_examples(tx, side, verdict)
+    return replace(side, stored=stored)
+
+
+def _compute_figures(
+    suites: Sequence[SuiteAnswers], previous: Comparison | None
+) -> tuple[ArmFigures, ArmFigures]:
+    """Of both arms, over all suites."""
+    if previous is not None and [side.figures for side in previous.suites] == [
+        side.figures for side in suites
+    ]:
+        return previous.incumbent_figures, previous.candidate_figures
+    return (
+        compute_arm_figures(AnswerColumns.join(side.figures.incumbent for side in suites)),
+        compute_arm_figures(AnswerColumns.join(side.figures.candidate for side in suites)),
     )
 
 
@@ -291,33 +351,35 @@ def _next_step(
     return describe_next_step(decided)
 
 
-def _side(tx: Transaction, proposal: Proposal, plan: SuitePlan) -> SuiteAnswers:
-    pair = proposal.runs[plan.suite]
+def _side(tx: Transaction, plan: SuitePlan, runs: tuple[EvalRun, EvalRun]) -> SuiteAnswers:
+    ours, theirs = runs
     return SuiteAnswers(
         plan=plan,
-        incumbent_run=tx.runs.get(pair.incumbent),
-        candidate_run=tx.runs.get(pair.candidate),
-        incumbent=tx.runs.samples(pair.incumbent, below=plan.planned_items),
-        candidate=tx.runs.samples(pair.candidate, below=plan.planned_items),
+        incumbent_run=ours,
+        candidate_run=theirs,
+        incumbent=tx.runs.samples(ours.id, below=plan.planned_items),
+        candidate=tx.runs.samples(theirs.id, below=plan.planned_items),
         pin=tx.suites.get(plan.suite_digest),
-        pool_rest=_pool_rest(tx, plan, pair.incumbent),
+        pool_rest=_pool_rest(tx, plan, ours.id),
     )
 
 
-def _figures_of(tx: Transaction, proposal: Proposal, plan: SuitePlan) -> SuiteAnswers:
+def _figures_of(
+    tx: Transaction, plan: SuitePlan, runs: tuple[EvalRun, EvalRun]
+) -> SuiteAnswers:
     """The same without texts, and without a check of every signature."""
-    pair = proposal.runs[plan.suite]
-    ours = tx.runs.figures(pair.incumbent, below=plan.incumbent_items)
-    asked, pool_rest = ours.split_at(plan.planned_items)
-    theirs = tx.runs.figures(pair.candidate, below=plan.planned_items)
+    ours, theirs = runs
+    asked = tx.runs.figures(ours.id, below=plan.incumbent_items)
+    paired, pool_rest = asked.split_at(plan.planned_items)
+    answered = tx.runs.figures(theirs.id, below=plan.planned_items)
     return SuiteAnswers(
         plan=plan,
-        incumbent_run=tx.runs.get(pair.incumbent),
-        candidate_run=tx.runs.get(pair.candidate),
+        incumbent_run=ours,
+        candidate_run=theirs,
         incumbent=(),
         candidate=(),
         pin=tx.suites.get(plan.suite_digest),
-        read=SuiteFigures(asked, theirs, pool_rest),
+        read=SuiteFigures(paired, answered, pool_rest),
     )
 
 

@@ -107,6 +107,7 @@ SCORED = (
     )
     .limit(1)
 )
+COUNT = sa.select(sa.func.count()).where(sample.c.run == sa.bindparam("run"))
 PROGRESS = sa.select(
     sa.func.count().label("samples"),
     sa.func.coalesce(sa.func.sum(sample.c.cost_usd), 0.0).label("cost_usd"),
@@ -252,6 +253,9 @@ class SqlEvalRuns:
             rows = self._unit.read(OF_ITEMS, {"run": run, "items": some})
             found += [sample_from_row(row) for row in self._unit.checked(sample, rows)]
         return sorted(found, key=lambda one: (one.position, one.epoch, one.item))
+
+    def count(self, run: str) -> int:
+        return int(self._unit.read(COUNT, {"run": run}).scalar_one())
 
     def progress(self, run: str) -> tuple[int, float, int, int]:
         row = self._unit.read(PROGRESS, {"run": run}).one()
