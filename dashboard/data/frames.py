@@ -159,7 +159,7 @@ def sample_index(comparison: Comparison) -> pd.DataFrame:
         [CHANGE_ORDER["same"], CHANGE_ORDER["improved"]],
         CHANGE_ORDER["regressed"],
     )
-    index["change"] = pd.Categorical.from_codes(changed, categories=CHANGES)
+    index["change"] = pd.Categorical.from_codes(changed, pd.Index(CHANGES))
     return index.iloc[np.lexsort((-size, changed))].reset_index(drop=True)
 
 
@@ -182,7 +182,7 @@ def _side_index(
     return pd.DataFrame(
         {
             "key": [f"{suite}/{item}/{epoch}" for _, epoch, item, _ in rows],
-            "suite": pd.Categorical.from_codes([0] * len(rows), categories=[suite]),
+            "suite": pd.Categorical.from_codes([0] * len(rows), pd.Index([suite])),
             "item": pd.Series([row[2] for row in rows], dtype=object),
             "difference": pd.Series([row[3] for row in rows], dtype="float64"),
         }

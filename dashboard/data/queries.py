@@ -16,7 +16,8 @@ from harness.control.evals import proof_validity
 from harness.control.evals.proof_validity import ProofValidity
 from harness.control.operations import queries
 from harness.control.proposals import approvals
-from harness.control.proposals.comparison import MOST_TEXTS, Comparison, load_comparison
+from harness.control.proposals import comparison as comparisons
+from harness.control.proposals.comparison import Comparison, load_comparison
 from harness.control.proposals.selections import SelectionComparison, load_selection
 from harness.control.providers import model_lookup
 from harness.control.routing import fallback_chain, routes, scorecard
@@ -38,6 +39,8 @@ from harness.ports import RouteRecord
 QUIET = timedelta(minutes=3)
 
 
+# Of a comparison with more answers, the texts are read for the samples that are shown.
+MOST_TEXTS: Final = comparisons.MOST_TEXTS
 MOST_PROPOSALS: Final = 100
 MOST_VERSIONS: Final = 200
 
