@@ -65,7 +65,7 @@ class ArmFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class SuiteFigures:
+class SuiteColumns:
     """The figures of both runs' answers on one suite."""
 
     incumbent: AnswerColumns
@@ -93,16 +93,16 @@ class SuiteAnswers:
     pin: SuitePin
     # The incumbent's answers to the items of its pool that the candidate is not asked.
     pool_rest: Sequence[Sample] = ()
-    read: SuiteFigures | None = None  # of a comparison without texts
+    read: SuiteColumns | None = None  # of a comparison without texts
     stored: tuple[int, int] = (0, 0)  # how many samples both runs had
 
     @cached_property
-    def figures(self) -> SuiteFigures:
+    def figures(self) -> SuiteColumns:
         """Returns the figures of all answers."""
         if self.read is not None:
             return self.read
         sides = self.incumbent, self.candidate, self.pool_rest
-        return SuiteFigures(*map(AnswerColumns.from_samples, sides))
+        return SuiteColumns(*map(AnswerColumns.from_samples, sides))
 
     def with_runs(self, incumbent: EvalRun, candidate: EvalRun) -> "SuiteAnswers":
         """Returns the same answers of the runs as they are now."""
@@ -379,7 +379,7 @@ def _figures_of(
         incumbent=(),
         candidate=(),
         pin=tx.suites.get(plan.suite_digest),
-        read=SuiteFigures(paired, answered, pool_rest),
+        read=SuiteColumns(paired, answered, pool_rest),
     )
 
 
