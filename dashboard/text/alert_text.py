@@ -18,6 +18,7 @@ SEVERITY_LABELS: Final = {
     Severity.INFO: Label("=", "good to know", Tone.NEUTRAL),
 }
 HERE: Final = "alerts"
+STEPS: Final = "Step by step"  # the link to an alert's page of the runbook
 PAST_HEADS: Final = ("Alert", "Severity", "First seen", "Over after", "Times", "Messages")
 
 
@@ -58,7 +59,7 @@ def card(alert: AlertView, now: datetime) -> str:
     times = f" · {alert.count:,} times" if alert.count > 1 else ""
     seen = f"for {lasts}{times} · last seen {labels.age(alert.last_seen, now)}"
     facts = f"{seen} · about {alert.subject} · {messages(alert)}"
-    runbook = html.docs_link(f"runbook/{alert.kind}", "Step by step")
+    runbook = html.docs_link(f"runbook/{alert.kind}", STEPS)
     return html.block(
         f"<p>{html.state(label)}</p>",
         f"<p>{_title(alert)}</p>",

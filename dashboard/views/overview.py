@@ -11,7 +11,7 @@ import streamlit as st
 
 from dashboard import page_frame
 from dashboard.data import queries
-from dashboard.text import html, labels, overview_text, route_text
+from dashboard.text import alert_text, html, labels, overview_text, route_text
 from harness.control.operations.alerts import AlertView
 from harness.control.operations.queries import list_alerts, list_route_status
 from harness.control.routing.route_status import ALERTS_OF_STATES, RouteState, RouteStatus
@@ -112,7 +112,12 @@ def _alerts(open_: Sequence[AlertView], now: datetime) -> None:
         heading, text = labels.alert_banner(alert, now)
         critical = alert.severity is Severity.CRITICAL
         tone = labels.Tone.WORSE if critical else labels.Tone.UNDECIDED
-        st.html(html.banner(heading, text, tone=tone))
+        runbook = f"runbook/{alert.kind}"
+        st.html(
+            html.banner(
+                heading, text, tone=tone, docs_page=runbook, docs_label=alert_text.STEPS
+            )
+        )
     if len(open_) > MOST_ALERTS:
         more = labels.plural(len(open_) - MOST_ALERTS, "more alert")
         st.html(html.banner(f"? {more}.", "`swapgate alert list --open` has all of them."))

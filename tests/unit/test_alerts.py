@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.domain.operations.alert_meanings import ALERT_MEANINGS
 from harness.domain.operations.alert_pages import find_alert_page
 from harness.domain.operations.alerts import (
     ALERT_RULES,
@@ -58,12 +59,13 @@ def at(minutes: float) -> Alert:
 
 def test_every_kind_has_its_rule_and_says_what_to_do() -> None:
     assert set(ALERT_RULES) == set(AlertKind)
+    assert set(ALERT_MEANINGS) == set(AlertKind)
     assert all(rule.next_step for rule in ALERT_RULES.values())
 
 
 @pytest.mark.req("G7")
 def test_every_kind_is_linked_to_its_page_of_the_runbook() -> None:
-    text = (Path(__file__).parents[2] / "docs/reference/alerts.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs/reference/events.md").read_text(encoding="utf-8")
     rows = re.findall(
         r"^\| \[`(\w+)`\]\(\.\./runbook/(\w+)\.md\) \| (\w+) \|", text, re.MULTILINE
     )

@@ -395,6 +395,7 @@ def test_what_is_wrong_now_is_on_the_overview_with_what_to_do(
 
     told = text(app)
     assert told.count("see the control process's log") == 5
+    assert told.count('<a href="docs/runbook/job_failed.html" ') == 5
     assert "2 more alerts" in told
     assert "it is over" not in told
     assert not any("<script>" in str(element.proto.body) for element in app.get("html"))

@@ -12,6 +12,7 @@ from harness.cli.reference.markdown_table import code, link, page, table
 from harness.domain import errors
 from harness.domain.errors import SwapgateError
 from harness.domain.formatting import format_quantity
+from harness.domain.operations.alert_meanings import ALERT_MEANINGS
 from harness.domain.operations.alerts import ALERT_RULES
 from harness.domain.operations.audit_actions import AUDIT_ACTIONS
 
@@ -82,24 +83,28 @@ def events_page(runbook: Path) -> str:
             else code(kind),
             rule.severity.name.lower(),
             f"yes, again after {_duration(rule.remind)}" if rule.lasting else "no",
-            f"{rule.next_step[:1].upper()}{rule.next_step[1:]}.",
+            _sentence(ALERT_MEANINGS[kind]),
+            _sentence(rule.next_step),
         )
         for kind, rule in ALERT_RULES.items()
     ]
     actions = [
-        (code(action), f"{meaning[:1].upper()}{meaning[1:]}.")
-        for action, meaning in sorted(AUDIT_ACTIONS.items())
+        (code(action), _sentence(meaning)) for action, meaning in sorted(AUDIT_ACTIONS.items())
     ]
     return page(
         "Events",
         EVENTS_INTRODUCTION,
         "## Alerts",
         ALERTS_INTRODUCTION.replace("ALERTS", link("reference/alerts", "alerts")),
-        table(("Kind", "Severity", "Lasts", "What to do"), alerts),
+        table(("Kind", "Severity", "Lasts", "What it means", "What to do"), alerts),
         "## The audit log",
         AUDIT_INTRODUCTION,
         table(("Action", "What happened"), actions),
     )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _duration(time: timedelta) -> str:
