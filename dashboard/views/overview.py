@@ -34,6 +34,7 @@ def show() -> None:
             for alert in list_alerts(ctx, open_only=True)
             if alert.kind not in ALERTS_OF_STATES
         ]
+        alarming.sort(key=lambda alert: (-alert.severity, -alert.last_seen.timestamp()))
     st.html(html.title(*overview_text.headline(page.items, len(alarming), now)))
     if page.invalid:
         st.html(html.invalid(page.invalid))
