@@ -73,7 +73,11 @@ def differences(found: Sequence[SeedDifference]) -> str:
     heading = html.section(
         "The database says otherwise", "It rules; the file only brings in what is new."
     )
-    return heading + html.block(f"<ul>{lines}</ul>")
+    apply = (
+        "`swapgate config apply` takes over what the file says of providers, and new routes; a "
+        "route that is there keeps its model and settings."
+    )
+    return heading + html.block(f"<ul>{lines}</ul><p>{html.rich(apply)}</p>")
 
 
 def table(found: Sequence[Setting]) -> str:

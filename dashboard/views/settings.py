@@ -36,9 +36,10 @@ def show() -> None:
     )
     if installed.settings.source is None:
         st.html(html.empty("A configuration file is written by:", "swapgate init"))
-    _list(found)
+    # First: of all that stands here, this alone may ask for an act.
     differences = seed.list_seed_differences(installed.context, installed.settings)
     page_frame.show_html(setting_text.differences(differences))
+    _list(found)
     page_frame.copy_as_cli("config", "show", "--origin")
 
 

@@ -264,6 +264,12 @@ def test_settings_that_changed_since_the_start_are_called_stale(
     app.run()
     assert "router changed in the file or the environment" in text(app)
     assert '<b class="mono long">router.workers</b>' in text(app)
+    with config.open("a", encoding="utf-8") as file:
+        file.write("providers: {sim: {api_base: 'http://127.0.0.1:8/v1'}}\n")
+    forget()
+    said = text(shown(monkeypatch, config, "settings"))
+    # What may ask for an act comes first.
+    assert 0 < said.find("The database says otherwise") < said.find("router.workers")
 
 
 def test_no_secret_of_the_file_stands_among_the_settings(tmp_path: Path) -> None:
