@@ -40,6 +40,8 @@ class RootCommand(LazyCommandGroup):
             code = INTERRUPTED
         except click.ClickException as error:
             error.show()
+            if isinstance(error, click.NoSuchCommand):
+                _list_commands(error)
             code = error.exit_code
             _document(words, type(error).__name__, error.format_message(), code)
         except SwapgateError as error:
@@ -52,6 +54,14 @@ class RootCommand(LazyCommandGroup):
             code = 1
             _unexpected(words, error)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _list_commands(error: click.NoSuchCommand) -> None:
+    """Names the commands that there are, where none is like the one that was asked for."""
+    group = error.ctx.command if error.ctx else None
+    if not error.possibilities and isinstance(group, click.Group) and error.ctx:
+        names = ", ".join(group.list_commands(error.ctx))
+        click.echo(f"There are: {names}.", err=True)
 
 
 def _unexpected(words: Sequence[str], error: Exception) -> None:

@@ -65,6 +65,14 @@ def test_init_makes_an_installation_that_the_doctor_likes(empty_folder: Path) ->
     assert found["providers"] == "warn"
 
 
+def test_a_command_or_a_key_file_that_is_not_there_is_said_with_what_there_is() -> None:
+    assert "There are: import, list." in run("suite", "show", exits=2).stderr
+    assert "Did you mean 'list'?" in run("suite", "lst", exits=2).stderr
+    assert (
+        "no.key cannot be read" in run("--key-file", "no.key", "route", "list", exits=2).stderr
+    )
+
+
 def test_init_again_changes_nothing(empty_folder: Path) -> None:
     run("init")
     (empty_folder / "swapgate.yaml").write_text("home: .swapgate\n# mine\n")

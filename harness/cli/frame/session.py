@@ -142,7 +142,10 @@ def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> bool:  # n
 
 def _set_key_file(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
     if value is not None:
-        ctx.ensure_object(Session).key_file = value
+        session = ctx.ensure_object(Session)
+        session.key_file = value
+        # Commands that only read need no key, and would not notice a wrong one.
+        session.key_text()
 
 
 def _refuse_name(_ctx: click.Context, _: click.Parameter, value: str | None) -> None:
