@@ -72,7 +72,7 @@ def show(comparison: Comparison, titles: Mapping[str, str]) -> None:
                 "The first option as commands, which create another target and propose it:"
             )
         )
-        st.code("\n".join(lost.mends[0].commands), language="bash", wrap_lines=True)
+        st.code("\n".join(lost.mends[0].commands), language=None, wrap_lines=True)
         shown = labels.plural(len(lost.examples), "answer")
         with st.expander(f"{shown} that lost points by format alone", expanded=True):
             for example in lost.examples:

@@ -60,12 +60,17 @@ def forest(
     )
     whisker = (
         base.transform_filter("isValid(datum.low)")
-        .mark_rule(size=2.5)
+        # A reader's software would meet an image without a name where no row has an interval.
+        .mark_rule(size=2.5, aria=bool(frame["low"].notna().any()))
         .encode(x=across, x2="high:Q", y=rows, color=colour)
     )
-    limit = base.mark_tick(thickness=3, size=24, opacity=1, color=palette.worse).encode(
-        x=alt.X("limit:Q"), y=rows
-    )
+    limit = base.mark_tick(
+        thickness=3,
+        size=24,
+        opacity=1,
+        color=palette.worse,
+        aria=bool(frame["limit"].notna().any()),
+    ).encode(x=alt.X("limit:Q"), y=rows)
     point = base.mark_point(size=95, filled=True, opacity=1).encode(
         x=alt.X("delta:Q"), y=rows, color=colour, shape=shape
     )

@@ -35,6 +35,7 @@ CHANGE, DIFFERENCE = SAMPLE_COLUMNS.index("change"), SAMPLE_COLUMNS.index("diffe
 CHANGE_ORDER = {change: place for place, change in enumerate(CHANGES)}
 NO_TEXTS = SuiteTexts({}, "", "")
 EXCERPT = 60  # characters of an answer in the table
+QUESTION = 160  # and of a question
 
 
 def limit_of(report: SuiteReport) -> float:
@@ -279,15 +280,20 @@ def sample_table(frame: pd.DataFrame) -> pd.DataFrame:
         {
             "Sample": [escape_formula(item) for item in frame["item"]],
             "Change": [f"{CHANGE_SYMBOLS[change]} {change}" for change in frame["change"]],
-            "Question": [escape_formula(one_line(question)) for question in frame["question"]],
-            "Expected": [
-                escape_formula(one_line(expected, EXCERPT)) for expected in frame["expected"]
-            ],
+            "Question": [_excerpt(question, QUESTION) for question in frame["question"]],
+            "Expected": [_excerpt(expected, EXCERPT) for expected in frame["expected"]],
             "Current": _answers(frame, "incumbent"),
             "Candidate": _answers(frame, "candidate"),
             "Latency": [labels.seconds(latency) for latency in frame["latency_s"]],
         }
     )
+
+
+def _excerpt(text: str, length: int) -> str:
+    """How a text begins, safe as a cell. The dash of a list's first line says nothing here, and
+    would be taken for a formula's.
+    """
+    return str(escape_formula(one_line(text, length).removeprefix("- ")))
 
 
 def _answers(frame: pd.DataFrame, arm: str) -> list[str]:

@@ -10,6 +10,7 @@ from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from dashboard.text.labels import Label, Tone
 from harness.control.operations.alerts import AlertView, DeliveryAttempt
+from harness.domain.formatting import DASH
 from harness.domain.operations.alerts import Severity
 
 SEVERITY_LABELS: Final = {
@@ -19,7 +20,7 @@ SEVERITY_LABELS: Final = {
 }
 HERE: Final = "alerts"
 STEPS: Final = "Step by step"  # the link to an alert's page of the runbook
-PAST_HEADS: Final = ("Alert", "Severity", "First seen", "Over after", "Times", "Messages")
+PAST_HEADS: Final = ("Alert", "Severity", "First seen", "Lasted", "Times", "Messages")
 
 
 def headline(open_: Sequence[AlertView]) -> str:
@@ -36,7 +37,7 @@ def note(sinks: Sequence[str]) -> str:
     """Says who is told."""
     if sinks:
         return f"People are told through {', '.join(sinks)}."
-    return "Nobody is told: no sink is configured under alerts.sinks."
+    return "Nobody is told: no sink is configured under alerts.sinks in swapgate.yaml."
 
 
 def untold(untold_: Sequence[AlertView], now: datetime) -> str:
@@ -55,16 +56,18 @@ def untold(untold_: Sequence[AlertView], now: datetime) -> str:
 def card(alert: AlertView, now: datetime) -> str:
     """Renders an open alert with what to do next."""
     label = SEVERITY_LABELS[alert.severity]
-    lasts = labels.span((now - alert.first_seen).total_seconds())
     times = f" · {alert.count:,} times" if alert.count > 1 else ""
-    seen = f"for {lasts}{times} · last seen {labels.age(alert.last_seen, now)}"
+    seen = (
+        f"first seen {labels.age(alert.first_seen, now)}{times} · "
+        f"last seen {labels.age(alert.last_seen, now)}"
+    )
     facts = f"{seen} · about {alert.subject} · {messages(alert)}"
     runbook = html.docs_link(f"runbook/{alert.kind}", STEPS)
     return html.block(
         f"<p>{html.state(label)}</p>",
         f"<p>{_title(alert)}</p>",
         f"<p>{html.rich(alert.text)}</p>",
-        f"<p>{strong('Next:')} {html.rich(alert.next_step)} {runbook}</p>",
+        f"<p>{strong('Next:')} {html.rich(alert.next_step)}. {runbook}</p>",
         f'<p class="note">{escape(facts)}</p>',
         kind=f"sg-banner {label.tone}" if label.tone is Tone.WORSE else "sg-banner",
     )
@@ -118,7 +121,7 @@ def _lasted(alert: AlertView) -> str:
     if alert.resolved_at is None:
         return "still open"
     seconds = (alert.resolved_at - alert.first_seen).total_seconds()
-    return labels.span(seconds) if seconds >= 1 else "at once"
+    return labels.span(seconds) if seconds >= 1 else DASH
 
 
 def attempts(tried: Sequence[DeliveryAttempt]) -> str:

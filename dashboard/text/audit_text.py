@@ -105,7 +105,7 @@ def _details(details: Mapping[str, object]) -> str:
     plain = {name: to_plain(value) for name, value in details.items() if value is not None}
     short = "; ".join(f"{name}: {_text(value)}" for name, value in plain.items())
     if len(short) <= SHOWN_DETAILS:
-        return f'<span class="note">{escape(short)}</span>'
+        return f'<span class="note details">{escape(short)}</span>'
     whole = json.dumps(plain, ensure_ascii=False, indent=2)
     return (
         f'<details><summary class="note">{escape(format_excerpt(short, SHOWN_DETAILS))}'

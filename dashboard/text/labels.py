@@ -177,7 +177,7 @@ def alert_banner(alert: AlertView, now: datetime) -> tuple[str, str]:
     """Writes heading and text for an open alert."""
     mark = "✕" if alert.severity is Severity.CRITICAL else "?"
     times = f", {alert.count:,} times" if alert.count > 1 else ""
-    when = f"For {span((now - alert.first_seen).total_seconds())}{times}."
+    when = f"First seen {age(alert.first_seen, now)}{times}."
     return f"{mark} {alert.title}.", f"{alert.text} {when} Next: {alert.next_step}."
 
 

@@ -84,8 +84,8 @@ def _proof(status: RouteStatus, now: datetime) -> str:
     verdict = status.last_verdict
     if verdict is None:
         return (
-            '<p class="note">last verdict</p><p class="neutral">none yet: it is the first '
-            "model</p>"
+            '<p class="note">last verdict</p><p class="neutral">none yet: no swap was decided '
+            "here</p>"
         )
     when = labels.age(verdict.decided_at, now)
     return f'<p class="note">last verdict, {escape(when)}</p><p>{_verdict(status)}</p>'

@@ -196,7 +196,7 @@ def _canary(canary: CanaryPolicy) -> str:
     alarm = format_score(canary.alpha + canary.local_alpha, None)
     return (
         f"{words}It is rolled back by itself as soon as harm is shown. Of 100 canaries that do "
-        f"no harm, at most {alarm} are rolled back. What counts: {canary.unit.plural}."
+        f"no harm, at most {alarm} are rolled back. It counts {canary.unit.plural}."
     )
 
 

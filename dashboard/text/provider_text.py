@@ -131,7 +131,7 @@ def _minute_later(use: MinuteUse) -> datetime:
 def last_check(check: ProviderCheck | None, now: datetime) -> str:
     """Writes when a provider was asked last and what was found; a failure has its next step."""
     if check is None:
-        return '<p class="note">Nobody asked it yet whether it works: Check now does.</p>'
+        return '<p class="note">Not checked yet: “Check now” asks it whether it works.</p>'
     found = " · ".join(_finding(finding) for finding in check.findings)
     when = f"Checked {labels.age(check.at, now)}, {labels.date_time(check.at)}"
     line = f'<p class="note">{escape(when)}: {found}</p>'

@@ -48,8 +48,8 @@ def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
         ),
         ("Cost a month", describe_month(bill) if bill.requests else DASH),
         ("Latency, last day", _latency(measured)),
-        ("Callers that failed", _share(measured.failed)),
-        ("Failures of the model", _share(measured.charged)),
+        ("Errors to callers", _share(measured.failed)),
+        ("Failures of this model", _share(measured.charged)),
     ]
     cells = [(f'<span class="neutral">{escape(a)}</span>', escape(b)) for a, b in rows]
     note = f"Of {view.name(view.route.incumbent)}; traffic: {traffic}."

@@ -36,9 +36,8 @@ _STATES: Final = {
 _MARK: Final = re.compile(r"([!-/:-@\[-`{-~])")
 HIDDEN: Final = "not shown without signing in"
 ALONE_NOTE: Final = (
-    "“All of it on this one” is at today's prices, with as many tokens as the models that "
-    "answered counted; another model counts and writes others. A price that is not known is "
-    "said to be unknown, and no sum is made with it."
+    "The last column reckons at today's prices with the tokens of the models that answered; "
+    "another model would count and write differently. With an unknown price there is no sum."
 )
 
 
@@ -220,7 +219,7 @@ def costs(usage: Sequence[ModelUsage], prices: Mapping[str, Price | None]) -> st
     """Tokens and cost by model; beside them, what one model alone would have cost."""
     if not usage:
         return ""
-    heads = ("Model", "Answers · tokens in + out", "Cost", "All of it on this one")
+    heads = ("Model", "Answers · tokens in + out", "Cost", "If it had answered all")
     rows = [
         (
             strong(model.target),

@@ -37,7 +37,9 @@ def title(suites: Sequence[SuiteView], runs: Sequence[RunView]) -> str:
     count = labels.plural(len(suites), "suite")
     under_way = [view for view in runs if view.run.state in UNDER_WAY]
     if under_way:
-        return f"{labels.plural(len(under_way), 'run')} under way; all of {count} load"
+        verb = "is" if len(under_way) == 1 else "are"
+        load = f"all {count} load" if len(suites) > 1 else f"{count}, it loads"
+        return f"{labels.plural(len(under_way), 'run')} {verb} under way; {load}"
     return f"{count}, all load; nothing runs now" if len(suites) > 1 else f"{count}, it loads"
 
 

@@ -23,8 +23,16 @@ WINDOWS: Final[Mapping[str, tuple[timedelta, str]]] = {
     "7d": (timedelta(days=7), "the last 7 days"),
 }
 ROUTE_HEADS: Final = ("Route", "Requests", "Errors to callers", "Own model failed", "Cost")
-REASON_HEADS: Final = ("Left", "Why", "Times", "Nobody asked after it", "On", "Last")
-FAILOVER_HEADS: Final = ("When (UTC)", "Route", "Left", "Why", "After", "Asked next", "Request")
+REASON_HEADS: Final = ("Model left", "Why", "Times", "No fallback left", "Routes", "Last")
+FAILOVER_HEADS: Final = (
+    "When (UTC)",
+    "Route",
+    "Model left",
+    "Why",
+    "After",
+    "Next model",
+    "Request",
+)
 MOST_NAMES: Final = 3
 
 
@@ -47,9 +55,9 @@ def tiles(report: TrafficReport, reasons: Sequence[FailoverReason]) -> str:
                 below=f"{format_percent(whole.failed_share, significant=2)} of the requests",
             ),
             Tile(
-                "Moved to another model",
+                "Answered by a fallback",
                 labels.count(moved),
-                below=f"times; {labels.count(whole.left)} requests' own model failed",
+                below=f"the route's own model failed {labels.plural(whole.left, 'request')}",
             ),
             Tile("Cost", labels.usd(whole.known_cost_usd), below=_unpriced(whole)),
         ),
@@ -137,7 +145,7 @@ def failover_table(failovers: Sequence[Failover]) -> str:
             strong(failover.target),
             f"<span>{escape(failure_words(failover.failure))}{_status(failover)}</span>",
             escape(format_milliseconds(failover.latency_ms)),
-            escape(failover.next_target or "nobody"),
+            escape(failover.next_target or "none left"),
             f'<span class="mono">{escape(failover.request or DASH)}</span>',
         )
         for failover in failovers

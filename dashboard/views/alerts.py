@@ -102,7 +102,7 @@ def _past(wanted: str) -> None:
 
 def _test(sinks: Sequence[str]) -> None:
     """Offers to send a message through every sink; a disabled button says why."""
-    st.html(html.section("Would you be told?", "A test goes through every sink, now."))
+    st.html(html.section("Test message", "Goes through every sink at once."))
     why = _why_not(sinks)
     with st.container(horizontal=True, vertical_alignment="center"):
         if st.button("Send a test message", icon=":material/send:", disabled=bool(why)):

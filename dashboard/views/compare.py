@@ -200,10 +200,13 @@ def pins(view: ComparisonView) -> None:
     rows = comparison_text.pins(view)
     if not rows:
         return
-    note = "The verdict stays valid as long as none of this changes."
-    st.html(html.section("What was pinned", note))
-    shown = [[escape(cell) for cell in row] for row in rows]
-    st.html(html.table(comparison_text.PIN_HEADS, shown))
+    shown = [
+        [escape(suite), escape(pin), f'<span class="details">{escape(measured)}</span>']
+        for suite, pin, measured in rows
+    ]
+    with st.expander("What was pinned: versions of data, scorer and prompt"):
+        st.html(html.note("The verdict stays valid as long as none of this changes."))
+        st.html(html.table(comparison_text.PIN_HEADS, shown))
 
 
 def effects(view: ComparisonView) -> None:

@@ -81,7 +81,7 @@ def _clients(
     rates: Mapping[str, Sequence[LimitStatus]] | None,
 ) -> None:
     note = (
-        "What a request cost counts once it is recorded, within seconds. A rate fills with "
+        "A request's cost counts as soon as it is recorded, within seconds. A rate fills with "
         "each request and is empty again after a minute without one."
     )
     st.html(html.section("Client keys", note))
@@ -107,7 +107,8 @@ def _people(people: Sequence[KeySummary]) -> None:
     if not people:
         st.html(html.note("Nobody has one: only the operator of this machine can act."))
         return
-    rows = map(key_text.person_cells, people)
+    by_name = sorted(people, key=lambda key: (key.principal_name.casefold(), key.created_at))
+    rows = map(key_text.person_cells, by_name)
     st.html(html.table(key_text.PEOPLE_HEADS, rows, stacked=True))
 
 

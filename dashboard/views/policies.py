@@ -41,7 +41,7 @@ def _chosen(uses: Sequence[PolicyUse]) -> Sequence[PolicyUse]:
     unused = [use for use in uses if not use.routes]
     if not unused or len(unused) == len(uses):
         return uses
-    label = f"Also those that no route uses ({len(unused):,})"
+    label = f"Show the {len(unused):,} that no route uses"
     every = st.toggle(label, key="all", bind="query-params")
     return uses if every else [use for use in uses if use.routes]
 

@@ -3,6 +3,7 @@ them, and propose a swap, with its cost and duration shown before it starts.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import streamlit as st
@@ -12,7 +13,8 @@ from dashboard.data import queries
 from dashboard.data.queries import ProposalRow
 from dashboard.text import comparison_text, html, labels
 from dashboard.text.html import escape, strong
-from harness.control.canary import duration_estimate
+from dashboard.text.labels import Label
+from harness.control.canary import duration_estimate, status
 from harness.control.proposals import estimate, route_rules, submission
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import Claim
@@ -44,8 +46,9 @@ def show() -> None:
     else:
         state = _state()
         chosen = [row for row in page if _wanted(row, state)]
+        canaries = _canary_labels(chosen)
         for row in chosen:
-            card(row, now)
+            card(row, canaries.get(row.proposal.route), now)
         if not chosen:
             st.html(html.note(f"No proposal is “{state}”."))
         _older(page.next, state)
@@ -92,21 +95,42 @@ def _wanted(row: ProposalRow, state: str) -> bool:
     return state == "all" or row.proposal.open == (state == "open")
 
 
-def card(row: ProposalRow, now: datetime) -> None:
+def _canary_labels(rows: Sequence[ProposalRow]) -> Mapping[str, Label]:
+    """Says by route where the live canaries stand, as the Canary page does: on hold, paused."""
+    if not any(row.proposal.phase is ProposalPhase.CANARY for row in rows):
+        return {}
+    live = status.list_canaries(page_frame.context())
+    return {
+        canary.rollout.route: replace(
+            labels.canary_label(canary.state), words=canary.state.of_route
+        )
+        for canary in live
+        if not canary.rollout.baking
+    }
+
+
+def card(row: ProposalRow, canary: Label | None, now: datetime) -> None:
+    """Shows a proposal. canary: how the one of its route stands; None without."""
     proposal = row.proposal
+    live = canary if proposal.phase is ProposalPhase.CANARY else None
     with st.container(border=True, key=f"proposal-{proposal.id}"):
-        st.html(html.block(_what(row, now)))
+        st.html(html.block(_what(row, live or labels.phase_label(proposal), now)))
         with st.container(horizontal=True, vertical_alignment="center"):
             st.page_link(
                 "views/compare.py", label="Compare", icon=":material/balance:",
                 query_params={"id": proposal.id},
             )  # fmt: skip
+            if live is not None:
+                st.page_link(
+                    "views/canary.py", label="Canary", icon=":material/monitor_heart:",
+                    query_params={"route": proposal.route},
+                )  # fmt: skip
             decision_dialogs.show_buttons(proposal, row.verdict, row.standing, now)
 
 
-def _what(row: ProposalRow, now: datetime) -> str:
+def _what(row: ProposalRow, label: Label, now: datetime) -> str:
     proposal = row.proposal
-    phase = html.state(labels.phase_label(proposal))
+    phase = html.state(label)
     comparison = html.link("compare", escape(proposal.id), id=proposal.id)
     route = html.link("routes", strong(proposal.route), route=proposal.route)
     proposed = f"{comparison} · proposed by {strong(proposal.proposer)}"
@@ -120,13 +144,17 @@ def _what(row: ProposalRow, now: datetime) -> str:
     if proposal.reason:
         lines.append(f"Reason: {escape(proposal.reason)}")
     if row.verdict is not None:
-        label = labels.verdict_label(row.verdict)
-        lines.append(f"{html.state(label)}: {escape(reason_text(row.verdict))}")
+        decided = html.state(labels.verdict_label(row.verdict))
+        lines.append(f"{decided}: {escape(reason_text(row.verdict))}")
     if proposal.closed_because and row.verdict is None:
         lines.append(escape(proposal.closed_because))
     elif row.verdict and proposal.closed_because not in ("", row.verdict.reason):
-        lines.append(f"Closed: {escape(proposal.closed_because)}")
+        lines.append(f"Closed: {escape(_sentence(proposal.closed_because))}")
     return "".join(f"<p>{line}</p>" for line in lines)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _approvals(row: ProposalRow, now: datetime) -> str:

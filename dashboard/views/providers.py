@@ -111,7 +111,7 @@ def _openers(row: MatrixRow) -> list[Opener]:
         Opener("Check now", ":material/network_check:", check, f"check-{name}", proposer),
         Opener("Add a model", ":material/add:", model, f"model-{name}", proposer),
         Opener(access, ":material/key:", keys, f"set-{name}"),
-        Opener("Address", ":material/link:", address, f"address-{name}"),
+        Opener("Change the address", ":material/link:", address, f"address-{name}"),
         Opener("Remove", ":material/delete:", remove, f"remove-{name}"),
     ]
 

@@ -3,6 +3,7 @@ measured figures, history and the difference of two versions. It adds routes, ch
 and fallbacks, throws kill switches, and rolls a route back.
 """
 
+from datetime import datetime
 from functools import partial
 
 import streamlit as st
@@ -197,7 +198,7 @@ def history(view: RouteView) -> None:
     rows = [
         (
             str(record.route.version),
-            escape(labels.date_time(record.at)),
+            _when(record.at),
             strong(kind(record)),
             escape(view.name(record.route.incumbent)),
             escape(
@@ -222,6 +223,12 @@ def history(view: RouteView) -> None:
             "ones."
         )
         st.html(html.note(more))
+
+
+def _when(at: datetime) -> str:
+    """Writes day and time in lines of their own, so that the reasons have the room."""
+    *day, hour, zone = labels.date_time(at).split()
+    return f'<span class="date">{escape(" ".join(day))}<br>{escape(f"{hour} {zone}")}</span>'
 
 
 def versions(view: RouteView) -> None:

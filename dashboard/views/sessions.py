@@ -43,16 +43,18 @@ def live(address: Mapping[str, str]) -> None:
     What comes and goes stands in a container, so that nothing below it is drawn anew.
     """
     current_user.require_reader()
-    try:
-        if session := address.get("session"):
-            _show_session(session, _position(address.get("behind", "")))
-        else:
-            _show_list(address.get("after"))
-    except SwapgateError as error:
-        why = f"Trying again. {page_frame.ROUTER_SERVES}"
-        st.html(html.failure("The sessions cannot be read at the moment", str(error), why))
-    now = page_frame.context().clock.now()
-    st.html(html.note(f"updated {labels.time_of_day(now)} UTC, every 2 s"))
+    # Under this key it does not fade while it is read anew.
+    with st.container(key="live-sessions"):
+        try:
+            if session := address.get("session"):
+                _show_session(session, _position(address.get("behind", "")))
+            else:
+                _show_list(address.get("after"))
+        except SwapgateError as error:
+            why = f"Trying again. {page_frame.ROUTER_SERVES}"
+            st.html(html.failure("The sessions cannot be read at the moment", str(error), why))
+        now = page_frame.context().clock.now()
+        st.html(html.note(f"updated {labels.time_of_day(now)} UTC, every 2 s"))
 
 
 def _show_list(after: str | None) -> None:

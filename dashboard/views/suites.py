@@ -94,7 +94,7 @@ def _cancel(under_way: Sequence[RunView]) -> None:
         return
     runs: dict[str, EvalRun] = {view.run.id: view.run for view in under_way}
     chosen = st.selectbox(
-        "Run", list(runs), index=0 if len(runs) == 1 else None,
+        "Cancel a run", list(runs), index=0 if len(runs) == 1 else None,
         placeholder="Choose a run that is under way",
         key="chosen-run",
     )  # fmt: skip
