@@ -17,18 +17,21 @@ from websockets.typing import Origin
 from harness.app.installation import open_installation
 from harness.control.proposals import comparison
 from harness.domain.evals.run import Verdict
-from tests.support.browser.dashboard_data import XSS, Lived, configured, counted, lived
+from tests.support.browser.dashboard_data import XSS, Lived, configured, counted, lived, paused
 from tests.support.browser.dashboard_server import (
     Listener,
     assert_accessible,
     dashboard,
     status,
 )
+from tests.support.site.processes import free_port
 
 ROOT = Path(__file__).parents[2]
 expect.set_options(timeout=90_000)
 # Set it to write the pictures of README and docs anew.
 PICTURES = "SWAPGATE_WRITE_PICTURES"
+
+GROUND = {"light": (255, 255, 255), "dark": (16, 21, 28)}
 
 SEEN_LOADING = """
 new MutationObserver(() => {
@@ -84,7 +87,14 @@ def assert_answered(page: Page, url: str, answer: str) -> None:
     seen = page.evaluate("window.seenLoading")
     assert seen is None or seen >= 150
     assert page.locator(".sg-loading").count() == 0
+    assert_no_sideways_scroll(page)
+    assert_accessible(page)
     page.set_viewport_size({"width": 390, "height": 844})
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(
+        "c => getComputedStyle(document.querySelector('.stApp')).backgroundColor === c",
+        arg=f"rgb{GROUND['dark']}",
+    )
     assert_no_sideways_scroll(page)
     assert_accessible(page)
     listener.assert_quiet()
@@ -103,18 +113,25 @@ def test_a_deep_link_on_a_cold_server_answers_in_its_first_line(
     [
         ("/", "1 route needs a decision: mail-triage"),
         ("/proposals?state=open", "1 proposal waits for approval: mail-triage"),
+        ("/compare?id={mismatch}", "sim/sim-fenced instead of sim/sim-base"),
         ("/canary?route=support-chat", "sim/sim-better shows no harm so far, at 5 %"),
+        ("/traffic", "No caller got an error in the last 24 hours"),
+        ("/alerts", "are open"),
+        ("/sessions", "No session yet"),
+        ("/audit", "The audit log is intact"),
         ("/routes?route=support-chat", "sim/sim-base serves support-chat since"),
         ("/providers", "sim works"),
-        ("/keys", "No client has a key yet"),
         ("/suites", "4 suites"),
-        ("/sessions", "No session yet"),
+        ("/policies", "2 policies are used by 10 routes"),
+        ("/keys", "No client has a key yet"),
+        ("/settings", "settings are set in the file"),
     ],
 )
 def test_every_page_answers_in_its_first_line(
-    page: Page, address: str, path: str, answer: str
+    page: Page, house: Lived, address: str, path: str, answer: str
 ) -> None:
-    assert_answered(page, address + path, answer)
+    """Wide and light, narrow and dark: axe-core objects to nothing serious."""
+    assert_answered(page, address + path.format(**house.proposals), answer)
 
 
 @pytest.mark.req("A7")
@@ -238,7 +255,7 @@ def test_a_page_answers_in_its_first_screen_and_fits_into_a_picture(
 
     with Image.open(file) as picture:
         corner = picture.convert("RGB").getpixel((2, 300))
-        assert corner == {"light": (255, 255, 255), "dark": (16, 21, 28)}[theme]
+        assert corner == GROUND[theme]
         if os.environ.get(PICTURES) and width == 1280:
             write_picture(picture, f"{name}{'-dark' if theme == 'dark' else ''}.png")
 
@@ -271,7 +288,7 @@ def test_an_empty_installation_says_what_fills_it(page: Page, tmp_path: Path) ->
         expect(page.get_by_text("swapgate init")).to_be_visible()
 
 
-def test_a_lost_database_is_said_and_tried_again(
+def test_a_lost_database_and_a_lost_server_are_said_and_come_back(
     page: Page, house: Lived, tmp_path: Path
 ) -> None:
     shutil.copytree(house.config.parent, tmp_path / "home")
@@ -279,7 +296,8 @@ def test_a_lost_database_is_said_and_tried_again(
     database = config.parent / "state" / "swapgate.db"
     database.rename(database.with_suffix(".away"))
     database.mkdir()
-    with dashboard(config) as broken:
+    port = free_port()
+    with dashboard(config, port) as broken:
         page.goto(broken)
         expect(page.get_by_role("alert")).to_contain_text("The database does not answer")
         expect(page.get_by_role("alert")).to_contain_text("The router continues to serve")
@@ -289,5 +307,13 @@ def test_a_lost_database_is_said_and_tried_again(
         database.rmdir()
         database.with_suffix(".away").rename(database)
         page.get_by_role("button", name="Try again").click()
-        expect(page.locator("h1")).to_contain_text("needs a decision")
+        expect(page.locator("h1")).to_contain_text("1 route needs a decision")
         assert status(f"{broken}/readyz") == 200
+
+    # The open page says that nobody answers, and goes on by itself with what stands then.
+    expect(page.get_by_role("dialog")).to_contain_text("not responding")
+    paused(config, "support-chat")
+    with dashboard(config, port):
+        expect(page.locator("h1")).to_contain_text("2 routes need a decision")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        assert "Traceback" not in page.content()
