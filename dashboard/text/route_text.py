@@ -52,7 +52,7 @@ def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
         ("Failures of this model", _share(measured.charged)),
     ]
     cells = [(f'<span class="neutral">{escape(a)}</span>', escape(b)) for a, b in rows]
-    note = f"Of {view.name(view.route.incumbent)}; traffic: {traffic}."
+    note = f"Of {view.name(view.route.incumbent)}. The route had {traffic}."
     return html.section("Measured", note) + html.table(("", ""), cells)
 
 

@@ -57,7 +57,7 @@ def tiles(report: TrafficReport, reasons: Sequence[FailoverReason]) -> str:
             Tile(
                 "Answered by a fallback",
                 labels.count(moved),
-                below=f"the route's own model failed {labels.plural(whole.left, 'request')}",
+                below=f"{labels.plural(whole.left, 'request')} whose own model failed",
             ),
             Tile("Cost", labels.usd(whole.known_cost_usd), below=_unpriced(whole)),
         ),

@@ -23,6 +23,7 @@ MOST_ALERTS: Final = 5
 # most; the others are lines of a table. With more than MOST_CARDS, only the urgent ones are.
 FEW_ROUTES: Final = 6
 MOST_CARDS: Final = 12
+MOST_LINES: Final = 50
 
 
 def show() -> None:
@@ -71,8 +72,12 @@ def _routes(statuses: Sequence[RouteStatus], now: datetime) -> None:
     others = [status for status in found if status.route.name not in shown]
     if others:
         heading = "All other routes" if urgent else "All routes"
-        st.html(html.section(heading, f"{len(others):,} of {len(statuses):,}"))
-        st.html(overview_text.table(others, now))
+        lines = others[:MOST_LINES]
+        of_all = f"{len(lines):,} of {len(statuses):,}"
+        more = len(others) - len(lines)
+        narrow = f" Search above to see the {more:,} others." if more else ""
+        st.html(html.section(heading, f"{of_all}.{narrow}" if more else of_all))
+        st.html(overview_text.table(lines, now))
     elif not found:
         st.html(html.note("No route has this in its name, its description or its model."))
 

@@ -99,7 +99,7 @@ def _routes(routes: Sequence[RouteTraffic]) -> None:
 
 
 def _reasons(reasons: Sequence[FailoverReason], now: datetime, period: str) -> None:
-    st.html(html.section("What was left, and why", f"Failovers in {period}, by target."))
+    st.html(html.section("Models that were left, and why", f"Failovers in {period}, by model."))
     if not reasons:
         st.html(html.note("No request left its first model."))
         return

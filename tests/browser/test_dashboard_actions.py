@@ -25,7 +25,7 @@ from tests.support.browser.dashboard_data import (
     lived,
     turned,
 )
-from tests.support.browser.dashboard_server import Listener, dashboard
+from tests.support.browser.dashboard_server import Listener, assert_accessible, dashboard
 
 expect.set_options(timeout=90_000)
 
@@ -131,6 +131,8 @@ def test_a_swap_from_its_proposal_to_its_canary_and_to_the_abort(
     approver.goto(f"{address}/")
     expect(approver.locator("h1")).to_contain_text("mail-triage (waits for approval)")
     expect(approver.locator(".stMain")).to_contain_text("returns: canary aborted")
+    closed = approver.get_by_role("link", name="✕ FAILED")
+    expect(closed).to_have_attribute("href", f"compare?id={house.proposals['failed']}")
     page.reload()
     expect(page.locator(".sg-verdict")).to_contain_text("but its canary was aborted")
     expect(page.locator(".stMain")).to_contain_text("by carla: the customer asked")
@@ -496,5 +498,13 @@ def _give_key(page: Page) -> None:
     page.get_by_role("button", name="I have stored it").click()
     expect(page.get_by_text("acme").first).to_be_visible()
     expect(page.get_by_role("button", name="I have stored it")).to_have_count(0)
+    assert_narrow_and_accessible(page)
+    page.goto(page.url.replace("/keys", "/settings"))
+    expect(page.locator("h1")).to_contain_text("settings are set in the file")
+    assert_narrow_and_accessible(page)
+
+
+def assert_narrow_and_accessible(page: Page) -> None:
     main = page.get_by_test_id("stMain")
     assert main.evaluate("e => e.scrollWidth - e.clientWidth") == 0
+    assert_accessible(page)

@@ -116,7 +116,7 @@ def test_a_deep_link_on_a_cold_server_answers_in_its_first_line(
         ("/compare?id={mismatch}", "sim/sim-fenced instead of sim/sim-base"),
         ("/canary?route=support-chat", "sim/sim-better shows no harm so far, at 5 %"),
         ("/traffic", "No caller got an error in the last 24 hours"),
-        ("/alerts", "are open"),
+        ("/alerts", "1 alert is open, none critical"),
         ("/sessions", "No session yet"),
         ("/audit", "The audit log is intact"),
         ("/routes?route=support-chat", "sim/sim-base serves support-chat since"),
@@ -124,7 +124,7 @@ def test_a_deep_link_on_a_cold_server_answers_in_its_first_line(
         ("/suites", "4 suites"),
         ("/policies", "2 policies are used by 10 routes"),
         ("/keys", "No client has a key yet"),
-        ("/settings", "settings are set in the file"),
+        ("/settings", "The settings are for admins"),
     ],
 )
 def test_every_page_answers_in_its_first_line(

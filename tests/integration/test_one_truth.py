@@ -274,6 +274,7 @@ def test_a_hold_is_the_first_thing_that_is_said_of_its_route(reading: Reading) -
     assert predicate is not None
     state = f"canary {predicate[1]}"
     assert f"1 route needs a decision: held ({state})" in reading.texts["overview"]
+    assert f"Route held · ? {state} · claim" in reading.texts["proposals"]
     for name in ("overview", "canary of held", "canary status held"):
         assert _squeezed(reading.hold) in _squeezed(reading.texts[name]), name
     first = reading.texts["route list"].splitlines()[1]

@@ -82,6 +82,8 @@ def test_a_suite_of_clusters_counts_them_and_its_items_and_has_no_slices(
     assert "Those of Handbook questions count clusters" in said
     assert "Slices of" not in said
     assert "The candidates side by side" not in said
+    # Its samples open on what there is to read.
+    assert "None regressed. Shown are those that improved." in said
 
 
 def test_of_several_candidates_each_row_says_how_it_stands_and_leads_to_its_page(

@@ -431,12 +431,13 @@ def test_many_routes_are_a_table_that_a_search_narrows(
     monkeypatch.setenv(CONFIG_VARIABLE, str(config))
     ctx = page_frame.context()
     targets.put_provider(ctx, ANA, Provider("sim", "sim", "http://127.0.0.1:9/v1"))
-    for number in range(14):
+    for number in range(64):
         settings = RouteSettings(description=f"Mail of team {number}")
         routes.create_route(ctx, ANA, f"mail-{number}", "sim/base", settings=settings)
 
     app = shown(monkeypatch, config, "overview")
-    assert text(app).count('<td data-head="Route">') == 14
+    assert text(app).count('<td data-head="Route">') == 50
+    assert "50 of 64. Search above to see the 14 others." in text(app)
     app.text_input(key="find").set_value("TEAM 13").run()
     assert re.findall(r'<td data-head="Route"><div>(.*?)</div></td>', text(app)) == [
         '<a href="routes?route=mail-13" target="_self"><b>mail-13</b></a>'
