@@ -231,7 +231,7 @@ def costs(usage: Sequence[ModelUsage], prices: Mapping[str, Price | None]) -> st
     ]
     return (
         html.section("What it cost", "This session with all that it spawned.")
-        + html.table(heads, rows)
+        + html.table(heads, rows, stacked=True)
         + html.note(ALONE_NOTE)
     )
 

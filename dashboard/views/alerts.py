@@ -55,7 +55,7 @@ def _search() -> str:
         "Find an alert",
         key="find",
         bind="query-params",
-        placeholder="Part of its title, text or subject, such as a route's name",
+        placeholder="Part of its title, text or subject",
         on_change=page_frame.show_first_page,
     )
     return (wanted or "").strip()

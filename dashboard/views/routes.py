@@ -197,7 +197,7 @@ def history(view: RouteView) -> None:
     heads = ("Version", "When", "What", "Serves", "Canary", "By", "Why")
     rows = [
         (
-            str(record.route.version),
+            f'<span class="phone">Version </span>{record.route.version}',
             _when(record.at),
             strong(kind(record)),
             escape(view.name(record.route.incumbent)),
