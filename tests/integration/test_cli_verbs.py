@@ -848,6 +848,10 @@ def test_a_run_by_hand_has_a_budget_if_it_is_given_one(cli: CommandLine) -> None
     )
     assert shown["run"]["budget"] == {"max_tokens": 500, "max_cost_usd": 2.0}
     refused = cli.error("eval", "run", "colours", "sim/base", "--max-cost", "nan", exits=2)
+    again = ("route", "create", "chat", "--incumbent", "sim/base", "--suite", "colours")
+    assert "there is a route 'chat' already: `swapgate proposal create" in cli.error(
+        *again, exits=6
+    )
     # Neither below nor above any bound.
     traffic = ("sim", "traffic", "chat", "--for", "1", "--rate")
     assert "'nan' is no finite number" in cli.error(*traffic, "nan", exits=2)

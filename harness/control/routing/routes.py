@@ -17,7 +17,7 @@ from harness.control.context import Context
 from harness.control.routing import data_class_checks, targets
 from harness.domain.canary.canary_end import describe_abort
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState, apply_signal
-from harness.domain.errors import InputError, NotFound, ProofRefused, SwapgateError
+from harness.domain.errors import Conflict, InputError, NotFound, ProofRefused, SwapgateError
 from harness.domain.formatting import format_bps
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
@@ -111,6 +111,11 @@ def create_route(
     check_route_name(name)
     check_principal_name(name)
     with ctx.store.write() as tx:
+        if tx.routing.route(name) is not None:
+            raise Conflict(
+                f"there is a route {name!r} already: `swapgate proposal create {name} MODEL` "
+                "proposes another model for it, `swapgate route settings` changes the rest"
+            )
         first = targets.find_or_register_target(ctx, tx, actor, incumbent).id
         chain = [
             targets.find_or_register_target(ctx, tx, actor, fallback).id

@@ -87,7 +87,9 @@ class SqlSwitchRequests:
     def get(self, id_: str) -> ModelSwitchRequest:
         row = self._unit.read(REQUEST, {"which": id_}).first()
         if row is None:
-            raise NotFound(f"there is no switch request {id_}")
+            raise NotFound(
+                f"there is no switch request {id_}; `swapgate agent requests` lists them"
+            )
         return switch_request_from_row(row)
 
     def decide(self, decided: ModelSwitchRequest) -> None:
