@@ -4,7 +4,9 @@ one leads, and only its jobs do anything.
 """
 
 import os
+import socket
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ import structlog
 
 from harness.app.installation import Installation
 from harness.control.context import Context
+from harness.domain.errors import LeadershipLost
 from harness.runtime import telemetry
 
 if TYPE_CHECKING:
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 
 RENEWALS_EVERY_S = 1.0
 RECONCILE_JOB = "reconcile"
+WATCH_EVERY_S = 5.0
+
+log = structlog.get_logger("swapgate.schedule")
 
 
 def control_schedule(installation: Installation) -> "Schedule":
@@ -38,9 +44,9 @@ def control_schedule(installation: Installation) -> "Schedule":
     from harness.runtime.schedule import Schedule, ScheduledJob  # noqa: PLC0415
 
     telemetry.configure()
-    ctx, settings = installation.context, installation.settings
+    settings = installation.settings
     control = settings.control
-    owner = f"control-{os.getpid()}"
+    leader = _Leader(installation, f"control-{socket.gethostname()}-{os.getpid()}")
 
     def leading(
         name: str,
@@ -49,8 +55,7 @@ def control_schedule(installation: Installation) -> "Schedule":
         every_s: float | None = None,
         cron: str | None = None,
     ) -> ScheduledJob:
-        watched = MonitoredJob(ctx, name, job)
-        run = lambda: watched() if ctx.store.try_lead(owner) else None  # noqa: E731
+        run = partial(leader.run, MonitoredJob(name, job))
         return ScheduledJob(name, run, every_s=every_s, cron=cron)
 
     def tidy(ctx: Context) -> None:
@@ -91,8 +96,41 @@ def control_schedule(installation: Installation) -> "Schedule":
         if suite.every:
             again = partial(housekeeping.evaluate_incumbents, suite=suite.name)
             jobs.append(leading(f"evals of {suite.name}", again, cron=suite.every))
+    jobs.append(ScheduledJob("leader watch", leader.watch, every_s=WATCH_EVERY_S))
     return Schedule(jobs, clock=installation.clock, on_error=_log_failed_job)
 
 
+class _Leader:
+    """Runs jobs while this process leads, in units of work that a lost term refuses."""
+
+    def __init__(self, installation: Installation, owner: str) -> None:
+        self._store, self._plain = installation.store, installation.context
+        self._owner = owner
+        self._context: tuple[int, Context] | None = None  # of the current term
+
+    def run(self, job: Callable[[Context], None]) -> None:
+        term = self._store.try_lead(self._owner)
+        if term is None:
+            return
+        try:
+            job(self._context_of(term))
+        except LeadershipLost as error:
+            log.warning("leadership_lost", reason=str(error))
+
+    def _context_of(self, term: int) -> Context:
+        known = self._context
+        if known is None or known[0] != term:
+            log.info("leads", owner=self._owner, term=term)
+            known = (term, replace(self._plain, store=self._store.fenced(term)))
+            self._context = known
+        return known[1]
+
+    def watch(self) -> None:
+        """Looks after the process that leads; see `leader_watch`."""
+        from harness.control.operations.leader_watch import watch_leader  # noqa: PLC0415 - as above
+
+        watch_leader(self._plain, self._store.leader_silence_s())
+
+
 def _log_failed_job(job: str, error: BaseException) -> None:
-    structlog.get_logger("swapgate.schedule").error("job_failed", job=job, error=str(error))
+    log.error("job_failed", job=job, error=str(error))

@@ -32,9 +32,9 @@ from harness.ports import (
     Cipher,
     Clock,
     EvalWorkers,
+    LeaderStore,
     ProviderDoor,
     Signatures,
-    Store,
 )
 from harness.runtime import encryption, secret_files, signing_keys
 from harness.runtime.audit_checkpoint import CHECKPOINT_FILE, AuditCheckpointFile
@@ -144,7 +144,7 @@ class Installation:
     file_version: FileVersion | None = None
 
     @cached_property
-    def store(self) -> Store:
+    def store(self) -> LeaderStore:
         from harness.store.sql import SqlStore  # noqa: PLC0415 - SQLAlchemy takes its time
 
         return SqlStore(

@@ -31,6 +31,7 @@ from harness.control.proposals import (
 from harness.control.shadow import shadows, stage_driver
 from harness.domain.errors import (
     EvidenceMismatch,
+    LeadershipLost,
     ProofRefused,
     StaleEvidence,
     SwapgateError,
@@ -80,7 +81,7 @@ def reconcile(ctx: Context) -> ReconcileResult:
             did.extend(look_at())
         except SwapgateError as error:
             # A conflict means that another writer was first: the next turn decides again.
-            if error.retryable:
+            if error.retryable or isinstance(error, LeadershipLost):
                 raise
             failed.append(f"{name}: {error}")
         except Exception as error:  # noqa: BLE001 - one that is broken must not stop the others

@@ -9,6 +9,7 @@ SwapgateError
 ├── Conflict               somebody else was first, or the thing is busy
 │   ├── RevisionConflict   the routing table moved on: decide again
 │   ├── StaleWrite         the row's version moved on: load it again
+│   ├── LeadershipLost     another control process leads: the loser's work is not written
 │   ├── RouteBusy          the route has an open proposal; says which
 │   └── SessionBusy        an agent's session answers another message: wait for its end
 ├── IllegalTransition      a pair that the transition table does not have
@@ -95,6 +96,9 @@ class RevisionConflict(Conflict):
 
 
 class StaleWrite(Conflict): ...
+
+
+class LeadershipLost(Conflict): ...
 
 
 class RouteBusy(Conflict): ...

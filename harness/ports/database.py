@@ -347,8 +347,26 @@ class Store(Protocol):
         """Block until something may have changed, or the time is up (False)."""
         ...
 
-    def try_lead(self, owner: str) -> bool:
-        """Whether this process is, or has just become, the one that runs the reconcile loop."""
+    def close(self) -> None: ...
+
+
+class LeaderStore(Store, Protocol):
+    """A store whose control processes elect one that leads."""
+
+    def try_lead(self, owner: str) -> int | None:
+        """Returns the term that this process leads in, from now on or still; None while another
+        one leads.
+        """
         ...
 
-    def close(self) -> None: ...
+    def leader_silence_s(self) -> float:
+        """How long the heartbeat of another leader is missing that cannot be replaced, since it
+        holds a lock on this host; else 0.
+        """
+        ...
+
+    def fenced(self, term: int) -> Store:
+        """This store for the leader of a term: its units of work raise LeadershipLost, and
+        write nothing, when the term is over.
+        """
+        ...

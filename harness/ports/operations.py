@@ -281,6 +281,16 @@ class Installations(Protocol):
 
     def lineage(self) -> Lineage: ...
 
+    def leader(self) -> str:
+        """Names the control process that leads, or led last; empty before the first."""
+        ...
+
+    def require_term(self, term: int) -> None:
+        """Checks that the leader's term is the current one, and keeps it so until the unit of
+        work ends. Raises LeadershipLost.
+        """
+        ...
+
     def epoch(self) -> int:
         """Reads the epoch of `lineage()` alone, which is cheap."""
         ...

@@ -19,6 +19,8 @@ from harness.store.sqlite_file import identity
 
 LOCK_TIMEOUT_MS: Final = 10_000
 CONNECT_TIMEOUT_S: Final = 5
+# Of a process that is stopped within a unit of work, and would hold its locks.
+PAUSE_LIMIT_MS: Final = 7_000
 
 # Which BEGIN a SQLite connection starts its next transaction with.
 BEGIN: Final = "swapgate_begin"
@@ -72,12 +74,16 @@ def file_of(url: sa.URL) -> Path:
     return Path(str(url.database))
 
 
-def make(url: sa.URL, *, create: bool = False, **options: Any) -> sa.Engine:
-    """An engine; it connects when it is first used. create: a SQLite file that is missing."""
+def make(
+    url: sa.URL, *, create: bool = False, patience_s: float | None = None, **options: Any
+) -> sa.Engine:
+    """An engine; it connects when it is first used. create: a SQLite file that is missing.
+    patience_s: after so long without a statement PostgreSQL ends the connection; so long its
+    owner waits for the server.
+    """
     if url.get_backend_name() == "postgresql":
-        return sa.create_engine(
-            url, connect_args=postgres_arguments(url), pool_pre_ping=True, **options
-        )
+        arguments = postgres_arguments(url, patience_s)
+        return sa.create_engine(url, connect_args=arguments, pool_pre_ping=True, **options)
     engine = sa.create_engine(url, **options)
     if create:
         _make_private(file_of(url))
@@ -122,17 +128,30 @@ def _keep_to_the_file(engine: sa.Engine, file: Path) -> None:
     sa.event.listen(engine, "checkout", check_out)
 
 
-def postgres_arguments(url: sa.URL) -> dict[str, object]:
+def postgres_arguments(url: sa.URL, patience_s: float | None = None) -> dict[str, object]:
     """What the URL leaves open: never wait for ever, neither to connect nor for a lock."""
+    settings = f"-c lock_timeout={LOCK_TIMEOUT_MS}"
     arguments: dict[str, object] = {
         "connect_timeout": CONNECT_TIMEOUT_S,
         # A peer that is gone without a word is noticed within a minute.
         "keepalives_idle": 30,
         "keepalives_interval": 10,
         "keepalives_count": 3,
-        "options": f"-c lock_timeout={LOCK_TIMEOUT_MS}",
     }
+    if patience_s is not None:
+        patience_ms = int(patience_s * 1000)
+        settings += f" -c idle_session_timeout={patience_ms}"
+        arguments["tcp_user_timeout"] = patience_ms
+    arguments["options"] = settings
     return {name: value for name, value in arguments.items() if name not in url.query}
+
+
+def limit_pauses(db: sa.Connection) -> None:
+    """Lets PostgreSQL end this transaction where its owner sends nothing for long, so that a
+    process that is stopped or cut off holds up no other.
+    """
+    if db.dialect.name == "postgresql":
+        db.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = {PAUSE_LIMIT_MS}")
 
 
 def _set_up_sqlite(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:  # noqa: ARG001 - the event's signature

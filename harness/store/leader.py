@@ -1,43 +1,107 @@
-"""Elects the one process that runs the reconcile loop: it holds a lock that the system frees
-when the process dies. `FileLeadership` locks a file beside the SQLite database,
-`PostgresLeadership` holds an advisory lock on a connection of its own; `leadership` chooses by
-the URL.
+"""Elects the one control process that runs the periodic jobs: it holds a lock that the system
+frees when the process dies, and a term that no later leader shares. `FileLeadership` locks a
+file beside the SQLite database, `PostgresLeadership` holds an advisory lock on a connection of
+its own; `leadership` chooses by the URL.
+
+A leader that is stopped (SIGSTOP) or cut off cannot give its lock back. PostgreSQL ends its
+connection after `SILENT_AFTER_S` without a heartbeat, and another takes over; whatever the old
+leader still writes is refused, since its term is over (`FencedStore`). A file's lock stays with
+the stopped process: then `silence_s` says how long it has not been heard of.
 """
 
 import fcntl
+import os
 import threading
-from pathlib import Path
+from collections.abc import Callable
 from typing import IO, Final, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from harness.domain.errors import StoreUnavailable
+from harness.ports import Clock
 from harness.store import engine
 from harness.store.database_errors import translated
+from harness.store.schema.operations import leadership as table
 
 _KEY: Final = 0x53774C44
+HEARTBEAT_S: Final = 1.0
+# The server's patience with the leader's connection: several heartbeats, and a change of the
+# leader within ten seconds.
+SILENT_AFTER_S: Final = 5.0
+
+CURRENT_TERM: Final = sa.select(table.c.term)
+_BEGIN_TERM: Final = (
+    sa.update(table)
+    .values(term=table.c.term + 1, owner=sa.bindparam("by"), since=sa.bindparam("at"))
+    .returning(table.c.term)
+)
 
 
 class Leadership(Protocol):
-    def try_lead(self, owner: str) -> bool: ...
+    def try_lead(self, owner: str) -> int | None:
+        """Returns the term that this process leads in; None while another leads."""
+        ...
+
+    def resign(self, term: int) -> None:
+        """Gives the lock back, if it is held in this term: the next `try_lead` begins another
+        one.
+        """
+        ...
+
+    def silence_s(self) -> float:
+        """How long another leader's heartbeat is missing; 0 where the database drops it."""
+        ...
 
     def close(self) -> None: ...
 
 
+class _Heartbeat:
+    """Calls `beat` every `HEARTBEAT_S` on a thread of its own: no long job delays it."""
+
+    def __init__(self, beat: Callable[[], None]) -> None:
+        self._beat = beat
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ended.wait(HEARTBEAT_S):
+            self._beat()
+
+    def stop(self) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+
+
 class FileLeadership:
     """Holds leadership by a lock on a file beside the SQLite database; the system frees it at
-    the process's end.
+    the process's end. The file's time is the heartbeat.
     """
 
-    def __init__(self, database: Path) -> None:
+    def __init__(self, url: sa.URL, clock: Clock) -> None:
+        database = engine.file_of(url)
         self._path = database.with_name(f"{database.name}.leader")
+        self._engine = engine.make(url, poolclass=NullPool).execution_options(
+            **engine.OPTIONS["sqlite"][0]
+        )
+        self._clock = clock
         self._file: IO[str] | None = None
+        self._term = 0
         self._turn = threading.Lock()
+        self._heartbeat = _Heartbeat(self._touch)
+        self._others_beat = (0, 0.0)  # the file's time, and when it was first read, monotonic
 
-    def try_lead(self, owner: str) -> bool:
+    def try_lead(self, owner: str) -> int | None:
         with self._turn:
-            return self._file is not None or self._take(owner)
+            if self._file is not None:
+                return self._term
+            return self._term if self._take(owner) else None
 
     def _take(self, owner: str) -> bool:
         try:
@@ -50,64 +114,141 @@ class FileLeadership:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._note_beat(file)
             file.close()
             return False
+        try:
+            with translated(), self._engine.begin() as db:
+                self._term = _begin_term(db, owner, self._clock)
+        except BaseException:
+            file.close()
+            raise
         file.truncate(0)
         # For people who look who leads.
         file.write(f"{owner}\n")
         file.flush()
         self._file = file
+        self._heartbeat.start()
         return True
 
-    def close(self) -> None:
+    def _touch(self) -> None:
         with self._turn:
             if self._file is not None:
-                self._file.close()
-                self._file = None
+                os.utime(self._file.fileno())
 
+    def _note_beat(self, file: IO[str]) -> None:
+        written_ns = os.fstat(file.fileno()).st_mtime_ns
+        if written_ns != self._others_beat[0]:
+            self._others_beat = (written_ns, self._clock.monotonic())
 
-class PostgresLeadership:
-    """An advisory lock on a connection of its own: a pool would keep the lock after close()."""
+    def silence_s(self) -> float:
+        """Measured between calls of `try_lead`, by the monotonic clock."""
+        with self._turn:
+            first_read = self._others_beat[1]
+            if self._file is not None or not first_read:
+                return 0.0
+            return self._clock.monotonic() - first_read
 
-    def __init__(self, url: sa.URL) -> None:
-        self._engine = engine.make(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-        self._db: sa.Connection | None = None
-        self._turn = threading.Lock()
-
-    def try_lead(self, owner: str) -> bool:
-        with self._turn, translated():
-            if self._db is not None and self._holds(self._db):
-                return True
-            db = self._engine.connect()
-            taken = db.execute(sa.select(sa.func.pg_try_advisory_lock(_KEY))).scalar_one()
-            if not taken:
-                db.close()
-                return False
-            db.execute(sa.select(sa.func.set_config("application_name", owner, False)))  # noqa: FBT003 - SQL's own argument
-            self._db = db
-            return True
-
-    def _holds(self, db: sa.Connection) -> bool:
-        """The lock is held as long as its connection lives."""
-        try:
-            db.execute(sa.select(1))
-        except sa.exc.DBAPIError:
-            self._release()
-            return False
-        return True
+    def resign(self, term: int) -> None:
+        with self._turn:
+            if term == self._term:
+                self._release()
 
     def _release(self) -> None:
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def close(self) -> None:
+        self._heartbeat.stop()
         with self._turn:
             self._release()
         self._engine.dispose()
 
 
-def leadership(url: sa.URL) -> Leadership:
+class PostgresLeadership:
+    """Holds leadership by an advisory lock on a connection of its own: a pool would keep the
+    lock after close(). The server ends the connection when its heartbeat is missing.
+    """
+
+    def __init__(self, url: sa.URL, clock: Clock) -> None:
+        self._engine = engine.make(
+            url,
+            poolclass=NullPool,
+            isolation_level="AUTOCOMMIT",
+            patience_s=SILENT_AFTER_S,
+        )
+        self._clock = clock
+        self._db: sa.Connection | None = None
+        self._term: int | None = None
+        self._turn = threading.Lock()
+        self._heartbeat = _Heartbeat(self._beat)
+
+    def try_lead(self, owner: str) -> int | None:
+        with self._turn, translated():
+            if not self._is_connected():
+                self._db = self._engine.connect()
+            if self._term is None:
+                self._take(owner)
+            return self._term
+
+    def _take(self, owner: str) -> None:
+        assert self._db is not None  # noqa: S101 - try_lead has connected
+        db = self._db
+        try:
+            if not db.execute(sa.select(sa.func.pg_try_advisory_lock(_KEY))).scalar_one():
+                return
+            db.execute(sa.select(sa.func.set_config("application_name", owner, False)))  # noqa: FBT003 - SQL's own argument
+            # On the lock's own connection: a process that lost it begins no term.
+            self._term = _begin_term(db, owner, self._clock)
+        except BaseException:
+            self._release()
+            raise
+        self._heartbeat.start()
+
+    def _is_connected(self) -> bool:
+        """The lock is held as long as its connection lives."""
+        if self._db is None:
+            return False
+        try:
+            self._db.execute(sa.select(1))
+        except sa.exc.DBAPIError:
+            self._release()
+            return False
+        return True
+
+    def _beat(self) -> None:
+        with self._turn:
+            self._is_connected()
+
+    def _release(self) -> None:
+        self._term = None
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    def silence_s(self) -> float:
+        return 0.0
+
+    def resign(self, term: int) -> None:
+        with self._turn:
+            if term == self._term:
+                self._release()
+
+    def close(self) -> None:
+        self._heartbeat.stop()
+        with self._turn:
+            self._release()
+        self._engine.dispose()
+
+
+def _begin_term(db: sa.Connection, owner: str, clock: Clock) -> int:
+    """Begins the next term; waits for units of work of the last one that commit just now."""
+    now = clock.now()
+    return int(db.execute(_BEGIN_TERM, {"by": owner, "at": now}).scalar_one())
+
+
+def leadership(url: sa.URL, clock: Clock) -> Leadership:
     if url.get_backend_name() == "sqlite":
-        return FileLeadership(engine.file_of(url))
-    return PostgresLeadership(url)
+        return FileLeadership(url, clock)
+    return PostgresLeadership(url, clock)

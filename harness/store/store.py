@@ -6,6 +6,8 @@ for changes, leadership, and the signing or removal of unsigned rows.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
+from typing import cast
 
 import sqlalchemy as sa
 
@@ -15,10 +17,11 @@ from harness.domain.operations.row_signatures import RowFault, SignedRows
 from harness.domain.operations.state_audit import ROWS_REMOVED
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import Snapshot
-from harness.ports import Clock, Signatures
+from harness.ports import Clock, Signatures, Store
 from harness.store import engine, schema_revisions
 from harness.store.change_listener import Changes
 from harness.store.database_errors import translated
+from harness.store.fenced_store import FencedStore
 from harness.store.leader import leadership
 from harness.store.schema.columns import DEFAULT_PROJECT
 from harness.store.schema.operations import meta
@@ -164,7 +167,7 @@ class SqlStore:
         self._reading = self._engine.execution_options(**reading)
         self._file = self._sqlite_file()
         self._changes = Changes(self._url, self._require_file)
-        self._leadership = leadership(self._url)
+        self._leadership = leadership(self._url, clock)
         self._snapshot: Snapshot | None = None
         self._is_known = False
 
@@ -190,6 +193,7 @@ class SqlStore:
         """
         self._require_file()
         with translated(), self._writing.begin() as db:
+            engine.limit_pauses(db)
             tx = self._transaction(db, writable=True)
             yield tx
             tx.finish(self._clock.now().astimezone(UTC))
@@ -315,8 +319,15 @@ class SqlStore:
     def wait_for_change(self, timeout_s: float) -> bool:
         return self._changes.wait(timeout_s)
 
-    def try_lead(self, owner: str) -> bool:
+    def try_lead(self, owner: str) -> int | None:
         return self._leadership.try_lead(owner)
+
+    def leader_silence_s(self) -> float:
+        return self._leadership.silence_s()
+
+    def fenced(self, term: int) -> Store:
+        over = partial(self._leadership.resign, term)
+        return cast("Store", FencedStore(self, term, over=over))
 
     def close(self) -> None:
         self._changes.close()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -244,7 +245,7 @@ def test_a_job_that_fails_is_told_until_it_goes_well_again(world: SmallInstallat
         if broken[0]:
             raise StoreUnavailable("the disk is full")
 
-    watched = MonitoredJob(ctx, "reconcile", job)
+    watched = partial(MonitoredJob("reconcile", job), ctx)
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
             watched()
@@ -253,7 +254,7 @@ def test_a_job_that_fails_is_told_until_it_goes_well_again(world: SmallInstallat
     assert "the disk is full" in record.text
 
     broken[0] = False
-    MonitoredJob(ctx, "reconcile", job)()
+    MonitoredJob("reconcile", job)(ctx)
 
     assert open_alerts(world) == []
 

@@ -75,6 +75,7 @@ def all_checks(
         yield from _stored_headers(context)
         yield from _differences(context, settings)
         yield from _chains(context)
+        yield _leader(context)
     yield from _alert_sinks(settings)
     yield from _ports(settings)
 
@@ -402,6 +403,13 @@ def _chains(context: Context) -> Iterator[DoctorFinding]:
     for violation in routes.list_override_violations(context):
         step = "take the override away, or fix the file"
         yield DoctorFinding("overrides", "fail", violation, step)
+
+
+def _leader(context: Context) -> DoctorFinding:
+    with context.store.read() as tx:
+        leader = tx.installation.leader()
+    found = f"{leader} leads, or led last" if leader else "none has led yet"
+    return DoctorFinding("control process", "ok", found)
 
 
 def _ports(settings: Settings) -> Iterator[DoctorFinding]:

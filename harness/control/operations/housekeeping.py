@@ -15,7 +15,7 @@ from harness.control.context import Context
 from harness.control.evals import worker_supervision
 from harness.control.operations import alerts
 from harness.control.providers import credentials
-from harness.domain.errors import SnapshotInvalid, StoreUnavailable
+from harness.domain.errors import LeadershipLost, SnapshotInvalid, StoreUnavailable
 from harness.domain.evals.run import EvalRun
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
@@ -28,31 +28,34 @@ class MonitoredJob:
     job raises.
     """
 
-    def __init__(self, ctx: Context, name: str, job: Callable[[Context], object]) -> None:
-        self._ctx = ctx
+    def __init__(self, name: str, job: Callable[[Context], object]) -> None:
         self._name = name
         self._job = job
         # A process before this one may have left its alert open.
         self._is_well = False
 
-    def __call__(self) -> None:
+    def __call__(self, ctx: Context) -> None:
         try:
-            self._job(self._ctx)
+            self._job(ctx)
+        except LeadershipLost:
+            # Whoever leads now runs the job, and says how it went.
+            self._is_well = False
+            raise
         except Exception as error:
             self._is_well = False
             # Without a database there is nowhere to write it; the log has it.
             with suppress(StoreUnavailable):
-                self._raise_alert(error)
+                self._raise_alert(ctx, error)
             raise
         if not self._is_well:
-            with self._ctx.store.write() as tx:
-                alerts.resolve_alert(self._ctx, tx, AlertKind.JOB_FAILED, self._name)
+            with ctx.store.write() as tx:
+                alerts.resolve_alert(ctx, tx, AlertKind.JOB_FAILED, self._name)
             self._is_well = True
 
-    def _raise_alert(self, error: Exception) -> None:
-        with self._ctx.store.write() as tx:
+    def _raise_alert(self, ctx: Context, error: Exception) -> None:
+        with ctx.store.write() as tx:
             alerts.raise_alert(
-                self._ctx,
+                ctx,
                 tx,
                 AlertKind.JOB_FAILED,
                 self._name,

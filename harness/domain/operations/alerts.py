@@ -61,6 +61,7 @@ class AlertKind(StrEnum):
     INTERNAL_ERROR = "internal_error"
     STATE_UNRECORDED = "state_unrecorded"
     DATABASE_RESTORED = "database_restored"
+    LEADER_SILENT = "leader_silent"
     TEST = "test"
 
 
@@ -234,6 +235,11 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         "bring the newer database back; or, if the restored one is what you want, run "
         "`swapgate db accept-restore --reason WHY`",
         silent=_WORKER,
+    ),
+    _K.LEADER_SILENT: AlertRule(
+        _S.CRITICAL,
+        "let the process that the alert names go on (`kill -CONT PID`), or end it "
+        "(`kill -KILL PID`): another control process then leads within seconds",
     ),
     _K.TEST: AlertRule(_S.INFO, "nothing: this is a test", lasting=False),
 }

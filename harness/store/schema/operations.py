@@ -1,6 +1,7 @@
 """Tables of alerts (one open at a time per key) and of the deliveries of their messages to each
 sink, of the audit log, principals and who of them is one person, API keys, sign-ins to the
-dashboard and the installation's counters (`meta`); their rows as domain objects and back.
+dashboard, the installation's counters (`meta`) and its leader; their rows as domain objects
+and back.
 """
 
 from dataclasses import asdict
@@ -155,6 +156,19 @@ meta = sa.Table(
     sa.Column("epoch", sa.BigInteger, nullable=False, server_default="1"),
     # Revisions go on above it: routers served as much before the database was restored.
     added_count("revision_floor"),
+    sa.CheckConstraint("id = 1", name="one_row"),
+)
+
+# One row: which control process leads. term: rises with every change of the leader; a unit of
+# work of an earlier term is refused.
+leadership = sa.Table(
+    "leadership",
+    metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    count("term"),
+    free_text("owner"),
+    time("since", nullable=True),
+    at_least("term", 0),
     sa.CheckConstraint("id = 1", name="one_row"),
 )
 

@@ -40,6 +40,8 @@ class Site:
     folder: Path
     settings: dict[str, object]
     children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    # Of single processes, beside this one's.
+    environment: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.config = self.folder / "swapgate.yaml"
@@ -71,7 +73,11 @@ class Site:
         log = (self.folder / f"{name}.log").open("ab")
         with log:
             self.children[name] = subprocess.Popen(  # noqa: S603 - our own command
-                self.command(*words), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.command(*words),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self.environment.get(name, {})},
             )
         if wait_for is not None:
             self.answers(name, wait_for)
