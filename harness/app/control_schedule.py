@@ -38,6 +38,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     from harness.control.agents import retention, switches  # noqa: PLC0415 - as above
     from harness.control.drift import monitor  # noqa: PLC0415 - as above
     from harness.control.operations import alerts, housekeeping  # noqa: PLC0415
+    from harness.control.operations.audit_sinks import send_new_events  # noqa: PLC0415
     from harness.control.operations.housekeeping import MonitoredJob  # noqa: PLC0415
     from harness.control.providers import deprecations, oauth_tokens  # noqa: PLC0415
     from harness.control.routing import fallback_chain  # noqa: PLC0415 - as above
@@ -86,6 +87,7 @@ def control_schedule(installation: Installation) -> "Schedule":
             switches.expire_switches,
             every_s=settings.alerts.deliver_interval_s,
         ),
+        leading("audit sinks", send_new_events, every_s=settings.audit.interval_s),
         leading("drift watch", monitor.run_once, every_s=control.drift_interval_s),
         leading("renewals", oauth_tokens.renew_tokens, every_s=RENEWALS_EVERY_S),
         leading("housekeeping", tidy, every_s=control.housekeeping_interval_s),

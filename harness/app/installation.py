@@ -29,6 +29,7 @@ from harness.domain.routing.kill_switch import (
 )
 from harness.domain.settings import OidcSettings, Settings, SuiteSettings, http_url
 from harness.ports import (
+    AuditSinks,
     Cipher,
     Clock,
     EvalWorkers,
@@ -175,6 +176,15 @@ class Installation:
         return HttpProviderProbe(self.clock, self.settings.router.allow_addresses)
 
     @property
+    def _audit_sinks(self) -> AuditSinks | None:
+        """None where nobody gets the log; its sinks take time to import."""
+        if not self.settings.audit.sinks:
+            return None
+        from harness.runtime.outbound.audit_sinks import ConfiguredAuditSinks  # noqa: PLC0415
+
+        return ConfiguredAuditSinks(self.settings.audit, self.signatures, self.clock)
+
+    @property
     def _approval_links(self) -> ApprovalLinks | None:
         """None where people reach nothing, and where no approval can be signed."""
         url = _public_url(self.settings)
@@ -225,6 +235,7 @@ class Installation:
             cipher=self.cipher,
             environ=dict(os.environ),
             door=self._door,
+            audit_sinks=self._audit_sinks,
             anchor=AuditCheckpointFile(self.settings.home / CHECKPOINT_FILE, self.signatures),
             oauth=HttpOAuthServer(self.clock, self.settings.router.allow_addresses),
             oauth_changes=self.settings.oauth,

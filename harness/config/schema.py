@@ -5,7 +5,7 @@ frozen settings, or raises ConfigError with the place of the first fault.
 here. Checks across sections are here too: addresses, shadows, judges, data classes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from harness.config.agents import agent_faults
+from harness.config.audit import audit_sink
 from harness.config.field_descriptions import describe_fields
 from harness.config.operations import alert_sink
 from harness.config.privacy import CaptureEntry, capture_settings
@@ -66,6 +67,8 @@ from harness.domain.settings import (
     AgentSettings,
     AlertSettings,
     AlertSink,
+    AuditSettings,
+    AuditSink,
     ControlSettings,
     JudgeSettings,
     RouterSettings,
@@ -76,6 +79,7 @@ from harness.domain.settings import (
 )
 
 T = TypeVar("T")
+S = TypeVar("S", AlertSink, AuditSink)
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 
@@ -240,6 +244,22 @@ class AlertsEntry(BaseModel):
     keep_days: float = AlertSettings().keep_days  # how long alerts that are over are kept
 
 
+class AuditSinkEntry(BaseModel):
+    model_config = _STRICT
+    name: str = ""  # its own place in the log is kept under it; by default its number
+    url: str = Field(description="https://…, syslog+tls://HOST:PORT or file:///PATH")
+    # Name of the environment variable with the bearer token of an HTTP collector.
+    token_env: str = ""
+    events: bool = True  # false: signed checkpoints alone
+
+
+class AuditEntry(BaseModel):
+    model_config = _STRICT
+    sinks: list[AuditSinkEntry] = []  # who gets the audit log
+    interval_s: float = AuditSettings().interval_s  # how often new events are sent
+    timeout_s: float = AuditSettings().timeout_s  # for one delivery
+
+
 class FileConfig(BaseModel):
     """Describes Swapgate's configuration file."""
 
@@ -261,6 +281,9 @@ class FileConfig(BaseModel):
     routes: dict[str, RouteEntry] = {}
     alerts: AlertsEntry = Field(
         AlertsEntry(), description="whom to tell, see docs/reference/alerts.md"
+    )
+    audit: AuditEntry = Field(
+        AuditEntry(), description="copies of the audit log, see docs/how-to/audit-export.md"
     )
     data_classes: dict[str, list[str]] = Field(
         {}, description="kinds of data, each with the providers that may see it"
@@ -351,6 +374,7 @@ def build_settings(
         switches=_switches(config.switches, document),
         data_classes=known.data_classes,
         alerts=_alerts(config.alerts, document),
+        audit=_audit(config.audit, document),
         eval_limits={name: provider.eval_limits for name, provider in config.providers.items()},
         capture=capture_settings(config.capture, document),
         catalogue=catalogue_changes(config.catalogue, document),
@@ -442,17 +466,35 @@ def _check_judges(
 
 
 def _alerts(entry: AlertsEntry, document: Document) -> AlertSettings:
-    sinks: list[AlertSink] = []
-    for number, sink_entry in enumerate(entry.sinks):
-        place = document.place(("alerts", "sinks", number))
+    sinks = _sinks("alerts", entry.sinks, alert_sink, document)
+    return AlertSettings(**_fields(entry) | {"sinks": sinks})
+
+
+def _audit(entry: AuditEntry, document: Document) -> AuditSettings:
+    sinks = _sinks("audit", entry.sinks, audit_sink, document)
+    return AuditSettings(**_fields(entry) | {"sinks": sinks})
+
+
+def _sinks(
+    section: str,
+    entries: Sequence[BaseModel],
+    check: Callable[..., S],
+    document: Document,
+) -> tuple[S, ...]:
+    """Checks the sinks of a section, each with a name of its own. Raises ConfigError with the
+    place of the first fault.
+    """
+    sinks: dict[str, S] = {}
+    for number, sink_entry in enumerate(entries):
+        place = f"{document.place((section, 'sinks', number))}: {section}.sinks.{number}"
         try:
-            sink = alert_sink(number + 1, **_fields(sink_entry))
+            sink = check(number + 1, **_fields(sink_entry))
         except InputError as error:
-            raise ConfigError(f"{place}: alerts.sinks.{number}: {error}") from None
-        if sink.name in {known.name for known in sinks}:
-            raise ConfigError(f"{place}: alerts.sinks.{number}: a second sink {sink.name!r}")
-        sinks.append(sink)
-    return AlertSettings(**_fields(entry) | {"sinks": tuple(sinks)})
+            raise ConfigError(f"{place}: {error}") from None
+        if sink.name in sinks:
+            raise ConfigError(f"{place}: a second sink {sink.name!r}")
+        sinks[sink.name] = sink
+    return tuple(sinks.values())
 
 
 def _switches(items: list[str], document: Document) -> tuple[str, ...]:

@@ -39,6 +39,7 @@ from harness.ports.operations import (
     Alerts,
     ApiKeys,
     AuditedRows,
+    AuditExports,
     AuditLog,
     DashboardSessions,
     Deliveries,
@@ -90,6 +91,8 @@ class Transaction(Protocol):
     def observations(self) -> Observations: ...
     @property
     def audit(self) -> AuditLog: ...
+    @property
+    def audit_exports(self) -> AuditExports: ...
     @property
     def principals(self) -> Principals: ...
     @property

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from harness.domain.operations.access import Actor, ApiKey
 from harness.domain.operations.alerts import Alert, AlertKind, AlertRecord
-from harness.domain.operations.audit import AuditEvent, AuditPosition
+from harness.domain.operations.audit import AuditEvent, AuditExport, AuditPosition
 from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.delivery import AlertMessage, Delivery
 from harness.domain.operations.people import People, PersonLink
@@ -56,6 +56,18 @@ class AuditLog(Protocol):
     def first_break(self) -> int | None:
         """The number of the first event that does not fit the chain; None when it is whole."""
         ...
+
+
+class AuditExports(Protocol):
+    """Keeps how far each sink has got the audit log."""
+
+    def position(self, sink: str) -> AuditPosition:
+        """Returns the last event that the sink has taken; the log's beginning for a new one."""
+        ...
+
+    def all(self) -> Sequence[AuditExport]: ...
+
+    def save(self, export: AuditExport) -> None: ...
 
 
 class Principals(Protocol):

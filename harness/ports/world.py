@@ -2,11 +2,11 @@
 and where the end of the audit log is kept outside the database.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from harness.domain.operations.audit import AuditPosition
+from harness.domain.operations.audit import AuditEvent, AuditPosition
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.reliability.rate_limits import RateState
 
@@ -41,6 +41,22 @@ class AuditAnchor(Protocol):
         ...
 
     def keep(self, mark: AuditPosition) -> None: ...
+
+
+class AuditSinks(Protocol):
+    """Sends copies of the audit log to where the configuration says."""
+
+    def names(self) -> Sequence[str]: ...
+
+    def takes_events(self, sink: str) -> bool:
+        """Whether it gets the events, and not the signed checkpoints alone."""
+        ...
+
+    def send(self, sink: str, events: Sequence[AuditEvent], end: AuditPosition) -> None:
+        """Delivers events, oldest first, and a signed checkpoint of the last one, which is
+        `end`. Raises DeliveryFailed unless the receiver has taken all.
+        """
+        ...
 
 
 class Cipher(Protocol):

@@ -1,10 +1,13 @@
 """Keeps the number and MAC of the audit log's last event in a signed file beside the database,
-so that a log that was cut off at its end is noticed.
+so that a log that was cut off at its end is noticed; writes and reads the same as signed lines
+of JSON for places outside (`checkpoint_line`, `read_checkpoints`).
 """
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -56,6 +59,38 @@ class AuditCheckpointFile:
         fresh = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         fresh.write_text(text + "\n", encoding="utf-8")
         fresh.replace(self.path)
+
+
+def checkpoint_line(mark: AuditPosition, at: datetime, signatures: Signatures) -> str:
+    """Writes a position in the audit log as a signed line of JSON. at: when; not signed."""
+    return canonical_json(
+        {
+            "checkpoint": mark.number,
+            "mac": mark.mac,
+            "signature": signatures.sign(_payload(mark)),
+            "at": at.isoformat(),
+        }
+    )
+
+
+def read_checkpoints(text: str, signatures: Signatures) -> Sequence[AuditPosition]:
+    """Reads the checkpoints among lines of JSON, and leaves out every other line. Raises
+    SignatureInvalid for one that control did not sign.
+    """
+    marks = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            stored = json.loads(line)
+            if "checkpoint" not in stored:
+                continue
+            mark = AuditPosition(int(stored["checkpoint"]), str(stored["mac"]))
+            signatures.check(_payload(mark), str(stored["signature"]), KeyPurpose.CONTROL)
+        except (ValueError, LookupError, TypeError):
+            continue
+        except SignatureInvalid as error:
+            raise SignatureInvalid(f"line {number}: {error}") from None
+        marks.append(mark)
+    return marks
 
 
 def _payload(mark: AuditPosition) -> bytes:

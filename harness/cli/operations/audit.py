@@ -1,5 +1,6 @@
 """`swapgate audit` shows the newest events (`tail`), writes the selected ones to a file
-(`export`), and checks the log's chain and the signatures of rows (`verify`).
+(`export`), shows who gets copies of the log (`sinks`, `resend`), and checks the log's chain,
+its anchor and the signatures of rows (`verify`).
 """
 
 import json
@@ -7,18 +8,21 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.operations.database import print_faults
-from harness.control.operations import audit_export, queries
+from harness.control.operations import audit_export, audit_sinks, queries
 from harness.domain.errors import InputError
 from harness.domain.formatting import format_quantity
 from harness.domain.operations.audit import AuditFilter
 from harness.domain.pagination import PageRequest
+
+if TYPE_CHECKING:
+    from harness.app.audit_anchor import AnchorReport
 
 WRITERS: Final = {".csv": audit_export.write_csv, ".jsonl": audit_export.write_json_lines}
 DAY_OR_TIME: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
@@ -122,16 +126,23 @@ def export(session: Session, file: Path, selection: AuditFilter) -> None:
 
 
 @audit.command()
+@click.option(
+    "--anchor",
+    metavar="WHERE",
+    help="A file or an HTTP address with signed checkpoints, kept outside the database.",
+)
 @click.pass_context
-def verify(ctx: click.Context) -> None:
+def verify(ctx: click.Context, anchor: str | None) -> None:
     """Check the chain from its first event, and the signature of every row that was decided.
 
-    Exit code 1 where the chain is broken or a signature does not hold.
+    Exit code 1 where the chain is broken, a signature does not hold, or the log lacks an event
+    that a checkpoint names.
     """
     session = ctx.ensure_object(Session)
     faults = queries.list_signature_faults(session.context)
     broken = queries.find_audit_break(session.context)
     events = queries.list_audit_events(session.context, PageRequest(1)).total
+    report = None if anchor is None else _compare(session, anchor)
     if session.json:
         output.document(
             {
@@ -139,18 +150,90 @@ def verify(ctx: click.Context) -> None:
                 "events": events,
                 "first_break": broken,
                 "rows": [{"row": fault.name, "why": fault.why} for fault in faults],
+                **({} if report is None else {"anchor": report}),
             }
         )
-    elif broken is None:
-        click.echo(f"the audit log is whole: {events} events")
     else:
-        click.echo(
-            f"the audit log is broken at event {broken}: it, or one before, was changed or "
-            "is missing"
-        )
-    if not session.json:
+        _print_chain(broken, events)
+        if report is not None:
+            _print_anchor(report, str(anchor))
         print_faults(faults)
-    ctx.exit(0 if broken is None and not faults else 1)
+    is_anchored = report is None or report.first_missing is None
+    ctx.exit(0 if broken is None and not faults and is_anchored else 1)
+
+
+def _compare(session: Session, anchor: str) -> "AnchorReport":
+    from harness.app.audit_anchor import compare_with_anchor  # noqa: PLC0415 - `--help` stays quick
+
+    return compare_with_anchor(session.installation, anchor)
+
+
+def _print_chain(broken: int | None, events: int) -> None:
+    if broken is None:
+        click.echo(f"the audit log is whole: {events} events")
+        return
+    click.echo(
+        f"the audit log is broken at event {broken}: it, or one before, was changed or is "
+        "missing"
+    )
+
+
+def _print_anchor(report: "AnchorReport", anchor: str) -> None:
+    checkpoints = format_quantity(report.checkpoints, "checkpoint")
+    if report.first_missing is None:
+        click.echo(
+            f"{anchor}: the log has the events of all {checkpoints}, the newest is "
+            f"{report.newest.number}"
+        )
+        return
+    click.echo(
+        f"{anchor}: a signed checkpoint names event {report.first_missing}, which the log "
+        "lacks or has with other content: the log was cut or changed"
+    )
+
+
+@audit.command()
+@pass_session
+def sinks(session: Session) -> None:
+    """Show who gets copies of the audit log, and how far each has come."""
+    states = queries.list_audit_sinks(session.context)
+    if session.json:
+        output.document(states)
+        return
+    output.table(
+        ["SINK", "HAS EVENTS UP TO", "WAITING", "SINCE (UTC)", "STATE"],
+        [
+            [
+                state.sink,
+                state.number,
+                state.waiting,
+                formatting.timestamp(state.at) if state.at else "",
+                state.error or "ok",
+            ]
+            for state in states
+        ],
+        empty="nobody gets copies of the log: `audit.sinks` of the configuration is empty",
+    )
+
+
+@audit.command()
+@click.argument("sink")
+@click.option(
+    "--after",
+    "number",
+    type=click.IntRange(min=0),
+    required=True,
+    metavar="NUMBER",
+    help="The last event that the sink has; 0 sends the whole log.",
+)
+@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
+@pass_session
+def resend(session: Session, sink: str, number: int, reason: str) -> None:
+    """Send SINK the log again from an event on, where it lost what it had taken."""
+    audit_sinks.resend(
+        session.context, session.deciding_actor, sink, after=number, reason=reason
+    )
+    output.note(f"{sink} gets the events after {number} again, at the next turn")
 
 
 def _short(text: str, width: int = 100) -> str:

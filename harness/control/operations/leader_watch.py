@@ -9,6 +9,7 @@ import structlog
 
 from harness.control.context import Context
 from harness.control.operations import alerts
+from harness.domain.formatting import format_span
 from harness.domain.operations.alerts import AlertKind
 
 SILENT_AFTER_S: Final = 10.0
@@ -41,7 +42,7 @@ def watch_leader(ctx: Context, silence_s: float) -> None:
             subject=f"process {owner}",
             title=f"the control process that leads, {owner}, is stopped or hangs",
             text=(
-                f"No sign of it for {silence_s:.0f} s. It holds the lock of the SQLite "
+                f"No sign of it for {format_span(silence_s)}. It holds the lock of the SQLite "
                 "database, so that no other control process can take its place: evals, "
                 "canaries and alerts stand still. Routers serve on, and their own guard still "
                 "stops a canary that fails grossly."

@@ -91,6 +91,35 @@ def find_audit_break(ctx: Context) -> int | None:
         return audit.find_first_break(ctx, tx)
 
 
+@dataclass(frozen=True)
+class AuditSinkState:
+    """Says how far a sink has got the audit log."""
+
+    sink: str
+    number: int  # the last event that it has
+    waiting: int  # events that it has not got yet
+    at: datetime | None  # when it took the last one, or failed first since
+    error: str  # of the last failure; empty where it took the last batch
+
+
+def list_audit_sinks(ctx: Context) -> Sequence[AuditSinkState]:
+    """Lists the configured sinks of the audit log, each with how far it has come."""
+    names = ctx.audit_sinks.names() if ctx.audit_sinks is not None else ()
+    with ctx.store.read() as tx:
+        known = {export.sink: export for export in tx.audit_exports.all()}
+        newest = next((event.number for event in tx.audit.tail(1)), 0)
+    return [
+        AuditSinkState(
+            name,
+            known[name].position.number if name in known else 0,
+            newest - (known[name].position.number if name in known else 0),
+            known[name].at if name in known else None,
+            known[name].error if name in known else "",
+        )
+        for name in names
+    ]
+
+
 def list_signature_faults(ctx: Context) -> Sequence[RowFault]:
     """Lists every stored row whose signature does not hold."""
     return ctx.store.signature_faults()

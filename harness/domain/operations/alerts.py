@@ -62,6 +62,7 @@ class AlertKind(StrEnum):
     STATE_UNRECORDED = "state_unrecorded"
     DATABASE_RESTORED = "database_restored"
     LEADER_SILENT = "leader_silent"
+    AUDIT_EXPORT = "audit_export"
     TEST = "test"
 
 
@@ -240,6 +241,11 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         _S.CRITICAL,
         "let the process that the alert names go on (`kill -CONT PID`), or end it "
         "(`kill -KILL PID`): another control process then leads within seconds",
+    ),
+    _K.AUDIT_EXPORT: AlertRule(
+        _S.WARNING,
+        "bring the receiver back, or fix `audit.sinks` in the configuration; "
+        "`swapgate audit sinks` shows how far each has come",
     ),
     _K.TEST: AlertRule(_S.INFO, "nothing: this is a test", lasting=False),
 }

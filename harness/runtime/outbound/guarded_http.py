@@ -49,7 +49,7 @@ class GuardedHttpClient:
         connection.response_class = partial(_TimedResponse, partial(_left_s, ends))  # type: ignore[assignment]  # called as one
         try:
             connection.connect()
-            self._check_peer(connection)
+            check_peer(connection.sock, connection.host, self._allowed)
             connection.sock.settimeout(_left_s(ends))
             connection.request(
                 "GET" if body is None else "POST", _target(url), body, _merged(headers)
@@ -59,11 +59,11 @@ class GuardedHttpClient:
         finally:
             connection.close()
 
-    def _check_peer(self, connection: http.client.HTTPConnection) -> None:
-        """At where the connection leads, before a byte of the request is sent."""
-        address = str(connection.sock.getpeername()[0])
-        if not may_connect(connection.host, address, self._allowed):
-            raise ClosedAddress("its name leads to a closed address")
+
+def check_peer(sock: socket.socket, host: str, allowed: Collection[str] = ()) -> None:
+    """Checks where a connection leads, before a byte is sent. Raises ClosedAddress."""
+    if not may_connect(host, str(sock.getpeername()[0]), allowed):
+        raise ClosedAddress("its name leads to a closed address")
 
 
 class _TimedResponse(http.client.HTTPResponse):

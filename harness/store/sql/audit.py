@@ -19,6 +19,7 @@ from harness.domain.operations.access import SYSTEM, Actor
 from harness.domain.operations.audit import (
     GENESIS,
     AuditEvent,
+    AuditExport,
     AuditPosition,
     RowDigests,
     event_mac,
@@ -29,7 +30,15 @@ from harness.store.schema import agents, providers, routing
 from harness.store.schema import proposals as decisions
 from harness.store.schema import shadow as shadows
 from harness.store.schema.columns import storable
-from harness.store.schema.operations import api_key, audit_event, event_from_row, event_to_row
+from harness.store.schema.operations import (
+    api_key,
+    audit_event,
+    audit_export,
+    event_from_row,
+    event_to_row,
+    export_from_row,
+    export_to_row,
+)
 from harness.store.signing.row_digests import AUDITED, columns, key_of
 from harness.store.sql.proposals import BAKING, IS_LIVE, IS_OPEN
 from harness.store.sql.routing import CURRENT, CURRENT_FALLBACKS
@@ -44,6 +53,7 @@ NEXT_PAGE = (
     .order_by(audit_event.c.number)
     .limit(EVENTS_PER_PAGE)
 )
+EXPORTS: Final = sa.select(audit_export).order_by(audit_export.c.sink)
 ROWS_PER_PAGE: Final = 200
 EVER_RECORDED: Final = sa.select(audit_event.c.number).where(audit_event.c.rows.is_not(None))
 _SMALL: Final = (providers.provider, api_key, providers.credential, routing.switch)
@@ -138,6 +148,24 @@ def chained(event: AuditEvent, secret: bytes) -> AuditEvent:
         details=json.loads(canonical_json(event.details)),
     )
     return replace(stored, mac=event_mac(stored, secret))
+
+
+class SqlAuditExports:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def position(self, sink: str) -> AuditPosition:
+        row = self._unit.read(EXPORTS.where(audit_export.c.sink == sink)).first()
+        return export_from_row(row).position if row is not None else AuditPosition()
+
+    def all(self) -> Sequence[AuditExport]:
+        return [export_from_row(row) for row in self._unit.read(EXPORTS)]
+
+    def save(self, export: AuditExport) -> None:
+        values = export_to_row(export)
+        same = sa.update(audit_export).where(audit_export.c.sink == export.sink)
+        if not self._unit.write(same.values(values)):
+            self._unit.write(sa.insert(audit_export), values)
 
 
 class SqlAuditedRows:

@@ -1,0 +1,133 @@
+"""Sends the audit log to the sinks outside the database (`send_new_events`, a periodic job):
+each gets every event once or more often, in order, from where it stopped. What it has taken is
+stored after it was taken, so that nothing is lost over restarts. `resend` goes back to an event
+for a sink that lost some.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from harness.control import audit
+from harness.control.context import Context
+from harness.control.operations import alerts
+from harness.domain.errors import DeliveryFailed, NotFound
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.audit import (
+    AuditEvent,
+    AuditExport,
+    AuditPosition,
+    require_reason,
+)
+from harness.domain.suggestions import did_you_mean
+from harness.ports import AuditSinks, Transaction
+
+log = structlog.get_logger("swapgate.audit_sinks")
+
+EVENTS_AT_ONCE: Final = 500
+BATCHES_PER_TURN: Final = 20
+# In a row: a receiver that is started again is nobody's alert.
+FAILURES_BEFORE_ALERT: Final = 3
+
+
+def send_new_events(ctx: Context) -> None:
+    """Sends each sink what it has not got yet. One that fails is tried again at the next turn,
+    and holds up no other.
+    """
+    if ctx.audit_sinks is None:
+        return
+    for sink in ctx.audit_sinks.names():
+        for _ in range(BATCHES_PER_TURN):
+            if not _send_batch(ctx, ctx.audit_sinks, sink):
+                break
+
+
+def resend(ctx: Context, actor: Actor, sink: str, *, after: int, reason: str) -> None:
+    """Lets a sink get again what comes after an event. Raises NotFound for a sink that the
+    configuration lacks, or an event that the log lacks; InputError without a reason.
+    """
+    actor.require(Role.ADMIN)
+    because = require_reason(reason, "to send the audit log again")
+    names = ctx.audit_sinks.names() if ctx.audit_sinks is not None else ()
+    if sink not in names:
+        raise NotFound(f"there is no audit sink {sink!r}{did_you_mean(sink, names)}")
+    with ctx.store.write() as tx:
+        event = tx.audit.get(after) if after else None
+        if after and event is None:
+            raise NotFound(f"the audit log has no event {after}")
+        position = AuditPosition(event.number, event.mac) if event else AuditPosition()
+        tx.audit_exports.save(AuditExport(sink, position, ctx.clock.now()))
+        audit.record(
+            ctx,
+            tx,
+            actor,
+            "audit.resend",
+            f"audit sink {sink}",
+            {"after": after, "reason": because},
+        )
+
+
+def _send_batch(ctx: Context, sinks: AuditSinks, sink: str) -> bool:
+    """Whether the sink has taken a whole batch, so that there may be more."""
+    with ctx.store.read() as tx:
+        known = _find(tx, sink)
+        position = known.position if known is not None else AuditPosition()
+        fits = _is_in_log(tx, position)
+        events = tx.audit.after(position.number, EVENTS_AT_ONCE)
+    if not fits:
+        _note_failure(
+            ctx,
+            sink,
+            known,
+            f"it has event {position.number}, which is not in the log any more: the log was "
+            "cut, or the database restored",
+        )
+        return False
+    if not events:
+        return False
+    end = AuditPosition(events[-1].number, events[-1].mac)
+    try:
+        sinks.send(sink, events if sinks.takes_events(sink) else (), end)
+    except DeliveryFailed as error:
+        _note_failure(ctx, sink, known, str(error))
+        return False
+    with ctx.store.write() as tx:
+        tx.audit_exports.save(AuditExport(sink, end, ctx.clock.now()))
+        if known is not None and known.failures:
+            alerts.resolve_alert(ctx, tx, AlertKind.AUDIT_EXPORT, sink)
+    return len(events) == EVENTS_AT_ONCE
+
+
+def _is_in_log(tx: Transaction, position: AuditPosition) -> bool:
+    if not position.number:
+        return True
+    found: Sequence[AuditEvent] = tx.audit.after(position.number - 1, 1)
+    return [(event.number, event.mac) for event in found] == [(position.number, position.mac)]
+
+
+def _find(tx: Transaction, sink: str) -> AuditExport | None:
+    return next((known for known in tx.audit_exports.all() if known.sink == sink), None)
+
+
+def _note_failure(ctx: Context, sink: str, known: AuditExport | None, error: str) -> None:
+    now = ctx.clock.now()
+    before = known or AuditExport(sink, AuditPosition(), now)
+    at = before.at if before.failures else now
+    after = replace(before, at=at, failures=before.failures + 1, error=error)
+    log.warning("audit_not_sent", sink=sink, failures=after.failures, error=error)
+    with ctx.store.write() as tx:
+        tx.audit_exports.save(after)
+        if after.failures == FAILURES_BEFORE_ALERT:
+            alerts.raise_alert(
+                ctx,
+                tx,
+                AlertKind.AUDIT_EXPORT,
+                sink,
+                subject=f"audit sink {sink}",
+                title=f"the audit log does not reach {sink}",
+                text=f"{error}. It has the events up to {after.position.number}; the others "
+                "wait in the database, and are sent when it takes them.",
+            )
