@@ -13,8 +13,8 @@ from pathlib import Path
 
 
 class SyslogServer:
-    """certificate: its key and certificate, for TLS. reads: False for one that hangs up at
-    once, before it has read a byte.
+    """certificate: its key and certificate, for TLS. reads: False for one that hangs up once,
+    before it has read a byte.
     """
 
     def __init__(self, certificate: tuple[Path, Path] | None = None) -> None:
@@ -30,12 +30,13 @@ class SyslogServer:
 
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
-                if syslog.reads:
-                    syslog.messages += syslog.read(self.request)
-                else:
-                    linger_s = struct.pack("ii", 1, 0)  # closed by a reset
-                    self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_s)
-                    self.request.close()
+                connection = syslog.accepted(self.request)
+                with connection:
+                    if syslog.reads:
+                        syslog.messages += read_messages(connection)
+                    else:
+                        linger_s = struct.pack("ii", 1, 0)  # closed by a reset
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_s)
 
         class Server(socketserver.ThreadingTCPServer):
             daemon_threads = True
@@ -51,20 +52,22 @@ class SyslogServer:
                 server.shutdown()
                 thread.join()
 
-    def read(self, connection: object) -> list[str]:
-        data, messages = self._all_of(connection), []
-        while data:
-            count, _, rest = data.partition(b" ")
-            messages.append(rest[: int(count)].decode())
-            data = rest[int(count) :]
-        return messages
+    def accepted(self, connection: socket.socket) -> socket.socket:
+        if self._certificate is None:
+            return connection
+        key, cert = self._certificate
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(cert, key)
+        return context.wrap_socket(connection, server_side=True)
 
-    def _all_of(self, connection: object) -> bytes:
-        assert isinstance(connection, socket.socket)
-        if self._certificate is not None:
-            key, cert = self._certificate
-            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            context.load_cert_chain(cert, key)
-            connection = context.wrap_socket(connection, server_side=True)
-        with connection, connection.makefile("rb") as stream:
-            return stream.read()
+
+def read_messages(connection: socket.socket) -> list[str]:
+    """Reads to the sender's end."""
+    messages = []
+    with connection.makefile("rb") as stream:
+        data = stream.read()
+    while data:
+        count, _, rest = data.partition(b" ")
+        messages.append(rest[: int(count)].decode())
+        data = rest[int(count) :]
+    return messages
