@@ -13,6 +13,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, Final, Protocol
 
 import sqlalchemy as sa
@@ -223,9 +224,13 @@ class PostgresLeadership:
 
     def _release(self) -> None:
         self._term = None
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        if self._db is None:
+            return
+        # The server frees the lock of a connection that ends a moment later; so it is free now.
+        with suppress(sa.exc.DBAPIError):
+            self._db.execute(sa.select(sa.func.pg_advisory_unlock_all()))
+        self._db.close()
+        self._db = None
 
     def silence_s(self) -> float:
         return 0.0
