@@ -227,7 +227,7 @@ class PostgresLeadership:
         if self._db is None:
             return
         # The server frees the lock of a connection that ends a moment later; so it is free now.
-        with suppress(sa.exc.DBAPIError):
+        with suppress(sa.exc.SQLAlchemyError):  # the connection may be lost
             self._db.execute(sa.select(sa.func.pg_advisory_unlock_all()))
         self._db.close()
         self._db = None
