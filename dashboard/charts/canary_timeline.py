@@ -2,12 +2,15 @@
 rollback level, and both arms' failures with intervals, one below the other on one axis of time.
 
 A live chart is drawn anew where anything but its data changes, which shows. So the ends of the
-axes are data as well, and what a chart says besides stays the same from block to block.
+axes are data as well, and all else of a chart stays the same from block to block: it is written
+once for all who look at it, which takes ten times as long as the rest of a page.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
+from threading import Lock
 from typing import Any, Final
 
 import altair as alt
@@ -32,6 +35,13 @@ _MOST_TICKS: Final = 8
 _BY_DATE_MS: Final = 8 * 86_400_000  # an axis as long as that has a day for each label
 # The end of the axis moves in such steps: a browser need not draw what nobody would see.
 _END_STEPS: Final = 40
+# By the names that the panels have for them.
+_SHARES, _EVIDENCE, _FAILURES, _LEVEL, _CORNERS = (
+    alt.NamedData(name) for name in ("shares", "evidence", "failures", "level", "corners")
+)
+_MOST_WRITTEN: Final = 32
+_MOST_BUILT: Final = 16
+_ONE_AT_A_TIME: Final = Lock()
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,7 @@ class TimelineFrames:
     shares: pd.DataFrame  # at, share
     evidence: pd.DataFrame  # at, percent, text
     failures: pd.DataFrame  # at, arm, rate, low, high, latest, text; none above the top
+    level: pd.DataFrame  # at, percent, text: the rollback level
     corners: pd.DataFrame  # at, top: where the axis of time and the one of failures end
     began: datetime
     ends: datetime
@@ -54,6 +65,15 @@ def build_frames(
     last = points[-1].at if points else began
     ended = not rollout.live and not rollout.baking
     ends = max(last, rollout.updated_at if ended else _rounded(began, max(now, last)))
+    with _ONE_AT_A_TIME:
+        return _build_frames(rollout, tuple(points), ends)
+
+
+@lru_cache(maxsize=_MOST_BUILT)
+def _build_frames(
+    rollout: Rollout, points: Sequence[TimelinePoint], ends: datetime
+) -> TimelineFrames:
+    began = rollout.started_at
     shares = _shares(rollout, points, ends)
     ends = max(ends, began + timedelta(minutes=1))
     failures = _failures(points)
@@ -62,6 +82,7 @@ def build_frames(
         shares=shares,
         evidence=_evidence(began, points),
         failures=_below(failures, top),
+        level=pd.DataFrame({"at": [_ms(began)], "percent": [100.0], "text": ["rollback"]}),
         corners=pd.DataFrame({"at": [_ms(began), _ms(ends)], "top": [0.0, top]}),
         began=began,
         ends=ends,
@@ -157,44 +178,63 @@ def _ms(at: datetime) -> float:
     return at.timestamp() * 1000.0
 
 
-def draw(frames: TimelineFrames, palette: Palette) -> Sequence[alt.LayerChart]:
-    """Draws the panels, from top to bottom; the last has the axis's labels."""
-    share, evidence, failed = PANELS
-    return (
-        plots.dressed(_share_panel(frames, palette), palette, share),
-        plots.dressed(_evidence_panel(frames, palette), palette, evidence),
-        plots.dressed(_failure_panel(frames, palette), palette, failed),
+def draw(frames: TimelineFrames, palette: Palette) -> Sequence[Mapping[str, Any]]:
+    """Draws the panels, from top to bottom, as specifications for Vega-Lite with their data;
+    the last has the axis's labels.
+    """
+    with _ONE_AT_A_TIME:
+        panels = _write_panels(tuple(sorted({0.0, *frames.shares["share"]})), palette)
+    level, corners = {"level": frames.level}, {"corners": frames.corners}
+    frames_of_panels: Sequence[Mapping[str, pd.DataFrame]] = (
+        {"shares": frames.shares, **corners},
+        {"evidence": frames.evidence, **level, **corners},
+        {"failures": frames.failures, **corners},
     )
+    return [
+        {**panel, "datasets": dict(found)}
+        for panel, found in zip(panels, frames_of_panels, strict=True)
+    ]
 
 
-def _share_panel(frames: TimelineFrames, palette: Palette) -> alt.LayerChart:
+@lru_cache(maxsize=_MOST_WRITTEN)
+def _write_panels(steps: Sequence[float], palette: Palette) -> Sequence[Mapping[str, Any]]:
+    """Writes all of the panels but their data. steps: the shares so far, in percent."""
+    share, evidence, failed = PANELS
+    panels = (
+        plots.dressed(_share_panel(steps, palette), palette, share),
+        plots.dressed(_evidence_panel(palette), palette, evidence),
+        plots.dressed(_failure_panel(palette), palette, failed),
+    )
+    return [panel.to_dict() for panel in panels]
+
+
+def _share_panel(steps: Sequence[float], palette: Palette) -> alt.LayerChart:
     line = (
-        alt.Chart(frames.shares)
+        alt.Chart(_SHARES)
         .mark_area(
             interpolate="step-after", line={"color": palette.better, "strokeWidth": 2},
             color=palette.better, opacity=0.16,
         )
-        .encode(x=_time(shown=False), y=_shares_axis(frames.shares), tooltip="text:N")
+        .encode(x=_time(shown=False), y=_shares_axis(steps), tooltip="text:N")
     )  # fmt: skip
-    return _panel(SHARE, palette, line, _reach_of_time(frames))
+    return _panel(SHARE, palette, line, _reach_of_time())
 
 
-def _evidence_panel(frames: TimelineFrames, palette: Palette) -> alt.LayerChart:
-    level = pd.DataFrame({"percent": [100.0], "at": [_ms(frames.began)], "text": ["rollback"]})
+def _evidence_panel(palette: Palette) -> alt.LayerChart:
     scale = alt.Scale(domain=[0, 115], nice=False)
     axis = _axis(values=[0, 50, 100])
     rule = (
-        alt.Chart(level)
+        alt.Chart(_LEVEL)
         .mark_rule(color=palette.worse, size=2, strokeDash=[6, 3])
         .encode(y=alt.Y("percent:Q", scale=scale))
     )
     name = (
-        alt.Chart(level)
+        alt.Chart(_LEVEL)
         .mark_text(align="left", dx=4, dy=-7, fontSize=12, color=palette.worse)
         .encode(x=_time(shown=False), y=alt.Y("percent:Q", scale=scale), text="text:N")
     )
     line = (
-        alt.Chart(frames.evidence)
+        alt.Chart(_EVIDENCE)
         .mark_line(interpolate="step-after", strokeWidth=2, color=palette.undecided)
         .encode(
             x=_time(shown=False),
@@ -202,10 +242,10 @@ def _evidence_panel(frames: TimelineFrames, palette: Palette) -> alt.LayerChart:
             tooltip="text:N",
         )
     )
-    return _panel(EVIDENCE, palette, line, rule, name, _reach_of_time(frames))
+    return _panel(EVIDENCE, palette, line, rule, name, _reach_of_time())
 
 
-def _failure_panel(frames: TimelineFrames, palette: Palette) -> alt.LayerChart:
+def _failure_panel(palette: Palette) -> alt.LayerChart:
     names = [CANDIDATE, INCUMBENT]
     legend = alt.Legend(
         title=None,
@@ -217,7 +257,7 @@ def _failure_panel(frames: TimelineFrames, palette: Palette) -> alt.LayerChart:
     )
     scale = alt.Scale(domain=names, range=[palette.worse, palette.better])
     colour = alt.Color("arm:N", scale=scale, legend=legend)
-    base = alt.Chart(frames.failures)
+    base = alt.Chart(_FAILURES)
     time = _time(shown=True)
     band = base.mark_area(opacity=0.18).encode(
         x=time,
@@ -248,13 +288,13 @@ def _failure_panel(frames: TimelineFrames, palette: Palette) -> alt.LayerChart:
         ),
         tooltip="text:N",
     )
-    corners = _reach_of_time(frames, shown=True).encode(y=_percent("top:Q"))
+    corners = _reach_of_time(shown=True).encode(y=_percent("top:Q"))
     return _panel(FAILED, palette, band, line, reach, point, corners)
 
 
-def _reach_of_time(frames: TimelineFrames, *, shown: bool = False) -> alt.Chart:
+def _reach_of_time(*, shown: bool = False) -> alt.Chart:
     """Draws nothing: its data make the axis of time as long as the other panels'."""
-    chart: alt.Chart = alt.Chart(frames.corners).mark_point(opacity=0)
+    chart: alt.Chart = alt.Chart(_CORNERS).mark_point(opacity=0)
     return chart.encode(x=_time(shown=shown))
 
 
@@ -281,14 +321,13 @@ def _percent(field: str) -> alt.Y:
     return alt.Y(field, title=None, scale=alt.Scale(zero=True, nice=False), axis=_axis())
 
 
-def _shares_axis(shares: pd.DataFrame) -> alt.Y:
-    top = float(shares["share"].max())
-    steps = sorted({0.0, *shares["share"]})
+def _shares_axis(steps: Sequence[float]) -> alt.Y:
+    top = steps[-1]
     return alt.Y(
         "share:Q",
         title=None,
         scale=alt.Scale(domain=[0.0, 1.15 * max(top, 0.1)], nice=False),
-        axis=_axis(values=[0.0, top] if len(steps) > 4 else steps, labelOverlap=True),
+        axis=_axis(values=[0.0, top] if len(steps) > 4 else list(steps), labelOverlap=True),
     )
 
 

@@ -8,7 +8,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import action_dialogs, canary_controls, current_user, page_frame, switch_dialogs
 from dashboard.charts import canary_timeline
-from dashboard.data import queries
+from dashboard.data import live_canaries, queries
 from dashboard.data.queries import CanaryView
 from dashboard.text import canary_text, html, labels, shadow_text
 from dashboard.text.html import escape, strong
@@ -37,7 +37,7 @@ def show() -> None:
     route = page_frame.choose_route(routes)
     if route is None:
         return
-    view = queries.canary(ctx, route)
+    view = live_canaries.load(ctx, route)
     if view.shadow is not None:
         state = top.empty()
         state.html(shadow_text.headline(view.shadow, route))
@@ -105,7 +105,7 @@ def shadow(route: str, state: DeltaGenerator) -> None:
     """
     current_user.require_reader()
     try:
-        view = queries.canary(page_frame.context(), route)
+        view = live_canaries.load(page_frame.context(), route)
     except SwapgateError as error:
         why = f"Trying again. {page_frame.ROUTER_SERVES}"
         st.html(html.failure("The figures cannot be read at the moment", str(error), why))
@@ -137,7 +137,7 @@ def live(route: str, version: int, state: DeltaGenerator) -> None:
     """
     current_user.require_reader()
     try:
-        view = queries.canary(page_frame.context(), route)
+        view = live_canaries.load(page_frame.context(), route)
     except SwapgateError as error:
         st.html(
             html.failure(
@@ -174,8 +174,9 @@ def timeline(view: CanaryView, status: CanaryStatus) -> None:
         st.html(html.note("Nothing has been counted yet."))
         return
     found = canary_timeline.build_frames(status.rollout, status.timeline, view.now)
-    for number, panel in enumerate(canary_timeline.draw(found, page_frame.palette())):
-        st.altair_chart(panel, theme=None, width="stretch", key=f"timeline-{number}")
+    panels = canary_timeline.draw(found, page_frame.palette())
+    for number, panel in enumerate(panels):
+        st.vega_lite_chart(panel, theme=None, width="stretch", key=f"timeline-{number}")
 
 
 def evidence(status: CanaryStatus, *, stale: bool) -> None:
