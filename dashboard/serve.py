@@ -60,6 +60,9 @@ def run(config: Path | None, host: str, port: int) -> None:
         *docs_site.routes(),
     ]
     import_pages()
+    # What is there by now stays: no later collection needs to look at it.
+    gc.collect()
+    gc.freeze()
     from dashboard import page_frame  # noqa: PLC0415 - Streamlit's options come first
 
     page_frame.serve_with(settings.ui.oidc)
