@@ -191,8 +191,8 @@ def draw(frames: TimelineFrames, palette: Palette) -> Sequence[Mapping[str, Any]
         {"failures": frames.failures, **corners},
     )
     return [
-        {**panel, "datasets": dict(found)}
-        for panel, found in zip(panels, frames_of_panels, strict=True)
+        {**panel, "datasets": dict(datasets)}
+        for panel, datasets in zip(panels, frames_of_panels, strict=True)
     ]
 
 
