@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.support.site.processes import free_port
 
 DOCS = Path(__file__).parents[3] / "docs"
-USUAL_PORTS = ("8080", "8081", "8085", "8501", "9000")
+USUAL_PORTS = ("8080", "8081", "8085", "8501", "9000", "9090")
 BLOCK = re.compile(r"^ *```sh\n(.*?)^ *```", flags=re.MULTILINE | re.DOTALL)
 
 

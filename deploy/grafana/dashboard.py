@@ -1,0 +1,217 @@
+"""Writes swapgate.json, the Grafana dashboard, from the table of its panels:
+`python -m deploy.grafana.dashboard`.
+
+A query names metrics of docs/reference/metrics.md only. Gauges with the label `worker` are one
+per worker, so each query takes their minimum, maximum or sum.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+FILE: Final = Path(__file__).with_name("swapgate.json")
+SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
+WIDTH: Final = 24
+PANELS_IN_A_ROW: Final = 3
+HEIGHT: Final = 8
+
+
+class Panel(NamedTuple):
+    """One chart. unit: a unit of Grafana's. legend: labels in braces."""
+
+    title: str
+    query: str
+    legend: str
+    unit: str = "short"
+
+
+ROWS: Final[Mapping[str, Sequence[Panel]]] = {
+    "Requests": (
+        Panel(
+            "Requests",
+            "sum by (route) (rate(swapgate_requests_total[5m]))",
+            "{{route}}",
+            "reqps",
+        ),
+        Panel(
+            "Share that fails for users",
+            'sum by (route) (rate(swapgate_requests_total{outcome="failed"}[5m]))'
+            " / sum by (route) (rate(swapgate_requests_total[5m]))",
+            "{{route}}",
+            "percentunit",
+        ),
+        Panel(
+            "95 % of requests are faster than",
+            "histogram_quantile(0.95, sum by (route, le)"
+            " (rate(swapgate_request_duration_seconds_bucket[5m])))",
+            "{{route}}",
+            "s",
+        ),
+        Panel(
+            "95 % of streams begin within",
+            "histogram_quantile(0.95, sum by (target, le)"
+            " (rate(swapgate_time_to_first_token_seconds_bucket[5m])))",
+            "{{target}}",
+            "s",
+        ),
+        Panel(
+            "Cost an hour, in US dollars",
+            "sum by (target) (rate(swapgate_cost_dollars_total[1h])) * 3600",
+            "{{target}}",
+            "currencyUSD",
+        ),
+        Panel(
+            "Tokens a second",
+            "sum by (target, kind) (rate(swapgate_tokens_total[5m]))",
+            "{{target}} {{kind}}",
+        ),
+    ),
+    "Targets": (
+        Panel(
+            "Failovers, by the target that was left",
+            "sum by (route, target, failure_class) (rate(swapgate_failovers_total[5m]))",
+            "{{route}} {{target}} {{failure_class}}",
+            "reqps",
+        ),
+        Panel(
+            "Circuits: 0 closed, 1 half open, 2 open",
+            "max by (target) (swapgate_breaker_state)",
+            "{{target}}",
+        ),
+        Panel(
+            "Answers health checks: 1 yes, 0 no",
+            "min by (target) (swapgate_health_check_up)",
+            "{{target}}",
+        ),
+    ),
+    "Changes": (
+        Panel("Proposals, by phase", "max by (phase) (swapgate_proposals)", "{{phase}}"),
+        Panel(
+            "Share of each canary",
+            "max by (route) (swapgate_canary_weight_bps) / 10000",
+            "{{route}}",
+            "percentunit",
+        ),
+        Panel(
+            "Evidence of harm still missing to a rollback (log e)",
+            "min by (route) (swapgate_canary_distance_to_trip)",
+            "{{route}}",
+        ),
+    ),
+    "Processes": (
+        Panel(
+            "Routing revision",
+            "min by (instance) (swapgate_routing_revision)",
+            "{{instance}}",
+        ),
+        Panel(
+            "Requests under way",
+            "sum by (instance) (swapgate_router_requests_under_way)",
+            "{{instance}}",
+        ),
+        Panel(
+            "Since control last decided",
+            "min(swapgate_reconcile_age_seconds)",
+            "control",
+            "s",
+        ),
+        Panel(
+            "Without the database: 1 yes, 0 no",
+            "max by (instance) (swapgate_router_stale)",
+            "{{instance}}",
+        ),
+        Panel(
+            "Observations dropped a second",
+            "sum by (instance) (rate(swapgate_observations_dropped_total[5m]))",
+            "{{instance}}",
+        ),
+        Panel(
+            "Faults of the router's own, a second",
+            "sum by (instance) (rate(swapgate_router_internal_errors_total[5m]))",
+            "{{instance}}",
+        ),
+    ),
+}
+
+
+def build_dashboard() -> dict[str, Any]:
+    """Returns the dashboard as Grafana imports it."""
+    return {
+        "uid": "swapgate",
+        "title": "Swapgate",
+        "description": "Requests, targets, canaries and processes of one installation.",
+        "tags": ["swapgate"],
+        "schemaVersion": 39,
+        "version": 1,
+        "editable": True,
+        "refresh": "30s",
+        "time": {"from": "now-6h", "to": "now"},
+        "templating": {
+            "list": [
+                {
+                    "name": "datasource",
+                    "label": "Prometheus",
+                    "type": "datasource",
+                    "query": "prometheus",
+                }
+            ]
+        },
+        "panels": list_panels(),
+    }
+
+
+def list_panels() -> list[dict[str, Any]]:
+    """Returns the rows' headings and their panels, each with its place on the grid."""
+    panels: list[dict[str, Any]] = []
+    top = 0
+    for heading, row in ROWS.items():
+        panels.append(
+            {
+                "id": len(panels) + 1,
+                "type": "row",
+                "title": heading,
+                "collapsed": False,
+                "panels": [],
+                "gridPos": {"x": 0, "y": top, "w": WIDTH, "h": 1},
+            }
+        )
+        top += 1
+        for place, panel in enumerate(row):
+            line, column = divmod(place, PANELS_IN_A_ROW)
+            width = WIDTH // PANELS_IN_A_ROW
+            grid = {"x": column * width, "y": top + line * HEIGHT, "w": width, "h": HEIGHT}
+            panels.append(build_panel(panel, number=len(panels) + 1, grid=grid))
+        top += -(-len(row) // PANELS_IN_A_ROW) * HEIGHT
+    return panels
+
+
+def build_panel(panel: Panel, *, number: int, grid: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "id": number,
+        "type": "timeseries",
+        "title": panel.title,
+        "datasource": SOURCE,
+        "gridPos": grid,
+        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
+        "options": {
+            "legend": {"displayMode": "list", "placement": "bottom"},
+            "tooltip": {"mode": "multi", "sort": "desc"},
+        },
+        "targets": [
+            {
+                "refId": "A",
+                "datasource": SOURCE,
+                "expr": panel.query,
+                "legendFormat": panel.legend,
+            }
+        ],
+    }
+
+
+def dump_dashboard() -> str:
+    return json.dumps(build_dashboard(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(dump_dashboard(), encoding="utf-8")
