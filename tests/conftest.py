@@ -1,5 +1,6 @@
 """Databases and hypothesis profiles for all tests."""
 
+import functools
 import gc
 import os
 import shutil
@@ -69,6 +70,21 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+    if "streamlit.testing.v1" in sys.modules:
+        remember_installed_components()
+
+
+def remember_installed_components() -> None:
+    """Look for components of Streamlit once.
+
+    Each AppTest reads the metadata of all installed distributions, which takes more CPU than
+    the page under test; Streamlit's server does so once, when it starts.
+    """
+    from streamlit.components.v2 import manifest_scanner  # noqa: PLC0415 - few runs need Streamlit
+
+    manifest_scanner.scan_component_manifests = functools.cache(
+        manifest_scanner.scan_component_manifests
+    )
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
