@@ -162,6 +162,8 @@ def _sign_out() -> None:
         return
     if page_frame.sign_on() is not None and st.user.get("is_logged_in"):
         st.logout()
+        # Another run would drop what Streamlit has not sent yet, the way to the provider too.
+        st.stop()
     st.rerun()
 
 

@@ -483,6 +483,38 @@ def test_a_session_acts_with_a_key_as_long_as_it_holds(
     assert current_user.STATE not in app.session_state
 
 
+@pytest.mark.req("F5")
+def test_a_sign_out_ends_the_key_and_the_single_sign_on_and_keeps_the_way_to_the_provider(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CONFIG_VARIABLE, str(with_sign_on(tmp_path)))
+    ctx = page_frame.context()
+    signed_in_as(monkeypatch, "carla", Role.APPROVER)
+    app = AppTest.from_file(str(MAIN), default_timeout=120)
+    app.user = {
+        "is_logged_in": True,
+        "iss": "https://l.example",
+        "sub": "u-dora",
+        "email": "dora@example.com",
+        "email_verified": True,
+        "groups": ["staff"],
+        "iat": now().timestamp(),
+    }
+    app.run()
+    assert "<b>carla</b> · approver" in text(app)
+
+    next(button for button in app.button if button.label == "Sign out").click().run()
+
+    # A page drawn after the redirect would have dropped it.
+    assert "Sign in</b> to Swapgate" not in text(app)
+    assert app.user["is_logged_in"] is False
+    with ctx.store.read() as tx:
+        ended = [e.actor for e in tx.audit.tail(50) if e.action == "dashboard.sign_out"]
+    assert sorted(ended) == ["carla", "dora@example.com"]
+    app.run()
+    assert "Sign in</b> to Swapgate" in text(app)
+
+
 def refreshed() -> None:
     """What a part that refreshes itself does, without the page around it."""
     import streamlit as st  # noqa: PLC0415 - AppTest runs this text alone
