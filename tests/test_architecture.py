@@ -262,3 +262,21 @@ def test_nothing_that_decides_reads_what_is_shown() -> None:
         if "queries" in [name.name for name in node.names]
     ]
     assert not [*readers, *importers, *names]
+
+
+def test_the_store_of_a_leader_has_all_that_control_asks_of_a_store() -> None:
+    # It is cast to the whole store, so that mypy sees no method that it lacks.
+    control = Path("harness/control")
+    shown = [control / subject / "queries.py" for subject in ("operations", "agents")]
+    asked = {
+        node.attr
+        for file in python_files("harness")
+        if control in file.parents and file not in shown
+        for node in ast.walk(parsed(file))
+        if isinstance(node, ast.Attribute)
+        if isinstance(node.value, ast.Attribute) and node.value.attr == "store"
+    }
+    fenced = ast.walk(parsed(Path("harness/store/fenced_store.py")))
+    there = {node.name for node in fenced if isinstance(node, ast.FunctionDef)}
+    assert "write" in asked
+    assert asked <= there

@@ -42,3 +42,6 @@ class FencedStore:
 
     def signature_faults(self, *, working: bool = False) -> Sequence[RowFault]:
         return self._store.signature_faults(working=working)
+
+    def etag(self) -> str:
+        return self._store.etag()

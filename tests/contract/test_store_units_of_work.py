@@ -298,6 +298,7 @@ def test_a_leader_whose_term_is_over_writes_nothing(sql_stores: Stores) -> None:
     fenced = first.fenced(term)
     with fenced.write() as tx:
         tx.keys.add(KEY)
+    assert fenced.etag() == first.etag()
     first._leadership.resign(term)  # as a process that was stopped and is replaced
     assert second.try_lead("control-2") == term + 1
 
