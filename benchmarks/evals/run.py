@@ -32,7 +32,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.settings import TargetSeed
 
 HERE: Final = Path(__file__).parent
-BARE, OURS = "bare Inspect", "swapgate worker"
+BARE, OURS = "bare Inspect", "swapgate eval-worker"
 MOST_CPU, MOST_RSS_MIB = 1.5, 800
 PROFILED: Final = 1000
 CONNECTIONS: Final = 8

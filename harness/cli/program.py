@@ -113,8 +113,8 @@ VERBS = {
         "harness.cli.operations.serve:mcp",
         "Serve tools to agents over MCP: on stdin and stdout, or over HTTP.",
     ),
-    "worker": LazyCommand(
-        "harness.cli.operations.serve:worker",
+    "eval-worker": LazyCommand(
+        "harness.cli.operations.serve:eval_worker",
         "Ask and score what one eval run still lacks.",
         hidden=True,
     ),

@@ -91,8 +91,8 @@ def queued(installation: Installation, model: str) -> str:
 
 
 def worker(place: Site, run: str) -> subprocess.Popen[bytes]:
-    words = ("worker", run, "--owner", f"w-{time.monotonic_ns()}", "--parent", str(os.getpid()))
-    return subprocess.Popen(place.command(*words))  # noqa: S603 - our own command
+    process = ("--owner", f"w-{time.monotonic_ns()}", "--parent", str(os.getpid()))
+    return subprocess.Popen(place.command("eval-worker", run, *process))  # noqa: S603 - our own command
 
 
 def until(what: Any) -> None:

@@ -188,7 +188,7 @@ def mcp(session: Session, *, http: bool, host: str, port: int, agent_session: st
     help="Process id of the parent; the worker ends with it.",
 )
 @click.pass_context
-def worker(context: click.Context, run: str, owner: str, parent: int) -> None:
+def eval_worker(context: click.Context, run: str, owner: str, parent: int) -> None:
     """Ask and score what one eval run still lacks."""
     from harness.app.eval_workers import run_worker  # noqa: PLC0415 - `--help` stays quick
 

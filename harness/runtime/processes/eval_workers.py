@@ -118,4 +118,4 @@ def _last_words(errors: IO[bytes]) -> str:
 
 
 def worker_command() -> list[str]:
-    return [sys.executable, "-m", "swapgate", "worker"]
+    return [sys.executable, "-m", "swapgate", "eval-worker"]
