@@ -38,6 +38,13 @@ until curl -sf http://127.0.0.1:8080/readyz && curl -sf http://127.0.0.1:8081/re
   sleep 0.2
 done
 """
+# The variables that the page writes hold every key: a `home` without any verifies every row.
+KEYS_OF_THE_ENVIRONMENT = """\
+unset SWAPGATE__ROUTER__HOST
+env $(cat secrets/control.env) SWAPGATE_SIGNING_KEYRING_FILE=$PWD/secrets/signing.pub \\
+  SWAPGATE__HOME=$PWD/elsewhere swapgate db check
+test ! -e elsewhere/secret.key
+"""
 # A real Prometheus scrapes both processes and answers every query of the dashboard.
 PROMETHEUS = """\
 sed -e s/:808[0]/:8080/ -e s/:808[1]/:8081/ -e s/15s/1s/g \\
@@ -54,6 +61,8 @@ def ask(query):
         with urllib.request.urlopen(url) as answer:
             return json.load(answer)["data"]["result"]
     except urllib.error.HTTPError as error:
+        if error.code == 503:  # it is starting
+            return []
         raise SystemExit(f"{query}: {error.read().decode()}")
     except OSError:
         return []
@@ -94,6 +103,7 @@ SQLITE = {
     "own-suites": INSTALLED,
     "approvals-in-chat": INSTALLED,
     "containers": INSTALLED,
+    "kubernetes": INSTALLED,
     "tls-and-proxy": INSTALLED,
     "ci-gate": INSTALLED,
     "grafana": SERVED,
@@ -142,12 +152,13 @@ def test_every_command_of_a_page_works_in_its_order(name: str, tmp_path: Path) -
         changes[asked] = f"{turned}; do sleep 0.2; done\n{asked}"
     if name == "upgrade":  # nothing serves here, of which doctor rightly warns
         changes["swapgate doctor\n"] = "swapgate doctor || test $? = 1\n"
+    after = {"containers": KEYS_OF_THE_ENVIRONMENT}
     scraped = name == "grafana" and shutil.which("prometheus") is not None
     page = DocumentedCommands(
         f"how-to/{name}.md",
         tmp_path,
         before=SQLITE[name],
-        after=PROMETHEUS if scraped else "",
+        after=PROMETHEUS if scraped else after.get(name, ""),
         changes=changes,
     )
 

@@ -1,0 +1,242 @@
+"""Writes swapgate.yaml, the Kubernetes manifests, from the table of roles:
+`python -m deploy.kubernetes.manifests`.
+
+Secrets and the configuration are named, and never part of the file.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from deploy.roles import CONFIG, END_S, HOME, ROLES, SHUTDOWN_DELAY_S, UID, Role
+
+FILE: Final = Path(__file__).with_name("swapgate.yaml")
+HEADER: Final = (
+    "# Written by `python -m deploy.kubernetes.manifests`; do not edit.\n"
+    "# docs/how-to/kubernetes.md says what has to be there before.\n"
+)
+IMAGE: Final = "swapgate"
+PROJECT: Final = Path(__file__).parents[2] / "pyproject.toml"
+VERSION: Final = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["version"]
+MOST_ROUTERS: Final = 10
+BUSY_PERCENT: Final = 60
+Manifest = dict[str, Any]
+
+
+def build_manifests() -> list[Manifest]:
+    return [
+        deny_all(),
+        *(manifest for role in ROLES for manifest in build_role(role)),
+        build_autoscaler(),
+    ]
+
+
+def build_role(role: Role) -> list[Manifest]:
+    manifests = [build_deployment(role), allow_traffic(role)]
+    if not role.loopback:
+        manifests.append(build_service(role))
+    if role.replicas > 1:
+        manifests.append(build_disruption_budget(role))
+    return manifests
+
+
+def metadata(name: str) -> Manifest:
+    return {"name": name, "labels": {"app.kubernetes.io/name": "swapgate"}}
+
+
+def labels(role: Role) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/name": "swapgate",
+        "app.kubernetes.io/component": role.name,
+    }
+
+
+def build_deployment(role: Role) -> Manifest:
+    template = {
+        "metadata": {"labels": labels(role)},
+        "spec": {
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": END_S,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": UID,
+                "runAsGroup": UID,
+                "fsGroup": UID,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "topologySpreadConstraints": [
+                {
+                    "maxSkew": 1,
+                    "topologyKey": "kubernetes.io/hostname",
+                    "whenUnsatisfiable": "ScheduleAnyway",
+                    "labelSelector": {"matchLabels": labels(role)},
+                }
+            ],
+            "containers": [build_container(role)],
+            "volumes": [
+                {"name": "config", "configMap": {"name": "swapgate-config"}},
+                {"name": "home", "emptyDir": {"sizeLimit": "4Gi"}},
+                {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
+            ],
+        },
+    }
+    spec: Manifest = {
+        "selector": {"matchLabels": labels(role)},
+        "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+        "template": template,
+    }
+    if role.name != "router":  # the autoscaler sets the routers' number
+        spec["replicas"] = role.replicas
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata(f"swapgate-{role.name}"),
+        "spec": spec,
+    }
+
+
+def build_container(role: Role) -> Manifest:
+    host = "127.0.0.1" if role.loopback else "0.0.0.0"  # noqa: S104 - within the pod
+    settings = {f"SWAPGATE__{role.section}__HOST": host, "SWAPGATE__HOME": HOME, "HOME": HOME}
+    if role.name == "router":
+        settings["SWAPGATE__ROUTER__SHUTDOWN_DELAY_S"] = str(SHUTDOWN_DELAY_S)
+    secrets = [
+        ("SWAPGATE__DATABASE_URL", "swapgate-database", "url"),
+        *((variable, "swapgate-keys", key) for variable, key in role.keys.items()),
+    ]
+    return {
+        "name": role.name,
+        "image": f"{IMAGE}-{role.name}:{VERSION}",
+        "args": role.command,
+        "ports": [{"name": "http", "containerPort": role.port}],
+        "env": [
+            *({"name": name, "value": value} for name, value in settings.items()),
+            *(
+                {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+                for name, secret, key in secrets
+            ),
+        ],
+        # Of providers, by the names that swapgate.yaml gives their variables.
+        "envFrom": [{"secretRef": {"name": "swapgate-providers", "optional": True}}],
+        "startupProbe": {**probe(role, "/healthz"), "periodSeconds": 2, "failureThreshold": 90},
+        "readinessProbe": {**probe(role, "/readyz"), "periodSeconds": 2},
+        "livenessProbe": {**probe(role, "/healthz"), "periodSeconds": 10},
+        "resources": {
+            "requests": {"cpu": role.cpu, "memory": role.memory},
+            "limits": {"memory": role.memory},
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "config", "mountPath": str(Path(CONFIG).parent), "readOnly": True},
+            {"name": "home", "mountPath": HOME},
+            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
+        ],
+    }
+
+
+def probe(role: Role, path: str) -> Manifest:
+    """Asks over HTTP. What listens on loopback is asked from within its container."""
+    if not role.loopback:
+        return {"httpGet": {"path": path, "port": "http"}, "timeoutSeconds": 5}
+    url = f"http://127.0.0.1:{role.port}{path}"
+    script = f"import urllib.request; urllib.request.urlopen({url!r}, timeout=4)"
+    return {"exec": {"command": ["python", "-c", script]}, "timeoutSeconds": 5}
+
+
+def build_service(role: Role) -> Manifest:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(f"swapgate-{role.name}"),
+        "spec": {
+            "selector": labels(role),
+            "ports": [{"name": "http", "port": role.port, "targetPort": "http"}],
+        },
+    }
+
+
+def build_disruption_budget(role: Role) -> Manifest:
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": metadata(f"swapgate-{role.name}"),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": labels(role)}},
+    }
+
+
+def build_autoscaler() -> Manifest:
+    [router] = [role for role in ROLES if role.name == "router"]
+    name = f"swapgate-{router.name}"
+    target = {"type": "Utilization", "averageUtilization": BUSY_PERCENT}
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": metadata(name),
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+            "minReplicas": router.replicas,
+            "maxReplicas": MOST_ROUTERS,
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
+            # Streams take minutes: a short lull ends no router.
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 600}},
+        },
+    }
+
+
+def deny_all() -> Manifest:
+    everything = {"matchLabels": {"app.kubernetes.io/name": "swapgate"}}
+    return build_network_policy(
+        "swapgate-deny", {"podSelector": everything, "policyTypes": ["Ingress", "Egress"]}
+    )
+
+
+def allow_traffic(role: Role) -> Manifest:
+    """Out: names, PostgreSQL, and providers over TLS. In: applications of this namespace to the
+    router, and of monitoring to both; to the dashboard nobody (`kubectl port-forward` is not
+    held back by a policy).
+    """
+    spec: Manifest = {
+        "podSelector": {"matchLabels": labels(role)},
+        "policyTypes": ["Ingress", "Egress"],
+        "egress": [
+            {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]},
+            {"ports": [{"protocol": "TCP", "port": port} for port in (443, 5432)]},
+        ],
+    }
+    if not role.loopback:
+        monitoring = {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}
+        sources: list[Manifest] = [{"namespaceSelector": monitoring}]
+        if role.name == "router":
+            sources.append({"podSelector": {}})
+        spec["ingress"] = [{"from": sources, "ports": [{"protocol": "TCP", "port": role.port}]}]
+    return build_network_policy(f"swapgate-{role.name}", spec)
+
+
+def build_network_policy(name: str, spec: Manifest) -> Manifest:
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": metadata(name),
+        "spec": spec,
+    }
+
+
+class _WithoutAnchors(yaml.SafeDumper):
+    """What occurs twice is written twice: people read this file."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - yaml's signature
+        return True
+
+
+def dump_manifests() -> str:
+    return HEADER + yaml.dump_all(build_manifests(), Dumper=_WithoutAnchors, sort_keys=False)
+
+
+if __name__ == "__main__":
+    FILE.write_text(dump_manifests(), encoding="utf-8")

@@ -1,0 +1,56 @@
+"""The processes of an installation, in one table: what each runs, listens on and holds.
+
+`python -m deploy.kubernetes.manifests` writes the Kubernetes manifests from it. The stages of
+deploy/Dockerfile, the services of deploy/compose and the units of deploy/systemd are held
+against it by a test.
+"""
+
+from typing import Final, NamedTuple
+
+UID: Final = 10001
+HOME: Final = "/var/lib/swapgate"
+CONFIG: Final = "/etc/swapgate/swapgate.yaml"
+# How long a router may take to end: its delay, its drain, and what it still writes.
+SHUTDOWN_DELAY_S: Final = 5
+END_S: Final = 60
+
+# Variable → key in the secret `swapgate-keys`, named as `swapgate init` names its file.
+_VERIFYING: Final = {
+    "SWAPGATE_SECRET": "secret.key",
+    "SWAPGATE_SIGNING_KEYRING": "signing.pub",
+    "SWAPGATE_ENCRYPTION_KEYS": "encryption.keys",
+}
+_DECIDING: Final = {**_VERIFYING, "SWAPGATE_SIGNING_KEY": "signing.key"}
+
+
+class Role(NamedTuple):
+    """One kind of process. section: of the configuration. keys: see SECURITY.md."""
+
+    name: str
+    section: str
+    port: int
+    keys: dict[str, str]
+    replicas: int
+    cpu: str
+    memory: str
+    # The dashboard listens beyond loopback only with single sign-on.
+    loopback: bool = False
+
+    @property
+    def command(self) -> list[str]:
+        return ["--config", CONFIG, "serve", self.name]
+
+
+ROLES: Final = (
+    Role("router", "ROUTER", 8080, _VERIFYING, 3, "1", "512Mi"),
+    Role(
+        "control",
+        "CONTROL",
+        8081,
+        {**_DECIDING, "SWAPGATE_WORKER_SIGNING_KEY": "worker-signing.key"},
+        2,
+        "1",
+        "2Gi",
+    ),
+    Role("ui", "UI", 8501, _DECIDING, 1, "500m", "1Gi", loopback=True),
+)

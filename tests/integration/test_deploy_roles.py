@@ -1,0 +1,196 @@
+"""What deploy/ ships starts the processes of its one table, and gives each what it needs alone.
+
+Nothing here can build an image. The Dockerfile is linted, and its steps that install run in a
+folder of the test; those that make a user and copy between stages are read only.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.kubernetes import manifests
+from deploy.roles import CONFIG, END_S, HOME, ROLES, UID, Role
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text("utf-8")
+STAGE = re.compile(r"^FROM (\S+) AS (\w+)\n(.*?)(?=^FROM|\Z)", re.MULTILINE | re.DOTALL)
+STAGES = {name: (base, text) for base, name, text in STAGE.findall(DOCKERFILE)}
+each_role = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+verified = pytest.mark.verify
+
+
+def read_yaml(path: str) -> Any:
+    return yaml.safe_load((DEPLOY / path).read_text("utf-8"))
+
+
+def run(*command: str | Path, cwd: Path = ROOT) -> str:
+    done = subprocess.run(  # noqa: S603 - commands of this file
+        command, cwd=cwd, capture_output=True, check=False, text=True
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def deployment(role: Role) -> Any:
+    [found] = [
+        manifest
+        for manifest in manifests.build_manifests()
+        if manifest["kind"] == "Deployment"
+        and manifest["metadata"]["name"] == f"swapgate-{role.name}"
+    ]
+    return found["spec"]["template"]["spec"]
+
+
+def test_the_manifests_file_is_what_its_table_writes() -> None:
+    assert manifests.FILE.read_text("utf-8") == manifests.dump_manifests(), (
+        "write it anew: python -m deploy.kubernetes.manifests"
+    )
+
+
+@each_role
+def test_image_service_and_unit_start_the_role_on_its_port(role: Role) -> None:
+    base, stage = STAGES[role.name]
+    service = read_yaml("compose/compose.yaml")["services"][role.name]
+    unit = (DEPLOY / "systemd" / f"swapgate-{role.name}.service").read_text("utf-8")
+
+    assert base == "base"
+    assert f"EXPOSE {role.port}\n" in stage
+    assert f"HTTP://127.0.0.1:{role.port}/readyz".lower() in stage
+    assert yaml.safe_load(stage.rsplit("CMD", 1)[1]) == role.command
+    assert service["build"]["target"] == role.name
+    assert service["ports"] == [f"127.0.0.1:{role.port}:{role.port}"]
+    assert service["image"] == f"swapgate-{role.name}:{manifests.VERSION}"
+    assert f"--config {CONFIG} serve {role.name}\n" in unit
+    assert f"TimeoutStopSec={END_S}\n" in unit
+    assert service["stop_grace_period"] == f"{END_S}s"
+
+
+@each_role
+def test_no_process_may_write_outside_its_volumes_or_become_root(role: Role) -> None:
+    pod = deployment(role)
+    [container] = pod["containers"]
+    service = read_yaml("compose/compose.yaml")["services"][role.name]
+    user = re.search(r"^USER (\d+):(\d+)$", STAGES["base"][1], re.MULTILINE)
+    unit = (DEPLOY / "systemd" / f"swapgate-{role.name}.service").read_text("utf-8")
+
+    assert user is not None
+    assert int(user[1]) == int(user[2]) == UID == pod["securityContext"]["runAsUser"]
+    assert "USER" not in STAGES[role.name][1]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+    writable = {
+        mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")
+    }
+    assert writable == {HOME, "/tmp"}  # noqa: S108 - a volume of the pod's own
+    assert "NoNewPrivileges=true\n" in unit
+    assert "ProtectSystem=strict\n" in unit
+
+
+@each_role
+def test_secrets_are_named_and_a_router_holds_no_private_key(role: Role) -> None:
+    [container] = deployment(role)["containers"]
+    by_reference = {
+        entry["name"]: entry["valueFrom"]["secretKeyRef"]["key"]
+        for entry in container["env"]
+        if "valueFrom" in entry
+    }
+
+    assert by_reference == {"SWAPGATE__DATABASE_URL": "url", **role.keys}
+    assert ("signing.key" in by_reference.values()) == (role.name != "router")
+    assert "kind: Secret" not in manifests.FILE.read_text("utf-8")
+
+
+def test_only_the_autoscaler_sets_the_number_of_routers() -> None:
+    made = {(m["kind"], m["metadata"]["name"]): m for m in manifests.build_manifests()}
+
+    assert "replicas" not in made["Deployment", "swapgate-router"]["spec"]
+    scaler = made["HorizontalPodAutoscaler", "swapgate-router"]["spec"]
+    assert scaler["minReplicas"] > 1
+    assert made["PodDisruptionBudget", "swapgate-router"]["spec"]["maxUnavailable"] == 1
+
+
+def test_every_file_that_a_service_mounts_is_shipped_or_the_users_own() -> None:
+    compose = read_yaml("compose/compose.yaml")
+    volumes = [v for s in compose["services"].values() for v in s.get("volumes", ())]
+    mounted = [v.split(":")[0] for v in volumes if v.startswith(".")]
+    lost = [
+        path
+        for path in mounted
+        if not path.startswith(("./config", "./secrets/"))
+        and not (DEPLOY / "compose" / path).exists()
+    ]
+
+    assert mounted
+    assert lost == []
+
+
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not here; the units were only read")
+    for unit in (DEPLOY / "systemd").glob("*.service"):
+        # It also looks whether the program is there.
+        text = unit.read_text("utf-8").replace("/opt/swapgate/bin/swapgate", sys.executable)
+        (tmp_path / unit.name).write_text(text)
+
+    said = run(analyze, "verify", *sorted(tmp_path.glob("*.service")))
+
+    assert said == ""
+
+
+@pytest.fixture(scope="module")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of requirements/release.lock."""
+    bin_folder = tmp_path_factory.mktemp("release") / "venv" / "bin"
+    uv = Path(sys.executable).with_name("uv")
+    run(uv, "venv", "--quiet", "--python", sys.executable, bin_folder.parent)
+    install = (uv, "pip", "install", "--quiet", "--python", bin_folder / "python")
+    run(*install, "--require-hashes", "-r", ROOT / "requirements" / "release.lock")
+    return bin_folder
+
+
+@verified
+def test_hadolint_finds_nothing_in_the_dockerfile(tools: Path) -> None:
+    assert run(tools / "hadolint", DEPLOY / "Dockerfile") == ""
+
+
+@verified
+@pytest.mark.parametrize("version", ["1.29", "1.35"])
+def test_kubernetes_own_schemas_accept_the_manifests(tools: Path, version: str) -> None:
+    command = (tools / "kubernetes-validate", "--strict", "-k", version, manifests.FILE)
+    said = run(*command)
+
+    assert said.count("passed") == len(manifests.build_manifests()), said
+
+
+@verified
+@pytest.mark.timeout(1800)
+def test_the_steps_of_the_dockerfile_install_a_swapgate_that_runs(tmp_path: Path) -> None:
+    stage = STAGES["install"][1]
+    steps = re.findall(r"^RUN (.*?[^\\])\n", stage, re.MULTILINE | re.DOTALL)
+    requirements = shutil.copytree(ROOT / "requirements", tmp_path / "tmp" / "requirements")
+    assert requirements.is_dir()
+    (tmp_path / "opt").mkdir()
+    wheels = tmp_path / "tmp" / "dist"
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", wheels)
+
+    assert len(steps) == stage.count("RUN ") == 3
+    for step in steps:
+        there = re.sub(r"/(opt|tmp)/", rf"{tmp_path}/\1/", step)
+        run("/bin/sh", "-c", there.replace("python -m venv", f"{sys.executable} -m venv"))
+
+    version = run(tmp_path / "opt" / "swapgate" / "bin" / "swapgate", "--version", cwd=tmp_path)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["version"] in version
