@@ -158,5 +158,7 @@ def confirm(status: CanaryStatus, signal: RolloutSignal) -> None:
         role=Role.APPROVER,
         missing="" if reason else action_dialogs.REASON_MISSING,
         act=act,
-        done=lambda actor: f"{signal.value} by {actor.name} on route {rollout.route}.",
+        done=lambda actor: (
+            f"{signal.value.capitalize()} by {actor.name} on route {rollout.route}."
+        ),
     )

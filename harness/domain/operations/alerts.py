@@ -92,8 +92,9 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.OUR_KEY: AlertRule(
         _S.CRITICAL,
-        "`swapgate provider key set PROVIDER` stores a valid key, or put one into the "
-        "provider's environment variable and restart the router; then `swapgate doctor`",
+        "`swapgate provider key set PROVIDER` stores a valid key (`swapgate provider key login "
+        "PROVIDER` where people sign in with an account), or put one into the provider's "
+        "environment variable and restart the router; then `swapgate doctor`",
         silent=_WORKER,
     ),
     _K.QUOTA: AlertRule(
