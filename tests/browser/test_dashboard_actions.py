@@ -202,8 +202,14 @@ def watch(page: Page, house: Lived) -> None:
 def abort(page: Page) -> None:
     """Neither a double click nor Enter ends a canary by accident."""
     button = page.get_by_role("button", name="Abort the canary")
-    button.dblclick()
     dialog = page.get_by_role("dialog")
+    button.press("Enter")
+    expect(dialog).to_contain_text("The button works once a reason stands here.")
+    for key in ("Enter", "Space", "Escape"):
+        page.keyboard.press(key)
+    expect(dialog).to_have_count(0)
+    expect(button).to_be_focused()
+    button.dblclick()
     expect(dialog).to_contain_text("Abort the canary: route returns")
     expect(dialog).to_contain_text("From 1 % to 0 %: all traffic goes back to sim/sim-base")
     expect(dialog).to_contain_text(
