@@ -17,7 +17,7 @@ from dashboard.theme import Palette
 from harness.app.installation import Installation, open_installation
 from harness.control import audit
 from harness.control.context import Context
-from harness.control.routing import kill_switch
+from harness.control.routing import freezes, kill_switch
 from harness.domain.errors import ConfigError, NotFound, StoreUnavailable, SwapgateError
 from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.settings import OidcSettings
@@ -100,6 +100,7 @@ def show_page(name: str, show: Callable[[], None]) -> None:
 
     def show_all() -> None:
         _show_switches()
+        _show_freezes()
         _check_audit_log()
         _show_observe_only()
         show()
@@ -149,6 +150,12 @@ def _show_switches() -> None:
 def _switch_banner(switch: KillSwitch) -> None:
     heading, text = labels.switch_banner(switch)
     st.html(html.banner(heading, text, tone=labels.Tone.WORSE))
+
+
+def _show_freezes() -> None:
+    """Show the freezes in force: those of people, and those of every week."""
+    for heading, text in freezes.list_freeze_notices(context()):
+        st.html(html.banner(heading, text, docs_page="how-to/freezes"))
 
 
 def _check_audit_log() -> None:

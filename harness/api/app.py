@@ -44,6 +44,7 @@ ROUTERS: Final[Mapping[str, APIRouter]] = {
     "canaries": canary.router,
     "shadows": shadow.router,
     "switches": routing.switches_router,
+    "freezes": routing.freezes_router,
     "alerts": operations.alerts_router,
     "drift": drift.router,
     "captures": captures.router,

@@ -350,6 +350,15 @@ class SwitchBody(Body):
     for_s: Annotated[float, Field(gt=0, le=31_536_000)] | None = None
 
 
+class FreezeBody(Body):
+    """Describes a freeze to set. route: None for all. starts_at: None for now."""
+
+    reason: Text
+    ends_at: AwareDatetime
+    starts_at: AwareDatetime | None = None
+    route: Name | None = None
+
+
 class ShadowBody(Body):
     """Describes a shadow to start. candidate: id or provider/model. Budgets: of a day (UTC).
     usd_per_day: None for none.

@@ -1,5 +1,5 @@
 """Endpoints for models (targets: add, find by name, which end soon), routes (create, change,
-history, fallbacks, rollback, figures) and the kill switch.
+history, fallbacks, rollback, figures), freezes and the kill switch.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from harness.api.endpoint import BodyFactory, CallerParam, PathPart, endpoint
 from harness.api.json_answers import json_answer
 from harness.api.request_fields import (
     ChainBody,
+    FreezeBody,
     ModelBody,
     NameQuery,
     OverruleBody,
@@ -24,13 +25,21 @@ from harness.api.request_fields import (
 )
 from harness.control.operations import queries
 from harness.control.providers import deprecations, model_lookup
-from harness.control.routing import fallback_chain, kill_switch, routes, scorecard, targets
+from harness.control.routing import (
+    fallback_chain,
+    freezes,
+    kill_switch,
+    routes,
+    scorecard,
+    targets,
+)
 from harness.control.routing.fallback_chain import ChainEntry
 from harness.control.routing.scorecard import RouteScorecard
 from harness.domain.pagination import Page
 from harness.domain.providers.deprecations import Deprecation
 from harness.domain.providers.model_match import ModelMatch
 from harness.domain.providers.name_resolution import Resolution
+from harness.domain.routing.freeze import Freeze, FreezeRecord
 from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
@@ -197,3 +206,25 @@ def throw_switch(who: BodyFactory, body: SwitchBody) -> KillSwitch:
 def lift_switch(who: CallerParam, switch: str, body: OverruleBody) -> SwitchRecord:
     """Lifts a kill switch within two seconds. Lifting it again changes nothing."""
     return kill_switch.lift_switch(who.ctx, who.actor, switch, reason=body.reason)
+
+
+freezes_router = APIRouter()
+
+
+@endpoint(freezes_router, "GET", "/freezes")
+def list_freezes(who: CallerParam, piece: PathPart) -> Page[FreezeRecord]:
+    """Lists the freezes that people set, newest first, with the lifted and past ones."""
+    return queries.list_freezes(who.ctx, piece.page)
+
+
+@endpoint(freezes_router, "POST", "/freezes", status=201)
+def add_freeze(who: BodyFactory, body: FreezeBody) -> Freeze:
+    """Freezes a route, or all: no canary opens, advances or is promoted. Needs an approver."""
+    wanted = freezes.FreezeRequest(body.route, body.ends_at, body.reason, body.starts_at)
+    return freezes.add_freeze(who.ctx, who.actor, wanted)
+
+
+@endpoint(freezes_router, "POST", "/freezes/{freeze}/lift")
+def lift_freeze(who: CallerParam, freeze: str, body: OverruleBody) -> FreezeRecord:
+    """Ends a freeze before its time. Needs an approver who proposed nothing that it holds."""
+    return freezes.lift_freeze(who.ctx, who.actor, freeze, reason=body.reason)

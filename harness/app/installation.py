@@ -228,6 +228,7 @@ class Installation:
             workers=self.workers,
             eval_workers=self.settings.control.eval_workers,
             observe_only=self.settings.control.observe_only,
+            freeze_windows=self.settings.freezes,
             sinks=ConfiguredSinks(self.settings.alerts, os.environ),
             dashboard_url=self.settings.ui.url,
             eval_connections=self.settings.control.eval_connections,

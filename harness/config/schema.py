@@ -24,6 +24,7 @@ from pydantic import (
 from harness.config.agents import agent_faults
 from harness.config.audit import audit_sink
 from harness.config.field_descriptions import describe_fields
+from harness.config.freezes import FreezeEntry, freeze_window
 from harness.config.operations import alert_sink
 from harness.config.privacy import CaptureEntry, capture_settings
 from harness.config.providers import CatalogueItem, OAuthEntry, catalogue_changes
@@ -61,6 +62,7 @@ from harness.domain.providers.headers import check_headers
 from harness.domain.providers.kinds import PROVIDER_KINDS, check_provider_name
 from harness.domain.reliability.rate_limits import EvalLimits
 from harness.domain.routing.capabilities import Capabilities
+from harness.domain.routing.freeze import FreezeWindow
 from harness.domain.routing.kill_switch import parse_file_switches
 from harness.domain.routing.target import Price, Provider, Target, check_extra_body
 from harness.domain.settings import (
@@ -304,6 +306,10 @@ class FileConfig(BaseModel):
         "ROUTE=provider:NAME",
     )
 
+    freezes: list[FreezeEntry] = Field(
+        [], description="weekly freezes of routes; see docs/how-to/freezes.md"
+    )
+
 
 def json_schema() -> dict[str, object]:
     return describe_fields(FileConfig.model_json_schema(), FileConfig)
@@ -372,6 +378,7 @@ def build_settings(
         policies=policies,
         routes=routes,
         switches=_switches(config.switches, document),
+        freezes=_freezes(config.freezes, document),
         data_classes=known.data_classes,
         alerts=_alerts(config.alerts, document),
         audit=_audit(config.audit, document),
@@ -503,6 +510,14 @@ def _switches(items: list[str], document: Document) -> tuple[str, ...]:
     except InputError as error:
         raise ConfigError(f"{document.place(('switches',))}: {error}") from None
     return tuple(items)
+
+
+def _freezes(entries: list[FreezeEntry], document: Document) -> tuple[FreezeWindow, ...]:
+    windows: list[FreezeWindow] = []
+    for number, entry in enumerate(entries):
+        with _at(document, ("freezes", number)):
+            windows.append(freeze_window(entry))
+    return tuple(windows)
 
 
 def _fields(model: BaseModel) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from harness.domain.operations.state_audit import AuditProgress
 from harness.domain.proposals.policy import Policy
 from harness.domain.providers.catalogue import Catalogue
 from harness.domain.providers.oauth_kinds import OAuthOverrides
+from harness.domain.routing.freeze import FreezeWindow
 from harness.domain.routing.target import Target
 from harness.domain.settings import AgentSettings
 from harness.domain.suggestions import did_you_mean
@@ -79,6 +80,7 @@ class Context:
 
     cipher: Cipher = field(default_factory=NoCipher)  # for what is stored encrypted
     observe_only: bool = False  # no canary opens, and nothing is promoted
+    freeze_windows: tuple[FreezeWindow, ...] = ()  # of every week, by the file
     dashboard_url: str = ""  # where people reach the dashboard; alerts link to its pages
     # Where providers' keys may stand, too.
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -28,6 +28,7 @@ from harness.control.proposals import (
     route_rules,
     selections,
 )
+from harness.control.routing import freezes
 from harness.control.shadow import shadows, stage_driver
 from harness.domain.errors import (
     EvidenceMismatch,
@@ -49,6 +50,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals import selection
 from harness.domain.proposals.proposal import (
+    POLICY_APPROVER,
     Proposal,
     ProposalEvent,
     ProposalPhase,
@@ -291,9 +293,22 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
             text=f"{proposal.proposer} proposed it. {proof.words}: {reason_text(proof)}{asks} "
             f"It expires at {waits.approval_ends_at:%Y-%m-%d %H:%M} UTC.",
         )
+    elif frozen := _describe_freeze(ctx, tx, proposal):
+        _wait_for_thaw(ctx, tx, proposal, proof, frozen)
     else:
         _let_in(ctx, tx, proposal, proof, ProposalEvent.PASSED)
     worker_supervision.stop_unneeded_runs(ctx, tx, proposal)
+
+
+def _wait_for_thaw(
+    ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed, frozen: str
+) -> None:
+    """The policy lets it in without a person; the freeze holds its canary back until then."""
+    waits = apply_event(proposal, ProposalEvent.PASSED_NEEDS_APPROVAL, ctx.clock.now())
+    saved = tx.proposals.save(
+        replace(waits, approver=POLICY_APPROVER, approved_verdict=proof.id)
+    )
+    _audit(ctx, tx, saved, "proposal.frozen", {"verdict": proof.id, "reason": frozen})
 
 
 def _let_in(
@@ -349,10 +364,20 @@ def _await(ctx: Context, proposal: Proposal) -> list[str]:
     if said:
         return said
     if proposal.approver is not None and not ctx.observe_only:
+        with ctx.store.read() as tx:
+            if _describe_freeze(ctx, tx, proposal):
+                return []
         return _open_approved(ctx, proposal, proof)
     if proposal.approval_ends_at <= ctx.clock.now():
         return _in_write(ctx, proposal, ProposalEvent.EXPIRED, "nobody approved it in time")
     return []
+
+
+def _describe_freeze(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
+    """The freeze that holds its canary back. A shadow may run: nobody gets its answers."""
+    if proposal.policy.canary.shadow is not None:
+        return ""
+    return freezes.describe_freeze(ctx, tx, proposal.route)
 
 
 def _proof_now(ctx: Context, proposal: Proposal) -> tuple[Verdict, list[str]]:

@@ -21,6 +21,7 @@ from harness.domain.providers.oauth_kinds import OAuthOverrides
 from harness.domain.reliability.breaker import DEFAULT_BREAKER, BreakerPolicy
 from harness.domain.reliability.rate_limits import EvalLimits
 from harness.domain.reliability.retry import DEFAULT_RETRY, RetryPolicy
+from harness.domain.routing.freeze import FreezeWindow
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Provider, RequestPatch, Target
 
@@ -388,6 +389,7 @@ class Settings:
     policies: Mapping[str, Policy]
     routes: Mapping[str, RouteSeed]
     switches: tuple[str, ...] = ()  # as `kill_switch.parse_file_switches` reads them
+    freezes: tuple[FreezeWindow, ...] = ()  # of every week
     alerts: AlertSettings = AlertSettings()
     audit: AuditSettings = AuditSettings()
     data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)  # who may see each

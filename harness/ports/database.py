@@ -22,6 +22,7 @@ from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.domain.privacy.capture import CapturedRequest
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.reliability.failover import Failover, FailoverCount
+from harness.domain.routing.freeze import FreezeRecord
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import Route, Snapshot
 from harness.domain.routing.target import Target
@@ -58,6 +59,7 @@ from harness.ports.providers import (
 )
 from harness.ports.routing import (
     Captures,
+    Freezes,
     RouteRecord,
     Routing,
     ShadowRecord,
@@ -107,6 +109,8 @@ class Transaction(Protocol):
     def waivers(self) -> Waivers: ...
     @property
     def switches(self) -> Switches: ...
+    @property
+    def freezes(self) -> Freezes: ...
     @property
     def shadows(self) -> Shadows: ...
     @property
@@ -189,6 +193,10 @@ class Listings(Protocol):
 
     def switches(self, page_request: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
         """Lists the kill switches, newest first, with the lifted and expired ones."""
+        ...
+
+    def freezes(self, page_request: PageRequest = FIRST_PAGE) -> Page[FreezeRecord]:
+        """Lists the freezes that people set, newest first, with the lifted and past ones."""
         ...
 
     def shadows(

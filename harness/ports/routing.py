@@ -1,5 +1,5 @@
 """Protocols of what serves, as it is stored: the routing table with its history and evidence,
-waivers, kill switches, shadows with their tallies, captured requests.
+waivers, kill switches, freezes, shadows with their tallies, captured requests.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +10,7 @@ from typing import Protocol
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.privacy.capture import CapturedRequest, CaptureResult
 from harness.domain.routing.evidence import RouteEvidence, Waiver
+from harness.domain.routing.freeze import Freeze, FreezeRecord
 from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.route_changes import TableChange
 from harness.domain.routing.table import Route, RoutingTable
@@ -111,6 +112,24 @@ class Switches(Protocol):
         """Lists the kill switches that nobody has lifted, newest first, with the expired
         ones.
         """
+        ...
+
+
+class Freezes(Protocol):
+    """Freezes that people set; those of every week stand in the configuration file."""
+
+    def add(self, freeze: Freeze) -> None: ...
+
+    def lift(self, id_: str, *, actor: str, now: datetime) -> FreezeRecord:
+        """Lifts a freeze; lifting it again changes nothing. Raises NotFound."""
+        ...
+
+    def get(self, id_: str) -> FreezeRecord:
+        """Loads a freeze by id. Raises NotFound."""
+        ...
+
+    def overlapping(self, since: datetime) -> Sequence[FreezeRecord]:
+        """Lists the freezes that end after a moment, with the lifted ones, by start."""
         ...
 
 

@@ -59,7 +59,7 @@ from harness.store.sql.providers import (
     SqlSightings,
     SqlSignIns,
 )
-from harness.store.sql.routing import SqlRouting, SqlSwitches
+from harness.store.sql.routing import SqlFreezes, SqlRouting, SqlSwitches
 from harness.store.sql.sessions import (
     SqlIdempotentAnswers,
     SqlSessionMessages,
@@ -96,6 +96,7 @@ class SqlTransaction:
         self.dashboard_sessions = SqlDashboardSessions(unit)
         self.waivers = SqlWaivers(unit, now)
         self.switches = SqlSwitches(unit)
+        self.freezes = SqlFreezes(unit)
         self.shadows = SqlShadows(unit)
         self.alerts = SqlAlerts(unit)
         self.deliveries = SqlDeliveries(unit)

@@ -13,6 +13,7 @@ from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
 from harness.cli.routing.failover_log import list_failovers
 from harness.cli.routing.fallback_chain import fallback
+from harness.cli.routing.freezes import freeze, list_freezes, unfreeze
 from harness.cli.routing.route_metrics import metric_facts, route_measured
 from harness.cli.routing.route_options import (
     given_settings,
@@ -40,6 +41,9 @@ def route() -> None:
 
 
 route.add_command(fallback)
+route.add_command(freeze)
+route.add_command(unfreeze)
+route.add_command(list_freezes)
 route.add_command(route_traffic)
 route.add_command(settings)
 

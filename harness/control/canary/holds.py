@@ -1,7 +1,8 @@
-"""Holds a canary or a bake while its data or its clock cannot be trusted: traffic is missing,
-the clock was set, routers failed, rows were tampered with. `apply_hold` makes a hold with its
-reason of a step onward; `update_hold_alert` raises and ends the alert. It goes on by itself,
-but after a fault in a router only when a person has looked (`canary resume`).
+"""Holds a canary or a bake while its data or its clock cannot be trusted (traffic is missing, the
+clock was set, routers failed, rows were tampered with), and while its route is frozen.
+`apply_hold` makes a hold with its reason of a step onward; `update_hold_alert` raises and ends
+the alert. It goes on by itself, but after a fault in a router only when a person has looked
+(`canary resume`).
 """
 
 from collections.abc import Sequence
@@ -13,8 +14,10 @@ from harness.control.canary.observe_only import OBSERVE_ONLY
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.operations import alerts, tampering
+from harness.control.routing import freezes
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
+from harness.domain.formatting import format_span
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.safe_time import add_seconds
 from harness.gate.online import holds
@@ -37,7 +40,7 @@ def apply_hold(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
     ctx.clock_watch.observe(ctx.clock.now(), ctx.clock.monotonic())
     why = ""
     if action.signal in TIMED_SIGNALS:
-        why = _false_expiry(unit)
+        why = _false_expiry(unit) or _frozen_expiry(unit)
     if not why and action.signal in ONWARD_SIGNALS:
         why = _distrust_reason(unit)
     if (
@@ -122,6 +125,8 @@ def _stage_name(rollout: Rollout) -> str:
 def _distrust_reason(unit: RolloutUnit) -> str:
     ctx, rollout = unit.ctx, unit.rollout
     now = ctx.clock.now()
+    if frozen := freezes.describe_freeze(ctx, unit.tx, rollout.route):
+        return frozen
     if ctx.observe_only and not rollout.baking:
         return OBSERVE_ONLY
     if ctx.clock_watch.unsettled(ctx.clock.monotonic()):
@@ -173,4 +178,19 @@ def _false_expiry(unit: RolloutUnit) -> str:
     what = "bake" if rollout.baking else "step"
     return (
         f"this machine's clock was set, and the {what}'s time is not up by the time that passed"
+    )
+
+
+def _frozen_expiry(unit: RolloutUnit) -> str:
+    """A step's deadline stands still while the route is frozen; a bake's end does not."""
+    ctx, rollout = unit.ctx, unit.rollout
+    if rollout.baking:
+        return ""
+    frozen = freezes.measure_frozen(ctx, unit.tx, rollout.route, rollout.step_started_at)
+    deadline = add_seconds(rollout.step_started_at, rollout.current.deadline_s)
+    if ctx.clock.now() >= add_seconds(deadline, frozen.total_seconds()):
+        return ""
+    return (
+        f"route {rollout.route} was frozen for {format_span(frozen.total_seconds())} of this "
+        "step, which its deadline does not count"
     )

@@ -16,7 +16,7 @@ from harness.control.context import Context
 from harness.control.evals import proof_validity, recomputation
 from harness.control.operations import alerts
 from harness.control.proposals import route_rules
-from harness.control.routing import fallback_chain, routes
+from harness.control.routing import fallback_chain, freezes, routes
 from harness.domain.canary.rollout import (
     Rollout,
     RolloutSignal,
@@ -56,9 +56,11 @@ def open_canary(
     """Opens a proposal's canary: stores rollout, routing table and proposal, all of it or none.
 
     Raises ProofRefused when the verdict holds no more, RevisionConflict when another writer
-    was first, NotAllowed where the installation only observes.
+    was first, NotAllowed where the installation only observes, Conflict while the route is
+    frozen.
     """
     require_swaps(ctx, "no canary opens")
+    freezes.require_thawed(ctx, tx, proposal.route, "no canary opens")
     now = ctx.clock.now()
     proof_validity.require_proof(ctx, tx, proof)
     recomputation.require_agreement(ctx, tx, proof, proposal)
@@ -129,9 +131,13 @@ class CanaryMachine:
 
     def apply(self, move: CanaryMove) -> Rollout:
         """Applies a move, and returns the rollout after it. Raises IllegalTransition,
-        RevisionConflict, ProofRefused, and NotAllowed where the installation only observes.
+        RevisionConflict, ProofRefused, NotAllowed where the installation only observes, and
+        Conflict for a move onward while the route is frozen.
         """
         check_signal(self._ctx, move.signal)
+        if move.signal in freezes.ONWARD_SIGNALS:
+            act = f"its canary does not go on ({move.signal.value})"
+            freezes.require_thawed(self._ctx, self._tx, self._rollout.route, act)
         match move.signal:
             case RolloutSignal.HARM | RolloutSignal.STALE | RolloutSignal.ABORT:
                 return self._go_back(move)

@@ -41,6 +41,7 @@ from harness.domain.reliability.failover import (
     user_hashes,
 )
 from harness.domain.reliability.spend import KeySpend, total_spend
+from harness.domain.routing.freeze import FreezeRecord
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.ports import RouteRecord, ShadowRecord, SwitchRecord, Transaction
@@ -282,6 +283,12 @@ def list_switches(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[
     """Lists the kill switches, newest first, with the lifted and expired ones."""
     with ctx.store.listings() as stored:
         return stored.switches(page_request)
+
+
+def list_freezes(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[FreezeRecord]:
+    """Lists the freezes that people set, newest first, with the lifted and past ones."""
+    with ctx.store.listings() as stored:
+        return stored.freezes(page_request)
 
 
 def list_shadows(

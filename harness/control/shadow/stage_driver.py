@@ -9,7 +9,7 @@ from harness.control import audit
 from harness.control.canary import machine
 from harness.control.context import Context
 from harness.control.operations import alerts
-from harness.control.routing import routes
+from harness.control.routing import freezes, routes
 from harness.control.shadow import shadows, stage_audit
 from harness.control.shadow.shadows import LONGEST
 from harness.control.shadow.stage import (
@@ -43,6 +43,8 @@ def run_once(ctx: Context, proposal: Proposal, proof: Passed) -> list[str]:
             said = [_start(ctx, proposal, proof, stage)]
         case ShadowMove.OPEN if ctx.observe_only:
             pass  # its shadow goes on, and no user gets an answer of the candidate
+        case ShadowMove.OPEN if _is_frozen(ctx, proposal):
+            pass  # its canary opens after the freeze
         case ShadowMove.OPEN:
             said = [_open(ctx, proposal, proof, stage)]
         case ShadowMove.REJECT:
@@ -52,6 +54,11 @@ def run_once(ctx: Context, proposal: Proposal, proof: Passed) -> list[str]:
         case ShadowMove.MIRROR:
             said = _go_on(ctx, proposal)
     return [f"{proposal.id}: {words}" for words in said]
+
+
+def _is_frozen(ctx: Context, proposal: Proposal) -> bool:
+    with ctx.store.read() as tx:
+        return bool(freezes.describe_freeze(ctx, tx, proposal.route))
 
 
 def _start(ctx: Context, proposal: Proposal, proof: Passed, stage: ShadowStage) -> str:

@@ -104,6 +104,9 @@ PAST_GATE_PHASES: Final = frozenset(
     {ProposalPhase.AWAITING_APPROVAL, ProposalPhase.SHADOW, ProposalPhase.CANARY}
 )
 
+# Who approved a proposal that its policy lets in without a person, and that a freeze holds.
+POLICY_APPROVER: Final = "the policy"
+
 OPEN_PHASES: Final = frozenset(
     {
         ProposalPhase.PROPOSED,

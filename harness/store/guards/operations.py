@@ -1,6 +1,6 @@
-"""Guards refuse rows that change what was measured, logged or thrown (samples, targets, suites,
-audit, switches, shadows), who people and keys are, or that put the database back in time;
-and alerts that nobody could read.
+"""Guards refuse rows that change what was measured, logged, frozen or thrown (samples, targets,
+suites, audit, switches, freezes, shadows), who people and keys are, or that put the database
+back in time; and alerts that nobody could read.
 """
 
 # ruff: noqa: S608 - statements of constants; nothing comes from outside
@@ -79,6 +79,34 @@ _SWITCH: Final = (
         ),
     ),
     Guard("switch_no_delete", "switch", "DELETE", always("switch is never deleted")),
+)
+
+_FREEZE: Final = (
+    Guard(
+        "freeze_guard",
+        "freeze",
+        "INSERT",
+        (
+            taken("freeze", "id"),
+            ("freeze_set: a freeze is set before it is lifted", "NEW.lifted_at IS NOT NULL"),
+        ),
+    ),
+    Guard(
+        "freeze_no_rewrite",
+        "freeze",
+        "UPDATE",
+        (
+            ("append_only: a freeze is lifted once", "OLD.lifted_at IS NOT NULL"),
+            ("append_only: a freeze is only ever lifted", "NEW.lifted_at IS NULL"),
+            (
+                "append_only: what was frozen does not change",
+                changes(
+                    *("id", "route", "reason", "actor", "created_at", "starts_at", "ends_at")
+                ),
+            ),
+        ),
+    ),
+    Guard("freeze_no_delete", "freeze", "DELETE", always("freeze is never deleted")),
 )
 
 _SHADOW: Final = (
@@ -400,6 +428,7 @@ _SAMPLE: Final = (
 OPERATIONS: Final = (
     _AUDIT_EVENT,
     *_SWITCH,
+    *_FREEZE,
     *_SHADOW,
     *_SAMPLE,
     *_PRINCIPAL,

@@ -236,6 +236,14 @@ _ROUTE_VERSION_PROOF: Final = Guard(
             f"{_PROVEN} AND {_UNAPPROVED}",
         ),
         (
+            "frozen: the route is frozen; nothing opens, advances or is promoted",
+            (
+                "NEW.kind IN ('canary', 'weight', 'promotion') AND EXISTS (SELECT 1"
+                " FROM freeze f WHERE (f.route IS NULL OR f.route = NEW.route)"
+                " AND f.lifted_at IS NULL AND f.starts_at <= NEW.at AND NEW.at < f.ends_at)"
+            ),
+        ),
+        (
             "first_step: a canary opens with its rollout, at its policy's first step",
             (
                 "NEW.kind = 'canary' AND NOT EXISTS (SELECT 1 FROM rollout r"

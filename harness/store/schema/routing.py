@@ -1,6 +1,6 @@
 """Tables of the routing table (versions, fallback chains, evidence, waivers) with its promise,
-no target in any role without evidence; and of the kill switches that people threw by CLI or
-REST.
+no target in any role without evidence; of the kill switches that people threw by CLI or REST;
+and of the freezes that they set.
 
 One append-only row per route and version; the highest is the current one, and the primary key
 is the compare-and-swap. What a row alone can show is a CHECK or a foreign key here; what needs
@@ -10,7 +10,7 @@ route's.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Final
 
 import sqlalchemy as sa
@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.evals.run import Passed
 from harness.domain.routing.evidence import EvidenceKind, TargetEvidence, Waiver
+from harness.domain.routing.freeze import Freeze, FreezeRecord
 from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.domain.routing.route_changes import CHANGE_KINDS
 from harness.domain.routing.table import Canary, Route, RouteSettings
@@ -258,6 +259,27 @@ switch = sa.Table(
     sa.CheckConstraint("(lifted_at IS NULL) = (lifted_by IS NULL)", name="lifted_by_whom"),
 )
 
+# Lifted once, else never changed or deleted (triggers).
+freeze = sa.Table(
+    "freeze",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    text("route", nullable=True),
+    free_text("reason"),
+    free_text("actor"),
+    time("created_at"),
+    time("starts_at"),
+    time("ends_at"),
+    time("lifted_at", nullable=True),
+    text("lifted_by", nullable=True),
+    signature(),
+    not_blank("reason"),
+    sa.CheckConstraint("starts_at < ends_at", name="starts_first"),
+    sa.CheckConstraint("(lifted_at IS NULL) = (lifted_by IS NULL)", name="lifted_by_whom"),
+    sa.Index("ix_freeze_ends_at", "ends_at"),
+)
+_FREEZE_COLUMNS: Final = tuple(freeze.c[item.name] for item in fields(Freeze))
+
 
 def evidence_to_row(evidence: TargetEvidence) -> Values:
     by_verdict = evidence.kind is EvidenceKind.VERDICT
@@ -376,3 +398,12 @@ def switch_from_row(row: Row) -> SwitchRecord:
         source=SwitchSource(row.source),
     )
     return SwitchRecord(thrown, row.lifted_at, row.lifted_by)
+
+
+def freeze_to_row(freeze: Freeze) -> Values:
+    return asdict(freeze)
+
+
+def freeze_from_row(row: Row) -> FreezeRecord:
+    values = {column.name: getattr(row, column.name) for column in _FREEZE_COLUMNS}
+    return FreezeRecord(Freeze(**values), row.lifted_at, row.lifted_by)

@@ -36,6 +36,7 @@ AUDITED: Final[Mapping[str, sa.Table]] = {
         person_link,
         providers.credential,
         routing.switch,
+        routing.freeze,
         shadow.shadow,
         agents.agent_switch,
         agents.agent_grant,

@@ -56,7 +56,13 @@ NEXT_PAGE = (
 EXPORTS: Final = sa.select(audit_export).order_by(audit_export.c.sink)
 ROWS_PER_PAGE: Final = 200
 EVER_RECORDED: Final = sa.select(audit_event.c.number).where(audit_event.c.rows.is_not(None))
-_SMALL: Final = (providers.provider, api_key, providers.credential, routing.switch)
+_SMALL: Final = (
+    providers.provider,
+    api_key,
+    providers.credential,
+    routing.switch,
+    routing.freeze,
+)
 
 
 class SqlAuditLog:

@@ -20,6 +20,7 @@ from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.domain.privacy.capture import CapturedRequest
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.reliability.failover import Failover, FailoverCount
+from harness.domain.routing.freeze import FreezeRecord
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.ports import RouteRecord, ShadowRecord, SwitchRecord
@@ -56,6 +57,8 @@ from harness.store.schema.proposals import (
     verdict_from_row,
 )
 from harness.store.schema.routing import (
+    freeze,
+    freeze_from_row,
     record_from_row,
     route_fallback,
     route_from_row,
@@ -73,6 +76,7 @@ from harness.store.unit_of_work import in_project
 PROPOSALS: Final = newest(proposal.c.created_at, proposal.c.id)
 RUNS: Final = newest(eval_run.c.created_at, eval_run.c.id)
 SWITCHES: Final = newest(switch.c.created_at, switch.c.id)
+FREEZES: Final = newest(freeze.c.created_at, freeze.c.id)
 SHADOWS: Final = newest(shadow.c.started_at, shadow.c.id)
 SAMPLES: Final = Order((sample.c.position, sample.c.epoch, sample.c.item))
 TARGETS: Final = Order((target.c.provider, target.c.model, target.c.id), key=target.c.id)
@@ -168,6 +172,9 @@ class SqlListings(AgentListings):
 
     def switches(self, page_request: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
         return self.signed(switch, sa.select(switch), SWITCHES, page_request, switch_from_row)
+
+    def freezes(self, page_request: PageRequest = FIRST_PAGE) -> Page[FreezeRecord]:
+        return self.signed(freeze, sa.select(freeze), FREEZES, page_request, freeze_from_row)
 
     def shadows(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None

@@ -1,6 +1,6 @@
 """Reads the routing table, routes' histories and targets, and commits changes of routes by
 compare-and-swap, with their proof (`SqlRouting`); adds, lifts and reads kill switches
-(`SqlSwitches`).
+(`SqlSwitches`) and freezes (`SqlFreezes`).
 """
 
 from collections import defaultdict
@@ -11,8 +11,15 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.errors import Conflict, ProofRefused, RevisionConflict, SnapshotInvalid
+from harness.domain.errors import (
+    Conflict,
+    NotFound,
+    ProofRefused,
+    RevisionConflict,
+    SnapshotInvalid,
+)
 from harness.domain.routing.evidence import RouteEvidence
+from harness.domain.routing.freeze import Freeze, FreezeRecord
 from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.route_changes import (
     CHANGE_KINDS,
@@ -36,6 +43,9 @@ from harness.store.schema.columns import Row
 from harness.store.schema.evals import target, target_from_row, target_to_row
 from harness.store.schema.operations import meta
 from harness.store.schema.routing import (
+    freeze,
+    freeze_from_row,
+    freeze_to_row,
     record_from_row,
     route_fallback,
     route_from_row,
@@ -103,6 +113,8 @@ FLOOR = sa.select(meta.c.revision_floor)
 TARGETS = sa.select(target)
 _TAKEN: Final = ("version_taken", "revision_follows", "pk_route_version", "route_version.route")
 SWITCHES = sa.select(switch).order_by(switch.c.created_at.desc(), switch.c.id.desc())
+FREEZES = sa.select(freeze).order_by(freeze.c.starts_at, freeze.c.id)
+NOT_OVER = FREEZES.where(freeze.c.ends_at > sa.bindparam("since", type_=freeze.c.ends_at.type))
 NOT_LIFTED = SWITCHES.where(switch.c.lifted_at.is_(None))
 
 
@@ -257,3 +269,31 @@ class SqlSwitches:
     def not_lifted(self) -> Sequence[KillSwitch]:
         found = self._unit.checked(switch, self._unit.read(NOT_LIFTED))
         return [switch_from_row(row).switch for row in found]
+
+
+class SqlFreezes:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, new: Freeze) -> None:
+        self._unit.serialize()
+        self._unit.insert(freeze, freeze_to_row(new))
+
+    def lift(self, id_: str, *, actor: str, now: datetime) -> FreezeRecord:
+        self._unit.serialize()
+        stored = self.get(id_)
+        if stored.lifted_at is not None:
+            return stored
+        self._unit.amend(freeze, freeze.c.id == id_, {"lifted_at": now, "lifted_by": actor})
+        return replace(stored, lifted_at=now, lifted_by=actor)
+
+    def get(self, id_: str) -> FreezeRecord:
+        row = self._unit.read(FREEZES.where(freeze.c.id == id_)).first()
+        if row is None:
+            raise NotFound(f"there is no freeze {id_}; `swapgate route freezes` lists them")
+        self._unit.checked(freeze, [row])
+        return freeze_from_row(row)
+
+    def overlapping(self, since: datetime) -> Sequence[FreezeRecord]:
+        rows = self._unit.checked(freeze, self._unit.read(NOT_OVER, {"since": since}))
+        return [freeze_from_row(row) for row in rows]

@@ -1,0 +1,135 @@
+"""`swapgate route freeze` and `unfreeze` set and lift a freeze, `freezes` lists them with those
+that the configuration file sets every week.
+"""
+
+from datetime import datetime, timedelta
+
+import click
+
+from harness.cli.frame import formatting, output, paging
+from harness.cli.frame.duration import DurationType
+from harness.cli.frame.session import Session, pass_session
+from harness.control.operations import queries
+from harness.control.routing import freezes
+from harness.domain.errors import InputError
+from harness.domain.pagination import PageRequest
+from harness.domain.routing.freeze import FreezeRecord
+
+
+class _Moment(click.ParamType[datetime]):
+    name = "time"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        try:
+            moment = datetime.fromisoformat(str(value))
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            self.fail(
+                f"{value!r} is no time with its zone: write 2026-12-24T16:00+01:00", param, ctx
+            )
+        return moment
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--all", "everywhere", is_flag=True, help="All routes.")
+@click.option("--from", "starts_at", type=_Moment(), help="When it begins. [default: now]")
+@click.option("--until", "ends_at", type=_Moment(), help="When it ends, with its time zone.")
+@click.option("--for", "lasts", type=DurationType(), metavar="TIME", help="Duration: 2h, 3d.")
+@click.option(
+    "--reason", required=True, help="Reason, shown to everybody and recorded in the audit log."
+)
+@pass_session
+def freeze(
+    session: Session,
+    name: str | None,
+    everywhere: bool,
+    starts_at: datetime | None,
+    ends_at: datetime | None,
+    lasts: timedelta | None,
+    reason: str,
+) -> None:
+    """Freeze a route: no canary opens, advances or is promoted.
+
+    Evals, approvals and shadows go on; rollback, abort and kill switch work.
+    """
+    if (name is None) is not everywhere:
+        raise InputError("name one route, or give --all")
+    if (ends_at is None) is (lasts is None):
+        raise InputError("give one of --until and --for")
+    if ends_at is None and lasts is not None:
+        ends_at = (starts_at or session.installation.clock.now()) + lasts
+    if ends_at is None:
+        raise InputError("give one of --until and --for")
+    wanted = freezes.FreezeRequest(name, ends_at, reason, starts_at)
+    made = freezes.add_freeze(session.context, session.deciding_actor, wanted)
+    if session.json:
+        output.document(made)
+        return
+    click.echo(made.id)
+    scope = "all routes are" if name is None else f"route {name} is"
+    output.note(
+        f"{scope} frozen from {formatting.timestamp(made.starts_at)} until "
+        f"{formatting.timestamp(made.ends_at)} UTC: `swapgate route unfreeze {made.id}`"
+    )
+
+
+@click.command()
+@click.argument("freeze_id", metavar="ID")
+@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
+@pass_session
+def unfreeze(session: Session, freeze_id: str, reason: str) -> None:
+    """End a freeze before its time. Whoever proposed what it holds back cannot."""
+    record = freezes.lift_freeze(
+        session.context, session.deciding_actor, freeze_id, reason=reason
+    )
+    if session.json:
+        output.document(record)
+    else:
+        click.echo(f"lifted {freeze_id}")
+
+
+@click.command("freezes")
+@paging.page_options
+@pass_session
+def list_freezes(session: Session, page_request: PageRequest) -> None:
+    """List the freezes that people set, newest first.
+
+    What the configuration file freezes every week is said on stderr.
+    """
+    found = queries.list_freezes(session.context, page_request)
+    paging.note_page(found)
+    if session.json:
+        output.document(found.items)
+        return
+    now = session.installation.clock.now()
+    for window in session.context.freeze_windows:
+        scope = ", ".join(sorted(window.routes)) or "all routes"
+        output.note(f"every week, {window}: {scope} ({window.reason})")
+    output.table(
+        ["ID", "ROUTE", "STATE", "FROM", "UNTIL", "BY", "REASON"],
+        [
+            [
+                record.freeze.id,
+                record.freeze.route or "all",
+                _state(record, now),
+                formatting.timestamp(record.freeze.starts_at),
+                formatting.timestamp(record.freeze.ends_at),
+                record.freeze.actor,
+                record.freeze.reason,
+            ]
+            for record in found
+        ],
+        empty="no freeze was set yet",
+    )
+
+
+def _state(record: FreezeRecord, now: datetime) -> str:
+    if record.lifted_at is not None:
+        return f"lifted by {record.lifted_by}"
+    if record.freeze.ends_at <= now:
+        return "over"
+    return "in force" if record.freeze.starts_at <= now else "to come"
