@@ -116,6 +116,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     switch = ask("switch", "throw", "provider:sim", "--for", "2h", "--reason", "a drill")
     ask("switch", "list")
     ask("switch", "lift", switch["id"], "--reason", "over")  # type: ignore[index]
+    freeze_verbs(ask)
     credential_verbs(cli, ask)
     for verbs_of in (person_verbs, trouble_verbs, shadow_verbs, database_verbs):
         verbs_of(ask)
@@ -171,6 +172,12 @@ def person_verbs(ask: Callable[..., object]) -> None:
     assert (shown["dave-laptop"], shown["local"]) == ("dave", "")
     assert ask("person", "sessions") == []
     ask("person", "sign-out", "ds_none", "--reason", "a lost laptop", exits=1)
+
+
+def freeze_verbs(ask: Callable[..., object]) -> None:
+    made = ask("route", "freeze", "chat", "--for", "2h", "--reason", "a drill")
+    ask("route", "freezes")
+    ask("route", "unfreeze", made["id"], "--reason", "over")  # type: ignore[index]
 
 
 def credential_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:

@@ -111,6 +111,7 @@ SQLITE = {
     "client-keys": INSTALLED,
     "fallbacks": CHAINED,
     "kill-switch": CHAINED,
+    "freezes": INSTALLED,
 }
 OF_THEIR_OWN = {
     "alerts",

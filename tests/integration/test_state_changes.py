@@ -25,7 +25,7 @@ from harness.control.operations import (
     state_audit,
 )
 from harness.control.proposals import decisions
-from harness.control.routing import fallback_chain, kill_switch, targets
+from harness.control.routing import fallback_chain, freezes, kill_switch, targets
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.operations.access import SYSTEM, Role
@@ -64,6 +64,7 @@ TABLES: Mapping[str, Change] = {
     "waiver": ("expires_at", 9_000_000_000_000_000),
     "approval": ("name", "somebody else"),
     "switch": ("lifted_at", 1),
+    "freeze": ("lifted_at", 1),
     "api_key": ("role", 4),
     "person_link": ("person", "local"),
     "provider": ("api_base", "http://127.0.0.1:1/v1"),
@@ -83,6 +84,7 @@ COPIES: Mapping[str, Mapping[str, object]] = {
     "proposal": {"phase": "cancelled"},
     "rollout": {"state": "rolled_back"},
     "switch": {"lifted_at": None, "lifted_by": None},
+    "freeze": {"lifted_at": None, "lifted_by": None},
     "agent_grant": {"request": None, "kind": "change", "session": ""},
     "agent_switch": {"state": "pending", "decided_at": None, "decided_by": ""},
 }
@@ -130,6 +132,9 @@ def live(world: SmallInstallation) -> None:
         Force(ForceKind.PROVIDER, "sim"), "an outage", lasts=timedelta(hours=1)
     )
     kill_switch.throw_switch(ctx, SYSTEM, force, source=SwitchSource.CLI)
+    day = timedelta(days=1)
+    later = freezes.FreezeRequest(None, NOW + 3 * day, "a release", NOW + 2 * day)
+    freezes.add_freeze(ctx, SYSTEM, later)
     proposal = world.until_decided(world.propose("sim/better").id)
     decisions.approve_proposal(world.context(), BEN, proposal.id, "it is good")
     with world.store.write() as tx:

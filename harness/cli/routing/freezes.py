@@ -46,7 +46,7 @@ class _Moment(click.ParamType[datetime]):
 def freeze(
     session: Session,
     name: str | None,
-    everywhere: bool,
+    everywhere: bool,  # noqa: FBT001 - click passes options by name
     starts_at: datetime | None,
     ends_at: datetime | None,
     lasts: timedelta | None,

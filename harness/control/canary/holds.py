@@ -1,5 +1,5 @@
-"""Holds a canary or a bake while its data or its clock cannot be trusted (traffic is missing, the
-clock was set, routers failed, rows were tampered with), and while its route is frozen.
+"""Holds a canary or a bake while its data or its clock cannot be trusted (traffic is missing,
+the clock was set, routers failed, rows were tampered with), and while its route is frozen.
 `apply_hold` makes a hold with its reason of a step onward; `update_hold_alert` raises and ends
 the alert. It goes on by itself, but after a fault in a router only when a person has looked
 (`canary resume`).

@@ -20,7 +20,7 @@ from harness.control.evals.run_costs import (
     sum_judging_cost,
 )
 from harness.control.proposals.evaluation import asks_incumbent_first
-from harness.control.routing import monthly_bill
+from harness.control.routing import freezes, monthly_bill
 from harness.control.shadow.stage import ShadowStage, find_stage
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.answer_columns import AnswerColumns
@@ -28,7 +28,7 @@ from harness.domain.evals.cost_forecast import CostForecast
 from harness.domain.evals.pins import ServedModels, named_models
 from harness.domain.evals.run import EvalRun, Sample, SuitePin, SuitePlan, Verdict
 from harness.domain.evals.verdict_basis import VerdictBasis
-from harness.domain.proposals.proposal import Proposal
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.target import Target
 from harness.gate.offline.intervals import (
     mean_interval,
@@ -347,7 +347,11 @@ def _next_step(
     answers = {
         side.plan.suite: (side.figures.incumbent, side.figures.candidate) for side in suites
     }
-    decided = DecidedProposal(proposal, verdict, rollout, answers, ctx.eval_connections)
+    frozen = ""
+    if proposal.phase is ProposalPhase.AWAITING_APPROVAL:
+        with ctx.store.read() as tx:
+            frozen = freezes.describe_freeze(ctx, tx, proposal.route)
+    decided = DecidedProposal(proposal, verdict, rollout, answers, ctx.eval_connections, frozen)
     return describe_next_step(decided)
 
 

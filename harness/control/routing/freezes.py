@@ -146,8 +146,10 @@ def list_freeze_notices(ctx: Context) -> Sequence[tuple[str, str]]:
 def _notice(scope: str, ends_at: datetime, reason: str, source: str) -> tuple[str, str]:
     return (
         f"{scope} frozen until {ends_at:%Y-%m-%d %H:%M} UTC.",
-        f"{reason} ({source}). No canary opens, goes on or is promoted; evals, approvals and "
-        "shadows go on, and abort, rollback and kill switch work.",
+        (
+            f"{reason} ({source}). No canary opens, goes on or is promoted; evals, approvals "
+            "and shadows go on, and abort, rollback and kill switch work."
+        ),
     )
 
 
@@ -168,7 +170,7 @@ def describe_freeze(ctx: Context, tx: Transaction, route: str) -> str:
 
 
 def require_thawed(ctx: Context, tx: Transaction, route: str, act: str) -> None:
-    """Checks that a route is not frozen; else raises Conflict. act: such as `no canary opens`."""
+    """Checks that a route is not frozen; else raises Conflict. act: `no canary opens`."""
     if frozen := describe_freeze(ctx, tx, route):
         raise Conflict(
             f"{frozen}: {act}. Rollback, abort and kill switch work; wait until it ends, or "

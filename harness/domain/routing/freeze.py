@@ -2,14 +2,14 @@
 
 A `Freeze` is set by a person, from one time to another. A `FreezeWindow` comes back every week
 in a time zone, by the configuration's `freezes:`. `find_freeze` says which one holds a route
-now, `measure_frozen_time` how long a route was frozen, so that a canary's deadlines stand still.
+now, `measure_frozen_time` how long it was frozen, so that a canary's deadlines stand still.
 """
 
+import datetime as dt
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from datetime import time as TimeOfDay
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -54,7 +54,7 @@ class WeekTime:
     """A day of the week and a time of that day."""
 
     weekday: int  # from Monday, 0
-    time: TimeOfDay
+    time: dt.time
 
     def __str__(self) -> str:
         return f"{DAYS[self.weekday]} {self.time:%H:%M}"
@@ -74,7 +74,7 @@ class FreezeWindow:
         return f"{self.starts} to {self.ends}, {self.zone.key}"
 
     def list_spans(self, since: datetime, until: datetime) -> Iterator["FreezeSpan"]:
-        """Lists its occurrences that touch the time between two moments, the first one first."""
+        """Lists its occurrences that touch the time between two moments, in order."""
         local = since.astimezone(self.zone).date()
         monday = local - timedelta(days=local.weekday()) - _WEEK
         lasts_days = (self.ends.weekday - self.starts.weekday) % 7
@@ -91,7 +91,7 @@ class FreezeWindow:
                 yield FreezeSpan(starts_at, ends_at, self.reason, f"every week, {self}")
             monday += _WEEK
 
-    def _moments(self, day: date, time: TimeOfDay) -> list[datetime]:
+    def _moments(self, day: date, time: dt.time) -> list[datetime]:
         local = datetime.combine(day, time, self.zone)
         return [local.replace(fold=fold).astimezone(UTC) for fold in (0, 1)]
 
@@ -114,7 +114,7 @@ def parse_week_time(text: str) -> WeekTime:
             f"{text!r} is no time of the week: write a day and a time, `Fri 16:00`"
         )
     weekday = DAYS.index(found[1].capitalize())
-    return WeekTime(weekday, TimeOfDay(int(found[2]), int(found[3])))
+    return WeekTime(weekday, dt.time(int(found[2]), int(found[3])))
 
 
 def build_window(

@@ -48,13 +48,14 @@ class DecidedProposal:
     # By suite, the incumbent's answers and the candidate's.
     answers: Mapping[str, tuple[AnswerColumns, AnswerColumns]]
     connections: int  # eval requests that run at once
+    frozen: str = ""  # the freeze that holds its canary back; empty for none
 
 
 def describe_next_step(decided: DecidedProposal) -> str:
     """What a person does next, or what comes by itself."""
     proposal, outcome = decided.proposal, decided.verdict.outcome
     if outcome == "passed":
-        return _after_passing(proposal, decided.rollout)
+        return _after_passing(proposal, decided.rollout, decided.frozen)
     if outcome == "inconclusive":
         return _more_items(decided)
     if outcome == "infra_error" and proposal.retry_at is not None and proposal.open:
@@ -62,10 +63,12 @@ def describe_next_step(decided: DecidedProposal) -> str:
     return NEXT_STEPS[outcome]
 
 
-def _after_passing(proposal: Proposal, rollout: Rollout | None) -> str:
+def _after_passing(proposal: Proposal, rollout: Rollout | None, frozen: str) -> str:
     match proposal.phase:
         case ProposalPhase.AWAITING_APPROVAL if proposal.approver is None:
             return f"somebody other than {proposal.proposer} approves or rejects the canary."
+        case ProposalPhase.AWAITING_APPROVAL if frozen:
+            return f"nothing; {proposal.approver} approved it, and it waits: {frozen}."
         case ProposalPhase.AWAITING_APPROVAL:
             return f"{proposal.approver} approved it; the canary opens within seconds."
         case ProposalPhase.SHADOW:

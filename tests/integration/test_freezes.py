@@ -1,0 +1,193 @@
+"""A frozen route measures and waits: no canary opens, advances or is promoted, and back goes
+always.
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from harness.app.installation import load_settings
+from harness.control.canary import operations
+from harness.control.proposals import comparison
+from harness.control.routing import freezes, routes
+from harness.control.routing.freezes import FreezeRequest
+from harness.domain.canary.rollout import Rollout, RolloutSignal
+from harness.domain.errors import ConfigError, Conflict, InputError, NotAllowed
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.routing.freeze import Freeze
+from harness.domain.routing.route_changes import RaiseWeight
+from tests.support.control.control_plane import ANN, BEN, CANARY, POLICY, SmallInstallation
+from tests.support.control.manual_clock import ManualClock
+
+pytestmark = pytest.mark.req("G2")
+HOUR = timedelta(hours=1)
+ANN_WHO_APPROVES = Actor(ANN.name, Role.APPROVER, ANN.principal)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> SmallInstallation:
+    made = SmallInstallation(tmp_path, clock=ManualClock())
+    made.set_up()
+    return made
+
+
+def freeze(world: SmallInstallation, lasts: timedelta = HOUR) -> Freeze:
+    ends_at = world.clock.now() + lasts
+    wanted = FreezeRequest("chat", ends_at, "the release week")
+    return freezes.add_freeze(world.context(), BEN, wanted)
+
+
+def rollout_of(world: SmallInstallation, proposal: Proposal) -> Rollout:
+    with world.store.read() as tx:
+        return tx.rollouts.get(world.get(proposal.id).rollout or "")
+
+
+def test_a_proposal_is_measured_in_a_freeze_and_its_canary_opens_by_itself_after_it(
+    world: SmallInstallation,
+) -> None:
+    freeze(world)
+    proposal = world.until_decided(world.propose("sim/good").id)
+    world.run_once()
+    waits = world.get(proposal.id)
+    assert (waits.phase, waits.rollout) == (ProposalPhase.AWAITING_APPROVAL, None)
+    assert routes.load_table(world.context()).routes["chat"].canary is None
+    with world.store.read() as tx:
+        (event,) = [
+            e
+            for e in tx.audit.for_subject(
+                f"proposal {proposal.id}", since=proposal.created_at, limit=50
+            )
+            if e.action == "proposal.frozen"
+        ]
+    assert "the release week" in str(event.details["reason"])
+
+    next_step = comparison.load_comparison(world.context(), proposal.id).next_step
+    assert next_step.startswith("nothing; the policy approved it, and it waits: route chat is")
+    ((heading, text),) = freezes.list_freeze_notices(world.context())
+    assert heading.startswith("Route chat is frozen until")
+    assert "the release week (ben" in text
+
+    world.clock.advance(3600)
+    world.run_once()
+    assert world.get(proposal.id).phase is ProposalPhase.CANARY
+    assert freezes.list_freeze_notices(world.context()) == []
+
+
+def test_a_running_canary_waits_out_a_freeze_longer_than_its_deadline_and_is_promoted_after(
+    tmp_path: Path,
+) -> None:
+    quick = tuple(replace(step, deadline_s=600.0) for step in CANARY.steps)
+    policy = replace(POLICY, canary=replace(CANARY, steps=quick))
+    world = SmallInstallation(tmp_path, clock=ManualClock(), policy=policy)
+    world.set_up()
+    proposal = world.until_decided(world.propose("sim/good").id)
+    freeze(world)
+    for _ in range(6):  # 30 minutes, three times the step's deadline
+        world.clock.advance(300)
+        world.feed()
+        world.run_once()
+    held = rollout_of(world, proposal)
+    assert (held.step, held.live) == (0, True)
+    with world.store.read() as tx:
+        (alert,) = [a for a in tx.alerts.list() if a.kind is AlertKind.CANARY_HELD]
+    assert "Route chat is frozen until" in alert.text
+    for signal in (RolloutSignal.ADVANCE, RolloutSignal.PROMOTE):
+        with pytest.raises(Conflict, match=r"is frozen until .* its canary does not go on"):
+            operations.operate(world.context(), BEN, "chat", signal, "now")
+    assert rollout_of(world, proposal).step == 0
+
+    world.clock.advance(1800)
+    for _ in range(40):
+        world.feed(blocks=3)
+        world.run_once()
+        if world.get(proposal.id).phase is ProposalPhase.PROMOTED:
+            break
+    assert world.get(proposal.id).phase is ProposalPhase.PROMOTED
+
+
+def test_harm_and_an_abort_end_a_canary_of_a_frozen_route(world: SmallInstallation) -> None:
+    proposal = world.until_decided(world.propose("sim/good").id)
+    freeze(world)
+    for _ in range(4):
+        world.feed(failing=True, blocks=5)
+        world.run_once()
+    assert world.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
+
+    freezes.lift_freeze(world.context(), BEN, freezes_of(world)[0], reason="another go")
+    again = world.until_decided(world.propose("sim/better").id)
+    assert again.phase is ProposalPhase.CANARY
+    freeze(world)
+    back = operations.operate(world.context(), BEN, "chat", RolloutSignal.ABORT, "no more")
+    assert not back.live
+
+
+def freezes_of(world: SmallInstallation) -> list[str]:
+    with world.store.read() as tx:
+        return [record.freeze.id for record in tx.freezes.overlapping(world.clock.now())]
+
+
+def test_neither_the_proposer_nor_raw_sql_nor_a_process_that_does_not_look_ends_a_freeze(
+    world: SmallInstallation,
+) -> None:
+    proposal = world.until_decided(world.propose("sim/good").id)
+    made = freeze(world)
+    with pytest.raises(NotAllowed, match="ann proposed"):
+        freezes.lift_freeze(world.context(), ANN_WHO_APPROVES, made.id, reason="I want it")
+    with pytest.raises(NotAllowed):
+        freezes.add_freeze(world.context(), ANN, FreezeRequest(None, made.ends_at, "mine"))
+    with pytest.raises(InputError):
+        freezes.add_freeze(world.context(), BEN, FreezeRequest(None, made.created_at, "late"))
+
+    engine = sa.create_engine(f"sqlite:///{world.folder / 'world.db'}")
+    for statement in (
+        "DELETE FROM freeze",
+        "UPDATE freeze SET ends_at = starts_at + 1",
+        "UPDATE freeze SET route = 'another'",
+        "INSERT OR REPLACE INTO freeze SELECT * FROM freeze",
+    ):
+        with pytest.raises(sa.exc.DBAPIError), engine.begin() as db:
+            db.exec_driver_sql(statement)
+
+    # One that asks no freeze is refused by the database.
+    rollout = rollout_of(world, proposal)
+    weight = rollout.policy.steps[1].weight_bps
+    version = routes.load_table(world.context()).routes["chat"].version
+    with pytest.raises(Exception, match="frozen"), world.store.write() as tx:
+        tx.routing.commit(
+            RaiseWeight("chat", rollout.id, weight),
+            expected_version=version,
+            actor="eve",
+            reason="past the freeze",
+            now=world.clock.now(),
+        )
+
+    # The triggers let a freeze be lifted, but nobody else signs: the route counts as frozen.
+    with engine.begin() as db:
+        db.exec_driver_sql("UPDATE freeze SET lifted_at = created_at, lifted_by = 'eve'")
+    engine.dispose()
+    with pytest.raises(Conflict, match="counts as frozen"):
+        operations.operate(world.context(), BEN, "chat", RolloutSignal.ADVANCE, "now")
+    assert not operations.operate(
+        world.context(), BEN, "chat", RolloutSignal.ABORT, "no more"
+    ).live
+
+
+def test_the_configuration_freezes_routes_every_week(tmp_path: Path) -> None:
+    file = tmp_path / "swapgate.yaml"
+    entry = (
+        "freezes:\n"
+        "  - {from: 'Fri 16:00', until: 'Mon 08:00', time_zone: Europe/Berlin,"
+        " reason: weekend, routes: [chat]}\n"
+    )
+    file.write_text(entry)
+    (window,) = load_settings(file).freezes
+    assert str(window) == "Fri 16:00 to Mon 08:00, Europe/Berlin"
+    assert window.routes == {"chat"}
+    file.write_text(entry.replace("Fri 16:00", "someday"))
+    with pytest.raises(ConfigError, match=r"freezes\.0.*'someday' is no time of the week"):
+        load_settings(file)

@@ -1,0 +1,79 @@
+"""Freezes that come back every week, in the time of a zone; and how long a route was frozen."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from harness.domain.errors import InputError
+from harness.domain.routing.freeze import (
+    FreezeSpan,
+    build_window,
+    find_freeze,
+    measure_frozen_time,
+)
+
+pytestmark = pytest.mark.req("G2")
+
+
+def utc(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("now", "until"),
+    [
+        # Friday 16:00 in Berlin is 14:00 UTC in summer and 15:00 in winter.
+        ("2026-07-03 13:59", None),
+        ("2026-07-03 14:00", "2026-07-06 06:00"),
+        ("2026-07-06 05:59", "2026-07-06 06:00"),
+        ("2026-07-06 06:00", None),
+        ("2026-11-20 14:59", None),
+        ("2026-11-20 15:00", "2026-11-23 07:00"),
+        # Clocks change within these two weekends: each edge goes by the time of its own day.
+        ("2026-03-27 15:00", "2026-03-30 06:00"),
+        ("2026-10-23 14:00", "2026-10-26 07:00"),
+        ("2026-10-26 06:59", "2026-10-26 07:00"),
+    ],
+)
+def test_a_weekly_freeze_goes_by_the_clock_of_its_zone(now: str, until: str | None) -> None:
+    window = build_window("Fri 16:00", "Mon 08:00", "Europe/Berlin", "the weekend", ())
+    span = find_freeze(window.list_spans(utc(now), utc(now)), utc(now))
+    assert (span.ends_at if span else None) == (utc(until) if until else None)
+
+
+def test_a_freeze_that_ends_in_a_repeated_or_skipped_hour_is_the_longer_one() -> None:
+    window = build_window("Sat 22:00", "Sun 02:30", "Europe/Berlin", "the night", ())
+    for at, until in [
+        ("2026-10-24 23:00", "2026-10-25 01:30"),  # 02:30 comes twice
+        ("2026-03-28 22:00", "2026-03-29 01:30"),  # 02:30 is skipped
+    ]:
+        (span,) = window.list_spans(utc(at), utc(at))
+        assert span.ends_at == utc(until)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("Fri 25:00", "Mon 08:00", "UTC", "why"), "no time of the week"),
+        (("Someday 5:00", "Mon 08:00", "UTC", "why"), "no time of the week"),
+        (("Fri 16:00", "Fri 16:00", "UTC", "why"), "no part of a week"),
+        (("Fri 16:00", "Mon 08:00", "Mars/Olympus", "why"), "no time zone"),
+        (("Fri 16:00", "Mon 08:00", "../../etc/passwd", "why"), "no time zone"),
+        (("Fri 16:00", "Mon 08:00", "UTC", "  "), "needs a `reason`"),
+    ],
+)
+def test_a_window_that_makes_no_sense_is_refused(
+    words: tuple[str, str, str, str], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        build_window(*words, routes=())
+
+
+def test_time_under_two_freezes_at_once_counts_once() -> None:
+    start = utc("2026-11-20 00:00")
+    spans = [
+        FreezeSpan(start + timedelta(hours=a), start + timedelta(hours=b), "why", "ben")
+        for a, b in ((0, 4), (2, 3), (3, 6), (20, 90))
+    ]
+    now = start + timedelta(hours=21)
+    assert measure_frozen_time(spans, start + timedelta(hours=1), now) == timedelta(hours=6)
