@@ -67,7 +67,7 @@ def test_a_proposal_is_measured_in_a_freeze_and_its_canary_opens_by_itself_after
     assert "the release week" in str(event.details["reason"])
 
     next_step = comparison.load_comparison(world.context(), proposal.id).next_step
-    assert next_step.startswith("nothing; the policy approved it, and it waits: route chat is")
+    assert next_step.startswith("the policy approved it; it waits: route chat is frozen")
     ((heading, text),) = freezes.list_freeze_notices(world.context())
     assert heading.startswith("Route chat is frozen until")
     assert "the release week (ben" in text

@@ -67,10 +67,9 @@ def _after_passing(proposal: Proposal, rollout: Rollout | None, frozen: str) -> 
     match proposal.phase:
         case ProposalPhase.AWAITING_APPROVAL if proposal.approver is None:
             return f"somebody other than {proposal.proposer} approves or rejects the canary."
-        case ProposalPhase.AWAITING_APPROVAL if frozen:
-            return f"nothing; {proposal.approver} approved it, and it waits: {frozen}."
         case ProposalPhase.AWAITING_APPROVAL:
-            return f"{proposal.approver} approved it; the canary opens within seconds."
+            waits = f"it waits: {frozen}" if frozen else "the canary opens within seconds"
+            return f"{proposal.approver} approved it; {waits}."
         case ProposalPhase.SHADOW:
             return (
                 "nothing; the shadow runs first, and the canary opens automatically after it."
