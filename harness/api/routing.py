@@ -27,7 +27,7 @@ from harness.control.operations import queries
 from harness.control.providers import deprecations, model_lookup
 from harness.control.routing import (
     fallback_chain,
-    freezes,
+    freeze_changes,
     kill_switch,
     routes,
     scorecard,
@@ -220,11 +220,11 @@ def list_freezes(who: CallerParam, piece: PathPart) -> Page[FreezeRecord]:
 @endpoint(freezes_router, "POST", "/freezes", status=201)
 def add_freeze(who: BodyFactory, body: FreezeBody) -> Freeze:
     """Freezes a route, or all: no canary opens, advances or is promoted. Needs an approver."""
-    wanted = freezes.FreezeRequest(body.route, body.ends_at, body.reason, body.starts_at)
-    return freezes.add_freeze(who.ctx, who.actor, wanted)
+    wanted = freeze_changes.FreezeRequest(body.route, body.ends_at, body.reason, body.starts_at)
+    return freeze_changes.add_freeze(who.ctx, who.actor, wanted)
 
 
 @endpoint(freezes_router, "POST", "/freezes/{freeze}/lift")
 def lift_freeze(who: CallerParam, freeze: str, body: OverruleBody) -> FreezeRecord:
     """Ends a freeze before its time. Needs an approver who proposed nothing that it holds."""
-    return freezes.lift_freeze(who.ctx, who.actor, freeze, reason=body.reason)
+    return freeze_changes.lift_freeze(who.ctx, who.actor, freeze, reason=body.reason)

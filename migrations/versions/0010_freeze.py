@@ -59,5 +59,5 @@ def downgrade() -> None:
     )
     op.drop_table(NAME)
     if not sqlite:
-        for trigger in ("guard", "no_rewrite", "no_delete"):
+        for trigger in ("guard", "no_rewrite", "no_delete", "never_emptied"):
             db.exec_driver_sql(f"DROP FUNCTION IF EXISTS {NAME}_{trigger}() CASCADE")

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from harness.app.installation import load_settings
 from harness.control.canary import operations
 from harness.control.proposals import comparison
-from harness.control.routing import freezes, routes
-from harness.control.routing.freezes import FreezeRequest
+from harness.control.routing import freeze_changes, freezes, routes
+from harness.control.routing.freeze_changes import FreezeRequest
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.errors import ConfigError, Conflict, InputError, NotAllowed
 from harness.domain.operations.access import Actor, Role
@@ -39,7 +39,7 @@ def world(tmp_path: Path) -> SmallInstallation:
 def freeze(world: SmallInstallation, lasts: timedelta = HOUR) -> Freeze:
     ends_at = world.clock.now() + lasts
     wanted = FreezeRequest("chat", ends_at, "the release week")
-    return freezes.add_freeze(world.context(), BEN, wanted)
+    return freeze_changes.add_freeze(world.context(), BEN, wanted)
 
 
 def rollout_of(world: SmallInstallation, proposal: Proposal) -> Rollout:
@@ -118,7 +118,7 @@ def test_harm_and_an_abort_end_a_canary_of_a_frozen_route(world: SmallInstallati
         world.run_once()
     assert world.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
 
-    freezes.lift_freeze(world.context(), BEN, freezes_of(world)[0], reason="another go")
+    freeze_changes.lift_freeze(world.context(), BEN, freezes_of(world)[0], reason="another go")
     again = world.until_decided(world.propose("sim/better").id)
     assert again.phase is ProposalPhase.CANARY
     freeze(world)
@@ -137,11 +137,17 @@ def test_neither_the_proposer_nor_raw_sql_nor_a_process_that_does_not_look_ends_
     proposal = world.until_decided(world.propose("sim/good").id)
     made = freeze(world)
     with pytest.raises(NotAllowed, match="ann proposed"):
-        freezes.lift_freeze(world.context(), ANN_WHO_APPROVES, made.id, reason="I want it")
+        freeze_changes.lift_freeze(
+            world.context(), ANN_WHO_APPROVES, made.id, reason="I want it"
+        )
     with pytest.raises(NotAllowed):
-        freezes.add_freeze(world.context(), ANN, FreezeRequest(None, made.ends_at, "mine"))
+        freeze_changes.add_freeze(
+            world.context(), ANN, FreezeRequest(None, made.ends_at, "mine")
+        )
     with pytest.raises(InputError):
-        freezes.add_freeze(world.context(), BEN, FreezeRequest(None, made.created_at, "late"))
+        freeze_changes.add_freeze(
+            world.context(), BEN, FreezeRequest(None, made.created_at, "late")
+        )
 
     engine = sa.create_engine(f"sqlite:///{world.folder / 'world.db'}")
     for statement in (

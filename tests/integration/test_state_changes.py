@@ -25,7 +25,7 @@ from harness.control.operations import (
     state_audit,
 )
 from harness.control.proposals import decisions
-from harness.control.routing import fallback_chain, freezes, kill_switch, targets
+from harness.control.routing import fallback_chain, freeze_changes, kill_switch, targets
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.operations.access import SYSTEM, Role
@@ -133,8 +133,8 @@ def live(world: SmallInstallation) -> None:
     )
     kill_switch.throw_switch(ctx, SYSTEM, force, source=SwitchSource.CLI)
     day = timedelta(days=1)
-    later = freezes.FreezeRequest(None, NOW + 3 * day, "a release", NOW + 2 * day)
-    freezes.add_freeze(ctx, SYSTEM, later)
+    later = freeze_changes.FreezeRequest(None, NOW + 3 * day, "a release", NOW + 2 * day)
+    freeze_changes.add_freeze(ctx, SYSTEM, later)
     proposal = world.until_decided(world.propose("sim/better").id)
     decisions.approve_proposal(world.context(), BEN, proposal.id, "it is good")
     with world.store.write() as tx:

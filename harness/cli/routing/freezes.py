@@ -10,7 +10,7 @@ from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.duration import DurationType
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import queries
-from harness.control.routing import freezes
+from harness.control.routing import freeze_changes
 from harness.domain.errors import InputError
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.freeze import FreezeRecord
@@ -64,8 +64,8 @@ def freeze(
         ends_at = (starts_at or session.installation.clock.now()) + lasts
     if ends_at is None:
         raise InputError("give one of --until and --for")
-    wanted = freezes.FreezeRequest(name, ends_at, reason, starts_at)
-    made = freezes.add_freeze(session.context, session.deciding_actor, wanted)
+    wanted = freeze_changes.FreezeRequest(name, ends_at, reason, starts_at)
+    made = freeze_changes.add_freeze(session.context, session.deciding_actor, wanted)
     if session.json:
         output.document(made)
         return
@@ -83,7 +83,7 @@ def freeze(
 @pass_session
 def unfreeze(session: Session, freeze_id: str, reason: str) -> None:
     """End a freeze before its time. Whoever proposed what it holds back cannot."""
-    record = freezes.lift_freeze(
+    record = freeze_changes.lift_freeze(
         session.context, session.deciding_actor, freeze_id, reason=reason
     )
     if session.json:

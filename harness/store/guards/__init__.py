@@ -47,6 +47,7 @@ NEVER_EMPTIED: Final = (
     "proposal",
     "rollout",
     "switch",
+    "freeze",
     "shadow",
     "agent_switch",
     "agent_grant",
