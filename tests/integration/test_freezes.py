@@ -135,7 +135,7 @@ def test_neither_the_proposer_nor_raw_sql_nor_a_process_that_does_not_look_ends_
     world: SmallInstallation,
 ) -> None:
     proposal = world.until_decided(world.propose("sim/good").id)
-    made, ctx = freeze(world), world.context()
+    made = freeze(world)
     with pytest.raises(NotAllowed, match="ann proposed"):
         freeze_changes.lift_freeze(
             world.context(), ANN_WHO_APPROVES, made.id, reason="I want it"
