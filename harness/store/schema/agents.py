@@ -32,6 +32,8 @@ from harness.store.schema.columns import (
 from harness.store.schema.evals import target
 
 IS_PENDING = sa.text("state = 'pending'")
+IS_KEPT = sa.text("deleted_at IS NULL")
+IS_VALID = sa.text("revoked_at IS NULL")
 
 # Deleted agents stay, marked, while a session, grant or switch request names them.
 agent = sa.Table(
@@ -53,6 +55,14 @@ agent = sa.Table(
     time("deleted_at", nullable=True),
     not_blank("name"),
     sa.Index("ix_agent_owner_key", "owner_key", "created_at", "id"),
+    sa.Index(
+        "ix_agent_created_at",
+        "project",
+        "created_at",
+        "id",
+        sqlite_where=IS_KEPT,
+        postgresql_where=IS_KEPT,
+    ),
 )
 
 # Decided once, never deleted; its words may be blanked (triggers).
@@ -87,6 +97,7 @@ agent_switch = sa.Table(
         "state <> 'approved' OR decided_at < expires_at", name="approved_in_time"
     ),
     sa.Index("ix_agent_switch_session", "session", "asked_at"),
+    sa.Index("ix_agent_switch_asked_at", "project", "asked_at", "id"),
     sa.Index(
         "ix_agent_switch_pending",
         "expires_at",
@@ -124,6 +135,13 @@ agent_grant = sa.Table(
     sa.CheckConstraint("(kind = 'switch') = (session <> '')", name="session_of_a_switch"),
     sa.UniqueConstraint("request", "target"),
     sa.Index("ix_agent_grant_agent", "agent", "created_at"),
+    sa.Index("ix_agent_grant_created_at", "project", "created_at", "id"),
+    sa.Index(
+        "ix_agent_grant_valid",
+        "expires_at",
+        sqlite_where=IS_VALID,
+        postgresql_where=IS_VALID,
+    ),
 )
 
 

@@ -90,7 +90,7 @@ eval_run = sa.Table(
     sa.Index("ix_eval_run_created_at", "created_at", "id"),
     sa.Index("ix_eval_run_target", "target", "created_at"),
     sa.Index("ix_eval_run_fingerprint", "fingerprint", "created_at"),
-    sa.Index("ix_eval_run_state", "state"),
+    sa.Index("ix_eval_run_state", "state", "created_at", "id"),
     sa.Index("ix_eval_run_lease_owner", "lease_owner"),
 )
 

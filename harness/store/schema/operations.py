@@ -53,6 +53,7 @@ audit_event = sa.Table(
     text("key", nullable=True),
     at_least("number", 1),
     sa.Index("ix_audit_event_subject", "subject", "number"),
+    sa.Index("ix_audit_event_at", "at", "number"),
 )
 
 # How far each sink has got the audit log.
@@ -111,6 +112,8 @@ api_key = sa.Table(
     signature(),
     sa.UniqueConstraint("hash"),
     sa.CheckConstraint("role BETWEEN 1 AND 4", name="role_known"),
+    sa.Index("ix_api_key_created_at", "project", "created_at", "id"),
+    sa.Index("ix_api_key_principal", "principal"),
 )
 
 # Append-only: the newest number of a principal holds. The four eyes rest on it.
@@ -159,6 +162,8 @@ dashboard_session = sa.Table(
     sa.CheckConstraint("link_hash IS NOT NULL OR cookie_hash IS NOT NULL", name="has_a_text"),
     sa.CheckConstraint("link_expires_at > created_at", name="link_expires_later"),
     sa.CheckConstraint("expires_at > opened_at", name="expires_later"),
+    sa.Index("ix_dashboard_session_created_at", "created_at"),
+    sa.Index("ix_dashboard_session_expires_at", "expires_at"),
 )
 
 # One row. changes: counts changes of keys, providers and switches (trigger), for the etag.
@@ -216,6 +221,8 @@ alert = sa.Table(
     ),
     sa.Index("ix_alert_key", "key", "first_seen"),
     sa.Index("ix_alert_last_seen", "last_seen"),
+    sa.Index("ix_alert_resolved_at", "resolved_at"),
+    sa.Index("ix_alert_told", "told", "kind"),
     # One record of a key is open at a time, whoever writes.
     sa.Index(
         "uq_alert_open",

@@ -76,6 +76,8 @@ def _among(column: str, values: tuple[str, ...]) -> sa.TextClause:
     return sa.text(f"{column} IN ({listed})")
 
 
+IS_BAKING = sa.text("bake_ends_at IS NOT NULL")
+
 # What was registered never changes: route, targets, claim, proposer, policy (trigger).
 proposal = sa.Table(
     "proposal",
@@ -136,7 +138,7 @@ proposal = sa.Table(
     ),
     sa.Index("ix_proposal_selection", "selection"),
     sa.Index("ix_proposal_created_at", "created_at", "id"),
-    sa.Index("ix_proposal_phase", "phase"),
+    sa.Index("ix_proposal_phase", "project", "phase"),
     sa.Index("ix_proposal_route", "route", "created_at"),
     sa.Index("ix_proposal_candidate", "candidate"),
 )
@@ -170,6 +172,7 @@ verdict = sa.Table(
         name="uq_verdict_proof",
     ),
     sa.Index("ix_verdict_proposal", "proposal"),
+    sa.Index("ix_verdict_decided_at", "project", "decided_at", "id"),
     sa.Index("ix_verdict_route", "route", "decided_at"),
 )
 
@@ -231,6 +234,15 @@ rollout = sa.Table(
     sa.Index("ix_rollout_state", "state"),
     sa.Index("ix_rollout_route", "route", "started_at"),
     sa.Index("ix_rollout_proposal", "proposal"),
+    sa.Index("ix_rollout_started_at", "project", "started_at", "id"),
+    sa.Index("ix_rollout_candidate", "candidate", "started_at"),
+    sa.Index(
+        "ix_rollout_baking",
+        "started_at",
+        "id",
+        sqlite_where=IS_BAKING,
+        postgresql_where=IS_BAKING,
+    ),
 )
 
 

@@ -236,6 +236,8 @@ route_fallback = sa.Table(
     ),
 )
 
+IS_HELD = sa.text("lifted_at IS NULL")
+
 # Lifted once, else never changed or deleted (triggers).
 switch = sa.Table(
     "switch",
@@ -257,6 +259,13 @@ switch = sa.Table(
     one_of("source", (SwitchSource.CLI, SwitchSource.REST)),
     not_blank("reason"),
     sa.CheckConstraint("(lifted_at IS NULL) = (lifted_by IS NULL)", name="lifted_by_whom"),
+    sa.Index("ix_switch_created_at", "created_at", "id"),
+    sa.Index(
+        "ix_switch_held",
+        "created_at",
+        sqlite_where=IS_HELD,
+        postgresql_where=IS_HELD,
+    ),
 )
 
 # Lifted once, else never changed or deleted (triggers).

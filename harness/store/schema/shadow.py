@@ -60,6 +60,8 @@ shadow = sa.Table(
     # No shadow is for ever.
     sa.CheckConstraint("expires_at > started_at", name="expires_later"),
     sa.CheckConstraint("(ended_at IS NULL) = (ended_by IS NULL)", name="ended_by_whom"),
+    sa.Index("ix_shadow_started_at", "started_at", "id"),
+    sa.Index("ix_shadow_route", "route", "started_at"),
     sa.Index(
         "uq_shadow_live",
         "route",

@@ -4,7 +4,7 @@ requests, up to a number per route and day, until their end or a purge (`SqlCapt
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 
 import sqlalchemy as sa
 
@@ -93,9 +93,17 @@ ADD_SPEND = (
     .where(IS_SAME_SPEND)
     .values({name: key_spend.c[name] + sa.bindparam(f"more_{name}") for name in SPEND_SUMS})
 )
+# An end as well as a beginning: SQLite takes a span with one end for a quarter of the table,
+# and rather reads all of it than go by the index.
+FAR_DAY = date(9999, 12, 31)
+FAR_MINUTE = datetime(9999, 12, 31, tzinfo=UTC)
 SPENDS = (
     sa.select(key_spend)
-    .where(in_project(key_spend), key_spend.c.day >= sa.bindparam("since"))
+    .where(
+        in_project(key_spend),
+        key_spend.c.day >= sa.bindparam("since"),
+        key_spend.c.day <= FAR_DAY,
+    )
     .order_by(*key_spend.primary_key.columns)
 )
 SPENDS_OF = SPENDS.where(key_spend.c.key.in_(sa.bindparam("keys", expanding=True)))
@@ -108,7 +116,10 @@ TOTALS = (
         sa.func.max(traffic.c.minute, type_=traffic.c.minute.type).label("last"),
         *(sa.func.sum(traffic.c[name]).label(name) for name in TRAFFIC_SUMS),
     )
-    .where(traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type))
+    .where(
+        traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type),
+        traffic.c.minute <= FAR_MINUTE,
+    )
     .group_by(*_TOTAL_OF)
     .order_by(*_TOTAL_OF)
 )
