@@ -46,9 +46,7 @@ def upgrade() -> None:
         op.create_index(name, table, list(columns))
     for name, (table, columns, condition) in NEW.items():
         where = sa.text(condition) if condition else None
-        op.create_index(
-            name, table, list(columns), sqlite_where=where, postgresql_where=where
-        )
+        op.create_index(name, table, list(columns), sqlite_where=where, postgresql_where=where)
 
 
 def downgrade() -> None:
