@@ -2,6 +2,7 @@
 plans.
 """
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -22,10 +23,14 @@ from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.management_api import Door
 from tests.support.store.query_plans import recorded, whole_scans
 
-# Part of a statement → why it may read all rows.
+# Pattern of a statement → why it may read all rows.
 EXCEPTIONS: Final = {
-    "LIKE '%'": "a search for part of a word, which somebody typed",
-    "api_key.role IS NULL AND api_key.revoked_at IS NULL": "names of all clients' live keys",
+    r"LIKE '%'": "a search for part of a word, which somebody typed",
+    r"role IS NULL AND api_key\.revoked_at IS NULL$": "the names of all clients' live keys",
+    r"AS \"table\", route_version\.signature": "the manifest signs all rows that are served",
+    r"role IS NULL AND api_key\.revoked_at IS NOT NULL$": "and all keys that were revoked",
+    r"FROM api_key$": "the audit of what is served compares every key",
+    r"FROM switch$": "the audit of what is served compares every switch",
 }
 
 
@@ -149,7 +154,7 @@ def test_no_list_page_verb_or_control_turn_reads_a_growing_table_whole(
     assert len(verbs) > 8
     assert len(statements) > 150
     scans = whole_scans(str(cli.folder / ".swapgate/swapgate.db"), statements)
-    left = [scan for scan in scans if not any(part in scan for part in EXCEPTIONS)]
+    left = [scan for scan in scans if not any(re.search(part, scan) for part in EXCEPTIONS)]
     assert not left, "\n\n".join(left)
-    unused = [part for part in EXCEPTIONS if not any(part in scan for scan in scans)]
+    unused = [p for p in EXCEPTIONS if not any(re.search(p, scan) for scan in scans)]
     assert not unused, unused

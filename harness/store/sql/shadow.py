@@ -26,7 +26,8 @@ from harness.store.schema.shadow import (
 from harness.store.unit_of_work import Unit
 
 NEWEST = sa.select(shadow).order_by(shadow.c.started_at.desc(), shadow.c.id.desc())
-LIVE = NEWEST.where(shadow.c.ended_at.is_(None))
+# In the order of the index of live ones, so that no other is read.
+LIVE = sa.select(shadow).where(shadow.c.ended_at.is_(None)).order_by(shadow.c.route)
 TALLIES = sa.select(shadow_tally).order_by(*shadow_tally.primary_key.columns)
 
 
@@ -69,7 +70,8 @@ class SqlShadows:
         return self._records(query.limit(limit))
 
     def live(self) -> Sequence[Shadow]:
-        return [record.shadow for record in self._records(LIVE)]
+        live = [record.shadow for record in self._records(LIVE)]
+        return sorted(live, key=lambda one: (one.started_at, one.id), reverse=True)
 
     def append(self, more: Iterable[ShadowTally]) -> None:
         for tally in sorted(more, key=lambda t: (t.shadow, t.day, t.worker)):
