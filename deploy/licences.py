@@ -1,0 +1,68 @@
+"""Writes licences.md, the licences of what Swapgate installs, from the packages' own metadata:
+`python -m deploy.licences`.
+
+What the lock has for other systems only is not installed here, so its licence was not read.
+"""
+
+import re
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, metadata
+from pathlib import Path
+from typing import Final
+
+FILE: Final = Path(__file__).with_name("licences.md")
+LOCK: Final = FILE.parents[1] / "requirements" / "runtime.lock"
+LOCKED: Final = re.compile(r"^([a-z0-9][a-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
+# Its metadata names none; the file LICENSE in its wheel is this one.
+READ_BY_HAND: Final = {"agent-client-protocol": "Apache-2.0"}
+NOT_READ: Final = "not read: for other systems only"
+HEADER: Final = """\
+# Licences of what Swapgate installs
+
+<!-- Written by `python -m deploy.licences`; do not edit. -->
+
+The packages of `requirements/runtime.lock` with the licence that each one's metadata names.
+Swapgate itself is under Apache-2.0. Two packages are under the LGPL (`psycopg`, unchanged and
+replaceable), and two under the MPL-2.0, in part or whole, unchanged as well.
+
+| Package | Version | Licence |
+| --- | --- | --- |
+"""
+
+
+def locked_packages() -> list[tuple[str, str]]:
+    """Each package of the lock with its version."""
+    return LOCKED.findall(LOCK.read_text(encoding="utf-8"))
+
+
+def licence(package: str) -> str:
+    """Names the package's licence: by its expression, else its classifiers, else its text."""
+    try:
+        known = metadata(package).json
+    except PackageNotFoundError:
+        return NOT_READ
+    classified = [
+        classifier.rpartition(" :: ")[2]
+        for classifier in known.get("classifier", ())
+        if classifier.startswith("License :: ")
+    ]
+    text = str(known.get("license", "")).strip().partition("\n")[0]
+    return (
+        str(known.get("license_expression", ""))
+        or "; ".join(classified)
+        or text
+        or READ_BY_HAND.get(package, "unknown")
+    )
+
+
+def rows() -> Iterator[str]:
+    for package, version in locked_packages():
+        yield f"| {package} | {version} | {licence(package)} |\n"
+
+
+def dump_licences() -> str:
+    return HEADER + "".join(rows())
+
+
+if __name__ == "__main__":
+    FILE.write_text(dump_licences(), encoding="utf-8")

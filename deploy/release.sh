@@ -1,0 +1,38 @@
+#!/bin/sh
+# release.sh FOLDER: puts what a release carries into FOLDER: wheels, the source, the bill of materials
+# (CycloneDX, with hashes and licences, of exactly what the lock installs), the licences, checksums.
+# RELEASE_TAG=v1.2.3 is refused when the version is another one.
+set -eu
+cd -P "$(dirname "$0")/.."
+out=${1:?usage: release.sh FOLDER}
+bin=.venv/bin
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+if [ -n "$(ls -A "$out")" ]; then
+    echo "release.sh: $out is not empty: name an empty folder" >&2
+    exit 1
+fi
+
+version=$("$bin/python" -c 'import tomllib; print(tomllib.load(open("pyproject.toml", "rb"))["project"]["version"])')
+if [ "${RELEASE_TAG:-v$version}" != "v$version" ]; then
+    echo "release.sh: the tag is $RELEASE_TAG and pyproject.toml says $version: change one of them" >&2
+    exit 1
+fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$bin/python" -m hatchling build -t sdist -t wheel -d "$out"
+(cd clients/python && "../../$bin/python" -m hatchling build -t wheel -d "$out")
+
+uv="$bin/uv"
+for name in runtime release; do
+    "$uv" venv --quiet --python "$bin/python" "$work/$name"
+    "$uv" pip install --quiet --python "$work/$name/bin/python" --require-hashes \
+        -r "requirements/$name.lock"
+done
+"$uv" pip install --quiet --python "$work/runtime/bin/python" --no-deps "$out/swapgate-$version"-*.whl
+"$work/release/bin/cyclonedx-py" environment "$work/runtime/bin/python" --pyproject pyproject.toml \
+    --output-reproducible --output-file "$out/swapgate.cdx.json"
+cp deploy/licences.md "$out/"
+(cd "$out" && sha256sum -- * >"$work/SHA256SUMS")
+cp "$work/SHA256SUMS" "$out/"

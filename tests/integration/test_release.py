@@ -1,0 +1,100 @@
+"""A release carries what it says: packages, a bill of materials, licences, checksums."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy import licences
+
+ROOT = Path(__file__).parents[2]
+WORKFLOW = ROOT / ".github" / "workflows" / "release.yml"
+# Those that ask of a user of the whole no more than a notice, and two more: see licences.md.
+PERMISSIVE = re.compile(r"MIT|Apache|BSD|ISC|PSF|Python Software Foundation|MPL|Mozilla")
+LGPL = {"psycopg", "psycopg-binary"}
+
+
+def release(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(  # noqa: S603 - our own script
+        ["/bin/sh", ROOT / "deploy" / "release.sh", folder],
+        env=os.environ | environment,
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+
+
+def test_the_list_of_licences_has_every_locked_package_as_it_is() -> None:
+    row = re.compile(r"^\| (\S+) \| (\S+) \| (.+) \|$", re.MULTILINE)
+    written = {(name, version): text for name, version, text in row.findall(read_list())}
+
+    assert written.keys() - {("---", "---")} == set(licences.locked_packages()), (
+        "write it anew: python -m deploy.licences"
+    )
+    for (name, _), text in written.items():
+        if name != "---" and licences.NOT_READ not in {text, licences.licence(name)}:
+            assert text == licences.licence(name)
+
+
+def read_list() -> str:
+    return licences.FILE.read_text("utf-8").split("| Package |", 1)[1]
+
+
+def test_no_package_comes_under_a_licence_that_nobody_weighed() -> None:
+    known = {name: licences.licence(name) for name, _ in licences.locked_packages()}
+    read = {name: text for name, text in known.items() if text != licences.NOT_READ}
+
+    assert len(read) > 100
+    assert {name for name, text in read.items() if not PERMISSIVE.search(text)} == LGPL
+
+
+def test_the_workflow_runs_the_script_and_holds_no_token() -> None:
+    text = WORKFLOW.read_text("utf-8")
+    jobs: dict[str, Any] = yaml.safe_load(text)["jobs"]
+    steps = [step for job in jobs.values() for step in job["steps"]]
+    scripts = [step["run"] for step in steps if "run" in step]
+
+    assert "sh deploy/release.sh dist" in scripts
+    assert ".ci/run" in scripts
+    assert "secrets." not in text
+    assert "password" not in text
+    assert jobs["publish"]["permissions"] == {"id-token": "write"}
+    assert jobs["publish"]["needs"] == "build"
+
+
+def test_a_tag_that_is_not_the_version_is_no_release(tmp_path: Path) -> None:
+    done = release(tmp_path, RELEASE_TAG="v99.0.0")
+
+    assert done.returncode == 1
+    assert "the tag is v99.0.0" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.verify
+@pytest.mark.timeout(1800)
+def test_a_release_has_a_bill_of_materials_of_what_it_installs(tmp_path: Path) -> None:
+    done = release(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    bill = json.loads((tmp_path / "swapgate.cdx.json").read_text("utf-8"))
+    named = {part["name"].lower(): part for part in bill["components"]}
+    for name, version in licences.locked_packages():
+        if licences.licence(name) != licences.NOT_READ:
+            assert named[name]["version"] == version
+    assert sum(bool(part.get("licenses")) for part in named.values()) > 100
+    assert bill["metadata"]["component"]["name"] == "swapgate"
+    assert list(tmp_path.glob("swapgate-*.whl"))
+    assert list(tmp_path.glob("swapgate-*.tar.gz"))
+    assert list(tmp_path.glob("swapgate_client-*.whl"))
+    lines = (tmp_path / "SHA256SUMS").read_text("utf-8").splitlines()
+    sums = {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
+    files = {file.name: file for file in tmp_path.iterdir() if file.name != "SHA256SUMS"}
+    assert sums == {
+        name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()
+    }
