@@ -51,9 +51,9 @@ def packages_of_this_system() -> dict[str, str]:
     lines = licences.LOCK.read_text("utf-8").splitlines()
     wanted = [Requirement(line.rstrip("\\ ")) for line in lines if licences.LOCKED.match(line)]
     return {
-        each.name: str(each.specifier).removeprefix("==")
-        for each in wanted
-        if each.marker is None or each.marker.evaluate()
+        pinned.name: str(pinned.specifier).removeprefix("==")
+        for pinned in wanted
+        if pinned.marker is None or pinned.marker.evaluate()
     }
 
 
