@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from dashboard.text.labels import FigureChange, Label, Tone
-from harness.domain.formatting import format_harm
+from harness.domain.formatting import escape_directions, format_harm
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import INVALID_ROWS_HINT
 
@@ -23,8 +23,10 @@ _UNIT = re.compile(r"(?<=\d) (?=(?:%|s|min|h|d)\b|%)")
 
 
 def escape(value: object) -> str:
-    """Escapes a value's text for HTML, in elements and in quoted attributes."""
-    return _UNIT.sub("\u00a0", html.escape(str(value), quote=True))
+    """Escapes a value's text for HTML, in elements and in quoted attributes; what turns round
+    the direction of the words behind it is shown as a mark.
+    """
+    return _UNIT.sub("\u00a0", html.escape(escape_directions(str(value)), quote=True))
 
 
 def keep_units(markup: str) -> str:

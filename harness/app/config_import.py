@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeGuard
 
 import yaml
 
@@ -107,10 +107,14 @@ def _read_included(document: Document, source: Path) -> Document:
 
 def _included_names(document: Document, source: Path) -> list[str]:
     names = document.values.get("include", [])
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or not all(map(_is_file_name, names)):
         place = document.places.get(("include",), f"{source}:1")
         raise ConfigError(f"{place}: include: give a list of file names, as LiteLLM needs it")
     return names
+
+
+def _is_file_name(name: object) -> TypeGuard[str]:
+    return isinstance(name, str) and "\0" not in name
 
 
 def _extend_document(document: Document, included: Document) -> Document:

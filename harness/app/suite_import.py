@@ -180,7 +180,7 @@ def _is_labelled(content: bytes) -> bool:
     """Whether the first line is one of `swapgate capture export`."""
     try:
         first = json.loads(content.partition(b"\n")[0])
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(first, dict) and {"label", "messages", "provenance"} <= first.keys()
 

@@ -20,9 +20,13 @@ DASH: Final = "–"
 # Below it the price of one answer tells a reader nothing, and the price of a thousand does.
 SMALL_USD: Final = 0.01
 HUGE: Final = 1e15
-FORMULA_STARTS: Final = ("=", "+", "-", "@")
+# A spreadsheet may read the wide ones, of East Asian text, as the others.
+FORMULA_STARTS: Final = ("=", "+", "-", "@", "\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}", "\N{FULLWIDTH HYPHEN-MINUS}", "\N{FULLWIDTH COMMERCIAL AT}")
 # All but tab and line feed.
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Turn round the direction of what follows: a name could make the rest of a line say something
+# else.
+_DIRECTIONS: Final = re.compile(r"[\u202a-\u202e\u2066-\u2069]")
 _EXPONENT: Final = r"\d(?:\.\d+)?e[+-]\d+"
 _PRICES: Final = re.compile(
     r"\$([\d.]+(?:e[+-]\d+)?) against \$([\d.]+(?:e[+-]\d+)?)(?![\d.]| per 1,000)"
@@ -340,7 +344,16 @@ def escape_controls(text: str) -> str:
     >>> escape_controls("one\\x1b[2J two")
     'one�[2J two'
     """
-    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
+    return escape_directions(_CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text))
+
+
+def escape_directions(text: str) -> str:
+    """Writes a text so that what stands behind it is read in its own direction.
+
+    >>> escape_directions("to \\u202exis")
+    'to �xis'
+    """
+    return _DIRECTIONS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def format_excerpt(text: str, characters: int) -> str:

@@ -23,6 +23,7 @@ from harness.domain.evals.run import SuiteReport, Verdict
 from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.domain.formatting import (
     DASH,
+    escape_controls,
     format_latency,
     format_month_usd,
     format_percent,
@@ -58,7 +59,8 @@ HEADS: Final = {
 
 def render_markdown(report: Report) -> str:
     """The whole document, with one empty line at most between its parts."""
-    return "\n".join(_lines(report)).rstrip() + "\n"
+    # A report is read in terminals as well, and models may write what a terminal obeys.
+    return escape_controls("\n".join(_lines(report)).rstrip()) + "\n"
 
 
 def _lines(report: Report) -> Iterator[str]:
@@ -96,7 +98,7 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
     a, b = _name(comparison.incumbent), _name(comparison.candidate)
     if verdict is None:
         yield f"# No verdict yet: {b} against {a} on route `{comparison.proposal.route}`"
-        yield from ("", comparison.proposal.closed_because or "The gate is still open.")
+        yield from ("", cell(comparison.proposal.closed_because or "The gate is still open."))
         return
     yield f"# {verdict.words}: {b} {HEADS[verdict.outcome]} {a}"
     if comparison.standing is not None and comparison.standing.proof is ProofState.STALE:
@@ -118,7 +120,7 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
         "be at most the allowed loss worse",
     }[claim]
     why = (
-        f" Proposed because: {comparison.proposal.reason}."
+        f" Proposed because: {cell(comparison.proposal.reason)}."
         if comparison.proposal.reason
         else ""
     )
@@ -374,7 +376,7 @@ def _judging(report: Report) -> Iterator[str]:
 
 def _arm_row(name: str, figures: ArmFigures) -> Sequence[str]:
     return (
-        f"`{name}`",
+        code(name),
         f"{figures.samples:,}",
         format_thousand_price(figures.cost_usd_per_1000),
         format_range(figures.cost_interval_usd_per_1000, format_thousand_price, missing=DASH),
@@ -465,4 +467,4 @@ def _until(verdict: Verdict, standing: ProofValidity | None) -> str:
 
 
 def _name(target: Target) -> str:
-    return f"`{target.name}`"
+    return code(target.name)

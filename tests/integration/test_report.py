@@ -152,6 +152,21 @@ def test_what_a_model_wrote_stays_data(answer: str, tmp_path: Path) -> None:
     assert "![]" not in shown
 
 
+def test_what_a_proposer_wrote_stays_data(world: SmallInstallation) -> None:
+    report = reported(world)
+    hostile = "cheap\n\n# FAILED\n![](http://x) <script>alert(1)</script> \x1b[2J \u202exis"
+    proposal = replace(report.comparison.proposal, reason=hostile)
+    comparison = replace(report.comparison, proposal=proposal)
+
+    text = render_markdown(replace(report, comparison=comparison))
+
+    # Behind it the command that measures anew has the reason in a line of its fence.
+    read, _, command = text.partition("## To check it")
+    assert "Proposed because: cheap # FAILED" in read
+    assert not [part for part in ("![]", "<script>") if part in read]
+    assert not [part for part in ("\x1b", "\u202e", "\n# FAILED") if part in read + command]
+
+
 def test_a_long_answer_is_cut_and_says_so(tmp_path: Path) -> None:
     def script(target: Target, item: Item, _epoch: int) -> str:
         return str(item.target) if target.model == "base" else "long " * SHOWN

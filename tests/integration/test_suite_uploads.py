@@ -13,7 +13,7 @@ import pytest
 from harness.app.installation import open_installation
 from harness.app.suite_import import SuiteUpload, add_suite
 from harness.control.operations import queries
-from harness.domain.errors import ConfigError, Conflict
+from harness.domain.errors import ConfigError, Conflict, InputError
 from tests.support.browser.dashboard_data import ANA, configured
 from tests.unit.test_evals_importing import line
 
@@ -109,6 +109,8 @@ def test_a_refused_upload_of_labels_leaves_no_entry_in_the_manifest(tmp_path: Pa
             add_suite(
                 installation, ANA, SuiteUpload(name, "b.jsonl", labelled.encode(), "label")
             )
+    with pytest.raises(InputError, match="deep"):
+        add_suite(installation, ANA, SuiteUpload("fourth", "c.jsonl", b"[" * 200_000, "label"))
     assert manifest.read_bytes() == before
     assert [entry["name"] for entry in tomllib.loads(before.decode())["dataset"]] == ["kept"]
     assert {file.name for file in manifest.parent.iterdir()} == {"kept.jsonl", manifest.name}

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 
 from harness import config, package_data
 from harness.app.config_import import convert_file
-from harness.domain.adoption.conversion import Conversion, ConversionOutcome, SourceConfig
+from harness.domain.adoption.conversion import (
+    Conversion,
+    ConversionOutcome,
+    SourceConfig,
+    may_be_secret,
+)
 from harness.domain.adoption.litellm_config import convert_litellm
 from harness.domain.adoption.litellm_parameters import PARAMETER_REASONS, REQUEST_FIELDS
 from harness.domain.adoption.litellm_settings import REASONS, SECTIONS
@@ -127,6 +132,8 @@ def test_no_secret_of_the_file_is_copied_or_reported(
     text = f"{example.config}{example.notes}{example.variables}"
 
     assert not [secret for secret in SECRETS if secret in text]
+    for name in ("pwd", "db_passphrase", "X-Signature"):
+        assert may_be_secret(name, "plain words")
     openai = loaded(example, tmp_path).providers["openai"]
     # Another deployment of the file reads OPENAI_API_KEY itself.
     assert openai.api_key_env == "SWAPGATE_OPENAI_API_KEY"
@@ -241,9 +248,20 @@ def test_an_included_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"models/chat\.yaml: no such file"):
         convert_file("litellm", file, {})
 
-    file.write_text("include: models/chat.yaml\n")
-    with pytest.raises(ConfigError, match=r"config\.yaml:1: include: give a list"):
-        convert_file("litellm", file, {})
+    for wrong in ("models/chat.yaml", r'["a\0b"]'):
+        file.write_text(f"include: {wrong}\n")
+        with pytest.raises(ConfigError, match=r"config\.yaml:1: include: give a list"):
+            convert_file("litellm", file, {})
+
+
+def test_a_credential_that_is_no_name_is_reported(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    parameters = "{model: openai/gpt-4o, litellm_credential_name: [shared]}"
+    file.write_text(f"model_list: [{{model_name: m, litellm_params: {parameters}}}]\n")
+
+    report = notes(convert_file("litellm", file, {}))
+
+    assert report["model_list.0"] == ("not taken", "`credential_list` has no ['shared']")
 
 
 def leaves(value: object, path: tuple[str, ...] = ()) -> Iterator[str]:

@@ -72,7 +72,7 @@ def test_init_writes_a_configuration_that_its_owner_alone_reads(
     assert stat.S_IMODE((tmp_path / "swapgate.yaml").stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("start", ["=1+1", "+cmd|x", "-2+3", "@SUM(A1)", "\t=1", " \r=1"])
+@pytest.mark.parametrize("start", ["=1+1", "+cmd|x", "-2+3", "@SUM(A1)", "\t=1", " \r=1", "\uff1d1+1"])
 def test_a_cell_of_the_tables_own_download_is_escape_formula(start: str) -> None:
     column = pd.Series([start, "plain", 3]).map(escape_formula)
 

@@ -25,6 +25,18 @@ def test_a_table_that_fits_is_drawn(
     assert "\N{BOX DRAWINGS LIGHT HORIZONTAL}" in capsys.readouterr().out
 
 
+def test_further_lines_of_a_fact_do_not_look_like_another_fact(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output.facts([("why", "cheap\nverdict  FAILED \u202exis"), ("verdict", "PASSED")])
+
+    assert capsys.readouterr().out.splitlines() == [
+        "why      cheap",
+        "         verdict  FAILED \N{REPLACEMENT CHARACTER}xis",
+        "verdict  PASSED",
+    ]
+
+
 def test_on_a_narrow_terminal_no_word_is_cut(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,8 +41,12 @@ def table(headings: Sequence[str], rows: Iterable[Row], *, empty: str) -> None:
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> None:
-    """Name and value, a line each; a value of None is left out."""
-    shown = [[name, _cell(value)] for name, value in pairs if value is not None]
+    """Name and value, a line each; a value of None is left out. Further lines of a value are
+    indented: no text that somebody wrote looks like a fact.
+    """
+    known = [(name, value) for name, value in pairs if value is not None]
+    indent = "\n" + " " * (max((len(name) for name, _ in known), default=0) + 2)
+    shown = [[name, indent.join(_cell(value).split("\n"))] for name, value in known]
     for line in _align_columns(shown):
         click.echo(line)
 

@@ -21,8 +21,8 @@ UNKNOWN: Final = "Swapgate does not know this key"
 ENVIRONMENT_MARK: Final = "os.environ/"
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SECRET_NAME: Final = re.compile(
-    r"(^|[_-])(api[_-]?key|apikey|key|secret|token|password|passwd|authorization|auth|bearer"
-    r"|credentials?|cookie)($|[_-])"
+    r"(^|[_-])(api[_-]?key|apikey|key|secret|token|password|passwd|pwd|passphrase|signature"
+    r"|authorization|auth|bearer|credentials?|cookie)($|[_-])"
 )
 
 

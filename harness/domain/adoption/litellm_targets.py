@@ -160,9 +160,9 @@ def _read_provider(
     given = dict(deployment.parameters)
     stored = given.get("litellm_credential_name")
     if stored is not None:
-        if stored not in credentials:
+        if not isinstance(stored, str) or stored not in credentials:
             raise InputError(f"`credential_list` has no {stored!r}")
-        given = {**credentials[str(stored)][1], **given}
+        given = {**credentials[stored][1], **given}
         path = (*deployment.path, "litellm_credential_name")
         report.take(path, "the provider's address and key")
     kind, base = known.kind, _api_base(known.kind, given, source) or known.api_base
