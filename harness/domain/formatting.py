@@ -21,7 +21,7 @@ DASH: Final = "–"
 SMALL_USD: Final = 0.01
 HUGE: Final = 1e15
 # A spreadsheet may read the wide ones, of East Asian text, as the others.
-FORMULA_STARTS: Final = ("=", "+", "-", "@", "\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}", "\N{FULLWIDTH HYPHEN-MINUS}", "\N{FULLWIDTH COMMERCIAL AT}")
+FORMULA_STARTS: Final = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 # All but tab and line feed.
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # Turn round the direction of what follows: a name could make the rest of a line say something

@@ -109,7 +109,7 @@ def test_a_refused_upload_of_labels_leaves_no_entry_in_the_manifest(tmp_path: Pa
             add_suite(
                 installation, ANA, SuiteUpload(name, "b.jsonl", labelled.encode(), "label")
             )
-    with pytest.raises(InputError, match="deep"):
+    with pytest.raises(InputError, match="not JSON"):
         add_suite(installation, ANA, SuiteUpload("fourth", "c.jsonl", b"[" * 200_000, "label"))
     assert manifest.read_bytes() == before
     assert [entry["name"] for entry in tomllib.loads(before.decode())["dataset"]] == ["kept"]

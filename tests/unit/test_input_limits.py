@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from dashboard.text import html
 from evals.sim import profiles
 from harness.api.request_body import check_json
 from harness.cli.program import program
@@ -72,8 +73,14 @@ def test_init_writes_a_configuration_that_its_owner_alone_reads(
     assert stat.S_IMODE((tmp_path / "swapgate.yaml").stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("start", ["=1+1", "+cmd|x", "-2+3", "@SUM(A1)", "\t=1", " \r=1", "\uff1d1+1"])
+@pytest.mark.parametrize(
+    "start", ["=1+1", "+cmd|x", "-2+3", "@SUM(A1)", "\t=1", " \r=1", "\uff1d1+1"]
+)
 def test_a_cell_of_the_tables_own_download_is_escape_formula(start: str) -> None:
     column = pd.Series([start, "plain", 3]).map(escape_formula)
 
     assert list(column) == [f"'{start}", "plain", 3]
+
+
+def test_a_name_does_not_turn_round_the_words_behind_it() -> None:
+    assert html.strong("\u202exis") == "<b>\N{REPLACEMENT CHARACTER}xis</b>"
