@@ -1,6 +1,6 @@
 #!/bin/sh
 # release.sh FOLDER: puts what a release carries into FOLDER: wheels, the source, the bill of materials
-# (CycloneDX, with hashes and licences, of exactly what the lock installs), the licences, checksums.
+# (CycloneDX, with licences, of exactly what the lock installs), the list of licences, checksums.
 # RELEASE_TAG=v1.2.3 is refused when the version is another one.
 set -eu
 cd -P "$(dirname "$0")/.."

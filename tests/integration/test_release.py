@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from deploy import licences
 
@@ -94,7 +95,7 @@ def test_a_release_has_a_bill_of_materials_of_what_it_installs(tmp_path: Path) -
     assert done.returncode == 0, done.stdout + done.stderr
 
     bill = json.loads((tmp_path / "swapgate.cdx.json").read_text("utf-8"))
-    named = {part["name"].lower(): part for part in bill["components"]}
+    named = {canonicalize_name(part["name"]): part for part in bill["components"]}
     installed = packages_of_this_system()
     assert len(installed) > 100
     assert {name: named[name]["version"] for name in installed} == installed
