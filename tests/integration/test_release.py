@@ -95,7 +95,9 @@ def test_a_release_has_a_bill_of_materials_of_what_it_installs(tmp_path: Path) -
     assert done.returncode == 0, done.stdout + done.stderr
 
     bill = json.loads((tmp_path / "swapgate.cdx.json").read_text("utf-8"))
-    named = {canonicalize_name(part["name"]): part for part in bill["components"]}
+    named: dict[str, Any] = {
+        canonicalize_name(part["name"]): part for part in bill["components"]
+    }
     installed = packages_of_this_system()
     assert len(installed) > 100
     assert {name: named[name]["version"] for name in installed} == installed
