@@ -9,11 +9,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from harness.app.installation import Installation
+from harness.app.installation import Installation, job_queue
 from harness.domain.errors import (
     ConfigError,
 )
-from harness.domain.settings import Settings
+from harness.domain.settings import RunQueueKind, Settings
 from harness.runtime import secret_files
 from harness.runtime.clock import SystemClock
 
@@ -61,6 +61,8 @@ def upgrade_database(settings: Settings) -> None:
     if settings.database_url.startswith("sqlite"):
         secret_files.writable_home(settings)
     migrate.upgrade(settings.database_url)
+    if settings.control.queue is RunQueueKind.PROCRASTINATE:
+        job_queue(settings).install(settings.database_url)
     with suppress(ConfigError):  # without a secret, nothing was ever written here
         _take_over_rows(settings, secret_files.installation_secret(settings))
 

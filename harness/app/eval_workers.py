@@ -8,10 +8,17 @@ import json
 import os
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness import config
-from harness.app.installation import CONFIG_VARIABLE, Installation, open_installation
+from harness.app.installation import (
+    CONFIG_VARIABLE,
+    Installation,
+    job_queue,
+    open_installation,
+)
 from harness.domain.errors import (
     NotFound,
 )
@@ -19,7 +26,7 @@ from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider
-from harness.domain.settings import Settings
+from harness.domain.settings import RunQueueKind, Settings
 from harness.imports import pause_garbage_collection
 from harness.ports import (
     EvalWorkers,
@@ -27,18 +34,26 @@ from harness.ports import (
 )
 from harness.runtime import secret_files, signing_keys
 
+if TYPE_CHECKING:
+    from evals.runner.rate_gate import RateGates
+
 
 def open_with_workers(
     given: Path | None = None, *, create_secret: bool = False
 ) -> Installation:
-    """Opens the installation for the control process, which starts eval workers; the arguments
-    are those of `open_installation`.
+    """Opens the installation for the control process, which starts eval workers or queues runs
+    for those of other hosts; the arguments are those of `open_installation`.
     """
     installation = open_installation(given, create_secret=create_secret)
-    return replace(installation, workers=_build_workers(installation))
+    settings = installation.settings
+    if settings.control.queue is RunQueueKind.PROCRASTINATE:
+        queue = job_queue(settings).JobQueue(settings.database_url)
+        return replace(installation, run_queue=queue)
+    return replace(installation, workers=build_workers(installation))
 
 
-def _build_workers(installation: Installation) -> EvalWorkers:
+def build_workers(installation: Installation) -> EvalWorkers:
+    """Builds what starts a process per run on this host, with the keys that the run needs."""
     from harness.control.providers import provider_secrets  # noqa: PLC0415 - only where workers start
     from harness.runtime.processes.eval_worker import JUDGE, TARGET  # noqa: PLC0415
     from harness.runtime.processes.eval_workers import SubprocessWorkers, worker_command  # noqa: PLC0415
@@ -101,16 +116,13 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
             InspectRunner,
         )
     from evals.runner.judge_calibration import CalibrationCache  # noqa: PLC0415
-    from evals.runner.rate_gate import RateGates  # noqa: PLC0415
     from harness.runtime.processes.eval_worker import JUDGE, TARGET, EvalWorker  # noqa: PLC0415
-    from router.access.rate_limits import SharedRates  # noqa: PLC0415
 
     installation = open_installation(given, signs_as=KeyPurpose.WORKER)
     secrets = dict(os.environ)
     # What a run starts, such as a model's code, is not to inherit them.
     for variable in (TARGET.key, TARGET.headers, JUDGE.key, JUDGE.headers):
         os.environ.pop(variable, None)
-    shared = secret_files.writable_home(installation.settings) / "evals"
     try:
         EvalWorker(
             store=installation.store,
@@ -121,9 +133,7 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
                     secret_files.writable_home(installation.settings) / "judges",
                     installation.clock,
                 ),
-                paces=RateGates(
-                    installation.settings.eval_limits, SharedRates(shared / "rates"), shared
-                ),
+                paces=_rate_gates(installation.settings),
                 allowed=installation.settings.router.allow_addresses,
                 calls=provider_calls,
             ),
@@ -135,6 +145,28 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
         ).work(run)
     finally:
         installation.close()
+
+
+def _rate_gates(settings: Settings) -> "RateGates":
+    """Shared with all workers that may have a run at the same time: of this machine, or of all
+    hosts.
+    """
+    from evals.runner.rate_gate import RateGates, file_slot_locks  # noqa: PLC0415
+
+    if settings.control.queue is RunQueueKind.PROCRASTINATE:
+        from harness.store.shared_limits import PostgresRates, PostgresSlotLocks  # noqa: PLC0415
+
+        url = settings.database_url
+        rates = PostgresRates(url)
+        return RateGates(
+            settings.eval_limits, rates, partial(PostgresSlotLocks, url), rates.now
+        )
+    from router.access.rate_limits import SharedRates  # noqa: PLC0415
+
+    shared = secret_files.writable_home(settings) / "evals"
+    return RateGates(
+        settings.eval_limits, SharedRates(shared / "rates"), file_slot_locks(shared)
+    )
 
 
 def provider_calls(

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from types import ModuleType
 
 from harness import config, package_data
 from harness.control.context import Context
@@ -35,6 +36,7 @@ from harness.ports import (
     EvalWorkers,
     LeaderStore,
     ProviderDoor,
+    RunQueue,
     Signatures,
 )
 from harness.runtime import encryption, secret_files, signing_keys
@@ -139,6 +141,7 @@ class Installation:
     secret: bytes
     clock: Clock
     workers: EvalWorkers | None = None
+    run_queue: RunQueue | None = None
     # Whose private key this process signs rows with; None where it only verifies.
     signs_as: KeyPurpose | None = KeyPurpose.CONTROL
     # Of the configuration file, before it was read; None where nobody looked.
@@ -226,6 +229,7 @@ class Installation:
             suites=suites,
             policies=self.settings.policies,
             workers=self.workers,
+            run_queue=self.run_queue,
             eval_workers=self.settings.control.eval_workers,
             observe_only=self.settings.control.observe_only,
             freeze_windows=self.settings.freezes,
@@ -255,6 +259,8 @@ class Installation:
     def close(self) -> None:
         if self.workers is not None:
             self.workers.stop_all()
+        if self.run_queue is not None:
+            self.run_queue.close()
         if "store" in self.__dict__:
             self.store.close()
 
@@ -281,6 +287,18 @@ def open_installation(
     return Installation(
         settings, secret, SystemClock(), signs_as=signs_as, file_version=version
     )
+
+
+def job_queue(settings: Settings) -> ModuleType:
+    """The queue of `control.queue`. Raises ConfigError where its package is not installed."""
+    try:
+        from harness.store import job_queue as module  # noqa: PLC0415 - an extra of the package
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"control.queue: {settings.control.queue} needs the package {error.name}: install "
+            "`swapgate[workers]`"
+        ) from error
+    return module
 
 
 def has_state(settings: Settings) -> bool:

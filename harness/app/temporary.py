@@ -12,6 +12,7 @@ from harness.app.database import upgrade_database
 from harness.app.eval_workers import open_with_workers
 from harness.app.installation import Installation
 from harness.domain.errors import InputError
+from harness.domain.settings import RunQueueKind
 from harness.report.content import DATABASE, FILE, address
 from harness.runtime import secret_files, signing_keys
 
@@ -26,6 +27,7 @@ def temporary_installation(given: Path | None, folder: Path) -> Iterator[Install
     # The workers are processes of their own, and read this too.
     os.environ[DATABASE] = address(folder)
     os.environ["SWAPGATE__HOME"] = str(folder)
+    os.environ["SWAPGATE__CONTROL__QUEUE"] = RunQueueKind.EMBEDDED.value
     os.environ.setdefault("SWAPGATE_SECRET", secrets.token_hex(32))
     installation = open_with_workers(given)
     try:

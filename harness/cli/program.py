@@ -113,6 +113,10 @@ VERBS = {
         "harness.cli.operations.serve:mcp",
         "Serve tools to agents over MCP: on stdin and stdout, or over HTTP.",
     ),
+    "worker": LazyCommand(
+        "harness.cli.operations.serve:worker",
+        "Take eval runs from the queue that the workers of all hosts share.",
+    ),
     "eval-worker": LazyCommand(
         "harness.cli.operations.serve:eval_worker",
         "Ask and score what one eval run still lacks.",

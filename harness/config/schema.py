@@ -75,6 +75,7 @@ from harness.domain.settings import (
     JudgeSettings,
     RouterSettings,
     RouteSeed,
+    RunQueueKind,
     Settings,
     SuiteSettings,
     UiSettings,
@@ -348,6 +349,7 @@ def build_settings(
     ):
         raise ConfigError(f"{document.place(path)}: {dotted_path(path)}: {message}")
     _check_providers(config, document)
+    _check_queue(config, document)
     known = FileContext(
         document,
         {name: provider.tiers for name, provider in config.providers.items()},
@@ -397,6 +399,17 @@ def _agent_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
 def _oidc_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
     faults = oidc_faults(config.ui.oidc) if config.ui.oidc is not None else ()
     return ((("ui", "oidc", *path), message) for path, message in faults)
+
+
+def _check_queue(config: FileConfig, document: Document) -> None:
+    if config.control.queue is RunQueueKind.EMBEDDED:
+        return
+    if not (config.database_url or "").startswith("postgresql"):
+        raise ConfigError(
+            f"{document.place(('control', 'queue'))}: control.queue: {config.control.queue} is "
+            "a queue in PostgreSQL: set `database_url` to postgresql://…, or leave it at "
+            "`embedded`"
+        )
 
 
 def _check_providers(config: FileConfig, document: Document) -> None:

@@ -27,6 +27,7 @@ from harness.ports import (
     ModelTable,
     OAuthServer,
     ProviderDoor,
+    RunQueue,
     Store,
     SuiteCatalog,
 )
@@ -59,6 +60,7 @@ class Context:
     policies: Mapping[str, Policy]
     workers: EvalWorkers | None = None  # None where this process starts none
     eval_workers: int = 2  # how many run at once
+    run_queue: RunQueue | None = None  # where workers of other hosts take the runs
     sinks: AlertSinks | None = None  # None where nobody is told of alerts
     eval_connections: int = 8  # answers that one worker waits for at a time
     # Names of the providers that may see data of a class.

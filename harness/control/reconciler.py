@@ -18,7 +18,12 @@ from harness.control import audit
 from harness.control.canary import driver, machine
 from harness.control.canary.observe_only import OBSERVE_ONLY
 from harness.control.context import Context
-from harness.control.evals import proof_validity, recomputation, worker_supervision
+from harness.control.evals import (
+    fair_queue,
+    proof_validity,
+    recomputation,
+    worker_supervision,
+)
 from harness.control.evals.proof_validity import ProofState, ProofValidity
 from harness.control.operations import alerts, restores, state_audit, tampering
 from harness.control.proposals import (
@@ -110,7 +115,11 @@ def reconcile(ctx: Context) -> ReconcileResult:
         baking = tx.rollouts.baking()
     for rollout in baking:
         run_step(rollout.proposal, partial(driver.drive_bake, ctx, rollout))
-    did.extend(worker_supervision.run_once(ctx))
+    did.extend(
+        worker_supervision.run_once(ctx)
+        if ctx.run_queue is None
+        else fair_queue.run_once(ctx, ctx.run_queue)
+    )
     did.extend(shadows.end_finished(ctx))
     return ReconcileResult(tuple(did), tuple(failed))
 

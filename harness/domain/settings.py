@@ -33,6 +33,13 @@ class AnsweredModel(StrEnum):
     PROVIDER = "provider"
 
 
+class RunQueueKind(StrEnum):
+    """Who runs evals."""
+
+    EMBEDDED = "embedded"
+    PROCRASTINATE = "procrastinate"
+
+
 @dataclass(frozen=True, slots=True)
 class TracingSettings:
     """Says where traces go (OpenTelemetry), and whether they hold content."""
@@ -91,7 +98,11 @@ class ControlSettings:
     reconcile_interval_s: float = 1.0  # how often it looks at proposals and canaries
     housekeeping_interval_s: float = 60.0  # how often it removes what is kept no longer
     drift_interval_s: float = 10.0  # how often it looks whether a drift run is due
-    eval_workers: int = 2  # processes that ask and score, at most
+    # Who runs evals: worker processes of the control process, or those of `swapgate worker` on
+    # any number of hosts, which take the runs from a job queue in PostgreSQL.
+    queue: RunQueueKind = RunQueueKind.EMBEDDED
+    # Processes that ask and score, at most; with `procrastinate`, each host has its own number.
+    eval_workers: int = 2
     eval_connections: int = 8  # requests of one eval worker at a time
     # Measure, count and mirror; open no canary and promote nothing.
     observe_only: bool = False

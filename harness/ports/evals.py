@@ -1,5 +1,6 @@
 """Protocols of suites, eval runs, served-model sightings and drift watches as they are stored,
-and of the workers and runners that evaluate (`EvalWorkers`, `EvalRunner`, with its `EvalJob`).
+and of the workers and runners that evaluate (`EvalWorkers`, `RunQueue`, `SlotLocks`,
+`EvalRunner`, with its `EvalJob`).
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -188,6 +189,43 @@ class EvalWorkers(Protocol):
     def stop(self, run: str) -> None: ...
 
     def stop_all(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedJob:
+    """Places one run in the queue that the workers of all hosts share."""
+
+    run: str
+    provider: str  # of its target: a host takes the runs of its providers
+    priority: int  # higher is sooner
+
+
+class RunQueue(Protocol):
+    """Hands eval runs to the workers of all hosts; each run to one at a time."""
+
+    def replace(self, jobs: Sequence[QueuedJob]) -> Sequence[str]:
+        """Makes these the jobs that wait: new ones are added, known ones get their priority,
+        others go. What a worker has already stays. Returns the runs that were added.
+        """
+        ...
+
+    def take_back_dead(self) -> Sequence[str]:
+        """Takes the jobs from hosts whose heartbeat is missing; returns their runs."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class SlotLocks(Protocol):
+    """Locks numbered slots for one holder each; a holder that dies loses them."""
+
+    def try_lock(self, slot: int) -> bool:
+        """Tells whether the slot is ours now. Raises OSError."""
+        ...
+
+    def unlock(self, slot: int) -> None: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,23 @@ _KEPT: Final = frozenset(NEVER_EMPTIED) - _GROWING | {
 }
 
 
+# Of the job queue, which decides nothing: its jobs come and go.
+QUEUE_SCHEMA: Final = "swapgate_queue"
+_HAS_QUEUE: Final = sa.text("SELECT to_regnamespace(:name) IS NOT NULL")
+_QUEUE_RIGHTS: Final = (
+    "GRANT USAGE ON SCHEMA {schema} TO {to}; "
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {to}; "
+    "GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {to}"
+)
+
+
 def statements(db: sa.Connection, role: str) -> Sequence[str]:
     """SQL that gives `role` what the runtime needs and no more; it may run again and again."""
     quote = db.dialect.identifier_preparer.quote_identifier
     schema = str(db.execute(sa.text("SELECT quote_ident(current_schema())")).scalar_one())
     database = str(db.execute(sa.text("SELECT quote_ident(current_database())")).scalar_one())
     to = quote(role)
+    queue = db.execute(_HAS_QUEUE, {"name": QUEUE_SCHEMA}).scalar_one()
     return [
         f"GRANT CONNECT ON DATABASE {database} TO {to}",
         f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC, {to}",
@@ -48,6 +59,7 @@ def statements(db: sa.Connection, role: str) -> Sequence[str]:
             f"GRANT {_rights(table)} ON {schema}.{quote(table)} TO {to}"
             for table in sorted(metadata.tables)
         ),
+        *(_QUEUE_RIGHTS.format(schema=QUEUE_SCHEMA, to=to).split("; ") if queue else ()),
     ]
 
 

@@ -28,7 +28,7 @@ from tests.support.site.command_line import CommandLine, installed
 # These end only when they are stopped, or are no verbs for data.
 PROCESSES = {
     *("mcp", "serve all", "serve agents", "serve control", "serve router", "serve ui"),
-    *("sim traffic", "demo", "eval-worker"),
+    *("sim traffic", "demo", "eval-worker", "worker"),
     "router-worker",
     "gate run",  # tests/integration/test_gate_run.py
     *("completion", "docs generate"),

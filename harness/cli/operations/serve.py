@@ -1,5 +1,5 @@
-"""Commands that run processes: `serve` (`router`, `control`, `agents`, `ui`, `all`), `mcp`, and
-the hidden workers of eval runs and of the router.
+"""Commands that run processes: `serve` (`router`, `control`, `agents`, `ui`, `all`), `mcp`,
+`worker`, and the hidden workers of eval runs and of the router.
 """
 
 import os
@@ -176,6 +176,33 @@ def mcp(session: Session, *, http: bool, host: str, port: int, agent_session: st
     elif (text := session.key_text()) is not None:
         os.environ[KEY_VARIABLE] = text
     _run_entry_point("harness.api.mcp.process:main", session.config, *chosen)
+
+
+@click.command()
+@click.option(
+    "--slots",
+    type=click.IntRange(1, 256),
+    default=2,
+    show_default=True,
+    help="Eval runs of this host at a time, each in a process of its own.",
+)
+@click.option(
+    "--provider",
+    "providers",
+    multiple=True,
+    help="Take only runs whose target this provider serves; may be given several times.",
+)
+@click.pass_context
+def worker(context: click.Context, slots: int, providers: tuple[str, ...]) -> None:
+    """Take eval runs from the queue that the workers of all hosts share.
+
+    Needs `control.queue: procrastinate` in the configuration, and PostgreSQL. Start it on as
+    many hosts as there shall be: each run goes to one of them, and to another one when its
+    host dies. SIGTERM ends it: what it had goes on elsewhere.
+    """
+    from harness.app.worker_host import run_worker_host  # noqa: PLC0415 - as above
+
+    run_worker_host(_config(context), slots=slots, providers=providers)
 
 
 @click.command(hidden=True)

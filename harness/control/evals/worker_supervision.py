@@ -42,7 +42,7 @@ def run_once(ctx: Context) -> list[str]:
     """Collect the ended workers, start those that are needed. What it did, in words."""
     if ctx.workers is None:
         return []
-    did = _collect_ended(ctx)
+    did = collect_ended(ctx)
     alive = ctx.workers.alive()
     free = ctx.eval_workers - len(alive)
     for run in _waiting(ctx):
@@ -59,17 +59,17 @@ def _start(ctx: Context, run: EvalRun) -> str:
     """One run whose worker cannot start must not keep the others from theirs."""
     assert ctx.workers is not None  # noqa: S101 - run_once has looked
     try:
-        _check_cleared(ctx, run)
+        check_cleared(ctx, run)
         ctx.workers.start(run.id)
     except StoreUnavailable:
         raise
     except Exception as error:  # noqa: BLE001 - no process, no provider: whatever it is
         with ctx.store.write() as tx:
-            return _fail(tx, run.id, f"no worker could be started: {error}")
+            return fail_run(tx, run.id, f"no worker could be started: {error}")
     return f"{run.id}: worker started for {run.suite}"
 
 
-def _check_cleared(ctx: Context, run: EvalRun) -> None:
+def check_cleared(ctx: Context, run: EvalRun) -> None:
     """Whoever asked for it, and whatever the file said then. Raises as `check_suite`."""
     with ctx.store.read() as tx:
         target = tx.routing.targets()[run.target]
@@ -83,7 +83,8 @@ def _waiting(ctx: Context) -> Sequence[EvalRun]:
     return [queued.run for queued in queue if queued.position]
 
 
-def _collect_ended(ctx: Context) -> list[str]:
+def collect_ended(ctx: Context) -> list[str]:
+    """Gives back the leases of this process's workers that ended, and counts their failures."""
     assert ctx.workers is not None  # noqa: S101 - run_once has looked
     did = []
     for run, owner, code, words in ctx.workers.reap():
@@ -93,7 +94,7 @@ def _collect_ended(ctx: Context) -> list[str]:
                 continue
             most = MAX_KILLS if code < 0 else MAX_FAILURES
             because = f"the worker ended with {code}: {words}"
-            did.append(_fail(tx, run, because, most=most))
+            did.append(fail_run(tx, run, because, most=most))
     return did
 
 
@@ -104,7 +105,7 @@ def _died_early(ctx: Context, tx: Transaction, run: str, code: int) -> bool:
     return waits and code != ASKED_TO_END
 
 
-def _fail(tx: Transaction, run: str, because: str, *, most: int = MAX_FAILURES) -> str:
+def fail_run(tx: Transaction, run: str, because: str, *, most: int = MAX_FAILURES) -> str:
     """Count a failure; the run is tried again until there are too many."""
     tx.runs.set_state(run, RunState.FAILED, because)
     failures = tx.runs.get(run).failures

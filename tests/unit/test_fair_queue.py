@@ -1,0 +1,39 @@
+from datetime import UTC, datetime
+
+from harness.control.evals.eval_queue import QueuedRun
+from harness.control.evals.fair_queue import fair_order
+from harness.domain.evals.run import EvalRun, RunState
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def queued(run: str, *proposals: str, position: int = 0, leased: bool = False) -> QueuedRun:
+    eval_run = EvalRun(
+        id=run,
+        suite="s",
+        suite_digest="d",
+        target="t",
+        order_seed=1,
+        epochs=1,
+        wanted=1,
+        state=RunState.QUEUED,
+        created_at=NOW,
+    )
+    return QueuedRun(eval_run, proposals, leased=leased, position=position)
+
+
+def test_proposals_take_turns_and_one_with_runs_at_work_waits_for_the_others() -> None:
+    queue = [
+        queued("a1", "a", position=1),
+        queued("a2", "a", position=2),
+        queued("a3", "a", position=3),
+        queued("b1", "b", position=4),
+        queued("shared", "b", "a", position=5),
+        queued("by hand", position=6),
+        queued("held", "b"),
+    ]
+    ordered = [run.id for run in fair_order(queue)]
+    assert ordered == ["a1", "b1", "a2", "shared", "a3", "by hand"]
+    at_work = [queued("a0", "a", leased=True), queued("a00", "a", leased=True)]
+    ordered = [run.id for run in fair_order([*queue, *at_work])]
+    assert ordered == ["b1", "shared", "a1", "a2", "a3", "by hand"]
