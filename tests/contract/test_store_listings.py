@@ -17,6 +17,7 @@ from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.audit import AuditFilter
 from harness.domain.pagination import Page, PageRequest, read_all
 from harness.domain.proposals.proposal import ProposalPhase
+from harness.domain.routing.freeze import Freeze
 from harness.domain.routing.route_changes import ChangeSettings
 from harness.domain.routing.target import Target
 from harness.ports import Listings, Store, Transaction
@@ -164,6 +165,13 @@ LISTS: Final[Mapping[str, Listed]] = {
         ),
         lambda row: row.switch.id,
     ),
+    "freezes": Listed(
+        lambda stored, page: stored.freezes(page),
+        lambda tx, n: tx.freezes.add(
+            Freeze(f"fz_{n:02}", None, "why", "ada", at(n), at(n), at(n) + timedelta(days=1))
+        ),
+        lambda row: row.freeze.id,
+    ),
     "shadows": Listed(
         lambda stored, page: stored.shadows(page, route=ROUTE),
         add_shadow,
@@ -304,7 +312,6 @@ BOUNDED: Final[Mapping[str, str]] = {
     "EvalRuns.done": "of one run",
     "EvalRuns.samples": "of one run",
     "EvalRuns.outcomes": "of one run",
-    "EvalRuns.figures": "of one run",
     "EvalRuns.samples_of": "of the items that are asked for",
     "Suites.all": "versions of the suites that somebody wrote",
     "Verdicts.for_proposal": "of one proposal",
@@ -316,6 +323,7 @@ BOUNDED: Final[Mapping[str, str]] = {
     "Observations.totals": "one per route, arm and target",
     "Observations.spends": "one per key and day of a span of time",
     "Listings.failover_counts": "one per route, target and failure",
+    "AuditExports.all": "one per collector of the configuration",
     "AuditLog.all": "read a page at a time",
     "Principals.among": "of those that are asked for",
     "AuditedRows.digests": "of those that are asked for",
@@ -323,6 +331,7 @@ BOUNDED: Final[Mapping[str, str]] = {
     "AuditedRows.serving": "one table of routes",
     "Waivers.list": "of one route, each a person's word",
     "Switches.not_lifted": "those that somebody holds",
+    "Freezes.overlapping": "those that are not over, or ended since a step began",
     "Shadows.live": "at most one per route",
     "Shadows.tallies": "of the shadows that are asked for",
     "Alerts.unsettled": "what goes on, or is still to be said",
