@@ -101,6 +101,15 @@ def test_a_part_that_cannot_start_by_its_configuration_ends_all() -> None:
     assert all(child.poll() is not None for child in supervisor.children.values())
 
 
+@pytest.fixture
+def terminal() -> Iterator[None]:
+    """A terminal that can close: `nohup` would let its programs ignore that."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("terminal")
 def test_a_part_that_crashes_is_started_again_until_a_signal_ends_all(tmp_path: Path) -> None:
     said: list[str] = []
     code = "import pathlib, sys, time\npast = pathlib.Path(sys.argv[1])\n"
