@@ -121,6 +121,7 @@ RANGES: Final[Mapping[str, Range]] = {
     "housekeeping_interval_s": Range(MOMENT_S, DAY_S),
     "drift_interval_s": Range(MOMENT_S, DAY_S),
     "deliver_interval_s": Range(MOMENT_S, DAY_S),
+    "interval_s": Range(MOMENT_S, DAY_S),
     "failovers_keep_days": DAYS,
     "keep_days": DAYS,
     "eval_workers": Range(1, 1_000),

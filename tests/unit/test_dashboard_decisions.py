@@ -45,11 +45,13 @@ DIALOGS = (
     ("key_dialogs.create_client_key", ""),
     ("key_dialogs.create_management_key", "['ann']"),
     ("key_dialogs.change_key", "list_keys(ctx).items"),
+    ("people_dialogs.declare", "list_people(ctx)"),
+    ("people_dialogs.end_session", "[SESSION]"),
     ("provider_dialogs.add_provider", ""),
     ("provider_dialogs.add_model", "'sim'"),
-    ("provider_dialogs.set_key", "'sim'"),
     ("provider_dialogs.change_address", "'sim'"),
     ("provider_dialogs.remove", "'sim'"),
+    ("provider_key_dialogs.change_keys", "'sim'"),
     ("route_dialogs.add_route", ""),
     ("route_dialogs.change_settings", ROUTE),
     ("route_dialogs.edit_chain", ROUTE),
@@ -66,11 +68,14 @@ SCRIPT = """
 import streamlit as st
 from datetime import UTC, datetime
 from dashboard import (
-    canary_controls, decision_dialogs, key_dialogs, page_frame, provider_dialogs, route_dialogs,
-    session_dialogs, suite_dialogs, switch_dialogs,
+    canary_controls, decision_dialogs, key_dialogs, page_frame, people_dialogs,
+    provider_dialogs, provider_key_dialogs, route_dialogs, session_dialogs, suite_dialogs,
+    switch_dialogs,
 )
 from dashboard.data import queries
 from harness.control.canary import status as canary_status
+from harness.control.operations.dashboard_sessions import SignedInSession
+from harness.control.operations.people import list_people
 from harness.control.operations.queries import list_keys, list_runs
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.canary.rollout import RolloutSignal
@@ -84,6 +89,7 @@ THROWN = KillSwitch(
     id="ks_1", route="faq", force=parse_force("provider:sim"), reason="a drill", actor="ben",
     created_at=then, expires_at=None, source=SwitchSource.CLI,
 )
+SESSION = SignedInSession("ds_1", "p_1", "ann", "link", None, then, then)
 if "given" not in st.session_state:
     st.session_state["given"] = (ARGUMENTS)
     # What AppTest cannot choose, as the page shows it in other words.
