@@ -308,6 +308,8 @@ def test_a_lost_database_and_a_lost_server_are_said_and_come_back(
         database.with_suffix(".away").rename(database)
         page.get_by_role("button", name="Try again").click()
         expect(page.locator("h1")).to_contain_text("1 route needs a decision")
+        # Only a page that came whole has been told to refresh itself.
+        expect(page.locator("[data-test-script-state=notRunning]")).to_have_count(1)
         assert status(f"{broken}/readyz") == 200
 
     # The open page says that nobody answers, and goes on by itself with what stands then.
