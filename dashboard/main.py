@@ -2,6 +2,7 @@
 logo and navigation, shows who is signed in, and runs the chosen page.
 """
 
+from datetime import timedelta
 from pathlib import Path
 
 import streamlit as st
@@ -9,6 +10,15 @@ import streamlit as st
 from dashboard import current_user, theme
 
 HERE = Path(__file__).parent
+ALIVE_EVERY = timedelta(minutes=1)
+
+
+@st.fragment(run_every=ALIVE_EVERY)
+def stay_alive() -> None:
+    """Draws nothing. A browser whose server was restarted asks for the page anew only where a
+    part of it refreshes itself: so every page has one.
+    """
+
 
 st.set_page_config(
     page_title="Swapgate",
@@ -54,3 +64,4 @@ page = st.navigation(
 )
 if current_user.show_account():
     page.run()
+    stay_alive()
