@@ -43,7 +43,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     db = op.get_bind()
     live = db.execute(
-        sa.text("SELECT COUNT(*) FROM \"freeze\" WHERE lifted_at IS NULL AND ends_at > :now"),
+        sa.text('SELECT COUNT(*) FROM "freeze" WHERE lifted_at IS NULL AND ends_at > :now'),
         {"now": time.time_ns() // 1_000},
     ).scalar_one()
     if live:

@@ -325,7 +325,6 @@ BOUNDED: Final[Mapping[str, str]] = {
     "Listings.failover_counts": "one per route, target and failure",
     "AuditExports.all": "one per collector of the configuration",
     "AuditLog.all": "read a page at a time",
-    "AuditExports.all": "the sinks that somebody configured",
     "Principals.among": "of those that are asked for",
     "AuditedRows.digests": "of those that are asked for",
     "AuditedRows.deciding": "open proposals and rollouts that are not over",
