@@ -12,9 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from harness.app.embedded import SingleTargetRouter, single_target_router
+from harness.app.embedded import single_target_router
 from harness.app.installation import Installation
 from harness.client.async_client import AsyncModelClient
+from harness.client.channel import Channel
 from harness.client.in_process import InProcessChannel
 from harness.client.tool_loop import ToolFunction
 from harness.client.types import CompletionRequest, CompletionResponse, Message, ToolDefinition
@@ -71,6 +72,9 @@ def meant(installation: Installation, name: str) -> list[tuple[Target, Provider]
         return [(target, providers[target.provider])]
 
 
+ErrorText = Callable[[Exception], str]
+
+
 def report(
     installation: Installation, target: Target, provider: Provider, timeout_s: float
 ) -> ToolReport:
@@ -82,8 +86,11 @@ def report(
     else:
         with tempfile.TemporaryDirectory(prefix="swapgate-doctor-") as folder:
             alone = single_target_router(installation, target, provider, Path(folder))
+            channel = InProcessChannel(alone.router, alone.key)
             seen = asyncio.run(
-                _probe_loops(alone, timeout_s, partial(_error_text, provider, keys))
+                probe_loops(
+                    channel, alone.route, timeout_s, partial(_error_text, provider, keys)
+                )
             )
         findings = list(tool_probe.tool_findings(provider, target, seen))
     return ToolReport(target.name, not any(finding.failed for finding in findings), findings)
@@ -97,13 +104,15 @@ def _error_text(provider: Provider, keys: Sequence[ProviderKey], error: Exceptio
     return said.decode("utf-8", "replace")[:MAX_TEXT]
 
 
-async def _probe_loops(
-    alone: SingleTargetRouter, timeout_s: float, error_text: Callable[[Exception], str]
+async def probe_loops(
+    channel: Channel, route: str, timeout_s: float, error_text: ErrorText
 ) -> ToolProbeResult:
-    """Without `max_tokens`: some providers refuse it, under that name or at all."""
-    channel = InProcessChannel(alone.router, alone.key)
+    """Runs the loops on a route, and closes the channel.
+
+    Without `max_tokens`: some providers refuse it, under that name or at all.
+    """
     request = CompletionRequest(
-        route=alone.route,
+        route=route,
         messages=(Message.user(tool_probe.TOOL_QUESTION),),
         tools=TOOLS,
         tool_choice="required",
@@ -131,7 +140,7 @@ async def _whole(
     client: AsyncModelClient,
     request: CompletionRequest,
     until: float,
-    error_text: Callable[[Exception], str],
+    error_text: ErrorText,
 ) -> ToolLoopTrace:
     """Some targets take no tool choice: they get another chance to call by themselves."""
     refused = False
@@ -155,7 +164,7 @@ async def _whole(
 async def _tried(
     ask: Callable[[], Awaitable[ToolLoopTrace]],
     until: float,
-    error_text: Callable[[Exception], str],
+    error_text: ErrorText,
 ) -> ToolLoopTrace:
     try:
         async with asyncio.timeout_at(until):

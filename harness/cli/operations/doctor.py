@@ -1,5 +1,5 @@
 """`swapgate doctor` checks everything that an installation needs and says what to fix; with
-`--tools` it runs a tool loop on a target instead.
+`--tools` it runs a tool loop on a target instead, with `--live` a conformance run below a cap.
 """
 
 import click
@@ -7,6 +7,7 @@ import click
 from harness.cli.frame import output
 from harness.cli.frame.finite_range import FiniteRange
 from harness.cli.frame.session import Session
+from harness.domain.formatting import format_quantity, format_usd
 
 MARKS = {"ok": "ok", "warn": "warn", "fail": "FAIL"}
 
@@ -23,20 +24,55 @@ MARKS = {"ok": "ok", "warn": "warn", "fail": "FAIL"}
     ),
 )
 @click.option(
+    "--live",
+    "live",
+    metavar="PROVIDER[/MODEL]",
+    help=(
+        "Try a provider's model with its own key instead, or all registered models of a "
+        "provider: answers, streams, tools and errors, compared with our simulator. It costs "
+        "money, and needs --max-usd."
+    ),
+)
+@click.option(
+    "--max-usd",
+    type=FiniteRange(min=0, min_open=True),
+    help="With --live: US dollars for the run. A call that could pass them is not made.",
+)
+@click.option(
+    "--max-tokens-in-all",
+    type=click.IntRange(min=1),
+    help="With --live: tokens for the run, for a model whose price nobody knows.",
+)
+@click.option(
     "--timeout",
     "timeout_s",
     type=FiniteRange(min=0, min_open=True),
     default=120.0,
     show_default=True,
-    help="Seconds for the tool loop on one target.",
+    help="Seconds for the tool loop on one target; with --live for each answer, too.",
 )
 @click.pass_context
-def doctor(ctx: click.Context, tools: str | None, timeout_s: float) -> None:
+def doctor(
+    ctx: click.Context,
+    tools: str | None,
+    live: str | None,
+    max_usd: float | None,
+    max_tokens_in_all: int | None,
+    timeout_s: float,
+) -> None:
     """Check the installation, and say what to fix.
 
     Exit code 1 when a check fails; a warning is no failure.
     """
     session = ctx.ensure_object(Session)
+    if live is not None and tools is not None:
+        raise click.UsageError("--live has the tool loop in it: leave --tools out")
+    if live is None and (max_usd is not None or max_tokens_in_all is not None):
+        raise click.UsageError("--max-usd and --max-tokens-in-all belong to --live")
+    if live is not None:
+        if max_usd is None:
+            raise click.UsageError("--live costs money: say with --max-usd how much it may")
+        ctx.exit(0 if _live(session, live, max_usd, max_tokens_in_all, timeout_s) else 1)
     if tools is not None:
         ctx.exit(0 if _tools(session, tools, timeout_s) else 1)
     from harness.app.doctor import checks  # noqa: PLC0415 - `--help` stays quick
@@ -82,6 +118,70 @@ def _tools(session: Session, name: str, timeout_s: float) -> bool:
             ],
             empty="",
         )
+    return ok
+
+
+def _live(
+    session: Session, name: str, max_usd: float, max_tokens: int | None, timeout_s: float
+) -> bool:
+    """Whether all was tried and nothing fails. Raises NotFound, InputError, ConfigError."""
+    from harness.app.doctor import live_checks  # noqa: PLC0415 - the router takes its time
+    from harness.app.doctor.live_meter import LiveMeter  # noqa: PLC0415 - as above
+    from harness.domain.providers.live_budget import LiveBudget  # noqa: PLC0415 - as above
+
+    _ = session.context_with_providers  # the file's, too
+    meter = LiveMeter(LiveBudget(max_usd, max_tokens))
+    models = live_checks.models_of(session.installation, name)
+    reports = [
+        live_checks.report(session.installation, provider, model, meter, timeout_s)
+        for provider, model in models
+    ]
+    ok, spent = all(report.ok for report in reports), meter.budget
+    if session.json:
+        output.document(
+            {
+                "ok": ok,
+                "calls": spent.calls,
+                "at_most_usd": spent.spent_usd,
+                "at_most_tokens": spent.spent_tokens,
+                "targets": reports,
+            }
+        )
+        return ok
+    output.table(
+        ["TARGET", "SCENARIO", "", "EXPECTED", "FOUND", "NEXT STEP"],
+        [
+            [
+                report.target,
+                finding.scenario,
+                _mark(finding.outcome, finding.outcome == "fails"),
+                finding.expected,
+                finding.found,
+                finding.next_step or " ",
+            ]
+            for report in reports
+            for finding in report.findings
+        ],
+        empty="",
+    )
+    output.table(
+        ["TARGET", "SCENARIO", "SUBJECT", "PROVIDER", "OUR SIMULATOR"],
+        [
+            [report.target, d.scenario, d.subject, d.provider, d.simulator]
+            for report in reports
+            for d in report.differences
+        ],
+        empty=(
+            "No answer differs from our simulator's in form."
+            if all(report.compared for report in reports)
+            else "Our simulator does not speak this provider's dialect: nothing is compared."
+        ),
+    )
+    click.echo(
+        f"{format_quantity(spent.calls, 'call')}: at most {format_usd(spent.spent_usd)} "
+        f"and {spent.spent_tokens:,} tokens, of {format_usd(max_usd)}.",
+        err=True,
+    )
     return ok
 
 

@@ -1,0 +1,266 @@
+"""Live checks judge a provider's answers to the conformance run of `swapgate doctor --live`:
+each scenario is one finding, with what was expected, what came, and what to do. Pure.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from harness.domain.json_schema import matches_schema
+from harness.domain.providers.live_answer import LiveAnswer
+from harness.domain.reliability.failures import FailureClass
+
+ANSWER_LIMIT: Final = 1_024  # tokens of an answer, unless a scenario says another
+SHORT_LIMIT: Final = 16
+QUESTION: Final = "Reply with the one word: ready"
+LONG_QUESTION: Final = "Count from one to two hundred, in words, without a break."
+CITY_QUESTION: Final = "Which city is the capital of Norway? Answer as JSON."
+CITY_SCHEMA: Final = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+WRONG_TEMPERATURE: Final = 99
+UNKNOWN_SUFFIX: Final = "-swapgate-no-such-model"
+_NAME: Final = re.compile(r"[A-Za-z0-9._:/@-]{1,80}")
+
+
+class LiveOutcome(StrEnum):
+    WORKS = "works"
+    DIFFERS = "differs"  # Swapgate serves with it, otherwise than was expected
+    FAILS = "fails"
+    NOT_TRIED = "not tried"
+
+
+class Scenario(StrEnum):
+    ANSWER = "plain answer"
+    LENGTH = "length stop"
+    STREAM = "stream"
+    STRUCTURED = "structured output"
+    PARAMETER = "wrong parameter"
+    MODEL = "unknown model"
+    KEY = "wrong key"
+
+
+EXPECTED: Final[Mapping[Scenario, str]] = {
+    Scenario.ANSWER: "text, finish reason stop, usage above 0, the model's name",
+    Scenario.LENGTH: f"finish reason length, at most {SHORT_LIMIT} tokens",
+    Scenario.STREAM: "several chunks, finish reason stop, usage at the end, the same model",
+    Scenario.STRUCTURED: "JSON that fits the schema",
+    Scenario.PARAMETER: "refused with a 400, which is terminal",
+    Scenario.MODEL: "refused as model unknown, which falls over and alerts",
+    Scenario.KEY: "refused as our key, which falls over and alerts",
+}
+_CLASS: Final[Mapping[Scenario, FailureClass]] = {
+    Scenario.PARAMETER: FailureClass.BAD_REQUEST,
+    Scenario.MODEL: FailureClass.MODEL_UNKNOWN,
+    Scenario.KEY: FailureClass.OUR_KEY,
+}
+_ACCEPTED: Final[Mapping[Scenario, str]] = {
+    Scenario.PARAMETER: f"it answers with temperature {WRONG_TEMPERATURE}",
+    Scenario.MODEL: "it answers under a name that no model has",
+    Scenario.KEY: "it answers whatever the key is",
+}
+_REPORT: Final = "report it as an issue of Swapgate, with this line"
+_NO_USAGE: Final = "without usage no cost, budget or price guardrail of this target is true"
+_STEPS: Final[Mapping[str, str]] = {
+    FailureClass.OUR_KEY: "set the key: `swapgate provider key set PROVIDER`",
+    FailureClass.QUOTA: "look at the account: credit, and what the key may do",
+    FailureClass.MODEL_UNKNOWN: "name a model that this account has",
+    FailureClass.RATE_LIMITED: "run it again once the limit is over",
+    FailureClass.OVERLOADED: "run it again later",
+    FailureClass.CONNECT: "check api_base and the network: `swapgate doctor`",
+    FailureClass.TIMEOUT: "give it more by --timeout",
+    FailureClass.BAD_REQUEST: "see docs/reference/providers.md for what the kind takes",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFinding:
+    """Holds how a provider did in one scenario."""
+
+    scenario: str
+    outcome: LiveOutcome
+    expected: str
+    found: str
+    next_step: str = ""  # empty for none
+
+
+@dataclass(frozen=True, slots=True)
+class LiveDifference:
+    """Holds one point in which a provider answers otherwise than our simulator."""
+
+    scenario: str
+    subject: str
+    provider: str
+    simulator: str
+
+
+_Judged = tuple[LiveOutcome, str, str]
+
+
+def judge_answer(scenario: Scenario, answer: LiveAnswer, asked_model: str) -> LiveFinding:
+    """Compares an answer with what the scenario expects of it."""
+    if scenario in _CLASS:
+        judged = _judge_refusal(scenario, answer)
+    elif answer.failure:
+        judged = _failed(answer)
+    else:
+        judged = _JUDGES[scenario](answer, asked_model)
+    outcome, found, step = judged
+    return LiveFinding(scenario.value, outcome, EXPECTED[scenario], found, step)
+
+
+def untried(scenario: str, expected: str, why: str) -> LiveFinding:
+    """A finding on a scenario that was left out."""
+    return LiveFinding(scenario, LiveOutcome.NOT_TRIED, expected, f"not tried: {why}")
+
+
+def compare_forms(
+    scenario: str, provider: Mapping[str, str], simulator: Mapping[str, str]
+) -> list[LiveDifference]:
+    """The points in which two answers' forms differ, by subject."""
+    return [
+        LiveDifference(scenario, name, provider.get(name, "none"), simulator.get(name, "none"))
+        for name in dict.fromkeys((*provider, *simulator))
+        if provider.get(name, "none") != simulator.get(name, "none")
+    ]
+
+
+def _works(found: str) -> _Judged:
+    return LiveOutcome.WORKS, found, ""
+
+
+def _fails(found: str, step: str = _REPORT) -> _Judged:
+    return LiveOutcome.FAILS, found, step
+
+
+def _differs(found: str, step: str) -> _Judged:
+    return LiveOutcome.DIFFERS, found, step
+
+
+def _failed(answer: LiveAnswer) -> _Judged:
+    return _fails(_class_text(answer), _STEPS.get(answer.failure, _REPORT))
+
+
+def _class_text(answer: LiveAnswer) -> str:
+    status = f"status {answer.status}" if answer.status else "no status"
+    return f"{answer.failure.replace('_', ' ')} ({status})"
+
+
+def _judge_refusal(scenario: Scenario, answer: LiveAnswer) -> _Judged:
+    wanted = _CLASS[scenario]
+    if answer.failure == wanted:
+        return _works(_class_text(answer))
+    if not answer.failure:
+        step = "rely on no error of this kind from it"
+        return _differs(_ACCEPTED[scenario], step)
+    came = _class_text(answer)
+    if scenario is Scenario.KEY and answer.failure == FailureClass.QUOTA:
+        return _differs(f"{came}, which falls over and alerts as well", "nothing is to be done")
+    return _fails(f"{came}, where {wanted.value.replace('_', ' ')} was expected")
+
+
+def _usage_fault(answer: LiveAnswer) -> str:
+    tokens = answer.tokens
+    if tokens is None:
+        return "it reports no usage"
+    if tokens.input <= 0 or tokens.output <= 0:
+        return f"it reports {tokens.input} tokens in and {tokens.output} out"
+    return ""
+
+
+def _counts(answer: LiveAnswer) -> str:
+    tokens = answer.tokens
+    return f"{tokens.input:,} tokens in, {tokens.output:,} out" if tokens else ""
+
+
+def _name_fault(answer: LiveAnswer, asked: str) -> str:
+    names = [name for name in answer.models if name]
+    if not names:
+        return "it does not say which model answered"
+    others = [name for name in names if not name.startswith(asked)]
+    if not others:
+        return ""
+    shown = others[0] if _NAME.fullmatch(others[0]) else "something that is no name"
+    return f"it says that {shown} answered"
+
+
+_PIN: Final = "propose the name that it says, so that what is proven is what serves"
+
+
+def _judge_plain(answer: LiveAnswer, asked: str) -> _Judged:
+    if not answer.text.strip():
+        return _fails("the answer has no text", "raise the model's limit, or report it")
+    if answer.finish != "stop":
+        return _fails(f"the finish reason is {_word(answer.finish)}")
+    if fault := _usage_fault(answer):
+        return _fails(fault, _NO_USAGE)
+    if fault := _name_fault(answer, asked):
+        return _differs(fault, _PIN)
+    return _works(_counts(answer))
+
+
+def _judge_length(answer: LiveAnswer, _asked: str) -> _Judged:
+    output = answer.tokens.output if answer.tokens else None
+    if output is not None and output > SHORT_LIMIT:
+        return _fails(
+            f"{output:,} tokens where {SHORT_LIMIT} were allowed: it keeps to no limit",
+            "cap its costs at the provider: no budget holds before the answer is there",
+        )
+    if answer.finish == "length":
+        return _works(_counts(answer) or "cut, without usage")
+    if output is not None and output < SHORT_LIMIT:
+        return _differs(
+            f"it ended by itself after {output} tokens: no cut was seen",
+            "nothing is to be done",
+        )
+    return _fails(
+        f"it was cut and says {_word(answer.finish)}",
+        "cut answers of it pass for whole ones: check their end in a suite",
+    )
+
+
+def _judge_stream(answer: LiveAnswer, asked: str) -> _Judged:
+    plain = _judge_plain(answer, asked)
+    if plain[0] is LiveOutcome.FAILS:
+        return plain
+    if len(answer.models) > 1:
+        return _fails("its chunks name several models", _PIN)
+    if plain[0] is LiveOutcome.DIFFERS:
+        return plain
+    if not answer.usage_last:
+        return _differs("usage comes before the end", "nothing is to be done")
+    if answer.chunks < 2:
+        return _differs(
+            "the whole text comes in one chunk", "expect no early first token of it"
+        )
+    return _works(f"{answer.chunks} chunks, {_counts(answer)}")
+
+
+def _judge_structured(answer: LiveAnswer, _asked: str) -> _Judged:
+    step = "set json_schema: false for this model in swapgate.yaml"
+    try:
+        value = json.loads(answer.text)
+    except (ValueError, RecursionError):
+        return _fails("the answer is no JSON", step)
+    if not matches_schema(value, CITY_SCHEMA):
+        return _fails("the JSON does not fit the schema", step)
+    return _works("JSON that fits")
+
+
+def _word(finish: str) -> str:
+    known = ("stop", "length", "tool_calls", "content_filter")
+    return finish if finish in known else ("a word of its own" if finish else "missing")
+
+
+_JUDGES: Final = {
+    Scenario.ANSWER: _judge_plain,
+    Scenario.LENGTH: _judge_length,
+    Scenario.STREAM: _judge_stream,
+    Scenario.STRUCTURED: _judge_structured,
+}

@@ -1,0 +1,184 @@
+"""`swapgate doctor --live`: a conformance run with one's own key, below a cap."""
+
+import json
+import string
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from evals.sim.server import simulator
+from harness.cli.program import program
+from harness.domain.providers.live_checks import QUESTION
+from tests.integration.test_doctor_tools import WIRES, at_once
+from tests.support.providers.simulator_thread import serve_in_thread
+from tests.wire import openai as plain
+from tests.wire.server import KEY, Reading, Refused, Reply, Strict, Usage, WireRequest, serving
+
+pytestmark = [pytest.mark.req("B7"), pytest.mark.timeout(900)]
+ANSWER = "ready at once"
+PRICES = "{input_usd_per_mtok: 1.0, output_usd_per_mtok: 10.0}"
+ERRORS = ("wrong parameter", "unknown model", "wrong key")
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WIRE_KEY", KEY)
+    return tmp_path
+
+
+def run(*words: str, exits: int = 0) -> Result:
+    result = CliRunner().invoke(program, words, catch_exceptions=False)
+    assert result.exit_code == exits, result.output
+    return result
+
+
+def model_reply(reading: Reading) -> Reply:
+    if reading.tools:
+        return at_once(reading)
+    if reading.schema:
+        return Reply(text='{"city": "Oslo"}')
+    if reading.limit == 16:
+        return Reply(text="one two", stop="length", usage=Usage(output=16))
+    return Reply(text=ANSWER)
+
+
+@contextmanager
+def provider(kind: str, *, prices: str = PRICES) -> Iterator[Strict]:
+    wire: Any = WIRES[kind]
+    strict: Strict = wire.strict()
+    strict.answers = model_reply
+    with serving(strict) as served:
+        priced = f", prices: {{{wire.MODEL}: {prices}}}" if prices else ""
+        Path("swapgate.yaml").write_text(
+            f"providers: {{own: {{kind: {kind}, api_base: '{served.api_base}', "
+            f"api_key_env: WIRE_KEY{priced}}}}}\n"
+        )
+        run("init")
+        yield served
+
+
+def live(kind: str, *more: str, exits: int = 0) -> tuple[dict[str, str], Any]:
+    name = f"own/{WIRES[kind].MODEL}"
+    words = ("doctor", "--live", name, "--json", *more)
+    result = run(*words, exits=exits)
+    assert KEY not in result.output
+    assert QUESTION not in result.output
+    assert ANSWER not in result.output
+    document = json.loads(result.stdout)
+    assert document["ok"] is (exits == 0)
+    findings = document["targets"][0]["findings"]
+    return {finding["scenario"]: finding["outcome"] for finding in findings}, document
+
+
+@pytest.mark.parametrize("kind", sorted(WIRES))
+def test_a_provider_that_keeps_its_protocol_works_in_every_scenario(kind: str) -> None:
+    with provider(kind) as served:
+        found, document = live(kind, "--max-usd", "1")
+
+    assert set(found.values()) == {"works"}, document
+    assert document["targets"][0]["compared"] is (kind != "gemini")
+    assert document["calls"] == len(served.asked) == 13
+    keys = {_sent_key(asked) for asked in served.asked}
+    assert len(keys) == 2  # ours, and one that was made up
+    made = (keys - {KEY}).pop()
+    assert [_sort(char) for char in made] == [_sort(char) for char in KEY]
+    limits = {reading.limit for reading in served.readings}
+    assert limits == {16, 1024}
+
+
+def _sent_key(asked: WireRequest) -> str:
+    names = ("authorization", "x-api-key", "x-goog-api-key")
+    return next(asked.headers[n] for n in names if n in asked.headers).removeprefix("Bearer ")
+
+
+def _sort(char: str) -> str:
+    return "a" if char in string.ascii_lowercase else char
+
+
+def test_a_call_that_could_pass_the_cap_is_not_made() -> None:
+    with provider("openai") as served:
+        # One answer may cost 1,024 × 10 $/M and its input: a little more than 0.0102 $.
+        found, document = live("openai", "--max-usd", "0.0125", exits=1)
+        asked = len(served.asked)
+        nothing, _ = live("openai", "--max-usd", "0.01", exits=1)
+        none = len(served.asked) - asked
+
+    assert found["plain answer"] == "works"
+    assert none == 0
+    assert set(nothing.values()) == {"not tried"}
+    assert document["at_most_usd"] <= 0.0125
+    assert document["calls"] == asked
+    assert "would pass the cap of --max-usd" in json.dumps(document)
+
+
+def test_a_model_without_a_price_needs_a_cap_of_tokens() -> None:
+    with provider("anthropic", prices="") as served:
+        own = {"WIRE_MODEL": WIRES["anthropic"].MODEL}
+        found, document = live("anthropic", "--max-usd", "1", "--max-tokens-in-all", "60000")
+        assert served.asked, own
+
+    assert set(found.values()) == {"works"}
+    assert 0 < document["at_most_tokens"] <= 60_000
+    run("doctor", "--live", "own", exits=2)
+    run("doctor", "--live", "own", "--max-usd", "1", "--tools", "own", exits=2)
+
+
+def _without_usage(answer: Any) -> Any:
+    return {name: part for name, part in answer.items() if name != "usage"}
+
+
+def test_a_provider_that_lies_is_found_out_and_repeats_nothing() -> None:
+    with provider("openai") as served:
+        served.answers = lambda reading: Reply(
+            text=ANSWER, usage=Usage(output=5_000 if reading.limit == 16 else 7)
+        )
+        huge, document = live("openai", "--max-usd", "1", exits=1)
+        served.whole = lambda _: {"error": {"message": f"{KEY} {QUESTION}", "code": KEY}}
+        hidden, _ = live("openai", "--max-usd", "1", exits=1)
+        served.whole = lambda reply: {
+            **_without_usage(plain.whole(reply)),
+            KEY: KEY,
+            "model": KEY,
+        }
+        served.answers = lambda _: Reply(text=ANSWER)
+        silent, _ = live("openai", "--max-usd", "1", exits=1)
+
+    assert huge["plain answer"] == "works"
+    assert huge["length stop"] == "fails"
+    assert huge["stream"] == "not tried"
+    assert "no cap holds" in json.dumps(document)
+    assert hidden["plain answer"] == "fails"
+    assert silent["plain answer"] == silent["length stop"] == "fails"
+
+
+def test_a_refused_key_ends_the_run_after_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = "sk-recognisable-secret"
+    with provider("openai") as served:
+        monkeypatch.setenv("WIRE_KEY", wrong)
+        served.fault = Refused(401, {"error": {"message": wrong, "code": wrong}})
+        result = run("doctor", "--live", f"own/{plain.MODEL}", "--max-usd", "1", exits=1)
+
+    assert "FAIL: fails" in result.stdout
+    assert "swapgate provider key set" in result.stdout
+    assert wrong not in result.output
+    assert len(served.asked) == 1
+
+
+def test_our_simulator_differs_in_nothing_from_itself() -> None:
+    with serve_in_thread(simulator(time_scale=0)) as url:
+        Path("swapgate.yaml").write_text(f"providers: {{sim: {{api_base: '{url}/v1'}}}}\n")
+        run("init")
+        words = ("doctor", "--live", "sim/sim-base", "--max-usd", "1", "--max-tokens-in-all")
+        document = json.loads(run(*words, "100000", "--json", exits=1).stdout)
+
+    report = document["targets"][0]
+    found = {finding["scenario"]: finding["outcome"] for finding in report["findings"]}
+    assert report["differences"] == []
+    assert found["tools: results"] == "fails"  # it does not use them
+    assert found["plain answer"] == found["length stop"] == found["stream"] == "works"
+    assert found["wrong key"] == "not tried"
