@@ -21,7 +21,6 @@ from tests.wire.server import KEY, Reading, Refused, Reply, Strict, Usage, WireR
 pytestmark = [pytest.mark.req("B7"), pytest.mark.timeout(900)]
 ANSWER = "ready at once"
 PRICES = "{input_usd_per_mtok: 1.0, output_usd_per_mtok: 10.0}"
-ERRORS = ("wrong parameter", "unknown model", "wrong key")
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +81,7 @@ def test_a_provider_that_keeps_its_protocol_works_in_every_scenario(kind: str) -
 
     assert set(found.values()) == {"works"}, document
     assert document["targets"][0]["compared"] is (kind != "gemini")
-    assert document["calls"] == len(served.asked) == 13
+    assert document["calls"] == len(served.asked) == 12
     keys = {_sent_key(asked) for asked in served.asked}
     assert len(keys) == 2  # ours, and one that was made up
     made = (keys - {KEY}).pop()
@@ -118,9 +117,8 @@ def test_a_call_that_could_pass_the_cap_is_not_made() -> None:
 
 def test_a_model_without_a_price_needs_a_cap_of_tokens() -> None:
     with provider("anthropic", prices="") as served:
-        own = {"WIRE_MODEL": WIRES["anthropic"].MODEL}
         found, document = live("anthropic", "--max-usd", "1", "--max-tokens-in-all", "60000")
-        assert served.asked, own
+        assert len(served.asked) == document["calls"]
 
     assert set(found.values()) == {"works"}
     assert 0 < document["at_most_tokens"] <= 60_000

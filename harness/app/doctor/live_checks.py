@@ -12,7 +12,7 @@ import string
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -104,6 +104,7 @@ class _Trace:
 
     answers: dict[Scenario, LiveAnswer] = field(default_factory=dict)
     untried: dict[str, str] = field(default_factory=dict)  # by scenario, why
+    capped: bool = False  # a call was not made, for the budget
     tools: Sequence[ToolFinding] = ()
 
 
@@ -142,30 +143,33 @@ def report(
     timeout_s: float,
 ) -> LiveReport:
     """Runs, judges and compares. timeout_s: for each request, and for the tool loops."""
-    quiet = _quiet(installation)
     keys = provider_secrets.keys_of_provider(installation.context, provider)
     name = f"{provider.name}/{model}"
     if lacks_key(provider, keys):
         step = f"`swapgate provider key set {provider.name}`"
         expected = EXPECTED[Scenario.ANSWER]
         finding = LiveFinding("key", LiveOutcome.FAILS, expected, "it has no key", step)
-        return LiveReport(name, False, [finding], False)  # noqa: FBT003
+        return LiveReport(name, ok=False, findings=[finding], compared=False)
     meter.price = provider.prices.get(model)
     subject = _Subject(provider, model, keys)
-    trace = _run(quiet, subject, meter, timeout_s)
+    quiet, compared = _quiet(installation), _simulated(provider)
+    with closing(quiet.store):
+        trace = _run(quiet, subject, meter, timeout_s)
+        differences = _compare(quiet, subject, trace, timeout_s) if compared else []
     findings = [_without_secrets(finding, subject) for finding in _findings(subject, trace)]
-    differences: list[LiveDifference] = []
-    if compared := _simulated(provider):
-        with _simulator() as (url, key):
-            stand_in = Provider("simulator", provider.kind, f"{url}/v1", "SWAPGATE_SIM_KEY")
-            sim = _Subject(stand_in, SIMULATED_MODEL, (ProviderKey("sim", key),), key)
-            free = LiveMeter(LiveBudget(0.0, max_tokens=10**9))
-            differences = _differences(subject, trace, sim, _run(quiet, sim, free, timeout_s))
-    ok = not any(
-        finding.outcome is LiveOutcome.FAILS or "would pass the cap" in finding.found
-        for finding in findings
-    )
-    return LiveReport(name, ok, findings, compared, differences)
+    failed = any(finding.outcome is LiveOutcome.FAILS for finding in findings)
+    return LiveReport(name, not (failed or trace.capped), findings, compared, differences)
+
+
+def _compare(
+    installation: Installation, subject: _Subject, trace: _Trace, timeout_s: float
+) -> list[LiveDifference]:
+    """The same run on our simulator, which costs nothing, and what differs."""
+    with _simulator() as (url, key):
+        provider = Provider("simulator", subject.provider.kind, f"{url}/v1")
+        sim = _Subject(provider, SIMULATED_MODEL, (ProviderKey("simulator", key),), key)
+        free = LiveMeter(LiveBudget(0.0, max_tokens=10**9))
+        return _differences(subject, trace, sim, _run(installation, sim, free, timeout_s))
 
 
 def _quiet(installation: Installation) -> Installation:
@@ -241,6 +245,7 @@ async def _ask_all(
                 async with asyncio.timeout(timeout_s):
                     trace.answers[scenario] = await _ask(channel, route, subject, scenario)
             except CapReached as reached:
+                trace.capped = True
                 trace.untried[scenario] = str(reached)
             except TimeoutError:
                 trace.answers[scenario] = LiveAnswer(None, FailureClass.TIMEOUT.value)
@@ -319,6 +324,7 @@ def _run_tools(
     with _channel(installation, subject, meter) as (channel, route):
         seen = asyncio.run(tool_checks.probe_loops(channel, route, timeout_s, error_text))
     if reached:
+        trace.capped = True
         trace.untried["tools"] = reached[0]
         return
     target = Target(subject.provider.name, subject.model)
