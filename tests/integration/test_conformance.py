@@ -167,8 +167,8 @@ have read what was asked, and the client must have got what was answered: text, 
 reason, tokens, and for all but `openai`, whose chats keep it to themselves, the reasoning. No
 real provider was asked.
 
-Never tried live, by us: every kind of provider, the ones in this table and all others. With a key
-of yours, `swapgate doctor --live PROVIDER/MODEL --max-usd N` [tries
+Never tried live, by us: every kind of provider, the ones in this table and all others. With a
+key of yours, `swapgate doctor --live PROVIDER/MODEL --max-usd N` [tries
 one](../how-to/credentials.md#try-a-vendor-with-your-own-key).
 
 | conversation | {kinds} |

@@ -79,7 +79,7 @@ def test_a_provider_that_keeps_its_protocol_works_in_every_scenario(kind: str) -
     with provider(kind) as served:
         found, document = live(kind, "--max-usd", "1")
 
-    assert set(found.values()) == {"works"}, document
+    assert set(found.values()) == {"works"}, document["targets"][0]["findings"]
     assert document["targets"][0]["compared"] is (kind != "gemini")
     assert document["calls"] == len(served.asked) == 12
     keys = {_sent_key(asked) for asked in served.asked}
