@@ -114,7 +114,7 @@ def read_events(payloads: Iterable[bytes]) -> LiveAnswer:
     choices = [_first(event.get("choices")) for event in events]
     deltas = [_mapping(choice.get("delta")) for choice in choices]
     texts = [text for delta in deltas if (text := _text(delta.get("content")))]
-    counted = [event["usage"] for event in events if isinstance(event.get("usage"), dict)]
+    counted = [found for event in events if (found := _mapping(event.get("usage")))]
     named = [name for event in events if (name := _text(event.get("model")))]
     ends = [end for choice in choices if (end := _text(choice.get("finish_reason")))]
     return LiveAnswer(
