@@ -286,6 +286,7 @@ def _fields(subject: _Subject, scenario: Scenario) -> Mapping[str, object]:
         Scenario.STRUCTURED: live_checks.CITY_QUESTION,
     }.get(scenario, live_checks.QUESTION)
     messages = [{"role": "user", "content": question}]
+    own: Mapping[str, object]
     match scenario:
         case Scenario.LENGTH:
             kind = PROVIDER_KINDS.get(subject.provider.kind)
