@@ -24,7 +24,8 @@ CITY_SCHEMA: Final = {
     "required": ["city"],
     "additionalProperties": False,
 }
-WRONG_TEMPERATURE: Final = 99
+# Below any range; what is too hot for a kind, the router itself makes less so.
+WRONG_TEMPERATURE: Final = -1
 UNKNOWN_SUFFIX: Final = "-swapgate-no-such-model"
 _NAME: Final = re.compile(r"[A-Za-z0-9._:/@-]{1,80}")
 
