@@ -82,7 +82,7 @@ def test_a_provider_that_keeps_its_protocol_works_in_every_scenario(kind: str) -
     assert set(found.values()) == {"works"}, document["targets"][0]["findings"]
     assert document["targets"][0]["compared"] is (kind != "gemini")
     assert document["calls"] == len(served.asked) == 12
-    keys = {_sent_key(asked) for asked in served.asked}
+    keys = {_sent_key(request) for request in served.asked}
     assert len(keys) == 2  # ours, and one that was made up
     made = (keys - {KEY}).pop()
     assert [_sort(char) for char in made] == [_sort(char) for char in KEY]
@@ -90,9 +90,11 @@ def test_a_provider_that_keeps_its_protocol_works_in_every_scenario(kind: str) -
     assert limits == {16, 1024}
 
 
-def _sent_key(asked: WireRequest) -> str:
+def _sent_key(request: WireRequest) -> str:
     names = ("authorization", "x-api-key", "x-goog-api-key")
-    return next(asked.headers[n] for n in names if n in asked.headers).removeprefix("Bearer ")
+    return next(request.headers[n] for n in names if n in request.headers).removeprefix(
+        "Bearer "
+    )
 
 
 def _sort(char: str) -> str:
@@ -103,15 +105,15 @@ def test_a_call_that_could_pass_the_cap_is_not_made() -> None:
     with provider("openai") as served:
         # One answer may cost 1,024 × 10 $/M and its input: a little more than 0.0102 $.
         found, document = live("openai", "--max-usd", "0.0125", exits=1)
-        asked = len(served.asked)
+        before = len(served.asked)
         nothing, _ = live("openai", "--max-usd", "0.01", exits=1)
-        none = len(served.asked) - asked
+        none = len(served.asked) - before
 
     assert found["plain answer"] == "works"
     assert none == 0
     assert set(nothing.values()) == {"not tried"}
     assert document["at_most_usd"] <= 0.0125
-    assert document["calls"] == asked
+    assert document["calls"] == before
     assert "would pass the cap of --max-usd" in json.dumps(document)
 
 

@@ -45,7 +45,7 @@ from harness.domain.providers.live_checks import (
     LiveDifference,
     LiveFinding,
     LiveOutcome,
-    Scenario,
+    LiveScenario,
 )
 from harness.domain.providers.tool_probe import ToolFinding, ToolOutcome
 from harness.domain.reliability.failures import FailureClass
@@ -67,11 +67,11 @@ _HOPELESS: Final = frozenset(
     }
 )
 _OF_THE_MODEL: Final = (
-    Scenario.ANSWER,
-    Scenario.LENGTH,
-    Scenario.STREAM,
-    Scenario.STRUCTURED,
-    Scenario.PARAMETER,
+    LiveScenario.ANSWER,
+    LiveScenario.LENGTH,
+    LiveScenario.STREAM,
+    LiveScenario.STRUCTURED,
+    LiveScenario.PARAMETER,
 )
 _TOOLS_EXPECTED: Final = "as declared of the model"
 _QUOTED: Final = ("'", '"')
@@ -102,7 +102,7 @@ class _Subject:
 class _Trace:
     """What came of each scenario."""
 
-    answers: dict[Scenario, LiveAnswer] = field(default_factory=dict)
+    answers: dict[LiveScenario, LiveAnswer] = field(default_factory=dict)
     untried: dict[str, str] = field(default_factory=dict)  # by scenario, why
     capped: bool = False  # a call was not made, for the budget
     tools: Sequence[ToolFinding] = ()
@@ -147,7 +147,7 @@ def report(
     name = f"{provider.name}/{model}"
     if lacks_key(provider, keys):
         step = f"`swapgate provider key set {provider.name}`"
-        expected = EXPECTED[Scenario.ANSWER]
+        expected = EXPECTED[LiveScenario.ANSWER]
         finding = LiveFinding("key", LiveOutcome.FAILS, expected, "it has no key", step)
         return LiveReport(name, ok=False, findings=[finding], compared=False)
     meter.price = provider.prices.get(model)
@@ -191,14 +191,16 @@ def _run(
     trace = _Trace()
     with _channel(installation, subject, meter) as (channel, route):
         asyncio.run(_ask_all(channel, route, subject, trace, timeout_s))
-    if _HOPELESS.isdisjoint({_failure(trace, Scenario.ANSWER)}):
+    if _HOPELESS.isdisjoint({_failure(trace, LiveScenario.ANSWER)}):
         _run_tools(installation, subject, meter, trace, timeout_s)
         others = {
-            Scenario.MODEL: replace(subject, model=subject.model + live_checks.UNKNOWN_SUFFIX),
-            Scenario.KEY: replace(subject, secret=_random_key(subject)),
+            LiveScenario.MODEL: replace(
+                subject, model=subject.model + live_checks.UNKNOWN_SUFFIX
+            ),
+            LiveScenario.KEY: replace(subject, secret=_random_key(subject)),
         }
         for scenario, other in others.items():
-            if scenario is Scenario.KEY and not other.secret:
+            if scenario is LiveScenario.KEY and not other.secret:
                 trace.untried[scenario] = "no key of ours of a form that can be made up"
                 continue
             with _channel(installation, other, meter) as (channel, route):
@@ -206,7 +208,7 @@ def _run(
     return trace
 
 
-def _failure(trace: _Trace, scenario: Scenario) -> str:
+def _failure(trace: _Trace, scenario: LiveScenario) -> str:
     answer = trace.answers.get(scenario)
     return answer.failure if answer is not None else ""
 
@@ -233,12 +235,12 @@ async def _ask_all(
     subject: _Subject,
     trace: _Trace,
     timeout_s: float,
-    scenarios: Sequence[Scenario] = _OF_THE_MODEL,
+    scenarios: Sequence[LiveScenario] = _OF_THE_MODEL,
 ) -> None:
     """Asks one scenario after the other, and closes the channel."""
     try:
         for scenario in scenarios:
-            if scenario is Scenario.STRUCTURED and not _declared(subject):
+            if scenario is LiveScenario.STRUCTURED and not _declared(subject):
                 trace.untried[scenario] = "json_schema is declared missing"
                 continue
             try:
@@ -251,7 +253,7 @@ async def _ask_all(
                 trace.answers[scenario] = LiveAnswer(None, FailureClass.TIMEOUT.value)
             except CallFailed:
                 trace.answers[scenario] = LiveAnswer(None, FailureClass.MALFORMED.value)
-            if _failure(trace, Scenario.ANSWER) in _HOPELESS:
+            if _failure(trace, LiveScenario.ANSWER) in _HOPELESS:
                 return
     finally:
         await channel.aclose()
@@ -262,12 +264,12 @@ def _declared(subject: _Subject) -> bool:
 
 
 async def _ask(
-    channel: Channel, route: str, subject: _Subject, scenario: Scenario
+    channel: Channel, route: str, subject: _Subject, scenario: LiveScenario
 ) -> LiveAnswer:
     body = {"model": route, **_fields(subject, scenario)}
     answer = await channel.post(_CHAT, json.dumps(body).encode(), {})
     try:
-        if answer.status != 200 or scenario is not Scenario.STREAM:
+        if answer.status != 200 or scenario is not LiveScenario.STREAM:
             attempts = answer.headers.get("x-swapgate-attempts", "")
             return read_whole(answer.status, attempts, await answer.body())
         payloads = _Payloads()
@@ -279,25 +281,25 @@ async def _ask(
         await answer.aclose()
 
 
-def _fields(subject: _Subject, scenario: Scenario) -> Mapping[str, object]:
+def _fields(subject: _Subject, scenario: LiveScenario) -> Mapping[str, object]:
     """What a scenario asks; the answer's limit is the target's where nothing else is said."""
     question = {
-        Scenario.LENGTH: live_checks.LONG_QUESTION,
-        Scenario.STRUCTURED: live_checks.CITY_QUESTION,
+        LiveScenario.LENGTH: live_checks.LONG_QUESTION,
+        LiveScenario.STRUCTURED: live_checks.CITY_QUESTION,
     }.get(scenario, live_checks.QUESTION)
     messages = [{"role": "user", "content": question}]
     own: Mapping[str, object]
     match scenario:
-        case Scenario.LENGTH:
+        case LiveScenario.LENGTH:
             kind = PROVIDER_KINDS.get(subject.provider.kind)
             named = kind.answer_limit if kind is not None else None
             own = {(named or AnswerLimit.MAX_TOKENS).value: SHORT_LIMIT}
-        case Scenario.STREAM:
+        case LiveScenario.STREAM:
             own = {"stream": True, "stream_options": {"include_usage": True}}
-        case Scenario.STRUCTURED:
+        case LiveScenario.STRUCTURED:
             schema = {"name": "city", "strict": True, "schema": live_checks.CITY_SCHEMA}
             own = {"response_format": {"type": "json_schema", "json_schema": schema}}
-        case Scenario.PARAMETER:
+        case LiveScenario.PARAMETER:
             own = {"temperature": live_checks.WRONG_TEMPERATURE}
         case _:
             own = {}
@@ -355,8 +357,8 @@ def _random_key(subject: _Subject) -> str:
 
 
 def _findings(subject: _Subject, trace: _Trace) -> Iterable[LiveFinding]:
-    for scenario in Scenario:
-        if scenario is Scenario.PARAMETER:
+    for scenario in LiveScenario:
+        if scenario is LiveScenario.PARAMETER:
             yield from _tool_findings(trace)
         if scenario in trace.answers:
             yield live_checks.judge_answer(scenario, trace.answers[scenario], subject.model)

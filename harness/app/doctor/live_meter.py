@@ -43,7 +43,7 @@ class LiveMeter:
         return most
 
     def settle(self, most: CallTokens, answer: LiveAnswer | None, answer_bytes: int) -> None:
-        """answer: None where none came whole."""
+        """Charges a call. answer: None where none came whole."""
         reported = answer.tokens if answer is not None and not answer.failure else None
         length = answer_bytes if answer is not None and not answer.failure else 0
         used = settled_tokens(most, reported, length)
@@ -100,7 +100,7 @@ class MeteredChannel:
         self._meter = meter
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> ChannelAnswer:
-        """As of a channel. Raises CapReached before anything is sent."""
+        """Sends a request that fits the budget. Raises CapReached before anything is sent."""
         most = self._meter.reserve(body)
         try:
             answer = await self._channel.post(path, body, headers)

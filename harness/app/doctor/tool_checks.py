@@ -14,8 +14,8 @@ from typing import Final
 
 from harness.app.embedded import single_target_router
 from harness.app.installation import Installation
-from harness.client.async_client import AsyncModelClient
 from harness.client.channel import Channel
+from harness.client.channel_client import ChannelClient
 from harness.client.in_process import InProcessChannel
 from harness.client.tool_loop import ToolFunction
 from harness.client.types import CompletionRequest, CompletionResponse, Message, ToolDefinition
@@ -119,7 +119,7 @@ async def probe_loops(
         parallel_tools=True,
     )
     until = asyncio.get_running_loop().time() + timeout_s
-    async with AsyncModelClient(channel, SystemClock()) as client:
+    async with ChannelClient(channel, SystemClock()) as client:
         whole = await _whole(client, request, until, error_text)
         if not whole.turns:
             return ToolProbeResult(whole)
@@ -137,7 +137,7 @@ async def probe_loops(
 
 
 async def _whole(
-    client: AsyncModelClient,
+    client: ChannelClient,
     request: CompletionRequest,
     until: float,
     error_text: ErrorText,
@@ -178,7 +178,7 @@ async def _tried(
 
 
 async def _looped(
-    client: AsyncModelClient, request: CompletionRequest, *, streamed: bool = False
+    client: ChannelClient, request: CompletionRequest, *, streamed: bool = False
 ) -> ToolLoopTrace:
     try:
         run = await client.complete_with_tools(
@@ -193,7 +193,7 @@ async def _looped(
     return ToolLoopTrace(_turns(run.messages), run.text)
 
 
-async def _forced(client: AsyncModelClient, request: CompletionRequest) -> ToolLoopTrace:
+async def _forced(client: ChannelClient, request: CompletionRequest) -> ToolLoopTrace:
     answer: CompletionResponse = await client.complete(request)
     return ToolLoopTrace(_turns([answer.message]), answer.text)
 

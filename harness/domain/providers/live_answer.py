@@ -155,11 +155,11 @@ def _finish(word: str) -> str:
     return (word if word in _FINISH else "a word of its own") if word else "none"
 
 
-def _served(answer: LiveAnswer, asked: str) -> str:
+def _served(answer: LiveAnswer, model: str) -> str:
     names = [name for name in answer.models if name]
     if not names:
         return "not said"
-    return "the one asked" if all(name.startswith(asked) for name in names) else "another name"
+    return "the one asked" if all(name.startswith(model) for name in names) else "another name"
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -72,7 +72,7 @@ class LiveBudget:
         return replace(self.charge(used, price), limit_kept=kept)
 
     def charge(self, call: CallTokens, price: Price | None) -> Self:
-        """price: None adds tokens alone."""
+        """Adds a call. price: None adds tokens alone."""
         usd = price.cost_usd(call.input, call.output) if price is not None else 0.0
         return replace(
             self,

@@ -37,7 +37,7 @@ class LiveOutcome(StrEnum):
     NOT_TRIED = "not tried"
 
 
-class Scenario(StrEnum):
+class LiveScenario(StrEnum):
     ANSWER = "plain answer"
     LENGTH = "length stop"
     STREAM = "stream"
@@ -47,24 +47,24 @@ class Scenario(StrEnum):
     KEY = "wrong key"
 
 
-EXPECTED: Final[Mapping[Scenario, str]] = {
-    Scenario.ANSWER: "text, finish reason stop, usage above 0, the model's name",
-    Scenario.LENGTH: f"finish reason length, at most {SHORT_LIMIT} tokens",
-    Scenario.STREAM: "several chunks, finish reason stop, usage at the end, the same model",
-    Scenario.STRUCTURED: "JSON that fits the schema",
-    Scenario.PARAMETER: "refused with a 400, which is terminal",
-    Scenario.MODEL: "refused as model unknown, which falls over and alerts",
-    Scenario.KEY: "refused as our key, which falls over and alerts",
+EXPECTED: Final[Mapping[LiveScenario, str]] = {
+    LiveScenario.ANSWER: "text, finish reason stop, usage above 0, the model's name",
+    LiveScenario.LENGTH: f"finish reason length, at most {SHORT_LIMIT} tokens",
+    LiveScenario.STREAM: "several chunks, finish reason stop, usage at the end, the same model",
+    LiveScenario.STRUCTURED: "JSON that fits the schema",
+    LiveScenario.PARAMETER: "refused with a 400, which is terminal",
+    LiveScenario.MODEL: "refused as model unknown, which falls over and alerts",
+    LiveScenario.KEY: "refused as our key, which falls over and alerts",
 }
-_CLASS: Final[Mapping[Scenario, FailureClass]] = {
-    Scenario.PARAMETER: FailureClass.BAD_REQUEST,
-    Scenario.MODEL: FailureClass.MODEL_UNKNOWN,
-    Scenario.KEY: FailureClass.OUR_KEY,
+_CLASS: Final[Mapping[LiveScenario, FailureClass]] = {
+    LiveScenario.PARAMETER: FailureClass.BAD_REQUEST,
+    LiveScenario.MODEL: FailureClass.MODEL_UNKNOWN,
+    LiveScenario.KEY: FailureClass.OUR_KEY,
 }
-_ACCEPTED: Final[Mapping[Scenario, str]] = {
-    Scenario.PARAMETER: f"it answers with temperature {WRONG_TEMPERATURE}",
-    Scenario.MODEL: "it answers under a name that no model has",
-    Scenario.KEY: "it answers whatever the key is",
+_ACCEPTED: Final[Mapping[LiveScenario, str]] = {
+    LiveScenario.PARAMETER: f"it answers with temperature {WRONG_TEMPERATURE}",
+    LiveScenario.MODEL: "it answers under a name that no model has",
+    LiveScenario.KEY: "it answers whatever the key is",
 }
 _REPORT: Final = "report it as an issue of Swapgate, with this line"
 _NO_USAGE: Final = "without usage no cost, budget or price guardrail of this target is true"
@@ -104,7 +104,7 @@ class LiveDifference:
 _Judged = tuple[LiveOutcome, str, str]
 
 
-def judge_answer(scenario: Scenario, answer: LiveAnswer, asked_model: str) -> LiveFinding:
+def judge_answer(scenario: LiveScenario, answer: LiveAnswer, asked_model: str) -> LiveFinding:
     """Compares an answer with what the scenario expects of it."""
     if scenario in _CLASS:
         judged = _judge_refusal(scenario, answer)
@@ -153,7 +153,7 @@ def _class_text(answer: LiveAnswer) -> str:
     return f"{answer.failure.replace('_', ' ')} ({status})"
 
 
-def _judge_refusal(scenario: Scenario, answer: LiveAnswer) -> _Judged:
+def _judge_refusal(scenario: LiveScenario, answer: LiveAnswer) -> _Judged:
     wanted = _CLASS[scenario]
     if answer.failure == wanted:
         return _works(_class_text(answer))
@@ -161,7 +161,7 @@ def _judge_refusal(scenario: Scenario, answer: LiveAnswer) -> _Judged:
         step = "rely on no error of this kind from it"
         return _differs(_ACCEPTED[scenario], step)
     came = _class_text(answer)
-    if scenario is Scenario.KEY and answer.failure == FailureClass.QUOTA:
+    if scenario is LiveScenario.KEY and answer.failure == FailureClass.QUOTA:
         return _differs(f"{came}, which falls over and alerts as well", "nothing is to be done")
     return _fails(f"{came}, where {wanted.value.replace('_', ' ')} was expected")
 
@@ -180,11 +180,11 @@ def _counts(answer: LiveAnswer) -> str:
     return f"{tokens.input:,} tokens in, {tokens.output:,} out" if tokens else ""
 
 
-def _name_fault(answer: LiveAnswer, asked: str) -> str:
+def _name_fault(answer: LiveAnswer, model: str) -> str:
     names = [name for name in answer.models if name]
     if not names:
         return "it does not say which model answered"
-    others = [name for name in names if not name.startswith(asked)]
+    others = [name for name in names if not name.startswith(model)]
     if not others:
         return ""
     shown = others[0] if _NAME.fullmatch(others[0]) else "something that is no name"
@@ -194,19 +194,19 @@ def _name_fault(answer: LiveAnswer, asked: str) -> str:
 _PIN: Final = "propose the name that it says, so that what is proven is what serves"
 
 
-def _judge_plain(answer: LiveAnswer, asked: str) -> _Judged:
+def _judge_plain(answer: LiveAnswer, model: str) -> _Judged:
     if not answer.text.strip():
         return _fails("the answer has no text", "raise the model's limit, or report it")
     if answer.finish != "stop":
         return _fails(f"the finish reason is {_word(answer.finish)}")
     if fault := _usage_fault(answer):
         return _fails(fault, _NO_USAGE)
-    if fault := _name_fault(answer, asked):
+    if fault := _name_fault(answer, model):
         return _differs(fault, _PIN)
     return _works(_counts(answer))
 
 
-def _judge_length(answer: LiveAnswer, _asked: str) -> _Judged:
+def _judge_length(answer: LiveAnswer, _model: str) -> _Judged:
     output = answer.tokens.output if answer.tokens else None
     if output is not None and output > SHORT_LIMIT:
         return _fails(
@@ -226,8 +226,8 @@ def _judge_length(answer: LiveAnswer, _asked: str) -> _Judged:
     )
 
 
-def _judge_stream(answer: LiveAnswer, asked: str) -> _Judged:
-    plain = _judge_plain(answer, asked)
+def _judge_stream(answer: LiveAnswer, model: str) -> _Judged:
+    plain = _judge_plain(answer, model)
     if plain[0] is LiveOutcome.FAILS:
         return plain
     if len(answer.models) > 1:
@@ -243,7 +243,7 @@ def _judge_stream(answer: LiveAnswer, asked: str) -> _Judged:
     return _works(f"{answer.chunks} chunks, {_counts(answer)}")
 
 
-def _judge_structured(answer: LiveAnswer, _asked: str) -> _Judged:
+def _judge_structured(answer: LiveAnswer, _model: str) -> _Judged:
     step = "set json_schema: false for this model in swapgate.yaml"
     try:
         value = json.loads(answer.text)
@@ -260,8 +260,8 @@ def _word(finish: str) -> str:
 
 
 _JUDGES: Final = {
-    Scenario.ANSWER: _judge_plain,
-    Scenario.LENGTH: _judge_length,
-    Scenario.STREAM: _judge_stream,
-    Scenario.STRUCTURED: _judge_structured,
+    LiveScenario.ANSWER: _judge_plain,
+    LiveScenario.LENGTH: _judge_length,
+    LiveScenario.STREAM: _judge_stream,
+    LiveScenario.STRUCTURED: _judge_structured,
 }
