@@ -10,7 +10,7 @@ down_revision = "0009"
 branch_labels = None
 depends_on = None
 
-NAME = "freeze"
+NAME = "route_freeze"
 # What refers to the table; the version before installs its own.
 VERSIONS = "route_version_proof_guard"
 
@@ -37,13 +37,13 @@ def upgrade() -> None:
         sqlite_strict=True,
         sqlite_with_rowid=False,
     )
-    op.create_index("ix_freeze_ends_at", NAME, ["ends_at"])
+    op.create_index("ix_route_freeze_ends_at", NAME, ["ends_at"])
 
 
 def downgrade() -> None:
     db = op.get_bind()
     live = db.execute(
-        sa.text('SELECT COUNT(*) FROM "freeze" WHERE lifted_at IS NULL AND ends_at > :now'),
+        sa.text("SELECT COUNT(*) FROM route_freeze WHERE lifted_at IS NULL AND ends_at > :now"),
         {"now": time.time_ns() // 1_000},
     ).scalar_one()
     if live:

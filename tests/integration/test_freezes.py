@@ -151,10 +151,10 @@ def test_neither_the_proposer_nor_raw_sql_nor_a_process_that_does_not_look_ends_
 
     engine = sa.create_engine(f"sqlite:///{world.folder / 'world.db'}")
     for statement in (
-        "DELETE FROM freeze",
-        "UPDATE freeze SET ends_at = starts_at + 1",
-        "UPDATE freeze SET route = 'another'",
-        "INSERT OR REPLACE INTO freeze SELECT * FROM freeze",
+        "DELETE FROM route_freeze",
+        "UPDATE route_freeze SET ends_at = starts_at + 1",
+        "UPDATE route_freeze SET route = 'another'",
+        "INSERT OR REPLACE INTO route_freeze SELECT * FROM route_freeze",
     ):
         with pytest.raises(sa.exc.DBAPIError), engine.begin() as db:
             db.exec_driver_sql(statement)
@@ -174,7 +174,7 @@ def test_neither_the_proposer_nor_raw_sql_nor_a_process_that_does_not_look_ends_
 
     # The triggers let a freeze be lifted, but nobody else signs: the route counts as frozen.
     with engine.begin() as db:
-        db.exec_driver_sql("UPDATE freeze SET lifted_at = created_at, lifted_by = 'eve'")
+        db.exec_driver_sql("UPDATE route_freeze SET lifted_at = created_at, lifted_by = 'eve'")
     engine.dispose()
     with pytest.raises(Conflict, match="counts as frozen"):
         operations.operate(world.context(), BEN, "chat", RolloutSignal.ADVANCE, "now")

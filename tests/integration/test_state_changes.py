@@ -64,7 +64,7 @@ TABLES: Mapping[str, Change] = {
     "waiver": ("expires_at", 9_000_000_000_000_000),
     "approval": ("name", "somebody else"),
     "switch": ("lifted_at", 1),
-    "freeze": ("lifted_at", 1),
+    "route_freeze": ("lifted_at", 1),
     "api_key": ("role", 4),
     "person_link": ("person", "local"),
     "provider": ("api_base", "http://127.0.0.1:1/v1"),
@@ -84,7 +84,7 @@ COPIES: Mapping[str, Mapping[str, object]] = {
     "proposal": {"phase": "cancelled"},
     "rollout": {"state": "rolled_back"},
     "switch": {"lifted_at": None, "lifted_by": None},
-    "freeze": {"lifted_at": None, "lifted_by": None},
+    "route_freeze": {"lifted_at": None, "lifted_by": None},
     "agent_grant": {"request": None, "kind": "change", "session": ""},
     "agent_switch": {"state": "pending", "decided_at": None, "decided_by": ""},
 }

@@ -47,7 +47,7 @@ NEVER_EMPTIED: Final = (
     "proposal",
     "rollout",
     "switch",
-    "freeze",
+    "route_freeze",
     "shadow",
     "agent_switch",
     "agent_grant",

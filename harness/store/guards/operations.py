@@ -83,17 +83,17 @@ _SWITCH: Final = (
 
 _FREEZE: Final = (
     Guard(
-        "freeze_guard",
-        "freeze",
+        "route_freeze_guard",
+        "route_freeze",
         "INSERT",
         (
-            taken("freeze", "id"),
+            taken("route_freeze", "id"),
             ("freeze_set: a freeze is set before it is lifted", "NEW.lifted_at IS NOT NULL"),
         ),
     ),
     Guard(
-        "freeze_no_rewrite",
-        "freeze",
+        "route_freeze_no_rewrite",
+        "route_freeze",
         "UPDATE",
         (
             ("append_only: a freeze is lifted once", "OLD.lifted_at IS NOT NULL"),
@@ -106,7 +106,9 @@ _FREEZE: Final = (
             ),
         ),
     ),
-    Guard("freeze_no_delete", "freeze", "DELETE", always("freeze is never deleted")),
+    Guard(
+        "route_freeze_no_delete", "route_freeze", "DELETE", always("freeze is never deleted")
+    ),
 )
 
 _SHADOW: Final = (

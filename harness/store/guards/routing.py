@@ -239,7 +239,7 @@ _ROUTE_VERSION_PROOF: Final = Guard(
             "frozen: the route is frozen; nothing opens, advances or is promoted",
             (
                 "NEW.kind IN ('canary', 'weight', 'promotion') AND EXISTS (SELECT 1"
-                " FROM freeze f WHERE (f.route IS NULL OR f.route = NEW.route)"
+                " FROM route_freeze f WHERE (f.route IS NULL OR f.route = NEW.route)"
                 " AND f.lifted_at IS NULL AND f.starts_at <= NEW.at AND NEW.at < f.ends_at)"
             ),
         ),

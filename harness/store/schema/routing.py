@@ -270,7 +270,7 @@ switch = sa.Table(
 
 # Lifted once, else never changed or deleted (triggers).
 freeze = sa.Table(
-    "freeze",
+    "route_freeze",
     metadata,
     sa.Column("id", sa.Text, primary_key=True),
     text("route", nullable=True),
@@ -285,7 +285,7 @@ freeze = sa.Table(
     not_blank("reason"),
     sa.CheckConstraint("starts_at < ends_at", name="starts_first"),
     sa.CheckConstraint("(lifted_at IS NULL) = (lifted_by IS NULL)", name="lifted_by_whom"),
-    sa.Index("ix_freeze_ends_at", "ends_at"),
+    sa.Index("ix_route_freeze_ends_at", "ends_at"),
 )
 _FREEZE_COLUMNS: Final = tuple(freeze.c[item.name] for item in fields(Freeze))
 
