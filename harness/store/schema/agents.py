@@ -57,9 +57,9 @@ agent = sa.Table(
     sa.Index("ix_agent_owner_key", "owner_key", "created_at", "id"),
     sa.Index(
         "ix_agent_created_at",
-        "project",
         "created_at",
         "id",
+        "project",
         sqlite_where=IS_KEPT,
         postgresql_where=IS_KEPT,
     ),
@@ -97,7 +97,8 @@ agent_switch = sa.Table(
         "state <> 'approved' OR decided_at < expires_at", name="approved_in_time"
     ),
     sa.Index("ix_agent_switch_session", "session", "asked_at"),
-    sa.Index("ix_agent_switch_asked_at", "project", "asked_at", "id"),
+    sa.Index("ix_agent_switch_asked_at", "asked_at", "id", "project"),
+    sa.Index("ix_agent_switch_state", "state", "asked_at", "id"),
     sa.Index(
         "ix_agent_switch_pending",
         "expires_at",
@@ -135,7 +136,7 @@ agent_grant = sa.Table(
     sa.CheckConstraint("(kind = 'switch') = (session <> '')", name="session_of_a_switch"),
     sa.UniqueConstraint("request", "target"),
     sa.Index("ix_agent_grant_agent", "agent", "created_at"),
-    sa.Index("ix_agent_grant_created_at", "project", "created_at", "id"),
+    sa.Index("ix_agent_grant_created_at", "created_at", "id", "project"),
     sa.Index(
         "ix_agent_grant_valid",
         "expires_at",

@@ -112,7 +112,7 @@ api_key = sa.Table(
     signature(),
     sa.UniqueConstraint("hash"),
     sa.CheckConstraint("role BETWEEN 1 AND 4", name="role_known"),
-    sa.Index("ix_api_key_created_at", "project", "created_at", "id"),
+    sa.Index("ix_api_key_created_at", "created_at", "id", "project"),
     sa.Index("ix_api_key_principal", "principal"),
 )
 

@@ -138,7 +138,7 @@ proposal = sa.Table(
     ),
     sa.Index("ix_proposal_selection", "selection"),
     sa.Index("ix_proposal_created_at", "created_at", "id"),
-    sa.Index("ix_proposal_phase", "project", "phase"),
+    sa.Index("ix_proposal_phase", "phase", "project"),
     sa.Index("ix_proposal_route", "route", "created_at"),
     sa.Index("ix_proposal_candidate", "candidate"),
 )
@@ -172,7 +172,7 @@ verdict = sa.Table(
         name="uq_verdict_proof",
     ),
     sa.Index("ix_verdict_proposal", "proposal"),
-    sa.Index("ix_verdict_decided_at", "project", "decided_at", "id"),
+    sa.Index("ix_verdict_decided_at", "decided_at", "id", "project"),
     sa.Index("ix_verdict_route", "route", "decided_at"),
 )
 
@@ -234,10 +234,11 @@ rollout = sa.Table(
     sa.Index("ix_rollout_state", "state"),
     sa.Index("ix_rollout_route", "route", "started_at"),
     sa.Index("ix_rollout_proposal", "proposal"),
-    sa.Index("ix_rollout_started_at", "project", "started_at", "id"),
+    sa.Index("ix_rollout_started_at", "started_at", "id", "project"),
     sa.Index("ix_rollout_candidate", "candidate", "started_at"),
     sa.Index(
         "ix_rollout_baking",
+        "state",
         "started_at",
         "id",
         sqlite_where=IS_BAKING,

@@ -61,7 +61,7 @@ agent_session = sa.Table(
     amount("cost_usd"),
     sa.CheckConstraint("(parent IS NULL) = (depth = 0)", name="depth_of_a_child"),
     sa.Index("ix_agent_session_agent", "agent", "created_at", "id"),
-    sa.Index("ix_agent_session_created_at", "project", "created_at", "id"),
+    sa.Index("ix_agent_session_created_at", "created_at", "id", "project"),
     sa.Index("ix_agent_session_user_id", "user_id"),
     sa.Index("ix_agent_session_parent", "parent"),
     sa.Index("ix_agent_session_last_at", "last_at"),

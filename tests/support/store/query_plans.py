@@ -43,7 +43,11 @@ GROWING: Final = frozenset(
         "verdict",
     }
 )
-SCAN: Final = re.compile(r"^SCAN (\w+)(?: USING (COVERING )?INDEX (\w+))?$")
+# A search by the project alone goes through all rows as well: there is one project.
+SCAN: Final = re.compile(
+    r"^(?:SCAN (?=\w+(?: USING (?:COVERING )?INDEX \w+)?$)|SEARCH (?=.* \(project=\?\)$))"
+    r"(\w+)(?: USING (?:(COVERING )?INDEX (\w+)|PRIMARY KEY))?"
+)
 SORTED: Final = "USE TEMP B-TREE FOR ORDER BY"
 COUNTED: Final = "SELECT count(*)"
 # A page of a whole list: nothing but the project leaves a row out.
