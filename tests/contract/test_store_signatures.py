@@ -17,6 +17,7 @@ from harness.domain.operations.principals import LOCAL_PRINCIPAL, Principal, Pri
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.providers.credentials import Credential
 from harness.domain.routing.evidence import Waiver, baseline_evidence
+from harness.domain.routing.freeze import Freeze
 from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.domain.routing.route_changes import ChangeSettings
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
@@ -67,6 +68,8 @@ SWITCH = KillSwitch(
     SwitchSource.CLI,
 )
 CREDENTIAL = Credential("sim", "first", "ciphertext", 0, NOW, NOW, "ada")
+BEFORE = NOW - timedelta(days=2)
+FREEZE = Freeze("fz_1", ROUTE, "a launch", "ada", BEFORE, BEFORE, NOW - timedelta(days=1))
 SHADOW = Shadow(
     id="sh_1",
     route=ROUTE,
@@ -109,6 +112,7 @@ def filled(store: Store) -> None:
         tx.runs.store_sample(SAMPLE)
         tx.waivers.add(WAIVER)
         tx.switches.add(SWITCH)
+        tx.freezes.add(FREEZE)
         tx.shadows.add(SHADOW)
         tx.credentials.put(CREDENTIAL)
         tx.rollouts.add(rollout())

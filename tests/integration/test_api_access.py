@@ -54,6 +54,7 @@ READS = (
     "/shadows",
     "/shadows/chat",
     "/switches",
+    "/freezes",
     "/drift",
     "/drift/runs",
     "/routes/chat/drift",
@@ -99,6 +100,8 @@ WRITES = {
     "POST /shadows/chat/stop": ({}, "proposer"),
     "POST /switches": ({"force": "provider:sim", "reason": "a drill"}, "approver"),
     "POST /switches/{switch}/lift": ({"reason": "over"}, "approver"),
+    "POST /freezes": ({"reason": "a launch", "ends_at": "2026-06-01T00:00:00Z"}, "approver"),
+    "POST /freezes/{freeze}/lift": ({"reason": "over"}, "approver"),
     "POST /routes/chat/drift/run": ({}, "proposer"),
     "POST /routes/chat/drift/accept": ({"reason": "fine"}, "approver"),
     "POST /switch-requests/{request}/approve": ({}, "approver"),
@@ -145,6 +148,8 @@ def names(door: Door) -> dict[str, str]:
     door.post("/shadows/chat/start", shadow)
     door.post("/shadows/chat/stop", {})
     switch = door.post("/switches", {"force": "provider:sim", "reason": "a drill"})
+    launch = {"reason": "a launch", "ends_at": "2026-06-01T00:00:00Z"}
+    freeze = door.post("/freezes", launch)
     assert waiting.verdict
     ctx = world.context()
     approved_switch = switches.approve_switch(ctx, SYSTEM, waiting_switch(ctx).id)
@@ -162,6 +167,7 @@ def names(door: Door) -> dict[str, str]:
         "verdict": waiting.verdict,
         "key": key.id,
         "switch": switch["id"],
+        "freeze": freeze["id"],
         "capture": "cap_1",
     }
 

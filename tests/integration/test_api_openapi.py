@@ -58,6 +58,8 @@ PATHS = {
     "/api/v1/shadows/{route}": "get",
     "/api/v1/shadows/{route}/start": "post",
     "/api/v1/shadows/{route}/stop": "post",
+    "/api/v1/freezes": "get post",
+    "/api/v1/freezes/{freeze}/lift": "post",
     "/api/v1/switches": "get post",
     "/api/v1/switches/{switch}/lift": "post",
     "/api/v1/drift": "get",
@@ -170,7 +172,7 @@ def test_idempotency_keys_are_offered_where_something_is_made(
         for parameter in operation.get("parameters", ())
         if parameter["name"] == "Idempotency-Key"
     }
-    nouns = ("models", "routes", "evals", "proposals", "switches", "keys")
+    nouns = ("models", "routes", "evals", "proposals", "switches", "freezes", "keys")
     providers = "/api/v1/credentials/providers"
     assert offered == {providers, *(f"/api/v1/{noun}" for noun in nouns)}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from click.testing import CliRunner, Result
 
 from evals.sim.server import simulator
@@ -31,6 +32,8 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*words: str, exits: int = 0) -> Result:
+    # As in a process of its own: another test may have set up the logs of this one.
+    structlog.reset_defaults()
     result = CliRunner().invoke(program, words, catch_exceptions=False)
     assert result.exit_code == exits, result.output
     return result
