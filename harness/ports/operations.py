@@ -61,8 +61,8 @@ class AuditLog(Protocol):
 class AuditExports(Protocol):
     """Keeps how far each sink has got the audit log."""
 
-    def position(self, sink: str) -> AuditPosition:
-        """Returns the last event that the sink has taken; the log's beginning for a new one."""
+    def get(self, sink: str) -> AuditExport | None:
+        """Returns how far the sink has come; None for a new one."""
         ...
 
     def all(self) -> Sequence[AuditExport]: ...

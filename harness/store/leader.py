@@ -31,7 +31,6 @@ HEARTBEAT_S: Final = 1.0
 # leader within ten seconds.
 SILENT_AFTER_S: Final = 5.0
 
-CURRENT_TERM: Final = sa.select(table.c.term)
 _BEGIN_TERM: Final = (
     sa.update(table)
     .values(term=table.c.term + 1, owner=sa.bindparam("by"), since=sa.bindparam("at"))
@@ -135,7 +134,9 @@ class FileLeadership:
     def _touch(self) -> None:
         with self._turn:
             if self._file is not None:
-                os.utime(self._file.fileno())
+                # A disk that fails for a moment ends no heartbeat.
+                with suppress(OSError):
+                    os.utime(self._file.fileno())
 
     def _note_beat(self, file: IO[str]) -> None:
         written_ns = os.fstat(file.fileno()).st_mtime_ns

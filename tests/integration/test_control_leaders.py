@@ -64,6 +64,8 @@ def two_controls(folder: Path, database: str, first: str) -> Iterator[tuple[Site
             start(place, "second", database)
             try:
                 yield place, leaders
+                logs = place.log("first") + place.log("second")
+                assert "reconcile_failed" not in logs
             finally:
                 place.children["first"].send_signal(signal.SIGCONT)
 

@@ -58,11 +58,9 @@ def freeze(
     """
     if (name is None) is not everywhere:
         raise InputError("name one route, or give --all")
-    if (ends_at is None) is (lasts is None):
-        raise InputError("give one of --until and --for")
     if ends_at is None and lasts is not None:
         ends_at = (starts_at or session.installation.clock.now()) + lasts
-    if ends_at is None:
+    elif ends_at is None or lasts is not None:
         raise InputError("give one of --until and --for")
     wanted = freeze_changes.FreezeRequest(name, ends_at, reason, starts_at)
     made = freeze_changes.add_freeze(session.context, session.deciding_actor, wanted)

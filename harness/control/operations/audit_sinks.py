@@ -73,7 +73,7 @@ def resend(ctx: Context, actor: Actor, sink: str, *, after: int, reason: str) ->
 def _send_batch(ctx: Context, sinks: AuditSinks, sink: str) -> bool:
     """Whether the sink has taken a whole batch, so that there may be more."""
     with ctx.store.read() as tx:
-        known = _find(tx, sink)
+        known = tx.audit_exports.get(sink)
         position = known.position if known is not None else AuditPosition()
         fits = _is_in_log(tx, position)
         events = tx.audit.after(position.number, EVENTS_AT_ONCE)
@@ -106,10 +106,6 @@ def _is_in_log(tx: Transaction, position: AuditPosition) -> bool:
         return True
     found: Sequence[AuditEvent] = tx.audit.after(position.number - 1, 1)
     return [(event.number, event.mac) for event in found] == [(position.number, position.mac)]
-
-
-def _find(tx: Transaction, sink: str) -> AuditExport | None:
-    return next((known for known in tx.audit_exports.all() if known.sink == sink), None)
 
 
 def _note_failure(ctx: Context, sink: str, known: AuditExport | None, error: str) -> None:

@@ -24,7 +24,7 @@ from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.errors import NotFound, SignatureInvalid, SwapgateError
 from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
 from harness.domain.operations.access import ApiKey
-from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter
+from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditExport, AuditFilter
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import (
     FIRST_PAGE,
@@ -109,16 +109,15 @@ def list_audit_sinks(ctx: Context) -> Sequence[AuditSinkState]:
     with ctx.store.read() as tx:
         known = {export.sink: export for export in tx.audit_exports.all()}
         newest = next((event.number for event in tx.audit.tail(1)), 0)
-    return [
-        AuditSinkState(
-            name,
-            known[name].position.number if name in known else 0,
-            newest - (known[name].position.number if name in known else 0),
-            known[name].at if name in known else None,
-            known[name].error if name in known else "",
-        )
-        for name in names
-    ]
+    return [_sink_state(name, known.get(name), newest) for name in names]
+
+
+def _sink_state(name: str, export: AuditExport | None, newest: int) -> AuditSinkState:
+    """newest: the number of the log's last event."""
+    if export is None:
+        return AuditSinkState(name, 0, newest, None, "")
+    number = export.position.number
+    return AuditSinkState(name, number, newest - number, export.at, export.error)
 
 
 def list_signature_faults(ctx: Context) -> Sequence[RowFault]:

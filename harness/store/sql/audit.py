@@ -160,9 +160,9 @@ class SqlAuditExports:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
-    def position(self, sink: str) -> AuditPosition:
+    def get(self, sink: str) -> AuditExport | None:
         row = self._unit.read(EXPORTS.where(audit_export.c.sink == sink)).first()
-        return export_from_row(row).position if row is not None else AuditPosition()
+        return export_from_row(row) if row is not None else None
 
     def all(self) -> Sequence[AuditExport]:
         return [export_from_row(row) for row in self._unit.read(EXPORTS)]
