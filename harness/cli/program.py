@@ -192,6 +192,11 @@ VERBS = {
         "harness.cli.operations.database:db",
         "The database: its schema, and the signatures of its rows.",
     ),
+    "backup": LazyCommand(
+        "harness.cli.operations.backup:backup",
+        "Back up database, keys and configuration into one encrypted file.",
+    ),
+    "restore": LazyCommand("harness.cli.operations.backup:restore", "Restore a backup."),
     "config": LazyCommand("harness.cli.operations.configuration:config", "The configuration."),
     "completion": LazyCommand(
         "harness.cli.operations.docs:completion", "Print a shell's completion."
@@ -206,7 +211,7 @@ SECTIONS = {
     "Providers, models, routes": ("provider", "model", "route"),
     "Swap a model": ("proposal", "canary", "shadow", "eval", "suite", "capture", "gate"),
     "Watch": ("alert", "drift", "switch", "agent", "audit"),
-    "Set up": ("key", "person", "config", "db", "mcp", "completion"),
+    "Set up": ("key", "person", "config", "db", "backup", "restore", "mcp", "completion"),
 }
 # Names from before they stood under one noun.
 RENAMED = {

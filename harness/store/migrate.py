@@ -51,7 +51,7 @@ def upgrade(url: str, revision: str = "head") -> None:
     Raises StoreUnavailable when the database does not answer, or a row does not fit.
     """
     _make_folder(engine.parse(url))
-    with _alone(url) as db:
+    with exclusive(url) as db:
         before = MigrationContext.configure(db).get_current_revision()
         schema_revisions.check(before)
         try:
@@ -68,7 +68,7 @@ def upgrade(url: str, revision: str = "head") -> None:
 
 def downgrade(url: str, revision: str) -> None:
     """Go back to `revision` (`base`: no tables). What newer tables held is lost."""
-    with _alone(url) as db:
+    with exclusive(url) as db:
         command.downgrade(_config(db), revision)
 
 
@@ -176,7 +176,8 @@ def _check_no_references(connection: DBAPIConnection, record: ConnectionPoolEntr
 
 
 @contextmanager
-def _alone(url: str) -> Iterator[sa.Connection]:
+def exclusive(url: str) -> Iterator[sa.Connection]:
+    """Opens a transaction beside which no migration runs; SQLite checks no references in it."""
     with _connection(url, migrating=True) as db:
         if db.dialect.name == "postgresql":
             db.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))

@@ -153,6 +153,9 @@ def database_verbs(ask: Callable[..., object]) -> None:
     ask("audit", "resend", "siem", "--after", "0", "--reason", "a rehearsal", exits=1)
     for look in ("list", "open"):  # as a document no browser is opened
         ask("docs", look)
+    Path("words.txt").write_text("correct horse battery")
+    for words in (("backup", "one.backup"), ("restore", "one.backup", "--check")):
+        ask(*words, "--passphrase-file", "words.txt")
     ask("db", "grant", "runtime", exits=2)  # SQLite has no roles
     ask("db", "sign", "--reason", "a rehearsal", "--yes")
     ask("db", "accept-restore", "--reason", "a rehearsal")

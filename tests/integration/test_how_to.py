@@ -253,7 +253,7 @@ def test_another_gateway_s_file_is_taken_over(
 @verified
 @pytest.mark.timeout(300)
 def test_a_backup_of_sqlite_is_restored_and_accepted(tmp_path: Path) -> None:
-    pg = "\n".join(shell_blocks("how-to/backup.md")[2:4])
+    pg = "\n".join(shell_blocks("how-to/backup.md")[4:6])
     restore = "rm -f .swapgate/swapgate.db-wal"
     page = DocumentedCommands(
         "how-to/backup.md",
@@ -306,7 +306,7 @@ def test_two_roles_run_swapgate_and_a_dump_is_restored(server: sa.URL, tmp_path:
     ).run()
 
     restored = address(server, "restored", "swapgate_owner")
-    sqlite = "\n".join(shell_blocks("how-to/backup.md")[:2])
+    sqlite = "\n".join(shell_blocks("how-to/backup.md")[:4])
     page = DocumentedCommands(
         "how-to/backup.md",
         second,

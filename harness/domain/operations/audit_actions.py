@@ -45,6 +45,7 @@ AUDIT_ACTIONS: Final[Mapping[str, str]] = {
     "dashboard.sign_in": "somebody signed in to the dashboard",
     "dashboard.sign_out": "somebody signed out",
     "database.accept_restore": "a restored database was accepted",
+    "database.backup": "a backup of database and keys was written",
     "database.remove": "unsigned rows were removed, by hand",
     "database.sign": "rows were signed anew, by hand",
     "database.sign_again": "rows were signed with a new key",

@@ -1,0 +1,269 @@
+"""Copies the rows of all tables, for backups: reads them as they are at one moment, while
+others write (`open_tables`), and puts them in the place of a database's own (`replace_rows`).
+
+Values go as the database has them, with their signatures, and not as our types read them: a row
+that was changed around Swapgate comes back as it was, and is found again.
+"""
+
+import base64
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import chain
+from typing import Any, Final
+
+import sqlalchemy as sa
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy.pool import NullPool
+
+from harness.domain.errors import Conflict, DatabaseUnusable, StoreUnavailable
+from harness.store import engine, migrate, triggers
+from harness.store.database_errors import translated
+from harness.store.schema import metadata
+
+ROWS_AT_A_TIME: Final = 200
+# A migration writes into these.
+WITH_FIRST_ROWS: Final = frozenset({"meta", "principal"})
+# How a value of bytes stands in JSON.
+BYTES: Final = "base64"
+
+Row = Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TableRows:
+    """Some rows of one table, as a backup has them."""
+
+    table: str
+    columns: tuple[str, ...]
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True, slots=True)
+class TableDigest:
+    """Counts a table's rows and sums their SHA-256: the same for the same rows in any order,
+    as two databases sort texts differently.
+    """
+
+    rows: int = 0
+    total: int = 0
+
+    def add(self, rows: Iterable[Row]) -> "TableDigest":
+        count, total = self.rows, self.total
+        for row in rows:
+            text = json.dumps(list(row), separators=(",", ":"))
+            digest = sha256(text.encode()).digest()
+            count, total = count + 1, total + int.from_bytes(digest, "big")
+        return TableDigest(count, total % (1 << 256))
+
+    def hexdigest(self) -> str:
+        return f"{self.total:064x}"
+
+
+class OpenTables:
+    """All tables of a database within one transaction that only reads."""
+
+    def __init__(self, db: sa.Connection) -> None:
+        self._db = db
+        self.schema = str(
+            db.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one()
+        )
+
+    def read(self) -> Iterator[TableRows]:
+        """Reads every table; of an empty one once, without rows."""
+        for table in metadata.sorted_tables:
+            yield from read_table(self._db, table)
+
+
+@contextmanager
+def open_tables(url: str) -> Iterator[OpenTables]:
+    """Opens the tables as they are now. Writers go on meanwhile, and what they write is not
+    seen.
+
+    Raises Conflict where the schema is not this version's, StoreUnavailable.
+    """
+    migrate.require_file(url)
+    found = migrate.current(url)
+    if found != migrate.head():
+        raise Conflict(
+            f"the database is at revision {found} and this version needs {migrate.head()}: "
+            "back it up with the version that it belongs to, or run `swapgate db upgrade` first"
+        )
+    with _reading(url) as db:
+        yield OpenTables(db)
+
+
+@contextmanager
+def _reading(url: str) -> Iterator[sa.Connection]:
+    made = engine.make(engine.parse(url), poolclass=NullPool)
+    _, options = engine.OPTIONS[made.dialect.name]
+    try:
+        with translated(), made.execution_options(**options).begin() as db:
+            yield db
+    finally:
+        made.dispose()
+
+
+def read_table(db: sa.Connection, table: sa.Table) -> Iterator[TableRows]:
+    columns = tuple(column.name for column in table.columns)
+    # Columns without our types: values as they are stored.
+    plain = sa.select(*(sa.column(name) for name in columns)).select_from(sa.table(table.name))
+    ordered = plain.order_by(*(sa.column(column.name) for column in table.primary_key))
+    # Of the statement: a connection keeps its options.
+    result = db.execute(ordered, execution_options={"yield_per": ROWS_AT_A_TIME})
+    is_empty = True
+    for rows in result.partitions():
+        yield TableRows(
+            table.name, columns, [[_to_json(value) for value in row] for row in rows]
+        )
+        is_empty = False
+    if is_empty:
+        yield TableRows(table.name, columns, [])
+
+
+def has_data(url: str) -> bool:
+    """Tells whether a database holds more than what a migration writes into it."""
+    if migrate.current(url) is None:
+        return False
+    with _reading(url) as db:
+        there = set(sa.inspect(db).get_table_names())
+        return any(
+            db.execute(sa.text(f'SELECT 1 FROM "{name}" LIMIT 1')).first() is not None  # noqa: S608 - names of our tables
+            for name in metadata.tables
+            if name in there and name not in WITH_FIRST_ROWS
+        )
+
+
+def replace_rows(
+    url: str, schema: str, parts: Iterable[TableRows], expected: Mapping[str, TableDigest]
+) -> None:
+    """Put the rows of a backup in the place of all that the database at `url` holds, and bring
+    its schema from `schema` to this version's.
+
+    It is one transaction, which ends only if the rows, read back, are those `expected`. Others
+    read what was there before until then. As the tables' owner. Raises Conflict where the
+    database is at another schema than the backup, StoreUnavailable, DatabaseUnusable.
+    """
+    found = migrate.current(url)
+    if schema not in migrate.revisions():
+        raise DatabaseUnusable(
+            f"the backup is of schema {schema}, which a newer version of Swapgate made, and "
+            f"this one knows {migrate.head()}: restore it with that version"
+        )
+    if found is None:
+        migrate.upgrade(url, schema)
+    elif found != schema:
+        raise Conflict(
+            f"the database is at revision {found} of the schema and the backup at {schema}: "
+            "restore into an empty database, which is then upgraded"
+        )
+    with migrate.exclusive(url) as db, _without_triggers(db):
+        there = set(sa.inspect(db).get_table_names())
+        if missing := sorted(set(expected) - there):
+            raise DatabaseUnusable(
+                f"the backup has a table {missing[0]}, the database has none"
+            )
+        for table in reversed(metadata.sorted_tables):
+            if table.name in there:
+                db.execute(sa.text(f'DELETE FROM "{table.name}"'))  # noqa: S608 - as above
+        _load(db, parts)
+        _check_rows(db, expected)
+    migrate.upgrade(url)
+
+
+@contextmanager
+def _without_triggers(db: sa.Connection) -> Iterator[None]:
+    """Takes triggers away until the block ends: they guard changes, and this is none.
+
+    On PostgreSQL they are switched off, which lets others read. At the end all are there.
+    """
+    if db.dialect.name == "sqlite":
+        for name in triggers.present(db):
+            db.exec_driver_sql(f'DROP TRIGGER "{name}"')
+        yield
+    else:
+        tables = sorted({trigger.table for trigger in triggers.present(db).values()})
+        for table in tables:
+            db.execute(sa.text(f'ALTER TABLE "{table}" DISABLE TRIGGER USER'))
+        yield
+        for table in tables:
+            db.execute(sa.text(f'ALTER TABLE "{table}" ENABLE TRIGGER USER'))
+        db.execute(sa.text("SELECT pg_notify('swapgate_changed', 'meta')"))
+    if MigrationContext.configure(db).get_current_revision() == migrate.head():
+        triggers.install(db)
+
+
+def _load(db: sa.Connection, parts: Iterable[TableRows]) -> None:
+    if db.dialect.name == "sqlite":
+        for part in parts:
+            if part.rows:
+                marks = ", ".join("?" for _ in part.columns)
+                db.exec_driver_sql(
+                    f'INSERT INTO "{part.table}" ({_names(part)}) VALUES ({marks})',  # noqa: S608 - names of our tables
+                    [tuple(_from_json(value) for value in row) for row in part.rows],
+                )
+        if db.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+            raise StoreUnavailable("a row of the backup refers to one that is not in it")
+        return
+    db.execute(sa.text("SET CONSTRAINTS ALL DEFERRED"))
+    pending = iter(parts)
+    part = next(pending, None)
+    try:
+        while part is not None:
+            part = _copy_table(db, part, pending)
+    except db.dialect.loaded_dbapi.Error as error:
+        raise StoreUnavailable(
+            f"PostgreSQL refused rows, and nothing was changed: {error}"
+        ) from error
+    db.execute(sa.text("SET CONSTRAINTS ALL IMMEDIATE"))
+
+
+def _copy_table(
+    db: sa.Connection, first: TableRows, pending: Iterator[TableRows]
+) -> TableRows | None:
+    """COPY one table; returns the first part of the next one.
+
+    One statement, so that a row may refer to a later one of its own table.
+    """
+    after: TableRows | None = None
+    driver: Any = db.connection.driver_connection  # psycopg's
+    with (
+        driver.cursor() as cursor,
+        cursor.copy(f'COPY "{first.table}" ({_names(first)}) FROM STDIN') as copy,
+    ):
+        for part in chain((first,), pending):
+            if part.table != first.table:
+                after = part
+                break
+            for row in part.rows:
+                copy.write_row([_from_json(value) for value in row])
+    return after
+
+
+def _names(part: TableRows) -> str:
+    return ", ".join(f'"{name}"' for name in part.columns)
+
+
+def _check_rows(db: sa.Connection, expected: Mapping[str, TableDigest]) -> None:
+    for name, digest in expected.items():
+        stored = TableDigest()
+        for part in read_table(db, metadata.tables[name]):
+            stored = stored.add(part.rows)
+        if stored != digest:
+            raise StoreUnavailable(
+                f"the table {name}, read back, is not what the backup has ({stored.rows} rows "
+                f"of {digest.rows}): nothing was changed"
+            )
+
+
+def _to_json(value: object) -> object:
+    if isinstance(value, bytes):
+        return {BYTES: base64.b64encode(value).decode()}
+    # As SQLite stores it.
+    return int(value) if isinstance(value, bool) else value
+
+
+def _from_json(value: Any) -> Any:
+    return base64.b64decode(value[BYTES]) if isinstance(value, dict) else value

@@ -1,0 +1,127 @@
+"""Backup and restore of a whole installation, on SQLite and PostgreSQL, while others write."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from harness.app.database import upgrade_database
+from harness.app.installation import open_installation
+from harness.control.operations import keys
+from harness.domain.errors import InputError
+from harness.domain.operations.principals import OPERATOR
+from harness.runtime.encrypted_archive import ArchiveWriter, read_archive
+from harness.store.schema import metadata
+from harness.store.table_copy import TableDigest, open_tables
+from tests.integration.test_unusable_databases import run
+
+pytestmark = [pytest.mark.req("G6"), pytest.mark.both_databases]
+PASSPHRASE = "correct horse battery"  # noqa: S105 - it guards nothing
+SUITE = '{"input": "2+2?", "target": "4"}\n'
+BACKUP_VARIABLE = "SWAPGATE_BACKUP_PASSPHRASE"
+
+
+def installation(folder: Path, url: str) -> Path:
+    folder.mkdir()
+    (folder / "sums.jsonl").write_text(SUITE)
+    (folder / "swapgate.yaml").write_text(
+        f"home: .swapgate\ndatabase_url: {url}\n"
+        "suites: {sums: {path: sums.jsonl, scorer: exact}}\n"
+    )
+    made = open_installation(folder / "swapgate.yaml", create_secret=True)
+    upgrade_database(made.settings)
+    made.close()
+    return folder
+
+
+def add_keys(folder: Path, name: str, count: int, stop: threading.Event | None = None) -> None:
+    made = open_installation(folder / "swapgate.yaml")
+    for number in range(count):
+        if stop is not None and stop.is_set():
+            break
+        keys.create_key(made.context, OPERATOR, f"{name}-{number}", secret=made.secret)
+    made.close()
+
+
+def digests(url: str) -> dict[str, TableDigest]:
+    found: dict[str, TableDigest] = {}
+    with open_tables(url) as database:
+        for part in database.read():
+            found[part.table] = found.get(part.table, TableDigest()).add(part.rows)
+    return found
+
+
+def test_a_backup_taken_under_writes_brings_back_one_moment_elsewhere_and_in_place(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(BACKUP_VARIABLE, PASSPHRASE)
+    home = installation(tmp_path / "home", database_url)
+    add_keys(home, "first", 2)
+    stop = threading.Event()
+    writer = threading.Thread(target=add_keys, args=(home, "meanwhile", 10_000, stop))
+    writer.start()
+    backup = tmp_path / "one.backup"
+    written = run(home, "backup", str(backup), "--json")
+    stop.set()
+    writer.join()
+    assert written.exit_code == 0, written.stderr
+    held = backup.read_bytes()
+    assert (home / ".swapgate/secret.key").read_bytes().strip() not in held
+    assert run(home, "backup", str(backup)).exit_code == 2  # none is overwritten
+
+    # In place: what came after the backup is gone.
+    assert run(home, "restore", str(backup)).exit_code == 6
+    before = digests(database_url)
+    add_keys(home, "later", 1)
+    restored = run(home, "restore", str(backup), "--replace", "--yes")
+    assert restored.exit_code == 0, restored.stderr
+    assert digests(database_url)["api_key"].rows < before["api_key"].rows
+    assert run(home, "db", "accept-restore", "--reason", "a rehearsal").exit_code == 0
+    assert "every row is as it was signed" in run(home, "db", "check").stdout
+
+    # Elsewhere, with nothing but the file.
+    (tmp_path / "home").rename(tmp_path / "lost")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    url = f"sqlite:///{elsewhere / 'sg.db'}"
+    monkeypatch.setenv("SWAPGATE__DATABASE_URL", url)
+    restored = run(elsewhere, "restore", str(backup))
+    assert restored.exit_code == 0, restored.stderr
+    assert run(elsewhere, "db", "check").exit_code == 0
+    assert run(elsewhere, "audit", "verify").exit_code == 0
+    assert (elsewhere / "sums.jsonl").read_text() == SUITE
+    assert {name for name, table in digests(url).items() if table.rows} >= {"api_key", "meta"}
+    assert set(digests(url)) == set(metadata.tables)
+    modes = {
+        path.name: path.stat().st_mode & 0o77 for path in elsewhere.glob(".swapgate/*.key*")
+    }
+    assert modes
+    assert set(modes.values()) == {0}
+
+
+def test_a_backup_that_is_damaged_cut_or_anothers_is_refused_before_anything_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.backup"
+    lines = [bytes([65 + number % 26]) * 400_000 for number in range(6)]
+    monkeypatch.setattr("harness.runtime.encrypted_archive.CHUNK_BYTES", 512)
+    with file.open("wb") as out:
+        archive = ArchiveWriter(out, PASSPHRASE)
+        for line in lines:
+            archive.write(line)
+        archive.close()
+    whole = file.read_bytes()
+
+    assert list(read_archive(file, PASSPHRASE)) == lines
+    with pytest.raises(InputError, match="the passphrase is another one"):
+        list(read_archive(file, "incorrect horse battery"))
+    for broken in (whole[:-1], whole[:600], whole[:900] + b"x" + whole[901:]):
+        file.write_bytes(broken)
+        with pytest.raises(InputError, match="damaged or cut off"):
+            list(read_archive(file, PASSPHRASE))
+    file.write_bytes(b"SQLite format 3\0")
+    restored = run(tmp_path, "restore", str(file), "--passphrase-file", str(tmp_path / "none"))
+    assert restored.exit_code == 2
+    monkeypatch.setenv(BACKUP_VARIABLE, PASSPHRASE)
+    assert "is no backup" in run(tmp_path, "restore", str(file)).stderr
+    assert not (tmp_path / "swapgate.yaml").exists()
