@@ -121,6 +121,8 @@ def verify_backup(file: Path, passphrase: str) -> BackupContents:
                 tables[line["table"]] = table.add(line["rows"])
             case "end":
                 end = line["tables"]
+            case other:
+                raise InputError(f"{file} has a line of a newer version of Swapgate: {other!r}")
     found = {name: [digest.rows, digest.hexdigest()] for name, digest in tables.items()}
     if not start or not end or found != end:
         raise InputError(f"{file} is incomplete: its tables are not those that were read")

@@ -108,11 +108,11 @@ def _reading(url: str) -> Iterator[sa.Connection]:
 
 def read_table(db: sa.Connection, table: sa.Table) -> Iterator[TableRows]:
     columns = tuple(column.name for column in table.columns)
-    # Columns without our types: values as they are stored.
-    plain = sa.select(*(sa.column(name) for name in columns)).select_from(sa.table(table.name))
-    ordered = plain.order_by(*(sa.column(column.name) for column in table.primary_key))
+    key = _names(column.name for column in table.primary_key)
+    # As text, without our types: values as they are stored.
+    plain = sa.text(f'SELECT {_names(columns)} FROM "{table.name}" ORDER BY {key}')  # noqa: S608 - names of our tables
     # Of the statement: a connection keeps its options.
-    result = db.execute(ordered, execution_options={"yield_per": ROWS_AT_A_TIME})
+    result = db.execute(plain, execution_options={"yield_per": ROWS_AT_A_TIME})
     is_empty = True
     for rows in result.partitions():
         yield TableRows(
@@ -197,22 +197,29 @@ def _without_triggers(db: sa.Connection) -> Iterator[None]:
 
 def _load(db: sa.Connection, parts: Iterable[TableRows]) -> None:
     if db.dialect.name == "sqlite":
-        for part in parts:
-            if part.rows:
-                marks = ", ".join("?" for _ in part.columns)
-                db.exec_driver_sql(
-                    f'INSERT INTO "{part.table}" ({_names(part)}) VALUES ({marks})',  # noqa: S608 - names of our tables
-                    [tuple(_from_json(value) for value in row) for row in part.rows],
-                )
-        if db.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
-            raise StoreUnavailable("a row of the backup refers to one that is not in it")
-        return
+        _insert_tables(db, parts)
+    else:
+        _copy_tables(db, iter(parts))
+
+
+def _insert_tables(db: sa.Connection, parts: Iterable[TableRows]) -> None:
+    for part in parts:
+        if part.rows:
+            marks = ", ".join("?" for _ in part.columns)
+            db.exec_driver_sql(
+                f'INSERT INTO "{part.table}" ({_names(part.columns)}) VALUES ({marks})',  # noqa: S608 - names of our tables
+                [tuple(_from_json(value) for value in row) for row in part.rows],
+            )
+    if db.exec_driver_sql("PRAGMA foreign_key_check").first() is not None:
+        raise StoreUnavailable("a row of the backup refers to one that is not in it")
+
+
+def _copy_tables(db: sa.Connection, parts: Iterator[TableRows]) -> None:
     db.execute(sa.text("SET CONSTRAINTS ALL DEFERRED"))
-    pending = iter(parts)
-    part = next(pending, None)
+    part = next(parts, None)
     try:
         while part is not None:
-            part = _copy_table(db, part, pending)
+            part = _copy_table(db, part, parts)
     except db.dialect.loaded_dbapi.Error as error:
         raise StoreUnavailable(
             f"PostgreSQL refused rows, and nothing was changed: {error}"
@@ -231,7 +238,7 @@ def _copy_table(
     driver: Any = db.connection.driver_connection  # psycopg's
     with (
         driver.cursor() as cursor,
-        cursor.copy(f'COPY "{first.table}" ({_names(first)}) FROM STDIN') as copy,
+        cursor.copy(f'COPY "{first.table}" ({_names(first.columns)}) FROM STDIN') as copy,
     ):
         for part in chain((first,), pending):
             if part.table != first.table:
@@ -242,8 +249,8 @@ def _copy_table(
     return after
 
 
-def _names(part: TableRows) -> str:
-    return ", ".join(f'"{name}"' for name in part.columns)
+def _names(columns: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in columns)
 
 
 def _check_rows(db: sa.Connection, expected: Mapping[str, TableDigest]) -> None:

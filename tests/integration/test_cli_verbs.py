@@ -154,8 +154,8 @@ def database_verbs(ask: Callable[..., object]) -> None:
     for look in ("list", "open"):  # as a document no browser is opened
         ask("docs", look)
     Path("words.txt").write_text("correct horse battery")
-    for words in (("backup", "one.backup"), ("restore", "one.backup", "--check")):
-        ask(*words, "--passphrase-file", "words.txt")
+    ask("backup", "one.backup", "--passphrase-file", "words.txt")
+    ask("restore", "one.backup", "--passphrase-file", "words.txt", "--check")
     ask("db", "grant", "runtime", exits=2)  # SQLite has no roles
     ask("db", "sign", "--reason", "a rehearsal", "--yes")
     ask("db", "accept-restore", "--reason", "a rehearsal")
