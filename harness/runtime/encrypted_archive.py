@@ -122,7 +122,8 @@ def _chunks(file: Path, source: BinaryIO, cipher: "AESGCM") -> Iterator[bytes]:
             content = cipher.decrypt(_nonce(number, is_last=is_last), sealed, FORMAT)
         except (InvalidTag, ValueError):
             raise InputError(
-                f"{file} does not open: the passphrase is another one"
+                f"{file} does not open: the passphrase is another one, or the file was changed "
+                "after it was written"
                 if number == 0
                 else f"{file} was changed after it was written: use another backup"
             ) from None
