@@ -74,7 +74,9 @@ class OpenTables:
     def read(self) -> Iterator[TableRows]:
         """Reads every table; of an empty one once, without rows."""
         for table in metadata.sorted_tables:
-            yield from read_table(self._db, table)
+            columns = tuple(column.name for column in table.columns)
+            key = tuple(column.name for column in table.primary_key)
+            yield from _read_table(self._db, table.name, columns, key)
 
 
 @contextmanager
@@ -106,21 +108,20 @@ def _reading(url: str) -> Iterator[sa.Connection]:
         made.dispose()
 
 
-def read_table(db: sa.Connection, table: sa.Table) -> Iterator[TableRows]:
-    columns = tuple(column.name for column in table.columns)
-    key = _names(column.name for column in table.primary_key)
+def _read_table(
+    db: sa.Connection, table: str, columns: tuple[str, ...], order: Sequence[str] = ()
+) -> Iterator[TableRows]:
     # As text, without our types: values as they are stored.
-    plain = sa.text(f'SELECT {_names(columns)} FROM "{table.name}" ORDER BY {key}')  # noqa: S608 - names of our tables
+    by = f" ORDER BY {_names(order)}" if order else ""
+    plain = sa.text(f'SELECT {_names(columns)} FROM "{table}"{by}')  # noqa: S608 - names of our tables
     # Of the statement: a connection keeps its options.
     result = db.execute(plain, execution_options={"yield_per": ROWS_AT_A_TIME})
     is_empty = True
     for rows in result.partitions():
-        yield TableRows(
-            table.name, columns, [[_to_json(value) for value in row] for row in rows]
-        )
+        yield TableRows(table, columns, [[_to_json(value) for value in row] for row in rows])
         is_empty = False
     if is_empty:
-        yield TableRows(table.name, columns, [])
+        yield TableRows(table, columns, [])
 
 
 def has_data(url: str) -> bool:
@@ -165,11 +166,12 @@ def replace_rows(
             raise DatabaseUnusable(
                 f"the backup has a table {missing[0]}, the database has none"
             )
-        for table in reversed(metadata.sorted_tables):
-            if table.name in there:
-                db.execute(sa.text(f'DELETE FROM "{table.name}"'))  # noqa: S608 - as above
-        _load(db, parts)
-        _check_rows(db, expected)
+        # Those of the backup's schema, in the order of their references.
+        for table in reversed(list(expected)):
+            db.execute(sa.text(f'DELETE FROM "{table}"'))  # noqa: S608 - as above
+        columns: dict[str, tuple[str, ...]] = {}
+        _load(db, _note_columns(parts, columns))
+        _check_rows(db, columns, expected)
     migrate.upgrade(url)
 
 
@@ -253,10 +255,22 @@ def _names(columns: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in columns)
 
 
-def _check_rows(db: sa.Connection, expected: Mapping[str, TableDigest]) -> None:
+def _note_columns(
+    parts: Iterable[TableRows], columns: dict[str, tuple[str, ...]]
+) -> Iterator[TableRows]:
+    for part in parts:
+        columns[part.table] = part.columns
+        yield part
+
+
+def _check_rows(
+    db: sa.Connection,
+    columns: Mapping[str, tuple[str, ...]],
+    expected: Mapping[str, TableDigest],
+) -> None:
     for name, digest in expected.items():
         stored = TableDigest()
-        for part in read_table(db, metadata.tables[name]):
+        for part in _read_table(db, name, columns[name]):
             stored = stored.add(part.rows)
         if stored != digest:
             raise StoreUnavailable(
