@@ -194,9 +194,9 @@ VERBS = {
     ),
     "backup": LazyCommand(
         "harness.cli.operations.backup:backup",
-        "Back up database, keys and configuration into one encrypted file.",
+        "Write database, keys and configuration into the new file FILE.",
     ),
-    "restore": LazyCommand("harness.cli.operations.backup:restore", "Restore a backup."),
+    "restore": LazyCommand("harness.cli.operations.backup:restore", "Restore the backup FILE."),
     "config": LazyCommand("harness.cli.operations.configuration:config", "The configuration."),
     "completion": LazyCommand(
         "harness.cli.operations.docs:completion", "Print a shell's completion."
