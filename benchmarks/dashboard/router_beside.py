@@ -1,7 +1,7 @@
-"""Whether people who watch cost users time: the router's first chunks, alone and beside viewers.
+"""Do people who watch cost users time? The router's first chunks, alone and beside viewers.
 
-`python -m benchmarks.dashboard.router_beside [--rounds 3] [--viewers 20]`: by turns, on the same two
-cores, without and with viewers of a canary's page who refresh it every 2 s.
+`python -m benchmarks.dashboard.router_beside [--rounds 3] [--viewers 20]`: by turns, on the
+same two cores, without and with viewers of a canary's page who refresh it every 2 s.
 """
 
 import argparse
@@ -50,9 +50,8 @@ def main() -> None:
                     beside.append(asyncio.run(generated(job)))
     for title, outcomes in (("alone", alone), (f"beside {chosen.viewers} viewers", beside)):
         failed = sum(outcome.errors for outcome in outcomes)
-        print(
-            f"{title}: p50 {spread(outcomes, 0.5)}, p99 {spread(outcomes, 0.99)}, {failed} failed"
-        )
+        p50, p99 = spread(outcomes, 0.5), spread(outcomes, 0.99)
+        print(f"{title}: p50 {p50}, p99 {p99}, {failed} failed")
 
 
 def serve_router(folder: Path, stack: ExitStack) -> LoadJob:
