@@ -24,6 +24,7 @@ from streamlit.runtime.secrets import SecretsValue
 from streamlit.web import bootstrap as streamlit_bootstrap
 
 from dashboard import docs_site, sign_in_page, single_sign_on, theme
+from dashboard.own_origin import OwnOrigin
 from harness.app import installation
 from harness.domain.errors import ConfigError, SwapgateError
 from harness.domain.settings import OidcSettings, Settings
@@ -55,7 +56,7 @@ def run(config: Path | None, host: str, port: int) -> None:
         Route("/readyz", readyz),
         Route("/healthz", healthz),
         Route("/overview", show_overview),
-        *sign_in_page.ROUTES,
+        *sign_in_page.routes(),
         *single_sign_on.ROUTES,
         *docs_site.routes(),
     ]
@@ -70,7 +71,7 @@ def run(config: Path | None, host: str, port: int) -> None:
         SCRIPT.resolve(),
         routes=routes,
         secrets=sign_on_secrets(settings),
-        middleware=sign_on_middleware(settings.ui.oidc),
+        middleware=[Middleware(OwnOrigin), *sign_on_middleware(settings.ui.oidc)],
     )
     uvicorn.run(
         app,
@@ -142,6 +143,11 @@ def options(host: str, port: int, oidc: OidcSettings | None = None) -> dict[str,
         "server.fileWatcherType": "none",
         # No page of another site may reach the buttons, by whatever name it found us.
         "server.allowedHosts": sorted(names),
+        "server.enableXsrfProtection": True,
+        # Megabytes; no page takes more.
+        "server.maxUploadSize": 50,
+        # It would run pages for programs that no cookie signs in.
+        "server.enableAgentApi": False,
         **theme.streamlit_options(),
     }
 

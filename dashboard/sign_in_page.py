@@ -2,9 +2,13 @@
 it or with a one-time link, and sets the session's cookie.
 
 The cookie is HttpOnly and SameSite=Strict, and always a new one. A POST is taken from a page of
-the dashboard alone, by its Origin; the answers are never stored, framed or referred from.
+the dashboard alone, by its Origin; the answers are never stored, framed or referred from. Wrong
+keys and links are logged, and limited by address as on the management API; a right one always
+opens.
 """
 
+import logging
+import math
 import re
 import secrets
 from collections.abc import Mapping
@@ -13,7 +17,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import streamlit as st
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
@@ -22,9 +26,13 @@ from dashboard.text.sign_in_text import PageFrame
 from harness.app.installation import Installation
 from harness.control.operations import dashboard_sessions
 from harness.control.operations.dashboard_sessions import ActorSession
+from harness.control.operations.failed_attempts import FailedAttempts
 from harness.domain.errors import NotAllowed, SwapgateError
 from harness.domain.operations.access import Actor
+from harness.domain.operations.client_address import client_address
 from harness.domain.operations.dashboard_session import SIGN_IN_PATH
+
+log = logging.getLogger("swapgate.dashboard")
 
 SIGN_ON_PATH: Final = f"{SIGN_IN_PATH}/single-sign-on"
 MOST_BYTES: Final = 8_192
@@ -32,6 +40,10 @@ MOST_BYTES: Final = 8_192
 OWN_PAGE: Final = re.compile(r"/[A-Za-z0-9_-]*(\?[A-Za-z0-9_.~%=&+:/,-]*)?")
 STRANGER: Final = (
     "the form was not sent from this dashboard's own page: open the dashboard and sign in there"
+)
+TOO_MANY: Final = (
+    "too many wrong keys or links came from this address: wait {} s before the next wrong one. "
+    "The right one is taken at once"
 )
 
 
@@ -53,33 +65,69 @@ async def show(request: Request) -> Response:
     return _answer(frame, sign_in_text.ask_key(frame))
 
 
-async def sign_in(request: Request) -> Response:
-    """Signs in by the form, or asks whether to sign in by its link."""
-    if not is_own_host(request):
-        return Response("this host is not the dashboard's", 421)
-    fields = await _read_form(request)
-    frame = _frame(fields.get("next", "/"))
-    if fields == {} or not _is_own_page(request):
-        return _answer(frame, sign_in_text.refuse(frame, STRANGER), 403)
-    return await run_in_threadpool(_sign_in, request, fields, frame)
+class SignInForm:
+    """Takes the form. What was typed is looked at before the address: whoever guesses keeps
+    nobody else there out.
+    """
+
+    def __init__(self) -> None:
+        self._attempts: FailedAttempts | None = None
+
+    async def sign_in(self, request: Request) -> Response:
+        """Signs in by the form, or asks whether to sign in by its link."""
+        if not is_own_host(request):
+            return Response("this host is not the dashboard's", 421)
+        fields = await _read_form(request)
+        frame = _frame(fields.get("next", "/"))
+        if fields == {} or not is_own_page(request):
+            return _answer(frame, sign_in_text.refuse(frame, STRANGER), 403)
+        try:
+            return await run_in_threadpool(_sign_in, request, fields, frame)
+        except NotAllowed as error:
+            return self._refuse(request, fields, frame, str(error))
+
+    def _refuse(
+        self, request: Request, fields: Mapping[str, str], frame: PageFrame, why: str
+    ) -> Response:
+        """Says why nobody was signed in, and logs it; an address that fails again and again is
+        told to wait.
+        """
+        page = sign_in_text.refuse if _field(fields, "link") else sign_in_text.ask_key
+        if self._attempts is None:
+            self._attempts = FailedAttempts(_installation().clock)
+        peer = request.client.host if request.client is not None else None
+        address = client_address(peer, (), ())
+        wait_s = math.ceil(self._attempts.wait_s(address))
+        if wait_s > 0:
+            answer = _answer(frame, page(frame, TOO_MANY.format(wait_s)), 429)
+            answer.headers["Retry-After"] = str(wait_s)
+            return answer
+        self._attempts.failed(address)
+        by = "link" if _field(fields, "link") else "key"
+        log.warning("sign_in_refused: by a %s, from %s: %s", by, address, why)
+        return _answer(frame, page(frame, why), 403)
 
 
 def _sign_in(request: Request, fields: Mapping[str, str], frame: PageFrame) -> Response:
+    """Answers who may sign in. Raises NotAllowed for a wrong key or link."""
     former = request.cookies.get(cookie_name(), "")
-    link, key = fields.get("link", "").strip(), fields.get("key", "").strip()
+    link, key = _field(fields, "link"), _field(fields, "key")
     try:
         if link and "confirm" not in fields:
             return _ask_whether(link, former, frame)
         cookie = _open(link, key, former)
-    except NotAllowed as error:
-        page = sign_in_text.refuse if link else sign_in_text.ask_key
-        return _answer(frame, page(frame, str(error)), 403)
+    except NotAllowed:
+        raise
     except SwapgateError as error:
         return _answer(frame, sign_in_text.refuse(frame, str(error)), 503)
     answer = RedirectResponse(frame.going_to, 303)
     _protect(answer, frame)
     _set_cookie(request, answer, cookie)
     return answer
+
+
+def _field(fields: Mapping[str, str], name: str) -> str:
+    return fields.get(name, "").strip()
 
 
 def _ask_whether(link: str, former: str, frame: PageFrame) -> Response:
@@ -158,7 +206,8 @@ def is_own_host(request: Request) -> bool:
     return host in st.get_option("server.allowedHosts")
 
 
-def _is_own_page(request: Request) -> bool:
+def is_own_page(request: HTTPConnection) -> bool:
+    """Whether a page of this host and port sent the request, by its Origin."""
     origin = urlsplit(request.headers.get("origin", ""))
     return origin.scheme in ("http", "https") and origin.netloc == request.headers.get("host")
 
@@ -200,7 +249,9 @@ def _set_cookie(request: Request, answer: Response, cookie: str) -> None:
     )
 
 
-ROUTES: Final = (
-    Route(SIGN_IN_PATH, show, methods=["GET"]),
-    Route(SIGN_IN_PATH, sign_in, methods=["POST"]),
-)
+def routes() -> tuple[Route, ...]:
+    """Returns the routes of one server, which counts wrong tries for itself."""
+    return (
+        Route(SIGN_IN_PATH, show, methods=["GET"]),
+        Route(SIGN_IN_PATH, SignInForm().sign_in, methods=["POST"]),
+    )

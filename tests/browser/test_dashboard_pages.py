@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+import httpx
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
@@ -267,17 +268,28 @@ def write_picture(picture: Image.Image, name: str) -> None:
 
 
 def test_no_other_site_reaches_the_buttons(address: str) -> None:
-    """A page of another site, and a name that was made to point here (DNS rebinding)."""
+    """A page of another site or of another port of this machine, which has our cookies, and a
+    name that was made to point here (DNS rebinding).
+    """
     stream = f"{address.replace('http', 'ws')}/_stcore/stream"
     with connect(stream, origin=Origin(address)) as ours:
         assert ours.response is not None
     port = address.rpartition(":")[2]
     for headers in (
         {"Origin": "http://evil.example"},
+        {"Origin": "http://127.0.0.1:9999"},
+        {"Origin": f"http://localhost:{port}"},
+        {"Origin": "null"},
         {"Origin": f"http://evil.example:{port}", "Host": f"evil.example:{port}"},
     ):
         with pytest.raises(InvalidStatus, match="403"):
             connect(stream, additional_headers=headers)
+    framed = httpx.get(f"{address}/compare").headers
+    assert framed["content-security-policy"] == "frame-ancestors 'none'"
+    assert framed["x-frame-options"] == "DENY"
+    stranger = {"origin": "http://127.0.0.1:9999"}
+    sent = httpx.put(f"{address}/_stcore/upload_file/a/b", headers=stranger)
+    assert (sent.status_code, "another origin" in sent.text) == (403, True)
 
 
 def test_an_empty_installation_says_what_fills_it(page: Page, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def options(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def browser(cookie: str = "") -> httpx.AsyncClient:
-    app = Starlette(routes=list(sign_in_page.ROUTES))
+    app = Starlette(routes=sign_in_page.routes())
     cookies = {sign_in_page.cookie_name(): cookie} if cookie else {}
     transport = httpx.ASGITransport(app)
     return httpx.AsyncClient(transport=transport, base_url=ORIGIN, cookies=cookies)
@@ -269,3 +269,31 @@ async def test_what_is_no_key_and_no_form_is_refused_in_words() -> None:
     for answer in (huge, many, empty):
         assert answer.status_code == 403
         assert "Not signed in" in answer.text
+
+
+@pytest.mark.usefixtures("options")
+async def test_who_guesses_is_logged_and_slowed_down_and_the_right_key_opens_at_once(
+    house: Installation, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, link = key_of(house)[1], link_of(house)
+    headers = {"origin": ORIGIN}
+    async with browser() as client:
+        with monkeypatch.context() as reading:
+            reading.setattr(house.context.store, "write", None)
+            guesses = [
+                await client.post(
+                    "/sign-in", data={"link": f"{link}x", "confirm": "yes"}, headers=headers
+                )
+                for _ in range(13)
+            ]
+        right = await client.post("/sign-in", data={"key": text}, headers=headers)
+
+    assert {answer.status_code for answer in guesses[:10]} == {403}
+    slowed = guesses[-1]
+    assert (slowed.status_code, slowed.headers["retry-after"]) == (429, "1")
+    assert "too many wrong keys or links" in slowed.text
+    assert right.status_code == 303
+    lines = [line for line in caplog.messages if line.startswith("sign_in_refused")]
+    assert 10 <= len(lines) < 13
+    assert lines[0].startswith("sign_in_refused: by a link, from 127.0.0.1: this is no sign-in")
+    assert link not in caplog.text

@@ -98,6 +98,9 @@ def preview_link(ctx: Context, link: str, *, secret: bytes, former: str = "") ->
     """Finds as whom a link would sign in; the link stays unused. former: as of `open_link`.
     Raises NotAllowed.
     """
+    found = _find_waiting(ctx, link, former, secret)
+    if found is not None:
+        return found
     with refusing(), ctx.store.write() as tx:
         replayed = _end_replayed(ctx, tx, link, former, secret)
         if replayed is None:
@@ -114,6 +117,7 @@ def open_link(
     time runs, from another browser, was seen by two: the session that it opened ends. Raises
     NotAllowed.
     """
+    _find_waiting(ctx, link, former, secret)
     with refusing(), ctx.store.write() as tx:
         replayed = _end_replayed(ctx, tx, link, former, secret)
         if replayed is None:
@@ -270,6 +274,17 @@ def refusing() -> Iterator[None]:
         raise NotAllowed(f"nobody can sign in: {error}") from error
 
 
+def _find_waiting(ctx: Context, link: str, former: str, secret: bytes) -> ActorSession | None:
+    """Finds what a link opens; None where it comes again, which ends what it opened. Anybody
+    can send a wrong link, so it is refused before a transaction that writes begins. Raises
+    NotAllowed.
+    """
+    with refusing(), ctx.store.read() as tx:
+        if _find_replayed(ctx, tx, link, former, secret) is not None:
+            return None
+        return _waiting(ctx, tx, link, secret)
+
+
 def _waiting(ctx: Context, tx: Transaction, link: str, secret: bytes) -> ActorSession:
     session = tx.dashboard_sessions.by_link(key_hash(link, secret))
     if session is None:
@@ -284,18 +299,11 @@ def _waiting(ctx: Context, tx: Transaction, link: str, secret: bytes) -> ActorSe
 def _end_replayed(
     ctx: Context, tx: Transaction, link: str, former: str, secret: bytes
 ) -> str | None:
-    """Ends what a link opened that comes again in its time, from another browser than the one
-    that used it, and says so; None for all other links.
-    """
-    now = ctx.clock.now()
-    session = tx.dashboard_sessions.by_link(key_hash(link, secret))
-    if session is None or session.opened_at is None or session.link_expires_at is None:
+    """Ends what a link opened that comes again, and says so; None for all other links."""
+    session = _find_replayed(ctx, tx, link, former, secret)
+    if session is None or session.opened_at is None:
         return None
-    if now >= session.link_expires_at or session.ended_at is not None:
-        return None
-    if session.cookie_hash == key_hash(former, secret):
-        return None
-    tx.dashboard_sessions.save(replace(session, ended_at=now))
+    tx.dashboard_sessions.save(replace(session, ended_at=ctx.clock.now()))
     actor = _actor(tx, session)
     facts = {"opened_at": session.opened_at.isoformat()}
     audit.record(ctx, tx, actor, "dashboard.link_replayed", f"session {session.id}", facts)
@@ -303,6 +311,19 @@ def _end_replayed(
         f"this link was used at {session.opened_at:%H:%M} UTC already, so somebody else has "
         f"seen it. The session that it opened was ended, in case it was not yours; {ANOTHER}"
     )
+
+
+def _find_replayed(
+    ctx: Context, tx: Transaction, link: str, former: str, secret: bytes
+) -> DashboardSession | None:
+    """Finds the session of a link that comes again in its time, from another browser than the
+    one that used it; None for all other links.
+    """
+    session = tx.dashboard_sessions.by_link(key_hash(link, secret))
+    if session is None or session.opened_at is None or session.link_expires_at is None:
+        return None
+    over = ctx.clock.now() >= session.link_expires_at or session.ended_at is not None
+    return None if over or session.cookie_hash == key_hash(former, secret) else session
 
 
 def _opened(
