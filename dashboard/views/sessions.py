@@ -22,8 +22,6 @@ DECISION = "switch_decision"
 
 
 def show() -> None:
-    with page_frame.loading("the sessions"):
-        page_frame.context()
     with st.container():
         page_frame.show_done_message()
     decision = st.session_state.pop(DECISION, None)
@@ -58,7 +56,8 @@ def live(address: Mapping[str, str]) -> None:
 
 
 def _show_list(after: str | None) -> None:
-    view = sessions.list_sessions(page_frame.context(), after)
+    with page_frame.loading("the sessions"):
+        view = sessions.list_sessions(page_frame.context(), after)
     st.html(html.title(*session_text.list_title(view)))
     with st.container():
         for request in view.waiting:
@@ -106,7 +105,8 @@ def _show_session_link(session: AgentSession, agent: str, line: str) -> None:
 
 def _show_session(id_: str, behind: int | None) -> None:
     try:
-        view = sessions.load_session(page_frame.context(), id_, behind)
+        with page_frame.loading("the session"):
+            view = sessions.load_session(page_frame.context(), id_, behind)
     except NotFound:
         _say_gone()
         return

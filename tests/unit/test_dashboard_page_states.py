@@ -6,7 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from pathlib import Path
@@ -19,6 +19,9 @@ from dashboard.charts import route_timeline
 from dashboard.data import live_canaries, queries
 from harness.app.installation import CONFIG_VARIABLE
 from harness.cli.canary_facts import rollout_facts
+from harness.control.agents import agents, switches
+from harness.control.agents.agents import AgentSpec
+from harness.control.agents.switches import SwitchSpec
 from harness.control.canary import status as canary_status
 from harness.control.operations import alerts, dashboard_sessions, keys
 from harness.control.operations.dashboard_sessions import ActorSession
@@ -26,6 +29,7 @@ from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import kill_switch, routes, targets
 from harness.control.routing.kill_switch import SwitchRequest
+from harness.domain.agents.model_choice import ModelChoice, ModelKind
 from harness.domain.errors import StoreUnavailable
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.alerts import AlertKind
@@ -33,6 +37,7 @@ from harness.domain.operations.principals import OPERATOR
 from harness.domain.routing.kill_switch import ENVIRONMENT_VARIABLE, SwitchSource, parse_force
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Provider
+from tests.support.browser import agent_sessions
 from tests.support.browser.dashboard_data import (
     ANA,
     XSS,
@@ -46,7 +51,13 @@ from tests.support.browser.dashboard_data import (
 from tests.support.control.manual_clock import ManualClock
 
 MAIN = Path(current_user.__file__).with_name("main.py")
-PAGES = ("overview", "compare", "proposals", "canary", "routes")
+PAGES = ("overview", "compare", "proposals", "canary", "routes", "providers", "sessions")
+# The command that fills an empty page; of the others it is `swapgate init`.
+FILLED_BY = {
+    "compare": "swapgate proposal create",
+    "providers": "swapgate provider add openai",
+    "sessions": "swapgate demo agents",
+}
 # Why a button is off for who may only read; one is off for everybody here.
 SHUT = r"vera is viewer(; this needs|: .+ needs? )|No sink is configured"
 # What changes nothing.
@@ -66,13 +77,34 @@ def now() -> datetime:
 
 @pytest.fixture(scope="module")
 def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Lived:
-    return lived(tmp_path_factory.mktemp("lived"), now())
+    house = lived(tmp_path_factory.mktemp("lived"), now())
+    hold_session(house, now())
+    return house
 
 
 @pytest.fixture(scope="module")
 def long_ago(tmp_path_factory: pytest.TempPathFactory) -> Lived:
     """The same, and then nobody looked for twenty days."""
-    return lived(tmp_path_factory.mktemp("old"), now() - timedelta(days=20))
+    then = now() - timedelta(days=20)
+    house = lived(tmp_path_factory.mktemp("old"), then)
+    hold_session(house, then)
+    return house
+
+
+def hold_session(house: Lived, at: datetime) -> None:
+    """One user's session with an agent, which asks for another model."""
+    with opened(house.config, ManualClock(at)) as installation:
+        ctx = installation.context
+        choice = ModelChoice("quiet", ModelKind.ROUTE, route="quiet")
+        agent = agents.create_agent(ctx, agent_sessions.OPERATOR, AgentSpec("guide", choice))
+        session = agent_sessions.open_session(ctx, agent)
+        other = ModelChoice("faq", ModelKind.ROUTE, route="faq")
+        switches.request_switch(ctx, SwitchSpec(session.id, (other,), "it writes better"))
+
+
+def copied(house: Lived, folder: Path) -> Path:
+    """The configuration file of a house that a test may change."""
+    return shutil.copytree(house.config.parent, folder / "copy") / house.config.name
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +148,11 @@ def signed_in_as(monkeypatch: pytest.MonkeyPatch, name: str, role: Role) -> None
     monkeypatch.setattr(current_user, "session_cookie", lambda: cookie)
 
 
+def pages() -> Sequence[str]:
+    """Lists every page of the dashboard."""
+    return sorted(path.stem for path in MAIN.parent.glob("views/*.py"))
+
+
 def text(app: AppTest) -> str:
     bodies = "\n".join(str(element.proto.body) for element in app.get("html"))
     return unescape(bodies).replace("\N{NO-BREAK SPACE}", " ")
@@ -127,8 +164,7 @@ def test_an_empty_page_names_the_command_that_fills_it(
 ) -> None:
     app = shown(monkeypatch, configured(tmp_path), page)
 
-    command = "swapgate proposal create" if page == "compare" else "swapgate init"
-    assert f"<code>{command}" in text(app)
+    assert f"<code>{FILLED_BY.get(page, 'swapgate init')}" in text(app)
     assert 'role="alert"' not in text(app)
 
 
@@ -231,9 +267,9 @@ def test_the_canary_page_shows_what_each_step_rested_on(
 
 @pytest.mark.req("F3")
 def test_the_canary_page_says_in_words_which_segment_carries_the_harm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lived_in: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = lived(tmp_path, now()).config
+    config = copied(lived_in, tmp_path)
     fails_with_tools(config, "support-chat")
     turned(config)
 
@@ -245,31 +281,28 @@ def test_the_canary_page_says_in_words_which_segment_carries_the_harm(
     assert "chance alone names one in at most 1 of 10 rollbacks" in said
 
 
-@pytest.mark.parametrize(
-    ("page", "query", "says"),
-    [
-        ("overview", {}, "STALE"),
-        (
-            "compare",
-            {"id": "{failed}"},
-            "This verdict is no longer valid: it expired 6 d ago",
-        ),
-        ("proposals", {}, "STALE: the verdict expired 6 d ago"),
-        ("canary", {}, "No request has arrived since"),
-    ],
-)
-def test_an_old_page_says_what_is_stale(
-    page: str,
-    query: Mapping[str, str],
-    says: str,
-    long_ago: Lived,
-    monkeypatch: pytest.MonkeyPatch,
+def test_an_old_page_says_what_is_stale_and_how_old_all_else_is(
+    long_ago: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    filled = {name: value.format(**long_ago.proposals) for name, value in query.items()}
-
-    app = shown(monkeypatch, long_ago.config, page, filled)
-
-    assert says in text(app)
+    says = {
+        "alerts": "first seen 20 d ago",
+        "audit": "20 d ago",
+        "canary": "No request has arrived since",
+        "compare": "This verdict is no longer valid: it expired 6 d ago",
+        "overview": "STALE",
+        "proposals": "STALE: the verdict expired 6 d ago",
+        "providers": "no request",
+        "routes": "on 200 items, 20 d ago",
+        "sessions": "20 d ago",
+        "suites": "20 d ago",
+        "traffic": "No request has been recorded since",
+    }
+    queries = {"compare": {"id": long_ago.proposals["failed"]}}
+    for page, sentence in says.items():
+        app = shown(monkeypatch, long_ago.config, page, queries.get(page))
+        assert sentence in text(app), page
+    # What a page shows that has no age; the settings' is tested with the other settings.
+    assert {*pages()} - {*says} == {"first_start", "keys", "policies", "settings"}
 
 
 def test_a_router_that_did_not_hear_of_a_change_is_named(
@@ -287,7 +320,7 @@ def test_a_router_that_did_not_hear_of_a_change_is_named(
 def test_a_lost_database_is_named_with_what_still_works_and_tried_again(
     page: str, lived_in: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = shutil.copytree(lived_in.config.parent, tmp_path / "home")
+    home = copied(lived_in, tmp_path).parent
     database = home / "state" / "swapgate.db"
     database.rename(home / "kept.db")
     database.mkdir()
@@ -619,7 +652,7 @@ def test_who_may_only_read_finds_every_button_shut_and_why(
 
     open_buttons, silent = set(), set()
     app = shown(monkeypatch, config, "overview")
-    for page in sorted(path.stem for path in MAIN.parent.glob("views/*.py")):
+    for page in pages():
         app.switch_page(f"views/{page}.py").run()
         acts = [button for button in app.button if button.label not in ANYBODYS]
         open_buttons |= {(page, button.label) for button in acts if not button.disabled}
@@ -629,16 +662,16 @@ def test_who_may_only_read_finds_every_button_shut_and_why(
 
 
 def test_compare_shows_the_candidates_of_a_selection_side_by_side(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lived_in: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    house = lived(tmp_path / "lived", now())
-    with opened(house.config, ManualClock(now())) as installation:
+    config = copied(lived_in, tmp_path)
+    with opened(config, ManualClock(now())) as installation:
         request = ProposalRequest(
             "quiet", "sim/sim-better", "a test", rivals=("sim/sim-worse",)
         )
         made = submission.create_selection(installation.context, ANA, request)
 
-    said = text(shown(monkeypatch, house.config, "compare", {"id": made[1].id}))
+    said = text(shown(monkeypatch, config, "compare", {"id": made[1].id}))
 
     table = said[said.index("The candidates side by side") :]
     assert "2 candidates at once: each is tested at 1/2 of alpha" in table

@@ -148,7 +148,7 @@ def test_the_database_is_lost_and_found_again_on_each_page(house: Path) -> None:
     furnish()
     page_frame.installation().close()
     database, kept = house.parent / "state" / "swapgate.db", house.parent / "kept.db"
-    for page in ("providers", "keys", "suites"):
+    for page in ("first_start", "keys", "suites"):
         database.rename(kept)
         database.mkdir()
         forget()

@@ -30,7 +30,7 @@ from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Provider, Target
 from tests.support.browser.dashboard_data import ANA, XSS, configured, opened
 from tests.support.control.manual_clock import ManualClock
-from tests.unit.test_dashboard_page_states import MAIN, forget, now, text
+from tests.unit.test_dashboard_page_states import MAIN, forget, now, pages, text
 
 PAGES = ("traffic", "alerts", "audit", "policies", "settings")
 ROUTES = 200
@@ -166,6 +166,17 @@ def test_200_routes_are_few_lines_and_a_search(
     app.text_input(key="find").set_value("TEAM-19").run()
     assert text(app).count('<td data-head="Requests">') == 10
     assert "and 192 more" in text(shown(monkeypatch, busy, "policies"))
+
+
+def test_every_page_of_200_routes_stays_short(
+    busy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for page in pages():
+        app = shown(monkeypatch, busy, page)
+        said = text(app)
+        assert "<h1>" in said, page
+        assert 'role="alert"' not in said, page
+        assert said.count("<tr>") <= 52, page
 
 
 @pytest.mark.req("B5")
