@@ -8,7 +8,7 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import action_dialogs, page_frame
+from dashboard import action_dialogs, current_user, page_frame
 from dashboard.action_dialogs import Opener
 from dashboard.text import html, people_text
 from harness.control.operations import dashboard_sessions, people
@@ -20,6 +20,7 @@ from harness.domain.operations.principals import PrincipalKind
 NOBODY_ELSE: Final = "Nobody else here"
 # With more of them, the command line lists all.
 MOST_ROWS: Final = 50
+OWN: Final = "An admin sees everybody here; whoever else is signed in sees himself."
 NOTE: Final = (
     "Who approves is another person than who proposed. If somebody has a key and uses single "
     "sign-on, declare that both are one person. Until an admin has declared who somebody of "
@@ -29,8 +30,9 @@ NOTE: Final = (
 
 def show_people() -> None:
     """Shows who is who, and who is signed in."""
-    ctx = page_frame.context()
-    known, going_on = people.list_people(ctx), dashboard_sessions.list_open(ctx)
+    ctx, actor = page_frame.context(), current_user.signed_in()
+    known = people.list_people(ctx, actor)
+    going_on = dashboard_sessions.list_open(ctx, actor)
     others = [view for view in known if view.kind is not PrincipalKind.LOCAL]
     st.html(html.section("People", NOTE))
     action_dialogs.show_openers(
@@ -51,6 +53,10 @@ def show_people() -> None:
             ),
         ]
     )
+    if actor is None or actor.role < Role.ADMIN:
+        st.html(html.note(OWN))
+    if not known:
+        return
     rows = [
         people_text.cells(view) for view in sorted(known, key=people_text.urgency)[:MOST_ROWS]
     ]

@@ -18,8 +18,10 @@ router = APIRouter()
 
 @endpoint(router, "GET", "/people")
 def list_people(who: CallerParam) -> Page[PersonView]:
-    """Lists the principals, with whom each was declared to be."""
-    return json_answer(list(people.list_people(who.ctx)))
+    """Lists the principals, with whom each was declared to be: to an admin all, to others those
+    that are the caller.
+    """
+    return json_answer(list(people.list_people(who.ctx, who.actor)))
 
 
 @endpoint(router, "POST", "/people/{name}/declarations", status=201)
@@ -32,8 +34,10 @@ def declare_person(who: CallerParam, name: str, body: DeclarationBody) -> Person
 
 @endpoint(router, "GET", "/dashboard-sessions")
 def list_dashboard_sessions(who: CallerParam) -> Page[SignedInSession]:
-    """Lists who is signed in to the dashboard, the last one first."""
-    return json_answer(list(dashboard_sessions.list_open(who.ctx)))
+    """Lists who is signed in to the dashboard, the last one first: to an admin all, to others
+    the caller's own sessions.
+    """
+    return json_answer(list(dashboard_sessions.list_open(who.ctx, who.actor)))
 
 
 @endpoint(router, "POST", "/dashboard-sessions/{session}/end")

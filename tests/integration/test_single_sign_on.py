@@ -277,9 +277,14 @@ def test_only_an_admin_declares_who_somebody_is_and_never_in_a_chain(
         people.link(ctx, ben, "ana", "ben", "no")
     with pytest.raises(Conflict, match="another principal"):
         people.link(ctx, ben, "ben", "ana two", "no")
-    shown = {view.name: (view.person, view.declared_by) for view in people.list_people(ctx)}
+    shown = {
+        view.name: (view.person, view.declared_by) for view in people.list_people(ctx, OPERATOR)
+    }
     assert shown["ana two"] == ("ana", "ben")
     assert shown["ana"] == ("", "")
+    # Who is no admin reads of himself, under all of his names, and of nobody else.
+    assert {view.name for view in people.list_people(ctx, ana)} == {"ana", "ana two"}
+    assert not people.list_people(ctx, None)
 
 
 @pytest.mark.both_databases
@@ -290,12 +295,14 @@ def test_an_admin_ends_anothers_session_by_key_and_by_single_sign_on(
     dora, ben = signed_in(world, said), person(world, "ben", Role.APPROVER)
     made = dashboard_sessions.create_link(ctx, ben, secret=SECRET)
     cookie = dashboard_sessions.open_link(ctx, made[1], secret=SECRET, lasts=LASTS)[1]
-    going_on = dashboard_sessions.list_open(ctx)
+    going_on = dashboard_sessions.list_open(ctx, OPERATOR)
     assert {(view.name, view.by) for view in going_on} == {
         ("dora@example.com", "oidc"),
         ("ben", "link"),
     }
 
+    assert [view.name for view in dashboard_sessions.list_open(ctx, ben)] == ["ben"]
+    assert not dashboard_sessions.list_open(ctx, None)
     with pytest.raises(NotAllowed, match="needs admin"):
         dashboard_sessions.end_another(ctx, ben, dora.session.id, "I say so")
     for view in going_on:
@@ -306,7 +313,7 @@ def test_an_admin_ends_anothers_session_by_key_and_by_single_sign_on(
         dashboard_sessions.resume(ctx, cookie, secret=SECRET)
     with pytest.raises(Conflict, match="does not go on"):
         dashboard_sessions.end_another(ctx, OPERATOR, dora.session.id, "again")
-    assert not dashboard_sessions.list_open(ctx)
+    assert not dashboard_sessions.list_open(ctx, OPERATOR)
     with world.store.read() as tx:
         event = tx.audit.tail(1)[0]
     assert (event.action, event.details["reason"]) == ("dashboard.end", "a lost laptop")

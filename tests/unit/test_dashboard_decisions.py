@@ -45,7 +45,7 @@ DIALOGS = (
     ("key_dialogs.create_client_key", ""),
     ("key_dialogs.create_management_key", "['ann']"),
     ("key_dialogs.change_key", "list_keys(ctx).items"),
-    ("people_dialogs.declare", "list_people(ctx)"),
+    ("people_dialogs.declare", "list_people(ctx, OPERATOR)"),
     ("people_dialogs.end_session", "[SESSION]"),
     ("provider_dialogs.add_provider", ""),
     ("provider_dialogs.add_model", "'sim'"),
@@ -76,6 +76,7 @@ from dashboard.data import queries
 from harness.control.canary import status as canary_status
 from harness.control.operations.dashboard_sessions import SignedInSession
 from harness.control.operations.people import list_people
+from harness.domain.operations.principals import OPERATOR
 from harness.control.operations.queries import list_keys, list_runs
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.canary.rollout import RolloutSignal

@@ -32,6 +32,7 @@ from harness.control.routing import fallback_chain, kill_switch, routes, targets
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import ConfigError
 from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.operations.principals import OPERATOR
 from harness.domain.privacy.capture import user_text
 from harness.domain.providers.catalogue import (
     CatalogueChange,
@@ -418,7 +419,8 @@ def test_an_admin_declares_who_somebody_is_and_ends_a_session_with_a_reason(
     app = dialog(
         "from dashboard import people_dialogs",
         "from harness.control.operations import people",
-        "people_dialogs.declare(people.list_people(page_frame.context()))",
+        "from harness.domain.operations.principals import OPERATOR",
+        "people_dialogs.declare(people.list_people(page_frame.context(), OPERATOR))",
     )
     assert app.button(key="declare-it").disabled
     app.selectbox(key="declared").select("ada phone").run()
@@ -428,14 +430,16 @@ def test_an_admin_declares_who_somebody_is_and_ends_a_session_with_a_reason(
     app = dialog(
         "from dashboard import people_dialogs",
         "from harness.control.operations import dashboard_sessions",
-        "people_dialogs.end_session(dashboard_sessions.list_open(page_frame.context()))",
+        "from harness.domain.operations.principals import OPERATOR",
+        "going_on = dashboard_sessions.list_open(page_frame.context(), OPERATOR)",
+        "people_dialogs.end_session(going_on)",
     )
     app.selectbox(key="ended").select_index(0).run()
     assert app.button(key="end-it").disabled
     app.text_input(key="session-reason").set_value("a lost phone").run()
     app.button(key="end-it").click().run()
 
-    assert not dashboard_sessions.list_open(ctx)
+    assert not dashboard_sessions.list_open(ctx, OPERATOR)
     said = text(shown("keys"))
     assert "the same as ada<br>" in said
     assert "her second one" in said

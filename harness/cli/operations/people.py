@@ -19,8 +19,11 @@ def person() -> None:
 @person.command("list")
 @pass_session
 def list_people(session: Session) -> None:
-    """List the principals: who acts with a key, by single sign-on, or on this machine."""
-    found = people.list_people(session.context)
+    """List the principals: who acts with a key, by single sign-on, or on this machine.
+
+    With a key below the admin role, it lists those that are whoever holds the key.
+    """
+    found = people.list_people(session.context, session.actor)
     if session.json:
         output.document(found)
         return
@@ -80,8 +83,11 @@ def separate(session: Session, name: str, reason: str) -> None:
 @person.command()
 @pass_session
 def sessions(session: Session) -> None:
-    """List who is signed in to the dashboard, the last one first."""
-    found = dashboard_sessions.list_open(session.context)
+    """List who is signed in to the dashboard, the last one first.
+
+    With a key below the admin role, it lists the holder's own sessions.
+    """
+    found = dashboard_sessions.list_open(session.context, session.actor)
     if session.json:
         output.document(found)
         return

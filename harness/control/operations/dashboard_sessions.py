@@ -223,11 +223,17 @@ class SignedInSession:
     expires_at: datetime
 
 
-def list_open(ctx: Context) -> Sequence[SignedInSession]:
-    """Lists the sessions that go on, the one opened last first."""
+def list_open(ctx: Context, actor: Actor | None) -> Sequence[SignedInSession]:
+    """Lists the sessions that go on, the one opened last first: to an admin all of them, to
+    others their own; None for nobody.
+    """
+    if actor is None:
+        return []
     with refusing(), ctx.store.read() as tx:
         return [
-            _view(tx, session) for session in tx.dashboard_sessions.open_at(ctx.clock.now())
+            _view(tx, session)
+            for session in tx.dashboard_sessions.open_at(ctx.clock.now())
+            if actor.role >= Role.ADMIN or session.principal == actor.principal
         ]
 
 

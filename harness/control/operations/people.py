@@ -10,7 +10,7 @@ from harness.control.context import Context
 from harness.domain.errors import NotFound
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
-from harness.domain.operations.people import PersonLink
+from harness.domain.operations.people import People, PersonLink
 from harness.domain.operations.principals import Principal
 from harness.ports import Transaction
 
@@ -79,14 +79,17 @@ def _named(tx: Transaction, name: str) -> Principal:
     return found
 
 
-def list_people(ctx: Context) -> Sequence[PersonView]:
-    """Lists the principals, in the order of their names, with whom each was declared to be."""
+def list_people(ctx: Context, actor: Actor | None) -> Sequence[PersonView]:
+    """Lists the principals, in the order of their names, with whom each was declared to be: to
+    an admin all of them, to others those that are the actor's own person; None for nobody.
+    """
     with ctx.store.read() as tx:
         people = tx.person_links.people()
         stored = tx.principals.all()
+    shown = [one for one in stored if _may_read(people, actor, one.id)]
     names = {principal.id: principal.name for principal in stored}
     views = []
-    for principal in stored:
+    for principal in shown:
         declared = people.link(principal.id)
         views.append(
             PersonView(
@@ -99,3 +102,10 @@ def list_people(ctx: Context) -> Sequence[PersonView]:
             )
         )
     return sorted(views, key=lambda view: view.folded)
+
+
+def _may_read(people: People, actor: Actor | None, principal: str) -> bool:
+    if actor is None:
+        return False
+    own = people.person(principal) == people.person(actor.principal)
+    return own or actor.role >= Role.ADMIN
