@@ -29,7 +29,7 @@ SECTIONS = (
     "When it ends",
     "What to tell others",
 )
-LOOKS = ("list", "measured", "show", "status", "failovers", "history", "matrix")
+LOOKS = ("list", "freezes", "measured", "show", "status", "failovers", "history", "matrix")
 PRICES = "      base: {input_usd_per_mtok: 1, output_usd_per_mtok: 2}\n"
 DRIFT = "  colours: {path: colours.jsonl, scorer: exact"
 

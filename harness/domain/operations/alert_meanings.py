@@ -15,8 +15,11 @@ ALERT_MEANINGS: Final[Mapping[AlertKind, str]] = {
     _K.QUOTA: "our account has no quota left, or is suspended (402, 403, `insufficient_quota`)",
     _K.MODEL_UNKNOWN: "the provider does not know the model any more",
     _K.REVISION_REFUSED: "a new routing revision does not validate; the old one serves",
-    _K.OBSERVATIONS_DROPPED: "database, disk and memory take no observations",
-    _K.SPOOL_FULL: "the database is away and the spool at its cap",
+    _K.OBSERVATIONS_DROPPED: (
+        "a router can store observations neither in the database nor on disk nor in memory, "
+        "and loses the oldest"
+    ),
+    _K.SPOOL_FULL: "the database cannot be reached, and the spool has reached its limit",
     _K.ROLLED_BACK: (
         "a canary, or a promotion in its bake, was ended by harm to users, or because the "
         "candidate's name stands for another model; the incumbent serves all, and a harmful "
@@ -26,10 +29,11 @@ ALERT_MEANINGS: Final[Mapping[AlertKind, str]] = {
         "a router stopped a canary by its own evidence; its users are on the incumbent"
     ),
     _K.CANARY_HELD: (
-        "a canary goes no further while something is wrong with its data; the text names it"
+        "a canary goes no further while its data cannot be trusted or its route is frozen; "
+        "the text names the reason"
     ),
     _K.SHADOW_HELD: (
-        "a shadow that comes before a canary cannot go on, or its money is spent; no user"
+        "a shadow that has to precede a canary cannot go on, or its money is spent; no user"
         " gets the candidate meanwhile"
     ),
     _K.PROMOTED: "a route has a new model",
@@ -40,22 +44,21 @@ ALERT_MEANINGS: Final[Mapping[AlertKind, str]] = {
     ),
     _K.KEY_BUDGET: "a data key came near its budget, or reached it",
     _K.WAIVER_EXPIRED: (
-        "a fallback's waiver has ended; it serves on, and nobody can change the route and"
-        " keep it"
+        "a fallback's waiver has ended; the fallback goes on serving, but no change of the "
+        "route can keep it"
     ),
     _K.JOB_FAILED: "a job of the control process raised an error",
     _K.AUDIT_BROKEN: "the audit log does not fit its chain",
     _K.STATE_UNRECORDED: (
-        "a row has no audit event that wrote it, or is not as its event left it"
+        "a row has no audit event, differs from what its last event recorded, or is gone"
     ),
     _K.DATABASE_RESTORED: (
-        "the database holds less than routers served: it was restored from a backup, or "
-        "is an old copy; routers serve what they have, and the control plane moves "
-        "nothing"
+        "the database is behind what routers have served: it was restored from a backup, or "
+        "is an old copy; routers keep their last table, and the control plane changes nothing"
     ),
     _K.EVIDENCE_MISMATCH: "stored scores no longer give a verdict that a canary stands on",
     _K.DRIFT: (
-        "an incumbent answers a suite otherwise than it did; the text has the figures and"
+        "an incumbent no longer answers a suite as it did; the text has the figures and"
         " examples"
     ),
     _K.SERVED_MODEL: (
@@ -67,11 +70,11 @@ ALERT_MEANINGS: Final[Mapping[AlertKind, str]] = {
     ),
     _K.MODEL_ENDED: "the announced day of a model that is still in use has come",
     _K.SIGN_IN_ENDED: (
-        "the vendor of an OAuth provider renews nothing any more: somebody revoked the "
-        "application, or the account"
+        "the vendor of an OAuth provider refuses to renew a sign-in: somebody revoked the "
+        "application or the account"
     ),
     _K.TOKEN_NOT_RENEWED: (
-        "the vendor's server does not answer as it should, three times and more; the text"
+        "the vendor's token server failed to renew a token three times or more; the text"
         " names it"
     ),
     _K.MODEL_SWITCH: (
@@ -80,8 +83,8 @@ ALERT_MEANINGS: Final[Mapping[AlertKind, str]] = {
     ),
     _K.INTERNAL_ERROR: (
         "the router itself failed in a request; the text has the place in the code, and "
-        "no content. Of a canary's route it is open until somebody resumes, else it ends "
-        "an hour after the last one"
+        "no content. With a canary on the route it stays open until somebody resumes the "
+        "canary, otherwise until an hour after the last error"
     ),
     _K.LEADER_SILENT: (
         "the control process that leads on a SQLite file is stopped or hangs, and no other "
