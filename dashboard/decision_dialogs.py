@@ -27,6 +27,7 @@ OBSERVED = (
     "Observe only: it cannot be approved before `control.observe_only` is taken out of the "
     "configuration. It can be rejected."
 )
+CHANGE_MISSING = "The policy asks for a change request: write its reference first."
 EARLY_PHASES = (ProposalPhase.PROPOSED, ProposalPhase.EVALUATING, ProposalPhase.SHADOW)
 
 
@@ -131,14 +132,30 @@ def approve(view: ComparisonView, found: ProposalReview) -> None:
     st.html(html.facts(_facts(view, found)))
     _changes(found)
     seen = view.comparison.verdict.id if view.comparison.verdict else None
+    change = _ask_change(proposal)
+    needs_change = proposal.needs_change_reference and not change
     _ask(
         view,
         "Start the canary",
         lambda actor, reason: decisions.approve_proposal(
-            page_frame.context(), actor, proposal.id, reason, expected_verdict=seen
+            page_frame.context(),
+            actor,
+            proposal.id,
+            reason,
+            expected_verdict=seen,
+            change_reference=change,
         ),
         lambda actor: f"{actor.name} approved {proposal.id}; the canary opens within seconds.",
+        missing=CHANGE_MISSING if needs_change else "",
     )
+
+
+def _ask_change(proposal: Proposal) -> str:
+    """Shows the field for a change request where the proposal names none; returns it."""
+    if proposal.change_reference:
+        return proposal.change_reference
+    label = "Change request" + ("" if proposal.needs_change_reference else " (optional)")
+    return (st.text_input(label, key=f"change-{proposal.id}", live=True) or "").strip()
 
 
 @action_dialogs.dialog("Reject the proposal", width="medium")
@@ -196,6 +213,8 @@ def _facts(view: ComparisonView, found: ProposalReview) -> list[tuple[str, str]]
         for drawback in drawbacks.list_drawbacks(held, view.titles)
     ]
     facts.append(("Against", "<br>".join(against) or escape(drawbacks.describe_absence(held))))
+    if held.proposal.change_reference:
+        facts.append(("Change request", escape(held.proposal.change_reference)))
     facts.append(("Cost", escape(monthly_bill.describe_forecast(held.forecast))))
     facts.append(("Risk", f"This is the {escape(found.risk.text)}."))
     blast = BlastRadius.from_forecast(held.proposal, held.forecast)
@@ -223,15 +242,19 @@ def _ask(
     label: str,
     act: Callable[[Actor, str], object],
     done: Callable[[Actor], str],
+    missing: str = "",
 ) -> None:
-    """Show the field for a reason, and the button, which works once one stands there."""
+    """Show the field for a reason, and the button, which works once one stands there.
+
+    missing: what else has to be there first.
+    """
     key = f"{label}-{view.comparison.proposal.id}"
     reason = action_dialogs.ask_reason(f"why-{key}")
     action_dialogs.submit(
         label,
         key=f"now-{key}",
         role=Role.APPROVER,
-        missing="" if reason else action_dialogs.REASON_MISSING,
+        missing=missing if reason else action_dialogs.REASON_MISSING,
         act=lambda actor: act(actor, reason),
         done=done,
     )

@@ -17,6 +17,7 @@ from harness.domain.formatting import (
     format_percent,
     format_score,
 )
+from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import (
     AlphaSpending,
     CanaryPolicy,
@@ -178,6 +179,12 @@ def _money(policy: Policy) -> str:
 
 
 def _approval(policy: Policy) -> str:
+    if policy.change_reference is ChangeReferenceRule.REQUIRED:
+        return f"{_approver(policy)} It is made under a change request, which somebody names."
+    return _approver(policy)
+
+
+def _approver(policy: Policy) -> str:
     if policy.promotion is PromotionMode.AUTOMATIC:
         return "Nobody needs to approve: a candidate that passed goes to its canary at once."
     who = "A person" if policy.self_approval else "A person other than the proposer"

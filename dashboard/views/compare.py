@@ -77,9 +77,14 @@ def header(view: ComparisonView) -> None:
             f"Route {route} · comparison "
             f"{escape(comparison.proposal.id)} · {what} {escape(labels.date_time(at))}, "
             f"{escape(labels.age(at, view.now))} · proposed by "
-            f"{escape(comparison.proposal.proposer)}",
+            f"{escape(comparison.proposal.proposer)}"
+            f"{_change(comparison.proposal.change_reference)}",
         )
     )
+
+
+def _change(reference: str) -> str:
+    return f" · change request {escape(reference)}" if reference else ""
 
 
 def banner(view: ComparisonView) -> bool:

@@ -143,6 +143,8 @@ def _what(row: ProposalRow, label: Label, now: datetime) -> str:
     lines += [f"▲ {escape(remark)}" for remark in row.remarks]
     if proposal.reason:
         lines.append(f"Reason: {escape(proposal.reason)}")
+    if proposal.change_reference:
+        lines.append(f"Change request: {escape(proposal.change_reference)}")
     if row.verdict is not None:
         decided = html.state(labels.verdict_label(row.verdict))
         lines.append(f"{decided}: {escape(reason_text(row.verdict))}")
@@ -240,13 +242,17 @@ def _read_form(
             placeholder="as the policy says",
             key="wish-margin",
         )
-    reason = st.text_input("Reason", key="wish-reason")
+    with left:
+        reason = st.text_input("Reason", key="wish-reason")
+    with right:
+        change = st.text_input("Change request (optional)", key="wish-change")
     return submission.ProposalRequest(
         route=route,
         candidate=(candidate or "").strip(),
         reason=reason,
         claim=claim,
         margin=None if margin is None else margin / 100,
+        change_reference=(change or "").strip(),
     )
 
 

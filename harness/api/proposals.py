@@ -169,7 +169,12 @@ def approve_proposal(
 ) -> Proposal:
     """Approves a proposal; its proposer may not. 409 when `verdict` is not the stored one."""
     return decisions.approve_proposal(
-        who.ctx, who.actor, proposal, body.reason, expected_verdict=body.verdict
+        who.ctx,
+        who.actor,
+        proposal,
+        body.reason,
+        expected_verdict=body.verdict,
+        change_reference=body.change_reference or "",
     )
 
 

@@ -262,6 +262,7 @@ class ProposalBody(Body):
 
     min_saving: of the claim cheaper_and_not_worse, a share of 1; None for the policy's.
     rivals: other candidates for the same swap; the best of those that pass goes on.
+    change_reference: of the change request in the team's own system.
     """
 
     route: Name
@@ -273,6 +274,7 @@ class ProposalBody(Body):
     descends_from: Name | None = None
     min_saving: Annotated[float, Field(gt=0, lt=1)] | None = None
     rivals: Annotated[tuple[Name, ...], Field(max_length=MOST_CANDIDATES - 1)] = ()
+    change_reference: Name | None = None
 
     def to_request(self) -> ProposalRequest:
         return ProposalRequest(
@@ -285,16 +287,18 @@ class ProposalBody(Body):
             self.descends_from,
             self.min_saving,
             self.rivals,
+            self.change_reference or "",
         )
 
 
 class ApprovalBody(Body):
     """Approves a proposal. verdict: the one that the approver saw; refused when it is another
-    by now.
+    by now. change_reference: of the change request, where the proposal names none.
     """
 
     reason: Text = ""
     verdict: Name | None = None
+    change_reference: Name | None = None
 
 
 class ReasonBody(Body):

@@ -44,6 +44,7 @@ from harness.domain.drift.watch import DriftPolicy
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.evals.run import ClaimPopulation, GateRule
 from harness.domain.operations.client_address import parse_proxy_networks
+from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import (
     NEW_CANARY,
     CanaryPolicy,
@@ -208,6 +209,8 @@ class PolicyEntry(BaseModel):
     # How long a passed proposal waits for a person before it expires.
     approval_ttl_s: float = Policy().approval_ttl_s
     self_approval: bool = False  # who proposed may also approve
+    # Whether a swap names the change request under which it is made.
+    change_reference: ChangeReferenceRule = ChangeReferenceRule.OPTIONAL
     gate: GatePolicy = GatePolicy()  # when evals pass
     canary: CanaryPolicy = new_canary_policy()  # what a candidate must show on users' requests
 

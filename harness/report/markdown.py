@@ -124,6 +124,8 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
         if comparison.proposal.reason
         else ""
     )
+    if comparison.proposal.change_reference:
+        why += f" Change request: {code(comparison.proposal.change_reference)}."
     yield from ("", f"**Asked:** on route `{comparison.proposal.route}`, {said}.{why}")
     if comparison.proposal.widened and not report.standalone:
         yield from ("", "**Widened:** a person who did not propose it has to approve this:", "")

@@ -346,6 +346,8 @@ def check_unchanged(before: Proposal, after: Proposal) -> None:
     """Checks that nothing changes that a proposal registered; else raises InputError."""
     fixed = ["route", "incumbent", "candidate", "claim", "proposer", "policy", "created_at"]
     fixed += ["proposer_principal", "proposer_key", "widened", "selection", "place"]
+    if before.change_reference:
+        fixed.append("change_reference")
     if before.phase is not ProposalPhase.PROPOSED:
         fixed.append("plans")
     for name in fixed:
@@ -354,6 +356,22 @@ def check_unchanged(before: Proposal, after: Proposal) -> None:
                 f"proposal {before.id}: {name} was registered and cannot change; "
                 "cancel it and propose again"
             )
+
+
+def check_change_reference(approval: Approval, proposal: Proposal) -> None:
+    """Checks that an approval names the change request of its proposal, where the policy asks
+    for one; else raises InputError.
+    """
+    if proposal.needs_change_reference and not proposal.change_reference:
+        raise InputError(
+            f"the policy {proposal.policy.name!r} asks for a change request, and nobody named "
+            f"one for {proposal.id}: approve it with `--change NUMBER`"
+        )
+    if approval.change_reference != proposal.change_reference:
+        raise InputError(
+            f"{proposal.id} is under change {proposal.change_reference or 'none'}, not "
+            f"{approval.change_reference or 'none'}"
+        )
 
 
 def check_let_in(proposal: Proposal) -> None:

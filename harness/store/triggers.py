@@ -22,7 +22,7 @@ _EVENTS: Final = {"INSERT": 4, "DELETE": 8, "UPDATE": 16, "TRUNCATE": 32}
 _ROW: Final = 1
 
 _POLICY: Final = re.compile(
-    r"(ASKS|STEPS|WEIGHT|OBJECT|LENGTH)\[([A-Za-z._]+)(?:, ([^\]]+))?\]"
+    r"(ASKS|CHANGE|STEPS|WEIGHT|OBJECT|LENGTH)\[([A-Za-z._]+)(?:, ([^\]]+))?\]"
 )
 _TABLE: Final = re.compile(r"\b(FROM|JOIN|UPDATE) (\w+)\b")
 
@@ -116,6 +116,9 @@ def _for_sqlite(condition: str) -> str:
         match kind:
             case "ASKS":
                 return f"COALESCE(json_extract({policy}, '$.promotion'), '') <> 'automatic'"
+            case "CHANGE":
+                rule = f"json_extract({policy}, '$.change_reference')"
+                return f"COALESCE({rule}, '') = 'required'"
             case "STEPS":
                 return f"json_array_length({policy}, '$.canary.steps')"
             case "OBJECT":
@@ -181,6 +184,8 @@ def _for_postgres(condition: str, schema: str) -> str:
         match kind:
             case "ASKS":
                 return f"COALESCE(({policy})::json ->> 'promotion', '') <> 'automatic'"
+            case "CHANGE":
+                return f"COALESCE(({policy})::json ->> 'change_reference', '') = 'required'"
             case "STEPS":
                 return f"json_array_length({steps})"
             case "OBJECT":

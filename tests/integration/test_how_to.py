@@ -112,6 +112,7 @@ SQLITE = {
     "fallbacks": CHAINED,
     "kill-switch": CHAINED,
     "freezes": INSTALLED,
+    "change-requests": INSTALLED,
 }
 OF_THEIR_OWN = {
     "alerts",

@@ -72,6 +72,7 @@ def print_comparison(comparison: Comparison, status: CanaryStatus | None) -> Non
                 f"by {proposal.proposer}, {formatting.timestamp(proposal.created_at)} UTC",
             ),
             ("why", proposal.reason or None),
+            ("change", proposal.change_reference or None),
             ("approved", f"by {proposal.approver}" if proposal.approver else None),
             ("phase", proposal.phase_text),
             ("verdict", verdict.words if verdict else "none yet"),

@@ -203,8 +203,14 @@ def _print_review(proposal_review: ProposalReview) -> None:
 @proposal.command()
 @click.argument("proposal_id", metavar="ID")
 @click.option("--reason", default="", help="Reason, recorded in the audit log.")
+@click.option(
+    "--change",
+    default="",
+    metavar="REFERENCE",
+    help="Change request in your own system. [default: the proposal's]",
+)
 @pass_session
-def approve(session: Session, proposal_id: str, reason: str) -> None:
+def approve(session: Session, proposal_id: str, reason: str, change: str) -> None:
     """Let a passed proposal into its canary. The proposer cannot.
 
     `swapgate proposal show` says what it widens and what changed on its route in 90 days.
@@ -212,7 +218,7 @@ def approve(session: Session, proposal_id: str, reason: str) -> None:
     for line in review.review_proposal(session.context, proposal_id).widened:
         output.note(f"widened: {line}")
     made = decisions.approve_proposal(
-        session.context, session.deciding_actor, proposal_id, reason
+        session.context, session.deciding_actor, proposal_id, reason, change_reference=change
     )
     _answer(session, made, f"{made.id} is approved by {made.approver}: its canary opens next")
     for approval in approvals.list_approvals(session.context, made.id):

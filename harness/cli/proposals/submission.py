@@ -53,6 +53,9 @@ from harness.gate.text.sentences import share_text
 @click.option("--reason", default="", help="Reason; required for the claim non_inferior.")
 @click.option("--policy", help="Name of a policy. [default: the route's]")
 @click.option(
+    "--change", default="", metavar="REFERENCE", help="Change request in your own system."
+)
+@click.option(
     "--descends-from",
     metavar="TARGET",
     help="Target after whose results the candidate was tuned; its looks at the suites count.",
@@ -89,6 +92,7 @@ def create_proposal(  # noqa: PLR0913 - one per option
     min_saving: float | None,
     reason: str,
     policy: str | None,
+    change: str,
     descends_from: str | None,
     effect: float | None,
     dry_run: bool,
@@ -117,6 +121,7 @@ def create_proposal(  # noqa: PLR0913 - one per option
         descends_from,
         min_saving,
         rivals=tuple(candidates[1:]),
+        change_reference=change,
     )
     terms = submission.preview_proposal(context, request, session.actor)
     planned = submission.create_selection(dry_run_context(context), session.actor, request)

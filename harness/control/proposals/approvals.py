@@ -39,6 +39,7 @@ def record_approval(
         at=ctx.clock.now(),
         reason=reason,
         widened=dict(proposal.widened),
+        change_reference=proposal.change_reference,
     )
     tx.approvals.add(made)
     return made

@@ -18,6 +18,7 @@ from harness.domain.errors import (
 )
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
+from harness.domain.proposals.change_reference import parse_change_reference
 from harness.domain.proposals.proposal import (
     ApprovalKind,
     Proposal,
@@ -35,10 +36,13 @@ def approve_proposal(
     reason: str = "",
     *,
     expected_verdict: str | None = None,
+    change_reference: str = "",
 ) -> Proposal:
     """Let a passed proposal into its canary. Bound to the verdict that the approver saw.
 
-    expected_verdict: that verdict's id; None takes the stored one. Raises NotAllowed for the
+    expected_verdict: that verdict's id; None takes the stored one. change_reference: of the
+    change request, where the proposal names none. Raises InputError where the policy asks for
+    one and nobody names it, NotAllowed for the
     proposer (unless the policy says `self_approval` and nothing is widened), StaleWrite when
     the verdict is another by now, ProofRefused when it or the time to approve has expired,
     IllegalTransition when nothing waits for approval, NotAllowed where the installation only
@@ -64,7 +68,13 @@ def approve_proposal(
         proof_validity.require_proof(ctx, tx, tx.verdicts.get(found.verdict or ""))
         saved = tx.proposals.save(
             # The reconciler opens the canary, in one transaction with the routing table.
-            replace(found, approver=actor.name, approved_verdict=found.verdict, updated_at=now)
+            replace(
+                found,
+                approver=actor.name,
+                approved_verdict=found.verdict,
+                updated_at=now,
+                change_reference=_name_change(found, change_reference),
+            )
         )
         approval = approvals.record_approval(ctx, tx, actor, saved, ApprovalKind.CANARY, reason)
         details: dict[str, object] = {
@@ -72,11 +82,31 @@ def approve_proposal(
             "reason": reason,
             "widened": dict(found.widened),
         }
+        if saved.change_reference:
+            details["change"] = saved.change_reference
         remarks = four_eyes.list_key_remarks(tx, saved, approval)
         if remarks:
             details["remarks"] = [*remarks]
         audit.record(ctx, tx, actor, "proposal.approve", f"proposal {saved.id}", details)
     return saved
+
+
+def _name_change(proposal: Proposal, given: str) -> str:
+    """Says under which change request the proposal is approved. Raises InputError, Conflict for
+    another one than it was proposed under.
+    """
+    reference = parse_change_reference(given) or proposal.change_reference
+    if proposal.change_reference not in ("", reference):
+        raise Conflict(
+            f"{proposal.id} was proposed under change {proposal.change_reference}, not "
+            f"{reference}: leave the reference out, or cancel it and propose it again"
+        )
+    if proposal.needs_change_reference and not reference:
+        raise InputError(
+            f"the policy {proposal.policy.name!r} asks for a change request, and {proposal.id} "
+            "names none: give its reference (`swapgate proposal approve … --change CHG0012345`)"
+        )
+    return reference
 
 
 def refuse_proposal(ctx: Context, actor: Actor, proposal: str, reason: str) -> Proposal:

@@ -33,6 +33,7 @@ from harness.domain.evals.run import (
     UnseenLoss,
 )
 from harness.domain.operations.access import Actor, Role
+from harness.domain.proposals.change_reference import parse_change_reference
 from harness.domain.proposals.policy import GatePolicy, Policy
 from harness.domain.proposals.proposal import (
     Proposal,
@@ -66,6 +67,8 @@ class ProposalRequest:
     min_saving: float | None = None
     # Others for the same swap: the best of those that pass goes on.
     rivals: tuple[str, ...] = ()
+    # Of the change request in the team's own system, under which the swap is made.
+    change_reference: str = ""
 
     @property
     def candidates(self) -> tuple[str, ...]:
@@ -175,7 +178,12 @@ def _register(
     _check_prices(tx, policy.gate, incumbent, candidate)
     lineage = alpha_spending.find_lineage(tx, candidate, request.descends_from)
     registered = register_plans(ctx, tx, route, policy.gate, candidate.id, lineage, place)
-    return Proposal(
+    widened = {
+        **_list_widened(ctx, tx, route, policy, actor),
+        **route_rules.restored_incumbent(tx, route, actor, now),
+        **route_rules.widened_addendum(incumbent, candidate),
+    }
+    proposal = Proposal(
         id=ctx.chance.token("p_"),
         route=route.name,
         incumbent=route.incumbent,
@@ -185,11 +193,7 @@ def _register(
         proposer=actor.name,
         policy=policy,
         plans=registered,
-        widened={
-            **_list_widened(ctx, tx, route, policy, actor),
-            **route_rules.restored_incumbent(tx, route, actor, now),
-            **route_rules.widened_addendum(incumbent, candidate),
-        },
+        widened=widened,
         phase=ProposalPhase.PROPOSED,
         created_at=now,
         updated_at=now,
@@ -197,7 +201,22 @@ def _register(
         proposer_key=actor.key,
         selection=place.selection,
         place=place.place,
+        change_reference=parse_change_reference(request.change_reference),
     )
+    _check_change(proposal)
+    return proposal
+
+
+def _check_change(proposal: Proposal) -> None:
+    """Checks that somebody names the change request that the policy asks for: the proposer
+    where nobody approves. Raises InputError.
+    """
+    missing = proposal.needs_change_reference and not proposal.change_reference
+    if missing and not proposal.needs_approval:
+        raise InputError(
+            f"the policy {proposal.policy.name!r} asks for a change request, and nobody "
+            "approves this proposal: give its reference (`--change CHG0012345`)"
+        )
 
 
 def _list_widened(
@@ -463,6 +482,7 @@ def _registration(proposal: Proposal) -> dict[str, object]:
         "suites": [plan.as_json() for plan in proposal.plans],
         "widened": dict(proposal.widened),
         **({"selection": proposal.selection} if proposal.selection else {}),
+        **({"change": proposal.change_reference} if proposal.change_reference else {}),
     }
 
 

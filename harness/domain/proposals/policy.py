@@ -15,6 +15,7 @@ from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
 from harness.domain.content_hash import digest
 from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.run import Claim, ClaimPopulation, GateRule, PrimaryCombination
+from harness.domain.proposals.change_reference import ChangeReferenceRule
 
 
 class PromotionMode(StrEnum):
@@ -226,6 +227,8 @@ class Policy:
     # How long a passed proposal waits for a person before it expires.
     approval_ttl_s: float = 7 * 86_400.0
     self_approval: bool = False
+    # Whether a swap names the change request under which it is made.
+    change_reference: ChangeReferenceRule = ChangeReferenceRule.OPTIONAL
     gate: GatePolicy = field(default_factory=GatePolicy)
     canary: CanaryPolicy = field(default_factory=new_canary_policy)
 
@@ -237,6 +240,8 @@ class Policy:
         for name in ("claims", "margin_max", "alpha_budget", "rule", "population"):
             if getattr(self.gate, name) == getattr(_PLAIN, name):
                 del found["gate"][name]
+        if self.change_reference is ChangeReferenceRule.OPTIONAL:
+            del found["change_reference"]
         found["canary"] = self.canary.as_json()
         return found
 

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.run import ClaimPopulation
+from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import (
     AlphaSpending,
     CanaryPolicy,
@@ -94,6 +95,10 @@ STRICTER_PROMOTION: Final = {
     PromotionMode.AUTOMATIC: frozenset({PromotionMode.APPROVED}),
     PromotionMode.APPROVED: frozenset(),
 }
+STRICTER_CHANGE_REFERENCE: Final = {
+    ChangeReferenceRule.OPTIONAL: frozenset({ChangeReferenceRule.REQUIRED}),
+    ChangeReferenceRule.REQUIRED: frozenset(),
+}
 
 # Compared field by field, by the rules of their own type.
 NESTED_FIELDS: Final = frozenset({"gate", "canary", "steps", "peak", "shadow", "guardrails"})
@@ -104,6 +109,7 @@ FIELD_RULES: Final[Mapping[type, Mapping[str, FieldRule]]] = {
         "promotion": same_or_stricter(STRICTER_PROMOTION),
         "approval_ttl_s": at_most,
         "self_approval": at_most,
+        "change_reference": same_or_stricter(STRICTER_CHANGE_REFERENCE),
     },
     GatePolicy: {
         **dict.fromkeys(("claim", "claims", "margin", "margin_max"), always_allowed),

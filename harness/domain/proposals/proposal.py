@@ -14,6 +14,7 @@ from typing import Any, Final
 from harness.domain.canary.canary_end import CanaryEnd, find_end
 from harness.domain.errors import IllegalTransition
 from harness.domain.evals.run import Claim, SuitePlan
+from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import Policy, PromotionMode
 from harness.domain.safe_time import add_seconds
 
@@ -153,6 +154,7 @@ class Approval:
     reason: str = ""
     # What of the rules he saw widened.
     widened: Mapping[str, object] = field(default_factory=dict)
+    change_reference: str = ""  # the change request that he approved it under
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,8 @@ class Proposal:
     # The candidates that were proposed together have it in common; empty for one alone.
     selection: str = ""
     place: int = 0  # in the order in which they were named, from 0
+    # The change request that it is made under, named by the proposer or the approver.
+    change_reference: str = ""
 
     @property
     def waits_for_rivals(self) -> bool:
@@ -203,6 +207,10 @@ class Proposal:
     def needs_approval(self) -> bool:
         """Tells whether a person lets the proposal into its canary, whatever its verdict."""
         return bool(self.widened) or self.policy.promotion is PromotionMode.APPROVED
+
+    @property
+    def needs_change_reference(self) -> bool:
+        return self.policy.change_reference is ChangeReferenceRule.REQUIRED
 
     @property
     def self_approval(self) -> bool:

@@ -8,7 +8,8 @@ database has. Whoever adds or changes a trigger does it here: what a migration s
 overwritten.
 
 Words stand for what the databases spell differently. Of a stored policy: ASKS[policy], whether
-it asks for an approval, STEPS[policy], how many the canary has, and WEIGHT[policy, step].
+it asks for an approval, CHANGE[policy], whether for a change request, STEPS[policy], how many
+the canary has, and WEIGHT[policy, step].
 OBJECT[text]: whether it is a JSON object. LENGTH[text]: how many a JSON array has.
 """
 

@@ -106,6 +106,13 @@ _PROPOSAL: Final = (
                 changes("proposer_principal", "proposer_key", "selection", "place"),
             ),
             (
+                "registered: a change reference is named once, at the approval at the latest",
+                (
+                    "NEW.change_reference <> OLD.change_reference"
+                    " AND (OLD.change_reference <> '' OR OLD.approver IS NOT NULL)"
+                ),
+            ),
+            (
                 "four_eyes: rules that were widened wait for another principal",
                 (
                     "NEW.widened <> '{}' AND NEW.phase IN ('shadow', 'canary', 'promoted')"
@@ -231,6 +238,27 @@ _APPROVAL_PRINCIPALS: Final = Guard(
         ),
     ),
 )
+_APPROVAL_CHANGE: Final = Guard(
+    "approval_change",
+    "approval",
+    "INSERT",
+    (
+        (
+            "change_missing: the policy asks for the reference of a change request",
+            (
+                "NEW.change_reference = '' AND EXISTS (SELECT 1 FROM proposal p"
+                " WHERE p.id = NEW.proposal AND CHANGE[p.policy])"
+            ),
+        ),
+        (
+            "change_differs: the proposal is under another change request",
+            (
+                "EXISTS (SELECT 1 FROM proposal p WHERE p.id = NEW.proposal"
+                " AND p.change_reference <> NEW.change_reference)"
+            ),
+        ),
+    ),
+)
 
 
 DECISIONS: Final = (
@@ -238,5 +266,6 @@ DECISIONS: Final = (
     *_ROLLOUT,
     _APPROVAL,
     _APPROVAL_PRINCIPALS,
+    _APPROVAL_CHANGE,
     Guard("verdict_guard", "verdict", "INSERT", (taken("verdict", "id"),)),
 )

@@ -28,6 +28,10 @@ _UNAPPROVED: Final = (
     " AND NOT EXISTS (SELECT 1 FROM approval a WHERE a.verdict = v.id"
     " AND a.proposal = q.id AND a.kind = 'canary'))"
 )
+_WITHOUT_CHANGE: Final = (
+    "EXISTS (SELECT 1 FROM verdict v JOIN proposal q ON q.id = v.proposal"
+    " WHERE v.id = NEW.verdict_id AND CHANGE[q.policy] AND q.change_reference = '')"
+)
 _LIVE: Final = f"IN ({listed(LIVE_STATE_VALUES)})"
 
 _ROUTE_VERSION: Final = Guard(
@@ -352,6 +356,10 @@ _EVIDENCE_APPROVED: Final = Guard(
         (
             "approval_missing: nobody approved the verdict, and its proposal asks for that",
             f"NEW.kind = 'verdict' AND {_UNAPPROVED}",
+        ),
+        (
+            "change_missing: the verdict's proposal names no change request, and has to",
+            f"NEW.kind = 'verdict' AND {_WITHOUT_CHANGE}",
         ),
     ),
 )

@@ -18,6 +18,7 @@ from harness.domain.evals.run import (
     SuiteReport,
     SuiteRole,
 )
+from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import (
     AlphaSpending,
     CanaryPolicy,
@@ -37,6 +38,9 @@ def policy_from_json(data: JsonIn) -> Policy:
         **{
             **data,
             "promotion": PromotionMode(data["promotion"]),
+            "change_reference": ChangeReferenceRule(
+                data.get("change_reference", ChangeReferenceRule.OPTIONAL)
+            ),
             "gate": gate_policy_from_json(data["gate"]),
             "canary": canary_policy_from_json(data["canary"]),
         }

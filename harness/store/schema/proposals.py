@@ -76,6 +76,10 @@ def _among(column: str, values: tuple[str, ...]) -> sa.TextClause:
     return sa.text(f"{column} IN ({listed})")
 
 
+def change_reference() -> sa.Column[str]:
+    return sa.Column("change_reference", FreeText, nullable=False, server_default="")
+
+
 IS_BAKING = sa.text("bake_ends_at IS NOT NULL")
 
 # What was registered never changes: route, targets, claim, proposer, policy (trigger).
@@ -110,6 +114,7 @@ proposal = sa.Table(
     text("proposer_key", nullable=True),
     sa.Column("selection", FreeText, nullable=False, server_default=""),
     added_count("place"),
+    change_reference(),
     signature(),
     one_of("claim", Claim),
     one_of("phase", ProposalPhase),
@@ -191,6 +196,7 @@ approval = sa.Table(
     free_text("reason"),
     sa.Column("widened", Json, nullable=False, server_default="{}"),
     time("at"),
+    change_reference(),
     signature(),
     one_of("kind", ApprovalKind),
     not_blank("principal"),
@@ -276,6 +282,7 @@ def proposal_to_row(proposal: Proposal) -> Values:
         "proposer_key": proposal.proposer_key,
         "selection": proposal.selection,
         "place": proposal.place,
+        "change_reference": proposal.change_reference,
     }
 
 

@@ -19,6 +19,7 @@ from harness.store.database_errors import RowRefused
 from harness.store.rules import (
     MOST_LET_IN,
     check_approval,
+    check_change_reference,
     check_four_eyes,
     check_let_in,
     check_unchanged,
@@ -203,7 +204,9 @@ class SqlApprovals:
 
     def add(self, new: Approval) -> None:
         self._unit.serialize()
-        check_approval(new, SqlProposals(self._unit).get(new.proposal))
+        proposal = SqlProposals(self._unit).get(new.proposal)
+        check_approval(new, proposal)
+        check_change_reference(new, proposal)
         self._unit.insert(approval, approval_to_row(new))
 
     def for_proposal(self, proposal_: str) -> Sequence[Approval]:

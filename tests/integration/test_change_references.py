@@ -1,0 +1,120 @@
+"""A swap whose policy asks for a change request names one before its canary opens, by the
+service, the command line and the database alike.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from harness.control.proposals import decisions, submission
+from harness.control.proposals.submission import ProposalRequest
+from harness.domain.errors import Conflict, InputError
+from harness.domain.proposals.change_reference import ChangeReferenceRule
+from harness.domain.proposals.policy import Policy
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.report.content import gather_report
+from harness.report.markdown import render_markdown
+from tests.support.control.control_plane import ANN, BEN, POLICY, SmallInstallation, approved
+from tests.support.store.raw_rows import APPROVAL, MIDDLE, PROPOSAL, REFUSED, prepared, proven
+from tests.support.store.raw_rows import POLICY as RAW_POLICY
+
+pytestmark = pytest.mark.req("G2", "F5")
+
+
+def asking(policy: Policy) -> Policy:
+    return replace(policy, change_reference=ChangeReferenceRule.REQUIRED)
+
+
+def propose(world: SmallInstallation, change: str = "") -> Proposal:
+    request = ProposalRequest("chat", "sim/better", "", change_reference=change)
+    return submission.create_proposal(world.context(), ANN, request)
+
+
+def events(world: SmallInstallation, proposal: Proposal) -> dict[str, object]:
+    with world.store.read() as tx:
+        found = tx.audit.for_subject(
+            f"proposal {proposal.id}", since=proposal.created_at, limit=50
+        )
+    return {event.action: event.details.get("change") for event in found}
+
+
+def test_where_nobody_approves_the_proposer_names_the_change_request(
+    world: SmallInstallation,
+) -> None:
+    world.policy = asking(POLICY)
+    with pytest.raises(InputError, match="asks for a change request, and nobody approves"):
+        propose(world)
+    for nonsense in ("two words", "CHG1\n", "-CHG1", "C" * 65):
+        with pytest.raises(InputError, match="no reference of a change request"):
+            propose(world, f"{nonsense}!")
+
+    made = world.until_decided(propose(world, " CHG0012345 ").id)
+    world.run_once()
+    assert world.get(made.id).phase is ProposalPhase.CANARY
+    assert world.get(made.id).change_reference == "CHG0012345"
+    assert events(world, made)["proposal.create"] == "CHG0012345"
+
+
+def test_an_approver_names_the_change_request_that_the_proposer_did_not(
+    world: SmallInstallation,
+) -> None:
+    world.policy = asking(approved())
+    made = world.until_decided(propose(world).id)
+    ctx = world.context()
+    with pytest.raises(InputError, match="approve … --change CHG0012345"):
+        decisions.approve_proposal(ctx, BEN, made.id, "fine")
+    world.run_once()
+    assert world.get(made.id).phase is ProposalPhase.AWAITING_APPROVAL
+
+    decisions.approve_proposal(ctx, BEN, made.id, "fine", change_reference="CHG7")
+    world.run_once()
+    assert world.get(made.id).phase is ProposalPhase.CANARY
+    with world.store.read() as tx:
+        (approval,) = tx.approvals.for_proposal(made.id)
+    assert approval.change_reference == "CHG7"
+    assert events(world, made)["proposal.approve"] == "CHG7"
+    text = render_markdown(gather_report(ctx, made.id))
+    assert "Change request: `CHG7`." in text
+
+
+def test_a_swap_is_approved_under_the_change_request_that_it_was_proposed_under(
+    world: SmallInstallation,
+) -> None:
+    world.policy = approved()
+    made = world.until_decided(propose(world, "CHG1").id)
+    with pytest.raises(Conflict, match="proposed under change CHG1, not CHG2"):
+        decisions.approve_proposal(world.context(), BEN, made.id, change_reference="CHG2")
+    decisions.approve_proposal(world.context(), BEN, made.id)
+    with world.store.read() as tx:
+        (approval,) = tx.approvals.for_proposal(made.id)
+    assert approval.change_reference == "CHG1"
+
+
+@pytest.mark.both_databases
+def test_the_database_takes_no_approval_and_no_evidence_without_the_change_request(
+    database_url: str,
+) -> None:
+    policy = RAW_POLICY.replace("{", '{"change_reference":"required",', 1)
+    on_b = {"id": "p_b", "route": "b", "policy": policy, "phase": "awaiting_approval"}
+    verdict = {"id": "v_b", "proposal": "p_b", "outcome": "passed", "route": "b"}
+    targets = {"incumbent": "t_old", "candidate": "t_new"}
+    approval = APPROVAL | {"id": "a_b", "proposal": "p_b", "verdict": "v_b"}
+    with prepared(database_url) as db:
+        db.insert("proposal", PROPOSAL | on_b)
+        db.insert("verdict", MIDDLE | targets | verdict)
+        with pytest.raises(REFUSED, match="change_missing"):
+            db.insert("approval", approval)
+        with pytest.raises(REFUSED, match="change_differs"):
+            db.insert("approval", approval | {"change_reference": "CHG9"})
+        with pytest.raises(REFUSED, match="change_missing"):
+            db.insert("evidence", proven("e_b2", "b", "t_new", "v_b"))
+
+        rename = "UPDATE proposal SET version = version + 1, change_reference = 'CHG{}'"
+        of_b = "WHERE id = 'p_b'"
+        db.run(f"{rename.format(1)}, approver = 'ben' {of_b}")
+        with pytest.raises(REFUSED, match="registered"):
+            db.run(f"{rename.format(2)} {of_b}")
+        with pytest.raises(REFUSED, match="change_missing"):
+            db.insert("approval", approval)
+        db.insert("approval", approval | {"change_reference": "CHG1"})
+        db.insert("evidence", proven("e_b2", "b", "t_new", "v_b"))
