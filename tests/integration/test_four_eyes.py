@@ -45,10 +45,13 @@ def person(
     role: Role,
     by: Actor = OPERATOR,
     principal: str | None = None,
+    *,
+    service: bool = False,
 ) -> Actor:
-    """Somebody with a key that `by` created."""
+    """Somebody with a key that `by` created, or a service."""
+    ctx = world.context()
     _, text = keys.create_key(
-        world.context(), by, name, secret=SECRET, role=role, principal=principal
+        ctx, by, name, secret=SECRET, role=role, principal=principal, service=service
     )
     return keys.authenticate(world.store, text, secret=SECRET)
 

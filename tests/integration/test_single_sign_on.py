@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from harness import config, package_data
 from harness.control.operations import dashboard_sessions, people, single_sign_on
 from harness.control.operations.dashboard_sessions import ActorSession
-from harness.control.proposals import decisions
+from harness.control.proposals import decisions, four_eyes
 from harness.domain.errors import ConfigError, Conflict, InputError, NotAllowed, NotFound
 from harness.domain.operations.access import Role
 from harness.domain.operations.principals import LOCAL_PRINCIPAL, OPERATOR
@@ -207,6 +207,28 @@ def test_who_has_a_key_and_single_sign_on_is_one_person_once_declared(
         ("zoe", "person.separate", "ana@example.org"),
         ("ana", "person.separate", "ana@example.org"),
     ]
+
+
+def test_who_may_hold_a_services_key_decides_with_neither_until_an_admin_says_who_he_is(
+    world: SmallInstallation,
+) -> None:
+    ctx = world.context()
+    pipeline = person(world, "pipeline", Role.APPROVER, service=True)
+    dora = signed_in(world, claims(world)).actor
+    made = waiting(world, dora)
+    with pytest.raises(NotAllowed, match="nobody said yet who dora@"):
+        decisions.approve_proposal(ctx, pipeline, made.id)
+    people.link(ctx, OPERATOR, "pipeline", "dora@example.com", "she has its key")
+    with pytest.raises(NotAllowed, match="were declared to be one person"):
+        decisions.approve_proposal(ctx, pipeline, made.id)
+
+    people.separate(ctx, OPERATOR, "pipeline", "no more: its key was made anew")
+    people.separate(ctx, OPERATOR, "dora@example.com", "has no key")
+    decisions.approve_proposal(ctx, pipeline, made.id)
+    with world.store.read() as tx:
+        [approval] = tx.approvals.for_proposal(made.id)
+        remarks = four_eyes.list_key_remarks(tx, made, approval)
+    assert any("pipeline, which is a service: whoever has its key" in said for said in remarks)
 
 
 def test_an_approver_who_is_declared_to_be_the_proposer_opens_no_canary(

@@ -106,10 +106,11 @@ def _check_declared(tx: Transaction, actor: Actor, proposal: Proposal, act: str)
 
 def _undeclared(tx: Transaction, people: People, one: str, other: str) -> Principal | None:
     """Finds who of the two signs in by single sign-on, was declared to be nobody, and could be
-    the other, who signs in otherwise; None without. A service is nobody's second name.
+    the other, who signs in otherwise; None without. Whoever has a service's key acts as the
+    service, so that the other may be one.
     """
     known = tx.principals.among([one, other])
-    if len(known) < 2 or any(p.kind is PrincipalKind.SERVICE for p in known.values()):
+    if len(known) < 2:
         return None
     if known[one].issuer == known[other].issuer:
         return None
@@ -174,6 +175,10 @@ def list_key_remarks(tx: Transaction, proposal: Proposal, approval: Approval) ->
         age, by = _age(approval.at, key.created_at), _creator(tx, key)
         found.append(f"approved with a key created {age} before by {by}")
     person = tx.principals.among([approval.principal]).get(approval.principal)
+    if person is not None and person.kind is PrincipalKind.SERVICE:
+        found.append(
+            f"approved by {person.name}, which is a service: whoever has its key could do that"
+        )
     if (
         approval.key is None
         and person is not None
