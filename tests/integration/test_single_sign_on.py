@@ -228,7 +228,9 @@ def test_who_may_hold_a_services_key_decides_with_neither_until_an_admin_says_wh
     with world.store.read() as tx:
         [approval] = tx.approvals.for_proposal(made.id)
         remarks = four_eyes.list_key_remarks(tx, made, approval)
-    assert any("pipeline, which is a service: whoever has its key" in said for said in remarks)
+    assert any(
+        "pipeline, which is a service: whoever has its key" in remark for remark in remarks
+    )
 
 
 def test_an_approver_who_is_declared_to_be_the_proposer_opens_no_canary(
