@@ -39,6 +39,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 # It tells its parent every 50 ms, later on a slow machine: three requests of each caller.
 UNREPORTED = 24
+DELAY_S = 1.0
+READY, STOPPING = b"HTTP/1.1 200 OK", b"HTTP/1.1 503 Service Unavailable"
 # An address that asks too often with a key that is not known gets 429 in place of 401. A key
 # that is known and has no limits gets neither.
 UNKNOWN_KEY = {401, 429}
@@ -137,22 +139,27 @@ def test_sigterm_under_load_lets_begun_requests_end(slow_provider: str, tmp_path
 
 
 @pytest.mark.req("G5")
-def test_a_stream_that_outlasts_the_drain_ends_with_its_worker_and_the_exit_code_is_0(
+def test_a_router_serves_for_its_delay_then_refuses_and_ends_streams_after_its_drain(
     tmp_path: Path,
 ) -> None:
     with (
         simulator_thread.serve_in_thread(sim.simulator(time_scale=200.0)) as endless,
         routed(tmp_path, endless) as world,
     ):
-        configure(world, drain_s=4)
+        configure(world, drain_s=4, shutdown_delay_s=DELAY_S)
         world.start("--workers", "2")
         with world.load(callers=4) as load:
             eventually(lambda: under_way(world) == 4)
             router = world.place.children["router"]
             router.send_signal(signal.SIGTERM)
+            begun = time.monotonic()
+            answers = until_refused(world)
+            assert time.monotonic() - begun >= DELAY_S
             # Whoever comes now is refused at once, and does not hang until all is over.
-            eventually(lambda: refuses(world))
+            assert all(refuses(world) for _ in range(20))
             assert router.poll() is None
+            assert answers[0] in {READY, STOPPING}  # the signal may not have come yet
+            assert answers[-1] == STOPPING
             assert world.place.terminate("router", timeout_s=120) == 0
             load.stopping.set()
 
@@ -349,6 +356,20 @@ def refuses(world: Routed) -> bool:
     except ConnectionRefusedError:
         return True
     return False
+
+
+def until_refused(world: Routed) -> list[bytes]:
+    """What `/readyz` answers on one new connection after another, until one is refused."""
+    answers = []
+    place = "127.0.0.1", world.place.ports["router"]
+    while True:
+        try:
+            connection = socket.create_connection(place, timeout=60)
+        except ConnectionRefusedError:
+            return answers
+        with connection:
+            connection.sendall(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n")
+            answers.append(connection.recv(65536).partition(b"\r\n")[0])
 
 
 def under_way(world: Routed) -> float:

@@ -2,14 +2,16 @@
 OpenAI client, kill -9, what was recorded, and a proposal brought to its canary.
 """
 
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import openai
 import psutil
 
@@ -55,15 +57,21 @@ class Load:
     answered: int = 0
     errors: list[str] = field(default_factory=list)
     stopping: threading.Event = field(default_factory=threading.Event)
+    # Users that each caller speaks for, by turns; and all that were answered.
+    users_each: int = sys.maxsize
+    users: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def call(self, url: str, key: str, number: int) -> None:
-        with openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client:
+    def call(self, url: str, key: str, number: int, http: httpx.Client | None = None) -> None:
+        with openai.OpenAI(
+            base_url=f"{url}/v1", api_key=key, max_retries=0, http_client=http
+        ) as client:
             turn = number
             while not self.stopping.is_set():
                 turn += 1
+                user = f"user-{number}-{turn % self.users_each}"
                 try:
-                    assert ask(client, stream=turn % 2 == 0, user=f"user-{number}-{turn}")
+                    assert ask(client, stream=turn % 2 == 0, user=user)
                 except Exception as error:  # noqa: BLE001 - every kind is a failed request
                     with self._lock:
                         self.errors.append(repr(error))
@@ -72,6 +80,7 @@ class Load:
                 else:
                     with self._lock:
                         self.answered += 1
+                        self.users.add(user)
 
     def more(self, answers: int = 20, *, known: int = 0, timeout_s: float = 240.0) -> None:
         """Wait until so many more were answered, or one failed besides the `known`."""
@@ -133,11 +142,20 @@ class Routed:
             return str(client._client.get(f"{self.url}/readyz").json()["status"])
 
     @contextmanager
-    def load(self, callers: int = 3) -> Iterator[Load]:
-        """Callers who never rest and never try again."""
-        load = Load()
+    def load(
+        self,
+        callers: int = 3,
+        *,
+        url: str | None = None,
+        http: Callable[[], httpx.Client | None] = lambda: None,
+        users_each: int = sys.maxsize,
+    ) -> Iterator[Load]:
+        """Callers who never rest and never try again. url: instead of the router's own. http:
+        makes each caller's client, in place of the official client's own.
+        """
+        load = Load(users_each=users_each)
         threads = [
-            threading.Thread(target=load.call, args=(self.url, self.key, number))
+            threading.Thread(target=load.call, args=(url or self.url, self.key, number, http()))
             for number in range(callers)
         ]
         for thread in threads:

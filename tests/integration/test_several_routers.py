@@ -1,0 +1,144 @@
+"""Three routers of one installation as processes, each with a home of its own, on one
+PostgreSQL: alone, and behind the balancers of docs/how-to/several-routers.md.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from evals.sim import server as sim
+from harness.domain.canary.unit_rule import ExposureUnit
+from harness.domain.routing.table import Arm, choose_arm
+from tests.support.control.control_plane import CANARY
+from tests.support.providers import simulator_thread
+from tests.support.router.router_fleet import (
+    RoundRobin,
+    RouterFleet,
+    balancer,
+    documented_block,
+    router_fleet,
+)
+from tests.support.router.router_process import ROUTE, Load, eventually, start_canary
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+PEOPLE = [f"person-{number}" for number in range(100)]
+DELAY_S = 1.0
+# As a new policy has it: what the routers counted is kept in a ledger for all of them.
+KEPT = replace(CANARY, carried_share=0.75)
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[str]:
+    with simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def slow_provider() -> Iterator[str]:
+    """Answers take their time, so that many are under way."""
+    with simulator_thread.serve_in_thread(sim.simulator(time_scale=0.5)) as url:
+        yield url
+
+
+def arms_met(fleet: RouterFleet, name: str) -> dict[str, Arm]:
+    """The arm that one router takes for each of the people."""
+    arms = {}
+    headers = {"authorization": f"Bearer {fleet.world.key}"}
+    body = {"model": ROUTE, "messages": [{"role": "user", "content": "Colour number 3?"}]}
+    with httpx.Client(headers=headers, timeout=60) as client:
+        for person in PEOPLE:
+            answer = client.post(
+                f"{fleet.world.place.url(name)}/v1/chat/completions",
+                json=body,
+                headers={"x-swapgate-sticky": person},
+            )
+            answer.raise_for_status()
+            arms[person] = Arm(answer.headers["x-swapgate-arm"])
+    return arms
+
+
+@pytest.mark.req("F1", "F3", "G5")
+def test_callers_keep_their_arm_and_count_once_whichever_routers_they_meet(
+    provider: str, postgres_url: str, tmp_path: Path
+) -> None:
+    router = {"flush_interval_s": 0.2, "shutdown_delay_s": DELAY_S}
+    with router_fleet(tmp_path, provider, postgres_url, router=router) as fleet:
+        fleet.start()
+        start_canary(fleet.world, tmp_path, unit=ExposureUnit.SESSION, canary=KEPT)
+        eventually(fleet.in_force)
+        route = fleet.route()
+        expected = {person: choose_arm(route, f"header:{person}") for person in PEOPLE}
+
+        for name in fleet.names:
+            assert arms_met(fleet, name) == expected
+        first, *_ = fleet.names
+        with entered(fleet, "round robin", tmp_path, callers=2, users_each=25) as load:
+            load.more(30)
+            restart(fleet, first)
+            load.more(30)
+        assert load.errors == []
+        assert arms_met(fleet, first) == expected
+        assert fleet.stop() == [0, 0, 0]
+
+        expected |= {user: choose_arm(route, f"user:{user}") for user in load.users}
+        of_canary = sum(arm is Arm.CANARY for arm in expected.values())
+        blocks = fleet.world.blocks()
+        assert 0 < of_canary < len(expected)
+        assert sum(block.units for block in blocks) == len(expected)
+        assert sum(block.canary_units for block in blocks) == of_canary
+        assert sum(block.failures + block.missing for block in blocks) == 0
+
+
+@pytest.mark.verify
+@pytest.mark.req("F3", "G5")
+@pytest.mark.parametrize("entrance", ["round robin", "nginx", "envoy"])
+def test_a_rolling_restart_fails_no_request_and_counts_no_caller_twice(
+    entrance: str, slow_provider: str, postgres_url: str, tmp_path: Path
+) -> None:
+    settings = yaml.safe_load(documented_block("yaml", "trusted_proxies"))["router"]
+    router = {**settings, "host": "127.0.0.1", "trusted_proxies": ["127.0.0.1"]}
+    with router_fleet(tmp_path, slow_provider, postgres_url, router=router) as fleet:
+        fleet.start()
+        start_canary(fleet.world, tmp_path, unit=ExposureUnit.SESSION, canary=KEPT)
+        eventually(fleet.in_force)
+        with entered(fleet, entrance, tmp_path, callers=8, users_each=20) as load:
+            for name in fleet.names:
+                load.more(100)
+                restart(fleet, name)
+            load.more(100)
+        assert load.errors == []
+        assert fleet.stop() == [0, 0, 0]
+        assert fleet.world.recorded() == load.answered
+        assert load.answered > len(load.users)  # callers came back, to other routers
+        blocks = fleet.world.blocks()
+        assert sum(block.units for block in blocks) == len(load.users)
+        assert sum(block.failures + block.missing for block in blocks) == 0
+
+
+@contextmanager
+def entered(
+    fleet: RouterFleet, entrance: str, folder: Path, *, callers: int, users_each: int
+) -> Iterator[Load]:
+    """Load from the official client that comes in by a balancer, or by a round of its own."""
+    load = partial(fleet.world.load, callers, users_each=users_each)
+    if entrance == "round robin":
+        with load(
+            url=fleet.urls[0], http=lambda: httpx.Client(transport=RoundRobin(fleet.urls))
+        ) as found:
+            yield found
+        return
+    with balancer(entrance, folder, fleet.ports) as url, load(url=url) as found:
+        yield found
+
+
+def restart(fleet: RouterFleet, name: str) -> None:
+    """SIGTERM, and a start once the process has ended."""
+    assert fleet.world.place.terminate(name) == 0, fleet.world.place.log(name)
+    fleet.start(name)
