@@ -360,7 +360,7 @@ def refuses(world: Routed) -> bool:
 
 def until_refused(world: Routed) -> list[bytes]:
     """What `/readyz` answers on one new connection after another, until one is refused."""
-    answers = []
+    answers: list[bytes] = []
     place = "127.0.0.1", world.place.ports["router"]
     while True:
         try:
