@@ -2,7 +2,7 @@
 or revoke a key; a new key's text is shown once, to whoever created it (`show_new_key`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import streamlit as st
@@ -13,7 +13,7 @@ from dashboard.text import html, key_text
 from dashboard.text.html import escape, strong
 from harness.control.operations import keys
 from harness.control.operations.keys import KeySummary
-from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.access import Actor, OptOut, Role
 from harness.domain.reliability.rate_limits import KeyLimits
 
 NEW_KEY: Final = "new-key"
@@ -22,6 +22,11 @@ LIMITS: Final[Mapping[str, str]] = {
     "budget_month_usd": "Budget per month (UTC), US dollars",
     "requests_per_min": "Requests per minute",
     "tokens_per_min": "Tokens per minute",
+}
+OPT_OUTS: Final[Mapping[OptOut, str]] = {
+    OptOut.CANARY: "Canaries: the route's own model answers, and nothing counts",
+    OptOut.SHADOW: "Shadows: no candidate or judge gets a copy",
+    OptOut.CAPTURE: "Captures: no copy is kept, no judge sees one",
 }
 PERSON, SERVICE, KNOWN = "A new person", "A new service", "Somebody who has a key already"
 
@@ -37,12 +42,13 @@ def create_client_key() -> None:
         placeholder="All routes, later ones too",
     )
     limits = _ask_limits(KeyLimits(), "new")
+    opt_outs = _ask_opt_outs((), "new")
     action_dialogs.submit(
         "Create the key",
         key="create-client",
         role=Role.ADMIN,
         missing="" if name else "Name the client first.",
-        act=lambda actor: _create(actor, name, routes=routes, limits=limits),
+        act=lambda actor: _create(actor, name, routes=routes, limits=limits, opt_outs=opt_outs),
         done=lambda _: f"{name} has a key. Copy it below: it is shown this once.",
     )
 
@@ -69,13 +75,14 @@ def create_management_key(people: Sequence[str]) -> None:
     )
 
 
-def _create(
+def _create(  # noqa: PLR0913 - as `create_key` has them
     actor: Actor,
     name: str,
     *,
     role: Role | None = None,
     routes: Sequence[str] = (),
     limits: KeyLimits | None = None,
+    opt_outs: Sequence[OptOut] = (),
     principal: str | None = None,
     service: bool = False,
 ) -> None:
@@ -88,6 +95,7 @@ def _create(
         role=role,
         routes=routes,
         limits=limits,
+        opt_outs=opt_outs,
         principal=principal,
         service=service,
     )
@@ -136,6 +144,18 @@ def _ask_limits(before: KeyLimits, key: str) -> KeyLimits:
     return KeyLimits(**given, warn_share=warn / 100)
 
 
+def _ask_opt_outs(before: Iterable[OptOut], key: str) -> list[OptOut]:
+    """Asks what the requests of a client are kept out of."""
+    return st.multiselect(
+        "Keep its requests out of",
+        list(OPT_OUTS),
+        default=sorted(before),
+        format_func=OPT_OUTS.__getitem__,
+        key=f"opt-outs-{key}",
+        placeholder="Nothing",
+    )
+
+
 @action_dialogs.dialog("Change or revoke a key", width="medium")
 def change_key(live: Sequence[KeySummary]) -> None:
     """Asks which key, then for its limits, or whether it is to be revoked."""
@@ -151,12 +171,14 @@ def change_key(live: Sequence[KeySummary]) -> None:
     key = by_id.get(chosen or "")
     if key is None:
         return
-    acts = ["Limits", "Revoke"] if key.role is None else ["Revoke"]
+    acts = ["Limits", "Opt-outs", "Revoke"] if key.role is None else ["Revoke"]
     act = st.segmented_control(
         "What", acts, default=acts[0], required=True, key=f"act-{key.id}"
     )
     if act == "Limits":
         _change_limits(key)
+    elif act == "Opt-outs":
+        _change_opt_outs(key)
     else:
         _revoke(key)
 
@@ -175,6 +197,21 @@ def _change_limits(chosen: KeySummary) -> None:
             page_frame.context(), actor, chosen.id, lambda _: limits
         ),
         done=lambda actor: f"{actor.name} changed the limits of {chosen.name}.",
+    )
+
+
+def _change_opt_outs(chosen: KeySummary) -> None:
+    """Asks what a client's requests are kept out of."""
+    st.html(html.note("Routers follow within 2 s. What is stored already stays."))
+    opt_outs = _ask_opt_outs(chosen.opt_outs, chosen.id)
+    same = frozenset(opt_outs) == chosen.opt_outs
+    action_dialogs.submit(
+        "Set the opt-outs",
+        key=f"opt-out-{chosen.id}",
+        role=Role.ADMIN,
+        missing="These are its opt-outs already." if same else "",
+        act=lambda actor: keys.set_opt_outs(page_frame.context(), actor, chosen.id, opt_outs),
+        done=lambda actor: f"{actor.name} changed the opt-outs of {chosen.name}.",
     )
 
 

@@ -2,7 +2,7 @@
 of client keys with limits and spending, and of management keys with role and owner.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime
 from typing import Final
 
@@ -10,6 +10,7 @@ from dashboard.text import labels
 from dashboard.text.html import escape, meter, state, strong
 from dashboard.text.labels import Label, Tone
 from harness.control.operations.keys import KeySummary
+from harness.domain.operations.access import OptOut
 from harness.domain.reliability.rate_limits import KeyLimits, LimitStatus, RateLimit
 from harness.domain.reliability.spend import SpendDecision, SpendLevel, check_budget
 
@@ -91,8 +92,13 @@ def client_cells(
         _spent(key.spent.month_usd, limits.budget_month_usd, limits.warn_share)
         + _unpriced(key.spent.unpriced),
         _rates(limits, None if rates is None else rates.get(key.id, ())),
-        _routes(sorted(key.routes)),
+        _routes(sorted(key.routes)) + _opt_outs(key.opt_outs),
     ]
+
+
+def _opt_outs(opt_outs: Collection[OptOut]) -> str:
+    names = ", ".join(sorted(opt_outs))
+    return f'<br><span class="note">opted out of {escape(names)}</span>' if names else ""
 
 
 def _budget(found: SpendDecision | None) -> str:

@@ -16,6 +16,7 @@ from harness.api.request_fields import (
     FailoverQuery,
     KeyBody,
     LimitsBody,
+    OptOutsBody,
 )
 from harness.control.operations import alerts, keys, queries
 from harness.control.operations.alerts import AlertView, DeliveryAttempt
@@ -92,6 +93,7 @@ def create_key(who: BodyFactory, body: KeyBody) -> NewKey:
         role=role,
         routes=body.routes,
         limits=body.limits.limits() if body.limits else None,
+        opt_outs=body.opt_outs,
         principal=body.principal,
         service=body.service,
     )
@@ -102,6 +104,12 @@ def create_key(who: BodyFactory, body: KeyBody) -> NewKey:
 def limit_key(who: CallerParam, key: str, body: LimitsBody) -> ApiKey:
     """Replace a data key's limits as a whole; what is left out is not limited."""
     return keys.set_limits(who.ctx, who.actor, key, lambda _: body.limits())
+
+
+@endpoint(router, "PUT", "/keys/{key}/opt-outs")
+def opt_out_key(who: CallerParam, key: str, body: OptOutsBody) -> ApiKey:
+    """Replace what a data key opts out of as a whole; an empty list lifts it."""
+    return keys.set_opt_outs(who.ctx, who.actor, key, body.opt_outs)
 
 
 @endpoint(router, "DELETE", "/keys/{key}", status=204)

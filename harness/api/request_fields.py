@@ -12,6 +12,7 @@ from harness.control.proposals.submission import MOST_CANDIDATES, ProposalReques
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.evals.run import Claim, RunState, SuiteRole
+from harness.domain.operations.access import OptOut
 from harness.domain.operations.audit import AuditFilter
 from harness.domain.pagination import MOST_LISTED, PageRequest
 from harness.domain.privacy.capture import MAX_KEEP_DAYS, MAX_PER_DAY
@@ -405,7 +406,7 @@ class KeyBody(Body):
     empty means all.
 
     principal: whose management key it is, by name; None for a new person of the key's name, or
-    a service.
+    a service. opt_outs: what the data key's requests are kept out of.
     """
 
     name: Name
@@ -414,6 +415,13 @@ class KeyBody(Body):
     role: Literal["viewer", "proposer", "approver", "admin"] | None = None
     routes: Annotated[list[Name], Field(max_length=1000)] = []
     limits: LimitsBody | None = None
+    opt_outs: set[OptOut] = set()
+
+
+class OptOutsBody(Body):
+    """Carries what a data key opts out of, as a whole."""
+
+    opt_outs: set[OptOut]
 
 
 class DeclarationBody(Body):

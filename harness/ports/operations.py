@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from harness.domain.operations.access import Actor, ApiKey
+from harness.domain.operations.access import Actor, ApiKey, OptOut
 from harness.domain.operations.alerts import Alert, AlertKind, AlertRecord
 from harness.domain.operations.audit import AuditEvent, AuditExport, AuditPosition
 from harness.domain.operations.dashboard_session import DashboardSession
@@ -171,6 +171,10 @@ class ApiKeys(Protocol):
 
     def limit(self, key: str, limits: KeyLimits | None) -> ApiKey:
         """Replaces the limits of a key. Raises NotFound."""
+        ...
+
+    def opt_out(self, key: str, opt_outs: Iterable[OptOut]) -> ApiKey:
+        """Replaces what a key opts out of. Raises NotFound."""
         ...
 
 

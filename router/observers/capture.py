@@ -8,6 +8,7 @@ it.
 
 from typing import Final
 
+from harness.domain.operations.access import OptOut
 from harness.domain.privacy.capture import is_sampled
 from harness.domain.reliability.failover import hash_user
 from harness.domain.routing.capabilities import Endpoint
@@ -46,7 +47,10 @@ class CaptureSampler(RequestObserver):
             observed.copies.append(copy)
 
     def _may_keep(self, observed: ObservedRequest) -> bool:
-        refused = header(observed.scope, CAPTURE_OPT_OUT) == OFF
+        refused = (
+            OptOut.CAPTURE in observed.opt_outs
+            or header(observed.scope, CAPTURE_OPT_OUT) == OFF
+        )
         if refused or observed.request.value("store") is False:
             self._recorder.counters["captures_refused"] += 1
             return False

@@ -20,6 +20,7 @@ from harness.domain.canary.judge import (
     parse_verdict,
     sampling_share_bps,
 )
+from harness.domain.operations.access import OptOut
 from harness.domain.reliability.breaker import LAST_RESORT_TICKET
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.table import Arm, Canary
@@ -41,7 +42,7 @@ from router.request.request_state import AttemptSpec, RoutedRequest
 from router.request.routed_response import AnswerCopy, RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.request.upstream_call import UpstreamCalls
-from router.server.asgi import Scope, header
+from router.server.asgi import header
 from router.server.internal_errors import RouterPart
 from router.snapshot.compiled import CompiledJudge
 from router.snapshot.holder import SnapshotHolder
@@ -57,6 +58,8 @@ REST_S: Final = 10.0
 # Of a rollout's keys, the latest that were drawn here: each is judged once in a period.
 REMEMBERED: Final = 20_000
 MOST_TOKENS: Final = 512
+# A judge sees the request and its answer.
+UNSEEN: Final = frozenset({OptOut.SHADOW, OptOut.CAPTURE})
 
 
 class JudgeSample(NamedTuple):
@@ -111,7 +114,7 @@ class CanarySampleJudge(RequestObserver):
         unit = observed.request_id if by_request else observed.sticky_key
         if not self._is_next(served, canary, observed.arm, unit):
             return
-        if obstacle := self._not_now(observed.scope, served, canary, observed.request):
+        if obstacle := self._not_now(observed, served, canary):
             self._count(obstacle)
             return
         copy = AnswerCopy(MAX_BYTES) if observed.request.stream else None
@@ -140,12 +143,14 @@ class CanarySampleJudge(RequestObserver):
         self._known.put(known, True)  # noqa: FBT003 - a mark
         return True
 
-    def _not_now(
-        self, scope: Scope, served: CompiledJudge, canary: Canary, request: ClientRequest
-    ) -> str:
-        if OFF in (header(scope, SHADOW_OPT_OUT), header(scope, CAPTURE_OPT_OUT)):
+    def _not_now(self, observed: ObservedRequest, served: CompiledJudge, canary: Canary) -> str:
+        scope = observed.scope
+        if UNSEEN & observed.opt_outs or OFF in (
+            header(scope, SHADOW_OPT_OUT),
+            header(scope, CAPTURE_OPT_OUT),
+        ):
             return "declined"
-        if len(request.text) > MAX_BYTES:
+        if len(observed.request.text) > MAX_BYTES:
             return "too_large"
         return self._no_judge(served, canary) or ("" if self._places > 0 else "full")
 

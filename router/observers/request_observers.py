@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from harness.domain.operations.access import OptOut
 from harness.domain.routing.plan import RoutePlan
 from harness.domain.routing.table import Arm, Canary
 from router.access.admission import RateReservation
@@ -46,6 +47,7 @@ class ObservedRequest:
     bucket_key: str  # the sticky key; the request's id where callers cannot be told apart
     experiment: Canary | None  # the rollout that the request is evidence for; None for none
     reservation: RateReservation | None  # None for a key without limits
+    opt_outs: frozenset[OptOut] = frozenset()  # of the key; a header may add to them
     is_judged: bool = False  # drawn for the judge
     ticket: Ticket | None = None  # its place in the rollout's statistics
     probe: GuardrailProbe | None = None  # what the rollout's guardrails ask of its answer

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any, Final, NamedTuple
 
+from harness.domain.operations.access import OptOut
 from harness.domain.reliability.breaker import LAST_RESORT_TICKET
 from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
 from harness.domain.routing.capabilities import Endpoint, missing_capabilities
@@ -118,9 +119,13 @@ class ShadowMirror(RequestObserver):
             return
         if not is_mirrored(shadow, observed.bucket_key):
             return
-        declined = "declined" if header(observed.scope, SHADOW_OPT_OUT) == OFF else ""
+        declined = (
+            OptOut.SHADOW in observed.opt_outs or header(observed.scope, SHADOW_OPT_OUT) == OFF
+        )
         obstacle = (
-            declined or mirror_obstacle(request, served.upstream) or self._not_now(served)
+            ("declined" if declined else "")
+            or mirror_obstacle(request, served.upstream)
+            or self._not_now(served)
         )
         if obstacle:
             self._count(shadow.id, obstacle)

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Final
 
 from harness.domain.errors import InputError
+from harness.domain.operations.access import OptOut
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.overrides import RequestKind, choose_kind
 from harness.domain.routing.plan import RoutePlan
@@ -97,7 +98,7 @@ class ModelEndpoint:
         id_ = request_id[1].decode()
         own_limit_s = limit_s if is_hurried else None
         sticky_key, bucket_key, arm, plan, trial = self._assigned(
-            scope, route, request, grant.id, id_, own_limit_s
+            scope, route, request, grant, id_, own_limit_s
         )
         observed = ObservedRequest(
             scope,
@@ -113,6 +114,7 @@ class ModelEndpoint:
             bucket_key,
             trial,
             reservation,
+            grant.opt_outs,
         )
         begun = self._dispatcher.timers.loop.time()
         job = RoutedRequest(
@@ -159,7 +161,7 @@ class ModelEndpoint:
         scope: Scope,
         route: CompiledRoute,
         request: ClientRequest,
-        key_id: str,
+        grant: KeyGrant,
         request_id: str,
         own_limit_s: float | None,
     ) -> Assignment:
@@ -168,11 +170,14 @@ class ModelEndpoint:
         """
         try:
             given = header(scope, client_directives.HEADER)
-            key, told_apart = client_directives.sticky_key(request, given, key_id)
+            key, told_apart = client_directives.sticky_key(request, given, grant.id)
             if not told_apart:
                 self._counters["sticky_by_api_key"] += 1
             # Whose callers cannot be told apart must not all go to one place for a day.
             bucket_key = key if told_apart else request_id
+            if OptOut.CANARY in grant.opt_outs:
+                plan = self._planner.plan(route, Arm.INCUMBENT, request)
+                return key, bucket_key, Arm.INCUMBENT, plan, None
             arm, plan = self._planner.assign(route, request, key, bucket_key)
             trial = route.experiment
             # The arms must get what they stand for: not under a switch, and not for practice.

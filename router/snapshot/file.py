@@ -14,6 +14,7 @@ from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.content_hash import canonical_json, hash_content
 from harness.domain.errors import SnapshotInvalid
+from harness.domain.operations.access import OptOut
 from harness.domain.operations.row_signatures import Revocations, SignedRows
 from harness.domain.providers.credentials import StoredKey
 from harness.domain.reliability.rate_limits import KeyLimits
@@ -93,6 +94,7 @@ def snapshot_to_json(snapshot: Snapshot) -> dict[str, object]:
                 "hash": key.hash,
                 "routes": sorted(key.routes),
                 "limits": asdict(key.limits) if key.limits else None,
+                "opt_outs": sorted(key.opt_outs),
             }
             for key in snapshot.keys
         ],
@@ -182,7 +184,10 @@ def _grant(data: Mapping[str, Any]) -> KeyGrant:
     # A file of an older version has none.
     limits = data.get("limits")
     routes = frozenset(data["routes"])
-    return KeyGrant(data["id"], data["hash"], routes, KeyLimits(**limits) if limits else None)
+    opt_outs = frozenset(OptOut(name) for name in data.get("opt_outs", ()))
+    return KeyGrant(
+        data["id"], data["hash"], routes, KeyLimits(**limits) if limits else None, opt_outs
+    )
 
 
 def _switch(data: Mapping[str, Any]) -> KillSwitch:

@@ -125,6 +125,7 @@ WRITES = {
     "POST /people/vera/declarations": ({"reason": "we met"}, "admin"),
     "POST /dashboard-sessions/{session}/end": ({"reason": "a lost laptop"}, "admin"),
     "PUT /keys/{key}/limits": ({"requests_per_min": 60}, "admin"),
+    "PUT /keys/{key}/opt-outs": ({"opt_outs": ["canary"]}, "admin"),
 }
 
 

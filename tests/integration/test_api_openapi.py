@@ -85,6 +85,7 @@ PATHS = {
     "/api/v1/keys": "get post",
     "/api/v1/keys/{key}": "delete",
     "/api/v1/keys/{key}/limits": "put",
+    "/api/v1/keys/{key}/opt-outs": "put",
     "/api/v1/people": "get",
     "/api/v1/people/{name}/declarations": "post",
     "/api/v1/dashboard-sessions": "get",

@@ -275,6 +275,19 @@ def test_a_keys_limits_are_replaced_as_a_whole(door: Door) -> None:
     assert below.status_code == 422
 
 
+@pytest.mark.req("G3")
+def test_a_keys_opt_outs_are_replaced_as_a_whole(door: Door) -> None:
+    made = door.post("/keys", {"name": "clinic", "opt_outs": ["canary"]})["key"]
+    assert made["opt_outs"] == ["canary"]
+
+    for wanted in (["capture", "shadow"], []):
+        body = {"opt_outs": wanted}
+        changed = door.send("PUT", f"/keys/{made['id']}/opt-outs", json=body).json()
+        assert sorted(changed["opt_outs"]) == wanted
+    unknown = {"opt_outs": ["everything"]}
+    assert door.send("PUT", f"/keys/{made['id']}/opt-outs", json=unknown).status_code == 422
+
+
 def test_a_data_key_has_routes_and_opens_nothing_here(door: Door) -> None:
     made = door.post("/keys", {"name": "app", "routes": ["chat"]})
     assert made["text"].startswith("sk-sg-")

@@ -111,6 +111,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     key = ask("key", "create", "carol")
     for look in ("list", "sign-in-link"):
         ask("key", look)
+    ask("key", "opt-outs", key["key"]["id"], "canary")  # type: ignore[index]
     for words in (("limits", "--budget-day", "5"), ("revoke",)):
         ask("key", *words, key["key"]["id"])  # type: ignore[index]
     switch = ask("switch", "throw", "provider:sim", "--for", "2h", "--reason", "a drill")
@@ -766,6 +767,11 @@ def test_a_keys_limits_are_set_changed_one_by_one_and_listed(cli: CommandLine) -
     assert key["spent"]["month_usd"] == 0
     lift = ("--tokens-per-min", "none", "--budget-month", "none")
     assert cli.text("key", "limits", key["id"], *lift) == f"{key['id']}: no limits\n"
+
+    opted_out = cli.text("key", "opt-outs", key["id"], "canary", "capture")
+    assert opted_out == f"{key['id']}: canary, capture\n"
+    assert cli.text("key", "opt-outs", key["id"], "none") == f"{key['id']}: no opt-outs\n"
+    cli.run("key", "opt-outs", key["id"], "none", "canary", exits=2)
 
     cli.run("key", "limits", key["id"], exits=2)
     cli.run("key", "limits", key["id"], "--budget-day", "-1", exits=2)

@@ -29,6 +29,7 @@ from tests.support.router.live_router import (
     FALLBACK,
     INCUMBENT,
     KEY,
+    OPTED_OUT_KEY,
     World,
     provider,
     running_router,
@@ -210,6 +211,21 @@ def test_a_healthy_canary_answers_and_is_not_charged(
     assert headers["x-swapgate-target"] == f"up/{CANDIDATE}"
     assert only_row(all_canary).charged == 0
     assert charged_units(all_canary) == (1, 0)
+
+
+@pytest.mark.req("G3")
+def test_a_key_that_opted_out_meets_the_routes_own_model_and_counts_in_no_block(
+    all_canary: World, client: openai.OpenAI, upstream: Upstream
+) -> None:
+    upstream.turns = {CANDIDATE: completion("candidate"), INCUMBENT: completion("incumbent")}
+
+    text, headers = ask(client.with_options(api_key=OPTED_OUT_KEY))
+
+    assert text == "incumbent"
+    assert headers["x-swapgate-arm"] == "incumbent"
+    ask(client)
+    assert charged_units(all_canary) == (1, 0)
+    assert sum(block.units for block in all_canary.store.blocks.values()) == 1
 
 
 @pytest.mark.req("F4", "A5")

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from harness.domain.operations.access import OptOut
 from harness.domain.routing.table import RouteSettings
 from router.observers.capture import MAX_BYTES
 from router.recording.port import CaptureDraft
@@ -19,9 +21,13 @@ pytestmark = pytest.mark.req("F9", "G4")
 class Sampled:
     """A door of a route that captures everything, or nothing."""
 
-    def __init__(self, folder: Path, share_bps: int = 10_000) -> None:
+    def __init__(
+        self, folder: Path, share_bps: int = 10_000, opt_outs: frozenset[OptOut] = frozenset()
+    ) -> None:
         settings = RouteSettings(capture_bps=share_bps, data_class="personal")
         first = snapshot("http://up", settings=settings)
+        keys = tuple(replace(key, opt_outs=opt_outs) for key in first.keys)
+        first = replace(first, keys=keys)
         cleared = {"personal": frozenset({"up"})}
         self.door = Door(folder, lambda _: completion(), first=first, classes=cleared)
         self.drafts: list[CaptureDraft] = []
@@ -69,6 +75,16 @@ def test_a_client_can_refuse_for_one_request(by: str, tmp_path: Path) -> None:
         sampled.ask("hi", (b"x-swapgate-capture", b"off"))
     else:
         sampled.ask(store=False)
+
+    assert sampled.drafts == []
+    assert sampled.counted == {"captures_refused": 1}
+
+
+@pytest.mark.req("G3")
+def test_no_request_of_a_key_that_opted_out_is_taken(tmp_path: Path) -> None:
+    sampled = Sampled(tmp_path, opt_outs=frozenset({OptOut.CAPTURE}))
+
+    assert sampled.ask() == 200
 
     assert sampled.drafts == []
     assert sampled.counted == {"captures_refused": 1}

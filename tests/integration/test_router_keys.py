@@ -11,7 +11,8 @@ import pytest
 from evals.suites.suite import ConfiguredSuites
 from harness.control.context import Context
 from harness.control.operations import keys, queries
-from harness.domain.operations.access import SYSTEM
+from harness.domain.errors import InputError
+from harness.domain.operations.access import SYSTEM, OptOut, Role
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.target import Price
 from harness.runtime.clock import SystemClock
@@ -85,6 +86,24 @@ def test_limits_are_in_force_soon_after_they_are_set_and_after_they_are_lifted(
 
         change(KeyLimits())
         assert "x-ratelimit-limit-requests" not in ask(client)
+
+
+@pytest.mark.req("G3")
+def test_what_a_key_opts_out_of_is_signed_served_and_in_the_audit_log(ctx: Context) -> None:
+    made, _ = keys.create_key(ctx, SYSTEM, "app", secret=SECRET, opt_outs=[OptOut.CANARY])
+    person, _ = keys.create_key(ctx, SYSTEM, "ann", secret=SECRET, role=Role.ADMIN)
+
+    keys.set_opt_outs(ctx, SYSTEM, made.id, [OptOut.SHADOW, OptOut.CAPTURE])
+
+    wanted = frozenset({OptOut.SHADOW, OptOut.CAPTURE})
+    (grant,) = [key for key in ctx.store.snapshot().keys if key.id == made.id]
+    assert grant.opt_outs == wanted
+    with ctx.store.read() as tx:
+        (event,) = [event for event in tx.audit.tail() if event.action == "key.opt_outs"]
+    assert event.details == {"before": ["canary"], "after": ["capture", "shadow"]}
+    with pytest.raises(InputError, match="asks no model"):
+        keys.set_opt_outs(ctx, SYSTEM, person.id, [OptOut.CANARY])
+    assert ctx.store.signature_faults() == []
 
 
 @pytest.mark.req("G5")

@@ -13,11 +13,12 @@ import pytest
 from evals.sim import faults, server
 from evals.sim.simulator import Simulator
 from harness.control.context import Context
+from harness.control.operations import keys
 from harness.control.routing import kill_switch
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowRequest, ShadowStatus
 from harness.domain.errors import InputError, NotAllowed, NotFound
-from harness.domain.operations.access import Actor, ApiKey, Role, key_hash
+from harness.domain.operations.access import SYSTEM, Actor, ApiKey, OptOut, Role, key_hash
 from harness.domain.routing.kill_switch import SwitchSource, parse_force
 from harness.domain.routing.route_changes import ChangeSettings, CreateRoute
 from harness.domain.routing.table import RouteSettings
@@ -255,12 +256,15 @@ def test_nobody_is_asked_under_a_switch_or_for_who_says_no_or_twice(
     with scene(sqlite_url, sim, sim_url, tmp_path) as at:
         at.start()
         at.ask(extra_headers={"x-swapgate-shadow": "off"})
+        keys.set_opt_outs(at.ctx, SYSTEM, "k", [OptOut.SHADOW])
+        at.settled()
+        at.ask()
         force = kill_switch.SwitchRequest(parse_force("provider:up"), "a drill")
         kill_switch.throw_switch(at.ctx, ADA, force, source=SwitchSource.CLI)
         at.settled()
         at.ask()
 
-        assert at.status(lambda s: s.left_out).left_out == {"declined": 1}
+        assert at.status(lambda s: s.left_out).left_out == {"declined": 2}
         assert at.requests_to() == 0
 
 

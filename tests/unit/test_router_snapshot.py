@@ -13,7 +13,7 @@ from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.evals.run import SuiteRole
-from harness.domain.operations.access import key_hash
+from harness.domain.operations.access import OptOut, key_hash
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.overrides import RequestKind
@@ -90,7 +90,15 @@ snapshots = st.builds(
         lambda all_: {provider.name: provider for provider in all_}
     ),
     st.lists(
-        st.builds(KeyGrant, text, text, st.frozensets(text), st.none() | limits), max_size=2
+        st.builds(
+            KeyGrant,
+            text,
+            text,
+            st.frozensets(text),
+            st.none() | limits,
+            st.frozensets(st.sampled_from(OptOut)),
+        ),
+        max_size=2,
     ).map(tuple),
     text,
 )
@@ -141,15 +149,16 @@ def test_a_damaged_file_is_never_served(
     assert found == whole
 
 
-def test_a_file_of_an_older_version_has_keys_without_limits() -> None:
+def test_a_file_of_an_older_version_has_keys_without_limits_and_opt_outs() -> None:
     whole = snapshot(URL)
     data = snapshot_file.snapshot_to_json(whole)
     keys = data["keys"]
     assert isinstance(keys, list)
     for key in keys:
-        del key["limits"]
+        del key["limits"], key["opt_outs"]
 
-    assert snapshot_file.snapshot_from_json(data) == whole
+    older = tuple(replace(key, opt_outs=frozenset()) for key in whole.keys)
+    assert snapshot_file.snapshot_from_json(data) == replace(whole, keys=older)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format":2}', b'{"format":1}'])

@@ -17,7 +17,7 @@ from harness.control.operations import dashboard_sessions, keys, queries
 from harness.control.operations.keys import KeySummary
 from harness.control.serialize import to_plain
 from harness.domain.formatting import format_usd
-from harness.domain.operations.access import ApiKey, Role
+from harness.domain.operations.access import ApiKey, OptOut, Role
 from harness.domain.operations.dashboard_session import LINK_LASTS, sign_in_url
 from harness.domain.pagination import PageRequest
 from harness.domain.reliability.rate_limits import KeyLimits
@@ -90,6 +90,13 @@ def key() -> None:
     help="Whose management key it is. [default: a new person named like the key]",
 )
 @click.option("--service", is_flag=True, help="The new principal is a service, not a person.")
+@click.option(
+    "--opt-out",
+    "opt_outs",
+    type=click.Choice([one.value for one in OptOut]),
+    multiple=True,
+    help="What the data key's requests are kept out of; may be repeated.",
+)
 @limit_options
 @pass_session
 def create(
@@ -100,6 +107,7 @@ def create(
     routes: tuple[str, ...],
     principal: str | None,
     service: bool,
+    opt_outs: tuple[str, ...],
     **limits: Limit,
 ) -> None:
     """Create a key and print it, this once.
@@ -117,6 +125,7 @@ def create(
         role=Role[role.upper()] if role else None,
         routes=routes,
         limits=_changed(KeyLimits(), limits),
+        opt_outs=map(OptOut, opt_outs),
         principal=principal,
         service=service,
     )
@@ -146,6 +155,7 @@ def list_keys(session: Session, page_request: PageRequest) -> None:
             "ENDS IN",
             "ROUTES",
             "LIMITS",
+            "OPTED OUT OF",
             "TODAY",
             "THIS MONTH",
             "CREATED",
@@ -160,6 +170,7 @@ def list_keys(session: Session, page_request: PageRequest) -> None:
                 summary.hint,
                 ", ".join(sorted(summary.routes)) or "all",
                 _limits(summary.limits),
+                ", ".join(sorted(summary.opt_outs)),
                 *_spent(summary),
                 formatting.timestamp(summary.created_at),
                 formatting.timestamp(summary.revoked_at),
@@ -185,6 +196,36 @@ def change_limits(session: Session, key_id: str, **limits: Limit) -> None:
         output.document(changed)
     else:
         click.echo(f"{key_id}: {_limits(changed.limits) or 'no limits'}")
+
+
+@key.command("opt-outs")
+@click.argument("key_id", metavar="ID")
+@click.argument(
+    "opt_outs",
+    type=click.Choice([*(one.value for one in OptOut), NONE]),
+    nargs=-1,
+    required=True,
+)
+@pass_session
+def change_opt_outs(session: Session, key_id: str, opt_outs: tuple[str, ...]) -> None:
+    """Set what a data key opts out of; `none` lifts all. In force within two seconds.
+
+    canary: its requests always go to the route's own model first, and count in no comparison.
+    shadow: they are mirrored to no candidate, and no judge sees them. capture: no copy of them
+    is kept, and no judge sees them.
+    """
+    if NONE in opt_outs and len(set(opt_outs)) > 1:
+        raise click.UsageError("`none` stands alone: leave it out, or the others")
+    changed = keys.set_opt_outs(
+        session.context,
+        session.deciding_actor,
+        key_id,
+        [OptOut(name) for name in opt_outs if name != NONE],
+    )
+    if session.json:
+        output.document(changed)
+    else:
+        click.echo(f"{key_id}: {', '.join(sorted(changed.opt_outs)) or 'no opt-outs'}")
 
 
 @key.command()

@@ -26,6 +26,7 @@ from harness.domain.operations.access import (
     SYSTEM,
     Actor,
     ApiKey,
+    OptOut,
     Role,
     key_hash,
 )
@@ -40,6 +41,7 @@ from harness.domain.reliability.spend import SpendTotals
 from harness.ports import Store, Transaction
 
 NO_LIMITS: Final = "a management key has a role, not limits, which are the router's"
+NO_OPT_OUTS: Final = "a management key asks no model, so that it has nothing to opt out of"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +61,7 @@ def create_key(  # noqa: PLR0913 - what a key is made of
     role: Role | None = None,
     routes: Iterable[str] = (),
     limits: KeyLimits | None = None,
+    opt_outs: Iterable[OptOut] = (),
     principal: str | None = None,
     service: bool = False,
 ) -> tuple[ApiKey, str]:
@@ -83,6 +86,9 @@ def create_key(  # noqa: PLR0913 - what a key is made of
     limits = limits and limits.some
     if role is not None and limits:
         raise InputError(f"{NO_LIMITS}: leave the limits out")
+    opted_out = frozenset(opt_outs)
+    if role is not None and opted_out:
+        raise InputError(f"{NO_OPT_OUTS}: leave the opt-outs out")
     text = f"{DATA_KEY_PREFIX if role is None else MANAGEMENT_KEY_PREFIX}{ctx.chance.secret()}"
     now = ctx.clock.now()
     key = ApiKey(
@@ -94,6 +100,7 @@ def create_key(  # noqa: PLR0913 - what a key is made of
         routes=granted,
         created_at=now,
         limits=limits,
+        opt_outs=opted_out,
         created_by=actor.principal,
         created_with=actor.key,
     )
@@ -118,6 +125,7 @@ def create_key(  # noqa: PLR0913 - what a key is made of
                 "role": role.name.lower() if role else "data",
                 "routes": sorted(key.routes),
                 "limits": to_plain(limits),
+                "opt_outs": sorted(opted_out),
             },
         )
     return key, text
@@ -198,6 +206,22 @@ def set_limits(
             f"key {key}",
             {"before": to_plain(before), "after": to_plain(limits)},
         )
+    return changed
+
+
+def set_opt_outs(ctx: Context, actor: Actor, key: str, opt_outs: Iterable[OptOut]) -> ApiKey:
+    """Replaces what a data key opts out of; none at all lifts it. Routers follow within two
+    seconds. Raises NotFound, InputError.
+    """
+    actor.require(Role.ADMIN)
+    with ctx.store.write() as tx:
+        api_key = tx.keys.get(key)
+        if api_key is not None and api_key.role is not None:
+            raise InputError(NO_OPT_OUTS)
+        changed = tx.keys.opt_out(key, frozenset(opt_outs))
+        before = api_key.opt_outs if api_key else ()
+        details = {"before": sorted(before), "after": sorted(changed.opt_outs)}
+        audit.record(ctx, tx, actor, "key.opt_outs", f"key {key}", details)
     return changed
 
 

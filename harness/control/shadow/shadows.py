@@ -40,7 +40,7 @@ LONGEST: Final = timedelta(days=90)
 DEFAULT_LASTS: Final = timedelta(days=7)
 # Requests that were drawn and not mirrored, by the name they are counted under.
 LEFT_OUT: Final[Mapping[str, str]] = {
-    "declined": "the client said no (x-swapgate-shadow: off)",
+    "declined": "the client said no (x-swapgate-shadow: off), or its key is opted out",
     "too_large": "longer than 128 KiB",
     "not_repeatable": "state or tools of the provider's own: asking twice may act twice",
     "unable": "the candidate cannot do what they need",

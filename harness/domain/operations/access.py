@@ -7,7 +7,7 @@ hash (`key_hash`), routes and limits.
 import hmac
 from dataclasses import dataclass
 from datetime import datetime
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from hashlib import sha256
 
 from harness.domain.errors import NotAllowed
@@ -48,6 +48,19 @@ class Actor:
 SYSTEM = Actor("swapgate", Role.ADMIN, "swapgate")
 
 
+class OptOut(StrEnum):
+    """Names what a client's key keeps its requests out of.
+
+    CANARY: no canary, holdback or practice: they go to the route's own model, and are evidence
+    of nothing. SHADOW: they are mirrored to no candidate, and shown to no judge. CAPTURE: no
+    copy is kept, and no judge sees them.
+    """
+
+    CANARY = "canary"
+    SHADOW = "shadow"
+    CAPTURE = "capture"
+
+
 @dataclass(frozen=True, slots=True)
 class ApiKey:
     """A key as it is stored: never the secret itself. role None: a data key."""
@@ -66,6 +79,7 @@ class ApiKey:
     # that was used; None where that is not known, or none.
     created_by: str | None = None
     created_with: str | None = None
+    opt_outs: frozenset[OptOut] = frozenset()  # of a data key
 
 
 def key_hash(key: str, secret: bytes) -> str:

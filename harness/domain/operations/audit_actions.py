@@ -59,6 +59,7 @@ AUDIT_ACTIONS: Final[Mapping[str, str]] = {
     "freeze.lift": "a freeze was ended before its time",
     "key.create": "a data key or a management key was made",
     "key.limits": "the limits of a data key were changed",
+    "key.opt_outs": "what a data key opts out of was changed",
     "key.revoke": "a key was revoked",
     "model.add": "a target was added",
     "person.link": "an admin declared that two principals are one person",

@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.canary.unit_rule import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.evals.run import SuiteRole
+from harness.domain.operations.access import OptOut
 from harness.domain.operations.row_signatures import Revocations, SignedRows
 from harness.domain.providers.credentials import StoredKey
 from harness.domain.reliability.rate_limits import KeyLimits
@@ -261,6 +262,7 @@ class KeyGrant:
     routes: frozenset[str] = frozenset()  # empty means all
     # None when there are none, so that such a key costs one look.
     limits: KeyLimits | None = None
+    opt_outs: frozenset[OptOut] = frozenset()
 
 
 @dataclass(frozen=True)

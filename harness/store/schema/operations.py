@@ -4,13 +4,14 @@ dashboard, the installation's counters (`meta`) and its leader; their rows as do
 and back.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
 from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.operations.access import ApiKey, Role
+from harness.domain.operations.access import ApiKey, OptOut, Role
 from harness.domain.operations.alerts import AlertKind, AlertRecord, Notified
 from harness.domain.operations.audit import AuditEvent, AuditExport, AuditPosition
 from harness.domain.operations.dashboard_session import DashboardSession
@@ -109,6 +110,7 @@ api_key = sa.Table(
     sa.Column("principal", sa.ForeignKey(principal.c.id), nullable=True),
     text("created_by", nullable=True),
     text("created_with", nullable=True),
+    json_value("opt_outs", nullable=True),
     signature(),
     sa.UniqueConstraint("hash"),
     sa.CheckConstraint("role BETWEEN 1 AND 4", name="role_known"),
@@ -302,7 +304,12 @@ def key_to_row(key: ApiKey) -> Values:
         "principal": key.principal,
         "created_by": key.created_by,
         "created_with": key.created_with,
+        "opt_outs": opt_outs_to_json(key.opt_outs),
     }
+
+
+def opt_outs_to_json(opt_outs: Iterable[OptOut]) -> list[str] | None:
+    return sorted(opt_outs) or None
 
 
 def limits_to_json(limits: KeyLimits | None) -> dict[str, object] | None:
@@ -323,6 +330,7 @@ def key_from_row(row: Row) -> ApiKey:
         principal=row.principal,
         created_by=row.created_by,
         created_with=row.created_with,
+        opt_outs=frozenset(OptOut(name) for name in row.opt_outs or ()),
     )
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from harness.domain.errors import Conflict, NotFound
-from harness.domain.operations.access import ApiKey
+from harness.domain.operations.access import ApiKey, OptOut
 from harness.domain.operations.alerts import (
     ALERT_RULES,
     Alert,
@@ -45,6 +45,7 @@ from harness.store.schema.operations import (
     key_from_row,
     key_to_row,
     limits_to_json,
+    opt_outs_to_json,
     person_link,
     person_link_from_row,
     person_link_to_row,
@@ -204,6 +205,13 @@ class SqlApiKeys:
     def limit(self, key: str, limits: KeyLimits | None) -> ApiKey:
         self._unit.serialize()
         changes = {"limits": limits_to_json(limits)}
+        if not self._unit.amend(api_key, api_key.c.id == key, changes):
+            raise no_such_key(key)
+        return key_from_row(self._unit.read(KEYS.where(api_key.c.id == key)).one())
+
+    def opt_out(self, key: str, opt_outs: Iterable[OptOut]) -> ApiKey:
+        self._unit.serialize()
+        changes = {"opt_outs": opt_outs_to_json(opt_outs)}
         if not self._unit.amend(api_key, api_key.c.id == key, changes):
             raise no_such_key(key)
         return key_from_row(self._unit.read(KEYS.where(api_key.c.id == key)).one())

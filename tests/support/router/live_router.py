@@ -19,7 +19,7 @@ from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.errors import StoreUnavailable
 from harness.domain.evals.pins import Sighting
-from harness.domain.operations.access import key_hash
+from harness.domain.operations.access import OptOut, key_hash
 from harness.domain.operations.alerts import Alert
 from harness.domain.providers.credentials import ProviderKeySets, keys_from_environment
 from harness.domain.reliability.failover import Failover
@@ -54,6 +54,7 @@ from router.upstream.transports import Transports
 SECRET = b"the server's secret"
 KEY = "sk-sg-good"
 NARROW_KEY = "sk-sg-narrow"
+OPTED_OUT_KEY = "sk-sg-out"
 UPSTREAM_KEY = "upstream-secret"
 UPSTREAM_KEYS = {
     "UP_KEY": UPSTREAM_KEY,
@@ -218,6 +219,9 @@ def snapshot(
         keys=(
             KeyGrant("k-good", key_hash(KEY, SECRET)),
             KeyGrant("k-narrow", key_hash(NARROW_KEY, SECRET), frozenset({"other"})),
+            KeyGrant(
+                "k-out", key_hash(OPTED_OUT_KEY, SECRET), opt_outs=frozenset({OptOut.CANARY})
+            ),
         ),
         etag=f"{revision}-{weight_bps}",
     )
