@@ -108,17 +108,18 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("proposal", "cancel", fourth["proposal"]["id"])  # type: ignore[index]
     canary_verbs(cli, ask, ids[1])
     ask("route", "rollback", "chat2", "--reason", "a rehearsal")
-    key = ask("key", "create", "carol")
-    for look in ("list", "sign-in-link"):
-        ask("key", look)
-    ask("key", "opt-outs", key["key"]["id"], "canary")  # type: ignore[index]
-    for words in (("limits", "--budget-day", "5"), ("revoke",)):
-        ask("key", *words, key["key"]["id"])  # type: ignore[index]
     switch = ask("switch", "throw", "provider:sim", "--for", "2h", "--reason", "a drill")
     ask("switch", "list")
     ask("switch", "lift", switch["id"], "--reason", "over")  # type: ignore[index]
     credential_verbs(cli, ask)
-    for verbs_of in (freeze_verbs, person_verbs, trouble_verbs, shadow_verbs, database_verbs):
+    for verbs_of in (
+        key_verbs,
+        freeze_verbs,
+        person_verbs,
+        trouble_verbs,
+        shadow_verbs,
+        database_verbs,
+    ):
         verbs_of(ask)
     capture_verbs(cli, ask)
     agent_verbs(cli, ask)
@@ -175,6 +176,15 @@ def person_verbs(ask: Callable[..., object]) -> None:
     assert (shown["dave-laptop"], shown["local"]) == ("dave", "")
     assert ask("person", "sessions") == []
     ask("person", "sign-out", "ds_none", "--reason", "a lost laptop", exits=1)
+
+
+def key_verbs(ask: Callable[..., object]) -> None:
+    key = ask("key", "create", "carol")["key"]["id"]  # type: ignore[index]
+    for look in ("list", "sign-in-link"):
+        ask("key", look)
+    ask("key", "opt-outs", key, "canary")
+    ask("key", "limits", key, "--budget-day", "5")
+    ask("key", "revoke", key)
 
 
 def freeze_verbs(ask: Callable[..., object]) -> None:
