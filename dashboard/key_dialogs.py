@@ -13,6 +13,7 @@ from dashboard.text import html, key_text
 from dashboard.text.html import escape, strong
 from harness.control.operations import keys
 from harness.control.operations.keys import KeySummary
+from harness.domain.errors import StaleWrite
 from harness.domain.operations.access import Actor, OptOut, Role
 from harness.domain.reliability.rate_limits import KeyLimits
 
@@ -186,15 +187,16 @@ def change_key(live: Sequence[KeySummary]) -> None:
 def _change_limits(chosen: KeySummary) -> None:
     """Asks for a client key's limits."""
     st.html(html.note("What it spent stays counted. Routers follow within 2 s."))
-    limits = _ask_limits(chosen.limits or KeyLimits(), chosen.id)
-    same = limits == (chosen.limits or KeyLimits())
+    before = chosen.limits or KeyLimits()
+    limits = _ask_limits(before, chosen.id)
+    same = limits == before
     action_dialogs.submit(
         "Set the limits",
         key=f"limit-{chosen.id}",
         role=Role.ADMIN,
         missing="These are its limits already." if same else "",
         act=lambda actor: keys.set_limits(
-            page_frame.context(), actor, chosen.id, lambda _: limits
+            page_frame.context(), actor, chosen.id, lambda now: _replace(now, before, limits)
         ),
         done=lambda actor: f"{actor.name} changed the limits of {chosen.name}.",
     )
@@ -213,6 +215,18 @@ def _change_opt_outs(chosen: KeySummary) -> None:
         act=lambda actor: keys.set_opt_outs(page_frame.context(), actor, chosen.id, opt_outs),
         done=lambda actor: f"{actor.name} changed the opt-outs of {chosen.name}.",
     )
+
+
+def _replace(now: KeyLimits, before: KeyLimits, wanted: KeyLimits) -> KeyLimits:
+    """Returns the limits wanted. Raises StaleWrite where somebody else changed them since the
+    dialog was opened: the whole would take that back.
+    """
+    if now != before:
+        raise StaleWrite(
+            "somebody else changed this key's limits after this dialog was opened: close it, "
+            "open it again and look at what holds now"
+        )
+    return wanted
 
 
 def _revoke(chosen: KeySummary) -> None:

@@ -111,7 +111,7 @@ def edit_chain(view: RouteView) -> None:
         if reason
         else action_dialogs.REASON_MISSING,
         act=lambda actor: fallback_chain.replace_chain(
-            ctx, actor, route.name, wanted, reason=reason
+            ctx, actor, route.name, wanted, reason=reason, seen=route
         ),
         done=lambda actor: f"{actor.name}: route {route.name} falls back to {after}.",
     )
@@ -158,7 +158,12 @@ def roll_back(view: RouteView) -> None:
         role=Role.APPROVER,
         missing="" if reason else action_dialogs.REASON_MISSING,
         act=lambda actor: routes.roll_back(
-            page_frame.context(), actor, view.route.name, to_version=version, reason=reason
+            page_frame.context(),
+            actor,
+            view.route.name,
+            to_version=version,
+            reason=reason,
+            seen=view.route,
         ),
         done=lambda actor: f"{actor.name} brought {names[version]} back.",
     )

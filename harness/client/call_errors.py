@@ -77,7 +77,7 @@ def _kind(status: int) -> type[CallFailed]:
 def _error_of(body: bytes) -> dict[str, object]:
     try:
         whole = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     error = whole.get("error") if isinstance(whole, dict) else None
     return error if isinstance(error, dict) else {}

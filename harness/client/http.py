@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from harness.domain.errors import InputError, RouterUnreachable, StreamBroken
+from harness.domain.errors import AnswerUnreadable, InputError, RouterUnreachable, StreamBroken
 
 CONNECT_S: Final = 10.0
+MOST_BYTES: Final = 256 * 2**20
 
 
 class HttpAnswer:
@@ -21,8 +22,19 @@ class HttpAnswer:
         self._response = response
 
     async def body(self) -> bytes:
+        """Reads the whole answer. Raises AnswerUnreadable beyond MOST_BYTES: whoever answers
+        decides how long it is, and may not take all memory.
+        """
+        body = bytearray()
         try:
-            return await self._response.read()
+            async for piece in self._response.content.iter_any():
+                body += piece
+                if len(body) > MOST_BYTES:
+                    raise AnswerUnreadable(
+                        f"{self._response.url}: the answer has more than {MOST_BYTES >> 20} "
+                        "MiB; check that the address is a Swapgate router's"
+                    )
+            return bytes(body)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise RouterUnreachable(
                 f"{self._response.url}: the answer broke off ({type(error).__name__}); "

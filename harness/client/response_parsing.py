@@ -20,6 +20,8 @@ from harness.domain.errors import AnswerUnreadable
 
 # What a provider that thinks wants to see again beside the words it said.
 KEPT: Final = ("thinking_blocks", "reasoning_details")
+# Python refuses to read thousands of them.
+MOST_DIGITS: Final = 18
 _CALL: Final = frozenset({"id", "type", "index", "function"})
 
 
@@ -35,12 +37,16 @@ def parse_served(headers: Mapping[str, str]) -> Served:
         route=header("route"),
         arm=header("arm"),
         target=header("target"),
-        revision=int(revision) if revision.isdecimal() else None,
-        attempts=int(attempts) if attempts.isdecimal() else 0,
+        revision=_count(revision),
+        attempts=_count(attempts) or 0,
         degraded=tuple(part.strip() for part in header("degraded").split(",") if part.strip()),
         switch=header("switch"),
         kind=header("kind"),
     )
+
+
+def _count(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) <= MOST_DIGITS else None
 
 
 def parse_completion(body: bytes, served: Served) -> CompletionResponse:
@@ -104,13 +110,16 @@ def parse_embeddings(body: bytes, served: Served) -> EmbeddingResponse:
 def _vector(value: object, served: Served) -> tuple[float, ...]:
     if not isinstance(value, list) or not all(_is_number(item) for item in value):
         raise _unreadable("a vector that is no list of numbers", served)
-    return tuple(float(item) for item in value)
+    try:
+        return tuple(float(item) for item in value)
+    except OverflowError:
+        raise _unreadable("a vector with a number that is too large", served) from None
 
 
 def _object(body: bytes, served: Served) -> dict[str, object]:
     try:
         found = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise _unreadable("an answer that is no JSON object", served)
@@ -208,4 +217,7 @@ def _is_number(value: object) -> bool:
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+    try:
+        return float(value) if isinstance(value, int | float) else 0.0
+    except OverflowError:
+        return 0.0

@@ -176,7 +176,7 @@ class AsyncStream:
     def _read(self, data: bytes) -> StreamChunk:
         try:
             raw = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             raw = None
         if not isinstance(raw, dict):
             raise self._broken({"message": "an event of the stream is no JSON object"})

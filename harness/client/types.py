@@ -63,7 +63,7 @@ class ToolRequest:
         """
         try:
             found = json.loads(self.arguments_text or "{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(
                 f"tool {self.name!r}: the model's arguments are no JSON ({error})"
             ) from None

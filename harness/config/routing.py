@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from harness.config.source_locations import Document, KeyPath
 from harness.config.validation_errors import dotted_path
 from harness.domain.errors import ConfigError, InputError
+from harness.domain.operations.principals import check_principal_name
 from harness.domain.privacy.capture import check_capture
 from harness.domain.routing.keep_warm import parse_keep_warm_share, parse_share_bps
 from harness.domain.routing.overrides import Overrides, RequestKind, override_errors
@@ -136,6 +137,7 @@ def route_seed(name: str, entry: RouteEntry, known: FileContext) -> RouteSeed:
             raise ConfigError(f"{place}: {dotted_path(whole)}: {error}") from None
 
     at((), partial(check_route_name, name))
+    at((), partial(check_principal_name, name))
     fallbacks = [
         at(("fallbacks", index), partial(_target, value, name, known.tiers))
         for index, value in enumerate(entry.fallbacks)

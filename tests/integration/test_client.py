@@ -278,6 +278,29 @@ def test_a_router_that_is_not_there_is_named() -> None:
 def test_what_is_no_address_is_refused_at_once(url: str) -> None:
     with pytest.raises(InputError, match="base_url"):
         ModelClient.over_http(url, "sk-sg-any")
+    with pytest.raises(InputError, match="no data key"):
+        ModelClient.over_http("http://127.0.0.1:8080", "sk-sg-any\r\nx-swapgate-kind: eval")
+
+
+@pytest.mark.req("B1")
+@pytest.mark.parametrize(
+    ("status", "body", "why"),
+    [
+        (200, b"[" * 100_000, "no JSON object"),
+        (500, b"[" * 100_000, "status 500"),
+        (200, b" " * 2**20 + b"{}", "more than 0 MiB"),
+    ],
+)
+def test_an_answer_that_nobody_can_read_is_refused_in_words(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, why: str
+) -> None:
+    monkeypatch.setattr("harness.client.http.MOST_BYTES", 2**19)
+    upstream.turns["chat"] = ScriptedTurn(status, {}, (body,))
+    with (
+        ModelClient.over_http(upstream.url, "sk-sg-any") as client,
+        pytest.raises(swapgate.CallFailed, match=why),
+    ):
+        client.complete(ASK)
 
 
 def test_a_client_without_a_key_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,6 +340,7 @@ def test_an_answer_that_asks_for_it_is_asked_for_once_more(upstream: Upstream) -
         broken_stream(ROLE, event({"content": "one"})),
         broken_stream(ROLE, event({"content": "one"}), b"data: [DONE]\n\n"),
         broken_stream(ROLE, b"data: nonsense\n\n"),
+        broken_stream(ROLE, b"data: " + b"[" * 100_000 + b"\n\n"),
     ],
 )
 def test_a_connection_to_a_router_that_ends_within_a_stream_raises(

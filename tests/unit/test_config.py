@@ -398,10 +398,19 @@ def test_an_editor_shows_what_each_field_is_for() -> None:
 
 
 @pytest.mark.req("C5", "E1")
-def test_a_routes_name_that_would_be_a_literal_target_of_an_agent_is_refused_with_its_place(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        # A literal target of an agent.
+        ("@p/small", "'@p/small' is no route name"),
+        (r"chat\e[2J", "U+001B, which nobody can see"),
+        (r"chat\u202egpj", "U+202E, which nobody can see"),
+    ],
+)
+def test_a_routes_name_that_would_be_taken_for_something_else_is_refused_with_its_place(
+    tmp_path: Path, name: str, why: str
 ) -> None:
-    text = f"{PROVIDER}routes:\n  '@p/small': {{incumbent: p/small}}\n"
     with pytest.raises(ConfigError) as error:
-        loaded(tmp_path, text)
-    assert "yaml:3: routes.@p/small: '@p/small' is no route name" in str(error.value)
+        loaded(tmp_path, f'{PROVIDER}routes:\n  "{name}": {{incumbent: p/small}}\n')
+    assert "yaml:3: routes." in str(error.value)
+    assert why in str(error.value)

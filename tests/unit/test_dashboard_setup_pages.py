@@ -386,7 +386,8 @@ def test_a_clients_limits_are_changed_and_its_key_revoked_by_its_name(
         "from dashboard import key_dialogs",
         "from harness.control.operations.queries import list_keys",
         "live = [key for key in list_keys(page_frame.context()) if key.revoked_at is None]",
-        "key_dialogs.change_key(live)",
+        "import streamlit as st",
+        "key_dialogs.change_key(st.session_state.setdefault('live', live))",
     )
     [client] = [key for key in list_keys(page_frame.context()) if key.name == "client-0"]
     app.selectbox(key="chosen").select(client.id).run()
@@ -395,6 +396,10 @@ def test_a_clients_limits_are_changed_and_its_key_revoked_by_its_name(
     app.button(key=f"limit-{client.id}").click().run()
     [changed] = [key for key in list_keys(page_frame.context()) if key.id == client.id]
     assert changed.limits == KeyLimits(budget_day_usd=9.5)
+    # The dialog still shows what it was opened with.
+    app.number_input(key=f"budget_day_usd-{client.id}").set_value(900).run()
+    app.button(key=f"limit-{client.id}").click().run()
+    assert "somebody else changed this key's limits" in text(app)
 
     app.session_state[f"act-{client.id}"] = "Revoke"
     app.run()
@@ -478,8 +483,10 @@ def test_a_chain_takes_no_new_model_without_evidence_or_a_waiver(
     app = dialog(
         "from dashboard import route_dialogs",
         "from dashboard.data import queries",
+        "import streamlit as st",
         "view = queries.route(page_frame.context(), 'chat-0')",
-        "route_dialogs.edit_chain(view)",
+        # A dialog keeps what it was opened with.
+        "route_dialogs.edit_chain(st.session_state.setdefault('view', view))",
     )
     assert "This is the chain already." in text(app)
     app.multiselect(key="chain-chat-0").set_value(["sim/other", "sim/backup"]).run()
@@ -494,6 +501,12 @@ def test_a_chain_takes_no_new_model_without_evidence_or_a_waiver(
     assert [entry.target.name for entry in chain] == ["sim/other", "sim/backup"]
     assert chain[0].waiver is not None
     assert chain[0].waiver.author == "ada"
+
+    # The dialog in another tab, which was opened before, takes nothing of that back.
+    app.multiselect(key="chain-chat-0").set_value([]).run()
+    app.button(key="chain-now-chat-0").click().run()
+    assert "somebody else changed the chain of route 'chat-0' meanwhile" in text(app)
+    assert fallback_chain.list_fallbacks(page_frame.context(), "chat-0") == chain
 
 
 def disk_is_full(*_: object) -> None:

@@ -13,7 +13,7 @@ from harness.control.context import Context
 from harness.control.operations import alerts
 from harness.control.routing import data_class_checks, routes, targets
 from harness.control.routing.chain_evidence import WaiverRequest, find_proof
-from harness.domain.errors import InputError, NotFound
+from harness.domain.errors import InputError, NotFound, StaleWrite
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.routing.evidence import ChainProof, EvidenceKind, FormerTarget, Waiver
@@ -121,9 +121,18 @@ def list_expired_waivers(ctx: Context) -> Sequence[Waiver]:
 
 
 def replace_chain(
-    ctx: Context, actor: Actor, name: str, wanted: Sequence[FallbackRequest], *, reason: str
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    wanted: Sequence[FallbackRequest],
+    *,
+    reason: str,
+    seen: Route | None = None,
 ) -> Route:
     """Replaces a route's whole fallback chain by the entries given, in their order.
+
+    seen: the route as whoever decides saw it; with another chain by now it raises StaleWrite,
+    since the whole would take back what somebody else changed.
 
     A target that is new in it needs a valid passed verdict of this route against its incumbent,
     an earlier place on the route, or a waiver. Raises ProofRefused without one, and while an
@@ -133,7 +142,15 @@ def replace_chain(
     _need(reason)
     with ctx.store.write() as tx:
         route = routes.require_route(tx, name)
+        if seen is not None and _chain_of(seen) != _chain_of(route):
+            raise StaleWrite(
+                f"somebody else changed the chain of route {name!r} meanwhile: look at it again"
+            )
         return _commit(ctx, tx, actor, route, wanted, reason)
+
+
+def _chain_of(route: Route) -> tuple[object, ...]:
+    return tuple(route.fallbacks), frozenset(route.settings.capable)
 
 
 def add_fallback(

@@ -17,7 +17,14 @@ from harness.control.context import Context
 from harness.control.routing import data_class_checks, targets
 from harness.domain.canary.canary_end import describe_abort
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState, apply_signal
-from harness.domain.errors import Conflict, InputError, NotFound, ProofRefused, SwapgateError
+from harness.domain.errors import (
+    Conflict,
+    InputError,
+    NotFound,
+    ProofRefused,
+    StaleWrite,
+    SwapgateError,
+)
 from harness.domain.formatting import format_bps
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
@@ -161,10 +168,19 @@ def change_settings(
 
 
 def roll_back(
-    ctx: Context, actor: Actor, name: str, *, to_version: int | None = None, reason: str
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    *,
+    to_version: int | None = None,
+    reason: str,
+    seen: Route | None = None,
 ) -> Route:
     """Bring a former incumbent back, by default the one before the last promotion that still
     stands. A live canary ends, and so does a bake: its promotion is taken back.
+
+    seen: the route as whoever decides saw it; with another incumbent or canary by now it raises
+    StaleWrite.
 
     Needs no proof: it served this route before. Raises NotFound when there is none,
     ProofRefused for a model that its rollout's end took from the route: that takes a verdict.
@@ -173,6 +189,10 @@ def roll_back(
     require_reason(reason, "a rollback")
     with ctx.store.write() as tx:
         route = require_route(tx, name)
+        if seen is not None and _models(seen) != _models(route):
+            raise StaleWrite(
+                f"route {name!r} has another model or canary by now: look at it again"
+            )
         history = tx.routing.history(name)
         incumbent = _former(history, route, to_version)
         _refuse_taken_back(tx, name, incumbent, history)
@@ -185,6 +205,11 @@ def roll_back(
             because = describe_abort(actor.name, reason, baking=True)
             _take_back_baking(ctx, tx, actor, name, because)
         return require_route(tx, name)
+
+
+def _models(route: Route) -> tuple[str, str | None]:
+    """Names who serves, and in whose canary."""
+    return route.incumbent, route.canary.target if route.canary is not None else None
 
 
 def _take_back_baking(
