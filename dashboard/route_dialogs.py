@@ -111,7 +111,7 @@ def edit_chain(view: RouteView) -> None:
         if reason
         else action_dialogs.REASON_MISSING,
         act=lambda actor: fallback_chain.replace_chain(
-            ctx, actor, route.name, wanted, reason=reason, seen=route
+            ctx, actor, route.name, wanted, reason=reason, expected=route
         ),
         done=lambda actor: f"{actor.name}: route {route.name} falls back to {after}.",
     )
@@ -163,7 +163,7 @@ def roll_back(view: RouteView) -> None:
             view.route.name,
             to_version=version,
             reason=reason,
-            seen=view.route,
+            expected=view.route,
         ),
         done=lambda actor: f"{actor.name} brought {names[version]} back.",
     )

@@ -438,13 +438,13 @@ def test_a_rollback_by_hand_during_a_canary_ends_it_and_its_proposal(
     world: SmallInstallation,
 ) -> None:
     promoted(world, "sim/good")
-    seen = routes.load_table(world.context()).routes["chat"]
+    before = routes.load_table(world.context()).routes["chat"]
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
     world.feed()
     world.run_once()
     with pytest.raises(StaleWrite, match="another model or canary by now"):
-        routes.roll_back(world.context(), BEN, "chat", reason="as I saw it", seen=seen)
+        routes.roll_back(world.context(), BEN, "chat", reason="as I saw it", expected=before)
     back = routes.roll_back(world.context(), BEN, "chat", reason="an incident")
     world.run_once()
 

@@ -127,11 +127,11 @@ def replace_chain(
     wanted: Sequence[FallbackRequest],
     *,
     reason: str,
-    seen: Route | None = None,
+    expected: Route | None = None,
 ) -> Route:
     """Replaces a route's whole fallback chain by the entries given, in their order.
 
-    seen: the route as whoever decides saw it; with another chain by now it raises StaleWrite,
+    expected: the route as whoever decides saw it; with another chain by now it raises StaleWrite,
     since the whole would take back what somebody else changed.
 
     A target that is new in it needs a valid passed verdict of this route against its incumbent,
@@ -142,7 +142,7 @@ def replace_chain(
     _need(reason)
     with ctx.store.write() as tx:
         route = routes.require_route(tx, name)
-        if seen is not None and _chain_of(seen) != _chain_of(route):
+        if expected is not None and _chain_of(expected) != _chain_of(route):
             raise StaleWrite(
                 f"somebody else changed the chain of route {name!r} meanwhile: look at it again"
             )

@@ -174,12 +174,12 @@ def roll_back(
     *,
     to_version: int | None = None,
     reason: str,
-    seen: Route | None = None,
+    expected: Route | None = None,
 ) -> Route:
     """Bring a former incumbent back, by default the one before the last promotion that still
     stands. A live canary ends, and so does a bake: its promotion is taken back.
 
-    seen: the route as whoever decides saw it; with another incumbent or canary by now it raises
+    expected: the route as whoever decides saw it; with another incumbent or canary by now it raises
     StaleWrite.
 
     Needs no proof: it served this route before. Raises NotFound when there is none,
@@ -189,7 +189,7 @@ def roll_back(
     require_reason(reason, "a rollback")
     with ctx.store.write() as tx:
         route = require_route(tx, name)
-        if seen is not None and _models(seen) != _models(route):
+        if expected is not None and _models(expected) != _models(route):
             raise StaleWrite(
                 f"route {name!r} has another model or canary by now: look at it again"
             )
