@@ -131,8 +131,8 @@ def replace_chain(
 ) -> Route:
     """Replaces a route's whole fallback chain by the entries given, in their order.
 
-    expected: the route as whoever decides saw it; with another chain by now it raises StaleWrite,
-    since the whole would take back what somebody else changed.
+    expected: the route as whoever decides saw it; with another chain by now it raises
+    StaleWrite, since the whole would take back what somebody else changed.
 
     A target that is new in it needs a valid passed verdict of this route against its incumbent,
     an earlier place on the route, or a waiver. Raises ProofRefused without one, and while an

@@ -179,8 +179,8 @@ def roll_back(
     """Bring a former incumbent back, by default the one before the last promotion that still
     stands. A live canary ends, and so does a bake: its promotion is taken back.
 
-    expected: the route as whoever decides saw it; with another incumbent or canary by now it raises
-    StaleWrite.
+    expected: the route as whoever decides saw it; with another incumbent or canary by now it
+    raises StaleWrite.
 
     Needs no proof: it served this route before. Raises NotFound when there is none,
     ProofRefused for a model that its rollout's end took from the route: that takes a verdict.
