@@ -9,6 +9,7 @@ from dashboard.text import html
 from dashboard.text.html import escape, strong
 from harness.control.canary import observe_only, operations, reach
 from harness.control.canary.status import CanaryStatus
+from harness.control.routing import freezes
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.operations.access import Actor, Role
 from harness.gate.text.canary_effect import describe_effect
@@ -31,6 +32,7 @@ OBSERVED = (
     "Observe only: it does not go on before `control.observe_only` is taken out of the "
     "configuration; it can be aborted."
 )
+FROZEN = "The route is frozen: it does not go on before that ends; it can be aborted."
 HARM = "The evidence calls for a rollback, so it cannot advance."
 
 
@@ -39,7 +41,9 @@ def show_controls(status: CanaryStatus) -> None:
     for nobody but who is signed in without the role for it.
     """
     why = disabled_reasons(status)
-    why |= dict.fromkeys(observe_only.list_refused_signals(page_frame.context()), OBSERVED)
+    ctx, route = page_frame.context(), status.rollout.route
+    why |= dict.fromkeys(freezes.list_refused_signals(ctx, route), FROZEN)
+    why |= dict.fromkeys(observe_only.list_refused_signals(ctx), OBSERVED)
     if current_user.signed_in() and (refusal := current_user.why_not(Role.APPROVER)):
         why = dict.fromkeys(BUTTONS, refusal)
     signals = visible_signals(status.rollout, faults=bool(status.faults))

@@ -18,7 +18,13 @@ from harness.app.installation import Installation, open_installation
 from harness.control import audit
 from harness.control.context import Context
 from harness.control.routing import freezes, kill_switch
-from harness.domain.errors import ConfigError, NotFound, StoreUnavailable, SwapgateError
+from harness.domain.errors import (
+    ConfigError,
+    NotFound,
+    SignatureInvalid,
+    StoreUnavailable,
+    SwapgateError,
+)
 from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.settings import OidcSettings
 
@@ -100,7 +106,6 @@ def show_page(name: str, show: Callable[[], None]) -> None:
 
     def show_all() -> None:
         _show_switches()
-        _show_freezes()
         _check_audit_log()
         _show_observe_only()
         show()
@@ -152,10 +157,15 @@ def _switch_banner(switch: KillSwitch) -> None:
     st.html(html.banner(heading, text, tone=labels.Tone.WORSE))
 
 
-def _show_freezes() -> None:
-    """Show the freezes in force: those of people, and those of every week."""
-    for heading, text in freezes.list_freeze_notices(context()):
-        st.html(html.banner(heading, text, docs_page="how-to/freezes"))
+def show_freezes(route: str | None = None) -> None:
+    """Shows the freezes in force, of people and of every week: those of a route, or all."""
+    try:
+        notices = freezes.list_freeze_notices(context(), route)
+    except SignatureInvalid as error:
+        st.html(html.banner(*labels.broken_freezes(str(error)), tone=labels.Tone.WORSE))
+        return
+    for notice in notices:
+        st.html(html.banner(*labels.freeze_banner(notice), docs_page="how-to/freezes"))
 
 
 def _check_audit_log() -> None:

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final, assert_never
 
 from harness.control.operations.alerts import AlertView
+from harness.control.routing.freezes import FreezeNotice
 from harness.domain.canary.canary_end import CanaryEnd
 from harness.domain.canary.rollout import RolloutState
 from harness.domain.evals.pins import ServedModel
@@ -171,6 +172,21 @@ def switch_banner(switch: KillSwitch) -> tuple[str, str]:
         case _:
             assert_never(switch.source)
     return heading, f"{switch.actor}: {switch.reason}. {end}"
+
+
+def freeze_banner(notice: FreezeNotice) -> tuple[str, str]:
+    """Writes heading and text for a freeze in force."""
+    heading = f"{notice.scope} frozen until {date_time(notice.ends_at)}."
+    effect = "No canary opens, goes on or is promoted. Abort, rollback and kill switch work."
+    return heading, f"{notice.reason.rstrip('.')} ({notice.source}). {effect}"
+
+
+def broken_freezes(error: str) -> tuple[str, str]:
+    """Writes heading and text where somebody else than Swapgate changed a stored freeze."""
+    return (
+        "✕ Every route counts as frozen.",
+        f"The stored freezes cannot be trusted: {error}. Abort, rollback and kill switch work.",
+    )
 
 
 def alert_banner(alert: AlertView, now: datetime) -> tuple[str, str]:

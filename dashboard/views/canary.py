@@ -41,10 +41,14 @@ def show() -> None:
     if view.shadow is not None:
         state = top.empty()
         state.html(shadow_text.headline(view.shadow, route))
+        with top:
+            page_frame.show_freezes(route)
         with st.container(key="live"):
             shadow(route, state)
     elif view.status is None:
-        top.html(html.title(f"No canary on {strong(route)}"))
+        with top:
+            st.html(html.title(f"No canary on {strong(route)}"))
+            page_frame.show_freezes(route)
         st.html(
             html.empty(
                 "This route has never had a canary. A canary opens when a proposal passes:",
@@ -56,6 +60,7 @@ def show() -> None:
         state.html(canary_text.headline(view, view.status))
         with top:
             page_frame.show_done_message()
+            page_frame.show_freezes(route)
             canary_controls.show_controls(view.status)
             lead_on(view.status.rollout)
         # Its name keeps it from fading while it is read anew (styles.css).

@@ -36,6 +36,8 @@ def show() -> None:
         return
     header(view)
     stale = banner(view)
+    if view.comparison.proposal.open:
+        page_frame.show_freezes(view.comparison.proposal.route)
     decide(view, stale=stale)
     figures(view, stale=stale)
     if view.selection is not None:

@@ -40,6 +40,7 @@ def show() -> None:
     if page.invalid:
         st.html(html.invalid(page.invalid))
     page_frame.show_done_message()
+    page_frame.show_freezes()
     _alerts(alarming, now)
     if page.items:
         _routes(page.items, now)

@@ -33,6 +33,7 @@ def show() -> None:
     if page.invalid:
         st.html(html.invalid(page.invalid))
     page_frame.show_done_message()
+    page_frame.show_freezes()
     busy = {row.proposal.route: row for row in page if row.proposal.open}
     create(queries.route_names(ctx), busy)
     state = "open"

@@ -8,7 +8,13 @@ from functools import partial
 
 import streamlit as st
 
-from dashboard import action_dialogs, page_frame, route_dialogs, switch_dialogs
+from dashboard import (
+    action_dialogs,
+    freeze_dialogs,
+    page_frame,
+    route_dialogs,
+    switch_dialogs,
+)
 from dashboard.action_dialogs import Opener
 from dashboard.charts import route_timeline
 from dashboard.data import queries
@@ -45,6 +51,7 @@ def show() -> None:
     with top:
         header(view)
     page_frame.show_done_message()
+    page_frame.show_freezes(name)
     actions(view)
     behind(view)
     if view.drift:
@@ -64,6 +71,7 @@ def actions(view: RouteView) -> None:
         [
             *lifts(view),
             switch_dialogs.kill_switch_opener(name),
+            *freeze_dialogs.freeze_openers(name),
             Opener(
                 "Edit the fallbacks …",
                 ":material/alt_route:",

@@ -2,17 +2,21 @@
 always.
 """
 
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from click.testing import CliRunner
 
-from harness.app.installation import load_settings
+from harness.app.database import upgrade_database
+from harness.app.installation import load_settings, open_installation
+from harness.cli.program import program
 from harness.control.canary import operations
 from harness.control.proposals import comparison
-from harness.control.routing import freeze_changes, freezes, routes
+from harness.control.routing import freeze_changes, freezes, routes, seed
 from harness.control.routing.freeze_changes import FreezeRequest
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.errors import ConfigError, Conflict, InputError, NotAllowed
@@ -68,9 +72,10 @@ def test_a_proposal_is_measured_in_a_freeze_and_its_canary_opens_by_itself_after
 
     next_step = comparison.load_comparison(world.context(), proposal.id).next_step
     assert next_step.startswith("the policy approved it; it waits: route chat is frozen")
-    ((heading, text),) = freezes.list_freeze_notices(world.context())
-    assert heading.startswith("Route chat is frozen until")
-    assert "the release week (ben" in text
+    (notice,) = freezes.list_freeze_notices(world.context(), "chat")
+    assert notice.scope == "Route chat is"
+    assert (notice.reason, notice.source) == ("the release week", "ben")
+    assert freezes.list_freeze_notices(world.context(), "other") == []
 
     world.clock.advance(3600)
     world.run_once()
@@ -194,6 +199,16 @@ def test_the_configuration_freezes_routes_every_week(tmp_path: Path) -> None:
     (window,) = load_settings(file).freezes
     assert str(window) == "Fri 16:00 to Mon 08:00, Europe/Berlin"
     assert window.routes == {"chat"}
+    provider = "providers: {sim: {api_base: 'http://127.0.0.1:9/v1'}}"
+    file.write_text(
+        f"home: state\n{provider}\nroutes: {{chats: {{incumbent: sim/a}}}}\n{entry}"
+    )
+    with closing(open_installation(file, create_secret=True)) as installation:
+        upgrade_database(installation.settings)
+        seed.apply_seed(installation.context, installation.settings)
+    said = CliRunner().invoke(program, ["--config", str(file), "doctor"]).output
+    assert "there is no route 'chat', which the freeze Fri 16:00 to Mon 08:00" in said
+    assert "did you mean 'chats'?" in said
     file.write_text(entry.replace("Fri 16:00", "someday"))
     with pytest.raises(ConfigError, match=r"freezes\.0.*'someday' is no time of the week"):
         load_settings(file)

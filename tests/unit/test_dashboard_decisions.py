@@ -6,6 +6,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from dashboard import (
     page_frame,
 )
 from harness.app.installation import CONFIG_VARIABLE
+from harness.control.routing import freezes
+from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.access import Role
 from tests.support.browser.dashboard_data import BEN, Lived, lived
 from tests.unit.test_dashboard_page_states import (
@@ -42,6 +45,8 @@ DIALOGS = (
     ("decision_dialogs.approve", REVIEW % "awaiting"),
     ("decision_dialogs.reject", REVIEW % "awaiting"),
     ("decision_dialogs.cancel", REVIEW % "evaluating"),
+    ("freeze_dialogs.add", "'faq'"),
+    ("freeze_dialogs.lift", "FROZEN"),
     ("key_dialogs.create_client_key", ""),
     ("key_dialogs.create_management_key", "['ann']"),
     ("key_dialogs.change_key", "list_keys(ctx).items"),
@@ -68,7 +73,7 @@ SCRIPT = """
 import streamlit as st
 from datetime import UTC, datetime
 from dashboard import (
-    canary_controls, decision_dialogs, key_dialogs, page_frame, people_dialogs,
+    canary_controls, decision_dialogs, freeze_dialogs, key_dialogs, page_frame, people_dialogs,
     provider_dialogs, provider_key_dialogs, route_dialogs, session_dialogs, suite_dialogs,
     switch_dialogs,
 )
@@ -80,6 +85,7 @@ from harness.domain.operations.principals import OPERATOR
 from harness.control.operations.queries import list_keys, list_runs
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.canary.rollout import RolloutSignal
+from harness.domain.routing.freeze import Freeze, FreezeRecord
 from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
 
 ctx, then = page_frame.context(), datetime(2026, 1, 1, tzinfo=UTC)
@@ -90,11 +96,13 @@ THROWN = KillSwitch(
     id="ks_1", route="faq", force=parse_force("provider:sim"), reason="a drill", actor="ben",
     created_at=then, expires_at=None, source=SwitchSource.CLI,
 )
+FROZEN = FreezeRecord(Freeze("fz_1", "faq", "a sale", "ben", then, then, then))
 SESSION = SignedInSession("ds_1", "p_1", "ann", "link", None, then, then)
 if "given" not in st.session_state:
     st.session_state["given"] = (ARGUMENTS)
     # What AppTest cannot choose, as the page shows it in other words.
     st.session_state["force-faq"] = "provider:sim"
+    st.session_state["freeze-until-faq"] = datetime(2099, 1, 1)
     st.session_state["chosen"] = list_keys(ctx).items[0].id
 DIALOG(*st.session_state["given"])
 """
@@ -201,12 +209,67 @@ def test_where_only_is_observed_what_sends_users_to_a_candidate_is_off_and_emerg
     for page in ("proposals", "compare"):
         assert _reads(pages[page]) >= {("Approve", False), ("Reject", True)}
         assert f'<p class="note">{_shown(decision_dialogs.OBSERVED)}</p>' in text(pages[page])
+    assert "so nobody can approve the canary. It can be rejected." in text(pages["compare"])
     assert _reads(pages["canary"]) >= {
         *(("Abort the canary", True), ("Pause", True), ("Kill switch …", True)),
         *(("Next step", False), ("Promote now", False)),
     }
     assert _shown(canary_controls.OBSERVED) in text(pages["canary"])
     assert ("Kill switch …", True) in _reads(pages["routes"])
+
+
+@pytest.mark.req("G2")
+def test_a_freeze_is_set_and_ended_with_a_reason_and_shown_where_it_holds_something_back(
+    house: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = page_frame.context()
+    script = "from dashboard import freeze_dialogs, page_frame\n{}"
+    app = AppTest.from_string(script.format("freeze_dialogs.add('support-chat')"))
+    app.default_timeout = 120
+    app.run()
+    assert "Held back: <b>sim/sim-better on support-chat</b>" in text(app)
+    assert app.button(key="freeze-now-support-chat").disabled
+    until = (now() + timedelta(days=3)).replace(tzinfo=None, microsecond=0)
+    app.datetime_input(key="freeze-until-support-chat").set_value(until).run()
+    app.text_input(key="freeze-why-support-chat").set_value("Christmas.").run()
+    app.button(key="freeze-now-support-chat").click().run()
+    assert not app.exception
+
+    (record,) = freezes.list_liftable_freezes(ctx, "support-chat")
+    assert (record.freeze.route, record.freeze.actor) == ("support-chat", "ben")
+    routes = {"route": "support-chat"}
+    for page, query, concerned in (
+        ("overview", {}, True),
+        ("canary", routes, True),
+        ("routes", routes, True),
+        ("compare", {"id": house.proposals["canary"]}, True),
+        ("compare", {"id": house.proposals["awaiting"]}, False),
+        ("keys", {}, False),
+    ):
+        app = shown(monkeypatch, house.config, page, query)
+        frozen = "<b>Route support-chat is frozen until " in text(app)
+        assert frozen == concerned, (page, query)
+        assert ("Christmas (ben). No canary opens" in text(app)) == concerned
+        if page == "canary":
+            assert _reads(app) >= {("Abort the canary", True), ("Promote now", False)}
+            assert canary_controls.FROZEN in text(app)
+        if page == "routes":
+            assert ("End the freeze …", True) in _reads(app)
+
+    def changed(*_: object) -> None:
+        raise SignatureInvalid("freeze fz_1 is not as it was signed")
+
+    with monkeypatch.context() as tampered:
+        tampered.setattr(freezes, "list_freeze_notices", changed)
+        assert "Every route counts as frozen." in text(
+            shown(monkeypatch, house.config, "canary")
+        )
+    monkeypatch.setattr("harness.domain.routing.freeze.FREEZE", record, raising=False)
+    take = "from harness.domain.routing import freeze\nfreeze_dialogs.lift(freeze.FREEZE)"
+    app = AppTest.from_string(script.format(take), default_timeout=120).run()
+    app.text_input(key=f"thaw-why-{record.freeze.id}").set_value("over").run()
+    app.button(key=f"thaw-now-{record.freeze.id}").click().run()
+    assert not freezes.list_liftable_freezes(ctx, "support-chat")
 
 
 def _reads(app: AppTest) -> set[tuple[str, bool]]:

@@ -19,7 +19,13 @@ from harness.app.processes import answers_http
 from harness.control.context import Context
 from harness.control.operations import queries
 from harness.control.providers import checks, provider_secrets
-from harness.control.routing import data_class_checks, fallback_chain, routes, seed
+from harness.control.routing import (
+    data_class_checks,
+    fallback_chain,
+    freezes,
+    routes,
+    seed,
+)
 from harness.domain.errors import DatabaseUnusable, StoreUnavailable, SwapgateError
 from harness.domain.formatting import format_milliseconds
 from harness.domain.pagination import PageRequest
@@ -29,6 +35,7 @@ from harness.domain.providers.probe import ProbeStatus, ProbeSubject, parse_mode
 from harness.domain.routing.table import FIRST_ROUTE_STEP
 from harness.domain.routing.target import Provider
 from harness.domain.settings import Settings, SuiteSettings
+from harness.domain.suggestions import did_you_mean
 from harness.runtime import secret_files
 from harness.runtime.outbound.alert_sinks import ConfiguredSinks
 from harness.runtime.processes.tcp_ports import is_free, port_holder
@@ -74,6 +81,7 @@ def all_checks(
         yield from _stored_keys(context)
         yield from _stored_headers(context)
         yield from _differences(context, settings)
+        yield from _freezes(context)
         yield from _chains(context)
         yield _leader(context)
     yield from _alert_sinks(settings)
@@ -388,6 +396,15 @@ def _differences(context: Context, settings: Settings) -> Iterator[DoctorFinding
         yield DoctorFinding("file and database", "warn", found, difference.next_step)
     if not seed_differences and settings.source is not None:
         yield DoctorFinding("file and database", "ok", "they say the same")
+
+
+def _freezes(context: Context) -> Iterator[DoctorFinding]:
+    known = routes.load_table(context).routes
+    for name, window in freezes.list_unknown_routes(context, known):
+        found = f"there is no route {name!r}, which the freeze {window} names"
+        found += did_you_mean(name, known)
+        step = "correct it under `freezes:` in the file, and restart control and dashboard"
+        yield DoctorFinding("freezes", "warn", found, step)
 
 
 def _chains(context: Context) -> Iterator[DoctorFinding]:

@@ -351,7 +351,15 @@ def _next_step(
     if proposal.phase is ProposalPhase.AWAITING_APPROVAL:
         with ctx.store.read() as tx:
             frozen = freezes.describe_freeze(ctx, tx, proposal.route)
-    decided = DecidedProposal(proposal, verdict, rollout, answers, ctx.eval_connections, frozen)
+    decided = DecidedProposal(
+        proposal,
+        verdict,
+        rollout,
+        answers,
+        ctx.eval_connections,
+        frozen,
+        observe_only=ctx.observe_only,
+    )
     return describe_next_step(decided)
 
 

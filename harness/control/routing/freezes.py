@@ -2,13 +2,15 @@
 frozen. Rollback, abort and kill switch are never held back.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from harness.control.context import Context
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import Conflict, SignatureInvalid
 from harness.domain.routing.freeze import (
+    FreezeRecord,
     FreezeSpan,
     find_freeze,
     list_freeze_spans,
@@ -26,34 +28,78 @@ ONWARD_SIGNALS = frozenset(
 )
 
 
-def list_freeze_notices(ctx: Context) -> Sequence[tuple[str, str]]:
-    """Lists the freezes in force: what is frozen until when, and why. For everybody to see."""
+@dataclass(frozen=True, slots=True)
+class FreezeNotice:
+    """Describes a freeze in force, for everybody to see."""
+
+    routes: frozenset[str]  # empty for all
+    ends_at: datetime
+    reason: str
+    source: str  # who set it, or when it comes back every week
+
+    @property
+    def scope(self) -> str:
+        """Names what is frozen, as the beginning of a sentence: `Routes faq and chat are`."""
+        if not self.routes:
+            return "All routes are"
+        *others, last = sorted(self.routes)
+        if not others:
+            return f"Route {last} is"
+        return f"Routes {', '.join(others)} and {last} are"
+
+
+def list_freeze_notices(ctx: Context, route: str | None = None) -> Sequence[FreezeNotice]:
+    """Lists the freezes in force, of all routes or of one. Raises SignatureInvalid where
+    somebody else than Swapgate changed a stored freeze.
+    """
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         records = tx.freezes.overlapping(now)
-    notices: list[tuple[str, str]] = []
-    for record in records:
-        if record.freeze.starts_at <= now < record.ended_at:
-            route, by = record.freeze.route, f"{record.freeze.actor}, {record.freeze.id}"
-            scope = "All routes are" if route is None else f"Route {route} is"
-            notices.append(_notice(scope, record.ended_at, record.freeze.reason, by))
-    for window in ctx.freeze_windows:
-        for span in window.list_spans(now, now):
-            scope = "All routes are"
-            if window.routes:
-                scope = f"{', '.join(sorted(window.routes))} (routes) are"
-            notices.append(_notice(scope, span.ends_at, span.reason, span.source))
-    return notices
+    notices = [
+        FreezeNotice(
+            _routes(record), record.ended_at, record.freeze.reason, record.freeze.actor
+        )
+        for record in records
+        if record.freeze.starts_at <= now < record.ended_at
+    ]
+    notices += [
+        FreezeNotice(window.routes, span.ends_at, span.reason, span.source)
+        for window in ctx.freeze_windows
+        for span in window.list_spans(now, now)
+    ]
+    return [n for n in notices if route is None or not n.routes or route in n.routes]
 
 
-def _notice(scope: str, ends_at: datetime, reason: str, source: str) -> tuple[str, str]:
-    return (
-        f"{scope} frozen until {ends_at:%Y-%m-%d %H:%M} UTC.",
-        (
-            f"{reason} ({source}). No canary opens, goes on or is promoted; evals, approvals "
-            "and shadows go on, and abort, rollback and kill switch work."
-        ),
-    )
+def list_liftable_freezes(ctx: Context, route: str) -> Sequence[FreezeRecord]:
+    """Lists the freezes of a route, or of all, that people set and that have not ended; those
+    to come as well. None, where the stored freezes cannot be trusted.
+    """
+    try:
+        with ctx.store.read() as tx:
+            records = tx.freezes.overlapping(ctx.clock.now())
+    except SignatureInvalid:
+        return ()
+    return [
+        record
+        for record in records
+        if record.freeze.route in (None, route) and record.ended_at > ctx.clock.now()
+    ]
+
+
+def list_unknown_routes(ctx: Context, routes: Collection[str]) -> Sequence[tuple[str, str]]:
+    """Lists the routes that the configuration's freezes name and that there are not, each with
+    the freeze. routes: that there are.
+    """
+    return [
+        (name, str(window))
+        for window in ctx.freeze_windows
+        for name in sorted(window.routes.difference(routes))
+    ]
+
+
+def _routes(record: FreezeRecord) -> frozenset[str]:
+    route = record.freeze.route
+    return frozenset() if route is None else frozenset({route})
 
 
 def describe_freeze(ctx: Context, tx: Transaction, route: str) -> str:
@@ -70,6 +116,12 @@ def describe_freeze(ctx: Context, tx: Transaction, route: str) -> str:
         return ""
     until = f"{span.ends_at:%Y-%m-%d %H:%M} UTC"
     return f"route {route} is frozen until {until} ({span.reason}; {span.source})"
+
+
+def list_refused_signals(ctx: Context, route: str) -> Collection[RolloutSignal]:
+    """Lists what a freeze refuses a canary of a route now."""
+    with ctx.store.read() as tx:
+        return ONWARD_SIGNALS if describe_freeze(ctx, tx, route) else frozenset()
 
 
 def require_thawed(ctx: Context, tx: Transaction, route: str, act: str) -> None:

@@ -18,7 +18,7 @@ from harness.domain.formatting import (
     format_span,
     format_usd,
 )
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.proposals.proposal import PAST_GATE_PHASES, Proposal, ProposalPhase
 
 # By a verdict's outcome; of a verdict that decides about no proposal, as of `gate run`.
 NEXT_STEPS: Final[Mapping[str, str]] = {
@@ -49,12 +49,15 @@ class DecidedProposal:
     answers: Mapping[str, tuple[AnswerColumns, AnswerColumns]]
     connections: int  # eval requests that run at once
     frozen: str = ""  # the freeze that holds its canary back; empty for none
+    observe_only: bool = False  # whether this installation opens no canaries
 
 
 def describe_next_step(decided: DecidedProposal) -> str:
     """What a person does next, or what comes by itself."""
     proposal, outcome = decided.proposal, decided.verdict.outcome
     if outcome == "passed":
+        if decided.observe_only and proposal.phase in PAST_GATE_PHASES:
+            return _observed(proposal)
         return _after_passing(proposal, decided.rollout, decided.frozen)
     if outcome == "inconclusive":
         return _more_items(decided)
@@ -63,10 +66,23 @@ def describe_next_step(decided: DecidedProposal) -> str:
     return NEXT_STEPS[outcome]
 
 
+def _observed(proposal: Proposal) -> str:
+    """Where only is observed: what a person can do, as nobody can let it go on."""
+    only = "this installation only observes (`control.observe_only`)"
+    match proposal.phase:
+        case ProposalPhase.AWAITING_APPROVAL:
+            return f"nothing; {only}, so nobody can approve the canary. It can be rejected."
+        case ProposalPhase.SHADOW:
+            return f"nothing; the shadow goes on, and no canary follows: {only}."
+        case _:
+            return f"watch the canary, or abort it: it does not go on, since {only}."
+
+
 def _after_passing(proposal: Proposal, rollout: Rollout | None, frozen: str) -> str:
     match proposal.phase:
         case ProposalPhase.AWAITING_APPROVAL if proposal.approver is None:
-            return f"somebody other than {proposal.proposer} approves or rejects the canary."
+            decides = f"somebody other than {proposal.proposer} approves or rejects the canary."
+            return f"{decides} Once approved it waits: {frozen}." if frozen else decides
         case ProposalPhase.AWAITING_APPROVAL:
             waits = f"it waits: {frozen}" if frozen else "the canary opens within seconds"
             return f"{proposal.approver} approved it; {waits}."
