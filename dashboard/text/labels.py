@@ -24,6 +24,7 @@ from harness.domain.formatting import (
     format_percent,
     format_points,
     format_quantity,
+    format_range,
     format_score,
     format_span,
     format_usd,
@@ -105,9 +106,9 @@ PHASE_LABELS: Final[Mapping[ProposalPhase, Label]] = {
 def phase_label(proposal: Proposal) -> Label:
     """How a proposal's phase is shown."""
     label = PHASE_LABELS[proposal.phase]
-    if proposal.end in (None, CanaryEnd.ROLLED_BACK):
+    if proposal.end in (None, CanaryEnd.ROLLED_BACK) and not proposal.closed:
         return label
-    # A person's decision is no warning.
+    # A person's decision is no warning; what closed a proposal has its own words beside it.
     return Label(label.symbol, proposal.phase_text, Tone.NEUTRAL)
 
 
@@ -236,7 +237,7 @@ class FigureChange:
 
 def interval(found: tuple[float, float] | None, words: Callable[[float | None], str]) -> str:
     """Writes an interval; empty where there is none."""
-    return "" if found is None else f"95 % CI {words(found[0])} to {words(found[1])}"
+    return "" if found is None else f"95 % CI {format_range(found, words)}"
 
 
 def relative_change(

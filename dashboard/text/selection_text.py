@@ -49,7 +49,7 @@ def matrix(
 
 
 def _now(candidate: SelectionCandidate, selection: SelectionComparison) -> str:
-    """Where a candidate stands; of one that passed and was rejected also why."""
+    """Where a candidate stands; of one that passed in vain also why."""
     proposal, verdict = candidate.proposal, candidate.verdict
     words = labels.phase_label(proposal).words
     passed = verdict is not None and verdict.outcome == "passed"

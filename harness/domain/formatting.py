@@ -268,8 +268,20 @@ def format_range(
 
     >>> format_range((0.5, 12.36), format_latency)
     '0.50 s to 12.4 s'
+    >>> format_range((0.01883, 0.019), format_thousand_price)
+    '$0.0188 to $0.0190'
     """
-    return missing if ends is None else f"{write(ends[0])} to {write(ends[1])}"
+    if ends is None:
+        return missing
+    low, high = write(ends[0]), write(ends[1])
+    return f"{_pad_fraction(low, high)} to {_pad_fraction(high, low)}"
+
+
+def _pad_fraction(amount: str, beside: str) -> str:
+    """Writes an amount below a dollar with as many decimals as the one beside it."""
+    if not amount.startswith("$0.") or not beside.startswith("$0."):
+        return amount
+    return amount.ljust(len(beside), "0")
 
 
 def format_span(seconds: float) -> str:

@@ -382,7 +382,7 @@ def test_a_worse_candidate_is_stopped_and_the_report_says_why(cli: CommandLine) 
     shown = cli.text("proposal", "show", proposal)
     assert "1st candidate on this route in 90 days" in shown
     assert "FAILED" in shown
-    assert "rejected" in shown
+    assert "closed" in shown
     assert "FAILED" in cli.text("proposal", "list", "--route", "chat")
     assert cli.json("proposal", "list", "--open") == []
 

@@ -142,7 +142,7 @@ def test_what_is_watched_says_each_change_and_ends_by_itself(
     [
         ("better", False, 0, "chat: promoted"),
         ("better", True, 3, "chat: rolled back: The canary fails more often"),
-        ("worse", False, 3, "chat: no canary opened: {id}: rejected: "),
+        ("worse", False, 3, "chat: no canary opened: {id}: closed: "),
     ],
 )
 def test_a_watch_that_begins_before_the_canary_waits_for_it_and_ends_with_its_code(

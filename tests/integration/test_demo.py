@@ -58,7 +58,7 @@ def test_the_other_candidate_wins_once_the_models_exchange_their_skills(
 
 def assert_verdicts(said: str, *, better: str, worse: str) -> None:
     assert f"sim/aurora-{better}: PASSED, then promoted" in said
-    assert f"sim/aurora-{worse}: FAILED, then rejected" in said
+    assert f"sim/aurora-{worse}: FAILED, then closed" in said
     assert "sim/nimbus-1: PASSED, then rolled back" in said
     assert "provider lost under traffic, nobody noticed" in said
     assert "requests of users, 0 failed" in said

@@ -104,9 +104,9 @@ def test_of_several_candidates_each_row_says_how_it_stands_and_leads_to_its_page
     ]
     assert [row[1] for row in rows] == ["–", "✕ FAILED", "✓ PASSED", "✓ PASSED"]
     assert re.fullmatch(r"\+\d+\.\d \(\+\d+\.\d to \+\d+\.\d\)", rows[2][2])
-    assert [row[-1] for row in rows[:3]] == ["serves", "rejected", "in canary"]
+    assert [row[-1] for row in rows[:3]] == ["serves", "closed", "in canary"]
     assert re.fullmatch(
-        r"rejected: it passed with \S+ points, and sim/better with \S+ points", rows[3][-1]
+        r"closed: it passed with \S+ points, and sim/better with \S+ points", rows[3][-1]
     )
 
 
@@ -116,7 +116,7 @@ def test_one_that_passed_and_was_not_chosen_says_why(
     said = page_text(house, "several-good", monkeypatch)
 
     assert re.search(
-        r"Since then it was rejected: it passed with \S+ points, and sim/better", said
+        r"Since then it was closed: it passed with \S+ points, and sim/better", said
     )
     assert "A new proposal is measured again before it may get a canary." in said
 

@@ -108,7 +108,7 @@ def sim(  # noqa: PLR0913 - the options of the command, one by one
 @click.option(
     "--until-settled",
     is_flag=True,
-    help="End when each route's open proposal has: promoted, rejected or rolled back.",
+    help="End when each route's open proposal has: promoted, closed or rolled back.",
 )
 @click.option(
     "--url", metavar="URL", help="The router's address. [default: as configured]", default=""

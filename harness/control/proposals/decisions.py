@@ -20,6 +20,7 @@ from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
 from harness.domain.proposals.change_reference import parse_change_reference
 from harness.domain.proposals.proposal import (
+    REFUSED_BY,
     ApprovalKind,
     Proposal,
     ProposalEvent,
@@ -114,7 +115,7 @@ def refuse_proposal(ctx: Context, actor: Actor, proposal: str, reason: str) -> P
     actor.require(Role.APPROVER)
     require_reason(reason, "a refusal")
     return _end_proposal(
-        ctx, actor, proposal, ProposalEvent.REFUSED, f"refused by {actor.name}: {reason}"
+        ctx, actor, proposal, ProposalEvent.REFUSED, f"{REFUSED_BY}{actor.name}: {reason}"
     )
 
 

@@ -108,6 +108,9 @@ PAST_GATE_PHASES: Final = frozenset(
 # Who approved a proposal that its policy lets in without a person, and that a freeze holds.
 POLICY_APPROVER: Final = "the policy"
 
+# How the reason begins with which a person rejected a proposal.
+REFUSED_BY: Final = "refused by "
+
 OPEN_PHASES: Final = frozenset(
     {
         ProposalPhase.PROPOSED,
@@ -228,8 +231,20 @@ class Proposal:
         return find_end(self.closed_because) if ended else None
 
     @property
+    def closed(self) -> bool:
+        """Tells whether it ended before its canary, and no person rejected it: its verdict, its
+        age or a change of what it rests on closed it.
+        """
+        refused = self.closed_because.startswith(REFUSED_BY)
+        return self.phase is ProposalPhase.REJECTED and not refused
+
+    @property
     def phase_text(self) -> str:
-        """Says the phase in words: `rolled back` only of what no person ended."""
+        """Says the phase in words: `rejected` only where a person rejected it, `rolled back`
+        only where none ended it.
+        """
+        if self.closed:
+            return "closed"
         return self.phase.value.replace("_", " ") if self.end is None else self.end.value
 
     @property
