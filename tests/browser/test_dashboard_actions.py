@@ -1,5 +1,6 @@
 """What people do in the dashboard, in a browser: propose, approve, reject, pause, roll back."""
 
+import csv
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -277,8 +278,20 @@ def link_of(house: Lived, name: str) -> str:
         installation.close()
 
 
-def test_a_rejection_needs_a_reason(page: Page, house: Lived, visit: Visit) -> None:
-    visit("/proposals")
+def test_a_rejection_needs_a_reason_and_no_approval_in_another_tab_overtakes_it(
+    page: Page, house: Lived, address: str
+) -> None:
+    page.goto(f"{address}/sign-in?next={quote('/proposals')}")
+    send_key(page, key_of(house, "=1+1"))
+    second = page.context.new_page()
+    second.goto(f"{address}/proposals")
+    waiting = second.locator(card(house.proposals["awaiting"]))
+    waiting.get_by_role("button", name="Approve").click()
+    approval = second.get_by_role("dialog")
+    approval.get_by_label("Reason").press_sequentially("it is cheaper")
+    start = approval.get_by_role("button", name="Start the canary")
+    expect(start).to_be_enabled()
+
     waiting = page.locator(card(house.proposals["awaiting"]))
     waiting.get_by_role("button", name="Reject").click()
     dialog = page.get_by_role("dialog")
@@ -289,8 +302,19 @@ def test_a_rejection_needs_a_reason(page: Page, house: Lived, visit: Visit) -> N
     dialog.get_by_label("Reason").press_sequentially("its licence is not cleared")
     dialog.get_by_role("button", name="Reject").click()
 
-    expect(page.get_by_text("carla rejected")).to_be_visible()
+    expect(page.get_by_text("=1+1 rejected")).to_be_visible()
+    start.click()
+    expect(approval.get_by_role("alert")).to_contain_text("Not done")
     assert phase(house, house.proposals["awaiting"]) is ProposalPhase.REJECTED
+
+    # A person's name is no formula of a spreadsheet.
+    page.goto(f"{address}/audit")
+    with page.expect_download() as downloading:
+        page.get_by_role("button", name="CSV").click()
+    lines = downloading.value.path().read_text("utf-8-sig").splitlines()
+    actors = {row["actor"] for row in csv.DictReader(lines)}
+    assert "'=1+1" in actors
+    assert "=1+1" not in actors
 
 
 def test_a_busy_route_says_which_proposal_is_open(
