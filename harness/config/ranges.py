@@ -102,6 +102,7 @@ RANGES: Final[Mapping[str, Range]] = {
     "requests_per_min": Range(0.000001, MUCH),
     "tokens_per_min": Range(0.000001, 1e12),
     "upstream_connections": COUNT,
+    "rate_share": Range(0.001, 1),
     "workers": Range(1, 1_000),
     "queue_size": Range(1, 100_000_000),
     "failures": COUNT,

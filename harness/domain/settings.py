@@ -76,6 +76,8 @@ class RouterSettings:
     max_response_bytes: int = 64 * 1024 * 1024  # size of a provider's answer, at most
     max_concurrent: int = 512  # requests of one worker at a time; more get 503
     upstream_connections: int = 256  # per worker and provider, at most
+    # Part of each key's rate that this machine grants: 1/N where traffic goes to N machines.
+    rate_share: float = 1.0
     flush_interval_s: float = 1.0  # how often observations go to the database
     queue_size: int = 50_000  # observations that wait in memory, at most
     # A target that answered nobody for so long is checked; 0 for no checks.

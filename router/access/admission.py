@@ -47,6 +47,7 @@ UNKNOWN_KEY_LIMIT: Final = RateLimit(requests_per_min=60, burst_s=10)
 UNKNOWN_KEY_BUCKETS: Final = 1024
 UNKNOWN_KEY_PREFIX: Final = "nobody's "
 FEEDBACK_PREFIX: Final = "feedback of "
+OF_SEVERAL: Final = " at this router, one of several that share the key's rate"
 
 
 class RateReservation(NamedTuple):
@@ -61,7 +62,8 @@ class RateReservation(NamedTuple):
 
 class Admission:
     """Decides for this process, with the rate states of `book`. counters: of this process.
-    tell: called once for each budget that comes near its end, and once at it. secret: the
+    tell: called once for each budget that comes near its end, and once at it. rate_share: part
+    of each key's rate that may go here, since other machines grant the rest. secret: the
     installation's, so that nobody can work out which addresses are counted together.
     """
 
@@ -74,6 +76,7 @@ class Admission:
         tell: Callable[[Alert], None],
         *,
         worker: str,
+        rate_share: float,
         secret: bytes,
     ) -> None:
         self._salt = blake2b(secret, person=b"strangers").digest()
@@ -83,6 +86,7 @@ class Admission:
         self._clock = clock
         self._tell = tell
         self._worker = worker
+        self._rate_share = rate_share
         self._alerted: dict[str, tuple[SpendLevel, date | None]] = {}
 
     def admit(
@@ -91,7 +95,7 @@ class Admission:
         """What is reserved for the request, or the reply that refuses it. request: None for one
         that is wrong, which counts as a request all the same. size: of its body, in bytes.
         """
-        limit, budget = _active_limits(limits)
+        limit, budget = _active_limits(limits, self._rate_share)
         headers: tuple[Header, ...] = ()
         if budget is not None:
             decision = self._judged(key, budget)
@@ -108,7 +112,8 @@ class Admission:
         headers_ = _rate_headers(limit_statuses(decided.state, limit, now))
         if not decided.allowed:
             self._counters["rate_limited"] += 1
-            return _too_many_requests(decided.reason, decided.retry_after_s, headers_)
+            reason = decided.reason + (OF_SEVERAL if self._rate_share < 1 else "")
+            return _too_many_requests(reason, decided.retry_after_s, headers_)
         return RateReservation(key, limit, given, tokens, (*headers, *headers_))
 
     def admit_feedback(self, key: str, limits: KeyLimits | None) -> Reply | None:
@@ -119,7 +124,7 @@ class Admission:
         """
         if limits is None or limits.rate.requests_per_min is None:
             return None
-        limit = RateLimit(requests_per_min=limits.rate.requests_per_min)
+        limit = RateLimit(requests_per_min=limits.rate.part(self._rate_share).requests_per_min)
         now = self._clock.monotonic()
         decided = rate_limits.take_tokens(self._book, f"{FEEDBACK_PREFIX}{key}", limit, 0, now)
         if decided.allowed:
@@ -199,9 +204,11 @@ class Admission:
 
 
 @lru_cache(maxsize=4096)
-def _active_limits(limits: KeyLimits) -> tuple[RateLimit | None, SpendBudget | None]:
+def _active_limits(
+    limits: KeyLimits, rate_share: float
+) -> tuple[RateLimit | None, SpendBudget | None]:
     """None for what is not limited."""
-    rate, budget = limits.rate, limits.budget
+    rate, budget = limits.rate.part(rate_share), limits.budget
     return (
         None if rate == RateLimit() else rate,
         None if budget.day_usd is None and budget.month_usd is None else budget,

@@ -190,7 +190,7 @@ class Router:
         )
         self._admission = Admission(
             rates, recorder.spends, recorder.counters, clock, self._alarms.raise_alert,
-            worker=recorder.worker, secret=secret,
+            worker=recorder.worker, rate_share=settings.rate_share, secret=secret,
         )  # fmt: skip
         self._callers = Callers(settings, secret, clock, self._admission, recorder.counters)
         holder.add_follower(BudgetRefresh(holder, recorder.spends, clock))

@@ -2,6 +2,8 @@
 PostgreSQL: alone, and behind the balancers of docs/how-to/several-routers.md.
 """
 
+import itertools
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +15,10 @@ import pytest
 import yaml
 
 from evals.sim import server as sim
+from harness.control.operations import keys
 from harness.domain.canary.unit_rule import ExposureUnit
+from harness.domain.operations.access import SYSTEM
+from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.table import Arm, choose_arm
 from tests.support.control.control_plane import CANARY
 from tests.support.providers import simulator_thread
@@ -24,12 +29,15 @@ from tests.support.router.router_fleet import (
     documented_block,
     router_fleet,
 )
-from tests.support.router.router_process import ROUTE, Load, eventually, start_canary
+from tests.support.router.router_process import EVER, ROUTE, Load, eventually, start_canary
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 PEOPLE = [f"person-{number}" for number in range(100)]
 DELAY_S = 1.0
+# Of 8 tokens, which is what the simulator counts for the question of `ask_once`.
+PRICES = {"sim-base": {"input_usd_per_mtok": 1000.0, "output_usd_per_mtok": 0.0}}
+COST_USD = 0.008
 # As a new policy has it: what the routers counted is kept in a ledger for all of them.
 KEPT = replace(CANARY, carried_share=0.75)
 
@@ -120,6 +128,73 @@ def test_a_rolling_restart_fails_no_request_and_counts_no_caller_twice(
         blocks = fleet.world.blocks()
         assert sum(block.units for block in blocks) == len(load.users)
         assert sum(block.failures + block.missing for block in blocks) == 0
+
+
+@pytest.mark.verify
+@pytest.mark.req("G5")
+def test_routers_grant_a_keys_rate_and_its_budget_together(
+    provider: str, postgres_url: str, tmp_path: Path
+) -> None:
+    sections = {
+        "router": {"flush_interval_s": 0.2, "rate_share": 1 / 3},
+        "providers": {"sim": {"kind": "sim", "api_base": f"{provider}/v1", "prices": PRICES}},
+    }
+    with router_fleet(tmp_path, provider, postgres_url, **sections) as fleet:
+        fleet.start()
+        _, rated = limited_key(fleet, "rated", KeyLimits(requests_per_min=60))
+        begun = time.monotonic()
+        answers = [ask_once(url, rated) for url in fleet.urls for _ in range(30)]
+        granted = answers.count("")
+        assert 60 <= granted <= 60 + (time.monotonic() - begun)
+        assert set(answers) == {"", "rate_limit_exceeded"}
+
+        key, budgeted = limited_key(
+            fleet, "budgeted", KeyLimits(budget_day_usd=19.5 * COST_USD)
+        )
+        answered = [answers_until_refused(url, budgeted) for url in fleet.urls]
+        assert answered[0] == 20  # and the others as long as they do not know of it
+        assert fleet.stop() == [0, 0, 0]
+        assert requests_of(fleet, key) == sum(answered)
+
+
+def limited_key(fleet: RouterFleet, name: str, limits: KeyLimits) -> tuple[str, str]:
+    """A key that every router knows: its id and its text."""
+    context, secret = fleet.world.installation.context, fleet.world.installation.secret
+    key, text = keys.create_key(context, SYSTEM, name, secret=secret, limits=limits)
+    headers = {"authorization": f"Bearer {text}"}
+    for url in fleet.urls:
+        eventually(partial(knows, f"{url}/v1/models", headers))
+    return key.id, text
+
+
+def knows(url: str, headers: dict[str, str]) -> bool:
+    return httpx.get(url, headers=headers, timeout=60).status_code == httpx.codes.OK
+
+
+def ask_once(url: str, key: str) -> str:
+    """Why it was refused; empty for an answer."""
+    answer = httpx.post(
+        f"{url}/v1/chat/completions",
+        json={"model": ROUTE, "messages": [{"role": "user", "content": "Colour number 3?"}]},
+        headers={"authorization": f"Bearer {key}"},
+        timeout=60,
+    )
+    return "" if answer.status_code == httpx.codes.OK else str(answer.json()["error"]["code"])
+
+
+def answers_until_refused(url: str, key: str) -> int:
+    """How many requests were answered until the key's budget was used up."""
+    for count in itertools.count():
+        if refusal := ask_once(url, key):
+            assert refusal == "insufficient_quota"
+            return count
+    raise AssertionError
+
+
+def requests_of(fleet: RouterFleet, key: str) -> int:
+    with fleet.world.installation.store.read() as tx:
+        rows = tx.observations.spends(since=EVER.date())
+    return sum(row.requests for row in rows if row.key == key)
 
 
 @contextmanager

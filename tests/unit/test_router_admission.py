@@ -14,6 +14,7 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.routing.table import KeyGrant
+from harness.domain.settings import RouterSettings
 from harness.ports import Store
 from router.access.admission import UNKNOWN_KEY_BUCKETS
 from router.access.rate_limits import LocalRates
@@ -36,6 +37,7 @@ Make = Callable[..., Door]
 def door(tmp_path: Path) -> Make:
     def make(
         script: Callable[[UpstreamRequest], ScriptedTurn] = lambda _: completion(),
+        settings: RouterSettings = QUICK,
         **limits: Any,
     ) -> Door:
         grants = (
@@ -43,7 +45,7 @@ def door(tmp_path: Path) -> Make:
             KeyGrant("k-limited", key_hash(LIMITED, SECRET), limits=KeyLimits(**limits)),
         )
         first = replace(snapshot("http://127.0.0.1:1/v1"), keys=grants)
-        return Door(tmp_path, script, first=first)
+        return Door(tmp_path, script, settings, first=first)
 
     return make
 
@@ -74,6 +76,27 @@ async def test_requests_over_the_limit_are_told_when_to_come_back(door: Make) ->
     router.clock.advance(30)
     assert (await ask(router))[0] == 200
     assert router.recorder.counters["rate_limited"] == 1
+
+
+async def test_routers_of_several_machines_grant_their_share_and_together_the_limit(
+    door: Make,
+) -> None:
+    routers = [
+        door(settings=replace(QUICK, rate_share=1 / 3), requests_per_min=6, tokens_per_min=9000)
+        for _ in range(3)
+    ]
+    for router in routers:
+        status, headers, _ = await ask(router)
+        assert (status, headers[b"x-ratelimit-limit-requests"]) == (200, b"2")
+        assert headers[b"x-ratelimit-limit-tokens"] == b"3000"
+        assert (await ask(router))[0] == 200
+        status, _, body = await ask(router)
+        assert (status, code(body)) == (429, "rate_limit_exceeded")
+        assert "one of several that share" in json.loads(body)["error"]["message"]
+
+    # Of a limit below one a minute for each, every machine grants one.
+    small = door(settings=replace(QUICK, rate_share=0.1), requests_per_min=2)
+    assert [(await ask(small))[0] for _ in range(2)] == [200, 429]
 
 
 async def test_other_keys_have_nothing_to_do_with_it(door: Make) -> None:

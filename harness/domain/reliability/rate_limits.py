@@ -8,7 +8,7 @@ with a tolerance of one minute for keys.
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final, NamedTuple, Self
 
 from harness.domain.errors import InputError
@@ -37,6 +37,17 @@ class RateLimit:
         ):
             if value is not None and not 1 <= value < math.inf:
                 raise InputError(f"{name} is 1 or more, or absent for no limit; not {value}")
+
+    def part(self, share: float) -> Self:
+        """Returns the limits of one of several places that together grant these: the share of
+        them, but at least one a minute. share: above 0, at most 1.
+        """
+        requests, tokens = self.requests_per_min, self.tokens_per_min
+        return replace(
+            self,
+            requests_per_min=None if requests is None else max(1.0, requests * share),
+            tokens_per_min=None if tokens is None else max(1.0, tokens * share),
+        )
 
 
 class RateState(NamedTuple):
