@@ -48,7 +48,8 @@ def main() -> None:
         late = revisions(fleet, chosen.changes, chosen.workers)
         print(
             f"a new revision on a worker: p50 {at(late, 0.5):.3f} s, "
-            f"p99 {at(late, 0.99):.3f} s, latest {late[-1]:.3f} s ({len(late)} = {chosen.changes} changes x workers)"
+            f"p99 {at(late, 0.99):.3f} s, latest {late[-1]:.3f} s "
+            f"({len(late)} = {chosen.changes} changes x workers)"
         )
         for number in range(chosen.rounds):
             print(budget(fleet, f"budget-{number}"))
@@ -199,11 +200,11 @@ def budget(fleet: RouterFleet, name: str) -> str:
     answered = load(fleet, text, lambda: time.monotonic() - begun > 12)
     eventually(lambda: spent(fleet, key)[1] == len(answered))
     dollars, requests = spent(fleet, key)
+    late_s = answered[-1] - answered[BUDGET - 1]
     per_s = BUDGET / (answered[BUDGET - 1] - begun)
     return (
         f"budget of {BUDGET} requests, spent at {per_s:.0f}/s: {requests} were answered "
-        f"({dollars / limit - 1:+.0%}), the last {answered[-1] - answered[BUDGET - 1]:.2f} s after "
-        "it was used up"
+        f"({dollars / limit - 1:+.0%}), the last {late_s:.2f} s after it was used up"
     )
 
 

@@ -67,7 +67,7 @@ class Admission:
     installation's, so that nobody can work out which addresses are counted together.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is what the class's text says
         self,
         book: RateBook,
         spends: KeySpendTotals,
