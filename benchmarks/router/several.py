@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -100,25 +101,31 @@ def revisions(fleet: RouterFleet, changes: int, workers: int) -> list[float]:
             for client in one_for_each_worker(stack, url, fleet, workers)
         ]
         pool = stack.enter_context(ThreadPoolExecutor(len(clients)))
-        context = fleet.world.installation.context
         for number in range(changes):
-            words = f"change {number}"
-            routes.change_settings(
-                context, SYSTEM, ROUTE, lambda old, words=words: replace(old, description=words)
-            )
+            change_description(fleet, f"change {number}")
             committed, wanted = time.monotonic(), fleet.world.revision()
-            late += pool.map(lambda client: first_with(client, wanted) - committed, clients)  # noqa: B023 - the pool is done with it before the next
+            answered = pool.map(partial(first_with, wanted), clients)
+            late += [at_s - committed for at_s in answered]
             time.sleep(
                 0.05 + number % 10 / 10
             )  # at all points of the second in which they look
     return sorted(late)
 
 
+def change_description(fleet: RouterFleet, words: str) -> None:
+    routes.change_settings(
+        fleet.world.installation.context,
+        SYSTEM,
+        ROUTE,
+        lambda settings: replace(settings, description=words),
+    )
+
+
 def one_for_each_worker(
     stack: ExitStack, url: str, fleet: RouterFleet, workers: int
 ) -> Iterator[httpx.Client]:
     """Connections that stay with one worker each."""
-    met = set()
+    met: set[str] = set()
     until = time.monotonic() + LATEST_S
     while len(met) < workers and time.monotonic() < until:
         client = stack.enter_context(opened(url, fleet.world.key))
@@ -136,7 +143,7 @@ def ask(client: httpx.Client) -> httpx.Response:
     return client.post("/v1/chat/completions", json=BODY)
 
 
-def first_with(client: httpx.Client, revision: int) -> float:
+def first_with(revision: int, client: httpx.Client) -> float:
     until = time.monotonic() + LATEST_S
     while time.monotonic() < until:
         if int(ask(client).headers["x-swapgate-revision"]) >= revision:

@@ -135,11 +135,11 @@ def test_a_rolling_restart_fails_no_request_and_counts_no_caller_twice(
 def test_routers_grant_a_keys_rate_and_its_budget_together(
     provider: str, postgres_url: str, tmp_path: Path
 ) -> None:
-    sections = {
-        "router": {"flush_interval_s": 0.2, "rate_share": 1 / 3},
-        "providers": {"sim": {"kind": "sim", "api_base": f"{provider}/v1", "prices": PRICES}},
-    }
-    with router_fleet(tmp_path, provider, postgres_url, **sections) as fleet:
+    router = {"flush_interval_s": 0.2, "rate_share": 1 / 3}
+    priced = {"sim": {"kind": "sim", "api_base": f"{provider}/v1", "prices": PRICES}}
+    with router_fleet(
+        tmp_path, provider, postgres_url, router=router, providers=priced
+    ) as fleet:
         fleet.start()
         _, rated = limited_key(fleet, "rated", KeyLimits(requests_per_min=60))
         begun = time.monotonic()
