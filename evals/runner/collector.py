@@ -28,6 +28,7 @@ from evals.runner.questions import (
     unjudged_sample,
 )
 from evals.scorers import NotJudged, ScoreResult
+from harness.domain.errors import SpendingPaused
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import RunState, Sample, SampleError
 from harness.ports import EvalJob
@@ -89,7 +90,9 @@ class Collector:
     async def _hand_over(self, sample: EvalSample) -> None:
         question = self._by_id.get(str(sample.id))
         cancelled = sample.error is not None and sample.error.message.startswith(CANCELLED)
-        if question is None or question.id in self.taken or cancelled or self.error:
+        # What the monthly cap left no money for is asked once there is some.
+        unpaid = error_kind(sample).rpartition(".")[2] == SpendingPaused.__name__
+        if question is None or question.id in self.taken or cancelled or unpaid or self.error:
             return
         self.taken.add(question.id)
         try:

@@ -27,6 +27,7 @@ from inspect_ai.log import (
 from inspect_ai.model import Model, _assistant_internal
 from inspect_ai.util import display_type
 
+from evals.runner.call_spending import build_spending
 from evals.runner.collector import Collector
 from evals.runner.http_transport import HttpTransport
 from evals.runner.inspect_model import TargetConnection, open_model
@@ -146,6 +147,11 @@ class InspectRunner:
             waiting=collector.waiting,
             allowed=self._allowed,
             calls=self._calls,
+            spending=build_spending(
+                job.allowance,
+                job.provider.prices.get(job.target.model),
+                job.target.name,
+            ),
         )
         _collector = collector
         try:
@@ -221,6 +227,11 @@ def attach_judge(
         pace=paces.gate_for(job.judge_provider.name) if paces else None,
         allowed=allowed,
         calls=calls,
+        spending=build_spending(
+            job.judge_allowance,
+            job.judge_provider.prices.get(settings.target.model),
+            settings.target.name,
+        ),
     )
     judge = Judge(settings, job.judge_provider, client, calls=len(job.done))
     return replace(suite, judging=judge)

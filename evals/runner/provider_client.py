@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol, TypeVar
 
+from evals.runner.call_spending import CallSpending
 from evals.runner.chat_completions import (
     ChatReply,
     EmbeddingReply,
@@ -75,7 +76,8 @@ class EvalProviderClient:
     loop.
 
     pace: when a call may go; it is closed with the client. waiting: entered while a call waits
-    for that. allowed: as `api_base_rules` reads it. calls: what carries them.
+    for that. allowed: as `api_base_rules` reads it. calls: what carries them. spending: what
+    pays them, None where no cap is kept.
 
     Raises ConfigError where the provider's kind needs what is not installed.
     """
@@ -92,6 +94,7 @@ class EvalProviderClient:
         waiting: Waiting = nullcontext,
         allowed: Collection[str] = (),
         calls: ProviderCallsFactory = HttpTransport,
+        spending: CallSpending | None = None,
     ) -> None:
         self._base, self._kind = provider.api_base, provider.kind
         self._secrets = (api_key or "", *provider.extra_headers.values())
@@ -101,6 +104,7 @@ class EvalProviderClient:
         self._first_pause_s = first_pause_s
         self._pace = pace
         self._waiting = waiting
+        self._spending = spending
         self._allowed = allowed
         # Chance only spreads the retries of many samples over time; no result depends on it.
         self._jitter = random.Random()  # noqa: S311 - as above
@@ -148,7 +152,7 @@ class EvalProviderClient:
     async def _attempted(
         self, path: str, request: bytes, body: Mapping[str, Any], read: Callable[[bytes], T]
     ) -> tuple[T, float]:
-        """Raises _AttemptFailed."""
+        """Raises _AttemptFailed; SpendingPaused when the monthly cap leaves too little."""
         async with AsyncExitStack() as stack:
             settle = None
             if self._pace is not None:
@@ -159,6 +163,10 @@ class EvalProviderClient:
                     except OSError as error:
                         text = f"the provider's limits cannot be kept: {error.strerror}"
                         raise _AttemptFailed(text, retry=True) from None
+            pay = None
+            if self._spending is not None:
+                paying = self._spending.paying(len(request), body)
+                pay = await stack.enter_async_context(paying)
             started = time.perf_counter()
             raw = await self._post(path, request, body)
             seconds = time.perf_counter() - started
@@ -168,6 +176,8 @@ class EvalProviderClient:
                 raise _AttemptFailed(str(error), retry=True) from None
             if settle is not None:
                 settle(found.tokens)
+            if pay is not None:
+                pay(found)
             return found, seconds
 
     async def close(self) -> None:

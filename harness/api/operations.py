@@ -21,6 +21,7 @@ from harness.api.request_fields import (
 from harness.control.operations import alerts, keys, queries
 from harness.control.operations.alerts import AlertView, DeliveryAttempt
 from harness.control.operations.keys import KeySummary
+from harness.control.operations.spending_report import SpendingReport, load_report
 from harness.control.routing.route_status import RouteStatus
 from harness.domain.operations.access import ApiKey, Role
 from harness.domain.operations.audit import AuditEvent
@@ -66,6 +67,12 @@ def overview(who: CallerParam) -> Page[RouteGlance]:
     return queries.list_route_status(who.ctx).map(
         lambda status: RouteGlance(**vars(status), waits_for_person=status.needs_decision)
     )
+
+
+@endpoint(router, "GET", "/spending")
+def show_spending(who: CallerParam) -> SpendingReport:
+    """Shows what Swapgate itself spent on models in this month (UTC), against the cap."""
+    return load_report(who.ctx)
 
 
 @endpoint(router, "GET", "/policies")

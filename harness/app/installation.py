@@ -231,6 +231,7 @@ class Installation:
             workers=self.workers,
             run_queue=self.run_queue,
             eval_workers=self.settings.control.eval_workers,
+            monthly_cap_usd=self.settings.spending.monthly_cap_usd,
             observe_only=self.settings.control.observe_only,
             freeze_windows=self.settings.freezes,
             sinks=ConfiguredSinks(self.settings.alerts, os.environ),

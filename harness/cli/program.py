@@ -98,6 +98,10 @@ VERBS = {
         "harness.cli.operations.status:status",
         "Show where things stand, and what waits for a person.",
     ),
+    "spending": LazyCommand(
+        "harness.cli.operations.spending:spending",
+        "Show what evals, judges, shadows, drift checks and agents cost in this month (UTC).",
+    ),
     "doctor": LazyCommand(
         "harness.cli.operations.doctor:doctor", "Check the installation, and say what to fix."
     ),

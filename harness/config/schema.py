@@ -78,6 +78,7 @@ from harness.domain.settings import (
     RouteSeed,
     RunQueueKind,
     Settings,
+    SpendingSettings,
     SuiteSettings,
     UiSettings,
 )
@@ -310,6 +311,9 @@ class FileConfig(BaseModel):
         "ROUTE=provider:NAME",
     )
 
+    spending: SpendingSettings = Field(
+        SpendingSettings(), description="the monthly cap, see docs/how-to/spending.md"
+    )
     freezes: list[FreezeEntry] = Field(
         [], description="weekly freezes of routes; see docs/how-to/freezes.md"
     )
@@ -383,6 +387,7 @@ def build_settings(
         policies=policies,
         routes=routes,
         switches=_switches(config.switches, document),
+        spending=config.spending,
         freezes=_freezes(config.freezes, document),
         data_classes=known.data_classes,
         alerts=_alerts(config.alerts, document),

@@ -81,6 +81,7 @@ class Context:
         return self.models.catalogue() if self.models is not None else Catalogue()
 
     cipher: Cipher = field(default_factory=NoCipher)  # for what is stored encrypted
+    monthly_cap_usd: float | None = None  # by the file; what is kept stands in the database
     observe_only: bool = False  # no canary opens, and nothing is promoted
     freeze_windows: tuple[FreezeWindow, ...] = ()  # of every week, by the file
     dashboard_url: str = ""  # where people reach the dashboard; alerts link to its pages

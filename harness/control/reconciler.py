@@ -25,7 +25,13 @@ from harness.control.evals import (
     worker_supervision,
 )
 from harness.control.evals.proof_validity import ProofState, ProofValidity
-from harness.control.operations import alerts, restores, state_audit, tampering
+from harness.control.operations import (
+    alerts,
+    restores,
+    spending,
+    state_audit,
+    tampering,
+)
 from harness.control.proposals import (
     alpha_spending,
     approvals,
@@ -106,6 +112,7 @@ def reconcile(ctx: Context) -> ReconcileResult:
             raise
         # Nothing that is read here may stop a canary's end.
         failed.append(f"what is told of the database cannot be read: {error}")
+    run_step("the monthly cap", partial(spending.run_once, ctx))
     with ctx.store.read() as tx:
         proposals = tx.proposals.open()
     for proposal in proposals:

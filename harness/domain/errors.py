@@ -25,6 +25,7 @@ SwapgateError
 ├── ToolServerFailed       an agent's tool server, or its tool, failed: the model is told so
 ├── DeliveryFailed         a sink did not take an alert; it is tried again
 ├── JudgeUnfit             a suite's judge is away, or does not agree with its references
+├── SpendingPaused         the monthly cap leaves too little for a call; the work waits
 ├── PatternTooSlow         a user's regular expression takes too long for a text
 ├── SchemaTooLarge         a JSON schema takes too many steps for a value
 ├── SignatureInvalid       a stored row is not what its signature covers, or has none
@@ -170,6 +171,11 @@ class ToolServerFailed(SwapgateError):
 class DeliveryFailed(SwapgateError):
     docs_page = "reference/alerts"
     retryable = True
+
+
+class SpendingPaused(SwapgateError):
+    docs_page = "how-to/spending"
+    retryable = False  # not before money is there: whoever called waits for that
 
 
 class JudgeUnfit(SwapgateError):

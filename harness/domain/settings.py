@@ -14,6 +14,7 @@ from pathlib import Path
 
 from harness.domain.agents.turn import TurnBounds
 from harness.domain.drift.watch import DriftPolicy
+from harness.domain.operations.spending import check_cap
 from harness.domain.privacy.capture import CaptureSettings
 from harness.domain.proposals.policy import Policy
 from harness.domain.providers.catalogue import CatalogueChange
@@ -109,6 +110,17 @@ class ControlSettings:
     # Measure, count and mirror; open no canary and promote nothing.
     observe_only: bool = False
     failovers_keep_days: float = 14.0  # how long the failover log is kept
+
+
+@dataclass(frozen=True, slots=True)
+class SpendingSettings:
+    """Bounds what Swapgate itself spends on models: evals, judges, shadows, drift, agents."""
+
+    # US dollars in a calendar month (UTC), together; null for no cap.
+    monthly_cap_usd: float | None = None
+
+    def __post_init__(self) -> None:
+        check_cap(self.monthly_cap_usd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,6 +414,7 @@ class Settings:
     policies: Mapping[str, Policy]
     routes: Mapping[str, RouteSeed]
     switches: tuple[str, ...] = ()  # as `kill_switch.parse_file_switches` reads them
+    spending: SpendingSettings = SpendingSettings()
     freezes: tuple[FreezeWindow, ...] = ()  # of every week
     alerts: AlertSettings = AlertSettings()
     audit: AuditSettings = AuditSettings()

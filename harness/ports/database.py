@@ -48,6 +48,7 @@ from harness.ports.operations import (
     Installations,
     PersonLinks,
     Principals,
+    Spending,
 )
 from harness.ports.proposals import Approvals, Observations, Proposals, Rollouts, Verdicts
 from harness.ports.providers import (
@@ -113,6 +114,8 @@ class Transaction(Protocol):
     def freezes(self) -> Freezes: ...
     @property
     def shadows(self) -> Shadows: ...
+    @property
+    def spending(self) -> Spending: ...
     @property
     def alerts(self) -> Alerts: ...
     @property

@@ -6,7 +6,7 @@ and of the workers and runners that evaluate (`EvalWorkers`, `RunQueue`, `SlotLo
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.evals.answer_columns import AnswerColumns
@@ -228,7 +228,30 @@ class SlotLocks(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True)
+class CallAllowance(Protocol):
+    """What a run's calls may cost, within the monthly cap."""
+
+    @property
+    def refusal(self) -> str:
+        """Says why the last call was refused; empty while there is room."""
+        ...
+
+    def take(self, usd: float | None, model: str) -> Any:
+        """Takes the most that a call can cost, None where nobody knows; None when the cap
+        leaves too little. Raises StoreUnavailable.
+        """
+        ...
+
+    def settle(self, taken: Any, cost_usd: float | None) -> None:
+        """Puts what a call cost in the place of what it took."""
+        ...
+
+    def give_back(self, taken: Any) -> None:
+        """Undoes a taking: the call brought nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class EvalJob:
     """What a worker is to do."""
 
@@ -244,6 +267,9 @@ class EvalJob:
     # judge, judge_provider, judge_api_key: of the suite's judge, where it has one; judge is the
     # id of its target.
     judge: str = ""
+    # allowance, judge_allowance: None where no cap is kept.
+    allowance: CallAllowance | None = None
+    judge_allowance: CallAllowance | None = None
 
 
 class EvalRunner(Protocol):

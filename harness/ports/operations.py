@@ -3,7 +3,7 @@ alerts with their deliveries and sinks, failovers, and the installation's place 
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Protocol
 
 from harness.domain.operations.access import Actor, ApiKey, OptOut
@@ -13,6 +13,7 @@ from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.delivery import AlertMessage, Delivery
 from harness.domain.operations.people import People, PersonLink
 from harness.domain.operations.principals import Principal
+from harness.domain.operations.spending import MonthSpending, SpendingHold
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.snapshot_lineage import Lineage
@@ -317,4 +318,56 @@ class Installations(Protocol):
 
     def open_epoch(self, *, above: int) -> Lineage:
         """Begins an epoch in which revisions go on above `above`; see `snapshot_lineage`."""
+        ...
+
+
+class Spending(Protocol):
+    """What Swapgate itself spends on models, in each month (UTC), and the cap on it.
+
+    A hold is one process's. A hold that was not renewed for HOLD_LASTS lapses: its process is
+    gone, and all of it counts as spent, since nobody knows what of it was.
+    """
+
+    def cap_usd(self) -> float | None: ...
+
+    def set_cap(self, usd: float | None, now: datetime) -> bool:
+        """Sets the cap, None for no cap; whether it changed."""
+        ...
+
+    def month(self, month: date) -> MonthSpending:
+        """Sums what was spent in a month, and what is held of it now."""
+        ...
+
+    def hold(self, hold: SpendingHold, usd: float, now: datetime) -> bool:
+        """Raises a hold by an amount, and renews it; False, and the refusal is noted, where the
+        cap leaves too little.
+        """
+        ...
+
+    def settle(
+        self,
+        hold: SpendingHold,
+        *,
+        left_usd: float,
+        spent_usd: float,
+        now: datetime,
+        calls: int = 0,
+        unpriced: int = 0,
+    ) -> bool:
+        """Turns a part of a hold into what was spent, leaves the rest held, and renews it.
+
+        False, and nothing is added, where the hold has lapsed: all of it counts already.
+        """
+        ...
+
+    def end(self, hold: SpendingHold) -> None:
+        """Gives up what a hold has left."""
+        ...
+
+    def has_lapsed(self, now: datetime) -> bool:
+        """Tells whether a process died with a hold that does not count as spent yet."""
+        ...
+
+    def lapse(self, now: datetime) -> int:
+        """Counts what dead processes held as spent; how many holds that were."""
         ...

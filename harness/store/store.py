@@ -67,6 +67,7 @@ from harness.store.sql.sessions import (
     SqlTurns,
 )
 from harness.store.sql.shadow import SqlShadows
+from harness.store.sql.spending import SqlSpending
 from harness.store.sqlite_file import SqliteFile
 from harness.store.unit_of_work import Unit
 
@@ -98,6 +99,7 @@ class SqlTransaction:
         self.switches = SqlSwitches(unit)
         self.freezes = SqlFreezes(unit)
         self.shadows = SqlShadows(unit)
+        self.spending = SqlSpending(unit)
         self.alerts = SqlAlerts(unit)
         self.deliveries = SqlDeliveries(unit)
         self.failovers = SqlFailovers(unit)

@@ -10,9 +10,11 @@ from datetime import datetime
 from typing import Final
 
 from harness.control.context import Context
+from harness.control.operations import spending
 from harness.control.proposals import evaluation
 from harness.domain.evals.run import RUNNABLE_STATES, EvalRun, GateRule
 from harness.domain.formatting import format_quantity
+from harness.domain.operations.spending import month_of
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.ports import Transaction
 
@@ -28,7 +30,8 @@ class QueuedRun:
     needed_by: Sequence[str] = ()  # open proposals that wait for it, by id
     leased: bool = False  # a worker has it
     held: bool = False  # its proposal's incumbent answers first
-    position: int = 0  # among those that wait, from 1; 0 for one that is leased or held
+    unpaid: str = ""  # why the monthly cap lets it ask nothing now
+    position: int = 0  # among those that wait, from 1; 0 for one that a worker cannot take
     overtaken: bool = False  # newer runs are before it, since proposals wait for them
 
     @property
@@ -38,6 +41,8 @@ class QueuedRun:
             return "a worker has it"
         if self.held:
             return f"held: {evaluation.INCUMBENT_FIRST}"
+        if self.unpaid:
+            return f"waits: {self.unpaid}"
         if self.position == 1:
             place = "next in line"
         else:
@@ -74,7 +79,9 @@ def list_queue(tx: Transaction, now: datetime) -> Sequence[QueuedRun]:
     proposals = tx.proposals.open()
     needed = {run: _list_needing(proposals, run) for run in needed_runs(proposals)}
     held = _held_runs(proposals, {run.id for run in runs})
-    waiting = [run for run in reversed(runs) if not run.is_leased(now) and run.id not in held]
+    unpaid = _unpaid_runs(tx, runs, now)
+    kept = {run.id for run in runs if run.is_leased(now)} | held | unpaid.keys()
+    waiting = [run for run in reversed(runs) if run.id not in kept]
     first = [run for run in waiting if run.id in needed]
     others = [run for run in waiting if run.id not in needed]
     queue = [
@@ -88,10 +95,29 @@ def list_queue(tx: Transaction, now: datetime) -> Sequence[QueuedRun]:
         for place, run in enumerate((*first, *others), start=1)
     ]
     return queue + [
-        QueuedRun(run, needed.get(run.id, ()), leased=run.is_leased(now), held=run.id in held)
+        QueuedRun(
+            run,
+            needed.get(run.id, ()),
+            leased=run.is_leased(now),
+            held=run.id in held,
+            unpaid=unpaid.get(run.id, ""),
+        )
         for run in reversed(runs)
-        if run.is_leased(now) or run.id in held
+        if run.id in kept
     ]
+
+
+def _unpaid_runs(tx: Transaction, runs: Iterable[EvalRun], now: datetime) -> Mapping[str, str]:
+    """Says why runs may ask nothing within the monthly cap, by run."""
+    month = tx.spending.month(month_of(now))
+    if month.cap_usd is None:
+        return {}
+    judges = {suite.digest: suite.judge for suite in tx.suites.all()}
+    obstacles = {
+        run.id: spending.find_money_obstacle(tx, month, run, judges.get(run.suite_digest, ""))
+        for run in runs
+    }
+    return {run: text for run, text in obstacles.items() if text}
 
 
 def _list_needing(proposals: Iterable[Proposal], run: str) -> Sequence[str]:

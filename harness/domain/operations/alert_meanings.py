@@ -43,6 +43,10 @@ ALERT_MEANINGS: Final[Mapping[AlertKind, str]] = {
         "a canary gets another share of traffic than planned, so it cannot advance"
     ),
     _K.KEY_BUDGET: "a data key came near its budget, or reached it",
+    _K.SPENDING_CAP: (
+        "evals, judges, shadows, drift checks or agents wait, since the monthly cap leaves too "
+        "little; users' requests go on"
+    ),
     _K.WAIVER_EXPIRED: (
         "a fallback's waiver has ended; the fallback goes on serving, but no change of the "
         "route can keep it"

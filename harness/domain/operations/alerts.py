@@ -63,6 +63,7 @@ class AlertKind(StrEnum):
     DATABASE_RESTORED = "database_restored"
     LEADER_SILENT = "leader_silent"
     AUDIT_EXPORT = "audit_export"
+    SPENDING_CAP = "spending_cap"
     TEST = "test"
 
 
@@ -167,6 +168,11 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         _S.WARNING,
         "`swapgate key list` shows what each key has spent; `swapgate key limits` changes it",
         lasting=False,
+    ),
+    _K.SPENDING_CAP: AlertRule(
+        _S.WARNING,
+        "`swapgate spending` shows what was spent on what; raise `spending.monthly_cap_usd` "
+        "and restart the control process, or wait for the next month",
     ),
     _K.WAIVER_EXPIRED: AlertRule(
         _S.WARNING,

@@ -103,6 +103,7 @@ AUDIT_ACTIONS: Final[Mapping[str, str]] = {
     "signing_key.retire": "a key that signs rows was retired",
     "signing_key.rotate": "rows are signed with a new key from here on",
     "suite.add": "a suite was added in the dashboard, by its data or by labels",
+    "spending.cap": "the monthly cap was changed in the configuration file",
     "switch.lift": "a kill switch was lifted",
     "switch.throw": "a kill switch was thrown",
     "verdict": "the gate decided; the event has the verdict's id",

@@ -15,16 +15,26 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from harness.domain.errors import JudgeUnfit, NotFound, StoreUnavailable, SwapgateError
+from harness.control.operations.spending import spending_purpose
+from harness.control.operations.spending_allowance import Allowance
+from harness.domain.errors import (
+    JudgeUnfit,
+    NotFound,
+    SpendingPaused,
+    StoreUnavailable,
+    SwapgateError,
+)
 from harness.domain.evals.judge_calibration import CALIBRATED, EVER
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.evals.run import LEASE_S, EvalRun, RunState, Sample
 from harness.domain.formatting import format_usd
 from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.spending import SpendingPurpose
 from harness.domain.operations.state_audit import SAMPLES_GONE
 from harness.domain.routing.target import Provider
 from harness.ports import Clock, EvalJob, EvalRunner, Store, Transaction
 from harness.runtime.processes.interruption import interrupts
+from harness.runtime.random_ids import SystemRandomIds
 
 BEAT_S = 2.0
 
@@ -60,6 +70,7 @@ class EvalWorker:
     _stop: threading.Event = field(default_factory=threading.Event)
     _noted: dict[tuple[str, ServedModel], datetime] = field(default_factory=dict)
     _kept: set[tuple[str, int]] = field(default_factory=set)
+    _allowances: list[Allowance] = field(default_factory=list)
 
     def work(self, run: str) -> RunState | None:
         """Returns the state the run was left in, None when it is not this worker's to run."""
@@ -67,7 +78,9 @@ class EvalWorker:
         if job is None:
             return None
         with interrupts([signal.SIGTERM]) as over:
-            return self._work_on(job, lambda: over.ended or self._stop.is_set())
+            return self._work_on(
+                job, lambda: over.ended or self._stop.is_set() or bool(self._refusal)
+            )
 
     def _work_on(self, job: EvalJob, stopping: Callable[[], bool]) -> RunState | None:
         run = job.run.id
@@ -82,10 +95,24 @@ class EvalWorker:
         except JudgeUnfit as error:
             # The next worker would find the same: it is the verdict that says so.
             state, remark = RunState.FAILED, str(error)
+        except SpendingPaused as error:
+            state, remark = RunState.STOPPED, str(error)
         finally:
             self._stop.set()
             beat.join()
-        return self._leave(job, state, meter.message or remark)
+            self._write_spending()
+        return self._leave(job, state, meter.message or self._refusal or remark)
+
+    @property
+    def _refusal(self) -> str:
+        """Why the monthly cap lets this run ask no more; empty while it may."""
+        return next((a.refusal for a in self._allowances if a.refusal), "")
+
+    def _write_spending(self) -> None:
+        """What is not written lapses, and counts as spent in full."""
+        for allowance in self._allowances:
+            with suppress(StoreUnavailable):
+                allowance.close()
 
     def _take(self, run: str) -> EvalJob | None:
         with self.store.write() as tx:
@@ -98,6 +125,12 @@ class EvalWorker:
             if provider is None:
                 raise NotFound(f"run {run}: provider {target.provider!r} is gone")
             judge = tx.providers.all().get(self.judges.get(eval_run.suite, ""))
+            purpose = spending_purpose(tx, run)
+            own, judging = (
+                Allowance(self.store, self.clock, SystemRandomIds().token, of, f"run {run}")
+                for of in (purpose, SpendingPurpose.JUDGES)
+            )
+            self._allowances = [own, judging]
             return EvalJob(
                 run=eval_run,
                 target=target,
@@ -108,6 +141,8 @@ class EvalWorker:
                 judge_provider=self._opened(JUDGE, judge) if judge else None,
                 judge=_judge(tx, eval_run),
                 judge_api_key=self._key(JUDGE, judge) if judge else None,
+                allowance=own,
+                judge_allowance=judging,
             )
 
     def _key(self, passed: WorkerEnv, provider: Provider) -> str | None:
@@ -129,6 +164,9 @@ class EvalWorker:
         while not self._stop.wait(BEAT_S):
             if os.getppid() != self.parent or not self._still_wanted(run):
                 self._stop.set()
+            with suppress(StoreUnavailable):  # it is written the next time
+                for allowance in self._allowances:
+                    allowance.refresh()
 
     def _still_wanted(self, run: str) -> bool:
         try:

@@ -14,6 +14,7 @@ from harness.store.schema import (
     sessions,
     shadow,
     signed_tables,
+    spending,
 )
 from harness.store.schema.columns import keep_strict, metadata
 
@@ -49,4 +50,5 @@ __all__ = [
     "sessions",
     "shadow",
     "signed_tables",
+    "spending",
 ]

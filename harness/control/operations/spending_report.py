@@ -1,0 +1,204 @@
+"""Reports money on one page: what Swapgate itself spent in this month against its cap, where
+that leads by the month's end, what canaries cost beside their incumbents, and what promoted
+swaps saved. Dashboard, CLI and REST all read `load_report`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
+from typing import Final
+
+from harness.control.context import Context
+from harness.domain.canary.observation import TrafficTotal
+from harness.domain.formatting import format_month_usd, format_usd
+from harness.domain.operations.spending import (
+    PurposeSpending,
+    describe_refusal,
+    extrapolate_usd,
+    measure_extra_usd,
+    month_of,
+    next_month,
+)
+from harness.domain.routing.table import Arm
+from harness.ports import RouteRecord, Transaction
+
+# Of the former incumbent, before its swap.
+COMPARED: Final = timedelta(days=30)
+PROMOTION: Final = "promotion"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteMoney:
+    """What a route's canary cost beside its incumbent, or its swap saved, in this month."""
+
+    route: str
+    requests: int  # that the candidate answered
+    usd: float | None  # None where a price is unknown, or one of the two answered nothing
+
+
+@dataclass(frozen=True)
+class SpendingReport:
+    """The money of one month (UTC), as of a moment."""
+
+    month: date  # its first day
+    cap_usd: float | None  # None for no cap
+    spent_usd: float
+    held_usd: float  # by calls under way
+    left_usd: float | None  # None without a cap
+    purposes: tuple[PurposeSpending, ...]
+    waiting: tuple[str, ...]  # purposes that wait, since the cap leaves too little
+    reason: str  # why they wait
+    forecast_usd: float | None  # at the month's end; None in its first day
+    # canaries: extra cost, candidate's arm less incumbent's, on users' requests.
+    canaries: tuple[RouteMoney, ...]
+    canary_forecast_usd: float | None  # of all of them, at the month's end
+    savings: tuple[RouteMoney, ...]  # of the swaps that serve now
+
+    @property
+    def saved_usd(self) -> float | None:
+        return _sum(self.savings)
+
+    @property
+    def canary_usd(self) -> float | None:
+        return _sum(self.canaries)
+
+    @property
+    def headline(self) -> str:
+        """Answers whether the money lasts: the first line of page and command."""
+        spent = f"{format_usd(self.spent_usd)} spent since {self.month.isoformat()} (UTC)"
+        if self.cap_usd is None:
+            return f"{spent}; there is no monthly cap"
+        share = f" of {format_usd(self.cap_usd)}"
+        if self.waiting:
+            return f"{spent}{share}: {', '.join(self.waiting)} wait"
+        return f"{spent}{share}"
+
+    @property
+    def facts(self) -> Sequence[tuple[str, str]]:
+        """Says each figure in words, with its window."""
+        since = f"since {self.month.isoformat()}"
+        end = next_month(self.month).isoformat()
+        return [
+            ("held by calls under way", format_usd(self.held_usd)),
+            (f"forecast until {end}", _month_text(self.forecast_usd, "in the first day")),
+            (
+                f"canaries beside their incumbents, {since}",
+                _route_text(self.canaries, "no canary had requests"),
+            ),
+            (
+                f"canaries, forecast until {end}",
+                _month_text(self.canary_forecast_usd, "in the first day, or without a price"),
+            ),
+            (
+                f"saved by promoted swaps, {since}",
+                _route_text(self.savings, "no promoted swap serves"),
+            ),
+        ]
+
+
+def load_report(ctx: Context) -> SpendingReport:
+    """Loads the report of this month."""
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        month = tx.spending.month(month_of(now))
+        begun = datetime.combine(month.month, time(), UTC)
+        totals = tx.observations.totals(since=begun)
+        canaries = _measure_canaries(totals)
+        savings = _measure_savings(tx, begun)
+    end = datetime.combine(next_month(month.month), time(), UTC)
+    return SpendingReport(
+        month=month.month,
+        cap_usd=month.cap_usd,
+        spent_usd=month.spent_usd,
+        held_usd=month.held_usd,
+        left_usd=month.left_usd,
+        purposes=month.purposes,
+        waiting=tuple(purpose.value for purpose in month.waiting),
+        reason=describe_refusal(month) if month.waiting else "",
+        forecast_usd=extrapolate_usd(month.spent_usd, begun, now, end),
+        canaries=canaries,
+        canary_forecast_usd=extrapolate_usd(_sum(canaries), begun, now, end),
+        savings=savings,
+    )
+
+
+def _measure_canaries(totals: Sequence[TrafficTotal]) -> tuple[RouteMoney, ...]:
+    """What users' requests on each canary cost more than they would have on the incumbent."""
+    routes = sorted({total.route for total in totals if total.arm == Arm.CANARY.value})
+    return tuple(
+        _compare(
+            route,
+            [t for t in totals if t.route == route and t.arm == Arm.CANARY.value],
+            [t for t in totals if t.route == route and t.arm == Arm.INCUMBENT.value],
+        )
+        for route in routes
+    )
+
+
+def _measure_savings(tx: Transaction, begun: datetime) -> tuple[RouteMoney, ...]:
+    """What the swaps that serve now saved: the former incumbent's cost of a request in the 30
+    days before less the new one's since, for each request that the new one answered in this
+    month.
+    """
+    found = []
+    for name in sorted(tx.routing.table().routes):
+        swap = _last_swap(tx.routing.history(name))
+        if swap is None:
+            continue
+        former, record = swap
+        target = record.route.incumbent
+        since = max(begun, record.at)
+        new = [t for t in tx.observations.totals(since=since, route=name) if t.target == target]
+        earlier = tx.observations.totals(since=record.at - COMPARED, route=name)
+        old = [total for total in earlier if total.target == former]
+        measured = _compare(name, new, old)
+        found.append(
+            RouteMoney(name, measured.requests, None if measured.usd is None else -measured.usd)
+        )
+    return tuple(found)
+
+
+def _last_swap(history: Sequence[RouteRecord]) -> tuple[str, RouteRecord] | None:
+    """The promotion of what serves now with the model before it; None without one."""
+    for record, before in pairwise(history):
+        if record.route.incumbent != before.route.incumbent:
+            swapped = record.kind == PROMOTION
+            return (before.route.incumbent, record) if swapped else None
+    return None
+
+
+def _compare(
+    route: str, new: Sequence[TrafficTotal], old: Sequence[TrafficTotal]
+) -> RouteMoney:
+    requests = sum(total.requests for total in new)
+    base = sum(total.requests for total in old)
+    if any(total.unpriced for total in (*new, *old)) or not base:
+        return RouteMoney(route, requests, None if requests else 0.0)
+    new_usd, old_usd = (sum(total.cost_usd for total in side) for side in (new, old))
+    return RouteMoney(route, requests, measure_extra_usd(new_usd, requests, old_usd, base))
+
+
+def _sum(rows: Sequence[RouteMoney]) -> float | None:
+    """None where one of them is unknown."""
+    known = [row.usd for row in rows if row.usd is not None]
+    return sum(known) if len(known) == len(rows) else None
+
+
+def _month_text(usd: float | None, why: str) -> str:
+    return f"unknown {why}" if usd is None else f"about {_signed(usd)}"
+
+
+def _route_text(rows: Sequence[RouteMoney], nothing: str) -> str:
+    if not rows:
+        return nothing
+    parts = [
+        f"{row.route} {'unknown' if row.usd is None else _signed(row.usd)} "
+        f"({row.requests:,} requests)"
+        for row in rows
+    ]
+    return ", ".join(parts)
+
+
+def _signed(usd: float) -> str:
+    return f"\N{MINUS SIGN}{format_month_usd(-usd)}" if usd < 0 else format_month_usd(usd)

@@ -1,0 +1,176 @@
+"""The spending cap bounds what Swapgate itself spends on models in a month (UTC): evals,
+judges, shadows, drift checks and agents, together. What
+clients send through routes is not in it. Pure.
+
+Before a paid call the most that it can cost is held (`estimate_most_usd`), and the hold is
+refused where all that was spent and is held would pass the cap (`fits`). Afterwards the call's
+cost takes the hold's place. What a process held that died counts as spent.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+from harness.domain.errors import InputError
+from harness.domain.formatting import format_usd
+from harness.domain.routing.target import Price
+
+# A process renews its hold every second or two. One that is silent for so long is gone.
+HOLD_LASTS: Final = timedelta(seconds=60)
+# Where a request names no limit of its own.
+ASSUMED_OUTPUT_TOKENS: Final = 8_192
+# Sums of floats differ in their last digits by the order of adding.
+ROUNDING_USD: Final = 1e-9
+_LIMITS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+
+
+class SpendingPurpose(StrEnum):
+    """Names what money is spent on."""
+
+    EVALS = "evals"
+    JUDGES = "judges"  # of evals and of canaries
+    SHADOW = "shadow"
+    DRIFT = "drift"
+    AGENTS = "agents"
+
+
+@dataclass(frozen=True, slots=True)
+class PurposeSpending:
+    """Holds what a purpose spent in a month."""
+
+    purpose: SpendingPurpose
+    spent_usd: float = 0.0
+    calls: int = 0
+    unpriced: int = 0  # of the calls, those whose price nobody knew; they are not in the sum
+    # What a call needed that was refused last, and when; None once another was granted.
+    refused_usd: float | None = None
+    refused_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MonthSpending:
+    """Holds what was spent in a month and is held now, against the cap."""
+
+    month: date  # its first day
+    cap_usd: float | None  # None for no cap
+    held_usd: float  # by calls under way
+    purposes: tuple[PurposeSpending, ...]  # each one, in SpendingPurpose's order
+
+    @property
+    def spent_usd(self) -> float:
+        return math.fsum(row.spent_usd for row in self.purposes)
+
+    @property
+    def unpriced(self) -> int:
+        return sum(row.unpriced for row in self.purposes)
+
+    @property
+    def left_usd(self) -> float | None:
+        """What may still be held; None without a cap."""
+        if self.cap_usd is None:
+            return None
+        return max(0.0, self.cap_usd - self.spent_usd - self.held_usd)
+
+    def fits(self, usd: float) -> bool:
+        """Tells whether a call that costs so much at the most may be made."""
+        return fits(self.cap_usd, self.spent_usd + self.held_usd, usd)
+
+    def waits(self, purpose: SpendingPurpose) -> bool:
+        """Tells whether a purpose waits: what it needed last does not fit."""
+        row = next(row for row in self.purposes if row.purpose is purpose)
+        return row.refused_usd is not None and not self.fits(row.refused_usd)
+
+    @property
+    def waiting(self) -> tuple[SpendingPurpose, ...]:
+        return tuple(row.purpose for row in self.purposes if self.waits(row.purpose))
+
+
+@dataclass(frozen=True, slots=True)
+class SpendingHold:
+    """What one process may spend on a purpose before it asks again."""
+
+    id: str
+    purpose: SpendingPurpose
+    subject: str  # what it is for: a run, a router's worker
+    month: date
+
+
+def check_cap(usd: float | None) -> float | None:
+    """Checks a cap. Raises InputError for what is none."""
+    if usd is not None and not 0 <= usd < math.inf:
+        raise InputError(f"monthly_cap_usd is 0 or more, or absent for no cap; not {usd}")
+    return usd
+
+
+def month_of(now: datetime) -> date:
+    return now.date().replace(day=1)
+
+
+def next_month(month: date) -> date:
+    return (month + timedelta(days=32)).replace(day=1)
+
+
+def fits(cap_usd: float | None, taken_usd: float, more_usd: float) -> bool:
+    """Tells whether more may be held beside what was spent and is held already."""
+    return cap_usd is None or taken_usd + more_usd <= cap_usd + ROUNDING_USD
+
+
+def fill_purposes(rows: Sequence[PurposeSpending]) -> tuple[PurposeSpending, ...]:
+    """Adds the purposes that spent nothing."""
+    known = {row.purpose: row for row in rows}
+    return tuple(known.get(purpose, PurposeSpending(purpose)) for purpose in SpendingPurpose)
+
+
+def estimate_most_usd(price: Price, request_bytes: int, body: Mapping[str, Any]) -> float:
+    """Estimates the most that a call costs: no tokenizer makes more tokens than there are
+    bytes, and an answer ends at the request's limit, or at ASSUMED_OUTPUT_TOKENS without one.
+    """
+    limits = [body[name] for name in _LIMITS if isinstance(body.get(name), int)]
+    answers = body.get("n")
+    count = answers if isinstance(answers, int) and answers > 1 else 1
+    output = max(limits, default=ASSUMED_OUTPUT_TOKENS) * count
+    return price.cost_usd(request_bytes, output)
+
+
+def describe_refusal(month: MonthSpending) -> str:
+    """Says why nothing more is spent: `the monthly cap of $50.00 is reached: …`."""
+    held = (
+        f" and {format_usd(month.held_usd)} held by calls under way" if month.held_usd else ""
+    )
+    return (
+        f"the monthly cap of {format_usd(month.cap_usd or 0.0)} leaves too little: "
+        f"{format_usd(month.spent_usd)} spent{held}; it starts anew on "
+        f"{next_month(month.month).isoformat()} (UTC), or raise spending.monthly_cap_usd"
+    )
+
+
+def describe_unpriced(model: str, cap_usd: float) -> str:
+    """Says why a model without a price is not asked below a cap."""
+    return (
+        f"the price of {model} is not known, so that the monthly cap of {format_usd(cap_usd)} "
+        "cannot be kept: give its provider a price"
+    )
+
+
+def extrapolate_usd(
+    usd: float | None, begun: datetime, now: datetime, end: datetime
+) -> float | None:
+    """Carries what was spent since the month's begin on to its end at the same rate; None where
+    less than a day has passed, or nobody knows what was spent.
+    """
+    passed = now - begun
+    if usd is None or passed < timedelta(days=1):
+        return None
+    return usd * ((end - begun) / passed)
+
+
+def measure_extra_usd(
+    new_usd: float, new_requests: int, old_usd: float, old_requests: int
+) -> float:
+    """Measures what requests cost more with one model than they would have with another, by
+    what a request of the other really cost.
+    """
+    return new_usd - new_requests * old_usd / old_requests

@@ -1,0 +1,173 @@
+"""The monthly cap over several processes: what they spend together never passes it, and what a
+killed one held counts as spent.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.control.operations.spending_allowance import Allowance, TakenAmount
+from harness.domain.operations.spending import (
+    HOLD_LASTS,
+    ROUNDING_USD,
+    MonthSpending,
+    SpendingPurpose,
+    month_of,
+)
+from harness.ports import Store
+from harness.runtime.clock import SystemClock
+from harness.runtime.random_ids import SystemRandomIds
+from harness.store.sql import SqlStore
+from tests.support.site.signing_keys import CONTROL
+from tests.support.store.sqlite_store import open_sqlite
+
+pytestmark = pytest.mark.req("G5")
+
+SECRET = b"a secret of the installation"
+MONTH = date(2026, 5, 1)
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def opened(database_url: str) -> Iterator[SqlStore]:
+    made = SqlStore(database_url, secret=SECRET, clock=SystemClock(), signatures=CONTROL)
+    with closing(made) as store:
+        yield store
+
+
+def start(url: str, *words: str) -> subprocess.Popen[str]:
+    module = "tests.support.control.spending_process"
+    command = [sys.executable, "-m", module, url, *words]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def test_processes_that_spend_together_stop_just_below_the_cap(
+    opened: Store, database_url: str
+) -> None:
+    now = datetime.now(UTC)
+    with opened.write() as tx:
+        tx.spending.set_cap(1.0, now)
+    # Each call may cost 3 cents, and costs 2.
+    processes = [start(database_url, "0.03", "0.02") for _ in range(3)]
+    calls = [int(process.communicate(timeout=120)[0]) for process in processes]
+    with opened.read() as tx:
+        month = tx.spending.month(month_of(now))
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert month.held_usd == 0
+    assert month.spent_usd == pytest.approx(sum(calls) * 0.02)
+    assert 0.97 < month.spent_usd + 0.01 <= 1.0
+    assert sum(row.calls for row in month.purposes) == sum(calls)
+    assert month.waiting == (SpendingPurpose.EVALS,)
+
+
+def test_what_a_killed_process_held_counts_as_spent_once_it_lapses(
+    opened: Store, database_url: str
+) -> None:
+    now = datetime.now(UTC)
+    with opened.write() as tx:
+        tx.spending.set_cap(1.0, now)
+    process = start(database_url, "0.2", "0.1", "--hang")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "asking\n"
+    process.kill()
+    process.communicate(timeout=60)
+    with opened.read() as tx:
+        held = tx.spending.month(month_of(now))
+        assert not tx.spending.has_lapsed(now)
+    later = datetime.now(UTC) + HOLD_LASTS
+    with opened.write() as tx:
+        assert tx.spending.lapse(later) == 1
+        spent = tx.spending.month(month_of(now))
+    assert (held.spent_usd, held.held_usd) == (0.0, pytest.approx(0.8))
+    assert (spent.spent_usd, spent.held_usd) == (pytest.approx(0.8), 0.0)
+
+
+@dataclass
+class SteppingClock:
+    at: datetime = datetime(2026, 5, 3, tzinfo=UTC)
+    seconds: float = 0.0
+
+    def now(self) -> datetime:
+        return self.at + timedelta(seconds=self.seconds)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+@dataclass
+class Spender:
+    allowance: Allowance
+    taken: list[TakenAmount] = field(default_factory=list)
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.integers(0, 2),
+        st.sampled_from(["take", "settle", "refresh", "wait", "long", "close"]),
+        st.floats(0.0, 0.4),
+    ),
+    max_size=40,
+)
+
+
+@pytest.fixture(scope="module")
+def memory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("spending")
+
+
+@given(STEPS, st.floats(0.0, 2.0))
+def test_no_order_of_calls_waits_and_deaths_passes_the_cap(
+    memory: Path, steps: list[tuple[int, str, float]], cap_usd: float
+) -> None:
+    """The law: what was spent and is held together stays within the cap, and what calls cost
+    is never less in the books than it was.
+    """
+    clock = SteppingClock()
+    with closing(open_sqlite(memory / f"{id(clock)}.db", clock, secret=SECRET)) as store:
+        with store.write() as tx:
+            tx.spending.set_cap(cap_usd, clock.now())
+        new_id = SystemRandomIds().token
+        spenders = [
+            Spender(Allowance(store, clock, new_id, purpose, "a test"))
+            for purpose in list(SpendingPurpose)[:3]
+        ]
+        cost = 0.0
+        for who, step, usd in steps:
+            spender = spenders[who]
+            match step:
+                case "take":
+                    taken = spender.allowance.take(usd, "sim/base")
+                    spender.taken += [taken] if taken else []
+                case "settle" if spender.taken:
+                    taken = spender.taken.pop()
+                    spent = min(usd, taken.usd)
+                    spender.allowance.settle(taken, spent)
+                    cost += spent
+                case "refresh":
+                    spender.allowance.refresh()
+                case "wait":
+                    clock.seconds += 5 + usd
+                case "long":
+                    clock.seconds += HOLD_LASTS.total_seconds()
+                case "close":
+                    spender.allowance.close()
+                case _:
+                    pass
+            assert total(store) <= cap_usd + len(steps) * ROUNDING_USD
+        for spender in spenders:
+            spender.allowance.close()
+        assert total(store) >= cost - len(steps) * ROUNDING_USD
+
+
+def total(store: Store) -> float:
+    with store.read() as tx:
+        month: MonthSpending = tx.spending.month(MONTH)
+    return month.spent_usd + month.held_usd
