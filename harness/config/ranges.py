@@ -75,6 +75,7 @@ RANGES: Final[Mapping[str, Range]] = {
     "infra_retries": Range(0, 1_000),
     "infra_pause_s": Range(0, DAY_S),
     "max_cost_usd": DOLLARS,
+    "monthly_cap_usd": DOLLARS,
     "max_usd": DOLLARS,
     "max_tokens": TOKENS,
     "every_s": Range(1, YEAR_S),

@@ -339,7 +339,7 @@ class Spending(Protocol):
         ...
 
     def hold(self, hold: SpendingHold, usd: float, now: datetime) -> bool:
-        """Raises a hold by an amount, and renews it; False, and the refusal is noted, where the
+        """Adds an amount to a hold, and renews it; False, and the refusal is noted, where the
         cap leaves too little.
         """
         ...

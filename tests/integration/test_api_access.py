@@ -55,6 +55,7 @@ READS = (
     "/shadows/chat",
     "/switches",
     "/freezes",
+    "/spending",
     "/drift",
     "/drift/runs",
     "/routes/chat/drift",

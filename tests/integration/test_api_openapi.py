@@ -58,6 +58,7 @@ PATHS = {
     "/api/v1/shadows/{route}": "get",
     "/api/v1/shadows/{route}/start": "post",
     "/api/v1/shadows/{route}/stop": "post",
+    "/api/v1/spending": "get",
     "/api/v1/freezes": "get post",
     "/api/v1/freezes/{freeze}/lift": "post",
     "/api/v1/switches": "get post",

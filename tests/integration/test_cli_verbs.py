@@ -190,6 +190,7 @@ def key_verbs(ask: Callable[..., object]) -> None:
 def freeze_verbs(ask: Callable[..., object]) -> None:
     made = ask("route", "freeze", "chat", "--for", "2h", "--reason", "a drill")
     ask("route", "freezes")
+    ask("spending")
     ask("route", "unfreeze", made["id"], "--reason", "over")  # type: ignore[index]
 
 

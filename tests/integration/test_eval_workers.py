@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,12 @@ from evals.scorers.judge_protocol import DATA
 from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
 from harness.control.evals import worker_supervision
+from harness.control.evals.eval_queue import load_queue
+from harness.control.operations import alerts, spending
+from harness.control.operations.spending_report import load_report
 from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import AlertKind
 from harness.domain.settings import TargetSeed
 from tests.support.providers.scripted_chat import Response, serving
 from tests.support.site.processes import Site, kill_nine, site
@@ -60,7 +64,7 @@ class Counting:
             return sum(count for (name, _), count in self.asked.items() if name == model)
 
 
-def settings(folder: Path, url: str) -> dict[str, object]:
+def settings(folder: Path, url: str, **of_provider: object) -> dict[str, object]:
     data = folder / "replies.jsonl"
     rows = [{"input": f"Say {n}.", "target": f"{n}"} for n in range(ITEMS)]
     data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -71,6 +75,7 @@ def settings(folder: Path, url: str) -> dict[str, object]:
                 "kind": "openai",
                 "api_base": url,
                 "eval_limits": {"max_concurrent": AT_ONCE, "requests_per_min": 100_000},
+                **of_provider,
             }
         },
         "suites": {
@@ -151,3 +156,54 @@ def test_workers_share_a_providers_limit_and_a_killed_one_asks_only_what_was_in_
 def lease_is_over(installation: Installation, run: str) -> bool:
     with installation.store.read() as tx:
         return not tx.runs.get(run).is_leased(installation.clock.now())
+
+
+@pytest.mark.slow
+@pytest.mark.req("G5")
+@pytest.mark.timeout(900)
+def test_a_run_waits_at_the_monthly_cap_and_goes_on_once_it_is_raised(tmp_path: Path) -> None:
+    counting = Counting(most=2)
+    # An answer takes 10 tokens in, so 10 cents; the most that one can cost is over a dollar.
+    price = {"input_usd_per_mtok": 10_000, "output_usd_per_mtok": 0}
+    prices = dict.fromkeys(("candidate", "judge"), price)
+    with (
+        serving(counting) as served,
+        site(tmp_path, settings(tmp_path, served.url, prices=prices)) as place,
+    ):
+        installation = open_installation(place.config, create_secret=True)
+        upgrade_database(installation.settings)
+        for provider in installation.settings.providers.values():
+            targets.put_provider(installation.context, SYSTEM, provider)
+        ctx = replace(installation.context, monthly_cap_usd=4.0)
+        spending.run_once(ctx)
+        run = queued(installation, "candidate")
+        assert worker(place, run).wait(END_S) == 0
+        spending.run_once(ctx)
+        capped, waiting = load_report(ctx), load_queue(ctx)[run]
+        told = alerts.is_open(ctx, AlertKind.SPENDING_CAP, spending.ALERT_KEY)
+        with ctx.store.read() as tx:
+            stored = len(tx.runs.done(run))
+
+        raised = replace(ctx, monthly_cap_usd=40.0)
+        spending.run_once(raised)
+        goes_on = load_queue(raised)[run]
+        still_told = alerts.is_open(raised, AlertKind.SPENDING_CAP, spending.ALERT_KEY)
+        assert worker(place, run).wait(END_S) == 0
+        after = load_report(raised)
+        with ctx.store.read() as tx:
+            samples = tx.runs.samples(run)
+            state = tx.runs.get(run).state.value
+        installation.close()
+
+    assert 0 < stored < ITEMS
+    assert 2.0 < capped.spent_usd <= 4.0
+    assert capped.held_usd == 0
+    assert waiting.position == 0
+    assert waiting.text.startswith("waits: the monthly cap of $4.00 leaves too little")
+    assert (told, still_told) == (True, False)
+    assert goes_on.text == "next in line"
+    assert (state, len(samples)) == ("done", ITEMS)
+    assert [sample for sample in samples if sample.error] == []
+    calls = sum(counting.asked.values())
+    assert after.spent_usd == pytest.approx(calls * 0.1)
+    assert sum(row.calls for row in after.purposes) == calls

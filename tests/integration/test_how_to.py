@@ -113,6 +113,7 @@ SQLITE = {
     "kill-switch": CHAINED,
     "freezes": INSTALLED,
     "change-requests": INSTALLED,
+    "spending": INSTALLED,
 }
 OF_THEIR_OWN = {
     "alerts",

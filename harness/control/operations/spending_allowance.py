@@ -78,7 +78,7 @@ class Allowance:
         self._numbers = threading.Lock()  # held for no longer than a sum takes
         self._accounts: list[_Account] = []
         self._cap_usd: float | None = None
-        self._asked = False  # whether the cap is known
+        self._cap_known = False  # whether the cap is known
         self._wanted_usd: float | None = None
         self._rests_until = -math.inf
         self.refusal = ""  # why the last call was refused, empty once one was not
@@ -96,7 +96,7 @@ class Allowance:
         """
         taken = self.try_take(usd, model)
         if taken is None:
-            self.refresh(asked=True)
+            self.refresh(at_once=True)
             taken = self.try_take(usd, model)
         return taken
 
@@ -120,12 +120,12 @@ class Allowance:
             account.taken_usd = max(0.0, account.taken_usd - taken.usd)
             account.free_usd += taken.usd
 
-    def refresh(self, *, asked: bool = False) -> None:
-        """Writes what was spent, renews the hold, and raises it where calls wanted more. asked:
-        somebody waits for it. Raises StoreUnavailable; then nothing is lost.
+    def refresh(self, *, at_once: bool = False) -> None:
+        """Writes what was spent, renews the hold, and raises it where calls wanted more.
+        at_once: somebody waits for it. Raises StoreUnavailable; then nothing is lost.
         """
         with self._writing:
-            if asked or self._is_due():
+            if at_once or self._is_due():
                 self._write(ends=False)
 
     def close(self) -> None:
@@ -137,9 +137,9 @@ class Allowance:
                 self._write(ends=True)
 
     def _take(self, usd: float | None, model: str, now: datetime) -> TakenAmount | None:
-        if not self._asked or (usd is None and self._cap_usd is not None):
+        if not self._cap_known or (usd is None and self._cap_usd is not None):
             self._want(usd or 0.0)
-            if self._asked:
+            if self._cap_known:
                 self.refusal = describe_unpriced(model, self._cap_usd or 0.0)
             return None
         need = usd or 0.0
@@ -196,7 +196,7 @@ class Allowance:
             raise
         now_s = self._clock.monotonic()
         with self._numbers:
-            self._cap_usd, self._asked = cap_usd, True
+            self._cap_usd, self._cap_known = cap_usd, True
             for note in notes:
                 note.account.written_s = now_s
                 if note.ends or note.account in lapsed:

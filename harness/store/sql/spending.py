@@ -103,7 +103,7 @@ class SqlSpending:
         )
 
     def hold(self, hold: SpendingHold, usd: float, now: datetime) -> bool:
-        """Raises the hold, which begins with it, unless the cap leaves too little."""
+        """Adds to a hold, which begins with that, unless the cap leaves too little."""
         self._unit.serialize_by(_SERIAL)
         self.lapse(now)
         where = {"of_month": hold.month, "of_purpose": hold.purpose.value}
