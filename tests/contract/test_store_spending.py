@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.control.operations.spending_allowance import Allowance, TakenAmount
@@ -46,13 +46,13 @@ def opened(database_url: str) -> Iterator[SqlStore]:
 def start(url: str, *words: str) -> subprocess.Popen[str]:
     module = "tests.support.control.spending_process"
     command = [sys.executable, "-m", module, url, *words]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own command
 
 
 def test_processes_that_spend_together_stop_just_below_the_cap(
     opened: Store, database_url: str
 ) -> None:
-    now = datetime.now(UTC)
+    now = SystemClock().now()
     with opened.write() as tx:
         tx.spending.set_cap(1.0, now)
     # Each call may cost 3 cents, and costs 2.
@@ -71,7 +71,7 @@ def test_processes_that_spend_together_stop_just_below_the_cap(
 def test_what_a_killed_process_held_counts_as_spent_once_it_lapses(
     opened: Store, database_url: str
 ) -> None:
-    now = datetime.now(UTC)
+    now = SystemClock().now()
     with opened.write() as tx:
         tx.spending.set_cap(1.0, now)
     process = start(database_url, "0.2", "0.1", "--hang")
@@ -82,7 +82,7 @@ def test_what_a_killed_process_held_counts_as_spent_once_it_lapses(
     with opened.read() as tx:
         held = tx.spending.month(month_of(now))
         assert not tx.spending.has_lapsed(now)
-    later = datetime.now(UTC) + HOLD_LASTS
+    later = SystemClock().now() + HOLD_LASTS
     with opened.write() as tx:
         assert tx.spending.lapse(later) == 1
         spent = tx.spending.month(month_of(now))
@@ -123,6 +123,7 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("spending")
 
 
+@settings(max_examples=40)
 @given(STEPS, st.floats(0.0, 2.0))
 def test_no_order_of_calls_waits_and_deaths_passes_the_cap(
     memory: Path, steps: list[tuple[int, str, float]], cap_usd: float
