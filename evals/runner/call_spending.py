@@ -52,7 +52,7 @@ class CallSpending:
     async def _take(self, most_usd: float | None) -> object:
         for _ in range(ATTEMPTS):
             try:
-                taken = await asyncio.to_thread(self._allowance.take, most_usd, self._model)
+                taken = await self._take_in_thread(most_usd)
             except StoreUnavailable:
                 await asyncio.sleep(PAUSE_S)
                 continue
@@ -60,6 +60,22 @@ class CallSpending:
                 raise SpendingPaused(self._allowance.refusal)
             return taken
         raise SpendingPaused("the database is away: nobody knows what the monthly cap leaves")
+
+    async def _take_in_thread(self, most_usd: float | None) -> object:
+        """What is taken for a caller that is gone is given back."""
+        gone = False
+
+        def take() -> object:
+            taken = self._allowance.take(most_usd, self._model)
+            if gone and taken is not None:
+                self._allowance.give_back(taken)
+            return taken
+
+        try:
+            return await asyncio.to_thread(take)
+        except asyncio.CancelledError:
+            gone = True
+            raise
 
     def _cost_usd(self, reply: object) -> float | None:
         if self._price is None:

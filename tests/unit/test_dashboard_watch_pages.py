@@ -24,6 +24,7 @@ from harness.domain.canary.observation import TrafficMinute
 from harness.domain.evals.run import Claim
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.spending import SpendingHold, SpendingPurpose, month_of
 from harness.domain.proposals.policy import GatePolicy, Policy, PromotionMode
 from harness.domain.reliability.failover import Failover, hash_user
 from harness.domain.routing.table import RouteSettings
@@ -32,7 +33,7 @@ from tests.support.browser.dashboard_data import ANA, XSS, configured, opened
 from tests.support.control.manual_clock import ManualClock
 from tests.unit.test_dashboard_page_states import MAIN, forget, now, pages, text
 
-PAGES = ("traffic", "alerts", "audit", "policies", "settings")
+PAGES = ("traffic", "alerts", "spending", "audit", "policies", "settings")
 ROUTES = 200
 VIEWER = Actor("vera", Role.VIEWER, "pr_vera", "key_vera")
 
@@ -111,6 +112,12 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with ctx.store.write() as tx:
             tx.observations.append([], traffic)
             tx.failovers.append([left])
+            at = ctx.clock.now()
+            hold = SpendingHold("hold_1", SpendingPurpose.EVALS, "run x", month_of(at))
+            tx.spending.set_cap(2.0, at)
+            tx.spending.hold(hold, 1.5, at)
+            tx.spending.settle(hold, left_usd=0.0, spent_usd=1.5, calls=3, now=at)
+            tx.spending.hold(hold, 0.6, at)
             alerts.raise_alert(
                 ctx, tx, AlertKind.OUR_KEY, "x", subject="provider sim", title=XSS, text="=1+1"
             )
@@ -124,6 +131,7 @@ def test_an_empty_page_says_what_fills_it(
     sentences = {
         "traffic": "<code>swapgate sim traffic",
         "alerts": "Nobody is told: no sink is configured",
+        "spending": "<code>swapgate eval run",
         "audit": "<code>swapgate init",
         "policies": "<code>swapgate init",
         "settings": "<b>1 setting</b> is set in the file",
@@ -147,6 +155,8 @@ def test_each_page_answers_in_its_first_line_and_says_what_is_stale(
     assert "No request has been recorded since" in said["traffic"]
     assert "<b>1 alert</b> is open, <b>1 critical</b>" in said["alerts"]
     assert "Nobody was told of 1 open alert" in said["alerts"]
+    assert "$1.50 spent since" in said["spending"]
+    assert "of $2.00: evals wait" in said["spending"]
     assert "The audit log is <b>intact</b>" in said["audit"]
     assert "<b>1 policy</b> is used by <b>200 routes</b>" in said["policies"]
     assert "settings</b> are set in the file" in said["settings"]

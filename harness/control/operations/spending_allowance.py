@@ -32,6 +32,8 @@ TRUSTED_S: Final = HOLD_LASTS.total_seconds() / 2
 IDLE_S: Final = 15.0
 # After a refusal, before `refresh` asks again for those that do not wait.
 REFUSED_PAUSE_S: Final = 5.0
+# At the longest, before `take` looks again whether a call of its own has ended.
+WAIT_S: Final = 1.0
 
 
 @dataclass
@@ -75,7 +77,8 @@ class Allowance:
         self._purpose = purpose
         self._subject = subject
         self._writing = threading.Lock()  # before the other one
-        self._numbers = threading.Lock()  # held for no longer than a sum takes
+        self._numbers = threading.Condition()  # held for no longer than a sum takes
+        self._obstacle = ""  # what the last one was refused for
         self._accounts: list[_Account] = []
         self._cap_usd: float | None = None
         self._cap_known = False  # whether the cap is known
@@ -94,10 +97,21 @@ class Allowance:
         """Takes what a call can cost; asks the database for more. None where the cap leaves too
         little: `refusal` says it. Raises StoreUnavailable.
         """
-        taken = self.try_take(usd, model)
-        if taken is None:
+        while (taken := self.try_take(usd, model)) is None:
+            with self._numbers:
+                waited_for = self._calls_under_way
             self.refresh(at_once=True)
-            taken = self.try_take(usd, model)
+            if (taken := self.try_take(usd, model)) is not None:
+                break
+            if not waited_for:
+                self.refusal = self._obstacle
+                return None
+            # A call of ours that ends leaves what it did not cost.
+            with self._numbers:
+                self._numbers.wait_for(
+                    lambda: self._calls_under_way < waited_for, timeout=WAIT_S
+                )
+        self.refusal = ""
         return taken
 
     def settle(self, taken: TakenAmount, cost_usd: float | None) -> None:
@@ -111,6 +125,7 @@ class Allowance:
             account.spent_usd += cost
             account.calls += 1
             account.unpriced += cost_usd is None
+            self._numbers.notify_all()
 
     def give_back(self, taken: TakenAmount) -> None:
         """Undoes a taking: nothing was asked."""
@@ -119,6 +134,7 @@ class Allowance:
             account.taken -= 1
             account.taken_usd = max(0.0, account.taken_usd - taken.usd)
             account.free_usd += taken.usd
+            self._numbers.notify_all()
 
     def refresh(self, *, at_once: bool = False) -> None:
         """Writes what was spent, renews the hold, and raises it where calls wanted more.
@@ -140,7 +156,7 @@ class Allowance:
         if not self._cap_known or (usd is None and self._cap_usd is not None):
             self._want(usd or 0.0)
             if self._cap_known:
-                self.refusal = describe_unpriced(model, self._cap_usd or 0.0)
+                self._obstacle = describe_unpriced(model, self._cap_usd or 0.0)
             return None
         need = usd or 0.0
         account = self._current(now)
@@ -152,8 +168,11 @@ class Allowance:
         account.taken_usd += need
         account.taken += 1
         account.drawn_s = self._clock.monotonic()
-        self.refusal = ""
         return TakenAmount(need, usd is not None, account)
+
+    @property
+    def _calls_under_way(self) -> int:
+        return sum(account.taken for account in self._accounts)
 
     def _want(self, usd: float) -> None:
         self._wanted_usd = max(usd, self._wanted_usd or 0.0)
@@ -219,10 +238,9 @@ class Allowance:
             account = _Account(SpendingHold(hold_id, self._purpose, self._subject, month))
         for usd in dict.fromkeys((wanted * CALLS_HELD, wanted)):
             if tx.spending.hold(account.hold, usd, now):
-                self.refusal = ""
                 return account, usd
         self._rests_until = self._clock.monotonic() + REFUSED_PAUSE_S
-        self.refusal = describe_refusal(tx.spending.month(account.hold.month))
+        self._obstacle = describe_refusal(tx.spending.month(account.hold.month))
         return None
 
     def _note(self, account: _Account, now: datetime, *, ends: bool) -> "_Note":
