@@ -99,18 +99,17 @@ class Allowance:
         """
         while (taken := self.try_take(usd, model)) is None:
             with self._numbers:
-                waited_for = self._calls_under_way
+                before = self._calls_under_way
             self.refresh(at_once=True)
             if (taken := self.try_take(usd, model)) is not None:
                 break
-            if not waited_for:
+            if not before:
                 self.refusal = self._obstacle
                 return None
             # A call of ours that ends leaves what it did not cost.
             with self._numbers:
-                self._numbers.wait_for(
-                    lambda: self._calls_under_way < waited_for, timeout=WAIT_S
-                )
+                if self._calls_under_way >= before:
+                    self._numbers.wait(WAIT_S)
         self.refusal = ""
         return taken
 

@@ -22,6 +22,8 @@ from harness.domain.routing.target import Price
 HOLD_LASTS: Final = timedelta(seconds=60)
 # Where a request names no limit of its own.
 ASSUMED_OUTPUT_TOKENS: Final = 8_192
+# Work that waits goes on once so many of its calls fit: for one alone no worker starts.
+CALLS_TO_GO_ON: Final = 4
 # Sums of floats differ in their last digits by the order of adding.
 ROUNDING_USD: Final = 1e-9
 _LIMITS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens")
@@ -79,9 +81,9 @@ class MonthSpending:
         return fits(self.cap_usd, self.spent_usd + self.held_usd, usd)
 
     def waits(self, purpose: SpendingPurpose) -> bool:
-        """Tells whether a purpose waits: what it needed last does not fit."""
+        """Tells whether a purpose waits: what it needed last does not fit a few times over."""
         row = next(row for row in self.purposes if row.purpose is purpose)
-        return row.refused_usd is not None and not self.fits(row.refused_usd)
+        return row.refused_usd is not None and not self.fits(row.refused_usd * CALLS_TO_GO_ON)
 
     @property
     def waiting(self) -> tuple[SpendingPurpose, ...]:
