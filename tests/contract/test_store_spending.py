@@ -86,8 +86,8 @@ def test_what_a_killed_process_held_counts_as_spent_once_it_lapses(
     with opened.write() as tx:
         assert tx.spending.lapse(later) == 1
         spent = tx.spending.month(month_of(now))
-    assert (held.spent_usd, held.held_usd) == (0.0, pytest.approx(0.8))
-    assert (spent.spent_usd, spent.held_usd) == (pytest.approx(0.8), 0.0)
+    assert [held.spent_usd, held.held_usd] == pytest.approx([0.0, 0.8])
+    assert [spent.spent_usd, spent.held_usd] == pytest.approx([0.8, 0.0])
 
 
 @dataclass
