@@ -103,6 +103,7 @@ def look_around(cli: CommandLine, run: Callable[..., None]) -> None:
     for command in ("audit tail", "audit verify", "db check", "agent grants", "agent requests"):
         run(f"swapgate {command}")
     run("swapgate audit sinks")
+    run("swapgate spending")
     anchor = cli.folder / "worm.jsonl"
     run("swapgate audit resend SINK --after NUMBER --reason WHY", SINK="worm", NUMBER="0")
     with cli.world.store.read() as tx:
