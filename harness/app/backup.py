@@ -74,7 +74,7 @@ def write_backup(installation: Installation, file: Path, passphrase: str) -> Wri
     StoreUnavailable.
     """
     if file.exists():
-        raise InputError(f"{file} exists: name another file, a backup overwrites none")
+        raise InputError(f"{file} exists: name another file, since a backup overwrites none")
     settings = installation.settings
     keys, missing = _present_keys(settings)
     config, suite_files, left_out = _configuration(settings)
@@ -122,10 +122,16 @@ def verify_backup(file: Path, passphrase: str) -> BackupContents:
             case "end":
                 end = line["tables"]
             case other:
-                raise InputError(f"{file} has a line of a newer version of Swapgate: {other!r}")
+                raise InputError(
+                    f"{file} was written by a newer version of Swapgate, which this one cannot "
+                    f"read ({other!r}): use that version"
+                )
     found = {name: [digest.rows, digest.hexdigest()] for name, digest in tables.items()}
     if not start or not end or found != end:
-        raise InputError(f"{file} is incomplete: its tables are not those that were read")
+        raise InputError(
+            f"{file} is incomplete: its tables differ from those that its last line lists; use "
+            "another backup"
+        )
     return BackupContents(
         datetime.fromisoformat(start["made_at"]),
         start["swapgate"],

@@ -94,21 +94,21 @@ def _write_configuration(contents: BackupContents, wanted: Path) -> list[Path]:
 def _check_place(settings: Settings, contents: BackupContents, *, replace: bool) -> None:
     if not replace and table_copy.has_data(settings.database_url):
         raise Conflict(
-            "the database has data: restore elsewhere, or replace it with --replace (SQLite's "
-            "file is then set aside; PostgreSQL's rows are gone, so back them up first)"
+            "the database has data: restore elsewhere, or replace it with --replace (this "
+            "renames SQLite's file, and deletes PostgreSQL's rows, so back those up first)"
         )
     for name, text in contents.keys.items():
         if not _is_other(settings, name, text):
             continue
         if set_in_environment(name):
             raise ConfigError(
-                f"the environment sets another {name} than the backup has: unset it, or set it "
-                "to the one of the installation that was backed up"
+                f"the environment sets another {name} than the backup has: unset the variable, "
+                "or set it to the value of the installation that was backed up"
             )
         if not replace:
             raise Conflict(
-                f"{settings.home / name} is not the one of the backup: move it away, or set it "
-                "aside with --replace"
+                f"{settings.home / name} differs from the backup's: move it away, or let "
+                "--replace rename it"
             )
 
 

@@ -126,7 +126,7 @@ def models_of(installation: Installation, name: str) -> list[tuple[Provider, str
         raise NotFound(f"there is no provider {start!r}: see `swapgate provider list`")
     kind = PROVIDER_KINDS.get(provider.kind)
     if kind is not None and Endpoint.CHAT not in kind.serves:
-        raise InputError(f"a provider of the kind {provider.kind} has no chats to try")
+        raise InputError(f"a provider of the kind {provider.kind} has no chat endpoint to try")
     registered = sorted({target.model for target in targets if target.provider == start})
     models = [model] if model else registered
     if not models:
@@ -201,7 +201,9 @@ def _run(
         }
         for scenario, other in others.items():
             if scenario is LiveScenario.KEY and not other.secret:
-                trace.untried[scenario] = "no key of ours of a form that can be made up"
+                trace.untried[scenario] = (
+                    "the key has no form in which another one can be invented"
+                )
                 continue
             with _channel(installation, other, meter) as (channel, route):
                 asyncio.run(_ask_all(channel, route, other, trace, timeout_s, (scenario,)))
@@ -241,7 +243,7 @@ async def _ask_all(
     try:
         for scenario in scenarios:
             if scenario is LiveScenario.STRUCTURED and not _declared(subject):
-                trace.untried[scenario] = "json_schema is declared missing"
+                trace.untried[scenario] = "json_schema: false is declared for the model"
                 continue
             try:
                 async with asyncio.timeout(timeout_s):

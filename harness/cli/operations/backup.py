@@ -21,7 +21,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 passphrase_file = click.option(
     "--passphrase-file",
     type=FILE,
-    help="File of the passphrase; else SWAPGATE_BACKUP_PASSPHRASE, else it is asked for.",
+    help="File with the passphrase. [default: SWAPGATE_BACKUP_PASSPHRASE, else a prompt]",
 )
 
 
@@ -32,10 +32,10 @@ passphrase_file = click.option(
 def backup(session: Session, file: Path, passphrase_file: Path | None) -> None:
     """Write database, keys and configuration into the new file FILE.
 
-    It is consistent while Swapgate serves: the rows of one moment. The file is encrypted with a
-    passphrase of 12 characters or more, carries a checksum, and is read back before it gets its
-    name. Keep the passphrase elsewhere: without it nobody reads the file, and with it whoever
-    has the file can sign.
+    Swapgate can go on serving: the backup has the rows of one moment. The file is encrypted
+    with a passphrase of 12 characters or more, has a checksum, and is read back before it gets
+    its name. Keep the passphrase apart from the file: without it nobody can read the file, and
+    whoever has both can sign as this installation.
     """
     from harness.app.backup import write_backup  # noqa: PLC0415 - `--help` stays quick
     from harness.control.operations import backups  # noqa: PLC0415 - as above
@@ -66,7 +66,9 @@ def backup(session: Session, file: Path, passphrase_file: Path | None) -> None:
     )
     for name in written.missing:
         output.note(f"not in the backup: {name}")
-    output.note("read back, and whole; keep the passphrase elsewhere than the file")
+    output.note(
+        "the backup was read back and is complete; keep the passphrase apart from the file"
+    )
 
 
 @click.command()
@@ -78,7 +80,7 @@ def backup(session: Session, file: Path, passphrase_file: Path | None) -> None:
 @click.option(
     "--replace",
     is_flag=True,
-    help="Replace a database that has data, and keys that are not the backup's.",
+    help="Replace a database that has data, and keys that differ from the backup's.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @pass_session
@@ -93,12 +95,12 @@ def restore(
 ) -> None:
     """Restore the backup FILE.
 
-    In an empty folder this brings back configuration, keys and database; with a configuration,
-    the database and the keys of the places that it names. --replace sets files aside that are
-    there, and replaces the rows of PostgreSQL in one transaction, as the tables' owner.
+    In an empty folder this restores configuration, keys and database; with a configuration,
+    the database and the keys at the places that it names. --replace renames existing files, and
+    replaces the rows of PostgreSQL in one transaction, as the tables' owner.
 
-    Who serves meanwhile goes on, and refuses a database that holds less than was served, until
-    `swapgate db accept-restore`.
+    Routers that run meanwhile go on serving. They refuse a database that is behind what they
+    served, until `swapgate db accept-restore`.
     """
     from harness.app.backup import verify_backup  # noqa: PLC0415 - `--help` stays quick
     from harness.app.restore import restore_backup  # noqa: PLC0415 - as above
@@ -110,10 +112,10 @@ def restore(
             output.document({"whole": True, **_described(contents)})
             return
         output.facts(_facts(contents))
-        output.note("the backup is whole; nothing was changed")
+        output.note("the backup is complete; nothing was changed")
         return
     if replace and not yes:
-        click.confirm("Replace the database that is there?", abort=True, err=True)
+        click.confirm("Replace the existing database?", abort=True, err=True)
     restored = restore_backup(session.config, file, passphrase, replace=replace)
     if session.json:
         output.document(
@@ -131,7 +133,7 @@ def restore(
         click.echo(f"set aside {name}")
     click.echo(f"restored {restored.contents.rows} rows into {restored.database}")
     output.note(
-        "next: `swapgate db check`; where routers served more than the backup has, "
+        "next: `swapgate db check`; if routers served more than the backup has, also "
         "`swapgate db accept-restore`"
     )
 

@@ -36,12 +36,12 @@ MARKS = {"ok": "ok", "warn": "warn", "fail": "FAIL"}
 @click.option(
     "--max-usd",
     type=FiniteRange(min=0, min_open=True),
-    help="With --live: US dollars for the run. A call that could pass them is not made.",
+    help="With --live: most US dollars for the run. A call that could exceed them is not made.",
 )
 @click.option(
     "--max-tokens-in-all",
     type=click.IntRange(min=1),
-    help="With --live: tokens for the run, for a model whose price nobody knows.",
+    help="With --live: most tokens for the run; needed for a model without a known price.",
 )
 @click.option(
     "--timeout",
@@ -66,12 +66,14 @@ def doctor(
     """
     session = ctx.ensure_object(Session)
     if live is not None and tools is not None:
-        raise click.UsageError("--live has the tool loop in it: leave --tools out")
+        raise click.UsageError("--live includes the tool loop: leave --tools out")
     if live is None and (max_usd is not None or max_tokens_in_all is not None):
         raise click.UsageError("--max-usd and --max-tokens-in-all belong to --live")
     if live is not None:
         if max_usd is None:
-            raise click.UsageError("--live costs money: say with --max-usd how much it may")
+            raise click.UsageError(
+                "--live costs money: set the most that it may spend with --max-usd"
+            )
         ctx.exit(0 if _live(session, live, max_usd, max_tokens_in_all, timeout_s) else 1)
     if tools is not None:
         ctx.exit(0 if _tools(session, tools, timeout_s) else 1)

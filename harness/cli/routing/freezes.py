@@ -80,7 +80,7 @@ def freeze(
 @click.option("--reason", required=True, help="Reason, recorded in the audit log.")
 @pass_session
 def unfreeze(session: Session, freeze_id: str, reason: str) -> None:
-    """End a freeze before its time. Whoever proposed what it holds back cannot."""
+    """End a freeze early. Whoever proposed a swap that it holds back cannot do this."""
     record = freeze_changes.lift_freeze(
         session.context, session.deciding_actor, freeze_id, reason=reason
     )
@@ -96,7 +96,7 @@ def unfreeze(session: Session, freeze_id: str, reason: str) -> None:
 def list_freezes(session: Session, page_request: PageRequest) -> None:
     """List the freezes that people set, newest first.
 
-    What the configuration file freezes every week is said on stderr.
+    The weekly freezes of the configuration file are shown on stderr.
     """
     found = queries.list_freezes(session.context, page_request)
     paging.note_page(found)
@@ -121,7 +121,7 @@ def list_freezes(session: Session, page_request: PageRequest) -> None:
             ]
             for record in found
         ],
-        empty="no freeze was set yet",
+        empty="nobody has set a freeze yet",
     )
 
 

@@ -83,7 +83,7 @@ def _send_batch(ctx: Context, sinks: AuditSinks, sink: str) -> bool:
             sink,
             known,
             f"it has event {position.number}, which is not in the log any more: the log was "
-            "cut, or the database restored",
+            "cut, or the database was restored from a backup",
         )
         return False
     if not events:
@@ -125,5 +125,5 @@ def _note_failure(ctx: Context, sink: str, known: AuditExport | None, error: str
                 subject=f"audit sink {sink}",
                 title=f"the audit log does not reach {sink}",
                 text=f"{error}. It has the events up to {after.position.number}; the others "
-                "wait in the database, and are sent when it takes them.",
+                "wait in the database, and are sent when it is back.",
             )

@@ -56,9 +56,9 @@ class LiveBudget:
     def refusal(self, call: CallTokens, price: Price | None) -> str:
         """Says why a call may not be made; empty where it may."""
         if not self.limit_kept:
-            return "an answer was longer than it was allowed to be, so that no cap holds"
+            return "an earlier answer exceeded its token limit, so that no cap holds"
         if price is None and self.max_tokens is None:
-            return "nobody knows the model's price: give --max-tokens-in-all"
+            return "the model's price is unknown: give --max-tokens-in-all"
         after = self.charge(call, price)
         if after.spent_usd > self.max_usd:
             return "would pass the cap of --max-usd"

@@ -32,7 +32,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._:/@-]{1,80}")
 
 class LiveOutcome(StrEnum):
     WORKS = "works"
-    DIFFERS = "differs"  # Swapgate serves with it, otherwise than was expected
+    DIFFERS = "differs"  # not as expected, but Swapgate can serve with it
     FAILS = "fails"
     NOT_TRIED = "not tried"
 
@@ -52,9 +52,9 @@ EXPECTED: Final[Mapping[LiveScenario, str]] = {
     LiveScenario.LENGTH: f"finish reason length, at most {SHORT_LIMIT} tokens",
     LiveScenario.STREAM: "several chunks, finish reason stop, usage at the end, the same model",
     LiveScenario.STRUCTURED: "JSON that fits the schema",
-    LiveScenario.PARAMETER: "refused with a 400, which is terminal",
-    LiveScenario.MODEL: "refused as model unknown, which falls over and alerts",
-    LiveScenario.KEY: "refused as our key, which falls over and alerts",
+    LiveScenario.PARAMETER: "refused with a 400, which a router returns to the client",
+    LiveScenario.MODEL: "refused as an unknown model: a router alerts and asks the next target",
+    LiveScenario.KEY: "refused as a wrong key: a router alerts and asks the next target",
 }
 _CLASS: Final[Mapping[LiveScenario, FailureClass]] = {
     LiveScenario.PARAMETER: FailureClass.BAD_REQUEST,
@@ -63,20 +63,20 @@ _CLASS: Final[Mapping[LiveScenario, FailureClass]] = {
 }
 _ACCEPTED: Final[Mapping[LiveScenario, str]] = {
     LiveScenario.PARAMETER: f"it answers with temperature {WRONG_TEMPERATURE}",
-    LiveScenario.MODEL: "it answers under a name that no model has",
-    LiveScenario.KEY: "it answers whatever the key is",
+    LiveScenario.MODEL: "it answers a request for a model that does not exist",
+    LiveScenario.KEY: "it answers a request with a wrong key",
 }
 _REPORT: Final = "report it as an issue of Swapgate, with this line"
-_NO_USAGE: Final = "without usage no cost, budget or price guardrail of this target is true"
+_NO_USAGE: Final = "its costs stay unknown, so that budgets and the cost guardrail do not work"
 _STEPS: Final[Mapping[str, str]] = {
     FailureClass.OUR_KEY: "set the key: `swapgate provider key set PROVIDER`",
-    FailureClass.QUOTA: "look at the account: credit, and what the key may do",
+    FailureClass.QUOTA: "check the account: its credit, and what the key may do",
     FailureClass.MODEL_UNKNOWN: "name a model that this account has",
     FailureClass.RATE_LIMITED: "run it again once the limit is over",
     FailureClass.OVERLOADED: "run it again later",
     FailureClass.CONNECT: "check api_base and the network: `swapgate doctor`",
-    FailureClass.TIMEOUT: "give it more by --timeout",
-    FailureClass.BAD_REQUEST: "see docs/reference/providers.md for what the kind takes",
+    FailureClass.TIMEOUT: "allow more time with --timeout",
+    FailureClass.BAD_REQUEST: "see docs/reference/providers.md for what this kind of provider accepts",
 }
 
 
@@ -158,12 +158,14 @@ def _judge_refusal(scenario: LiveScenario, answer: LiveAnswer) -> _Judged:
     if answer.failure == wanted:
         return _works(_class_text(answer))
     if not answer.failure:
-        step = "rely on no error of this kind from it"
+        step = "do not rely on this error from the provider"
         return _differs(_ACCEPTED[scenario], step)
     came = _class_text(answer)
     if scenario is LiveScenario.KEY and answer.failure == FailureClass.QUOTA:
-        return _differs(f"{came}, which falls over and alerts as well", "nothing is to be done")
-    return _fails(f"{came}, where {wanted.value.replace('_', ' ')} was expected")
+        return _differs(
+            f"{came}; a router alerts and asks the next target here, too", "nothing to do"
+        )
+    return _fails(f"{came}; {wanted.value.replace('_', ' ')} was expected")
 
 
 def _usage_fault(answer: LiveAnswer) -> str:
@@ -187,11 +189,13 @@ def _name_fault(answer: LiveAnswer, model: str) -> str:
     others = [name for name in names if not name.startswith(model)]
     if not others:
         return ""
-    shown = others[0] if _NAME.fullmatch(others[0]) else "something that is no name"
+    shown = others[0] if _NAME.fullmatch(others[0]) else "another model, by an unusual name,"
     return f"it says that {shown} answered"
 
 
-_PIN: Final = "propose the name that it says, so that what is proven is what serves"
+_PIN: Final = (
+    "propose the model under that name, so that the proof is about the model that serves"
+)
 
 
 def _judge_plain(answer: LiveAnswer, model: str) -> _Judged:
@@ -210,19 +214,19 @@ def _judge_length(answer: LiveAnswer, _model: str) -> _Judged:
     output = answer.tokens.output if answer.tokens else None
     if output is not None and output > SHORT_LIMIT:
         return _fails(
-            f"{output:,} tokens where {SHORT_LIMIT} were allowed: it keeps to no limit",
-            "cap its costs at the provider: no budget holds before the answer is there",
+            f"{output:,} tokens, though {SHORT_LIMIT} were allowed: it ignores the limit",
+            "set a spending limit at the provider: no budget can stop a single long answer",
         )
     if answer.finish == "length":
-        return _works(_counts(answer) or "cut, without usage")
+        return _works(_counts(answer) or "cut off; it reports no usage")
     if output is not None and output < SHORT_LIMIT:
         return _differs(
-            f"it ended by itself after {output} tokens: no cut was seen",
-            "nothing is to be done",
+            f"it ended by itself after {output} tokens, so no cut-off was observed",
+            "nothing to do",
         )
     return _fails(
-        f"it was cut and says {_word(answer.finish)}",
-        "cut answers of it pass for whole ones: check their end in a suite",
+        f"it was cut off, but its finish reason is {_word(answer.finish)}",
+        "cut-off answers look complete: check the end of answers in a suite",
     )
 
 
@@ -235,10 +239,10 @@ def _judge_stream(answer: LiveAnswer, model: str) -> _Judged:
     if plain[0] is LiveOutcome.DIFFERS:
         return plain
     if not answer.usage_last:
-        return _differs("usage comes before the end", "nothing is to be done")
+        return _differs("usage comes before the end", "nothing to do")
     if answer.chunks < 2:
         return _differs(
-            "the whole text comes in one chunk", "expect no early first token of it"
+            "the whole text comes in one chunk", "do not expect an early first token"
         )
     return _works(f"{answer.chunks} chunks, {_counts(answer)}")
 
@@ -256,7 +260,11 @@ def _judge_structured(answer: LiveAnswer, _model: str) -> _Judged:
 
 def _word(finish: str) -> str:
     known = ("stop", "length", "tool_calls", "content_filter")
-    return finish if finish in known else ("a word of its own" if finish else "missing")
+    return (
+        finish
+        if finish in known
+        else ("one that the protocol does not have" if finish else "missing")
+    )
 
 
 _JUDGES: Final = {
