@@ -76,7 +76,7 @@ _STEPS: Final[Mapping[str, str]] = {
     FailureClass.OVERLOADED: "run it again later",
     FailureClass.CONNECT: "check api_base and the network: `swapgate doctor`",
     FailureClass.TIMEOUT: "allow more time with --timeout",
-    FailureClass.BAD_REQUEST: "see docs/reference/providers.md for what this kind of provider accepts",
+    FailureClass.BAD_REQUEST: "see docs/reference/providers.md for what the kind accepts",
 }
 
 
