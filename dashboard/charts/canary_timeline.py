@@ -32,6 +32,7 @@ SHARE, EVIDENCE, FAILED = (
 LABELS_WIDTH: Final = 46
 PANELS: Final = (110, 150, 240)  # heights, with titles and labels
 _MOST_TICKS: Final = 8
+_BY_SECOND_MS: Final = 5 * 60_000  # an axis as short as that has several labels a minute
 _BY_DATE_MS: Final = 8 * 86_400_000  # an axis as long as that has a day for each label
 # The end of the axis moves in such steps: a browser need not draw what nobody would see.
 _END_STEPS: Final = 40
@@ -343,11 +344,13 @@ def _axis(**options: Any) -> alt.Axis:
 
 def _time(*, shown: bool) -> alt.X:
     # The length of the axis, as the browser has it from the data.
-    by_date = f"domain('x')[1] - domain('x')[0] > {_BY_DATE_MS}"
-    date, clock = (f"utcFormat(datum.value, '{pattern}')" for pattern in ("%d %b", "%H:%M"))
+    length = "domain('x')[1] - domain('x')[0]"
+    by_date, by_second = f"{length} > {_BY_DATE_MS}", f"{length} < {_BY_SECOND_MS}"
+    patterns = ("%d %b", "%H:%M", "%H:%M:%S")
+    date, clock, second = (f"utcFormat(datum.value, '{pattern}')" for pattern in patterns)
     axis = alt.Axis(
         tickCount=_MOST_TICKS,
-        labelExpr=f"{by_date} ? {date} : {clock}",
+        labelExpr=f"{by_date} ? {date} : {by_second} ? {second} : {clock}",
         labels=shown,
         ticks=shown,
         labelOverlap=True,

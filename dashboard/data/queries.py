@@ -15,7 +15,7 @@ from harness.control.drift.reports import DriftStatus, list_drift_status
 from harness.control.evals import proof_validity
 from harness.control.evals.proof_validity import ProofValidity
 from harness.control.operations import queries
-from harness.control.proposals import approvals
+from harness.control.proposals import approvals, evaluation
 from harness.control.proposals import comparison as comparisons
 from harness.control.proposals.comparison import Comparison, load_comparison
 from harness.control.proposals.selections import SelectionComparison, load_selection
@@ -108,6 +108,8 @@ class ProposalRow:
     expires_at: datetime | None  # of that wait
     standing: ProofValidity | None = None  # of the verdict of one that waits for approval
     remarks: Sequence[str] = ()  # on the keys behind an open one's approval
+    # Of one that is being evaluated: answers that are there, and how many there may be.
+    answers: tuple[int, int] | None = None
 
 
 def proposals(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
@@ -133,6 +135,7 @@ def proposals(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
             expires_at=_expiry(proposal),
             standing=_standing(ctx, proposal, verdict),
             remarks=_remarks(ctx, proposal),
+            answers=_answers(ctx, proposal),
         )
         for proposal in found
         for verdict in [verdicts.get(proposal.verdict) if proposal.verdict else None]
@@ -149,6 +152,15 @@ def _standing(
     # What does not hold is said where somebody approves it: that is refused.
     with suppress(SignatureInvalid), ctx.store.read() as tx:
         return proof_validity.assess_proof(ctx, tx, verdict)
+    return None
+
+
+def _answers(ctx: Context, proposal: Proposal) -> tuple[int, int] | None:
+    if proposal.phase is not ProposalPhase.EVALUATING or not proposal.runs:
+        return None
+    # As above.
+    with suppress(SignatureInvalid), ctx.store.read() as tx:
+        return evaluation.count_answers(tx, proposal)[:2]
     return None
 
 

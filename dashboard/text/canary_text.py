@@ -214,7 +214,7 @@ def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
             below=f"{failed:,} of {canary:,} {units(rollout)}",
         ),
         Tile(
-            "Failed in the control",
+            "Failed with the former model" if rollout.baking else "Failed with the incumbent",
             _failed_share(control_failed, control),
             below=f"{control_failed:,} of {control:,} {units(rollout)}",
         ),
@@ -225,7 +225,12 @@ def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
             f"{status.action.step_exposures:,}",
             below=f"of {rollout.current.min_exposures:,} needed{left}",
         ),
-        Tile("Latency, p95", _p95(view, "canary"), below=f"control {_p95(view, 'incumbent')}"),
+        Tile(
+            "Latency, p95",
+            _p95(view, "canary"),
+            below=f"{'former model' if rollout.baking else 'incumbent'} "
+            f"{_p95(view, 'incumbent')}",
+        ),
     )
 
 
@@ -252,7 +257,7 @@ def split_check(status: CanaryStatus) -> tuple[labels.Label, str]:
         f"measured {labels.percent(seen, 2)}" if seen is not None else "none measured yet"
     )
     if not rollout.policy.unit.counts_keys:
-        words = "each caller keeps its model; the split is not tested, as requests are counted"
+        words = "the split is not checked: this policy counts requests, not callers"
         return labels.Label("=", words, labels.Tone.NEUTRAL), figures
     if status.action.figures.log_srm >= ALARM_LOG_E:
         words = "callers are not split as planned: check their sticky keys and the routing"
@@ -343,7 +348,7 @@ def _evidence_lines(evidence: RecordedEvidence | None) -> Sequence[str]:
         return ()
     wanted, known = format_number(evidence.certificate_at), format_number(evidence.certificate)
     reached = evidence.certificate >= evidence.certificate_at
-    certificate = f"reached ({wanted})" if reached else f"{known} of {wanted}"
+    certificate = f"reached ({wanted})" if reached else f"at {known}, needs {wanted}"
     return (
         f"candidate: {evidence.canary_failures:,} of {evidence.canary_units:,} failed",
         f"incumbent: {evidence.control_failures:,} of {evidence.control_units:,}",

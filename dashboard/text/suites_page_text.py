@@ -2,7 +2,7 @@
 and newest run, and the newest runs of all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -95,15 +95,17 @@ def _run(run: EvalRun | None, now: datetime) -> str:
     return state(_STATES[run.state]) + when
 
 
-def run_cells(view: RunView, now: datetime) -> list[str]:
-    """Renders a run's row as cells of HTML, in the order of RUN_HEADS."""
+def run_cells(view: RunView, titles: Mapping[str, str], now: datetime) -> list[str]:
+    """Renders a run's row as cells of HTML, in the order of RUN_HEADS. titles: of the suites,
+    by name.
+    """
     run = view.run
     wanted = run.wanted * run.epochs
     message = f'<br><span class="note">{escape(run.message)}</span>' if run.message else ""
     age = escape(labels.age(run.created_at, now))
     return [
         f'{strong(run.id)}<br><span class="note">{age}</span>',
-        escape(run.suite),
+        escape(titles.get(run.suite, run.suite)),
         escape(view.target),
         state(_STATES[run.state]) + message,
         escape(f"{view.samples:,} of {wanted:,}"),

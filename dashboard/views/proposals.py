@@ -53,7 +53,7 @@ def show() -> None:
         if not chosen:
             st.html(html.note(f"No proposal is “{state}”."))
         _older(page.next, state)
-    page_frame.copy_as_cli("proposal", "list", *(["--open"] if state == "open" else []))
+    page_frame.copy_as_cli("proposal", "list", *([] if state == "all" else [f"--{state}"]))
 
 
 def _older(after: str | None, state: str) -> None:
@@ -141,6 +141,10 @@ def _what(row: ProposalRow, label: Label, now: datetime) -> str:
         f"Route {route} · {phase} · claim: {labels.CLAIMS[proposal.claim]}",
         f'<span class="note">{proposed} {when}</span>',
     ]
+    if row.answers is not None and row.answers[1]:
+        done, most = row.answers
+        counted = f"{done:,} of at most {most:,} answers; the gate may stop earlier"
+        lines.append(escape(counted) + html.meter("Progress", done / most, labels.Tone.NEUTRAL))
     lines += [f"▲ {escape(remark)}" for remark in row.remarks]
     if proposal.reason:
         lines.append(f"Reason: {escape(proposal.reason)}")

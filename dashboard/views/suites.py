@@ -84,7 +84,8 @@ def _runs(page: SuitesPage) -> None:
     if not page.runs:
         st.html(html.note("Nothing has run yet. A proposal runs its suites by itself."))
         return
-    rows = [suites_page_text.run_cells(view, page.now) for view in page.runs]
+    titles = {view.summary.name: view.summary.title for view in page.suites}
+    rows = [suites_page_text.run_cells(view, titles, page.now) for view in page.runs]
     st.html(html.table(suites_page_text.RUN_HEADS, rows, stacked=True))
     _cancel([v for v in page.runs if v.run.state in suites_page_text.UNDER_WAY])
 
@@ -93,9 +94,11 @@ def _cancel(under_way: Sequence[RunView]) -> None:
     if not under_way:
         return
     runs: dict[str, EvalRun] = {view.run.id: view.run for view in under_way}
+    names = {view.run.id: f"{view.run.suite} of {view.target}" for view in under_way}
     chosen = st.selectbox(
         "Cancel a run", list(runs), index=0 if len(runs) == 1 else None,
         placeholder="Choose a run that is under way",
+        format_func=lambda id_: f"{names[id_]} ({id_})",
         key="chosen-run",
     )  # fmt: skip
     run = runs.get(chosen or "")

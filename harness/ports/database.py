@@ -166,8 +166,9 @@ class Listings(Protocol):
         *,
         route: str | None = None,
         open_only: bool = False,
+        decided_only: bool = False,
     ) -> Page[Proposal]:
-        """Lists the proposals, newest first."""
+        """Lists the proposals, newest first. decided_only: those that have ended."""
         ...
 
     def runs(

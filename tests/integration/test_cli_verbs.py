@@ -386,6 +386,7 @@ def test_a_worse_candidate_is_stopped_and_the_report_says_why(cli: CommandLine) 
     assert "closed" in shown
     assert "FAILED" in cli.text("proposal", "list", "--route", "chat")
     assert cli.json("proposal", "list", "--open") == []
+    assert [row["id"] for row in cli.json("proposal", "list", "--decided")] == [proposal]
 
 
 def test_a_dry_run_shows_the_plan_and_stores_nothing(cli: CommandLine) -> None:

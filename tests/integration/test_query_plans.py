@@ -82,6 +82,7 @@ def ask_lists(stored: Listings, since: Any) -> None:
     """Every list with each of its filters."""
     stored.proposals(route="chat")
     stored.proposals(open_only=True)
+    stored.proposals(decided_only=True)
     stored.runs(states=[RunState.DONE])
     stored.shadows(route="chat")
     stored.drift_checks(target="t", suites=["colours"])

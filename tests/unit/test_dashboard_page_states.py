@@ -252,6 +252,15 @@ def test_a_hold_is_said_first_and_alike_by_the_canary_page_and_the_command_line(
     assert f"<b>Next:</b> {facts['next']}" in said
 
 
+def test_a_proposal_that_is_being_evaluated_shows_how_far_it_is(
+    lived_in: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = text(shown(monkeypatch, lived_in.config, "proposals"))
+
+    assert re.search(r"[1-9]\d* of at most 400 answers; the gate may stop earlier", said)
+    assert said.count("of at most") == 1
+
+
 def test_the_canary_page_shows_what_each_step_rested_on(
     lived_in: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -432,13 +441,19 @@ def test_what_is_wrong_now_is_on_the_overview_with_what_to_do(
         alerts.raise_alert(
             ctx, tx, AlertKind.PROMOTED, "r", subject="s", title="it is over", text="x"
         )
+    with ctx.store.write() as tx:
+        alerts.raise_alert(
+            ctx, tx, AlertKind.BREAKER_OPEN, "b", subject="s", title="the newest", text="x"
+        )
 
     app = shown(monkeypatch, config, "overview")
 
     told = text(app)
+    # Critical ones first: a newer warning is among those that are left out.
     assert told.count("see the control process's log") == 5
     assert told.count('<a href="docs/runbook/job_failed.html" ') == 5
-    assert "2 more alerts" in told
+    assert "3 more alerts" in told
+    assert "the newest" not in told
     assert "it is over" not in told
     assert not any("<script>" in str(element.proto.body) for element in app.get("html"))
 

@@ -21,6 +21,7 @@ from harness.control.proposals.comparison import MOST_TEXTS, Comparison, load_co
 from harness.control.proposals.review import ProposalReview
 from harness.control.proposals.selections import SelectionComparison
 from harness.control.serialize import to_plain
+from harness.domain.errors import InputError
 from harness.domain.evals.run import Verdict
 from harness.domain.formatting import format_latency, format_thousand_price
 from harness.domain.pagination import INVALID_ROWS_HINT, PageRequest
@@ -44,14 +45,24 @@ def proposal() -> None:
 @proposal.command("list")
 @click.option("--route", help="Only this route's.")
 @click.option("--open", "open_only", is_flag=True, help="Only those that have not ended.")
+@click.option("--decided", "decided_only", is_flag=True, help="Only those that have ended.")
 @paging.page_options
 @pass_session
 def list_proposals(
-    session: Session, *, route: str | None, open_only: bool, page_request: PageRequest
+    session: Session,
+    *,
+    route: str | None,
+    open_only: bool,
+    decided_only: bool,
+    page_request: PageRequest,
 ) -> None:
     """List the proposals, the newest first."""
+    if open_only and decided_only:
+        raise InputError("give one of --open and --decided; without them, all are listed")
     context = session.context
-    proposals = queries.list_proposals(context, page_request, route=route, open_only=open_only)
+    proposals = queries.list_proposals(
+        context, page_request, route=route, open_only=open_only, decided_only=decided_only
+    )
     names = queries.load_target_names(context, {row.candidate for row in proposals})
     verdicts = queries.load_verdicts(context, {row.verdict for row in proposals if row.verdict})
     paging.note_page(proposals)

@@ -150,10 +150,13 @@ def list_proposals(
     *,
     route: str | None = None,
     open_only: bool = False,
+    decided_only: bool = False,
 ) -> Page[Proposal]:
     """Lists the proposals, newest first."""
     with ctx.store.listings() as stored:
-        return stored.proposals(page_request, route=route, open_only=open_only)
+        return stored.proposals(
+            page_request, route=route, open_only=open_only, decided_only=decided_only
+        )
 
 
 def load_verdicts(ctx: Context, ids: Collection[str]) -> Mapping[str, Verdict]:

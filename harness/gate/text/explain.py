@@ -188,6 +188,12 @@ def _rows(figures: RolloutFigures, judge: CanaryJudge | None) -> tuple[Guardrail
     )
 
 
+def _allowed(tolerated: float, what: str) -> str:
+    """Says up to where a candidate's odds or value do no harm."""
+    times = "" if tolerated == 1 else f"{format_number(tolerated, 6)} × "
+    return f"at most {times}the incumbent's {what}"
+
+
 def _row(evidence: GuardrailEvidence, limit: float, judge: CanaryJudge | None) -> GuardrailRow:
     guardrail = evidence.guardrail
     counts = guardrail_kind(guardrail) is GuardrailKind.COUNTS
@@ -201,7 +207,7 @@ def _row(evidence: GuardrailEvidence, limit: float, judge: CanaryJudge | None) -
         says=NO_FEEDBACK if silent else _evidence_text(evidence, measured=measured),
         candidate=candidate if measured else "",
         incumbent=incumbent if measured else "",
-        allowed=f"{format_number(evidence.tolerated, 6)} × the {'odds' if counts else 'value'}",
+        allowed=_allowed(evidence.tolerated, "odds" if counts else "value"),
         exposures=evidence.canary if measured else 0,
         log_e=evidence.log_e,
         log_e_max=evidence.log_e_max,

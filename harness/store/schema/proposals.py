@@ -41,6 +41,7 @@ from harness.store.schema.columns import (
 from harness.store.schema.evals import target
 
 OPEN_PHASE_VALUES = tuple(phase.value for phase in ProposalPhase if phase in OPEN_PHASES)
+DECIDED_PHASE_VALUES = tuple(p.value for p in ProposalPhase if p not in OPEN_PHASES)
 PAST_GATE_VALUES = tuple(phase.value for phase in ProposalPhase if phase in PAST_GATE_PHASES)
 LIVE_STATE_VALUES = tuple(state.value for state in RolloutState if state in LIVE_STATES)
 # Columns that never change after the row was written; a proposal's `plans` and `widened` have

@@ -50,6 +50,7 @@ from harness.store.schema.operations import (
     key_from_row,
 )
 from harness.store.schema.proposals import (
+    DECIDED_PHASE_VALUES,
     OPEN_PHASE_VALUES,
     proposal,
     proposal_from_row,
@@ -104,12 +105,15 @@ class SqlListings(AgentListings):
         *,
         route: str | None = None,
         open_only: bool = False,
+        decided_only: bool = False,
     ) -> Page[Proposal]:
         query = sa.select(proposal).where(in_project(proposal))
         if route is not None:
             query = query.where(proposal.c.route == route)
         if open_only:
             query = query.where(proposal.c.phase.in_(OPEN_PHASE_VALUES))
+        if decided_only:
+            query = query.where(proposal.c.phase.in_(DECIDED_PHASE_VALUES))
         return self.signed(proposal, query, PROPOSALS, page_request, proposal_from_row)
 
     def runs(
