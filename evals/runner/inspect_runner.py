@@ -65,7 +65,9 @@ class InspectRunner:
 
     checks: what is known of judges; without it they are checked at each run. paces: limits of
     providers; without them calls go as they come. allowed: as `api_base_rules` reads it.
-    calls: what carries requests to a provider.
+    calls: what carries requests to a provider. logs_content: whether Inspect's log may have
+    prompts and answers while a run goes on; without them, a sample that ends unnoticed is asked
+    again instead of read there.
     """
 
     def __init__(
@@ -77,7 +79,9 @@ class InspectRunner:
         paces: RateGates | None = None,
         allowed: Collection[str] = (),
         calls: ProviderCallsFactory = HttpTransport,
+        logs_content: bool = True,
     ) -> None:
+        self._logs_content = logs_content
         self._suites = suites
         self._log_dir = log_dir
         self._checks = checks
@@ -160,7 +164,14 @@ class InspectRunner:
                 TargetConnection(job.provider.as_sent(job.target), client, failures)
             )
             eval_ = asyncio.create_task(
-                _evaluate(suite, collector, model, folder, job.max_connections)
+                _evaluate(
+                    suite,
+                    collector,
+                    model,
+                    folder,
+                    job.max_connections,
+                    logs_content=self._logs_content,
+                )
             )
             ended = asyncio.create_task(collector.ended())
             await asyncio.wait({eval_, ended}, return_when=asyncio.FIRST_COMPLETED)
@@ -238,7 +249,13 @@ def attach_judge(
 
 
 async def _evaluate(
-    suite: InspectSuite, collector: Collector, model: Model, folder: Path, connections: int
+    suite: InspectSuite,
+    collector: Collector,
+    model: Model,
+    folder: Path,
+    connections: int,
+    *,
+    logs_content: bool,
 ) -> EvalLog | None:
     """None when it was cancelled before a log was written."""
     logs = await eval_async(
@@ -247,6 +264,7 @@ async def _evaluate(
         log_dir=str(folder),
         log_level="error",
         log_header_only=True,
+        log_samples=logs_content,
         log_images=False,
         log_model_api=False,
         log_realtime=False,

@@ -62,6 +62,7 @@ def build_workers(installation: Installation) -> EvalWorkers:
     command = worker_command()
     if source is not None:
         command += ["--config", str(source.resolve())]
+    stores_encrypted = installation.settings.encrypt_content
     ours = [name for name in os.environ if name.startswith(config.environment.PREFIX)]
 
     def needed_by(run: str) -> dict[str, str]:
@@ -82,6 +83,7 @@ def build_workers(installation: Installation) -> EvalWorkers:
             secret_files.SECRET_VARIABLE,
             CONFIG_VARIABLE,
             *signing_keys.WORKER_VARIABLES,
+            *([secret_files.ENCRYPTION_VARIABLE] if stores_encrypted else ()),
         )
         given = {name: os.environ[name] for name in names if name in os.environ}
         for passed, role_target in ((TARGET, provider), (JUDGE, judge)):
@@ -136,6 +138,7 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
                 paces=_rate_gates(installation.settings),
                 allowed=installation.settings.router.allow_addresses,
                 calls=provider_calls,
+                logs_content=not installation.settings.encrypt_content,
             ),
             owner=owner,
             parent=parent,

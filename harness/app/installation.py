@@ -149,13 +149,16 @@ class Installation:
 
     @cached_property
     def store(self) -> LeaderStore:
+        from harness.store.content_cipher import ContentCipher  # noqa: PLC0415 - as below
         from harness.store.sql import SqlStore  # noqa: PLC0415 - SQLAlchemy takes its time
 
+        encrypts = self.settings.encrypt_content
         return SqlStore(
             self.settings.database_url,
             secret=self.secret,
             clock=self.clock,
             signatures=self.signatures,
+            contents=ContentCipher(self.cipher, encrypts=encrypts),
         )
 
     @cached_property

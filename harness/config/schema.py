@@ -292,6 +292,10 @@ class FileConfig(BaseModel):
     audit: AuditEntry = Field(
         AuditEntry(), description="copies of the audit log, see docs/how-to/audit-export.md"
     )
+    encrypt_content: bool = Field(
+        default=False,
+        description="encrypt what people and models wrote, see docs/how-to/privacy.md",
+    )
     data_classes: dict[str, list[str]] = Field(
         {}, description="kinds of data, each with the providers that may see it"
     )
@@ -375,7 +379,10 @@ def build_settings(
         router=config.router,
         control=config.control,
         ui=config.ui,
-        agents=config.agents,
+        agents=replace(
+            config.agents, encrypt=config.agents.encrypt or config.encrypt_content
+        ),
+        encrypt_content=config.encrypt_content,
         providers={name: _provider(name, p) for name, p in config.providers.items()},
         suites={
             name: replace(

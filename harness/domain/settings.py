@@ -426,3 +426,4 @@ class Settings:
     # Where people sign in, by provider.
     oauth: Mapping[str, OAuthOverrides] = field(default_factory=dict)
     agents: AgentSettings = AgentSettings()
+    encrypt_content: bool = False  # what people and models wrote is stored encrypted

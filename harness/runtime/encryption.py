@@ -4,6 +4,7 @@ reads, writes and makes the keys; several may be valid at once, so that they can
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -64,8 +65,8 @@ def write_key_file(file: Path, keys: Sequence[str]) -> None:
 class FernetCipher:
     """Implements ports.Cipher. read: the keys, the one that encrypts first.
 
-    They are read when they are first needed, and once more for a value that the known ones did
-    not make: another process may have put a new key first.
+    They are read when they are first needed, and again whenever something is encrypted or the
+    known ones did not make a value: another process may have put a new key first.
     """
 
     def __init__(self, read: Callable[[], Sequence[str]]) -> None:
@@ -77,12 +78,26 @@ class FernetCipher:
         return "FernetCipher()"
 
     def encrypt(self, text: str) -> str:
+        # By a key that was put first since: after a rotation the others may go.
+        self._refresh()
         return self._keys().encrypt(text.encode()).decode()
 
     def decrypt(self, token: str) -> str:
         return self._tried(lambda keys: keys.decrypt(token.encode()))
 
+    def is_newest(self, token: str) -> bool:
+        from cryptography.fernet import Fernet, InvalidToken  # noqa: PLC0415 - as below
+
+        self._refresh()
+        self._keys()
+        try:
+            Fernet(self._known[0]).decrypt(token.encode())
+        except InvalidToken:
+            return False
+        return True
+
     def reencrypt(self, token: str) -> str:
+        self._refresh()
         return self._tried(lambda keys: keys.rotate(token.encode()))
 
     def _tried(self, do: "Callable[[MultiFernet], bytes]") -> str:
@@ -100,6 +115,13 @@ class FernetCipher:
                 except InvalidToken:
                     pass
         raise DecryptionFailed(UNREADABLE)
+
+    def _refresh(self) -> None:
+        """Reads the keys once more. A file that is away for a moment stops nobody who has them."""
+        if self._known:
+            with suppress(ConfigError):
+                if tuple(self._read()) != self._known:
+                    self._fernet = None
 
     def _keys(self) -> "MultiFernet":
         from cryptography.fernet import Fernet, MultiFernet  # noqa: PLC0415 - as above

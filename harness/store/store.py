@@ -18,8 +18,9 @@ from harness.domain.operations.state_audit import ROWS_REMOVED
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import Snapshot
 from harness.ports import Clock, Signatures, Store
-from harness.store import engine, schema_revisions
+from harness.store import content_cipher, engine, schema_revisions
 from harness.store.change_listener import Changes
+from harness.store.content_cipher import ContentCipher
 from harness.store.database_errors import translated
 from harness.store.fenced_store import FencedStore
 from harness.store.leader import leadership
@@ -144,7 +145,8 @@ class SqlStore:
     (harness.store.migrate).
 
     url: `sqlite:///path/to/file.db` or `postgresql://…`. secret: signs the audit log.
-    signatures: signs and verifies rows. project: whose rows units of work read and write; what
+    signatures: signs and verifies rows. contents: encrypts and decrypts what people and models
+    wrote; without it, values go as they are stored. project: whose rows units of work read and write; what
     a router serves, and what is checked, is every project's.
 
     It connects when it is first used. Raises ConfigError for another kind of URL.
@@ -157,6 +159,7 @@ class SqlStore:
         secret: bytes,
         clock: Clock,
         signatures: Signatures,
+        contents: ContentCipher | None = None,
         project: str = DEFAULT_PROJECT,
     ) -> None:
         self._project = project
@@ -166,6 +169,8 @@ class SqlStore:
         self._signatures = signatures
         self._installation: str | None = None
         self._engine = engine.make(self._url, pool_timeout=engine.LOCK_TIMEOUT_MS / 1000)
+        if contents is not None:
+            content_cipher.register(self._engine, contents)
         writing, reading = engine.OPTIONS[self._engine.dialect.name]
         self._writing = self._engine.execution_options(**writing)
         self._reading = self._engine.execution_options(**reading)

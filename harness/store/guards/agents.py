@@ -7,10 +7,10 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.store.guards.guard import Guard, Rule, always, changes, taken
-from harness.store.schema.agents import agent_grant, agent_switch
+from harness.store.guards.guard import Guard, Rule, always, changes, rewords, taken
+from harness.store.schema.agents import agent, agent_grant, agent_switch
 from harness.store.schema.columns import SIGNATURE
-from harness.store.schema.sessions import agent_message
+from harness.store.schema.sessions import agent_message, agent_session
 
 _OPEN_SESSION: Final = (
     "EXISTS (SELECT 1 FROM agent_session s WHERE s.project = {0}.project"
@@ -43,12 +43,17 @@ def _registered(*columns: str) -> Rule:
     return ("registered: whose a row is does not change", changes("project", "id", *columns))
 
 
+_OF_AN_AGENT: Final = ("description", "instructions", "tools")
 _AGENT: Final = (
     _guard_insert("agent"),
     _guard_update(
         "agent",
         _registered("owner_key", "created_at"),
-        ("append_only: a deleted agent does not change", "OLD.deleted_at IS NOT NULL"),
+        (
+            "append_only: a deleted agent does not change",
+            f"OLD.deleted_at IS NOT NULL AND ({_changes_beside(agent, *_OF_AN_AGENT)}"
+            f" OR {rewords(_OF_AN_AGENT)})",
+        ),
     ),
 )
 
@@ -57,7 +62,11 @@ _SESSION: Final = (
     _guard_update(
         "agent_session",
         _registered("agent", "user_id", "parent", "depth", "created_at"),
-        ("append_only: a closed session does not change", "OLD.state = 'closed'"),
+        (
+            "append_only: a closed session does not change",
+            f"OLD.state = 'closed' AND ({_changes_beside(agent_session, 'metadata')}"
+            f" OR {rewords(['metadata'])})",
+        ),
         (
             "session_busy: its turn ends before the session is closed",
             (
@@ -115,12 +124,12 @@ _MESSAGE: Final = (
             "OLD.state = 'streaming' AND NEW.state = 'streaming'",
         ),
         (
-            # A ciphertext may be encrypted with another key.
+            # It may be encrypted, and encrypted with another key.
             "append_only: this message has ended, and does not change",
             (
-                f"OLD.state <> 'streaming' AND ({_changes_beside(agent_message, 'body')}"
-                " OR (NEW.body <> OLD.body"
-                " AND NOT (OLD.encrypted AND NEW.encrypted)))"
+                f"OLD.state <> 'streaming' AND ("
+                f"{_changes_beside(agent_message, 'body', 'encrypted')}"
+                " OR ((NEW.body <> OLD.body OR OLD.encrypted) AND NOT NEW.encrypted))"
             ),
         ),
     ),
@@ -154,11 +163,8 @@ _SWITCH: Final = (
             f"OLD.state <> 'pending' AND ({_changes_beside(agent_switch, *_BLANKED)})",
         ),
         (
-            "append_only: the words of a switch are blanked or stay",
-            " OR ".join(
-                f"(NEW.{name} NOT IN ('', '[]', '{{}}') AND NEW.{name} <> OLD.{name})"
-                for name in _BLANKED
-            ),
+            "append_only: the words of a switch are blanked, encrypted or stay",
+            rewords(_BLANKED, blanks=["", "[]", "{}"]),
         ),
         (
             "grant_missing: an approved switch has a grant for each of its targets",

@@ -8,6 +8,8 @@ append-only. `harness.store.triggers` makes SQL of the guards.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from harness.store.content_cipher import ENCRYPTED
+
 Rule = tuple[str, str]
 
 
@@ -44,6 +46,19 @@ def busy(table: str, condition: str, *keys: str) -> Rule:
             f"NEW.{condition} AND EXISTS (SELECT 1 FROM {table} t WHERE {same}"
             f" AND t.id <> NEW.id AND t.{condition})"
         ),
+    )
+
+
+def rewords(columns: Iterable[str], *, blanks: Iterable[str] = ()) -> str:
+    """Another content in one of these columns, but blanks. It may be encrypted: whether a token
+    says the same no trigger can tell, and only who has the keys can make one.
+    """
+    blank = listed(blanks)
+    return " OR ".join(
+        f"(NEW.{name} <> OLD.{name}"
+        f" AND substr(NEW.{name}, 1, {len(ENCRYPTED)}) <> '{ENCRYPTED}'"
+        f"{f' AND NEW.{name} NOT IN ({blank})' if blank else ''})"
+        for name in columns
     )
 
 

@@ -17,6 +17,7 @@ from harness.store.guards.guard import (
     changes,
     listed,
     person,
+    rewords,
     taken,
 )
 from harness.store.schema.columns import SIGNATURE, UtcTime
@@ -410,10 +411,8 @@ _SAMPLE: Final = (
         "UPDATE",
         (
             (
-                "append_only: the text of a sample is blanked or stays",
-                " OR ".join(
-                    f"(NEW.{text} <> '' AND NEW.{text} <> OLD.{text})" for text in _TEXTS
-                ),
+                "append_only: the text of a sample is blanked, encrypted or stays",
+                rewords(_TEXTS, blanks=[""]),
             ),
         ),
         _TEXTS,
