@@ -19,6 +19,7 @@ from harness.api import (
     health,
     operations,
     people,
+    privacy,
     proposals,
     providers,
     routing,
@@ -52,6 +53,7 @@ ROUTERS: Final[Mapping[str, APIRouter]] = {
     "agents": switch_requests.router,
     "operations": operations.router,
     "people": people.router,
+    "privacy": privacy.router,
 }
 
 

@@ -510,6 +510,13 @@ class CaptureQuery(PageQuery):
     route: Name | None = None
 
 
+class UserDeletionBody(Body):
+    """Whose content is deleted, and why. user: as clients named it."""
+
+    user: Name
+    reason: Text
+
+
 class PurgeQuery(Body):
     """Selects captured requests to delete; at least one field is given. user: as the client
     named it.

@@ -189,6 +189,10 @@ VERBS = {
         "harness.cli.operations.people:person",
         "People: who of the principals is one person, and who is signed in.",
     ),
+    "user": LazyCommand(
+        "harness.cli.operations.users:user",
+        "Users of the clients: delete what one said and got.",
+    ),
     "audit": LazyCommand(
         "harness.cli.operations.audit:audit", "The audit log: append-only, hash-chained."
     ),
@@ -215,7 +219,17 @@ SECTIONS = {
     "Providers, models, routes": ("provider", "model", "route"),
     "Swap a model": ("proposal", "canary", "shadow", "eval", "suite", "capture", "gate"),
     "Watch": ("alert", "drift", "switch", "agent", "audit"),
-    "Set up": ("key", "person", "config", "db", "backup", "restore", "mcp", "completion"),
+    "Set up": (
+        "key",
+        "person",
+        "user",
+        "config",
+        "db",
+        "backup",
+        "restore",
+        "mcp",
+        "completion",
+    ),
 }
 # Names from before they stood under one noun.
 RENAMED = {

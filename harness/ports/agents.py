@@ -97,12 +97,12 @@ class SessionMessages(Protocol):
         """An answer under way has ended. Raises StaleWrite where it had ended before."""
         ...
 
-    def encrypted(self, *, after: str = "", limit: int) -> Sequence[MessageRecord]:
-        """Ended ones that are stored encrypted, by id. after: the id to go on behind."""
+    def ended(self, *, after: str = "", limit: int) -> Sequence[MessageRecord]:
+        """Ended ones, by id. after: the id to go on behind."""
         ...
 
     def replace_body(self, message: str, body: str) -> None:
-        """Another ciphertext of the same. message: its id."""
+        """A ciphertext of the same. message: its id."""
         ...
 
 

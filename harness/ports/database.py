@@ -42,6 +42,7 @@ from harness.ports.operations import (
     AuditedRows,
     AuditExports,
     AuditLog,
+    Contents,
     DashboardSessions,
     Deliveries,
     Failovers,
@@ -128,6 +129,8 @@ class Transaction(Protocol):
     def drift(self) -> Drift: ...
     @property
     def captures(self) -> Captures: ...
+    @property
+    def contents(self) -> Contents: ...
     @property
     def credentials(self) -> Credentials: ...
     @property
@@ -356,6 +359,10 @@ class Store(Protocol):
 
     def missing_lineage(self, known: Lineage) -> Sequence[str]:
         """Says what of a lineage's `heads` and `log_end` is not stored; empty when all is."""
+        ...
+
+    def drop_deleted(self) -> None:
+        """Lets go of copies of what was deleted, as in SQLite's log, as far as nobody reads."""
         ...
 
     def wait_for_change(self, timeout_s: float) -> bool:

@@ -4,7 +4,7 @@ alerts with their deliveries and sinks, failovers, and the installation's place 
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from harness.domain.operations.access import Actor, ApiKey, OptOut
 from harness.domain.operations.alerts import Alert, AlertKind, AlertRecord
@@ -290,6 +290,24 @@ class Failovers(Protocol):
 
     def forget(self, before: datetime) -> int:
         """Deletes the failovers before a time, and returns how many."""
+        ...
+
+    def blank_users(self, hashes: Sequence[str]) -> int:
+        """Takes the mark of these users from their failovers, and returns from how many."""
+        ...
+
+
+class Contents(Protocol):
+    """What people and models wrote, as it is stored, in the tables of every project."""
+
+    def tables(self) -> Sequence[str]: ...
+
+    def renew(
+        self, table: str, *, after: Sequence[Any] = (), limit: int
+    ) -> tuple[int, Sequence[Any]]:
+        """Encrypts a table's next rows with the newest key; how many values, and the key of the
+        row to go on behind, which is empty at the end. Raises DecryptionFailed.
+        """
         ...
 
 

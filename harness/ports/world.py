@@ -76,7 +76,6 @@ class Cipher(Protocol):
         """
         ...
 
-
     def is_newest(self, token: str) -> bool:
         """Whether the newest key made a token. Raises ConfigError without any key."""
         ...

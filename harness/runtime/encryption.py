@@ -117,7 +117,7 @@ class FernetCipher:
         raise DecryptionFailed(UNREADABLE)
 
     def _refresh(self) -> None:
-        """Reads the keys once more. A file that is away for a moment stops nobody who has them."""
+        """Reads the keys once more. Where they cannot be read, the known ones still hold."""
         if self._known:
             with suppress(ConfigError):
                 if tuple(self._read()) != self._known:

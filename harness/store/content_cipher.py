@@ -39,7 +39,7 @@ class ContentCipher:
         """Reads a text back. Raises DecryptionFailed, ConfigError without encryption keys."""
         if stored.startswith(ENCRYPTED):
             return self._cipher.decrypt(stored[len(ENCRYPTED) :])
-        return stored[len(PLAIN) :] if stored.startswith(PLAIN) else stored
+        return stored.removeprefix(PLAIN)
 
     def renew(self, stored: str) -> str | None:
         """Encrypts a stored text with the newest key; None where nothing is to be done. Raises

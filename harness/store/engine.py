@@ -40,6 +40,8 @@ _SQLITE_SETTINGS: Final = (
     f"PRAGMA busy_timeout = {LOCK_TIMEOUT_MS}",
     "PRAGMA synchronous = NORMAL",
     "PRAGMA foreign_keys = ON",
+    # What is deleted is overwritten, and not left in a free page.
+    "PRAGMA secure_delete = ON",
     # KiB, a quarter of the usual. The system keeps the file in memory as well, and every
     # connection of every process fills a cache of its own.
     "PRAGMA cache_size = -512",

@@ -34,6 +34,9 @@ class FencedStore:
             self._over()
             raise
 
+    def drop_deleted(self) -> None:
+        self._store.drop_deleted()
+
     def read(self) -> AbstractContextManager[Transaction]:
         return self._store.read()
 

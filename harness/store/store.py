@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import sqlalchemy as sa
 
@@ -37,6 +37,7 @@ from harness.store.signing.row_faults import row_faults, working_faults
 from harness.store.signing.row_signatures import RowSignatures
 from harness.store.sql.agents import SqlAgentGrants, SqlAgents, SqlSwitchRequests
 from harness.store.sql.audit import SqlAuditedRows, SqlAuditExports, SqlAuditLog
+from harness.store.sql.contents import SqlContents
 from harness.store.sql.drift import SqlDrift
 from harness.store.sql.evals import SqlEvalRuns, SqlSuites
 from harness.store.sql.evidence import SqlWaivers
@@ -107,6 +108,7 @@ class SqlTransaction:
         self.sightings = SqlSightings(unit)
         self.drift = SqlDrift(unit)
         self.captures = SqlCaptures(unit)
+        self.contents = SqlContents(unit)
         self.credentials = SqlCredentials(unit)
         self.sign_ins = SqlSignIns(unit)
         self.provider_checks = SqlProviderChecks(unit)
@@ -146,8 +148,8 @@ class SqlStore:
 
     url: `sqlite:///path/to/file.db` or `postgresql://…`. secret: signs the audit log.
     signatures: signs and verifies rows. contents: encrypts and decrypts what people and models
-    wrote; without it, values go as they are stored. project: whose rows units of work read and write; what
-    a router serves, and what is checked, is every project's.
+    wrote; without it, values go as they are stored. project: whose rows units of work read and
+    write; what a router serves, and what is checked, is every project's.
 
     It connects when it is first used. Raises ConfigError for another kind of URL.
     """
@@ -324,6 +326,13 @@ class SqlStore:
         # So that routers take it for a change, and not for another history.
         unit.write(sa.update(meta).values(changes=meta.c.changes + 1))
         unit.write_manifest(now)
+
+    def drop_deleted(self) -> None:
+        if self._file is not None:
+            with translated(), self._engine.connect() as db:
+                # Not in a transaction, which a checkpoint refuses.
+                connection: Any = db.connection.driver_connection
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def wait_for_change(self, timeout_s: float) -> bool:
         return self._changes.wait(timeout_s)

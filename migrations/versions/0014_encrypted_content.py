@@ -38,6 +38,6 @@ def downgrade() -> None:
             )
             if db.execute(found, {"mark": MARK}).first() is not None:
                 raise RuntimeError(
-                    f"{table}.{column} holds encrypted content, which the version before cannot "
-                    "read: delete it first, or stay with this version"
+                    f"{table}.{column} holds encrypted content, which the version before "
+                    "cannot read: delete it first, or stay with this version"
                 )

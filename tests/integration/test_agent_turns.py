@@ -50,7 +50,9 @@ from harness.domain.errors import (
 from harness.domain.operations.access import SYSTEM
 from harness.domain.pagination import PageRequest
 from harness.domain.settings import AgentSettings
+from harness.runtime import encryption
 from harness.runtime.clock import SystemClock
+from harness.runtime.encryption import FernetCipher
 from tests.support.control.control_plane import ANN, BEN, ENCRYPTION_KEYS, SmallInstallation
 from tests.support.control.turn_process import KEY as SENT_AGAIN
 from tests.support.control.turn_process import STEPS
@@ -414,12 +416,17 @@ def test_an_encrypted_conversation_is_read_with_its_key_alone(
 def test_a_rotation_of_the_encryption_key_reaches_messages(
     ctx: Context, session: AgentSession
 ) -> None:
+    new_key = encryption.new_key()
     answered(encrypting(ctx), begin(encrypting(ctx), session.id, "a secret"))
     begin(ctx, session.id, "in clear")
-    with ctx.store.write() as tx:
+    with ctx.store.read() as tx:
         before = tx.session_messages.list(session.id)
-        assert messages.reencrypt_messages(ctx, tx) == 2
+    ctx = replace(ctx, cipher=FernetCipher(lambda: [new_key, *ENCRYPTION_KEYS]))
+    assert messages.renew_messages(ctx) == 2
+    assert messages.renew_messages(ctx) == 0
+    with ctx.store.read() as tx:
         after = tx.session_messages.list(session.id)
+    ctx = replace(ctx, cipher=FernetCipher(lambda: [new_key]))
     assert [a.body == b.body for a, b in zip(after, before, strict=True)] == [
         False,
         False,
@@ -430,7 +437,9 @@ def test_a_rotation_of_the_encryption_key_reaches_messages(
         "hi",
         "in clear",
     ]
-    assert ENCRYPTION_KEYS
+    assert messages.renew_messages(encrypting(ctx)) == 1
+    with ctx.store.read() as tx:
+        assert all(message.encrypted for message in tx.session_messages.list(session.id))
 
 
 def test_a_literal_model_comes_with_an_approver_s_grant(ctx: Context) -> None:

@@ -77,6 +77,7 @@ PATHS = {
     "/api/v1/agent-grants": "get",
     "/api/v1/agent-grants/{grant}/revoke": "post",
     "/api/v1/failovers": "get",
+    "/api/v1/user-deletions": "post",
     "/api/v1/captures": "delete get",
     "/api/v1/captures/{capture}": "get",
     "/api/v1/credentials/providers": "get post",

@@ -146,6 +146,9 @@ def agent_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
     ask("agent", "revoke", grants[0]["id"])
     assert "revoked" in cli.text("agent", "grants")
     assert ask("agent", "purge-user", "user-7") == {"sessions": 2}
+    again = ask("user", "delete", "user-7", "--reason", "ticket 12")
+    assert (again["sessions"], again["captures"]) == (0, 0)  # type: ignore[index]
+    ask("user", "delete", "user-7", "--reason", "user-7 asked", exits=2)
 
 
 def database_verbs(ask: Callable[..., object]) -> None:

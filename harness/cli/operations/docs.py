@@ -23,6 +23,7 @@ from harness.cli.frame.session import Session
 from harness.cli.reference.config_reference import config_page, policies_page
 from harness.cli.reference.event_reference import events_page, exit_codes_page
 from harness.cli.reference.metric_reference import headers_page, metrics_page
+from harness.cli.reference.privacy_reference import privacy_page
 from harness.domain.canary import rollout
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.proposals import proposal
@@ -264,6 +265,7 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
             package_data.path("config/default.yaml").read_text(encoding="utf-8")
         ),
         folder / "reference" / "metrics.md": metrics_page(),
+        folder / "reference" / "privacy.md": privacy_page(),
         folder / "reference" / "headers.md": headers_page(),
         folder / "reference" / "exit-codes.md": exit_codes_page(),
         folder / "reference" / "events.md": events_page(folder / "runbook"),

@@ -1,5 +1,5 @@
 """Messages of sessions are encrypted where the settings say so, on their way into the store,
-and decrypted on their way out; `reencrypt_messages` belongs to a rotation of encryption keys.
+and decrypted on their way out; `renew_messages` belongs to a rotation of encryption keys.
 """
 
 from typing import Final
@@ -15,7 +15,7 @@ from harness.domain.agents.message import (
 from harness.domain.errors import DecryptionFailed
 from harness.ports import Transaction
 
-_AT_A_TIME: Final = 500
+_AT_A_TIME: Final = 200
 
 
 def encode_message(ctx: Context, message: SessionMessage) -> MessageRecord:
@@ -40,22 +40,36 @@ def read_conversation(ctx: Context, tx: Transaction, session: str) -> list[Sessi
     return [decode_message(ctx, record) for record in tx.session_messages.list(session)]
 
 
-def reencrypt_messages(ctx: Context, tx: Transaction) -> int:
-    """Encrypt with the newest key; how many. An answer under way is encrypted with it when it
-    ends; what is kept by idempotency key is forgotten instead.
+def renew_messages(ctx: Context) -> int:
+    """Encrypt messages with the newest key, and where the settings say so those that are plain;
+    how many. An answer under way is encrypted with it when it ends; what is kept by idempotency
+    key is forgotten instead.
 
     Raises DecryptionFailed, which names the message.
     """
     count, after = 0, ""
-    while records := tx.session_messages.encrypted(after=after, limit=_AT_A_TIME):
-        for record in records:
-            try:
-                body = ctx.cipher.reencrypt(record.body)
-            except DecryptionFailed as error:
-                message = record.message
-                place = f"message {message.position} of session {message.session}"
-                raise DecryptionFailed(f"{place}: {error}") from None
-            tx.session_messages.replace_body(record.message.id, body)
-        count, after = count + len(records), records[-1].message.id
-    tx.idempotent_answers.forget_encrypted()
-    return count
+    while True:
+        with ctx.store.write() as tx:
+            records = tx.session_messages.ended(after=after, limit=_AT_A_TIME)
+            for record in records:
+                body = _renewed_body(ctx, record)
+                if body is not None:
+                    tx.session_messages.replace_body(record.message.id, body)
+                    count += 1
+            if len(records) < _AT_A_TIME:
+                return count
+        after = records[-1].message.id
+
+
+def _renewed_body(ctx: Context, record: MessageRecord) -> str | None:
+    """None where the body is as it should be."""
+    if not record.encrypted:
+        return ctx.cipher.encrypt(record.body) if ctx.agents.encrypt else None
+    if ctx.cipher.is_newest(record.body):
+        return None
+    try:
+        return ctx.cipher.reencrypt(record.body)
+    except DecryptionFailed as error:
+        message = record.message
+        place = f"message {message.position} of session {message.session}"
+        raise DecryptionFailed(f"{place}: {error}") from None

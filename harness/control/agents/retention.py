@@ -31,7 +31,7 @@ def purge_user(ctx: Context, actor: Actor, user_id: str) -> int:
     if not user_id:
         raise InputError("say whose sessions to delete")
     with ctx.store.write() as tx:
-        count = _purge(ctx, tx, tx.sessions.of_user(user_id))
+        count = purge_sessions(ctx, tx, tx.sessions.of_user(user_id))
         # Not the user's id: the log is kept for ever.
         audit.record(ctx, tx, actor, "agent.purge", "sessions of a user", {"count": count})
     return count
@@ -45,15 +45,17 @@ def purge_idle(ctx: Context, keep: timedelta) -> int:
     while True:
         with ctx.store.write() as tx:
             idle = tx.sessions.idle_since(now - keep, limit=_AT_A_TIME)
-            count += _purge(ctx, tx, idle)
+            count += purge_sessions(ctx, tx, idle)
             if not idle:
                 tx.idempotent_answers.forget(now - KEEP_ANSWERS)
                 tx.agents.forget(now - keep)
                 return count
 
 
-def _purge(ctx: Context, tx: Transaction, ids: Sequence[str]) -> int:
-    """ids: each before the one that spawned it."""
+def purge_sessions(ctx: Context, tx: Transaction, ids: Sequence[str]) -> int:
+    """Delete sessions with all that was said in them; how many. ids: each before the one that
+    spawned it.
+    """
     for session in ids:
         sessions.close_in_unit(ctx, tx, session, PURGED)
         tx.switch_requests.blank(session)

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from harness.control import audit
-from harness.control.agents import messages
 from harness.control.context import Context
+from harness.control.operations import content_encryption
 from harness.control.providers import endpoint_changes, provider_secrets
 from harness.control.routing import data_class_checks, targets
 from harness.control.serialize import CamelCase
@@ -298,8 +298,13 @@ def _without_value(credential: Credential, now: datetime) -> Credential:
 
 
 def rotate_encryption(ctx: Context, actor: Actor) -> EncryptionRotation:
-    """Encrypt every stored value with the newest key. Raises DecryptionFailed; then none is."""
+    """Encrypt every stored value with the newest key.
+
+    Content goes first, a few rows at a time: where that is interrupted, run it again. Raises
+    DecryptionFailed; then no secret was encrypted anew.
+    """
     actor.require(Role.ADMIN)
+    content = content_encryption.renew_content(ctx)
     with ctx.store.write() as tx:
         stored = [credential for credential in tx.credentials.all() if credential.ciphertext]
         for key in stored:
@@ -313,8 +318,8 @@ def rotate_encryption(ctx: Context, actor: Actor) -> EncryptionRotation:
         for provider in known:
             tx.providers.put(provider_secrets.reencrypt_headers(provider, ctx.cipher))
         headers = sum(len(provider.header_names) for provider in known)
-        spoken = messages.reencrypt_messages(ctx, tx)
-        values = len(stored) + len(signed_in) + headers + spoken
+        tx.idempotent_answers.forget_encrypted()
+        values = len(stored) + len(signed_in) + headers + content
         note(ctx, tx, actor, "credential.rotate_encryption", None, {"values": values})
     return EncryptionRotation(values)
 

@@ -107,5 +107,6 @@ AUDIT_ACTIONS: Final[Mapping[str, str]] = {
     "switch.lift": "a kill switch was lifted",
     "switch.throw": "a kill switch was thrown",
     "verdict": "the gate decided; the event has the verdict's id",
+    "user.delete": "what a user said and got was deleted",
     "waiver.add": "a fallback may serve without a verdict, for a time",
 }

@@ -51,8 +51,10 @@ _AGENT: Final = (
         _registered("owner_key", "created_at"),
         (
             "append_only: a deleted agent does not change",
-            f"OLD.deleted_at IS NOT NULL AND ({_changes_beside(agent, *_OF_AN_AGENT)}"
-            f" OR {rewords(_OF_AN_AGENT)})",
+            (
+                f"OLD.deleted_at IS NOT NULL AND ({_changes_beside(agent, *_OF_AN_AGENT)}"
+                f" OR {rewords(_OF_AN_AGENT)})"
+            ),
         ),
     ),
 )
@@ -64,8 +66,10 @@ _SESSION: Final = (
         _registered("agent", "user_id", "parent", "depth", "created_at"),
         (
             "append_only: a closed session does not change",
-            f"OLD.state = 'closed' AND ({_changes_beside(agent_session, 'metadata')}"
-            f" OR {rewords(['metadata'])})",
+            (
+                f"OLD.state = 'closed' AND ({_changes_beside(agent_session, 'metadata')}"
+                f" OR {rewords(['metadata'])})"
+            ),
         ),
         (
             "session_busy: its turn ends before the session is closed",

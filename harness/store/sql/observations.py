@@ -306,3 +306,7 @@ class SqlFailovers:
 
     def forget(self, before: datetime) -> int:
         return self._unit.write(sa.delete(failover).where(failover.c.at < before))
+
+    def blank_users(self, hashes: Sequence[str]) -> int:
+        theirs = failover.c.user_hash.in_(hashes)
+        return self._unit.write(sa.update(failover).where(theirs).values(user_hash=""))

@@ -141,15 +141,15 @@ class SqlSessionMessages:
                 code="turn_interrupted",
             )
 
-    def encrypted(self, *, after: str = "", limit: int) -> "Sequence[MessageRecord]":
-        ended = (agent_message.c.encrypted, agent_message.c.done_at.is_not(None))
-        query = MESSAGES.where(*ended, agent_message.c.id > after)
+    def ended(self, *, after: str = "", limit: int) -> "Sequence[MessageRecord]":
+        ended = agent_message.c.done_at.is_not(None)
+        query = MESSAGES.where(ended, agent_message.c.id > after)
         query = query.order_by(agent_message.c.id).limit(limit)
         return [message_from_row(row) for row in self._unit.read(query)]
 
     def replace_body(self, message: str, body: str) -> None:
         same = agent_message.c.id == message
-        self._unit.write(sa.update(agent_message).where(same).values(body=body))
+        self._unit.write(sa.update(agent_message).where(same).values(body=body, encrypted=True))
 
 
 class SqlTurns:

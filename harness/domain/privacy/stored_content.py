@@ -1,0 +1,291 @@
+"""Lists every place that holds what people and models wrote (`COLUMNS`, `FILES`), or that tells
+one user from another (`USERS`): whether it is encrypted on request, when it ends, and what the
+deletion of a user does there. docs/reference/privacy.md is written from it, and a test holds it
+against the schema: a new column of text belongs here, or to `OTHER_COLUMNS`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Encryption(StrEnum):
+    """How `encrypt_content: true` protects a place."""
+
+    COLUMN = "yes"
+    MESSAGE = "yes, also with `agents.encrypt`"
+    KEYED_HASH = "a keyed hash"
+    NONE = "no"
+
+
+@dataclass(frozen=True, slots=True)
+class ContentColumn:
+    """A column of the database with content, or with what names a user."""
+
+    table: str
+    column: str
+    holds: str
+    encryption: Encryption
+    ends: str  # when it is deleted by itself
+    deletion: str  # what `swapgate user delete` does with it
+
+
+@dataclass(frozen=True, slots=True)
+class ContentFile:
+    """A file that Swapgate writes, with content or near it."""
+
+    place: str
+    holds: str
+    encryption: str
+    ends: str
+    deletion: str
+
+
+_SESSION_END: Final = "`agents.keep_days` after its last message"
+_WITH_SESSION: Final = "deleted with the user's sessions"
+_PROOF: Final = "kept: scores are proof; its texts can be blanked, and their hashes stay"
+_NO_USER: Final = "no user is known: a suite's questions are the operator's"
+
+COLUMNS: Final = (
+    ContentColumn(
+        "captured",
+        "content",
+        "a redacted request with its answer",
+        Encryption.COLUMN,
+        "`capture_keep_days` of its route",
+        "deleted",
+    ),
+    ContentColumn(
+        "agent_message",
+        "body",
+        "a message of a session",
+        Encryption.MESSAGE,
+        _SESSION_END,
+        _WITH_SESSION,
+    ),
+    ContentColumn(
+        "agent_idempotency",
+        "body",
+        "the answer to a request with an idempotency key",
+        Encryption.MESSAGE,
+        "a day later",
+        _WITH_SESSION,
+    ),
+    ContentColumn(
+        "agent_session",
+        "metadata",
+        "what the client noted of a session",
+        Encryption.COLUMN,
+        _SESSION_END,
+        _WITH_SESSION,
+    ),
+    *(
+        ContentColumn(
+            "agent_switch",
+            column,
+            holds,
+            Encryption.COLUMN,
+            f"blanked {_SESSION_END}",
+            "blanked",
+        )
+        for column, holds in (
+            ("model_requested", "the model as the agent named it"),
+            ("reason", "the agent's words for another model"),
+            ("omissions", "what that model cannot take along"),
+            ("figures", "its figures, and the sub-tasks in the agent's words"),
+        )
+    ),
+    *(
+        ContentColumn(
+            "agent",
+            column,
+            holds,
+            Encryption.COLUMN,
+            "when its last session has gone, once it was deleted",
+            "kept: an agent is the client's, not one user's",
+        )
+        for column, holds in (
+            ("description", "what an agent is for"),
+            ("instructions", "its system message"),
+            ("tools", "its tools, with the client's descriptions"),
+        )
+    ),
+    *(
+        ContentColumn("sample", column, holds, Encryption.COLUMN, _PROOF, _NO_USER)
+        for column, holds in (
+            ("prompt", "a question of an eval suite"),
+            ("answer", "a model's answer to it"),
+            ("error_text", "why there is none"),
+        )
+    ),
+    ContentColumn(
+        "eval_run",
+        "message",
+        "how a run ended, in words of a provider or a judge",
+        Encryption.COLUMN,
+        "kept with the run",
+        _NO_USER,
+    ),
+    ContentColumn(
+        "drift_check",
+        "message",
+        "how a check ended, in such words",
+        Encryption.COLUMN,
+        "kept with the check",
+        _NO_USER,
+    ),
+)
+# What names a user, or stands for one.
+USERS: Final = (
+    ContentColumn(
+        "agent_session",
+        "user_id",
+        "the user's id as the client sent it; sessions are found by it",
+        Encryption.NONE,
+        _SESSION_END,
+        _WITH_SESSION,
+    ),
+    ContentColumn(
+        "captured",
+        "user_hash",
+        "whose request it was",
+        Encryption.KEYED_HASH,
+        "with the request",
+        "deleted with the request",
+    ),
+    ContentColumn(
+        "failover",
+        "user_hash",
+        "whose request left a target",
+        Encryption.KEYED_HASH,
+        "`control.failovers_keep_days`",
+        "blanked",
+    ),
+    ContentColumn(
+        "seen_keys",
+        "entries",
+        "64 bits of a hash of each caller whom a canary has counted",
+        Encryption.KEYED_HASH,
+        "when the canary has ended",
+        "kept until then: a caller would be counted twice",
+    ),
+)
+FILES: Final = (
+    ContentFile(
+        "SQLite's file, with `-wal`",
+        "all columns above",
+        "as its columns",
+        "deleted content is overwritten with zeros; the log is emptied after a deletion",
+        "as its columns",
+    ),
+    ContentFile(
+        "`swapgate-eval-*` in the temporary folder",
+        "Inspect's log of a run that goes on",
+        "written without questions and answers",
+        "with the run; those of killed runs when the next one starts",
+        _NO_USER,
+    ),
+    ContentFile(
+        "`snapshot`, `spool` and `rates` in `home`",
+        "routes, counts and limits: no content",
+        "nothing to encrypt",
+        "replaced as they change",
+        "nothing to delete",
+    ),
+    ContentFile(
+        "a backup",
+        "all tables, and the keys",
+        "yes, always, by its passphrase",
+        "yours to delete",
+        "not reached",
+    ),
+    ContentFile(
+        "exports of captures, suites made of them, reports, data files",
+        "what you asked for, to be read by people and tools",
+        "no: keep them where they may be",
+        "yours to delete",
+        "not reached",
+    ),
+    ContentFile(
+        "traces with `router.tracing.content: true`",
+        "requests and answers, at your collector",
+        "no",
+        "by the collector",
+        "not reached",
+    ),
+)
+
+# Columns of text, by table, that hold what operators wrote, names, ids, hashes and figures.
+OTHER_COLUMNS: Final[Mapping[str, str]] = {
+    "agent": "project id name model fallback_model data_class owner_key",
+    "agent_grant": "project id agent session target target_name kind granted_by granted_with "
+    "reason data_class request signature",
+    "agent_idempotency": "project scope key request_hash session turn",
+    "agent_message": "project session id turn role state response_to model_requested route "
+    "target request_id fallback_from reason",
+    "agent_session": "project id agent model state parent",
+    "agent_switch": "project id agent session targets state decided_by decided_with "
+    "decision_reason",
+    "agent_turn": "project id session owner state",
+    "alert": "id kind subject key title text sources told",
+    "api_key": "project id name hash hint routes limits principal created_by created_with "
+    "signature",
+    "approval": "id proposal verdict kind principal name key reason widened signature",
+    "audit_event": "actor action subject details previous mac rows principal key",
+    "audit_export": "sink mac error",
+    "block": "rollout worker counts ranks levels never_seen",
+    "captured": "id route request endpoint arm target data_class rules redactions",
+    "credential": "provider name ciphertext created_by signature",
+    "dashboard_session": "id principal key created_by created_with link_hash cookie_hash "
+    "signature",
+    "delivery": "alert sink message title text last_error",
+    "discovered_model": "provider model source price",
+    "drift_check": "watch run state served scores evidence",
+    "drift_watch": "id target suite suite_digest state opened_by reason",
+    "eval_run": "id suite suite_digest target order_seed state lease_owner fingerprint "
+    "signature",
+    "evidence": "project id route target kind verdict_id verdict_incumbent verdict_outcome "
+    "waiver_id signature",
+    "failover": "worker request route arm target provider failure endpoint next_target",
+    "key_spend": "project key worker",
+    "leadership": "owner",
+    "manifest": "digest signature revoked log_end",
+    "meta": "installation",
+    "person_link": "id principal person reason created_by created_with signature",
+    "principal": "id kind name folded issuer subject signature",
+    "proposal": "project id route incumbent candidate claim reason proposer policy plans phase "
+    "runs verdict rollout approver approved_verdict closed_because widened proposer_principal "
+    "proposer_key selection signature",
+    "provider": "name kind api_base api_key_env extra_headers prices more_api_key_envs models "
+    "extra_body sealed_headers moved_by moved_because signature",
+    "provider_check": "provider kind target findings",
+    "rollout": "project id proposal route incumbent candidate verdict policy salt state "
+    "ended_because signature",
+    "route_fallback": "project route target evidence",
+    "route_freeze": "id route reason actor lifted_by signature",
+    "route_version": "project route kind incumbent incumbent_evidence canary canary_evidence "
+    "salt rollout unit_rule settings prev_incumbent verdict_id verdict_candidate "
+    "verdict_outcome actor reason holdback holdback_plan prev_signature signature",
+    "sample": "run item error served_model rule served_build judge_model judge_build "
+    "answer_sha256 prompt_sha256 signature",
+    "seen_keys": "rollout",
+    "served_model": "target model build",
+    "shadow": "id route incumbent candidate data_class proposal reason started_by ended_by "
+    "ended_because signature",
+    "shadow_tally": "shadow worker counts sums",
+    "sign_in": "provider id ciphertext signed_in_by refused",
+    "suite": "project digest name version data_sha256 scorer template texts signature",
+    "switch": "id route kind name reason actor source lifted_by signature",
+    "target": "id provider model parameters request_patch signature",
+    "traffic": "route worker arm target latency_ms",
+    "verdict": "project id proposal route incumbent candidate outcome reason suites inputs "
+    "signature",
+    "waiver": "project id route target reason author signature",
+}
+# What a deletion says that it cannot do.
+BEYOND: Final = (
+    "backups made before hold the user's content until you delete them",
+    "exports, suites made of captures and reports are files of yours: search them by hand",
+    "what collectors, alert sinks and providers were sent is theirs to delete",
+)

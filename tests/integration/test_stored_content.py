@@ -1,0 +1,151 @@
+"""What people and models wrote is where the reference says, unreadable where the configuration
+asks for it, and gone after the deletion of its user: proven by a search for seeded words.
+"""
+
+import json
+import re
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from cryptography.fernet import Fernet, InvalidToken
+
+from harness.runtime import encryption, secret_files
+from harness.store import engine
+from harness.store.schema import metadata
+from tests.support.providers.scripted_transport import ScriptedTurn
+from tests.support.providers.scripted_upstream import ReceivedRequest, completion, streamed
+from tests.support.router.router_process import ROUTE, Routed, eventually
+from tests.support.site.agents_site import AgentsSite, agents_site, good
+
+pytestmark = [pytest.mark.req("G4"), pytest.mark.slow, pytest.mark.timeout(600)]
+
+USER = "user-4711"
+TOKEN = re.compile(rb"gAAAA[A-Za-z0-9_-]+={0,2}")
+
+
+def stored_bytes(folder: Path, url: str) -> bytes:
+    """Every byte of the installation's files, and of PostgreSQL every value of every row."""
+    skipped = {"asked.jsonl"}  # the operator's own suite
+    files = [f for f in folder.rglob("*") if f.is_file() and f.name not in skipped]
+    found = [file.read_bytes() for file in files]
+    if url.startswith("postgresql"):
+        made = engine.make(engine.parse(url))
+        with made.connect() as db:
+            for table in metadata.tables:
+                rows = db.execute(sa.text(f'SELECT t::text FROM "{table}" t')).scalars()  # noqa: S608 - our tables
+                found += [row.encode() for row in rows]
+        made.dispose()
+    return b"\n".join(found)
+
+
+def decrypted(stored: bytes, keys: list[str]) -> bytes:
+    """What the tokens say for who has the keys."""
+    told = []
+    for token in set(TOKEN.findall(stored)):
+        for key in keys:
+            try:
+                told.append(Fernet(key).decrypt(token))
+            except InvalidToken:
+                continue
+    return b"\n".join(told)
+
+
+def echo(request: ReceivedRequest) -> ScriptedTurn:
+    words = f"You said {request.json['messages']}"
+    return streamed(words) if request.json.get("stream") else completion(words)
+
+
+def tell_everybody(site: AgentsSite, user: str, word: str) -> None:
+    """The word goes through every path by which a user's words come in."""
+    with site.world.client() as client:
+        for stream in (False, True):
+            raw: Any = client.chat.completions.with_raw_response.create(
+                model=ROUTE,
+                messages=[{"role": "user", "content": f"{word}, streamed: {stream}"}],
+                user=user,
+                stream=stream,
+            )
+            made = raw.parse()
+            assert not stream or list(made)
+            opinion = {"request_id": raw.headers["x-swapgate-request-id"], "label": word}
+            told = client._client.post("/feedback", json=opinion, headers=client.auth_headers)
+            assert told.status_code == 202
+    agent = site.create(instructions="Help.", tools=["switch_model"])
+    body = {"userId": user, "metadata": {"note": word}}
+    session = good(site.client.post(f"{agent}/sessions", json=body))["id"]
+    path = f"{agent}/sessions/{session}"
+    good(site.send(path, word, headers={"idempotency-key": f"k-{user}"}))
+    wanted = {"action": "switch", "model": "sim/sim-better", "reason": word}
+    assert site.client.post(f"{path}/switch_model", json=wanted).status_code == 202
+
+
+def captures(world: Routed) -> list[str]:
+    with world.installation.store.read() as tx:
+        return [str(capture.content) for capture in tx.captures.list()]
+
+
+@pytest.mark.both_databases
+def test_seeded_words_are_found_by_their_keys_alone_and_not_after_the_users_deletion(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(secret_files.ENCRYPTION_VARIABLE, raising=False)
+    word, other, asked = (f"Xyzzy{name}{secrets.token_hex(8)}" for name in ("a", "b", "c"))
+    suite = tmp_path / "asked.jsonl"
+    suite.write_text(json.dumps({"id": "one", "input": asked, "target": "x"}) + "\n")
+    home = tmp_path / "home"
+    home.mkdir()
+    key_file = home / secret_files.ENCRYPTION_FILE
+    encryption.write_key_file(key_file, [encryption.new_key()])
+    sections = {
+        "encrypt_content": True,
+        "suites": {"asked": {"path": str(suite), "scorer": "exact"}},
+        "routes": {
+            ROUTE: {"incumbent": "sim/sim-base", "suites": ["asked"], "capture": "100%"}
+        },
+    }
+    with agents_site(tmp_path, sections=sections, database_url=database_url) as site:
+        world, store = site.world, site.world.installation.store
+        site.upstream.turns |= {"sim-base": echo, "sim-better": echo}
+        run = world.place.run
+        shadow = ("shadow", "start", ROUTE, "sim/sim-better")
+        run(*shadow, *("--share", "100", "--usd-per-day", "none", "--reason", "a look"))
+        tell_everybody(site, USER, word)
+        tell_everybody(site, "another", other)
+        eventually(lambda: len(captures(world)) == 4)
+        done = json.loads(run("eval", "run", "asked", "sim/sim-base", "--json").stdout)
+        with store.read() as tx:
+            [sample] = tx.runs.samples(done["run"]["id"])
+        assert asked in sample.prompt
+        assert asked in sample.answer
+        assert sum(word in capture for capture in captures(world)) == 2
+
+        before = stored_bytes(tmp_path, database_url)
+        clear = [seed for seed in (word, other, asked) if seed.encode() in before]
+        keys = encryption.read_key_file(key_file)
+        told = decrypted(before, keys)
+        assert clear == []
+        assert all(seed.encode() in told for seed in (word, other, asked))
+
+        # Of a rotation that ends too early, the next one does the rest; then the old key goes.
+        run("provider", "key", "rotate-encryption", "--new-key")
+        renewed = encryption.read_key_file(key_file)
+        encryption.write_key_file(key_file, renewed[:1])
+        tell_everybody(site, USER, word)
+        assert sum(word in capture for capture in captures(world)) == 2
+        assert b"Xyzzy" not in decrypted(stored_bytes(tmp_path, database_url), keys)
+        assert store.signature_faults() == []
+
+        for expected in ({"sessions": 2, "captures": 2}, {"sessions": 0, "captures": 0}):
+            deleted = run("user", "delete", USER, "--reason", "ticket 12", "--json")
+            counts = json.loads(deleted.stdout)
+            assert {name: counts[name] for name in expected} == expected
+        after = stored_bytes(tmp_path, database_url)
+        told = decrypted(after, [*keys, *renewed])
+        assert word.encode() not in after + told
+        assert all(seed.encode() in told for seed in (other, asked))
+        assert USER.encode() not in after
+        assert store.signature_faults() == []
+        run("audit", "verify")
