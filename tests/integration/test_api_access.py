@@ -111,6 +111,7 @@ WRITES = {
     "POST /alerts/test": (None, "admin"),
     "GET /captures/{capture}": (None, "approver"),
     "DELETE /captures?all=true": (None, "admin"),
+    "POST /user-deletions": ({"user": "u-1", "reason": "ticket 12"}, "admin"),
     "POST /routes": ({"name": "mail", "incumbent": "sim/base"}, "admin"),
     "PATCH /routes/chat": ({"description": "Answers"}, "admin"),
     "PUT /routes/chat/fallbacks": ({"fallbacks": [], "reason": "none is needed"}, "admin"),

@@ -231,7 +231,8 @@ OTHER_COLUMNS: Final[Mapping[str, str]] = {
     "alert": "id kind subject key title text sources told",
     "api_key": "project id name hash hint routes limits principal created_by created_with "
     "signature",
-    "approval": "id proposal verdict kind principal name key reason widened signature",
+    "approval": "id proposal verdict kind principal name key reason widened change_reference "
+    "signature",
     "audit_event": "actor action subject details previous mac rows principal key",
     "audit_export": "sink mac error",
     "block": "rollout worker counts ranks levels never_seen",
@@ -256,7 +257,7 @@ OTHER_COLUMNS: Final[Mapping[str, str]] = {
     "principal": "id kind name folded issuer subject signature",
     "proposal": "project id route incumbent candidate claim reason proposer policy plans phase "
     "runs verdict rollout approver approved_verdict closed_because widened proposer_principal "
-    "proposer_key selection signature",
+    "proposer_key selection change_reference signature",
     "provider": "name kind api_base api_key_env extra_headers prices more_api_key_envs models "
     "extra_body sealed_headers moved_by moved_because signature",
     "provider_check": "provider kind target findings",
