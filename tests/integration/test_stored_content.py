@@ -5,6 +5,7 @@ asks for it, and gone after the deletion of its user: proven by a search for see
 import json
 import re
 import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,23 @@ import pytest
 import sqlalchemy as sa
 from cryptography.fernet import Fernet, InvalidToken
 
+from harness.control.operations.content_encryption import renew_content
+from harness.domain.errors import DecryptionFailed
 from harness.runtime import encryption, secret_files
+from harness.runtime.clock import SystemClock
+from harness.runtime.encryption import FernetCipher
 from harness.store import engine
+from harness.store.content_cipher import ContentCipher
 from harness.store.schema import metadata
+from harness.store.sql import SqlStore
+from tests.contract.test_store_captures import ONE
+from tests.support.control.control_plane import SECRET, SmallInstallation
+from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import ReceivedRequest, completion, streamed
 from tests.support.router.router_process import ROUTE, Routed, eventually
 from tests.support.site.agents_site import AgentsSite, agents_site, good
+from tests.support.site.signing_keys import CONTROL
 
 pytestmark = [pytest.mark.req("G4"), pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -82,6 +93,12 @@ def tell_everybody(site: AgentsSite, user: str, word: str) -> None:
     assert site.client.post(f"{path}/switch_model", json=wanted).status_code == 202
 
 
+def captured(world: Routed) -> int:
+    """How many requests were captured, with those that were there already."""
+    with world.installation.store.read() as tx:
+        return sum(capture.seen for capture in tx.captures.list())
+
+
 def captures(world: Routed) -> list[str]:
     with world.installation.store.read() as tx:
         return [str(capture.content) for capture in tx.captures.list()]
@@ -114,13 +131,13 @@ def test_seeded_words_are_found_by_their_keys_alone_and_not_after_the_users_dele
         run(*shadow, *("--share", "100", "--usd-per-day", "none", "--reason", "a look"))
         tell_everybody(site, USER, word)
         tell_everybody(site, "another", other)
-        eventually(lambda: len(captures(world)) == 4)
+        eventually(lambda: captured(world) == 6)
         done = json.loads(run("eval", "run", "asked", "sim/sim-base", "--json").stdout)
         with store.read() as tx:
             [sample] = tx.runs.samples(done["run"]["id"])
         assert asked in sample.prompt
         assert asked in sample.answer
-        assert sum(word in capture for capture in captures(world)) == 2
+        assert sum(word in capture for capture in captures(world)) == 3
 
         before = stored_bytes(tmp_path, database_url)
         clear = [seed for seed in (word, other, asked) if seed.encode() in before]
@@ -129,16 +146,17 @@ def test_seeded_words_are_found_by_their_keys_alone_and_not_after_the_users_dele
         assert clear == []
         assert all(seed.encode() in told for seed in (word, other, asked))
 
-        # Of a rotation that ends too early, the next one does the rest; then the old key goes.
+        # Routers and agents go on meanwhile, and the old key goes afterwards.
         run("provider", "key", "rotate-encryption", "--new-key")
         renewed = encryption.read_key_file(key_file)
         encryption.write_key_file(key_file, renewed[:1])
         tell_everybody(site, USER, word)
-        assert sum(word in capture for capture in captures(world)) == 2
+        eventually(lambda: captured(world) == 9)
+        assert sum(word in capture for capture in captures(world)) == 3
         assert b"Xyzzy" not in decrypted(stored_bytes(tmp_path, database_url), keys)
         assert store.signature_faults() == []
 
-        for expected in ({"sessions": 2, "captures": 2}, {"sessions": 0, "captures": 0}):
+        for expected in ({"sessions": 2, "captures": 3}, {"sessions": 0, "captures": 0}):
             deleted = run("user", "delete", USER, "--reason", "ticket 12", "--json")
             counts = json.loads(deleted.stdout)
             assert {name: counts[name] for name in expected} == expected
@@ -149,3 +167,53 @@ def test_seeded_words_are_found_by_their_keys_alone_and_not_after_the_users_dele
         assert USER.encode() not in after
         assert store.signature_faults() == []
         run("audit", "verify")
+
+
+class EndingCipher(FernetCipher):
+    """Ends, as a process that is killed, after so many values."""
+
+    left = 250
+
+    def reencrypt(self, token: str) -> str:
+        self.left -= 1
+        if not self.left:
+            raise InterruptedError
+        return super().reencrypt(token)
+
+
+@pytest.mark.both_databases
+def test_a_rotation_that_was_interrupted_goes_on_with_what_is_left(
+    database_url: str, tmp_path: Path
+) -> None:
+    old, new = encryption.new_key(), encryption.new_key()
+
+    def opened(cipher: FernetCipher) -> SmallInstallation:
+        store = SqlStore(
+            database_url,
+            secret=SECRET,
+            clock=SystemClock(),
+            signatures=CONTROL,
+            contents=ContentCipher(cipher, encrypts=True),
+        )
+        return SmallInstallation(tmp_path, store, clock=ManualClock())
+
+    first = opened(FernetCipher(lambda: [old]))
+    with first.store.write() as tx:
+        for number in range(450):
+            tx.captures.add(replace(ONE, id=f"cap_{number}"), most_per_day=1000)
+    ended = opened(EndingCipher(lambda: [new, old]))
+    with pytest.raises(InterruptedError):
+        renew_content(ended.context())
+    again = opened(FernetCipher(lambda: [new, old]))
+
+    # The unit of work that was interrupted is undone.
+    assert renew_content(again.context()) == 250
+    assert renew_content(again.context()) == 0
+
+    last = opened(FernetCipher(lambda: [new]))
+    with last.store.read() as tx:
+        assert [capture.content for capture in tx.captures.list()] == [ONE.content] * 450
+    with first.store.read() as tx, pytest.raises(DecryptionFailed):
+        tx.captures.list(limit=1)
+    for made in (first, ended, again, last):
+        made.store.close()
