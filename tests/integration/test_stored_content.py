@@ -132,7 +132,10 @@ def test_seeded_words_are_found_by_their_keys_alone_and_not_after_the_users_dele
         tell_everybody(site, USER, word)
         tell_everybody(site, "another", other)
         eventually(lambda: captured(world) == 6)
-        done = json.loads(run("eval", "run", "asked", "sim/sim-base", "--json").stdout)
+        world.place.start("control", "serve", "control", wait_for="/readyz")
+        done = json.loads(
+            run("eval", "run", "asked", "sim/sim-base", "--wait", "--json").stdout
+        )
         with store.read() as tx:
             [sample] = tx.runs.samples(done["run"]["id"])
         assert asked in sample.prompt
