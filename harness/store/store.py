@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import sqlalchemy as sa
 
@@ -74,6 +74,10 @@ from harness.store.sqlite_file import SqliteFile
 from harness.store.unit_of_work import Unit
 
 REVISION_OF_SCHEMA = sa.text("SELECT version_num FROM alembic_version")
+
+
+# Each waits for readers as long as for a lock.
+CHECKPOINT_ATTEMPTS: Final = 3
 
 
 class SqlTransaction:
@@ -332,7 +336,10 @@ class SqlStore:
             with translated(), self._engine.connect() as db:
                 # Not in a transaction, which a checkpoint refuses.
                 connection: Any = db.connection.driver_connection
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                for _ in range(CHECKPOINT_ATTEMPTS):
+                    row = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                    if not row[0]:  # nobody was reading
+                        break
 
     def wait_for_change(self, timeout_s: float) -> bool:
         return self._changes.wait(timeout_s)

@@ -22,6 +22,9 @@ def renew_content(ctx: Context) -> int:
     count = 0
     while found := _renew_once(ctx):
         count += found
+    if count:
+        # What the old key made is in SQLite's log, too.
+        ctx.store.drop_deleted()
     return count
 
 

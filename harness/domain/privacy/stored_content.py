@@ -230,7 +230,7 @@ OTHER_COLUMNS: Final[Mapping[str, str]] = {
     "agent_turn": "project id session owner state",
     "alert": "id kind subject key title text sources told",
     "api_key": "project id name hash hint routes limits principal created_by created_with "
-    "signature",
+    "opt_outs signature",
     "approval": "id proposal verdict kind principal name key reason widened change_reference "
     "signature",
     "audit_event": "actor action subject details previous mac rows principal key",
