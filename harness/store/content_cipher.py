@@ -3,12 +3,14 @@ its way out. `columns.ContentText` and `columns.ContentJson` are the types of th
 store registers its cipher with the dialect of its engine.
 """
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 
-from harness.ports import Cipher
+if TYPE_CHECKING:
+    # The columns of all tables import this module, and need no ports.
+    from harness.ports import Cipher
 
 # Before a token, so that triggers and readers know one. A text of its own that begins so is
 # stored with PLAIN before it.
@@ -21,7 +23,7 @@ class ContentCipher:
     what is encrypted already is read either way.
     """
 
-    def __init__(self, cipher: Cipher, *, encrypts: bool) -> None:
+    def __init__(self, cipher: "Cipher", *, encrypts: bool) -> None:
         self._cipher = cipher
         self.encrypts = encrypts
 
