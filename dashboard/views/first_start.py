@@ -107,7 +107,7 @@ def ask_provider(usual: FirstRoute) -> FirstRoute:
 def ask_route(entered: FirstRoute, *, simulated: bool) -> FirstRoute:
     """The route's name, suite and policy."""
     suites = sorted(page_frame.context().suites.names())
-    policies = sorted(page_frame.installation().settings.policies)
+    policies = sorted(page_frame.context().policies)
     policy = entered.policy if simulated else "default"
     first, second, third = st.columns(3)
     route = first.text_input("Route, the name that clients use", entered.route)

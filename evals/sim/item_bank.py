@@ -48,9 +48,13 @@ def windows(words: list[str]) -> list[tuple[str, ...]]:
 
 
 class ItemBank:
-    """Holds all items of all suites. Where two have the same input, the first is kept."""
+    """Holds all items of all suites. Where two have the same input, the first is kept.
 
-    def __init__(self, items: Iterable[BankItem]) -> None:
+    version: tells a bank with suites of a user's own from the others; empty without.
+    """
+
+    def __init__(self, items: Iterable[BankItem], version: str = "") -> None:
+        self.version = version
         self._exact: dict[str, BankItem] = {}
         self._suites: dict[str, list[BankItem]] = {}
         for item in items:

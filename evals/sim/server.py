@@ -3,6 +3,7 @@ until a signal or in a thread. Its connections can be reset by faults.
 """
 
 import asyncio
+import dataclasses
 import signal
 import socket
 import time
@@ -19,6 +20,7 @@ from evals.sim.profiles import DEFAULT_PROFILES, Profile, load_profiles, swap_pr
 from evals.sim.protocols.http_exchange import TRANSPORT
 from evals.sim.simulator import Simulator
 from harness import package_data
+from harness.domain.content_hash import digest
 from harness.domain.errors import InputError
 
 GRACE_S = 1.0
@@ -84,10 +86,12 @@ def simulator(
     swaps: `A=B` exchanges two models' roles. Raises InputError.
     """
     models: dict[str, Profile] = load_profiles(profiles or DEFAULT_PROFILES)
-    known = [*item_bank.suite_files(package_data.path("datasets")), *suites]
+    shipped = item_bank.load_suites(item_bank.suite_files(package_data.path("datasets")))
+    own = item_bank.load_suites(suites)
+    version = digest([dataclasses.asdict(item) for item in own])[:6] if own else ""
     return Simulator(
         swap_profiles(models, swaps),
-        ItemBank(item_bank.load_suites(known)),
+        ItemBank([*shipped, *own], version),
         unix_time=whole_seconds,
         time_scale=time_scale,
         seed=seed,

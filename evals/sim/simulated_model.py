@@ -84,6 +84,10 @@ class SimulatedModel:
     def __init__(self, profile: Profile, bank: ItemBank) -> None:
         self.profile = profile
         self.fingerprint = profile.fingerprint
+        if bank.version and not profile.build:
+            # It answers otherwise than before it knew them: Swapgate shall not take the answers
+            # of then for those of now.
+            self.fingerprint += f"-{bank.version}"
         self._bank = bank
         self._abilities: dict[str, float] = {}
 

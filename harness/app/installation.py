@@ -6,12 +6,13 @@ every process start from it.
 import hmac
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from types import ModuleType
+from typing import Generic, TypeVar
 
 from harness import config, package_data
 from harness.control.context import Context
@@ -22,13 +23,14 @@ from harness.domain.errors import (
     InputError,
 )
 from harness.domain.operations.row_signatures import KeyPurpose
+from harness.domain.proposals.policy import Policy
 from harness.domain.routing.kill_switch import (
     ENVIRONMENT_VARIABLE,
     KillSwitch,
     parse_environment_switches,
     parse_file_switches,
 )
-from harness.domain.settings import OidcSettings, Settings, SuiteSettings, http_url
+from harness.domain.settings import OidcSettings, Settings, http_url
 from harness.ports import (
     AuditSinks,
     Cipher,
@@ -51,6 +53,7 @@ log = logging.getLogger(__name__)
 
 CONFIG_VARIABLE = "SWAPGATE_CONFIG"
 FileVersion = tuple[int, int, int]
+T = TypeVar("T")
 
 
 def config_file(given: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -93,27 +96,60 @@ def load_settings(given: Path | None = None) -> Settings:
     )
 
 
-class AddedSuites:
-    """Reads the suites of the configuration file each time that it has changed: an upload is
-    known without a restart.
+class FileAdditions(Generic[T]):
+    """Reads a section of the configuration file each time that the file has changed: what is
+    added to it is known without a restart.
     """
 
-    def __init__(self, source: Path | None, version: FileVersion | None) -> None:
+    def __init__(
+        self,
+        source: Path | None,
+        version: FileVersion | None,
+        section: Callable[[Settings], Mapping[str, T]],
+    ) -> None:
         """version: of the file as it was read; None where nobody looked."""
         self._source = source
         self._version = version
+        self._section = section
 
-    def __call__(self) -> Mapping[str, SuiteSettings]:
-        """Returns all suites of a changed file; none of a file that cannot be used."""
+    def __call__(self) -> Mapping[str, T]:
+        """Returns the whole section of a changed file; nothing of a file that cannot be used."""
         now = read_file_version(self._source)
         if self._source is None or now is None or now == self._version:
             return {}
         self._version = now
         try:
-            return load_settings(self._source).suites
+            return self._section(load_settings(self._source))
         except ConfigError as error:
-            log.warning("suites_not_read: %s", error)
+            log.warning("configuration_not_read: %s", error)
             return {}
+
+
+class ConfiguredPolicies(Mapping[str, Policy]):
+    """Holds the policies of the configuration, and those that it has gained since. A policy
+    that is known keeps its rules for as long as the process lives.
+    """
+
+    def __init__(
+        self, policies: Mapping[str, Policy], added: Callable[[], Mapping[str, Policy]]
+    ) -> None:
+        self._policies = dict(policies)
+        self._added = added
+
+    def _current(self) -> Mapping[str, Policy]:
+        if added := self._added():
+            self._policies = {**added, **self._policies}
+        return self._policies
+
+    def __getitem__(self, name: str) -> Policy:
+        known = self._policies
+        return known[name] if name in known else self._current()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._current())
+
+    def __len__(self) -> int:
+        return len(self._current())
 
 
 def sign_on_secrets(settings: Settings, oidc: OidcSettings) -> tuple[str, str]:
@@ -222,15 +258,19 @@ class Installation:
     def context(self) -> Context:
         from evals.suites.suite import ConfiguredSuites  # noqa: PLC0415
 
+        settings, source = self.settings, self.settings.source
         suites = ConfiguredSuites(
-            self.settings.suites, AddedSuites(self.settings.source, self.file_version)
+            settings.suites, FileAdditions(source, self.file_version, lambda s: s.suites)
+        )
+        policies = ConfiguredPolicies(
+            settings.policies, FileAdditions(source, self.file_version, lambda s: s.policies)
         )
         return Context(
             store=self.store,
             clock=self.clock,
             chance=SystemRandomIds(),
             suites=suites,
-            policies=self.settings.policies,
+            policies=policies,
             workers=self.workers,
             run_queue=self.run_queue,
             eval_workers=self.settings.control.eval_workers,

@@ -103,14 +103,18 @@ def test_a_guided_init_makes_a_first_route_and_proposes_a_candidate(
 ) -> None:
     run("init", "--guided", "--json", exits=2)
     with serve_in_thread(simulator(time_scale=0)) as url:
-        # The address; for all else the simulator's answers are taken.
-        answers = f"\n{url}/v1\n\n\n\n\n\n"
+        # A name with a slip and no address, and a route's name that none can have, are asked
+        # again; then the address, and for all else the simulator's answers.
+        answers = f"sims\n\n\n{url}/v1\n\n\n\nsup port\n\n\n\n\n"
         done = CliRunner().invoke(program, ["init", "--guided"], input=answers)
 
     assert done.exit_code == 0, done.output
     assert "sg-mgmt-" in done.stdout
     assert "created route support: sim/sim-base serves it" in done.stdout
     assert "proposed sim/sim-better" in done.stdout
+    assert "'sims' is a name of yours" in done.stderr
+    assert "did you mean 'sim'?" in done.stderr
+    assert "'sup port'" in done.stderr
     assert "next: `swapgate serve all`" in done.stderr
     assert '"policy": "quick"' in run("route", "show", "support", "--json").stdout
     assert not (empty_folder / "swapgate.yaml").read_text().count("\nroutes:")

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.frame import output
-from harness.domain.errors import InputError
+from harness.domain.errors import InputError, NotFound
+from harness.domain.suggestions import did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from harness.control.routing.first_route import FirstRoute, FirstRouteResult
@@ -36,34 +38,37 @@ def guide(config: "Path | None") -> None:
                 f"there is a route already ({there[0]}), and --guided makes the first: "
                 "`swapgate route create` makes more"
             )
-        wanted = _ask(sorted(ctx.suites.names()), sorted(installation.settings.policies))
+        with ctx.store.read() as tx:
+            providers = sorted(tx.providers.all())
+        wanted = _ask(providers, sorted(ctx.suites.names()), sorted(ctx.policies))
         made = first_route.create_first_route(ctx, OPERATOR, wanted)
     finally:
         installation.close()
     _print(made, wanted)
 
 
-def _ask(suites: list[str], policies: list[str]) -> "FirstRoute":
+def _ask(providers: list[str], suites: list[str], policies: list[str]) -> "FirstRoute":
+    """providers: those that are there. A wrong answer is asked again where it was given."""
     from harness.control.routing.first_route import (  # noqa: PLC0415 - as above
         SIMULATOR,
         FirstRoute,
         provider_choices,
-        usual_address,
     )
+    from harness.domain.routing.route_changes import check_route_name  # noqa: PLC0415 - as above
 
     usual = FirstRoute()
     output.note("A first route, in a few questions; Return takes what stands in brackets.")
     output.note(f"Providers: {', '.join(provider_choices())}, or a name of yours")
-    provider = _prompt("Provider", usual.provider)
+    provider, address = _ask_provider(usual.provider, providers)
     simulated = provider == SIMULATOR
-    if simulated:
-        output.note(SIMULATOR_HINT)
     return FirstRoute(
         provider=provider,
-        api_base=_prompt("Its address", usual_address(provider)),
+        api_base=address,
         key="" if simulated else _prompt("Its key (not shown; Return for none)", "", hide=True),
         model=_prompt("Model that serves now", usual.model if simulated else None),
-        route=_prompt("Route, the name that clients use as `model`", usual.route),
+        route=_prompt(
+            "Route, the name that clients use as `model`", usual.route, check=check_route_name
+        ),
         suite=_choose("Suite that decides", suites, usual.suite),
         policy=_choose("Policy", policies, usual.policy if simulated else "default"),
         candidate=_prompt(
@@ -72,12 +77,64 @@ def _ask(suites: list[str], policies: list[str]) -> "FirstRoute":
     )
 
 
-def _prompt(question: str, default: str | None, *, hide: bool = False) -> str:
-    """default: None where an answer is needed."""
-    answer = click.prompt(
-        question, default=default, show_default=bool(default), hide_input=hide, err=True
+def _ask_provider(usual: str, there: list[str]) -> tuple[str, str]:
+    """Asks for name and address, until they make a provider or name one of those there."""
+    from harness.control.providers.registry import default_provider  # noqa: PLC0415 - as above
+    from harness.control.routing.first_route import (  # noqa: PLC0415 - as above
+        SIMULATOR,
+        provider_choices,
+        usual_address,
     )
-    return str(answer).strip()
+
+    while True:
+        provider = _prompt("Provider", usual)
+        if provider == SIMULATOR:
+            output.note(SIMULATOR_HINT)
+        elif provider not in (*there, *provider_choices()):
+            hint = did_you_mean(provider, [*there, *provider_choices()])
+            output.note(
+                f"{provider!r} is a name of yours, for an OpenAI-compatible server, which needs "
+                f"its address{hint}"
+            )
+        address = _prompt("Its address", usual_address(provider))
+        try:
+            if provider not in there:
+                default_provider(provider, there, api_base=address)
+        except (InputError, NotFound) as error:
+            output.note(f"Error: {error}")
+        else:
+            return provider, address
+
+
+def _prompt(
+    question: str,
+    default: str | None,
+    *,
+    hide: bool = False,
+    check: "Callable[[str], None] | None" = None,
+) -> str:
+    """default: None where an answer is needed. check: raises InputError for a wrong answer,
+    which is then asked again.
+    """
+
+    def checked(answer: str) -> str:
+        try:
+            if check is not None:
+                check(answer.strip())
+        except InputError as error:
+            raise click.UsageError(str(error)) from None
+        return answer.strip()
+
+    return str(
+        click.prompt(
+            question,
+            default=default,
+            show_default=bool(default),
+            hide_input=hide,
+            value_proc=checked,
+            err=True,
+        )
+    )
 
 
 def _choose(question: str, names: list[str], usual: str) -> str:

@@ -61,6 +61,8 @@ def describe_next_step(decided: DecidedProposal) -> str:
         return _after_passing(proposal, decided.rollout, decided.frozen)
     if outcome == "inconclusive":
         return _more_items(decided)
+    if outcome == "failed" and (suite := _unfit_suite(decided.verdict)):
+        return suite
     if outcome == "infra_error" and proposal.retry_at is not None and proposal.open:
         return f"it is measured again at {_time(proposal.retry_at)}."
     return NEXT_STEPS[outcome]
@@ -76,6 +78,21 @@ def _observed(proposal: Proposal) -> str:
             return f"nothing; the shadow goes on, and no canary follows: {only}."
         case _:
             return f"watch the canary, or abort it: it does not go on, since {only}."
+
+
+def _unfit_suite(verdict: BaseVerdict) -> str:
+    """Sends people to the suite where a loss may be its own: it scores few of the answers of
+    the model that serves. Empty otherwise.
+    """
+    for report in verdict.suites:
+        unscored = report.figures.unscored_incumbent
+        if report.outcome == "failed" and 2 * unscored >= max(1, report.n_used):
+            return (
+                f"look at the suite {report.suite} first. {unscored} answers of the current "
+                "model have no score either, so the loss may be the suite's: read them, mend "
+                "its prompt or scorer, and propose again."
+            )
+    return ""
 
 
 def _after_passing(proposal: Proposal, rollout: Rollout | None, frozen: str) -> str:
