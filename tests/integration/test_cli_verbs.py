@@ -741,6 +741,7 @@ def test_the_proposer_cannot_approve(cli: CommandLine) -> None:
     approve = ("proposal", "approve", proposal)
     refused = cli.error(*approve, *ada, exits=7)
     assert "ask another approver, who does it with a key of their own (`--key-file`)" in refused
+    assert "a key that ada creates counts as ada's" in refused
     done = cli.run(*approve, *ben)
     assert "approved by ben" in done.stdout
     assert f"acting as ben (approver), by the key in {ben[1]}" in done.stderr

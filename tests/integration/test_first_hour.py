@@ -17,7 +17,7 @@ import structlog
 from evals.sim.server import simulator
 from harness.app import data_plane, processes
 from harness.app.demo.user_traffic import ProposalWatch
-from harness.app.installation import load_settings
+from harness.app.installation import load_settings, open_installation
 from harness.domain.settings import AgentSettings, ControlSettings, RouterSettings, UiSettings
 from harness.runtime.processes.supervisor import MISCONFIGURED, Supervisor
 from tests.support.browser.dashboard_data import configured, opened
@@ -134,7 +134,12 @@ def test_apply_takes_new_routes_and_says_what_it_does_not_take(cli: CommandLine)
     text = file.read_text().replace(
         "{incumbent: sim/base,", "{incumbent: sim/other, stakes: high,"
     )
-    file.write_text(text + "  letters: {incumbent: sim/base, suites: [colours]}\n")
+    text = text.replace("policies:\n", "policies:\n  careful: {promotion: approved}\n")
+    running = open_installation(file)
+    assert "careful" not in running.context.policies
+    file.write_text(
+        text + "  letters: {incumbent: sim/base, suites: [colours], policy: careful}\n"
+    )
 
     done = cli.run("config", "apply")
     again = cli.json("config", "apply")
@@ -144,6 +149,9 @@ def test_apply_takes_new_routes_and_says_what_it_does_not_take(cli: CommandLine)
         if check["subject"] == "file and database"
     }
 
+    # A process that has been running since before knows the policy.
+    assert running.context.policy("careful").name == "careful"
+    running.close()
     assert done.stdout == "created route letters\n"
     assert cli.json("route", "show", "letters")
     who, model, settings = done.stderr.splitlines()

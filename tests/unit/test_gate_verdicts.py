@@ -24,6 +24,8 @@ from harness.domain.evals.run import (
 )
 from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.verdicts import decide_verdict, judge_suite, replay_verdict
+from harness.gate.text.next_steps import NEXT_STEPS, DecidedProposal, describe_next_step
+from tests.support.store.records import proposal
 
 pytestmark = pytest.mark.req("A7", "F2")
 
@@ -226,6 +228,20 @@ def test_many_unscored_answers_are_flagged_and_still_decided() -> None:
     assert found.suites[0].flags == ("UNSCORED_HIGH",)
     assert "Without a score: 1 of the candidate's" in found.reason
     assert found.reason.endswith("and 0 of the incumbent's (each counts 1).")
+
+
+def test_a_loss_with_answers_of_both_models_unscored_sends_people_to_the_suite() -> None:
+    unfit, worse = one(sides([None] * 60, [None] * 60), n_max=60), one(WORSE)
+    assert isinstance(unfit, Failed)
+    assert isinstance(worse, Failed)
+    of_unfit, of_worse = (
+        describe_next_step(DecidedProposal(proposal(), found, None, {}, 8))
+        for found in (unfit, worse)
+    )
+
+    assert of_unfit.startswith("look at the suite math first. ")
+    assert "answers of the current model have no score either" in of_unfit
+    assert of_worse == NEXT_STEPS["failed"]
 
 
 REQUIRED = plan("safety", SuiteRole.REQUIRED, Claim.NON_INFERIOR)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from evals.sim import item_bank
 from evals.sim.item_bank import BankItem, ItemBank
+from evals.sim.server import simulator
 from harness import package_data
 from harness.domain.errors import InputError
 from harness.domain.settings import SuiteSettings
@@ -100,3 +101,16 @@ def test_metadata_that_makes_no_sense_is_refused(tmp_path: Path, metadata: str) 
 
     with pytest.raises(InputError, match="m-1"):
         item_bank.load_suite_items(file)
+
+
+def test_a_simulator_that_learns_a_suite_reports_another_version_of_its_models(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "mails.jsonl"
+    versions = {simulator().models["sim-base"].fingerprint}
+    for target in ("refund", "billing"):
+        file.write_text(f'{{"input": "Where is my money?", "target": "{target}"}}\n')
+        for _ in range(2):
+            versions.add(simulator(suites=[file]).models["sim-base"].fingerprint)
+
+    assert len(versions) == 3
