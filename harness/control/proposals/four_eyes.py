@@ -42,8 +42,8 @@ def check_four_eyes(tx: Transaction, actor: Actor, proposal: Proposal, act: str)
     if actor.principal == whose or fold_name(actor.name) == fold_name(proposal.proposer):
         raise NotAllowed(
             f"{actor.name} proposed {proposal.id} and cannot {act} it: ask another approver, "
-            "who does it with a key of their own (`--key-file`) or in the dashboard; a key that "
-            f"{actor.name} creates counts as {actor.name}'s"
+            "who does it with a key of their own (`--key-file`) or in the dashboard; a key "
+            f"that {actor.name} creates counts as {actor.name}'s"
             + (_OPERATORS_WAY if whose == LOCAL_PRINCIPAL.id else "")
         )
     _check_declared(tx, actor, proposal, act)
