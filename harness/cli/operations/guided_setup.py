@@ -93,8 +93,8 @@ def _ask_provider(usual: str, there: list[str]) -> tuple[str, str]:
         elif provider not in (*there, *provider_choices()):
             hint = did_you_mean(provider, [*there, *provider_choices()])
             output.note(
-                f"{provider!r} is a name of yours, for an OpenAI-compatible server, which needs "
-                f"its address{hint}"
+                f"{provider!r} is a name of yours, for an OpenAI-compatible server, which "
+                f"needs its address{hint}"
             )
         address = _prompt("Its address", usual_address(provider))
         try:
