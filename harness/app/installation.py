@@ -113,7 +113,7 @@ class FileAdditions(Generic[T]):
         self._section = section
 
     def __call__(self) -> Mapping[str, T]:
-        """Returns the whole section of a changed file; nothing of a file that cannot be used."""
+        """Returns the whole section of a changed file; nothing of a file of no use."""
         now = read_file_version(self._source)
         if self._source is None or now is None or now == self._version:
             return {}
