@@ -235,8 +235,8 @@ def test_a_loss_with_answers_of_both_models_unscored_sends_people_to_the_suite()
     assert isinstance(unfit, Failed)
     assert isinstance(worse, Failed)
     of_unfit, of_worse = (
-        describe_next_step(DecidedProposal(proposal(), found, None, {}, 8))
-        for found in (unfit, worse)
+        describe_next_step(DecidedProposal(proposal(), verdict, None, {}, 8))
+        for verdict in (unfit, worse)
     )
 
     assert of_unfit.startswith("look at the suite math first. ")
