@@ -8,6 +8,7 @@ import gc
 import importlib
 import importlib.util
 import ipaddress
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ PAGE_IMPORTS: Final = (
     ".data.queries",
     ".text.comparison_text",
 )
+CACHE_LOGGER: Final = "streamlit.runtime.caching.cache_data_api"
 GRACE_S: Final = 3
 PING_S: Final = 30.0
 PONG_S: Final = 90.0
@@ -90,6 +92,8 @@ def import_pages() -> None:
     """Imports what the pages need before the first visitor comes, who would wait for it: tables
     and charts take seconds.
     """
+    # Streamlit warns of each cached function that is there before its runtime.
+    logging.getLogger(CACHE_LOGGER).setLevel(logging.ERROR)
     for name in PAGE_IMPORTS:
         importlib.import_module(name, __package__)
 

@@ -23,6 +23,10 @@ SIMULATED = (
     "The simulator needs no key. Start it on a terminal: `swapgate sim`. Users are simulated "
     "by `swapgate sim traffic`."
 )
+OWN_QUESTIONS = (
+    "Questions of your own: add a suite on the page Suites first. The simulator answers those "
+    "that it knows: `swapgate sim --suite NAME=FILE`."
+)
 NEXT_PAGES = {
     "proposals": "Proposals: what is being evaluated",
     "canary": "Canary: how a candidate fares with users",
@@ -119,6 +123,7 @@ def ask_route(entered: FirstRoute, *, simulated: bool) -> FirstRoute:
         key=f"policy-{entered.provider}",
         help="quick decides within minutes, on too little evidence for production.",
     )
+    st.html(html.block(f'<p class="note">{html.rich(OWN_QUESTIONS)}</p>'))
     return replace(entered, route=route.strip(), suite=suite or "", policy=chosen or policy)
 
 

@@ -51,7 +51,11 @@ def show() -> None:
         for row in chosen:
             card(row, canaries.get(row.proposal.route), now)
         if not chosen:
-            st.html(html.note(f"No proposal is “{state}”."))
+            newest = next(iter(page), None)
+            decided = " The newest that was decided:" if newest and state == "open" else ""
+            st.html(html.note(f"No proposal is “{state}”.{decided}"))
+            if newest and decided:
+                _lead_to(newest)
         _older(page.next, state)
     page_frame.copy_as_cli("proposal", "list", *([] if state == "all" else [f"--{state}"]))
 
@@ -208,7 +212,7 @@ def create(routes: Sequence[str], busy: Mapping[str, ProposalRow]) -> None:
 
 
 def _lead_to(row: ProposalRow) -> None:
-    """Link to the open proposal of a route."""
+    """Link to a proposal's comparison."""
     st.page_link(
         "views/compare.py", label=f"See {row.candidate} instead of {row.incumbent}",
         icon=":material/balance:", query_params={"id": row.proposal.id},

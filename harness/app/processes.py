@@ -70,7 +70,9 @@ def require_ports(settings: Settings, parts: Mapping[str, str]) -> None:
             for part, where in taken
         )
         keys = ", ".join(f"{part}.port" for part, _ in taken)
-        raise ConfigError(f"ports are taken: {held}. Stop what holds them, or set {keys}")
+        raise ConfigError(
+            f"ports are taken: {held}. Stop what holds them, or set {keys} in swapgate.yaml"
+        )
 
 
 @contextmanager
@@ -105,7 +107,7 @@ def _announce(
         if waited == SLOW_AFTER_S / ASK_EVERY_S:
             say(f"still waiting for {' and '.join(silent)}: what stands above may say why")
     if not silent:
-        for line in address_lines(settings):
+        for line in address_lines(settings, parts):
             say(line)
 
 
@@ -114,10 +116,12 @@ def _serves(settings: Settings, part: str) -> bool:
     return answers_http(where.host, where.port, HEALTH[part])
 
 
-def address_lines(settings: Settings) -> list[str]:
-    """Says where people and clients reach dashboard, router and control."""
+def address_lines(settings: Settings, parts: Collection[str]) -> list[str]:
+    """Says where people and clients reach those of the parts that they know."""
     lines = []
     for part, (name, path, use) in ADDRESSES.items():
+        if part not in parts:
+            continue
         where = getattr(settings, part)
         lines.append(f"{name:<10} {http_url(where.host, where.port) + path:<32} {use}")
     return lines

@@ -57,6 +57,8 @@ def test_the_exit_code_is_the_verdict(
 
     assert words in done.stdout
     assert "evaluating" in done.stderr
+    # The candidate has no price, so nobody knows what was spent.
+    assert "so far" not in done.stderr
 
 
 def test_several_candidates_are_waited_for_and_the_best_sets_the_exit_code(

@@ -1,8 +1,10 @@
 """What a newcomer runs first: everything at once, a route from the file, traffic of users."""
 
 import os
+import pty
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -20,6 +22,7 @@ from harness.app.demo.user_traffic import ProposalWatch
 from harness.app.installation import load_settings, open_installation
 from harness.domain.settings import AgentSettings, ControlSettings, RouterSettings, UiSettings
 from harness.runtime.processes.supervisor import MISCONFIGURED, Supervisor
+from tests.integration.test_cli_waiting import read_piece
 from tests.support.browser.dashboard_data import configured, opened
 from tests.support.control.manual_clock import ManualClock
 from tests.support.providers.simulator_thread import serve_in_thread
@@ -60,7 +63,8 @@ def test_everything_at_once_starts_nothing_while_a_port_is_taken(cli: CommandLin
     assert f"the dashboard cannot listen on 127.0.0.1:{ports[3]}: pid {os.getpid()} (" in one
     assert "pytest" in one or "python" in one  # the command that holds it
     assert f"127.0.0.1:{ports[0]} for the router by pid {os.getpid()}" in two
-    assert two.endswith("set router.port, ui.port\n")
+    assert two.endswith("set router.port, ui.port in swapgate.yaml\n")
+    assert one.endswith("set ui.port in swapgate.yaml\n")
 
 
 def test_the_addresses_are_told_once_all_parts_answer(cli: CommandLine) -> None:
@@ -86,6 +90,27 @@ def test_the_addresses_are_told_once_all_parts_answer(cli: CommandLine) -> None:
         ["router", f"http://127.0.0.1:{port}/v1"],
         ["control", f"http://127.0.0.1:{port}"],
     ]
+
+
+def test_a_part_that_is_started_alone_on_a_terminal_says_where_it_is(cli: CommandLine) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        [Path(sys.executable).with_name("swapgate"), "serve", "control"],
+        cwd=cli.folder,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    port, said = os.environ["SWAPGATE__CONTROL__PORT"], ""
+    while "the management API" not in said and (piece := read_piece(ours)):
+        said += piece.decode(errors="replace")
+    process.terminate()
+    process.wait()
+    os.close(ours)
+
+    assert f"control    http://127.0.0.1:{port}" in said
+    assert "dashboard" not in said
 
 
 def test_a_part_that_cannot_start_by_its_configuration_ends_all() -> None:
@@ -170,6 +195,10 @@ def test_apply_takes_new_routes_and_says_what_it_does_not_take(cli: CommandLine)
     ]
     ann = cli.acting("ann", "proposer")
     assert "admin" in cli.run("config", "apply", *ann, exits=7).stderr
+    file.write_text(file.read_text().replace("127.0.0.1:9/", "127.0.0.1:10/"))
+    moved = cli.run("config", "apply", exits=2).stderr
+    assert "(`--reason` on the command line) needs a reason" in moved
+    assert "changed provider sim" in cli.run("config", "apply", "--reason", "moved").stdout
 
 
 def test_users_are_simulated_until_their_time_is_over(
@@ -220,3 +249,4 @@ def test_a_router_whose_database_has_no_route_says_so_in_its_log(tmp_path: Path)
     (line,) = logged
     assert (line["event"], line["log_level"]) == ("no_routes", "warning")
     assert "swapgate config apply" in line["next_step"]
+    assert "First steps" in line["next_step"]

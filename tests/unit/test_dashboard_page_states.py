@@ -25,7 +25,7 @@ from harness.control.agents.switches import SwitchSpec
 from harness.control.canary import status as canary_status
 from harness.control.operations import alerts, dashboard_sessions, keys
 from harness.control.operations.dashboard_sessions import ActorSession
-from harness.control.proposals import submission
+from harness.control.proposals import decisions, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import kill_switch, routes, targets
 from harness.control.routing.kill_switch import SwitchRequest
@@ -174,6 +174,7 @@ def test_the_first_page_makes_provider_route_and_proposal_of_whoever_signed_in(
     config = configured(tmp_path)
     app = shown(monkeypatch, config, "first_start")
     assert "Make your first route" in text(app)
+    assert "<code>swapgate sim --suite NAME=FILE</code>" in text(app)
     assert app.button(key="make-route").disabled
     assert current_user.SIGN_IN in text(app)
     signed_in_as(monkeypatch, "ada", Role.ADMIN)
@@ -191,6 +192,16 @@ def test_the_first_page_makes_provider_route_and_proposal_of_whoever_signed_in(
     assert "Connection refused" in said
     shown_again = text(shown(monkeypatch, config, "proposals"))
     assert "sim/sim-better" in shown_again
+    # Who comes after its end is led to it all the same.
+    with opened(config, ManualClock(datetime.now(UTC))) as installation:  # noqa: TID251
+        ctx = installation.context
+        with ctx.store.read() as tx:
+            (made,) = tx.proposals.open()
+        decisions.cancel_proposal(ctx, OPERATOR, made.id, "tried")
+    later = shown(monkeypatch, config, "proposals")
+    assert "The newest that was decided:" in text(later)
+    (link,) = later.get("page_link")
+    assert "sim/sim-better instead of sim/sim-base" in link.proto.label
 
 
 def test_a_route_without_a_canary_says_how_it_gets_one(

@@ -15,7 +15,9 @@ from harness.domain.errors import ConfigError, Conflict, InputError
 @click.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--suite", required=True, metavar="NAME", help="The new suite's name.")
-@click.option("--scorer", required=True, metavar="NAME", help="Who compares answer and label.")
+@click.option(
+    "--scorer", required=True, metavar="NAME", help="How an answer is compared with its label."
+)
 @click.option(
     "--option",
     "options",

@@ -4,7 +4,8 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -21,8 +22,16 @@ WHAT = {
     "ui": "the dashboard",
 }
 PARTS = tuple(WHAT)
-# The control plane brings the file's routes in: the router need not miss them meanwhile.
-MORE = {"router": ["--beside-control"]}
+# The control plane brings the file's routes in: the router need not miss them meanwhile. The
+# addresses are said once for all.
+BESIDE_OTHERS = "--beside-others"
+MORE = {"router": ["--beside-control"], "control": [BESIDE_OTHERS], "ui": [BESIDE_OTHERS]}
+_beside_others = click.option(
+    BESIDE_OTHERS,
+    is_flag=True,
+    hidden=True,
+    help="Started by `serve all`, which says the addresses.",
+)
 
 
 def command(*words: str, config: Path | None = None) -> list[str]:
@@ -62,15 +71,19 @@ def router(context: click.Context, workers: int | None, *, beside_control: bool)
     """
     from harness.app import data_plane  # noqa: PLC0415 - `--help` stays quick
 
-    code = data_plane.serve_router(_config(context), workers, beside_control=beside_control)
+    with _announced(context, "router", beside_others=beside_control):
+        code = data_plane.serve_router(_config(context), workers, beside_control=beside_control)
     raise SystemExit(code)
 
 
 @serve.command()
+@_beside_others
 @click.pass_context
-def control(context: click.Context) -> None:
+def control(context: click.Context, *, beside_others: bool) -> None:
     """Run the reconcile loop, eval workers and the management API."""
-    _run_part(context, "control", "harness.api.control_process:main")
+    _run_part(
+        context, "control", "harness.api.control_process:main", beside_others=beside_others
+    )
 
 
 @serve.command()
@@ -80,17 +93,36 @@ def agents(context: click.Context) -> None:
 
     SIGTERM lets answers end for as long as the router's requests may take.
     """
-    _run_part(context, "agents", "harness.api.agents.process:main")
+    _run_part(context, "agents", "harness.api.agents.process:main", beside_others=True)
 
 
 @serve.command()
+@_beside_others
 @click.pass_context
-def ui(context: click.Context) -> None:
+def ui(context: click.Context, *, beside_others: bool) -> None:
     """Serve the dashboard."""
-    _run_part(context, "ui", "dashboard.serve:main")
+    _run_part(context, "ui", "dashboard.serve:main", beside_others=beside_others)
 
 
-def _run_part(context: click.Context, part: str, entry_point: str) -> None:
+@contextmanager
+def _announced(context: click.Context, part: str, *, beside_others: bool) -> Iterator[None]:
+    """Says on a terminal where a part that was started alone is, as soon as it answers; a log
+    has its lines alone.
+    """
+    if beside_others or not sys.stderr.isatty():
+        yield
+        return
+    from harness.app import processes  # noqa: PLC0415 - `--help` stays quick
+    from harness.app.installation import load_settings  # noqa: PLC0415 - as above
+
+    settings = load_settings(_config(context))
+    with processes.announcing(settings, [part], lambda text: click.echo(text, err=True)):
+        yield
+
+
+def _run_part(
+    context: click.Context, part: str, entry_point: str, *, beside_others: bool
+) -> None:
     """Run a part once its database and its port are found to be in order."""
     from harness.app.database import require_database  # noqa: PLC0415 - `--help` stays quick
     from harness.app.installation import load_settings  # noqa: PLC0415 - as above
@@ -101,7 +133,8 @@ def _run_part(context: click.Context, part: str, entry_point: str) -> None:
     if part != "ui":
         require_database(settings)
     require_port(getattr(settings, part), what=WHAT[part], setting=f"{part}.port")
-    _run_entry_point(entry_point, _config(context))
+    with _announced(context, part, beside_others=beside_others):
+        _run_entry_point(entry_point, _config(context))
 
 
 def _run_entry_point(entry_point: str, config: Path | None, *more: str) -> None:

@@ -85,7 +85,7 @@ def require_free(host: str, port: int, *, what: str, setting: str) -> None:
     if not is_free(host, port):
         raise ConfigError(
             f"{what} cannot listen on {host}:{port}: {port_holder(port)} holds it. "
-            f"Stop that, or set {setting}"
+            f"Stop that, or set {setting} in swapgate.yaml"
         )
 
 
