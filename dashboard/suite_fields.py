@@ -54,7 +54,8 @@ def ask(key: str) -> SuiteFields:
     name = st.text_input("Name: a-z, 0-9, - and _", key=f"suite-name-{key}", live=True) or ""
     title = st.text_input("Title, for people (optional)", key=f"suite-title-{key}") or ""
     scorer = st.selectbox(
-        "How an answer is compared with its target", list(UPLOAD_SCORERS), key=f"suite-scorer-{key}",
+        "How an answer is compared with its target", list(UPLOAD_SCORERS),
+        key=f"suite-scorer-{key}",
         format_func=lambda name: f"{name}, by a judge" if name in JUDGED_SCORERS else name,
     )  # fmt: skip
     missing = "" if name.strip() else "A name is needed."
