@@ -160,9 +160,9 @@ def sample_table(rows: pd.DataFrame, filter_key: str) -> int:
         # The filter is part of the key: an old selection would point to a wrong row.
         key=f"samples-{filter_key}",
         column_config={
-            "Sample": st.column_config.TextColumn(width=110),
+            "Sample": st.column_config.TextColumn(width=130),
             "Change": st.column_config.TextColumn(width=100),
-            "Question": st.column_config.TextColumn(width=330),
+            "Question": st.column_config.TextColumn(width=310),
             "Expected": st.column_config.TextColumn(width=120),
             "Current": st.column_config.TextColumn(width=150),
             "Candidate": st.column_config.TextColumn(width=150),

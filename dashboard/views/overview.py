@@ -40,8 +40,8 @@ def show() -> None:
     if page.invalid:
         st.html(html.invalid(page.invalid))
     page_frame.show_done_message()
-    page_frame.show_freezes()
     _alerts(alarming, now)
+    page_frame.show_freezes()
     if page.items:
         _routes(page.items, now)
     else:

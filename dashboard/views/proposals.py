@@ -47,9 +47,9 @@ def show() -> None:
     else:
         state = _state()
         chosen = [row for row in page if _wanted(row, state)]
-        canaries = _canary_labels(chosen)
+        canaries, titles = _canary_labels(chosen), queries.titles(ctx)
         for row in chosen:
-            card(row, canaries.get(row.proposal.route), now)
+            card(row, canaries.get(row.proposal.route), titles, now)
         if not chosen:
             newest = next(iter(page), None)
             decided = " The newest that was decided:" if newest and state == "open" else ""
@@ -114,12 +114,17 @@ def _canary_labels(rows: Sequence[ProposalRow]) -> Mapping[str, Label]:
     }
 
 
-def card(row: ProposalRow, canary: Label | None, now: datetime) -> None:
-    """Shows a proposal. canary: how the one of its route stands; None without."""
+def card(
+    row: ProposalRow, canary: Label | None, titles: Mapping[str, str], now: datetime
+) -> None:
+    """Shows a proposal. canary: how the one of its route stands; None without. titles: of the
+    suites, by name.
+    """
     proposal = row.proposal
     live = canary if proposal.phase is ProposalPhase.CANARY else None
     with st.container(border=True, key=f"proposal-{proposal.id}"):
-        st.html(html.block(_what(row, live or labels.phase_label(proposal), now)))
+        label = live or labels.phase_label(proposal)
+        st.html(html.block(_what(row, label, titles, now)))
         with st.container(horizontal=True, vertical_alignment="center"):
             st.page_link(
                 "views/compare.py", label="Compare", icon=":material/balance:",
@@ -133,7 +138,7 @@ def card(row: ProposalRow, canary: Label | None, now: datetime) -> None:
             decision_dialogs.show_buttons(proposal, row.verdict, row.standing, now)
 
 
-def _what(row: ProposalRow, label: Label, now: datetime) -> str:
+def _what(row: ProposalRow, label: Label, titles: Mapping[str, str], now: datetime) -> str:
     proposal = row.proposal
     phase = html.state(label)
     comparison = html.link("compare", escape(proposal.id), id=proposal.id)
@@ -156,7 +161,7 @@ def _what(row: ProposalRow, label: Label, now: datetime) -> str:
         lines.append(f"Change request: {escape(proposal.change_reference)}")
     if row.verdict is not None:
         decided = html.state(labels.verdict_label(row.verdict))
-        lines.append(f"{decided}: {escape(reason_text(row.verdict))}")
+        lines.append(f"{decided}: {escape(reason_text(row.verdict, titles))}")
     if proposal.closed_because and row.verdict is None:
         lines.append(escape(proposal.closed_because))
     elif row.verdict and proposal.closed_because not in ("", row.verdict.reason):

@@ -325,7 +325,12 @@ def test_a_lost_database_and_a_lost_server_are_said_and_come_back(
         assert status(f"{broken}/readyz") == 200
 
     # The open page says that nobody answers, and goes on by itself with what stands then.
-    expect(page.get_by_role("dialog")).to_contain_text("not responding")
+    gone = page.get_by_role("dialog")
+    expect(gone).to_contain_text("not responding")
+    # What a reader sees names no tool that he does not know.
+    assert "Streamlit" not in gone.inner_text()
+    words = gone.locator("> div").evaluate("e => getComputedStyle(e, '::after').content")
+    assert "The dashboard does not answer" in words
     paused(config, "support-chat")
     with dashboard(config, port):
         expect(page.locator("h1")).to_contain_text("2 routes need a decision")

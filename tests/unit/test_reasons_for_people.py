@@ -58,6 +58,12 @@ def test_a_comparison_of_clusters_that_was_given_up_counts_clusters_to_people_al
     assert f"Given up after {used} of 100 items: the others" in verdict.reason
     assert f"Given up after {used} of 100 clusters: the others" in reason_text(verdict)
     assert verdict_bytes(replay_verdict(verdict)) == verdict_bytes(verdict)
+    titled = replace(verdict, reason=f"All 2 suites passed. math: {verdict.reason}")
+    assert "passed. Sums \\1: Given up after" in reason_text(titled, {"math": "Sums \\1"})
+    listed = replace(verdict, reason="math: so. Not shown to be worse: math, maths.")
+    assert reason_text(listed, {"math": "Sums"}) == (
+        "Sums: so. Not shown to be worse: Sums, maths."
+    )
     alone = ask([replace(plan(), futility=0.05)], {"math": alike})
     assert alone is not None
     assert "of 200 items: the others" in reason_text(alone)

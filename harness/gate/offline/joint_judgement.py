@@ -17,6 +17,7 @@ from typing import Final
 from harness.domain.evals.run import PrimaryCombination, SuiteReport, SuiteRole
 from harness.gate.offline.primary_suites import ClaimGroup, at_least_one, weighted_mean
 from harness.gate.offline.suite_claims import SuiteClaim, judge_claim
+from harness.gate.text.sentences import NOT_SHOWN_WORSE
 
 # The worst word wins; `passed` needs every suite that counts.
 OUTCOME_PRECEDENCE: Final = (
@@ -91,5 +92,5 @@ def _reason(
     if outcome == "passed" and all(report.outcome == "passed" for report in reports):
         return f"All {len(reports)} suites passed. {report.suite}: {report.reason}"
     guards = [report.suite for report in reports if report.reason.endswith(GUARD_NOT_WORSE)]
-    more = f" Not shown to be worse: {', '.join(guards)}." if guards else ""
+    more = f"{NOT_SHOWN_WORSE}{', '.join(guards)}." if guards else ""
     return f"{report.suite}: {report.reason}" + (more if outcome == "passed" else "")

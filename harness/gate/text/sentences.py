@@ -5,7 +5,7 @@ The exact figures stand beside them.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
@@ -27,6 +27,8 @@ from harness.gate.offline.sequential import ComparisonEvidence
 from harness.gate.planning.budget import items_needed
 from harness.gate.planning.multiplicity import SPENDING_PROMISES
 
+# Begins the list of the suites that are guards, at the end of a stored reason.
+NOT_SHOWN_WORSE: Final = " Not shown to be worse: "
 COUNTS_IN_MEAN: Final = "counts in the mean"
 ONE_POINT: Final = re.compile(r"(?<![\d.,+−])1 points\b")
 # Not the dots of an ellipsis.
@@ -52,9 +54,11 @@ def polish_reason(reason: str) -> str:
     return ONE_POINT.sub("1 point", TWO_STOPS.sub(".", once))
 
 
-def reason_text(verdict: BaseVerdict) -> str:
+def reason_text(verdict: BaseVerdict, titles: Mapping[str, str] | None = None) -> str:
     """Says a stored verdict's reason for people, and names clusters where its sentence about a
     comparison that was given up calls them items, and suites apart from their weighted mean.
+
+    titles: of the suites, by name, where a reader meets them by title; None for their names.
     """
     reason = _name_mean(verdict)
     for report in verdict.suites:
@@ -63,7 +67,24 @@ def reason_text(verdict: BaseVerdict) -> str:
                 _given_up(report.n_used, report.n_max, "item"),
                 _given_up(report.n_used, report.n_max, "cluster"),
             )
-    return polish_reason(reason)
+    return polish_reason(_name_suites(reason, verdict, titles or {}))
+
+
+def _name_suites(reason: str, verdict: BaseVerdict, titles: Mapping[str, str]) -> str:
+    """The reason with suites by their titles: before a suite's own sentence, and in the list at
+    its end.
+    """
+    sentence, listed, guards = reason.partition(NOT_SHOWN_WORSE)
+    for report in verdict.suites:
+        title = titles.get(report.suite, report.suite)
+        name = re.escape(report.suite)
+        sentence = re.sub(rf"(\A|passed\. ){name}(?=: )", rf"\g<1>{_literal(title)}", sentence)
+        guards = re.sub(rf"(\A|, ){name}(?=[,.])", rf"\g<1>{_literal(title)}", guards)
+    return f"{sentence}{listed}{guards}"
+
+
+def _literal(text: str) -> str:
+    return text.replace("\\", "\\\\")
 
 
 def _name_mean(verdict: BaseVerdict) -> str:
