@@ -11,8 +11,10 @@ from functools import partial
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 import yaml
+from psycopg import sql
 
 from evals.sim import server as sim
 from harness.control.operations import keys
@@ -30,11 +32,13 @@ from tests.support.router.router_fleet import (
     router_fleet,
 )
 from tests.support.router.router_process import EVER, ROUTE, Load, eventually, start_canary
+from tests.support.store.private_postgres import OwnPostgres, own_postgres
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 PEOPLE = [f"person-{number}" for number in range(100)]
 DELAY_S = 1.0
+AWAY_S = 60.0
 # Of 8 tokens, which is what the simulator counts for the question of `ask_once`.
 PRICES = {"sim-base": {"input_usd_per_mtok": 1000.0, "output_usd_per_mtok": 0.0}}
 COST_USD = 0.008
@@ -157,6 +161,62 @@ def test_routers_grant_a_keys_rate_and_its_budget_together(
         assert requests_of(fleet, key) == sum(answered)
 
 
+@pytest.mark.verify
+@pytest.mark.postgres
+@pytest.mark.req("G5")
+def test_routers_serve_through_a_bad_hour_of_postgresql_and_record_all_of_it_once(
+    provider: str, tmp_path: Path
+) -> None:
+    with (
+        own_postgres() as server,
+        router_fleet(tmp_path, provider, server.url("postgres")) as fleet,
+    ):
+        fleet.start()
+        start_canary(fleet.world, tmp_path, unit=ExposureUnit.SESSION, canary=KEPT)
+        eventually(fleet.in_force)
+        with entered(fleet, "round robin", tmp_path, callers=3, users_each=40) as load:
+            server.stop()
+            eventually(lambda: states(fleet) == {"degraded"})
+            until = time.monotonic() + AWAY_S
+            while time.monotonic() < until and not load.errors:
+                load.more(20)
+            # Fewer than the routers' processes ask for.
+            server.start(max_connections=4, ask=False)
+            load.more(200)
+            assert "degraded" in states(fleet)
+            server.stop()
+            # What waits for a lock is ended by the server.
+            server.start(statement_timeout="'100ms'")
+            with locked(server, "traffic", "seen_keys", "key_spend"):
+                load.more(200)
+            load.more(20)
+        assert load.errors == []
+        eventually(lambda: states(fleet) == {"ok"})
+        eventually(lambda: fleet.world.recorded() >= load.answered)
+        assert fleet.stop() == [0, 0, 0]
+
+        assert fleet.world.recorded() == load.answered
+        assert requests_of(fleet) == load.answered
+        blocks = fleet.world.blocks()
+        assert sum(block.units for block in blocks) == len(load.users)
+        assert sum(block.failures + block.missing for block in blocks) == 0
+
+
+def states(fleet: RouterFleet) -> set[str]:
+    """What the routers say of themselves."""
+    return {httpx.get(f"{url}/readyz", timeout=60).json()["status"] for url in fleet.urls}
+
+
+@contextmanager
+def locked(server: OwnPostgres, *tables: str) -> Iterator[None]:
+    """Nobody else reads or writes the tables meanwhile."""
+    names = sql.SQL(", ").join(map(sql.Identifier, tables))
+    with psycopg.connect(server.url("postgres").replace("+psycopg", "")) as db:
+        db.execute("SET statement_timeout = 0")
+        db.execute(sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(names))
+        yield
+
+
 def limited_key(fleet: RouterFleet, name: str, limits: KeyLimits) -> tuple[str, str]:
     """A key that every router knows: its id and its text."""
     context, secret = fleet.world.installation.context, fleet.world.installation.secret
@@ -191,10 +251,11 @@ def answers_until_refused(url: str, key: str) -> int:
     raise AssertionError
 
 
-def requests_of(fleet: RouterFleet, key: str) -> int:
+def requests_of(fleet: RouterFleet, key: str = "") -> int:
+    """Of one key, or of all, as they were recorded."""
     with fleet.world.installation.store.read() as tx:
         rows = tx.observations.spends(since=EVER.date())
-    return sum(row.requests for row in rows if row.key == key)
+    return sum(row.requests for row in rows if key in ("", row.key))
 
 
 @contextmanager

@@ -1,9 +1,13 @@
 """Starts a PostgreSQL server for one test alone, which may stop and start it."""
 
+import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from harness.store.migrate import upgrade
 
@@ -15,13 +19,29 @@ class OwnPostgres:
         self._folder = folder
         self.start()
 
-    def start(self) -> None:
+    def start(self, *, ask: bool = True, **settings: object) -> None:
+        """settings: of the server, in place of those of an earlier start. ask: wait for an
+        answer, which there may be none of where others take all connections.
+        """
         from tests.support.store.postgres import started  # noqa: PLC0415 - the package is for Linux only
 
-        self._server = started(self._folder)
+        if self._folder.joinpath("PG_VERSION").exists():
+            lines = [f"{name} = {value}\n" for name, value in settings.items()]
+            self._folder.joinpath("postgresql.auto.conf").write_text("".join(lines), "utf-8")
+        if ask:
+            self._server = started(self._folder)
+            return
+        with suppress(subprocess.SubprocessError, AssertionError, OSError):
+            self._server.start()
 
     def stop(self) -> None:
         self._server.stop()
+        # The package forgets a server whose start it did not see to the end.
+        pid_file = self._folder / "postmaster.pid"
+        if pid_file.exists():
+            server = psutil.Process(int(pid_file.read_text("utf-8").splitlines()[0]))
+            server.send_signal(signal.SIGINT)
+            server.wait(60)
 
     def url(self, database: str) -> str:
         return self._server.get_uri(database=database, driver="psycopg")
