@@ -17,7 +17,7 @@ from dashboard.theme import Palette
 from harness.app.installation import Installation, open_installation
 from harness.control import audit
 from harness.control.context import Context
-from harness.control.routing import freezes, kill_switch
+from harness.control.routing import break_glass, freezes, kill_switch
 from harness.domain.errors import (
     ConfigError,
     NotFound,
@@ -106,6 +106,7 @@ def show_page(name: str, show: Callable[[], None]) -> None:
 
     def show_all() -> None:
         _show_switches()
+        _show_break_glass()
         _check_audit_log()
         _show_observe_only()
         show()
@@ -155,6 +156,18 @@ def _show_switches() -> None:
 def _switch_banner(switch: KillSwitch) -> None:
     heading, text = labels.switch_banner(switch)
     st.html(html.banner(heading, text, tone=labels.Tone.WORSE))
+
+
+def _show_break_glass() -> None:
+    """Show who serves without proof, and by whose word."""
+    tone = labels.Tone.WORSE
+    try:
+        notices = break_glass.list_notices(context())
+    except SignatureInvalid as error:
+        st.html(html.banner("What serves without proof cannot be told.", str(error), tone=tone))
+        return
+    for heading, text in notices:
+        st.html(html.banner(heading, text, tone=tone, docs_page="how-to/break-glass"))
 
 
 def show_freezes(route: str | None = None) -> None:

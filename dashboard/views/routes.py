@@ -10,6 +10,7 @@ import streamlit as st
 
 from dashboard import (
     action_dialogs,
+    break_glass_dialogs,
     freeze_dialogs,
     page_frame,
     route_dialogs,
@@ -71,6 +72,7 @@ def actions(view: RouteView) -> None:
         [
             *lifts(view),
             switch_dialogs.kill_switch_opener(name),
+            *break_glass_dialogs.list_openers(name),
             *freeze_dialogs.freeze_openers(name),
             Opener(
                 "Edit the fallbacks …",

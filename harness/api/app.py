@@ -46,6 +46,7 @@ ROUTERS: Final[Mapping[str, APIRouter]] = {
     "shadows": shadow.router,
     "switches": routing.switches_router,
     "freezes": routing.freezes_router,
+    "break-glass": routing.break_glasses_router,
     "alerts": operations.alerts_router,
     "drift": drift.router,
     "captures": captures.router,

@@ -364,6 +364,18 @@ class FreezeBody(Body):
     route: Name | None = None
 
 
+class BreakGlassBody(Body):
+    """Asks that a target serve a route without proof. target: id or provider/model.
+    through_freeze: also while the route is frozen.
+    """
+
+    route: Name
+    target: Name
+    reason: Text
+    for_s: Annotated[float, Field(gt=0, le=604_800)]
+    through_freeze: bool = False
+
+
 class ShadowBody(Body):
     """Describes a shadow to start. candidate: id or provider/model. Budgets: of a day (UTC).
     usd_per_day: None for none.

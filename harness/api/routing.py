@@ -1,5 +1,5 @@
 """Endpoints for models (targets: add, find by name, which end soon), routes (create, change,
-history, fallbacks, rollback, figures), freezes and the kill switch.
+history, fallbacks, rollback, figures), freezes, break-glass and the kill switch.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query
 from harness.api.endpoint import BodyFactory, CallerParam, PathPart, endpoint
 from harness.api.json_answers import json_answer
 from harness.api.request_fields import (
+    BreakGlassBody,
     ChainBody,
     FreezeBody,
     ModelBody,
@@ -25,6 +26,7 @@ from harness.api.request_fields import (
 )
 from harness.control.operations import queries
 from harness.control.providers import deprecations, model_lookup
+from harness.control.routing import break_glass as broken
 from harness.control.routing import (
     fallback_chain,
     freeze_changes,
@@ -39,6 +41,7 @@ from harness.domain.pagination import Page
 from harness.domain.providers.deprecations import Deprecation
 from harness.domain.providers.model_match import ModelMatch
 from harness.domain.providers.name_resolution import Resolution
+from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.freeze import Freeze, FreezeRecord
 from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
 from harness.domain.routing.table import Route
@@ -228,3 +231,33 @@ def add_freeze(who: BodyFactory, body: FreezeBody) -> Freeze:
 def lift_freeze(who: CallerParam, freeze: str, body: OverruleBody) -> FreezeRecord:
     """Ends a freeze before its time. Needs an approver who proposed nothing that it holds."""
     return freeze_changes.lift_freeze(who.ctx, who.actor, freeze, reason=body.reason)
+
+
+break_glasses_router = APIRouter()
+
+
+@endpoint(break_glasses_router, "GET", "/break-glass")
+def list_break_glasses(who: CallerParam, piece: PathPart) -> Page[BreakGlass]:
+    """Lists who served without proof, by whose word, newest first."""
+    return queries.list_break_glasses(who.ctx, piece.page)
+
+
+@endpoint(break_glasses_router, "POST", "/break-glass", status=201)
+def propose_break_glass(who: BodyFactory, body: BreakGlassBody) -> BreakGlass:
+    """Asks that a target serve without proof; a second person confirms it within an hour."""
+    wanted = broken.BreakGlassRequest(
+        body.route, body.target, body.reason, timedelta(seconds=body.for_s), body.through_freeze
+    )
+    return broken.propose_break_glass(who.ctx, who.actor, wanted)
+
+
+@endpoint(break_glasses_router, "POST", "/break-glass/{break_glass}/confirm")
+def confirm_break_glass(who: CallerParam, break_glass: str) -> BreakGlass:
+    """Lets the target serve, as the second person, an admin. Who asked for it may not."""
+    return broken.confirm_break_glass(who.ctx, who.actor, break_glass)
+
+
+@endpoint(break_glasses_router, "POST", "/break-glass/{break_glass}/end")
+def end_break_glass(who: CallerParam, break_glass: str, body: OverruleBody) -> BreakGlass:
+    """Ends it before its time: the former incumbent returns. One person is enough."""
+    return broken.end_break_glass(who.ctx, who.actor, break_glass, reason=body.reason)

@@ -39,7 +39,7 @@ from harness.control.proposals import (
     route_rules,
     selections,
 )
-from harness.control.routing import freezes
+from harness.control.routing import break_glass, freezes
 from harness.control.shadow import shadows, stage_driver
 from harness.domain.errors import (
     EvidenceMismatch,
@@ -113,6 +113,8 @@ def reconcile(ctx: Context) -> ReconcileResult:
         # Nothing that is read here may stop a canary's end.
         failed.append(f"what is told of the database cannot be read: {error}")
     run_step("the monthly cap", partial(spending.run_once, ctx))
+    # Before the proposals: one for a route that is served without proof has lost its base.
+    run_step("break-glass", partial(break_glass.run_once, ctx))
     with ctx.store.read() as tx:
         proposals = tx.proposals.open()
     for proposal in proposals:

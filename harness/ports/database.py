@@ -22,6 +22,7 @@ from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.domain.privacy.capture import CapturedRequest
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.reliability.failover import Failover, FailoverCount
+from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.freeze import FreezeRecord
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import Route, Snapshot
@@ -60,6 +61,7 @@ from harness.ports.providers import (
     SignIns,
 )
 from harness.ports.routing import (
+    BreakGlasses,
     Captures,
     Freezes,
     RouteRecord,
@@ -113,6 +115,8 @@ class Transaction(Protocol):
     def switches(self) -> Switches: ...
     @property
     def freezes(self) -> Freezes: ...
+    @property
+    def break_glasses(self) -> BreakGlasses: ...
     @property
     def shadows(self) -> Shadows: ...
     @property
@@ -204,6 +208,10 @@ class Listings(Protocol):
 
     def freezes(self, page_request: PageRequest = FIRST_PAGE) -> Page[FreezeRecord]:
         """Lists the freezes that people set, newest first, with the lifted and past ones."""
+        ...
+
+    def break_glasses(self, page_request: PageRequest = FIRST_PAGE) -> Page[BreakGlass]:
+        """Lists the break-glasses, newest first, with those that are over."""
         ...
 
     def shadows(

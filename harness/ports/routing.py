@@ -9,6 +9,7 @@ from typing import Protocol
 
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.privacy.capture import CapturedRequest, CaptureResult
+from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.evidence import RouteEvidence, Waiver
 from harness.domain.routing.freeze import Freeze, FreezeRecord
 from harness.domain.routing.kill_switch import KillSwitch
@@ -130,6 +131,24 @@ class Freezes(Protocol):
 
     def overlapping(self, since: datetime) -> Sequence[FreezeRecord]:
         """Lists the freezes that end after a moment, with the lifted ones, by start."""
+        ...
+
+
+class BreakGlasses(Protocol):
+    """Targets that serve without proof, by the word of two people."""
+
+    def add(self, new: BreakGlass) -> None: ...
+
+    def save(self, asked: BreakGlass) -> None:
+        """Stores its confirmation or its end; nothing else of it changes."""
+        ...
+
+    def get(self, id_: str) -> BreakGlass:
+        """Loads one by id. Raises NotFound."""
+        ...
+
+    def open(self) -> Sequence[BreakGlass]:
+        """Lists those that have not ended, oldest first."""
         ...
 
 

@@ -38,6 +38,7 @@ from harness.domain.routing.route_changes import (
     CreateRoute,
     PromoteCanary,
     RestoreIncumbent,
+    ServeByWaiver,
     SetChain,
     StartCanary,
     TableChange,
@@ -392,6 +393,8 @@ def time_of_version(change: TableChange, now: datetime, before: datetime | None)
 
     A clock that was set back holds nothing up, and a row's time is in order.
     """
+    if isinstance(change, ServeByWaiver) and before is not None:
+        return max(now, before)
     if isinstance(change, StartCanary | PromoteCanary) and before is not None:
         return max(now, before, change.proof.decided_at)
     return now

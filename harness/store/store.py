@@ -61,7 +61,7 @@ from harness.store.sql.providers import (
     SqlSightings,
     SqlSignIns,
 )
-from harness.store.sql.routing import SqlFreezes, SqlRouting, SqlSwitches
+from harness.store.sql.routing import SqlBreakGlasses, SqlFreezes, SqlRouting, SqlSwitches
 from harness.store.sql.sessions import (
     SqlIdempotentAnswers,
     SqlSessionMessages,
@@ -104,6 +104,7 @@ class SqlTransaction:
         self.waivers = SqlWaivers(unit, now)
         self.switches = SqlSwitches(unit)
         self.freezes = SqlFreezes(unit)
+        self.break_glasses = SqlBreakGlasses(unit)
         self.shadows = SqlShadows(unit)
         self.spending = SqlSpending(unit)
         self.alerts = SqlAlerts(unit)

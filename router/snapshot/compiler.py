@@ -107,6 +107,7 @@ def _served(
     classes: DataClasses,
 ) -> CompiledRoute:
     revision = str(snapshot.table.revision).encode()
+    broken = [route.break_glass.encode()] if route.break_glass is not None else []
     targets = route_targets(route)
     upstreams = {target: _upstream(snapshot, route, target, keys) for target in route.targets}
     can = {id_: upstream.can for id_, upstream in upstreams.items()}
@@ -127,6 +128,7 @@ def _served(
                 (b"x-swapgate-route", header_text(route.name)),
                 (b"x-swapgate-arm", arm.value.encode()),
                 (b"x-swapgate-revision", revision),
+                *((b"x-swapgate-break-glass", glass) for glass in broken),
             )
             for arm in Arm
         },

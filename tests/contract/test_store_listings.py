@@ -17,6 +17,7 @@ from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.audit import AuditFilter
 from harness.domain.pagination import Page, PageRequest, read_all
 from harness.domain.proposals.proposal import ProposalPhase
+from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.freeze import Freeze
 from harness.domain.routing.route_changes import ChangeSettings
 from harness.domain.routing.target import Target
@@ -54,6 +55,22 @@ def at(number: int) -> datetime:
 
 def nothing(tx: Transaction) -> None:
     """What a list's rows need."""
+
+
+BROKEN = BreakGlass(
+    id="bg_1",
+    route=ROUTE,
+    incumbent=OLD.id,
+    target=NEW.id,
+    reason="an emergency",
+    through_freeze=False,
+    proposer="local",
+    proposer_principal="local",
+    proposer_key=None,
+    created_at=at(0),
+    confirm_by=at(0) + timedelta(hours=1),
+    expires_at=at(0) + timedelta(days=1),
+)
 
 
 def two_targets(tx: Transaction) -> None:
@@ -171,6 +188,14 @@ LISTS: Final[Mapping[str, Listed]] = {
             Freeze(f"fz_{n:02}", None, "why", "ada", at(n), at(n), at(n) + timedelta(days=1))
         ),
         lambda row: row.freeze.id,
+    ),
+    "break_glasses": Listed(
+        lambda stored, page: stored.break_glasses(page),
+        lambda tx, n: tx.break_glasses.add(
+            replace(BROKEN, id=f"bg_{n:02}", route=f"r{n}", created_at=at(n))
+        ),
+        lambda row: row.id,
+        two_targets,
     ),
     "shadows": Listed(
         lambda stored, page: stored.shadows(page, route=ROUTE),

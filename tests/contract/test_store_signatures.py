@@ -16,6 +16,7 @@ from harness.domain.operations.people import PersonLink
 from harness.domain.operations.principals import LOCAL_PRINCIPAL, Principal, PrincipalKind
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.providers.credentials import Credential
+from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.evidence import Waiver, baseline_evidence
 from harness.domain.routing.freeze import Freeze
 from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
@@ -70,6 +71,20 @@ SWITCH = KillSwitch(
 CREDENTIAL = Credential("sim", "first", "ciphertext", 0, NOW, NOW, "ada")
 BEFORE = NOW - timedelta(days=2)
 FREEZE = Freeze("fz_1", ROUTE, "a launch", "ada", BEFORE, BEFORE, NOW - timedelta(days=1))
+BROKEN = BreakGlass(
+    id="bg_1",
+    route=ROUTE,
+    incumbent=OLD.id,
+    target=NEW.id,
+    reason="an emergency",
+    through_freeze=False,
+    proposer="local",
+    proposer_principal=LOCAL_PRINCIPAL.id,
+    proposer_key=None,
+    created_at=NOW,
+    confirm_by=NOW + timedelta(hours=1),
+    expires_at=NOW + timedelta(days=1),
+)
 SHADOW = Shadow(
     id="sh_1",
     route=ROUTE,
@@ -113,6 +128,7 @@ def filled(store: Store) -> None:
         tx.waivers.add(WAIVER)
         tx.switches.add(SWITCH)
         tx.freezes.add(FREEZE)
+        tx.break_glasses.add(BROKEN)
         tx.shadows.add(SHADOW)
         tx.credentials.put(CREDENTIAL)
         tx.rollouts.add(rollout())

@@ -56,6 +56,7 @@ READS = (
     "/switches",
     "/freezes",
     "/spending",
+    "/break-glass",
     "/drift",
     "/drift/runs",
     "/routes/chat/drift",
@@ -76,6 +77,7 @@ READS = (
     "/audit/verify",
 )
 # Its provider lists no models here.
+EMERGENCY = {"route": "chat", "target": "sim/worse", "reason": "a leak", "for_s": 3600}
 ASKS_A_PROVIDER = "POST /providers/sim/models"
 # What is asked, with which body, and the least role that it takes.
 WRITES = {
@@ -103,6 +105,9 @@ WRITES = {
     "POST /switches/{switch}/lift": ({"reason": "over"}, "approver"),
     "POST /freezes": ({"reason": "a launch", "ends_at": "2026-06-01T00:00:00Z"}, "approver"),
     "POST /freezes/{freeze}/lift": ({"reason": "over"}, "approver"),
+    "POST /break-glass": (EMERGENCY, "approver"),
+    "POST /break-glass/{break_glass}/confirm": ({}, "admin"),
+    "POST /break-glass/{break_glass}/end": ({"reason": "over"}, "approver"),
     "POST /routes/chat/drift/run": ({}, "proposer"),
     "POST /routes/chat/drift/accept": ({"reason": "fine"}, "approver"),
     "POST /switch-requests/{request}/approve": ({}, "approver"),
@@ -151,6 +156,8 @@ def names(door: Door) -> dict[str, str]:
     door.post("/shadows/chat/start", shadow)
     door.post("/shadows/chat/stop", {})
     switch = door.post("/switches", {"force": "provider:sim", "reason": "a drill"})
+    asked = door.post("/break-glass", EMERGENCY, role="approver")
+    door.post(f"/break-glass/{asked['id']}/end", {"reason": "over"})
     launch = {"reason": "a launch", "ends_at": "2026-06-01T00:00:00Z"}
     freeze = door.post("/freezes", launch)
     assert waiting.verdict
@@ -171,6 +178,7 @@ def names(door: Door) -> dict[str, str]:
         "key": key.id,
         "switch": switch["id"],
         "freeze": freeze["id"],
+        "break_glass": asked["id"],
         "capture": "cap_1",
     }
 

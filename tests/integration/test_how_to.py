@@ -112,6 +112,7 @@ SQLITE = {
     "fallbacks": CHAINED,
     "kill-switch": CHAINED,
     "freezes": INSTALLED,
+    "break-glass": INSTALLED,
     "change-requests": INSTALLED,
     "spending": INSTALLED,
 }

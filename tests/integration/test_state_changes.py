@@ -25,7 +25,13 @@ from harness.control.operations import (
     state_audit,
 )
 from harness.control.proposals import decisions
-from harness.control.routing import fallback_chain, freeze_changes, kill_switch, targets
+from harness.control.routing import (
+    break_glass,
+    fallback_chain,
+    freeze_changes,
+    kill_switch,
+    targets,
+)
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.operations.access import SYSTEM, Role
@@ -65,6 +71,7 @@ TABLES: Mapping[str, Change] = {
     "approval": ("name", "somebody else"),
     "switch": ("lifted_at", 1),
     "route_freeze": ("lifted_at", 1),
+    "break_glass": ("ended_at", 1),
     "api_key": ("role", 4),
     "person_link": ("person", "local"),
     "provider": ("api_base", "http://127.0.0.1:1/v1"),
@@ -85,6 +92,7 @@ COPIES: Mapping[str, Mapping[str, object]] = {
     "rollout": {"state": "rolled_back"},
     "switch": {"lifted_at": None, "lifted_by": None},
     "route_freeze": {"lifted_at": None, "lifted_by": None},
+    "break_glass": {"route": "another"},
     "agent_grant": {"request": None, "kind": "change", "session": ""},
     "agent_switch": {"state": "pending", "decided_at": None, "decided_by": ""},
 }
@@ -135,6 +143,8 @@ def live(world: SmallInstallation) -> None:
     day = timedelta(days=1)
     later = freeze_changes.FreezeRequest(None, NOW + 3 * day, "a release", NOW + 2 * day)
     freeze_changes.add_freeze(ctx, SYSTEM, later)
+    urgent = break_glass.BreakGlassRequest("chat", "sim/worse", "an emergency", day)
+    break_glass.propose_break_glass(ctx, OPERATOR, urgent)
     proposal = world.until_decided(world.propose("sim/better").id)
     decisions.approve_proposal(world.context(), BEN, proposal.id, "it is good")
     with world.store.write() as tx:

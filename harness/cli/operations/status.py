@@ -19,6 +19,7 @@ from harness.control.agents.switch_views import SwitchRequestView, view_switch
 from harness.control.context import Context
 from harness.control.operations.alerts import AlertView
 from harness.control.operations.queries import list_alerts, list_route_status
+from harness.control.routing.break_glass import list_notices
 from harness.control.routing.route_status import (
     ALERTS_OF_STATES,
     RouteState,
@@ -63,6 +64,7 @@ class _Standing:
     routes: Page[RouteStatus]
     alerts: Sequence[AlertView]
     requests: Sequence[SwitchRequestView]
+    break_glass: Sequence[tuple[str, str]]  # headings and texts of those that are open
     now: datetime
 
     @property
@@ -121,11 +123,14 @@ def _load(ctx: Context) -> _Standing:
     routes = list_route_status(ctx)
     requests = list_switch_requests(ctx, pending_only=True).map(lambda r: view_switch(ctx, r))
     alerts = [a for a in list_alerts(ctx, open_only=True) if a.kind not in ALERTS_OF_STATES]
-    return _Standing(routes, alerts, requests.items, ctx.clock.now())
+    notices = list_notices(ctx)
+    return _Standing(routes, alerts, requests.items, notices, ctx.clock.now())
 
 
 def _print(session: Session, standing: _Standing) -> None:
     click.echo(f"{standing.headline}.")
+    for heading, text in standing.break_glass:
+        click.echo(f"▲ {heading} {text}")
     for fault in standing.routes.invalid:
         output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
     if not standing.routes:
@@ -219,6 +224,7 @@ def _as_json(standing: _Standing) -> dict[str, object]:
     return {
         "installation": True,
         "headline": standing.headline,
+        "break_glass": [" ".join(notice) for notice in standing.break_glass],
         "routes": [
             {
                 "route": status.route.name,

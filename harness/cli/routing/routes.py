@@ -11,6 +11,7 @@ import click
 from harness.cli.evals.suite_options import parse_suites, suite_options
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
+from harness.cli.routing.break_glass import break_glass
 from harness.cli.routing.failover_log import list_failovers
 from harness.cli.routing.fallback_chain import fallback
 from harness.cli.routing.freezes import freeze, list_freezes, unfreeze
@@ -41,6 +42,7 @@ def route() -> None:
 
 
 route.add_command(fallback)
+route.add_command(break_glass)
 route.add_command(freeze)
 route.add_command(unfreeze)
 route.add_command(list_freezes)

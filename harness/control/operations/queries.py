@@ -41,6 +41,7 @@ from harness.domain.reliability.failover import (
     user_hashes,
 )
 from harness.domain.reliability.spend import KeySpend, total_spend
+from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.freeze import FreezeRecord
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
@@ -285,6 +286,14 @@ def list_switches(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[
     """Lists the kill switches, newest first, with the lifted and expired ones."""
     with ctx.store.listings() as stored:
         return stored.switches(page_request)
+
+
+def list_break_glasses(
+    ctx: Context, page_request: PageRequest = FIRST_PAGE
+) -> Page[BreakGlass]:
+    """Lists the break-glasses, newest first, with those that are over."""
+    with ctx.store.listings() as stored:
+        return stored.break_glasses(page_request)
 
 
 def list_freezes(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[FreezeRecord]:

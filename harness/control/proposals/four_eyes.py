@@ -8,7 +8,7 @@ behind an approval.
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 
 from harness.domain.errors import NotAllowed
 from harness.domain.operations.access import Actor, ApiKey
@@ -31,7 +31,22 @@ _OPERATORS_WAY: Final = (
 )
 
 
-def check_four_eyes(tx: Transaction, actor: Actor, proposal: Proposal, act: str) -> None:
+class Asked(Protocol):
+    """What one person asks for and another one decides: a proposal, a break-glass."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def proposer(self) -> str: ...
+    @property
+    def proposer_principal(self) -> str: ...
+    @property
+    def proposer_key(self) -> str | None: ...
+    @property
+    def self_approval(self) -> bool: ...
+
+
+def check_four_eyes(tx: Transaction, actor: Actor, proposal: Asked, act: str) -> None:
     """Checks that another principal than the proposer acts, with a key that the proposer had no
     hand in; else raises NotAllowed. A policy may say `self_approval`. act: a verb, `approve` or
     a canary's.
@@ -74,7 +89,7 @@ def check_four_eyes(tx: Transaction, actor: Actor, proposal: Proposal, act: str)
             )
 
 
-def _check_declared(tx: Transaction, actor: Actor, proposal: Proposal, act: str) -> None:
+def _check_declared(tx: Transaction, actor: Actor, proposal: Asked, act: str) -> None:
     """Checks that the two are not one person with two sign-ins, and that a third one said so
     where they could be.
     """

@@ -253,6 +253,11 @@ def _policy(ctx: Context, settings: RouteSettings, request: ProposalRequest) -> 
 
 
 def _check_baked(route: Route) -> None:
+    if route.break_glass is not None:
+        raise RouteBusy(
+            f"route {route.name!r} is served without proof ({route.break_glass}), and nothing "
+            "is compared with that: end it with `swapgate route break-glass end`"
+        )
     if route.holdback is not None:
         raise RouteBusy(
             f"route {route.name!r} still bakes its last promotion: wait for the end, or end it "

@@ -51,6 +51,10 @@ ALERT_MEANINGS: Final[Mapping[AlertKind, str]] = {
         "a fallback's waiver has ended; the fallback goes on serving, but no change of the "
         "route can keep it"
     ),
+    _K.BREAK_GLASS: (
+        "two people let a model serve a route without proof, for a limited time; or that time "
+        "is over, and the former model cannot return"
+    ),
     _K.JOB_FAILED: "a job of the control process raised an error",
     _K.AUDIT_BROKEN: "the audit log does not fit its chain",
     _K.STATE_UNRECORDED: (

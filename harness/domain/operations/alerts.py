@@ -45,6 +45,7 @@ class AlertKind(StrEnum):
     SAMPLE_RATIO = "sample_ratio"
     KEY_BUDGET = "key_budget"
     WAIVER_EXPIRED = "waiver_expired"
+    BREAK_GLASS = "break_glass"
     JOB_FAILED = "job_failed"
     AUDIT_BROKEN = "audit_broken"
     DRIFT = "drift"
@@ -178,6 +179,13 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
         _S.WARNING,
         "`swapgate route fallback remove` takes the target out, `add` brings a verdict or a "
         "new waiver; until then the route's settings and chain stay as they are",
+    ),
+    _K.BREAK_GLASS: AlertRule(
+        _S.CRITICAL,
+        "`swapgate route break-glass list` shows who answers for it; `end` brings the former "
+        "model back before its time. Where that cannot serve, mend its provider, or bring "
+        "another former model back with `swapgate route rollback`",
+        remind=timedelta(hours=4),
     ),
     _K.JOB_FAILED: AlertRule(
         _S.CRITICAL, "see the control process's log, and `swapgate doctor`"

@@ -76,6 +76,9 @@ HTTP_HEADERS: Final[Mapping[str, HeaderSpec]] = {
         "The kill switch that is in force, and whether this request went where it says.",
         "sw_…; provider:backup; in_effect",
     ),
+    "x-swapgate-break-glass": HeaderSpec(
+        (_A,), "The break-glass by which the route's model serves without proof.", "bg_…"
+    ),
     "x-swapgate-auto": HeaderSpec(
         (_A,),
         "Which target `auto` chose for an agent, and why.",

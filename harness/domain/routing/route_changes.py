@@ -137,6 +137,15 @@ class RestoreIncumbent:
 
 
 @dataclass(frozen=True, slots=True)
+class ServeByWaiver:
+    """Makes a target the incumbent that has no proof but the waiver of a break-glass."""
+
+    route: str
+    waiver: Waiver
+    break_glass: str  # its id
+
+
+@dataclass(frozen=True, slots=True)
 class ChangeSettings:
     """Changes the settings of a route and keeps its targets."""
 
@@ -164,6 +173,7 @@ TableChange = (
     | EndBake
     | AbortCanary
     | RestoreIncumbent
+    | ServeByWaiver
     | ChangeSettings
     | SetChain
 )
@@ -175,6 +185,8 @@ CHANGE_KINDS: Mapping[type, str] = {
     PromoteCanary: "promotion",
     AbortCanary: "abort",
     RestoreIncumbent: "restore",
+    # To the database: another incumbent without a verdict, and neither canary nor bake.
+    ServeByWaiver: "restore",
     ChangeSettings: "settings",
     # To the database: incumbent and canary stay as they are.
     SetChain: "settings",
@@ -212,7 +224,15 @@ def apply_change(route: Route | None, change: TableChange) -> Route:  # noqa: C9
             _canary_of(route, change.rollout)
             return replace(after, canary=None)
         case RestoreIncumbent():
-            return replace(after, incumbent=change.incumbent, canary=None, holdback=None)
+            return replace(
+                after,
+                incumbent=change.incumbent,
+                canary=None,
+                holdback=None,
+                break_glass=None,
+            )
+        case ServeByWaiver(waiver=waiver):
+            return _serve_by_waiver(after, waiver, change.break_glass)
         case ChangeSettings():
             return replace(after, settings=change.settings)
         case SetChain():
@@ -247,6 +267,15 @@ def _set_chain(after: Route, change: SetChain) -> Route:
     return replace(after, fallbacks=change.fallbacks, settings=settings)
 
 
+def _serve_by_waiver(after: Route, waiver: Waiver, break_glass: str) -> Route:
+    check_chain_proof(after.name, waiver.target, waiver)
+    if after.experiment is not None or after.break_glass is not None:
+        raise IllegalTransition(
+            f"route {after.name!r} has a canary, a bake or a break-glass: end it first"
+        )
+    return replace(after, incumbent=waiver.target, break_glass=break_glass)
+
+
 def _start_canary(after: Route, change: StartCanary) -> Route:
     _check_proof(after, change.proof)
     if after.canary is not None:
@@ -257,6 +286,11 @@ def _start_canary(after: Route, change: StartCanary) -> Route:
         raise IllegalTransition(
             f"route {after.name!r} still bakes its last promotion: "
             f"`swapgate canary finish {after.name}` ends that"
+        )
+    if after.break_glass is not None:
+        raise IllegalTransition(
+            f"route {after.name!r} is served without proof (break-glass {after.break_glass}): "
+            "no canary opens before that has ended"
         )
     if not 0 < change.weight_bps <= BUCKETS:
         raise IllegalTransition(

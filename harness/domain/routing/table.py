@@ -194,6 +194,7 @@ class Route:
     settings: RouteSettings = DEFAULT_ROUTE_SETTINGS
     # While a promotion bakes, the incumbent before it and its share; then there is no canary.
     holdback: Canary | None = None
+    break_glass: str | None = None  # its id, while the incumbent serves without proof
 
     @property
     def experiment(self) -> Canary | None:

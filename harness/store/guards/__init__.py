@@ -49,6 +49,7 @@ NEVER_EMPTIED: Final = (
     "rollout",
     "switch",
     "route_freeze",
+    "break_glass",
     "shadow",
     "agent_switch",
     "agent_grant",

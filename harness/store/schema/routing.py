@@ -1,6 +1,6 @@
 """Tables of the routing table (versions, fallback chains, evidence, waivers) with its promise,
 no target in any role without evidence; of the kill switches that people threw by CLI or REST;
-and of the freezes that they set.
+of the freezes that they set, and of break-glass.
 
 One append-only row per route and version; the highest is the current one, and the primary key
 is the compare-and-swap. What a row alone can show is a CHECK or a foreign key here; what needs
@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.evals.run import Passed
+from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.evidence import EvidenceKind, TargetEvidence, Waiver
 from harness.domain.routing.freeze import Freeze, FreezeRecord
 from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
@@ -33,6 +34,7 @@ from harness.store.schema.columns import (
     metadata,
     not_blank,
     one_of,
+    plain,
     project,
     signature,
     text,
@@ -130,6 +132,8 @@ route_version = sa.Table(
     # While a promotion bakes: the incumbent before it, and its share (triggers).
     text("holdback", nullable=True),
     json_value("holdback_plan", nullable=True),
+    # While its incumbent serves without proof: by which break-glass (triggers).
+    text("break_glass", nullable=True),
     # The signature of the version before it: a chain per route.
     text("prev_signature", nullable=True),
     signature(),
@@ -287,6 +291,53 @@ freeze = sa.Table(
     sa.CheckConstraint("(lifted_at IS NULL) = (lifted_by IS NULL)", name="lifted_by_whom"),
     sa.Index("ix_route_freeze_ends_at", "ends_at"),
 )
+
+IS_OPEN = sa.text("ended_at IS NULL")
+
+# Confirmed once, ended once, else never changed or deleted (triggers).
+break_glass = sa.Table(
+    "break_glass",
+    metadata,
+    project(),
+    sa.Column("id", sa.Text, primary_key=True),
+    text("route"),
+    sa.Column("incumbent", sa.ForeignKey(target.c.id), nullable=False),
+    sa.Column("target", sa.ForeignKey(target.c.id), nullable=False),
+    free_text("reason"),
+    sa.Column("through_freeze", sa.Boolean, nullable=False),
+    free_text("proposer"),
+    text("proposer_principal"),
+    text("proposer_key", nullable=True),
+    time("created_at"),
+    time("confirm_by"),
+    time("expires_at"),
+    text("confirmer", nullable=True),
+    text("confirmer_principal", nullable=True),
+    text("confirmer_key", nullable=True),
+    time("confirmed_at", nullable=True),
+    text("waiver", nullable=True),
+    time("ended_at", nullable=True),
+    free_text("ended_because"),
+    signature(),
+    not_blank("reason"),
+    not_blank("proposer"),
+    sa.CheckConstraint("incumbent <> target", name="another_target"),
+    sa.CheckConstraint(
+        "(confirmed_at IS NULL) = (confirmer IS NULL)"
+        " AND (confirmed_at IS NULL) = (confirmer_principal IS NULL)"
+        " AND (confirmed_at IS NULL) = (waiver IS NULL)",
+        name="confirmed_whole",
+    ),
+    sa.Index(
+        "ux_break_glass_open",
+        "project",
+        "route",
+        unique=True,
+        sqlite_where=IS_OPEN,
+        postgresql_where=IS_OPEN,
+    ),
+    sa.Index("ix_break_glass_created_at", "created_at", "id", "project"),
+)
 _FREEZE_COLUMNS: Final = tuple(freeze.c[item.name] for item in fields(Freeze))
 
 
@@ -332,6 +383,7 @@ def route_to_row(route: Route) -> Values:
         "settings": asdict(route.settings),
         "holdback": route.holdback.target if route.holdback else None,
         "holdback_plan": _plan(route.holdback) if route.holdback else None,
+        "break_glass": route.break_glass,
     }
 
 
@@ -353,6 +405,7 @@ def route_from_row(row: Row, fallbacks: tuple[str, ...]) -> Route:
         fallbacks=fallbacks,
         settings=RouteSettings.from_json(row.settings),
         holdback=_holdback(row) if row.holdback else None,
+        break_glass=row.break_glass,
     )
 
 
@@ -416,3 +469,11 @@ def freeze_to_row(freeze: Freeze) -> Values:
 def freeze_from_row(row: Row) -> FreezeRecord:
     values = {column.name: getattr(row, column.name) for column in _FREEZE_COLUMNS}
     return FreezeRecord(Freeze(**values), row.lifted_at, row.lifted_by)
+
+
+def break_glass_to_row(asked: BreakGlass) -> Values:
+    return asdict(asked)
+
+
+def break_glass_from_row(row: Row) -> BreakGlass:
+    return BreakGlass(**plain(row))

@@ -112,6 +112,7 @@ _TABLES: Final = (
     SignedTable(operations.dashboard_session),
     SignedTable(switch, live=switch.c.lifted_at.is_(None)),
     SignedTable(routing.freeze),
+    SignedTable(routing.break_glass),
     SignedTable(shadow.shadow, live=shadow.shadow.c.ended_at.is_(None)),
     SignedTable(providers.credential, live=sa.true()),
     SignedTable(agents.agent_grant, live=agents.agent_grant.c.revoked_at.is_(None)),

@@ -37,6 +37,7 @@ AUDITED: Final[Mapping[str, sa.Table]] = {
         providers.credential,
         routing.switch,
         routing.freeze,
+        routing.break_glass,
         shadow.shadow,
         agents.agent_switch,
         agents.agent_grant,

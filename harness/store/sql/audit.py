@@ -62,6 +62,7 @@ _SMALL: Final = (
     providers.credential,
     routing.switch,
     routing.freeze,
+    routing.break_glass,
 )
 
 

@@ -28,6 +28,7 @@ from harness.domain.routing.route_changes import (
     PromoteCanary,
     RaiseWeight,
     RestoreIncumbent,
+    ServeByWaiver,
     SetChain,
     StartCanary,
     TableChange,
@@ -53,6 +54,8 @@ FORMER = (
         in_project(route_version),
         route_version.c.route == sa.bindparam("name"),
         route_version.c.incumbent == sa.bindparam("incumbent"),
+        # What served by break-glass does not come back by having served.
+        route_version.c.break_glass.is_(None),
     )
     .order_by(route_version.c.version.desc())
     .limit(1)
@@ -84,7 +87,9 @@ SERVED = sa.select(_SERVED.c.evidence).order_by(_SERVED.c.version.desc()).limit(
 WAIVERS = sa.select(waiver).where(in_project(waiver)).order_by(waiver.c.expires_at, waiver.c.id)
 
 
-def proof_of(unit: Unit, change: TableChange, before: Row | None, now: datetime) -> Values:
+def proof_of(  # noqa: PLR0911 - one a class
+    unit: Unit, change: TableChange, before: Row | None, now: datetime
+) -> Values:
     """The columns of a new version that are its proof: its base, evidence and verdict.
 
     Raises ProofRefused for a restore of a target that was never this route's incumbent.
@@ -116,6 +121,8 @@ def proof_of(unit: Unit, change: TableChange, before: Row | None, now: datetime)
                 "incumbent_evidence": row.incumbent_evidence,
                 "canary_evidence": None,
             }
+        case ServeByWaiver(waiver=stored):
+            return base | {"incumbent_evidence": ensure(unit, waiver_evidence(stored), now)}
         case AbortCanary():
             return base | {"canary_evidence": None}
         case RaiseWeight() | ChangeSettings() | SetChain() | EndBake():

@@ -20,6 +20,7 @@ from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.domain.privacy.capture import CapturedRequest
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.reliability.failover import Failover, FailoverCount
+from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.freeze import FreezeRecord
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
@@ -58,6 +59,8 @@ from harness.store.schema.proposals import (
     verdict_from_row,
 )
 from harness.store.schema.routing import (
+    break_glass,
+    break_glass_from_row,
     freeze,
     freeze_from_row,
     record_from_row,
@@ -77,6 +80,7 @@ from harness.store.unit_of_work import in_project
 PROPOSALS: Final = newest(proposal.c.created_at, proposal.c.id)
 RUNS: Final = newest(eval_run.c.created_at, eval_run.c.id)
 SWITCHES: Final = newest(switch.c.created_at, switch.c.id)
+BREAK_GLASSES: Final = newest(break_glass.c.created_at, break_glass.c.id)
 FREEZES: Final = newest(freeze.c.created_at, freeze.c.id)
 SHADOWS: Final = newest(shadow.c.started_at, shadow.c.id)
 SAMPLES: Final = Order((sample.c.position, sample.c.epoch, sample.c.item))
@@ -179,6 +183,10 @@ class SqlListings(AgentListings):
 
     def freezes(self, page_request: PageRequest = FIRST_PAGE) -> Page[FreezeRecord]:
         return self.signed(freeze, sa.select(freeze), FREEZES, page_request, freeze_from_row)
+
+    def break_glasses(self, page_request: PageRequest = FIRST_PAGE) -> Page[BreakGlass]:
+        own = sa.select(break_glass).where(in_project(break_glass))
+        return self.signed(break_glass, own, BREAK_GLASSES, page_request, break_glass_from_row)
 
     def shadows(
         self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None

@@ -1,6 +1,6 @@
 """Reads the routing table, routes' histories and targets, and commits changes of routes by
 compare-and-swap, with their proof (`SqlRouting`); adds, lifts and reads kill switches
-(`SqlSwitches`) and freezes (`SqlFreezes`).
+(`SqlSwitches`), freezes (`SqlFreezes`) and break-glass (`SqlBreakGlasses`).
 """
 
 from collections import defaultdict
@@ -18,6 +18,7 @@ from harness.domain.errors import (
     RevisionConflict,
     SnapshotInvalid,
 )
+from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.evidence import RouteEvidence
 from harness.domain.routing.freeze import Freeze, FreezeRecord
 from harness.domain.routing.kill_switch import KillSwitch
@@ -43,6 +44,9 @@ from harness.store.schema.columns import Row
 from harness.store.schema.evals import target, target_from_row, target_to_row
 from harness.store.schema.operations import meta
 from harness.store.schema.routing import (
+    break_glass,
+    break_glass_from_row,
+    break_glass_to_row,
     freeze,
     freeze_from_row,
     freeze_to_row,
@@ -115,6 +119,12 @@ _TAKEN: Final = ("version_taken", "revision_follows", "pk_route_version", "route
 SWITCHES = sa.select(switch).order_by(switch.c.created_at.desc(), switch.c.id.desc())
 FREEZES = sa.select(freeze).order_by(freeze.c.starts_at, freeze.c.id)
 NOT_OVER = FREEZES.where(freeze.c.ends_at > sa.bindparam("since", type_=freeze.c.ends_at.type))
+BREAK_GLASSES = (
+    sa.select(break_glass)
+    .where(in_project(break_glass))
+    .order_by(break_glass.c.created_at, break_glass.c.id)
+)
+OPEN_BREAK_GLASSES = BREAK_GLASSES.where(break_glass.c.ended_at.is_(None))
 NOT_LIFTED = SWITCHES.where(switch.c.lifted_at.is_(None))
 
 
@@ -297,3 +307,32 @@ class SqlFreezes:
     def overlapping(self, since: datetime) -> Sequence[FreezeRecord]:
         rows = self._unit.checked(freeze, self._unit.read(NOT_OVER, {"since": since}))
         return [freeze_from_row(row) for row in rows]
+
+
+class SqlBreakGlasses:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, new: BreakGlass) -> None:
+        self._unit.serialize()
+        self._unit.insert(break_glass, break_glass_to_row(new))
+
+    def save(self, asked: BreakGlass) -> None:
+        self._unit.serialize()
+        row = break_glass_to_row(asked)
+        names = [name for name in row if name.startswith(("confirmed", "confirmer", "ended"))]
+        changes = {name: row[name] for name in (*names, "waiver")}
+        self._unit.amend(break_glass, break_glass.c.id == asked.id, changes)
+
+    def get(self, id_: str) -> BreakGlass:
+        row = self._unit.read(BREAK_GLASSES.where(break_glass.c.id == id_)).first()
+        if row is None:
+            raise NotFound(
+                f"there is no break-glass {id_}; `swapgate route break-glass list` lists them"
+            )
+        self._unit.checked(break_glass, [row])
+        return break_glass_from_row(row)
+
+    def open(self) -> Sequence[BreakGlass]:
+        rows = self._unit.checked(break_glass, self._unit.read(OPEN_BREAK_GLASSES).all())
+        return [break_glass_from_row(row) for row in rows]

@@ -1,0 +1,131 @@
+"""The dialogs of break-glass on Routes: one person asks that a model serve without proof, a
+second one confirms it, and either ends it before its time.
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import partial
+from typing import Final
+
+import streamlit as st
+
+from dashboard import action_dialogs, page_frame
+from dashboard.action_dialogs import Opener
+from dashboard.data import queries
+from dashboard.text import html
+from dashboard.text.html import escape, strong
+from harness.control.operations.queries import load_target_names
+from harness.control.routing import break_glass
+from harness.control.routing.break_glass import BreakGlassRequest
+from harness.domain.operations.access import Role
+from harness.domain.routing.break_glass import BreakGlass
+
+LASTS: Final[Mapping[str, timedelta]] = {
+    "1 hour": timedelta(hours=1),
+    "4 hours": timedelta(hours=4),
+    "1 day": timedelta(days=1),
+    "7 days": timedelta(days=7),
+}
+
+
+def list_openers(route: str) -> list[Opener]:
+    """Lists the buttons for a route: to ask for one, or to confirm or end the one there is."""
+    asked = next(
+        (one for one in break_glass.list_open(page_frame.context()) if one.route == route), None
+    )
+    icon = ":material/warning:"
+    if asked is None:
+        open_ = partial(propose, route)
+        return [Opener("Break-glass …", icon, open_, "break-glass", Role.APPROVER)]
+    buttons = [
+        Opener("End the break-glass …", icon, partial(end, asked), "glass-end", Role.APPROVER)
+    ]
+    if not asked.confirmed:
+        act = partial(confirm, asked)
+        buttons.insert(0, Opener("Confirm the break-glass …", icon, act, "glass-confirm"))
+    return buttons
+
+
+@action_dialogs.dialog("Break-glass: serve without proof", width="medium")
+def propose(route: str) -> None:
+    """Asks which model serves, how long and why."""
+    st.html(
+        html.block(
+            "<p>The model gets all of the route's traffic without evals, gate or canary. "
+            "Nothing changes before a second person, an admin, confirms it; at its end the "
+            "former model returns.</p>"
+        )
+    )
+    target = st.selectbox(
+        "Model",
+        list(queries.candidates(page_frame.context(), route)),
+        index=None,
+        accept_new_options=True,
+        placeholder="Choose, or type PROVIDER/MODEL",
+        key=f"glass-target-{route}",
+    )
+    lasts = st.selectbox("How long", list(LASTS), key=f"glass-lasts-{route}")
+    through = st.checkbox("Also while the route is frozen", key=f"glass-through-{route}")
+    reason = action_dialogs.ask_reason(f"glass-why-{route}")
+    missing = "" if target else "Choose a model first."
+    action_dialogs.submit(
+        "Ask for it",
+        key=f"glass-ask-{route}",
+        role=Role.APPROVER,
+        missing=missing or ("" if reason else action_dialogs.REASON_MISSING),
+        act=lambda actor: break_glass.propose_break_glass(
+            page_frame.context(),
+            actor,
+            BreakGlassRequest(route, target or "", reason, LASTS[lasts], through),
+        ),
+        done=lambda actor: (
+            f"{actor.name} asked for a break-glass of route {route}; a second person has to "
+            "confirm it within an hour."
+        ),
+    )
+
+
+@action_dialogs.dialog("Confirm the break-glass", width="medium")
+def confirm(asked: BreakGlass) -> None:
+    """Says what would serve, by whose word and until when, and asks a second person."""
+    until = f"{asked.expires_at:%Y-%m-%d %H:%M} UTC"
+    ctx = page_frame.context()
+    name = load_target_names(ctx, {asked.target}).get(asked.target, asked.target)
+    st.html(
+        html.block(
+            f"<p>{strong(name)} gets all traffic of route {strong(asked.route)}, without "
+            f"proof, until {strong(until)}. {strong(asked.proposer)} asked for it: "
+            f"{escape(asked.reason)}.</p>"
+            + (
+                "<p>It holds while the route is frozen, too.</p>"
+                if asked.through_freeze
+                else ""
+            )
+        )
+    )
+    action_dialogs.submit(
+        "Serve without proof",
+        key=f"glass-confirm-{asked.id}",
+        role=Role.ADMIN,
+        missing="",
+        act=lambda actor: break_glass.confirm_break_glass(
+            page_frame.context(), actor, asked.id
+        ),
+        done=lambda actor: f"{actor.name} confirmed {asked.id}: {name} serves until {until}.",
+    )
+
+
+@action_dialogs.dialog("End the break-glass")
+def end(asked: BreakGlass) -> None:
+    """Asks for a reason to bring the former model back."""
+    reason = action_dialogs.ask_reason(f"glass-end-why-{asked.id}")
+    action_dialogs.submit(
+        "End it",
+        key=f"glass-end-{asked.id}",
+        role=Role.APPROVER,
+        missing="" if reason else action_dialogs.REASON_MISSING,
+        act=lambda actor: break_glass.end_break_glass(
+            page_frame.context(), actor, asked.id, reason=reason
+        ),
+        done=lambda actor: f"{actor.name} ended {asked.id}.",
+    )

@@ -1,0 +1,356 @@
+"""Break-glass: lets a target serve a route without proof while two people answer for it.
+
+`propose_break_glass` is the first person's word, `confirm_break_glass` the second's: it writes
+the waiver and the route's version in one unit of work. `run_once`, in the control loop, brings
+the former incumbent back at the expiry, and raises the alert where that cannot serve.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from harness.control import audit
+from harness.control.canary.observe_only import require_swaps
+from harness.control.context import Context
+from harness.control.evals.proof_validity import route_time
+from harness.control.operations import alerts
+from harness.control.proposals import four_eyes
+from harness.control.routing import data_class_checks, freezes, routes, targets
+from harness.domain.errors import (
+    Conflict,
+    InputError,
+    NotAllowed,
+    ProofRefused,
+    RouteBusy,
+    StaleWrite,
+)
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.audit import require_reason
+from harness.domain.operations.principals import LOCAL_PRINCIPAL, PrincipalKind
+from harness.domain.routing.break_glass import CONFIRM_WITHIN, LONGEST, BreakGlass
+from harness.domain.routing.evidence import Waiver
+from harness.domain.routing.route_changes import RestoreIncumbent, ServeByWaiver
+from harness.domain.routing.table import Route
+from harness.ports import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class BreakGlassRequest:
+    """Asks to let a target serve a route without proof."""
+
+    route: str
+    target: str  # a target id, or `provider/model`
+    reason: str
+    lasts: timedelta
+    through_freeze: bool = False
+
+
+def propose_break_glass(ctx: Context, actor: Actor, wanted: BreakGlassRequest) -> BreakGlass:
+    """Asks for a break-glass; nothing changes before a second person confirms it.
+
+    Raises NotFound, InputError without a reason or for a time that is too long, NotAllowed,
+    RouteBusy for a route with a canary, a bake or another break-glass, Conflict in a freeze.
+    """
+    actor.require(Role.APPROVER)
+    require_swaps(ctx, f"no target serves {wanted.route!r} without proof")
+    require_reason(wanted.reason, "a break-glass")
+    if not timedelta(0) < wanted.lasts <= LONGEST:
+        raise InputError(f"a break-glass lasts for up to {LONGEST.days} days, and ends")
+    with ctx.store.write() as tx:
+        route = routes.require_route(tx, wanted.route)
+        _require_person(tx, actor)
+        target = targets.find_or_register_target(ctx, tx, actor, wanted.target)
+        if target.id == route.incumbent:
+            raise InputError(f"{target.name} serves route {route.name!r} already")
+        _require_free(tx, route)
+        data_class_checks.check_targets(ctx, route.settings, [target], route=route.name)
+        _require_thawed(ctx, tx, route.name, through_freeze=wanted.through_freeze)
+        now = route_time(ctx, tx, route.name)
+        made = BreakGlass(
+            id=ctx.chance.token("bg_"),
+            route=route.name,
+            incumbent=route.incumbent,
+            target=target.id,
+            reason=wanted.reason,
+            through_freeze=wanted.through_freeze,
+            proposer=actor.name,
+            proposer_principal=actor.principal,
+            proposer_key=actor.key,
+            created_at=now,
+            confirm_by=now + min(CONFIRM_WITHIN, wanted.lasts),
+            expires_at=now + wanted.lasts,
+        )
+        tx.break_glasses.add(made)
+        _audit(ctx, tx, actor, "propose", made, {"expires_at": made.expires_at.isoformat()})
+    return made
+
+
+def confirm_break_glass(ctx: Context, actor: Actor, id_: str) -> BreakGlass:
+    """Lets the target serve, by the word of a second person. Answers with what is stored.
+
+    Raises NotFound, NotAllowed for its proposer in whatever guise and for a service, Conflict
+    where it is confirmed or over, StaleWrite where another target serves by now, RouteBusy.
+    """
+    actor.require(Role.ADMIN)
+    with ctx.store.write() as tx:
+        asked = tx.break_glasses.get(id_)
+        require_swaps(ctx, f"no target serves {asked.route!r} without proof")
+        _require_person(tx, actor)
+        four_eyes.check_four_eyes(tx, actor, asked, "confirm")
+        route = routes.require_route(tx, asked.route)
+        now = route_time(ctx, tx, asked.route)
+        if asked.ended_at is not None or asked.confirmed:
+            raise Conflict(f"{asked.id} is not open any more: {_describe_state(asked)}")
+        if asked.confirm_by <= now:
+            raise Conflict(f"{asked.id} waited too long for a second person: ask for it again")
+        if route.incumbent != asked.incumbent:
+            raise StaleWrite(f"another target serves {route.name!r} by now: ask for it again")
+        _require_free(tx, route, apart=asked.id)
+        known = tx.routing.targets()[asked.target]
+        data_class_checks.check_targets(ctx, route.settings, [known], route=route.name)
+        _require_thawed(ctx, tx, route.name, through_freeze=asked.through_freeze)
+        waiver = Waiver(
+            id=ctx.chance.token("w_"),
+            route=asked.route,
+            target=asked.target,
+            reason=asked.reason,
+            author=f"{asked.proposer} and {actor.name}",
+            expires_at=asked.expires_at,
+        )
+        tx.waivers.add(waiver)
+        made = replace(
+            asked,
+            confirmer=actor.name,
+            confirmer_principal=actor.principal,
+            confirmer_key=actor.key,
+            confirmed_at=now,
+            waiver=waiver.id,
+        )
+        tx.break_glasses.save(made)
+        revision = tx.routing.commit(
+            ServeByWaiver(asked.route, waiver, asked.id),
+            expected_version=route.version,
+            actor=actor.name,
+            reason=f"break-glass {asked.id}: {asked.reason}",
+            now=now,
+        )
+        details = {"revision": revision, "proposer": asked.proposer, "waiver": waiver.id}
+        remarks = _list_remarks(tx, made)
+        _audit(ctx, tx, actor, "confirm", made, {**details, "remarks": remarks})
+        until = f"{made.expires_at:%Y-%m-%d %H:%M} UTC"
+        _alert(
+            ctx,
+            tx,
+            made,
+            f"route {made.route} is served without proof until {until}",
+            ". ".join((f"{known.name}: {made.reason} ({_describe_state(made)})", *remarks)),
+        )
+    return made
+
+
+def end_break_glass(ctx: Context, actor: Actor, id_: str, *, reason: str) -> BreakGlass:
+    """Ends a break-glass before its time: the former incumbent returns at once.
+
+    One person is enough, also one of the two. Raises NotFound, InputError without a reason,
+    Conflict where it is over, ProofRefused where the former incumbent cannot serve.
+    """
+    actor.require(Role.APPROVER)
+    because = require_reason(reason, "to end a break-glass")
+    with ctx.store.write() as tx:
+        asked = tx.break_glasses.get(id_)
+        if asked.ended_at is not None:
+            raise Conflict(f"{asked.id} is over: {asked.ended_because}")
+        if asked.confirmed and (hindrance := _find_hindrance(ctx, tx, asked)):
+            raise ProofRefused(f"the former incumbent cannot return: {hindrance}")
+        return _end(ctx, tx, actor, asked, f"ended by {actor.name}: {because}")
+
+
+def list_open(ctx: Context) -> Sequence[BreakGlass]:
+    """Lists those in force or waiting for a second person, oldest first."""
+    with ctx.store.read() as tx:
+        return tx.break_glasses.open()
+
+
+def list_notices(ctx: Context) -> Sequence[tuple[str, str]]:
+    """Says of each open break-glass what everybody should know: a heading, and a text."""
+    with ctx.store.read() as tx:
+        found = tx.break_glasses.open()
+        names = {id_: known.name for id_, known in tx.routing.targets().items()}
+    return [_notice(asked, names.get(asked.target, asked.target)) for asked in found]
+
+
+def run_once(ctx: Context) -> list[str]:
+    """Ends what nobody confirmed in time, what is over, and what one person stands for."""
+    with ctx.store.read() as tx:
+        found = tx.break_glasses.open()
+    return [said for asked in found if (said := _look_after(ctx, asked.id))]
+
+
+def _look_after(ctx: Context, id_: str) -> str:
+    with ctx.store.write() as tx:
+        asked = tx.break_glasses.get(id_)
+        if asked.ended_at is not None:
+            return ""  # another process was quicker
+        because = _find_end(ctx, tx, asked)
+        if not because:
+            return ""
+        hindrance = _find_hindrance(ctx, tx, asked) if asked.confirmed else ""
+        if hindrance:
+            title = f"route {asked.route} is served without proof, and nobody can take over"
+            text = f"{asked.id}: {because}, and the former incumbent cannot return: {hindrance}"
+            _alert(ctx, tx, asked, title, text)
+            return ""
+        _end(ctx, tx, SYSTEM, asked, because)
+    return f"{asked.id}: {because}"
+
+
+def _find_end(ctx: Context, tx: Transaction, asked: BreakGlass) -> str:
+    """Says why it has to end now; empty where it may go on."""
+    route, now = tx.routing.route(asked.route), route_time(ctx, tx, asked.route)
+    if route is None or route.break_glass != (asked.id if asked.confirmed else None):
+        return "another version of the route took its place"
+    if not asked.confirmed:
+        if route.incumbent != asked.incumbent:
+            return "the route's incumbent was changed by another"
+        return "nobody confirmed it in time" if asked.confirm_by <= now else ""
+    people = tx.person_links.people()
+    one = people.person(asked.proposer_principal)
+    if one == people.person(asked.confirmer_principal or ""):
+        return "its two people were declared to be one person since"
+    for key in (asked.proposer_key, asked.confirmer_key):
+        stored = tx.keys.get(key) if key is not None else None
+        if stored is not None and stored.revoked_at is not None:
+            return f"the key {key}, with which one of its two people acted, was revoked since"
+    return "its time is over" if asked.expires_at <= now else ""
+
+
+def _find_hindrance(ctx: Context, tx: Transaction, asked: BreakGlass) -> str:
+    """Says why the former incumbent cannot serve; empty where it can, or need not return."""
+    route = tx.routing.route(asked.route)
+    if route is None or route.break_glass != asked.id:
+        return ""
+    former = tx.routing.targets()[asked.incumbent]
+    if former.provider not in tx.providers.all():
+        return f"the provider {former.provider!r} of {former.name} was removed"
+    return data_class_checks.find_refusal(ctx, route.settings, former, route=route.name)
+
+
+def _end(
+    ctx: Context, tx: Transaction, actor: Actor, asked: BreakGlass, because: str
+) -> BreakGlass:
+    """Ends it; where it serves, the former incumbent returns in the same unit of work."""
+    route = tx.routing.route(asked.route)
+    now = route_time(ctx, tx, asked.route)
+    details: dict[str, object] = {"because": because}
+    ended = replace(asked, ended_at=now, ended_because=because)
+    tx.break_glasses.save(ended)
+    if route is not None and asked.confirmed and route.break_glass == asked.id:
+        details["revision"] = tx.routing.commit(
+            RestoreIncumbent(asked.route, asked.incumbent),
+            expected_version=route.version,
+            actor=actor.name,
+            reason=f"break-glass {asked.id}: {because}",
+            now=now,
+        )
+    _audit(ctx, tx, actor, "end", ended, details)
+    alerts.resolve_alert(ctx, tx, AlertKind.BREAK_GLASS, asked.id)
+    return ended
+
+
+def _require_person(tx: Transaction, actor: Actor) -> None:
+    known = tx.principals.among([actor.principal]).get(actor.principal)
+    is_local = actor.principal == LOCAL_PRINCIPAL.id
+    if not is_local and (known is None or known.kind is not PrincipalKind.PERSON):
+        raise NotAllowed(
+            f"{actor.name} is no person: two people answer for a break-glass, and no service "
+            "is one of them"
+        )
+
+
+def _require_free(tx: Transaction, route: Route, *, apart: str = "") -> None:
+    for other in tx.break_glasses.open():
+        if other.route == route.name and other.id != apart:
+            raise RouteBusy(
+                f"route {route.name!r} has the break-glass {other.id} ({other.state}): "
+                "`swapgate route break-glass end` ends it"
+            )
+    if route.experiment is not None:
+        raise RouteBusy(
+            f"route {route.name!r} has a canary or a bake: `swapgate canary abort "
+            f"{route.name} --reason …` ends it, and takes a baking promotion back"
+        )
+
+
+def _require_thawed(ctx: Context, tx: Transaction, route: str, *, through_freeze: bool) -> None:
+    frozen = freezes.describe_freeze(ctx, tx, route)
+    if frozen and not through_freeze:
+        raise Conflict(
+            f"{frozen}: no target serves it without proof, unless the request says so "
+            "(`--through-freeze`)"
+        )
+
+
+def _describe_state(asked: BreakGlass) -> str:
+    if asked.ended_at is not None:
+        return asked.ended_because
+    if asked.confirmed:
+        return f"asked for by {asked.proposer}, confirmed by {asked.confirmer}"
+    return f"asked for by {asked.proposer}, and nobody has confirmed it"
+
+
+def _notice(asked: BreakGlass, target: str) -> tuple[str, str]:
+    until = f"{asked.expires_at:%Y-%m-%d %H:%M} UTC"
+    who = f"{asked.reason} ({_describe_state(asked)}; {asked.id})."
+    if not asked.confirmed:
+        return (
+            f"Break-glass asked for on route {asked.route}.",
+            (
+                f"{target} is to serve without proof until {until}: {who} A second person, an "
+                f"admin, confirms it before {asked.confirm_by:%H:%M} UTC."
+            ),
+        )
+    return (
+        f"Break-glass: route {asked.route} is served without proof until {until}.",
+        f"{target}: {who} Then its former model returns; no canary opens before.",
+    )
+
+
+def _list_remarks(tx: Transaction, made: BreakGlass) -> list[str]:
+    """Lists what everybody should know of the two keys."""
+    age: list[str] = []
+    at = made.confirmed_at or made.created_at
+    for key in filter(None, (made.proposer_key, made.confirmer_key)):
+        stored = tx.keys.get(key)
+        if stored is not None and at - stored.created_at < four_eyes.NEW_FOR:
+            age.append(f"the key {key} is newer than {four_eyes.NEW_FOR.days} days")
+    return age
+
+
+def _alert(ctx: Context, tx: Transaction, asked: BreakGlass, title: str, text: str) -> None:
+    alerts.raise_alert(
+        ctx,
+        tx,
+        AlertKind.BREAK_GLASS,
+        asked.id,
+        subject=f"route {asked.route}",
+        title=title,
+        text=text,
+    )
+
+
+def _audit(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    action: str,
+    asked: BreakGlass,
+    details: dict[str, object],
+) -> None:
+    common: dict[str, object] = {
+        "break_glass": asked.id,
+        "target": asked.target,
+        "reason": asked.reason,
+    }
+    subject = f"route {asked.route}"
+    audit.record(ctx, tx, actor, f"break_glass.{action}", subject, common | details)

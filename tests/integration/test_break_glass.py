@@ -1,0 +1,406 @@
+"""A target serves without proof only by the word of two people, for a limited time, and loudly;
+at its end the former incumbent returns. Attacked by one person with two keys, by linked people,
+by services, by raw SQL, by two processes at once, and by time.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from harness.control import reconciler
+from harness.control.canary.observe_only import OBSERVE_ONLY
+from harness.control.operations import keys, people
+from harness.control.providers import registry
+from harness.control.routing import break_glass, freeze_changes, routes, targets
+from harness.control.routing.break_glass import BreakGlassRequest
+from harness.control.routing.freeze_changes import FreezeRequest
+from harness.domain.errors import (
+    Conflict,
+    InputError,
+    NotAllowed,
+    ProofRefused,
+    RouteBusy,
+    SwapgateError,
+)
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.principals import OPERATOR
+from harness.domain.proposals.proposal import ProposalPhase
+from harness.domain.routing.break_glass import BreakGlass
+from harness.domain.routing.table import Route
+from tests.support.control.control_plane import SECRET, SmallInstallation
+from tests.support.store.raw_rows import AT, NEXT, REFUSED, Database, Row, prepared
+
+pytestmark = pytest.mark.req("G2", "F1", "F5")
+HOUR = timedelta(hours=1)
+URGENT = "the vendor switches the old model off tonight"
+
+
+def person(
+    world: SmallInstallation,
+    name: str,
+    role: Role = Role.ADMIN,
+    by: Actor = OPERATOR,
+    **also: Any,
+) -> Actor:
+    """Somebody with a key that `by` created."""
+    _, text = keys.create_key(world.context(), by, name, secret=SECRET, role=role, **also)
+    return keys.authenticate(world.store, text, secret=SECRET)
+
+
+def ask(
+    world: SmallInstallation, actor: Actor, lasts: timedelta = HOUR, **also: Any
+) -> BreakGlass:
+    wanted = BreakGlassRequest("chat", "sim/worse", URGENT, lasts, **also)
+    return break_glass.propose_break_glass(world.context(), actor, wanted)
+
+
+def in_force(world: SmallInstallation, lasts: timedelta = HOUR) -> BreakGlass:
+    asked = ask(world, person(world, "Ada", Role.APPROVER), lasts)
+    return break_glass.confirm_break_glass(world.context(), person(world, "Bo"), asked.id)
+
+
+def route_of(world: SmallInstallation) -> Route:
+    return routes.load_table(world.context()).routes["chat"]
+
+
+def serving(world: SmallInstallation) -> str:
+    with world.store.read() as tx:
+        return tx.routing.targets()[route_of(world).incumbent].model
+
+
+def open_alerts(world: SmallInstallation) -> list[str]:
+    with world.store.read() as tx:
+        found = tx.alerts.list()
+    return [a.title for a in found if a.kind is AlertKind.BREAK_GLASS and a.open]
+
+
+@pytest.mark.both_databases
+def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_expiry(
+    world: SmallInstallation,
+) -> None:
+    made = in_force(world)
+    assert serving(world) == "worse"
+    assert route_of(world).break_glass == made.id
+    with world.store.read() as tx:
+        evidence = tx.routing.evidence("chat")
+        (waiver,) = tx.waivers.list(route="chat")
+        actions = [
+            event.action
+            for event in tx.audit.for_subject("route chat", since=made.created_at, limit=9)
+        ]
+    assert evidence is not None
+    assert (evidence.incumbent.kind, evidence.incumbent.proof) == ("waiver", waiver.id)
+    assert (waiver.author, waiver.expires_at) == ("Ada and Bo", made.expires_at)
+    assert {"break_glass.propose", "break_glass.confirm"} <= set(actions)
+    ((heading, text),) = break_glass.list_notices(world.context())
+    assert heading.startswith("Break-glass: route chat is served without proof until")
+    assert "asked for by Ada, confirmed by Bo" in text
+    assert open_alerts(world)[0].startswith("route chat is served without proof until")
+
+    with pytest.raises(RouteBusy, match="nothing is compared with that"):
+        world.propose("sim/better")
+    world.clock.advance(3599)
+    world.run_once()
+    assert serving(world) == "worse"
+    world.clock.advance(2)
+    world.run_once()
+    assert serving(world) == "base"
+    assert route_of(world).break_glass is None
+    assert open_alerts(world) == []
+    assert break_glass.list_notices(world.context()) == []
+    # What served by a waiver does not come back by having served.
+    with pytest.raises(ProofRefused):
+        routes.roll_back(world.context(), OPERATOR, "chat", to_version=2, reason="again")
+
+
+@pytest.mark.both_databases
+def test_one_person_in_two_guises_and_a_service_confirm_nothing(
+    world: SmallInstallation,
+) -> None:
+    ada = person(world, "Ada")
+    asked = ask(world, ada)
+    ctx = world.context()
+    second_key = person(world, "phone", principal="Ada")
+    made_by_ada = person(world, "Eve", by=ada)
+    service = person(world, "ci", service=True)
+    approver = person(world, "Cy", Role.APPROVER)
+    for who in (ada, second_key, made_by_ada, service, approver, SYSTEM):
+        with pytest.raises(NotAllowed):
+            break_glass.confirm_break_glass(ctx, who, asked.id)
+    with pytest.raises(NotAllowed, match="no service"):
+        ask(world, service)
+    alias = person(world, "Ada at home")
+    people.link(ctx, OPERATOR, "Ada at home", "Ada", "one woman")
+    with pytest.raises(NotAllowed, match="one person"):
+        break_glass.confirm_break_glass(ctx, alias, asked.id)
+    assert serving(world) == "base"
+
+
+def test_it_ends_when_its_two_people_are_declared_to_be_one_or_a_key_is_revoked(
+    world: SmallInstallation,
+) -> None:
+    in_force(world)
+    people.link(world.context(), OPERATOR, "Bo", "Ada", "one person, as we know now")
+    world.run_once()
+    assert serving(world) == "base"
+
+    asked = ask(world, person(world, "Cy", Role.APPROVER))
+    dora = person(world, "Dora")
+    break_glass.confirm_break_glass(world.context(), dora, asked.id)
+    keys.revoke_key(world.context(), OPERATOR, str(dora.key))
+    world.run_once()
+    assert serving(world) == "base"
+
+
+def test_without_reason_expiry_or_room_nobody_asks_for_it(world: SmallInstallation) -> None:
+    ada = person(world, "Ada", Role.APPROVER)
+    ctx = world.context()
+    for lasts in (timedelta(0), timedelta(days=8)):
+        with pytest.raises(InputError, match="up to 7 days"):
+            ask(world, ada, lasts)
+    with pytest.raises(InputError, match="reason"):
+        break_glass.propose_break_glass(
+            ctx, ada, BreakGlassRequest("chat", "sim/worse", " ", HOUR)
+        )
+    with pytest.raises(InputError, match="serves route 'chat' already"):
+        break_glass.propose_break_glass(
+            ctx, ada, BreakGlassRequest("chat", "sim/base", URGENT, HOUR)
+        )
+    world.observe_only = True
+    with pytest.raises(NotAllowed, match=OBSERVE_ONLY[:10]):
+        ask(world, ada)
+    world.observe_only = False
+    asked = ask(world, ada)
+    with pytest.raises(RouteBusy, match="waits for a second person"):
+        ask(world, ada)
+    world.clock.advance(3600)
+    with pytest.raises(Conflict, match="waited too long"):
+        break_glass.confirm_break_glass(ctx, person(world, "Bo"), asked.id)
+    world.run_once()
+    with world.store.read() as tx:
+        assert tx.break_glasses.get(asked.id).ended_because == "nobody confirmed it in time"
+
+
+def test_a_freeze_holds_it_back_unless_both_people_saw_the_word(
+    world: SmallInstallation,
+) -> None:
+    ada, bo = person(world, "Ada", Role.APPROVER), person(world, "Bo")
+    ctx = world.context()
+    asked = ask(world, ada)
+    freeze_changes.add_freeze(
+        ctx, OPERATOR, FreezeRequest("chat", world.clock.now() + 5 * HOUR, "the release")
+    )
+    with pytest.raises(Conflict, match="is frozen until"):
+        break_glass.confirm_break_glass(ctx, bo, asked.id)
+    break_glass.end_break_glass(ctx, ada, asked.id, reason="the other way")
+    with pytest.raises(Conflict, match="--through-freeze"):
+        ask(world, ada)
+    through = ask(world, ada, through_freeze=True)
+    break_glass.confirm_break_glass(ctx, bo, through.id)
+    assert serving(world) == "worse"
+    # Going back is never held back by a freeze.
+    world.clock.advance(3601)
+    world.run_once()
+    assert serving(world) == "base"
+
+
+def test_a_canary_comes_first_and_a_proposal_under_way_loses_its_base(
+    world: SmallInstallation,
+) -> None:
+    proposal = world.until_decided(world.propose("sim/better").id)
+    world.run_once()
+    assert world.get(proposal.id).phase is ProposalPhase.CANARY
+    with pytest.raises(RouteBusy, match="swapgate canary abort chat"):
+        ask(world, person(world, "Ada"))
+
+
+def test_where_the_former_incumbent_cannot_return_the_alert_stays_until_it_can(
+    world: SmallInstallation,
+) -> None:
+    ctx = world.context()
+    with world.store.read() as tx:
+        provider = tx.providers.all()["sim"]
+    targets.put_provider(ctx, OPERATOR, replace(provider, name="spare"))
+    wanted = BreakGlassRequest("chat", "spare/worse", URGENT, HOUR)
+    asked = break_glass.propose_break_glass(ctx, person(world, "Ada"), wanted)
+    break_glass.confirm_break_glass(ctx, person(world, "Bo"), asked.id)
+    registry.remove_provider(ctx, OPERATOR, "sim")
+    world.clock.advance(3601)
+    for _ in range(2):
+        world.run_once()
+    assert serving(world) == "worse"
+    with world.store.read() as tx:
+        (alert,) = [a for a in tx.alerts.list() if a.kind is AlertKind.BREAK_GLASS]
+    assert alert.open
+    assert "the provider 'sim' of sim/base was removed" in alert.text
+    with pytest.raises(ProofRefused, match="cannot return"):
+        break_glass.end_break_glass(ctx, OPERATOR, asked.id, reason="now")
+
+    targets.put_provider(ctx, OPERATOR, provider)
+    world.run_once()
+    assert serving(world) == "base"
+    assert open_alerts(world) == []
+
+
+@pytest.mark.both_databases
+def test_of_two_confirmations_at_once_one_counts_and_the_expiry_needs_no_running_control(
+    world: SmallInstallation,
+) -> None:
+    asked = ask(world, person(world, "Ada", Role.APPROVER))
+    ctx = world.context()
+    break_glass.confirm_break_glass(ctx, person(world, "Bo"), asked.id)
+    with pytest.raises(SwapgateError):
+        break_glass.confirm_break_glass(ctx, person(world, "Cy"), asked.id)
+    version = route_of(world).version
+    # Control was down for a day; then the clock was set back before the next turn.
+    world.clock.advance(86_400)
+    world.run_once()
+    assert (serving(world), route_of(world).version) == ("base", version + 1)
+    world.clock.advance(-86_400)
+    reconciler.run_once(ctx)
+    assert (serving(world), route_of(world).version) == ("base", version + 1)
+
+
+def test_a_person_rolls_back_by_hand_and_that_ends_it(world: SmallInstallation) -> None:
+    made = in_force(world)
+    routes.roll_back(world.context(), OPERATOR, "chat", reason="enough")
+    assert serving(world) == "base"
+    world.run_once()
+    with world.store.read() as tx:
+        assert tx.break_glasses.get(made.id).ended_at is not None
+    assert open_alerts(world) == []
+
+
+# What a person with a shell would write.
+ASKED: Row = {
+    "id": "bg_1",
+    "route": "b",
+    "incumbent": "t_old",
+    "target": "t_third",
+    "reason": "an emergency",
+    "through_freeze": False,
+    "proposer": "ada",
+    "proposer_principal": "pr_ada",
+    "created_at": AT,
+    "confirm_by": AT + 3_600_000_000,
+    "expires_at": AT + 7_200_000_000,
+    "ended_because": "",
+}
+WORD = {
+    "confirmer": "bo",
+    "confirmer_principal": "pr_bo",
+    "confirmed_at": AT + 1,
+    "waiver": "w_1",
+}
+SERVED = NEXT | {
+    "route": "b",
+    "kind": "restore",
+    "incumbent": "t_third",
+    "incumbent_evidence": "e_w",
+    "prev_incumbent": "t_old",
+    "break_glass": "bg_1",
+    "at": AT + 2,
+}
+
+
+def says(db: Database, **changes: object) -> None:
+    """Confirms bg_1."""
+    values = WORD | changes
+    columns = ", ".join(f"{name} = :{name}" for name in values)
+    db.run(f"UPDATE break_glass SET {columns} WHERE id = 'bg_1'", values)  # noqa: S608
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """Ada, Bo, whom an admin declared to be Ada's second name, and a service; a waiver."""
+    with prepared(database_url) as db:
+        for name, kind in (("ada", "person"), ("bo", "person"), ("ci", "service")):
+            who = {"id": f"pr_{name}", "name": name, "folded": name, "created_at": AT}
+            db.insert("principal", who | {"kind": kind})
+        waiver = {"id": "w_1", "route": "b", "target": "t_third", "author": "ada and bo"}
+        db.insert("waiver", waiver | {"reason": "r", "expires_at": ASKED["expires_at"]})
+        evidence = {"id": "e_w", "route": "b", "target": "t_third", "kind": "waiver"}
+        db.insert("evidence", evidence | {"waiver_id": "w_1", "created_at": AT})
+        yield db
+
+
+@pytest.mark.both_databases
+def test_raw_sql_confirms_nothing_alone_and_serves_nothing_that_two_have_not_confirmed(
+    database: Database,
+) -> None:
+    db = database
+    for change, message in (
+        (WORD, "break_glass_asked"),
+        ({"proposer_principal": "pr_ci"}, "four_eyes"),
+        ({"proposer_principal": "nobody"}, "four_eyes"),
+        ({"expires_at": AT + 8 * 86_400_000_000}, "break_glass_ends"),
+    ):
+        with pytest.raises(REFUSED, match=message):
+            db.insert("break_glass", ASKED | change)
+    db.insert("break_glass", ASKED)
+    with pytest.raises(REFUSED, match=r"route_busy|ux_break_glass_open|UNIQUE"):
+        db.insert("break_glass", ASKED | {"id": "bg_2"})
+    for changes, message in (
+        ({"confirmer_principal": "pr_ada"}, "four_eyes"),
+        ({"confirmer_principal": "pr_ci"}, "four_eyes"),
+        ({"confirmed_at": ASKED["confirm_by"]}, "break_glass_late"),
+        ({"waiver": "w_none"}, "waiver_missing"),
+        ({"target": "t_new"}, "append_only"),
+        ({"expires_at": AT + 9_000_000_000}, "append_only"),
+    ):
+        with pytest.raises(REFUSED, match=message):
+            says(db, **changes)
+
+    with pytest.raises(REFUSED, match="break_glass_missing"):
+        db.insert("route_version", SERVED)
+    with pytest.raises(REFUSED, match=r"break_glass_named|never_incumbent"):
+        db.insert("route_version", SERVED | {"break_glass": None})
+
+    says(db)
+    with pytest.raises(REFUSED, match="append_only"):
+        says(db, confirmer="eve")
+    late = SERVED | {"at": ASKED["expires_at"]}
+    with pytest.raises(REFUSED, match="break_glass_missing"):
+        db.insert("route_version", late)
+    with pytest.raises(REFUSED, match="break_glass_missing"):
+        db.insert("route_version", SERVED | {"at": AT})
+    freeze = {"id": "fz_1", "reason": "r", "actor": "ada", "created_at": AT}
+    db.insert("route_freeze", freeze | {"starts_at": AT, "ends_at": AT + 5})
+    with pytest.raises(REFUSED, match="frozen"):
+        db.insert("route_version", SERVED)
+    thawed = SERVED | {"at": AT + 6}
+    db.insert("route_version", thawed)
+
+    after = {"version": 3, "prev_version": 2, "revision": 4, "prev_incumbent": "t_third"}
+    settings = thawed | after | {"kind": "settings"}
+    with pytest.raises(REFUSED, match="break_glass_named"):
+        db.insert("route_version", settings | {"break_glass": None})
+    back = {"incumbent": "t_old", "incumbent_evidence": "e_b", "break_glass": None}
+    db.insert("route_version", thawed | after | back)
+    again = {"version": 4, "prev_version": 3, "revision": 5, "prev_incumbent": "t_old"}
+    for hidden in ("bg_1", None):
+        with pytest.raises(REFUSED, match="break_glass"):
+            db.insert("route_version", thawed | again | {"break_glass": hidden})
+    for statement in ("DELETE FROM break_glass", "UPDATE break_glass SET reason = 'better'"):
+        with pytest.raises(REFUSED, match="append_only"):
+            db.run(statement)
+
+
+@pytest.mark.both_databases
+def test_raw_sql_does_not_confirm_as_the_proposers_second_name(database: Database) -> None:
+    link = {
+        "id": "pl_1",
+        "principal": "pr_bo",
+        "number": 1,
+        "person": "pr_ada",
+        "reason": "one person",
+    }
+    made = {"created_at": AT, "created_by": "local"}
+    database.insert("person_link", link | made)
+    database.insert("break_glass", ASKED)
+    with pytest.raises(REFUSED, match="four_eyes"):
+        says(database)
