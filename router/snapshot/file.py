@@ -222,6 +222,7 @@ def _route(data: Mapping[str, Any]) -> Route:
         settings=RouteSettings.from_json(data["settings"]),
         # A file of an older version has none.
         holdback=_canary(data["holdback"]) if data.get("holdback") else None,
+        break_glass=data.get("break_glass"),
     )
 
 

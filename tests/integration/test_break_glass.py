@@ -31,6 +31,7 @@ from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.table import Route
+from router.snapshot.compiler import compile_snapshot
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.store.raw_rows import AT, NEXT, REFUSED, Database, Row, prepared
 
@@ -100,6 +101,10 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
     assert heading.startswith("Break-glass: route chat is served without proof until")
     assert "asked for by Ada, confirmed by Bo" in text
     assert open_alerts(world)[0].startswith("route chat is served without proof until")
+    snapshot = world.store.snapshot()
+    headers = compile_snapshot(snapshot).routes["chat"].headers
+    named = (b"x-swapgate-break-glass", made.id.encode())
+    assert all(named in of_arm for of_arm in headers.values())
 
     with pytest.raises(RouteBusy, match="nothing is compared with that"):
         world.propose("sim/better")

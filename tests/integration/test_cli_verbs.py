@@ -190,6 +190,21 @@ def key_verbs(ask: Callable[..., object]) -> None:
     ask("key", "revoke", key)
 
 
+def break_glass_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
+    glass, ada = ("route", "break-glass"), cli.acting("ada", "approver")
+    why = ("--for", "2h", "--reason", "the vendor switches it off")
+    made = ask(*glass, "propose", "chat3", "sim/worse", *why, *ada)
+    assert isinstance(made, dict)
+    ask(*glass, "confirm", made["id"], *ada, exits=7)
+    ask(*glass, "confirm", made["id"])
+    standing = ask("status")
+    assert "is served without proof until" in standing["break_glass"][0]  # type: ignore[index]
+    ask(*glass, "end", made["id"], "--reason", "a drill", *ada)
+    listed = ask(*glass, "list")
+    assert isinstance(listed, list)
+    assert [one["ended_because"] for one in listed] == ["ended by ada: a drill"]
+
+
 def freeze_verbs(ask: Callable[..., object]) -> None:
     made = ask("route", "freeze", "chat", "--for", "2h", "--reason", "a drill")
     ask("route", "freezes")
@@ -198,6 +213,7 @@ def freeze_verbs(ask: Callable[..., object]) -> None:
 
 
 def credential_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
+    break_glass_verbs(cli, ask)
     (cli.folder / "keys.env").write_text("GROQ_API_KEY=gsk-1\n")
     assert ask("provider", "key", "import", "--from", "keys.env") == [
         {"provider": "groq", "variable": "GROQ_API_KEY", "kept": False}

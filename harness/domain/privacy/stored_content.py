@@ -235,6 +235,8 @@ OTHER_COLUMNS: Final[Mapping[str, str]] = {
     "signature",
     "audit_event": "actor action subject details previous mac rows principal key",
     "audit_export": "sink mac error",
+    "break_glass": "project id route incumbent target reason proposer proposer_principal "
+    "proposer_key confirmer confirmer_principal confirmer_key waiver ended_because signature",
     "block": "rollout worker counts ranks levels never_seen",
     "captured": "id route request endpoint arm target data_class rules redactions",
     "credential": "provider name ciphertext created_by signature",
@@ -267,7 +269,7 @@ OTHER_COLUMNS: Final[Mapping[str, str]] = {
     "route_freeze": "id route reason actor lifted_by signature",
     "route_version": "project route kind incumbent incumbent_evidence canary canary_evidence "
     "salt rollout unit_rule settings prev_incumbent verdict_id verdict_candidate "
-    "verdict_outcome actor reason holdback holdback_plan prev_signature signature",
+    "verdict_outcome actor reason holdback holdback_plan break_glass prev_signature signature",
     "sample": "run item error served_model rule served_build judge_model judge_build "
     "answer_sha256 prompt_sha256 signature",
     "seen_keys": "rollout",
