@@ -357,6 +357,7 @@ BOUNDED: Final[Mapping[str, str]] = {
     "AuditedRows.serving": "one table of routes",
     "Waivers.list": "of one route, each a person's word",
     "Switches.not_lifted": "those that somebody holds",
+    "BreakGlasses.open": "one of a route at the most",
     "Freezes.overlapping": "those that are not over, or ended since a step began",
     "Shadows.live": "at most one per route",
     "Shadows.tallies": "of the shadows that are asked for",
