@@ -30,18 +30,18 @@ LASTS: Final[Mapping[str, timedelta]] = {
 
 def list_openers(route: str) -> list[Opener]:
     """Lists the buttons for a route: to ask for one, or to confirm or end the one there is."""
-    asked = next(
+    record = next(
         (one for one in break_glass.list_open(page_frame.context()) if one.route == route), None
     )
     icon = ":material/warning:"
-    if asked is None:
+    if record is None:
         open_ = partial(propose, route)
         return [Opener("Break-glass …", icon, open_, "break-glass", Role.APPROVER)]
     buttons = [
-        Opener("End the break-glass …", icon, partial(end, asked), "glass-end", Role.APPROVER)
+        Opener("End the break-glass …", icon, partial(end, record), "glass-end", Role.APPROVER)
     ]
-    if not asked.confirmed:
-        act = partial(confirm, asked)
+    if not record.confirmed:
+        act = partial(confirm, record)
         buttons.insert(0, Opener("Confirm the break-glass …", icon, act, "glass-confirm"))
     return buttons
 
@@ -86,46 +86,46 @@ def propose(route: str) -> None:
 
 
 @action_dialogs.dialog("Confirm the break-glass", width="medium")
-def confirm(asked: BreakGlass) -> None:
+def confirm(record: BreakGlass) -> None:
     """Says what would serve, by whose word and until when, and asks a second person."""
-    until = f"{asked.expires_at:%Y-%m-%d %H:%M} UTC"
+    until = f"{record.expires_at:%Y-%m-%d %H:%M} UTC"
     ctx = page_frame.context()
-    name = load_target_names(ctx, {asked.target}).get(asked.target, asked.target)
+    name = load_target_names(ctx, {record.target}).get(record.target, record.target)
     st.html(
         html.block(
-            f"<p>{strong(name)} gets all traffic of route {strong(asked.route)}, without "
-            f"proof, until {strong(until)}. {strong(asked.proposer)} asked for it: "
-            f"{escape(asked.reason)}.</p>"
+            f"<p>{strong(name)} gets all traffic of route {strong(record.route)}, without "
+            f"proof, until {strong(until)}. {strong(record.proposer)} asked for it: "
+            f"{escape(record.reason)}.</p>"
             + (
                 "<p>It holds while the route is frozen, too.</p>"
-                if asked.through_freeze
+                if record.through_freeze
                 else ""
             )
         )
     )
     action_dialogs.submit(
         "Serve without proof",
-        key=f"glass-confirm-{asked.id}",
+        key=f"glass-confirm-{record.id}",
         role=Role.ADMIN,
         missing="",
         act=lambda actor: break_glass.confirm_break_glass(
-            page_frame.context(), actor, asked.id
+            page_frame.context(), actor, record.id
         ),
-        done=lambda actor: f"{actor.name} confirmed {asked.id}: {name} serves until {until}.",
+        done=lambda actor: f"{actor.name} confirmed {record.id}: {name} serves until {until}.",
     )
 
 
 @action_dialogs.dialog("End the break-glass")
-def end(asked: BreakGlass) -> None:
+def end(record: BreakGlass) -> None:
     """Asks for a reason to bring the former model back."""
-    reason = action_dialogs.ask_reason(f"glass-end-why-{asked.id}")
+    reason = action_dialogs.ask_reason(f"glass-end-why-{record.id}")
     action_dialogs.submit(
         "End it",
-        key=f"glass-end-{asked.id}",
+        key=f"glass-end-{record.id}",
         role=Role.APPROVER,
         missing="" if reason else action_dialogs.REASON_MISSING,
         act=lambda actor: break_glass.end_break_glass(
-            page_frame.context(), actor, asked.id, reason=reason
+            page_frame.context(), actor, record.id, reason=reason
         ),
-        done=lambda actor: f"{actor.name} ended {asked.id}.",
+        done=lambda actor: f"{actor.name} ended {record.id}.",
     )

@@ -139,7 +139,7 @@ class BreakGlasses(Protocol):
 
     def add(self, new: BreakGlass) -> None: ...
 
-    def save(self, asked: BreakGlass) -> None:
+    def save(self, changed: BreakGlass) -> None:
         """Stores its confirmation or its end; nothing else of it changes."""
         ...
 

@@ -106,7 +106,7 @@ WRITES = {
     "POST /freezes": ({"reason": "a launch", "ends_at": "2026-06-01T00:00:00Z"}, "approver"),
     "POST /freezes/{freeze}/lift": ({"reason": "over"}, "approver"),
     "POST /break-glass": (EMERGENCY, "approver"),
-    "POST /break-glass/{break_glass}/confirm": ({}, "admin"),
+    "POST /break-glass/{break_glass}/confirm": (None, "admin"),
     "POST /break-glass/{break_glass}/end": ({"reason": "over"}, "approver"),
     "POST /routes/chat/drift/run": ({}, "proposer"),
     "POST /routes/chat/drift/accept": ({"reason": "fine"}, "approver"),

@@ -61,6 +61,9 @@ PATHS = {
     "/api/v1/spending": "get",
     "/api/v1/freezes": "get post",
     "/api/v1/freezes/{freeze}/lift": "post",
+    "/api/v1/break-glass": "get post",
+    "/api/v1/break-glass/{break_glass}/confirm": "post",
+    "/api/v1/break-glass/{break_glass}/end": "post",
     "/api/v1/switches": "get post",
     "/api/v1/switches/{switch}/lift": "post",
     "/api/v1/drift": "get",
@@ -175,7 +178,8 @@ def test_idempotency_keys_are_offered_where_something_is_made(
         for parameter in operation.get("parameters", ())
         if parameter["name"] == "Idempotency-Key"
     }
-    nouns = ("models", "routes", "evals", "proposals", "switches", "freezes", "keys")
+    nouns = ["models", "routes", "evals", "proposals", "switches", "freezes", "keys"]
+    nouns.append("break-glass")
     providers = "/api/v1/credentials/providers"
     assert offered == {providers, *(f"/api/v1/{noun}" for noun in nouns)}
 

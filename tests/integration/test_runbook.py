@@ -194,4 +194,9 @@ def mend(cli: CommandLine, run: Callable[..., None]) -> None:
     assert typed.exit_code == 0, typed.output
     run("swapgate provider key login PROVIDER", exits=2, PROVIDER="github_copilot")
     run("swapgate provider key logout PROVIDER", exits=1, PROVIDER="github_copilot")
+    why = ("--for", "2h", "--reason", "an outage")
+    glass = cli.json("route", "break-glass", "propose", "chat", "sim/worse", *why)["id"]
+    run("swapgate route break-glass list")
+    run("swapgate route break-glass end ID --reason WHY", ID=glass)
+    run("swapgate route rollback ROUTE --to-version N --reason WHY", N="1")
     run("swapgate db accept-restore --reason WHY")

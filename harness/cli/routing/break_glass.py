@@ -99,20 +99,20 @@ def list_break_glasses(session: Session, page_request: PageRequest) -> None:
     if session.json:
         output.document(found.items)
         return
-    names = queries.load_target_names(session.context, {asked.target for asked in found})
+    names = queries.load_target_names(session.context, {record.target for record in found})
     output.table(
         ["ID", "ROUTE", "STATE", "TARGET", "UNTIL", "BY", "REASON"],
         [
             [
-                asked.id,
-                asked.route,
-                asked.ended_because or asked.state,
-                names.get(asked.target, asked.target),
-                formatting.timestamp(asked.expires_at),
-                " and ".join(filter(None, (asked.proposer, asked.confirmer))),
-                asked.reason,
+                record.id,
+                record.route,
+                record.ended_because or record.state,
+                names.get(record.target, record.target),
+                formatting.timestamp(record.expires_at),
+                " and ".join(filter(None, (record.proposer, record.confirmer))),
+                record.reason,
             ]
-            for asked in found
+            for record in found
         ],
         empty="nobody asked for a break-glass yet",
     )

@@ -31,7 +31,7 @@ _OPERATORS_WAY: Final = (
 )
 
 
-class Asked(Protocol):
+class TwoPersonRequest(Protocol):
     """What one person asks for and another one decides: a proposal, a break-glass."""
 
     @property
@@ -46,7 +46,9 @@ class Asked(Protocol):
     def self_approval(self) -> bool: ...
 
 
-def check_four_eyes(tx: Transaction, actor: Actor, proposal: Asked, act: str) -> None:
+def check_four_eyes(
+    tx: Transaction, actor: Actor, proposal: TwoPersonRequest, act: str
+) -> None:
     """Checks that another principal than the proposer acts, with a key that the proposer had no
     hand in; else raises NotAllowed. A policy may say `self_approval`. act: a verb, `approve` or
     a canary's.
@@ -89,7 +91,9 @@ def check_four_eyes(tx: Transaction, actor: Actor, proposal: Asked, act: str) ->
             )
 
 
-def _check_declared(tx: Transaction, actor: Actor, proposal: Asked, act: str) -> None:
+def _check_declared(
+    tx: Transaction, actor: Actor, proposal: TwoPersonRequest, act: str
+) -> None:
     """Checks that the two are not one person with two sign-ins, and that a third one said so
     where they could be.
     """

@@ -82,7 +82,14 @@ def propose_break_glass(ctx: Context, actor: Actor, wanted: BreakGlassRequest) -
             expires_at=now + wanted.lasts,
         )
         tx.break_glasses.add(made)
-        _audit(ctx, tx, actor, "propose", made, {"expires_at": made.expires_at.isoformat()})
+        _audit(
+            ctx,
+            tx,
+            actor,
+            "break_glass.propose",
+            made,
+            {"expires_at": made.expires_at.isoformat()},
+        )
     return made
 
 
@@ -94,33 +101,33 @@ def confirm_break_glass(ctx: Context, actor: Actor, id_: str) -> BreakGlass:
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
-        asked = tx.break_glasses.get(id_)
-        require_swaps(ctx, f"no target serves {asked.route!r} without proof")
+        record = tx.break_glasses.get(id_)
+        require_swaps(ctx, f"no target serves {record.route!r} without proof")
         _require_person(tx, actor)
-        four_eyes.check_four_eyes(tx, actor, asked, "confirm")
-        route = routes.require_route(tx, asked.route)
-        now = route_time(ctx, tx, asked.route)
-        if asked.ended_at is not None or asked.confirmed:
-            raise Conflict(f"{asked.id} is not open any more: {_describe_state(asked)}")
-        if asked.confirm_by <= now:
-            raise Conflict(f"{asked.id} waited too long for a second person: ask for it again")
-        if route.incumbent != asked.incumbent:
+        four_eyes.check_four_eyes(tx, actor, record, "confirm")
+        route = routes.require_route(tx, record.route)
+        now = route_time(ctx, tx, record.route)
+        if record.ended_at is not None or record.confirmed:
+            raise Conflict(f"{record.id} is not open any more: {_describe_state(record)}")
+        if record.confirm_by <= now:
+            raise Conflict(f"{record.id} waited too long for a second person: ask for it again")
+        if route.incumbent != record.incumbent:
             raise StaleWrite(f"another target serves {route.name!r} by now: ask for it again")
-        _require_free(tx, route, apart=asked.id)
-        known = tx.routing.targets()[asked.target]
+        _require_free(tx, route, apart=record.id)
+        known = tx.routing.targets()[record.target]
         data_class_checks.check_targets(ctx, route.settings, [known], route=route.name)
-        _require_thawed(ctx, tx, route.name, through_freeze=asked.through_freeze)
+        _require_thawed(ctx, tx, route.name, through_freeze=record.through_freeze)
         waiver = Waiver(
             id=ctx.chance.token("w_"),
-            route=asked.route,
-            target=asked.target,
-            reason=asked.reason,
-            author=f"{asked.proposer} and {actor.name}",
-            expires_at=asked.expires_at,
+            route=record.route,
+            target=record.target,
+            reason=record.reason,
+            author=f"{record.proposer} and {actor.name}",
+            expires_at=record.expires_at,
         )
         tx.waivers.add(waiver)
         made = replace(
-            asked,
+            record,
             confirmer=actor.name,
             confirmer_principal=actor.principal,
             confirmer_key=actor.key,
@@ -129,15 +136,15 @@ def confirm_break_glass(ctx: Context, actor: Actor, id_: str) -> BreakGlass:
         )
         tx.break_glasses.save(made)
         revision = tx.routing.commit(
-            ServeByWaiver(asked.route, waiver, asked.id),
+            ServeByWaiver(record.route, waiver, record.id),
             expected_version=route.version,
             actor=actor.name,
-            reason=f"break-glass {asked.id}: {asked.reason}",
+            reason=f"break-glass {record.id}: {record.reason}",
             now=now,
         )
-        details = {"revision": revision, "proposer": asked.proposer, "waiver": waiver.id}
+        details = {"revision": revision, "proposer": record.proposer, "waiver": waiver.id}
         remarks = _list_remarks(tx, made)
-        _audit(ctx, tx, actor, "confirm", made, {**details, "remarks": remarks})
+        _audit(ctx, tx, actor, "break_glass.confirm", made, {**details, "remarks": remarks})
         until = f"{made.expires_at:%Y-%m-%d %H:%M} UTC"
         _alert(
             ctx,
@@ -158,12 +165,12 @@ def end_break_glass(ctx: Context, actor: Actor, id_: str, *, reason: str) -> Bre
     actor.require(Role.APPROVER)
     because = require_reason(reason, "to end a break-glass")
     with ctx.store.write() as tx:
-        asked = tx.break_glasses.get(id_)
-        if asked.ended_at is not None:
-            raise Conflict(f"{asked.id} is over: {asked.ended_because}")
-        if asked.confirmed and (hindrance := _find_hindrance(ctx, tx, asked)):
+        record = tx.break_glasses.get(id_)
+        if record.ended_at is not None:
+            raise Conflict(f"{record.id} is over: {record.ended_because}")
+        if record.confirmed and (hindrance := _find_hindrance(ctx, tx, record)):
             raise ProofRefused(f"the former incumbent cannot return: {hindrance}")
-        return _end(ctx, tx, actor, asked, f"ended by {actor.name}: {because}")
+        return _end(ctx, tx, actor, record, f"ended by {actor.name}: {because}")
 
 
 def list_open(ctx: Context) -> Sequence[BreakGlass]:
@@ -177,84 +184,86 @@ def list_notices(ctx: Context) -> Sequence[tuple[str, str]]:
     with ctx.store.read() as tx:
         found = tx.break_glasses.open()
         names = {id_: known.name for id_, known in tx.routing.targets().items()}
-    return [_notice(asked, names.get(asked.target, asked.target)) for asked in found]
+    return [_notice(record, names.get(record.target, record.target)) for record in found]
 
 
 def run_once(ctx: Context) -> list[str]:
     """Ends what nobody confirmed in time, what is over, and what one person stands for."""
     with ctx.store.read() as tx:
         found = tx.break_glasses.open()
-    return [said for asked in found if (said := _look_after(ctx, asked.id))]
+    return [said for record in found if (said := _look_after(ctx, record.id))]
 
 
 def _look_after(ctx: Context, id_: str) -> str:
     with ctx.store.write() as tx:
-        asked = tx.break_glasses.get(id_)
-        if asked.ended_at is not None:
+        record = tx.break_glasses.get(id_)
+        if record.ended_at is not None:
             return ""  # another process was quicker
-        because = _find_end(ctx, tx, asked)
+        because = _find_end(ctx, tx, record)
         if not because:
             return ""
-        hindrance = _find_hindrance(ctx, tx, asked) if asked.confirmed else ""
+        hindrance = _find_hindrance(ctx, tx, record) if record.confirmed else ""
         if hindrance:
-            title = f"route {asked.route} is served without proof, and nobody can take over"
-            text = f"{asked.id}: {because}, and the former incumbent cannot return: {hindrance}"
-            _alert(ctx, tx, asked, title, text)
+            title = f"route {record.route} is served without proof, and nobody can take over"
+            text = (
+                f"{record.id}: {because}, and the former incumbent cannot return: {hindrance}"
+            )
+            _alert(ctx, tx, record, title, text)
             return ""
-        _end(ctx, tx, SYSTEM, asked, because)
-    return f"{asked.id}: {because}"
+        _end(ctx, tx, SYSTEM, record, because)
+    return f"{record.id}: {because}"
 
 
-def _find_end(ctx: Context, tx: Transaction, asked: BreakGlass) -> str:
+def _find_end(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
     """Says why it has to end now; empty where it may go on."""
-    route, now = tx.routing.route(asked.route), route_time(ctx, tx, asked.route)
-    if route is None or route.break_glass != (asked.id if asked.confirmed else None):
+    route, now = tx.routing.route(record.route), route_time(ctx, tx, record.route)
+    if route is None or route.break_glass != (record.id if record.confirmed else None):
         return "another version of the route took its place"
-    if not asked.confirmed:
-        if route.incumbent != asked.incumbent:
+    if not record.confirmed:
+        if route.incumbent != record.incumbent:
             return "the route's incumbent was changed by another"
-        return "nobody confirmed it in time" if asked.confirm_by <= now else ""
+        return "nobody confirmed it in time" if record.confirm_by <= now else ""
     people = tx.person_links.people()
-    one = people.person(asked.proposer_principal)
-    if one == people.person(asked.confirmer_principal or ""):
+    one = people.person(record.proposer_principal)
+    if one == people.person(record.confirmer_principal or ""):
         return "its two people were declared to be one person since"
-    for key in (asked.proposer_key, asked.confirmer_key):
+    for key in (record.proposer_key, record.confirmer_key):
         stored = tx.keys.get(key) if key is not None else None
         if stored is not None and stored.revoked_at is not None:
             return f"the key {key}, with which one of its two people acted, was revoked since"
-    return "its time is over" if asked.expires_at <= now else ""
+    return "its time is over" if record.expires_at <= now else ""
 
 
-def _find_hindrance(ctx: Context, tx: Transaction, asked: BreakGlass) -> str:
+def _find_hindrance(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
     """Says why the former incumbent cannot serve; empty where it can, or need not return."""
-    route = tx.routing.route(asked.route)
-    if route is None or route.break_glass != asked.id:
+    route = tx.routing.route(record.route)
+    if route is None or route.break_glass != record.id:
         return ""
-    former = tx.routing.targets()[asked.incumbent]
+    former = tx.routing.targets()[record.incumbent]
     if former.provider not in tx.providers.all():
         return f"the provider {former.provider!r} of {former.name} was removed"
     return data_class_checks.find_refusal(ctx, route.settings, former, route=route.name)
 
 
 def _end(
-    ctx: Context, tx: Transaction, actor: Actor, asked: BreakGlass, because: str
+    ctx: Context, tx: Transaction, actor: Actor, record: BreakGlass, because: str
 ) -> BreakGlass:
     """Ends it; where it serves, the former incumbent returns in the same unit of work."""
-    route = tx.routing.route(asked.route)
-    now = route_time(ctx, tx, asked.route)
+    route = tx.routing.route(record.route)
+    now = route_time(ctx, tx, record.route)
     details: dict[str, object] = {"because": because}
-    ended = replace(asked, ended_at=now, ended_because=because)
+    ended = replace(record, ended_at=now, ended_because=because)
     tx.break_glasses.save(ended)
-    if route is not None and asked.confirmed and route.break_glass == asked.id:
+    if route is not None and record.confirmed and route.break_glass == record.id:
         details["revision"] = tx.routing.commit(
-            RestoreIncumbent(asked.route, asked.incumbent),
+            RestoreIncumbent(record.route, record.incumbent),
             expected_version=route.version,
             actor=actor.name,
-            reason=f"break-glass {asked.id}: {because}",
+            reason=f"break-glass {record.id}: {because}",
             now=now,
         )
-    _audit(ctx, tx, actor, "end", ended, details)
-    alerts.resolve_alert(ctx, tx, AlertKind.BREAK_GLASS, asked.id)
+    _audit(ctx, tx, actor, "break_glass.end", ended, details)
+    alerts.resolve_alert(ctx, tx, AlertKind.BREAK_GLASS, record.id)
     return ended
 
 
@@ -291,27 +300,27 @@ def _require_thawed(ctx: Context, tx: Transaction, route: str, *, through_freeze
         )
 
 
-def _describe_state(asked: BreakGlass) -> str:
-    if asked.ended_at is not None:
-        return asked.ended_because
-    if asked.confirmed:
-        return f"asked for by {asked.proposer}, confirmed by {asked.confirmer}"
-    return f"asked for by {asked.proposer}, and nobody has confirmed it"
+def _describe_state(record: BreakGlass) -> str:
+    if record.ended_at is not None:
+        return record.ended_because
+    if record.confirmed:
+        return f"asked for by {record.proposer}, confirmed by {record.confirmer}"
+    return f"asked for by {record.proposer}, and nobody has confirmed it"
 
 
-def _notice(asked: BreakGlass, target: str) -> tuple[str, str]:
-    until = f"{asked.expires_at:%Y-%m-%d %H:%M} UTC"
-    who = f"{asked.reason} ({_describe_state(asked)}; {asked.id})."
-    if not asked.confirmed:
+def _notice(record: BreakGlass, target: str) -> tuple[str, str]:
+    until = f"{record.expires_at:%Y-%m-%d %H:%M} UTC"
+    who = f"{record.reason} ({_describe_state(record)}; {record.id})."
+    if not record.confirmed:
         return (
-            f"Break-glass asked for on route {asked.route}.",
+            f"Break-glass asked for on route {record.route}.",
             (
                 f"{target} is to serve without proof until {until}: {who} A second person, an "
-                f"admin, confirms it before {asked.confirm_by:%H:%M} UTC."
+                f"admin, confirms it before {record.confirm_by:%H:%M} UTC."
             ),
         )
     return (
-        f"Break-glass: route {asked.route} is served without proof until {until}.",
+        f"Break-glass: route {record.route} is served without proof until {until}.",
         f"{target}: {who} Then its former model returns; no canary opens before.",
     )
 
@@ -327,13 +336,13 @@ def _list_remarks(tx: Transaction, made: BreakGlass) -> list[str]:
     return age
 
 
-def _alert(ctx: Context, tx: Transaction, asked: BreakGlass, title: str, text: str) -> None:
+def _alert(ctx: Context, tx: Transaction, record: BreakGlass, title: str, text: str) -> None:
     alerts.raise_alert(
         ctx,
         tx,
         AlertKind.BREAK_GLASS,
-        asked.id,
-        subject=f"route {asked.route}",
+        record.id,
+        subject=f"route {record.route}",
         title=title,
         text=text,
     )
@@ -344,13 +353,13 @@ def _audit(
     tx: Transaction,
     actor: Actor,
     action: str,
-    asked: BreakGlass,
+    record: BreakGlass,
     details: dict[str, object],
 ) -> None:
     common: dict[str, object] = {
-        "break_glass": asked.id,
-        "target": asked.target,
-        "reason": asked.reason,
+        "break_glass": record.id,
+        "target": record.target,
+        "reason": record.reason,
     }
-    subject = f"route {asked.route}"
-    audit.record(ctx, tx, actor, f"break_glass.{action}", subject, common | details)
+    subject = f"route {record.route}"
+    audit.record(ctx, tx, actor, action, subject, common | details)

@@ -471,8 +471,8 @@ def freeze_from_row(row: Row) -> FreezeRecord:
     return FreezeRecord(Freeze(**values), row.lifted_at, row.lifted_by)
 
 
-def break_glass_to_row(asked: BreakGlass) -> Values:
-    return asdict(asked)
+def break_glass_to_row(stored: BreakGlass) -> Values:
+    return asdict(stored)
 
 
 def break_glass_from_row(row: Row) -> BreakGlass:

@@ -317,12 +317,12 @@ class SqlBreakGlasses:
         self._unit.serialize()
         self._unit.insert(break_glass, break_glass_to_row(new))
 
-    def save(self, asked: BreakGlass) -> None:
+    def save(self, changed: BreakGlass) -> None:
         self._unit.serialize()
-        row = break_glass_to_row(asked)
+        row = break_glass_to_row(changed)
         names = [name for name in row if name.startswith(("confirmed", "confirmer", "ended"))]
         changes = {name: row[name] for name in (*names, "waiver")}
-        self._unit.amend(break_glass, break_glass.c.id == asked.id, changes)
+        self._unit.amend(break_glass, break_glass.c.id == changed.id, changes)
 
     def get(self, id_: str) -> BreakGlass:
         row = self._unit.read(BREAK_GLASSES.where(break_glass.c.id == id_)).first()
