@@ -251,13 +251,13 @@ def propose_break_glass(who: BodyFactory, body: BreakGlassBody) -> BreakGlass:
     return broken.propose_break_glass(who.ctx, who.actor, wanted)
 
 
-@endpoint(break_glasses_router, "POST", "/break-glass/{break_glass}/confirm")
-def confirm_break_glass(who: CallerParam, break_glass: str) -> BreakGlass:
+@endpoint(break_glasses_router, "POST", "/break-glass/{glass}/confirm")
+def confirm_break_glass(who: CallerParam, glass: str) -> BreakGlass:
     """Lets the target serve, as the second person, an admin. Who asked for it may not."""
-    return broken.confirm_break_glass(who.ctx, who.actor, break_glass)
+    return broken.confirm_break_glass(who.ctx, who.actor, glass)
 
 
-@endpoint(break_glasses_router, "POST", "/break-glass/{break_glass}/end")
-def end_break_glass(who: CallerParam, break_glass: str, body: OverruleBody) -> BreakGlass:
+@endpoint(break_glasses_router, "POST", "/break-glass/{glass}/end")
+def end_break_glass(who: CallerParam, glass: str, body: OverruleBody) -> BreakGlass:
     """Ends it before its time: the former incumbent returns. One person is enough."""
-    return broken.end_break_glass(who.ctx, who.actor, break_glass, reason=body.reason)
+    return broken.end_break_glass(who.ctx, who.actor, glass, reason=body.reason)

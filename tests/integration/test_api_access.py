@@ -106,8 +106,8 @@ WRITES = {
     "POST /freezes": ({"reason": "a launch", "ends_at": "2026-06-01T00:00:00Z"}, "approver"),
     "POST /freezes/{freeze}/lift": ({"reason": "over"}, "approver"),
     "POST /break-glass": (EMERGENCY, "approver"),
-    "POST /break-glass/{break_glass}/confirm": (None, "admin"),
-    "POST /break-glass/{break_glass}/end": ({"reason": "over"}, "approver"),
+    "POST /break-glass/{glass}/confirm": (None, "admin"),
+    "POST /break-glass/{glass}/end": ({"reason": "over"}, "approver"),
     "POST /routes/chat/drift/run": ({}, "proposer"),
     "POST /routes/chat/drift/accept": ({"reason": "fine"}, "approver"),
     "POST /switch-requests/{request}/approve": ({}, "approver"),
@@ -178,7 +178,7 @@ def names(door: Door) -> dict[str, str]:
         "key": key.id,
         "switch": switch["id"],
         "freeze": freeze["id"],
-        "break_glass": asked["id"],
+        "glass": asked["id"],
         "capture": "cap_1",
     }
 
