@@ -143,8 +143,8 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.CANARY_HELD: AlertRule(
         _S.WARNING,
-        "fix what the alert names: the canary then continues by itself; "
-        "`swapgate canary status` says how it stands",
+        "fix what the alert names, or wait until the freeze that it names ends: the canary then "
+        "continues by itself; `swapgate canary status` shows its state",
     ),
     _K.SHADOW_HELD: AlertRule(
         _S.WARNING,
@@ -243,8 +243,8 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.STATE_UNRECORDED: AlertRule(
         _S.CRITICAL,
-        "somebody wrote to the database around Swapgate: `swapgate db check` names the rows; "
-        "compare them with a backup and put back what they were",
+        "somebody changed the database past Swapgate: `swapgate db check` names the rows; "
+        "compare them with a backup and restore their content",
     ),
     _K.DATABASE_RESTORED: AlertRule(
         _S.CRITICAL,
@@ -259,8 +259,8 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.AUDIT_EXPORT: AlertRule(
         _S.WARNING,
-        "bring the receiver back, or fix `audit.sinks` in the configuration; "
-        "`swapgate audit sinks` shows how far each has come",
+        "bring the receiver back, or fix `audit.sinks` in the configuration and restart the "
+        "control process; `swapgate audit sinks` shows how far each has come",
     ),
     _K.TEST: AlertRule(_S.INFO, "nothing: this is a test", lasting=False),
 }
