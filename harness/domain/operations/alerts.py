@@ -143,7 +143,7 @@ ALERT_RULES: Final[Mapping[AlertKind, AlertRule]] = {
     ),
     _K.CANARY_HELD: AlertRule(
         _S.WARNING,
-        "fix what the alert names, or wait until the freeze that it names ends: the canary then "
+        "fix what the alert names, or wait until the freeze ends: the canary then "
         "continues by itself; `swapgate canary status` shows its state",
     ),
     _K.SHADOW_HELD: AlertRule(
