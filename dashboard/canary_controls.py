@@ -32,7 +32,7 @@ OBSERVED = (
     "Observe only: it does not go on before `control.observe_only` is taken out of the "
     "configuration; it can be aborted."
 )
-FROZEN = "The route is frozen: it does not go on before that ends; it can be aborted."
+FROZEN = "The route is frozen: nothing goes on before that ends. The way back works."
 HARM = "The evidence calls for a rollback, so it cannot advance."
 
 
