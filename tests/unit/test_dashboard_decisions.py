@@ -41,6 +41,9 @@ RUN = "list_runs(ctx).items[0]"
 NEEDS_A_FILE = "suite_dialogs.add_suite"
 # Each dialog, with what it is given, as the page has it that opens it.
 DIALOGS = (
+    ("break_glass_dialogs.propose", "'faq'"),
+    ("break_glass_dialogs.confirm", "GLASS"),
+    ("break_glass_dialogs.end", "GLASS"),
     ("canary_controls.ask", f"{LIVE}, RolloutSignal.ABORT"),
     ("decision_dialogs.approve", REVIEW % "awaiting"),
     ("decision_dialogs.reject", REVIEW % "awaiting"),
@@ -73,7 +76,8 @@ SCRIPT = """
 import streamlit as st
 from datetime import UTC, datetime
 from dashboard import (
-    canary_controls, decision_dialogs, freeze_dialogs, key_dialogs, page_frame, people_dialogs,
+    break_glass_dialogs, canary_controls, decision_dialogs, freeze_dialogs, key_dialogs,
+    page_frame, people_dialogs,
     provider_dialogs, provider_key_dialogs, route_dialogs, session_dialogs, suite_dialogs,
     switch_dialogs,
 )
@@ -85,6 +89,7 @@ from harness.domain.operations.principals import OPERATOR
 from harness.control.operations.queries import list_keys, list_runs
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.canary.rollout import RolloutSignal
+from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.freeze import Freeze, FreezeRecord
 from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
 
@@ -98,10 +103,14 @@ THROWN = KillSwitch(
 )
 FROZEN = FreezeRecord(Freeze("fz_1", "faq", "a sale", "ben", then, then, then))
 SESSION = SignedInSession("ds_1", "p_1", "ann", "link", None, then, then)
+GLASS = BreakGlass(
+    "bg_1", "faq", "t_a", "t_b", "a leak", True, "ann", "p_ann", None, then, then, then
+)
 if "given" not in st.session_state:
     st.session_state["given"] = (ARGUMENTS)
     # What AppTest cannot choose, as the page shows it in other words.
     st.session_state["force-faq"] = "provider:sim"
+    st.session_state["glass-target-faq"] = "sim/sim-better"
     st.session_state["freeze-until-faq"] = datetime(2099, 1, 1)
     st.session_state["chosen"] = list_keys(ctx).items[0].id
 DIALOG(*st.session_state["given"])
