@@ -197,7 +197,7 @@ def test_apply_takes_new_routes_and_says_what_it_does_not_take(cli: CommandLine)
     assert "admin" in cli.run("config", "apply", *ann, exits=7).stderr
     file.write_text(file.read_text().replace("127.0.0.1:9/", "127.0.0.1:10/"))
     moved = cli.run("config", "apply", exits=2).stderr
-    assert "(`--reason` on the command line) needs a reason" in moved
+    assert "needs a reason (`--reason` on the command line)" in moved
     assert "changed provider sim" in cli.run("config", "apply", "--reason", "moved").stdout
 
 

@@ -44,8 +44,7 @@ def with_move(
     if routes:
         require_reason(
             reason,
-            f"to move provider {wanted.name!r}, which answers route {', '.join(routes)}, "
-            "(`--reason` on the command line)",
+            f"to move provider {wanted.name!r}, which answers route {', '.join(routes)},",
         )
     # Later than all that was measured before, whatever the clock says.
     before = [target.created_at for target in tx.runs.of_targets(used)[:1]] if used else []

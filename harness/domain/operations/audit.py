@@ -83,7 +83,9 @@ def require_reason(reason: str, act: str) -> str:
     act: what needs it, for the error, e.g. `to pause by hand`.
     """
     if all(category(character)[0] in "CZ" for character in reason):
-        raise InputError(f"{act} needs a reason; the audit log keeps it")
+        raise InputError(
+            f"{act} needs a reason (`--reason` on the command line); the audit log keeps it"
+        )
     return reason.strip()
 
 
