@@ -110,7 +110,6 @@ if "given" not in st.session_state:
     st.session_state["given"] = (ARGUMENTS)
     # What AppTest cannot choose, as the page shows it in other words.
     st.session_state["force-faq"] = "provider:sim"
-    st.session_state["glass-target-faq"] = "sim/sim-better"
     st.session_state["freeze-until-faq"] = datetime(2099, 1, 1)
     st.session_state["chosen"] = list_keys(ctx).items[0].id
 DIALOG(*st.session_state["given"])
