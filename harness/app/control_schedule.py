@@ -59,6 +59,12 @@ def control_schedule(installation: Installation) -> "Schedule":
         run = partial(leader.run, MonitoredJob(name, job))
         return ScheduledJob(name, run, every_s=every_s, cron=cron)
 
+    texts_kept = {
+        suite.name: timedelta(days=suite.texts_keep_days)
+        for suite in settings.suites.values()
+        if suite.texts_keep_days is not None
+    }
+
     def tidy(ctx: Context) -> None:
         housekeeping.check_audit_chain(ctx)
         housekeeping.check_signatures(ctx)
@@ -73,6 +79,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     def retain(ctx: Context) -> None:
         retention.purge_idle(ctx, timedelta(days=settings.agents.keep_days))
         retention.revoke_stale_grants(ctx)
+        housekeeping.blank_old_texts(ctx, texts_kept)
 
     jobs = [
         leading(RECONCILE_JOB, reconciler.run_once, every_s=control.reconcile_interval_s),

@@ -125,6 +125,7 @@ RANGES: Final[Mapping[str, Range]] = {
     "deliver_interval_s": Range(MOMENT_S, DAY_S),
     "interval_s": Range(MOMENT_S, DAY_S),
     "failovers_keep_days": DAYS,
+    "texts_keep_days": DAYS,
     "keep_days": DAYS,
     "eval_workers": Range(1, 1_000),
     "eval_connections": Range(1, 100_000),

@@ -191,6 +191,8 @@ class SuiteEntry(BaseModel):
     slices: tuple[Annotated[str, Field(min_length=1, pattern=GROUP_FIELD)], ...] = Field(
         (), max_length=5, description="metadata fields; none of their values may get worse"
     )
+    # How long questions and answers of its runs are kept; null: as long as their scores.
+    texts_keep_days: float | None = None
 
 
 class CodeEntry(BaseModel):

@@ -373,6 +373,8 @@ class SuiteSettings:
     cluster: str = ""
     # Metadata fields whose values are slices, each guarded by itself (statistics.md §1.13).
     slices: tuple[str, ...] = ()
+    # How long questions and answers of its runs are kept; None for as long as their scores.
+    texts_keep_days: float | None = None
 
 
 @dataclass(frozen=True)

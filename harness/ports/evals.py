@@ -54,6 +54,12 @@ class EvalRuns(Protocol):
         """States but RUNNING clear the lease. FAILED adds one to `failures`."""
         ...
 
+    def blank_texts(self, suite: str, before: datetime, *, limit: int) -> int:
+        """Blanks the questions and answers of a suite's runs that were queued before a time and
+        have ended; of how many runs. Scores, and the hashes of the texts, stay.
+        """
+        ...
+
     def want(self, run: str, items: int) -> None:
         """Raise the number of wanted items (never lower it); queue the run if it ended."""
         ...

@@ -115,6 +115,7 @@ SQLITE = {
     "break-glass": INSTALLED,
     "change-requests": INSTALLED,
     "spending": INSTALLED,
+    "privacy": INSTALLED,
 }
 OF_THEIR_OWN = {
     "alerts",

@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import pytest
 import sqlalchemy as sa
 from cryptography.fernet import Fernet, InvalidToken
 
+from harness.control.evals.verdict_replay import replay_verdict
 from harness.control.operations.content_encryption import renew_content
+from harness.control.operations.housekeeping import blank_old_texts
 from harness.domain.errors import DecryptionFailed
 from harness.runtime import encryption, secret_files
 from harness.runtime.clock import SystemClock
 from harness.runtime.encryption import FernetCipher
-from harness.store import engine
+from harness.store import engine, migrate
 from harness.store.content_cipher import ContentCipher
 from harness.store.schema import metadata
 from harness.store.sql import SqlStore
@@ -218,5 +221,32 @@ def test_a_rotation_that_was_interrupted_goes_on_with_what_is_left(
         assert [capture.content for capture in tx.captures.list()] == [ONE.content] * 450
     with first.store.read() as tx, pytest.raises(DecryptionFailed):
         tx.captures.list(limit=1)
+    with pytest.raises(RuntimeError, match=r"captured\.content holds encrypted content"):
+        migrate.downgrade(database_url, "0014")
     for made in (first, ended, again, last):
         made.store.close()
+
+
+@pytest.mark.both_databases
+def test_texts_go_after_their_suites_time_and_the_verdict_on_them_still_holds(
+    world: SmallInstallation,
+) -> None:
+    ctx = world.context()
+    proposal = world.until_decided(world.propose().id)
+    assert proposal.verdict is not None
+    before = replay_verdict(ctx, proposal.verdict)
+    keep = {"colours": timedelta(days=30)}
+
+    assert blank_old_texts(ctx, keep) == 0
+    world.clock.jump(timedelta(days=31).total_seconds())
+    assert blank_old_texts(ctx, {"another": timedelta(0)}) == 0
+    assert blank_old_texts(ctx, keep) == 2
+    assert blank_old_texts(ctx, keep) == 0
+
+    with ctx.store.read() as tx:
+        runs = tx.runs.list()
+        samples = [sample for run in runs for sample in tx.runs.samples(run.id)]
+    assert samples
+    assert {(sample.answer, sample.prompt) for sample in samples} == {("", "")}
+    assert replay_verdict(ctx, proposal.verdict) == before
+    assert ctx.store.signature_faults() == []

@@ -4,7 +4,7 @@ by schedule. `MonitoredJob` wraps a job: when it fails, it raises an alert until
 well again. `harness.app.control_schedule` says when each runs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
@@ -68,6 +68,7 @@ class MonitoredJob:
 log = structlog.get_logger("swapgate.housekeeping")
 # Longer than any session lasts; that there was one is in the audit log.
 SIGN_INS_KEPT = timedelta(days=30)
+_RUNS_AT_A_TIME = 10
 
 
 def check_audit_chain(ctx: Context) -> int | None:
@@ -157,6 +158,22 @@ def purge_expired(ctx: Context, *, alerts_days: float, failovers_days: float) ->
         live = (*tx.rollouts.live(), *tx.rollouts.baking())
         tx.observations.forget_keys({rollout.id for rollout in live})
     credentials.expire_credentials(ctx)
+
+
+def blank_old_texts(ctx: Context, keep: Mapping[str, timedelta]) -> int:
+    """Blank questions and answers of runs that are older than their suite keeps them; of how
+    many runs. What was measured stays, and holds. keep: by suite.
+    """
+    count = 0
+    for suite, time in keep.items():
+        before = ctx.clock.now() - time
+        while True:
+            with ctx.store.write() as tx:
+                blanked = tx.runs.blank_texts(suite, before, limit=_RUNS_AT_A_TIME)
+            count += blanked
+            if blanked < _RUNS_AT_A_TIME:
+                break
+    return count
 
 
 def evaluate_incumbents(ctx: Context, *, suite: str) -> list[EvalRun]:

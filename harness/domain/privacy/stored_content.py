@@ -44,7 +44,8 @@ class ContentFile:
 
 _SESSION_END: Final = "`agents.keep_days` after its last message"
 _WITH_SESSION: Final = "deleted with the user's sessions"
-_PROOF: Final = "kept: scores are proof; its texts can be blanked, and their hashes stay"
+_TEXTS_END: Final = "blanked after `texts_keep_days` of its suite, else kept with its scores"
+_WITH_SCORES: Final = "kept with its scores"
 _NO_USER: Final = "no user is known: a suite's questions are the operator's"
 
 COLUMNS: Final = (
@@ -112,11 +113,11 @@ COLUMNS: Final = (
         )
     ),
     *(
-        ContentColumn("sample", column, holds, Encryption.COLUMN, _PROOF, _NO_USER)
-        for column, holds in (
-            ("prompt", "a question of an eval suite"),
-            ("answer", "a model's answer to it"),
-            ("error_text", "why there is none"),
+        ContentColumn("sample", column, holds, Encryption.COLUMN, ends, _NO_USER)
+        for column, holds, ends in (
+            ("prompt", "a question of an eval suite", _TEXTS_END),
+            ("answer", "a model's answer to it", _TEXTS_END),
+            ("error_text", "why there is none", _WITH_SCORES),
         )
     ),
     ContentColumn(

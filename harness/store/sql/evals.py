@@ -107,6 +107,22 @@ SCORED = (
     )
     .limit(1)
 )
+# A run is blanked whole. The question that was added last tells whether it is.
+_LAST_PROMPT: Final = (
+    sa.select(sample.c.prompt)
+    .where(sample.c.run == eval_run.c.id)
+    .order_by(sample.c.position.desc(), sample.c.epoch.desc())
+    .limit(1)
+    .scalar_subquery()
+)
+WITH_TEXTS: Final = (
+    sa.select(eval_run.c.id)
+    .where(eval_run.c.state.in_([state.value for state in ENDED]), _LAST_PROMPT != "")
+    .order_by(eval_run.c.created_at, eval_run.c.id)
+)
+BLANK_TEXTS: Final = (
+    sa.update(sample).where(sample.c.run == sa.bindparam("of_run")).values(answer="", prompt="")
+)
 COUNT = sa.select(sa.func.count()).where(sample.c.run == sa.bindparam("run"))
 PROGRESS = sa.select(
     sa.func.count().label("samples"),
@@ -187,6 +203,13 @@ class SqlEvalRuns:
         if not left:
             self.get(run)
         return left
+
+    def blank_texts(self, suite: str, before: datetime, *, limit: int) -> int:
+        old = WITH_TEXTS.where(eval_run.c.suite == suite, eval_run.c.created_at < before)
+        runs = self._unit.read(old.limit(limit)).scalars().all()
+        for run in runs:
+            self._unit.write(BLANK_TEXTS, {"of_run": run})
+        return len(runs)
 
     def want(self, run: str, items: int) -> None:
         # Decisions first, runs second, in every unit of work: two never wait for each other.
