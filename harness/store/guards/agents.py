@@ -133,7 +133,8 @@ _MESSAGE: Final = (
             (
                 f"OLD.state <> 'streaming' AND ("
                 f"{_changes_beside(agent_message, 'body', 'encrypted')}"
-                " OR ((NEW.body <> OLD.body OR OLD.encrypted) AND NOT NEW.encrypted))"
+                " OR ((NEW.body <> OLD.body OR OLD.encrypted) AND NOT NEW.encrypted)"
+                " OR (NEW.encrypted AND NOT OLD.encrypted AND NEW.body = OLD.body))"
             ),
         ),
     ),
