@@ -382,6 +382,10 @@ class Spending(Protocol):
         """Gives up what a hold has left."""
         ...
 
+    def add(self, hold: SpendingHold, spent_usd: float, *, calls: int, unpriced: int) -> None:
+        """Adds what was spent without a hold, as there was no cap."""
+        ...
+
     def has_lapsed(self, now: datetime) -> bool:
         """Tells whether a process died with a hold that does not count as spent yet."""
         ...

@@ -12,6 +12,7 @@ import json
 import logging
 from typing import Final, NamedTuple
 
+from harness.control.operations.spending_allowance import TakenAmount
 from harness.domain.canary.judge import (
     JudgeOutcome,
     build_prompt,
@@ -28,11 +29,13 @@ from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
+from router.observers.call_spending import OVER_CAP, CallSpending
 from router.observers.capture import CAPTURE_OPT_OUT
 from router.observers.judge_budget import JudgeBudget
 from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.observers.shadow import MAX_BYTES, OFF, SHADOW_OPT_OUT
 from router.protocols.transcript import build_transcript
+from router.protocols.usage import TokenUsage
 from router.recording.bounded_map import BoundedMap
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording, Ticket
@@ -68,6 +71,7 @@ class JudgeSample(NamedTuple):
     served: CompiledJudge
     canary: Canary
     copied: AnswerCopy | None  # what the user gets of a stream
+    taken: TakenAmount  # of the monthly cap
 
 
 class CanarySampleJudge(RequestObserver):
@@ -86,7 +90,9 @@ class CanarySampleJudge(RequestObserver):
         money: JudgeBudget,
         settings: RouterSettings,
         clock: Clock,
+        spending: CallSpending,
     ) -> None:
+        self._spending = spending
         self._holder = holder
         self._calls = calls
         self._health = health
@@ -117,9 +123,17 @@ class CanarySampleJudge(RequestObserver):
         if obstacle := self._not_now(observed, served, canary):
             self._count(obstacle)
             return
+        # Before anybody answers, so at the most that an answer may be long.
+        most_bytes = len(observed.request.text) + MAX_BYTES
+        taken = self._spending.take(
+            served.upstream.price, served.upstream.name, most_bytes, max_tokens=MOST_TOKENS
+        )
+        if taken is None:
+            self._count(OVER_CAP)
+            return
         copy = AnswerCopy(MAX_BYTES) if observed.request.stream else None
         self._places -= 1
-        self._drawn[observed.request_id] = JudgeSample(served, canary, copy)
+        self._drawn[observed.request_id] = JudgeSample(served, canary, copy, taken)
         observed.is_judged = True
         if copy is not None:
             observed.copies.append(copy)
@@ -174,10 +188,12 @@ class CanarySampleJudge(RequestObserver):
             return
         if ticket is None:
             self._places += 1
+            self._spending.settle(drawn.taken, None, None)
             return
         if not _answered_by_its_arm(response):
             # An error is an error alone, and has its own guardrail.
             self._places += 1
+            self._spending.settle(drawn.taken, None, None)
             self._recorder.judged(drawn.canary, ticket, JudgeOutcome.GOOD, 0.0)
             self._count("without_answer")
             return
@@ -203,25 +219,26 @@ class CanarySampleJudge(RequestObserver):
     async def _run(
         self, drawn: JudgeSample, ticket: Ticket, job: RoutedRequest, answer: str | None
     ) -> None:
-        judged, cost_usd = JudgeOutcome.NO_VERDICT, 0.0
+        judged, cost_usd, usage = JudgeOutcome.NO_VERDICT, 0.0, None
         try:
             until = self._calls.timers.loop.time() + drawn.served.judge.timeout_s
             with self._calls.timers.limit(until):
                 async with self._at_once:
                     if answer is not None:
-                        judged, cost_usd = await self._request_verdict(
+                        judged, cost_usd, usage = await self._request_verdict(
                             drawn, job, answer, until
                         )
         except (UpstreamFailed, TimeoutError):
             self._rests_until[drawn.served.upstream.id] = self._clock.monotonic() + REST_S
             self._count("failed")
         finally:
+            self._spending.settle(drawn.taken, drawn.served.upstream.price, usage)
             self._count(judged.name.lower())
             self._recorder.judged(drawn.canary, ticket, judged, cost_usd)
 
     async def _request_verdict(
         self, drawn: JudgeSample, job: RoutedRequest, answer: str, until: float
-    ) -> tuple[JudgeOutcome, float]:
+    ) -> tuple[JudgeOutcome, float, TokenUsage | None]:
         """Raises UpstreamFailed."""
         judge, upstream = drawn.served.judge, drawn.served.upstream
         request = job.request
@@ -230,7 +247,7 @@ class CanarySampleJudge(RequestObserver):
             body = await asyncio.to_thread(_body, judge.criteria, request, answer)
         except (ValueError, TypeError, KeyError, AttributeError, StopIteration):
             self._count("unreadable")
-            return JudgeOutcome.NO_VERDICT, 0.0
+            return JudgeOutcome.NO_VERDICT, 0.0, None
         loop = self._calls.timers.loop
         own = job._replace(
             request=read_request(body, Endpoint.CHAT),
@@ -248,13 +265,13 @@ class CanarySampleJudge(RequestObserver):
         self._count("asked")
         came = await self._calls.make(own, made, lambda _: None)
         if not isinstance(came, UpstreamAnswer):
-            return JudgeOutcome.NO_VERDICT, 0.0
+            return JudgeOutcome.NO_VERDICT, 0.0, None
         cost_usd = 0.0
         if came.usage is not None and upstream.price is not None:
             cost_usd = upstream.price.cost_usd(*came.usage)
             self._metrics.spent(upstream.name, came.usage, upstream.price)
         self._money.note(drawn.canary.rollout, cost_usd)
-        return parse_verdict(_text(came)), cost_usd
+        return parse_verdict(_text(came)), cost_usd, came.usage
 
     def _count(self, name: str) -> None:
         self._recorder.counters[f"judge_{name}"] += 1

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any, Final, NamedTuple
 
+from harness.control.operations.spending_allowance import TakenAmount
 from harness.domain.operations.access import OptOut
 from harness.domain.reliability.breaker import LAST_RESORT_TICKET
 from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
@@ -26,6 +27,7 @@ from harness.domain.shadow.shadow import COST_USD, MIRRORED, UNPRICED, within_bu
 from harness.ports import Clock
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
+from router.observers.call_spending import OVER_CAP, CallSpending
 from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.protocols.transcript import build_transcript
 from router.protocols.usage import TokenUsage
@@ -91,7 +93,9 @@ class ShadowMirror(RequestObserver):
         metrics: RouterMetrics,
         settings: RouterSettings,
         clock: Clock,
+        spending: CallSpending,
     ) -> None:
+        self._spending = spending
         self._holder = holder
         self._calls = calls
         self._health = health
@@ -190,15 +194,23 @@ class ShadowMirror(RequestObserver):
 
     def _start(
         self, job: RoutedRequest, mirror: MirroredRequest, incumbent: _ShadowAnswer
-    ) -> None:
+    ) -> bool:
+        """Sends it to the candidate; False where the monthly cap leaves too little."""
+        upstream = mirror.shadow.upstream
+        taken = self._spending.take_for(upstream.price, upstream.name, job.request)
+        if taken is None:
+            self._count(mirror.shadow.shadow.id, OVER_CAP)
+            return False
         # Counted before it is asked: of two at once, both are in the budget.
         self._count(mirror.shadow.shadow.id, MIRRORED)
         shadow = mirror.shadow.shadow
         # Now, and not once it is compared: what comes of it must not say whether it counts.
         ticket = self._recorder.begin_mirror(shadow_subject(shadow), mirror.sticky_key)
-        task = asyncio.ensure_future(self._run(job, mirror, incumbent, ticket))
+        work = self._run(job, mirror, incumbent, ticket, taken)
+        task = asyncio.ensure_future(work)
         self._running[task] = mirror.shadow.shadow.id
         task.add_done_callback(self._done)
+        return True
 
     def _done(self, task: asyncio.Task[None]) -> None:
         shadow = self._running.pop(task, "")
@@ -213,8 +225,8 @@ class ShadowMirror(RequestObserver):
             if not self._still(mirror):
                 self._count(mirror.shadow.shadow.id, "dropped")
                 continue
-            self._start(job, mirror, incumbent)
-            return
+            if self._start(job, mirror, incumbent):
+                return
 
     def _still(self, mirror: MirroredRequest) -> bool:
         """Whether it was not ended, and has money left, since the request was drawn."""
@@ -237,11 +249,20 @@ class ShadowMirror(RequestObserver):
         await asyncio.gather(*running, return_exceptions=True)
 
     async def _run(
-        self, job: RoutedRequest, mirror: MirroredRequest, incumbent: _ShadowAnswer, ticket: int
+        self,
+        job: RoutedRequest,
+        mirror: MirroredRequest,
+        incumbent: _ShadowAnswer,
+        ticket: int,
+        taken: TakenAmount,
     ) -> None:
-        served = mirror.shadow
-        candidate = await self._ask(job, served)
-        price, usage = served.upstream.price, candidate.usage
+        served, usage = mirror.shadow, NO_USAGE
+        price = served.upstream.price
+        try:
+            candidate = await self._ask(job, served)
+            usage = candidate.usage
+        finally:
+            self._spending.settle(taken, price, None if usage == NO_USAGE else usage)
         if usage != NO_USAGE:
             self._metrics.spent(served.upstream.name, usage, price)
         spent = {COST_USD: _cost(price, usage)} if price else {}

@@ -11,6 +11,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+from harness.domain.operations.spending import SpendingPurpose
 from harness.domain.routing.table import KeyGrant
 from harness.domain.settings import AgentSettings, RouterSettings
 from harness.ports import Clock, RateBook
@@ -24,6 +25,7 @@ from router.health.early_recovery import EarlyRecovery
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
 from router.health.worker_alerts import WorkerAlerts
+from router.observers.call_spending import CallSpending
 from router.observers.canary_guard import CanaryGuards
 from router.observers.capture import CaptureSampler
 from router.observers.failover_log import FailoverLog
@@ -195,14 +197,22 @@ class Router:
         self._callers = Callers(settings, secret, clock, self._admission, recorder.counters)
         holder.add_follower(BudgetRefresh(holder, recorder.spends, clock))
         holder.add_follower(ShadowTotalsRefresh(holder, recorder.shadows, clock))
+        self._spending = {
+            purpose: CallSpending(purpose, recorder.worker, clock)
+            for purpose in (SpendingPurpose.SHADOW, SpendingPurpose.JUDGES)
+        }
+        for spending in self._spending.values():
+            holder.add_follower(spending)
         self._shadows = ShadowMirror(
-            holder, calls, self._health, keys, recorder, self._metrics, settings, clock
-        )
+            holder, calls, self._health, keys, recorder, self._metrics, settings, clock,
+            self._spending[SpendingPurpose.SHADOW],
+        )  # fmt: skip
         money = JudgeBudget(holder, clock)
         holder.add_follower(money)
         self._judges = CanarySampleJudge(
-            holder, calls, self._health, keys, recorder, self._metrics, money, settings, clock
-        )
+            holder, calls, self._health, keys, recorder, self._metrics, money, settings, clock,
+            self._spending[SpendingPurpose.JUDGES],
+        )  # fmt: skip
         self._checks = HealthChecks(
             holder,
             dispatcher,
@@ -277,6 +287,8 @@ class Router:
         await self._shadows.aclose()
         await self._judges.aclose()
         self._holder.stop()
+        for spending in self._spending.values():
+            await asyncio.to_thread(spending.close)
         self._recorder.stop()
         self._events.stop()
         if self._tracing is not None:

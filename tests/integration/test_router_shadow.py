@@ -14,11 +14,13 @@ from evals.sim import faults, server
 from evals.sim.simulator import Simulator
 from harness.control.context import Context
 from harness.control.operations import keys
+from harness.control.operations.spending_report import load_report
 from harness.control.routing import kill_switch
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowRequest, ShadowStatus
 from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, ApiKey, OptOut, Role, key_hash
+from harness.domain.operations.spending import PurposeSpending, SpendingPurpose, month_of
 from harness.domain.routing.kill_switch import SwitchSource, parse_force
 from harness.domain.routing.route_changes import ChangeSettings, CreateRoute
 from harness.domain.routing.table import RouteSettings
@@ -94,6 +96,12 @@ class Scene:
         stats = self.sim.stats.get(model)
         return stats.requests if stats else 0
 
+    def mirroring(self) -> PurposeSpending:
+        """What the month's books have of shadows."""
+        with self.ctx.store.read() as tx:
+            month = tx.spending.month(month_of(CLOCK.now()))
+        return next(row for row in month.purposes if row.purpose is SpendingPurpose.SHADOW)
+
     def status(self, condition: Any) -> ShadowStatus:
         """Once it is so."""
         wait_until(lambda: condition(shadows.load_status(self.ctx, "support")))
@@ -102,13 +110,20 @@ class Scene:
 
 @contextmanager
 def scene(
-    database_url: str, sim: Simulator, sim_url: str, folder: Path, settings: Any = QUICK
+    database_url: str,
+    sim: Simulator,
+    sim_url: str,
+    folder: Path,
+    settings: Any = QUICK,
+    *,
+    cap_usd: float | None = None,
 ) -> Iterator[Scene]:
     sim.faults.clear()
     sim.stats.clear()
     theirs = SqlStore(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
     ours = SqlStore(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
     with ours.write() as tx:
+        tx.spending.set_cap(cap_usd, CLOCK.now())
         prices = {OWN: Price(1.0, 2.0), SPARE: Price(10.0, 20.0)}
         for name in ("up", "other"):
             tx.providers.put(Provider(name, "sim", f"{sim_url}/v1", "UP_KEY", {}, prices))
@@ -168,6 +183,8 @@ def test_answers_are_paired_counted_and_paid_and_users_notice_nothing(
         assert streamed
         assert (status.mirrored, status.left_out, status.harm) == (4, {}, False)
         assert status.cost_usd > 0
+        wait_until(lambda: at.mirroring().calls == 4)
+        assert at.mirroring().spent_usd == pytest.approx(status.cost_usd)
         assert status.today.requests == 4
         assert {check.check: check.both for check in status.checks}["answered"] == 4
         assert status.incumbent is not None
@@ -233,6 +250,26 @@ def test_its_budget_ends_it_for_the_day(
 
         status = at.status(lambda s: s.left_out.get("over_budget") == 3 and s.pairs == 2)
         assert at.requests_to() == status.mirrored == 2
+
+
+@pytest.mark.req("G5")
+def test_it_rests_while_the_monthly_cap_leaves_too_little_and_goes_on_once_it_is_raised(
+    sqlite_url: str, sim: Simulator, sim_url: str, tmp_path: Path
+) -> None:
+    with scene(sqlite_url, sim, sim_url, tmp_path, cap_usd=0.0) as at:
+        at.start()
+        assert all(at.ask(number) for number in range(3))
+        status = at.status(lambda s: s.left_out.get("over_monthly_cap") == 3)
+        assert status.mirrored == at.requests_to() == 0
+        wait_until(lambda: at.mirroring().refused_at is not None)
+        assert load_report(at.ctx).waiting == ("shadow",)
+
+        with at.ctx.store.write() as tx:
+            tx.spending.set_cap(5.0, CLOCK.now())
+        wait_until(lambda: bool(at.ask()) and at.requests_to() > 0)
+        wait_until(lambda: at.mirroring().calls > 0)
+        assert load_report(at.ctx).waiting == ()
+        assert at.mirroring().spent_usd > 0
 
 
 def test_its_money_in_all_ends_it_for_good(

@@ -14,6 +14,7 @@ from harness.domain.canary.guardrails import ArmSplit, Guardrail, Guardrails, Ju
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import build_unit_rule
 from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
+from harness.domain.operations.spending import SpendingPurpose
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.domain.routing.data_classes import NO_DATA_CLASSES, DataClasses
 from harness.domain.routing.table import RouteSettings
@@ -125,6 +126,10 @@ async def test_a_candidate_whose_answers_are_bad_is_found_bad_and_the_incumbent_
     assert tally.failures == tally.canary_failures == block.canary_units > 0
     assert tally.cost_usd > 0
     assert tally.no_verdict == ArmSplit(0, 0)
+    scene.door.holder.tell_followers()
+    [(purpose, spent_usd, calls, unpriced)] = scene.door.kept.spent
+    assert (purpose, calls, unpriced) == (SpendingPurpose.JUDGES, 8, 0)
+    assert spent_usd == pytest.approx(tally.cost_usd)
     first = scene.judged[0]
     assert first["temperature"] == 0
     assert not any(name in whose(first) for name in (CANDIDATE, "m-incumbent", "canary"))

@@ -36,7 +36,7 @@ REFUSED_PAUSE_S: Final = 5.0
 WAIT_S: Final = 1.0
 
 
-@dataclass
+@dataclass(eq=False)
 class _Account:
     """One hold, and what was done with it since it was written last."""
 
@@ -61,7 +61,11 @@ class TakenAmount:
 
 
 class Allowance:
-    """What this process may spend on a purpose. Thread-safe. subject: what it is for."""
+    """What this process may spend on a purpose. Thread-safe. subject: what it is for.
+
+    holds_always: False where nobody may wait for a hold while there is no cap; then a cap that
+    is set counts from the next `refresh` on.
+    """
 
     def __init__(
         self,
@@ -70,6 +74,8 @@ class Allowance:
         new_id: Callable[[str], str],
         purpose: SpendingPurpose,
         subject: str,
+        *,
+        holds_always: bool = True,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -79,9 +85,12 @@ class Allowance:
         self._writing = threading.Lock()  # before the other one
         self._numbers = threading.Condition()  # held for no longer than a sum takes
         self._obstacle = ""  # what the last one was refused for
+        self._holds_always = holds_always
         self._accounts: list[_Account] = []
+        self._without_cap: list[_Account] = []  # calls without a hold
         self._cap_usd: float | None = None
-        self._cap_known = False  # whether the cap is known
+        self._cap_known = False
+        self._cap_read_s = -math.inf
         self._wanted_usd: float | None = None
         self._rests_until = -math.inf
         self.refusal = ""  # why the last call was refused, empty once one was not
@@ -148,10 +157,12 @@ class Allowance:
         counts as spent. Raises StoreUnavailable.
         """
         with self._writing:
-            if self._accounts:
+            if self._accounts or self._without_cap:
                 self._write(ends=True)
 
     def _take(self, usd: float | None, model: str, now: datetime) -> TakenAmount | None:
+        if self._cap_known and self._cap_usd is None and not self._holds_always:
+            return self._take_without_hold(usd, now)
         if not self._cap_known or (usd is None and self._cap_usd is not None):
             self._want(usd or 0.0)
             if self._cap_known:
@@ -168,6 +179,15 @@ class Allowance:
         account.taken += 1
         account.drawn_s = self._clock.monotonic()
         return TakenAmount(need, usd is not None, account)
+
+    def _take_without_hold(self, usd: float | None, now: datetime) -> TakenAmount:
+        month = month_of(now)
+        account = next((a for a in self._without_cap if a.hold.month == month), None)
+        if account is None:
+            account = _Account(SpendingHold("", self._purpose, self._subject, month))
+            self._without_cap.append(account)
+        account.taken += 1
+        return TakenAmount(0.0, usd is not None, account)
 
     @property
     def _calls_under_way(self) -> int:
@@ -188,6 +208,12 @@ class Allowance:
         with self._numbers:
             if self._wanted_usd is not None and now_s >= self._rests_until:
                 return True
+            if not self._holds_always and not self._cap_known:
+                return True
+            if self._without_cap and now_s - self._cap_read_s >= RENEWED_EVERY_S:
+                return True
+            if any(a.calls for a in self._without_cap):
+                return True
             return any(a.calls or self._silent_s(a) >= RENEWED_EVERY_S for a in self._accounts)
 
     def _write(self, *, ends: bool) -> None:
@@ -195,7 +221,8 @@ class Allowance:
         one, what was spent is written the next time.
         """
         now = self._clock.now()
-        notes = [self._note(account, now, ends=ends) for account in self._accounts]
+        accounts = [*self._accounts, *self._without_cap]
+        notes = [self._note(account, now, ends=ends) for account in accounts]
         with self._numbers:
             wanted, self._wanted_usd = self._wanted_usd, None
         try:
@@ -214,11 +241,12 @@ class Allowance:
             raise
         now_s = self._clock.monotonic()
         with self._numbers:
-            self._cap_usd, self._cap_known = cap_usd, True
+            self._cap_usd, self._cap_known, self._cap_read_s = cap_usd, True, now_s
             for note in notes:
                 note.account.written_s = now_s
                 if note.ends or note.account in lapsed:
-                    self._accounts.remove(note.account)
+                    holds = note.account.hold.id
+                    (self._accounts if holds else self._without_cap).remove(note.account)
             if raised is not None:
                 account, usd = raised
                 account.free_usd += usd
@@ -273,6 +301,12 @@ class _Note:
 
     def write(self, tx: Transaction, now: datetime) -> bool:
         """False where the hold has lapsed: all of it counts as spent already."""
+        if not self.account.hold.id:
+            if self.calls:
+                tx.spending.add(
+                    self.account.hold, self.spent_usd, calls=self.calls, unpriced=self.unpriced
+                )
+            return True
         lives = tx.spending.settle(
             self.account.hold,
             left_usd=self.left_usd,

@@ -45,6 +45,7 @@ LEFT_OUT: Final[Mapping[str, str]] = {
     "not_repeatable": "state or tools of the provider's own: asking twice may act twice",
     "unable": "the candidate cannot do what they need",
     "over_budget": "over the day's budget",
+    "over_monthly_cap": "the monthly cap left nothing at hand: `swapgate spending`",
     "budget_unknown": "the database did not say what is spent",
     "resting": "the provider had too much to do",
     "circuit_open": "the candidate's circuit was open",

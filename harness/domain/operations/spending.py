@@ -26,7 +26,8 @@ ASSUMED_OUTPUT_TOKENS: Final = 8_192
 CALLS_TO_GO_ON: Final = 4
 # Sums of floats differ in their last digits by the order of adding.
 ROUNDING_USD: Final = 1e-9
-_LIMITS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+# Fields by which a request bounds its answer.
+OUTPUT_LIMITS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
 
 class SpendingPurpose(StrEnum):
@@ -130,7 +131,7 @@ def estimate_most_usd(price: Price, request_bytes: int, body: Mapping[str, Any])
     """Estimates the most that a call costs: no tokenizer makes more tokens than there are
     bytes, and an answer ends at the request's limit, or at ASSUMED_OUTPUT_TOKENS without one.
     """
-    limits = [body[name] for name in _LIMITS if isinstance(body.get(name), int)]
+    limits = [body[name] for name in OUTPUT_LIMITS if isinstance(body.get(name), int)]
     answers = body.get("n")
     count = answers if isinstance(answers, int) and answers > 1 else 1
     output = max(limits, default=ASSUMED_OUTPUT_TOKENS) * count

@@ -151,6 +151,10 @@ class SqlSpending:
         self._unit.serialize_by(_SERIAL)
         self._unit.write(END_HOLD, {"of": hold.id})
 
+    def add(self, hold: SpendingHold, spent_usd: float, *, calls: int, unpriced: int) -> None:
+        self._unit.serialize_by(_SERIAL)
+        self._add(hold.month, hold.purpose, spent_usd, calls=calls, unpriced=unpriced)
+
     def has_lapsed(self, now: datetime) -> bool:
         return self._unit.read(LAPSED.limit(1), {"now": now}).first() is not None
 

@@ -21,6 +21,7 @@ from harness.domain.errors import StoreUnavailable
 from harness.domain.evals.pins import Sighting
 from harness.domain.operations.access import OptOut, key_hash
 from harness.domain.operations.alerts import Alert
+from harness.domain.operations.spending import SpendingHold, SpendingPurpose
 from harness.domain.providers.credentials import ProviderKeySets, keys_from_environment
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.retry import RetryPolicy
@@ -83,6 +84,7 @@ class SwitchableStore:
         self.failovers: list[Failover] = []
         self.alerts: list[Alert] = []
         self.spends: list[KeySpend] = []
+        self.spent: list[tuple[SpendingPurpose, float, int, int]] = []
         self.sightings: list[Sighting] = []
         self.shadows: list[ShadowTally] = []
         self.pages: dict[tuple[str, int], bytes] = {}
@@ -122,7 +124,14 @@ class SwitchableStore:
             alerts=SimpleNamespace(fold=self.alerts.extend),
             sightings=SimpleNamespace(note=self.sightings.extend),
             shadows=SimpleNamespace(append=self.shadows.extend),
+            # Without a cap nothing is held.
+            spending=SimpleNamespace(cap_usd=lambda: None, add=self._add_spending),
         )
+
+    def _add_spending(
+        self, hold: SpendingHold, usd: float, *, calls: int, unpriced: int
+    ) -> None:
+        self.spent.append((hold.purpose, usd, calls, unpriced))
 
     @contextmanager
     def read(self) -> Iterator[SimpleNamespace]:
