@@ -114,7 +114,7 @@ class ControlSettings:
 
 @dataclass(frozen=True, slots=True)
 class SpendingSettings:
-    """Bounds what Swapgate itself spends on models: evals, judges, shadows, drift, agents."""
+    """Bounds what Swapgate itself spends on models: evals, judges, shadows, drift."""
 
     # US dollars in a calendar month (UTC), together; null for no cap.
     monthly_cap_usd: float | None = None

@@ -29,11 +29,11 @@ from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
-from router.observers.call_spending import OVER_CAP, CallSpending
 from router.observers.capture import CAPTURE_OPT_OUT
 from router.observers.judge_budget import JudgeBudget
 from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.observers.shadow import MAX_BYTES, OFF, SHADOW_OPT_OUT
+from router.observers.worker_spending import OVER_CAP, WorkerSpending
 from router.protocols.transcript import build_transcript
 from router.protocols.usage import TokenUsage
 from router.recording.bounded_map import BoundedMap
@@ -90,7 +90,7 @@ class CanarySampleJudge(RequestObserver):
         money: JudgeBudget,
         settings: RouterSettings,
         clock: Clock,
-        spending: CallSpending,
+        spending: WorkerSpending,
     ) -> None:
         self._spending = spending
         self._holder = holder

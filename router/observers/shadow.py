@@ -27,8 +27,8 @@ from harness.domain.shadow.shadow import COST_USD, MIRRORED, UNPRICED, within_bu
 from harness.ports import Clock
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
-from router.observers.call_spending import OVER_CAP, CallSpending
 from router.observers.request_observers import ObservedRequest, RequestObserver
+from router.observers.worker_spending import OVER_CAP, WorkerSpending
 from router.protocols.transcript import build_transcript
 from router.protocols.usage import TokenUsage
 from router.recording.metrics import RouterMetrics
@@ -93,7 +93,7 @@ class ShadowMirror(RequestObserver):
         metrics: RouterMetrics,
         settings: RouterSettings,
         clock: Clock,
-        spending: CallSpending,
+        spending: WorkerSpending,
     ) -> None:
         self._spending = spending
         self._holder = holder

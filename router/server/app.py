@@ -25,7 +25,6 @@ from router.health.early_recovery import EarlyRecovery
 from router.health.provider_keys import ProviderKeys
 from router.health.target_health import TargetHealth
 from router.health.worker_alerts import WorkerAlerts
-from router.observers.call_spending import CallSpending
 from router.observers.canary_guard import CanaryGuards
 from router.observers.capture import CaptureSampler
 from router.observers.failover_log import FailoverLog
@@ -42,6 +41,7 @@ from router.observers.shadow import ShadowMirror
 from router.observers.short_deadlines import ShortDeadlines
 from router.observers.token_settlement import TokenSettlement
 from router.observers.tracing_port import Tracing
+from router.observers.worker_spending import WorkerSpending
 from router.protocols.endpoints import ENDPOINTS
 from router.protocols.messages.dialect import VERSION
 from router.protocols.messages.errors import anthropic_error
@@ -198,7 +198,7 @@ class Router:
         holder.add_follower(BudgetRefresh(holder, recorder.spends, clock))
         holder.add_follower(ShadowTotalsRefresh(holder, recorder.shadows, clock))
         self._spending = {
-            purpose: CallSpending(purpose, recorder.worker, clock)
+            purpose: WorkerSpending(purpose, recorder.worker, clock)
             for purpose in (SpendingPurpose.SHADOW, SpendingPurpose.JUDGES)
         }
         for spending in self._spending.values():

@@ -44,7 +44,7 @@ ALERT_MEANINGS: Final[Mapping[AlertKind, str]] = {
     ),
     _K.KEY_BUDGET: "a data key came near its budget, or reached it",
     _K.SPENDING_CAP: (
-        "evals, judges, shadows, drift checks or agents wait, since the monthly cap leaves too "
+        "evals, judges, shadows or drift checks wait, since the monthly cap leaves too "
         "little; users' requests go on"
     ),
     _K.WAIVER_EXPIRED: (

@@ -1,5 +1,5 @@
 """The spending cap bounds what Swapgate itself spends on models in a month (UTC): evals,
-judges, shadows, drift checks and agents, together. What
+judges, shadows and drift checks, together. What
 clients send through routes is not in it. Pure.
 
 Before a paid call the most that it can cost is held (`estimate_most_usd`), and the hold is
@@ -37,7 +37,6 @@ class SpendingPurpose(StrEnum):
     JUDGES = "judges"  # of evals and of canaries
     SHADOW = "shadow"
     DRIFT = "drift"
-    AGENTS = "agents"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 """Keeps judges and shadows within the monthly cap: what a call can cost is taken from what this
-worker holds, at once or not at all. `CallSpending` is called by the thread that follows the
+worker holds, at once or not at all. `WorkerSpending` is called by the thread that follows the
 store, which holds more and writes down what was spent; nothing here holds a user up.
 """
 
@@ -22,7 +22,7 @@ from router.request.body import ClientRequest
 OVER_CAP: Final = "over_monthly_cap"
 
 
-class CallSpending:
+class WorkerSpending:
     """What this worker may spend on one purpose. worker: a name that is new for every
     process.
     """
