@@ -14,9 +14,10 @@ from dashboard.action_dialogs import Opener
 from dashboard.data import queries
 from dashboard.text import html
 from dashboard.text.html import escape, strong
-from harness.control.operations.queries import load_target_names
+from harness.control.operations.queries import find_route, load_target_names
 from harness.control.routing import break_glass
 from harness.control.routing.break_glass import BreakGlassRequest
+from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.access import Role
 from harness.domain.routing.break_glass import BreakGlass
 
@@ -28,15 +29,25 @@ LASTS: Final[Mapping[str, timedelta]] = {
 }
 
 
+BUSY: Final = "Break-glass: the route has a canary or a bake. Abort it on Canary first."
+
+
 def list_openers(route: str) -> list[Opener]:
-    """Lists the buttons for a route: to ask for one, or to confirm or end the one there is."""
-    record = next(
-        (one for one in break_glass.list_open(page_frame.context()) if one.route == route), None
-    )
+    """Lists the buttons for a route: to ask for one, or to confirm or end the one there is.
+
+    None, where the stored ones cannot be trusted; a banner on the page says so.
+    """
+    try:
+        found = break_glass.list_open(page_frame.context())
+    except SignatureInvalid:
+        return []
+    record = next((one for one in found if one.route == route), None)
     icon = ":material/warning:"
     if record is None:
         open_ = partial(propose, route)
-        return [Opener("Break-glass …", icon, open_, "break-glass", Role.APPROVER)]
+        busy = find_route(page_frame.context(), route).experiment is not None
+        missing = BUSY if busy else ""
+        return [Opener("Break-glass …", icon, open_, "break-glass", Role.APPROVER, missing)]
     buttons = [
         Opener("End the break-glass …", icon, partial(end, record), "glass-end", Role.APPROVER)
     ]
@@ -49,11 +60,14 @@ def list_openers(route: str) -> list[Opener]:
 @action_dialogs.dialog("Break-glass: serve without proof", width="medium")
 def propose(route: str) -> None:
     """Asks which model serves, how long and why."""
+    ctx = page_frame.context()
+    incumbent = find_route(ctx, route).incumbent
+    name = load_target_names(ctx, {incumbent}).get(incumbent, incumbent)
     st.html(
         html.block(
-            "<p>The model gets all of the route's traffic without evals, gate or canary. "
-            "Nothing changes before a second person, an admin, confirms it; at its end the "
-            "former model returns.</p>"
+            f"<p>The model gets all traffic of route {strong(route)} without evals, gate or "
+            f"canary, in the place of {strong(name)}. Nothing changes before a second person, "
+            f"an admin, confirms it; at its end {strong(name)} returns.</p>"
         )
     )
     target = st.selectbox(
@@ -95,7 +109,7 @@ def confirm(record: BreakGlass) -> None:
         html.block(
             f"<p>{strong(name)} gets all traffic of route {strong(record.route)}, without "
             f"proof, until {strong(until)}. {strong(record.proposer)} asked for it: "
-            f"{escape(record.reason)}.</p>"
+            f"{escape(record.reason.rstrip('.'))}.</p>"
             + (
                 "<p>It holds while the route is frozen, too.</p>"
                 if record.through_freeze
@@ -118,6 +132,14 @@ def confirm(record: BreakGlass) -> None:
 @action_dialogs.dialog("End the break-glass")
 def end(record: BreakGlass) -> None:
     """Asks for a reason to bring the former model back."""
+    names = load_target_names(page_frame.context(), {record.incumbent})
+    name = names.get(record.incumbent, record.incumbent)
+    effect = (
+        f"{strong(name)} serves route {strong(record.route)} again, from the click on."
+        if record.confirmed
+        else f"{strong(name)} goes on serving route {strong(record.route)}."
+    )
+    st.html(html.block(f"<p>{effect} Swaps can be proposed again.</p>"))
     reason = action_dialogs.ask_reason(f"glass-end-why-{record.id}")
     action_dialogs.submit(
         "End it",

@@ -17,15 +17,14 @@ from dashboard.theme import Palette
 from harness.app.installation import Installation, open_installation
 from harness.control import audit
 from harness.control.context import Context
-from harness.control.routing import break_glass, freezes, kill_switch
+from harness.control.routing import banners
+from harness.control.routing.banners import Banner
 from harness.domain.errors import (
     ConfigError,
     NotFound,
-    SignatureInvalid,
     StoreUnavailable,
     SwapgateError,
 )
-from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.settings import OidcSettings
 
 log = logging.getLogger("swapgate.dashboard")
@@ -105,10 +104,11 @@ def show_page(name: str, show: Callable[[], None]) -> None:
     """Shows a page. An error in it is shown in words, with a way to try again."""
 
     def show_all() -> None:
-        _show_switches()
-        _show_break_glass()
+        ctx = context()
+        _show_banners(banners.list_switch_banners(ctx, installation().standing_switches))
+        _show_banners(banners.list_break_glass_banners(ctx))
         _check_audit_log()
-        _show_observe_only()
+        _show_banners(banners.list_observe_banners(ctx))
         show()
 
     _guard(name, show_all)
@@ -144,41 +144,16 @@ def _failed(what: str, why: str, works: str, docs_page: str = "") -> None:
         st.rerun()
 
 
-def _show_switches() -> None:
-    """Show the kill switches in force: in the database, the environment and the file."""
-    standing = installation().standing_switches
-    for switch in standing:
-        _switch_banner(switch)
-    for switch in kill_switch.list_live_switches(context()):
-        _switch_banner(switch)
-
-
-def _switch_banner(switch: KillSwitch) -> None:
-    heading, text = labels.switch_banner(switch)
-    st.html(html.banner(heading, text, tone=labels.Tone.WORSE))
-
-
-def _show_break_glass() -> None:
-    """Show who serves without proof, and by whose word."""
-    tone = labels.Tone.WORSE
-    try:
-        notices = break_glass.list_notices(context())
-    except SignatureInvalid as error:
-        st.html(html.banner("What serves without proof cannot be told.", str(error), tone=tone))
-        return
-    for heading, text in notices:
-        st.html(html.banner(heading, text, tone=tone, docs_page="how-to/break-glass"))
-
-
 def show_freezes(route: str | None = None) -> None:
     """Shows the freezes in force, of people and of every week: those of a route, or all."""
-    try:
-        notices = freezes.list_freeze_notices(context(), route)
-    except SignatureInvalid as error:
-        st.html(html.banner(*labels.broken_freezes(str(error)), tone=labels.Tone.WORSE))
-        return
-    for notice in notices:
-        st.html(html.banner(*labels.freeze_banner(notice), docs_page="how-to/freezes"))
+    _show_banners(banners.list_freeze_banners(context(), route))
+
+
+def _show_banners(found: Sequence[Banner]) -> None:
+    for banner in found:
+        tone = labels.Tone.WORSE if banner.serious else labels.Tone.UNDECIDED
+        page = banner.docs_page
+        st.html(html.banner(banner.heading, banner.text, tone=tone, docs_page=page))
 
 
 def _check_audit_log() -> None:
@@ -189,19 +164,6 @@ def _check_audit_log() -> None:
                 f"✕ The audit log is broken at event {broken:,}.",
                 "Somebody changed what was recorded. swapgate audit verify shows where.",
                 tone=labels.Tone.WORSE,
-            )
-        )
-
-
-def _show_observe_only() -> None:
-    if context().observe_only:
-        st.html(
-            html.banner(
-                "Observe only.",
-                "No canary opens, goes on or is promoted: `control.observe_only` is set in the "
-                "configuration. Verdicts, books and shadows go on; abort, rollback and kill "
-                "switch work.",
-                docs_page="how-to/observe",
             )
         )
 

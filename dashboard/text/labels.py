@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final, assert_never
+from typing import Final
 
 from harness.control.operations.alerts import AlertView
-from harness.control.routing.freezes import FreezeNotice
 from harness.domain.canary.canary_end import CanaryEnd
 from harness.domain.canary.rollout import RolloutState
 from harness.domain.evals.pins import ServedModel
@@ -31,7 +30,6 @@ from harness.domain.formatting import (
 )
 from harness.domain.operations.alerts import Severity
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
-from harness.domain.routing.kill_switch import KillSwitch, SwitchSource
 from harness.gate.text.canary_state import CanaryState, CanaryStateKind
 
 # Changes below this share of the former value are reported as "no clear change".
@@ -158,36 +156,6 @@ ROLES: Final[Mapping[SuiteRole, str]] = {
 
 def verdict_label(verdict: BaseVerdict | None) -> Label:
     return VERDICT_LABELS[verdict.outcome if verdict else "running"]
-
-
-def switch_banner(switch: KillSwitch) -> tuple[str, str]:
-    """Writes heading and text for a kill switch in force."""
-    scope = "all routes" if switch.route is None else f"route {switch.route}"
-    heading = f"✕ Kill switch: {switch.force} is forced for {scope}."
-    match switch.source:
-        case SwitchSource.ENVIRONMENT | SwitchSource.CONFIG:
-            end = "It ends when the router restarts without it."
-        case SwitchSource.CLI | SwitchSource.REST:
-            until = f" or at {date_time(switch.expires_at)}" if switch.expires_at else ""
-            end = f"It ends with `swapgate switch lift {switch.id}`{until}."
-        case _:
-            assert_never(switch.source)
-    return heading, f"{switch.actor}: {switch.reason}. {end}"
-
-
-def freeze_banner(notice: FreezeNotice) -> tuple[str, str]:
-    """Writes heading and text for a freeze in force."""
-    heading = f"{notice.scope} frozen until {date_time(notice.ends_at)}."
-    effect = "No canary opens, goes on or is promoted. Abort, rollback and kill switch work."
-    return heading, f"{notice.reason.rstrip('.')} ({notice.source}). {effect}"
-
-
-def broken_freezes(error: str) -> tuple[str, str]:
-    """Writes heading and text where somebody else than Swapgate changed a stored freeze."""
-    return (
-        "✕ Every route counts as frozen.",
-        f"The stored freezes cannot be trusted: {error}. Abort, rollback and kill switch work.",
-    )
 
 
 def alert_banner(alert: AlertView, now: datetime) -> tuple[str, str]:

@@ -38,14 +38,16 @@ ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
 TABLE_HEADS: Final = ("Route", "State", "Serves", "Last verdict", "Last hour")
 
 
-def headline(statuses: Sequence[RouteStatus], alerts: int, now: datetime) -> tuple[str, str]:
+def headline(
+    statuses: Sequence[RouteStatus], alerts: int, now: datetime, unconfirmed: int
+) -> tuple[str, str]:
     """Answers as HTML whether a route needs somebody now; what ended lately follows.
 
-    alerts: how many are shown below.
+    alerts: how many are shown below. unconfirmed: break-glasses that wait for a second person.
     """
     note = f"{labels.plural(len(statuses), 'route')} · {escape(labels.date_time(now))}"
     also = list_news(statuses, now, mark=strong)[1:]
-    needs = describe_needs(statuses, alerts, now, mark=strong)
+    needs = describe_needs(statuses, alerts, now, unconfirmed=unconfirmed, mark=strong)
     return html.keep_units(needs), html.keep_units(" · ".join([*also, note]))
 
 

@@ -34,5 +34,8 @@ def purposes(report: SpendingReport) -> str:
 
 def figures(report: SpendingReport) -> str:
     """The forecast, what canaries cost, and what swaps saved."""
-    rows = [(html.escape(name), html.escape(text)) for name, text in report.facts]
+    rows = [
+        (html.escape(f"{name[0].upper()}{name[1:]}"), html.escape(text))
+        for name, text in report.facts
+    ]
     return html.section("Forecast, canaries and swaps") + html.facts(rows)

@@ -17,10 +17,10 @@ from harness.domain.formatting import DASH, format_milliseconds, format_percent
 from harness.domain.reliability.failover import Failover, FailoverReason
 from harness.domain.reliability.failure_text import failure_words
 
-WINDOWS: Final[Mapping[str, tuple[timedelta, str]]] = {
-    "1h": (timedelta(hours=1), "the last hour"),
-    "24h": (timedelta(hours=24), "the last 24 hours"),
-    "7d": (timedelta(days=7), "the last 7 days"),
+WINDOWS: Final[Mapping[str, timedelta]] = {
+    "1h": timedelta(hours=1),
+    "24h": timedelta(hours=24),
+    "7d": timedelta(days=7),
 }
 ROUTE_HEADS: Final = ("Route", "Requests", "Errors to callers", "Own model failed", "Cost")
 REASON_HEADS: Final = ("Model left", "Why", "Times", "No fallback left", "Routes", "Last")

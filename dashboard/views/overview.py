@@ -14,6 +14,7 @@ from dashboard.data import queries
 from dashboard.text import alert_text, html, labels, overview_text, route_text
 from harness.control.operations.alerts import AlertView
 from harness.control.operations.queries import list_alerts, list_route_status
+from harness.control.routing.break_glass import count_unconfirmed
 from harness.control.routing.route_status import ALERTS_OF_STATES, RouteState, RouteStatus
 from harness.domain.operations.alerts import Severity
 from harness.domain.proposals.proposal import ProposalPhase
@@ -36,7 +37,8 @@ def show() -> None:
             if alert.kind not in ALERTS_OF_STATES
         ]
         alarming.sort(key=lambda alert: (-alert.severity, -alert.last_seen.timestamp()))
-    st.html(html.title(*overview_text.headline(page.items, len(alarming), now)))
+    waiting = count_unconfirmed(ctx)
+    st.html(html.title(*overview_text.headline(page.items, len(alarming), now, waiting)))
     if page.invalid:
         st.html(html.invalid(page.invalid))
     page_frame.show_done_message()
@@ -53,7 +55,7 @@ def show() -> None:
             )
         )
         st.page_link("views/first_start.py", label="First steps: make one here")
-    page_frame.copy_as_cli("route", "list")
+    page_frame.copy_as_cli("status")
 
 
 def _routes(statuses: Sequence[RouteStatus], now: datetime) -> None:
@@ -127,7 +129,8 @@ def _alerts(open_: Sequence[AlertView], now: datetime) -> None:
         )
     if len(open_) > MOST_ALERTS:
         more = labels.plural(len(open_) - MOST_ALERTS, "more alert")
-        st.html(html.banner(f"? {more}.", "`swapgate alert list --open` has all of them."))
+        st.html(html.banner(f"? {more}.", "Alerts and `swapgate alert list --open` have all."))
+        st.page_link("views/alerts.py", label="All alerts", icon=":material/notifications:")
 
 
 def _links(status: RouteStatus) -> None:

@@ -14,7 +14,11 @@ from dashboard.charts import traffic_course
 from dashboard.data import queries
 from dashboard.text import html, labels, traffic_text
 from harness.control.operations.queries import count_failovers, list_failovers
-from harness.control.routing.traffic_report import RouteTraffic, load_traffic_report
+from harness.control.routing.traffic_report import (
+    RouteTraffic,
+    load_traffic_report,
+    name_period,
+)
 from harness.domain.pagination import Page, PageRequest, read_all
 from harness.domain.reliability.failover import Failover, FailoverReason
 
@@ -31,13 +35,12 @@ def show() -> None:
     # The page's first line is its answer; the choices come below it.
     top = st.container()
     chosen, route = _choices(names)
-    window, period = traffic_text.WINDOWS[chosen]
+    window = traffic_text.WINDOWS[chosen]
+    period = name_period(window)
     report = load_traffic_report(ctx, window, route)
     with top:
         st.html(html.title(*traffic_text.headline(report, period, route)))
-    command = ["route", "failovers", "--since", _since(window)]
-    if route is not None:
-        command += ["--route", route]
+    command = ["route", "traffic", *([route] if route else []), "--since", _since(window)]
     if report.last_request is None:
         st.html(
             html.empty(
@@ -56,7 +59,10 @@ def show() -> None:
         _routes(report.routes)
     _reasons(reasons, report.now, period)
     user = _failovers(window, route)
-    page_frame.copy_as_cli(*command, *(("--user", user) if user else ()))
+    if user:
+        of_route = ("--route", route) if route else ()
+        command = ["route", "failovers", "--since", _since(window), *of_route, "--user", user]
+    page_frame.copy_as_cli(*command)
 
 
 def _since(window: timedelta) -> str:

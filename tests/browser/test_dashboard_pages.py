@@ -118,6 +118,7 @@ def test_a_deep_link_on_a_cold_server_answers_in_its_first_line(
         ("/canary?route=support-chat", "sim/sim-better shows no harm so far, at 5 %"),
         ("/traffic", "No caller got an error in the last 24 hours"),
         ("/alerts", "1 alert is open, none critical"),
+        ("/spending", "spent since"),
         ("/sessions", "No session yet"),
         ("/audit", "The audit log is intact"),
         ("/routes?route=support-chat", "sim/sim-base serves support-chat since"),

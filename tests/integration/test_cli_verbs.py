@@ -110,6 +110,8 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("route", "rollback", "chat2", "--reason", "a rehearsal")
     switch = ask("switch", "throw", "provider:sim", "--for", "2h", "--reason", "a drill")
     ask("switch", "list")
+    (notice,) = ask("status")["switches"]  # type: ignore[index]
+    assert notice.startswith("✕ Kill switch: provider:sim is forced for all routes. local: a ")
     ask("switch", "lift", switch["id"], "--reason", "over")  # type: ignore[index]
     credential_verbs(cli, ask)
     for verbs_of in (
@@ -196,8 +198,11 @@ def break_glass_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
     made = ask(*glass, "propose", "chat3", "sim/worse", *why, *ada)
     assert isinstance(made, dict)
     ask(*glass, "confirm", made["id"], *ada, exits=7)
+    waits = "break-glass waits for a second person"
+    assert waits in ask("status")["headline"]  # type: ignore[index]
     ask(*glass, "confirm", made["id"])
     standing = ask("status")
+    assert waits not in standing["headline"]  # type: ignore[index]
     assert "is served without proof until" in standing["break_glass"][0]  # type: ignore[index]
     ask(*glass, "end", made["id"], "--reason", "a drill", *ada)
     listed = ask(*glass, "list")
@@ -208,6 +213,10 @@ def break_glass_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
 def freeze_verbs(ask: Callable[..., object]) -> None:
     made = ask("route", "freeze", "chat", "--for", "2h", "--reason", "a drill")
     ask("route", "freezes")
+    standing = ask("status")
+    (notice,) = standing["freezes"]  # type: ignore[index]
+    assert notice.startswith("Route chat is frozen until ")
+    assert "a drill (local). No canary opens" in notice
     ask("spending")
     ask("route", "unfreeze", made["id"], "--reason", "over")  # type: ignore[index]
 

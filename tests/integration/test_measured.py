@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
+from harness.control.operations import spending_report
+from harness.control.operations.spending_report import RouteMoney
 from harness.control.routing import scorecard, targets
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import NotFound
 from harness.domain.operations.access import SYSTEM
+from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.target import Provider
 from tests.support.control.control_plane import ITEMS, SKILL, SmallInstallation
 
@@ -112,3 +115,34 @@ def test_without_a_price_the_cost_is_unknown(world: SmallInstallation) -> None:
 def test_an_unknown_route_is_named(world: SmallInstallation) -> None:
     with pytest.raises(NotFound, match="did you mean 'chat'"):
         scorecard.build_scorecard(world.context(), "chatt")
+
+
+def test_the_months_report_says_what_a_canary_cost_more_and_what_its_promotion_saved(
+    world: SmallInstallation,
+) -> None:
+    proposal = world.until_decided(world.propose("sim/good").id)
+    world.run_once()
+    recorded(world, 0, requests=1_000, cost_usd=10.0)
+    recorded(world, 0, arm="canary", target=proposal.candidate, requests=100, cost_usd=0.4)
+    report = spending_report.load_report(world.context())
+    ((name, requests, usd),) = [(row.route, row.requests, row.usd) for row in report.canaries]
+    assert (name, requests) == ("chat", 100)
+    assert usd == pytest.approx(0.4 - 100 * 10.0 / 1_000)
+    assert report.savings == ()
+
+    for _ in range(40):
+        world.feed(blocks=3)
+        world.run_once()
+        if world.get(proposal.id).phase is ProposalPhase.PROMOTED:
+            break
+    report = spending_report.load_report(world.context())
+    assert report.savings == (RouteMoney("chat", 0, 0.0),)
+    assert dict(report.facts)["saved by promoted swaps, since 2026-01-01"] == (
+        "chat $0.00 (0 requests)"
+    )
+
+    world.clock.advance(120)
+    recorded(world, 0, requests=500, cost_usd=2.0)
+    (saved,) = spending_report.load_report(world.context()).savings
+    assert saved.requests == 500
+    assert saved.usd == pytest.approx(500 * 10.0 / 1_000 - 2.0)

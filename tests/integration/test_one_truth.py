@@ -27,6 +27,7 @@ from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.domain.formatting import format_month_usd
 from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.spending import SpendingHold, SpendingPurpose, month_of
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price
 from tests.support.control.control_plane import ANN, BEN, POLICY, SKILL, block_of
@@ -49,7 +50,14 @@ ENDS: Final = {
     "taken": ("promotion taken back", "its promotion was taken back", "promotion taken back"),
 }
 PAGES: Final = {
-    "overview": ("overview", {}),
+    # A page alone, with what it shows by itself.
+    **{
+        page: (page, {})
+        for page in (
+            *("overview", "traffic", "alerts", "spending", "audit", "providers", "suites"),
+            *("policies", "keys", "settings", "sessions", "first_start"),
+        )
+    },
     "proposals": ("proposals", {"state": "all"}),
     "compare": ("compare", {"id": "{mixed}"}),
     "routes": ("routes", {"route": "mixed"}),
@@ -68,6 +76,13 @@ COMMANDS: Final = {
     "proposal list": "proposal list",
     "audit log": "audit tail",
     "alert list": "alert list",
+    "status": "status",
+    "spending command": "spending",
+    "route traffic": "route traffic --since 24h",
+    "freezes": "route freezes",
+    "key list": "key list",
+    "provider list": "provider list",
+    "suite list": "suite list",
     **{f"show of {route}": f"proposal show {{{route}}}" for route in ENDS},
     **{f"report of {route}": f"proposal report {{{route}}}" for route in ENDS},
     **{f"status of {route}": f"canary status {route}" for route in ENDS},
@@ -75,6 +90,8 @@ COMMANDS: Final = {
 }
 # What says something of the route `mixed` alone.
 OF_MIXED: Final = ("compare", "routes", "route show", "proposal show", "report")
+CHANGE: Final = "CHG-20417"
+FROZEN: Final = "the books of November are closed"
 
 
 @dataclass(frozen=True)
@@ -124,7 +141,7 @@ def _happen(cli: CommandLine) -> Mapping[str, str]:
         routes.create_route(world.context(), SYSTEM, name, "sim/base", settings=settings)
     made = {
         name: submission.create_proposal(
-            world.context(), ANN, ProposalRequest(name, "sim/better")
+            world.context(), ANN, ProposalRequest(name, "sim/better", change_reference=CHANGE)
         ).id
         for name in ("mixed", "held", *ENDS)
     }
@@ -139,7 +156,21 @@ def _happen(cli: CommandLine) -> Mapping[str, str]:
         world.context(), BEN, "ended", RolloutSignal.ABORT, "answers are too long"
     )
     reconciler.reconcile(world.context())
+    _spend(cli)
+    cli.run("route", "freeze", "mixed", "--for", "2h", "--reason", FROZEN)
+    cli.run("key", "create", "shop", "--opt-out", "canary", "--budget-day", "5")
     return made
+
+
+def _spend(cli: CommandLine) -> None:
+    """Evals have spent most of the month's cap, and wait for the next one."""
+    now = cli.world.clock.now()
+    hold = SpendingHold("hold_1", SpendingPurpose.EVALS, "run x", month_of(now))
+    with cli.world.store.write() as tx:
+        tx.spending.set_cap(2.0, now)
+        tx.spending.hold(hold, 1.5, now)
+        tx.spending.settle(hold, left_usd=0.0, spent_usd=1.4567, calls=3, now=now)
+        tx.spending.hold(hold, 0.6, now)
 
 
 def _harm(cli: CommandLine, route: str) -> None:
@@ -247,6 +278,65 @@ def test_what_a_route_costs_is_one_figure_with_its_window(reading: Reading) -> N
     for name in ("compare", "proposal show", "report"):
         assert f"costs about {reading.month_usd} a month now" in reading.texts[name], name
     assert _all(reading, r"\$[\d.,]+ a month", OF_MIXED) == {f"{reading.month_usd} a month"}
+
+
+def test_every_page_is_read() -> None:
+    views = {file.stem for file in MAIN.with_name("views").glob("[!_]*.py")}
+    assert {page for page, _ in PAGES.values()} == views
+
+
+@pytest.mark.parametrize(
+    ("page", "command"),
+    [("overview", "status"), ("traffic", "route traffic"), ("spending", "spending command")],
+)
+def test_a_page_and_its_command_begin_with_one_sentence(
+    reading: Reading, page: str, command: str
+) -> None:
+    sentence = reading.texts[command].splitlines()[0].rstrip(".")
+    assert _squeezed(sentence) in _squeezed(reading.texts[page])
+
+
+def test_what_a_month_cost_and_what_waits_for_its_cap_is_one_figure(reading: Reading) -> None:
+    page, said = (_squeezed(reading.texts[n]) for n in ("spending", "spending command"))
+    for figure in (r"\$1\.\d+ spent since", r"of \$2\.00: evals wait", r"evals \$1\.\d+ 3 "):
+        found = re.search(figure, said)
+        assert found is not None, figure
+        assert found[0] in page, figure
+    facts = reading.texts["spending command"].rpartition("\n\n")[2].strip().splitlines()
+    assert len(facts) == 5
+    for fact in facts:
+        # A page begins a name with a capital letter.
+        assert _squeezed(fact).casefold() in page.casefold(), fact
+
+
+def test_a_freeze_is_said_in_one_sentence_wherever_it_holds_something_back(
+    reading: Reading,
+) -> None:
+    notice = next(line for line in reading.texts["status"].splitlines() if FROZEN in line)
+    assert notice.startswith("Route mixed is frozen until ")
+    for page in ("overview", "proposals", "compare", "routes"):
+        assert notice in reading.texts[page], page
+    assert FROZEN not in reading.texts["canary of held"]
+    assert re.search(rf" mixed +in force .* {FROZEN}$", reading.texts["freezes"], re.MULTILINE)
+
+
+def test_a_change_request_stands_wherever_its_swap_does(reading: Reading) -> None:
+    for name in ("proposals", "compare", "proposal show", "report"):
+        assert CHANGE in reading.texts[name], name
+
+
+def test_alerts_prices_suites_and_clients_are_named_alike(reading: Reading) -> None:
+    texts = reading.texts
+    titles = re.findall(r"(?:open|over) +\d+ +(.+?) \(\w+\)", texts["alert list"])
+    assert len(titles) >= 2
+    for title in titles:
+        assert _squeezed(title) in _squeezed(texts["alerts"]), title
+    for suite in ("colours", "shades"):
+        assert suite in texts["suites"]
+        assert suite in texts["suite list"]
+    for name in ("keys", "key list"):
+        assert re.search(r"\bshop\b.*\$5\b.*canary", texts[name], re.DOTALL), name
+    assert "sim" in texts["providers"]
 
 
 def test_less_than_a_day_of_traffic_makes_no_month(reading: Reading) -> None:

@@ -14,13 +14,14 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import (
     action_dialogs,
+    break_glass_dialogs,
     canary_controls,
     current_user,
     decision_dialogs,
     page_frame,
 )
 from harness.app.installation import CONFIG_VARIABLE
-from harness.control.routing import freezes
+from harness.control.routing import break_glass, freezes
 from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.access import Role
 from tests.support.browser.dashboard_data import BEN, Lived, lived
@@ -278,6 +279,46 @@ def test_a_freeze_is_set_and_ended_with_a_reason_and_shown_where_it_holds_someth
     app.text_input(key=f"thaw-why-{record.freeze.id}").set_value("over").run()
     app.button(key=f"thaw-now-{record.freeze.id}").click().run()
     assert not freezes.list_liftable_freezes(ctx, "support-chat")
+
+
+@pytest.mark.req("G2")
+def test_a_break_glass_is_off_beside_a_canary_waits_for_a_second_person_and_hides_no_page(
+    house: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = shown(monkeypatch, house.config, "routes", {"route": "support-chat"})
+    assert ("Break-glass …", False) in _reads(busy)
+    assert break_glass_dialogs.BUSY in text(busy)
+
+    app = AppTest.from_string(
+        "import streamlit as st\n"
+        "from dashboard import break_glass_dialogs\n"
+        "st.session_state.setdefault('glass-target-quiet', 'sim/sim-better')\n"
+        "break_glass_dialogs.propose('quiet')",
+        default_timeout=120,
+    ).run()
+    assert "route <b>quiet</b> without evals" in text(app)
+    assert "in the place of <b>sim/sim-base</b>" in text(app)
+    assert app.button(key="glass-ask-quiet").disabled
+    app.text_input(key="glass-why-quiet").set_value("it is switched off tonight").run()
+    app.button(key="glass-ask-quiet").click().run()
+    assert not app.exception
+
+    (asked,) = break_glass.list_open(page_frame.context())
+    assert (asked.route, asked.proposer, asked.confirmed) == ("quiet", "ben", False)
+    overview = text(shown(monkeypatch, house.config, "overview"))
+    assert "; a break-glass waits for a second person</h1>" in overview
+    for page in ("overview", "keys"):
+        said = text(shown(monkeypatch, house.config, page))
+        assert "<b>Break-glass asked for on route quiet.</b> sim/sim-better is to" in said
+
+    def changed(*_: object) -> None:
+        raise SignatureInvalid("break-glass bg_1 is not as it was signed")
+
+    for name in ("list_open", "list_notices"):
+        monkeypatch.setattr(break_glass, name, changed)
+    app = shown(monkeypatch, house.config, "routes", {"route": "support-chat"})
+    assert "What serves without proof cannot be told." in text(app)
+    assert ("Kill switch …", True) in _reads(app)
 
 
 def _reads(app: AppTest) -> set[tuple[str, bool]]:

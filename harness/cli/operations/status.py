@@ -1,11 +1,13 @@
 """`swapgate status`, and `swapgate` alone, tell where things stand and what waits for a person:
-the routes with their states, open alerts, what agents ask for, and the command for each. The
-states and the first line are Overview's own.
+what is in force (kill switches, break-glass, freezes), the routes with their states, open
+alerts, what agents ask for, and the command for each. States, first line and banners are
+Overview's own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Final
 
 import click
@@ -16,17 +18,18 @@ from harness.cli.frame.waiting import who_starts_it
 from harness.cli.frame.watching import Watched, watch, watch_option
 from harness.control.agents.queries import list_switch_requests
 from harness.control.agents.switch_views import SwitchRequestView, view_switch
-from harness.control.context import Context
 from harness.control.operations.alerts import AlertView
 from harness.control.operations.queries import list_alerts, list_route_status
-from harness.control.routing.break_glass import list_notices
+from harness.control.routing import banners
+from harness.control.routing.banners import Banner
+from harness.control.routing.break_glass import count_unconfirmed
 from harness.control.routing.route_status import (
     ALERTS_OF_STATES,
     RouteState,
     RouteStatus,
     describe_needs,
 )
-from harness.domain.formatting import format_bps, format_quantity
+from harness.domain.formatting import escape_controls, format_bps, format_quantity
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.pagination import INVALID_ROWS_HINT, Page
 from harness.domain.routing.table import FIRST_ROUTE_STEP
@@ -64,12 +67,15 @@ class _Standing:
     routes: Page[RouteStatus]
     alerts: Sequence[AlertView]
     requests: Sequence[SwitchRequestView]
-    break_glass: Sequence[tuple[str, str]]  # headings and texts of those that are open
+    banners: Mapping[str, Sequence[Banner]]  # what is in force, by kind
+    unconfirmed: int  # break-glasses that wait for a second person
     now: datetime
 
     @property
     def headline(self) -> str:
-        return describe_needs(self.routes.items, len(self.alerts), self.now)
+        return describe_needs(
+            self.routes.items, len(self.alerts), self.now, unconfirmed=self.unconfirmed
+        )
 
     @property
     def urgent(self) -> Sequence[RouteStatus]:
@@ -90,12 +96,11 @@ def status(session: Session, *, watched: bool) -> None:
     if not has_state(session.settings):
         _print_first_steps(as_json=session.json)
         return
-    context = session.context
     if watched:
         watch(
             session,
             Watched(
-                load=lambda: _load(context),
+                load=lambda: _load(session),
                 draw=lambda standing: _print(session, standing),
                 lines=_lines,
                 document=_as_json,
@@ -103,9 +108,9 @@ def status(session: Session, *, watched: bool) -> None:
             ),
         )
     elif session.json:
-        output.document(_as_json(_load(context)))
+        output.document(_as_json(_load(session)))
     else:
-        _print(session, _load(context))
+        _print(session, _load(session))
         output.note(ALL_COMMANDS)
 
 
@@ -119,18 +124,27 @@ def _print_first_steps(*, as_json: bool) -> None:
     output.note(ALL_COMMANDS)
 
 
-def _load(ctx: Context) -> _Standing:
+def _load(session: Session) -> _Standing:
+    ctx = session.context
     routes = list_route_status(ctx)
     requests = list_switch_requests(ctx, pending_only=True).map(lambda r: view_switch(ctx, r))
     alerts = [a for a in list_alerts(ctx, open_only=True) if a.kind not in ALERTS_OF_STATES]
-    notices = list_notices(ctx)
-    return _Standing(routes, alerts, requests.items, notices, ctx.clock.now())
+    standing = session.installation.standing_switches
+    in_force = {
+        "switches": banners.list_switch_banners(ctx, standing),
+        "break_glass": banners.list_break_glass_banners(ctx),
+        "freezes": banners.list_freeze_banners(ctx),
+        "observe_only": banners.list_observe_banners(ctx),
+    }
+    return _Standing(
+        routes, alerts, requests.items, in_force, count_unconfirmed(ctx), ctx.clock.now()
+    )
 
 
 def _print(session: Session, standing: _Standing) -> None:
     click.echo(f"{standing.headline}.")
-    for heading, text in standing.break_glass:
-        click.echo(f"▲ {heading} {text}")
+    for banner in chain.from_iterable(standing.banners.values()):
+        click.echo(escape_controls(str(banner)))
     for fault in standing.routes.invalid:
         output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
     if not standing.routes:
@@ -150,6 +164,8 @@ def _print_urgent(standing: _Standing) -> None:
         why = f": {route.reason}" if route.reason else ""
         click.echo(f"▲ {route.route.name}: {route.state_text}{why}")
         click.echo(f"  {next_command(route)}")
+    if (more := len(standing.urgent) - MOST_ROUTES) > 0:
+        click.echo(f"▲ {format_quantity(more, 'more route')}: `swapgate route list`")
     for request in standing.requests:
         click.echo(f"▲ {request.question}")
         click.echo(f"  swapgate agent show {request.id}")
@@ -217,14 +233,19 @@ def _lines(standing: _Standing) -> dict[str, str]:
         for alert in standing.alerts
     }
     requests = {f"request {request.id}": request.question for request in standing.requests}
-    return {"": standing.headline, **routes, **alerts, **requests}
+    in_force = {
+        f"{kind} {banner.heading}": str(banner)
+        for kind, shown in standing.banners.items()
+        for banner in shown
+    }
+    return {"": standing.headline, **in_force, **routes, **alerts, **requests}
 
 
 def _as_json(standing: _Standing) -> dict[str, object]:
     return {
         "installation": True,
         "headline": standing.headline,
-        "break_glass": [" ".join(notice) for notice in standing.break_glass],
+        **{kind: list(map(str, shown)) for kind, shown in standing.banners.items()},
         "routes": [
             {
                 "route": status.route.name,

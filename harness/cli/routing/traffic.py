@@ -20,14 +20,14 @@ from harness.control.routing.traffic_report import (
     TrafficReport,
     describe_traffic,
     load_traffic_report,
+    name_period,
 )
 from harness.control.serialize import to_plain
-from harness.domain.formatting import format_age, format_percent, format_span, format_usd
+from harness.domain.formatting import format_age, format_percent, format_usd
 from harness.domain.reliability.failover import FailoverReason
 from harness.domain.reliability.failure_text import failure_words
 
 MOST_REASONS: Final = 10
-HOUR: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,7 @@ class _Traffic:
     @property
     def headline(self) -> tuple[str, str]:
         """Gives the answer, and a note of how many asked."""
-        span = self.report.window
-        period = "hour" if span == HOUR else format_span(span.total_seconds())
-        return describe_traffic(self.report, f"the last {period}", self.route)
+        return describe_traffic(self.report, name_period(self.report.window), self.route)
 
 
 @click.command("traffic")
@@ -146,7 +144,7 @@ def _print(traffic: _Traffic) -> None:
 
 def _print_reasons(traffic: _Traffic) -> None:
     output.table(
-        ["LEFT", "WHY", "TIMES", "NOBODY ASKED AFTER IT", "ON", "LAST"],
+        ["MODEL LEFT", "WHY", "TIMES", "NO FALLBACK LEFT", "ROUTES", "LAST"],
         [
             [
                 reason.target,

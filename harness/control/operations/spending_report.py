@@ -153,9 +153,9 @@ def _measure_savings(tx: Transaction, begun: datetime) -> tuple[RouteMoney, ...]
         earlier = tx.observations.totals(since=record.at - COMPARED, route=name)
         old = [total for total in earlier if total.target == former]
         measured = _compare(name, new, old)
-        found.append(
-            RouteMoney(name, measured.requests, None if measured.usd is None else -measured.usd)
-        )
+        # From nought: the opposite of 0.0 is written "-0.00".
+        saved_usd = None if measured.usd is None else 0.0 - measured.usd
+        found.append(RouteMoney(name, measured.requests, saved_usd))
     return tuple(found)
 
 

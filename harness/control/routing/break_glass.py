@@ -22,6 +22,7 @@ from harness.domain.errors import (
     NotAllowed,
     ProofRefused,
     RouteBusy,
+    SignatureInvalid,
     StaleWrite,
 )
 from harness.domain.operations.access import SYSTEM, Actor, Role
@@ -177,6 +178,14 @@ def list_open(ctx: Context) -> Sequence[BreakGlass]:
     """Lists those in force or waiting for a second person, oldest first."""
     with ctx.store.read() as tx:
         return tx.break_glasses.open()
+
+
+def count_unconfirmed(ctx: Context) -> int:
+    """Counts those that wait for a second person; none where what is stored is not trusted."""
+    try:
+        return sum(not record.confirmed for record in list_open(ctx))
+    except SignatureInvalid:
+        return 0
 
 
 def list_notices(ctx: Context) -> Sequence[tuple[str, str]]:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from harness.control.context import Context
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import Conflict, SignatureInvalid
+from harness.domain.formatting import format_date_time
 from harness.domain.routing.freeze import (
     FreezeRecord,
     FreezeSpan,
@@ -26,6 +27,8 @@ ONWARD_SIGNALS = frozenset(
         *(RolloutSignal.BAKED, RolloutSignal.FINISH),
     }
 )
+
+STILL_WORKS = "Abort, rollback and kill switch work."
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,15 @@ class FreezeNotice:
         if not others:
             return f"Route {last} is"
         return f"Routes {', '.join(others)} and {last} are"
+
+    @property
+    def heading(self) -> str:
+        return f"{self.scope} frozen until {format_date_time(self.ends_at)}."
+
+    @property
+    def text(self) -> str:
+        why = f"{self.reason.rstrip('.')} ({self.source})."
+        return f"{why} No canary opens, goes on or is promoted. {STILL_WORKS}"
 
 
 def list_freeze_notices(ctx: Context, route: str | None = None) -> Sequence[FreezeNotice]:

@@ -253,15 +253,29 @@ def describe_needs(
     alerts: int,
     now: datetime,
     *,
+    unconfirmed: int = 0,
     mark: Callable[[str], str] = str,
 ) -> str:
     """Answers whether a route needs somebody now; Overview and the command line say it so.
 
-    alerts: how many are open beside the routes. mark: writes a route's name.
+    alerts: how many are open beside the routes. unconfirmed: break-glasses that wait for a
+    second person. mark: writes a route's name.
     """
+    waits = (
+        ""
+        if not unconfirmed
+        else (
+            "a break-glass waits for a second person"
+            if unconfirmed == 1
+            else f"{unconfirmed:,} break-glasses wait for a second person"
+        )
+    )
     if news := list_news(statuses, now, mark=mark):
         urgent = any(status.may_harm or status.needs_decision for status in statuses)
-        return news[0] if urgent else f"{news[0]}; no route waits for you"
+        also = waits or ("" if urgent else "no route waits for you")
+        return f"{news[0]}; {also}" if also else news[0]
+    if waits:
+        return f"{waits[0].upper()}{waits[1:]}"
     if not statuses:
         return "No route yet"
     if alerts:

@@ -16,6 +16,7 @@ from harness.domain.formatting import (
     format_date_time,
     format_percent,
     format_quantity,
+    format_span,
 )
 
 # How far back the newest request is looked for, where the window has none.
@@ -114,6 +115,17 @@ def load_traffic_report(
         course=_course(points, since, now, step),
         last_request=None if last is None else last + _MINUTE,
     )
+
+
+def name_period(window: timedelta) -> str:
+    """Names a window that ends now: `the last hour`, `the last 24 hours`, `the last 7 days`."""
+    hours, rest = divmod(window, timedelta(hours=1))
+    if rest or not hours:
+        return f"the last {format_span(window.total_seconds())}"
+    if hours == 1:
+        return "the last hour"
+    days, odd_hours = divmod(hours, 24)
+    return f"the last {hours} hours" if odd_hours or days == 1 else f"the last {days} days"
 
 
 def describe_traffic(

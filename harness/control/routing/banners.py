@@ -1,0 +1,78 @@
+"""Banners say what is in force that everybody should know: kill switches, break-glass, freezes,
+and that an installation only observes. Dashboard and command line show these sentences.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.control.context import Context
+from harness.control.routing import break_glass, freezes, kill_switch
+from harness.domain.errors import SignatureInvalid
+from harness.domain.formatting import format_date_time
+from harness.domain.routing.kill_switch import KillSwitch, SwitchSource
+
+
+@dataclass(frozen=True, slots=True)
+class Banner:
+    """Says one thing that is in force."""
+
+    heading: str
+    text: str
+    docs_page: str = ""
+    serious: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.heading} {self.text}"
+
+
+OBSERVE_ONLY = Banner(
+    "Observe only.",
+    "No canary opens, goes on or is promoted: `control.observe_only` is set in the "
+    "configuration. Verdicts, books and shadows go on; abort, rollback and kill switch work.",
+    docs_page="how-to/observe",
+    serious=False,
+)
+
+
+def list_switch_banners(ctx: Context, standing: Iterable[KillSwitch]) -> Sequence[Banner]:
+    """Lists the kill switches in force. standing: those of the environment and of the file."""
+    return [
+        _describe_switch(switch) for switch in (*standing, *kill_switch.list_live_switches(ctx))
+    ]
+
+
+def list_break_glass_banners(ctx: Context) -> Sequence[Banner]:
+    """Lists who serves without proof or is to, and by whose word."""
+    page = "how-to/break-glass"
+    try:
+        found = break_glass.list_notices(ctx)
+    except SignatureInvalid as error:
+        return [Banner("What serves without proof cannot be told.", str(error), page)]
+    return [Banner(heading, text, page) for heading, text in found]
+
+
+def list_freeze_banners(ctx: Context, route: str | None = None) -> Sequence[Banner]:
+    """Lists the freezes in force, of people and of every week: those of a route, or all."""
+    page = "how-to/freezes"
+    try:
+        found = freezes.list_freeze_notices(ctx, route)
+    except SignatureInvalid as error:
+        text = f"The stored freezes cannot be trusted: {error}. {freezes.STILL_WORKS}"
+        return [Banner("✕ Every route counts as frozen.", text, page)]
+    return [Banner(banner.heading, banner.text, page, serious=False) for banner in found]
+
+
+def list_observe_banners(ctx: Context) -> Sequence[Banner]:
+    return [OBSERVE_ONLY] if ctx.observe_only else []
+
+
+def _describe_switch(switch: KillSwitch) -> Banner:
+    scope = "all routes" if switch.route is None else f"route {switch.route}"
+    heading = f"✕ Kill switch: {switch.force} is forced for {scope}."
+    if switch.source in (SwitchSource.ENVIRONMENT, SwitchSource.CONFIG):
+        end = "It ends when the router restarts without it."
+    else:
+        at = switch.expires_at
+        until = f" or at {format_date_time(at)}" if at else ""
+        end = f"It ends with `swapgate switch lift {switch.id}`{until}."
+    return Banner(heading, f"{switch.actor}: {switch.reason}. {end}")
