@@ -5,8 +5,10 @@ proposals that follow an older version of it.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.app.installation import Installation, load_settings, read_file_version
 from harness.control.context import Context
 from harness.control.operations import queries
+from harness.domain.errors import ConfigError
 from harness.domain.pagination import MOST_LISTED, PageRequest
 from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import Proposal
@@ -40,3 +42,21 @@ def list_policy_uses(ctx: Context) -> Sequence[PolicyUse]:
         for name, policy in ctx.policies.items()
     ]
     return sorted(uses, key=lambda use: (-len(use.routes), use.policy.name))
+
+
+def list_changed_policies(installed: Installation) -> Sequence[str]:
+    """Names the policies that the file has with other rules than this process; none of a file
+    of no use, of which Settings says what is wrong.
+    """
+    source, known = installed.settings.source, installed.context.policies
+    if source is None or read_file_version(source) == installed.file_version:
+        return ()
+    try:
+        in_file = load_settings(source).policies
+    except ConfigError:
+        return ()
+    return sorted(
+        name
+        for name, policy in in_file.items()
+        if name in known and known[name].digest != policy.digest
+    )

@@ -34,20 +34,25 @@ def drift_card(route: str, statuses: Sequence[DriftStatus]) -> str:
 
 def _next(route: str) -> str:
     return (
-        f"swapgate drift status {route} shows the answers. Accept the changed model "
-        f"(swapgate drift accept {route} --reason …), or propose another one."
+        f"`swapgate drift status {route}` shows the answers. Accept how the model answers now, "
+        "by the button below, or propose another one."
     )
+
+
+def change(status: DriftStatus) -> str:
+    """Writes how far the last check was from the baseline, in points; empty before one."""
+    evidence = status.last.evidence if status.last else None
+    if evidence is None:
+        return ""
+    ends = format_points_interval(evidence.ci_low, evidence.ci_high, missing="")
+    return labels.points(evidence.delta) + (f" ({ends})" if ends else "")
 
 
 def _row(status: DriftStatus) -> tuple[str, ...]:
     last = status.last
     drift_evidence = last.evidence if last else None
-    change = evidence = "–"
+    evidence = "–"
     if drift_evidence is not None:
-        change = labels.points(drift_evidence.delta)
-        ends = format_points_interval(drift_evidence.ci_low, drift_evidence.ci_high, missing="")
-        if ends:
-            change += f" ({ends})"
         evidence = f"{labels.percent(drift_evidence.share_of_limit, 0)} of the alarm level"
     ended = "–" if last is None or last.ended_at is None else labels.date_time(last.ended_at)
     if last is not None and last.state is DriftCheckState.NOT_MEASURED:
@@ -56,7 +61,7 @@ def _row(status: DriftStatus) -> tuple[str, ...]:
         strong(status.suite),
         html.state(STATES[status.state]),
         reports.describe_comparison(status.comparisons),
-        escape(change),
+        escape(change(status) or "–"),
         escape(evidence),
         escape(ended),
         escape(labels.date_time(status.next_at) if status.next_at else "–"),

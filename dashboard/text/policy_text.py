@@ -287,3 +287,16 @@ def forecast(found: PolicyForecast) -> str:
     ]
     title = html.section(f"A swap on {name}, under {found.route.settings.policy}")
     return title + html.facts(rows)
+
+
+def changed(names: Sequence[str]) -> str:
+    """Says which policies the file has with other rules by now; empty for none."""
+    if not names:
+        return ""
+    which = labels.plural(len(names), "policy", "policies")
+    return html.banner(
+        f"The file has changed {which}: {', '.join(names)}.",
+        "Every process keeps the rules with which it began: restart dashboard and control "
+        "process to use those of the file. Below stand the former ones. An open proposal keeps "
+        "the rules with which it was made.",
+    )

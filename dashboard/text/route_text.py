@@ -23,6 +23,9 @@ from harness.domain.formatting import (
     format_thousand_price,
 )
 from harness.domain.routing.evidence import EvidenceKind
+from harness.domain.routing.freeze import FreezeRecord, FreezeWindow
+
+FREEZE_HEADS = ("State", "From", "Until", "Frozen", "By", "Why")
 
 
 def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:
@@ -166,3 +169,26 @@ def evidence_text(entry: ChainEntry) -> str:
             until = "expired" if entry.waiver_expired else "until"
             at = labels.date_time(waiver.expires_at)
             return f"waiver of {waiver.author}, {until} {at}: {waiver.reason}"
+
+
+def freezes_section(
+    records: Sequence[FreezeRecord], windows: Sequence[FreezeWindow], now: datetime
+) -> str:
+    """The freezes of a route, to come, in force and past, as a table; empty without any."""
+    rows = [
+        (
+            escape(record.describe_state(now)),
+            escape(labels.date_time(record.freeze.starts_at)),
+            escape(labels.date_time(record.freeze.ends_at)),
+            escape(record.freeze.route or "all routes"),
+            escape(record.freeze.actor),
+            escape(record.freeze.reason),
+        )
+        for record in records
+    ]
+    weekly = "".join(
+        html.note(f"Every week, {window}: {window.reason} (from the configuration file).")
+        for window in windows
+    )
+    table = html.table(FREEZE_HEADS, rows, stacked=True) if rows else ""
+    return html.section("Freezes", "Newest first.") + weekly + table if rows or weekly else ""

@@ -12,6 +12,7 @@ from dashboard.text import html, labels
 from dashboard.text.html import escape, pill, strong
 from dashboard.text.labels import Label, Tone
 from harness.domain.agents.agent import AgentSession, SessionState
+from harness.domain.agents.grant import AgentGrant
 from harness.domain.agents.message import MessageRole, MessageState, SessionMessage
 from harness.domain.agents.model_usage import ModelUsage, cost_alone, sum_costs
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
@@ -28,6 +29,8 @@ SWITCH_LABELS: Final[Mapping[SwitchState, Label]] = {
     SwitchState.EXPIRED: Label("◷", "expired", Tone.NEUTRAL),
     SwitchState.CANCELLED: Label("=", "cancelled", Tone.NEUTRAL),
 }
+GRANT_HEADS: Final = ("Model", "Agent", "For", "State", "Until", "By", "Why")
+GRANTS_NOTE: Final = "The models outside of a route that people let agents use. Newest first."
 _STATES: Final = {
     MessageState.STREAMING: ("◷ under way", Tone.NEUTRAL),
     MessageState.INTERRUPTED: ("✕ interrupted", Tone.WORSE),
@@ -73,6 +76,29 @@ def session_line(session: AgentSession, now: datetime, *, with_user: bool) -> st
     return html.note(
         f"{user}{session.model.text} · {session.state.value} · "
         f"{cost} · {format_age(session.last_at, now)}"
+    )
+
+
+def is_in_force(grant: AgentGrant, now: datetime) -> bool:
+    return grant.revoked_at is None and now < grant.expires_at
+
+
+def grant_cells(grant: AgentGrant, now: datetime) -> tuple[str, ...]:
+    """Renders a grant as cells of HTML, in the order of GRANT_HEADS."""
+    if grant.revoked_at is not None:
+        state = Label("✕", "revoked", Tone.NEUTRAL)
+    elif is_in_force(grant, now):
+        state = Label("✓", "in force", Tone.BETTER)
+    else:
+        state = Label("◷", "expired", Tone.NEUTRAL)
+    return (
+        f'{strong(grant.target_name)}<br><span class="note">{escape(grant.id)}</span>',
+        escape(grant.agent),
+        escape(f"session {grant.session}" if grant.session else "all its sessions"),
+        html.state(state),
+        escape(labels.date_time(grant.expires_at)),
+        escape(grant.granted_by),
+        escape(grant.reason),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Final
 import pandas as pd
 import streamlit as st
 
-from dashboard import downloads, page_frame
+from dashboard import current_user, downloads, page_frame
 from dashboard.text import audit_text, html, labels
 from dashboard.text.audit_text import FullCheck
 from harness.control.operations import audit_export, queries
@@ -35,7 +35,7 @@ def show() -> None:
     now = ctx.clock.now()
     selection = _choices() if total else ALL_EVENTS
     request = PageRequest(MOST_EVENTS, st.query_params.get("after"))
-    page = queries.list_audit_events(ctx, request, selection)
+    page = queries.list_audit_events(ctx, request, selection, reader=current_user.signed_in())
     matching = page.total if selection != ALL_EVENTS else None
     note = f"The chain of events is checked every minute · {labels.date_time(now)}"
     with top:
@@ -125,8 +125,9 @@ def _events(page: Page[AuditEvent], selection: AuditFilter, now: datetime) -> No
 
 
 def _frame(selection: AuditFilter) -> pd.DataFrame:
-    ctx = page_frame.context()
-    rows = [audit_export.event_row(e) for e in queries.read_audit_events(ctx, selection)]
+    ctx, reader = page_frame.context(), current_user.signed_in()
+    events = queries.read_audit_events(ctx, selection, reader=reader)
+    rows = [audit_export.event_row(event) for event in events]
     return pd.DataFrame(rows, columns=list(audit_export.COLUMNS))
 
 

@@ -6,10 +6,11 @@ Abort; then its figures over time, and what was done to it.
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard import action_dialogs, canary_controls, current_user, page_frame, switch_dialogs
+from dashboard import current_user, page_frame
 from dashboard.charts import canary_timeline
 from dashboard.data import live_canaries, queries
 from dashboard.data.queries import CanaryView
+from dashboard.dialogs import action_dialogs, canary_controls, switch_dialogs
 from dashboard.text import canary_text, html, labels, shadow_text
 from dashboard.text.html import escape, strong
 from harness.control.canary import status as canary_status

@@ -8,10 +8,11 @@ from dataclasses import replace
 import pandas as pd
 import streamlit as st
 
-from dashboard import decision_dialogs, format_failures, page_frame, samples
+from dashboard import format_failures, page_frame, samples
 from dashboard.charts import plots
 from dashboard.data import frames, large_comparisons, queries
 from dashboard.data.queries import ComparisonView, ProposalRow
+from dashboard.dialogs import decision_dialogs
 from dashboard.text import comparison_text, html, labels, selection_text, suite_text
 from dashboard.text.html import escape, strong
 from harness.control.proposals.selections import SelectionComparison

@@ -9,8 +9,9 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import action_dialogs, key_dialogs, page_frame, people_dialogs
-from dashboard.action_dialogs import Opener
+from dashboard import page_frame
+from dashboard.dialogs import action_dialogs, key_dialogs, people_dialogs
+from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import html, key_text, labels
 from dashboard.text.html import escape
 from harness.app import rate_use

@@ -24,6 +24,8 @@ def show() -> None:
         uses = policies.list_policy_uses(ctx)
     heading, note = policy_text.headline(uses)
     st.html(html.title(heading, html.escape(note)))
+    changed = policies.list_changed_policies(page_frame.installation())
+    page_frame.show_html(policy_text.changed(changed))
     if not any(use.routes for use in uses):
         st.html(html.empty("A route names its policy. This makes the first:", "swapgate init"))
     _forecast(uses)

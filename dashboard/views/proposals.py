@@ -8,9 +8,10 @@ from datetime import datetime
 
 import streamlit as st
 
-from dashboard import current_user, decision_dialogs, page_frame
+from dashboard import current_user, page_frame
 from dashboard.data import queries
 from dashboard.data.queries import ProposalRow
+from dashboard.dialogs import decision_dialogs
 from dashboard.text import comparison_text, html, labels
 from dashboard.text.html import escape, strong
 from dashboard.text.labels import Label

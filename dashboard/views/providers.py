@@ -9,8 +9,9 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import action_dialogs, page_frame, provider_dialogs, provider_key_dialogs
-from dashboard.action_dialogs import Opener
+from dashboard import page_frame
+from dashboard.dialogs import action_dialogs, provider_dialogs, provider_key_dialogs
+from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import html, labels, provider_text
 from dashboard.text.html import escape
 from harness.control.providers import checks

@@ -5,29 +5,35 @@ and fallbacks, throws kill switches, and rolls a route back.
 
 from datetime import datetime
 from functools import partial
+from typing import Final
 
 import streamlit as st
 
-from dashboard import (
-    action_dialogs,
-    break_glass_dialogs,
-    freeze_dialogs,
-    page_frame,
-    route_dialogs,
-    switch_dialogs,
-)
-from dashboard.action_dialogs import Opener
+from dashboard import page_frame
 from dashboard.charts import route_timeline
 from dashboard.data import queries
 from dashboard.data.queries import RouteView
+from dashboard.dialogs import (
+    action_dialogs,
+    break_glass_dialogs,
+    drift_dialogs,
+    freeze_dialogs,
+    route_dialogs,
+    switch_dialogs,
+)
+from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import drift_text, html, labels, route_text
 from dashboard.text.html import escape, strong
+from harness.control.operations.queries import list_freezes
 from harness.control.routing import kill_switch, routes, seed
 from harness.domain.operations.access import Role
+from harness.domain.pagination import MOST_LISTED, PageRequest
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import RouteSettings
 from harness.gate.text.change_text import describe_change
 from harness.ports import RouteRecord
+
+MOST_FREEZES: Final = 10
 
 
 def show() -> None:
@@ -57,7 +63,9 @@ def show() -> None:
     behind(view)
     if view.drift:
         st.html(drift_text.drift_card(name, view.drift))
+        action_dialogs.show_openers(drift_dialogs.drift_openers(name, view.drift))
     settings(view)
+    page_frame.show_html(freezes(view))
     st.html(route_text.measured_section(view, queries.titles(page_frame.context())))
     timeline(view)
     versions(view)
@@ -72,7 +80,6 @@ def actions(view: RouteView) -> None:
         [
             *lifts(view),
             switch_dialogs.kill_switch_opener(name),
-            *break_glass_dialogs.list_openers(name),
             *freeze_dialogs.freeze_openers(name),
             Opener(
                 "Edit the fallbacks …",
@@ -84,6 +91,8 @@ def actions(view: RouteView) -> None:
                 "Settings …", ":material/tune:", partial(dialogs.change_settings, view), "tune"
             ),
             Opener("Add a route …", ":material/add:", dialogs.add_route, "add-route"),
+            # The one that needs no proof stands last.
+            *break_glass_dialogs.list_openers(name),
         ]
     )
 
@@ -188,6 +197,17 @@ def overrides(how: RouteSettings) -> str:
     """Names the kinds of request that another route answers; empty for none."""
     named = how.overrides
     return ", ".join(f"{kind.value} → {named[kind]}" for kind in RequestKind if kind in named)
+
+
+def freezes(view: RouteView) -> str:
+    """Writes the freezes about this route: those that people set, and those of every week."""
+    ctx, name = page_frame.context(), view.route.name
+    page = list_freezes(ctx, PageRequest(MOST_LISTED))
+    records = [record for record in page if record.freeze.route in (None, name)]
+    windows = [one for one in ctx.freeze_windows if not one.routes or name in one.routes]
+    return html.invalid(page.invalid) + route_text.freezes_section(
+        records[:MOST_FREEZES], windows, view.now
+    )
 
 
 def timeline(view: RouteView) -> None:

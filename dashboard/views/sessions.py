@@ -5,19 +5,25 @@ of it is refreshed every 2 s.
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 
 import streamlit as st
 
-from dashboard import current_user, page_frame, session_dialogs
+from dashboard import current_user, page_frame
 from dashboard.data import sessions
 from dashboard.data.sessions import MOST_MESSAGES, SessionView
+from dashboard.dialogs import action_dialogs, session_dialogs
+from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import html, labels, session_text
+from harness.control.agents.queries import list_agent_grants
 from harness.domain.agents.agent import AgentSession
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.errors import NotFound, SwapgateError
 from harness.domain.operations.access import Role
+from harness.domain.pagination import PageRequest
 
 EVERY = "2s"
+MOST_GRANTS = 50
 DECISION = "switch_decision"
 
 
@@ -31,6 +37,8 @@ def show() -> None:
     # Streamlit's link to the page that is shown leaves the browser's address as it was.
     st.query_params.from_dict(address)
     live(address)
+    if "session" not in address:
+        _show_grants()
     page_frame.copy_as_cli("agent", "requests")
 
 
@@ -130,6 +138,34 @@ def _show_session(id_: str, behind: int | None) -> None:
             line = session_text.session_line(child, view.now, with_user=readable)
             _show_session_link(child, view.agent, line)
     _show_transcript(view, readable=readable)
+
+
+def _show_grants() -> None:
+    """Show which literal models people granted to agents; outside of what refreshes itself."""
+    ctx = page_frame.context()
+    page, now = list_agent_grants(ctx, PageRequest(MOST_GRANTS)), ctx.clock.now()
+    if page.invalid:
+        st.html(html.invalid(page.invalid))
+    if not page.items:
+        return
+    st.html(html.section("Grants", session_text.GRANTS_NOTE))
+    in_force = [grant for grant in page if session_text.is_in_force(grant, now)]
+    action_dialogs.show_openers(
+        [
+            Opener(
+                "Revoke a grant …",
+                ":material/block:",
+                partial(session_dialogs.revoke_grant, in_force),
+                "revoke-grant",
+                Role.APPROVER,
+                "" if in_force else "No grant is in force.",
+            )
+        ]
+    )
+    rows = [session_text.grant_cells(grant, now) for grant in page]
+    st.html(html.table(session_text.GRANT_HEADS, rows, stacked=True))
+    if page.next is not None:
+        st.html(html.note(f"{len(page):,} of {page.total:,}; `swapgate agent grants` has all."))
 
 
 def _position(text: str) -> int | None:

@@ -19,7 +19,10 @@ def show() -> None:
         st.html(spending_text.purposes(report))
     else:
         st.html(
-            html.empty("Nothing was spent in this month. An eval does:", "swapgate eval run")
+            html.empty(
+                "Nothing was spent in this month. An eval does:",
+                "swapgate eval run SUITE PROVIDER/MODEL",
+            )
         )
     st.html(spending_text.figures(report))
     page_frame.copy_as_cli("spending")

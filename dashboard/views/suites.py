@@ -8,9 +8,10 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import action_dialogs, page_frame, suite_dialogs
-from dashboard.action_dialogs import Opener
+from dashboard import page_frame
 from dashboard.data.suites import RunView, SuitesPage, SuiteView, load_suites
+from dashboard.dialogs import action_dialogs, suite_dialogs
+from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import html, labels, suites_page_text
 from dashboard.text.html import escape
 from harness.domain.evals.run import EvalRun

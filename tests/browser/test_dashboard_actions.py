@@ -4,7 +4,7 @@ import csv
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
 
@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from harness.app.installation import open_installation
 from harness.control.operations import dashboard_sessions, keys
+from harness.control.operations.queries import list_keys
 from harness.control.proposals import submission
 from harness.control.routing import routes
 from harness.domain.operations.access import SYSTEM, Role
@@ -537,3 +538,65 @@ def _give_key(page: Page) -> None:
     expect(page.get_by_text("Copy as CLI")).to_be_visible()
     assert_no_sideways_scroll(page)
     assert_accessible(page)
+
+
+@pytest.mark.req("G2")
+def test_a_freeze_a_break_glass_a_change_request_and_an_opt_out_by_dialog_until_the_key_ends(
+    page: Page, house: Lived, visit: Visit
+) -> None:
+    listener = Listener(page)
+    visit("/routes?route=quiet")
+    _freeze(page)
+    page.get_by_role("button", name="Break-glass …").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Model", exact=True).click()
+    page.get_by_role("option", name="sim/sim-better").click()
+    dialog.get_by_label("Reason").press_sequentially("its vendor ends it tonight")
+    dialog.get_by_role("button", name="Ask for it").click()
+    expect(page.get_by_text("carla asked for a break-glass of route quiet")).to_be_visible()
+
+    page.goto(page.url.partition("/routes")[0] + "/keys")
+    page.get_by_role("button", name="Create a client key").click()
+    dialog.get_by_label("Client, who uses the key").press_sequentially("acme")
+    dialog.get_by_label("Keep its requests out of").click()
+    page.get_by_role("option", name="Canaries: ").click()
+    page.keyboard.press("Escape")
+    dialog.get_by_role("button", name="Create the key").click()
+    page.get_by_role("button", name="I have stored it").click()
+    expect(page.get_by_text("acme").first).to_be_visible()
+
+    page.goto(page.url.partition("/keys")[0] + "/proposals?state=open")
+    page.get_by_role("button", name="Approve").first.click()
+    dialog.get_by_label("Change request (optional)").press_sequentially("CHG-20417")
+    dialog.get_by_label("Reason").press_sequentially("it fits")
+    start = dialog.get_by_role("button", name="Start the canary")
+    expect(start).to_be_enabled()
+    end_key(house, "carla")
+    start.click()
+    expect(dialog.get_by_text("Not done")).to_be_visible()
+    assert phase(house, house.proposals["awaiting"]) is ProposalPhase.AWAITING_APPROVAL
+    listener.assert_quiet()
+
+
+def _freeze(page: Page) -> None:
+    page.get_by_role("button", name="Freeze …", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("group", name="Until, UTC").get_by_role("spinbutton").first.click()
+    until = datetime.now(UTC) + timedelta(days=2)  # noqa: TID251
+    page.keyboard.type(f"{until:%Y%m%d}1200")
+    page.keyboard.press("Escape")
+    dialog.get_by_label("Reason").press_sequentially("the books are closed")
+    dialog.get_by_role("button", name="Freeze", exact=True).click()
+    expect(page.get_by_text("carla froze route quiet until")).to_be_visible()
+
+
+def end_key(house: Lived, name: str) -> None:
+    """Revokes somebody's keys while his dialog is open."""
+    installation = open_installation(house.config)
+    try:
+        ctx = installation.context
+        for key in list_keys(ctx):
+            if key.name == name:
+                keys.revoke_key(ctx, SYSTEM, key.id)
+    finally:
+        installation.close()

@@ -120,6 +120,8 @@ def test_a_deep_link_on_a_cold_server_answers_in_its_first_line(
         ("/alerts", "1 alert is open, none critical"),
         ("/spending", "spent since"),
         ("/sessions", "No session yet"),
+        ("/shadows", "No shadow runs"),
+        ("/captures", "No request is kept"),
         ("/audit", "The audit log is intact"),
         ("/routes?route=support-chat", "sim/sim-base serves support-chat since"),
         ("/providers", "sim works"),

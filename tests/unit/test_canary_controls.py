@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from dashboard import canary_controls
+from dashboard.dialogs import canary_controls
 from dashboard.text import canary_text, labels
 from harness.control.canary.reach import CanaryReach, find_share_after
 from harness.control.canary.status import CanaryStatus

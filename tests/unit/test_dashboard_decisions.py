@@ -6,22 +6,26 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import (
+from dashboard import current_user, page_frame
+from dashboard.dialogs import (
     action_dialogs,
     break_glass_dialogs,
     canary_controls,
-    current_user,
     decision_dialogs,
-    page_frame,
+    drift_dialogs,
 )
+from dashboard.text import shadow_list_text
 from harness.app.installation import CONFIG_VARIABLE
+from harness.control.drift.reports import list_drift_status
 from harness.control.routing import break_glass, freezes
+from harness.control.shadow import shadows
 from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.access import Role
 from tests.support.browser.dashboard_data import BEN, Lived, lived
@@ -33,7 +37,7 @@ from tests.unit.test_dashboard_page_states import (
     text,
 )
 
-HERE = Path(action_dialogs.__file__).parent
+HERE = Path(page_frame.__file__).parent
 ROUTE = "queries.route(ctx, 'faq')"
 LIVE = "canary_status.list_canaries(ctx, route='support-chat')[0]"
 REVIEW = "*decision_dialogs._load('{%s}')"
@@ -46,9 +50,14 @@ DIALOGS = (
     ("break_glass_dialogs.confirm", "GLASS"),
     ("break_glass_dialogs.end", "GLASS"),
     ("canary_controls.ask", f"{LIVE}, RolloutSignal.ABORT"),
+    ("content_dialogs.export", "['faq']"),
+    ("content_dialogs.purge", "['faq']"),
+    ("content_dialogs.delete_user", ""),
     ("decision_dialogs.approve", REVIEW % "awaiting"),
     ("decision_dialogs.reject", REVIEW % "awaiting"),
     ("decision_dialogs.cancel", REVIEW % "evaluating"),
+    ("drift_dialogs.run", "'faq', [DRIFT]"),
+    ("drift_dialogs.accept", "'faq', [DRIFT]"),
     ("freeze_dialogs.add", "'faq'"),
     ("freeze_dialogs.lift", "FROZEN"),
     ("key_dialogs.create_client_key", ""),
@@ -66,6 +75,9 @@ DIALOGS = (
     ("route_dialogs.edit_chain", ROUTE),
     ("route_dialogs.roll_back", ROUTE),
     ("session_dialogs.decide", "'Approve', SWITCH, 'concierge'"),
+    ("session_dialogs.revoke_grant", "[GRANT]"),
+    ("shadow_dialogs.start", "['faq']"),
+    ("shadow_dialogs.stop", "SHADOW"),
     ("suite_dialogs.run_suite", "dict(tickets=9), ['sim/sim-base']"),
     ("suite_dialogs.cancel", RUN),
     (NEEDS_A_FILE, ""),
@@ -76,23 +88,27 @@ DIALOGS = (
 SCRIPT = """
 import streamlit as st
 from datetime import UTC, datetime
-from dashboard import (
-    break_glass_dialogs, canary_controls, decision_dialogs, freeze_dialogs, key_dialogs,
-    page_frame, people_dialogs,
-    provider_dialogs, provider_key_dialogs, route_dialogs, session_dialogs, suite_dialogs,
-    switch_dialogs,
+from dashboard import page_frame
+from dashboard.dialogs import (
+    break_glass_dialogs, canary_controls, content_dialogs, decision_dialogs, drift_dialogs,
+    freeze_dialogs, key_dialogs, people_dialogs, provider_dialogs, provider_key_dialogs,
+    route_dialogs, session_dialogs, shadow_dialogs, suite_dialogs, switch_dialogs,
 )
 from dashboard.data import queries
 from harness.control.canary import status as canary_status
+from harness.control.drift.reports import DriftStatus
 from harness.control.operations.dashboard_sessions import SignedInSession
 from harness.control.operations.people import list_people
 from harness.domain.operations.principals import OPERATOR
 from harness.control.operations.queries import list_keys, list_runs
+from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.freeze import Freeze, FreezeRecord
 from harness.domain.routing.kill_switch import KillSwitch, SwitchSource, parse_force
+from harness.domain.routing.target import Target
+from harness.domain.shadow.shadow import Shadow, ShadowLimits
 
 ctx, then = page_frame.context(), datetime(2026, 1, 1, tzinfo=UTC)
 SWITCH = ModelSwitchRequest(
@@ -103,13 +119,24 @@ THROWN = KillSwitch(
     created_at=then, expires_at=None, source=SwitchSource.CLI,
 )
 FROZEN = FreezeRecord(Freeze("fz_1", "faq", "a sale", "ben", then, then, then))
+GRANT = AgentGrant(
+    "gr_1", "ag_1", "t_a", "sim/sim-better", GrantKind.SWITCH, "ann", None, "ok", then, then
+)
 SESSION = SignedInSession("ds_1", "p_1", "ann", "link", None, then, then)
 GLASS = BreakGlass(
     "bg_1", "faq", "t_a", "t_b", "a leak", True, "ann", "p_ann", None, then, then, then
 )
+DRIFT = DriftStatus(("faq",), "tickets", "sim/sim-base", "watching", None, 0, None, None, then)
+SHADOW = Shadow(
+    "sh_1", "faq", "t_a", Target("sim", "sim-better"), "", ShadowLimits(), None, "to see",
+    "ann", then, then,
+)
 if "given" not in st.session_state:
     st.session_state["given"] = (ARGUMENTS)
     # What AppTest cannot choose, as the page shows it in other words.
+    st.session_state["purge-sure"] = True
+    # Without a route there is no candidate to choose.
+    st.session_state["shadow-route"] = "faq"
     st.session_state["force-faq"] = "provider:sim"
     st.session_state["freeze-until-faq"] = datetime(2099, 1, 1)
     st.session_state["chosen"] = list_keys(ctx).items[0].id
@@ -228,11 +255,41 @@ def test_where_only_is_observed_what_sends_users_to_a_candidate_is_off_and_emerg
 
 
 @pytest.mark.req("G2")
+def test_an_approval_waits_for_the_change_request_that_its_policy_asks_for(
+    house: Lived,
+) -> None:
+    script = """
+from dataclasses import replace
+from dashboard.dialogs import decision_dialogs
+from harness.domain.proposals.change_reference import ChangeReferenceRule
+view, found = decision_dialogs._load('ID')
+proposal = view.comparison.proposal
+policy = replace(proposal.policy, change_reference=ChangeReferenceRule.REQUIRED)
+asking = replace(view.comparison, proposal=replace(proposal, policy=policy))
+decision_dialogs.approve(replace(view, comparison=asking), found)
+"""
+    id_ = house.proposals["awaiting"]
+    app = AppTest.from_string(script.replace("ID", id_), default_timeout=120).run()
+    app.text_input(key=f"why-Start the canary-{id_}").set_value("it fits").run()
+    assert decision_dialogs.CHANGE_MISSING in text(app)
+    (start,) = (button for button in app.button if button.label == "Start the canary")
+    assert start.disabled
+    app.text_input(key=f"change-{id_}").set_value("CHG-20417").run()
+    (start,) = (button for button in app.button if button.label == "Start the canary")
+    start.click().run()
+    assert not app.exception
+    with page_frame.context().store.read() as tx:
+        assert tx.proposals.get(id_).change_reference == "CHG-20417"
+
+
+@pytest.mark.req("G2")
 def test_a_freeze_is_set_and_ended_with_a_reason_and_shown_where_it_holds_something_back(
     house: Lived, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx = page_frame.context()
-    script = "from dashboard import freeze_dialogs, page_frame\n{}"
+    script = (
+        "from dashboard import page_frame\nfrom dashboard.dialogs import freeze_dialogs\n{}"
+    )
     app = AppTest.from_string(script.format("freeze_dialogs.add('support-chat')"))
     app.default_timeout = 120
     app.run()
@@ -291,7 +348,7 @@ def test_a_break_glass_is_off_beside_a_canary_waits_for_a_second_person_and_hide
 
     app = AppTest.from_string(
         "import streamlit as st\n"
-        "from dashboard import break_glass_dialogs\n"
+        "from dashboard.dialogs import break_glass_dialogs\n"
         "st.session_state.setdefault('glass-target-quiet', 'sim/sim-better')\n"
         "break_glass_dialogs.propose('quiet')",
         default_timeout=120,
@@ -319,6 +376,105 @@ def test_a_break_glass_is_off_beside_a_canary_waits_for_a_second_person_and_hide
     app = shown(monkeypatch, house.config, "routes", {"route": "support-chat"})
     assert "What serves without proof cannot be told." in text(app)
     assert ("Kill switch …", True) in _reads(app)
+
+
+@pytest.mark.req("F8")
+def test_a_shadow_without_a_proposal_is_started_named_by_its_page_and_stopped(
+    house: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = "from dashboard.dialogs import shadow_dialogs\nshadow_dialogs.start(['quiet'])"
+    app = AppTest.from_string(script, default_timeout=120).run()
+    app.selectbox(key="shadow-route").select("quiet").run()
+    app.selectbox(key="shadow-candidate-quiet").select("sim/sim-better").run()
+    assert "all of them go on getting the answers of <b>sim/sim-base</b>" in text(app)
+    assert app.button(key="shadow-start").disabled
+    app.number_input(key="shadow-share").set_value(12.5).run()
+    app.text_input(key="shadow-why").set_value("before we propose it").run()
+    with monkeypatch.context() as lowered:
+        signed_in_as(lowered, "pia", Role.PROPOSER)
+        assert "Not done" in text(app.button(key="shadow-start").click().run())
+    app.button(key="shadow-start").click().run()
+    assert not app.exception
+
+    page = shown(monkeypatch, house.config, "shadows")
+    for words in (
+        "<b>1 shadow</b> runs",
+        "sim/sim-better beside quiet",
+        "12.5 % of the callers",
+        shadow_list_text.BY_HAND,
+        "ben: before we propose it",
+    ):
+        assert words in text(page), words
+    (running,) = shadows.list_running(page_frame.context())
+    assert running.record.shadow.limits.share_bps == 1_250
+    assert ("Stop it …", True) in _reads(page)
+    id_ = running.record.shadow.id
+    app = _opened("shadow_dialogs.stop(shadows.list_running(ctx)[0].record.shadow)")
+    app.text_input(key=f"shadow-stop-why-{id_}").set_value("seen enough").run()
+    app.button(key=f"shadow-stop-{id_}").click()
+    page = shown(monkeypatch, house.config, "shadows") if _ends(app) else page
+    assert "No shadow runs" in text(page)
+    assert "ended by ben: seen enough" in text(page)
+
+
+@pytest.mark.req("F7")
+def test_a_route_is_checked_for_drift_and_its_model_accepted_as_it_answers_now(
+    house: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with house.config.open("a", encoding="utf-8") as file:
+        file.write("suites: {tickets: {drift: {items: 60}}}\n")
+    forget()
+    ctx = page_frame.context()
+    page = shown(monkeypatch, house.config, "routes", {"route": "faq"})
+    assert _reads(page) >= {
+        ("Check for drift now …", True),
+        ("Accept how it answers now …", True),
+    }
+    given = "'faq', list_drift_status(ctx, route='faq')"
+    asked = _opened(f"drift_dialogs.run({given})")
+    asked.button(key="drift-run-now-faq").click()
+    assert _ends(asked)
+    (status,) = list_drift_status(ctx, route="faq")
+    assert status.running is not None
+
+    assert status.watch is not None
+    drifted = replace(status, state="drifted")
+    (run, accept) = drift_dialogs.drift_openers("faq", [drifted])
+    assert run.missing == drift_dialogs.WAITS
+    assert not accept.missing
+    app = _opened(f"drift_dialogs.accept({given})")
+    assert app.button(key="drift-accept-now-faq").disabled
+    app.text_input(key="drift-why-faq").set_value("the new version is fine").run()
+    with monkeypatch.context() as lowered:
+        signed_in_as(lowered, "pia", Role.PROPOSER)
+        app.button(key="drift-accept-now-faq").click().run()
+        assert "Not done" in text(app)
+    app.button(key="drift-accept-now-faq").click()
+    assert _ends(app)
+    (after,) = list_drift_status(ctx, route="faq")
+    assert after.watch is not None
+    assert after.watch.id != status.watch.id
+
+
+def _opened(dialog: str) -> AppTest:
+    """Opens a dialog by itself: AppTest closes those that a page's button opened."""
+    script = (
+        "from dashboard import page_frame\n"
+        "from dashboard.dialogs import drift_dialogs, shadow_dialogs\n"
+        "from harness.control.drift.reports import list_drift_status\n"
+        "from harness.control.shadow import shadows\n"
+        "ctx = page_frame.context()\n"
+        "import streamlit as st\n"
+        f"if 'done' not in st.session_state: {dialog}\n"
+    )
+    return AppTest.from_string(script, default_timeout=120).run()
+
+
+def _ends(app: AppTest) -> bool:
+    """Presses the button, and tells whether the act was done."""
+    app.run()
+    assert not app.exception
+    return "done" in app.session_state
 
 
 def _reads(app: AppTest) -> set[tuple[str, bool]]:

@@ -322,7 +322,7 @@ def test_an_old_page_says_what_is_stale_and_how_old_all_else_is(
         app = shown(monkeypatch, long_ago.config, page, queries.get(page))
         assert sentence in text(app), page
     # What a page shows that has no age; the settings' is tested with the other settings.
-    rest = {"first_start", "keys", "policies", "settings", "spending"}
+    rest = {"captures", "first_start", "keys", "policies", "settings", "shadows", "spending"}
     assert {*pages()} - {*says} == rest
 
 

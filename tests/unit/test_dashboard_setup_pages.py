@@ -17,8 +17,9 @@ import pytest
 from click.testing import CliRunner
 from streamlit.testing.v1 import AppTest
 
-from dashboard import current_user, key_dialogs, page_frame, suite_dialogs, suite_fields
+from dashboard import current_user, page_frame
 from dashboard.data import queries as queries_of_pages
+from dashboard.dialogs import key_dialogs, suite_dialogs, suite_fields
 from dashboard.text import provider_text
 from harness.app.installation import CONFIG_VARIABLE
 from harness.app.suite_import import UPLOAD_SCORERS, SuiteUpload
@@ -199,7 +200,7 @@ def test_a_provider_is_added_and_asked_at_once_and_its_key_shown_nowhere(
     monkeypatch.setenv("SWAPGATE_ENCRYPTION_KEYS", new_key())
     act_as(monkeypatch, "ada", Role.ADMIN)
     app = dialog(
-        "from dashboard import provider_dialogs",
+        "from dashboard.dialogs import provider_dialogs",
         "provider_dialogs.add_provider()",
         "page_frame.show_done_message()",
     )
@@ -221,7 +222,7 @@ def test_a_provider_is_added_and_asked_at_once_and_its_key_shown_nowhere(
     assert "there is a provider 'house' already" in text(app)
 
     app = dialog(
-        "from dashboard import provider_dialogs",
+        "from dashboard.dialogs import provider_dialogs",
         "provider_dialogs.change_address('house')",
     )
     assert "This is its address already." in text(app)
@@ -238,7 +239,7 @@ def test_a_model_is_added_with_what_is_sent_to_it(monkeypatch: pytest.MonkeyPatc
     registry.change_provider(page_frame.context(), SYSTEM, "openai", ProviderChange())
     act_as(monkeypatch, "pat", Role.PROPOSER)
     app = dialog(
-        "from dashboard import provider_dialogs",
+        "from dashboard.dialogs import provider_dialogs",
         "provider_dialogs.add_model('openai')",
     )
     app.selectbox(key="model-of-openai").select("gpt-4o")
@@ -263,7 +264,7 @@ def test_keys_of_a_provider_are_added_replaced_and_removed_and_accounts_get_a_co
     registry.change_provider(ctx, ANA, "house", ProviderChange("vllm", "http://127.0.0.1:9/v1"))
     act_as(monkeypatch, "ada", Role.ADMIN)
     app = dialog(
-        "from dashboard import provider_key_dialogs",
+        "from dashboard.dialogs import provider_key_dialogs",
         "provider_key_dialogs.change_keys('house')",
     )
 
@@ -303,7 +304,9 @@ def test_keys_of_a_provider_are_added_replaced_and_removed_and_accounts_get_a_co
     registry.change_provider(ctx, ANA, "github_copilot", ProviderChange("github_copilot"))
     for opened in ("provider_key_dialogs.change_keys('github_copilot')",
                    "provider_dialogs.add_provider()"):  # fmt: skip
-        app = dialog("from dashboard import provider_dialogs, provider_key_dialogs", opened)
+        app = dialog(
+            "from dashboard.dialogs import provider_dialogs, provider_key_dialogs", opened
+        )
         assert "swapgate provider key login github_copilot" in [code.value for code in app.code]
         assert not [field for field in app.text_input if field.key == "key-github_copilot"]
 
@@ -314,7 +317,7 @@ def test_a_client_key_is_shown_to_its_creator_until_it_is_stored(
     furnish()
     ada = act_as(monkeypatch, "ada", Role.ADMIN)
     app = dialog(
-        "from dashboard import key_dialogs",
+        "from dashboard.dialogs import key_dialogs",
         "key_dialogs.show_new_key()",
         "key_dialogs.create_client_key()",
     )
@@ -383,7 +386,7 @@ def test_a_clients_limits_are_changed_and_its_key_revoked_by_its_name(
     furnish()
     act_as(monkeypatch, "ada", Role.ADMIN)
     app = dialog(
-        "from dashboard import key_dialogs",
+        "from dashboard.dialogs import key_dialogs",
         "from harness.control.operations.queries import list_keys",
         "live = [key for key in list_keys(page_frame.context()) if key.revoked_at is None]",
         "import streamlit as st",
@@ -422,7 +425,7 @@ def test_an_admin_declares_who_somebody_is_and_ends_a_session_with_a_reason(
     dashboard_sessions.open_with_key(ctx, key, secret=secret, lasts=lasts)
 
     app = dialog(
-        "from dashboard import people_dialogs",
+        "from dashboard.dialogs import people_dialogs",
         "from harness.control.operations import people",
         "from harness.domain.operations.principals import OPERATOR",
         "people_dialogs.declare(people.list_people(page_frame.context(), OPERATOR))",
@@ -433,7 +436,7 @@ def test_an_admin_declares_who_somebody_is_and_ends_a_session_with_a_reason(
     app.text_input(key="declaration-reason").set_value("her second one").run()
     app.button(key="declare-it").click().run()
     app = dialog(
-        "from dashboard import people_dialogs",
+        "from dashboard.dialogs import people_dialogs",
         "from harness.control.operations import dashboard_sessions",
         "from harness.domain.operations.principals import OPERATOR",
         "going_on = dashboard_sessions.list_open(page_frame.context(), OPERATOR)",
@@ -457,7 +460,7 @@ def test_a_kill_switch_says_what_it_changes_and_asks_why(
     furnish(2)
     act_as(monkeypatch, "ben", Role.APPROVER)
     app = dialog(
-        "from dashboard import switch_dialogs",
+        "from dashboard.dialogs import switch_dialogs",
         "switch_dialogs.throw('chat-0')",
     )
     app.selectbox(key="force-chat-0").select("target:sim/backup").run()
@@ -481,7 +484,7 @@ def test_a_chain_takes_no_new_model_without_evidence_or_a_waiver(
     targets.add_target(page_frame.context(), ANA, TargetSeed("sim", "other"))
     act_as(monkeypatch, "ada", Role.ADMIN)
     app = dialog(
-        "from dashboard import route_dialogs",
+        "from dashboard.dialogs import route_dialogs",
         "from dashboard.data import queries",
         "import streamlit as st",
         "view = queries.route(page_frame.context(), 'chat-0')",
@@ -548,7 +551,7 @@ def test_each_scorer_is_asked_for_its_options_and_its_judge() -> None:
     assert set(suite_fields.OPTION_WORDS) == known
     app = dialog(
         "import streamlit as st",
-        "from dashboard import suite_fields",
+        "from dashboard.dialogs import suite_fields",
         "st.session_state.asked = suite_fields.ask('upload')",
     )
     for scorer, judged in (("similarity", True), ("label", False), ("json_schema", False)):
@@ -593,7 +596,7 @@ def test_labels_are_filled_in_with_who_gave_them(monkeypatch: pytest.MonkeyPatch
     assert [row["Answer"] for row in suite_dialogs._rows(lines)] == ["Hello.", "wave({})"]
     ada = act_as(monkeypatch, "ada", Role.ADMIN)
     app = AppTest.from_string(
-        "from dashboard import suite_dialogs\nsuite_dialogs.label_captures()",
+        "from dashboard.dialogs import suite_dialogs\nsuite_dialogs.label_captures()",
         default_timeout=120,
     )
     app.session_state[suite_dialogs.CAPTURES] = (ada.principal, lines)
@@ -653,7 +656,7 @@ def test_each_setting_of_a_route_is_changed_with_a_preview_and_not_over_somebody
     act_as(monkeypatch, "ada", Role.ADMIN)
     app = dialog(
         "import streamlit as st",
-        "from dashboard import route_dialogs",
+        "from dashboard.dialogs import route_dialogs",
         "from dashboard.data import queries",
         "if 'view' not in st.session_state:",
         "    st.session_state.view = queries.route(page_frame.context(), 'chat-0')",

@@ -8,8 +8,9 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import action_dialogs, current_user, page_frame
-from dashboard.action_dialogs import Opener
+from dashboard import current_user, page_frame
+from dashboard.dialogs import action_dialogs
+from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import html, people_text
 from harness.control.operations import dashboard_sessions, people
 from harness.control.operations.dashboard_sessions import SignedInSession

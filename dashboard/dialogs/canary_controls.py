@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
-from dashboard import action_dialogs, current_user, page_frame
+from dashboard import current_user, page_frame
+from dashboard.dialogs import action_dialogs
 from dashboard.text import html
 from dashboard.text.html import escape, strong
 from harness.control.canary import observe_only, operations, reach

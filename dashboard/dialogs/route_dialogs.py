@@ -7,9 +7,10 @@ from datetime import timedelta
 
 import streamlit as st
 
-from dashboard import action_dialogs, page_frame, route_settings
+from dashboard import page_frame
 from dashboard.data import queries
 from dashboard.data.queries import RouteView
+from dashboard.dialogs import action_dialogs, route_settings
 from dashboard.text import html
 from dashboard.text.html import escape, strong
 from harness.control.routing import fallback_chain, routes

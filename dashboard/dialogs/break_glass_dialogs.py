@@ -9,15 +9,17 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import action_dialogs, page_frame
-from dashboard.action_dialogs import Opener
+from dashboard import page_frame
 from dashboard.data import queries
+from dashboard.dialogs import action_dialogs
+from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import html
 from dashboard.text.html import escape, strong
 from harness.control.operations.queries import find_route, load_target_names
 from harness.control.routing import break_glass
 from harness.control.routing.break_glass import BreakGlassRequest
 from harness.domain.errors import SignatureInvalid
+from harness.domain.formatting import format_date_time
 from harness.domain.operations.access import Role
 from harness.domain.routing.break_glass import BreakGlass
 
@@ -102,7 +104,7 @@ def propose(route: str) -> None:
 @action_dialogs.dialog("Confirm the break-glass", width="medium")
 def confirm(record: BreakGlass) -> None:
     """Says what would serve, by whose word and until when, and asks a second person."""
-    until = f"{record.expires_at:%Y-%m-%d %H:%M} UTC"
+    until = format_date_time(record.expires_at)
     ctx = page_frame.context()
     name = load_target_names(ctx, {record.target}).get(record.target, record.target)
     st.html(

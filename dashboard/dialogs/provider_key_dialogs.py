@@ -7,7 +7,8 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import account_commands, action_dialogs, page_frame
+from dashboard import page_frame
+from dashboard.dialogs import account_commands, action_dialogs
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.providers import credentials, new_provider, sign_in

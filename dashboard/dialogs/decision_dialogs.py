@@ -8,8 +8,9 @@ from datetime import datetime
 
 import streamlit as st
 
-from dashboard import action_dialogs, current_user, page_frame
+from dashboard import current_user, page_frame
 from dashboard.data.queries import ComparisonView, comparison
+from dashboard.dialogs import action_dialogs
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.evals.proof_validity import ProofState, ProofValidity

@@ -9,8 +9,9 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import action_dialogs, page_frame
-from dashboard.action_dialogs import Opener
+from dashboard import page_frame
+from dashboard.dialogs import action_dialogs
+from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.routing import kill_switch, routes

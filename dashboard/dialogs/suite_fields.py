@@ -8,8 +8,9 @@ from typing import Any, Final
 
 import streamlit as st
 
-from dashboard import json_field, page_frame
+from dashboard import page_frame
 from dashboard.data import queries
+from dashboard.dialogs import json_field
 from dashboard.text import html
 from harness.app.suite_import import JUDGED_SCORERS, UPLOAD_SCORERS, SuiteUpload
 

@@ -7,8 +7,9 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import action_dialogs, current_user, page_frame
+from dashboard import current_user, page_frame
 from dashboard.data import queries
+from dashboard.dialogs import action_dialogs
 from dashboard.text import html, key_text
 from dashboard.text.html import escape, strong
 from harness.control.operations import keys

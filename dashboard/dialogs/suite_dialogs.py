@@ -9,7 +9,8 @@ from typing import Any, Final
 
 import streamlit as st
 
-from dashboard import action_dialogs, current_user, page_frame, suite_fields
+from dashboard import current_user, page_frame
+from dashboard.dialogs import action_dialogs, suite_fields
 from dashboard.text import html
 from dashboard.text.html import strong
 from harness.app import suite_import

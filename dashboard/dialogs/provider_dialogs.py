@@ -6,7 +6,8 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import account_commands, action_dialogs, current_user, json_field, page_frame
+from dashboard import current_user, page_frame
+from dashboard.dialogs import account_commands, action_dialogs, json_field
 from dashboard.text import html
 from dashboard.text.html import strong
 from harness.control.providers import checks, discovery, model_lookup, new_provider, registry
