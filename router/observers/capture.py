@@ -19,6 +19,7 @@ from router.request.attempt import UpstreamAnswer
 from router.request.routed_response import AnswerCopy, RoutedResponse
 from router.server.asgi import header
 from router.server.internal_errors import RouterPart
+from router.snapshot.compiled import CompiledRoute
 
 # More than this of a request or an answer is not labelled by hand.
 MAX_BYTES: Final = 128 * 1024
@@ -36,6 +37,10 @@ class CaptureSampler(RequestObserver):
         self._clock = clock
         self._recorder = recorder
         self._copies: dict[str, AnswerCopy] = {}  # by request id
+
+    def watches(self, route: CompiledRoute) -> bool:
+        """Whether requests of the route are captured."""
+        return route.route.settings.capture_bps > 0
 
     def before_attempt(self, observed: ObservedRequest) -> None:
         share_bps = observed.route.route.settings.capture_bps

@@ -47,7 +47,7 @@ from router.request.stream_relay import CommittedStream
 from router.request.upstream_call import UpstreamCalls
 from router.server.asgi import header
 from router.server.internal_errors import RouterPart
-from router.snapshot.compiled import CompiledJudge
+from router.snapshot.compiled import CompiledJudge, CompiledRoute
 from router.snapshot.holder import SnapshotHolder
 from router.upstream.failure import UpstreamFailed
 
@@ -108,6 +108,10 @@ class CanarySampleJudge(RequestObserver):
         self._running: set[asyncio.Task[None]] = set()
         self._rests_until: dict[str, float] = {}
         self._known: BoundedMap[tuple[str, int, str], bool] = BoundedMap(REMEMBERED)
+
+    def watches(self, route: CompiledRoute) -> bool:
+        """Whether the route has a judge."""
+        return route.judge is not None
 
     def before_attempt(self, observed: ObservedRequest) -> None:
         """Whoever is drawn has a place until `at_end`."""

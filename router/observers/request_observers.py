@@ -9,7 +9,7 @@ go on.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from harness.domain.operations.access import OptOut
 from harness.domain.routing.plan import RoutePlan
@@ -25,6 +25,9 @@ from router.request.routed_response import AnswerCopy, RoutedResponse
 from router.server.asgi import Scope
 from router.server.internal_errors import InternalErrors, RouterPart
 from router.snapshot.compiled import CompiledRoute
+
+# Routes whose observers are kept in order; those of old revisions go with the others.
+KEPT: Final = 8192
 
 
 @dataclass(slots=True)
@@ -63,6 +66,12 @@ class RequestObserver:
 
     part: RouterPart  # under which its faults are counted
 
+    def watches(self, route: CompiledRoute) -> bool:  # noqa: ARG002 - of those that override it
+        """Whether the observer has anything to do with requests of a route, as it is in one
+        revision: where it has not, it is not called.
+        """
+        return True
+
     def before_attempt(self, observed: ObservedRequest) -> None:
         """Runs when the request has its arm and its plan, and nobody was asked yet."""
 
@@ -86,7 +95,7 @@ class _Hooks(NamedTuple):
 
 
 class RequestObservers:
-    """Calls the observers of each request, in the order of their lists.
+    """Calls the observers of each request that watch its route, in the order of their lists.
 
     always: called for every request. of_evidence: only for those that are evidence of their arm
     in a live rollout. Before the attempt these come first, since the others use the ticket that
@@ -99,14 +108,15 @@ class RequestObservers:
         of_evidence: Sequence[RequestObserver],
         errors: InternalErrors,
     ) -> None:
-        self._plain = _hooks(always, always)
-        self._evidence = _hooks([*of_evidence, *always], [*always, *of_evidence])
+        self._always = always
+        self._of_evidence = of_evidence
         self._errors = errors
+        # By the route's identity: routes are many, and compiled anew with each revision.
+        self._by_route: dict[int, tuple[CompiledRoute, _Hooks, _Hooks]] = {}
 
     def begin(self, observed: ObservedRequest) -> None:
         """Calls the observers before the request's first attempt."""
-        hooks = self._plain if observed.experiment is None else self._evidence
-        for part, before_attempt in hooks.before_attempt:
+        for part, before_attempt in self._hooks(observed).before_attempt:
             try:
                 before_attempt(observed)
             except Exception as error:
@@ -114,13 +124,39 @@ class RequestObservers:
 
     def finish(self, observed: ObservedRequest, response: RoutedResponse) -> None:
         """Calls the observers after the request's answer, whole or not."""
-        hooks = self._plain if observed.experiment is None else self._evidence
+        hooks = self._hooks(observed)
         for stage in (hooks.after_answer, hooks.at_end):
             for part, hook in stage:
                 try:
                     hook(observed, response)
                 except Exception as error:
                     self._errors.note(part, error, observed.route, observed.arm)
+
+    def _hooks(self, observed: ObservedRequest) -> _Hooks:
+        route = observed.route
+        known = self._by_route.get(id(route))
+        if known is None or known[0] is not route:
+            known = self._compile(route)
+        return known[1] if observed.experiment is None else known[2]
+
+    def _compile(self, route: CompiledRoute) -> tuple[CompiledRoute, _Hooks, _Hooks]:
+        if len(self._by_route) >= KEPT:
+            self._by_route.clear()
+        always = [observer for observer in self._always if self._watches(observer, route)]
+        evidence = [
+            observer for observer in self._of_evidence if self._watches(observer, route)
+        ]
+        plain = _hooks(always, always)
+        scored = _hooks([*evidence, *always], [*always, *evidence])
+        self._by_route[id(route)] = made = route, plain, scored
+        return made
+
+    def _watches(self, observer: RequestObserver, route: CompiledRoute) -> bool:
+        try:
+            return observer.watches(route)
+        except Exception as error:
+            self._errors.note(observer.part, error, route)
+            return True
 
 
 def _hooks(before: Sequence[RequestObserver], after: Sequence[RequestObserver]) -> _Hooks:

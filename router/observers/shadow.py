@@ -44,7 +44,7 @@ from router.request.time_limits import first_token_s
 from router.request.upstream_call import UpstreamCalls
 from router.server.asgi import header
 from router.server.internal_errors import RouterPart
-from router.snapshot.compiled import CompiledShadow, CompiledTarget
+from router.snapshot.compiled import CompiledRoute, CompiledShadow, CompiledTarget
 from router.snapshot.holder import SnapshotHolder
 from router.upstream.failure import UpstreamFailed
 
@@ -108,6 +108,10 @@ class ShadowMirror(RequestObserver):
         self._running: dict[asyncio.Task[None], str] = {}
         self._waiting: deque[tuple[RoutedRequest, MirroredRequest, _ShadowAnswer]] = deque()
         self._rests_until: dict[str, float] = {}
+
+    def watches(self, route: CompiledRoute) -> bool:
+        """Whether the route has a shadow."""
+        return route.shadow is not None
 
     def before_attempt(self, observed: ObservedRequest) -> None:
         """Decides before the answer whether the request may be mirrored after it."""

@@ -16,6 +16,7 @@ from harness.domain.routing.table import Route
 from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.request.routed_response import RoutedResponse
 from router.server.internal_errors import RouterPart
+from router.snapshot.compiled import CompiledRoute
 
 # Times the control's usual latency: what is shorter is too short to prove anything.
 TIMES: Final = 3.0
@@ -32,6 +33,10 @@ class ShortDeadlines(RequestObserver):
 
     def __init__(self) -> None:
         self._latest: dict[tuple[str, str], deque[float]] = {}
+
+    def watches(self, route: CompiledRoute) -> bool:
+        """Whether the route has a rollout, whose control is timed."""
+        return route.experiment is not None
 
     def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
         progress, record = response.progress, observed.record

@@ -51,7 +51,13 @@ async def read_answer(
 
     Raises UpstreamFailed for what is no answer.
     """
-    body = await reply.body()
+    return parse_answer(reply, await reply.body(), json_name, dialect)
+
+
+def parse_answer(
+    reply: UpstreamReply, body: bytes, json_name: str | None, dialect: ProtocolDialect
+) -> UpstreamAnswer:
+    """Reads the answer as `read_answer` does, from a body that is here."""
     try:
         members = parse_object(body)
     except InputError as error:

@@ -7,8 +7,10 @@ import asyncio
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from harness.domain.formatting import format_latency
+from harness.domain.providers.credentials import ProviderKey
 from harness.domain.reliability.breaker import LAST_RESORT_TICKET
 from harness.domain.reliability.failures import CLIENT_FAILURES, FailureClass
 from harness.domain.reliability.retry import RetryBudget, retry_wait_s
@@ -29,25 +31,43 @@ from router.request.stream_relay import CommittedStream, OnEnd
 from router.request.time_limits import TimeLimits
 from router.request.upstream_call import UpstreamCalls
 from router.server.internal_errors import InternalErrors, RouterPart
-from router.server.timers import TimeLimit
+from router.server.timers import Timer
 from router.snapshot.compiled import CompiledTarget
 from router.upstream.failure import UpstreamFailed
+from router.upstream.transport import BegunCall
 
 
 class FirstByteTimer:
-    """Notes when a plain answer begins, and leaves it the rest of the time from then on."""
+    """Notes when a plain answer begins, and leaves it the rest of the time from then on. limit:
+    of the attempt, or what else goes off at its `when`.
+    """
 
     __slots__ = ("_limit", "_loop", "_until", "at")
 
-    def __init__(self, limit: TimeLimit, until: float, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, limit: Timer, until: float, loop: asyncio.AbstractEventLoop) -> None:
         self.at: float | None = None
         self._limit = limit
         self._until = until
         self._loop = loop
 
-    def __call__(self) -> None:
-        self.at = self._loop.time()
-        self._limit.when = self._until
+    def __call__(self, at: float | None = None) -> None:
+        if self.at is None:
+            self.at = self._loop.time() if at is None else at
+            self._limit.when = self._until
+
+
+class FirstAttempt(NamedTuple):
+    """A request's first attempt, that was begun without a task. call: None where it is not sent
+    yet, for which the rest stands for nothing.
+    """
+
+    made: AttemptSpec
+    share_s: float  # of the budget
+    call: BegunCall | None = None
+    started: float = 0.0
+    first_s: float = math.inf
+    settle: OnEnd = lambda _: None
+    begun_at: float | None = None  # when the answer's head came
 
 
 class Dispatcher:
@@ -75,14 +95,20 @@ class Dispatcher:
         self._limits = TimeLimits(settings)
         self._errors = errors
 
-    async def run(self, job: RoutedRequest, progress: RequestProgress) -> None:
+    async def run(
+        self,
+        job: RoutedRequest,
+        progress: RequestProgress,
+        first: FirstAttempt | None = None,
+    ) -> None:
         """Makes the attempts of a request, and fills `progress` with what becomes of them.
-        Cancelling it closes the attempt that is under way.
+        Cancelling it closes the attempt that is under way. first: goes on from there.
         """
         failures: list[FailedAttempt] = []
         target = next(iter(job.plan.targets), None)
         while target is not None:
-            failure = await self._ask(job, target, progress)
+            failure = await self._ask(job, target, progress, first)
+            first = None
             if failure is None:
                 return
             failures.append(FailedAttempt(target, failure.failure))
@@ -91,6 +117,58 @@ class Dispatcher:
                 progress.result = failure
             if self._spent(job, progress):
                 return
+
+    def begin(self, job: RoutedRequest) -> FirstAttempt | None:
+        """Makes the first attempt of a request as far as it goes without waiting; None for one
+        that has none, or is a last resort. `run` goes on from there, or `enter_answer` and
+        `cancel` end it.
+        """
+        plan = job.plan
+        if not plan.targets or plan.last_resort:
+            return None
+        upstream = job.route.upstreams[plan.targets[0]]
+        started = self.timers.loop.time()
+        share_s = self._share_s(job, upstream.id, started)
+        made = self._admitted(job, upstream, self._keys.key(upstream), started + share_s, 1)
+        if made is None:
+            return None
+        try:
+            call = self._calls.begin(job, made)
+        except Exception:
+            call = None
+        if call is None:
+            return FirstAttempt(made, share_s)
+        first_s = self._first_s(job, made)
+        self._begin(job, made)
+        settle = self._settle_of(job, made, 1)
+        return FirstAttempt(made, share_s, call, started, first_s, settle)
+
+    def enter_answer(
+        self, job: RoutedRequest, first: FirstAttempt, progress: RequestProgress
+    ) -> bool:
+        """Enters the whole answer of a first attempt, and ends it. False for what is no good
+        answer: `run` reads it once more, and says why.
+        """
+        call, loop = first.call, self.timers.loop
+        if call is None:
+            return False
+        try:
+            progress.result = self._calls.whole_answer(job, call)
+        except Exception:
+            return False
+        call.close()
+        self._settle(job, first.settle, None)
+        if first.begun_at is not None:
+            self._note_s(job, first.made, first.begun_at - first.started)
+        ms = (loop.time() - first.started) * 1000
+        progress.attempts.append(FinishedAttempt(first.made.upstream, None, ms))
+        return True
+
+    def cancel(self, job: RoutedRequest, first: FirstAttempt) -> None:
+        """Ends a first attempt whose client has left."""
+        if first.call is not None:
+            first.call.close()
+            self._settle(job, first.settle, FailureClass.CANCELLED)
 
     async def check(
         self, job: RoutedRequest, upstream: CompiledTarget, progress: RequestProgress
@@ -123,27 +201,52 @@ class Dispatcher:
         now = self.timers.loop.time()
         return now >= job.deadline or len(progress.attempts) >= self._settings.retry.attempts
 
-    async def _ask(
-        self, job: RoutedRequest, target: str, progress: RequestProgress
+    def _admitted(
+        self,
+        job: RoutedRequest,
+        upstream: CompiledTarget,
+        key: ProviderKey | None,
+        until: float,
+        number: int,
+    ) -> AttemptSpec | None:
+        """An attempt with its ticket; None where the circuit gives none."""
+        ticket = LAST_RESORT_TICKET if job.plan.last_resort else self._health.admit(upstream.id)
+        if ticket is None:
+            return None
+        return AttemptSpec(upstream, ticket, key, until, number, job.request.endpoint)
+
+    def _share_s(self, job: RoutedRequest, target: str, now: float) -> float:
+        """Every target behind this one keeps its share of what is left of the budget."""
+        left = len(job.plan.targets) - job.plan.targets.index(target)
+        return max(0.0, job.deadline - now) / left
+
+    async def _ask(  # noqa: C901 - one target, however its attempts end
+        self,
+        job: RoutedRequest,
+        target: str,
+        progress: RequestProgress,
+        first: FirstAttempt | None,
     ) -> UpstreamFailed | None:
         """One target, once or more often. None when it answered, else its last failure."""
         loop = self.timers.loop
         upstream = job.route.upstreams[target]
-        # Every target behind this one keeps its share of what is left of the budget.
-        left = len(job.plan.targets) - job.plan.targets.index(target)
-        now = loop.time()
-        share_s = max(0.0, job.deadline - now) / left
-        until = now + share_s
+        if first is not None:
+            share_s, until, first_key = first.share_s, first.made.until, first.made.key
+        else:
+            now = loop.time()
+            share_s = self._share_s(job, target, now)
+            until = now + share_s
+            first_key = self._keys.key(upstream)
         failure: UpstreamFailed | None = None
-        tries, first_key = 0, self._keys.key(upstream)
+        tries = 0
         while True:
-            ticket = LAST_RESORT_TICKET if job.plan.last_resort else self._health.admit(target)
-            if ticket is None:
-                return failure or progress.shut(target)
             tries += 1
             key = self._keys.key(upstream) if tries > 1 else first_key
-            this = AttemptSpec(upstream, ticket, key, until, tries, job.request.endpoint)
-            failure = await self._attempt(job, this, progress)
+            this = first.made if first else self._admitted(job, upstream, key, until, tries)
+            if this is None:
+                return failure or progress.shut(target)
+            failure = await self._attempt(job, this, progress, first)
+            first = None
             if failure is None:
                 return None
             told_s = self._retry_after_s(job, this, failure)
@@ -193,26 +296,32 @@ class Dispatcher:
         )
 
     async def _attempt(  # noqa: C901, PLR0912 - one attempt, however it ends
-        self, job: RoutedRequest, made: AttemptSpec, progress: RequestProgress
+        self,
+        job: RoutedRequest,
+        made: AttemptSpec,
+        progress: RequestProgress,
+        first: FirstAttempt | None = None,
     ) -> UpstreamFailed | None:
         """The failure, None when it answered; settled in any case."""
         loop = self.timers.loop
-        started = loop.time()
-        first_s = self._first_s(job, made)
+        sent = first if first is not None and first.call is not None else None
+        started = loop.time() if sent is None else sent.started
+        first_s = self._first_s(job, made) if sent is None else sent.first_s
         limit = self.timers.limit(min(made.until, started + first_s))
-        head = (
-            None if job.request.stream else FirstByteTimer(limit, made.until, self.timers.loop)
-        )
-        settle: OnEnd = partial(self._outcomes.settle, made)
-        if job.span is not None:
-            settle = job.span.attempt(made.upstream, len(progress.attempts) + 1, settle)
+        head = None if job.request.stream else FirstByteTimer(limit, made.until, loop)
+        if sent is None:
+            settle = self._settle_of(job, made, len(progress.attempts) + 1)
+            if not made.check:
+                self._begin(job, made)
+        else:
+            settle = sent.settle
+            if head is not None and sent.begun_at is not None:
+                head(sent.begun_at)
         failure: UpstreamFailed | None = None
         outcome: FailureClass | None = FailureClass.CANCELLED
-        if not made.check:
-            self._begin(job, made)
         try:
             with limit:
-                result = await self._calls.make(job, made, settle, head)
+                result = await self._calls.make(job, made, settle, head, sent and sent.call)
             if isinstance(result, CommittedStream) and _held_back(job):
                 await result.hold(made.until)
             progress.result, outcome = result, None
@@ -249,6 +358,10 @@ class Dispatcher:
             FinishedAttempt(made.upstream, failure, (loop.time() - started) * 1000)
         )
         return failure
+
+    def _settle_of(self, job: RoutedRequest, made: AttemptSpec, number: int) -> OnEnd:
+        settle: OnEnd = partial(self._outcomes.settle, made)
+        return settle if job.span is None else job.span.attempt(made.upstream, number, settle)
 
     def _next(self, job: RoutedRequest, failures: list[FailedAttempt]) -> str | None:
         """Whom to ask after the last failure; in case of a fault of ours, the next in order."""

@@ -259,6 +259,10 @@ def apply_edits(text: str, edits: Iterable[TextEdit]) -> bytes:
     """Returns the text with each span replaced, and all else byte for byte. Spans must not
     overlap.
     """
+    edits = list(edits)
+    if len(edits) == 1:
+        start, end, new = edits[0]
+        return f"{text[:start]}{new}{text[end:]}".encode()
     parts: list[str] = []
     at = 0
     for start, end, new in sorted(edits, key=_START):

@@ -4,7 +4,7 @@ calls the observers before and after. A fault in planning falls back to the incu
 """
 
 from collections import Counter
-from typing import Final
+from typing import Final, NamedTuple
 
 from harness.domain.errors import InputError
 from harness.domain.operations.access import OptOut
@@ -24,7 +24,7 @@ from router.request import client_directives
 from router.request.body import ClientRequest, FieldError, read_request
 from router.request.client_directives import detect_kinds
 from router.request.degradation import is_serializing_tools
-from router.request.dispatch import Dispatcher
+from router.request.dispatch import Dispatcher, FirstAttempt
 from router.request.planner import Planner
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.request.routed_response import RoutedResponse
@@ -32,12 +32,19 @@ from router.server.asgi import ON_LEAVING, ClientDisconnected, Receive, Scope, S
 from router.server.headers import Header, header_text
 from router.server.internal_errors import InternalErrors, RouterPart
 from router.server.replies import Reply, error_reply
-from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
+from router.snapshot.compiled import NO_ROUTES, CompiledRoute, CompiledSnapshot
 
 TASK: Final = b"x-swapgate-task"
 # Sticky key, bucket key, arm, plan, and the rollout, as `ObservedRequest` has them. A plain
 # tuple: each request makes one.
 Assignment = tuple[str, str, Arm, RoutePlan, Canary | None]
+
+
+class PreparedRequest(NamedTuple):
+    """A request that has its plan, and its answer to be."""
+
+    observed: ObservedRequest
+    response: RoutedResponse
 
 
 class ModelEndpoint:
@@ -56,7 +63,7 @@ class ModelEndpoint:
         errors: InternalErrors,
     ) -> None:
         self._planner = planner
-        self._dispatcher = dispatcher
+        self.dispatcher = dispatcher
         self._admission = admission
         self._deadlines = deadlines
         self._observers = observers
@@ -77,6 +84,52 @@ class ModelEndpoint:
         request_id: Header,
     ) -> Reply | None:
         """A refusal, or None when everything is sent."""
+        prepared = self.prepare(
+            scope, body=body, grant=grant, serving=serving, request_id=request_id
+        )
+        if isinstance(prepared, Reply):
+            return prepared
+        await self.serve(prepared, receive, send)
+        return None
+
+    async def serve(
+        self,
+        prepared: PreparedRequest,
+        receive: Receive,
+        send: Send,
+        first: FirstAttempt | None = None,
+    ) -> None:
+        """Serves what was prepared, and tells the observers of its end. first: an attempt that
+        was begun without a task.
+        """
+        try:
+            await prepared.response.serve(self.dispatcher, receive, send, first)
+        except ClientDisconnected:
+            self.note_leaving(prepared)
+        finally:
+            self.finish(prepared)
+
+    def note_leaving(self, prepared: PreparedRequest) -> None:
+        """Notes that the client left before it had its answer."""
+        prepared.response.caller_gone = True
+        self._counters["callers_gone"] += 1
+
+    def finish(self, prepared: PreparedRequest) -> None:
+        """Tells the observers of a request's end, once for each that was prepared."""
+        self._observers.finish(prepared.observed, prepared.response)
+
+    def prepare(
+        self,
+        scope: Scope,
+        *,
+        body: bytes,
+        grant: KeyGrant,
+        serving: CompiledSnapshot,
+        request_id: Header,
+    ) -> Reply | PreparedRequest:
+        """A refusal, or the request with its plan, of whose beginning the observers know: to be
+        served or finished in any case.
+        """
         started = self._clock.monotonic()
         routed = self._routed(scope, body, grant, serving)
         timeout_s = client_directives.requested_timeout_s(scope)
@@ -116,7 +169,7 @@ class ModelEndpoint:
             reservation,
             grant.opt_outs,
         )
-        begun = self._dispatcher.timers.loop.time()
+        begun = self.dispatcher.timers.loop.time()
         job = RoutedRequest(
             request,
             route,
@@ -143,18 +196,15 @@ class ModelEndpoint:
             on_leaving=scope.get(ON_LEAVING),
             copies=observed.copies,
         )
-        # Nothing stands between the two: whoever saw the request begin sees its end.
+        # Nothing stands behind it: whoever saw the request begin sees its end.
         try:
             self._observers.begin(observed)
-            if observed.span is not None or observed.probe is not None:
-                response.job = job._replace(span=observed.span, probe=observed.probe)
-            await response.serve(self._dispatcher, receive, send)
-        except ClientDisconnected:
-            response.caller_gone = True
-            self._counters["callers_gone"] += 1
-        finally:
+        except BaseException:
             self._observers.finish(observed, response)
-        return None
+            raise
+        if observed.span is not None or observed.probe is not None:
+            response.job = job._replace(span=observed.span, probe=observed.probe)
+        return PreparedRequest(observed, response)
 
     def _assigned(
         self,
@@ -270,10 +320,11 @@ def _requested_route(
     if isinstance(declared, Reply):
         return declared
     # Looked for only where a route has a task: the others' requests pay nothing.
-    task = header(scope, TASK) if serving.tasks else None
-    route = serving.tasks.get(task) if task is not None else None
+    own = serving.projects.get(grant.project, NO_ROUTES)
+    task = header(scope, TASK) if own.tasks else None
+    route = own.tasks.get(task) if task is not None else None
     if route is None:
-        route = serving.routes.get(request.model)
+        route = own.routes.get(request.model)
     if route is None:
         # Agents are few: the others' requests pay for no clock.
         if CALLER in scope and (

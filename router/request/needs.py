@@ -38,7 +38,7 @@ def detect_needs(request: ClientRequest) -> Needs:
         json_schema=_asks_for_schema(values),
         vision=bool(kinds),
         approx_input_tokens=size // BYTES_PER_TOKEN,
-        max_output_tokens=_output_limit(values),
+        max_output_tokens=output_limit(request),
     )
 
 
@@ -77,12 +77,8 @@ def _asks_for_schema(values: Mapping[str, JsonSpan]) -> bool:
 
 def output_limit(request: ClientRequest) -> int:
     """Tokens that the client allows as output, 0 when it does not say."""
-    return _output_limit(request.members.values)
-
-
-def _output_limit(values: Mapping[str, JsonSpan]) -> int:
     for name in _LIMITS:
-        limit = values[name].value if name in values else None
+        limit = request.value(name)
         if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
             return limit
     return 0

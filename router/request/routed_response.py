@@ -18,7 +18,7 @@ from router.protocols.event_stream import Irregularity
 from router.protocols.usage import TokenUsage
 from router.request.attempt import UpstreamAnswer
 from router.request.degradation import degradation_header
-from router.request.dispatch import Dispatcher
+from router.request.dispatch import Dispatcher, FirstAttempt
 from router.request.heartbeat import Heartbeat
 from router.request.refusals import no_answer_reply, refusal_reply
 from router.request.request_state import RequestProgress, RoutedRequest
@@ -87,14 +87,29 @@ class RoutedResponse:
         self._on_leaving = on_leaving
         self._copies = copies
 
-    async def serve(self, dispatcher: Dispatcher, receive: Receive, send: Send) -> None:
-        """Serves the answer; whatever happens, the upstream's work ends with this. Raises
-        ClientDisconnected.
+    async def serve(
+        self,
+        dispatcher: Dispatcher,
+        receive: Receive,
+        send: Send,
+        first: FirstAttempt | None = None,
+    ) -> None:
+        """Serves the answer; whatever happens, the upstream's work ends with this. first: an
+        attempt that was begun without a task. Raises ClientDisconnected.
         """
         if self._heartbeat_s:
             await self._with_heartbeat(dispatcher, receive, send)
         else:
-            await self._serve(dispatcher, receive, send)
+            await self._serve(dispatcher, receive, send, first=first)
+
+    def whole(self) -> tuple[Reply, Sequence[Header]]:
+        """Returns what `serve` would send, where that is no stream, and the headers beside
+        it.
+        """
+        result = self.progress.result
+        if isinstance(result, CommittedStream):
+            raise TypeError("a stream is no whole answer")
+        return self._reply(result), self._truth()
 
     async def _with_heartbeat(
         self, dispatcher: Dispatcher, receive: Receive, send: Send
@@ -124,12 +139,13 @@ class RoutedResponse:
         receive: Receive,
         send: Send,
         beat: Heartbeat | None = None,
+        first: FirstAttempt | None = None,
     ) -> None:
         try:
             # Not watched while the last bytes are sent: after them any caller may go.
             with DisconnectWatch(receive, dispatcher.timers, self._on_leaving):
                 try:
-                    await dispatcher.run(self.job, self.progress)
+                    await dispatcher.run(self.job, self.progress, first)
                 except Exception as error:
                     await self._run_plainly(dispatcher, error)
                 result = self.progress.result

@@ -16,14 +16,27 @@ from router.protocols.embeddings import EMBEDDINGS
 from router.protocols.endpoints import DIALECTS
 from router.protocols.event_stream import StreamFilter
 from router.protocols.messages.unsigned_thinking import without_unsigned
-from router.request.attempt import UpstreamAnswer, check_content_type, read_answer, read_refusal
+from router.request.attempt import (
+    UpstreamAnswer,
+    check_content_type,
+    parse_answer,
+    read_answer,
+    read_refusal,
+)
+from router.request.body import ClientRequest
 from router.request.degradation import dropped_fields, without_fields
 from router.request.request_state import AttemptSpec, RoutedRequest
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.server.timers import Timers
 from router.snapshot.compiled import CompiledTarget
 from router.upstream.failure import UpstreamFailed
-from router.upstream.transport import TransportFactory, UpstreamReply, UpstreamRequest
+from router.upstream.transport import (
+    BegunCall,
+    TransportFactory,
+    UpstreamReply,
+    UpstreamRequest,
+    begin_call,
+)
 
 # What may come before the first output; more is no metadata.
 MAX_HELD_BYTES: Final = 1024 * 1024
@@ -48,14 +61,15 @@ class UpstreamCalls:
         made: AttemptSpec,
         on_end: OnEnd,
         on_head: Callable[[], None] | None = None,
+        begun: BegunCall | None = None,
     ) -> UpstreamAnswer | CommittedStream:
         """Makes one attempt at a target. on_end: called at a stream's end. on_head: called when
-        a good answer has begun.
+        a good answer has begun. begun: the attempt's request, where it is sent already.
 
         Raises UpstreamFailed, without our credentials in it.
         """
         try:
-            return await self._made(job, made, on_end, on_head)
+            return await self._made(job, made, on_end, on_head, begun)
         except UpstreamFailed as failed:
             # A client may get its words, and logs its detail.
             provider = made.upstream.provider
@@ -71,20 +85,16 @@ class UpstreamCalls:
         made: AttemptSpec,
         on_end: OnEnd,
         on_head: Callable[[], None] | None,
+        begun: BegunCall | None,
     ) -> UpstreamAnswer | CommittedStream:
         upstream = made.upstream
         asked = job.request
         dialect = DIALECTS[asked.endpoint]
-        request = UpstreamRequest(
-            upstream.provider,
-            _body(job, upstream),
-            asked.stream,
-            made.number > 1,
-            dialect.path,
-            job.passed_up if job.span is None else (*job.passed_up, *job.span.passed_up),
-            made.key,
-        )
-        reply = await self._transport_for(upstream.provider).send(request)
+        if begun is None:
+            transport = self._transport_for(upstream.provider)
+            reply = await transport.send(_request(job, made))
+        else:
+            reply = await begun.reply()
         handed_over = False
         try:
             if not 200 <= reply.status < 300:
@@ -94,9 +104,7 @@ class UpstreamCalls:
             if not asked.stream:
                 check_content_type(reply, b"application/json")
                 answer = await read_answer(reply, self._name(job), dialect)
-                if asked.endpoint is Endpoint.EMBEDDINGS:
-                    EMBEDDINGS.check_vectors(asked, answer.members)
-                return answer
+                return _checked(asked, answer)
             check_content_type(reply, b"text/event-stream")
             events = dialect.stream(asked, self._name(job))
             events.skips = job.route.route.settings.on_bad_event is OnBadEvent.SKIP
@@ -109,6 +117,19 @@ class UpstreamCalls:
         finally:
             if not handed_over:
                 await reply.aclose()
+
+    def begin(self, job: RoutedRequest, made: AttemptSpec) -> BegunCall | None:
+        """Sends the request of an attempt without a task to wait in; None where that cannot be
+        done now. Raises UpstreamFailed.
+        """
+        return begin_call(self._transport_for(made.upstream.provider), _request(job, made))
+
+    def whole_answer(self, job: RoutedRequest, call: BegunCall) -> UpstreamAnswer:
+        """Reads the answer of a call that is whole. Raises UpstreamFailed, as `make` would."""
+        reply, body = call.whole()
+        check_content_type(reply, b"application/json")
+        dialect = DIALECTS[job.request.endpoint]
+        return _checked(job.request, parse_answer(reply, body, self._name(job), dialect))
 
     def _name(self, job: RoutedRequest) -> str | None:
         return job.route.json_name if self._names_route else None
@@ -149,6 +170,25 @@ class UpstreamCalls:
             on_end=on_end,
             hide=hide,
         )
+
+
+def _request(job: RoutedRequest, made: AttemptSpec) -> UpstreamRequest:
+    upstream = made.upstream
+    return UpstreamRequest(
+        upstream.provider,
+        _body(job, upstream),
+        job.request.stream,
+        made.number > 1,
+        DIALECTS[job.request.endpoint].path,
+        job.passed_up if job.span is None else (*job.passed_up, *job.span.passed_up),
+        made.key,
+    )
+
+
+def _checked(request: ClientRequest, answer: UpstreamAnswer) -> UpstreamAnswer:
+    if request.endpoint is Endpoint.EMBEDDINGS:
+        EMBEDDINGS.check_vectors(request, answer.members)
+    return answer
 
 
 def _body(job: RoutedRequest, upstream: CompiledTarget) -> bytes:

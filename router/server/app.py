@@ -11,6 +11,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.spending import SpendingPurpose
 from harness.domain.routing.table import KeyGrant
 from harness.domain.settings import AgentSettings, RouterSettings
@@ -51,12 +52,14 @@ from router.recording.port import Exposition, LocalExposition, Recording
 from router.recording.shadow_totals import ShadowTotalsRefresh
 from router.recording.state_metrics import StateMetrics
 from router.request.attempt_settlement import AttemptSettlement
+from router.request.direct_request import DirectCycle, DirectRequest
 from router.request.dispatch import Dispatcher
 from router.request.model_endpoint import ModelEndpoint
 from router.request.planner import Planner
 from router.request.upstream_call import UpstreamCalls
 from router.server.agents_pass_through import AGENTS_PATH, BELOW_AGENTS, AgentsPassThrough
 from router.server.asgi import (
+    BODY,
     ClientDisconnected,
     Message,
     Receive,
@@ -70,7 +73,7 @@ from router.server.event_log import EventLog
 from router.server.headers import JSON, Header
 from router.server.internal_errors import InternalErrors, RouterPart
 from router.server.replies import Reply, error_reply
-from router.server.request_body import CLOSE, read_request_body
+from router.server.request_body import CLOSE, is_json, read_request_body
 from router.server.timers import Timers
 from router.snapshot.compiled import CompiledSnapshot
 from router.snapshot.holder import SnapshotHolder
@@ -103,13 +106,15 @@ def build_router(  # noqa: PLR0913 - the parts, one by one
     tracing: Tracing | None = None,
     guard_files: GuardFiles | None = None,
     agents: AgentSettings | None = None,
+    direct: bool = True,
 ) -> "Router":
     """The ASGI application; its lifespan starts and stops holder and recorder.
 
     holder: booted. on_stop: closes what the factory hands out. exposition: answers for all
     workers; by default for this process alone. rates: shared by all workers; by default this
     process's own. tracing: None for none. guard_files: of the workers' own guards of canaries;
-    by default they forget with the process.
+    by default they forget with the process. direct: whole requests may go without a task
+    (`router.request.direct_request`); False has each go by the general path.
     """
     return Router(
         holder,
@@ -124,6 +129,7 @@ def build_router(  # noqa: PLR0913 - the parts, one by one
         tracing,
         guard_files or InMemoryGuardFiles(),
         agents or AgentSettings(enabled=False),
+        direct=direct,
     )
 
 
@@ -142,6 +148,8 @@ class Router:
         tracing: Tracing | None,
         guard_files: GuardFiles,
         agents: AgentSettings,
+        *,
+        direct: bool,
     ) -> None:
         self._holder = holder
         self._recorder = recorder
@@ -258,7 +266,7 @@ class Router:
             clock,
             self._errors,
         )
-        self._tracing = tracing
+        self._tracing, self._direct = tracing, direct
         self._on_stop = on_stop
         self._count = itertools.count(1)
         self._under_way = 0
@@ -298,9 +306,7 @@ class Router:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # The worker's name is new for every process, so that ids never repeat.
-        number = f"req_{self._recorder.worker}-{next(self._count):x}"
-        request_id = (b"x-swapgate-request-id", number.encode())
+        request_id = self._next_id()
         begun = False
 
         def noting_send(message: Message) -> Awaitable[None]:
@@ -318,17 +324,94 @@ class Router:
             else:
                 reply = await self._allowed(scope, receive, noting_send, *found, request_id)
             if reply is not None:
-                await send_reply(send, _in_client_protocol(scope, reply, number), (request_id,))
+                told = self.client_reply(scope, request_id, reply)
+                await send_reply(send, told, (request_id,))
         except ClientDisconnected:
             return
         except Exception as error:
-            # Its own words may hold content; the place is told once.
-            log.error("request %s failed", number)  # noqa: TRY400
-            self._errors.note(RouterPart.REQUEST, error)
+            reply = self.note_failure(request_id, error)
             if begun:
                 raise
-            reply = error_reply(500, f"the router failed; quote {number}", "internal_error")
-            await send_reply(send, _in_client_protocol(scope, reply, number), (request_id,))
+            told = self.client_reply(scope, request_id, reply)
+            await send_reply(send, told, (request_id,))
+
+    def serve_directly(self, scope: Scope, cycle: DirectCycle) -> bool:
+        """Serves a request for a model that came whole, without a task; False for any other,
+        which is for `__call__`.
+        """
+        takes = (
+            self._direct
+            and scope["path"] in ENDPOINTS
+            and scope["method"] == "POST"
+            and is_json(scope)
+            and len(scope[BODY]) <= self._settings.max_body_bytes
+        )
+        if takes:
+            id_ = self._next_id()
+            DirectRequest(self, self._calls, self._errors, cycle, scope, id_).start()
+        return takes
+
+    async def resume(
+        self, request: DirectRequest, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Serves in a task what is left of a request that began without one."""
+        begun = False
+
+        def noting_send(message: Message) -> Awaitable[None]:
+            nonlocal begun
+            begun = True
+            return send(message)
+
+        try:
+            self._errors.adopt(request)
+            try:
+                await self._calls.serve(request.prepared, receive, noting_send, request.first)
+            finally:
+                self.leave()
+        except Exception as error:
+            reply = self.note_failure(request.id, error)
+            if begun:
+                raise
+            told = self.client_reply(scope, request.id, reply)
+            await send_reply(send, told, (request.id,))
+
+    def _next_id(self) -> Header:
+        # The worker's name is new for every process, so that ids never repeat.
+        number = f"req_{self._recorder.worker}-{next(self._count):x}"
+        return b"x-swapgate-request-id", number.encode()
+
+    def note_failure(self, request_id: Header, error: Exception) -> Reply:
+        """Notes a fault of ours that a request met, and words it for its client."""
+        number = request_id[1].decode()
+        # Its own words may hold content; the place is told once.
+        log.error("request %s failed", number)
+        self._errors.note(RouterPart.REQUEST, error)
+        return error_reply(500, f"the router failed; quote {number}", "internal_error")
+
+    def client_reply(self, scope: Scope, request_id: Header, reply: Reply) -> Reply:
+        """Words an error in the client's protocol; leaves any other reply as it is."""
+        if reply.status >= 400 and _anthropic(scope):
+            return anthropic_error(reply, request_id[1].decode())
+        return reply
+
+    def identify(self, scope: Scope) -> Reply | tuple[KeyGrant, CompiledSnapshot]:
+        """Finds who asks a model, and the revision for all of this request; or refuses it."""
+        found = self._caller(scope)
+        if isinstance(found, AgentsPassThrough):
+            raise TypeError("the agents process answers no model's endpoint")
+        return found
+
+    def enter(self) -> Reply | None:
+        """Takes a place among the requests under way; refuses where there is none."""
+        if self._under_way >= self._settings.max_concurrent:
+            self._recorder.counters["refused_when_full"] += 1
+            return error_reply(503, "this worker is full", "overloaded", headers=(SOON, CLOSE))
+        self._under_way += 1
+        return None
+
+    def leave(self) -> None:
+        """Gives a place up."""
+        self._under_way -= 1
 
     def _caller(
         self, scope: Scope
@@ -369,19 +452,20 @@ class Router:
         """The reply; None when it is sent already."""
         path = scope["path"]
         if path == METRICS:
+            if grant.project != DEFAULT_PROJECT:
+                message = "metrics are of all projects' routes: take a key of the default one"
+                return error_reply(403, message, "metrics_not_allowed")
             return await self.metrics()
         if path == FEEDBACK_PATH:
             return await self._take_feedback(scope, receive, grant)
         if path not in ENDPOINTS:
             return list_models(serving, grant, path, anthropic=_anthropic(scope))
-        if self._under_way >= self._settings.max_concurrent:
-            self._recorder.counters["refused_when_full"] += 1
-            return error_reply(503, "this worker is full", "overloaded", headers=(SOON, CLOSE))
-        self._under_way += 1
+        if refusal := self.enter():
+            return refusal
         try:
             return await self._complete(scope, receive, send, grant, serving, request_id)
         finally:
-            self._under_way -= 1
+            self.leave()
 
     async def _take_feedback(self, scope: Scope, receive: Receive, grant: KeyGrant) -> Reply:
         body = await read_request_body(scope, receive, self._timers, MAX_BODY_BYTES)
@@ -473,10 +557,3 @@ def _anthropic(scope: Scope) -> bool:
     """Whether it is Anthropic's client that asks."""
     path = scope["path"]
     return path == MESSAGES or (path not in ENDPOINTS and header(scope, VERSION) is not None)
-
-
-def _in_client_protocol(scope: Scope, reply: Reply, request_id: str) -> Reply:
-    """An error in the client's protocol; any other reply as it is."""
-    if reply.status >= 400 and _anthropic(scope):
-        return anthropic_error(reply, request_id)
-    return reply

@@ -83,15 +83,18 @@ async def read_body(receive: Receive, max_bytes: int, timers: Timers) -> bytes:
     return b"".join(parts) if len(parts) > 1 else body
 
 
+def reply_start(reply: Reply, headers: Iterable[Header]) -> Message:
+    """The head of a whole answer."""
+    length = (b"content-length", b"%d" % len(reply.body))
+    return {
+        "type": "http.response.start",
+        "status": reply.status,
+        "headers": [*reply.headers, *headers, length],
+    }
+
+
 async def send_reply(send: Send, reply: Reply, headers: Iterable[Header]) -> None:
-    length = (b"content-length", str(len(reply.body)).encode())
-    await send(
-        {
-            "type": "http.response.start",
-            "status": reply.status,
-            "headers": [*reply.headers, *headers, length],
-        }
-    )
+    await send(reply_start(reply, headers))
     await send({"type": "http.response.body", "body": reply.body})
 
 

@@ -65,6 +65,15 @@ class ConnectionState(ServerState):
         super().__init__()
         self.ending = False
         self.handed_over = False
+        self._date: tuple[object, bytes] = (None, b"")
+
+    @property
+    def date(self) -> bytes:
+        """The server's own header lines, which it writes anew every second."""
+        if self._date[0] is not self.default_headers:
+            lines = [b"%b: %b\r\n" % header for header in self.default_headers]
+            self._date = self.default_headers, b"".join(lines)
+        return self._date[1]
 
 
 class BodyProtocol:
@@ -91,6 +100,7 @@ class Connection(asyncio.Protocol):
     ) -> None:
         self.loop = _loop or asyncio.get_running_loop()
         self.app = cast("App", config.loaded_app)
+        self.direct = getattr(config.loaded_app, "serve_directly", None)
         self.tasks = server_state.tasks
         self.full = False
         self._state = server_state
@@ -99,6 +109,7 @@ class Connection(asyncio.Protocol):
         self._arriving: RequestCycle | None = None  # its body is still to come
         self._answered: RequestCycle | None = None  # its answer is
         self._waiting: deque[RequestCycle] = deque()
+        self._unstarted: RequestCycle | None = None  # until all that came is read
         self._drains: list[asyncio.Future[None]] = []
         self._unwritten = memoryview(b"")  # of an answer that is written in slices
         self._all_written: Callable[[], None] | None = None
@@ -170,8 +181,13 @@ class Connection(asyncio.Protocol):
             if self._thrown_away > most:
                 self.transport.abort()
                 return
-        if self._refusal is not None:
-            return
+        if self._refusal is None:
+            self._read(data)
+            if self._unstarted is not None:
+                call, self._unstarted = self._unstarted, None
+                call.start()
+
+    def _read(self, data: bytes) -> None:
         self._fed += len(data)
         try:
             self._parser.feed_data(data)
@@ -251,7 +267,7 @@ class Connection(asyncio.Protocol):
         call = RequestCycle(self, scope, keep_alive=goes_on, expects_100=self._expects_100)
         self._arriving = call
         if self._answered is None:
-            self._start(call)
+            self._answered = self._unstarted = call
         else:
             self._waiting.append(call)
             self._pause()
@@ -304,7 +320,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def date(self) -> bytes:
-        return b"".join([b"%b: %b\r\n" % header for header in self._state.default_headers])
+        return self._state.date
 
     def write_in_slices(self, data: bytes, done: Callable[[], None]) -> None:
         self._unwritten, self._all_written = memoryview(data), done
@@ -331,7 +347,9 @@ class Connection(asyncio.Protocol):
         if not call.keep_alive:
             self._close()
         elif self._waiting:
-            self._start(self._waiting.popleft())
+            self._answered = self._waiting.popleft()
+            # Not here: answers to hundreds that came at once would stand on one another.
+            self.loop.call_soon(self._answered.start)
             self.read_on()
         elif self._refusal is not None:
             self._hang_up()
@@ -422,10 +440,6 @@ class Connection(asyncio.Protocol):
             self._watch_reader()
         else:
             self.transport.abort()
-
-    def _start(self, call: RequestCycle) -> None:
-        self._answered = call
-        call.start()
 
     def _pause(self) -> None:
         if not self._paused:

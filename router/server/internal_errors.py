@@ -48,6 +48,12 @@ class RouterPart(StrEnum):
     BACKGROUND = "background"
 
 
+class FaultCount(Protocol):
+    """Counts the faults of a request that has no task."""
+
+    faults: int
+
+
 class RaiseAlert(Protocol):
     def __call__(self, about: str, subject: str, words: str) -> None:
         """As `WorkerAlerts.internal_error`."""
@@ -66,7 +72,9 @@ class InternalErrors:
         self._counters = counters
         self._tell = tell
         self._logged: set[tuple[RouterPart, str]] = set()
-        # A request is a task. Empty but after a fault, so that no other request pays.
+        # Set by a request that has no task, for as long as its own code runs.
+        self.without_task: FaultCount | None = None
+        # Any other request is a task. Empty but after a fault, so that no other request pays.
         self._of_request: WeakKeyDictionary[asyncio.Task[object], int] = WeakKeyDictionary()
 
     def note(
@@ -86,18 +94,31 @@ class InternalErrors:
 
     def taken(self) -> int:
         """How many there were in this request, since it was last asked."""
+        if self.without_task is not None:
+            count, self.without_task.faults = self.without_task.faults, 0
+            return count
         if not self._of_request:
             return 0
         task = asyncio.current_task()
         return self._of_request.pop(task, 0) if task is not None else 0
+
+    def adopt(self, request: FaultCount) -> None:
+        """Has the current task stand for a request that had none so far."""
+        if request.faults:
+            self._count(request.faults)
+
+    def _count(self, faults: int) -> None:
+        if self.without_task is not None:
+            self.without_task.faults += faults
+        elif (task := asyncio.current_task()) is not None:
+            self._of_request[task] = self._of_request.get(task, 0) + faults
 
     def _note(
         self, part: RouterPart, error: BaseException, route: CompiledRoute | None, arm: str
     ) -> None:
         self._counters["internal_errors"] += 1
         self._metrics.internal_error(part.value, arm)
-        if (task := asyncio.current_task()) is not None:
-            self._of_request[task] = self._of_request.get(task, 0) + 1
+        self._count(1)
         place = place_of(error)
         # A fault that every request meets must not fill the log.
         if (part, place) not in self._logged:

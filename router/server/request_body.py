@@ -19,6 +19,12 @@ from router.server.timers import Timers
 CLOSE: Final[Header] = (b"connection", b"close")
 
 
+def is_json(scope: Scope) -> bool:
+    """Whether a request says that its body is JSON, or does not say."""
+    kind = header(scope, b"content-type") or b"application/json"
+    return kind.split(b";", 1)[0].strip().lower() == b"application/json"
+
+
 async def read_request_body(
     scope: Scope,
     receive: Receive,
@@ -33,10 +39,8 @@ async def read_request_body(
 
     Raises ClientDisconnected.
     """
-    if not any_type:
-        kind = header(scope, b"content-type") or b"application/json"
-        if kind.split(b";", 1)[0].strip().lower() != b"application/json":
-            return error_reply(415, "send application/json", "unsupported_media_type")
+    if not (any_type or is_json(scope)):
+        return error_reply(415, "send application/json", "unsupported_media_type")
     try:
         body = buffered_body(scope, limit)
         return await read_body(receive, limit, timers) if body is None else body

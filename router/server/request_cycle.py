@@ -5,13 +5,15 @@ tells of a client that hangs up.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from router.server.asgi import BODY, ON_LEAVING, App, Message, Scope
+from router.server.asgi import BODY, ON_LEAVING, App, Message, Scope, reply_start
+from router.server.headers import Header
 from router.server.internal_errors import place_of
+from router.server.replies import Reply
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,9 @@ class ConnectionPort(Protocol):
     """Gives a request what it needs of its connection."""
 
     app: App
+    # Serves a request that came whole, where it takes it, without a task; None for nothing
+    # that does.
+    direct: Callable[[Scope, "RequestCycle"], bool] | None
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
     tasks: set[asyncio.Task[None]]
@@ -103,8 +108,33 @@ class RequestCycle:
         self._left: int | None = None
 
     def start(self) -> None:
-        self._task = self._line.loop.create_task(self._run())
+        direct = self._line.direct
+        comes_whole = not (self._more_body or self._expects_100 or self._gone)
+        if direct is not None and comes_whole and not self._line.full:
+            self._scope[ON_LEAVING] = self.on_leaving
+            self._scope[BODY] = self._body()
+            if direct(self._scope, self):
+                return
+        self.resume(self._line.app)
+
+    def resume(self, app: App) -> None:
+        """Has an application serve the request in a task."""
+        self._task = self._line.loop.create_task(self._run(app))
         self._line.tasks.add(self._task)
+
+    def answer(self, reply: Reply, headers: Iterable[Header]) -> None:
+        """Sends a whole answer to a request that has no task. Raises RuntimeError for what is
+        none.
+        """
+        self._scope.pop(ON_LEAVING, None)  # a cycle would wait for the garbage collector
+        if self._gone:
+            return
+        try:
+            self._begin(reply_start(reply, headers))
+            self._go_on(reply.body, more=False)
+        finally:
+            if self.begun and not self._last:
+                self._line.transport.close()
 
     def feed(self, body: bytes) -> int:
         """Takes more of the request's body; returns how many bytes of it wait to be read."""
@@ -234,13 +264,13 @@ class RequestCycle:
         self._wake()
         self._line.ended()
 
-    async def _run(self) -> None:
+    async def _run(self, app: App) -> None:
         line = self._line
         self._scope[ON_LEAVING] = self.on_leaving
         if not (self._more_body or self._expects_100):
             self._scope[BODY] = self._body()
         try:
-            await line.app(self._scope, self.receive, self.send)
+            await app(self._scope, self.receive, self.send)
         except Exception as error:  # noqa: BLE001 - its own words may hold content
             log.error("an answer broke off: %s", place_of(error))  # noqa: TRY400
         finally:

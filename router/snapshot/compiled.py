@@ -112,6 +112,18 @@ class CompiledLiteral:
     route: CompiledRoute  # shared by all grants of its target and class of data
 
 
+@dataclass(frozen=True, slots=True)
+class ProjectRoutes:
+    """Holds what the keys of one project may ask. To them there is nothing else."""
+
+    routes: Mapping[str, CompiledRoute]  # by each name that they may send as `model`
+    # By the task that requests may name in a header, mostly empty.
+    tasks: Mapping[bytes, CompiledRoute]
+
+
+NO_ROUTES: Final = ProjectRoutes({}, {})
+
+
 @dataclass(frozen=True)
 class CompiledSnapshot:
     """Holds one revision, complete and immutable. A request keeps it from start to end."""
@@ -120,8 +132,7 @@ class CompiledSnapshot:
     routes: Mapping[str, CompiledRoute]
     grants: Mapping[str, KeyGrant]  # by hash
     budgeted: frozenset[str]  # ids of the keys that have a budget
-    # Route by the task that requests may name in a header, mostly empty.
-    tasks: Mapping[bytes, CompiledRoute]
+    projects: Mapping[str, ProjectRoutes]  # by name, of those that have routes
     provider_keys: ProviderKeySets  # of all providers
     keys_by_id: Mapping[str, KeyGrant] = field(default_factory=dict)
     # By grant's id. Apart from `routes`, so that nothing that goes through those meets them: no

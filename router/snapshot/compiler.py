@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from harness.domain.agents.model_choice import literal_route_name
 from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.errors import SnapshotInvalid
+from harness.domain.operations.projects import name_in_project, project_of
 from harness.domain.providers.credentials import ProviderKeySets, lacks_key
 from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
 from harness.domain.routing.capabilities import (
@@ -38,6 +39,7 @@ from router.snapshot.compiled import (
     CompiledShadow,
     CompiledSnapshot,
     CompiledTarget,
+    ProjectRoutes,
 )
 from router.snapshot.route_plans import build_plans, route_targets
 
@@ -62,16 +64,10 @@ def compile_snapshot(
         for name, route in snapshot.table.routes.items()
     }
     routes = {name: compile_overrides(route, routes, classes) for name, route in routes.items()}
-    # Of two routes with one task the first by name has it, on every worker.
-    tasks = {
-        route.route.settings.task.encode("utf-8", "surrogatepass"): route
-        for _, route in sorted(routes.items(), reverse=True)
-        if route.route.settings.task
-    }
     return CompiledSnapshot(
         snapshot=snapshot,
         routes=routes,
-        tasks=tasks,
+        projects=_by_project(routes),
         provider_keys=keys,
         grants={grant.hash: grant for grant in snapshot.keys},
         budgeted=frozenset(
@@ -80,6 +76,28 @@ def compile_snapshot(
         keys_by_id={grant.id: grant for grant in snapshot.keys},
         literals=_literals(snapshot, switches, keys, classes),
     )
+
+
+def _by_project(routes: Mapping[str, CompiledRoute]) -> Mapping[str, ProjectRoutes]:
+    """Each project's routes, by both of their names: with the project and without."""
+    owned: dict[str, dict[str, CompiledRoute]] = {}
+    for name, route in routes.items():
+        owned.setdefault(project_of(name), {})[name] = route
+    return {
+        project: ProjectRoutes(
+            {name_in_project(name): route for name, route in own.items()} | own, _by_task(own)
+        )
+        for project, own in owned.items()
+    }
+
+
+def _by_task(routes: Mapping[str, CompiledRoute]) -> Mapping[bytes, CompiledRoute]:
+    # Of two routes with one task the first by name has it, on every worker.
+    return {
+        route.route.settings.task.encode("utf-8", "surrogatepass"): route
+        for _, route in sorted(routes.items(), reverse=True)
+        if route.route.settings.task
+    }
 
 
 def provider_kinds(snapshot: Snapshot) -> frozenset[str]:
@@ -117,7 +135,7 @@ def _served(
     keep_warm = KeepWarm(route.settings.keep_warm_bps, route.settings.side_effects)
     return CompiledRoute(
         route=route,
-        json_name=json.dumps(route.name),
+        json_name=json.dumps(name_in_project(route.name)),
         targets=targets,
         plans=build_plans(targets, well),
         upstreams=upstreams,

@@ -15,6 +15,7 @@ from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.content_hash import canonical_json, hash_content
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.operations.access import OptOut
+from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.row_signatures import Revocations, SignedRows
 from harness.domain.providers.credentials import StoredKey
 from harness.domain.reliability.rate_limits import KeyLimits
@@ -95,6 +96,7 @@ def snapshot_to_json(snapshot: Snapshot) -> dict[str, object]:
                 "routes": sorted(key.routes),
                 "limits": asdict(key.limits) if key.limits else None,
                 "opt_outs": sorted(key.opt_outs),
+                "project": key.project,
             }
             for key in snapshot.keys
         ],
@@ -186,7 +188,12 @@ def _grant(data: Mapping[str, Any]) -> KeyGrant:
     routes = frozenset(data["routes"])
     opt_outs = frozenset(OptOut(name) for name in data.get("opt_outs", ()))
     return KeyGrant(
-        data["id"], data["hash"], routes, KeyLimits(**limits) if limits else None, opt_outs
+        data["id"],
+        data["hash"],
+        routes,
+        KeyLimits(**limits) if limits else None,
+        opt_outs,
+        data.get("project", DEFAULT_PROJECT),
     )
 
 

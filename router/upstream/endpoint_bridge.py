@@ -15,9 +15,11 @@ from router.upstream.failure import UpstreamFailed
 from router.upstream.reply_reading import chunks_until_end
 from router.upstream.transport import (
     CHAT_PATH,
+    BegunCall,
     Transport,
     UpstreamReply,
     UpstreamRequest,
+    begin_call,
     dropped_fields_of,
 )
 
@@ -51,6 +53,12 @@ class EndpointBridge:
         if not 200 <= reply.status < 300:
             return reply  # an error is an error in any protocol
         return BridgedReply(reply, said, stream=request.stream)
+
+    def begin(self, request: UpstreamRequest) -> BegunCall | None:
+        """Begins a call as `begin_call` does; None for a request that is translated."""
+        if request.path in self._translations:
+            return None
+        return begin_call(self._beneath, request)
 
     async def aclose(self) -> None:
         await self._beneath.aclose()

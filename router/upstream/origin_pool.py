@@ -65,6 +65,16 @@ class OriginPool:
         self._lent.add(wire)
         return wire
 
+    def lend_idle(self) -> PoolConnection | None:
+        """Lends a connection that stands idle; None where none does, or others wait for one."""
+        if self._taken >= self._limit:
+            return None
+        wire = self._kept(fresh=False)
+        if wire is not None:
+            self._taken += 1
+            self._lent.add(wire)
+        return wire
+
     def give_back(self, wire: PoolConnection) -> None:
         """Takes a lent connection back; each is given back exactly once. What is not reusable
         is closed.

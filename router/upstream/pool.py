@@ -7,7 +7,7 @@ Why not a library: docs/adr/0003-upstream-client.md.
 
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.reliability.failures import FailureClass
@@ -17,7 +17,7 @@ from router.upstream.failure import UpstreamFailed
 from router.upstream.origin_pool import OriginAddress, OriginPool
 from router.upstream.pool_connection import PoolConnection
 from router.upstream.request_head import RequestHead, build_head, more_lines
-from router.upstream.transport import UpstreamRequest
+from router.upstream.transport import CallState, UpstreamReply, UpstreamRequest
 
 PIECE_BYTES = 64 * 1024
 # zlib reads the header and takes gzip or zlib.
@@ -93,6 +93,25 @@ class UpstreamPool:
             origin.give_back(wire)
             raise
         return PooledReply(wire, origin, self._settings.max_response_bytes)
+
+    def begin(self, request: UpstreamRequest) -> "PooledCall | None":
+        """Sends a request at once, over a connection that stands idle; None where none does.
+        Raises UpstreamFailed.
+        """
+        if request.fresh:
+            return None
+        call, origin = self._way_to(request)
+        more = more_lines(request.provider, request.headers) if request.headers else b""
+        head = call.head(stream=request.stream, body_bytes=len(request.body), more=more)
+        wire = origin.lend_idle()
+        if wire is None:
+            return None
+        try:
+            wire.write(head, request.body)
+        except BaseException:
+            origin.give_back(wire)
+            raise
+        return PooledCall(wire, origin, self._settings.max_response_bytes)
 
     async def aclose(self) -> None:
         for origin in self._origins.values():
@@ -177,6 +196,50 @@ class PooledReply:
     @property
     def _encoding(self) -> str:
         return dict(self.headers).get(b"content-encoding", b"").decode("latin-1")
+
+
+class PooledCall:
+    """Implements BegunCall, on a connection that is lent until its end."""
+
+    __slots__ = ("_max_bytes", "_origin", "_wire")
+
+    def __init__(self, wire: PoolConnection, origin: OriginPool, max_bytes: int) -> None:
+        self._wire = wire
+        self._origin = origin
+        self._max_bytes = max_bytes
+
+    def listen(self, on_news: Callable[[], None] | None) -> None:
+        self._wire.on_news = on_news
+
+    @property
+    def state(self) -> CallState:
+        wire = self._wire
+        if wire.begun:
+            if not 200 <= wire.status < 300 or b"content-encoding" in dict(wire.headers):
+                return CallState.UNUSUAL
+            if wire.complete:
+                return CallState.WHOLE
+        if wire.under_way:
+            return CallState.BEGUN if wire.begun else CallState.WAITING
+        return CallState.UNUSUAL
+
+    def whole(self) -> tuple[UpstreamReply, bytes]:
+        body = self._wire.peek()
+        if len(body) > self._max_bytes:
+            raise _too_large(self._max_bytes)
+        return PooledReply(self._wire, self._origin, self._max_bytes), body
+
+    async def reply(self) -> "PooledReply":
+        try:
+            await self._wire.wait_for_head()
+        except BaseException:
+            self.close()
+            raise
+        return PooledReply(self._wire, self._origin, self._max_bytes)
+
+    def close(self) -> None:
+        self._wire.on_news = None
+        self._origin.give_back(self._wire)
 
 
 def _too_large(max_bytes: int) -> UpstreamFailed:

@@ -5,6 +5,7 @@ malformed or unasked ends it.
 
 import asyncio
 import select
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final, cast
 
@@ -28,7 +29,8 @@ class ReplyPhase(Enum):
 
 class PoolConnection(asyncio.Protocol):
     """Carries one request after the other: `ask`, then `read` until it gives nothing; then
-    again, while it is `reusable`.
+    again, while it is `reusable`. Who has no task to wait in writes with `write`, and hears by
+    `on_news` that something arrived, or that nothing more does.
     """
 
     def __init__(self) -> None:
@@ -37,7 +39,8 @@ class PoolConnection(asyncio.Protocol):
         self.closed = False
         self._phase = ReplyPhase.IDLE
         self._heard = False
-        self._used = False
+        self._used = self._used_before = False
+        self.on_news: Callable[[], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._pieces: list[bytes] = []
         self._buffered = 0
@@ -49,10 +52,15 @@ class PoolConnection(asyncio.Protocol):
 
     async def ask(self, head: bytes, body: bytes) -> None:
         """Send, and wait for the answer's head. Raises UpstreamFailed (connect, malformed)."""
+        self.write(head, body)
+        await self.wait_for_head()
+
+    def write(self, head: bytes, body: bytes) -> None:
+        """Sends a request. Raises UpstreamFailed (connect) on a connection that is closed."""
         self.headers = []
         self._heard, self._barren = False, 0
         self._keep = self._ends_with_eof = False
-        used, self._used = self._used, True
+        self._used_before, self._used = self._used, True
         if self.closed:
             raise UpstreamFailed(FailureClass.CONNECT, "closed while it was idle", stale=True)
         self._parser = httptools.HttpResponseParser(self)
@@ -62,16 +70,37 @@ class PoolConnection(asyncio.Protocol):
             self._transport.write(body)
         else:
             self._transport.write(head + body)
+
+    async def wait_for_head(self) -> None:
+        """Waits for the answer's head. Raises UpstreamFailed (connect, malformed)."""
         while self._phase is ReplyPhase.HEAD:
             self._waiter = self.loop.create_future()
             await self._waiter
         if self._phase is ReplyPhase.BROKEN:
-            raise UpstreamFailed(*self._failure, stale=used and not self._heard)
+            raise UpstreamFailed(*self._failure, stale=self._used_before and not self._heard)
 
     @property
     def complete(self) -> bool:
         """Whether the whole answer is here, or what is left of it."""
         return self._phase is ReplyPhase.DONE
+
+    @property
+    def begun(self) -> bool:
+        """Whether the answer's head is here."""
+        return self._phase is ReplyPhase.BODY or self._phase is ReplyPhase.DONE
+
+    @property
+    def under_way(self) -> bool:
+        """Whether more of the answer is awaited, and there is room for it."""
+        return not self._paused and (
+            self._phase is ReplyPhase.HEAD or self._phase is ReplyPhase.BODY
+        )
+
+    def peek(self) -> bytes:
+        """Returns what arrived and was not read, which `read` returns once more."""
+        if len(self._pieces) != 1:
+            self._pieces = [b"".join(self._pieces)]
+        return self._pieces[0]
 
     async def read(self) -> bytes:
         """Returns what arrived since the last call, or waits for more; nothing at the body's
@@ -91,6 +120,7 @@ class PoolConnection(asyncio.Protocol):
     def rest(self) -> None:
         """Wait for the next request; a byte that comes before it ends the connection."""
         self._phase = ReplyPhase.IDLE
+        self.on_news = None
         self._drop()
 
     @property
@@ -213,5 +243,7 @@ class PoolConnection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        if self.on_news is not None:
+            self.on_news()
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

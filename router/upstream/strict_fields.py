@@ -9,7 +9,13 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
-from router.upstream.transport import Transport, UpstreamReply, UpstreamRequest
+from router.upstream.transport import (
+    BegunCall,
+    Transport,
+    UpstreamReply,
+    UpstreamRequest,
+    begin_call,
+)
 
 FOREIGN: Final = (
     "cache_control",
@@ -36,6 +42,12 @@ class StrictFieldsTransport:
         body, dropped = without_unknown_fields(request.body)
         reply = await self._wire.send(request._replace(body=body))
         return PlainReply(reply, dropped) if dropped else reply
+
+    def begin(self, request: UpstreamRequest) -> BegunCall | None:
+        """Begins a call as `begin_call` does; None for a request that has such fields."""
+        if any(quoted in request.body for _, quoted in _QUOTED):
+            return None
+        return begin_call(self._wire, request)
 
     async def aclose(self) -> None:
         """The wire is another's to close."""

@@ -4,6 +4,7 @@ transport around another one says of a reply: dropped fields, hidden progress, a
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from enum import Enum, auto
 from typing import Final, NamedTuple, Protocol
 
 from harness.domain.providers.credentials import ProviderKey
@@ -84,6 +85,51 @@ class Transport(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+class CallState(Enum):
+    """How far the answer of a begun call is."""
+
+    WAITING = auto()  # nothing of it is here
+    BEGUN = auto()  # its head is, and more is to come
+    WHOLE = auto()  # all of it, of a 2xx, without an encoding
+    UNUSUAL = auto()  # anything else: another status, an encoding, a large or a broken answer
+
+
+class BegunCall(Protocol):
+    """A request that is sent, whose answer no task waits for. Either `reply` or `close` ends
+    it.
+    """
+
+    def listen(self, on_news: Callable[[], None] | None) -> None:
+        """Has a function called whenever `state` may have changed; None: no more."""
+        ...
+
+    @property
+    def state(self) -> CallState: ...
+
+    def whole(self) -> tuple[UpstreamReply, bytes]:
+        """Returns a whole answer with its body; `reply` would return it as well. Raises
+        UpstreamFailed for one that is too large.
+        """
+        ...
+
+    async def reply(self) -> UpstreamReply:
+        """Waits for the answer's head, as `Transport.send` does. Raises UpstreamFailed."""
+        ...
+
+    def close(self) -> None:
+        """Gives the connection back if the answer is whole, else closes it."""
+        ...
+
+
+def begin_call(transport: Transport, request: UpstreamRequest) -> BegunCall | None:
+    """Sends a request without a task to wait in; None for a transport that cannot, or cannot
+    now: `send` is for everything. Raises UpstreamFailed.
+    """
+    begin: Callable[[UpstreamRequest], BegunCall | None] | None
+    begin = getattr(transport, "begin", None)
+    return begin(request) if begin is not None else None
 
 
 TransportFactory = Callable[[Provider], Transport]

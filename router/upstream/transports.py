@@ -17,7 +17,14 @@ from router.upstream.endpoint_bridge import EndpointBridge
 from router.upstream.pool import UpstreamPool
 from router.upstream.strict_fields import StrictFieldsTransport
 from router.upstream.translate.transport import TranslatingTransport
-from router.upstream.transport import CHAT_PATH, Transport, UpstreamReply, UpstreamRequest
+from router.upstream.transport import (
+    CHAT_PATH,
+    BegunCall,
+    Transport,
+    UpstreamReply,
+    UpstreamRequest,
+    begin_call,
+)
 
 TRANSLATED: Final = frozenset(
     name for name, kind in PROVIDER_KINDS.items() if Endpoint.CHAT in kind.adapted
@@ -76,11 +83,17 @@ class ChatSplitTransport:
         self._others = others
 
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
-        way = self._chats if request.path == CHAT_PATH else self._others
-        return await way.send(request)
+        return await self._way(request).send(request)
+
+    def begin(self, request: UpstreamRequest) -> BegunCall | None:
+        """Begins a call as `begin_call` does."""
+        return begin_call(self._way(request), request)
 
     async def aclose(self) -> None:
         """Does nothing: both transports are others' to close."""
+
+    def _way(self, request: UpstreamRequest) -> Transport:
+        return self._chats if request.path == CHAT_PATH else self._others
 
 
 def _bridged(kind: ProviderKind, chats: Transport) -> Transport:

@@ -5,7 +5,7 @@ with answers by model, metrics and circuit-breaker state.
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +17,10 @@ from harness.ports import Store
 from router.observers.tracing_port import Tracing
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
-from router.server.app import build_router
-from router.server.asgi import WATCH_AFTER_S
+from router.server.app import Router, build_router
+from router.server.asgi import BODY, WATCH_AFTER_S, App, Receive, Send, reply_start
+from router.server.headers import Header
+from router.server.replies import Reply
 from router.snapshot.holder import SnapshotHolder
 from router.upstream.transport import TransportFactory, UpstreamRequest
 from tests.support.control.manual_clock import ManualClock
@@ -41,8 +43,49 @@ Script = dict[str, ScriptedTurn | Callable[[], ScriptedTurn]]
 ASK = b'{"model":"support","messages":[{"role":"user","content":"hi"}]}'
 
 
+class DirectCall:
+    """Stands for a connection's request cycle: the router may serve the request directly."""
+
+    def __init__(
+        self, scope: Any, app: Router, receive: Receive, send: Send, sent: list[Any]
+    ) -> None:
+        self.begun = False
+        self._scope = scope
+        self._app = app
+        self._receive = receive
+        self._send = send
+        self._sent = sent
+        self._answered = asyncio.Event()
+        self._task: asyncio.Future[None] | None = None
+
+    async def serve(self, body: bytes) -> None:
+        self._scope[BODY] = body
+        taken = self._app.serve_directly(self._scope, self)
+        del self._scope[BODY]
+        if not taken:
+            await self._app(self._scope, self._receive, self._send)
+            return
+        await self._answered.wait()
+        if self._task is not None:
+            await self._task
+
+    def on_leaving(self, call: Callable[[], None] | None) -> None:
+        """Nobody leaves."""
+
+    def answer(self, reply: Reply, headers: Iterable[Header]) -> None:
+        self.begun = True
+        self._sent += [reply_start(reply, headers), {"body": reply.body}]
+        self._answered.set()
+
+    def resume(self, app: App) -> None:
+        self._task = asyncio.ensure_future(app(self._scope, self._receive, self._send))
+        self._answered.set()
+
+
 class Door:
-    """A router before a scripted provider; `call` is one request."""
+    """A router before a scripted provider; `call` is one request. direct: one that comes whole
+    may be served without a task, as from a connection.
+    """
 
     def __init__(
         self,
@@ -56,7 +99,9 @@ class Door:
         transports: TransportFactory | None = None,
         tracing: Tracing | None = None,
         agents: AgentSettings | None = None,
+        direct: bool = False,
     ) -> None:
+        self.direct = direct
         self.kept = SwitchableStore(first or snapshot("http://127.0.0.1:1/v1"))
         store = cast("Store", self.kept)
         self.clock = clock = ManualClock()
@@ -78,6 +123,7 @@ class Door:
             clock,
             tracing=tracing,
             agents=agents,
+            direct=direct,
         )
 
     async def call(
@@ -118,7 +164,10 @@ class Door:
             "headers": list(headers),
             "client": (peer, 4711),
         }
-        await self.app(scope, receive, send)
+        if self.direct and len(pieces) == 1 and not leave:
+            await DirectCall(scope, self.app, receive, send, sent).serve(pieces[0])
+        else:
+            await self.app(scope, receive, send)
         if not sent:
             return 0, {}, b""
         body = b"".join(message.get("body", b"") for message in sent[1:])

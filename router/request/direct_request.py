@@ -1,0 +1,246 @@
+"""A direct request serves one request that came whole by callbacks alone: no task, no
+coroutine, one write to the provider and one to the client. It is admitted, planned, counted and
+recorded by the same parts as every request.
+
+Whatever is unusual leaves it for a task: before the first byte goes to a provider (a stream, no
+idle connection, an open circuit), or with the attempt that is under way (a failure, a refusal,
+an answer that is late, large or encoded). The attempt loop goes on from there.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Protocol
+
+from harness.domain.routing.table import KeyGrant
+from router.request.dispatch import FirstAttempt, FirstByteTimer
+from router.request.model_endpoint import ModelEndpoint
+from router.server.asgi import BODY, App, Receive, Scope, Send
+from router.server.headers import Header
+from router.server.internal_errors import InternalErrors
+from router.server.replies import Reply
+from router.snapshot.compiled import CompiledSnapshot
+from router.upstream.transport import BegunCall, CallState
+
+
+class DirectCycle(Protocol):
+    """One request and its answer, on its connection."""
+
+    begun: bool
+
+    def on_leaving(self, call: Callable[[], None] | None) -> None:
+        """Has a function called once when the client leaves, or now if it has left."""
+        ...
+
+    def answer(self, reply: Reply, headers: Iterable[Header]) -> None:
+        """Sends a whole answer. Raises RuntimeError for what is none."""
+        ...
+
+    def resume(self, app: App) -> None:
+        """Has an application serve the request in a task."""
+        ...
+
+
+class FrontDoor(Protocol):
+    """What stands before every request to a model."""
+
+    def identify(self, scope: Scope) -> Reply | tuple[KeyGrant, CompiledSnapshot]:
+        """Finds who asks, and the revision for all of this request; or refuses it."""
+        ...
+
+    def enter(self) -> Reply | None:
+        """Takes a place among the requests under way; refuses where there is none."""
+        ...
+
+    def leave(self) -> None:
+        """Gives a place up."""
+        ...
+
+    def note_failure(self, request_id: Header, error: Exception) -> Reply:
+        """Notes a fault of ours that a request met, and words it for its client."""
+        ...
+
+    def client_reply(self, scope: Scope, request_id: Header, reply: Reply) -> Reply:
+        """Words a reply in the client's protocol."""
+        ...
+
+    async def resume(
+        self, request: "DirectRequest", scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Serves what is left of a request, and leaves."""
+        ...
+
+
+class DirectRequest:
+    """One request from its head to the end of its answer. Implements Timer: an attempt's time
+    limit.
+
+    prepared, first: how far it came, for the task that goes on. faults: as
+    `InternalErrors.without_task` counts them.
+    """
+
+    __slots__ = (
+        "_call",
+        "_cycle",
+        "_door",
+        "_endpoint",
+        "_errors",
+        "_head",
+        "_scope",
+        "faults",
+        "first",
+        "id",
+        "prepared",
+        "when",
+    )
+
+    def __init__(
+        self,
+        door: FrontDoor,
+        endpoint: ModelEndpoint,
+        errors: InternalErrors,
+        cycle: DirectCycle,
+        scope: Scope,
+        id_: Header,
+    ) -> None:
+        self.id = id_
+        self.faults = 0
+        self.when = 0.0
+        self.first: FirstAttempt | None = None
+        self._door = door
+        self._endpoint = endpoint
+        self._errors = errors
+        self._cycle = cycle
+        self._scope = scope
+
+    def start(self) -> None:
+        refusal: Reply | None
+        self._errors.without_task = self
+        try:
+            refusal = self._admit()
+            if refusal is None:
+                self._ask()
+        finally:
+            self._errors.without_task = None
+        if refusal is not None:
+            told = self._door.client_reply(self._scope, self.id, refusal)
+            self._cycle.answer(told, (self.id,))
+
+    def due(self) -> None:
+        """Leaves an attempt whose time is up to the attempt loop, which knows what it means."""
+        self._leave_open()
+
+    def _admit(self) -> Reply | None:
+        """A refusal; None for a request that is prepared, and has its place."""
+        door = self._door
+        try:
+            caller = door.identify(self._scope)
+            if isinstance(caller, Reply):
+                return caller
+            if refusal := door.enter():
+                return refusal
+        except Exception as error:  # noqa: BLE001 - noted there
+            return door.note_failure(self.id, error)
+        grant, serving = caller
+        try:
+            prepared = self._endpoint.prepare(
+                self._scope,
+                body=self._scope[BODY],
+                grant=grant,
+                serving=serving,
+                request_id=self.id,
+            )
+        except Exception as error:  # noqa: BLE001 - noted there
+            door.leave()
+            return door.note_failure(self.id, error)
+        if isinstance(prepared, Reply):
+            door.leave()
+            return prepared
+        self.prepared = prepared
+        return None
+
+    def _ask(self) -> None:
+        """Makes the first attempt, if that goes without waiting."""
+        dispatcher, job = self._endpoint.dispatcher, self.prepared.response.job
+        if not job.request.stream:
+            try:
+                self.first = dispatcher.begin(job)
+            except Exception:  # noqa: BLE001 - met again, and noted, by the attempt loop
+                self.first = None
+        first = self.first
+        if first is None or first.call is None:
+            self._resume()
+            return
+        self._call: BegunCall = first.call
+        self.when = min(first.made.until, first.started + first.first_s)
+        self._head = FirstByteTimer(self, first.made.until, dispatcher.timers.loop)
+        dispatcher.timers.add(self)
+        self._call.listen(self._on_call)
+        self._cycle.on_leaving(self._left)
+
+    def _on_call(self) -> None:
+        state = self._call.state
+        if state is CallState.WAITING:
+            return
+        if state is CallState.UNUSUAL:
+            self._leave_open()
+            return
+        self._head()
+        if state is CallState.WHOLE:
+            self._errors.without_task = self
+            try:
+                self._finish()
+            finally:
+                self._errors.without_task = None
+
+    def _finish(self) -> None:
+        response = self.prepared.response
+        dispatcher = self._endpoint.dispatcher
+        first = self._begun_attempt()
+        if not dispatcher.enter_answer(response.job, first, response.progress):
+            self._leave_open()
+            return
+        self._release()
+        fault: Exception | None = None
+        try:
+            self._cycle.answer(*response.whole())
+        except Exception as error:  # noqa: BLE001 - noted below
+            fault = error
+        self._endpoint.finish(self.prepared)
+        self._door.leave()
+        if fault is not None:
+            told = self._door.note_failure(self.id, fault)
+            if not self._cycle.begun:
+                told = self._door.client_reply(self._scope, self.id, told)
+                self._cycle.answer(told, (self.id,))
+
+    def _left(self) -> None:
+        """Ends the attempt of a client that is gone."""
+        self._errors.without_task = self
+        try:
+            self._release()
+            job = self.prepared.response.job
+            self._endpoint.dispatcher.cancel(job, self._begun_attempt())
+            self._endpoint.note_leaving(self.prepared)
+            self._endpoint.finish(self.prepared)
+            self._door.leave()
+        finally:
+            self._errors.without_task = None
+
+    def _leave_open(self) -> None:
+        """Has a task go on with the attempt that is under way."""
+        self.first = self._begun_attempt()
+        self._release()
+        self._call.listen(None)
+        self._resume()
+
+    def _resume(self) -> None:
+        self._cycle.resume(partial(self._door.resume, self))
+
+    def _begun_attempt(self) -> FirstAttempt:
+        if self.first is None:
+            raise RuntimeError("no attempt was begun")
+        return self.first._replace(begun_at=self._head.at)
+
+    def _release(self) -> None:
+        self._endpoint.dispatcher.timers.discard(self)
+        self._cycle.on_leaving(None)

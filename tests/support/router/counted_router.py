@@ -1,0 +1,270 @@
+"""A counted router runs in a thread of its own as a worker of `serve router` does (uvloop, the
+server's connections, the pool, a reporter), before a provider in another thread. `RouterMeter`
+counts the Python calls and coroutines that one request costs it.
+"""
+
+import asyncio
+import gc
+import re
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Final, NamedTuple, Self, cast
+
+import uvloop
+
+from harness.domain.routing.table import Snapshot
+from harness.domain.settings import RouterSettings
+from harness.ports import Store
+from harness.runtime.clock import SystemClock
+from router.recording.reporter import Reporter
+from router.server.app import build_router
+from router.server.process import server
+from router.snapshot.holder import SnapshotHolder
+from router.upstream.transports import Transports
+from tests.support.router.live_router import (
+    KEY,
+    QUICK,
+    SECRET,
+    SwitchableStore,
+    upstream_keys,
+    wait_until,
+)
+
+STARTS_OR_AWAITS: Final = 0x80 | 0x200  # CO_COROUTINE, CO_ASYNC_GENERATOR
+RESUME_OF_START: Final = 0
+# What a request leaves to the next turns of the loop is the request's as well.
+LAST_TURNS: Final = 6
+REQUEST: Final = (
+    "POST %s HTTP/1.1\r\nhost: router\r\nauthorization: Bearer %s\r\n"
+    "content-type: application/json\r\naccept: application/json\r\nuser-agent: count\r\n"
+    "content-length: %d\r\n\r\n"
+)
+_LENGTH: Final = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+
+
+class RequestCost(NamedTuple):
+    """calls: Python functions entered, coroutines resumed. coroutines: those started."""
+
+    calls: int
+    coroutines: int
+
+
+class CallCounter:
+    """Counts as `sys.setprofile` tells of calls; those of C functions don't count."""
+
+    def __init__(self) -> None:
+        self.calls = self.coroutines = 0
+
+    def __enter__(self) -> Self:
+        gc.disable()  # others may have it call Python as well
+        sys.setprofile(self.note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+        gc.enable()
+        self.calls -= 1  # this one
+
+    def note(self, frame: FrameType, happening: str, _: object) -> None:
+        if happening != "call":
+            return
+        self.calls += 1
+        code = frame.f_code
+        if code.co_flags & STARTS_OR_AWAITS:
+            # The argument of RESUME says whether a function starts or goes on after a wait.
+            place = code.co_code[frame.f_lasti + 1]
+            self.coroutines += place & 3 == RESUME_OF_START
+
+
+class ThreadedProvider:
+    """Answers every request on every connection with the same packets, each of them after the
+    first once the client has what came before: no two of them travel as one.
+    """
+
+    def __init__(self, packets: Sequence[bytes]) -> None:
+        self._packets = packets
+        self.arrived = threading.Semaphore(0)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            while read_message(connection):
+                first, *others = self._packets
+                while self.arrived.acquire(blocking=False):
+                    """Forget what arrived of the answer before."""
+                connection.sendall(first)
+                for packet in others:
+                    self.arrived.acquire()
+                    connection.sendall(packet)
+
+
+def read_message(
+    connection: socket.socket, arrived: threading.Semaphore | None = None
+) -> bytes:
+    """One message with its body, counted or in chunks; empty where the other side ended.
+    arrived: released with every packet.
+    """
+    data = b""
+    while not _is_whole(data):
+        piece = connection.recv(1 << 16)
+        if not piece:
+            return b""
+        data += piece
+        if arrived is not None:
+            arrived.release()
+    return data
+
+
+def _is_whole(data: bytes) -> bool:
+    head, end, body = data.partition(b"\r\n\r\n")
+    if not end:
+        return False
+    length = _LENGTH.search(head)
+    return len(body) >= int(length[1]) if length else body.endswith(b"0\r\n\r\n")
+
+
+class RouterMeter:
+    """Counts requests of one client, one after the other, to a router in its own thread."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, port: int, provider: ThreadedProvider
+    ) -> None:
+        self._loop = loop
+        self._provider = provider
+        self._client = socket.create_connection(("127.0.0.1", port))
+        self._client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def ask(self, path: str, body: bytes) -> bytes:
+        """Asks once, and waits until the router is done with it."""
+        self._client.sendall((REQUEST % (path, KEY, len(body))).encode() + body)
+        answer = read_message(self._client, self._provider.arrived)
+        self.settle()
+        assert answer.startswith(b"HTTP/1.1 200 "), answer[:500]
+        return answer
+
+    def settle(self) -> None:
+        done = threading.Lock()
+        done.acquire()
+        for _ in range(LAST_TURNS):
+            self._loop.call_soon_threadsafe(done.release)
+            done.acquire()
+
+    def in_loop(self, call: Callable[..., object], *given: object) -> None:
+        self._loop.call_soon_threadsafe(call, *given)
+        self.settle()
+
+    def cost(
+        self, path: str, bodies: Iterator[bytes], *, warm_up: int = 8, times: int = 16
+    ) -> RequestCost:
+        """The least of several requests: timers of the worker's own come on top of some."""
+        for _ in range(warm_up):
+            self.ask(path, next(bodies))
+        counter = CallCounter()
+        self.in_loop(sys.setprofile, counter.note)
+        counts = []
+        for _ in range(times):
+            before = counter.calls, counter.coroutines
+            self.ask(path, next(bodies))
+            counts.append((counter.calls - before[0], counter.coroutines - before[1]))
+        self.in_loop(sys.setprofile, None)
+        return RequestCost(*min(counts))
+
+
+@contextmanager
+def metered_router(
+    first: Callable[[str], Snapshot],
+    packets: Sequence[bytes],
+    folder: Path,
+    settings: RouterSettings = QUICK,
+) -> Iterator[RouterMeter]:
+    """first: the snapshot for a provider's URL. packets: of its answer, head and all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        provider = ThreadedProvider(packets)
+        stack.callback(provider.close)
+        loop, port = stack.enter_context(
+            _serving(first(f"http://127.0.0.1:{provider.port}/v1"), folder, settings)
+        )
+        meter = RouterMeter(loop, port, provider)
+        stack.callback(meter.close)
+        yield meter
+
+
+@contextmanager
+def _serving(
+    first: Snapshot, folder: Path, settings: RouterSettings
+) -> Iterator[tuple[asyncio.AbstractEventLoop, int]]:
+    clock = SystemClock()
+    store = cast("Store", SwitchableStore(first))
+    holder = SnapshotHolder(store, folder / "snapshot.json", keys_of=upstream_keys)
+    holder.boot()
+    ours, theirs = socket.socketpair()
+    reporter = Reporter(
+        ours,
+        worker="w",
+        clock=clock,
+        live_rollouts=lambda: holder.current.rollouts if holder.current else frozenset(),
+        on_orphaned=lambda: None,
+    )
+    parent = threading.Thread(target=_drain, args=(theirs,), daemon=True)
+    parent.start()
+    transports = Transports(settings)
+
+    async def stop() -> None:
+        await reporter.aclose()
+        await transports.aclose()
+
+    app = build_router(
+        holder,
+        reporter,
+        transports,
+        settings,
+        SECRET,
+        clock,
+        on_stop=stop,
+        exposition=reporter,
+    )
+    listener = socket.create_server(("127.0.0.1", 0))
+    runner = server(app, drain_s=2)
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def run() -> None:
+        loops.append(asyncio.get_running_loop())
+        await runner.serve([listener])
+
+    thread = threading.Thread(target=lambda: uvloop.run(run()))
+    thread.start()
+    wait_until(lambda: runner.started)
+    try:
+        yield loops[0], listener.getsockname()[1]
+    finally:
+        runner.should_exit = True
+        thread.join(60)
+        listener.close()
+        parent.join(10)
+
+
+def _drain(channel: socket.socket) -> None:
+    """Reads as the parent does, and hangs up at the end."""
+    with channel, suppress(OSError):
+        while channel.recv(1 << 16):
+            pass

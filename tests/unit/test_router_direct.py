@@ -1,0 +1,288 @@
+"""A request that is served without a task is answered, counted and recorded as any other."""
+
+import asyncio
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.canary.guardrails import Guardrails
+from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
+from harness.domain.reliability.rate_limits import KeyLimits
+from harness.domain.routing.table import RouteSettings, Snapshot
+from harness.domain.routing.target import RequestPatch
+from harness.domain.settings import AnsweredModel
+from router.observers.request_accounting import RequestAccounting
+from router.recording.port import Ticket
+from router.recording.traffic_minutes import CompletedRequest
+from router.server.asgi import BODY, App
+from router.server.headers import Header
+from router.server.replies import Reply
+from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
+from tests.support.providers.scripted_upstream import completion
+from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door
+from tests.support.router.live_router import (
+    CANDIDATE,
+    FALLBACK,
+    INCUMBENT,
+    QUICK,
+    provider,
+    snapshot,
+)
+
+# Tasks are what differs; the age is of the machine's own clock.
+OF_THE_MOMENT: Final = (b"swapgate_router_tasks", b"swapgate_snapshot_age_seconds")
+TOOK: Final = re.compile(rb', "ms": \d+')
+JSON: Final = {"content-type": "application/json"}
+WHOLE: Final = completion()
+TURNS: Final[Mapping[str, ScriptedTurn]] = {
+    "whole": WHOLE,
+    "parts": replace(WHOLE, steps=tuple(bytes([byte]) for byte in WHOLE.steps[0])),  # type: ignore[union-attr]
+    "headers": replace(
+        WHOLE, headers={**JSON, "x-request-id": "up-1", "x-ratelimit-limit-requests": "9"}
+    ),
+    "length": ScriptedTurn(
+        steps=(
+            (
+                b'{"id":"c","model":"m-x","choices":[{"index":0,"finish_reason":"length",'
+                b'"message":{"role":"assistant","content":"w\\u00f6rd"}}],'
+                b'"usage":{"prompt_tokens":7,"completion_tokens":5}}'
+            ),
+        )
+    ),
+    "unended": ScriptedTurn(
+        steps=(b'{"model":"m","choices":[{"message":{"role":"assistant","content":"x"}}]}',)
+    ),
+    "no json": ScriptedTurn(steps=(b"<html>",)),
+    "twice": ScriptedTurn(steps=(b'{"choices":[],"choices":[]}',)),
+    "no choice": ScriptedTurn(steps=(b'{"choices":[]}',)),
+    "html": ScriptedTurn(headers={"content-type": "text/html"}, steps=(b"<html>",)),
+    "pause": replace(WHOLE, steps=(0.001, *WHOLE.steps)),
+    "breaks off": replace(WHOLE, steps=(b'{"choices"', ScriptedEvent.RESET)),
+    "reset": ScriptedTurn(steps=(ScriptedEvent.RESET,)),
+    "refused": ScriptedTurn(refuse=True),
+    "server error": ScriptedTurn(500, JSON, (b"{}",)),
+    "overloaded": ScriptedTurn(503, JSON, (b"{}",)),
+    "limited": ScriptedTurn(429, {**JSON, "retry-after": "20"}, (b"{}",)),
+    "quota": ScriptedTurn(429, JSON, (b'{"error":{"code":"insufficient_quota"}}',)),
+    "bad key": ScriptedTurn(401, JSON, (b"{}",)),
+    "bad request": ScriptedTurn(400, JSON, (b'{"error":{"message":"no"}}',)),
+    "created": replace(WHOLE, status=201),
+}
+FIELDS: Final[Sequence[Mapping[str, object]]] = (
+    {},
+    {"user": "user-1"},
+    {"user": "user-2", "max_tokens": 9},
+    {"stream": False, "temperature": 0.5},
+    {"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]},
+    {"response_format": {"type": "json_object"}},
+    {"metadata": {"model": "other"}},
+    {"model": "nobody"},
+    {"model": 3},
+    {"stream": "yes"},
+)
+BODIES: Final = (b"", b"[]", b'{"model":"support","model":"other"}', b"\xff", ASK[:-1])
+HEADERS: Final = (
+    (b"x-swapgate-sticky", b"somebody"),
+    (b"x-swapgate-timeout", b"5"),
+    (b"x-swapgate-timeout", b"soon"),
+    (b"x-swapgate-kind", b"vision"),
+    (b"x-swapgate-capture", b"off"),
+    (b"content-type", b"application/json; charset=utf-8"),
+    (b"content-type", b"text/plain"),
+)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request, and what the provider says to it, by model."""
+
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+    turns: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Config:
+    weight_bps: int
+    fallback: bool
+    guardrails: bool
+    limited: bool
+    patched: bool
+    captures: bool
+    own_name: bool
+
+    def snapshot(self) -> Snapshot:
+        rule = UnitRule(
+            block_size=2,
+            unit=ExposureUnit.REQUEST,
+            guardrails=Guardrails().tolerated() if self.guardrails else {},
+            local_alpha=0.01,
+        )
+        made = snapshot(
+            "http://up",
+            weight_bps=self.weight_bps,
+            fallback=self.fallback,
+            rule=rule,
+            patch=RequestPatch(parameters={"top_p": 0.5}) if self.patched else None,
+            settings=RouteSettings(capture_bps=10_000 if self.captures else 0),
+            providers=[provider("http://up", more_api_key_envs=("UP_KEY_2",))],
+        )
+        limits = KeyLimits(requests_per_min=4, tokens_per_min=5_000, budget_day_usd=0.01)
+        keys = (replace(key, limits=limits if self.limited else None) for key in made.keys)
+        return replace(made, keys=tuple(keys))
+
+
+def asks() -> st.SearchStrategy[Ask]:
+    chats = st.sampled_from(FIELDS).map(lambda more: json.dumps({**json.loads(ASK), **more}))
+    headers = st.lists(st.sampled_from(HEADERS), max_size=1)
+    # Most are of the common kind: else no breaker ever sees a success.
+    turns = st.sampled_from(("whole", *TURNS))
+    return st.builds(
+        Ask,
+        st.one_of(chats.map(str.encode), chats.map(str.encode), st.sampled_from(BODIES)),
+        headers.map(lambda more: (AUTH, *more)),
+        st.fixed_dictionaries({INCUMBENT: turns, CANDIDATE: turns, FALLBACK: turns}),
+    )
+
+
+CONFIGS: Final = st.builds(
+    Config,
+    st.sampled_from((0, 5_000, 10_000)),
+    *[st.booleans()] * 6,
+)
+
+
+async def played(config: Config, sequence: Sequence[Ask], *, direct: bool) -> dict[str, Any]:
+    """Everything that can be seen of these requests, one after the other."""
+    with tempfile.TemporaryDirectory() as folder:
+        now: list[Ask] = []
+        named = AnsweredModel.PROVIDER if config.own_name else AnsweredModel.ROUTE
+        door = Door(
+            Path(folder),
+            lambda request: TURNS[now[0].turns[json.loads(request.body)["model"]]],
+            replace(QUICK, response_model=named, flush_interval_s=3600.0),
+            first=config.snapshot(),
+            direct=direct,
+        )
+        answers = []
+        for ask in sequence:
+            now[:] = [ask]
+            status, headers, body = await door.call(CHAT, ask.body, headers=ask.headers)
+            if status >= 400:  # it says how long the attempts took
+                body = TOOK.sub(b"", body)
+                del headers[b"content-length"]
+            answers.append((status, headers, body))
+            door.clock.advance(1.0)
+        _, _, metrics = await door.call("/metrics", method="GET")
+        seen = [
+            (request.body, request.path, request.headers, request.key)
+            for request in door.transport.seen
+        ]
+        lines = [line for line in metrics.splitlines() if not line.startswith(OF_THE_MOMENT)]
+        return {
+            "answers": answers,
+            "provider": seen,
+            "open replies": door.transport.open_replies,
+            "metrics": lines,
+            "counters": dict(door.recorder.counters),
+            **recorded(door),
+        }
+
+
+def recorded(door: Door) -> dict[str, Any]:
+    """The books, without what the machine's own clock has said in them."""
+    door.recorder.start()
+    door.recorder.stop()
+    failovers = [replace(row, latency_ms=0.0) for row in door.kept.failovers]
+    return {
+        "blocks": door.kept.blocks,
+        "traffic": door.kept.traffic,
+        "spends": door.kept.spends,
+        "failovers": failovers,
+        "sightings": door.kept.sightings,
+        "alerts": door.kept.alerts,
+    }
+
+
+@given(CONFIGS, st.lists(asks(), min_size=1, max_size=6))
+def test_both_paths_answer_count_and_record_alike(config: Config, sequence: list[Ask]) -> None:
+    direct = asyncio.run(played(config, sequence, direct=True))
+    general = asyncio.run(played(config, sequence, direct=False))
+
+    for part, expected in general.items():
+        assert direct[part] == expected, part
+
+
+def hanging(folder: Path) -> Door:
+    turn = ScriptedTurn(hang=True)
+    return Door(folder, lambda _: turn, first=snapshot("http://up"), direct=True)
+
+
+async def test_a_client_that_leaves_ends_its_attempt_and_is_counted(tmp_path: Path) -> None:
+    door = hanging(tmp_path)
+    call = LeavingCall()
+    scope = {"method": "POST", "path": CHAT, "headers": [AUTH], "client": None, BODY: ASK}
+
+    assert door.app.serve_directly(scope, call)
+    assert call.leave is not None
+    call.leave()
+
+    assert call.leave is None
+    assert door.recorder.counters["callers_gone"] == 1
+    text = (await door.call("/metrics", method="GET"))[2].decode()
+    assert 'outcome="cancelled",route="support"' in text
+    assert 'swapgate_attempts_total{failure_class="cancelled"' in text
+    assert "swapgate_router_requests_under_way 0.0" in text
+
+
+class LeavingCall:
+    """A request cycle whose client may leave; nothing is ever sent to it."""
+
+    begun = False
+
+    def __init__(self) -> None:
+        self.leave: Callable[[], None] | None = None
+
+    def on_leaving(self, call: Callable[[], None] | None) -> None:
+        self.leave = call
+
+    def answer(self, reply: Reply, headers: Iterable[Header]) -> None:
+        raise AssertionError(f"an answer: {reply}, {headers}")
+
+    def resume(self, app: App) -> None:
+        raise AssertionError(f"a task: {app}")
+
+
+async def test_a_fault_within_counts_for_its_request_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = [ValueError("a fault of ours (test)")]
+    after_answer = RequestAccounting.after_answer
+
+    def fail_once(accounting: RequestAccounting, *given: Any) -> None:
+        if faults:
+            raise faults.pop()
+        after_answer(accounting, *given)
+
+    monkeypatch.setattr(RequestAccounting, "after_answer", fail_once)
+    door = Door(tmp_path, first=snapshot("http://up"), direct=True)
+    kept: list[int] = []
+    finish = door.recorder.finish
+
+    def noting_finish(ticket: Ticket | None, ended: CompletedRequest, *more: Any) -> None:
+        kept.append(ended.internal_errors)
+        finish(ticket, ended, *more)
+
+    monkeypatch.setattr(door.recorder, "finish", noting_finish)
+    await door.call(CHAT, ASK)
+    await door.call(CHAT, ASK)
+
+    assert kept == [1, 0]
