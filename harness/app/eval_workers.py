@@ -1,11 +1,12 @@
 """Joins both ends of eval workers: what the control process starts them with, which is our
-settings and the keys of the providers that the run calls (`open_with_workers`), and the
-worker's own process (`run_worker`). `provider_calls` chooses how evals and probes ask a
-provider.
+settings and the keys of the providers that the run calls (`open_with_workers`), the worker's
+own process (`run_worker`), and the one that forks workers (`run_worker_template`).
+`provider_calls` chooses how evals and probes ask a provider.
 """
 
 import json
 import os
+import socket
 from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
@@ -59,9 +60,10 @@ def build_workers(installation: Installation) -> EvalWorkers:
     from harness.runtime.processes.eval_workers import SubprocessWorkers, worker_command  # noqa: PLC0415
 
     source = installation.settings.source
-    command = worker_command()
+    command, template = worker_command("eval-worker"), worker_command("eval-worker-template")
     if source is not None:
-        command += ["--config", str(source.resolve())]
+        for argv in (command, template):
+            argv += ["--config", str(source.resolve())]
     stores_encrypted = installation.settings.encrypt_content
     ours = [name for name in os.environ if name.startswith(config.environment.PREFIX)]
 
@@ -99,7 +101,7 @@ def build_workers(installation: Installation) -> EvalWorkers:
                 given[passed.headers] = json.dumps(dict(headers))
         return given
 
-    return SubprocessWorkers(command, needed_by=needed_by, cwd=Path.cwd())
+    return SubprocessWorkers(command, template=template, needed_by=needed_by, cwd=Path.cwd())
 
 
 def judge_providers(settings: Settings) -> dict[str, str]:
@@ -109,6 +111,29 @@ def judge_providers(settings: Settings) -> dict[str, str]:
         for name, suite in settings.suites.items()
         if suite.judge is not None
     }
+
+
+def run_worker_template(given: Path | None, *, channel: int) -> None:
+    """Runs the process that forks eval workers, until the control process closes the channel.
+
+    channel: file descriptor of its end of the socket.
+    """
+    from harness.runtime.processes.worker_template import serve_forks  # noqa: PLC0415 - as above
+
+    with pause_garbage_collection():
+        # What every worker needs. Statements, which a wheel writes with its own names (ADR 30).
+        from evals.runner import (  # noqa: F401, PLC0415 - as above
+            http_transport,
+            inspect_runner,
+            judge_calibration,
+            rate_gate,
+        )
+        from harness.runtime.processes import eval_worker  # noqa: F401, PLC0415
+        from router.access import rate_limits  # noqa: F401, PLC0415
+    with socket.socket(fileno=channel) as ours:
+        asked = serve_forks(ours)
+    if asked is not None:
+        run_worker(given, asked.run, owner=asked.owner, parent=os.getppid())
 
 
 def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None:

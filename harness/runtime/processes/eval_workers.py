@@ -1,5 +1,6 @@
-"""Starts eval workers as subprocesses, one per run, with a minimal environment; stops them, and
-reports those that ended with their exit code and the last line of stderr.
+"""Starts eval workers as processes of their own, one per run, with a minimal environment; stops
+them, and reports those that ended with their exit code and the last line of stderr. On Linux a
+template forks them; it ends when no worker has been needed for a while.
 """
 
 import os
@@ -8,10 +9,19 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+from harness.runtime.processes.worker_template import (
+    SUPPORTED,
+    ForkedWorker,
+    WorkerTemplate,
+    last_words,
+)
 
 # What Python, temporary files, time and a locale need. Keys are added per worker.
 KEPT = (
@@ -19,12 +29,15 @@ KEPT = (
     # A company's own certificate authority; OpenSSL reads these.
     *("SSL_CERT_FILE", "SSL_CERT_DIR"),
 )
-LAST_WORDS, READ_AT_MOST = 400, 65_536
+# Longer than the pauses between the runs of a busy control plane.
+TEMPLATE_KEPT_S = 60.0
+# Threads of a template would not be in the workers that it forks.
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
 class _Child:
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | ForkedWorker
     owner: str
     errors: IO[bytes]
 
@@ -32,43 +45,65 @@ class _Child:
 class SubprocessWorkers:
     """Implements ports.EvalWorkers.
 
-    command: the worker's argv without the run. needed_by: the environment variables that a
-    run's worker needs besides the minimum (its provider's key, our own settings).
+    command: argv of a worker without its run. template: argv of what forks workers, where the
+    platform can; without it each worker is started by the command. needed_by: the environment
+    variables that a run's worker needs besides the minimum (its provider's key, our own
+    settings).
     """
 
     def __init__(
         self,
         command: Sequence[str],
         *,
+        template: Sequence[str] = (),
         needed_by: Callable[[str], Mapping[str, str]],
         cwd: Path,
     ) -> None:
         self._command, self._needed_by, self._cwd = list(command), needed_by, cwd
+        self._template_command = list(template) if SUPPORTED else []
+        self._template: WorkerTemplate | None = None
+        self._template_lock = threading.Lock()
+        self._needed_at = time.monotonic()
         self._children: dict[str, _Child] = {}
 
     def start(self, run: str) -> str:
         owner = f"worker-{os.getpid()}-{secrets.token_hex(4)}"
-        environment = self._environment(run)
+        environment = {**_minimum(), **self._needed_by(run)}
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - read when the worker has ended
+        begin = self._fork if self._template_command else self._spawn
         try:
-            process = subprocess.Popen(  # noqa: S603 - our own command
-                [*self._command, run, "--owner", owner, "--parent", str(os.getpid())],
-                env=environment,
-                cwd=self._cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-            )
+            process = begin(run, owner, environment, errors)
         except OSError:
             errors.close()
             raise
         self._children[run] = _Child(process, owner, errors)
         return owner
 
-    def _environment(self, run: str) -> dict[str, str]:
-        kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-        more = self._needed_by(run)
-        return {**kept, **more, "PYTHONUNBUFFERED": "1", "INSPECT_DISPLAY": "none"}
+    def _fork(
+        self, run: str, owner: str, environment: Mapping[str, str], errors: IO[bytes]
+    ) -> ForkedWorker:
+        with self._template_lock:
+            template = self._template
+            if template is None or not template.alive:
+                if template is not None:
+                    template.close()
+                template = WorkerTemplate(
+                    self._template_command, {**_minimum(), **ONE_THREAD}, self._cwd
+                )
+                self._template = template
+            return template.fork(run, owner, environment, errors)
+
+    def _spawn(
+        self, run: str, owner: str, environment: Mapping[str, str], errors: IO[bytes]
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 - our own command
+            [*self._command, run, "--owner", owner, "--parent", str(os.getpid())],
+            env=environment,
+            cwd=self._cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
 
     def alive(self) -> Mapping[str, str]:
         return {
@@ -77,18 +112,32 @@ class SubprocessWorkers:
             if child.process.poll() is None
         }
 
-    def pids(self) -> Mapping[str, int]:
-        """Run to process id, for workers that still run."""
-        return {run: self._children[run].process.pid for run in self.alive()}
-
     def reap(self) -> Sequence[tuple[str, str, int, str]]:
         ended = []
         for run, child in list(self._children.items()):
             code = child.process.poll()
             if code is not None:
                 del self._children[run]
-                ended.append((run, child.owner, code, _last_words(child.errors)))
+                with child.errors:
+                    words = last_words(child.errors)
+                if not words and isinstance(child.process, ForkedWorker):
+                    words = child.process.template.last_words
+                ended.append((run, child.owner, code, words))
+        self._end_idle_template()
         return ended
+
+    def _end_idle_template(self) -> None:
+        now = time.monotonic()
+        if self._children:
+            self._needed_at = now
+        elif now - self._needed_at > TEMPLATE_KEPT_S:
+            self._close_template()
+
+    def _close_template(self) -> None:
+        with self._template_lock:
+            template, self._template = self._template, None
+            if template is not None:
+                template.close()
 
     def stop(self, run: str) -> None:
         child = self._children.get(run)
@@ -106,16 +155,14 @@ class SubprocessWorkers:
                 child.process.wait()
             child.errors.close()
         self._children.clear()
+        self._close_template()
 
 
-def _last_words(errors: IO[bytes]) -> str:
-    """The last line of a dead worker's stderr: why it died, where it says so."""
-    with errors:
-        size = errors.seek(0, os.SEEK_END)
-        errors.seek(max(0, size - READ_AT_MOST))
-        lines = errors.read().decode("utf-8", "replace").strip().splitlines()
-    return lines[-1][-LAST_WORDS:] if lines else ""
+def _minimum() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    return {**kept, "PYTHONUNBUFFERED": "1", "INSPECT_DISPLAY": "none"}
 
 
-def worker_command() -> list[str]:
-    return [sys.executable, "-m", "swapgate", "eval-worker"]
+def worker_command(name: str) -> list[str]:
+    """Returns the argv of our hidden commands eval-worker and eval-worker-template."""
+    return [sys.executable, "-m", "swapgate", name]

@@ -8,9 +8,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from harness.domain.formatting import format_span
 from harness.runtime.processes.interruption import LOOK_EVERY_S, Interruption, interrupts
 
+# Doubled each time that a child dies soon after its start, up to the longest.
 RESTART_PAUSE_S = 1.0
+LONGEST_PAUSE_S = 60.0
+SETTLED_S = 60.0
 LAST_WORDS_S = 20.0
 LAST_WORDS = "what they have begun is done first"
 STARTING_S = 300.0
@@ -19,9 +23,10 @@ MISCONFIGURED = 2  # the exit code of a command whose configuration a person has
 
 @dataclass
 class Supervisor:
-    """A child that dies is started again after a pause; a signal ends all of them and leaves
-    none behind. A child that ends with `MISCONFIGURED` while all are starting ends all: it
-    would end so again. Later its neighbours go on serving.
+    """A child that dies is started again after a pause, which grows while it dies soon after
+    each start; a signal ends all of them and leaves none behind. A child that ends with
+    `MISCONFIGURED` while all are starting ends all: it would end so again. Later its neighbours
+    go on serving.
     """
 
     commands: Mapping[str, Sequence[str]]  # name to argv
@@ -29,6 +34,9 @@ class Supervisor:
     restart: bool = True
     stop_s: float = LAST_WORDS_S  # how long they have for it
     children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _started: dict[str, float] = field(default_factory=dict)  # when, monotonic
+    _pause_s: dict[str, float] = field(default_factory=dict)  # before its next start
+    _due: dict[str, float] = field(default_factory=dict)  # of those that wait for it
     _ending: bool = False
     _began: float = 0.0
     _code: int = 0
@@ -54,26 +62,37 @@ class Supervisor:
         self.children[name] = subprocess.Popen(  # noqa: S603 - our own commands
             list(self.commands[name]), start_new_session=True, env=dict(os.environ)
         )
+        self._started[name] = time.monotonic()
         self.say(f"{name} runs as pid {self.children[name].pid}")
 
     def _watch(self, over: Interruption) -> None:
         for name, child in self.children.items():
-            code = child.poll()
-            if code is None or over.ended:
-                continue
-            self.say(f"{name} ended with {code}")
-            misconfigured = (
-                code == MISCONFIGURED and time.monotonic() - self._began < STARTING_S
-            )
-            if misconfigured:
-                self._code = code
-            if misconfigured or not self.restart:
-                self._ending = True
+            if over.ended or self._ending:
                 return
-            time.sleep(RESTART_PAUSE_S)
-            if not over.ended:
-                self.start(name)
+            if name in self._due:
+                if time.monotonic() >= self._due[name]:
+                    del self._due[name]
+                    self.start(name)
+            elif (code := child.poll()) is not None:
+                self._note_death(name, code)
+
+    def _note_death(self, name: str, code: int) -> None:
+        now = time.monotonic()
+        misconfigured = code == MISCONFIGURED and now - self._began < STARTING_S
+        if misconfigured:
+            self._code = code
+        if misconfigured or not self.restart:
+            self.say(f"{name} ended with {code}")
+            self._ending = True
             return
+        settled = now - self._started[name] >= SETTLED_S
+        pause_s = RESTART_PAUSE_S if settled else self._pause_s.get(name, RESTART_PAUSE_S)
+        self._pause_s[name] = min(2 * pause_s, LONGEST_PAUSE_S)
+        self._due[name] = now + pause_s
+        later = (
+            f"; it starts again in {format_span(pause_s)}" if pause_s > RESTART_PAUSE_S else ""
+        )
+        self.say(f"{name} ended with {code}{later}")
 
     def stop(self) -> None:
         """Sends SIGTERM to all children, then SIGKILL to those that stay."""
