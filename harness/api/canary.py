@@ -8,6 +8,7 @@ from fastapi import APIRouter
 
 from harness.api.endpoint import CallerParam, endpoint
 from harness.api.json_answers import json_answer
+from harness.api.project_scope import own_list, own_route
 from harness.api.request_fields import CanaryOperationBody
 from harness.control.canary import duration_estimate
 from harness.control.canary import status as canary_status
@@ -30,13 +31,14 @@ class CanaryOperationResult(Rollout):
     warnings: tuple[str, ...] = ()
 
 
-@endpoint(router, "GET", "/canaries")
+@endpoint(router, "GET", "/canaries", scope=own_list)
 def list_canaries(who: CallerParam) -> Page[CanaryStatus]:
     """Lists the live canaries."""
-    return json_answer(canary_status.list_canaries(who.ctx))
+    live = canary_status.list_canaries(who.ctx)
+    return json_answer([canary for canary in live if who.ctx.owns(canary.rollout.route)])
 
 
-@endpoint(router, "GET", "/canaries/{route}")
+@endpoint(router, "GET", "/canaries/{route}", scope=own_route)
 def get_canary(who: CallerParam, route: str) -> CanaryStatus:
     """Shows the route's newest canary, live or not."""
     for canary in canary_status.list_canaries(who.ctx, route=route):
@@ -44,25 +46,25 @@ def get_canary(who: CallerParam, route: str) -> CanaryStatus:
     raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")
 
 
-@endpoint(router, "GET", "/canaries/{route}/plan")
+@endpoint(router, "GET", "/canaries/{route}/plan", scope=own_route)
 def plan_canary(who: CallerParam, route: str, policy: str | None = None) -> RampPlan:
     """How long a canary takes at today's traffic, step by step, before there is one."""
     return duration_estimate.estimate_for_route(who.ctx, route, policy)
 
 
-@endpoint(router, "POST", "/canaries/{route}/pause")
+@endpoint(router, "POST", "/canaries/{route}/pause", scope=own_route)
 def pause_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Rollout:
     """Hold the share where it is until a person resumes or aborts; with a reason."""
     return _operate(who, route, RolloutSignal.PAUSE, body)
 
 
-@endpoint(router, "POST", "/canaries/{route}/resume")
+@endpoint(router, "POST", "/canaries/{route}/resume", scope=own_route)
 def resume_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Rollout:
     """Let one that is paused, or held after a fault of a router, go on; with a reason."""
     return _operate(who, route, RolloutSignal.RESUME, body)
 
 
-@endpoint(router, "POST", "/canaries/{route}/abort")
+@endpoint(router, "POST", "/canaries/{route}/abort", scope=own_route)
 def abort_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Rollout:
     """Ends a canary: all traffic goes back to the incumbent, and in a bake to the incumbent
     before. Needs a reason, no proof.
@@ -70,7 +72,7 @@ def abort_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Rol
     return _operate(who, route, RolloutSignal.ABORT, body)
 
 
-@endpoint(router, "POST", "/canaries/{route}/advance")
+@endpoint(router, "POST", "/canaries/{route}/advance", scope=own_route)
 def advance_canary(
     who: CallerParam, route: str, body: CanaryOperationBody
 ) -> CanaryOperationResult:
@@ -80,7 +82,7 @@ def advance_canary(
     return _overrule(who, route, RolloutSignal.ADVANCE, body)
 
 
-@endpoint(router, "POST", "/canaries/{route}/promote")
+@endpoint(router, "POST", "/canaries/{route}/promote", scope=own_route)
 def promote_canary(
     who: CallerParam, route: str, body: CanaryOperationBody
 ) -> CanaryOperationResult:
@@ -90,7 +92,7 @@ def promote_canary(
     return _overrule(who, route, RolloutSignal.PROMOTE, body)
 
 
-@endpoint(router, "POST", "/canaries/{route}/finish")
+@endpoint(router, "POST", "/canaries/{route}/finish", scope=own_route)
 def finish_canary(who: CallerParam, route: str, body: CanaryOperationBody) -> Rollout:
     """End the bake, with a reason: the promotion stands."""
     return _operate(who, route, RolloutSignal.FINISH, body)

@@ -13,10 +13,12 @@ from starlette.responses import Response
 
 from harness.api.idempotency import IdempotencyCache
 from harness.api.json_answers import JsonAnswer
+from harness.api.project_scope import ProjectScope, installation_alone
 from harness.api.request_fields import Body, PageQuery
 from harness.app.installation import Installation
 from harness.control.context import Context
 from harness.domain.operations.access import Actor
+from harness.domain.operations.projects import DEFAULT_PROJECT
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,9 +38,11 @@ class ApiCaller:
 
 def _caller(request: Request) -> ApiCaller:
     installation: Installation = request.app.state.installation
+    actor: Actor = request.state.actor
+    ctx = installation.context
     return ApiCaller(
-        ctx=installation.context,
-        actor=request.state.actor,
+        ctx=ctx if actor.project == ctx.project else replace(ctx, project=actor.project),
+        actor=actor,
         secret=installation.secret,
         remembered=request.app.state.remembered,
     )
@@ -58,21 +62,37 @@ BodyFactory = Annotated[ApiCaller, Depends(_maker)]
 PathPart = Annotated[PageQuery, Query()]
 
 
+# By method and path, what a project's key has to name to be let in.
+PROJECT_SCOPES: dict[tuple[str, str], ProjectScope] = {}
+
+
 def endpoint(
-    router: APIRouter, method: str, path: str, *, status: int = 200
+    router: APIRouter,
+    method: str,
+    path: str,
+    *,
+    status: int = 200,
+    scope: ProjectScope = installation_alone,
 ) -> Callable[[F], F]:
-    """Registers a handler. It takes `who` and perhaps `body`; it is called in a thread."""
+    """Registers a handler. It takes `who` and perhaps `body`; it is called in a thread. scope:
+    what a project's key may do with it.
+    """
+    PROJECT_SCOPES[method, path] = scope
 
     def register(handler: F) -> F:
         @wraps(handler)
         def answered(**given: Any) -> Response:
+            who: ApiCaller = given["who"]
+            if who.actor.project != DEFAULT_PROJECT:
+                scope(who.ctx, given)
+
             def do() -> JsonAnswer:
                 return JsonAnswer(handler(**given), status_code=status)
 
             if status == 204:
                 handler(**given)
                 return Response(status_code=status)
-            return _once(given["who"], f"{method} {path}", given.get("body"), do)
+            return _once(who, f"{method} {path}", given.get("body"), do)
 
         router.add_api_route(
             path, answered, methods=[method], status_code=status, response_model=None
@@ -88,5 +108,6 @@ def _once(
     if who.idempotency_key is None or body is None:
         return do()
     # The role too: a lesser key of the same person must not be shown what this one was.
-    scope = (who.actor.principal, who.actor.role.name, what, who.idempotency_key)
+    actor = who.actor
+    scope = (actor.principal, actor.role.name, actor.project, what, who.idempotency_key)
     return who.remembered.once(scope, body.request_fingerprint(), do)

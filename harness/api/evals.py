@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 
 from harness.api.endpoint import BodyFactory, CallerParam, PathPart, endpoint
 from harness.api.json_answers import json_answer
+from harness.api.project_scope import own_verdict
 from harness.api.request_fields import EvalBody, EvalQuery, OverruleBody
 from harness.control.evals import worker_supervision
 from harness.control.operations import queries
@@ -68,6 +69,6 @@ def eval_samples(who: CallerParam, run: str, piece: PathPart) -> Page[Sample]:
     return queries.list_samples(who.ctx, run, piece.page)
 
 
-@endpoint(router, "GET", "/verdicts/{verdict}")
+@endpoint(router, "GET", "/verdicts/{verdict}", scope=own_verdict)
 def get_verdict(who: CallerParam, verdict: str) -> Verdict:
     return queries.load_verdict(who.ctx, verdict)

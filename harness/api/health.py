@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
+from starlette.datastructures import State
 from starlette.responses import Response
 
 from harness.api.json_answers import JsonAnswer
@@ -35,14 +36,29 @@ async def healthz() -> JsonAnswer:
 
 @probes.get("/readyz")
 def readyz(request: Request) -> JsonAnswer:
-    """The database answers and has our tables. Says no more than yes or no."""
-    installation: Installation = request.app.state.installation
+    """The database answers and has our tables. Says no more than yes or no; the log has the
+    reason once, until it is another one.
+    """
+    state = request.app.state
+    installation: Installation = state.installation
     try:
         installation.store.etag()
     except Exception as error:  # noqa: BLE001 - whatever it is, we are not ready
-        log.warning("not_ready", error=str(error))
+        _note_readiness(state, str(error) or type(error).__name__)
         return JsonAnswer({"status": "not ready"}, status_code=503)
+    _note_readiness(state, "")
     return JsonAnswer({"status": "ok"})
+
+
+def _note_readiness(state: State, reason: str) -> None:
+    """Logs a change alone: who waits for the process asks several times a second."""
+    if reason == getattr(state, "not_ready_because", ""):
+        return
+    state.not_ready_because = reason
+    if reason:
+        log.warning("not_ready", error=reason)
+    else:
+        log.info("ready")
 
 
 @router.get("/metrics")

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query
 
 from harness.api.endpoint import BodyFactory, CallerParam, PathPart, endpoint
 from harness.api.json_answers import json_answer
+from harness.api.project_scope import own_key, own_list, own_new_key, shared
 from harness.api.request_fields import (
     AlertQuery,
     AuditQuery,
@@ -61,7 +62,7 @@ class AuditCheck:
     first_break: int | None
 
 
-@endpoint(router, "GET", "/overview")
+@endpoint(router, "GET", "/overview", scope=own_list)
 def overview(who: CallerParam) -> Page[RouteGlance]:
     """Lists every route; those that wait for a person first."""
     return queries.list_route_status(who.ctx).map(
@@ -75,12 +76,12 @@ def show_spending(who: CallerParam) -> SpendingReport:
     return load_report(who.ctx)
 
 
-@endpoint(router, "GET", "/policies")
+@endpoint(router, "GET", "/policies", scope=shared)
 def list_policies(who: CallerParam) -> Page[Policy]:
     return json_answer(list(who.ctx.policies.values()))
 
 
-@endpoint(router, "GET", "/keys")
+@endpoint(router, "GET", "/keys", scope=own_list)
 def list_keys(who: CallerParam, piece: PathPart) -> Page[KeySummary]:
     """Lists the keys, oldest first, with the revoked ones. The keys themselves are not
     stored.
@@ -88,7 +89,7 @@ def list_keys(who: CallerParam, piece: PathPart) -> Page[KeySummary]:
     return queries.list_keys(who.ctx, piece.page)
 
 
-@endpoint(router, "POST", "/keys", status=201)
+@endpoint(router, "POST", "/keys", status=201, scope=own_new_key)
 def create_key(who: BodyFactory, body: KeyBody) -> NewKey:
     """Creates a management key with a role, or without one a data key. Needs an admin."""
     role = Role[body.role.upper()] if body.role else None
@@ -103,31 +104,34 @@ def create_key(who: BodyFactory, body: KeyBody) -> NewKey:
         opt_outs=body.opt_outs,
         principal=body.principal,
         service=body.service,
+        project=body.project or who.actor.project,
     )
     return NewKey(made, text)
 
 
-@endpoint(router, "PUT", "/keys/{key}/limits")
+@endpoint(router, "PUT", "/keys/{key}/limits", scope=own_key)
 def limit_key(who: CallerParam, key: str, body: LimitsBody) -> ApiKey:
     """Replace a data key's limits as a whole; what is left out is not limited."""
     return keys.set_limits(who.ctx, who.actor, key, lambda _: body.limits())
 
 
-@endpoint(router, "PUT", "/keys/{key}/opt-outs")
+@endpoint(router, "PUT", "/keys/{key}/opt-outs", scope=own_key)
 def opt_out_key(who: CallerParam, key: str, body: OptOutsBody) -> ApiKey:
     """Replace what a data key opts out of as a whole; an empty list lifts it."""
     return keys.set_opt_outs(who.ctx, who.actor, key, body.opt_outs)
 
 
-@endpoint(router, "DELETE", "/keys/{key}", status=204)
+@endpoint(router, "DELETE", "/keys/{key}", status=204, scope=own_key)
 def revoke_key(who: CallerParam, key: str) -> None:
     keys.revoke_key(who.ctx, who.actor, key)
 
 
 @endpoint(router, "GET", "/audit")
 def audit_tail(who: CallerParam, piece: Annotated[AuditQuery, Query()]) -> Page[AuditEvent]:
-    """Lists the audit events, newest first."""
-    return queries.list_audit_events(who.ctx, piece.page, piece.selection)
+    """Lists the audit events, newest first. Of a sign-in by single sign-on, only an admin is
+    told the server and the subject.
+    """
+    return queries.list_audit_events(who.ctx, piece.page, piece.selection, reader=who.actor)
 
 
 @endpoint(router, "GET", "/audit/verify")
@@ -151,7 +155,7 @@ def test_alerts(who: CallerParam) -> Page[DeliveryAttempt]:
     return json_answer(list(alerts.send_test(who.ctx, who.actor)))
 
 
-@endpoint(alerts_router, "GET", "/failovers")
+@endpoint(alerts_router, "GET", "/failovers", scope=own_list)
 def list_failovers(
     who: CallerParam, piece: Annotated[FailoverQuery, Query()]
 ) -> Page[Failover]:

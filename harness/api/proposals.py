@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query
 
 from harness.api.endpoint import BodyFactory, CallerParam, endpoint
 from harness.api.json_answers import json_answer
+from harness.api.project_scope import own_list, own_proposal, own_route
 from harness.api.request_fields import (
     ApprovalBody,
     OverruleBody,
@@ -86,15 +87,23 @@ class ProposalComparison:
     shadow: ShadowStage | None
 
 
-@endpoint(router, "GET", "/proposals")
+@endpoint(router, "GET", "/proposals", scope=own_list)
 def list_proposals(
     who: CallerParam, piece: Annotated[ProposalQuery, Query()]
 ) -> Page[Proposal]:
-    """Lists the proposals, newest first."""
-    return queries.list_proposals(who.ctx, piece.page, route=piece.route, open_only=piece.open)
+    """Lists the proposals, newest first: all, or with `open=true` those that go on, with
+    `decided=true` those that the gate has decided on.
+    """
+    return queries.list_proposals(
+        who.ctx,
+        piece.page,
+        route=piece.route,
+        open_only=piece.open,
+        decided_only=piece.decided,
+    )
 
 
-@endpoint(router, "POST", "/proposals", status=201)
+@endpoint(router, "POST", "/proposals", status=201, scope=own_route)
 def create_proposal(who: BodyFactory, body: ProposalBody) -> Proposal:
     """Register suites, claim, margin and alpha before the first score. 409 on a busy route.
 
@@ -103,12 +112,12 @@ def create_proposal(who: BodyFactory, body: ProposalBody) -> Proposal:
     return submission.create_proposal(who.ctx, who.actor, body.to_request())
 
 
-@endpoint(router, "GET", "/proposals/{proposal}")
+@endpoint(router, "GET", "/proposals/{proposal}", scope=own_proposal)
 def get_proposal(who: CallerParam, proposal: str) -> Proposal:
     return submission.get_proposal(who.ctx, proposal)
 
 
-@endpoint(router, "GET", "/proposals/{proposal}/comparison")
+@endpoint(router, "GET", "/proposals/{proposal}/comparison", scope=own_proposal)
 def compare_proposal(who: CallerParam, proposal: str) -> ProposalComparison:
     proposal_comparison = comparison.load_comparison(
         who.ctx, proposal, most_texts=comparison.MOST_TEXTS
@@ -141,7 +150,7 @@ def compare_proposal(who: CallerParam, proposal: str) -> ProposalComparison:
     )
 
 
-@endpoint(router, "GET", "/proposals/{proposal}/selection")
+@endpoint(router, "GET", "/proposals/{proposal}/selection", scope=own_proposal)
 def compare_selection(who: CallerParam, proposal: str) -> SelectionComparison:
     """Compares all candidates that were proposed together with this one, and itself."""
     return selections.load_selection(who.ctx, proposal)
@@ -163,7 +172,7 @@ def preview_proposal(who: CallerParam, body: ProposalBody) -> ProposalPreview:
     return submission.preview_proposal(who.ctx, body.to_request(), who.actor)
 
 
-@endpoint(router, "POST", "/proposals/{proposal}/approve")
+@endpoint(router, "POST", "/proposals/{proposal}/approve", scope=own_proposal)
 def approve_proposal(
     who: CallerParam, proposal: str, body: ApprovalBody = AS_STORED
 ) -> Proposal:
@@ -178,19 +187,19 @@ def approve_proposal(
     )
 
 
-@endpoint(router, "GET", "/proposals/{proposal}/approvals")
+@endpoint(router, "GET", "/proposals/{proposal}/approvals", scope=own_proposal)
 def list_approvals(who: CallerParam, proposal: str) -> Page[ApprovalView]:
     """Lists who approved a proposal, oldest first, and what is to be known of their keys."""
     return json_answer(approvals.list_approvals(who.ctx, proposal))
 
 
-@endpoint(router, "POST", "/proposals/{proposal}/reject")
+@endpoint(router, "POST", "/proposals/{proposal}/reject", scope=own_proposal)
 def reject_proposal(who: CallerParam, proposal: str, body: OverruleBody) -> Proposal:
     """Needs a reason; the proposer will read it."""
     return decisions.refuse_proposal(who.ctx, who.actor, proposal, body.reason)
 
 
-@endpoint(router, "POST", "/proposals/{proposal}/cancel")
+@endpoint(router, "POST", "/proposals/{proposal}/cancel", scope=own_proposal)
 def cancel_proposal(who: CallerParam, proposal: str, body: ReasonBody = NO_REASON) -> Proposal:
     """Take an open proposal back before its canary."""
     return decisions.cancel_proposal(who.ctx, who.actor, proposal, body.reason)

@@ -418,7 +418,8 @@ class KeyBody(Body):
     empty means all.
 
     principal: whose management key it is, by name; None for a new person of the key's name, or
-    a service. opt_outs: what the data key's requests are kept out of.
+    a service. opt_outs: what the data key's requests are kept out of. project: whose routes the
+    key is for; None for those of who asks.
     """
 
     name: Name
@@ -428,6 +429,7 @@ class KeyBody(Body):
     routes: Annotated[list[Name], Field(max_length=1000)] = []
     limits: LimitsBody | None = None
     opt_outs: set[OptOut] = set()
+    project: Name | None = None
 
 
 class OptOutsBody(Body):
@@ -471,8 +473,13 @@ class GrantQuery(PageQuery):
 
 
 class ProposalQuery(PageQuery):
+    """Selects proposals. open: only those that go on. decided: only those that the gate has
+    decided on.
+    """
+
     route: Name | None = None
     open: bool = False
+    decided: bool = False
 
 
 class VersionsQuery(Body):

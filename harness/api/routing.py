@@ -11,6 +11,15 @@ from fastapi import APIRouter, Query
 
 from harness.api.endpoint import BodyFactory, CallerParam, PathPart, endpoint
 from harness.api.json_answers import json_answer
+from harness.api.project_scope import (
+    own_break_glass,
+    own_freeze,
+    own_list,
+    own_new_route,
+    own_route,
+    own_switch,
+    shared,
+)
 from harness.api.request_fields import (
     BreakGlassBody,
     ChainBody,
@@ -67,7 +76,7 @@ class RouteDiff:
     changes: Mapping[str, TargetSwap]
 
 
-@endpoint(router, "GET", "/models")
+@endpoint(router, "GET", "/models", scope=shared)
 def list_models(who: CallerParam, piece: PathPart) -> Page[Target]:
     return queries.list_targets(who.ctx, piece.page)
 
@@ -78,7 +87,7 @@ def add_model(who: BodyFactory, body: ModelBody) -> Target:
     return targets.add_target(who.ctx, who.actor, body.seed())
 
 
-@endpoint(router, "GET", "/models/resolve")
+@endpoint(router, "GET", "/models/resolve", scope=shared)
 def resolve_model(who: CallerParam, query: Annotated[NameQuery, Query()]) -> Resolution:
     """Shows which provider takes a model's name: each rule that was tried, and why or why
     not.
@@ -92,24 +101,24 @@ def list_endings(who: CallerParam) -> Page[Deprecation]:
     return json_answer(deprecations.list_deprecations(who.ctx))
 
 
-@endpoint(router, "GET", "/models/match")
+@endpoint(router, "GET", "/models/match", scope=shared)
 def match_model(who: CallerParam, query: Annotated[NameQuery, Query()]) -> ModelMatch:
     """The model that a loose name means, or those that it may mean: nothing is guessed."""
     return model_lookup.match_model(who.ctx, query.name)
 
 
-@endpoint(router, "GET", "/models/{model:path}")
+@endpoint(router, "GET", "/models/{model:path}", scope=shared)
 def get_model(who: CallerParam, model: str) -> Target:
     """Finds a model by id or `provider/model`."""
     return queries.find_target(who.ctx, model)
 
 
-@endpoint(router, "GET", "/routes")
+@endpoint(router, "GET", "/routes", scope=own_list)
 def list_routes(who: CallerParam) -> Page[Route]:
     return queries.list_routes(who.ctx)
 
 
-@endpoint(router, "POST", "/routes", status=201)
+@endpoint(router, "POST", "/routes", status=201, scope=own_new_route)
 def create_route(who: BodyFactory, body: RouteBody) -> Route:
     """A new route; the models that it starts with are its baseline. Needs an admin."""
     return routes.create_route(
@@ -123,12 +132,12 @@ def create_route(who: BodyFactory, body: RouteBody) -> Route:
     )
 
 
-@endpoint(router, "GET", "/routes/{route}")
+@endpoint(router, "GET", "/routes/{route}", scope=own_route)
 def get_route(who: CallerParam, route: str) -> Route:
     return queries.find_route(who.ctx, route)
 
 
-@endpoint(router, "GET", "/routes/{route}/history")
+@endpoint(router, "GET", "/routes/{route}/history", scope=own_route)
 def route_history(who: CallerParam, route: str, piece: PathPart) -> Page[RouteRecord]:
     """Lists every stored version of a route, newest first: who changed what, with which
     proof.
@@ -136,7 +145,7 @@ def route_history(who: CallerParam, route: str, piece: PathPart) -> Page[RouteRe
     return queries.list_route_versions(who.ctx, route, piece.page)
 
 
-@endpoint(router, "GET", "/routes/{route}/measured")
+@endpoint(router, "GET", "/routes/{route}/measured", scope=own_route)
 def route_measured(who: CallerParam, route: str) -> RouteScorecard:
     """Shows the newest scores of a route's model, its cost and failures in 30 days, and its
     latency in a day.
@@ -144,7 +153,7 @@ def route_measured(who: CallerParam, route: str) -> RouteScorecard:
     return scorecard.build_scorecard(who.ctx, route)
 
 
-@endpoint(router, "GET", "/routes/{route}/diff")
+@endpoint(router, "GET", "/routes/{route}/diff", scope=own_route)
 def route_diff(
     who: CallerParam, route: str, versions: Annotated[VersionsQuery, Query()]
 ) -> RouteDiff:
@@ -158,19 +167,19 @@ def route_diff(
     return RouteDiff(route, older.route.version, newer.route.version, changes)
 
 
-@endpoint(router, "PATCH", "/routes/{route}")
+@endpoint(router, "PATCH", "/routes/{route}", scope=own_route)
 def change_route(who: CallerParam, route: str, body: SettingsBody) -> Route:
     """Changes a route's settings and keeps its models. Needs an admin."""
     return routes.change_settings(who.ctx, who.actor, route, body.over)
 
 
-@endpoint(router, "GET", "/routes/{route}/fallbacks")
+@endpoint(router, "GET", "/routes/{route}/fallbacks", scope=own_route)
 def list_fallbacks(who: CallerParam, route: str) -> Page[ChainEntry]:
     """Lists the chain, in order, with the evidence of each: baseline, verdict or waiver."""
     return json_answer(fallback_chain.list_fallbacks(who.ctx, route))
 
 
-@endpoint(router, "PUT", "/routes/{route}/fallbacks")
+@endpoint(router, "PUT", "/routes/{route}/fallbacks", scope=own_route)
 def put_fallbacks(who: CallerParam, route: str, body: ChainBody) -> Page[ChainEntry]:
     """Replace the chain. Needs an admin, and for a new model evidence or a waiver."""
     wanted = [fallback.wanted for fallback in body.fallbacks]
@@ -178,7 +187,7 @@ def put_fallbacks(who: CallerParam, route: str, body: ChainBody) -> Page[ChainEn
     return json_answer(fallback_chain.list_fallbacks(who.ctx, route))
 
 
-@endpoint(router, "POST", "/routes/{route}/rollback")
+@endpoint(router, "POST", "/routes/{route}/rollback", scope=own_route)
 def roll_back_route(who: CallerParam, route: str, body: RollbackBody) -> Route:
     """Bring a former incumbent back. A live canary ends. Needs an approver, and no proof."""
     return routes.roll_back(
@@ -189,13 +198,13 @@ def roll_back_route(who: CallerParam, route: str, body: RollbackBody) -> Route:
 switches_router = APIRouter()
 
 
-@endpoint(switches_router, "GET", "/switches")
+@endpoint(switches_router, "GET", "/switches", scope=own_list)
 def list_switches(who: CallerParam, piece: PathPart) -> Page[SwitchRecord]:
     """Lists the kill switches, newest first, with the lifted and expired ones."""
     return queries.list_switches(who.ctx, piece.page)
 
 
-@endpoint(switches_router, "POST", "/switches", status=201)
+@endpoint(switches_router, "POST", "/switches", status=201, scope=own_route)
 def throw_switch(who: BodyFactory, body: SwitchBody) -> KillSwitch:
     """Throws a kill switch on every router within two seconds. Needs an approver, and no
     proof.
@@ -205,7 +214,7 @@ def throw_switch(who: BodyFactory, body: SwitchBody) -> KillSwitch:
     return kill_switch.throw_switch(who.ctx, who.actor, wanted, source=SwitchSource.REST)
 
 
-@endpoint(switches_router, "POST", "/switches/{switch}/lift")
+@endpoint(switches_router, "POST", "/switches/{switch}/lift", scope=own_switch)
 def lift_switch(who: CallerParam, switch: str, body: OverruleBody) -> SwitchRecord:
     """Lifts a kill switch within two seconds. Lifting it again changes nothing."""
     return kill_switch.lift_switch(who.ctx, who.actor, switch, reason=body.reason)
@@ -214,20 +223,20 @@ def lift_switch(who: CallerParam, switch: str, body: OverruleBody) -> SwitchReco
 freezes_router = APIRouter()
 
 
-@endpoint(freezes_router, "GET", "/freezes")
+@endpoint(freezes_router, "GET", "/freezes", scope=own_list)
 def list_freezes(who: CallerParam, piece: PathPart) -> Page[FreezeRecord]:
     """Lists the freezes that people set, newest first, with the lifted and past ones."""
     return queries.list_freezes(who.ctx, piece.page)
 
 
-@endpoint(freezes_router, "POST", "/freezes", status=201)
+@endpoint(freezes_router, "POST", "/freezes", status=201, scope=own_route)
 def add_freeze(who: BodyFactory, body: FreezeBody) -> Freeze:
     """Freezes a route, or all: no canary opens, advances or is promoted. Needs an approver."""
     wanted = freeze_changes.FreezeRequest(body.route, body.ends_at, body.reason, body.starts_at)
     return freeze_changes.add_freeze(who.ctx, who.actor, wanted)
 
 
-@endpoint(freezes_router, "POST", "/freezes/{freeze}/lift")
+@endpoint(freezes_router, "POST", "/freezes/{freeze}/lift", scope=own_freeze)
 def lift_freeze(who: CallerParam, freeze: str, body: OverruleBody) -> FreezeRecord:
     """Ends a freeze before its time. Needs an approver who proposed nothing that it holds."""
     return freeze_changes.lift_freeze(who.ctx, who.actor, freeze, reason=body.reason)
@@ -236,13 +245,13 @@ def lift_freeze(who: CallerParam, freeze: str, body: OverruleBody) -> FreezeReco
 break_glasses_router = APIRouter()
 
 
-@endpoint(break_glasses_router, "GET", "/break-glass")
+@endpoint(break_glasses_router, "GET", "/break-glass", scope=own_list)
 def list_break_glasses(who: CallerParam, piece: PathPart) -> Page[BreakGlass]:
     """Lists who served without proof, by whose word, newest first."""
     return queries.list_break_glasses(who.ctx, piece.page)
 
 
-@endpoint(break_glasses_router, "POST", "/break-glass", status=201)
+@endpoint(break_glasses_router, "POST", "/break-glass", status=201, scope=own_route)
 def propose_break_glass(who: BodyFactory, body: BreakGlassBody) -> BreakGlass:
     """Asks that a target serve without proof; a second person confirms it within an hour."""
     wanted = broken.BreakGlassRequest(
@@ -251,13 +260,13 @@ def propose_break_glass(who: BodyFactory, body: BreakGlassBody) -> BreakGlass:
     return broken.propose_break_glass(who.ctx, who.actor, wanted)
 
 
-@endpoint(break_glasses_router, "POST", "/break-glass/{glass}/confirm")
+@endpoint(break_glasses_router, "POST", "/break-glass/{glass}/confirm", scope=own_break_glass)
 def confirm_break_glass(who: CallerParam, glass: str) -> BreakGlass:
     """Lets the target serve, as the second person, an admin. Who asked for it may not."""
     return broken.confirm_break_glass(who.ctx, who.actor, glass)
 
 
-@endpoint(break_glasses_router, "POST", "/break-glass/{glass}/end")
+@endpoint(break_glasses_router, "POST", "/break-glass/{glass}/end", scope=own_break_glass)
 def end_break_glass(who: CallerParam, glass: str, body: OverruleBody) -> BreakGlass:
     """Ends it before its time: the former incumbent returns. One person is enough."""
     return broken.end_break_glass(who.ctx, who.actor, glass, reason=body.reason)

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from harness.api.endpoint import CallerParam, endpoint
+from harness.api.project_scope import own_list, own_route
 from harness.api.request_fields import ReasonBody, ShadowBody, ShadowQuery
 from harness.control.operations import queries
 from harness.control.shadow import shadows
@@ -20,7 +21,7 @@ router = APIRouter()
 NO_REASON = ReasonBody()
 
 
-@endpoint(router, "GET", "/shadows")
+@endpoint(router, "GET", "/shadows", scope=own_list)
 def list_shadows(
     who: CallerParam, piece: Annotated[ShadowQuery, Query()]
 ) -> Page[ShadowStatus]:
@@ -28,13 +29,13 @@ def list_shadows(
     return queries.list_shadows(who.ctx, piece.page, route=piece.route)
 
 
-@endpoint(router, "GET", "/shadows/{route}")
+@endpoint(router, "GET", "/shadows/{route}", scope=own_route)
 def get_shadow(who: CallerParam, route: str) -> ShadowStatus:
     """Shows the route's newest shadow."""
     return shadows.load_status(who.ctx, route)
 
 
-@endpoint(router, "POST", "/shadows/{route}/start")
+@endpoint(router, "POST", "/shadows/{route}/start", scope=own_route)
 def start_shadow(who: CallerParam, route: str, body: ShadowBody) -> Shadow:
     """Starts a shadow: within two seconds every router mirrors requests to the candidate, and
     nobody gets the candidate's answers.
@@ -45,7 +46,7 @@ def start_shadow(who: CallerParam, route: str, body: ShadowBody) -> Shadow:
     return shadows.start_shadow(who.ctx, who.actor, wanted)
 
 
-@endpoint(router, "POST", "/shadows/{route}/stop")
+@endpoint(router, "POST", "/shadows/{route}/stop", scope=own_route)
 def stop_shadow(who: CallerParam, route: str, body: ReasonBody = NO_REASON) -> ShadowRecord:
     """Stops the route's shadow: routers stop within two seconds."""
     return shadows.stop_shadow(who.ctx, who.actor, route, reason=body.reason)

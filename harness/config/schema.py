@@ -27,6 +27,7 @@ from harness.config.field_descriptions import describe_fields
 from harness.config.freezes import FreezeEntry, freeze_window
 from harness.config.operations import alert_sink
 from harness.config.privacy import CaptureEntry, capture_settings
+from harness.config.projects import ProjectEntry, project_faults
 from harness.config.providers import CatalogueItem, OAuthEntry, catalogue_changes
 from harness.config.ranges import ambiguous_guardrails, range_errors
 from harness.config.routing import (
@@ -70,6 +71,7 @@ from harness.domain.settings import (
     AgentSettings,
     AlertSettings,
     AlertSink,
+    ArchiveSettings,
     AuditSettings,
     AuditSink,
     ControlSettings,
@@ -288,8 +290,14 @@ class FileConfig(BaseModel):
     policies: dict[str, PolicyEntry] = {}  # thresholds of gate and canary, by name
     # What clients name as `model`; created when the database has none of that name.
     routes: dict[str, RouteEntry] = {}
+    projects: dict[str, ProjectEntry] = Field(
+        {}, description="who share the installation, see docs/how-to/projects.md"
+    )
     alerts: AlertsEntry = Field(
         AlertsEntry(), description="whom to tell, see docs/reference/alerts.md"
+    )
+    archive: ArchiveSettings = Field(
+        ArchiveSettings(), description="old traffic in files, see docs/how-to/archive.md"
     )
     audit: AuditEntry = Field(
         AuditEntry(), description="copies of the audit log, see docs/how-to/audit-export.md"
@@ -359,6 +367,7 @@ def build_settings(
         *ambiguous_guardrails(document.values),
         *_agent_faults(config),
         *_oidc_faults(config),
+        *project_faults(config.projects, config.routes),
     ):
         raise ConfigError(f"{document.place(path)}: {dotted_path(path)}: {message}")
     _check_providers(config, document)
@@ -393,12 +402,14 @@ def build_settings(
         },
         policies=policies,
         routes=routes,
+        projects=frozenset(config.projects),
         switches=_switches(config.switches, document),
         spending=config.spending,
         freezes=_freezes(config.freezes, document),
         data_classes=known.data_classes,
         alerts=_alerts(config.alerts, document),
         audit=_audit(config.audit, document),
+        archive=_archive(config.archive, base),
         eval_limits={name: provider.eval_limits for name, provider in config.providers.items()},
         capture=capture_settings(config.capture, document),
         catalogue=catalogue_changes(config.catalogue, document),
@@ -503,6 +514,11 @@ def _check_judges(
 def _alerts(entry: AlertsEntry, document: Document) -> AlertSettings:
     sinks = _sinks("alerts", entry.sinks, alert_sink, document)
     return AlertSettings(**_fields(entry) | {"sinks": sinks})
+
+
+def _archive(given: ArchiveSettings, base: Path) -> ArchiveSettings:
+    folder = str(base / given.folder) if given.folder else ""
+    return replace(given, folder=folder)
 
 
 def _audit(entry: AuditEntry, document: Document) -> AuditSettings:

@@ -1,0 +1,89 @@
+"""Says which endpoints a project's management key opens, and how each finds whose the thing is
+that a request names. What another project has is answered as what nobody has.
+
+An endpoint that says nothing is the whole installation's: a project's key does not open it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from harness.control.context import Context
+from harness.domain.errors import InputError, NotAllowed, NotFound, SignatureInvalid
+from harness.domain.operations.projects import MARK, project_of
+from harness.ports import Transaction
+
+# Of a context with a project, and what the handler is given; raises NotFound, NotAllowed.
+ProjectScope = Callable[[Context, Mapping[str, Any]], None]
+
+
+def installation_alone(_: Context, __: Mapping[str, Any]) -> None:
+    raise NotAllowed("this is about the whole installation: use a key of the default project")
+
+
+def shared(_: Context, __: Mapping[str, Any]) -> None:
+    """What the projects have in common: models, policies."""
+
+
+def own_list(_: Context, __: Mapping[str, Any]) -> None:
+    """The list itself has the project's rows alone."""
+
+
+def own_route(ctx: Context, given: Mapping[str, Any]) -> None:
+    """Checks the route in the path, else in the body; without one it is about all routes."""
+    name = given["route"] if "route" in given else given["body"].route
+    if name is None:
+        raise NotAllowed("name a route of your project: without one, it is about all routes")
+    if project_of(name) != ctx.project:
+        raise NotFound(f"there is no route {name!r}")
+
+
+def own_new_route(ctx: Context, given: Mapping[str, Any]) -> None:
+    if project_of(given["body"].name) != ctx.project:
+        raise InputError(f"a route of your project is named {ctx.project}{MARK}NAME")
+
+
+def own_new_key(ctx: Context, given: Mapping[str, Any]) -> None:
+    if given["body"].project not in (None, ctx.project):
+        raise NotAllowed(f"your key makes keys of the project {ctx.project!r} alone")
+
+
+def _scope_by_id(
+    what: str, load_project: Callable[[Transaction, str], str | None]
+) -> ProjectScope:
+    """Checks the project of what the path names by its id."""
+
+    def check(ctx: Context, given: Mapping[str, Any]) -> None:
+        id_ = given[what]
+        try:
+            with ctx.store.read() as tx:
+                project = load_project(tx, id_)
+        except (NotFound, SignatureInvalid):
+            project = None
+        if project != ctx.project:
+            raise NotFound(f"there is no {what} {id_!r}")
+
+    return check
+
+
+def _project_of_key(tx: Transaction, id_: str) -> str | None:
+    key = tx.keys.get(id_)
+    # A management key is its owner's and the operators' to change.
+    return key.project if key is not None and key.role is None else None
+
+
+own_proposal: Final = _scope_by_id(
+    "proposal", lambda tx, id_: project_of(tx.proposals.get(id_).route)
+)
+own_verdict: Final = _scope_by_id(
+    "verdict", lambda tx, id_: project_of(tx.verdicts.get(id_).route)
+)
+own_switch: Final = _scope_by_id(
+    "switch", lambda tx, id_: project_of(tx.switches.get(id_).switch.route or "")
+)
+own_freeze: Final = _scope_by_id(
+    "freeze", lambda tx, id_: project_of(tx.freezes.get(id_).freeze.route or "")
+)
+own_break_glass: Final = _scope_by_id(
+    "glass", lambda tx, id_: project_of(tx.break_glasses.get(id_).route)
+)
+own_key: Final = _scope_by_id("key", _project_of_key)

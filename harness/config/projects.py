@@ -1,0 +1,38 @@
+"""The file's `projects` section; `project_faults` names what is wrong with it, and with names
+of routes that stand in a project.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.config.source_locations import KeyPath
+from harness.domain.errors import InputError, NotFound
+from harness.domain.operations.projects import (
+    check_owned_name,
+    check_project_name,
+    project_of,
+    require_project,
+)
+
+
+class ProjectEntry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    description: str = Field("", description="what people read")
+
+
+def project_faults(
+    projects: Collection[str], routes: Iterable[str]
+) -> Iterator[tuple[KeyPath, str]]:
+    """Yields the place and the fault."""
+    for name in projects:
+        try:
+            check_project_name(name)
+        except InputError as error:
+            yield ("projects", name), str(error)
+    for name in routes:
+        try:
+            check_owned_name(name)
+            require_project(project_of(name), projects)
+        except (InputError, NotFound) as error:
+            yield ("routes", name), str(error)

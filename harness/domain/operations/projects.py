@@ -1,0 +1,62 @@
+"""A project owns routes and keys. `payments::chat` is the route `chat` of the project
+`payments`; a name without a project is the default project's, whose management keys act for the
+whole installation.
+
+The name says whose a route is, so that all that is kept by a route's name (traffic, proof,
+breakers, canaries) is kept apart by project, and can be moved to no other.
+"""
+
+import re
+from collections.abc import Collection
+from typing import Final
+
+from harness.domain.errors import InputError, NotFound
+from harness.domain.suggestions import did_you_mean
+
+DEFAULT_PROJECT: Final = "default"
+MARK: Final = "::"  # between a project and what it owns
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+
+
+def project_of(name: str) -> str:
+    """The project that owns the route of this name."""
+    project, mark, _ = name.partition(MARK)
+    return project if mark else DEFAULT_PROJECT
+
+
+def name_in_project(name: str) -> str:
+    """The name of a route as its own project calls it."""
+    _, mark, own = name.partition(MARK)
+    return own if mark else name
+
+
+def check_project_name(name: str) -> None:
+    """Checks a project's name. Raises InputError for one that no project may have."""
+    if name == DEFAULT_PROJECT:
+        raise InputError(f"{name!r} is the project of all that names none: leave it out")
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"{name!r} is no project's name: it has 1 to 63 of a-z, 0-9 and '-', and neither "
+            "begins nor ends with '-'"
+        )
+
+
+def check_owned_name(name: str) -> None:
+    """Checks the project in the name of a route. Raises InputError."""
+    project, mark, own = name.partition(MARK)
+    if not mark:
+        return
+    check_project_name(project)
+    if not own.strip() or MARK in own:
+        raise InputError(
+            f"{name!r} is no name: a project and what it owns are written PROJECT{MARK}NAME"
+        )
+
+
+def require_project(name: str, projects: Collection[str]) -> None:
+    """Requires that the configuration names the project. Raises NotFound."""
+    if name != DEFAULT_PROJECT and name not in projects:
+        hint = did_you_mean(name, projects)
+        raise NotFound(
+            f"there is no project {name!r}{hint}; the configuration names them below `projects`"
+        )
