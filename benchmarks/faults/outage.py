@@ -1,7 +1,8 @@
 """PostgreSQL stopped, or the control plane killed, for the whole of a load run.
 
 `python -m benchmarks.faults.outage [--what database control] [--seconds 300]`: nothing may fail
-meanwhile, and everything must be recorded within five seconds once it is back.
+meanwhile, nothing of the router may grow but its spool, and everything must be recorded within
+five seconds once it is back.
 """
 
 import argparse
@@ -10,20 +11,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from benchmarks.faults.figures import p99
 from benchmarks.faults.mixture import Outcome, healthy, poured
+from benchmarks.faults.soak import watched
 from benchmarks.faults.stage import Swapgate, running
+from benchmarks.faults.trend import Trend, trend
+from benchmarks.faults.vitals import WATCHED, Vitals, allowed_per_h
 from benchmarks.router.processes import free_port
 from tests.support.store.postgres import started, stop_server
 
 BACK_WITHIN_S: Final = 5.0
 GIVE_UP_S: Final = 60.0
 BEFORE_S: Final = 5.0
+# A slope over less time is the noise of a few requests.
+TRENDS_FROM_S: Final = 1200.0
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Away:
     """before, meanwhile: the load while all was well, and while it was away.
 
     back_s: from the moment it was back until every request was recorded; None when that took
-    longer than GIVE_UP_S. recorded: then.
+    longer than GIVE_UP_S. recorded: then. spool_bytes: what waited on disk at that moment.
     """
 
     what: str
@@ -39,6 +45,18 @@ class Away:
     meanwhile: Outcome
     recorded: int
     back_s: float | None
+    samples: list[Vitals]
+    spool_bytes: int
+
+    def trends(self) -> dict[str, Trend]:
+        """Of everything watched; empty for a short run."""
+        times = [sample.at_s for sample in self.samples]
+        if not times or times[-1] - times[0] < TRENDS_FROM_S:
+            return {}
+        return {
+            what: trend(times, [getattr(sample, what) for sample in self.samples])
+            for what in WATCHED
+        }
 
     def faults(self) -> list[str]:
         """What is not as it should be; empty for a good run."""
@@ -48,7 +66,11 @@ class Away:
             found.append(f"{sent} sent, {self.recorded} recorded")
         if self.back_s is None or self.back_s > BACK_WITHIN_S:
             found.append("not everything was recorded in time")
-        return found
+        return found + [
+            f"{what} grows by {slope.per_hour:.1f} an hour, and surely by {slope.low:.1f}"
+            for what, slope in self.trends().items()
+            if slope.grows(allowed_per_h(what, slope.level))
+        ]
 
 
 def without(
@@ -61,16 +83,45 @@ def without(
     seconds: float,
 ) -> Away:
     """Load before `leave` and until `return_`, none after it."""
+    _wait_until_it_serves(site)
     before = asyncio.run(poured(site.door, healthy(), rate=rate, seconds=BEFORE_S))
     leave()
-    meanwhile = asyncio.run(poured(site.door, healthy(), rate=rate, seconds=seconds))
+    meanwhile, samples = asyncio.run(_watched_load(site, rate, seconds))
+    spool_bytes = sum(
+        file.stat().st_size for file in site.site.folder.rglob("observations.jsonl")
+    )
     return_()
     since = time.monotonic()
     sent = before.sent + meanwhile.sent
     while (recorded := site.recorded()) < sent and time.monotonic() - since < GIVE_UP_S:
         time.sleep(0.1)
     back_s = time.monotonic() - since if recorded == sent else None
-    return Away(what, before, meanwhile, recorded, back_s)
+    return Away(what, before, meanwhile, recorded, back_s, samples, spool_bytes)
+
+
+def _wait_until_it_serves(site: Swapgate) -> None:
+    """A port that listens is not yet a worker that has read its routing table."""
+    until = time.monotonic() + GIVE_UP_S
+    while time.monotonic() < until:
+        with suppress(OSError, LookupError):
+            site.vitals()
+            return
+        time.sleep(0.1)
+    raise TimeoutError("the router does not serve")
+
+
+async def _watched_load(
+    site: Swapgate, rate: float, seconds: float
+) -> tuple[Outcome, list[Vitals]]:
+    samples: list[Vitals] = []
+    watching = asyncio.create_task(watched(site, samples))
+    try:
+        outcome = await poured(site.door, healthy(), rate=rate, seconds=seconds)
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+    return outcome, samples
 
 
 def database(folder: Path, *, rate: float, seconds: float) -> Away:
@@ -134,6 +185,12 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="swapgate-outage-") as folder:
             away = KINDS[name](Path(folder), rate=chosen.rate, seconds=chosen.seconds)
         print(outage_row(away))
+        print(f"the spool held {away.spool_bytes / 2**20:.2f} MiB at its end")
+        for what, slope in away.trends().items():
+            print(
+                f"{what}: {slope.level:.1f}, {slope.per_hour:+.2f} an hour "
+                f"({slope.low:+.2f} to {slope.high:+.2f})"
+            )
         wrong += [f"{name}: {fault}" for fault in away.faults()]
     print("\n".join(wrong) or "as it should be")
     return 1 if wrong else 0

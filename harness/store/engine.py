@@ -4,6 +4,7 @@ mode 0600; one that was replaced is never written to by an old connection.
 """
 
 import os
+import re
 import sqlite3
 import time
 from contextlib import suppress
@@ -15,10 +16,18 @@ from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from harness.domain.errors import ConfigError
+from harness.store import primary_timelines
 from harness.store.sqlite_file import identity
 
 LOCK_TIMEOUT_MS: Final = 10_000
 CONNECT_TIMEOUT_S: Final = 5
+# A machine that has not acknowledged what it was sent is gone, and the connection with it.
+UNANSWERED_MS: Final = 15_000
+# libpq's form for a primary and its standbys, which SQLAlchemy does not read: its own is
+# ?host=A:1&host=B:2.
+_SEVERAL_HOSTS: Final = re.compile(
+    r"(?P<head>postgresql(?:\+\w+)?://(?:[^/?#]*@)?)(?P<hosts>[^@/?#]+,[^@/?#]+)(?P<rest>.*)"
+)
 # Of a process that is stopped within a unit of work, and would hold its locks.
 PAUSE_LIMIT_MS: Final = 7_000
 
@@ -55,8 +64,8 @@ def parse(url: str) -> sa.URL:
     PostgreSQL.
     """
     try:
-        parsed = sa.make_url(url)
-    except sa.exc.ArgumentError as error:
+        parsed = _read(url)
+    except (sa.exc.ArgumentError, ValueError) as error:
         raise ConfigError(
             "the database's URL cannot be read; write sqlite:///path/to/file.db or "
             "postgresql://user@host/database"
@@ -69,6 +78,14 @@ def parse(url: str) -> sa.URL:
     if parsed.database in (None, "", ":memory:"):
         raise ConfigError("SQLite needs a file: sqlite:///path/to/file.db")
     return parsed
+
+
+def _read(url: str) -> sa.URL:
+    match = _SEVERAL_HOSTS.fullmatch(url)
+    if match is None:
+        return sa.make_url(url)
+    hosts = [("host", host) for host in match["hosts"].split(",")]
+    return sa.make_url(match["head"] + match["rest"]).update_query_pairs(hosts)
 
 
 def file_of(url: sa.URL) -> Path:
@@ -85,7 +102,9 @@ def make(
     """
     if url.get_backend_name() == "postgresql":
         arguments = postgres_arguments(url, patience_s)
-        return sa.create_engine(url, connect_args=arguments, pool_pre_ping=True, **options)
+        made = sa.create_engine(url, connect_args=arguments, pool_pre_ping=True, **options)
+        primary_timelines.watch(made)
+        return made
     engine = sa.create_engine(url, **options)
     if create:
         _make_private(file_of(url))
@@ -135,10 +154,11 @@ def postgres_arguments(url: sa.URL, patience_s: float | None = None) -> dict[str
     settings = f"-c lock_timeout={LOCK_TIMEOUT_MS}"
     arguments: dict[str, object] = {
         "connect_timeout": CONNECT_TIMEOUT_S,
-        # A peer that is gone without a word is noticed within a minute.
-        "keepalives_idle": 30,
-        "keepalives_interval": 10,
-        "keepalives_count": 3,
+        # A machine that is gone without a word is noticed within half a minute.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 2,
+        "tcp_user_timeout": UNANSWERED_MS,
     }
     if patience_s is not None:
         patience_ms = int(patience_s * 1000)
@@ -146,6 +166,14 @@ def postgres_arguments(url: sa.URL, patience_s: float | None = None) -> dict[str
         arguments["tcp_user_timeout"] = patience_ms
     arguments["options"] = settings
     return {name: value for name, value in arguments.items() if name not in url.query}
+
+
+def driver_arguments(url: sa.URL) -> dict[str, Any]:
+    """What psycopg connects with, for those that use the driver itself: SQLAlchemy's form of
+    several hosts is not libpq's.
+    """
+    _, named = url.get_dialect()().create_connect_args(url)
+    return {**named, **postgres_arguments(url)}
 
 
 def limit_pauses(db: sa.Connection) -> None:

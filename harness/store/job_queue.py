@@ -96,13 +96,9 @@ def _require_postgres(url: str) -> sa.URL:
 
 def _connection(url: str) -> dict[str, Any]:
     """How procrastinate's pools connect: as every other connection, and to its own tables."""
-    parsed = _require_postgres(url)
-    arguments = engine.postgres_arguments(parsed)
+    arguments = engine.driver_arguments(_require_postgres(url))
     options = f"{arguments.get('options', '')} -c search_path={SCHEMA}"
-    return {
-        "conninfo": parsed.set(drivername="postgresql").render_as_string(hide_password=False),
-        "kwargs": {**arguments, "options": options},
-    }
+    return {"kwargs": {**arguments, "options": options}}
 
 
 class JobQueue:

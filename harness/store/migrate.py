@@ -3,13 +3,21 @@ how it differs from this version's tables, constraints and triggers (`state`, `c
 
 A connection is handed to migrations/env.py, so that the whole way is one transaction: a
 migration that is killed leaves the database as it was. An upgrade to the newest revision
-installs the triggers anew and renews the rights of the runtime's role.
+installs the triggers anew, renews the rights of the runtime's role, and writes down which
+older versions may go on.
+
+Processes go on meanwhile. PostgreSQL lets nobody pass who waits for a table behind a migration
+that itself waits for a long reader: so it waits `LOCK_WAIT_MS` at most, gives way, and comes
+again.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from alembic import command
@@ -18,17 +26,29 @@ from alembic.config import Config
 from alembic.ddl.sqlite import SQLiteImpl
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from harness import package_data
-from harness.domain.errors import DatabaseUnusable, StoreUnavailable
+from harness.domain.errors import Conflict, DatabaseUnusable, StoreUnavailable
 from harness.store import constraints, engine, postgres_roles, schema_revisions, triggers
 from harness.store.database_errors import translated
+from harness.store.leader import nobody_leads
 from harness.store.schema import metadata
 from harness.store.schema.columns import keep_strict
 
+log = logging.getLogger(__name__)
+
 _LOCK: Final = 0x53776D67
+LOCK_WAIT_MS: Final = 500
+# Between two attempts, so that whoever waited behind the first gets through.
+LOCK_PAUSE_S: Final = 2.0
+LOCK_ATTEMPTS: Final = 40
+# PostgreSQL's codes of a lock that was not had in time, and of a deadlock.
+_HELD_UP: Final = ("55P03", "40P01")
+
+T = TypeVar("T")
 
 
 class StrictSQLite(SQLiteImpl):
@@ -47,13 +67,24 @@ class StrictSQLite(SQLiteImpl):
 def upgrade(url: str, revision: str = "head") -> None:
     """Bring the database to `revision`; an SQLite file and its folder are created.
 
-    Several may do so at once: the others wait, and find nothing left to do.
-    Raises StoreUnavailable when the database does not answer, or a row does not fit.
+    Several may do so at once: the others wait, and find nothing left to do. A newer database
+    that lets this version go on stays as it is. Raises StoreUnavailable when the database does
+    not answer, holds the migration up, or a row does not fit; Conflict where an older control
+    process leads that the new schema is not made for.
     """
-    _make_folder(engine.parse(url))
-    with exclusive(url) as db:
-        before = MigrationContext.configure(db).get_current_revision()
-        schema_revisions.check(before)
+    parsed = engine.parse(url)
+    _make_folder(parsed)
+    _patiently(url, lambda db: _upgrade(parsed, db, revision))
+
+
+def _upgrade(url: sa.URL, db: sa.Connection, revision: str) -> None:
+    before = MigrationContext.configure(db).get_current_revision()
+    if before is not None and schema_revisions.is_served(db, before):
+        return
+    schema_revisions.require_known(before)
+    target = head() if revision == "head" else revision
+    goes_on = before is None or schema_revisions.compatible_from(target) <= before
+    with nullcontext() if goes_on else nobody_leads(url, db):
         try:
             command.upgrade(_config(db), revision)
         except RuntimeError as error:
@@ -64,12 +95,105 @@ def upgrade(url: str, revision: str = "head") -> None:
             triggers.install(db)
         if before not in (None, after):
             postgres_roles.renew(db)
+        _write_compatible(db, after)
 
 
-def downgrade(url: str, revision: str) -> None:
-    """Go back to `revision` (`base`: no tables). What newer tables held is lost."""
-    with exclusive(url) as db:
+def _write_compatible(db: sa.Connection, revision: str | None) -> None:
+    """Says in the database which older versions may go on with it."""
+    columns = {column["name"] for column in sa.inspect(db).get_columns("alembic_version")}
+    if "compatible_from" not in columns:
+        db.execute(sa.text("ALTER TABLE alembic_version ADD COLUMN compatible_from TEXT"))
+    if revision is None:
+        return
+    oldest = {"oldest": schema_revisions.compatible_from(revision)}
+    written = db.execute(sa.text("SELECT compatible_from FROM alembic_version")).scalar()
+    if written != oldest["oldest"]:
+        db.execute(sa.text("UPDATE alembic_version SET compatible_from = :oldest"), oldest)
+
+
+@dataclass(frozen=True, slots=True)
+class LostPart:
+    """Names a table, or one column, that an older schema has not."""
+
+    table: str
+    column: str  # "" for the whole table
+    rows: int  # of the table
+
+
+@dataclass(frozen=True, slots=True)
+class Downgrade:
+    """Describes a way back: from which revision to which, and what goes with it."""
+
+    before: str
+    after: str
+    lost: tuple[LostPart, ...]
+
+
+def downgrade(url: str, revision: str = "-1", *, dry_run: bool = False) -> Downgrade:
+    """Go back to `revision`, by default one step (`base`: no tables). What newer tables held is
+    lost; says what that is. dry_run: undo all of it in the end.
+
+    Raises Conflict where a control process leads, where a migration does not go back over what
+    is there, and for a revision that is no earlier one.
+    """
+    parsed = engine.parse(url)
+
+    def go_back(db: sa.Connection) -> Downgrade:
+        with nobody_leads(parsed, db):
+            found = _downgrade(db, revision)
+        if dry_run:
+            raise _Undone(found)
+        return found
+
+    try:
+        return _patiently(url, go_back)
+    except _Undone as undone:
+        return undone.found
+
+
+class _Undone(Exception):
+    def __init__(self, found: Downgrade) -> None:
+        super().__init__()
+        self.found = found
+
+
+def _downgrade(db: sa.Connection, revision: str) -> Downgrade:
+    before = MigrationContext.configure(db).get_current_revision()
+    schema_revisions.require_known(before)
+    there = _columns(db)
+    try:
+        with db.begin_nested() as trial:
+            command.downgrade(_config(db), revision)
+            left = _columns(db)
+            trial.rollback()
+        # As long as they are there.
+        lost = tuple(_lost_parts(db, there, left))
         command.downgrade(_config(db), revision)
+    except RuntimeError as error:
+        raise Conflict(f"the database stays as it was: {error}") from error
+    except CommandError as error:
+        raise Conflict(f"the database stays at revision {before}: {error}") from error
+    after = MigrationContext.configure(db).get_current_revision()
+    _write_compatible(db, after)
+    return Downgrade(before or "", after or "base", lost)
+
+
+def _columns(db: sa.Connection) -> dict[str, set[str]]:
+    inspector = sa.inspect(db)
+    return {
+        table: {column["name"] for column in inspector.get_columns(table)}
+        for table in inspector.get_table_names()
+    }
+
+
+def _lost_parts(
+    db: sa.Connection, there: dict[str, set[str]], left: dict[str, set[str]]
+) -> Iterator[LostPart]:
+    for table in sorted(there):
+        columns = [""] if table not in left else sorted(there[table] - left[table])
+        for column in columns:
+            count = sa.select(sa.func.count()).select_from(sa.table(table))
+            yield LostPart(table, column, db.execute(count).scalar_one())
 
 
 def current(url: str) -> str | None:
@@ -110,6 +234,7 @@ class SchemaState:
     found: str | None  # the database's, None without any tables
     differences: tuple[str, ...]  # a line each, of what is not as this version needs it
     is_newer: bool = False  # a newer version made it
+    is_served: bool = False  # and lets this one go on with it
 
 
 def state(url: str) -> SchemaState:
@@ -119,8 +244,11 @@ def state(url: str) -> SchemaState:
     require_file(url)
     found = current(url)
     try:
-        schema_revisions.check(found)
+        schema_revisions.require_known(found)
     except DatabaseUnusable as error:
+        with _connection(url) as db:
+            if schema_revisions.is_served(db, str(found)):
+                return SchemaState(head(), found, (), is_newer=True, is_served=True)
         return SchemaState(head(), found, (str(error),), is_newer=True)
     return SchemaState(head(), found, tuple(check(url)))
 
@@ -155,6 +283,11 @@ def _make_folder(url: sa.URL) -> None:
             f"cannot create the folder {folder} ({error.strerror}): choose another place with "
             "`database_url`"
         ) from error
+    if not os.access(folder, os.W_OK):
+        raise StoreUnavailable(
+            f"the folder {folder} cannot be written, so that the database stays as it is: make "
+            "it writable, as the user that runs Swapgate"
+        )
 
 
 @contextmanager
@@ -180,5 +313,32 @@ def exclusive(url: str) -> Iterator[sa.Connection]:
     """Opens a transaction beside which no migration runs; SQLite checks no references in it."""
     with _connection(url, migrating=True) as db:
         if db.dialect.name == "postgresql":
+            # A limit that is meant for the runtime's statements would end a long migration.
+            db.exec_driver_sql("SET LOCAL statement_timeout = 0")
             db.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
         yield db
+
+
+def _patiently(url: str, work: Callable[[sa.Connection], T]) -> T:
+    """Do the work in one transaction beside which no migration runs, and that makes nobody wait
+    for long; it is tried again where others hold it up.
+    """
+    for attempt in range(1, LOCK_ATTEMPTS + 1):
+        try:
+            with exclusive(url) as db:
+                if db.dialect.name == "postgresql":
+                    db.exec_driver_sql(f"SET LOCAL lock_timeout = {LOCK_WAIT_MS}")
+                return work(db)
+        except StoreUnavailable as error:
+            if not _is_held_up(error) or attempt == LOCK_ATTEMPTS:
+                raise
+            if attempt == 1:
+                log.warning("others hold tables that the migration needs; trying again")
+        time.sleep(LOCK_PAUSE_S)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _is_held_up(error: StoreUnavailable) -> bool:
+    cause = error.__cause__
+    driver = cause.orig if isinstance(cause, sa.exc.DBAPIError) else None
+    return getattr(driver, "sqlstate", None) in _HELD_UP

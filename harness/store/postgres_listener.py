@@ -10,7 +10,7 @@ from typing import Final
 import psycopg
 import sqlalchemy as sa
 
-from harness.store import engine
+from harness.store import engine, primary_timelines
 
 CHANNEL: Final = "swapgate_changed"
 
@@ -19,14 +19,9 @@ class PostgresListener:
     """Listens for changes of the database on one connection. Raises OSError when it is lost."""
 
     def __init__(self, url: sa.URL) -> None:
-        bare = url.set(drivername="postgresql")
-        arguments = engine.postgres_arguments(url)
         with _as_lost():
-            self._db = psycopg.connect(
-                bare.render_as_string(hide_password=False),
-                autocommit=True,
-                **arguments,  # type: ignore[arg-type]  # psycopg types them one by one
-            )
+            self._db = psycopg.connect(autocommit=True, **engine.driver_arguments(url))
+            primary_timelines.admit(self._db)
             self._db.execute(f"LISTEN {CHANNEL}")
 
     def poll_changes(self, timeout_s: float) -> bool:

@@ -463,7 +463,14 @@ def not_captured(id_: str) -> NotFound:
 def grants(keys: Iterable[ApiKey]) -> tuple[KeyGrant, ...]:
     """The data keys that open the router: those that nobody has revoked."""
     return tuple(
-        KeyGrant(key.id, key.hash, key.routes, key.limits and key.limits.some, key.opt_outs)
+        KeyGrant(
+            key.id,
+            key.hash,
+            key.routes,
+            key.limits and key.limits.some,
+            key.opt_outs,
+            key.project,
+        )
         for key in keys
         if key.role is None and key.revoked_at is None
     )

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.access import Actor
+from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.row_signatures import RowFault, SignedRows
 from harness.domain.operations.state_audit import ROWS_REMOVED
 from harness.domain.routing.snapshot_lineage import Lineage
@@ -24,7 +25,6 @@ from harness.store.content_cipher import ContentCipher
 from harness.store.database_errors import translated
 from harness.store.fenced_store import FencedStore
 from harness.store.leader import leadership
-from harness.store.schema.columns import DEFAULT_PROJECT
 from harness.store.schema.operations import meta
 from harness.store.signing import signed_snapshot
 from harness.store.signing.resigning import (
@@ -36,6 +36,7 @@ from harness.store.signing.resigning import (
 from harness.store.signing.row_faults import row_faults, working_faults
 from harness.store.signing.row_signatures import RowSignatures
 from harness.store.sql.agents import SqlAgentGrants, SqlAgents, SqlSwitchRequests
+from harness.store.sql.archive import SqlArchive
 from harness.store.sql.audit import SqlAuditedRows, SqlAuditExports, SqlAuditLog
 from harness.store.sql.contents import SqlContents
 from harness.store.sql.drift import SqlDrift
@@ -73,9 +74,8 @@ from harness.store.sql.spending import SqlSpending
 from harness.store.sqlite_file import SqliteFile
 from harness.store.unit_of_work import Unit
 
-REVISION_OF_SCHEMA = sa.text("SELECT version_num FROM alembic_version")
-
-
+# A newer version may bring the database to its schema meanwhile.
+CHECK_SCHEMA_EVERY_S: Final = 5.0
 # Each waits for readers as long as for a lock.
 CHECKPOINT_ATTEMPTS: Final = 3
 
@@ -110,6 +110,7 @@ class SqlTransaction:
         self.alerts = SqlAlerts(unit)
         self.deliveries = SqlDeliveries(unit)
         self.failovers = SqlFailovers(unit)
+        self.archive = SqlArchive(unit)
         self.sightings = SqlSightings(unit)
         self.drift = SqlDrift(unit)
         self.captures = SqlCaptures(unit)
@@ -185,7 +186,7 @@ class SqlStore:
         self._changes = Changes(self._url, self._require_file)
         self._leadership = leadership(self._url, clock)
         self._snapshot: Snapshot | None = None
-        self._is_known = False
+        self._schema_checked_at: float | None = None  # monotonic
 
     def _sqlite_file(self) -> SqliteFile | None:
         """None on PostgreSQL."""
@@ -196,7 +197,7 @@ class SqlStore:
     def _close_idle(self) -> None:
         """And forget what was read of a file that may be another one now."""
         self._engine.dispose()
-        self._is_known, self._installation, self._snapshot = False, None, None
+        self._schema_checked_at, self._installation, self._snapshot = None, None, None
 
     def _require_file(self) -> None:
         if self._file is not None:
@@ -225,11 +226,11 @@ class SqlStore:
             yield self._transaction(db, writable=False)
 
     @contextmanager
-    def listings(self) -> Iterator[SqlListings]:
+    def listings(self, project: str = DEFAULT_PROJECT) -> Iterator[SqlListings]:
         self._require_file()
         with translated(), self._reading.begin() as db:
             self._check_schema(db)
-            yield SqlListings(self._unit(db, writable=False))
+            yield SqlListings(self._unit(db, writable=False), project)
 
     def _transaction(self, db: sa.Connection, *, writable: bool) -> SqlTransaction:
         self._check_schema(db)
@@ -237,9 +238,11 @@ class SqlStore:
         return SqlTransaction(unit, secret=self._secret, clock=self._clock)
 
     def _check_schema(self, db: sa.Connection) -> None:
-        if not self._is_known:
-            schema_revisions.check(db.execute(REVISION_OF_SCHEMA).scalar())
-            self._is_known = True
+        """Checks, again and again, that this version may use the database as it is now."""
+        now, checked_at = self._clock.monotonic(), self._schema_checked_at
+        if checked_at is None or now - checked_at >= CHECK_SCHEMA_EVERY_S:
+            schema_revisions.require_usable(db)
+            self._schema_checked_at = now
 
     def _unit(self, db: sa.Connection, *, writable: bool) -> Unit:
         return Unit(db, self._row_signatures(db), writable=writable, project=self._project)

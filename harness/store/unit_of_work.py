@@ -13,11 +13,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from harness.domain.errors import IllegalTransition, SignatureInvalid
+from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.row_signatures import RowFault
 from harness.store import content_cipher
 from harness.store.content_cipher import ContentCipher
 from harness.store.database_errors import translated
-from harness.store.schema.columns import DEFAULT_PROJECT, PROJECT, SIGNATURE, Row
+from harness.store.schema.columns import PROJECT, SIGNATURE, Row
 from harness.store.schema.signed_tables import SIGNED, manifest
 from harness.store.signing import manifest as manifests
 from harness.store.signing.row_digests import (
@@ -42,6 +43,15 @@ Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 def in_project(table: sa.FromClause) -> sa.ColumnElement[bool]:
     """The condition that a row belongs to the project of the unit of work that reads it."""
     return table.c[PROJECT] == sa.bindparam(PROJECT)
+
+
+def in_project_or_all(
+    query: sa.Select[Any], table: sa.FromClause, project: str
+) -> sa.Select[Any]:
+    """The query over the rows of this project; of the default one, which is the whole
+    installation's, over every project's.
+    """
+    return query if project == DEFAULT_PROJECT else query.where(in_project(table))
 
 
 @cache

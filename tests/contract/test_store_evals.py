@@ -93,6 +93,23 @@ def test_runs_are_found_by_their_targets(store: Store) -> None:
         assert tx.runs.of_targets([]) == []
 
 
+def test_the_newest_run_of_each_suite_on_a_target_is_found(store: Store) -> None:
+    done, both = (RunState.DONE,), (RunState.DONE, RunState.STOPPED)
+    with store.write() as tx:
+        tx.runs.add(replace(RUN, id="r_2", state=RunState.DONE))
+        tx.runs.add(replace(RUN, id="r_3", created_at=LATER, state=RunState.DONE))
+        tx.runs.add(replace(RUN, id="r_4", created_at=LATER + MINUTE, state=RunState.STOPPED))
+        tx.runs.add(replace(RUN, id="r_5", suite="other", state=RunState.DONE))
+        tx.runs.add(replace(RUN, id="r_6", target=NEW.id, state=RunState.DONE))
+
+    with store.read() as tx:
+        of_one = tx.runs.newest_of_targets([RUN.target], done)
+        assert [run.id for run in of_one] == ["r_3", "r_5"]
+        assert tx.runs.newest_of_targets([RUN.target], both)[0].id == "r_4"
+        assert [run.id for run in tx.runs.newest_of_targets([NEW.id], done)] == ["r_6"]
+        assert tx.runs.newest_of_targets([], done) == []
+
+
 def test_a_run_is_scored_by_what_it_learned_of_its_target(store: Store) -> None:
     """An error of the infrastructure tells nothing; an answer that has no score does."""
     lost = replace(SAMPLE, strict=None, lenient=None, error=SampleError.INFRA)

@@ -318,6 +318,7 @@ def test_pages_are_complete_and_without_doubles_while_rows_are_added(
 
 # Whole by nature: `what` → why it does not grow without bound.
 BOUNDED: Final[Mapping[str, str]] = {
+    "Archive.columns": "of one table",
     "Contents.tables": "those of the schema that have columns of content",
     "Routing.history": "versions of one route",
     "Routing.targets": "models that somebody added",
@@ -334,6 +335,7 @@ BOUNDED: Final[Mapping[str, str]] = {
     "ApiKeys.data_key_names": "the clients that somebody gave a key",
     "Observations.traffic_points": "of a span of time, summed by minute",
     "EvalRuns.of_targets": "of the models that are asked about",
+    "EvalRuns.newest_of_targets": "one of each suite and model",
     "EvalRuns.release": "of one process",
     "EvalRuns.done": "of one run",
     "EvalRuns.samples": "of one run",

@@ -37,6 +37,7 @@ OTHER = replace(PROVIDER, name="another")
         ("sqlite://", "needs a file"),
         ("sqlite:///:memory:", "needs a file"),
         ("no url at all", "cannot be read"),
+        ("postgresql://u@h:port/d", "cannot be read"),
     ],
 )
 def test_a_url_that_is_no_store_is_refused(url: str, message: str) -> None:
@@ -54,6 +55,27 @@ def test_the_urls_own_settings_win() -> None:
     arguments = engine.postgres_arguments(url)
     assert "connect_timeout" not in arguments
     assert "options" in arguments
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p@a:1,b:2/d?target_session_attrs=read-write",
+        "postgresql://u:p@/d?host=a:1&host=b:2&target_session_attrs=read-write",
+        "postgresql+psycopg://u:p@/d?host=a,b&port=1,2&target_session_attrs=read-write",
+    ],
+)
+def test_several_hosts_are_read_as_libpq_and_as_sqlalchemy_write_them(url: str) -> None:
+    arguments = engine.driver_arguments(engine.parse(url))
+    assert (arguments["host"], arguments["port"]) == ("a,b", "1,2")
+    assert arguments["target_session_attrs"] == "read-write"
+    assert arguments["connect_timeout"] == engine.CONNECT_TIMEOUT_S
+    assert (arguments["user"], arguments["password"], arguments["dbname"]) == ("u", "p", "d")
+
+
+def test_several_hosts_need_no_ports() -> None:
+    arguments = engine.driver_arguments(engine.parse("postgresql://u:a,b@one,two/d"))
+    assert (arguments["host"], arguments["password"]) == ("one,two", "a,b")
 
 
 def test_a_missing_sqlite_file_is_not_made_and_found_once_it_is_back(sqlite_url: str) -> None:

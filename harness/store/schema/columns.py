@@ -15,6 +15,7 @@ from sqlalchemy.ext.compiler import compiles
 
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import InputError
+from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.store import content_cipher
 
 metadata = sa.MetaData(
@@ -55,7 +56,6 @@ def keep_strict(table: sa.Table) -> None:
 SIGNATURE: Final = "signature"
 # The column of tables whose rows belong to a project, and the project of who names none.
 PROJECT: Final = "project"
-DEFAULT_PROJECT: Final = "default"
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST: Final = datetime.min.replace(tzinfo=UTC)
 LAST: Final = datetime.max.replace(tzinfo=UTC)

@@ -18,8 +18,10 @@ from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.delivery import Delivery
 from harness.domain.operations.people import PersonLink
 from harness.domain.operations.principals import Principal, PrincipalKind
+from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.store.schema.columns import (
+    PROJECT,
     Row,
     Values,
     added_count,
@@ -305,6 +307,7 @@ def key_to_row(key: ApiKey) -> Values:
         "created_by": key.created_by,
         "created_with": key.created_with,
         "opt_outs": opt_outs_to_json(key.opt_outs),
+        **({PROJECT: key.project} if key.project != DEFAULT_PROJECT else {}),
     }
 
 
@@ -331,6 +334,7 @@ def key_from_row(row: Row) -> ApiKey:
         created_by=row.created_by,
         created_with=row.created_with,
         opt_outs=frozenset(OptOut(name) for name in row.opt_outs or ()),
+        project=row.project,
     )
 
 

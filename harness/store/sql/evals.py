@@ -43,6 +43,28 @@ SUITES = (
     .order_by(suite.c.created_at.desc(), suite.c.digest)
 )
 NEWEST_RUNS = sa.select(eval_run).order_by(eval_run.c.created_at.desc(), eval_run.c.id.desc())
+_ENDED_OF_TARGETS = (
+    sa.select(
+        eval_run.c.target,
+        eval_run.c.suite,
+        sa.func.max(eval_run.c.created_at, type_=eval_run.c.created_at.type).label("at"),
+    )
+    .where(
+        eval_run.c.target.in_(sa.bindparam("targets", expanding=True)),
+        eval_run.c.state.in_(sa.bindparam("states", expanding=True)),
+    )
+    .group_by(eval_run.c.target, eval_run.c.suite)
+    .subquery("ended")
+)
+# What a target was ever asked is too much to verify where its newest answers are wanted.
+NEWEST_OF_TARGETS = NEWEST_RUNS.join(
+    _ENDED_OF_TARGETS,
+    sa.and_(
+        eval_run.c.target == _ENDED_OF_TARGETS.c.target,
+        eval_run.c.suite == _ENDED_OF_TARGETS.c.suite,
+        eval_run.c.created_at == _ENDED_OF_TARGETS.c.at,
+    ),
+).where(eval_run.c.state.in_(sa.bindparam("states", expanding=True)))
 ONE_RUN = sa.select(eval_run).where(eval_run.c.id == sa.bindparam("run"))
 SHARED_RUN = NEWEST_RUNS.where(
     eval_run.c.fingerprint == sa.bindparam("fingerprint"),
@@ -178,6 +200,16 @@ class SqlEvalRuns:
         query = NEWEST_RUNS.where(eval_run.c.target.in_(sorted(targets)))
         found = self._unit.checked(eval_run, self._unit.read(query))
         return [run_from_row(row) for row in found]
+
+    def newest_of_targets(
+        self, targets: Collection[str], states: Sequence[RunState]
+    ) -> Sequence[EvalRun]:
+        wanted = {"targets": sorted(targets), "states": [state.value for state in states]}
+        found = self._unit.checked(eval_run, self._unit.read(NEWEST_OF_TARGETS, wanted))
+        newest: dict[tuple[str, str], EvalRun] = {}
+        for row in found:
+            newest.setdefault((row.target, row.suite), run_from_row(row))
+        return list(newest.values())
 
     def _believed(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[EvalRun]":
         found = self._unit.believed(eval_run, self._unit.read(query))

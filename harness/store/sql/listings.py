@@ -15,6 +15,7 @@ from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
 from harness.domain.operations.access import ApiKey
 from harness.domain.operations.alerts import AlertRecord
 from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter
+from harness.domain.operations.projects import DEFAULT_PROJECT, project_of
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.domain.privacy.capture import CapturedRequest
@@ -75,7 +76,7 @@ from harness.store.sql.agent_listings import AgentListings
 from harness.store.sql.evidence import chain_signed
 from harness.store.sql.pages import Order, newest, read_page
 from harness.store.sql.routing import CURRENT, CURRENT_FALLBACKS
-from harness.store.unit_of_work import in_project
+from harness.store.unit_of_work import in_project, in_project_or_all
 
 PROPOSALS: Final = newest(proposal.c.created_at, proposal.c.id)
 RUNS: Final = newest(eval_run.c.created_at, eval_run.c.id)
@@ -144,7 +145,7 @@ class SqlListings(AgentListings):
         query = sa.select(route_version).where(
             in_project(route_version), route_version.c.route == route
         )
-        rows = read_page(self.unit, query, VERSIONS, page_request)
+        rows = read_page(self.unit, query, VERSIONS, page_request, self.project)
         if not rows.total:
             raise NotFound(f"there is no route {route!r}; `swapgate route list` shows them")
         chains = self._chains(route, [row.version for row in rows.rows])
@@ -175,7 +176,7 @@ class SqlListings(AgentListings):
         return found
 
     def keys(self, page_request: PageRequest = FIRST_PAGE) -> Page[ApiKey]:
-        own = sa.select(api_key).where(in_project(api_key))
+        own = in_project_or_all(sa.select(api_key), api_key, self.unit.project)
         return self.signed(api_key, own, KEYS, page_request, key_from_row)
 
     def switches(self, page_request: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
@@ -301,6 +302,8 @@ class SqlListings(AgentListings):
             chains.setdefault(row.route, []).append(row)
         found, invalid = [], []
         for row in self.unit.read(CURRENT):
+            if self.project not in (DEFAULT_PROJECT, project_of(row.route)):
+                continue
             chain = chains.get(row.route, [])
             fault = self.unit.fault(route_version, row, fallbacks=chain_signed(chain))
             if fault is None:

@@ -10,10 +10,13 @@ from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
-from harness.domain.errors import NotFound
+from harness.domain.errors import NotAllowed, NotFound
+from harness.domain.operations.projects import DEFAULT_PROJECT, MARK
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import Page, PageRequest, decode_cursor, encode_cursor
 from harness.store.schema.columns import Row, UtcTime
+from harness.store.schema.evals import target
+from harness.store.schema.operations import api_key
 from harness.store.unit_of_work import Unit
 
 T = TypeVar("T")
@@ -42,21 +45,26 @@ class Order:
         values = [getattr(row, column.name) for column in named]
         return str(values[0]) if self.key is not None else encode_cursor(values)
 
-    def behind(self, unit: Unit, after: str) -> sa.ColumnElement[bool]:
+    def behind(
+        self, unit: Unit, after: str, own: sa.ColumnElement[bool] | None = None
+    ) -> sa.ColumnElement[bool]:
         """Builds the condition for the rows behind a cursor. Raises NotFound for a row that is
-        not stored, InputError for what is no cursor.
+        not stored, InputError for what is no cursor. own: of the rows that may be one.
         """
-        first, place = self.columns[0], self._place(unit, after)
+        first, place = self.columns[0], self._place(unit, after, own)
         # As the rest implies; this much an index goes straight to.
         onwards = first <= place[0] if first in self.falling else first >= place[0]
         return sa.and_(onwards, self._behind(self.columns, place))
 
-    def _place(self, unit: Unit, after: str) -> Sequence[object]:
+    def _place(
+        self, unit: Unit, after: str, own: sa.ColumnElement[bool] | None
+    ) -> Sequence[object]:
         if self.key is None:
             kinds = [_kind(column) for column in self.columns]
             found = decode_cursor(after, kinds)
             return [max(-MOST, min(MOST, v)) if isinstance(v, int) else v for v in found]
-        row = unit.read(sa.select(*self.columns).where(self.key == after)).first()
+        query = sa.select(*self.columns).where(self.key == after)
+        row = unit.read(query if own is None else query.where(own)).first()
         if row is None:
             raise NotFound(f"there is no {after} in this list to go on behind")
         return list(row)
@@ -91,14 +99,36 @@ class Rows:
     next: str | None  # the cursor of the next page, None at the end
 
 
+def owned_by(table: sa.FromClause, project: str) -> sa.ColumnElement[bool] | None:
+    """The condition that a project owns a row; None where no row is left out. Raises NotAllowed
+    for a table whose rows are not told apart by project.
+    """
+    if project == DEFAULT_PROJECT or table is target:
+        return None
+    if table is api_key:
+        return api_key.c.project == project
+    if "route" not in table.c:
+        raise NotAllowed("this list is about all projects: it takes a key of the default one")
+    prefix = f"{project}{MARK}"
+    # Not LIKE or a range, which a collation reads in its own way.
+    return sa.func.substr(table.c.route, 1, len(prefix)) == prefix
+
+
 def read_page(
-    unit: Unit, query: sa.Select[Any], order: Order, page_request: PageRequest
+    unit: Unit,
+    query: sa.Select[Any],
+    order: Order,
+    page_request: PageRequest,
+    project: str = DEFAULT_PROJECT,
 ) -> Rows:
-    """Reads one page of a list. query: the whole list, unsorted."""
+    """Reads one page of a list. query: the whole list, unsorted. project: whose rows alone."""
+    own = owned_by(order.columns[0].table, project)
+    if own is not None:
+        query = query.where(own)
     count = sa.select(sa.func.count()).select_from(query.subquery())
     total = int(unit.read(count).scalar_one())
     if page_request.after is not None:
-        query = query.where(order.behind(unit, page_request.after))
+        query = query.where(order.behind(unit, page_request.after, own))
     query = (
         query.order_by(*order.clauses).limit(page_request.limit + 1).offset(page_request.offset)
     )
@@ -109,15 +139,18 @@ def read_page(
 
 
 class PageReader:
-    """Reads pages of lists, for people to look at."""
+    """Reads pages of lists, for people to look at. project: whose alone; the default project
+    sees all.
+    """
 
-    def __init__(self, unit: Unit) -> None:
+    def __init__(self, unit: Unit, project: str = DEFAULT_PROJECT) -> None:
         self.unit = unit
+        self.project = project
 
     def plain(
         self, query: Query, order: Order, page_request: PageRequest, build: Callable[[Row], T]
     ) -> Page[T]:
-        rows = read_page(self.unit, query, order, page_request)
+        rows = read_page(self.unit, query, order, page_request, self.project)
         return Page([build(row) for row in rows.rows], rows.total, rows.next)
 
     def signed(
@@ -131,7 +164,7 @@ class PageReader:
         """Reads a page of a signed table, as `plain` does of others; a row that nobody signed
         so is named instead.
         """
-        rows = read_page(self.unit, query, order, page_request)
+        rows = read_page(self.unit, query, order, page_request, self.project)
         good, invalid = self.sorted_out(table, rows.rows)
         return Page([build(row) for row in good], rows.total, rows.next, invalid)
 

@@ -31,7 +31,7 @@ from harness.domain.routing.route_changes import (
 )
 from harness.domain.routing.table import Route, RoutingTable
 from harness.domain.routing.target import Target
-from harness.ports import RouteRecord, SwitchRecord
+from harness.ports import IncumbentSwap, RouteRecord, SwitchRecord
 from harness.store.database_errors import RowRefused
 from harness.store.rules import (
     check_switch,
@@ -101,6 +101,21 @@ CURRENT_FALLBACKS = (
     )
     .where(in_project(route_version), route_version.c.version == LATEST)
     .order_by(route_fallback.c.route, route_fallback.c.position)
+)
+LAST_SWAP = (
+    sa.select(
+        route_version.c.prev_incumbent.label("former"),
+        route_version.c.incumbent,
+        route_version.c.kind,
+        route_version.c.at,
+    )
+    .where(
+        in_project(route_version),
+        route_version.c.route == sa.bindparam("name"),
+        route_version.c.incumbent != route_version.c.prev_incumbent,
+    )
+    .order_by(route_version.c.version.desc())
+    .limit(1)
 )
 FALLBACKS_OF = (
     sa.select(route_fallback)
@@ -191,6 +206,10 @@ class SqlRouting:
         return [
             record_from_row(row, fallbacks) for row in self._unit.read(HISTORY, {"name": name})
         ]
+
+    def last_swap(self, name: str) -> IncumbentSwap | None:
+        row = self._unit.read(LAST_SWAP, {"name": name}).first()
+        return None if row is None else IncumbentSwap(**row._asdict())
 
     def changed_at(self, name: str) -> datetime | None:
         row = self._current(name)

@@ -42,6 +42,8 @@ class Site:
     children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     # Of single processes, beside this one's.
     environment: dict[str, dict[str, str]] = field(default_factory=dict)
+    # Folders of the code that single processes run, where it is not this checkout's.
+    code: dict[str, Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.config = self.folder / "swapgate.yaml"
@@ -60,10 +62,17 @@ class Site:
         main = [sys.executable, "-m", "swapgate"]
         return [*main, "--config", str(self.config), *words]
 
-    def run(self, *words: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
-        """One CLI command, to its end."""
+    def run(
+        self, *words: str, expect: int | None = 0, code: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """One CLI command, to its end. code: the folder of another version's."""
         done = subprocess.run(  # noqa: S603 - our own command
-            self.command(*words), capture_output=True, text=True, timeout=COMMAND_S, check=False
+            self.command(*words),
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_S,
+            check=False,
+            cwd=code,
         )
         assert expect is None or done.returncode == expect, done.stderr + done.stdout
         return done
@@ -78,6 +87,7 @@ class Site:
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **self.environment.get(name, {})},
+                cwd=self.code.get(name),
             )
         if wait_for is not None:
             self.answers(name, wait_for)

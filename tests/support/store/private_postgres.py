@@ -3,11 +3,14 @@
 import signal
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
+import psycopg
+from psycopg import sql
 
 from harness.store.migrate import upgrade
 
@@ -42,6 +45,22 @@ class OwnPostgres:
             server = psutil.Process(int(pid_file.read_text("utf-8").splitlines()[0]))
             server.send_signal(signal.SIGINT)
             server.wait(60)
+
+    def kill(self) -> None:
+        """SIGKILL to the server's first process; the others end by themselves."""
+        pid_file = self._folder / "postmaster.pid"
+        server = psutil.Process(int(pid_file.read_text("utf-8").splitlines()[0]))
+        children = server.children(recursive=True)
+        server.kill()
+        psutil.wait_procs([server, *children], timeout=60)
+
+    def new_database(self) -> str:
+        """The address of a new database with our tables, copied from the first one."""
+        name = f"copy_{uuid.uuid4().hex}"
+        with psycopg.connect(self._server.get_uri(database="template1"), autocommit=True) as db:
+            new = sql.Identifier(name)
+            db.execute(sql.SQL("CREATE DATABASE {} TEMPLATE postgres").format(new))
+        return self.url(name)
 
     def url(self, database: str) -> str:
         return self._server.get_uri(database=database, driver="psycopg")

@@ -1,0 +1,108 @@
+"""The disk of the database is full, under two routers, a control plane and users."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from evals.sim import server as sim
+from harness.control.operations import keys
+from harness.domain.errors import StoreUnavailable
+from harness.domain.operations.access import SYSTEM
+from tests.support.providers import simulator_thread
+from tests.support.router.router_fleet import RoundRobin, RouterFleet, router_fleet
+from tests.support.router.router_process import eventually
+from tests.support.site.small_disk import full, small_disk
+from tests.support.store.postgres_cluster import postgres_node
+
+pytestmark = [pytest.mark.verify, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@contextmanager
+def database_on_a_small_disk(kind: str) -> Iterator[tuple[str, Path]]:
+    """Its address, and the disk."""
+    # pytest's own folder is closed to the account that PostgreSQL runs as.
+    with tempfile.TemporaryDirectory(prefix="swapgate-disk-") as name:
+        Path(name).chmod(0o755)
+        if kind == "sqlite":
+            with small_disk(Path(name)) as disk:
+                yield f"sqlite:///{disk / 'swapgate.db'}", disk
+            return
+        with (
+            small_disk(Path(name), size="160m") as disk,
+            postgres_node(
+                folder=disk / "database", max_wal_size="48MB", min_wal_size="32MB"
+            ) as node,
+        ):
+            yield node.dsn, disk
+
+
+def failed_flushes(fleet: RouterFleet) -> list[float]:
+    name = "swapgate_router_flushes_failed_total"
+    return [sum(fleet.metric(router, name)) for router in fleet.names]
+
+
+@pytest.mark.req("G5", "G6")
+@pytest.mark.parametrize(
+    "kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
+)
+def test_with_the_databases_disk_full_requests_are_served_and_recorded_later(
+    kind: str, tmp_path: Path
+) -> None:
+    with (
+        database_on_a_small_disk(kind) as (url, disk),
+        simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as provider,
+        router_fleet(
+            tmp_path, provider, url, routers=2, control={"reconcile_interval_s": 0.3}
+        ) as fleet,
+    ):
+        world = fleet.world
+        fleet.start()
+        world.place.start("control", "serve", "control", wait_for="/readyz")
+        with world.load(
+            3, url=fleet.urls[0], http=lambda: httpx.Client(transport=RoundRobin(fleet.urls))
+        ) as load:
+            load.more(40)
+            with full(disk):
+                with pytest.raises(StoreUnavailable):
+                    add_keys(fleet)
+                if kind == "sqlite":
+                    # PostgreSQL goes on in the pages that its tables have.
+                    eventually(lambda: min(failed_flushes(fleet)) > 0)
+                load.more(100)
+                # It reads, or says in a line why it cannot.
+                status = world.place.run("status", expect=None)
+                assert "Traceback" not in status.stderr + status.stdout
+            load.more(40)
+        assert load.errors == []
+        eventually(lambda: recorded(fleet) >= load.answered)
+        for name in fleet.names:
+            assert fleet.metric(name, "swapgate_observations_dropped_total") == [0.0]
+        # A control plane that was refused goes on by itself.
+        world.place.answers("control", "/readyz")
+        keys.create_key(
+            world.installation.context, SYSTEM, "after", secret=world.installation.secret
+        )
+        assert fleet.stop() == [0, 0]
+        with world.installation.store.read() as tx:
+            assert tx.audit.first_break() is None
+
+
+def recorded(fleet: RouterFleet) -> int:
+    """0 while the database does not answer."""
+    try:
+        return fleet.world.recorded()
+    except StoreUnavailable:
+        return 0
+
+
+def add_keys(fleet: RouterFleet) -> None:
+    """Until the disk takes no more: a page that has room takes a few."""
+    installation = fleet.world.installation
+    for number in range(1000):
+        keys.create_key(
+            installation.context, SYSTEM, f"key-{number}", secret=installation.secret
+        )

@@ -1,0 +1,255 @@
+"""The primary of PostgreSQL fails and its standby takes over, under routers, control and users:
+what is served meanwhile, what is kept, and what is done about what the standby lacks.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from evals.sim import server as sim
+from harness.app.installation import Installation
+from harness.control.operations import keys, restores
+from harness.control.routing import routes
+from harness.domain.canary.unit_rule import ExposureUnit
+from harness.domain.operations.access import SYSTEM
+from harness.store import engine
+from tests.support.control.control_plane import CANARY
+from tests.support.providers import simulator_thread
+from tests.support.router.router_fleet import RoundRobin, RouterFleet, router_fleet
+from tests.support.router.router_process import ROUTE, Load, Routed, eventually, start_canary
+from tests.support.site.processes import free_port
+from tests.support.store.postgres_cluster import PostgresCluster, postgres_cluster
+
+pytestmark = [pytest.mark.slow, pytest.mark.postgres, pytest.mark.timeout(900)]
+
+KEPT = replace(CANARY, carried_share=0.75)
+CONTROLS = ("control-1", "control-2")
+
+
+@dataclass
+class Operation:
+    """Two routers and, where started, two control planes on a primary with its standby.
+
+    rollout: of the canary that is open.
+    """
+
+    cluster: PostgresCluster
+    fleet: RouterFleet
+    rollout: str = ""
+
+    def start_controls(self) -> None:
+        place = self.fleet.world.place
+        for name in CONTROLS:
+            place.ports[name] = free_port()
+            place.environment[name] = {"SWAPGATE__CONTROL__PORT": str(place.ports[name])}
+            place.start(name, "serve", "control")
+        for name in CONTROLS:
+            place.answers(name, "/readyz")
+
+    @contextmanager
+    def load(self) -> Iterator[Load]:
+        urls = self.fleet.urls
+        with self.fleet.world.load(
+            3,
+            url=urls[0],
+            http=lambda: httpx.Client(transport=RoundRobin(urls)),
+            users_each=40,
+        ) as load:
+            yield load
+
+    def states(self) -> set[str]:
+        return {
+            httpx.get(f"{url}/readyz", timeout=60).json()["status"] for url in self.fleet.urls
+        }
+
+    def term(self) -> int:
+        """Of the leader, as the server that takes writes knows it; 0 while none does."""
+        try:
+            return int(str(self.cluster.primary.query("SELECT term FROM leadership")))
+        except psycopg.OperationalError:
+            return 0
+
+    def add_key(self, name: str) -> str:
+        """A key that was acknowledged; its text."""
+        installation = self.fleet.world.installation
+        made = keys.create_key(installation.context, SYSTEM, name, secret=installation.secret)
+        return made[1]
+
+    def knows(self, key: str) -> bool:
+        """Whether every router does."""
+        return all(
+            httpx.get(
+                f"{url}/v1/models", headers={"authorization": f"Bearer {key}"}, timeout=60
+            ).is_success
+            for url in self.fleet.urls
+        )
+
+    def check_books(self, load: Load, *, lost: int = 0) -> None:
+        """Every request is there. A batch whose commit was not acknowledged may be there twice,
+        one of each router; callers of the canary never are.
+        """
+        world = self.fleet.world
+        eventually(lambda: world.recorded() >= load.answered - lost)
+        assert self.fleet.stop() == [0, 0]
+        with world.installation.store.read() as tx:
+            blocks = tx.observations.blocks(self.rollout)
+            assert tx.audit.first_break() is None
+        assert sum(block.units for block in blocks) == len(load.users)
+        assert sum(block.failures + block.missing for block in blocks) == 0
+
+
+@contextmanager
+def operation(folder: Path, cluster: PostgresCluster) -> Iterator[Operation]:
+    """Routers that serve, with a canary open."""
+    with (
+        simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as provider,
+        router_fleet(
+            folder,
+            provider,
+            cluster.url(),
+            routers=2,
+            control={"reconcile_interval_s": 0.3},
+        ) as fleet,
+    ):
+        fleet.start()
+        start_canary(fleet.world, folder, unit=ExposureUnit.SESSION, canary=KEPT)
+        eventually(fleet.in_force)
+        with fleet.world.installation.store.read() as tx:
+            (rollout,) = tx.rollouts.live()
+        yield Operation(cluster, fleet, rollout.id)
+
+
+@pytest.mark.req("G5", "G6")
+@pytest.mark.parametrize("fault", ["killed", pytest.param("frozen", marks=pytest.mark.verify)])
+def test_a_standby_takes_over_from_a_primary_and_nobody_notices(
+    fault: str, tmp_path: Path
+) -> None:
+    with (
+        postgres_cluster(synchronous=True) as cluster,
+        operation(tmp_path, cluster) as site,
+    ):
+        site.start_controls()
+        eventually(lambda: site.term() > 0)
+        term = site.term()
+        with site.load() as load:
+            load.more(40)
+            key = site.add_key("before")
+            if fault == "frozen":
+                cluster.primary.freeze()
+                load.more(40)
+                # As a cluster manager fences it, before it promotes.
+                cluster.primary.kill()
+            else:
+                cluster.primary.kill()
+                eventually(lambda: site.states() == {"degraded"})
+            load.more(40)
+            cluster.promote()
+            eventually(lambda: site.states() == {"ok"})
+            eventually(lambda: site.term() > term)
+            after = site.add_key("after")
+            eventually(lambda: site.knows(after))
+            load.more(40)
+        assert load.errors == []
+        assert site.knows(key)
+        site.check_books(load)
+        for name in CONTROLS:
+            assert "Traceback" not in site.fleet.world.place.log(name)
+
+
+@pytest.mark.verify
+@pytest.mark.req("G5", "G6")
+def test_an_old_primary_that_comes_back_is_written_by_nobody(tmp_path: Path) -> None:
+    with (
+        postgres_cluster(synchronous=True) as cluster,
+        operation(tmp_path, cluster) as site,
+    ):
+        world = site.fleet.world
+        first, _ = site.fleet.names
+        with site.load() as load:
+            load.more(40)
+            cluster.primary.kill()
+            cluster.promote()
+            eventually(lambda: site.states() == {"ok"})
+            cluster.standby.settings["synchronous_standby_names"] = ""
+            cluster.standby.start()  # as it was: it takes writes, and is first in the address
+            before = cluster.standby.query(ROWS)
+            world.place.terminate(first)
+            site.fleet.start(first)
+            load.more(100)
+            eventually(lambda: world.recorded() >= load.answered)
+            with pytest.raises(sa.exc.OperationalError, match="is an old primary"):
+                connect_to(cluster.standby.dsn)
+            assert cluster.standby.query(ROWS) == before
+        assert load.errors == []
+        site.check_books(load)
+
+
+ROWS = "SELECT sum(requests) FROM traffic"
+
+
+def connect_to(url: str) -> None:
+    made = engine.make(engine.parse(url), poolclass=sa.NullPool)
+    made.connect().close()
+
+
+@pytest.mark.verify
+@pytest.mark.req("G5", "G6")
+def test_what_an_asynchronous_standby_lacks_is_named_and_given_up_by_a_person(
+    tmp_path: Path,
+) -> None:
+    with postgres_cluster() as cluster, operation(tmp_path, cluster) as site:
+        world = site.fleet.world
+        with site.load() as load:
+            load.more(40)
+        eventually(lambda: world.recorded() == load.answered)
+        cluster.wait_until_caught_up()
+        cluster.detach()
+        key = site.add_key("in the lost tail")
+        change_route(world, "in the lost tail")
+        eventually(lambda: site.knows(key) and site.fleet.in_force())
+        with site.load() as tail:
+            tail.more(40)
+        eventually(lambda: world.recorded() == load.answered + tail.answered)
+        highest = world.revision()
+
+        cluster.primary.kill()
+        cluster.promote()
+        eventually(lambda: site.states() == {"degraded"})
+        with site.load() as meanwhile:
+            meanwhile.more(40)
+            assert site.knows(key)  # what was served is served on
+            ctx = world.installation.context
+            eventually(lambda: alert_names(world.installation) == {"database_restored"})
+            restores.accept_restore(ctx, SYSTEM, reason="the primary is lost", above=highest)
+            eventually(lambda: site.states() == {"ok"})
+            change_route(world, "after it")
+            assert world.revision() > highest
+            eventually(site.fleet.in_force)
+            assert not site.knows(key)
+            meanwhile.more(40)
+        errors = load.errors + tail.errors + meanwhile.errors
+        assert errors == []
+        # The books of the tail are lost with it, and nothing else.
+        eventually(lambda: world.recorded() == load.answered + meanwhile.answered)
+        with world.installation.store.read() as tx:
+            assert tx.audit.first_break() is None
+
+
+def change_route(world: Routed, description: str) -> None:
+    routes.change_settings(
+        world.installation.context,
+        SYSTEM,
+        ROUTE,
+        lambda now: replace(now, description=description),
+    )
+
+
+def alert_names(installation: Installation) -> set[str]:
+    with installation.store.read() as tx:
+        return {alert.kind.value for alert in tx.alerts.list() if alert.open}
