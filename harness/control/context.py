@@ -8,6 +8,7 @@ from harness.control.clock_watch import ClockWatch
 from harness.domain.agents.approval_link import ApprovalLinks
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.errors import ConfigError, NotFound
+from harness.domain.operations.projects import DEFAULT_PROJECT, project_of
 from harness.domain.operations.state_audit import AuditProgress
 from harness.domain.proposals.policy import Policy
 from harness.domain.providers.catalogue import Catalogue
@@ -61,6 +62,9 @@ class Context:
     chance: Chance
     suites: SuiteCatalog
     policies: Mapping[str, Policy]
+    # Beside the default one, as the file names them.
+    projects: frozenset[str] = frozenset()
+    project: str = DEFAULT_PROJECT  # of who asks: lists have nothing of others
     workers: EvalWorkers | None = None  # None where this process starts none
     eval_workers: int = 2  # how many run at once
     run_queue: RunQueue | None = None  # where workers of other hosts take the runs
@@ -97,6 +101,10 @@ class Context:
     oauth_changes: Mapping[str, OAuthOverrides] = field(default_factory=dict)  # by provider
     agents: AgentSettings = field(default_factory=AgentSettings)
     approval_links: ApprovalLinks | None = None  # None where nobody is asked by a link
+
+    def owns(self, route: str) -> bool:
+        """Whether whoever asks may see the route."""
+        return self.project in (DEFAULT_PROJECT, project_of(route))
 
     def policy(self, name: str) -> Policy:
         """Finds a policy by name. Raises NotFound with the nearest name."""

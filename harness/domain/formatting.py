@@ -9,7 +9,7 @@ tests.
 import math
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Final, TypeVar
 
 T = TypeVar("T")
@@ -339,6 +339,15 @@ def escape_formula(value: T) -> T | str:
     if isinstance(value, str) and value.lstrip().startswith(FORMULA_STARTS):
         return f"'{value}"
     return value
+
+
+def format_date(day: date) -> str:
+    """Writes a day.
+
+    >>> format_date(date(2026, 11, 2))
+    '2 Nov 2026'
+    """
+    return day.strftime("%d %b %Y").removeprefix("0")
 
 
 def format_date_time(at: datetime) -> str:

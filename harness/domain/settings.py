@@ -113,6 +113,14 @@ class ControlSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ArchiveSettings:
+    """Says where old traffic and spend go, in Parquet files."""
+
+    folder: str = ""  # beside this file; empty: everything stays in the database
+    after_days: float = 400.0  # how old rows are when they are moved there
+
+
+@dataclass(frozen=True, slots=True)
 class SpendingSettings:
     """Bounds what Swapgate itself spends on models: evals, judges, shadows, drift."""
 
@@ -415,9 +423,11 @@ class Settings:
     suites: Mapping[str, SuiteSettings]
     policies: Mapping[str, Policy]
     routes: Mapping[str, RouteSeed]
+    projects: frozenset[str] = frozenset()  # beside the default one
     switches: tuple[str, ...] = ()  # as `kill_switch.parse_file_switches` reads them
     spending: SpendingSettings = SpendingSettings()
     freezes: tuple[FreezeWindow, ...] = ()  # of every week
+    archive: ArchiveSettings = ArchiveSettings()
     alerts: AlertSettings = AlertSettings()
     audit: AuditSettings = AuditSettings()
     data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)  # who may see each

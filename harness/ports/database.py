@@ -17,6 +17,7 @@ from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
 from harness.domain.operations.access import ApiKey
 from harness.domain.operations.alerts import AlertRecord
 from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter
+from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.domain.privacy.capture import CapturedRequest
@@ -40,6 +41,7 @@ from harness.ports.evals import Drift, EvalRuns, Sightings, Suites
 from harness.ports.operations import (
     Alerts,
     ApiKeys,
+    Archive,
     AuditedRows,
     AuditExports,
     AuditLog,
@@ -127,6 +129,8 @@ class Transaction(Protocol):
     def deliveries(self) -> Deliveries: ...
     @property
     def failovers(self) -> Failovers: ...
+    @property
+    def archive(self) -> Archive: ...
     @property
     def sightings(self) -> Sightings: ...
     @property
@@ -346,8 +350,10 @@ class Store(Protocol):
         """A consistent view; writing in it is an error."""
         ...
 
-    def listings(self) -> AbstractContextManager[Listings]:
-        """Opens a consistent view of what is shown to people."""
+    def listings(self, project: str = DEFAULT_PROJECT) -> AbstractContextManager[Listings]:
+        """Opens a consistent view of what is shown to people. project: whose; the default one
+        is shown all.
+        """
         ...
 
     def snapshot(self) -> Snapshot:

@@ -40,6 +40,12 @@ class EvalRuns(Protocol):
         """Lists the runs of these targets, newest first."""
         ...
 
+    def newest_of_targets(
+        self, targets: Collection[str], states: Sequence[RunState]
+    ) -> Sequence[EvalRun]:
+        """Lists each target's newest run of each suite in these states, newest first."""
+        ...
+
     def scored(self, run: str) -> bool:
         """Tells whether anything was learned of a run's target: one answer that has a score, or
         that is unscored for what it says. An error of the infrastructure does not count.

@@ -160,7 +160,7 @@ class ApiKeys(Protocol):
         """Lists the keys of a principal, oldest first, with the revoked ones."""
         ...
 
-    def data_key_names(self) -> Mapping[str, str]:
+    def data_key_names(self, project: str) -> Mapping[str, str]:
         """Loads the names of the data keys that are not revoked, by id; their rows' signatures
         are not checked.
         """
@@ -392,4 +392,50 @@ class Spending(Protocol):
 
     def lapse(self, now: datetime) -> int:
         """Counts what dead processes held as spent; how many holds that were."""
+        ...
+
+
+class Archive(Protocol):
+    """Rows that go into the archive when they are old."""
+
+    def columns(self, table: str) -> Mapping[str, type]:
+        """Returns the type of each column's values: bool, int, float, str or datetime."""
+        ...
+
+    def oldest(
+        self, table: str, before: datetime, *, limit: int
+    ) -> Sequence[Mapping[str, Any]]:
+        """Reads the oldest rows before a time, and locks them until the unit of work ends."""
+        ...
+
+    def delete(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Deletes rows that `oldest` has read. Raises Conflict where one is gone."""
+        ...
+
+
+class ArchiveFiles(Protocol):
+    """The files of the archive, in a folder outside the database."""
+
+    def write(
+        self,
+        table: str,
+        month: str,
+        columns: Mapping[str, type],
+        rows: Sequence[Mapping[str, Any]],
+    ) -> tuple[str, str]:
+        """Writes a file, whole or not at all, and reads it back; returns its name and its
+        SHA-256. month: `2026-01`. Raises StoreUnavailable.
+        """
+        ...
+
+    def read(self, name: str) -> Sequence[Mapping[str, Any]]:
+        """Reads a file's rows. Raises NotFound."""
+        ...
+
+    def sha256(self, name: str) -> str | None:
+        """Computes a file's checksum; None without that file."""
+        ...
+
+    def names(self) -> Sequence[str]:
+        """Lists the files that are there."""
         ...

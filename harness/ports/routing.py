@@ -32,6 +32,16 @@ class RouteRecord:
     verdict: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class IncumbentSwap:
+    """Records a change of a route's incumbent; both by their targets' ids."""
+
+    former: str
+    incumbent: str
+    kind: str
+    at: datetime
+
+
 class Routing(Protocol):
     """Stores the routing table. Revisions rise by one over all routes; versions by one per
     route.
@@ -43,6 +53,10 @@ class Routing(Protocol):
 
     def history(self, name: str) -> Sequence[RouteRecord]:
         """Lists the versions of a route, newest first."""
+        ...
+
+    def last_swap(self, name: str) -> IncumbentSwap | None:
+        """Reads the last change of a route's incumbent; None where it is the first still."""
         ...
 
     def changed_at(self, name: str) -> datetime | None:

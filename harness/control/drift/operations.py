@@ -27,7 +27,7 @@ def start_checks(
             if watch is not None and watch.state is DriftWatchState.DRIFTED:
                 raise Conflict(
                     f"suite {pair.suite} has found drift on route {route}: see `swapgate drift "
-                    f"show {route}`, then `swapgate drift accept {route} --reason …`"
+                    f"status {route}`, then `swapgate drift accept {route} --reason …`"
                 )
             if watch is None:
                 watch = watches.begin_watch(

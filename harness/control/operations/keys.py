@@ -36,6 +36,7 @@ from harness.domain.operations.principals import (
     check_principal_name,
     fold_name,
 )
+from harness.domain.operations.projects import DEFAULT_PROJECT, project_of, require_project
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.reliability.spend import SpendTotals
 from harness.ports import Store, Transaction
@@ -64,14 +65,19 @@ def create_key(  # noqa: PLR0913 - what a key is made of
     opt_outs: Iterable[OptOut] = (),
     principal: str | None = None,
     service: bool = False,
+    project: str = DEFAULT_PROJECT,
 ) -> tuple[ApiKey, str]:
     """A new key and its text, which is never shown again. role None: a data key.
 
     principal: whose management key it is, by name; None for a new person, or service, named
-    like the key. Raises NotFound for a route or principal that does not exist, Conflict for a
-    new principal or a data key whose name is taken, InputError, NotAllowed.
+    like the key. project: whose routes the key is for. Raises NotFound for a route, project or
+    principal that does not exist, Conflict for a new principal or a data key whose name is
+    taken, InputError, NotAllowed.
     """
     actor.require(Role.ADMIN)
+    _require_may_create(actor, role, project)
+    require_project(project, ctx.projects)
+    granted = _granted(routes, role, project)
     if not name.strip():
         raise InputError("a key needs a name, so that people know whose it is")
     if role is None and (principal is not None or service):
@@ -80,9 +86,6 @@ def create_key(  # noqa: PLR0913 - what a key is made of
         )
     if service and principal is not None:
         raise InputError(f"{principal!r} is a person or a service already: leave that out")
-    granted = frozenset(routes)
-    if role is not None and granted:
-        raise InputError("a management key has a role, not routes: leave the routes out")
     limits = limits and limits.some
     if role is not None and limits:
         raise InputError(f"{NO_LIMITS}: leave the limits out")
@@ -103,6 +106,7 @@ def create_key(  # noqa: PLR0913 - what a key is made of
         opt_outs=opted_out,
         created_by=actor.principal,
         created_with=actor.key,
+        project=project,
     )
     with ctx.store.write() as tx:
         for scope in sorted(granted):
@@ -111,7 +115,7 @@ def create_key(  # noqa: PLR0913 - what a key is made of
             owner = _existing(tx, principal) if principal else _new(ctx, tx, name, service)
             key = replace(key, principal=owner.id)
         else:
-            _check_data_name(tx, name)
+            _check_data_name(tx, name, project)
         tx.keys.add(key)
         audit.record(
             ctx,
@@ -126,17 +130,38 @@ def create_key(  # noqa: PLR0913 - what a key is made of
                 "routes": sorted(key.routes),
                 "limits": to_plain(limits),
                 "opt_outs": sorted(opted_out),
+                **({"project": project} if project != DEFAULT_PROJECT else {}),
             },
         )
     return key, text
 
 
-def _check_data_name(tx: Transaction, name: str) -> None:
-    """Raises Conflict where a data key in force has this name: a list, a budget and an alert
-    would name two clients alike.
+def _require_may_create(actor: Actor, role: Role | None, project: str) -> None:
+    """Raises NotAllowed for a project's admin who would make more than a data key of it."""
+    if actor.project == DEFAULT_PROJECT:
+        return
+    if role is not None:
+        raise NotAllowed("an admin of the default project makes management keys: ask one")
+    if project != actor.project:
+        raise NotAllowed(f"your key makes keys of the project {actor.project!r} alone")
+
+
+def _granted(routes: Iterable[str], role: Role | None, project: str) -> frozenset[str]:
+    """The routes that a new key names. Raises InputError for one that it cannot open."""
+    granted = frozenset(routes)
+    if role is not None and granted:
+        raise InputError("a management key has a role, not routes: leave the routes out")
+    for foreign in sorted(route for route in granted if project_of(route) != project):
+        raise InputError(f"route {foreign!r} is not of the project {project!r}: leave it out")
+    return granted
+
+
+def _check_data_name(tx: Transaction, name: str, project: str) -> None:
+    """Raises Conflict where a data key in force of this project has this name: a list, a budget
+    and an alert would name two clients alike.
     """
     folded = fold_name(name)
-    for id_, known in tx.keys.data_key_names().items():
+    for id_, known in tx.keys.data_key_names(project).items():
         if fold_name(known) == folded:
             raise Conflict(
                 f"there is a data key {known!r} ({id_}) already: give this one another name, "
@@ -225,10 +250,23 @@ def set_opt_outs(ctx: Context, actor: Actor, key: str, opt_outs: Iterable[OptOut
     return changed
 
 
-def authenticate(store: Store, text: str, *, secret: bytes) -> Actor:
-    """Returns the actor behind a management key. Raises NotAllowed for any other."""
+def authenticate(store: Store, text: str, *, secret: bytes, in_project: bool = False) -> Actor:
+    """Returns the actor behind a management key. Raises NotAllowed for any other.
+
+    in_project: whoever calls keeps projects apart; else a project's key is refused.
+    """
     with _refusing(), store.read() as tx:
-        return _actor(tx, tx.keys.by_hash(key_hash(text, secret)))
+        actor = _actor(tx, tx.keys.by_hash(key_hash(text, secret)))
+    return actor if in_project else _for_all_projects(actor)
+
+
+def _for_all_projects(actor: Actor) -> Actor:
+    if actor.project != DEFAULT_PROJECT:
+        raise NotAllowed(
+            f"this management key is the project {actor.project!r}'s, which the REST API alone "
+            "takes: use it there, or a key of the default project here"
+        )
+    return actor
 
 
 def authenticate_data_key(store: Store, text: str, *, secret: bytes) -> ApiKey:
@@ -240,6 +278,8 @@ def authenticate_data_key(store: Store, text: str, *, secret: bytes) -> ApiKey:
         raise NotAllowed(f"no data key is accepted: {error}") from error
     if key is None or key.role is not None or key.revoked_at is not None:
         raise NotAllowed("this data key is not known, or was revoked")
+    if key.project != DEFAULT_PROJECT:
+        raise NotAllowed("agents take no project's keys: use one of the default project")
     return key
 
 
@@ -261,15 +301,18 @@ def _refusing() -> Iterator[None]:
 
 def actor_behind(tx: Transaction, key: str | None) -> Actor:
     """Returns who acts with the management key of this id, with the role that it has now.
-    Raises NotAllowed for None, a data key, and one that was revoked.
+    Raises NotAllowed for None, a data key, a project's, and one that was revoked.
     """
     found = tx.keys.get(key) if key is not None else None
     # By its hash, which looks at the manifest: a key that was revoked may have been put back as
     # it was signed before.
-    return _actor(tx, tx.keys.by_hash(found.hash) if found is not None else None)
+    return _for_all_projects(
+        _actor(tx, tx.keys.by_hash(found.hash) if found is not None else None)
+    )
 
 
 def _actor(tx: Transaction, key: ApiKey | None) -> Actor:
     if key is None or key.role is None or key.principal is None or key.revoked_at is not None:
         raise NotAllowed("this management key is not known, or was revoked")
-    return Actor(tx.principals.get(key.principal).name, key.role, key.principal, key.id)
+    name = tx.principals.get(key.principal).name
+    return Actor(name, key.role, key.principal, key.id, key.project)

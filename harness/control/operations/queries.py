@@ -6,7 +6,7 @@ A row that is not as it was signed is named beside its list, and does not hide t
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Final
@@ -23,8 +23,14 @@ from harness.control.shadow.shadows import ShadowStatus
 from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.errors import NotFound, SignatureInvalid, SwapgateError
 from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
-from harness.domain.operations.access import ApiKey
-from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditExport, AuditFilter
+from harness.domain.operations.access import Actor, ApiKey, Role
+from harness.domain.operations.audit import (
+    ALL_EVENTS,
+    AuditEvent,
+    AuditExport,
+    AuditFilter,
+    hide_identity,
+)
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import (
     FIRST_PAGE,
@@ -45,7 +51,7 @@ from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.freeze import FreezeRecord
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
-from harness.ports import RouteRecord, ShadowRecord, SwitchRecord, Transaction
+from harness.ports import Listings, RouteRecord, ShadowRecord, SwitchRecord, Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +151,11 @@ def _suite(ctx: Context, name: str) -> SuiteSummary:
 DEFAULT_SINCE: Final = timedelta(days=1)
 
 
+def _listings(ctx: Context) -> AbstractContextManager[Listings]:
+    """Opens the lists of what whoever asks may see."""
+    return ctx.store.listings(ctx.project)
+
+
 def list_proposals(
     ctx: Context,
     page_request: PageRequest = FIRST_PAGE,
@@ -154,7 +165,7 @@ def list_proposals(
     decided_only: bool = False,
 ) -> Page[Proposal]:
     """Lists the proposals, newest first."""
-    with ctx.store.listings() as stored:
+    with _listings(ctx) as stored:
         return stored.proposals(
             page_request, route=route, open_only=open_only, decided_only=decided_only
         )
@@ -164,19 +175,19 @@ def load_verdicts(ctx: Context, ids: Collection[str]) -> Mapping[str, Verdict]:
     """Loads the verdicts with these ids, and leaves out those that are not as they were
     signed.
     """
-    with ctx.store.listings() as stored:
+    with _listings(ctx) as stored:
         return stored.verdicts(ids)
 
 
 def load_target_names(ctx: Context, targets: Collection[str]) -> Mapping[str, str]:
     """Id to name, of the targets that are as they were signed."""
-    with ctx.store.listings() as stored:
+    with _listings(ctx) as stored:
         return {id_: target.name for id_, target in stored.targets_of(targets).items()}
 
 
 def list_routes(ctx: Context) -> Page[Route]:
     """Lists all routes by name, as they are now."""
-    with ctx.store.listings() as stored:
+    with _listings(ctx) as stored:
         return stored.routes()
 
 
@@ -185,7 +196,7 @@ def list_route_status(ctx: Context) -> Page[RouteStatus]:
     page, at = list_routes(ctx), ctx.clock.now()
     now = route_status.load_current_activity(ctx)
     wanted = {id_ for route in page for id_ in route.targets}
-    with ctx.store.listings() as stored:
+    with _listings(ctx) as stored:
         known = stored.targets_of(
             wanted | {proposal.candidate for proposal in now.proposals.values()}
         )
@@ -204,7 +215,7 @@ def list_runs(
     ctx: Context, page_request: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
 ) -> Page[EvalRun]:
     """Lists the eval runs, newest first; those of all states when none is named."""
-    with ctx.store.listings() as stored:
+    with _listings(ctx) as stored:
         return stored.runs(page_request, states=states)
 
 
@@ -212,13 +223,13 @@ def list_samples(
     ctx: Context, run: str, page_request: PageRequest = FIRST_PAGE
 ) -> Page[Sample]:
     """Lists a run's samples in the run's order. Raises NotFound for an unknown run."""
-    with ctx.store.listings() as stored:
+    with _listings(ctx) as stored:
         return stored.samples(page_request, run=run)
 
 
 def list_targets(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[Target]:
     """Lists the targets by provider and model."""
-    with ctx.store.listings() as stored:
+    with _listings(ctx) as stored:
         return stored.targets(page_request)
 
 
@@ -228,7 +239,7 @@ def list_route_versions(
     """Lists every stored version of a route, newest first. Raises NotFound for an unknown
     route.
     """
-    with ctx.store.listings() as stored:
+    with _listings(ctx) as stored:
         return stored.versions(page_request, route=route)
 
 
@@ -250,7 +261,7 @@ def list_keys(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[KeyS
     """Lists the keys with their spending of today and of this month, oldest first, with the
     revoked ones.
     """
-    with ctx.store.listings() as stored:
+    with _listings(ctx) as stored:
         page = stored.keys(page_request)
     today = ctx.clock.now().date()
     with ctx.store.read() as tx:
@@ -284,7 +295,7 @@ def _owners(tx: Transaction, ids: Collection[str]) -> Mapping[str, str]:
 
 def list_switches(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
     """Lists the kill switches, newest first, with the lifted and expired ones."""
-    with ctx.store.listings() as stored:
+    with _listings(ctx) as stored:
         return stored.switches(page_request)
 
 
@@ -292,13 +303,13 @@ def list_break_glasses(
     ctx: Context, page_request: PageRequest = FIRST_PAGE
 ) -> Page[BreakGlass]:
     """Lists the break-glasses, newest first, with those that are over."""
-    with ctx.store.listings() as stored:
+    with _listings(ctx) as stored:
         return stored.break_glasses(page_request)
 
 
 def list_freezes(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[FreezeRecord]:
     """Lists the freezes that people set, newest first, with the lifted and past ones."""
-    with ctx.store.listings() as stored:
+    with _listings(ctx) as stored:
         return stored.freezes(page_request)
 
 
@@ -306,7 +317,7 @@ def list_shadows(
     ctx: Context, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
 ) -> Page[ShadowStatus]:
     """Lists the shadows, newest first, with those that have ended."""
-    with ctx.store.listings() as stored:
+    with _listings(ctx) as stored:
         page = stored.shadows(page_request, route=route)
     known: dict[str, ShadowStatus] = {}
     invalid: list[RowFault] = []
@@ -336,7 +347,7 @@ def list_drift_runs(
         serving = load_route_version(ctx, route).route
         target = serving.incumbent
         suites = {suite.suite for suite in serving.settings.suites}
-    with ctx.store.listings() as stored:
+    with _listings(ctx) as stored:
         return stored.drift_checks(page_request, target=target, suites=suites)
 
 
@@ -348,7 +359,7 @@ def list_alerts(
     search: str = "",
 ) -> Page[alerts.AlertView]:
     """Lists the alerts, the one last seen first. search: a part of their text."""
-    with ctx.store.listings() as stored:
+    with _listings(ctx) as stored:
         page = stored.alerts(page_request, open_only=open_only, search=search)
     with ctx.store.read() as tx:
         return page.map(
@@ -368,7 +379,7 @@ def list_failovers(
     """Lists the failovers, newest first. user: the id as the client sent it; the log has its
     hash alone.
     """
-    with ctx.store.listings() as stored:
+    with _listings(ctx) as stored:
         return stored.failovers(
             page_request,
             since=ctx.clock.now() - since,
@@ -381,7 +392,7 @@ def count_failovers(
     ctx: Context, since: datetime, route: str | None = None
 ) -> Sequence[FailoverReason]:
     """Counts by target and reason how often requests left a target, the most frequent first."""
-    with ctx.store.listings() as stored:
+    with _listings(ctx) as stored:
         return sum_failovers(stored.failover_counts(since=since, route=route))
 
 
@@ -389,23 +400,32 @@ def list_captures(
     ctx: Context, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
 ) -> Page[CaptureSummary]:
     """Lists the captured requests, newest first, without their content."""
-    with ctx.store.listings() as stored:
+    with _listings(ctx) as stored:
         return stored.captures(page_request, route=route).map(captures.summarize_capture)
 
 
 def list_audit_events(
-    ctx: Context, page_request: PageRequest = FIRST_PAGE, selection: AuditFilter = ALL_EVENTS
+    ctx: Context,
+    page_request: PageRequest = FIRST_PAGE,
+    selection: AuditFilter = ALL_EVENTS,
+    *,
+    reader: Actor | None = None,
 ) -> Page[AuditEvent]:
-    """Lists the selected audit events, newest first."""
-    with ctx.store.listings() as stored:
-        return stored.events(page_request, selection=selection)
+    """Lists the selected audit events, newest first. reader: who reads; only an admin is told
+    who others are at the server of a single sign-on.
+    """
+    with _listings(ctx) as stored:
+        page = stored.events(page_request, selection=selection)
+    if reader is not None and reader.role >= Role.ADMIN:
+        return page
+    return page.map(hide_identity)
 
 
 def read_audit_events(
-    ctx: Context, selection: AuditFilter = ALL_EVENTS
+    ctx: Context, selection: AuditFilter = ALL_EVENTS, *, reader: Actor | None = None
 ) -> Iterator[AuditEvent]:
-    """Yields all selected audit events, newest first."""
-    return read_all(lambda page: list_audit_events(ctx, page, selection))
+    """Yields all selected audit events, newest first. reader: as of `list_audit_events`."""
+    return read_all(lambda page: list_audit_events(ctx, page, selection, reader=reader))
 
 
 def load_run_progress(ctx: Context, run: str) -> tuple[EvalRun, int, float]:

@@ -6,12 +6,11 @@ swaps saved. Dashboard, CLI and REST all read `load_report`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from itertools import pairwise
 from typing import Final
 
 from harness.control.context import Context
 from harness.domain.canary.observation import TrafficTotal
-from harness.domain.formatting import format_month_usd, format_usd
+from harness.domain.formatting import format_date, format_month_usd, format_usd
 from harness.domain.operations.spending import (
     PurposeSpending,
     describe_refusal,
@@ -21,7 +20,7 @@ from harness.domain.operations.spending import (
     next_month,
 )
 from harness.domain.routing.table import Arm
-from harness.ports import RouteRecord, Transaction
+from harness.ports import Transaction
 
 # Of the former incumbent, before its swap.
 COMPARED: Final = timedelta(days=30)
@@ -66,7 +65,7 @@ class SpendingReport:
     @property
     def headline(self) -> str:
         """Answers whether the money lasts: the first line of page and command."""
-        spent = f"{format_usd(self.spent_usd)} spent since {self.month.isoformat()} (UTC)"
+        spent = f"{format_usd(self.spent_usd)} spent since {format_date(self.month)} (UTC)"
         if self.cap_usd is None:
             return f"{spent}; there is no monthly cap"
         share = f" of {format_usd(self.cap_usd)}"
@@ -77,8 +76,8 @@ class SpendingReport:
     @property
     def facts(self) -> Sequence[tuple[str, str]]:
         """Says each figure in words, with its window."""
-        since = f"since {self.month.isoformat()}"
-        end = next_month(self.month).isoformat()
+        since = f"since {format_date(self.month)}"
+        end = format_date(next_month(self.month))
         return [
             ("held by calls under way", format_usd(self.held_usd)),
             (f"forecast until {end}", _month_text(self.forecast_usd, "in the first day")),
@@ -105,7 +104,7 @@ def load_report(ctx: Context) -> SpendingReport:
         begun = datetime.combine(month.month, time(), UTC)
         totals = tx.observations.totals(since=begun)
         canaries = _measure_canaries(totals)
-        savings = _measure_savings(tx, begun)
+        savings = _measure_savings(tx, begun, totals)
     end = datetime.combine(next_month(month.month), time(), UTC)
     return SpendingReport(
         month=month.month,
@@ -136,36 +135,34 @@ def _measure_canaries(totals: Sequence[TrafficTotal]) -> tuple[RouteMoney, ...]:
     )
 
 
-def _measure_savings(tx: Transaction, begun: datetime) -> tuple[RouteMoney, ...]:
+def _measure_savings(
+    tx: Transaction, begun: datetime, totals: Sequence[TrafficTotal]
+) -> tuple[RouteMoney, ...]:
     """What the swaps that serve now saved: the former incumbent's cost of a request in the 30
     days before less the new one's since, for each request that the new one answered in this
-    month.
+    month. totals: of the month, and all routes.
     """
     found = []
+    of_month: dict[str, list[TrafficTotal]] = {}
+    for total in totals:
+        of_month.setdefault(total.route, []).append(total)
     for name in sorted(tx.routing.table().routes):
-        swap = _last_swap(tx.routing.history(name))
-        if swap is None:
+        swap = tx.routing.last_swap(name)
+        if swap is None or swap.kind != PROMOTION:
             continue
-        former, record = swap
-        target = record.route.incumbent
-        since = max(begun, record.at)
-        new = [t for t in tx.observations.totals(since=since, route=name) if t.target == target]
-        earlier = tx.observations.totals(since=record.at - COMPARED, route=name)
-        old = [total for total in earlier if total.target == former]
+        since: Sequence[TrafficTotal] = of_month.get(name, ())
+        if swap.at > begun:
+            since = tx.observations.totals(since=swap.at, route=name)
+        new = [total for total in since if total.target == swap.incumbent]
+        earlier: Sequence[TrafficTotal] = ()
+        if new:
+            earlier = tx.observations.totals(since=swap.at - COMPARED, route=name)
+        old = [total for total in earlier if total.target == swap.former]
         measured = _compare(name, new, old)
         # From nought: the opposite of 0.0 is written "-0.00".
         saved_usd = None if measured.usd is None else 0.0 - measured.usd
         found.append(RouteMoney(name, measured.requests, saved_usd))
     return tuple(found)
-
-
-def _last_swap(history: Sequence[RouteRecord]) -> tuple[str, RouteRecord] | None:
-    """The promotion of what serves now with the model before it; None without one."""
-    for record, before in pairwise(history):
-        if record.route.incumbent != before.route.incumbent:
-            swapped = record.kind == PROMOTION
-            return (before.route.incumbent, record) if swapped else None
-    return None
 
 
 def _compare(

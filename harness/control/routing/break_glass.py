@@ -25,6 +25,7 @@ from harness.domain.errors import (
     SignatureInvalid,
     StaleWrite,
 )
+from harness.domain.formatting import format_date_time
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.audit import require_reason
@@ -146,7 +147,7 @@ def confirm_break_glass(ctx: Context, actor: Actor, id_: str) -> BreakGlass:
         details = {"revision": revision, "proposer": record.proposer, "waiver": waiver.id}
         remarks = _list_remarks(tx, made)
         _audit(ctx, tx, actor, "break_glass.confirm", made, {**details, "remarks": remarks})
-        until = f"{made.expires_at:%Y-%m-%d %H:%M} UTC"
+        until = format_date_time(made.expires_at)
         _alert(
             ctx,
             tx,
@@ -318,7 +319,7 @@ def _describe_state(record: BreakGlass) -> str:
 
 
 def _notice(record: BreakGlass, target: str) -> tuple[str, str]:
-    until = f"{record.expires_at:%Y-%m-%d %H:%M} UTC"
+    until = format_date_time(record.expires_at)
     who = f"{record.reason} ({_describe_state(record)}; {record.id})."
     if not record.confirmed:
         return (

@@ -10,6 +10,7 @@ from harness.control.context import Context
 from harness.control.proposals import four_eyes
 from harness.control.routing import routes
 from harness.domain.errors import InputError
+from harness.domain.formatting import format_date_time
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
 from harness.domain.routing.freeze import LONGEST, Freeze, FreezeRecord
@@ -35,8 +36,8 @@ def add_freeze(ctx: Context, actor: Actor, wanted: FreezeRequest) -> Freeze:
     starts_at = max(wanted.starts_at or now, now)
     if wanted.ends_at <= starts_at:
         raise InputError(
-            f"the freeze would end at {wanted.ends_at:%Y-%m-%d %H:%M} UTC, before it begins at "
-            f"{starts_at:%Y-%m-%d %H:%M} UTC: give a later end"
+            f"the freeze would end at {format_date_time(wanted.ends_at)}, before it begins at "
+            f"{format_date_time(starts_at)}: give a later end"
         )
     if wanted.ends_at - now > LONGEST:
         raise InputError("a freeze ends within a year: give an earlier end, and renew it then")

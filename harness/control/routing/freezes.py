@@ -126,7 +126,7 @@ def describe_freeze(ctx: Context, tx: Transaction, route: str) -> str:
         return f"route {route} counts as frozen, since its freezes cannot be trusted: {error}"
     if span is None:
         return ""
-    until = f"{span.ends_at:%Y-%m-%d %H:%M} UTC"
+    until = format_date_time(span.ends_at)
     return f"route {route} is frozen until {until} ({span.reason}; {span.source})"
 
 

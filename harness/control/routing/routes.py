@@ -29,6 +29,7 @@ from harness.domain.formatting import format_bps
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
 from harness.domain.operations.principals import check_principal_name
+from harness.domain.operations.projects import project_of, require_project
 from harness.domain.privacy.capture import check_capture
 from harness.domain.proposals.proposal import ProposalEvent, apply_event
 from harness.domain.routing.keep_warm import KeepWarm
@@ -88,7 +89,9 @@ def require_route(tx: Transaction, name: str) -> Route:
     """Returns the route of this name. Raises NotFound with the nearest name."""
     route = tx.routing.route(name)
     if route is None:
-        hint = did_you_mean(name, tx.routing.table().routes)
+        project = project_of(name)
+        known = [other for other in tx.routing.table().routes if project_of(other) == project]
+        hint = did_you_mean(name, known)
         raise NotFound(
             f"there is no route {name!r}{hint}; `swapgate route list` shows the routes"
         )
@@ -117,6 +120,7 @@ def create_route(
     settings = check_settings(ctx, settings)
     check_route_name(name)
     check_principal_name(name)
+    require_project(project_of(name), ctx.projects)
     with ctx.store.write() as tx:
         if tx.routing.route(name) is not None:
             raise Conflict(

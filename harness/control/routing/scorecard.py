@@ -79,12 +79,9 @@ def load_target_scores(tx: Transaction, target: str) -> Sequence[MeasuredScore]:
     """Loads a target's scores: those of its newest ended run of each suite, by the suite's
     name. target: its id.
     """
-    newest: dict[str, EvalRun] = {}
-    for run in tx.runs.of_targets({target}):
-        if run.state in TRAFFIC_WINDOW:
-            newest.setdefault(run.suite, run)
     scores = []
-    for suite, run in sorted(newest.items()):
+    newest = tx.runs.newest_of_targets({target}, TRAFFIC_WINDOW)
+    for suite, run in sorted((run.suite, run) for run in newest):
         items = _items(tx.runs.samples(run.id))
         if items:
             low, high = _interval(items)
@@ -99,9 +96,8 @@ def _interval(items: Sequence[float]) -> tuple[float | None, float | None]:
 
 
 def _ended(tx: Transaction, routes_: Iterable[Route]) -> Sequence[EvalRun]:
-    """Runs of their incumbents that ended, newest first."""
-    found = tx.runs.of_targets({route.incumbent for route in routes_})
-    return [run for run in found if run.state in TRAFFIC_WINDOW]
+    """The newest run of each suite on their incumbents that ended."""
+    return tx.runs.newest_of_targets({route.incumbent for route in routes_}, TRAFFIC_WINDOW)
 
 
 def _build_scorecard(

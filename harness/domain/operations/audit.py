@@ -7,7 +7,7 @@ a blank reason.
 
 import hmac
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Final
@@ -17,6 +17,9 @@ from harness.domain.content_hash import canonical_json
 from harness.domain.errors import InputError
 
 GENESIS = "0" * 64
+# What a sign-in by single sign-on says of the person at that server: for admins.
+IDENTITY_DETAILS: Final = frozenset({"issuer", "subject"})
+FOR_ADMINS: Final = "for admins"
 
 # By row, as `route_version:default/chat/3`: digests before and after, None where there is none.
 RowDigests = Mapping[str, tuple[str | None, str | None]]
@@ -40,6 +43,16 @@ class AuditEvent:
     # None in events from before they were kept.
     principal: str | None = None
     key: str | None = None
+
+
+def hide_identity(event: AuditEvent) -> AuditEvent:
+    """Leaves out who somebody is at the server of a single sign-on. The event's signature is of
+    the whole event, so that it cannot be checked without.
+    """
+    if event.action != "dashboard.sign_in" or not IDENTITY_DETAILS & event.details.keys():
+        return event
+    hidden = dict.fromkeys(IDENTITY_DETAILS & event.details.keys(), FOR_ADMINS)
+    return replace(event, details={**event.details, **hidden})
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from harness.domain.errors import InputError
-from harness.domain.formatting import format_usd
+from harness.domain.formatting import format_date, format_usd
 from harness.domain.routing.target import Price
 
 # A process renews its hold every second or two. One that is silent for so long is gone.
@@ -145,7 +145,7 @@ def describe_refusal(month: MonthSpending) -> str:
     return (
         f"the monthly cap of {format_usd(month.cap_usd or 0.0)} leaves too little: "
         f"{format_usd(month.spent_usd)} spent{held}; it starts anew on "
-        f"{next_month(month.month).isoformat()} (UTC), or raise spending.monthly_cap_usd"
+        f"{format_date(next_month(month.month))} (UTC), or raise spending.monthly_cap_usd"
     )
 
 

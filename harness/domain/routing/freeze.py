@@ -48,6 +48,14 @@ class FreezeRecord:
         ends = self.freeze.ends_at
         return ends if self.lifted_at is None else min(ends, self.lifted_at)
 
+    def describe_state(self, now: datetime) -> str:
+        """Says whether it is to come, in force, over or lifted, and then by whom."""
+        if self.lifted_at is not None:
+            return f"lifted by {self.lifted_by}"
+        if self.freeze.ends_at <= now:
+            return "over"
+        return "in force" if self.freeze.starts_at <= now else "to come"
+
 
 @dataclass(frozen=True, slots=True)
 class WeekTime:
