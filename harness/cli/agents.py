@@ -1,12 +1,13 @@
 """`swapgate agent` shows and decides what agents ask people for, lists and revokes their grants
-of literal models, and deletes a user's conversations.
+of literal models.
 """
 
 import click
 
 from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.session import Session, pass_session
-from harness.control.agents import agents, queries, retention, switches
+from harness.cli.operations import users
+from harness.control.agents import agents, queries, switches
 from harness.control.agents.switch_views import view_switch
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.agents.switch_request import SwitchState
@@ -147,11 +148,17 @@ def revoke(session: Session, grant_id: str, reason: str) -> None:
 
 @agent.command("purge-user")
 @click.argument("user_id", metavar="USER")
-@pass_session
-def purge_user(session: Session, user_id: str) -> None:
-    """Delete a user's sessions with all that was said in them, for good."""
-    count = retention.purge_user(session.context, session.deciding_actor, user_id)
-    _answer(session, {"sessions": count}, f"{count} sessions are deleted")
+@click.option(
+    "--reason",
+    default="as asked for",
+    show_default=True,
+    help="Reason, recorded in the audit log.",
+)
+@click.pass_context
+def purge_user(ctx: click.Context, user_id: str, reason: str) -> None:
+    """Do what `swapgate user delete` does, which is the name to use now."""
+    output.note("`swapgate agent purge-user` is `swapgate user delete` now")
+    ctx.invoke(users.delete, user_id=user_id, reason=reason)
 
 
 def _answer(session: Session, made: object, text: str) -> None:

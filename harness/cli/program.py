@@ -98,6 +98,10 @@ VERBS = {
         "harness.cli.operations.status:status",
         "Show where things stand, and what waits for a person.",
     ),
+    "archive": LazyCommand(
+        "harness.cli.operations.archive:archive",
+        "The archive: old traffic and spend, in Parquet files.",
+    ),
     "spending": LazyCommand(
         "harness.cli.operations.spending:spending",
         "Show what evals, judges, shadows and drift checks cost in this month (UTC).",
@@ -124,6 +128,11 @@ VERBS = {
     "eval-worker": LazyCommand(
         "harness.cli.operations.serve:eval_worker",
         "Ask and score what one eval run still lacks.",
+        hidden=True,
+    ),
+    "eval-worker-template": LazyCommand(
+        "harness.cli.operations.serve:eval_worker_template",
+        "Fork eval workers for the runs that the parent names.",
         hidden=True,
     ),
     "router-worker": LazyCommand(
@@ -218,7 +227,7 @@ SECTIONS = {
     "Start": ("init", "serve", "status", "doctor", "docs", "demo", "sim"),
     "Providers, models, routes": ("provider", "model", "route"),
     "Swap a model": ("proposal", "canary", "shadow", "eval", "suite", "capture", "gate"),
-    "Watch": ("alert", "drift", "switch", "agent", "audit"),
+    "Watch": ("alert", "drift", "switch", "agent", "audit", "archive"),
     "Set up": (
         "key",
         "person",

@@ -72,7 +72,9 @@ def _selection(command: Callable[..., Any]) -> Callable[..., Any]:
 @pass_session
 def tail(session: Session, page_request: PageRequest, selection: AuditFilter) -> None:
     """Show the newest events, the newest last."""
-    audit_events = queries.list_audit_events(session.context, page_request, selection)
+    audit_events = queries.list_audit_events(
+        session.context, page_request, selection, reader=session.actor
+    )
     paging.note_page(audit_events)
     events = list(reversed(audit_events))
     if session.json:
@@ -113,7 +115,7 @@ def export(session: Session, file: Path, selection: AuditFilter) -> None:
     write = WRITERS.get(file.suffix.lower())
     if write is None:
         raise InputError(f"{file}: the name must end in {' or '.join(WRITERS)}")
-    events = queries.read_audit_events(session.context, selection)
+    events = queries.read_audit_events(session.context, selection, reader=session.actor)
     try:
         with file.open("x", encoding="utf-8", newline="") as opened:
             count = write(events, opened)

@@ -19,6 +19,7 @@ from harness.control.serialize import to_plain
 from harness.domain.formatting import format_usd
 from harness.domain.operations.access import ApiKey, OptOut, Role
 from harness.domain.operations.dashboard_session import LINK_LASTS, sign_in_url
+from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import PageRequest
 from harness.domain.reliability.rate_limits import KeyLimits
 
@@ -97,9 +98,15 @@ def key() -> None:
     multiple=True,
     help="What the data key's requests are kept out of; may be repeated.",
 )
+@click.option(
+    "--project",
+    default=DEFAULT_PROJECT,
+    metavar="NAME",
+    help="Whose routes the key is for. [default: those of no project; with a role, all]",
+)
 @limit_options
 @pass_session
-def create(
+def create(  # noqa: PLR0913 - what a key is made of
     session: Session,
     *,
     name: str,
@@ -108,6 +115,7 @@ def create(
     principal: str | None,
     service: bool,
     opt_outs: tuple[str, ...],
+    project: str,
     **limits: Limit,
 ) -> None:
     """Create a key and print it, this once.
@@ -128,6 +136,7 @@ def create(
         opt_outs=map(OptOut, opt_outs),
         principal=principal,
         service=service,
+        project=project,
     )
     if session.json:
         output.document({"key": to_plain(made), "text": text})
@@ -166,7 +175,7 @@ def list_keys(session: Session, page_request: PageRequest) -> None:
                 summary.id,
                 summary.name,
                 summary.principal_name,
-                _kind(summary),
+                f"{_kind(summary)}{_project(summary)}",
                 summary.hint,
                 ", ".join(sorted(summary.routes)) or "all",
                 _limits(summary.limits),
@@ -297,6 +306,10 @@ def _spent(key: KeySummary) -> tuple[str, str]:
         return "", ""
     more = "+" if key.spent.unpriced else ""
     return format_usd(key.spent.day_usd), f"{format_usd(key.spent.month_usd)}{more}"
+
+
+def _project(key: ApiKey) -> str:
+    return f" of {key.project}" if key.project != DEFAULT_PROJECT else ""
 
 
 def _kind(key: ApiKey) -> str:

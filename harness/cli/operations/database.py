@@ -1,6 +1,6 @@
-"""`swapgate db` cares for the configured database: its schema (`upgrade`, `check`), a restored
-backup (`accept-restore`), PostgreSQL's runtime role (`grant`), and the signatures of its rows
-(`sign`, `rotate-key`, `retire-key`).
+"""`swapgate db` cares for the configured database: its schema (`upgrade`, `downgrade`,
+`check`), a restored backup (`accept-restore`), PostgreSQL's runtime role (`grant`), and the
+signatures of its rows (`sign`, `rotate-key`, `retire-key`).
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from harness.domain.operations.access import Role
 from harness.domain.operations.row_signatures import KeyPurpose
 
 if TYPE_CHECKING:
-    from harness.app.database import SchemaState
+    from harness.app.database import Downgrade, SchemaState
     from harness.domain.operations.row_signatures import RowFault
 
 MOST_SHOWN = 200
@@ -29,7 +29,11 @@ def db() -> None:
 @db.command()
 @pass_session
 def upgrade(session: Session) -> None:
-    """Bring the schema to the newest revision; a SQLite file is made where there is none."""
+    """Bring the schema to the newest revision; a SQLite file is made where there is none.
+
+    Routers, control and workers of the version before go on meanwhile and afterwards. Where a
+    new schema is not made for them, this is refused while a control process of theirs runs.
+    """
     from harness.app.database import upgrade_database  # noqa: PLC0415 - `--help` stays quick
 
     upgrade_database(session.settings)
@@ -37,6 +41,71 @@ def upgrade(session: Session) -> None:
         output.document({"upgraded": True})
     else:
         click.echo("the database is at the newest revision")
+
+
+@db.command()
+@click.option("--reason", required=True, help="Reason, recorded in the audit log.")
+@click.option(
+    "--to",
+    "revision",
+    metavar="REVISION",
+    help="Revision to go back to. [default: one step]",
+)
+@click.option("--dry-run", is_flag=True, help="Name what would be lost; change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@pass_session
+def downgrade(
+    session: Session, reason: str, revision: str | None, *, dry_run: bool, yes: bool
+) -> None:
+    """Take the schema back for the version before, whose `db check` names the revision.
+
+    Stop every control process, worker and dashboard first; this is refused while one leads.
+    What only this version keeps is lost, and named first. Needs the tables' owner.
+    """
+    from harness.app.database import downgrade_database  # noqa: PLC0415 - `--help` stays quick
+    from harness.control.operations.backups import record_downgrade  # noqa: PLC0415 - as above
+
+    session.deciding_actor.require(Role.ADMIN)
+    found = downgrade_database(session.settings, revision, dry_run=True)
+    if dry_run:
+        _print_downgrade(session, found, done=False)
+        return
+    if not yes:
+        _print_downgrade(session, found, done=False)
+        click.confirm("Go back to it?", abort=True, err=True)
+    record_downgrade(
+        session.context,
+        session.deciding_actor,
+        before=found.before,
+        after=found.after,
+        reason=reason,
+    )
+    session.installation.store.close()
+    done = downgrade_database(session.settings, found.after, dry_run=False)
+    _print_downgrade(session, done, done=True)
+
+
+def _print_downgrade(session: Session, found: "Downgrade", *, done: bool) -> None:
+    if session.json:
+        output.document(
+            {
+                "done": done,
+                "from": found.before,
+                "to": found.after,
+                "lost": [
+                    {"table": part.table, "column": part.column or None, "rows": part.rows}
+                    for part in found.lost
+                ],
+            }
+        )
+        return
+    for part in found.lost:
+        what = f"column {part.table}.{part.column}" if part.column else f"table {part.table}"
+        click.echo(f"{what}, of {part.rows} rows")
+    verb = "went" if done else "would go"
+    click.echo(f"the database {verb} back from revision {found.before} to {found.after}")
+    if done:
+        output.note("start the version before: its `swapgate db upgrade` installs its triggers")
 
 
 @db.command()
@@ -140,6 +209,11 @@ def _print_check(
         click.echo(difference)
     print_faults(faults)
     found = f"revision {state.found}" if state.found else "no tables"
+    if state.is_served:
+        output.note(
+            f"a newer version brought the database to {found}, with which this version goes "
+            "on; that version's `swapgate db check` compares its tables"
+        )
     if state.differences:
         output.note(f"this version needs revision {state.needed}, and the database has {found}")
         if not state.is_newer:
@@ -152,6 +226,8 @@ def _print_check(
         )
     elif unrecorded:
         output.note("the database was written around Swapgate: compare it with a backup")
+    elif state.is_served:
+        click.echo("every row that this version knows is as it was signed")
     else:
         click.echo(
             f"the database is what this version needs ({found}), and every row is as it was "

@@ -22,6 +22,7 @@ from harness.cli.frame.lazy_commands import LazyCommandGroup
 from harness.cli.frame.session import Session
 from harness.cli.reference.config_reference import config_page, policies_page
 from harness.cli.reference.event_reference import events_page, exit_codes_page
+from harness.cli.reference.figures_reference import figures_page
 from harness.cli.reference.metric_reference import headers_page, metrics_page
 from harness.cli.reference.privacy_reference import privacy_page
 from harness.domain.canary import rollout
@@ -165,6 +166,7 @@ def replace_diagram(text: str, name: str, content: str) -> str:
 
 
 FOLDER = Path(__file__).resolve().parents[3] / "docs"
+FIGURES = FOLDER.parent / "benchmarks" / "figures"
 
 
 @click.group()
@@ -257,6 +259,8 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
             raise InputError(f"{architecture}: {error}") from None
     if not (requirements := folder / "reference" / "requirements.yaml").exists():
         raise ConfigError(f"{requirements} is missing: docs are written in a checkout")
+    if not (FIGURES / "figures.yaml").exists():
+        raise ConfigError(f"{FIGURES}/figures.yaml is missing: docs are written in a checkout")
     return {
         folder / "reference" / "cli.md": cli_markdown(program, "swapgate"),
         architecture: text,
@@ -269,6 +273,7 @@ def generated_files(program: click.Command, folder: Path) -> dict[Path, str]:
         folder / "reference" / "headers.md": headers_page(),
         folder / "reference" / "exit-codes.md": exit_codes_page(),
         folder / "reference" / "events.md": events_page(folder / "runbook"),
+        folder / "reference" / "figures.md": figures_page(FIGURES),
         **requirements_page(folder / "reference", folder.parent / "tests"),
     }
 

@@ -257,6 +257,18 @@ def eval_worker(context: click.Context, run: str, owner: str, parent: int) -> No
 
 
 @click.command(hidden=True)
+@click.option(
+    "--channel", type=int, required=True, help="File descriptor of the channel to the parent."
+)
+@click.pass_context
+def eval_worker_template(context: click.Context, channel: int) -> None:
+    """Fork eval workers for the runs that the parent names."""
+    from harness.app.eval_workers import run_worker_template  # noqa: PLC0415 - as above
+
+    run_worker_template(_config(context), channel=channel)
+
+
+@click.command(hidden=True)
 @click.option("--slot", type=int, required=True, help="Number of this worker.")
 @click.option(
     "--channel", type=int, required=True, help="File descriptor of the channel to the parent."

@@ -135,7 +135,8 @@ def traffic(
 
     A canary decides by traffic: without users of your own yet, these let one end. Each request
     asks a short question as a new user. Without ROUTE, all routes are asked. It ends with 0, or
-    with 5 where --for ran out before the proposals had ended.
+    with 5 where --for ran out before the proposals had ended, or what is left of them waits
+    for an approval: the last lines say who has to give it.
     """
     from harness.app.demo.user_traffic import send_traffic  # noqa: PLC0415 - `--help` stays quick
 

@@ -13,7 +13,6 @@ from harness.control.operations import queries
 from harness.control.routing import freeze_changes
 from harness.domain.errors import InputError
 from harness.domain.pagination import PageRequest
-from harness.domain.routing.freeze import FreezeRecord
 
 
 class _Moment(click.ParamType[datetime]):
@@ -113,7 +112,7 @@ def list_freezes(session: Session, page_request: PageRequest) -> None:
             [
                 record.freeze.id,
                 record.freeze.route or "all",
-                _state(record, now),
+                record.describe_state(now),
                 formatting.timestamp(record.freeze.starts_at),
                 formatting.timestamp(record.freeze.ends_at),
                 record.freeze.actor,
@@ -123,11 +122,3 @@ def list_freezes(session: Session, page_request: PageRequest) -> None:
         ],
         empty="nobody has set a freeze yet",
     )
-
-
-def _state(record: FreezeRecord, now: datetime) -> str:
-    if record.lifted_at is not None:
-        return f"lifted by {record.lifted_by}"
-    if record.freeze.ends_at <= now:
-        return "over"
-    return "in force" if record.freeze.starts_at <= now else "to come"

@@ -1,0 +1,146 @@
+"""Whether tests notice a changed line:
+`python -m benchmarks.figures.mutation AREA [--sample 150]`.
+
+One small change at a time is put into the area's functions, in a process that was forked from
+one in which the product is imported; the tests near the area must fail there. Where an area has
+more changes than the sample, they are drawn at random with the seed.
+"""
+
+import argparse
+import importlib
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from benchmarks.figures.mutants import Mutant, apply_mutant, mutants
+from benchmarks.figures.record import RunResult, record_run
+
+SEED: Final = 16
+# A change that makes a loop endless is noticed: a run takes so many times the usual time.
+PATIENCE: Final = 10.0
+AT_LEAST_S: Final = 120.0
+NOT_APPLIED: Final = 77
+
+
+@dataclass(frozen=True)
+class Area:
+    """files, tests: as globs."""
+
+    files: Sequence[str]
+    tests: Sequence[str]
+
+
+AREAS: Final = {
+    "gate": Area(
+        ("harness/gate/offline/*.py",),
+        (
+            "tests/unit/test_gate_*.py",
+            "tests/unit/test_lower_bound.py",
+            "tests/unit/test_unseen_loss.py",
+            "tests/unit/test_futility.py",
+            "tests/unit/test_judge_slope.py",
+            "tests/unit/test_format_rules.py",
+            "tests/unit/test_verdict_basis.py",
+        ),
+    ),
+    "breaker": Area(
+        ("harness/domain/reliability/breaker.py",),
+        ("tests/unit/test_breaker.py", "tests/unit/test_router_breakers.py"),
+    ),
+    "rollout": Area(
+        ("harness/domain/canary/*.py", "harness/control/canary/*.py"),
+        (
+            "tests/unit/test_canary_*.py",
+            "tests/unit/test_guardrail*.py",
+            "tests/unit/test_holds.py",
+            "tests/unit/test_local_guard.py",
+            "tests/unit/test_key_ledger.py",
+            "tests/unit/test_segments.py",
+            "tests/integration/test_bake.py",
+        ),
+    ),
+    "access": Area(
+        ("harness/domain/operations/access.py", "harness/api/access.py"),
+        ("tests/unit/test_principals.py", "tests/integration/test_api_access.py"),
+    ),
+}
+
+
+def expand(globs: Sequence[str]) -> list[Path]:
+    return [file for glob in globs for file in sorted(Path().glob(glob))]
+
+
+def run_tests(tests: Sequence[Path]) -> int:
+    options = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    kinds = ["-m", "not (postgres or browser or slow or verify or soak)"]
+    return int(pytest.main([*options, *kinds, *map(str, tests)]))
+
+
+def in_fork(tests: Sequence[Path], mutant: Mutant | None, limit_s: float) -> int:
+    """The exit code of the tests; that of a signal where they take too long."""
+    pid = os.fork()
+    if pid == 0:
+        if mutant is not None:
+            silent = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silent, 1)
+            os.dup2(silent, 2)
+        code = NOT_APPLIED
+        try:
+            if mutant is None or apply_mutant(mutant):
+                signal.setitimer(signal.ITIMER_REAL, limit_s)
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                code = run_tests(tests)
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def run(name: str, sample: int) -> RunResult:
+    area = AREAS[name]
+    tests, files = expand(area.tests), expand(area.files)
+    for file in files:
+        importlib.import_module(".".join(file.with_suffix("").parts))
+    began = time.monotonic()
+    if in_fork(tests, None, 3600) != 0:
+        return RunResult(0, 1, faults=["the tests fail without any change"])
+    limit_s = max(AT_LEAST_S, PATIENCE * (time.monotonic() - began))
+    every = [mutant for file in files for mutant in mutants(file)]
+    random.Random(SEED).shuffle(every)  # noqa: S311 - seeded
+    survivors: list[str] = []
+    count = 0
+    for mutant in every:
+        if count >= sample:
+            break
+        code = in_fork(tests, mutant, limit_s)
+        if code == NOT_APPLIED:
+            continue
+        count += 1
+        if code == 0:
+            survivors.append(str(mutant))
+            print(f"not noticed: {mutant}", flush=True)
+    drawn = f"{count} drawn from {len(every)} with seed {SEED}" if count < len(every) else "all"
+    return RunResult(
+        count, len(survivors), f"{drawn.capitalize()}, {len(files)} files.", survivors
+    )
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("area", choices=AREAS)
+    options.add_argument("--sample", type=int, default=150)
+    chosen = options.parse_args()
+    os.environ["SWAPGATE_HYPOTHESIS"] = "ci"  # the same examples for each change
+    return record_run(f"mutation-{chosen.area}", lambda: run(chosen.area, chosen.sample))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

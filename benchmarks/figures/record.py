@@ -1,0 +1,83 @@
+"""Writes the result of a long run beside this module, one file for each figure, from which
+`swapgate docs generate` writes docs/reference/figures.md.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from harness.runtime.clock import SystemClock
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+RESULTS: Final = Path(__file__).parent / "results"
+# Its newest commit names what was measured; a branch's own commits may be rebased.
+PRODUCT: Final = ("swapgate", "harness", "router", "evals", "dashboard", "migrations")
+
+
+@dataclass
+class RunResult:
+    """What a run did and found.
+
+    failures: of the count; of a mutation run, the survivors.
+    faults: the first of them, in words.
+    detail: what the count is made of.
+    """
+
+    count: int
+    failures: int
+    detail: str = ""
+    faults: list[str] = field(default_factory=list)
+
+
+def record_run(figure: str, run: Callable[[], RunResult]) -> int:
+    """Does the run and writes its file; the exit code, 1 for a run with failures."""
+    began, commit = time.monotonic(), product_commit()
+    result = run()
+    seconds = round(time.monotonic() - began, 1)
+    for fault in result.faults:
+        print(fault)
+    if not result.count:
+        return 1  # nothing happened that could be told
+    write_result(figure, result, seconds=seconds, commit=commit)
+    return 1 if result.failures else 0
+
+
+def write_result(figure: str, result: RunResult, *, seconds: float, commit: str) -> None:
+    content = {
+        "count": result.count,
+        "failures": result.failures,
+        "detail": result.detail,
+        "seconds": seconds,
+        "date": SystemClock().now().date().isoformat(),
+        "commit": commit,
+        "machine": machine(),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    (RESULTS / f"{figure}.json").write_text(text, encoding="utf-8")
+    print(text, end="")
+
+
+def product_commit() -> str:
+    """The newest commit that changed the product; `+` where files differ from it."""
+    newest = _git("log", "-1", "--format=%h", "--", *PRODUCT)
+    changed = _git("status", "--porcelain", "--", *PRODUCT)
+    return f"{newest}+" if changed else newest
+
+
+def machine() -> str:
+    memory = psutil.virtual_memory().total / 2**30
+    return f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}"
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(ROOT), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()  # noqa: S603

@@ -1,0 +1,96 @@
+"""Random histories of the control plane, the promise checked after every step:
+`python -m benchmarks.figures.stateful [--steps 100000] [--postgres-share 0.1]`.
+
+The state machine is tests/support/control/control_plane_machine.py. Part of the steps happen on
+PostgreSQL, the others on SQLite.
+"""
+
+import argparse
+import sys
+import traceback
+from typing import ClassVar, Final
+
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import invariant, run_state_machine_as_test
+
+from benchmarks.figures.record import RunResult, record_run
+from harness.store.sql import SqlStore
+from tests.support.control.control_plane import SECRET
+from tests.support.control.control_plane_machine import ControlPlane
+from tests.support.control.manual_clock import ManualClock
+from tests.support.site.signing_keys import CONTROL
+from tests.support.store.private_postgres import OwnPostgres, own_postgres
+
+STEPS_EACH: Final = 50
+# Histories at a time: between them it is looked whether there are steps enough.
+BATCH: Final = 40
+
+
+class CountedPlane(ControlPlane):
+    """steps: of all histories on one database, each with its checks."""
+
+    steps: ClassVar[int] = 0
+
+    @invariant()
+    def count(self) -> None:
+        type(self).steps += 1
+
+    def teardown(self) -> None:
+        type(self).steps -= 1  # the state before the first step
+        super().teardown()
+
+
+class PostgresPlane(CountedPlane):
+    steps: ClassVar[int] = 0
+    server: ClassVar[OwnPostgres]
+
+    def open_store(self, clock: ManualClock) -> SqlStore:
+        url = self.server.new_database()
+        return SqlStore(url, secret=SECRET, clock=clock, signatures=CONTROL)
+
+
+def run_steps(plane: type[CountedPlane], wanted: int) -> list[str]:
+    """Until there are so many steps; the history that broke the promise, if one did."""
+    chosen = settings(
+        max_examples=BATCH,
+        stateful_step_count=STEPS_EACH,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    while plane.steps < wanted:
+        try:
+            run_state_machine_as_test(plane, settings=chosen)
+        except Exception:  # noqa: BLE001 - whatever it is, the promise is broken
+            return [traceback.format_exc()]
+        print(f"{plane.__name__}: {plane.steps} of {wanted} steps", flush=True)
+    return []
+
+
+def run(steps: int, postgres_share: float) -> RunResult:
+    on_postgres = round(steps * postgres_share)
+    faults = run_steps(CountedPlane, steps - on_postgres)
+    if on_postgres:
+        with own_postgres() as server:
+            PostgresPlane.server = server
+            faults += run_steps(PostgresPlane, on_postgres)
+    counts = CountedPlane.steps, PostgresPlane.steps
+    return RunResult(
+        sum(counts),
+        len(faults),
+        f"{counts[0]} steps on SQLite, {counts[1]} on PostgreSQL, "
+        f"in histories of at most {STEPS_EACH}",
+        faults,
+    )
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--steps", type=int, default=100_000)
+    options.add_argument("--postgres-share", type=float, default=0.1)
+    chosen = options.parse_args()
+    return record_run("stateful", lambda: run(chosen.steps, chosen.postgres_share))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""Plays the acts in their order, within namespaces of the run alone, and prints the table."""
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from benchmarks.canary.wall_time import now_s
+from benchmarks.figures.record import RunResult, product_commit, write_result
+from benchmarks.gameday import prometheus, report, verdict
+from benchmarks.gameday.acts import ACTS, Act, Break
+from benchmarks.gameday.database import on_two_hosts
+from benchmarks.gameday.network import Network
+from benchmarks.gameday.processes import NotReady, Processes
+from benchmarks.gameday.swaps import Swaps
+from benchmarks.gameday.town import (
+    CONTROLS,
+    NUMBERS,
+    ROUTERS,
+    ROUTES,
+    WORKERS,
+    Town,
+    eventually,
+)
+from benchmarks.gameday.traffic import Request, read_requests
+from benchmarks.gameday.verdict import Check
+
+INTERRUPTED: Final = 130
+WHOLE_S: Final = 1200.0  # a run as long is kept as a figure
+WARM_S: Final = 5.0
+SETTLES_WITHIN: Final = 0.4  # of the run, for swaps that are not over at its end
+LEADER_CHANGES: Final = 2  # that the acts bring about
+
+
+def play(folder: Path, seconds: float, per_s: float, envoy: str) -> int:
+    network = Network()
+    processes = Processes(network, folder)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    tempfile.tempdir = str(folder)  # the databases' files go with it, however the run ends
+    for host, number in NUMBERS.items():
+        network.add(host, number)
+    try:
+        with on_two_hosts(network) as database:
+            town = Town(network, processes, database, folder, seconds)
+            say("starting three routers, two control planes, three workers …")
+            return _play(town, town.build(envoy), per_s)
+    except NotReady as error:
+        print(f"the game day could not go on: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted: every process is ended", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        processes.end()
+
+
+def _play(town: Town, key: str, per_s: float) -> int:
+    begun_s = now_s()
+    records = town.folder / "requests.jsonl"
+    swaps = Swaps(town)
+    with poured(town, key, per_s, records), watched(swaps):
+        breaks, stopped = _acts(town, begun_s)
+        limit_s = max(60.0, SETTLES_WITHIN * town.seconds)
+        try:
+            eventually(swaps.over, limit_s, "the swaps are not over")
+        except NotReady as error:
+            say(str(error))
+        time.sleep(max(0.0, begun_s + town.seconds - now_s()))
+    requests = read_requests(records)
+    checks = [*stopped, *_close(town, requests, swaps, breaks, begun_s)]
+    played = [verdict.judge_act(act, break_, requests, breaks) for act, break_ in breaks]
+    print(report.text(played, checks, swaps, requests, begun_s))
+    wrong = [check for check in checks if not check.good]
+    if town.seconds >= WHOLE_S:
+        result = RunResult(len(requests), len(wrong), report.summary(played, requests))
+        write_result("gameday", result, seconds=now_s() - begun_s, commit=product_commit())
+    return 1 if wrong else 0
+
+
+@contextmanager
+def poured(town: Town, key: str, per_s: float, records: Path) -> Iterator[None]:
+    url = f"http://{town.network.address('balancer')}:8000"
+    words = ("-m", "benchmarks.gameday.traffic", url, str(records), str(per_s), *ROUTES)
+    town.processes.start("users", sys.executable, *words, environment={"SWAPGATE_KEY": key})
+    try:
+        yield
+    finally:
+        town.processes.terminate("users")
+
+
+@contextmanager
+def watched(swaps: Swaps) -> Iterator[None]:
+    thread = threading.Thread(target=swaps.run, name="swaps")
+    thread.start()
+    try:
+        yield
+    finally:
+        swaps.stopping.set()
+        thread.join()
+
+
+def _acts(town: Town, begun_s: float) -> tuple[list[tuple[Act, Break]], list[Check]]:
+    """Each at its time, or as soon as the one before is over. An act that does not recover is
+    a fault of its own, and the rest goes on.
+    """
+    breaks, faults = [], []
+    time.sleep(WARM_S)
+    for act in ACTS:
+        time.sleep(max(0.0, begun_s + act.at * town.seconds - now_s()))
+        say(f"{now_s() - begun_s:5.0f} s  {act.name}")
+        lasts_s = max(act.at_least_s, act.lasts * town.seconds)
+        try:
+            breaks.append((act, act.play(town, lasts_s)))
+        except NotReady as error:
+            say(str(error))
+            faults.append(Check(act.name, str(error).splitlines()[0], good=False))
+        else:
+            say(f"{now_s() - begun_s:5.0f} s  recovered in {breaks[-1][1].recovered_s:.1f} s")
+    return breaks, faults
+
+
+def _close(
+    town: Town,
+    requests: Sequence[Request],
+    swaps: Swaps,
+    breaks: Sequence[tuple[Act, Break]],
+    begun_s: float,
+) -> list[Check]:
+    """After the traffic: everything is written, everything ends, everything is counted."""
+    firings = prometheus.firings(town.network, begun_s, now_s())
+    codes = {name: town.processes.terminate(name) for name in (*ROUTERS, *WORKERS, *CONTROLS)}
+    audit = town.command("audit", "verify", expect=None)
+    recorded = {str(route): int(n) for route, n in town.database.rows(verdict.RECORDED)}
+    ((samples, distinct),) = town.database.rows(verdict.SAMPLES)
+    checks = [
+        verdict.check_requests(requests, breaks),
+        verdict.check_books(requests, recorded, breaks),
+        verdict.check_samples(samples, distinct),
+        *verdict.check_swaps(swaps),
+        verdict.check_leaders(swaps, LEADER_CHANGES),
+        verdict.check_alerts(firings, breaks),
+        Check(
+            "the audit log is whole",
+            (audit.stdout + audit.stderr).strip().splitlines()[-1],
+            audit.returncode == 0,
+        ),
+    ]
+    town.database.close()
+    town.processes.end()
+    wrong = {name: code for name, code in codes.items() if code}
+    left = _left()
+    seen = f"{len(codes) - len(wrong)} ended with 0" + (f", not so {wrong}" if wrong else "")
+    seen += f"; still there: {left}" if left else "; nothing is left"
+    return [*checks, Check("every process ends at SIGTERM", seen, not wrong and not left)]
+
+
+def _left() -> list[str]:
+    """Commands of processes of this run that are still there, zombies aside."""
+    import psutil  # noqa: PLC0415
+
+    others = (process for process in psutil.process_iter() if process.pid != os.getpid())
+    return [
+        " ".join(process.cmdline())[:80]
+        for process in others
+        if process.status() != psutil.STATUS_ZOMBIE
+    ]
+
+
+def say(line: str) -> None:
+    print(line, flush=True)

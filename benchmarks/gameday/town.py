@@ -1,0 +1,238 @@
+"""The installation of the game day: who is on which host, what it is configured with, and how
+it is started and asked. Routers, balancer and their addresses are those of
+docs/how-to/several-routers.md.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+import yaml
+
+from benchmarks.gameday import prometheus
+from benchmarks.gameday.database import HOSTS, Database
+from benchmarks.gameday.network import Network
+from benchmarks.gameday.processes import NotReady, Processes
+from tests.support.router.router_fleet import HELD_BY_ROUTERS, documented_block
+
+ROUTERS: Final = ("router-1", "router-2", "router-3")
+CONTROLS: Final = ("control-1", "control-2")
+WORKERS: Final = ("worker-1", "worker-2", "worker-3")
+PROVIDERS: Final = ("near", "far")
+NUMBERS: Final = {
+    "balancer": 10,
+    **{name: 11 + place for place, name in enumerate(ROUTERS)},
+    **{name: 21 + place for place, name in enumerate(CONTROLS)},
+    **{name: 31 + place for place, name in enumerate(WORKERS)},
+    **{name: 41 + place for place, name in enumerate(PROVIDERS)},
+    **{name: 51 + place for place, name in enumerate(HOSTS)},
+    "prometheus": 61,
+    "users": 71,
+}
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 - of a namespace of its own
+STARTS_WITHIN_S: Final = 300.0
+PRICE: Final = {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 4.0}
+LATENCY: Final = {"first_token_median_ms": 60, "sigma": 0.35, "tokens_per_s": 200}
+# By provider its models: candidates that are far better or worse, so that verdicts are sure.
+SKILLS: Final = {
+    "near": {"old": 0.5, "better": 0.95, "worse": 0.2, "fragile": 0.95},
+    "far": {"spare": 0.5},
+}
+ROUTES: Final = ("support", "orders")
+
+
+def eventually(condition: Callable[[], bool], within_s: float, what: str) -> float:
+    """How long it took. Whoever cannot be asked is asked again. Raises NotReady."""
+    began = time.monotonic()
+    while time.monotonic() - began < within_s:
+        try:
+            if condition():
+                return time.monotonic() - began
+        except (OSError, psycopg.Error, urllib.error.URLError):
+            pass
+        time.sleep(0.1)
+    raise NotReady(f"{what}: not within {within_s:.0f} s")
+
+
+@dataclass
+class Town:
+    network: Network
+    processes: Processes
+    database: Database
+    folder: Path
+    seconds: float
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "swapgate.yaml"
+
+    def build(self, envoy: str) -> str:
+        """Starts everything but the traffic; the key of the users."""
+        self._write_files()
+        self.command("init")
+        key = str(self._json("key", "create", "users")["text"])
+        self._keep_token("router.token", "prometheus")
+        self._keep_token("control.token", "prometheus-control", "--role", "viewer", "--service")
+        for name in PROVIDERS:
+            words = (
+                "sim",
+                "--host",
+                EVERYWHERE,
+                "--profiles",
+                str(self.folder / f"{name}.yaml"),
+            )
+            self._serve(name, *words)
+        for name in (*ROUTERS, *CONTROLS, *WORKERS):
+            self._make_home(name)
+        for name in (*CONTROLS, *ROUTERS, *WORKERS):
+            self.start(name)
+        for name in (*CONTROLS, *ROUTERS):
+            self.wait_ready(name)
+        self.processes.start(
+            "balancer", envoy, "-c", str(self.folder / "envoy.yaml"), "--concurrency", "1",
+            "--disable-hot-restart", "-l", "warn",
+        )  # fmt: skip
+        prometheus.start(self.network, self.processes, self.folder, self.seconds)
+        eventually(lambda: self.status("balancer", 8000) == "ok", STARTS_WITHIN_S, "Envoy")
+        return key
+
+    def _write_files(self) -> None:
+        block = yaml.safe_load(documented_block("yaml", "trusted_proxies"))["router"]
+        providers = {
+            name: {
+                "kind": "sim",
+                "api_base": f"http://{self.network.address(name)}:9000/v1",
+                "prices": dict.fromkeys(SKILLS[name], PRICE),
+            }
+            for name in PROVIDERS
+        }
+        route = {"incumbent": "near/old", "fallbacks": ["far/spare"], "policy": "gameday"}
+        settings = {
+            "home": str(self.folder / "home"),
+            "database_url": self.database.url,
+            "router": block,
+            "control": {"host": EVERYWHERE, "queue": "procrastinate", "eval_connections": 2},
+            "providers": providers,
+            "policies": {"gameday": policy(self.seconds)},
+            "routes": {name: {**route, "suites": ["tickets"]} for name in ROUTES},
+        }
+        self.config.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+        for provider, models in SKILLS.items():
+            profiles = {
+                name: {"skill": skill, "seed": seed, "latency": LATENCY}
+                for seed, (name, skill) in enumerate(models.items(), 1)
+            }
+            file = self.folder / f"{provider}.yaml"
+            file.write_text(yaml.safe_dump(profiles), encoding="utf-8")
+        envoy = documented_block("yaml", "static_resources")
+        (self.folder / "envoy.yaml").write_text(envoy, encoding="utf-8")
+
+    def command(self, *words: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """One command of the operator, on the bridges' own address."""
+        main = (sys.executable, "-m", "swapgate", "--config", str(self.config))
+        done = subprocess.run(  # noqa: S603 - our own command
+            [*main, *words], capture_output=True, text=True, timeout=600, check=False
+        )
+        if expect is not None and done.returncode != expect:
+            raise NotReady(f"swapgate {' '.join(words)}:\n{done.stdout}{done.stderr}")
+        return done
+
+    def _json(self, *words: str) -> dict[str, Any]:
+        return dict(json.loads(self.command("--json", *words).stdout))
+
+    def _keep_token(self, file: str, *words: str) -> None:
+        text = str(self._json("key", "create", *words)["text"])
+        (self.folder / file).write_text(text, encoding="utf-8")
+
+    def _make_home(self, name: str) -> None:
+        home, own = self.folder / "home", self.folder / name
+        if name not in ROUTERS:
+            shutil.copytree(home, own)
+            return
+        own.mkdir()
+        for held in HELD_BY_ROUTERS:
+            if (home / held).exists():
+                shutil.copy(home / held, own)
+
+    def start(self, name: str) -> None:
+        """A router, a control plane or a worker host, with a home of its own."""
+        words = ["worker", "--slots", "1"]
+        if name not in WORKERS:
+            words = ["serve", "router" if name in ROUTERS else "control"]
+        self._serve(name, *words)
+
+    def _serve(self, name: str, *words: str) -> None:
+        main = (sys.executable, "-m", "swapgate", "--config", str(self.config))
+        home = {"SWAPGATE__HOME": str(self.folder / name)}
+        self.processes.start(name, *main, *words, environment=home)
+
+    def wait_ready(self, name: str) -> float:
+        """Of a router or a control plane, until it says that all is well."""
+        try:
+            return eventually(lambda: self.status(name) == "ok", STARTS_WITHIN_S, name)
+        except NotReady as error:
+            raise NotReady(f"{error}\n{self.processes.log_end(name)}") from None
+
+    def status(self, name: str, port: int = 0) -> str:
+        """What `/readyz` says. Raises URLError."""
+        port = port or (8081 if name in CONTROLS else 8080)
+        url = f"http://{self.network.address(name)}:{port}/readyz"
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return str(json.load(answer)["status"])
+
+    def breakers(self, name: str) -> list[float]:
+        """The states of a router's circuits. Raises URLError."""
+        url = f"http://{self.network.address(name)}:8080/metrics"
+        token = (self.folder / "router.token").read_text(encoding="utf-8")
+        request = urllib.request.Request(url, headers={"authorization": f"Bearer {token}"})
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - a host of ours
+            lines = answer.read().decode().splitlines()
+        found = (line for line in lines if line.startswith("swapgate_breaker_state{"))
+        return [float(line.rpartition(" ")[2]) for line in found]
+
+    def switch(
+        self, method: str, model: str, fault: Mapping[str, object] | None = None
+    ) -> None:
+        """Sets or removes a fault of the near provider, whose switches answer to itself."""
+        url = f"http://127.0.0.1:9000/sim/faults/{model}"
+        words = ["curl", "-fsS", "-m", "20", "-X", method, url]
+        if fault:
+            words += ["-d", json.dumps(fault)]
+        command = self.network.command("near", *words)
+        subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - curl
+
+    def leader(self) -> tuple[int, str]:
+        """The term, and the leader's host, empty where it is gone. Raises psycopg.Error."""
+        ((term, owner),) = self.database.rows("SELECT term, owner FROM leadership")
+        pid = owner.rpartition("-")[2]
+        live = self.processes.running
+        names = (n for n in CONTROLS if n in live and str(live[n].pid) == pid)
+        return int(term), next(names, "")
+
+
+def policy(seconds: float) -> dict[str, object]:
+    """A canary that lasts most of the run, so that it lives through what is broken."""
+    return {
+        "promotion": "automatic",
+        "gate": {"claim": "superior", "alpha": 0.05, "n_max": 200, "infra_pause_s": 2},
+        "canary": {
+            "unit": "request",
+            "block_size": 100,
+            "p0": 0.05,
+            "bake_s": round(seconds / 40),
+            "steps": [
+                {"weight_bps": 1000, "min_exposures": 50, "min_s": round(seconds / 5)},
+                {"weight_bps": 2500, "min_exposures": 150, "certify": True,
+                 "min_s": round(seconds / 3)},
+            ],
+        },
+    }  # fmt: skip

@@ -1,0 +1,170 @@
+"""Judges a game day: each failed request against what the docs predict, the books against the
+client's records, the swaps, the leaders, the alerts, the audit log.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks.gameday.acts import Act, Break
+from benchmarks.gameday.prometheus import Firing
+from benchmarks.gameday.swaps import WANTED, Swaps
+from benchmarks.gameday.traffic import Request
+
+# `router.flush_interval_s` and a moment for the database: what a killed router had not written.
+UNWRITTEN_S: Final = 2.0
+# Prometheus scrapes every two seconds, and looks at its rules as often.
+LATE_S: Final = 15.0
+BROKE_OFF: Final = "the provider's stream broke off"
+# Rules that would say that something is wrong which nobody has broken.
+NEVER: Final = frozenset(
+    {
+        "SwapgateRequestsFail",
+        "SwapgateInternalErrors",
+        "SwapgateObservationsDropped",
+        "SwapgateRouterRevisionRefused",
+        "SwapgateControlMissing",
+        "SwapgateControlStuck",
+        "SwapgateWorkersRestart",
+    }
+)
+SAMPLES: Final = "SELECT count(*), count(DISTINCT (run, item, epoch)) FROM sample"
+RECORDED: Final = "SELECT route, sum(requests)::int FROM traffic GROUP BY route"
+
+
+@dataclass(frozen=True)
+class Check:
+    what: str
+    seen: str
+    good: bool
+
+
+@dataclass(frozen=True)
+class Played:
+    """An act as it went. during: requests under way or sent between break and recovery."""
+
+    act: Act
+    break_: Break
+    during: int
+    failed: int
+    predicted: int
+
+
+def predicted(act: Act, break_: Break, request: Request) -> bool:
+    """Whether the docs say that this request fails: it was under way at the break. Of a stream
+    that had begun to answer, the error says so.
+    """
+    under_way = request.start_s <= break_.broken_s and request.end_s >= break_.begun_s
+    begun = request.stream and BROKE_OFF in request.error
+    return under_way and (act.in_flight_fails or (act.streams_break_off and begun))
+
+
+def judge_act(
+    act: Act,
+    break_: Break,
+    requests: Sequence[Request],
+    breaks: Sequence[tuple[Act, Break]],
+) -> Played:
+    """What failed meanwhile, without what another act's page predicts."""
+    during = [r for r in requests if r.end_s >= break_.begun_s and r.start_s <= break_.over_s]
+    others = [one for one in breaks if one != (act, break_)]
+    mine = [r for r in during if r.failed and predicted(act, break_, r)]
+    nobodys = [r for r in unpredicted(during, others) if r not in mine]
+    return Played(act, break_, len(during), len(mine) + len(nobodys), len(mine))
+
+
+def unpredicted(
+    requests: Sequence[Request], breaks: Sequence[tuple[Act, Break]]
+) -> list[Request]:
+    return [
+        request
+        for request in requests
+        if request.failed and not any(predicted(act, break_, request) for act, break_ in breaks)
+    ]
+
+
+def check_requests(requests: Sequence[Request], breaks: Sequence[tuple[Act, Break]]) -> Check:
+    wrong = unpredicted(requests, breaks)
+    causes = Counter(request.error[:120] for request in wrong)
+    said = "; ".join(f"{count} × {cause}" for cause, count in causes.most_common(5))
+    failed = sum(request.failed for request in requests)
+    seen = f"{len(requests):,} sent, {failed} failed, {len(wrong)} of them not predicted"
+    return Check("requests that fail are predicted", f"{seen} {said}".strip(), not wrong)
+
+
+def check_books(
+    requests: Sequence[Request],
+    recorded: Mapping[str, int],
+    breaks: Sequence[tuple[Act, Break]],
+) -> Check:
+    """Each answer is recorded once. A killed router may lose those of its last moments, and
+    may or may not have recorded a request that was cut off.
+    """
+    open_ = {
+        request.number
+        for request in requests
+        for act, break_ in breaks
+        if act.in_flight_fails
+        and request.start_s <= break_.broken_s
+        and request.end_s >= break_.begun_s - UNWRITTEN_S
+    }
+    sure = sum(not request.failed and request.number not in open_ for request in requests)
+    total = sum(recorded.values())
+    most = sure + len(open_ | {request.number for request in requests if request.failed})
+    answered = sum(not request.failed for request in requests)
+    seen = f"{answered:,} answered, {total:,} recorded ({sure:,} to {most:,} predicted)"
+    return Check("every answer is recorded once", seen, sure <= total <= most)
+
+
+def check_samples(count: int, distinct: int) -> Check:
+    seen = f"{count:,} samples, {count - distinct} of them doubled"
+    return Check("no sample is doubled", seen, count > 0 and count == distinct)
+
+
+def check_swaps(swaps: Swaps) -> list[Check]:
+    return [
+        Check(
+            f"`{candidate}` ends {wanted.replace('_', ' ')}",
+            " → ".join(swaps.phases.get(candidate, {})) or "never proposed",
+            swaps.phase(candidate) == wanted,
+        )
+        for candidate, wanted in WANTED.items()
+    ]
+
+
+def check_leaders(swaps: Swaps, changes: int) -> Check:
+    terms = [term for term, _ in swaps.terms]
+    good = not swaps.faults and len(set(terms)) == len(terms) and len(terms) > changes
+    seen = f"terms {', '.join(map(str, terms))}; {'; '.join(swaps.faults) or 'one leader each'}"
+    return Check("one control plane leads at a time", seen, good)
+
+
+def check_alerts(firings: Sequence[Firing], breaks: Sequence[tuple[Act, Break]]) -> Check:
+    """Each act's rules fire between its break and a while after its mend; others never do."""
+    missing = [
+        f"{alert} of “{act.name}”"
+        for act, break_ in breaks
+        for alert in act.alerts
+        if not any(
+            firing.alert == alert and break_.begun_s <= firing.at_s <= break_.over_s + LATE_S
+            for firing in firings
+        )
+    ]
+    wrong = sorted(
+        {
+            firing.alert
+            for firing in firings
+            if firing.alert in NEVER
+            and not any(
+                firing.alert in act.may_alert
+                and break_.begun_s <= firing.at_s <= break_.over_s + LATE_S
+                for act, break_ in breaks
+            )
+        }
+    )
+    fired = Counter(firing.alert for firing in firings)
+    seen = ", ".join(f"{count} × {alert}" for alert, count in fired.items()) or "none fired"
+    seen += f"; missing: {', '.join(missing)}" if missing else ""
+    seen += f"; should not have: {', '.join(wrong)}" if wrong else ""
+    return Check("Prometheus' rules fire for what is broken", seen, not missing and not wrong)
