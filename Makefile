@@ -12,7 +12,7 @@ COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint types arch test-fast test-browser cov migrate bench docs \
-	docs-check imports lock verify soak
+	docs-check imports lock verify soak gameday
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -80,6 +80,9 @@ verify: setup ## every case of what `make test` samples: calibrations, crashes, 
 	SWAPGATE_HYPOTHESIS=verify $(PYTEST) $(PARALLEL) -m "hypothesis and not (verify or soak)"
 	@sh .ci/last_passed.sh verify
 
-soak: setup ## the longest: hundreds of real kills, SOAK_S=1200 seconds of mixed faults
+soak: setup ## the longest: the runs of docs/reference/figures.md, SOAK_S=1200 seconds of mixed faults
 	$(PYTEST) tests -m soak --timeout=0
 	@sh .ci/last_passed.sh soak
+
+gameday: setup ## a whole installation is broken, part by part, under traffic; GAMEDAY_S=1200 seconds
+	$(BIN)/python -m benchmarks.gameday --seconds $(or $(GAMEDAY_S),1200)

@@ -99,7 +99,13 @@ def write_backup(installation: Installation, file: Path, passphrase: str) -> Wri
     finally:
         with suppress(FileNotFoundError):
             draft.unlink()
-    return WrittenBackup(str(file), size, digest, contents, (*missing, *left_out))
+    outside = _name_archive(settings)
+    return WrittenBackup(str(file), size, digest, contents, (*missing, *left_out, *outside))
+
+
+def _name_archive(settings: Settings) -> tuple[str, ...]:
+    folder = settings.archive.folder
+    return (f"{folder}: the archive's files; copy the folder",) if folder else ()
 
 
 def verify_backup(file: Path, passphrase: str) -> BackupContents:

@@ -37,7 +37,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     from harness.control import reconciler  # noqa: PLC0415 - as above
     from harness.control.agents import retention, switches  # noqa: PLC0415 - as above
     from harness.control.drift import monitor  # noqa: PLC0415 - as above
-    from harness.control.operations import alerts, housekeeping  # noqa: PLC0415
+    from harness.control.operations import alerts, archive, housekeeping  # noqa: PLC0415
     from harness.control.operations.audit_sinks import send_new_events  # noqa: PLC0415
     from harness.control.operations.housekeeping import MonitoredJob  # noqa: PLC0415
     from harness.control.providers import deprecations, oauth_tokens  # noqa: PLC0415
@@ -76,6 +76,15 @@ def control_schedule(installation: Installation) -> "Schedule":
             failovers_days=control.failovers_keep_days,
         )
 
+    files, archive_after = (
+        installation.archive_files,
+        timedelta(days=settings.archive.after_days),
+    )
+
+    def move_old_rows(ctx: Context) -> None:
+        if files is not None:
+            archive.archive_old_rows(ctx, files, archive_after)
+
     def retain(ctx: Context) -> None:
         retention.purge_idle(ctx, timedelta(days=settings.agents.keep_days))
         retention.revoke_stale_grants(ctx)
@@ -100,6 +109,7 @@ def control_schedule(installation: Installation) -> "Schedule":
         leading("housekeeping", tidy, every_s=control.housekeeping_interval_s),
         # Of its own: no fault of the others keeps what is to be deleted.
         leading("retention", retain, every_s=control.housekeeping_interval_s),
+        leading("archive", move_old_rows, every_s=control.housekeeping_interval_s),
     ]
     for suite in settings.suites.values():
         if suite.every:

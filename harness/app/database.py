@@ -18,6 +18,7 @@ from harness.runtime import secret_files
 from harness.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
+    from harness.store.migrate import Downgrade as Downgrade  # noqa: PLC0414 - for callers
     from harness.store.migrate import SchemaState as SchemaState  # noqa: PLC0414 - for callers
     from harness.store.sql import SqlStore
 
@@ -65,6 +66,20 @@ def upgrade_database(settings: Settings) -> None:
         job_queue(settings).install(settings.database_url)
     with suppress(ConfigError):  # without a secret, nothing was ever written here
         _take_over_rows(settings, secret_files.installation_secret(settings))
+
+
+def downgrade_database(
+    settings: Settings, revision: str | None, *, dry_run: bool
+) -> "Downgrade":
+    """Take the schema back, by default one step. dry_run: only say what would be lost.
+
+    Raises Conflict where a control process leads, or where what is there has no place in the
+    older schema; DatabaseUnusable.
+    """
+    from harness.store import migrate  # noqa: PLC0415 - alembic takes its time
+
+    migrate.require_file(settings.database_url)
+    return migrate.downgrade(settings.database_url, revision or "-1", dry_run=dry_run)
 
 
 def _take_over_rows(settings: Settings, secret: bytes) -> None:

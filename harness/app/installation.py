@@ -32,6 +32,7 @@ from harness.domain.routing.kill_switch import (
 )
 from harness.domain.settings import OidcSettings, Settings, http_url
 from harness.ports import (
+    ArchiveFiles,
     AuditSinks,
     Cipher,
     Clock,
@@ -186,8 +187,10 @@ class Installation:
     @cached_property
     def store(self) -> LeaderStore:
         from harness.store.content_cipher import ContentCipher  # noqa: PLC0415 - as below
+        from harness.store.primary_timelines import SEEN  # noqa: PLC0415 - as below
         from harness.store.sql import SqlStore  # noqa: PLC0415 - SQLAlchemy takes its time
 
+        SEEN.keep_in(self.settings.home / "database-timelines")
         encrypts = self.settings.encrypt_content
         return SqlStore(
             self.settings.database_url,
@@ -216,6 +219,15 @@ class Installation:
         from harness.runtime.outbound.provider_probe import HttpProviderProbe  # noqa: PLC0415 - urllib takes time
 
         return HttpProviderProbe(self.clock, self.settings.router.allow_addresses)
+
+    @property
+    def archive_files(self) -> ArchiveFiles | None:
+        """Keeps the archive's files; None where nothing is archived."""
+        if not self.settings.archive.folder:
+            return None
+        from harness.runtime.parquet_archive import ParquetArchive  # noqa: PLC0415 - as below
+
+        return ParquetArchive(Path(self.settings.archive.folder))
 
     @property
     def _audit_sinks(self) -> AuditSinks | None:
@@ -271,6 +283,7 @@ class Installation:
             chance=SystemRandomIds(),
             suites=suites,
             policies=policies,
+            projects=self.settings.projects,
             workers=self.workers,
             run_queue=self.run_queue,
             eval_workers=self.settings.control.eval_workers,

@@ -28,7 +28,7 @@ from tests.support.site.command_line import CommandLine, installed
 # These end only when they are stopped, or are no verbs for data.
 PROCESSES = {
     *("mcp", "serve all", "serve agents", "serve control", "serve router", "serve ui"),
-    *("sim traffic", "demo", "eval-worker", "worker"),
+    *("sim traffic", "demo", "eval-worker", "eval-worker-template", "worker"),
     "router-worker",
     "gate run",  # tests/integration/test_gate_run.py
     *("completion", "docs generate"),
@@ -147,7 +147,7 @@ def agent_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
     assert isinstance(grants, list)
     ask("agent", "revoke", grants[0]["id"])
     assert "revoked" in cli.text("agent", "grants")
-    assert ask("agent", "purge-user", "user-7") == {"sessions": 2}
+    assert ask("agent", "purge-user", "user-7")["sessions"] == 2  # type: ignore[index]
     again = ask("user", "delete", "user-7", "--reason", "ticket 12")
     assert (again["sessions"], again["captures"]) == (0, 0)  # type: ignore[index]
     ask("user", "delete", "user-7", "--reason", "user-7 asked", exits=2)
@@ -169,6 +169,12 @@ def database_verbs(ask: Callable[..., object]) -> None:
     # The keys of these tests are in the environment.
     ask("db", "rotate-key", exits=2)
     ask("db", "retire-key", "0" * 16, "--reason", "a rehearsal", exits=2)
+    # The version before does not know the break-glass of these tests.
+    ask("db", "downgrade", "--dry-run", "--reason", "a rehearsal", exits=6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWAPGATE__ARCHIVE__FOLDER", "archive")
+        for words in (("run",), ("list",), ("verify",), ("read", "traffic")):
+            assert ask("archive", *words) == []
 
 
 def person_verbs(ask: Callable[..., object]) -> None:

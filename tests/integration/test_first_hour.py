@@ -239,6 +239,22 @@ def test_traffic_says_where_the_proposals_stand_and_when_they_end(cli: CommandLi
     assert not watch.open
 
 
+def test_traffic_ends_where_only_a_persons_approval_is_missing_and_says_whose(
+    cli: CommandLine,
+) -> None:
+    asked = ("proposal", "create", "chat", "sim/better", "--policy", "approved")
+    made = cli.json(*asked)["proposal"]["id"]
+    watch = ProposalWatch(cli.world.context(), ["chat"])
+    assert not watch.rests
+    assert watch.approvals() == []
+    cli.world.until_decided(made)
+    assert watch.rests
+    assert watch.open
+    (line,) = watch.approvals()
+    assert line.startswith("chat: waits for an approver other than its proposer: ")
+    assert f"`swapgate proposal approve {made}`" in line
+
+
 def test_a_router_whose_database_has_no_route_says_so_in_its_log(tmp_path: Path) -> None:
     with (
         opened(configured(tmp_path), ManualClock()) as installation,

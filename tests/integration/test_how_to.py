@@ -116,6 +116,8 @@ SQLITE = {
     "change-requests": INSTALLED,
     "spending": INSTALLED,
     "privacy": INSTALLED,
+    "archive": f"{INSTALLED}\necho 'archive: {{folder: archive}}' >> swapgate.yaml\n",
+    "projects": f"{INSTALLED}\necho 'projects: {{payments: {{}}}}' >> swapgate.yaml\n",
 }
 OF_THEIR_OWN = {
     "alerts",
@@ -305,8 +307,12 @@ def test_two_roles_run_swapgate_and_a_dump_is_restored(server: sa.URL, tmp_path:
     first, second = tmp_path / "first", tmp_path / "second"
     first.mkdir()
     second.mkdir()
+    several = "target_session_attrs=read-write&load_balance_hosts=random"
+    both = "@a.example:5432,b.example:5432/swapgate?"
     DocumentedCommands(
-        "how-to/postgresql.md", first, changes={"@db.example/swapgate": at}
+        "how-to/postgresql.md",
+        first,
+        changes={"@db.example/swapgate": at, f"{both}{several}": f"{at}&{several}"},
     ).run()
 
     restored = address(server, "restored", "swapgate_owner")

@@ -137,7 +137,7 @@ def test_the_months_report_says_what_a_canary_cost_more_and_what_its_promotion_s
             break
     report = spending_report.load_report(world.context())
     assert report.savings == (RouteMoney("chat", 0, 0.0),)
-    assert dict(report.facts)["saved by promoted swaps, since 2026-01-01"] == (
+    assert dict(report.facts)["saved by promoted swaps, since 1 Jan 2026"] == (
         "chat $0.00 (0 requests)"
     )
 

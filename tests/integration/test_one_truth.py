@@ -55,7 +55,7 @@ PAGES: Final = {
         page: (page, {})
         for page in (
             *("overview", "traffic", "alerts", "spending", "audit", "providers", "suites"),
-            *("policies", "keys", "settings", "sessions", "first_start"),
+            *("policies", "keys", "settings", "sessions", "shadows", "captures", "first_start"),
         )
     },
     "proposals": ("proposals", {"state": "all"}),

@@ -15,7 +15,12 @@ from dashboard.data import queries
 from dashboard.data import sessions as session_pages
 from harness.api.app import PREFIX
 from harness.cli.program import program
+from harness.control.operations.archive import list_archived_files
+from harness.control.operations.queries import list_route_status
+from harness.control.operations.spending_report import load_report
+from harness.control.routing.traffic_report import load_traffic_report
 from harness.domain.evals.run import RunState
+from harness.domain.operations.archive import ARCHIVED
 from harness.domain.operations.audit import AuditFilter
 from harness.ports import Listings, Transaction
 from tests.support.control.control_plane import SmallInstallation
@@ -131,6 +136,9 @@ def ask_store(tx: Transaction, since: Any) -> None:
     tx.dashboard_sessions.open_at(since)
     tx.dashboard_sessions.forget(since - timedelta(days=9999))
     tx.alerts.forget(since - timedelta(days=9999))
+    tx.routing.last_swap("chat")
+    for table in ARCHIVED:
+        tx.archive.delete(table, tx.archive.oldest(table, since, limit=1))
 
 
 @pytest.mark.req("F5")
@@ -150,6 +158,11 @@ def test_no_list_page_verb_or_control_turn_reads_a_growing_table_whole(
         queries.comparison(ctx, proposal)
         queries.route(ctx, "chat")
         queries.canary_routes(ctx)
+        queries.canary(ctx, "chat")
+        queries.measured_of(ctx, list_route_status(ctx))
+        load_traffic_report(ctx, timedelta(days=7))
+        load_report(ctx)
+        list_archived_files(ctx)
         session_pages.list_sessions(ctx)
         with world.store.listings() as stored:
             ask_lists(stored, now)

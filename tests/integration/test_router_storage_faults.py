@@ -1,11 +1,10 @@
 """A database that takes 2 s for everything, a disk that is full: requests notice nothing."""
 
 import sqlite3
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +25,7 @@ from tests.support.providers.scripted_upstream import completion, running_upstre
 from tests.support.router.live_router import KEY, SECRET, running_router_on, wait_until
 from tests.support.router.router_process import routed
 from tests.support.site.signing_keys import CONTROL
+from tests.support.site.small_disk import full, small_disk
 from tests.support.store import records
 from tests.support.store.records import OLD, ROUTE
 
@@ -131,38 +131,25 @@ def recorded(store: Store) -> int:
         return sum(row.requests for row in tx.observations.traffic(since=EVER))
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
-    try:
-        done = subprocess.run(mount, capture_output=True, text=True, check=False)  # noqa: S603
-        problem = done.stderr.strip()
-    except FileNotFoundError:
-        problem = "no mount here"
-    if problem:
-        pytest.skip(f"a small disk takes the right to mount one: {problem}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S603, S607
+@pytest.fixture(name="disk")
+def mounted_disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path) as disk:
+        yield disk
 
 
 @pytest.mark.req("G5")
 def test_a_full_disk_costs_no_request_tears_nothing_and_loses_nothing(
-    small_disk: Path,
+    disk: Path,
 ) -> None:
     # Database, spool, snapshot, rates and logs: all of it is on that disk.
     with (
         simulator_thread.serve_in_thread(sim.simulator(time_scale=0.0)) as provider,
-        routed(small_disk, provider) as world,
+        routed(disk, provider) as world,
     ):
         world.start()
         with world.load() as load:
             load.more()
-            with full(small_disk):
+            with full(disk):
                 load.more(200)
                 failed = world.counter("swapgate_router_flushes_failed_total")
                 assert failed > 0
@@ -170,21 +157,8 @@ def test_a_full_disk_costs_no_request_tears_nothing_and_loses_nothing(
         assert load.errors == []
         wait_until(lambda: world.recorded() == load.answered, timeout_s=60)
         assert world.counter("swapgate_observations_dropped_total") == 0
-        assert file.load_snapshot(small_disk / "home" / "snapshot.json").table.routes
+        assert file.load_snapshot(disk / "home" / "snapshot.json").table.routes
         assert world.readyz() == "ok"
         assert world.place.terminate("router") == 0
-        with closing(sqlite3.connect(small_disk / "swapgate.db")) as db:
+        with closing(sqlite3.connect(disk / "swapgate.db")) as db:
             assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-
-
-@contextmanager
-def full(disk: Path) -> Iterator[None]:
-    """Not a byte is left on it within the block."""
-    filler = disk / "filler"
-    with filler.open("wb", buffering=0) as out, suppress(OSError):
-        while out.write(bytes(4096)):
-            pass
-    try:
-        yield
-    finally:
-        filler.unlink()

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from harness import config, package_data
 from harness.control.operations import dashboard_sessions, people, single_sign_on
 from harness.control.operations.dashboard_sessions import ActorSession
+from harness.control.operations.queries import list_audit_events
 from harness.control.proposals import decisions, four_eyes
 from harness.domain.errors import ConfigError, Conflict, InputError, NotAllowed, NotFound
 from harness.domain.operations.access import Role
@@ -72,6 +73,14 @@ def test_a_person_is_the_issuers_subject_with_the_highest_role_of_the_groups(
         ("dora@example.com", "d.smith@example.com", False),
         ("dora@example.com", "dora@example.com", True),
     ]
+    for reader, issuer in (
+        (later.actor, "for admins"),
+        (None, "for admins"),
+        (OPERATOR, ISSUER),
+    ):
+        (newest, *_) = list_audit_events(world.context(), reader=reader)
+        assert newest.details["issuer"] == issuer
+        assert (newest.details["subject"] == "u-1") == (issuer == ISSUER)
 
 
 @pytest.mark.parametrize(

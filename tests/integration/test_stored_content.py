@@ -17,7 +17,7 @@ from cryptography.fernet import Fernet, InvalidToken
 from harness.control.evals.verdict_replay import replay_verdict
 from harness.control.operations.content_encryption import renew_content
 from harness.control.operations.housekeeping import blank_old_texts
-from harness.domain.errors import DecryptionFailed
+from harness.domain.errors import Conflict, DecryptionFailed
 from harness.runtime import encryption, secret_files
 from harness.runtime.clock import SystemClock
 from harness.runtime.encryption import FernetCipher
@@ -221,7 +221,7 @@ def test_a_rotation_that_was_interrupted_goes_on_with_what_is_left(
         assert [capture.content for capture in tx.captures.list()] == [ONE.content] * 450
     with first.store.read() as tx, pytest.raises(DecryptionFailed):
         tx.captures.list(limit=1)
-    with pytest.raises(RuntimeError, match=r"captured\.content holds encrypted content"):
+    with pytest.raises(Conflict, match=r"captured\.content holds encrypted content"):
         migrate.downgrade(database_url, "0014")
     for made in (first, ended, again, last):
         made.store.close()

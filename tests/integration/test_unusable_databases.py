@@ -28,7 +28,8 @@ def test_the_revisions_are_those_that_alembic_finds() -> None:
 def newer_url(database_url: str) -> str:
     made = engine.make(engine.parse(database_url))
     with made.execution_options(**{engine.BEGIN: "IMMEDIATE"}).begin() as db:
-        db.execute(sa.text("UPDATE alembic_version SET version_num = :new"), {"new": NEWER})
+        update = "UPDATE alembic_version SET version_num = :new, compatible_from = :new"
+        db.execute(sa.text(update), {"new": NEWER})
     made.dispose()
     return database_url
 

@@ -218,11 +218,9 @@ def test_included_files_are_read_and_a_pattern_is_a_route_for_each_model_that_is
         "support": [
             "openai/gpt-4o",
             "anthropic/claude-sonnet-4-5",
-            "openai/fo::hi:static::you",
         ],
         "vectors": ["openai/text-embedding-3-small"],
         "anthropic-claude-sonnet-4-5": ["anthropic/claude-sonnet-4-5"],
-        "fo::hi:static::you": ["openai/fo::hi:static::you"],
     }
     claude = settings.routes["anthropic-claude-sonnet-4-5"].incumbent
     assert claude.parameters == {"temperature": 0}
@@ -234,7 +232,7 @@ def test_included_files_are_read_and_a_pattern_is_a_route_for_each_model_that_is
     assert "models that this file names: anthropic-claude-sonnet-4-5." in text
     assert report["litellm_settings.fallbacks.0.support"] == (
         "changed",
-        "fallbacks of support, without other/model: not taken over",
+        "fallbacks of support, without fo::hi:static::you, other/model: not taken over",
     )
     places = {note.key: note.place.rsplit("/", 1)[1] for note in conversion.notes}
     assert places["model_list.1"] == "chat.yaml:3"

@@ -36,8 +36,8 @@ from router.recording.guardrail_sample import SEGMENTS_FROM
 from router.recording.ledger import Ledger
 from router.request.body import read_request
 from tests.support.router.asgi_router import ASK, CHAT, Door
+from tests.support.router.counted_router import CallCounter
 from tests.support.router.live_router import snapshot
-from tests.unit.test_calls_per_request import CallCounter
 
 pytestmark = pytest.mark.req("F3")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -38,7 +38,7 @@ def send_traffic(  # noqa: PLR0913 - what the command's options say
     say: Callable[[str], None],
 ) -> bool:
     """Send requests until Ctrl-C, the time or the proposals' ends. Returns whether all had
-    ended that were waited for.
+    ended that were waited for: not those that wait for a person's approval.
 
     url: of the router, without `/v1`. routes: all of the table where none is named. seconds:
     None for no limit. Raises NotFound for an unknown route, InputError where there is nothing
@@ -58,7 +58,7 @@ def send_traffic(  # noqa: PLR0913 - what the command's options say
     traffic.start()
     try:
         with interrupts() as over:
-            while not (over.ended or (until_settled and not watch.open)):
+            while not (over.ended or (until_settled and watch.rests)):
                 time.sleep(LOOK_EVERY_S)
                 elapsed = time.monotonic() - began
                 if seconds is not None and elapsed >= seconds:
@@ -75,6 +75,9 @@ def send_traffic(  # noqa: PLR0913 - what the command's options say
     say(_count(traffic))
     if over.ended and until_settled:
         raise KeyboardInterrupt
+    if until_settled:
+        for line in watch.approvals():
+            say(line)
     return not (until_settled and watch.open)
 
 
@@ -136,6 +139,25 @@ class ProposalWatch:
                 ended.append(f"{route}: {name} is {phase}: {proposal.closed_because}")
         self._adopt()
         return ended
+
+    @property
+    def rests(self) -> bool:
+        """Whether none goes on by itself: all have ended, or wait for a person's approval."""
+        phases = self.phases().values()
+        return all(phase is ProposalPhase.AWAITING_APPROVAL for phase in phases)
+
+    def approvals(self) -> list[str]:
+        """Says who must do what, for each proposal that waits for an approval."""
+        waiting = [
+            route
+            for route, phase in self.phases().items()
+            if phase is ProposalPhase.AWAITING_APPROVAL
+        ]
+        return [
+            f"{route}: waits for an approver other than its proposer: `swapgate proposal "
+            f"approve {self.open[route]}`, or the page Proposals; then send traffic again"
+            for route in sorted(waiting)
+        ]
 
     def phases(self) -> dict[str, ProposalPhase]:
         """Route to the phase of its open proposal."""

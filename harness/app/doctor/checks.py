@@ -136,7 +136,14 @@ def _database(
         return None, [
             DoctorFinding("database", "fail", str(error), "start it, or fix `database_url`")
         ]
-    if state.is_newer:
+    if state.is_served:
+        schema = DoctorFinding(
+            "database",
+            "warn",
+            f"{shown} is at revision {state.found}, of a newer version; this one goes on",
+            "start this process in the newer version, too (docs/how-to/upgrade.md)",
+        )
+    elif state.is_newer:
         schema = DoctorFinding("database", "fail", state.differences[0], "run that version")
     elif state.differences:
         found = (

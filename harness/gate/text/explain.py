@@ -125,8 +125,9 @@ _RULES: Final[Mapping[EvidenceRule, str]] = {
         "planned share"
     ),
     EvidenceRule.TUNED: (
-        "errors weigh more than other harm, likely sizes of harm more than unlikely ones, and "
-        "small blocks are judged by the planned share"
+        "the guardrail of errors has nine tenths of the weight, and the others share the rest; "
+        "likely sizes of harm weigh more than unlikely ones; small blocks are judged by the "
+        "planned share"
     ),
 }
 _PERSON: Final = StepNeed(

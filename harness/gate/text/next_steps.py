@@ -130,12 +130,12 @@ def _more_items(decided: DecidedProposal) -> str:
     if items > HOPELESS * used:
         return (
             f"nothing: a difference this small would need about {format_count(items)} more "
-            f"items of {suite}. If a small loss is worth it, claim “equal or better”."
+            f"items of the suite {suite}. If a small loss is worth it, claim “equal or better”."
         )
     price = _price_of(decided.answers.get(suite, ()), items, decided.connections)
     return (
-        f"{format_quantity(items, 'more item')} of {suite} should settle it (80 % power)"
-        f"{price}. Then propose again."
+        f"{format_quantity(items, 'more item')} of the suite {suite} should settle it "
+        f"(80 % power){price}. Then propose again."
     )
 
 
