@@ -552,7 +552,11 @@ def test_a_freeze_a_break_glass_a_change_request_and_an_opt_out_by_dialog_until_
     dialog.get_by_label("Model", exact=True).click()
     page.get_by_role("option", name="sim/sim-better").click()
     dialog.get_by_label("Reason").press_sequentially("its vendor ends it tonight")
-    dialog.get_by_role("button", name="Ask for it").click()
+    ask = dialog.get_by_role("button", name="Ask for it")
+    ask.click()
+    expect(dialog.get_by_text("Not done")).to_be_visible()
+    dialog.get_by_text("Also while the route is frozen").click()
+    ask.click()
     expect(page.get_by_text("carla asked for a break-glass of route quiet")).to_be_visible()
 
     page.goto(page.url.partition("/routes")[0] + "/keys")
