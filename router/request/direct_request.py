@@ -12,7 +12,7 @@ from functools import partial
 from typing import Protocol
 
 from harness.domain.routing.table import KeyGrant
-from router.request.dispatch import FirstAttempt, FirstByteTimer
+from router.request.dispatch import FirstAttempt
 from router.request.model_endpoint import ModelEndpoint
 from router.server.asgi import BODY, App, Receive, Scope, Send
 from router.server.headers import Header
@@ -79,12 +79,12 @@ class DirectRequest:
     """
 
     __slots__ = (
+        "_begun_at",
         "_call",
         "_cycle",
         "_door",
         "_endpoint",
         "_errors",
-        "_head",
         "_scope",
         "faults",
         "first",
@@ -106,6 +106,7 @@ class DirectRequest:
         self.faults = 0
         self.when = 0.0
         self.first: FirstAttempt | None = None
+        self._begun_at: float | None = None  # when the answer's head came
         self._door = door
         self._endpoint = endpoint
         self._errors = errors
@@ -172,7 +173,6 @@ class DirectRequest:
             return
         self._call: BegunCall = first.call
         self.when = min(first.made.until, first.started + first.first_s)
-        self._head = FirstByteTimer(self, first.made.until, dispatcher.timers.loop)
         dispatcher.timers.add(self)
         self._call.listen(self._on_call)
         self._cycle.on_leaving(self._left)
@@ -184,7 +184,10 @@ class DirectRequest:
         if state is CallState.UNUSUAL:
             self._leave_open()
             return
-        self._head()
+        if self._begun_at is None:
+            # From here on, the answer has the rest of the attempt's time.
+            self._begun_at = self._endpoint.dispatcher.timers.loop.time()
+            self.when = self._begun_attempt().made.until
         if state is CallState.WHOLE:
             self._errors.without_task = self
             try:
@@ -239,7 +242,7 @@ class DirectRequest:
     def _begun_attempt(self) -> FirstAttempt:
         if self.first is None:
             raise RuntimeError("no attempt was begun")
-        return self.first._replace(begun_at=self._head.at)
+        return self.first._replace(begun_at=self._begun_at)
 
     def _release(self) -> None:
         self._endpoint.dispatcher.timers.discard(self)
