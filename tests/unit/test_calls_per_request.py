@@ -18,7 +18,13 @@ from router.recording.served_names import ServedNames
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import EVENTS, ROLE, event
 from tests.support.router.asgi_router import ASK, CHAT, Door
-from tests.support.router.costed_requests import FEW_CHUNKS, KINDS, MANY_CHUNKS, metered
+from tests.support.router.costed_requests import (
+    FEW_CHUNKS,
+    KINDS,
+    MANY_CHUNKS,
+    garbage,
+    metered,
+)
 from tests.support.router.counted_router import CallCounter, RequestCost
 from tests.support.router.live_router import snapshot
 
@@ -62,6 +68,12 @@ def test_a_whole_answer(name: str, tmp_path: Path) -> None:
         # On a busy machine a request takes so long that the worker's timers go off in most.
         cost = min(cost, metered(KINDS[name], tmp_path, times=200))
     assert_within(name, cost, budget_of(name))
+
+
+@pytest.mark.req("B8")
+@pytest.mark.parametrize("name", KINDS)
+def test_a_request_leaves_nothing_for_the_garbage_collector(name: str, tmp_path: Path) -> None:
+    assert not garbage(KINDS[name], tmp_path)
 
 
 async def streamed(folder: Path, chunks: int) -> RequestCost:

@@ -2,6 +2,7 @@
 asked, what the provider answers, and the routing table in between.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import count
@@ -119,3 +120,9 @@ KINDS: Final[Mapping[str, CostedRequest]] = {
 def metered(kind: CostedRequest, folder: Path, *, times: int = 16) -> RequestCost:
     with metered_router(kind.snapshot, kind.packets, folder) as meter:
         return meter.cost(kind.path, kind.bodies(), times=times)
+
+
+def garbage(kind: CostedRequest, folder: Path) -> Counter[str]:
+    """What requests of this kind leave to the garbage collector."""
+    with metered_router(kind.snapshot, kind.packets, folder) as meter:
+        return meter.garbage(kind.path, kind.bodies())

@@ -9,6 +9,7 @@ import re
 import socket
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -187,6 +188,31 @@ class RouterMeter:
             counts.append((counter.calls - before[0], counter.coroutines - before[1]))
         self.in_loop(sys.setprofile, None)
         return RequestCost(*min(counts))
+
+    def garbage(
+        self, path: str, bodies: Iterator[bytes], *, warm_up: int = 8, times: int = 16
+    ) -> Counter[str]:
+        """What the requests leave to the garbage collector of the router's own objects, by
+        their type.
+        """
+        for _ in range(warm_up):
+            self.ask(path, next(bodies))
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for _ in range(times):
+                self.ask(path, next(bodies))
+            gc.collect()
+            return Counter(
+                type(left).__name__
+                for left in gc.garbage
+                if type(left).__module__.startswith("router.")
+            )
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
 
 
 @contextmanager
