@@ -5,11 +5,12 @@ source, so that an editor shows it where the file is written.
 import ast
 import inspect
 import io
-import textwrap
+import sys
 import tokenize
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -27,20 +28,37 @@ def describe_fields(schema: dict[str, Any], root: type[BaseModel]) -> dict[str, 
     return schema
 
 
-def field_comments(cls: type) -> dict[str, str]:
+def field_comments(cls: type) -> Mapping[str, str]:
     """Field → its comment: at the end of its line, or in whole lines just before it."""
+    return _comments_in(cls.__module__).get(cls.__name__, {})
+
+
+@cache
+def _comments_in(module: str) -> Mapping[str, Mapping[str, str]]:
+    """Class → field → comment, of a whole module: to read it for each of its classes took
+    longer than all else that `swapgate init` does.
+    """
     try:
-        source = textwrap.dedent(inspect.getsource(cls))
-    except OSError:  # only bytecode is installed
+        source = inspect.getsource(sys.modules[module])
+    except (OSError, TypeError):  # only bytecode is installed
         return {}
     comments = {
         token.start[0]: (token.string.lstrip("# "), not token.line[: token.start[1]].strip())
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
-    body = typing.cast("ast.ClassDef", ast.parse(source).body[0]).body
+    return {
+        node.name: _comments_of_class(node, comments)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+def _comments_of_class(
+    node: ast.ClassDef, comments: Mapping[int, tuple[str, bool]]
+) -> Mapping[str, str]:
     described: dict[str, str] = {}
-    for field in body:
+    for field in node.body:
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
             comment = _comment_of(field, comments)
             names, colon, text = comment.partition(": ")
@@ -52,7 +70,7 @@ def field_comments(cls: type) -> dict[str, str]:
     return described
 
 
-def _comment_of(field: ast.AnnAssign, comments: dict[int, tuple[str, bool]]) -> str:
+def _comment_of(field: ast.AnnAssign, comments: Mapping[int, tuple[str, bool]]) -> str:
     trailing, alone = comments.get(field.end_lineno or field.lineno, ("", False))
     if trailing and not alone:
         return trailing.partition("noqa:")[0].rstrip("# ")
