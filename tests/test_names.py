@@ -266,6 +266,29 @@ def parsed(file: Path) -> ast.Module:
     return ast.parse((ROOT / file).read_text())
 
 
+# What gives something a name: the rest of a tree, most of it, is walked once.
+NAMING = (
+    *(ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda),
+    *(ast.For, ast.AsyncFor, ast.comprehension),
+)
+
+
+@cache
+def naming_nodes(file: Path) -> tuple[ast.AST, ...]:
+    """All nodes of a file that give something a name."""
+    found: list[ast.AST] = []
+    waiting: list[object] = [parsed(file)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting += node
+        elif isinstance(node, ast.AST):
+            if isinstance(node, NAMING):
+                found.append(node)
+            waiting += vars(node).values()
+    return tuple(found)
+
+
 @cache
 def areas() -> frozenset[str]:
     """The folders of the product: a test's name may begin with the one that it tests."""
@@ -289,7 +312,7 @@ def definitions(file: Path) -> tuple[tuple[int, str, bool], ...]:
     """
     return tuple(
         (node.lineno, node.name, isinstance(node, ast.ClassDef))
-        for node in ast.walk(parsed(file))
+        for node in naming_nodes(file)
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         and not (file.name.startswith("test_") and node.name.startswith("test_"))
     )
@@ -305,7 +328,7 @@ def is_strange_function(file: Path, name: str) -> bool:
 
 def fields(file: Path) -> Iterator[tuple[int, str]]:
     """(line, `Class.field` or `function.parameter`) of all that a caller may have to name."""
-    for node in ast.walk(parsed(file)):
+    for node in naming_nodes(file):
         match node:
             case ast.ClassDef():
                 for member in node.body:
@@ -404,9 +427,9 @@ def test_every_exemption_is_still_needed() -> None:
     assert named >= EXEMPT_FIELDS
 
 
-def bound_by_loops(tree: ast.AST) -> Iterator[ast.Name | ast.arg]:
+def bound_by_loops(file: Path) -> Iterator[ast.Name | ast.arg]:
     """The variables of loops and comprehensions, and the parameters of lambdas."""
-    for node in ast.walk(tree):
+    for node in naming_nodes(file):
         match node:
             case ast.For() | ast.AsyncFor() | ast.comprehension():
                 yield from (n for n in ast.walk(node.target) if isinstance(n, ast.Name))
@@ -420,7 +443,7 @@ def test_a_loop_variable_names_what_it_runs_over() -> None:
     strange = [
         f"{file}:{variable.lineno}: {name}"
         for file in modules(*FOLDERS)
-        for variable in bound_by_loops(parsed(file))
+        for variable in bound_by_loops(file)
         if (name := variable.arg if isinstance(variable, ast.arg) else variable.id)
         in LOOP_VARIABLES
     ]
