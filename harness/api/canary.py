@@ -8,13 +8,13 @@ from fastapi import APIRouter
 
 from harness.api.endpoint import CallerParam, endpoint
 from harness.api.json_answers import json_answer
-from harness.api.project_scope import own_list, own_route
 from harness.api.request_fields import CanaryOperationBody
 from harness.control.canary import duration_estimate
 from harness.control.canary import status as canary_status
 from harness.control.canary.duration_estimate import RampPlan
 from harness.control.canary.operations import operate, operate_with_warnings
 from harness.control.canary.status import CanaryStatus
+from harness.control.operations.project_scope import own_list, own_route
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.errors import NotFound
 from harness.domain.pagination import Page
@@ -34,8 +34,7 @@ class CanaryOperationResult(Rollout):
 @endpoint(router, "GET", "/canaries", scope=own_list)
 def list_canaries(who: CallerParam) -> Page[CanaryStatus]:
     """Lists the live canaries."""
-    live = canary_status.list_canaries(who.ctx)
-    return json_answer([canary for canary in live if who.ctx.owns(canary.rollout.route)])
+    return json_answer(canary_status.list_canaries(who.ctx))
 
 
 @endpoint(router, "GET", "/canaries/{route}", scope=own_route)

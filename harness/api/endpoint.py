@@ -13,10 +13,10 @@ from starlette.responses import Response
 
 from harness.api.idempotency import IdempotencyCache
 from harness.api.json_answers import JsonAnswer
-from harness.api.project_scope import ProjectScope, installation_alone
 from harness.api.request_fields import Body, PageQuery
 from harness.app.installation import Installation
 from harness.control.context import Context
+from harness.control.operations.project_scope import ProjectScope, installation_alone
 from harness.domain.operations.access import Actor
 from harness.domain.operations.projects import DEFAULT_PROJECT
 

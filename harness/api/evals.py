@@ -7,10 +7,10 @@ from fastapi import APIRouter, Query
 
 from harness.api.endpoint import BodyFactory, CallerParam, PathPart, endpoint
 from harness.api.json_answers import json_answer
-from harness.api.project_scope import own_verdict
 from harness.api.request_fields import EvalBody, EvalQuery, OverruleBody
 from harness.control.evals import worker_supervision
 from harness.control.operations import queries
+from harness.control.operations.project_scope import own_verdict
 from harness.control.operations.queries import SuiteSummary
 from harness.domain.evals.run import EvalRun, RunBudget, Sample, Verdict
 from harness.domain.pagination import Page

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Query
 
 from harness.api.endpoint import BodyFactory, CallerParam, PathPart, endpoint
 from harness.api.json_answers import json_answer
-from harness.api.project_scope import own_key, own_list, own_new_key, shared
 from harness.api.request_fields import (
     AlertQuery,
     AuditQuery,
@@ -22,6 +21,7 @@ from harness.api.request_fields import (
 from harness.control.operations import alerts, keys, queries
 from harness.control.operations.alerts import AlertView, DeliveryAttempt
 from harness.control.operations.keys import KeySummary
+from harness.control.operations.project_scope import own_key, own_list, own_new_key, shared
 from harness.control.operations.spending_report import SpendingReport, load_report
 from harness.control.routing.route_status import RouteStatus
 from harness.domain.operations.access import ApiKey, Role

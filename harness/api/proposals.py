@@ -10,7 +10,6 @@ from fastapi import APIRouter, Query
 
 from harness.api.endpoint import BodyFactory, CallerParam, endpoint
 from harness.api.json_answers import json_answer
-from harness.api.project_scope import own_list, own_proposal, own_route
 from harness.api.request_fields import (
     ApprovalBody,
     OverruleBody,
@@ -21,6 +20,7 @@ from harness.api.request_fields import (
 from harness.control.evals.proof_validity import ProofValidity
 from harness.control.evals.run_costs import JudgingCost, Savings
 from harness.control.operations import queries
+from harness.control.operations.project_scope import own_list, own_proposal, own_route
 from harness.control.proposals import (
     approvals,
     comparison,

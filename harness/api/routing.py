@@ -11,15 +11,6 @@ from fastapi import APIRouter, Query
 
 from harness.api.endpoint import BodyFactory, CallerParam, PathPart, endpoint
 from harness.api.json_answers import json_answer
-from harness.api.project_scope import (
-    own_break_glass,
-    own_freeze,
-    own_list,
-    own_new_route,
-    own_route,
-    own_switch,
-    shared,
-)
 from harness.api.request_fields import (
     BreakGlassBody,
     ChainBody,
@@ -34,6 +25,15 @@ from harness.api.request_fields import (
     VersionsQuery,
 )
 from harness.control.operations import queries
+from harness.control.operations.project_scope import (
+    own_break_glass,
+    own_freeze,
+    own_list,
+    own_new_route,
+    own_route,
+    own_switch,
+    shared,
+)
 from harness.control.providers import deprecations, model_lookup
 from harness.control.routing import break_glass as broken
 from harness.control.routing import (

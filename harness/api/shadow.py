@@ -8,9 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from harness.api.endpoint import CallerParam, endpoint
-from harness.api.project_scope import own_list, own_route
 from harness.api.request_fields import ReasonBody, ShadowBody, ShadowQuery
 from harness.control.operations import queries
+from harness.control.operations.project_scope import own_list, own_route
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowRequest, ShadowStatus
 from harness.domain.pagination import Page

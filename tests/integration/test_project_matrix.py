@@ -12,8 +12,8 @@ import pytest
 
 from harness.api.app import ROUTERS
 from harness.api.endpoint import PROJECT_SCOPES
-from harness.api.project_scope import installation_alone, own_list, shared
 from harness.control.operations import dashboard_sessions, keys
+from harness.control.operations.project_scope import installation_alone, own_list, shared
 from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.projects import DEFAULT_PROJECT
@@ -292,9 +292,9 @@ def test_no_override_leads_to_another_project(site: Site) -> None:
 
 
 def test_other_doors_take_no_projects_key(site: Site) -> None:
-    """Command line, dashboard, MCP and agents work on all projects."""
+    """Dashboard and agents work on all projects."""
     ctx, text = site.door.app.state.installation.context, site.door.keys[f"{OURS}/admin"]
-    with pytest.raises(NotAllowed, match="REST API alone"):
+    with pytest.raises(NotAllowed, match="which REST API, command line and MCP take"):
         keys.authenticate(ctx.store, text, secret=SECRET)
     actor = keys.authenticate(ctx.store, text, secret=SECRET, in_project=True)
     assert actor == Actor(actor.name, Role.ADMIN, actor.principal, actor.key, OURS)

@@ -8,6 +8,7 @@ send nowhere without being asked. A name that a page's DNS turns into 127.0.0.1 
 """
 
 import math
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
@@ -38,13 +39,20 @@ _PROXY_HEADERS: Final = ("x-forwarded-for", "x-forwarded-host", "forwarded", "x-
 _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
-def key_client(installation: Installation, key: str) -> AgentsClient:
-    """Whom a key stands for. Raises NotAllowed for one that is none of ours."""
+def key_client(
+    installation: Installation, key: str, *, in_project: bool = False
+) -> AgentsClient:
+    """Whom a key stands for. Raises NotAllowed for one that is none of ours.
+
+    in_project: whoever calls keeps projects apart; else a project's management key is refused.
+    """
     store, secret = installation.store, installation.secret
     if key.startswith(DATA_KEY_PREFIX):
         return AgentsClient.of_data_key(keys.authenticate_data_key(store, key, secret=secret))
     if key.startswith(MANAGEMENT_KEY_PREFIX):
-        return AgentsClient.of_person(keys.authenticate(store, key, secret=secret))
+        return AgentsClient.of_person(
+            keys.authenticate(store, key, secret=secret, in_project=in_project)
+        )
     raise NotAllowed("what was sent is no key of ours")
 
 
@@ -71,14 +79,21 @@ class AgentsAccess:
     """Puts the AgentsClient behind a request into its state, or refuses the request.
 
     is_open: this machine needs no key. Only where router and agents listen on loopback alone,
-    which the configuration has made sure of.
+    which the configuration has made sure of. in_project: as of `key_client`.
     """
 
     def __init__(
-        self, app: ASGIApp, *, installation: Installation, is_open: bool, failed: FailedKeys
+        self,
+        app: ASGIApp,
+        *,
+        installation: Installation,
+        is_open: bool,
+        failed: FailedKeys,
+        in_project: bool = False,
     ) -> None:
         self._app, self._installation = app, installation
         self._is_open, self._failed = is_open, failed
+        self._find_client = partial(key_client, installation, in_project=in_project)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN:
@@ -104,7 +119,7 @@ class AgentsAccess:
             return self._keyless_client(scope, headers)
         key = read_bearer(given[0]) if len(given) == 1 else ""
         try:
-            return await run_in_threadpool(key_client, self._installation, key)
+            return await run_in_threadpool(self._find_client, key)
         except NotAllowed as error:
             return _unauthenticated(str(error))
 

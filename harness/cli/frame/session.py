@@ -4,8 +4,8 @@ first needed) and who acts. The global options, which every command takes, are h
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ import click
 
 from harness.domain.errors import InputError
 from harness.domain.operations.principals import OPERATOR
+from harness.domain.operations.projects import DEFAULT_PROJECT
 
 if TYPE_CHECKING:
     from harness.app.installation import Installation
@@ -45,7 +46,8 @@ class Session:
         """The management key's principal, and without a key the operator of this machine: who
         has the database's file and secret can do everything anyway.
 
-        Raises InputError for a name in the environment, NotAllowed for a key that is none.
+        Raises InputError for a name in the environment, NotAllowed for a key that is none, and
+        for a project's where it does not open the command that runs.
         """
         if os.environ.get(ACTOR_VARIABLE):
             raise InputError(f"{ACTOR_VARIABLE} is set: {NO_NAMES}")
@@ -54,7 +56,13 @@ class Session:
             return OPERATOR
         from harness.control.operations import keys  # noqa: PLC0415 - as below
 
-        return keys.authenticate(self.context.store, text, secret=self.installation.secret)
+        ctx = self.installation.context
+        actor = keys.authenticate(
+            ctx.store, text, secret=self.installation.secret, in_project=True
+        )
+        if actor.project != DEFAULT_PROJECT:
+            _check_scope(replace(ctx, project=actor.project))
+        return actor
 
     @cached_property
     def deciding_actor(self) -> "Actor":
@@ -99,8 +107,13 @@ class Session:
 
     @property
     def context(self) -> "Context":
-        """What the use cases take. Raises ConfigError, StoreUnavailable."""
-        return self.installation.context
+        """What the use cases take, within the project of the key. Raises ConfigError,
+        StoreUnavailable, and as `actor` where there is a key.
+        """
+        ctx = self.installation.context
+        if self.key_text() is None or self.actor.project == DEFAULT_PROJECT:
+            return ctx
+        return replace(ctx, project=self.actor.project)
 
     @property
     def context_with_providers(self) -> "Context":
@@ -110,6 +123,8 @@ class Session:
         from harness.control.routing import targets  # noqa: PLC0415 - as above
 
         ctx, settings = self.context, self.installation.settings
+        if ctx.project != DEFAULT_PROJECT:
+            return ctx  # providers are the installation's
         with ctx.store.read() as tx:
             known = tx.providers.all()
         for name, provider in settings.providers.items():
@@ -144,7 +159,7 @@ def _set_key_file(ctx: click.Context, _: click.Parameter, value: Path | None) ->
     if value is not None:
         session = ctx.ensure_object(Session)
         session.key_file = value
-        # Commands that only read need no key, and would not notice a wrong one.
+        # Those that need no key would not notice a file that cannot be read.
         session.key_text()
 
 
@@ -209,11 +224,49 @@ def global_options(*, root: bool) -> list[click.Option]:
     ]
 
 
+def _check_scope(ctx: "Context") -> None:
+    """Checks that a project's key opens the command that runs. Raises NotAllowed, NotFound,
+    InputError.
+    """
+    from harness.cli.frame.project_scopes import scope_of_command  # noqa: PLC0415 - as above
+
+    running = click.get_current_context()
+    scope_of_command(_path_of(running)).check(ctx, running.params)
+
+
+def _path_of(running: click.Context) -> str:
+    """The words of the command that runs, without the program's name."""
+    return running.command_path.partition(" ")[2]
+
+
+def _check_key_first(command: click.Command) -> None:
+    """Makes the command look at the key, where one is given, before it does anything."""
+    callback = command.callback
+    if callback is None or getattr(callback, "checks_key", False):
+        return
+
+    @wraps(callback)
+    def checked(*args: object, **given: object) -> object:
+        running = click.get_current_context()
+        session = running.ensure_object(Session)
+        if session.key_text() is not None:
+            from harness.cli.frame.project_scopes import is_of_the_machine  # noqa: PLC0415 - as above
+
+            if not is_of_the_machine(_path_of(running)):
+                _ = session.actor
+        return callback(*args, **given)
+
+    checked.checks_key = True  # type: ignore[attr-defined]  # options are adopted again and again
+    command.callback = checked
+
+
 def adopt_options(command: click.Command) -> click.Command:
     """The command, and those below it, with the global options it does not have itself."""
     if isinstance(command, click.Group):
         for subcommand in command.commands.values():
             adopt_options(subcommand)
+    else:
+        _check_key_first(command)
     taken = {name for param in command.params for name in param.opts}
     for param in command.params:
         # A --json of its own also hears the one before the verb.

@@ -100,9 +100,9 @@ def key() -> None:
 )
 @click.option(
     "--project",
-    default=DEFAULT_PROJECT,
     metavar="NAME",
-    help="Whose routes the key is for. [default: those of no project; with a role, all]",
+    help="Whose routes the key is for. [default: those of no project; with a role, all; "
+    "of whoever acts with a project's key, its own]",
 )
 @limit_options
 @pass_session
@@ -115,7 +115,7 @@ def create(  # noqa: PLR0913 - what a key is made of
     principal: str | None,
     service: bool,
     opt_outs: tuple[str, ...],
-    project: str,
+    project: str | None,
     **limits: Limit,
 ) -> None:
     """Create a key and print it, this once.
@@ -136,7 +136,7 @@ def create(  # noqa: PLR0913 - what a key is made of
         opt_outs=map(OptOut, opt_outs),
         principal=principal,
         service=service,
-        project=project,
+        project=project or session.actor.project,
     )
     if session.json:
         output.document({"key": to_plain(made), "text": text})

@@ -103,8 +103,12 @@ def list_freezes(session: Session, page_request: PageRequest) -> None:
         output.document(found.items)
         return
     now = session.installation.clock.now()
-    for window in session.context.freeze_windows:
-        scope = ", ".join(sorted(window.routes)) or "all routes"
+    ctx = session.context
+    for window in ctx.freeze_windows:
+        own = sorted(filter(ctx.owns, window.routes))
+        if window.routes and not own:
+            continue
+        scope = ", ".join(own) or "all routes"
         output.note(f"every week, {window}: {scope} ({window.reason})")
     output.table(
         ["ID", "ROUTE", "STATE", "FROM", "UNTIL", "BY", "REASON"],

@@ -104,7 +104,11 @@ def list_models(session: Session, *, every: bool, page_request: PageRequest) -> 
         deprecation.target: deprecation for deprecation in deprecations.list_deprecations(ctx)
     }
     used = {
-        target.id: [name for name, route in table.routes.items() if target.id in route.targets]
+        target.id: [
+            name
+            for name, route in table.routes.items()
+            if target.id in route.targets and ctx.owns(name)
+        ]
         for target in found
     }
     if session.json:

@@ -75,7 +75,7 @@ def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryS
         if route is not None:
             routes.require_route(tx, route)
         rollouts = (
-            [*tx.rollouts.live(), *tx.rollouts.baking()]
+            [r for r in (*tx.rollouts.live(), *tx.rollouts.baking()) if ctx.owns(r.route)]
             if route is None
             else tx.rollouts.list(route=route, limit=1)
         )

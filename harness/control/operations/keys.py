@@ -42,6 +42,7 @@ from harness.domain.reliability.spend import SpendTotals
 from harness.ports import Store, Transaction
 
 NO_LIMITS: Final = "a management key has a role, not limits, which are the router's"
+AGENTS_TAKE_NO_PROJECT: Final = "agents take no project's keys: use one of the default project"
 NO_OPT_OUTS: Final = "a management key asks no model, so that it has nothing to opt out of"
 
 
@@ -263,8 +264,8 @@ def authenticate(store: Store, text: str, *, secret: bytes, in_project: bool = F
 def _for_all_projects(actor: Actor) -> Actor:
     if actor.project != DEFAULT_PROJECT:
         raise NotAllowed(
-            f"this management key is the project {actor.project!r}'s, which the REST API alone "
-            "takes: use it there, or a key of the default project here"
+            f"this management key is the project {actor.project!r}'s, which REST API, command "
+            "line and MCP take: use it there, or a key of the default project here"
         )
     return actor
 
@@ -279,7 +280,7 @@ def authenticate_data_key(store: Store, text: str, *, secret: bytes) -> ApiKey:
     if key is None or key.role is not None or key.revoked_at is not None:
         raise NotAllowed("this data key is not known, or was revoked")
     if key.project != DEFAULT_PROJECT:
-        raise NotAllowed("agents take no project's keys: use one of the default project")
+        raise NotAllowed(AGENTS_TAKE_NO_PROJECT)
     return key
 
 

@@ -68,9 +68,10 @@ def build_scorecard(ctx: Context, name: str) -> RouteScorecard:
 
 
 def build_scorecards(ctx: Context) -> Sequence[RouteScorecard]:
-    """Builds the scorecards of all routes, in order of their names."""
+    """Builds the scorecards of all routes of who asks, in order of their names."""
     with ctx.store.read() as tx:
-        table = tx.routing.table().routes
+        known = tx.routing.table().routes
+        table = {name: route for name, route in known.items() if ctx.owns(name)}
         runs = _ended(tx, table.values())
         return [_build_scorecard(ctx, tx, table[name], runs) for name in sorted(table)]
 

@@ -1,7 +1,8 @@
-"""Says which endpoints a project's management key opens, and how each finds whose the thing is
-that a request names. What another project has is answered as what nobody has.
+"""Checks whose the thing is that a request names, whether it came by REST, MCP or the command
+line. What another project has is answered as what nobody has.
 
-An endpoint that says nothing is the whole installation's: a project's key does not open it.
+Each endpoint, tool and command names its scope. One that names none is the whole
+installation's: a project's management key does not open it.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +13,8 @@ from harness.domain.errors import InputError, NotAllowed, NotFound, SignatureInv
 from harness.domain.operations.projects import MARK, project_of
 from harness.ports import Transaction
 
-# Of a context with a project, and what the handler is given; raises NotFound, NotAllowed.
+# Of a context with a project, and what a request names, by the words of the REST API: those of
+# the path, and the body; raises NotFound, NotAllowed, InputError.
 ProjectScope = Callable[[Context, Mapping[str, Any]], None]
 
 
@@ -28,22 +30,33 @@ def own_list(_: Context, __: Mapping[str, Any]) -> None:
     """The list itself has the project's rows alone."""
 
 
+def _named(given: Mapping[str, Any], what: str) -> Any:
+    """What the path names, else the body."""
+    return given[what] if what in given else getattr(given["body"], what)
+
+
 def own_route(ctx: Context, given: Mapping[str, Any]) -> None:
     """Checks the route in the path, else in the body; without one it is about all routes."""
-    name = given["route"] if "route" in given else given["body"].route
+    name = _named(given, "route")
     if name is None:
         raise NotAllowed("name a route of your project: without one, it is about all routes")
     if project_of(name) != ctx.project:
         raise NotFound(f"there is no route {name!r}")
 
 
+def own_route_or_list(ctx: Context, given: Mapping[str, Any]) -> None:
+    """Checks the route, where one is named; else the list itself has the project's alone."""
+    if _named(given, "route") is not None:
+        own_route(ctx, given)
+
+
 def own_new_route(ctx: Context, given: Mapping[str, Any]) -> None:
-    if project_of(given["body"].name) != ctx.project:
+    if project_of(_named(given, "name")) != ctx.project:
         raise InputError(f"a route of your project is named {ctx.project}{MARK}NAME")
 
 
 def own_new_key(ctx: Context, given: Mapping[str, Any]) -> None:
-    if given["body"].project not in (None, ctx.project):
+    if _named(given, "project") not in (None, ctx.project):
         raise NotAllowed(f"your key makes keys of the project {ctx.project!r} alone")
 
 

@@ -1,0 +1,249 @@
+"""Every verb of the command line, with a key of each role of a project, about its own things
+and about another's: what others have is answered as what nobody has.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from harness.cli.frame.project_scopes import PROJECT_SCOPES, is_of_the_machine
+from harness.cli.program import program
+from tests.integration.test_cli_verbs import leaves
+from tests.support.site.command_line import CommandLine, installed
+
+pytestmark = pytest.mark.req("G3")
+
+OURS, THEIRS = "payments", "search"
+ROLES = ("viewer", "proposer", "approver", "admin")
+WHY = "--reason why"
+# By verb the words after it, and the least role that it takes.
+ROUTES = {
+    "route create": ("{route}-2 --incumbent sim/base --suite colours", "admin"),
+    "route show": ("{route}", "viewer"),
+    "route history": ("{route}", "viewer"),
+    "route diff": ("{route}", "viewer"),
+    "route measured": ("{route}", "viewer"),
+    "route traffic": ("{route}", "viewer"),
+    "route settings": ("{route} --description words", "admin"),
+    "route rollback": (f"{{route}} {WHY}", "approver"),
+    "route freeze": (f"{{route}} --for 1h {WHY}", "approver"),
+    "route unfreeze": (f"{{freeze}} {WHY}", "approver"),
+    "route break-glass propose": (f"{{route}} sim/worse --for 1h {WHY}", "approver"),
+    "route break-glass confirm": ("{glass}", "admin"),
+    "route break-glass end": (f"{{glass}} {WHY}", "approver"),
+    "route fallback list": ("{route}", "viewer"),
+    "route fallback add": (f"{{route}} sim/equal --waive w --for 1d {WHY}", "admin"),
+    "route fallback remove": (f"{{route}} sim/equal {WHY}", "admin"),
+    "route fallback mark": (f"{{route}} sim/equal --capable {WHY}", "admin"),
+    "route fallback order": (f"{{route}} sim/equal {WHY}", "admin"),
+}
+OTHERS = {
+    "proposal create": ("{route} sim/worse", "proposer"),
+    "proposal show": ("{proposal}", "viewer"),
+    "proposal report": ("{proposal}", "viewer"),
+    "proposal approve": ("{proposal}", "approver"),
+    "proposal reject": (f"{{proposal}} {WHY}", "approver"),
+    "proposal cancel": ("{proposal}", "approver"),
+    "canary status": ("{route}", "viewer"),
+    "canary explain": ("{route}", "viewer"),
+    "canary plan": ("{route}", "viewer"),
+    **{
+        f"canary {verb}": (f"{{route}} {WHY}", "approver")
+        for verb in ("pause", "resume", "advance", "promote", "abort", "finish")
+    },
+    "shadow status": ("{route}", "viewer"),
+    "shadow start": (f"{{route}} sim/worse --usd-per-day none {WHY}", "approver"),
+    "shadow stop": ("{route}", "proposer"),
+    "switch throw": (f"provider:sim --route {{route}} {WHY}", "approver"),
+    "switch lift": (f"{{switch}} {WHY}", "approver"),
+    "key create": ("till --project {project}", "admin"),
+    "key limits": ("{key} --budget-day 1", "admin"),
+    "key opt-outs": ("{key} canary", "admin"),
+    "key revoke": ("{key}", "admin"),
+}
+ABOUT = ROUTES | OTHERS
+SHARED = {"model list": "", "model match": "base"}
+LISTS = sorted(PROJECT_SCOPES.keys() - ABOUT.keys() - SHARED.keys())
+# Without a route these list the project's own.
+ALSO_LISTS = ("route measured", "canary status", "shadow status")
+CLOSED = sorted(
+    verb
+    for verb in leaves(program)
+    if verb not in PROJECT_SCOPES and not is_of_the_machine(verb)
+)
+
+
+@dataclass
+class Site:
+    """An installation with two projects. names: of each project's things."""
+
+    cli: CommandLine
+    names: dict[str, dict[str, str]]
+
+    def ask(self, verb: str, role: str, words: str) -> Result:
+        """As a person with this role in our project."""
+        key = str(self.cli.folder / f"{OURS}-{role}.key")
+        given = [*verb.split(), *words.split(), "--key-file", key]
+        return CliRunner().invoke(program, given, prog_name="swapgate")
+
+    def last_event(self) -> int:
+        with self.cli.world.store.read() as tx:
+            return tx.audit.tail(1)[0].number
+
+
+@pytest.fixture(scope="module")
+def site(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    file = shutil.copyfile(sqlite_template, tmp_path_factory.mktemp("db") / "swapgate.db")
+    with (
+        pytest.MonkeyPatch.context() as monkeypatch,
+        installed(folder, f"sqlite:///{file}", monkeypatch) as cli,
+    ):
+        config = folder / "swapgate.yaml"
+        config.write_text(f"{config.read_text()}projects: {{{OURS}: {{}}, {THEIRS}: {{}}}}\n")
+        yield Site(cli, {project: furnish(cli, project) for project in (OURS, THEIRS)})
+
+
+def furnish(cli: CommandLine, project: str) -> dict[str, str]:
+    """Makes one of each thing in the project, and a key of each role."""
+    route, why = f"{project}::chat", ("--reason", "a look")
+    cli.run("route", "create", route, "--incumbent", "sim/base", "--suite", "colours")
+    cli.run("shadow", "start", route, "sim/worse", "--usd-per-day", "none", *why)
+    glass = cli.json("route", "break-glass", "propose", route, "sim/good", "--for", "1h", *why)
+    cli.run("route", "break-glass", "end", glass["id"], *why)
+    proposal = cli.json("proposal", "create", route, "sim/better")["proposal"]["id"]
+    cli.world.until_decided(proposal)
+    switch = cli.json("switch", "throw", "provider:sim", "--route", route, *why)
+    freeze = cli.json("route", "freeze", route, "--for", "2h", *why)
+    client = cli.json("key", "create", "shop", "--project", project)["key"]
+    for role in ROLES:
+        words = ("key", "create", f"{project} {role}", "--role", role, "--project", project)
+        (cli.folder / f"{project}-{role}.key").write_text(cli.json(*words)["text"])
+    return {
+        "project": project,
+        "route": route,
+        "proposal": proposal,
+        "glass": glass["id"],
+        "switch": switch["id"],
+        "freeze": freeze["id"],
+        "key": client["id"],
+    }
+
+
+def test_every_verb_says_whose_it_is() -> None:
+    assert PROJECT_SCOPES.keys() <= leaves(program)
+    assert ABOUT.keys() <= PROJECT_SCOPES.keys()
+    assert len(LISTS) > 7
+    assert len(CLOSED) > 40
+
+
+@pytest.mark.parametrize("verb", ABOUT)
+def test_what_another_project_has_is_answered_as_what_nobody_has(verb: str, site: Site) -> None:
+    theirs, before = site.names[THEIRS], site.last_event()
+    nobodys = {name: f"{id_[:-1]}~" for name, id_ in theirs.items()}
+
+    def ask(role: str, names: dict[str, str]) -> tuple[int, str]:
+        done = site.ask(verb, role, ABOUT[verb][0].format(**names))
+        text = done.output
+        for name in names.keys() - {"project"}:
+            text = text.replace(names[name], "ID")
+        return done.exit_code, text
+
+    nothing = ask("admin", nobodys)
+    assert nothing[0] in (1, 2, 7)
+    assert "ID" in nothing[1] or OURS in nothing[1]
+    assert [ask(role, theirs) for role in ROLES] == [nothing] * len(ROLES)
+    assert site.last_event() == before
+
+
+@pytest.mark.parametrize("verb", CLOSED)
+def test_what_is_the_whole_installations_opens_to_no_projects_key(
+    verb: str, site: Site
+) -> None:
+    before, words = site.last_event(), made_up_words(verb)
+    for role in ("viewer", "admin"):
+        done = site.ask(verb, role, words)
+        assert done.exit_code == 7, done.output
+        assert "use a key of the default project" in done.output
+    assert site.last_event() == before
+
+
+def made_up_words(verb: str) -> str:
+    """What the command needs to be called at all."""
+    command: click.Command = program
+    for name in verb.split():
+        assert isinstance(command, click.Group)
+        found = command.get_command(click.Context(command), name)
+        assert found is not None
+        command = found
+    words = []
+    for param in command.params:
+        if not param.required:
+            continue
+        value = "swapgate.yaml"
+        if isinstance(param.type, click.Choice):
+            value = str(param.type.choices[0])
+        elif isinstance(param.type, click.types.IntParamType):
+            value = "1"
+        words += [param.opts[0]] if isinstance(param, click.Option) else []
+        words += [value] * max(param.nargs, 1)
+    return " ".join(words)
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("verb", [*LISTS, *ALSO_LISTS])
+def test_a_list_has_the_projects_own_alone(verb: str, role: str, site: Site) -> None:
+    mine = site.ask(verb, role, "--json")
+    everything = site.cli.run(*verb.split(), "--json").stdout
+
+    assert mine.exit_code == 0, mine.output
+    ids = [*site.names[THEIRS].values()]
+    assert not [id_ for id_ in ids if id_ in mine.output]
+    if THEIRS in everything:
+        assert OURS in mine.output
+    else:
+        assert verb in ("route failovers", "canary status"), everything
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("verb", [*ABOUT, *SHARED])
+def test_a_project_acts_on_its_own_by_role(verb: str, role: str, site: Site) -> None:
+    words, least = ABOUT.get(verb) or (SHARED[verb], "viewer")
+    done = site.ask(verb, role, words.format(**site.names[OURS]))
+
+    if ROLES.index(role) < ROLES.index(least):
+        assert done.exit_code == 7, done.output
+        assert re.search(rf"is {role}; this needs \w+", done.output)
+    elif least == "viewer":
+        nothing_yet = "no canary yet" in done.output
+        assert done.exit_code == 0 or nothing_yet, done.output
+    else:
+        assert "this needs" not in done.output
+        assert "use a key of the default project" not in done.output
+    assert THEIRS not in done.output
+
+
+def test_where_things_stand_is_told_to_the_installations_keys(site: Site) -> None:
+    done = site.ask("status", "admin", "")
+    assert done.exit_code == 7, done.output
+
+
+def test_a_new_key_is_of_the_project_of_whoever_makes_it(site: Site) -> None:
+    done = site.ask("key create", "admin", "kiosk --json")
+    assert done.exit_code == 0, done.output
+    assert f'"project": "{OURS}"' in done.stdout
+    refused = site.ask("key create", "admin", f"kiosk --project {THEIRS}")
+    assert refused.exit_code == 7
+    assert site.ask("key create", "admin", "eve --role viewer").exit_code == 7
+
+
+def test_a_wrong_key_reads_nothing(site: Site) -> None:
+    (site.cli.folder / "wrong.key").write_text("sg-mgmt-wrong")
+    refused = site.cli.error("route", "list", "--key-file", "wrong.key", exits=7)
+    assert "not known, or was revoked" in refused
