@@ -1,4 +1,4 @@
-"""The Spending page answers: what did evals, judges, shadows and drift checks cost in
+"""The Spending page answers: what did evals, judges, shadows, drift checks and agents cost in
 this month, does the cap last, and what did swaps save?
 """
 

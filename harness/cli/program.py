@@ -104,7 +104,7 @@ VERBS = {
     ),
     "spending": LazyCommand(
         "harness.cli.operations.spending:spending",
-        "Show what evals, judges, shadows and drift checks cost in this month (UTC).",
+        "Show what evals, judges, shadows, drift checks and agents cost in this month (UTC).",
     ),
     "doctor": LazyCommand(
         "harness.cli.operations.doctor:doctor", "Check the installation, and say what to fix."

@@ -122,7 +122,7 @@ class ArchiveSettings:
 
 @dataclass(frozen=True, slots=True)
 class SpendingSettings:
-    """Bounds what Swapgate itself spends on models: evals, judges, shadows, drift."""
+    """Bounds what Swapgate itself spends on models: evals, judges, shadows, drift, agents."""
 
     # US dollars in a calendar month (UTC), together; null for no cap.
     monthly_cap_usd: float | None = None

@@ -9,7 +9,7 @@ from typing import Final
 from harness.api.agents.answers import TurnAnswer
 from harness.api.agents.errors import RETRY_AFTER_S, ErrorAnswer
 from harness.control.agents.conversation import TurnOutcome
-from harness.domain.agents.turn import LIMIT_REACHED
+from harness.domain.agents.turn import CAP_REACHED, LIMIT_REACHED
 from harness.domain.errors import (
     CallFailed,
     CallLimited,
@@ -25,6 +25,11 @@ _STATUS: Final[Mapping[type[CallFailed], HTTPStatus]] = {
     CallRefused: HTTPStatus.BAD_REQUEST,
     RouterUnreachable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
+# Of turns that a bound of ours ended.
+_OWN_STATUS: Final[Mapping[str, HTTPStatus]] = {
+    LIMIT_REACHED: HTTPStatus.UNPROCESSABLE_ENTITY,
+    CAP_REACHED: HTTPStatus.TOO_MANY_REQUESTS,
+}
 # What is wrong with a request for every model, so that the client is told.
 _PASSED_ON: Final = (
     HTTPStatus.NOT_FOUND,
@@ -37,16 +42,17 @@ def failure_answer(outcome: TurnOutcome) -> ErrorAnswer:
     """The error that a failed turn is answered with."""
     failure, error = outcome.failure, outcome.error
     assert failure is not None  # noqa: S101 - asked of failed turns alone
+    is_capped = error is None and failure.code == CAP_REACHED
     wait_s = error.retry_after_s if error else None
-    if wait_s is None and is_temporary(outcome):
+    # What the cap refuses may be tried again, but nobody knows when.
+    if wait_s is None and is_temporary(outcome) and not is_capped:
         wait_s = RETRY_AFTER_S
     retry_after_s = None if wait_s is None else round(max(1.0, wait_s))
     if error is not None:
         param = "model" if failure.code == "model_not_found" else None
         status, reason = _status(error), str(error)
     else:
-        is_limit = failure.code == LIMIT_REACHED
-        status = HTTPStatus.UNPROCESSABLE_ENTITY if is_limit else HTTPStatus.SERVICE_UNAVAILABLE
+        status = _OWN_STATUS.get(failure.code, HTTPStatus.SERVICE_UNAVAILABLE)
         param, reason = None, failure.reason
     return ErrorAnswer(status, reason, failure.code, param=param, retry_after_s=retry_after_s)
 

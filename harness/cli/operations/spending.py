@@ -13,7 +13,7 @@ from harness.domain.formatting import format_usd
 @click.command()
 @pass_session
 def spending(session: Session) -> None:
-    """Show what evals, judges, shadows and drift checks cost in this month (UTC)."""
+    """Show what evals, judges, shadows, drift checks and agents cost in this month (UTC)."""
     report = load_report(session.context)
     if session.json:
         output.document(report)

@@ -32,6 +32,7 @@ from harness.domain.agents.model_call import (
 )
 from harness.domain.agents.transcript import build_context, expected_provider
 from harness.domain.agents.turn import (
+    CAP_REACHED,
     AskModel,
     EndTurn,
     FailTurn,
@@ -53,6 +54,7 @@ from harness.domain.errors import (
     CallRefused,
     InputError,
     NobodyAnswered,
+    SpendingPaused,
     StreamBroken,
 )
 from harness.domain.formatting import format_span
@@ -194,6 +196,10 @@ class Conversation:
             retryable = isinstance(error, NobodyAnswered | StreamBroken)
             code = error.code or "model_failed"
             return ModelFailed(code, str(error), retryable, self._has_output)
+        except SpendingPaused as error:
+            # The fallback may cost less.
+            self._error = None
+            return ModelFailed(CAP_REACHED, str(error), retryable=True)
         except InputError as error:
             return ModelFailed("invalid_request", str(error), retryable=False)
         self._answer = self._whole(answer, model, found)

@@ -23,6 +23,7 @@ from harness.control.agents.conversation import (
     run_unit,
 )
 from harness.control.agents.models_in_force import ModelsInForce, find_models
+from harness.control.agents.turn_spending import PaidCalls, TurnSpending
 from harness.control.agents.turns import CUT_OFF, BegunTurn
 from harness.control.context import Context
 from harness.domain.agents.agent import Agent, AgentSession
@@ -110,6 +111,7 @@ class TurnRunner:
         self._ctx, self._calls, self._tools = ctx, calls, tools
         self._owner = owner
         self._auto = AutoTargets(ctx.agents.floors, standing)
+        self._spending = TurnSpending(ctx, owner.name)
         self._runs: dict[str, TurnRun] = {}  # by the turn's id
         # By session, as long as a turn runs or waits here; who waits comes in order.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -192,7 +194,7 @@ class TurnRunner:
             self._ctx,
             begun,
             models,
-            self._calls,
+            PaidCalls(self._calls, models, self._spending),
             self._tools,
             posted.bounds or self._ctx.agents.limits,
             TurnListener(run.emit, keep, posted.streams),
@@ -243,14 +245,15 @@ class TurnRunner:
             if id_ in self._runs:
                 self._runs[id_].cancel()
         await run_unit(lambda: turns.interrupt_lapsed(self._ctx, self._owner))
+        await run_unit(self._spending.refresh)
 
     async def close(self, drain_s: float) -> None:
         """Begins no turn any more, gives those that run this long, and interrupts the rest."""
         self._is_closing = True
         runs = list(self._runs.values())
-        if not runs:
-            return
-        await asyncio.wait({run.task for run in runs}, timeout=drain_s)
-        for run in runs:
-            run.cancel()
-        await asyncio.wait({run.task for run in runs})
+        if runs:
+            await asyncio.wait({run.task for run in runs}, timeout=drain_s)
+            for run in runs:
+                run.cancel()
+            await asyncio.wait({run.task for run in runs})
+        await run_unit(self._spending.close)

@@ -88,6 +88,9 @@ def _watch(ctx: Context) -> None:
             alerts.resolve_alert(ctx, tx, AlertKind.SPENDING_CAP, ALERT_KEY)
             return
         waiting = ", ".join(month.waiting)
+        refused = SpendingPurpose.AGENTS in month.waiting
+        agents = "Turns of agents are refused; all other" if refused else "Users'"
+        others = f"{agents} requests go on."
         alerts.raise_alert(
             ctx,
             tx,
@@ -95,7 +98,7 @@ def _watch(ctx: Context) -> None:
             ALERT_KEY,
             subject="spending",
             title=f"the monthly cap is reached: {waiting} wait",
-            text=f"Waiting: {waiting}; {describe_refusal(month)}. Users' requests go on.",
+            text=f"Waiting: {waiting}; {describe_refusal(month)}. {others}",
         )
 
 

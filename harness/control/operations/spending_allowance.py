@@ -106,20 +106,26 @@ class Allowance:
         """Takes what a call can cost; asks the database for more. None where the cap leaves too
         little: `refusal` says it. Raises StoreUnavailable.
         """
-        while (taken := self.try_take(usd, model)) is None:
+        while True:
             with self._numbers:
                 before = self._calls_under_way
-            self.refresh(at_once=True)
-            if (taken := self.try_take(usd, model)) is not None:
-                break
-            if not before:
-                self.refusal = self._obstacle
-                return None
+            if (taken := self.take_or_ask(usd, model)) is not None or not before:
+                return taken
             # A call of ours that ends leaves what it did not cost.
             with self._numbers:
                 if self._calls_under_way >= before:
                     self._numbers.wait(WAIT_S)
-        self.refusal = ""
+
+    def take_or_ask(self, usd: float | None, model: str) -> TakenAmount | None:
+        """Takes what a call can cost; asks the database for more, once, and waits for no call.
+        None where the cap leaves too little beside the calls under way: `refusal` says it.
+        Raises StoreUnavailable.
+        """
+        taken = self.try_take(usd, model)
+        if taken is None:
+            self.refresh(at_once=True)
+            taken = self.try_take(usd, model)
+        self.refusal = self._obstacle if taken is None else ""
         return taken
 
     def settle(self, taken: TakenAmount, cost_usd: float | None) -> None:
@@ -188,6 +194,18 @@ class Allowance:
             self._without_cap.append(account)
         account.taken += 1
         return TakenAmount(0.0, usd is not None, account)
+
+    @property
+    def is_idle(self) -> bool:
+        """Tells that no call is under way whose end might leave something."""
+        with self._numbers:
+            return self._calls_under_way == 0
+
+    @property
+    def has_cap(self) -> bool:
+        """Tells whether there is a cap, or may be one: nobody has asked the database yet."""
+        with self._numbers:
+            return self._cap_usd is not None or not self._cap_known
 
     @property
     def _calls_under_way(self) -> int:

@@ -16,6 +16,7 @@ from harness.domain.agents.message import MessageToolCall, MessageUsage
 # A tool call that is not run, with what the model is told instead of a result.
 RefusedCall = tuple[MessageToolCall, str]
 LIMIT_REACHED: Final = "turn_limit_reached"
+CAP_REACHED: Final = "monthly_cap_reached"
 # Of one answer; further calls are not run, and the model is told so.
 MAX_TOOL_CALLS: Final = 32
 # Longer ids of calls are replaced: they are the model's own text, and stand in every request;

@@ -44,8 +44,8 @@ ALERT_MEANINGS: Final[Mapping[AlertKind, str]] = {
     ),
     _K.KEY_BUDGET: "a data key came near its budget, or reached it",
     _K.SPENDING_CAP: (
-        "evals, judges, shadows or drift checks wait, since the monthly cap leaves too "
-        "little; users' requests go on"
+        "evals, judges, shadows or drift checks wait, or turns of agents are refused, since "
+        "the monthly cap leaves too little; all other requests of users go on"
     ),
     _K.WAIVER_EXPIRED: (
         "a fallback's waiver has ended; the fallback goes on serving, but no change of the "

@@ -1,6 +1,6 @@
 """The spending cap bounds what Swapgate itself spends on models in a month (UTC): evals,
-judges, shadows and drift checks, together. What
-clients send through routes is not in it. Pure.
+judges, shadows, drift checks and the turns of agents, together. What clients send through
+routes is not in it. Pure.
 
 Before a paid call the most that it can cost is held (`estimate_most_usd`), and the hold is
 refused where all that was spent and is held would pass the cap (`fits`). Afterwards the call's
@@ -37,6 +37,7 @@ class SpendingPurpose(StrEnum):
     JUDGES = "judges"  # of evals and of canaries
     SHADOW = "shadow"
     DRIFT = "drift"
+    AGENTS = "agents"  # what their turns ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class MonthSpending:
 
     @property
     def waiting(self) -> tuple[SpendingPurpose, ...]:
+        """Lists the purposes that wait; turns of agents are refused instead."""
         return tuple(row.purpose for row in self.purposes if self.waits(row.purpose))
 
 

@@ -260,6 +260,8 @@ OTHER_COLUMNS: Final[Mapping[str, str]] = {
     "waiver_id signature",
     "failover": "worker request route arm target provider failure endpoint next_target",
     "key_spend": "project key worker",
+    "later_spending_hold": "id purpose subject",
+    "later_spending_month": "purpose",
     "leadership": "owner",
     "manifest": "digest signature revoked log_end",
     "meta": "installation",

@@ -36,36 +36,49 @@ spending_cap = sa.Table(
 )
 THE_CAP: Final = 1
 
-spending_month = sa.Table(
-    "spending_month",
-    metadata,
-    day("first_day"),
-    text("purpose"),
-    number("spent_usd"),
-    count("calls"),
-    count("unpriced"),
-    number("refused_usd", nullable=True),
-    time("refused_at", nullable=True),
-    sa.PrimaryKeyConstraint("first_day", "purpose"),
-    amount("spent_usd"),
-    amount("refused_usd"),
-    *(at_least(column, 0) for column in ("calls", "unpriced")),
-    sa.CheckConstraint("(refused_usd IS NULL) = (refused_at IS NULL)", name="refused_when"),
-)
 
-# Deleted when it is over; the sums above keep what came of it.
-spending_hold = sa.Table(
-    "spending_hold",
-    metadata,
-    sa.Column("id", sa.Text, primary_key=True),
-    day("first_day"),
-    text("purpose"),
-    free_text("subject"),
-    number("held_usd"),
-    time("lapses_at"),
-    amount("held_usd"),
-    sa.Index("ix_spending_hold_first_day", "first_day"),
-)
+def _month_table(name: str) -> sa.Table:
+    return sa.Table(
+        name,
+        metadata,
+        day("first_day"),
+        text("purpose"),
+        number("spent_usd"),
+        count("calls"),
+        count("unpriced"),
+        number("refused_usd", nullable=True),
+        time("refused_at", nullable=True),
+        sa.PrimaryKeyConstraint("first_day", "purpose"),
+        amount("spent_usd"),
+        amount("refused_usd"),
+        *(at_least(column, 0) for column in ("calls", "unpriced")),
+        sa.CheckConstraint("(refused_usd IS NULL) = (refused_at IS NULL)", name="refused_when"),
+    )
+
+
+def _hold_table(name: str) -> sa.Table:
+    """Its rows are deleted when they are over; the months' sums keep what came of them."""
+    return sa.Table(
+        name,
+        metadata,
+        sa.Column("id", sa.Text, primary_key=True),
+        day("first_day"),
+        text("purpose"),
+        free_text("subject"),
+        number("held_usd"),
+        time("lapses_at"),
+        amount("held_usd"),
+        sa.Index(f"ix_{name}_first_day", "first_day"),
+    )
+
+
+spending_month = _month_table("spending_month")
+spending_hold = _hold_table("spending_hold")
+# Of purposes that came later: the version before reads every row of the two above, and ends
+# where it does not know a purpose. It goes on beside this one as if these cost nothing.
+later_spending_month = _month_table("later_spending_month")
+later_spending_hold = _hold_table("later_spending_hold")
+LATER_PURPOSES: Final = frozenset({SpendingPurpose.AGENTS})
 
 
 def purpose_from_row(row: Row) -> PurposeSpending:

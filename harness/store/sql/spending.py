@@ -17,8 +17,11 @@ from harness.domain.operations.spending import (
     fill_purposes,
 )
 from harness.store.schema.spending import (
+    LATER_PURPOSES,
     THE_CAP,
     hold_to_row,
+    later_spending_hold,
+    later_spending_month,
     purpose_from_row,
     spending_cap,
     spending_hold,
@@ -27,51 +30,63 @@ from harness.store.schema.spending import (
 from harness.store.unit_of_work import Unit
 
 CAP: Final = sa.select(spending_cap.c.cap_usd).where(spending_cap.c.id == THE_CAP)
-MONTH: Final = sa.select(spending_month).where(
-    spending_month.c.first_day == sa.bindparam("of", type_=spending_month.c.first_day.type)
-)
-HELD: Final = sa.select(sa.func.coalesce(sa.func.sum(spending_hold.c.held_usd), 0.0)).where(
-    spending_hold.c.first_day == sa.bindparam("of", type_=spending_hold.c.first_day.type)
-)
-LAPSED: Final = sa.select(spending_hold).where(
-    spending_hold.c.lapses_at <= sa.bindparam("now", type_=spending_hold.c.lapses_at.type)
-)
-THE_HOLD: Final = sa.select(spending_hold.c.held_usd).where(
-    spending_hold.c.id == sa.bindparam("of")
-)
-_IS_HOLD: Final = spending_hold.c.id == sa.bindparam("of")
-CHANGE_HOLD: Final = (
-    sa.update(spending_hold)
-    .where(_IS_HOLD)
-    .values(
-        held_usd=sa.bindparam("left_usd"),
-        lapses_at=sa.bindparam("until", type_=spending_hold.c.lapses_at.type),
-    )
-)
-END_HOLD: Final = sa.delete(spending_hold).where(_IS_HOLD)
-_IS_MONTH: Final = sa.and_(
-    spending_month.c.first_day
-    == sa.bindparam("of_month", type_=spending_month.c.first_day.type),
-    spending_month.c.purpose == sa.bindparam("of_purpose"),
-)
-ADD_SPENT: Final = (
-    sa.update(spending_month)
-    .where(_IS_MONTH)
-    .values(
-        spent_usd=spending_month.c.spent_usd + sa.bindparam("more_usd"),
-        calls=spending_month.c.calls + sa.bindparam("more_calls"),
-        unpriced=spending_month.c.unpriced + sa.bindparam("more_unpriced"),
-    )
-)
-NOTE_REFUSED: Final = (
-    sa.update(spending_month)
-    .where(_IS_MONTH)
-    .values(
-        refused_usd=sa.bindparam("usd"),
-        refused_at=sa.bindparam("at", type_=spending_month.c.refused_at.type),
-    )
-)
 _SERIAL: Final = "spending"
+
+
+class _Books:
+    """The statements on one table of sums and one of holds."""
+
+    def __init__(self, month: sa.Table, hold: sa.Table) -> None:
+        self.month_table, self.hold_table = month, hold
+        of_day = sa.bindparam("of", type_=month.c.first_day.type)
+        self.month = sa.select(month).where(month.c.first_day == of_day)
+        self.held = sa.select(sa.func.coalesce(sa.func.sum(hold.c.held_usd), 0.0)).where(
+            hold.c.first_day == of_day
+        )
+        self.lapsed = sa.select(hold).where(
+            hold.c.lapses_at <= sa.bindparam("now", type_=hold.c.lapses_at.type)
+        )
+        is_hold = hold.c.id == sa.bindparam("of")
+        self.one_hold = sa.select(hold.c.held_usd).where(is_hold)
+        self.change_hold = (
+            sa.update(hold)
+            .where(is_hold)
+            .values(
+                held_usd=sa.bindparam("left_usd"),
+                lapses_at=sa.bindparam("until", type_=hold.c.lapses_at.type),
+            )
+        )
+        self.end_hold = sa.delete(hold).where(is_hold)
+        is_month = sa.and_(
+            month.c.first_day == sa.bindparam("of_month", type_=month.c.first_day.type),
+            month.c.purpose == sa.bindparam("of_purpose"),
+        )
+        self.add_spent = (
+            sa.update(month)
+            .where(is_month)
+            .values(
+                spent_usd=month.c.spent_usd + sa.bindparam("more_usd"),
+                calls=month.c.calls + sa.bindparam("more_calls"),
+                unpriced=month.c.unpriced + sa.bindparam("more_unpriced"),
+            )
+        )
+        self.note_refused = (
+            sa.update(month)
+            .where(is_month)
+            .values(
+                refused_usd=sa.bindparam("usd"),
+                refused_at=sa.bindparam("at", type_=month.c.refused_at.type),
+            )
+        )
+
+
+_FIRST: Final = _Books(spending_month, spending_hold)
+_LATER: Final = _Books(later_spending_month, later_spending_hold)
+_ALL: Final = (_FIRST, _LATER)
+
+
+def _books(purpose: SpendingPurpose) -> _Books:
+    return _LATER if purpose in LATER_PURPOSES else _FIRST
 
 
 class SqlSpending:
@@ -94,11 +109,12 @@ class SqlSpending:
         return True
 
     def month(self, month: date) -> MonthSpending:
-        rows = self._unit.read(MONTH, {"of": month})
+        rows = [row for books in _ALL for row in self._unit.read(books.month, {"of": month})]
+        held = [self._unit.read(books.held, {"of": month}).scalar_one() for books in _ALL]
         return MonthSpending(
             month=month,
             cap_usd=self.cap_usd(),
-            held_usd=self._unit.read(HELD, {"of": month}).scalar_one(),
+            held_usd=math.fsum(held),
             purposes=fill_purposes([purpose_from_row(row) for row in rows]),
         )
 
@@ -106,23 +122,23 @@ class SqlSpending:
         """Adds to a hold, which begins with that, unless the cap leaves too little."""
         self._unit.serialize_by(_SERIAL)
         self.lapse(now)
+        books = _books(hold.purpose)
         where = {"of_month": hold.month, "of_purpose": hold.purpose.value}
         stored = self.month(hold.month)
         if not (math.isfinite(usd) and stored.fits(usd)):
             self._add(hold.month, hold.purpose, 0.0)
-            self._unit.write(NOTE_REFUSED, {**where, "usd": min(usd, 1e12), "at": now})
+            self._unit.write(books.note_refused, {**where, "usd": min(usd, 1e12), "at": now})
             return False
         if any(row.refused_at for row in stored.purposes if row.purpose is hold.purpose):
-            self._unit.write(NOTE_REFUSED, {**where, "usd": None, "at": None})
+            self._unit.write(books.note_refused, {**where, "usd": None, "at": None})
         until = now + HOLD_LASTS
-        before = self._unit.read(THE_HOLD, {"of": hold.id}).scalar()
+        before = self._unit.read(books.one_hold, {"of": hold.id}).scalar()
         if before is None:
             new = {**hold_to_row(hold), "held_usd": usd, "lapses_at": until}
-            self._unit.write(sa.insert(spending_hold), new)
+            self._unit.write(sa.insert(books.hold_table), new)
         else:
-            self._unit.write(
-                CHANGE_HOLD, {"of": hold.id, "left_usd": before + usd, "until": until}
-            )
+            more = {"of": hold.id, "left_usd": before + usd, "until": until}
+            self._unit.write(books.change_hold, more)
         return True
 
     def settle(
@@ -138,9 +154,8 @@ class SqlSpending:
         self._unit.serialize_by(_SERIAL)
         self.lapse(now)
         until = now + HOLD_LASTS
-        changed = self._unit.write(
-            CHANGE_HOLD, {"of": hold.id, "left_usd": left_usd, "until": until}
-        )
+        new = {"of": hold.id, "left_usd": left_usd, "until": until}
+        changed = self._unit.write(_books(hold.purpose).change_hold, new)
         if not changed:
             return False
         if calls or spent_usd:
@@ -149,22 +164,25 @@ class SqlSpending:
 
     def end(self, hold: SpendingHold) -> None:
         self._unit.serialize_by(_SERIAL)
-        self._unit.write(END_HOLD, {"of": hold.id})
+        self._unit.write(_books(hold.purpose).end_hold, {"of": hold.id})
 
     def add(self, hold: SpendingHold, spent_usd: float, *, calls: int, unpriced: int) -> None:
         self._unit.serialize_by(_SERIAL)
         self._add(hold.month, hold.purpose, spent_usd, calls=calls, unpriced=unpriced)
 
     def has_lapsed(self, now: datetime) -> bool:
-        return self._unit.read(LAPSED.limit(1), {"now": now}).first() is not None
+        lapsed = (self._unit.read(books.lapsed.limit(1), {"now": now}) for books in _ALL)
+        return any(rows.first() is not None for rows in lapsed)
 
     def lapse(self, now: datetime) -> int:
         self._unit.serialize_by(_SERIAL)
-        gone = self._unit.read(LAPSED, {"now": now}).all()
-        for row in gone:
-            self._add(row.first_day, SpendingPurpose(row.purpose), row.held_usd)
-            self._unit.write(END_HOLD, {"of": row.id})
-        return len(gone)
+        ended = 0
+        for books in _ALL:
+            for row in self._unit.read(books.lapsed, {"now": now}).all():
+                self._add(row.first_day, SpendingPurpose(row.purpose), row.held_usd)
+                self._unit.write(books.end_hold, {"of": row.id})
+                ended += 1
+        return ended
 
     def _add(
         self,
@@ -184,8 +202,9 @@ class SqlSpending:
             "refused_usd": None,
             "refused_at": None,
         }
-        if self._unit.write_new(spending_month, values):
+        books = _books(purpose)
+        if self._unit.write_new(books.month_table, values):
             return
         where = {"of_month": month, "of_purpose": purpose.value}
         more = {"more_usd": spent_usd, "more_calls": calls, "more_unpriced": unpriced}
-        self._unit.write(ADD_SPENT, {**where, **more})
+        self._unit.write(books.add_spent, {**where, **more})

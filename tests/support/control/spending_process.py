@@ -1,6 +1,6 @@
 """A process that spends until the monthly cap refuses it: `python -m
-tests.support.control.spending_process URL CALL_USD COST_USD [--hang]`, with a database that
-exists. Prints how many calls it made; with --hang it stays in its first one.
+tests.support.control.spending_process URL CALL_USD COST_USD PURPOSE [--hang]`, with a database
+that exists. Prints how many calls it made; with --hang it stays in its first one.
 """
 
 import sys
@@ -17,12 +17,14 @@ from tests.support.site.signing_keys import CONTROL
 SECRET = b"a secret of the installation"
 
 
-def main(url: str, call_usd: float, cost_usd: float, *, hang: bool) -> None:
+def main(
+    url: str, call_usd: float, cost_usd: float, purpose: SpendingPurpose, *, hang: bool
+) -> None:
     with closing(
         SqlStore(url, secret=SECRET, clock=SystemClock(), signatures=CONTROL)
     ) as store:
         new_id = SystemRandomIds().token
-        allowance = Allowance(store, SystemClock(), new_id, SpendingPurpose.EVALS, "a test")
+        allowance = Allowance(store, SystemClock(), new_id, purpose, "a test")
         calls = 0
         while (taken := allowance.take(call_usd, "sim/base")) is not None:
             calls += 1
@@ -35,4 +37,6 @@ def main(url: str, call_usd: float, cost_usd: float, *, hang: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), hang="--hang" in sys.argv)
+    url, call_usd, cost_usd, purpose = sys.argv[1:5]
+    hang = "--hang" in sys.argv
+    main(url, float(call_usd), float(cost_usd), SpendingPurpose(purpose), hang=hang)
