@@ -161,6 +161,20 @@ class Observations(Protocol):
         """
         ...
 
+    def begin_batch(self, id_: str, at: datetime) -> bool:
+        """Notes that a batch is stored by this unit of work; False where it was stored before:
+        its sender did not hear of it.
+        """
+        ...
+
+    def forget_batches(self, ids: Collection[str]) -> None:
+        """Deletes notes of batches that nobody sends again."""
+        ...
+
+    def forget_batches_before(self, before: datetime) -> int:
+        """Deletes notes of old batches, whose senders are gone; returns how many."""
+        ...
+
     def claim_keys(self, claim: KeyClaim) -> Sequence[KeyHistory]:
         """Enters a block's keys into the rollout's ledger; gives each one's history before, in
         the order of the claim. Of two claims of one key in one period the first has it.

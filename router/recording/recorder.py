@@ -9,6 +9,7 @@ the database fails between committing and answering.
 
 import itertools
 import logging
+import secrets
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -91,6 +92,12 @@ class Recorder:
         self._shadow_units = ShadowUnits()
         self._queue: deque[Batch] = deque()
         self._in_hand = NOTHING
+        # What was sent from here is told from what any other process sends, or sent.
+        self._batches, self._batch_numbers = (
+            f"{worker}.{secrets.token_hex(8)}",
+            itertools.count(),
+        )
+        self._settled: set[str] = set()  # stored, and not sent again; the database may forget
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
@@ -246,7 +253,9 @@ class Recorder:
             self._keep(self._take(final=True))
         else:
             self.flush(final=True)
-        lost, spends = sum(batch.rows for batch in self._queue), self.spends.take()
+        queued = [row for batch in self._queue for row in batch.spends]
+        lost = sum(batch.rows for batch in self._queue) - len(queued)
+        spends = [*queued, *self.spends.take()]
         if lost or spends:
             usd = sum(row.cost_usd for row in spends)
             log.error(
@@ -265,6 +274,7 @@ class Recorder:
         try:
             self._replay()
             self._write(batch)
+            self._settle(batch)
         except StoreUnavailable:
             self.counters["flushes_failed"] += 1
             self._keep(batch)
@@ -291,6 +301,7 @@ class Recorder:
                     del self._ledgers[rollout]
             batch = Batch(blocks, self._minutes.take(), *self._notices.take())
             return batch._replace(
+                id=f"{self._batches}.{next(self._batch_numbers)}",
                 spends=self.spends.take(),
                 sightings=self.served_names.take(),
                 shadows=self.shadows.take(),
@@ -301,8 +312,7 @@ class Recorder:
         if not batch.rows:
             return
         try:
-            with self._store.write() as tx:
-                _write_all(tx, batch)
+            self._commit(batch)
         except StoreUnavailable:
             raise
         except Exception:
@@ -325,7 +335,7 @@ class Recorder:
             log.warning("the spool cannot be read: %s", error)
         while self._queue:
             self._write(self._queue[0])
-            self._queue.popleft()
+            self._settle(self._queue.popleft())
 
     def _replay_spool(self) -> None:
         if self._spool.empty:
@@ -334,13 +344,13 @@ class Recorder:
             while together := list(itertools.islice(batches, TOGETHER)):
                 self._write_together([batch for batch, _ in together])
                 self._spool.done([place for _, place in together])
+                self._settle(*(batch for batch, _ in together))
             self._spool.clear()
 
     def _write_together(self, batches: Sequence[Batch]) -> None:
         """In one transaction; one by one if that is refused. Raises StoreUnavailable."""
         try:
-            with self._store.write() as tx:
-                _write_all(tx, *batches)
+            self._commit(*batches)
         except StoreUnavailable:
             raise
         except Exception:  # noqa: BLE001 - one by one it is logged, and set aside
@@ -348,6 +358,21 @@ class Recorder:
                 self._write(batch)
         else:
             self.counters["rows_written"] += sum(batch.rows for batch in batches)
+
+    def _commit(self, *batches: Batch) -> None:
+        """In one transaction, which the database may have done though nobody is told: then it
+        knows the batches when they come again, and leaves them out.
+        """
+        at, settled = self._clock.now(), tuple(self._settled)
+        with self._store.write() as tx:
+            new = [b for b in batches if not b.id or tx.observations.begin_batch(b.id, at)]
+            tx.observations.forget_batches(settled)
+            _write_all(tx, *new)
+        self._settled.difference_update(settled)
+
+    def _settle(self, *batches: Batch) -> None:
+        """They are stored, and nothing sends them again: nobody needs to know them."""
+        self._settled.update(batch.id for batch in batches if batch.id)
 
     def _append(self, spool: Spool, batch: Batch) -> bool:
         try:
@@ -369,11 +394,12 @@ class Recorder:
         )
         # Few, and what they tell of is not over: they come with the next batch.
         self.notify(*batch.alerts)
-        # Money is never dropped: its sums stay few, however long this goes on.
-        self.spends.take_back(batch.spends)
-        self._queue.append(batch._replace(alerts=(), spends=()))
+        self._queue.append(batch._replace(alerts=()))
         while sum(report.rows for report in self._queue) > self._queue_rows:
-            self.counters["rows_dropped"] += self._queue.popleft().rows
+            oldest = self._queue.popleft()
+            # Money is never dropped: its sums stay few, however long this goes on.
+            self.spends.take_back(oldest.spends)
+            self.counters["rows_dropped"] += oldest._replace(spends=()).rows
             self._trouble(
                 AlertKind.OBSERVATIONS_DROPPED,
                 "observations are being dropped",

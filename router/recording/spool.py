@@ -37,10 +37,13 @@ class Batch(NamedTuple):
     spends: Sequence[KeySpend] = ()
     sightings: Sequence[Sighting] = ()
     shadows: Sequence[ShadowTally] = ()
+    # By which the database knows a batch that comes again; empty for one that never does, and
+    # for one of the version before.
+    id: str = ""
 
     @property
     def rows(self) -> int:
-        return sum(map(len, self))
+        return sum(len(rows) for rows in self if not isinstance(rows, str))
 
     @property
     def parts(self) -> list["Batch"]:
@@ -54,7 +57,11 @@ class Batch(NamedTuple):
             none._replace(sightings=self.sightings),
             none._replace(shadows=self.shadows),
         )
-        return [batch for batch in split if batch.rows]
+        return [
+            batch._replace(id=f"{self.id}.{number}" if self.id else "")
+            for number, batch in enumerate(split)
+            if batch.rows
+        ]
 
 
 NOTHING = Batch((), ())
@@ -167,6 +174,7 @@ def batch_to_json(batch: Batch) -> dict[str, object]:
         "spends": [{**asdict(row), "day": row.day.isoformat()} for row in batch.spends],
         "sightings": [asdict(sighting) for sighting in batch.sightings],
         "shadows": [{**asdict(row), "day": row.day.isoformat()} for row in batch.shadows],
+        "id": batch.id,
     }
 
 
@@ -231,7 +239,8 @@ def batch_from_json(data: Mapping[str, Any]) -> Batch:
         ShadowTally(**{**row, "day": date.fromisoformat(row["day"])})
         for row in data.get("shadows", ())
     ]
-    return Batch(blocks, traffic, failovers, alerts, spends, sightings, shadows)
+    id_ = str(data.get("id", ""))
+    return Batch(blocks, traffic, failovers, alerts, spends, sightings, shadows, id_)
 
 
 def _alert(row: dict[str, Any]) -> Alert:

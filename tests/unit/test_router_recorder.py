@@ -188,7 +188,7 @@ def test_of_a_spool_only_the_batch_that_is_refused_is_set_aside(
 
 
 @pytest.mark.req("F3")
-def test_replaying_a_spool_that_was_written_already_changes_no_block(
+def test_replaying_a_spool_that_was_written_already_changes_nothing(
     bench: Bench,
 ) -> None:
     bench.store.away = True
@@ -208,7 +208,7 @@ def test_replaying_a_spool_that_was_written_already_changes_no_block(
     bench.recorder.flush()
 
     assert bench.store.blocks == before
-    assert sum(row.requests for row in bench.store.traffic) == 2 + 2 + 1
+    assert sum(row.requests for row in bench.store.traffic) == 2 + 1
     assert bench.spool.empty
 
 
@@ -242,8 +242,9 @@ def test_money_is_never_dropped(tmp_path: Path) -> None:
     bench.store.away = False
     bench.recorder.flush()
 
-    (row,) = bench.store.spends
-    assert (row.key, row.requests, row.cost_usd) == ("k", 50, 25.0)
+    assert {row.key for row in bench.store.spends} == {"k"}
+    assert sum(row.requests for row in bench.store.spends) == 50
+    assert sum(row.cost_usd for row in bench.store.spends) == 25.0
 
 
 def test_the_sums_of_other_processes_are_written_in_their_names(bench: Bench) -> None:
@@ -285,7 +286,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.req("F3")
-def test_a_kill_in_mid_replay_counts_at_most_one_transaction_twice(
+def test_a_kill_in_mid_replay_counts_nothing_twice(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.store.away = True
@@ -305,11 +306,12 @@ def test_a_kill_in_mid_replay_counts_at_most_one_transaction_twice(
         patched.setattr(bench.spool, "done", die_after_the_second)
         with pytest.raises(Killed):
             bench.recorder.flush()
-    restarted = Bench(tmp_path)
+    assert bench.stored[1] == 4
+    # The third and the fourth come again: their marks came too late.
+    restarted = Bench(tmp_path, store=bench.store)
     restarted.recorder.flush()
 
-    assert bench.stored[1] == 4
-    assert restarted.stored[1] == 3  # the third and the fourth again: their marks came too late
+    assert bench.stored[1] == 5
     assert restarted.spool.empty
 
 

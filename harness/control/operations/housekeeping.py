@@ -68,6 +68,8 @@ class MonitoredJob:
 log = structlog.get_logger("swapgate.housekeeping")
 # Longer than any session lasts; that there was one is in the audit log.
 SIGN_INS_KEPT = timedelta(days=30)
+# Longer than a spool lies on a router's disk.
+BATCHES_KEPT = timedelta(days=90)
 _RUNS_AT_A_TIME = 10
 
 
@@ -157,6 +159,7 @@ def purge_expired(ctx: Context, *, alerts_days: float, failovers_days: float) ->
         tx.captures.forget(now)
         live = (*tx.rollouts.live(), *tx.rollouts.baking())
         tx.observations.forget_keys({rollout.id for rollout in live})
+        tx.observations.forget_batches_before(now - BATCHES_KEPT)
     credentials.expire_credentials(ctx)
 
 

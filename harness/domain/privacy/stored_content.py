@@ -267,6 +267,7 @@ OTHER_COLUMNS: Final[Mapping[str, str]] = {
     "meta": "installation",
     "person_link": "id principal person reason created_by created_with signature",
     "principal": "id kind name folded issuer subject signature",
+    "observation_batch": "id",
     "proposal": "project id route incumbent candidate claim reason proposer policy plans phase "
     "runs verdict rollout approver approved_verdict closed_because widened proposer_principal "
     "proposer_key selection change_reference signature",

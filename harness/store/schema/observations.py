@@ -127,6 +127,16 @@ seen_keys = sa.Table(
     sa.CheckConstraint(f"page BETWEEN 0 AND {PAGES - 1}", name="page_range"),
 )
 
+# Which batches of routers are stored, until their senders have heard of it: what is sent again
+# after a lost acknowledgement is refused by the key.
+observation_batch = sa.Table(
+    "observation_batch",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    time("at"),
+    sa.Index("ix_observation_batch_at", "at"),
+)
+
 traffic = sa.Table(
     "traffic",
     metadata,

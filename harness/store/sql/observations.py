@@ -40,6 +40,7 @@ from harness.store.schema.observations import (
     failover,
     failover_to_row,
     key_spend,
+    observation_batch,
     seen_keys,
     spend_from_row,
     spend_to_row,
@@ -132,6 +133,12 @@ POINTS = (
     .group_by(traffic.c.minute)
     .order_by(traffic.c.minute)
 )
+FORGET_BATCHES = sa.delete(observation_batch).where(
+    observation_batch.c.id.in_(sa.bindparam("ids", expanding=True))
+)
+FORGET_OLD_BATCHES = sa.delete(observation_batch).where(
+    observation_batch.c.at < sa.bindparam("before", type_=observation_batch.c.at.type)
+)
 TOTALS_OF_ROUTE = TOTALS.where(traffic.c.route == sa.bindparam("of"))
 
 
@@ -206,6 +213,17 @@ class SqlObservations:
             self._add_traffic(minute)
         for spend in sorted(spends, key=lambda s: (s.key, s.day, s.worker)):
             self._add_spend(spend)
+
+    def begin_batch(self, id_: str, at: datetime) -> bool:
+        # Beside a transaction of the same batch that goes on, this waits for its end.
+        return self._unit.write_new(observation_batch, {"id": id_, "at": at})
+
+    def forget_batches(self, ids: Collection[str]) -> None:
+        if ids:
+            self._unit.write(FORGET_BATCHES, {"ids": list(ids)})
+
+    def forget_batches_before(self, before: datetime) -> int:
+        return self._unit.write(FORGET_OLD_BATCHES, {"before": before})
 
     def _append_block(self, new: ObservationBlock) -> None:
         check_block(new)

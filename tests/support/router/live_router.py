@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -88,6 +88,7 @@ class SwitchableStore:
         self.sightings: list[Sighting] = []
         self.shadows: list[ShadowTally] = []
         self.pages: dict[tuple[str, int], bytes] = {}
+        self.batches: set[str] = set()
         self._snapshot = snapshot
         self._changed = threading.Event()
 
@@ -118,8 +119,21 @@ class SwitchableStore:
     @contextmanager
     def write(self) -> Iterator[SimpleNamespace]:
         self._answer()
-        yield SimpleNamespace(
-            observations=SimpleNamespace(append=self._append, claim_keys=self._claim_keys),
+        batches = set(self.batches)
+        try:
+            yield self._transaction()
+        except BaseException:
+            self.batches = batches
+            raise
+
+    def _transaction(self) -> SimpleNamespace:
+        return SimpleNamespace(
+            observations=SimpleNamespace(
+                append=self._append,
+                claim_keys=self._claim_keys,
+                begin_batch=self._begin_batch,
+                forget_batches=self.batches.difference_update,
+            ),
             failovers=SimpleNamespace(append=self.failovers.extend),
             alerts=SimpleNamespace(fold=self.alerts.extend),
             sightings=SimpleNamespace(note=self.sightings.extend),
@@ -127,6 +141,12 @@ class SwitchableStore:
             # Without a cap nothing is held.
             spending=SimpleNamespace(cap_usd=lambda: None, add=self._add_spending),
         )
+
+    def _begin_batch(self, id_: str, at: datetime) -> bool:
+        del at
+        is_new = id_ not in self.batches
+        self.batches.add(id_)
+        return is_new
 
     def _add_spending(
         self, hold: SpendingHold, usd: float, *, calls: int, unpriced: int
