@@ -10,7 +10,7 @@ from harness.api.json_answers import json_answer
 from harness.api.request_fields import EvalBody, EvalQuery, OverruleBody
 from harness.control.evals import worker_supervision
 from harness.control.operations import queries
-from harness.control.operations.project_scope import own_verdict
+from harness.control.operations.project_scope import own_list, own_new_run, own_run, own_verdict
 from harness.control.operations.queries import SuiteSummary
 from harness.domain.evals.run import EvalRun, RunBudget, Sample, Verdict
 from harness.domain.pagination import Page
@@ -27,19 +27,19 @@ class EvalProgress:
     cost_usd: float
 
 
-@endpoint(router, "GET", "/suites")
+@endpoint(router, "GET", "/suites", scope=own_list)
 def list_suites(who: CallerParam) -> Page[SuiteSummary]:
     return json_answer(queries.list_suites(who.ctx))
 
 
-@endpoint(router, "GET", "/evals")
+@endpoint(router, "GET", "/evals", scope=own_list)
 def list_evals(who: CallerParam, piece: Annotated[EvalQuery, Query()]) -> Page[EvalRun]:
     """Lists the eval runs, newest first."""
     states = (piece.state,) if piece.state else ()
     return queries.list_runs(who.ctx, piece.page, states=states)
 
 
-@endpoint(router, "POST", "/evals", status=201)
+@endpoint(router, "POST", "/evals", status=201, scope=own_new_run)
 def start_eval(who: BodyFactory, body: EvalBody) -> EvalRun:
     """Queue a run outside any proposal. It never decides anything."""
     return worker_supervision.start_run(
@@ -52,18 +52,18 @@ def start_eval(who: BodyFactory, body: EvalBody) -> EvalRun:
     )
 
 
-@endpoint(router, "POST", "/evals/{run}/cancel")
+@endpoint(router, "POST", "/evals/{run}/cancel", scope=own_run)
 def cancel_eval(who: CallerParam, run: str, body: OverruleBody) -> EvalRun:
     """End a run for good, with a reason. A proposal that waits for it is cancelled with it."""
     return worker_supervision.cancel_run(who.ctx, who.actor, run, body.reason)
 
 
-@endpoint(router, "GET", "/evals/{run}")
+@endpoint(router, "GET", "/evals/{run}", scope=own_run)
 def get_eval(who: CallerParam, run: str) -> EvalProgress:
     return EvalProgress(*queries.load_run_progress(who.ctx, run))
 
 
-@endpoint(router, "GET", "/evals/{run}/samples")
+@endpoint(router, "GET", "/evals/{run}/samples", scope=own_run)
 def eval_samples(who: CallerParam, run: str, piece: PathPart) -> Page[Sample]:
     """Lists a run's samples in the order in which they are asked."""
     return queries.list_samples(who.ctx, run, piece.page)

@@ -1,5 +1,5 @@
 """The file's `projects` section; `project_faults` names what is wrong with it, and with names
-of routes that stand in a project.
+of routes and suites that stand in a project.
 """
 
 from collections.abc import Collection, Iterable, Iterator
@@ -22,7 +22,7 @@ class ProjectEntry(BaseModel):
 
 
 def project_faults(
-    projects: Collection[str], routes: Iterable[str]
+    projects: Collection[str], routes: Iterable[str], suites: Iterable[str]
 ) -> Iterator[tuple[KeyPath, str]]:
     """Yields the place and the fault."""
     for name in projects:
@@ -30,9 +30,10 @@ def project_faults(
             check_project_name(name)
         except InputError as error:
             yield ("projects", name), str(error)
-    for name in routes:
+    owned = (*(("routes", name) for name in routes), *(("suites", name) for name in suites))
+    for section, name in owned:
         try:
             check_owned_name(name)
             require_project(project_of(name), projects)
         except (InputError, NotFound) as error:
-            yield ("routes", name), str(error)
+            yield (section, name), str(error)

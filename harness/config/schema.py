@@ -367,7 +367,7 @@ def build_settings(
         *ambiguous_guardrails(document.values),
         *_agent_faults(config),
         *_oidc_faults(config),
-        *project_faults(config.projects, config.routes),
+        *project_faults(config.projects, config.routes, config.suites),
     ):
         raise ConfigError(f"{document.place(path)}: {dotted_path(path)}: {message}")
     _check_providers(config, document)

@@ -102,9 +102,11 @@ class Context:
     agents: AgentSettings = field(default_factory=AgentSettings)
     approval_links: ApprovalLinks | None = None  # None where nobody is asked by a link
 
-    def owns(self, route: str) -> bool:
-        """Whether whoever asks may see the route."""
-        return self.project in (DEFAULT_PROJECT, project_of(route))
+    def owns(self, name: str) -> bool:
+        """Whether the route or suite of this name is theirs who ask; the default project's are
+        all.
+        """
+        return self.project in (DEFAULT_PROJECT, project_of(name))
 
     def policy(self, name: str) -> Policy:
         """Finds a policy by name. Raises NotFound with the nearest name."""

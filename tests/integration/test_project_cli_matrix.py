@@ -5,7 +5,7 @@ and about another's: what others have is answered as what nobody has.
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -62,6 +62,12 @@ OTHERS = {
     "shadow stop": ("{route}", "proposer"),
     "switch throw": (f"provider:sim --route {{route}} {WHY}", "approver"),
     "switch lift": (f"{{switch}} {WHY}", "approver"),
+    "eval run": ("{suite} sim/base --items 2", "proposer"),
+    "eval show": ("{run}", "viewer"),
+    "eval cancel": (f"{{run}} {WHY}", "proposer"),
+    "drift status": ("{route}", "viewer"),
+    "drift run": ("{route}", "proposer"),
+    "drift accept": (f"{{route}} {WHY}", "approver"),
     "key create": ("till --project {project}", "admin"),
     "key limits": ("{key} --budget-day 1", "admin"),
     "key opt-outs": ("{key} canary", "admin"),
@@ -71,7 +77,7 @@ ABOUT = ROUTES | OTHERS
 SHARED = {"model list": "", "model match": "base"}
 LISTS = sorted(PROJECT_SCOPES.keys() - ABOUT.keys() - SHARED.keys())
 # Without a route these list the project's own.
-ALSO_LISTS = ("route measured", "canary status", "shadow status")
+ALSO_LISTS = ("route measured", "canary status", "shadow status", "drift status")
 CLOSED = sorted(
     verb
     for verb in leaves(program)
@@ -105,20 +111,27 @@ def site(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         pytest.MonkeyPatch.context() as monkeypatch,
         installed(folder, f"sqlite:///{file}", monkeypatch) as cli,
     ):
-        config = folder / "swapgate.yaml"
-        config.write_text(f"{config.read_text()}projects: {{{OURS}: {{}}, {THEIRS}: {{}}}}\n")
+        config, entries = folder / "swapgate.yaml", "suites:\n"
+        for project in (OURS, THEIRS):
+            name = f"{project}::colours"
+            entries += f"  {name}: {{path: colours.jsonl, scorer: exact, drift: {{}}}}\n"
+            cli.world.suites[name] = replace(cli.world.suites["colours"], name=name)
+        text = config.read_text().replace("suites:\n", entries)
+        config.write_text(f"{text}projects: {{{OURS}: {{}}, {THEIRS}: {{}}}}\n")
         yield Site(cli, {project: furnish(cli, project) for project in (OURS, THEIRS)})
 
 
 def furnish(cli: CommandLine, project: str) -> dict[str, str]:
     """Makes one of each thing in the project, and a key of each role."""
     route, why = f"{project}::chat", ("--reason", "a look")
-    cli.run("route", "create", route, "--incumbent", "sim/base", "--suite", "colours")
+    suite = f"{project}::colours"
+    cli.run("route", "create", route, "--incumbent", "sim/base", "--suite", suite)
     cli.run("shadow", "start", route, "sim/worse", "--usd-per-day", "none", *why)
     glass = cli.json("route", "break-glass", "propose", route, "sim/good", "--for", "1h", *why)
     cli.run("route", "break-glass", "end", glass["id"], *why)
     proposal = cli.json("proposal", "create", route, "sim/better")["proposal"]["id"]
-    cli.world.until_decided(proposal)
+    decided = cli.world.until_decided(proposal)
+    cli.run("drift", "run", route)
     switch = cli.json("switch", "throw", "provider:sim", "--route", route, *why)
     freeze = cli.json("route", "freeze", route, "--for", "2h", *why)
     client = cli.json("key", "create", "shop", "--project", project)["key"]
@@ -128,6 +141,8 @@ def furnish(cli: CommandLine, project: str) -> dict[str, str]:
     return {
         "project": project,
         "route": route,
+        "suite": suite,
+        "run": decided.runs[suite].candidate,
         "proposal": proposal,
         "glass": glass["id"],
         "switch": switch["id"],

@@ -14,6 +14,7 @@ from harness.api.app import ROUTERS
 from harness.api.endpoint import PROJECT_SCOPES
 from harness.control.operations import dashboard_sessions, keys
 from harness.control.operations.project_scope import installation_alone, own_list, shared
+from harness.domain.drift.watch import DriftPolicy
 from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.projects import DEFAULT_PROJECT
@@ -51,6 +52,8 @@ class Site:
                 body = {**body, "route": route}
             if verb == "POST /routes":
                 body = {**body, "name": f"{route}-2"}
+            if verb == "POST /evals":
+                body = {**body, "suite": names["suite"]}
             if verb == "POST /keys":
                 body = {**body, "project": route.partition("::")[0]}
         path = path.replace("/chat", f"/{names['route']}")
@@ -63,14 +66,20 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    door = Door(world_of(tmp_path_factory.mktemp("world")))
+    world = world_of(tmp_path_factory.mktemp("world"))
+    for project in (OURS, THEIRS):
+        name = f"{project}::colours"
+        world.suites[name] = replace(world.suites["colours"], name=name)
+        world.drift[name] = DriftPolicy()
+    door = Door(world)
     held = door.app.state.installation
     held.__dict__["context"] = replace(held.context, projects=frozenset({OURS, THEIRS}))
     ctx = held.context
     made = {}
     for project in (OURS, THEIRS):
         route = f"{project}::chat"
-        suites = [{"suite": "colours"}]
+        suite = f"{project}::colours"
+        suites = [{"suite": suite}]
         door.post("/routes", {"name": route, "incumbent": "sim/base", "suites": suites})
         door.post(f"/shadows/{route}/start", SHADOW)
         door.post(f"/shadows/{route}/stop", {})
@@ -97,8 +106,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
             )
         made[project] = {
             "route": route,
+            "suite": suite,
             "proposal": proposal.id,
-            "run": proposal.runs["colours"].candidate,
+            "run": proposal.runs[suite].candidate,
             "verdict": proposal.verdict,
             "key": client.id,
             "switch": switch["id"],
@@ -275,6 +285,27 @@ def test_what_is_about_all_routes_takes_the_installations_key(site: Site) -> Non
     error_of(site.door.send("POST", "/freezes", role=role, json=LAUNCH), 403)
     force = {"force": "provider:sim", "reason": "a drill"}
     error_of(site.door.send("POST", "/switches", role=role, json=force), 403)
+
+
+def test_a_projects_suite_is_its_own_and_one_of_no_project_is_shared(site: Site) -> None:
+    role = f"{OURS}/admin"
+    listed = site.door.send("GET", "/suites", role=role).json()["items"]
+    assert {suite["name"] for suite in listed} == {"colours", f"{OURS}::colours"}
+    shared = {"suite": "colours", "target": "sim/base"}
+    error_of(site.door.send("POST", "/evals", role=role, json=shared), 404)
+    told = set()
+    for other in (f"{THEIRS}::colours", f"{THEIRS}::sounds"):
+        new = {"name": f"{OURS}::art", "incumbent": "sim/base", "suites": [{"suite": other}]}
+        answer = site.door.send("POST", "/routes", role=role, json=new)
+        told.add(error_of(answer, 404)["message"].replace(other, ""))
+    assert len(told) == 1
+    new["suites"] = [{"suite": f"{OURS}::colors"}]
+    said = error_of(site.door.send("POST", "/routes", role=role, json=new), 404)["message"]
+    assert f"{OURS}::colours" in said
+    assert THEIRS not in said
+    # Nor does a route of no project name a project's.
+    new["name"] = "art"
+    error_of(site.door.send("POST", "/routes", json=new), 404)
 
 
 def test_no_override_leads_to_another_project(site: Site) -> None:

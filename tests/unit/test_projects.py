@@ -78,6 +78,7 @@ def test_an_override_stays_in_its_project_and_tells_nothing_of_others() -> None:
     ("text", "fault"),
     [
         ("routes:\n  paymets::chat: {incumbent: sim/base}\nprojects: {payments: {}}\n", "2:"),
+        ("suites:\n  paymets::faq: {path: f.jsonl}\nprojects: {payments: {}}\n", "2:"),
         ("projects: {Pay: {}}\n", "1: projects.Pay"),
         ("projects: {default: {}}\n", "leave it out"),
     ],

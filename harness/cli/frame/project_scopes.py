@@ -19,9 +19,11 @@ from harness.control.operations.project_scope import (
     own_list,
     own_new_key,
     own_new_route,
+    own_new_run,
     own_proposal,
     own_route,
     own_route_or_list,
+    own_run,
     own_switch,
     shared,
 )
@@ -51,6 +53,7 @@ _PROPOSAL: Final = CommandScope(own_proposal, "proposal", "proposal_id")
 _SWITCH: Final = CommandScope(own_switch, "switch", "switch_id")
 _FREEZE: Final = CommandScope(own_freeze, "freeze", "freeze_id")
 _GLASS: Final = CommandScope(own_break_glass, "glass", "id_")
+_RUN: Final = CommandScope(own_run, "run", "run")
 _KEY: Final = CommandScope(own_key, "key", "key_id")
 
 PROJECT_SCOPES: Final[Mapping[str, CommandScope]] = {
@@ -94,6 +97,15 @@ PROJECT_SCOPES: Final[Mapping[str, CommandScope]] = {
     "key limits": _KEY,
     "key opt-outs": _KEY,
     "key revoke": _KEY,
+    "suite list": _LIST,
+    "eval list": _LIST,
+    "eval run": CommandScope(own_new_run, "suite", "suite"),
+    "eval show": _RUN,
+    "eval cancel": _RUN,
+    "drift status": CommandScope(own_route_or_list, "route", "route"),
+    "drift history": _LIST,
+    "drift run": _ROUTE,
+    "drift accept": _ROUTE,
     "model list": _SHARED,
     "model match": _SHARED,
 }

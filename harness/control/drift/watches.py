@@ -39,11 +39,13 @@ class WatchedPair:
 
 
 def list_watched_pairs(ctx: Context, tx: Transaction) -> list[WatchedPair]:
-    """What the routing table and the configuration ask to be watched."""
+    """What the routing table and the configuration ask to be watched, of the suites of who
+    asks.
+    """
     by_pair: dict[tuple[str, str], list[str]] = {}
     for name, route in sorted(tx.routing.table().routes.items()):
         for suite in route.settings.suites:
-            if suite.suite in ctx.drift:
+            if suite.suite in ctx.drift and ctx.owns(suite.suite):
                 by_pair.setdefault((route.incumbent, suite.suite), []).append(name)
     return [
         WatchedPair(target, suite, tuple(names), ctx.drift[suite])

@@ -60,6 +60,14 @@ def own_new_key(ctx: Context, given: Mapping[str, Any]) -> None:
         raise NotAllowed(f"your key makes keys of the project {ctx.project!r} alone")
 
 
+def own_new_run(ctx: Context, given: Mapping[str, Any]) -> None:
+    name = _named(given, "suite")
+    if project_of(name) != ctx.project:
+        raise NotFound(
+            f"no suite {name!r} of your project: a run by hand is of one's own suite"
+        )
+
+
 def _scope_by_id(
     what: str, load_project: Callable[[Transaction, str], str | None]
 ) -> ProjectScope:
@@ -99,4 +107,5 @@ own_freeze: Final = _scope_by_id(
 own_break_glass: Final = _scope_by_id(
     "glass", lambda tx, id_: project_of(tx.break_glasses.get(id_).route)
 )
+own_run: Final = _scope_by_id("run", lambda tx, id_: project_of(tx.runs.get(id_).suite))
 own_key: Final = _scope_by_id("key", _project_of_key)

@@ -31,6 +31,7 @@ from harness.domain.operations.audit import (
     AuditFilter,
     hide_identity,
 )
+from harness.domain.operations.projects import may_use_suite
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import (
     FIRST_PAGE,
@@ -133,10 +134,14 @@ def list_signature_faults(ctx: Context) -> Sequence[RowFault]:
 
 
 def list_suites(ctx: Context) -> Sequence[SuiteSummary]:
-    """Lists the suites in the order of the configuration; a suite that does not load says
-    why.
+    """Lists the suites that whoever asks may use, in the order of the configuration; a suite
+    that does not load says why.
     """
-    return [_suite(ctx, name) for name in ctx.suites.names()]
+    return [
+        _suite(ctx, name)
+        for name in ctx.suites.names()
+        if ctx.owns(name) or may_use_suite(ctx.project, name)
+    ]
 
 
 def _suite(ctx: Context, name: str) -> SuiteSummary:

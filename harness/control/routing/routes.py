@@ -29,7 +29,7 @@ from harness.domain.formatting import format_bps
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
 from harness.domain.operations.principals import check_principal_name
-from harness.domain.operations.projects import project_of, require_project
+from harness.domain.operations.projects import may_use_suite, project_of, require_project
 from harness.domain.privacy.capture import check_capture
 from harness.domain.proposals.proposal import ProposalEvent, apply_event
 from harness.domain.routing.keep_warm import KeepWarm
@@ -117,7 +117,7 @@ def create_route(
     route of an override, NotAllowed when one's data class is not as strict.
     """
     actor.require(Role.ADMIN)
-    settings = check_settings(ctx, settings)
+    settings = check_settings(ctx, name, settings)
     check_route_name(name)
     check_principal_name(name)
     require_project(project_of(name), ctx.projects)
@@ -154,7 +154,7 @@ def change_settings(
     with ctx.store.read() as tx:
         before = require_route(tx, name).settings
     # A suite may take seconds to load, and a unit of work holds up all others.
-    pinned = check_settings(ctx, changed(before)).suites
+    pinned = check_settings(ctx, name, changed(before)).suites
     with ctx.store.write() as tx:
         route = require_route(tx, name)
         settings = replace(changed(route.settings), capable=route.settings.capable)
@@ -357,10 +357,11 @@ def _limit(seconds: float | None) -> str:
     return f"{seconds:g} s" if seconds is not None else ""
 
 
-def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
+def check_settings(ctx: Context, route: str, settings: RouteSettings) -> RouteSettings:
     """The settings with the digest of each suite that has none: naming one accepts it as it is.
 
-    Raises NotFound for an unknown suite or policy, InputError for an impossible value.
+    Raises NotFound for an unknown suite or policy, and a suite of another project, InputError
+    for an impossible value.
     """
     KeepWarm(settings.keep_warm_bps)
     check_capture(settings)
@@ -373,6 +374,9 @@ def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
         if limit_s is not None and not 0 < limit_s <= LONGEST_TIMEOUT_S:
             raise InputError(f"{name} is above 0 s, at most {LONGEST_TIMEOUT_S} s")
     ctx.policy(settings.policy)
+    for suite in settings.suites:
+        if not may_use_suite(project_of(route), suite.suite):
+            raise NotFound(f"no suite {suite.suite!r} that route {route!r} may use")
     digests = {suite.suite: ctx.suites.pin(suite.suite).digest for suite in settings.suites}
     suites = (
         replace(suite, digest=suite.digest or digests[suite.suite]) for suite in settings.suites

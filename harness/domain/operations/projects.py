@@ -1,9 +1,10 @@
-"""A project owns routes and keys. `payments::chat` is the route `chat` of the project
+"""A project owns routes, suites and keys. `payments::chat` is the route `chat` of the project
 `payments`; a name without a project is the default project's, whose management keys act for the
 whole installation.
 
-The name says whose a route is, so that all that is kept by a route's name (traffic, proof,
-breakers, canaries) is kept apart by project, and can be moved to no other.
+The name says whose a route or suite is, so that all that is kept by it (traffic, proof,
+breakers, canaries; runs, samples, drift) is kept apart by project, and can be moved to no
+other.
 """
 
 import re
@@ -19,9 +20,14 @@ _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 
 
 def project_of(name: str) -> str:
-    """The project that owns the route of this name."""
+    """The project that owns the route or suite of this name."""
     project, mark, _ = name.partition(MARK)
     return project if mark else DEFAULT_PROJECT
+
+
+def may_use_suite(project: str, suite: str) -> bool:
+    """Whether a project's routes may name the suite: it is theirs, or shared by all."""
+    return project_of(suite) in (DEFAULT_PROJECT, project)
 
 
 def name_in_project(name: str) -> str:
@@ -42,7 +48,7 @@ def check_project_name(name: str) -> None:
 
 
 def check_owned_name(name: str) -> None:
-    """Checks the project in the name of a route. Raises InputError."""
+    """Checks the project in the name of a route or suite. Raises InputError."""
     project, mark, own = name.partition(MARK)
     if not mark:
         return

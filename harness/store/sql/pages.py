@@ -3,7 +3,7 @@ the front. `read_page` gives the rows, the total and the next page's cursor; `Pa
 a `Page` of domain objects of them, and leaves out rows that are not as they were signed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -15,7 +15,8 @@ from harness.domain.operations.projects import DEFAULT_PROJECT, MARK
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import Page, PageRequest, decode_cursor, encode_cursor
 from harness.store.schema.columns import Row, UtcTime
-from harness.store.schema.evals import target
+from harness.store.schema.drift import drift_check, drift_watch
+from harness.store.schema.evals import eval_run, sample, target
 from harness.store.schema.operations import api_key
 from harness.store.unit_of_work import Unit
 
@@ -107,11 +108,28 @@ def owned_by(table: sa.FromClause, project: str) -> sa.ColumnElement[bool] | Non
         return None
     if table is api_key:
         return api_key.c.project == project
+    if table in _RUN_OF:
+        column, of = _RUN_OF[table]
+        return column.in_(sa.select(of.c.id).where(_stands_in(of.c.suite, project)))
+    if table is eval_run:
+        return _stands_in(eval_run.c.suite, project)
     if "route" not in table.c:
         raise NotAllowed("this list is about all projects: it takes a key of the default one")
+    return _stands_in(table.c.route, project)
+
+
+# Rows of what has a suite, and what they are rows of.
+_RUN_OF: Final[Mapping[sa.FromClause, tuple[Column, sa.Table]]] = {
+    sample: (sample.c.run, eval_run),
+    drift_check: (drift_check.c.watch, drift_watch),
+}
+
+
+def _stands_in(name: sa.ColumnElement[Any], project: str) -> sa.ColumnElement[bool]:
+    """The condition that the name is one of the project's."""
     prefix = f"{project}{MARK}"
     # Not LIKE or a range, which a collation reads in its own way.
-    return sa.func.substr(table.c.route, 1, len(prefix)) == prefix
+    return sa.func.substr(name, 1, len(prefix)) == prefix
 
 
 def read_page(
