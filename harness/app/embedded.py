@@ -6,8 +6,9 @@ or before one target alone with a database of its own (`single_target_router`, f
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from harness.app.installation import Installation, open_installation
@@ -116,11 +117,10 @@ def single_target_router(
     its files; whoever made it removes it after `close`. secret: a key to send instead of the
     provider's own ones. Raises InputError for an address that no provider may have.
     """
-    from harness.store import migrate  # noqa: PLC0415 - alembic takes its time
-
     telemetry.leave_to_the_application()
-    database_url = f"sqlite:///{folder / 'swapgate.db'}"
-    migrate.upgrade(database_url)
+    database = folder / "swapgate.db"
+    database.write_bytes(_empty_database())
+    database_url = f"sqlite:///{database}"
     settings = replace(installation.settings, home=folder, database_url=database_url)
     alone = _SeparateInstallation(
         settings, installation.secret, installation.clock, of=installation
@@ -148,3 +148,16 @@ def single_target_router(
     routes.create_route(ctx, SYSTEM, ROUTE, known.id, settings=RouteSettings())
     _, key = keys.create_key(ctx, SYSTEM, "doctor", secret=alone.secret)
     return SingleTargetRouter(_router(alone, "doctor-"), key, ROUTE)
+
+
+@cache
+def _empty_database() -> bytes:
+    """The file of a database at the newest schema, without a row: a run of the doctor needs
+    one for each of its questions, and alembic takes its time.
+    """
+    from harness.store import migrate  # noqa: PLC0415 - as it says
+
+    with TemporaryDirectory() as folder:
+        file = Path(folder, "swapgate.db")
+        migrate.upgrade(f"sqlite:///{file}")
+        return file.read_bytes()
