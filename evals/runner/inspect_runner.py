@@ -6,6 +6,7 @@ deleted, as logs hold prompts.
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -89,6 +90,7 @@ class InspectRunner:
         self._allowed = allowed
         self._calls = calls
         self.remark = ""
+        self._full_disk = ""  # what is said of the disk of Inspect's log, where it was full
         self.calibration: JudgeCalibration | None = None
 
     def run(
@@ -100,7 +102,7 @@ class InspectRunner:
         Raises what on_sample and stop raise, StaleEvidence, JudgeUnfit, and the suite's own
         errors.
         """
-        self.remark, self.calibration = "", None
+        self.remark, self.calibration, self._full_disk = "", None, ""
         plain = inspect_suite(suite_settings(self._suites, job))
         suite = attach_judge(job, plain, self._paces, self._allowed, self._calls)
         questions = open_questions(job, suite.groups, suite.pin)
@@ -131,7 +133,7 @@ class InspectRunner:
             raise collector.error
         state = collector.state()
         if state is RunState.FAILED:
-            self.remark = suite.spent()
+            self.remark = self._full_disk or suite.spent()
         return state
 
     async def _run(
@@ -181,6 +183,7 @@ class InspectRunner:
             await asyncio.wait({eval_, ended})
             done = None if eval_.cancelled() else eval_.result()
             if done is not None:
+                self._full_disk = _describe_full_disk(done, folder)
                 await _reconcile(done, collector)
         finally:
             _collector = None
@@ -281,6 +284,18 @@ async def _evaluate(
     return logs[0] if logs else None
 
 
+def _describe_full_disk(done: EvalLog, folder: Path) -> str:
+    """In our words: Inspect's text may hold the prompt. Empty where the disk was not full."""
+    message = done.error.message if done.error is not None else ""
+    if not any(f"OSError({number}, " in message for number in FULL):
+        return ""
+    return (
+        f"the disk of {folder.parent} is full, where Inspect keeps its log while a run goes "
+        "on: make room there, or start the worker with TMPDIR on another disk; what is stored "
+        "is not asked again"
+    )
+
+
 async def _reconcile(done: EvalLog, collector: Collector) -> None:
     """Hand over what is in the log but did not come through the hook."""
     if done.status != "success" and not collector.taken:
@@ -292,6 +307,7 @@ async def _reconcile(done: EvalLog, collector: Collector) -> None:
             await collector.take(lost)
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 PREFIX = "swapgate-eval-"
 IN_USE = "in-use"
 

@@ -3,8 +3,10 @@
 Reads a pickled list of assignments on stdin; prints one JSON line per assignment on stdout.
 """
 
+import contextlib
 import json
 import logging
+import os
 import pickle
 import subprocess
 import sys
@@ -18,12 +20,14 @@ from evals.suites.suite import ConfiguredSuites
 from harness.domain.evals.run import Sample
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob, EvalRunner
+from tests.support.site.small_disk import full
 
 
 @dataclass(frozen=True)
 class Assignment:
     """One run. stop_after, over_after, fail_after: samples after which the run is stopped, its
     budget is spent, or the store fails. resume: go on where the assignment before ended.
+    fill: a disk on which not a byte is left after fill_after samples, until the run has ended.
     """
 
     suites: Mapping[str, SuiteSettings]
@@ -32,19 +36,24 @@ class Assignment:
     over_after: int | None = None
     fail_after: int | None = None
     resume: bool = False
+    fill: Path | None = None
+    fill_after: int = 0
 
 
 def carry_out(
-    assignments: Sequence[Assignment], timeout_s: float = 240
+    assignments: Sequence[Assignment],
+    timeout_s: float = 240,
+    environment: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
-    """In a fresh process; what each one gave: `state`, `samples`, `seconds`, `error`,
-    `vendor_sdks` (those that were loaded).
+    """In a fresh process, with these variables beside its own; what each one gave: `state`,
+    `samples`, `seconds`, `error`, `vendor_sdks` (those that were loaded).
     """
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.evals.eval_process"],
         cwd=Path(__file__).parents[3],
         input=pickle.dumps(list(assignments)),
         stdout=subprocess.PIPE,
+        env={**os.environ, **(environment or {})},
         check=True,
         timeout=timeout_s,
     )
@@ -60,11 +69,17 @@ def one(
         done = frozenset((sample["item"], sample["epoch"]) for sample in before["samples"])
         job = replace(job, done=done)
     samples: list[Sample] = []
+    disk = contextlib.ExitStack()
+
+    def fill() -> None:
+        if assignment.fill is not None and len(samples) == assignment.fill_after:
+            disk.enter_context(full(assignment.fill))
 
     def on_sample(sample: Sample) -> bool:
         if assignment.fail_after is not None and len(samples) >= assignment.fail_after:
             raise OSError("the store is away")
         samples.append(sample)
+        fill()
         return assignment.over_after is None or len(samples) < assignment.over_after
 
     def stop() -> bool:
@@ -73,7 +88,9 @@ def one(
     started = time.perf_counter()
     state, error = "", ""
     try:
-        state = runner.run(job, on_sample, stop).value
+        with disk:
+            fill()
+            state = runner.run(job, on_sample, stop).value
     except Exception as failed:  # noqa: BLE001 - told to the parent
         error = f"{type(failed).__name__}: {failed}"
     return {
