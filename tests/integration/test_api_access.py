@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from harness.control.agents import switches
 from harness.control.operations import dashboard_sessions, keys
@@ -352,6 +353,30 @@ def test_readyz_says_no_when_the_database_is_away(tmp_path: Path) -> None:
     answer = door.send("GET", "//readyz", role=None)
     assert (answer.status_code, answer.json()) == (503, {"status": "not ready"})
     assert door.send("GET", "//healthz", role=None).status_code == 200
+
+
+def test_why_a_process_is_not_ready_is_logged_once_until_it_is_another_reason(
+    tmp_path: Path,
+) -> None:
+    world = world_of(tmp_path)
+    door, etag = Door(world), world.store.etag
+    reasons = ["refused the connection"] * 3 + ["is at revision 0002"] * 2 + [""] * 2
+
+    def answer() -> str:
+        if reason := reasons.pop(0):
+            raise StoreUnavailable(reason)
+        return etag()
+
+    world.store.etag = answer  # type: ignore[method-assign]
+    with structlog.testing.capture_logs() as logged:
+        statuses = [door.send("GET", "//readyz", role=None).status_code for _ in range(7)]
+    assert statuses == [503] * 5 + [200] * 2
+    told = [(line["event"], line.get("error"), line["log_level"]) for line in logged]
+    assert told == [
+        ("not_ready", "refused the connection", "warning"),
+        ("not_ready", "is at revision 0002", "warning"),
+        ("ready", None, "info"),
+    ]
 
 
 @pytest.mark.req("F3")

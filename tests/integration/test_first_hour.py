@@ -1,5 +1,6 @@
 """What a newcomer runs first: everything at once, a route from the file, traffic of users."""
 
+import math
 import os
 import pty
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import structlog
@@ -21,6 +23,7 @@ from harness.app import data_plane, processes
 from harness.app.demo.user_traffic import ProposalWatch
 from harness.app.installation import load_settings, open_installation
 from harness.domain.settings import AgentSettings, ControlSettings, RouterSettings, UiSettings
+from harness.runtime.processes import supervisor as supervisor_module
 from harness.runtime.processes.supervisor import MISCONFIGURED, Supervisor
 from tests.integration.test_cli_waiting import read_piece
 from tests.support.browser.dashboard_data import configured, opened
@@ -152,6 +155,47 @@ def test_a_part_that_crashes_is_started_again_until_a_signal_ends_all(tmp_path: 
     assert said[:3] == ["router runs as", "router ended with 3", "router runs as"]
     assert said[3:] == ["ending router: what they have begun is done first"]
     assert supervisor.children["router"].poll() == -signal.SIGTERM
+
+
+def run_dying_router(deaths: int) -> list[str]:
+    """Runs a part that ends at once until it has ended so often; what was said of each end."""
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        if " ended with " in text:
+            said.append(text)
+        if len(said) == deaths:
+            supervisor._ending = True
+
+    command = [sys.executable, "-S", "-c", "raise SystemExit(3)"]
+    supervisor = Supervisor({"router": command}, say)
+    supervisor.run()
+    return said
+
+
+def test_the_pause_before_a_part_starts_again_grows_up_to_the_longest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The clock of the supervisor goes a thousand times as fast."""
+    begun = time.monotonic()
+    clock = SimpleNamespace(
+        monotonic=lambda: begun + (time.monotonic() - begun) * 1_000, sleep=time.sleep
+    )
+    monkeypatch.setattr(supervisor_module, "time", clock)
+    monkeypatch.setattr(supervisor_module, "SETTLED_S", math.inf)
+    said = run_dying_router(9)
+
+    assert said[0] == "router ended with 3"
+    waits = [text.rpartition(" in ")[2] for text in said[1:]]
+    assert waits == ["2 s", "4 s", "8 s", "16 s", "32 s", "1 min", "1 min", "1 min"]
+
+
+def test_a_part_that_ran_for_a_while_starts_again_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor_module, "SETTLED_S", 0.0)
+    monkeypatch.setattr(supervisor_module, "RESTART_PAUSE_S", 0.01)
+    assert run_dying_router(4) == ["router ended with 3"] * 4
 
 
 def test_apply_takes_new_routes_and_says_what_it_does_not_take(cli: CommandLine) -> None:
