@@ -94,9 +94,16 @@ def test_the_resampled_truth_is_the_one_that_was_asked_for() -> None:
         assert abs((b - a).mean() + 0.05) <= 4.0 * error
 
 
-@pytest.mark.parametrize("seed", [101, pytest.param(202, marks=pytest.mark.soak)])
-def test_the_goals_are_reached_on_matrices_that_nobody_has_seen(seed: int) -> None:
-    plan = GateBenchmarkPlan(replications=1000, power=200)
+@pytest.mark.parametrize(
+    ("seed", "pairs"),
+    [
+        (101, 3),
+        pytest.param(101, 6, marks=pytest.mark.verify),
+        pytest.param(202, 6, marks=pytest.mark.soak),
+    ],
+)
+def test_the_goals_are_reached_on_matrices_that_nobody_has_seen(seed: int, pairs: int) -> None:
+    plan = GateBenchmarkPlan(replications=1000, power=200, pairs=pairs)
     benchmark = run_gate_benchmark([generate_scores(kind, seed) for kind in ScoreKind], plan)
 
     assert benchmark.missed == ()
