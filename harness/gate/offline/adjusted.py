@@ -14,9 +14,9 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from harness.domain.evals.run import Claim
+from harness.gate import special
 from harness.gate.logspace import Floats
 from harness.gate.offline.design import REJECT_LOG_E, Design
 from harness.gate.offline.futility import FIRST_LOOK, FUTILE, chance_of_last

@@ -9,8 +9,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
+from harness.gate import special
 from harness.gate.logspace import Floats, running_sum
 from harness.gate.offline.design import Design
 from harness.gate.offline.intervals import squared_deviations

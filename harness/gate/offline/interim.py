@@ -12,8 +12,8 @@ from itertools import pairwise
 from typing import Final
 
 import numpy as np
-from scipy import special
 
+from harness.gate import special
 from harness.gate.logspace import Floats
 
 FIRST_ITEMS: Final = 60

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import special
 
+from harness.gate import special
 from harness.gate.logspace import Floats
 
 CONFIDENCE = 0.95

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special
 
 from harness.domain.errors import InputError
 from harness.domain.evals.run import Claim
+from harness.gate import special
 from harness.gate.logspace import (
     Floats,
     geometric_grid,

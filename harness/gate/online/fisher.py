@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy import special
 
 from harness.domain.errors import InputError
+from harness.gate import special
 
 # A block is a window of traffic; beyond this its table of outcomes no longer fits in memory.
 MAX_UNITS = 1_000_000

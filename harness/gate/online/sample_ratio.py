@@ -12,9 +12,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
-from scipy import special
-
 from harness.domain.canary.observation import ObservationBlock
+from harness.gate import special
 
 PRIOR_STRENGTH = 2000.0
 ALARM_LOG_E = math.log(1000.0)

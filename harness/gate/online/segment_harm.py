@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from scipy import special
 
 from harness.domain.canary.guardrails import (
     FailureTally,
@@ -17,6 +16,7 @@ from harness.domain.canary.guardrails import (
 )
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.segments import SEGMENTS, Segment
+from harness.gate import special
 from harness.gate.online.fisher import MAX_UNITS
 
 # How likely chance alone may be to name any segment.

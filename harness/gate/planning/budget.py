@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Final
 
-from scipy import special
-
 from harness.domain.evals.run import Claim, SuitePlan
+from harness.gate import special
 from harness.gate.offline.design import FINAL_SHARE
 
 # Share of items on which two models within five points differ: .13 to .21 on real suites.
