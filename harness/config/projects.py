@@ -2,7 +2,7 @@
 of routes and suites that stand in a project.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +19,19 @@ from harness.domain.operations.projects import (
 class ProjectEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     description: str = Field("", description="what people read")
+    clients_budget_month_usd: float | None = Field(
+        None,
+        description="what its client keys may spend together in a month (UTC), in US dollars",
+    )
+
+
+def project_budgets(projects: Mapping[str, ProjectEntry]) -> Mapping[str, float]:
+    """Reads the budgets of those that have one, by project."""
+    return {
+        name: entry.clients_budget_month_usd
+        for name, entry in projects.items()
+        if entry.clients_budget_month_usd is not None
+    }
 
 
 def project_faults(

@@ -76,6 +76,7 @@ RANGES: Final[Mapping[str, Range]] = {
     "infra_pause_s": Range(0, DAY_S),
     "max_cost_usd": DOLLARS,
     "monthly_cap_usd": DOLLARS,
+    "clients_budget_month_usd": DOLLARS,
     "max_usd": DOLLARS,
     "max_tokens": TOKENS,
     "every_s": Range(1, YEAR_S),

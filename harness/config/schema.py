@@ -27,7 +27,7 @@ from harness.config.field_descriptions import describe_fields
 from harness.config.freezes import FreezeEntry, freeze_window
 from harness.config.operations import alert_sink
 from harness.config.privacy import CaptureEntry, capture_settings
-from harness.config.projects import ProjectEntry, project_faults
+from harness.config.projects import ProjectEntry, project_budgets, project_faults
 from harness.config.providers import CatalogueItem, OAuthEntry, catalogue_changes
 from harness.config.ranges import ambiguous_guardrails, range_errors
 from harness.config.routing import (
@@ -403,6 +403,7 @@ def build_settings(
         policies=policies,
         routes=routes,
         projects=frozenset(config.projects),
+        project_budgets=project_budgets(config.projects),
         switches=_switches(config.switches, document),
         spending=config.spending,
         freezes=_freezes(config.freezes, document),

@@ -64,6 +64,8 @@ class Context:
     policies: Mapping[str, Policy]
     # Beside the default one, as the file names them.
     projects: frozenset[str] = frozenset()
+    # What the clients of a project may spend together in a month, of those that have a budget.
+    project_budgets: Mapping[str, float] = field(default_factory=dict)
     project: str = DEFAULT_PROJECT  # of who asks: lists have nothing of others
     workers: EvalWorkers | None = None  # None where this process starts none
     eval_workers: int = 2  # how many run at once

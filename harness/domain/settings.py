@@ -424,6 +424,8 @@ class Settings:
     policies: Mapping[str, Policy]
     routes: Mapping[str, RouteSeed]
     projects: frozenset[str] = frozenset()  # beside the default one
+    # US dollars a month, by project, of those whose clients have a budget together.
+    project_budgets: Mapping[str, float] = field(default_factory=dict)
     switches: tuple[str, ...] = ()  # as `kill_switch.parse_file_switches` reads them
     spending: SpendingSettings = SpendingSettings()
     freezes: tuple[FreezeWindow, ...] = ()  # of every week

@@ -332,6 +332,7 @@ BOUNDED: Final[Mapping[str, str]] = {
     "Proposals.of_candidates": "of the models that are one by identity",
     "Approvals.for_proposal": "of one proposal",
     "ApiKeys.of_principal": "of one person or service",
+    "ApiKeys.data_keys": "the clients that somebody gave a key",
     "ApiKeys.data_key_names": "the clients that somebody gave a key",
     "Observations.traffic_points": "of a span of time, summed by minute",
     "EvalRuns.of_targets": "of the models that are asked about",

@@ -81,6 +81,7 @@ def test_an_override_stays_in_its_project_and_tells_nothing_of_others() -> None:
         ("suites:\n  paymets::faq: {path: f.jsonl}\nprojects: {payments: {}}\n", "2:"),
         ("projects: {Pay: {}}\n", "1: projects.Pay"),
         ("projects: {default: {}}\n", "leave it out"),
+        ("projects: {pay: {clients_budget_month_usd: -1}}\n", "clients_budget_month_usd"),
     ],
 )
 def test_the_file_names_each_project_of_a_route(tmp_path: Path, text: str, fault: str) -> None:

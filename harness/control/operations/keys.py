@@ -11,6 +11,7 @@ from typing import Final
 
 from harness.control import audit
 from harness.control.context import Context
+from harness.control.operations.project_budgets import check_project_budget
 from harness.control.routing.routes import require_route
 from harness.control.serialize import to_plain
 from harness.domain.errors import (
@@ -73,7 +74,7 @@ def create_key(  # noqa: PLR0913 - what a key is made of
     principal: whose management key it is, by name; None for a new person, or service, named
     like the key. project: whose routes the key is for. Raises NotFound for a route, project or
     principal that does not exist, Conflict for a new principal or a data key whose name is
-    taken, InputError, NotAllowed.
+    taken, and for a budget that its project's does not leave, InputError, NotAllowed.
     """
     actor.require(Role.ADMIN)
     _require_may_create(actor, role, project)
@@ -118,6 +119,8 @@ def create_key(  # noqa: PLR0913 - what a key is made of
         else:
             _check_data_name(tx, name, project)
         tx.keys.add(key)
+        if role is None:
+            check_project_budget(ctx, tx, project)
         audit.record(
             ctx,
             tx,
@@ -214,16 +217,19 @@ def set_limits(
 ) -> ApiKey:
     """Limit a data key anew. change: from its limits as they are; none at all is KeyLimits().
 
-    What it spent stays counted. Routers follow within two seconds. Raises NotFound, InputError.
+    What it spent stays counted. Routers follow within two seconds. Raises NotFound, InputError,
+    Conflict for more than the budget of its project leaves.
     """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
         api_key = tx.keys.get(key)
         if api_key is not None and api_key.role is not None:
             raise InputError(NO_LIMITS)
-        before = api_key and api_key.limits
+        before = None if api_key is None else api_key.limits
         limits = change(before or KeyLimits()).some
         changed = tx.keys.limit(key, limits)
+        if _raises_budget(before, limits):
+            check_project_budget(ctx, tx, changed.project)
         audit.record(
             ctx,
             tx,
@@ -233,6 +239,13 @@ def set_limits(
             {"before": to_plain(before), "after": to_plain(limits)},
         )
     return changed
+
+
+def _raises_budget(before: KeyLimits | None, after: KeyLimits | None) -> bool:
+    """Whether a key may spend more in a month than before."""
+    was = before.budget_month_usd if before is not None else None
+    now = after.budget_month_usd if after is not None else None
+    return was is not None and (now is None or now > was)
 
 
 def set_opt_outs(ctx: Context, actor: Actor, key: str, opt_outs: Iterable[OptOut]) -> ApiKey:

@@ -188,6 +188,12 @@ class SqlApiKeys:
         found = self._unit.read(self._keys.where(api_key.c.principal == principal))
         return [key_from_row(row) for row in self._unit.checked(api_key, found)]
 
+    def data_keys(self, project: str) -> Sequence[ApiKey]:
+        found = self._unit.read(
+            KEYS.where(api_key.c.role.is_(None), api_key.c.project == project)
+        )
+        return [key_from_row(row) for row in self._unit.checked(api_key, found)]
+
     def data_key_names(self, project: str) -> Mapping[str, str]:
         live = sa.and_(api_key.c.role.is_(None), api_key.c.revoked_at.is_(None))
         names = sa.select(api_key.c.id, api_key.c.name).where(
