@@ -156,13 +156,13 @@ def compare_selection(who: CallerParam, proposal: str) -> SelectionComparison:
     return selections.load_selection(who.ctx, proposal)
 
 
-@endpoint(router, "GET", "/proposals/{proposal}/review")
+@endpoint(router, "GET", "/proposals/{proposal}/review", scope=own_proposal)
 def review_proposal(who: CallerParam, proposal: str) -> ProposalReview:
     """What an approver should know: what it widens, the route's risk so far, what changed."""
     return review.review_proposal(who.ctx, proposal)
 
 
-@endpoint(router, "POST", "/proposals/preview")
+@endpoint(router, "POST", "/proposals/preview", scope=own_route)
 def preview_proposal(who: CallerParam, body: ProposalBody) -> ProposalPreview:
     """What a proposal would register: its looks and alphas, what it widens, the risk so far.
 

@@ -14,6 +14,7 @@ from harness.domain.errors import NotAllowed, NotFound
 from harness.domain.evals.item_overlap import SAME_ITEMS_SHARE, overlap_share
 from harness.domain.evals.run import EvalRun, SuitePin, SuitePlan
 from harness.domain.formatting import format_percent
+from harness.domain.operations.projects import project_of
 from harness.domain.proposals.policy import GatePolicy
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.providers import model_names
@@ -200,7 +201,10 @@ def find_uncharged(tx: Transaction, proposal: Proposal) -> str:
         pin = tx.suites.get(plan.suite_digest)
         looks, earlier = _before(tx, pin, proposal.candidate, family, until=proposal)
         if looks >= plan.look:
-            named = f" ({', '.join(former.id for former in earlier[:3])})" if earlier else ""
+            # Other projects' looks at a shared suite count, and are not named.
+            owner = project_of(proposal.route)
+            own = [former.id for former in earlier if project_of(former.route) == owner]
+            named = f" ({', '.join(own[:3])})" if own else ""
             return (
                 f"its answers tell a name whose looks at {plan.suite} before it were {looks}"
                 f"{named}, and this was charged as look {plan.look}: propose again, which "
