@@ -199,6 +199,14 @@ class Observations(Protocol):
         """Sums of what `traffic` gives, in order of route, arm and target."""
         ...
 
+    def latencies(
+        self, *, since: datetime, route: str | None = None
+    ) -> Mapping[tuple[str, str], Mapping[int, int]]:
+        """Sums the histograms of what `traffic` gives, by route and target. They are added as
+        they are read: of all routes no more than one each is held.
+        """
+        ...
+
     def traffic_points(
         self, *, since: datetime, route: str | None = None
     ) -> Sequence[TrafficPoint]:

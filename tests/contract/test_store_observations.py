@@ -264,6 +264,26 @@ def test_totals_of_traffic_are_the_sums_of_its_minutes(store: Store) -> None:
     )
 
 
+def test_latencies_are_the_sums_of_the_histograms_by_route_and_target(store: Store) -> None:
+    later = replace(TRAFFIC, minute=TRAFFIC.minute + timedelta(minutes=1), latency_ms={250: 4})
+    before = replace(TRAFFIC, minute=TRAFFIC.minute - timedelta(minutes=1))
+    rows = [TRAFFIC, later, before, replace(TRAFFIC, worker="w2", arm=Arm.CANARY.value)]
+    others = [replace(TRAFFIC, route="answers"), replace(TRAFFIC, target="t_other")]
+    with store.write() as tx:
+        tx.observations.append([], [*rows, *others])
+
+    with store.read() as tx:
+        every = tx.observations.latencies(since=TRAFFIC.minute)
+        of_route = tx.observations.latencies(since=TRAFFIC.minute, route="answers")
+        assert tx.observations.latencies(since=later.minute + timedelta(minutes=1)) == {}
+    assert every == {
+        (ROUTE, TRAFFIC.target): {100: 18, -1: 2, 250: 4},
+        ("answers", TRAFFIC.target): {100: 9, -1: 1},
+        (ROUTE, "t_other"): {100: 9, -1: 1},
+    }
+    assert of_route == {("answers", TRAFFIC.target): {100: 9, -1: 1}}
+
+
 def test_traffic_comes_oldest_first_by_time_and_route(store: Store) -> None:
     later = replace(TRAFFIC, minute=TRAFFIC.minute + timedelta(minutes=1))
     other = replace(TRAFFIC, route="answers", minute=later.minute)

@@ -4,14 +4,16 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from harness.control.operations import spending_report
 from harness.control.operations.spending_report import RouteMoney
-from harness.control.routing import scorecard, targets
+from harness.control.routing import routes, scorecard, targets
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import NotFound
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.proposal import ProposalPhase
+from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider
 from tests.support.control.control_plane import ITEMS, SKILL, SmallInstallation
 
@@ -98,6 +100,36 @@ def test_another_targets_answers_are_no_measure_of_the_incumbent(
     assert route_scorecard.bill.requests == 200
     assert route_scorecard.p95_ms == pytest.approx(95.0)
     assert route_scorecard.failed == pytest.approx(0.005)
+
+
+def test_the_scorecards_of_all_routes_take_no_query_for_each_of_them(
+    world: SmallInstallation,
+) -> None:
+    world.until_decided(world.propose("sim/worse").id)
+
+    def ask() -> tuple[list[str], int]:
+        asked: list[str] = []
+
+        def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+            asked.append(statement)
+
+        sa.event.listen(sa.Engine, "before_cursor_execute", note)
+        try:
+            made = scorecard.build_scorecards(ctx)
+        finally:
+            sa.event.remove(sa.Engine, "before_cursor_execute", note)
+        assert made == [scorecard.build_scorecard(ctx, one.route.name) for one in made]
+        return [one.route.name for one in made], len(asked)
+
+    ctx = world.context()
+    recorded(world, 2)
+    _, alone = ask()
+    names = [f"chat-{number}" for number in range(5)]
+    settings = RouteSettings(suites=(RouteSuite("colours"),))
+    for name in names:
+        routes.create_route(ctx, SYSTEM, name, "sim/base", settings=settings)
+        recorded(world, 2, route=name)
+    assert ask() == (["chat", *names], alone)
 
 
 def test_without_a_price_the_cost_is_unknown(world: SmallInstallation) -> None:

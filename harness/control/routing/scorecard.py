@@ -10,12 +10,13 @@ from statistics import fmean
 from typing import Final
 
 from harness.control.context import Context
-from harness.control.routing import monthly_bill, routes
+from harness.control.routing import routes
 from harness.domain.agents.model_figures import MeasuredScore
+from harness.domain.canary.observation import TrafficTotal
 from harness.domain.errors import SwapgateError
-from harness.domain.evals.cost_forecast import MONTH, RouteBill
+from harness.domain.evals.cost_forecast import MONTH, RouteBill, measure_bill
 from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError, SuiteRole
-from harness.domain.reliability.latency import merge_histograms, quantile_ms
+from harness.domain.reliability.latency import quantile_ms
 from harness.domain.routing.table import Arm, Route
 from harness.domain.routing.target import Target
 from harness.gate.offline.intervals import mean_interval
@@ -64,7 +65,7 @@ def build_scorecard(ctx: Context, name: str) -> RouteScorecard:
     """Builds a route's scorecard: scores, cost, failures and latency. Raises NotFound."""
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
-        return _build_scorecard(ctx, tx, route, _ended(tx, [route]))
+        return _Figures(ctx, tx, [route], only=name).build(route)
 
 
 def build_scorecards(ctx: Context) -> Sequence[RouteScorecard]:
@@ -72,8 +73,8 @@ def build_scorecards(ctx: Context) -> Sequence[RouteScorecard]:
     with ctx.store.read() as tx:
         known = tx.routing.table().routes
         table = {name: route for name, route in known.items() if ctx.owns(name)}
-        runs = _ended(tx, table.values())
-        return [_build_scorecard(ctx, tx, table[name], runs) for name in sorted(table)]
+        figures = _Figures(ctx, tx, table.values())
+        return [figures.build(table[name]) for name in sorted(table)]
 
 
 def load_target_scores(tx: Transaction, target: str) -> Sequence[MeasuredScore]:
@@ -101,70 +102,92 @@ def _ended(tx: Transaction, routes_: Iterable[Route]) -> Sequence[EvalRun]:
     return tx.runs.newest_of_targets({route.incumbent for route in routes_}, TRAFFIC_WINDOW)
 
 
-def _build_scorecard(
-    ctx: Context, tx: Transaction, route: Route, runs: Sequence[EvalRun]
-) -> RouteScorecard:
-    bill = monthly_bill.bill_of_route(ctx, tx, route.name)
-    now = ctx.clock.now()
-    totals = tx.observations.totals(since=now - MONTH, route=route.name)
-    asked = [total for total in totals if total.arm == Arm.INCUMBENT.value]
-    today = tx.observations.traffic(since=now - DAY, route=route.name)
-    speeds = merge_histograms(
-        total.latency_ms for total in today if total.target == route.incumbent
-    )
-    each_usd = bill.usd_per_request
-    return RouteScorecard(
-        route=route,
-        incumbent=tx.routing.targets()[route.incumbent],
-        scores=_scores(ctx, tx, route, runs),
-        bill=bill,
-        usd_per_1000=None if each_usd is None else each_usd * 1000,
-        month_usd=bill.month_usd,
-        failed=_share([(t.failed, t.requests) for t in totals]),
-        charged=_share([(t.charged, t.requests) for t in asked]),
-        p50_ms=quantile_ms(speeds, 0.5),
-        p95_ms=quantile_ms(speeds, 0.95),
-        requests_day=sum(speeds.values()),
-    )
+class _Figures:
+    """What the scorecards of several routes are built from, read once for all of them.
+
+    only: the name of the one route, if it is one.
+    """
+
+    def __init__(
+        self, ctx: Context, tx: Transaction, routes_: Iterable[Route], only: str | None = None
+    ) -> None:
+        self._ctx, self._tx = ctx, tx
+        self._now = ctx.clock.now()
+        self._runs = _ended(tx, routes_)
+        self._targets, self._providers = tx.routing.targets(), tx.providers.all()
+        self._totals: dict[str, list[TrafficTotal]] = {}
+        for total in tx.observations.totals(since=self._now - MONTH, route=only):
+            self._totals.setdefault(total.route, []).append(total)
+        self._speeds = tx.observations.latencies(since=self._now - DAY, route=only)
+        self._measured: dict[str, list[float]] = {}  # by run
+        self._digests: dict[str, str] = {}  # by suite
+
+    def build(self, route: Route) -> RouteScorecard:
+        incumbent = self._targets[route.incumbent]
+        provider = self._providers.get(incumbent.provider)
+        price = provider.prices.get(incumbent.model) if provider else None
+        totals = self._totals.get(route.name, [])
+        bill = measure_bill(totals, incumbent.id, price, self._now)
+        asked = [total for total in totals if total.arm == Arm.INCUMBENT.value]
+        speeds = self._speeds.get((route.name, route.incumbent), {})
+        each_usd = bill.usd_per_request
+        return RouteScorecard(
+            route=route,
+            incumbent=incumbent,
+            scores=self._scores(route),
+            bill=bill,
+            usd_per_1000=None if each_usd is None else each_usd * 1000,
+            month_usd=bill.month_usd,
+            failed=_share([(t.failed, t.requests) for t in totals]),
+            charged=_share([(t.charged, t.requests) for t in asked]),
+            p50_ms=quantile_ms(speeds, 0.5),
+            p95_ms=quantile_ms(speeds, 0.95),
+            requests_day=sum(speeds.values()),
+        )
+
+    def _scores(self, route: Route) -> Sequence[SuiteScore]:
+        newest: dict[str, EvalRun] = {}
+        for run in self._runs:
+            if run.target == route.incumbent:
+                newest.setdefault(run.suite, run)
+        return [
+            self._score(SuiteScore(suite.suite, suite.role), newest)
+            for suite in route.settings.suites
+        ]
+
+    def _score(self, blank: SuiteScore, newest: Mapping[str, EvalRun]) -> SuiteScore:
+        run = newest.get(blank.suite)
+        items = self._items_of(run.id) if run else []
+        if run is None or not items:
+            return blank
+        low, high = _interval(items)
+        return SuiteScore(
+            suite=blank.suite,
+            role=blank.role,
+            score=fmean(items),
+            low=low,
+            high=high,
+            items=len(items),
+            run=run.id,
+            measured_at=run.created_at,
+            current=self._digest(blank.suite) == run.suite_digest,
+        )
+
+    def _items_of(self, run: str) -> list[float]:
+        """Of a run that several routes share, read once."""
+        if run not in self._measured:
+            self._measured[run] = _items(self._tx.runs.samples(run))
+        return self._measured[run]
+
+    def _digest(self, suite: str) -> str:
+        if suite not in self._digests:
+            self._digests[suite] = _digest(self._ctx, suite)
+        return self._digests[suite]
 
 
 def _share(parts: Sequence[tuple[int, int]]) -> float | None:
     whole = sum(of for _, of in parts)
     return sum(part for part, _ in parts) / whole if whole else None
-
-
-def _scores(
-    ctx: Context, tx: Transaction, route: Route, runs: Sequence[EvalRun]
-) -> Sequence[SuiteScore]:
-    newest: dict[str, EvalRun] = {}
-    for run in runs:
-        if run.target == route.incumbent:
-            newest.setdefault(run.suite, run)
-    return [
-        _score(ctx, tx, SuiteScore(suite.suite, suite.role), newest)
-        for suite in route.settings.suites
-    ]
-
-
-def _score(
-    ctx: Context, tx: Transaction, blank: SuiteScore, newest: Mapping[str, EvalRun]
-) -> SuiteScore:
-    run = newest.get(blank.suite)
-    items = _items(tx.runs.samples(run.id)) if run else []
-    if run is None or not items:
-        return blank
-    low, high = _interval(items)
-    return SuiteScore(
-        suite=blank.suite,
-        role=blank.role,
-        score=fmean(items),
-        low=low,
-        high=high,
-        items=len(items),
-        run=run.id,
-        measured_at=run.created_at,
-        current=_digest(ctx, blank.suite) == run.suite_digest,
-    )
 
 
 def _items(samples: Sequence[Sample]) -> list[float]:

@@ -3,6 +3,7 @@
 requests, up to a number per route and day, until their end or a purge (`SqlCaptures`).
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 
@@ -52,6 +53,7 @@ from harness.store.schema.observations import (
 )
 from harness.store.unit_of_work import Unit, in_project
 
+ROWS_AT_A_TIME = 2_000
 CAPTURES = sa.select(captured).order_by(captured.c.at.desc(), captured.c.id)
 CAPTURES_OF_DAY = (
     sa.select(sa.func.count())
@@ -138,6 +140,14 @@ FORGET_BATCHES = sa.delete(observation_batch).where(
 )
 FORGET_OLD_BATCHES = sa.delete(observation_batch).where(
     observation_batch.c.at < sa.bindparam("before", type_=observation_batch.c.at.type)
+)
+LATENCIES = (
+    sa.select(traffic.c.route, traffic.c.target, traffic.c.latency_ms)
+    .where(
+        traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type),
+        traffic.c.minute <= FAR_MINUTE,
+    )
+    .execution_options(yield_per=ROWS_AT_A_TIME)
 )
 TOTALS_OF_ROUTE = TOTALS.where(traffic.c.route == sa.bindparam("of"))
 
@@ -298,6 +308,17 @@ class SqlObservations:
         else:
             found = self._unit.read(TOTALS_OF_ROUTE, {"since": since, "of": route})
         return [total_from_row(row) for row in found]
+
+    def latencies(
+        self, *, since: datetime, route: str | None = None
+    ) -> Mapping[tuple[str, str], Mapping[int, int]]:
+        query = LATENCIES if route is None else LATENCIES.where(traffic.c.route == route)
+        sums: dict[tuple[str, str], Counter[int]] = {}
+        for row in self._unit.read(query, {"since": since}):
+            histogram = sums.setdefault((row.route, row.target), Counter())
+            for bound, requests in row.latency_ms.items():
+                histogram[int(bound)] += requests
+        return sums
 
     def traffic_points(
         self, *, since: datetime, route: str | None = None
