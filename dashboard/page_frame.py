@@ -14,6 +14,7 @@ import streamlit as st
 from dashboard import theme
 from dashboard.text import html, labels
 from dashboard.theme import Palette
+from harness.app import processes
 from harness.app.installation import Installation, open_installation
 from harness.control import audit
 from harness.control.context import Context
@@ -244,6 +245,13 @@ def show_html(text: str) -> None:
     """Shows HTML where there is any."""
     if text:
         st.html(text)
+
+
+def warn_without_control() -> None:
+    """Says in a dialog whose act the control process has to finish that none answers."""
+    advice = processes.describe_missing_control(installation().settings.control)
+    if advice is not None:
+        st.html(html.banner("Not now:", advice))
 
 
 def copy_as_cli(*words: str) -> None:

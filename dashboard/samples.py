@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard import page_frame
 from dashboard.data import export, frames, large_comparisons
 from dashboard.data.queries import ComparisonView
-from dashboard.text import html, labels, sample_html
+from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.proposals import item_texts
 from harness.control.proposals.comparison import Comparison, with_texts
@@ -178,7 +178,7 @@ def sample_table(rows: pd.DataFrame, filter_key: str) -> int:
 
 def answers(view: ComparisonView, row: pd.Series, texts: SuiteTexts) -> None:
     st.html(
-        sample_html.question(
+        _question(
             f"{strong(row['item'])} · {escape(row['title'])} · "
             f"{frames.CHANGE_SYMBOLS[row['change']]} {row['change']}",
             str(row["question"]),
@@ -191,6 +191,36 @@ def answers(view: ComparisonView, row: pd.Series, texts: SuiteTexts) -> None:
             _answer("Candidate", view.comparison.candidate.name, row, "candidate"),
         )
     )
+
+
+def _question(
+    heading: str, text: str, expected: str, *, start: str = "", missing: str = ""
+) -> str:
+    """Renders what an item asks and the answer that is expected. heading: HTML. start: the
+    words that every question begins with, folded. missing: why no answer is known.
+    """
+    folded = (
+        "<details><summary>… after the words that every prompt begins with</summary>"
+        f"{_scrolled(start)}</details>"
+        if start
+        else ""
+    )
+    wanted = (
+        _scrolled(expected)
+        if expected
+        else f'<p class="note">unknown: {escape(missing or "nobody stored it")}</p>'
+    )
+    return html.block(
+        f"<p>{heading}</p>"
+        f'<div class="part"><h3>Question</h3>{folded}'
+        f"{_scrolled(text)}</div>"
+        f'<div class="part"><h3>Expected answer</h3>{wanted}</div>',
+        kind="sg-question",
+    )
+
+
+def _scrolled(text: str) -> str:
+    return html.scrolled_text(escape(text[: html.SHOWN_CHARACTERS]))
 
 
 def _answer(side: str, name: str, row: pd.Series, arm: str) -> html.AnswerPanel:

@@ -23,7 +23,7 @@ EDGES: Final = 74
 FEWEST_VERSIONS: Final = 2
 _PATTERNS: Final = ((timedelta(days=2), "%H:%M"), (timedelta(days=300), "%d %b"))
 _LONGEST: Final = "%b %Y"
-_HOURS: Final = (0.25, 0.5, 1, 2, 4, 8, 24, 48, 168, 720)
+_HOURS: Final = (1 / 60, 5 / 60, 0.25, 0.5, 1, 2, 4, 8, 24, 48, 168, 720)
 _MOST_TICKS: Final = 8
 
 

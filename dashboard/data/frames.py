@@ -17,6 +17,7 @@ from harness.domain.canary.observation import TrafficMinute
 from harness.domain.evals.run import Claim, Sample, SampleError, SuiteReport, SuiteRole
 from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.domain.formatting import escape_formula
+from harness.gate.text.sentences import is_unscored
 
 # Fewer pairs than this carry no interval worth showing.
 FEWEST_PAIRS = 30
@@ -58,7 +59,7 @@ def suites(
     """
     rows: list[dict[str, Any]] = []
     for report in reports:
-        if report.n_used == 0:
+        if report.n_used == 0 or is_unscored(report):
             continue
         decides = basis is None or basis.decides(report)
         outcome = report.outcome if decides else "member"

@@ -1,10 +1,10 @@
-"""The dialogs of the page Captures: write captured requests into a file, delete some of them,
-and delete all that a user of the clients said and got.
+"""The dialogs of the page Captures: show one captured request, write captured requests into a
+file, delete some of them, and delete all that a user of the clients said and got.
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
@@ -13,12 +13,15 @@ import streamlit as st
 from dashboard import current_user, page_frame
 from dashboard.dialogs import action_dialogs
 from dashboard.text import html, labels
-from dashboard.text.html import escape
+from dashboard.text.html import escape, strong
 from harness.control.operations import captures, user_deletion
 from harness.domain.operations.access import Actor, Role
+from harness.domain.privacy.capture import CapturedRequest, answer_text, message_text
 from harness.domain.privacy.stored_content import BEYOND
 
 EXPORT: Final = "exported-captures"
+READ: Final = "read-one-capture"
+NO_TEXT: Final = "(no text)"
 ALL: Final = "All routes"
 PERIODS: Final[Mapping[str, timedelta | None]] = {
     "all that is kept": None,
@@ -35,6 +38,14 @@ EVERYTHING: Final = "Of all routes"
 
 
 @dataclass(frozen=True, slots=True)
+class _Read:
+    """Holds the request that somebody read, until it is shown."""
+
+    principal: str  # nobody else sees it in this browser
+    capture: CapturedRequest = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class _Export:
     """Holds what somebody exported, until he has downloaded it."""
 
@@ -42,6 +53,55 @@ class _Export:
     content: bytes
     count: int
     left_out: int  # near-duplicates
+
+
+@action_dialogs.dialog("Show a captured request", width="large")
+def show_one(ids: Sequence[str]) -> None:
+    """Asks for one, reads it, which is audited, and shows it, redacted as it is kept."""
+    actor, read = current_user.signed_in(), st.session_state.pop(READ, None)
+    if actor is not None and isinstance(read, _Read) and read.principal == actor.principal:
+        st.html(_content(read.capture))
+        return
+    id_ = st.selectbox(
+        "Id, as the table names it", ids, index=None, accept_new_options=True,
+        placeholder="Choose one, or write its id", key="read-id",
+    )  # fmt: skip
+    st.html(html.note("It is redacted. The audit log notes who read it."))
+    chosen = (id_ or "").strip()
+    action_dialogs.submit(
+        "Read it",
+        key="read-now",
+        role=Role.APPROVER,
+        missing="" if chosen else "Say which one first.",
+        act=lambda actor: _read(actor, chosen),
+        done=lambda actor: f"{actor.name} read the captured request {chosen}.",
+    )
+
+
+def _content(capture: CapturedRequest) -> str:
+    """Renders what was asked, message by message, and the answer, as HTML."""
+    facts = (
+        ("Route", strong(capture.route)),
+        ("Model", escape(capture.target)),
+        ("Captured", escape(labels.date_time(capture.at))),
+    )
+    messages = [
+        (str(message.get("role")), message_text(message.get("content")))
+        for message in capture.content.get("messages", ())
+    ]
+    said = [*messages, ("answer", answer_text(capture.content))]
+    parts = "".join(
+        f'<div class="part"><h3>{escape(role.capitalize())}</h3>'
+        f"{html.scrolled_text(escape(words[: html.SHOWN_CHARACTERS] or NO_TEXT))}</div>"
+        for role, words in said
+    )
+    return html.facts(facts) + html.block(parts, kind="sg-messages")
+
+
+def _read(actor: Actor, id_: str) -> None:
+    capture = captures.read_capture(page_frame.context(), actor, id_)
+    st.session_state[READ] = _Read(actor.principal, capture)
+    action_dialogs.reopen("read-capture")
 
 
 @action_dialogs.dialog("Export captured requests", width="medium")

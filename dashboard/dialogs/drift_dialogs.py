@@ -59,6 +59,7 @@ def run(route: str, statuses: Sequence[DriftStatus]) -> None:
             "process does it; Spending counts the calls as drift checks.</p>"
         )
     )
+    page_frame.warn_without_control()
     action_dialogs.submit(
         "Check it",
         key=f"drift-run-now-{route}",
@@ -91,6 +92,7 @@ def accept(route: str, statuses: Sequence[DriftStatus]) -> None:
             f"Later checks compare with it, and the alert of this drift ends.{found}{also}</p>"
         )
     )
+    page_frame.warn_without_control()
     reason = action_dialogs.ask_reason(f"drift-why-{route}")
     action_dialogs.submit(
         "Accept it",

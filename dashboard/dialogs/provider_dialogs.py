@@ -20,6 +20,7 @@ from harness.domain.routing.target import JsonObject, RequestPatch
 from harness.domain.settings import TargetSeed
 
 OUTDATED: Final = "outdated-by-a-move"
+UNLISTED: Final = "unlisted-model"
 SHOWN: Final = 5
 ASKS: Final = "Asking the provider, for 20 s at most"
 
@@ -90,9 +91,24 @@ def add_model(provider: str) -> None:
         key=f"add-model-{provider}",
         role=Role.PROPOSER,
         missing=wrong if chosen else "Choose a model first.",
-        act=lambda actor: targets.add_target(ctx, actor, seed),
+        act=lambda actor: _add_model(actor, seed),
         done=lambda actor: f"{actor.name} added {seed.target.name}.",
+        waits_for=ASKS,
     )
+
+
+def _add_model(actor: Actor, seed: TargetSeed) -> None:
+    ctx = page_frame.context()
+    added = targets.add_target(ctx, actor, seed)
+    if unlisted := discovery.describe_unlisted(ctx, actor, added):
+        st.session_state[UNLISTED] = (added.name, unlisted)
+
+
+def show_unlisted() -> None:
+    """Shows, once, what the provider says of the model that was just added."""
+    name, why = st.session_state.pop(UNLISTED, ("", ""))
+    if why:
+        st.html(html.banner(f"{name} is added, and may answer nothing:", why))
 
 
 def _ask_request(provider: str) -> tuple[JsonObject, RequestPatch, str]:

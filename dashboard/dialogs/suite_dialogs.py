@@ -44,6 +44,7 @@ def run_suite(suites: Mapping[str, int], targets: Sequence[str]) -> None:
     )
     st.html(html.note("The provider charges for it. It decides nothing about a route; a suite "
                       "with a judge compares the judge with people first."))  # fmt: skip
+    page_frame.warn_without_control()
     action_dialogs.submit(
         "Run it now",
         key="run-now",

@@ -125,7 +125,7 @@ def _unpriced(requests: int) -> str:
     if not requests:
         return ""
     words = f"and {labels.plural(requests, 'request')} of unknown price"
-    return f'<span class="note">{escape(words)}</span>'
+    return f' <span class="note">{escape(words)}</span>'
 
 
 def _rates(limits: KeyLimits, now: Sequence[LimitStatus] | None) -> str:

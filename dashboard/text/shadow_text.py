@@ -1,13 +1,18 @@
-"""Writes the Canary page's texts while the candidate is in shadow, that is, answers copies of
-requests which no user sees: title, verdict card, tiles, and pairs counted by check.
+"""Writes what pages say of shadows, in which a candidate answers copies of requests and no user
+sees its answers: on the Canary page the one before a canary, on the Shadows page how many run,
+of each what it mirrors, found and cost, and the table of those that ended.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
 
 from dashboard.text import html, labels
-from dashboard.text.html import Tile, VerdictCard, strong
+from dashboard.text.html import Tile, VerdictCard, escape, strong
+from dashboard.text.labels import Label, Tone
+from harness.control.shadow.shadows import LEFT_OUT, CheckEvidence, PairFigures, ShadowStatus
 from harness.control.shadow.stage import ShadowStage
-from harness.domain.formatting import format_estimate
+from harness.domain.formatting import format_answer_price, format_estimate, format_milliseconds
 from harness.gate.shadow_stage import ShadowMove
 
 MIRRORS = labels.Label("◐", "in shadow", labels.Tone.BETTER)
@@ -17,6 +22,15 @@ HARM_NOTE = "Over all checks of the answers together; at 100 % the proposal is r
 CHECK_HEADS = ("Check", "Both", "Incumbent alone", "Candidate alone", "Neither")
 # As on a canary: from half of the rollback level on, the page shows harm.
 HARM_SHOWS = 0.5
+ENDED_HEADS: Final = ("Route", "Candidate", "State", "Mirrored", "Pairs", "Cost", "By", "Why")
+EVIDENCE_HEADS: Final = (*CHECK_HEADS, "Evidence")
+MIRRORING: Final = Label("◐", "mirroring", Tone.BETTER)
+WORSE: Final = Label("✕", "worse than the incumbent", Tone.WORSE)
+NO_PAIR: Final = (
+    "No pair of answers yet: a pair needs a request of a mirrored caller, and the answers of "
+    "both models."
+)
+BY_HAND: Final = "none: an approver started it"
 
 
 def title(stage: ShadowStage) -> str:
@@ -79,3 +93,122 @@ def checks(stage: ShadowStage) -> Sequence[Sequence[str]]:
         ]
         for check in (stage.status.checks if stage.status else ())
     ]
+
+
+def list_title(running: Sequence[ShadowStatus]) -> str:
+    """Writes the Shadows page's first line, as HTML."""
+    harmed = [status.record.shadow.candidate.name for status in running if status.harm]
+    if harmed:
+        verb = "is" if len(harmed) == 1 else "are"
+        return f"{strong(', '.join(harmed))} {verb} worse than the incumbent in shadow"
+    if not running:
+        return "No shadow runs"
+    verb = "runs" if len(running) == 1 else "run"
+    count = labels.plural(len(running), "shadow")
+    return f"{strong(count)} {verb}: no user gets a candidate's answers"
+
+
+def running_parts(status: ShadowStatus, now: datetime) -> Sequence[str]:
+    """Renders one that runs: state, figures, facts, and pairs by check, each to stand apart."""
+    shadow = status.record.shadow
+    heading = (
+        f"<h2>{escape(shadow.candidate.name)} beside {escape(shadow.route)}</h2>"
+        f"<p>{html.state(WORSE if status.harm else MIRRORING)} "
+        f'<span class="note">{escape(labels.left(shadow.expires_at, now))}</span></p>'
+    )
+    parts = [html.block(heading), html.tiles(_tiles(status)), html.facts(_facts(status))]
+    if status.checks:
+        parts.append(
+            html.table(EVIDENCE_HEADS, [_check_cells(check) for check in status.checks])
+        )
+    else:
+        parts.append(html.note(NO_PAIR))
+    return parts
+
+
+def _tiles(status: ShadowStatus) -> Sequence[Tile]:
+    limits = status.record.shadow.limits
+    unpriced = f"and {status.unpriced:,} requests without a price" if status.unpriced else ""
+    money = "" if limits.usd_per_day is None else f" of {labels.usd(limits.usd_per_day)}"
+    used = status.today
+    return (
+        Tile(
+            "Compared pairs",
+            f"{status.pairs:,}",
+            below=f"of {status.mirrored:,} mirrored requests",
+        ),
+        Tile(
+            "Evidence that it is worse",
+            labels.percent(status.share_of_level, 0),
+            below="of the level that counts as harm",
+        ),
+        Tile("Cost", labels.usd(status.cost_usd), below=unpriced),
+        Tile(
+            "Today (UTC)",
+            f"{labels.usd(used.cost_usd)}{money}",
+            below=f"{used.requests:,} of {limits.requests_per_day:,} requests",
+        ),
+    )
+
+
+def _facts(status: ShadowStatus) -> Sequence[tuple[str, str]]:
+    shadow = status.record.shadow
+    proposal = (
+        html.link("compare", escape(shadow.proposal), id=shadow.proposal)
+        if shadow.proposal
+        else BY_HAND
+    )
+    rows = [
+        ("Mirrors", escape(f"{labels.weight(shadow.limits.share_bps)} of the callers")),
+        ("Until", escape(labels.date_time(shadow.expires_at))),
+        ("Proposal", proposal),
+        ("Started by", escape(f"{shadow.started_by}: {shadow.reason}")),
+    ]
+    if status.incumbent is not None and status.candidate is not None:
+        rows += [
+            ("Incumbent, mean", escape(_figures(status.incumbent))),
+            ("Candidate, mean", escape(_figures(status.candidate))),
+        ]
+    if status.similarity is not None:
+        rows.append(("Words in both answers", escape(labels.percent(status.similarity, 0))))
+    rows += [
+        (f"{number:,} not mirrored", escape(LEFT_OUT[name]))
+        for name, number in status.left_out.items()
+    ]
+    return rows
+
+
+def _figures(side: PairFigures) -> str:
+    return (
+        f"{format_milliseconds(side.ms)}, {side.output_tokens:,.0f} tokens, "
+        f"{side.characters:,.0f} characters, {format_answer_price(side.cost_usd)}"
+    )
+
+
+def _check_cells(check: CheckEvidence) -> Sequence[str]:
+    share = escape(labels.percent(check.share_of_level, 0))
+    tone = Tone.WORSE if check.share_of_level >= HARM_SHOWS else Tone.NEUTRAL
+    return (
+        escape(check.check.replace("_", " ")),
+        f"{check.both:,}",
+        f"{check.incumbent_only:,}",
+        f"{check.candidate_only:,}",
+        f"{check.neither:,}",
+        f'<span class="{tone}">{share} of the level</span>',
+    )
+
+
+def ended_cells(status: ShadowStatus) -> Sequence[str]:
+    """Renders one that ended as cells of HTML, in the order of ENDED_HEADS."""
+    shadow = status.record.shadow
+    at = labels.date_time(status.record.ended_at or shadow.expires_at)
+    return (
+        strong(shadow.route),
+        escape(shadow.candidate.name),
+        f'{escape(status.state)}<br><span class="note">{escape(at)}</span>',
+        f"{status.mirrored:,}",
+        f"{status.pairs:,}",
+        escape(labels.usd(status.cost_usd)),
+        escape(shadow.started_by),
+        escape(shadow.reason),
+    )

@@ -11,6 +11,7 @@ from harness.domain.evals.run import Claim, SuiteReport
 from harness.domain.evals.suite_figures import SliceFigures
 from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.domain.formatting import format_percent, format_points_interval, format_score
+from harness.gate.text.sentences import is_unscored, unscored_reason
 
 COST_WORDS = {
     "shown": "shown",
@@ -40,6 +41,8 @@ def suite_line(report: SuiteReport, basis: VerdictBasis) -> str:
     """Describes a suite: `−0.4 points, 95 % CI −2.6 to +1.8; allowed loss 2.0. The interval
     crosses the limit.` Of a suite in a weighted mean only what it found: it had no limit.
     """
+    if is_unscored(report):
+        return unscored_reason(report)
     if not basis.decides(report) and report.n_used:
         effect = f"{labels.points(report.delta)} points"
         if report.n_used >= FEWEST_PAIRS and report.ci_low is not None:

@@ -1,5 +1,6 @@
 """The Captures page answers: which requests of users are kept, and until when? It lists them
-without their content, exports and deletes them, and deletes all that a user said and got.
+without their content, shows one with it, exports and deletes them, and deletes all that a user
+said and got.
 """
 
 from functools import partial
@@ -38,6 +39,14 @@ def show() -> None:
     dialogs = content_dialogs
     action_dialogs.show_openers(
         [
+            Opener(
+                "Show one …",
+                ":material/visibility:",
+                partial(dialogs.show_one, [row.id for row in page]),
+                "read-capture",
+                Role.APPROVER,
+                missing,
+            ),
             Opener(
                 "Export …",
                 ":material/download:",

@@ -33,6 +33,7 @@ def show() -> None:
     st.html(html.title(provider_text.title(rows), escape(labels.date_time(now))))
     page_frame.show_done_message()
     provider_dialogs.show_outdated()
+    provider_dialogs.show_unlisted()
     here = provider_text.configured(rows)
     add = Opener("Add a provider", ":material/add:", provider_dialogs.add_provider, "add")
     # Why a card's buttons are off is said once, and not on each card.

@@ -5,18 +5,19 @@ this month, does the cap last, and what did swaps save?
 import streamlit as st
 
 from dashboard import page_frame
-from dashboard.text import html, labels, spending_text
-from harness.control.operations.spending_report import load_report
+from dashboard.text import html, labels
+from harness.control.operations.spending_report import SpendingReport, load_report
+from harness.domain.formatting import format_usd
 
 
 def show() -> None:
     with page_frame.loading("the month's spending"):
         ctx = page_frame.context()
         report = load_report(ctx)
-    st.html(html.title(spending_text.headline(report), labels.date_time(ctx.clock.now())))
-    page_frame.show_html(spending_text.reason(report))
+    st.html(html.title(html.rich(report.headline), labels.date_time(ctx.clock.now())))
+    page_frame.show_html(reason_note(report))
     if any(row.calls or row.spent_usd for row in report.purposes):
-        st.html(spending_text.purposes(report))
+        st.html(purposes_table(report))
     else:
         st.html(
             html.empty(
@@ -24,8 +25,40 @@ def show() -> None:
                 "swapgate eval run SUITE PROVIDER/MODEL",
             )
         )
-    st.html(spending_text.figures(report))
+    st.html(figures_section(report))
     page_frame.copy_as_cli("spending")
+
+
+def reason_note(report: SpendingReport) -> str:
+    """Says why work waits, and how it goes on; empty while nothing waits."""
+    if not report.reason:
+        return ""
+    return html.note(f"{report.reason}. Users' requests are served as before.")
+
+
+def purposes_table(report: SpendingReport) -> str:
+    """The table of what was spent on what."""
+    rows = [
+        (
+            html.escape(row.purpose.value),
+            html.escape(format_usd(row.spent_usd)),
+            f"{row.calls:,}",
+            f"{row.unpriced:,}" if row.unpriced else "none",
+            "waits for the cap" if row.purpose.value in report.waiting else "",
+        )
+        for row in report.purposes
+    ]
+    heads = ("On what", "Spent", "Calls", "Without a price", "State")
+    return html.table(heads, rows, stacked=True)
+
+
+def figures_section(report: SpendingReport) -> str:
+    """The forecast, what canaries cost, and what swaps saved."""
+    rows = [
+        (html.escape(f"{name[0].upper()}{name[1:]}"), html.escape(text))
+        for name, text in report.facts
+    ]
+    return html.section("Forecast, canaries and swaps") + html.facts(rows)
 
 
 page_frame.show_page("The month's spending", show)

@@ -151,6 +151,16 @@ def control_answers(settings: ControlSettings) -> bool:
     return answers_http(settings.host, settings.port, "/healthz")
 
 
+def describe_missing_control(settings: ControlSettings) -> str | None:
+    """Advice where no control process answers; None where one does."""
+    if control_answers(settings):
+        return None
+    return (
+        f"no control process answers at {settings.host}:{settings.port}: nothing moves until "
+        "one runs (`swapgate serve control`)"
+    )
+
+
 def answers_http(host: str, port: int, path: str) -> bool:
     """Whether an HTTP server there says 200."""
     try:

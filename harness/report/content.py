@@ -175,7 +175,10 @@ def _by_item(samples: Sequence[Sample], below: int) -> Mapping[str, list[Sample]
 
 
 def _tags(ctx: Context, suite: str, used: Sequence[_Item]) -> Sequence[TagRow]:
-    of_item = ctx.suites.tags(suite)
+    try:
+        of_item = ctx.suites.tags(suite)
+    except SwapgateError:
+        return ()  # the suite is not known here, or not any more
     groups: dict[str, list[tuple[float, float]]] = {}
     for item in used:
         for tag in of_item.get(item.item) or (NO_TAG,):

@@ -40,6 +40,8 @@ from harness.gate.offline.futility import EARLY_ENDS
 from harness.gate.text.claim_sentence import describe_claim
 from harness.gate.text.sentences import (
     clusters_text,
+    difference_cells,
+    is_unscored,
     judge_text,
     reason_text,
     spending_text,
@@ -179,7 +181,7 @@ def _score_row(part: SuiteSection) -> Iterator[Sequence[str]]:
     if report is None:
         return
     ours, theirs = report.figures.incumbent_mean, report.figures.candidate_mean
-    if ours is None or theirs is None:
+    if ours is None or theirs is None or is_unscored(report):
         return
     known = report.ci_low is not None
     interval = format_points_interval(report.ci_low, report.ci_high)
@@ -273,8 +275,7 @@ def _report_row(report: SuiteReport, basis: VerdictBasis) -> Sequence[str]:
     return (
         f"{report.suite} ({report.role.value})",
         standing_text(basis, report),
-        format_points(report.delta) if report.n_used else "–",
-        format_points_interval(report.ci_low, report.ci_high),
+        *difference_cells(report),
         format_score(report.margin, None),
         f"{report.wins} / {report.ties} / {report.losses}",
         basis.used_text(report),

@@ -20,7 +20,7 @@ import structlog
 
 from evals.sim.server import simulator
 from harness.app import data_plane, processes
-from harness.app.demo.user_traffic import ProposalWatch
+from harness.app.demo.user_traffic import ProposalWatch, describe_approver
 from harness.app.installation import load_settings, open_installation
 from harness.domain.settings import AgentSettings, ControlSettings, RouterSettings, UiSettings
 from harness.runtime.processes import supervisor as supervisor_module
@@ -297,6 +297,13 @@ def test_traffic_ends_where_only_a_persons_approval_is_missing_and_says_whose(
     (line,) = watch.approvals()
     assert line.startswith("chat: waits for an approver other than its proposer: ")
     assert f"`swapgate proposal approve {made}`" in line
+    with cli.world.store.read() as tx:
+        stored = tx.proposals.get(made)
+    alone = replace(stored, policy=replace(stored.policy, self_approval=True), widened={})
+    assert describe_approver(alone) == "an approver"
+    assert describe_approver(replace(alone, widened={"gate.claim": "superior"})) == (
+        "an approver other than its proposer"
+    )
 
 
 def test_a_router_whose_database_has_no_route_says_so_in_its_log(tmp_path: Path) -> None:

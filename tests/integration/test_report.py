@@ -470,6 +470,22 @@ def test_a_suite_without_a_single_item_has_no_difference(world: SmallInstallatio
     assert row[2:5] == ["not measured", "–", "–"]
 
 
+def test_a_suite_that_is_not_configured_any_more_leaves_the_report_without_tags(
+    tmp_path: Path,
+) -> None:
+    world = example_world(tmp_path)
+    made = submission.create_proposal(
+        world.context(), ANN, ProposalRequest("support", "sim/sim-better", "a test")
+    )
+    proposal = world.until_decided(made.id).id
+    assert any(part.tags for part in gather_report(world.context(), proposal).suites)
+    world.suites = {}
+    report = gather_report(world.context(), proposal)
+
+    assert not any(part.tags for part in report.suites)
+    assert render_markdown(report).startswith("# PASSED")
+
+
 def test_a_provider_that_the_file_lacks_is_asked_for_in_the_file(tmp_path: Path) -> None:
     world = example_world(tmp_path)
     with pytest.raises(

@@ -95,7 +95,7 @@ def test_what_has_ended_says_so_whatever_else_is_known() -> None:
     assert described(baking, blocks(10)).predicate == "is promoted and baking"
     assert described(baking, blocks(10), HOLD).predicate == "is on hold after its promotion"
     over = described(replace(baking, bake_ends_at=None), blocks(10))
-    assert over.next_step == "nothing; the candidate serves the route."
+    assert over.next_step == "nothing; the candidate became the route's model."
 
 
 def test_a_list_of_routes_says_it_with_the_same_words() -> None:

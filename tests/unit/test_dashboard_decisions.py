@@ -18,16 +18,19 @@ from dashboard.dialogs import (
     action_dialogs,
     break_glass_dialogs,
     canary_controls,
+    content_dialogs,
     decision_dialogs,
     drift_dialogs,
 )
-from dashboard.text import shadow_list_text
+from dashboard.text import shadow_text
 from harness.app.installation import CONFIG_VARIABLE
 from harness.control.drift.reports import list_drift_status
 from harness.control.routing import break_glass, freezes
 from harness.control.shadow import shadows
 from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.access import Role
+from harness.domain.privacy.capture import capture_expiry
+from tests.contract.test_store_captures import ONE as CAPTURED
 from tests.support.browser.dashboard_data import BEN, Lived, lived
 from tests.unit.test_dashboard_page_states import (
     forget,
@@ -57,6 +60,7 @@ DIALOGS = (
     ("decision_dialogs.reject", REVIEW % "awaiting"),
     ("decision_dialogs.cancel", REVIEW % "evaluating"),
     ("drift_dialogs.run", "'faq', [DRIFT]"),
+    ("content_dialogs.show_one", "['cap_1']"),
     ("drift_dialogs.accept", "'faq', [DRIFT]"),
     ("freeze_dialogs.add", "'faq'"),
     ("freeze_dialogs.lift", "FROZEN"),
@@ -401,7 +405,7 @@ def test_a_shadow_without_a_proposal_is_started_named_by_its_page_and_stopped(
         "<b>1 shadow</b> runs",
         "sim/sim-better beside quiet",
         "12.5 % of the callers",
-        shadow_list_text.BY_HAND,
+        shadow_text.BY_HAND,
         "ben: before we propose it",
     ):
         assert words in text(page), words
@@ -415,6 +419,47 @@ def test_a_shadow_without_a_proposal_is_started_named_by_its_page_and_stopped(
     page = shown(monkeypatch, house.config, "shadows") if _ends(app) else page
     assert "No shadow runs" in text(page)
     assert "ended by ben: seen enough" in text(page)
+
+
+@pytest.mark.req("F9", "F5")
+def test_a_captured_request_is_read_by_an_approver_alone_and_the_audit_log_says_who(
+    house: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = {
+        "messages": [{"role": "user", "content": "<b>Where</b> is it?"}],
+        "answer": {"content": "At the depot."},
+    }
+    ctx = page_frame.context()
+    at = ctx.clock.now()
+    kept = replace(CAPTURED, at=at, expires_at=capture_expiry(at, 9), content=content)
+    with ctx.store.write() as tx:
+        tx.captures.add(kept, most_per_day=9)
+    page = shown(monkeypatch, house.config, "captures")
+    assert ("Show one …", True) in _reads(page)
+    assert "At the depot." not in text(page)
+    app = _opened("content_dialogs.show_one(['cap_1'])")
+    assert app.button(key="read-now").disabled
+    app.selectbox(key="read-id").select("cap_1").run()
+    with monkeypatch.context() as lowered:
+        signed_in_as(lowered, "pia", Role.PROPOSER)
+        assert "Not done" in text(app.button(key="read-now").click().run())
+    app.button(key="read-now").click().run()
+    app = AppTest.from_string(
+        "from dashboard.dialogs import content_dialogs\ncontent_dialogs.show_one(['cap_1'])",
+        default_timeout=120,
+    )
+    ben = current_user.signed_in()
+    assert ben is not None
+    app.session_state[content_dialogs.READ] = content_dialogs._Read(ben.principal, kept)
+    app.run()
+    assert "At the depot." in text(app)
+    assert "&lt;b&gt;Where&lt;/b&gt; is it?" in content_dialogs._content(kept)
+    assert content_dialogs.READ not in app.session_state
+    app.session_state[content_dialogs.READ] = content_dialogs._Read("p_other", kept)
+    assert "At the depot." not in text(app.run())
+    with ctx.store.read() as tx:
+        (read,) = [e for e in tx.audit.tail(50) if e.action == "capture.read"]
+    assert read.actor == "ben"
 
 
 @pytest.mark.req("F7")
@@ -432,6 +477,7 @@ def test_a_route_is_checked_for_drift_and_its_model_accepted_as_it_answers_now(
     }
     given = "'faq', list_drift_status(ctx, route='faq')"
     asked = _opened(f"drift_dialogs.run({given})")
+    assert "no control process answers at" in text(asked)
     asked.button(key="drift-run-now-faq").click()
     assert _ends(asked)
     (status,) = list_drift_status(ctx, route="faq")
@@ -444,6 +490,7 @@ def test_a_route_is_checked_for_drift_and_its_model_accepted_as_it_answers_now(
     assert not accept.missing
     app = _opened(f"drift_dialogs.accept({given})")
     assert app.button(key="drift-accept-now-faq").disabled
+    assert "nothing moves until one runs" in text(app)
     app.text_input(key="drift-why-faq").set_value("the new version is fine").run()
     with monkeypatch.context() as lowered:
         signed_in_as(lowered, "pia", Role.PROPOSER)
@@ -460,7 +507,7 @@ def _opened(dialog: str) -> AppTest:
     """Opens a dialog by itself: AppTest closes those that a page's button opened."""
     script = (
         "from dashboard import page_frame\n"
-        "from dashboard.dialogs import drift_dialogs, shadow_dialogs\n"
+        "from dashboard.dialogs import content_dialogs, drift_dialogs, shadow_dialogs\n"
         "from harness.control.drift.reports import list_drift_status\n"
         "from harness.control.shadow import shadows\n"
         "ctx = page_frame.context()\n"

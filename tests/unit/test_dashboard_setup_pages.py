@@ -19,7 +19,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import current_user, page_frame
 from dashboard.data import queries as queries_of_pages
-from dashboard.dialogs import key_dialogs, suite_dialogs, suite_fields
+from dashboard.dialogs import key_dialogs, provider_dialogs, suite_dialogs, suite_fields
 from dashboard.text import provider_text
 from harness.app.installation import CONFIG_VARIABLE
 from harness.app.suite_import import UPLOAD_SCORERS, SuiteUpload
@@ -41,6 +41,7 @@ from harness.domain.providers.catalogue import (
     build_catalogue,
     find_price_origin,
 )
+from harness.domain.providers.discovered_model import DiscoveredModel
 from harness.domain.providers.matrix import COLUMNS, Ability
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.table import RouteSettings, RouteSuite, Stakes, StreamCommit
@@ -236,7 +237,12 @@ def test_a_provider_is_added_and_asked_at_once_and_its_key_shown_nowhere(
 
 @pytest.mark.req("E4")
 def test_a_model_is_added_with_what_is_sent_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    registry.change_provider(page_frame.context(), SYSTEM, "openai", ProviderChange())
+    ctx = page_frame.context()
+    registry.change_provider(ctx, SYSTEM, "openai", ProviderChange())
+    address = registry.get_provider(ctx, "openai").api_base
+    with ctx.store.write() as tx:
+        listed = DiscoveredModel("openai", "gpt-4o-mini", address, ctx.clock.now())
+        tx.discovered_models.replace("openai", [listed])
     act_as(monkeypatch, "pat", Role.PROPOSER)
     app = dialog(
         "from dashboard.dialogs import provider_dialogs",
@@ -252,6 +258,9 @@ def test_a_model_is_added_with_what_is_sent_to_it(monkeypatch: pytest.MonkeyPatc
     with page_frame.context().store.read() as tx:
         [made] = [target for target in tx.routing.targets().values() if target.parameters]
     assert made.request_patch == RequestPatch(prompt_addendum="Be brief.")
+    name, why = app.session_state[provider_dialogs.UNLISTED]
+    assert name == made.name
+    assert why == "openai does not list gpt-4o among 1; did you mean 'gpt-4o-mini'?"
     assert made.name in queries_of_pages.model_names(page_frame.context())
 
 

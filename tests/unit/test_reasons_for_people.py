@@ -5,10 +5,18 @@ from dataclasses import replace
 import pytest
 
 from harness.domain.evals.run import VERDICTS
+from harness.domain.evals.verdict_basis import VerdictBasis
+from harness.domain.formatting import DASH
 from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.verdicts import replay_verdict
-from harness.gate.text.sentences import outcome_text, polish_reason, reason_text
-from tests.unit.test_gate_verdicts import ask, plan, sides
+from harness.gate.text.claim_sentence import describe_claim
+from harness.gate.text.sentences import (
+    difference_cells,
+    outcome_text,
+    polish_reason,
+    reason_text,
+)
+from tests.unit.test_gate_verdicts import WORSE, ask, one, plan, sides
 
 pytestmark = pytest.mark.req("A7")
 
@@ -67,3 +75,19 @@ def test_a_comparison_of_clusters_that_was_given_up_counts_clusters_to_people_al
     alone = ask([replace(plan(), futility=0.05)], {"math": alike})
     assert alone is not None
     assert "of 200 items: the others" in reason_text(alone)
+
+
+def test_where_no_answer_was_scored_nobody_reads_of_a_loss() -> None:
+    unfit = one(sides([None] * 60, [None] * 60), n_max=60)
+    worse = one(WORSE)
+    assert unfit is not None
+    assert worse is not None
+
+    assert reason_text(unfit).startswith(
+        "Nothing was scored in 8 of 60 items, so no difference is known. Without a score: 8 of"
+    )
+    assert describe_claim(VerdictBasis.from_verdict(unfit)) == "Nothing was scored: math."
+    assert difference_cells(unfit.suites[0]) == (DASH, DASH)
+    assert verdict_bytes(replay_verdict(unfit)) == verdict_bytes(unfit)
+    assert reason_text(worse).startswith("The candidate is worse: ")
+    assert difference_cells(worse.suites[0])[0] == "−100.0"

@@ -16,7 +16,7 @@ from harness.control.proposals.evaluation import INCUMBENT_FIRST
 from harness.control.routing import routes as routing
 from harness.domain.errors import InputError
 from harness.domain.formatting import format_bps, format_count, format_harm
-from harness.domain.proposals.proposal import ProposalPhase
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import FIRST_ROUTE_STEP
 from harness.runtime.processes.interruption import interrupts
 
@@ -148,15 +148,13 @@ class ProposalWatch:
 
     def approvals(self) -> list[str]:
         """Says who must do what, for each proposal that waits for an approval."""
-        waiting = [
-            route
-            for route, phase in self.phases().items()
-            if phase is ProposalPhase.AWAITING_APPROVAL
-        ]
+        with self.ctx.store.read() as tx:
+            followed = {route: tx.proposals.get(id_) for route, id_ in self.open.items()}
         return [
-            f"{route}: waits for an approver other than its proposer: `swapgate proposal "
-            f"approve {self.open[route]}`, or the page Proposals; then send traffic again"
-            for route in sorted(waiting)
+            f"{route}: waits for {describe_approver(proposal)}: `swapgate proposal approve "
+            f"{proposal.id}`, or the page Proposals; then send traffic again"
+            for route, proposal in sorted(followed.items())
+            if proposal.phase is ProposalPhase.AWAITING_APPROVAL
         ]
 
     def phases(self) -> dict[str, ProposalPhase]:
@@ -172,6 +170,11 @@ class ProposalWatch:
             text = phase_text(load_comparison(self.ctx, id_), canaries[0] if canaries else None)
             found.append(f"{route}: {text}")
         return found
+
+
+def describe_approver(proposal: Proposal) -> str:
+    """Who may approve it: any approver, where the policy lets the proposer be one."""
+    return "an approver" + ("" if proposal.self_approval else " other than its proposer")
 
 
 def phase_text(comparison: Comparison, canary: CanaryStatus | None) -> str:

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import click
 
-from harness.app.processes import control_answers
+from harness.app.processes import describe_missing_control
 from harness.cli.frame.session import Session
 from harness.domain.formatting import format_estimate, format_usd
 from harness.domain.settings import ControlSettings
@@ -131,9 +131,4 @@ def follow(
 
 def who_starts_it(settings: ControlSettings) -> str | None:
     """Advice where no control process answers; None where one does."""
-    if control_answers(settings):
-        return None
-    return (
-        f"no control process answers at {settings.host}:{settings.port}: nothing moves until "
-        "one runs (`swapgate serve control`)"
-    )
+    return describe_missing_control(settings)

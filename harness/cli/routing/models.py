@@ -22,14 +22,12 @@ from harness.control.providers import (
 )
 from harness.control.routing import routes, targets
 from harness.control.serialize import to_plain
-from harness.domain.errors import SwapgateError
 from harness.domain.formatting import format_milliseconds
 from harness.domain.pagination import PageRequest
 from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.providers.deprecations import Deprecation
 from harness.domain.providers.model_match import NOTHING_OFFERED, ModelMatch
 from harness.domain.routing.target import Price, Provider, Target
-from harness.domain.suggestions import did_you_mean
 
 
 def show_entries(
@@ -193,21 +191,10 @@ def add(
     lacks_key = made.needs_key and not has_key
     if made.added:
         output.note(_added(made.provider, lacks_key=lacks_key))
-    if asks and not lacks_key and discovery.has_own_models(made.provider):
-        _note_list(session, made.target)
-
-
-def _note_list(session: Session, target: Target) -> None:
-    """A server that is away, or lists nothing, holds up nothing."""
-    try:
-        listed = discovery.discover_models(session.context, session.actor, target.provider)
-    except SwapgateError as error:
-        output.note(f"its models are not known: {error}")
-        return
-    names = {model.model for model in listed.models}
-    if target.model not in names:
-        hint = did_you_mean(target.model, names)
-        output.note(f"{target.provider} does not list {target.model} among {len(names)}{hint}")
+    if asks and not lacks_key:
+        unlisted = discovery.describe_unlisted(session.context, session.actor, made.target)
+        if unlisted:
+            output.note(unlisted)
 
 
 @model.command()

@@ -21,6 +21,7 @@ from harness.domain.proposals.selection import (
     rank_finalists,
 )
 from harness.domain.routing.target import Target
+from harness.gate.text.sentences import is_unscored
 from harness.ports import Transaction
 
 
@@ -52,7 +53,7 @@ class SelectionCandidate:
         differences = [
             (report.suite, f"{format_points(report.delta)} ({_interval(report)})")
             for report in reports
-            if report.n_used
+            if report.n_used and not is_unscored(report)
         ]
         if len(suites) == 1:
             return "".join(text for _, text in differences)

@@ -9,7 +9,13 @@ from harness.control import audit
 from harness.control.context import Context
 from harness.control.providers import provider_secrets
 from harness.control.routing import targets
-from harness.domain.errors import ConfigError, Conflict, DiscoveryFailed, InputError
+from harness.domain.errors import (
+    ConfigError,
+    Conflict,
+    DiscoveryFailed,
+    InputError,
+    SwapgateError,
+)
 from harness.domain.operations.access import Actor, Role
 from harness.domain.providers.credentials import lacks_key
 from harness.domain.providers.discovered_model import (
@@ -20,7 +26,8 @@ from harness.domain.providers.discovered_model import (
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.providers.name_resolution import GATEWAYS
 from harness.domain.providers.probe import ProbeReply, models_path
-from harness.domain.routing.target import Provider
+from harness.domain.routing.target import Provider, Target
+from harness.domain.suggestions import did_you_mean
 from harness.ports import Transaction
 
 TIMEOUT_S: Final = 10.0
@@ -51,6 +58,27 @@ def discover_models(ctx: Context, actor: Actor, name: str) -> DiscoveredList:
         count = {"models": len(listed.models), "left_out": listed.left_out}
         audit.record(ctx, tx, actor, "provider.discover", f"provider {name}", count)
     return listed
+
+
+def describe_unlisted(ctx: Context, actor: Actor, target: Target) -> str:
+    """Says that the provider does not list a model that was just added, as its check would;
+    empty where it does, or lists none. A gateway, or a server of one's own, is asked now; of
+    other providers the list counts that somebody asked for last.
+
+    A server that is away, or lists nothing, holds up nothing: then that is said.
+    """
+    with ctx.store.read() as tx:
+        provider = targets.require_provider(tx, target.provider)
+    if has_own_models(provider):
+        try:
+            discover_models(ctx, actor, target.provider)
+        except SwapgateError as error:
+            return f"its models are not known: {error}"
+    names = {model.model for model in list_discovered(ctx, target.provider)}
+    if not names or target.model in names:
+        return ""
+    hint = did_you_mean(target.model, names)
+    return f"{target.provider} does not list {target.model} among {len(names)}{hint}"
 
 
 def _ask(ctx: Context, provider: Provider) -> ProbeReply:

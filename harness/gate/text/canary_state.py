@@ -183,7 +183,7 @@ def _sentence(text: str) -> str:
 _ENDED: Final = "{incumbent} serves all users; the candidate needs a new proposal to come back."
 _NEXT: Final[Mapping[CanaryStateKind, str]] = {
     **dict.fromkeys(_OF_END.values(), _ENDED),
-    CanaryStateKind.PROMOTED: "nothing; the candidate serves the route.",
+    CanaryStateKind.PROMOTED: "nothing; the candidate became the route's model.",
     CanaryStateKind.HARM: (
         "it is rolled back within seconds: {incumbent} serves all users again."
     ),

@@ -14,6 +14,7 @@ from harness.domain.evals.run import VERDICTS, BaseVerdict, Claim, SuitePlan, Su
 from harness.domain.evals.suite_figures import JudgeFigures, SliceFigures, SuiteFigures
 from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.domain.formatting import (
+    DASH,
     format_percent,
     format_points,
     format_points_interval,
@@ -30,6 +31,14 @@ from harness.gate.planning.multiplicity import SPENDING_PROMISES
 # Begins the list of the suites that are guards, at the end of a stored reason.
 NOT_SHOWN_WORSE: Final = " Not shown to be worse: "
 COUNTS_IN_MEAN: Final = "counts in the mean"
+# A stored reason's words for a loss, and what people read where nothing was scored.
+UNSCORED_WORDS: Final = (
+    (
+        re.compile(r"The candidate is worse: .*? after (\d+ of \d+ \w+)\."),
+        r"Nothing was scored in \1, so no difference is known.",
+    ),
+    (re.compile(r"As scored the candidate is worse \(.*?\);"), "Nothing was scored so far;"),
+)
 ONE_POINT: Final = re.compile(r"(?<![\d.,+−])1 points\b")
 # Not the dots of an ellipsis.
 TWO_STOPS: Final = re.compile(r"(?<!\.)\.\.(?!\.)")
@@ -62,12 +71,43 @@ def reason_text(verdict: BaseVerdict, titles: Mapping[str, str] | None = None) -
     """
     reason = _name_mean(verdict)
     for report in verdict.suites:
+        reason = reason.replace(report.reason, unscored_reason(report))
         if report.how == FUTILE and report.figures.cluster:
             reason = reason.replace(
                 _given_up(report.n_used, report.n_max, "item"),
                 _given_up(report.n_used, report.n_max, "cluster"),
             )
     return polish_reason(_name_suites(reason, verdict, titles or {}))
+
+
+def is_unscored(report: SuiteReport) -> bool:
+    """Whether no answer of either model has a score: its difference is then only what counts
+    against a promotion, and measures nothing.
+    """
+    figures = report.figures
+    answers = figures.unscored_candidate
+    return answers == figures.unscored_incumbent and bool(
+        answers and unscored_text(figures, answers) in report.reason
+    )
+
+
+def difference_cells(report: SuiteReport) -> tuple[str, str]:
+    """A table's cells of a suite's difference and its interval; dashes where none is known."""
+    if not report.n_used or is_unscored(report):
+        return DASH, DASH
+    return (
+        format_points(report.delta),
+        format_points_interval(report.ci_low, report.ci_high),
+    )
+
+
+def unscored_reason(report: SuiteReport) -> str:
+    """A suite's stored reason, without a loss that nobody measured."""
+    reason = report.reason
+    if is_unscored(report):
+        for stored, words in UNSCORED_WORDS:
+            reason = stored.sub(words, reason)
+    return reason
 
 
 def _name_suites(reason: str, verdict: BaseVerdict, titles: Mapping[str, str]) -> str:
