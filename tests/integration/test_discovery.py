@@ -168,22 +168,22 @@ def test_a_model_that_its_provider_does_not_list_is_said_when_it_is_added(
 ) -> None:
     lists(sim, listing("north-1", "north-2"))
 
-    def said(model: str, provider: str = "attic") -> str:
+    def describe(model: str, provider: str = "attic") -> str:
         return discovery.describe_unlisted(ctx, ANN, Target(provider, model))
 
-    assert said("north-2") == ""
-    assert said("nort-2") == ("attic does not list nort-2 among 2; did you mean 'north-2'?")
+    assert describe("north-2") == ""
+    assert describe("nort-2") == ("attic does not list nort-2 among 2; did you mean 'north-2'?")
     answers(sim, status=503)
-    assert said("north-2").startswith("its models are not known: ")
+    assert describe("north-2").startswith("its models are not known: ")
     # A vendor's list counts where somebody asked for it; it is not asked by the way.
     registry.change_provider(ctx, SYSTEM, "openai", ProviderChange())
-    assert said("gpt-4o", "openai") == ""
+    assert describe("gpt-4o", "openai") == ""
     address = registry.get_provider(ctx, "openai").api_base
     entry = DiscoveredModel("openai", "gpt-4o", address, ctx.clock.now())
     with ctx.store.write() as tx:
         tx.discovered_models.replace("openai", [entry])
-    assert said("gpt-4", "openai").startswith("openai does not list gpt-4 among 1; ")
-    assert said("gpt-4o", "openai") == ""
+    assert describe("gpt-4", "openai").startswith("openai does not list gpt-4 among 1; ")
+    assert describe("gpt-4o", "openai") == ""
 
 
 def test_loose_names_and_lists_know_what_was_discovered(ctx: Context, sim: str) -> None:

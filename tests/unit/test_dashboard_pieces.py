@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard import serve, theme
-from dashboard.charts import plots
+from dashboard.charts import plots, route_timeline
 from dashboard.data import export, frames
 from dashboard.text import html as cards
-from dashboard.text import labels, route_text
+from dashboard.text import key_text, labels, route_text
 from dashboard.theme import DARK, LIGHT, Palette
 from harness.control.proposals.item_texts import strip_common_start
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
@@ -357,3 +357,14 @@ def test_a_download_runs_no_formula_and_keeps_every_column() -> None:
         '"item","answer","s"', '"a","\'@SUM(A1)",0.5', '"\'=1+1","−2",-1.0',
     ]  # fmt: skip
     assert pd.read_parquet(io.BytesIO(export.to_parquet(frame)))["item"][1] == "'=1+1"
+
+
+def test_the_timeline_of_a_young_route_has_times_too() -> None:
+    began = datetime(2026, 11, 23, 2, 22, 19, tzinfo=UTC)
+    for minutes in (2, 7, 40, 600, 60_000):
+        ticks = route_timeline._ticks(began, began + timedelta(minutes=minutes))
+        assert 1 <= len(ticks) <= 9, minutes
+
+
+def test_a_price_that_is_unknown_stands_apart_from_the_sum_before_it() -> None:
+    assert key_text._unpriced(2).startswith(" <")
