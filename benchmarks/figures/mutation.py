@@ -3,7 +3,7 @@
 
 One small change at a time is put into the area's functions, in a process that was forked from
 one in which the product is imported; the tests near the area must fail there. Where an area has
-more changes than the sample, they are drawn at random with the seed.
+more changes than the sample, or than the minutes allow, they are drawn at random with the seed.
 """
 
 import argparse
@@ -28,6 +28,8 @@ SEED: Final = 16
 PATIENCE: Final = 10.0
 AT_LEAST_S: Final = 120.0
 NOT_APPLIED: Final = 77
+# Not the change's doing: the system, or a person, ended the tests.
+ENDED: Final = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ AREAS: Final = {
     ),
     "access": Area(
         ("harness/domain/operations/access.py", "harness/api/access.py"),
-        ("tests/unit/test_principals.py", "tests/integration/test_api_access.py"),
+        ("tests/unit/test_access.py", "tests/unit/test_principals.py"),
     ),
 }
 
@@ -101,10 +103,18 @@ def in_fork(tests: Sequence[Path], mutant: Mutant | None, limit_s: float) -> int
         finally:
             os._exit(code)
     _, status = os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(status)
+    return exit_code(status, mutant)
 
 
-def run(name: str, sample: int) -> RunResult:
+def exit_code(status: int, mutant: Mutant | None) -> int:
+    """Raises RuntimeError for tests that were ended from outside: they noticed nothing."""
+    code = os.waitstatus_to_exitcode(status)
+    if code in ENDED:
+        raise RuntimeError(f"the tests were ended from outside ({code}): {mutant}")
+    return code
+
+
+def run(name: str, sample: int, minutes: float) -> RunResult:
     area = AREAS[name]
     tests, files = expand(area.tests), expand(area.files)
     for file in files:
@@ -116,30 +126,43 @@ def run(name: str, sample: int) -> RunResult:
     every = [mutant for file in files for mutant in mutants(file)]
     random.Random(SEED).shuffle(every)  # noqa: S311 - seeded
     survivors: list[str] = []
-    count = 0
+    count = endless = 0
+    until = began + minutes * 60
     for mutant in every:
-        if count >= sample:
+        if count >= sample or time.monotonic() > until:
             break
         code = in_fork(tests, mutant, limit_s)
         if code == NOT_APPLIED:
             continue
         count += 1
+        endless += code == -signal.SIGALRM
         if code == 0:
             survivors.append(str(mutant))
             print(f"not noticed: {mutant}", flush=True)
     drawn = f"{count} drawn from {len(every)} with seed {SEED}" if count < len(every) else "all"
     return RunResult(
-        count, len(survivors), f"{drawn.capitalize()}, {len(files)} files.", survivors
+        count,
+        len(survivors),
+        f"{drawn.capitalize()}, {len(files)} files; {endless} were noticed by a test that took "
+        f"over {limit_s:.0f} s.{_in_words(survivors)}",
+        survivors,
     )
+
+
+def _in_words(survivors: Sequence[str]) -> str:
+    return f" Not noticed: {'; '.join(survivors)}." if survivors else ""
 
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("area", choices=AREAS)
     options.add_argument("--sample", type=int, default=150)
+    options.add_argument("--minutes", type=float, default=15.0, help="at most")
     chosen = options.parse_args()
     os.environ["SWAPGATE_HYPOTHESIS"] = "ci"  # the same examples for each change
-    return record_run(f"mutation-{chosen.area}", lambda: run(chosen.area, chosen.sample))
+    return record_run(
+        f"mutation-{chosen.area}", lambda: run(chosen.area, chosen.sample, chosen.minutes)
+    )
 
 
 if __name__ == "__main__":

@@ -39,18 +39,21 @@ class RunResult:
 
 def record_run(figure: str, run: Callable[[], RunResult]) -> int:
     """Does the run and writes its file; the exit code, 1 for a run with failures."""
-    began, commit = time.monotonic(), product_commit()
+    began, commit, load = time.monotonic(), product_commit(), os.getloadavg()[0]
     result = run()
     seconds = round(time.monotonic() - began, 1)
     for fault in result.faults:
         print(fault)
     if not result.count:
         return 1  # nothing happened that could be told
-    write_result(figure, result, seconds=seconds, commit=commit)
+    write_result(figure, result, seconds=seconds, commit=commit, load=load)
     return 1 if result.failures else 0
 
 
-def write_result(figure: str, result: RunResult, *, seconds: float, commit: str) -> None:
+def write_result(
+    figure: str, result: RunResult, *, seconds: float, commit: str, load: float
+) -> None:
+    """load: of the machine before the run, in processes that want a core."""
     content = {
         "count": result.count,
         "failures": result.failures,
@@ -58,7 +61,7 @@ def write_result(figure: str, result: RunResult, *, seconds: float, commit: str)
         "seconds": seconds,
         "date": SystemClock().now().date().isoformat(),
         "commit": commit,
-        "machine": machine(),
+        "machine": f"{machine()}, load {load:.0f} before",
     }
     RESULTS.mkdir(exist_ok=True)
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"

@@ -27,14 +27,14 @@ from tests.support.router.router_process import Routed, routed
 from tests.support.site.processes import kill_nine
 from tests.support.store.private_postgres import OwnPostgres, own_postgres
 
-T = TypeVar("T")
-
 Result = TypeVar("Result")
 
 KINDS: Final = ("control", "eval worker", "router worker", "router parent", "database")
 CALLERS: Final = 3
 # A busy machine takes its time, and that is no loss.
 ROUND_ENDS_S: Final = 3600.0
+# Until a database that was killed takes connections again.
+RETURNS_S: Final = 900.0
 POLICY: Final = {
     "promotion": "automatic",
     "gate": {"claim": "superior", "alpha": 0.05, "n_max": 200, "infra_pause_s": 2},
@@ -215,7 +215,7 @@ class Town:
 
 def persist(act: Callable[[], Result]) -> Result:
     """The result, once the database is back. An act that raised has not happened."""
-    late = time.monotonic() + 240
+    late = time.monotonic() + RETURNS_S
     while True:
         try:
             return act()

@@ -61,7 +61,7 @@ def play(folder: Path, seconds: float, per_s: float, envoy: str) -> int:
 
 
 def _play(town: Town, key: str, per_s: float) -> int:
-    begun_s = now_s()
+    begun_s, load = now_s(), os.getloadavg()[0]
     records = town.folder / "requests.jsonl"
     swaps = Swaps(town)
     with poured(town, key, per_s, records), watched(swaps):
@@ -79,7 +79,8 @@ def _play(town: Town, key: str, per_s: float) -> int:
     wrong = [check for check in checks if not check.good]
     if town.seconds >= WHOLE_S:
         result = RunResult(len(requests), len(wrong), report.summary(played, requests))
-        write_result("gameday", result, seconds=now_s() - begun_s, commit=product_commit())
+        seconds = now_s() - begun_s
+        write_result("gameday", result, seconds=seconds, commit=product_commit(), load=load)
     return 1 if wrong else 0
 
 

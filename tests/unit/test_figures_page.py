@@ -1,6 +1,7 @@
 """The page of figures says what each run found, and which has not happened."""
 
 import json
+import signal
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -8,7 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks.figures import record
 from benchmarks.figures.mutants import apply_mutant, mutants
+from benchmarks.figures.mutation import exit_code
 from harness.cli.operations.docs import FIGURES
 from harness.cli.reference.figures_reference import figures_page, is_reached
 from harness.domain.errors import InputError
@@ -122,3 +125,29 @@ def test_a_mutant_changes_a_property(changeable: ModuleType) -> None:
     assert door.opens
     assert apply_mutant(mutant)
     assert not door.opens
+
+
+def test_tests_that_were_killed_from_outside_noticed_no_mutant() -> None:
+    assert exit_code(1 << 8, None) == 1
+    assert exit_code(signal.SIGALRM, None) == -signal.SIGALRM
+    with pytest.raises(RuntimeError, match="ended from outside"):
+        exit_code(signal.SIGKILL, None)
+
+
+def test_a_run_that_is_interrupted_writes_no_row_and_a_whole_one_says_the_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+
+    def interrupted() -> record.RunResult:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        record.record_run("kills", interrupted)
+    assert not list(tmp_path.iterdir())
+
+    assert record.record_run("kills", lambda: record.RunResult(1, 0)) == 0
+    written = json.loads((tmp_path / "kills.json").read_text("utf-8"))
+    assert written["machine"].endswith(" before")
+    assert "load" in written["machine"]
+    assert written["commit"]
