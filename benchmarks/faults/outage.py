@@ -61,7 +61,9 @@ class Away:
     def faults(self) -> list[str]:
         """What is not as it should be; empty for a good run."""
         sent = self.before.sent + self.meanwhile.sent
-        found = [f"{n} failed" for n in self.meanwhile.wrong.values()]
+        found = [f"{n} failed: {why}" for why, n in self.meanwhile.wrong.items()]
+        if self.meanwhile.said:
+            found.append(f"the first of them said: {self.meanwhile.said}")
         if self.recorded != sent:
             found.append(f"{sent} sent, {self.recorded} recorded")
         if self.back_s is None or self.back_s > BACK_WITHIN_S:
