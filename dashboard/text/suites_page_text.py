@@ -109,5 +109,11 @@ def run_cells(view: RunView, titles: Mapping[str, str], now: datetime) -> list[s
         escape(view.target),
         state(_STATES[run.state]) + message,
         escape(f"{view.samples:,} of {wanted:,}"),
-        escape(labels.usd(view.cost_usd)),
+        escape(_cost(view)),
     ]
+
+
+def _cost(view: RunView) -> str:
+    # Answers of unknown price add nothing: 0 may stand for them.
+    known = view.cost_usd or not view.samples
+    return labels.usd(view.cost_usd) if known else "no known cost"

@@ -34,7 +34,7 @@ def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
         ("state", state.words),
         ("why", state.reason),
         ("next", state.next_step),
-        ("share", _share(rollout)),
+        ("share", _share(rollout) if rollout.live or rollout.baking else None),
         ("step", f"{rollout.step + 1} of {len(rollout.policy.steps)}"),
         ("exposures", f"{action.exposures:,}"),
         ("harm", formatting.harm(action.distance_to_trip)),
@@ -50,7 +50,7 @@ def rollout_facts(status: CanaryStatus) -> list[tuple[str, object]]:
 def _share(rollout: Rollout) -> str:
     if rollout.baking:
         return f"100 %, and {format_bps(rollout.policy.bake_bps)} kept back as a control"
-    return format_bps(rollout.current.weight_bps) if rollout.live else "0 %"
+    return format_bps(rollout.current.weight_bps)
 
 
 def as_json(status: CanaryStatus) -> object:

@@ -16,13 +16,22 @@ from hypothesis import strategies as st
 from dashboard import serve, theme
 from dashboard.charts import plots, route_timeline
 from dashboard.data import export, frames
+from dashboard.data.suites import RunView
 from dashboard.text import html as cards
-from dashboard.text import key_text, labels, route_text
+from dashboard.text import key_text, labels, route_text, suites_page_text
 from dashboard.theme import DARK, LIGHT, Palette
 from harness.control.proposals.item_texts import strip_common_start
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.errors import ConfigError
-from harness.domain.evals.run import Claim, Sample, SampleError, SuiteReport, SuiteRole
+from harness.domain.evals.run import (
+    Claim,
+    EvalRun,
+    RunState,
+    Sample,
+    SampleError,
+    SuiteReport,
+    SuiteRole,
+)
 from harness.domain.evals.suite_figures import SliceFigures, SuiteFigures
 from harness.domain.settings import OidcSettings
 
@@ -368,3 +377,12 @@ def test_the_timeline_of_a_young_route_has_times_too() -> None:
 
 def test_a_price_that_is_unknown_stands_apart_from_the_sum_before_it() -> None:
     assert key_text._unpriced(2).startswith(" <")
+
+
+def test_a_run_without_a_known_price_has_no_cost_of_zero() -> None:
+    run = EvalRun("run_1", "tickets", "d", "t_a", 1, 1, 9, RunState.DONE, START)
+    assert suites_page_text.run_cells(RunView(run, "a", 9, 0.0), {}, START)[-1] == (
+        "no known cost"
+    )
+    assert suites_page_text.run_cells(RunView(run, "a", 0, 0.0), {}, START)[-1] == "$0.00"
+    assert suites_page_text.run_cells(RunView(run, "a", 9, 1.5), {}, START)[-1] == "$1.50"
