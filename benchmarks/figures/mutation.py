@@ -13,6 +13,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,9 @@ SEED: Final = 16
 PATIENCE: Final = 10.0
 AT_LEAST_S: Final = 120.0
 NOT_APPLIED: Final = 77
+NOT_RUN: Final = 78
 # Not the change's doing: the system, or a person, ended the tests.
-ENDED: Final = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
+ENDED: Final = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, NOT_RUN)
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,8 @@ def expand(globs: Sequence[str]) -> list[Path]:
 
 def run_tests(tests: Sequence[Path]) -> int:
     options = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    # The product, which is imported before pytest, imports anyio, which is a plugin too.
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
     kinds = ["-m", "not (postgres or browser or slow or verify or soak)"]
     return int(pytest.main([*options, *kinds, *map(str, tests)]))
 
@@ -100,17 +104,24 @@ def in_fork(tests: Sequence[Path], mutant: Mutant | None, limit_s: float) -> int
                 signal.setitimer(signal.ITIMER_REAL, limit_s)
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)
                 code = run_tests(tests)
+        except BaseException:  # noqa: BLE001 - whatever it is, no test ran
+            traceback.print_exc()
+            code = NOT_RUN
         finally:
+            sys.stdout.flush()  # what failed, which _exit would drop
+            sys.stderr.flush()
             os._exit(code)
     _, status = os.waitpid(pid, 0)
     return exit_code(status, mutant)
 
 
 def exit_code(status: int, mutant: Mutant | None) -> int:
-    """Raises RuntimeError for tests that were ended from outside: they noticed nothing."""
+    """Raises RuntimeError for tests that were ended from outside, or did not run: they noticed
+    nothing.
+    """
     code = os.waitstatus_to_exitcode(status)
     if code in ENDED:
-        raise RuntimeError(f"the tests were ended from outside ({code}): {mutant}")
+        raise RuntimeError(f"the tests did not run to their end ({code}): {mutant}")
     return code
 
 

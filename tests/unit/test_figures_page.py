@@ -11,7 +11,7 @@ import yaml
 
 from benchmarks.figures import record
 from benchmarks.figures.mutants import apply_mutant, mutants
-from benchmarks.figures.mutation import exit_code
+from benchmarks.figures.mutation import NOT_RUN, exit_code
 from harness.cli.operations.docs import FIGURES
 from harness.cli.reference.figures_reference import figures_page, is_reached
 from harness.domain.errors import InputError
@@ -130,8 +130,10 @@ def test_a_mutant_changes_a_property(changeable: ModuleType) -> None:
 def test_tests_that_were_killed_from_outside_noticed_no_mutant() -> None:
     assert exit_code(1 << 8, None) == 1
     assert exit_code(signal.SIGALRM, None) == -signal.SIGALRM
-    with pytest.raises(RuntimeError, match="ended from outside"):
+    with pytest.raises(RuntimeError, match="did not run to their end"):
         exit_code(signal.SIGKILL, None)
+    with pytest.raises(RuntimeError, match="did not run to their end"):
+        exit_code(NOT_RUN << 8, None)
 
 
 def test_a_run_that_is_interrupted_writes_no_row_and_a_whole_one_says_the_load(
