@@ -65,7 +65,8 @@ def _quiet(since: datetime) -> str:
 def verdict_card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
     rollout, state = status.rollout, status.state
     ended = not rollout.live and not rollout.baking
-    when = f"{labels.date_time(rollout.updated_at)}, {labels.age(rollout.updated_at, view.now)}"
+    at = status.changed_at
+    when = f"{labels.date_time(at)}, {labels.age(at, view.now)}"
     return VerdictCard(
         label=replace(labels.canary_label(state), words=""),
         lead=state.reason,
@@ -168,10 +169,11 @@ def units(rollout: Rollout) -> str:
     return rollout.policy.unit.plural
 
 
-def plan(rollout: Rollout) -> tuple[Sequence[tuple[str, str]], int | None, str]:
+def plan(status: CanaryStatus) -> tuple[Sequence[tuple[str, str]], int | None, str]:
     """The steps with the condition to leave each, the one that it stands or ended at, and the
     words for that.
     """
+    rollout = status.rollout
     steps = [
         (
             labels.weight(step.weight_bps),
@@ -184,7 +186,8 @@ def plan(rollout: Rollout) -> tuple[Sequence[tuple[str, str]], int | None, str]:
         return [*steps, ("100 %", f"baking; {kept} held back")], len(steps), "now"
     promoted = rollout.state is RolloutState.PROMOTED
     at = len(steps) if promoted else rollout.step
-    return [*steps, ("100 %", "promoted")], at, "now" if rollout.live else "ended here"
+    last = "promoted, then taken back" if status.rollback else "promoted"
+    return [*steps, ("100 %", last)], at, "now" if rollout.live else "ended here"
 
 
 def harm_line(status: CanaryStatus) -> str:

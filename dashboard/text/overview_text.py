@@ -101,9 +101,9 @@ def _verdict(status: RouteStatus) -> str:
     stale = validity and not validity.holds and verdict.candidate != status.route.incumbent
     mark = f" {html.pill('STALE', labels.Tone.UNDECIDED)}" if stale else ""
     shown = html.state(labels.verdict_label(verdict))
-    ended = status.last_rollout if status.state in ENDED_STATES else None
-    if ended is not None and ended.end is not None and verdict.outcome == "passed":
-        shown += f'<span class="neutral">, but {escape(ended.end.clause)}</span>'
+    end = status.end if status.state in ENDED_STATES else None
+    if end is not None and verdict.outcome == "passed":
+        shown += f'<span class="neutral">, but {escape(end.clause)}</span>'
     if status.verdict_proposal:
         shown = html.link("compare", shown, id=status.verdict_proposal)
     return f"{shown}{mark}"

@@ -164,7 +164,7 @@ def figures(view: CanaryView, status: CanaryStatus) -> None:
     """Shows steps, tiles, timeline and evidence."""
     # What needs a person is never greyed.
     stale = view.quiet_since is not None and canary_text.is_calm(status)
-    st.html(html.steps(*canary_text.plan(status.rollout)))
+    st.html(html.steps(*canary_text.plan(status)))
     st.html(html.tiles(canary_text.tiles(view, status), stale=stale))
     needs = canary_text.needs(status)
     if needs:

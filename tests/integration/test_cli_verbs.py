@@ -410,6 +410,12 @@ def test_a_swap_from_the_proposal_to_the_promotion_in_words(cli: CommandLine) ->
     assert "served by sim/base again" in cli.text(
         "route", "rollback", "chat", "--reason", "it is dearer than we thought"
     )
+    after = cli.text("canary", "status", "chat")
+    assert re.search(r"^state +promotion taken back$", after, re.MULTILINE)
+    assert "it is dearer than we thought" in after
+    assert "sim/base serves all users" in after
+    assert re.search(r"^chat +promotion taken back ", cli.text("route", "list"), re.MULTILINE)
+    assert "chat: promotion taken back" in cli.text("status")
 
 
 def test_a_worse_candidate_is_stopped_and_the_report_says_why(cli: CommandLine) -> None:

@@ -62,6 +62,7 @@ PAGES: Final = {
     "compare": ("compare", {"id": "{mixed}"}),
     "routes": ("routes", {"route": "mixed"}),
     "canary of held": ("canary", {"route": "held"}),
+    "canary of undone": ("canary", {"route": "undone"}),
     **{f"canary of {route}": ("canary", {"route": route}) for route in ENDS},
     **{f"compare of {route}": ("compare", {"id": f"{{{route}}}"}) for route in ENDS},
     **{f"routes of {route}": ("routes", {"route": route}) for route in ENDS},
@@ -136,19 +137,22 @@ def _happen(cli: CommandLine) -> Mapping[str, str]:
     priced = replace(provider, prices={model: Price(1.0, 2.0) for model in SKILL})
     targets.put_provider(world.context(), SYSTEM, priced)
     both = (RouteSuite("colours"), RouteSuite("shades", weight=2.0))
-    for name in ("mixed", "held", *ENDS):
+    for name in ("mixed", "held", "undone", *ENDS):
         settings = RouteSettings(suites=both if name == "mixed" else both[:1])
         routes.create_route(world.context(), SYSTEM, name, "sim/base", settings=settings)
     made = {
         name: submission.create_proposal(
             world.context(), ANN, ProposalRequest(name, "sim/better", change_reference=CHANGE)
         ).id
-        for name in ("mixed", "held", *ENDS)
+        for name in ("mixed", "held", "undone", *ENDS)
     }
     for _ in range(16):
         world.run_once()
     _harm(cli, "harmed")
-    operations.operate(world.context(), BEN, "taken", RolloutSignal.PROMOTE, "a demo at noon")
+    for name in ("taken", "undone"):
+        operations.operate(world.context(), BEN, name, RolloutSignal.PROMOTE, "a demo at noon")
+    operations.operate(world.context(), BEN, "undone", RolloutSignal.FINISH, "long enough")
+    cli.run("route", "rollback", "undone", "--reason", "it is too chatty")
     _record_traffic(cli)
     said = cli.text("canary", "abort", "taken", "--reason", "users complain", "--yes")
     assert said == "the promotion of taken was taken back\n"
@@ -380,6 +384,16 @@ def test_an_aborted_canary_leaves_no_steady_route_behind(reading: Reading) -> No
     assert re.search(r"^ended +canary aborted ", listed, re.MULTILINE)
     assert "sim/better was aborted" in reading.texts["canary of ended"]
     assert "Abort by ben: answers are too long." in reading.texts["canary of ended"]
+
+
+def test_a_rollback_by_hand_after_the_bake_is_no_steady_route(reading: Reading) -> None:
+    overview, canary = reading.texts["overview"], reading.texts["canary of undone"]
+    assert "undone ✕ promotion taken back" in overview
+    assert re.search("sim/better had its promotion taken back", canary)
+    assert "Promotion taken back by local" in canary
+    assert "it is too chatty" in canary
+    assert "promoted, then taken back" in canary
+    assert re.search("undone +promotion taken back ", reading.texts["route list"])
 
 
 @pytest.mark.parametrize("route", ENDS)

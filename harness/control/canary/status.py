@@ -8,6 +8,10 @@ from datetime import datetime
 from typing import Final
 
 from harness.control.canary import decision, holds
+from harness.control.canary.later_rollback import (
+    describe_later_rollback,
+    find_later_rollback,
+)
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.evals import proof_validity
@@ -22,6 +26,7 @@ from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.online.timeline import TimelinePoint, build_timeline
 from harness.gate.text.canary_state import CanaryState, describe_canary_state
 from harness.gate.text.explain import RolloutExplanation, explain_rollout
+from harness.ports.routing import RouteRecord
 
 MAX_AUDIT_EVENTS: Final = 2_000
 
@@ -42,6 +47,12 @@ class CanaryStatus:
     held: str = ""
     faults: str = ""
     pause_reason: str = ""  # the reason of its pause, empty for one that is not paused
+    rollback: RouteRecord | None = None  # of its promotion, after the bake
+
+    @property
+    def changed_at(self) -> datetime:
+        """Returns when it last changed: when it ended, for one that has ended."""
+        return self.rollback.at if self.rollback else self.rollout.updated_at
 
     @property
     def hold_reasons(self) -> Sequence[str]:
@@ -57,6 +68,7 @@ class CanaryStatus:
             self.explanation,
             pause_reason=self.pause_reason,
             incumbent=self.incumbent.name,
+            taken_back=describe_later_rollback(self.rollback),
         )
 
     @property
@@ -136,6 +148,7 @@ def build_canary_status(
         ),
         faults=faults,
         pause_reason=holds.find_pause_reason(unit.tx, rollout),
+        rollback=find_later_rollback(unit.tx, rollout),
     )
 
 

@@ -9,10 +9,15 @@ from enum import StrEnum
 from typing import Final
 
 from harness.control.canary import status
+from harness.control.canary.later_rollback import (
+    describe_later_rollback,
+    find_later_rollback,
+)
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.evals.proof_validity import ProofValidity
+from harness.domain.canary.canary_end import CanaryEnd
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import Rollout
 from harness.domain.errors import SignatureInvalid
@@ -28,6 +33,7 @@ from harness.gate.text.canary_state import (
     describe_canary_state,
 )
 from harness.ports import Transaction
+from harness.ports.routing import RouteRecord
 
 # For so long an ended canary stands before the routes where nothing happened.
 NEWS: Final = timedelta(days=1)
@@ -101,6 +107,7 @@ class RouteStatus:
     last_rollout: Rollout | None = None  # its newest, ended or not
     verdict_proposal: str = ""  # the id of the last verdict's
     proposed: Target | None = None  # of the open proposal
+    rollback: RouteRecord | None = None  # of what its newest rollout promoted
 
     @property
     def needs_decision(self) -> bool:
@@ -160,14 +167,28 @@ class RouteStatus:
         """Tells whether a person should read of this route before the others."""
         return self.may_harm or self.needs_decision or self.ended_recently(now)
 
+    @property
+    def end(self) -> CanaryEnd | None:
+        """Tells how its newest canary ended without serving the route; None where it serves."""
+        if self.rollback is not None:
+            return CanaryEnd.TAKEN_BACK
+        return self.last_rollout.end if self.last_rollout else None
+
+    @property
+    def changed_at(self) -> datetime | None:
+        """Returns when its newest canary ended or changed; None without one."""
+        if self.rollback is not None:
+            return self.rollback.at
+        return self.last_rollout.updated_at if self.last_rollout else None
+
     def ended_ago(self, now: datetime) -> str:
         """Says how long ago its newest canary ended or changed; empty without one."""
-        return format_age(self.last_rollout.updated_at, now) if self.last_rollout else ""
+        return format_age(self.changed_at, now) if self.changed_at else ""
 
     def ended_recently(self, now: datetime) -> bool:
         """Tells whether a canary ended within a day without its promotion."""
-        last = self.last_rollout
-        return self.state in ENDED_STATES and last is not None and now - last.updated_at < NEWS
+        at = self.changed_at
+        return self.state in ENDED_STATES and at is not None and now - at < NEWS
 
 
 def _proposal_state(proposal: Proposal) -> RouteState:
@@ -214,6 +235,8 @@ def build_route_status(
         verdict = next(iter(tx.verdicts.list(route=route.name, limit=1)), None)
         last = next(iter(tx.rollouts.list(route=route.name, limit=1)), None)
         rollout, open_ = now.rollouts.get(route.name), now.proposals.get(route.name)
+        gone = rollout is None and last is not None and last.candidate != route.incumbent
+        rollback = find_later_rollback(tx, last) if gone and last else None
         return RouteStatus(
             route=route,
             incumbent=targets[route.incumbent],
@@ -223,15 +246,20 @@ def build_route_status(
             rollout=rollout,
             traffic=[minute for minute in now.traffic if minute.route == route.name],
             standing=proof_validity.assess_proof(ctx, tx, verdict) if verdict else None,
-            canary_state=_canary_state(ctx, tx, rollout or last, targets),
+            canary_state=_canary_state(ctx, tx, rollout or last, targets, rollback),
             last_rollout=last,
             verdict_proposal=_find_proposal(tx, verdict) if verdict else "",
             proposed=targets.get(open_.candidate) if open_ else None,
+            rollback=rollback,
         )
 
 
 def _canary_state(
-    ctx: Context, tx: Transaction, rollout: Rollout | None, targets: Mapping[str, Target]
+    ctx: Context,
+    tx: Transaction,
+    rollout: Rollout | None,
+    targets: Mapping[str, Target],
+    rollback: RouteRecord | None,
 ) -> CanaryState | None:
     """What the Canary page says of it. Of one that has ended, its evidence is not needed."""
     if rollout is None:
@@ -239,7 +267,7 @@ def _canary_state(
     if rollout.live or rollout.baking:
         unit = RolloutUnit(ctx, tx, rollout)
         return status.build_canary_status(unit, targets, ctx.clock.now()).state
-    return describe_canary_state(rollout, ())
+    return describe_canary_state(rollout, (), taken_back=describe_later_rollback(rollback))
 
 
 def _find_proposal(tx: Transaction, verdict: Verdict) -> str:

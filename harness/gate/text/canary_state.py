@@ -25,7 +25,7 @@ BACK: Final = "If harm is shown, it is rolled back at once."
 class CanaryStateKind(StrEnum):
     ROLLED_BACK = "rolled_back"
     ABORTED = "aborted"  # ended by a person
-    TAKEN_BACK = "taken_back"  # promoted, and ended by a person in its bake
+    TAKEN_BACK = "taken_back"  # promoted, and taken back by a person, in its bake or later
     PROMOTED = "promoted"
     HARM = "harm"  # the evidence asks for a rollback
     PAUSED = "paused"  # until a person acts
@@ -68,19 +68,25 @@ def describe_canary_state(
     *,
     pause_reason: str = "",
     incumbent: str = "the model before it",
+    taken_back: str = "",
 ) -> CanaryState:
     """Describes the state of a rollout, live or ended.
 
     holds: what keeps it from going on. action, explanation: of its evidence, None where nobody
-    asked for it. pause_reason: the reason of its pause. incumbent: its name.
+    asked for it. pause_reason: the reason of its pause. incumbent: its name. taken_back: who
+    took its promotion back after the bake, and why; empty where it stands.
     """
-    kind = _kind(rollout, holds, action)
+    kind = CanaryStateKind.TAKEN_BACK if taken_back else _kind(rollout, holds, action)
     words, predicate = _describe(kind, rollout, held=bool(holds), action=action)
     return CanaryState(
         kind=kind,
         words=words,
         predicate=predicate,
-        reason=_reason(kind, rollout, holds, action, pause_reason),
+        reason=(
+            _sentence(taken_back)
+            if taken_back
+            else _reason(kind, rollout, holds, action, pause_reason)
+        ),
         next_step=_next_step(kind, rollout, explanation, incumbent),
     )
 
