@@ -10,6 +10,7 @@ from dashboard.text import labels
 from dashboard.text.html import escape, meter, state, strong
 from dashboard.text.labels import Label, Tone
 from harness.control.operations.keys import KeySummary
+from harness.domain.formatting import format_spent_usd
 from harness.domain.operations.access import OptOut
 from harness.domain.reliability.rate_limits import KeyLimits, LimitStatus, RateLimit
 from harness.domain.reliability.spend import SpendDecision, SpendLevel, check_budget
@@ -85,12 +86,13 @@ def client_cells(
     """
     limits = key.limits or KeyLimits()
     found = decide(key, today)
+    unpriced = key.spent.unpriced
     return [
         f'{strong(key.name)}<br><span class="note">{escape(f"…{key.hint}")}</span>',
         _budget(found),
-        _spent(key.spent.day_usd, limits.budget_day_usd, limits.warn_share),
-        _spent(key.spent.month_usd, limits.budget_month_usd, limits.warn_share)
-        + _unpriced(key.spent.unpriced),
+        _spent(key.spent.day_usd, unpriced, limits.budget_day_usd, limits.warn_share),
+        _spent(key.spent.month_usd, unpriced, limits.budget_month_usd, limits.warn_share)
+        + _unpriced(unpriced),
         _rates(limits, None if rates is None else rates.get(key.id, ())),
         _routes(sorted(key.routes)) + _opt_outs(key.opt_outs),
     ]
@@ -112,12 +114,13 @@ def _budget(found: SpendDecision | None) -> str:
     return f"{state(_LEVELS[found.level])}{until}"
 
 
-def _spent(spent_usd: float, budget_usd: float | None, warn_share: float) -> str:
+def _spent(spent_usd: float, unpriced: int, budget_usd: float | None, warn_share: float) -> str:
+    spent = format_spent_usd(spent_usd, unpriced)
     if budget_usd is None:
-        return escape(labels.usd(spent_usd))
+        return escape(spent)
     share = spent_usd / budget_usd if budget_usd else 1.0
     tone = Tone.WORSE if share >= 1 else Tone.UNDECIDED if share >= warn_share else Tone.BETTER
-    words = f"{labels.usd(spent_usd)} of {labels.usd(budget_usd)}"
+    words = f"{spent} of {labels.usd(budget_usd)}"
     return f"{escape(words)}{meter('Spent of the budget', share, tone)}"
 
 

@@ -7,7 +7,7 @@ import streamlit as st
 from dashboard import page_frame
 from dashboard.text import html, labels
 from harness.control.operations.spending_report import SpendingReport, load_report
-from harness.domain.formatting import format_usd
+from harness.domain.formatting import format_spent_usd
 
 
 def show() -> None:
@@ -41,7 +41,7 @@ def purposes_table(report: SpendingReport) -> str:
     rows = [
         (
             html.escape(row.purpose.value),
-            html.escape(format_usd(row.spent_usd)),
+            html.escape(format_spent_usd(row.spent_usd, row.unpriced)),
             f"{row.calls:,}",
             f"{row.unpriced:,}" if row.unpriced else "none",
             "waits for the cap" if row.purpose.value in report.waiting else "",

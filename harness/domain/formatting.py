@@ -190,6 +190,17 @@ def format_usd(amount: float | None, missing: str = UNKNOWN) -> str:
     return f"${amount:,.2f}" if amount < 10_000 else f"${amount:,.0f}"
 
 
+def format_spent_usd(amount: float, unpriced: int) -> str:
+    """Formats what was spent. unpriced: calls whose price nobody knows, which are not in it.
+
+    >>> format_spent_usd(1.2, 0), format_spent_usd(1.2, 3), format_spent_usd(0.0, 3)
+    ('$1.20', 'at least $1.20', 'unknown')
+    """
+    if not unpriced:
+        return format_usd(amount)
+    return f"at least {format_usd(amount)}" if amount else UNKNOWN
+
+
 def format_month_usd(usd: float | None, missing: str = UNKNOWN) -> str:
     """What a month is reckoned to cost, no more exact than that can be: three significant
     digits, no cents from $10 on.

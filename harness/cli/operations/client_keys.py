@@ -16,7 +16,7 @@ from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import dashboard_sessions, keys, queries
 from harness.control.operations.keys import KeySummary
 from harness.control.serialize import to_plain
-from harness.domain.formatting import format_usd
+from harness.domain.formatting import format_spent_usd, format_usd
 from harness.domain.operations.access import ApiKey, OptOut, Role
 from harness.domain.operations.dashboard_session import LINK_LASTS, sign_in_url
 from harness.domain.operations.projects import DEFAULT_PROJECT
@@ -301,11 +301,14 @@ def _limits(limits: KeyLimits | None) -> str:
 
 
 def _spent(key: KeySummary) -> tuple[str, str]:
-    """In US dollars, today and this month; a + for requests whose price is unknown."""
+    """In US dollars, today and this month."""
     if key.role is not None:
         return "", ""
-    more = "+" if key.spent.unpriced else ""
-    return format_usd(key.spent.day_usd), f"{format_usd(key.spent.month_usd)}{more}"
+    spent = key.spent
+    return (
+        format_spent_usd(spent.day_usd, spent.unpriced),
+        format_spent_usd(spent.month_usd, spent.unpriced),
+    )
 
 
 def _project(key: ApiKey) -> str:

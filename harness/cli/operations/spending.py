@@ -7,7 +7,7 @@ import click
 from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations.spending_report import load_report
-from harness.domain.formatting import format_usd
+from harness.domain.formatting import format_spent_usd
 
 
 @click.command()
@@ -27,7 +27,7 @@ def spending(session: Session) -> None:
         [
             (
                 row.purpose.value,
-                format_usd(row.spent_usd),
+                format_spent_usd(row.spent_usd, row.unpriced),
                 f"{row.calls:,}",
                 f"{row.unpriced:,}" if row.unpriced else None,
                 "waits" if row.purpose.value in report.waiting else None,

@@ -10,7 +10,12 @@ from typing import Final
 
 from harness.control.context import Context
 from harness.domain.canary.observation import TrafficTotal
-from harness.domain.formatting import format_date, format_month_usd, format_usd
+from harness.domain.formatting import (
+    format_date,
+    format_month_usd,
+    format_quantity,
+    format_usd,
+)
 from harness.domain.operations.spending import (
     PurposeSpending,
     describe_refusal,
@@ -48,7 +53,8 @@ class SpendingReport:
     purposes: tuple[PurposeSpending, ...]
     waiting: tuple[str, ...]  # purposes that wait, since the cap leaves too little
     reason: str  # why they wait
-    forecast_usd: float | None  # at the month's end; None in its first day
+    # At the month's end; None in its first day, or where the price of a call is unknown.
+    forecast_usd: float | None
     # canaries: extra cost, candidate's arm less incumbent's, on users' requests.
     canaries: tuple[RouteMoney, ...]
     canary_forecast_usd: float | None  # of all of them, at the month's end
@@ -65,13 +71,23 @@ class SpendingReport:
     @property
     def headline(self) -> str:
         """Answers whether the money lasts: the first line of page and command."""
-        spent = f"{format_usd(self.spent_usd)} spent since {format_date(self.month)} (UTC)"
-        if self.cap_usd is None:
-            return f"{spent}; there is no monthly cap"
-        share = f" of {format_usd(self.cap_usd)}"
+        since = f"since {format_date(self.month)} (UTC)"
+        calls = format_quantity(self.unpriced, "call")
+        if self.unpriced and not self.spent_usd:
+            cap = "" if self.cap_usd is None else f", below a cap of {format_usd(self.cap_usd)}"
+            spent = f"{calls} {since}{cap}, none of a known price"
+        else:
+            share = "" if self.cap_usd is None else f" of {format_usd(self.cap_usd)}"
+            more = f", beside {calls} of unknown price" if self.unpriced else ""
+            spent = f"{format_usd(self.spent_usd)} spent {since}{share}{more}"
         if self.waiting:
-            return f"{spent}{share}: {', '.join(self.waiting)} wait"
-        return f"{spent}{share}"
+            return f"{spent}: {', '.join(self.waiting)} wait"
+        return spent if self.cap_usd is not None else f"{spent}; there is no monthly cap"
+
+    @property
+    def unpriced(self) -> int:
+        """Counts the calls whose price nobody knows: they are not in the sum."""
+        return sum(row.unpriced for row in self.purposes)
 
     @property
     def facts(self) -> Sequence[tuple[str, str]]:
@@ -80,7 +96,10 @@ class SpendingReport:
         end = format_date(next_month(self.month))
         return [
             ("held by calls under way", format_usd(self.held_usd)),
-            (f"forecast until {end}", _month_text(self.forecast_usd, "in the first day")),
+            (
+                f"forecast until {end}",
+                _month_text(self.forecast_usd, "in the first day, or without a price"),
+            ),
             (
                 f"canaries beside their incumbents, {since}",
                 _route_text(self.canaries, "no canary had requests"),
@@ -115,7 +134,10 @@ def load_report(ctx: Context) -> SpendingReport:
         purposes=month.purposes,
         waiting=tuple(purpose.value for purpose in month.waiting),
         reason=describe_refusal(month) if month.waiting else "",
-        forecast_usd=extrapolate_usd(month.spent_usd, begun, now, end),
+        # What is unknown of the sum is unknown of the forecast.
+        forecast_usd=(
+            None if month.unpriced else extrapolate_usd(month.spent_usd, begun, now, end)
+        ),
         canaries=canaries,
         canary_forecast_usd=extrapolate_usd(_sum(canaries), begun, now, end),
         savings=savings,
