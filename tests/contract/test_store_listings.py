@@ -350,6 +350,7 @@ BOUNDED: Final[Mapping[str, str]] = {
     "Observations.traffic": "of a span of time",
     "Observations.claim_keys": "of one block",
     "Observations.totals": "one per route, arm and target",
+    "Observations.latencies": "one per route and target",
     "Observations.spends": "one per key and day of a span of time",
     "Listings.failover_counts": "one per route, target and failure",
     "AuditExports.all": "one per collector of the configuration",

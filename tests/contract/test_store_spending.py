@@ -4,6 +4,7 @@ killed one held counts as spent.
 
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -70,6 +71,52 @@ def test_processes_that_spend_together_stop_just_below_the_cap(
     assert sum(row.calls for row in month.purposes) == sum(calls)
     assert set(month.waiting) <= {SpendingPurpose.EVALS, SpendingPurpose.AGENTS}
     assert month.waiting
+
+
+class Overtaken(Allowance):
+    """Another call takes what the first one asked the database for, and ends a little later."""
+
+    def __init__(self, store: Store, clock: SystemClock) -> None:
+        ids = SystemRandomIds().token
+        super().__init__(store, clock, ids, SpendingPurpose.EVALS, "a test")
+        self.overtook = False
+        self.refusals: list[str] = []  # as they stood while the first call waited
+
+    def refresh(self, *, at_once: bool = False) -> None:
+        super().refresh(at_once=at_once)
+        if not self.overtook:
+            other = self.try_take(2.5, "sim/base")
+            assert other is not None
+            self.overtook = True
+            threading.Timer(0.2, self._end, (other,)).start()
+
+    def _end(self, other: TakenAmount) -> None:
+        self.refusals.append(self.refusal)
+        self.settle(other, 0.1)
+
+
+def test_a_call_that_was_overtaken_while_it_asked_waits_for_what_the_other_leaves(
+    opened: Store,
+) -> None:
+    clock = SystemClock()
+    with opened.write() as tx:
+        tx.spending.set_cap(5.5, clock.now())
+    allowance = Overtaken(opened, clock)
+
+    taken = allowance.take(2.5, "sim/base")
+
+    assert taken is not None
+    assert allowance.overtook
+    # A run that looked meanwhile would have ended for it.
+    assert allowance.refusals == [""]
+    allowance.settle(taken, 2.5)
+    assert allowance.take(4.0, "sim/base") is None
+    assert "monthly cap" in allowance.refusal
+    allowance.close()
+    with opened.read() as tx:
+        month = tx.spending.month(month_of(clock.now()))
+    assert month.spent_usd == pytest.approx(2.6)
+    assert month.held_usd == 0
 
 
 @pytest.mark.parametrize("purpose", [SpendingPurpose.EVALS, SpendingPurpose.AGENTS])

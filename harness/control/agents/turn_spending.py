@@ -126,11 +126,12 @@ class TurnSpending:
         clock = self._ctx.clock
         until = clock.monotonic() + min(WAIT_S, request.timeout_s)
         while True:
-            was_idle = self._allowance.is_idle
+            returned = self._allowance.returned
             taken = await self._take_in_thread(request)
             if taken is not None:
                 return taken
-            if was_idle or clock.monotonic() >= until:
+            final = self._allowance.is_idle and self._allowance.returned == returned
+            if final or clock.monotonic() >= until:
                 raise SpendingPaused(self._allowance.refusal)
             await asyncio.sleep(LOOK_AGAIN_S)
 

@@ -93,7 +93,10 @@ class Allowance:
         self._cap_read_s = -math.inf
         self._wanted_usd: float | None = None
         self._rests_until = -math.inf
-        self.refusal = ""  # why the last call was refused, empty once one was not
+        self._returned = 0  # calls that left something
+        # Why the last call was refused, empty once one was not: a run ends where it says so,
+        # and so it is not said while a call still waits for others.
+        self.refusal = ""
 
     def try_take(self, usd: float | None, model: str) -> TakenAmount | None:
         """Takes what a call can cost, if it is at hand; never waits. usd: None where the
@@ -107,13 +110,16 @@ class Allowance:
         little: `refusal` says it. Raises StoreUnavailable.
         """
         while True:
-            with self._numbers:
-                before = self._calls_under_way
-            if (taken := self.take_or_ask(usd, model)) is not None or not before:
+            before = self.returned
+            if (taken := self._take_or_ask(usd, model)) is not None:
+                self.refusal = ""
                 return taken
             # A call of ours that ends leaves what it did not cost.
             with self._numbers:
-                if self._calls_under_way >= before:
+                if self._returned == before:
+                    if not self._calls_under_way:
+                        self.refusal = self._obstacle
+                        return None
                     self._numbers.wait(WAIT_S)
 
     def take_or_ask(self, usd: float | None, model: str) -> TakenAmount | None:
@@ -121,11 +127,15 @@ class Allowance:
         None where the cap leaves too little beside the calls under way: `refusal` says it.
         Raises StoreUnavailable.
         """
+        taken = self._take_or_ask(usd, model)
+        self.refusal = self._obstacle if taken is None else ""
+        return taken
+
+    def _take_or_ask(self, usd: float | None, model: str) -> TakenAmount | None:
         taken = self.try_take(usd, model)
         if taken is None:
             self.refresh(at_once=True)
             taken = self.try_take(usd, model)
-        self.refusal = self._obstacle if taken is None else ""
         return taken
 
     def settle(self, taken: TakenAmount, cost_usd: float | None) -> None:
@@ -139,6 +149,7 @@ class Allowance:
             account.spent_usd += cost
             account.calls += 1
             account.unpriced += cost_usd is None
+            self._returned += 1
             self._numbers.notify_all()
 
     def give_back(self, taken: TakenAmount) -> None:
@@ -148,6 +159,7 @@ class Allowance:
             account.taken -= 1
             account.taken_usd = max(0.0, account.taken_usd - taken.usd)
             account.free_usd += taken.usd
+            self._returned += 1
             self._numbers.notify_all()
 
     def refresh(self, *, at_once: bool = False) -> None:
@@ -200,6 +212,12 @@ class Allowance:
         """Tells that no call is under way whose end might leave something."""
         with self._numbers:
             return self._calls_under_way == 0
+
+    @property
+    def returned(self) -> int:
+        """Counts calls that ended: a refusal is final where none did, and none goes on."""
+        with self._numbers:
+            return self._returned
 
     @property
     def has_cap(self) -> bool:
