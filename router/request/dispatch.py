@@ -39,7 +39,7 @@ from router.upstream.transport import BegunCall
 
 class FirstByteTimer:
     """Notes when a plain answer begins, and leaves it the rest of the time from then on. limit:
-    of the attempt, or what else goes off at its `when`.
+    of the attempt.
     """
 
     __slots__ = ("_limit", "_loop", "_until", "at")

@@ -9,7 +9,7 @@ class CanaryEnd(StrEnum):
     """Names an end, as a list of routes or proposals does."""
 
     ABORTED = "aborted"  # a person ended it before its promotion
-    TAKEN_BACK = "promotion taken back"  # a person brought the former model back in its bake
+    TAKEN_BACK = "promotion taken back"  # a person brought the former model back
     ROLLED_BACK = "rolled back"  # what was measured ended it, or a change of what it rests on
 
     @property
