@@ -44,7 +44,7 @@ def purposes_table(report: SpendingReport) -> str:
             html.escape(format_spent_usd(row.spent_usd, row.unpriced)),
             f"{row.calls:,}",
             f"{row.unpriced:,}" if row.unpriced else "none",
-            "waits for the cap" if row.purpose.value in report.waiting else "",
+            f"{row.purpose.at_the_cap} at the cap" if row.purpose in report.waiting else "",
         )
         for row in report.purposes
     ]

@@ -7,11 +7,16 @@ import pytest
 from harness.control.operations.spending_report import SpendingReport
 from harness.domain.operations.spending import PurposeSpending, SpendingPurpose
 
+EVALS, JUDGES, AGENTS = SpendingPurpose.EVALS, SpendingPurpose.JUDGES, SpendingPurpose.AGENTS
+
 pytestmark = pytest.mark.req("G5")
 
 
 def report(
-    spent_usd: float, unpriced: int, cap_usd: float | None = None, waiting: tuple[str, ...] = ()
+    spent_usd: float,
+    unpriced: int,
+    cap_usd: float | None = None,
+    waiting: tuple[SpendingPurpose, ...] = (),
 ) -> SpendingReport:
     evals = PurposeSpending(SpendingPurpose.EVALS, spent_usd, 257, unpriced)
     return SpendingReport(
@@ -36,8 +41,19 @@ def report(
         (report(0.0, 0), "$0.00 spent since 1 Nov 2026 (UTC); there is no monthly cap"),
         (report(1.5, 0, 2.0), "$1.50 spent since 1 Nov 2026 (UTC) of $2.00"),
         (
-            report(1.5, 0, 2.0, ("evals", "judges")),
+            report(1.5, 0, 2.0, (EVALS, JUDGES)),
             "$1.50 spent since 1 Nov 2026 (UTC) of $2.00: evals, judges wait",
+        ),
+        (
+            report(1.5, 0, 2.0, (AGENTS,)),
+            "$1.50 spent since 1 Nov 2026 (UTC) of $2.00: turns of agents are refused",
+        ),
+        (
+            report(1.5, 0, 2.0, (EVALS, AGENTS)),
+            (
+                "$1.50 spent since 1 Nov 2026 (UTC) of $2.00: evals wait, "
+                "turns of agents are refused"
+            ),
         ),
         (
             report(1.5, 3),
@@ -51,7 +67,7 @@ def report(
             "257 calls since 1 Nov 2026 (UTC), none of a known price; there is no monthly cap",
         ),
         (
-            report(0.0, 257, 2.0, ("evals",)),
+            report(0.0, 257, 2.0, (EVALS,)),
             (
                 "257 calls since 1 Nov 2026 (UTC), below a cap of $2.00, none of a known "
                 "price: evals wait"

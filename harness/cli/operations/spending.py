@@ -30,7 +30,7 @@ def spending(session: Session) -> None:
                 format_spent_usd(row.spent_usd, row.unpriced),
                 f"{row.calls:,}",
                 f"{row.unpriced:,}" if row.unpriced else None,
-                "waits" if row.purpose.value in report.waiting else None,
+                row.purpose.at_the_cap if row.purpose in report.waiting else None,
             )
             for row in report.purposes
         ],

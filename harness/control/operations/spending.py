@@ -16,6 +16,7 @@ from harness.domain.operations.spending import (
     SpendingPurpose,
     describe_refusal,
     describe_unpriced,
+    describe_waiting,
     month_of,
 )
 from harness.domain.routing.target import Target
@@ -87,18 +88,17 @@ def _watch(ctx: Context) -> None:
         if told:
             alerts.resolve_alert(ctx, tx, AlertKind.SPENDING_CAP, ALERT_KEY)
             return
-        waiting = ", ".join(month.waiting)
+        reason = describe_refusal(month)
         refused = SpendingPurpose.AGENTS in month.waiting
-        agents = "Turns of agents are refused; all other" if refused else "Users'"
-        others = f"{agents} requests go on."
+        others = "All other requests" if refused else "Users' requests"
         alerts.raise_alert(
             ctx,
             tx,
             AlertKind.SPENDING_CAP,
             ALERT_KEY,
             subject="spending",
-            title=f"the monthly cap is reached: {waiting} wait",
-            text=f"Waiting: {waiting}; {describe_refusal(month)}. {others}",
+            title=f"the monthly cap is reached: {describe_waiting(month.waiting)}",
+            text=f"{reason[:1].upper()}{reason[1:]}. {others} go on.",
         )
 
 

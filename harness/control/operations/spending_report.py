@@ -18,7 +18,9 @@ from harness.domain.formatting import (
 )
 from harness.domain.operations.spending import (
     PurposeSpending,
+    SpendingPurpose,
     describe_refusal,
+    describe_waiting,
     extrapolate_usd,
     measure_extra_usd,
     month_of,
@@ -51,8 +53,8 @@ class SpendingReport:
     held_usd: float  # by calls under way
     left_usd: float | None  # None without a cap
     purposes: tuple[PurposeSpending, ...]
-    waiting: tuple[str, ...]  # purposes that wait, since the cap leaves too little
-    reason: str  # why they wait
+    waiting: tuple[SpendingPurpose, ...]  # that wait, or are refused: the cap leaves too little
+    reason: str  # why they are
     # At the month's end; None in its first day, or where the price of a call is unknown.
     forecast_usd: float | None
     # canaries: extra cost, candidate's arm less incumbent's, on users' requests.
@@ -81,7 +83,7 @@ class SpendingReport:
             more = f", beside {calls} of unknown price" if self.unpriced else ""
             spent = f"{format_usd(self.spent_usd)} spent {since}{share}{more}"
         if self.waiting:
-            return f"{spent}: {', '.join(self.waiting)} wait"
+            return f"{spent}: {describe_waiting(self.waiting)}"
         return spent if self.cap_usd is not None else f"{spent}; there is no monthly cap"
 
     @property
@@ -132,7 +134,7 @@ def load_report(ctx: Context) -> SpendingReport:
         held_usd=month.held_usd,
         left_usd=month.left_usd,
         purposes=month.purposes,
-        waiting=tuple(purpose.value for purpose in month.waiting),
+        waiting=month.waiting,
         reason=describe_refusal(month) if month.waiting else "",
         # What is unknown of the sum is unknown of the forecast.
         forecast_usd=(

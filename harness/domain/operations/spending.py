@@ -39,6 +39,11 @@ class SpendingPurpose(StrEnum):
     DRIFT = "drift"
     AGENTS = "agents"  # what their turns ask
 
+    @property
+    def at_the_cap(self) -> str:
+        """What becomes of it where the cap leaves too little, in the singular."""
+        return "refused" if self is SpendingPurpose.AGENTS else "waits"
+
 
 @dataclass(frozen=True, slots=True)
 class PurposeSpending:
@@ -137,6 +142,14 @@ def estimate_most_usd(price: Price, request_bytes: int, body: Mapping[str, Any])
     count = answers if isinstance(answers, int) and answers > 1 else 1
     output = max(limits, default=ASSUMED_OUTPUT_TOKENS) * count
     return price.cost_usd(request_bytes, output)
+
+
+def describe_waiting(purposes: Sequence[SpendingPurpose]) -> str:
+    """Says what the cap does to each: `evals, judges wait, turns of agents are refused`."""
+    waits = [purpose for purpose in purposes if purpose is not SpendingPurpose.AGENTS]
+    parts = [f"{', '.join(waits)} wait"] if waits else []
+    refused = len(waits) < len(purposes)
+    return ", ".join([*parts, *(["turns of agents are refused"] if refused else [])])
 
 
 def describe_refusal(month: MonthSpending) -> str:
