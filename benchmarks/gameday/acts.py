@@ -76,7 +76,9 @@ def broken(
 
 
 def kill_worker(town: Town, lasts_s: float) -> Break:
-    """In the middle of a run's samples."""
+    """In the middle of a run's samples, early in the run: nobody goes on with what the gate has
+    decided without.
+    """
     busy = "SELECT r.id, r.lease_owner FROM eval_run r WHERE r.lease_owner IS NOT NULL AND (SELECT count(*) FROM sample s WHERE s.run = r.id) BETWEEN 3 AND r.wanted - 10"  # noqa: E501
     found: list[tuple[str, str]] = []
 
@@ -222,7 +224,7 @@ MISSING, STUCK = "SwapgateControlMissing", "SwapgateControlStuck"
 
 # fmt: off
 ACTS: Final = (
-    Act("an eval worker's host is killed in the middle of its samples", 0.02, 0.03,
+    Act("an eval worker's host is killed in the middle of its samples", 0.005, 0.03,
         "how-to/eval-workers.md", "another host has the run", (), kill_worker),
     Act("the leading control plane is killed", 0.12, 0.05,
         POSTGRES, "another one leads", (DOWN,), kill_leader),
