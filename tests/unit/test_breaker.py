@@ -22,6 +22,7 @@ from harness.domain.reliability.breaker import (
     _apply_event,
     admit,
     reset_after_new_key,
+    reset_breaker,
     retry_in_s,
     settle,
     would_admit,
@@ -244,6 +245,27 @@ def test_a_probe_that_is_settled_twice_counts_once() -> None:
         breaker = settle(breaker, probe, None, 121.0, POLICY)
 
     assert breaker.good_probes == 1
+
+
+@pytest.mark.req("B4")
+def test_a_ticket_that_no_probe_has_moves_nothing() -> None:
+    breaker = opened()
+
+    assert settle(breaker, breaker.serial, None, 1.0, POLICY) == breaker
+
+
+@pytest.mark.req("B4")
+def test_outcomes_of_one_moment_share_a_bucket() -> None:
+    breaker = after(CLOSED_BREAKER, 10.0, *[None] * 3)
+
+    assert [bucket.requests for bucket in breaker.window] == [3]
+
+
+@pytest.mark.req("B4")
+def test_a_closed_breaker_that_is_reset_stays_as_it_is() -> None:
+    breaker = after(CLOSED_BREAKER, 10.0, F.SERVER)
+
+    assert reset_breaker(breaker) == breaker
 
 
 def test_a_probe_that_is_never_settled_is_given_up_after_its_lease() -> None:
