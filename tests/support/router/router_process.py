@@ -60,6 +60,7 @@ class Load:
     # Users that each caller speaks for, by turns; and all that were answered.
     users_each: int = sys.maxsize
     users: set[str] = field(default_factory=set)
+    pause_s: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def call(self, url: str, key: str, number: int, http: httpx.Client | None = None) -> None:
@@ -81,6 +82,8 @@ class Load:
                     with self._lock:
                         self.answered += 1
                         self.users.add(user)
+                    if self.pause_s:
+                        self.stopping.wait(self.pause_s)
 
     def more(self, answers: int = 20, *, known: int = 0, timeout_s: float = 240.0) -> None:
         """Wait until so many more were answered, or one failed besides the `known`."""
@@ -149,11 +152,12 @@ class Routed:
         url: str | None = None,
         http: Callable[[], httpx.Client | None] = lambda: None,
         users_each: int = sys.maxsize,
+        pause_s: float = 0.0,
     ) -> Iterator[Load]:
-        """Callers who never rest and never try again. url: instead of the router's own. http:
-        makes each caller's client, in place of the official client's own.
+        """Callers who never try again, and rest for pause_s after an answer. url: instead of
+        the router's own. http: makes each caller's client, in place of the official one's.
         """
-        load = Load(users_each=users_each)
+        load = Load(users_each=users_each, pause_s=pause_s)
         threads = [
             threading.Thread(target=load.call, args=(url or self.url, self.key, number, http()))
             for number in range(callers)
