@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -193,7 +193,7 @@ def batch_from_json(data: Mapping[str, Any]) -> Batch:
     blocks = [
         ObservationBlock(
             **{
-                **block,
+                **_known(ObservationBlock, block),
                 "opened_at": moment(block["opened_at"]),
                 "closed_at": moment(block["closed_at"]),
                 # A version before this one spooled without these.
@@ -210,7 +210,7 @@ def batch_from_json(data: Mapping[str, Any]) -> Batch:
     traffic = [
         TrafficMinute(
             **{
-                **row,
+                **_known(TrafficMinute, row),
                 "minute": moment(row["minute"]),
                 "latency_ms": {int(bound): n for bound, n in row["latency_ms"].items()},
             }
@@ -219,30 +219,38 @@ def batch_from_json(data: Mapping[str, Any]) -> Batch:
     ]
     # A version before this one spooled without these.
     failovers = [
-        Failover(**{**row, "at": moment(row["at"])}) for row in data.get("failovers", ())
+        Failover(**{**_known(Failover, row), "at": moment(row["at"])})
+        for row in data.get("failovers", ())
     ]
-    alerts = [_alert(row) for row in data.get("alerts", ())]
+    # A newer version may have written others, which take nothing else with them.
+    alerts = [_alert(row) for row in data.get("alerts", ()) if row["kind"] in set(AlertKind)]
     spends = [
-        KeySpend(**{**row, "day": date.fromisoformat(row["day"])})
+        KeySpend(**{**_known(KeySpend, row), "day": date.fromisoformat(row["day"])})
         for row in data.get("spends", ())
     ]
     sightings = [
         Sighting(
             row["target"],
-            ServedModel(**row["served"]),
+            ServedModel(**_known(ServedModel, row["served"])),
             moment(row["first_at"]),
             moment(row["last_at"]),
         )
         for row in data.get("sightings", ())
     ]
     shadows = [
-        ShadowTally(**{**row, "day": date.fromisoformat(row["day"])})
+        ShadowTally(**{**_known(ShadowTally, row), "day": date.fromisoformat(row["day"])})
         for row in data.get("shadows", ())
     ]
     id_ = str(data.get("id", ""))
     return Batch(blocks, traffic, failovers, alerts, spends, sightings, shadows, id_)
 
 
+def _known(kind: type, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row without what only a newer version has, which ran here before this one."""
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in row.items() if name in names}
+
+
 def _alert(row: dict[str, Any]) -> Alert:
     words = {"kind": AlertKind(row["kind"]), "news": AlertEvent(row["news"])}
-    return Alert(**{**row, **words, "at": datetime.fromisoformat(row["at"])})
+    return Alert(**{**_known(Alert, row), **words, "at": datetime.fromisoformat(row["at"])})

@@ -13,18 +13,22 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.errors import Conflict, DatabaseUnusable, StoreUnavailable
+from harness.domain.errors import Conflict, DatabaseUnusable, NotFound, StoreUnavailable
+from harness.domain.operations.alerts import Notified, mark_notified
+from harness.domain.operations.delivery import new_delivery
 from harness.store import migrate, schema_revisions
+from harness.store.schema.operations import alert, delivery
 from harness.store.sql import SqlStore
 from harness.store.store import CHECK_SCHEMA_EVERY_S
 from tests.contract.conftest import SECRET, open_store
+from tests.contract.test_store_alerts import OPENED
 from tests.integration.test_migrations import connected
 from tests.support.control.manual_clock import ManualClock
 from tests.support.router.router_process import eventually
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.signing_keys import CONTROL
 from tests.support.store.next_version import make_next_version
-from tests.support.store.records import SAMPLE, seeded
+from tests.support.store.records import NOW, SAMPLE, seeded
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.req("G6")]
 
@@ -72,6 +76,42 @@ def test_a_version_goes_on_with_a_newer_schema_as_long_as_that_lets_it(
                 use()
         with pytest.raises(DatabaseUnusable), store.write() as tx:
             tx.runs.store_sample(SAMPLE)
+
+
+def add_alert_of_the_next_version(url: str, record: str) -> None:
+    """Beside a stored one, and to be sent as that is; by that version's triggers."""
+    of_table = " ON alert" if url.startswith("postgresql") else ""
+    with connected(url) as db:
+        for event in ("insert", "update"):
+            db.execute(sa.text(f"DROP TRIGGER alert_readable_{event}{of_table}"))
+        for table, named in ((alert, alert.c.id), (delivery, delivery.c.alert)):
+            row = db.execute(sa.select(table).where(named == record)).one()
+            values = {**row._mapping, named.name: "al_next"}
+            if table is alert:
+                values |= {"kind": "kind_of_the_next", "key": "kind_of_the_next:x"}
+            db.execute(sa.insert(table).values(values))
+
+
+def test_an_alert_that_only_the_next_version_knows_hides_no_other_and_is_left_to_it(
+    database_url: str,
+) -> None:
+    with closing(open_store(database_url)) as store:
+        with store.write() as tx:
+            tx.alerts.fold([OPENED])
+            record = mark_notified(tx.alerts.list()[0], Notified.RAISED, NOW)
+            tx.alerts.save(record)
+            tx.deliveries.add(new_delivery(record, Notified.RAISED, "chat", NOW))
+        add_alert_of_the_next_version(database_url, record.id)
+        set_schema(database_url, LATER, oldest=schema_revisions.needed())
+
+        with store.read() as tx:
+            assert tx.alerts.list() == tx.alerts.list(open_only=True) == [record]
+            assert tx.alerts.unsettled() == [record]
+            assert [due.alert for due in tx.deliveries.due(NOW)] == [record.id]
+            with pytest.raises(NotFound):
+                tx.alerts.get("al_next")
+        with store.listings() as listings:
+            assert list(listings.alerts()) == [record]
 
 
 def test_a_version_waits_for_the_upgrade_of_an_older_schema(database_url: str) -> None:

@@ -74,6 +74,7 @@ from harness.store.schema.routing import (
 from harness.store.schema.shadow import shadow, shadow_from_row
 from harness.store.sql.agent_listings import AgentListings
 from harness.store.sql.evidence import chain_signed
+from harness.store.sql.operations import KNOWN_ALERTS
 from harness.store.sql.pages import Order, newest, read_page
 from harness.store.sql.routing import CURRENT, CURRENT_FALLBACKS
 from harness.store.unit_of_work import in_project, in_project_or_all
@@ -227,7 +228,7 @@ class SqlListings(AgentListings):
         open_only: bool = False,
         search: str = "",
     ) -> Page[AlertRecord]:
-        query = sa.select(alert)
+        query = KNOWN_ALERTS
         if open_only:
             query = query.where(alert.c.resolved_at.is_(None))
         if search:
