@@ -37,7 +37,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     from harness.control import reconciler  # noqa: PLC0415 - as above
     from harness.control.agents import retention, switches  # noqa: PLC0415 - as above
     from harness.control.drift import monitor  # noqa: PLC0415 - as above
-    from harness.control.operations import alerts, archive, housekeeping  # noqa: PLC0415
+    from harness.control.operations import alerts, archive, housekeeping, integrity  # noqa: PLC0415
     from harness.control.operations.audit_sinks import send_new_events  # noqa: PLC0415
     from harness.control.operations.housekeeping import MonitoredJob  # noqa: PLC0415
     from harness.control.providers import deprecations, oauth_tokens  # noqa: PLC0415
@@ -66,8 +66,8 @@ def control_schedule(installation: Installation) -> "Schedule":
     }
 
     def tidy(ctx: Context) -> None:
-        housekeeping.check_audit_chain(ctx)
-        housekeeping.check_signatures(ctx)
+        integrity.check_audit_chain(ctx)
+        integrity.check_signatures(ctx)
         fallback_chain.update_waiver_alerts(ctx)
         deprecations.update_deprecation_alerts(ctx)
         housekeeping.purge_expired(
@@ -94,7 +94,7 @@ def control_schedule(installation: Installation) -> "Schedule":
         leading(RECONCILE_JOB, reconciler.run_once, every_s=control.reconcile_interval_s),
         leading(
             "signatures",
-            housekeeping.check_snapshot,
+            integrity.check_snapshot,
             every_s=control.reconcile_interval_s,
         ),
         leading("alerts", alerts.run_once, every_s=settings.alerts.deliver_interval_s),

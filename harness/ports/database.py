@@ -18,7 +18,7 @@ from harness.domain.operations.access import ApiKey
 from harness.domain.operations.alerts import AlertRecord
 from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter
 from harness.domain.operations.projects import DEFAULT_PROJECT
-from harness.domain.operations.row_signatures import RowFault
+from harness.domain.operations.row_signatures import RowFault, RowPlace, VerifiedRows
 from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
 from harness.domain.privacy.capture import CapturedRequest
 from harness.domain.proposals.proposal import Proposal
@@ -368,6 +368,16 @@ class Store(Protocol):
         """Finds every stored row whose signature does not hold; reads all of them.
 
         working: of open proposals, live rollouts and runs that are to go on alone.
+        """
+        ...
+
+    def verify_rows(self, behind: RowPlace | None) -> VerifiedRows:
+        """Verifies the next rows, of one table: those behind a row, or the first ones."""
+        ...
+
+    def verify_again(self, places: Collection[RowPlace]) -> Mapping[RowPlace, RowFault]:
+        """Verifies these rows, and what no row stands for: the manifest, and the local
+        operator. A row that is gone has no fault.
         """
         ...
 

@@ -2,11 +2,11 @@
 later term has begun. So a leader that was stopped or cut off, and comes back, writes nothing.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from harness.domain.errors import LeadershipLost
-from harness.domain.operations.row_signatures import RowFault
+from harness.domain.operations.row_signatures import RowFault, RowPlace, VerifiedRows
 from harness.domain.routing.table import Snapshot
 from harness.ports import Store, Transaction
 
@@ -45,6 +45,12 @@ class FencedStore:
 
     def signature_faults(self, *, working: bool = False) -> Sequence[RowFault]:
         return self._store.signature_faults(working=working)
+
+    def verify_rows(self, behind: RowPlace | None) -> VerifiedRows:
+        return self._store.verify_rows(behind)
+
+    def verify_again(self, places: Collection[RowPlace]) -> Mapping[RowPlace, RowFault]:
+        return self._store.verify_again(places)
 
     def etag(self) -> str:
         return self._store.etag()

@@ -3,7 +3,7 @@
 for changes, leadership, and the signing or removal of unsigned rows.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -14,7 +14,12 @@ import sqlalchemy as sa
 from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.access import Actor
 from harness.domain.operations.projects import DEFAULT_PROJECT
-from harness.domain.operations.row_signatures import RowFault, SignedRows
+from harness.domain.operations.row_signatures import (
+    RowFault,
+    RowPlace,
+    SignedRows,
+    VerifiedRows,
+)
 from harness.domain.operations.state_audit import ROWS_REMOVED
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import Snapshot
@@ -33,7 +38,12 @@ from harness.store.signing.resigning import (
     sign_rows,
     without_triggers,
 )
-from harness.store.signing.row_faults import row_faults, working_faults
+from harness.store.signing.row_faults import (
+    faults_behind,
+    remaining_faults,
+    row_faults,
+    working_faults,
+)
 from harness.store.signing.row_signatures import RowSignatures
 from harness.store.sql.agents import SqlAgentGrants, SqlAgents, SqlSwitchRequests
 from harness.store.sql.archive import SqlArchive
@@ -279,6 +289,14 @@ class SqlStore:
         look = working_faults if working else row_faults
         with translated(), self._reading.begin() as db:
             return list(look(self._unit(db, writable=False)))
+
+    def verify_rows(self, behind: RowPlace | None) -> VerifiedRows:
+        with translated(), self._reading.begin() as db:
+            return faults_behind(self._unit(db, writable=False), behind)
+
+    def verify_again(self, places: Collection[RowPlace]) -> Mapping[RowPlace, RowFault]:
+        with translated(), self._reading.begin() as db:
+            return remaining_faults(self._unit(db, writable=False), places)
 
     def sign_unsigned(self, *, actor: Actor, reason: str) -> int:
         """Sign the rows from before there were signatures, once; returns how many.

@@ -246,7 +246,7 @@ class Unit:
         """Keeps the rows that are as they were signed: a forged one stops its own route, and no
         other.
 
-        `housekeeping.check_snapshot` reports those that were left out.
+        `integrity.check_snapshot` reports those that were left out.
         """
         return [row for row in rows if self.fault(table, row) is None]
 

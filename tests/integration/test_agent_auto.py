@@ -18,7 +18,7 @@ from harness.control.agents.models_in_force import ModelsInForce, find_models
 from harness.control.agents.sessions import SessionSpec
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
-from harness.control.operations import alerts, housekeeping
+from harness.control.operations import alerts, integrity
 from harness.control.routing import fallback_chain, kill_switch, routes, targets
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
@@ -479,7 +479,7 @@ def test_a_grant_of_auto_that_somebody_changed_opens_nothing(
     assert "the incumbent: no grant for another target" in primary.reason
     # A person is told, once.
     for _ in range(2):
-        housekeeping.check_snapshot(ctx)
+        integrity.check_snapshot(ctx)
     assert alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "snapshot")
     with ctx.store.read() as tx:
         record = tx.alerts.newest(f"{AlertKind.AUDIT_BROKEN.value}:snapshot")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.control.context import Context
-from harness.control.operations import alerts, housekeeping, queries, state_audit
+from harness.control.operations import alerts, integrity, queries, state_audit
 from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.alerts import AlertKind
 from harness.runtime.audit_checkpoint import AuditCheckpointFile
@@ -55,7 +55,7 @@ def test_a_log_whose_end_was_cut_off_is_found_though_its_chain_is_whole(
     assert f"the audit log is broken at event {last.number}" in state_audit.check_database(ctx)
     state_audit.run_once(ctx)
     assert alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log")
-    assert housekeeping.check_audit_chain(ctx) == last.number
+    assert integrity.check_audit_chain(ctx) == last.number
 
 
 def test_the_kept_end_moves_on_with_the_log_and_never_back(

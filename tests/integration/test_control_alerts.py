@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.control.canary import operations
-from harness.control.operations import alerts, housekeeping, queries
+from harness.control.operations import alerts, housekeeping, integrity, queries
 from harness.control.operations.housekeeping import MonitoredJob
 from harness.control.proposals import decisions
 from harness.control.routing import fallback_chain
@@ -197,13 +197,13 @@ def test_a_broken_audit_chain_is_told_once_until_it_is_whole(world: SmallInstall
         SqlStore(_url(world), secret=b"o", clock=world.clock, signatures=CONTROL),
     )
     for _ in range(3):
-        housekeeping.check_audit_chain(other.context())
+        integrity.check_audit_chain(other.context())
     (record,) = open_alerts(world)
     assert (record.kind, record.count) == (AlertKind.AUDIT_BROKEN, 1)
 
     other.store.close()
 
-    housekeeping.check_audit_chain(ctx)
+    integrity.check_audit_chain(ctx)
 
     assert open_alerts(world) == []
 

@@ -10,7 +10,7 @@ import pytest
 from harness.api import control_process
 from harness.app.installation import open_installation
 from harness.control import reconciler
-from harness.control.operations import housekeeping, state_audit
+from harness.control.operations import integrity, state_audit
 from tests.support.site.command_line import CommandLine, installed
 from tests.support.site.signing_keys import ENVIRONMENT
 
@@ -138,7 +138,7 @@ def test_control_starts_beside_a_forged_row_and_tells(cli: CommandLine) -> None:
     )
     with closing(open_installation(cli.folder / "swapgate.yaml")) as installation:
         control_process._seed(installation)
-        housekeeping.check_snapshot(installation.context)
+        integrity.check_snapshot(installation.context)
         with installation.store.read() as tx:
             (alert,) = tx.alerts.list(open_only=True)
     assert "provider" in alert.text

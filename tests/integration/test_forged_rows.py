@@ -9,7 +9,7 @@ from evals.sim import server as sim
 from harness.app.database import sql_store
 from harness.app.demo import database_attack
 from harness.app.installation import Installation
-from harness.control.operations import housekeeping
+from harness.control.operations import integrity
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from tests.support.control.control_plane import SmallInstallation
@@ -55,7 +55,7 @@ def test_a_router_under_traffic_serves_no_forged_promotion_and_says_so(
         eventually(
             lambda: _open_alert_kinds(world.installation) >= {AlertKind.REVISION_REFUSED}
         )
-        housekeeping.check_snapshot(world.installation.context)
+        integrity.check_snapshot(world.installation.context)
         assert AlertKind.AUDIT_BROKEN in _open_alert_kinds(world.installation)
         faults = store.signature_faults()
         named = {fault.table for fault in faults}

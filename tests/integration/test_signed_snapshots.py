@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from harness.app.installation import Installation
 from harness.app.router_process import _restore_snapshot
-from harness.control.operations import housekeeping
+from harness.control.operations import integrity
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import SnapshotInvalid, StoreUnavailable
 from harness.domain.operations.access import SYSTEM
@@ -120,12 +120,12 @@ def test_control_alerts_within_a_turn_and_ends_the_alert_when_all_is_well(
     store: SqlStore, tmp_path: Path
 ) -> None:
     ctx = SmallInstallation(tmp_path, store, clock=CLOCK).context()  # type: ignore[arg-type]
-    housekeeping.check_snapshot(ctx)
-    assert housekeeping.check_signatures(ctx) == 0
+    integrity.check_snapshot(ctx)
+    assert integrity.check_signatures(ctx) == 0
     with owned(store) as db:
         forge(db, ROUTE, NEW.id)
-    housekeeping.check_snapshot(ctx)
-    housekeeping.check_signatures(ctx)
+    integrity.check_snapshot(ctx)
+    integrity.check_signatures(ctx)
     with store.read() as tx:
         told = {alert.key: alert.text for alert in tx.alerts.list(open_only=True)}
     assert any("triage/2" in text for text in told.values())
@@ -133,8 +133,8 @@ def test_control_alerts_within_a_turn_and_ends_the_alert_when_all_is_well(
     assert all(key.startswith(AlertKind.AUDIT_BROKEN.value) for key in told)
 
     store.remove_unsigned(store.signature_faults(), actor=SYSTEM, reason="forged")
-    housekeeping.check_snapshot(ctx)
-    assert housekeeping.check_signatures(ctx) == 0
+    integrity.check_snapshot(ctx)
+    assert integrity.check_signatures(ctx) == 0
     with store.read() as tx:
         assert not tx.alerts.list(open_only=True)
 

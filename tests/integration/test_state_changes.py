@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from harness.control.operations import (
     dashboard_sessions,
-    housekeeping,
+    integrity,
     keys,
     people,
     state_audit,
@@ -341,8 +341,8 @@ def test_no_row_of_a_signed_table_stops_control_or_a_router_and_each_is_named(
             continue
         tried += 1
         assert world.store.signature_faults() or state_audit.check_database(ctx), done
-        housekeeping.check_snapshot(ctx)
-        housekeeping.check_signatures(ctx)
+        integrity.check_snapshot(ctx)
+        integrity.check_signatures(ctx)
         failed = world.run_once(ctx).failed
         assert all("Error" not in words or "Signature" in words for words in failed), failed
         with world.store.read() as tx:

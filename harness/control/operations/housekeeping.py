@@ -1,26 +1,21 @@
-"""Holds the control process's periodic jobs: checks of the audit chain and of signatures,
-deletion of old alerts and failovers and of expired captures and keys, and evals of incumbents
-by schedule. `MonitoredJob` wraps a job: when it fails, it raises an alert until it has gone
-well again. `harness.app.control_schedule` says when each runs.
+"""Holds the control process's periodic jobs: deletion of old alerts and failovers and of
+expired captures and keys, and evals of incumbents by schedule. `MonitoredJob` wraps a job: when
+it fails, it raises an alert until it has gone well again. `harness.app.control_schedule` says
+when each runs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 
-import structlog
-
-from harness.control import audit
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
 from harness.control.operations import alerts
 from harness.control.providers import credentials
-from harness.domain.errors import LeadershipLost, SnapshotInvalid, StoreUnavailable
+from harness.domain.errors import LeadershipLost, StoreUnavailable
 from harness.domain.evals.run import EvalRun
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.operations.row_signatures import RowFault
-from harness.ports import Transaction
 
 
 class MonitoredJob:
@@ -65,85 +60,11 @@ class MonitoredJob:
             )
 
 
-log = structlog.get_logger("swapgate.housekeeping")
 # Longer than any session lasts; that there was one is in the audit log.
 SIGN_INS_KEPT = timedelta(days=30)
 # Longer than a spool lies on a router's disk.
 BATCHES_KEPT = timedelta(days=90)
 _RUNS_AT_A_TIME = 10
-
-
-def check_audit_chain(ctx: Context) -> int | None:
-    """Check the audit chain and its kept end. Returns the first event that does not fit."""
-    with ctx.store.read() as tx:
-        broken = audit.find_first_break(ctx, tx)
-    if broken is not None:
-        log.error("audit_chain_broken", number=broken, next="swapgate audit verify")
-    if (broken is not None) != alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log"):
-        with ctx.store.write() as tx:
-            update_chain_alert(ctx, tx, broken)
-    return broken
-
-
-def update_chain_alert(ctx: Context, tx: Transaction, broken: int | None) -> None:
-    """Opens or ends the alert of a broken audit log. broken: the number of the first event
-    that does not fit; None ends the alert.
-    """
-    if broken is None:
-        alerts.resolve_alert(ctx, tx, AlertKind.AUDIT_BROKEN, "log")
-        return
-    alerts.raise_alert(
-        ctx,
-        tx,
-        AlertKind.AUDIT_BROKEN,
-        "log",
-        subject="audit log",
-        title=f"the audit log does not fit its chain from event {broken} on",
-        text="Somebody changed it in the database, or the installation's secret is another.",
-    )
-
-
-def check_snapshot(ctx: Context) -> None:
-    """Raise an alert where what routers are to serve, or control works on, is not signed."""
-    try:
-        ctx.store.snapshot()
-        faults = _describe_faults(ctx.store.signature_faults(working=True))
-    except SnapshotInvalid as error:
-        faults = str(error)
-    _update_rows_alert(ctx, "snapshot", faults)
-
-
-def check_signatures(ctx: Context) -> int:
-    """Verifies the signature of every stored row; raises an alert where one does not hold.
-    Returns how many do not.
-    """
-    faults = ctx.store.signature_faults()
-    _update_rows_alert(ctx, "rows", _describe_faults(faults))
-    return len(faults)
-
-
-def _describe_faults(faults: Sequence[RowFault]) -> str:
-    first = "; ".join(f"{fault.name}: {fault.why}" for fault in faults[:3])
-    return f"{len(faults)} rows, the first: {first}" if faults else ""
-
-
-def _update_rows_alert(ctx: Context, name: str, found: str) -> None:
-    if bool(found) == alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, name):
-        return
-    with ctx.store.write() as tx:
-        if not found:
-            alerts.resolve_alert(ctx, tx, AlertKind.AUDIT_BROKEN, name)
-            return
-        log.error("signature_invalid", what=name, found=found, next="swapgate db check")
-        alerts.raise_alert(
-            ctx,
-            tx,
-            AlertKind.AUDIT_BROKEN,
-            name,
-            subject="database",
-            title="rows of the database are not as Swapgate signed them",
-            text=f"{found}. Nothing is built on them, and routers serve what they had.",
-        )
 
 
 def purge_expired(ctx: Context, *, alerts_days: float, failovers_days: float) -> None:

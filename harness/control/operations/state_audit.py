@@ -15,7 +15,7 @@ import structlog
 from harness.control import audit
 from harness.control.context import Context
 from harness.control.evals import recomputation
-from harness.control.operations import alerts, housekeeping, tampering
+from harness.control.operations import alerts, integrity, tampering
 from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.evals.run import Passed
 from harness.domain.operations.alerts import AlertKind
@@ -97,7 +97,7 @@ def run_once(ctx: Context) -> list[str]:
         )
         if not alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log"):
             with ctx.store.write() as tx:
-                housekeeping.update_chain_alert(ctx, tx, broken)
+                integrity.update_chain_alert(ctx, tx, broken)
         return []
     if not whole:
         return []  # the rest of the log first

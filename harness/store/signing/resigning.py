@@ -19,7 +19,7 @@ from harness.store.schema.columns import SIGNATURE
 from harness.store.schema.evals import sample, text_digests
 from harness.store.schema.routing import route_fallback, route_version
 from harness.store.schema.signed_tables import SIGNED, manifest
-from harness.store.signing.row_faults import VERSIONS, chains_of
+from harness.store.signing.row_faults import chains_of
 from harness.store.unit_of_work import Unit
 
 # Rows of these show that the installation signs already.
@@ -98,9 +98,13 @@ def sign_rows(unit: Unit, *, again: bool = False) -> int:
 
 
 def _sign_versions(unit: Unit, *, again: bool) -> int:
-    chains, count = chains_of(unit), 0
+    count = 0
+    rows = unit.read(
+        sa.select(route_version).order_by(*route_version.primary_key.columns)
+    ).all()
+    chains = chains_of(unit, rows)
     before: dict[str, Any] = {}
-    for row in unit.read(VERSIONS).all():
+    for row in rows:
         values = row._asdict()
         follows = all(before.get(name) == values[name] for name in ("project", "route"))
         previous = before[SIGNATURE] if follows else None
