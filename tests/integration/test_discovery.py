@@ -318,7 +318,7 @@ def test_who_may_only_look_asks_no_provider(ctx: Context) -> None:
 
 def test_a_provider_without_its_key_is_not_asked(ctx: Context) -> None:
     registry.change_provider(ctx, SYSTEM, "groq", ProviderChange())
-    with pytest.raises(DiscoveryFailed, match="swapgate provider key set groq"):
+    with pytest.raises(Conflict, match="swapgate provider key set groq"):
         discovery.discover_models(ctx, ANN, "groq")
 
 

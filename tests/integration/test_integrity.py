@@ -73,7 +73,7 @@ def rename(world: SmallInstallation, names: dict[str, str]) -> dict[str, str]:
     return before
 
 
-def is_told(ctx: Context, key: str = "rows") -> bool:
+def is_open(ctx: Context, key: str = "rows") -> bool:
     return alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, key)
 
 
@@ -97,10 +97,10 @@ def test_a_row_at_fault_is_told_in_the_part_that_has_it_until_it_holds_again(
     assert turns_until(ctx, 1) > 1
     for _ in range(20):
         assert integrity.check_signatures(ctx) == 1
-        assert is_told(ctx)
+        assert is_open(ctx)
     rename(world, honest)
     assert integrity.check_signatures(ctx) == 0
-    assert not is_told(ctx)
+    assert not is_open(ctx)
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -113,14 +113,14 @@ def test_a_process_that_begins_ends_no_alert_before_it_has_seen_every_row(
 
     new = world.context()
     while not new.integrity.faults:
-        assert is_told(new)
+        assert is_open(new)
         integrity.check_signatures(new)
     rename(world, honest)
     third = world.context()
     while not third.integrity.row_rounds:
-        assert is_told(third)
+        assert is_open(third)
         integrity.check_signatures(third)
-    assert not is_told(third)
+    assert not is_open(third)
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -135,7 +135,7 @@ def test_more_rows_at_fault_than_are_remembered_are_told_until_the_last_one_hold
     def go_round(times: int) -> None:
         until = ctx.integrity.row_rounds + times
         while ctx.integrity.row_rounds < until:
-            assert is_told(ctx)
+            assert is_open(ctx)
             integrity.check_signatures(ctx)
 
     go_round(2)
@@ -145,7 +145,7 @@ def test_more_rows_at_fault_than_are_remembered_are_told_until_the_last_one_hold
     assert [fault.key for fault in ctx.integrity.faults.values()] == [(last[0],)]
     rename(world, dict([last]))
     integrity.check_signatures(ctx)
-    assert not is_told(ctx)
+    assert not is_open(ctx)
 
 
 def test_pages_of_one_row_find_what_one_page_finds(
@@ -187,8 +187,8 @@ def test_an_event_changed_behind_the_part_that_was_read_is_found_in_the_next_rou
         assert ctx.integrity.event_rounds <= before + 1
     for _ in range(5):
         assert integrity.check_audit_chain(ctx) == 2
-        assert is_told(ctx, "log")
+        assert is_open(ctx, "log")
     with owned(world.store) as db:
         db.execute(sa.update(events).where(events.c.number == 2).values(subject=honest))
     assert integrity.check_audit_chain(ctx) is None
-    assert not is_told(ctx, "log")
+    assert not is_open(ctx, "log")

@@ -41,8 +41,8 @@ def check_audit_chain(ctx: Context) -> int | None:
     if broken is not None:
         log.error("audit_chain_broken", number=broken, next="swapgate audit verify")
     # What another process found stays until this one has read the log to its end.
-    told = broken is not None or progress.event_rounds > 0
-    if told and (broken is not None) != alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log"):
+    is_known = broken is not None or progress.event_rounds > 0
+    if is_known and (broken is not None) != alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log"):
         with ctx.store.write() as tx:
             update_chain_alert(ctx, tx, broken)
     return broken

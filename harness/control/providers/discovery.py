@@ -37,7 +37,7 @@ def discover_models(ctx: Context, actor: Actor, name: str) -> DiscoveredList:
     """Read the provider's list now, and keep it instead of the one before.
 
     Raises NotFound, DiscoveryFailed where it has no list that can be kept, or no answer in
-    time; Conflict where the provider was changed meanwhile.
+    time; Conflict where the provider has no key, or was changed meanwhile.
     """
     actor.require(Role.PROPOSER)
     with ctx.store.read() as tx:
@@ -86,7 +86,7 @@ def _ask(ctx: Context, provider: Provider) -> ProbeReply:
         raise ConfigError("this process asks no provider")
     keys = provider_secrets.keys_of_provider(ctx, provider)
     if lacks_key(provider, keys):
-        raise DiscoveryFailed(
+        raise Conflict(
             f"provider {provider.name!r} has no key: "
             f"`swapgate provider key set {provider.name}`"
         )
