@@ -93,8 +93,8 @@ def list_discovered(who: CallerParam, provider: str) -> Page[DiscoveredModel]:
 
 @endpoint(router, "POST", "/providers/{provider}/models")
 def discover_models(who: CallerParam, provider: str) -> DiscoveredList:
-    """Ask it for its models now, and keep them instead of those before. 409 where it has no key,
-    502 where it has no list that can be kept.
+    """Ask it for its models now, and keep them instead of those before. 409 where it has no
+    key, 502 where it has no list that can be kept.
     """
     return discovery.discover_models(who.ctx, who.actor, provider)
 
