@@ -148,6 +148,8 @@ def _changes_of(node: ast.AST) -> Iterator[Change]:  # noqa: C901 - a case a kin
                 f"{number} -> {number + 1}",
                 _attribute_setter(node, "value", number + 1),
             )
+        case ast.Return(value=ast.Constant(value=None)):
+            pass  # it does already
         case ast.Return(value=ast.expr()):
             yield node, "returns None", _attribute_setter(node, "value", ast.Constant(None))
         case ast.Expr(value=ast.Call() | ast.Await()):

@@ -2,13 +2,15 @@
 `python -m benchmarks.figures.mutation AREA [--sample 150]`.
 
 One small change at a time is put into the area's functions, in a process that was forked from
-one in which the product is imported; the tests near the area must fail there. Where an area has
+one in which the product is imported; those of the tests near the area that run the changed
+statement must fail there, one at least. Where an area has
 more changes than the sample, or than the minutes allow, they are drawn at random with the seed.
 """
 
 import argparse
 import importlib
 import os
+import pickle
 import random
 import signal
 import sys
@@ -17,10 +19,11 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import pytest
 
+from benchmarks.figures.covering_tests import CoveringTests, LineTracer
 from benchmarks.figures.mutants import Mutant, apply_mutant, mutants
 from benchmarks.figures.record import RunResult, record_run
 
@@ -82,25 +85,47 @@ def expand(globs: Sequence[str]) -> list[Path]:
     return [file for glob in globs for file in sorted(Path().glob(glob))]
 
 
-def run_tests(tests: Sequence[Path]) -> int:
+def run_tests(tests: Sequence[str], *, plugins: Sequence[object] = (), more: str = "") -> int:
     options = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist"]
     # The product, which is imported before pytest, imports anyio, which is a plugin too.
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
     kinds = ["-m", "not (postgres or browser or slow or verify or soak)"]
-    return int(pytest.main([*options, *kinds, *map(str, tests)]))
+    return int(pytest.main([*options, *kinds, *more.split(), *tests], plugins=[*plugins]))
 
 
-def in_fork(tests: Sequence[Path], mutant: Mutant | None, limit_s: float) -> int:
+def trace_tests(files: Sequence[Path], tests: Sequence[str]) -> CoveringTests:
+    """Runs the tests without any change, in a process of their own. Raises RuntimeError where
+    one fails.
+    """
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        tracer = LineTracer(files)
+        code = run_tests(tests, plugins=[tracer])
+        found = tracer.found() if code == 0 else None
+        with os.fdopen(writing, "wb") as out:
+            pickle.dump(found, out)
+        sys.stdout.flush()
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as told:
+        found = pickle.load(told)  # noqa: S301 - from our own process
+    os.waitpid(pid, 0)
+    if found is None:
+        raise RuntimeError("the tests fail without any change")
+    return cast("CoveringTests", found)
+
+
+def in_fork(tests: Sequence[str], mutant: Mutant, limit_s: float) -> int:
     """The exit code of the tests; that of a signal where they take too long."""
     pid = os.fork()
     if pid == 0:
-        if mutant is not None:
-            silent = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(silent, 1)
-            os.dup2(silent, 2)
+        silent = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silent, 1)
+        os.dup2(silent, 2)
         code = NOT_APPLIED
         try:
-            if mutant is None or apply_mutant(mutant):
+            if apply_mutant(mutant):
                 signal.setitimer(signal.ITIMER_REAL, limit_s)
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)
                 code = run_tests(tests)
@@ -115,7 +140,7 @@ def in_fork(tests: Sequence[Path], mutant: Mutant | None, limit_s: float) -> int
     return exit_code(status, mutant)
 
 
-def exit_code(status: int, mutant: Mutant | None) -> int:
+def exit_code(status: int, mutant: Mutant) -> int:
     """Raises RuntimeError for tests that were ended from outside, or did not run: they noticed
     nothing.
     """
@@ -131,9 +156,9 @@ def run(name: str, sample: int, minutes: float) -> RunResult:
     for file in files:
         importlib.import_module(".".join(file.with_suffix("").parts))
     began = time.monotonic()
-    if in_fork(tests, None, 3600) != 0:
-        return RunResult(0, 1, faults=["the tests fail without any change"])
-    limit_s = max(AT_LEAST_S, PATIENCE * (time.monotonic() - began))
+    names = [str(test) for test in tests]
+    run_tests(names, more="--collect-only -qq")  # imports them, once for all processes
+    covering = trace_tests(files, names)
     every = [mutant for file in files for mutant in mutants(file)]
     random.Random(SEED).shuffle(every)  # noqa: S311 - seeded
     survivors: list[str] = []
@@ -142,7 +167,9 @@ def run(name: str, sample: int, minutes: float) -> RunResult:
     for mutant in every:
         if count >= sample or time.monotonic() > until:
             break
-        code = in_fork(tests, mutant, limit_s)
+        chosen = covering.of(mutant)
+        usual_s = sum(covering.seconds[name] for name in chosen)
+        code = in_fork(chosen, mutant, AT_LEAST_S + PATIENCE * usual_s) if chosen else 0
         if code == NOT_APPLIED:
             continue
         count += 1
@@ -154,8 +181,8 @@ def run(name: str, sample: int, minutes: float) -> RunResult:
     return RunResult(
         count,
         len(survivors),
-        f"{drawn.capitalize()}, {len(files)} files; {endless} were noticed by a test that took "
-        f"over {limit_s:.0f} s.{_in_words(survivors)}",
+        f"{drawn.capitalize()}, {len(files)} files; {endless} were noticed by tests that took "
+        f"far too long.{_in_words(survivors)}",
         survivors,
     )
 

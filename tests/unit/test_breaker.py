@@ -266,6 +266,7 @@ def test_a_closed_breaker_that_is_reset_stays_as_it_is() -> None:
     breaker = after(CLOSED_BREAKER, 10.0, F.SERVER)
 
     assert reset_breaker(breaker) == breaker
+    assert reset_breaker(opened()).state is BreakerState.CLOSED
 
 
 def test_a_probe_that_is_never_settled_is_given_up_after_its_lease() -> None:
