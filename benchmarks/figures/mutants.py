@@ -148,14 +148,16 @@ def _changes_of(node: ast.AST) -> Iterator[Change]:  # noqa: C901 - a case a kin
                 f"{number} -> {number + 1}",
                 _attribute_setter(node, "value", number + 1),
             )
-        case ast.Return(value=ast.Constant(value=None)):
-            pass  # it does already
-        case ast.Return(value=ast.expr()):
+        case ast.Return(value=ast.expr()) if not _is_none(node.value):
             yield node, "returns None", _attribute_setter(node, "value", ast.Constant(None))
         case ast.Expr(value=ast.Call() | ast.Await()):
             yield node, "call left out", _attribute_setter(node, "value", ast.Constant(None))
         case _:
             pass
+
+
+def _is_none(value: ast.expr | None) -> bool:
+    return isinstance(value, ast.Constant) and value.value is None
 
 
 def _setter(places: list[ast.cmpop], place: int, value: ast.cmpop) -> Callable[[], None]:
