@@ -30,6 +30,10 @@ GIVE_UP_S: Final = 60.0
 BEFORE_S: Final = 5.0
 # A slope over less time is the noise of a few requests.
 TRENDS_FROM_S: Final = 1200.0
+# Before a run whose slopes count: a worker remembers its latest 20,000 to 40,000 requests for
+# feedback, and its memory grows until it does.
+REMEMBERED: Final = 45_000
+FILLS_AT: Final = 100.0  # requests per second
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,10 @@ def without(
 ) -> Away:
     """Load before `leave` and until `return_`, none after it."""
     _wait_until_it_serves(site)
-    before = asyncio.run(poured(site.door, healthy(), rate=rate, seconds=BEFORE_S))
+    filling = {"rate": rate, "seconds": BEFORE_S}
+    if seconds >= TRENDS_FROM_S:
+        filling = {"rate": FILLS_AT, "seconds": REMEMBERED / FILLS_AT}
+    before = asyncio.run(poured(site.door, healthy(), **filling))
     leave()
     meanwhile, samples = asyncio.run(_watched_load(site, rate, seconds))
     spool_bytes = sum(

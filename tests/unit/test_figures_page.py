@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from benchmarks.figures import record
-from benchmarks.figures.mutants import apply_mutant, mutants
+from benchmarks.figures.mutants import Mutant, apply_mutant, mutants
 from benchmarks.figures.mutation import NOT_RUN, exit_code
 from harness.cli.operations.docs import FIGURES
 from harness.cli.reference.figures_reference import figures_page, is_reached
@@ -18,6 +18,7 @@ from harness.domain.errors import InputError
 
 GOALS = yaml.safe_load((FIGURES / "figures.yaml").read_text("utf-8"))
 KILLS: dict[str, Any] = GOALS["kills"]
+MUTANT = Mutant(Path("module.py"), 0, 1, "Lt -> LtE")
 RESULT = {
     "count": 1000,
     "failures": 0,
@@ -128,12 +129,12 @@ def test_a_mutant_changes_a_property(changeable: ModuleType) -> None:
 
 
 def test_tests_that_were_killed_from_outside_noticed_no_mutant() -> None:
-    assert exit_code(1 << 8, None) == 1
-    assert exit_code(signal.SIGALRM, None) == -signal.SIGALRM
+    assert exit_code(1 << 8, MUTANT) == 1
+    assert exit_code(signal.SIGALRM, MUTANT) == -signal.SIGALRM
     with pytest.raises(RuntimeError, match="did not run to their end"):
-        exit_code(signal.SIGKILL, None)
+        exit_code(signal.SIGKILL, MUTANT)
     with pytest.raises(RuntimeError, match="did not run to their end"):
-        exit_code(NOT_RUN << 8, None)
+        exit_code(NOT_RUN << 8, MUTANT)
 
 
 def test_a_run_that_is_interrupted_writes_no_row_and_a_whole_one_says_the_load(
