@@ -20,7 +20,7 @@ class CoveringTests:
     tests: Mapping[Path, Mapping[int, Collection[str]]]
     seconds: Mapping[str, float]
 
-    def of(self, mutant: Mutant) -> Sequence[str]:
+    def select(self, mutant: Mutant) -> Sequence[str]:
         """The tests that run the changed statement, the quickest first."""
         lines = self.tests.get(mutant.file, {})
         names = {
@@ -57,7 +57,7 @@ class LineTracer:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
 
-    def found(self) -> CoveringTests:
+    def collect(self) -> CoveringTests:
         self._coverage.stop()
         data = self._coverage.get_data()
         tests: dict[Path, dict[int, list[str]]] = {}

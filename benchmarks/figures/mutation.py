@@ -102,7 +102,7 @@ def trace_tests(files: Sequence[Path], tests: Sequence[str]) -> CoveringTests:
     if pid == 0:
         tracer = LineTracer(files)
         code = run_tests(tests, plugins=[tracer])
-        found = tracer.found() if code == 0 else None
+        found = tracer.collect() if code == 0 else None
         with os.fdopen(writing, "wb") as out:
             pickle.dump(found, out)
         sys.stdout.flush()
@@ -167,7 +167,7 @@ def run(name: str, sample: int, minutes: float) -> RunResult:
     for mutant in every:
         if count >= sample or time.monotonic() > until:
             break
-        chosen = covering.of(mutant)
+        chosen = covering.select(mutant)
         usual_s = sum(covering.seconds[name] for name in chosen)
         code = in_fork(chosen, mutant, AT_LEAST_S + PATIENCE * usual_s) if chosen else 0
         if code == NOT_APPLIED:
