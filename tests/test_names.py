@@ -190,7 +190,7 @@ FIELDS = frozenset(["asked", "haste", "said", "seen", "told", "wish", "wishes"])
 # Users see these names: in the API's answers, in the command line's JSON, in the database.
 EXEMPT_FIELDS = frozenset(
     [
-        ("harness/control/operations/captures.py", "CaptureSummary.seen"),
+        ("harness/control/privacy/captures.py", "CaptureSummary.seen"),
         ("harness/control/shadow/stage.py", "ShadowStage.seen"),
         ("harness/domain/privacy/capture.py", "CapturedRequest.seen"),
         ("harness/domain/providers/model_match.py", "ModelMatch.asked"),

@@ -75,7 +75,7 @@ AREAS: Final = {
         ),
     ),
     "access": Area(
-        ("harness/domain/operations/access.py", "harness/api/access.py"),
+        ("harness/domain/operations/access.py", "harness/api/frame/access.py"),
         ("tests/unit/test_access.py", "tests/unit/test_principals.py"),
     ),
 }

@@ -14,7 +14,7 @@ from dashboard import current_user, page_frame
 from dashboard.dialogs import action_dialogs
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
-from harness.control.operations import captures, user_deletion
+from harness.control.privacy import captures, user_deletion
 from harness.domain.operations.access import Actor, Role
 from harness.domain.privacy.capture import CapturedRequest, answer_text, message_text
 from harness.domain.privacy.stored_content import BEYOND

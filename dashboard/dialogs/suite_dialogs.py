@@ -16,7 +16,8 @@ from dashboard.text.html import strong
 from harness.app import suite_import
 from harness.app.suite_import import SuiteUpload
 from harness.control.evals import worker_supervision
-from harness.control.operations import captures, queries
+from harness.control.operations import queries
+from harness.control.privacy import captures
 from harness.domain.evals.run import EvalRun, RunBudget
 from harness.domain.operations.access import Actor, Role
 from harness.domain.privacy.capture import answer_text, user_text

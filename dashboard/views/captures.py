@@ -14,8 +14,8 @@ from dashboard.dialogs import action_dialogs, content_dialogs
 from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
-from harness.control.operations.captures import CaptureSummary
 from harness.control.operations.queries import list_captures
+from harness.control.privacy.captures import CaptureSummary
 from harness.domain.operations.access import Role
 from harness.domain.pagination import PageRequest
 

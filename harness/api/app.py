@@ -26,12 +26,16 @@ from harness.api import (
     shadow,
     switch_requests,
 )
-from harness.api.access import AccessRules, Authenticated
-from harness.api.error_status import ErrorGuard, answer_http_error, answer_validation_error
+from harness.api.frame.access import AccessRules, Authenticated
+from harness.api.frame.error_status import (
+    ErrorGuard,
+    answer_http_error,
+    answer_validation_error,
+)
+from harness.api.frame.idempotency import IdempotencyCache
+from harness.api.frame.openapi import ERROR, DocumentedApi, add_answers, add_errors_and_keys
+from harness.api.frame.request_body import StrictBody
 from harness.api.health import TurnAge
-from harness.api.idempotency import IdempotencyCache
-from harness.api.openapi import ERROR, DocumentedApi, add_answers, add_errors_and_keys
-from harness.api.request_body import StrictBody
 from harness.app.installation import Installation
 from harness.domain.operations.access import MANAGEMENT_KEY_PREFIX
 

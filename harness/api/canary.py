@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields
 
 from fastapi import APIRouter
 
-from harness.api.endpoint import CallerParam, endpoint
-from harness.api.json_answers import json_answer
-from harness.api.request_fields import CanaryOperationBody
+from harness.api.frame.endpoint import CallerParam, endpoint
+from harness.api.frame.json_answers import json_answer
+from harness.api.frame.request_fields import CanaryOperationBody
 from harness.control.canary import duration_estimate
 from harness.control.canary import status as canary_status
 from harness.control.canary.duration_estimate import RampPlan

@@ -4,10 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.endpoint import CallerParam, endpoint
-from harness.api.request_fields import CaptureQuery, PurgeQuery
-from harness.control.operations import captures, queries
-from harness.control.operations.captures import CaptureSummary
+from harness.api.frame.endpoint import CallerParam, endpoint
+from harness.api.frame.request_fields import CaptureQuery, PurgeQuery
+from harness.control.operations import queries
+from harness.control.privacy import captures
+from harness.control.privacy.captures import CaptureSummary
 from harness.domain.pagination import Page
 from harness.domain.privacy.capture import CapturedRequest
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import structlog
 import uvicorn
 
-from harness.api.access import SERVER
 from harness.api.app import build_app
+from harness.api.frame.access import SERVER
 from harness.app.control_schedule import RECONCILE_JOB, control_schedule
 from harness.app.database import upgrade_database
 from harness.app.eval_workers import open_with_workers

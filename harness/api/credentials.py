@@ -10,9 +10,9 @@ from fastapi import APIRouter
 from pydantic import ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
-from harness.api.endpoint import BodyFactory, CallerParam, endpoint
-from harness.api.json_answers import json_answer
-from harness.api.request_fields import Body, Name, Text
+from harness.api.frame.endpoint import BodyFactory, CallerParam, endpoint
+from harness.api.frame.json_answers import json_answer
+from harness.api.frame.request_fields import Body, Name, Text
 from harness.control.providers import credentials
 from harness.control.providers.credentials import (
     DEFAULT_KEY_NAME,

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.endpoint import CallerParam, endpoint
-from harness.api.json_answers import json_answer
-from harness.api.request_fields import DriftAcceptBody, DriftQuery, DriftRunBody
+from harness.api.frame.endpoint import CallerParam, endpoint
+from harness.api.frame.json_answers import json_answer
+from harness.api.frame.request_fields import DriftAcceptBody, DriftQuery, DriftRunBody
 from harness.control.drift import operations, reports
 from harness.control.drift.reports import DriftReport, DriftStatus
 from harness.control.operations import queries

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.endpoint import BodyFactory, CallerParam, PathPart, endpoint
-from harness.api.json_answers import json_answer
-from harness.api.request_fields import EvalBody, EvalQuery, OverruleBody
+from harness.api.frame.endpoint import BodyFactory, CallerParam, PathPart, endpoint
+from harness.api.frame.json_answers import json_answer
+from harness.api.frame.request_fields import EvalBody, EvalQuery, OverruleBody
 from harness.control.evals import worker_supervision
 from harness.control.operations import queries
 from harness.control.operations.project_scope import own_list, own_new_run, own_run, own_verdict

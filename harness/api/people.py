@@ -4,9 +4,9 @@ the dashboard.
 
 from fastapi import APIRouter
 
-from harness.api.endpoint import CallerParam, endpoint
-from harness.api.json_answers import json_answer
-from harness.api.request_fields import DeclarationBody, SessionEndBody
+from harness.api.frame.endpoint import CallerParam, endpoint
+from harness.api.frame.json_answers import json_answer
+from harness.api.frame.request_fields import DeclarationBody, SessionEndBody
 from harness.control.operations import dashboard_sessions, people
 from harness.control.operations.dashboard_sessions import SignedInSession
 from harness.control.operations.people import PersonView

@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter
 
-from harness.api.endpoint import CallerParam, endpoint
-from harness.api.request_fields import UserDeletionBody
-from harness.control.operations import user_deletion
-from harness.control.operations.user_deletion import UserDeletion
+from harness.api.frame.endpoint import CallerParam, endpoint
+from harness.api.frame.request_fields import UserDeletionBody
+from harness.control.privacy import user_deletion
+from harness.control.privacy.user_deletion import UserDeletion
 
 router = APIRouter()
 

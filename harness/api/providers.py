@@ -9,9 +9,9 @@ from fastapi import APIRouter
 from pydantic import ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
-from harness.api.endpoint import CallerParam, endpoint
-from harness.api.json_answers import json_answer
-from harness.api.request_fields import Body, Json, Name, Text
+from harness.api.frame.endpoint import CallerParam, endpoint
+from harness.api.frame.json_answers import json_answer
+from harness.api.frame.request_fields import Body, Json, Name, Text
 from harness.control.providers import checks, discovery, registry
 from harness.control.providers.checks import SelfTest
 from harness.control.providers.matrix import MatrixRow, build_matrix

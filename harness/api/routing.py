@@ -9,9 +9,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.endpoint import BodyFactory, CallerParam, PathPart, endpoint
-from harness.api.json_answers import json_answer
-from harness.api.request_fields import (
+from harness.api.frame.endpoint import BodyFactory, CallerParam, PathPart, endpoint
+from harness.api.frame.json_answers import json_answer
+from harness.api.frame.request_fields import (
     BreakGlassBody,
     ChainBody,
     FreezeBody,

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.endpoint import CallerParam, endpoint
-from harness.api.request_fields import ReasonBody, ShadowBody, ShadowQuery
+from harness.api.frame.endpoint import CallerParam, endpoint
+from harness.api.frame.request_fields import ReasonBody, ShadowBody, ShadowQuery
 from harness.control.operations import queries
 from harness.control.operations.project_scope import own_list, own_route
 from harness.control.shadow import shadows

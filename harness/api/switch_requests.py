@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.endpoint import CallerParam, endpoint
-from harness.api.request_fields import (
+from harness.api.frame.endpoint import CallerParam, endpoint
+from harness.api.frame.request_fields import (
     GrantQuery,
     ReasonBody,
     SwitchDecisionBody,

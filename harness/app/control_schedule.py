@@ -37,9 +37,10 @@ def control_schedule(installation: Installation) -> "Schedule":
     from harness.control import reconciler  # noqa: PLC0415 - as above
     from harness.control.agents import retention, switches  # noqa: PLC0415 - as above
     from harness.control.drift import monitor  # noqa: PLC0415 - as above
-    from harness.control.operations import alerts, archive, housekeeping, integrity  # noqa: PLC0415
+    from harness.control.operations import alerts, integrity  # noqa: PLC0415
     from harness.control.operations.audit_sinks import send_new_events  # noqa: PLC0415
-    from harness.control.operations.housekeeping import MonitoredJob  # noqa: PLC0415
+    from harness.control.privacy import archive, housekeeping  # noqa: PLC0415
+    from harness.control.privacy.housekeeping import MonitoredJob  # noqa: PLC0415
     from harness.control.providers import deprecations, oauth_tokens  # noqa: PLC0415
     from harness.control.routing import fallback_chain  # noqa: PLC0415 - as above
     from harness.runtime.schedule import Schedule, ScheduledJob  # noqa: PLC0415

@@ -25,13 +25,7 @@ from harness.control.evals import (
     worker_supervision,
 )
 from harness.control.evals.proof_validity import ProofState, ProofValidity
-from harness.control.operations import (
-    alerts,
-    restores,
-    spending,
-    state_audit,
-    tampering,
-)
+from harness.control.operations import alerts, restores, spending, state_audit, tampering
 from harness.control.proposals import (
     alpha_spending,
     approvals,

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.control.context import Context
-from harness.control.operations.archive import archive_old_rows, read_archive, verify_archive
 from harness.control.operations.queries import find_audit_break
+from harness.control.privacy.archive import archive_old_rows, read_archive, verify_archive
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import InputError, NotFound, SignatureInvalid, StoreUnavailable
 from harness.domain.operations.archive import ARCHIVED, LEAST_KEPT
@@ -146,7 +146,7 @@ CHILD = """
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from harness.control.operations.archive import archive_old_rows
+from harness.control.privacy.archive import archive_old_rows
 from harness.runtime.parquet_archive import ParquetArchive
 from tests.integration.test_archive import KEPT, world_of
 with world_of(sys.argv[1], Path(sys.argv[2])) as world:

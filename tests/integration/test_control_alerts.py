@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from harness.control.canary import operations
-from harness.control.operations import alerts, housekeeping, integrity, queries
-from harness.control.operations.housekeeping import MonitoredJob
+from harness.control.operations import alerts, integrity, queries
+from harness.control.privacy import housekeeping
+from harness.control.privacy.housekeeping import MonitoredJob
 from harness.control.proposals import decisions
 from harness.control.routing import fallback_chain
 from harness.control.routing.chain_evidence import WaiverRequest

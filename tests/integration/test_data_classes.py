@@ -12,7 +12,7 @@ from harness.control.canary import operations
 from harness.control.context import Context
 from harness.control.drift import monitor
 from harness.control.evals import worker_supervision
-from harness.control.operations import housekeeping
+from harness.control.privacy import housekeeping
 from harness.control.proposals import decisions, submission
 from harness.control.providers import credentials, registry
 from harness.control.providers import registry as providers

@@ -6,7 +6,7 @@ import pytest
 
 from harness.control.context import Context
 from harness.control.evals import eval_queue, worker_supervision
-from harness.control.operations import housekeeping
+from harness.control.privacy import housekeeping
 from harness.control.proposals import alpha_spending, submission
 from harness.domain.errors import IllegalTransition, InputError, NotAllowed, NotFound
 from harness.domain.evals.run import RunState

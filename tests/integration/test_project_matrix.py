@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from harness.api.app import ROUTERS
-from harness.api.endpoint import PROJECT_SCOPES
+from harness.api.frame.endpoint import PROJECT_SCOPES
 from harness.control.operations import dashboard_sessions, keys
 from harness.control.operations.project_scope import installation_alone, own_list, shared
 from harness.domain.drift.watch import DriftPolicy

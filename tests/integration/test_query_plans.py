@@ -15,9 +15,9 @@ from dashboard.data import queries
 from dashboard.data import sessions as session_pages
 from harness.api.app import PREFIX
 from harness.cli.program import program
-from harness.control.operations.archive import list_archived_files
 from harness.control.operations.queries import list_route_status
 from harness.control.operations.spending_report import load_report
+from harness.control.privacy.archive import list_archived_files
 from harness.control.routing.traffic_report import load_traffic_report
 from harness.domain.evals.run import RunState
 from harness.domain.operations.archive import ARCHIVED

@@ -17,13 +17,7 @@ from typing import Any, Final
 import pytest
 import sqlalchemy as sa
 
-from harness.control.operations import (
-    dashboard_sessions,
-    integrity,
-    keys,
-    people,
-    state_audit,
-)
+from harness.control.operations import dashboard_sessions, integrity, keys, people, state_audit
 from harness.control.proposals import decisions
 from harness.control.routing import (
     break_glass,

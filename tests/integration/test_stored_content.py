@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from cryptography.fernet import Fernet, InvalidToken
 
 from harness.control.evals.verdict_replay import replay_verdict
-from harness.control.operations.content_encryption import renew_content
-from harness.control.operations.housekeeping import blank_old_texts
+from harness.control.privacy.content_encryption import renew_content
+from harness.control.privacy.housekeeping import blank_old_texts
 from harness.domain.errors import Conflict, DecryptionFailed
 from harness.runtime import encryption, secret_files
 from harness.runtime.clock import SystemClock

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from harness.api.access import AccessRules, Authenticated, read_bearer
+from harness.api.frame.access import AccessRules, Authenticated, read_bearer
 from harness.control.operations import keys
 from harness.domain.errors import NotAllowed
 from harness.domain.operations.access import SYSTEM, Actor, Role, key_hash

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from harness.api.json_answers import JsonAnswer, json_answer
-from harness.api.openapi import SchemaComponents
-from harness.api.request_body import MAX_DEPTH, check_json
+from harness.api.frame.json_answers import JsonAnswer, json_answer
+from harness.api.frame.openapi import SchemaComponents
+from harness.api.frame.request_body import MAX_DEPTH, check_json
 from harness.domain.errors import InputError
 from harness.domain.operations.access import ApiKey, Role
 from harness.domain.pagination import Page

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from harness.api import idempotency
-from harness.api.idempotency import IdempotencyCache
-from harness.api.json_answers import JsonAnswer
+from harness.api.frame import idempotency
+from harness.api.frame.idempotency import IdempotencyCache
+from harness.api.frame.json_answers import JsonAnswer
 from harness.domain.errors import Conflict, InputError
 from tests.support.control.manual_clock import ManualClock
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from harness.api.error_status import ErrorGuard
-from harness.api.request_body import MAX_BODY_BYTES, StrictBody
+from harness.api.frame.error_status import ErrorGuard
+from harness.api.frame.request_body import MAX_BODY_BYTES, StrictBody
 from tests.support.control.counting_ids import CountingRandomIds
 
 SCOPE: dict[str, Any] = {

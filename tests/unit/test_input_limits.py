@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from dashboard.text import html
 from evals.sim import profiles
-from harness.api.request_body import check_json
+from harness.api.frame.request_body import check_json
 from harness.cli.program import program
 from harness.config import environment, source_locations
 from harness.domain.errors import ConfigError, InputError

@@ -17,8 +17,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from harness.api.access import OPEN, read_bearer
 from harness.api.agents.errors import ErrorAnswer
+from harness.api.frame.access import OPEN, read_bearer
 from harness.app.installation import Installation
 from harness.control.agents.client import AgentsClient
 from harness.control.operations import keys

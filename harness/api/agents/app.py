@@ -21,9 +21,9 @@ from harness.api.agents.errors import (
     answer_unforeseen,
     answer_validation_error,
 )
-from harness.api.error_status import ErrorGuard
-from harness.api.openapi import DocumentedApi, add_errors_and_keys, object_schema
-from harness.api.request_body import StrictBody
+from harness.api.frame.error_status import ErrorGuard
+from harness.api.frame.openapi import DocumentedApi, add_errors_and_keys, object_schema
+from harness.api.frame.request_body import StrictBody
 from harness.app.agents.turn_service import TurnService
 from harness.app.installation import Installation
 from harness.domain.operations.access import DATA_KEY_PREFIX

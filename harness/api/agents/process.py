@@ -12,8 +12,8 @@ from typing import Final
 
 import uvicorn
 
-from harness.api.access import SERVER
 from harness.api.agents.app import build_agents_app
+from harness.api.frame.access import SERVER
 from harness.app.agents.turn_service import TurnService, open_agents
 
 # For the last bytes of answers, after the turns have ended.

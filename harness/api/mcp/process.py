@@ -22,10 +22,10 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from harness.api.access import SERVER
 from harness.api.agents.access import AgentsAccess, FailedKeys, key_client
 from harness.api.agents.errors import answer_error, answer_unforeseen
-from harness.api.error_status import ErrorGuard
+from harness.api.frame.access import SERVER
+from harness.api.frame.error_status import ErrorGuard
 from harness.api.mcp.server import McpServer
 from harness.app.agents.turn_service import TurnService, open_agents
 from harness.app.installation import Installation

@@ -23,12 +23,12 @@ from mcp_types import (
 from pydantic import ValidationError
 
 from harness import __version__
-from harness.api.endpoint import ApiCaller
-from harness.api.error_status import describe_places
-from harness.api.idempotency import IdempotencyCache
-from harness.api.json_answers import JsonAnswer
+from harness.api.frame.endpoint import ApiCaller
+from harness.api.frame.error_status import describe_places
+from harness.api.frame.idempotency import IdempotencyCache
+from harness.api.frame.json_answers import JsonAnswer
+from harness.api.frame.request_body import check_json
 from harness.api.mcp.tools import MANAGEMENT_TOOLS, ManagementTool
-from harness.api.request_body import check_json
 from harness.app.installation import Installation
 from harness.control.agents.built_in_tool import BuiltInTool
 from harness.control.agents.client import AgentsClient

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from harness.api import canary, credentials, proposals
-from harness.api.endpoint import ApiCaller
-from harness.api.request_fields import Body, Name, ProposalBody
+from harness.api.frame.endpoint import ApiCaller
+from harness.api.frame.request_fields import Body, Name, ProposalBody
 from harness.control.context import Context
 from harness.control.operations import queries
 from harness.control.operations.project_scope import (

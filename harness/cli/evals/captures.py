@@ -12,7 +12,8 @@ from harness.cli.frame import formatting, output, paging
 from harness.cli.frame.duration import DurationType
 from harness.cli.frame.finite_range import FiniteRange
 from harness.cli.frame.session import Session, pass_session
-from harness.control.operations import captures, queries
+from harness.control.operations import queries
+from harness.control.privacy import captures
 from harness.domain.errors import InputError
 from harness.domain.pagination import PageRequest
 

@@ -9,7 +9,7 @@ import click
 
 from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
-from harness.control.operations import archive as archives
+from harness.control.privacy import archive as archives
 from harness.domain.errors import InputError, SwapgateError
 from harness.domain.operations.archive import ARCHIVED
 from harness.ports import ArchiveFiles

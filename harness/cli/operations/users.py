@@ -4,7 +4,7 @@ import click
 
 from harness.cli.frame import output
 from harness.cli.frame.session import Session, pass_session
-from harness.control.operations import user_deletion
+from harness.control.privacy import user_deletion
 
 
 @click.group()

@@ -13,9 +13,10 @@ from typing import Final
 
 from harness.control import audit
 from harness.control.context import Context
-from harness.control.operations import alerts, captures
-from harness.control.operations.captures import CaptureSummary
+from harness.control.operations import alerts
 from harness.control.operations.keys import KeySummary
+from harness.control.privacy import captures
+from harness.control.privacy.captures import CaptureSummary
 from harness.control.routing import route_status, routes, targets
 from harness.control.routing.route_status import RouteStatus
 from harness.control.shadow import shadows

@@ -11,7 +11,7 @@ from typing import Final
 
 from harness.control import audit
 from harness.control.context import Context
-from harness.control.operations import content_encryption
+from harness.control.privacy import content_encryption
 from harness.control.providers import endpoint_changes, provider_secrets
 from harness.control.routing import data_class_checks, targets
 from harness.control.serialize import CamelCase

@@ -15,8 +15,8 @@ import uvicorn
 from jsonschema import Draft202012Validator
 
 from harness import config, package_data
-from harness.api.access import SERVER
 from harness.api.app import PREFIX, build_app
+from harness.api.frame.access import SERVER
 from harness.app.installation import Installation
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Final
 
-from harness.api.json_answers import JsonAnswer
+from harness.api.frame.json_answers import JsonAnswer
 from harness.domain.errors import InputError
 from harness.ports import Clock
 

@@ -11,9 +11,9 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response
 
-from harness.api.idempotency import IdempotencyCache
-from harness.api.json_answers import JsonAnswer
-from harness.api.request_fields import Body, PageQuery
+from harness.api.frame.idempotency import IdempotencyCache
+from harness.api.frame.json_answers import JsonAnswer
+from harness.api.frame.request_fields import Body, PageQuery
 from harness.app.installation import Installation
 from harness.control.context import Context
 from harness.control.operations.project_scope import ProjectScope, installation_alone

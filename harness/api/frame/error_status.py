@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from harness.api.json_answers import JsonAnswer, problem
+from harness.api.frame.json_answers import JsonAnswer, problem
 from harness.domain.errors import (
     ConfigError,
     Conflict,
