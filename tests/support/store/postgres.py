@@ -5,6 +5,7 @@ fresh database for every test, copied from a migrated template.
 import fcntl
 import shutil
 import subprocess
+import threading
 import time
 import uuid
 import warnings
@@ -23,6 +24,8 @@ with warnings.catch_warnings():
 
 # 48 s were seen for a start on a busy machine.
 START_TIMEOUT_S: Final = 240.0
+# The package's lock is one of processes: two threads that hold it at once break it.
+_PACKAGE: Final = threading.Lock()
 TEMPLATE: Final = "swapgate_template"
 UNFINISHED_TEMPLATE: Final = "swapgate_template_unfinished"
 
@@ -95,7 +98,9 @@ def join(folder: Path, migrate: Callable[[str], None]) -> Postgres:
 def stop_server(folder: Path) -> None:
     """Stop the server with its data in `folder`, and remove that."""
     if (folder / "postmaster.pid").exists():
-        started(folder).stop()
+        server = started(folder)
+        with _PACKAGE:
+            server.stop()
     shutil.rmtree(folder, ignore_errors=True)
     folder.with_suffix(".lock").unlink(missing_ok=True)
 
@@ -107,7 +112,8 @@ def started(folder: Path) -> PostgresServer:
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         try:
-            server.start()
+            with _PACKAGE:
+                server.start()
             psycopg.connect(server.get_uri()).close()
         # The package waits 10 s for a start, and stumbles over a half-written pid file.
         except (subprocess.SubprocessError, AssertionError, OSError, psycopg.OperationalError):
