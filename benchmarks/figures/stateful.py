@@ -1,13 +1,15 @@
 """Random histories of the control plane, the promise checked after every step:
-`python -m benchmarks.figures.stateful [--steps 100000] [--postgres-share 0.1]`.
+`python -m benchmarks.figures.stateful [--steps 100000] [--postgres-share 0.1] [--processes 2]`.
 
 The state machine is tests/support/control/control_plane_machine.py. Part of the steps happen on
-PostgreSQL, the others on SQLite.
+PostgreSQL, the others on SQLite; each process does its part of both.
 """
 
 import argparse
 import sys
 import traceback
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import ClassVar, Final
 
 from hypothesis import HealthCheck, settings
@@ -67,18 +69,28 @@ def run_steps(plane: type[CountedPlane], wanted: int) -> list[str]:
     return []
 
 
-def run(steps: int, postgres_share: float) -> RunResult:
-    on_postgres = round(steps * postgres_share)
+def run_part(steps: int, on_postgres: int) -> tuple[int, int, list[str]]:
+    """The steps of one process: how many on SQLite, how many on PostgreSQL, and the faults."""
     faults = run_steps(CountedPlane, steps - on_postgres)
     if on_postgres:
         with own_postgres() as server:
             PostgresPlane.server = server
             faults += run_steps(PostgresPlane, on_postgres)
-    counts = CountedPlane.steps, PostgresPlane.steps
+    return CountedPlane.steps, PostgresPlane.steps, faults
+
+
+def run(steps: int, postgres_share: float, processes: int) -> RunResult:
+    each = -(-steps // processes)
+    on_postgres = round(each * postgres_share)
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        parts = list(pool.map(run_part, [each] * processes, [on_postgres] * processes))
+    on_sqlite = sum(part[0] for part in parts)
+    on_postgres = sum(part[1] for part in parts)
+    faults = [fault for part in parts for fault in part[2]]
     return RunResult(
-        sum(counts),
+        on_sqlite + on_postgres,
         len(faults),
-        f"{counts[0]} steps on SQLite, {counts[1]} on PostgreSQL, "
+        f"{on_sqlite} steps on SQLite, {on_postgres} on PostgreSQL, "
         f"in histories of at most {STEPS_EACH}",
         faults,
     )
@@ -88,8 +100,11 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--steps", type=int, default=100_000)
     options.add_argument("--postgres-share", type=float, default=0.1)
+    options.add_argument("--processes", type=int, default=2)
     chosen = options.parse_args()
-    return record_run("stateful", lambda: run(chosen.steps, chosen.postgres_share))
+    return record_run(
+        "stateful", lambda: run(chosen.steps, chosen.postgres_share, chosen.processes)
+    )
 
 
 if __name__ == "__main__":
