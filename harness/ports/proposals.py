@@ -15,6 +15,7 @@ from harness.domain.canary.observation import (
 )
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.run import Verdict
+from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.proposals.proposal import Approval, Proposal, ProposalPhase
 from harness.domain.reliability.spend import KeySpend
@@ -208,9 +209,11 @@ class Observations(Protocol):
         ...
 
     def traffic_points(
-        self, *, since: datetime, route: str | None = None
+        self, *, since: datetime, route: str | None = None, project: str = DEFAULT_PROJECT
     ) -> Sequence[TrafficPoint]:
-        """Sums of what `traffic` gives minute by minute, oldest first."""
+        """Sums of what `traffic` gives minute by minute, oldest first. project: whose routes
+        alone; the default one's are all.
+        """
         ...
 
     def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:

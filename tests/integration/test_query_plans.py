@@ -132,6 +132,7 @@ def ask_store(tx: Transaction, since: Any) -> None:
     tx.observations.totals(since=since)
     tx.observations.traffic(since=since)
     tx.observations.traffic_points(since=since)
+    tx.observations.traffic_points(since=since, project="payments")
     tx.observations.spends(since=since.date())
     tx.runs.of_targets(["a"])
     tx.keys.of_principal("p")

@@ -176,9 +176,11 @@ def end_break_glass(ctx: Context, actor: Actor, id_: str, *, reason: str) -> Bre
 
 
 def list_open(ctx: Context) -> Sequence[BreakGlass]:
-    """Lists those in force or waiting for a second person, oldest first."""
+    """Lists those in force or waiting for a second person, oldest first: of the routes of who
+    asks.
+    """
     with ctx.store.read() as tx:
-        return tx.break_glasses.open()
+        return [record for record in tx.break_glasses.open() if ctx.owns(record.route)]
 
 
 def count_unconfirmed(ctx: Context) -> int:
@@ -191,8 +193,8 @@ def count_unconfirmed(ctx: Context) -> int:
 
 def list_notices(ctx: Context) -> Sequence[tuple[str, str]]:
     """Says of each open break-glass what everybody should know: a heading, and a text."""
+    found = list_open(ctx)
     with ctx.store.read() as tx:
-        found = tx.break_glasses.open()
         names = {id_: known.name for id_, known in tx.routing.targets().items()}
     return [_notice(record, names.get(record.target, record.target)) for record in found]
 

@@ -96,14 +96,17 @@ class TrafficReport:
 def load_traffic_report(
     ctx: Context, window: timedelta, route: str | None = None
 ) -> TrafficReport:
-    """Loads the traffic of a window that ends now, of one route or of all."""
+    """Loads the traffic of a window that ends now, of one route or of all that are theirs who
+    ask.
+    """
     now = ctx.clock.now()
     step = next((s for s in _STEPS if window <= MOST_POINTS * s), _STEPS[-1])
     since = _floor(now - window, step)
     with ctx.store.read() as tx:
-        totals = tx.observations.totals(since=since, route=route)
-        points = tx.observations.traffic_points(since=since, route=route)
-        before = () if totals else tx.observations.totals(since=now - LOOK_BACK, route=route)
+        totals = _select_own(ctx, tx.observations.totals(since=since, route=route))
+        points = tx.observations.traffic_points(since=since, route=route, project=ctx.project)
+        earlier = () if totals else tx.observations.totals(since=now - LOOK_BACK, route=route)
+    before = _select_own(ctx, earlier)
     last = max((total.last for total in (*totals, *before)), default=None)
     return TrafficReport(
         window=window,
@@ -115,6 +118,10 @@ def load_traffic_report(
         course=_course(points, since, now, step),
         last_request=None if last is None else last + _MINUTE,
     )
+
+
+def _select_own(ctx: Context, totals: Iterable[TrafficTotal]) -> Sequence[TrafficTotal]:
+    return [total for total in totals if ctx.owns(total.route)]
 
 
 def name_period(window: timedelta) -> str:

@@ -75,7 +75,7 @@ from harness.store.schema.shadow import shadow, shadow_from_row
 from harness.store.sql.agent_listings import AgentListings
 from harness.store.sql.evidence import chain_signed
 from harness.store.sql.operations import KNOWN_ALERTS
-from harness.store.sql.pages import Order, newest, read_page
+from harness.store.sql.pages import Order, newest, owned_by, read_page
 from harness.store.sql.routing import CURRENT, CURRENT_FALLBACKS
 from harness.store.unit_of_work import in_project, in_project_or_all
 
@@ -271,6 +271,9 @@ class SqlListings(AgentListings):
         )
         if route is not None:
             query = query.where(failover.c.route == route)
+        own = owned_by(failover, self.project)
+        if own is not None:
+            query = query.where(own)
         return [failover_count_from_row(row) for row in self.unit.read(query)]
 
     def captures(

@@ -16,6 +16,7 @@ from harness.domain.canary.observation import (
     TrafficPoint,
     TrafficTotal,
 )
+from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.privacy.capture import CapturedRequest, CaptureResult, day_start
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.spend import KeySpend
@@ -51,6 +52,7 @@ from harness.store.schema.observations import (
     traffic_point_from_row,
     traffic_to_row,
 )
+from harness.store.sql.pages import owned_by
 from harness.store.unit_of_work import Unit, in_project
 
 ROWS_AT_A_TIME = 2_000
@@ -321,9 +323,12 @@ class SqlObservations:
         return sums
 
     def traffic_points(
-        self, *, since: datetime, route: str | None = None
+        self, *, since: datetime, route: str | None = None, project: str = DEFAULT_PROJECT
     ) -> Sequence[TrafficPoint]:
         query = POINTS if route is None else POINTS.where(traffic.c.route == route)
+        own = owned_by(traffic, project)
+        if own is not None:
+            query = query.where(own)
         return [traffic_point_from_row(row) for row in self._unit.read(query, {"since": since})]
 
     def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:
