@@ -1,11 +1,12 @@
 """Says who acts in this browser: it finds the session behind the cookie that `/sign-in` set, or
 behind a single sign-on, shows it on top of every page with a way to sign out, and runs a page's
 actions as that person. Without a session the pages can be read, but change nothing; where
-people sign in by OpenID Connect, they cannot be read either. Every action asks anew whether the
-session goes on and its key is still valid.
+people sign in by OpenID Connect or projects are kept apart, they cannot be read either. Every
+action asks anew whether the session goes on, its key is still valid, and what the act is about
+is of the key's project.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
@@ -16,16 +17,18 @@ from dashboard import page_frame, sign_in_page
 from dashboard.text import html
 from harness.control.operations import dashboard_sessions, single_sign_on
 from harness.control.operations.dashboard_sessions import ActorSession
+from harness.control.operations.project_scope import ProjectScope, installation_alone
 from harness.domain.errors import NotAllowed, SwapgateError
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.dashboard_session import SIGN_IN_PATH
+from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.single_sign_on import read_identity
 
-STATE: Final = "acting"
 SIGN_IN: Final = (
     "Sign in first, at the top of this page; swapgate key sign-in-link prints a link for it."
 )
 NOBODY: Final = "You read without signing in."
+OTHER_PROJECT: Final = "somebody of another project is signed in now: reload the page"
 NOBODY_KNOWN: Final = (
     "The database does not answer now, so nobody can sign in. The dashboard's log says why."
 )
@@ -33,8 +36,8 @@ NOBODY_KNOWN: Final = (
 
 def show_account() -> bool:
     """Shows on top of the page who is signed in, or where to sign in. Returns whether the page
-    may be shown: where people sign in by OpenID Connect, nobody else reads, and while the
-    installation cannot be opened nobody at all.
+    may be shown: where people sign in by OpenID Connect or projects are kept apart, nobody
+    else reads, and while the installation cannot be opened nobody at all.
     """
     if not page_frame.is_open():
         return False
@@ -43,25 +46,41 @@ def show_account() -> bool:
     except SwapgateError as error:
         # The page itself says where the database does not answer, if it is shown without a
         # sign-in.
-        actor, why = None, "" if page_frame.sign_on() is None else _hide(error)
+        actor, why = None, _hide(error) if page_frame.needs_sign_in() else ""
     if actor is not None:
-        st.session_state[STATE] = actor
+        st.session_state[page_frame.STATE] = actor
         with st.container(key="account", horizontal=True, vertical_alignment="center"):
-            st.html(html.signed_in(actor.name, actor.role.name.lower(), actor.key))
+            project = actor.project if actor.project != DEFAULT_PROJECT else ""
+            role = actor.role.name.lower()
+            st.html(html.signed_in(actor.name, role, actor.key, project))
             if st.button("Sign out", icon=":material/logout:", type="tertiary"):
                 _sign_out()
         return True
-    st.session_state.pop(STATE, None)
-    if page_frame.sign_on() is None:
+    st.session_state.pop(page_frame.STATE, None)
+    if not page_frame.needs_sign_in():
         st.html(html.account(why or NOBODY, sign_in_address()))
         return True
     _ask_sign_on(why)
     return False
 
 
+def acts_in_project() -> bool:
+    """Tells whether whoever is signed in now acts in one project alone; False where that is not
+    known, as nothing is shown then.
+    """
+    try:
+        found = _find_session()
+    except SwapgateError:
+        return False
+    return found is not None and found.actor.project != DEFAULT_PROJECT
+
+
 def _ask_sign_on(why: str) -> None:
     """Show the one page that is there for who is not signed in, where reading needs it."""
     st.html(html.title("<b>Sign in</b> to Swapgate", html.escape(why)))
+    if page_frame.sign_on() is None:
+        st.html(html.account("With a key or a link:", sign_in_address()))
+        return
     address = sign_in_page.sign_on_address(current_page())
     st.html(html.action_link(address, "Sign in with single sign-on"))
     st.html(html.account("Or with a key or a link:", sign_in_address()))
@@ -117,10 +136,11 @@ def require_reader() -> None:
     """Draws the whole page anew where its visitor may not read it any more: a part that
     refreshes itself would go on after a sign-out, without `show_account`.
     """
-    if page_frame.sign_on() is None:
+    if not page_frame.needs_sign_in():
         return
     try:
-        gone = _find_session() is None
+        found = _find_session()
+        gone = found is None or not _is_drawn_for(found.actor)
     except NotAllowed:
         gone = True
     except SwapgateError:
@@ -129,6 +149,13 @@ def require_reader() -> None:
         st.stop()
     if gone:
         st.rerun()
+
+
+def _is_drawn_for(actor: Actor) -> bool:
+    """Whether the page has the things of this one's project."""
+    drawn_for = signed_in()
+    known = drawn_for.project if drawn_for is not None else DEFAULT_PROJECT
+    return known == actor.project
 
 
 def session_cookie() -> str:
@@ -155,7 +182,7 @@ def _sign_out() -> None:
     try:
         found = _find_session()
         if found is not None:
-            dashboard_sessions.end(page_frame.context(), found)
+            dashboard_sessions.end(page_frame.installation().context, found)
         _end_sign_on()
     except SwapgateError as error:
         st.html(html.failure("Not signed out", str(error), "You are still signed in."))
@@ -174,13 +201,12 @@ def _end_sign_on() -> None:
     with suppress(NotAllowed):
         other = _find_sign_on()
         if other is not None:
-            dashboard_sessions.end(page_frame.context(), other)
+            dashboard_sessions.end(page_frame.installation().context, other)
 
 
 def signed_in() -> Actor | None:
     """Returns who is signed in, with the role that the key had when the page was drawn."""
-    found = st.session_state.get(STATE)
-    return found if isinstance(found, Actor) else None
+    return page_frame.visitor()
 
 
 def why_not(role: Role) -> str:
@@ -206,20 +232,33 @@ def attempt(
     action: Callable[[Actor], object],
     done: Callable[[Actor], str],
     *,
+    scope: ProjectScope = installation_alone,
+    named: Mapping[str, object] | None = None,
     refused: str = page_frame.UNCHANGED,
 ) -> None:
     """Does an act by `page_frame.attempt` for whoever is signed in, with the role that the key
-    has now. refused: what holds where the act was refused.
+    has now.
+
+    scope: what a project's people may do it with, of what is `named`, by the words of the REST
+    API; an act that names none is the whole installation's. refused: what holds where the act
+    was refused.
     """
     try:
         actor, why = _find_actor()
     except SwapgateError as error:
-        if page_frame.sign_on() is None:
-            page_frame.show_refusal(error)
-        else:
+        if page_frame.needs_sign_in():
             st.html(html.failure("Not done", _hide(error), page_frame.UNCHANGED))
+        else:
+            page_frame.show_refusal(error)
         return
     if actor is None:
         st.html(html.failure("Not done", why or SIGN_IN, page_frame.UNCHANGED))
         return
-    page_frame.attempt(lambda: action(actor), done(actor), refused=refused)
+
+    def act() -> None:
+        if not _is_drawn_for(actor):
+            raise NotAllowed(OTHER_PROJECT)
+        page_frame.require(scope, **(named or {}))
+        action(actor)
+
+    page_frame.attempt(act, done(actor), refused=refused)

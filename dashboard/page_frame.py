@@ -1,13 +1,16 @@
-"""The frame of every dashboard page opens the installation once per process, shows kill
-switches and a broken audit log on top, turns errors into words with a way to try again. Also
-what pages share: running a button's action, its confirmation, the loading note, "Copy as CLI".
+"""The frame of every dashboard page opens the installation once per process, keeps people of a
+project within it (`context`, `require`), shows kill switches and a broken audit log on top,
+turns errors into words with a way to try again. Also what pages share: running a button's
+action, its confirmation, the loading note, "Copy as CLI".
 """
 
 import logging
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
+from typing import Final
 
 import streamlit as st
 
@@ -18,18 +21,28 @@ from harness.app import processes
 from harness.app.installation import Installation, open_installation
 from harness.control import audit
 from harness.control.context import Context
+from harness.control.operations.project_scope import (
+    ProjectScope,
+    installation_alone,
+    own_route,
+)
 from harness.control.routing import banners
 from harness.control.routing.banners import Banner
 from harness.domain.errors import (
     ConfigError,
+    NotAllowed,
     NotFound,
     StoreUnavailable,
     SwapgateError,
 )
+from harness.domain.operations.access import Actor
+from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.settings import OidcSettings
 
 log = logging.getLogger("swapgate.dashboard")
 
+STATE: Final = "acting"  # who is signed in, as the page was drawn
+NOBODY: Final = "nobody is signed in here: reload the page, and sign in"
 UNCHANGED = "Nothing was changed."
 ROUTER_SERVES = "The router continues to serve its last valid table; nothing was changed."
 NOT_OPEN = "The dashboard cannot be opened now"
@@ -52,8 +65,38 @@ def reopen() -> None:
     installation.cache_clear()
 
 
+def visitor() -> Actor | None:
+    """Returns who is signed in, with the role that the key had when the page was drawn."""
+    found = st.session_state.get(STATE)
+    return found if isinstance(found, Actor) else None
+
+
 def context() -> Context:
-    return installation().context
+    """Returns what the use cases take, within the project of the visitor's key. Raises
+    NotAllowed where nobody reads without a sign-in and nobody is known: in a thread of
+    Streamlit's own, which makes a download, too.
+    """
+    ctx, actor = installation().context, visitor()
+    if actor is None and needs_sign_in():
+        raise NotAllowed(NOBODY)
+    if actor is None or actor.project == ctx.project:
+        return ctx
+    return replace(ctx, project=actor.project)
+
+
+def is_in_project() -> bool:
+    """Tells whether the visitor sees and changes one project alone."""
+    return context().project != DEFAULT_PROJECT
+
+
+def require(scope: ProjectScope, **named: object) -> None:
+    """Requires of a project's visitor that what is named is the project's, as the REST API
+    does: what a browser sends need not be what it was offered. Raises NotFound, NotAllowed,
+    InputError.
+    """
+    ctx = context()
+    if ctx.project != DEFAULT_PROJECT:
+        scope(ctx, named)
 
 
 class _Process:
@@ -73,6 +116,13 @@ def sign_on() -> OidcSettings | None:
     SwapgateError.
     """
     return installation().settings.ui.oidc or _Process.sign_on
+
+
+def needs_sign_in() -> bool:
+    """Tells whether nobody reads without signing in: where people sign in by OpenID Connect,
+    and where projects are kept apart. Raises SwapgateError.
+    """
+    return sign_on() is not None or bool(installation().context.projects)
 
 
 def is_open() -> bool:
@@ -101,14 +151,20 @@ def palette() -> Palette:
     return theme.palette(st.context.theme.type)
 
 
-def show_page(name: str, show: Callable[[], None]) -> None:
-    """Shows a page. An error in it is shown in words, with a way to try again."""
+def show_page(
+    name: str, show: Callable[[], None], *, scope: ProjectScope = installation_alone
+) -> None:
+    """Shows a page. An error in it is shown in words, with a way to try again. scope: whether
+    a project's people have it; one that names none is the whole installation's.
+    """
 
     def show_all() -> None:
+        require(scope)
         ctx = context()
         _show_banners(banners.list_switch_banners(ctx, installation().standing_switches))
         _show_banners(banners.list_break_glass_banners(ctx))
-        _check_audit_log()
+        if ctx.project == DEFAULT_PROJECT:
+            _check_audit_log()
         _show_banners(banners.list_observe_banners(ctx))
         show()
 
@@ -197,7 +253,9 @@ def choose_route(routes: Sequence[str]) -> str | None:
     """
     asked = st.query_params.get("route")
     if asked is None or asked in routes:
-        return st.selectbox("Route", routes, key="route", bind="query-params") or routes[0]
+        chosen = st.selectbox("Route", routes, key="route", bind="query-params") or routes[0]
+        require(own_route, route=chosen)
+        return chosen
     st.html(html.title(f"There is no route {html.strong(asked)}"))
     st.html(
         html.note("The page's address asks for it. `swapgate route list` names all routes.")

@@ -12,8 +12,9 @@ from dashboard.data import export, frames, large_comparisons
 from dashboard.data.queries import ComparisonView
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
+from harness.control.context import Context
 from harness.control.proposals import item_texts
-from harness.control.proposals.comparison import Comparison, with_texts
+from harness.control.proposals.comparison import with_texts
 from harness.control.proposals.item_texts import SuiteTexts
 
 ROW_PX, ROWS = 35, 6
@@ -24,7 +25,8 @@ TELLING = 50  # items by which is told what every prompt begins with
 def show(view: ComparisonView) -> None:
     """Show a comparison's samples: a filtered table, and both answers to the selected one."""
     light = view.comparison.without_texts
-    texts = {} if light else _load_texts(view.comparison)
+    ctx = page_frame.context()
+    texts = {} if light else item_texts.load_item_texts(ctx, view.comparison)
     everything = (
         large_comparisons.list_samples(view)
         if light
@@ -60,14 +62,10 @@ def show(view: ComparisonView) -> None:
     if light:
         # The first items of all show what every prompt begins with.
         with large_comparisons.without_collections():
-            page, texts = _read(view, page, everything.head(TELLING))
+            page, texts = _read(ctx, view, page, everything.head(TELLING))
     row = page.iloc[sample_table(page, f"{change}-{suite}-{number}")]
     downloads(view, rows)
     answers(view, row, texts[row["suite"]])
-
-
-def _load_texts(comparison: Comparison) -> Mapping[str, SuiteTexts]:
-    return item_texts.load_item_texts(page_frame.context(), comparison)
 
 
 def _page(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
@@ -86,15 +84,15 @@ def _page(rows: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 
 
 def _read(
-    view: ComparisonView, rows: pd.DataFrame, beside: pd.DataFrame
+    ctx: Context, view: ComparisonView, rows: pd.DataFrame, beside: pd.DataFrame
 ) -> tuple[pd.DataFrame, Mapping[str, SuiteTexts]]:
     """The rows with their texts. beside: rows whose questions are compared with theirs."""
     asked = pd.concat([rows, beside])
     items = {
         str(suite): list(of["item"]) for suite, of in asked.groupby("suite", observed=True)
     }
-    whole = with_texts(page_frame.context(), view.comparison, items)
-    texts = _load_texts(whole)
+    whole = with_texts(ctx, view.comparison, items)
+    texts = item_texts.load_item_texts(ctx, whole)
     read = frames.samples(whole, view.titles, texts).set_index("key", drop=False)
     return read.loc[list(rows["key"])].reset_index(drop=True), texts
 
@@ -102,10 +100,12 @@ def _read(
 def downloads(view: ComparisonView, rows: pd.DataFrame) -> None:
     """Offers the rows of the table with their full texts."""
     name = f"samples-{view.comparison.proposal.id}"
+    # A download is read in a thread that knows no visitor.
+    ctx = page_frame.context()
 
     def table() -> pd.DataFrame:
         light = view.comparison.without_texts
-        return frames.download_table(_read(view, rows, rows.head(0))[0] if light else rows)
+        return frames.download_table(_read(ctx, view, rows, rows.head(0))[0] if light else rows)
 
     with st.container(horizontal=True):
         st.download_button(

@@ -176,10 +176,10 @@ def healthz(_request: Request) -> Response:
 
 def readyz(_request: Request) -> Response:
     """The database answers as well: 200, or 503 with the reason."""
-    from dashboard.page_frame import context  # noqa: PLC0415 - Streamlit's options come first
+    from dashboard import page_frame  # noqa: PLC0415 - Streamlit's options come first
 
     try:
-        with context().store.read() as tx:
+        with page_frame.installation().context.store.read() as tx:
             tx.routing.table()
     except SwapgateError as error:
         return JSONResponse({"status": "not ready", "reason": str(error)}, status_code=503)

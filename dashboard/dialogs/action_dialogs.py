@@ -6,15 +6,16 @@ until what it needs stands there, and it says what is missing.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Literal, ParamSpec
 
 import streamlit as st
 
-from dashboard import current_user
+from dashboard import current_user, page_frame
 from dashboard.text import html
+from harness.control.operations.project_scope import ProjectScope, installation_alone
 from harness.domain.errors import SwapgateError
 from harness.domain.operations.access import Actor, Role
 
@@ -41,6 +42,8 @@ def dialog(
     def make(show: Callable[Fields, None]) -> Callable[Fields, None]:
         @wraps(show)
         def guarded(*args: Fields.args, **kwargs: Fields.kwargs) -> None:
+            # It draws itself anew without the page, which asked who may read.
+            current_user.require_reader()
             try:
                 show(*args, **kwargs)
             except SwapgateError as error:
@@ -119,12 +122,22 @@ def _reopen_key(key: str) -> str:
     return f"again-{key}"
 
 
+def ask_reach(route: str, key: str) -> str | None:
+    """Asks whether an act is about this route alone, or all of them: None. A project's people
+    are not asked.
+    """
+    if page_frame.is_in_project():
+        return route
+    where = st.radio("Where", [f"Route {route} alone", "All routes"], key=key)
+    return None if where.startswith("All") else route
+
+
 def ask_reason(key: str) -> str:
     """Shows the field for a reason; returns what stands in it, stripped."""
     return (st.text_input(REASON, key=key, live=True) or "").strip()
 
 
-def submit(
+def submit(  # noqa: PLR0913 - what a button has
     label: str,
     *,
     key: str,
@@ -132,17 +145,25 @@ def submit(
     missing: str,
     act: Callable[[Actor], object],
     done: Callable[[Actor], str],
+    scope: ProjectScope = installation_alone,
+    named: Mapping[str, object] | None = None,
     waits_for: str = "",
 ) -> None:
-    """Shows a dialog's button, and below it what is missing. waits_for: what a slow act waits
-    for.
+    """Shows a dialog's button, and below it what is missing.
+
+    scope, named: what a project's people may do it with, as of `current_user.attempt`.
+    waits_for: what a slow act waits for.
     """
+
+    def attempt() -> None:
+        current_user.attempt(act, done, scope=scope, named=named)
+
     why = current_user.why_not(role) or missing
     if st.button(label, type="primary", key=key, disabled=bool(why)):
         if waits_for:
             with st.spinner(f"{waits_for} …"):
-                current_user.attempt(act, done)
+                attempt()
         else:
-            current_user.attempt(act, done)
+            attempt()
     if why:
         st.html(html.note(why))

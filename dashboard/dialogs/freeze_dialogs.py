@@ -14,6 +14,7 @@ from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.canary import status as canary_status
+from harness.control.operations.project_scope import own_freeze, own_route
 from harness.control.routing import freeze_changes, freezes
 from harness.control.routing.freeze_changes import FreezeRequest
 from harness.domain.operations.access import Role
@@ -39,15 +40,12 @@ def _lift_opener(record: FreezeRecord, *, alone: bool) -> Opener:
 def add(route: str) -> None:
     """Asks what is frozen, from when until when, and why."""
     ctx, now = page_frame.context(), page_frame.context().clock.now()
-    everywhere = st.radio(
-        "Where", [f"Route {route} alone", "All routes"], key=f"freeze-where-{route}"
-    ).startswith("All")
+    reach = action_dialogs.ask_reach(route, f"freeze-where-{route}")
     left, right = st.columns(2)
     with left:
         starts_at = _ask_time("From, UTC (empty: now)", f"freeze-from-{route}")
     with right:
         ends_at = _ask_time("Until, UTC", f"freeze-until-{route}")
-    reach = None if everywhere else route
     st.html(_effect(reach))
     reason = action_dialogs.ask_reason(f"freeze-why-{route}")
     missing = ""
@@ -57,11 +55,13 @@ def add(route: str) -> None:
         missing = "It would end before it begins: choose a later end."
     elif not reason:
         missing = action_dialogs.REASON_MISSING
-    scope = "all routes" if everywhere else f"route {route}"
+    scope = "all routes" if reach is None else f"route {route}"
     action_dialogs.submit(
         "Freeze",
         key=f"freeze-now-{route}",
         role=Role.APPROVER,
+        scope=own_route,
+        named={"route": reach},
         missing=missing,
         act=lambda actor: freeze_changes.add_freeze(
             ctx, actor, FreezeRequest(reach, ends_at or now, reason, starts_at)
@@ -114,6 +114,8 @@ def lift(record: FreezeRecord) -> None:
         "End it",
         key=f"thaw-now-{freeze.id}",
         role=Role.APPROVER,
+        scope=own_freeze,
+        named={"freeze": freeze.id},
         missing="" if reason else action_dialogs.REASON_MISSING,
         act=lambda actor: freeze_changes.lift_freeze(
             page_frame.context(), actor, freeze.id, reason=reason

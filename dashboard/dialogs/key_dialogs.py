@@ -14,6 +14,7 @@ from dashboard.text import html, key_text
 from dashboard.text.html import escape, strong
 from harness.control.operations import keys
 from harness.control.operations.keys import KeySummary
+from harness.control.operations.project_scope import own_key, own_new_key
 from harness.domain.errors import StaleWrite
 from harness.domain.operations.access import Actor, OptOut, Role
 from harness.domain.reliability.rate_limits import KeyLimits
@@ -49,6 +50,8 @@ def create_client_key() -> None:
         "Create the key",
         key="create-client",
         role=Role.ADMIN,
+        scope=own_new_key,
+        named={"project": None},
         missing="" if name else "Name the client first.",
         act=lambda actor: _create(actor, name, routes=routes, limits=limits, opt_outs=opt_outs),
         done=lambda _: f"{name} has a key. Copy it below: it is shown this once.",
@@ -88,18 +91,18 @@ def _create(  # noqa: PLR0913 - as `create_key` has them
     principal: str | None = None,
     service: bool = False,
 ) -> None:
-    installation = page_frame.installation()
     _, text = keys.create_key(
-        installation.context,
+        page_frame.context(),
         actor,
         name,
-        secret=installation.secret,
+        secret=page_frame.installation().secret,
         role=role,
         routes=routes,
         limits=limits,
         opt_outs=opt_outs,
         principal=principal,
         service=service,
+        project=actor.project,
     )
     st.session_state[NEW_KEY] = (actor.principal, name, text)
 
@@ -195,6 +198,8 @@ def _change_limits(chosen: KeySummary) -> None:
         "Set the limits",
         key=f"limit-{chosen.id}",
         role=Role.ADMIN,
+        scope=own_key,
+        named={"key": chosen.id},
         missing="These are its limits already." if same else "",
         act=lambda actor: keys.set_limits(
             page_frame.context(), actor, chosen.id, lambda now: _replace(now, before, limits)
@@ -212,6 +217,8 @@ def _change_opt_outs(chosen: KeySummary) -> None:
         "Set the opt-outs",
         key=f"opt-out-{chosen.id}",
         role=Role.ADMIN,
+        scope=own_key,
+        named={"key": chosen.id},
         missing="These are its opt-outs already." if same else "",
         act=lambda actor: keys.set_opt_outs(page_frame.context(), actor, chosen.id, opt_outs),
         done=lambda actor: f"{actor.name} changed the opt-outs of {chosen.name}.",
@@ -247,6 +254,8 @@ def _revoke(chosen: KeySummary) -> None:
         "Revoke it",
         key=f"revoke-{chosen.id}",
         role=Role.ADMIN,
+        scope=own_key,
+        named={"key": chosen.id},
         missing="" if sure else "The button works once the name stands here.",
         act=lambda who: keys.revoke_key(page_frame.context(), who, chosen.id),
         done=lambda who: f"{who.name} revoked the key of {chosen.name}.",

@@ -14,6 +14,7 @@ from dashboard.dialogs import action_dialogs
 from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
+from harness.control.operations.project_scope import own_route, own_switch
 from harness.control.routing import kill_switch, routes
 from harness.control.routing.kill_switch import SwitchPreview, SwitchRequest
 from harness.domain.operations.access import Role
@@ -38,9 +39,7 @@ def kill_switch_opener(route: str) -> Opener:
 def throw(route: str) -> None:
     """Asks what is forced, where, how long and why."""
     choices = _list_forces(route)
-    everywhere = st.radio(
-        "Where", [f"Route {route} alone", "All routes"], key=f"where-{route}"
-    ).startswith("All")
+    reach = action_dialogs.ask_reach(route, f"where-{route}")
     force = st.selectbox(
         "Send all requests to",
         choices,
@@ -52,7 +51,6 @@ def throw(route: str) -> None:
     lasts = st.selectbox("How long", list(LASTS), key=f"lasts-{route}")
     changed = False
     if force is not None:
-        reach = None if everywhere else route
         preview = kill_switch.preview_switch(page_frame.context(), parse_force(force), reach)
         changed = bool(preview.affected)
         st.html(_effect(preview))
@@ -63,13 +61,13 @@ def throw(route: str) -> None:
         "Throw the switch",
         key=f"throw-{route}",
         role=Role.APPROVER,
+        scope=own_route,
+        named={"route": reach},
         missing=missing or ("" if reason else action_dialogs.REASON_MISSING),
         act=lambda actor: kill_switch.throw_switch(
             page_frame.context(),
             actor,
-            SwitchRequest(
-                parse_force(force or ""), reason, None if everywhere else route, LASTS[lasts]
-            ),
+            SwitchRequest(parse_force(force or ""), reason, reach, LASTS[lasts]),
             # People throw both through the control plane.
             source=SwitchSource.REST,
         ),
@@ -127,6 +125,8 @@ def lift(switch: KillSwitch) -> None:
         "Lift it",
         key=f"lift-now-{switch.id}",
         role=Role.APPROVER,
+        scope=own_switch,
+        named={"switch": switch.id},
         missing="" if reason else action_dialogs.REASON_MISSING,
         act=lambda actor: kill_switch.lift_switch(
             page_frame.context(), actor, switch.id, reason=reason

@@ -405,12 +405,15 @@ def action_link(address: str, shown: str) -> str:
     )
 
 
-def signed_in(name: str, role: str, key: str | None) -> str:
-    """Renders the line on top of every page for who is signed in."""
+def signed_in(name: str, role: str, key: str | None, project: str = "") -> str:
+    """Renders the line on top of every page for who is signed in. project: the one that he
+    sees alone; empty for all.
+    """
     how = f"with the key {key}" if key else "as the operator of this machine"
+    where = f" · project {strong(project)}" if project else ""
     return (
         f'<div class="sg sg-account" title="{escape(f"You act as {name}, {how}")}">'
-        f"<span>{strong(name)} · {escape(role)}</span></div>"
+        f"<span>{strong(name)} · {escape(role)}{where}</span></div>"
     )
 
 

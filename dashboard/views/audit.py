@@ -11,7 +11,9 @@ import streamlit as st
 from dashboard import current_user, downloads, page_frame
 from dashboard.text import audit_text, html, labels
 from dashboard.text.audit_text import FullCheck
+from harness.control.context import Context
 from harness.control.operations import audit_export, queries
+from harness.domain.operations.access import Actor
 from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter
 from harness.domain.pagination import Page, PageRequest
 
@@ -121,11 +123,12 @@ def _events(page: Page[AuditEvent], selection: AuditFilter, now: datetime) -> No
     if page.next is not None:
         st.html(html.block(html.link("audit", "Older events", after=page.next, **chosen)))
     st.html(html.section("Export", "The selected events, with the chain's signatures."))
-    downloads.offer("audit", lambda: _frame(selection))
-
-
-def _frame(selection: AuditFilter) -> pd.DataFrame:
+    # The download is read in a thread that knows no visitor.
     ctx, reader = page_frame.context(), current_user.signed_in()
+    downloads.offer("audit", lambda: _frame(ctx, reader, selection))
+
+
+def _frame(ctx: Context, reader: Actor | None, selection: AuditFilter) -> pd.DataFrame:
     events = queries.read_audit_events(ctx, selection, reader=reader)
     rows = [audit_export.event_row(event) for event in events]
     return pd.DataFrame(rows, columns=list(audit_export.COLUMNS))

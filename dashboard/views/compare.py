@@ -15,6 +15,7 @@ from dashboard.data.queries import ComparisonView, ProposalRow
 from dashboard.dialogs import decision_dialogs
 from dashboard.text import comparison_text, html, labels, selection_text, suite_text
 from dashboard.text.html import escape, strong
+from harness.control.operations.project_scope import own_list, own_proposal
 from harness.control.proposals.selections import SelectionComparison
 from harness.control.routing import monthly_bill
 from harness.domain.evals.run import SuiteReport
@@ -29,7 +30,10 @@ def show() -> None:
         ctx = page_frame.context()
         rows = queries.proposals(ctx)
         chosen = st.query_params.get("id") or (newest(rows) if rows else None)
-        view = large_comparisons.load(ctx, chosen) if chosen else None
+        view = None
+        if chosen:
+            page_frame.require(own_proposal, proposal=chosen)
+            view = large_comparisons.load(ctx, chosen)
     if view is None:
         st.html(html.title("Nothing to compare yet"))
         command = "swapgate proposal create ROUTE PROVIDER/MODEL"
@@ -302,4 +306,4 @@ def others(rows: Sequence[ProposalRow], current: str) -> None:
         st.rerun()
 
 
-page_frame.show_page("The comparison", show)
+page_frame.show_page("The comparison", show, scope=own_list)

@@ -13,6 +13,7 @@ from dashboard import page_frame
 from dashboard.data import queries
 from dashboard.text import alert_text, html, labels, overview_text, route_text
 from harness.control.operations.alerts import AlertView
+from harness.control.operations.project_scope import own_list
 from harness.control.operations.queries import list_alerts, list_route_status
 from harness.control.routing.break_glass import count_unconfirmed
 from harness.control.routing.route_status import ALERTS_OF_STATES, RouteState, RouteStatus
@@ -31,9 +32,12 @@ def show() -> None:
     with page_frame.loading("the routes"):
         ctx = page_frame.context()
         page, now = list_route_status(ctx), ctx.clock.now()
+        # Alerts are the whole installation's.
         alarming = [
             alert
-            for alert in list_alerts(ctx, open_only=True)
+            for alert in (
+                [] if page_frame.is_in_project() else list_alerts(ctx, open_only=True)
+            )
             if alert.kind not in ALERTS_OF_STATES
         ]
         alarming.sort(key=lambda alert: (-alert.severity, -alert.last_seen.timestamp()))
@@ -46,6 +50,9 @@ def show() -> None:
     page_frame.show_freezes()
     if page.items:
         _routes(page.items, now)
+    elif page_frame.is_in_project():
+        words = "Your project has no route yet. An admin of it makes one:"
+        st.html(html.empty(words, f"swapgate route create {ctx.project}::NAME"))
     else:
         st.html(
             html.empty(
@@ -55,7 +62,10 @@ def show() -> None:
             )
         )
         st.page_link("views/first_start.py", label="First steps: make one here")
-    page_frame.copy_as_cli("status")
+    if page_frame.is_in_project():
+        page_frame.copy_as_cli("route", "list")
+    else:
+        page_frame.copy_as_cli("status")
 
 
 def _routes(statuses: Sequence[RouteStatus], now: datetime) -> None:
@@ -158,4 +168,4 @@ def _links(status: RouteStatus) -> None:
         )  # fmt: skip
 
 
-page_frame.show_page("The overview", show)
+page_frame.show_page("The overview", show, scope=own_list)

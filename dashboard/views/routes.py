@@ -24,6 +24,7 @@ from dashboard.dialogs import (
 from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import drift_text, html, labels, route_text
 from dashboard.text.html import escape, strong
+from harness.control.operations.project_scope import own_list
 from harness.control.operations.queries import list_freezes
 from harness.control.routing import kill_switch, routes, seed
 from harness.domain.operations.access import Role
@@ -34,6 +35,7 @@ from harness.gate.text.change_text import describe_change
 from harness.ports import RouteRecord
 
 MOST_FREEZES: Final = 10
+_ADD: Final = Opener("Add a route …", ":material/add:", route_dialogs.add_route, "add-route")
 
 
 def show() -> None:
@@ -43,6 +45,10 @@ def show() -> None:
     if not names:
         st.html(html.title("There is no route yet"))
         page_frame.show_done_message()
+        if page_frame.is_in_project():
+            # First steps is the whole installation's.
+            action_dialogs.show_openers([_ADD])
+            return
         st.html(
             html.empty(
                 "This asks for one and makes it, as First steps does:", "swapgate init --guided"
@@ -90,7 +96,7 @@ def actions(view: RouteView) -> None:
             Opener(
                 "Settings …", ":material/tune:", partial(dialogs.change_settings, view), "tune"
             ),
-            Opener("Add a route …", ":material/add:", dialogs.add_route, "add-route"),
+            _ADD,
             # The one that needs no proof stands last.
             *break_glass_dialogs.list_openers(name),
         ]
@@ -99,10 +105,12 @@ def actions(view: RouteView) -> None:
 
 def lifts(view: RouteView) -> list[Opener]:
     """Lists the buttons that lift the kill switches about this route."""
+    name = view.route.name
+    reach = (name,) if page_frame.is_in_project() else (None, name)
     about = [
         switch
         for switch in kill_switch.list_live_switches(page_frame.context())
-        if switch.route in (None, view.route.name)
+        if switch.route in reach
     ]
     return [
         Opener(
@@ -305,4 +313,4 @@ def back(view: RouteView) -> None:
     )
 
 
-page_frame.show_page("The route", show)
+page_frame.show_page("The route", show, scope=own_list)

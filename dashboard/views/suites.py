@@ -14,6 +14,7 @@ from dashboard.dialogs import action_dialogs, suite_dialogs
 from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import html, labels, suites_page_text
 from dashboard.text.html import escape
+from harness.control.operations.project_scope import own_list
 from harness.domain.evals.run import EvalRun
 from harness.domain.operations.access import Role
 
@@ -42,22 +43,27 @@ def show() -> None:
 
 
 def _buttons(page: SuitesPage) -> None:
-    able = {v.summary.name: v.summary.items or 0 for v in page.suites if not v.summary.error}
-    dialogs = suite_dialogs
-    action_dialogs.show_openers(
-        [
-            Opener(
-                "Run a suite", ":material/play_arrow:",
-                partial(dialogs.run_suite, able, page.targets), "run", Role.PROPOSER,
-                "" if able else "There is no suite to run.",
-            ),
-            Opener("Add a suite", ":material/upload_file:", dialogs.add_suite, "add-suite"),
-            Opener(
-                "Label captured requests", ":material/label:", dialogs.label_captures, "label",
-                Role.APPROVER,
-            ),
-        ]
-    )  # fmt: skip
+    ctx, dialogs = page_frame.context(), suite_dialogs
+    # A run by hand is of one's own suite.
+    able = {
+        v.summary.name: v.summary.items or 0
+        for v in page.suites
+        if not v.summary.error and ctx.owns(v.summary.name)
+    }
+    openers = [
+        Opener(
+            "Run a suite", ":material/play_arrow:",
+            partial(dialogs.run_suite, able, page.targets), "run", Role.PROPOSER,
+            "" if able else "There is no suite to run.",
+        ),
+        Opener("Add a suite", ":material/upload_file:", dialogs.add_suite, "add-suite"),
+        Opener(
+            "Label captured requests", ":material/label:", dialogs.label_captures, "label",
+            Role.APPROVER,
+        ),
+    ]  # fmt: skip
+    # Suites and captures are the whole installation's to change and to read.
+    action_dialogs.show_openers(openers[:1] if page_frame.is_in_project() else openers)
 
 
 def _suites(page: SuitesPage) -> None:
@@ -118,4 +124,4 @@ def _cancel_run(run: EvalRun | None) -> None:
         suite_dialogs.cancel(run)
 
 
-page_frame.show_page("The suites", show)
+page_frame.show_page("The suites", show, scope=own_list)

@@ -13,6 +13,8 @@ from dashboard import current_user, downloads, page_frame
 from dashboard.charts import traffic_course
 from dashboard.data import queries
 from dashboard.text import html, labels, traffic_text
+from harness.control.context import Context
+from harness.control.operations.project_scope import own_list, own_route
 from harness.control.operations.queries import count_failovers, list_failovers
 from harness.control.routing.traffic_report import (
     RouteTraffic,
@@ -85,7 +87,10 @@ def _choices(names: Sequence[str]) -> tuple[str, str | None]:
     asked = st.query_params.get("route", ALL)
     if asked not in (ALL, *names):
         st.html(html.banner("?", f"There is no route {asked}; these are all routes."))
-    return chosen or "24h", None if route in (None, ALL) else route
+    if route in (None, ALL):
+        return chosen or "24h", None
+    page_frame.require(own_route, route=route)
+    return chosen or "24h", route
 
 
 def _routes(routes: Sequence[RouteTraffic]) -> None:
@@ -131,7 +136,9 @@ def _failovers(window: timedelta, route: str | None) -> str:
         ).strip()
     else:
         st.html(html.note(f"To look for one user: {current_user.SIGN_IN}"))
-    page = _load(PageRequest(MOST_FAILOVERS), window, route, user)
+    # The download is read in a thread that knows no visitor.
+    ctx = page_frame.context()
+    page = _load(ctx, PageRequest(MOST_FAILOVERS), window, route, user)
     if not page:
         nobody = f"No request of {user} left its first model." if user else "None."
         st.html(html.note(nobody))
@@ -140,15 +147,17 @@ def _failovers(window: timedelta, route: str | None) -> str:
     st.html(html.note(f"{len(page)} of {labels.plural(page.total, 'failover')}."))
 
     def read() -> Iterator[Failover]:
-        return read_all(lambda part: _load(part, window, route, user))
+        return read_all(lambda part: _load(ctx, part, window, route, user))
 
     downloads.offer("failovers", lambda: downloads.frame_of(read()))
     return user
 
 
-def _load(part: PageRequest, window: timedelta, route: str | None, user: str) -> Page[Failover]:
+def _load(
+    ctx: Context, part: PageRequest, window: timedelta, route: str | None, user: str
+) -> Page[Failover]:
     return list_failovers(
-        page_frame.context(),
+        ctx,
         part,
         secret=page_frame.installation().secret,
         route=route,
@@ -157,4 +166,4 @@ def _load(part: PageRequest, window: timedelta, route: str | None, user: str) ->
     )
 
 
-page_frame.show_page("The traffic", show)
+page_frame.show_page("The traffic", show, scope=own_list)

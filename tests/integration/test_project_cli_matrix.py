@@ -2,18 +2,23 @@
 and about another's: what others have is answered as what nobody has.
 """
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner, Result
 
+from harness.app.installation import open_installation
 from harness.cli.frame.project_scopes import PROJECT_SCOPES, is_of_the_machine
 from harness.cli.program import program
+from harness.control.operations import dashboard_sessions
+from harness.domain.operations.access import Role
 from tests.integration.test_cli_verbs import leaves
 from tests.support.site.command_line import CommandLine, installed
 
@@ -75,7 +80,8 @@ OTHERS = {
 }
 ABOUT = ROUTES | OTHERS
 SHARED = {"model list": "", "model match": "base"}
-LISTS = sorted(PROJECT_SCOPES.keys() - ABOUT.keys() - SHARED.keys())
+OF_ONESELF = "key sign-in-link"
+LISTS = sorted(PROJECT_SCOPES.keys() - ABOUT.keys() - SHARED.keys() - {OF_ONESELF})
 # Without a route these list the project's own.
 ALSO_LISTS = ("route measured", "canary status", "shadow status", "drift status")
 CLOSED = sorted(
@@ -187,6 +193,30 @@ def test_what_is_the_whole_installations_opens_to_no_projects_key(
         assert done.exit_code == 7, done.output
         assert "use a key of the default project" in done.output
     assert site.last_event() == before
+
+
+def test_a_link_signs_in_the_projects_person_who_prints_it_and_nobody_else(site: Site) -> None:
+    before = site.last_event()
+    for id_ in (site.names[THEIRS]["key"], "key_nobodys", site.names[OURS]["key"]):
+        done = site.ask(OF_ONESELF, "admin", id_)
+        assert done.exit_code == 7
+        assert "for its own owner alone" in done.output
+    assert site.last_event() == before
+    done = site.ask(OF_ONESELF, "viewer", "--json")
+    assert done.exit_code == 0, done.output
+    link = json.loads(done.stdout)["url"].partition("#")[2]
+    installation = open_installation(site.cli.folder / "swapgate.yaml")
+    try:
+        signed_in, _ = dashboard_sessions.open_link(
+            installation.context,
+            link,
+            secret=installation.secret,
+            lasts=timedelta(hours=1),
+        )
+    finally:
+        installation.close()
+    actor = signed_in.actor
+    assert (actor.name, actor.role, actor.project) == (f"{OURS} viewer", Role.VIEWER, OURS)
 
 
 def made_up_words(verb: str) -> str:

@@ -205,7 +205,7 @@ def _count_dialogs() -> Counter[str]:
 
 def _fill_in(app: AppTest) -> None:
     """Chooses and writes what the dialog asks for."""
-    choices = [choice for choice in app.selectbox if choice.value is None]
+    choices = [choice for choice in app.selectbox if choice.value is None and choice.options]
     for choice in choices:
         choice.select_index(0)
     if choices:

@@ -141,7 +141,7 @@ def shown(
 
 def signed_in_as(monkeypatch: pytest.MonkeyPatch, name: str, role: Role) -> None:
     """A session of a new key, whose cookie the browser sends."""
-    ctx, secret = page_frame.context(), page_frame.installation().secret
+    ctx, secret = page_frame.installation().context, page_frame.installation().secret
     _, key = keys.create_key(ctx, SYSTEM, name, secret=secret, role=role)
     lasts = timedelta(hours=1)
     cookie = dashboard_sessions.open_with_key(ctx, key, secret=secret, lasts=lasts)[1]
@@ -521,9 +521,9 @@ def test_a_session_acts_with_a_key_as_long_as_it_holds(
 ) -> None:
     config = configured(tmp_path)
     app = shown(monkeypatch, config, "overview")
-    assert current_user.STATE not in app.session_state
+    assert page_frame.STATE not in app.session_state
     assert 'href="/sign-in?next=' in text(app)
-    ctx, secret = page_frame.context(), page_frame.installation().secret
+    ctx, secret = page_frame.installation().context, page_frame.installation().secret
     key, secret_text = keys.create_key(ctx, SYSTEM, "carla", secret=secret, role=Role.APPROVER)
     lasts = timedelta(hours=1)
     cookie = dashboard_sessions.open_with_key(ctx, secret_text, secret=secret, lasts=lasts)[1]
@@ -531,7 +531,7 @@ def test_a_session_acts_with_a_key_as_long_as_it_holds(
     monkeypatch.setattr(current_user, "session_cookie", lambda: cookie)
     app.run()
     assert "<b>carla</b> · approver" in text(app)
-    actor = app.session_state[current_user.STATE]
+    actor = app.session_state[page_frame.STATE]
     assert (actor.name, actor.key) == ("carla", key.id)
     for hidden in (secret_text, cookie):
         assert hidden not in repr(app.session_state)
@@ -540,7 +540,7 @@ def test_a_session_acts_with_a_key_as_long_as_it_holds(
     keys.revoke_key(ctx, SYSTEM, key.id)
     app.run()
     assert "this management key is not known, or was revoked" in text(app)
-    assert current_user.STATE not in app.session_state
+    assert page_frame.STATE not in app.session_state
 
 
 @pytest.mark.req("F5")
@@ -548,7 +548,7 @@ def test_a_sign_out_ends_the_key_and_the_single_sign_on_and_keeps_the_way_to_the
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CONFIG_VARIABLE, str(with_sign_on(tmp_path)))
-    ctx = page_frame.context()
+    ctx = page_frame.installation().context
     signed_in_as(monkeypatch, "carla", Role.APPROVER)
     app = AppTest.from_file(str(MAIN), default_timeout=120)
     app.user = {
@@ -594,7 +594,7 @@ def test_a_part_that_refreshes_itself_ends_with_the_sign_in_that_reading_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CONFIG_VARIABLE, str(with_sign_on(tmp_path)))
-    ctx, secret = page_frame.context(), page_frame.installation().secret
+    ctx, secret = page_frame.installation().context, page_frame.installation().secret
     link = dashboard_sessions.create_link(ctx, OPERATOR, secret=secret)[1]
     lasts = timedelta(hours=1)
     found, cookie = dashboard_sessions.open_link(ctx, link, secret=secret, lasts=lasts)

@@ -1,7 +1,7 @@
 """Signs people in to the dashboard: by a one-time link (`create_link`, `preview_link`,
 `open_link`) or by a management key (`open_with_key`). `resume` finds who acts behind a
 browser's cookie, with the role that the key has now; `end` signs out, and `end_another` ends a
-session that `list_open` shows.
+session that `list_open` shows. Who acts with a project's key acts in this project alone.
 
 Links and cookies are stored as hashes alone. Each step is in the audit log, under the name of
 whoever is signed in.
@@ -141,7 +141,7 @@ def open_with_key(
     """Opens a session by a management key's text; and the cookie's. former: as of `open_link`.
     Raises NotAllowed.
     """
-    actor = keys.authenticate(ctx.store, text, secret=secret)
+    actor = keys.authenticate(ctx.store, text, secret=secret, in_project=True)
     now = ctx.clock.now()
     begun = DashboardSession(
         id=ctx.chance.token("ds_"),

@@ -277,8 +277,8 @@ def authenticate(store: Store, text: str, *, secret: bytes, in_project: bool = F
 def _for_all_projects(actor: Actor) -> Actor:
     if actor.project != DEFAULT_PROJECT:
         raise NotAllowed(
-            f"this management key is the project {actor.project!r}'s, which REST API, command "
-            "line and MCP take: use it there, or a key of the default project here"
+            f"this management key is the project {actor.project!r}'s, which dashboard, REST "
+            "API, command line and MCP take: use it there, or a key of the default project here"
         )
     return actor
 
@@ -315,14 +315,12 @@ def _refusing() -> Iterator[None]:
 
 def actor_behind(tx: Transaction, key: str | None) -> Actor:
     """Returns who acts with the management key of this id, with the role that it has now.
-    Raises NotAllowed for None, a data key, a project's, and one that was revoked.
+    Raises NotAllowed for None, a data key, and one that was revoked.
     """
     found = tx.keys.get(key) if key is not None else None
     # By its hash, which looks at the manifest: a key that was revoked may have been put back as
     # it was signed before.
-    return _for_all_projects(
-        _actor(tx, tx.keys.by_hash(found.hash) if found is not None else None)
-    )
+    return _actor(tx, tx.keys.by_hash(found.hash) if found is not None else None)
 
 
 def _actor(tx: Transaction, key: ApiKey | None) -> Actor:

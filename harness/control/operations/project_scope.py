@@ -60,6 +60,11 @@ def own_new_key(ctx: Context, given: Mapping[str, Any]) -> None:
         raise NotAllowed(f"your key makes keys of the project {ctx.project!r} alone")
 
 
+def own_link(_: Context, given: Mapping[str, Any]) -> None:
+    if _named(given, "key") is not None:
+        raise NotAllowed("your key prints a link for its own owner alone: leave the id out")
+
+
 def own_new_run(ctx: Context, given: Mapping[str, Any]) -> None:
     name = _named(given, "suite")
     if project_of(name) != ctx.project:
