@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from harness.app.installation import Installation, load_settings, open_installation
-from harness.app.router_process import build_recorder, require_table
+from harness.app.router_process import build_recorder, missing_table
 from harness.domain.errors import ConfigError, SwapgateError
 from harness.domain.routing.table import FIRST_ROUTE_STEP
 from harness.domain.settings import Settings
+from harness.imports import leave_modules_alone
 from harness.runtime import secret_files, telemetry
 from harness.runtime.processes.tcp_ports import is_free, require_free
 
@@ -30,6 +31,7 @@ log = structlog.get_logger("swapgate.router")
 
 # Workers of a parent that was killed give the port up at once, but not in no time.
 ORPHANS_LEAVE_S: Final = 3.0
+LOOK_FOR_TABLE_S: Final = 0.2
 # Of a worker: glibc's own thresholds grow with the largest answer that was freed, and then it
 # keeps as much for good. With lower ones, a request of 1 MB takes half as long again. Bytes.
 MALLOC: Final[Mapping[str, str]] = {
@@ -44,7 +46,8 @@ def serve_router(
     """Blocks until SIGTERM or SIGINT, and lets requests end. The exit code.
 
     given: the configuration file, if one was named. workers: instead of the file's.
-    beside_control: a control plane starts with it. Raises ConfigError.
+    beside_control: a control plane starts with it, which makes the tables. Raises ConfigError,
+    DatabaseUnusable.
     """
     from router.recording.worker_aggregator import LiveRollouts, WorkerAggregator  # noqa: PLC0415 - only this process needs it
     from router.server.listeners import open_listeners  # noqa: PLC0415
@@ -56,10 +59,10 @@ def serve_router(
     settings = installation.settings
     where = settings.router
     _ = installation.standing_switches  # one clear error, not one of each worker
-    require_table(installation)
+    telemetry.configure()
+    _wait_for_table(installation, patient=beside_control)
     _wait_for_orphans(where.host, where.port)
     require_free(where.host, where.port, what="the router", setting="router.port")
-    telemetry.configure()
     if not (beside_control and settings.routes):
         warn_without_routes(installation)
     live = LiveRollouts()
@@ -70,6 +73,7 @@ def serve_router(
         WorkerAggregator(recorder, live),
         lambda: _worker_spec(_reload_settings(given, before, installation, workers)),
     )
+    leave_modules_alone()
     recorder.start()
     try:
         return asyncio.run(parent.run(_worker_spec(settings)))
@@ -78,6 +82,18 @@ def serve_router(
             listener.close()
         recorder.stop()
         installation.close()
+
+
+def _wait_for_table(installation: Installation, *, patient: bool) -> None:
+    """Waits, where a control plane starts with the router, until it has made the tables: the
+    workers would end without them. Raises DatabaseUnusable.
+    """
+    reason = missing_table(installation)
+    if reason is None or not patient:
+        return  # by the time the workers ask, there may be one
+    log.info("waits_for_tables", reason=reason)
+    while missing_table(installation) is not None:
+        time.sleep(LOOK_FOR_TABLE_S)
 
 
 def warn_without_routes(installation: Installation) -> None:

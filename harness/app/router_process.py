@@ -1,7 +1,7 @@
 """Joins one process of the router: the holder of its snapshot with the providers' keys
 (`boot_holder`), its recorder (`build_recorder`), its ASGI application (`router_app`), and the
-worker that serves until SIGTERM (`run_router_worker`). `require_table` refuses a start without
-anything to serve.
+worker that serves until SIGTERM (`run_router_worker`). `missing_table` says at a start that
+there is nothing to serve yet.
 """
 
 import os
@@ -43,19 +43,21 @@ if TYPE_CHECKING:
 OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
-def require_table(installation: Installation) -> None:
-    """Check, when a router starts, that it could serve a table, be it from its disk.
+def missing_table(installation: Installation) -> str | None:
+    """Says, when a router starts, why it could not serve a table yet, not even from its disk;
+    None where it can.
 
     Its workers find out as well, seconds later. Raises DatabaseUnusable.
     """
     if _snapshot_file(installation.settings).exists():
-        return
+        return None
     try:
         installation.store.etag()
     except DatabaseUnusable as error:
         raise DatabaseUnusable(f"the router cannot start: {error}") from error
-    except StoreUnavailable:
-        pass  # by the time they ask, it may answer
+    except StoreUnavailable as error:
+        return str(error)
+    return None
 
 
 def _tracing(settings: TracingSettings) -> "Tracing | None":

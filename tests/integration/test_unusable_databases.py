@@ -14,6 +14,9 @@ from harness.domain.errors import DatabaseUnusable
 from harness.domain.operations.access import SYSTEM
 from harness.store import engine, migrate, schema_revisions
 from tests.contract.conftest import open_store
+from tests.integration.test_migrations import connected
+from tests.support.router.router_process import eventually
+from tests.support.site.processes import site
 
 pytestmark = pytest.mark.req("G6")
 NEWER = "9999"
@@ -49,6 +52,54 @@ def test_a_newer_database_is_neither_read_nor_migrated(newer_url: str) -> None:
         migrate.upgrade(newer_url)
     state = migrate.state(newer_url)
     assert (state.needed, state.found, state.is_newer) == (migrate.head(), NEWER, True)
+
+
+UNFINISHED = (
+    f"UPDATE alembic_version SET version_num = '{migrate.revisions()[-2]}'",  # noqa: S608 - a constant
+    "UPDATE alembic_version SET compatible_from = NULL",
+    "DELETE FROM alembic_version",
+    "DROP TRIGGER alert_readable_insert",
+)
+
+
+@pytest.mark.both_databases
+@pytest.mark.parametrize("change", UNFINISHED)
+def test_only_what_an_upgrade_would_leave_as_it_is_is_current(
+    database_url: str, change: str
+) -> None:
+    assert schema_revisions.is_current(database_url)
+    if database_url.startswith("postgresql") and "TRIGGER" in change:
+        change += " ON alert"
+
+    with connected(database_url) as db:
+        db.execute(sa.text(change))
+
+    assert not schema_revisions.is_current(database_url)
+
+
+@pytest.mark.both_databases
+def test_a_database_without_tables_is_not_current(empty_database_url: str) -> None:
+    assert not schema_revisions.is_current(empty_database_url)
+
+
+@pytest.mark.both_databases
+def test_a_router_waits_for_the_tables_that_the_control_plane_beside_it_makes(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    parsed = engine.parse(empty_database_url)
+    if parsed.get_backend_name() == "sqlite":
+        engine.file_of(parsed).touch()
+    with site(tmp_path, {"database_url": empty_database_url}) as place:
+        installation = open_installation(place.config, create_secret=True)
+        installation.close()
+        place.start("router", "serve", "router", "--beside-control")
+        eventually(lambda: "waits_for_tables" in place.log("router"))
+
+        upgrade_database(installation.settings)
+
+        place.answers("router", "/readyz")
+        assert place.terminate("router") == 0
+        assert "the router cannot start" not in place.log("router")
 
 
 @pytest.fixture
