@@ -50,18 +50,21 @@ def require_database(settings: Settings) -> None:
 
     Raises DatabaseUnusable where SQLite's file is missing.
     """
-    from harness.store import migrate  # noqa: PLC0415 - alembic takes its time
+    from harness.store import engine  # noqa: PLC0415 - SQLAlchemy takes its time
 
-    migrate.require_file(settings.database_url)
+    engine.require_file(settings.database_url)
 
 
 def upgrade_database(settings: Settings) -> None:
     """Bring the schema to the newest revision; makes the SQLite file where there is none."""
-    from harness.store import migrate  # noqa: PLC0415 - alembic takes its time
+    from harness.store import schema_revisions  # noqa: PLC0415 - SQLAlchemy takes its time
 
     if settings.database_url.startswith("sqlite"):
         secret_files.writable_home(settings)
-    migrate.upgrade(settings.database_url)
+    if not schema_revisions.is_current(settings.database_url):
+        from harness.store import migrate  # noqa: PLC0415 - alembic takes its time
+
+        migrate.upgrade(settings.database_url)
     if settings.control.queue is RunQueueKind.PROCRASTINATE:
         job_queue(settings).install(settings.database_url)
     with suppress(ConfigError):  # without a secret, nothing was ever written here
@@ -76,9 +79,9 @@ def downgrade_database(
     Raises Conflict where a control process leads, or where what is there has no place in the
     older schema; DatabaseUnusable.
     """
-    from harness.store import migrate  # noqa: PLC0415 - alembic takes its time
+    from harness.store import engine, migrate  # noqa: PLC0415 - alembic takes its time
 
-    migrate.require_file(settings.database_url)
+    engine.require_file(settings.database_url)
     return migrate.downgrade(settings.database_url, revision or "-1", dry_run=dry_run)
 
 

@@ -28,7 +28,7 @@ from harness.domain.providers.kinds import PROVIDER_KINDS
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.target import Provider
 from harness.domain.settings import RunQueueKind, Settings
-from harness.imports import pause_garbage_collection
+from harness.imports import leave_modules_alone, pause_garbage_collection
 from harness.ports import (
     EvalWorkers,
     ProviderCalls,
@@ -130,6 +130,7 @@ def run_worker_template(given: Path | None, *, channel: int) -> None:
         )
         from harness.runtime.processes import eval_worker  # noqa: F401, PLC0415
         from router.access import rate_limits  # noqa: F401, PLC0415
+    leave_modules_alone()
     with socket.socket(fileno=channel) as ours:
         asked = serve_forks(ours)
     if asked is not None:
@@ -142,6 +143,7 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
         from evals.runner.inspect_runner import (  # noqa: PLC0415 - Inspect takes seconds
             InspectRunner,
         )
+    leave_modules_alone()
     from evals.runner.judge_calibration import CalibrationCache  # noqa: PLC0415
     from harness.runtime.processes.eval_worker import JUDGE, TARGET, EvalWorker  # noqa: PLC0415
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar
 
-from harness import config, package_data
+from harness import package_data
 from harness.control.context import Context
 from harness.domain.agents.approval_link import ApprovalLinks
 from harness.domain.errors import (
@@ -30,7 +30,7 @@ from harness.domain.routing.kill_switch import (
     parse_environment_switches,
     parse_file_switches,
 )
-from harness.domain.settings import OidcSettings, Settings, http_url
+from harness.domain.settings import FILE_NAME, OidcSettings, Settings, http_url
 from harness.ports import (
     ArchiveFiles,
     AuditSinks,
@@ -65,7 +65,7 @@ def config_file(given: Path | None, environ: Mapping[str, str]) -> Path | None:
         return given
     if environ.get(CONFIG_VARIABLE):
         return Path(environ[CONFIG_VARIABLE])
-    here = Path.cwd() / config.FILE_NAME
+    here = Path.cwd() / FILE_NAME
     return here if here.is_file() else None
 
 
@@ -90,6 +90,8 @@ def load_settings(given: Path | None = None) -> Settings:
     """Loads the settings from the file and the environment. Raises ConfigError with the place
     of the fault.
     """
+    from harness import config  # noqa: PLC0415 - a worker is given its settings
+
     file = config_file(given, os.environ)
     read_dotenv(file.resolve().parent if file else Path.cwd())
     return config.load_settings(

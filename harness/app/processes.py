@@ -12,6 +12,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from harness.domain.errors import ConfigError
 from harness.domain.settings import ControlSettings, Settings, http_url
+from harness.imports import leave_modules_alone
 
 # Part to the path that answers once it serves.
 HEALTH: Final[Mapping[str, str]] = {
@@ -143,6 +144,7 @@ def simulate(host: str, port: int, **options: Any) -> None:
     """Serve simulated models; the options are those of `evals.sim.server.serve_forever`."""
     from evals.sim.server import serve_forever  # noqa: PLC0415 - only this command needs it
 
+    leave_modules_alone()
     serve_forever(host, port, **options)
 
 

@@ -16,6 +16,7 @@ from harness.control.evals import worker_supervision
 from harness.domain.errors import ConfigError, InputError, StoreUnavailable
 from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.settings import RunQueueKind
+from harness.imports import leave_modules_alone
 from harness.ports import EvalWorkers
 from harness.runtime import telemetry
 
@@ -42,6 +43,7 @@ def run_worker_host(given: Path | None, *, slots: int, providers: Collection[str
     job_queue(installation.settings)
     workers = build_workers(installation)
     installation = replace(installation, workers=workers)
+    leave_modules_alone()
     try:
         asyncio.run(_WorkerHost(installation, workers).serve(slots, providers))
     finally:

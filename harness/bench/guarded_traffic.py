@@ -22,7 +22,7 @@ from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.ranking import MAX_CONTROLS, MeasuredUnit, rank_block
 from harness.domain.proposals.policy import CanaryPolicy
-from harness.gate.logspace import Floats
+from harness.gate.arrays import Floats
 from harness.gate.online.evidence_paths import ranks_path
 
 Ints = NDArray[np.int64]

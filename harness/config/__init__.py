@@ -9,9 +9,7 @@ from pathlib import Path
 
 from harness.config import environment, schema
 from harness.config.source_locations import Document, merge_documents, parse_file
-from harness.domain.settings import Settings
-
-FILE_NAME = "swapgate.yaml"
+from harness.domain.settings import FILE_NAME, Settings
 
 
 def load_settings(file: Path | None, environ: Mapping[str, str], *, defaults: Path) -> Settings:

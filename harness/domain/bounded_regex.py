@@ -7,11 +7,12 @@ expression of a few characters can run for years on a hostile answer.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
-
-import regex
+from typing import TYPE_CHECKING, Any, Final
 
 from harness.domain.errors import InputError, PatternTooSlow
+
+if TYPE_CHECKING:
+    import regex
 
 MATCH_TIMEOUT_S: Final = 1.0
 MAX_PATTERN_LENGTH: Final = 1_000
@@ -38,6 +39,8 @@ class BoundedPattern:
 
     @cached_property
     def _compiled(self) -> "regex.Pattern[str]":
+        import regex  # noqa: PLC0415 - 4 MiB, for those alone who have an expression
+
         try:
             return regex.compile(self.pattern, regex.IGNORECASE if self.ignore_case else 0)
         except regex.error as error:

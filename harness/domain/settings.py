@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from harness.domain.agents.turn import TurnBounds
 from harness.domain.drift.watch import DriftPolicy
@@ -25,6 +26,8 @@ from harness.domain.reliability.retry import DEFAULT_RETRY, RetryPolicy
 from harness.domain.routing.freeze import FreezeWindow
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Provider, RequestPatch, Target
+
+FILE_NAME: Final = "swapgate.yaml"
 
 
 class AnsweredModel(StrEnum):

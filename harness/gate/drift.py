@@ -32,11 +32,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from harness.domain.drift.watch import DriftEvidence, ItemScores
 from harness.domain.errors import InputError
-from harness.gate.logspace import Floats, log_mean
+from harness.gate.arrays import Floats, np
+from harness.gate.logspace import log_mean
 from harness.gate.offline.intervals import t_interval, tango_interval
 from harness.gate.offline.pairs import ROUNDING
 

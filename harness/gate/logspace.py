@@ -5,10 +5,7 @@ results do not depend on an array's shape.
 import math
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-Floats = NDArray[np.float64]
+from harness.gate.arrays import Floats, np
 
 
 def log_mean(logs: Sequence[float], log_weights: Sequence[float] | None = None) -> float:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from harness.domain.errors import ConfigError
+from harness.domain.errors import ConfigError, DatabaseUnusable
 from harness.store import primary_timelines
 from harness.store.sqlite_file import identity
 
@@ -91,6 +91,16 @@ def _read(url: str) -> sa.URL:
 def file_of(url: sa.URL) -> Path:
     """Returns the file that a SQLite database's URL names."""
     return Path(str(url.database))
+
+
+def require_file(url: str) -> None:
+    """Requires that SQLite's file exists; else raises DatabaseUnusable."""
+    parsed = parse(url)
+    if parsed.get_backend_name() == "sqlite" and not file_of(parsed).exists():
+        raise DatabaseUnusable(
+            f"there is no database at {file_of(parsed)}: bring the file back from a "
+            "backup, fix `database_url`, or make a new one with `swapgate init`"
+        )
 
 
 def make(

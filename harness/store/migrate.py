@@ -216,16 +216,6 @@ def head() -> str:
     return str(ScriptDirectory.from_config(_config()).get_current_head())
 
 
-def require_file(url: str) -> None:
-    """Requires that SQLite's file exists; else raises DatabaseUnusable."""
-    parsed = engine.parse(url)
-    if parsed.get_backend_name() == "sqlite" and not engine.file_of(parsed).exists():
-        raise DatabaseUnusable(
-            f"there is no database at {engine.file_of(parsed)}: bring the file back from a "
-            "backup, fix `database_url`, or make a new one with `swapgate init`"
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class SchemaState:
     """Describes a database's schema, compared with the one that this version needs."""
@@ -241,7 +231,7 @@ def state(url: str) -> SchemaState:
     """Compares the database's schema with this version's. Raises DatabaseUnusable for a file
     that is missing or damaged, StoreUnavailable.
     """
-    require_file(url)
+    engine.require_file(url)
     found = current(url)
     try:
         schema_revisions.require_known(found)

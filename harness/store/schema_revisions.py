@@ -12,6 +12,7 @@ from functools import cache
 from typing import Final
 
 import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
 
 from harness import package_data
 from harness.domain.errors import DatabaseUnusable, StoreUnavailable
@@ -54,6 +55,28 @@ def compatible_from(revision: str) -> str:
 def is_served(db: sa.Connection, found: str) -> bool:
     """Tells whether the version that made a newer database lets this version's code go on."""
     return found not in known() and str(db.execute(_COMPATIBLE).scalar()) <= needed()
+
+
+def is_current(url: str) -> bool:
+    """Tells whether an upgrade would find nothing to do: this version's revision, and its
+    triggers. False too where nobody can say.
+    """
+    from harness.store import engine, triggers  # noqa: PLC0415 - only who would upgrade asks
+
+    made = engine.make(engine.parse(url), poolclass=NullPool)
+    _, options = engine.OPTIONS[made.dialect.name]
+    try:
+        with made.execution_options(**options).begin() as db:
+            is_newest = db.execute(_FOUND).scalar() == needed()
+            return (
+                is_newest
+                and db.execute(_COMPATIBLE).scalar() == compatible_from(needed())
+                and triggers.are_installed(db)
+            )
+    except sa.exc.SQLAlchemyError:
+        return False
+    finally:
+        made.dispose()
 
 
 def require_usable(db: sa.Connection) -> None:

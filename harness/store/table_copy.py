@@ -86,7 +86,7 @@ def open_tables(url: str) -> Iterator[OpenTables]:
 
     Raises Conflict where the schema is not this version's, StoreUnavailable.
     """
-    migrate.require_file(url)
+    engine.require_file(url)
     found = migrate.current(url)
     if found != migrate.head():
         raise Conflict(

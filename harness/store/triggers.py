@@ -71,10 +71,17 @@ def differences(db: sa.Connection) -> list[str]:
     ]
 
 
+def are_installed(db: sa.Connection) -> bool:
+    """Tells whether the database has all of this version's triggers, beside which there may be
+    others.
+    """
+    return shipped(db).items() <= present(db).items()
+
+
 def install(db: sa.Connection) -> None:
     """Put this version's triggers in the place of those that differ; leave the others alone."""
-    ours, theirs = shipped(db), present(db)
-    for name, trigger in ours.items():
+    theirs = present(db)
+    for name, trigger in shipped(db).items():
         if theirs.get(name) == trigger:
             continue
         if db.dialect.name == "sqlite":

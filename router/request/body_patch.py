@@ -63,17 +63,16 @@ def field_edits(request: ClientRequest, wanted: Mapping[str, object]) -> list[Te
     """Yields an edit for each field, those that are new at the object's end."""
     if not wanted:
         return []
-    members = request.members
-    close = members.close
+    values, close = request.members.values, request.members.close
     edits = [
-        TextEdit(members.values[name].start, members.values[name].end, to_json(value))
+        TextEdit(values[name].start, values[name].end, to_json(value))
         for name, value in wanted.items()
-        if name in members
+        if name in values
     ]
     new = "".join(
         f",{to_json(name)}:{to_json(value)}"
         for name, value in wanted.items()
-        if name not in members
+        if name not in values
     )
     return [*edits, TextEdit(close, close, new)]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from harness.gate.arrays import Floats
 from harness.gate.drift import ETAS, WINDOWS, ScoreBag
-from harness.gate.logspace import Floats
 
 ALPHA = 0.05
 WATCHES = 100

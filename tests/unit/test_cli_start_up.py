@@ -11,11 +11,14 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from harness.app.database import upgrade_database
+from harness.app.installation import open_installation
 from harness.cli import canary, drift, providers
 from harness.cli.evals import file_decision
 from harness.cli.frame import output
 from harness.cli.frame.lazy_commands import LazyCommand, LazyCommandGroup
 from harness.cli.program import RENAMED, VERBS, program
+from tests.support.site.processes import free_port, site
 
 ROOT = Path(__file__).parents[2]
 HEAVY = (
@@ -63,6 +66,44 @@ def test_completing_a_verb_imports_nothing_heavy() -> None:
 
     assert done.stdout.split() == ["plain,route"]
     assert done.stderr.strip() == "[]"
+
+
+# A process of `serve` up to where it would wait for its first request.
+PRINT_SERVING = """
+import sys
+import uvicorn
+def run(server, sockets=None):
+    server.config.load()
+    server.started = True
+    print([name for name in sys.argv[3:] if name in sys.modules])
+uvicorn.Server.run = run
+from harness.cli.program import program
+program(["--config", sys.argv[1], "serve", sys.argv[2]])
+"""
+SERVING_WITHOUT = (
+    *("alembic", "inspect_ai", "litellm", "numpy", "openai", "pandas", "psutil", "regex"),
+    *("rich", "scipy", "streamlit", "websockets"),
+)
+
+
+@pytest.mark.parametrize("part", ["control", "agents"])
+def test_a_process_that_serves_loads_nothing_that_it_does_not_need(
+    part: str, tmp_path: Path
+) -> None:
+    with site(tmp_path, {"agents": {"port": free_port()}}) as place:
+        installation = open_installation(place.config, create_secret=True)
+        installation.close()
+        upgrade_database(installation.settings)
+
+        done = subprocess.run(  # noqa: S603 - our own Python
+            [sys.executable, "-c", PRINT_SERVING, place.config, part, *SERVING_WITHOUT],
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+            text=True,
+        )
+
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

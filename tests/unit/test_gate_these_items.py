@@ -20,7 +20,7 @@ from harness.domain.evals.run import (
     plan_from_json,
 )
 from harness.domain.proposals.proposal import SuiteRuns
-from harness.gate.logspace import Floats
+from harness.gate.arrays import Floats
 from harness.gate.offline.adjusted import AnswerNoise, Covariates, judge_adjusted
 from harness.gate.offline.design import Design
 from harness.gate.offline.pairs import MOST_NOISE, pair_samples

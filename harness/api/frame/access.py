@@ -29,6 +29,7 @@ SERVER: Final[Mapping[str, Any]] = {
     # A caller could name any address, and failed attempts are counted by address.
     "proxy_headers": False,
     "server_header": False,
+    "ws": "none",  # it serves none, and their library takes its time
 }
 
 

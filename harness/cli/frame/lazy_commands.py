@@ -12,7 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from harness.cli.frame.session import adopt_options
-from harness.imports import pause_garbage_collection
+from harness.imports import import_plain_structlog, pause_garbage_collection
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class LazyCommand:
     def load(self) -> click.Command:
         module, _, attribute = self.where.partition(":")
         with pause_garbage_collection():
+            import_plain_structlog()
             command = getattr(import_module(module), attribute)
         if not isinstance(command, click.Command):
             raise TypeError(f"{self.where} is no command")

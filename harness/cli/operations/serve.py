@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from harness.cli.frame.session import KEY_VARIABLE, Session, pass_session
-from harness.imports import pause_garbage_collection
+from harness.imports import leave_modules_alone, pause_garbage_collection
 
 WHAT = {
     "router": "the router",
@@ -142,6 +142,7 @@ def _run_entry_point(entry_point: str, config: Path | None, *more: str) -> None:
     module, _, function = entry_point.partition(":")
     with pause_garbage_collection():
         main = getattr(import_module(module), function)
+    leave_modules_alone()
     chosen = ["--config", str(config)] if config else []
     main([*chosen, *more])
 

@@ -11,6 +11,7 @@ from harness.cli.frame.finite_range import FiniteRange
 from harness.cli.frame.session import Session, pass_session
 from harness.domain.errors import InputError
 from harness.domain.settings import ControlSettings, http_url
+from harness.imports import leave_modules_alone
 
 KEY_VARIABLE = "SWAPGATE_KEY"
 TIMED_OUT = 5
@@ -147,6 +148,7 @@ def traffic(
             f"`swapgate key create traffic` prints one; export it as {key_env}"
         )
     router = session.settings.router
+    leave_modules_alone()
     settled = send_traffic(
         session.context,
         url or http_url(router.host, router.port),
@@ -173,6 +175,7 @@ def demo(context: click.Context, *, story: str, once: bool, swap: bool) -> None:
     an agent loses its provider, asks for another model, which a person approves, and goes on in
     another protocol with all that was said.
     """
+    leave_modules_alone()
     if story == "agents":
         from harness.app.demo.agents_director import run_agents_demo  # noqa: PLC0415 - `--help` stays quick
 

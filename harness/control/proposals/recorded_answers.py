@@ -7,8 +7,6 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Final
 
-import numpy as np
-
 from harness.control.evals.run_costs import sum_judging_cost
 from harness.control.routing import monthly_bill
 from harness.domain.evals.answer_columns import AnswerColumns
@@ -16,6 +14,7 @@ from harness.domain.evals.difficulty import decode_scores
 from harness.domain.evals.run import EvalRun, Sample, SampleError, SuitePlan
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
+from harness.gate.arrays import np
 from harness.gate.offline.adjusted import Covariates, adjust_difference
 from harness.gate.planning import budget
 from harness.gate.planning.budget import DifferenceSpread, MeanUsage

@@ -12,12 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
 from harness.domain.evals.run import Claim
-from harness.gate import special
-from harness.gate.logspace import Floats
+from harness.gate.arrays import ArrayLike, Bools, Floats, np, special
 from harness.gate.offline.design import REJECT_LOG_E, Design
 from harness.gate.offline.futility import FIRST_LOOK, FUTILE, chance_of_last
 from harness.gate.offline.interim import interim_items, interim_levels
@@ -165,7 +161,7 @@ class AnalysisTest:
 def analyse(
     differences: Floats,
     columns: Floats | None,
-    whole: NDArray[np.bool_],
+    whole: Bools,
     design: Design,
     noise: AnswerNoise | None = None,
 ) -> AnalysisTest:
@@ -310,7 +306,7 @@ def judge_adjusted_batch(
     return BatchDecisions(promoted, rejected, used)
 
 
-def _hopeless(test: AnalysisTest, n: int, design: Design, futility: float) -> NDArray[np.bool_]:
+def _hopeless(test: AnalysisTest, n: int, design: Design, futility: float) -> Bools:
     """Where the last analysis is passed with less than the chance `futility`.
 
     The share of items stands for that of the information: what is foreseen is not known better
@@ -336,7 +332,7 @@ def _analyses(design: Design, upto: int) -> Sequence[tuple[int, float]]:
     return [(n, level) for n, level in zip(items, levels, strict=True) if 2 <= n <= upto]
 
 
-def _whole(rows: Floats) -> NDArray[np.bool_]:
+def _whole(rows: Floats) -> Bools:
     return np.asarray((rows == np.round(rows)).all(axis=-1))
 
 

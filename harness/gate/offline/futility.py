@@ -7,11 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from harness.gate import special
-from harness.gate.logspace import Floats, running_sum
+from harness.gate.arrays import ArrayLike, Floats, Ints, np, special
+from harness.gate.logspace import running_sum
 from harness.gate.offline.design import Design
 from harness.gate.offline.intervals import squared_deviations
 from harness.gate.offline.sequential import (
@@ -28,7 +25,7 @@ FUTILE: Final = "futile"  # how a comparison ended that was given up
 EARLY_ENDS: Final = ("early", FUTILE)
 
 
-def hopeless_at(differences: ArrayLike, design: Design, futility: float) -> NDArray[np.int64]:
+def hopeless_at(differences: ArrayLike, design: Design, futility: float) -> Ints:
     """Finds after how many items (…, items) the test at `n_max` would be reached with less than
     the chance `futility`; n_max where it never is. Source: conditional power, Lan, Simon &
     Halperin 1982.

@@ -11,10 +11,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
-import numpy as np
-
-from harness.gate import special
-from harness.gate.logspace import Floats
+from harness.gate.arrays import Floats, np, special
 
 FIRST_ITEMS: Final = 60
 FEWEST_BETWEEN: Final = 10

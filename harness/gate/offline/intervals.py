@@ -8,11 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import ArrayLike
-
-from harness.gate import special
-from harness.gate.logspace import Floats
+from harness.gate.arrays import ArrayLike, Floats, np, special
 
 CONFIDENCE = 0.95
 

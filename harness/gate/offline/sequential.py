@@ -11,14 +11,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
 from harness.domain.errors import InputError
 from harness.domain.evals.run import Claim
-from harness.gate import special
+from harness.gate.arrays import ArrayLike, Bools, Floats, Ints, np, special
 from harness.gate.logspace import (
-    Floats,
     geometric_grid,
     log_mean_rows,
     normalize_zeros,
@@ -155,12 +151,12 @@ def progress_from_json(stored: Mapping[str, object]) -> ComparisonProgress:
 class EvidencePath:
     """Holds every figure after each item along the last axis, going on past any stop."""
 
-    n: NDArray[np.int64]
+    n: Ints
     total: Floats
     squares: Floats
-    wins: NDArray[np.int64]
-    losses: NDArray[np.int64]
-    whole: NDArray[np.bool_]
+    wins: Ints
+    losses: Ints
+    whole: Bools
     least: Floats
     bet: Floats
     log_e: Floats
@@ -205,9 +201,9 @@ class BatchDecisions:
     are in neither mask.
     """
 
-    promoted: NDArray[np.bool_]
-    rejected: NDArray[np.bool_]
-    n_used: NDArray[np.int64]
+    promoted: Bools
+    rejected: Bools
+    n_used: Ints
 
 
 def start_progress() -> ComparisonProgress:

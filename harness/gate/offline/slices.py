@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
-import numpy as np
-from numpy.typing import ArrayLike
-
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS, Slice
 from harness.domain.evals.run import SuitePlan
 from harness.domain.evals.suite_figures import SliceFigures
-from harness.gate.logspace import Floats, running_sum
+from harness.gate.arrays import ArrayLike, Floats, np
+from harness.gate.logspace import running_sum
 from harness.gate.offline.clusters import without_unanswered
 from harness.gate.offline.design import design_from_plan
 from harness.gate.offline.intervals import mean_interval, tango_p

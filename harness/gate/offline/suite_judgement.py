@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
 
-import numpy as np
-
 from harness.domain.errors import InputError
 from harness.domain.evals.difficulty import decode_scores
 from harness.domain.evals.run import (
@@ -23,6 +21,7 @@ from harness.domain.evals.run import (
 )
 from harness.domain.evals.suite_figures import LenientFigures, SuiteFigures
 from harness.domain.formatting import format_points
+from harness.gate.arrays import np
 from harness.gate.offline.adjusted import AnswerNoise, Covariates, judge_adjusted
 from harness.gate.offline.clusters import merge_clusters, without_unanswered
 from harness.gate.offline.design import Design, design_from_plan

@@ -4,11 +4,9 @@ lost (statistics.md §1.18). How much of it was lost is what the registered rule
 
 from typing import Final
 
-import numpy as np
-from numpy.typing import ArrayLike
-
 from harness.domain.evals.run import UnseenLoss
-from harness.gate.logspace import Floats, running_sum
+from harness.gate.arrays import ArrayLike, Floats, np
+from harness.gate.logspace import running_sum
 
 # Below this, a suite may simply not have met the rare disaster yet.
 SMALL_SUITE_ITEMS: Final = 200

@@ -14,8 +14,6 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import Final
 
-import numpy as np
-
 from harness.domain.canary.guardrails import (
     FailureTally,
     Guardrail,
@@ -25,7 +23,8 @@ from harness.domain.canary.guardrails import (
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.worker_guard import HARM_GRID, arm_log_factor
 from harness.domain.proposals.policy import CanaryPolicy, EvidenceRule
-from harness.gate.logspace import Floats, log_mean_rows, running_sum
+from harness.gate.arrays import Floats, np
+from harness.gate.logspace import log_mean_rows, running_sum
 from harness.gate.online.fisher import log_factors
 from harness.gate.online.harm_evidence import RANK_STAKES, odds_grid
 

@@ -9,10 +9,8 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-import numpy as np
-
 from harness.domain.errors import InputError
-from harness.gate import special
+from harness.gate.arrays import Floats, np, special
 
 # A block is a window of traffic; beyond this its table of outcomes no longer fits in memory.
 MAX_UNITS = 1_000_000
@@ -74,6 +72,6 @@ def _log_likelihoods(
     return result
 
 
-def _log_choose(n: int, k: np.ndarray) -> np.ndarray:
+def _log_choose(n: int, k: Floats) -> Floats:
     logs = special.gammaln(n + 1.0) - special.gammaln(k + 1.0) - special.gammaln(n - k + 1.0)
     return np.asarray(logs)

@@ -13,12 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-import numpy as np
-
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.proposals.policy import CanaryPolicy
-from harness.gate.logspace import Floats
+from harness.gate.arrays import Floats, np
 from harness.gate.online.certificate import Certificate, add_block, log_certificate
 from harness.gate.online.evidence_paths import combined_path, guardrail_path, guardrail_weights
 from harness.gate.online.guardrail_report import GuardrailEvidence, guardrail_totals

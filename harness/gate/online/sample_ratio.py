@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from harness.domain.canary.observation import ObservationBlock
-from harness.gate import special
+from harness.gate.arrays import special
 
 PRIOR_STRENGTH = 2000.0
 ALARM_LOG_E = math.log(1000.0)

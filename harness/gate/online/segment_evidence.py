@@ -7,13 +7,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-import numpy as np
-
 from harness.domain.canary.guardrails import FailureTally
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.segments import SEGMENTS
 from harness.domain.proposals.policy import CanaryPolicy
-from harness.gate.logspace import Floats, log_mean_rows
+from harness.gate.arrays import Floats, np
+from harness.gate.logspace import log_mean_rows
 from harness.gate.online.evidence_paths import RULES, counts_path, pool_returned
 from harness.gate.online.segment_harm import segmented_errors
 

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from harness.domain.canary.guardrails import (
     FailureTally,
     Guardrail,
@@ -16,7 +14,7 @@ from harness.domain.canary.guardrails import (
 )
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.segments import SEGMENTS, Segment
-from harness.gate import special
+from harness.gate.arrays import Ints, np, special
 from harness.gate.online.fisher import MAX_UNITS
 
 # How likely chance alone may be to name any segment.
@@ -86,7 +84,7 @@ def find_segment(blocks: Sequence[ObservationBlock]) -> SegmentHarm | None:
         sum(errors.failures for errors in told),
         sum(errors.canary_failures for errors in told),
     )
-    sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(4, dtype=np.int64))
+    sums: dict[str, Ints] = defaultdict(lambda: np.zeros(4, dtype=np.int64))
     for errors in told:
         for name, count in errors.segments.items():
             sums[name] += count

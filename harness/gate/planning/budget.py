@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Final
 
 from harness.domain.evals.run import Claim, SuitePlan
-from harness.gate import special
+from harness.gate.arrays import special
 from harness.gate.offline.design import FINAL_SHARE
 
 # Share of items on which two models within five points differ: .13 to .21 on real suites.

@@ -11,16 +11,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep
 from harness.domain.proposals.policy_bounds import clamp_policy
-from harness.gate.logspace import Floats, log_mean_rows
+from harness.gate.arrays import Floats, Ints, np
+from harness.gate.logspace import log_mean_rows
 from harness.gate.online.certificate import HEALTHY_GRID
 from harness.gate.online.fisher import log_factors
-
-Ints = NDArray[np.int64]
 
 DAY_S: Final = 86_400.0
 SEED: Final = 20_260_301

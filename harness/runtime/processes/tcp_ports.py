@@ -6,12 +6,14 @@ import contextlib
 import socket
 from collections.abc import Container
 from pathlib import Path
-from typing import Final, Protocol
-
-import psutil
+from typing import TYPE_CHECKING, Final, Protocol
 
 from harness.domain.errors import ConfigError
 
+if TYPE_CHECKING:
+    import psutil
+
+LISTEN: Final = "LISTEN"  # psutil.CONN_LISTEN
 COMMAND_LENGTH: Final = 80  # of what is shown of a holder's
 
 
@@ -48,6 +50,8 @@ def port_holder(port: int) -> str:
     """Names the process that holds a port, with its command: `pid 12 (nginx -g daemon)`, or
     `another process` where the system does not tell.
     """
+    import psutil  # noqa: PLC0415 - only who finds a port taken asks
+
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
             if connection.pid and _listens(connection, port):
@@ -61,8 +65,10 @@ def port_holder(port: int) -> str:
     return "another process"
 
 
-def _command(process: psutil.Process) -> str:
+def _command(process: "psutil.Process") -> str:
     """Its program without the folder and its words, or its name where they cannot be read."""
+    import psutil  # noqa: PLC0415 - as above
+
     words: list[str] = []
     with contextlib.suppress(psutil.Error):
         words = process.cmdline()
@@ -75,7 +81,7 @@ def _command(process: psutil.Process) -> str:
 
 def _listens(connection: _Connection, port: int) -> bool:
     here = connection.laddr and connection.laddr.port == port
-    return bool(here) and connection.status == psutil.CONN_LISTEN
+    return bool(here) and connection.status == LISTEN
 
 
 def require_free(host: str, port: int, *, what: str, setting: str) -> None:
