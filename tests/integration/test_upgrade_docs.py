@@ -4,13 +4,13 @@ while that version's router and control process run.
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.integration.test_earlier_commits import CHECKOUT, code_of
+from tests.integration.test_earlier_commits import code_of
+from tests.integration.test_earlier_processes import commit_before_the_newest_schema
 from tests.integration.test_how_to import INSTALLED
 from tests.support.site.documented_commands import DocumentedCommands
 
@@ -50,14 +50,7 @@ swapgate serve control &
 
 def version_before(folder: Path) -> Path:
     """A folder with the command `swapgate` of the commit before the newest migration."""
-    newest = max((CHECKOUT / "migrations" / "versions").glob("[0-9]*.py"))
-    asked = ["git", "log", "-1", "--diff-filter=A", "--format=%H^", "--", str(newest)]
-    done = subprocess.run(  # noqa: S603 - our own file
-        asked, cwd=CHECKOUT, capture_output=True, text=True, check=False
-    )
-    if done.returncode or not done.stdout.strip():
-        pytest.skip(f"the history of this checkout is not here: {done.stderr}")
-    code, commands = code_of(done.stdout.strip(), folder), folder / "older"
+    code, commands = code_of(commit_before_the_newest_schema(), folder), folder / "older"
     commands.mkdir()
     command = commands / "swapgate"
     command.write_text(
