@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from harness.domain.errors import ConfigError, DatabaseUnusable
+from harness.domain.errors import ConfigError, DatabaseUnusable, StoreUnavailable
 from harness.store import primary_timelines
 from harness.store.sqlite_file import identity
 
@@ -100,6 +100,25 @@ def require_file(url: str) -> None:
         raise DatabaseUnusable(
             f"there is no database at {file_of(parsed)}: bring the file back from a "
             "backup, fix `database_url`, or make a new one with `swapgate init`"
+        )
+
+
+def make_folder(url: sa.URL) -> None:
+    """Makes the folder of SQLite's file. Raises StoreUnavailable where it cannot be written."""
+    if url.get_backend_name() != "sqlite":
+        return
+    folder = file_of(url).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"cannot create the folder {folder} ({error.strerror}): choose another place with "
+            "`database_url`"
+        ) from error
+    if not os.access(folder, os.W_OK):
+        raise StoreUnavailable(
+            f"the folder {folder} cannot be written, so that the database stays as it is: make "
+            "it writable, as the user that runs Swapgate"
         )
 
 

@@ -12,7 +12,6 @@ again.
 """
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -32,7 +31,14 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from harness import package_data
 from harness.domain.errors import Conflict, DatabaseUnusable, StoreUnavailable
-from harness.store import constraints, engine, postgres_roles, schema_revisions, triggers
+from harness.store import (
+    constraints,
+    engine,
+    postgres_roles,
+    schema_revisions,
+    trigger_generation,
+    triggers,
+)
 from harness.store.database_errors import translated
 from harness.store.leader import nobody_leads
 from harness.store.schema import metadata
@@ -73,7 +79,7 @@ def upgrade(url: str, revision: str = "head") -> None:
     process leads that the new schema is not made for.
     """
     parsed = engine.parse(url)
-    _make_folder(parsed)
+    engine.make_folder(parsed)
     _patiently(url, lambda db: _upgrade(parsed, db, revision))
 
 
@@ -175,6 +181,7 @@ def _downgrade(db: sa.Connection, revision: str) -> Downgrade:
         raise Conflict(f"the database stays at revision {before}: {error}") from error
     after = MigrationContext.configure(db).get_current_revision()
     _write_compatible(db, after)
+    trigger_generation.forget(db)
     return Downgrade(before or "", after or "base", lost)
 
 
@@ -225,6 +232,7 @@ class SchemaState:
     differences: tuple[str, ...]  # a line each, of what is not as this version needs it
     is_newer: bool = False  # a newer version made it
     is_served: bool = False  # and lets this one go on with it
+    has_newer_triggers: bool = False  # a newer version installed them at the same revision
 
 
 def state(url: str) -> SchemaState:
@@ -240,7 +248,9 @@ def state(url: str) -> SchemaState:
             if schema_revisions.is_served(db, str(found)):
                 return SchemaState(head(), found, (), is_newer=True, is_served=True)
         return SchemaState(head(), found, (str(error),), is_newer=True)
-    return SchemaState(head(), found, tuple(check(url)))
+    with _connection(url) as db:
+        newer = trigger_generation.has_newer(db)
+    return SchemaState(head(), found, tuple(check(url)), has_newer_triggers=newer)
 
 
 def check(url: str) -> list[str]:
@@ -260,24 +270,6 @@ def _config(db: sa.Connection | None = None) -> Config:
     config.set_main_option("script_location", folder)
     config.attributes["connection"] = db
     return config
-
-
-def _make_folder(url: sa.URL) -> None:
-    if url.get_backend_name() != "sqlite":
-        return
-    folder = engine.file_of(url).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreUnavailable(
-            f"cannot create the folder {folder} ({error.strerror}): choose another place with "
-            "`database_url`"
-        ) from error
-    if not os.access(folder, os.W_OK):
-        raise StoreUnavailable(
-            f"the folder {folder} cannot be written, so that the database stays as it is: make "
-            "it writable, as the user that runs Swapgate"
-        )
 
 
 @contextmanager

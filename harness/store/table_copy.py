@@ -19,7 +19,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy.pool import NullPool
 
 from harness.domain.errors import Conflict, DatabaseUnusable, StoreUnavailable
-from harness.store import engine, migrate, triggers
+from harness.store import engine, migrate, trigger_generation, triggers
 from harness.store.database_errors import translated
 from harness.store.schema import metadata
 
@@ -182,9 +182,13 @@ def _without_triggers(db: sa.Connection) -> Iterator[None]:
     On PostgreSQL they are switched off, which lets others read. At the end all are there.
     """
     if db.dialect.name == "sqlite":
-        for name in triggers.present(db):
+        present = triggers.present(db)
+        for name in present:
             db.exec_driver_sql(f'DROP TRIGGER "{name}"')
         yield
+        if trigger_generation.has_newer(db):
+            for trigger in present.values():
+                db.exec_driver_sql(trigger.body)
     else:
         tables = sorted({trigger.table for trigger in triggers.present(db).values()})
         for table in tables:

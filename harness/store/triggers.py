@@ -6,6 +6,7 @@ TRUNCATE.
 function by function; `differences` says in words where a database has something else.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from harness.store import trigger_generation
 from harness.store.guards import COUNTED, GUARDS, KEPT, NEVER_EMPTIED, Guard
 from harness.store.schema import metadata
 
@@ -54,8 +56,10 @@ def present(db: sa.Connection) -> Mapping[str, Trigger]:
 
 def differences(db: sa.Connection) -> list[str]:
     """Lists in words how the database's triggers differ from this version's; empty when they
-    agree.
+    agree. Those of a newer version cannot be compared with them.
     """
+    if trigger_generation.has_newer(db):
+        return []
     ours, theirs = shipped(db), present(db)
     return [
         *(f"the trigger {name} is missing" for name in sorted(ours.keys() - theirs.keys())),
@@ -72,14 +76,21 @@ def differences(db: sa.Connection) -> list[str]:
 
 
 def are_installed(db: sa.Connection) -> bool:
-    """Tells whether the database has all of this version's triggers, beside which there may be
-    others.
+    """Tells whether an install would change nothing: the database has all of this version's
+    triggers, beside which there may be others, or those of a newer version.
     """
+    generation = trigger_generation.recorded(db)
+    if generation != trigger_generation.GENERATION:
+        return generation > trigger_generation.GENERATION
     return shipped(db).items() <= present(db).items()
 
 
 def install(db: sa.Connection) -> None:
-    """Put this version's triggers in the place of those that differ; leave the others alone."""
+    """Put this version's triggers in the place of those that differ; leave the others alone,
+    and all of them where a newer version installed its own.
+    """
+    if trigger_generation.has_newer(db):
+        return
     theirs = present(db)
     for name, trigger in shipped(db).items():
         if theirs.get(name) == trigger:
@@ -88,6 +99,13 @@ def install(db: sa.Connection) -> None:
             _install_on_sqlite(db, trigger)
         else:
             _install_on_postgres(db, _schema(db), trigger)
+    trigger_generation.record(db)
+
+
+def digest() -> str:
+    """Hashes this version's triggers on both kinds of database."""
+    written = (*_of_sqlite(), *_of_postgres("public"))
+    return hashlib.sha256(repr(sorted(map(repr, written))).encode()).hexdigest()
 
 
 def _of_sqlite() -> Iterator[Trigger]:

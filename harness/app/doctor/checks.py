@@ -136,25 +136,7 @@ def _database(
         return None, [
             DoctorFinding("database", "fail", str(error), "start it, or fix `database_url`")
         ]
-    if state.is_served:
-        schema = DoctorFinding(
-            "database",
-            "warn",
-            f"{shown} is at revision {state.found}, of a newer version; this one goes on",
-            "start this process in the newer version, too (docs/how-to/upgrade.md)",
-        )
-    elif state.is_newer:
-        schema = DoctorFinding("database", "fail", state.differences[0], "run that version")
-    elif state.differences:
-        found = (
-            f"{shown} is at revision {state.found}, needed is {state.needed}: "
-            f"{len(state.differences)} differences, the first: {state.differences[0]}"
-        )
-        schema = DoctorFinding(
-            "database", "fail", found, "run `swapgate db check`, `db upgrade`"
-        )
-    else:
-        schema = DoctorFinding("database", "ok", f"{shown}, at the newest revision")
+    schema = _schema(shown, state)
     roles = _roles(settings)
     try:
         context = open_context()
@@ -163,6 +145,26 @@ def _database(
         return None, [schema]
     except SwapgateError as error:
         return None, [schema, DoctorFinding("secret", "fail", str(error), again)]
+
+
+def _schema(shown: str, state: "database.SchemaState") -> DoctorFinding:
+    """shown: the database's URL, for people."""
+    in_newer = "start this process in the newer version, too (docs/how-to/upgrade.md)"
+    if state.is_served:
+        found = f"{shown} is at revision {state.found}, of a newer version; this one goes on"
+        return DoctorFinding("database", "warn", found, in_newer)
+    if state.is_newer:
+        return DoctorFinding("database", "fail", state.differences[0], "run that version")
+    if state.differences:
+        found = (
+            f"{shown} is at revision {state.found}, needed is {state.needed}: "
+            f"{len(state.differences)} differences, the first: {state.differences[0]}"
+        )
+        return DoctorFinding("database", "fail", found, "run `swapgate db check`, `db upgrade`")
+    if state.has_newer_triggers:
+        found = f"{shown} has triggers of a newer version; this one goes on"
+        return DoctorFinding("database", "warn", found, in_newer)
+    return DoctorFinding("database", "ok", f"{shown}, at the newest revision")
 
 
 def _roles(settings: Settings) -> list[DoctorFinding]:

@@ -214,6 +214,11 @@ def _print_check(
             f"a newer version brought the database to {found}, with which this version goes "
             "on; that version's `swapgate db check` compares its tables"
         )
+    if state.has_newer_triggers:
+        output.note(
+            "a newer version installed its triggers, which stay; that version's `swapgate db "
+            "check` compares them"
+        )
     if state.differences:
         output.note(f"this version needs revision {state.needed}, and the database has {found}")
         if not state.is_newer:

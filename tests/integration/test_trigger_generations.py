@@ -1,0 +1,134 @@
+"""Triggers of a newer version at the same revision of the schema: an older one's `db upgrade`,
+which every control process does at its start, leaves them, and so does a backup that it brings
+back; a step back of the schema ends that.
+"""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from harness.store import migrate, schema_revisions, table_copy, trigger_generation, triggers
+from harness.store.guards import GUARDS, Guard
+from harness.store.schema.proposals import rollout
+from tests.contract.conftest import open_store
+from tests.integration.test_migrations import connected
+from tests.support.site.command_line import installed
+from tests.support.store.records import seeded, start_canary
+
+pytestmark = [pytest.mark.both_databases, pytest.mark.req("G6")]
+
+NAME = "rollout_next"
+GUARD = Guard(
+    NAME, "rollout", "UPDATE", (("next: it is said by the newer version", "NEW.salt = 'x'"),)
+)
+
+
+def test_triggers_that_changed_are_of_a_new_generation() -> None:
+    """Where this fails: add the digest to `DIGESTS`, and leave the lines before as they are."""
+    assert triggers.digest() == trigger_generation.DIGESTS[-1]
+
+
+@contextmanager
+def newer_version() -> Iterator[None]:
+    """Has one trigger more, and one that refuses something else."""
+    with pytest.MonkeyPatch.context() as patch:
+        others = (
+            Guard(guard.name, guard.table, guard.event, guard.rules[:1], guard.columns)
+            if guard.name == "rollout_no_rewrite"
+            else guard
+            for guard in GUARDS
+        )
+        patch.setattr(triggers, "GUARDS", (*others, GUARD))
+        patch.setattr(trigger_generation, "GENERATION", trigger_generation.GENERATION + 1)
+        yield
+
+
+def installed_triggers(url: str) -> dict[str, triggers.Trigger]:
+    with connected(url) as db:
+        return dict(triggers.present(db))
+
+
+def upgraded_by_the_newer(url: str) -> dict[str, triggers.Trigger]:
+    before = installed_triggers(url)
+    with newer_version():
+        migrate.upgrade(url)
+        assert migrate.check(url) == []
+    after = installed_triggers(url)
+    assert after.keys() - before.keys() == {NAME}
+    assert after["rollout_no_rewrite"] != before["rollout_no_rewrite"]
+    return after
+
+
+def test_an_older_versions_upgrade_leaves_a_newer_ones_triggers(database_url: str) -> None:
+    newer = upgraded_by_the_newer(database_url)
+    assert schema_revisions.is_current(database_url)  # nothing to do
+    migrate.upgrade(database_url)
+    assert installed_triggers(database_url) == newer
+    state = migrate.state(database_url)
+    assert state.has_newer_triggers
+    assert state.differences == ()
+    with closing(open_store(database_url)) as store:
+        seeded(store)
+        with store.write() as tx:
+            start_canary(tx)
+    with connected(database_url) as db, pytest.raises(sa.exc.IntegrityError, match="next: it"):
+        db.execute(sa.update(rollout).values(salt="x"))
+
+
+def test_the_newer_version_mends_its_own_triggers(database_url: str) -> None:
+    newer = upgraded_by_the_newer(database_url)
+    on = " ON rollout" if database_url.startswith("postgresql") else ""
+    with connected(database_url) as db:
+        db.execute(sa.text(f"DROP TRIGGER {NAME}{on}"))
+    with newer_version():
+        assert migrate.check(database_url) == [f"the trigger {NAME} is missing"]
+        migrate.upgrade(database_url)
+    assert installed_triggers(database_url) == newer
+
+
+def test_triggers_of_which_nothing_was_written_down_are_written_down(database_url: str) -> None:
+    """A version from before there were generations installed them."""
+    with connected(database_url) as db:
+        db.execute(sa.text("UPDATE alembic_version SET triggers = NULL"))
+    assert not schema_revisions.is_current(database_url)
+    migrate.upgrade(database_url)
+    assert schema_revisions.is_current(database_url)
+
+
+def test_a_restore_by_the_older_version_leaves_a_newer_ones_triggers(database_url: str) -> None:
+    with closing(open_store(database_url)) as store:
+        seeded(store)
+    newer = upgraded_by_the_newer(database_url)
+    with table_copy.open_tables(database_url) as database:
+        parts = list(database.read())
+    expected: dict[str, table_copy.TableDigest] = {}
+    for part in parts:
+        digest = expected.get(part.table, table_copy.TableDigest())
+        expected[part.table] = digest.add(part.rows)
+    table_copy.replace_rows(database_url, migrate.head(), parts, expected)
+    assert installed_triggers(database_url) == newer
+
+
+def test_after_a_step_back_the_older_versions_triggers_are_installed(database_url: str) -> None:
+    upgraded_by_the_newer(database_url)
+    with newer_version():
+        migrate.downgrade(database_url)
+    migrate.upgrade(database_url)
+    assert not migrate.state(database_url).has_newer_triggers
+    found = installed_triggers(database_url)
+    with connected(database_url) as db:
+        assert triggers.shipped(db).items() <= found.items()
+
+
+def test_who_runs_the_older_version_is_told(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with installed(tmp_path, sqlite_url, monkeypatch) as cli:
+        upgraded_by_the_newer(f"sqlite:///{tmp_path}/.swapgate/swapgate.db")
+        said = cli.run("db", "check").stderr
+        assert "a newer version installed its triggers, which stay" in said
+        found = cli.text("doctor", exits=1)
+        assert "has triggers of a newer version; this one goes on" in found
