@@ -109,6 +109,10 @@ class Verdicts(Protocol):
         """Lists the verdicts of a proposal, newest first."""
         ...
 
+    def proposal_of(self, verdict: str) -> str:
+        """Returns the id of the proposal that a verdict is of. Raises NotFound."""
+        ...
+
     def list(self, *, route: str | None = None, limit: int = MOST_LISTED) -> Sequence[Verdict]:
         """Lists the verdicts, newest first, `limit` at the most."""
         ...

@@ -10,12 +10,14 @@ from harness.control.operations import spending_report
 from harness.control.operations.spending_report import RouteMoney
 from harness.control.routing import routes, scorecard, targets
 from harness.domain.canary.observation import TrafficMinute
-from harness.domain.errors import NotFound
+from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider
+from harness.store.schema import metadata
 from tests.support.control.control_plane import ITEMS, SKILL, SmallInstallation
+from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("A3")
 
@@ -130,6 +132,61 @@ def test_the_scorecards_of_all_routes_take_no_query_for_each_of_them(
         routes.create_route(ctx, SYSTEM, name, "sim/base", settings=settings)
         recorded(world, 2, route=name)
     assert ask() == (["chat", *names], alone)
+
+
+def test_the_scorecards_that_a_page_shows_read_what_routes_share_once(
+    world: SmallInstallation,
+) -> None:
+    world.until_decided(world.propose("sim/worse").id)
+    ctx = world.context()
+    names = ["chat", *(f"chat-{number}" for number in range(5))]
+    settings = RouteSettings(suites=(RouteSuite("colours"),))
+    for name in names[1:]:
+        routes.create_route(ctx, SYSTEM, name, "sim/base", settings=settings)
+        recorded(world, 2, route=name)
+    asked: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        asked.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        shown = scorecard.build_sound_scorecards(ctx, names)
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+
+    assert shown == {name: scorecard.build_scorecard(ctx, name) for name in names}
+    runs = [statement for statement in asked if "FROM eval_run" in statement]
+    assert len(runs) == 1
+    assert sum("FROM sample" in statement for statement in asked) == 1
+
+
+def test_a_forged_run_takes_the_scorecards_of_its_own_routes_alone(
+    world: SmallInstallation,
+) -> None:
+    world.until_decided(world.propose("sim/worse").id)
+    ctx = world.context()
+    settings = RouteSettings(suites=(RouteSuite("colours"),))
+    routes.create_route(ctx, SYSTEM, "mail", "sim/worse", settings=settings)
+    theirs = scorecard.build_scorecard(ctx, "mail").incumbent.id
+    with owned(world.store) as db:
+        runs = metadata.tables["eval_run"]
+        db.execute(sa.update(runs).where(runs.c.target == theirs).values(suite_digest="0" * 64))
+
+    with pytest.raises(SignatureInvalid):
+        scorecard.build_scorecard(ctx, "mail")
+    assert list(scorecard.build_sound_scorecards(ctx, ["chat", "mail"])) == ["chat"]
+
+
+def test_the_provider_matrix_names_the_medians_that_the_scorecards_show(
+    world: SmallInstallation,
+) -> None:
+    ctx = world.context()
+    assert scorecard.load_speeds(ctx) == {}
+    recorded(world, 2)
+
+    (shown,) = scorecard.build_scorecards(ctx)
+    assert scorecard.load_speeds(ctx) == {shown.incumbent.id: shown.p50_ms}
 
 
 def test_without_a_price_the_cost_is_unknown(world: SmallInstallation) -> None:

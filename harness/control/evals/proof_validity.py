@@ -185,7 +185,6 @@ def list_pin_differences(before: SuitePin, now: SuitePin) -> Iterator[str]:
 
 
 def _served(tx: Transaction, verdict: Verdict) -> Iterator[str]:
-    names = tx.routing.targets()
     for plan in _plans(verdict):
         served = served_from_json(verdict.inputs, plan.suite)
         for target, measured in (
@@ -201,6 +200,7 @@ def _served(tx: Transaction, verdict: Verdict) -> Iterator[str]:
             )
             if replacement is None:
                 continue
+            names = tx.routing.targets()
             who = names[target].name if target in names else f"the judge {target}"
             was = ", ".join(model.label for model in named_models(measured))
             yield (

@@ -101,11 +101,7 @@ def build_matrix(ctx: Context) -> Sequence[MatrixRow]:
     for name, route in sorted(table.routes.items()):
         for target in route.targets:
             serves.setdefault(target, []).append(name)
-    speeds = {
-        m.incumbent.id: m.p50_ms
-        for m in scorecard.build_scorecards(ctx)
-        if m.p50_ms is not None
-    }
+    speeds = scorecard.load_speeds(ctx)
     health = _Health(ctx, targets, speeds)
     rows = []
     for name, provider in providers.items():

@@ -248,7 +248,7 @@ def build_route_status(
             standing=proof_validity.assess_proof(ctx, tx, verdict) if verdict else None,
             canary_state=_canary_state(ctx, tx, rollout or last, targets, rollback),
             last_rollout=last,
-            verdict_proposal=_find_proposal(tx, verdict) if verdict else "",
+            verdict_proposal=tx.verdicts.proposal_of(verdict.id) if verdict else "",
             proposed=targets.get(open_.candidate) if open_ else None,
             rollback=rollback,
         )
@@ -268,12 +268,6 @@ def _canary_state(
         unit = RolloutUnit(ctx, tx, rollout)
         return status.build_canary_status(unit, targets, ctx.clock.now()).state
     return describe_canary_state(rollout, (), taken_back=describe_later_rollback(rollback))
-
-
-def _find_proposal(tx: Transaction, verdict: Verdict) -> str:
-    """Finds the proposal that a verdict is of; empty where it is not stored any more."""
-    pair = tx.proposals.of_pair(verdict.route, verdict.incumbent, verdict.candidate)
-    return next((proposal.id for proposal in pair if proposal.verdict == verdict.id), "")
 
 
 def describe_needs(

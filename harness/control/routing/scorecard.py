@@ -4,6 +4,7 @@ only.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import fmean
@@ -13,7 +14,7 @@ from harness.control.context import Context
 from harness.control.routing import routes
 from harness.domain.agents.model_figures import MeasuredScore
 from harness.domain.canary.observation import TrafficTotal
-from harness.domain.errors import SwapgateError
+from harness.domain.errors import SignatureInvalid, SwapgateError
 from harness.domain.evals.cost_forecast import MONTH, RouteBill, measure_bill
 from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError, SuiteRole
 from harness.domain.reliability.latency import quantile_ms
@@ -65,7 +66,7 @@ def build_scorecard(ctx: Context, name: str) -> RouteScorecard:
     """Builds a route's scorecard: scores, cost, failures and latency. Raises NotFound."""
     with ctx.store.read() as tx:
         route = routes.require_route(tx, name)
-        return _Figures(ctx, tx, [route], only=name).build(route)
+        return _Figures(ctx, tx, [route], named=[name]).build(route)
 
 
 def build_scorecards(ctx: Context) -> Sequence[RouteScorecard]:
@@ -75,6 +76,43 @@ def build_scorecards(ctx: Context) -> Sequence[RouteScorecard]:
         table = {name: route for name, route in known.items() if ctx.owns(name)}
         figures = _Figures(ctx, tx, table.values())
         return [figures.build(table[name]) for name in sorted(table)]
+
+
+def build_sound_scorecards(ctx: Context, names: Sequence[str]) -> Mapping[str, RouteScorecard]:
+    """Builds the scorecards of some routes, by name, without those whose rows are not as they
+    were signed. What several share, such as the runs of their model, is read once.
+    """
+    with ctx.store.read() as tx:
+        known: list[Route] = []
+        for name in names:
+            with suppress(SignatureInvalid):
+                known.append(routes.require_route(tx, name))
+        try:
+            shared = _Figures(ctx, tx, known, named=[route.name for route in known])
+        except SignatureInvalid:  # of one of them: the others are built without it
+            shared = None
+        found = {}
+        for route in known:
+            with suppress(SignatureInvalid):
+                figures = shared or _Figures(ctx, tx, [route], named=[route.name])
+                found[route.name] = figures.build(route)
+        return found
+
+
+def load_speeds(ctx: Context) -> Mapping[str, float]:
+    """Loads the median latency, in ms, of each target that served a route in the last day; of
+    several routes the last by name.
+    """
+    with ctx.store.read() as tx:
+        found = tx.observations.latencies(since=ctx.clock.now() - DAY)
+        table = tx.routing.table().routes
+    speeds = {}
+    for name in sorted(name for name in table if ctx.owns(name)):
+        target = table[name].incumbent
+        p50_ms = quantile_ms(found.get((name, target), {}), 0.5)
+        if p50_ms is not None:
+            speeds[target] = p50_ms
+    return speeds
 
 
 def load_target_scores(tx: Transaction, target: str) -> Sequence[MeasuredScore]:
@@ -105,20 +143,26 @@ def _ended(tx: Transaction, routes_: Iterable[Route]) -> Sequence[EvalRun]:
 class _Figures:
     """What the scorecards of several routes are built from, read once for all of them.
 
-    only: the name of the one route, if it is one.
+    named: their names, where they are not all routes.
     """
 
     def __init__(
-        self, ctx: Context, tx: Transaction, routes_: Iterable[Route], only: str | None = None
+        self,
+        ctx: Context,
+        tx: Transaction,
+        routes_: Iterable[Route],
+        named: Sequence[str] | None = None,
     ) -> None:
         self._ctx, self._tx = ctx, tx
         self._now = ctx.clock.now()
         self._runs = _ended(tx, routes_)
         self._targets, self._providers = tx.routing.targets(), tx.providers.all()
         self._totals: dict[str, list[TrafficTotal]] = {}
-        for total in tx.observations.totals(since=self._now - MONTH, route=only):
-            self._totals.setdefault(total.route, []).append(total)
-        self._speeds = tx.observations.latencies(since=self._now - DAY, route=only)
+        self._speeds: dict[tuple[str, str], Mapping[int, int]] = {}
+        for name in [None] if named is None else named:
+            for total in tx.observations.totals(since=self._now - MONTH, route=name):
+                self._totals.setdefault(total.route, []).append(total)
+            self._speeds |= tx.observations.latencies(since=self._now - DAY, route=name)
         self._measured: dict[str, list[float]] = {}  # by run
         self._digests: dict[str, str] = {}  # by suite
 

@@ -235,6 +235,13 @@ class SqlVerdicts:
         query = VERDICTS.where(verdict.c.proposal == proposal_)
         return self._all(query)
 
+    def proposal_of(self, verdict_: str) -> str:
+        query = sa.select(verdict.c.proposal).where(verdict.c.id == verdict_)
+        found = self._unit.read(query).scalar()
+        if found is None:
+            raise NotFound(f"there is no verdict {verdict_}")
+        return str(found)
+
     def list(self, *, route: str | None = None, limit: int = MOST_LISTED) -> Sequence[Verdict]:
         query = VERDICTS if route is None else VERDICTS.where(verdict.c.route == route)
         return self._all(query.limit(limit))
