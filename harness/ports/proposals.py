@@ -18,7 +18,7 @@ from harness.domain.evals.run import Verdict
 from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.proposals.proposal import Approval, Proposal, ProposalPhase
-from harness.domain.reliability.spend import KeySpend
+from harness.domain.reliability.spend import KeySpend, SpendTotals
 
 
 class Proposals(Protocol):
@@ -217,6 +217,12 @@ class Observations(Protocol):
     ) -> Sequence[TrafficPoint]:
         """Sums of what `traffic` gives minute by minute, oldest first. project: whose routes
         alone; the default one's are all.
+        """
+        ...
+
+    def spend_totals(self, *, today: date, keys: Collection[str]) -> Mapping[str, SpendTotals]:
+        """Sums what keys spent today and in today's month, by key; without those that spent
+        nothing.
         """
         ...
 

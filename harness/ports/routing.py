@@ -90,6 +90,10 @@ class Routing(Protocol):
 
     def targets(self) -> Mapping[str, Target]: ...
 
+    def target(self, id_: str) -> Target | None:
+        """Loads one target by its id; None for an unknown one."""
+        ...
+
 
 class Waivers(Protocol):
     def add(self, waiver: Waiver) -> None: ...

@@ -21,7 +21,7 @@ from harness.domain.canary.observation import NeverSeen, TrafficPoint, TrafficTo
 from harness.domain.errors import InputError
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.audit import GENESIS
-from harness.domain.reliability.spend import KeySpend
+from harness.domain.reliability.spend import KeySpend, SpendTotals, total_spend
 from harness.domain.routing.table import Arm
 from harness.ports import Store
 from harness.store.sql import SqlStore
@@ -330,6 +330,37 @@ def test_what_a_key_spent_on_a_day_adds_up(store: Store) -> None:
         assert before in tx.observations.spends(since=before.day)
 
 
+def test_what_keys_spent_this_month_is_summed_by_the_database(store: Store) -> None:
+    today = date(2026, 3, 31)
+    first = KeySpend("k_1", today, "w1", 2, 300, 0.25, 1)
+    rows = [
+        first,
+        replace(first, worker="w2", cost_usd=0.5),
+        replace(first, day=today.replace(day=1), cost_usd=4.0),
+        replace(first, day=date(2026, 2, 28), cost_usd=100.0),
+        replace(first, day=date(2026, 4, 1), cost_usd=100.0),
+        replace(first, key="k_2", day=today.replace(day=2), unpriced=0),
+        replace(first, key="k_3", day=date(2026, 2, 1)),
+        replace(first, key="k_4"),
+    ]
+    with store.write() as tx:
+        tx.observations.append([], [], rows)
+
+    asked = ["k_1", "k_2", "k_3", "k_5"]
+    with store.read() as tx:
+        spent = tx.observations.spend_totals(today=today, keys=asked)
+        assert spent == {
+            "k_1": SpendTotals(today, 0.75, 4.75, 3),
+            "k_2": SpendTotals(today, 0.0, 0.25, 0),
+        }
+        of_rows = {
+            key: total_spend(tx.observations.spends(since=date(2026, 1, 1), keys=[key]), today)
+            for key in asked
+        }
+        assert {key: spent.get(key, SpendTotals(today)) for key in asked} == of_rows
+        assert tx.observations.spend_totals(today=today, keys=()) == {}
+
+
 def test_spend_of_a_day_that_is_none_hides_no_other(store: Store) -> None:
     good = KeySpend("k_1", date(2026, 3, 1), "w1", 2, 300, 0.25, 1)
     with store.write() as tx:
@@ -343,6 +374,8 @@ def test_spend_of_a_day_that_is_none_hides_no_other(store: Store) -> None:
 
     with store.read() as tx:
         assert good in tx.observations.spends(since=good.day)
+        spent = tx.observations.spend_totals(today=good.day, keys=["k_1"])
+        assert spent == {"k_1": SpendTotals(good.day, 0.25, 0.25, 1)}
 
 
 @pytest.mark.parametrize("bad", [{"cost_usd": math.nan}, {"tokens": -1}])

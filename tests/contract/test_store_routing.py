@@ -112,6 +112,8 @@ def test_a_target_added_twice_is_stored_once(store: Store) -> None:
     with store.write() as tx:
         assert tx.routing.add_target(OLD) == tx.routing.add_target(OLD) == OLD.id
         assert tx.routing.targets() == {OLD.id: OLD}
+        assert tx.routing.target(OLD.id) == OLD
+        assert tx.routing.target(NEW.id) is None
 
 
 @pytest.mark.req("F1", "A7")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from harness.control.operations import spending_report
+from harness.control.operations import queries, spending_report
 from harness.control.operations.spending_report import RouteMoney
 from harness.control.routing import routes, scorecard, targets
 from harness.domain.canary.observation import TrafficMinute
@@ -16,6 +16,7 @@ from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider
 from harness.store.schema import metadata
+from harness.store.sql import SqlStore
 from tests.support.control.control_plane import ITEMS, SKILL, SmallInstallation
 from tests.support.store.tampering import owned
 
@@ -161,6 +162,22 @@ def test_the_scorecards_that_a_page_shows_read_what_routes_share_once(
     assert sum("FROM sample" in statement for statement in asked) == 1
 
 
+def test_one_route_at_a_glance_is_what_the_list_of_all_says_of_it(
+    world: SmallInstallation,
+) -> None:
+    world.until_decided(world.propose("sim/better").id)
+    ctx = world.context()
+    routes.create_route(ctx, SYSTEM, "mail", "sim/base", settings=RouteSettings())
+    for name in ("chat", "mail"):
+        recorded(world, 0.5, route=name)
+
+    assert {name: queries.load_route_status(ctx, name) for name in ("chat", "mail")} == {
+        status.route.name: status for status in queries.list_route_status(ctx)
+    }
+    with pytest.raises(NotFound):
+        queries.load_route_status(ctx, "none")
+
+
 def test_a_forged_run_takes_the_scorecards_of_its_own_routes_alone(
     world: SmallInstallation,
 ) -> None:
@@ -169,6 +186,7 @@ def test_a_forged_run_takes_the_scorecards_of_its_own_routes_alone(
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     routes.create_route(ctx, SYSTEM, "mail", "sim/worse", settings=settings)
     theirs = scorecard.build_scorecard(ctx, "mail").incumbent.id
+    assert isinstance(world.store, SqlStore)
     with owned(world.store) as db:
         runs = metadata.tables["eval_run"]
         db.execute(sa.update(runs).where(runs.c.target == theirs).values(suite_digest="0" * 64))

@@ -27,7 +27,6 @@ from harness.control.operations import queries
 from harness.control.routing import routes, scorecard, seed
 from harness.control.routing.route_status import RouteStatus
 from harness.control.serialize import to_plain
-from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.formatting import format_bps
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.overrides import format_overrides
@@ -158,7 +157,7 @@ def create(
 @pass_session
 def show(session: Session, name: str) -> None:
     """Show one route: targets, settings, what is open, what is measured."""
-    status = _status(session, name)
+    status = queries.load_route_status(session.context, name)
     figures = scorecard.build_scorecard(session.context, name)
     if session.json:
         output.document({**as_json(status), "measured": to_plain(figures)})
@@ -213,18 +212,6 @@ def _fallbacks(route: Route, names: Mapping[str, str]) -> str:
         for id_ in route.fallbacks
     )
     return ", ".join(marked) or "none"
-
-
-def _status(session: Session, name: str) -> RouteStatus:
-    queries.find_route(session.context, name)
-    page = queries.list_route_status(session.context)
-    for status in page:
-        if status.route.name == name:
-            return status
-    for fault in page.invalid:
-        if name in fault.key[-2:]:
-            raise SignatureInvalid(f"{fault.name}: {fault.why}")
-    raise NotFound(f"route {name!r} is gone; `swapgate route list` shows the routes")
 
 
 @route.command()

@@ -99,7 +99,7 @@ def find_unreadable(verdict: Verdict) -> str:
 def list_clearance_faults(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
     """Why the candidate's provider may not see the route's traffic; empty if it may."""
     route = tx.routing.route(verdict.route)
-    candidate = tx.routing.targets().get(verdict.candidate)
+    candidate = tx.routing.target(verdict.candidate)
     if route is None or candidate is None:
         return []
     refusal = data_class_checks.find_refusal(ctx, route.settings, candidate, route=route.name)
@@ -200,8 +200,8 @@ def _served(tx: Transaction, verdict: Verdict) -> Iterator[str]:
             )
             if replacement is None:
                 continue
-            names = tx.routing.targets()
-            who = names[target].name if target in names else f"the judge {target}"
+            known = tx.routing.target(target)
+            who = known.name if known else f"the judge {target}"
             was = ", ".join(model.label for model in named_models(measured))
             yield (
                 f"the provider of {who} serves {replacement.served.label} (last seen "

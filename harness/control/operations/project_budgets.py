@@ -7,7 +7,7 @@ from harness.domain.errors import Conflict
 from harness.domain.formatting import format_usd
 from harness.domain.operations.access import ApiKey
 from harness.domain.operations.spending import fits, month_of
-from harness.domain.reliability.spend import KeySpend, total_spend
+from harness.domain.reliability.spend import SpendTotals
 from harness.ports import Transaction
 
 
@@ -29,12 +29,11 @@ def check_project_budget(ctx: Context, tx: Transaction, project: str) -> None:
         for key in tx.keys.data_keys(project)
         if key.revoked_at is None or key.revoked_at.date() >= first_day
     ]
-    by_key: dict[str, list[KeySpend]] = {}
-    for row in tx.observations.spends(since=first_day, keys=[key.id for key in keys]):
-        by_key.setdefault(row.key, []).append(row)
+    ids, today = [key.id for key in keys], now.date()
+    spent = tx.observations.spend_totals(today=today, keys=ids)
     taken_usd = 0.0
     for key in keys:
-        spent_usd = total_spend(by_key.get(key.id, ()), now.date()).month_usd
+        spent_usd = spent.get(key.id, SpendTotals(today)).month_usd
         taken_usd += max(spent_usd, _budget_usd(key, project, budget_usd))
     if not fits(budget_usd, taken_usd, 0.0):
         raise Conflict(

@@ -48,7 +48,7 @@ from harness.domain.reliability.failover import (
     sum_failovers,
     user_hashes,
 )
-from harness.domain.reliability.spend import KeySpend, total_spend
+from harness.domain.reliability.spend import SpendTotals
 from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.freeze import FreezeRecord
 from harness.domain.routing.table import Route
@@ -217,6 +217,16 @@ def list_route_status(ctx: Context) -> Page[RouteStatus]:
     return Page(statuses, page.total, None, (*page.invalid, *invalid))
 
 
+def load_route_status(ctx: Context, name: str) -> RouteStatus:
+    """Loads one route at a glance. Raises NotFound, SignatureInvalid."""
+    route = find_route(ctx, name)
+    now = route_status.load_current_activity(ctx, name)
+    candidates = {proposal.candidate for proposal in now.proposals.values()}
+    with _listings(ctx) as stored:
+        known = stored.targets_of(route.targets | candidates)
+    return route_status.build_route_status(ctx, route, known, now)
+
+
 def list_runs(
     ctx: Context, page_request: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
 ) -> Page[EvalRun]:
@@ -272,16 +282,13 @@ def list_keys(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[KeyS
     today = ctx.clock.now().date()
     with ctx.store.read() as tx:
         ids = [key.id for key in page]
-        rows = tx.observations.spends(since=today.replace(day=1), keys=ids)
+        spent = tx.observations.spend_totals(today=today, keys=ids)
         owners = _owners(tx, {key.principal for key in page if key.principal})
-    by_key: dict[str, list[KeySpend]] = {}
-    for row in rows:
-        by_key.setdefault(row.key, []).append(row)
 
     def glance(key: ApiKey) -> KeySummary:
         return KeySummary(
             **{field.name: getattr(key, field.name) for field in fields(key)},
-            spent=total_spend(by_key.get(key.id, ()), today),
+            spent=spent.get(key.id, SpendTotals(today)),
             principal_name=owners.get(key.principal, INVALID_ROWS_HINT)
             if key.principal
             else "",

@@ -212,13 +212,15 @@ class CurrentActivity:
     traffic: Sequence[TrafficMinute]  # of the last hour
 
 
-def load_current_activity(ctx: Context) -> CurrentActivity:
+def load_current_activity(ctx: Context, route: str | None = None) -> CurrentActivity:
+    """Loads what goes on now, on one route or on all."""
     since = ctx.clock.now() - timedelta(hours=1)
     with ctx.store.read() as tx:
+        rollouts = (*tx.rollouts.baking(), *tx.rollouts.live())
         return CurrentActivity(
-            {p.route: p for p in tx.proposals.open()},
-            {r.route: r for r in (*tx.rollouts.baking(), *tx.rollouts.live())},
-            tx.observations.traffic(since=since),
+            {p.route: p for p in tx.proposals.open() if route in (None, p.route)},
+            {r.route: r for r in rollouts if route in (None, r.route)},
+            tx.observations.traffic(since=since, route=route),
         )
 
 

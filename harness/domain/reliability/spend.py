@@ -103,6 +103,11 @@ def total_spend(rows: Iterable[KeySpend], today: date) -> SpendTotals:
     return spent
 
 
+def month_end(day: date) -> date:
+    """Returns the last day of a day's month."""
+    return (day.replace(day=1) + timedelta(days=32)).replace(day=1) - timedelta(days=1)
+
+
 def add_request_cost(spent: SpendTotals, cost_usd: float | None, today: date) -> SpendTotals:
     """Adds one more request's cost. cost_usd: None when its price is unknown.
 
@@ -120,7 +125,7 @@ def check_budget(budget: SpendBudget, spent: SpendTotals, today: date) -> SpendD
     """Whether another request may go; of day and month the worse, then the longer, decides."""
     now = totals_on(spent, today)
     day = now.day
-    next_month = (day.replace(day=1) + timedelta(days=32)).replace(day=1)
+    next_month = month_end(day) + timedelta(days=1)
     month = _judged("month", budget.month_usd, now.month_usd, next_month, budget.warn_share)
     daily = _judged("day", budget.day_usd, now.day_usd, day + timedelta(1), budget.warn_share)
     return max(month, daily, key=lambda decision: decision.level)

@@ -19,7 +19,7 @@ from harness.domain.canary.observation import (
 from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.privacy.capture import CapturedRequest, CaptureResult, day_start
 from harness.domain.reliability.failover import Failover
-from harness.domain.reliability.spend import KeySpend
+from harness.domain.reliability.spend import KeySpend, SpendTotals, month_end
 from harness.store.rules import (
     SPEND_KEY,
     SPEND_SUMS,
@@ -112,6 +112,27 @@ SPENDS = (
     .order_by(*key_spend.primary_key.columns)
 )
 SPENDS_OF = SPENDS.where(key_spend.c.key.in_(sa.bindparam("keys", expanding=True)))
+_DAY: sa.types.TypeEngine[date] = key_spend.c.day.type
+SPEND_TOTALS = (
+    sa.select(
+        key_spend.c.key,
+        sa.func.sum(
+            sa.case(
+                (key_spend.c.day == sa.bindparam("today", type_=_DAY), key_spend.c.cost_usd),
+                else_=0.0,
+            )
+        ).label("day_usd"),
+        sa.func.sum(key_spend.c.cost_usd).label("month_usd"),
+        sa.func.sum(key_spend.c.unpriced).label("unpriced"),
+    )
+    .where(
+        in_project(key_spend),
+        key_spend.c.key.in_(sa.bindparam("keys", expanding=True)),
+        key_spend.c.day >= sa.bindparam("first", type_=_DAY),
+        key_spend.c.day <= sa.bindparam("last", type_=_DAY),
+    )
+    .group_by(key_spend.c.key)
+)
 OLDEST_TRAFFIC = sa.select(traffic).order_by(traffic.c.minute, *traffic.primary_key.columns)
 _TOTAL_OF = [traffic.c[name] for name in TOTAL_KEY]
 TOTALS = (
@@ -330,6 +351,19 @@ class SqlObservations:
         if own is not None:
             query = query.where(own)
         return [traffic_point_from_row(row) for row in self._unit.read(query, {"since": since})]
+
+    def spend_totals(self, *, today: date, keys: Collection[str]) -> Mapping[str, SpendTotals]:
+        first = today.replace(day=1)
+        wanted = {
+            "today": today,
+            "first": first,
+            "last": month_end(first),
+            "keys": sorted(keys),
+        }
+        return {
+            row.key: SpendTotals(today, row.day_usd, row.month_usd, int(row.unpriced))
+            for row in self._unit.read(SPEND_TOTALS, wanted)
+        }
 
     def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:
         if keys is None:

@@ -177,6 +177,9 @@ class SqlRouting:
     def targets(self) -> Mapping[str, Target]:
         return self._read_targets(TARGETS)
 
+    def target(self, id_: str) -> Target | None:
+        return self._read_targets(TARGETS.where(target.c.id == id_)).get(id_)
+
     def add_target(self, target_: Target) -> str:
         self._unit.write_new(target, target_to_row(target_))
         return target_.id
