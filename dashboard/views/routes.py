@@ -28,7 +28,7 @@ from harness.control.operations.project_scope import own_list
 from harness.control.operations.queries import list_freezes
 from harness.control.routing import kill_switch, routes, seed
 from harness.domain.operations.access import Role
-from harness.domain.pagination import MOST_LISTED, PageRequest
+from harness.domain.pagination import PageRequest
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import RouteSettings
 from harness.gate.text.change_text import describe_change
@@ -210,11 +210,10 @@ def overrides(how: RouteSettings) -> str:
 def freezes(view: RouteView) -> str:
     """Writes the freezes about this route: those that people set, and those of every week."""
     ctx, name = page_frame.context(), view.route.name
-    page = list_freezes(ctx, PageRequest(MOST_LISTED))
-    records = [record for record in page if record.freeze.route in (None, name)]
+    page = list_freezes(ctx, PageRequest(MOST_FREEZES), route=name)
     windows = [one for one in ctx.freeze_windows if not one.routes or name in one.routes]
     return html.invalid(page.invalid) + route_text.freezes_section(
-        records[:MOST_FREEZES], windows, view.now
+        page.items, windows, view.now
     )
 
 

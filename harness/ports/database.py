@@ -210,8 +210,12 @@ class Listings(Protocol):
         """Lists the kill switches, newest first, with the lifted and expired ones."""
         ...
 
-    def freezes(self, page_request: PageRequest = FIRST_PAGE) -> Page[FreezeRecord]:
-        """Lists the freezes that people set, newest first, with the lifted and past ones."""
+    def freezes(
+        self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
+    ) -> Page[FreezeRecord]:
+        """Lists the freezes that people set, newest first, with the lifted and past ones.
+        route: those about it alone, with those of all routes.
+        """
         ...
 
     def break_glasses(self, page_request: PageRequest = FIRST_PAGE) -> Page[BreakGlass]:

@@ -14,6 +14,7 @@ from harness.domain.evals.item_groups import ItemGroups
 from harness.domain.evals.judge_calibration import JudgeCalibration
 from harness.domain.evals.pins import Sighting
 from harness.domain.evals.run import EvalRun, RunState, Sample, SuitePin
+from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.routing.target import Provider, Target
 
@@ -164,10 +165,18 @@ class Drift(Protocol):
         """Saves the state and end of a watch; False when it is closed already."""
         ...
 
-    def watches(
-        self, *, open_only: bool = False, limit: int = MOST_LISTED
-    ) -> Sequence[DriftWatch]:
+    def watches(self, *, limit: int = MOST_LISTED) -> Sequence[DriftWatch]:
         """Lists the watches, newest first, `limit` at the most."""
+        ...
+
+    def open_watches(self, *, project: str = DEFAULT_PROJECT) -> Sequence[DriftWatch]:
+        """Lists the watches that go on, newest first. project: whose suites' alone; the default
+        one's are all.
+        """
+        ...
+
+    def is_checking(self, run: str) -> bool:
+        """Whether a check that goes on has this run."""
         ...
 
     def start(self, check: DriftCheck) -> bool:

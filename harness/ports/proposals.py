@@ -49,9 +49,10 @@ class Proposals(Protocol):
         open_only: bool = False,
         limit: int = MOST_LISTED,
         after: str | None = None,
+        project: str = DEFAULT_PROJECT,
     ) -> Sequence[Proposal]:
         """Lists the proposals, newest first, `limit` at the most. after: the id of the last one
-        of the page before.
+        of the page before. project: whose routes' alone; the default one's are all.
 
         Raises NotFound for an `after` that is not stored.
         """

@@ -90,7 +90,7 @@ def test_a_target_and_suite_has_one_open_watch(watching: Store) -> None:
 
     with watching.read() as tx:
         assert [watch.id for watch in tx.drift.watches()] == ["dw_2", "dw_3", "dw_1"]
-        assert [watch.id for watch in tx.drift.watches(open_only=True)] == ["dw_2", "dw_3"]
+        assert [watch.id for watch in tx.drift.open_watches()] == ["dw_2", "dw_3"]
 
 
 def test_a_closed_watch_stays_as_it_is(watching: Store) -> None:
@@ -103,6 +103,14 @@ def test_a_closed_watch_stays_as_it_is(watching: Store) -> None:
 
     with watching.read() as tx:
         assert tx.drift.watches() == [closed]
+
+
+def test_a_run_is_a_checks_while_the_check_goes_on(watching: Store) -> None:
+    with watching.write() as tx:
+        assert tx.drift.is_checking(RUN.id)
+        assert not tx.drift.is_checking("r_2")
+        assert tx.drift.end(ENDED)
+        assert not tx.drift.is_checking(RUN.id)
 
 
 def test_a_watch_has_one_running_check_and_it_ends_once(watching: Store) -> None:

@@ -369,6 +369,7 @@ BOUNDED: Final[Mapping[str, str]] = {
     "Deliveries.for_alert": "of one alert",
     "Sightings.for_target": "at most MOST_SIGHTINGS",
     "Drift.checks": "of one watch",
+    "Drift.open_watches": "one per model and suite that are watched",
     "Credentials.all": "keys that somebody set",
     "SignIns.all": "at most one per provider",
     "ProviderChecks.all": "one per provider",
@@ -405,6 +406,41 @@ def test_every_list_that_is_stored_has_a_limit_or_a_reason_why_it_stays_short() 
         and not name.startswith("_")
     }
     assert whole == BOUNDED.keys()
+
+
+@pytest.mark.req("G3")
+def test_a_page_is_filled_with_ones_own_rows_before_its_limit(store: Store) -> None:
+    """The newest are others' each time."""
+    with store.write() as tx:
+        for number, route in enumerate(("our::chat", "our::chat", "chat", "their::chat")):
+            create_route(tx, f"{route}-{number}")
+            made_at = NOW + timedelta(minutes=number)
+            tx.proposals.add(
+                proposal(
+                    f"p_{number}",
+                    route=f"{route}-{number}",
+                    phase=ProposalPhase.REJECTED,
+                    created_at=made_at,
+                    updated_at=made_at,
+                )
+            )
+            over = made_at + timedelta(hours=1)
+            where = None if route == "chat" else route
+            tx.freezes.add(Freeze(f"fz_{number}", where, "why", "ada", made_at, made_at, over))
+            watch = replace(drift.WATCH, id=f"dw_{number}", opened_at=made_at)
+            assert tx.drift.open(replace(watch, suite=f"{route}-{number}"))
+    with store.read() as tx:
+        assert [row.id for row in tx.proposals.list(limit=1, project="our")] == ["p_1"]
+        assert [row.id for row in tx.proposals.list(limit=1)] == ["p_3"]
+        assert [row.id for row in tx.drift.open_watches(project="our")] == ["dw_1", "dw_0"]
+        assert len(tx.drift.open_watches()) == 4
+    with store.listings() as stored:
+        page = stored.freezes(PageRequest(2), route="our::chat")
+        assert [row.freeze.id for row in page] == ["fz_2", "fz_1"]
+        assert page.total == 3
+    with store.listings("our") as stored:
+        page = stored.freezes(PageRequest(2), route="our::chat")
+        assert [row.freeze.id for row in page] == ["fz_1", "fz_0"]
 
 
 def raw(store: SqlStore, statement: str) -> None:

@@ -363,7 +363,7 @@ def test_without_a_drift_section_nothing_is_watched(world: SmallInstallation) ->
 
     assert reports.list_drift_status(world.context()) == []
     with world.store.read() as tx:
-        assert tx.drift.watches(open_only=True) == []
+        assert tx.drift.open_watches() == []
     with pytest.raises(NotFound, match=r"docs open explanation/drift"):
         operations.start_checks(world.context(), ANN, "chat")
 

@@ -93,6 +93,7 @@ def ask_lists(stored: Listings, since: Any) -> None:
     stored.proposals(decided_only=True)
     stored.runs(states=[RunState.DONE])
     stored.shadows(route="chat")
+    stored.freezes(route="chat")
     stored.drift_checks(target="t", suites=["colours"])
     stored.alerts(open_only=True)
     stored.alerts(search="chat")
@@ -117,6 +118,9 @@ def ask_lists(stored: Listings, since: Any) -> None:
 def ask_store(tx: Transaction, since: Any) -> None:
     """What decisions, metrics and routers ask."""
     tx.proposals.phases()
+    tx.proposals.list(open_only=True, project="payments")
+    tx.drift.open_watches(project="payments")
+    tx.drift.is_checking("r")
     tx.proposals.of_pair("chat", "a", "b")
     tx.proposals.of_candidates(["a"])
     tx.proposals.let_in("chat")

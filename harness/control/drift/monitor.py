@@ -107,9 +107,7 @@ def run_once(ctx: Context) -> list[str]:
     """
     with ctx.store.read() as tx:
         pairs = watches.list_watched_pairs(ctx, tx)
-        open_ = {
-            (watch.target, watch.suite): watch for watch in tx.drift.watches(open_only=True)
-        }
+        open_ = {(watch.target, watch.suite): watch for watch in tx.drift.open_watches()}
     did, failed = _close_unwatched(ctx, pairs, open_), []
     for pair in pairs:
         try:

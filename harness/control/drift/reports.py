@@ -184,7 +184,7 @@ def list_drift_status(ctx: Context, *, route: str = "") -> list[DriftStatus]:
         ]
         open_ = {
             (drift_watch.target, drift_watch.suite): drift_watch
-            for drift_watch in tx.drift.watches(open_only=True)
+            for drift_watch in tx.drift.open_watches(project=ctx.project)
         }
         targets = tx.routing.targets()
         found = []

@@ -112,7 +112,7 @@ def start_check(
 
 
 def find_open_watch(tx: Transaction, pair: WatchedPair) -> DriftWatch | None:
-    pairs = {(watch.target, watch.suite): watch for watch in tx.drift.watches(open_only=True)}
+    pairs = {(watch.target, watch.suite): watch for watch in tx.drift.open_watches()}
     return pairs.get((pair.target, pair.suite))
 
 

@@ -320,10 +320,14 @@ def list_break_glasses(
         return stored.break_glasses(page_request)
 
 
-def list_freezes(ctx: Context, page_request: PageRequest = FIRST_PAGE) -> Page[FreezeRecord]:
-    """Lists the freezes that people set, newest first, with the lifted and past ones."""
+def list_freezes(
+    ctx: Context, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
+) -> Page[FreezeRecord]:
+    """Lists the freezes that people set, newest first, with the lifted and past ones. route:
+    those about it alone, with those of all routes.
+    """
     with _listings(ctx) as stored:
-        return stored.freezes(page_request)
+        return stored.freezes(page_request, route=route)
 
 
 def list_shadows(

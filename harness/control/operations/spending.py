@@ -6,7 +6,6 @@ database, settles what dead processes held, and alerts while work waits for mone
 from harness.control import audit
 from harness.control.context import Context
 from harness.control.operations import alerts
-from harness.domain.drift.watch import DriftCheckState
 from harness.domain.evals.run import EvalRun
 from harness.domain.formatting import format_usd
 from harness.domain.operations.access import SYSTEM
@@ -54,12 +53,7 @@ def load_spending(ctx: Context) -> MonthSpending:
 
 def spending_purpose(tx: Transaction, run: str) -> SpendingPurpose:
     """Tells what a run's answers are for: an eval, or a check for drift."""
-    drifts = any(
-        check.run == run and check.state is DriftCheckState.RUNNING
-        for watch in tx.drift.watches(open_only=True)
-        for check in tx.drift.checks(watch.id)
-    )
-    return SpendingPurpose.DRIFT if drifts else SpendingPurpose.EVALS
+    return SpendingPurpose.DRIFT if tx.drift.is_checking(run) else SpendingPurpose.EVALS
 
 
 def find_money_obstacle(tx: Transaction, month: MonthSpending, run: EvalRun, judge: str) -> str:

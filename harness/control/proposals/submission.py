@@ -468,8 +468,7 @@ def list_proposals(
 ) -> Sequence[Proposal]:
     """Lists the proposals, newest first, as many as a store lists at once."""
     with ctx.store.read() as tx:
-        found = tx.proposals.list(route=route, open_only=open_only)
-    return [proposal for proposal in found if ctx.owns(proposal.route)]
+        return tx.proposals.list(route=route, open_only=open_only, project=ctx.project)
 
 
 def count_phases(ctx: Context) -> Mapping[ProposalPhase, int]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from harness.domain.drift.watch import DriftCheck, DriftCheckState, DriftWatch
+from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import MOST_LISTED
 from harness.store.schema.drift import (
     check_end_to_row,
@@ -17,6 +18,7 @@ from harness.store.schema.drift import (
     watch_from_row,
     watch_to_row,
 )
+from harness.store.sql.pages import owned_by
 from harness.store.unit_of_work import Unit
 
 WATCHES = sa.select(drift_watch).order_by(drift_watch.c.opened_at.desc(), drift_watch.c.id)
@@ -27,6 +29,10 @@ CHECKS = (
     sa.select(drift_check)
     .where(drift_check.c.watch == sa.bindparam("of"))
     .order_by(drift_check.c.number)
+)
+CHECKING = sa.select(drift_check.c.run).where(
+    drift_check.c.run == sa.bindparam("of"),
+    drift_check.c.state == DriftCheckState.RUNNING.value,
 )
 RUNS_STILL = sa.update(drift_check).where(
     drift_check.c.watch == sa.bindparam("of"),
@@ -48,13 +54,18 @@ class SqlDrift:
         changes = {"state": watch.state.value, "closed_at": watch.closed_at}
         return self._unit.write(STILL.values(changes), {"watch": watch.id}) == 1
 
-    def watches(
-        self, *, open_only: bool = False, limit: int = MOST_LISTED
-    ) -> Sequence[DriftWatch]:
-        query = WATCHES.limit(limit)
-        if open_only:
-            query = query.where(drift_watch.c.closed_at.is_(None))
+    def watches(self, *, limit: int = MOST_LISTED) -> Sequence[DriftWatch]:
+        return [watch_from_row(row) for row in self._unit.read(WATCHES.limit(limit))]
+
+    def open_watches(self, *, project: str = DEFAULT_PROJECT) -> Sequence[DriftWatch]:
+        query = WATCHES.where(drift_watch.c.closed_at.is_(None))
+        own = owned_by(drift_watch, project)
+        if own is not None:
+            query = query.where(own)
         return [watch_from_row(row) for row in self._unit.read(query)]
+
+    def is_checking(self, run: str) -> bool:
+        return self._unit.read(CHECKING, {"of": run}).first() is not None
 
     def start(self, check: DriftCheck) -> bool:
         self._unit.serialize()

@@ -183,8 +183,13 @@ class SqlListings(AgentListings):
     def switches(self, page_request: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
         return self.signed(switch, sa.select(switch), SWITCHES, page_request, switch_from_row)
 
-    def freezes(self, page_request: PageRequest = FIRST_PAGE) -> Page[FreezeRecord]:
-        return self.signed(freeze, sa.select(freeze), FREEZES, page_request, freeze_from_row)
+    def freezes(
+        self, page_request: PageRequest = FIRST_PAGE, *, route: str | None = None
+    ) -> Page[FreezeRecord]:
+        query = sa.select(freeze)
+        if route is not None:
+            query = query.where(sa.or_(freeze.c.route == route, freeze.c.route.is_(None)))
+        return self.signed(freeze, query, FREEZES, page_request, freeze_from_row)
 
     def break_glasses(self, page_request: PageRequest = FIRST_PAGE) -> Page[BreakGlass]:
         own = sa.select(break_glass).where(in_project(break_glass))

@@ -111,8 +111,8 @@ def owned_by(table: sa.FromClause, project: str) -> sa.ColumnElement[bool] | Non
     if table in _RUN_OF:
         column, of = _RUN_OF[table]
         return column.in_(sa.select(of.c.id).where(_stands_in(of.c.suite, project)))
-    if table is eval_run:
-        return _stands_in(eval_run.c.suite, project)
+    if table in (eval_run, drift_watch):
+        return _stands_in(table.c.suite, project)
     if "route" not in table.c:
         raise NotAllowed("this list is about all projects: it takes a key of the default one")
     return _stands_in(table.c.route, project)

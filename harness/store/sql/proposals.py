@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.errors import Conflict, NotFound
 from harness.domain.evals.run import Verdict
+from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.proposals.proposal import Approval, Proposal, ProposalPhase
 from harness.store.database_errors import RowRefused
@@ -47,7 +48,7 @@ from harness.store.schema.proposals import (
     verdict_from_row,
     verdict_to_row,
 )
-from harness.store.sql.pages import newest
+from harness.store.sql.pages import newest, owned_by
 from harness.store.unit_of_work import Unit, in_project
 
 IS_OPEN = sa.and_(in_project(proposal), proposal.c.phase.in_(OPEN_PHASE_VALUES))
@@ -160,8 +161,12 @@ class SqlProposals:
         open_only: bool = False,
         limit: int = MOST_LISTED,
         after: str | None = None,
+        project: str = DEFAULT_PROJECT,
     ) -> Sequence[Proposal]:
         query = PROPOSALS if route is None else PROPOSALS.where(proposal.c.route == route)
+        own = owned_by(proposal, project)
+        if own is not None:
+            query = query.where(own)
         if open_only:
             query = query.where(IS_OPEN)
         if after is not None:
