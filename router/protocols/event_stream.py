@@ -144,13 +144,13 @@ class StreamFilter(SseParser):
         if not as_it_came:
             self.irregularities.add(Irregularity.NOT_FINITE)
             clean = members.text.encode()
-            event, payload = _with_data(event, payload, clean), clean
+            event, payload = with_data(event, payload, clean), clean
         edits = self._read(members.text, members)
         if edits is None:
             return b""
         if not edits:
             return event + end
-        return _with_data(event, payload, apply_edits(members.text, edits)) + end
+        return with_data(event, payload, apply_edits(members.text, edits)) + end
 
 
 def _is_cut(event: bytes) -> bool:
@@ -179,7 +179,8 @@ def read_event(payload: bytes) -> tuple[ParsedObject, bool]:
         raise
 
 
-def _with_data(event: bytes, old: bytes, new: bytes) -> bytes:
+def with_data(event: bytes, old: bytes, new: bytes) -> bytes:
+    """The event with other data."""
     if old in event:
         return event.replace(old, new, 1)
     # Data over several lines: the other lines stay, the data come last.

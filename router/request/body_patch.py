@@ -63,16 +63,17 @@ def field_edits(request: ClientRequest, wanted: Mapping[str, object]) -> list[Te
     """Yields an edit for each field, those that are new at the object's end."""
     if not wanted:
         return []
-    values, close = request.members.values, request.members.close
+    members = request.members
+    close = members.close
     edits = [
-        TextEdit(values[name].start, values[name].end, to_json(value))
+        TextEdit(members.values[name].start, members.values[name].end, to_json(value))
         for name, value in wanted.items()
-        if name in values
+        if name in members
     ]
     new = "".join(
         f",{to_json(name)}:{to_json(value)}"
         for name, value in wanted.items()
-        if name not in values
+        if name not in members
     )
     return [*edits, TextEdit(close, close, new)]
 

@@ -39,7 +39,7 @@ class ObjectSpans(NamedTuple):
 
 
 class ParsedObject:
-    """Gives an object's members by name. `values` and `close` walk it when they are first
+    """Gives an object's members by name. `values` walks it when they are first
     asked.
     """
 
@@ -88,7 +88,8 @@ class ParsedObject:
 
     @property
     def close(self) -> int:
-        return self._places.close
+        """The index of the closing brace: nothing but space may follow it."""
+        return self.text.rindex("}")
 
     @property
     def _places(self) -> ObjectSpans:

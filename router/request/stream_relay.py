@@ -65,7 +65,8 @@ class CommittedStream:
         self._hurried = hurried
         self._blameless = False
         self._why = ""
-        self._timers = timers
+        self._loop = timers.loop
+        self._limit = timers.limit(deadline)
         self._on_end: OnEnd | None = on_end
         self._hide = hide
         self._faults: list[tuple[RouterPart, Exception]] = []
@@ -189,19 +190,20 @@ class CommittedStream:
         if moved != self._moved:
             self._moved = moved
             self._left_s = self._between_s
-        now = self._timers.loop.time()
+        now = self._loop.time()
         if self._events.ended:
             self._left_s = min(self._left_s, LAST_EVENTS_S)
         limit = min(now + self._left_s, self._deadline)
         try:
-            with self._timers.limit(limit):
+            self._limit.when = limit
+            with self._limit:
                 chunk = await anext(self._chunks, None)
         except TimeoutError:
             whole = limit == self._deadline
             self._blameless = whole and self._hurried
             what = "total time" if whole else "time between chunks"
             raise UpstreamFailed(FailureClass.TIMEOUT, f"{what} is up") from None
-        self._left_s -= self._timers.loop.time() - now
+        self._left_s -= self._loop.time() - now
         return chunk
 
     def _failed(self, error: Exception) -> bytes:

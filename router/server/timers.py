@@ -70,6 +70,7 @@ class TimeLimit:
     """Cancels its block when the time is up, which outside it is TimeoutError.
 
     The rules about cancelling are those of `asyncio.timeout_at`; it comes up to a tick late.
+    It may limit one block after the other, each until its own `when`.
     """
 
     __slots__ = ("_cancelling", "_reached", "_task", "_timers", "when")
@@ -85,6 +86,7 @@ class TimeLimit:
             raise RuntimeError("only what a task does can be limited")
         self._task = task
         self._cancelling = task.cancelling()
+        self._reached = False
         self._timers.add(self)
         return self
 

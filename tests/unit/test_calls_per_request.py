@@ -32,7 +32,7 @@ BUDGET: Final = Path(__file__).parents[1] / "golden" / "calls_per_request.toml"
 TOLERANCE: Final = 0.03
 STREAMED: Final = ASK.replace(b"{", b'{"stream":true,', 1)
 # Caches are filled by the first ones; the least of the rest is the request's own.
-WARM_UP, MEASURED = 5, 10
+WARM_UP, MEASURED, MOST = 5, 10, 200
 
 
 def budget(version: tuple[int, int]) -> Mapping[str, Mapping[str, object]]:
@@ -66,7 +66,7 @@ def test_a_whole_answer(name: str, tmp_path: Path) -> None:
     cost = metered(KINDS[name], tmp_path)
     if cost.calls > budget_of(name).calls:
         # On a busy machine a request takes so long that the worker's timers go off in most.
-        cost = min(cost, metered(KINDS[name], tmp_path, times=200))
+        cost = min(cost, metered(KINDS[name], tmp_path, times=MOST))
     assert_within(name, cost, budget_of(name))
 
 
@@ -76,20 +76,23 @@ def test_a_request_leaves_nothing_for_the_garbage_collector(name: str, tmp_path:
     assert not garbage(KINDS[name], tmp_path)
 
 
-async def streamed(folder: Path, chunks: int) -> RequestCost:
+async def streamed(folder: Path, chunks: int, allowed: RequestCost) -> RequestCost:
     """From the ASGI door to a scripted provider: on sockets, how many turns of the loop a
     stream takes depends on how busy the machine is.
     """
     steps = ROLE, *[event({"content": "word"})] * chunks, event(finish="stop")
     turn = ScriptedTurn(headers=EVENTS, steps=(*steps, b"data: [DONE]\n\n"))
     door = Door(folder, lambda _: turn, first=snapshot("http://up"))
-    counts = []
-    for _ in range(WARM_UP + MEASURED):
+    counts: list[RequestCost] = []
+    # On a busy machine a stream takes so long that timers go off in most.
+    while len(counts) < WARM_UP + MEASURED or (
+        len(counts) < MOST and min(counts[WARM_UP:]).calls > allowed.calls
+    ):
         with CallCounter() as counter:
             status, _, _ = await door.call(CHAT, STREAMED)
         assert status == 200
-        counts.append((counter.calls, counter.coroutines))
-    return RequestCost(*min(counts[WARM_UP:]))
+        counts.append(RequestCost(counter.calls, counter.coroutines))
+    return min(counts[WARM_UP:])
 
 
 async def test_a_stream_and_each_of_its_chunks(tmp_path: Path) -> None:
@@ -97,8 +100,8 @@ async def test_a_stream_and_each_of_its_chunks(tmp_path: Path) -> None:
     more = MANY_CHUNKS - FEW_CHUNKS
     many = RequestCost(few.calls + more * chunk.calls, few.coroutines + more * chunk.coroutines)
 
-    assert_within("stream", await streamed(tmp_path / "few", FEW_CHUNKS), few)
-    assert_within("chunk", await streamed(tmp_path / "many", MANY_CHUNKS), many)
+    assert_within("stream", await streamed(tmp_path / "few", FEW_CHUNKS, few), few)
+    assert_within("chunk", await streamed(tmp_path / "many", MANY_CHUNKS, many), many)
 
 
 def test_a_change_that_costs_five_percent_is_refused(

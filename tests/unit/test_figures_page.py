@@ -154,3 +154,19 @@ def test_a_run_that_is_interrupted_writes_no_row_and_a_whole_one_says_the_load(
     assert written["machine"].endswith(" before")
     assert "load" in written["machine"]
     assert written["commit"]
+
+
+def test_a_further_run_adds_to_the_stored_one_and_takes_no_failure_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    runs = [record.RunResult(500, 1, "One half."), record.RunResult(501, 0, "The other.")]
+    for commit, run in zip(("aaa", "bbb"), runs, strict=True):
+        record.write_result("kills", run, seconds=60, commit=commit, load=0, more=True)
+    record.write_result("kills", runs[1], seconds=60, commit="bbb", load=0, more=True)
+
+    written = json.loads((tmp_path / "kills.json").read_text("utf-8"))
+
+    assert (written["count"], written["failures"], written["seconds"]) == (1502, 1, 180)
+    assert written["commit"] == "aaa and bbb"
+    assert written["detail"] == ("One half. And 501 more: The other. And 501 more: The other.")

@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
+from harness.domain.sse import event_data
+from router.protocols.answer_signals import AnswerSignals
 from router.protocols.chat.answer_signals import read_signals
-from router.protocols.event_stream import Irregularity, StreamFilter
+from router.protocols.chat.text_event import TextEventForm, decoded
+from router.protocols.event_stream import Irregularity, StreamFilter, with_data
 from router.protocols.object_lists import iter_objects
 from router.protocols.usage import read_usage
-from router.request.json_spans import ParsedObject, TextEdit
+from router.request.json_spans import ParsedObject, TextEdit, apply_edits, parse_object
 from router.server.replies import error_event
 
 DONE: Final = b"data: [DONE]\n\n"
@@ -30,6 +33,51 @@ class ChatStream(StreamFilter):
         self._wanted = wanted
         self._choices: set[object] = set()
         self._ended: set[object] = set()
+        self._form: TextEventForm | None = None
+        self._without_form = 0  # text events so far that had not the form of those before
+        # Of the last event that had no form: the name of its text and its choice, if it was a
+        # text event.
+        self._text: tuple[str, object] | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        # Most often it is one text event, whole.
+        if self._form is not None and not self._buffer and data.endswith(b"\n\n"):
+            sent = self._formed(self._form, data[:-2])
+            if sent is not None:
+                return sent + b"\n\n"
+        return super().feed(data)
+
+    def _event(self, event: bytes, end: bytes) -> bytes:
+        if self._form is not None:
+            sent = self._formed(self._form, event)
+            if sent is not None:
+                return sent + end
+        self._text = None
+        sent = super()._event(event, end)
+        if self._text is not None and not self.failure:
+            self._without_form += 1
+            # A form has its price: no short stream pays it, nor one whose events have none.
+            if self._without_form > 2 and not self._without_form & (self._without_form - 1):
+                self._form = TextEventForm.from_event(event, *self._text, self._written)
+        return sent
+
+    def _formed(self, form: TextEventForm, event: bytes) -> bytes | None:
+        """What becomes of an event with that form, of which this takes note."""
+        text = form.text(event)
+        if text is None:
+            return None
+        self.output_events += 1
+        self.progress_events += 1
+        if form.is_content and self.signals is not None:
+            self._note(AnswerSignals.text, form.choice, decoded(text))
+        return form.sent_before + text + form.sent_after
+
+    def _written(self, event: bytes) -> bytes:
+        """A text event as the client gets it. Raises InputError for one that is not JSON."""
+        payload = event_data(event) or b""
+        members = parse_object(payload)
+        edits = self._model_edit(members.text_place("model"))
+        return with_data(event, payload, apply_edits(members.text, edits)) if edits else event
 
     def broken(self, message: str, failure: FailureClass) -> bytes:
         return error_event(message, failure.value)
@@ -71,6 +119,8 @@ class ChatStream(StreamFilter):
             for choice in choices:
                 if isinstance(choice, dict):
                     self._choice(choice)
+            if usage is None and len(choices) == 1:
+                self._text = _only_text(choices[0])
         if not (self._show_usage or choices) and usage:
             return None
         edits = self._model_edit(members.text_place("model"))
@@ -95,6 +145,24 @@ class ChatStream(StreamFilter):
             self._ended.add(index if isinstance(index, int) else 0)
             self.progress_events += 1
             self.committed = True
+
+
+def _only_text(choice: object) -> tuple[str, object] | None:
+    """The name of a choice's text and the choice's index, where it brings nothing else."""
+    if not isinstance(choice, dict) or choice.get("finish_reason"):
+        return None
+    delta = choice.get("delta")
+    if not isinstance(delta, dict):
+        return None
+    text = [
+        (name, value)
+        for name, value in delta.items()
+        if name != "role" and value not in _NOTHING
+    ]
+    index = choice.get("index")
+    if len(text) == 1 and isinstance(text[0][1], str) and isinstance(index, int | None):
+        return text[0][0], index
+    return None
 
 
 def has_output(delta: object) -> bool:
