@@ -1,5 +1,5 @@
 """kill -9 of every kind of process, while proposals run under load:
-`python -m benchmarks.figures.kills [--kills 1000] [--towns 2] [--minutes 0] [--seed 16]`.
+`python -m benchmarks.figures.kills [--kills 1000] [--towns 2] [--minutes 0] [--more]`.
 
 Each town has its own PostgreSQL, control process with eval workers, router with two workers and
 callers. The kind that was killed least is next. Afterwards each proposal must be promoted, by
@@ -76,11 +76,13 @@ def main() -> int:
     options.add_argument("--towns", type=int, default=2)
     options.add_argument("--minutes", type=float, default=0.0, help="at most; 0 for no limit")
     options.add_argument("--seed", type=int, default=16)
+    options.add_argument("--more", action="store_true", help="add to the stored result")
     chosen = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="swapgate-kills-") as folder:
         return record_run(
             "kills",
             lambda: run(Path(folder), chosen.kills, chosen.towns, chosen.minutes, chosen.seed),
+            more=chosen.more,
         )
 
 

@@ -7,10 +7,10 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 
@@ -37,8 +37,11 @@ class RunResult:
     faults: list[str] = field(default_factory=list)
 
 
-def record_run(figure: str, run: Callable[[], RunResult]) -> int:
-    """Does the run and writes its file; the exit code, 1 for a run with failures."""
+def record_run(figure: str, run: Callable[[], RunResult], *, more: bool = False) -> int:
+    """Does the run and writes its file; the exit code, 1 for a run with failures.
+
+    more: adds to the stored result, failures too, so that a figure may be made of several runs.
+    """
     began, commit, load = time.monotonic(), product_commit(), os.getloadavg()[0]
     result = run()
     seconds = round(time.monotonic() - began, 1)
@@ -46,15 +49,21 @@ def record_run(figure: str, run: Callable[[], RunResult]) -> int:
         print(fault)
     if not result.count:
         return 1  # nothing happened that could be told
-    write_result(figure, result, seconds=seconds, commit=commit, load=load)
+    write_result(figure, result, seconds=seconds, commit=commit, load=load, more=more)
     return 1 if result.failures else 0
 
 
 def write_result(
-    figure: str, result: RunResult, *, seconds: float, commit: str, load: float
+    figure: str,
+    result: RunResult,
+    *,
+    seconds: float,
+    commit: str,
+    load: float,
+    more: bool = False,
 ) -> None:
     """load: of the machine before the run, in processes that want a core."""
-    content = {
+    content: dict[str, Any] = {
         "count": result.count,
         "failures": result.failures,
         "detail": result.detail,
@@ -64,9 +73,23 @@ def write_result(
         "machine": f"{machine()}, load {load:.0f} before",
     }
     RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"{figure}.json"
+    if more and file.exists():
+        content = add(json.loads(file.read_text(encoding="utf-8")), content)
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    (RESULTS / f"{figure}.json").write_text(text, encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
     print(text, end="")
+
+
+def add(before: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
+    """The sum of a stored result and one run more; date and machine are the last run's."""
+    commits = dict.fromkeys([*before["commit"].split(" and "), run["commit"]])
+    return {
+        **run,
+        **{name: before[name] + run[name] for name in ("count", "failures", "seconds")},
+        "detail": f"{before['detail']} And {run['count']} more: {run['detail']}",
+        "commit": " and ".join(commits),
+    }
 
 
 def product_commit() -> str:
