@@ -31,7 +31,7 @@ class CoveringTests:
         return sorted(names, key=lambda name: (self.seconds.get(name, 0.0), name))
 
 
-@dataclass
+@dataclass(eq=False)  # pytest keeps its plugins in sets
 class LineTracer:
     """A plugin of pytest that notes the lines of `files` by the test that ran them."""
 

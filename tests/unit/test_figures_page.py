@@ -1,7 +1,11 @@
 """The page of figures says what each run found, and which has not happened."""
 
+import gc
 import json
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,7 +15,7 @@ import yaml
 
 from benchmarks.figures import record
 from benchmarks.figures.mutants import Mutant, apply_mutant, mutants
-from benchmarks.figures.mutation import NOT_RUN, exit_code
+from benchmarks.figures.mutation import NOT_APPLIED, NOT_RUN, exit_code, is_noticed
 from harness.cli.operations.docs import FIGURES
 from harness.cli.reference.figures_reference import figures_page, is_reached
 from harness.domain.errors import InputError
@@ -98,13 +102,14 @@ class Door:
 
 
 @pytest.fixture
-def changeable(tmp_path: Path) -> ModuleType:
+def changeable(tmp_path: Path) -> Iterator[ModuleType]:
     file = tmp_path / "changeable.py"
     file.write_text(SOURCE, "utf-8")
     module = ModuleType("changeable")
     module.__file__ = str(file)
     exec(compile(SOURCE, str(file), "exec"), module.__dict__)  # noqa: S102 - the text above
-    return module
+    yield module
+    gc.freeze()  # what a change took back
 
 
 def test_a_mutant_changes_the_function_wherever_it_is_known(changeable: ModuleType) -> None:
@@ -116,6 +121,16 @@ def test_a_mutant_changes_the_function_wherever_it_is_known(changeable: ModuleTy
     assert not rises(1, 1)
     assert apply_mutant(by_change["Gt -> GtE"])
     assert rises(1, 1)
+
+
+def test_a_mutant_changes_a_function_that_the_collector_of_garbage_passes_over(
+    changeable: ModuleType,
+) -> None:
+    [mutant] = [m for m in mutants(Path(str(changeable.__file__))) if m.change == "Gt -> GtE"]
+
+    gc.freeze()  # as the conftest does once the tests are collected
+    assert apply_mutant(mutant)
+    assert changeable.rises(1, 1)
 
 
 def test_a_mutant_changes_a_property(changeable: ModuleType) -> None:
@@ -135,6 +150,66 @@ def test_tests_that_were_killed_from_outside_noticed_no_mutant() -> None:
         exit_code(signal.SIGKILL, MUTANT)
     with pytest.raises(RuntimeError, match="did not run to their end"):
         exit_code(NOT_RUN << 8, MUTANT)
+
+
+@pytest.mark.parametrize(
+    ("code", "noticed"),
+    [
+        (pytest.ExitCode.TESTS_FAILED, True),
+        (-signal.SIGALRM, True),
+        (-signal.SIGSEGV, True),
+        (pytest.ExitCode.OK, False),
+        (pytest.ExitCode.USAGE_ERROR, False),
+        (pytest.ExitCode.NO_TESTS_COLLECTED, False),
+        (pytest.ExitCode.INTERNAL_ERROR, False),
+        (NOT_APPLIED, False),
+    ],
+)
+def test_only_a_failed_test_a_crash_or_an_endless_one_notices_a_mutant(
+    code: int, *, noticed: bool
+) -> None:
+    assert is_noticed(code) is noticed
+
+
+def test_the_tracer_of_lines_is_a_plugin_for_tests_of_several_folders(tmp_path: Path) -> None:
+    """There pytest keeps the plugins in sets, which takes what has a hash."""
+    changed = tmp_path / "product_line.py"
+    changed.write_text("def double(n):\n    return n + n\n", "utf-8")
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "conftest.py").write_text(
+            "def pytest_runtest_logreport(report): pass\n", "utf-8"
+        )
+        test = (
+            "from product_line import double\n\n\ndef test_it():\n    assert double(2) == 4\n"
+        )
+        (tmp_path / folder / f"test_{folder}.py").write_text(test, "utf-8")
+    program = (
+        "import sys\nfrom pathlib import Path\nimport pytest\n"
+        "from benchmarks.figures.covering_tests import LineTracer\n"
+        "from benchmarks.figures.mutants import mutants\n"
+        "folder, file = Path(sys.argv[1]), Path(sys.argv[1], 'product_line.py')\n"
+        "sys.path.insert(0, str(folder))\n"
+        "tracer = LineTracer([file])\n"
+        "names = [str(folder / 'first'), str(folder / 'second')]\n"
+        "options = ['-q', '-p', 'no:cacheprovider', '--import-mode=importlib']\n"
+        "options += ['--rootdir', str(folder)]\n"
+        "assert pytest.main([*options, *names], plugins=[tracer]) == 0\n"
+        "print('selected', *tracer.collect().select(mutants(file)[0]))\n"
+    )
+    ran = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", program, str(tmp_path)],
+        cwd=FIGURES.parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    selected = ran.stdout.splitlines()[-1].split()
+    assert sorted(selected[1:]) == [
+        "first/test_first.py::test_it",
+        "second/test_second.py::test_it",
+    ]
 
 
 def test_a_run_that_is_interrupted_writes_no_row_and_a_whole_one_says_the_load(
