@@ -1,13 +1,14 @@
 """A canary's action is decided again from stored blocks; a forgery is named."""
 
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from harness.control.canary import audit, operations
-from harness.domain.canary.rollout import RolloutSignal
+from harness.control.canary import audit, decision, operations
+from harness.domain.canary.rollout import ActionKind, RolloutSignal
 from harness.domain.errors import InputError, NotFound, SignatureInvalid
 from harness.domain.operations.audit import AuditEvent
 from harness.store.sql import SqlStore
@@ -89,6 +90,27 @@ def test_a_person_ends_a_canary_whose_stored_blocks_cannot_be_read_as_counts(
 
     (event,) = [event for action, event in actions(world).items() if "abort" in action]
     assert "inputs_unreadable" in event.details
+
+
+@pytest.mark.parametrize("loss", ["changed", "not there"])
+def test_a_canary_whose_proof_was_changed_or_is_not_there_goes_back(
+    world: SmallInstallation, loss: str
+) -> None:
+    world.until_decided(world.propose().id)
+    world.run_once()
+    with world.store.read() as tx:
+        (rollout,) = tx.rollouts.live()
+    if loss == "changed":
+        assert isinstance(world.store, SqlStore)
+        with owned(world.store) as db:
+            assert db.execute(sa.text("UPDATE verdict SET reason = 'It is better.'")).rowcount
+    else:
+        rollout = replace(rollout, verdict="v_nobody")
+
+    action = decision.decide(world.context(), rollout)
+
+    assert (action.kind, action.signal) == (ActionKind.ROLLBACK, RolloutSignal.STALE)
+    assert action.reason.startswith("its proof is gone: ")
 
 
 def test_what_is_no_action_of_a_canary_is_refused_in_words(world: SmallInstallation) -> None:

@@ -56,6 +56,9 @@ def test_the_dialog_says_how_many_requests_an_act_concerns() -> None:
     }
     assert list(shares.values()) == [0, 2500, None]
     assert find_share_after(last, RolloutSignal.ADVANCE) is None
+    of_three = [rollout(RolloutState.WAITING, step) for step in range(3)]
+    advanced = [find_share_after(what, RolloutSignal.ADVANCE) for what in of_three]
+    assert advanced == [500, 2500, None]
     so_far = "In the last hour sim/new answered 12 of this route's 1,200 requests"
     assert [seen.describe(share) for share in shares.values()] == [
         f"{so_far}; after this it answers none.",

@@ -98,6 +98,17 @@ def test_the_judge_is_not_told_whose_answer_it_is_and_cannot_be_led_out_of_the_d
     assert not any(word in shown for word in ("canary", "candidate", "incumbent"))
 
 
+def test_one_conversation_makes_one_prompt_and_its_letters_stay_letters() -> None:
+    answer = {"role": "assistant", "content": "Zürich"}
+    told = {"system": "Sei kurz", "messages": ["Où ?"], "answer": answer}
+
+    shown = build_prompt(JUDGE.criteria, told)
+
+    assert shown == build_prompt(JUDGE.criteria, dict(reversed(told.items())))
+    assert "Zürich" in shown
+    assert "Où ?" in shown
+
+
 @pytest.mark.parametrize(
     ("said", "judged"),
     [

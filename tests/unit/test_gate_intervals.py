@@ -7,7 +7,12 @@ import math
 import pytest
 
 from harness.gate.offline.costs import _saving
-from harness.gate.offline.intervals import mean_interval, median_interval, quantile_interval
+from harness.gate.offline.intervals import (
+    mean_interval,
+    median_interval,
+    quantile_interval,
+    share_interval,
+)
 
 pytestmark = pytest.mark.req("A3", "A7")
 # Student's t, 97.5 %, for 3 and 4 degrees of freedom (Fisher & Yates, table III).
@@ -39,6 +44,24 @@ def test_a_median_of_five_values_and_a_95th_percentile_of_71_have_no_interval() 
     found = quantile_interval([float(value) for value in range(72)], 0.95)
     assert found is not None
     assert found[1] == 71.0
+
+
+@pytest.mark.parametrize(
+    ("count", "n", "interval"),
+    [
+        (0, 10, (0.0, 0.3085)),
+        (1, 10, (0.0025, 0.4450)),
+        (5, 10, (0.1871, 0.8129)),
+        (9, 10, (0.5550, 0.9975)),
+        (10, 10, (0.6915, 1.0)),
+    ],
+)
+def test_the_interval_of_a_share_is_the_exact_one(
+    count: int, n: int, interval: tuple[float, float]
+) -> None:
+    """Clopper & Pearson 1934, as tabled for n = 10."""
+    assert share_interval(count, n) == pytest.approx(interval, abs=5e-5)
+    assert share_interval(0, 0) is None
 
 
 def test_the_interval_of_a_saving_is_that_of_a_ratio_of_means() -> None:

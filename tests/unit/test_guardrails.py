@@ -92,6 +92,15 @@ def test_a_rule_comes_back_from_json() -> None:
     assert UnitRule().age_s(BEGAN) == 0.0
 
 
+@pytest.mark.parametrize("unit", ExposureUnit)
+def test_a_ledger_of_keys_is_kept_where_it_has_a_salt_and_keys_are_counted(
+    unit: ExposureUnit,
+) -> None:
+    counts_keys = unit is not ExposureUnit.REQUEST
+    assert UnitRule(unit=unit, ledger_salt="salt").keeps_ledger is counts_keys
+    assert not UnitRule(unit=unit).keeps_ledger
+
+
 def test_a_tally_fits_or_not() -> None:
     assert FailureTally(100, 5, 7, 5).fits
     assert not FailureTally(100, 5, 7, 6).fits

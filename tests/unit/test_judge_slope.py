@@ -79,6 +79,35 @@ def test_a_graded_slope_is_that_of_least_squares() -> None:
     assert 0.005 < slope.error < 0.01
 
 
+def test_the_error_of_a_graded_slope_is_the_usual_one_where_no_residual_stands_out() -> None:
+    people = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    ours = [0.1, 0.2, 0.3, 0.7, 0.6, 0.9]
+
+    slope = measure_slope(list(zip(people, ours, strict=True)))
+
+    line = np.polyfit(people, ours, 1)
+    left = math.fsum((np.array(ours) - np.polyval(line, people)) ** 2)
+    size = math.fsum((np.array(people) - 0.5) ** 2)
+    assert slope is not None
+    # A quarter is added to the squares: few references may all lie on the line.
+    assert slope.error == pytest.approx(math.sqrt((left + 0.25) / 4 / size), abs=1e-6)
+
+
+def test_the_error_of_a_graded_slope_is_hc3s_where_the_judge_errs_most_at_the_ends() -> None:
+    people = [0.0] * 20 + [0.5] * 20 + [1.0] * 20
+    ours = [0.1, 0.9] * 10 + [0.5] * 20 + [0.3, 1.0] * 10
+
+    slope = measure_slope(list(zip(people, ours, strict=True)))
+
+    line = np.polyfit(people, ours, 1)
+    spread = np.array(people) - 0.5
+    size = math.fsum(spread**2)
+    free = 1 - 1 / 60 - spread**2 / size
+    left = (np.array(ours) - np.polyval(line, people)) / free
+    assert slope is not None
+    assert slope.error == pytest.approx(math.sqrt(math.fsum((spread * left) ** 2)) / size)
+
+
 def test_a_reference_that_the_judge_does_not_score_counts_against_it() -> None:
     silent = measure_slope([(1.0, None)] * 5 + [(0.0, None)] * 5)
 

@@ -102,6 +102,19 @@ def test_however_often_workers_are_started_again_all_spend_at_most_alpha(
     assert spent[0] == pytest.approx(alpha * FIRST_WEIGHT / workers)
 
 
+@pytest.mark.req("F3")
+@pytest.mark.parametrize(
+    ("turn", "part"),
+    [(0, 0.95 / 2), (1, 0.95 / 2), (2, 0.05 / 2), (3, 0.05 / 6), (4, 0.05 / 12)],
+)
+def test_the_workers_of_the_beginning_share_most_of_alpha_and_later_ones_the_rest(
+    turn: int, part: float
+) -> None:
+    limit = abort_log_e(0.01, workers=2, turn=turn)
+
+    assert math.exp(-limit) == pytest.approx(0.01 * part)
+
+
 class GuardedRollout:
     """One rollout's guard, asked in the order in which requests end."""
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from harness.control.canary import duration_estimate
-from harness.domain.canary.observation import TrafficTotal
+from harness.domain.canary.observation import ObservationBlock, TrafficTotal
 from harness.domain.evals.cost_forecast import measure_bill
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.planning.ramp import TrafficPace, plan_ramp
@@ -60,6 +60,20 @@ def test_a_failure_rate_of_enough_requests_is_told_as_measured() -> None:
     assert "2 % of requests fail today" in ramp_plan.ramp_summary(
         POLICY, found, plan_ramp(POLICY, found)
     )
+
+
+@pytest.mark.parametrize(
+    ("blocks", "lasting_s", "per_hour"),
+    [(0, 0, None), (3, 599, None), (3, 600, 1_800.0), (3, 7_200, 150.0)],
+)
+def test_new_keys_an_hour_are_told_by_blocks_that_span_ten_minutes_at_least(
+    blocks: int, lasting_s: int, per_hour: float | None
+) -> None:
+    ends = NOW + timedelta(seconds=lasting_s)
+    observed = [
+        ObservationBlock("r", "w", n, 100, 100, 1, 0, 0, 0, NOW, ends) for n in range(blocks)
+    ]
+    assert duration_estimate.units_per_hour(observed) == per_hour
 
 
 def test_without_a_request_there_is_no_pace() -> None:

@@ -1,0 +1,99 @@
+"""A stored verdict is decided again from its samples; what differs is a figure or more."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from harness.domain.evals.run import Verdict
+from harness.gate.offline.joint_judgement import judge_suites
+from harness.gate.offline.recomputation import (
+    AgreementLevel,
+    Recomputation,
+    recompute_verdict,
+)
+from harness.gate.offline.replay import RULES_VERSION, run_ids
+from tests.unit.test_gate_combinations import AnsweredSuites, proposed
+from tests.unit.test_gate_verdicts import Sides, ask, plan, sides
+
+pytestmark = pytest.mark.req("F1")
+
+PLAN = plan(n_max=100)
+
+
+def answered() -> Sides:
+    ours, theirs = sides([0.0, 1.0] * 50, [1.0] * 100)
+    return (
+        [replace(sample, run="run_a_math") for sample in ours],
+        [replace(sample, run="run_b_math") for sample in theirs],
+    )
+
+
+def decided() -> Verdict:
+    verdict = ask([PLAN], {"math": answered()})
+    assert verdict is not None
+    return verdict
+
+
+def recompute(verdict: Verdict) -> Recomputation:
+    suites = {"math": answered()}
+    return recompute_verdict(verdict, proposed(AnsweredSuites((PLAN,), suites)), suites)
+
+
+def with_report(**changes: Any) -> Verdict:
+    verdict = decided()
+    (report,) = verdict.suites
+    return replace(verdict, suites=(replace(report, **changes),))
+
+
+def test_a_verdict_of_the_same_samples_agrees_and_names_its_runs() -> None:
+    verdict = decided()
+
+    assert recompute(verdict) == Recomputation(AgreementLevel.AGREES)
+    assert run_ids(verdict.inputs, "math") == ("run_a_math", "run_b_math")
+
+
+def test_the_last_digit_of_a_figure_may_be_another() -> None:
+    delta = decided().suites[0].delta
+
+    assert recompute(with_report(delta=delta + 1e-12)).agrees
+
+
+@pytest.mark.parametrize("delta", [0.25, None, float("nan")])
+def test_another_figure_is_named_and_is_no_other_verdict(delta: float | None) -> None:
+    found = recompute(with_report(delta=delta))
+
+    assert found.agreement is AgreementLevel.FIGURES_DIFFER
+    assert found.text == f"math: delta is {decided().suites[0].delta}, and it says {delta}"
+
+
+def test_another_word_in_a_report_is_another_verdict() -> None:
+    found = recompute(with_report(outcome="failed"))
+
+    assert found.agreement is AgreementLevel.DIFFERS
+    assert "outcome is passed, and it says failed" in found.text
+
+
+def test_a_verdict_without_its_reports_is_another() -> None:
+    found = recompute(replace(decided(), suites=()))
+
+    assert found.agreement is AgreementLevel.DIFFERS
+    assert found.text == "the stored scores give reports on other suites"
+
+
+@pytest.mark.parametrize("rules", [0, RULES_VERSION + 1])
+def test_a_verdict_by_rules_that_this_version_does_not_have_is_not_decided_again(
+    rules: int,
+) -> None:
+    verdict = decided()
+
+    found = recompute(replace(verdict, inputs={**verdict.inputs, "rules": rules}))
+
+    assert found.agreement is AgreementLevel.FIGURES_DIFFER
+    assert found.text.startswith(f"rules {rules} decided it, this version has {RULES_VERSION}")
+
+
+def test_no_suite_is_no_decision() -> None:
+    joint = judge_suites([])
+
+    assert (joint.outcome, joint.reason, joint.reports) == ("running", "", ())
