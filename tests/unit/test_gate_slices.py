@@ -9,7 +9,7 @@ import pytest
 
 from evals.suites.suite import ConfiguredSuites
 from harness.domain.errors import InputError
-from harness.domain.evals.item_groups import ItemGroups, Slice
+from harness.domain.evals.item_groups import MIN_SLICE_UNITS, ItemGroups, Slice
 from harness.domain.evals.run import (
     Failed,
     HarnessMismatch,
@@ -23,7 +23,12 @@ from harness.domain.evals.run import (
 from harness.domain.settings import SuiteSettings
 from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.replay import verdict_bytes
-from harness.gate.offline.slices import judge_slices, promotion_waits_for
+from harness.gate.offline.slices import (
+    SLICE_ALPHA,
+    judge_slices,
+    look_levels,
+    promotion_waits_for,
+)
 from harness.gate.offline.verdicts import replay_verdict
 from tests.unit.test_gate_verdicts import ask, broken, plan, samples, sides
 
@@ -62,6 +67,12 @@ def test_a_slice_that_is_shown_worse_fails_whatever_the_mean_says() -> None:
     assert (
         "worse in a slice, whatever its mean says: language = da: −50.0 points" in failed.reason
     )
+
+
+def test_the_looks_at_the_slices_share_the_error_that_slices_may_have() -> None:
+    assert look_levels(sliced()) == [(200, SLICE_ALPHA / 4), (100, SLICE_ALPHA / 4)]
+    whole = (Slice("language", "en", tuple(range(MIN_SLICE_UNITS))),)
+    assert look_levels(replace(sliced(), slices=whole)) == [(MIN_SLICE_UNITS, SLICE_ALPHA)]
 
 
 def test_a_promotion_waits_for_the_first_look_at_every_slice() -> None:

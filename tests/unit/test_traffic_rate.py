@@ -6,6 +6,7 @@ import pytest
 
 from harness.control.canary import duration_estimate
 from harness.domain.canary.observation import ObservationBlock, TrafficTotal
+from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.evals.cost_forecast import measure_bill
 from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.planning.ramp import TrafficPace, plan_ramp
@@ -74,6 +75,37 @@ def test_new_keys_an_hour_are_told_by_blocks_that_span_ten_minutes_at_least(
         ObservationBlock("r", "w", n, 100, 100, 1, 0, 0, 0, NOW, ends) for n in range(blocks)
     ]
     assert duration_estimate.units_per_hour(observed) == per_hour
+
+
+@pytest.mark.parametrize(
+    ("unit", "counted", "per_hour", "measured"),
+    [
+        (ExposureUnit.SESSION, None, 1_200.0, False),
+        (ExposureUnit.SESSION, 40.0, 40.0, True),
+        (ExposureUnit.SESSION, 9_000.0, 1_200.0, True),
+        (ExposureUnit.REQUEST, None, 1_200.0, True),
+    ],
+)
+def test_a_pace_of_keys_is_measured_where_they_were_counted_and_is_never_above_that_of_requests(
+    unit: ExposureUnit, counted: float | None, per_hour: float, *, measured: bool
+) -> None:
+    totals = recorded(100, timedelta(minutes=5))
+
+    found = duration_estimate.compute_pace(totals, counted, CanaryPolicy(unit=unit), NOW)
+
+    assert found is not None
+    assert (found.units_per_hour, found.measured) == (per_hour, measured)
+    assert found.rate_measured
+
+
+@pytest.mark.parametrize(("requests", "in_time"), [(10**7, True), (1, False), (0, False)])
+def test_a_ramp_is_in_time_where_each_step_is(requests: int, *, in_time: bool) -> None:
+    found = pace(recorded(requests, timedelta(hours=1))) if requests else None
+    steps = plan_ramp(POLICY, found) if found else ()
+
+    ramp = duration_estimate.RampPlan("support", POLICY, found, tuple(steps), (), "")
+
+    assert ramp.in_time is in_time
 
 
 def test_without_a_request_there_is_no_pace() -> None:
