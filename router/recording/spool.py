@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 
 from harness.domain.canary.guardrails import (
     levels_from_json,
+    newer_figures,
     ranks_from_json,
     tallies_from_json,
+    with_newer_figures,
 )
 from harness.domain.canary.observation import NeverSeen, ObservationBlock, TrafficMinute
 from harness.domain.evals.pins import ServedModel, Sighting
@@ -167,7 +169,7 @@ def encode(batch: Batch) -> str:
 def batch_to_json(batch: Batch) -> dict[str, object]:
     """Turns a batch into JSON, but for its datetimes, which the encoder must write."""
     return {
-        "blocks": [asdict(block) for block in batch.blocks],
+        "blocks": [_block_to_json(block) for block in batch.blocks],
         "traffic": [asdict(row) for row in batch.traffic],
         "failovers": [asdict(row) for row in batch.failovers],
         "alerts": [asdict(alert) for alert in batch.alerts],
@@ -176,6 +178,13 @@ def batch_to_json(batch: Batch) -> dict[str, object]:
         "shadows": [{**asdict(row), "day": row.day.isoformat()} for row in batch.shadows],
         "id": batch.id,
     }
+
+
+def _block_to_json(block: ObservationBlock) -> dict[str, Any]:
+    written = asdict(block)
+    if new := written["never_seen"]:
+        written["never_seen"] = with_newer_figures(new, new.pop("newer"))
+    return with_newer_figures(written, written.pop("newer"))
 
 
 def decode(line: bytes | str) -> Batch:
@@ -203,6 +212,9 @@ def batch_from_json(data: Mapping[str, Any]) -> Batch:
                 "never_seen": NeverSeen.from_json(new)
                 if (new := block.get("never_seen"))
                 else None,
+                "newer": newer_figures(
+                    **{kind: block.get(kind) for kind in ("counts", "ranks", "levels")}
+                ),
             }
         )
         for block in data["blocks"]

@@ -142,6 +142,7 @@ def _distrust_reason(unit: RolloutUnit) -> str:
         holds.traffic_gap(traffic, now)
         or holds.future_traffic(traffic, now)
         or holds.clock_skew(blocks, now)
+        or holds.newer_guardrails(blocks)
     )
     if unsure or rollout.baking:
         return unsure

@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Self
 
-from harness.domain.canary.guardrails import Guardrail
+from harness.domain.canary.guardrails import Guardrail, known_guardrails, newer_guardrails
 
 # How long after its answer a caller's first request may still be called good or bad.
 FEEDBACK_S: Final = 60.0
@@ -79,10 +79,13 @@ class UnitRule:
     ledger_salt: str = ""
     # Errors are counted in the segments of the traffic as well (`segments`).
     segments: bool = False
+    # Tolerated ratios of guardrails that only a newer version knows: not measured here.
+    newer_guardrails: Mapping[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, object]:
         """Leaves out newer fields at their default: older rollouts' rules keep their bytes."""
         written = asdict(self)
+        written["guardrails"] |= written.pop("newer_guardrails")
         for name in _LATER:
             if written[name] == getattr(DEFAULT_UNIT_RULE, name):
                 del written[name]
@@ -90,10 +93,15 @@ class UnitRule:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        ratios = {Guardrail(name): r for name, r in data.get("guardrails", {}).items()}
+        ratios = data.get("guardrails", {})
         judge = CanaryJudge(**data["judge"]) if data.get("judge") else None
-        known = {"unit": ExposureUnit(data["unit"]), "guardrails": ratios, "judge": judge}
-        return cls(**{**data, **known})
+        read = {
+            "unit": ExposureUnit(data["unit"]),
+            "guardrails": known_guardrails(ratios),
+            "newer_guardrails": newer_guardrails(ratios),
+            "judge": judge,
+        }
+        return cls(**{**data, **read})
 
     @property
     def keeps_ledger(self) -> bool:

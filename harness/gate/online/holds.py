@@ -1,5 +1,6 @@
 """Holds keep a canary where it is although its evidence would move it: traffic stopped, clocks
-are wrong, a router's snapshot is old, the canary gets no units.
+are wrong, a router's snapshot is old, the canary gets no units, a newer version's routers count
+what this one does not know.
 
 Pure. Each gives a reason in words, or an empty string. Harm is never held back.
 """
@@ -86,6 +87,17 @@ def clock_skew(blocks: Sequence[ObservationBlock], now: datetime) -> str:
     return (
         f"the newest block of {newest.worker} is dated {format_span(ahead)} in the future: see "
         "the clocks of routers and control plane"
+    )
+
+
+def newer_guardrails(blocks: Sequence[ObservationBlock]) -> str:
+    """Routers of a newer version measure what this version cannot judge."""
+    names = sorted({name for block in blocks for name in block.newer_guardrails})
+    if not names:
+        return ""
+    return (
+        f"routers of a newer version count {', '.join(names)}, which this version cannot "
+        "judge: start the control plane in that version"
     )
 
 
