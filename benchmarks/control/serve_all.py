@@ -80,11 +80,10 @@ def usage(supervisor: int) -> dict[str, Usage]:
     found: dict[str, Usage] = {}
     for process in (root, *root.children(recursive=True)):
         try:
-            words = process.cmdline()
+            name = _name(process.name(), process.cmdline())
             times, memory = process.cpu_times(), process.memory_full_info()
         except psutil.Error:  # it has ended
             continue
-        name = _name(words)
         before = found.get(name, Usage(0.0, 0.0))
         found[name] = Usage(
             before.cpu_s + times.user + times.system, before.pss_mib + memory.pss / MIB
@@ -92,7 +91,10 @@ def usage(supervisor: int) -> dict[str, Usage]:
     return found
 
 
-def _name(words: list[str]) -> str:
+def _name(name: str, words: list[str]) -> str:
+    """Of a process, by what it calls itself, else by the words of its command."""
+    if name.startswith("serve "):
+        return name
     if "router-worker" in words:
         return "router-worker"
     if "serve" in words:

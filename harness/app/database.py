@@ -44,6 +44,11 @@ def sql_store(installation: Installation) -> "SqlStore":
     return store
 
 
+def import_store() -> None:
+    """Imports what all who use the database need of it."""
+    from harness.store import sql  # noqa: F401, PLC0415 - SQLAlchemy takes its time
+
+
 def require_database(settings: Settings) -> None:
     """Checks, for who serves, that the database is there: a new, empty one would hide that it
     is away.

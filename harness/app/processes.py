@@ -3,6 +3,7 @@ simulated models, makes sure that ports are free, says whether a server answers,
 parts of an installation are once they do (`announcing`).
 """
 
+import signal
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,11 @@ from urllib.request import ProxyHandler, build_opener
 
 from harness.domain.errors import ConfigError
 from harness.domain.settings import ControlSettings, Settings, http_url
-from harness.imports import leave_modules_alone
+from harness.imports import (
+    leave_modules_alone,
+    pause_garbage_collection,
+    put_off_collection,
+)
 
 # Part to the path that answers once it serves.
 HEALTH: Final[Mapping[str, str]] = {
@@ -129,15 +134,49 @@ def address_lines(settings: Settings, parts: Collection[str]) -> list[str]:
 
 
 def supervise(
-    commands: Mapping[str, Sequence[str]], settings: Settings, say: Callable[[str], None]
-) -> int:
-    """Run the commands together until a signal comes; the exit code."""
-    from harness.runtime.processes.supervisor import LAST_WORDS_S, Supervisor  # noqa: PLC0415
+    commands: Mapping[str, Sequence[str]],
+    settings: Settings,
+    say: Callable[[str], None],
+    *,
+    import_shared: Callable[[], None],
+) -> int | str:
+    """Runs the parts of `serve all` together until a signal comes, and says where they are once
+    they answer. Returns the exit code.
 
-    # The router's requests may take as long as they are allowed to.
-    where = settings.router
-    stop_s = where.shutdown_delay_s + where.drain_s + LAST_WORDS_S
-    return Supervisor(commands, say, stop_s=stop_s).run()
+    Where processes can be forked, the parts are forked at first, after `import_shared` has
+    imported what is then in memory once. In each of these it returns the part's name: it is
+    that part from then on. One that dies is started by its command.
+    """
+    from harness.runtime.processes.forked_process import can_fork, fork_process  # noqa: PLC0415 - only this command needs it
+    from harness.runtime.processes.interruption import interrupts  # noqa: PLC0415
+    from harness.runtime.processes.supervisor import LAST_WORDS_S, Child, Supervisor  # noqa: PLC0415
+
+    children: dict[str, Child] = {}
+    part = None
+    with interrupts() as over:
+        if can_fork():
+            with pause_garbage_collection():
+                import_shared()
+            leave_modules_alone()
+            for name in commands:
+                try:
+                    child = fork_process(f"serve {name}")
+                except OSError:
+                    break  # it and those after it are started by their commands
+                if child is None:
+                    part = name
+                    break
+                children[name] = child
+        if part is None:
+            # The router's requests may take as long as they are allowed to.
+            where = settings.router
+            stop_s = where.shutdown_delay_s + where.drain_s + LAST_WORDS_S
+            with announcing(settings, commands, say):
+                return Supervisor(commands, say, stop_s=stop_s, children=children).run(over)
+    if over.ended:  # before this process would have ended by itself
+        signal.raise_signal(signal.SIGTERM)
+    put_off_collection()
+    return part
 
 
 def simulate(host: str, port: int, **options: Any) -> None:

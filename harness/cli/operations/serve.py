@@ -26,6 +26,16 @@ PARTS = tuple(WHAT)
 # addresses are said once for all.
 BESIDE_OTHERS = "--beside-others"
 MORE = {"router": ["--beside-control"], "control": [BESIDE_OTHERS], "ui": [BESIDE_OTHERS]}
+# The CLI knows API and dashboard by name.
+ENTRY_POINTS = {
+    "control": "harness.api.control_process:main",
+    "agents": "harness.api.agents.process:main",
+    "ui": "dashboard.serve:main",
+}
+BESIDE = {
+    part: {option.lstrip("-").replace("-", "_"): True for option in options}
+    for part, options in MORE.items()
+}
 _beside_others = click.option(
     BESIDE_OTHERS,
     is_flag=True,
@@ -81,9 +91,7 @@ def router(context: click.Context, workers: int | None, *, beside_control: bool)
 @click.pass_context
 def control(context: click.Context, *, beside_others: bool) -> None:
     """Run the reconcile loop, eval workers and the management API."""
-    _run_part(
-        context, "control", "harness.api.control_process:main", beside_others=beside_others
-    )
+    _run_part(context, "control", beside_others=beside_others)
 
 
 @serve.command()
@@ -93,7 +101,7 @@ def agents(context: click.Context) -> None:
 
     SIGTERM lets answers end for as long as the router's requests may take.
     """
-    _run_part(context, "agents", "harness.api.agents.process:main", beside_others=True)
+    _run_part(context, "agents", beside_others=True)
 
 
 @serve.command()
@@ -101,7 +109,7 @@ def agents(context: click.Context) -> None:
 @click.pass_context
 def ui(context: click.Context, *, beside_others: bool) -> None:
     """Serve the dashboard."""
-    _run_part(context, "ui", "dashboard.serve:main", beside_others=beside_others)
+    _run_part(context, "ui", beside_others=beside_others)
 
 
 @contextmanager
@@ -120,9 +128,7 @@ def _announced(context: click.Context, part: str, *, beside_others: bool) -> Ite
         yield
 
 
-def _run_part(
-    context: click.Context, part: str, entry_point: str, *, beside_others: bool
-) -> None:
+def _run_part(context: click.Context, part: str, *, beside_others: bool) -> None:
     """Run a part once its database and its port are found to be in order."""
     from harness.app.database import require_database  # noqa: PLC0415 - `--help` stays quick
     from harness.app.installation import load_settings  # noqa: PLC0415 - as above
@@ -134,11 +140,11 @@ def _run_part(
         require_database(settings)
     require_port(getattr(settings, part), what=WHAT[part], setting=f"{part}.port")
     with _announced(context, part, beside_others=beside_others):
-        _run_entry_point(entry_point, _config(context))
+        _run_entry_point(ENTRY_POINTS[part], _config(context))
 
 
 def _run_entry_point(entry_point: str, config: Path | None, *more: str) -> None:
-    """Call `module:function` with our arguments: the CLI knows API and dashboard by name."""
+    """Call `module:function` with our arguments."""
     module, _, function = entry_point.partition(":")
     with pause_garbage_collection():
         main = getattr(import_module(module), function)
@@ -155,7 +161,7 @@ def serve_all(context: click.Context) -> None:
     Prints their addresses once they answer. `agents.enabled: false` leaves the agents out.
     """
     from harness.app import processes  # noqa: PLC0415
-    from harness.app.database import require_database  # noqa: PLC0415 - as above
+    from harness.app.database import import_store, require_database  # noqa: PLC0415 - as above
     from harness.app.installation import load_settings  # noqa: PLC0415 - as above
 
     config = _config(context)
@@ -170,9 +176,16 @@ def serve_all(context: click.Context) -> None:
     def say(text: str) -> None:
         click.echo(text, err=True)
 
-    with processes.announcing(settings, parts, say):
-        code = processes.supervise(commands, settings, say)
-    raise SystemExit(code)
+    def import_shared() -> None:
+        import_store()
+        if "agents" in parts:  # the control plane needs most of what it imports, too
+            import_module(ENTRY_POINTS["agents"].partition(":")[0])
+
+    code = processes.supervise(commands, settings, say, import_shared=import_shared)
+    if isinstance(code, int):
+        raise SystemExit(code)
+    # A process of the part's own from here on.
+    context.invoke(serve.commands[code], **BESIDE.get(code, {}))
 
 
 @click.command()

@@ -6,7 +6,9 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from harness.domain.formatting import format_span
 from harness.runtime.processes.interruption import LOOK_EVERY_S, Interruption, interrupts
@@ -21,6 +23,21 @@ STARTING_S = 300.0
 MISCONFIGURED = 2  # the exit code of a command whose configuration a person has to mend
 
 
+class Child(Protocol):
+    """A process that a supervisor started, or was given: a Popen or a ForkedProcess."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
 @dataclass
 class Supervisor:
     """A child that dies is started again after a pause, which grows while it dies soon after
@@ -33,7 +50,7 @@ class Supervisor:
     say: Callable[[str], None]  # told of every start, death and restart, in words
     restart: bool = True
     stop_s: float = LAST_WORDS_S  # how long they have for it
-    children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    children: dict[str, Child] = field(default_factory=dict)  # given: those that run already
     _started: dict[str, float] = field(default_factory=dict)  # when, monotonic
     _pause_s: dict[str, float] = field(default_factory=dict)  # before its next start
     _due: dict[str, float] = field(default_factory=dict)  # of those that wait for it
@@ -41,13 +58,18 @@ class Supervisor:
     _began: float = 0.0
     _code: int = 0
 
-    def run(self) -> int:
-        """Start all and watch until a signal comes. Returns the exit code."""
+    def run(self, interruption: Interruption | None = None) -> int:
+        """Start all and watch until a signal comes. Returns the exit code. interruption: where
+        the caller notes signals already.
+        """
         self._began = time.monotonic()
-        with interrupts() as over:
+        with nullcontext(interruption) if interruption else interrupts() as over:
             try:
                 for name in self.commands:
-                    self.start(name)
+                    if name in self.children:
+                        self._note_start(name)
+                    else:
+                        self.start(name)
                 while not (over.ended or self._ending):
                     time.sleep(LOOK_EVERY_S)
                     self._watch(over)
@@ -62,6 +84,9 @@ class Supervisor:
         self.children[name] = subprocess.Popen(  # noqa: S603 - our own commands
             list(self.commands[name]), start_new_session=True, env=dict(os.environ)
         )
+        self._note_start(name)
+
+    def _note_start(self, name: str) -> None:
         self._started[name] = time.monotonic()
         self.say(f"{name} runs as pid {self.children[name].pid}")
 
