@@ -52,9 +52,7 @@ page = st.navigation(
             st.Page(
                 "views/sessions.py", title="Sessions", url_path="sessions", visibility=of_all
             ),
-            st.Page(
-                "views/captures.py", title="Captures", url_path="captures", visibility=of_all
-            ),
+            st.Page("views/captures.py", title="Captures", url_path="captures"),
             st.Page("views/audit.py", title="Audit", url_path="audit", visibility=of_all),
         ],
         "Set up": [

@@ -14,7 +14,13 @@ from dashboard import current_user, page_frame
 from dashboard.dialogs import action_dialogs
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
+from harness.control.operations.project_scope import (
+    own_capture,
+    own_captures,
+    own_route_or_list,
+)
 from harness.control.privacy import captures, user_deletion
+from harness.control.serialize import escape_surrogates
 from harness.domain.operations.access import Actor, Role
 from harness.domain.privacy.capture import CapturedRequest, answer_text, message_text
 from harness.domain.privacy.stored_content import BEYOND
@@ -72,6 +78,8 @@ def show_one(ids: Sequence[str]) -> None:
         "Read it",
         key="read-now",
         role=Role.APPROVER,
+        scope=own_capture,
+        named={"capture": chosen},
         missing="" if chosen else "Say which one first.",
         act=lambda actor: _read(actor, chosen),
         done=lambda actor: f"{actor.name} read the captured request {chosen}.",
@@ -130,6 +138,8 @@ def export(routes: Sequence[str]) -> None:
         "Read them",
         key="export-now",
         role=Role.APPROVER,
+        scope=own_route_or_list,
+        named={"route": None if route == ALL else route},
         missing="",
         act=lambda actor: _export(
             actor, None if route == ALL else route, PERIODS[period], near
@@ -143,7 +153,7 @@ def _export(actor: Actor, route: str | None, since: timedelta | None, near: floa
         page_frame.context(), actor, route=route, since=since, near=near
     )
     lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in found.lines)
-    content = "".join(lines).encode()
+    content = escape_surrogates("".join(lines)).encode()
     st.session_state[EXPORT] = _Export(
         actor.principal, content, len(found.lines), len(found.near)
     )
@@ -157,7 +167,8 @@ def _forget() -> None:
 @action_dialogs.dialog("Delete captured requests", width="medium")
 def purge(routes: Sequence[str]) -> None:
     """Asks which captured requests go, for good."""
-    which = st.radio("Which", [BY_ROUTE, BY_ID, EVERYTHING], key="purge-which")
+    ways = [BY_ROUTE, BY_ID, *([] if page_frame.is_in_project() else [EVERYTHING])]
+    which = st.radio("Which", ways, key="purge-which")
     id_ = route = None
     if which == BY_ID:
         id_ = (st.text_input("Id, as the table names it", key="purge-id") or "").strip()
@@ -172,6 +183,8 @@ def purge(routes: Sequence[str]) -> None:
         "Delete them",
         key="purge-now",
         role=Role.ADMIN,
+        scope=own_captures,
+        named={"capture": id_, "route": route},
         missing=missing or ("" if sure else "Confirm that they cannot be brought back."),
         act=lambda actor: captures.purge_captures(
             page_frame.context(),

@@ -19,6 +19,7 @@ from harness.control.evals import worker_supervision
 from harness.control.operations import queries
 from harness.control.operations.project_scope import own_new_run, own_run
 from harness.control.privacy import captures
+from harness.control.serialize import escape_surrogates
 from harness.domain.evals.run import EvalRun, RunBudget
 from harness.domain.operations.access import Actor, Role
 from harness.domain.privacy.capture import answer_text, user_text
@@ -201,7 +202,8 @@ def _labelled(
 ) -> bytes:
     now = page_frame.context().clock.now()
     done = captures.label_lines(lines, labels, author, now)
-    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in done).encode()
+    written = (json.dumps(line, ensure_ascii=False) + "\n" for line in done)
+    return escape_surrogates("".join(written)).encode()
 
 
 def _add_labelled(

@@ -14,6 +14,7 @@ from dashboard.dialogs import action_dialogs, content_dialogs
 from dashboard.dialogs.action_dialogs import Opener
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
+from harness.control.operations.project_scope import own_list
 from harness.control.operations.queries import list_captures
 from harness.control.privacy.captures import CaptureSummary
 from harness.domain.operations.access import Role
@@ -37,39 +38,39 @@ def show() -> None:
     page_frame.show_done_message()
     missing = "" if page.total else NOTHING
     dialogs = content_dialogs
-    action_dialogs.show_openers(
-        [
-            Opener(
-                "Show one …",
-                ":material/visibility:",
-                partial(dialogs.show_one, [row.id for row in page]),
-                "read-capture",
-                Role.APPROVER,
-                missing,
-            ),
-            Opener(
-                "Export …",
-                ":material/download:",
-                partial(dialogs.export, names),
-                "export-captures",
-                Role.APPROVER,
-                missing,
-            ),
-            Opener(
-                "Delete some …",
-                ":material/delete:",
-                partial(dialogs.purge, names),
-                "purge-captures",
-                missing=missing,
-            ),
-            Opener(
-                "Delete a user's content …",
-                ":material/person_remove:",
-                dialogs.delete_user,
-                "delete-user-content",
-            ),
-        ]
-    )
+    openers = [
+        Opener(
+            "Show one …",
+            ":material/visibility:",
+            partial(dialogs.show_one, [row.id for row in page]),
+            "read-capture",
+            Role.APPROVER,
+            missing,
+        ),
+        Opener(
+            "Export …",
+            ":material/download:",
+            partial(dialogs.export, names),
+            "export-captures",
+            Role.APPROVER,
+            missing,
+        ),
+        Opener(
+            "Delete some …",
+            ":material/delete:",
+            partial(dialogs.purge, names),
+            "purge-captures",
+            missing=missing,
+        ),
+        Opener(
+            "Delete a user's content …",
+            ":material/person_remove:",
+            dialogs.delete_user,
+            "delete-user-content",
+        ),
+    ]
+    # A user's content is of all projects.
+    action_dialogs.show_openers(openers[:-1] if page_frame.is_in_project() else openers)
     if page.items:
         st.html(html.table(HEADS, [_cells(row) for row in page], stacked=True))
     else:
@@ -102,4 +103,4 @@ def _cells(row: CaptureSummary) -> tuple[str, ...]:
     )
 
 
-page_frame.show_page("The captured requests", show)
+page_frame.show_page("The captured requests", show, scope=own_list)

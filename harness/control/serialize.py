@@ -130,3 +130,13 @@ def _is_default(field: "Field[object]", value: object) -> bool:
     if field.default is not MISSING:
         return type(value) is type(field.default) and value == field.default
     return field.default_factory is not MISSING and value == field.default_factory()
+
+
+def escape_surrogates(text: str) -> str:
+    r"""Writes the lone surrogates in a JSON text as JSON's escapes: a client may send one, and
+    UTF-8 has none.
+
+    >>> escape_surrogates('"half a pair \ud83d"')
+    '"half a pair \\ud83d"'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()

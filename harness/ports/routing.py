@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Protocol
 
+from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.privacy.capture import CapturedRequest, CaptureResult
 from harness.domain.routing.break_glass import BreakGlass
@@ -237,8 +238,11 @@ class Captures(Protocol):
         route: str | None = None,
         since: datetime | None = None,
         limit: int | None = None,
+        project: str = DEFAULT_PROJECT,
     ) -> Sequence[CapturedRequest]:
-        """Lists the captured requests, newest first."""
+        """Lists the captured requests, newest first. project: whose routes' alone; the default
+        one's are all.
+        """
         ...
 
     def forget(self, now: datetime) -> int:

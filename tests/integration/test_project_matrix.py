@@ -5,6 +5,7 @@ and about another's: what others have is answered as what nobody has, and stays 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from harness.domain.drift.watch import DriftPolicy
 from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.projects import DEFAULT_PROJECT
+from tests.contract import test_store_captures as captures
 from tests.integration.test_api_access import READS, ROLES, WRITES, world_of
 from tests.support.control.control_plane import SECRET
 from tests.support.site.management_api import Door, error_of
@@ -56,6 +58,8 @@ class Site:
                 body = {**body, "suite": names["suite"]}
             if verb == "POST /keys":
                 body = {**body, "project": route.partition("::")[0]}
+        if verb.startswith("DELETE /captures"):
+            path = "/captures?route={route}"
         path = path.replace("/chat", f"/{names['route']}")
         return self.door.send(method, path.format(**names), role=role, json=body)
 
@@ -94,6 +98,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
         )
         assert proposal.verdict
         freeze = door.post("/freezes", {**LAUNCH, "route": route})
+        capture = replace(captures.ONE, id=f"cap_{project}", route=route, at=ctx.clock.now())
+        capture = replace(capture, expires_at=capture.at + timedelta(days=9))
+        with ctx.store.write() as tx:
+            tx.captures.add(capture, most_per_day=9)
         client, _ = keys.create_key(ctx, SYSTEM, "shop", secret=SECRET, project=project)
         for role in ROLES:
             _, door.keys[f"{project}/{role}"] = keys.create_key(
@@ -114,7 +122,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
             "switch": switch["id"],
             "freeze": freeze["id"],
             "glass": glass["id"],
-            "capture": "cap_1",
+            "capture": capture.id,
             "session": "ds_1",
             "request": "sw_1",
             "grant": "ag_1",
@@ -137,6 +145,7 @@ def scope_of(verb: str) -> Any:
 
 
 OWN = [v for v in VERBS if scope_of(v) not in (installation_alone, own_list, shared)]
+READ_BY_ALL = {f"GET {path}" for path in READS}
 LISTS = [v for v in VERBS if scope_of(v) is own_list]
 CLOSED = [v for v in VERBS if scope_of(v) is installation_alone]
 
@@ -203,11 +212,12 @@ def test_a_list_has_the_projects_own_alone(verb: str, role: str, site: Site) -> 
 
 
 def ids(names: dict[str, str]) -> Iterator[str]:
-    return (names[name] for name in ("proposal", "verdict", "key", "switch", "freeze", "glass"))
+    known = ("proposal", "verdict", "key", "switch", "freeze", "glass", "capture")
+    return (names[name] for name in known)
 
 
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("verb", [v for v in OWN if v.startswith("GET")])
+@pytest.mark.parametrize("verb", [v for v in OWN if v in READ_BY_ALL])
 def test_a_project_reads_its_own(verb: str, role: str, site: Site) -> None:
     answer = site.send(verb, f"{OURS}/{role}", site.names[OURS])
 

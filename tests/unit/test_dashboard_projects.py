@@ -26,6 +26,7 @@ from harness.control.context import Context
 from harness.control.evals import worker_supervision
 from harness.control.operations import dashboard_sessions, keys, queries
 from harness.control.operations.dashboard_sessions import ActorSession
+from harness.control.privacy import captures as content
 from harness.control.proposals import submission
 from harness.control.routing import break_glass, freeze_changes, kill_switch, routes
 from harness.control.routing.break_glass import BreakGlassRequest
@@ -42,6 +43,7 @@ from harness.domain.reliability.failover import Failover
 from harness.domain.routing.kill_switch import SwitchSource, parse_force
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.shadow.shadow import ShadowLimits
+from tests.contract import test_store_captures as captures
 from tests.support.browser.dashboard_data import ANA, BEN, lived, opened
 from tests.support.control.manual_clock import ManualClock
 from tests.unit.test_dashboard_decisions import DIALOGS, RUN, SCRIPT, _fill_in
@@ -49,7 +51,7 @@ from tests.unit.test_dashboard_page_states import MAIN, forget, now, pages, text
 
 OURS, THEIRS = "payments", "search"
 OPEN = (
-    *("canary", "compare", "keys", "overview", "policies"),
+    *("canary", "captures", "compare", "keys", "overview", "policies"),
     *("proposals", "routes", "shadows", "suites", "traffic"),
 )
 # What only others have: routes, clients and reasons.
@@ -57,6 +59,7 @@ FOREIGN = (
     f"{THEIRS}::",
     f"of {THEIRS}",
     f"req_{THEIRS}",
+    f"cap_{THEIRS}",
     "mail-triage",
     "support-chat",
     "newsletter",
@@ -82,7 +85,7 @@ CLOSED = "this is about the whole installation: use a key of the default project
 
 RUN_OF = "next(run for run in list_runs(ctx).items if run.suite == '%s::notes')"
 OF_OWN_THINGS = (
-    *("break_glass", "decision", "drift", "freeze", "key"),
+    *("break_glass", "content", "decision", "drift", "freeze", "key"),
     *("route", "shadow", "suite", "switch"),
 )
 
@@ -173,6 +176,9 @@ def furnish(ctx: Context, project: str, secret: bytes) -> Mapping[str, str]:
             ],
         )
         tx.failovers.append([left_model(project, minute)])
+        capture = replace(captures.ONE, id=f"cap_{project}", route=route, at=minute)
+        expiring = replace(capture, expires_at=moment + timedelta(days=9))
+        tx.captures.add(expiring, most_per_day=9)
     return {"route": route, "proposal": proposal.id, "key": client.id}
 
 
@@ -379,8 +385,8 @@ def test_no_dialog_changes_what_is_not_the_projects(
         assert not app.run().exception, name
         if last_event() != before:
             changed[name], before = last_event() - before, last_event()
-    # A client key of ours, which is what it is for.
-    assert changed == {"key_dialogs.create_client_key": 1}
+    # A client key of ours, and what is captured of our routes: all that is asked for there.
+    assert changed == {"key_dialogs.create_client_key": 1, "content_dialogs.export": 1}
     made = queries.list_keys(ours(session.actor)).items[-1]
     assert (made.project, made.role) == (OURS, None)
 
@@ -473,6 +479,31 @@ def test_a_download_has_what_its_page_has_though_its_thread_knows_no_visitor(
     assert len(table)
     if page == "traffic":
         assert set(table["route"]) == {f"{OURS}::chat"}
+
+
+def test_captured_requests_are_exported_and_deleted_of_ones_own_routes_alone(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = sign_in(monkeypatch, site, "admin")
+    ctx = ours(session.actor)
+    exported = content.export_captures(ctx, session.actor)
+    assert [line["id"] for line in exported.lines] == [f"cap_{OURS}"]
+    for project in (THEIRS, OURS):
+        app = AppTest.from_string(
+            "from dashboard.dialogs import content_dialogs as d\n"
+            f"d.purge(['{project}::chat'])\n",
+            default_timeout=300,
+        )
+        app.session_state[page_frame.STATE] = session.actor
+        app.session_state["purge-sure"] = True
+        app.run()
+        assert app.radio[0].options == ["Of one route", "One, by its id"]
+        _fill_in(app)
+        app.button(key="purge-now").click().run()
+        with ctx.store.read() as tx:
+            left = {capture.id for capture in tx.captures.list()}
+        assert (f"cap_{OURS}" in left) == (project == THEIRS)
+        assert f"cap_{THEIRS}" in left
 
 
 @pytest.mark.usefixtures("site")

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from starlette.responses import Response
 
-from harness.control.serialize import to_json_value
+from harness.control.serialize import escape_surrogates, to_json_value
 from harness.domain.pagination import Page
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ class JsonAnswer(Response):
 
     def render(self, content: object) -> bytes:
         text = json.dumps(to_json_value(content), ensure_ascii=False, allow_nan=False)
-        return text.encode()
+        return escape_surrogates(text).encode()
 
 
 def problem(

@@ -14,6 +14,7 @@ from harness.cli.frame.finite_range import FiniteRange
 from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import queries
 from harness.control.privacy import captures
+from harness.control.serialize import escape_surrogates
 from harness.domain.errors import InputError
 from harness.domain.pagination import PageRequest
 
@@ -99,7 +100,7 @@ def export(
     try:
         with file.open("x", encoding="utf-8") as new:
             file.chmod(0o600)
-            new.write(text)
+            new.write(escape_surrogates(text))
     except FileExistsError:
         raise InputError(f"{file} is there already: its labels would be lost") from None
     except OSError as error:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import click
 
-from harness.control.serialize import to_json_value
+from harness.control.serialize import escape_surrogates, to_json_value
 from harness.domain.formatting import escape_controls
 
 Row = Sequence[object]
@@ -20,7 +20,7 @@ GAP = 3  # between columns that are drawn
 def document(value: object) -> None:
     """Prints one JSON document. Infinity and NaN, which JSON lacks, become null."""
     text = json.dumps(to_json_value(value), ensure_ascii=False, indent=2, allow_nan=False)
-    click.echo(text)
+    click.echo(escape_surrogates(text))
 
 
 def note(text: str) -> None:

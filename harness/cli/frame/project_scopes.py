@@ -6,7 +6,7 @@ open it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from harness.control.context import Context
@@ -14,6 +14,8 @@ from harness.control.operations.project_scope import (
     ProjectScope,
     installation_alone,
     own_break_glass,
+    own_capture,
+    own_captures,
     own_freeze,
     own_key,
     own_link,
@@ -33,16 +35,18 @@ from harness.control.operations.project_scope import (
 @dataclass(frozen=True)
 class CommandScope:
     """Joins a scope and a command. parameter: of the command, whose value the scope looks up as
-    `word`.
+    `word`. others: parameters by the words of what else it looks up.
     """
 
     scope: ProjectScope
     word: str = ""
     parameter: str = ""
+    others: Mapping[str, str] = field(default_factory=dict)
 
     def check(self, ctx: Context, given: Mapping[str, Any]) -> None:
         """Checks the command's parameters. Raises NotFound, NotAllowed, InputError."""
-        self.scope(ctx, {self.word: given[self.parameter]} if self.word else {})
+        parameters = {self.word: self.parameter, **self.others} if self.word else {}
+        self.scope(ctx, {word: given[name] for word, name in parameters.items()})
 
 
 _CLOSED: Final = CommandScope(installation_alone)
@@ -100,6 +104,10 @@ PROJECT_SCOPES: Final[Mapping[str, CommandScope]] = {
     "key revoke": _KEY,
     "key sign-in-link": CommandScope(own_link, "key", "key_id"),
     "suite list": _LIST,
+    "capture list": _LIST,
+    "capture show": CommandScope(own_capture, "capture", "capture_id"),
+    "capture export": CommandScope(own_route_or_list, "route", "route"),
+    "capture purge": CommandScope(own_captures, "route", "route", {"capture": "capture_id"}),
     "eval list": _LIST,
     "eval run": CommandScope(own_new_run, "suite", "suite"),
     "eval show": _RUN,

@@ -31,8 +31,10 @@ def own_list(_: Context, __: Mapping[str, Any]) -> None:
 
 
 def _named(given: Mapping[str, Any], what: str) -> Any:
-    """What the path names, else the body."""
-    return given[what] if what in given else getattr(given["body"], what)
+    """What the path names, else the query, else the body."""
+    if what in given:
+        return given[what]
+    return getattr(given["piece"] if "piece" in given else given["body"], what)
 
 
 def own_route(ctx: Context, given: Mapping[str, Any]) -> None:
@@ -73,6 +75,19 @@ def own_new_run(ctx: Context, given: Mapping[str, Any]) -> None:
         )
 
 
+def own_captures(ctx: Context, given: Mapping[str, Any]) -> None:
+    """Checks what selects captured requests: one of the project's, its route, or both; without
+    either they may be everybody's.
+    """
+    capture, route = _named(given, "capture"), _named(given, "route")
+    if capture is None and route is None:
+        raise NotAllowed("name a route of your project, or a captured request of it")
+    if capture is not None:
+        own_capture(ctx, {"capture": capture})
+    if route is not None:
+        own_route(ctx, {"route": route})
+
+
 def _scope_by_id(
     what: str, load_project: Callable[[Transaction, str], str | None]
 ) -> ProjectScope:
@@ -99,6 +114,9 @@ def _project_of_key(tx: Transaction, id_: str) -> str | None:
 
 own_proposal: Final = _scope_by_id(
     "proposal", lambda tx, id_: project_of(tx.proposals.get(id_).route)
+)
+own_capture: Final = _scope_by_id(
+    "capture", lambda tx, id_: project_of(tx.captures.get(id_).route)
 )
 own_verdict: Final = _scope_by_id(
     "verdict", lambda tx, id_: project_of(tx.verdicts.get(id_).route)

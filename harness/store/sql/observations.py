@@ -205,8 +205,12 @@ class SqlCaptures:
         route: str | None = None,
         since: datetime | None = None,
         limit: int | None = None,
+        project: str = DEFAULT_PROJECT,
     ) -> Sequence[CapturedRequest]:
         query = CAPTURES.limit(limit)
+        own = owned_by(captured, project)
+        if own is not None:
+            query = query.where(own)
         if route is not None:
             query = query.where(captured.c.route == route)
         if since is not None:
