@@ -1,11 +1,11 @@
 """A stored verdict is decided again from its samples; what differs is a figure or more."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 
-from harness.domain.evals.run import Verdict
+from harness.domain.evals.run import Failed, Verdict
 from harness.gate.offline.joint_judgement import judge_suites
 from harness.gate.offline.recomputation import (
     AgreementLevel,
@@ -72,6 +72,16 @@ def test_another_word_in_a_report_is_another_verdict() -> None:
 
     assert found.agreement is AgreementLevel.DIFFERS
     assert "outcome is passed, and it says failed" in found.text
+
+
+def test_another_outcome_is_another_verdict() -> None:
+    passed = decided()
+    content = {field.name: getattr(passed, field.name) for field in fields(Failed)}
+
+    found = recompute(Failed(**content))
+
+    assert found.agreement is AgreementLevel.DIFFERS
+    assert found.text == "the stored scores give PASSED, and it says FAILED"
 
 
 def test_a_verdict_without_its_reports_is_another() -> None:

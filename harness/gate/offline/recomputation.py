@@ -243,8 +243,11 @@ def _listed(value: object) -> bool:
 
 
 def _close(before: object, now: object) -> bool:
-    if not isinstance(before, int | float) or not isinstance(now, int | float):
-        return False
-    if math.isnan(before) or math.isnan(now):
-        return math.isnan(before) and math.isnan(now)
-    return math.isclose(before, now, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    return (
+        isinstance(before, int | float)
+        and isinstance(now, int | float)
+        and (
+            math.isclose(before, now, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+            or (math.isnan(before) and math.isnan(now))
+        )
+    )
