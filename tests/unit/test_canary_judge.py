@@ -72,6 +72,18 @@ def test_the_larger_arm_is_judged_four_times_as_often_at_most(bps: int, share: i
     assert judged[not smaller] <= max(MAX_ARM_RATIO * judged[smaller], units[not smaller])
 
 
+@pytest.mark.parametrize(
+    ("bps", "share", "larger"), [(100, 10_000, 404), (2500, 6_000, 6_000), (1, 10, 1)]
+)
+def test_the_larger_arm_has_four_units_judged_for_each_of_the_smaller(
+    bps: int, share: int, larger: int
+) -> None:
+    judge = replace(JUDGE, share_bps=share)
+
+    assert sampling_share_bps(judge, candidate=True, candidate_bps=bps) == share
+    assert sampling_share_bps(judge, candidate=False, candidate_bps=bps) == larger
+
+
 def test_who_is_judged_has_nothing_to_do_with_his_arm() -> None:
     keys = [f"user-{n}" for n in range(4000)]
     canary = [in_canary(key, salt="salt", weight_bps=5000) for key in keys]
