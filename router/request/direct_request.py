@@ -2,9 +2,10 @@
 coroutine, one write to the provider and one to the client. It is admitted, planned, counted and
 recorded by the same parts as every request.
 
-Whatever is unusual leaves it for a task: before the first byte goes to a provider (a stream, no
-idle connection, an open circuit), or with the attempt that is under way (a failure, a refusal,
-an answer that is late, large or encoded). The attempt loop goes on from there.
+Whatever is unusual leaves it for a task: before the first byte goes to a provider (no idle
+connection, an open circuit), or with the attempt that is under way (a failure, a refusal, an
+answer that is late, large or encoded). The attempt loop goes on from there. Within a stream,
+`router.request.direct_stream` does so.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,8 +13,10 @@ from functools import partial
 from typing import Protocol
 
 from harness.domain.routing.table import KeyGrant
+from router.request.direct_stream import DirectStream, StreamCycle
 from router.request.dispatch import FirstAttempt
 from router.request.model_endpoint import ModelEndpoint
+from router.request.upstream_call import BegunStream
 from router.server.asgi import BODY, App, Receive, Scope, Send
 from router.server.headers import Header
 from router.server.internal_errors import InternalErrors
@@ -22,7 +25,7 @@ from router.snapshot.compiled import CompiledSnapshot
 from router.upstream.transport import BegunCall, CallState
 
 
-class DirectCycle(Protocol):
+class DirectCycle(StreamCycle, Protocol):
     """One request and its answer, on its connection."""
 
     begun: bool
@@ -86,6 +89,7 @@ class DirectRequest:
         "_endpoint",
         "_errors",
         "_scope",
+        "_stream",
         "faults",
         "first",
         "id",
@@ -107,6 +111,7 @@ class DirectRequest:
         self.when = 0.0
         self.first: FirstAttempt | None = None
         self._begun_at: float | None = None  # when the answer's head came
+        self._stream: BegunStream | DirectStream | None = None
         self._door = door
         self._endpoint = endpoint
         self._errors = errors
@@ -161,18 +166,20 @@ class DirectRequest:
 
     def _ask(self) -> None:
         """Makes the first attempt, if that goes without waiting."""
-        dispatcher, job = self._endpoint.dispatcher, self.prepared.response.job
-        if not job.request.stream:
-            try:
-                self.first = dispatcher.begin(job)
-            except Exception:  # noqa: BLE001 - met again, and noted, by the attempt loop
-                self.first = None
+        dispatcher, response = self._endpoint.dispatcher, self.prepared.response
+        try:
+            self.first = dispatcher.begin(response.job)
+        except Exception:  # noqa: BLE001 - met again, and noted, by the attempt loop
+            self.first = None
         first = self.first
         if first is None or first.call is None:
             self._resume()
             return
         self._call: BegunCall = first.call
         self.when = min(first.made.until, first.started + first.first_s)
+        if response.heartbeat_s:
+            # What a silent stream needs is for the task.
+            self.when = min(self.when, response.sent_at + response.heartbeat_s)
         dispatcher.timers.add(self)
         self._call.listen(self._on_call)
         self._cycle.on_leaving(self._left)
@@ -184,6 +191,9 @@ class DirectRequest:
         if state is CallState.UNUSUAL:
             self._leave_open()
             return
+        if self.prepared.response.job.request.stream:
+            self._read_stream()
+            return
         if self._begun_at is None:
             # From here on, the answer has the rest of the attempt's time.
             self._begun_at = self._endpoint.dispatcher.timers.loop.time()
@@ -194,6 +204,55 @@ class DirectRequest:
                 self._finish()
             finally:
                 self._errors.without_task = None
+
+    def _read_stream(self) -> None:
+        """Reads a stream up to its first output, which has the attempt's time for that."""
+        dispatcher, first = self._endpoint.dispatcher, self._begun_attempt()
+        response = self.prepared.response
+        begun = self._stream
+        if begun is None:
+            begun = self._stream = dispatcher.begin_stream(response.job, first)
+        if not isinstance(begun, BegunStream):
+            self._leave_open()
+            return
+        try:
+            stream = begun.read()
+        except Exception:  # noqa: BLE001 - met again, and noted, by the attempt loop
+            self._leave_open()
+            return
+        if stream is None:
+            return
+        dispatcher.timers.discard(self)
+        self._errors.without_task = self
+        try:
+            dispatcher.enter_stream(response.job, first, stream, response.progress)
+            self._stream = DirectStream(
+                stream,
+                self._call,
+                response,
+                self._cycle,
+                timers=dispatcher.timers,
+                errors=self._errors,
+                faults=self,
+                hand_over=self._hand_over,
+                finish=self._finish_stream,
+            )
+            self._stream.start()
+        finally:
+            self._errors.without_task = None
+
+    def _hand_over(self) -> None:
+        """Has a task send what is left of a stream."""
+        self._stream = None  # they know each other, and would wait to be collected
+        self._cycle.on_leaving(None)
+        self._resume()
+
+    def _finish_stream(self, last: bytes) -> None:
+        self._stream = None
+        self._cycle.on_leaving(None)
+        self._cycle.write(last, more=False)
+        self._endpoint.finish(self.prepared)
+        self._door.leave()
 
     def _finish(self) -> None:
         response = self.prepared.response
@@ -221,8 +280,12 @@ class DirectRequest:
         self._errors.without_task = self
         try:
             self._release()
-            job = self.prepared.response.job
-            self._endpoint.dispatcher.cancel(job, self._begun_attempt())
+            stream, self._stream = self._stream, None
+            if isinstance(stream, DirectStream):
+                stream.abandon()
+            else:
+                job = self.prepared.response.job
+                self._endpoint.dispatcher.cancel(job, self._begun_attempt())
             self._endpoint.note_leaving(self.prepared)
             self._endpoint.finish(self.prepared)
             self._door.leave()

@@ -29,7 +29,7 @@ from router.request.request_state import (
 )
 from router.request.stream_relay import CommittedStream, OnEnd
 from router.request.time_limits import TimeLimits
-from router.request.upstream_call import UpstreamCalls
+from router.request.upstream_call import BegunStream, UpstreamCalls
 from router.server.internal_errors import InternalErrors, RouterPart
 from router.server.timers import Timer
 from router.snapshot.compiled import CompiledTarget
@@ -163,6 +163,32 @@ class Dispatcher:
         ms = (loop.time() - first.started) * 1000
         progress.attempts.append(FinishedAttempt(first.made.upstream, None, ms))
         return True
+
+    def begin_stream(self, job: RoutedRequest, first: FirstAttempt) -> BegunStream | None:
+        """Reads the stream of a first attempt, whose head is here; None for what is no good
+        beginning: `run` reads it once more, and says why.
+        """
+        call = first.call
+        if call is None or _held_back(job):
+            return None
+        try:
+            return self._calls.begin_stream(job, first.made, call, first.settle)
+        except Exception:
+            return None
+
+    def enter_stream(
+        self,
+        job: RoutedRequest,
+        first: FirstAttempt,
+        stream: CommittedStream,
+        progress: RequestProgress,
+    ) -> None:
+        """Enters a stream of a first attempt whose first output came."""
+        now = self.timers.loop.time()
+        progress.result = stream
+        progress.first_token_s = now - job.begun
+        ms = (now - first.started) * 1000
+        progress.attempts.append(FinishedAttempt(first.made.upstream, None, ms))
 
     def cancel(self, job: RoutedRequest, first: FirstAttempt) -> None:
         """Ends a first attempt whose client has left."""

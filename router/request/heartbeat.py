@@ -17,18 +17,28 @@ class Heartbeat:
 
     A beat that comes before the answer's head begins the answer: then it is a 200, and what
     fails later is sent as an event. `send` is to be used for everything that the client gets.
+
+    since: of the silence, on the event loop's clock. begun: the head was sent before.
     """
 
-    def __init__(self, send: Send, head: Sequence[Header], interval_s: float) -> None:
-        self.begun = False
+    def __init__(
+        self,
+        send: Send,
+        head: Sequence[Header],
+        interval_s: float,
+        *,
+        since: float,
+        begun: bool = False,
+    ) -> None:
+        self.begun = begun
         self._send = send
         self._head = head
         self._interval_s = interval_s
         self._loop = asyncio.get_running_loop()
-        self._last = self._loop.time()
+        self._last = since
         self._sending = False
         self._beat: asyncio.Task[None] | None = None
-        self._timer = self._loop.call_later(interval_s, self._due)
+        self._timer = self._loop.call_at(since + interval_s, self._due)
 
     async def send(self, message: Message) -> None:
         """Sends an ASGI message; a head after a beat that began the answer is left out."""

@@ -61,7 +61,9 @@ class RoutedResponse:
 
     headers: of every answer, its id first. limited: the headers name rate limits of our own,
     which the client must heed, and not the provider's. heartbeat_s: of a stream, 0 for none.
-    copies: where a stream's events are put as well.
+    copies: where a stream's events are put as well. head_sent: of a stream that began without a
+    task; sent_at: when something of it was sent last, or its request came, on the event loop's
+    clock.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but four
@@ -79,11 +81,13 @@ class RoutedResponse:
         self.job = job
         self.progress = progress
         self.caller_gone = False
+        self.head_sent = False
+        self.sent_at = job.begun
+        self.heartbeat_s = heartbeat_s
         self._errors = errors
         self._neutral = False  # a fault of ours chose another way: no arm is charged for it
         self._headers = headers
         self._limited = limited
-        self._heartbeat_s = heartbeat_s
         self._on_leaving = on_leaving
         self._copies = copies
 
@@ -94,11 +98,12 @@ class RoutedResponse:
         send: Send,
         first: FirstAttempt | None = None,
     ) -> None:
-        """Serves the answer; whatever happens, the upstream's work ends with this. first: an
-        attempt that was begun without a task. Raises ClientDisconnected.
+        """Serves the answer, or what is left of a stream; whatever happens, the upstream's work
+        ends with this. first: an attempt that was begun without a task. Raises
+        ClientDisconnected.
         """
-        if self._heartbeat_s:
-            await self._with_heartbeat(dispatcher, receive, send)
+        if self.heartbeat_s:
+            await self._with_heartbeat(dispatcher, receive, send, first)
         else:
             await self._serve(dispatcher, receive, send, first=first)
 
@@ -112,21 +117,26 @@ class RoutedResponse:
         return self._reply(result), self._truth()
 
     async def _with_heartbeat(
-        self, dispatcher: Dispatcher, receive: Receive, send: Send
+        self,
+        dispatcher: Dispatcher,
+        receive: Receive,
+        send: Send,
+        first: FirstAttempt | None,
     ) -> None:
+        job = self.job
         # Whom it will be is not known yet: the first one, most likely.
-        first = next(
-            (self.job.route.upstreams[target] for target in self.job.plan.targets), None
-        )
+        upstream = next((job.route.upstreams[target] for target in job.plan.targets), None)
         try:
-            head = (*self._headers, *self._degraded(first))
-            beat = Heartbeat(send, head, self._heartbeat_s)
+            head = (*self._headers, *self._degraded(upstream))
+            beat = Heartbeat(
+                send, head, self.heartbeat_s, since=self.sent_at, begun=self.head_sent
+            )
         except Exception as error:
             self._errors.note(RouterPart.HEARTBEAT, error, self.job.route, self.job.arm)
-            await self._serve(dispatcher, receive, send)
+            await self._serve(dispatcher, receive, send, first=first)
             return
         try:
-            await self._serve(dispatcher, receive, beat.send, beat)
+            await self._serve(dispatcher, receive, beat.send, beat, first)
         finally:
             try:
                 beat.cancel()
@@ -144,10 +154,12 @@ class RoutedResponse:
         try:
             # Not watched while the last bytes are sent: after them any caller may go.
             with DisconnectWatch(receive, dispatcher.timers, self._on_leaving):
-                try:
-                    await dispatcher.run(self.job, self.progress, first)
-                except Exception as error:
-                    await self._run_plainly(dispatcher, error)
+                # A stream that began without a task is here already.
+                if self.progress.result is None:
+                    try:
+                        await dispatcher.run(self.job, self.progress, first)
+                    except Exception as error:
+                        await self._run_plainly(dispatcher, error)
                 result = self.progress.result
                 if result is None and self._failed_inside():
                     await self._run_plainly(dispatcher)
@@ -341,19 +353,31 @@ class RoutedResponse:
         return result.failure if isinstance(result, CommittedStream) else None
 
     async def _relay(self, stream: CommittedStream, send: Send) -> None:
-        headers = [*EVENTS, *self._passed_on(stream.headers), *self._truth()]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if not self.head_sent:
+            headers = self.stream_headers(stream)
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
         async with aclosing(stream.sent()) as pieces:
             async for piece in pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
-                for copied in self._copies:
-                    try:
-                        copied.add(piece)
-                    except Exception as error:
-                        self._drop(copied, error)
+                self.copy(piece)
+        self.end_stream(asyncio.get_running_loop())
+
+    def stream_headers(self, stream: CommittedStream) -> list[Header]:
+        """Lists the headers of a stream's answer."""
+        return [*EVENTS, *self._passed_on(stream.headers), *self._truth()]
+
+    def copy(self, piece: bytes) -> None:
+        """Copies a piece of a stream, which was sent, for the observers."""
+        for copied in self._copies:
+            try:
+                copied.add(piece)
+            except Exception as error:
+                self._drop(copied, error)
+
+    def end_stream(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Notes when a stream ended."""
         if self.job.probe is not None:
-            now = asyncio.get_running_loop().time()
-            self.progress.last_token_s = now - self.job.begun
+            self.progress.last_token_s = loop.time() - self.job.begun
 
     def _drop(self, copied: AnswerCopy, error: Exception) -> None:
         """Who keeps it gets nothing rather than a part."""

@@ -34,9 +34,11 @@ OnEnd = Callable[[FailureClass | None], None]
 
 
 class CommittedStream:
-    """Relays a stream whose first output came. failure: why it broke off, None while it did
-    not. on_end: called once, when it closes. hurried: the client set the deadline, and passing
-    it is no failure of the provider's. hide: takes our credentials out of an error.
+    """Relays a stream whose first output came: in a task by `sent`, and what needs none by
+    `take`, as long as it `is_well`. failure: why it broke off, None while it did not. on_end:
+    called once, when it closes. hurried: the client set the deadline, and passing it is no
+    failure of the provider's. hide: takes our credentials out of an error. waits_since: for the
+    next of it, on the event loop's clock.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but what it reads
@@ -60,6 +62,7 @@ class CommittedStream:
         self._held = held
         self._between_s = between_s
         self._left_s = between_s  # of it, until the answer has to go on
+        self.waits_since = 0.0
         self._moved = -1
         self._deadline = deadline
         self._hurried = hurried
@@ -110,32 +113,56 @@ class CommittedStream:
     async def sent(self) -> AsyncGenerator[bytes, None]:
         """What the client gets, piece by piece. Raises nothing of the upstream's."""
         events = self._events
-        out = self._held
         while True:
-            if out:
+            if self._held:
+                out = self.take_held()
                 yield self._hide(out) if events.failure_class else out
+            if self.failure is not None:
+                return
             if events.finished:
                 self.failure = events.failure_class
                 return
             if events.failure:
                 failure = events.failure_class or FailureClass.MALFORMED
-                yield self._broken(failure, events.failure)
-                return
+                self._break_off(failure, events.failure)
+                continue
             try:
                 chunk = await self._next()
             except UpstreamFailed as error:
                 if not events.ended:
-                    yield self._broken(error.failure, error.detail)
-                    return
+                    self._break_off(error.failure, error.detail)
+                    continue
                 chunk = None  # everything was said but for the protocol's last word
             except Exception as error:
-                yield self._failed(error)
-                return
-            try:
-                out = events.end() if chunk is None else events.feed(chunk)
-            except Exception as error:
-                yield self._failed(error)
-                return
+                self.fail(error)
+                continue
+            self.take(chunk)
+
+    def take(self, chunk: bytes | None) -> None:
+        """Takes the next of what the provider sends, None for its end; `take_held` is what
+        becomes of it.
+        """
+        events = self._events
+        try:
+            self._held = events.end() if chunk is None else events.feed(chunk)
+        except Exception as error:
+            self.fail(error)
+
+    def take_held(self) -> bytes:
+        """Returns what the client is to get next."""
+        held, self._held = self._held, b""
+        return held
+
+    @property
+    def is_well(self) -> bool:
+        """Tells whether nothing went wrong so far; else `sent` says how it ends."""
+        events = self._events
+        return not (events.failure or events.failure_class or self.failure)
+
+    @property
+    def finished(self) -> bool:
+        """Tells whether it ended as its protocol says."""
+        return self._events.finished
 
     async def hold(self, until: float) -> None:
         """Takes a stream in to its end before anything of it is sent, or up to MOST_HELD_BYTES.
@@ -165,13 +192,7 @@ class CommittedStream:
 
     async def aclose(self) -> None:
         """Ends the upstream's work if it is not done."""
-        told, self._on_end = self._on_end, None
-        if told is not None:
-            left = None if self._events.finished else FailureClass.CANCELLED
-            try:
-                told(FailureClass.CANCELLED if self._blameless else self.failure or left)
-            except Exception as error:
-                self._faults.append((RouterPart.RECORDING, error))
+        self.settle()
         if self._events.finished and self.failure is None:
             try:
                 async with asyncio.timeout(LAST_BYTES_S):
@@ -181,19 +202,19 @@ class CommittedStream:
                 pass
         await self._reply.aclose()
 
-    async def _next(self) -> bytes | None:
-        """None at the end. Only waiting for the upstream counts, not a slow client.
+    def settle(self) -> None:
+        """Tells how it ended; whoever calls it closes the upstream's work."""
+        told, self._on_end = self._on_end, None
+        if told is not None:
+            left = None if self._events.finished else FailureClass.CANCELLED
+            try:
+                told(FailureClass.CANCELLED if self._blameless else self.failure or left)
+            except Exception as error:
+                self._faults.append((RouterPart.RECORDING, error))
 
-        What does not bring the answer on, such as a ping, gives it no new time.
-        """
-        moved = self._events.progress_events + hidden_progress(self._reply)
-        if moved != self._moved:
-            self._moved = moved
-            self._left_s = self._between_s
-        now = self._loop.time()
-        if self._events.ended:
-            self._left_s = min(self._left_s, LAST_EVENTS_S)
-        limit = min(now + self._left_s, self._deadline)
+    async def _next(self) -> bytes | None:
+        """None at the end."""
+        limit = self.begin_wait()
         try:
             self._limit.when = limit
             with self._limit:
@@ -203,15 +224,34 @@ class CommittedStream:
             self._blameless = whole and self._hurried
             what = "total time" if whole else "time between chunks"
             raise UpstreamFailed(FailureClass.TIMEOUT, f"{what} is up") from None
-        self._left_s -= self._loop.time() - now
+        self.end_wait()
         return chunk
 
-    def _failed(self, error: Exception) -> bytes:
+    def begin_wait(self) -> float:
+        """Returns until when the next of it must come, on the event loop's clock. Only waiting
+        for the upstream counts, not a slow client.
+
+        What does not bring the answer on, such as a ping, gives it no new time.
+        """
+        moved = self._events.progress_events + hidden_progress(self._reply)
+        if moved != self._moved:
+            self._moved = moved
+            self._left_s = self._between_s
+        now = self.waits_since = self._loop.time()
+        if self._events.ended:
+            self._left_s = min(self._left_s, LAST_EVENTS_S)
+        return min(now + self._left_s, self._deadline)
+
+    def end_wait(self) -> None:
+        """Counts the time since `begin_wait`."""
+        self._left_s -= self._loop.time() - self.waits_since
+
+    def fail(self, error: Exception) -> None:
         """What reads this answer failed: nobody knows what it would have said."""
         self._faults.append((RouterPart.STREAM, error))
-        return self._broken(FailureClass.INTERNAL, "the router failed")
+        self._break_off(FailureClass.INTERNAL, "the router failed")
 
-    def _broken(self, failure: FailureClass, detail: str) -> bytes:
+    def _break_off(self, failure: FailureClass, detail: str) -> None:
         self.failure, self._why = failure, detail
         said = self._events.broken(f"the provider's stream broke off: {detail}", failure)
-        return self._hide(said)
+        self._held = self._hide(said)

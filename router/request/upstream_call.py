@@ -3,7 +3,7 @@ and returns a whole answer, or a stream once its first output came. Failures are
 credentials.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Final
 
@@ -40,6 +40,44 @@ from router.upstream.transport import (
 
 # What may come before the first output; more is no metadata.
 MAX_HELD_BYTES: Final = 1024 * 1024
+
+
+class BegunStream:
+    """The beginning of a stream that no task waits for, held back until its first output.
+
+    commit: makes the stream of what is held.
+    """
+
+    __slots__ = ("_call", "_commit", "_events", "_held", "_most", "_read")
+
+    def __init__(
+        self,
+        call: BegunCall,
+        events: StreamFilter,
+        most: int,
+        commit: Callable[[bytes], CommittedStream],
+    ) -> None:
+        self._call = call
+        self._events = events
+        self._most = most
+        self._commit = commit
+        self._held = b""
+        self._read = 0  # of what is here, which stays there for a task that reads it once more
+
+    def read(self) -> CommittedStream | None:
+        """Returns the stream once its first output is here, None before. Raises UpstreamFailed
+        for one that has no good beginning.
+        """
+        came = self._call.peek()
+        if len(came) > self._read:
+            self._held += self._events.feed(came[self._read :])
+            self._read = len(came)
+        if self._events.committed and not self._events.failure:
+            self._call.take()
+            return self._commit(self._held)
+        if self._events.failure or len(self._held) > self._most or not self._call.under_way:
+            raise UpstreamFailed(FailureClass.MALFORMED, "no good beginning")
+        return None
 
 
 class UpstreamCalls:
@@ -106,12 +144,9 @@ class UpstreamCalls:
                 answer = await read_answer(reply, self._name(job), dialect)
                 return _checked(asked, answer)
             check_content_type(reply, b"text/event-stream")
-            events = dialect.stream(asked, self._name(job))
-            events.skips = job.route.route.settings.on_bad_event is OnBadEvent.SKIP
-            if job.probe is not None:
-                events.listen(job.probe.new_signals)
-            hide = partial(hide_provider_secrets, provider=upstream.provider, key=made.key)
-            stream = await self._until_commit(job, reply, events, on_end, hide)
+            events = self._events(job)
+            commit = partial(self._committed, job, made, reply, events, on_end)
+            stream = await _until_commit(reply, events, _most_held(job), commit)
             handed_over = True
             return stream
         finally:
@@ -131,33 +166,39 @@ class UpstreamCalls:
         dialect = DIALECTS[job.request.endpoint]
         return _checked(job.request, parse_answer(reply, body, self._name(job), dialect))
 
+    def begin_stream(
+        self, job: RoutedRequest, made: AttemptSpec, call: BegunCall, on_end: OnEnd
+    ) -> BegunStream:
+        """Reads the stream of a call whose head is here. on_end: called at its end. Raises
+        UpstreamFailed for what is none.
+        """
+        reply = call.head()
+        check_content_type(reply, b"text/event-stream")
+        events = self._events(job)
+        commit = partial(self._committed, job, made, reply, events, on_end, reply.chunks())
+        return BegunStream(call, events, _most_held(job), commit)
+
+    def _events(self, job: RoutedRequest) -> StreamFilter:
+        events = DIALECTS[job.request.endpoint].stream(job.request, self._name(job))
+        events.skips = job.route.route.settings.on_bad_event is OnBadEvent.SKIP
+        if job.probe is not None:
+            events.listen(job.probe.new_signals)
+        return events
+
     def _name(self, job: RoutedRequest) -> str | None:
         return job.route.json_name if self._names_route else None
 
-    async def _until_commit(
+    def _committed(
         self,
         job: RoutedRequest,
+        made: AttemptSpec,
         reply: UpstreamReply,
         events: StreamFilter,
         on_end: OnEnd,
-        hide: Callable[[bytes], bytes],
+        chunks: AsyncIterator[bytes],
+        held: bytes,
     ) -> CommittedStream:
-        """Raises UpstreamFailed for a stream that breaks before its first output."""
-        # A response's metadata repeat what was asked, each time.
-        most = MAX_HELD_BYTES + 4 * len(job.request.text)
-        chunks = reply.chunks()
-        held = b""
-        async for chunk in chunks:
-            held += events.feed(chunk)
-            if events.committed or events.failure:
-                break
-            if len(held) > most:
-                raise UpstreamFailed(FailureClass.MALFORMED, "metadata without end")
-        else:
-            held += events.end()
-        if not events.committed:
-            failure = events.failure_class or FailureClass.MALFORMED
-            raise UpstreamFailed(failure, events.failure, body=events.refusal)
+        hide = partial(hide_provider_secrets, provider=made.upstream.provider, key=made.key)
         return CommittedStream(
             reply,
             chunks,
@@ -170,6 +211,34 @@ class UpstreamCalls:
             on_end=on_end,
             hide=hide,
         )
+
+
+def _most_held(job: RoutedRequest) -> int:
+    # A response's metadata repeat what was asked, each time.
+    return MAX_HELD_BYTES + 4 * len(job.request.text)
+
+
+async def _until_commit(
+    reply: UpstreamReply,
+    events: StreamFilter,
+    most: int,
+    commit: Callable[[AsyncIterator[bytes], bytes], CommittedStream],
+) -> CommittedStream:
+    """Raises UpstreamFailed for a stream that breaks before its first output."""
+    chunks = reply.chunks()
+    held = b""
+    async for chunk in chunks:
+        held += events.feed(chunk)
+        if events.committed or events.failure:
+            break
+        if len(held) > most:
+            raise UpstreamFailed(FailureClass.MALFORMED, "metadata without end")
+    else:
+        held += events.end()
+    if not events.committed:
+        failure = events.failure_class or FailureClass.MALFORMED
+        raise UpstreamFailed(failure, events.failure, body=events.refusal)
+    return commit(chunks, held)
 
 
 def _request(job: RoutedRequest, made: AttemptSpec) -> UpstreamRequest:

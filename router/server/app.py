@@ -355,7 +355,7 @@ class Router:
         self, request: DirectRequest, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Serves in a task what is left of a request that began without one."""
-        begun = False
+        begun = request.prepared.response.head_sent
 
         def noting_send(message: Message) -> Awaitable[None]:
             nonlocal begun

@@ -381,6 +381,15 @@ class Connection(asyncio.Protocol):
             self.loop.call_later(LINGER_S, self._leave)
         self._say_last()
 
+    def cut_off(self) -> None:
+        """Ends a request that no task serves, as if its client had left: the server waits no
+        longer.
+        """
+        call = self._answered
+        if call is not None and not call.has_task:
+            call.hang_up()
+            self.transport.abort()
+
     def _say_last(self) -> None:
         """The last request that came says so in its answer."""
         last = self._waiting[-1] if self._waiting else self._answered

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Final
+from typing import Final, cast
 
 import uvicorn
 
@@ -94,6 +94,8 @@ class WorkerServer(uvicorn.Server):
         await self._drain()
         for task in self.server_state.tasks:
             task.cancel()
+        for connection in list(self.server_state.connections):
+            cast("Connection", connection).cut_off()
         await self.lifespan.shutdown()
 
     async def _wait_for_balancers(self) -> None:

@@ -106,6 +106,7 @@ class RequestCycle:
         self._head = b""
         self._chunked = self._events = self._last = False
         self._left: int | None = None
+        self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         direct = self._line.direct
@@ -122,6 +123,11 @@ class RequestCycle:
         self._task = self._line.loop.create_task(self._run(app))
         self._line.tasks.add(self._task)
 
+    @property
+    def has_task(self) -> bool:
+        """Tells whether a task serves the request."""
+        return self._task is not None
+
     def answer(self, reply: Reply, headers: Iterable[Header]) -> None:
         """Sends a whole answer to a request that has no task. Raises RuntimeError for what is
         none.
@@ -135,6 +141,24 @@ class RequestCycle:
         finally:
             if self.begun and not self._last:
                 self._line.transport.close()
+
+    @property
+    def full(self) -> bool:
+        """Tells whether the client has enough to read."""
+        return self._line.full
+
+    def begin_events(self, headers: Iterable[Header]) -> None:
+        """Begins an answer of events to a request that has no task. Raises RuntimeError for
+        headers that are none.
+        """
+        self._begin({"status": 200, "headers": list(headers)})
+
+    def write(self, data: bytes, *, more: bool) -> None:
+        """Sends a piece of such an answer, the last one without `more`."""
+        if not more:
+            self._scope.pop(ON_LEAVING, None)  # a cycle would wait for the garbage collector
+        if not self._gone:
+            self._go_on(data, more=more)
 
     def feed(self, body: bytes) -> int:
         """Takes more of the request's body; returns how many bytes of it wait to be read."""
@@ -274,7 +298,8 @@ class RequestCycle:
         except Exception as error:  # noqa: BLE001 - its own words may hold content
             log.error("an answer broke off: %s", place_of(error))  # noqa: TRY400
         finally:
-            line.tasks.discard(self._task)
+            if self._task is not None:
+                line.tasks.discard(self._task)
             del self._scope[ON_LEAVING]  # a cycle would wait for the garbage collector
             if not self._last:
                 line.transport.close()

@@ -154,7 +154,7 @@ class UpstreamPool:
 class PooledReply:
     """A reply whose body is read as it arrives, up to max_bytes."""
 
-    __slots__ = ("_max_bytes", "_origin", "_wire", "headers", "status")
+    __slots__ = ("_max_bytes", "_origin", "_size", "_wire", "headers", "status")
 
     def __init__(self, wire: PoolConnection, origin: OriginPool, max_bytes: int) -> None:
         self.status = wire.status
@@ -162,6 +162,7 @@ class PooledReply:
         self._wire: PoolConnection | None = wire
         self._origin = origin
         self._max_bytes = max_bytes
+        self._size = 0  # of what was read
 
     async def body(self) -> bytes:
         wire = self._wire
@@ -179,13 +180,21 @@ class PooledReply:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         inflater = inflater_for(self._encoding)
-        size = 0
         while self._wire is not None and (data := await self._wire.read()):
             for piece in inflater.feed(data) if inflater else (data,):
-                size += len(piece)
-                if size > self._max_bytes:
+                self._size += len(piece)
+                if self._size > self._max_bytes:
                     raise _too_large(self._max_bytes)
                 yield piece
+
+    def count(self, piece: bytes) -> None:
+        """Counts a piece that is about to be taken. Raises UpstreamFailed where the body
+        becomes too large by it.
+        """
+        size = self._size + len(piece)
+        if size > self._max_bytes:
+            raise _too_large(self._max_bytes)
+        self._size = size
 
     async def aclose(self) -> None:
         # Taken away first: soon the connection is another request's.
@@ -201,12 +210,13 @@ class PooledReply:
 class PooledCall:
     """Implements BegunCall, on a connection that is lent until its end."""
 
-    __slots__ = ("_max_bytes", "_origin", "_wire")
+    __slots__ = ("_head", "_max_bytes", "_origin", "_wire")
 
     def __init__(self, wire: PoolConnection, origin: OriginPool, max_bytes: int) -> None:
         self._wire = wire
         self._origin = origin
         self._max_bytes = max_bytes
+        self._head: PooledReply | None = None
 
     def listen(self, on_news: Callable[[], None] | None) -> None:
         self._wire.on_news = on_news
@@ -227,7 +237,25 @@ class PooledCall:
         body = self._wire.peek()
         if len(body) > self._max_bytes:
             raise _too_large(self._max_bytes)
-        return PooledReply(self._wire, self._origin, self._max_bytes), body
+        return self.head(), body
+
+    def head(self) -> "PooledReply":
+        if self._head is None:
+            self._head = PooledReply(self._wire, self._origin, self._max_bytes)
+        return self._head
+
+    @property
+    def under_way(self) -> bool:
+        return self._wire.under_way
+
+    def peek(self) -> bytes:
+        return self._wire.peek()
+
+    def take(self) -> bytes:
+        data = self._wire.peek()
+        self.head().count(data)
+        self._wire.drop()
+        return data
 
     async def reply(self) -> "PooledReply":
         try:
@@ -235,7 +263,7 @@ class PooledCall:
         except BaseException:
             self.close()
             raise
-        return PooledReply(self._wire, self._origin, self._max_bytes)
+        return self.head()
 
     def close(self) -> None:
         self._wire.on_news = None

@@ -98,9 +98,20 @@ class PoolConnection(asyncio.Protocol):
 
     def peek(self) -> bytes:
         """Returns what arrived and was not read, which `read` returns once more."""
-        if len(self._pieces) != 1:
+        if not self._pieces:
+            return b""
+        if len(self._pieces) > 1:
             self._pieces = [b"".join(self._pieces)]
         return self._pieces[0]
+
+    def drop(self) -> None:
+        """Forgets what was read: there is room again."""
+        self._pieces.clear()
+        self._buffered = 0
+        if self._paused:
+            self._paused = False
+            if not self.closed:
+                self._transport.resume_reading()
 
     async def read(self) -> bytes:
         """Returns what arrived since the last call, or waits for more; nothing at the body's
@@ -114,14 +125,14 @@ class PoolConnection(asyncio.Protocol):
             self._waiter = self.loop.create_future()
             await self._waiter
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._drop()
+        self.drop()
         return data
 
     def rest(self) -> None:
         """Wait for the next request; a byte that comes before it ends the connection."""
         self._phase = ReplyPhase.IDLE
         self.on_news = None
-        self._drop()
+        self.drop()
 
     @property
     def reusable(self) -> bool:
@@ -232,15 +243,6 @@ class PoolConnection(asyncio.Protocol):
             self._failure = failure, detail
         if not self.closed:
             self.abort()
-
-    def _drop(self) -> None:
-        """What was read is gone: there is room again."""
-        self._pieces.clear()
-        self._buffered = 0
-        if self._paused:
-            self._paused = False
-            if not self.closed:
-                self._transport.resume_reading()
 
     def _wake(self) -> None:
         if self.on_news is not None:

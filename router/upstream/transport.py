@@ -114,6 +114,25 @@ class BegunCall(Protocol):
         """
         ...
 
+    def head(self) -> UpstreamReply:
+        """Returns the answer whose head is here. Its `chunks` yield what `take` did not."""
+        ...
+
+    @property
+    def under_way(self) -> bool:
+        """Tells whether more of the answer is awaited."""
+        ...
+
+    def peek(self) -> bytes:
+        """Returns what of the body is here and was not taken yet."""
+        ...
+
+    def take(self) -> bytes:
+        """Takes what `peek` returns. Raises UpstreamFailed, and takes nothing, for a body that
+        is too large.
+        """
+        ...
+
     async def reply(self) -> UpstreamReply:
         """Waits for the answer's head, as `Transport.send` does. Raises UpstreamFailed."""
         ...

@@ -5,21 +5,38 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from router.server.asgi import App
 from router.server.process import WorkerServer, server
 from router.workers.shutdown import HAND_OVER
-from tests.support.router.asgi_router import Door
-from tests.support.router.live_router import wait_until
+from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
+from tests.support.providers.scripted_upstream import (
+    EVENTS,
+    ROLE,
+    completion,
+    event,
+    running_upstream,
+)
+from tests.support.router.asgi_router import ASK as CHAT_ASK
+from tests.support.router.asgi_router import CHAT, Door
+from tests.support.router.live_router import (
+    INCUMBENT,
+    KEY,
+    running_router,
+    snapshot,
+    wait_until,
+)
 
 pytestmark = pytest.mark.req("G5")
 
 ASK = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+JSON = {"content-type": "application/json"}
 STREAM = b"GET /stream HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
@@ -171,3 +188,35 @@ async def test_a_router_that_is_to_stop_is_not_ready_and_serves(tmp_path: Path) 
     assert (await door.call("/healthz", method="GET"))[0] == 200
     ask = b'{"model":"support","messages":[{"role":"user","content":"hi"}]}'
     assert (await door.call("/v1/chat/completions", ask))[0] == 200
+
+
+@pytest.mark.req("D3")
+@pytest.mark.parametrize("streams", [False, True])
+def test_what_no_provider_ends_is_recorded_as_the_server_leaves(
+    streams: bool,  # noqa: FBT001 - a parameter of the test
+    tmp_path: Path,
+) -> None:
+    begun = ROLE, event({"content": "word"}), ScriptedEvent.HANG
+    hanging = ScriptedTurn(headers=EVENTS, steps=begun) if streams else ScriptedTurn(hang=True)
+    body = CHAT_ASK.replace(b"{", b'{"stream":true,', 1) if streams else CHAT_ASK
+    with (
+        running_upstream() as upstream,
+        httpx.Client(headers={"authorization": f"Bearer {KEY}"}, timeout=60) as http,
+    ):
+
+        def ask_in_vain() -> None:
+            with suppress(httpx.HTTPError):
+                http.post(f"{world.url}{CHAT}", content=body, headers=JSON)
+
+        with running_router(snapshot(upstream.url), tmp_path) as world:
+            upstream.turns[INCUMBENT] = completion()
+            for _ in range(3):  # then a connection stands idle, and what comes needs no task
+                http.post(f"{world.url}{CHAT}", content=CHAT_ASK, headers=JSON)
+            upstream.turns[INCUMBENT] = hanging
+            asking = threading.Thread(target=ask_in_vain)
+            asking.start()
+            wait_until(lambda: len(upstream.asked) == 4)
+        asking.join(60)
+
+    assert world.recorder.counters["callers_gone"] == 1
+    assert sum(row.requests for row in world.store.traffic) == 4

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
 from harness.domain.reliability.rate_limits import KeyLimits
-from harness.domain.routing.table import RouteSettings, Snapshot
+from harness.domain.routing.table import OnBadEvent, RouteSettings, Snapshot, StreamCommit
 from harness.domain.routing.target import RequestPatch
 from harness.domain.settings import AnsweredModel
 from router.observers.request_accounting import RequestAccounting
@@ -26,7 +26,14 @@ from router.server.asgi import BODY, App
 from router.server.headers import Header
 from router.server.replies import Reply
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
-from tests.support.providers.scripted_upstream import completion
+from tests.support.providers.scripted_upstream import (
+    DONE,
+    EVENTS,
+    ROLE,
+    USAGE,
+    completion,
+    event,
+)
 from tests.support.router.asgi_router import ASK, AUTH, CHAT, Door
 from tests.support.router.live_router import (
     CANDIDATE,
@@ -37,8 +44,13 @@ from tests.support.router.live_router import (
     snapshot,
 )
 
-# Tasks are what differs; the age is of the machine's own clock.
-OF_THE_MOMENT: Final = (b"swapgate_router_tasks", b"swapgate_snapshot_age_seconds")
+# Tasks are what differs; the rest is by the machine's own clock.
+OF_THE_MOMENT: Final = (
+    b"swapgate_router_tasks",
+    b"swapgate_snapshot_age_seconds",
+    b"swapgate_time_to_first_token_seconds_bucket",
+    b"swapgate_time_to_first_token_seconds_sum",
+)
 TOOK: Final = re.compile(rb', "ms": \d+')
 JSON: Final = {"content-type": "application/json"}
 WHOLE: Final = completion()
@@ -76,6 +88,43 @@ TURNS: Final[Mapping[str, ScriptedTurn]] = {
     "bad request": ScriptedTurn(400, JSON, (b'{"error":{"message":"no"}}',)),
     "created": replace(WHOLE, status=201),
 }
+WORDS: Final = tuple(event({"content": word}) for word in ("one", "w\u00f6rd", "3", "4", "5"))
+STOP: Final = (event(finish="stop"), DONE)
+STREAM: Final = ScriptedTurn(headers=EVENTS, steps=(ROLE, *WORDS, *STOP))
+STREAMS: Final[Mapping[str, ScriptedTurn]] = {
+    "stream": STREAM,
+    "one read": replace(STREAM, steps=(b"".join((ROLE, *WORDS, *STOP)),)),
+    "bytes": replace(STREAM, steps=tuple(bytes([b]) for b in b"".join((ROLE, *WORDS, *STOP)))),
+    "usage": replace(STREAM, steps=(ROLE, *WORDS, event(finish="length"), USAGE, DONE)),
+    "pauses": replace(STREAM, steps=(0.001, ROLE, 0.001, *WORDS, 0.001, *STOP)),
+    "no end": replace(STREAM, steps=(ROLE, *WORDS)),
+    "no last event": replace(STREAM, steps=(ROLE, *WORDS, event(finish="stop"))),
+    "reset late": replace(STREAM, steps=(ROLE, *WORDS, ScriptedEvent.RESET)),
+    "reset early": replace(STREAM, steps=(ROLE, ScriptedEvent.RESET)),
+    "reset at the end": replace(STREAM, steps=(ROLE, *WORDS, *STOP, ScriptedEvent.RESET)),
+    "hangs at the end": replace(STREAM, steps=(ROLE, *WORDS, *STOP, ScriptedEvent.HANG)),
+    "bad event": replace(STREAM, steps=(ROLE, WORDS[0], b"data: {\n\n", *WORDS, *STOP)),
+    "bad first": replace(STREAM, steps=(b"data: {\n\n", *WORDS, *STOP)),
+    "error event": replace(
+        STREAM, steps=(ROLE, *WORDS, b'data: {"error":{"message":"sorry"}}\n\n')
+    ),
+    "error at once": replace(STREAM, steps=(b'data: {"error":{"message":"sorry"}}\n\n',)),
+    "nothing": replace(STREAM, steps=(ROLE, *STOP)),
+    "empty": replace(STREAM, steps=()),
+    "comments": replace(STREAM, steps=(b": hi\n\n", ROLE, b": hi\n\n", *WORDS, *STOP)),
+    "encoded": replace(STREAM, headers={**EVENTS, "content-encoding": "br"}),
+    "line end": replace(STREAM, headers={**EVENTS, "x-request-id": "a\nb"}),
+    "tools": replace(
+        STREAM,
+        steps=(
+            ROLE,
+            event({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}}]}),
+            event(finish="tool_calls"),
+            DONE,
+        ),
+    ),
+    **{name: TURNS[name] for name in ("whole", "refused", "server error", "limited", "reset")},
+}
 FIELDS: Final[Sequence[Mapping[str, object]]] = (
     {},
     {"user": "user-1"},
@@ -87,6 +136,13 @@ FIELDS: Final[Sequence[Mapping[str, object]]] = (
     {"model": "nobody"},
     {"model": 3},
     {"stream": "yes"},
+)
+ALL_TURNS: Final = {**TURNS, **STREAMS}
+STREAM_FIELDS: Final[Sequence[Mapping[str, object]]] = (
+    {"stream": True},
+    {"stream": True, "user": "user-1"},
+    {"stream": True, "stream_options": {"include_usage": True}},
+    {"stream": True, "n": 2},
 )
 BODIES: Final = (b"", b"[]", b'{"model":"support","model":"other"}', b"\xff", ASK[:-1])
 HEADERS: Final = (
@@ -118,6 +174,8 @@ class Config:
     patched: bool
     captures: bool
     own_name: bool
+    whole: bool = False
+    skips: bool = False
 
     def snapshot(self) -> Snapshot:
         rule = UnitRule(
@@ -132,7 +190,11 @@ class Config:
             fallback=self.fallback,
             rule=rule,
             patch=RequestPatch(parameters={"top_p": 0.5}) if self.patched else None,
-            settings=RouteSettings(capture_bps=10_000 if self.captures else 0),
+            settings=RouteSettings(
+                capture_bps=10_000 if self.captures else 0,
+                commit=StreamCommit.WHOLE if self.whole else StreamCommit.FIRST_TOKEN,
+                on_bad_event=OnBadEvent.SKIP if self.skips else OnBadEvent.FAIL,
+            ),
             providers=[provider("http://up", more_api_key_envs=("UP_KEY_2",))],
         )
         limits = KeyLimits(requests_per_min=4, tokens_per_min=5_000, budget_day_usd=0.01)
@@ -153,10 +215,27 @@ def asks() -> st.SearchStrategy[Ask]:
     )
 
 
+def streamed_asks() -> st.SearchStrategy[Ask]:
+    chats = st.sampled_from(STREAM_FIELDS).map(lambda more: {**json.loads(ASK), **more})
+    headers = st.lists(st.sampled_from(HEADERS), max_size=1)
+    turns = st.sampled_from(("stream", *STREAMS))
+    return st.builds(
+        Ask,
+        chats.map(lambda chat: json.dumps(chat).encode()),
+        headers.map(lambda more: (AUTH, *more)),
+        st.fixed_dictionaries({INCUMBENT: turns, CANDIDATE: turns, FALLBACK: turns}),
+    )
+
+
 CONFIGS: Final = st.builds(
     Config,
     st.sampled_from((0, 5_000, 10_000)),
     *[st.booleans()] * 6,
+)
+STREAM_CONFIGS: Final = st.builds(
+    Config,
+    st.sampled_from((0, 5_000, 10_000)),
+    *[st.booleans()] * 8,
 )
 
 
@@ -167,7 +246,7 @@ async def played(config: Config, sequence: Sequence[Ask], *, direct: bool) -> di
         named = AnsweredModel.PROVIDER if config.own_name else AnsweredModel.ROUTE
         door = Door(
             Path(folder),
-            lambda request: TURNS[now[0].turns[json.loads(request.body)["model"]]],
+            lambda request: ALL_TURNS[now[0].turns[json.loads(request.body)["model"]]],
             replace(QUICK, response_model=named, flush_interval_s=3600.0),
             first=config.snapshot(),
             direct=direct,
@@ -181,6 +260,10 @@ async def played(config: Config, sequence: Sequence[Ask], *, direct: bool) -> di
                 del headers[b"content-length"]
             answers.append((status, headers, body))
             door.clock.advance(1.0)
+        async with asyncio.timeout(60):
+            # A stream's connection waits for its last bytes.
+            while door.transport.open_replies:  # noqa: ASYNC110 - nobody tells of it
+                await asyncio.sleep(0.01)
         _, _, metrics = await door.call("/metrics", method="GET")
         seen = [
             (request.body, request.path, request.headers, request.key)
@@ -221,6 +304,15 @@ def test_both_paths_answer_count_and_record_alike(config: Config, sequence: list
         assert direct[part] == expected, part
 
 
+@given(STREAM_CONFIGS, st.lists(streamed_asks(), min_size=1, max_size=4))
+def test_both_paths_stream_count_and_record_alike(config: Config, sequence: list[Ask]) -> None:
+    direct = asyncio.run(played(config, sequence, direct=True))
+    general = asyncio.run(played(config, sequence, direct=False))
+
+    for part, expected in general.items():
+        assert direct[part] == expected, part
+
+
 def hanging(folder: Path) -> Door:
     turn = ScriptedTurn(hang=True)
     return Door(folder, lambda _: turn, first=snapshot("http://up"), direct=True)
@@ -246,7 +338,7 @@ async def test_a_client_that_leaves_ends_its_attempt_and_is_counted(tmp_path: Pa
 class LeavingCall:
     """A request cycle whose client may leave; nothing is ever sent to it."""
 
-    begun = False
+    begun = full = False
 
     def __init__(self) -> None:
         self.leave: Callable[[], None] | None = None
@@ -256,6 +348,12 @@ class LeavingCall:
 
     def answer(self, reply: Reply, headers: Iterable[Header]) -> None:
         raise AssertionError(f"an answer: {reply}, {headers}")
+
+    def begin_events(self, headers: Iterable[Header]) -> None:
+        raise AssertionError(f"a stream: {headers}")
+
+    def write(self, data: bytes, *, more: bool) -> None:
+        raise AssertionError(f"a piece: {data!r}, {more}")
 
     def resume(self, app: App) -> None:
         raise AssertionError(f"a task: {app}")

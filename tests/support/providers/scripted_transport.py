@@ -3,6 +3,7 @@
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -63,33 +64,91 @@ class ScriptedTransport:
 
 
 class ScriptedCall:
-    """Implements BegunCall: an answer of bytes alone comes whole, any other not."""
+    """Implements BegunCall: a stream comes step by step, another answer of bytes alone whole,
+    and any other not.
+    """
 
     def __init__(self, turn: ScriptedTurn, transport: ScriptedTransport) -> None:
         self._turn = turn
         self._transport = transport
         self._on_news: Callable[[], None] | None = None
         self._came = False
+        self._awaited = False
+        self._pauses = False
+        self._head: ScriptedReply | None = None  # of a stream
 
     def listen(self, on_news: Callable[[], None] | None) -> None:
         self._on_news = on_news
-        if on_news is not None:
-            asyncio.get_running_loop().call_soon(self._come)
+        if on_news is not None and not self._awaited:
+            self._come_in(0)
+
+    def _come_in(self, wait_s: float) -> None:
+        self._awaited = True
+        asyncio.get_running_loop().call_later(wait_s, self._come)
 
     def _come(self) -> None:
-        self._came = not self._turn.hang
-        if self._on_news is not None:
-            self._on_news()
+        self._awaited = False
+        if self._on_news is None:
+            return
+        turn = self._turn
+        self._came = not turn.hang
+        streams = turn.headers.get("content-type", "").startswith("text/event-stream")
+        if self._came and streams and self._is_good:
+            self._take_step(self.head())
+        self._on_news()
+
+    def _take_step(self, reply: "ScriptedReply") -> None:
+        """The next step happens; those behind it wait for their turn."""
+        if self._pauses:
+            self._pauses = False
+            reply.steps.popleft()
+        step = reply.steps[0] if reply.steps else None
+        if isinstance(step, bytes):
+            reply.here += step
+            reply.steps.popleft()
+            self._come_in(0)
+        elif isinstance(step, float):
+            self._pauses = True  # a task that takes over meanwhile waits for it once more
+            self._come_in(step)
+
+    @property
+    def _is_good(self) -> bool:
+        turn = self._turn
+        named = {name.lower() for name in turn.headers}
+        is_reset = turn.steps[:1] == (ScriptedEvent.RESET,)
+        good = 200 <= turn.status < 300 and "content-encoding" not in named
+        return good and not (turn.refuse or is_reset)
+
+    @property
+    def under_way(self) -> bool:
+        steps = self.head().steps
+        return bool(steps) and steps[0] is not ScriptedEvent.RESET
 
     @property
     def state(self) -> CallState:
-        turn = self._turn
         if not self._came:
             return CallState.WAITING
-        names = {name.lower() for name in turn.headers}
-        plain = all(isinstance(step, bytes) for step in turn.steps)
-        plain = plain and 200 <= turn.status < 300 and "content-encoding" not in names
-        return CallState.WHOLE if plain and not turn.refuse else CallState.UNUSUAL
+        if not self._is_good:
+            return CallState.UNUSUAL
+        if self._head is not None:
+            if self.under_way:
+                return CallState.BEGUN
+            return CallState.UNUSUAL if self._head.steps else CallState.WHOLE
+        whole = all(isinstance(step, bytes) for step in self._turn.steps)
+        return CallState.WHOLE if whole else CallState.UNUSUAL
+
+    def head(self) -> "ScriptedReply":
+        if self._head is None:
+            self._head = self._transport.play(self._turn)
+        return self._head
+
+    def peek(self) -> bytes:
+        return self.head().here
+
+    def take(self) -> bytes:
+        reply = self.head()
+        taken, reply.here = reply.here, b""
+        return taken
 
     def whole(self) -> tuple[UpstreamReply, bytes]:
         steps = [step for step in self._turn.steps if isinstance(step, bytes)]
@@ -98,20 +157,25 @@ class ScriptedCall:
     async def reply(self) -> "ScriptedReply":
         if self._turn.hang:
             await asyncio.Event().wait()
-        return self._transport.play(self._turn)
+        return self.head()
 
     def close(self) -> None:
         self._on_news = None
+        if self._head is not None:
+            self._head.close()
 
 
 class ScriptedReply:
+    """A reply that plays its turn's steps. here: of the body, what came and was not read."""
+
     def __init__(self, turn: ScriptedTurn, transport: ScriptedTransport) -> None:
         self.status = turn.status
         self.headers: Sequence[tuple[bytes, bytes]] = [
             (name.lower().encode("latin-1"), value.encode("latin-1"))
             for name, value in turn.headers.items()
         ]
-        self._turn = turn
+        self.steps = deque(turn.steps)
+        self.here = b""
         self._transport = transport
         self._closed = False
 
@@ -119,18 +183,25 @@ class ScriptedReply:
         return b"".join([piece async for piece in self.chunks()])
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        for step in self._turn.steps:
-            match step:
-                case bytes():
+        while self.here or self.steps:
+            if self.here:
+                piece, self.here = self.here, b""
+                yield piece
+                continue
+            match self.steps.popleft():
+                case bytes() as step:
                     yield step
                 case ScriptedEvent.HANG:
                     await asyncio.Event().wait()
                 case ScriptedEvent.RESET:
                     raise UpstreamFailed(FailureClass.CONNECT, "reset")
-                case _:
-                    await asyncio.sleep(step)
+                case float() | int() as pause_s:
+                    await asyncio.sleep(pause_s)
 
     async def aclose(self) -> None:
+        self.close()
+
+    def close(self) -> None:
         if not self._closed:
             self._closed = True
             self._transport.open_replies -= 1

@@ -46,6 +46,8 @@ ASK = b'{"model":"support","messages":[{"role":"user","content":"hi"}]}'
 class DirectCall:
     """Stands for a connection's request cycle: the router may serve the request directly."""
 
+    full = False
+
     def __init__(
         self, scope: Any, app: Router, receive: Receive, send: Send, sent: list[Any]
     ) -> None:
@@ -76,6 +78,15 @@ class DirectCall:
         self.begun = True
         self._sent += [reply_start(reply, headers), {"body": reply.body}]
         self._answered.set()
+
+    def begin_events(self, headers: Iterable[Header]) -> None:
+        self.begun = True
+        self._sent.append({"status": 200, "headers": list(headers)})
+
+    def write(self, data: bytes, *, more: bool) -> None:
+        self._sent.append({"body": data})
+        if not more:
+            self._answered.set()
 
     def resume(self, app: App) -> None:
         self._task = asyncio.ensure_future(app(self._scope, self._receive, self._send))
