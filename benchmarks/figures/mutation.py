@@ -207,6 +207,7 @@ def run(name: str, sample: int, minutes: float, seed: int) -> RunResult:
         f"far too long; of {controls} runs without a change {flaky} failed."
         f"{_in_words(survivors)}",
         survivors,
+        whole=count == min(sample, len(every)),
     )
 
 

@@ -28,13 +28,15 @@ class RunResult:
 
     failures: of the count; of a mutation run, the survivors.
     faults: the first of them, in words.
-    detail: what the count is made of.
+    detail: what the count is made of. whole: the sample that was asked for was tried, and not
+    the part of it for which there was time.
     """
 
     count: int
     failures: int
     detail: str = ""
     faults: list[str] = field(default_factory=list)
+    whole: bool = True
 
 
 def record_run(figure: str, run: Callable[[], RunResult], *, more: bool = False) -> int:
@@ -67,6 +69,7 @@ def write_result(
         "count": result.count,
         "failures": result.failures,
         "detail": result.detail,
+        "whole": result.whole,
         "seconds": seconds,
         "date": SystemClock().now().date().isoformat(),
         "commit": commit,
@@ -87,6 +90,7 @@ def add(before: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **run,
         **{name: before[name] + run[name] for name in ("count", "failures", "seconds")},
+        "whole": before.get("whole", True) and run["whole"],
         "detail": f"{before['detail']} And {run['count']} more: {run['detail']}",
         "commit": " and ".join(commits),
     }

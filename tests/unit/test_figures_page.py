@@ -70,6 +70,8 @@ def test_a_result_without_a_goal_is_refused(tmp_path: Path) -> None:
         ("85 %", {"count": 100, "failures": 15}, True),
         ("85 %", {"count": 100, "failures": 16}, False),
         ("85 %", {"count": 0, "failures": 0}, False),
+        ("85 %", {"count": 21, "failures": 1, "whole": True}, True),
+        ("85 %", {"count": 21, "failures": 1, "whole": False}, False),
         ("10 min", {"count": 9, "failures": 0, "seconds": 600}, True),
         ("10 min", {"count": 9, "failures": 0, "seconds": 500}, False),
         ("10 min", {"count": 9, "failures": 1, "seconds": 600}, False),

@@ -65,10 +65,13 @@ def _goal_text(figure: Mapping[str, Any]) -> str:
 
 
 def is_reached(figure: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
-    """Tells whether a run is as long as its goal asks, and as free of failures."""
+    """Tells whether a run is as long as its goal asks, and as free of failures. A share says
+    nothing of a sample that was cut off.
+    """
     goal, count, failures = str(figure["goal"]), result["count"], result["failures"]
     if goal.endswith("%"):
-        return bool(count) and 1 - failures / count >= float(goal[:-1]) / 100
+        tried = bool(count and result.get("whole", True))
+        return tried and 1 - failures / count >= float(goal[:-1]) / 100
     if goal.endswith("min"):
         long_enough = result["seconds"] >= float(goal[:-3]) * MINUTE_S * TOLERANCE
         return bool(count) and not failures and long_enough
