@@ -352,6 +352,7 @@ BOUNDED: Final[Mapping[str, str]] = {
     "Observations.totals": "one per route, arm and target",
     "Observations.latencies": "one per route and target",
     "Observations.spends": "one per key and day of a span of time",
+    "Observations.spend_totals": "one per key that is asked for",
     "Listings.failover_counts": "one per route, target and failure",
     "AuditExports.all": "one per collector of the configuration",
     "AuditLog.all": "read a page at a time",
