@@ -94,9 +94,11 @@ class CommandLine:
 
 @contextmanager
 def installed(
-    folder: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    folder: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[CommandLine]:
-    """An installation in `folder`, from then on the current one, around a migrated database."""
+    """An installation in `folder`, from then on the current one, around a migrated database: a
+    SQLite file moves there.
+    """
     monkeypatch.chdir(folder)
     monkeypatch.setenv("SWAPGATE_SECRET", SECRET.decode())
     monkeypatch.delenv("SWAPGATE_ACTOR", raising=False)
@@ -105,11 +107,16 @@ def installed(
         monkeypatch.setenv(name, value)
     (folder / "swapgate.yaml").write_text(FILE, encoding="utf-8")
     (folder / ".swapgate").mkdir()
-    database = Path(sqlite_url.removeprefix("sqlite:///"))
-    file = database.rename(folder / ".swapgate/swapgate.db")
+    if database_url.startswith("sqlite:///"):
+        database = Path(database_url.removeprefix("sqlite:///"))
+        file = database.rename(folder / ".swapgate/swapgate.db")
+        database_url = f"sqlite:///{file}"
+    else:
+        with (folder / "swapgate.yaml").open("a", encoding="utf-8") as settings:
+            settings.write(f"database_url: {database_url}\n")
     # The commands read the machine's clock; a verdict must not have expired by it.
     clock = ManualClock(SystemClock().now())
-    store = SqlStore(f"sqlite:///{file}", secret=SECRET, clock=clock, signatures=CONTROL)
+    store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
     made = CommandLine(folder, SmallInstallation(folder, store, clock=clock))
     made.run("init")
     yield made

@@ -1,11 +1,14 @@
-"""Records the statements that code sends, and reads SQLite's plans of them: which of these read
-a table whole that grows with time.
+"""Records the statements that code sends, and reads the database's plans of them: which of
+these read a table whole that grows with time.
+
+PostgreSQL reads a small table whole whatever indexes it has. So it plans here without scans of
+whole tables and without joins that sort both sides: what it then reads whole has no index.
 """
 
 import re
-import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import product
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -15,6 +18,7 @@ GROWING: Final = frozenset(
     {
         "agent",
         "agent_grant",
+        "agent_idempotency",
         "agent_message",
         "agent_session",
         "agent_switch",
@@ -29,8 +33,10 @@ GROWING: Final = frozenset(
         "delivery",
         "drift_check",
         "eval_run",
+        "evidence",
         "failover",
         "key_spend",
+        "observation_batch",
         "proposal",
         "rollout",
         "route_version",
@@ -43,6 +49,36 @@ GROWING: Final = frozenset(
         "verdict",
     }
 )
+# Their rows are as many as people configure or decide by hand, one for each model, source or
+# month, or they go away with what is under way (holds); requests and evals leave none behind.
+STEADY: Final = frozenset(
+    {
+        "audit_export",
+        "break_glass",
+        "credential",
+        "discovered_model",
+        "drift_watch",
+        "later_spending_hold",
+        "later_spending_month",
+        "leadership",
+        "manifest",
+        "meta",
+        "person_link",
+        "principal",
+        "provider",
+        "provider_check",
+        "route_fallback",
+        "route_freeze",
+        "served_model",
+        "sign_in",
+        "spending_cap",
+        "spending_hold",
+        "spending_month",
+        "suite",
+        "target",
+        "waiver",
+    }
+)
 # A search by the project alone goes through all rows as well: there is one project.
 SCAN: Final = re.compile(
     r"^(?:SCAN (?=\w+(?: USING (?:COVERING )?INDEX \w+)?$)|SEARCH (?=.* \(project=\?\)$))"
@@ -51,6 +87,12 @@ SCAN: Final = re.compile(
 SORTED: Final = "USE TEMP B-TREE FOR ORDER BY"
 COUNTED: Final = "SELECT count(*)"
 # A page of a whole list: nothing but the project leaves a row out.
+# Of PostgreSQL itself, also its catalogue's functions.
+CATALOGUE: Final = "pg_"
+PARAMETER: Final = re.compile(r"%\(\w+\)s(?:::\w+)?")
+# PostgreSQL reads one end of the index for it, and calls that a scan with a limit.
+NEWEST: Final = re.compile(r"coalesce\(max\(route_version\.revision\)")
+OF_PROJECT: Final = re.compile(r"\(\(?project\)?(?:::text)? = [^()]*\)$")
 PAGE: Final = re.compile(r"FROM (\w+)(?: WHERE \1\.project = \?)? ORDER BY [^()]* LIMIT \?")
 
 
@@ -76,35 +118,105 @@ def recorded() -> Iterator[dict[str, Any]]:
         sa.event.remove(sa.Engine, "before_cursor_execute", note)
 
 
-def whole_scans(file: str, statements: Mapping[str, Any]) -> list[str]:
+def whole_scans(url: str, statements: Mapping[str, Any]) -> list[str]:
     """Returns the plan and statement of each that reads a growing table whole. Not among them:
     one page in an index's order, the total of a list counted in an index, and the few rows that
     are in an index of some rows.
     """
-    with closing(sqlite3.connect(file)) as db:
-        partial = {
-            name
-            for (name,) in db.execute(
-                "SELECT name FROM sqlite_master WHERE type = 'index' AND sql LIKE '% WHERE %'"
-            )
-        }
-        found = []
-        for statement, parameters in statements.items():
-            if not statement.startswith(("SELECT", "UPDATE", "DELETE", "WITH")):
-                continue
-            rows = db.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
-            plan = [str(row[3]) for row in rows]
-            if _reads_whole(" ".join(statement.split()), plan, partial):
-                found.append(f"{'; '.join(plan)}\n{statement}")
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    found = []
+    with engine.connect() as db:
+        plans = _Postgres(db) if db.dialect.name == "postgresql" else _Sqlite(db)
+        for sent, parameters in statements.items():
+            asked = sent.lstrip().startswith(("SELECT", "UPDATE", "DELETE", "WITH"))
+            if asked and CATALOGUE not in sent:
+                statement = PARAMETER.sub("?", " ".join(sent.split())).replace("%%", "%")
+                plan = plans.reads_whole(sent, parameters, statement)
+                if plan:
+                    found.append(f"{plan}\n{statement}")
+    engine.dispose()
     return found
 
 
-def _reads_whole(statement: str, plan: list[str], partial: set[str]) -> bool:
-    return any(
-        scan[1] in GROWING
-        and scan[3] not in partial
-        and not (scan[2] and statement.startswith(COUNTED))
-        and not (SORTED not in plan and PAGE.search(statement))
-        for step in plan
-        if (scan := SCAN.match(step))
-    )
+class _Sqlite:
+    def __init__(self, db: sa.Connection) -> None:
+        self._db = db
+        some_rows = "type = 'index' AND sql LIKE '% WHERE %'"
+        query = f"SELECT name FROM sqlite_master WHERE {some_rows}"  # noqa: S608 - ours
+        self._partial = set(db.exec_driver_sql(query).scalars())
+
+    def reads_whole(self, sent: str, parameters: Any, statement: str) -> str:
+        """Returns the plan if it reads a growing table whole, else nothing."""
+        rows = self._db.exec_driver_sql(f"EXPLAIN QUERY PLAN {sent}", parameters)
+        plan = [str(row[3]) for row in rows]
+        whole = any(
+            scan[1] in GROWING
+            and scan[3] not in self._partial
+            and not (scan[2] and statement.startswith(COUNTED))
+            and not (SORTED not in plan and PAGE.search(statement))
+            for step in plan
+            if (scan := SCAN.match(step))
+        )
+        return "; ".join(plan) if whole else ""
+
+
+class _Postgres:
+    def __init__(self, db: sa.Connection) -> None:
+        self._db = db
+        for way in ("seqscan", "mergejoin", "hashjoin"):
+            db.exec_driver_sql(f"SET enable_{way} = off")
+        indexes = db.exec_driver_sql(
+            "SELECT indexname, tablename, indexdef FROM pg_indexes WHERE schemaname = 'public'"
+        ).all()
+        self._table = {name: table for name, table, _ in indexes}
+        self._partial = {name for name, _, made in indexes if " WHERE " in made}
+
+    def reads_whole(self, sent: str, parameters: Any, statement: str) -> str:
+        """Returns the plan if it reads a growing table whole, else nothing. In a nearly empty
+        table one index is as good as another: that of the condition, whose rows are sorted, or
+        that of the order. It is enough that either does.
+        """
+        plan = ""
+        for sorting, bitmaps in product(("on", "off"), repeat=2):
+            self._db.exec_driver_sql(f"SET enable_sort = {sorting}")
+            self._db.exec_driver_sql(f"SET enable_bitmapscan = {bitmaps}")
+            explained = self._db.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {sent}", parameters)
+            steps = list(_steps(explained.scalar_one()[0]["Plan"]))
+            if not self._has_whole(steps, statement):
+                return ""
+            plan = plan or "; ".join(map(_describe, steps))
+        return plan
+
+    def _has_whole(self, steps: Sequence[Mapping[str, Any]], statement: str) -> bool:
+        in_order = not any(step["Node Type"] == "Sort" for step in steps)
+        page = in_order and PAGE.search(statement)
+        counted = statement.startswith(COUNTED)
+        return any(
+            self._is_whole(step)
+            and not (counted and step["Node Type"] == "Index Only Scan")
+            and not (page and step["Node Type"].startswith("Index"))
+            and not NEWEST.search(statement)
+            for step in steps
+        )
+
+    def _is_whole(self, step: Mapping[str, Any]) -> bool:
+        index = step.get("Index Name")
+        if index is None:
+            return step["Node Type"] == "Seq Scan" and step["Relation Name"] in GROWING
+        condition = step.get("Index Cond", "")
+        return (
+            self._table.get(index) in GROWING
+            and index not in self._partial
+            and (not condition or OF_PROJECT.match(condition) is not None)
+        )
+
+
+def _steps(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield node
+    for inner in node.get("Plans", ()):
+        yield from _steps(inner)
+
+
+def _describe(step: Mapping[str, Any]) -> str:
+    named = ("Node Type", "Relation Name", "Index Name", "Index Cond", "Filter")
+    return " ".join(str(step[name]) for name in named if name in step)
