@@ -5,7 +5,7 @@ OpenAI client, kill -9, what was recorded, and a proposal brought to its canary.
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -33,16 +33,18 @@ ROUTE = "chat"
 EVER = datetime(2000, 1, 1, tzinfo=UTC)
 
 
-def ask(client: openai.OpenAI, *, stream: bool = False, user: str = "u") -> str:
+def ask(
+    client: openai.OpenAI, *, stream: bool = False, user: str = "u", route: str = ROUTE
+) -> str:
     """One whole answer's text."""
     if not stream:
         done = client.chat.completions.create(
-            model=ROUTE, messages=[{"role": "user", "content": "Colour number 3?"}], user=user
+            model=route, messages=[{"role": "user", "content": "Colour number 3?"}], user=user
         )
-        assert done.model == ROUTE
+        assert done.model == route
         return done.choices[0].message.content or ""
     chunks = client.chat.completions.create(
-        model=ROUTE,
+        model=route,
         messages=[{"role": "user", "content": "Colour number 3?"}],
         user=user,
         stream=True,
@@ -61,6 +63,7 @@ class Load:
     users_each: int = sys.maxsize
     users: set[str] = field(default_factory=set)
     pause_s: float = 0.0
+    routes: Sequence[str] = (ROUTE,)  # by turns
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def call(self, url: str, key: str, number: int, http: httpx.Client | None = None) -> None:
@@ -72,7 +75,8 @@ class Load:
                 turn += 1
                 user = f"user-{number}-{turn % self.users_each}"
                 try:
-                    assert ask(client, stream=turn % 2 == 0, user=user)
+                    route = self.routes[turn // 2 % len(self.routes)]
+                    assert ask(client, stream=turn % 2 == 0, user=user, route=route)
                 except Exception as error:  # noqa: BLE001 - every kind is a failed request
                     with self._lock:
                         self.errors.append(repr(error))
@@ -84,6 +88,28 @@ class Load:
                         self.users.add(user)
                     if self.pause_s:
                         self.stopping.wait(self.pause_s)
+
+    @contextmanager
+    def running(
+        self,
+        url: str,
+        key: str,
+        callers: int,
+        http: Callable[[], httpx.Client | None] = lambda: None,
+    ) -> Iterator[None]:
+        """Calls until the block ends."""
+        threads = [
+            threading.Thread(target=self.call, args=(url, key, number, http()))
+            for number in range(callers)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self.stopping.set()
+            for thread in threads:
+                thread.join(120)
 
     def more(self, answers: int = 20, *, known: int = 0, timeout_s: float = 240.0) -> None:
         """Wait until so many more were answered, or one failed besides the `known`."""
@@ -158,18 +184,8 @@ class Routed:
         the router's own. http: makes each caller's client, in place of the official one's.
         """
         load = Load(users_each=users_each, pause_s=pause_s)
-        threads = [
-            threading.Thread(target=load.call, args=(url or self.url, self.key, number, http()))
-            for number in range(callers)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
+        with load.running(url or self.url, self.key, callers, http):
             yield load
-        finally:
-            load.stopping.set()
-            for thread in threads:
-                thread.join(120)
 
     def traffic(self) -> list[TrafficMinute]:
         with self.installation.store.read() as tx:
