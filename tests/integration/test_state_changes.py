@@ -120,6 +120,17 @@ def lived_in(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
     store.close()
 
 
+@pytest.mark.both_databases
+def test_the_digests_of_many_rows_are_those_of_each(lived_in: SmallInstallation) -> None:
+    with lived_in.store.read() as tx:
+        everything = dict(tx.audited.page(limit=10_000))
+        gone = "proposal:p_gone", "route_version:default/gone/3"
+
+        assert {name.partition(":")[0] for name in everything} >= TABLES.keys() - {"sample"}
+        assert tx.audited.digests([*everything, *gone]) == {**everything, **dict.fromkeys(gone)}
+        assert tx.audited.digests([]) == {}
+
+
 def live(world: SmallInstallation) -> None:
     world.set_up()
     ctx = world.context()

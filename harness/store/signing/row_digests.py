@@ -77,10 +77,25 @@ def key_of(table: sa.Table, values: Mapping[str, Any]) -> str:
 def is_row(key: str) -> sa.ColumnElement[bool]:
     """The condition that finds the row of a key."""
     name, _, parts = key.partition(":")
-    pairs = zip(columns(AUDITED[name]), parts.split("/"), strict=True)
+    own = columns(AUDITED[name])
     return sa.and_(
-        *(column == column.type.python_type(unquote(part)) for column, part in pairs)
+        *(column == value for column, value in zip(own, _values(own, parts), strict=True))
     )
+
+
+def is_any_row(keys: Sequence[str]) -> sa.ColumnElement[bool]:
+    """The condition that finds the rows of keys, all of one table."""
+    own = columns(AUDITED[keys[0].partition(":")[0]])
+    values = [_values(own, key.partition(":")[2]) for key in keys]
+    if len(own) == 1:
+        return own[0].in_([only for (only,) in values])
+    return sa.tuple_(*own).in_(values)
+
+
+def _values(own: Sequence[sa.Column[Any]], parts: str) -> tuple[object, ...]:
+    """The values of the columns of a primary key, as a row's name has them."""
+    given = zip(own, parts.split("/"), strict=True)
+    return tuple(column.type.python_type(unquote(part)) for column, part in given)
 
 
 def digest_of(table: sa.Table, row: Mapping[str, Any], scores: Sequence[object] = ()) -> str:

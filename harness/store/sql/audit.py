@@ -39,7 +39,7 @@ from harness.store.schema.operations import (
     export_from_row,
     export_to_row,
 )
-from harness.store.signing.row_digests import AUDITED, columns, key_of
+from harness.store.signing.row_digests import AUDITED, columns, is_any_row, key_of
 from harness.store.sql.proposals import BAKING, IS_LIVE, IS_OPEN
 from harness.store.sql.routing import CURRENT, CURRENT_FALLBACKS
 from harness.store.unit_of_work import Unit
@@ -195,7 +195,15 @@ class SqlAuditedRows:
         return found
 
     def digests(self, rows: Collection[str]) -> Mapping[str, str | None]:
-        return {row: self._unit.row_digest(row) for row in rows}
+        by_table: dict[str, list[str]] = {}
+        for row in rows:
+            by_table.setdefault(row.partition(":")[0], []).append(row)
+        found: dict[str, str | None] = dict.fromkeys(rows)
+        for name, keys in by_table.items():
+            table = AUDITED[name]
+            there = self._rows(table, sa.select(table).where(is_any_row(keys)))
+            found |= {key: digest for key, digest in there if key in found}
+        return found
 
     def deciding(self) -> Mapping[str, str]:
         proposals = sa.select(decisions.proposal).where(IS_OPEN)
