@@ -8,6 +8,7 @@ import pytest
 
 from harness.gate.offline.costs import _saving
 from harness.gate.offline.intervals import (
+    mcnemar,
     mean_interval,
     median_interval,
     quantile_interval,
@@ -75,3 +76,11 @@ def test_the_interval_of_a_saving_is_that_of_a_ratio_of_means() -> None:
         (1 - ratio, 1 - ratio - T_3 * error, 1 - ratio + T_3 * error)
     )
     assert _saving([(0.0, 1.0)]) == (None, None, None)
+
+
+@pytest.mark.parametrize("pairs", [0, 1, 5])
+def test_as_many_wins_as_losses_lean_to_no_side(pairs: int) -> None:
+    found = mcnemar(pairs, pairs)
+
+    assert (found.chi2, found.chi2_corrected) == (0.0, 0.0)
+    assert (found.exact, found.mid_p) == (1.0, 1.0)
