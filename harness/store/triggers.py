@@ -56,13 +56,14 @@ def present(db: sa.Connection) -> Mapping[str, Trigger]:
 
 def differences(db: sa.Connection) -> list[str]:
     """Lists in words how the database's triggers differ from this version's; empty when they
-    agree. Those of a newer version cannot be compared with them.
+    agree. What those of a newer version say cannot be compared, but that they are there.
     """
-    if trigger_generation.has_newer(db):
-        return []
     ours, theirs = shipped(db), present(db)
+    missing = [f"the trigger {name} is missing" for name in sorted(ours.keys() - theirs.keys())]
+    if trigger_generation.has_newer(db):
+        return missing
     return [
-        *(f"the trigger {name} is missing" for name in sorted(ours.keys() - theirs.keys())),
+        *missing,
         *(
             f"the trigger {name} is not this version's"
             for name in sorted(ours.keys() & theirs.keys())

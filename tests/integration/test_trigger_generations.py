@@ -123,6 +123,14 @@ def test_after_a_step_back_the_older_versions_triggers_are_installed(database_ur
         assert triggers.shipped(db).items() <= found.items()
 
 
+def test_a_generation_that_somebody_made_up_hides_no_missing_trigger(database_url: str) -> None:
+    on = " ON rollout" if database_url.startswith("postgresql") else ""
+    with connected(database_url) as db:
+        db.execute(sa.text("UPDATE alembic_version SET triggers = 999"))
+        db.execute(sa.text(f"DROP TRIGGER rollout_no_rewrite{on}"))
+    assert migrate.check(database_url) == ["the trigger rollout_no_rewrite is missing"]
+
+
 def test_who_runs_the_older_version_is_told(
     tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
