@@ -1,0 +1,261 @@
+"""The sequential test against the formulas of statistics.md §1.3 to §1.5, §1.12 and §1.17,
+written once more as loops over single items, with scipy's distributions.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
+from statistics import fmean
+
+import numpy as np
+import pytest
+from scipy import optimize, stats
+
+from harness.domain.evals.run import Claim, UnseenLoss
+from harness.gate.offline.design import REJECT_LOG_E, Design
+from harness.gate.offline.sequential import (
+    ComparisonProgress,
+    add_item,
+    build_evidence,
+    evidence_path,
+    judge_batch,
+    judge_differences,
+    progress_at,
+    start_progress,
+)
+
+pytestmark = pytest.mark.req("F2")
+
+SUPERIOR = Design(Claim.SUPERIOR, 0.05, 250)
+WITHIN = Design(Claim.NON_INFERIOR, 0.05, 250)
+JUDGED = replace(WITHIN, margin=0.08, slope=0.7, slope_error=0.05)
+
+
+def passfail(n: int, seed: int = 1, won: float = 0.1, lost: float = 0.1) -> list[float]:
+    rng = Random(seed)
+    return rng.choices([1.0, -1.0, 0.0], [won, lost, 1.0 - won - lost], k=n)
+
+
+def graded(n: int, seed: int = 2, mean: float = 0.0, sd: float = 0.3) -> list[float]:
+    rng = Random(seed)
+    return [max(-1.0, min(1.0, rng.gauss(mean, sd))) for _ in range(n)]
+
+
+def t_statistic(d: Sequence[float], theta0: float, guard: float, error: float) -> float:
+    n, mean = len(d), fmean(d)
+    spread = math.fsum((x - mean) ** 2 for x in d) + guard
+    return (mean - theta0) / math.sqrt(spread / n**2 + error**2)
+
+
+def p_of_t(d: Sequence[float], theta0: float, guard: float = 0.25, error: float = 0.0) -> float:
+    return float(stats.t.sf(t_statistic(d, theta0, guard, error), len(d) - 1))
+
+
+def p_of_tango(d: Sequence[float], theta0: float, error: float = 0.0) -> float:
+    n, b, c = len(d), d.count(1.0), d.count(-1.0)
+    big_b = -b - c + (2 * n - b + c) * theta0
+    big_c = -c * theta0 * (1 - theta0)
+    q = (math.sqrt(big_b**2 - 8 * n * big_c) - big_b) / (4 * n)
+    variance = n * (2 * q + theta0 * (1 - theta0)) + (n * error) ** 2
+    return float(stats.norm.sf((b - c - n * theta0) / math.sqrt(variance)))
+
+
+def unseen_item(d: Sequence[float], rule: UnseenLoss) -> float:
+    mean = fmean(d)
+    above = math.fsum((x - mean) ** 2 for x in d if x > mean)
+    below = math.fsum((x - mean) ** 2 for x in d if x < mean)
+    return -1.0 if rule is UnseenLoss.WHOLE else -1.0 / (1.0 + min(above, below) / 2.0)
+
+
+def p_at_the_end(d: Sequence[float], design: Design) -> float:
+    theta0, error = design.theta0, design.theta0_error
+    whole = all(x in (-1.0, 0.0, 1.0) for x in d)
+    plain = p_of_t(d, theta0, error=error)
+    if design.cluster_size is not None:
+        m = design.cluster_size
+        few = design.claim is Claim.NON_INFERIOR and design.n_max < 60
+        lost = -1.0 if few else min(-1.0 / m, *d)
+        p = p_of_t([*d, lost], theta0, 0.25 / m, error)
+        return max(p, plain, p_of_tango(d, theta0, error)) if whole else p
+    if whole:
+        return max(plain, p_of_tango(d, theta0, error))
+    if design.claim is Claim.NON_INFERIOR or design.n_max < 200:
+        return p_of_t([*d, unseen_item(d, design.unseen)], theta0, error=error)
+    return plain
+
+
+@pytest.mark.parametrize("d", [passfail(120), graded(120), [0.5, 1.0, -1.0, 0.0, -0.25]])
+@pytest.mark.parametrize("design", [SUPERIOR, WITHIN, JUDGED, replace(WITHIN, alpha=0.01)])
+def test_every_step_of_both_bets_is_the_one_of_the_formula(
+    d: Sequence[float], design: Design
+) -> None:
+    taken = evidence_path(d, design)
+
+    theta0 = min(0.0, design.theta0 + 1.645 * design.theta0_error)
+    level = math.log(1.0 / (0.2 * design.alpha))
+    stakes = [0.02 * 45.0 ** (k / 14) for k in range(15)]
+    log_e, losing = 0.0, [0.0] * 15
+    for i, x in enumerate(d):
+        seen = d[:i]
+        spread = math.fsum((y - fmean(seen)) ** 2 for y in seen) if seen else 0.0
+        variance = (0.25 + spread) / (i + 1)
+        bet = min(math.sqrt(2 * level / (variance * 250)), 0.75 / (1.0 + theta0))
+        log_e += math.log1p(bet * (x - theta0))
+        losing = [
+            log + math.log1p(-stake * x) for log, stake in zip(losing, stakes, strict=True)
+        ]
+        bad = math.log(math.fsum(map(math.exp, losing)) / 15)
+        assert taken.bet[i] == pytest.approx(bet, rel=1e-9)
+        assert taken.log_e[i] == pytest.approx(log_e, abs=1e-9)
+        assert taken.log_e_bad[i] == pytest.approx(bad, abs=1e-9)
+        assert taken.log_losing[i].tolist() == pytest.approx(losing, abs=1e-9)
+        now = d[: i + 1]
+        assert (taken.n[i], taken.total[i]) == (i + 1, pytest.approx(math.fsum(now)))
+        assert taken.squares[i] == pytest.approx(math.fsum(y * y for y in now))
+        assert taken.wins[i] == sum(y > 0 for y in now)
+        assert taken.losses[i] == sum(y < 0 for y in now)
+        assert taken.whole[i] == all(y in (-1.0, 0.0, 1.0) for y in now)
+        assert taken.least[i] == min(0.0, *now)
+
+
+DESIGNS = [
+    Design(Claim.SUPERIOR, 0.05, 199),
+    Design(Claim.SUPERIOR, 0.05, 199, unseen=UnseenLoss.MIRRORED),
+    Design(Claim.SUPERIOR, 0.05, 200),
+    Design(Claim.NON_INFERIOR, 0.05, 80),
+    Design(Claim.NON_INFERIOR, 0.05, 240, unseen=UnseenLoss.MIRRORED),
+    Design(Claim.NON_INFERIOR, 0.08, 240, slope=0.7, slope_error=0.05),
+    Design(Claim.SUPERIOR, 0.05, 120, cluster_size=3.5),
+    Design(Claim.NON_INFERIOR, 0.05, 59, cluster_size=3.5),
+    Design(Claim.NON_INFERIOR, 0.05, 60, cluster_size=3.5),
+    Design(Claim.NON_INFERIOR, 0.08, 60, cluster_size=2.0, slope=0.7, slope_error=0.05),
+]
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize("seed", [3, 4])
+def test_the_last_test_of_every_design_is_the_one_of_the_formula(
+    design: Design, seed: int
+) -> None:
+    n = design.n_max
+    rows = [passfail(n, seed), graded(n, seed), [x * 0.1 for x in passfail(n, seed)]]
+    for d in rows:
+        evidence = judge_differences(d, design)
+        used = d[: evidence.n_used]
+
+        assert evidence.p_final == pytest.approx(p_at_the_end(used, design), rel=1e-7)
+        t = t_statistic(used, design.theta0, 0.25, design.theta0_error)
+        assert evidence.t == pytest.approx(t, rel=1e-9)
+        assert evidence.p_t == pytest.approx(stats.t.sf(t, len(used) - 1), rel=1e-9)
+        assert evidence.sd == pytest.approx(np.std(used, ddof=1))
+        assert evidence.delta == pytest.approx(fmean(used))
+        counts = (sum(x > 0 for x in used), used.count(0.0), sum(x < 0 for x in used))
+        assert (evidence.wins, evidence.ties, evidence.losses) == counts
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_many_at_once_pass_exactly_where_the_formula_says(design: Design) -> None:
+    n = design.n_max
+    rows = [graded(n, seed, design.theta0 + seed / 100, 0.2) for seed in range(12)]
+    together = judge_batch(rows, design)
+
+    decided = zip(rows, together.promoted, together.rejected, together.n_used, strict=True)
+    for d, promoted, rejected, used in decided:
+        if used < n:
+            path = evidence_path(d[:used], design)
+            assert promoted == (path.log_e[-1] >= design.promote_at)
+            assert rejected == (not promoted)
+        else:
+            assert promoted == (p_at_the_end(d, design) <= design.alpha2)
+
+
+def test_two_items_are_the_fewest_that_are_tested() -> None:
+    for d in ([1.0, 0.0], [0.5, 0.25]):
+        design = Design(Claim.SUPERIOR, 0.05, 2)
+        evidence = judge_differences(d, design)
+        assert evidence.p_final == pytest.approx(p_at_the_end(d, design))
+        assert evidence.sd == pytest.approx(np.std(d, ddof=1))
+        assert evidence.ci_low is not None
+        one = judge_differences(d[:1], Design(Claim.SUPERIOR, 0.05, 2))
+        figures = (one.p_final, one.t, one.sd, one.ci_low, one.ci_high)
+        assert (figures, one.outcome, one.delta) == ((None,) * 5, "running", d[0])
+
+
+def test_the_method_of_the_interval_follows_the_scores() -> None:
+    d, g = passfail(150), graded(150)
+    by_pairs, by_t = judge_differences(d, SUPERIOR), judge_differences(g, SUPERIOR)
+
+    assert (by_pairs.ci_method, by_t.ci_method) == ("tango", "t")
+    half = stats.t.ppf(0.975, 149) * np.std(g, ddof=1) / math.sqrt(150)
+    limits = (fmean(g) - half, fmean(g) + half)
+    assert (by_t.ci_low, by_t.ci_high) == pytest.approx(limits)
+    limits = tuple(
+        optimize.brentq(lambda theta: p_of_tango(d, theta) - p, -0.9, 0.9)  # noqa: B023
+        for p in (0.025, 0.975)
+    )
+    assert (by_pairs.ci_low, by_pairs.ci_high) == pytest.approx(limits, abs=1e-9)
+    assert judge_differences([1.0], SUPERIOR).ci_method == "tango"
+    assert judge_differences([0.5], SUPERIOR).ci_method == "t"
+
+
+def test_a_p_value_of_exactly_the_level_promotes() -> None:
+    late = Design(Claim.SUPERIOR, 0.05, 150, early=False)
+    d = passfail(150, won=0.15)
+    p = judge_differences(d, late).p_final
+    assert p is not None
+    assert late.alpha2 == late.alpha
+
+    for alpha, outcome in ((p, "promote"), (math.nextafter(p, 0.0), "inconclusive")):
+        exact = replace(late, alpha=alpha)
+        evidence = judge_differences(d, exact)
+        assert (evidence.outcome, evidence.how) == (outcome, "final")
+        assert judge_batch([d], exact).promoted.tolist() == [outcome == "promote"]
+
+
+def test_evidence_of_exactly_the_limit_decides_and_promotion_stands_first() -> None:
+    below = progress_at(evidence_path(passfail(20), SUPERIOR), 19)
+    up = replace(below, log_e=SUPERIOR.promote_at)
+    down = replace(below, log_e_bad=REJECT_LOG_E)
+    both = replace(up, log_e_bad=REJECT_LOG_E)
+
+    def outcome(progress: ComparisonProgress) -> tuple[str, str | None]:
+        evidence = build_evidence(progress, SUPERIOR)
+        return evidence.outcome, evidence.how
+
+    assert outcome(below) == ("running", None)
+    assert outcome(up) == outcome(both) == ("promote", "early")
+    assert outcome(down) == ("reject", "early")
+    for decided in (up, down, both):
+        assert add_item(decided, 0.0, SUPERIOR) is decided
+    almost = replace(
+        below,
+        log_e=math.nextafter(SUPERIOR.promote_at, 0.0),
+        log_e_bad=math.nextafter(REJECT_LOG_E, 0.0),
+    )
+    assert outcome(almost) == ("running", None)
+    assert add_item(almost, 0.0, SUPERIOR).n == 21
+
+
+def test_the_largest_evidence_is_remembered_over_parts() -> None:
+    d = [*[1.0] * 6, *[-1.0] * 4]
+    first = progress_at(evidence_path(d[:6], SUPERIOR), 5)
+    rest = evidence_path(d[6:], SUPERIOR, first)
+    last = progress_at(rest, 3, first)
+
+    assert last.log_e_max == first.log_e == judge_differences(d, SUPERIOR).log_e_max
+    assert last.log_e < last.log_e_max
+    assert progress_at(rest, 3).log_e_max == max(0.0, *rest.log_e)
+    assert progress_at(evidence_path(d, SUPERIOR), 2).log_e_max < last.log_e_max
+
+
+def test_a_progress_begins_with_nothing() -> None:
+    start = start_progress()
+
+    assert (start.n, start.total, start.squares, start.wins, start.losses) == (0,) * 5
+    assert (start.least, start.log_e, start.log_e_max, start.log_e_bad) == (0.0,) * 4
+    assert start.whole
+    assert start.log_losing == (0.0,) * 15
+    nothing = build_evidence(start, SUPERIOR)
+    assert (nothing.ties, nothing.sd, nothing.ci_method) == (0, None, "tango")
+    assert (nothing.explained, nothing.noise) == (None, None)

@@ -1,0 +1,267 @@
+"""Intervals, exact tests, agreement, and a judge's slope, against scipy and numpy."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import optimize, stats
+
+from harness.domain.evals.judge_calibration import JudgeSlope, ReferenceCounts
+from harness.domain.evals.suite_figures import JudgeFigures
+from harness.gate.offline.intervals import (
+    Z95,
+    lower_bound,
+    mcnemar,
+    mean_interval,
+    quantile_interval,
+    share_interval,
+    squared_deviations,
+    t_interval,
+    tango_interval,
+    tango_p,
+    tango_z,
+)
+from harness.gate.offline.judge_slope import count_references, judge_figures, measure_slope
+from harness.gate.offline.kappa import cohens_kappa
+
+pytestmark = pytest.mark.req("F2", "A7")
+
+
+@pytest.mark.parametrize("values", [[1.0, 4.0], [0.25, -0.5, 0.75, 0.0], [3.0] * 5])
+def test_the_intervals_of_a_mean_are_those_of_scipy(values: Sequence[float]) -> None:
+    n, total, squares = len(values), math.fsum(values), math.fsum(x * x for x in values)
+    error = stats.sem(values)
+    for confidence in (0.95, 0.8):
+        half = stats.t.ppf(0.5 + confidence / 2, n - 1) * error
+        expected = (total / n - half, total / n + half)
+        assert t_interval(n, total, squares, confidence) == pytest.approx(expected)
+        if confidence == 0.95:
+            assert mean_interval(values) == pytest.approx(expected)
+            assert t_interval(n, total, squares) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, math.nan], [1.0, math.inf]])
+def test_there_is_no_interval_of_less_than_two_numbers(values: Sequence[float]) -> None:
+    assert mean_interval(values) is None
+
+
+def test_squared_deviations_are_never_below_none() -> None:
+    assert squared_deviations(0, 0.0, 0.0) == 0.0
+    assert squared_deviations(4, 2.0, 3.0) == pytest.approx(2.0)
+    assert squared_deviations(3, 0.3, 0.03 - 1e-17) == 0.0
+    assert squared_deviations([1, 2], [0.5, 1.0], [0.25, 1.0]).tolist() == [0.0, 0.5]
+
+
+@given(st.integers(1, 150), st.sampled_from([0.5, 0.9, 0.25]))
+def test_a_quantile_lies_between_the_closest_ranks_that_hold_it(n: int, share: float) -> None:
+    """Both tails are at most 2.5 %, and one rank closer would make one of them more."""
+    found = quantile_interval(range(n, 0, -1), share)
+    ranks = np.arange(1, n + 1)
+    low = ranks[stats.binom.cdf(ranks - 1, n, share) <= 0.025]
+    high = ranks[stats.binom.sf(ranks - 1, n, share) <= 0.025]
+
+    assert found == ((low[-1], high[0]) if low.size and high.size else None)
+
+
+@given(st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_interval_of_a_share_is_scipys_exact_one(counts: tuple[int, int]) -> None:
+    count, n = counts
+    exact = stats.binomtest(count, n).proportion_ci(method="exact")
+
+    assert share_interval(count, n) == pytest.approx((exact.low, exact.high), abs=1e-9)
+
+
+def test_a_share_of_nothing_has_no_interval() -> None:
+    assert share_interval(0, 0) is None
+
+
+@given(st.integers(0, 30), st.integers(0, 30))
+def test_mcnemars_test_is_the_binomial_one_of_the_pairs_that_differ(b: int, c: int) -> None:
+    found = mcnemar(b, c)
+    if b + c == 0:
+        assert (found.chi2, found.chi2_corrected, found.exact, found.mid_p) == (0, 0, 1, 1)
+        return
+    exact = stats.binomtest(b, b + c).pvalue
+    point = float(stats.binom.pmf(b, b + c, 0.5))
+
+    assert found.chi2 == pytest.approx((b - c) ** 2 / (b + c))
+    assert found.chi2_corrected == pytest.approx(max(abs(b - c) - 1, 0) ** 2 / (b + c))
+    assert found.exact == pytest.approx(exact)
+    # Half of the probability of what was seen is left out (Fagerland, Lydersen & Laake 2013).
+    assert found.mid_p == pytest.approx(1.0 if b == c else exact - point)
+
+
+@pytest.mark.parametrize(
+    ("b", "c", "n", "interval", "exact", "mid_p"),
+    [
+        (9, 3, 80, (-0.01133, 0.17009), 0.145996, 0.092285),
+        (5, 0, 60, (0.01815, 0.18069), 0.0625, 0.03125),
+        (31, 24, 300, (-0.02575, 0.07306), 0.418754, 0.349682),
+        (18, 33, 250, (-0.11741, -0.00414), 0.048874, 0.036483),
+        (0, 0, 40, (-0.08762, 0.08762), 1.0, 1.0),
+    ],
+)
+def test_the_worked_table_of_displayed_figures(
+    b: int, c: int, n: int, interval: tuple[float, float], exact: float, mid_p: float
+) -> None:
+    assert tango_interval(b, c, n) == pytest.approx(interval, abs=1e-5)
+    assert mcnemar(b, c).exact == pytest.approx(exact, abs=1e-6)
+    assert mcnemar(b, c).mid_p == pytest.approx(mid_p, abs=1e-6)
+
+
+def test_tangos_limits_are_where_its_own_statistic_is_the_quantile() -> None:
+    for b, c, n in ((9, 3, 80), (0, 4, 40), (2, 2, 30)):
+        for z in (Z95, 1.0):
+            low, high = tango_interval(b, c, n, z)
+            assert tango_z(b, c, n, low) == pytest.approx(z, abs=1e-6)
+            assert tango_z(b, c, n, high) == pytest.approx(-z, abs=1e-6)
+
+
+def test_tangos_statistic_is_mcnemars_at_zero_and_smaller_where_the_null_was_measured() -> None:
+    assert tango_z(9, 4, 50, 0.0) == pytest.approx(5 / math.sqrt(13))
+    for theta0 in (0.0, -0.05, 0.08):
+        certain, unsure = tango_z(9, 4, 50, theta0), tango_z(9, 4, 50, theta0, 0.03)
+        variance = ((5 - 50 * theta0) / certain) ** 2 + (50 * 0.03) ** 2
+        assert unsure == pytest.approx((5 - 50 * theta0) / math.sqrt(variance))
+        assert tango_p(9, 4, 50, theta0, 0.03) == pytest.approx(stats.norm.sf(unsure))
+    assert tango_z([0, 3, 0], [0, 0, 3], 3, [0.0, -1.0, 1.0]).tolist() == [
+        0.0,
+        math.inf,
+        -math.inf,
+    ]
+
+
+@pytest.mark.parametrize("scores", [[1.0] * 50, [1.0] * 95 + [0.0] * 5, [0.3, 0.9, 0.6] * 20])
+def test_a_lower_bound_is_the_mean_at_which_the_mixture_reaches_twenty(
+    scores: Sequence[float],
+) -> None:
+    right, n = math.fsum(scores), len(scores)
+    wrong = n - right
+
+    def log_ratio(mean: float) -> float:
+        mixed = math.lgamma(right + 0.5) + math.lgamma(wrong + 0.5) - math.lgamma(n + 1.0)
+        likelihood = right * math.log(mean) + (wrong * math.log1p(-mean) if wrong else 0.0)
+        return mixed - math.log(math.pi) - likelihood - math.log(20.0)
+
+    expected = optimize.brentq(log_ratio, 1e-6, right / n - 1e-12)
+    assert lower_bound(scores) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("scores", [[], [1.0, -0.01], [1.01, 0.0], [math.nan]])
+def test_there_is_no_lower_bound_of_what_are_no_scores(scores: Sequence[float]) -> None:
+    assert lower_bound(scores) is None
+    assert lower_bound([0.0]) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_an_interval_of_agreement_is_as_wide_as_was_asked() -> None:
+    pairs = [(1, 1)] * 45 + [(1, 0)] * 15 + [(0, 1)] * 25 + [(0, 0)] * 15
+    usual, wide = cohens_kappa(pairs), cohens_kappa(pairs, confidence=0.99)
+    assert None not in (usual.kappa, usual.low, usual.high, wide.low, wide.high)
+
+    reach = usual.high - usual.kappa  # type: ignore[operator]
+    assert usual.kappa - usual.low == pytest.approx(reach)  # type: ignore[operator]
+    wider = reach * stats.norm.ppf(0.995) / stats.norm.ppf(0.975)
+    assert wide.high == pytest.approx(wide.kappa + wider)
+
+
+def test_agreement_ends_at_one_and_at_minus_one() -> None:
+    nearly = cohens_kappa([(1, 1)] * 6 + [(0, 0)] * 6 + [(1, 0)])
+    hardly = cohens_kappa([(1, 0)] * 6 + [(0, 1)] * 6 + [(1, 1)])
+
+    assert (nearly.high, hardly.low) == (1.0, -1.0)
+    assert nearly.low is not None
+    assert 0.0 < nearly.low < 1.0
+    assert hardly.high is not None
+    assert -1.0 < hardly.high < 0.0
+    full = cohens_kappa([(1, 1), (0, 0)])
+    assert (full.kappa, full.low, full.high, full.observed) == (1.0, 1.0, 1.0, 1.0)
+
+
+def test_references_are_counted_by_both_scores_and_graded_ones_are_not() -> None:
+    ratings = [(1.0, 1.0)] * 4 + [(1.0, None)] * 3 + [(0.0, None)] * 2 + [(0.0, 0.0)]
+
+    assert count_references(ratings) == ReferenceCounts(4, 3, 2, 1)
+    assert count_references([]) == ReferenceCounts(0, 0, 0, 0)
+    for graded in ((0.5, 1.0), (1.0, 0.5)):
+        assert count_references([*ratings, graded]) is None
+    # A graded reference without a score counts as the end that is farther away.
+    slope = measure_slope([(0.0, 0.0), (0.25, 0.25), (0.75, None), (1.0, 1.0)])
+    line = np.polyfit([0.0, 0.25, 0.75, 1.0], [0.0, 0.25, 0.0, 1.0], 1)
+    assert slope is not None
+    assert slope.slope == pytest.approx(line[0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "ratings",
+    [
+        [(0.0, 0.3), (0.5, 0.4)],  # two alone leave no error
+        [(0.5, 0.3), (0.5, 0.4), (0.5, 0.9)],
+        [(1.0, 1.0), (1.0, 0.0)],
+        [(0.0, 1.0), (0.0, 0.0)],
+    ],
+)
+def test_a_slope_takes_references_of_two_scores_and_three_of_graded_ones(
+    ratings: Sequence[tuple[float, float | None]],
+) -> None:
+    assert measure_slope(ratings) is None
+
+
+def test_three_graded_references_have_a_slope() -> None:
+    slope = measure_slope([(0.0, 0.1), (0.5, 0.4), (1.0, 0.9)])
+
+    assert slope == JudgeSlope(0.8, round(math.sqrt((0.015 / 0.9 * 0.4 + 0.25) / 0.5), 6))
+
+
+def test_one_reference_of_a_kind_has_a_slope() -> None:
+    slope = measure_slope([(1.0, 1.0), (0.0, 0.0)])
+
+    error = math.sqrt(2 * (2 / 3) * (1 / 3))
+    assert slope == JudgeSlope(1.0, round(error, 6))
+
+
+def test_a_reference_that_alone_holds_the_line_is_given_a_tenth_of_freedom() -> None:
+    people = [0.0] * 30 + [1.0]
+    ours = [0.0, 0.9] * 15 + [0.5]
+    slope = measure_slope(list(zip(people, ours, strict=True)))
+
+    x, y = np.array(people), np.array(ours)
+    spread = x - x.mean()
+    size = float(spread @ spread)
+    left = y - np.polyval(np.polyfit(x, y, 1), x)
+    free = np.maximum(1 - 1 / 31 - spread**2 / size, 0.1)
+    robust = float(((spread * left / free) ** 2).sum()) / size**2
+    usual = (float(left @ left) + 0.25) / 29 / size
+    assert slope is not None
+    assert slope.error == pytest.approx(math.sqrt(max(robust, usual)), abs=1e-6)
+
+
+def test_the_interval_as_people_score_is_movers() -> None:
+    judge, delta, low, high = JudgeSlope(0.6, 0.1), 0.12, 0.05, 0.22
+    bent = 1.959964 * 0.12 * 0.1 / 0.36
+    figures = judge_figures(judge, delta, low, high)
+
+    assert figures == JudgeFigures(0.6, 0.1, figures.delta, figures.ci_low, figures.ci_high)
+    assert figures.delta == pytest.approx(0.2)
+    assert figures.ci_low == pytest.approx(0.2 - math.hypot(0.07 / 0.6, bent))
+    assert figures.ci_high == pytest.approx(0.2 + math.hypot(0.10 / 0.6, bent))
+
+
+def test_the_interval_as_people_score_ends_at_whole_differences() -> None:
+    won, lost = (
+        judge_figures(JudgeSlope(0.3, 0.1), d, d - 0.1, d + 0.1) for d in (0.29, -0.29)
+    )
+
+    assert (won.ci_high, lost.ci_low) == (1.0, -1.0)
+    assert won.ci_low == pytest.approx(-(lost.ci_high or 0.0))
+
+
+def test_there_is_no_interval_of_a_slope_that_may_be_none_or_without_what_was_judged() -> None:
+    nothing = JudgeFigures(Z95 * 0.1, 0.1)
+    assert judge_figures(JudgeSlope(Z95 * 0.1, 0.1), 0.1, 0.0, 0.2) == nothing
+    just = judge_figures(JudgeSlope(math.nextafter(Z95 * 0.1, 1.0), 0.1), 0.1, 0.0, 0.2)
+    assert just.delta is not None
+    for low, high in ((None, 0.2), (0.0, None), (None, None)):
+        assert judge_figures(JudgeSlope(0.9, 0.1), 0.1, low, high) == JudgeFigures(0.9, 0.1)
