@@ -187,10 +187,10 @@ def test_after_twenty_items_a_side_has_shown_its_price(pair: CostPair, used: int
 
 
 def test_the_items_that_show_a_saving_follow_its_formula() -> None:
-    for saving, asked in ((0.5, claim(99, 0.1, 10.0)), (0.9, claim(99, 0.2, 2.0, 0.01))):
-        gap = 0.75 * (saving - asked.min_saving) / asked.cost_ceiling
-        expected = math.ceil(math.log(1 / asked.alpha) / math.log(1 + gap))
-        assert items_to_show_saving(saving, asked) == expected
+    for saving, terms in ((0.5, claim(99, 0.1, 10.0)), (0.9, claim(99, 0.2, 2.0, 0.01))):
+        gap = 0.75 * (saving - terms.min_saving) / terms.cost_ceiling
+        expected = math.ceil(math.log(1 / terms.alpha) / math.log(1 + gap))
+        assert items_to_show_saving(saving, terms) == expected
     assert items_to_show_saving(0.2, claim(99)) is None
     assert items_to_show_saving(0.1, claim(99)) is None
 
