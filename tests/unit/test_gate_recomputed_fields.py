@@ -1,0 +1,275 @@
+"""Each way in which a stored verdict may differ from its samples and its proposal."""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from harness.domain.evals.run import (
+    Claim,
+    Sample,
+    SuitePlan,
+    SuiteRole,
+    Verdict,
+)
+from harness.domain.proposals.proposal import Proposal, SuiteRuns
+from harness.gate.offline.pairs import PairedSuite
+from harness.gate.offline.recomputation import (
+    AgreementLevel,
+    Recomputation,
+    _compared,
+    recompute_verdict,
+    remeasure_claim,
+)
+from harness.gate.offline.replay import (
+    RULES_VERSION,
+    claims_from_json,
+    report_json,
+    verdict_bytes,
+)
+from harness.gate.offline.suite_claims import SuiteClaim
+from harness.gate.offline.verdicts import decide_from_claims, decide_verdict
+from tests.unit.test_gate_combinations import AnsweredSuites, proposed
+from tests.unit.test_gate_verdicts import NOW, ask, plan, sides
+
+pytestmark = pytest.mark.req("F1", "F5")
+
+PLAN = plan(n_max=100)
+
+
+def of_runs(
+    ours: Sequence[Sample], theirs: Sequence[Sample]
+) -> tuple[list[Sample], list[Sample]]:
+    return (
+        [replace(sample, run="run_a_math") for sample in ours],
+        [replace(sample, run="run_b_math") for sample in theirs],
+    )
+
+
+SIDES = of_runs(*sides([0.0, 1.0] * 50, [1.0] * 100))
+
+
+def decided(asked: SuitePlan = PLAN, found: Any = SIDES) -> Verdict:
+    verdict = ask([asked], {"math": found})
+    assert verdict is not None
+    return verdict
+
+
+def proposal(asked: SuitePlan = PLAN) -> Proposal:
+    return proposed(AnsweredSuites((asked,), {}))
+
+
+def recompute(
+    verdict: Verdict,
+    registered: Proposal | None = None,
+    found: Any = SIDES,
+    halted: Collection[str] = (),
+) -> Recomputation:
+    return recompute_verdict(verdict, registered or proposal(), {"math": found}, halted)
+
+
+def test_every_byte_of_a_verdict_is_in_its_canonical_form() -> None:
+    verdict = decided()
+    body = json.loads(verdict_bytes(verdict))
+
+    assert set(body) == {
+        *("id", "outcome", "route", "incumbent", "candidate", "reason", "suites", "inputs"),
+    }
+    assert body["outcome"] == "passed"
+    assert (body["route"], body["incumbent"], body["candidate"]) == ("triage", "t_old", "t_new")
+    report = verdict.suites[0]
+    assert body["suites"] == [json.loads(json.dumps(report_json(report)))]
+    flagged = replace(report, flags=("UNSCORED_HIGH",))
+    assert report_json(flagged)["flags"] == ["UNSCORED_HIGH"]
+    assert verdict.id.startswith("v_")
+    assert len(verdict.id) == 26
+
+
+def test_a_verdict_is_decided_at_its_moment_in_utc_and_expires_after_its_time() -> None:
+    verdict = decide_verdict("r", "x", "y", [PLAN], {"math": SIDES}, NOW.astimezone(), 60.0)
+    assert verdict is not None
+    assert (verdict.decided_at, verdict.expires_at) == (NOW, NOW + timedelta(seconds=60))
+    assert verdict.inputs["decided_at"] == NOW.isoformat()
+    assert (verdict.route, verdict.incumbent, verdict.candidate) == ("r", "x", "y")
+    # Primary suites come last, whatever the order in which they were registered.
+    two = ask(
+        [PLAN, plan("law", SuiteRole.GUARD, Claim.NON_INFERIOR, 100)],
+        {"math": SIDES, "law": sides([1.0] * 100, [1.0] * 100)},
+    )
+    assert two is not None
+    assert [report.suite for report in two.suites] == ["law", "math"]
+
+
+def test_a_verdict_is_decided_again_by_the_rules_that_it_names() -> None:
+    verdict = decided()
+    older = replace(verdict, inputs={k: v for k, v in verdict.inputs.items() if k != "rules"})
+    again = decide_from_claims(older, claims_from_json(older.inputs))
+
+    assert again is not None
+    assert "rules" not in again.inputs
+    assert again.id != verdict.id
+    newer = decide_from_claims(verdict, claims_from_json(verdict.inputs))
+    assert newer is not None
+    assert (newer.inputs["rules"], newer.id) == (RULES_VERSION, verdict.id)
+
+
+def test_a_verdict_by_the_oldest_rules_is_decided_again() -> None:
+    verdict = decided()
+    for rules in (1, RULES_VERSION):
+        inputs = {**verdict.inputs, "rules": rules}
+        assert recompute(replace(verdict, inputs=inputs)).agrees
+
+
+@pytest.mark.parametrize("name", ["route", "incumbent", "candidate"])
+def test_a_verdict_about_another_question_than_its_proposals_is_told(name: str) -> None:
+    registered = replace(proposal(), **{name: "other"})  # type: ignore[arg-type]
+
+    found = recompute(decided(), registered)
+    assert found.agreement is AgreementLevel.DIFFERS
+    assert found.text == f"its {name} is not the one of p_1"
+
+
+def test_other_terms_than_the_registered_ones_are_told() -> None:
+    for other in (replace(PLAN, margin=0.06), plan("law")):
+        registered = replace(proposal(), plans=(other,))
+        words = "its suites and terms are not those that p_1 registered"
+        assert words in recompute(decided(), registered).text
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [{}, {"math": SuiteRuns("x", "run_b_math")}, {"math": SuiteRuns("run_a_math", "x")}],
+)
+def test_other_runs_than_the_registered_ones_are_told(runs: dict[str, SuiteRuns]) -> None:
+    found = recompute(decided(), replace(proposal(), runs=runs))
+    assert found.text == "math: its runs are not those of p_1"
+
+
+@pytest.mark.parametrize(
+    ("field", "seconds"), [("decided_at", 1), ("expires_at", 1), ("expires_at", -1)]
+)
+def test_other_times_than_those_of_the_policy_are_told(field: str, seconds: int) -> None:
+    verdict = decided()
+    moved = getattr(verdict, field) + timedelta(seconds=seconds)
+    words = "its times are not those that its policy gives"
+
+    assert recompute(replace(verdict, **{field: moved})).text == words
+    inputs = {**verdict.inputs, field: moved.isoformat()}
+    longer = replace(verdict, inputs=inputs, **{field: moved})
+    assert recompute(longer).text == words
+
+
+def test_samples_that_make_no_pairs_too_few_or_others_are_told() -> None:
+    ours, theirs = SIDES
+    verdict = decided()
+    used = len(verdict.inputs["pairs"]["math"])  # type: ignore[index]
+
+    stale = recompute(verdict, found=([*ours, ours[0]], theirs))
+    assert stale.text.startswith("math: the stored samples make no pairs: suite math: item q0")
+    fewer = recompute(verdict, found=(ours[: used - 1], theirs))
+    assert fewer.text == f"math: {used} items were used, and the stored samples make {used - 1}"
+    assert recompute(verdict, found=(ours[:used], theirs)).agrees
+    nothing = recompute_verdict(verdict, proposal(), {})
+    assert nothing.text == f"math: {used} items were used, and the stored samples make 0"
+
+
+@pytest.mark.parametrize(
+    ("changed", "more"), [(1, ""), (5, ""), (6, " and 1 more"), (8, " and 3 more")]
+)
+def test_items_that_are_not_what_the_samples_say_are_named_up_to_five(
+    changed: int, more: str
+) -> None:
+    ours, theirs = SIDES
+    others = [
+        replace(sample, strict=0.5) if n < changed else sample
+        for n, sample in enumerate(theirs)
+    ]
+    named = ", ".join(f"q{n}" for n in range(min(changed, 5)))
+
+    found = recompute(decided(), found=(ours, others))
+    assert found.text == f"math: items {named}{more} are not what the samples say"
+
+
+def test_another_model_than_the_verdict_says_is_told() -> None:
+    ours, theirs = SIDES
+    named = [replace(sample, served_model="m-1") for sample in theirs]
+    verdict = decided(found=(ours, named))
+    other = [replace(sample, served_model="m-2") for sample in theirs]
+
+    assert recompute(verdict, found=(ours, named)).agrees
+    text = recompute(verdict, found=(ours, other)).text
+    assert text == "math: the stored samples were served by others than the verdict says"
+    # A verdict that does not say it is older than that is noted.
+    assert recompute(decided(), found=(ours, named)).agrees
+
+
+def test_what_is_no_verdict_of_ours_is_told_with_its_error() -> None:
+    broken = replace(decided(), inputs={"rules": 2})
+    assert recompute(broken).text == "it cannot be decided again: KeyError: 'plans'"
+
+
+def test_a_verdict_whose_scores_decide_nothing_is_told() -> None:
+    verdict = decided()
+    pairs = verdict.inputs["pairs"]["math"]  # type: ignore[index]
+    inputs = {**verdict.inputs, "pairs": {"math": pairs[:5]}}
+    assert recompute(replace(verdict, inputs=inputs)).text == "the stored scores do not decide"
+
+
+def test_a_blocked_suite_keeps_its_reason_whatever_came_since() -> None:
+    case = SuiteClaim(PLAN, PairedSuite((), "run_a_math", "run_b_math", "away"))
+    again, unlike = remeasure_claim(case, SIDES, passed=False)
+
+    assert (again.paired.blocked, again.paired.items, unlike) == ("away", (), [])
+
+
+def compared(**changes: Any) -> Recomputation:
+    verdict = decided()
+    (report,) = verdict.suites
+    return _compared(replace(verdict, suites=(replace(report, **changes),)), verdict)
+
+
+def test_sentences_and_last_digits_may_differ_and_each_other_figure_is_named() -> None:
+    report = decided().suites[0]
+    close = {"delta": report.delta * (1 + 5e-10), "log_e": report.log_e * (1 - 5e-10)}
+    assert compared(reason="other words", **close).agrees
+    assert compared(log_e=0.0, delta=0.0).text == (
+        f"math: delta is {report.delta}, and it says 0.0; "
+        f"math: log_e is {report.log_e}, and it says 0.0"
+    )
+    assert compared(n_used=0, wins=0).agreement is AgreementLevel.DIFFERS
+    many = dict.fromkeys(("wins", "ties", "losses", "n_used", "n_max", "margin"), 10**6)
+    found = compared(**many)
+    assert len(found.differences) == 5
+    assert found.agreement is AgreementLevel.DIFFERS
+    figures = dict.fromkeys(
+        ("delta", "ci_low", "ci_high", "log_e", "log_e_bad", "p_final"), 9.5
+    )
+    named = compared(**figures)
+    assert (named.agreement, len(named.differences)) == (AgreementLevel.FIGURES_DIFFER, 5)
+
+
+def test_what_differs_in_the_details_is_named_with_its_place() -> None:
+    details = dict(decided().suites[0].details)
+
+    def changed(**more: object) -> Recomputation:
+        return compared(details={**details, **more})
+
+    assert changed(alpha=0.04).text == "math: details.alpha is 0.05, and it says 0.04"
+    assert changed(near_ties=7).agreement is AgreementLevel.DIFFERS
+    assert "details.rules.case is None, and it says 3" in changed(rules={"case": 3}).text
+    assert "details.examples" in changed(examples=["q9"]).text
+    # Words with figures in them are sentences too.
+    assert changed(spend="harmonic").agrees
+    both = replace(decided().suites[0], details={**details, "examples": ["a", "b"]})
+    other = replace(both, details={**details, "examples": ["a", 3]})
+    verdict = decided()
+    found = _compared(replace(verdict, suites=(other,)), replace(verdict, suites=(both,)))
+    assert found.text == "math: details.examples[1] is b, and it says 3"
+    nan = replace(verdict.suites[0], p_final=float("nan"))
+    same = replace(verdict, suites=(nan,))
+    assert _compared(same, same).agrees
+    assert "p_final" in _compared(same, verdict).text
+    assert "p_final" in _compared(verdict, same).text
