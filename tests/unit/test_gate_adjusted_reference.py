@@ -282,23 +282,6 @@ def test_it_is_given_up_from_a_quarter_of_the_items_on(n_max: int, first: int) -
     assert (last.outcome, last.how) != ("inconclusive", FUTILE)
 
 
-def test_the_chance_that_is_left_is_the_one_of_the_formula() -> None:
-    d, known = draw(3, 200, 200, graded=True)
-    design = Design(Claim.NON_INFERIOR, 0.05, 200)
-    level = interim_levels(interim_items(200), 0.05)[-1]
-    found = reference(d[:60], known, design)
-    now, share = (found.mean + 0.05) / found.error, 60 / 200
-    ahead = now * share**0.5 + (now + 2) * (1 - share) / share**0.5 + NORMAL.inv_cdf(level)
-    chance = NORMAL.cdf(ahead / (1 - share) ** 0.5)
-    assert judge_adjusted(d[:60], design, known).outcome == "running"
-
-    just, nearly = (
-        judge_adjusted(d[:60], design, known, futility=chance * factor)
-        for factor in (1.001, 0.999)
-    )
-    assert (just.how, nearly.how) == (FUTILE, None)
-
-
 def test_one_item_is_no_comparison_and_none_is_nothing() -> None:
     for n_max, outcome in ((1, "inconclusive"), (5, "running")):
         one = judge_adjusted([1.0], Design(Claim.SUPERIOR, 0.05, n_max))

@@ -122,6 +122,26 @@ def test_every_cost_claim_ends_where_the_rule_says_with_its_evidence() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [],
+        [(1.0, 0.1), (1.0, 30.0)],
+        [(1.0, 0.1), (9.0, 0.1), (1.0, 0.1)],
+        [(1.0, 0.1), (None, 30.0)],
+        [(1.0, 0.1), (9.0, None), (1.0, 0.2)],
+        [(1.0, 0.1), (None, None), (1.0, 0.2)],
+    ],
+)
+def test_no_item_counts_for_more_than_its_ceiling(pairs: Sequence[CostPair]) -> None:
+    found, (outcome, used, shown, refuted) = (
+        judge_costs(pairs, claim(60)),
+        reference(pairs, claim(60)),
+    )
+    assert (found.outcome, found.n_used) == (outcome, used)
+    assert (found.log_e, found.log_e_bad) == pytest.approx((shown, refuted))
+
+
 def check_means(found: CostEvidence, both: Sequence[tuple[float, float]]) -> None:
     if not both:
         assert (found.incumbent_usd, found.candidate_usd, found.saving) == (None,) * 3
