@@ -253,7 +253,7 @@ def test_a_mean_that_was_lost_before_any_look_stands() -> None:
 
 def test_a_shown_mean_waits_for_the_look_and_says_so() -> None:
     better = [0.5] * 240
-    assert judged(items(better))[:2] == ("passed", 120)
+    assert judged(items(better))[:2] == judged(items(better[:120]))[:2] == ("passed", 120)
     outcome, consumed, reason = judged(items(better[:119]))
     assert (outcome, consumed) == ("running", 119)
     assert reason.endswith("That counts once 60 of each slice are in.")
@@ -265,3 +265,19 @@ def test_a_shown_mean_waits_for_the_look_and_says_so() -> None:
     ):
         ended = judge_pairs(TWO, replace(cut, blocked=blocked), stopped=stopped)
         assert (ended.report.outcome, ended.consumed) == (word, 119)
+
+
+def test_a_mean_lost_by_form_at_the_same_item_as_a_slice_speaks_for_both() -> None:
+    odd = Slice("kind", "odd", tuple(range(1, 120, 2)))
+    rows = items(losing(odd, n=120), [0.0] * 120)
+
+    assert judge_slices(sliced(120, odd), rows).worse_at == 120
+    outcome, consumed, reason = judged(rows, sliced(120, odd))
+    assert (outcome, consumed) == ("harness_mismatch", 120)
+    assert reason.startswith("The candidate loses by form")
+    # One look before it, the slice speaks.
+    even = Slice("kind", "even", tuple(range(0, 120, 2)))
+    rows = items(losing(even, n=120), [0.0] * 120)
+    outcome, consumed, reason = judged(rows, sliced(120, even))
+    assert (outcome, consumed) == ("harness_mismatch", 119)
+    assert reason.startswith("The candidate loses a slice by form")
