@@ -368,6 +368,12 @@ class Store(Protocol):
         """Reads the snapshot's etag alone, which is cheap."""
         ...
 
+    def change_mark(self) -> str:
+        """Reads a mark that is another one whenever anything was committed since, by whomever;
+        which is cheap.
+        """
+        ...
+
     def signature_faults(self, *, working: bool = False) -> Sequence[RowFault]:
         """Finds every stored row whose signature does not hold; reads all of them.
 

@@ -1,6 +1,6 @@
 """`Changes.wait` blocks until another connection may have changed the database: on SQLite by
 polling `PRAGMA data_version` (`SqliteListener`), on PostgreSQL by LISTEN
-(`postgres_listener.py`).
+(`postgres_listener.py`). `change_marks` tells whether anything was committed at all.
 
 A caller learns of every change since its own last call, and of none twice. Threads share one
 connection, which is opened anew after it was lost; each keeps its own count.
@@ -16,9 +16,10 @@ from typing import Final, Protocol
 import sqlalchemy as sa
 
 from harness.store import engine
+from harness.store.database_errors import translated
 from harness.store.sqlite_file import identity
 
-POLL_S: Final = 0.05
+POLL_S: Final = 0.1
 # How long one thread listens before others may, and before close() is noticed.
 SLICE_S: Final = 0.2
 
@@ -48,18 +49,23 @@ class SqliteListener:
             check_same_thread=False,
             isolation_level=None,
         )
-        self._seen = self._version()
+        self._seen = self.version()
 
-    def _version(self) -> int:
+    def version(self) -> int:
+        """Differs from the one before whenever another connection has committed since."""
         return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
     def poll_changes(self, timeout_s: float) -> bool:
-        if identity(self._file) != self._opened:
-            raise OSError(f"{self._file} is another file now")
-        before, self._seen = self._seen, self._version()
+        self.require_same()
+        before, self._seen = self._seen, self.version()
         if self._seen == before:
             time.sleep(min(POLL_S, timeout_s))
         return self._seen != before
+
+    def require_same(self) -> None:
+        """Requires that the file still has its name; else raises OSError."""
+        if identity(self._file) != self._opened:
+            raise OSError(f"{self._file} is another file now")
 
     def close(self) -> None:
         self._db.close()
@@ -125,3 +131,74 @@ class Changes:
         self._closed = True
         with self._turn:
             self._forget()
+
+
+class ChangeMarks(Protocol):
+    """Reads marks of the whole database: none comes again once anything was committed."""
+
+    def read(self) -> str:
+        """Reads the mark as of now."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class SqliteMarks:
+    """Reads `PRAGMA data_version` on a connection that writes nothing. Where it cannot be
+    read, each mark is a new one.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._turn = threading.Lock()
+        self._watch: SqliteListener | None = None
+        self._opened = 0  # so many connections were
+
+    def read(self) -> str:
+        with self._turn:
+            try:
+                if self._watch is None:
+                    self._opened += 1
+                    self._watch = SqliteListener(self._file)
+                self._watch.require_same()
+                return f"{self._opened}.{self._watch.version()}"
+            except (OSError, sqlite3.Error):
+                self._forget()
+                self._opened += 1
+                return f"{self._opened}."
+
+    def close(self) -> None:
+        with self._turn:
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+
+class PostgresMarks:
+    """Reads how far the server's write-ahead log goes. Other databases' changes count as well;
+    a server that started anew, or took over, has no mark of the one before.
+    """
+
+    MARK: Final = sa.text(
+        "SELECT pg_postmaster_start_time()::text || ' ' || pg_current_wal_insert_lsn()::text"
+    )
+
+    def __init__(self, reading: sa.Engine) -> None:
+        self._reading = reading
+
+    def read(self) -> str:
+        with translated(), self._reading.begin() as db:
+            return str(db.execute(self.MARK).scalar_one())
+
+    def close(self) -> None:
+        """Has nothing of its own."""
+
+
+def change_marks(reading: sa.Engine) -> ChangeMarks:
+    """Marks of the database of an engine that reads."""
+    if reading.dialect.name == "sqlite":
+        return SqliteMarks(engine.file_of(reading.url))
+    return PostgresMarks(reading)

@@ -54,3 +54,6 @@ class FencedStore:
 
     def etag(self) -> str:
         return self._store.etag()
+
+    def change_mark(self) -> str:
+        return self._store.change_mark()

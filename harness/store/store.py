@@ -25,7 +25,7 @@ from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import Snapshot
 from harness.ports import Clock, Signatures, Store
 from harness.store import content_cipher, engine, schema_revisions
-from harness.store.change_listener import Changes
+from harness.store.change_listener import Changes, change_marks
 from harness.store.content_cipher import ContentCipher
 from harness.store.database_errors import translated
 from harness.store.fenced_store import FencedStore
@@ -194,6 +194,7 @@ class SqlStore:
         self._reading = self._engine.execution_options(**reading)
         self._file = self._sqlite_file()
         self._changes = Changes(self._url, self._require_file)
+        self._marks = change_marks(self._reading)
         self._leadership = leadership(self._url, clock)
         self._snapshot: Snapshot | None = None
         self._schema_checked_at: float | None = None  # monotonic
@@ -280,6 +281,10 @@ class SqlStore:
     def etag(self) -> str:
         with self.read() as tx:
             return tx.installation.etag()
+
+    def change_mark(self) -> str:
+        self._require_file()
+        return self._marks.read()
 
     def missing_lineage(self, known: Lineage) -> Sequence[str]:
         with self.read() as tx:
@@ -378,5 +383,6 @@ class SqlStore:
 
     def close(self) -> None:
         self._changes.close()
+        self._marks.close()
         self._leadership.close()
         self._engine.dispose()

@@ -3,7 +3,7 @@ process in batches, and brings back the metrics of all workers, feedback from ot
 the canaries that they stopped.
 
 Nothing here waits: what happened is put on a list, and the list is sent every INTERVAL_S by the
-event loop, all of it in the loop's thread.
+event loop, all of it in the loop's thread. While nothing happens, it looks less often.
 """
 
 import asyncio
@@ -38,8 +38,10 @@ from router.server.internal_errors import place_of
 log = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 0.05
+# After a report with nothing in it, at most; the next request ends it.
+QUIET_S: Final = 0.5
 # How often the parent gets all counts, unasked: what a kill may take from them.
-METRICS_EVERY: Final = 20
+METRICS_EVERY_S: Final = 1.0
 ANSWER_S: Final = 5.0
 STOP_S: Final = 10.0
 # While the parent does not read, this much waits; later requests are served and not scored.
@@ -92,6 +94,7 @@ class Reporter:
         self._metrics: RouterMetrics | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._task: asyncio.Task[None] | None = None
+        self._news: asyncio.Future[None] | None = None  # while nothing happens
         self._answers: dict[int, asyncio.Future[str]] = {}
         self._enter_opinion: EnterFeedback | None = None
         self._opining: set[asyncio.Task[None]] = set()
@@ -120,6 +123,8 @@ class Reporter:
             int(traits),
         )
         self._units.append(unit)
+        if self._news is not None:
+            self._wake()
         return self._tickets
 
     def finish(
@@ -134,6 +139,8 @@ class Reporter:
         at = self._clock.now()
         self._minutes.add(ended, at)
         self.spends.note(ended, at)
+        if self._news is not None:
+            self._wake()
 
     def begin_mirror(self, about: str, key: str) -> int:
         if len(self._mirrors) >= MAX_UNITS:
@@ -244,10 +251,12 @@ class Reporter:
             outcome = await self._enter_opinion(opinion, key)
         self._send({"entered": number, "outcome": outcome or ""})
 
-    def report(self, *, final: bool = False, counts: bool = False) -> None:
-        """Send what happened since the last report, unless the parent is far behind."""
+    def report(self, *, final: bool = False, counts: bool = False) -> bool:
+        """Send what happened since the last report, unless the parent is far behind. Returns
+        whether nothing had happened.
+        """
         if not final and self._unsent > MAX_UNSENT_BYTES:
-            return
+            return False
         if self._kept:  # tried once more; what fails then is lost
             kept, self._kept = self._kept, {}
             self._send(kept)
@@ -259,6 +268,7 @@ class Reporter:
         except Exception:
             self._kept = message
             raise
+        return not message.keys() - {"metrics"}
 
     def _fill(self, message: dict[str, Any], *, final: bool, counts: bool) -> None:
         live = self._live_rollouts()
@@ -312,15 +322,36 @@ class Reporter:
             lambda: _FrameProtocol(self), sock=self._channel
         )
         self._send({"ready": True, "worker": self.worker, "metrics": self._counts()})
-        turn = 0
+        counted = loop.time()
         while True:
             await asyncio.sleep(INTERVAL_S)
-            turn += 1
+            counts = loop.time() - counted >= METRICS_EVERY_S
+            if counts:
+                counted = loop.time()
             try:
-                self.report(counts=turn % METRICS_EVERY == 0)
+                is_quiet = self.report(counts=counts)
             except Exception as error:
                 # Who records must not fall silent: the parent would hear of nothing more.
                 self.on_fault(error)
+            else:
+                if is_quiet:
+                    await self._rest(loop)
+
+    async def _rest(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Waits until a request ends, or one begins that is evidence, for QUIET_S at most: what
+        else is reported can wait.
+        """
+        self._news = loop.create_future()
+        alarm = loop.call_later(QUIET_S, self._wake)
+        try:
+            await self._news
+        finally:
+            alarm.cancel()
+            self._news = None
+
+    def _wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
 
     def _over(self, task: asyncio.Task[None]) -> None:
         """Without it nothing would be recorded: the worker ends, and another begins."""

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import FrameType
 from typing import Final, cast
 
@@ -24,6 +25,8 @@ from router.workers.shutdown import HAND_OVER, KEEP_ALIVE_S, STOP
 
 ENOUGH_FILES: Final = 65_536
 TICK_S: Final = 0.1
+# As often answers say another time. uvicorn looks ten times as often whether it is to stop.
+DATE_EVERY_S: Final = 1.0
 # Of an answer, for each client, beyond what is under way to it.
 UNSENT_BYTES: Final = 128 * 1024
 # Requests leave no cycles behind, but thousands of live objects: Python's own thresholds look
@@ -47,6 +50,7 @@ class WorkerServer(uvicorn.Server):
         shutdown_delay_s: float,
         on_stop: Callable[[], None] | None,
     ) -> None:
+        self._woken: Callable[[], object] | None = None
         super().__init__(config)
         self.server_state: ConnectionState = ConnectionState()
         self._drain_s = drain_s
@@ -58,6 +62,26 @@ class WorkerServer(uvicorn.Server):
         for listener in sockets or ():
             bound_unsent(listener)
         await super().startup(sockets)
+
+    @property
+    def should_exit(self) -> bool:
+        return self._should_exit
+
+    @should_exit.setter
+    def should_exit(self, value: bool) -> None:
+        """Says whether the server is to stop; any thread may, and a signal's handler."""
+        self._should_exit = value
+        if self._woken is not None:
+            self._woken()
+
+    async def main_loop(self) -> None:
+        """Has answers say what time it is, until the server is to stop."""
+        stop = asyncio.Event()
+        self._woken = partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set)
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), DATE_EVERY_S)
+        self._woken = None
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

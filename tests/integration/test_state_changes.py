@@ -31,6 +31,7 @@ from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.principals import OPERATOR
+from harness.domain.operations.state_audit import LOOK_AGAIN_S, AuditProgress
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.providers.credentials import Credential
 from harness.domain.routing.kill_switch import Force, ForceKind, SwitchSource
@@ -288,6 +289,43 @@ def test_a_change_by_an_owner_without_any_rule_is_found(
 
     assert state_audit.check_database(lived_in.context())
     assert alerted(lived_in)
+
+
+# On PostgreSQL the mark is the server's: other tests' databases move it as well.
+def test_a_comparison_that_rests_since_nothing_was_committed_sees_the_next_change(
+    lived_in: SmallInstallation, database: Database
+) -> None:
+    ctx = lived_in.context()
+    now = ctx.clock.monotonic()
+    turns = 0
+    while ctx.audit_walk.is_due(ctx.store.change_mark(), now):
+        assert state_audit.run_once(ctx) == []
+        turns += 1
+        assert turns < 100
+    text, values = statement(database, "verdict", "UPDATE")
+    without_rules(database)
+    run_unbound(database, text, values)
+
+    assert ctx.audit_walk.is_due(ctx.store.change_mark(), now)
+    assert any(state_audit.run_once(ctx) for _ in range(turns))
+
+
+def test_a_comparison_rests_for_a_minute_at_most() -> None:
+    progress = AuditProgress()
+    assert progress.is_due("a", 0.0)
+    progress.stored_rounds = progress.recorded_rounds = 2
+    assert not progress.is_due("a", LOOK_AGAIN_S - 1)
+    assert progress.is_due("a", LOOK_AGAIN_S)
+
+
+def test_a_comparison_that_began_before_a_change_goes_round_once_more() -> None:
+    progress = AuditProgress()
+    assert progress.is_due("a", 0.0)
+    progress.stored_rounds, progress.recorded_rounds = 2, 1
+    assert progress.is_due("a", 1.0)
+    progress.recorded_rounds = 2
+    assert not progress.is_due("a", 1.0)
+    assert progress.is_due("b", 1.0)
 
 
 # Taken out, a sign-in is over; housekeeping takes old ones out as well.

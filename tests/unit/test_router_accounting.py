@@ -244,6 +244,30 @@ def test_a_parent_that_does_not_read_makes_later_requests_unscored_and_holds_up_
     assert sum(row.requests for row in office.store.traffic) == 5
 
 
+@pytest.mark.parametrize("begins", [False, True])
+def test_a_worker_that_rests_reports_a_request_that_ends_and_evidence_that_begins(
+    office: Office, monkeypatch: pytest.MonkeyPatch, *, begins: bool
+) -> None:
+    monkeypatch.setattr(reporting, "QUIET_S", 3600.0)
+
+    async def play() -> None:
+        worker = await office.worker()
+        sent = asyncio.Event()
+        async with asyncio.timeout(30):
+            while worker._news is None:  # noqa: ASYNC110 - it rests by its own clock
+                await asyncio.sleep(0.01)
+            monkeypatch.setattr(worker, "_send", lambda _: sent.set())
+            if begins:
+                worker.admit(REQUESTS, Arm.CANARY, "user:a")
+            else:
+                worker.finish(None, ended())
+            await sent.wait()
+        monkeypatch.undo()
+        await worker.aclose()
+
+    asyncio.run(play())
+
+
 @pytest.mark.req("A5", "F2")
 def test_a_report_that_fails_is_told_of_and_sent_with_the_next_one(
     office: Office, monkeypatch: pytest.MonkeyPatch

@@ -2,8 +2,9 @@
 reconcile loop (`run_once`), everything on demand (`check_database`, for `swapgate db check`).
 
 Each turn folds new events into this process's memory, looks at what decides and, after a
-change, at what serves, and walks on through everything else, all of it bounded. Rows that
-disagree raise alerts. `check_database` also recomputes every verdict that may be proof.
+change, at what serves, and walks on through everything else, all of it bounded. Once all was
+compared and nothing was committed since, it rests. Rows that disagree raise alerts.
+`check_database` also recomputes every verdict that may be proof.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -78,6 +79,8 @@ def run_once(ctx: Context) -> list[str]:
     """Compares stored rows with the audit log: alerts what disagrees, and ends the alerts of
     what agrees again. Returns the new alerts in words.
     """
+    # The mark first: what is committed from here on is compared in the next turn.
+    mark = ctx.store.change_mark()
     walk, etag = ctx.audit_walk, ctx.store.etag()
     walk.trouble = "the audit log is not compared to its end yet"
     with ctx.store.read() as tx:
@@ -85,7 +88,8 @@ def run_once(ctx: Context) -> list[str]:
         broken, whole = _read_events(tx, walk)
         if broken is None:
             broken = audit.find_anchor_break(ctx, tx)
-        if whole and broken is None:
+        is_due = walk.is_due(mark, ctx.clock.monotonic())
+        if whole and broken is None and is_due:
             told = tampering.alerted_rows(tx)
             stored = _load_digests(tx, walk, etag, told | walk.unrecorded)
             findings = {finding.row: finding for finding in walk.compare(stored)}
@@ -104,7 +108,7 @@ def run_once(ctx: Context) -> list[str]:
     walk.trouble = ""
     audit.advance_anchor(ctx, walk.log.mark)
     walk.etag = etag
-    return _update_alerts(ctx, findings, told, stored)
+    return _update_alerts(ctx, findings, told, stored) if is_due else []
 
 
 def _read_events(tx: Transaction, walk: AuditProgress) -> tuple[int | None, bool]:
@@ -129,10 +133,12 @@ def _load_digests(
         found |= tx.audited.serving()
     page = tx.audited.page(walk.stored, ROWS_PER_TURN)
     walk.stored = page[-1][0] if len(page) == ROWS_PER_TURN else ""
+    walk.stored_rounds += not walk.stored
     found |= dict(page)
     recorded = list(islice(walk.recorded, ROWS_PER_TURN))
     if len(recorded) < ROWS_PER_TURN:
         walk.recorded = iter(list(walk.log.rows))
+        walk.recorded_rounds += 1
     return {**found, **tx.audited.digests({*recorded, *alerted} - found.keys())}
 
 

@@ -25,6 +25,10 @@ SAMPLES_GONE: Final = "run.samples_gone"
 _TAKES_OVER: Final = frozenset({ROWS_BASELINE, ROWS_REMOVED})
 
 
+# A page that somebody wrote into the file itself changes no mark.
+LOOK_AGAIN_S: Final = 60.0
+
+
 class Disagreement(StrEnum):
     UNRECORDED = "unrecorded"
     CHANGED = "changed"
@@ -130,10 +134,27 @@ class AuditProgress:
     unrecorded: set[str] = field(default_factory=set)
     trouble: str = ""  # why the log says nothing; empty where it does
     epoch: int = 0  # of the database; see `domain.routing.snapshot_lineage`
+    mark: str = ""  # of the database when it was compared last; see `ports.Store.change_mark`
+    # How often, under this mark, a walk through the rows came to its end.
+    stored_rounds: int = 0
+    recorded_rounds: int = 0
+    again_at: float = 0.0  # by the monotonic clock: then all is compared once more
+
+    def is_due(self, mark: str, now: float) -> bool:
+        """Tells whether rows may disagree that were not compared yet: something was committed,
+        not all was compared since, or that was LOOK_AGAIN_S ago. mark: of the database as it is
+        compared now. now: in seconds, by the monotonic clock.
+        """
+        if mark != self.mark or now >= self.again_at:
+            self.mark, self.again_at = mark, now + LOOK_AGAIN_S
+            self.stored_rounds = self.recorded_rounds = 0
+        # The first end is that of a round which had begun before.
+        return self.stored_rounds < 2 or self.recorded_rounds < 2
 
     def begin(self, epoch: int) -> None:
         """Start from the log's first event where a restored database was accepted since."""
         if epoch != self.epoch:
+            self.mark = ""
             self.log, self.etag, self.stored, self.recorded = RowHistory(), "", "", iter(())
             self.unrecorded = set()
             self.epoch = epoch
