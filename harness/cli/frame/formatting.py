@@ -2,7 +2,7 @@
 written by `harness.domain.formatting`.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from harness.domain.formatting import DASH, format_harm
 from harness.domain.routing.target import Price, Provider, Target
@@ -10,7 +10,7 @@ from harness.domain.routing.target import Price, Provider, Target
 
 def timestamp(moment: datetime | None) -> str:
     """Writes a moment in UTC, to the second."""
-    return moment.strftime("%Y-%m-%d %H:%M:%S") if moment else DASH
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S") if moment else DASH
 
 
 def known_price(target: Target, provider: Provider | None) -> Price | None:
