@@ -82,7 +82,7 @@ def build_frames(view: RouteView) -> tuple[pd.DataFrame, pd.DataFrame]:
         {
             "at": _ms(record.at),
             "model": view.name(record.route.incumbent),
-            "text": f"{describe_change(record.kind, record.actor, record.reason)}: "
+            "text": f"{_change(record)}: "
             f"{labels.date_time(record.at)}, by {record.actor}. {record.reason}",
         }
         for record in view.history
@@ -91,6 +91,10 @@ def build_frames(view: RouteView) -> tuple[pd.DataFrame, pd.DataFrame]:
         pd.DataFrame(bars, columns=["model", "part", "since", "until", "text"]),
         pd.DataFrame(marks, columns=["at", "model", "text"]),
     )
+
+
+def _change(record: RouteRecord) -> str:
+    return describe_change(record.route, record.kind, record.actor, record.reason)
 
 
 def _ms(at: datetime) -> float:

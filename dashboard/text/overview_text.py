@@ -19,6 +19,7 @@ from harness.control.routing.route_status import (
 
 # Of each state of a route: symbol and tone; the words come with the status.
 ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
+    RouteState.UNPROVED: ("▲", Tone.WORSE),
     RouteState.HARM: ("✕", Tone.WORSE),
     RouteState.HELD: ("?", Tone.UNDECIDED),
     RouteState.BAKE_HELD: ("?", Tone.UNDECIDED),

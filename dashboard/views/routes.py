@@ -149,7 +149,7 @@ def serving_since(view: RouteView) -> RouteRecord:
 
 
 def kind(record: RouteRecord) -> str:
-    return describe_change(record.kind, record.actor, record.reason)
+    return describe_change(record.route, record.kind, record.actor, record.reason)
 
 
 def behind(view: RouteView) -> None:

@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
+from harness.cli.operations.status import next_command
 from harness.control import reconciler
 from harness.control.canary.observe_only import OBSERVE_ONLY
-from harness.control.operations import keys, people
+from harness.control.operations import keys, people, queries
 from harness.control.providers import registry
 from harness.control.routing import break_glass, freeze_changes, routes, targets
 from harness.control.routing.break_glass import BreakGlassRequest
 from harness.control.routing.freeze_changes import FreezeRequest
+from harness.control.routing.route_status import RouteState, describe_needs
 from harness.domain.errors import (
     Conflict,
     InputError,
@@ -31,6 +33,7 @@ from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.table import Route
+from harness.gate.text.change_text import describe_change
 from router.snapshot.compiler import compile_snapshot
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.store.raw_rows import AT, NEXT, REFUSED, Database, Row, prepared
@@ -106,6 +109,13 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
     named = (b"x-swapgate-break-glass", made.id.encode())
     assert all(named in of_arm for of_arm in headers.values())
 
+    status = queries.load_route_status(world.context(), "chat")
+    assert (status.state_text, status.urgency(world.clock.now())) == ("served without proof", 0)
+    assert made.id in status.reason
+    headline = describe_needs([status], 1, world.clock.now())
+    assert headline == "chat: served without proof"
+    assert next_command(status) == "swapgate route break-glass list"
+
     with pytest.raises(RouteBusy, match="nothing is compared with that"):
         world.propose("sim/better")
     world.clock.advance(3599)
@@ -116,6 +126,16 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
     assert serving(world) == "base"
     assert route_of(world).break_glass is None
     assert open_alerts(world) == []
+    assert queries.load_route_status(world.context(), "chat").state is RouteState.STEADY
+    with world.store.read() as tx:
+        assert [
+            describe_change(record.route, record.kind, record.actor, record.reason)
+            for record in tx.routing.history("chat")
+        ] == [
+            "break-glass over: the former incumbent is back",
+            "served without proof from here",
+            "route created",
+        ]
     assert break_glass.list_notices(world.context()) == []
     # What served by a waiver does not come back by having served.
     with pytest.raises(ProofRefused):

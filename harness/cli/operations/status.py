@@ -173,6 +173,8 @@ def _print_urgent(standing: _Standing) -> None:
 
 def next_command(status: RouteStatus) -> str:
     """Names the command that shows what a route's state is about."""
+    if status.state is RouteState.UNPROVED:
+        return "swapgate route break-glass list"
     if status.state in CANARY_STATES:
         return f"swapgate canary status {status.route.name}"
     if status.open_proposal is not None:

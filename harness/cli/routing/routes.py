@@ -234,7 +234,7 @@ def history(session: Session, name: str, page_request: PageRequest) -> None:
             [
                 record.route.version,
                 record.revision,
-                describe_change(record.kind, record.actor, record.reason),
+                describe_change(record.route, record.kind, record.actor, record.reason),
                 formatting.timestamp(record.at),
                 record.actor,
                 names.get(record.route.incumbent, record.route.incumbent),

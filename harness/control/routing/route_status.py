@@ -44,6 +44,7 @@ class RouteState(StrEnum):
     share.
     """
 
+    UNPROVED = "served without proof"
     HARM = "canary harms users"
     HELD = "canary on hold"
     BAKE_HELD = "bake on hold"
@@ -72,6 +73,7 @@ ENDED_STATES: Final = frozenset(
 ALERTS_OF_STATES: Final = frozenset(
     {AlertKind.AWAITING_APPROVAL, AlertKind.CANARY_PAUSED, AlertKind.CANARY_HELD}
 )
+URGENT_BELOW: Final = 3  # see `RouteStatus.urgency`
 MOST_NAMED: Final = 3  # routes in the headline; the others are counted
 
 _OF_CANARY: Final[Mapping[CanaryStateKind, RouteState]] = {
@@ -122,6 +124,8 @@ class RouteStatus:
     @property
     def state(self) -> RouteState:
         """Tells where the route stands; what a person has to know first comes first."""
+        if self.route.break_glass is not None:
+            return RouteState.UNPROVED
         if self.rollout is not None and self.canary_state is not None:
             state = _OF_CANARY[self.canary_state.kind]
             held = self.rollout.baking and state is RouteState.HELD
@@ -143,6 +147,8 @@ class RouteStatus:
         """Says why a person is waited for, what speaks against the canary, or why it ended;
         empty for other states.
         """
+        if self.state is RouteState.UNPROVED:
+            return f"By break-glass {self.route.break_glass}, which two people answer for."
         if self.state is RouteState.APPROVAL and self.open_proposal is not None:
             until = f"{self.open_proposal.approval_ends_at:%Y-%m-%d %H:%M} UTC"
             return f"Proposed by {self.open_proposal.proposer}; expires {until}."
@@ -150,11 +156,11 @@ class RouteStatus:
         return self.canary_state.reason if telling and self.canary_state else ""
 
     def urgency(self, now: datetime) -> int:
-        """Ranks the routes for a list, the lowest first: those whose canary may hurt users,
-        those that wait for a person, those whose canary ended within a day, then those on
-        which something goes on.
+        """Ranks the routes for a list, the lowest first: those that are served without proof or
+        whose canary may hurt users, those that wait for a person, those whose canary ended
+        within a day, then those on which something goes on.
         """
-        if self.may_harm:
+        if self.may_harm or self.state is RouteState.UNPROVED:
             return 0
         if self.needs_decision:
             return 1
@@ -165,7 +171,7 @@ class RouteStatus:
 
     def is_urgent(self, now: datetime) -> bool:
         """Tells whether a person should read of this route before the others."""
-        return self.may_harm or self.needs_decision or self.ended_recently(now)
+        return self.urgency(now) < URGENT_BELOW
 
     @property
     def end(self) -> CanaryEnd | None:
@@ -295,7 +301,7 @@ def describe_needs(
         )
     )
     if news := list_news(statuses, now, mark=mark):
-        urgent = any(status.may_harm or status.needs_decision for status in statuses)
+        urgent = any(s.is_urgent(now) and s.state not in ENDED_STATES for s in statuses)
         also = waits or ("" if urgent else "no route waits for you")
         return f"{news[0]}; {also}" if also else news[0]
     if waits:
@@ -311,15 +317,18 @@ def describe_needs(
 def list_news(
     statuses: Sequence[RouteStatus], now: datetime, *, mark: Callable[[str], str] = str
 ) -> Sequence[str]:
-    """Lists in words what a person should read first: canaries that may hurt users, routes that
-    wait for a decision, and canaries that ended within a day. mark: writes a route's name.
+    """Lists in words what a person should read first: routes that are served without proof,
+    canaries that may hurt users, routes that wait for a decision, and canaries that ended
+    within a day. mark: writes a route's name.
     """
+    unproved = [status for status in statuses if status.state is RouteState.UNPROVED]
     harmful = [status for status in statuses if status.may_harm]
     waiting = [status for status in statuses if status.needs_decision]
     ended = [status for status in statuses if status.ended_recently(now)]
     verb = "needs" if len(waiting) == 1 else "need"
     needs = f"{format_quantity(len(waiting), 'route')} {verb} a decision: "
     return [
+        *([_name_routes(unproved, lambda s: f": {s.state_text}", mark)] if unproved else []),
         *([_name_routes(harmful, lambda s: f": {s.state_text}", mark)] if harmful else []),
         *(
             [needs + _name_routes(waiting, lambda s: f" ({s.state_text})", mark)]

@@ -5,6 +5,7 @@ from typing import Final
 
 from harness.domain.canary.canary_end import CanaryEnd, find_end
 from harness.domain.operations.access import SYSTEM
+from harness.domain.routing.table import Route
 
 CHANGE_WORDS: Final[Mapping[str, str]] = {
     "baseline": "route created",
@@ -17,11 +18,18 @@ CHANGE_WORDS: Final[Mapping[str, str]] = {
 }
 
 
-def describe_change(kind: str, actor: str, reason: str) -> str:
-    """Says what a change of that kind did; of a canary's end, which end it was."""
+def describe_change(route: Route, kind: str, actor: str, reason: str) -> str:
+    """Says what a change of that kind did: of a canary's end, which end it was; of a
+    break-glass, which of its two changes. route: as the change left it.
+    """
     end = find_end(reason)
-    if kind == "restore" and end is CanaryEnd.TAKEN_BACK:
-        return end.value
-    if kind == "restore" and actor == SYSTEM.name:
-        return f"promotion {end}"
+    if kind == "restore":
+        if route.break_glass is not None:
+            return "served without proof from here"
+        if reason.startswith("break-glass "):
+            return "break-glass over: the former incumbent is back"
+        if end is CanaryEnd.TAKEN_BACK:
+            return end.value
+        if actor == SYSTEM.name:
+            return f"promotion {end}"
     return CHANGE_WORDS.get(kind, kind).format(end=end)
