@@ -103,13 +103,14 @@ def test_an_item_of_the_mean_is_the_weighted_mean_of_its_parts() -> None:
 
 
 def test_three_thirds_of_a_whole_score_are_a_whole_score() -> None:
-    weights = (0.1, 0.2, 0.7, 0.3, 0.9)
-    cases = [case(part(f"s{n}", weight), [1.0]) for n, weight in enumerate(weights)]
-    assert all(
-        item.pair.candidate <= 1.0
-        for k in range(2, 6)
-        for item in composite(cases[:k]).paired.items
-    )
+    """The shares of these weights sum to a little more than 1."""
+    plans = [pooled("a", 1, [1.0], 3.0), pooled("b", 1, [1.0], 1.1)]
+    assert sum(weight_shares(plans)) > 1.0
+
+    whole = composite([case(terms, [1.0], pool=(1.0,)) for terms in plans])
+    assert [item.pair.candidate for item in whole.paired.items] == [1.0]
+    assert whole.paired.pool == (1.0,)
+    assert whole.plan.difficulty == encode_scores([1.0])
 
 
 def test_the_plan_of_the_mean_takes_what_is_strictest_in_its_parts() -> None:
@@ -122,8 +123,10 @@ def test_the_plan_of_the_mean_takes_what_is_strictest_in_its_parts() -> None:
         ),
         part("c", alpha=0.05, n_max=100, look=2, population=ClaimPopulation.THESE),
     ]
+    plans[1] = replace(plans[1], order_seed=8, epochs=2)
     whole = composite([case(one, [0.0] * 50) for one in plans]).plan
 
+    # The rest is the same in all of them: it is the first one's.
     assert whole == replace(
         plan(n_max=90),
         suite=WEIGHTED_MEAN,
@@ -251,7 +254,9 @@ def test_a_mean_waits_for_the_slices_of_its_parts() -> None:
         assert group.whole.outcome == outcome
         assert group.votes[0][0] == outcome
         assert {one.consumed for one in group.members.values()} == {min(n, 70)}
+        assert group.members["a"].report.outcome == outcome
     away = weighted_mean([case(guarded, better[:69], "away"), case(part("b"), better[:69])])
     assert away.votes[0][0] == "infra_error"
+    assert away.members["a"].report.outcome == "inconclusive"
     assert away.whole is not None
     assert away.whole.reason.endswith("That counts once 60 of each slice are in.")
