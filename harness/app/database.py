@@ -13,8 +13,9 @@ from harness.app.installation import Installation, job_queue
 from harness.domain.errors import (
     ConfigError,
 )
+from harness.domain.operations.row_signatures import KeyPurpose
 from harness.domain.settings import RunQueueKind, Settings
-from harness.runtime import secret_files
+from harness.runtime import secret_files, signing_keys
 from harness.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -60,16 +61,26 @@ def require_database(settings: Settings) -> None:
     engine.require_file(settings.database_url)
 
 
-def upgrade_database(settings: Settings) -> None:
-    """Bring the schema to the newest revision; makes the SQLite file where there is none."""
+def upgrade_database(
+    settings: Settings, *, always: bool = False, replace_triggers: bool = False
+) -> None:
+    """Bring the schema to the newest revision; makes the SQLite file where there is none.
+
+    always: also where nothing seems to be left to do, which signs the triggers.
+    replace_triggers: of a newer version, where no signature vouches for them.
+    """
     from harness.store import schema_revisions  # noqa: PLC0415 - SQLAlchemy takes its time
 
     if settings.database_url.startswith("sqlite"):
         secret_files.writable_home(settings)
-    if not schema_revisions.is_current(settings.database_url):
+    if always or not schema_revisions.is_current(settings.database_url):
         from harness.store import migrate  # noqa: PLC0415 - alembic takes its time
 
-        migrate.upgrade(settings.database_url)
+        migrate.upgrade(
+            settings.database_url,
+            signatures=signing_keys.signatures(settings, KeyPurpose.CONTROL),
+            replace_triggers=replace_triggers,
+        )
     if settings.control.queue is RunQueueKind.PROCRASTINATE:
         job_queue(settings).install(settings.database_url)
     with suppress(ConfigError):  # without a secret, nothing was ever written here
@@ -124,4 +135,4 @@ def schema_state(settings: Settings) -> "SchemaState":
     """
     from harness.store import migrate  # noqa: PLC0415
 
-    return migrate.state(settings.database_url)
+    return migrate.state(settings.database_url, signing_keys.signatures(settings))

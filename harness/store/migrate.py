@@ -14,7 +14,7 @@ again.
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -30,7 +30,8 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from harness import package_data
-from harness.domain.errors import Conflict, DatabaseUnusable, StoreUnavailable
+from harness.domain.errors import ConfigError, Conflict, DatabaseUnusable, StoreUnavailable
+from harness.ports import Signatures
 from harness.store import (
     constraints,
     engine,
@@ -70,17 +71,44 @@ class StrictSQLite(SQLiteImpl):
         super().create_table(table, **options)
 
 
-def upgrade(url: str, revision: str = "head") -> None:
+def upgrade(
+    url: str,
+    revision: str = "head",
+    *,
+    signatures: Signatures | None = None,
+    replace_triggers: bool = False,
+) -> None:
     """Bring the database to `revision`; an SQLite file and its folder are created.
+
+    signatures: sign which triggers are installed, where this process has the key.
+    replace_triggers: install this version's, though the database claims a newer version's.
 
     Several may do so at once: the others wait, and find nothing left to do. A newer database
     that lets this version go on stays as it is. Raises StoreUnavailable when the database does
     not answer, holds the migration up, or a row does not fit; Conflict where an older control
-    process leads that the new schema is not made for.
+    process leads that the new schema is not made for, or a newer version signed the triggers
+    that should be replaced.
     """
     parsed = engine.parse(url)
     engine.make_folder(parsed)
-    _patiently(url, lambda db: _upgrade(parsed, db, revision))
+
+    def go_on(db: sa.Connection) -> None:
+        if replace_triggers and trigger_generation.has_newer(db):
+            if not triggers.find_unsigned(db, signatures):
+                raise Conflict(
+                    "a newer version signed the triggers, which stay: go back with its "
+                    "`swapgate db downgrade`"
+                )
+            trigger_generation.forget(db)
+        _upgrade(parsed, db, revision)
+        if (
+            signatures is not None
+            and MigrationContext.configure(db).get_current_revision() == head()
+        ):
+            with suppress(ConfigError):  # the key is elsewhere
+                triggers.sign(db, signatures)
+
+    _patiently(url, go_on)
 
 
 def _upgrade(url: sa.URL, db: sa.Connection, revision: str) -> None:
@@ -232,11 +260,13 @@ class SchemaState:
     differences: tuple[str, ...]  # a line each, of what is not as this version needs it
     is_newer: bool = False  # a newer version made it
     is_served: bool = False  # and lets this one go on with it
-    has_newer_triggers: bool = False  # a newer version installed them at the same revision
+    has_newer_triggers: bool = False  # it says that a newer version installed them
+    unsigned_triggers: str = ""  # why nothing vouches for that; "" where a signature does
 
 
-def state(url: str) -> SchemaState:
-    """Compares the database's schema with this version's. Raises DatabaseUnusable for a file
+def state(url: str, signatures: Signatures | None = None) -> SchemaState:
+    """Compares the database's schema with this version's, and what a newer version installed
+    with what it signed. Raises DatabaseUnusable for a file
     that is missing or damaged, StoreUnavailable.
     """
     engine.require_file(url)
@@ -250,17 +280,24 @@ def state(url: str) -> SchemaState:
         return SchemaState(head(), found, (str(error),), is_newer=True)
     with _connection(url) as db:
         newer = trigger_generation.has_newer(db)
-    return SchemaState(head(), found, tuple(check(url)), has_newer_triggers=newer)
+        unsigned = triggers.find_unsigned(db, signatures)
+    return SchemaState(
+        head(),
+        found,
+        tuple(check(url, signatures)),
+        has_newer_triggers=newer,
+        unsigned_triggers=unsigned,
+    )
 
 
-def check(url: str) -> list[str]:
+def check(url: str, signatures: Signatures | None = None) -> list[str]:
     """Lists how the database differs from this version in tables, rules and triggers, a line
     each.
     """
     with _connection(url) as db:
         context = MigrationContext.configure(db, opts={"compare_type": True})
         differences = [str(difference) for difference in compare_metadata(context, metadata)]
-        return differences + constraints.differences(db) + triggers.differences(db)
+        return differences + constraints.differences(db) + triggers.differences(db, signatures)
 
 
 def _config(db: sa.Connection | None = None) -> Config:

@@ -1,13 +1,19 @@
 """Says which generation of triggers a database has, so that a process of an older version which
 starts at the same revision of the schema leaves a newer version's triggers in place (ADR 38).
 
-The number stands beside the revision, in `alembic_version`, where only the tables' owner
-writes.
+The number stands beside the revision, in `alembic_version`, and with it which triggers these
+are, signed with control's key: a number that somebody made up excuses no trigger.
 """
 
+import json
+from collections.abc import Mapping
 from typing import Final
 
 import sqlalchemy as sa
+
+from harness.domain.errors import ConfigError, SignatureInvalid
+from harness.domain.operations.row_signatures import KeyPurpose, row_payload
+from harness.ports import Signatures
 
 # `triggers.digest()` of each generation, this version's last. Whoever changes a trigger, or a
 # list of words that one holds, adds a line; the lines before stay.
@@ -20,6 +26,9 @@ _TABLE: Final = "alembic_version"
 _ADD: Final = sa.text(f"ALTER TABLE {_TABLE} ADD COLUMN triggers INTEGER")
 _FOUND: Final = sa.text(f"SELECT triggers FROM {_TABLE}")  # noqa: S608 - a constant
 _WRITE: Final = sa.text(f"UPDATE {_TABLE} SET triggers = :generation")  # noqa: S608 - as above
+_ADD_SIGNED: Final = sa.text(f"ALTER TABLE {_TABLE} ADD COLUMN triggers_signed TEXT")
+_FOUND_SIGNED: Final = sa.text(f"SELECT triggers_signed FROM {_TABLE}")  # noqa: S608 - as above
+_SIGN: Final = sa.text(f"UPDATE {_TABLE} SET triggers_signed = :signed")  # noqa: S608 - as above
 
 
 def has_newer(db: sa.Connection) -> bool:
@@ -32,13 +41,13 @@ def record(db: sa.Connection) -> None:
     if not _is_kept(db):
         db.execute(_ADD)
     if recorded(db) != GENERATION:
-        db.execute(_WRITE, {"generation": GENERATION})
+        _write(db, GENERATION)
 
 
 def forget(db: sa.Connection) -> None:
     """Lets any version install its triggers: an older schema has no newer ones."""
     if _is_kept(db):
-        db.execute(_WRITE, {"generation": None})
+        _write(db, None)
 
 
 def recorded(db: sa.Connection) -> int:
@@ -46,8 +55,51 @@ def recorded(db: sa.Connection) -> int:
     return (db.execute(_FOUND).scalar() or 0) if _is_kept(db) else 0
 
 
-def _is_kept(db: sa.Connection) -> bool:
+def _write(db: sa.Connection, generation: int | None) -> None:
+    """What was signed of another generation goes."""
+    db.execute(_WRITE, {"generation": generation})
+    if _is_kept(db, "triggers_signed"):
+        db.execute(_SIGN, {"signed": None})
+
+
+def sign(db: sa.Connection, digests: Mapping[str, str], signatures: Signatures) -> None:
+    """Signs which triggers this version installed: a digest of each, by name. Raises
+    ConfigError where this process has no private key.
+    """
+    signature = signatures.sign(_payload(GENERATION, digests))
+    if not _is_kept(db, "triggers_signed"):
+        db.execute(_ADD_SIGNED)
+    signed = json.dumps({"triggers": dict(digests), "signature": signature})
+    db.execute(_SIGN, {"signed": signed})
+
+
+def signed_digests(db: sa.Connection, signatures: Signatures | None) -> Mapping[str, str]:
+    """Returns what the version that installed the triggers signed of them. Raises
+    SignatureInvalid where nothing holds of the generation that is written down.
+    """
+    if signatures is None:
+        raise SignatureInvalid("there is no keyring to verify it with")
+    found = db.execute(_FOUND_SIGNED).scalar() if _is_kept(db, "triggers_signed") else None
+    if not found:
+        raise SignatureInvalid("it has no signature")
+    try:
+        stored = json.loads(found)
+        digests = {str(name): str(digest) for name, digest in stored["triggers"].items()}
+        payload = _payload(recorded(db), digests)
+        signatures.check(payload, str(stored["signature"]), KeyPurpose.CONTROL)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise SignatureInvalid("its signature cannot be read") from None
+    except ConfigError as error:
+        raise SignatureInvalid(str(error)) from None
+    return digests
+
+
+def _payload(generation: int, digests: Mapping[str, str]) -> bytes:
+    return row_payload(_TABLE, "", {"triggers": generation}, digests=dict(digests))
+
+
+def _is_kept(db: sa.Connection, column: str = "triggers") -> bool:
     inspector = sa.inspect(db)
     if not inspector.has_table(_TABLE):
         return False
-    return "triggers" in {column["name"] for column in inspector.get_columns(_TABLE)}
+    return column in {kept["name"] for kept in inspector.get_columns(_TABLE)}

@@ -9,11 +9,15 @@ function by function; `differences` says in words where a database has something
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 import sqlalchemy as sa
 
+from harness.domain.content_hash import canonical_json, hash_content
+from harness.domain.errors import SignatureInvalid
+from harness.ports import Signatures
 from harness.store import trigger_generation
 from harness.store.guards import COUNTED, GUARDS, KEPT, NEVER_EMPTIED, Guard
 from harness.store.schema import metadata
@@ -54,26 +58,61 @@ def present(db: sa.Connection) -> Mapping[str, Trigger]:
     return {trigger.name: trigger for trigger in found}
 
 
-def differences(db: sa.Connection) -> list[str]:
-    """Lists in words how the database's triggers differ from this version's; empty when they
-    agree. What those of a newer version say cannot be compared, but that they are there.
+def differences(db: sa.Connection, signatures: Signatures | None = None) -> list[str]:
+    """Lists in words how the database's triggers differ from this version's, or from what a
+    newer version signed of its own; empty when they agree. signatures: None verifies nothing.
     """
     ours, theirs = shipped(db), present(db)
-    missing = [f"the trigger {name} is missing" for name in sorted(ours.keys() - theirs.keys())]
+    expected = {name: _digest(trigger) for name, trigger in ours.items()}
+    whose = "this version's"
     if trigger_generation.has_newer(db):
-        return missing
+        with suppress(SignatureInvalid):
+            expected = dict(trigger_generation.signed_digests(db, signatures))
+            whose = "what a newer version signed"
     return [
-        *missing,
         *(
-            f"the trigger {name} is not this version's"
-            for name in sorted(ours.keys() & theirs.keys())
-            if ours[name] != theirs[name]
+            f"the trigger {name} is missing"
+            for name in sorted((ours.keys() | expected.keys()) - theirs.keys())
+        ),
+        *(
+            f"the trigger {name} is not {whose}"
+            for name in sorted(expected.keys() & theirs.keys())
+            if expected[name] != _digest(theirs[name])
         ),
         *(
             f"the trigger {name} of {theirs[name].table} is none of ours"
-            for name in sorted(theirs.keys() - ours.keys())
+            for name in sorted(theirs.keys() - expected.keys())
         ),
     ]
+
+
+def find_unsigned(db: sa.Connection, signatures: Signatures | None) -> str:
+    """Says why nothing vouches for the newer generation that the database claims; empty where
+    a signature does, or where it claims none.
+    """
+    if trigger_generation.has_newer(db):
+        try:
+            trigger_generation.signed_digests(db, signatures)
+        except SignatureInvalid as error:
+            return str(error)
+    return ""
+
+
+def sign(db: sa.Connection, signatures: Signatures) -> None:
+    """Signs this version's triggers, where the database has them. Raises ConfigError."""
+    if not trigger_generation.has_newer(db):
+        digests = {name: _digest(trigger) for name, trigger in shipped(db).items()}
+        with suppress(SignatureInvalid):
+            if trigger_generation.signed_digests(db, signatures) == digests:
+                return  # who does not own the tables could not write it again
+        trigger_generation.sign(db, digests, signatures)
+
+
+def _digest(trigger: Trigger) -> str:
+    """Other versions compare it: the fields and their order stay."""
+    t = trigger
+    fields = [t.name, t.table, t.kind, [*t.columns], t.function, t.body, [*t.settings]]
+    return hash_content(canonical_json(fields).encode())
 
 
 def are_installed(db: sa.Connection) -> bool:

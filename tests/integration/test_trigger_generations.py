@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from harness.domain.errors import Conflict
 from harness.store import migrate, schema_revisions, table_copy, trigger_generation, triggers
 from harness.store.guards import GUARDS, Guard
 from harness.store.schema.proposals import rollout
 from tests.contract.conftest import open_store
 from tests.integration.test_migrations import connected
 from tests.support.site.command_line import installed
+from tests.support.site.signing_keys import CONTROL, VERIFIER
 from tests.support.store.records import seeded, start_canary
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.req("G6")]
@@ -54,7 +56,7 @@ def installed_triggers(url: str) -> dict[str, triggers.Trigger]:
 def upgraded_by_the_newer(url: str) -> dict[str, triggers.Trigger]:
     before = installed_triggers(url)
     with newer_version():
-        migrate.upgrade(url)
+        migrate.upgrade(url, signatures=CONTROL)
         assert migrate.check(url) == []
     after = installed_triggers(url)
     assert after.keys() - before.keys() == {NAME}
@@ -67,8 +69,9 @@ def test_an_older_versions_upgrade_leaves_a_newer_ones_triggers(database_url: st
     assert schema_revisions.is_current(database_url)  # nothing to do
     migrate.upgrade(database_url)
     assert installed_triggers(database_url) == newer
-    state = migrate.state(database_url)
+    state = migrate.state(database_url, VERIFIER)
     assert state.has_newer_triggers
+    assert not state.unsigned_triggers
     assert state.differences == ()
     with closing(open_store(database_url)) as store:
         seeded(store)
@@ -129,6 +132,90 @@ def test_a_generation_that_somebody_made_up_hides_no_missing_trigger(database_ur
         db.execute(sa.text("UPDATE alembic_version SET triggers = 999"))
         db.execute(sa.text(f"DROP TRIGGER rollout_no_rewrite{on}"))
     assert migrate.check(database_url) == ["the trigger rollout_no_rewrite is missing"]
+
+
+def weaken(url: str) -> None:
+    """Puts a trigger that refuses nothing in the place of one of ours, as raw SQL does."""
+    with connected(url) as db:
+        if db.dialect.name == "sqlite":
+            db.exec_driver_sql("DROP TRIGGER rollout_no_rewrite")
+            db.exec_driver_sql(
+                "CREATE TRIGGER rollout_no_rewrite BEFORE UPDATE ON rollout BEGIN SELECT 1; END"
+            )
+        else:
+            db.exec_driver_sql(
+                "CREATE OR REPLACE FUNCTION rollout_no_rewrite() RETURNS trigger"
+                " LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"
+            )
+
+
+def test_a_generation_that_somebody_made_up_hides_no_weakened_trigger(
+    database_url: str,
+) -> None:
+    migrate.upgrade(database_url, signatures=CONTROL)
+    weaken(database_url)
+    with connected(database_url) as db:
+        db.execute(sa.text("UPDATE alembic_version SET triggers = 999"))
+    for signatures in (None, VERIFIER):
+        state = migrate.state(database_url, signatures)
+        assert state.differences == ("the trigger rollout_no_rewrite is not this version's",)
+        assert state.unsigned_triggers
+
+
+@pytest.mark.parametrize(
+    "signed", [None, "{}", "[]", "no JSON", '{"triggers": {}, "signature": "k.c2ln"}']
+)
+def test_no_signature_can_be_made_up_either(database_url: str, signed: str | None) -> None:
+    upgraded_by_the_newer(database_url)
+    weaken(database_url)
+    with connected(database_url) as db:
+        written = {"signed": signed}
+        db.execute(sa.text("UPDATE alembic_version SET triggers_signed = :signed"), written)
+    state = migrate.state(database_url, VERIFIER)
+    assert "the trigger rollout_no_rewrite is not this version's" in state.differences
+    assert state.unsigned_triggers
+
+
+def test_a_newer_versions_trigger_that_was_weakened_is_named(database_url: str) -> None:
+    upgraded_by_the_newer(database_url)
+    weaken(database_url)
+    on = " ON rollout" if database_url.startswith("postgresql") else ""
+    with connected(database_url) as db:
+        db.execute(sa.text(f"DROP TRIGGER {NAME}{on}"))
+    assert migrate.state(database_url, VERIFIER).differences == (
+        f"the trigger {NAME} is missing",
+        "the trigger rollout_no_rewrite is not what a newer version signed",
+    )
+
+
+def test_only_triggers_that_no_newer_version_signed_are_replaced(database_url: str) -> None:
+    newer = upgraded_by_the_newer(database_url)
+    with pytest.raises(Conflict, match="a newer version signed the triggers"):
+        migrate.upgrade(database_url, signatures=CONTROL, replace_triggers=True)
+    assert installed_triggers(database_url) == newer
+    with connected(database_url) as db:
+        db.execute(sa.text("UPDATE alembic_version SET triggers = 999"))
+    migrate.upgrade(database_url, signatures=CONTROL, replace_triggers=True)
+    state = migrate.state(database_url, VERIFIER)
+    assert state.differences == (f"the trigger {NAME} of rollout is none of ours",)
+    assert not state.has_newer_triggers
+
+
+def test_db_check_fails_where_a_made_up_generation_excuses_a_trigger(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with installed(tmp_path, database_url, monkeypatch) as cli:
+        file = tmp_path / ".swapgate/swapgate.db"
+        url = f"sqlite:///{file}" if file.exists() else database_url
+        weaken(url)
+        with connected(url) as db:
+            db.execute(sa.text("UPDATE alembic_version SET triggers = 999"))
+        found = cli.run("db", "check", exits=1)
+        assert "the trigger rollout_no_rewrite is not this version's" in found.stdout
+        assert "nothing vouches for it" in found.stderr
+        assert "rollout_no_rewrite is not" in cli.text("doctor", exits=1)
+        cli.run("db", "upgrade", "--replace-triggers")
+        cli.run("db", "check")
 
 
 def test_who_runs_the_older_version_is_told(

@@ -161,6 +161,12 @@ def _schema(shown: str, state: "database.SchemaState") -> DoctorFinding:
             f"{len(state.differences)} differences, the first: {state.differences[0]}"
         )
         return DoctorFinding("database", "fail", found, "run `swapgate db check`, `db upgrade`")
+    if state.unsigned_triggers:
+        found = (
+            f"{shown} claims triggers of a newer version, and nothing vouches for that: "
+            f"{state.unsigned_triggers}"
+        )
+        return DoctorFinding("database", "warn", found, "run `swapgate db check`")
     if state.has_newer_triggers:
         found = f"{shown} has triggers of a newer version; this one goes on"
         return DoctorFinding("database", "warn", found, in_newer)

@@ -27,8 +27,14 @@ def db() -> None:
 
 
 @db.command()
+@click.option(
+    "--replace-triggers",
+    is_flag=True,
+    help="Install this version's triggers where the database claims those of a newer version, "
+    "and no signature vouches for that.",
+)
 @pass_session
-def upgrade(session: Session) -> None:
+def upgrade(session: Session, *, replace_triggers: bool) -> None:
     """Bring the schema to the newest revision; a SQLite file is made where there is none.
 
     Routers, control and workers of the version before go on meanwhile and afterwards. Where a
@@ -36,7 +42,7 @@ def upgrade(session: Session) -> None:
     """
     from harness.app.database import upgrade_database  # noqa: PLC0415 - `--help` stays quick
 
-    upgrade_database(session.settings)
+    upgrade_database(session.settings, always=True, replace_triggers=replace_triggers)
     if session.json:
         output.document({"upgraded": True})
     else:
@@ -214,14 +220,21 @@ def _print_check(
             f"a newer version brought the database to {found}, with which this version goes "
             "on; that version's `swapgate db check` compares its tables"
         )
-    if state.has_newer_triggers:
+    if state.unsigned_triggers:
         output.note(
-            "a newer version installed its triggers, which stay; that version's `swapgate db "
-            "check` compares them"
+            "the database says that a newer version installed its triggers, and nothing "
+            f"vouches for it: {state.unsigned_triggers}. Run that version's `swapgate db "
+            "upgrade` where the signing key is; where there is none, this version's `swapgate "
+            "db upgrade --replace-triggers`"
+        )
+    elif state.has_newer_triggers:
+        output.note(
+            "a newer version installed its triggers, which stay, as it signed them; its "
+            "`swapgate db check` compares them with its own"
         )
     if state.differences:
         output.note(f"this version needs revision {state.needed}, and the database has {found}")
-        if not state.is_newer:
+        if not state.is_newer and not state.has_newer_triggers:
             output.note("run `swapgate db upgrade`")
     elif faults:
         output.note(
