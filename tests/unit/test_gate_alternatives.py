@@ -54,6 +54,7 @@ def test_each_of_several_suites_says_its_rank_its_p_and_its_limit() -> None:
     passed = [report for vote, report in group.votes]
     assert {vote for vote, _ in group.votes} == {"passed"}
     assert [report.suite for report in passed] == [f"s{n}" for n in reversed(order) if shown[n]]
+    assert passed[-1].reason.startswith("The candidate is better: ")
     assert passed[-1].reason.endswith(f"By Holm's rule p = {p[1]:.2g} had to be at most 0.01.")
 
 
@@ -102,6 +103,8 @@ def test_among_several_nobody_passes_where_nobody_is_shown() -> None:
     group = at_least_one([case(rival(f"s{n}"), spread(9, 9)) for n in range(2)])
 
     assert [vote for vote, _ in group.votes] == ["inconclusive", "inconclusive"]
+    for _, report in group.votes:
+        assert report.reason.startswith("100 of 100 items did not show that the candidate is")
     close = at_least_one([case(rival("s0"), spread(12, 5)), case(rival("s1"), spread(9, 9))])
     said = close.members["s0"].report.reason
     assert said.startswith("Better by itself, but not after the other suites are counted. By ")

@@ -233,8 +233,8 @@ def _member(case: SuiteClaim, upto: int, *, decided: bool) -> tuple[SuiteJudgeme
 
 
 def _p(report: SuiteReport) -> float:
-    done = report.n_used >= report.n_max and report.p_final is not None
-    return report.p_final if done and report.p_final is not None else 1.0
+    p = report.p_final
+    return p if p is not None and report.n_used >= report.n_max else 1.0
 
 
 def _ranks(p_values: Sequence[float]) -> list[int]:
