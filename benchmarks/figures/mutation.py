@@ -81,8 +81,17 @@ AREAS: Final = {
             "tests/unit/test_key_ledger.py",
             "tests/unit/test_segments.py",
             "tests/unit/test_traffic_rate.py",
+            # Those that move a canary through the store, all of it in one process.
             "tests/integration/test_bake.py",
             "tests/integration/test_canary_replay.py",
+            "tests/integration/test_control_alerts.py",
+            "tests/integration/test_control_faults.py",
+            "tests/integration/test_data_classes.py",
+            "tests/integration/test_four_eyes.py",
+            "tests/integration/test_freezes.py",
+            "tests/integration/test_observe_only.py",
+            "tests/integration/test_recomputed.py",
+            "tests/integration/test_second_approvals.py",
         ),
     ),
     "access": Area(

@@ -22,6 +22,8 @@ from harness.domain.canary.guardrails import (
 from harness.domain.canary.judge import (
     DATA_HEADING,
     MAX_ARM_RATIO,
+    MAX_CRITERIA_LENGTH,
+    MAX_WAIT_S,
     JudgeOutcome,
     build_prompt,
     check_judge,
@@ -168,6 +170,56 @@ def test_a_judge_that_makes_no_sense_is_refused(policy: CanaryPolicy, words: str
     check_judge(CanaryPolicy())
     with pytest.raises(InputError, match=words):
         check_judge(policy)
+
+
+@pytest.mark.parametrize(
+    "judge",
+    [
+        replace(JUDGE, share_bps=1),
+        replace(JUDGE, share_bps=BUCKETS),
+        replace(JUDGE, timeout_s=MAX_WAIT_S),
+        replace(JUDGE, timeout_s=0.001),
+        replace(JUDGE, max_usd=0.001),
+        replace(JUDGE, criteria="g" * MAX_CRITERIA_LENGTH),
+        replace(JUDGE, criteria="g"),
+    ],
+)
+def test_a_judge_at_the_edge_of_what_makes_sense_is_taken(judge: CanaryJudge) -> None:
+    check_judge(replace(POLICY, judge=judge))
+
+
+@pytest.mark.parametrize(
+    "judge",
+    [
+        replace(JUDGE, share_bps=BUCKETS + 1),
+        replace(JUDGE, timeout_s=MAX_WAIT_S + 0.001),
+        replace(JUDGE, timeout_s=math.nan),
+        replace(JUDGE, max_usd=-1.0),
+        replace(JUDGE, max_usd=math.nan),
+        replace(JUDGE, criteria="g" * (MAX_CRITERIA_LENGTH + 1)),
+        replace(JUDGE, model="sim"),
+        replace(JUDGE, model="/judge"),
+    ],
+)
+def test_a_judge_beyond_the_edge_is_refused(judge: CanaryJudge) -> None:
+    with pytest.raises(InputError):
+        check_judge(replace(POLICY, judge=judge))
+
+
+def test_a_budget_that_is_spent_to_the_cent_allows_no_further_call() -> None:
+    assert has_budget(JUDGE, JUDGE.max_usd - 0.5, 0.2, 2)
+    assert not has_budget(JUDGE, JUDGE.max_usd - 0.5, 0.25, 2)
+    assert not has_budget(JUDGE, JUDGE.max_usd, 0.0, 2)
+
+
+@pytest.mark.parametrize(
+    ("cost_usd", "fits"), [(0.0, True), (3.0, True), (-0.01, False), (math.inf, False)]
+)
+def test_a_tally_with_a_cost_that_cannot_be_does_not_fit(
+    cost_usd: float, *, fits: bool
+) -> None:
+    tally = JudgeTally(7, 4, 3, 2, no_verdict=ArmSplit(1, 0))
+    assert replace(tally, cost_usd=cost_usd).fits is fits
 
 
 def test_a_judge_is_stored_with_its_rollout_and_rollouts_without_one_keep_their_hash() -> None:

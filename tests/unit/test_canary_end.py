@@ -1,0 +1,48 @@
+"""The words for how a canary ended, and the stored reason that they are read from."""
+
+import pytest
+
+from harness.domain.canary.canary_end import CanaryEnd, describe_abort, describe_who, find_end
+
+pytestmark = pytest.mark.req("F3")
+
+
+def test_each_end_has_its_words_after_a_name_after_a_verdict_and_of_a_route() -> None:
+    assert [
+        (end.predicate, end.clause, end.describe("chat"), end.describe("")) for end in CanaryEnd
+    ] == [
+        (
+            "was aborted",
+            "its canary was aborted",
+            "canary of chat was aborted",
+            "canary was aborted",
+        ),
+        (
+            "had its promotion taken back",
+            "its promotion was taken back",
+            "promotion of chat was taken back",
+            "promotion was taken back",
+        ),
+        (
+            "was rolled back",
+            "its canary was rolled back",
+            "canary of chat was rolled back",
+            "canary was rolled back",
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stored", "end", "who"),
+    [
+        (describe_abort("ben", "why", baking=False), CanaryEnd.ABORTED, "by ben: why"),
+        (describe_abort("ben", "why", baking=True), CanaryEnd.TAKEN_BACK, "by ben: why"),
+        ("rolled back by ben: why", CanaryEnd.TAKEN_BACK, "rolled back by ben: why"),
+        ("failure_rate: 9 of 100", CanaryEnd.ROLLED_BACK, "failure_rate: 9 of 100"),
+        ("aborted upstream", CanaryEnd.ROLLED_BACK, "aborted upstream"),
+    ],
+)
+def test_the_stored_reason_says_which_end_it_was_and_who_brought_it_about(
+    stored: str, end: CanaryEnd, who: str
+) -> None:
+    assert (find_end(stored), describe_who(stored)) == (end, who)

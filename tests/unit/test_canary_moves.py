@@ -1,0 +1,233 @@
+"""Every move of a canary leaves its trace: in the routing table and its history, in the audit
+log, in alerts, in its proposal. Who looks at it is told what holds it, and how far it reaches.
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from harness.control.canary import duration_estimate, holds, judge, operations, reach, status
+from harness.control.operations import alerts
+from harness.domain.canary.canary_end import CanaryEnd
+from harness.domain.canary.guardrails import Guardrail
+from harness.domain.canary.observation import TrafficMinute
+from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
+from harness.domain.canary.unit_rule import CanaryJudge
+from harness.domain.errors import InputError
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.proposal import ProposalPhase
+from harness.domain.routing.table import BUCKETS, Route
+from tests.support.control.control_plane import BEN, SmallInstallation
+
+pytestmark = pytest.mark.req("F3")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> SmallInstallation:
+    made = SmallInstallation(tmp_path)
+    made.set_up()
+    return made
+
+
+def opened(world: SmallInstallation) -> Rollout:
+    proposal = world.propose()
+    assert world.until_decided(proposal.id).phase is ProposalPhase.CANARY
+    return newest(world)
+
+
+def newest(world: SmallInstallation) -> Rollout:
+    with world.store.read() as tx:
+        return tx.rollouts.list(route="chat", limit=1)[0]
+
+
+def route_of(world: SmallInstallation) -> Route:
+    with world.store.read() as tx:
+        return tx.routing.table().routes["chat"]
+
+
+def give(world: SmallInstallation, signal: RolloutSignal, reason: str) -> None:
+    operations.operate(world.context(), BEN, "chat", signal, reason=reason)
+
+
+def moves(world: SmallInstallation) -> list[str]:
+    """The oldest first."""
+    events = status.list_canary_moves(world.context(), newest(world))
+    return [event.action for event in reversed(events)]
+
+
+def alert_texts(world: SmallInstallation, kind: AlertKind) -> list[tuple[str, str]]:
+    with world.store.read() as tx:
+        return [(alert.title, alert.text) for alert in tx.alerts.list() if alert.kind is kind]
+
+
+def record(world: SmallInstallation, target: str, requests: int, minutes_ago: int) -> None:
+    minute = world.clock.now().replace(second=0, microsecond=0) - timedelta(minutes=minutes_ago)
+    row = TrafficMinute(
+        "chat", minute, f"w-{target}-{minutes_ago}", "incumbent", target, 1, requests,
+        0, 0, 0, 0, 0, 0.0,
+    )  # fmt: skip
+    with world.store.write() as tx:
+        tx.observations.append([], [row])
+
+
+def test_every_move_up_to_the_end_of_the_bake_is_listed_in_its_order(
+    world: SmallInstallation,
+) -> None:
+    world.policy = replace(world.policy, canary=replace(world.policy.canary, bake_s=86_400.0))
+    opened(world)
+    for _ in range(12):
+        world.run_once()
+        world.feed(blocks=4)
+    assert newest(world).baking
+    give(world, RolloutSignal.FINISH, "it is good")
+
+    assert moves(world)[:2] == ["canary.enough", "canary.step_done"]
+    assert moves(world)[-2:] == ["canary.promote", "canary.finish"]
+    assert status.explain_canary(world.context(), "chat").moves
+    with world.store.read() as tx:
+        kinds = [version.kind for version in tx.routing.history("chat")]
+        weights = [version.route.holdback is not None for version in tx.routing.history("chat")]
+    assert (kinds[:2], weights[:2]) == (["settings", "promotion"], [False, True])
+    assert {"baseline", "canary", "weight"} <= {*kinds}
+    ((title, text),) = alert_texts(world, AlertKind.PROMOTED)
+    assert title == "sim/better is now the model of route chat"
+    assert text.startswith("It took the place of sim/base. ")
+
+
+def test_a_canary_that_does_harm_leaves_table_and_proposal_and_says_who_serves(
+    world: SmallInstallation,
+) -> None:
+    rollout = opened(world)
+    for _ in range(6):
+        world.feed(failing=True, blocks=4)
+        world.run_once()
+
+    assert newest(world).state is RolloutState.ROLLED_BACK
+    assert (route_of(world).canary, route_of(world).incumbent) == (None, rollout.incumbent)
+    assert moves(world)[-1] == "canary.harm"
+    assert world.get(rollout.proposal).phase is ProposalPhase.ROLLED_BACK
+    ((title, text),) = alert_texts(world, AlertKind.ROLLED_BACK)
+    assert title == "the canary of route chat was rolled back"
+    assert text.startswith("sim/base serves all users again, sim/better none. ")
+    assert newest(world).ended_because in text
+
+
+def test_a_person_who_aborts_raises_no_alert_and_the_share_is_gone(
+    world: SmallInstallation,
+) -> None:
+    rollout = opened(world)
+    give(world, RolloutSignal.ABORT, "the customer asked")
+
+    assert route_of(world).canary is None
+    assert moves(world)[-1] == "canary.abort"
+    assert newest(world).ended_because == "abort by ben: the customer asked"
+    assert world.get(rollout.proposal).end is CanaryEnd.ABORTED
+    assert alert_texts(world, AlertKind.ROLLED_BACK) == []
+
+
+def test_a_pause_keeps_the_share_and_tells_why_until_it_is_resumed(
+    world: SmallInstallation,
+) -> None:
+    share = opened(world).current.weight_bps
+    give(world, RolloutSignal.PAUSE, "a look at the answers")
+
+    assert newest(world).state is RolloutState.PAUSED
+    canary = route_of(world).canary
+    assert canary is not None
+    assert canary.weight_bps == share
+    ((title, text),) = alert_texts(world, AlertKind.CANARY_PAUSED)
+    assert title == "the canary of route chat is paused and waits for a person"
+    with world.store.read() as tx:
+        assert holds.find_pause_reason(tx, newest(world)) == text
+    give(world, RolloutSignal.RESUME, "all is well")
+    with world.store.read() as tx:
+        assert holds.find_pause_reason(tx, newest(world)) == ""
+    assert moves(world)[-2:] == ["canary.pause", "canary.resume"]
+
+
+def test_faults_of_routers_hold_a_canary_with_their_count_until_a_person_looked(
+    world: SmallInstallation,
+) -> None:
+    rollout = opened(world)
+    ctx = world.context()
+    for times in ("once", "2 times"):
+        with world.store.write() as tx:
+            alerts.raise_alert(
+                ctx, tx, AlertKind.INTERNAL_ERROR, rollout.id,
+                subject="route chat", title="a router failed", text="KeyError in recording.",
+            )  # fmt: skip
+        with world.store.read() as tx:
+            (reason,) = holds.list_hold_reasons(tx, rollout)
+        assert reason.startswith(f"On hold: routers failed {times} in requests of this route")
+        assert "UTC: KeyError in recording. `swapgate canary resume`" in reason
+    give(world, RolloutSignal.RESUME, "a look at the log")
+    with world.store.read() as tx:
+        assert holds.list_hold_reasons(tx, newest(world)) == []
+    assert moves(world)[-1] == "canary.acknowledge"
+    give(world, RolloutSignal.ABORT, "enough")
+    with world.store.read() as tx:
+        assert holds.list_hold_reasons(tx, newest(world)) == ()
+
+
+def test_the_reach_counts_the_candidates_requests_of_the_last_hour(
+    world: SmallInstallation,
+) -> None:
+    rollout = opened(world)
+    record(world, rollout.candidate, 7, 5)
+    record(world, rollout.incumbent, 93, 5)
+    record(world, rollout.candidate, 1_000, 61)
+
+    found = reach.load_reach(world.context(), rollout, "sim/better")
+    assert found == reach.CanaryReach("sim/better", 7, 100)
+    assert reach.find_share_after(rollout, RolloutSignal.FINISH) == BUCKETS
+    kept = rollout.policy.bake_bps if rollout.policy.bake_s else 0
+    assert reach.find_share_after(rollout, RolloutSignal.PROMOTE) == BUCKETS - kept
+    no_bake = replace(rollout, policy=replace(rollout.policy, bake_s=0))
+    assert reach.find_share_after(no_bake, RolloutSignal.PROMOTE) == BUCKETS
+
+
+@pytest.mark.parametrize(
+    ("requests", "minutes", "known"),
+    [(2, 1, False), (2, 30, True), (5_000, 1, True), (0, 30, False)],
+)
+def test_a_pace_is_taken_of_many_requests_or_of_a_long_time_and_of_no_trial(
+    world: SmallInstallation, requests: int, minutes: int, *, known: bool
+) -> None:
+    with world.store.read() as tx:
+        (target,) = tx.routing.targets()
+    if requests:
+        record(world, target, requests, minutes)
+
+    plan = duration_estimate.estimate_for_route(world.context(), "chat")
+    assert (plan.pace is not None) is known
+    assert bool(plan.steps) is known
+
+
+@pytest.mark.parametrize(
+    ("model", "max_usd", "words"),
+    [
+        ("sim/base", 1.0, ""),
+        ("sim/unpriced", 1.0, "judged by sim/unpriced, within [$]1.00, and its price"),
+        ("away/base", 1.0, "set providers.away.prices"),
+        ("sim/base", 0.0, "without money nothing is judged"),
+    ],
+)
+def test_a_judge_is_refused_before_anything_is_paid_for(
+    world: SmallInstallation, model: str, max_usd: float, words: str
+) -> None:
+    policy = replace(
+        world.policy,
+        canary=replace(
+            world.policy.canary,
+            judge=CanaryJudge(model, "It answers.", max_usd=max_usd),
+            guardrails=replace(world.policy.canary.guardrails, **{Guardrail.JUDGE.value: 1.25}),
+        ),
+    )
+    with world.store.read() as tx:
+        if not words:
+            judge.check_judge(world.context(), tx, route_of(world), policy)
+            return
+        with pytest.raises(InputError, match=words):
+            judge.check_judge(world.context(), tx, route_of(world), policy)
