@@ -234,6 +234,8 @@ class PolicyEntry(BaseModel):
     @classmethod
     def _by_todays_rules(cls, written: object) -> object:
         """What a file leaves out is by today's rules, not by those of stored policies."""
+        if isinstance(written, Mapping) and written.get("newer"):
+            raise ValueError("unknown key `newer`: a newer version's fields are only stored")
         return {**NEW_CANARY, **written} if isinstance(written, Mapping) else written
 
 
@@ -334,7 +336,11 @@ class FileConfig(BaseModel):
 
 
 def json_schema() -> dict[str, object]:
-    return describe_fields(FileConfig.model_json_schema(), FileConfig)
+    schema: dict[str, Any] = FileConfig.model_json_schema()
+    # It is of stored policies alone.
+    del schema["$defs"]["CanaryPolicy"]["properties"]["newer"]
+    del schema["$defs"]["PolicyEntry"]["properties"]["canary"]["default"]["newer"]
+    return describe_fields(schema, FileConfig)
 
 
 def _validated(document: Document) -> FileConfig:

@@ -29,6 +29,7 @@ from harness.control.routing import (
 from harness.domain.errors import DatabaseUnusable, StoreUnavailable, SwapgateError
 from harness.domain.formatting import format_milliseconds
 from harness.domain.pagination import PageRequest
+from harness.domain.proposals.policy import describe_newer
 from harness.domain.providers.credentials import ProviderKey, keys_from_environment, lacks_key
 from harness.domain.providers.oauth_kinds import key_command
 from harness.domain.providers.probe import ProbeStatus, ProbeSubject, parse_model_list
@@ -83,6 +84,7 @@ def all_checks(
         yield from _differences(context, settings)
         yield from _freezes(context)
         yield from _chains(context)
+        yield from check_newer_policies(context)
         yield _leader(context)
     yield from _alert_sinks(settings)
     yield from _ports(settings)
@@ -435,6 +437,17 @@ def _chains(context: Context) -> Iterator[DoctorFinding]:
     for violation in routes.list_override_violations(context):
         step = "take the override away, or fix the file"
         yield DoctorFinding("overrides", "fail", violation, step)
+
+
+def check_newer_policies(context: Context) -> Iterator[DoctorFinding]:
+    """Names the open proposals that wait for the newer version which wrote their policy."""
+    with context.store.read() as tx:
+        proposals = tx.proposals.open()
+    for proposal in proposals:
+        if newer := describe_newer(proposal.policy.newer_fields):
+            found, _, step = newer.partition(": ")
+            subject = f"route {proposal.route}"
+            yield DoctorFinding(subject, "warn", f"{proposal.id} is held: {found}", step)
 
 
 def _leader(context: Context) -> DoctorFinding:

@@ -19,6 +19,7 @@ from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
 from harness.domain.formatting import format_span
 from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.policy import describe_newer
 from harness.domain.safe_time import add_seconds
 from harness.gate.online import holds
 from harness.gate.online.rollout_action import RolloutAction
@@ -125,8 +126,9 @@ def _stage_name(rollout: Rollout) -> str:
 def _distrust_reason(unit: RolloutUnit) -> str:
     ctx, rollout = unit.ctx, unit.rollout
     now = ctx.clock.now()
-    if frozen := freezes.describe_freeze(ctx, unit.tx, rollout.route):
-        return frozen
+    newer = describe_newer(rollout.policy.newer)
+    if held := newer or freezes.describe_freeze(ctx, unit.tx, rollout.route):
+        return held
     if ctx.observe_only and not rollout.baking:
         return OBSERVE_ONLY
     if ctx.clock_watch.unsettled(ctx.clock.monotonic()):

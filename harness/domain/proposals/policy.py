@@ -5,7 +5,7 @@ canary's (`CanaryPolicy`: steps, alphas, guardrails, bake, and the shadow stage 
 it may have).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -16,6 +16,19 @@ from harness.domain.content_hash import digest
 from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.run import Claim, ClaimPopulation, GateRule, PrimaryCombination
 from harness.domain.proposals.change_reference import ChangeReferenceRule
+
+
+def with_newer_fields(written: dict[str, Any], newer: Mapping[str, Any]) -> dict[str, Any]:
+    """Puts the fields that only a newer version knows back where they were. newer: by path,
+    `canary.steps.0.name`.
+    """
+    for path, value in newer.items():
+        *parents, name = path.split(".")
+        place: Any = written
+        for parent in parents:
+            place = place[int(parent)] if isinstance(place, list | tuple) else place[parent]
+        place[name] = value
+    return written
 
 
 class PromotionMode(StrEnum):
@@ -174,6 +187,8 @@ class CanaryPolicy:
     # Of alpha, for the evidence of never-seen keys, which is carried over the periods
     # (statistics.md §2.12); the other periods share the rest. 0: every period begins anew.
     carried_share: float = 0.0
+    # What only a newer version knows, by path: kept as it is, and not followed here.
+    newer: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def warm_up_units(self) -> int:
@@ -199,7 +214,18 @@ class CanaryPolicy:
         for name in ("evidence", "warm_up", "carried_share", "segment_share"):
             if written[name] == CanaryPolicy.__dataclass_fields__[name].default:
                 del written[name]
-        return written
+        return with_newer_fields(written, written.pop("newer"))
+
+
+def describe_newer(names: Iterable[str]) -> str:
+    """Says which fields of a policy this version does not know, and what to do."""
+    found = ", ".join(sorted(names))
+    if not found:
+        return ""
+    return (
+        f"its policy has {found}, which this version does not know: start the control plane "
+        "in the newer version that wrote it"
+    )
 
 
 # The rules of a policy that is made today. The fields' own defaults are the rules before them,
@@ -231,6 +257,13 @@ class Policy:
     change_reference: ChangeReferenceRule = ChangeReferenceRule.OPTIONAL
     gate: GatePolicy = field(default_factory=GatePolicy)
     canary: CanaryPolicy = field(default_factory=new_canary_policy)
+    # What only a newer version knows, by path; that of the canary is in `canary`.
+    newer: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def newer_fields(self) -> list[str]:
+        """Names what this version cannot follow: nothing is decided by such a policy."""
+        return sorted((*self.newer, *(f"canary.{path}" for path in self.canary.newer)))
 
     def as_json(self) -> dict[str, object]:
         """What an older version did not know is left out while it says nothing: what it
@@ -243,7 +276,7 @@ class Policy:
         if self.change_reference is ChangeReferenceRule.OPTIONAL:
             del found["change_reference"]
         found["canary"] = self.canary.as_json()
-        return found
+        return with_newer_fields(found, found.pop("newer"))
 
     @property
     def digest(self) -> str:

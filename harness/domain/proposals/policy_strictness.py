@@ -110,6 +110,7 @@ FIELD_RULES: Final[Mapping[type, Mapping[str, FieldRule]]] = {
         "approval_ttl_s": at_most,
         "self_approval": at_most,
         "change_reference": same_or_stricter(STRICTER_CHANGE_REFERENCE),
+        "newer": must_equal,
     },
     GatePolicy: {
         **dict.fromkeys(("claim", "claims", "margin", "margin_max"), always_allowed),
@@ -153,6 +154,7 @@ FIELD_RULES: Final[Mapping[type, Mapping[str, FieldRule]]] = {
         "warm_up": at_most,
         "carried_share": must_equal,
         "segment_share": must_equal,
+        "newer": must_equal,
     },
     CanaryStep: {
         "weight_bps": must_equal,

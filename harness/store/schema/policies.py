@@ -4,8 +4,8 @@ the defaults of then; writes reports.
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
@@ -32,17 +32,35 @@ from harness.domain.proposals.policy import (
 )
 from harness.store.schema.columns import JsonIn
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+@dataclass
+class _Reader:
+    """Leaves out the fields that only a newer version knows, and notes them by path."""
+
+    newer: dict[str, Any] = field(default_factory=dict)
+
+    def known(self, cls: "type[DataclassInstance]", data: JsonIn, path: str = "") -> JsonIn:
+        names = {item.name for item in fields(cls)} - {"newer"}
+        self.newer |= {f"{path}{name}": data[name] for name in data if name not in names}
+        return {name: value for name, value in data.items() if name in names}
+
 
 def policy_from_json(data: JsonIn) -> Policy:
+    """A field that only a newer version knows is kept in `newer`; nothing is decided then."""
+    reader = _Reader()
     return Policy(
         **{
-            **data,
+            **reader.known(Policy, data),
             "promotion": PromotionMode(data["promotion"]),
             "change_reference": ChangeReferenceRule(
                 data.get("change_reference", ChangeReferenceRule.OPTIONAL)
             ),
-            "gate": gate_policy_from_json(data["gate"]),
+            "gate": gate_policy_from_json(reader.known(GatePolicy, data["gate"], "gate.")),
             "canary": canary_policy_from_json(data["canary"]),
+            "newer": reader.newer,
         }
     )
 
@@ -64,23 +82,29 @@ def gate_policy_from_json(data: JsonIn) -> GatePolicy:
 
 def canary_policy_from_json(data: JsonIn) -> CanaryPolicy:
     """Rollouts older than the guardrails are guarded by errors alone, at the control plane."""
+    reader = _Reader()
     guardrails, shadow = data.get("guardrails"), data.get("shadow")
-    judge = data.get("judge")
-    return CanaryPolicy(
-        **{
-            **data,
-            "evidence": EvidenceRule(data.get("evidence", EvidenceRule.EVEN)),
-            "steps": tuple(CanaryStep(**step) for step in data["steps"]),
-            "peak": PeakHours(**data.get("peak", {})),
-            # Older rollouts did not bake.
-            "bake_s": data.get("bake_s", 0.0),
-            "shadow": ShadowStagePolicy(**shadow) if shadow else None,
-            "judge": CanaryJudge(**judge) if judge else None,
-            "unit": ExposureUnit(data["unit"]),
-            "local_alpha": data.get("local_alpha", 0.0),
-            "guardrails": Guardrails(**guardrails) if guardrails else Guardrails.none(),
-        }
-    )
+    judge, known = data.get("judge"), reader.known
+    read = {
+        "evidence": EvidenceRule(data.get("evidence", EvidenceRule.EVEN)),
+        "steps": tuple(
+            CanaryStep(**known(CanaryStep, step, f"steps.{place}."))
+            for place, step in enumerate(data["steps"])
+        ),
+        "peak": PeakHours(**known(PeakHours, data.get("peak", {}), "peak.")),
+        # Older rollouts did not bake.
+        "bake_s": data.get("bake_s", 0.0),
+        "shadow": ShadowStagePolicy(**known(ShadowStagePolicy, shadow, "shadow."))
+        if shadow
+        else None,
+        "judge": CanaryJudge(**known(CanaryJudge, judge, "judge.")) if judge else None,
+        "unit": ExposureUnit(data["unit"]),
+        "local_alpha": data.get("local_alpha", 0.0),
+        "guardrails": Guardrails(**known(Guardrails, guardrails, "guardrails."))
+        if guardrails
+        else Guardrails.none(),
+    }
+    return CanaryPolicy(**{**known(CanaryPolicy, data), **read, "newer": reader.newer})
 
 
 def reports_to_json(reports: Iterable[SuiteReport]) -> list[dict[str, Any]]:
