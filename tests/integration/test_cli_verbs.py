@@ -416,6 +416,9 @@ def test_a_swap_from_the_proposal_to_the_promotion_in_words(cli: CommandLine) ->
     assert "sim/base serves all users" in after
     assert re.search(r"^chat +promotion taken back ", cli.text("route", "list"), re.MULTILINE)
     assert "chat: promotion taken back" in cli.text("status")
+    (proposal,) = cli.json("proposal", "list", "--route", "chat")
+    shown = cli.text("proposal", "show", proposal["id"])
+    assert "the candidate does not serve any more: " in shown
 
 
 def test_a_worse_candidate_is_stopped_and_the_report_says_why(cli: CommandLine) -> None:

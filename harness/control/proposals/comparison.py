@@ -9,6 +9,10 @@ from functools import cached_property
 from statistics import median, quantiles
 from typing import Final
 
+from harness.control.canary.later_rollback import (
+    describe_later_rollback,
+    find_later_rollback,
+)
 from harness.control.context import Context
 from harness.control.evals import proof_validity
 from harness.control.evals.proof_validity import ProofValidity
@@ -347,10 +351,13 @@ def _next_step(
     answers = {
         side.plan.suite: (side.figures.incumbent, side.figures.candidate) for side in suites
     }
-    frozen = ""
+    frozen = taken_back = ""
     if proposal.phase is ProposalPhase.AWAITING_APPROVAL:
         with ctx.store.read() as tx:
             frozen = freezes.describe_freeze(ctx, tx, proposal.route)
+    elif proposal.phase is ProposalPhase.PROMOTED and rollout is not None:
+        with ctx.store.read() as tx:
+            taken_back = describe_later_rollback(find_later_rollback(tx, rollout))
     decided = DecidedProposal(
         proposal,
         verdict,
@@ -358,6 +365,7 @@ def _next_step(
         answers,
         ctx.eval_connections,
         frozen,
+        taken_back,
         observe_only=ctx.observe_only,
     )
     return describe_next_step(decided)

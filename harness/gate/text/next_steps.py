@@ -49,6 +49,7 @@ class DecidedProposal:
     answers: Mapping[str, tuple[AnswerColumns, AnswerColumns]]
     connections: int  # eval requests that run at once
     frozen: str = ""  # the freeze that holds its canary back; empty for none
+    taken_back: str = ""  # who took its promotion back, and why; empty for nobody
     observe_only: bool = False  # whether this installation opens no canaries
 
 
@@ -58,7 +59,7 @@ def describe_next_step(decided: DecidedProposal) -> str:
     if outcome == "passed":
         if decided.observe_only and proposal.phase in PAST_GATE_PHASES:
             return _observed(proposal)
-        return _after_passing(proposal, decided.rollout, decided.frozen)
+        return _after_passing(decided)
     if outcome == "inconclusive":
         return _more_items(decided)
     if outcome == "failed" and (suite := _unfit_suite(decided.verdict)):
@@ -95,7 +96,8 @@ def _unfit_suite(verdict: BaseVerdict) -> str:
     return ""
 
 
-def _after_passing(proposal: Proposal, rollout: Rollout | None, frozen: str) -> str:
+def _after_passing(decided: DecidedProposal) -> str:
+    proposal, rollout, frozen = decided.proposal, decided.rollout, decided.frozen
     match proposal.phase:
         case ProposalPhase.AWAITING_APPROVAL if proposal.approver is None:
             decides = f"somebody other than {proposal.proposer} approves or rejects the canary."
@@ -111,8 +113,9 @@ def _after_passing(proposal: Proposal, rollout: Rollout | None, frozen: str) -> 
             share = format_bps(rollout.current.weight_bps)
             return f"watch the canary; it is at {share} of the traffic."
         case ProposalPhase.PROMOTED:
-            since = _time(proposal.updated_at)
-            return f"nothing; the candidate serves the whole route since {since}."
+            since = f"serves the whole route since {_time(proposal.updated_at)}"
+            gone = f"does not serve any more: {decided.taken_back}".rstrip(".")
+            return f"nothing; the candidate {gone if decided.taken_back else since}."
         case _:
             rivals = "the best goes on once the gate has decided on its rivals."
             return f"nothing; {rivals if proposal.open else 'the proposal is closed.'}"
