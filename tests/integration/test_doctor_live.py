@@ -110,11 +110,15 @@ def test_a_call_that_could_pass_the_cap_is_not_made() -> None:
         found, document = live("openai", "--max-usd", "0.0125", exits=1)
         before = len(served.asked)
         nothing, _ = live("openai", "--max-usd", "0.01", exits=1)
+        told = run("doctor", "--live", f"own/{plain.MODEL}", "--max-usd", "0.01", exits=1)
         none = len(served.asked) - before
 
     assert found["plain answer"] == "works"
     assert none == 0
     assert set(nothing.values()) == {"not tried"}
+    assert "Nothing was answered: there is nothing to compare" in told.output
+    assert "No answer differs" not in told.output
+    assert "the provider refuses our key" not in told.output  # that of the simulator does
     assert document["at_most_usd"] <= 0.0125
     assert document["calls"] == before
     assert "would pass the cap of --max-usd" in json.dumps(document)

@@ -85,6 +85,7 @@ class LiveReport:
     ok: bool  # all was tried that the caps allow, and nothing fails
     findings: Sequence[LiveFinding]
     compared: bool  # with our simulator
+    answered: bool = False  # at all: else there is nothing to compare
     differences: Sequence[LiveDifference] = ()
 
 
@@ -155,10 +156,14 @@ def report(
     quiet, compared = _quiet(installation), _simulated(provider)
     with closing(quiet.store):
         trace = _run(quiet, subject, meter, timeout_s)
-        differences = _compare(quiet, subject, trace, timeout_s) if compared else []
+        answered = bool(trace.answers or trace.tools)
+        differences = (
+            _compare(quiet, subject, trace, timeout_s) if compared and answered else []
+        )
     findings = [_without_secrets(finding, subject) for finding in _findings(subject, trace)]
     failed = any(finding.outcome is LiveOutcome.FAILS for finding in findings)
-    return LiveReport(name, not (failed or trace.capped), findings, compared, differences)
+    ok = not (failed or trace.capped)
+    return LiveReport(name, ok, findings, compared and answered, answered, differences)
 
 
 def _compare(
@@ -203,6 +208,8 @@ def _run(
             if scenario is LiveScenario.KEY and not other.secret:
                 trace.untried[scenario] = (
                     "the key has no form in which another one can be invented"
+                    if subject.keys
+                    else "the provider has no key"
                 )
                 continue
             with _channel(installation, other, meter) as (channel, route):

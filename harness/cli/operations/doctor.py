@@ -2,12 +2,18 @@
 `--tools` it runs a tool loop on a target instead, with `--live` a conformance run below a cap.
 """
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from harness.cli.frame import output
 from harness.cli.frame.finite_range import FiniteRange
 from harness.cli.frame.session import Session
 from harness.domain.formatting import format_quantity, format_usd
+
+if TYPE_CHECKING:
+    from harness.app.doctor.live_checks import LiveReport
 
 MARKS = {"ok": "ok", "warn": "warn", "fail": "FAIL"}
 
@@ -173,11 +179,7 @@ def _live(
             for report in reports
             for d in report.differences
         ],
-        empty=(
-            "No answer differs from our simulator's in form."
-            if all(report.compared for report in reports)
-            else "Our simulator does not speak this provider's dialect: nothing is compared."
-        ),
+        empty=_no_difference(reports),
     )
     click.echo(
         f"{format_quantity(spent.calls, 'call')}: at most {format_usd(spent.spent_usd)} "
@@ -185,6 +187,16 @@ def _live(
         err=True,
     )
     return ok
+
+
+def _no_difference(reports: "Sequence[LiveReport]") -> str:
+    if not any(report.answered for report in reports):
+        return "Nothing was answered: there is nothing to compare with our simulator's answers."
+    if all(report.compared for report in reports):
+        return "No answer differs from our simulator's in form."
+    if any(report.compared for report in reports):
+        return "Of what was compared, no answer differs from our simulator's in form."
+    return "Our simulator does not speak this provider's dialect: nothing is compared."
 
 
 def _mark(outcome: str, failed: bool) -> str:  # noqa: FBT001 - a finding's two
