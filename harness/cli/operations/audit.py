@@ -4,7 +4,7 @@ its anchor and the signatures of rows (`verify`).
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -18,7 +18,8 @@ from harness.cli.operations.database import print_faults
 from harness.control.operations import audit_export, audit_sinks, queries
 from harness.domain.errors import InputError
 from harness.domain.formatting import format_quantity
-from harness.domain.operations.audit import AuditFilter
+from harness.domain.operations.audit import AuditEvent, AuditFilter
+from harness.domain.operations.state_audit import fold_writes
 from harness.domain.pagination import PageRequest
 
 if TYPE_CHECKING:
@@ -82,19 +83,23 @@ def tail(session: Session, page_request: PageRequest, selection: AuditFilter) ->
         return
     output.table(
         ["NUMBER", "AT (UTC)", "WHO", "DID", "TO", "DETAILS"],
-        [
-            [
-                event.number,
-                formatting.timestamp(event.at),
-                f"{event.actor} ({event.key})" if event.key else event.actor,
-                event.action,
-                event.subject,
-                _short(json.dumps(_reason_first(event.details), ensure_ascii=False)),
-            ]
-            for event in events
-        ],
+        [_line(group) for group in fold_writes(events)],
         empty="no such event is in the log",
     )
+
+
+def _line(group: Sequence[AuditEvent]) -> list[object]:
+    """Shows an event, or several that say nothing but which rows were written."""
+    first, event = group[0], group[-1]
+    several = len(group) > 1
+    return [
+        f"{first.number} to {event.number}" if several else event.number,
+        formatting.timestamp(event.at),
+        f"{event.actor} ({event.key})" if event.key else event.actor,
+        f"{event.action} ({len(group)} times)" if several else event.action,
+        event.subject,
+        _short(json.dumps(_reason_first(event.details), ensure_ascii=False)),
+    ]
 
 
 def _reason_first(details: Mapping[str, Any]) -> Mapping[str, Any]:

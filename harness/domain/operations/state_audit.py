@@ -7,9 +7,10 @@ installation's secret. `RowHistory` folds the events and finds rows that disagre
 `AuditProgress` is how far a process has compared.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import groupby
 from typing import Final
 
 from harness.domain.operations.audit import AuditEvent, AuditPosition
@@ -42,6 +43,18 @@ DISAGREEMENT_TEXT: Final[Mapping[Disagreement, str]] = {
     Disagreement.GONE: "audit event {number} wrote it, and it is gone",
     Disagreement.SHORT: "as audit event {number} says, samples of it were deleted",
 }
+
+
+def fold_writes(events: Iterable[AuditEvent]) -> list[Sequence[AuditEvent]]:
+    """Groups neighbouring events of one person or process that say nothing but which rows were
+    written, in the order given: a table shows each group as one line.
+    """
+
+    def kind(event: AuditEvent) -> object:
+        is_write = event.action == ROWS_WRITTEN
+        return (event.actor, event.key, event.subject) if is_write else event.number
+
+    return [list(group) for _, group in groupby(events, kind)]
 
 
 @dataclass(frozen=True, slots=True)
