@@ -305,9 +305,14 @@ def show_html(text: str) -> None:
         st.html(text)
 
 
+def missing_control() -> str | None:
+    """Advice where no control process answers; None where one does."""
+    return processes.describe_missing_control(installation().settings.control)
+
+
 def warn_without_control() -> None:
     """Says in a dialog whose act the control process has to finish that none answers."""
-    advice = processes.describe_missing_control(installation().settings.control)
+    advice = missing_control()
     if advice is not None:
         st.html(html.banner("Not now:", advice))
 

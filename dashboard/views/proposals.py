@@ -210,7 +210,7 @@ def create(routes: Sequence[str], busy: Mapping[str, ProposalRow]) -> None:
                     ),
                     lambda actor: (
                         f"{actor.name} proposed {request.candidate} for route {request.route}; "
-                        "its evaluation starts within seconds."
+                        f"{_what_follows()}."
                     ),
                     scope=own_route,
                     named={"route": request.route},
@@ -218,6 +218,14 @@ def create(routes: Sequence[str], busy: Mapping[str, ProposalRow]) -> None:
             actor = current_user.signed_in()
             whose = f"Proposed as {actor.name}." if actor else current_user.SIGN_IN
             st.html(html.note(why_not or whose), width="content")
+
+
+def _what_follows() -> str:
+    """Says when a proposal that was just made is evaluated."""
+    advice = page_frame.missing_control()
+    if advice is None:
+        return "its evaluation starts within seconds"
+    return f"it waits, as {advice}"
 
 
 def _lead_to(row: ProposalRow) -> None:

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dashboard import page_frame
 from dashboard.text import labels
 from dashboard.text.labels import Tone
+from dashboard.views import proposals
 from harness.domain.canary.rollout import RolloutState
 from harness.domain.evals.run import VERDICTS
 from harness.domain.formatting import MINUS, format_signed
@@ -99,3 +101,17 @@ def test_every_state_has_its_words() -> None:
     assert set(CHANGE_WORDS) == set(CHANGE_KINDS.values())
     for outcome, kind in VERDICTS.items():
         assert labels.VERDICT_LABELS[outcome].words == kind.words
+
+
+@pytest.mark.parametrize(
+    ("advice", "words"),
+    [
+        (None, "its evaluation starts within seconds"),
+        ("no control process answers", "it waits, as no control process answers"),
+    ],
+)
+def test_a_proposal_that_was_just_made_is_told_whether_anybody_evaluates_it(
+    advice: str | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_frame, "missing_control", lambda: advice)
+    assert proposals._what_follows() == words
