@@ -43,7 +43,7 @@ class _Reader:
     newer: dict[str, Any] = field(default_factory=dict)
 
     def known(self, cls: "type[DataclassInstance]", data: JsonIn, path: str = "") -> JsonIn:
-        names = {item.name for item in fields(cls)} - {"newer"}
+        names = {item.name for item in fields(cls)}
         self.newer |= {f"{path}{name}": data[name] for name in data if name not in names}
         return {name: value for name, value in data.items() if name in names}
 
