@@ -86,7 +86,7 @@ def snapshot_to_json(snapshot: Snapshot) -> dict[str, object]:
     table = snapshot.table
     return {
         "revision": table.revision,
-        "routes": [asdict(route) for route in table.routes.values()],
+        "routes": [_route_json(route) for route in table.routes.values()],
         "targets": {id_: target.as_json() for id_, target in table.targets.items()},
         "providers": [_provider_json(provider) for provider in snapshot.providers.values()],
         "keys": [
@@ -106,6 +106,16 @@ def snapshot_to_json(snapshot: Snapshot) -> dict[str, object]:
         "stored_keys": [asdict(key) for key in snapshot.stored_keys],
         "signed": asdict(snapshot.signed) if snapshot.signed else None,
         "agent_grants": [_agent_grant_json(grant) for grant in snapshot.agent_grants],
+    }
+
+
+def _route_json(route: Route) -> dict[str, object]:
+    """Rules as they are stored, so that a router of another version reads what it knows."""
+    trials = {"canary": route.canary, "holdback": route.holdback}
+    return asdict(route) | {
+        name: asdict(trial) | {"unit_rule": trial.unit_rule.as_json()}
+        for name, trial in trials.items()
+        if trial is not None
     }
 
 

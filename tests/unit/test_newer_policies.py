@@ -14,19 +14,26 @@ from pydantic import ValidationError
 from harness.app.doctor import checks
 from harness.config import json_schema
 from harness.config.schema import PolicyEntry
-from harness.control.canary import decision, holds
+from harness.control.canary import decision, holds, machine
 from harness.control.operations import alerts
 from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes
 from harness.domain.canary.guardrails import Guardrails
-from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal
+from harness.domain.canary.rollout import (
+    ActionKind,
+    Rollout,
+    RolloutSignal,
+    build_unit_rule,
+)
+from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.policy import Policy, ShadowStagePolicy
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.store.schema.policies import canary_policy_from_json, policy_from_json
+from router.snapshot.file import snapshot_from_json, snapshot_to_json
 from tests.support.control.control_plane import ANN, POLICY, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 
@@ -97,6 +104,30 @@ def test_harm_ends_such_a_canary(world: SmallInstallation) -> None:
     world.feed(blocks=8, failing=True)
     newer = replace(rollout, policy=NEWER.canary)
     assert decision.decide(world.context(), newer).signal is RolloutSignal.HARM
+
+
+def test_a_field_of_the_rule_that_routers_follow_holds_its_canary(
+    world: SmallInstallation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_the_newer(*given: Any, **named: Any) -> UnitRule:
+        return replace(build_unit_rule(*given, **named), newer={"mood": ["calm"]})
+
+    monkeypatch.setattr(machine, "build_unit_rule", of_the_newer)
+    rollout = canary_of(world)
+    world.feed(blocks=4)
+    world.run_once()
+    with world.store.read() as tx:
+        route, now = tx.routing.route("chat"), tx.rollouts.get(rollout.id)
+    assert route is not None
+    assert route.experiment is not None
+    assert route.experiment.unit_rule.as_json()["mood"] == ["calm"]
+    served = world.store.snapshot()
+    kept = json.loads(json.dumps(snapshot_to_json(served)))
+    assert kept["routes"][0]["canary"]["unit_rule"]["mood"] == ["calm"]
+    assert snapshot_from_json(kept).table == served.table
+    action = decision.decide(world.context(), now)
+    assert action.kind is ActionKind.HOLD
+    assert "its policy has unit_rule.mood, which this version" in action.reason
 
 
 PLACES: dict[str, Callable[[Any], Any]] = {

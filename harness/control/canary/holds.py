@@ -126,7 +126,9 @@ def _stage_name(rollout: Rollout) -> str:
 def _distrust_reason(unit: RolloutUnit) -> str:
     ctx, rollout = unit.ctx, unit.rollout
     now = ctx.clock.now()
-    newer = describe_newer(rollout.policy.newer)
+    route = unit.tx.routing.route(rollout.route)
+    rule = route.experiment.unit_rule.newer if route and route.experiment else {}
+    newer = describe_newer({*rollout.policy.newer, *(f"unit_rule.{name}" for name in rule)})
     if held := newer or freezes.describe_freeze(ctx, unit.tx, rollout.route):
         return held
     if ctx.observe_only and not rollout.baking:

@@ -6,7 +6,7 @@ The router has it from the routing table. `rollout.build_unit_rule` makes it of 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Self
@@ -81,15 +81,18 @@ class UnitRule:
     segments: bool = False
     # Tolerated ratios of guardrails that only a newer version knows: not measured here.
     newer_guardrails: Mapping[str, float] = field(default_factory=dict)
+    # Fields that only a newer version knows: kept, and not followed here.
+    newer: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, object]:
         """Leaves out newer fields at their default: older rollouts' rules keep their bytes."""
         written = asdict(self)
         written["guardrails"] |= written.pop("newer_guardrails")
+        newer: Mapping[str, object] = written.pop("newer")
         for name in _LATER:
             if written[name] == getattr(DEFAULT_UNIT_RULE, name):
                 del written[name]
-        return written
+        return {**written, **newer}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -101,7 +104,10 @@ class UnitRule:
             "newer_guardrails": newer_guardrails(ratios),
             "judge": judge,
         }
-        return cls(**{**data, **read})
+        names = {item.name for item in fields(cls)}
+        known = {name: value for name, value in data.items() if name in names}
+        newer = {name: value for name, value in data.items() if name not in names}
+        return cls(**{**known, **read, "newer": newer})
 
     @property
     def keeps_ledger(self) -> bool:
