@@ -3,6 +3,7 @@ at its end the former incumbent returns. Attacked by one person with two keys, b
 by services, by raw SQL, by two processes at once, and by time.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -104,6 +105,9 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
     assert heading.startswith("Break-glass: route chat is served without proof until")
     assert "asked for by Ada, confirmed by Bo" in text
     assert open_alerts(world)[0].startswith("route chat is served without proof until")
+    with world.store.read() as tx:
+        text = tx.alerts.list()[0].text
+    assert re.search(r"confirmed by Bo\)\. The key key_\w+ is newer than 7 days\.", text)
     snapshot = world.store.snapshot()
     headers = compile_snapshot(snapshot).routes["chat"].headers
     named = (b"x-swapgate-break-glass", made.id.encode())

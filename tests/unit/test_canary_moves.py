@@ -7,19 +7,33 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
-from harness.control.canary import duration_estimate, holds, judge, operations, reach, status
+from harness.control.canary import (
+    audit,
+    duration_estimate,
+    holds,
+    judge,
+    later_rollback,
+    operations,
+    reach,
+    status,
+)
 from harness.control.operations import alerts
+from harness.control.routing import routes
 from harness.domain.canary.canary_end import CanaryEnd
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.canary.unit_rule import CanaryJudge
-from harness.domain.errors import InputError
+from harness.domain.errors import IllegalTransition, InputError, NotAllowed
+from harness.domain.operations.access import Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.table import BUCKETS, Route
+from harness.store.sql import SqlStore
 from tests.support.control.control_plane import BEN, SmallInstallation
+from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("F3")
 
@@ -231,3 +245,96 @@ def test_a_judge_is_refused_before_anything_is_paid_for(
             return
         with pytest.raises(InputError, match=words):
             judge.check_judge(world.context(), tx, route_of(world), policy)
+
+
+def test_the_status_of_a_canary_tells_its_moves_its_timeline_and_when_it_changed(
+    world: SmallInstallation,
+) -> None:
+    rollout = opened(world)
+    world.feed(blocks=4)
+    did = world.run_once().did
+    shown = status.explain_canary(world.context(), "chat").status
+    assert [words.split(":")[0] for words in did if words.startswith("p_")] == [
+        rollout.proposal
+    ]
+    assert newest(world).state.value in did[0]
+    assert shown.changed_at == newest(world).updated_at
+    assert [point.at for point in shown.timeline] == [block.closed_at for block in shown.blocks]
+    assert shown.hold_reasons == []
+
+
+def test_a_promotion_that_was_taken_back_later_is_dated_and_told_with_its_author(
+    world: SmallInstallation,
+) -> None:
+    opened(world)
+    for _ in range(12):
+        world.run_once()
+        world.feed(blocks=4)
+    assert newest(world).state is RolloutState.PROMOTED
+    promoted_at = newest(world).updated_at
+    with world.store.read() as tx:
+        assert later_rollback.find_later_rollback(tx, newest(world)) is None
+    assert later_rollback.describe_later_rollback(None) == ""
+    world.clock.advance(60)
+    routes.roll_back(world.context(), BEN, "chat", reason="complaints")
+
+    shown = status.explain_canary(world.context(), "chat").status
+    assert shown.rollback is not None
+    assert shown.changed_at == shown.rollback.at > promoted_at
+    told = later_rollback.describe_later_rollback(shown.rollback)
+    assert told == "promotion taken back by ben: complaints"
+
+
+def test_a_proposer_and_a_viewer_move_no_canary(world: SmallInstallation) -> None:
+    opened(world)
+    for role in (Role.VIEWER, Role.PROPOSER):
+        with pytest.raises(NotAllowed):
+            operations.operate(
+                world.context(), replace(BEN, role=role), "chat", RolloutSignal.ABORT, "why"
+            )
+    assert newest(world).live
+
+
+def test_to_resume_a_canary_without_faults_acknowledges_nothing(
+    world: SmallInstallation,
+) -> None:
+    opened(world)
+    give(world, RolloutSignal.PAUSE, "a look")
+    give(world, RolloutSignal.RESUME, "all is well")
+    assert "canary.acknowledge" not in moves(world)
+    with pytest.raises(IllegalTransition):
+        give(world, RolloutSignal.RESUME, "once more")
+
+
+def test_promoted_by_hand_it_names_the_approver_and_keeps_one_that_it_had(
+    world: SmallInstallation,
+) -> None:
+    rollout = opened(world)
+    give(world, RolloutSignal.PROMOTE, "the vendor ends the old model")
+    found = world.get(rollout.proposal)
+    assert (found.approver, found.approved_verdict) == (BEN.name, found.verdict)
+
+
+def test_a_replay_names_the_break_of_the_log_and_another_decision(
+    world: SmallInstallation,
+) -> None:
+    opened(world)
+    for _ in range(3):
+        world.run_once()
+        world.feed(blocks=4)
+    with world.store.read() as tx:
+        events = [event for event in tx.audit.all() if "inputs" in event.details]
+    first = events[0]
+    replayed = audit.replay_action(world.context(), first.number)
+    assert (replayed.agrees, replayed.differences) == (True, ())
+    assert isinstance(world.store, SqlStore)
+    with owned(world.store) as db:
+        db.execute(
+            sa.text("UPDATE audit_event SET details = replace(details, :old, :new)"),
+            {"old": first.details["decided_sha256"], "new": "0" * 64},
+        )
+    again = audit.replay_action(world.context(), first.number)
+    assert again.differences[:2] == (
+        f"the audit log is broken at event {first.number}",
+        "the stored blocks give another decision than the stored one",
+    )

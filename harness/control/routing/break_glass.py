@@ -153,7 +153,12 @@ def confirm_break_glass(ctx: Context, actor: Actor, id_: str) -> BreakGlass:
             tx,
             made,
             f"route {made.route} is served without proof until {until}",
-            ". ".join((f"{known.name}: {made.reason} ({_describe_state(made)})", *remarks)),
+            " ".join(
+                (
+                    f"{known.name}: {made.reason} ({_describe_state(made)}).",
+                    *(f"{remark[:1].upper()}{remark[1:]}." for remark in remarks),
+                )
+            ),
         )
     return made
 
