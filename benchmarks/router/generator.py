@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import statistics
 import sys
 from collections import deque
 from dataclasses import asdict
@@ -92,16 +93,31 @@ class Generator:
         if self._job.per_s:
             await self._at_a_rate(began)
         else:
-            until = began + self._job.seconds
+            clients = range(self._job.connections)
+            apart_s = self._job.stagger_s / len(clients)
             async with asyncio.TaskGroup() as group:
-                for _ in range(self._job.connections):
-                    group.create_task(self._again_and_again(until))
-        seconds = perf_counter() - began
+                loops = [
+                    group.create_task(self._again_and_again(number * apart_s))
+                    for number in clients
+                ]
+            # Of each its own: whoever begins a long stream a moment before the end would
+            # else have all others counted as idle until that one is over.
+            seconds = statistics.fmean(loop.result() for loop in loops)
+            return self._outcome(seconds)
+        return self._outcome(perf_counter() - began)
+
+    def _outcome(self, seconds: float) -> Outcome:
         return Outcome(seconds, sorted(self._latencies_ms), self._chunks, self._errors)
 
-    async def _again_and_again(self, until: float) -> None:
-        while perf_counter() < until:
+    async def _again_and_again(self, wait_s: float) -> float:
+        """Asks until the job's time is over; the seconds from the first question to the last
+        answer.
+        """
+        await asyncio.sleep(wait_s)
+        began = perf_counter()
+        while perf_counter() < began + self._job.seconds:
             await self._one(perf_counter())
+        return perf_counter() - began
 
     async def _at_a_rate(self, began: float) -> None:
         """Requests start when they are due, whether or not the earlier ones have ended."""

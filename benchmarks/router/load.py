@@ -82,7 +82,8 @@ def read_wrk(text: str) -> Throttle:
 class LoadJob:
     """What the generator's process does. per_s: 0 for as fast as they are answered.
 
-    stream: requests are streams, then latencies are those of the first chunk.
+    stream: requests are streams, then latencies are those of the first chunk. stagger_s: over
+    so long the connections begin one after the other; 0 for all at once.
     """
 
     port: int
@@ -93,11 +94,15 @@ class LoadJob:
     connections: int
     seconds: float
     per_s: float = 0.0
+    stagger_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """latencies_ms: sorted, from when the request was due. chunks: events that arrived."""
+    """latencies_ms: sorted, from when the request was due. chunks: events that arrived.
+
+    seconds: that a connection was at work, in the mean; at a set rate, that all took.
+    """
 
     seconds: float
     latencies_ms: Sequence[float]
@@ -115,6 +120,6 @@ async def generated(job: LoadJob) -> Outcome:
     process = await asyncio.create_subprocess_exec(
         "taskset", "-c", str(LOAD_CORE), *command, stdout=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(job.seconds + 60):
+    async with asyncio.timeout(job.seconds + job.stagger_s + 60):
         output, _ = await process.communicate()
     return Outcome(**json.loads(output))

@@ -18,13 +18,16 @@ RATE_PER_S = 200
 CONNECTIONS, SLOW_CONNECTIONS = 32, 4
 STREAMS = 64
 WARM_S = 1.0
+# As long as one stream: they begin evenly apart.
+STAGGER_S = 1.0
 
 
 @dataclass(frozen=True)
 class Figures:
     """Of one round. cpu_us: of the contender, per request; NaN where there is no process.
 
-    first_ms: median time to the first chunk. others: share of the machine that was not ours.
+    first_ms: median time to the first chunk, of STREAMS that begin at once; staggered_ms: of as
+    many that begin one after the other. others: share of the machine that was not ours.
     """
 
     per_s: float
@@ -35,6 +38,7 @@ class Figures:
     chunks_per_s: float
     cpu_us_per_chunk: float
     first_ms: float
+    staggered_ms: float
     rss_mib: float
     errors: int
     others: float
@@ -95,6 +99,9 @@ def figures(running: Running, pids: Sequence[int], seconds: float) -> Figures:
         streams = _generate(running, STREAMED, seconds, slow=running.slow)
         # Without a chunk there was no stream, whatever was answered.
         stream_cpu_s = running.cpu_s() - before if streams.chunks else math.nan
+        staggered = _generate(
+            running, STREAMED, seconds, slow=running.slow, stagger_s=STAGGER_S
+        )
         ours = _ours_s(running, pids) - ours
     return Figures(
         per_s=full.per_s,
@@ -107,15 +114,22 @@ def figures(running: Running, pids: Sequence[int], seconds: float) -> Figures:
         chunks_per_s=streams.chunks / streams.seconds,
         cpu_us_per_chunk=stream_cpu_s / max(1, streams.chunks) * 1e6,
         first_ms=streams.percentile_ms(0.5) if streams.chunks else math.nan,
+        staggered_ms=staggered.percentile_ms(0.5) if staggered.chunks else math.nan,
         rss_mib=rss_mib(running.pid) if running.pid else math.nan,
-        errors=full.errors + calm.errors + streams.errors,
+        errors=full.errors + calm.errors + streams.errors + staggered.errors,
         others=busy.others(ours),
         steal=busy.steal,
     )
 
 
 def _generate(
-    running: Running, kind: str, seconds: float, *, per_s: float = 0.0, slow: bool = False
+    running: Running,
+    kind: str,
+    seconds: float,
+    *,
+    per_s: float = 0.0,
+    slow: bool = False,
+    stagger_s: float = 0.0,
 ) -> Outcome:
     ask = running.asks[kind]
     connections = 1 if slow else (8 if per_s else STREAMS)
@@ -128,6 +142,7 @@ def _generate(
         connections=connections,
         seconds=seconds,
         per_s=per_s,
+        stagger_s=stagger_s,
     )
     return asyncio.run(generated(job))
 

@@ -21,6 +21,7 @@ COLUMNS: Final[Sequence[Column]] = (
     ("chunks/s", lambda own, _: own.chunks_per_s, "9.0f"),
     ("us/chunk", lambda own, _: own.cpu_us_per_chunk, "9.1f"),
     ("+first ms", lambda own, direct: own.first_ms - direct.first_ms, "10.2f"),
+    ("+staggered", lambda own, direct: own.staggered_ms - direct.staggered_ms, "11.2f"),
     ("RSS MiB", lambda own, _: own.rss_mib, "8.0f"),
 )
 RATIOS: Final = ("req/s", "CPU us", "+p50 ms", "streams/s", "us/chunk")

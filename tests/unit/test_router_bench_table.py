@@ -24,6 +24,7 @@ QUIET = Figures(
     chunks_per_s=6000,
     cpu_us_per_chunk=5,
     first_ms=3,
+    staggered_ms=1,
     rss_mib=10,
     errors=0,
     others=0.01,
