@@ -13,8 +13,10 @@ import pytest
 
 from harness.cli.operations.status import next_command
 from harness.control import reconciler
+from harness.control.canary import status
 from harness.control.canary.observe_only import OBSERVE_ONLY
 from harness.control.operations import keys, people, queries
+from harness.control.proposals import comparison
 from harness.control.providers import registry
 from harness.control.routing import break_glass, freeze_changes, routes, targets
 from harness.control.routing.break_glass import BreakGlassRequest
@@ -144,6 +146,40 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
     # What served by a waiver does not come back by having served.
     with pytest.raises(ProofRefused):
         routes.roll_back(world.context(), OPERATOR, "chat", to_version=2, reason="again")
+
+
+def test_a_candidate_promoted_before_it_was_not_taken_back_and_says_who_serves(
+    world: SmallInstallation,
+) -> None:
+    proposal = world.propose()
+    world.until_decided(proposal.id)
+    for _ in range(12):
+        world.run_once()
+        world.feed(blocks=4)
+    assert world.get(proposal.id).phase is ProposalPhase.PROMOTED
+    made = in_force(world)
+
+    assert status.explain_canary(world.context(), "chat").status.rollback is None
+    step = comparison.load_comparison(world.context(), proposal.id).next_step
+    assert step == (
+        "nothing; the candidate does not serve any more: another one does for the time of "
+        f"break-glass {made.id}."
+    )
+    break_glass.end_break_glass(world.context(), OPERATOR, made.id, reason="over")
+    again = comparison.load_comparison(world.context(), proposal.id).next_step
+    assert "the candidate serves the whole route" in again
+
+
+def test_a_rollback_whose_reason_names_a_break_glass_is_still_one_by_hand(
+    world: SmallInstallation,
+) -> None:
+    in_force(world)
+    routes.roll_back(world.context(), OPERATOR, "chat", reason="break-glass was not needed")
+    with world.store.read() as tx:
+        last = tx.routing.history("chat")[0]
+    assert describe_change(last.route, last.kind, last.actor, last.reason) == (
+        "rolled back by hand"
+    )
 
 
 @pytest.mark.both_databases

@@ -22,8 +22,13 @@ def find_later_rollback(tx: Transaction, rollout: Rollout) -> RouteRecord | None
         tx.routing.history(rollout.route),
     )
     first = next(reversed([*since]), None)
-    restored = first is not None and first.kind == CHANGE_KINDS[RestoreIncumbent]
-    return first if restored else None
+    # A break-glass is stored as the same kind, and takes nothing back: its end brings it again.
+    is_rollback = (
+        first is not None
+        and first.kind == CHANGE_KINDS[RestoreIncumbent]
+        and first.route.break_glass is None
+    )
+    return first if is_rollback else None
 
 
 def describe_later_rollback(rollback: RouteRecord | None) -> str:

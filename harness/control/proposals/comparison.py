@@ -358,6 +358,9 @@ def _next_step(
     elif proposal.phase is ProposalPhase.PROMOTED and rollout is not None:
         with ctx.store.read() as tx:
             taken_back = describe_later_rollback(find_later_rollback(tx, rollout))
+            route = tx.routing.route(proposal.route)
+            if route and route.break_glass and route.incumbent != proposal.candidate:
+                taken_back = f"another one does for the time of break-glass {route.break_glass}"
     decided = DecidedProposal(
         proposal,
         verdict,

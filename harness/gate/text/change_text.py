@@ -26,7 +26,7 @@ def describe_change(route: Route, kind: str, actor: str, reason: str) -> str:
     if kind == "restore":
         if route.break_glass is not None:
             return "served without proof from here"
-        if reason.startswith("break-glass "):
+        if reason.startswith("break-glass bg_"):  # with its id, as `control.routing` writes it
             return "break-glass over: the former incumbent is back"
         if end is CanaryEnd.TAKEN_BACK:
             return end.value
