@@ -12,9 +12,8 @@ import pandas as pd
 
 from dashboard.charts import plots
 from dashboard.data.queries import RouteView
-from dashboard.text import labels
+from dashboard.text import labels, route_text
 from dashboard.theme import Palette
-from harness.gate.text.change_text import describe_change
 from harness.ports import RouteRecord
 
 SERVES, SHARES = "serves", "has a share"
@@ -82,7 +81,7 @@ def build_frames(view: RouteView) -> tuple[pd.DataFrame, pd.DataFrame]:
         {
             "at": _ms(record.at),
             "model": view.name(record.route.incumbent),
-            "text": f"{_change(record)}: "
+            "text": f"{route_text.change(record)}: "
             f"{labels.date_time(record.at)}, by {record.actor}. {record.reason}",
         }
         for record in view.history
@@ -91,10 +90,6 @@ def build_frames(view: RouteView) -> tuple[pd.DataFrame, pd.DataFrame]:
         pd.DataFrame(bars, columns=["model", "part", "since", "until", "text"]),
         pd.DataFrame(marks, columns=["at", "model", "text"]),
     )
-
-
-def _change(record: RouteRecord) -> str:
-    return describe_change(record.route, record.kind, record.actor, record.reason)
 
 
 def _ms(at: datetime) -> float:

@@ -24,8 +24,15 @@ from harness.domain.formatting import (
 )
 from harness.domain.routing.evidence import EvidenceKind
 from harness.domain.routing.freeze import FreezeRecord, FreezeWindow
+from harness.gate.text.change_text import describe_change
+from harness.ports import RouteRecord
 
 FREEZE_HEADS = ("State", "From", "Until", "Frozen", "By", "Why")
+
+
+def change(record: RouteRecord) -> str:
+    """Says what the change did that made this version."""
+    return describe_change(record.route, record.kind, record.actor, record.reason)
 
 
 def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:

@@ -31,7 +31,6 @@ from harness.domain.operations.access import Role
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import RouteSettings
-from harness.gate.text.change_text import describe_change
 from harness.ports import RouteRecord
 
 MOST_FREEZES: Final = 10
@@ -133,7 +132,7 @@ def header(view: RouteView) -> None:
             f"{strong(view.route.name)} since {escape(labels.date_time(since.at))}",
             f"{escape(labels.age(since.at, view.now))} · version {view.route.version} · "
             f"revision {newest.revision} of the routing table · last change: "
-            f"{escape(kind(newest))}",
+            f"{escape(route_text.change(newest))}",
         )
     )
 
@@ -146,10 +145,6 @@ def serving_since(view: RouteView) -> RouteRecord:
             break
         since = record
     return since
-
-
-def kind(record: RouteRecord) -> str:
-    return describe_change(record.route, record.kind, record.actor, record.reason)
 
 
 def behind(view: RouteView) -> None:
@@ -236,7 +231,7 @@ def history(view: RouteView) -> None:
         (
             f'<span class="phone">Version </span>{record.route.version}',
             _when(record.at),
-            strong(kind(record)),
+            strong(route_text.change(record)),
             escape(view.name(record.route.incumbent)),
             escape(
                 labels.weight(record.route.canary.weight_bps) if record.route.canary else "–"

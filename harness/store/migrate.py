@@ -266,8 +266,8 @@ class SchemaState:
 
 def state(url: str, signatures: Signatures | None = None) -> SchemaState:
     """Compares the database's schema with this version's, and what a newer version installed
-    with what it signed. Raises DatabaseUnusable for a file
-    that is missing or damaged, StoreUnavailable.
+    with what it signed. Raises DatabaseUnusable for a file that is missing or damaged,
+    StoreUnavailable.
     """
     engine.require_file(url)
     found = current(url)

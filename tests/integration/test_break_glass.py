@@ -33,7 +33,7 @@ from harness.domain.errors import (
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.principals import OPERATOR
-from harness.domain.proposals.proposal import ProposalPhase
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.table import Route
 from harness.gate.text.change_text import describe_change
@@ -68,6 +68,18 @@ def ask(
 def in_force(world: SmallInstallation, lasts: timedelta = HOUR) -> BreakGlass:
     asked = ask(world, person(world, "Ada", Role.APPROVER), lasts)
     return break_glass.confirm_break_glass(world.context(), person(world, "Bo"), asked.id)
+
+
+def promoted(world: SmallInstallation, candidate: str = "sim/better") -> Proposal:
+    """A proposal whose candidate came through its canary."""
+    proposal = world.propose(candidate)
+    world.until_decided(proposal.id)
+    for _ in range(12):
+        world.run_once()
+        world.feed(blocks=4)
+    found = world.get(proposal.id)
+    assert found.phase is ProposalPhase.PROMOTED
+    return found
 
 
 def route_of(world: SmallInstallation) -> Route:
@@ -151,23 +163,39 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
 def test_a_candidate_promoted_before_it_was_not_taken_back_and_says_who_serves(
     world: SmallInstallation,
 ) -> None:
-    proposal = world.propose()
-    world.until_decided(proposal.id)
-    for _ in range(12):
-        world.run_once()
-        world.feed(blocks=4)
-    assert world.get(proposal.id).phase is ProposalPhase.PROMOTED
+    proposal = promoted(world)
     made = in_force(world)
 
     assert status.explain_canary(world.context(), "chat").status.rollback is None
     step = comparison.load_comparison(world.context(), proposal.id).next_step
     assert step == (
-        "nothing; the candidate does not serve any more: another one does for the time of "
+        "nothing; the candidate does not serve now: another model serves for the time of "
         f"break-glass {made.id}."
     )
     break_glass.end_break_glass(world.context(), OPERATOR, made.id, reason="over")
     again = comparison.load_comparison(world.context(), proposal.id).next_step
     assert "the candidate serves the whole route" in again
+
+
+def test_a_rollback_beneath_it_takes_the_promotion_before_it_back(
+    world: SmallInstallation,
+) -> None:
+    proposal = promoted(world)
+    in_force(world)
+    routes.roll_back(world.context(), OPERATOR, "chat", to_version=1, reason="both are worse")
+
+    rollback = status.explain_canary(world.context(), "chat").status.rollback
+    assert rollback is not None
+    assert rollback.reason == "both are worse"
+    step = comparison.load_comparison(world.context(), proposal.id).next_step
+    assert "does not serve now: promotion taken back by " in step
+
+
+def test_a_candidate_whose_place_another_took_does_not_serve(world: SmallInstallation) -> None:
+    first, _ = (promoted(world, candidate) for candidate in ("sim/good", "sim/better"))
+    assert serving(world) == "better"
+    step = comparison.load_comparison(world.context(), first.id).next_step
+    assert step == "nothing; the candidate does not serve now: another model took its place."
 
 
 def test_a_rollback_whose_reason_names_a_break_glass_is_still_one_by_hand(

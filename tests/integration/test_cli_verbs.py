@@ -418,7 +418,7 @@ def test_a_swap_from_the_proposal_to_the_promotion_in_words(cli: CommandLine) ->
     assert "chat: promotion taken back" in cli.text("status")
     (proposal,) = cli.json("proposal", "list", "--route", "chat")
     shown = cli.text("proposal", "show", proposal["id"])
-    assert "the candidate does not serve any more: " in shown
+    assert "the candidate does not serve now: promotion taken back by " in shown
 
 
 def test_a_worse_candidate_is_stopped_and_the_report_says_why(cli: CommandLine) -> None:

@@ -56,6 +56,14 @@ def newest(world: SmallInstallation) -> Rollout:
         return tx.rollouts.list(route="chat", limit=1)[0]
 
 
+def went_up(world: SmallInstallation) -> None:
+    """A canary with good traffic through all its steps."""
+    opened(world)
+    for _ in range(12):
+        world.run_once()
+        world.feed(blocks=4)
+
+
 def route_of(world: SmallInstallation) -> Route:
     with world.store.read() as tx:
         return tx.routing.table().routes["chat"]
@@ -90,10 +98,7 @@ def test_every_move_up_to_the_end_of_the_bake_is_listed_in_its_order(
     world: SmallInstallation,
 ) -> None:
     world.policy = replace(world.policy, canary=replace(world.policy.canary, bake_s=86_400.0))
-    opened(world)
-    for _ in range(12):
-        world.run_once()
-        world.feed(blocks=4)
+    went_up(world)
     assert newest(world).baking
     give(world, RolloutSignal.FINISH, "it is good")
 
@@ -266,10 +271,7 @@ def test_the_status_of_a_canary_tells_its_moves_its_timeline_and_when_it_changed
 def test_a_promotion_that_was_taken_back_later_is_dated_and_told_with_its_author(
     world: SmallInstallation,
 ) -> None:
-    opened(world)
-    for _ in range(12):
-        world.run_once()
-        world.feed(blocks=4)
+    went_up(world)
     assert newest(world).state is RolloutState.PROMOTED
     promoted_at = newest(world).updated_at
     with world.store.read() as tx:

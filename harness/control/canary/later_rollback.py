@@ -21,14 +21,11 @@ def find_later_rollback(tx: Transaction, rollout: Rollout) -> RouteRecord | None
         lambda record: record.route.incumbent != rollout.candidate,
         tx.routing.history(rollout.route),
     )
-    first = next(reversed([*since]), None)
-    # A break-glass is stored as the same kind, and takes nothing back: its end brings it again.
-    is_rollback = (
-        first is not None
-        and first.kind == CHANGE_KINDS[RestoreIncumbent]
-        and first.route.break_glass is None
-    )
-    return first if is_rollback else None
+    # A break-glass is stored as a rollback is, and takes nothing back: the candidate returns at
+    # its end, unless a person brings another model back meanwhile.
+    lasting = [record for record in since if record.route.break_glass is None]
+    restored = lasting and lasting[-1].kind == CHANGE_KINDS[RestoreIncumbent]
+    return lasting[-1] if restored else None
 
 
 def describe_later_rollback(rollback: RouteRecord | None) -> str:

@@ -351,16 +351,13 @@ def _next_step(
     answers = {
         side.plan.suite: (side.figures.incumbent, side.figures.candidate) for side in suites
     }
-    frozen = taken_back = ""
+    frozen = gone = ""
     if proposal.phase is ProposalPhase.AWAITING_APPROVAL:
         with ctx.store.read() as tx:
             frozen = freezes.describe_freeze(ctx, tx, proposal.route)
     elif proposal.phase is ProposalPhase.PROMOTED and rollout is not None:
         with ctx.store.read() as tx:
-            taken_back = describe_later_rollback(find_later_rollback(tx, rollout))
-            route = tx.routing.route(proposal.route)
-            if route and route.break_glass and route.incumbent != proposal.candidate:
-                taken_back = f"another one does for the time of break-glass {route.break_glass}"
+            gone = _describe_absence(tx, rollout)
     decided = DecidedProposal(
         proposal,
         verdict,
@@ -368,10 +365,22 @@ def _next_step(
         answers,
         ctx.eval_connections,
         frozen,
-        taken_back,
+        gone,
         observe_only=ctx.observe_only,
     )
     return describe_next_step(decided)
+
+
+def _describe_absence(tx: Transaction, rollout: Rollout) -> str:
+    """Says why a promoted candidate does not serve its route now; empty where it does."""
+    route = tx.routing.route(rollout.route)
+    if route is None or route.incumbent == rollout.candidate:
+        return ""
+    if rollback := find_later_rollback(tx, rollout):
+        return describe_later_rollback(rollback)
+    if route.break_glass:
+        return f"another model serves for the time of break-glass {route.break_glass}"
+    return "another model took its place"
 
 
 def _side(tx: Transaction, plan: SuitePlan, runs: tuple[EvalRun, EvalRun]) -> SuiteAnswers:

@@ -26,7 +26,7 @@ SAMPLES_GONE: Final = "run.samples_gone"
 _TAKES_OVER: Final = frozenset({ROWS_BASELINE, ROWS_REMOVED})
 
 
-# A page that somebody wrote into the file itself changes no mark.
+# Who writes into the database's file itself commits nothing: that is found after so long.
 LOOK_AGAIN_S: Final = 60.0
 
 

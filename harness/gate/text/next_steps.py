@@ -49,7 +49,7 @@ class DecidedProposal:
     answers: Mapping[str, tuple[AnswerColumns, AnswerColumns]]
     connections: int  # eval requests that run at once
     frozen: str = ""  # the freeze that holds its canary back; empty for none
-    taken_back: str = ""  # who took its promotion back, and why; empty for nobody
+    gone: str = ""  # why its candidate, once promoted, does not serve now; empty where it does
     observe_only: bool = False  # whether this installation opens no canaries
 
 
@@ -114,8 +114,8 @@ def _after_passing(decided: DecidedProposal) -> str:
             return f"watch the canary; it is at {share} of the traffic."
         case ProposalPhase.PROMOTED:
             since = f"serves the whole route since {_time(proposal.updated_at)}"
-            gone = f"does not serve any more: {decided.taken_back}".rstrip(".")
-            return f"nothing; the candidate {gone if decided.taken_back else since}."
+            gone = f"does not serve now: {decided.gone}".rstrip(".")
+            return f"nothing; the candidate {gone if decided.gone else since}."
         case _:
             rivals = "the best goes on once the gate has decided on its rivals."
             return f"nothing; {rivals if proposal.open else 'the proposal is closed.'}"
