@@ -46,9 +46,7 @@ page = st.navigation(
             st.Page("views/traffic.py", title="Traffic & failovers", url_path="traffic"),
             st.Page("views/shadows.py", title="Shadows", url_path="shadows"),
             st.Page("views/alerts.py", title="Alerts", url_path="alerts", visibility=of_all),
-            st.Page(
-                "views/spending.py", title="Spending", url_path="spending", visibility=of_all
-            ),
+            st.Page("views/spending.py", title="Spending", url_path="spending"),
             st.Page(
                 "views/sessions.py", title="Sessions", url_path="sessions", visibility=of_all
             ),

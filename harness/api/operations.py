@@ -70,9 +70,11 @@ def overview(who: CallerParam) -> Page[RouteGlance]:
     )
 
 
-@endpoint(router, "GET", "/spending")
+@endpoint(router, "GET", "/spending", scope=own_list)
 def show_spending(who: CallerParam) -> SpendingReport:
-    """Shows what Swapgate itself spent on models in this month (UTC), against the cap."""
+    """Shows what Swapgate itself spent on models in this month (UTC), against the cap; to a
+    project's key, what its own suites and routes cost.
+    """
     return load_report(who.ctx)
 
 

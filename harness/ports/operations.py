@@ -13,7 +13,7 @@ from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.delivery import AlertMessage, Delivery
 from harness.domain.operations.people import People, PersonLink
 from harness.domain.operations.principals import Principal
-from harness.domain.operations.spending import MonthSpending, SpendingHold
+from harness.domain.operations.spending import MonthSpending, PurposeSpending, SpendingHold
 from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.snapshot_lineage import Lineage
@@ -360,6 +360,14 @@ class Spending(Protocol):
 
     def month(self, month: date) -> MonthSpending:
         """Sums what was spent in a month, and what is held of it now."""
+        ...
+
+    def of_project(
+        self, project: str, month: date, routes: Collection[str]
+    ) -> tuple[PurposeSpending, ...]:
+        """Sums what a project's own things cost in a month: the runs of its suites that began
+        in it, with their judges, and the shadows of its routes.
+        """
         ...
 
     def hold(self, hold: SpendingHold, usd: float, now: datetime) -> bool:

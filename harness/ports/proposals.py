@@ -201,8 +201,12 @@ class Observations(Protocol):
         """Lists the minutes of traffic, oldest first."""
         ...
 
-    def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
-        """Sums of what `traffic` gives, in order of route, arm and target."""
+    def totals(
+        self, *, since: datetime, route: str | None = None, project: str = DEFAULT_PROJECT
+    ) -> Sequence[TrafficTotal]:
+        """Sums of what `traffic` gives, in order of route, arm and target. project: whose
+        routes alone; the default one's are all.
+        """
         ...
 
     def latencies(

@@ -22,6 +22,7 @@ from harness.domain.operations.access import Role
 from tests.contract import test_store_captures as captures
 from tests.integration.test_cli_verbs import leaves
 from tests.support.site.command_line import CommandLine, installed
+from tests.support.site.two_projects import record_money
 
 pytestmark = pytest.mark.req("G3")
 
@@ -145,6 +146,7 @@ def furnish(cli: CommandLine, project: str) -> dict[str, str]:
     switch = cli.json("switch", "throw", "provider:sim", "--route", route, *why)
     freeze = cli.json("route", "freeze", route, "--for", "2h", *why)
     client = cli.json("key", "create", "shop", "--project", project)["key"]
+    record_money(cli.world.context(), route, client["id"])
     at = cli.world.context().clock.now()
     capture = replace(
         captures.ONE, id=f"cap_{project}", route=route, at=at, expires_at=at + timedelta(days=9)

@@ -4,8 +4,6 @@ and about another's: what others have is answered as what nobody has, and stays 
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -15,119 +13,22 @@ from harness.api.app import ROUTERS
 from harness.api.frame.endpoint import PROJECT_SCOPES
 from harness.control.operations import keys
 from harness.control.operations.project_scope import installation_alone, own_list, shared
-from harness.domain.drift.watch import DriftPolicy
 from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.projects import DEFAULT_PROJECT
-from tests.contract import test_store_captures as captures
-from tests.integration.test_api_access import READS, ROLES, WRITES, world_of
+from tests.integration.test_api_access import READS, ROLES, WRITES
 from tests.support.control.control_plane import SECRET
-from tests.support.site.management_api import Door, error_of
+from tests.support.site.management_api import error_of
+from tests.support.site.two_projects import LAUNCH, OURS, THEIRS, VERBS, Site, two_projects
 
 pytestmark = pytest.mark.req("G3")
 
-OURS, THEIRS = "payments", "search"
-SHADOW = {"candidate": "sim/worse", "reason": "a look", "usd_per_day": None}
-LAUNCH = {"reason": "a launch", "ends_at": "2026-06-01T00:00:00Z"}
-VERBS = {f"GET {path}": None for path in READS} | {
-    verb: body for verb, (body, _) in WRITES.items()
-}
-# Without a route they are about all routes.
-OF_ONE_ROUTE = ("POST /switches", "POST /freezes")
 NAMED = re.compile(r"\{(\w+)(?::path)?\}")
-
-
-@dataclass
-class Site:
-    """An installation with two projects. names: of each project's things."""
-
-    door: Door
-    names: dict[str, dict[str, str]]
-
-    def send(self, verb: str, role: str, names: dict[str, str]) -> httpx.Response:
-        """verb: as in the tables of endpoints; it is asked about these things."""
-        method, path = verb.split()
-        body: Any = VERBS[verb]
-        if isinstance(body, dict):
-            route = names["route"]
-            if "route" in body or verb in OF_ONE_ROUTE:
-                body = {**body, "route": route}
-            if verb == "POST /routes":
-                body = {**body, "name": f"{route}-2"}
-            if verb == "POST /evals":
-                body = {**body, "suite": names["suite"]}
-            if verb == "POST /keys":
-                body = {**body, "project": route.partition("::")[0]}
-        if verb.startswith("DELETE /captures"):
-            path = "/captures?route={route}"
-        path = path.replace("/chat", f"/{names['route']}")
-        return self.door.send(method, path.format(**names), role=role, json=body)
-
-    def last_event(self) -> int:
-        with self.door.world.store.read() as tx:
-            return tx.audit.tail(1)[0].number
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    world = world_of(tmp_path_factory.mktemp("world"))
-    for project in (OURS, THEIRS):
-        name = f"{project}::colours"
-        world.suites[name] = replace(world.suites["colours"], name=name)
-        world.drift[name] = DriftPolicy()
-    door = Door(world)
-    held = door.app.state.installation
-    held.__dict__["context"] = replace(held.context, projects=frozenset({OURS, THEIRS}))
-    ctx = held.context
-    made = {}
-    for project in (OURS, THEIRS):
-        route = f"{project}::chat"
-        suite = f"{project}::colours"
-        suites = [{"suite": suite}]
-        door.post("/routes", {"name": route, "incumbent": "sim/base", "suites": suites})
-        door.post(f"/shadows/{route}/start", SHADOW)
-        door.post(f"/shadows/{route}/stop", {})
-        force = {"force": "provider:sim", "reason": f"drill of {project}", "route": route}
-        switch = door.post("/switches", force)
-        broken = {"route": route, "target": "sim/worse", "reason": "a leak", "for_s": 3600}
-        glass = door.post("/break-glass", broken, role="approver")
-        door.post(f"/break-glass/{glass['id']}/end", {"reason": "over"})
-        swap = {"route": route, "candidate": "sim/better"}
-        proposal = door.world.until_decided(
-            door.post("/proposals", swap, role="proposer")["id"]
-        )
-        assert proposal.verdict
-        freeze = door.post("/freezes", {**LAUNCH, "route": route})
-        capture = replace(captures.ONE, id=f"cap_{project}", route=route, at=ctx.clock.now())
-        capture = replace(capture, expires_at=capture.at + timedelta(days=9))
-        with ctx.store.write() as tx:
-            tx.captures.add(capture, most_per_day=9)
-        client, _ = keys.create_key(ctx, SYSTEM, "shop", secret=SECRET, project=project)
-        for role in ROLES:
-            _, door.keys[f"{project}/{role}"] = keys.create_key(
-                ctx,
-                SYSTEM,
-                f"{project} {role}",
-                secret=SECRET,
-                role=Role[role.upper()],
-                project=project,
-            )
-        made[project] = {
-            "route": route,
-            "suite": suite,
-            "proposal": proposal.id,
-            "run": proposal.runs[suite].candidate,
-            "verdict": proposal.verdict,
-            "key": client.id,
-            "switch": switch["id"],
-            "freeze": freeze["id"],
-            "glass": glass["id"],
-            "capture": capture.id,
-            "session": "ds_1",
-            "request": "sw_1",
-            "grant": "ag_1",
-        }
-    return Site(door, made)
+    return two_projects(tmp_path_factory.mktemp("world"))
 
 
 def scope_of(verb: str) -> Any:
@@ -146,7 +47,8 @@ def scope_of(verb: str) -> Any:
 
 OWN = [v for v in VERBS if scope_of(v) not in (installation_alone, own_list, shared)]
 READ_BY_ALL = {f"GET {path}" for path in READS}
-LISTS = [v for v in VERBS if scope_of(v) is own_list]
+SUMS = "GET /spending"  # its rows are no list: test_project_reports.py
+LISTS = [v for v in VERBS if scope_of(v) is own_list and v != SUMS]
 CLOSED = [v for v in VERBS if scope_of(v) is installation_alone]
 
 

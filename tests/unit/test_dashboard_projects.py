@@ -52,7 +52,7 @@ from tests.unit.test_dashboard_page_states import MAIN, forget, now, pages, text
 OURS, THEIRS = "payments", "search"
 OPEN = (
     *("canary", "captures", "compare", "keys", "overview", "policies"),
-    *("proposals", "routes", "shadows", "suites", "traffic"),
+    *("proposals", "routes", "shadows", "spending", "suites", "traffic"),
 )
 # What only others have: routes, clients and reasons.
 FOREIGN = (
@@ -163,18 +163,16 @@ def furnish(ctx: Context, project: str, secret: bytes) -> Mapping[str, str]:
         table = tx.routing.table().routes
         minute = moment.replace(second=0, microsecond=0) - timedelta(minutes=2)
         traffic = tx.observations.traffic(since=minute - timedelta(hours=1))[0]
-        tx.observations.append(
-            [],
-            [
-                replace(
-                    traffic,
-                    route=route,
-                    minute=minute,
-                    target=table[route].incumbent,
-                    worker=f"w-{project}",
-                )
-            ],
+        answered = replace(
+            traffic,
+            route=route,
+            minute=minute,
+            target=table[route].incumbent,
+            worker=f"w-{project}",
         )
+        # Of a canary that is over.
+        let_in = replace(answered, arm="canary", requests=1, worker=f"c-{project}")
+        tx.observations.append([], [answered, let_in])
         tx.failovers.append([left_model(project, minute)])
         capture = replace(captures.ONE, id=f"cap_{project}", route=route, at=minute)
         expiring = replace(capture, expires_at=moment + timedelta(days=9))

@@ -103,6 +103,7 @@ PROJECT_SCOPES: Final[Mapping[str, CommandScope]] = {
     "key opt-outs": _KEY,
     "key revoke": _KEY,
     "key sign-in-link": CommandScope(own_link, "key", "key_id"),
+    "spending": _LIST,
     "suite list": _LIST,
     "capture list": _LIST,
     "capture show": CommandScope(own_capture, "capture", "capture_id"),

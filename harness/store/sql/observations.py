@@ -329,11 +329,15 @@ class SqlObservations:
             query = query.where(traffic.c.route == route)
         return [traffic_from_row(row) for row in self._unit.read(query)]
 
-    def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
-        if route is None:
-            found = self._unit.read(TOTALS, {"since": since})
-        else:
-            found = self._unit.read(TOTALS_OF_ROUTE, {"since": since, "of": route})
+    def totals(
+        self, *, since: datetime, route: str | None = None, project: str = DEFAULT_PROJECT
+    ) -> Sequence[TrafficTotal]:
+        query = TOTALS if route is None else TOTALS_OF_ROUTE
+        own = owned_by(traffic, project)
+        if own is not None:
+            query = query.where(own)
+        of_route = {} if route is None else {"of": route}
+        found = self._unit.read(query, {"since": since, **of_route})
         return [total_from_row(row) for row in found]
 
     def latencies(

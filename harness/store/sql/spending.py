@@ -1,10 +1,12 @@
 """Reads and writes what Swapgate itself spends: the cap, each month's sums, and the holds of
 calls under way (`SqlSpending`). Every change waits for the one before, so that all processes
-together never hold more than the cap leaves.
+together never hold more than the cap leaves. What a project spent is summed from the rows that
+name its suites and routes: the sums that keep the cap name none.
 """
 
 import math
-from datetime import date, datetime
+from collections.abc import Collection
+from datetime import UTC, date, datetime, time
 from typing import Final
 
 import sqlalchemy as sa
@@ -12,10 +14,16 @@ import sqlalchemy as sa
 from harness.domain.operations.spending import (
     HOLD_LASTS,
     MonthSpending,
+    PurposeSpending,
     SpendingHold,
     SpendingPurpose,
     fill_purposes,
+    next_month,
 )
+from harness.domain.shadow.shadow import COST_USD, MIRRORED, UNPRICED
+from harness.store.schema.drift import drift_check
+from harness.store.schema.evals import eval_run, sample
+from harness.store.schema.shadow import shadow, shadow_tally, tally_from_row
 from harness.store.schema.spending import (
     LATER_PURPOSES,
     THE_CAP,
@@ -27,10 +35,46 @@ from harness.store.schema.spending import (
     spending_hold,
     spending_month,
 )
+from harness.store.sql.pages import owned_by
 from harness.store.unit_of_work import Unit
 
 CAP: Final = sa.select(spending_cap.c.cap_usd).where(spending_cap.c.id == THE_CAP)
 _SERIAL: Final = "spending"
+_AT: Final = eval_run.c.created_at.type
+_JUDGED: Final = sa.case((sample.c.judge_cost_usd.is_(None), sample.c.judge_calls), else_=0)
+_IS_DRIFT: Final = drift_check.c.run.is_not(None)
+# What the answers of a month's runs cost, and their judges: of evals, and of drift checks.
+RUN_COSTS: Final = (
+    sa.select(
+        _IS_DRIFT.label("is_drift"),
+        sa.func.count().label("answers"),
+        sa.func.coalesce(sa.func.sum(sample.c.cost_usd), 0.0).label("answers_usd"),
+        sa.func.sum(sa.case((sample.c.cost_usd.is_(None), 1), else_=0)).label("unpriced"),
+        sa.func.sum(sample.c.judge_calls).label("judge_calls"),
+        sa.func.coalesce(sa.func.sum(sample.c.judge_cost_usd), 0.0).label("judges_usd"),
+        sa.func.sum(_JUDGED).label("judges_unpriced"),
+    )
+    .select_from(
+        eval_run.join(sample, sample.c.run == eval_run.c.id).outerjoin(
+            drift_check, drift_check.c.run == eval_run.c.id
+        )
+    )
+    .where(
+        eval_run.c.created_at >= sa.bindparam("begin", type_=_AT),
+        eval_run.c.created_at < sa.bindparam("end", type_=_AT),
+    )
+    .group_by(_IS_DRIFT)
+)
+_DAY: Final = shadow_tally.c.day.type
+MIRROR_COSTS: Final = (
+    sa.select(shadow_tally)
+    .select_from(shadow.join(shadow_tally, shadow_tally.c.shadow == shadow.c.id))
+    .where(
+        shadow.c.route.in_(sa.bindparam("routes", expanding=True)),
+        shadow_tally.c.day >= sa.bindparam("first_day", type_=_DAY),
+        shadow_tally.c.day < sa.bindparam("next_day", type_=_DAY),
+    )
+)
 
 
 class _Books:
@@ -116,6 +160,47 @@ class SqlSpending:
             cap_usd=self.cap_usd(),
             held_usd=math.fsum(held),
             purposes=fill_purposes([purpose_from_row(row) for row in rows]),
+        )
+
+    def of_project(
+        self, project: str, month: date, routes: Collection[str]
+    ) -> tuple[PurposeSpending, ...]:
+        begin, end = (datetime.combine(day, time(), UTC) for day in (month, next_month(month)))
+        own = owned_by(eval_run, project)
+        of_runs = RUN_COSTS if own is None else RUN_COSTS.where(own)
+        rows = self._unit.read(of_runs, {"begin": begin, "end": end}).all()
+        answers = {
+            purpose: PurposeSpending(
+                purpose,
+                math.fsum(row.answers_usd for row in rows if row.is_drift == is_drift),
+                sum(row.answers for row in rows if row.is_drift == is_drift),
+                sum(row.unpriced for row in rows if row.is_drift == is_drift),
+            )
+            for purpose, is_drift in (
+                (SpendingPurpose.EVALS, False),
+                (SpendingPurpose.DRIFT, True),
+            )
+        }
+        judges = PurposeSpending(
+            SpendingPurpose.JUDGES,
+            math.fsum(row.judges_usd for row in rows),
+            sum(row.judge_calls for row in rows),
+            sum(row.judges_unpriced for row in rows),
+        )
+        days = {"routes": sorted(routes), "first_day": month, "next_day": next_month(month)}
+        tallies = [tally_from_row(row) for row in self._unit.read(MIRROR_COSTS, days)]
+        mirrored = PurposeSpending(
+            SpendingPurpose.SHADOW,
+            math.fsum(tally.sums.get(COST_USD, 0.0) for tally in tallies),
+            sum(tally.counts.get(MIRRORED, 0) for tally in tallies),
+            sum(tally.counts.get(UNPRICED, 0) for tally in tallies),
+        )
+        # Agents run in the default project alone.
+        return (
+            answers[SpendingPurpose.EVALS],
+            judges,
+            mirrored,
+            answers[SpendingPurpose.DRIFT],
         )
 
     def hold(self, hold: SpendingHold, usd: float, now: datetime) -> bool:
