@@ -35,8 +35,8 @@ def _ticks(pid: int) -> int:
 
 
 def rss_mib(pid: int) -> float:
-    """Resident memory of a process and its descendants."""
-    return sum(process.memory_info().rss for process in tree(pid)) / 2**20
+    """Resident memory of the largest of a process and its descendants: of a worker."""
+    return max(process.memory_info().rss for process in tree(pid)) / 2**20
 
 
 @dataclass

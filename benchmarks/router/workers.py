@@ -9,7 +9,6 @@ of those that the workers are given.
 import argparse
 import os
 import statistics
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Final
 
 import psutil
-import yaml
 
 from benchmarks.router import upstream
 from benchmarks.router.load import full_throttle
@@ -26,10 +24,8 @@ from benchmarks.router.machine import cpu_s
 from benchmarks.router.measure import WARM_S
 from benchmarks.router.peers.peer import PLAIN, STREAMED
 from benchmarks.router.peers.peer import Site as Place
-from benchmarks.router.peers.swapgate import ask, command_with
+from benchmarks.router.peers.swapgate import ENV, ask, command_with, served_by
 from benchmarks.router.processes import free_port, start, wait_for
-from benchmarks.router.worker import SECRET, seeded
-from tests.support.site.signing_keys import ENVIRONMENT
 
 # No parent: the router as it runs within another process.
 ALONE: Final = 0
@@ -78,16 +74,8 @@ class Router:
 def started(workers: int, folder: Path, ports: dict[str, int], stack: ExitStack) -> Router:
     folder.mkdir()
     place = Place(folder, free_port(), ports)
-    command = command_with("pool")(place)
-    if workers != ALONE:
-        seeded(folder, ports).close()
-        config = folder / "swapgate.yaml"
-        settings = {"home": str(folder), "router": {"port": place.port}}
-        config.write_text(yaml.safe_dump(settings), encoding="utf-8")
-        main = [sys.executable, "-m", "swapgate", "--config", str(config)]
-        command = [*main, "serve", "router", "--workers", str(workers)]
-    env = {"SWAPGATE_SECRET": SECRET.decode(), **ENVIRONMENT}
-    process = start(command, stack, core=None, log=folder / "log", env=env)
+    make = command_with("pool") if workers == ALONE else served_by(workers)
+    process = start(make(place), stack, core=None, log=folder / "log", env=ENV)
     wait_for(place.port, process, START_S)
     router = Router(place, process.pid)
     # The parent listens before its workers do.

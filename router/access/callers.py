@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final
+from weakref import ReferenceType, ref
 
 from harness.domain.agents.caller import (
     AGENT_HEADER,
@@ -23,13 +24,15 @@ from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router.access.admission import Admission
 from router.access.keys import KeyRing
-from router.server.asgi import Scope, header
+from router.server.asgi import HEAD_FACTS, Scope, header
 from router.server.replies import Reply, error_reply
 from router.snapshot.compiled import CompiledRoute, CompiledSnapshot
 
 # For whom the books have what no data key asked: the local operator, or a management key.
 OPEN_KEY: Final = KeyGrant("agents-open", "")
 CALLER: Final = "swapgate_agent_caller"  # in the scope of what an agent asks
+_GRANT: Final = "grant"  # in a head's facts: of its key, with the revision that has it
+_KnownGrant = tuple[KeyGrant, ReferenceType[CompiledSnapshot]]
 _OWN_KEYS: Final = frozenset({b"authorization", b"x-api-key"})
 
 
@@ -57,6 +60,20 @@ class Callers:
         """Finds the grant of the request's key, or writes the refusal. is_anthropic: whether it
         is Anthropic's client that asks.
         """
+        facts = scope.get(HEAD_FACTS)
+        known: _KnownGrant | None = facts.get(_GRANT) if facts is not None else None
+        if known is not None and known[1]() is serving:
+            return known[0]
+        found = self._identify(scope, serving, is_anthropic)
+        # An agent's caller is somebody for a minute; whoever is refused, is counted each time.
+        if facts is not None and CALLER not in scope and not isinstance(found, Reply):
+            # The revision is not held: the connection may rest for hours.
+            facts[_GRANT] = found, ref(serving)
+        return found
+
+    def _identify(
+        self, scope: Scope, serving: CompiledSnapshot, is_anthropic: Callable[[Scope], bool]
+    ) -> KeyGrant | Reply:
         authorization = None
         for name, value in scope["headers"]:
             if name == b"authorization" and authorization is None:

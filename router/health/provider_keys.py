@@ -72,6 +72,8 @@ class ProviderKeys:
             self._on_key(provider, key.name, failure)
 
     def accepted(self, upstream: CompiledTarget, key: ProviderKey | None) -> None:
+        if not self._refused:
+            return
         provider = upstream.provider.name
         if key is not None and (provider, key) in self._refused:
             self._refused.remove((provider, key))

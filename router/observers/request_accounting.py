@@ -9,7 +9,7 @@ from harness.ports import Clock
 from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.recording.port import Recording
 from router.recording.traffic_minutes import CompletedRequest
-from router.request.routed_response import NO_USAGE, RoutedResponse
+from router.request.routed_response import FAILED, NO_USAGE, RoutedResponse
 from router.server.internal_errors import InternalErrors, RouterPart
 
 
@@ -38,11 +38,11 @@ class RequestAccounting(RequestObserver):
         charge = response.charge
         observed.record = CompletedRequest(
             route=observed.route.route.name,
-            arm=observed.arm.value,
+            arm=str(observed.arm),
             target=target.id if target else "",
             revision=observed.revision,
             stream=observed.request.stream,
-            failed=response.failed,
+            failed=observed.outcome == FAILED,
             charged=charge is not None,
             latency_ms=(self._clock.monotonic() - observed.started) * 1000,
             input_tokens=usage.input_tokens,

@@ -59,6 +59,7 @@ class ObservedRequest:
     outcome: str = "unknown"
     record: CompletedRequest | None = None
     sample: GuardrailSample | None = None
+    hooks: "ObserverHooks | None" = None  # of the observers that watch it
 
 
 class RequestObserver:
@@ -86,7 +87,7 @@ class RequestObserver:
         """
 
 
-class _Hooks(NamedTuple):
+class ObserverHooks(NamedTuple):
     """The observers that override a hook, with their parts, by hook and in order."""
 
     before_attempt: tuple[tuple[RouterPart, Callable[..., None]], ...]
@@ -112,11 +113,12 @@ class RequestObservers:
         self._of_evidence = of_evidence
         self._errors = errors
         # By the route's identity: routes are many, and compiled anew with each revision.
-        self._by_route: dict[int, tuple[CompiledRoute, _Hooks, _Hooks]] = {}
+        self._by_route: dict[int, tuple[CompiledRoute, ObserverHooks, ObserverHooks]] = {}
 
     def begin(self, observed: ObservedRequest) -> None:
         """Calls the observers before the request's first attempt."""
-        for part, before_attempt in self._hooks(observed).before_attempt:
+        hooks = observed.hooks = self._hooks(observed)
+        for part, before_attempt in hooks.before_attempt:
             try:
                 before_attempt(observed)
             except Exception as error:
@@ -124,7 +126,7 @@ class RequestObservers:
 
     def finish(self, observed: ObservedRequest, response: RoutedResponse) -> None:
         """Calls the observers after the request's answer, whole or not."""
-        hooks = self._hooks(observed)
+        hooks = observed.hooks or self._hooks(observed)
         for stage in (hooks.after_answer, hooks.at_end):
             for part, hook in stage:
                 try:
@@ -132,14 +134,16 @@ class RequestObservers:
                 except Exception as error:
                     self._errors.note(part, error, observed.route, observed.arm)
 
-    def _hooks(self, observed: ObservedRequest) -> _Hooks:
+    def _hooks(self, observed: ObservedRequest) -> ObserverHooks:
         route = observed.route
         known = self._by_route.get(id(route))
         if known is None or known[0] is not route:
             known = self._compile(route)
         return known[1] if observed.experiment is None else known[2]
 
-    def _compile(self, route: CompiledRoute) -> tuple[CompiledRoute, _Hooks, _Hooks]:
+    def _compile(
+        self, route: CompiledRoute
+    ) -> tuple[CompiledRoute, ObserverHooks, ObserverHooks]:
         if len(self._by_route) >= KEPT:
             self._by_route.clear()
         always = [observer for observer in self._always if self._watches(observer, route)]
@@ -159,8 +163,10 @@ class RequestObservers:
             return True
 
 
-def _hooks(before: Sequence[RequestObserver], after: Sequence[RequestObserver]) -> _Hooks:
-    return _Hooks(
+def _hooks(
+    before: Sequence[RequestObserver], after: Sequence[RequestObserver]
+) -> ObserverHooks:
+    return ObserverHooks(
         _overrides(before, "before_attempt"),
         _overrides(after, "after_answer"),
         _overrides(after, "at_end"),

@@ -3,7 +3,7 @@ feedback, tokens and costs, and reads breakers and health checks at each scrape.
 them; `families` gives them to the parent, where `exposition_text` writes those of all workers.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -11,17 +11,23 @@ from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
-    Histogram,
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from harness.domain.operations.metrics import ROUTER_METRICS, router_metric_meaning
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Price
 from router.protocols.usage import TokenUsage
+from router.recording.histogram import HistogramSeries
 from router.recording.metric_families import MetricFamily, MetricSample
 from router.recording.traffic_minutes import CompletedRequest
 
@@ -68,8 +74,8 @@ class _RequestSeries(NamedTuple):
     """What a request of one kind adds to: looking series up by their labels takes longer."""
 
     requests: _PendingCount
-    duration: Histogram
-    first_token: Histogram | None
+    duration: HistogramSeries
+    first_token: HistogramSeries | None
     # Input, output, cost; None when no target answered.
     tokens: tuple[_PendingCount, _PendingCount, _PendingCount] | None
 
@@ -101,11 +107,10 @@ class RouterMetrics:
         spec = ROUTER_METRICS[name]
         return Counter(name, spec.meaning, spec.labels, registry=self._registry)
 
-    def _histogram(self, name: str, buckets: tuple[float, ...]) -> Histogram:
-        spec = ROUTER_METRICS[name]
-        return Histogram(
-            name, spec.meaning, spec.labels, registry=self._registry, buckets=buckets
-        )
+    def _histogram(self, name: str, buckets: tuple[float, ...]) -> "Histogram":
+        histogram = Histogram(name, buckets)
+        self._registry.register(histogram)
+        return histogram
 
     def attempt(self, target: str, failure: FailureClass | None) -> None:
         """An attempt is over, a stream's at its end."""
@@ -206,6 +211,33 @@ class RouterMetrics:
         """Writes the metrics in Prometheus's text format, as CONTENT_TYPE."""
         self._fold()
         return generate_latest(self._registry)
+
+
+class Histogram(Collector):
+    """Collects the series of one histogram. Belongs to one event loop."""
+
+    def __init__(self, name: str, bounds: Sequence[float]) -> None:
+        self._name = name
+        self._bounds = bounds
+        self._series: dict[tuple[str, ...], HistogramSeries] = {}
+
+    def labels(self, *values: str) -> HistogramSeries:
+        """Finds the series of these labels' values, in their order, or begins it."""
+        series = self._series.get(values)
+        if series is None:
+            series = self._series[values] = HistogramSeries(self._bounds)
+        return series
+
+    def collect(self) -> Iterable[Metric]:
+        spec = ROUTER_METRICS[self._name]
+        family = HistogramMetricFamily(self._name, spec.meaning, labels=spec.labels)
+        for labels, series in self._series.items():
+            buckets = [
+                (floatToGoString(end), count)  # type: ignore[no-untyped-call]  # theirs
+                for end, count in series.buckets()
+            ]
+            family.add_metric(labels, buckets, series.total)
+        yield family
 
 
 class _StateCollector(Collector):

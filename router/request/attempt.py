@@ -2,6 +2,7 @@
 body are checked and whose `model` becomes the route's name (`UpstreamAnswer`).
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from harness.domain.errors import InputError
@@ -39,7 +40,7 @@ async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:
 def check_content_type(reply: UpstreamReply, content_type: bytes) -> None:
     """Checks that the reply has this content type; else raises UpstreamFailed."""
     found = dict(reply.headers).get(b"content-type", b"")
-    if found.split(b";", 1)[0].strip().lower() != content_type:
+    if _media_type(found) != content_type:
         said = f"content type {decode_header(found)[:60]!r} instead of {content_type.decode()}"
         raise UpstreamFailed(FailureClass.MALFORMED, said)
 
@@ -63,13 +64,29 @@ def parse_answer(
     except InputError as error:
         raise UpstreamFailed(FailureClass.MALFORMED, f"answer is not valid: {error}") from None
     usage = dialect.checked(members)
-    model = members.text_place("model")
-    if json_name is not None and model is not None:
-        body = apply_edits(members.text, [TextEdit(model.start, model.end, json_name)])
-    named = model.value if model is not None and isinstance(model.value, str) else ""
+    if json_name is not None:
+        body = _with_model(members, json_name, body)
+    named = members.get("model")
+    model = named if isinstance(named, str) else ""
     headers, left = passed_on(reply.headers), dropped_fields_of(reply)
     ended = dialect.ended(members) and not is_unended(reply)
-    return UpstreamAnswer(reply.status, headers, body, usage, members, named, left, ended)
+    return UpstreamAnswer(reply.status, headers, body, usage, members, model, left, ended)
+
+
+def _with_model(members: ParsedObject, json_name: str, body: bytes) -> bytes:
+    """The body with that model, where it names one."""
+    named = members.with_text("model", json_name)
+    if named is not None:
+        return named
+    model = members.text_place("model")
+    if model is None:
+        return body
+    return apply_edits(members.text, [TextEdit(model.start, model.end, json_name)])
+
+
+@lru_cache(maxsize=256)
+def _media_type(content_type: bytes) -> bytes:
+    return content_type.split(b";", 1)[0].strip().lower()
 
 
 def decode_header(value: bytes) -> str:

@@ -21,6 +21,13 @@ from router.request.json_spans import JsonSpan, TextEdit
 NO_NAMES: Final[Mapping[str, str]] = {}
 
 
+def model_alone(request: ClientRequest, target: Target) -> bytes | None:
+    """Writes the client's body with the target's model, where nothing else is changed in it;
+    None where the model's place is not found quickly.
+    """
+    return request.members.with_text("model", _quoted(target.model))
+
+
 def model_edit(request: ClientRequest, target: Target) -> TextEdit:
     model = request.members.text_place("model")
     if model is None:

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
 
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.overrides import RequestKind
@@ -15,7 +15,7 @@ from harness.domain.settings import RouterSettings
 from router.protocols.endpoints import DIALECTS
 from router.protocols.object_lists import iter_objects
 from router.request.body import ClientRequest
-from router.server.asgi import Scope, header
+from router.server.asgi import HEAD_FACTS, Scope, header
 from router.server.headers import Header
 from router.server.replies import Reply, error_reply
 
@@ -60,7 +60,46 @@ def _wants_image(request: ClientRequest) -> bool:
     return any(tool.get("type") == MAKES_IMAGES for tool in tools)
 
 
-HEADER = b"x-swapgate-sticky"
+STICKY: Final = b"x-swapgate-sticky"
+KIND: Final = b"x-swapgate-kind"
+TASK: Final = b"x-swapgate-task"
+TIMEOUT: Final = b"x-swapgate-timeout"
+HEARTBEAT: Final = b"x-swapgate-heartbeat"
+KINDS: Final = {kind.value.encode(): kind for kind in RequestKind}
+_DIRECTIVES: Final = "directives"
+
+
+class Directives(NamedTuple):
+    """What the headers of a request ask of the router; a refusal in place of a value that is
+    none.
+
+    timeout_s: for the whole request; infinite unless the client asks.
+    """
+
+    sticky: bytes | None
+    kind: RequestKind | Reply | None
+    task: bytes | None
+    timeout_s: float | Reply
+    takes_heartbeat: bool
+
+
+def read_directives(scope: Scope) -> Directives:
+    """Reads what a request's headers ask, once for all requests of a connection with the same
+    head.
+    """
+    facts = scope.get(HEAD_FACTS)
+    known: Directives | None = facts.get(_DIRECTIVES) if facts is not None else None
+    if known is None:
+        known = Directives(
+            sticky=header(scope, STICKY),
+            kind=_declared_kind(header(scope, KIND)),
+            task=header(scope, TASK),
+            timeout_s=_requested_timeout_s(header(scope, TIMEOUT)),
+            takes_heartbeat=header(scope, HEARTBEAT) != b"off",
+        )
+        if facts is not None:
+            facts[_DIRECTIVES] = known
+    return known
 
 
 def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> tuple[str, bool]:
@@ -83,15 +122,7 @@ def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> tup
     return f"key:{key_id}", False
 
 
-KIND: Final = b"x-swapgate-kind"
-TIMEOUT: Final = b"x-swapgate-timeout"
-HEARTBEAT: Final = b"x-swapgate-heartbeat"
-KINDS: Final = {kind.value.encode(): kind for kind in RequestKind}
-
-
-def declared_kind(scope: Scope) -> RequestKind | Reply | None:
-    """Reads what the client says that its request is; a refusal for a value that is no kind."""
-    given = header(scope, KIND)
+def _declared_kind(given: bytes | None) -> RequestKind | Reply | None:
     if given is None:
         return None
     kind = KINDS.get(given)
@@ -105,11 +136,7 @@ def declared_kind(scope: Scope) -> RequestKind | Reply | None:
     )
 
 
-def requested_timeout_s(scope: Scope) -> float | Reply:
-    """Returns the seconds that a client gives the whole request, infinite unless it asks; a
-    refusal for no number.
-    """
-    given = header(scope, TIMEOUT)
+def _requested_timeout_s(given: bytes | None) -> float | Reply:
     if given is None:
         return math.inf
     try:
@@ -127,13 +154,13 @@ def requested_timeout_s(scope: Scope) -> float | Reply:
     return wished_s
 
 
-def heartbeat_s(scope: Scope, request: ClientRequest, settings: RouterSettings) -> float:
+def heartbeat_s(
+    directives: Directives, request: ClientRequest, settings: RouterSettings
+) -> float:
     """Seconds between this answer's heartbeats; 0 for a whole answer, or a client that wants
     none.
     """
-    if not request.stream or not settings.heartbeat_s:
-        return 0.0
-    return 0.0 if header(scope, HEARTBEAT) == b"off" else settings.heartbeat_s
+    return settings.heartbeat_s if request.stream and directives.takes_heartbeat else 0.0
 
 
 def client_headers(scope: Scope, defaults: Mapping[bytes, bytes]) -> tuple[Header, ...]:

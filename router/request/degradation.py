@@ -5,7 +5,7 @@ its way (B7).
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -128,7 +128,7 @@ def degradation_header(
     plan: RoutePlan,
     request: ClientRequest,
     upstream: CompiledTarget | None,
-    dropped: Iterable[str] = (),
+    dropped: Sequence[str] = (),
 ) -> tuple[Header, ...]:
     """Names, in one header, what the request lost on its way; returns none where it lost
     nothing. upstream: who answered, None while nobody did. dropped: fields that a translation
@@ -137,10 +137,11 @@ def degradation_header(
     names: list[str] = []
     if is_serializing_tools(plan, request):
         names.append(SERIALIZED)
-    if upstream is not None:
-        names += (hint.value for hint in dropped_fields(request, upstream))
-    # A client may have named them: not every name can stand in a header.
-    names += islice((name for name in dropped if _FIELD.fullmatch(name)), MOST_FIELDS)
+    if upstream is not None and (hints := dropped_fields(request, upstream)):
+        names += (hint.value for hint in hints)
+    if dropped:
+        # A client may have named them: not every name can stand in a header.
+        names += islice((name for name in dropped if _FIELD.fullmatch(name)), MOST_FIELDS)
     return ((NAME, ", ".join(dict.fromkeys(names)).encode()),) if names else ()
 
 

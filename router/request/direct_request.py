@@ -90,6 +90,7 @@ class DirectRequest:
         "_errors",
         "_scope",
         "_stream",
+        "_until",
         "faults",
         "first",
         "id",
@@ -176,6 +177,7 @@ class DirectRequest:
             self._resume()
             return
         self._call: BegunCall = first.call
+        self._until = first.made.until
         self.when = min(first.made.until, first.started + first.first_s)
         if response.heartbeat_s:
             # What a silent stream needs is for the task.
@@ -197,7 +199,7 @@ class DirectRequest:
         if self._begun_at is None:
             # From here on, the answer has the rest of the attempt's time.
             self._begun_at = self._endpoint.dispatcher.timers.loop.time()
-            self.when = self._begun_attempt().made.until
+            self.when = self._until
         if state is CallState.WHOLE:
             self._errors.without_task = self
             try:
@@ -257,8 +259,10 @@ class DirectRequest:
     def _finish(self) -> None:
         response = self.prepared.response
         dispatcher = self._endpoint.dispatcher
-        first = self._begun_attempt()
-        if not dispatcher.enter_answer(response.job, first, response.progress):
+        first, begun_at = self.first, self._begun_at
+        if first is None or not dispatcher.enter_answer(
+            response.job, first, response.progress, begun_at
+        ):
             self._leave_open()
             return
         self._release()

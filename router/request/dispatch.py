@@ -144,10 +144,14 @@ class Dispatcher:
         return FirstAttempt(made, share_s, call, started, first_s, settle)
 
     def enter_answer(
-        self, job: RoutedRequest, first: FirstAttempt, progress: RequestProgress
+        self,
+        job: RoutedRequest,
+        first: FirstAttempt,
+        progress: RequestProgress,
+        begun_at: float | None,
     ) -> bool:
         """Enters the whole answer of a first attempt, and ends it. False for what is no good
-        answer: `run` reads it once more, and says why.
+        answer: `run` reads it once more, and says why. begun_at: when the answer's head came.
         """
         call, loop = first.call, self.timers.loop
         if call is None:
@@ -158,8 +162,8 @@ class Dispatcher:
             return False
         call.close()
         self._settle(job, first.settle, None)
-        if first.begun_at is not None:
-            self._note_s(job, first.made, first.begun_at - first.started)
+        if begun_at is not None:
+            self._note_s(job, first.made, begun_at - first.started)
         ms = (loop.time() - first.started) * 1000
         progress.attempts.append(FinishedAttempt(first.made.upstream, None, ms))
         return True

@@ -10,7 +10,8 @@ import json
 import json.scanner
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from operator import itemgetter
 from typing import Final, NamedTuple, NoReturn
 
@@ -43,21 +44,19 @@ class ParsedObject:
     asked.
     """
 
-    __slots__ = ("_found", "_walked", "text")
+    __slots__ = ("_found", "_walked", "get", "text")
 
     def __init__(
         self, text: str, found: Mapping[str, object], walked: ObjectSpans | None = None
     ) -> None:
         self.text = text
+        # A member's value; None when it is null or not there.
+        self.get: Callable[[str], object] = found.get
         self._found = found
         self._walked = walked
 
     def __contains__(self, name: str) -> bool:
         return name in self._found
-
-    def get(self, name: str) -> object:
-        """Returns a member's value; None when it is null or not there."""
-        return self._found.get(name)
 
     def text_place(self, name: str) -> JsonSpan | None:
         """A member with its place, quickly if it is a string. name: of ASCII letters."""
@@ -67,6 +66,16 @@ class ParsedObject:
             if span is not None:
                 return JsonSpan(value, *span)
         return self.values.get(name)
+
+    def with_text(self, name: str, new: str) -> bytes | None:
+        """Writes the object with another value for a member that is a string; None where its
+        place is not found quickly. name: of ASCII letters. new: as JSON.
+        """
+        is_text = self._walked is None and isinstance(self._found.get(name), str)
+        span = _only_place(self.text, name) if is_text else None
+        if span is None:
+            return None
+        return f"{self.text[: span[0]]}{new}{self.text[span[1] :]}".encode()
 
     def renamed(self, old: str, new: str) -> "ParsedObject":
         """Returns the object with one of its members under another name.
@@ -118,6 +127,7 @@ _SPACE: Final = re.compile(r"[ \t\n\r]*").match
 _PLAIN: Final = r'"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*'
 _PLAIN_NAME: Final = re.compile(_PLAIN).match
 _AFTER_VALUE: Final = re.compile(rf"[ \t\n\r]*(?:}}|,[ \t\n\r]*{_PLAIN})").match
+_WHITE, _COLON, _LETTERS = r"[ \t\n\r]*", r"[ \t\n\r]*:[ \t\n\r]*", r'[^"\\\x00-\x1f]'
 _STRING_VALUE: Final = re.compile(r'[ \t\n\r]*:[ \t\n\r]*("(?:[^"\\]|\\.)*")').match
 _ESCAPED_LETTER: Final = re.compile(r"\\u00[4-7]").search
 _START: Final = itemgetter(0)
@@ -220,10 +230,23 @@ def _walked(text: str) -> ObjectSpans:
 
 
 def _only_place(text: str, name: str) -> tuple[int, int] | None:
-    """The span of a member's string, if its name stands in the text but once."""
+    """The span of a member's string, if only short values stand before it, or its name stands
+    in the text but once.
+    """
+    early = _early_member(name)(text)
+    if early is not None:
+        return early.span(1)
     place = _only_name(text, name)
     found = _STRING_VALUE(text, place[1]) if place else None
     return found.span(1) if found else None
+
+
+@lru_cache(maxsize=16)
+def _early_member(name: str) -> Callable[[str], re.Match[str] | None]:
+    """Finds the string of an object's own member, without looking at what follows it."""
+    member = rf'"{_LETTERS}*"{_COLON}(?:"{_LETTERS}{{0,200}}"|[-+.\w]+){_WHITE},{_WHITE}'
+    wanted = rf'"{name}"{_COLON}("(?:[^"\\]|\\.)*")'
+    return re.compile(rf"{_WHITE}\{{{_WHITE}(?:{member})*{wanted}").match
 
 
 def _only_name(text: str, name: str) -> tuple[int, int] | None:

@@ -4,7 +4,7 @@ calls the observers before and after. A fault in planning falls back to the incu
 """
 
 from collections import Counter
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from harness.domain.errors import InputError
 from harness.domain.operations.access import OptOut
@@ -22,19 +22,18 @@ from router.observers.short_deadlines import ShortDeadlines
 from router.protocols.endpoints import DIALECTS, ENDPOINTS
 from router.request import client_directives
 from router.request.body import ClientRequest, FieldError, read_request
-from router.request.client_directives import detect_kinds
+from router.request.client_directives import Directives, detect_kinds, read_directives
 from router.request.degradation import is_serializing_tools
 from router.request.dispatch import Dispatcher, FirstAttempt
 from router.request.planner import Planner
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.request.routed_response import RoutedResponse
-from router.server.asgi import ON_LEAVING, ClientDisconnected, Receive, Scope, Send, header
+from router.server.asgi import ON_LEAVING, ClientDisconnected, Receive, Scope, Send
 from router.server.headers import Header, header_text
 from router.server.internal_errors import InternalErrors, RouterPart
 from router.server.replies import Reply, error_reply
 from router.snapshot.compiled import NO_ROUTES, CompiledRoute, CompiledSnapshot
 
-TASK: Final = b"x-swapgate-task"
 # Sticky key, bucket key, arm, plan, and the rollout, as `ObservedRequest` has them. A plain
 # tuple: each request makes one.
 Assignment = tuple[str, str, Arm, RoutePlan, Canary | None]
@@ -131,8 +130,9 @@ class ModelEndpoint:
         served or finished in any case.
         """
         started = self._clock.monotonic()
-        routed = self._routed(scope, body, grant, serving)
-        timeout_s = client_directives.requested_timeout_s(scope)
+        directives = read_directives(scope)
+        routed = self._routed(scope, body, grant, serving, directives)
+        timeout_s = directives.timeout_s
         if isinstance(timeout_s, Reply):
             return timeout_s
         reservation: RateReservation | None = None
@@ -151,7 +151,7 @@ class ModelEndpoint:
         id_ = request_id[1].decode()
         own_limit_s = limit_s if is_hurried else None
         sticky_key, bucket_key, arm, plan, trial = self._assigned(
-            scope, route, request, grant, id_, own_limit_s
+            directives.sticky, route, request, grant, id_, own_limit_s
         )
         observed = ObservedRequest(
             scope,
@@ -192,7 +192,7 @@ class ModelEndpoint:
             headers,
             self._errors,
             limited=reservation is not None,
-            heartbeat_s=client_directives.heartbeat_s(scope, request, self._settings),
+            heartbeat_s=client_directives.heartbeat_s(directives, request, self._settings),
             on_leaving=scope.get(ON_LEAVING),
             copies=observed.copies,
         )
@@ -208,19 +208,18 @@ class ModelEndpoint:
 
     def _assigned(
         self,
-        scope: Scope,
+        sticky: bytes | None,
         route: CompiledRoute,
         request: ClientRequest,
         grant: KeyGrant,
         request_id: str,
         own_limit_s: float | None,
     ) -> Assignment:
-        """own_limit_s: all the time that the client gives it, None for no less than the route
-        does.
+        """sticky: what the client's own header says. own_limit_s: all the time that the client
+        gives it, None for no less than the route does.
         """
         try:
-            given = header(scope, client_directives.HEADER)
-            key, told_apart = client_directives.sticky_key(request, given, grant.id)
+            key, told_apart = client_directives.sticky_key(request, sticky, grant.id)
             if not told_apart:
                 self._counters["sticky_by_api_key"] += 1
             # Whose callers cannot be told apart must not all go to one place for a day.
@@ -288,10 +287,15 @@ class ModelEndpoint:
             return ()
 
     def _routed(
-        self, scope: Scope, body: bytes, grant: KeyGrant, serving: CompiledSnapshot
+        self,
+        scope: Scope,
+        body: bytes,
+        grant: KeyGrant,
+        serving: CompiledSnapshot,
+        directives: Directives,
     ) -> Reply | tuple[ClientRequest, CompiledRoute]:
         """The route that answers: the one that is asked, or its override for such a request."""
-        requested = _requested_route(scope, body, grant, serving, self._clock)
+        requested = _requested_route(scope, body, grant, serving, directives, self._clock)
         if isinstance(requested, Reply):
             return requested
         request, route, declared = requested
@@ -308,7 +312,12 @@ class ModelEndpoint:
 
 
 def _requested_route(
-    scope: Scope, body: bytes, grant: KeyGrant, serving: CompiledSnapshot, clock: Clock
+    scope: Scope,
+    body: bytes,
+    grant: KeyGrant,
+    serving: CompiledSnapshot,
+    directives: Directives,
+    clock: Clock,
 ) -> Reply | tuple[ClientRequest, CompiledRoute, RequestKind | None]:
     """The request, the route that it names, and the kind that its caller declares."""
     try:
@@ -316,13 +325,11 @@ def _requested_route(
     except InputError as error:
         param = error.param if isinstance(error, FieldError) else None
         return error_reply(400, f"the request body: {error}", "invalid_json", param=param)
-    declared = client_directives.declared_kind(scope)
+    declared = directives.kind
     if isinstance(declared, Reply):
         return declared
-    # Looked for only where a route has a task: the others' requests pay nothing.
     own = serving.projects.get(grant.project, NO_ROUTES)
-    task = header(scope, TASK) if own.tasks else None
-    route = own.tasks.get(task) if task is not None else None
+    route = own.tasks.get(directives.task) if directives.task is not None else None
     if route is None:
         route = own.routes.get(request.model)
     if route is None:

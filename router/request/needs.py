@@ -77,8 +77,9 @@ def _asks_for_schema(values: Mapping[str, JsonSpan]) -> bool:
 
 def output_limit(request: ClientRequest) -> int:
     """Tokens that the client allows as output, 0 when it does not say."""
+    get = request.members.get
     for name in _LIMITS:
-        limit = request.value(name)
+        limit = get(name)
         if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
             return limit
     return 0

@@ -116,8 +116,10 @@ class RequestProgress:
         None where it did not.
         """
         if not (job.plan.left_out or self.shut_out) and len(self.attempts) == 1:
-            only = _class(self.attempts[0])
-            return only if is_arm_charged(job.arm, [only]) else None
+            failure = self.attempts[0].failure
+            if failure is None or not is_arm_charged(job.arm, [failure.failure]):
+                return None
+            return failure.failure
         failing = (
             excluded.target for excluded in job.plan.left_out if excluded.because in FAILING
         )

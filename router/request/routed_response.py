@@ -56,6 +56,9 @@ class AnswerCopy:
         return b"".join(self._pieces).decode("utf-8", "replace")
 
 
+FAILED: Final = "failed"  # of outcomes
+
+
 class RoutedResponse:
     """Serves one routed request, and holds what became of it.
 
@@ -277,7 +280,7 @@ class RoutedResponse:
         if self.caller_gone:
             return "cancelled"
         if self.failed:
-            return "failed"
+            return FAILED
         return (
             "ok"
             if isinstance(self.progress.result, UpstreamAnswer | CommittedStream)
@@ -335,12 +338,14 @@ class RoutedResponse:
     @property
     def charge(self) -> ErrorClass | None:
         """Tells how the assigned arm failed; None where it did not."""
-        upstream = self.progress.upstream
         if self._neutral:
             return None
-        own_stream = upstream is not None and upstream.id == self.job.arm_target
         charge = self.progress.charge(self.job)
-        return charge or (self._break if own_stream else None)
+        if charge is not None or not isinstance(self.progress.result, CommittedStream):
+            return charge
+        upstream = self.progress.upstream
+        own_stream = upstream is not None and upstream.id == self.job.arm_target
+        return self._break if own_stream else None
 
     @property
     def _broke_off(self) -> bool:

@@ -60,6 +60,7 @@ from router.request.upstream_call import UpstreamCalls
 from router.server.agents_pass_through import AGENTS_PATH, BELOW_AGENTS, AgentsPassThrough
 from router.server.asgi import (
     BODY,
+    HEAD_FACTS,
     ClientDisconnected,
     Message,
     Receive,
@@ -89,6 +90,7 @@ METHODS: Final[Mapping[str, str]] = {
     MODELS: "GET",
     METRICS: "GET",
 }
+_ASKS_A_MODEL: Final = "asks_a_model"  # in the head's facts: whether it does, with JSON
 SOON: Final[Header] = (b"retry-after", b"1")
 
 
@@ -339,12 +341,14 @@ class Router:
         """Serves a request for a model that came whole, without a task; False for any other,
         which is for `__call__`.
         """
-        takes = (
-            self._direct
-            and scope["path"] in ENDPOINTS
-            and scope["method"] == "POST"
-            and is_json(scope)
-            and len(scope[BODY]) <= self._settings.max_body_bytes
+        facts = scope.setdefault(HEAD_FACTS, {})
+        is_ours = facts.get(_ASKS_A_MODEL)
+        if is_ours is None:
+            is_ours = facts[_ASKS_A_MODEL] = (
+                scope["path"] in ENDPOINTS and scope["method"] == "POST" and is_json(scope)
+            )
+        takes: bool = (
+            self._direct and is_ours and len(scope[BODY]) <= self._settings.max_body_bytes
         )
         if takes:
             id_ = self._next_id()
@@ -395,11 +399,17 @@ class Router:
         return reply
 
     def identify(self, scope: Scope) -> Reply | tuple[KeyGrant, CompiledSnapshot]:
-        """Finds who asks a model, and the revision for all of this request; or refuses it."""
-        found = self._caller(scope)
-        if isinstance(found, AgentsPassThrough):
-            raise TypeError("the agents process answers no model's endpoint")
-        return found
+        """Finds who asks, and the revision for all of this request; or refuses it."""
+        serving = self._holder.current
+        if serving is None:
+            message = "the router has no routes yet; try again in a second"
+            return error_reply(503, message, "not_ready", headers=(SOON,))
+        try:
+            self._renewals.evaluate(serving)
+        except Exception as error:
+            self._errors.note(RouterPart.RECORDING, error)
+        grant = self._callers.identify(scope, serving, _anthropic)
+        return grant if isinstance(grant, Reply) else (grant, serving)
 
     def enter(self) -> Reply | None:
         """Takes a place among the requests under way; refuses where there is none."""
@@ -429,16 +439,7 @@ class Router:
             return error_reply(404, f"there is nothing at {method} {path}", "unknown_url")
         if method != wanted:
             return _not_allowed(wanted)
-        serving = self._holder.current
-        if serving is None:
-            message = "the router has no routes yet; try again in a second"
-            return error_reply(503, message, "not_ready", headers=(SOON,))
-        try:
-            self._renewals.evaluate(serving)
-        except Exception as error:
-            self._errors.note(RouterPart.RECORDING, error)
-        grant = self._callers.identify(scope, serving, _anthropic)
-        return grant if isinstance(grant, Reply) else (grant, serving)
+        return self.identify(scope)
 
     async def _allowed(
         self,

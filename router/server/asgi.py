@@ -37,6 +37,9 @@ BODY: Final = "swapgate_body"
 # Likewise: to be told what is to happen when the client leaves, and None in the end. Without
 # it, a task has to wait for `receive` to say so.
 ON_LEAVING: Final = "swapgate_on_leaving"
+# Likewise: a dictionary for what is worked out from the head alone, but for its content-length.
+# The next requests of the connection that have the same head share it.
+HEAD_FACTS: Final = "swapgate_head_facts"
 OnLeaving = Callable[[Callable[[], None] | None], None]
 
 
@@ -83,18 +86,14 @@ async def read_body(receive: Receive, max_bytes: int, timers: Timers) -> bytes:
     return b"".join(parts) if len(parts) > 1 else body
 
 
-def reply_start(reply: Reply, headers: Iterable[Header]) -> Message:
-    """The head of a whole answer."""
-    length = (b"content-length", b"%d" % len(reply.body))
-    return {
-        "type": "http.response.start",
-        "status": reply.status,
-        "headers": [*reply.headers, *headers, length],
-    }
+def reply_headers(reply: Reply, headers: Iterable[Header]) -> list[Header]:
+    """Lists the headers of a whole answer."""
+    return [*reply.headers, *headers, (b"content-length", b"%d" % len(reply.body))]
 
 
 async def send_reply(send: Send, reply: Reply, headers: Iterable[Header]) -> None:
-    await send(reply_start(reply, headers))
+    listed = reply_headers(reply, headers)
+    await send({"type": "http.response.start", "status": reply.status, "headers": listed})
     await send({"type": "http.response.body", "body": reply.body})
 
 

@@ -22,7 +22,8 @@ import httptools
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from router.server.asgi import REQUEST_ARRIVES_S, App
+from router.server.asgi import HEAD_FACTS, REQUEST_ARRIVES_S, App
+from router.server.known_head import KnownHead
 from router.server.replies import error_body
 from router.server.request_cycle import SLICE_BYTES, RequestCycle, status_line
 
@@ -110,6 +111,7 @@ class Connection(asyncio.Protocol):
         self._answered: RequestCycle | None = None  # its answer is
         self._waiting: deque[RequestCycle] = deque()
         self._unstarted: RequestCycle | None = None  # until all that came is read
+        self._known: KnownHead | None = None
         self._drains: list[asyncio.Future[None]] = []
         self._unwritten = memoryview(b"")  # of an answer that is written in slices
         self._all_written: Callable[[], None] | None = None
@@ -181,11 +183,21 @@ class Connection(asyncio.Protocol):
             if self._thrown_away > most:
                 self.transport.abort()
                 return
-        if self._refusal is None:
-            self._read(data)
-            if self._unstarted is not None:
-                call, self._unstarted = self._unstarted, None
-                call.start()
+        if self._refusal is not None:
+            return
+        idle = self._answered is None and not self._fed and self._reads_on is None
+        if idle and self._known is not None and (known := self._known.read(data)) is not None:
+            call = RequestCycle(self, known[0], keep_alive=not self._state.ending)
+            self._answered = call
+            call.feed_whole(known[1])
+            call.start()
+            return
+        self._read(data)
+        if self._unstarted is not None:
+            call, self._unstarted = self._unstarted, None
+            if idle and self._arriving is None and call.keep_alive:
+                self._known = KnownHead.learn(data, call.scope)
+            call.start()
 
     def _read(self, data: bytes) -> None:
         self._fed += len(data)
@@ -261,6 +273,7 @@ class Connection(asyncio.Protocol):
             "root_path": "",
             "headers": self._headers,
             "client": self._client,
+            HEAD_FACTS: {},
         }
         wanted = version == "1.1" and self._parser.should_keep_alive()
         goes_on = wanted and not self._state.ending

@@ -5,12 +5,12 @@ tells of a client that hangs up.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from router.server.asgi import BODY, ON_LEAVING, App, Message, Scope, reply_start
+from router.server.asgi import BODY, ON_LEAVING, App, Message, Scope, reply_headers
 from router.server.headers import Header
 from router.server.internal_errors import place_of
 from router.server.replies import Reply
@@ -76,22 +76,27 @@ class RequestCycle:
         "_more_body",
         "_news",
         "_parts",
-        "_scope",
         "_size",
         "_task",
         "_waiter",
         "begun",
         "complete",
         "keep_alive",
+        "scope",
     )
 
     def __init__(
-        self, line: ConnectionPort, scope: Scope, *, keep_alive: bool, expects_100: bool
+        self,
+        line: ConnectionPort,
+        scope: Scope,
+        *,
+        keep_alive: bool,
+        expects_100: bool = False,
     ) -> None:
         self.keep_alive = keep_alive
         self.begun = self.complete = False
+        self.scope = scope
         self._line = line
-        self._scope = scope
         self._expects_100 = expects_100
         self._gone = False
         self._left_call: Callable[[], None] | None = None
@@ -112,9 +117,9 @@ class RequestCycle:
         direct = self._line.direct
         comes_whole = not (self._more_body or self._expects_100 or self._gone)
         if direct is not None and comes_whole and not self._line.full:
-            self._scope[ON_LEAVING] = self.on_leaving
-            self._scope[BODY] = self._body()
-            if direct(self._scope, self):
+            self.scope[ON_LEAVING] = self.on_leaving
+            self.scope[BODY] = self._body()
+            if direct(self.scope, self):
                 return
         self.resume(self._line.app)
 
@@ -132,11 +137,11 @@ class RequestCycle:
         """Sends a whole answer to a request that has no task. Raises RuntimeError for what is
         none.
         """
-        self._scope.pop(ON_LEAVING, None)  # a cycle would wait for the garbage collector
+        self.scope.pop(ON_LEAVING, None)  # a cycle would wait for the garbage collector
         if self._gone:
             return
         try:
-            self._begin(reply_start(reply, headers))
+            self._begin(reply.status, reply_headers(reply, headers))
             self._go_on(reply.body, more=False)
         finally:
             if self.begun and not self._last:
@@ -151,12 +156,12 @@ class RequestCycle:
         """Begins an answer of events to a request that has no task. Raises RuntimeError for
         headers that are none.
         """
-        self._begin({"status": 200, "headers": list(headers)})
+        self._begin(200, list(headers))
 
     def write(self, data: bytes, *, more: bool) -> None:
         """Sends a piece of such an answer, the last one without `more`."""
         if not more:
-            self._scope.pop(ON_LEAVING, None)  # a cycle would wait for the garbage collector
+            self.scope.pop(ON_LEAVING, None)  # a cycle would wait for the garbage collector
         if not self._gone:
             self._go_on(data, more=more)
 
@@ -168,6 +173,12 @@ class RequestCycle:
         self._size += len(body)
         self._wake()
         return self._size
+
+    def feed_whole(self, body: bytes) -> None:
+        """Takes all of the request's body at once."""
+        self._parts.append(body)
+        self._size = len(body)
+        self._more_body, self._news = False, True
 
     def feed_end(self) -> None:
         self._more_body = False
@@ -186,7 +197,7 @@ class RequestCycle:
 
         HTTP/1.0 knows nothing of that kind.
         """
-        if self._scope["http_version"] != "1.1":
+        if self.scope["http_version"] != "1.1":
             return
         if not self.begun:
             self._line.transport.write(_CONTINUE)
@@ -232,26 +243,25 @@ class RequestCycle:
         if self._gone:
             return
         if message["type"] == "http.response.start" and not self.begun:
-            self._begin(message)
+            self._begin(message["status"], message["headers"])
         elif message["type"] == "http.response.body" and self.begun and not self._last:
             self._go_on(message.get("body", b""), more=message.get("more_body", False))
         else:
             raise RuntimeError(f"{message['type']} is not what comes next")
 
-    def _begin(self, message: Message) -> None:
-        status, headers = message["status"], message["headers"]
+    def _begin(self, status: int, headers: Sequence[Header]) -> None:
         named = dict(headers)
-        lines = [b": ".join(header) for header in headers]
+        lines = list(map(b": ".join, headers))
         if named.get(b"connection") == b"close":
             self.keep_alive = False
         elif not self.keep_alive:
             lines.append(b"connection: close")
         length = named.get(b"content-length")
-        if self._scope["method"] == "HEAD" or status in _BODILESS:
+        if self.scope["method"] == "HEAD" or status in _BODILESS:
             self._left = 0
         elif length is not None:
             self._left = int(length)
-        elif self._scope["http_version"] == "1.1":
+        elif self.scope["http_version"] == "1.1":
             self._chunked = True
             self._events = named.get(b"content-type", b"").startswith(b"text/event-stream")
             lines.append(b"transfer-encoding: chunked")
@@ -262,7 +272,7 @@ class RequestCycle:
         self.begun = True
 
     def _go_on(self, body: bytes, *, more: bool) -> None:
-        if self._scope["method"] == "HEAD":
+        if self.scope["method"] == "HEAD":
             body = b""
         if self._left is not None:
             self._left -= len(body)
@@ -290,17 +300,17 @@ class RequestCycle:
 
     async def _run(self, app: App) -> None:
         line = self._line
-        self._scope[ON_LEAVING] = self.on_leaving
+        self.scope[ON_LEAVING] = self.on_leaving
         if not (self._more_body or self._expects_100):
-            self._scope[BODY] = self._body()
+            self.scope[BODY] = self._body()
         try:
-            await app(self._scope, self.receive, self.send)
+            await app(self.scope, self.receive, self.send)
         except Exception as error:  # noqa: BLE001 - its own words may hold content
             log.error("an answer broke off: %s", place_of(error))  # noqa: TRY400
         finally:
             if self._task is not None:
                 line.tasks.discard(self._task)
-            del self._scope[ON_LEAVING]  # a cycle would wait for the garbage collector
+            del self.scope[ON_LEAVING]  # a cycle would wait for the garbage collector
             if not self._last:
                 line.transport.close()
 

@@ -7,6 +7,7 @@ the rest of an attempt's bookkeeping; here a limit costs two set operations.
 """
 
 import asyncio
+from functools import cached_property
 from operator import attrgetter
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -30,16 +31,13 @@ class Timers:
     def __init__(self) -> None:
         self._set: set[Timer] = set()
         self._looks: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
-    @property
+    @cached_property
     def loop(self) -> asyncio.AbstractEventLoop:
         """Returns the event loop. Asking asyncio for it takes a system call each time, up to
         Python 3.11.
         """
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        return self._loop
+        return asyncio.get_running_loop()
 
     def add(self, timer: Timer) -> None:
         self._set.add(timer)

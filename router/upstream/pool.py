@@ -224,10 +224,11 @@ class PooledCall:
     @property
     def state(self) -> CallState:
         wire = self._wire
-        if wire.begun:
-            if not 200 <= wire.status < 300 or b"content-encoding" in dict(wire.headers):
+        complete = wire.complete
+        if complete or wire.begun:
+            if not 200 <= wire.status < 300 or b"content-encoding" in wire.named:
                 return CallState.UNUSUAL
-            if wire.complete:
+            if complete:
                 return CallState.WHOLE
         if wire.under_way:
             return CallState.BEGUN if wire.begun else CallState.WAITING

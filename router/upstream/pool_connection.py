@@ -36,6 +36,7 @@ class PoolConnection(asyncio.Protocol):
     def __init__(self) -> None:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
+        self.named: dict[bytes, bytes] = {}  # the last of each name
         self.closed = False
         self._phase = ReplyPhase.IDLE
         self._heard = False
@@ -215,11 +216,12 @@ class PoolConnection(asyncio.Protocol):
             if status < 200 or size > MAX_HEAD_BYTES:
                 self._break(FailureClass.MALFORMED, f"status {status}, headers of {size} bytes")
                 return
-        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
-        if any(coding.strip().lower() != b"chunked" for coding in codings):
+        self.named = named = dict(self.headers)
+        coded = b"transfer-encoding" in named
+        if coded and not _is_chunked(self.headers):
             self._break(FailureClass.MALFORMED, "a transfer encoding that is not chunked")
             return
-        self._ends_with_eof = not codings and b"content-length" not in dict(self.headers)
+        self._ends_with_eof = not coded and b"content-length" not in named
         self.status = status
         self._phase = ReplyPhase.BODY
 
@@ -249,3 +251,9 @@ class PoolConnection(asyncio.Protocol):
             self.on_news()
         elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _is_chunked(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether chunks are the only coding of a body that has one."""
+    codings = [value for name, value in headers if name == b"transfer-encoding"]
+    return all(coding.strip().lower() == b"chunked" for coding in codings)

@@ -5,13 +5,13 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from router.server.asgi import BODY, ON_LEAVING, Receive, Scope, Send
+from router.server.asgi import BODY, HEAD_FACTS, ON_LEAVING, Receive, Scope, Send
 from router.server.connection import Connection, ConnectionState
 from tests.support.router.event_loops import on_both_loops
 
@@ -434,3 +434,76 @@ async def test_requests_that_wait_are_not_joined_by_ever_more() -> None:
         for _ in range(1000):
             await reader.readuntil(b"c=d 0 ")
         writer.transport.abort()
+
+
+SAME: Final = b"POST /same HTTP/1.1\r\nHost: x\r\nX-A: 1\r\nContent-Length: %d\r\n\r\n"
+OTHER: Final = SAME.replace(b"X-A: 1", b"X-A: 2")
+CHUNKED: Final = SAME.replace(b"Content-Length: %d", b"Transfer-Encoding: chunked")
+
+
+def post(body: bytes, head: bytes = SAME) -> bytes:
+    return head % len(body) + body
+
+
+# Each packet is read by itself.
+PACKETS: Final = (
+    post(b"one"),
+    post(b"of another length"),
+    post(b""),
+    post(b"in two")[:-2],
+    b"wo",
+    post(b"head and body") + b"POST /sa",  # the next begins with it
+    post(b"x")[len(b"POST /sa") :],
+    post(b"again"),
+    post(b"two", OTHER),
+    post(b"back"),
+    CHUNKED + b"3\r\nabc\r\n0\r\n\r\n",
+    post(b"after chunks"),
+    post(b"piped") + post(b"piped on"),
+    GET,
+    post(b"after none"),
+    post(b"\r\n\r\nContent-Length: 3\r\n\r\n"),
+    post(b"one more"),
+    b"\r\n" + post(b"after an empty line"),
+    post(b"last", SAME.replace(b"X-A: 1", b"Connection: close")),
+)
+
+
+async def read_of(protocol: Any) -> list[tuple[Any, ...]]:
+    """What an application gets of all packets, sent one by one over one connection."""
+    got: list[tuple[Any, ...]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        body = await whole(receive)
+        names = ("method", "path", "query_string", "http_version")
+        got.append((*(scope[name] for name in names), list(scope["headers"]), body))
+        await answer(send, body)
+
+    async with serving(protocol, app) as served:
+        await served.talk(*PACKETS)
+    return got
+
+
+@on_both_loops
+async def test_a_connection_reads_a_head_that_it_knows_as_one_that_it_parses() -> None:
+    ours, uvicorns = await read_of(Connection), await read_of(HttpToolsProtocol)
+
+    assert len(ours) == 19
+    assert ours == uvicorns
+
+
+@on_both_loops
+async def test_requests_with_one_head_share_what_was_worked_out_from_it_and_no_others() -> None:
+    facts: list[Any] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        facts.append(scope[HEAD_FACTS])
+        await echo(scope, receive, send)
+
+    async with serving(Connection, app) as served:
+        await served.talk(post(b"one"), post(b"two"), post(b"three", OTHER), post(b"four"))
+        await served.talk(post(b"five"))
+
+    one, two, three, four, five = map(id, facts)
+    assert one == two
+    assert len({one, three, four, five}) == 4

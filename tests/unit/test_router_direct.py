@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
 from harness.domain.reliability.rate_limits import KeyLimits
-from harness.domain.routing.table import OnBadEvent, RouteSettings, Snapshot, StreamCommit
+from harness.domain.routing.table import (
+    KeyGrant,
+    OnBadEvent,
+    RouteSettings,
+    Snapshot,
+    StreamCommit,
+)
 from harness.domain.routing.target import RequestPatch
 from harness.domain.settings import AnsweredModel
 from router.observers.request_accounting import RequestAccounting
@@ -384,3 +390,34 @@ async def test_a_fault_within_counts_for_its_request_alone(
     await door.call(CHAT, ASK)
 
     assert kept == [1, 0]
+
+
+async def test_a_head_that_is_known_opens_no_more_than_the_revision_of_its_request(
+    tmp_path: Path,
+) -> None:
+    door = Door(tmp_path, direct=True)
+    whole = door.kept.snapshot()
+
+    async def status(etag: str, keys: tuple[KeyGrant, ...]) -> int:
+        door.kept.put(replace(whole, etag=etag, keys=keys))
+        assert door.holder.refresh()
+        return (await door.call(CHAT, ASK))[0]
+
+    nothing = tuple(replace(key, routes=frozenset({"another"})) for key in whole.keys)
+    assert (await door.call(CHAT, ASK))[0] == (await door.call(CHAT, ASK))[0] == 200
+    assert [
+        await status("taken", ()),
+        await status("back", whole.keys),
+        await status("of another route", nothing),
+        await status("back again", whole.keys),
+    ] == [401, 200, 403, 200]
+
+
+async def test_what_a_known_head_asks_is_what_it_asked_the_first_time(tmp_path: Path) -> None:
+    door = Door(tmp_path, direct=True)
+    headers = (AUTH, (b"x-swapgate-timeout", b"soon"))
+    refused = [(await door.call(CHAT, ASK, headers=headers))[0] for _ in range(3)]
+    served = [(await door.call(CHAT, ASK))[0] for _ in range(3)]
+
+    assert refused == [400] * 3
+    assert served == [200] * 3

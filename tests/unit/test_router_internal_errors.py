@@ -127,10 +127,11 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "router.server.timers",
         "router.protocols.usage",
         "router.request.client_directives:client_headers",
-        "router.request.client_directives:declared_kind",
+        "router.request.client_directives:_declared_kind",
         "router.request.client_directives:heartbeat_s",
-        "router.request.client_directives:requested_timeout_s",
+        "router.request.client_directives:_requested_timeout_s",
         "router.request.client_directives:_is_printable",
+        "router.request.client_directives:read_directives",
     }
 )
 

@@ -18,7 +18,9 @@ def command(site: Site) -> Sequence[str]:
         f' proxy_set_header Connection ""; proxy_buffering {buffering}; }}\n'
         for kind, buffering in ((PLAIN, "on"), (STREAMED, "off"))
     )
-    server = f"server {{ listen 127.0.0.1:{site.port}; {locations} }}"
+    # A megabyte stays in memory, as with us.
+    sizes = "client_body_buffer_size 2m; client_max_body_size 8m; proxy_max_temp_file_size 0;"
+    server = f"server {{ listen 127.0.0.1:{site.port}; {sizes} {locations} }}"
     return nginx_command(site.folder, upstreams + server)
 
 

@@ -24,6 +24,7 @@ from router.request.body import ClientRequest
 from router.request.body_patch import (
     append_members,
     field_edits,
+    model_alone,
     model_edit,
     setting_edits,
     to_json,
@@ -51,8 +52,9 @@ class ChatDialect:
     passed_up: Mapping[bytes, bytes] = {}
 
     def caller(self, request: ClientRequest) -> str:
+        get = request.members.get
         for field in CALLER_FIELDS:
-            value = request.value(field)
+            value = get(field)
             if isinstance(value, str) and value:
                 return f"{field}:{value}"
         return ""
@@ -71,10 +73,14 @@ class ChatDialect:
         wanted = _wanted(request, target)
         if serialize_tools and not request.serial_tools:
             wanted["parallel_tool_calls"] = False
+        addendum = target.request_patch.prompt_addendum
+        if not (wanted or addendum or request.stream):
+            body = model_alone(request, target)
+            if body is not None:
+                return body
         edits = [model_edit(request, target), *field_edits(request, wanted)]
         if request.stream and "stream_options" not in wanted:
             edits += _asks_for_usage(request)
-        addendum = target.request_patch.prompt_addendum
         messages = request.members.values.get("messages") if addendum else None
         if messages is not None:
             edits += _with_addendum(request.text, messages, addendum)
@@ -92,9 +98,12 @@ class ChatDialect:
         return read_usage(members.get("usage"))
 
     def ended(self, members: ParsedObject) -> bool:
-        return all(
-            choice.get("finish_reason") for choice in iter_objects(members.get("choices"))
-        )
+        choices = members.get("choices")
+        if isinstance(choices, list):
+            for choice in choices:
+                if isinstance(choice, dict) and not choice.get("finish_reason"):
+                    return False
+        return True
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
         return schema_of(request)

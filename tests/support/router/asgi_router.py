@@ -18,7 +18,15 @@ from router.observers.tracing_port import Tracing
 from router.recording.recorder import Recorder
 from router.recording.spool import Spool
 from router.server.app import Router, build_router
-from router.server.asgi import BODY, WATCH_AFTER_S, App, Receive, Send, reply_start
+from router.server.asgi import (
+    BODY,
+    HEAD_FACTS,
+    WATCH_AFTER_S,
+    App,
+    Receive,
+    Send,
+    reply_headers,
+)
 from router.server.headers import Header
 from router.server.replies import Reply
 from router.snapshot.holder import SnapshotHolder
@@ -76,7 +84,10 @@ class DirectCall:
 
     def answer(self, reply: Reply, headers: Iterable[Header]) -> None:
         self.begun = True
-        self._sent += [reply_start(reply, headers), {"body": reply.body}]
+        self._sent += [
+            {"status": reply.status, "headers": reply_headers(reply, headers)},
+            {"body": reply.body},
+        ]
         self._answered.set()
 
     def begin_events(self, headers: Iterable[Header]) -> None:
@@ -113,6 +124,8 @@ class Door:
         direct: bool = False,
     ) -> None:
         self.direct = direct
+        # By head, as a connection keeps them of its latest one.
+        self._facts: dict[object, dict[str, Any]] = {}
         self.kept = SwitchableStore(first or snapshot("http://127.0.0.1:1/v1"))
         store = cast("Store", self.kept)
         self.clock = clock = ManualClock()
@@ -168,7 +181,7 @@ class Door:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        scope = {
+        scope: dict[str, Any] = {
             "type": "http",
             "method": method,
             "path": path,
@@ -176,6 +189,7 @@ class Door:
             "client": (peer, 4711),
         }
         if self.direct and len(pieces) == 1 and not leave:
+            scope[HEAD_FACTS] = self._facts.setdefault((path, method, headers), {})
             await DirectCall(scope, self.app, receive, send, sent).serve(pieces[0])
         else:
             await self.app(scope, receive, send)
