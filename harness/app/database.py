@@ -67,7 +67,7 @@ def upgrade_database(
     """Bring the schema to the newest revision; makes the SQLite file where there is none.
 
     always: also where nothing seems to be left to do, which signs the triggers.
-    replace_triggers: of a newer version, where no signature vouches for them.
+    replace_triggers: those that may be a newer version's, where no signature vouches for them.
     """
     from harness.store import schema_revisions  # noqa: PLC0415 - SQLAlchemy takes its time
 
@@ -98,7 +98,12 @@ def downgrade_database(
     from harness.store import engine, migrate  # noqa: PLC0415 - alembic takes its time
 
     engine.require_file(settings.database_url)
-    return migrate.downgrade(settings.database_url, revision or "-1", dry_run=dry_run)
+    return migrate.downgrade(
+        settings.database_url,
+        revision or "-1",
+        signatures=signing_keys.signatures(settings, KeyPurpose.CONTROL),
+        dry_run=dry_run,
+    )
 
 
 def _take_over_rows(settings: Settings, secret: bytes) -> None:

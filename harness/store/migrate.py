@@ -38,6 +38,7 @@ from harness.store import (
     postgres_roles,
     schema_revisions,
     trigger_generation,
+    trigger_signatures,
     triggers,
 )
 from harness.store.database_errors import translated
@@ -81,34 +82,38 @@ def upgrade(
     """Bring the database to `revision`; an SQLite file and its folder are created.
 
     signatures: sign which triggers are installed, where this process has the key.
-    replace_triggers: install this version's, though the database claims a newer version's.
+    replace_triggers: install this version's, though those that are there may be a newer one's.
 
     Several may do so at once: the others wait, and find nothing left to do. A newer database
     that lets this version go on stays as it is. Raises StoreUnavailable when the database does
     not answer, holds the migration up, or a row does not fit; Conflict where an older control
-    process leads that the new schema is not made for, or a newer version signed the triggers
-    that should be replaced.
+    process leads that the new schema is not made for, a newer version signed the triggers that
+    should be replaced, or nothing vouches for triggers that this version does not know.
     """
     parsed = engine.parse(url)
     engine.make_folder(parsed)
 
     def go_on(db: sa.Connection) -> None:
         if replace_triggers and trigger_generation.has_newer(db):
-            if not triggers.find_unsigned(db, signatures):
+            if not trigger_signatures.find_unsigned(db, signatures):
                 raise Conflict(
                     "a newer version signed the triggers, which stay: go back with its "
                     "`swapgate db downgrade`"
                 )
             trigger_generation.forget(db)
+        elif not replace_triggers and _is_newest(db):
+            # An older schema has an older version's.
+            trigger_signatures.require_replaceable(db, signatures)
         _upgrade(parsed, db, revision)
-        if (
-            signatures is not None
-            and MigrationContext.configure(db).get_current_revision() == head()
-        ):
+        if signatures is not None and _is_newest(db):
             with suppress(ConfigError):  # the key is elsewhere
-                triggers.sign(db, signatures)
+                trigger_signatures.sign(db, signatures)
 
     _patiently(url, go_on)
+
+
+def _is_newest(db: sa.Connection) -> bool:
+    return MigrationContext.configure(db).get_current_revision() == head()
 
 
 def _upgrade(url: sa.URL, db: sa.Connection, revision: str) -> None:
@@ -161,11 +166,19 @@ class Downgrade:
     before: str
     after: str
     lost: tuple[LostPart, ...]
+    is_signed: bool  # so that the older version's upgrade installs its triggers
 
 
-def downgrade(url: str, revision: str = "-1", *, dry_run: bool = False) -> Downgrade:
+def downgrade(
+    url: str,
+    revision: str = "-1",
+    *,
+    signatures: Signatures | None = None,
+    dry_run: bool = False,
+) -> Downgrade:
     """Go back to `revision`, by default one step (`base`: no tables). What newer tables held is
-    lost; says what that is. dry_run: undo all of it in the end.
+    lost; says what that is. dry_run: undo all of it in the end. signatures: sign that an older
+    version may replace the triggers, where this process has the key.
 
     Raises Conflict where a control process leads, where a migration does not go back over what
     is there, and for a revision that is no earlier one.
@@ -174,7 +187,7 @@ def downgrade(url: str, revision: str = "-1", *, dry_run: bool = False) -> Downg
 
     def go_back(db: sa.Connection) -> Downgrade:
         with nobody_leads(parsed, db):
-            found = _downgrade(db, revision)
+            found = _downgrade(db, revision, signatures)
         if dry_run:
             raise _Undone(found)
         return found
@@ -191,7 +204,7 @@ class _Undone(Exception):
         self.found = found
 
 
-def _downgrade(db: sa.Connection, revision: str) -> Downgrade:
+def _downgrade(db: sa.Connection, revision: str, signatures: Signatures | None) -> Downgrade:
     before = MigrationContext.configure(db).get_current_revision()
     schema_revisions.require_known(before)
     there = _columns(db)
@@ -210,7 +223,12 @@ def _downgrade(db: sa.Connection, revision: str) -> Downgrade:
     after = MigrationContext.configure(db).get_current_revision()
     _write_compatible(db, after)
     trigger_generation.forget(db)
-    return Downgrade(before or "", after or "base", lost)
+    is_signed = False
+    if signatures is not None and after is not None:
+        with suppress(ConfigError):  # the key is elsewhere
+            trigger_signatures.release(db, signatures)
+            is_signed = True
+    return Downgrade(before or "", after or "base", lost, is_signed)
 
 
 def _columns(db: sa.Connection) -> dict[str, set[str]]:
@@ -261,7 +279,9 @@ class SchemaState:
     is_newer: bool = False  # a newer version made it
     is_served: bool = False  # and lets this one go on with it
     has_newer_triggers: bool = False  # it says that a newer version installed them
-    unsigned_triggers: str = ""  # why nothing vouches for that; "" where a signature does
+    # Why nothing vouches for that, or for triggers that this version does not know; "" where a
+    # signature does, or where there are none such.
+    unsigned_triggers: str = ""
 
 
 def state(url: str, signatures: Signatures | None = None) -> SchemaState:
@@ -279,8 +299,8 @@ def state(url: str, signatures: Signatures | None = None) -> SchemaState:
                 return SchemaState(head(), found, (), is_newer=True, is_served=True)
         return SchemaState(head(), found, (str(error),), is_newer=True)
     with _connection(url) as db:
-        newer = trigger_generation.has_newer(db)
-        unsigned = triggers.find_unsigned(db, signatures)
+        newer, is_newest = trigger_generation.has_newer(db), found == head()
+        unsigned = trigger_signatures.find_unsigned(db, signatures) if is_newest else ""
     return SchemaState(
         head(),
         found,

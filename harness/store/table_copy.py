@@ -19,7 +19,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy.pool import NullPool
 
 from harness.domain.errors import Conflict, DatabaseUnusable, StoreUnavailable
-from harness.store import engine, migrate, trigger_generation, triggers
+from harness.store import engine, migrate, trigger_generation, trigger_signatures, triggers
 from harness.store.database_errors import translated
 from harness.store.schema import metadata
 
@@ -145,7 +145,8 @@ def replace_rows(
 
     It is one transaction, which ends only if the rows, read back, are those `expected`. Others
     read what was there before until then. As the tables' owner. Raises Conflict where the
-    database is at another schema than the backup, StoreUnavailable, DatabaseUnusable.
+    database is at another schema than the backup, or has triggers that this version does not
+    know, StoreUnavailable, DatabaseUnusable.
     """
     found = migrate.current(url)
     if schema not in migrate.revisions():
@@ -181,6 +182,9 @@ def _without_triggers(db: sa.Connection) -> Iterator[None]:
 
     On PostgreSQL they are switched off, which lets others read. At the end all are there.
     """
+    is_newest = MigrationContext.configure(db).get_current_revision() == migrate.head()
+    if is_newest:
+        trigger_signatures.require_replaceable(db, None)
     if db.dialect.name == "sqlite":
         present = triggers.present(db)
         for name in present:
@@ -197,7 +201,7 @@ def _without_triggers(db: sa.Connection) -> Iterator[None]:
         for table in tables:
             db.execute(sa.text(f'ALTER TABLE "{table}" ENABLE TRIGGER USER'))
         db.execute(sa.text("SELECT pg_notify('swapgate_changed', 'meta')"))
-    if MigrationContext.configure(db).get_current_revision() == migrate.head():
+    if is_newest:
         triggers.install(db)
 
 

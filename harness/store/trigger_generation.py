@@ -16,7 +16,7 @@ from harness.domain.operations.row_signatures import KeyPurpose, row_payload
 from harness.ports import Signatures
 
 # `triggers.digest()` of each generation, this version's last. Whoever changes a trigger, or a
-# list of words that one holds, adds a line; the lines before stay.
+# list of words that one holds, adds a line, and lines to `known_triggers`; those before stay.
 DIGESTS: Final = (
     "283ba402e8656de2f1991d2cff45ba98381a7f4622af9b7a86fc4e0006c98c00",
 )  # fmt: skip
@@ -45,7 +45,7 @@ def record(db: sa.Connection) -> None:
 
 
 def forget(db: sa.Connection) -> None:
-    """Lets any version install its triggers: an older schema has no newer ones."""
+    """Takes the generation away: at an older schema, or where the triggers are replaced."""
     if _is_kept(db):
         _write(db, None)
 
@@ -63,10 +63,10 @@ def _write(db: sa.Connection, generation: int | None) -> None:
 
 
 def sign(db: sa.Connection, digests: Mapping[str, str], signatures: Signatures) -> None:
-    """Signs which triggers this version installed: a digest of each, by name. Raises
-    ConfigError where this process has no private key.
+    """Signs which triggers the generation that is written down has: a digest of each, by name.
+    Raises ConfigError where this process has no private key.
     """
-    signature = signatures.sign(_payload(GENERATION, digests))
+    signature = signatures.sign(_payload(recorded(db), digests))
     if not _is_kept(db, "triggers_signed"):
         db.execute(_ADD_SIGNED)
     signed = json.dumps({"triggers": dict(digests), "signature": signature})

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import sqlalchemy as sa
@@ -63,7 +63,7 @@ def differences(db: sa.Connection, signatures: Signatures | None = None) -> list
     newer version signed of its own; empty when they agree. signatures: None verifies nothing.
     """
     ours, theirs = shipped(db), present(db)
-    expected = {name: _digest(trigger) for name, trigger in ours.items()}
+    expected = {name: digest_of(trigger) for name, trigger in ours.items()}
     whose = "this version's"
     if trigger_generation.has_newer(db):
         with suppress(SignatureInvalid):
@@ -77,7 +77,7 @@ def differences(db: sa.Connection, signatures: Signatures | None = None) -> list
         *(
             f"the trigger {name} is not {whose}"
             for name in sorted(expected.keys() & theirs.keys())
-            if expected[name] != _digest(theirs[name])
+            if expected[name] != digest_of(theirs[name])
         ),
         *(
             f"the trigger {name} of {theirs[name].table} is none of ours"
@@ -86,30 +86,8 @@ def differences(db: sa.Connection, signatures: Signatures | None = None) -> list
     ]
 
 
-def find_unsigned(db: sa.Connection, signatures: Signatures | None) -> str:
-    """Says why nothing vouches for the newer generation that the database claims; empty where
-    a signature does, or where it claims none.
-    """
-    if trigger_generation.has_newer(db):
-        try:
-            trigger_generation.signed_digests(db, signatures)
-        except SignatureInvalid as error:
-            return str(error)
-    return ""
-
-
-def sign(db: sa.Connection, signatures: Signatures) -> None:
-    """Signs this version's triggers, where the database has them. Raises ConfigError."""
-    if not trigger_generation.has_newer(db):
-        digests = {name: _digest(trigger) for name, trigger in shipped(db).items()}
-        with suppress(SignatureInvalid):
-            if trigger_generation.signed_digests(db, signatures) == digests:
-                return  # who does not own the tables could not write it again
-        trigger_generation.sign(db, digests, signatures)
-
-
-def _digest(trigger: Trigger) -> str:
-    """Other versions compare it: the fields and their order stay."""
+def digest_of(trigger: Trigger) -> str:
+    """Hashes one trigger. Other versions compare it: the fields and their order stay."""
     t = trigger
     fields = [t.name, t.table, t.kind, [*t.columns], t.function, t.body, [*t.settings]]
     return hash_content(canonical_json(fields).encode())
@@ -142,10 +120,33 @@ def install(db: sa.Connection) -> None:
     trigger_generation.record(db)
 
 
+def on_any_database() -> Iterator[Trigger]:
+    """Lists this version's triggers on SQLite, and on PostgreSQL in the schema `public`."""
+    yield from _of_sqlite()
+    yield from _of_postgres("public")
+
+
+def in_public(db: sa.Connection, trigger: Trigger) -> Trigger:
+    """Returns a database's trigger as it would be in PostgreSQL's schema `public`."""
+    if db.dialect.name == "sqlite":
+        return trigger
+    schema = _schema(db)
+    place = re.compile(rf"\b(FROM|JOIN|UPDATE) {re.escape(schema)}\.")
+    path = f"search_path=pg_catalog, {schema}, pg_temp"
+    return replace(
+        trigger,
+        body=place.sub(r"\1 public.", trigger.body),
+        settings=tuple(
+            path.replace(schema, "public") if setting == path else setting
+            for setting in trigger.settings
+        ),
+    )
+
+
 def digest() -> str:
     """Hashes this version's triggers on both kinds of database."""
-    written = (*_of_sqlite(), *_of_postgres("public"))
-    return hashlib.sha256(repr(sorted(map(repr, written))).encode()).hexdigest()
+    written = sorted(map(repr, on_any_database()))
+    return hashlib.sha256(repr(written).encode()).hexdigest()
 
 
 def _of_sqlite() -> Iterator[Trigger]:
@@ -293,7 +294,7 @@ _PRESENT: Final = sa.text(
     " JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_language l ON l.oid = p.prolang"
     " JOIN pg_namespace n ON n.oid = p.pronamespace"
     " WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')"
-    " AND c.relnamespace = current_schema()::regnamespace"
+    " AND c.relnamespace = quote_ident(current_schema())::regnamespace"
 )
 
 

@@ -1,6 +1,7 @@
 """Triggers of a newer version at the same revision of the schema: an older one's `db upgrade`,
 which every control process does at its start, leaves them, and so does a backup that it brings
-back; a step back of the schema ends that.
+back; a step back of the schema that is signed ends that. Where the generation was taken away
+by SQL, the older one refuses.
 """
 
 from collections.abc import Iterator
@@ -11,7 +12,15 @@ import pytest
 import sqlalchemy as sa
 
 from harness.domain.errors import Conflict
-from harness.store import migrate, schema_revisions, table_copy, trigger_generation, triggers
+from harness.ports import Signatures
+from harness.store import (
+    migrate,
+    schema_revisions,
+    table_copy,
+    trigger_generation,
+    trigger_signatures,
+    triggers,
+)
 from harness.store.guards import GUARDS, Guard
 from harness.store.schema.proposals import rollout
 from tests.contract.conftest import open_store
@@ -31,6 +40,16 @@ GUARD = Guard(
 def test_triggers_that_changed_are_of_a_new_generation() -> None:
     """Where this fails: add the digest to `DIGESTS`, and leave the lines before as they are."""
     assert triggers.digest() == trigger_generation.DIGESTS[-1]
+
+
+def test_this_versions_triggers_are_among_those_that_it_knows() -> None:
+    """Where this fails: add what it names to `known_triggers`, at the end of the lines."""
+    made = list(triggers.on_any_database())
+    assert len(made) > 200
+    unknown = {
+        triggers.digest_of(one)[:32] for one in made if not trigger_signatures.is_known(one)
+    }
+    assert unknown == set()
 
 
 @contextmanager
@@ -101,6 +120,82 @@ def test_triggers_of_which_nothing_was_written_down_are_written_down(database_ur
     assert schema_revisions.is_current(database_url)
 
 
+def test_the_first_upgrade_of_a_database_that_nobody_signed_needs_no_flag(
+    database_url: str,
+) -> None:
+    """The version before had the triggers of a generation that this one knows."""
+    with connected(database_url) as db:
+        db.execute(sa.text("UPDATE alembic_version SET triggers = NULL"))
+    upgraded_by_the_newer(database_url)
+    state = migrate.state(database_url, VERIFIER)
+    assert state.has_newer_triggers
+    assert not state.unsigned_triggers
+
+
+@pytest.mark.parametrize("written", [None, 0, trigger_generation.GENERATION, -1])
+@pytest.mark.parametrize("signatures", [None, CONTROL])
+def test_a_generation_that_was_taken_away_lets_no_older_version_in(
+    database_url: str, written: int | None, signatures: Signatures | None
+) -> None:
+    newer = upgraded_by_the_newer(database_url)
+    with connected(database_url) as db:
+        db.execute(
+            sa.text("UPDATE alembic_version SET triggers = :written"), {"written": written}
+        )
+    assert not schema_revisions.is_current(database_url)
+    with pytest.raises(Conflict, match="does not know, and nothing says"):
+        migrate.upgrade(database_url, signatures=signatures)
+    assert installed_triggers(database_url) == newer
+    state = migrate.state(database_url, VERIFIER)
+    assert state.unsigned_triggers
+    assert f"the trigger {NAME} of rollout is none of ours" in state.differences
+    with connected(database_url) as db:
+        db.execute(sa.text("UPDATE alembic_version SET triggers_signed = NULL"))
+    with pytest.raises(Conflict, match="it has no signature"):
+        migrate.upgrade(database_url, signatures=CONTROL)
+    with newer_version():
+        migrate.upgrade(database_url, signatures=CONTROL)
+        assert not migrate.state(database_url, VERIFIER).unsigned_triggers
+    assert migrate.state(database_url, VERIFIER).differences == ()
+
+
+def test_one_more_trigger_alone_is_a_newer_versions_too(database_url: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(triggers, "GUARDS", (*GUARDS, GUARD))
+        patch.setattr(trigger_generation, "GENERATION", trigger_generation.GENERATION + 1)
+        migrate.upgrade(database_url, signatures=CONTROL)
+    with connected(database_url) as db:
+        db.execute(sa.text("UPDATE alembic_version SET triggers = NULL"))
+    with pytest.raises(Conflict, match="does not know"):
+        migrate.upgrade(database_url, signatures=CONTROL)
+    with connected(database_url) as db:
+        assert trigger_generation.recorded(db) == 0
+
+
+def test_triggers_are_known_in_a_schema_of_another_name(empty_postgres_url: str) -> None:
+    with connected(empty_postgres_url) as db:
+        db.execute(sa.text('CREATE SCHEMA "Gate"'))
+    there = sa.make_url(empty_postgres_url).update_query_dict(
+        {"options": '-csearch_path="Gate"'}
+    )
+    url = there.render_as_string(hide_password=False)
+    migrate.upgrade(url)
+    with connected(url) as db:
+        theirs = list(triggers.present(db).values())
+        assert len(theirs) > 100
+        assert all(trigger_signatures.is_known(triggers.in_public(db, one)) for one in theirs)
+
+
+def test_a_restore_replaces_no_triggers_that_it_does_not_know(postgres_url: str) -> None:
+    """On SQLite a restore writes a new file."""
+    newer = upgraded_by_the_newer(postgres_url)
+    with connected(postgres_url) as db:
+        db.execute(sa.text("UPDATE alembic_version SET triggers = NULL"))
+    with pytest.raises(Conflict, match="does not know"):
+        table_copy.replace_rows(postgres_url, migrate.head(), [], {})
+    assert installed_triggers(postgres_url) == newer
+
+
 def test_a_restore_by_the_older_version_leaves_a_newer_ones_triggers(database_url: str) -> None:
     with closing(open_store(database_url)) as store:
         seeded(store)
@@ -124,6 +219,22 @@ def test_after_a_step_back_the_older_versions_triggers_are_installed(database_ur
     found = installed_triggers(database_url)
     with connected(database_url) as db:
         assert triggers.shipped(db).items() <= found.items()
+
+
+def test_only_a_step_back_that_is_signed_lets_the_older_version_in(database_url: str) -> None:
+    """As the older version asks, whose newest schema is the one that was gone back to."""
+    for signatures, is_signed in ((None, False), (VERIFIER, False), (CONTROL, True)):
+        with newer_version():
+            migrate.upgrade(database_url, signatures=CONTROL)
+            found = migrate.downgrade(database_url, signatures=signatures)
+        assert found.is_signed is is_signed
+        with connected(database_url) as db:
+            assert trigger_signatures.has_unknown(db)
+            if is_signed:
+                trigger_signatures.require_replaceable(db, VERIFIER)
+            else:
+                with pytest.raises(Conflict, match="it has no signature"):
+                    trigger_signatures.require_replaceable(db, VERIFIER)
 
 
 def test_a_generation_that_somebody_made_up_hides_no_missing_trigger(database_url: str) -> None:
@@ -215,6 +326,30 @@ def test_db_check_fails_where_a_made_up_generation_excuses_a_trigger(
         assert "nothing vouches for it" in found.stderr
         assert "rollout_no_rewrite is not" in cli.text("doctor", exits=1)
         cli.run("db", "upgrade", "--replace-triggers")
+        cli.run("db", "check")
+
+
+def test_who_runs_the_older_version_is_told_that_a_generation_was_taken_away(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with installed(tmp_path, database_url, monkeypatch) as cli:
+        file = tmp_path / ".swapgate/swapgate.db"
+        url = f"sqlite:///{file}" if file.exists() else database_url
+        newer = upgraded_by_the_newer(url)
+        with connected(url) as db:
+            db.execute(sa.text("UPDATE alembic_version SET triggers = NULL"))
+        said = cli.run("db", "upgrade", exits=6).stderr
+        assert "has triggers that this version does not know" in said
+        found = cli.run("db", "check", exits=1)
+        assert f"the trigger {NAME} of rollout is none of ours" in found.stdout
+        assert "`swapgate db upgrade` leaves them and ends with an error" in found.stderr
+        assert "run `swapgate db upgrade`\n" not in found.stderr
+        assert installed_triggers(url) == newer
+        cli.run("db", "upgrade", "--replace-triggers")
+        assert "leaves them" not in cli.run("db", "check", exits=1).stderr
+        on = " ON rollout" if database_url.startswith("postgresql") else ""
+        with connected(url) as db:
+            db.execute(sa.text(f"DROP TRIGGER {NAME}{on}"))
         cli.run("db", "check")
 
 

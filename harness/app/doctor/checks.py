@@ -162,7 +162,10 @@ def _schema(shown: str, state: "database.SchemaState") -> DoctorFinding:
             f"{shown} is at revision {state.found}, needed is {state.needed}: "
             f"{len(state.differences)} differences, the first: {state.differences[0]}"
         )
-        return DoctorFinding("database", "fail", found, "run `swapgate db check`, `db upgrade`")
+        steps = "run `swapgate db check`" + (
+            "" if state.unsigned_triggers else ", `db upgrade`"
+        )
+        return DoctorFinding("database", "fail", found, steps)
     if state.unsigned_triggers:
         found = (
             f"{shown} claims triggers of a newer version, and nothing vouches for that: "

@@ -30,8 +30,8 @@ def db() -> None:
 @click.option(
     "--replace-triggers",
     is_flag=True,
-    help="Install this version's triggers where the database claims those of a newer version, "
-    "and no signature vouches for that.",
+    help="Install this version's triggers where those of the database may be a newer "
+    "version's, and no signature says whose they are.",
 )
 @pass_session
 def upgrade(session: Session, *, replace_triggers: bool) -> None:
@@ -102,6 +102,7 @@ def _print_downgrade(session: Session, found: "Downgrade", *, done: bool) -> Non
                     {"table": part.table, "column": part.column or None, "rows": part.rows}
                     for part in found.lost
                 ],
+                "signed": found.is_signed,
             }
         )
         return
@@ -112,6 +113,11 @@ def _print_downgrade(session: Session, found: "Downgrade", *, done: bool) -> Non
     click.echo(f"the database {verb} back from revision {found.before} to {found.after}")
     if done:
         output.note("start the version before: its `swapgate db upgrade` installs its triggers")
+    if not found.is_signed:
+        output.note(
+            "the signing key is not here, so nothing vouches for the triggers: the version "
+            "before will need `swapgate db upgrade --replace-triggers`"
+        )
 
 
 @db.command()
@@ -208,6 +214,30 @@ def check(ctx: click.Context) -> None:
     ctx.exit(1 if state.differences or faults or unrecorded else 0)
 
 
+def _print_triggers(state: "SchemaState") -> None:
+    """Says whose triggers the database has, where they may be a newer version's."""
+    if state.unsigned_triggers and not state.has_newer_triggers:
+        output.note(
+            "the database has triggers that this version does not know, and nothing says that "
+            f"they are no newer version's: {state.unsigned_triggers}. `swapgate db upgrade` "
+            "leaves them and ends with an error. Run the newest version's where the signing "
+            "key is; if no newer version was ever used here, this version's `swapgate db "
+            "upgrade --replace-triggers`"
+        )
+    elif state.unsigned_triggers:
+        output.note(
+            "the database says that a newer version installed its triggers, and nothing "
+            f"vouches for it: {state.unsigned_triggers}. Run that version's `swapgate db "
+            "upgrade` where the signing key is; where there is none, this version's `swapgate "
+            "db upgrade --replace-triggers`"
+        )
+    elif state.has_newer_triggers:
+        output.note(
+            "a newer version installed its triggers, which stay, as it signed them; its "
+            "`swapgate db check` compares them with its own"
+        )
+
+
 def _print_check(
     state: "SchemaState", faults: "Sequence[RowFault]", unrecorded: Sequence[str]
 ) -> None:
@@ -220,21 +250,10 @@ def _print_check(
             f"a newer version brought the database to {found}, with which this version goes "
             "on; that version's `swapgate db check` compares its tables"
         )
-    if state.unsigned_triggers:
-        output.note(
-            "the database says that a newer version installed its triggers, and nothing "
-            f"vouches for it: {state.unsigned_triggers}. Run that version's `swapgate db "
-            "upgrade` where the signing key is; where there is none, this version's `swapgate "
-            "db upgrade --replace-triggers`"
-        )
-    elif state.has_newer_triggers:
-        output.note(
-            "a newer version installed its triggers, which stay, as it signed them; its "
-            "`swapgate db check` compares them with its own"
-        )
+    _print_triggers(state)
     if state.differences:
         output.note(f"this version needs revision {state.needed}, and the database has {found}")
-        if not state.is_newer and not state.has_newer_triggers:
+        if not (state.is_newer or state.has_newer_triggers or state.unsigned_triggers):
             output.note("run `swapgate db upgrade`")
     elif faults:
         output.note(
