@@ -26,6 +26,7 @@ PEERS: Final[dict[str, Peer]] = {
     "tensorzero": tensorzero.PEER,
     "portkey": portkey.PEER,
     "litellm": litellm.PEER,
+    "litellm-rust": litellm.RUST,
 }
 # Not other gateways, but the same router, or none, on another upstream client.
 CLIENTS: Final[dict[str, Peer]] = {

@@ -1,7 +1,8 @@
-"""LiteLLM's proxy, one worker, without a database."""
+"""LiteLLM's proxy, one worker, without a database; in Python, and with its core in Rust."""
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from benchmarks.router.peers.peer import CACHE, PLAIN, STREAMED, Peer, Site, by_model, wheel
 
@@ -40,3 +41,4 @@ PEER = Peer(
     start_s=240,
     slow=True,
 )
+RUST = replace(PEER, name="LiteLLM, Rust core", env={**PEER.env, "LITELLM_RUST": "true"})
