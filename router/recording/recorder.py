@@ -3,8 +3,7 @@ spend, failovers, alerts), and a thread writes it to the database in batches.
 
 Recording adds to counters under a lock and never waits for a database or a disk. When the
 database is away, batches go to the spool and are replayed, oldest first, once it is back.
-Blocks are idempotent there (rollout, worker, sequence); a minute of traffic may count twice if
-the database fails between committing and answering.
+What is sent again counts once there, by its batch's name.
 """
 
 import itertools
@@ -91,6 +90,10 @@ class Recorder:
         self.shadows = ShadowTotals(worker)
         self._shadow_units = ShadowUnits()
         self._queue: deque[Batch] = deque()
+        # Batches and parts whose commit nobody has confirmed, and the money of those that were
+        # dropped: it goes out under the name that the database may know.
+        self._unconfirmed: set[str] = set()
+        self._unconfirmed_money: deque[Batch] = deque()
         self._in_hand = NOTHING
         # What was sent from here is told from what any other process sends, or sent.
         self._batches, self._batch_numbers = (
@@ -253,8 +256,9 @@ class Recorder:
             self._keep(self._take(final=True))
         else:
             self.flush(final=True)
-        queued = [row for batch in self._queue for row in batch.spends]
-        lost = sum(batch.rows for batch in self._queue) - len(queued)
+        waiting = (*self._unconfirmed_money, *self._queue)
+        queued = [row for batch in waiting for row in batch.spends]
+        lost = sum(batch.rows for batch in waiting) - len(queued)
         spends = [*queued, *self.spends.take()]
         if lost or spends:
             usd = sum(row.cost_usd for row in spends)
@@ -333,9 +337,10 @@ class Recorder:
             self._replay_spool()
         except OSError as error:
             log.warning("the spool cannot be read: %s", error)
-        while self._queue:
-            self._write(self._queue[0])
-            self._settle(self._queue.popleft())
+        for waiting in (self._unconfirmed_money, self._queue):
+            while waiting:
+                self._write(waiting[0])
+                self._settle(waiting.popleft())
 
     def _replay_spool(self) -> None:
         if self._spool.empty:
@@ -364,15 +369,20 @@ class Recorder:
         knows the batches when they come again, and leaves them out.
         """
         at, settled = self._clock.now(), tuple(self._settled)
+        ids = {batch.id for batch in batches if batch.id}
         with self._store.write() as tx:
             new = [b for b in batches if not b.id or tx.observations.begin_batch(b.id, at)]
             tx.observations.forget_batches(settled)
             _write_all(tx, *new)
+            self._unconfirmed |= ids
+        self._unconfirmed -= ids
         self._settled.difference_update(settled)
 
     def _settle(self, *batches: Batch) -> None:
         """They are stored, and nothing sends them again: nobody needs to know them."""
-        self._settled.update(batch.id for batch in batches if batch.id)
+        ids = [batch.id for batch in batches if batch.id]
+        self._settled.update(ids)
+        self._unconfirmed.difference_update(ids)
 
     def _append(self, spool: Spool, batch: Batch) -> bool:
         try:
@@ -397,14 +407,22 @@ class Recorder:
         self._queue.append(batch._replace(alerts=()))
         while sum(report.rows for report in self._queue) > self._queue_rows:
             oldest = self._queue.popleft()
-            # Money is never dropped: its sums stay few, however long this goes on.
-            self.spends.take_back(oldest.spends)
+            self._keep_money(oldest)
             self.counters["rows_dropped"] += oldest._replace(spends=()).rows
             self._trouble(
                 AlertKind.OBSERVATIONS_DROPPED,
                 "observations are being dropped",
                 "Database and disk take none, and memory is full: the oldest are lost.",
             )
+
+    def _keep_money(self, dropped: Batch) -> None:
+        """Money is never dropped: its sums stay few, however long this goes on."""
+        for named in (*dropped.parts, dropped):
+            if named.spends and named.id in self._unconfirmed:
+                money = NOTHING._replace(spends=named.spends, id=named.id)
+                self._unconfirmed_money.append(money)
+                return
+        self.spends.take_back(dropped.spends)
 
     def _trouble(self, kind: AlertKind, title: str, text: str) -> None:
         if kind in self._troubles:
