@@ -45,13 +45,13 @@ page = st.navigation(
         "Watch": [
             st.Page("views/traffic.py", title="Traffic & failovers", url_path="traffic"),
             st.Page("views/shadows.py", title="Shadows", url_path="shadows"),
-            st.Page("views/alerts.py", title="Alerts", url_path="alerts", visibility=of_all),
+            st.Page("views/alerts.py", title="Alerts", url_path="alerts"),
             st.Page("views/spending.py", title="Spending", url_path="spending"),
             st.Page(
                 "views/sessions.py", title="Sessions", url_path="sessions", visibility=of_all
             ),
             st.Page("views/captures.py", title="Captures", url_path="captures"),
-            st.Page("views/audit.py", title="Audit", url_path="audit", visibility=of_all),
+            st.Page("views/audit.py", title="Audit", url_path="audit"),
         ],
         "Set up": [
             st.Page("views/routes.py", title="Routes & history", url_path="routes"),

@@ -32,12 +32,9 @@ def show() -> None:
     with page_frame.loading("the routes"):
         ctx = page_frame.context()
         page, now = list_route_status(ctx), ctx.clock.now()
-        # Alerts are the whole installation's.
         alarming = [
             alert
-            for alert in (
-                [] if page_frame.is_in_project() else list_alerts(ctx, open_only=True)
-            )
+            for alert in list_alerts(ctx, open_only=True)
             if alert.kind not in ALERTS_OF_STATES
         ]
         alarming.sort(key=lambda alert: (-alert.severity, -alert.last_seen.timestamp()))

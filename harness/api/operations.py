@@ -128,7 +128,7 @@ def revoke_key(who: CallerParam, key: str) -> None:
     keys.revoke_key(who.ctx, who.actor, key)
 
 
-@endpoint(router, "GET", "/audit")
+@endpoint(router, "GET", "/audit", scope=own_list)
 def audit_tail(who: CallerParam, piece: Annotated[AuditQuery, Query()]) -> Page[AuditEvent]:
     """Lists the audit events, newest first. Of a sign-in by single sign-on, only an admin is
     told the server and the subject.
@@ -145,7 +145,7 @@ def verify_audit(who: CallerParam) -> AuditCheck:
 alerts_router = APIRouter()
 
 
-@endpoint(alerts_router, "GET", "/alerts")
+@endpoint(alerts_router, "GET", "/alerts", scope=own_list)
 def list_alerts(who: CallerParam, piece: Annotated[AlertQuery, Query()]) -> Page[AlertView]:
     """Lists the alerts, the one last seen first."""
     return queries.list_alerts(who.ctx, piece.page, open_only=piece.open, search=piece.search)

@@ -22,7 +22,7 @@ from harness.domain.operations.access import Role
 from tests.contract import test_store_captures as captures
 from tests.integration.test_cli_verbs import leaves
 from tests.support.site.command_line import CommandLine, installed
-from tests.support.site.two_projects import record_money
+from tests.support.site.two_projects import raise_alerts, record_money
 
 pytestmark = pytest.mark.req("G3")
 
@@ -86,7 +86,9 @@ OTHERS = {
 ABOUT = ROUTES | OTHERS
 SHARED = {"model list": "", "model match": "base"}
 OF_ONESELF = "key sign-in-link"
-LISTS = sorted(PROJECT_SCOPES.keys() - ABOUT.keys() - SHARED.keys() - {OF_ONESELF})
+INTO_A_FILE = "audit export"
+OTHER_VERBS = {OF_ONESELF, INTO_A_FILE}
+LISTS = sorted(PROJECT_SCOPES.keys() - ABOUT.keys() - SHARED.keys() - OTHER_VERBS)
 # Without a route these list the project's own.
 ALSO_LISTS = ("route measured", "canary status", "shadow status", "drift status")
 CLOSED = sorted(
@@ -147,6 +149,7 @@ def furnish(cli: CommandLine, project: str) -> dict[str, str]:
     freeze = cli.json("route", "freeze", route, "--for", "2h", *why)
     client = cli.json("key", "create", "shop", "--project", project)["key"]
     record_money(cli.world.context(), route, client["id"])
+    raise_alerts(cli.world.context(), route, client["id"])
     at = cli.world.context().clock.now()
     capture = replace(
         captures.ONE, id=f"cap_{project}", route=route, at=at, expires_at=at + timedelta(days=9)
@@ -288,6 +291,22 @@ def test_a_project_acts_on_its_own_by_role(verb: str, role: str, site: Site) -> 
         assert "this needs" not in done.output
         assert "use a key of the default project" not in done.output
     assert THEIRS not in done.output
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_file_of_events_has_the_projects_own_alone(role: str, site: Site) -> None:
+    file = site.cli.folder / f"{role}.jsonl"
+    done = site.ask(INTO_A_FILE, role, str(file))
+    assert done.exit_code == 0, done.output
+    events = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(events) > 5
+    assert {event["subject"] for event in events} >= {
+        f"route {OURS}::chat",
+        f"proposal {site.names[OURS]['proposal']}",
+        f"key {site.names[OURS]['key']}",
+    }
+    assert THEIRS not in file.read_text()
+    assert not [id_ for id_ in site.names[THEIRS].values() if id_ in file.read_text()]
 
 
 def test_where_things_stand_is_told_to_the_installations_keys(site: Site) -> None:

@@ -1,17 +1,26 @@
-"""What a project's people are told of money is their own, whatever their role."""
+"""What a project's people are told of money, alerts and the audit log is their own, in each
+role.
+"""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from harness.control.operations import alerts, dashboard_sessions
 from harness.control.operations.spending_report import load_report
+from harness.domain.operations.alerts import AlertKind
 from tests.integration.test_api_access import ROLES
+from tests.support.control.control_plane import SECRET
+from tests.support.site.management_api import error_of
 from tests.support.site.two_projects import CLIENTS_USD, OURS, THEIRS, Site, two_projects
 
 pytestmark = pytest.mark.req("G3")
 
 CAP_USD = 987.0
+OF_NONE = "provider sim"
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +32,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
         made.door.world.run_once()
     with ctx.store.write() as tx:
         tx.spending.set_cap(CAP_USD, ctx.clock.now())
+        kind, words = AlertKind.QUOTA, "no money"
+        alerts.raise_alert(ctx, tx, kind, OF_NONE, subject=OF_NONE, title=words, text=words)
+    for project in (OURS, THEIRS):
+        key = made.door.keys[f"{project}/viewer"]
+        dashboard_sessions.open_with_key(ctx, key, secret=SECRET, lasts=timedelta(hours=1))
     return made
 
 
@@ -96,3 +110,92 @@ def test_the_words_are_of_the_project_alone(site: Site) -> None:
     assert "held by calls under way" not in facts
     assert THEIRS in str(whole.facts)
     assert THEIRS not in str(ours.facts)
+
+
+def pages(site: Site, role: str, path: str, limit: int) -> Iterator[list[dict[str, Any]]]:
+    after: dict[str, Any] = {}
+    while True:
+        params = {"limit": limit, **after}
+        answer = site.door.send("GET", path, role=role, params=params)
+        assert answer.status_code == 200, answer.text
+        found = answer.json()
+        yield found["items"]
+        if found["next"] is None:
+            return
+        after = {"after": found["next"]}
+
+
+def rows(site: Site, role: str, path: str, limit: int = 4) -> list[dict[str, Any]]:
+    """All rows of a list, read page by page: each page but the last is full."""
+    *full, last = pages(site, role, path, limit)
+    assert all(len(page) == limit for page in full)
+    assert 0 < len(last) <= limit
+    return [row for page in [*full, last] for row in page]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_alerts_are_about_the_projects_own_things(role: str, site: Site) -> None:
+    ours = rows(site, f"{OURS}/{role}", "/alerts", limit=2)
+    whole = rows(site, role, "/alerts", limit=2)
+
+    route, key = f"{OURS}::chat", site.names[OURS]["key"]
+    assert {row["subject"] for row in ours} == {
+        f"route {route}",
+        f"route {route}, suite colours",
+        f"key {key}",
+    }
+    assert ours == [row for row in whole if OURS in row["title"]]
+    assert OF_NONE in {row["subject"] for row in whole}
+    found = site.door.send("GET", "/alerts?search=search&open=true", role=f"{OURS}/{role}")
+    assert found.json()["total"] == 0
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_audit_log_has_what_was_done_to_the_projects_things_and_by_its_people(
+    role: str, site: Site
+) -> None:
+    ours = rows(site, f"{OURS}/{role}", "/audit")
+    whole = rows(site, "admin", "/audit", limit=200)
+
+    numbers = [event["number"] for event in ours]
+    assert numbers == sorted(set(numbers), reverse=True)
+    for name in (OURS, THEIRS):
+        named = {event["number"] for event in whole if is_about(site.names[name], event)}
+        assert len(named) > 12
+        assert named <= set(numbers) if name == OURS else not named & set(numbers)
+    kinds = {event["subject"].rpartition(" ")[0] for event in ours}
+    assert kinds >= {"route", "proposal", "key", "switch", "shadow", "session", "drift watch"}
+    assert THEIRS not in str(ours)
+    # Of no project: models, providers, the cap, and who runs the installation.
+    others = {event["subject"].partition(" ")[0] for event in whole} - {"route"}
+    assert {"target", "provider"} <= others
+    assert not {e["subject"].partition(" ")[0] for e in ours} & {"target", "provider"}
+
+
+def is_about(names: dict[str, str], event: dict[str, Any]) -> bool:
+    """Whether the event names one of the project's things."""
+    said = str([event["subject"], event["details"]])
+    made_up = ("session", "request", "grant")
+    return any(id_ in said for name, id_ in names.items() if name not in made_up)
+
+
+def test_an_event_vouches_for_no_rows_to_a_projects_people(site: Site) -> None:
+    whole = {event["number"]: event for event in rows(site, "admin", "/audit", limit=200)}
+    ours = rows(site, f"{OURS}/admin", "/audit")
+    assert any(whole[event["number"]]["rows"] for event in ours)
+    assert ours == [{**whole[event["number"]], "rows": {}} for event in ours]
+
+
+def test_a_filter_finds_among_ones_own_events_alone(site: Site) -> None:
+    for text in (f"{THEIRS}::chat", site.names[THEIRS]["proposal"], "provider"):
+        params = {"subject": text}
+        answer = site.door.send("GET", "/audit", role=f"{OURS}/admin", params=params)
+        assert answer.json()["total"] == 0, text
+    mine = site.door.send("GET", f"/audit?subject={OURS}::chat", role=f"{OURS}/admin").json()
+    assert {event["subject"] for event in mine["items"]} == {f"route {OURS}::chat"}
+
+
+def test_the_chain_is_checked_by_who_runs_the_installation(site: Site) -> None:
+    error_of(site.door.send("GET", "/audit/verify", role=f"{OURS}/admin"), 403)
+    error_of(site.door.send("POST", "/alerts/test", role=f"{OURS}/admin"), 403)
+    assert site.door.send("GET", "/audit/verify", role="viewer").json()["whole"]

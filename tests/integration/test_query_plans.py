@@ -24,6 +24,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.archive import ARCHIVED
 from harness.domain.operations.audit import AuditFilter
 from harness.domain.operations.principals import OPERATOR
+from harness.domain.pagination import PageRequest, encode_cursor
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.ports import Listings, Transaction
@@ -168,6 +169,18 @@ def ask_lists(stored: Listings, since: Any) -> None:
     stored.agent_grants(agent="a")
 
 
+def ask_own_lists(stored: Listings, since: Any) -> None:
+    """What a project's people look at of alerts and of the audit log."""
+    first = stored.alerts(PageRequest(1))
+    stored.alerts(PageRequest(1, first.next or encode_cursor([since, "al_1"])))
+    stored.alerts(open_only=True)
+    stored.alerts(search="chat")
+    stored.events()
+    stored.events(PageRequest(5, encode_cursor([9])))
+    stored.events(selection=AuditFilter(since=since, until=since))
+    stored.events(selection=AuditFilter(subject="chat"))
+
+
 def ask_store(tx: Transaction, since: Any) -> None:
     """What decisions, metrics and routers ask."""
     tx.proposals.phases()
@@ -225,6 +238,8 @@ def test_no_endpoint_page_command_or_control_turn_reads_a_growing_table_whole(
         now = world.clock.now()
         with world.store.listings() as stored:
             ask_lists(stored, now)
+        with world.store.listings("payments") as stored:
+            ask_own_lists(stored, now)
         with world.store.write() as tx:
             ask_store(tx, now)
 

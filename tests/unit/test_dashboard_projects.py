@@ -46,12 +46,13 @@ from harness.domain.shadow.shadow import ShadowLimits
 from tests.contract import test_store_captures as captures
 from tests.support.browser.dashboard_data import ANA, BEN, lived, opened
 from tests.support.control.manual_clock import ManualClock
+from tests.support.site.two_projects import raise_alerts
 from tests.unit.test_dashboard_decisions import DIALOGS, RUN, SCRIPT, _fill_in
 from tests.unit.test_dashboard_page_states import MAIN, forget, now, pages, text
 
 OURS, THEIRS = "payments", "search"
 OPEN = (
-    *("canary", "captures", "compare", "keys", "overview", "policies"),
+    *("alerts", "audit", "canary", "captures", "compare", "keys", "overview", "policies"),
     *("proposals", "routes", "shadows", "spending", "suites", "traffic"),
 )
 # What only others have: routes, clients and reasons.
@@ -177,6 +178,7 @@ def furnish(ctx: Context, project: str, secret: bytes) -> Mapping[str, str]:
         capture = replace(captures.ONE, id=f"cap_{project}", route=route, at=minute)
         expiring = replace(capture, expires_at=moment + timedelta(days=9))
         tx.captures.add(expiring, most_per_day=9)
+    raise_alerts(ctx, route, client.id)
     return {"route": route, "proposal": proposal.id, "key": client.id}
 
 

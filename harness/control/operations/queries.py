@@ -7,7 +7,7 @@ A row that is not as it was signed is named beside its list, and does not hide t
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -32,7 +32,7 @@ from harness.domain.operations.audit import (
     AuditFilter,
     hide_identity,
 )
-from harness.domain.operations.projects import may_use_suite
+from harness.domain.operations.projects import DEFAULT_PROJECT, may_use_suite
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import (
     FIRST_PAGE,
@@ -375,13 +375,18 @@ def list_alerts(
     open_only: bool = False,
     search: str = "",
 ) -> Page[alerts.AlertView]:
-    """Lists the alerts, the one last seen first. search: a part of their text."""
+    """Lists the alerts, the one last seen first. search: a part of their text. A project's
+    people are not told what a sink answered: sinks are the installation's.
+    """
     with _listings(ctx) as stored:
         page = stored.alerts(page_request, open_only=open_only, search=search)
     with ctx.store.read() as tx:
-        return page.map(
+        views = page.map(
             lambda record: alerts.build_alert_view(record, tx.deliveries.for_alert(record.id))
         )
+    if ctx.project == DEFAULT_PROJECT:
+        return views
+    return views.map(lambda view: replace(view, last_error=""))
 
 
 def list_failovers(
@@ -429,10 +434,13 @@ def list_audit_events(
     reader: Actor | None = None,
 ) -> Page[AuditEvent]:
     """Lists the selected audit events, newest first. reader: who reads; only an admin is told
-    who others are at the server of a single sign-on.
+    who others are at the server of a single sign-on. A project's people are not told which
+    rows an event vouches for: its unit of work may have written those of others.
     """
     with _listings(ctx) as stored:
         page = stored.events(page_request, selection=selection)
+    if ctx.project != DEFAULT_PROJECT:
+        page = page.map(lambda event: replace(event, rows={}))
     if reader is not None and reader.role >= Role.ADMIN:
         return page
     return page.map(hide_identity)

@@ -16,6 +16,9 @@ from harness.domain.suggestions import did_you_mean
 
 DEFAULT_PROJECT: Final = "default"
 MARK: Final = "::"  # between a project and what it owns
+# What stands before names in subjects of alerts and audit events.
+_BEFORE_NAMES: Final = ("route ", "routes ", "suite ", "captures of ")
+_SUITE: Final = "suite "
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
 
 
@@ -23,6 +26,23 @@ def project_of(name: str) -> str:
     """The project that owns the route or suite of this name."""
     project, mark, _ = name.partition(MARK)
     return project if mark else DEFAULT_PROJECT
+
+
+def find_named_project(subject: str) -> str | None:
+    """Finds the project of the routes or suites that an alert or an audit event is about, by
+    their names; the default one where they are several projects'. None where the subject says
+    what it is by an id.
+
+    >>> find_named_project("route payments::chat, suite courtesy")
+    'payments'
+    """
+    before = next((words for words in _BEFORE_NAMES if subject.startswith(words)), "")
+    if not before and " " in subject:
+        return None
+    names = subject.removeprefix(before).split(", ")
+    # A shared suite is measured for a project's route.
+    owners = {project_of(name) for name in names if not name.startswith(_SUITE)}
+    return owners.pop() if len(owners) == 1 else DEFAULT_PROJECT
 
 
 def may_use_suite(project: str, suite: str) -> bool:

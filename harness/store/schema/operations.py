@@ -38,6 +38,20 @@ from harness.store.schema.columns import (
     time,
 )
 
+# Of the rows that have a project other than the default one: whose people alone ask by it.
+OF_A_PROJECT: Final = sa.text(f"project <> '{DEFAULT_PROJECT}'")
+
+
+def _by_project(name: str, *columns: str) -> sa.Index:
+    return sa.Index(
+        name,
+        PROJECT,
+        *columns,
+        sqlite_where=OF_A_PROJECT,
+        postgresql_where=OF_A_PROJECT,
+    )
+
+
 # Append-only, without gaps (triggers), chained by HMAC (harness.domain.operations.audit).
 audit_event = sa.Table(
     "audit_event",
@@ -54,8 +68,12 @@ audit_event = sa.Table(
     json_value("rows", nullable=True),
     text("principal", nullable=True),
     text("key", nullable=True),
+    # Whose people may read it, by subject and actor (store.sql.owners); outside the chain.
+    project(),
     at_least("number", 1),
     sa.Index("ix_audit_event_subject", "subject", "number"),
+    _by_project("ix_audit_event_project", "number"),
+    _by_project("ix_audit_event_project_at", "at", "number"),
     sa.Index("ix_audit_event_at", "at", "number"),
 )
 
@@ -214,6 +232,8 @@ alert = sa.Table(
     time("told_at", nullable=True),
     count("told_count"),
     count("messages"),
+    # Whose people may read it, by subject (store.sql.owners).
+    project(),
     one_of("told", Notified),
     at_least("count", 1),
     sa.CheckConstraint("last_seen >= first_seen", name="seen_in_order"),
@@ -225,6 +245,7 @@ alert = sa.Table(
     ),
     sa.Index("ix_alert_key", "key", "first_seen"),
     sa.Index("ix_alert_last_seen", "last_seen"),
+    _by_project("ix_alert_project", "last_seen"),
     sa.Index("ix_alert_resolved_at", "resolved_at"),
     sa.Index("ix_alert_told", "told", "kind"),
     # One record of a key is open at a time, whoever writes.
@@ -275,7 +296,9 @@ def event_to_row(event: AuditEvent) -> Values:
 
 def event_from_row(row: Row) -> AuditEvent:
     written = {name: (pair[0], pair[1]) for name, pair in (row.rows or {}).items()}
-    return AuditEvent(**row._asdict() | {"rows": written})
+    values = row._asdict()
+    del values[PROJECT]
+    return AuditEvent(**values | {"rows": written})
 
 
 def principal_to_row(principal: Principal) -> Values:
@@ -382,6 +405,7 @@ def alert_from_row(row: Row) -> AlertRecord:
     values = {_ALERT_FIELDS.get(name, name): value for name, value in row._asdict().items()}
     notified = Notified(row.told) if row.told else None
     values |= {"kind": AlertKind(row.kind), "sources": sources, "notified": notified}
+    del values[PROJECT]
     return AlertRecord(**values)
 
 

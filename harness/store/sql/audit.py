@@ -25,11 +25,12 @@ from harness.domain.operations.audit import (
     event_mac,
     find_chain_break,
 )
+from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.state_audit import ROWS_BASELINE, ROWS_WRITTEN
 from harness.store.schema import agents, providers, routing
 from harness.store.schema import proposals as decisions
 from harness.store.schema import shadow as shadows
-from harness.store.schema.columns import storable
+from harness.store.schema.columns import PROJECT, storable
 from harness.store.schema.operations import (
     api_key,
     audit_event,
@@ -40,6 +41,7 @@ from harness.store.schema.operations import (
     export_to_row,
 )
 from harness.store.signing.row_digests import AUDITED, columns, is_any_row, key_of
+from harness.store.sql.owners import find_project
 from harness.store.sql.proposals import BAKING, IS_LIVE, IS_OPEN
 from harness.store.sql.routing import CURRENT, CURRENT_FALLBACKS
 from harness.store.unit_of_work import Unit
@@ -99,7 +101,11 @@ class SqlAuditLog:
             ),
             self._secret,
         )
-        self._unit.write(sa.insert(audit_event), event_to_row(event))
+        project = actor.project
+        if project == DEFAULT_PROJECT:
+            project = find_project(self._unit, event.subject)
+        values = {**event_to_row(event), PROJECT: project}
+        self._unit.write(sa.insert(audit_event), values)
         return event
 
     def tail(self, limit: int = 50) -> Sequence[AuditEvent]:

@@ -31,6 +31,7 @@ from harness.store.rules import (
     no_such_session,
     principal_taken,
 )
+from harness.store.schema.columns import PROJECT, Values
 from harness.store.schema.operations import (
     alert,
     alert_from_row,
@@ -53,6 +54,7 @@ from harness.store.schema.operations import (
     principal_from_row,
     principal_to_row,
 )
+from harness.store.sql.owners import find_project
 from harness.store.unit_of_work import Unit, in_project_or_all
 
 PRINCIPALS = sa.select(principal)
@@ -287,7 +289,7 @@ class SqlAlerts:
             if record.id in stored:
                 self.save(record)
             else:
-                self._unit.write(sa.insert(alert), alert_to_row(record))
+                self._unit.write(sa.insert(alert), self._values(record))
 
     def get(self, id_: str) -> AlertRecord:
         row = self._unit.read(ALERTS.where(alert.c.id == id_)).first()
@@ -302,8 +304,11 @@ class SqlAlerts:
 
     def save(self, record: AlertRecord) -> None:
         same = sa.update(alert).where(alert.c.id == record.id)
-        if self._unit.write(same.values(alert_to_row(record))) != 1:
+        if self._unit.write(same.values(self._values(record))) != 1:
             raise no_such_alert(record.id)
+
+    def _values(self, record: AlertRecord) -> Values:
+        return {**alert_to_row(record), PROJECT: find_project(self._unit, record.subject)}
 
     def list(
         self, *, open_only: bool = False, kind: AlertKind | None = None, limit: int = 100

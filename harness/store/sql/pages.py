@@ -17,7 +17,7 @@ from harness.domain.pagination import Page, PageRequest, decode_cursor, encode_c
 from harness.store.schema.columns import Row, UtcTime
 from harness.store.schema.drift import drift_check, drift_watch
 from harness.store.schema.evals import eval_run, sample, target
-from harness.store.schema.operations import api_key
+from harness.store.schema.operations import alert, api_key, audit_event
 from harness.store.unit_of_work import Unit
 
 T = TypeVar("T")
@@ -108,6 +108,10 @@ def owned_by(table: sa.FromClause, project: str) -> sa.ColumnElement[bool] | Non
         return None
     if table is api_key:
         return api_key.c.project == project
+    if table in _LABELLED:
+        label = _LABELLED[table]
+        # What their indexes ask for.
+        return sa.and_(label == project, label != sa.literal_column(f"'{DEFAULT_PROJECT}'"))
     if table in _RUN_OF:
         column, of = _RUN_OF[table]
         return column.in_(sa.select(of.c.id).where(_stands_in(of.c.suite, project)))
@@ -118,6 +122,10 @@ def owned_by(table: sa.FromClause, project: str) -> sa.ColumnElement[bool] | Non
     return _stands_in(table.c.route, project)
 
 
+# Rows that say whose they are.
+_LABELLED: Final[Mapping[sa.FromClause, Column]] = {
+    table: table.c.project for table in (alert, audit_event)
+}
 # Rows of what has a suite, and what they are rows of.
 _RUN_OF: Final[Mapping[sa.FromClause, tuple[Column, sa.Table]]] = {
     sample: (sample.c.run, eval_run),

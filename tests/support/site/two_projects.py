@@ -10,10 +10,11 @@ from typing import Any, Final
 import httpx
 
 from harness.control.context import Context
-from harness.control.operations import keys
+from harness.control.operations import alerts, keys
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.operations.access import SYSTEM, Role
+from harness.domain.operations.alerts import AlertKind
 from harness.domain.reliability.spend import KeySpend
 from harness.domain.shadow.shadow import COST_USD, MIRRORED, ShadowTally
 from tests.contract import test_store_captures as captures
@@ -101,6 +102,7 @@ def two_projects(folder: Path) -> Site:
             tx.captures.add(capture, most_per_day=9)
         client, _ = keys.create_key(ctx, SYSTEM, "shop", secret=SECRET, project=project)
         record_money(ctx, route, client.id)
+        raise_alerts(ctx, route, client.id)
         for role in ROLES:
             _, door.keys[f"{project}/{role}"] = keys.create_key(
                 ctx,
@@ -143,3 +145,13 @@ def record_money(ctx: Context, route: str, key: str) -> None:
         (shadow,) = tx.shadows.list(route=route)
         tally = ShadowTally(shadow.shadow.id, now.date(), "w", {MIRRORED: 7}, {COST_USD: usd})
         tx.shadows.append([tally])
+
+
+def raise_alerts(ctx: Context, route: str, key: str) -> None:
+    """Raises an alert about each thing of the project that alerts are about."""
+    abouts = (f"route {route}", f"route {route}, suite colours", f"key {key}")
+    kinds = (AlertKind.CANARY_HELD, AlertKind.DRIFT, AlertKind.KEY_BUDGET)
+    with ctx.store.write() as tx:
+        for kind, subject in zip(kinds, abouts, strict=True):
+            title = f"{subject} of {route} needs somebody"
+            alerts.raise_alert(ctx, tx, kind, subject, subject=subject, title=title, text=title)
