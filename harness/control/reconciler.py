@@ -30,6 +30,7 @@ from harness.control.proposals import (
     alpha_spending,
     approvals,
     evaluation,
+    newer_versions,
     route_rules,
     selections,
 )
@@ -54,7 +55,6 @@ from harness.domain.evals.run import (
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals import selection
-from harness.domain.proposals.policy import describe_newer
 from harness.domain.proposals.proposal import (
     POLICY_APPROVER,
     Proposal,
@@ -140,9 +140,9 @@ def run_once(ctx: Context) -> ReconcileResult:
 
 def _unless_tampered(ctx: Context, proposal: Proposal) -> list[str]:
     if proposal.phase in tampering.HELD:
-        if newer := describe_newer(proposal.policy.newer_fields):
-            raise ProofRefused(f"{proposal.id} is held: {newer}")
         with ctx.store.read() as tx:
+            if newer := newer_versions.describe_proposal_hold(tx, proposal):
+                raise ProofRefused(f"{proposal.id} is held: {newer}")
             tampering.require_untampered(ctx, tx, proposal)
     return _one(ctx, proposal)
 

@@ -112,11 +112,15 @@ def snapshot_to_json(snapshot: Snapshot) -> dict[str, object]:
 def _route_json(route: Route) -> dict[str, object]:
     """Rules as they are stored, so that a router of another version reads what it knows."""
     trials = {"canary": route.canary, "holdback": route.holdback}
-    return asdict(route) | {
-        name: asdict(trial) | {"unit_rule": trial.unit_rule.as_json()}
-        for name, trial in trials.items()
-        if trial is not None
-    }
+    return (
+        asdict(route)
+        | {"settings": route.settings.as_json()}
+        | {
+            name: asdict(trial) | {"unit_rule": trial.unit_rule.as_json()}
+            for name, trial in trials.items()
+            if trial is not None
+        }
+    )
 
 
 def _agent_grant_json(grant: AgentGrant) -> dict[str, object]:

@@ -1,10 +1,12 @@
-"""Fields of a policy that only a newer version knows: they hold the proposal and the canary
-that have them, with a reason, and no other route's; and nobody loses what they say.
+"""Fields and values of a policy, of a canary's rule and of a route's settings that only a newer
+version knows: they hold the proposal and the canary that have them, with a reason, and no other
+route's; and nobody loses what they say.
 """
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +28,18 @@ from harness.domain.canary.rollout import (
     RolloutSignal,
     build_unit_rule,
 )
-from harness.domain.canary.unit_rule import UnitRule
+from harness.domain.canary.unit_rule import CanaryJudge, UnitRule
+from harness.domain.errors import Conflict
+from harness.domain.evals.run import Claim, SuitePlan
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.policy import Policy, ShadowStagePolicy
-from harness.domain.proposals.proposal import ProposalPhase
+from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.store.schema.policies import canary_policy_from_json, policy_from_json
 from router.snapshot.file import snapshot_from_json, snapshot_to_json
+from router.snapshot.holder import SnapshotHolder
 from tests.support.control.control_plane import ANN, POLICY, SmallInstallation
 from tests.support.control.manual_clock import ManualClock
 
@@ -155,6 +161,199 @@ def test_a_field_that_is_unknown_is_named_and_kept(path: str) -> None:
     assert json.loads(json.dumps(found.as_json())) == written
     assert replace(found, newer={}, canary=replace(found.canary, newer={})) == whole
     assert canary_policy_from_json(written["canary"]) == found.canary
+
+
+VALUES: dict[str, Callable[[Any], Any]] = {
+    "promotion": lambda policy: policy,
+    "change_reference": lambda policy: policy,
+    "gate.claim": lambda policy: policy["gate"],
+    "gate.spend": lambda policy: policy["gate"],
+    "gate.served_pin": lambda policy: policy["gate"],
+    "gate.primaries": lambda policy: policy["gate"],
+    "gate.rule": lambda policy: policy["gate"],
+    "gate.population": lambda policy: policy["gate"],
+    "canary.evidence": lambda policy: policy["canary"],
+    "canary.unit": lambda policy: policy["canary"],
+}
+
+
+def test_every_choice_of_a_policy_is_tried_with_an_unknown_value() -> None:
+    def choices(record: Any, path: str = "") -> set[str]:
+        values = {item.name: getattr(record, item.name) for item in fields(record)}
+        return {f"{path}{name}" for name, value in values.items() if isinstance(value, StrEnum)}
+
+    found = choices(POLICY) | choices(POLICY.gate, "gate.") | choices(POLICY.canary, "canary.")
+    assert found == VALUES.keys()
+
+
+@pytest.mark.parametrize("path", VALUES)
+def test_a_value_that_is_unknown_is_named_and_kept(path: str) -> None:
+    written = json.loads(json.dumps(POLICY.as_json()))
+    VALUES[path](written)[path.rpartition(".")[2]] = "next"
+
+    found = policy_from_json(written)
+    assert found.newer_fields == [f"{path}: next"]
+    assert json.loads(json.dumps(found.as_json())) == written
+    assert policy_from_json(found.as_json()) == found
+
+
+def test_a_claim_that_is_unknown_among_those_allowed_is_kept() -> None:
+    written = json.loads(json.dumps(POLICY.as_json()))
+    written["gate"]["claims"] = ["superior", "next"]
+    found = policy_from_json(written)
+    assert found.newer_fields == ["gate.claims: ['superior', 'next']"]
+    assert found.gate.claims == (Claim.SUPERIOR,)
+    assert json.loads(json.dumps(found.as_json())) == written
+
+
+def test_what_a_rule_says_that_is_unknown_is_named_and_kept() -> None:
+    judge = CanaryJudge("sim/judge", "It is kind.", 1.0)
+    written = json.loads(json.dumps(UnitRule(judge=judge).as_json()))
+    written |= {"unit": "next", "mood": "calm"}
+    written["judge"]["tone"] = {"of": [1]}
+    found = UnitRule.from_json(written)
+    assert found.newer_fields == ["judge.tone", "mood", "unit: next"]
+    assert found.judge == judge
+    assert json.loads(json.dumps(found.as_json())) == written
+
+
+SETTINGS = RouteSettings(
+    suites=(RouteSuite("colours"),), overrides={RequestKind.EMBEDDING: "other"}
+)
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "mood": lambda settings: settings.update(mood={"of": [1]}),
+    "suites.0.tone": lambda settings: settings["suites"][0].update(tone=1),
+    "suites.0.role: next": lambda settings: settings["suites"][0].update(role="next"),
+    "overrides.next": lambda settings: settings["overrides"].update(next="other"),
+    "stakes: next": lambda settings: settings.update(stakes="next"),
+    "on_content_policy: next": lambda settings: settings.update(on_content_policy="next"),
+    "commit: next": lambda settings: settings.update(commit="next"),
+    "on_bad_event: next": lambda settings: settings.update(on_bad_event="next"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_a_routes_settings_say_that_is_unknown_is_named_and_kept(name: str) -> None:
+    written = json.loads(json.dumps(SETTINGS.as_json()))
+    assert RouteSettings.from_json(written) == SETTINGS
+    CHANGES[name](written)
+    found = RouteSettings.from_json(written)
+    assert found.newer_fields == [name]
+    assert json.loads(json.dumps(found.as_json())) == written
+    assert RouteSettings.from_json(found.as_json()) == found
+
+
+def test_every_choice_of_a_routes_settings_is_tried_with_an_unknown_value() -> None:
+    values = {item.name: getattr(SETTINGS, item.name) for item in fields(SETTINGS)}
+    choices = {name for name, value in values.items() if isinstance(value, StrEnum)}
+    assert choices == {"stakes", "on_content_policy", "commit", "on_bad_event"}
+
+
+def new_route(world: SmallInstallation, name: str, newer: dict[str, Any]) -> None:
+    """newer: what of its settings only the version knows that makes it."""
+    settings = RouteSettings(suites=(RouteSuite("colours"),), newer=newer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RouteSettings, "newer_fields", ())
+        routes.create_route(world.context(), SYSTEM, name, "sim/base", settings=settings)
+
+
+def propose_for(world: SmallInstallation, route: str) -> Proposal:
+    wanted = ProposalRequest(route, "sim/better", "a test")
+    return submission.create_proposal(world.context(), ANN, wanted)
+
+
+def test_a_routes_settings_hold_its_own_proposals_and_no_other_routes(
+    world: SmallInstallation,
+) -> None:
+    new_route(world, "newer", {"mood": "calm", "commit": "next"})
+    held, goes_on = propose_for(world, "newer"), propose_for(world, "chat")
+
+    failed = world.run_once().failed
+    assert world.until_decided(goes_on.id).phase is ProposalPhase.CANARY
+    assert world.get(held.id).phase is ProposalPhase.PROPOSED
+    (words,) = [text for text in failed if held.id in text]
+    said = "its route has commit: next, mood, which this version does not know"
+    assert said in words
+    found = {finding.found for finding in checks.check_newer_policies(world.context())}
+    assert found == {f"{held.id} is held: {said}", f"its proposals are held: {said}"}
+    with pytest.raises(Conflict, match=r"commit: next, mood, which this version does not know"):
+        routes.change_settings(
+            world.context(), SYSTEM, "newer", lambda now: replace(now, description="calm")
+        )
+    with world.store.read() as tx:
+        kept = tx.routing.route("newer")
+    assert kept is not None
+    assert kept.settings.newer == {"mood": "calm", "commit": "next"}
+
+
+def test_a_routes_settings_hold_its_canary_and_no_harm(
+    world: SmallInstallation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollout = canary_of(world)
+    world.feed(blocks=4)
+    world.run_once()
+    ctx = world.context()
+    with world.store.read() as tx:
+        now, route = tx.rollouts.get(rollout.id), tx.routing.route("chat")
+    assert route is not None
+    assert decision.decide(ctx, now).kind is ActionKind.ADVANCE
+    monkeypatch.setattr(RouteSettings, "newer_fields", ["mood"])
+
+    action = decision.decide(ctx, now)
+    assert action.kind is ActionKind.HOLD
+    assert "its route has mood, which this version does not know" in action.reason
+    holds.update_hold_alert(ctx, now)
+    assert alerts.is_open(ctx, AlertKind.CANARY_HELD, rollout.id)
+    world.feed(blocks=8, failing=True)
+    assert decision.decide(ctx, now).signal is RolloutSignal.HARM
+
+
+@pytest.mark.parametrize("path", ["gate.rule", "canary.evidence", "promotion"])
+def test_an_unknown_value_holds_its_own_proposal_and_no_other_routes(
+    world: SmallInstallation, path: str
+) -> None:
+    settings = RouteSettings(suites=(RouteSuite("colours"),))
+    routes.create_route(world.context(), SYSTEM, "other", "sim/base", settings=settings)
+    written = json.loads(json.dumps(POLICY.as_json()))
+    VALUES[path](written)[path.rpartition(".")[2]] = "next"
+    world.policy = policy_from_json(written)
+    held = world.propose()
+    world.policy = POLICY
+    goes_on = propose_for(world, "other")
+
+    failed = world.run_once().failed
+    assert world.until_decided(goes_on.id).phase is ProposalPhase.CANARY
+    assert world.get(held.id).phase is ProposalPhase.PROPOSED
+    assert any(f"its policy has {path}: next, which this" in text for text in failed)
+
+
+def test_a_plan_of_a_newer_version_holds_its_own_proposal(
+    world: SmallInstallation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_json = SuitePlan.as_json
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            SuitePlan, "as_json", lambda plan: {**as_json(plan), "rule": "next", "tone": 1}
+        )
+        held = world.propose()
+    failed = world.run_once().failed
+    assert any("it has plans.0.rule: next, plans.0.tone, which this" in text for text in failed)
+    found = world.get(held.id)
+    assert found.phase is ProposalPhase.PROPOSED
+    with world.store.write() as tx:
+        tx.proposals.save(replace(found, retry_at=found.created_at))
+    assert world.get(held.id).newer == {"plans.0.rule": "next", "plans.0.tone": 1}
+
+
+def test_a_router_takes_no_route_whose_settings_it_cannot_follow(
+    world: SmallInstallation, tmp_path: Path
+) -> None:
+    holder = SnapshotHolder(world.store, tmp_path / "snapshot.json")
+    served = holder.boot()
+    new_route(world, "newer", {"commit": "next"})
+    assert not holder.refresh()
+    assert "route newer has commit: next, which this version does not know" in holder.refused
+    assert holder.current is served
 
 
 def test_nobody_configures_such_a_field() -> None:

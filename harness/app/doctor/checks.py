@@ -18,6 +18,7 @@ from harness.app.doctor import provider_requests
 from harness.app.processes import answers_http
 from harness.control.context import Context
 from harness.control.operations import queries
+from harness.control.proposals import newer_versions
 from harness.control.providers import checks, provider_secrets
 from harness.control.routing import (
     data_class_checks,
@@ -29,7 +30,6 @@ from harness.control.routing import (
 from harness.domain.errors import DatabaseUnusable, StoreUnavailable, SwapgateError
 from harness.domain.formatting import format_milliseconds
 from harness.domain.pagination import PageRequest
-from harness.domain.proposals.policy import describe_newer
 from harness.domain.providers.credentials import ProviderKey, keys_from_environment, lacks_key
 from harness.domain.providers.oauth_kinds import key_command
 from harness.domain.providers.probe import ProbeStatus, ProbeSubject, parse_model_list
@@ -443,14 +443,22 @@ def _chains(context: Context) -> Iterator[DoctorFinding]:
 
 
 def check_newer_policies(context: Context) -> Iterator[DoctorFinding]:
-    """Names the open proposals that wait for the newer version which wrote their policy."""
+    """Names the open proposals that wait for the newer version which wrote their policy, and
+    the routes whose settings it wrote.
+    """
     with context.store.read() as tx:
-        proposals = tx.proposals.open()
-    for proposal in proposals:
-        if newer := describe_newer(proposal.policy.newer_fields):
-            found, _, step = newer.partition(": ")
-            subject = f"route {proposal.route}"
-            yield DoctorFinding(subject, "warn", f"{proposal.id} is held: {found}", step)
+        held = {
+            (proposal.route, f"{proposal.id} is held"): newer_versions.describe_proposal_hold(
+                tx, proposal
+            )
+            for proposal in tx.proposals.open()
+        }
+        for name, route in tx.routing.table().routes.items():
+            held[name, "its proposals are held"] = newer_versions.describe_route(route)
+    for (route_name, what), newer in held.items():
+        found, _, step = newer.rpartition(": ")
+        if newer:
+            yield DoctorFinding(f"route {route_name}", "warn", f"{what}: {found}", step)
 
 
 def _leader(context: Context) -> DoctorFinding:

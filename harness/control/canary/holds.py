@@ -14,12 +14,12 @@ from harness.control.canary.observe_only import OBSERVE_ONLY
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
 from harness.control.operations import alerts, tampering
+from harness.control.proposals import newer_versions
 from harness.control.routing import freezes
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.canary.rollout import ActionKind, Rollout, RolloutSignal, RolloutState
 from harness.domain.formatting import format_span
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.proposals.policy import describe_newer
 from harness.domain.safe_time import add_seconds
 from harness.gate.online import holds
 from harness.gate.online.rollout_action import RolloutAction
@@ -126,9 +126,7 @@ def _stage_name(rollout: Rollout) -> str:
 def _distrust_reason(unit: RolloutUnit) -> str:
     ctx, rollout = unit.ctx, unit.rollout
     now = ctx.clock.now()
-    route = unit.tx.routing.route(rollout.route)
-    rule = route.experiment.unit_rule.newer if route and route.experiment else {}
-    newer = describe_newer({*rollout.policy.newer, *(f"unit_rule.{name}" for name in rule)})
+    newer = newer_versions.describe_rollout_hold(unit.tx, rollout)
     if held := newer or freezes.describe_freeze(ctx, unit.tx, rollout.route):
         return held
     if ctx.observe_only and not rollout.baking:

@@ -207,7 +207,7 @@ def _other_settings(wanted: RouteSeed, route: Route) -> list[SeedDifference]:
     names = []
     if tuple(fallback.target.id for fallback in wanted.fallbacks) != route.fallbacks:
         names.append("fallbacks")
-    fields = RouteSettings.__dataclass_fields__
+    fields = [name for name in RouteSettings.__dataclass_fields__ if name != "newer"]
     ours, theirs = wanted.settings, route.settings
     names += [name for name in fields if getattr(ours, name) != getattr(theirs, name)]
     if not names:

@@ -6,12 +6,13 @@ The router has it from the routing table. `rollout.build_unit_rule` makes it of 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Self
 
 from harness.domain.canary.guardrails import Guardrail, known_guardrails, newer_guardrails
+from harness.domain.newer_fields import NewerFields, name_newer_fields, with_newer_fields
 
 # How long after its answer a caller's first request may still be called good or bad.
 FEEDBACK_S: Final = 60.0
@@ -81,33 +82,41 @@ class UnitRule:
     segments: bool = False
     # Tolerated ratios of guardrails that only a newer version knows: not measured here.
     newer_guardrails: Mapping[str, float] = field(default_factory=dict)
-    # Fields that only a newer version knows: kept, and not followed here.
+    # What only a newer version knows, by path: kept, and not followed here.
     newer: Mapping[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, object]:
         """Leaves out newer fields at their default: older rollouts' rules keep their bytes."""
         written = asdict(self)
         written["guardrails"] |= written.pop("newer_guardrails")
-        newer: Mapping[str, object] = written.pop("newer")
+        newer = written.pop("newer")
         for name in _LATER:
             if written[name] == getattr(DEFAULT_UNIT_RULE, name):
                 del written[name]
-        return {**written, **newer}
+        return with_newer_fields(written, newer)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         ratios = data.get("guardrails", {})
-        judge = CanaryJudge(**data["judge"]) if data.get("judge") else None
+        reader, judge = NewerFields(), data.get("judge")
+        unit = reader.member(
+            ExposureUnit, data["unit"], "unit", otherwise=ExposureUnit.FIRST_REQUEST
+        )
         read = {
-            "unit": ExposureUnit(data["unit"]),
+            "unit": unit,
             "guardrails": known_guardrails(ratios),
             "newer_guardrails": newer_guardrails(ratios),
-            "judge": judge,
+            "judge": CanaryJudge(**reader.known(CanaryJudge, judge, "judge."))
+            if judge
+            else None,
         }
-        names = {item.name for item in fields(cls)}
-        known = {name: value for name, value in data.items() if name in names}
-        newer = {name: value for name, value in data.items() if name not in names}
-        return cls(**{**known, **read, "newer": newer})
+        known = reader.known(cls, data)
+        return cls(**{**known, **read, "newer": reader.found})
+
+    @property
+    def newer_fields(self) -> list[str]:
+        """Names what this version cannot follow."""
+        return name_newer_fields(self, self.newer)
 
     @property
     def keeps_ledger(self) -> bool:

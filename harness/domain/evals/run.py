@@ -19,6 +19,7 @@ from harness.domain.evals.item_groups import Slice
 from harness.domain.evals.judge_calibration import JudgeSlope
 from harness.domain.evals.pins import ServedModel, ServedPin
 from harness.domain.evals.suite_figures import SuiteFigures
+from harness.domain.newer_fields import NewerFields
 
 LEASE_S: Final = 10.0
 JUDGE_SEPARATOR: Final = "+judge:"  # in a suite's pin, between the scorer and its judge
@@ -245,15 +246,38 @@ class SuitePlan:
 
 
 def plan_from_json(stored: Mapping[str, Any]) -> SuitePlan:
-    """Restores the plan that SuitePlan.as_json wrote."""
-    kinds = {
-        "role": SuiteRole(stored["role"]),
-        "claim": Claim(stored["claim"]),
-        "served_pin": ServedPin(stored.get("served_pin", ServedPin.NONE)),
-        "unseen": UnseenLoss(stored.get("unseen", UnseenLoss.WHOLE)),
-        "rule": GateRule(stored.get("rule", GateRule.PAIRED)),
-        "population": ClaimPopulation(stored.get("population", ClaimPopulation.LIKE_THESE)),
-        "combine": PrimaryCombination(stored["combine"]) if stored.get("combine") else None,
+    """Restores the plan that SuitePlan.as_json wrote. Raises ValueError or TypeError for one of
+    a newer version that this one cannot follow.
+    """
+    newer = NewerFields()
+    plan = known_plan_from_json(stored, newer, "")
+    if newer.found:
+        raise ValueError(
+            f"a plan has {', '.join(newer.found)}, which this version cannot follow"
+        )
+    return plan
+
+
+def known_plan_from_json(stored: Mapping[str, Any], newer: NewerFields, path: str) -> SuitePlan:
+    """Restores what this version knows of a plan; the rest is noted in `newer`."""
+
+    older: dict[str, StrEnum] = {
+        "served_pin": ServedPin.NONE,
+        "unseen": UnseenLoss.WHOLE,
+        "rule": GateRule.PAIRED,
+        "population": ClaimPopulation.LIKE_THESE,
+    }
+    # Of what is always there, the strictest stands for what is not known.
+    strictest: dict[str, StrEnum] = {"role": SuiteRole.REQUIRED, "claim": Claim.SUPERIOR}
+    if stored.get("combine"):
+        strictest["combine"] = PrimaryCombination.WEIGHTED
+    kinds: dict[str, Any] = {
+        name: newer.member(
+            type(value), {**older, **stored}[name], f"{path}{name}", otherwise=value
+        )
+        for name, value in (older | strictest).items()
+    }
+    kinds |= {
         "cluster_sizes": tuple(stored.get("cluster_sizes", ())),
         "slices": tuple(
             Slice(one["field"], one["value"], tuple(one["positions"]))
@@ -261,7 +285,7 @@ def plan_from_json(stored: Mapping[str, Any]) -> SuitePlan:
         ),
         "judge": JudgeSlope(**stored["judge"]) if stored.get("judge") else None,
     }
-    return SuitePlan(**{**stored, **kinds})
+    return SuitePlan(**{**newer.known(SuitePlan, stored, path), **kinds})
 
 
 class RunState(StrEnum):

@@ -5,7 +5,7 @@ canary's (`CanaryPolicy`: steps, alphas, guardrails, bake, and the shadow stage 
 it may have).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -15,20 +15,8 @@ from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
 from harness.domain.content_hash import digest
 from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.run import Claim, ClaimPopulation, GateRule, PrimaryCombination
+from harness.domain.newer_fields import name_newer_fields, with_newer_fields
 from harness.domain.proposals.change_reference import ChangeReferenceRule
-
-
-def with_newer_fields(written: dict[str, Any], newer: Mapping[str, Any]) -> dict[str, Any]:
-    """Puts the fields that only a newer version knows back where they were. newer: by path,
-    `canary.steps.0.name`.
-    """
-    for path, value in newer.items():
-        *parents, name = path.split(".")
-        place: Any = written
-        for parent in parents:
-            place = place[int(parent)] if isinstance(place, list | tuple) else place[parent]
-        place[name] = value
-    return written
 
 
 class PromotionMode(StrEnum):
@@ -202,6 +190,11 @@ class CanaryPolicy:
         return self.carried_share > 0.0 and self.unit.counts_keys
 
     @property
+    def newer_fields(self) -> list[str]:
+        """Names what this version cannot follow: such a canary takes no step onward."""
+        return name_newer_fields(self, self.newer)
+
+    @property
     def tolerated(self) -> dict[Guardrail, float]:
         """Tolerated ratio of every guardrail that is on, errors first."""
         return {Guardrail.ERRORS: self.rho, **self.guardrails.tolerated()}
@@ -215,17 +208,6 @@ class CanaryPolicy:
             if written[name] == CanaryPolicy.__dataclass_fields__[name].default:
                 del written[name]
         return with_newer_fields(written, written.pop("newer"))
-
-
-def describe_newer(names: Iterable[str]) -> str:
-    """Says which fields of a policy this version does not know, and what to do."""
-    found = ", ".join(sorted(names))
-    if not found:
-        return ""
-    return (
-        f"its policy has {found}, which this version does not know: start the control plane "
-        "in the newer version that wrote it"
-    )
 
 
 # The rules of a policy that is made today. The fields' own defaults are the rules before them,
@@ -263,7 +245,8 @@ class Policy:
     @property
     def newer_fields(self) -> list[str]:
         """Names what this version cannot follow: nothing is decided by such a policy."""
-        return sorted((*self.newer, *(f"canary.{path}" for path in self.canary.newer)))
+        ours = name_newer_fields(self, self.newer)
+        return sorted((*ours, *(f"canary.{name}" for name in self.canary.newer_fields)))
 
     def as_json(self) -> dict[str, object]:
         """What an older version did not know is left out while it says nothing: what it

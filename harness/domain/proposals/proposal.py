@@ -14,6 +14,7 @@ from typing import Any, Final
 from harness.domain.canary.canary_end import CanaryEnd, find_end
 from harness.domain.errors import IllegalTransition
 from harness.domain.evals.run import Claim, SuitePlan
+from harness.domain.newer_fields import name_newer_fields
 from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import Policy, PromotionMode
 from harness.domain.safe_time import add_seconds
@@ -196,6 +197,13 @@ class Proposal:
     place: int = 0  # in the order in which they were named, from 0
     # The change request that it is made under, named by the proposer or the approver.
     change_reference: str = ""
+    # What only a newer version knows of it and its plans, by path; the policy has its own.
+    newer: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def newer_fields(self) -> list[str]:
+        """Names what this version cannot follow of it and its plans."""
+        return name_newer_fields(self, self.newer)
 
     @property
     def waits_for_rivals(self) -> bool:

@@ -3,9 +3,10 @@ the defaults of then; writes reports.
 """
 
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from typing import Any, Final
 
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
@@ -18,6 +19,7 @@ from harness.domain.evals.run import (
     SuiteReport,
     SuiteRole,
 )
+from harness.domain.newer_fields import NewerFields
 from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import (
     AlphaSpending,
@@ -32,61 +34,71 @@ from harness.domain.proposals.policy import (
 )
 from harness.store.schema.columns import JsonIn
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-
-@dataclass
-class _Reader:
-    """Leaves out the fields that only a newer version knows, and notes them by path."""
-
-    newer: dict[str, Any] = field(default_factory=dict)
-
-    def known(self, cls: "type[DataclassInstance]", data: JsonIn, path: str = "") -> JsonIn:
-        names = {item.name for item in fields(cls)}
-        self.newer |= {f"{path}{name}": data[name] for name in data if name not in names}
-        return {name: value for name, value in data.items() if name in names}
-
 
 def policy_from_json(data: JsonIn) -> Policy:
-    """A field that only a newer version knows is kept in `newer`; nothing is decided then."""
-    reader = _Reader()
+    """What only a newer version knows is kept in `newer`; nothing is decided then, and a value
+    of it reads as the strictest that this version has.
+    """
+    reader = NewerFields()
+    reference = data.get("change_reference", ChangeReferenceRule.OPTIONAL)
     return Policy(
         **{
             **reader.known(Policy, data),
-            "promotion": PromotionMode(data["promotion"]),
-            "change_reference": ChangeReferenceRule(
-                data.get("change_reference", ChangeReferenceRule.OPTIONAL)
+            "promotion": reader.member(
+                PromotionMode, data["promotion"], "promotion", otherwise=PromotionMode.APPROVED
             ),
-            "gate": gate_policy_from_json(reader.known(GatePolicy, data["gate"], "gate.")),
+            "change_reference": reader.member(
+                ChangeReferenceRule,
+                reference,
+                "change_reference",
+                otherwise=ChangeReferenceRule.REQUIRED,
+            ),
+            "gate": _gate_policy(data["gate"], reader),
             "canary": canary_policy_from_json(data["canary"]),
-            "newer": reader.newer,
+            "newer": reader.found,
         }
     )
 
 
-def gate_policy_from_json(data: JsonIn) -> GatePolicy:
-    """Registrations older than the rule of spending made no promise about repeats, and those
-    older than the pin of what is served compare nothing.
-    """
-    newer = {
-        "spend": AlphaSpending(data.get("spend", AlphaSpending.NONE)),
-        "served_pin": ServedPin(data.get("served_pin", ServedPin.NONE)),
-        "primaries": PrimaryCombination(data.get("primaries", PrimaryCombination.WEIGHTED)),
-        "claims": tuple(Claim(claim) for claim in data.get("claims", Claim)),
-        "rule": GateRule(data.get("rule", GateRule.PAIRED)),
-        "population": ClaimPopulation(data.get("population", ClaimPopulation.LIKE_THESE)),
+# Registrations older than the rule of spending made no promise about repeats, and those older
+# than the pin of what is served compare nothing.
+_OLDER_GATE: Final[Mapping[str, StrEnum]] = {
+    "spend": AlphaSpending.NONE,
+    "served_pin": ServedPin.NONE,
+    "primaries": PrimaryCombination.WEIGHTED,
+    "rule": GateRule.PAIRED,
+    "population": ClaimPopulation.LIKE_THESE,
+}
+
+
+def _gate_policy(data: JsonIn, newer: NewerFields) -> GatePolicy:
+    known, claims = newer.known(GatePolicy, data, "gate."), data.get("claims")
+    read: dict[str, Any] = {
+        name: newer.member(type(older), data.get(name, older), f"gate.{name}", otherwise=older)
+        for name, older in _OLDER_GATE.items()
     }
-    return GatePolicy(**{**data, "claim": Claim(data["claim"]), **newer})
+    read["claim"] = newer.member(Claim, data["claim"], "gate.claim", otherwise=Claim.SUPERIOR)
+    read["claims"] = tuple(Claim) if claims is None else _claims(claims, newer)
+    return GatePolicy(**{**known, **read})
+
+
+def _claims(claims: Sequence[str], newer: NewerFields) -> tuple[Claim, ...]:
+    known = tuple(Claim(claim) for claim in claims if claim in set(Claim))
+    if len(known) < len(claims):
+        newer.found["gate.claims"] = claims
+    return known
 
 
 def canary_policy_from_json(data: JsonIn) -> CanaryPolicy:
     """Rollouts older than the guardrails are guarded by errors alone, at the control plane."""
-    reader = _Reader()
+    reader = NewerFields()
     guardrails, shadow = data.get("guardrails"), data.get("shadow")
     judge, known = data.get("judge"), reader.known
+    evidence = data.get("evidence", EvidenceRule.EVEN)
     read = {
-        "evidence": EvidenceRule(data.get("evidence", EvidenceRule.EVEN)),
+        "evidence": reader.member(
+            EvidenceRule, evidence, "evidence", otherwise=EvidenceRule.EVEN
+        ),
         "steps": tuple(
             CanaryStep(**known(CanaryStep, step, f"steps.{place}."))
             for place, step in enumerate(data["steps"])
@@ -98,13 +110,15 @@ def canary_policy_from_json(data: JsonIn) -> CanaryPolicy:
         if shadow
         else None,
         "judge": CanaryJudge(**known(CanaryJudge, judge, "judge.")) if judge else None,
-        "unit": ExposureUnit(data["unit"]),
+        "unit": reader.member(
+            ExposureUnit, data["unit"], "unit", otherwise=ExposureUnit.FIRST_REQUEST
+        ),
         "local_alpha": data.get("local_alpha", 0.0),
         "guardrails": Guardrails(**known(Guardrails, guardrails, "guardrails."))
         if guardrails
         else Guardrails.none(),
     }
-    return CanaryPolicy(**{**known(CanaryPolicy, data), **read, "newer": reader.newer})
+    return CanaryPolicy(**{**known(CanaryPolicy, data), **read, "newer": reader.found})
 
 
 def reports_to_json(reports: Iterable[SuiteReport]) -> list[dict[str, Any]]:

@@ -8,7 +8,8 @@ from dataclasses import asdict
 import sqlalchemy as sa
 
 from harness.domain.canary.rollout import LIVE_STATES, Rollout, RolloutState
-from harness.domain.evals.run import VERDICTS, Claim, Verdict, plan_from_json
+from harness.domain.evals.run import VERDICTS, Claim, Verdict, known_plan_from_json
+from harness.domain.newer_fields import NewerFields, with_newer_fields
 from harness.domain.proposals.proposal import (
     OPEN_PHASES,
     PAST_GATE_PHASES,
@@ -255,7 +256,7 @@ rollout = sa.Table(
 
 
 def proposal_to_row(proposal: Proposal) -> Values:
-    return {
+    written: Values = {
         "id": proposal.id,
         "route": proposal.route,
         "incumbent": proposal.incumbent,
@@ -285,14 +286,19 @@ def proposal_to_row(proposal: Proposal) -> Values:
         "place": proposal.place,
         "change_reference": proposal.change_reference,
     }
+    return with_newer_fields(written, proposal.newer)
 
 
 def proposal_from_row(row: Row) -> Proposal:
-    values = plain(row, "self_approval")
+    values, newer = plain(row, "self_approval"), NewerFields()
     values |= {
-        "claim": Claim(row.claim),
+        "claim": newer.member(Claim, row.claim, "claim", otherwise=Claim.SUPERIOR),
         "policy": policies.policy_from_json(row.policy),
-        "plans": tuple(plan_from_json(plan) for plan in row.plans),
+        "plans": tuple(
+            known_plan_from_json(plan, newer, f"plans.{place}.")
+            for place, plan in enumerate(row.plans)
+        ),
+        "newer": newer.found,
         "phase": ProposalPhase(row.phase),
         "runs": {suite: SuiteRuns(**pair) for suite, pair in row.runs.items()},
     }

@@ -380,7 +380,7 @@ def route_to_row(route: Route) -> Values:
         "salt": canary.salt if canary else None,
         "rollout": canary.rollout if canary else None,
         "unit_rule": canary.unit_rule.as_json() if canary else None,
-        "settings": asdict(route.settings),
+        "settings": route.settings.as_json(),
         "holdback": route.holdback.target if route.holdback else None,
         "holdback_plan": _plan(route.holdback) if route.holdback else None,
         "break_glass": route.break_glass,
