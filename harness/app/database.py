@@ -63,8 +63,9 @@ def require_database(settings: Settings) -> None:
 
 def upgrade_database(
     settings: Settings, *, always: bool = False, replace_triggers: bool = False
-) -> None:
+) -> bool:
     """Bring the schema to the newest revision; makes the SQLite file where there is none.
+    Tells whether it signed the triggers, or found them signed.
 
     always: also where nothing seems to be left to do, which signs the triggers.
     replace_triggers: those that may be a newer version's, where no signature vouches for them.
@@ -73,10 +74,11 @@ def upgrade_database(
 
     if settings.database_url.startswith("sqlite"):
         secret_files.writable_home(settings)
+    is_signed = False
     if always or not schema_revisions.is_current(settings.database_url):
         from harness.store import migrate  # noqa: PLC0415 - alembic takes its time
 
-        migrate.upgrade(
+        is_signed = migrate.upgrade(
             settings.database_url,
             signatures=signing_keys.signatures(settings, KeyPurpose.CONTROL),
             replace_triggers=replace_triggers,
@@ -85,6 +87,7 @@ def upgrade_database(
         job_queue(settings).install(settings.database_url)
     with suppress(ConfigError):  # without a secret, nothing was ever written here
         _take_over_rows(settings, secret_files.installation_secret(settings))
+    return is_signed
 
 
 def downgrade_database(

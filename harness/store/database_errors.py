@@ -33,10 +33,21 @@ class RowRefused(InputError):
         return any(rule in self.database for rule in rules)
 
 
+class RoleRefused(DatabaseUnusable):
+    """The database's role may not do something. database: its own first line."""
+
+    def __init__(self, database: str) -> None:
+        super().__init__(
+            f"the database's role may not do this ({database}): the owner of the tables runs "
+            "`swapgate db upgrade`, then `swapgate db grant ROLE`"
+        )
+        self.database = database
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Translates the driver's errors within its block into ours: StoreUnavailable,
-    DatabaseUnusable, RowRefused, and InputError for an unfit value.
+    DatabaseUnusable, RoleRefused, RowRefused, and InputError for an unfit value.
     """
     try:
         yield
@@ -70,10 +81,7 @@ def _failure(error: sa.exc.DBAPIError) -> Exception:
             "the file and what lies beside it, and bring a backup to its place"
         )
     if _DENIED in f"{error.orig!r}":
-        return DatabaseUnusable(
-            f"the database's role may not do this ({_first_line(error)}): the owner of the "
-            "tables runs `swapgate db upgrade`, then `swapgate db grant ROLE`"
-        )
+        return RoleRefused(_first_line(error))
     if isinstance(error, sa.exc.OperationalError) or error.connection_invalidated:
         return StoreUnavailable(
             f"the database does not answer ({_first_line(error)}); the same call may succeed "

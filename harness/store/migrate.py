@@ -41,7 +41,7 @@ from harness.store import (
     trigger_signatures,
     triggers,
 )
-from harness.store.database_errors import translated
+from harness.store.database_errors import RoleRefused, translated
 from harness.store.leader import nobody_leads
 from harness.store.schema import metadata
 from harness.store.schema.columns import keep_strict
@@ -78,8 +78,9 @@ def upgrade(
     *,
     signatures: Signatures | None = None,
     replace_triggers: bool = False,
-) -> None:
+) -> bool:
     """Bring the database to `revision`; an SQLite file and its folder are created.
+    Tells whether the triggers are signed.
 
     signatures: sign which triggers are installed, where this process has the key.
     replace_triggers: install this version's, though those that are there may be a newer one's.
@@ -88,12 +89,13 @@ def upgrade(
     that lets this version go on stays as it is. Raises StoreUnavailable when the database does
     not answer, holds the migration up, or a row does not fit; Conflict where an older control
     process leads that the new schema is not made for, a newer version signed the triggers that
-    should be replaced, or nothing vouches for triggers that this version does not know.
+    should be replaced, or nothing vouches for triggers that this version does not know;
+    DatabaseUnusable for a role that does not own the tables, where there is something to do.
     """
     parsed = engine.parse(url)
     engine.make_folder(parsed)
 
-    def go_on(db: sa.Connection) -> None:
+    def go_on(db: sa.Connection) -> bool:
         if replace_triggers and trigger_generation.has_newer(db):
             if not trigger_signatures.find_unsigned(db, signatures):
                 raise Conflict(
@@ -105,11 +107,27 @@ def upgrade(
             # An older schema has an older version's.
             trigger_signatures.require_replaceable(db, signatures)
         _upgrade(parsed, db, revision)
-        if signatures is not None and _is_newest(db):
-            with suppress(ConfigError):  # the key is elsewhere
-                trigger_signatures.sign(db, signatures)
+        return _sign_triggers(db, signatures)
 
-    _patiently(url, go_on)
+    try:
+        return _patiently(url, go_on)
+    except RoleRefused as error:
+        if schema_revisions.is_current(url):
+            what = (
+                "sign the database's triggers, which is all that is left to do for this "
+                f"version ({error.database})"
+            )
+        else:
+            what = f"upgrade the database, which stays as it was ({error.database})"
+        raise DatabaseUnusable(postgres_roles.owner_needed(url, what)) from error
+
+
+def _sign_triggers(db: sa.Connection, signatures: Signatures | None) -> bool:
+    if signatures is not None and _is_newest(db):
+        with suppress(ConfigError):  # the key is elsewhere
+            trigger_signatures.sign(db, signatures)
+            return True
+    return False
 
 
 def _is_newest(db: sa.Connection) -> bool:

@@ -114,6 +114,11 @@ _GRANTED: Final = sa.text(
     " AND c.relnamespace = current_schema()::regnamespace"
     " AND a.privilege_type = 'INSERT' AND a.grantee <> c.relowner"
 )
+_OWNER: Final = sa.text(
+    "SELECT current_user, pg_get_userbyid(c.relowner) FROM pg_class c"
+    " WHERE c.relname = 'alembic_version'"
+    " AND c.relnamespace = quote_ident(current_schema())::regnamespace"
+)
 _POWERS: Final = sa.text(
     "SELECT r.rolsuper OR pg_has_role(r.oid, c.relowner, 'MEMBER') AS owns"
     " FROM pg_roles r, pg_class c WHERE r.rolname = :role AND c.relname = 'route_version'"
@@ -138,6 +143,21 @@ def _check_role(db: sa.Connection, role: str) -> None:
 def _execute(db: sa.Connection, found: Sequence[str]) -> None:
     for row in found:
         db.exec_driver_sql(row.replace("%", "%%"))
+
+
+def owner_needed(url: str, what: str) -> str:
+    """Says which role may do `what` to the tables instead of the one of the URL."""
+    made = engine.make(engine.parse(url), poolclass=NullPool)
+    try:
+        with translated(), made.connect() as db:
+            role, owner = db.execute(_OWNER).one()
+    finally:
+        made.dispose()
+    return (
+        f"the role {role!r} may not {what}: it does not own the tables. Run `swapgate db "
+        f"upgrade` once with their owner {owner!r} in `database_url`, where the signing key "
+        f"is; processes go on as {role!r} afterwards"
+    )
 
 
 def does_both(url: str) -> str | None:

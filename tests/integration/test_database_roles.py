@@ -17,12 +17,12 @@ from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import DatabaseUnusable, InputError, NotFound
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.runtime.clock import SystemClock
-from harness.store import migrate, postgres_roles
+from harness.store import migrate, postgres_roles, schema_revisions
 from harness.store.schema import APPEND_ONLY
 from harness.store.sql import SqlStore
 from tests.contract.conftest import SECRET
 from tests.support.control.control_plane import BEN, SmallInstallation, approved
-from tests.support.site.signing_keys import CONTROL
+from tests.support.site.signing_keys import CONTROL, ENVIRONMENT
 from tests.support.store.raw_rows import Database
 
 pytestmark = pytest.mark.req("F1", "G5")
@@ -209,3 +209,56 @@ def test_the_command_grants_and_the_doctor_says_when_one_role_does_both(
     assert postgres_roles.does_both(as_role(postgres_url, role)) is None
     run(postgres_url, "db", "grant", role)
     assert role_check(as_role(postgres_url, role)) == "ok: "
+
+
+def test_the_runtime_s_role_is_told_who_signs_the_triggers(
+    postgres_url: str, role: str
+) -> None:
+    """The first upgrade after a version that signed none, when all else is done."""
+    postgres_roles.grant(postgres_url, role)
+    assert not migrate.upgrade(postgres_url)
+    owner = sa.make_url(postgres_url).username
+    with pytest.raises(DatabaseUnusable) as refused:
+        migrate.upgrade(as_role(postgres_url, role), signatures=CONTROL)
+    said = str(refused.value)
+    assert f"the role '{role}' may not sign the database's triggers" in said
+    assert "must be owner of" in said
+    assert f"`swapgate db upgrade` once with their owner '{owner}' in `database_url`" in said
+    assert "where the signing key is" in said
+
+    # A control plane that runs as the role starts all the same, and so does an upgrade later.
+    assert schema_revisions.is_current(as_role(postgres_url, role))
+    assert migrate.upgrade(postgres_url, signatures=CONTROL)
+    assert migrate.upgrade(as_role(postgres_url, role), signatures=CONTROL)
+
+
+def test_the_runtime_s_role_is_told_who_upgrades(postgres_url: str, role: str) -> None:
+    postgres_roles.grant(postgres_url, role)
+    migrate.downgrade(postgres_url)
+    before = migrate.current(postgres_url)
+    with pytest.raises(DatabaseUnusable, match="may not upgrade the database, which stays as"):
+        migrate.upgrade(as_role(postgres_url, role), signatures=CONTROL)
+    assert migrate.current(postgres_url) == before
+
+
+def test_the_command_says_which_role_to_use_and_where_the_key_is_missing(
+    postgres_url: str, role: str, tmp_path: Path
+) -> None:
+    postgres_roles.grant(postgres_url, role)
+
+    def upgrade(url: str, exit_code: int) -> str:
+        file = tmp_path / "swapgate.yaml"
+        file.write_text(f"home: {tmp_path / 'home'}\ndatabase_url: {url}\n")
+        done = CliRunner().invoke(program, ["--config", str(file), "db", "upgrade"])
+        assert done.exit_code == exit_code, done.output
+        return done.stderr
+
+    assert "the signing key is not here" in upgrade(postgres_url, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        assert "may not sign the database's triggers" in upgrade(
+            as_role(postgres_url, role), DatabaseUnusable.exit_code
+        )
+        assert "not here" not in upgrade(postgres_url, 0)
+        assert upgrade(as_role(postgres_url, role), 0) == ""

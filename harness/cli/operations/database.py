@@ -42,11 +42,18 @@ def upgrade(session: Session, *, replace_triggers: bool) -> None:
     """
     from harness.app.database import upgrade_database  # noqa: PLC0415 - `--help` stays quick
 
-    upgrade_database(session.settings, always=True, replace_triggers=replace_triggers)
+    is_signed = upgrade_database(
+        session.settings, always=True, replace_triggers=replace_triggers
+    )
     if session.json:
-        output.document({"upgraded": True})
-    else:
-        click.echo("the database is at the newest revision")
+        output.document({"upgraded": True, "signed": is_signed})
+        return
+    click.echo("the database is at the newest revision")
+    if not is_signed:
+        output.note(
+            "the signing key is not here, so nothing vouches for the triggers: run this as the "
+            "tables' owner where the control plane's keys are"
+        )
 
 
 @db.command()

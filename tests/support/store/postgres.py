@@ -82,7 +82,7 @@ class Postgres:
             self.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(new))
 
 
-def join(folder: Path, migrate: Callable[[str], None]) -> Postgres:
+def join(folder: Path, migrate: Callable[[str], object]) -> Postgres:
     """The server with its data in `folder`, started by whoever comes first.
 
     migrate: creates our tables in the database at the address it is given; called once.
@@ -124,7 +124,7 @@ def started(folder: Path) -> PostgresServer:
             return server
 
 
-def _make_template(postgres: Postgres, migrate: Callable[[str], None]) -> None:
+def _make_template(postgres: Postgres, migrate: Callable[[str], object]) -> None:
     unfinished, finished = sql.Identifier(UNFINISHED_TEMPLATE), sql.Identifier(TEMPLATE)
     postgres.execute(*(sql.SQL(statement) for statement in FASTER))
     postgres.execute(
