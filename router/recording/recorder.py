@@ -24,7 +24,7 @@ from harness.domain.reliability.failover import Failover
 from harness.domain.reliability.failures import ErrorClass
 from harness.domain.routing.table import Arm, Canary
 from harness.ports import Clock, Store, Transaction
-from router.access.key_spend import KeySpendTotals
+from router.access.key_spend import KeySpendTotals, sum_by_day
 from router.observers.capture_writer import CaptureWriter
 from router.observers.feedback_body import FeedbackBody, FeedbackOutcome
 from router.recording.event_queue import EventQueue
@@ -36,7 +36,11 @@ from router.recording.port import CaptureDraft, EnterFeedback, ScoredUnit, Ticke
 from router.recording.served_names import ServedNames
 from router.recording.shadow_totals import ShadowTotals, ShadowUnits
 from router.recording.spool import NOTHING, Batch, Spool
-from router.recording.traffic_minutes import CompletedRequest, TrafficMinutes
+from router.recording.traffic_minutes import (
+    CompletedRequest,
+    TrafficMinutes,
+    sum_by_minute,
+)
 
 log = logging.getLogger(__name__)
 
@@ -450,8 +454,13 @@ class Recorder:
 
 
 def _write_all(tx: Transaction, *batches: Batch) -> None:
+    # Summed up first: batches of one minute add to the same few rows.
+    tx.observations.append(
+        [observed for batch in batches for observed in batch.blocks],
+        sum_by_minute(row for batch in batches for row in batch.traffic),
+        sum_by_day(row for batch in batches for row in batch.spends),
+    )
     for batch in batches:
-        tx.observations.append(batch.blocks, batch.traffic, batch.spends)
         if batch.failovers:
             tx.failovers.append(batch.failovers)
         if batch.shadows:

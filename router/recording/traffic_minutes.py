@@ -4,14 +4,29 @@ request ended. No I/O, time is given.
 """
 
 from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.reliability.failures import ErrorClass
-from harness.domain.reliability.latency import LATENCY_BOUNDS_MS
+from harness.domain.reliability.latency import LATENCY_BOUNDS_MS, merge_histograms
 
 _ALL_BOUNDS: Final = (*LATENCY_BOUNDS_MS, -1)
+# Of a row: what it counts.
+_ADDED: Final = (
+    "requests",
+    "failed",
+    "charged",
+    "streams",
+    "input_tokens",
+    "output_tokens",
+    "cost_usd",
+    "cached_tokens",
+    "unpriced",
+    "internal_errors",
+)
 
 
 class CompletedRequest(NamedTuple):
@@ -139,3 +154,18 @@ class TrafficMinutes:
         if total is None:
             total = self._sums[key] = _Sum()
         return total
+
+
+def sum_by_minute(rows: Iterable[TrafficMinute]) -> list[TrafficMinute]:
+    """Sums the rows up to one for each route, minute, worker, arm, target and revision."""
+    sums: dict[tuple[object, ...], TrafficMinute] = {}
+    for row in rows:
+        key = row.route, row.minute, row.worker, row.arm, row.target, row.revision
+        sums[key] = _both(sums[key], row) if key in sums else row
+    return list(sums.values())
+
+
+def _both(one: TrafficMinute, other: TrafficMinute) -> TrafficMinute:
+    added = {name: getattr(one, name) + getattr(other, name) for name in _ADDED}
+    latency_ms = merge_histograms((one.latency_ms, other.latency_ms))
+    return replace(one, **added, latency_ms=latency_ms)
