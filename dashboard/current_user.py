@@ -3,7 +3,7 @@ behind a single sign-on, shows it on top of every page with a way to sign out, a
 actions as that person. Without a session the pages can be read, but change nothing; where
 people sign in by OpenID Connect or projects are kept apart, they cannot be read either. Every
 action asks anew whether the session goes on, its key is still valid, and what the act is about
-is of the key's project.
+is of the key's project. Who has roles in several projects by single sign-on chooses one on top.
 """
 
 from collections.abc import Callable, Mapping
@@ -29,6 +29,12 @@ SIGN_IN: Final = (
 )
 NOBODY: Final = "You read without signing in."
 OTHER_PROJECT: Final = "somebody of another project is signed in now: reload the page"
+# In which project each session acts, of those that chose one. A restart forgets it: a person
+# then acts where he did at first.
+_CHOSEN: Final[dict[str, str]] = {}
+MOST_CHOSEN: Final = 1_000
+CHOICE: Final = "act-in"
+ALL_PROJECTS: Final = "the whole installation"
 NOBODY_KNOWN: Final = (
     "The database does not answer now, so nobody can sign in. The dashboard's log says why."
 )
@@ -42,17 +48,19 @@ def show_account() -> bool:
     if not page_frame.is_open():
         return False
     try:
-        actor, why = _find_actor()
+        found, why = _find()
     except SwapgateError as error:
         # The page itself says where the database does not answer, if it is shown without a
         # sign-in.
-        actor, why = None, _hide(error) if page_frame.needs_sign_in() else ""
-    if actor is not None:
+        found, why = None, _hide(error) if page_frame.needs_sign_in() else ""
+    if found is not None:
+        actor = found.actor
         st.session_state[page_frame.STATE] = actor
         with st.container(key="account", horizontal=True, vertical_alignment="center"):
             project = actor.project if actor.project != DEFAULT_PROJECT else ""
             role = actor.role.name.lower()
             st.html(html.signed_in(actor.name, role, actor.key, project))
+            _choose_project(found)
             if st.button("Sign out", icon=":material/logout:", type="tertiary"):
                 _sign_out()
         return True
@@ -62,6 +70,28 @@ def show_account() -> bool:
         return True
     _ask_sign_on(why)
     return False
+
+
+def _choose_project(found: ActorSession) -> None:
+    """Asks in which project to act, where the person may in several."""
+    if len(found.roles) < 2:
+        return
+    names = sorted(found.roles, key=lambda name: (name != DEFAULT_PROJECT, name))
+
+    def choose() -> None:
+        while len(_CHOSEN) >= MOST_CHOSEN:
+            _CHOSEN.pop(next(iter(_CHOSEN)))
+        _CHOSEN[found.session.id] = st.session_state[CHOICE]
+
+    st.selectbox(
+        "Act in",
+        names,
+        index=names.index(found.actor.project),
+        format_func=lambda name: ALL_PROJECTS if name == DEFAULT_PROJECT else name,
+        key=CHOICE,
+        on_change=choose,
+        width=220,
+    )
 
 
 def acts_in_project() -> bool:
@@ -89,13 +119,18 @@ def _ask_sign_on(why: str) -> None:
         st.button("Sign out there", type="tertiary", on_click=st.logout)
 
 
-def _find_actor() -> tuple[Actor | None, str]:
-    """Finds who acts, and why nobody does where somebody did. Raises StoreUnavailable."""
+def _find() -> tuple[ActorSession | None, str]:
+    """Finds the session, and why there is none where there was one. Raises StoreUnavailable."""
     try:
-        found = _find_session()
+        return _find_session(), ""
     except NotAllowed as error:
         return None, str(error)
-    return (found.actor if found is not None else None), ""
+
+
+def _find_actor() -> tuple[Actor | None, str]:
+    """Finds who acts, and why nobody does where somebody did. Raises StoreUnavailable."""
+    found, why = _find()
+    return (found.actor if found is not None else None), why
 
 
 def _hide(error: SwapgateError) -> str:
@@ -123,13 +158,14 @@ def _find_sign_on(former: str = "") -> ActorSession | None:
     if oidc is None or not st.user.get("is_logged_in"):
         return None
     installation = page_frame.installation()
-    return single_sign_on.sign_in(
+    found = single_sign_on.sign_in(
         installation.context,
         read_identity(st.user.to_dict(), oidc),
         secret=installation.secret,
         lasts=installation.settings.ui.session_lasts,
         former=former,
     )
+    return found.acting_in(_CHOSEN.get(found.session.id, found.actor.project))
 
 
 def require_reader() -> None:
@@ -183,6 +219,7 @@ def _sign_out() -> None:
         found = _find_session()
         if found is not None:
             dashboard_sessions.end(page_frame.installation().context, found)
+            _CHOSEN.pop(found.session.id, None)
         _end_sign_on()
     except SwapgateError as error:
         st.html(html.failure("Not signed out", str(error), "You are still signed in."))

@@ -430,7 +430,8 @@ def _agent_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _oidc_faults(config: FileConfig) -> Iterator[tuple[KeyPath, str]]:
-    faults = oidc_faults(config.ui.oidc) if config.ui.oidc is not None else ()
+    oidc = config.ui.oidc
+    faults = oidc_faults(oidc, config.projects) if oidc is not None else ()
     return ((("ui", "oidc", *path), message) for path, message in faults)
 
 

@@ -7,9 +7,9 @@ Links and cookies are stored as hashes alone. Each step is in the audit log, und
 whoever is signed in.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -39,10 +39,20 @@ ANOTHER: Final = "`swapgate key sign-in-link` prints a new one"
 
 @dataclass(frozen=True, slots=True)
 class ActorSession:
-    """A session with who acts in it."""
+    """A session with who acts in it. roles: of a single sign-on by project, where the person
+    may act in several.
+    """
 
     session: DashboardSession
     actor: Actor
+    roles: Mapping[str, Role] = field(default_factory=dict)
+
+    def acting_in(self, project: str) -> "ActorSession":
+        """The session acting in this project, where the person has a role in it."""
+        if project not in self.roles:
+            return self
+        actor = replace(self.actor, role=self.roles[project], project=project)
+        return replace(self, actor=actor)
 
 
 def create_link(

@@ -1,7 +1,7 @@
 """Signs people in to the dashboard by OpenID Connect: `sign_in` finds or makes the principal of
 an issuer's subject, and the session of this one sign-in, which ends as all others do.
 
-The role is the server's word each time; the name is fixed at the first sign-in.
+The roles are the server's word each time; the name is fixed at the first sign-in.
 """
 
 from datetime import timedelta
@@ -19,6 +19,7 @@ from harness.domain.operations.principals import (
     check_principal_name,
     fold_name,
 )
+from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.single_sign_on import SignedInIdentity
 from harness.ports import Transaction
 
@@ -56,7 +57,14 @@ def _resumed(
 ) -> ActorSession:
     session.require_open(ctx.clock.now())
     person = tx.principals.get(session.principal)
-    return ActorSession(session, Actor(person.name, identity.role, person.id))
+    actor = _acting(person, identity)
+    several = len(identity.roles) > 1
+    return ActorSession(session, actor, identity.roles if several else {})
+
+
+def _acting(person: Principal, identity: SignedInIdentity) -> Actor:
+    project = identity.project
+    return Actor(person.name, identity.roles[project], person.id, project=project)
 
 
 def _begin(
@@ -81,12 +89,13 @@ def _begin(
         expires_at=identity.issued_at + lasts,
     )
     tx.dashboard_sessions.add(session)
-    actor = Actor(person.name, identity.role, person.id)
+    actor = _acting(person, identity)
     facts = {
         "by": "oidc",
         "issuer": identity.issuer,
         "subject": identity.subject,
-        "role": identity.role.name.lower(),
+        "role": actor.role.name.lower(),
+        **({"project": actor.project} if actor.project != DEFAULT_PROJECT else {}),
         "called": _shown(identity.name),
         "new": known is None,
         "instead_of": before.principal if before is not None else None,
