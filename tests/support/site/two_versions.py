@@ -15,6 +15,7 @@ from threading import Event, Lock
 from typing import Any, Final
 
 import sqlalchemy as sa
+import yaml
 
 from harness import package_data
 from harness.store import engine
@@ -24,12 +25,13 @@ from tests.support.site.processes import Site, free_port
 
 SERVES: Final = {"router": ("serve", "router"), "control": ("serve", "control")}
 WORKER: Final = ("worker", "--slots", "1")
+LONGEST_HOLD_S: Final = 60.0
 
 
 @dataclass
 class HeldProvider:
-    """Answers eval workers and counts what was asked; `hold` stops it after so many calls,
-    until `release`.
+    """Answers eval workers and counts what was asked; after `hold` and so many calls each one
+    waits for `release`, or for a minute: a worker gives a call up after two and asks again.
     """
 
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -42,7 +44,7 @@ class HeldProvider:
             self.asked[body["model"], body["messages"][-1]["content"]] += 1
             waits = self._limit is not None and self.asked.total() > self._limit
         if waits:
-            self._released.wait()
+            self._released.wait(LONGEST_HOLD_S)
         return Response("fine")
 
     def hold(self, calls: int) -> None:
@@ -111,6 +113,12 @@ class TwoVersions:
         """Where the process listens, or will."""
         return self.place.ports.setdefault(name, free_port())
 
+    def change_file(self, **sections: object) -> None:
+        """Sections that those who read the file from now on find in it."""
+        written = yaml.safe_load(self.place.config.read_text(encoding="utf-8"))
+        changed = yaml.safe_dump({**written, **sections}, sort_keys=False)
+        self.place.config.write_text(changed, encoding="utf-8")
+
     def logs_are_clean(self) -> None:
         for name in self.place.children:
             log = self.place.log(name)
@@ -136,6 +144,12 @@ class TwoVersions:
 
     def phase(self, proposal: str) -> str:
         return str(self.value("SELECT phase FROM proposal WHERE id = :of", of=proposal))
+
+    def leader(self) -> str:
+        """The name of the control process that leads; empty where it is gone."""
+        pid = self.value("SELECT owner FROM leadership").rpartition("-")[2]
+        live = self.place.children.items()
+        return next((n for n, c in live if str(c.pid) == pid and c.poll() is None), "")
 
     def serves(self, route: str) -> str:
         """The model that serves the route's incumbent arm."""

@@ -1,8 +1,7 @@
-"""The way back by one step of the schema, beside traffic and real processes of the version
-before: an open canary, a freeze, a break-glass and a run that is held up go on under their own
-rules, and what the newer router counted is counted once.
-
-`test_earlier_processes` has the way there.
+"""Real processes of the version before the newest migration beside this version's, on one
+database: a swap goes through while half of them are old, and an open canary, a freeze, a
+break-glass and a run that is held up go on under their own rules, over the upgrade and over the
+way back by one step of the schema.
 """
 
 import json
@@ -48,11 +47,15 @@ HELD_TIMES: Final = 10
 SKILLS: Final = {"base": 0.5, "better": 0.95}
 RULES: Final[list[dict[str, Any]]] = [{"weight_bps": 2000, "min_exposures": 20, "min_s": 15.0},
                 {"weight_bps": 5000, "min_exposures": 20, "certify": True}]  # fmt: skip
+OTHER_RULES: Final[list[dict[str, Any]]] = [
+    {**RULES[0], "weight_bps": 1000},
+    {**RULES[1], "weight_bps": 3000},
+]
 DOWNGRADE: Final = ("db", "downgrade", "--reason", "it is slower")
 
 
 def settings(folder: Path, sim_url: str, held_url: str, *, queue: bool) -> dict[str, object]:
-    """Three routes: `chat` is only served, `open` has a canary, `glass` a break-glass."""
+    """Three routes: `chat` is swapped meanwhile, `open` has a canary, `glass` a break-glass."""
     replies = folder / "replies.jsonl"
     rows = [{"input": f"Say {number}.", "target": "fine"} for number in range(ITEMS)]
     replies.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -197,7 +200,8 @@ def prepare(world: TwoVersions, version: str) -> tuple[str, int]:
     world.run(version, "init")
     made = world.run(version, "key", "create", "users", "--json")
     world.run(version, "model", "add", "sim/better")
-    world.run(version, "model", "add", "held/first")
+    for model in ("first", "second"):
+        world.run(version, "model", "add", f"held/{model}")
     world.start(*processes(world, version))
     took_s = time.monotonic() - began
     return str(json.JSONDecoder().raw_decode(made)[0]["text"]), max(
@@ -245,6 +249,56 @@ def complete(world: TwoVersions, run: str) -> None:
     eventually(lambda: world.run_state(run) == "done", timeout_s=600)
     samples = world.samples(run)
     assert len(samples) == len(set(samples)) == ITEMS
+
+
+def test_a_swap_goes_through_while_half_of_the_processes_are_of_the_version_before(
+    world: TwoVersions, held_provider: HeldProvider
+) -> None:
+    key, lasts_s = prepare(world, "old")
+    before = migrate.current(world.url)
+    with load_on(world, key, "router-old", "router-new") as load:
+        begun = begin(world, "old", key, held_provider, lasts_s)
+        load.more(30)
+        world.run("new", "db", "upgrade")
+        assert (before, migrate.current(world.url)) == tuple(migrate.revisions()[-2:])
+        begun.holds("old")
+        assert "goes on" in world.run("old", "db", "check")
+        assert world.run_state(begun.run) == "running"
+        held_provider.release()
+        complete(world, begun.run)
+        # No process ended meanwhile: nothing was asked twice.
+        assert set(held_provider.calls("first").values()) == {1}
+
+        # What these read of the rules is for what begins under them.
+        world.change_file(policies={"quick": policy(OTHER_RULES)})
+        world.start(*processes(world, "new"))
+        world.change_file(policies={"quick": policy(RULES)})
+        load.more(30)
+        begun.holds("new")
+        swap = world.id_from("new", "p", "proposal", "create", "chat", "sim/better")
+        eventually(lambda: world.phase(swap) == "promoted", timeout_s=600)
+        assert world.leader() == "control-old"
+        assert world.serves("chat") == "better"
+
+        run = hold_run(world, "old", held_provider, "second")
+        for name in processes(world, "old"):
+            world.stop(name)
+            load.more(30)
+        eventually(lambda: world.leader() == "control-new", timeout_s=600)
+        held_provider.release()
+        complete(world, run)
+        # At most what was under way is asked again.
+        assert sum(held_provider.calls("second").values()) <= ITEMS + CONNECTIONS
+        begun.has_ended("new")
+        load.more(30)
+    assert load.errors == []
+    for name in processes(world, "new"):
+        world.stop(name)
+    assert world.value("SELECT SUM(requests) FROM traffic") == load.answered + begun.asked
+    assert "every row is as it was signed" in world.run("new", "db", "check")
+    world.run("new", "audit", "verify")
+    assert migrate.check(world.url) == []
+    world.logs_are_clean()
 
 
 def test_what_is_open_goes_on_over_the_way_back_to_the_version_before(
