@@ -31,6 +31,7 @@ from harness.domain.evals.run import Verdict
 from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.domain.pagination import MOST_LISTED, Page, PageRequest
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.proposals.proposal_view import ProposalView
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.ports import RouteRecord
@@ -101,7 +102,7 @@ def _pieces(ctx: Context, one: str, other: str) -> Sequence[str]:
 class ProposalRow:
     """Holds one proposal with the names behind its ids."""
 
-    proposal: Proposal
+    proposal: ProposalView
     incumbent: str
     candidate: str
     verdict: Verdict | None

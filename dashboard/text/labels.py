@@ -30,6 +30,7 @@ from harness.domain.formatting import (
 )
 from harness.domain.operations.alerts import Severity
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.proposals.proposal_view import ProposalView
 from harness.gate.text.canary_state import CanaryState, CanaryStateKind
 
 # Changes below this share of the former value are reported as "no clear change".
@@ -104,6 +105,8 @@ PHASE_LABELS: Final[Mapping[ProposalPhase, Label]] = {
 def phase_label(proposal: Proposal) -> Label:
     """How a proposal's phase is shown."""
     label = PHASE_LABELS[proposal.phase]
+    if isinstance(proposal, ProposalView) and proposal.serves is False:
+        return Label("=", proposal.phase_text, Tone.NEUTRAL)
     if proposal.end in (None, CanaryEnd.ROLLED_BACK) and not proposal.closed:
         return label
     # A person's decision is no warning; what closed a proposal has its own words beside it.

@@ -42,6 +42,7 @@ from harness.domain.evals.run import EvalRun, SuitePin, SuitePlan, Verdict
 from harness.domain.operations.access import Role
 from harness.domain.pagination import Page
 from harness.domain.proposals.proposal import Proposal
+from harness.domain.proposals.proposal_view import ProposalView
 from harness.domain.routing.target import Target
 
 router = APIRouter()
@@ -73,7 +74,7 @@ class ProposalComparison:
     canary. lost_by_form: of a FORMAT MISMATCH, what broke and what mends it.
     """
 
-    proposal: Proposal
+    proposal: ProposalView
     incumbent: Target
     candidate: Target
     verdict: Verdict | None
@@ -90,9 +91,10 @@ class ProposalComparison:
 @endpoint(router, "GET", "/proposals", scope=own_list)
 def list_proposals(
     who: CallerParam, piece: Annotated[ProposalQuery, Query()]
-) -> Page[Proposal]:
+) -> Page[ProposalView]:
     """Lists the proposals, newest first: all, or with `open=true` those that go on, with
-    `decided=true` those that the gate has decided on.
+    `decided=true` those that the gate has decided on. `serves` of a promoted one: whether its
+    candidate serves the route now.
     """
     return queries.list_proposals(
         who.ctx,
@@ -113,8 +115,9 @@ def create_proposal(who: BodyFactory, body: ProposalBody) -> Proposal:
 
 
 @endpoint(router, "GET", "/proposals/{proposal}", scope=own_proposal)
-def get_proposal(who: CallerParam, proposal: str) -> Proposal:
-    return submission.get_proposal(who.ctx, proposal)
+def get_proposal(who: CallerParam, proposal: str) -> ProposalView:
+    """Answers a proposal; `serves` of a promoted one: whether its candidate serves now."""
+    return queries.find_proposal(who.ctx, proposal)
 
 
 @endpoint(router, "GET", "/proposals/{proposal}/comparison", scope=own_proposal)

@@ -3,7 +3,7 @@ history, fallbacks, rollback, figures), freezes, break-glass and the kill switch
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Annotated
 
@@ -34,7 +34,7 @@ from harness.control.operations.project_scope import (
     own_switch,
     shared,
 )
-from harness.control.providers import deprecations, model_lookup
+from harness.control.providers import deprecations, discovery, model_lookup
 from harness.control.routing import break_glass as broken
 from harness.control.routing import (
     fallback_chain,
@@ -67,6 +67,13 @@ class TargetSwap:
 
 
 @dataclass(frozen=True)
+class AddedTarget(Target):
+    """A target that was just added."""
+
+    unlisted: str = ""  # that its provider does not list the model; empty where it does
+
+
+@dataclass(frozen=True)
 class RouteDiff:
     """Describes what differs between two versions of a route, by field."""
 
@@ -82,9 +89,17 @@ def list_models(who: CallerParam, piece: PathPart) -> Page[Target]:
 
 
 @endpoint(router, "POST", "/models", status=201)
-def add_model(who: BodyFactory, body: ModelBody) -> Target:
-    """Adding the same content again changes nothing: its id is the hash of its content."""
-    return targets.add_target(who.ctx, who.actor, body.seed())
+def add_model(who: BodyFactory, body: ModelBody) -> AddedTarget:
+    """Adding the same content again changes nothing: its id is the hash of its content.
+
+    A gateway, a server of one's own or a simulator is asked which models it has, unless
+    `discover` is false.
+    """
+    added = targets.add_target(who.ctx, who.actor, body.seed())
+    asks = body.discover
+    unlisted = discovery.describe_unlisted(who.ctx, who.actor, added) if asks else ""
+    stored = {field.name: getattr(added, field.name) for field in fields(Target)}
+    return AddedTarget(**stored, unlisted=unlisted)
 
 
 @endpoint(router, "GET", "/models/resolve", scope=shared)

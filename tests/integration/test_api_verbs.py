@@ -37,6 +37,7 @@ def test_a_model_is_added_once_and_found_by_id_and_by_name(door: Door) -> None:
     made = door.post("/models", wish, role="proposer")
     again = door.post("/models", wish, role="proposer")
 
+    assert made.pop("unlisted") == again.pop("unlisted")
     assert made == again
     assert door.get(f"/models/{made['id']}") == made
     assert door.get("/models/sim/org/big:1") == made
@@ -72,10 +73,14 @@ def test_a_rollback_brings_the_incumbent_before_back(door: Door) -> None:
     promote(world)
     served = door.get("/routes/chat")["incumbent"]
     assert served != before
+    assert door.get("/proposals")["items"][0]["serves"] is True
 
     after = door.post("/routes/chat/rollback", {"reason": "complaints"}, role="approver")
 
     assert after["incumbent"] == before
+    [proposal] = door.get("/proposals")["items"]
+    assert (proposal["phase"], proposal["serves"]) == ("promoted", False)
+    assert door.get(f"/proposals/{proposal['id']}") == proposal
     diff = door.get("/routes/chat/diff")
     assert diff["changes"] == {"incumbent": {"before": served, "after": before}}
     assert door.get("/routes/chat/diff?from=1&to=1")["changes"] == {}

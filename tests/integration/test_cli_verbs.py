@@ -419,6 +419,9 @@ def test_a_swap_from_the_proposal_to_the_promotion_in_words(cli: CommandLine) ->
     (proposal,) = cli.json("proposal", "list", "--route", "chat")
     shown = cli.text("proposal", "show", proposal["id"])
     assert "the candidate does not serve now: promotion taken back by " in shown
+    assert re.search("^phase +promoted, does not serve now$", shown, re.MULTILINE)
+    assert " promoted, does not serve now " in cli.text("proposal", "list")
+    assert proposal["serves"] is False
 
 
 def test_a_worse_candidate_is_stopped_and_the_report_says_why(cli: CommandLine) -> None:

@@ -186,6 +186,24 @@ def test_a_model_that_its_provider_does_not_list_is_said_when_it_is_added(
     assert describe("gpt-4o", "openai") == ""
 
 
+def test_a_simulator_is_asked_for_a_model_that_is_added(
+    ctx: Context, sim: str, world: SmallInstallation
+) -> None:
+    lists(sim, listing("base", "better"))
+    registry.change_provider(
+        ctx, SYSTEM, "sim", ProviderChange(api_base=f"{sim}/v1", reason="r")
+    )
+    target = Target("sim", "bettter")
+    said = "sim does not list bettter among 2; did you mean 'better'?"
+    assert discovery.describe_unlisted(ctx, ANN, target) == said
+
+    door = Door(world, probe=HttpProviderProbe(SystemClock()))
+    body = {"provider": "sim", "model": "bettter"}
+    assert door.post("/models", body, role="proposer")["unlisted"] == said
+    assert door.post("/models", {**body, "discover": False})["unlisted"] == ""
+    assert door.post("/models", {**body, "model": "better"})["unlisted"] == ""
+
+
 def test_loose_names_and_lists_know_what_was_discovered(ctx: Context, sim: str) -> None:
     names = ("google/gemini-3-flash", "meta-llama/llama-4-scout")
     lists(sim, listing(*names, context_length=131072, pricing=PRICES))

@@ -394,6 +394,9 @@ def test_a_rollback_by_hand_after_the_bake_is_no_steady_route(reading: Reading) 
     assert "it is too chatty" in canary
     assert "promoted, then taken back" in canary
     assert re.search("undone +promotion taken back ", reading.texts["route list"])
+    gone = "promoted, does not serve now"
+    assert re.search(f" undone +sim/better +{gone} ", reading.texts["proposal list"])
+    assert f"Route undone · = {gone} ·" in reading.texts["proposals"]
 
 
 @pytest.mark.parametrize("route", ENDS)

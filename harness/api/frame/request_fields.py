@@ -83,6 +83,7 @@ class ModelBody(Body):
     model: Name
     parameters: Json = {}
     request_patch: PatchBody = PatchBody()
+    discover: bool = True  # whether to ask the provider which models it has
 
     def seed(self) -> TargetSeed:
         patch = self.request_patch

@@ -163,7 +163,8 @@ def _as_json(
     "--discover/--no-discover",
     "asks",
     default=True,
-    help="Ask a gateway, or a server of one's own, which models it has. [default: discover]",
+    help="Ask a gateway, a server of one's own or a simulator which models it has. "
+    "[default: discover]",
 )
 @pass_session
 def add(

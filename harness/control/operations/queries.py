@@ -41,7 +41,8 @@ from harness.domain.pagination import (
     PageRequest,
     read_all,
 )
-from harness.domain.proposals.proposal import Proposal
+from harness.domain.proposals.proposal import ProposalPhase
+from harness.domain.proposals.proposal_view import ProposalView
 from harness.domain.reliability.failover import (
     Failover,
     FailoverReason,
@@ -169,12 +170,28 @@ def list_proposals(
     route: str | None = None,
     open_only: bool = False,
     decided_only: bool = False,
-) -> Page[Proposal]:
-    """Lists the proposals, newest first."""
+) -> Page[ProposalView]:
+    """Lists the proposals, newest first, with whether those that were promoted serve now."""
     with _listings(ctx) as stored:
-        return stored.proposals(
+        page = stored.proposals(
             page_request, route=route, open_only=open_only, decided_only=decided_only
         )
+        promoted = any(proposal.phase is ProposalPhase.PROMOTED for proposal in page)
+        routes_now = {current.name: current for current in stored.routes()} if promoted else {}
+    views = [ProposalView.from_proposal(proposal, routes_now.get) for proposal in page]
+    return Page(views, page.total, page.next, page.invalid)
+
+
+def find_proposal(ctx: Context, proposal: str) -> ProposalView:
+    """Finds a proposal, with whether it serves once it was promoted. Raises NotFound."""
+
+    def find_route(name: str) -> Route | None:
+        with suppress(SignatureInvalid):
+            return tx.routing.route(name)
+        return None
+
+    with ctx.store.read() as tx:
+        return ProposalView.from_proposal(tx.proposals.get(proposal), find_route)
 
 
 def load_verdicts(ctx: Context, ids: Collection[str]) -> Mapping[str, Verdict]:

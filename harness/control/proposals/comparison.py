@@ -33,6 +33,7 @@ from harness.domain.evals.pins import ServedModels, named_models
 from harness.domain.evals.run import EvalRun, Sample, SuitePin, SuitePlan, Verdict
 from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.proposals.proposal_view import ProposalView
 from harness.domain.routing.target import Target
 from harness.gate.offline.intervals import (
     mean_interval,
@@ -139,7 +140,7 @@ class SuiteAnswers:
 class Comparison:
     """One proposal with both models' answers."""
 
-    proposal: Proposal
+    proposal: ProposalView
     incumbent: Target
     candidate: Target
     verdict: Verdict | None  # None while the gate is open
@@ -250,8 +251,9 @@ def load_comparison(
         standing_ = proof_validity.assess_proof(ctx, tx, verdict) if verdict else None
         stage = find_stage(ctx, tx, found)
         rollout = tx.rollouts.get(found.rollout) if found.rollout else None
+        shown = ProposalView.from_proposal(found, tx.routing.route)
     return Comparison(
-        proposal=found,
+        proposal=shown,
         incumbent=arms[0],
         candidate=arms[1],
         verdict=verdict,

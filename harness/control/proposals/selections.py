@@ -14,6 +14,7 @@ from harness.domain.evals.answer_columns import AnswerColumns
 from harness.domain.evals.run import Passed, Sample, SuiteReport, SuiteRole, Verdict
 from harness.domain.formatting import format_points, format_points_interval
 from harness.domain.proposals.proposal import Proposal
+from harness.domain.proposals.proposal_view import ProposalView
 from harness.domain.proposals.selection import (
     Finalist,
     is_decided,
@@ -29,7 +30,7 @@ from harness.ports import Transaction
 class SelectionCandidate:
     """One candidate of a selection, with what was measured of it so far."""
 
-    proposal: Proposal
+    proposal: ProposalView
     target: Target
     verdict: Verdict | None  # None while the gate is open
     figures: ArmFigures
@@ -149,7 +150,7 @@ def load_selection(ctx: Context, proposal: str) -> SelectionComparison:
 def _candidate(tx: Transaction, proposal: Proposal, target: Target) -> SelectionCandidate:
     answers = _answers(tx, proposal, "candidate")
     return SelectionCandidate(
-        proposal=proposal,
+        proposal=ProposalView.from_proposal(proposal, tx.routing.route),
         target=target,
         verdict=tx.verdicts.get(proposal.verdict) if proposal.verdict else None,
         figures=compute_arm_figures(answers),

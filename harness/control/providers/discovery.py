@@ -31,6 +31,7 @@ from harness.domain.suggestions import did_you_mean
 from harness.ports import Transaction
 
 TIMEOUT_S: Final = 10.0
+_OWN_MODELS: Final = (ProviderGroup.LOCAL, ProviderGroup.SIMULATED)
 
 
 def discover_models(ctx: Context, actor: Actor, name: str) -> DiscoveredList:
@@ -62,14 +63,14 @@ def discover_models(ctx: Context, actor: Actor, name: str) -> DiscoveredList:
 
 def describe_unlisted(ctx: Context, actor: Actor, target: Target) -> str:
     """Says that the provider does not list a model that was just added, as its check would;
-    empty where it does, or lists none. A gateway, or a server of one's own, is asked now; of
-    other providers the list counts that somebody asked for last.
+    empty where it does, or lists none. A gateway, a server of one's own or a simulator is asked
+    now; of other providers the list counts that somebody asked for last.
 
     A server that is away, or lists nothing, holds up nothing: then that is said.
     """
     with ctx.store.read() as tx:
         provider = targets.require_provider(tx, target.provider)
-    if has_own_models(provider):
+    if has_own_models(provider) and ctx.door is not None:
         try:
             discover_models(ctx, actor, target.provider)
         except SwapgateError as error:
@@ -109,6 +110,8 @@ def read_lists(tx: Transaction) -> Sequence[DiscoveredModel]:
 
 
 def has_own_models(provider: Provider) -> bool:
-    """Whether it serves what no catalogue knows: a gateway, or a server of one's own."""
+    """Whether it serves what no catalogue knows: a gateway, a server of one's own, or a
+    simulator.
+    """
     kind = PROVIDER_KINDS.get(provider.kind)
-    return kind is not None and (kind.group is ProviderGroup.LOCAL or kind.name in GATEWAYS)
+    return kind is not None and (kind.group in _OWN_MODELS or kind.name in GATEWAYS)

@@ -22,6 +22,7 @@ from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.providers.probe import ProbeReply
+from harness.ports.providers import ProviderDoor
 from harness.runtime.encryption import FernetCipher, new_key
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.providers.scripted_probe import ScriptedProviderProbe
@@ -30,6 +31,10 @@ from tests.support.providers.scripted_probe import ScriptedProviderProbe
 PEOPLE = {"viewer": "vera", "proposer": "ann", "approver": "ben", "admin": "ada"}
 # Every app documents the same; to write it takes longer than most tests.
 DOCUMENT: dict[str, Any] = {}
+# Every provider answers, and lists no models.
+UNKNOWING = ScriptedProviderProbe(
+    lambda *_: ProbeReply(200, 0.01, b"{}", first_s=0.02, skew_s=0.0)
+)
 
 
 class Door:
@@ -41,10 +46,11 @@ class Door:
         *,
         metrics_token: str | None = None,
         turn_age_s: Callable[[], float | None] | None = None,
+        probe: ProviderDoor = UNKNOWING,
     ) -> None:
         self.world = world
         self.app = build_app(
-            installation(world), metrics_token=metrics_token, turn_age_s=turn_age_s
+            installation(world, probe), metrics_token=metrics_token, turn_age_s=turn_age_s
         )
         self.keys = {
             role: keys.create_key(
@@ -115,8 +121,10 @@ class Door:
         return {}
 
 
-def installation(world: SmallInstallation) -> Installation:
-    """One whose adapters are the world's: its store, its clock, its scripted workers."""
+def installation(world: SmallInstallation, probe: ProviderDoor = UNKNOWING) -> Installation:
+    """One whose adapters are the world's: its store, its clock, its scripted workers. probe:
+    what asks providers.
+    """
     settings = config.load_settings(None, {}, defaults=package_data.path("config/default.yaml"))
     made = Installation(settings, SECRET, world.clock)
     key = new_key()
@@ -124,9 +132,7 @@ def installation(world: SmallInstallation) -> Installation:
         world.context(),
         cipher=FernetCipher(lambda: [key]),
         environ={"OPENAI_API_KEY": "sk-of-the-environment"},
-        door=ScriptedProviderProbe(
-            lambda *_: ProbeReply(200, 0.01, b"{}", first_s=0.02, skew_s=0.0)
-        ),
+        door=probe,
     )
     made.__dict__.update(store=world.store, context=context)
     return made
