@@ -5,6 +5,7 @@ back; both ask for a reason before their button works.
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
+from typing import Final
 
 import streamlit as st
 
@@ -17,8 +18,11 @@ from harness.control.canary import status as canary_status
 from harness.control.operations.project_scope import own_freeze, own_route
 from harness.control.routing import freeze_changes, freezes
 from harness.control.routing.freeze_changes import FreezeRequest
+from harness.domain.formatting import format_excerpt
 from harness.domain.operations.access import Role
 from harness.domain.routing.freeze import FreezeRecord
+
+MOST_REASON: Final = 30  # characters of a freeze's reason on its button
 
 
 def freeze_openers(route: str) -> Sequence[Opener]:
@@ -31,7 +35,8 @@ def freeze_openers(route: str) -> Sequence[Opener]:
 
 def _lift_opener(record: FreezeRecord, *, alone: bool) -> Opener:
     freeze = record.freeze
-    label = "End the freeze …" if alone else f"End the freeze of {freeze.actor}, {freeze.id} …"
+    why = format_excerpt(freeze.reason, MOST_REASON)
+    label = "End the freeze …" if alone else f"End “{why}” of {freeze.actor} …"
     open_ = partial(lift, record)
     return Opener(label, ":material/sunny:", open_, f"thaw-{freeze.id}", Role.APPROVER)
 

@@ -60,6 +60,8 @@ def _since(view: ComparisonView, verdict: BaseVerdict) -> str:
     if passed_in_vain or proposal.phase is ProposalPhase.CANCELLED:
         ended = labels.phase_label(proposal).words
         because = name_candidates(proposal.closed_because, view.selection).rstrip(".")
+        if because.startswith(f"{ended} by "):
+            return f" Since then it was {because}."
         return f" Since then it was {ended}: {because}."
     return ""
 

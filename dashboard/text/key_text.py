@@ -92,7 +92,7 @@ def client_cells(
         _budget(found),
         _spent(key.spent.day_usd, unpriced, limits.budget_day_usd, limits.warn_share),
         _spent(key.spent.month_usd, unpriced, limits.budget_month_usd, limits.warn_share)
-        + _unpriced(unpriced),
+        + _unpriced(unpriced, known=bool(key.spent.month_usd)),
         _rates(limits, None if rates is None else rates.get(key.id, ())),
         _routes(sorted(key.routes)) + _opt_outs(key.opt_outs),
     ]
@@ -124,10 +124,10 @@ def _spent(spent_usd: float, unpriced: int, budget_usd: float | None, warn_share
     return f"{escape(words)}{meter('Spent of the budget', share, tone)}"
 
 
-def _unpriced(requests: int) -> str:
+def _unpriced(requests: int, *, known: bool = True) -> str:
     if not requests:
         return ""
-    words = f"and {labels.plural(requests, 'request')} of unknown price"
+    words = f"{'and ' if known else ''}{labels.plural(requests, 'request')} of unknown price"
     return f' <span class="note">{escape(words)}</span>'
 
 

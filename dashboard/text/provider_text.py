@@ -4,6 +4,7 @@ folded, from the provider matrix.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -42,7 +43,7 @@ _PROBED: Final = {
 def title(rows: Sequence[MatrixRow]) -> str:
     """Writes the first line of the Providers page."""
     here = configured(rows)
-    unhealthy = [row.provider for row in here if row.health is ProviderHealth.UNHEALTHY]
+    unhealthy = [row.ill for row in here if row.health is ProviderHealth.UNHEALTHY]
     keyless = [row.provider for row in here if not row.configured]
     unknown = [row.provider for row in here if row.health is ProviderHealth.UNKNOWN]
     if unhealthy:
@@ -88,8 +89,11 @@ def heading(row: MatrixRow) -> str:
     parts = [f"{row.kind}, {row.group}", key]
     if row.data_classes:
         parts.append(f"may see {', '.join(row.data_classes)} data")
+    health = _HEALTH[row.health]
+    if row.ill not in ("", row.provider):
+        health = replace(health, words="a model is unhealthy")
     return (
-        f'<p><span class="name">{escape(row.provider)}</span> {state(_HEALTH[row.health])}'
+        f'<p><span class="name">{escape(row.provider)}</span> {state(health)}'
         f"{why}</p>"
         f'<p class="note">{escape(" · ".join((*parts, *row.limitations)))}</p>'
     )

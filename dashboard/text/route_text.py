@@ -32,7 +32,9 @@ FREEZE_HEADS = ("State", "From", "Until", "Frozen", "By", "Why")
 
 def change(record: RouteRecord) -> str:
     """Says what the change did that made this version."""
-    return describe_change(record.route, record.kind, record.actor, record.reason)
+    return describe_change(
+        record.route, record.kind, record.actor, record.reason, record.ended_break_glass
+    )
 
 
 def measured_section(view: RouteView, titles: Mapping[str, str]) -> str:

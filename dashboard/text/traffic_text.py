@@ -66,14 +66,23 @@ def tiles(report: TrafficReport, reasons: Sequence[FailoverReason]) -> str:
 
 
 def _pace(report: TrafficReport) -> str:
-    hours = report.window.total_seconds() / 3600
-    return f"{labels.count(report.all.requests / hours)} an hour in the mean"
+    first = next((point.minute for point in report.course if point.requests), None)
+    if first is None:
+        return "none in this time"
+    # Of traffic that began within the window, the time before says nothing.
+    begun = first if first > report.since else report.now - report.window
+    hours = (report.now - begun) / timedelta(hours=1)
+    if hours < 1:
+        return f"since {first:%H:%M} UTC"
+    since = f", since {labels.date_time(first)}" if first > report.since else ""
+    return f"{labels.count(report.all.requests / hours)} an hour on average{since}"
 
 
 def _unpriced(traffic: RouteTraffic) -> str:
     if not traffic.unpriced:
         return "of the requests in this time"
-    return f"{labels.plural(traffic.unpriced, 'request')} more of unknown price"
+    more = "" if traffic.known_cost_usd is None else "more "
+    return f"{labels.plural(traffic.unpriced, 'request')} {more}of unknown price"
 
 
 def stale(report: TrafficReport) -> str:

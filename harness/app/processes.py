@@ -31,6 +31,7 @@ ADDRESSES: Final[Mapping[str, tuple[str, str, str]]] = {
     "ui": ("dashboard", "", "open it in a browser"),
     "router": ("router", "/v1", "the base_url of your clients"),
     "control": ("control", "", "the management API"),
+    "agents": ("agents", "", "behind the router's /agents"),
 }
 ASK_EVERY_S: Final = 0.5
 SLOW_AFTER_S: Final = 60.0

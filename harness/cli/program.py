@@ -225,10 +225,10 @@ VERBS = {
 }
 
 SECTIONS = {
-    "Start": ("init", "serve", "status", "doctor", "docs", "demo", "sim"),
+    "Start": ("init", "serve", "worker", "status", "doctor", "docs", "demo", "sim"),
     "Providers, models, routes": ("provider", "model", "route"),
     "Swap a model": ("proposal", "canary", "shadow", "eval", "suite", "capture", "gate"),
-    "Watch": ("alert", "drift", "switch", "agent", "audit", "archive"),
+    "Watch": ("alert", "drift", "switch", "agent", "audit", "archive", "spending"),
     "Set up": (
         "key",
         "person",

@@ -31,6 +31,8 @@ class RouteRecord:
     actor: str
     reason: str
     verdict: str | None
+    # The break-glass whose end this version is; filled where versions are listed.
+    ended_break_glass: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

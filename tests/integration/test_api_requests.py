@@ -275,5 +275,6 @@ def test_any_text_comes_back_as_it_went_in_on_both_databases(
         "/models", {"provider": "sim", "model": model, "parameters": {"n": 1e300}}
     )
     assert added["model"] == model
+    assert "lists no models" in added.pop("unlisted")
     assert door.get(f"/models/{added['id']}") == added
     made.store.close()

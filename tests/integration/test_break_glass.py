@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dashboard.text import route_text
 from harness.cli.operations.status import next_command
 from harness.control import reconciler
 from harness.control.canary import status
@@ -36,7 +37,6 @@ from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.table import Route
-from harness.gate.text.change_text import describe_change
 from router.snapshot.compiler import compile_snapshot
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.store.raw_rows import AT, NEXT, REFUSED, Database, Row, prepared
@@ -84,6 +84,14 @@ def promoted(world: SmallInstallation, candidate: str = "sim/better") -> Proposa
 
 def route_of(world: SmallInstallation) -> Route:
     return routes.load_table(world.context()).routes["chat"]
+
+
+def changes(world: SmallInstallation) -> list[str]:
+    """What each version of the route is called, the newest first."""
+    return [
+        route_text.change(record)
+        for record in queries.list_route_versions(world.context(), "chat")
+    ]
 
 
 def serving(world: SmallInstallation) -> str:
@@ -145,15 +153,11 @@ def test_two_people_let_a_target_serve_loudly_and_the_former_one_returns_at_the_
     assert route_of(world).break_glass is None
     assert open_alerts(world) == []
     assert queries.load_route_status(world.context(), "chat").state is RouteState.STEADY
-    with world.store.read() as tx:
-        assert [
-            describe_change(record.route, record.kind, record.actor, record.reason)
-            for record in tx.routing.history("chat")
-        ] == [
-            "break-glass over: the former incumbent is back",
-            "served without proof from here",
-            "route created",
-        ]
+    assert changes(world) == [
+        "break-glass over: the former incumbent is back",
+        "served without proof from here",
+        "route created",
+    ]
     assert break_glass.list_notices(world.context()) == []
     # What served by a waiver does not come back by having served.
     with pytest.raises(ProofRefused):
@@ -201,13 +205,16 @@ def test_a_candidate_whose_place_another_took_does_not_serve(world: SmallInstall
 def test_a_rollback_whose_reason_names_a_break_glass_is_still_one_by_hand(
     world: SmallInstallation,
 ) -> None:
-    in_force(world)
-    routes.roll_back(world.context(), OPERATOR, "chat", reason="break-glass was not needed")
-    with world.store.read() as tx:
-        last = tx.routing.history("chat")[0]
-    assert describe_change(last.route, last.kind, last.actor, last.reason) == (
-        "rolled back by hand"
-    )
+    ada, bo = person(world, "Ada", Role.APPROVER), person(world, "Bo")
+    for reason in ("break-glass was not needed", "break-glass {}: not needed"):
+        asked = ask(world, ada)
+        made = break_glass.confirm_break_glass(world.context(), bo, asked.id)
+        routes.roll_back(world.context(), OPERATOR, "chat", reason=reason.format(made.id))
+        assert changes(world)[0] == "rolled back by hand"
+        world.run_once()
+        assert changes(world)[0] == "rolled back by hand"
+    last = queries.list_route_versions(world.context(), "chat")[0]
+    assert last.reason == f"break-glass {made.id}: not needed"
 
 
 @pytest.mark.both_databases
@@ -231,6 +238,14 @@ def test_one_person_in_two_guises_and_a_service_confirm_nothing(
     with pytest.raises(NotAllowed, match="one person"):
         break_glass.confirm_break_glass(ctx, alias, asked.id)
     assert serving(world) == "base"
+
+
+def test_the_operator_who_asked_for_it_is_told_how_to_begin_again(
+    world: SmallInstallation,
+) -> None:
+    asked = ask(world, OPERATOR)
+    with pytest.raises(NotAllowed, match=r"end it, let somebody ask for it .* and confirm it"):
+        break_glass.confirm_break_glass(world.context(), OPERATOR, asked.id)
 
 
 def test_it_ends_when_its_two_people_are_declared_to_be_one_or_a_key_is_revoked(
@@ -330,6 +345,9 @@ def test_where_the_former_incumbent_cannot_return_the_alert_stays_until_it_can(
         (alert,) = [a for a in tx.alerts.list() if a.kind is AlertKind.BREAK_GLASS]
     assert alert.open
     assert "the provider 'sim' of sim/base was removed" in alert.text
+    ((heading, text),) = break_glass.list_notices(ctx)
+    assert heading.endswith("is served without proof, and nobody can take over.")
+    assert text.endswith("the provider 'sim' of sim/base was removed.")
     with pytest.raises(ProofRefused, match="cannot return"):
         break_glass.end_break_glass(ctx, OPERATOR, asked.id, reason="now")
 

@@ -29,7 +29,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if not name.startswith("SWAPGATE_TEST"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    for part in ("ROUTER", "CONTROL", "UI"):
+    for part in ("ROUTER", "CONTROL", "AGENTS", "UI"):
         monkeypatch.setenv(f"SWAPGATE__{part}__PORT", str(free_port()))
     return tmp_path
 
@@ -301,10 +301,11 @@ def test_the_doctor_needs_the_secret_and_a_database_that_answers(
 @pytest.mark.usefixtures("empty_folder")
 def test_the_doctor_says_who_holds_a_port() -> None:
     run("init")
-    assert statuses()["port of router"] == "ok"
-
-    with socket.create_server(("127.0.0.1", int(os.environ["SWAPGATE__ROUTER__PORT"]))):
-        assert statuses(exits=1)["port of router"] == "fail"
+    for part in ("router", "agents"):
+        assert statuses()[f"port of {part}"] == "ok"
+        port = int(os.environ[f"SWAPGATE__{part.upper()}__PORT"])
+        with socket.create_server(("127.0.0.1", port)):
+            assert statuses(exits=1)[f"port of {part}"] == "fail"
 
 
 @pytest.mark.usefixtures("empty_folder")

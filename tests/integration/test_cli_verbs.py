@@ -416,6 +416,10 @@ def test_a_swap_from_the_proposal_to_the_promotion_in_words(cli: CommandLine) ->
     assert "sim/base serves all users" in after
     assert re.search(r"^chat +promotion taken back ", cli.text("route", "list"), re.MULTILINE)
     assert "chat: promotion taken back" in cli.text("status")
+    route = cli.text("route", "show", "chat")
+    assert re.search(
+        r"^state +promotion taken back by local: it is dearer", route, re.MULTILINE
+    )
     (proposal,) = cli.json("proposal", "list", "--route", "chat")
     shown = cli.text("proposal", "show", proposal["id"])
     assert "the candidate does not serve now: promotion taken back by " in shown

@@ -196,6 +196,9 @@ def test_the_runs_of_a_cancelled_proposal_stop(world: SmallInstallation) -> None
 
     decisions.cancel_proposal(world.context(), ANN, proposal.id)
     assert set(states(world).values()) == {RunState.STOPPED}
+    with world.store.read() as tx:
+        reasons = {tx.runs.get(run).message for run in states(world)}
+    assert reasons == {"its proposal had ended"}
     world.run_once()
     with world.store.read() as tx:
         assert not any(tx.runs.done(run) for run in states(world))

@@ -84,7 +84,7 @@ def test_the_addresses_are_told_once_all_parts_answer(cli: CommandLine) -> None:
         )
         with processes.announcing(settings, list(processes.HEALTH), said.append):
             until = time.monotonic() + 30
-            while len(said) < 3 and time.monotonic() < until:
+            while len(said) < 4 and time.monotonic() < until:
                 time.sleep(0.05)
         server.shutdown()
 
@@ -92,6 +92,7 @@ def test_the_addresses_are_told_once_all_parts_answer(cli: CommandLine) -> None:
         ["dashboard", f"http://127.0.0.1:{port}"],
         ["router", f"http://127.0.0.1:{port}/v1"],
         ["control", f"http://127.0.0.1:{port}"],
+        ["agents", f"http://127.0.0.1:{port}"],
     ]
 
 

@@ -393,6 +393,8 @@ def test_a_rollback_by_hand_after_the_bake_is_no_steady_route(reading: Reading) 
     assert "Promotion taken back by local" in canary
     assert "it is too chatty" in canary
     assert "promoted, then taken back" in canary
+    assert "By local: it is too chatty." in overview
+    assert "Promotion taken back by" not in overview
     assert re.search("undone +promotion taken back ", reading.texts["route list"])
     gone = "promoted, does not serve now"
     assert re.search(f" undone +sim/better +{gone} ", reading.texts["proposal list"])

@@ -106,6 +106,12 @@ def test_a_process_that_serves_loads_nothing_that_it_does_not_need(
     assert done.stdout == "[]\n"
 
 
+def test_every_command_has_its_section_in_the_help() -> None:
+    shown = CliRunner().invoke(program, ["--help"]).output
+
+    assert "Others" not in shown
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_shell_s_completion_is_printed(shell: str) -> None:
     done = CliRunner().invoke(program, ["completion", shell])

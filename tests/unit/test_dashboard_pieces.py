@@ -18,10 +18,11 @@ from dashboard.charts import plots, route_timeline
 from dashboard.data import export, frames
 from dashboard.data.suites import RunView
 from dashboard.text import html as cards
-from dashboard.text import key_text, labels, route_text, suites_page_text
+from dashboard.text import key_text, labels, route_text, suites_page_text, traffic_text
 from dashboard.theme import DARK, LIGHT, Palette
 from harness.control.proposals.item_texts import strip_common_start
-from harness.domain.canary.observation import ObservationBlock, TrafficMinute
+from harness.control.routing.traffic_report import RouteTraffic, TrafficReport
+from harness.domain.canary.observation import ObservationBlock, TrafficMinute, TrafficPoint
 from harness.domain.errors import ConfigError
 from harness.domain.evals.run import (
     Claim,
@@ -377,6 +378,37 @@ def test_the_timeline_of_a_young_route_has_times_too() -> None:
 
 def test_a_price_that_is_unknown_stands_apart_from_the_sum_before_it() -> None:
     assert key_text._unpriced(2).startswith(" <")
+    assert ">and 2 requests of unknown price<" in key_text._unpriced(2)
+    assert ">2 requests of unknown price<" in key_text._unpriced(2, known=False)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "requests", "unpriced", "pace", "below"),
+    [
+        (600, 1200, 1200, "120 an hour on average, since 20 Nov 2026", "1,200 requests of "),
+        (10, 1200, 3, "since 11:50 UTC", "3 requests more of unknown price"),
+        (1440, 2400, 3, "100 an hour on average<", "3 requests more of unknown price"),
+    ],
+)
+def test_the_pace_of_traffic_is_that_of_the_time_in_which_it_came(
+    minutes: int, requests: int, unpriced: int, pace: str, below: str
+) -> None:
+    now = START + timedelta(hours=12)
+    first = now - timedelta(minutes=minutes)
+    whole = RouteTraffic("", requests, 0, 0, 0.5, unpriced, now)
+    seen = TrafficReport(
+        window=timedelta(hours=24),
+        since=now - timedelta(hours=24),
+        now=now,
+        all=whole,
+        routes=[whole],
+        step=timedelta(minutes=10),
+        course=[TrafficPoint(first, requests, 0, 0)],
+        last_request=now,
+    )
+    shown = traffic_text.tiles(seen, ())
+    assert f">{pace}" in shown
+    assert f">{below}" in shown
 
 
 def test_a_run_without_a_known_price_has_no_cost_of_zero() -> None:

@@ -35,6 +35,13 @@ def report(
     )
 
 
+def test_a_forecast_says_the_one_reason_for_which_it_is_unknown() -> None:
+    priceless, first_day = report(0.0, 257), report(1.5, 0)
+    forecast = "forecast until 1 Dec 2026"
+    assert dict(priceless.facts)[forecast] == "unknown: calls have no price"
+    assert dict(first_day.facts)[forecast] == "unknown in the month's first day"
+
+
 @pytest.mark.parametrize(
     ("given", "headline"),
     [

@@ -87,7 +87,7 @@ def _open(drive: DemoActions, screen: DemoDisplay, links: StoryLinks) -> None:
     screen.lines(
         "Where to look",
         [
-            *processes.address_lines(installation.settings, list(processes.ADDRESSES)),
+            *processes.address_lines(installation.settings, ("ui", "router", "control")),
             f"agents     {drive.stage.url('router')}/agents, by `swapgate docs open agents`",
             f"sign in    {sign_in_url(installation.settings.ui.url, link)}",
             f"           works once; another browser takes the key {admin}",

@@ -186,7 +186,10 @@ def phase_text(comparison: Comparison, canary: CanaryStatus | None) -> str:
             return f"evals: {INCUMBENT_FIRST}"
         pairs = min((min(len(s.incumbent), len(s.candidate)) for s in sides), default=0)
         n_max = max((s.plan.n_max for s in sides), default=0)
-        return f"evals: {pairs} of at most {n_max} pairs"
+        answers = sum(len(s.incumbent) + len(s.candidate) for s in sides)
+        # A pair needs both answers, and the second side may come much later.
+        so_far = f", {answers} answers so far" if answers else ""
+        return f"evals: {pairs} of at most {n_max} pairs{so_far}"
     if phase is ProposalPhase.CANARY and canary is not None:
         rollout, action = canary.rollout, canary.action
         return (

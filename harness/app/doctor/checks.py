@@ -472,6 +472,7 @@ def _ports(settings: Settings) -> Iterator[DoctorFinding]:
     parts = (
         ("router", settings.router, "/healthz"),
         ("control", settings.control, "/healthz"),
+        *((("agents", settings.agents, "/healthz"),) if settings.agents.enabled else ()),
         ("ui", settings.ui, "/_stcore/health"),
     )
     for name, where, path in parts:

@@ -226,8 +226,7 @@ def _print_alerts(open_alerts: Sequence[AlertView]) -> None:
 def _lines(standing: _Standing) -> dict[str, str]:
     """A line for each route and for each alert, for a log."""
     routes = {
-        f"route {status.route.name}": f"{status.route.name}: {status.state_text}"
-        + (f": {status.reason}" if status.reason else "")
+        f"route {status.route.name}": f"{status.route.name}: {status.line}"
         for status in standing.routes
     }
     alerts = {

@@ -53,6 +53,9 @@ def outcome_text(comparison: Comparison) -> str:
     now = f"{comparison.proposal.id} {comparison.proposal.predicate}"
     if comparison.verdict is None:
         why = comparison.proposal.closed_because
+        told = f"{comparison.proposal.phase_text} by "
+        if why.startswith(told):
+            return f"{now} {why.removeprefix(told[:-3])}"
         return now + (f": {why}" if why else "")
     why = reason_text(comparison.verdict)
     return f"{comparison.verdict.words}: {why} ({now})"

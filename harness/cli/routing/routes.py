@@ -163,13 +163,13 @@ def show(session: Session, name: str) -> None:
         output.document({**as_json(status), "measured": to_plain(figures)})
         return
     names = queries.load_target_names(session.context, status.route.targets)
-    found, how, reason = status.route, status.route.settings, status.reason
+    found, how = status.route, status.route.settings
     output.facts(
         [
             ("route", found.name),
             ("description", how.description or None),
             ("version", found.version),
-            ("state", f"{status.state_text}: {reason}" if reason else status.state_text),
+            ("state", status.line),
             ("incumbent", f"{status.incumbent.name} ({found.incumbent})"),
             ("canary", _canary(status) or "none"),
             ("fallbacks", _fallbacks(found, names)),
@@ -234,7 +234,13 @@ def history(session: Session, name: str, page_request: PageRequest) -> None:
             [
                 record.route.version,
                 record.revision,
-                describe_change(record.route, record.kind, record.actor, record.reason),
+                describe_change(
+                    record.route,
+                    record.kind,
+                    record.actor,
+                    record.reason,
+                    record.ended_break_glass,
+                ),
                 formatting.timestamp(record.at),
                 record.actor,
                 names.get(record.route.incumbent, record.route.incumbent),

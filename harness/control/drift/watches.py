@@ -133,7 +133,7 @@ def close_watch(ctx: Context, tx: Transaction, watch: DriftWatch) -> bool:
                 )
             )
             if tx.runs.get(check.run).state in RUNNABLE_STATES:
-                tx.runs.set_state(check.run, RunState.STOPPED, "nothing waits for it any more")
+                tx.runs.set_state(check.run, RunState.STOPPED, "the drift watch was closed")
     for kind in OURS:
         alerts.resolve_alert(ctx, tx, kind, watch.id)
     return True

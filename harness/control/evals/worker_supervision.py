@@ -121,9 +121,14 @@ def stop_unneeded_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> Non
     needed can then not change under it.
     """
     others = [p for p in tx.proposals.open() if p.id != proposal.id]
+    because = (
+        "the gate had decided and needed no more answers"
+        if proposal.verdict
+        else "its proposal had ended"
+    )
     for run in sorted(evaluation.run_ids(proposal) - needed_runs(others)):
         if tx.runs.get(run).state in RUNNABLE_STATES:
-            tx.runs.set_state(run, RunState.STOPPED, "nothing waits for it any more")
+            tx.runs.set_state(run, RunState.STOPPED, because)
             if ctx.workers is not None:
                 ctx.workers.stop(run)
 

@@ -5,6 +5,7 @@ keys, switches, shadows, alerts, failovers, captures and audit events.
 A row that is not as it was signed is named beside its list, and does not hide the others.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, fields, replace
@@ -52,9 +53,13 @@ from harness.domain.reliability.failover import (
 from harness.domain.reliability.spend import SpendTotals
 from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.freeze import FreezeRecord
+from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.ports import Listings, RouteRecord, ShadowRecord, SwitchRecord, Transaction
+
+# As `control.routing.break_glass` writes it.
+_BREAK_GLASS_END: Final = re.compile(r"break-glass (?P<id>bg_\S+): (?P<because>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +278,35 @@ def list_route_versions(
     route.
     """
     with _listings(ctx) as stored:
-        return stored.versions(page_request, route=route)
+        page = stored.versions(page_request, route=route)
+    if not any(_names_break_glass(record) for record in page):
+        return page
+    with ctx.store.read() as tx:
+        records = [
+            replace(record, ended_break_glass=_find_ended_break_glass(tx, record))
+            for record in page
+        ]
+    return Page(records, page.total, page.next, page.invalid)
+
+
+def _names_break_glass(record: RouteRecord) -> bool:
+    is_restore = record.kind == CHANGE_KINDS[RestoreIncumbent]
+    return is_restore and _BREAK_GLASS_END.match(record.reason) is not None
+
+
+def _find_ended_break_glass(tx: Transaction, record: RouteRecord) -> str | None:
+    """Finds the break-glass that a version ended. The reason names it, as a person's may, too:
+    what is stored of the break-glass itself decides.
+    """
+    named = _BREAK_GLASS_END.match(record.reason) if _names_break_glass(record) else None
+    if named is None:
+        return None
+    with suppress(NotFound, SignatureInvalid):
+        ended = tx.break_glasses.get(named["id"])
+        told = (ended.route, ended.ended_at, ended.ended_because)
+        if told == (record.route.name, record.at, named["because"]):
+            return ended.id
+    return None
 
 
 def load_route_version(ctx: Context, route: str, number: int | None = None) -> RouteRecord:

@@ -132,7 +132,7 @@ class SpendingReport:
             *first,
             (
                 f"forecast until {end}",
-                _month_text(self.forecast_usd, "in the first day, or without a price"),
+                _month_text(self.forecast_usd, priced=not self.unpriced),
             ),
             (
                 f"canaries beside their incumbents, {since}",
@@ -140,7 +140,7 @@ class SpendingReport:
             ),
             (
                 f"canaries, forecast until {end}",
-                _month_text(self.canary_forecast_usd, "in the first day, or without a price"),
+                _month_text(self.canary_forecast_usd, priced=self.canary_usd is not None),
             ),
             (
                 f"saved by promoted swaps, {since}",
@@ -257,8 +257,10 @@ def _sum(rows: Sequence[RouteMoney]) -> float | None:
     return sum(known) if len(known) == len(rows) else None
 
 
-def _month_text(usd: float | None, why: str) -> str:
-    return f"unknown {why}" if usd is None else f"about {_signed(usd)}"
+def _month_text(usd: float | None, *, priced: bool) -> str:
+    if usd is not None:
+        return f"about {_signed(usd)}"
+    return "unknown in the month's first day" if priced else "unknown: calls have no price"
 
 
 def _route_text(rows: Sequence[RouteMoney], nothing: str) -> str:

@@ -6,7 +6,7 @@ name in a route's history; `list_key_remarks` says what everybody should know of
 behind an approval.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
@@ -25,10 +25,12 @@ from harness.ports import Transaction
 
 NEW_FOR: Final = timedelta(days=7)
 # Whoever set Swapgate up alone made all keys as the operator.
-_OPERATORS_WAY: Final = (
-    ". Or cancel it, let somebody propose it with their own key (`--key-file`), and approve it "
-    "as the operator"
-)
+_OPERATORS_WAYS: Final[Mapping[str, str]] = {
+    "approve": ". Or cancel it, let somebody propose it with their own key (`--key-file`), and "
+    "approve it as the operator",
+    "confirm": ". Or end it, let somebody ask for it with their own key (`--key-file`), and "
+    "confirm it as the operator",
+}
 
 
 class TwoPersonRequest(Protocol):
@@ -61,7 +63,7 @@ def check_four_eyes(
             f"{actor.name} proposed {proposal.id} and cannot {act} it: ask another approver, "
             "who does it with a key of their own (`--key-file`) or in the dashboard; a key "
             f"that {actor.name} creates counts as {actor.name}'s"
-            + (_OPERATORS_WAY if whose == LOCAL_PRINCIPAL.id else "")
+            + (_OPERATORS_WAYS.get(act, "") if whose == LOCAL_PRINCIPAL.id else "")
         )
     _check_declared(tx, actor, proposal, act)
     people = tx.person_links.people()
@@ -71,7 +73,7 @@ def check_four_eyes(
             f"{proposal.proposer} proposed {proposal.id}, and the key {actor.key} goes back to "
             f"one that {proposal.proposer} created: it cannot {act} it. Ask an approver whose "
             "key somebody else created"
-            + (_OPERATORS_WAY if whose == LOCAL_PRINCIPAL.id else "")
+            + (_OPERATORS_WAYS.get(act, "") if whose == LOCAL_PRINCIPAL.id else "")
         )
     used = proposal.proposer_key
     # The machine's operator makes everybody's first key: there it is remarked upon, below.

@@ -56,6 +56,7 @@ class MatrixRow(CamelCase):
     has_key: bool
     health: ProviderHealth
     health_because: str  # whence that is known
+    ill: str  # what is unhealthy: the provider, or one of its targets; empty for nothing
     data_classes: Sequence[str]  # that its models may see, of those that the file has
     limitations: Sequence[str]
     models: Sequence[MatrixModel]
@@ -115,6 +116,7 @@ def build_matrix(ctx: Context) -> Sequence[MatrixRow]:
                 has_key=keys[name].has_value,
                 health=(found := health.assess(provider))[0],
                 health_because=found[1],
+                ill=found[2],
                 data_classes=[c for c, who in sorted(ctx.data_classes.items()) if name in who],
                 limitations=kind_limitations(PROVIDER_KINDS[provider.kind]),
                 models=_models(ctx, provider, own, serves, speeds),
@@ -166,6 +168,7 @@ def _others(configured: Iterable[Provider]) -> Iterable[MatrixRow]:
                 has_key=False,
                 health=ProviderHealth.UNKNOWN,
                 health_because="not configured",
+                ill="",
                 data_classes=(),
                 limitations=kind_limitations(kind),
                 models=(),
@@ -186,18 +189,21 @@ class _Health:
         self._targets = targets
         self._check = known_check(ctx)
 
-    def assess(self, provider: Provider) -> tuple[ProviderHealth, str]:
+    def assess(self, provider: Provider) -> tuple[ProviderHealth, str, str]:
+        """Assesses a provider: its health, whence that is known, and what is unhealthy."""
         own = [e.name for e in self._targets.values() if e.provider == provider.name]
         # As routers name what an alert is about (`router.health.worker_alerts`).
         names = {f"provider {provider.name}", *(f"target {target}" for target in own)}
         for alert in self._alerts:
             if alert.subject in names:
-                return ProviderHealth.UNHEALTHY, f"alert: {alert.title}"
+                ill = alert.subject.partition(" ")[2]
+                return ProviderHealth.UNHEALTHY, f"alert: {alert.title}", ill
         last = self._check.get(provider.name)
         if last is not None and not last.ok:
-            return ProviderHealth.UNHEALTHY, f"the check of {last.at:%F %H:%M} UTC"
+            because = f"the check of {last.at:%F %H:%M} UTC"
+            return ProviderHealth.UNHEALTHY, because, provider.name
         if provider.name in self._answered:
-            return ProviderHealth.HEALTHY, "it answered requests in the last day"
+            return ProviderHealth.HEALTHY, "it answered requests in the last day", ""
         if last is not None:
-            return ProviderHealth.HEALTHY, f"the check of {last.at:%F %H:%M} UTC"
-        return ProviderHealth.UNKNOWN, "not asked yet: `swapgate doctor`"
+            return ProviderHealth.HEALTHY, f"the check of {last.at:%F %H:%M} UTC", ""
+        return ProviderHealth.UNKNOWN, "not asked yet: `swapgate doctor`", ""

@@ -201,7 +201,11 @@ def list_notices(ctx: Context) -> Sequence[tuple[str, str]]:
     found = list_open(ctx)
     with ctx.store.read() as tx:
         names = {id_: known.name for id_, known in tx.routing.targets().items()}
-    return [_notice(record, names.get(record.target, record.target)) for record in found]
+        return [
+            _notice(record, names.get(record.target, record.target), standstill)
+            for record in found
+            for standstill in [_find_standstill(ctx, tx, record)]
+        ]
 
 
 def run_once(ctx: Context) -> list[str]:
@@ -222,9 +226,7 @@ def _look_after(ctx: Context, id_: str) -> str:
         hindrance = _find_hindrance(ctx, tx, record) if record.confirmed else ""
         if hindrance:
             title = f"route {record.route} is served without proof, and nobody can take over"
-            text = (
-                f"{record.id}: {because}, and the former incumbent cannot return: {hindrance}"
-            )
+            text = f"{record.id}: {_find_standstill(ctx, tx, record)}"
             _alert(ctx, tx, record, title, text)
             return ""
         _end(ctx, tx, SYSTEM, record, because)
@@ -249,6 +251,15 @@ def _find_end(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
         if stored is not None and stored.revoked_at is not None:
             return f"the key {key}, with which one of its two people acted, was revoked since"
     return "its time is over" if record.expires_at <= now else ""
+
+
+def _find_standstill(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
+    """Says that it should have ended and cannot, and why; empty where it goes on or ends."""
+    because = _find_end(ctx, tx, record) if record.confirmed else ""
+    hindrance = _find_hindrance(ctx, tx, record) if because else ""
+    if not hindrance:
+        return ""
+    return f"{because}, and the former incumbent cannot return: {hindrance}"
 
 
 def _find_hindrance(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
@@ -325,7 +336,7 @@ def _describe_state(record: BreakGlass) -> str:
     return f"asked for by {record.proposer}, and nobody has confirmed it"
 
 
-def _notice(record: BreakGlass, target: str) -> tuple[str, str]:
+def _notice(record: BreakGlass, target: str, standstill: str) -> tuple[str, str]:
     until = format_date_time(record.expires_at)
     who = f"{record.reason} ({_describe_state(record)}; {record.id})."
     if not record.confirmed:
@@ -336,6 +347,9 @@ def _notice(record: BreakGlass, target: str) -> tuple[str, str]:
                 f"admin, confirms it before {record.confirm_by:%H:%M} UTC."
             ),
         )
+    if standstill:
+        heading = f"route {record.route} is served without proof, and nobody can take over."
+        return f"Break-glass: {heading}", f"{target}: {who} It should end: {standstill}."
     return (
         f"Break-glass: route {record.route} is served without proof until {until}.",
         f"{target}: {who} Then its former model returns; no canary opens before.",

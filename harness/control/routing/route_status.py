@@ -71,7 +71,12 @@ ENDED_STATES: Final = frozenset(
 )
 # What a route's own state says already: a list beside the routes leaves these alerts out.
 ALERTS_OF_STATES: Final = frozenset(
-    {AlertKind.AWAITING_APPROVAL, AlertKind.CANARY_PAUSED, AlertKind.CANARY_HELD}
+    {
+        AlertKind.AWAITING_APPROVAL,
+        AlertKind.CANARY_PAUSED,
+        AlertKind.CANARY_HELD,
+        AlertKind.BREAK_GLASS,  # its banner stands above all pages, too
+    }
 )
 URGENT_BELOW: Final = 3  # see `RouteStatus.urgency`
 MOST_NAMED: Final = 3  # routes in the headline; the others are counted
@@ -153,7 +158,18 @@ class RouteStatus:
             until = f"{self.open_proposal.approval_ends_at:%Y-%m-%d %H:%M} UTC"
             return f"Proposed by {self.open_proposal.proposer}; expires {until}."
         telling = self.state in (WAITING_STATES | HARM_STATES | ENDED_STATES)
+        if self.state is RouteState.TAKEN_BACK and self.canary_state is not None:
+            # The state beside it says that the promotion was taken back.
+            who = self.canary_state.reason.removeprefix(f"{self.state.value.capitalize()} ")
+            return f"{who[:1].upper()}{who[1:]}"
         return self.canary_state.reason if telling and self.canary_state else ""
+
+    @property
+    def line(self) -> str:
+        """Says state and reason in one line: `promotion taken back by ben: too chatty.`"""
+        if self.reason.startswith("By "):
+            return f"{self.state_text} b{self.reason[1:]}"
+        return f"{self.state_text}: {self.reason}" if self.reason else self.state_text
 
     def urgency(self, now: datetime) -> int:
         """Ranks the routes for a list, the lowest first: those that are served without proof or

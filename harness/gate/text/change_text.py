@@ -18,15 +18,18 @@ CHANGE_WORDS: Final[Mapping[str, str]] = {
 }
 
 
-def describe_change(route: Route, kind: str, actor: str, reason: str) -> str:
+def describe_change(
+    route: Route, kind: str, actor: str, reason: str, ended_break_glass: str | None = None
+) -> str:
     """Says what a change of that kind did: of a canary's end, which end it was; of a
-    break-glass, which of its two changes. route: as the change left it.
+    break-glass, which of its two changes. route: as the change left it. ended_break_glass: the
+    one whose end it was, by what is stored of it; None for another change.
     """
     end = find_end(reason)
     if kind == "restore":
         if route.break_glass is not None:
             return "served without proof from here"
-        if reason.startswith("break-glass bg_"):  # with its id, as `control.routing` writes it
+        if ended_break_glass is not None:
             return "break-glass over: the former incumbent is back"
         if end is CanaryEnd.TAKEN_BACK:
             return end.value
