@@ -64,7 +64,7 @@ class FeedbackIntake(RequestObserver):
         canary, ticket = observed.experiment, observed.ticket
         if canary is None or Guardrail.FEEDBACK not in canary.unit_rule.guardrails:
             ticket = None
-        route, arm = observed.route.route.name, str(observed.arm)
+        route, arm = observed.route.route.name, observed.arm._value_
         served = RememberedRequest(route, arm, observed.key_id, ticket)
         self.remember(observed.request_id, served)
 

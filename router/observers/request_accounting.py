@@ -38,7 +38,7 @@ class RequestAccounting(RequestObserver):
         charge = response.charge
         observed.record = CompletedRequest(
             route=observed.route.route.name,
-            arm=str(observed.arm),
+            arm=observed.arm._value_,
             target=target.id if target else "",
             revision=observed.revision,
             stream=observed.request.stream,
