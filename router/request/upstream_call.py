@@ -40,6 +40,9 @@ from router.upstream.transport import (
 
 # What may come before the first output; more is no metadata.
 MAX_HELD_BYTES: Final = 1024 * 1024
+# Of the answer to a health check, which asks for a few tokens. A provider that is ill may send
+# anything, and nobody waits for it.
+MAX_CHECK_BYTES: Final = 1024 * 1024
 
 
 class BegunStream:
@@ -251,6 +254,7 @@ def _request(job: RoutedRequest, made: AttemptSpec) -> UpstreamRequest:
         DIALECTS[job.request.endpoint].path,
         job.passed_up if job.span is None else (*job.passed_up, *job.span.passed_up),
         made.key,
+        MAX_CHECK_BYTES if made.check else None,
     )
 
 

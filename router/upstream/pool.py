@@ -92,7 +92,7 @@ class UpstreamPool:
         except BaseException:
             origin.give_back(wire)
             raise
-        return PooledReply(wire, origin, self._settings.max_response_bytes)
+        return PooledReply(wire, origin, request.max_bytes or self._settings.max_response_bytes)
 
     def begin(self, request: UpstreamRequest) -> "PooledCall | None":
         """Sends a request at once, over a connection that stands idle; None where none does.

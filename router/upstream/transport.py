@@ -24,6 +24,7 @@ class UpstreamRequest(NamedTuple):
     path: str = CHAT_PATH  # below the provider's `api_base`
     headers: tuple[tuple[bytes, bytes], ...] = ()  # the client's own that go along
     key: ProviderKey | None = None  # None for none
+    max_bytes: int | None = None  # of the answer's body; None for as many as the router takes
 
 
 class UpstreamReply(Protocol):

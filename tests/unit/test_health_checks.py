@@ -23,6 +23,7 @@ from harness.domain.reliability.health_checks import (
     next_check_in_s,
 )
 from harness.domain.routing.capabilities import Capabilities
+from router.request.upstream_call import MAX_CHECK_BYTES
 from router.upstream.transport import UpstreamRequest
 from tests.support.providers.scripted_transport import ScriptedTurn
 from tests.support.providers.scripted_upstream import completion, error
@@ -146,6 +147,8 @@ async def test_who_answered_lately_is_not_checked_and_the_check_is_cheap(
 
     assert await door.check(2) == [FALLBACK]
     assert json.loads(door.asked[-1].body)["max_tokens"] == 1
+    # A provider that is ill may send anything.
+    assert [request.max_bytes for request in door.asked] == [None, MAX_CHECK_BYTES]
     assert await door.up() == 1
     assert await door.metric("swapgate_health_check_duration_seconds", FALLBACK) >= 0
     assert await door.check(2) == []

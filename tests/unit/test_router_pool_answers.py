@@ -21,7 +21,9 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 
 
-async def answered(*pieces: bytes, then_reset: bool = False) -> tuple[int, bytes]:
+async def answered(
+    *pieces: bytes, then_reset: bool = False, max_bytes: int | None = None
+) -> tuple[int, bytes]:
     """Status and body of what a provider sends so. Raises UpstreamFailed."""
 
     async def play(line: ServerConnection) -> None:
@@ -36,7 +38,7 @@ async def answered(*pieces: bytes, then_reset: bool = False) -> tuple[int, bytes
     pool = UpstreamPool(SMALL)
     try:
         async with raw_server(play) as server, asyncio.timeout(20):
-            reply = await pool.send(server.ask())
+            reply = await pool.send(server.ask()._replace(max_bytes=max_bytes))
             try:
                 return reply.status, b"".join([chunk async for chunk in reply.chunks()])
             finally:
@@ -152,6 +154,14 @@ async def test_an_answer_before_the_request_was_read_is_an_answer() -> None:
             assert len(server.lines) == 3
     finally:
         await pool.aclose()
+
+
+@on_both_loops
+async def test_an_answer_is_bounded_by_what_its_request_allows() -> None:
+    ten = HEAD + b"content-length: 10\r\n\r\n0123456789"
+    assert await answered(ten, max_bytes=10) == (200, b"0123456789")
+    with pytest.raises(UpstreamFailed, match="larger than 9 bytes"):
+        await answered(ten, max_bytes=9)
 
 
 GRAMMAR = st.sampled_from(
