@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.router import measure, table, upstream
+from benchmarks.router.instructions import interpreter
 from benchmarks.router.measure import Figures, Running
 from benchmarks.router.peers import bare, envoy, litellm, nginx, portkey, swapgate, tensorzero
 from benchmarks.router.peers.peer import PLAIN, STREAMED, Ask, NotHere, Peer, needs
@@ -63,6 +64,7 @@ def main() -> None:
             chosen.rounds,
             seconds,
         )
+    print(f"Swapgate and bare run on {interpreter()}")
     print("\n".join(table.lines(rounds)))
 
 
