@@ -236,12 +236,12 @@ OTHER_COLUMNS: Final[Mapping[str, str]] = {
     "agent_switch": "project id agent session targets state decided_by decided_with "
     "decision_reason",
     "agent_turn": "project id session owner state",
-    "alert": "id kind subject key title text sources told",
+    "alert": "project id kind subject key title text sources told",
     "api_key": "project id name hash hint routes limits principal created_by created_with "
     "opt_outs signature",
     "approval": "id proposal verdict kind principal name key reason widened change_reference "
     "signature",
-    "audit_event": "actor action subject details previous mac rows principal key",
+    "audit_event": "project actor action subject details previous mac rows principal key",
     "audit_export": "sink mac error",
     "break_glass": "project id route incumbent target reason proposer proposer_principal "
     "proposer_key confirmer confirmer_principal confirmer_key waiver ended_because signature",
