@@ -55,7 +55,7 @@ def assert_within(name: str, counted: RequestCost, allowed: RequestCost) -> None
 def least_cost(name: str, allowed: RequestCost, folder: Path) -> RequestCost:
     cost = metered(KINDS[name], folder)
     if cost.calls > allowed.calls:
-        # On a busy machine a request takes so long that the worker's timers go off in most.
+        # On a busy machine most requests may see what the worker does once a second.
         cost = min(cost, metered(KINDS[name], folder, times=200))
     return cost
 
