@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tests.support.router.costed_requests import KINDS, CostedRequest
-from tests.support.router.counted_router import RequestCost, RouterMeter, metered_router
+from tests.support.router.costed_requests import KINDS, CostedRequest, meter_of
+from tests.support.router.counted_router import RequestCost, RouterMeter
 
 # perf_event_open(2), on 64-bit Linux.
 _CALL_NUMBERS: Final = {"x86_64": 298, "aarch64": 241}
@@ -99,7 +99,7 @@ class Row(NamedTuple):
 
 def measured(name: str, kind: CostedRequest, folder: Path) -> Row:
     """The median over several rounds, counted before the calls are: counting them costs."""
-    with metered_router(kind.snapshot, kind.packets, folder) as meter:
+    with meter_of(kind, folder) as meter:
         bodies = kind.bodies()
         for _ in range(WARM_UP):
             meter.ask(kind.path, next(bodies))
@@ -119,7 +119,8 @@ def interpreter() -> str:
     """Which Python, and whether it was built with optimizations that cost a training run."""
     options = str(sysconfig.get_config_var("CONFIG_ARGS") or "")
     optimized = "--enable-optimizations" in options
-    made = "optimized" if optimized else "not optimized (no --enable-optimizations)"
+    # Debian's is, and says nothing of it.
+    made = "optimized" if optimized else "built without --enable-optimizations, as it says"
     return f"{platform.python_implementation()} {platform.python_version()}, {made}"
 
 

@@ -25,6 +25,7 @@ STAGGER_S = 1.0
 @dataclass(frozen=True)
 class Figures:
     """Of one round. cpu_us: of the contender, per request; NaN where there is no process.
+    cpu_us_apart: at RATE_PER_S, by a client that sends head and body apart.
 
     first_ms: median time to the first chunk, of STREAMS that begin at once; staggered_ms: of as
     many that begin one after the other. others: share of the machine that was not ours.
@@ -32,6 +33,7 @@ class Figures:
 
     per_s: float
     cpu_us: float
+    cpu_us_apart: float
     p50_ms: float
     p99_ms: float
     streams_per_s: float
@@ -94,7 +96,9 @@ def figures(running: Running, pids: Sequence[int], seconds: float) -> Figures:
         before = running.cpu_s()
         full = full_throttle(*throttle, connections=connections, seconds=seconds)
         cpu_us = (running.cpu_s() - before) / max(1, full.requests) * 1e6
+        before = running.cpu_s()
         calm = _generate(running, PLAIN, seconds, per_s=rate)
+        cpu_us_apart = (running.cpu_s() - before) / max(1, len(calm.latencies_ms)) * 1e6
         before = running.cpu_s()
         streams = _generate(running, STREAMED, seconds, slow=running.slow)
         # Without a chunk there was no stream, whatever was answered.
@@ -106,6 +110,7 @@ def figures(running: Running, pids: Sequence[int], seconds: float) -> Figures:
     return Figures(
         per_s=full.per_s,
         cpu_us=cpu_us,
+        cpu_us_apart=cpu_us_apart,
         p50_ms=calm.percentile_ms(0.5),
         p99_ms=calm.percentile_ms(0.99),
         streams_per_s=len(streams.latencies_ms) / streams.seconds

@@ -15,6 +15,7 @@ Column = tuple[str, Callable[[Figures, Figures], float], str]
 COLUMNS: Final[Sequence[Column]] = (
     ("req/s", lambda own, _: own.per_s, "8.0f"),
     ("CPU us", lambda own, _: own.cpu_us, "8.0f"),
+    ("apart us", lambda own, _: own.cpu_us_apart, "9.0f"),
     ("+p50 ms", lambda own, direct: own.p50_ms - direct.p50_ms, "8.2f"),
     ("+p99 ms", lambda own, direct: own.p99_ms - direct.p99_ms, "8.2f"),
     ("streams/s", lambda own, _: own.streams_per_s, "10.1f"),
@@ -24,7 +25,7 @@ COLUMNS: Final[Sequence[Column]] = (
     ("+staggered", lambda own, direct: own.staggered_ms - direct.staggered_ms, "11.2f"),
     ("RSS MiB", lambda own, _: own.rss_mib, "8.0f"),
 )
-RATIOS: Final = ("req/s", "CPU us", "+p50 ms", "streams/s", "us/chunk")
+RATIOS: Final = ("req/s", "CPU us", "apart us", "+p50 ms", "streams/s", "us/chunk")
 
 Rounds = Mapping[str, Mapping[int, Figures]]
 

@@ -30,6 +30,9 @@ from router.server.request_cycle import SLICE_BYTES, RequestCycle, status_line
 MAX_HEAD_BYTES: Final = 64 * 1024
 # Of a body that nobody reads yet; more is left to the network.
 HIGH_WATER_BYTES: Final = 64 * 1024
+# Many clients send a request's head and its body apart: a request is started when all of it is
+# here, but for one that takes longer, or has a larger body: that is read while it is served.
+HOLD_S: Final = 0.02
 # How long a worker that ends still answers whoever is connected: a client that sends its next
 # request at that moment would be cut off.
 LINGER_S: Final = 1.0
@@ -110,8 +113,11 @@ class Connection(asyncio.Protocol):
         self._arriving: RequestCycle | None = None  # its body is still to come
         self._answered: RequestCycle | None = None  # its answer is
         self._waiting: deque[RequestCycle] = deque()
-        self._unstarted: RequestCycle | None = None  # until all that came is read
+        self._unstarted: RequestCycle | None = None  # until all that came is read, or all came
         self._known: KnownHead | None = None
+        self._begun = b""  # a request with that head, until its body is here
+        self._held_until: float | None = None  # none is held
+        self._holding: asyncio.TimerHandle | None = None
         self._drains: list[asyncio.Future[None]] = []
         self._unwritten = memoryview(b"")  # of an answer that is written in slices
         self._all_written: Callable[[], None] | None = None
@@ -142,7 +148,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
         self._state.connections.discard(cast("Any", self))
         self._arrived()
-        for timer in (self._idle, self._reads_on, self._look):
+        self._begun, self._unstarted, self._held_until = b"", None, None
+        for timer in (self._idle, self._reads_on, self._look, self._holding):
             if timer is not None:
                 timer.cancel()
         self._taken()
@@ -177,26 +184,95 @@ class Connection(asyncio.Protocol):
         self._look = self.loop.call_later(again_s, self._is_gone, again_s)
 
     def data_received(self, data: bytes) -> None:
-        if self._reads_on is not None:
-            self._thrown_away += len(data)
-            most = READ_ON_BYTES if self._refusal is None else READ_ON_NO_HTTP_BYTES
-            if self._thrown_away > most:
-                self.transport.abort()
-                return
+        if self._reads_on is not None and not self._throw_away(data):
+            return
         if self._refusal is not None:
             return
+        if self._unstarted is not None:
+            self._read_held(data)
+            return
+        if self._begun:
+            data, self._begun, self._fed = self._begun + data, b"", 0
         idle = self._answered is None and not self._fed and self._reads_on is None
-        if idle and self._known is not None and (known := self._known.read(data)) is not None:
-            call = RequestCycle(self, known[0], keep_alive=not self._state.ending)
-            self._answered = call
-            call.feed_whole(known[1])
-            call.start()
+        if idle and self._known is not None and self._is_known(self._known, data):
             return
         self._read(data)
-        if self._unstarted is not None:
-            call, self._unstarted = self._unstarted, None
-            if idle and self._arriving is None and call.keep_alive:
-                self._known = KnownHead.learn(data, call.scope)
+        begun = self._unstarted
+        if begun is None:
+            return
+        if idle and begun.keep_alive:
+            self._known = KnownHead.learn(data, begun.scope, begun.unread_bytes)
+        if self._may_wait(begun):
+            self._hold()
+        else:
+            self._start()
+
+    def _throw_away(self, data: bytes) -> bool:
+        """Whether the client may go on sending what nobody reads."""
+        self._thrown_away += len(data)
+        most = READ_ON_BYTES if self._refusal is None else READ_ON_NO_HTTP_BYTES
+        if self._thrown_away > most:
+            self.transport.abort()
+            return False
+        return True
+
+    def _is_known(self, head: KnownHead, data: bytes) -> bool:
+        """Whether data are a request with that head, which is served, or begin one."""
+        known = head.read(data)
+        if known is not None:
+            call = RequestCycle(self, known[0], keep_alive=not self._state.ending)
+            self._answered, self._held_until = call, None
+            call.feed_whole(known[1])
+            call.start()
+            return True
+        if not head.begins(data, HIGH_WATER_BYTES):
+            return False
+        self._begun, self._fed = data, len(data)
+        self._hold()
+        return True
+
+    def _read_held(self, data: bytes) -> None:
+        """Reads more of a request that is held, which starts once nothing of it is to come."""
+        self._read(data)
+        if self._arriving is not self._unstarted or self._refusal is not None:
+            self._start()
+
+    def _may_wait(self, call: RequestCycle) -> bool:
+        """Whether a request may be held until its body is here: it is not large, and its client
+        waits for no word before it sends it.
+        """
+        is_whole = call is not self._arriving
+        if self.direct is None or is_whole or self._expects_100 or self._refusal is not None:
+            return False
+        length = dict(self._headers).get(b"content-length")
+        return length is not None and int(length) <= HIGH_WATER_BYTES
+
+    def _hold(self) -> None:
+        """From a request's first packet on: what comes after it gives it no more time.
+
+        One timer for many requests, like that of `_tired`.
+        """
+        if self._held_until is None:
+            self._held_until = self.loop.time() + HOLD_S
+        if self._holding is None:
+            self._holding = self.loop.call_later(HOLD_S, self._hold_ends)
+
+    def _hold_ends(self) -> None:
+        self._holding = None
+        if self._held_until is None:
+            return
+        left_s = self._held_until - self.loop.time()
+        if left_s > 0:
+            self._holding = self.loop.call_later(left_s, self._hold_ends)
+            return
+        if self._begun:
+            data, self._begun, self._fed = self._begun, b"", 0
+            self._read(data)
+        self._start()
+
+    def _start(self) -> None:
+        call, self._unstarted, self._held_until = self._unstarted, None, None
+        if call is not None:
             call.start()
 
     def _read(self, data: bytes) -> None:

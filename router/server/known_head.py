@@ -31,9 +31,11 @@ class KnownHead(NamedTuple):
     place: int
 
     @classmethod
-    def learn(cls, data: bytes, scope: Scope) -> Self | None:
+    def learn(cls, data: bytes, scope: Scope, body_bytes: int) -> Self | None:
         """Keeps the head of a request, which a parser read as `scope`; None for a head that
-        another request cannot be known by. data: the whole request, and nothing else.
+        another request cannot be known by.
+
+        data: begin with the request. body_bytes: how many of its body the parser found in them.
         """
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         named = [name for name, _ in headers]
@@ -45,8 +47,8 @@ class KnownHead(NamedTuple):
         line = data.rfind(b"\n", 0, start) + 1
         digits = headers[place][1]
         is_length = data[line:start].lower() == _NAME + b": " and data.startswith(digits, start)
-        # The parser's word: with it, the head ends where it is looked for.
-        if not is_length or not digits.isdigit() or int(digits) != len(data) - end:
+        # By the parser's word, the head ends where it is looked for, and the body is the last.
+        if not is_length or not digits.isdigit() or body_bytes != len(data) - end:
             return None
         return cls(data[:start], data[start + len(digits) : end], dict(scope), place)
 
@@ -54,17 +56,32 @@ class KnownHead(NamedTuple):
         """Reads a request with this head and the whole of its body, and returns both; None for
         any other bytes.
         """
-        before, after, known, place = self
+        length = self._length(data)
+        if length is None:
+            return None
+        digits, body_at = length
+        if int(digits) != len(data) - body_at:
+            return None
+        scope: dict[str, Any] = dict(self.scope)
+        headers = scope["headers"] = scope["headers"].copy()
+        headers[self.place] = headers[self.place][0], digits
+        return scope, data[body_at:]
+
+    def begins(self, data: bytes, most: int) -> bool:
+        """Whether data begin a request with this head, and some of its body is still to come.
+        most: bytes that its body may have.
+        """
+        length = self._length(data)
+        return length is not None and len(data) - length[1] < int(length[0]) <= most
+
+    def _length(self, data: bytes) -> tuple[bytes, int] | None:
+        """The content-length's digits and where the body begins; None for another head."""
+        before, after, _, _ = self
         if not data.startswith(before):
             return None
         start = len(before)
         end = data.find(b"\r", start, start + _MOST_DIGITS + 1)
         if end < 0 or not data.startswith(after, end):
             return None
-        digits, body_at = data[start:end], end + len(after)
-        if not digits.isdigit() or int(digits) != len(data) - body_at:
-            return None
-        scope: dict[str, Any] = dict(known)
-        headers = scope["headers"] = known["headers"].copy()
-        headers[place] = headers[place][0], digits
-        return scope, data[body_at:]
+        digits = data[start:end]
+        return (digits, end + len(after)) if digits.isdigit() else None

@@ -174,6 +174,11 @@ class RequestCycle:
         self._wake()
         return self._size
 
+    @property
+    def unread_bytes(self) -> int:
+        """How many bytes of the request's body wait to be read."""
+        return self._size
+
     def feed_whole(self, body: bytes) -> None:
         """Takes all of the request's body at once."""
         self._parts.append(body)

@@ -61,7 +61,7 @@ def least_cost(name: str, allowed: RequestCost, folder: Path) -> RequestCost:
 
 
 @pytest.mark.parametrize(
-    "name", ["plain", "limited", "canary", "guardrails", "embeddings", "messages"]
+    "name", ["plain", "apart", "limited", "canary", "guardrails", "embeddings", "messages"]
 )
 def test_a_whole_answer(name: str, tmp_path: Path) -> None:
     allowed = budget_of(name)

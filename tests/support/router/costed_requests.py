@@ -4,6 +4,7 @@ asked, what the provider answers, and the routing table in between.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -13,7 +14,7 @@ from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.table import Snapshot
-from tests.support.router.counted_router import RequestCost, metered_router
+from tests.support.router.counted_router import RequestCost, RouterMeter, metered_router
 from tests.support.router.live_router import snapshot
 
 HEAD: Final = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\n"
@@ -49,7 +50,7 @@ MESSAGE: Final = (
 
 class CostedRequest(NamedTuple):
     """One kind of request; its caller is a new one each time. limited: its key has limits and a
-    budget. provider: its provider's kind.
+    budget. provider: its provider's kind. body_apart: its head and its body are two packets.
     """
 
     path: str
@@ -59,6 +60,7 @@ class CostedRequest(NamedTuple):
     rule: UnitRule | None = None
     limited: bool = False
     provider: str = "custom"
+    body_apart: bool = False
 
     def bodies(self) -> Iterator[bytes]:
         return (self.body.replace(b"CALLER", b"user-%06d" % number) for number in count())
@@ -105,6 +107,7 @@ ALL_GUARDRAILS: Final = UnitRule(
 PLAIN: Final = CostedRequest(CHAT, ASKED % b"", whole(COMPLETION))
 KINDS: Final[Mapping[str, CostedRequest]] = {
     "plain": PLAIN,
+    "apart": PLAIN._replace(body_apart=True),
     "limited": PLAIN._replace(limited=True),
     "canary": PLAIN._replace(weight_bps=5_000),
     "guardrails": PLAIN._replace(weight_bps=5_000, rule=ALL_GUARDRAILS),
@@ -118,11 +121,16 @@ KINDS: Final[Mapping[str, CostedRequest]] = {
 
 
 def metered(kind: CostedRequest, folder: Path, *, times: int = 16) -> RequestCost:
-    with metered_router(kind.snapshot, kind.packets, folder) as meter:
+    with meter_of(kind, folder) as meter:
         return meter.cost(kind.path, kind.bodies(), times=times)
 
 
 def garbage(kind: CostedRequest, folder: Path) -> Counter[str]:
     """What requests of this kind leave to the garbage collector."""
-    with metered_router(kind.snapshot, kind.packets, folder) as meter:
+    with meter_of(kind, folder) as meter:
         return meter.garbage(kind.path, kind.bodies())
+
+
+def meter_of(kind: CostedRequest, folder: Path) -> AbstractContextManager[RouterMeter]:
+    """A router whose requests are of one kind."""
+    return metered_router(kind.snapshot, kind.packets, folder, body_apart=kind.body_apart)

@@ -167,11 +167,20 @@ def _is_whole(data: bytes) -> bool:
 
 
 class RouterMeter:
-    """Counts requests of one client, one after the other, to a router in its own thread."""
+    """Counts requests of one client, one after the other, to a router in its own thread.
+
+    body_apart: the client sends the body once the router has read the head.
+    """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, port: int, provider: ThreadedProvider
+        self,
+        loop: asyncio.AbstractEventLoop,
+        port: int,
+        provider: ThreadedProvider,
+        *,
+        body_apart: bool = False,
     ) -> None:
+        self._body_apart = body_apart
         self._loop = loop
         self._provider = provider
         self._client = socket.create_connection(("127.0.0.1", port))
@@ -182,7 +191,13 @@ class RouterMeter:
 
     def ask(self, path: str, body: bytes) -> bytes:
         """Asks once, and waits until the router is done with it."""
-        self._client.sendall((REQUEST % (path, KEY, len(body))).encode() + body)
+        head = (REQUEST % (path, KEY, len(body))).encode()
+        if self._body_apart:
+            self._client.sendall(head)
+            self.settle()
+            self._client.sendall(body)
+        else:
+            self._client.sendall(head + body)
         answer = read_message(self._client, self._provider.arrived)
         self.settle()
         assert answer.startswith(b"HTTP/1.1 200 "), answer[:500]
@@ -249,6 +264,8 @@ def metered_router(
     packets: Sequence[bytes],
     folder: Path,
     settings: RouterSettings = QUICK,
+    *,
+    body_apart: bool = False,
 ) -> Iterator[RouterMeter]:
     """first: the snapshot for a provider's URL. packets: of its answer, head and all."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -258,7 +275,7 @@ def metered_router(
         loop, port = stack.enter_context(
             _serving(first(f"http://127.0.0.1:{provider.port}/v1"), folder, settings)
         )
-        meter = RouterMeter(loop, port, provider)
+        meter = RouterMeter(loop, port, provider, body_apart=body_apart)
         stack.callback(meter.close)
         yield meter
 

@@ -1,0 +1,284 @@
+"""A connection holds a request whose body comes in packets of its own until all of it is here,
+and starts it as it is when that takes too long.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from uvicorn.config import Config
+
+from router.server.asgi import BODY, Receive, Scope, Send
+from router.server.connection import HIGH_WATER_BYTES, HOLD_S, Connection, ConnectionState
+from router.server.replies import Reply
+from router.server.request_cycle import RequestCycle
+
+SAME: Final = b"POST /same HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+OTHER: Final = SAME.replace(b"/same", b"/other")
+CHUNKED: Final = SAME.replace(b"Content-Length: %d", b"Transfer-Encoding: chunked") + (
+    b"%x\r\n%b\r\n0\r\n\r\n"
+)
+
+
+class ManualLoop:
+    """An event loop whose timers go off as `pass_s` says; its tasks are another loop's."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._now_s = 0.0
+        self._timers: list[tuple[float, asyncio.TimerHandle, Callable[[], object]]] = []
+        self.create_task = self._loop.create_task
+        self.create_future = self._loop.create_future
+        self.call_soon = self._loop.call_soon
+
+    def time(self) -> float:
+        return self._now_s
+
+    def call_later(
+        self, delay_s: float, call: Callable[..., object], *given: object
+    ) -> asyncio.TimerHandle:
+        due = self._now_s + delay_s
+        timer = asyncio.TimerHandle(due, call, given, self._loop)
+        self._timers.append((due, timer, partial(call, *given)))
+        return timer
+
+    def pass_s(self, seconds: float) -> None:
+        until = self._now_s + seconds
+        while due := [entry for entry in self._timers if entry[0] <= until]:
+            first = min(due, key=lambda entry: entry[0])
+            self._timers.remove(first)
+            self._now_s, timer, call = first
+            if not timer.cancelled():
+                call()
+        self._now_s = until
+
+
+class Written(asyncio.Transport):
+    """Keeps what is written to a client that reads everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.data = b""
+        self._is_closed = False
+
+    def write(self, data: Any) -> None:
+        self.data += bytes(data)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:  # noqa: ARG002 - asyncio's
+        return default
+
+    def pause_reading(self) -> None:
+        """What comes is given to the connection all the same."""
+
+    def resume_reading(self) -> None:
+        """It never stopped."""
+
+    def write_eof(self) -> None:
+        """Nobody looks."""
+
+    def is_closing(self) -> bool:
+        return self._is_closed
+
+    def close(self) -> None:
+        self._is_closed = True
+
+
+class Echo:
+    """Answers with the body. served: path, body and whether a task did it, of each request."""
+
+    def __init__(self) -> None:
+        self.served: list[tuple[str, bytes, bool]] = []
+
+    def serve_directly(self, scope: Scope, cycle: RequestCycle) -> bool:
+        self.served.append((scope["path"], scope[BODY], False))
+        cycle.answer(Reply(200, (), scope[BODY]), ())
+        return True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = b""
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return
+            body += message["body"]
+            more = message["more_body"]
+        self.served.append((scope["path"], body, True))
+        length = (b"content-length", b"%d" % len(body))
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await send({"type": "http.response.body", "body": body})
+
+
+class ClientConnection:
+    """One client's connection to the router, and what it is sent."""
+
+    def __init__(self) -> None:
+        self.app = Echo()
+        config = Config(self.app, interface="asgi3", proxy_headers=False, log_config=None)
+        config.load()
+        self.loop = ManualLoop()
+        self.transport = Written()
+        loop = cast("asyncio.AbstractEventLoop", self.loop)
+        self.connection = Connection(config, ConnectionState(), {}, loop)
+        self.connection.connection_made(self.transport)
+
+    async def take(self, *packets: bytes, apart_s: float = 0.0) -> None:
+        for packet in packets:
+            self.connection.data_received(packet)
+            await self.wait(apart_s)
+
+    async def wait(self, seconds: float) -> None:
+        self.loop.pass_s(seconds)
+        for _ in range(6):
+            await asyncio.sleep(0)
+
+    def close(self) -> None:
+        self.connection.connection_lost(None)
+
+
+def post(body: bytes, head: bytes = SAME) -> tuple[bytes, bytes]:
+    return head % len(body), body
+
+
+known_or_not = pytest.mark.parametrize("before", [(), post(b"one")], ids=["new", "known"])
+
+
+async def test_a_head_and_its_body_are_one_request_whether_the_head_is_known_or_not() -> None:
+    client = ClientConnection()
+    await client.take(*post(b"one"), *post(b"two"), *post(b"three", OTHER), *post(b"four"))
+    head, body = post(b"in many")
+    await client.take(head, *(bytes([byte]) for byte in body))
+    await client.take(head[:20], head[20:] + body[:2], body[2:])
+
+    assert client.app.served == [
+        ("/same", b"one", False),
+        ("/same", b"two", False),
+        ("/other", b"three", False),
+        ("/same", b"four", False),
+        ("/same", b"in many", False),
+        ("/same", b"in many", False),
+    ]
+    client.close()
+
+
+@known_or_not
+async def test_a_body_that_takes_longer_is_waited_for_by_a_task(
+    before: tuple[bytes, ...],
+) -> None:
+    client = ClientConnection()
+    await client.take(*before)
+    head, body = post(b"trickles")
+    # However often something comes.
+    await client.take(head, *(bytes([byte]) for byte in body), apart_s=HOLD_S * 0.4)
+    await client.take(*post(b"next"))
+
+    assert client.app.served[-2:] == [("/same", b"trickles", True), ("/same", b"next", False)]
+    client.close()
+
+
+@known_or_not
+async def test_who_sends_no_body_is_heard_all_the_same(
+    before: tuple[bytes, ...],
+) -> None:
+    client = ClientConnection()
+    await client.take(*before)
+    await client.take(post(b"late")[0])
+    assert not client.connection.tasks
+    await client.wait(HOLD_S)
+
+    assert client.connection.tasks
+    client.close()
+    await client.wait(0)
+    assert not client.connection.tasks
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        SAME.replace(b"Host", b"Expect: 100-continue\r\nHost") % 4,
+        SAME % (HIGH_WATER_BYTES + 1),
+        CHUNKED.partition(b"%x")[0],
+    ],
+)
+async def test_a_request_that_cannot_come_whole_is_started_at_once(head: bytes) -> None:
+    client = ClientConnection()
+    await client.take(head)
+
+    assert client.connection.tasks
+    client.close()
+    await client.wait(0)
+
+
+@known_or_not
+async def test_who_leaves_while_its_request_is_held_leaves_nothing_behind(
+    before: tuple[bytes, ...],
+) -> None:
+    client = ClientConnection()
+    await client.take(*before)
+    served = len(client.app.served)
+    await client.take(post(b"gone")[0])
+    client.close()
+    await client.wait(1)
+
+    assert len(client.app.served) == served
+    assert not client.connection.tasks
+
+
+async def test_a_server_that_ends_answers_what_is_held_and_says_that_it_is_the_last() -> None:
+    for known in ((), post(b"one")):
+        client = ClientConnection()
+        await client.take(*known)
+        head, body = post(b"held")
+        await client.take(head)
+        client.connection._state.ending = True
+        client.connection.shutdown()
+        await client.wait(0)
+        await client.take(body)
+
+        assert client.app.served[-1] == ("/same", b"held", False)
+        assert b"connection: close" in client.transport.data
+        assert client.transport.is_closing()
+        client.close()
+
+
+_BODIES = st.binary(max_size=8) | st.just(b"x" * 200)
+_REQUESTS = st.lists(
+    st.tuples(st.sampled_from([SAME, OTHER, CHUNKED]), _BODIES), min_size=1, max_size=6
+)
+
+
+@given(_REQUESTS, st.sets(st.integers(1, 400), max_size=12), st.data())
+def test_requests_are_the_same_however_they_are_cut_and_whenever_they_come(
+    requests: list[tuple[bytes, bytes]], cuts: set[int], data: st.DataObject
+) -> None:
+    def bytes_of(head: bytes, body: bytes) -> bytes:
+        if head is not CHUNKED:
+            return b"".join(post(body, head))
+        return CHUNKED % (len(body), body) if body else CHUNKED.replace(b"%x\r\n%b\r\n", b"")
+
+    sent = b"".join(bytes_of(head, body) for head, body in requests)
+    ends = [*sorted(cut for cut in cuts if cut < len(sent)), len(sent)]
+    packets = [sent[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    waits_s = st.sampled_from([0.0, HOLD_S / 2, HOLD_S])
+
+    async def talk() -> None:
+        client = ClientConnection()
+        for packet in packets:
+            await client.take(packet, apart_s=data.draw(waits_s))
+        for _ in requests:
+            await client.wait(0)
+        served = [(path, body) for path, body, _ in client.app.served]
+        assert served == [
+            ("/other" if head is OTHER else "/same", body) for head, body in requests
+        ]
+        assert client.transport.data.count(b"HTTP/1.1 200 OK") == len(requests)
+        client.close()
+
+    asyncio.run(talk())
