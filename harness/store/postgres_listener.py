@@ -11,6 +11,7 @@ import psycopg
 import sqlalchemy as sa
 
 from harness.store import engine, primary_timelines
+from harness.store.database_errors import clear_frames
 
 CHANNEL: Final = "swapgate_changed"
 
@@ -38,4 +39,5 @@ def _as_lost() -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
+        clear_frames(error)
         raise ConnectionError("the connection to PostgreSQL is lost") from error

@@ -1,11 +1,13 @@
 """URLs, waiting for a lock, shipped files: the edges of the store."""
 
+import gc
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -264,6 +266,36 @@ def test_a_locked_sqlite_is_unavailable_and_may_be_tried_again(sqlite_url: str) 
             assert tx.routing.table().revision == 0
     first.close()
     second.close()
+
+
+@pytest.mark.req("B8")
+def test_a_server_that_is_away_leaves_no_connection_to_the_garbage_collector(
+    tmp_path: Path,
+) -> None:
+    store = open_store(f"postgresql://nobody@/none?host={tmp_path}")
+
+    def try_all() -> None:
+        for call in (
+            store.etag,
+            store.snapshot,
+            partial(store.try_lead, "control"),
+            partial(store.wait_for_change, 0.0),
+            store.write().__enter__,
+        ):
+            with suppress(StoreUnavailable):
+                call()
+
+    try_all()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            try_all()
+        # psycopg's cycles would hold one for each, until they are collected.
+        assert not [left for left in gc.get_objects() if type(left).__name__ == "PGconn"]
+    finally:
+        gc.enable()
+    store.close()
 
 
 def test_a_folder_that_cannot_be_written_has_no_leader(tmp_path: Path) -> None:
