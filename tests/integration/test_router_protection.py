@@ -131,7 +131,7 @@ def test_an_answer_without_end_is_cut_and_the_next_target_answers(
     world: Routed, hostile: Hostile, kind: str
 ) -> None:
     hostile.kind = kind
-    hostile.sent.clear()
+    hostile.sent = []
     stream = kind == "stream"
     with world.client() as client, Peak(world) as peak:
         assert ask(client, stream=stream)

@@ -2,6 +2,7 @@
 restarts router, control process and dashboard, with ports and logs of their own.
 """
 
+import itertools
 import os
 import secrets
 import signal
@@ -20,15 +21,29 @@ import yaml
 START_S = 240.0
 # A gate run evaluates two targets: minutes on a machine that has other work.
 COMMAND_S = 600.0
+# That run tests at once, each with ports of its own.
+PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+
+
+def _ports() -> Iterator[int]:
+    """Those of this one of the processes that run the tests, in an order of chance."""
+    place = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    ports = list(range(18_000, 32_000)[place % PROCESSES :: PROCESSES])
+    secrets.SystemRandom().shuffle(ports)
+    return itertools.cycle(ports)
+
+
+_PORTS = _ports()
 
 
 def free_port() -> int:
-    """One that no outgoing connection takes meanwhile, nor while its process is started again.
+    """One that nobody else is given, and that no outgoing connection takes meanwhile, nor while
+    its process is started again.
 
     Systems give those a port from 32768 upwards (Linux) or 49152 (macOS, Windows).
     """
     while True:
-        port = secrets.choice(range(18_000, 32_000))
+        port = next(_PORTS)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
 
