@@ -138,11 +138,11 @@ def _close(
     codes = {name: town.processes.terminate(name) for name in (*ROUTERS, *WORKERS, *CONTROLS)}
     audit = town.command("audit", "verify", expect=None)
     recorded = {str(route): int(n) for route, n in town.database.rows(verdict.RECORDED)}
-    ((samples, distinct),) = town.database.rows(verdict.SAMPLES)
+    samples = [(int(planned), int(n)) for planned, n in town.database.rows(verdict.SAMPLES)]
     checks = [
         verdict.check_requests(requests, breaks),
         verdict.check_books(requests, recorded, breaks),
-        verdict.check_samples(samples, distinct),
+        verdict.check_samples(samples),
         *verdict.check_swaps(swaps),
         verdict.check_leaders(swaps, LEADER_CHANGES),
         verdict.check_alerts(firings, breaks),

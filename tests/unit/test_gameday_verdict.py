@@ -57,6 +57,11 @@ def test_the_books_may_lack_what_a_killed_router_had_not_written_and_nothing_els
     assert not verdict.check_books(requests, {"support": 1}, [(OTHER, AT)]).good
 
 
+def test_a_run_that_is_done_may_lack_no_sample() -> None:
+    for runs, good in (([(8, 8), (24, 24)], True), ([(8, 8), (24, 23)], False), ([], False)):
+        assert verdict.check_samples(runs).good is good
+
+
 def test_an_alert_has_to_fire_for_its_break_and_none_for_what_nobody_broke() -> None:
     (alert,) = OTHER.alerts
     during, before = Firing(alert, "10.0.0.21", 105.0), Firing(alert, "10.0.0.21", 20.0)
