@@ -26,6 +26,10 @@ from benchmarks.scale.reads import WHOLE, Read, list_reads
 from benchmarks.scale.sizes import Size
 from tests.support.store.query_plans import recorded
 
+COLUMNS = (
+    *("database", "part of the goal", "door", "read"),
+    *("p50 ms", "p95 ms", "statements", "slowest statement ms"),
+)
 LIMIT_MS = 200.0
 SLOW_MS = 3_000.0  # a read that takes longer is measured twice, and no more
 
@@ -180,8 +184,11 @@ def _bytes(house: House) -> int:
 
 
 def _append(file: Path, kind: str, size: Size, found: Sequence[Measured]) -> None:
+    is_new = not file.exists()
     with file.open("a", newline="") as out:
         writer = csv.writer(out)
+        if is_new:
+            writer.writerow(COLUMNS)
         for row in found:
             writer.writerow(
                 [
