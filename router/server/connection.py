@@ -194,7 +194,7 @@ class Connection(asyncio.Protocol):
         if self._begun:
             data, self._begun, self._fed = self._begun + data, b"", 0
         idle = self._answered is None and not self._fed and self._reads_on is None
-        if idle and self._known is not None and self._is_known(self._known, data):
+        if idle and self._known is not None and self._serve_known(self._known, data):
             return
         self._read(data)
         begun = self._unstarted
@@ -216,7 +216,7 @@ class Connection(asyncio.Protocol):
             return False
         return True
 
-    def _is_known(self, head: KnownHead, data: bytes) -> bool:
+    def _serve_known(self, head: KnownHead, data: bytes) -> bool:
         """Whether data are a request with that head, which is served, or begin one."""
         known = head.read(data)
         if known is not None:
