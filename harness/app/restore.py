@@ -21,7 +21,7 @@ from harness.domain.errors import ConfigError, Conflict, InputError
 from harness.domain.settings import Settings
 from harness.runtime import encryption, secret_files, signing_keys
 from harness.runtime.clock import SystemClock
-from harness.store import table_copy
+from harness.store import migrate, table_copy
 from harness.store.restored_database import replace_database
 
 PUBLIC_MODE: Final = 0o644
@@ -45,31 +45,37 @@ def restore_backup(
 
     replace: also where there is data, or another key. Raises InputError for a file that is no
     whole backup, Conflict where there is data and `replace` is False, ConfigError where the
-    environment sets another key. Nothing is changed before all of that is known.
+    environment sets another key. Nothing is changed before all of that is known, and keys and
+    configuration are put back where the database cannot be replaced.
     """
     contents = verify_backup(file, passphrase)
     wanted = config_file(given, os.environ) or Path.cwd() / config.FILE_NAME
-    written = _write_configuration(contents, wanted)
+    created, aside = _write_configuration(contents, wanted), list[Path]()
+    suffix = f".replaced-{SystemClock().now():%Y%m%dT%H%M%SZ}"
     try:
         settings = load_settings(given)
         _check_place(settings, contents, replace=replace)
-    except Exception:
-        for path in written:
-            path.unlink()
+        secret_files.writable_home(settings)
+        _write_keys(settings, contents, suffix, created, aside)
+        database = replace_database(
+            settings.database_url,
+            contents.schema,
+            read_rows(file, passphrase),
+            contents.tables,
+            suffix=suffix,
+        )
+    except BaseException:
+        # The keys of one installation beside the database of another one open nothing.
+        for path in created:
+            path.unlink(missing_ok=True)
+        for path in aside:
+            path.replace(path.with_name(path.name.removesuffix(suffix)))
         raise
-    secret_files.writable_home(settings)
-    suffix = f".replaced-{SystemClock().now():%Y%m%dT%H%M%SZ}"
-    keys, aside = _write_keys(settings, contents, suffix)
-    database = replace_database(
-        settings.database_url,
-        contents.schema,
-        read_rows(file, passphrase),
-        contents.tables,
-        suffix=suffix,
-    )
-    created = tuple(str(path) for path in (*written, *keys))
+    migrate.upgrade(settings.database_url)
     set_aside = tuple(str(path) for path in (*aside, *database.set_aside))
-    return RestoredBackup(contents, database.name, created, set_aside)
+    return RestoredBackup(
+        contents, database.name, tuple(str(path) for path in created), set_aside
+    )
 
 
 def _write_configuration(contents: BackupContents, wanted: Path) -> list[Path]:
@@ -121,18 +127,22 @@ def _is_other(settings: Settings, name: str, text: str) -> bool:
 
 
 def _write_keys(
-    settings: Settings, contents: BackupContents, suffix: str
-) -> tuple[list[Path], list[Path]]:
-    """Writes the keys that are not in use here; returns those files and what was set aside."""
-    written, aside = [], []
+    settings: Settings,
+    contents: BackupContents,
+    suffix: str,
+    created: list[Path],
+    aside: list[Path],
+) -> None:
+    """Writes the keys that are not in use here; adds those files to `created`, and what had
+    their names to `aside`.
+    """
     for name, text in contents.keys.items():
         place = settings.home / name
         if _is_other(settings, name, text):
             aside.append(place.replace(place.with_name(f"{name}{suffix}")))
         elif place.exists() or set_in_environment(name):
             continue
+        created.append(place)
         encryption.write_key_file(place, text.splitlines())
         if name == signing_keys.KEYRING_FILE:
             place.chmod(PUBLIC_MODE)
-        written.append(place)
-    return written, aside

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from harness.store import engine
+from harness.store import engine, migrate
 from harness.store.sqlite_file import INDEX, LOG
 from harness.store.table_copy import TableDigest, TableRows, replace_rows
 
@@ -34,7 +34,8 @@ def replace_database(
     suffix: str,
 ) -> ReplacedDatabase:
     """Replaces all rows by those of a backup; see `table_copy.replace_rows`, also for what it
-    raises. suffix: of the names of files that are set aside.
+    raises. PostgreSQL's schema is still the backup's afterwards. suffix: of the names of files
+    that are set aside.
     """
     parsed = engine.parse(url)
     if parsed.get_backend_name() == "postgresql":
@@ -45,6 +46,7 @@ def replace_database(
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         replace_rows(_url_of(parsed, draft), schema, parts, expected)
+        migrate.upgrade(_url_of(parsed, draft))
         aside = _set_aside(file, suffix)
         draft.replace(file)
     finally:

@@ -7,7 +7,7 @@ that was changed around Swapgate comes back as it was, and is found again.
 
 import base64
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -22,6 +22,7 @@ from harness.domain.errors import Conflict, DatabaseUnusable, StoreUnavailable
 from harness.store import engine, migrate, trigger_generation, trigger_signatures, triggers
 from harness.store.database_errors import translated
 from harness.store.schema import metadata
+from harness.store.schema.operations import leadership
 
 ROWS_AT_A_TIME: Final = 200
 # A migration writes into these.
@@ -140,8 +141,8 @@ def has_data(url: str) -> bool:
 def replace_rows(
     url: str, schema: str, parts: Iterable[TableRows], expected: Mapping[str, TableDigest]
 ) -> None:
-    """Put the rows of a backup in the place of all that the database at `url` holds, and bring
-    its schema from `schema` to this version's.
+    """Put the rows of a backup in the place of all that the database at `url` holds. Its schema
+    is `schema` afterwards; `migrate.upgrade` brings it to this version's.
 
     It is one transaction, which ends only if the rows, read back, are those `expected`. Others
     read what was there before until then. As the tables' owner. Raises Conflict where the
@@ -167,13 +168,23 @@ def replace_rows(
             raise DatabaseUnusable(
                 f"the backup has a table {missing[0]}, the database has none"
             )
+        term = _term(db, there)
         # Those of the backup's schema, in the order of their references.
         for table in reversed(list(expected)):
             db.execute(sa.text(f'DELETE FROM "{table}"'))  # noqa: S608 - as above
         columns: dict[str, tuple[str, ...]] = {}
         _load(db, _note_columns(parts, columns))
         _check_rows(db, columns, expected)
-    migrate.upgrade(url)
+        if term:
+            # A leader of an earlier term, stopped until now, would be the leader again.
+            db.execute(sa.update(leadership).where(leadership.c.term < term).values(term=term))
+
+
+def _term(db: sa.Connection, tables: Collection[str]) -> int:
+    """The term that the leader among control processes has; 0 where there is no such table."""
+    if leadership.name not in tables:
+        return 0
+    return db.execute(sa.select(leadership.c.term)).scalar() or 0
 
 
 @contextmanager

@@ -2,16 +2,20 @@
 
 import hashlib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
 from harness.control.operations import keys
-from harness.domain.errors import InputError
+from harness.domain.errors import InputError, LeadershipLost
 from harness.domain.operations.principals import OPERATOR
+from harness.runtime.clock import SystemClock
 from harness.runtime.encrypted_archive import ArchiveWriter, read_archive
+from harness.store.leader import leadership
 from harness.store.table_copy import TableDigest, open_tables
 from tests.integration.test_unusable_databases import run
 
@@ -95,6 +99,55 @@ def test_a_backup_has_the_rows_of_one_moment_and_comes_back_in_place_and_elsewhe
     }
     assert modes
     assert set(modes.values()) == {0}
+
+
+def test_a_restore_that_fails_at_the_database_leaves_the_keys_that_open_it(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(BACKUP_VARIABLE, PASSPHRASE)
+    home = installation(tmp_path / "home", database_url)
+    add_keys(home, "mine")
+    other = installation(tmp_path / "other", f"sqlite:///{tmp_path / 'other.db'}")
+    made, backup = tmp_path / "made.backup", tmp_path / "newer.backup"
+    assert run(other, "backup", str(made)).exit_code == 0
+    with backup.open("wb") as out:
+        archive = ArchiveWriter(out, PASSPHRASE)
+        for line in read_archive(made, PASSPHRASE):
+            archive.write(line.replace(b'"schema":"00', b'"schema":"99', 1))
+        archive.close()
+    before = {path.name: path.read_bytes() for path in (home / ".swapgate").glob("*.*")}
+
+    refused = run(home, "restore", str(backup), "--replace", "--yes")
+
+    assert "restore it with that version" in refused.stderr
+    assert {p.name: p.read_bytes() for p in (home / ".swapgate").glob("*.*")} == before
+    assert run(home, "db", "check").exit_code == 0
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.setenv("SWAPGATE__DATABASE_URL", f"sqlite:///{empty / 'new.db'}")
+    assert "restore it with that version" in run(empty, "restore", str(backup)).stderr
+    assert [path for path in empty.rglob("*") if path.is_file()] == []
+
+
+def test_a_restore_makes_no_leader_of_an_earlier_term_the_leader_again(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(BACKUP_VARIABLE, PASSPHRASE)
+    home = installation(tmp_path / "home", postgres_url)
+    backup = tmp_path / "first.backup"
+    assert run(home, "backup", str(backup)).exit_code == 0
+    with closing(leadership(sa.make_url(postgres_url), SystemClock())) as first:
+        early = first.try_lead("first")
+    with closing(leadership(sa.make_url(postgres_url), SystemClock())) as second:
+        later = second.try_lead("second")
+    assert early is not None
+    assert later == early + 1
+
+    assert run(home, "restore", str(backup), "--replace", "--yes").exit_code == 0
+
+    made = open_installation(home / "swapgate.yaml")
+    with closing(made), pytest.raises(LeadershipLost), made.store.write() as tx:
+        tx.installation.require_term(early)
 
 
 def test_a_backup_that_is_damaged_cut_or_anothers_is_refused_before_anything_changes(
