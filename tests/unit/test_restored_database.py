@@ -255,6 +255,16 @@ def test_the_control_plane_moves_nothing_on_a_database_that_routers_refuse(
     assert world.run_once().failed == ()
 
 
+def test_it_goes_on_once_accepted_though_a_router_that_refused_was_killed(place: Place) -> None:
+    world = place.world
+    with world.store.write() as tx:
+        tx.alerts.fold([refusal(world.clock.now())])
+
+    restores.accept_restore(world.context(), SYSTEM, reason="the disk died", above=0)
+
+    assert world.run_once().failed == ()
+
+
 def refusal(now: datetime) -> Alert:
     kind = AlertKind.DATABASE_RESTORED
     return Alert(kind, "routing table", kind.value, "it went back", "why", now, "router-1")

@@ -113,7 +113,12 @@ def acknowledge(ctx: Context, tx: Transaction, kind: AlertKind, about: str) -> b
     """End the alert, since a person has looked; the next one opens it again. Whether
     there was one.
     """
-    record = tx.alerts.newest(f"{kind.value}:{about}")
+    return end_alert(ctx, tx, f"{kind.value}:{about}")
+
+
+def end_alert(ctx: Context, tx: Transaction, key: str) -> bool:
+    """End the alert of a key whatever its sources say. Whether there was one."""
+    record = tx.alerts.newest(key)
     if record is None or not record.open:
         return False
     tx.alerts.save(resolve_record(record, ctx.clock.now()))

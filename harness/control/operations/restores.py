@@ -38,6 +38,8 @@ def accept_restore(ctx: Context, actor: Actor, *, reason: str, above: int) -> Li
         if tx.audit.first_break() is None:
             # What is there fits; what is missing, a person has accepted.
             alerts.resolve_alert(ctx, tx, AlertKind.AUDIT_BROKEN, "log")
+        # Also where a router that raised it was killed since, and cannot say that it is over.
+        alerts.end_alert(ctx, tx, AlertKind.DATABASE_RESTORED.value)
         event = audit.record(
             ctx,
             tx,
