@@ -70,6 +70,10 @@ class AuditExports(Protocol):
 
     def save(self, export: AuditExport) -> None: ...
 
+    def advance(self, export: AuditExport, since: AuditPosition) -> bool:
+        """Saves it if the sink is where it was, at `since`; returns whether it was."""
+        ...
+
 
 class Principals(Protocol):
     """Stores the people and services that act. The local operator is there from the start."""

@@ -74,13 +74,13 @@ def checkpoint_line(mark: AuditPosition, at: datetime, signatures: Signatures) -
 
 
 def read_checkpoints(text: str, signatures: Signatures) -> Sequence[AuditPosition]:
-    """Reads the checkpoints among lines of JSON, and leaves out every other line. Raises
-    SignatureInvalid for one that control did not sign.
+    """Reads the checkpoints among lines of JSON, also behind what syslog writes before them,
+    and leaves out every other line. Raises SignatureInvalid for one that control did not sign.
     """
     marks = []
     for number, line in enumerate(text.splitlines(), start=1):
         try:
-            stored = json.loads(line)
+            stored = json.loads(line[line.index("{") :])
             if "checkpoint" not in stored:
                 continue
             mark = AuditPosition(int(stored["checkpoint"]), str(stored["mac"]))

@@ -4,8 +4,9 @@ and TLS, to a file; and the log compared with the checkpoints that these have ke
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,11 @@ from harness.app.database import upgrade_database
 from harness.app.installation import Installation, open_installation
 from harness.cli.program import program
 from harness.control.operations import alerts, keys, queries
-from harness.control.operations.audit_sinks import send_new_events
+from harness.control.operations.audit_sinks import resend, send_new_events
 from harness.domain.errors import ConfigError
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.audit import AuditEvent, AuditPosition
 from tests.integration.test_audit_anchor import cut
 from tests.support.site.alert_receiver import Receiver
 from tests.support.site.syslog_server import SyslogServer
@@ -115,6 +117,50 @@ def test_a_collector_gets_every_event_in_order_over_outages_and_restarts(
     assert not house.is_alerted()
 
 
+class GoesBack:
+    """Sinks that somebody lets go back once, while a receiver takes a batch."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._done = False
+
+    def names(self) -> Sequence[str]:
+        return ["siem"]
+
+    def takes_events(self, sink: str) -> bool:
+        return sink == "siem"
+
+    def send(self, sink: str, events: Sequence[AuditEvent], end: AuditPosition) -> None:
+        with closing(self._house.open()) as installation:
+            if not self._done:
+                resend(installation.context, SYSTEM, sink, after=1, reason="its disk was lost")
+                self._done = True
+            assert installation.context.audit_sinks is not None
+            installation.context.audit_sinks.send(sink, events, end)
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_what_is_to_be_sent_again_while_a_batch_is_under_way_is_not_forgotten(
+    status: int, database_url: str, tmp_path: Path
+) -> None:
+    receiver = Receiver()
+    with receiver.up():
+        house = House(tmp_path, database_url, url=f"http://127.0.0.1:{receiver.port}/collect")
+        house.act("first")
+        house.act("second")
+        house.send()
+        house.act("third")
+        receiver.status = status
+        with closing(house.open()) as installation:
+            send_new_events(replace(installation.context, audit_sinks=GoesBack(house)))
+        receiver.status = 200
+        house.send()
+
+    last = receiver.got[-1].body.decode().splitlines()
+    assert numbers(last) == list(range(2, house.state().number + 1))
+    assert house.state().waiting == 0
+
+
 @pytest.fixture
 def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """A new one for localhost, which this machine's clients trust meanwhile."""
@@ -156,6 +202,9 @@ def test_syslog_has_taken_only_what_it_has_read(
     assert all(message.startswith("<110>1 ") for message in syslog.messages)
     bodies = [message.split(" - ", 1)[1] for message in syslog.messages]
     assert numbers(bodies) == list(range(1, house.state().number + 1))
+    kept = tmp_path / "syslog"
+    kept.write_text("\n".join(syslog.messages))
+    assert "the events of all 1 checkpoint" in verify(house, kept).stdout
 
 
 def verify(house: House, anchor: Path, *words: str) -> Result:

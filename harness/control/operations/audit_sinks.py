@@ -95,10 +95,11 @@ def _send_batch(ctx: Context, sinks: AuditSinks, sink: str) -> bool:
         _note_failure(ctx, sink, known, str(error))
         return False
     with ctx.store.write() as tx:
-        tx.audit_exports.save(AuditExport(sink, end, ctx.clock.now()))
-        if known is not None and known.failures:
+        # Where somebody let it go back meanwhile, it goes on from there.
+        moved = tx.audit_exports.advance(AuditExport(sink, end, ctx.clock.now()), position)
+        if moved and known is not None and known.failures:
             alerts.resolve_alert(ctx, tx, AlertKind.AUDIT_EXPORT, sink)
-    return len(events) == EVENTS_AT_ONCE
+    return len(events) == EVENTS_AT_ONCE or not moved
 
 
 def _is_in_log(tx: Transaction, position: AuditPosition) -> bool:
@@ -115,8 +116,8 @@ def _note_failure(ctx: Context, sink: str, known: AuditExport | None, error: str
     after = replace(before, at=at, failures=before.failures + 1, error=error)
     log.warning("audit_not_sent", sink=sink, failures=after.failures, error=error)
     with ctx.store.write() as tx:
-        tx.audit_exports.save(after)
-        if after.failures == FAILURES_BEFORE_ALERT:
+        moved = tx.audit_exports.advance(after, before.position)
+        if moved and after.failures == FAILURES_BEFORE_ALERT:
             alerts.raise_alert(
                 ctx,
                 tx,

@@ -180,6 +180,17 @@ class SqlAuditExports:
         if not self._unit.write(same.values(values)):
             self._unit.write(sa.insert(audit_export), values)
 
+    def advance(self, export: AuditExport, since: AuditPosition) -> bool:
+        values = export_to_row(export)
+        there = sa.update(audit_export).where(
+            audit_export.c.sink == export.sink,
+            audit_export.c.number == since.number,
+            audit_export.c.mac == since.mac,
+        )
+        if self._unit.write(there.values(values)):
+            return True
+        return since == AuditPosition() and self._unit.write_new(audit_export, values)
+
 
 class SqlAuditedRows:
     def __init__(self, unit: Unit, audit: SqlAuditLog) -> None:
