@@ -76,6 +76,9 @@ def test_the_workflow_runs_the_script_and_holds_no_token() -> None:
     assert ".ci/run" in scripts
     assert "secrets." not in text
     assert "password" not in text
+    # A tag can be moved to other code, which then has the right to publish.
+    used = [step["uses"] for step in steps if "uses" in step]
+    assert [name for name in used if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", name)] == []
     assert jobs["publish"]["permissions"] == {"id-token": "write"}
     assert jobs["publish"]["needs"] == "build"
 
