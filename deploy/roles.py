@@ -10,9 +10,10 @@ from typing import Final, NamedTuple
 UID: Final = 10001
 HOME: Final = "/var/lib/swapgate"
 CONFIG: Final = "/etc/swapgate/swapgate.yaml"
-# How long a router may take to end: its delay, its drain, and what it still writes.
+# How long a router may take to end: its delay, its drain, a worker's last words, and what the
+# parent still writes.
 SHUTDOWN_DELAY_S: Final = 5
-END_S: Final = 60
+END_S: Final = 75
 
 # Variable → key in the secret `swapgate-keys`, named as `swapgate init` names its file.
 _VERIFYING: Final = {

@@ -22,6 +22,8 @@ PROJECT: Final = Path(__file__).parents[2] / "pyproject.toml"
 VERSION: Final = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["version"]
 MOST_ROUTERS: Final = 10
 BUSY_PERCENT: Final = 60
+# The label of the namespaces whose pods may call a role.
+CALLERS: Final = {"router": "swapgate-client", "control": "swapgate-operator"}
 Manifest = dict[str, Any]
 
 
@@ -197,9 +199,10 @@ def deny_all() -> Manifest:
 
 
 def allow_traffic(role: Role) -> Manifest:
-    """Out: names, PostgreSQL, and providers over TLS. In: applications of this namespace to the
-    router, and of monitoring to both; to the dashboard nobody (`kubectl port-forward` is not
-    held back by a policy).
+    """Out: names, PostgreSQL, and providers over TLS. In: monitoring to both; to the router,
+    applications of this namespace and of those with the label `swapgate-client`; to the control
+    plane, operators and CI of namespaces with the label `swapgate-operator`; to the dashboard
+    nobody (`kubectl port-forward` is not held back by a policy).
     """
     spec: Manifest = {
         "podSelector": {"matchLabels": labels(role)},
@@ -211,7 +214,11 @@ def allow_traffic(role: Role) -> Manifest:
     }
     if not role.loopback:
         monitoring = {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}
-        sources: list[Manifest] = [{"namespaceSelector": monitoring}]
+        callers = {"matchLabels": {CALLERS[role.name]: "true"}}
+        sources: list[Manifest] = [
+            {"namespaceSelector": monitoring},
+            {"namespaceSelector": callers},
+        ]
         if role.name == "router":
             sources.append({"podSelector": {}})
         spec["ingress"] = [{"from": sources, "ports": [{"protocol": "TCP", "port": role.port}]}]
