@@ -21,10 +21,16 @@ from harness.control.operations.audit_sinks import resend, send_new_events
 from harness.domain.errors import ConfigError
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
-from harness.domain.operations.audit import AuditEvent, AuditPosition
+from harness.domain.operations.audit import (
+    GENESIS,
+    AuditEvent,
+    AuditPosition,
+    event_mac,
+)
 from tests.integration.test_audit_anchor import cut
 from tests.support.site.alert_receiver import Receiver
 from tests.support.site.syslog_server import SyslogServer
+from tests.support.store.raw_rows import Database
 
 pytestmark = pytest.mark.req("G7")
 
@@ -234,6 +240,47 @@ def test_a_log_that_lacks_what_a_checkpoint_outside_names_is_found(
     assert report["anchor"]["first_missing"] == last.number
     house.send()
     assert "the log was cut" in house.state().error
+
+
+def write_anew(house: House, url: str) -> None:
+    """Writes another actor into the first event, and the chain anew, as who has the secret."""
+    with closing(house.open()) as installation:
+        with installation.store.read() as tx:
+            events = tx.audit.after(0, 1000)
+        secret = installation.secret
+    database, previous = Database(url), GENESIS
+    if database.dialect == "postgresql":
+        database.run("ALTER TABLE audit_event DISABLE TRIGGER ALL")
+    else:
+        database.run("DROP TRIGGER audit_event_no_update")
+    for event in events:
+        actor = "nobody" if event.number == 1 else event.actor
+        other = replace(event, actor=actor, previous=previous)
+        previous = event_mac(other, secret)
+        row = {"n": event.number, "actor": actor, "before": other.previous, "mac": previous}
+        database.run(
+            "UPDATE audit_event SET actor = :actor, previous = :before, mac = :mac"
+            " WHERE number = :n",
+            row,
+        )
+    database.engine.dispose()
+
+
+def test_a_log_that_was_written_anew_with_a_chain_that_holds_is_found(
+    database_url: str, tmp_path: Path
+) -> None:
+    anchor = tmp_path / "elsewhere.jsonl"
+    house = House(tmp_path, database_url, url=anchor.as_uri(), events=False)
+    house.act("first")
+    house.send()
+    write_anew(house, database_url)
+    (tmp_path / "home" / "audit.checkpoint").unlink(missing_ok=True)
+
+    found = verify(house, anchor, "--json")
+    report = json.loads(found.stdout)
+
+    assert (found.exit_code, report["whole"]) == (1, True)
+    assert report["anchor"]["first_missing"] == report["anchor"]["newest"]["number"]
 
 
 def test_a_checkpoint_that_control_did_not_sign_is_refused(

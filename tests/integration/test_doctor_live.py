@@ -14,12 +14,15 @@ from click.testing import CliRunner, Result
 from evals.sim.server import simulator
 from harness.cli.program import program
 from harness.domain.providers.live_checks import QUESTION
-from tests.integration.test_doctor_tools import WIRES, at_once
+from tests.integration import test_doctor_tools
+from tests.integration.test_doctor_tools import at_once
 from tests.support.providers.simulator_thread import serve_in_thread
+from tests.wire import bedrock, vertex
 from tests.wire import openai as plain
 from tests.wire.server import KEY, Reading, Refused, Reply, Strict, Usage, WireRequest, serving
 
 pytestmark = [pytest.mark.req("B7"), pytest.mark.timeout(900)]
+WIRES: dict[str, Any] = {**test_doctor_tools.WIRES, "bedrock": bedrock, "vertex": vertex}
 ANSWER = "ready at once"
 PRICES = "{input_usd_per_mtok: 1.0, output_usd_per_mtok: 10.0}"
 
@@ -77,13 +80,21 @@ def live(kind: str, *more: str, exits: int = 0) -> tuple[dict[str, str], Any]:
     return {finding["scenario"]: finding["outcome"] for finding in findings}, document
 
 
-@pytest.mark.parametrize("kind", sorted(WIRES))
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *sorted(test_doctor_tools.WIRES),
+        *(pytest.param(kind, marks=pytest.mark.verify) for kind in ("bedrock", "vertex")),
+    ],
+)
 def test_a_provider_that_keeps_its_protocol_works_in_every_scenario(kind: str) -> None:
     with provider(kind) as served:
         found, document = live(kind, "--max-usd", "1")
 
-    assert set(found.values()) == {"works"}, document["targets"][0]["findings"]
-    assert document["targets"][0]["compared"] is (kind != "gemini")
+    others = {name: outcome for name, outcome in found.items() if outcome != "works"}
+    # There, a wrong key and a key without a right are one error.
+    assert others == ({"wrong key": "differs"} if kind == "bedrock" else {}), document
+    assert document["targets"][0]["compared"] is (kind in {"anthropic", "openai"})
     assert document["calls"] == len(served.asked) == 12
     keys = {_sent_key(request) for request in served.asked}
     assert len(keys) == 2  # ours, and one that was made up
@@ -153,7 +164,9 @@ def test_a_provider_that_lies_is_found_out_and_repeats_nothing() -> None:
             "model": KEY,
         }
         served.answers = lambda _: Reply(text=ANSWER)
-        silent, _ = live("openai", "--max-usd", "1", exits=1)
+        asked = len(served.asked)
+        silent, unknown = live("openai", "--max-usd", "0.03", exits=1)
+        asked = len(served.asked) - asked
 
     assert huge["plain answer"] == "works"
     assert huge["length stop"] == "fails"
@@ -161,6 +174,9 @@ def test_a_provider_that_lies_is_found_out_and_repeats_nothing() -> None:
     assert "no cap holds" in json.dumps(document)
     assert hidden["plain answer"] == "fails"
     assert silent["plain answer"] == silent["length stop"] == "fails"
+    # Each counts with the most that it can cost; the stream has its usage.
+    assert unknown["calls"] == asked
+    assert 2 * 1_024 * 10 / 1e6 < unknown["at_most_usd"] <= 0.03
 
 
 def test_a_refused_key_ends_the_run_after_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
