@@ -3,7 +3,7 @@ observations: blocks, traffic, and what keys spent.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Protocol
 
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory
@@ -205,7 +205,15 @@ class Observations(Protocol):
         self, *, since: datetime, route: str | None = None, project: str = DEFAULT_PROJECT
     ) -> Sequence[TrafficTotal]:
         """Sums of what `traffic` gives, in order of route, arm and target. project: whose
-        routes alone; the default one's are all.
+        routes alone; the default one's are all. What was archived is in it by whole days.
+        """
+        ...
+
+    def totals_of_routes(
+        self, windows: Mapping[str, tuple[datetime, datetime | None]]
+    ) -> Sequence[TrafficTotal]:
+        """Sums as `totals` does, of some routes, each in a window of its own: from when on and
+        until when, None for no end.
         """
         ...
 
@@ -218,11 +226,21 @@ class Observations(Protocol):
         ...
 
     def traffic_points(
-        self, *, since: datetime, route: str | None = None, project: str = DEFAULT_PROJECT
+        self,
+        *,
+        since: datetime,
+        step: timedelta = timedelta(minutes=1),
+        route: str | None = None,
+        project: str = DEFAULT_PROJECT,
     ) -> Sequence[TrafficPoint]:
-        """Sums of what `traffic` gives minute by minute, oldest first. project: whose routes
-        alone; the default one's are all.
+        """Sums of what `traffic` gives, oldest first, minute by minute; by hours or days where
+        `since` begins one and `step` is a multiple of it. project: whose routes alone; the
+        default one's are all.
         """
+        ...
+
+    def forget_hours(self, before: datetime) -> int:
+        """Deletes the sums of hours whose minutes are in the archive; those of days stay."""
         ...
 
     def spend_totals(self, *, today: date, keys: Collection[str]) -> Mapping[str, SpendTotals]:

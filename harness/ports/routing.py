@@ -58,8 +58,10 @@ class Routing(Protocol):
         """Lists the versions of a route, newest first."""
         ...
 
-    def last_swap(self, name: str) -> IncumbentSwap | None:
-        """Reads the last change of a route's incumbent; None where it is the first still."""
+    def last_swaps(self, names: Iterable[str]) -> Mapping[str, IncumbentSwap]:
+        """Reads the last change of each route's incumbent; without those whose first still
+        serves.
+        """
         ...
 
     def changed_at(self, name: str) -> datetime | None:

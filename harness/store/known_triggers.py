@@ -128,5 +128,7 @@ _LINES: Final = """
     f94bef297d5c4f83d80cd9e640341efd fa06cd8de55e604ce8c9ed5072ef152c
     fa60b3d2fe520aff12e84db0c07c9b63 fb9996076f2fe89b732b2a55eacf98dc
     fc9fc81fd95681f4fac20102486cbd84 fecbb2b36fefcc5a45eded264d69dcfa
+    0318ac9baa898731da6b175069382c9b 0aa152538541bda54456d10aaf7ecaab
+    3bf05f0f0a3821e6f7d7118dcd459f97 40db5e1611c683fd3b7639fb9246ff9c
 """
 DIGESTS: Final = frozenset(_LINES.split())

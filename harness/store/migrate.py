@@ -37,6 +37,7 @@ from harness.store import (
     engine,
     postgres_roles,
     schema_revisions,
+    traffic_backfill,
     trigger_generation,
     trigger_signatures,
     triggers,
@@ -110,7 +111,8 @@ def upgrade(
         return _sign_triggers(db, signatures)
 
     try:
-        return _patiently(url, go_on)
+        is_signed = _patiently(url, go_on)
+        _sum_up_traffic(url)
     except RoleRefused as error:
         if schema_revisions.is_current(url):
             what = (
@@ -120,6 +122,25 @@ def upgrade(
         else:
             what = f"upgrade the database, which stays as it was ({error.database})"
         raise DatabaseUnusable(postgres_roles.owner_needed(url, what)) from error
+    return is_signed
+
+
+def _sum_up_traffic(url: str) -> None:
+    """Sums up what was recorded before there were sums, hour by hour. Who is interrupted has
+    lost nothing, and the next upgrade goes on.
+    """
+
+    def sum_up(db: sa.Connection) -> float:
+        """Returns how long it held writers up; 0.0 where nothing was left."""
+        if not _is_newest(db) or traffic_backfill.is_complete(db):
+            return 0.0
+        began = time.monotonic()
+        traffic_backfill.sum_up_hour(db)
+        return time.monotonic() - began
+
+    while held_s := _patiently(url, sum_up):
+        # SQLite's writers wait in no queue: without a pause they would hardly get through.
+        time.sleep(held_s)
 
 
 def _sign_triggers(db: sa.Connection, signatures: Signatures | None) -> bool:

@@ -19,6 +19,7 @@ from harness.ports import Signatures
 # list of words that one holds, adds a line, and lines to `known_triggers`; those before stay.
 DIGESTS: Final = (
     "283ba402e8656de2f1991d2cff45ba98381a7f4622af9b7a86fc4e0006c98c00",
+    "8c001069803b19f7816f79ba5d0eaf9c4a7455f25a001afca34ffbc65b18af5c",
 )  # fmt: skip
 GENERATION: Final = len(DIGESTS)
 

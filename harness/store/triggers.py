@@ -19,7 +19,7 @@ from harness.domain.content_hash import canonical_json, hash_content
 from harness.domain.errors import SignatureInvalid
 from harness.ports import Signatures
 from harness.store import trigger_generation
-from harness.store.guards import COUNTED, GUARDS, KEPT, NEVER_EMPTIED, Guard
+from harness.store.guards import COUNTED, GUARDS, KEPT, NEVER_EMPTIED, Guard, traffic_sums
 from harness.store.schema import metadata
 
 # pg_trigger.tgtype, bit by bit.
@@ -131,7 +131,7 @@ def in_public(db: sa.Connection, trigger: Trigger) -> Trigger:
     if db.dialect.name == "sqlite":
         return trigger
     schema = _schema(db)
-    place = re.compile(rf"\b(FROM|JOIN|UPDATE) {re.escape(schema)}\.")
+    place = re.compile(rf"\b(FROM|INTO|JOIN|UPDATE) {re.escape(schema)}\.")
     path = f"search_path=pg_catalog, {schema}, pg_temp"
     return replace(
         trigger,
@@ -165,6 +165,9 @@ def _of_sqlite() -> Iterator[Trigger]:
             name = f"{table}_changed_{event.lower()}"
             body = "UPDATE meta SET changes = changes + 1;"
             yield _sqlite(name, table, f"AFTER {event}", body)
+    for event, body in traffic_sums.write_bodies(postgres=False).items():
+        name = f"{traffic_sums.SUMMED}_summed_{event.lower()}"
+        yield _sqlite(name, traffic_sums.SUMMED, f"AFTER {event}", body)
 
 
 def _sqlite(name: str, table: str, when: str, body: str) -> Trigger:
@@ -239,6 +242,13 @@ def _of_postgres(schema: str) -> Iterator[Trigger]:
         f" BEGIN {notify}",
         settings,
     )
+    for event, statements in traffic_sums.write_bodies(
+        postgres=True, schema=f"{schema}."
+    ).items():
+        name = f"{traffic_sums.SUMMED}_summed_{event.lower()}"
+        kind = _ROW | _TIMES["AFTER"] | _EVENTS[event]
+        body = f" BEGIN {statements} RETURN NULL; END "
+        yield Trigger(name, traffic_sums.SUMMED, kind, (), name, body, settings)
 
 
 def _for_postgres(condition: str, schema: str) -> str:

@@ -5,7 +5,7 @@ what its own suites, routes and keys cost, and nothing of the installation's sum
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
@@ -199,15 +199,23 @@ def _sum_clients(ctx: Context, tx: Transaction, now: datetime) -> ClientSpending
 
 def _measure_canaries(totals: Sequence[TrafficTotal]) -> tuple[RouteMoney, ...]:
     """What users' requests on each canary cost more than they would have on the incumbent."""
+    of_route = _by_route(totals)
     routes = sorted({total.route for total in totals if total.arm == Arm.CANARY.value})
     return tuple(
         _compare(
             route,
-            [t for t in totals if t.route == route and t.arm == Arm.CANARY.value],
-            [t for t in totals if t.route == route and t.arm == Arm.INCUMBENT.value],
+            [total for total in of_route[route] if total.arm == Arm.CANARY.value],
+            [total for total in of_route[route] if total.arm == Arm.INCUMBENT.value],
         )
         for route in routes
     )
+
+
+def _by_route(totals: Iterable[TrafficTotal]) -> Mapping[str, Sequence[TrafficTotal]]:
+    of_route: dict[str, list[TrafficTotal]] = {}
+    for total in totals:
+        of_route.setdefault(total.route, []).append(total)
+    return of_route
 
 
 def _measure_savings(
@@ -217,23 +225,27 @@ def _measure_savings(
     days before less the new one's since, for each request that the new one answered in this
     month. totals: of the month, and all these routes.
     """
+    swaps = {
+        name: swap
+        for name, swap in tx.routing.last_swaps(routes).items()
+        if swap.kind == PROMOTION
+    }
+    # Of a swap in this month, what its model answered as a canary saved nothing.
+    later = {name: (swap.at, None) for name, swap in swaps.items() if swap.at > begun}
+    since = _by_route(total for total in totals if total.route not in later)
+    since = {**since, **_by_route(tx.observations.totals_of_routes(later))}
+    new = {
+        name: [total for total in since.get(name, ()) if total.target == swap.incumbent]
+        for name, swap in swaps.items()
+    }
+    compared = {
+        name: (swap.at - COMPARED, swap.at) for name, swap in swaps.items() if new[name]
+    }
+    earlier = _by_route(tx.observations.totals_of_routes(compared))
     found = []
-    of_month: dict[str, list[TrafficTotal]] = {}
-    for total in totals:
-        of_month.setdefault(total.route, []).append(total)
-    for name in routes:
-        swap = tx.routing.last_swap(name)
-        if swap is None or swap.kind != PROMOTION:
-            continue
-        since: Sequence[TrafficTotal] = of_month.get(name, ())
-        if swap.at > begun:
-            since = tx.observations.totals(since=swap.at, route=name)
-        new = [total for total in since if total.target == swap.incumbent]
-        earlier: Sequence[TrafficTotal] = ()
-        if new:
-            earlier = tx.observations.totals(since=swap.at - COMPARED, route=name)
-        old = [total for total in earlier if total.target == swap.former]
-        measured = _compare(name, new, old)
+    for name, swap in sorted(swaps.items()):
+        old = [total for total in earlier.get(name, ()) if total.target == swap.former]
+        measured = _compare(name, new[name], old)
         # From nought: the opposite of 0.0 is written "-0.00".
         saved_usd = None if measured.usd is None else 0.0 - measured.usd
         found.append(RouteMoney(name, measured.requests, saved_usd))

@@ -54,6 +54,8 @@ def archive_old_rows(
     for table in ARCHIVED:
         while file := _archive_part(ctx, files, table, before, actor, rows_per_file):
             written.append(file)
+    with ctx.store.write() as tx:
+        tx.observations.forget_hours(before)
     return written
 
 

@@ -104,7 +104,9 @@ def load_traffic_report(
     since = _floor(now - window, step)
     with ctx.store.read() as tx:
         totals = _select_own(ctx, tx.observations.totals(since=since, route=route))
-        points = tx.observations.traffic_points(since=since, route=route, project=ctx.project)
+        points = tx.observations.traffic_points(
+            since=since, step=step, route=route, project=ctx.project
+        )
         earlier = () if totals else tx.observations.totals(since=now - LOOK_BACK, route=route)
     before = _select_own(ctx, earlier)
     last = max((total.last for total in (*totals, *before)), default=None)
@@ -179,7 +181,7 @@ def _floor(at: datetime, step: timedelta) -> datetime:
 def _course(
     points: Iterable[TrafficPoint], since: datetime, now: datetime, step: timedelta
 ) -> Sequence[TrafficPoint]:
-    """Sums the minutes up by steps; a step without a request is there as well."""
+    """Sums the points up by steps; a step without a request is there as well."""
     sums = [[0, 0, 0] for _ in range(math.ceil((now - since) / step))]
     for point in points:
         place = (point.minute - since) // step

@@ -295,6 +295,8 @@ OTHER_COLUMNS: Final[Mapping[str, str]] = {
     "switch": "id route kind name reason actor source lifted_by signature",
     "target": "id provider model parameters request_patch signature",
     "traffic": "route worker arm target latency_ms",
+    "traffic_day": "route worker arm target",
+    "traffic_hour": "route worker arm target latency_ms",
     "verdict": "project id proposal route incumbent candidate outcome reason suites inputs "
     "signature",
     "waiver": "project id route target reason author signature",

@@ -15,6 +15,7 @@ from harness.store.schema import (
     shadow,
     signed_tables,
     spending,
+    traffic_sums,
 )
 from harness.store.schema.columns import keep_strict, metadata
 
@@ -51,4 +52,5 @@ __all__ = [
     "shadow",
     "signed_tables",
     "spending",
+    "traffic_sums",
 ]

@@ -3,9 +3,8 @@
 requests, up to a number per route and day, until their end or a purge (`SqlCaptures`).
 """
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import date, datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -23,7 +22,6 @@ from harness.domain.reliability.spend import KeySpend, SpendTotals, month_end
 from harness.store.rules import (
     SPEND_KEY,
     SPEND_SUMS,
-    TOTAL_KEY,
     TRAFFIC_KEY,
     TRAFFIC_SUMS,
     check_block,
@@ -46,16 +44,16 @@ from harness.store.schema.observations import (
     seen_keys,
     spend_from_row,
     spend_to_row,
-    total_from_row,
     traffic,
     traffic_from_row,
-    traffic_point_from_row,
     traffic_to_row,
 )
+from harness.store.schema.traffic_sums import HOUR, floor_time, traffic_hour
 from harness.store.sql.pages import owned_by
+from harness.store.sql.traffic import SqlTraffic
 from harness.store.unit_of_work import Unit, in_project
 
-ROWS_AT_A_TIME = 2_000
+MINUTE = timedelta(minutes=1)
 CAPTURES = sa.select(captured).order_by(captured.c.at.desc(), captured.c.id)
 CAPTURES_OF_DAY = (
     sa.select(sa.func.count())
@@ -78,6 +76,8 @@ KEEP_PAGE = (
     )
     .values(entries=sa.bindparam("new_entries"))
 )
+# The minutes of an hour one after the other: so its sum is in one order with those of others.
+ADDING_ORDER = ("route", "worker", "arm", "target", "minute", "revision")
 IS_SAME_TRAFFIC = sa.and_(
     *(traffic.c[name] == sa.bindparam(f"key_{name}") for name in TRAFFIC_KEY)
 )
@@ -101,7 +101,6 @@ ADD_SPEND = (
 # An end as well as a beginning: SQLite takes a span with one end for a quarter of the table,
 # and rather reads all of it than go by the index.
 FAR_DAY = date(9999, 12, 31)
-FAR_MINUTE = datetime(9999, 12, 31, tzinfo=UTC)
 SPENDS = (
     sa.select(key_spend)
     .where(
@@ -134,29 +133,8 @@ SPEND_TOTALS = (
     .group_by(key_spend.c.key)
 )
 OLDEST_TRAFFIC = sa.select(traffic).order_by(traffic.c.minute, *traffic.primary_key.columns)
-_TOTAL_OF = [traffic.c[name] for name in TOTAL_KEY]
-TOTALS = (
-    sa.select(
-        *_TOTAL_OF,
-        sa.func.min(traffic.c.minute, type_=traffic.c.minute.type).label("first"),
-        sa.func.max(traffic.c.minute, type_=traffic.c.minute.type).label("last"),
-        *(sa.func.sum(traffic.c[name]).label(name) for name in TRAFFIC_SUMS),
-    )
-    .where(
-        traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type),
-        traffic.c.minute <= FAR_MINUTE,
-    )
-    .group_by(*_TOTAL_OF)
-    .order_by(*_TOTAL_OF)
-)
-_COUNTED = ("requests", "failed", "charged")
-POINTS = (
-    sa.select(
-        traffic.c.minute, *(sa.func.sum(traffic.c[name]).label(name) for name in _COUNTED)
-    )
-    .where(traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type))
-    .group_by(traffic.c.minute)
-    .order_by(traffic.c.minute)
+FORGET_HOURS = sa.delete(traffic_hour).where(
+    traffic_hour.c.begins_at < sa.bindparam("before", type_=traffic_hour.c.begins_at.type)
 )
 FORGET_BATCHES = sa.delete(observation_batch).where(
     observation_batch.c.id.in_(sa.bindparam("ids", expanding=True))
@@ -164,15 +142,6 @@ FORGET_BATCHES = sa.delete(observation_batch).where(
 FORGET_OLD_BATCHES = sa.delete(observation_batch).where(
     observation_batch.c.at < sa.bindparam("before", type_=observation_batch.c.at.type)
 )
-LATENCIES = (
-    sa.select(traffic.c.route, traffic.c.target, traffic.c.latency_ms)
-    .where(
-        traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type),
-        traffic.c.minute <= FAR_MINUTE,
-    )
-    .execution_options(yield_per=ROWS_AT_A_TIME)
-)
-TOTALS_OF_ROUTE = TOTALS.where(traffic.c.route == sa.bindparam("of"))
 
 
 class SqlCaptures:
@@ -236,6 +205,7 @@ class SqlCaptures:
 class SqlObservations:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
+        self._traffic = SqlTraffic(unit)
 
     def append(
         self,
@@ -246,7 +216,7 @@ class SqlObservations:
         # In one order for all writers: two of them never wait for each other.
         for observation_block in sorted(blocks, key=lambda b: b.rollout):
             self._append_block(observation_block)
-        for minute in sorted(traffic, key=lambda t: [str(getattr(t, k)) for k in TRAFFIC_KEY]):
+        for minute in sorted(traffic, key=lambda t: [str(getattr(t, k)) for k in ADDING_ORDER]):
             self._add_traffic(minute)
         for spend in sorted(spends, key=lambda s: (s.key, s.day, s.worker)):
             self._add_spend(spend)
@@ -332,33 +302,30 @@ class SqlObservations:
     def totals(
         self, *, since: datetime, route: str | None = None, project: str = DEFAULT_PROJECT
     ) -> Sequence[TrafficTotal]:
-        query = TOTALS if route is None else TOTALS_OF_ROUTE
-        own = owned_by(traffic, project)
-        if own is not None:
-            query = query.where(own)
-        of_route = {} if route is None else {"of": route}
-        found = self._unit.read(query, {"since": since, **of_route})
-        return [total_from_row(row) for row in found]
+        return self._traffic.totals(since, route, project)
+
+    def totals_of_routes(
+        self, windows: Mapping[str, tuple[datetime, datetime | None]]
+    ) -> Sequence[TrafficTotal]:
+        return self._traffic.totals_of_routes(windows)
 
     def latencies(
         self, *, since: datetime, route: str | None = None
     ) -> Mapping[tuple[str, str], Mapping[int, int]]:
-        query = LATENCIES if route is None else LATENCIES.where(traffic.c.route == route)
-        sums: dict[tuple[str, str], Counter[int]] = {}
-        for row in self._unit.read(query, {"since": since}):
-            histogram = sums.setdefault((row.route, row.target), Counter())
-            for bound, requests in row.latency_ms.items():
-                histogram[int(bound)] += requests
-        return sums
+        return self._traffic.latencies(since, route)
 
     def traffic_points(
-        self, *, since: datetime, route: str | None = None, project: str = DEFAULT_PROJECT
+        self,
+        *,
+        since: datetime,
+        step: timedelta = MINUTE,
+        route: str | None = None,
+        project: str = DEFAULT_PROJECT,
     ) -> Sequence[TrafficPoint]:
-        query = POINTS if route is None else POINTS.where(traffic.c.route == route)
-        own = owned_by(traffic, project)
-        if own is not None:
-            query = query.where(own)
-        return [traffic_point_from_row(row) for row in self._unit.read(query, {"since": since})]
+        return self._traffic.points(since, step, route, project)
+
+    def forget_hours(self, before: datetime) -> int:
+        return self._unit.write(FORGET_HOURS, {"before": floor_time(before, HOUR)})
 
     def spend_totals(self, *, today: date, keys: Collection[str]) -> Mapping[str, SpendTotals]:
         first = today.replace(day=1)

@@ -3,11 +3,13 @@ compare-and-swap, with their proof (`SqlRouting`); adds, lifts and reads kill sw
 (`SqlSwitches`), freezes (`SqlFreezes`) and break-glass (`SqlBreakGlasses`).
 """
 
+import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -66,6 +68,7 @@ from harness.store.sql.evidence import (
     proof_of,
     write_fallbacks,
 )
+from harness.store.sql.json_rows import json_rows
 from harness.store.unit_of_work import Unit, in_project
 
 _newer = route_version.alias("newer")
@@ -102,21 +105,37 @@ CURRENT_FALLBACKS = (
     .where(in_project(route_version), route_version.c.version == LATEST)
     .order_by(route_fallback.c.route, route_fallback.c.position)
 )
-LAST_SWAP = (
-    sa.select(
+
+
+@cache
+def last_swaps(dialect: str) -> sa.Select[Any]:
+    """Of the routes that `names` has as JSON: by the newest version that changed each."""
+    names, version = json_rows("names", {"name": sa.Text()}, dialect), route_version.alias()
+    newest = (
+        sa.select(version.c.version)
+        .where(
+            in_project(version),
+            version.c.route == names.c.name,
+            version.c.incumbent != version.c.prev_incumbent,
+        )
+        .order_by(version.c.version.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    is_last = sa.and_(
+        in_project(route_version),
+        route_version.c.route == names.c.name,
+        route_version.c.version == newest,
+    )
+    return sa.select(
+        route_version.c.route,
         route_version.c.prev_incumbent.label("former"),
         route_version.c.incumbent,
         route_version.c.kind,
         route_version.c.at,
-    )
-    .where(
-        in_project(route_version),
-        route_version.c.route == sa.bindparam("name"),
-        route_version.c.incumbent != route_version.c.prev_incumbent,
-    )
-    .order_by(route_version.c.version.desc())
-    .limit(1)
-)
+    ).select_from(names.join(route_version, is_last))
+
+
 FALLBACKS_OF = (
     sa.select(route_fallback)
     .where(in_project(route_fallback), route_fallback.c.route == sa.bindparam("name"))
@@ -210,9 +229,12 @@ class SqlRouting:
             record_from_row(row, fallbacks) for row in self._unit.read(HISTORY, {"name": name})
         ]
 
-    def last_swap(self, name: str) -> IncumbentSwap | None:
-        row = self._unit.read(LAST_SWAP, {"name": name}).first()
-        return None if row is None else IncumbentSwap(**row._asdict())
+    def last_swaps(self, names: Iterable[str]) -> Mapping[str, IncumbentSwap]:
+        asked = {"names": json.dumps([{"name": name} for name in names])}
+        return {
+            row.route: IncumbentSwap(row.former, row.incumbent, row.kind, row.at)
+            for row in self._unit.read(last_swaps(self._unit.dialect), asked)
+        }
 
     def changed_at(self, name: str) -> datetime | None:
         row = self._current(name)

@@ -46,6 +46,8 @@ GROWING: Final = frozenset(
         "shadow_tally",
         "switch",
         "traffic",
+        "traffic_day",
+        "traffic_hour",
         "verdict",
     }
 )
