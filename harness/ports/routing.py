@@ -52,6 +52,10 @@ class Routing(Protocol):
 
     def table(self) -> RoutingTable: ...
 
+    def names(self) -> Sequence[str]:
+        """Lists the names of all routes, in order."""
+        ...
+
     def route(self, name: str) -> Route | None: ...
 
     def history(self, name: str) -> Sequence[RouteRecord]:

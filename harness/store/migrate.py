@@ -54,6 +54,8 @@ LOCK_WAIT_MS: Final = 500
 # Between two attempts, so that whoever waited behind the first gets through.
 LOCK_PAUSE_S: Final = 2.0
 LOCK_ATTEMPTS: Final = 40
+# So long writers of traffic wait, about, while what was recorded before is summed up.
+HELD_S: Final = 0.1
 # PostgreSQL's codes of a lock that was not had in time, and of a deadlock.
 _HELD_UP: Final = ("55P03", "40P01")
 
@@ -126,17 +128,20 @@ def upgrade(
 
 
 def _sum_up_traffic(url: str) -> None:
-    """Sums up what was recorded before there were sums, hour by hour. Who is interrupted has
-    lost nothing, and the next upgrade goes on.
+    """Sums up what was recorded before there were sums, some hours in each transaction. Who is
+    interrupted has lost nothing, and the next upgrade goes on.
     """
+    newest = head()
 
     def sum_up(db: sa.Connection) -> float:
-        """Returns how long it held writers up; 0.0 where nothing was left."""
-        if not _is_newest(db) or traffic_backfill.is_complete(db):
+        """Returns how long writers waited; 0.0 where nothing was left."""
+        if MigrationContext.configure(db).get_current_revision() != newest:
             return 0.0
-        began = time.monotonic()
-        traffic_backfill.sum_up_hour(db)
-        return time.monotonic() - began
+        began, held_s = time.monotonic(), 0.0
+        while held_s < HELD_S and not traffic_backfill.is_complete(db):
+            traffic_backfill.sum_up_hour(db)
+            held_s = time.monotonic() - began
+        return held_s
 
     while held_s := _patiently(url, sum_up):
         # SQLite's writers wait in no queue: without a pause they would hardly get through.

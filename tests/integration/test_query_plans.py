@@ -206,6 +206,12 @@ def ask_store(tx: Transaction, since: Any) -> None:
     tx.observations.traffic(since=since)
     tx.observations.traffic_points(since=since)
     tx.observations.traffic_points(since=since, project="payments")
+    day = since.replace(hour=0, minute=0, second=0)
+    tx.observations.traffic_points(since=day, step=timedelta(hours=2))
+    tx.observations.traffic_points(since=day, step=timedelta(days=1))
+    tx.observations.totals_of_routes({"chat": (since - timedelta(days=9), since)})
+    tx.observations.latencies(since=since)
+    tx.observations.forget_hours(since - timedelta(days=9999))
     tx.observations.spends(since=since.date())
     tx.runs.of_targets(["a"])
     tx.keys.of_principal("p")
@@ -213,7 +219,8 @@ def ask_store(tx: Transaction, since: Any) -> None:
     tx.dashboard_sessions.open_at(since)
     tx.dashboard_sessions.forget(since - timedelta(days=9999))
     tx.alerts.forget(since - timedelta(days=9999))
-    tx.routing.last_swap("chat")
+    tx.routing.last_swaps(["chat"])
+    tx.routing.names()
     for table in ARCHIVED:
         tx.archive.delete(table, tx.archive.oldest(table, since, limit=1))
 

@@ -153,7 +153,7 @@ def load_report(ctx: Context) -> SpendingReport:
     """Loads the report of this month, of the project that whoever asks acts for."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        routes = sorted(filter(ctx.owns, tx.routing.table().routes))
+        routes = sorted(filter(ctx.owns, tx.routing.names()))
         month, clients = tx.spending.month(month_of(now)), None
         if ctx.project != DEFAULT_PROJECT:
             own = tx.spending.of_project(ctx.project, month.month, routes)

@@ -269,9 +269,9 @@ def traffic_from_row(row: Row) -> TrafficMinute:
 
 
 def total_from_row(row: Row) -> TrafficTotal:
+    """The total of a row with its fields in their order."""
     # A sum of counts is a decimal on PostgreSQL.
-    counts = {name: int(v) for name, v in row._asdict().items() if isinstance(v, Decimal)}
-    return TrafficTotal(**(row._asdict() | counts))
+    return TrafficTotal(*[int(value) if isinstance(value, Decimal) else value for value in row])
 
 
 def spend_to_row(spend: KeySpend) -> Values:

@@ -1,11 +1,39 @@
-"""Gives a statement its caller's rows as one parameter of JSON (`json_rows`): a statement with
-as many parameters as there are rows would have to be built anew for each number of them.
+"""Gives a statement its caller's rows as one parameter of JSON (`json_rows`), and looks up the
+rows of a table for each of them (`look_up`). A statement with as many parameters as there are
+rows would have to be built anew for each number of them.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+
+
+class LookUp(sa.Join):
+    """A join that goes through the left side and looks up what belongs to it on the right."""
+
+    inherit_cache = True
+
+
+@compiles(LookUp, "sqlite")
+def _in_this_order(join: LookUp, compiler: SQLCompiler, **options: Any) -> str:
+    # SQLite keeps the order of a CROSS JOIN alone. It takes JSON for cheap to read, and else
+    # reads all of it for each row of the table.
+    return compiler.visit_join(join, **options).replace(" JOIN ", " CROSS JOIN ", 1)
+
+
+@compiles(LookUp)
+def _as_planned(join: LookUp, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.visit_join(join, **options)
+
+
+def look_up(
+    rows: sa.FromClause, table: sa.FromClause, same: sa.ColumnElement[bool]
+) -> sa.FromClause:
+    """Joins rows of JSON with those of a table; the condition is best over one of its keys."""
+    return LookUp(rows, table, same)
 
 
 def json_rows(

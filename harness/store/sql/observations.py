@@ -3,8 +3,12 @@
 requests, up to a number per route and day, until their end or a purge (`SqlCaptures`).
 """
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime, timedelta
+from functools import cache
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -18,6 +22,7 @@ from harness.domain.canary.observation import (
 from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.privacy.capture import CapturedRequest, CaptureResult, day_start
 from harness.domain.reliability.failover import Failover
+from harness.domain.reliability.latency import merge_histograms
 from harness.domain.reliability.spend import KeySpend, SpendTotals, month_end
 from harness.store.rules import (
     SPEND_KEY,
@@ -31,7 +36,7 @@ from harness.store.rules import (
     check_traffic,
     not_captured,
 )
-from harness.store.schema.columns import Values
+from harness.store.schema.columns import EPOCH, MICROSECOND, Values
 from harness.store.schema.observations import (
     block,
     block_from_row,
@@ -49,6 +54,7 @@ from harness.store.schema.observations import (
     traffic_to_row,
 )
 from harness.store.schema.traffic_sums import HOUR, floor_time, traffic_hour
+from harness.store.sql.json_rows import json_rows, look_up
 from harness.store.sql.pages import owned_by
 from harness.store.sql.traffic import SqlTraffic
 from harness.store.unit_of_work import Unit, in_project
@@ -81,7 +87,24 @@ ADDING_ORDER = ("route", "worker", "arm", "target", "minute", "revision")
 IS_SAME_TRAFFIC = sa.and_(
     *(traffic.c[name] == sa.bindparam(f"key_{name}") for name in TRAFFIC_KEY)
 )
-LATENCY = sa.select(traffic.c.latency_ms).where(IS_SAME_TRAFFIC).with_for_update()
+
+
+@cache
+def stored_minutes(dialect: str) -> sa.Select[Any]:
+    """Reads and locks the minutes that `asked` has as JSON."""
+    columns = {
+        name: sa.Text() if isinstance(traffic.c[name].type, sa.Text) else sa.BigInteger()
+        for name in ADDING_ORDER
+    }
+    asked = json_rows("asked", columns, dialect)
+    same = sa.and_(
+        *(sa.type_coerce(traffic.c[name], columns[name]) == asked.c[name] for name in columns)
+    )
+    order = [traffic.c[name] for name in ADDING_ORDER]
+    query = sa.select(*order, traffic.c.latency_ms).select_from(look_up(asked, traffic, same))
+    return query.order_by(*order).with_for_update(of=traffic)
+
+
 ADD_TRAFFIC = (
     sa.update(traffic)
     .where(IS_SAME_TRAFFIC)
@@ -202,6 +225,10 @@ class SqlCaptures:
         return self._unit.write(query)
 
 
+def _key_of(minute: TrafficMinute) -> tuple[object, ...]:
+    return tuple(getattr(minute, name) for name in ADDING_ORDER)
+
+
 class SqlObservations:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
@@ -216,8 +243,7 @@ class SqlObservations:
         # In one order for all writers: two of them never wait for each other.
         for observation_block in sorted(blocks, key=lambda b: b.rollout):
             self._append_block(observation_block)
-        for minute in sorted(traffic, key=lambda t: [str(getattr(t, k)) for k in ADDING_ORDER]):
-            self._add_traffic(minute)
+        self._add_traffic(traffic)
         for spend in sorted(spends, key=lambda s: (s.key, s.day, s.worker)):
             self._add_spend(spend)
 
@@ -242,18 +268,52 @@ class SqlObservations:
         number = last.scalar_subquery() + 1
         self._unit.write_new(block, block_to_row(new) | {"number": number})
 
-    def _add_traffic(self, more: TrafficMinute) -> None:
-        check_traffic(more)
-        values = traffic_to_row(more)
-        key: Values = {f"key_{name}": values[name] for name in TRAFFIC_KEY}
-        if self._unit.write_new(traffic, values):
+    def _add_traffic(self, minutes: Iterable[TrafficMinute]) -> None:
+        ordered = sorted(minutes, key=lambda minute: [str(part) for part in _key_of(minute)])
+        for minute in ordered:
+            check_traffic(minute)
+        stored = self._stored_latencies(ordered)
+        more: list[TrafficMinute] = []
+        for minute in ordered:
+            key = _key_of(minute)
+            if key not in stored:
+                # After those before it: so all writers change the sums in one order.
+                self._add_to_stored(more)
+                if self._unit.write_new(traffic, traffic_to_row(minute)):
+                    stored[key] = minute.latency_ms
+                    continue
+                stored |= self._stored_latencies([minute])
+            stored[key] = merge_histograms([stored[key], minute.latency_ms])
+            more.append(replace(minute, latency_ms=stored[key]))
+        self._add_to_stored(more)
+
+    def _stored_latencies(
+        self, minutes: Sequence[TrafficMinute]
+    ) -> dict[tuple[object, ...], Mapping[int, int]]:
+        """Locks those of the minutes that are stored, and reads their latencies."""
+        if not minutes:
+            return {}
+        asked = []
+        for minute in minutes:
+            key = dict(zip(ADDING_ORDER, _key_of(minute), strict=True))
+            asked.append(key | {"minute": (minute.minute - EPOCH) // MICROSECOND})
+        query = stored_minutes(self._unit.dialect)
+        return {
+            tuple(row[:-1]): {int(bound): n for bound, n in row.latency_ms.items()}
+            for row in self._unit.read(query, {"asked": json.dumps(asked)})
+        }
+
+    def _add_to_stored(self, minutes: list[TrafficMinute]) -> None:
+        """Adds to stored minutes, and empties the list. Its latencies are those after it."""
+        if not minutes:
             return
-        before: Mapping[str, int] = self._unit.read(LATENCY, key).scalar_one()
-        histogram = dict(before)
-        for bound, n in more.latency_ms.items():
-            histogram[str(bound)] = histogram.get(str(bound), 0) + n
-        sums = {f"more_{name}": values[name] for name in TRAFFIC_SUMS}
-        self._unit.write(ADD_TRAFFIC, {**key, **sums, "histogram": histogram})
+        changes = []
+        for values in map(traffic_to_row, minutes):
+            key = {f"key_{name}": values[name] for name in TRAFFIC_KEY}
+            sums = {f"more_{name}": values[name] for name in TRAFFIC_SUMS}
+            changes.append(key | sums | {"histogram": values["latency_ms"]})
+        self._unit.write(ADD_TRAFFIC, changes)
+        minutes.clear()
 
     def _add_spend(self, more: KeySpend) -> None:
         check_spend(more)

@@ -68,7 +68,7 @@ from harness.store.sql.evidence import (
     proof_of,
     write_fallbacks,
 )
-from harness.store.sql.json_rows import json_rows
+from harness.store.sql.json_rows import json_rows, look_up
 from harness.store.unit_of_work import Unit, in_project
 
 _newer = route_version.alias("newer")
@@ -92,6 +92,19 @@ CURRENT_OF = (
     .order_by(route_version.c.version.desc())
     .limit(1)
 )
+# From one name to the next by the index: a route has many versions.
+_named = (
+    sa.select(sa.func.min(route_version.c.route).label("name"))
+    .where(in_project(route_version))
+    .cte("named", recursive=True)
+)
+_next_name = (
+    sa.select(sa.func.min(route_version.c.route))
+    .where(in_project(route_version), route_version.c.route > _named.c.name)
+    .scalar_subquery()
+)
+_names = _named.union_all(sa.select(_next_name).where(_named.c.name.is_not(None)))
+NAMES = sa.select(_names.c.name).where(_names.c.name.is_not(None))
 CURRENT_FALLBACKS = (
     sa.select(route_fallback)
     .join(
@@ -133,7 +146,7 @@ def last_swaps(dialect: str) -> sa.Select[Any]:
         route_version.c.incumbent,
         route_version.c.kind,
         route_version.c.at,
-    ).select_from(names.join(route_version, is_last))
+    ).select_from(look_up(names, route_version, is_last))
 
 
 FALLBACKS_OF = (
@@ -228,6 +241,9 @@ class SqlRouting:
         return [
             record_from_row(row, fallbacks) for row in self._unit.read(HISTORY, {"name": name})
         ]
+
+    def names(self) -> Sequence[str]:
+        return self._unit.read(NAMES).scalars().all()
 
     def last_swaps(self, names: Iterable[str]) -> Mapping[str, IncumbentSwap]:
         asked = {"names": json.dumps([{"name": name} for name in names])}

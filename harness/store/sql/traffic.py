@@ -5,7 +5,7 @@ read from the minutes, too.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Final
@@ -26,15 +26,19 @@ from harness.store.schema.traffic_sums import (
     traffic_day,
     traffic_hour,
 )
-from harness.store.sql.json_rows import json_rows
+from harness.store.sql.json_rows import json_rows, look_up
 from harness.store.sql.pages import owned_by
 from harness.store.unit_of_work import Unit
 
-Totals = Sequence[TrafficTotal]
 # Each span has an end as well as a beginning: SQLite takes one without for a quarter of the
 # table, and rather reads all of it than go by the index.
 FAR: Final = datetime(9999, 12, 31, tzinfo=UTC)
 _SUMMED_SINCE: Final = sa.select(meta.c.traffic_summed_since)
+_TABLES: Final = {table.name: table for table in (traffic, traffic_hour, traffic_day)}
+# As `TrafficTotal` has them.
+_TOTAL_SUMS: Final = tuple(
+    name for name in TrafficTotal.__dataclass_fields__ if name in TRAFFIC_SUMS
+)
 _COUNTED: Final = ("requests", "failed", "charged")
 _BEGINS: Final = {
     traffic: traffic.c.minute,
@@ -77,29 +81,30 @@ class SqlTraffic:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
-    def totals(self, since: datetime, route: str | None, project: str) -> Totals:
-        parts: list[TrafficTotal] = []
+    def totals(
+        self, since: datetime, route: str | None, project: str
+    ) -> Sequence[TrafficTotal]:
+        # A table without a part of the window gives none.
+        bounds = {f"{name}_{end}": FAR for name in _TABLES for end in ("begin", "end")}
         for span in split_window(since, FAR, self._summed_since()):
-            query = _of(_totals(span.table), span.table, route, project)
-            parts += map(total_from_row, self._unit.read(query, _bounds(span)))
-        return merge_totals(parts)
+            name = span.table.name
+            bounds |= {f"{name}_begin": span.begin, f"{name}_end": span.end}
+        query = _totals(route is not None, project)
+        named = {} if route is None else {"of": route}
+        return [total_from_row(row) for row in self._unit.read(query, {**bounds, **named})]
 
     def totals_of_routes(
         self, windows: Mapping[str, tuple[datetime, datetime | None]]
-    ) -> Totals:
+    ) -> Sequence[TrafficTotal]:
         summed = self._summed_since()
-        asked: dict[sa.Table, list[dict[str, object]]] = {}
+        asked: dict[str, list[dict[str, object]]] = {name: [] for name in _TABLES}
         for route, (since, until) in windows.items():
             for span in split_window(since, FAR if until is None else until, summed):
                 begin, end = ((at - EPOCH) // MICROSECOND for at in (span.begin, span.end))
-                row = {"route": route, "begin": begin, "end": end}
-                asked.setdefault(span.table, []).append(row)
-        parts: list[TrafficTotal] = []
-        for table, rows in asked.items():
-            query = _totals_of_routes(table, self._unit.dialect)
-            found = self._unit.read(query, {"asked": json.dumps(rows)})
-            parts += map(total_from_row, found)
-        return merge_totals(parts)
+                asked[span.table.name].append({"route": route, "begin": begin, "end": end})
+        query = _totals_of_routes(self._unit.dialect)
+        parameters = {f"{name}_asked": json.dumps(rows) for name, rows in asked.items()}
+        return [total_from_row(row) for row in self._unit.read(query, parameters)]
 
     def latencies(
         self, since: datetime, route: str | None
@@ -144,33 +149,14 @@ class SqlTraffic:
         return FAR if since is None else since
 
 
-def merge_totals(parts: Iterable[TrafficTotal]) -> Totals:
-    """Adds up the totals of the parts of a window, in order of route, arm and target."""
-    merged: dict[tuple[str, str, str], TrafficTotal] = {}
-    for part in parts:
-        key = (part.route, part.arm, part.target)
-        before = merged.get(key)
-        merged[key] = part if before is None else _add(before, part)
-    return [merged[key] for key in sorted(merged)]
-
-
-def _add(one: TrafficTotal, other: TrafficTotal) -> TrafficTotal:
-    return replace(
-        one,
-        first=min(one.first, other.first),
-        last=max(one.last, other.last),
-        **{name: getattr(one, name) + getattr(other, name) for name in TRAFFIC_SUMS},
-    )
-
-
 def _bounds(span: Span) -> Mapping[str, datetime]:
     return {"begin": span.begin, "end": span.end}
 
 
-def _within(begins: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+def _within(begins: sa.ColumnElement[Any], named: str = "") -> sa.ColumnElement[bool]:
     return sa.and_(
-        begins >= sa.bindparam("begin", type_=UtcTime()),
-        begins < sa.bindparam("end", type_=UtcTime()),
+        begins >= sa.bindparam(f"{named}begin", type_=UtcTime()),
+        begins < sa.bindparam(f"{named}end", type_=UtcTime()),
     )
 
 
@@ -184,36 +170,50 @@ def _of(
     return query if own is None else query.where(own)
 
 
-def _sums(table: sa.Table) -> Iterator[sa.ColumnElement[Any]]:
-    """The columns of a total, over rows of any of the three tables."""
-    first, last = (
-        (table.c.minute, table.c.minute)
-        if table is traffic
-        else (table.c.first_minute, table.c.last_minute)
-    )
+def _sums(table: sa.FromClause, first: str, last: str) -> Iterator[sa.ColumnElement[Any]]:
+    """The columns of a total, over rows of minutes, of their sums, or of totals."""
     yield from (table.c[name] for name in TOTAL_KEY)
-    yield sa.func.min(first, type_=UtcTime()).label("first")
-    yield sa.func.max(last, type_=UtcTime()).label("last")
-    yield from (sa.func.sum(table.c[name]).label(name) for name in TRAFFIC_SUMS)
+    yield sa.func.min(table.c[first], type_=UtcTime()).label("first")
+    yield sa.func.max(table.c[last], type_=UtcTime()).label("last")
+    yield from (sa.func.sum(table.c[name]).label(name) for name in _TOTAL_SUMS)
+
+
+def _sums_of(table: sa.Table) -> sa.Select[Any]:
+    names = ("minute", "minute") if table is traffic else ("first_minute", "last_minute")
+    return sa.select(*_sums(table, *names)).group_by(*(table.c[name] for name in TOTAL_KEY))
+
+
+def _add_up(parts: Iterable[sa.Select[Any]]) -> sa.Select[Any]:
+    """The totals over those of a window's parts, in order of route, arm and target."""
+    part = sa.union_all(*parts).subquery("part")
+    key = [part.c[name] for name in TOTAL_KEY]
+    return sa.select(*_sums(part, "first", "last")).group_by(*key).order_by(*key)
 
 
 @cache
-def _totals(table: sa.Table) -> sa.Select[Any]:
-    query = sa.select(*_sums(table)).where(_within(_BEGINS[table]))
-    return query.group_by(*(table.c[name] for name in TOTAL_KEY))
+def _totals(of_route: bool, project: str) -> sa.Select[Any]:  # noqa: FBT001 - a key of the cache
+    parts = []
+    for name, table in _TABLES.items():
+        part = _of(_sums_of(table), table, None, project)
+        if of_route:
+            part = part.where(table.c.route == sa.bindparam("of"))
+        parts.append(part.where(_within(_BEGINS[table], f"{name}_")))
+    return _add_up(parts)
 
 
 @cache
-def _totals_of_routes(table: sa.Table, dialect: str) -> sa.Select[Any]:
-    """Of spans of several routes, which `asked` has as JSON."""
+def _totals_of_routes(dialect: str) -> sa.Select[Any]:
+    """Of spans of several routes, which a parameter has as JSON for each table."""
     columns = {"route": sa.Text(), "begin": sa.BigInteger(), "end": sa.BigInteger()}
-    asked = json_rows("asked", columns, dialect)
-    begins = sa.type_coerce(_BEGINS[table], sa.BigInteger)
-    same = sa.and_(
-        table.c.route == asked.c.route, begins >= asked.c.begin, begins < asked.c.end
-    )
-    query = sa.select(*_sums(table)).select_from(asked.join(table, same))
-    return query.group_by(*(table.c[name] for name in TOTAL_KEY))
+    parts = []
+    for name, table in _TABLES.items():
+        asked = json_rows(f"{name}_asked", columns, dialect)
+        begins = sa.type_coerce(_BEGINS[table], sa.BigInteger)
+        same = sa.and_(
+            table.c.route == asked.c.route, begins >= asked.c.begin, begins < asked.c.end
+        )
+        parts.append(_sums_of(table).select_from(look_up(asked, table, same)))
+    return _add_up(parts)
 
 
 @cache

@@ -1,0 +1,316 @@
+"""The sums of traffic by hour and day: whatever is written, however late and by whom, a window
+has the figures of its minutes.
+"""
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness.domain.canary.observation import TrafficMinute, TrafficPoint, TrafficTotal
+from harness.domain.operations.projects import DEFAULT_PROJECT, project_of
+from harness.domain.reliability.latency import merge_histograms
+from harness.domain.routing.table import Arm
+from harness.store import engine, traffic_backfill
+from harness.store.schema.operations import meta
+from harness.store.schema.traffic_sums import DAY, HOUR, floor_time
+from harness.store.sql import SqlStore
+from harness.store.sql.traffic import split_window
+from tests.contract.conftest import Opener
+from tests.support.store.records import NOW, ROUTE, TRAFFIC
+
+MINUTE = timedelta(minutes=1)
+BEGIN = floor_time(NOW, DAY) - 3 * DAY
+SPAN_MINUTES = 4 * 24 * 60
+ROUTES = (ROUTE, "payments::mail")
+SUMS = (
+    *("requests", "failed", "charged", "streams", "input_tokens", "output_tokens"),
+    *("cached_tokens", "unpriced", "internal_errors"),
+)
+EVER = datetime(1970, 1, 1, tzinfo=NOW.tzinfo)
+
+offsets = st.integers(0, SPAN_MINUTES) | st.sampled_from([0, 59, 60, 61, 1439, 1440, 2880])
+moments = st.builds(
+    lambda n, s: BEGIN + n * MINUTE + timedelta(seconds=s), offsets, st.sampled_from([0, 7])
+)
+minutes = st.builds(
+    TrafficMinute,
+    route=st.sampled_from(ROUTES),
+    minute=offsets.map(lambda n: BEGIN + n * MINUTE),
+    worker=st.sampled_from(["router-1/0", "router-1/1"]),
+    arm=st.sampled_from([Arm.INCUMBENT.value, Arm.CANARY.value]),
+    target=st.sampled_from(["t_a", "t_b"]),
+    revision=st.integers(1, 2),
+    **{name: st.integers(0, 50) for name in SUMS},  # type: ignore[arg-type]
+    # Halves add up exactly.
+    cost_usd=st.integers(0, 20).map(lambda n: n / 2),
+    latency_ms=st.dictionaries(st.sampled_from([10, 250, -1]), st.integers(1, 9)),
+)
+batches = st.lists(minutes, min_size=1, max_size=5)
+SUM_UP = "sum up an hour"
+# What happens after an upgrade: minutes are written, and earlier ones summed up.
+steps = st.lists(batches | st.just(SUM_UP), max_size=6)
+
+
+@dataclass
+class Recorded:
+    """A store, its database, and all minutes that were ever written to it."""
+
+    store: SqlStore
+    db: sa.Engine
+    written: list[TrafficMinute]
+
+    def write(self, more: Sequence[TrafficMinute]) -> None:
+        with self.store.write() as tx:
+            tx.observations.append([], more)
+        self.written += more
+
+    def begin_anew(self) -> None:
+        self.written = []
+        with self.db.begin() as db:
+            for table in ("traffic", "traffic_hour", "traffic_day"):
+                db.execute(sa.text(f"DELETE FROM {table}"))  # noqa: S608 - as above
+            db.execute(sa.update(meta).values(traffic_summed_since=EVER))
+
+    def forget_sums(self) -> None:
+        """Leaves the database as the migration does: with minutes, and no sums of them."""
+        last = max((minute.minute for minute in self.written), default=EVER - HOUR)
+        with self.db.begin() as db:
+            for table in ("traffic_hour", "traffic_day"):
+                db.execute(sa.text(f"DELETE FROM {table}"))  # noqa: S608 - as above
+            since = floor_time(last, HOUR) + HOUR
+            db.execute(sa.update(meta).values(traffic_summed_since=since))
+
+    def sum_up_hour(self) -> bool:
+        """Tells whether there was one."""
+        with self.db.begin() as db:
+            if traffic_backfill.is_complete(db):
+                return False
+            traffic_backfill.sum_up_hour(db)
+        return True
+
+    def of(self, since: datetime, route: str | None = None) -> list[TrafficMinute]:
+        return [
+            minute
+            for minute in self.written
+            if minute.minute >= since and route in (None, minute.route)
+        ]
+
+
+@pytest.fixture
+def recorded(database_url: str, sql_stores: Opener) -> Iterator[Recorded]:
+    made = engine.make(engine.parse(database_url))
+    with closing(sql_stores()) as store:
+        yield Recorded(store, made.execution_options(**{engine.BEGIN: "IMMEDIATE"}), [])
+    made.dispose()
+
+
+def totals_of(rows: Sequence[TrafficMinute]) -> list[TrafficTotal]:
+    grouped: dict[tuple[str, str, str], list[TrafficMinute]] = {}
+    for row in rows:
+        grouped.setdefault((row.route, row.arm, row.target), []).append(row)
+    return [
+        TrafficTotal(
+            *key,
+            first=min(row.minute for row in of),
+            last=max(row.minute for row in of),
+            cost_usd=sum(row.cost_usd for row in of),
+            **{name: sum(getattr(row, name) for row in of) for name in SUMS},
+        )
+        for key, of in sorted(grouped.items())
+    ]
+
+
+def points_of(rows: Sequence[TrafficMinute], span: timedelta) -> list[TrafficPoint]:
+    grouped: dict[datetime, list[TrafficMinute]] = {}
+    for row in rows:
+        grouped.setdefault(floor_time(row.minute, span), []).append(row)
+    return [
+        TrafficPoint(
+            at,
+            sum(row.requests for row in of),
+            sum(row.failed for row in of),
+            sum(row.charged for row in of),
+        )
+        for at, of in sorted(grouped.items())
+    ]
+
+
+def latencies_of(rows: Sequence[TrafficMinute]) -> dict[tuple[str, str], dict[int, int]]:
+    grouped: dict[tuple[str, str], list[TrafficMinute]] = {}
+    for row in rows:
+        grouped.setdefault((row.route, row.target), []).append(row)
+    return {key: merge_histograms(row.latency_ms for row in of) for key, of in grouped.items()}
+
+
+def assert_reads_are_those_of_the_minutes(
+    recorded: Recorded, since: datetime, until: datetime
+) -> None:
+    rows, of_route = recorded.of(since), recorded.of(since, ROUTE)
+    own = [row for row in rows if project_of(row.route) == "payments"]
+    with recorded.store.read() as tx:
+        read = tx.observations
+        assert read.totals(since=since) == totals_of(rows)
+        assert read.totals(since=since, route=ROUTE) == totals_of(of_route)
+        assert read.totals(since=since, project="payments") == totals_of(own)
+        found = read.totals_of_routes({ROUTE: (since, until), ROUTES[1]: (until, None)})
+        windows = [row for row in of_route if row.minute < until]
+        windows += recorded.of(until, ROUTES[1])
+        assert found == totals_of(windows)
+        assert read.latencies(since=since) == latencies_of(rows)
+        assert read.latencies(since=since, route=ROUTE) == latencies_of(of_route)
+        for step in (MINUTE, 15 * MINUTE, 2 * HOUR, DAY):
+            begin = floor_time(since, step)
+            points = read.traffic_points(since=begin, step=step)
+            assert _summed(points, step) == points_of(recorded.of(begin), step)
+            points = read.traffic_points(since=begin, step=step, project="payments")
+            own = [r for r in recorded.of(begin) if project_of(r.route) == "payments"]
+            assert _summed(points, step) == points_of(own, step)
+
+
+def _summed(points: Sequence[TrafficPoint], step: timedelta) -> list[TrafficPoint]:
+    grouped: dict[datetime, list[TrafficPoint]] = {}
+    for point in points:
+        grouped.setdefault(floor_time(point.minute, step), []).append(point)
+    return [
+        TrafficPoint(
+            at,
+            sum(p.requests for p in of),
+            sum(p.failed for p in of),
+            sum(p.charged for p in of),
+        )
+        for at, of in grouped.items()
+    ]
+
+
+@pytest.mark.req("F5")
+@settings(
+    max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(before=st.lists(batches, max_size=3), after=steps, since=moments, until=moments)
+def test_every_window_has_the_figures_of_its_minutes(
+    recorded: Recorded,
+    before: list[list[TrafficMinute]],
+    after: list[list[TrafficMinute] | str],
+    since: datetime,
+    until: datetime,
+) -> None:
+    """Through an upgrade, while minutes of any age are written and earlier ones summed up."""
+    recorded.begin_anew()
+    for batch in before:
+        recorded.write(batch)
+    assert_reads_are_those_of_the_minutes(recorded, since, until)
+    recorded.forget_sums()
+    for step in after:
+        if isinstance(step, str):
+            recorded.sum_up_hour()
+        else:
+            recorded.write(step)
+    assert_reads_are_those_of_the_minutes(recorded, since, until)
+    while recorded.sum_up_hour():
+        pass
+    assert_reads_are_those_of_the_minutes(recorded, since, until)
+    with recorded.store.read() as tx:
+        assert tx.observations.totals(since=EVER) == totals_of(recorded.written)
+
+
+def test_a_process_of_an_older_version_keeps_the_sums(recorded: Recorded) -> None:
+    recorded.write([TRAFFIC])
+    with recorded.db.begin() as db:
+        more = {
+            "latency_ms": json.dumps({"100": 10, "250": 4, "-1": 1}),
+            "route": TRAFFIC.route,
+        }
+        db.execute(
+            sa.text(
+                "UPDATE traffic SET requests = requests + 4, cost_usd = cost_usd + 0.5,"
+                " latency_ms = :latency_ms WHERE route = :route"
+            ),
+            more,
+        )
+
+    with recorded.store.read() as tx:
+        [hours] = tx.observations.totals(since=floor_time(TRAFFIC.minute, HOUR))
+        [days] = tx.observations.totals(since=floor_time(TRAFFIC.minute, DAY))
+        latencies = tx.observations.latencies(since=floor_time(TRAFFIC.minute, HOUR))
+    assert hours == days
+    assert (hours.requests, hours.cost_usd) == (14, TRAFFIC.cost_usd + 0.5)
+    assert latencies == {(ROUTE, TRAFFIC.target): {100: 10, 250: 4, -1: 1}}
+
+
+def test_a_day_keeps_its_sum_when_its_hours_are_in_the_archive(recorded: Recorded) -> None:
+    old = [replace(TRAFFIC, minute=TRAFFIC.minute - n * DAY) for n in range(3)]
+    recorded.write(old)
+    boundary = TRAFFIC.minute - DAY
+    with recorded.store.write() as tx:
+        tx.archive.delete("traffic", tx.archive.oldest("traffic", boundary, limit=9))
+        assert tx.observations.forget_hours(boundary) == 1
+
+    with recorded.store.read() as tx:
+        read = tx.observations
+        assert read.totals(since=EVER) == totals_of(old)
+        assert read.totals(since=boundary) == totals_of(old[:2])
+        assert len(read.traffic(since=EVER)) == 2
+
+
+@pytest.mark.req("G2")
+def test_an_hour_is_summed_up_after_those_who_write_into_it(
+    postgres_url: str, postgres_stores: Opener
+) -> None:
+    made = engine.make(engine.parse(postgres_url))
+    recorded = Recorded(postgres_stores(), made, [])
+    recorded.write([TRAFFIC])
+    recorded.forget_sums()
+    late = replace(TRAFFIC, minute=floor_time(TRAFFIC.minute, HOUR), worker="w2")
+    summing = threading.Thread(target=recorded.sum_up_hour)
+    with recorded.store.write() as tx:
+        tx.observations.append([], [late])
+        summing.start()
+        summing.join(0.2)
+        assert summing.is_alive()
+    summing.join(10)
+    recorded.written.append(late)
+
+    assert_reads_are_those_of_the_minutes(recorded, BEGIN, NOW)
+    made.dispose()
+
+
+@given(since=moments, until=moments, summed=moments.map(lambda at: floor_time(at, HOUR)))
+def test_a_window_is_split_into_parts_that_follow_one_another(
+    since: datetime, until: datetime, summed: datetime
+) -> None:
+    spans = split_window(since, until, summed)
+    if since >= until:
+        assert spans == []
+        return
+    assert spans[0].begin == since
+    assert spans[-1].end == until
+    assert all(one.end == other.begin for one, other in pairwise(spans))
+    for span in spans:
+        whole = {"traffic": MINUTE, "traffic_hour": HOUR, "traffic_day": DAY}[span.table.name]
+        if span.table.name != "traffic":
+            assert span.begin >= summed
+            assert not (span.begin - EVER) % whole
+            assert not (span.end - EVER) % whole
+    left = [span.end - span.begin for span in spans if span.table.name == "traffic"]
+    if summed <= since:
+        assert all(length < 2 * HOUR for length in left)
+
+
+def test_the_upgrade_of_an_empty_database_has_nothing_to_sum_up(
+    store: SqlStore, database_url: str
+) -> None:
+    with store.read() as tx:
+        assert tx.observations.totals(since=EVER, project=DEFAULT_PROJECT) == []
+    made = engine.make(engine.parse(database_url))
+    with made.execution_options(**{engine.BEGIN: "DEFERRED"}).begin() as db:
+        assert traffic_backfill.is_complete(db)
+    made.dispose()
