@@ -19,9 +19,10 @@ from benchmarks.scale.sizes import Size
 from harness.domain.operations.access import ApiKey
 from harness.domain.operations.audit import AuditEvent, event_mac
 from harness.runtime.clock import SystemClock
-from harness.store import engine, triggers
+from harness.store import engine, traffic_backfill, triggers
 from harness.store.schema import metadata
 from harness.store.schema.operations import event_to_row, key_to_row
+from harness.store.schema.traffic_sums import HOUR, floor_time
 from harness.store.signing.row_signatures import RowSignatures
 from harness.store.unit_of_work import Unit
 from tests.support.control.control_plane import SECRET
@@ -46,6 +47,7 @@ def fill(house: House, size: Size, *, text_chars: int) -> dict[str, int]:
         _step("signatures of samples", lambda: _sign_samples(db, size, installation))
         _step("keys", lambda: _fill_keys(db, size, signatures))
         _step("what requests leave", lambda: _fill_requests(db, size))
+        _step("sums of traffic", lambda: _sum_up_traffic(db))
         _step("audit log", lambda: _fill_audit(db, size))
         unit = Unit(db, signatures, writable=True)
         unit.write_manifest(NOW)
@@ -224,6 +226,15 @@ def _fill_requests(db: sa.Connection, size: Size) -> None:
             for number in range(size.alerts)
         ),
     )
+
+
+def _sum_up_traffic(db: sa.Connection) -> None:
+    """As an upgrade does: there are no triggers that would have kept the sums."""
+    since = floor_time(NOW, HOUR) + HOUR
+    db.execute(sa.update(TABLES["meta"]).values(traffic_summed_since=since))
+    while not traffic_backfill.is_complete(db):
+        traffic_backfill.sum_up_hour(db)
+        db.commit()
 
 
 def _fill_audit(db: sa.Connection, size: Size) -> None:

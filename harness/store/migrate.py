@@ -133,17 +133,18 @@ def _sum_up_traffic(url: str) -> None:
     """
     newest = head()
 
-    def sum_up(db: sa.Connection) -> float:
-        """Returns how long writers waited; 0.0 where nothing was left."""
+    def sum_up(db: sa.Connection) -> float | None:
+        """Returns how long writers waited; None where nothing is left."""
         if MigrationContext.configure(db).get_current_revision() != newest:
-            return 0.0
-        began, held_s = time.monotonic(), 0.0
-        while held_s < HELD_S and not traffic_backfill.is_complete(db):
+            return None
+        began = time.monotonic()
+        while not traffic_backfill.is_complete(db):
             traffic_backfill.sum_up_hour(db)
-            held_s = time.monotonic() - began
-        return held_s
+            if (held_s := time.monotonic() - began) > HELD_S:
+                return held_s
+        return None
 
-    while held_s := _patiently(url, sum_up):
+    while (held_s := _patiently(url, sum_up)) is not None:
         # SQLite's writers wait in no queue: without a pause they would hardly get through.
         time.sleep(held_s)
 

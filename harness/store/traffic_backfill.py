@@ -4,7 +4,7 @@ work and the newest first, so that writers wait for no more than an hour's rows.
 `meta.traffic_summed_since` goes back with each. Who is interrupted goes on from there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import Final
@@ -47,7 +47,8 @@ _MINUTES: Final = (
 
 def is_complete(db: sa.Connection) -> bool:
     """Tells whether the sums have every minute that there is."""
-    return db.execute(_SINCE).scalar_one() == EPOCH
+    since: datetime | None = db.execute(_SINCE).scalar_one()
+    return since == EPOCH
 
 
 def sum_up_hour(db: sa.Connection) -> None:
@@ -71,7 +72,7 @@ def sum_up_hour(db: sa.Connection) -> None:
 def _replace_hour(db: sa.Connection, begin: datetime) -> None:
     """Sums up an hour's minutes. What the triggers added of some of them goes first."""
     db.execute(sa.delete(traffic_hour).where(traffic_hour.c.begins_at == begin))
-    found = db.execute(_MINUTES, {"begin": begin, "end": begin + HOUR})
+    found: Iterable[Row] = db.execute(_MINUTES, {"begin": begin, "end": begin + HOUR})
     rows = [
         {**dict(zip(SUM_KEY[1:], key, strict=True)), "begins_at": begin, **_sum(list(minutes))}
         for key, minutes in groupby(found, key=lambda row: tuple(row[: len(_KEY)]))

@@ -49,7 +49,7 @@ minutes = st.builds(
     arm=st.sampled_from([Arm.INCUMBENT.value, Arm.CANARY.value]),
     target=st.sampled_from(["t_a", "t_b"]),
     revision=st.integers(1, 2),
-    **{name: st.integers(0, 50) for name in SUMS},  # type: ignore[arg-type]
+    **{name: st.integers(0, 50) for name in SUMS},
     # Halves add up exactly.
     cost_usd=st.integers(0, 20).map(lambda n: n / 2),
     latency_ms=st.dictionaries(st.sampled_from([10, 250, -1]), st.integers(1, 9)),

@@ -2,9 +2,11 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,11 +14,14 @@ import pytest
 import sqlalchemy as sa
 
 from harness import package_data
+from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import StoreUnavailable
-from harness.store import engine, migrate
+from harness.store import engine, migrate, traffic_backfill
 from harness.store.schema import metadata
+from harness.store.schema.observations import traffic, traffic_to_row
+from harness.store.schema.traffic_sums import traffic_day, traffic_hour
 from tests.contract.conftest import open_store
-from tests.support.store.records import SAMPLE, proposal, seeded, start_canary
+from tests.support.store.records import SAMPLE, TRAFFIC, proposal, seeded, start_canary
 
 pytestmark = pytest.mark.both_databases
 
@@ -256,3 +261,53 @@ def test_a_database_of_the_first_release_is_brought_to_this_version(first_releas
     with closing(open_store(first_release)) as store:
         assert store.signature_faults() == []
         assert "chat" in store.snapshot().table.routes
+
+
+def test_minutes_from_before_there_were_sums_are_summed_up_by_the_upgrade(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by one that is interrupted and run again; and the way back needs no sums."""
+    url = empty_database_url
+    migrate.upgrade(url, "0019")
+    ages = [timedelta(0), timedelta(minutes=1), timedelta(hours=3), timedelta(days=2)]
+    minutes = [replace(TRAFFIC, minute=TRAFFIC.minute - age) for age in ages]
+    add_minutes(url, minutes)
+
+    sum_up_hour = traffic_backfill.sum_up_hour
+    monkeypatch.setattr(migrate, "HELD_S", -1.0)  # an hour in each transaction
+
+    def interrupted(db: sa.Connection) -> None:
+        if db.scalar(sa.select(sa.func.count()).select_from(traffic_hour)):
+            raise KeyboardInterrupt
+        sum_up_hour(db)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(traffic_backfill, "sum_up_hour", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            migrate.upgrade(url)
+    assert migrate.current(url) == migrate.head()
+    assert requests_of(url) == 4 * TRAFFIC.requests
+    migrate.upgrade(url)
+
+    assert requests_of(url) == 4 * TRAFFIC.requests
+    with connected(url) as db:
+        hours, days = (
+            db.scalar(sa.select(sa.func.count()).select_from(table))
+            for table in (traffic_hour, traffic_day)
+        )
+        assert (hours, days) == (3, 2)
+        assert traffic_backfill.is_complete(db)
+    migrate.downgrade(url)
+    add_minutes(url, [replace(TRAFFIC, worker="of the version before")])
+
+
+def add_minutes(url: str, minutes: Sequence[TrafficMinute]) -> None:
+    with connected(url) as db:
+        db.execute(sa.insert(traffic), [traffic_to_row(minute) for minute in minutes])
+
+
+def requests_of(url: str) -> int:
+    with closing(open_store(url)) as store, store.read() as tx:
+        [total] = tx.observations.totals(since=TRAFFIC.minute - timedelta(days=9))
+    assert total.first == TRAFFIC.minute - timedelta(days=2)
+    return total.requests

@@ -6,6 +6,7 @@ an end); their rows as domain objects and back.
 from collections.abc import Mapping
 from dataclasses import asdict
 from decimal import Decimal
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -271,7 +272,8 @@ def traffic_from_row(row: Row) -> TrafficMinute:
 def total_from_row(row: Row) -> TrafficTotal:
     """The total of a row with its fields in their order."""
     # A sum of counts is a decimal on PostgreSQL.
-    return TrafficTotal(*[int(value) if isinstance(value, Decimal) else value for value in row])
+    values: list[Any] = [int(v) if isinstance(v, Decimal) else v for v in row]
+    return TrafficTotal(*values)
 
 
 def spend_to_row(spend: KeySpend) -> Values:

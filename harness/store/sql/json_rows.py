@@ -21,12 +21,12 @@ class LookUp(sa.Join):
 def _in_this_order(join: LookUp, compiler: SQLCompiler, **options: Any) -> str:
     # SQLite keeps the order of a CROSS JOIN alone. It takes JSON for cheap to read, and else
     # reads all of it for each row of the table.
-    return compiler.visit_join(join, **options).replace(" JOIN ", " CROSS JOIN ", 1)
+    return _as_planned(join, compiler, **options).replace(" JOIN ", " CROSS JOIN ", 1)
 
 
 @compiles(LookUp)
 def _as_planned(join: LookUp, compiler: SQLCompiler, **options: Any) -> str:
-    return compiler.visit_join(join, **options)
+    return str(compiler.visit_join(join, **options))  # type: ignore[no-untyped-call]
 
 
 def look_up(

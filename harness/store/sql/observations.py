@@ -92,7 +92,7 @@ IS_SAME_TRAFFIC = sa.and_(
 @cache
 def stored_minutes(dialect: str) -> sa.Select[Any]:
     """Reads and locks the minutes that `asked` has as JSON."""
-    columns = {
+    columns: Mapping[str, sa.types.TypeEngine[Any]] = {
         name: sa.Text() if isinstance(traffic.c[name].type, sa.Text) else sa.BigInteger()
         for name in ADDING_ORDER
     }

@@ -42,7 +42,7 @@ from harness.store.rules import (
     no_such_switch,
     time_of_version,
 )
-from harness.store.schema.columns import Row
+from harness.store.schema.columns import EPOCH, MICROSECOND, Row
 from harness.store.schema.evals import target, target_from_row, target_to_row
 from harness.store.schema.operations import meta
 from harness.store.schema.routing import (
@@ -68,7 +68,7 @@ from harness.store.sql.evidence import (
     proof_of,
     write_fallbacks,
 )
-from harness.store.sql.json_rows import json_rows, look_up
+from harness.store.sql.json_rows import json_rows
 from harness.store.unit_of_work import Unit, in_project
 
 _newer = route_version.alias("newer")
@@ -93,17 +93,17 @@ CURRENT_OF = (
     .limit(1)
 )
 # From one name to the next by the index: a route has many versions.
-_named = (
+_route_name = (
     sa.select(sa.func.min(route_version.c.route).label("name"))
     .where(in_project(route_version))
-    .cte("named", recursive=True)
+    .cte("route_name", recursive=True)
 )
 _next_name = (
     sa.select(sa.func.min(route_version.c.route))
-    .where(in_project(route_version), route_version.c.route > _named.c.name)
+    .where(in_project(route_version), route_version.c.route > _route_name.c.name)
     .scalar_subquery()
 )
-_names = _named.union_all(sa.select(_next_name).where(_named.c.name.is_not(None)))
+_names = _route_name.union_all(sa.select(_next_name).where(_route_name.c.name.is_not(None)))
 NAMES = sa.select(_names.c.name).where(_names.c.name.is_not(None))
 CURRENT_FALLBACKS = (
     sa.select(route_fallback)
@@ -122,31 +122,23 @@ CURRENT_FALLBACKS = (
 
 @cache
 def last_swaps(dialect: str) -> sa.Select[Any]:
-    """Of the routes that `names` has as JSON: by the newest version that changed each."""
-    names, version = json_rows("names", {"name": sa.Text()}, dialect), route_version.alias()
-    newest = (
-        sa.select(version.c.version)
+    """Of the routes that `names` has as JSON: the newest version that changed the incumbent of
+    each, as a JSON array, which is looked up route by route.
+    """
+    names, of = json_rows("names", {"name": sa.Text()}, dialect), route_version.c
+    array = sa.func.json_build_array if dialect == "postgresql" else sa.func.json_array
+    swap = (
+        sa.select(sa.cast(array(of.prev_incumbent, of.incumbent, of.kind, of.at), sa.Text))
         .where(
-            in_project(version),
-            version.c.route == names.c.name,
-            version.c.incumbent != version.c.prev_incumbent,
+            in_project(route_version),
+            of.route == names.c.name,
+            of.incumbent != of.prev_incumbent,
         )
-        .order_by(version.c.version.desc())
+        .order_by(of.version.desc())
         .limit(1)
         .scalar_subquery()
     )
-    is_last = sa.and_(
-        in_project(route_version),
-        route_version.c.route == names.c.name,
-        route_version.c.version == newest,
-    )
-    return sa.select(
-        route_version.c.route,
-        route_version.c.prev_incumbent.label("former"),
-        route_version.c.incumbent,
-        route_version.c.kind,
-        route_version.c.at,
-    ).select_from(look_up(names, route_version, is_last))
+    return sa.select(names.c.name, swap.label("swap"))
 
 
 FALLBACKS_OF = (
@@ -247,10 +239,13 @@ class SqlRouting:
 
     def last_swaps(self, names: Iterable[str]) -> Mapping[str, IncumbentSwap]:
         asked = {"names": json.dumps([{"name": name} for name in names])}
-        return {
-            row.route: IncumbentSwap(row.former, row.incumbent, row.kind, row.at)
-            for row in self._unit.read(last_swaps(self._unit.dialect), asked)
-        }
+        swaps = {}
+        for row in self._unit.read(last_swaps(self._unit.dialect), asked):
+            if row.swap is not None:
+                former, incumbent, kind, at_us = json.loads(row.swap)
+                at = EPOCH + at_us * MICROSECOND
+                swaps[row.name] = IncumbentSwap(former, incumbent, kind, at)
+        return swaps
 
     def changed_at(self, name: str) -> datetime | None:
         row = self._current(name)

@@ -204,7 +204,11 @@ def _totals(of_route: bool, project: str) -> sa.Select[Any]:  # noqa: FBT001 - a
 @cache
 def _totals_of_routes(dialect: str) -> sa.Select[Any]:
     """Of spans of several routes, which a parameter has as JSON for each table."""
-    columns = {"route": sa.Text(), "begin": sa.BigInteger(), "end": sa.BigInteger()}
+    columns: Mapping[str, sa.types.TypeEngine[Any]] = {
+        "route": sa.Text(),
+        "begin": sa.BigInteger(),
+        "end": sa.BigInteger(),
+    }
     parts = []
     for name, table in _TABLES.items():
         asked = json_rows(f"{name}_asked", columns, dialect)
