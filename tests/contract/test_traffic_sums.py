@@ -97,7 +97,7 @@ class Recorded:
             traffic_backfill.sum_up_hour(db)
         return True
 
-    def of(self, since: datetime, route: str | None = None) -> list[TrafficMinute]:
+    def minutes_since(self, since: datetime, route: str | None = None) -> list[TrafficMinute]:
         return [
             minute
             for minute in self.written
@@ -154,7 +154,7 @@ def latencies_of(rows: Sequence[TrafficMinute]) -> dict[tuple[str, str], dict[in
 def assert_reads_are_those_of_the_minutes(
     recorded: Recorded, since: datetime, until: datetime
 ) -> None:
-    rows, of_route = recorded.of(since), recorded.of(since, ROUTE)
+    rows, of_route = recorded.minutes_since(since), recorded.minutes_since(since, ROUTE)
     own = [row for row in rows if project_of(row.route) == "payments"]
     with recorded.store.read() as tx:
         read = tx.observations
@@ -163,16 +163,18 @@ def assert_reads_are_those_of_the_minutes(
         assert read.totals(since=since, project="payments") == totals_of(own)
         found = read.totals_of_routes({ROUTE: (since, until), ROUTES[1]: (until, None)})
         windows = [row for row in of_route if row.minute < until]
-        windows += recorded.of(until, ROUTES[1])
+        windows += recorded.minutes_since(until, ROUTES[1])
         assert found == totals_of(windows)
         assert read.latencies(since=since) == latencies_of(rows)
         assert read.latencies(since=since, route=ROUTE) == latencies_of(of_route)
         for step in (MINUTE, 15 * MINUTE, 2 * HOUR, DAY):
             begin = floor_time(since, step)
             points = read.traffic_points(since=begin, step=step)
-            assert _summed(points, step) == points_of(recorded.of(begin), step)
+            assert _summed(points, step) == points_of(recorded.minutes_since(begin), step)
             points = read.traffic_points(since=begin, step=step, project="payments")
-            own = [r for r in recorded.of(begin) if project_of(r.route) == "payments"]
+            own = [
+                r for r in recorded.minutes_since(begin) if project_of(r.route) == "payments"
+            ]
             assert _summed(points, step) == points_of(own, step)
 
 

@@ -122,8 +122,8 @@ CURRENT_FALLBACKS = (
 
 @cache
 def last_swaps(dialect: str) -> sa.Select[Any]:
-    """Of the routes that `names` has as JSON: the newest version that changed the incumbent of
-    each, as a JSON array, which is looked up route by route.
+    """Builds the query of the routes that `names` has as JSON: it looks up the newest version
+    that changed the incumbent of each, and gives it as a JSON array.
     """
     names, of = json_rows("names", {"name": sa.Text()}, dialect), route_version.c
     array = sa.func.json_build_array if dialect == "postgresql" else sa.func.json_array

@@ -113,7 +113,7 @@ class SqlTraffic:
         summed = self._summed_since()
         hour = max(ceil_time(since, HOUR), summed)
         for span in (Span(traffic, since, hour), Span(traffic_hour, hour, FAR)):
-            query = _of(_LATENCIES[span.table], span.table, route)
+            query = _select_own(_LATENCIES[span.table], span.table, route)
             for row in self._unit.read(query, _bounds(span)):
                 histograms = json.loads(f"[{row.histograms}]")
                 own = merge_histograms(
@@ -132,7 +132,7 @@ class SqlTraffic:
             whole = not (since - EPOCH) % span and not step % span
             if whole and ceil_time(summed, span) <= since:
                 table = other
-        query = _of(_points(table), table, route, project)
+        query = _select_own(_points(table), table, route, project)
         if (
             table is traffic
             and route is None
@@ -160,7 +160,7 @@ def _within(begins: sa.ColumnElement[Any], named: str = "") -> sa.ColumnElement[
     )
 
 
-def _of(
+def _select_own(
     query: sa.Select[Any], table: sa.Table, route: str | None, project: str | None = None
 ) -> sa.Select[Any]:
     """The query over one route or over all of them that are a project's."""
@@ -194,7 +194,7 @@ def _add_up(parts: Iterable[sa.Select[Any]]) -> sa.Select[Any]:
 def _totals(of_route: bool, project: str) -> sa.Select[Any]:  # noqa: FBT001 - a key of the cache
     parts = []
     for name, table in _TABLES.items():
-        part = _of(_sums_of(table), table, None, project)
+        part = _select_own(_sums_of(table), table, None, project)
         if of_route:
             part = part.where(table.c.route == sa.bindparam("of"))
         parts.append(part.where(_within(_BEGINS[table], f"{name}_")))
