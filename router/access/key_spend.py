@@ -4,8 +4,9 @@ wrote; `BudgetRefresh` reads that).
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, timedelta
+from operator import attrgetter
 from typing import Final
 
 from harness.domain.reliability.spend import KeySpend, SpendTotals, total_spend, totals_on
@@ -17,6 +18,9 @@ EVERY_S: Final = 1.0
 
 
 DAY: Final = timedelta(days=1)
+_INPUT_TOKENS: Final = attrgetter("input_tokens")
+_OUTPUT_TOKENS: Final = attrgetter("output_tokens")
+_COST_USD: Final = attrgetter("cost_usd")
 
 
 class _Sum:
@@ -50,10 +54,12 @@ class KeySpendTotals:
     """A key's total is what this process added, and what the database has of all others.
 
     So nothing counts twice, however late this process's own rows arrive there. worker: a name
-    that is new for every process. Thread-safe.
+    that is new for every process. before_reading: called before a sum is read, by who notes
+    requests later than they end. Thread-safe.
     """
 
     def __init__(self, worker: str) -> None:
+        self.before_reading: Callable[[], None] | None = None
         self._worker = worker
         self._lock = threading.Lock()
         self._new: dict[tuple[str, date, str], _Sum] = {}
@@ -63,19 +69,24 @@ class KeySpendTotals:
         self._newest = date.min
         self._others: dict[str, SpendTotals] = {}
 
-    def note(self, ended: CompletedRequest, at: datetime) -> None:
-        """A request has ended."""
-        if not ended.key:
-            return
-        where = ended.key, at.date(), self._worker
+    def note(self, ended: Sequence[CompletedRequest], at: datetime) -> None:
+        """Notes requests that ended on the day of `at`."""
+        day = at.date()
+        by_key: dict[tuple[str, bool], list[CompletedRequest]] = {}
+        for request in ended:
+            by_key.setdefault((request.key, request.priced), []).append(request)
         with self._lock:
-            total = self._new.get(where) or self._sum_of(*where)
-            total.requests += 1
-            total.tokens += ended.input_tokens + ended.output_tokens
-            if ended.priced:
-                total.cost_usd += ended.cost_usd
-            else:
-                total.unpriced += 1
+            for (key, is_priced), requests in by_key.items():
+                if not key:
+                    continue
+                total = self._sum_of(key, day, self._worker)
+                total.requests += len(requests)
+                total.tokens += sum(map(_INPUT_TOKENS, requests))
+                total.tokens += sum(map(_OUTPUT_TOKENS, requests))
+                if is_priced:
+                    total.cost_usd = sum(map(_COST_USD, requests), total.cost_usd)
+                else:
+                    total.unpriced += len(requests)
 
     def merge(self, row: KeySpend) -> None:
         """Adds what another process summed up, to be written in its name."""
@@ -103,6 +114,8 @@ class KeySpendTotals:
 
     def spent(self, key: str, today: date) -> SpendTotals:
         """Sums what a key has spent today, as far as this worker knows."""
+        if self.before_reading is not None:
+            self.before_reading()
         with self._lock:
             rows = [t.row(key, day, self._worker) for day, t in self._own.get(key, {}).items()]
             new = self._new.get((key, today, self._worker))

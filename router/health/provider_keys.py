@@ -32,7 +32,8 @@ class ProviderKeys:
         self._monotonic = monotonic
         self._on_key = on_key
         self._resting_until: dict[str, dict[ProviderKey, float]] = {}  # by provider's name
-        self._refused: set[tuple[str, ProviderKey]] = set()
+        # refused: names of providers with the keys that they refuse now
+        self.refused: set[tuple[str, ProviderKey]] = set()
         self._there: ProviderKeySets = NO_KEYS
 
     def key(self, upstream: CompiledTarget) -> ProviderKey | None:
@@ -67,16 +68,16 @@ class ProviderKeys:
         provider = upstream.provider.name
         resting = self._resting_until.setdefault(provider, {})
         resting[key] = self._monotonic() + wait_s
-        if FAILURE_RULES[failure].alerts and (provider, key) not in self._refused:
-            self._refused.add((provider, key))
+        if FAILURE_RULES[failure].alerts and (provider, key) not in self.refused:
+            self.refused.add((provider, key))
             self._on_key(provider, key.name, failure)
 
     def accepted(self, upstream: CompiledTarget, key: ProviderKey | None) -> None:
-        if not self._refused:
+        if not self.refused:
             return
         provider = upstream.provider.name
-        if key is not None and (provider, key) in self._refused:
-            self._refused.remove((provider, key))
+        if key is not None and (provider, key) in self.refused:
+            self.refused.remove((provider, key))
             self._resting_keys(upstream).pop(key, None)
             self._on_key(provider, key.name, None)
 
@@ -89,8 +90,8 @@ class ProviderKeys:
         """What is known of keys that were taken away or replaced; their refusal is over."""
         self._there = serving.provider_keys
         there = {(name, key) for name, own in serving.provider_keys.items() for key in own}
-        for provider, key in self._refused - there:
-            self._refused.remove((provider, key))
+        for provider, key in self.refused - there:
+            self.refused.remove((provider, key))
             self._on_key(provider, key.name, None)
         for provider, resting in self._resting_until.items():
             for key in [place for place in resting if (provider, place) not in there]:

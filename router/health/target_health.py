@@ -38,6 +38,9 @@ class TargetHealth:
         self.on_pause: Callable[[str, float], None] | None = None
         self._monotonic = monotonic
         self._breakers: dict[str, Breaker] = {}
+        # By target, the bucket of the window that now is, and the successes in it which its
+        # breaker, a closed one, does not have yet: most requests need no new breaker.
+        self._successes: dict[str, list[int]] = {}
         self._paused_until: dict[str, float] = {}
         self._not_closed: set[str] = set()
         # When it last answered anybody, and at which endpoint.
@@ -69,7 +72,9 @@ class TargetHealth:
 
     def admit(self, target: str) -> Ticket | None:
         """Gives a ticket for one attempt, to be settled in any case; None: not now."""
-        before = self._breaker(target)
+        before = self._breakers.get(target, CLOSED_BREAKER)
+        if before.state is BreakerState.CLOSED:
+            return before.serial  # as `breaker.admit` has it
         after, ticket = breaker.admit(before, self._monotonic(), self.policy)
         self._keep(target, before, after)
         return ticket
@@ -83,6 +88,25 @@ class TargetHealth:
     def end(self, target: str) -> None:
         """Counts a user's request to a target as over, a stream at its end."""
         self._under_way[target] -= 1
+
+    def answered(self, target: str, ticket: Ticket, endpoint: Endpoint) -> None:
+        """Enters the success of a user's request, as `end`, `judge` and `settle` do one after
+        the other.
+        """
+        self._under_way[target] -= 1
+        self.spoken[target] = endpoint
+        now = self._found_well_at[target] = self._monotonic()
+        before = self._breakers.get(target, CLOSED_BREAKER)
+        if before.state is not BreakerState.CLOSED or before.serial != ticket:
+            self.settle(target, ticket, None)
+            return
+        self.answered_at[target] = now
+        number = breaker.bucket_number(now, self.policy)
+        successes = self._successes.get(target)
+        if successes is None or successes[0] != number:
+            self._enter_successes(target)
+            successes = self._successes[target] = [number, 0]
+        successes[1] += 1
 
     def judge(self, target: str, failure: FailureClass | None) -> None:
         """Notes how a user's request to a target went. failure: None for a success."""
@@ -135,7 +159,15 @@ class TargetHealth:
         self._paused_until.pop(target, None)
 
     def _breaker(self, target: str) -> Breaker:
+        if target in self._successes:
+            self._enter_successes(target)
         return self._breakers.get(target, CLOSED_BREAKER)
+
+    def _enter_successes(self, target: str) -> None:
+        successes = self._successes.pop(target, None)
+        if successes is not None:
+            before = self._breakers.get(target, CLOSED_BREAKER)
+            self._breakers[target] = breaker.count_successes(before, *successes)
 
     def _keep(self, target: str, before: Breaker, after: Breaker) -> None:
         if after is before:

@@ -4,6 +4,7 @@ arm, target and outcome, and what was irregular in its answer.
 
 from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.recording.metrics import RouterMetrics
+from router.request.attempt import UpstreamAnswer
 from router.request.routed_response import RoutedResponse
 from router.server.internal_errors import RouterPart
 
@@ -17,16 +18,10 @@ class RequestMetrics(RequestObserver):
         self._metrics = metrics
 
     def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
-        record, progress = observed.record, response.progress
+        record, result = observed.record, response.progress.result
         if record is None:
             return
-        target = progress.upstream
-        if target is not None:
+        if not (isinstance(result, UpstreamAnswer) and result.ended):
             for irregularity in response.irregularities:
-                self._metrics.irregular(target.name, irregularity)
-        self._metrics.finished(
-            record,
-            target=target.name if target else "",
-            outcome=observed.outcome,
-            first_token_s=progress.first_token_s,
-        )
+                self._metrics.irregular(record.target_name, irregularity)
+        self._metrics.finished(record)

@@ -9,7 +9,7 @@ go on.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from harness.domain.operations.access import OptOut
 from harness.domain.routing.plan import RoutePlan
@@ -66,6 +66,7 @@ class RequestObserver:
     """Watches requests: it overrides the hooks that it needs, and the others cost nothing."""
 
     part: RouterPart  # under which its faults are counted
+    of_limited: ClassVar[bool] = False  # watches the requests of limited keys alone
 
     def watches(self, route: CompiledRoute) -> bool:  # noqa: ARG002 - of those that override it
         """Whether the observer has anything to do with requests of a route, as it is in one
@@ -95,6 +96,13 @@ class ObserverHooks(NamedTuple):
     at_end: tuple[tuple[RouterPart, Callable[..., None]], ...]
 
 
+# Of a route, for keys without limits and for limited ones: the hooks of all its requests, and
+# of those that are evidence.
+RouteHooks = tuple[
+    CompiledRoute, tuple[ObserverHooks, ObserverHooks], tuple[ObserverHooks, ObserverHooks]
+]
+
+
 class RequestObservers:
     """Calls the observers of each request that watch its route, in the order of their lists.
 
@@ -113,7 +121,7 @@ class RequestObservers:
         self._of_evidence = of_evidence
         self._errors = errors
         # By the route's identity: routes are many, and compiled anew with each revision.
-        self._by_route: dict[int, tuple[CompiledRoute, ObserverHooks, ObserverHooks]] = {}
+        self._by_route: dict[int, RouteHooks] = {}
 
     def begin(self, observed: ObservedRequest) -> None:
         """Calls the observers before the request's first attempt."""
@@ -139,20 +147,20 @@ class RequestObservers:
         known = self._by_route.get(id(route))
         if known is None or known[0] is not route:
             known = self._compile(route)
-        return known[1] if observed.experiment is None else known[2]
+        _, free, limited = known
+        plain, scored = free if observed.reservation is None else limited
+        return plain if observed.experiment is None else scored
 
-    def _compile(
-        self, route: CompiledRoute
-    ) -> tuple[CompiledRoute, ObserverHooks, ObserverHooks]:
+    def _compile(self, route: CompiledRoute) -> RouteHooks:
         if len(self._by_route) >= KEPT:
             self._by_route.clear()
         always = [observer for observer in self._always if self._watches(observer, route)]
         evidence = [
             observer for observer in self._of_evidence if self._watches(observer, route)
         ]
-        plain = _hooks(always, always)
-        scored = _hooks([*evidence, *always], [*always, *evidence])
-        self._by_route[id(route)] = made = route, plain, scored
+        limited = _both(always, evidence)
+        free = _both([observer for observer in always if not observer.of_limited], evidence)
+        self._by_route[id(route)] = made = route, free, limited
         return made
 
     def _watches(self, observer: RequestObserver, route: CompiledRoute) -> bool:
@@ -161,6 +169,13 @@ class RequestObservers:
         except Exception as error:
             self._errors.note(observer.part, error, route)
             return True
+
+
+def _both(
+    always: Sequence[RequestObserver], evidence: Sequence[RequestObserver]
+) -> tuple[ObserverHooks, ObserverHooks]:
+    plain = _hooks(always, always)
+    return plain, _hooks([*evidence, *always], [*always, *evidence])
 
 
 def _hooks(

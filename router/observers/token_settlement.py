@@ -13,6 +13,7 @@ class TokenSettlement(RequestObserver):
     """Corrects the reservation of a request once its tokens are known."""
 
     part = RouterPart.LIMITS
+    of_limited = True
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission

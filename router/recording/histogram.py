@@ -4,7 +4,7 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import accumulate
 
 
@@ -20,10 +20,13 @@ class HistogramSeries:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
 
-    def observe(self, value: float) -> None:
-        """Counts a value, in the bucket whose upper end is the first that is not below it."""
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self.total += value
+    def observe(self, values: Collection[float]) -> None:
+        """Counts values, each in the bucket whose upper end is the first that is not below
+        it.
+        """
+        for value in values:
+            self._counts[bisect_left(self._bounds, value)] += 1
+        self.total = sum(values, self.total)
 
     def buckets(self) -> list[tuple[float, int]]:
         """Lists each upper end with the number of values up to it; infinity is the last."""

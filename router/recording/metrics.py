@@ -35,6 +35,8 @@ CONTENT_TYPE: Final = CONTENT_TYPE_LATEST.encode()
 DURATION_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 FIRST_TOKEN_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30.0)
 NO_FAILURE: Final = "none"
+# Requests that ended, which one turn of the loop may have to sum up.
+MAX_FINISHED: Final = 1000
 
 
 class TargetCheck(NamedTuple):
@@ -79,6 +81,22 @@ class _RequestSeries(NamedTuple):
     # Input, output, cost; None when no target answered.
     tokens: tuple[_PendingCount, _PendingCount, _PendingCount] | None
 
+    def add(self, ended: Sequence[CompletedRequest]) -> None:
+        self.requests.amount += len(ended)
+        self.duration.observe([request.latency_ms / 1000 for request in ended])
+        if self.first_token:
+            firsts_s = [request.first_token_s for request in ended]
+            self.first_token.observe([first_s for first_s in firsts_s if first_s is not None])
+        if self.tokens:
+            given, made, cost = self.tokens
+            given.amount += sum([request.input_tokens for request in ended])
+            made.amount += sum([request.output_tokens for request in ended])
+            cost.amount = sum([request.cost_usd for request in ended], cost.amount)
+
+
+# Route, arm, target's name, outcome, whether a stream began.
+_Kind = tuple[str, str, str, str, bool]
+
 
 class RouterMetrics:
     """One worker's, counted and read on its event loop. read: called at each scrape."""
@@ -98,9 +116,10 @@ class RouterMetrics:
         self._internal = self._counter("swapgate_internal_errors")
         self._tokens = self._counter("swapgate_tokens")
         self._cost = self._counter("swapgate_cost_dollars")
-        self._series: dict[tuple[str, str, str, str, bool], _RequestSeries] = {}
+        self._series: dict[_Kind, _RequestSeries] = {}
         self._ends: dict[tuple[str, FailureClass | None], _PendingCount] = {}
         self._added: dict[Counter, _PendingCount] = {}
+        self._finished: list[CompletedRequest] = []
         self._registry.register(_StateCollector(read))
 
     def _counter(self, name: str) -> Counter:
@@ -140,27 +159,25 @@ class RouterMetrics:
         if price is not None:
             self._cost.labels(target).inc(price.cost_usd(*usage))
 
-    def finished(
-        self, ended: CompletedRequest, *, target: str, outcome: str, first_token_s: float | None
-    ) -> None:
-        """Counts a request that ended. target: the name of what answered, or "". first_token_s:
-        of a stream that began.
+    def finished(self, ended: CompletedRequest) -> None:
+        """Counts a request that ended."""
+        self._finished.append(ended)
+        if len(self._finished) >= MAX_FINISHED:
+            self._sum_up()
 
-        outcome: ok, failed, client_error, cancelled.
-        """
-        kind = (ended.route, ended.arm, target, outcome, first_token_s is not None)
-        to = self._series.get(kind)
-        if to is None:
-            to = self._series[kind] = self._series_of(*kind)
-        to.requests.amount += 1
-        to.duration.observe(ended.latency_ms / 1000)
-        if to.first_token and first_token_s is not None:
-            to.first_token.observe(first_token_s)
-        if to.tokens:
-            given, made, cost = to.tokens
-            given.amount += ended.input_tokens
-            made.amount += ended.output_tokens
-            cost.amount += ended.cost_usd
+    def _sum_up(self) -> None:
+        """Enters in their series the requests that ended since the last time."""
+        finished, self._finished = self._finished, []
+        by_kind: dict[_Kind, list[CompletedRequest]] = {}
+        for request in finished:
+            began = request.first_token_s is not None
+            kind = (request.route, request.arm, request.target_name, request.outcome, began)
+            by_kind.setdefault(kind, []).append(request)
+        for kind, requests in by_kind.items():
+            to = self._series.get(kind)
+            if to is None:
+                to = self._series[kind] = self._series_of(*kind)
+            to.add(requests)
 
     def _series_of(
         self,
@@ -188,6 +205,7 @@ class RouterMetrics:
         return self._added.setdefault(counter, _PendingCount(counter))
 
     def _fold(self) -> None:
+        self._sum_up()
         for count in self._added.values():
             count.fold()
 

@@ -155,8 +155,9 @@ class Recorder:
         if isinstance(ticket, ScoredUnit):
             self.settle(ticket, failed=ended.charged, why=ended.charge, sample=sample)
         with self._lock:
-            self._minutes.add(ended, at)
-        self.spends.note(ended, at)
+            self._minutes.add((ended,), at)
+        self.spends.note((ended,), at)
+        self.served_names.note(ended.target, ended.model)
 
     def settle(
         self,

@@ -12,6 +12,8 @@ import socket
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any, Final
 
 from harness.domain.canary.judge import JudgeOutcome
@@ -32,7 +34,11 @@ from router.recording.port import CaptureDraft, EnterFeedback, Ticket, ignore_ev
 from router.recording.served_names import ServedNames
 from router.recording.shadow_totals import ShadowTotals
 from router.recording.spool import Batch
-from router.recording.traffic_minutes import CompletedRequest, TrafficMinutes
+from router.recording.traffic_minutes import (
+    CompletedRequest,
+    TrafficMinutes,
+    start_of_minute,
+)
 from router.server.internal_errors import place_of
 
 log = logging.getLogger(__name__)
@@ -51,6 +57,10 @@ MAX_UNITS: Final = 200_000
 # making it holds up the requests of the moment.
 MAX_DRAFTS: Final = 4 * 1024 * 1024
 DRAFTS_AT_ONCE: Final = 256 * 1024
+# Requests that ended, which one turn of the loop may have to sum up.
+MAX_ENDED: Final = 1000
+MINUTE: Final = timedelta(minutes=1)
+_SERVED: Final = attrgetter("target", "model")
 
 
 class Reporter:
@@ -71,6 +81,11 @@ class Reporter:
     ) -> None:
         self.worker = worker
         self.counters: Counter[str] = Counter()
+        # What ended in the minute that begins at `_minute`, and is in no sum yet; of these, the
+        # first `_spent` are in those of their keys.
+        self._ended: list[CompletedRequest] = []
+        self._spent = 0
+        self._minute = self._next_minute = datetime.min.replace(tzinfo=UTC)
         self._channel = channel
         self._clock = clock
         self._live_rollouts = live_rollouts
@@ -86,6 +101,7 @@ class Reporter:
         self._minutes = TrafficMinutes(worker)
         self._notices = EventQueue(clock, self.counters)
         self.spends = KeySpendTotals(worker)
+        self.spends.before_reading = self._note_spends
         self.served_names = ServedNames(clock)
         self.on_abort: Callable[[LocalAbort], None] = ignore_event
         self.on_fault: Callable[[Exception], None] = ignore_event
@@ -137,10 +153,27 @@ class Reporter:
             more = sample.plain if sample is not None else ()
             self._units.append((ticket, int(ended.charged), ended.charge or "", *more))
         at = self._clock.now()
-        self._minutes.add(ended, at)
-        self.spends.note(ended, at)
+        if not self._minute <= at < self._next_minute or len(self._ended) >= MAX_ENDED:
+            self._sum_up()
+            self._minute = start_of_minute(at)
+            self._next_minute = self._minute + MINUTE
+        self._ended.append(ended)
         if self._news is not None:
             self._wake()
+
+    def _sum_up(self) -> None:
+        """Enters in all sums what ended since the last time."""
+        self._note_spends()
+        ended, self._ended, self._spent = self._ended, [], 0
+        if ended:
+            self._minutes.add(ended, self._minute)
+            for served in set(map(_SERVED, ended)):
+                self.served_names.note(*served)
+
+    def _note_spends(self) -> None:
+        ended, self._spent = self._ended[self._spent :], len(self._ended)
+        if ended:
+            self.spends.note(ended, self._minute)
 
     def begin_mirror(self, about: str, key: str) -> int:
         if len(self._mirrors) >= MAX_UNITS:
@@ -281,6 +314,7 @@ class Reporter:
             message["units"], self._units = self._units, []
         if self._mirrors:
             message["mirrors"], self._mirrors = self._mirrors, []
+        self._sum_up()
         batch = Batch((), self._minutes.take(), *self._notices.take())
         batch = batch._replace(
             spends=self.spends.take(),

@@ -32,6 +32,10 @@ class AttemptSettlement:
         for a success.
         """
         upstream, counts = made.upstream, outcome
+        if outcome is None and not made.check and not self._keys.refused:
+            self._health.answered(upstream.id, made.ticket, made.endpoint)
+            self._metrics.attempt(upstream.name, None)
+            return
         if not made.check:
             self._health.end(upstream.id)  # first: whatever fails here, it is over
         if outcome is None:

@@ -265,7 +265,7 @@ class DirectRequest:
         ):
             self._leave_open()
             return
-        self._release()
+        dispatcher.timers.discard(self)
         fault: Exception | None = None
         try:
             self._cycle.answer(*response.whole())

@@ -71,11 +71,22 @@ class ParsedObject:
         """Writes the object with another value for a member that is a string; None where its
         place is not found quickly. name: of ASCII letters. new: as JSON.
         """
-        is_text = self._walked is None and isinstance(self._found.get(name), str)
-        span = _only_place(self.text, name) if is_text else None
+        value, text = self.get(name), self.text
+        if self._walked is not None or not isinstance(value, str):
+            return None
+        # As nearly all write it: without escapes, and with no object before it but the whole,
+        # whose member it then is.
+        key = f'"{name}":'
+        at = text.find(key)
+        if at > 0 and text[at - 1] != "\\" and text.find("{", text.find("{") + 1, at) < 0:
+            start = at + len(key)
+            start += text[start] == " "
+            if text.startswith(f'"{value}"', start):
+                return f"{text[:start]}{new}{text[start + len(value) + 2 :]}".encode()
+        span = _only_place(text, name)
         if span is None:
             return None
-        return f"{self.text[: span[0]]}{new}{self.text[span[1] :]}".encode()
+        return f"{text[: span[0]]}{new}{text[span[1] :]}".encode()
 
     def renamed(self, old: str, new: str) -> "ParsedObject":
         """Returns the object with one of its members under another name.

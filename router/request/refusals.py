@@ -77,7 +77,8 @@ def _wait_s(job: RoutedRequest, progress: RequestProgress) -> int | None:
         for excluded in job.plan.left_out
         if excluded.because is ExclusionReason.OPEN
     )
-    first_s = min(progress.waits.get(id_, 0.0) for id_ in (*job.plan.targets, *opened))
+    waits = progress.waits or {}
+    first_s = min(waits.get(id_, 0.0) for id_ in (*job.plan.targets, *opened))
     if first_s <= 0 and progress.attempts:
         return None
     return max(1, math.ceil(first_s))
@@ -144,12 +145,13 @@ def _tried(progress: RequestProgress) -> list[dict[str, object]]:
 
 def _passed_over(job: RoutedRequest, progress: RequestProgress) -> list[dict[str, object]]:
     """Also those whose circuit opened between the plan and their turn."""
+    waits = progress.waits or {}
     shut = (
         Excluded(
             excluded,
             ExclusionReason.OPEN,
             "its circuit opened meanwhile",
-            progress.waits.get(excluded, 0.0),
+            waits.get(excluded, 0.0),
         )
         for excluded in progress.shut_out
     )

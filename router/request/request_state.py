@@ -88,7 +88,7 @@ class RequestProgress:
 
     attempts: list[FinishedAttempt] = field(default_factory=list)
     # Target ids whose breaker opened between the plan and their turn.
-    shut_out: list[str] = field(default_factory=list)
+    shut_out: tuple[str, ...] = ()
     # What the client gets, None when all failed.
     result: UpstreamAnswer | CommittedStream | UpstreamFailed | None = None
     # first_token_s, last_token_s: of a stream, from the request to its first output, and to its
@@ -96,7 +96,7 @@ class RequestProgress:
     first_token_s: float | None = None
     last_token_s: float | None = None
     # When nobody answered, the seconds until each target may be asked again, 0 for now.
-    waits: Mapping[str, float] = field(default_factory=dict)
+    waits: Mapping[str, float] | None = None
 
     @property
     def upstream(self) -> CompiledTarget | None:
@@ -107,7 +107,7 @@ class RequestProgress:
         """Notes a target whose breaker gives no ticket, which is as good as one that says it is
         overloaded.
         """
-        self.shut_out.append(target)
+        self.shut_out = (*self.shut_out, target)
         return UpstreamFailed(FailureClass.OVERLOADED, "its circuit is open")
 
     def charge(self, job: RoutedRequest) -> ErrorClass | None:

@@ -32,6 +32,8 @@ from router.snapshot.route_plans import incumbent_plan
 from router.upstream.failure import UpstreamFailed
 
 NO_USAGE: Final = TokenUsage(0, 0)
+ATTEMPTS: Final = b"x-swapgate-attempts"
+ONE_ATTEMPT: Final[Header] = (ATTEMPTS, b"1")
 RATES: Final = (b"x-ratelimit-", b"anthropic-ratelimit-")
 
 
@@ -117,6 +119,10 @@ class RoutedResponse:
         result = self.progress.result
         if isinstance(result, CommittedStream):
             raise TypeError("a stream is no whole answer")
+        if isinstance(result, UpstreamAnswer) and not self._limited:
+            # As `_reply` has it, without the calls in between.
+            reply = Reply(result.status, (JSON, *result.headers), result.body)
+            return reply, self._truth()
         return self._reply(result), self._truth()
 
     async def _with_heartbeat(
@@ -245,12 +251,6 @@ class RoutedResponse:
         if isinstance(result, UpstreamAnswer):
             return result.usage or NO_USAGE
         return result.usage if isinstance(result, CommittedStream) else NO_USAGE
-
-    @property
-    def model(self) -> str:
-        """Names the model that the provider says it served; empty if it does not."""
-        result = self.progress.result
-        return result.model if isinstance(result, UpstreamAnswer | CommittedStream) else ""
 
     @property
     def irregularities(self) -> Collection[str]:
@@ -403,10 +403,20 @@ class RoutedResponse:
         return [header for header in headers if not header[0].startswith(RATES)]
 
     def _truth(self) -> Sequence[Header]:
-        attempts = (b"x-swapgate-attempts", str(len(self.progress.attempts)).encode())
-        upstream, result = self.progress.upstream, self.progress.result
-        served = (upstream.header,) if upstream else ()
-        return (*self._headers, attempts, *served, *self._degraded(upstream, result))
+        progress, plan = self.progress, self.job.plan
+        count, result = len(progress.attempts), progress.result
+        attempts = ONE_ATTEMPT if count == 1 else (ATTEMPTS, b"%d" % count)
+        if result is None:
+            return (*self._headers, attempts, *self._degraded(None))
+        upstream = progress.attempts[-1].upstream
+        if (
+            isinstance(result, UpstreamAnswer)
+            and not (plan.serialize_tools or result.dropped)
+            and not upstream.lacks[self.job.request.endpoint]
+        ):
+            return (*self._headers, attempts, upstream.header)  # the request lost nothing
+        degraded = self._degraded(upstream, result)
+        return (*self._headers, attempts, upstream.header, *degraded)
 
     def _degraded(
         self,

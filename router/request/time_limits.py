@@ -7,7 +7,7 @@ from typing import Final
 
 from harness.domain.reliability.latency import (
     AnswerTimes,
-    add_answer,
+    add_answers,
     answer_class,
     first_byte_limit_s,
     unmeasured_limit_s,
@@ -23,6 +23,8 @@ from router.snapshot.compiled import CompiledRoute, CompiledTarget
 
 # Targets, endpoints and classes of answers, of which a worker keeps the times.
 KEPT: Final = 2048
+# Answers whose times may wait to be summed up.
+MAX_NOTED: Final = 256
 Kind = tuple[str, Endpoint, int]
 
 
@@ -44,6 +46,9 @@ class TimeLimits:
     def __init__(self, settings: RouterSettings) -> None:
         self._settings = settings
         self._times: BoundedMap[Kind, AnswerTimes] = BoundedMap(KEPT)
+        # What was noted and is not in these times yet: target, endpoint, limit of the output in
+        # tokens, seconds. Where nobody stands behind a target, its times are seldom asked for.
+        self._noted: list[tuple[str, Endpoint, int, float]] = []
 
     def first_s(self, job: RoutedRequest, made: AttemptSpec) -> float:
         """Returns the seconds to a stream's first output, or to a plain answer's first byte;
@@ -61,17 +66,26 @@ class TimeLimits:
         if made.check or made.upstream.id == job.plan.targets[-1]:
             return math.inf  # nobody stands behind it: to wait on is all that is left
         thinks = bool(given_fields(job.request, (OptionalFeature.REASONING,)))
-        unmeasured_s = unmeasured_limit_s(output_limit(job.request), thinks=thinks)
-        return first_byte_limit_s(self._times.get(_kind(job, made)), unmeasured_s)
+        limit = output_limit(job.request)
+        unmeasured_s = unmeasured_limit_s(limit, thinks=thinks)
+        self._sum_up()
+        kind = made.upstream.id, made.endpoint, answer_class(limit)
+        return first_byte_limit_s(self._times.get(kind), unmeasured_s)
 
     def note(self, job: RoutedRequest, made: AttemptSpec, seconds: float) -> None:
         """A plain answer's first byte came after that time, or the wait for it ended then.
 
         A wait that was cut counts as well: where answers became slower, the limit must follow.
         """
-        kind = _kind(job, made)
-        self._times.put(kind, add_answer(self._times.get(kind), seconds))
+        limit = output_limit(job.request)
+        self._noted.append((made.upstream.id, made.endpoint, limit, seconds))
+        if len(self._noted) >= MAX_NOTED:
+            self._sum_up()
 
-
-def _kind(job: RoutedRequest, made: AttemptSpec) -> Kind:
-    return made.upstream.id, made.endpoint, answer_class(output_limit(job.request))
+    def _sum_up(self) -> None:
+        noted, self._noted = self._noted, []
+        by_kind: dict[Kind, list[float]] = {}
+        for target, endpoint, limit, seconds in noted:
+            by_kind.setdefault((target, endpoint, answer_class(limit)), []).append(seconds)
+        for kind, answers_s in by_kind.items():
+            self._times.put(kind, add_answers(self._times.get(kind), answers_s))

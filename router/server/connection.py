@@ -69,15 +69,13 @@ class ConnectionState(ServerState):
         super().__init__()
         self.ending = False
         self.handed_over = False
-        self._date: tuple[object, bytes] = (None, b"")
+        self.date_lines = b""
+        self.lines_of: object = None  # the headers that `date_lines` were made of
 
-    @property
-    def date(self) -> bytes:
-        """The server's own header lines, which it writes anew every second."""
-        if self._date[0] is not self.default_headers:
-            lines = [b"%b: %b\r\n" % header for header in self.default_headers]
-            self._date = self.default_headers, b"".join(lines)
-        return self._date[1]
+    def write_date(self) -> None:
+        """Makes lines of the server's own headers, which it writes anew every second."""
+        self.date_lines = b"".join([b"%b: %b\r\n" % header for header in self.default_headers])
+        self.lines_of = self.default_headers
 
 
 class BodyProtocol:
@@ -123,7 +121,7 @@ class Connection(asyncio.Protocol):
         self._all_written: Callable[[], None] | None = None
         self._fed = 0  # bytes of a request: of its head, or since the last piece of its body
         self._in_head = True
-        self._head_too_large = self._paused = False
+        self._head_too_large = self.paused = False
         self._refusal: bytes | None = None  # nothing more is read; what is said about it
         self._ending = False  # the server is, and counts the seconds
         self._reads_on: asyncio.TimerHandle | None = None  # what comes is thrown away
@@ -409,7 +407,10 @@ class Connection(asyncio.Protocol):
 
     @property
     def date(self) -> bytes:
-        return self._state.date
+        state = self._state
+        if state.lines_of is not state.default_headers:
+            state.write_date()
+        return state.date_lines
 
     def write_in_slices(self, data: bytes, done: Callable[[], None]) -> None:
         self._unwritten, self._all_written = memoryview(data), done
@@ -443,15 +444,16 @@ class Connection(asyncio.Protocol):
         elif self._refusal is not None:
             self._hang_up()
         else:
-            self.read_on()
+            if self.paused:
+                self.read_on()
             self._idle_since = self.loop.time()
             if self._idle is None:
                 self._idle = self.loop.call_later(self._keep_alive_s, self._tired)
 
     def read_on(self) -> None:
         """Reads on, unless requests wait already: more of them would wait in memory."""
-        if self._paused and self._refusal is None and not self._waiting:
-            self._paused = False
+        if self.paused and self._refusal is None and not self._waiting:
+            self.paused = False
             self.transport.resume_reading()
 
     async def drained(self) -> None:
@@ -497,8 +499,8 @@ class Connection(asyncio.Protocol):
             self._reads_on_until = self.loop.time() + READ_ON_S
             self._reads_on = self.loop.call_later(READ_ON_QUIET_S, self._read_on_enough)
             self.transport.write_eof()
-            if self._paused:
-                self._paused = False
+            if self.paused:
+                self.paused = False
                 self.transport.resume_reading()
 
     def _read_on_enough(self) -> None:
@@ -540,8 +542,8 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
 
     def _pause(self) -> None:
-        if not self._paused:
-            self._paused = True
+        if not self.paused:
+            self.paused = True
             self.transport.pause_reading()
 
     def _refuse(self) -> None:

@@ -21,6 +21,8 @@ _DISCONNECT: Final = {"type": "http.disconnect"}
 # Of a whole answer, at most so much is written at once.
 SLICE_BYTES: Final = 128 * 1024
 _BODILESS: Final = (204, 304)
+_COLON: Final = b": "
+_CLOSING: Final = b"connection: close"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 # A comment of an event stream, as a chunk.
 _NO_EVENT: Final = b"3\r\n:\n\n\r\n"
@@ -37,6 +39,7 @@ class ConnectionPort(Protocol):
     transport: asyncio.Transport
     tasks: set[asyncio.Task[None]]
     full: bool  # the client reads slowly
+    paused: bool  # nothing is read of the client
 
     @property
     def date(self) -> bytes:
@@ -138,14 +141,30 @@ class RequestCycle:
         none.
         """
         self.scope.pop(ON_LEAVING, None)  # a cycle would wait for the garbage collector
+        self._left_call = None
         if self._gone:
             return
-        try:
-            self._begin(reply.status, reply_headers(reply, headers))
-            self._go_on(reply.body, more=False)
-        finally:
-            if self.begun and not self._last:
-                self._line.transport.close()
+        line = self._line
+        status, own, body = reply
+        # As `_begin` and `_go_on` do it, in one step.
+        lines = [*map(_COLON.join, own), *map(_COLON.join, headers)]
+        lines.append(b"content-length: %d" % len(body))
+        if _CLOSING in lines:
+            self.keep_alive = False
+        elif not self.keep_alive:
+            lines.append(_CLOSING)
+        head = b"\r\n".join(lines)
+        if head.count(b"\n") != len(lines) - 1:
+            raise RuntimeError("a header holds the end of a line")
+        data = b"%b%b%b\r\n\r\n%b" % (status_line(status), line.date, head, body)
+        self.begun = self._last = True
+        if len(data) > SLICE_BYTES:
+            # Whoever served it is done with it: how slowly a client reads says nothing of that.
+            line.write_in_slices(data, self._all_written)
+            return
+        line.transport.write(data)
+        self.complete = True
+        line.ended()
 
     @property
     def full(self) -> bool:
@@ -215,7 +234,8 @@ class RequestCycle:
         """
         self._left_call = call
         if call is not None:
-            self._line.read_on()  # else nobody would see it leave
+            if self._line.paused:
+                self._line.read_on()  # else nobody would see it leave
             if self._gone:
                 call()
 

@@ -7,6 +7,7 @@ the rest of an attempt's bookkeeping; here a limit costs two set operations.
 """
 
 import asyncio
+from collections.abc import Callable
 from functools import cached_property
 from operator import attrgetter
 from types import TracebackType
@@ -31,6 +32,8 @@ class Timers:
     def __init__(self) -> None:
         self._set: set[Timer] = set()
         self._looks: asyncio.TimerHandle | None = None
+        # Removes a timer, also one that went off.
+        self.discard: Callable[[Timer], None] = self._set.discard
 
     @cached_property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -43,10 +46,6 @@ class Timers:
         self._set.add(timer)
         if self._looks is None:
             self._looks = self.loop.call_later(TICK_S, self._fire_due)
-
-    def discard(self, timer: Timer) -> None:
-        """Removes a timer, also one that went off."""
-        self._set.discard(timer)
 
     def limit(self, when: float) -> "TimeLimit":
         return TimeLimit(self, when)

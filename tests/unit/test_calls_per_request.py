@@ -10,11 +10,11 @@ import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
-from router.recording.served_names import ServedNames
+from router.recording.reporter import Reporter
 from tests.support.router.costed_requests import (
     FEW_CHUNKS,
     KINDS,
@@ -86,15 +86,15 @@ def test_a_stream_and_each_of_its_chunks(tmp_path: Path) -> None:
 def test_a_change_that_costs_five_percent_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    note, allowed = ServedNames.note, budget_of("plain")
+    finish, allowed = Reporter.finish, budget_of("plain")
 
-    def costly_note(names: ServedNames, target: str, model: str) -> None:
+    def costly_finish(reporter: Reporter, *given: Any) -> None:
         for _ in range(math.ceil(0.05 * allowed.calls)):
             _nothing()
-        note(names, target, model)
+        finish(reporter, *given)
 
     _nothing: Callable[[], None] = lambda: None  # noqa: E731 - one Python call
-    monkeypatch.setattr(ServedNames, "note", costly_note)
+    monkeypatch.setattr(Reporter, "finish", costly_finish)
 
     with pytest.raises(AssertionError, match="Spend less"):
         assert_within("plain", metered(KINDS["plain"], tmp_path), allowed)

@@ -20,7 +20,7 @@ def add(spends: KeySpendTotals, day: date, *, tokens: int, cost_usd: float | Non
     """One request of key k."""
     priced = cost_usd is not None
     ended = ENDED._replace(output_tokens=tokens, cost_usd=cost_usd or 0.0, priced=priced)
-    spends.note(ended, datetime.combine(day, time(12), UTC))
+    spends.note([ended], datetime.combine(day, time(12), UTC))
 
 
 def test_it_is_known_at_once_and_written_once() -> None:

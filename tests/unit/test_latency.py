@@ -15,7 +15,7 @@ from harness.domain.reliability.latency import (
     MIN_LIMIT_S,
     SLOW_TOKENS_PER_S,
     AnswerTimes,
-    add_answer,
+    add_answers,
     answer_class,
     first_byte_limit_s,
     merge_histograms,
@@ -61,7 +61,7 @@ def test_a_limit_by_measurement_is_never_below_what_nearly_all_answers_took(
 ) -> None:
     times: AnswerTimes = {}
     for second in seconds:
-        times = add_answer(times, second)
+        times = add_answers(times, [second])
 
     assert sum(times.values()) <= MAX_ANSWERS
     assert len(times) <= len(ANSWER_BOUNDS_MS)
@@ -77,7 +77,7 @@ def test_a_healthy_answer_of_five_minutes_is_not_cut() -> None:
     times: AnswerTimes = {}
     for _ in range(MIN_ANSWERS):
         assert first_byte_limit_s(times, math.inf) == math.inf
-        times = add_answer(times, 300.0)
+        times = add_answers(times, [300.0])
 
     assert 700 < first_byte_limit_s(times, math.inf) < 1200
 
@@ -86,13 +86,13 @@ def test_a_healthy_answer_of_five_minutes_is_not_cut() -> None:
 def test_a_limit_follows_answers_that_became_slower() -> None:
     times: AnswerTimes = {}
     for _ in range(MAX_ANSWERS):
-        times = add_answer(times, 2.0)
+        times = add_answers(times, [2.0])
     assert first_byte_limit_s(times, math.inf) == MIN_LIMIT_S
 
     # The first waits are cut, and count for as long as they lasted.
     cut = 0
     while (limit_s := first_byte_limit_s(times, math.inf)) < 45.0:
-        times = add_answer(times, min(45.0, limit_s))
+        times = add_answers(times, [min(45.0, limit_s)])
         cut += 1
     assert cut < 30
 
@@ -101,9 +101,9 @@ def test_a_limit_follows_answers_that_became_slower() -> None:
 def test_one_hanging_answer_of_a_hundred_moves_no_limit() -> None:
     times: AnswerTimes = {}
     for _ in range(MIN_ANSWERS - 1):
-        times = add_answer(times, 2.0)
+        times = add_answers(times, [2.0])
 
-    assert first_byte_limit_s(add_answer(times, 60.0), math.inf) == MIN_LIMIT_S
+    assert first_byte_limit_s(add_answers(times, [60.0]), math.inf) == MIN_LIMIT_S
 
 
 @pytest.mark.req("B3")
@@ -126,7 +126,7 @@ def test_a_slow_target_is_not_cut_off_for_ever_before_it_is_measured(takes_s: fl
     for _ in range(MIN_ANSWERS - 1):
         limit_s = first_byte_limit_s(times, MIN_LIMIT_S)
         cut += takes_s > limit_s
-        times = add_answer(times, min(takes_s, limit_s))
+        times = add_answers(times, [min(takes_s, limit_s)])
 
     assert FEW_ANSWERS < cut < 25
     assert first_byte_limit_s(times, MIN_LIMIT_S) > takes_s
@@ -136,7 +136,7 @@ def test_a_slow_target_is_not_cut_off_for_ever_before_it_is_measured(takes_s: fl
 def test_a_few_hangs_move_no_limit_before_there_is_a_measure() -> None:
     times: AnswerTimes = {}
     for seconds in (2.0, 30.0, 2.0, 30.0, 2.0, 30.0):
-        times = add_answer(times, seconds)
+        times = add_answers(times, [seconds])
 
     assert first_byte_limit_s(times, MIN_LIMIT_S) == MIN_LIMIT_S
 

@@ -507,7 +507,7 @@ def test_a_batch_comes_back_from_the_spool_as_it_was(batch: Batch) -> None:
 def test_what_a_newer_version_left_in_the_spool_counts_without_what_it_alone_knows() -> None:
     at = datetime(2026, 3, 31, tzinfo=UTC)
     minute = TrafficMinutes("w")
-    minute.add(DONE, at)
+    minute.add([DONE], at)
     served = Sighting("t", ServedModel("served-1"), at, at)
     alert = Alert(AlertKind.TEST, "s", "k", "t", "x", at, "w")
     block = ObservationBlock("r-1", "w", 1, 100, 2, 1, 0, 0, 0, at, at)
@@ -532,7 +532,7 @@ def test_every_request_is_in_one_minute_and_one_latency_bucket(
     minutes = TrafficMinutes("w")
     for second, latency_ms in requests:
         at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
-        minutes.add(DONE._replace(latency_ms=latency_ms), at)
+        minutes.add([DONE._replace(latency_ms=latency_ms)], at)
 
     rows = minutes.take()
 
@@ -560,8 +560,8 @@ def test_minutes_that_several_processes_added_up_merge_to_those_of_one(
     merged = TrafficMinutes("parent")
     for worker, route, ms, failed in ended:
         one = DONE._replace(route=route, latency_ms=ms, failed=failed)
-        workers[worker].add(one, at)
-        alone.add(one, at)
+        workers[worker].add([one], at)
+        alone.add([one], at)
     for minutes in workers:
         for row in minutes.take():
             merged.merge(row)

@@ -68,16 +68,20 @@ def answer_class(max_tokens: int) -> int:
     return ANSWER_CLASSES[place] if place < len(ANSWER_CLASSES) else ANSWER_CLASSES[-1] + 1
 
 
-def add_answer(times: AnswerTimes | None, seconds: float) -> AnswerTimes:
-    """Adds one answer to a histogram of answer times. Of more than MAX_ANSWERS, older ones
-    weigh half.
+def add_answers(times: AnswerTimes | None, answers_s: Iterable[float]) -> AnswerTimes:
+    """Adds answers to a histogram of answer times, in order. Of more than MAX_ANSWERS, older
+    ones weigh half.
     """
     after = dict(times or {})
-    place = min(bisect_left(ANSWER_BOUNDS_MS, seconds * 1000), len(ANSWER_BOUNDS_MS) - 1)
-    bound = ANSWER_BOUNDS_MS[place]
-    after[bound] = after.get(bound, 0) + 1
-    if sum(after.values()) > MAX_ANSWERS:
-        return {bound: count // 2 for bound, count in after.items() if count > 1}
+    total = sum(after.values())
+    for seconds in answers_s:
+        place = min(bisect_left(ANSWER_BOUNDS_MS, seconds * 1000), len(ANSWER_BOUNDS_MS) - 1)
+        bound = ANSWER_BOUNDS_MS[place]
+        after[bound] = after.get(bound, 0) + 1
+        total += 1
+        if total > MAX_ANSWERS:
+            after = {bound: count // 2 for bound, count in after.items() if count > 1}
+            total = sum(after.values())
     return after
 
 
