@@ -24,22 +24,22 @@ class CredentialProof:
 
 
 class EarlyRecovery:
-    """Belongs to one event loop, as `TargetHealth` does. `evaluate` is cheap unless the
-    snapshot is new: each request calls it, and the first of a new snapshot finds the circuit
+    """Belongs to one event loop, as `TargetHealth` does. serving: the snapshot that was
+    evaluated last. Each request evaluates one that is new, so that the first finds the circuit
     closed.
     """
 
     def __init__(self, health: TargetHealth, keys: ProviderKeys) -> None:
         self._health = health
         self._keys = keys
-        self._seen: CompiledSnapshot | None = None
+        self.serving: CompiledSnapshot | None = None
         self._proofs: Mapping[str, CredentialProof] = {}
         self._switches: Collection[str] | None = None
 
     def evaluate(self, serving: CompiledSnapshot) -> None:
-        if serving is self._seen:
+        if serving is self.serving:
             return
-        self._seen = serving
+        self.serving = serving
         before, self._proofs = self._proofs, _proofs(serving)
         thrown = [
             switch

@@ -56,17 +56,21 @@ class FeedbackIntake(RequestObserver):
     def __init__(self, recorder: Recording, metrics: RouterMetrics) -> None:
         self._recorder = recorder
         self._metrics = metrics
-        self._served: BoundedMap[str, RememberedRequest] = BoundedMap(REMEMBERED)
+        self._served: BoundedMap[str, tuple[str, str, str, Ticket | None]] = BoundedMap(
+            REMEMBERED
+        )
         self._labels: set[str] = set()
         recorder.on_feedback(self.enter)
 
     def before_attempt(self, observed: ObservedRequest) -> None:
         canary, ticket = observed.experiment, observed.ticket
-        if canary is None or Guardrail.FEEDBACK not in canary.unit_rule.guardrails:
+        if ticket is not None and (
+            canary is None or Guardrail.FEEDBACK not in canary.unit_rule.guardrails
+        ):
             ticket = None
         route, arm = observed.route.route.name, observed.arm._value_
-        served = RememberedRequest(route, arm, observed.key_id, ticket)
-        self.remember(observed.request_id, served)
+        # A plain tuple: each request makes one, and few are asked for.
+        self._served.put(observed.request_id, (route, arm, observed.key_id, ticket))
 
     def remember(self, request_id: str, served: RememberedRequest) -> None:
         """Remembers a request for feedback that comes later. served: with a ticket where
@@ -95,8 +99,11 @@ class FeedbackIntake(RequestObserver):
         """Enters feedback about a request; None for one that is not remembered here, or was
         another key's.
         """
-        served = self._served.get(opinion.request_id)
-        if served is None or served.key != key:
+        found = self._served.get(opinion.request_id)
+        if found is None:
+            return None
+        served = RememberedRequest(*found)
+        if served.key != key:
             return None
         self._metrics.feedback(
             served.route, served.arm, opinion.verdict.value, self._label(opinion.label)

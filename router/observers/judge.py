@@ -10,6 +10,7 @@ then on a missing verdict counts as bad, whichever arm it is.
 import asyncio
 import json
 import logging
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from harness.control.operations.spending_allowance import TakenAmount
@@ -253,7 +254,8 @@ class CanarySampleJudge(RequestObserver):
             self._count("unreadable")
             return JudgeOutcome.NO_VERDICT, 0.0, None
         loop = self._calls.timers.loop
-        own = job._replace(
+        own = replace(
+            job,
             request=read_request(body, Endpoint.CHAT),
             plan=job.route.plans[Endpoint.CHAT][Arm.INCUMBENT],
             begun=loop.time(),

@@ -74,7 +74,7 @@ class RequestAccounting(RequestObserver):
             progress.first_token_s,
         )
 
-    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
+    def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:  # noqa: ARG002 - its record has all
         record = observed.record or _minimal_record(observed)
         faults = self._errors.taken()
         if faults:

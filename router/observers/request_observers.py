@@ -126,7 +126,7 @@ class RequestObservers:
     def begin(self, observed: ObservedRequest) -> None:
         """Calls the observers before the request's first attempt."""
         hooks = observed.hooks = self._hooks(observed)
-        for part, before_attempt in hooks.before_attempt:
+        for part, before_attempt in hooks[0]:
             try:
                 before_attempt(observed)
             except Exception as error:
@@ -135,7 +135,7 @@ class RequestObservers:
     def finish(self, observed: ObservedRequest, response: RoutedResponse) -> None:
         """Calls the observers after the request's answer, whole or not."""
         hooks = observed.hooks or self._hooks(observed)
-        for stage in (hooks.after_answer, hooks.at_end):
+        for stage in hooks[1:]:  # after the answer, at the end
             for part, hook in stage:
                 try:
                     hook(observed, response)

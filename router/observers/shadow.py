@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from harness.control.operations.spending_allowance import TakenAmount
@@ -284,8 +285,8 @@ class ShadowMirror(RequestObserver):
         loop, upstream = self._calls.timers.loop, served.upstream
         began = loop.time()
         most_s = min(job.route.route.settings.total_timeout_s, self._settings.total_timeout_s)
-        again = job._replace(
-            begun=began, deadline=began + most_s, span=None, hurried=False, probe=None
+        again = replace(
+            job, begun=began, deadline=began + most_s, span=None, hurried=False, probe=None
         )
         until = again.deadline
         if job.request.stream:

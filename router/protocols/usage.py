@@ -29,9 +29,11 @@ def usage_with_cache(given: object, made: object, details: object) -> TokenUsage
     """Builds the usage of tokens, of which the cached ones are a part. details: of the input,
     where `cached_tokens` may stand.
     """
-    input_tokens = read_count(given)
-    found = read_count(details.get("cached_tokens")) if isinstance(details, dict) else 0
-    return TokenUsage(input_tokens, read_count(made), min(found, input_tokens))
+    # As `read_count` has them: every answer comes here.
+    input_tokens = given if isinstance(given, int) and 0 < given <= MOST_TOKENS else 0
+    output_tokens = made if isinstance(made, int) and 0 < made <= MOST_TOKENS else 0
+    cached = read_count(details.get("cached_tokens")) if isinstance(details, dict) else 0
+    return TokenUsage(input_tokens, output_tokens, min(cached, input_tokens))
 
 
 def read_count(value: object) -> int:

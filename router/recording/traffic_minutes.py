@@ -81,21 +81,18 @@ class _Sum:
 
     def add(self, ended: Sequence[CompletedRequest]) -> None:
         # By columns, which are summed at native speed.
-        (
-            _, _, _, _, streams, failed, charged, latencies_ms, given, made, costs_usd, _, priced,
-            cached, _, faults, *_,
-        ) = zip(*ended, strict=True)  # fmt: skip
+        column = dict(zip(CompletedRequest._fields, zip(*ended, strict=True), strict=True))
         self.requests += len(ended)
-        self.streams += sum(streams)
-        self.failed += sum(failed)
-        self.charged += sum(charged)
-        self.input_tokens += sum(given)
-        self.output_tokens += sum(made)
-        self.cost_usd = sum(costs_usd, self.cost_usd)
-        self.cached_tokens += sum(cached)
-        self.unpriced += len(ended) - sum(priced)
-        self.internal_errors += sum(faults)
-        for latency_ms in latencies_ms:
+        self.streams += sum(column["stream"])
+        self.failed += sum(column["failed"])
+        self.charged += sum(column["charged"])
+        self.input_tokens += sum(column["input_tokens"])
+        self.output_tokens += sum(column["output_tokens"])
+        self.cost_usd = sum(column["cost_usd"], self.cost_usd)
+        self.cached_tokens += sum(column["cached_tokens"])
+        self.unpriced += len(ended) - sum(column["priced"])
+        self.internal_errors += sum(column["internal_errors"])
+        for latency_ms in column["latency_ms"]:
             self.buckets[bisect_left(LATENCY_BOUNDS_MS, latency_ms)] += 1
 
 

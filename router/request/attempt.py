@@ -2,6 +2,7 @@
 body are checked and whose `model` becomes the route's name (`UpstreamAnswer`).
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -37,9 +38,11 @@ async def read_refusal(reply: UpstreamReply) -> UpstreamFailed:
     return refusal_failure(reply.status, body, told.get("content-type", ""), told)
 
 
-def check_content_type(reply: UpstreamReply, content_type: bytes) -> None:
-    """Checks that the reply has this content type; else raises UpstreamFailed."""
-    found = dict(reply.headers).get(b"content-type", b"")
+def check_content_type(headers: Sequence[Header], content_type: bytes) -> None:
+    """Checks that a reply has this content type; else raises UpstreamFailed. headers: names in
+    lower case.
+    """
+    found = dict(headers).get(b"content-type", b"")
     if _media_type(found) != content_type:
         said = f"content type {decode_header(found)[:60]!r} instead of {content_type.decode()}"
         raise UpstreamFailed(FailureClass.MALFORMED, said)
@@ -52,32 +55,39 @@ async def read_answer(
 
     Raises UpstreamFailed for what is no answer.
     """
-    return parse_answer(reply, await reply.body(), json_name, dialect)
+    body = await reply.body()
+    answer = parse_answer(reply.status, reply.headers, body, json_name, dialect)
+    dropped = dropped_fields_of(reply)
+    return answer._replace(dropped=dropped, ended=answer.ended and not is_unended(reply))
 
 
 def parse_answer(
-    reply: UpstreamReply, body: bytes, json_name: str | None, dialect: ProtocolDialect
+    status: int,
+    headers: Sequence[Header],
+    body: bytes,
+    json_name: str | None,
+    dialect: ProtocolDialect,
 ) -> UpstreamAnswer:
-    """Reads the answer as `read_answer` does, from a body that is here."""
+    """Reads the answer as `read_answer` does, from a body that is here and was not
+    translated.
+    """
     try:
         members = parse_object(body)
     except InputError as error:
         raise UpstreamFailed(FailureClass.MALFORMED, f"answer is not valid: {error}") from None
     usage = dialect.checked(members)
     if json_name is not None:
-        body = _with_model(members, json_name, body)
-    named = members.get("model")
-    model = named if isinstance(named, str) else ""
-    headers, left = passed_on(reply.headers), dropped_fields_of(reply)
-    ended = dialect.ended(members) and not is_unended(reply)
-    return UpstreamAnswer(reply.status, headers, body, usage, members, model, left, ended)
+        named = members.with_text("model", json_name)
+        body = _with_model(members, json_name, body) if named is None else named
+    model = members.get("model")
+    if not isinstance(model, str):
+        model = ""
+    ended = dialect.ended(members)
+    return UpstreamAnswer(status, passed_on(headers), body, usage, members, model, (), ended)
 
 
 def _with_model(members: ParsedObject, json_name: str, body: bytes) -> bytes:
     """The body with that model, where it names one."""
-    named = members.with_text("model", json_name)
-    if named is not None:
-        return named
     model = members.text_place("model")
     if model is None:
         return body

@@ -128,10 +128,13 @@ class Dispatcher:
             return None
         upstream = job.route.upstreams[plan.targets[0]]
         started = self.timers.loop.time()
-        share_s = self._share_s(job, upstream.id, started)
-        made = self._admitted(job, upstream, self._keys.key(upstream), started + share_s, 1)
-        if made is None:
+        # As `_share_s` and `_admitted` have it, of the first target.
+        share_s = max(0.0, job.deadline - started) / len(plan.targets)
+        ticket = self._health.admit(upstream.id)
+        if ticket is None:
             return None
+        key = self._keys.key(upstream) if upstream.keys else None
+        made = AttemptSpec(upstream, ticket, key, started + share_s, 1, job.request.endpoint)
         try:
             call = self._calls.begin(job, made)
         except Exception:
@@ -140,7 +143,9 @@ class Dispatcher:
             return FirstAttempt(made, share_s)
         first_s = self._first_s(job, made)
         self._begin(job, made)
-        settle = self._settle_of(job, made, 1)
+        settle: OnEnd = partial(self._outcomes.settle, made)
+        if job.span is not None:
+            settle = job.span.attempt(upstream, 1, settle)
         return FirstAttempt(made, share_s, call, started, first_s, settle)
 
     def enter_answer(

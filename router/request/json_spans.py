@@ -76,13 +76,10 @@ class ParsedObject:
             return None
         # As nearly all write it: without escapes, and with no object before it but the whole,
         # whose member it then is.
-        key = f'"{name}":'
-        at = text.find(key)
-        if at > 0 and text[at - 1] != "\\" and text.find("{", text.find("{") + 1, at) < 0:
-            start = at + len(key)
-            start += text[start] == " "
-            if text.startswith(f'"{value}"', start):
-                return f"{text[:start]}{new}{text[start + len(value) + 2 :]}".encode()
+        for key in (f'"{name}":', f'"{name}": '):
+            before, found, after = text.partition(f'{key}"{value}"')
+            if found and before[-1] != "\\" and before.count("{") == 1:
+                return f"{before}{key}{new}{after}".encode()
         span = _only_place(text, name)
         if span is None:
             return None
@@ -143,6 +140,7 @@ _STRING_VALUE: Final = re.compile(r'[ \t\n\r]*:[ \t\n\r]*("(?:[^"\\]|\\.)*")').m
 _ESCAPED_LETTER: Final = re.compile(r"\\u00[4-7]").search
 _START: Final = itemgetter(0)
 _NOT_FINITE: Final = object()
+_TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH} levels"
 _NOT_STRUCTURE: Final = bytes(b for b in range(256) if b not in b'"[]{}')
 
 
@@ -153,10 +151,14 @@ def decode(body: bytes) -> str:
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
-        raise InputError(f"byte {error.start} is not UTF-8") from None
+        raise _not_utf8(error) from None
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _too_deep(body):
-        raise InputError(f"nested deeper than {MAX_DEPTH} levels")
+        raise InputError(_TOO_DEEP)
     return text
+
+
+def _not_utf8(error: UnicodeDecodeError) -> InputError:
+    return InputError(f"byte {error.start} is not UTF-8")
 
 
 def _too_deep(body: bytes) -> bool:
@@ -174,7 +176,12 @@ def parse_object(data: bytes) -> ParsedObject:
     """Parses a JSON object at native speed for nearly everything that is valid. Raises
     InputError where `decode` and `walk_text` do.
     """
-    text = decode(data)
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise _not_utf8(error) from None
+    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _too_deep(data):
+        raise InputError(_TOO_DEEP)
     try:
         found = from_json(data, allow_inf_nan=False, catch_duplicate_keys=True)
     except ValueError:
@@ -352,7 +359,7 @@ def _parse(text: str, at: int) -> JsonSpan:
     try:
         value, end = _PARSE(text, at)
     except RecursionError:
-        raise InputError(f"nested deeper than {MAX_DEPTH} levels") from None
+        raise InputError(_TOO_DEEP) from None
     except ValueError as error:
         raise InputError(f"not valid JSON: {error}") from None
     return JsonSpan(value, at, end)

@@ -4,7 +4,8 @@ calls the observers before and after. A fault in planning falls back to the incu
 """
 
 from collections import Counter
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from harness.domain.errors import InputError
 from harness.domain.operations.access import OptOut
@@ -37,6 +38,10 @@ from router.snapshot.compiled import NO_ROUTES, CompiledRoute, CompiledSnapshot
 # Sticky key, bucket key, arm, plan, and the rollout, as `ObservedRequest` has them. A plain
 # tuple: each request makes one.
 Assignment = tuple[str, str, Arm, RoutePlan, Canary | None]
+
+
+# Up to Python 3.11, to find a member in its class takes ten times as long.
+_KEEP_WARM: Final = Arm.KEEP_WARM
 
 
 class PreparedRequest(NamedTuple):
@@ -159,7 +164,7 @@ class ModelEndpoint:
             route,
             arm,
             plan,
-            serving.revision,
+            serving.snapshot.table.revision,
             id_,
             grant.id,
             started,
@@ -170,6 +175,7 @@ class ModelEndpoint:
             grant.opt_outs,
         )
         begun = self.dispatcher.timers.loop.time()
+        passed_up = DIALECTS[request.endpoint].passed_up
         job = RoutedRequest(
             request,
             route,
@@ -177,22 +183,25 @@ class ModelEndpoint:
             plan,
             begun,
             begun + limit_s,
-            client_directives.client_headers(scope, DIALECTS[request.endpoint].passed_up),
+            client_directives.client_headers(scope, passed_up) if passed_up else (),
             hurried=is_hurried,
         )
-        headers = (
-            request_id,
-            *route.headers[arm],
-            *self._plan_headers(job),
-            *(reservation.headers if reservation else ()),
-        )
+        headers = (request_id, *route.headers[arm])
+        if plan.serialize_tools or plan.forced is not None:
+            headers = (*headers, *self._plan_headers(job))
+        if reservation is not None:
+            headers = (*headers, *reservation.headers)
         response = RoutedResponse(
             job,
             RequestProgress(),
             headers,
             self._errors,
             limited=reservation is not None,
-            heartbeat_s=client_directives.heartbeat_s(directives, request, self._settings),
+            heartbeat_s=(
+                client_directives.heartbeat_s(directives, request, self._settings)
+                if request.stream
+                else 0.0
+            ),
             on_leaving=scope.get(ON_LEAVING),
             copies=observed.copies,
         )
@@ -203,7 +212,7 @@ class ModelEndpoint:
             self._observers.finish(observed, response)
             raise
         if observed.span is not None or observed.probe is not None:
-            response.job = job._replace(span=observed.span, probe=observed.probe)
+            response.job = replace(job, span=observed.span, probe=observed.probe)
         return PreparedRequest(observed, response)
 
     def _assigned(
@@ -224,7 +233,7 @@ class ModelEndpoint:
                 self._counters["sticky_by_api_key"] += 1
             # Whose callers cannot be told apart must not all go to one place for a day.
             bucket_key = key if told_apart else request_id
-            if OptOut.CANARY in grant.opt_outs:
+            if grant.opt_outs and OptOut.CANARY in grant.opt_outs:
                 plan = self._planner.plan(route, Arm.INCUMBENT, request)
                 return key, bucket_key, Arm.INCUMBENT, plan, None
             arm, plan = self._planner.assign(route, request, key, bucket_key)
@@ -232,7 +241,7 @@ class ModelEndpoint:
             # The arms must get what they stand for: not under a switch, and not for practice.
             if trial is not None and (
                 plan.forced is not None
-                or arm is Arm.KEEP_WARM
+                or arm is _KEEP_WARM
                 or self._is_too_short(route, own_limit_s)
             ):
                 trial = None
@@ -295,56 +304,49 @@ class ModelEndpoint:
         directives: Directives,
     ) -> Reply | tuple[ClientRequest, CompiledRoute]:
         """The route that answers: the one that is asked, or its override for such a request."""
-        requested = _requested_route(scope, body, grant, serving, directives, self._clock)
-        if isinstance(requested, Reply):
-            return requested
-        request, route, declared = requested
-        overrides = route.route.settings.overrides
-        if not overrides:
+        try:
+            request = read_request(body, ENDPOINTS[scope["path"]])
+        except InputError as error:
+            param = error.param if isinstance(error, FieldError) else None
+            return error_reply(400, f"the request body: {error}", "invalid_json", param=param)
+        declared = directives.kind
+        if isinstance(declared, Reply):
+            return declared
+        own = serving.projects.get(grant.project, NO_ROUTES)
+        route = own.tasks.get(directives.task) if directives.task is not None else None
+        if route is None:
+            route = own.routes.get(request.model)
+        if route is None:
+            literal = _opened_literal(scope, request.model, serving, self._clock)
+            # A person's grant opens it, whichever routes the key may use.
+            return (request, literal) if literal else _no_such_route(request.model, serving)
+        # Of the route that is asked: its overrides are how it answers.
+        if grant.routes and not is_route_allowed(grant, route.route.name):
+            message = f"this key may not use route {route.route.name!r}; ask an admin for one"
+            return error_reply(403, message, "route_not_allowed", param="model")
+        if not route.route.settings.overrides:
             return request, route
+        return request, self._override(request, route, declared)
+
+    def _override(
+        self, request: ClientRequest, route: CompiledRoute, declared: RequestKind | None
+    ) -> CompiledRoute:
+        """The route that answers such a request in place of the one that has overrides."""
+        overrides = route.route.settings.overrides
         try:
             detected = detect_kinds(request) if declared is None else ()
             kind = choose_kind(overrides, declared, detected)
         except Exception as error:
             self._errors.note(RouterPart.PLAN, error, route)
             kind = None
-        return request, route if kind is None else route.overrides[kind]
+        return route if kind is None else route.overrides[kind]
 
 
-def _requested_route(
-    scope: Scope,
-    body: bytes,
-    grant: KeyGrant,
-    serving: CompiledSnapshot,
-    directives: Directives,
-    clock: Clock,
-) -> Reply | tuple[ClientRequest, CompiledRoute, RequestKind | None]:
-    """The request, the route that it names, and the kind that its caller declares."""
-    try:
-        request = read_request(body, ENDPOINTS[scope["path"]])
-    except InputError as error:
-        param = error.param if isinstance(error, FieldError) else None
-        return error_reply(400, f"the request body: {error}", "invalid_json", param=param)
-    declared = directives.kind
-    if isinstance(declared, Reply):
-        return declared
-    own = serving.projects.get(grant.project, NO_ROUTES)
-    route = own.tasks.get(directives.task) if directives.task is not None else None
-    if route is None:
-        route = own.routes.get(request.model)
-    if route is None:
-        # Agents are few: the others' requests pay for no clock.
-        if CALLER in scope and (
-            literal := open_literal(scope, request.model, serving, clock.now())
-        ):
-            # A person's grant opens it, whichever routes the key may use.
-            return request, literal, None
-        return _no_such_route(request.model, serving)
-    # Of the route that is asked: its overrides are how it answers.
-    if not is_route_allowed(grant, route.route.name):
-        message = f"this key may not use route {route.route.name!r}; ask an admin for one"
-        return error_reply(403, message, "route_not_allowed", param="model")
-    return request, route, declared
+def _opened_literal(
+    scope: Scope, model: str, serving: CompiledSnapshot, clock: Clock
+) -> CompiledRoute | None:
+    # Agents are few: the others' requests pay for no clock.
+    return open_literal(scope, model, serving, clock.now()) if CALLER in scope else None
 
 
 def _no_such_route(name: str, serving: CompiledSnapshot) -> Reply:

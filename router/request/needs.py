@@ -80,6 +80,8 @@ def output_limit(request: ClientRequest) -> int:
     get = request.members.get
     for name in _LIMITS:
         limit = get(name)
+        if limit is None:
+            continue
         if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
             return limit
     return 0

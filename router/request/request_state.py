@@ -26,7 +26,8 @@ from router.upstream.failure import UpstreamFailed
 FAILING: Final = (ExclusionReason.OPEN, ExclusionReason.KEY, ExclusionReason.DATA_CLASS)
 
 
-class RoutedRequest(NamedTuple):
+@dataclass(slots=True)
+class RoutedRequest:
     """Holds a request with its arm and its plan."""
 
     request: ClientRequest

@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import Collection, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Final
 
 from harness.domain.reliability.failures import CLIENT_FAILURES, ErrorClass, FailureClass
@@ -219,7 +220,7 @@ class RoutedResponse:
             await progress.result.aclose()
         progress.result = None
         plan = incumbent_plan(job.route.plans[job.request.endpoint][Arm.INCUMBENT], job.plan)
-        plain = job._replace(plan=plan, span=None, probe=None)
+        plain = replace(job, plan=plan, span=None, probe=None)
         await dispatcher.run(plain, progress)
 
     def _late_error(self, result: UpstreamAnswer | UpstreamFailed | None) -> bytes:

@@ -35,9 +35,10 @@ from router.upstream.transport import (
     TransportFactory,
     UpstreamReply,
     UpstreamRequest,
-    begin_call,
 )
 
+# Up to Python 3.11, to find a member in its class takes ten times as long.
+_EMBEDDINGS: Final = Endpoint.EMBEDDINGS
 # What may come before the first output; more is no metadata.
 MAX_HELD_BYTES: Final = 1024 * 1024
 # Of the answer to a health check, which asks for a few tokens. A provider that is ill may send
@@ -143,10 +144,10 @@ class UpstreamCalls:
             if on_head is not None:
                 on_head()
             if not asked.stream:
-                check_content_type(reply, b"application/json")
+                check_content_type(reply.headers, b"application/json")
                 answer = await read_answer(reply, self._name(job), dialect)
                 return _checked(asked, answer)
-            check_content_type(reply, b"text/event-stream")
+            check_content_type(reply.headers, b"text/event-stream")
             events = self._events(job)
             commit = partial(self._committed, job, made, reply, events, on_end)
             stream = await _until_commit(reply, events, _most_held(job), commit)
@@ -160,14 +161,19 @@ class UpstreamCalls:
         """Sends the request of an attempt without a task to wait in; None where that cannot be
         done now. Raises UpstreamFailed.
         """
-        return begin_call(self._transport_for(made.upstream.provider), _request(job, made))
+        transport = self._transport_for(made.upstream.provider)
+        begin = getattr(transport, "begin", None)
+        # As `begin_call` has it, before the request is made.
+        return None if begin is None else begin(_request(job, made))
 
     def whole_answer(self, job: RoutedRequest, call: BegunCall) -> UpstreamAnswer:
         """Reads the answer of a call that is whole. Raises UpstreamFailed, as `make` would."""
-        reply, body = call.whole()
-        check_content_type(reply, b"application/json")
-        dialect = DIALECTS[job.request.endpoint]
-        return _checked(job.request, parse_answer(reply, body, self._name(job), dialect))
+        status, headers, body = call.whole()
+        check_content_type(headers, b"application/json")
+        endpoint = job.request.endpoint
+        json_name = job.route.json_name if self._names_route else None
+        answer = parse_answer(status, headers, body, json_name, DIALECTS[endpoint])
+        return _checked(job.request, answer) if endpoint is _EMBEDDINGS else answer
 
     def begin_stream(
         self, job: RoutedRequest, made: AttemptSpec, call: BegunCall, on_end: OnEnd
@@ -176,7 +182,7 @@ class UpstreamCalls:
         UpstreamFailed for what is none.
         """
         reply = call.head()
-        check_content_type(reply, b"text/event-stream")
+        check_content_type(reply.headers, b"text/event-stream")
         events = self._events(job)
         commit = partial(self._committed, job, made, reply, events, on_end, reply.chunks())
         return BegunStream(call, events, _most_held(job), commit)
@@ -245,13 +251,17 @@ async def _until_commit(
 
 
 def _request(job: RoutedRequest, made: AttemptSpec) -> UpstreamRequest:
-    upstream = made.upstream
+    upstream, request = made.upstream, job.request
+    endpoint, body = request.endpoint, None
+    model = upstream.plain_models.get(endpoint)
+    if model is not None and not (request.stream or job.plan.serialize_tools):
+        body = request.members.with_text("model", model)
     return UpstreamRequest(
         upstream.provider,
-        _body(job, upstream),
-        job.request.stream,
+        _body(job, upstream) if body is None else body,
+        request.stream,
         made.number > 1,
-        DIALECTS[job.request.endpoint].path,
+        DIALECTS[endpoint].path,
         job.passed_up if job.span is None else (*job.passed_up, *job.span.passed_up),
         made.key,
         MAX_CHECK_BYTES if made.check else None,
@@ -259,7 +269,7 @@ def _request(job: RoutedRequest, made: AttemptSpec) -> UpstreamRequest:
 
 
 def _checked(request: ClientRequest, answer: UpstreamAnswer) -> UpstreamAnswer:
-    if request.endpoint is Endpoint.EMBEDDINGS:
+    if request.endpoint is _EMBEDDINGS:
         EMBEDDINGS.check_vectors(request, answer.members)
     return answer
 

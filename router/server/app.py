@@ -351,8 +351,9 @@ class Router:
             self._direct and is_ours and len(scope[BODY]) <= self._settings.max_body_bytes
         )
         if takes:
-            id_ = self._next_id()
-            DirectRequest(self, self._calls, self._errors, cycle, scope, id_).start()
+            DirectRequest(
+                self, self._calls, self._errors, cycle, scope, self._next_id()
+            ).start()
         return takes
 
     async def resume(
@@ -405,7 +406,8 @@ class Router:
             message = "the router has no routes yet; try again in a second"
             return error_reply(503, message, "not_ready", headers=(SOON,))
         try:
-            self._renewals.evaluate(serving)
+            if self._renewals.serving is not serving:
+                self._renewals.evaluate(serving)
         except Exception as error:
             self._errors.note(RouterPart.RECORDING, error)
         grant = self._callers.identify(scope, serving, _anthropic)

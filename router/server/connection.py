@@ -220,8 +220,7 @@ class Connection(asyncio.Protocol):
         if known is not None:
             call = RequestCycle(self, known[0], keep_alive=not self._state.ending)
             self._answered, self._held_until = call, None
-            call.feed_whole(known[1])
-            call.start()
+            call.start_whole(known[1])
             return True
         if not head.begins(data, HIGH_WATER_BYTES):
             return False

@@ -56,16 +56,21 @@ class KnownHead(NamedTuple):
         """Reads a request with this head and the whole of its body, and returns both; None for
         any other bytes.
         """
-        length = self._length(data)
-        if length is None:
+        before, after, known, place = self
+        if not data.startswith(before):
             return None
-        digits, body_at = length
-        if int(digits) != len(data) - body_at:
+        # As `_length` has it.
+        start = len(before)
+        end = data.find(b"\r", start, start + _MOST_DIGITS + 1)
+        if end < 0 or not data.startswith(after, end):
             return None
-        scope: dict[str, Any] = dict(self.scope)
-        headers = scope["headers"] = scope["headers"].copy()
-        headers[self.place] = headers[self.place][0], digits
-        return scope, data[body_at:]
+        digits, body = data[start:end], data[end + len(after) :]
+        if not digits.isdigit() or int(digits) != len(body):
+            return None
+        scope: dict[str, Any] = dict(known)
+        headers = scope["headers"] = known["headers"].copy()
+        headers[place] = _NAME, digits
+        return scope, body
 
     def begins(self, data: bytes, most: int) -> bool:
         """Whether data begin a request with this head, and some of its body is still to come.

@@ -10,7 +10,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from router.server.asgi import BODY, ON_LEAVING, App, Message, Scope, reply_headers
+from router.server.asgi import BODY, ON_LEAVING, App, Message, Scope
 from router.server.headers import Header
 from router.server.internal_errors import place_of
 from router.server.replies import Reply
@@ -66,27 +66,21 @@ class RequestCycle:
     other requests may follow.
     """
 
-    __slots__ = (
-        "_chunked",
-        "_events",
-        "_expects_100",
-        "_gone",
-        "_head",
-        "_last",
-        "_left",
-        "_left_call",
-        "_line",
-        "_more_body",
-        "_news",
-        "_parts",
-        "_size",
-        "_task",
-        "_waiter",
-        "begun",
-        "complete",
-        "keep_alive",
-        "scope",
-    )
+    # As every request begins: only what changes is set.
+    begun = complete = False
+    _gone = False
+    _left_call: Callable[[], None] | None = None
+    # Of the request's body, which waits in `_parts`: what nobody has read yet.
+    _size = 0
+    _more_body = True
+    _news = False
+    _waiter: asyncio.Future[None] | None = None
+    # Of the answer: a head that waits for the first bytes of its body, and how many of them are
+    # still to come, None for as many as there are.
+    _head = b""
+    _chunked = _events = _last = False
+    _left: int | None = None
+    _task: asyncio.Task[None] | None = None
 
     def __init__(
         self,
@@ -97,24 +91,10 @@ class RequestCycle:
         expects_100: bool = False,
     ) -> None:
         self.keep_alive = keep_alive
-        self.begun = self.complete = False
         self.scope = scope
         self._line = line
         self._expects_100 = expects_100
-        self._gone = False
-        self._left_call: Callable[[], None] | None = None
-        # Of the request's body: what nobody has read yet.
         self._parts: list[bytes] = []
-        self._size = 0
-        self._more_body = True
-        self._news = False
-        self._waiter: asyncio.Future[None] | None = None
-        # Of the answer: a head that waits for the first bytes of its body, and how many of
-        # them are still to come, None for as many as there are.
-        self._head = b""
-        self._chunked = self._events = self._last = False
-        self._left: int | None = None
-        self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         direct = self._line.direct
@@ -125,6 +105,19 @@ class RequestCycle:
             if direct(self.scope, self):
                 return
         self.resume(self._line.app)
+
+    def start_whole(self, body: bytes) -> None:
+        """Starts a request with all of its body."""
+        self._parts.append(body)
+        self._size = len(body)
+        self._more_body, self._news = False, True
+        line, scope = self._line, self.scope
+        if line.direct is not None and not line.full:
+            scope[ON_LEAVING] = self.on_leaving
+            scope[BODY] = body
+            if line.direct(scope, self):
+                return
+        self.resume(line.app)
 
     def resume(self, app: App) -> None:
         """Has an application serve the request in a task."""
@@ -197,12 +190,6 @@ class RequestCycle:
     def unread_bytes(self) -> int:
         """How many bytes of the request's body wait to be read."""
         return self._size
-
-    def feed_whole(self, body: bytes) -> None:
-        """Takes all of the request's body at once."""
-        self._parts.append(body)
-        self._size = len(body)
-        self._more_body, self._news = False, True
 
     def feed_end(self) -> None:
         self._more_body = False

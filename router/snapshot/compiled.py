@@ -41,6 +41,9 @@ class CompiledTarget:
     can: Capabilities
     # By endpoint, the hints that it does not get.
     lacks: Mapping[Endpoint, frozenset[OptionalFeature]]
+    # By endpoint, its model as JSON, where nothing else changes in a request for it that is
+    # neither a stream nor asks for tools one at a time.
+    plain_models: Mapping[Endpoint, str] = field(default_factory=dict)
     keys: tuple[ProviderKey, ...] = ()  # of the provider, in order
     keyless: bool = False  # it wants a key and has none
 
@@ -96,10 +99,11 @@ class CompiledRoute:
     overrides: Mapping[RequestKind, "CompiledRoute"] = field(default_factory=dict)
     # Of its live rollout, None for none, or for one that cannot be asked.
     judge: CompiledJudge | None = None
+    # The rollout that it counts, as `Route.experiment` has it; each request asks several times.
+    experiment: Canary | None = field(init=False)
 
-    @property
-    def experiment(self) -> Canary | None:
-        return self.route.experiment
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "experiment", self.route.experiment)
 
 
 @dataclass(frozen=True, slots=True)

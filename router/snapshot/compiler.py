@@ -6,14 +6,14 @@ out.
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from harness.domain.agents.model_choice import literal_route_name
 from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.operations.projects import name_in_project, project_of
 from harness.domain.providers.credentials import ProviderKeySets, lacks_key
-from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
+from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS, ProviderKind
 from harness.domain.routing.capabilities import (
     UNKNOWN_CAPABILITIES,
     Capabilities,
@@ -21,7 +21,7 @@ from harness.domain.routing.capabilities import (
     restrict_endpoints,
 )
 from harness.domain.routing.data_classes import NO_DATA_CLASSES, DataClasses, may_see
-from harness.domain.routing.degradation import dropped_features
+from harness.domain.routing.degradation import OptionalFeature, dropped_features
 from harness.domain.routing.keep_warm import KeepWarm, keep_warm_targets
 from harness.domain.routing.kill_switch import KillSwitch, SwitchTarget
 from harness.domain.routing.plan import PlanContext, RouteTargets
@@ -337,27 +337,44 @@ def _upstream_of(
     can, kind = _capabilities(target, provider), PROVIDER_KINDS[provider.kind]
     own = tuple(keys.get(provider.name, ()))
     stored_before = any(key.provider == provider.name for key in snapshot.stored_keys)
+    sent = provider.as_sent(target)
+    lacks = {
+        endpoint: dropped_features(
+            can,
+            kind.lacks,
+            endpoint,
+            translated=endpoint in kind.adapted,
+            cache_marks=kind.cache_marks,
+        )
+        for endpoint in Endpoint
+    }
     return CompiledTarget(
-        target=provider.as_sent(target),
+        target=sent,
         id=target.id,
         name=target.name,
         provider=provider,
         price=provider.prices.get(target.model),
         header=(b"x-swapgate-target", header_text(target.name)),
         can=can,
-        lacks={
-            endpoint: dropped_features(
-                can,
-                kind.lacks,
-                endpoint,
-                translated=endpoint in kind.adapted,
-                cache_marks=kind.cache_marks,
-            )
-            for endpoint in Endpoint
-        },
+        lacks=lacks,
+        plain_models=_plain_models(sent, kind, lacks),
         keys=own,
         keyless=lacks_key(provider, own, stored_before=stored_before),
     )
+
+
+def _plain_models(
+    sent: Target,
+    kind: ProviderKind,
+    lacks: Mapping[Endpoint, Collection[OptionalFeature]],
+) -> Mapping[Endpoint, str]:
+    # Of a message, what another model signed may be left out.
+    endpoints = [Endpoint.RESPONSES, Endpoint.EMBEDDINGS]
+    if kind.answer_limit is None:
+        endpoints.append(Endpoint.CHAT)
+    if sent.parameters or not sent.request_patch.empty:
+        return {}
+    return {endpoint: json.dumps(sent.model) for endpoint in endpoints if not lacks[endpoint]}
 
 
 def _capabilities(target: Target, provider: Provider) -> Capabilities:

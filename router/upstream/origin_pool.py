@@ -69,26 +69,31 @@ class OriginPool:
         """Lends a connection that stands idle; None where none does, or others wait for one."""
         if self._taken >= self._limit:
             return None
-        wire = self._kept(fresh=False)
-        if wire is not None:
-            self._taken += 1
-            self._lent.add(wire)
-        return wire
+        while self._idle:
+            _, wire = self._idle.pop()
+            if wire.quiet:
+                self._taken += 1
+                self._lent.add(wire)
+                return wire
+            wire.abort()
+        return None
 
     def give_back(self, wire: PoolConnection) -> None:
         """Takes a lent connection back; each is given back exactly once. What is not reusable
         is closed.
         """
         self._lent.remove(wire)
-        if wire.reusable:
-            wire.rest()
+        if wire.rest():
             now = wire.loop.time()
             self._idle.append((now, wire))
             if self._sweeper is None:
                 self._sweep_at(now + IDLE_S)
         else:
             wire.abort()
-        self._leave()
+        if self._line:
+            self._leave()
+        else:
+            self._taken -= 1
 
     def close(self) -> None:
         for wire in (*self._lent, *(idle for _, idle in self._idle)):

@@ -15,9 +15,16 @@ from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
 from router.upstream.failure import UpstreamFailed
 from router.upstream.origin_pool import OriginAddress, OriginPool
-from router.upstream.pool_connection import PoolConnection
+from router.upstream.pool_connection import BODY, DONE, HEAD, PoolConnection
 from router.upstream.request_head import RequestHead, build_head, more_lines
-from router.upstream.transport import CallState, UpstreamReply, UpstreamRequest
+from router.upstream.transport import (
+    BEGUN,
+    UNUSUAL,
+    WAITING,
+    WHOLE,
+    CallState,
+    UpstreamRequest,
+)
 
 PIECE_BYTES = 64 * 1024
 # zlib reads the header and takes gzip or zlib.
@@ -77,8 +84,10 @@ class UpstreamPool:
     ) -> None:
         self._settings = settings
         self._tls = tls
+        # By names of provider, path and key.
         self._calls: dict[
-            tuple[str, str, ProviderKey | None], tuple[Provider, RequestHead, OriginPool]
+            tuple[str, str, str | None],
+            tuple[Provider, ProviderKey | None, RequestHead, OriginPool],
         ] = {}
         self._origins: dict[tuple[str, int, bool], OriginPool] = {}
 
@@ -101,13 +110,13 @@ class UpstreamPool:
         if request.fresh:
             return None
         call, origin = self._way_to(request)
-        more = more_lines(request.provider, request.headers) if request.headers else b""
-        head = call.head(stream=request.stream, body_bytes=len(request.body), more=more)
+        body, headers = request.body, request.headers
+        more = more_lines(request.provider, headers) if headers else b""
         wire = origin.lend_idle()
         if wire is None:
             return None
         try:
-            wire.write(head, request.body)
+            wire.write(b"%s%d\r\n%s\r\n" % (call.heads[request.stream], len(body), more), body)
         except BaseException:
             origin.give_back(wire)
             raise
@@ -121,23 +130,23 @@ class UpstreamPool:
 
     def _way_to(self, request: UpstreamRequest) -> tuple[RequestHead, OriginPool]:
         """Worked out once per provider as configured, path and key."""
-        provider = request.provider
-        asked = (provider.name, request.path, request.key)
+        provider, key = request.provider, request.key
+        asked = (provider.name, request.path, key.name if key is not None else None)
         known = self._calls.get(asked)
-        if known is not None and known[0] is provider:
-            return known[1], known[2]
+        if known is not None and known[0] is provider and (known[1] is key or known[1] == key):
+            return known[2], known[3]
         # What was worked out for it as it was may hold keys that were taken away since.
         self._calls = {
             origin: way
             for origin, way in self._calls.items()
             if origin[0] != provider.name or way[0] is provider
         }
-        call = build_head(provider, request.path, request.key.secret if request.key else "")
-        key = (call.host, call.port, call.secure)
-        if key not in self._origins:
+        call = build_head(provider, request.path, key.secret if key else "")
+        place = (call.host, call.port, call.secure)
+        if place not in self._origins:
             if call.secure and self._tls is None:
                 self._tls = ssl.create_default_context()
-            self._origins[key] = OriginPool(
+            self._origins[place] = OriginPool(
                 OriginAddress(
                     call.host,
                     call.port,
@@ -147,8 +156,8 @@ class UpstreamPool:
                 limit=self._settings.upstream_connections,
                 connect_timeout_s=self._settings.connect_timeout_s,
             )
-        self._calls[asked] = provider, call, self._origins[key]
-        return call, self._origins[key]
+        self._calls[asked] = provider, key, call, self._origins[place]
+        return call, self._origins[place]
 
 
 class PooledReply:
@@ -224,21 +233,23 @@ class PooledCall:
     @property
     def state(self) -> CallState:
         wire = self._wire
-        complete = wire.complete
-        if complete or wire.begun:
-            if not 200 <= wire.status < 300 or b"content-encoding" in wire.named:
-                return CallState.UNUSUAL
-            if complete:
-                return CallState.WHOLE
-        if wire.under_way:
-            return CallState.BEGUN if wire.begun else CallState.WAITING
-        return CallState.UNUSUAL
+        phase = wire.phase
+        if phase is HEAD:
+            return UNUSUAL if wire.paused else WAITING
+        if phase is not DONE and phase is not BODY:
+            return UNUSUAL
+        if not 200 <= wire.status < 300 or b"content-encoding" in wire.named:
+            return UNUSUAL
+        if phase is DONE:
+            return WHOLE
+        return UNUSUAL if wire.paused else BEGUN
 
-    def whole(self) -> tuple[UpstreamReply, bytes]:
-        body = self._wire.peek()
+    def whole(self) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes]:
+        wire = self._wire
+        body = wire.peek()
         if len(body) > self._max_bytes:
             raise _too_large(self._max_bytes)
-        return self.head(), body
+        return wire.status, wire.headers, body
 
     def head(self) -> "PooledReply":
         if self._head is None:

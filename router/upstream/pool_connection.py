@@ -27,6 +27,14 @@ class ReplyPhase(Enum):
     BROKEN = auto()
 
 
+# Up to Python 3.11, to find a member in its class takes ten times as long.
+IDLE: Final = ReplyPhase.IDLE
+HEAD: Final = ReplyPhase.HEAD
+BODY: Final = ReplyPhase.BODY
+DONE: Final = ReplyPhase.DONE
+BROKEN: Final = ReplyPhase.BROKEN
+
+
 class PoolConnection(asyncio.Protocol):
     """Carries one request after the other: `ask`, then `read` until it gives nothing; then
     again, while it is `reusable`. Who has no task to wait in writes with `write`, and hears by
@@ -38,14 +46,14 @@ class PoolConnection(asyncio.Protocol):
         self.headers: list[tuple[bytes, bytes]] = []
         self.named: dict[bytes, bytes] = {}  # the last of each name
         self.closed = False
-        self._phase = ReplyPhase.IDLE
+        self.phase = IDLE
+        self.paused = False  # nothing is read: enough waits to be taken
         self._heard = False
         self._used = self._used_before = False
         self.on_news: Callable[[], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._pieces: list[bytes] = []
         self._buffered = 0
-        self._paused = False
         self._barren = 0  # bytes since the last byte of a body: heads, chunk frames, trailers
         self._ends_with_eof = False
         self._keep = False
@@ -65,7 +73,7 @@ class PoolConnection(asyncio.Protocol):
         if self.closed:
             raise UpstreamFailed(FailureClass.CONNECT, "closed while it was idle", stale=True)
         self._parser = httptools.HttpResponseParser(self)
-        self._phase = ReplyPhase.HEAD
+        self.phase = HEAD
         if len(body) > HIGH_WATER_BYTES:
             self._transport.write(head)
             self._transport.write(body)
@@ -74,28 +82,26 @@ class PoolConnection(asyncio.Protocol):
 
     async def wait_for_head(self) -> None:
         """Waits for the answer's head. Raises UpstreamFailed (connect, malformed)."""
-        while self._phase is ReplyPhase.HEAD:
+        while self.phase is HEAD:
             self._waiter = self.loop.create_future()
             await self._waiter
-        if self._phase is ReplyPhase.BROKEN:
+        if self.phase is BROKEN:
             raise UpstreamFailed(*self._failure, stale=self._used_before and not self._heard)
 
     @property
     def complete(self) -> bool:
         """Whether the whole answer is here, or what is left of it."""
-        return self._phase is ReplyPhase.DONE
+        return self.phase is DONE
 
     @property
     def begun(self) -> bool:
         """Whether the answer's head is here."""
-        return self._phase is ReplyPhase.BODY or self._phase is ReplyPhase.DONE
+        return self.phase is BODY or self.phase is DONE
 
     @property
     def under_way(self) -> bool:
         """Whether more of the answer is awaited, and there is room for it."""
-        return not self._paused and (
-            self._phase is ReplyPhase.HEAD or self._phase is ReplyPhase.BODY
-        )
+        return not self.paused and (self.phase is HEAD or self.phase is BODY)
 
     def peek(self) -> bytes:
         """Returns what arrived and was not read, which `read` returns once more."""
@@ -109,8 +115,8 @@ class PoolConnection(asyncio.Protocol):
         """Forgets what was read: there is room again."""
         self._pieces.clear()
         self._buffered = 0
-        if self._paused:
-            self._paused = False
+        if self.paused:
+            self.paused = False
             if not self.closed:
                 self._transport.resume_reading()
 
@@ -119,9 +125,9 @@ class PoolConnection(asyncio.Protocol):
         end. Raises UpstreamFailed.
         """
         while not self._pieces:
-            if self._phase is ReplyPhase.DONE:
+            if self.phase is DONE:
                 return b""
-            if self._phase is ReplyPhase.BROKEN:
+            if self.phase is BROKEN:
                 raise UpstreamFailed(*self._failure)
             self._waiter = self.loop.create_future()
             await self._waiter
@@ -129,21 +135,26 @@ class PoolConnection(asyncio.Protocol):
         self.drop()
         return data
 
-    def rest(self) -> None:
-        """Wait for the next request; a byte that comes before it ends the connection."""
-        self._phase = ReplyPhase.IDLE
+    def rest(self) -> bool:
+        """Waits for the next request, if the answer came to its end and left the connection
+        clean; says whether it does. A byte that comes before that request ends the connection.
+        """
+        transport = self._transport
+        if (
+            self.phase is not DONE
+            or not self._keep
+            or self.closed
+            or transport.is_closing()
+            or transport.get_write_buffer_size()
+        ):
+            return False
+        self.phase = IDLE
         self.on_news = None
-        self.drop()
-
-    @property
-    def reusable(self) -> bool:
-        """Whether the answer came to its end and left the connection clean."""
-        return (
-            self._phase is ReplyPhase.DONE
-            and self._keep
-            and not (self.closed or self._transport.is_closing())
-            and not self._transport.get_write_buffer_size()
-        )
+        self._pieces.clear()
+        self._buffered = 0
+        if self.paused:
+            self.drop()
+        return True
 
     @property
     def quiet(self) -> bool:
@@ -164,7 +175,7 @@ class PoolConnection(asyncio.Protocol):
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
-        if self._phase is not ReplyPhase.HEAD and self._phase is not ReplyPhase.BODY:
+        if self.phase is not HEAD and self.phase is not BODY:
             self.abort()
             return
         self._heard = True
@@ -176,13 +187,16 @@ class PoolConnection(asyncio.Protocol):
         if self._barren > MAX_HEAD_BYTES:
             self._break(FailureClass.MALFORMED, f"{MAX_HEAD_BYTES} bytes without a body")
         if self._buffered > HIGH_WATER_BYTES and not self.closed:
-            self._paused = True
+            self.paused = True
             self._transport.pause_reading()
-        self._wake()
+        if self.on_news is not None:
+            self.on_news()
+        elif self._waiter is not None:
+            self._wake()
 
     def eof_received(self) -> None:
-        if self._phase is ReplyPhase.BODY and self._ends_with_eof:
-            self._phase = ReplyPhase.DONE
+        if self.phase is BODY and self._ends_with_eof:
+            self.phase = DONE
             self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -197,15 +211,15 @@ class PoolConnection(asyncio.Protocol):
     # which nobody asked for: it is not looked at, and the connection is not used again.
 
     def on_message_begin(self) -> None:
-        if self._phase is ReplyPhase.DONE:
+        if self.phase is DONE:
             self._keep = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._phase is ReplyPhase.HEAD:  # otherwise a trailer
+        if self.phase is HEAD:  # otherwise a trailer
             self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
-        if self._phase is not ReplyPhase.HEAD:
+        if self.phase is not HEAD:
             return
         status = self._parser.get_status_code()
         if 100 <= status < 200:  # 100 Continue, 103 Early Hints: the answer is still to come
@@ -223,25 +237,25 @@ class PoolConnection(asyncio.Protocol):
             return
         self._ends_with_eof = not coded and b"content-length" not in named
         self.status = status
-        self._phase = ReplyPhase.BODY
+        self.phase = BODY
 
     def on_body(self, data: bytes) -> None:
-        if self._phase is ReplyPhase.BODY:
+        if self.phase is BODY:
             self._pieces.append(data)
             self._buffered += len(data)
             self._barren = 0
 
     def on_message_complete(self) -> None:
-        if self._phase is ReplyPhase.BODY:
-            self._phase = ReplyPhase.DONE
+        if self.phase is BODY:
+            self.phase = DONE
             self._barren = 0
             self._keep = self._parser.should_keep_alive()
 
     def _break(self, failure: FailureClass, detail: str) -> None:
         """An answer that is complete stays so; its connection ends here all the same."""
         self._keep = False
-        if self._phase is ReplyPhase.HEAD or self._phase is ReplyPhase.BODY:
-            self._phase = ReplyPhase.BROKEN
+        if self.phase is HEAD or self.phase is BODY:
+            self.phase = BROKEN
             self._failure = failure, detail
         if not self.closed:
             self.abort()

@@ -10,7 +10,7 @@ from enum import Enum
 
 from harness.domain.reliability.failures import FailureClass
 from router.upstream.failure import UpstreamFailed
-from router.upstream.transport import CallState, UpstreamReply, UpstreamRequest
+from router.upstream.transport import CallState, UpstreamRequest
 
 
 class ScriptedEvent(Enum):
@@ -150,9 +150,10 @@ class ScriptedCall:
         taken, reply.here = reply.here, b""
         return taken
 
-    def whole(self) -> tuple[UpstreamReply, bytes]:
+    def whole(self) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes]:
         steps = [step for step in self._turn.steps if isinstance(step, bytes)]
-        return ScriptedReply(self._turn, self._transport), b"".join(steps)
+        reply = ScriptedReply(self._turn, self._transport)
+        return reply.status, reply.headers, b"".join(steps)
 
     async def reply(self) -> "ScriptedReply":
         if self._turn.hang:
