@@ -8,6 +8,7 @@ event loop, all of it in the loop's thread. While nothing happens, it looks less
 
 import asyncio
 import logging
+import math
 import socket
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -81,11 +82,13 @@ class Reporter:
     ) -> None:
         self.worker = worker
         self.counters: Counter[str] = Counter()
-        # What ended in the minute that begins at `_minute`, and is in no sum yet; of these, the
-        # first `_spent` are in those of their keys.
+        # What ended in the minute of `_minute`, which is over at `_minute_ends` by the
+        # monotonic clock, and is in no sum yet; of these, the first `_spent` are in those of
+        # their keys.
         self._ended: list[CompletedRequest] = []
         self._spent = 0
-        self._minute = self._next_minute = datetime.min.replace(tzinfo=UTC)
+        self._minute = datetime.min.replace(tzinfo=UTC)
+        self._minute_ends = -math.inf
         self._channel = channel
         self._clock = clock
         self._live_rollouts = live_rollouts
@@ -152,19 +155,25 @@ class Reporter:
         if isinstance(ticket, int):
             more = sample.plain if sample is not None else ()
             self._units.append((ticket, int(ended.charged), ended.charge or "", *more))
-        at = self._clock.now()
-        if not self._minute <= at < self._next_minute or len(self._ended) >= MAX_ENDED:
+        if self._clock.monotonic() >= self._minute_ends or len(self._ended) >= MAX_ENDED:
             self._sum_up()
-            self._minute = start_of_minute(at)
-            self._next_minute = self._minute + MINUTE
+            self._begin_minute()
         self._ended.append(ended)
         if self._news is not None:
             self._wake()
 
+    def _begin_minute(self) -> None:
+        self._minute = at = self._clock.now()
+        left = start_of_minute(at) + MINUTE - at
+        self._minute_ends = self._clock.monotonic() + left.total_seconds()
+
     def _sum_up(self) -> None:
-        """Enters in all sums what ended since the last time."""
+        """Enters in all sums what ended since the last time. What ends next looks at the wall
+        clock, which may have been set.
+        """
         self._note_spends()
         ended, self._ended, self._spent = self._ended, [], 0
+        self._minute_ends = -math.inf
         if ended:
             self._minutes.add(ended, self._minute)
             for served in set(map(_SERVED, ended)):

@@ -3,8 +3,8 @@ body are checked and whose `model` becomes the route's name (`UpstreamAnswer`).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
@@ -18,7 +18,8 @@ from router.upstream.reply_reading import read_error_body
 from router.upstream.transport import UpstreamReply, dropped_fields_of, is_unended
 
 
-class UpstreamAnswer(NamedTuple):
+@dataclass(slots=True)
+class UpstreamAnswer:
     """A whole answer, with `model` as the route's name."""
 
     status: int
@@ -57,8 +58,9 @@ async def read_answer(
     """
     body = await reply.body()
     answer = parse_answer(reply.status, reply.headers, body, json_name, dialect)
-    dropped = dropped_fields_of(reply)
-    return answer._replace(dropped=dropped, ended=answer.ended and not is_unended(reply))
+    answer.dropped = dropped_fields_of(reply)
+    answer.ended = answer.ended and not is_unended(reply)
+    return answer
 
 
 def parse_answer(

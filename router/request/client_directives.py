@@ -6,8 +6,9 @@ who its caller is.
 import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Final
 
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.overrides import RequestKind
@@ -69,7 +70,8 @@ KINDS: Final = {kind.value.encode(): kind for kind in RequestKind}
 _DIRECTIVES: Final = "directives"
 
 
-class Directives(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Directives:
     """What the headers of a request ask of the router; a refusal in place of a value that is
     none.
 

@@ -22,7 +22,7 @@ from router.server.headers import Header
 from router.server.internal_errors import InternalErrors
 from router.server.replies import Reply
 from router.snapshot.compiled import CompiledSnapshot
-from router.upstream.transport import BegunCall, CallState
+from router.upstream.transport import UNUSUAL, WAITING, WHOLE, BegunCall
 
 
 class DirectCycle(StreamCycle, Protocol):
@@ -188,9 +188,9 @@ class DirectRequest:
 
     def _on_call(self) -> None:
         state = self._call.state
-        if state is CallState.WAITING:
+        if state is WAITING:
             return
-        if state is CallState.UNUSUAL:
+        if state is UNUSUAL:
             self._leave_open()
             return
         if self.prepared.response.job.request.stream:
@@ -200,7 +200,7 @@ class DirectRequest:
             # From here on, the answer has the rest of the attempt's time.
             self._begun_at = self._endpoint.dispatcher.timers.loop.time()
             self.when = self._until
-        if state is CallState.WHOLE:
+        if state is WHOLE:
             self._errors.without_task = self
             try:
                 self._finish()
@@ -309,7 +309,8 @@ class DirectRequest:
     def _begun_attempt(self) -> FirstAttempt:
         if self.first is None:
             raise RuntimeError("no attempt was begun")
-        return self.first._replace(begun_at=self._begun_at)
+        self.first.begun_at = self._begun_at
+        return self.first
 
     def _release(self) -> None:
         self._endpoint.dispatcher.timers.discard(self)

@@ -6,8 +6,8 @@ that. Every attempt is settled.
 import asyncio
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 from harness.domain.formatting import format_latency
 from harness.domain.providers.credentials import ProviderKey
@@ -56,7 +56,8 @@ class FirstByteTimer:
             self._limit.when = self._until
 
 
-class FirstAttempt(NamedTuple):
+@dataclass(slots=True)
+class FirstAttempt:
     """A request's first attempt, that was begun without a task. call: None where it is not sent
     yet, for which the rest stands for nothing.
     """
@@ -133,7 +134,8 @@ class Dispatcher:
         ticket = self._health.admit(upstream.id)
         if ticket is None:
             return None
-        key = self._keys.key(upstream) if upstream.keys else None
+        keys = upstream.keys
+        key = keys[0] if len(keys) == 1 else self._keys.key(upstream)
         made = AttemptSpec(upstream, ticket, key, started + share_s, 1, job.request.endpoint)
         try:
             call = self._calls.begin(job, made)
@@ -142,7 +144,10 @@ class Dispatcher:
         if call is None:
             return FirstAttempt(made, share_s)
         first_s = self._first_s(job, made)
-        self._begin(job, made)
+        try:
+            self._health.begin(upstream.id)
+        except Exception as error:
+            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
         settle: OnEnd = partial(self._outcomes.settle, made)
         if job.span is not None:
             settle = job.span.attempt(upstream, 1, settle)
@@ -166,7 +171,10 @@ class Dispatcher:
         except Exception:
             return False
         call.close()
-        self._settle(job, first.settle, None)
+        try:
+            first.settle(None)
+        except Exception as error:
+            self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
         if begun_at is not None:
             self._note_s(job, first.made, begun_at - first.started)
         ms = (loop.time() - first.started) * 1000
@@ -356,7 +364,8 @@ class Dispatcher:
         outcome: FailureClass | None = FailureClass.CANCELLED
         try:
             with limit:
-                result = await self._calls.make(job, made, settle, head, sent and sent.call)
+                call = sent.call if sent is not None else None
+                result = await self._calls.make(job, made, settle, head, call)
             if isinstance(result, CommittedStream) and _held_back(job):
                 await result.hold(made.until)
             progress.result, outcome = result, None

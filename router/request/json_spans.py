@@ -183,7 +183,10 @@ def parse_object(data: bytes) -> ParsedObject:
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _too_deep(data):
         raise InputError(_TOO_DEEP)
     try:
-        found = from_json(data, allow_inf_nan=False, catch_duplicate_keys=True)
+        # The texts of one request are seldom those of the next; its names are.
+        found = from_json(
+            data, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys"
+        )
     except ValueError:
         # It is not valid, and shall be told where; or is, with a name twice further in, or with
         # half a surrogate pair.

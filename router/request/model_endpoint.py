@@ -4,8 +4,8 @@ calls the observers before and after. A fault in planning falls back to the incu
 """
 
 from collections import Counter
-from dataclasses import replace
-from typing import Final, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Final
 
 from harness.domain.errors import InputError
 from harness.domain.operations.access import OptOut
@@ -44,7 +44,8 @@ Assignment = tuple[str, str, Arm, RoutePlan, Canary | None]
 _KEEP_WARM: Final = Arm.KEEP_WARM
 
 
-class PreparedRequest(NamedTuple):
+@dataclass(slots=True)
+class PreparedRequest:
     """A request that has its plan, and its answer to be."""
 
     observed: ObservedRequest

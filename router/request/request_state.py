@@ -4,7 +4,7 @@ that ended, its progress and result, and how its assigned arm failed, if it did 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.reliability.breaker import Ticket
@@ -63,7 +63,8 @@ class RoutedRequest:
         )
 
 
-class AttemptSpec(NamedTuple):
+@dataclass(slots=True)
+class AttemptSpec:
     """Describes an attempt to be made."""
 
     upstream: CompiledTarget
@@ -75,7 +76,8 @@ class AttemptSpec(NamedTuple):
     check: bool = False  # of its health, by a request of our own
 
 
-class FinishedAttempt(NamedTuple):
+@dataclass(slots=True)
+class FinishedAttempt:
     """One attempt of a request that has ended."""
 
     upstream: CompiledTarget

@@ -351,9 +351,8 @@ class Router:
             self._direct and is_ours and len(scope[BODY]) <= self._settings.max_body_bytes
         )
         if takes:
-            DirectRequest(
-                self, self._calls, self._errors, cycle, scope, self._next_id()
-            ).start()
+            id_ = self._next_id()
+            DirectRequest(self, self._calls, self._errors, cycle, scope, id_).start()
         return takes
 
     async def resume(

@@ -3,6 +3,7 @@ provider that speaks only chat, and translates the answer back, whole or streame
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 
 from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
@@ -19,7 +20,7 @@ from router.upstream.transport import (
     Transport,
     UpstreamReply,
     UpstreamRequest,
-    begin_call,
+    begin_of,
     dropped_fields_of,
 )
 
@@ -34,6 +35,7 @@ class EndpointBridge:
 
     def __init__(self, beneath: Transport, translations: Mapping[str, Translation]) -> None:
         self._beneath = beneath
+        self._begin = begin_of(beneath)
         self._translations = translations
 
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
@@ -48,7 +50,7 @@ class EndpointBridge:
         except Untranslatable as error:
             raise _refused(error) from None
         headers = tuple(header for header in request.headers if not header[0].startswith(_OWN))
-        asked = request._replace(body=said.body, path=CHAT_PATH, headers=headers)
+        asked = replace(request, body=said.body, path=CHAT_PATH, headers=headers)
         reply = await self._beneath.send(asked)
         if not 200 <= reply.status < 300:
             return reply  # an error is an error in any protocol
@@ -56,9 +58,9 @@ class EndpointBridge:
 
     def begin(self, request: UpstreamRequest) -> BegunCall | None:
         """Begins a call as `begin_call` does; None for a request that is translated."""
-        if request.path in self._translations:
+        if self._begin is None or request.path in self._translations:
             return None
-        return begin_call(self._beneath, request)
+        return self._begin(request)
 
     async def aclose(self) -> None:
         await self._beneath.aclose()

@@ -246,7 +246,8 @@ class PooledCall:
 
     def whole(self) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes]:
         wire = self._wire
-        body = wire.peek()
+        pieces = wire.pieces
+        body = pieces[0] if len(pieces) == 1 else wire.peek()
         if len(body) > self._max_bytes:
             raise _too_large(self._max_bytes)
         return wire.status, wire.headers, body

@@ -52,7 +52,7 @@ class PoolConnection(asyncio.Protocol):
         self._used = self._used_before = False
         self.on_news: Callable[[], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._pieces: list[bytes] = []
+        self.pieces: list[bytes] = []
         self._buffered = 0
         self._barren = 0  # bytes since the last byte of a body: heads, chunk frames, trailers
         self._ends_with_eof = False
@@ -72,7 +72,6 @@ class PoolConnection(asyncio.Protocol):
         self._used_before, self._used = self._used, True
         if self.closed:
             raise UpstreamFailed(FailureClass.CONNECT, "closed while it was idle", stale=True)
-        self._parser = httptools.HttpResponseParser(self)
         self.phase = HEAD
         if len(body) > HIGH_WATER_BYTES:
             self._transport.write(head)
@@ -105,15 +104,15 @@ class PoolConnection(asyncio.Protocol):
 
     def peek(self) -> bytes:
         """Returns what arrived and was not read, which `read` returns once more."""
-        if not self._pieces:
+        if not self.pieces:
             return b""
-        if len(self._pieces) > 1:
-            self._pieces = [b"".join(self._pieces)]
-        return self._pieces[0]
+        if len(self.pieces) > 1:
+            self.pieces = [b"".join(self.pieces)]
+        return self.pieces[0]
 
     def drop(self) -> None:
         """Forgets what was read: there is room again."""
-        self._pieces.clear()
+        self.pieces.clear()
         self._buffered = 0
         if self.paused:
             self.paused = False
@@ -124,14 +123,14 @@ class PoolConnection(asyncio.Protocol):
         """Returns what arrived since the last call, or waits for more; nothing at the body's
         end. Raises UpstreamFailed.
         """
-        while not self._pieces:
+        while not self.pieces:
             if self.phase is DONE:
                 return b""
             if self.phase is BROKEN:
                 raise UpstreamFailed(*self._failure)
             self._waiter = self.loop.create_future()
             await self._waiter
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        data = self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
         self.drop()
         return data
 
@@ -150,7 +149,7 @@ class PoolConnection(asyncio.Protocol):
             return False
         self.phase = IDLE
         self.on_news = None
-        self._pieces.clear()
+        self.pieces.clear()
         self._buffered = 0
         if self.paused:
             self.drop()
@@ -241,7 +240,7 @@ class PoolConnection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         if self.phase is BODY:
-            self._pieces.append(data)
+            self.pieces.append(data)
             self._buffered += len(data)
             self._barren = 0
 

@@ -7,6 +7,7 @@ a cache, signed thoughts. Where there is none of it every byte goes through as i
 
 import json
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from router.upstream.transport import (
@@ -40,7 +41,7 @@ class StrictFieldsTransport:
         if not any(quoted in request.body for _, quoted in _QUOTED):
             return await self._wire.send(request)
         body, dropped = without_unknown_fields(request.body)
-        reply = await self._wire.send(request._replace(body=body))
+        reply = await self._wire.send(replace(request, body=body))
         return PlainReply(reply, dropped) if dropped else reply
 
     def begin(self, request: UpstreamRequest) -> BegunCall | None:

@@ -4,8 +4,9 @@ transport around another one says of a reply: dropped fields, hidden progress, a
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.routing.target import Provider
@@ -13,7 +14,8 @@ from harness.domain.routing.target import Provider
 CHAT_PATH: Final = "/chat/completions"
 
 
-class UpstreamRequest(NamedTuple):
+@dataclass(slots=True)
+class UpstreamRequest:
     """Describes one attempt, ready to send."""
 
     provider: Provider
@@ -154,9 +156,15 @@ def begin_call(transport: Transport, request: UpstreamRequest) -> BegunCall | No
     """Sends a request without a task to wait in; None for a transport that cannot, or cannot
     now: `send` is for everything. Raises UpstreamFailed.
     """
+    begin = begin_of(transport)
+    return begin(request) if begin is not None else None
+
+
+def begin_of(transport: Transport) -> Callable[[UpstreamRequest], BegunCall | None] | None:
+    """Finds the transport's own `begin_call`; None for one that has none."""
     begin: Callable[[UpstreamRequest], BegunCall | None] | None
     begin = getattr(transport, "begin", None)
-    return begin(request) if begin is not None else None
+    return begin
 
 
 TransportFactory = Callable[[Provider], Transport]

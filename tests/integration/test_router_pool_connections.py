@@ -137,7 +137,7 @@ async def test_a_reused_connection_that_dies_unanswered_is_a_connect_failure(
             await ask(pool, server)
         assert failed.value.failure is FailureClass.CONNECT
         # The other idle one is as old: the second try wants a new connection.
-        again = await pool.send(server.ask()._replace(fresh=True))
+        again = await pool.send(replace(server.ask(), fresh=True))
         assert await whole(again) == b"ok"
         assert len(server.lines) == 3
 
@@ -147,7 +147,7 @@ async def test_fresh_connections_take_an_idle_ones_place() -> None:
     pool = UpstreamPool(replace(QUICK, upstream_connections=1))
     async with raw_server(answer_forever) as server:
         for _ in range(3):
-            reply = await pool.send(server.ask()._replace(fresh=True))
+            reply = await pool.send(replace(server.ask(), fresh=True))
             assert await whole(reply) == b"ok"
         assert await ask(pool, server) == b"ok"
         await asyncio.sleep(0.05)

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ from harness.domain.canary.guardrails import (
 from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.table import Arm, Canary
-from harness.ports import Store
+from harness.ports import Clock, Store
 from harness.runtime.clock import SystemClock
 from router.observers.feedback import FeedbackIntake, RememberedRequest
 from router.observers.feedback_body import FeedbackBody, FeedbackOutcome, FeedbackVerdict
@@ -41,6 +42,7 @@ from router.recording.spool import Spool
 from router.recording.traffic_minutes import CompletedRequest
 from router.recording.worker_aggregator import LiveRollouts, WorkerAggregator, WorkerReports
 from router.workers.worker_pool import LONGEST_PAUSE_S, restart_pause_s
+from tests.support.control.manual_clock import ManualClock
 from tests.support.router.live_router import SwitchableStore, snapshot
 
 ROLLOUT = "r-1"
@@ -75,7 +77,11 @@ class Office:
         self.orphaned = 0
 
     async def worker(
-        self, *, live: frozenset[str] = frozenset(), counts: Callable[[], int] = lambda: 0
+        self,
+        *,
+        live: frozenset[str] = frozenset(),
+        counts: Callable[[], int] = lambda: 0,
+        clock: Clock | None = None,
     ) -> Reporter:
         ours, theirs = socket.socketpair()
         account = self.books.open(len(self.accounts))
@@ -84,7 +90,7 @@ class Office:
         made = Reporter(
             theirs,
             worker=f"w{account.slot}",
-            clock=SystemClock(),
+            clock=clock or SystemClock(),
             live_rollouts=lambda: live,
             on_orphaned=self._orphaned,
         )
@@ -487,3 +493,27 @@ def test_a_caller_mirrored_by_two_workers_is_evidence_once(office: Office) -> No
 
     rows = office.recorder.shadows.take()
     assert sum(row.counts["unit.answered.incumbent_only"] for row in rows) == 2
+
+
+async def test_requests_of_one_report_count_in_the_minute_and_the_day_in_which_they_ended(
+    office: Office,
+) -> None:
+    clock = ManualClock(datetime(2026, 3, 31, 23, 59, 59, tzinfo=UTC))
+    worker = await office.worker(clock=clock)
+    yesterday = clock.now().date()
+    asked = ended()._replace(key="k", model="m-1")
+    worker.finish(None, asked)
+    assert worker.spends.spent("k", yesterday).day_usd == 0.5
+    clock.advance(2.0)
+    for _ in range(3):
+        worker.finish(None, asked)
+
+    assert worker.spends.spent("k", clock.now().date()).day_usd == 1.5
+    await worker.aclose()
+    office.close_books()
+
+    minutes = {row.minute: row.requests for row in office.store.traffic}
+    assert minutes == {
+        datetime(2026, 3, 31, 23, 59, tzinfo=UTC): 1,
+        datetime(2026, 4, 1, 0, 0, tzinfo=UTC): 3,
+    }

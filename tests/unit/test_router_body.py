@@ -287,3 +287,44 @@ def test_a_stream_asks_for_its_usage_and_keeps_its_other_options() -> None:
     asking = b'{"model":"r","stream":true,"stream_options":{"include_usage":true}}'
     assert read_chat(asking).wants_usage
     assert CHAT.patched(read_chat(asking), PLAIN) == asking.replace(b'"r"', b'"the/model-1"')
+
+
+# What a text may hold that looks like the member `model`, and is another's, or text itself.
+lookalikes = st.recursive(
+    st.sampled_from(
+        ["m", "model", '"model":"m"', '\\"model":"m"', '{"model":"m"}', "\\", "m\\", '"', "é/"]
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["model", "a", 'x"model":"m']), inner, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+@given(
+    before=st.dictionaries(st.sampled_from(["a", 'b"', "c\\"]), lookalikes, max_size=2),
+    after=st.dictionaries(st.sampled_from(["d", 'e"', "f\\"]), lookalikes, max_size=2),
+    model=st.sampled_from(["m", '"', "\\", 'm"', 'm\\"', 'm","x":"y', "é/", "\\\\"]),
+    compact=st.booleans(),
+    ascii_only=st.booleans(),
+)
+def test_the_quick_way_finds_no_other_model_than_the_walk(
+    before: dict[str, object],
+    after: dict[str, object],
+    model: str,
+    *,
+    compact: bool,
+    ascii_only: bool,
+) -> None:
+    colon = ":" if compact else ": "
+    text = json.dumps(
+        {**before, "model": model, **after},
+        separators=(",", colon),
+        ensure_ascii=ascii_only,
+    )
+
+    quick = parse_object(text.encode()).with_text("model", '"new"')
+
+    place = walk_text(text).values["model"]
+    assert quick in {None, f'{text[: place.start]}"new"{text[place.end :]}'.encode()}

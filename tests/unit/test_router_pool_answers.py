@@ -38,7 +38,7 @@ async def answered(
     pool = UpstreamPool(SMALL)
     try:
         async with raw_server(play) as server, asyncio.timeout(20):
-            reply = await pool.send(server.ask()._replace(max_bytes=max_bytes))
+            reply = await pool.send(replace(server.ask(), max_bytes=max_bytes))
             try:
                 return reply.status, b"".join([chunk async for chunk in reply.chunks()])
             finally:

@@ -122,7 +122,7 @@ async def test_a_fresh_connection_is_no_idle_one(upstream: Upstream) -> None:
     connections = []
     for fresh in (False, False, True, True):
         ask = UpstreamRequest(provider(upstream.url), b'{"model":"m"}', stream=False)
-        reply = await transport.send(ask._replace(fresh=fresh))
+        reply = await transport.send(replace(ask, fresh=fresh))
         async for _ in reply.chunks():
             pass
         await reply.aclose()
@@ -139,7 +139,7 @@ async def test_each_path_of_a_provider_is_its_own(upstream: Upstream) -> None:
     transport = UpstreamPool(QUICK)
     ask = UpstreamRequest(provider(upstream.url), b'{"model":"m"}', stream=False)
     paths = []
-    for call in (ask, ask._replace(path="/embeddings"), ask):
+    for call in (ask, replace(ask, path="/embeddings"), ask):
         reply = await transport.send(call)
         await reply.aclose()
         paths.append(upstream.asked[-1].path)
@@ -154,7 +154,7 @@ async def test_headers_of_one_request_go_with_it_alone(upstream: Upstream) -> No
     ours = provider(upstream.url, extra_headers={"X-Fixed": "ours"})
     ask = UpstreamRequest(ours, b'{"model":"m"}', stream=False)
     theirs = ((b"x-version", b"7"), (b"x-fixed", b"theirs"))
-    for call in (ask._replace(headers=theirs), ask):
+    for call in (replace(ask, headers=theirs), ask):
         await (await transport.send(call)).aclose()
     await transport.aclose()
 

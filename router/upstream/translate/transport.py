@@ -11,6 +11,7 @@ import json
 import math
 import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -101,7 +102,7 @@ def _upstream_request(
         body = json.dumps(ask.body, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError):
         raise no_counterpart(kind, None) from None
-    sent = request._replace(path=ask.path, body=body, headers=(*request.headers, *headers))
+    sent = replace(request, path=ask.path, body=body, headers=(*request.headers, *headers))
     return ask, sent
 
 
