@@ -364,8 +364,9 @@ class Dispatcher:
         outcome: FailureClass | None = FailureClass.CANCELLED
         try:
             with limit:
-                call = sent.call if sent is not None else None
-                result = await self._calls.make(job, made, settle, head, call)
+                result = await self._calls.make(
+                    job, made, settle, head, sent.call if sent is not None else None
+                )
             if isinstance(result, CommittedStream) and _held_back(job):
                 await result.hold(made.until)
             progress.result, outcome = result, None
