@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, Self, cast
 
 import uvloop
 
-import router
+from harness import package_data
 from harness.domain.routing.table import Snapshot
 from harness.domain.settings import RouterSettings
 from harness.ports import Store
@@ -58,7 +58,7 @@ class RequestCost(NamedTuple):
     coroutines: int
 
 
-ROUTER: Final = Path(router.__file__).parent
+ROUTER: Final = package_data.path("router")
 # What the worker does every few milliseconds, whoever asks: the slower the machine, the more of
 # it falls into the time of a request. The sleeps in between are asyncio's.
 WORKERS_OWN: Final = frozenset(
