@@ -133,8 +133,9 @@ def restore(
         click.echo(f"set aside {name}")
     click.echo(f"restored {restored.contents.rows} rows into {restored.database}")
     output.note(
-        "next: `swapgate db check`; if routers served more than the backup has, also "
-        "`swapgate db accept-restore`"
+        "next: `swapgate db check`; where the installation went on after the backup, "
+        "`swapgate db accept-restore`; on PostgreSQL, `swapgate db grant` for the role of the "
+        "processes"
     )
 
 

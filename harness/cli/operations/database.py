@@ -269,7 +269,10 @@ def _print_check(
             "`swapgate db sign --remove`"
         )
     elif unrecorded:
-        output.note("the database was written around Swapgate: compare it with a backup")
+        output.note(
+            "the database was written around Swapgate, or restored: compare it with a backup; "
+            "`swapgate db accept-restore` accepts a restored one"
+        )
     elif state.is_served:
         click.echo("every row that this version knows is as it was signed")
     else:
