@@ -71,7 +71,7 @@ docs-check: setup
 
 lock: setup ## resolve requirements/*.lock anew from pyproject.toml; UPGRADE=1 for newer versions
 	$(COMPILE) pyproject.toml --group dev -o requirements/dev.lock
-	$(COMPILE) pyproject.toml --constraint requirements/dev.lock -o requirements/runtime.lock
+	$(COMPILE) pyproject.toml --all-extras --constraint requirements/dev.lock -o requirements/runtime.lock
 	$(COMPILE) --group release -o requirements/release.lock
 	echo uv | $(COMPILE) - -o requirements/uv.lock
 

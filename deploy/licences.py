@@ -22,8 +22,8 @@ HEADER: Final = """\
 <!-- Written by `python -m deploy.licences`; do not edit. -->
 
 The packages of `requirements/runtime.lock` with the licence that each one's metadata names.
-Swapgate itself is under Apache-2.0. Two packages are under the LGPL (`psycopg`, unchanged and
-replaceable), and two under the MPL-2.0, in part or whole, unchanged as well.
+Swapgate itself is under Apache-2.0. Three packages are under the LGPL (`psycopg` and its parts,
+unchanged and replaceable), and two under the MPL-2.0, in part or whole, unchanged as well.
 
 | Package | Version | Licence |
 | --- | --- | --- |

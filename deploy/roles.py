@@ -25,7 +25,9 @@ _DECIDING: Final = {**_VERIFYING, "SWAPGATE_SIGNING_KEY": "signing.key"}
 
 
 class Role(NamedTuple):
-    """One kind of process. section: of the configuration. keys: see SECURITY.md."""
+    """One kind of process. section: of the configuration. port: 0 for one that listens nowhere.
+    keys: see SECURITY.md.
+    """
 
     name: str
     section: str
@@ -36,10 +38,16 @@ class Role(NamedTuple):
     memory: str
     # The dashboard listens beyond loopback only with single sign-on.
     loopback: bool = False
+    words: tuple[str, ...] = ()  # of its command, where it is not `serve` and its name
+    image_of: str = ""  # another role, whose image it runs in
 
     @property
     def command(self) -> list[str]:
-        return ["--config", CONFIG, "serve", self.name]
+        return ["--config", CONFIG, *(self.words or ("serve", self.name))]
+
+    @property
+    def image(self) -> str:
+        return self.image_of or self.name
 
 
 ROLES: Final = (
@@ -54,4 +62,16 @@ ROLES: Final = (
         "2Gi",
     ),
     Role("ui", "UI", 8501, _DECIDING, 1, "500m", "1Gi", loopback=True),
+)
+# Takes eval runs from the queue, where `control.queue` is `procrastinate`: never control's key.
+WORKER: Final = Role(
+    "worker",
+    "",
+    0,
+    {**_VERIFYING, "SWAPGATE_WORKER_SIGNING_KEY": "worker-signing.key"},
+    2,
+    "1",
+    "2Gi",
+    words=("worker", "--slots", "2"),
+    image_of="control",
 )

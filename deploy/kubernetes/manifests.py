@@ -1,5 +1,5 @@
-"""Writes swapgate.yaml, the Kubernetes manifests, from the table of roles:
-`python -m deploy.kubernetes.manifests`.
+"""Writes swapgate.yaml, the Kubernetes manifests, from the table of roles, and workers.yaml,
+those of eval workers: `python -m deploy.kubernetes.manifests`.
 
 Secrets and the configuration are named, and never part of the file.
 """
@@ -10,9 +10,10 @@ from typing import Any, Final
 
 import yaml
 
-from deploy.roles import CONFIG, END_S, HOME, ROLES, SHUTDOWN_DELAY_S, UID, Role
+from deploy.roles import CONFIG, END_S, HOME, ROLES, SHUTDOWN_DELAY_S, UID, WORKER, Role
 
 FILE: Final = Path(__file__).with_name("swapgate.yaml")
+WORKERS_FILE: Final = Path(__file__).with_name("workers.yaml")
 HEADER: Final = (
     "# Written by `python -m deploy.kubernetes.manifests`; do not edit.\n"
     "# docs/how-to/kubernetes.md says what has to be there before.\n"
@@ -35,9 +36,13 @@ def build_manifests() -> list[Manifest]:
     ]
 
 
+def build_worker_manifests() -> list[Manifest]:
+    return build_role(WORKER)
+
+
 def build_role(role: Role) -> list[Manifest]:
     manifests = [build_deployment(role), allow_traffic(role)]
-    if not role.loopback:
+    if role.port and not role.loopback:
         manifests.append(build_service(role))
     if role.replicas > 1:
         manifests.append(build_disruption_budget(role))
@@ -100,8 +105,10 @@ def build_deployment(role: Role) -> Manifest:
 
 
 def build_container(role: Role) -> Manifest:
-    host = "127.0.0.1" if role.loopback else "0.0.0.0"  # noqa: S104 - within the pod
-    settings = {f"SWAPGATE__{role.section}__HOST": host, "SWAPGATE__HOME": HOME, "HOME": HOME}
+    settings = {"SWAPGATE__HOME": HOME, "HOME": HOME}
+    if role.port:
+        host = "127.0.0.1" if role.loopback else "0.0.0.0"  # noqa: S104 - within the pod
+        settings = {f"SWAPGATE__{role.section}__HOST": host, **settings}
     if role.name == "router":
         settings["SWAPGATE__ROUTER__SHUTDOWN_DELAY_S"] = str(SHUTDOWN_DELAY_S)
     secrets = [
@@ -110,9 +117,9 @@ def build_container(role: Role) -> Manifest:
     ]
     return {
         "name": role.name,
-        "image": f"{IMAGE}-{role.name}:{VERSION}",
+        "image": f"{IMAGE}-{role.image}:{VERSION}",
         "args": role.command,
-        "ports": [{"name": "http", "containerPort": role.port}],
+        **({"ports": [{"name": "http", "containerPort": role.port}]} if role.port else {}),
         "env": [
             *({"name": name, "value": value} for name, value in settings.items()),
             *(
@@ -122,9 +129,7 @@ def build_container(role: Role) -> Manifest:
         ],
         # Of providers, by the names that swapgate.yaml gives their variables.
         "envFrom": [{"secretRef": {"name": "swapgate-providers", "optional": True}}],
-        "startupProbe": {**probe(role, "/healthz"), "periodSeconds": 2, "failureThreshold": 90},
-        "readinessProbe": {**probe(role, "/readyz"), "periodSeconds": 2},
-        "livenessProbe": {**probe(role, "/healthz"), "periodSeconds": 10},
+        **(build_probes(role) if role.port else {}),
         "resources": {
             "requests": {"cpu": role.cpu, "memory": role.memory},
             "limits": {"memory": role.memory},
@@ -139,6 +144,14 @@ def build_container(role: Role) -> Manifest:
             {"name": "home", "mountPath": HOME},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a volume of the pod's own
         ],
+    }
+
+
+def build_probes(role: Role) -> Manifest:
+    return {
+        "startupProbe": {**probe(role, "/healthz"), "periodSeconds": 2, "failureThreshold": 90},
+        "readinessProbe": {**probe(role, "/readyz"), "periodSeconds": 2},
+        "livenessProbe": {**probe(role, "/healthz"), "periodSeconds": 10},
     }
 
 
@@ -212,7 +225,7 @@ def allow_traffic(role: Role) -> Manifest:
             {"ports": [{"protocol": "TCP", "port": port} for port in (443, 5432)]},
         ],
     }
-    if not role.loopback:
+    if role.name in CALLERS:
         monitoring = {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}
         callers = {"matchLabels": {CALLERS[role.name]: "true"}}
         sources: list[Manifest] = [
@@ -241,9 +254,10 @@ class _WithoutAnchors(yaml.SafeDumper):
         return True
 
 
-def dump_manifests() -> str:
-    return HEADER + yaml.dump_all(build_manifests(), Dumper=_WithoutAnchors, sort_keys=False)
+def dump_manifests(manifests: list[Manifest]) -> str:
+    return HEADER + yaml.dump_all(manifests, Dumper=_WithoutAnchors, sort_keys=False)
 
 
 if __name__ == "__main__":
-    FILE.write_text(dump_manifests(), encoding="utf-8")
+    FILE.write_text(dump_manifests(build_manifests()), encoding="utf-8")
+    WORKERS_FILE.write_text(dump_manifests(build_worker_manifests()), encoding="utf-8")

@@ -81,6 +81,8 @@ def serve(role: Role, image: Image, state: Path) -> None:
         rights = box.run(
             process.pid, "grep", "-E", "^(Uid|CapBnd|NoNewPrivs)", "/proc/self/status"
         )
+        extras = "import authlib, opentelemetry.exporter.otlp.proto.http, procrastinate"
+        assert box.run(process.pid, "python", "-c", extras).returncode == 0
         uids = [str(UID)] * 4
         assert rights.stdout.split() == ["Uid:", *uids, "CapBnd:", "0" * 16, "NoNewPrivs:", "1"]
     finally:

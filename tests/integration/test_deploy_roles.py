@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from deploy.kubernetes import manifests
-from deploy.roles import CONFIG, END_S, HOME, ROLES, SHUTDOWN_DELAY_S, UID, Role
+from deploy.roles import CONFIG, END_S, HOME, ROLES, SHUTDOWN_DELAY_S, UID, WORKER, Role
 from harness.domain.settings import RouterSettings
 from router.recording.recorder import STOP_S
 from router.workers.worker_pool import LAST_WORDS_S
@@ -44,7 +44,7 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
 def deployment(role: Role) -> Any:
     [found] = [
         manifest
-        for manifest in manifests.build_manifests()
+        for manifest in (*manifests.build_manifests(), *manifests.build_worker_manifests())
         if manifest["kind"] == "Deployment"
         and manifest["metadata"]["name"] == f"swapgate-{role.name}"
     ]
@@ -52,9 +52,14 @@ def deployment(role: Role) -> Any:
 
 
 def test_the_manifests_file_is_what_its_table_writes() -> None:
-    assert manifests.FILE.read_text("utf-8") == manifests.dump_manifests(), (
-        "write it anew: python -m deploy.kubernetes.manifests"
-    )
+    files = {
+        manifests.FILE: manifests.build_manifests(),
+        manifests.WORKERS_FILE: manifests.build_worker_manifests(),
+    }
+    for file, built in files.items():
+        assert file.read_text("utf-8") == manifests.dump_manifests(built), (
+            "write it anew: python -m deploy.kubernetes.manifests"
+        )
 
 
 @each_role
@@ -100,7 +105,7 @@ def test_no_process_may_write_outside_its_volumes_or_become_root(role: Role) -> 
     assert "ProtectSystem=strict\n" in unit
 
 
-@each_role
+@pytest.mark.parametrize("role", [*ROLES, WORKER], ids=lambda role: role.name)
 def test_secrets_are_named_and_a_router_holds_no_private_key(role: Role) -> None:
     [container] = deployment(role)["containers"]
     by_reference = {
@@ -110,7 +115,7 @@ def test_secrets_are_named_and_a_router_holds_no_private_key(role: Role) -> None
     }
 
     assert by_reference == {"SWAPGATE__DATABASE_URL": "url", **role.keys}
-    assert ("signing.key" in by_reference.values()) == (role.name != "router")
+    assert ("signing.key" in by_reference.values()) == (role.name not in {"router", "worker"})
     assert "kind: Secret" not in manifests.FILE.read_text("utf-8")
 
 
@@ -151,6 +156,21 @@ def test_policies_let_in_who_calls_a_role_and_nobody_else() -> None:
             for port in rule["ports"]
         }
         assert out == {53, 443, 5432}
+
+
+def test_a_worker_runs_in_controls_image_and_is_asked_for_nothing() -> None:
+    [container] = deployment(WORKER)["containers"]
+    service = read_yaml("compose/compose.yaml")["services"]["worker"]
+
+    assert container["args"] == service["command"] == WORKER.command
+    assert container["image"] == service["image"] == f"swapgate-control:{manifests.VERSION}"
+    assert not [name for name in container if name.endswith("Probe") or name == "ports"]
+    assert service["healthcheck"] == {"disable": True}
+    assert [m["kind"] for m in manifests.build_worker_manifests()] == [
+        "Deployment",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+    ]
 
 
 def test_only_the_autoscaler_sets_the_number_of_routers() -> None:
@@ -230,7 +250,8 @@ def test_zizmor_finds_nothing_in_the_release_workflow_and_the_action(tools: Path
 @verified
 @pytest.mark.parametrize("version", ["1.29", "1.35"])
 def test_kubernetes_own_schemas_accept_the_manifests(tools: Path, version: str) -> None:
-    command = (tools / "kubernetes-validate", "--strict", "-k", version, manifests.FILE)
-    said = run(*command)
+    files = (manifests.FILE, manifests.WORKERS_FILE)
+    said = run(tools / "kubernetes-validate", "--strict", "-k", version, *files)
 
-    assert said.count("passed") == len(manifests.build_manifests()), said
+    built = (*manifests.build_manifests(), *manifests.build_worker_manifests())
+    assert said.count("passed") == len(built), said

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 WORKFLOW = ROOT / ".github" / "workflows" / "release.yml"
 # Those that ask of a user of the whole no more than a notice, and two more: see licences.md.
 PERMISSIVE = re.compile(r"MIT|Apache|BSD|ISC|PSF|Python Software Foundation|MPL|Mozilla")
-LGPL = {"psycopg", "psycopg-binary"}
+LGPL = {"psycopg", "psycopg-binary", "psycopg-pool"}
 
 
 def release(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
