@@ -217,9 +217,12 @@ def _active_limits(
 
 def _max_output_tokens(request: ClientRequest) -> int:
     """What the request itself allows; 0 when it does not say."""
-    given = (request.value(name) for name in MAX_TOKENS)
-    allowed = (n for n in given if isinstance(n, int) and n > 0)
-    return min(max(allowed, default=0), MOST_TOKENS)
+    get, most = request.members.get, 0
+    for name in MAX_TOKENS:
+        allowed = get(name)
+        if isinstance(allowed, int) and allowed > most:
+            most = allowed
+    return min(most, MOST_TOKENS)
 
 
 def _too_many_requests(reason: str, wait_s: float, headers: tuple[Header, ...]) -> Reply:

@@ -67,7 +67,9 @@ TASK: Final = b"x-swapgate-task"
 TIMEOUT: Final = b"x-swapgate-timeout"
 HEARTBEAT: Final = b"x-swapgate-heartbeat"
 KINDS: Final = {kind.value.encode(): kind for kind in RequestKind}
+# In a head's facts.
 _DIRECTIVES: Final = "directives"
+_CLIENT_HEADERS: Final = "client_headers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +175,15 @@ def client_headers(scope: Scope, defaults: Mapping[bytes, bytes]) -> tuple[Heade
     """
     if not defaults:
         return ()
-    given = ((name, header(scope, name), default) for name, default in defaults.items())
-    chosen = ((name, v if v and _is_printable(v) else default) for name, v, default in given)
-    return tuple((name, value) for name, value in chosen if value)
+    facts = scope.get(HEAD_FACTS)
+    known: tuple[Header, ...] | None = facts.get(_CLIENT_HEADERS) if facts is not None else None
+    if known is None:
+        given = ((name, header(scope, name), default) for name, default in defaults.items())
+        chosen = ((name, v if v and _is_printable(v) else other) for name, v, other in given)
+        known = tuple((name, value) for name, value in chosen if value)
+        if facts is not None:
+            facts[_CLIENT_HEADERS] = known  # one head asks one endpoint, which has its defaults
+    return known
 
 
 def _is_printable(value: bytes) -> bool:

@@ -120,10 +120,10 @@ class RoutedResponse:
         result = self.progress.result
         if isinstance(result, CommittedStream):
             raise TypeError("a stream is no whole answer")
-        if isinstance(result, UpstreamAnswer) and not self._limited:
+        if isinstance(result, UpstreamAnswer):
             # As `_reply` has it, without the calls in between.
-            reply = Reply(result.status, (JSON, *result.headers), result.body)
-            return reply, self._truth()
+            passed = self._passed_on(result.headers) if self._limited else result.headers
+            return Reply(result.status, (JSON, *passed), result.body), self._truth()
         return self._reply(result), self._truth()
 
     async def _with_heartbeat(

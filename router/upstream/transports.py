@@ -23,7 +23,7 @@ from router.upstream.transport import (
     Transport,
     UpstreamReply,
     UpstreamRequest,
-    begin_call,
+    begin_of,
 )
 
 TRANSLATED: Final = frozenset(
@@ -81,13 +81,15 @@ class ChatSplitTransport:
     def __init__(self, chats: Transport, others: Transport) -> None:
         self._chats = chats
         self._others = others
+        self._begin_chat, self._begin_other = begin_of(chats), begin_of(others)
 
     async def send(self, request: UpstreamRequest) -> UpstreamReply:
         return await self._way(request).send(request)
 
     def begin(self, request: UpstreamRequest) -> BegunCall | None:
         """Begins a call as `begin_call` does."""
-        return begin_call(self._way(request), request)
+        begin = self._begin_chat if request.path == CHAT_PATH else self._begin_other
+        return begin(request) if begin is not None else None
 
     async def aclose(self) -> None:
         """Does nothing: both transports are others' to close."""
