@@ -357,7 +357,7 @@ def whole_file(document: Document) -> Mapping[str, object]:
     """Returns all that a document says, with the defaults of what it leaves out. Raises
     ConfigError.
     """
-    return _validated(document).model_dump()
+    return _validated(document).model_dump(by_alias=True)
 
 
 def build_settings(

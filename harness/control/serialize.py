@@ -11,6 +11,7 @@ from enum import Enum, IntEnum
 
 from harness.domain.evals.run import BaseVerdict
 from harness.domain.providers.discovered_model import DiscoveredList, DiscoveredModel
+from harness.domain.routing.freeze import FreezeWindow
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
 from harness.gate.online.rollout_action import RolloutFigures
@@ -60,7 +61,7 @@ def to_plain(value: object) -> Plain:  # noqa: C901, PLR0911 - one per kind of v
             return [to_plain(inner) for inner in value]
         case set() | frozenset():
             return sorted(to_plain(inner) for inner in value)  # type: ignore[type-var]
-        case RolloutFigures():
+        case RolloutFigures() | FreezeWindow():
             return to_plain(value.as_json())
         case _ if is_dataclass(value) and not isinstance(value, type):
             return _fields(value)

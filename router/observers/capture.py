@@ -52,11 +52,7 @@ class CaptureSampler(RequestObserver):
             observed.copies.append(copy)
 
     def _may_keep(self, observed: ObservedRequest) -> bool:
-        refused = (
-            OptOut.CAPTURE in observed.opt_outs
-            or header(observed.scope, CAPTURE_OPT_OUT) == OFF
-        )
-        if refused or observed.request.value("store") is False:
+        if is_copy_refused(observed):
             self._recorder.counters["captures_refused"] += 1
             return False
         if len(observed.request.text) > MAX_BYTES:
@@ -94,3 +90,14 @@ class CaptureSampler(RequestObserver):
             answer=copy.text,
         )
         self._recorder.capture(draft)
+
+
+def is_copy_refused(observed: ObservedRequest) -> bool:
+    """Tells that the key, or the client by a header or `store: false`, lets nobody keep a copy
+    of the request.
+    """
+    return (
+        OptOut.CAPTURE in observed.opt_outs
+        or header(observed.scope, CAPTURE_OPT_OUT) == OFF
+        or observed.request.value("store") is False
+    )

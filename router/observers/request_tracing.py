@@ -5,6 +5,7 @@ tracer that fails is counted and alerted, and changes nothing of the request.
 from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
+from router.observers.capture import is_copy_refused
 from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.observers.tracing_port import RequestSpan, Settle, SpanInput, SpanResult, Tracing
 from router.request.client_directives import client_headers
@@ -35,6 +36,7 @@ class RequestTracing(RequestObserver):
             observed.revision,
             observed.request_id,
             client_headers(observed.scope, TRACE),
+            is_copy_refused(observed),
         )
         observed.span = _SafeSpan(self._tracing.begin(traced), traced, self._errors)
 

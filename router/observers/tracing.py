@@ -77,9 +77,10 @@ class OpenTelemetry:
                 **_requested(request),
             },
         )
-        if self._content:
+        content = self._content and not span_input.copy_refused
+        if content:
             _set_content(span, "gen_ai.input.messages", request.value("messages"))
-        return OpenSpan(self._tracer, span, operation, content=self._content)
+        return OpenSpan(self._tracer, span, operation, content=content)
 
     def close(self) -> None:
         self._provider.shutdown()

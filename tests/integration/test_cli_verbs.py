@@ -916,6 +916,19 @@ def test_passwords_and_header_values_are_not_shown(
     assert {row["name"].partition(".")[0] for row in only} == {"router"}
 
 
+def test_weekly_freezes_are_shown_as_the_file_has_them(cli: CommandLine) -> None:
+    window = {"from": "Fri 16:00", "until": "Mon 08:00", "time_zone": "Europe/Berlin"}
+    entry = {**window, "reason": "weekend", "routes": ["b", "a"]}
+    with (cli.folder / "swapgate.yaml").open("a") as file:
+        file.write(f"freezes: [{json.dumps(entry)}]\n")
+
+    (shown,) = cli.json("config", "show")["freezes"]
+
+    assert shown == {**entry, "routes": ["a", "b"]}
+    origins = {row["name"]: row for row in cli.json("config", "show", "--origin")}
+    assert {origins[f"freezes.0.{name}"]["source"] for name in entry} == {"file"}
+
+
 def test_the_global_json_reaches_a_command_with_its_own(cli: CommandLine) -> None:
     (cli.folder / "pairs.csv").write_text(PAIRS)
 

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import openai
@@ -12,6 +13,7 @@ import pytest
 from evals.sim import server
 from harness.app import router_process
 from harness.domain.errors import ConfigError
+from harness.domain.operations.access import OptOut
 from harness.domain.settings import TracingSettings
 from router.observers.tracing import OpenTelemetry, read_finish_reasons
 from tests.support.providers import simulator_thread
@@ -50,11 +52,17 @@ def collector() -> Iterator[Collector]:
 
 @contextmanager
 def traced(
-    upstream: Upstream, collector: Collector, folder: Path, *, content: bool = False
+    upstream: Upstream,
+    collector: Collector,
+    folder: Path,
+    *,
+    content: bool = False,
+    opt_outs: frozenset[OptOut] = frozenset(),
 ) -> Iterator[openai.OpenAI]:
     """Everything is at the collector when the router has stopped."""
     tracing = OpenTelemetry(TracingSettings(collector.url, content))
     first = snapshot(upstream.url, fallback=True)
+    first = replace(first, keys=[replace(key, opt_outs=opt_outs) for key in first.keys])
     with (
         running_router(first, folder, tracing=tracing) as world,
         openai.OpenAI(base_url=f"{world.url}/v1", api_key=KEY, max_retries=0) as client,
@@ -168,6 +176,21 @@ def test_content_is_recorded_where_it_is_asked_for(
     asked = json.loads(whole.attributes["gen_ai.input.messages"])
     assert asked == [{"role": "user", "content": QUESTION}]
     assert "the answer" in whole.attributes["gen_ai.output.messages"]
+
+
+@pytest.mark.req("G3", "G4")
+@pytest.mark.parametrize("by", ["key", "header"])
+def test_no_content_is_recorded_of_who_lets_nobody_keep_a_copy(
+    upstream: Upstream, collector: Collector, tmp_path: Path, by: str
+) -> None:
+    upstream.turns = {INCUMBENT: completion("the answer")}
+    opt_outs = frozenset({OptOut.CAPTURE} if by == "key" else ())
+    with traced(upstream, collector, tmp_path, content=True, opt_outs=opt_outs) as client:
+        chat(client, **({"x-swapgate-capture": "off"} if by == "header" else {}))
+
+    whole, _ = request_and_attempts(collector)
+    assert whole.attributes["swapgate.outcome"] == "ok"
+    assert not [b for b in collector.raw if QUESTION.encode() in b or b"the answer" in b]
 
 
 @pytest.mark.req("B5")

@@ -81,6 +81,16 @@ class FreezeWindow:
     def __str__(self) -> str:
         return f"{self.starts} to {self.ends}, {self.zone.key}"
 
+    def as_json(self) -> dict[str, object]:
+        """Returns it in the words of the configuration."""
+        return {
+            "from": str(self.starts),
+            "until": str(self.ends),
+            "time_zone": self.zone.key,
+            "reason": self.reason,
+            "routes": sorted(self.routes),
+        }
+
     def list_spans(self, since: datetime, until: datetime) -> Iterator["FreezeSpan"]:
         """Lists its occurrences that touch the time between two moments, in order."""
         local = since.astimezone(self.zone).date()
