@@ -34,11 +34,13 @@ from harness.domain.errors import (
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.principals import OPERATOR
+from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.table import Route
 from router.snapshot.compiler import compile_snapshot
 from tests.support.control.control_plane import SECRET, SmallInstallation
+from tests.support.providers.scripted_probe import FixedCatalogue
 from tests.support.store.raw_rows import AT, NEXT, REFUSED, Database, Row, prepared
 
 pytestmark = pytest.mark.req("G2", "F1", "F5")
@@ -353,6 +355,31 @@ def test_where_the_former_incumbent_cannot_return_the_alert_stays_until_it_can(
 
     targets.put_provider(ctx, OPERATOR, provider)
     world.run_once()
+    assert serving(world) == "base"
+    assert open_alerts(world) == []
+
+
+def test_a_former_incumbent_that_its_vendor_has_ended_does_not_return(
+    world: SmallInstallation,
+) -> None:
+    made = in_force(world, timedelta(days=2))
+    with world.store.read() as tx:
+        kind = tx.providers.all()["sim"].kind
+    tomorrow = world.clock.now().date() + timedelta(days=1)
+    known = FixedCatalogue(CatalogueEntry(kind, "base", end_date=tomorrow))
+    ctx = replace(world.context(), models=known)
+    assert break_glass.run_once(ctx) == []
+    world.clock.advance(2 * 86_400 + 1)
+    assert break_glass.run_once(ctx) == []
+    assert serving(world) == "worse"
+    assert open_alerts(world) == [
+        "route chat is served without proof, and nobody can take over"
+    ]
+    with pytest.raises(ProofRefused, match=f"sim/base has ended on {tomorrow}"):
+        break_glass.end_break_glass(ctx, OPERATOR, made.id, reason="now")
+    # A person who knows better goes back by hand.
+    routes.roll_back(ctx, OPERATOR, "chat", reason="it still answers")
+    break_glass.run_once(ctx)
     assert serving(world) == "base"
     assert open_alerts(world) == []
 

@@ -15,6 +15,7 @@ from harness.ports import Transaction
 
 # Of a context with a project, and what a request names, by the words of the REST API: those of
 # the path, and the body; raises NotFound, NotAllowed, InputError.
+_NOUNS: Final = {"glass": "break-glass"}  # what a path's name is called in words
 ProjectScope = Callable[[Context, Mapping[str, Any]], None]
 
 
@@ -101,7 +102,7 @@ def _scope_by_id(
         except (NotFound, SignatureInvalid):
             project = None
         if project != ctx.project:
-            raise NotFound(f"there is no {what} {id_!r}")
+            raise NotFound(f"there is no {_NOUNS.get(what, what)} {id_!r}")
 
     return check
 

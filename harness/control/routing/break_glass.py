@@ -268,8 +268,12 @@ def _find_hindrance(ctx: Context, tx: Transaction, record: BreakGlass) -> str:
     if route is None or route.break_glass != record.id:
         return ""
     former = tx.routing.targets()[record.incumbent]
-    if former.provider not in tx.providers.all():
+    provider = tx.providers.all().get(former.provider)
+    if provider is None:
         return f"the provider {former.provider!r} of {former.name} was removed"
+    entry = ctx.catalogue.find(provider.kind, former.model)
+    if entry is not None and entry.ended(ctx.clock.now().date()):
+        return f"{former.name} has ended on {entry.end_date}, by what is known of models"
     return data_class_checks.find_refusal(ctx, route.settings, former, route=route.name)
 
 
