@@ -10,12 +10,13 @@ from typing import Final
 
 from harness.domain.operations.access import OptOut
 from harness.domain.privacy.capture import is_sampled
-from harness.domain.reliability.failover import hash_user
+from harness.domain.reliability.failover import hash_callers
 from harness.domain.routing.capabilities import Endpoint
 from harness.ports import Clock
 from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.recording.port import CaptureDraft, Recording
 from router.request.attempt import UpstreamAnswer
+from router.request.client_directives import caller_keys
 from router.request.routed_response import AnswerCopy, RoutedResponse
 from router.server.asgi import header
 from router.server.internal_errors import RouterPart
@@ -81,7 +82,9 @@ class CaptureSampler(RequestObserver):
             target=target.name,
             revision=observed.revision,
             data_class=settings.data_class,
-            user_hash=hash_user(observed.sticky_key, self._secret),
+            user_hash=hash_callers(
+                caller_keys(observed.request, observed.sticky_key), self._secret
+            ),
             share_bps=settings.capture_bps,
             per_day=settings.capture_per_day,
             keep_days=settings.capture_keep_days,

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from harness.domain.reliability.failover import Failover, hash_user
+from harness.domain.reliability.failover import Failover, hash_callers
 from harness.domain.routing.capabilities import Endpoint
 from harness.domain.routing.plan import ExclusionReason
 from harness.ports import Clock
@@ -15,6 +15,7 @@ from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.recording.metrics import RouterMetrics
 from router.recording.port import Recording
 from router.request.body import ClientRequest
+from router.request.client_directives import caller_keys
 from router.request.request_state import RequestProgress, RoutedRequest
 from router.request.routed_response import RoutedResponse
 from router.server.event_log import EventLog
@@ -75,7 +76,7 @@ class FailoverLog(RequestObserver):
         answered = progress.upstream
         at, user_, sizes = (
             self._clock.now(),
-            hash_user(observed.sticky_key, self._secret),
+            hash_callers(caller_keys(observed.request, observed.sticky_key), self._secret),
             request_size(job.request),
         )
         route, arm = job.route.route.name, job.arm.value

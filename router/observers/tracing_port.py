@@ -24,7 +24,9 @@ class SpanInput(NamedTuple):
     revision: int
     request_id: str
     trace: Sequence[Header]  # the client's `traceparent` and `tracestate`
-    copy_refused: bool = False  # nobody keeps its prompt and answer, wherever content is asked for
+    copy_refused: bool = (
+        False  # nobody keeps its prompt and answer, wherever content is asked for
+    )
 
 
 class SpanResult(NamedTuple):

@@ -3,7 +3,7 @@ patch a request for its target, tell callers apart, check an answer, filter a st
 errors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from harness.domain.routing.capabilities import Endpoint
@@ -27,6 +27,12 @@ class ProtocolDialect(Protocol):
 
     def caller(self, request: ClientRequest) -> str:
         """Says who asks, as the body has it, for the sticky key; empty when it does not say."""
+        ...
+
+    def callers(self, request: ClientRequest) -> Sequence[str]:
+        """Lists every name that the body has of who asks, by which a user's requests are found
+        later.
+        """
         ...
 
     def opening(self, request: ClientRequest) -> list[object]:

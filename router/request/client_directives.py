@@ -5,7 +5,7 @@ who its caller is.
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
@@ -124,6 +124,13 @@ def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> tup
         digest = blake2b(json.dumps(opening).encode(), digest_size=16)
         return f"conversation:{digest.hexdigest()}", True
     return f"key:{key_id}", False
+
+
+def caller_keys(request: ClientRequest, sticky_key: str) -> Sequence[str]:
+    """Lists all that names the caller of a request: its sticky key, and what the body says. A
+    header decides the arm; the body may still say whose request it is.
+    """
+    return [sticky_key, *DIALECTS[request.endpoint].callers(request)]
 
 
 def _declared_kind(given: bytes | None) -> RequestKind | Reply | None:

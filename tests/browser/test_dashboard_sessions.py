@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from harness.control.agents import retention, switches
+from harness.control.agents import switches
 from harness.control.agents.switches import SwitchSpec
 from harness.control.context import Context
 from harness.control.operations import keys
+from harness.control.privacy import user_deletion
 from harness.domain.agents.agent import AgentSession
 from harness.domain.agents.message import MessageToolCall
 from harness.domain.agents.model_choice import literal_choice
@@ -56,7 +57,7 @@ def session_ids(house: Path) -> dict[str, str]:
         found = {name: open_session(ctx, agent).id for name in names}
         gone = open_session(ctx, agent, user="gone").id
         converse(ctx, gone, "forget me", "done")
-        retention.purge_user(ctx, OPERATOR, "gone")
+        user_deletion.purge_user(ctx, OPERATOR, "gone", secret=installation.secret)
         _work(ctx, found["work"])
         for number in range(PAIRS):
             converse(ctx, found["long"], f"question {number}.", f"answer {number}.")

@@ -93,10 +93,11 @@ def test_what_has_expired_is_deleted_and_nothing_else(store: Store) -> None:
 
 
 def test_a_user_a_route_or_one_of_them_can_be_deleted(store: Store) -> None:
-    add(store, ONE, another(2, user_hash="b" * 32), another(3, route="chat"), another(4))
+    twice = another(5, user_hash=f"{'d' * 32} {'c' * 32}")
+    add(store, ONE, another(2, user_hash="b" * 32), another(3, route="chat"), another(4), twice)
 
     with store.write() as tx:
-        assert tx.captures.purge(users=["b" * 32, "c" * 32]) == 1
+        assert tx.captures.purge(users=["b" * 32, "c" * 32]) == 2
         assert tx.captures.purge(route="chat", users=["b" * 32]) == 0
         assert tx.captures.purge(route="chat") == 1
         assert tx.captures.purge(id_="cap_4") == 1

@@ -22,6 +22,7 @@ from harness.control.agents.sessions import SessionSpec
 from harness.control.agents.turn_runner import PostedMessage, TurnRun, TurnRunner
 from harness.control.agents.turns import BegunTurn
 from harness.control.context import Context
+from harness.control.privacy import user_deletion
 from harness.domain.agents.agent import Agent, AgentSession, AgentTool, SessionState
 from harness.domain.agents.grant import GrantKind
 from harness.domain.agents.incoming_message import IncomingMessage
@@ -53,7 +54,13 @@ from harness.domain.settings import AgentSettings
 from harness.runtime import encryption
 from harness.runtime.clock import SystemClock
 from harness.runtime.encryption import FernetCipher
-from tests.support.control.control_plane import ANN, BEN, ENCRYPTION_KEYS, SmallInstallation
+from tests.support.control.control_plane import (
+    ANN,
+    BEN,
+    ENCRYPTION_KEYS,
+    SECRET,
+    SmallInstallation,
+)
 from tests.support.control.turn_process import KEY as SENT_AGAIN
 from tests.support.control.turn_process import STEPS
 from tests.support.store.raw_rows import Database
@@ -696,10 +703,10 @@ def test_a_user_s_transcripts_are_deleted_with_all_that_quotes_them(
     other = sessions.open_session(ctx, KEY, agent.id, SessionSpec("user-8"))
     waiting(ctx, session)
     with pytest.raises(NotAllowed):
-        retention.purge_user(ctx, BEN, "user-7")
+        user_deletion.purge_user(ctx, BEN, "user-7", secret=SECRET)
     with pytest.raises(InputError):
-        retention.purge_user(ctx, SYSTEM, "")
-    assert retention.purge_user(ctx, SYSTEM, "user-7") == 2
+        user_deletion.purge_user(ctx, SYSTEM, "", secret=SECRET)
+    assert user_deletion.purge_user(ctx, SYSTEM, "user-7", secret=SECRET).sessions == 2
 
     with ctx.store.read() as tx:
         assert tx.session_messages.list(session.id) == []

@@ -34,8 +34,8 @@ from harness.domain.errors import (
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.principals import OPERATOR
-from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.table import Route
 from router.snapshot.compiler import compile_snapshot

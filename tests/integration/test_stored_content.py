@@ -81,6 +81,8 @@ def tell_everybody(site: AgentsSite, user: str, word: str) -> None:
                 messages=[{"role": "user", "content": f"{word}, streamed: {stream}"}],
                 user=user,
                 stream=stream,
+                # The header decides the arm; whose request it is stands in the body.
+                extra_headers={"x-swapgate-sticky": f"chat-{word}"} if stream else {},
             )
             made = raw.parse()
             assert not stream or list(made)

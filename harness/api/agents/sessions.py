@@ -8,8 +8,9 @@ from starlette.responses import Response
 from harness.api.agents.answers import ListAnswer, PurgeAnswer, SessionAnswer
 from harness.api.agents.bodies import SessionBody, SessionsQuery
 from harness.api.agents.request import AgentsRequestParam
-from harness.control.agents import queries, retention, sessions
+from harness.control.agents import queries, sessions
 from harness.control.agents.sessions import SessionSpec
+from harness.control.privacy import user_deletion
 from harness.domain.agents.agent import AgentSession
 from harness.domain.pagination import Page
 
@@ -21,9 +22,12 @@ USER = "/agents/users/{user_id:path}"
 
 @router.delete(USER, summary="Delete what a user said")
 def purge_user(request: AgentsRequestParam, user_id: str) -> PurgeAnswer:
-    """All sessions of that `userId` with their messages, of all agents. Needs an admin."""
-    actor = request.client.require_person()
-    return PurgeAnswer(deleted=retention.purge_user(request.ctx, actor, user_id))
+    """All sessions of that `userId` with their messages, of all agents, and captured requests of
+    the user. Needs an admin.
+    """
+    actor, secret = request.client.require_person(), request.installation.secret
+    done = user_deletion.purge_user(request.ctx, actor, user_id, secret=secret)
+    return PurgeAnswer(deleted=done.sessions)
 
 
 @router.post(PATH, status_code=201, response_model=SessionAnswer, summary="Open a session")

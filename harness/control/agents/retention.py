@@ -1,40 +1,24 @@
-"""Deletes transcripts: of a user, for a person who asks (`purge_user`), and of sessions that
-nobody used for as long as the settings say (`purge_idle`, a periodic job). Control ends grants
-by `revoke_stale_grants`: when they, their session or their agent have ended.
+"""Deletes transcripts of sessions that nobody used for as long as the settings say
+(`purge_idle`, a periodic job), or that it is told (`purge_sessions`). Control ends grants by
+`revoke_stale_grants`: when they, their session or their agent have ended.
 """
 
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
-from harness.control import audit
 from harness.control.agents import sessions
 from harness.control.agents.agents import end_grants
 from harness.control.context import Context
 from harness.domain.agents.agent import SessionState
 from harness.domain.agents.grant import AgentGrant
-from harness.domain.errors import InputError, NotFound
-from harness.domain.operations.access import Actor, Role
+from harness.domain.errors import NotFound
 from harness.ports import Transaction
 
 PURGED: Final = "its transcript was deleted"
 # How long a request may be sent again under its idempotency key.
 KEEP_ANSWERS: Final = timedelta(days=1)
 _AT_A_TIME: Final = 100
-
-
-def purge_user(ctx: Context, actor: Actor, user_id: str) -> int:
-    """Delete the user's sessions, and what they spawned, with all messages; how many. Raises
-    NotAllowed below an admin, InputError without a user.
-    """
-    actor.require(Role.ADMIN)
-    if not user_id:
-        raise InputError("say whose sessions to delete")
-    with ctx.store.write() as tx:
-        count = purge_sessions(ctx, tx, tx.sessions.of_user(user_id))
-        # Not the user's id: the log is kept for ever.
-        audit.record(ctx, tx, actor, "agent.purge", "sessions of a user", {"count": count})
-    return count
 
 
 def purge_idle(ctx: Context, keep: timedelta) -> int:

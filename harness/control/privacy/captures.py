@@ -164,6 +164,7 @@ def purge_captures(
         # Not the user's id: the log is kept for ever.
         details = {"count": gone, "capture": id_, "by_user": bool(user)}
         _note(ctx, actor, tx.audit, "capture.purge", route or "all routes", details)
+    ctx.store.drop_deleted()
     return gone
 
 

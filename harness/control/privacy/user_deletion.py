@@ -5,7 +5,6 @@ verdicts, canaries and the audit log, holds no content of users and stays as it 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from harness.control import audit
 from harness.control.agents import retention
@@ -14,9 +13,7 @@ from harness.domain.errors import InputError
 from harness.domain.operations.access import Actor, Role
 from harness.domain.privacy.stored_content import BEYOND
 from harness.domain.reliability.failover import hash_user, user_hashes
-
-# Databases take some thousand parameters in a statement.
-_AT_A_TIME: Final = 500
+from harness.ports import Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +44,40 @@ def delete_user(
             "the reason names the user, and the audit log is kept for ever: give another one, "
             "such as the number of the request"
         )
-    captures = failovers = 0
     with ctx.store.write() as tx:
-        ids = tx.sessions.of_user(user)
-        # Agents ask the router in the name of the session.
-        of_sessions = (hash_user(f"header:{session}", secret) for session in ids)
-        hashes = [*user_hashes(user, secret), *of_sessions]
-        for first in range(0, len(hashes), _AT_A_TIME):
-            some = hashes[first : first + _AT_A_TIME]
-            captures += tx.captures.purge(users=some)
-            failovers += tx.failovers.blank_users(some)
-        sessions = retention.purge_sessions(ctx, tx, ids)
-        counts = {"sessions": sessions, "captures": captures, "failovers": failovers}
-        audit.record(ctx, tx, actor, "user.delete", "a user", {**counts, "reason": reason})
+        done = _delete(ctx, tx, user, secret)
+        audit.record(
+            ctx, tx, actor, "user.delete", "a user", {**_counts(done), "reason": reason}
+        )
     ctx.store.drop_deleted()
-    return UserDeletion(sessions, captures, failovers, BEYOND)
+    return done
+
+
+def purge_user(ctx: Context, actor: Actor, user: str, *, secret: bytes) -> UserDeletion:
+    """Delete the same for the agents' API, which takes no reason. Raises NotAllowed below an
+    admin, InputError without a user.
+    """
+    actor.require(Role.ADMIN)
+    if not user.strip():
+        raise InputError("say whose sessions to delete")
+    with ctx.store.write() as tx:
+        done = _delete(ctx, tx, user, secret)
+        # Not the user's id: the log is kept for ever.
+        audit.record(ctx, tx, actor, "agent.purge", "sessions of a user", _counts(done))
+    ctx.store.drop_deleted()
+    return done
+
+
+def _delete(ctx: Context, tx: Transaction, user: str, secret: bytes) -> UserDeletion:
+    ids = tx.sessions.of_user(user)
+    # Agents ask the router in the name of the session: once that is gone, nobody finds what
+    # was captured of it.
+    of_sessions = (hash_user(f"header:{session}", secret) for session in ids)
+    hashes = [*user_hashes(user, secret), *of_sessions]
+    captures = tx.captures.purge(users=hashes)
+    failovers = tx.failovers.blank_users(hashes)
+    return UserDeletion(retention.purge_sessions(ctx, tx, ids), captures, failovers, BEYOND)
+
+
+def _counts(done: UserDeletion) -> dict[str, object]:
+    return {name: getattr(done, name) for name in ("sessions", "captures", "failovers")}

@@ -56,7 +56,7 @@ class CapturedRequest:
     target: str
     revision: int
     data_class: str
-    user_hash: str  # HMAC of the sticky key
+    user_hash: str  # HMACs of whoever the request names, divided by spaces
     share_bps: int  # of the route's requests, at that time
     rules: str  # the redactor's digest
     redactions: Mapping[str, int]  # rule to the number of places

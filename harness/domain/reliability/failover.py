@@ -31,7 +31,7 @@ class Failover:
     body_bytes: int  # body_bytes, messages, tools: sizes of the request
     messages: int
     tools: int
-    user_hash: str  # HMAC of the sticky key
+    user_hash: str  # HMACs of whoever the request names (`hash_callers`)
     next_target: str | None  # who was asked after it, None when nobody was
 
 
@@ -83,12 +83,19 @@ def hash_user(sticky_key: str, secret: bytes) -> str:
     return key_hash(f"failover:{sticky_key}", secret)[:32]
 
 
+def hash_callers(keys: Iterable[str], secret: bytes) -> str:
+    """Hashes every key that names a request's caller, each once, divided by spaces: a request
+    with a sticky header and a `user` is found by either.
+    """
+    return " ".join(dict.fromkeys(hash_user(key, secret) for key in keys))
+
+
 def user_hashes(user: str, secret: bytes) -> tuple[str, ...]:
-    """Hashes every sticky key that a user's id may have been, see
-    `router.request.client_directives`, and `user` itself, where that is a whole sticky key.
+    """Hashes every key that a user's id may have been, see `router.request.client_directives`,
+    and `user` itself, where that is a whole key.
     """
     # A header comes as bytes, and is read one character a byte.
     header = user.encode().decode("latin-1")
-    kinds = ("user:", "prompt_cache_key:", "key:")
+    kinds = ("user:", "prompt_cache_key:", "safety_identifier:", "key:")
     keys = (user, f"header:{header}", *(f"{kind}{user}" for kind in kinds))
     return tuple(hash_user(key, secret) for key in keys)

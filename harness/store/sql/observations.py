@@ -4,7 +4,7 @@ requests, up to a number per route and day, until their end or a purge (`SqlCapt
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import cache
@@ -60,6 +60,8 @@ from harness.store.sql.traffic import SqlTraffic
 from harness.store.unit_of_work import Unit, in_project
 
 MINUTE = timedelta(minutes=1)
+# Databases take some thousand parameters in a statement.
+MARKS_AT_A_TIME = 500
 CAPTURES = sa.select(captured).order_by(captured.c.at.desc(), captured.c.id)
 CAPTURES_OF_DAY = (
     sa.select(sa.func.count())
@@ -220,9 +222,12 @@ class SqlCaptures:
             query = query.where(captured.c.id == id_)
         if route is not None:
             query = query.where(captured.c.route == route)
-        if users:
-            query = query.where(captured.c.user_hash.in_(users))
-        return self._unit.write(query)
+        if not users:
+            return self._unit.write(query)
+        return sum(
+            self._unit.write(query.where(captured.c.user_hash.in_(some)))
+            for some in _marks_of(self._unit, captured.c.user_hash, users)
+        )
 
 
 def _key_of(minute: TrafficMinute) -> tuple[object, ...]:
@@ -421,5 +426,22 @@ class SqlFailovers:
         return self._unit.write(sa.delete(failover).where(failover.c.at < before))
 
     def blank_users(self, hashes: Sequence[str]) -> int:
-        theirs = failover.c.user_hash.in_(hashes)
-        return self._unit.write(sa.update(failover).where(theirs).values(user_hash=""))
+        blanked = sa.update(failover).values(user_hash="")
+        return sum(
+            self._unit.write(blanked.where(failover.c.user_hash.in_(some)))
+            for some in _marks_of(self._unit, failover.c.user_hash, hashes)
+        )
+
+
+def _marks_of(
+    unit: Unit, column: sa.Column[str], hashes: Sequence[str]
+) -> Iterator[Sequence[str]]:
+    """Yields the stored marks that have one of the hashes, some at a time: the mark of a
+    request that names its caller twice is several hashes, divided by spaces.
+    """
+    wanted = frozenset(hashes)
+    several = unit.read(sa.select(column).where(column.contains(" ")).distinct()).scalars()
+    theirs = [mark for mark in several if not wanted.isdisjoint(mark.split())]
+    marks = [*hashes, *theirs]
+    for first in range(0, len(marks), MARKS_AT_A_TIME):
+        yield marks[first : first + MARKS_AT_A_TIME]

@@ -2,7 +2,7 @@
 prompt addendum, usage of a stream), and reads the answer's usage, end and faults.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
@@ -44,6 +44,7 @@ from router.upstream.transport import CHAT_PATH
 CHAT_RESERVED: Final = frozenset({"model", "messages", "stream"})
 SYSTEM_ROLES: Final = ("system", "developer")
 CALLER_FIELDS: Final = ("user", "prompt_cache_key")
+NAMING_FIELDS: Final = (*CALLER_FIELDS, "safety_identifier")
 
 
 class ChatDialect:
@@ -58,6 +59,10 @@ class ChatDialect:
             if isinstance(value, str) and value:
                 return f"{field}:{value}"
         return ""
+
+    def callers(self, request: ClientRequest) -> Sequence[str]:
+        values = ((field, request.value(field)) for field in NAMING_FIELDS)
+        return [f"{name}:{value}" for name, value in values if isinstance(value, str) and value]
 
     def opening(self, request: ClientRequest) -> list[object]:
         return conversation_opening(request.value("messages"))

@@ -2,7 +2,7 @@
 and reads the answer's usage, end and faults.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from harness.domain.reliability.failures import FailureClass
@@ -44,6 +44,9 @@ class MessagesDialect:
         metadata = request.value("metadata")
         user = metadata.get("user_id") if isinstance(metadata, Mapping) else None
         return f"user:{user}" if isinstance(user, str) and user else ""
+
+    def callers(self, request: ClientRequest) -> Sequence[str]:
+        return [caller] if (caller := self.caller(request)) else []
 
     def opening(self, request: ClientRequest) -> list[object]:
         said = conversation_opening(request.value("messages"))
