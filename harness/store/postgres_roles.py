@@ -111,7 +111,7 @@ def renew(db: sa.Connection) -> None:
 _GRANTED: Final = sa.text(
     "SELECT DISTINCT r.rolname FROM pg_class c, aclexplode(c.relacl) a"
     " JOIN pg_roles r ON r.oid = a.grantee WHERE c.relname = 'route_version'"
-    " AND c.relnamespace = current_schema()::regnamespace"
+    " AND c.relnamespace = quote_ident(current_schema())::regnamespace"
     " AND a.privilege_type = 'INSERT' AND a.grantee <> c.relowner"
 )
 _OWNER: Final = sa.text(
@@ -122,7 +122,7 @@ _OWNER: Final = sa.text(
 _POWERS: Final = sa.text(
     "SELECT r.rolsuper OR pg_has_role(r.oid, c.relowner, 'MEMBER') AS owns"
     " FROM pg_roles r, pg_class c WHERE r.rolname = :role AND c.relname = 'route_version'"
-    " AND c.relnamespace = current_schema()::regnamespace"
+    " AND c.relnamespace = quote_ident(current_schema())::regnamespace"
 )
 
 

@@ -152,6 +152,26 @@ def test_tables_of_a_later_migration_are_granted_with_it(postgres_url: str, role
     runtime.engine.dispose()
 
 
+def test_rights_are_granted_in_a_schema_whose_name_needs_quotes(
+    postgres_url: str, role: str
+) -> None:
+    owner = Database(postgres_url)
+    owner.run('ALTER SCHEMA public RENAME TO "Gate"')
+    owner.engine.dispose()
+    there = sa.make_url(postgres_url).update_query_dict({"options": '-csearch_path="Gate"'})
+    url = there.render_as_string(hide_password=False)
+    granted = postgres_roles.grant(url, role)
+
+    assert any('"Gate"' in statement for statement in granted)
+    again = Database(url)
+    with again.engine.begin() as db:
+        postgres_roles.renew(db)
+    again.engine.dispose()
+    runtime = Database(as_role(url, role))
+    assert runtime.count("approval") == 0
+    runtime.engine.dispose()
+
+
 def test_who_owns_the_tables_does_both_and_is_granted_nothing(
     postgres_url: str, role: str
 ) -> None:

@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet, InvalidToken
 
 from harness.control.evals.verdict_replay import replay_verdict
 from harness.control.privacy.content_encryption import renew_content
-from harness.control.privacy.housekeeping import blank_old_texts
+from harness.control.privacy.housekeeping import blank_old_texts, purge_expired
 from harness.domain.errors import Conflict, DecryptionFailed
 from harness.runtime import encryption, secret_files
 from harness.runtime.clock import SystemClock
@@ -227,6 +227,24 @@ def test_a_rotation_that_was_interrupted_goes_on_with_what_is_left(
         migrate.downgrade(database_url, "0014")
     for made in (first, ended, again, last):
         made.store.close()
+
+
+def test_what_has_expired_is_not_left_in_the_databases_log(
+    world: SmallInstallation, sqlite_url: str
+) -> None:
+    folder = Path(sa.make_url(sqlite_url).database or "").parent
+    word = f"Xyzzy{secrets.token_hex(8)}"
+    content = {"messages": [{"role": "user", "content": word}]}
+    now = world.clock.now()
+    with world.store.write() as tx:
+        new = replace(ONE, content=content, at=now, expires_at=now + timedelta(days=1))
+        tx.captures.add(new, most_per_day=9)
+    assert word.encode() in stored_bytes(folder, sqlite_url)
+
+    world.clock.jump(timedelta(days=2).total_seconds())
+    purge_expired(world.context(), alerts_days=30, failovers_days=30)
+
+    assert word.encode() not in stored_bytes(folder, sqlite_url)
 
 
 @pytest.mark.both_databases

@@ -22,8 +22,8 @@ USER = "/agents/users/{user_id:path}"
 
 @router.delete(USER, summary="Delete what a user said")
 def purge_user(request: AgentsRequestParam, user_id: str) -> PurgeAnswer:
-    """All sessions of that `userId` with their messages, of all agents, and captured requests of
-    the user. Needs an admin.
+    """All sessions of that `userId` with their messages, of all agents, and the user's captured
+    requests. Needs an admin.
     """
     actor, secret = request.client.require_person(), request.installation.secret
     done = user_deletion.purge_user(request.ctx, actor, user_id, secret=secret)

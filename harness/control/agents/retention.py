@@ -33,7 +33,10 @@ def purge_idle(ctx: Context, keep: timedelta) -> int:
             if not idle:
                 tx.idempotent_answers.forget(now - KEEP_ANSWERS)
                 tx.agents.forget(now - keep)
-                return count
+                break
+    if count:
+        ctx.store.drop_deleted()
+    return count
 
 
 def purge_sessions(ctx: Context, tx: Transaction, ids: Sequence[str]) -> int:

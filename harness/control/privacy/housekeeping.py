@@ -77,10 +77,12 @@ def purge_expired(ctx: Context, *, alerts_days: float, failovers_days: float) ->
         tx.alerts.forget(now - timedelta(days=alerts_days))
         tx.failovers.forget(now - timedelta(days=failovers_days))
         tx.dashboard_sessions.forget(now - SIGN_INS_KEPT)
-        tx.captures.forget(now)
+        expired = tx.captures.forget(now)
         live = (*tx.rollouts.live(), *tx.rollouts.baking())
         tx.observations.forget_keys({rollout.id for rollout in live})
         tx.observations.forget_batches_before(now - BATCHES_KEPT)
+    if expired:
+        ctx.store.drop_deleted()
     credentials.expire_credentials(ctx)
 
 
@@ -97,6 +99,8 @@ def blank_old_texts(ctx: Context, keep: Mapping[str, timedelta]) -> int:
             count += blanked
             if blanked < _RUNS_AT_A_TIME:
                 break
+    if count:
+        ctx.store.drop_deleted()
     return count
 
 
