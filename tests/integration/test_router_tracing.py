@@ -62,7 +62,7 @@ def traced(
     """Everything is at the collector when the router has stopped."""
     tracing = OpenTelemetry(TracingSettings(collector.url, content))
     first = snapshot(upstream.url, fallback=True)
-    first = replace(first, keys=[replace(key, opt_outs=opt_outs) for key in first.keys])
+    first = replace(first, keys=tuple(replace(key, opt_outs=opt_outs) for key in first.keys))
     with (
         running_router(first, folder, tracing=tracing) as world,
         openai.OpenAI(base_url=f"{world.url}/v1", api_key=KEY, max_retries=0) as client,
@@ -186,7 +186,8 @@ def test_no_content_is_recorded_of_who_lets_nobody_keep_a_copy(
     upstream.turns = {INCUMBENT: completion("the answer")}
     opt_outs = frozenset({OptOut.CAPTURE} if by == "key" else ())
     with traced(upstream, collector, tmp_path, content=True, opt_outs=opt_outs) as client:
-        chat(client, **({"x-swapgate-capture": "off"} if by == "header" else {}))
+        headers = {"x-swapgate-capture": "off"} if by == "header" else {}
+        chat(client, stream=False, **headers)
 
     whole, _ = request_and_attempts(collector)
     assert whole.attributes["swapgate.outcome"] == "ok"
