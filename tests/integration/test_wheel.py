@@ -66,6 +66,8 @@ OF_THE_CHECKOUT = (
     "test_cli_start_up",
     "test_evals_benchmark",
     "test_fault_benchmark_figures",
+    "test_figures_page",
+    "test_gameday_verdict",
     "test_live_canary_figures",
     "test_published_faults",
     "test_router_bench_table",
