@@ -9,6 +9,7 @@ from typing import Protocol
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory
 from harness.domain.canary.observation import (
     ObservationBlock,
+    TargetCost,
     TrafficMinute,
     TrafficPoint,
     TrafficTotal,
@@ -209,11 +210,11 @@ class Observations(Protocol):
         """
         ...
 
-    def totals_of_routes(
-        self, windows: Mapping[str, tuple[datetime, datetime | None]]
-    ) -> Sequence[TrafficTotal]:
-        """Sums as `totals` does, of some routes, each in a window of its own: from when on and
-        until when, None for no end.
+    def costs_of_targets(
+        self, windows: Mapping[tuple[str, str], tuple[datetime, datetime | None]]
+    ) -> Mapping[tuple[str, str], TargetCost]:
+        """Sums what targets answered, by route and target's id, each in a window of its own:
+        from when on and until when, None for no end. Without those that answered nothing.
         """
         ...
 

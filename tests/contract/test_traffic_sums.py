@@ -4,7 +4,7 @@ has the figures of its minutes.
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -15,7 +15,12 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.domain.canary.observation import TrafficMinute, TrafficPoint, TrafficTotal
+from harness.domain.canary.observation import (
+    TargetCost,
+    TrafficMinute,
+    TrafficPoint,
+    TrafficTotal,
+)
 from harness.domain.operations.projects import DEFAULT_PROJECT, project_of
 from harness.domain.reliability.latency import merge_histograms
 from harness.domain.routing.table import Arm
@@ -129,6 +134,28 @@ def totals_of(rows: Sequence[TrafficMinute]) -> list[TrafficTotal]:
     ]
 
 
+def costs_of(
+    rows: Sequence[TrafficMinute],
+    windows: Mapping[tuple[str, str], tuple[datetime, datetime | None]],
+) -> dict[tuple[str, str], TargetCost]:
+    found = {}
+    for (route, target), (since, until) in windows.items():
+        own = [
+            row
+            for row in rows
+            if (row.route, row.target) == (route, target)
+            and since <= row.minute
+            and (until is None or row.minute < until)
+        ]
+        if own:
+            found[route, target] = TargetCost(
+                sum(row.requests for row in own),
+                sum(row.cost_usd for row in own),
+                sum(row.unpriced for row in own),
+            )
+    return found
+
+
 def points_of(rows: Sequence[TrafficMinute], span: timedelta) -> list[TrafficPoint]:
     grouped: dict[datetime, list[TrafficMinute]] = {}
     for row in rows:
@@ -161,10 +188,8 @@ def assert_reads_are_those_of_the_minutes(
         assert read.totals(since=since) == totals_of(rows)
         assert read.totals(since=since, route=ROUTE) == totals_of(of_route)
         assert read.totals(since=since, project="payments") == totals_of(own)
-        found = read.totals_of_routes({ROUTE: (since, until), ROUTES[1]: (until, None)})
-        windows = [row for row in of_route if row.minute < until]
-        windows += recorded.minutes_since(until, ROUTES[1])
-        assert found == totals_of(windows)
+        windows = {(ROUTE, "t_a"): (since, until), (ROUTES[1], "t_b"): (until, None)}
+        assert read.costs_of_targets(windows) == costs_of(recorded.written, windows)
         assert read.latencies(since=since) == latencies_of(rows)
         assert read.latencies(since=since, route=ROUTE) == latencies_of(of_route)
         for step in (MINUTE, 15 * MINUTE, 2 * HOUR, DAY):

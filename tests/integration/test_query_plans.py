@@ -217,7 +217,7 @@ def ask_store(tx: Transaction, since: Any) -> None:
     day = since.replace(hour=0, minute=0, second=0)
     tx.observations.traffic_points(since=day, step=timedelta(hours=2))
     tx.observations.traffic_points(since=day, step=timedelta(days=1))
-    tx.observations.totals_of_routes({"chat": (since - timedelta(days=9), since)})
+    tx.observations.costs_of_targets({("chat", "a"): (since - timedelta(days=9), since)})
     tx.observations.latencies(since=since)
     tx.observations.forget_hours(since - timedelta(days=9999))
     tx.observations.spends(since=since.date())

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
 from harness.control.context import Context
-from harness.domain.canary.observation import TrafficTotal
+from harness.domain.canary.observation import TargetCost, TrafficTotal
 from harness.domain.formatting import (
     format_date,
     format_month_usd,
@@ -38,6 +38,7 @@ from harness.ports import Transaction
 # Of the former incumbent, before its swap.
 COMPARED: Final = timedelta(days=30)
 PROMOTION: Final = "promotion"
+NOTHING: Final = TargetCost(0, 0.0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,23 +200,18 @@ def _sum_clients(ctx: Context, tx: Transaction, now: datetime) -> ClientSpending
 
 def _measure_canaries(totals: Sequence[TrafficTotal]) -> tuple[RouteMoney, ...]:
     """What users' requests on each canary cost more than they would have on the incumbent."""
-    of_route = _by_route(totals)
-    routes = sorted({total.route for total in totals if total.arm == Arm.CANARY.value})
+    of_arm: dict[tuple[str, str], list[TrafficTotal]] = {}
+    for total in totals:
+        of_arm.setdefault((total.route, total.arm), []).append(total)
     return tuple(
         _compare(
             route,
-            [total for total in of_route[route] if total.arm == Arm.CANARY.value],
-            [total for total in of_route[route] if total.arm == Arm.INCUMBENT.value],
+            _add_up(of_arm[route, Arm.CANARY.value]),
+            _add_up(of_arm.get((route, Arm.INCUMBENT.value), ())),
         )
-        for route in routes
+        for route, arm in sorted(of_arm)
+        if arm == Arm.CANARY.value
     )
-
-
-def _by_route(totals: Iterable[TrafficTotal]) -> Mapping[str, Sequence[TrafficTotal]]:
-    of_route: dict[str, list[TrafficTotal]] = {}
-    for total in totals:
-        of_route.setdefault(total.route, []).append(total)
-    return of_route
 
 
 def _measure_savings(
@@ -231,36 +227,48 @@ def _measure_savings(
         if swap.kind == PROMOTION
     }
     # Of a swap in this month, what its model answered as a canary saved nothing.
-    later = {name: (swap.at, None) for name, swap in swaps.items() if swap.at > begun}
-    since = _by_route(total for total in totals if total.route not in later)
-    since = {**since, **_by_route(tx.observations.totals_of_routes(later))}
-    new = {
-        name: [total for total in since.get(name, ()) if total.target == swap.incumbent]
-        for name, swap in swaps.items()
+    new = _costs_of_month(
+        {name: s.incumbent for name, s in swaps.items() if s.at <= begun}, totals
+    )
+    later = {(name, s.incumbent): (s.at, None) for name, s in swaps.items() if s.at > begun}
+    new |= {name: cost for (name, _), cost in tx.observations.costs_of_targets(later).items()}
+    before = {
+        (name, swaps[name].former): (swaps[name].at - COMPARED, swaps[name].at) for name in new
     }
-    compared = {
-        name: (swap.at - COMPARED, swap.at) for name, swap in swaps.items() if new[name]
-    }
-    earlier = _by_route(tx.observations.totals_of_routes(compared))
+    old = {name: cost for (name, _), cost in tx.observations.costs_of_targets(before).items()}
     found = []
-    for name, swap in sorted(swaps.items()):
-        old = [total for total in earlier.get(name, ()) if total.target == swap.former]
-        measured = _compare(name, new[name], old)
+    for name in sorted(swaps):
+        measured = _compare(name, new.get(name, NOTHING), old.get(name, NOTHING))
         # From nought: the opposite of 0.0 is written "-0.00".
         saved_usd = None if measured.usd is None else 0.0 - measured.usd
         found.append(RouteMoney(name, measured.requests, saved_usd))
     return tuple(found)
 
 
-def _compare(
-    route: str, new: Sequence[TrafficTotal], old: Sequence[TrafficTotal]
-) -> RouteMoney:
-    requests = sum(total.requests for total in new)
-    base = sum(total.requests for total in old)
-    if any(total.unpriced for total in (*new, *old)) or not base:
-        return RouteMoney(route, requests, None if requests else 0.0)
-    new_usd, old_usd = (sum(total.cost_usd for total in side) for side in (new, old))
-    return RouteMoney(route, requests, measure_extra_usd(new_usd, requests, old_usd, base))
+def _costs_of_month(
+    targets: Mapping[str, str], totals: Iterable[TrafficTotal]
+) -> dict[str, TargetCost]:
+    """Sums by route what its target cost. targets: by route."""
+    own: dict[str, list[TrafficTotal]] = {}
+    for total in totals:
+        if targets.get(total.route) == total.target:
+            own.setdefault(total.route, []).append(total)
+    return {name: _add_up(parts) for name, parts in own.items()}
+
+
+def _add_up(totals: Sequence[TrafficTotal]) -> TargetCost:
+    return TargetCost(
+        sum(total.requests for total in totals),
+        sum(total.cost_usd for total in totals),
+        sum(total.unpriced for total in totals),
+    )
+
+
+def _compare(route: str, new: TargetCost, old: TargetCost) -> RouteMoney:
+    if new.unpriced or old.unpriced or not old.requests:
+        return RouteMoney(route, new.requests, None if new.requests else 0.0)
+    usd = measure_extra_usd(new.cost_usd, new.requests, old.cost_usd, old.requests)
+    return RouteMoney(route, new.requests, usd)
 
 
 def _sum(rows: Sequence[RouteMoney]) -> float | None:

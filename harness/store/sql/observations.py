@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from harness.domain.canary.key_ledger import KeyClaim, KeyHistory, claim_keys, page_of
 from harness.domain.canary.observation import (
     ObservationBlock,
+    TargetCost,
     TrafficMinute,
     TrafficPoint,
     TrafficTotal,
@@ -369,10 +370,10 @@ class SqlObservations:
     ) -> Sequence[TrafficTotal]:
         return self._traffic.totals(since, route, project)
 
-    def totals_of_routes(
-        self, windows: Mapping[str, tuple[datetime, datetime | None]]
-    ) -> Sequence[TrafficTotal]:
-        return self._traffic.totals_of_routes(windows)
+    def costs_of_targets(
+        self, windows: Mapping[tuple[str, str], tuple[datetime, datetime | None]]
+    ) -> Mapping[tuple[str, str], TargetCost]:
+        return self._traffic.costs_of_targets(windows)
 
     def latencies(
         self, *, since: datetime, route: str | None = None

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from harness.domain.canary.observation import TrafficPoint, TrafficTotal
+from harness.domain.canary.observation import TargetCost, TrafficPoint, TrafficTotal
 from harness.domain.reliability.latency import merge_histograms
 from harness.store.rules import TOTAL_KEY, TRAFFIC_SUMS
 from harness.store.schema.columns import EPOCH, MICROSECOND, UtcTime
@@ -93,18 +93,24 @@ class SqlTraffic:
         named = {} if route is None else {"of": route}
         return [total_from_row(row) for row in self._unit.read(query, {**bounds, **named})]
 
-    def totals_of_routes(
-        self, windows: Mapping[str, tuple[datetime, datetime | None]]
-    ) -> Sequence[TrafficTotal]:
+    def costs_of_targets(
+        self, windows: Mapping[tuple[str, str], tuple[datetime, datetime | None]]
+    ) -> Mapping[tuple[str, str], TargetCost]:
         summed = self._summed_since()
         asked: dict[str, list[dict[str, object]]] = {name: [] for name in _TABLES}
-        for route, (since, until) in windows.items():
+        for (route, target), (since, until) in windows.items():
             for span in split_window(since, FAR if until is None else until, summed):
                 begin, end = ((at - EPOCH) // MICROSECOND for at in (span.begin, span.end))
-                asked[span.table.name].append({"route": route, "begin": begin, "end": end})
-        query = _totals_of_routes(self._unit.dialect)
+                row = {"route": route, "target": target, "begin": begin, "end": end}
+                asked[span.table.name].append(row)
+        query = _costs_of_targets(self._unit.dialect)
         parameters = {f"{name}_asked": json.dumps(rows) for name, rows in asked.items()}
-        return [total_from_row(row) for row in self._unit.read(query, parameters)]
+        return {
+            (row.route, row.target): TargetCost(
+                int(row.requests), row.cost_usd, int(row.unpriced)
+            )
+            for row in self._unit.read(query, parameters)
+        }
 
     def latencies(
         self, since: datetime, route: str | None
@@ -202,10 +208,11 @@ def _totals(of_route: bool, project: str) -> sa.Select[Any]:  # noqa: FBT001 - a
 
 
 @cache
-def _totals_of_routes(dialect: str) -> sa.Select[Any]:
-    """Of spans of several routes, which a parameter has as JSON for each table."""
+def _costs_of_targets(dialect: str) -> sa.Select[Any]:
+    """Over spans of targets on routes, which a parameter has as JSON for each table."""
     columns: Mapping[str, sa.types.TypeEngine[Any]] = {
         "route": sa.Text(),
+        "target": sa.Text(),
         "begin": sa.BigInteger(),
         "end": sa.BigInteger(),
     }
@@ -214,10 +221,19 @@ def _totals_of_routes(dialect: str) -> sa.Select[Any]:
         asked = json_rows(f"{name}_asked", columns, dialect)
         begins = sa.type_coerce(_BEGINS[table], sa.BigInteger)
         same = sa.and_(
-            table.c.route == asked.c.route, begins >= asked.c.begin, begins < asked.c.end
+            table.c.route == asked.c.route,
+            begins >= asked.c.begin,
+            begins < asked.c.end,
+            table.c.target == asked.c.target,
         )
-        parts.append(_sums_of(table).select_from(look_up(asked, table, same)))
-    return _add_up(parts)
+        parts.append(_costs(table).select_from(look_up(asked, table, same)))
+    return _costs(sa.union_all(*parts).subquery("part"))
+
+
+def _costs(table: sa.FromClause) -> sa.Select[Any]:
+    key = (table.c.route, table.c.target)
+    sums = (sa.func.sum(table.c[name]).label(name) for name in TargetCost.__dataclass_fields__)
+    return sa.select(*key, *sums).group_by(*key)
 
 
 @cache
