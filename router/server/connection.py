@@ -26,6 +26,7 @@ from router.server.asgi import HEAD_FACTS, REQUEST_ARRIVES_S, App
 from router.server.known_head import KnownHead
 from router.server.replies import error_body
 from router.server.request_cycle import SLICE_BYTES, RequestCycle, status_line
+from router.server.start_queue import StartQueue
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 # Of a body that nobody reads yet; more is left to the network.
@@ -62,13 +63,14 @@ class ConnectionState(ServerState):
 
     ending: every answer is the last on its connection. handed_over: other processes accept in
     this server's stead: its idle connections are kept until they are used once more, or time
-    out.
+    out. starts: of the requests on all connections.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.ending = False
         self.handed_over = False
+        self.starts = StartQueue()
         self.date_lines = b""
         self.lines_of: object = None  # the headers that `date_lines` were made of
 
@@ -220,7 +222,12 @@ class Connection(asyncio.Protocol):
         if known is not None:
             call = RequestCycle(self, known[0], keep_alive=not self._state.ending)
             self._answered, self._held_until = call, None
-            call.start_whole(known[1])
+            if self._state.starts.takes():
+                call.start_whole(known[1])
+            else:
+                call.feed(known[1])
+                call.feed_end()
+                self._state.starts.wait(call, self.loop)
             return True
         if not head.begins(data, HIGH_WATER_BYTES):
             return False
@@ -270,7 +277,14 @@ class Connection(asyncio.Protocol):
     def _start(self) -> None:
         call, self._unstarted, self._held_until = self._unstarted, None, None
         if call is not None:
+            self._take_turn(call)
+
+    def _take_turn(self, call: RequestCycle) -> None:
+        """Starts a request, at once or behind others that came in the same moment."""
+        if self._state.starts.takes():
             call.start()
+        else:
+            self._state.starts.wait(call, self.loop)
 
     def _read(self, data: bytes) -> None:
         self._fed += len(data)
@@ -438,7 +452,7 @@ class Connection(asyncio.Protocol):
         elif self._waiting:
             self._answered = self._waiting.popleft()
             # Not here: answers to hundreds that came at once would stand on one another.
-            self.loop.call_soon(self._answered.start)
+            self._state.starts.wait(self._answered, self.loop)
             self.read_on()
         elif self._refusal is not None:
             self._hang_up()

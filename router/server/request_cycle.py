@@ -125,6 +125,11 @@ class RequestCycle:
         self._line.tasks.add(self._task)
 
     @property
+    def gone(self) -> bool:
+        """Tells whether the client has hung up."""
+        return self._gone
+
+    @property
     def has_task(self) -> bool:
         """Tells whether a task serves the request."""
         return self._task is not None
