@@ -3,11 +3,9 @@ a heartbeat and headers for the provider; by its body its kind (pictures, video,
 who its caller is.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Final
 
 from harness.domain.routing.capabilities import Endpoint
@@ -16,6 +14,7 @@ from harness.domain.settings import RouterSettings
 from router.protocols.endpoints import DIALECTS
 from router.protocols.object_lists import iter_objects
 from router.request.body import ClientRequest
+from router.request.opening_digest import opening_digest
 from router.server.asgi import HEAD_FACTS, Scope, header
 from router.server.headers import Header
 from router.server.replies import Reply, error_reply
@@ -121,8 +120,7 @@ def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> tup
         return caller, True
     opening = dialect.opening(request)
     if opening:
-        digest = blake2b(json.dumps(opening).encode(), digest_size=16)
-        return f"conversation:{digest.hexdigest()}", True
+        return f"conversation:{opening_digest(opening, len(request.text))}", True
     return f"key:{key_id}", False
 
 

@@ -142,6 +142,11 @@ _START: Final = itemgetter(0)
 _NOT_FINITE: Final = object()
 _TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH} levels"
 _NOT_STRUCTURE: Final = bytes(b for b in range(256) if b not in b'"[]{}')
+_BRACES: Final = bytes.maketrans(b"[]", b"{}")
+# Counting a bracket looks at every byte, finding the first few at far fewer.
+_COUNTED_BYTES: Final = 4096
+# Of text for each member of an array or object: with fewer, its brackets are the shorter way.
+_BYTES_PER_MEMBER: Final = 64
 
 
 def decode(body: bytes) -> str:
@@ -151,25 +156,55 @@ def decode(body: bytes) -> str:
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
-        raise _not_utf8(error) from None
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _too_deep(body):
+        raise InputError(f"byte {error.start} is not UTF-8") from None
+    if _has_many_brackets(body) and _too_deep(body):
         raise InputError(_TOO_DEEP)
     return text
 
 
-def _not_utf8(error: UnicodeDecodeError) -> InputError:
-    return InputError(f"byte {error.start} is not UTF-8")
+def _has_many_brackets(body: bytes) -> bool:
+    """Tells whether more than MAX_DEPTH brackets open in a body, in its strings or not."""
+    if len(body) <= _COUNTED_BYTES:
+        return body.count(b"[") + body.count(b"{") > MAX_DEPTH
+    left = MAX_DEPTH
+    for bracket in (b"{", b"["):
+        at = body.find(bracket)
+        while at >= 0:
+            if not left:
+                return True
+            left -= 1
+            at = body.find(bracket, at + 1)
+    return False
 
 
 def _too_deep(body: bytes) -> bool:
     # For valid JSON this is exact; anything else the parser refuses in any case.
-    outside = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NOT_STRUCTURE)
-    brackets = b"".join(outside.split(b'"')[::2])
+    outside = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    brackets = b"".join(outside.translate(_BRACES, _NOT_STRUCTURE).split(b'"')[::2])
     for _ in range(MAX_DEPTH):
         if not brackets:
             return False
-        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
+        brackets = brackets.replace(b"{}", b"")
     return bool(brackets)
+
+
+def _nests_too_deep(found: dict[str, object], body: bytes) -> bool:
+    """As `_too_deep`, for a body that was parsed: most large ones hold long strings, and few
+    arrays and objects.
+    """
+    level: list[dict[str, object] | list[object]] = [found]
+    left = len(body) // _BYTES_PER_MEMBER
+    for _ in range(MAX_DEPTH):
+        members: list[object] = []
+        for holder in level:
+            members += holder.values() if isinstance(holder, dict) else holder
+        left -= len(members)
+        if left < 0:
+            return _too_deep(body)
+        level = [member for member in members if isinstance(member, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def parse_object(data: bytes) -> ParsedObject:
@@ -178,11 +213,6 @@ def parse_object(data: bytes) -> ParsedObject:
     """
     try:
         text = data.decode()
-    except UnicodeDecodeError as error:
-        raise _not_utf8(error) from None
-    if data.count(b"[") + data.count(b"{") > MAX_DEPTH and _too_deep(data):
-        raise InputError(_TOO_DEEP)
-    try:
         # The texts of one request are seldom those of the next; its names are.
         found = from_json(
             data, allow_inf_nan=False, catch_duplicate_keys=True, cache_mode="keys"
@@ -190,9 +220,11 @@ def parse_object(data: bytes) -> ParsedObject:
     except ValueError:
         # It is not valid, and shall be told where; or is, with a name twice further in, or with
         # half a surrogate pair.
-        return walk_text(text)
+        return walk_text(decode(data))
     if not isinstance(found, dict) or len(found) > MAX_MEMBERS:
-        return walk_text(text)
+        return walk_text(decode(data))
+    if _has_many_brackets(data) and _nests_too_deep(found, data):
+        raise InputError(_TOO_DEEP)
     return ParsedObject(text, found)
 
 

@@ -173,6 +173,29 @@ def test_depth_is_counted_exactly_whatever_stands_in_strings(depth: int, quotes:
         walk_text(decode(body.encode()))
 
 
+@given(
+    brackets=st.lists(st.sampled_from(("[]", "{}")), min_size=MAX_DEPTH - 3, max_size=130),
+    wide=st.sampled_from((0, 100, 50_000)),
+    long=st.sampled_from((0, 100_000)),
+)
+def test_depth_is_counted_exactly_in_a_body_that_is_parsed(
+    brackets: list[str], wide: int, long: int
+) -> None:
+    inner = json.dumps(["[" * long, *range(wide)])
+    for pair in brackets:
+        inner = f"[{inner}]" if pair == "[]" else f'{{"a":{inner}}}'
+    body = f'{{"model":"m","x":{inner}}}'.encode()
+    depth = len(brackets) + 2
+
+    if depth > MAX_DEPTH:
+        for read in (parse_object, decode):
+            with pytest.raises(InputError, match="deeper"):
+                read(body)
+    else:
+        assert parse_object(body).get("model") == "m"
+        assert decode(body) == body.decode()
+
+
 def test_an_object_of_100_000_names_is_refused_before_they_are_all_read() -> None:
     names = ",".join(f'"{n:x}":1' for n in range(100_000))
 
