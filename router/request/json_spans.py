@@ -44,12 +44,17 @@ class ParsedObject:
     asked.
     """
 
-    __slots__ = ("_found", "_walked", "get", "text")
+    __slots__ = ("_data", "_found", "_walked", "get", "text")
 
     def __init__(
-        self, text: str, found: Mapping[str, object], walked: ObjectSpans | None = None
+        self,
+        text: str,
+        found: Mapping[str, object],
+        walked: ObjectSpans | None = None,
+        data: bytes = b"",
     ) -> None:
         self.text = text
+        self._data = data  # of a text that was parsed
         # A member's value; None when it is null or not there.
         self.get: Callable[[str], object] = found.get
         self._found = found
@@ -74,6 +79,10 @@ class ParsedObject:
         value, text = self.get(name), self.text
         if self._walked is not None or not isinstance(value, str):
             return None
+        if len(self._data) > _COUNTED_BYTES:
+            spliced = _spliced(self._data, name, new)
+            if spliced is not None:
+                return spliced
         # As nearly all write it: without escapes, and with no object before it but the whole,
         # whose member it then is.
         for key in (f'"{name}":', f'"{name}": '):
@@ -136,6 +145,8 @@ _PLAIN: Final = r'"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*'
 _PLAIN_NAME: Final = re.compile(_PLAIN).match
 _AFTER_VALUE: Final = re.compile(rf"[ \t\n\r]*(?:}}|,[ \t\n\r]*{_PLAIN})").match
 _WHITE, _COLON, _LETTERS = r"[ \t\n\r]*", r"[ \t\n\r]*:[ \t\n\r]*", r'[^"\\\x00-\x1f]'
+_STRING_BYTES: Final = re.compile(rb'[ \t\n\r]*:[ \t\n\r]*("(?:[^"\\]|\\.)*")').match
+_BACKSLASH: Final = ord("\\")
 _STRING_VALUE: Final = re.compile(r'[ \t\n\r]*:[ \t\n\r]*("(?:[^"\\]|\\.)*")').match
 _ESCAPED_LETTER: Final = re.compile(r"\\u00[4-7]").search
 _START: Final = itemgetter(0)
@@ -225,7 +236,7 @@ def parse_object(data: bytes) -> ParsedObject:
         return walk_text(decode(data))
     if _has_many_brackets(data) and _nests_too_deep(found, data):
         raise InputError(_TOO_DEEP)
-    return ParsedObject(text, found)
+    return ParsedObject(text, found, None, data)
 
 
 def parse_finite_object(data: bytes) -> ParsedObject:
@@ -280,6 +291,25 @@ def _walked(text: str) -> ObjectSpans:
     if end != len(text):
         raise InputError(f"something follows the object at character {end}")
     return walked
+
+
+def _spliced(data: bytes, name: str, new: str) -> bytes | None:
+    """A large object with another value for a member that is a string, in one copy; None unless
+    it is plain that the first such name is the member's: no object but the whole begins before
+    it, or it stands there but once, as `_only_name` has it.
+    """
+    quoted = f'"{name}"'.encode()
+    at = data.find(quoted)
+    after = at + len(quoted)
+    if at < 1 or data[at - 1] == _BACKSLASH:
+        return None
+    if data.count(b"{", 0, at) != 1 and (data.find(quoted, after) >= 0 or b"\\u00" in data):
+        return None
+    value = _STRING_BYTES(data, after)
+    if value is None:
+        return None
+    view = memoryview(data)
+    return b"".join((view[: value.start(1)], new.encode(), view[value.end(1) :]))
 
 
 def _only_place(text: str, name: str) -> tuple[int, int] | None:

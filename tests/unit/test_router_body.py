@@ -174,6 +174,37 @@ def test_depth_is_counted_exactly_whatever_stands_in_strings(depth: int, quotes:
 
 
 @given(
+    before=st.dictionaries(st.sampled_from(("a", 'x"model', "\\", "é")), values, max_size=2),
+    after=st.dictionaries(st.sampled_from(("b", '"model"', "c\n")), values, max_size=2),
+    model=st.text(min_size=1),
+    separators=st.sampled_from(((", ", ": "), (",", ":"))),
+    long=st.sampled_from(("{" * 5000, "é" * 5000)),
+)
+def test_a_large_body_keeps_every_byte_but_those_of_its_model(
+    before: dict[str, object],
+    after: dict[str, object],
+    model: str,
+    separators: tuple[str, str],
+    long: str,
+) -> None:
+    is_ascii = long.isascii()
+    members = {**before, "v": "model", "model": model, **after, "long": long}
+    try:
+        body = json.dumps(members, separators=separators, ensure_ascii=is_ascii).encode()
+    except UnicodeEncodeError:
+        return
+    parsed = parse_object(body)
+
+    written = parsed.with_text("model", '"m"')
+
+    if written is not None:
+        wanted = json.dumps(
+            {**members, "model": "m"}, separators=separators, ensure_ascii=is_ascii
+        )
+        assert written == wanted.encode()
+
+
+@given(
     brackets=st.lists(st.sampled_from(("[]", "{}")), min_size=MAX_DEPTH - 3, max_size=130),
     wide=st.sampled_from((0, 100, 50_000)),
     long=st.sampled_from((0, 100_000)),
