@@ -19,6 +19,7 @@ from tests.support.router.costed_requests import (
     FEW_CHUNKS,
     KINDS,
     MANY_CHUNKS,
+    files,
     garbage,
     metered,
 )
@@ -26,6 +27,24 @@ from tests.support.router.counted_router import CallCounter, RequestCost
 
 BUDGET: Final = Path(__file__).parents[1] / "golden" / "calls_per_request.toml"
 TOLERANCE: Final = 0.03
+# Watch a request only where a route's rollout, shadow, judge or capture, or tracing, wants it.
+OBSERVERS: Final = frozenset(
+    Path("observers", f"{name}.py")
+    for name in (
+        "canary_guard",
+        "capture",
+        "capture_writer",
+        "guardrail_probe",
+        "guardrail_sampling",
+        "judge",
+        "judge_budget",
+        "request_segments",
+        "request_tracing",
+        "shadow",
+        "tracing",
+        "tracing_port",
+    )
+)
 
 
 def budget(version: tuple[int, int]) -> Mapping[str, Mapping[str, object]]:
@@ -81,6 +100,20 @@ def test_a_stream_and_each_of_its_chunks(tmp_path: Path) -> None:
 
     for name, allowed in (("stream", few), ("long_stream", many)):
         assert_within(name, least_cost(name, allowed, tmp_path / name), allowed)
+
+
+@pytest.mark.parametrize("name", ["plain", "stream", "messages"])
+def test_observers_that_are_off_cost_a_request_no_call(name: str, tmp_path: Path) -> None:
+    called = files(KINDS[name], tmp_path).keys()
+
+    assert Path("observers/request_accounting.py") in called
+    assert not OBSERVERS & called
+
+
+def test_those_that_a_rollout_needs_are_called_with_one(tmp_path: Path) -> None:
+    called = files(KINDS["guardrails"], tmp_path).keys()
+
+    assert {Path("observers/canary_guard.py"), Path("observers/guardrail_probe.py")} <= called
 
 
 def test_a_change_that_costs_five_percent_is_refused(

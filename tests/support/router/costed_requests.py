@@ -125,6 +125,12 @@ def metered(kind: CostedRequest, folder: Path, *, times: int = 16) -> RequestCos
         return meter.cost(kind.path, kind.bodies(), times=times)
 
 
+def files(kind: CostedRequest, folder: Path) -> Counter[Path]:
+    """How many calls requests of this kind make in each file of the router."""
+    with meter_of(kind, folder) as meter:
+        return meter.files(kind.path, kind.bodies())
+
+
 def garbage(kind: CostedRequest, folder: Path) -> Counter[str]:
     """What requests of this kind leave to the garbage collector."""
     with meter_of(kind, folder) as meter:
