@@ -234,7 +234,11 @@ def parse_object(data: bytes) -> ParsedObject:
         return walk_text(decode(data))
     if not isinstance(found, dict) or len(found) > MAX_MEMBERS:
         return walk_text(decode(data))
-    if _has_many_brackets(data) and _nests_too_deep(found, data):
+    if len(data) <= _COUNTED_BYTES:
+        many_brackets = data.count(b"[") + data.count(b"{") > MAX_DEPTH
+    else:
+        many_brackets = _has_many_brackets(data)
+    if many_brackets and _nests_too_deep(found, data):
         raise InputError(_TOO_DEEP)
     return ParsedObject(text, found, None, data)
 

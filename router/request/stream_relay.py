@@ -21,7 +21,7 @@ from router.protocols.event_stream import StreamFilter
 from router.protocols.usage import TokenUsage
 from router.server.headers import Header, passed_on
 from router.server.internal_errors import RouterPart
-from router.server.timers import Timers
+from router.server.timers import TimeLimit, Timers
 from router.upstream.failure import UpstreamFailed
 from router.upstream.reply_reading import LAST_EVENTS_S
 from router.upstream.transport import UpstreamReply, dropped_fields_of, hidden_progress
@@ -35,7 +35,8 @@ OnEnd = Callable[[FailureClass | None], None]
 
 class CommittedStream:
     """Relays a stream whose first output came: in a task by `sent`, and what needs none by
-    `take`, as long as it `is_well`. failure: why it broke off, None while it did not. on_end:
+    `take`, as long as it `is_well`. failure: why it broke off, None while it did not. chunks:
+    what a task has begun to read of the reply; None for one that none reads yet. on_end:
     called once, when it closes. hurried: the client set the deadline, and passing it is no
     failure of the provider's. hide: takes our credentials out of an error. waits_since: for the
     next of it, on the event loop's clock.
@@ -44,7 +45,7 @@ class CommittedStream:
     def __init__(  # noqa: PLR0913 - all by name but what it reads
         self,
         reply: UpstreamReply,
-        chunks: AsyncIterator[bytes],
+        chunks: AsyncIterator[bytes] | None,
         events: StreamFilter,
         held: bytes,
         *,
@@ -69,7 +70,8 @@ class CommittedStream:
         self._blameless = False
         self._why = ""
         self._loop = timers.loop
-        self._limit = timers.limit(deadline)
+        self._timers = timers
+        self._limit: TimeLimit | None = None
         self._on_end: OnEnd | None = on_end
         self._hide = hide
         self._faults: list[tuple[RouterPart, Exception]] = []
@@ -196,7 +198,7 @@ class CommittedStream:
         if self._events.finished and self.failure is None:
             try:
                 async with asyncio.timeout(LAST_BYTES_S):
-                    async for _ in self._chunks:
+                    async for _ in self._rest():
                         pass
             except (TimeoutError, UpstreamFailed):
                 pass
@@ -212,13 +214,20 @@ class CommittedStream:
             except Exception as error:
                 self._faults.append((RouterPart.RECORDING, error))
 
+    def _rest(self) -> AsyncIterator[bytes]:
+        if self._chunks is None:
+            self._chunks = self._reply.chunks()
+        return self._chunks
+
     async def _next(self) -> bytes | None:
         """None at the end."""
         limit = self.begin_wait()
         try:
+            if self._limit is None:
+                self._limit = self._timers.limit(limit)
             self._limit.when = limit
             with self._limit:
-                chunk = await anext(self._chunks, None)
+                chunk = await anext(self._rest(), None)
         except TimeoutError:
             whole = limit == self._deadline
             self._blameless = whole and self._hurried

@@ -185,7 +185,7 @@ class UpstreamCalls:
         reply = call.head()
         check_content_type(reply.headers, b"text/event-stream")
         events = self._events(job)
-        commit = partial(self._committed, job, made, reply, events, on_end, reply.chunks())
+        commit = partial(self._committed, job, made, reply, events, on_end, None)
         return BegunStream(call, events, _most_held(job), commit)
 
     def _events(self, job: RoutedRequest) -> StreamFilter:
@@ -205,7 +205,7 @@ class UpstreamCalls:
         reply: UpstreamReply,
         events: StreamFilter,
         on_end: OnEnd,
-        chunks: AsyncIterator[bytes],
+        chunks: AsyncIterator[bytes] | None,
         held: bytes,
     ) -> CommittedStream:
         hide = partial(hide_provider_secrets, provider=made.upstream.provider, key=made.key)

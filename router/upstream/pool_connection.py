@@ -230,8 +230,10 @@ class PoolConnection(asyncio.Protocol):
                 self._break(FailureClass.MALFORMED, f"status {status}, headers of {size} bytes")
                 return
         self.named = named = dict(self.headers)
-        coded = b"transfer-encoding" in named
-        if coded and not _is_chunked(self.headers):
+        coding = named.get(b"transfer-encoding")
+        coded = coding is not None
+        is_plain = coding == b"chunked" and len(named) == len(self.headers)
+        if coded and not is_plain and not _is_chunked(self.headers):
             self._break(FailureClass.MALFORMED, "a transfer encoding that is not chunked")
             return
         self._ends_with_eof = not coded and b"content-length" not in named

@@ -43,6 +43,10 @@ from router.upstream.transport import CHAT_PATH
 
 CHAT_RESERVED: Final = frozenset({"model", "messages", "stream"})
 SYSTEM_ROLES: Final = ("system", "developer")
+OPTIONS: Final = "stream_options"
+USAGE: Final = {"include_usage": True}
+WITH_USAGE: Final[Mapping[str, object]] = {OPTIONS: USAGE}
+_USAGE_MEMBER: Final = f",{to_json(WITH_USAGE)[1:-1]}".encode()
 CALLER_FIELDS: Final = ("user", "prompt_cache_key")
 NAMING_FIELDS: Final = (*CALLER_FIELDS, "safety_identifier")
 
@@ -79,10 +83,11 @@ class ChatDialect:
         if serialize_tools and not request.serial_tools:
             wanted["parallel_tool_calls"] = False
         addendum = target.request_patch.prompt_addendum
-        if not (wanted or addendum or request.stream):
+        asks_alone = request.stream and wanted == WITH_USAGE and OPTIONS not in request.members
+        if not addendum and (asks_alone or not (wanted or request.stream)):
             body = model_alone(request, target)
             if body is not None:
-                return body
+                return _with_usage(body) if asks_alone else body
         edits = [model_edit(request, target), *field_edits(request, wanted)]
         if request.stream and "stream_options" not in wanted:
             edits += _asks_for_usage(request)
@@ -141,8 +146,14 @@ def _wanted(request: ClientRequest, target: Target) -> dict[str, object]:
         elif "stream_options" in wanted or not isinstance(
             request.value("stream_options"), dict
         ):
-            wanted["stream_options"] = {"include_usage": True}
+            wanted["stream_options"] = dict(USAGE)
     return wanted
+
+
+def _with_usage(body: bytes) -> bytes:
+    """A stream's body, which has no options, with those that ask for its usage."""
+    close = body.rindex(b"}")  # nothing but space may follow it
+    return b"%b%b%b" % (body[:close], _USAGE_MEMBER, body[close:])
 
 
 def _asks_for_usage(request: ClientRequest) -> list[TextEdit]:

@@ -154,31 +154,32 @@ def _only_text(choice: object) -> tuple[str, object] | None:
     delta = choice.get("delta")
     if not isinstance(delta, dict):
         return None
-    text = [
-        (name, value)
-        for name, value in delta.items()
-        if name != "role" and value not in _NOTHING
-    ]
+    found: str | None = None
+    for name, value in delta.items():
+        if name != "role" and value not in _NOTHING:
+            if found is not None or not isinstance(value, str):
+                return None
+            found = name
     index = choice.get("index")
-    if len(text) == 1 and isinstance(text[0][1], str) and isinstance(index, int | None):
-        return text[0][0], index
-    return None
+    return None if found is None or not isinstance(index, int | None) else (found, index)
 
 
 def has_output(delta: object) -> bool:
     """Tells whether a message, or a piece of one, holds more than a role."""
-    return isinstance(delta, dict) and any(
-        value not in _NOTHING for name, value in delta.items() if name != "role"
-    )
+    if isinstance(delta, dict):
+        for name, value in delta.items():
+            if name != "role" and value not in _NOTHING:
+                return True
+    return False
 
 
 def _has_substance(delta: object) -> bool:
     """Whether no other target can begin anew behind it. A tool's name alone is no answer."""
-    return isinstance(delta, dict) and any(
-        _call_is_begun(name, value)
-        for name, value in delta.items()
-        if name != "role" and value not in _NOTHING
-    )
+    if isinstance(delta, dict):
+        for name, value in delta.items():
+            if name != "role" and value not in _NOTHING and _call_is_begun(name, value):
+                return True
+    return False
 
 
 def _call_is_begun(name: str, value: object) -> bool:
