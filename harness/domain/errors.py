@@ -10,6 +10,7 @@ SwapgateError
 │   ├── RevisionConflict   the routing table moved on: decide again
 │   ├── StaleWrite         the row's version moved on: load it again
 │   ├── LeadershipLost     another control process leads: the loser's work is not written
+│   ├── LeaseLost          an eval run is not this worker's any more: its answers are not stored
 │   ├── RouteBusy          the route has an open proposal; says which
 │   └── SessionBusy        an agent's session answers another message: wait for its end
 ├── IllegalTransition      a pair that the transition table does not have
@@ -100,6 +101,9 @@ class StaleWrite(Conflict): ...
 
 
 class LeadershipLost(Conflict): ...
+
+
+class LeaseLost(Conflict): ...
 
 
 class RouteBusy(Conflict): ...

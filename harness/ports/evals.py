@@ -87,9 +87,12 @@ class EvalRuns(Protocol):
         """Give up every lease of a dead owner; the runs go back to QUEUED."""
         ...
 
-    def store_sample(self, sample: Sample) -> bool:
+    def store_sample(self, sample: Sample, *, owner: str | None = None) -> bool:
         """Stores a sample; False when that run, item and epoch is stored already: nothing
         counts twice.
+
+        owner: of the lease that whoever stores it works by. Raises LeaseLost where it is
+        not the run's any more; until the unit of work ends, nobody else gets the lease.
         """
         ...
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.domain.errors import InputError, NotFound
+from harness.domain.errors import InputError, LeaseLost, NotFound
 from harness.domain.evals.answer_columns import AnswerColumns
 from harness.domain.evals.run import ANSWER_PLACEHOLDER, RunState, SampleError
 from harness.ports import Store
@@ -231,6 +231,24 @@ def test_a_sample_counts_once(store: Store) -> None:
     with store.read() as tx:
         assert list(tx.runs.samples(RUN.id)) == [SAMPLE, replace(SAMPLE, epoch=1)]
         assert tx.runs.done(RUN.id) == {("i1", 0), ("i1", 1)}
+
+
+def test_only_the_owner_of_the_lease_stores_by_it(store: Store) -> None:
+    with store.write() as tx:
+        tx.runs.lease(RUN.id, "w1", now=NOW, until=NOW + MINUTE)
+        assert tx.runs.store_sample(SAMPLE, owner="w1")
+        tx.runs.lease(RUN.id, "w2", now=NOW + MINUTE, until=LATER)
+    late = replace(SAMPLE, item="i2", position=1)
+    with pytest.raises(LeaseLost, match=r"is w2's and not w1's"), store.write() as tx:
+        tx.runs.store_sample(late, owner="w1")
+    with store.write() as tx:
+        assert tx.runs.store_sample(late, owner="w2")
+        tx.runs.set_state(RUN.id, RunState.STOPPED)
+    with pytest.raises(LeaseLost, match=r"is nobody's and not w2's"), store.write() as tx:
+        tx.runs.store_sample(replace(SAMPLE, item="i3", position=2), owner="w2")
+
+    with store.read() as tx:
+        assert [sample.item for sample in tx.runs.samples(RUN.id)] == ["i1", "i2"]
 
 
 def test_samples_come_in_the_runs_order(store: Store) -> None:

@@ -351,6 +351,63 @@ def test_a_worker_that_comes_too_late_does_not_wake_a_stopped_run(
     assert set(states(world).values()) == {RunState.STOPPED}
 
 
+class FrozenInMidRun:
+    """The first worker is as good as frozen while it waits for one answer: meanwhile its lease
+    ends and, with `successor`, another worker takes the run. Then the answer comes.
+    """
+
+    def __init__(self, world: SmallInstallation, successor: str) -> None:
+        self._world, self._successor = world, successor
+        self.run, self.stored = "", frozenset[tuple[str, int]]()
+
+    def __call__(self, target: Target, item: Item, epoch: int) -> str:
+        with self._world.store.read() as tx:
+            run = next(run for run in tx.runs.list() if run.target == target.id)
+            stored = tx.runs.done(run.id)
+        if not self.run and len(stored) == ITEMS // 4:
+            self.run, self.stored = run.id, stored
+            self._take_away(str(run.lease_owner))
+        return answer(target, item, epoch)
+
+    def _take_away(self, owner: str) -> None:
+        self._world.clock.advance(LEASE_S)
+        now = self._world.clock.now()
+        with self._world.store.write() as tx:
+            assert list(tx.runs.release(owner)) == [self.run]
+            if self._successor:
+                until = now + timedelta(seconds=LEASE_S)
+                assert tx.runs.lease(self.run, self._successor, now=now, until=until)
+                tx.runs.set_state(self.run, RunState.RUNNING)
+
+
+@pytest.mark.both_databases
+@pytest.mark.req("F2")
+@pytest.mark.parametrize("successor", ["", "worker of another host"])
+def test_a_frozen_worker_that_comes_back_stores_nothing_more_and_the_verdicts_pairs_are_whole(
+    world: SmallInstallation, successor: str
+) -> None:
+    world.script = frozen = FrozenInMidRun(world, successor)
+    proposal = world.propose("sim/better")
+    world.run_once()
+    with world.store.read() as tx:
+        left = tx.runs.get(frozen.run)
+        assert tx.runs.done(frozen.run) == frozen.stored
+    assert (left.lease_owner or "") == successor
+
+    if successor:
+        with world.store.write() as tx:
+            tx.runs.release(successor)
+    decided = world.until_decided(proposal.id).verdict
+    assert decided is not None
+    with world.store.read() as tx:
+        [report] = tx.verdicts.get(decided).suites
+        samples = [tx.runs.samples(run.id) for run in tx.runs.list()]
+    for scored in samples:
+        assert len({sample.item for sample in scored}) == len(scored) == ITEMS
+    assert report.n_used == report.wins + report.ties + report.losses
+    assert len(frozen.stored) < report.n_used <= ITEMS
+
+
 @pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
 def test_a_lease_survives_no_clock_that_jumps(world: SmallInstallation, jump_s: float) -> None:
     proposal = world.propose("sim/better")

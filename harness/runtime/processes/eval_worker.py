@@ -19,6 +19,7 @@ from harness.control.operations.spending import spending_purpose
 from harness.control.operations.spending_allowance import Allowance
 from harness.domain.errors import (
     JudgeUnfit,
+    LeaseLost,
     NotFound,
     SpendingPaused,
     StoreUnavailable,
@@ -185,7 +186,13 @@ class EvalWorker:
 
     def _keeper(self, meter: "_ProgressMeter") -> Callable[[Sample], bool]:
         def keep(sample: Sample) -> bool:
-            if self._stored(meter.job, sample):
+            try:
+                is_new = self._stored(meter.job, sample)
+            except LeaseLost:
+                # The run has ended, or this process was stopped or cut off meanwhile.
+                self._stop.set()
+                return False
+            if is_new:
                 self._kept.add((sample.item, sample.epoch))
                 meter.add(sample)
             return not meter.over
@@ -204,7 +211,7 @@ class EvalWorker:
 
     def _store(self, tx: Transaction, sample: Sample, sightings: Sequence[Sighting]) -> bool:
         tx.sightings.note(sightings)
-        return tx.runs.store_sample(sample)
+        return tx.runs.store_sample(sample, owner=self.owner)
 
     def _sightings(self, job: EvalJob, sample: Sample) -> Sequence[Sighting]:
         """What this answer says of who serves, where that is new or was noted a while ago."""
@@ -226,7 +233,8 @@ class EvalWorker:
             if gone:
                 state, message = RunState.FAILED, f"{len(gone)} stored samples are gone"
                 self._tell_of_gone(tx, run, message)
-            self._note_calibration(tx, job.run)
+            if eval_run.lease_owner == self.owner:
+                self._note_calibration(tx, job.run)
             complete = not gone and len(stored) >= eval_run.wanted * eval_run.epochs
             after = _after(state, complete=complete)
             ours = tx.runs.leave(run, self.owner, after, message)

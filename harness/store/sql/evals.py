@@ -9,7 +9,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.domain.content_hash import hash_content
-from harness.domain.errors import NotFound
+from harness.domain.errors import LeaseLost, NotFound
 from harness.domain.evals.answer_columns import COLUMNS, AnswerColumns
 from harness.domain.evals.run import (
     ANSWER_PLACEHOLDER,
@@ -71,7 +71,9 @@ SHARED_RUN = NEWEST_RUNS.where(
     eval_run.c.created_at >= sa.bindparam("not_before"),
     eval_run.c.state != RunState.FAILED.value,
 ).limit(1)
-STATE_OF_RUN = sa.select(eval_run.c.state).where(eval_run.c.id == sa.bindparam("run"))
+STATE_OF_RUN = sa.select(eval_run.c.state, eval_run.c.lease_owner).where(
+    eval_run.c.id == sa.bindparam("run")
+)
 STATE_OF_HELD_RUN = STATE_OF_RUN.with_for_update(read=True)
 CHANGE_RUN = sa.update(eval_run).where(eval_run.c.id == sa.bindparam("run"))
 LEASE = CHANGE_RUN.where(
@@ -271,15 +273,20 @@ class SqlEvalRuns:
         self._unit.write(RELEASE, {"owner": owner})
         return given_up
 
-    def store_sample(self, sample_: Sample) -> bool:
+    def store_sample(self, sample_: Sample, *, owner: str | None = None) -> bool:
         values = sample_to_row(checked_sample(sample_))
-        state = self._unit.read(STATE_OF_RUN, {"run": sample_.run}).scalar()
-        if state is None:
+        run = self._unit.read(STATE_OF_RUN, {"run": sample_.run}).one_or_none()
+        if run is None:
             raise NotFound(f"there is no eval run {sample_.run} to store a sample of")
-        if state not in ENDED:
-            # It cannot end until this one is stored.
-            state = self._unit.read(STATE_OF_HELD_RUN, {"run": sample_.run}).scalar()
-        if state in ENDED:
+        if run.state not in ENDED:
+            # It cannot end, nor get another worker, until this one is stored.
+            run = self._unit.read(STATE_OF_HELD_RUN, {"run": sample_.run}).one()
+        if owner not in (None, run.lease_owner):
+            raise LeaseLost(
+                f"the lease of run {sample_.run} is {run.lease_owner or 'nobody'}'s and not "
+                f"{owner}'s any more: the answer to {sample_.item!r} is not stored"
+            )
+        if run.state in ENDED:
             # Its worker has not heard yet: what the run's audit event says of it changes.
             self._unit.note_row(eval_run, sample_.run)
         return self._unit.write_new(sample, values)
