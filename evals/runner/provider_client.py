@@ -161,7 +161,8 @@ class EvalProviderClient:
                         turn = self._pace.acquire(len(request))
                         settle = await stack.enter_async_context(turn)
                     except OSError as error:
-                        text = f"the provider's limits cannot be kept: {error.strerror}"
+                        why = error.strerror or error
+                        text = f"the provider's limits cannot be kept: {why}"
                         raise _AttemptFailed(text, retry=True) from None
             pay = None
             if self._spending is not None:

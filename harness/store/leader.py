@@ -12,7 +12,7 @@ the stopped process: then `silence_s` says how long it has not been heard of.
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Final, Protocol
 
@@ -23,6 +23,7 @@ from harness.domain.errors import Conflict, StoreUnavailable
 from harness.ports import Clock
 from harness.store import engine
 from harness.store.database_errors import translated
+from harness.store.heartbeat import Heartbeat
 from harness.store.schema.operations import leadership as table
 
 _KEY: Final = 0x53774C44
@@ -56,29 +57,6 @@ class Leadership(Protocol):
     def close(self) -> None: ...
 
 
-class _Heartbeat:
-    """Calls `beat` every `HEARTBEAT_S` on a thread of its own: no long job delays it."""
-
-    def __init__(self, beat: Callable[[], None]) -> None:
-        self._beat = beat
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
-            self._thread.start()
-
-    def _run(self) -> None:
-        while not self._ended.wait(HEARTBEAT_S):
-            self._beat()
-
-    def stop(self) -> None:
-        self._ended.set()
-        if self._thread is not None:
-            self._thread.join()
-
-
 class FileLeadership:
     """Holds leadership by a lock on a file beside the SQLite database; the system frees it at
     the process's end. The file's time is the heartbeat.
@@ -94,7 +72,7 @@ class FileLeadership:
         self._file: IO[str] | None = None
         self._term = 0
         self._turn = threading.Lock()
-        self._heartbeat = _Heartbeat(self._touch)
+        self._heartbeat = Heartbeat(self._touch, HEARTBEAT_S)
         self._others_beat = (0, 0.0)  # the file's time, and when it was first read, monotonic
 
     def try_lead(self, owner: str) -> int | None:
@@ -184,7 +162,7 @@ class PostgresLeadership:
         self._db: sa.Connection | None = None
         self._term: int | None = None
         self._turn = threading.Lock()
-        self._heartbeat = _Heartbeat(self._beat)
+        self._heartbeat = Heartbeat(self._beat, HEARTBEAT_S)
 
     def try_lead(self, owner: str) -> int | None:
         with self._turn, translated():

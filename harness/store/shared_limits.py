@@ -4,6 +4,7 @@ state of a limit is a row (`PostgresRates`), a call under way an advisory lock
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,19 +14,18 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from harness.domain.content_hash import short_hash
+from harness.domain.evals.run import LEASE_S
 from harness.domain.reliability.rate_limits import RateState
 from harness.store import engine
+from harness.store.heartbeat import Heartbeat
 from harness.store.postgres_roles import QUEUE_SCHEMA
 
 log = logging.getLogger(__name__)
 
 CLOCK_EVERY_S: Final = 30.0
-# The server frees the locks of a host that is cut off after so long.
-_GONE: Final = (
-    "SET tcp_keepalives_idle = 10",
-    "SET tcp_keepalives_interval = 5",
-    "SET tcp_keepalives_count = 3",
-)
+# The server's patience with a connection that holds slots: a run's lease ends by then as well.
+SILENT_AFTER_S: Final = LEASE_S
+HEARTBEAT_S: Final = 2.0
 _RATE: Final = sa.table(
     "rate",
     sa.column("name", sa.Text),
@@ -73,6 +73,8 @@ class PostgresRates:
     def change(self, key: str, change: Callable[[RateState], RateState]) -> RateState:
         try:
             with self._engine.begin() as db:
+                # Whoever is stopped here must not keep the row from all others.
+                engine.limit_pauses(db)
                 db.execute(_ADD, {"key": key})
                 before = RateState(*db.execute(_LOCKED, {"key": key}).one())
                 after = change(before)
@@ -91,40 +93,61 @@ class PostgresRates:
 
 class PostgresSlotLocks:
     """Implements ports.SlotLocks by advisory locks on a connection of its own: the server frees
-    them when it ends.
+    them when it ends, and ends it when its heartbeat is missing. So the slots of a host that is
+    stopped or cut off are others' a few seconds later.
     """
 
     def __init__(self, url: str, provider: str) -> None:
-        parsed = engine.parse(url)
-        self._engine = engine.make(parsed, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        self._engine = engine.make(
+            engine.parse(url),
+            poolclass=NullPool,
+            isolation_level="AUTOCOMMIT",
+            patience_s=SILENT_AFTER_S,
+        )
         self._class = int.from_bytes(short_hash(provider)[:4], signed=True)
         self._db: sa.Connection | None = None
+        self._turn = threading.Lock()
+        self._heartbeat = Heartbeat(self._beat, HEARTBEAT_S)
 
     def try_lock(self, slot: int) -> bool:
-        try:
-            if self._db is None:
-                self._db = self._engine.connect()
-                for statement in _GONE:
-                    self._db.exec_driver_sql(statement)
-            key = sa.func.pg_try_advisory_lock(self._class, slot)
-            return bool(self._db.execute(sa.select(key)).scalar_one())
-        except sa.exc.SQLAlchemyError as error:
-            self.close()
-            raise OSError(f"the database does not lend a slot: {error}") from error
+        key = sa.func.pg_try_advisory_lock(self._class, slot)
+        with self._turn:
+            try:
+                if self._db is None:
+                    self._db = self._engine.connect()
+                return bool(self._db.execute(sa.select(key)).scalar_one())
+            except sa.exc.SQLAlchemyError as error:
+                self._disconnect()
+                raise OSError(f"the database does not lend a slot: {error}") from error
+            finally:
+                self._heartbeat.start()
 
     def unlock(self, slot: int) -> None:
-        if self._db is None:
-            return
-        try:
-            self._db.execute(sa.select(sa.func.pg_advisory_unlock(self._class, slot)))
-        except sa.exc.SQLAlchemyError:
-            self.close()  # the server frees it with the connection
+        with self._turn:
+            self._ask(sa.func.pg_advisory_unlock(self._class, slot))
 
-    def close(self) -> None:
+    def _beat(self) -> None:
+        with self._turn:
+            self._ask(sa.literal(1))
+
+    def _ask(self, what: sa.ColumnElement[object]) -> None:
+        """Where the connection is lost, the server has freed all that it held."""
+        if self._db is not None:
+            try:
+                self._db.execute(sa.select(what))
+            except sa.exc.SQLAlchemyError:
+                self._disconnect()
+
+    def _disconnect(self) -> None:
         if self._db is not None:
             # The server frees the locks of a connection that ends a moment later: now, then.
             with suppress(sa.exc.SQLAlchemyError):  # the connection may be lost
                 self._db.execute(sa.select(sa.func.pg_advisory_unlock_all()))
             self._db.close()
             self._db = None
+
+    def close(self) -> None:
+        self._heartbeat.stop()
+        with self._turn:
+            self._disconnect()
         self._engine.dispose()

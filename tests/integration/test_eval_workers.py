@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,14 @@ END_S = 240.0
 
 @dataclass
 class Counting:
-    """Answers, judges, and counts: calls by model and prompt, and how many were at once."""
+    """Answers, judges, and counts: calls by model and prompt, and how many were at once.
+
+    hold: waits before it answers; it is told the model, and how often this was asked so far.
+    """
 
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)
     most: int = 0
+    hold: Callable[[str, int], object] = lambda _model, _times: None
     _now: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -44,10 +48,12 @@ class Counting:
         prompt = body["messages"][-1]["content"]
         with self._lock:
             self.asked[body["model"], prompt] += 1
+            times = self.asked[body["model"], prompt]
             self._now += 1
             self.most = max(self.most, self._now)
         # So long that calls meet, however busy the machine is.
         self._wait_for_another()
+        self.hold(body["model"], times)
         with self._lock:
             self._now -= 1
         judged = DATA in prompt
@@ -64,10 +70,19 @@ class Counting:
             return sum(count for (name, _), count in self.asked.items() if name == model)
 
 
-def settings(folder: Path, url: str, **of_provider: object) -> dict[str, object]:
+def settings(
+    folder: Path, url: str, *, judged: bool = True, **of_provider: object
+) -> dict[str, object]:
     data = folder / "replies.jsonl"
     rows = [{"input": f"Say {n}.", "target": f"{n}"} for n in range(ITEMS)]
     data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    scoring: dict[str, object] = {"scorer": "exact"}
+    if judged:
+        scoring = {
+            "scorer": "rubric",
+            "scorer_options": {"rubric": "Is it good?"},
+            "judge": {"target": "sim/judge"},
+        }
     return {
         "control": {"eval_connections": CONNECTIONS},
         "providers": {
@@ -78,21 +93,14 @@ def settings(folder: Path, url: str, **of_provider: object) -> dict[str, object]
                 **of_provider,
             }
         },
-        "suites": {
-            "replies": {
-                "path": str(data),
-                "scorer": "rubric",
-                "scorer_options": {"rubric": "Is it good?"},
-                "judge": {"target": "sim/judge"},
-            }
-        },
+        "suites": {"replies": {"path": str(data), **scoring}},
     }
 
 
-def queued(installation: Installation, model: str) -> str:
+def queued(installation: Installation, model: str, suite: str = "replies") -> str:
     ctx = installation.context
     target = targets.add_target(ctx, SYSTEM, TargetSeed("sim", model))
-    return worker_supervision.start_run(ctx, SYSTEM, "replies", target.id).id
+    return worker_supervision.start_run(ctx, SYSTEM, suite, target.id).id
 
 
 def worker(place: Site, run: str) -> subprocess.Popen[bytes]:

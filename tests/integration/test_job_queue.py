@@ -7,8 +7,9 @@ from contextlib import closing
 import pytest
 
 from harness.ports import QueuedJob
-from harness.store import engine, job_queue
+from harness.store import engine, job_queue, shared_limits
 from harness.store.shared_limits import PostgresRates, PostgresSlotLocks
+from tests.support.router.router_process import eventually
 
 
 def take(url: str, count: int, *, providers: Iterable[str] = ()) -> list[str]:
@@ -98,3 +99,26 @@ def test_hosts_share_a_providers_rate_and_its_slots(queue_url: str) -> None:
         assert of_another.try_lock(0)
         here.close()
         assert there.try_lock(0)
+
+
+def gets(slots: PostgresSlotLocks, slot: int) -> bool:
+    """A connection that was just ended lends nothing; the next one may."""
+    try:
+        return slots.try_lock(slot)
+    except OSError:
+        return False
+
+
+def test_the_slots_of_a_host_that_is_silent_come_free_and_it_takes_part_again(
+    queue_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(PostgresSlotLocks(queue_url, "p")) as lively:
+        assert lively.try_lock(0)
+        monkeypatch.setattr(shared_limits, "SILENT_AFTER_S", 0.5)
+        monkeypatch.setattr(shared_limits, "HEARTBEAT_S", 3600.0)
+        with closing(PostgresSlotLocks(queue_url, "p")) as silent:
+            eventually(lambda: gets(silent, 1))
+            eventually(lambda: gets(lively, 1))
+            silent.unlock(1)  # it is another's by now, and stays so
+            eventually(lambda: gets(silent, 2))
+            assert not gets(silent, 1)
