@@ -65,7 +65,7 @@ class Served:
 
 
 @contextmanager
-def serving(script: Script) -> Iterator[Served]:
+def serving(script: Script, host: str = "127.0.0.1") -> Iterator[Served]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -96,8 +96,8 @@ def serving(script: Script) -> Iterator[Served]:
         def log_message(self, *_: object) -> None:
             """Not on the test's output."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served = Served(f"http://127.0.0.1:{server.server_port}/v1")
+    server = ThreadingHTTPServer((host, 0), Handler)
+    served = Served(f"http://{host}:{server.server_port}/v1")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:

@@ -18,6 +18,8 @@ from pathlib import Path
 import psutil
 import yaml
 
+from tests.support.site.network_hosts import NetworkHost
+
 START_S = 240.0
 # A gate run evaluates two targets: minutes on a machine that has other work.
 COMMAND_S = 600.0
@@ -59,6 +61,8 @@ class Site:
     environment: dict[str, dict[str, str]] = field(default_factory=dict)
     # Folders of the code that single processes run, where it is not this checkout's.
     code: dict[str, Path] = field(default_factory=dict)
+    # Where single processes run, if not on this machine itself.
+    hosts: dict[str, NetworkHost] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.config = self.folder / "swapgate.yaml"
@@ -94,10 +98,13 @@ class Site:
 
     def start(self, name: str, *words: str, wait_for: str | None = None) -> None:
         """wait_for: a path of the process's own address that must answer with 200."""
+        command = self.command(*words)
+        if name in self.hosts:
+            command = self.hosts[name].command(command)
         log = (self.folder / f"{name}.log").open("ab")
         with log:
             self.children[name] = subprocess.Popen(  # noqa: S603 - our own command
-                self.command(*words),
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -1,0 +1,159 @@
+"""Three worker hosts in network namespaces of their own, on one PostgreSQL: two proposals take
+turns on them, and one host loses its network in the middle of a run and comes back.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from harness.app.database import upgrade_database
+from harness.app.installation import open_installation
+from harness.control.proposals import submission
+from harness.control.proposals.submission import ProposalRequest
+from harness.domain.evals.run import SuiteReport
+from harness.domain.operations.access import SYSTEM
+from harness.gate.offline.verdicts import replay_verdict
+from tests.integration.test_eval_workers import (
+    AT_ONCE,
+    CONNECTIONS,
+    END_S,
+    ITEMS,
+    Counting,
+    until,
+)
+from tests.integration.test_worker_hosts import TwoGates, WorkerHosts
+from tests.support.providers.scripted_chat import serving
+from tests.support.site.network_hosts import NetworkHost, network_hosts, require_namespaces
+from tests.support.site.processes import site
+from tests.support.store.postgres_cluster import PostgresNode, postgres_node
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.verify,
+    pytest.mark.postgres,
+    pytest.mark.req("F2"),
+    pytest.mark.timeout(900),
+]
+NAMES = ("one", "two", "three")
+ROUTES = ("chat", "mail")
+QUEUED = "SELECT count(*) FROM swapgate_queue.procrastinate_jobs WHERE status = 'todo'"
+
+
+def settings(folder: Path, provider: str) -> dict[str, object]:
+    """Each route with an incumbent and a suite of its own."""
+    suites = {}
+    for route in ROUTES:
+        data = folder / f"{route}.jsonl"
+        rows = [{"input": f"{route}: say {n}.", "target": "fine"} for n in range(ITEMS)]
+        data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        suites[route] = {"path": str(data), "scorer": "exact"}
+    limits = {"max_concurrent": AT_ONCE, "requests_per_min": 100_000}
+    return {
+        "control": {
+            "queue": "procrastinate",
+            "eval_connections": CONNECTIONS,
+            "reconcile_interval_s": 0.2,
+        },
+        "providers": {"sim": {"kind": "openai", "api_base": provider, "eval_limits": limits}},
+        "suites": suites,
+        "policies": {"default": {"gate": {"claim": "superior", "n_max": ITEMS}}},
+        "routes": {
+            route: {"incumbent": f"sim/{route}-old", "suites": [route]} for route in ROUTES
+        },
+    }
+
+
+@contextmanager
+def hosts_in_namespaces(
+    folder: Path, counting: Counting, networks: Sequence[NetworkHost], database: PostgresNode
+) -> Iterator[WorkerHosts]:
+    """The last of the networks is never cut: provider and database have their address there."""
+    *networks, server = networks
+    url = f"postgresql://postgres@{server.gateway}:{database.port}/postgres"
+    with (
+        serving(counting, server.gateway) as served,
+        site(folder, {**settings(folder, served.url), "database_url": url}) as place,
+    ):
+        installation = open_installation(place.config, create_secret=True)
+        upgrade_database(installation.settings)
+        place.hosts.update(zip(NAMES, networks, strict=True))
+        yield WorkerHosts(place, installation, NAMES)
+        installation.close()
+
+
+def propose(hosts: WorkerHosts) -> dict[str, str]:
+    """By route its proposal, once all of their runs wait in the queue behind one by hand."""
+    hosts.place.start("control", "serve", "control", wait_for="/readyz")
+    hosts.queue("by-hand", suite="chat")
+    requests = (ProposalRequest(route, f"sim/{route}-new", "a test") for route in ROUTES)
+    context = hosts.installation.context
+    made = [submission.create_proposal(context, SYSTEM, request) for request in requests]
+    with psycopg.connect(hosts.installation.settings.database_url, autocommit=True) as db:
+        until(lambda: db.execute(QUEUED).fetchone() == (1 + 2 * len(ROUTES),))
+    with hosts.installation.store.read() as tx:
+        targets = tx.routing.targets()
+        for run in tx.runs.list():
+            hosts.runs.setdefault(targets[run.target].model, run.id)
+    return dict(zip(ROUTES, (proposal.id for proposal in made), strict=True))
+
+
+def test_a_host_that_is_cut_off_and_comes_back_stores_nothing_more_and_verdicts_are_whole(
+    tmp_path: Path,
+) -> None:
+    require_namespaces()
+    counting = Counting()
+    counting.hold = gates = TwoGates(counting, "chat-new", after=3)
+    with (
+        network_hosts(len(NAMES) + 1) as networks,
+        postgres_node(host="0.0.0.0") as database,  # noqa: S104 - namespaces reach it
+        hosts_in_namespaces(tmp_path, counting, networks, database) as hosts,
+        gates,
+    ):
+        proposals = propose(hosts)
+        hosts.start()
+        until(lambda: len(hosts.leased()) == len(NAMES))
+        models = hosts.leased()
+        assert "by-hand" not in models
+        assert {model.partition("-")[0] for model in models} == set(ROUTES)
+
+        until(lambda: gates.waiting["first"] == AT_ONCE)
+        lost = hosts.host_of("chat-new")
+        [worker] = (p for p in hosts.processes(lost) if not p.children())
+        stored = hosts.samples_of("chat-new")
+        hosts.place.hosts[lost].cut()
+        gates.first.set()
+        until(lambda: gates.waiting["again"] == AT_ONCE)
+        assert hosts.host_of("chat-new") not in ("", lost)
+        hosts.place.hosts[lost].mend()
+        psutil.wait_procs([worker], timeout=END_S)
+        assert not worker.is_running()
+        assert hosts.samples_of("chat-new") == stored
+
+        gates.again.set()
+        until(lambda: all(map(hosts.is_over, hosts.runs)))
+        for route, proposal in proposals.items():
+            report = verdict_on(hosts, proposal)
+            old, new = (hosts.samples_of(f"{route}-{which}") for which in ("old", "new"))
+            both = {sample.item for sample in old} & {sample.item for sample in new}
+            assert report.n_used == report.wins + report.ties + report.losses == len(both)
+        others = set(NAMES) - {lost}
+        assert [hosts.place.terminate(name) for name in others] == [0, 0]
+        hosts.queue("next", suite="mail")
+        until(lambda: hosts.is_over("next"))
+        assert len(hosts.samples_of("next")) == len(hosts.samples_of("by-hand")) == ITEMS
+        assert hosts.place.terminate(lost) == 0
+    assert counting.most <= AT_ONCE
+
+
+def verdict_on(hosts: WorkerHosts, proposal: str) -> SuiteReport:
+    """Its one suite's, recomputed from what is stored."""
+    with hosts.installation.store.read() as tx:
+        [verdict] = tx.verdicts.for_proposal(proposal)
+    assert replay_verdict(verdict) == verdict
+    [report] = verdict.suites
+    return report
