@@ -121,6 +121,10 @@ class WorkerServer(uvicorn.Server):
         for connection in list(self.server_state.connections):
             cast("Connection", connection).cut_off()
         await self.lifespan.shutdown()
+        # Who is connected still has had its time; a loop that ends closes no connection.
+        for connection in list(self.server_state.connections):
+            cast("Connection", connection).transport.abort()
+        await asyncio.sleep(0)
 
     async def _wait_for_balancers(self) -> None:
         until = time.monotonic() + self._delay_s

@@ -5,7 +5,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -176,6 +176,24 @@ def test_a_server_that_is_replaced_keeps_its_idle_connections_for_one_more_reque
         assert other.recv(1) == b""
         place.thread.join(60)
         assert not place.thread.is_alive()
+
+
+def test_a_server_that_waits_no_longer_closes_whoever_is_connected_still() -> None:
+    half = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nhalf"
+    with running(drain_s=0.0) as place, ExitStack() as clients:
+        connected = [clients.enter_context(place.connect()) for _ in range(4)]
+        for client, sent in zip(connected, (b"", half, STREAM, ASK), strict=True):
+            client.sendall(sent)
+        connections = place.runner.server_state.connections
+        wait_until(lambda: len(connections) == len(connected))
+        place.stop(signal.SIGINT)
+        place.thread.join(60)
+
+        assert not connections
+        for client in connected:
+            with suppress(ConnectionError):
+                while client.recv(65536):
+                    pass
 
 
 async def test_a_router_that_is_to_stop_is_not_ready_and_serves(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -268,10 +268,10 @@ async def listening(answer: bytes) -> AsyncIterator[tuple[ToolServer, list[bytes
     received: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        received.append(await reader.read(100))
-        writer.write(answer)
-        await writer.drain()
-        writer.close()
+        with closing(writer):
+            received.append(await reader.read(100))
+            writer.write(answer)
+            await writer.drain()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
@@ -315,7 +315,7 @@ async def clinging() -> AsyncIterator[ToolServer]:
     """A server that forgets its session at the first call, and never lets it be ended."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
+        with closing(writer), suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
                 if head.startswith(b"delete"):
@@ -336,7 +336,6 @@ async def clinging() -> AsyncIterator[ToolServer]:
                     f"mcp-session-id: s1\r\ncontent-length: {len(text)}\r\n\r\n".encode()
                     + text
                 )
-        writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:

@@ -6,9 +6,10 @@ import asyncio
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 from harness.domain.routing.target import Provider
 from router.upstream.transport import UpstreamRequest
@@ -55,6 +56,24 @@ class RawServer:
 
 
 Play = Callable[[ServerConnection], Awaitable[None]]
+# So many turns of the loop after a connection was accepted, its task has begun.
+ACCEPTING_TURNS: Final = 4
+
+
+async def end_server(server: asyncio.Server, writers: Collection[asyncio.StreamWriter]) -> None:
+    """Ends a server and all else of its loop. writers: of its open connections, which are
+    closed, also where a client takes no more: a loop that is closed closes none.
+    """
+    server.close()
+    for _ in range(ACCEPTING_TURNS):
+        await asyncio.sleep(0)
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    for writer in [*writers]:
+        writer.transport.abort()
+    await asyncio.sleep(0)
 
 
 @asynccontextmanager
@@ -85,6 +104,9 @@ async def raw_server(play: Play, tls: ssl.SSLContext | None = None) -> AsyncIter
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for line in server.lines:
+            line.writer.transport.abort()
+        await asyncio.sleep(0)
 
 
 async def answer_forever(line: ServerConnection) -> None:

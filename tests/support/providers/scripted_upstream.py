@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.support.providers.raw_server import end_server
 from tests.support.providers.scripted_transport import ScriptedEvent, ScriptedTurn
 
 EVENTS = {"content-type": "text/event-stream"}
@@ -47,6 +48,7 @@ class Upstream:
         self.asked: list[ReceivedRequest] = []
         self.port = 0
         self.hangs_up = False
+        self.writers: set[asyncio.StreamWriter] = set()
 
     @property
     def url(self) -> str:
@@ -56,6 +58,7 @@ class Upstream:
         return [request for request in self.asked if request.model == model]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.add(writer)
         try:
             while await self._exchange(reader, writer):
                 pass
@@ -63,6 +66,8 @@ class Upstream:
             pass
         finally:
             writer.close()
+            if writer.transport.get_write_buffer_size() == 0:
+                self.writers.discard(writer)
 
     async def _exchange(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -131,11 +136,7 @@ def running_upstream() -> Iterator[Upstream]:
         upstream.port = server.sockets[0].getsockname()[1]
         begun.set()
         await stopping.wait()
-        server.close()
-        rest = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in rest:
-            task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
+        await end_server(server, upstream.writers)
 
     thread = threading.Thread(target=loop.run_until_complete, args=(main(),))
     thread.start()

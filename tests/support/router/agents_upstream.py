@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from tests.support.providers.raw_server import end_server
 from tests.support.router.live_router import wait_until
 
 
@@ -77,8 +78,9 @@ class AgentsUpstream:
             pass
         finally:
             self.open_connections -= 1
-            self.writers.discard(writer)
             writer.close()
+            if writer.transport.get_write_buffer_size() == 0:
+                self.writers.discard(writer)
 
     async def _serve_one(self, line: AgentsLine) -> bool:
         head = (await line.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -110,11 +112,7 @@ def running_agents(play: Play) -> Iterator[AgentsUpstream]:
         server = await asyncio.start_server(upstream.accept, "127.0.0.1", upstream.port)
         upstream.port = server.sockets[0].getsockname()[1]
         await stopped.wait()
-        server.close()
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_server(server, upstream.writers)
 
     def serve() -> None:
         upstream.loop.run_until_complete(run())
