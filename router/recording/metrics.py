@@ -23,7 +23,11 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from harness.domain.operations.metrics import ROUTER_METRICS, router_metric_meaning
+from harness.domain.operations.metrics import (
+    PROCESS_COUNTERS,
+    ROUTER_METRICS,
+    router_metric_meaning,
+)
 from harness.domain.reliability.failures import FailureClass
 from harness.domain.routing.target import Price
 from router.protocols.usage import TokenUsage
@@ -292,9 +296,16 @@ def _gauge(name: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, spec.meaning, labels=spec.labels)
 
 
+_ZEROS: Final = {name.removeprefix("swapgate_"): 0 for name in PROCESS_COUNTERS}
+
+
 def counter_names(counted: Mapping[str, int]) -> dict[str, int]:
-    """Returns a process's own counters as `MetricReading.counters` names them."""
-    others = {f"router_{name}": n for name, n in sorted(counted.items())}
+    """Returns a process's own counters as `MetricReading.counters` names them.
+
+    Each from 0 on: `increase` in a rule would not see the first time.
+    """
+    found = {f"router_{name}": n for name, n in counted.items()}
+    others = dict(sorted({**_ZEROS, **found}.items()))
     return {"observations_dropped": others.pop("router_rows_dropped", 0), **others}
 
 

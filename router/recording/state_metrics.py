@@ -50,8 +50,8 @@ class StateMetrics:
                 **gauges,
             },
             counters={
-                "router_log_events_dropped": self._events.dropped,
                 **counter_names(self._recorder.counters),
+                "router_log_events_dropped": self._events.dropped,
             },
             breakers=self._breakers(serving) if serving else {},
             checks=self._checked(serving) if serving else {},
