@@ -206,7 +206,12 @@ def put_fallbacks(who: CallerParam, route: str, body: ChainBody) -> Page[ChainEn
 def roll_back_route(who: CallerParam, route: str, body: RollbackBody) -> Route:
     """Bring a former incumbent back. A live canary ends. Needs an approver, and no proof."""
     return routes.roll_back(
-        who.ctx, who.actor, route, to_version=body.to_version, reason=body.reason
+        who.ctx,
+        who.actor,
+        route,
+        to_version=body.to_version,
+        reason=body.reason,
+        expected_version=body.version,
     )
 
 

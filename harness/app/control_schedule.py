@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from harness.runtime.schedule import Schedule
 
 
+# However rarely the other jobs run, a process asks for the lead as often as this.
 RENEWALS_EVERY_S = 1.0
 RECONCILE_JOB = "reconcile"
 WATCH_EVERY_S = 5.0

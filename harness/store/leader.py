@@ -23,7 +23,7 @@ from harness.domain.errors import Conflict, StoreUnavailable
 from harness.ports import Clock
 from harness.store import engine
 from harness.store.database_errors import translated
-from harness.store.heartbeat import Heartbeat
+from harness.store.lock_heartbeat import LockHeartbeat
 from harness.store.schema.operations import leadership as table
 
 _KEY: Final = 0x53774C44
@@ -72,7 +72,7 @@ class FileLeadership:
         self._file: IO[str] | None = None
         self._term = 0
         self._turn = threading.Lock()
-        self._heartbeat = Heartbeat(self._touch, HEARTBEAT_S)
+        self._heartbeat = LockHeartbeat(self._touch, HEARTBEAT_S)
         self._others_beat = (0, 0.0)  # the file's time, and when it was first read, monotonic
 
     def try_lead(self, owner: str) -> int | None:
@@ -162,7 +162,7 @@ class PostgresLeadership:
         self._db: sa.Connection | None = None
         self._term: int | None = None
         self._turn = threading.Lock()
-        self._heartbeat = Heartbeat(self._beat, HEARTBEAT_S)
+        self._heartbeat = LockHeartbeat(self._beat, HEARTBEAT_S)
 
     def try_lead(self, owner: str) -> int | None:
         with self._turn, translated():

@@ -17,7 +17,7 @@ from harness.domain.content_hash import short_hash
 from harness.domain.evals.run import LEASE_S
 from harness.domain.reliability.rate_limits import RateState
 from harness.store import engine
-from harness.store.heartbeat import Heartbeat
+from harness.store.lock_heartbeat import LockHeartbeat
 from harness.store.postgres_roles import QUEUE_SCHEMA
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class PostgresSlotLocks:
         self._class = int.from_bytes(short_hash(provider)[:4], signed=True)
         self._db: sa.Connection | None = None
         self._turn = threading.Lock()
-        self._heartbeat = Heartbeat(self._beat, HEARTBEAT_S)
+        self._heartbeat = LockHeartbeat(self._beat, HEARTBEAT_S)
 
     def try_lock(self, slot: int) -> bool:
         key = sa.func.pg_try_advisory_lock(self._class, slot)

@@ -238,11 +238,13 @@ class SettingsBody(Body):
 
 class RollbackBody(Body):
     """Asks for a route's way back to a former incumbent. to_version: of the route; without it,
-    the incumbent before this one.
+    the incumbent before this one. version: of the route that the person looked at; another one
+    by now is refused.
     """
 
     reason: Text
     to_version: Count | None = None
+    version: Count | None = None
 
 
 class EvalBody(Body):

@@ -179,21 +179,31 @@ def roll_back(
     to_version: int | None = None,
     reason: str,
     expected: Route | None = None,
+    expected_version: int | None = None,
 ) -> Route:
     """Bring a former incumbent back, by default the one before the last promotion that still
     stands. A live canary ends, and so does a bake: its promotion is taken back.
 
-    expected: the route as whoever decides saw it; with another incumbent or canary by now it
-    raises StaleWrite.
+    expected: the route as whoever decides saw it, by default as it is now; with another
+    incumbent or canary by the time of the write it raises StaleWrite: two who roll back at once
+    go back by one promotion. expected_version: of the route; likewise with another.
 
     Needs no proof: it served this route before. Raises NotFound when there is none,
     ProofRefused for a model that its rollout's end took from the route: that takes a verdict.
     """
     actor.require(Role.APPROVER)
     require_reason(reason, "a rollback")
+    if expected is None:
+        with ctx.store.read() as tx:
+            expected = require_route(tx, name)
     with ctx.store.write() as tx:
         route = require_route(tx, name)
-        if expected is not None and _models(expected) != _models(route):
+        if expected_version not in (None, route.version):
+            raise StaleWrite(
+                f"route {name!r} is at version {route.version} by now, not {expected_version}: "
+                "look at it again"
+            )
+        if _models(expected) != _models(route):
             raise StaleWrite(
                 f"route {name!r} has another model or canary by now: look at it again"
             )

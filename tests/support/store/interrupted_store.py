@@ -9,10 +9,13 @@ from harness.ports import Store, Transaction
 
 
 class InterruptedStore:
-    """`act` happens once, before the n-th unit of work, reads counted as well."""
+    """`act` happens once, before the n-th unit of work, reads counted as well. units: those
+    that have begun.
+    """
 
-    def __init__(self, store: Store, *, at: int, act: Callable[[], None]) -> None:
-        self._store, self._left, self._act = store, at, act
+    def __init__(self, store: Store, *, at: int, act: Callable[[], object]) -> None:
+        self._store, self._at, self._act = store, at, act
+        self.units = 0
         self._within = False
 
     def __getattr__(self, name: str) -> object:
@@ -33,8 +36,8 @@ class InterruptedStore:
     def _count(self) -> None:
         if self._within:
             return
-        self._left -= 1
-        if self._left == 0:
+        self.units += 1
+        if self.units == self._at:
             self._act()
 
     @contextmanager

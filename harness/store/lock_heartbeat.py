@@ -1,13 +1,13 @@
-"""`Heartbeat` keeps a connection alive that holds locks. Where it is missing, since the process
-is stopped or cut off, the server ends the connection (`engine.make`'s `patience_s`) and so
-frees the locks.
+"""`LockHeartbeat` keeps a connection alive that holds locks. Where it is missing, since the
+process is stopped or cut off, the server ends the connection (`engine.make`'s `patience_s`) and
+so frees the locks.
 """
 
 import threading
 from collections.abc import Callable
 
 
-class Heartbeat:
+class LockHeartbeat:
     """Calls `beat` again and again on a thread of its own: no long job delays it."""
 
     def __init__(self, beat: Callable[[], None], every_s: float) -> None:

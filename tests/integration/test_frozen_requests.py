@@ -1,0 +1,197 @@
+"""A person's request freezes in the middle, between two of its units of work, and another
+control plane leads and answers another person meanwhile: the request that comes back is refused
+by what it finds, or the other one was. No request is fenced by a leader's term (ADR 34).
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import pytest
+from _pytest.mark import ParameterSet
+
+from harness.control.canary import operations
+from harness.control.context import Context
+from harness.control.proposals import decisions, submission
+from harness.control.proposals.submission import ProposalRequest
+from harness.control.routing import routes
+from harness.domain.canary.rollout import RolloutSignal
+from harness.domain.errors import StaleWrite, SwapgateError
+from harness.domain.operations.access import Actor
+from harness.domain.proposals.proposal import ProposalPhase
+from harness.ports import Store
+from harness.store.sql import SqlStore
+from tests.support.control.control_plane import BEN, SECRET, SmallInstallation, approved
+from tests.support.control.manual_clock import ManualClock
+from tests.support.site.signing_keys import CONTROL
+from tests.support.store.interrupted_store import InterruptedStore
+
+pytestmark = [pytest.mark.both_databases, pytest.mark.req("F1", "G6")]
+
+CY = replace(BEN, name="cy", principal="pr_cy")
+Ask = Callable[[Context, Actor, str], object]
+
+
+def to_be_proposed(_: SmallInstallation) -> str:
+    return ""
+
+
+def waiting(world: SmallInstallation) -> str:
+    """A proposal that waits for its approval."""
+    world.policy = approved()
+    proposal = world.propose("sim/better").id
+    assert world.until_decided(proposal).phase is ProposalPhase.AWAITING_APPROVAL
+    return proposal
+
+
+def in_canary(world: SmallInstallation) -> str:
+    proposal = world.propose("sim/better").id
+    assert world.until_decided(proposal).phase is ProposalPhase.CANARY
+    return proposal
+
+
+def promoted_twice(world: SmallInstallation) -> str:
+    """The route's version, as a person saw it."""
+    for candidate in ("sim/good", "sim/better"):
+        proposal = world.propose(candidate).id
+        for _ in range(200):
+            world.run_once()
+            world.feed()
+            if not world.get(proposal).open:
+                break
+        assert world.get(proposal).phase is ProposalPhase.PROMOTED
+    return str(routes.load_table(world.context()).routes["chat"].version)
+
+
+def signal(which: RolloutSignal) -> Ask:
+    return lambda ctx, actor, _: operations.operate(ctx, actor, "chat", which, "a reason")
+
+
+def propose(ctx: Context, actor: Actor, _: str) -> object:
+    return submission.create_proposal(ctx, actor, ProposalRequest("chat", "sim/good"))
+
+
+def roll_back(ctx: Context, actor: Actor, version: str) -> object:
+    return routes.roll_back(
+        ctx, actor, "chat", reason="complaints", expected_version=int(version)
+    )
+
+
+def refuse(ctx: Context, actor: Actor, proposal: str) -> object:
+    return decisions.refuse_proposal(ctx, actor, proposal, "no")
+
+
+class Case(NamedTuple):
+    """prepare: what there is, and its name. units: of work that the request has. actions: the
+    audit log's words for what either of the two does.
+    """
+
+    prepare: Callable[[SmallInstallation], str]
+    request: Ask
+    rival: Ask
+    actions: frozenset[str]
+    units: int = 1
+
+
+approve = decisions.approve_proposal
+abort, pause = signal(RolloutSignal.ABORT), signal(RolloutSignal.PAUSE)
+CASES = {
+    "propose": Case(to_be_proposed, propose, propose, frozenset({"proposal.create"}), 3),
+    "approve": Case(waiting, approve, approve, frozenset({"proposal.approve"})),
+    "approve and refuse": Case(
+        waiting, approve, refuse, frozenset({"proposal.approve", "proposal.refused"})
+    ),
+    "abort": Case(in_canary, abort, abort, frozenset({"canary.abort"})),
+    "pause": Case(in_canary, pause, pause, frozenset({"canary.pause"})),
+    "roll back": Case(promoted_twice, roll_back, roll_back, frozenset({"route.rollback"}), 2),
+}
+# `make test` has these; `make verify` the others as well.
+SHORT = {("approve", 1), ("propose", 2)}
+
+
+def cases() -> list[ParameterSet]:
+    return [
+        pytest.param(
+            case,
+            unit,
+            id=f"{name}-{unit}",
+            marks=[] if (name, unit) in SHORT else [pytest.mark.verify],
+        )
+        for name, case in CASES.items()
+        for unit in range(1, case.units + 1)
+    ]
+
+
+@pytest.fixture
+def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
+    clock = ManualClock()
+    store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+    with closing(store):
+        made = SmallInstallation(tmp_path, store, clock=clock)
+        made.set_up()
+        yield made
+
+
+@pytest.fixture
+def elsewhere(database_url: str, world: SmallInstallation) -> Iterator[Store]:
+    """The store of another control plane."""
+    store = SqlStore(database_url, secret=SECRET, clock=world.clock, signatures=CONTROL)
+    with closing(store):
+        yield store
+
+
+def refusal(ask: Ask, ctx: Context, actor: Actor, subject: str) -> SwapgateError | None:
+    """Why it was refused; None where it had its effect."""
+    try:
+        ask(ctx, actor, subject)
+    except SwapgateError as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize(("case", "unit"), cases())
+def test_a_request_that_freezes_over_a_change_of_the_leader_has_one_effect_with_its_rival(
+    world: SmallInstallation, elsewhere: Store, case: Case, unit: int
+) -> None:
+    subject = case.prepare(world)
+    here = world.store
+    assert isinstance(here, SqlStore)
+    term = here.try_lead("the first")
+    assert term is not None
+    others: list[SwapgateError | None] = []
+
+    def meanwhile() -> None:
+        here._leadership.resign(term)
+        assert elsewhere.try_lead("the second") == term + 1
+        others.append(refusal(case.rival, world.context(elsewhere), CY, subject))
+
+    with here.read() as tx:
+        before = len([*tx.audit.all()])
+    frozen = InterruptedStore(here, at=unit, act=meanwhile)
+    own = refusal(case.request, world.context(cast("Store", frozen)), BEN, subject)
+    [other] = others
+
+    assert (own is None) != (other is None), (own, other)
+    assert frozen.units <= case.units
+    with here.read() as tx:
+        after = [event.action for event in tx.audit.all()][before:]
+        assert len([action for action in after if action in case.actions]) == 1
+        assert tx.audit.first_break() is None
+
+
+@pytest.mark.verify
+def test_of_two_who_roll_back_at_once_one_is_refused_also_without_a_version(
+    world: SmallInstallation, elsewhere: Store
+) -> None:
+    promoted_twice(world)
+    rival = world.context(elsewhere)
+    frozen = InterruptedStore(
+        world.store, at=2, act=lambda: routes.roll_back(rival, CY, "chat", reason="complaints")
+    )
+    with pytest.raises(StaleWrite, match="look at it again"):
+        routes.roll_back(world.context(cast("Store", frozen)), BEN, "chat", reason="complaints")
+    incumbent = routes.load_table(world.context()).routes["chat"].incumbent
+    with world.store.read() as tx:
+        assert tx.routing.targets()[incumbent].model == "good"
