@@ -22,6 +22,7 @@ SOURCES = {
     for top in ("harness", "router")
     for file in sorted((ROOT / top).rglob("*.py"))
 }
+FAULTS = 37
 METRICS = {**ROUTER_METRICS, **PROCESS_COUNTERS, **CONTROL_METRICS}
 
 
@@ -87,3 +88,14 @@ def test_every_error_is_on_the_page_with_a_known_exit_code() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", exit_codes_page(), re.MULTILINE)
     assert {name for name, _ in rows} == {cls.__name__ for cls in known}
     assert {int(code) for _, code in rows} <= set(EXIT_CODES)
+
+
+def test_every_fault_has_a_row_that_names_its_tests() -> None:
+    page = (ROOT / "docs/reference/faults.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+)(?:–(\d+))? \| .+ \| (.+) \|$", page, re.MULTILINE)
+    numbers = [n for first, last, _ in rows for n in range(int(first), int(last or first) + 1)]
+    files = [re.findall(r"`(\w+/test_\w+\.py)`", tests) for _, _, tests in rows]
+
+    assert numbers == list(range(1, FAULTS + 1))
+    assert all(files)
+    assert [name for row in files for name in row if not (ROOT / "tests" / name).exists()] == []

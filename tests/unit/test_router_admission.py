@@ -78,6 +78,19 @@ async def test_requests_over_the_limit_are_told_when_to_come_back(door: Make) ->
     assert router.recorder.counters["rate_limited"] == 1
 
 
+@pytest.mark.parametrize("jump_s", [-3600.0, -1.0, 1.0, 3600.0])
+async def test_a_wall_clock_that_is_set_changes_no_rate(jump_s: float, door: Make) -> None:
+    router = door(requests_per_min=2)
+    assert [(await ask(router))[0] for _ in range(3)] == [200, 200, 429]
+
+    router.clock.jump(jump_s)
+    status, headers, _ = await ask(router)
+    assert (status, headers[b"retry-after"]) == (429, b"30")
+
+    router.clock.advance(30)
+    assert [(await ask(router))[0] for _ in range(2)] == [200, 429]
+
+
 async def test_routers_of_several_machines_grant_their_share_and_together_the_limit(
     door: Make,
 ) -> None:

@@ -56,6 +56,26 @@ async def test_a_target_that_fails_is_left_alone_probed_and_taken_back(tmp_path:
     assert place.asked[INCUMBENT] == 9
 
 
+@pytest.mark.req("B4")
+@pytest.mark.parametrize("jump_s", [-3600.0, -1.0, 1.0, 3600.0])
+async def test_a_wall_clock_that_is_set_ends_no_rest_of_a_target(
+    jump_s: float, tmp_path: Path
+) -> None:
+    place = Place(
+        tmp_path, {INCUMBENT: error(500), FALLBACK: completion("spare")}, fallback=True
+    )
+    await place.ask(times=6)
+    asked = place.asked[INCUMBENT]
+
+    place.door.clock.jump(jump_s)
+    await place.ask(times=5)
+    assert (await place.state(), place.asked[INCUMBENT]) == (2, asked)
+
+    place.door.clock.advance(OPEN_S)
+    await place.ask()
+    assert place.asked[INCUMBENT] == asked + 1
+
+
 @pytest.mark.req("B4", "A5")
 @pytest.mark.parametrize(
     "turn",
