@@ -2,9 +2,11 @@
 new revision is on every worker, and by how much budgets and rates of keys are exceeded.
 
 `python -m benchmarks.router.several [--changes 120] [--rounds 5] [--routers 3] [--workers 2]`
+ends with 3 if a new revision takes longer than the goal.
 """
 
 import argparse
+import sys
 import tempfile
 import threading
 import time
@@ -29,6 +31,8 @@ from tests.support.store.private_postgres import own_postgres
 
 LOOK_EVERY_S = 0.02
 LATEST_S = 30.0
+GOAL_S = 2.0
+MISSED = 3
 # What a request costs: the prices are for a million tokens, and the simulator counts few.
 PRICE = {"input_usd_per_mtok": 1000.0, "output_usd_per_mtok": 1000.0}
 CALLERS = 4  # of each router
@@ -38,7 +42,7 @@ RATE_LASTS_S = 20.0
 BODY = {"model": ROUTE, "messages": [{"role": "user", "content": "Colour number 3?"}]}
 
 
-def main() -> None:
+def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--changes", type=int, default=120)
     options.add_argument("--rounds", type=int, default=5)
@@ -55,6 +59,8 @@ def main() -> None:
         for number in range(chosen.rounds):
             print(budget(fleet, f"budget-{number}"))
         print(rate(fleet))
+    print(f"goal: a new revision on a worker within {GOAL_S:.0f} s, p99")
+    return 0 if at(late, 0.99) <= GOAL_S else MISSED
 
 
 @contextmanager
@@ -225,4 +231,4 @@ def rate(fleet: RouterFleet) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

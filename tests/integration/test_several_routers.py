@@ -3,9 +3,10 @@ PostgreSQL: alone, and behind the balancers of docs/how-to/several-routers.md.
 """
 
 import itertools
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,8 @@ import yaml
 from psycopg import sql
 
 from evals.sim import server as sim
-from harness.control.operations import keys
+from harness.control.operations import keys, restores
+from harness.control.routing import routes
 from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.rate_limits import KeyLimits
@@ -31,7 +33,14 @@ from tests.support.router.router_fleet import (
     documented_block,
     router_fleet,
 )
-from tests.support.router.router_process import EVER, ROUTE, Load, eventually, start_canary
+from tests.support.router.router_process import (
+    EVER,
+    ROUTE,
+    Load,
+    Routed,
+    eventually,
+    start_canary,
+)
 from tests.support.store.private_postgres import OwnPostgres, own_postgres
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -204,6 +213,61 @@ def test_routers_serve_through_a_bad_hour_of_postgresql_and_record_all_of_it_onc
         blocks = fleet.world.blocks()
         assert sum(block.units for block in blocks) == len(load.users)
         assert sum(block.failures + block.missing for block in blocks) == 0
+
+
+@pytest.mark.verify
+@pytest.mark.req("F4", "G5")
+def test_routers_on_one_sqlite_file_serve_on_while_it_is_away_and_refuse_an_older_one(
+    provider: str, tmp_path: Path
+) -> None:
+    file, backup, away = (tmp_path / name for name in ("swapgate.db", "backup.db", "away.db"))
+    with router_fleet(tmp_path, provider, f"sqlite:///{file}") as fleet:
+        world = fleet.world
+        fleet.start()
+        copy_sqlite(file, backup)
+        describe_route(world, "newer than the backup")
+        eventually(fleet.in_force)
+        served = world.revision()
+        with entered(fleet, "round robin", tmp_path, callers=3, users_each=40) as load:
+            file.rename(away)
+            eventually(lambda: states(fleet) == {"degraded"})
+            load.more(20)
+            away.rename(file)
+            eventually(lambda: states(fleet) == {"ok"})
+            eventually(lambda: world.recorded() == load.answered)
+
+            backup.rename(file)
+            eventually(lambda: states(fleet) == {"degraded"})
+            load.more(20)
+            assert revisions(fleet) == {served}
+            restores.accept_restore(
+                world.installation.context, SYSTEM, reason="a drill", above=served
+            )
+            eventually(lambda: states(fleet) == {"ok"})
+            describe_route(world, "after it")
+            eventually(fleet.in_force)
+            load.more(20)
+        assert load.errors == []
+        assert fleet.stop() == [0, 0, 0]
+        assert world.revision() > served
+
+
+def copy_sqlite(file: Path, to: Path) -> None:
+    with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(to)) as target:
+        source.backup(target)
+
+
+def describe_route(world: Routed, description: str) -> None:
+    context = world.installation.context
+    routes.change_settings(
+        context, SYSTEM, ROUTE, lambda now: replace(now, description=description)
+    )
+
+
+def revisions(fleet: RouterFleet) -> set[float]:
+    """Those that workers of the routers serve."""
+    prefix = "swapgate_routing_revision{"
+    return {value for name in fleet.names for value in fleet.metric(name, prefix)}
 
 
 def states(fleet: RouterFleet) -> set[str]:
