@@ -75,7 +75,11 @@ def test_a_rollback_brings_the_incumbent_before_back(door: Door) -> None:
     assert served != before
     assert door.get("/proposals")["items"][0]["serves"] is True
 
-    after = door.post("/routes/chat/rollback", {"reason": "complaints"}, role="approver")
+    seen = {"reason": "complaints", "version": door.get("/routes/chat")["version"]}
+    older = {**seen, "version": seen["version"] - 1}
+    stale = door.send("POST", "/routes/chat/rollback", json=older, role="approver")
+    assert error_of(stale, 409)["type"] == "StaleWrite"
+    after = door.post("/routes/chat/rollback", seen, role="approver")
 
     assert after["incumbent"] == before
     [proposal] = door.get("/proposals")["items"]
