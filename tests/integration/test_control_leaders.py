@@ -88,7 +88,7 @@ def two_controls(
 def test_by_its_bounds_another_process_leads_within_ten_seconds(
     interval_s: float, postgres_url: str, tmp_path: Path
 ) -> None:
-    settings = {
+    settings: dict[str, object] = {
         "database_url": postgres_url,
         "control": {"reconcile_interval_s": interval_s},
         "alerts": {"deliver_interval_s": interval_s},

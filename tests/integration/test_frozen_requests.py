@@ -135,7 +135,7 @@ def world(database_url: str, tmp_path: Path) -> Iterator[SmallInstallation]:
 
 
 @pytest.fixture
-def elsewhere(database_url: str, world: SmallInstallation) -> Iterator[Store]:
+def elsewhere(database_url: str, world: SmallInstallation) -> Iterator[SqlStore]:
     """The store of another control plane."""
     store = SqlStore(database_url, secret=SECRET, clock=world.clock, signatures=CONTROL)
     with closing(store):
@@ -153,7 +153,7 @@ def refusal(ask: Ask, ctx: Context, actor: Actor, subject: str) -> SwapgateError
 
 @pytest.mark.parametrize(("case", "unit"), cases())
 def test_a_request_that_freezes_over_a_change_of_the_leader_has_one_effect_with_its_rival(
-    world: SmallInstallation, elsewhere: Store, case: Case, unit: int
+    world: SmallInstallation, elsewhere: SqlStore, case: Case, unit: int
 ) -> None:
     subject = case.prepare(world)
     here = world.store
@@ -183,7 +183,7 @@ def test_a_request_that_freezes_over_a_change_of_the_leader_has_one_effect_with_
 
 @pytest.mark.verify
 def test_of_two_who_roll_back_at_once_one_is_refused_also_without_a_version(
-    world: SmallInstallation, elsewhere: Store
+    world: SmallInstallation, elsewhere: SqlStore
 ) -> None:
     promoted_twice(world)
     rival = world.context(elsewhere)

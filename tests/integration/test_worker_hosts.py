@@ -154,14 +154,18 @@ class TwoGates:
         self._counting, self._model, self._after = counting, model, after
         self.first, self.again = threading.Event(), threading.Event()
         self.waiting = Counter[str]()
+        self._lock = threading.Lock()
 
     def __call__(self, model: str, times: int) -> None:
         if model == self._model and times > 1:
-            self.waiting["again"] += 1
-            self.again.wait(END_S)
+            self._wait_at("again", self.again)
         elif model == self._model and self._counting.calls(model) > self._after:
-            self.waiting["first"] += 1
-            self.first.wait(END_S)
+            self._wait_at("first", self.first)
+
+    def _wait_at(self, name: str, gate: threading.Event) -> None:
+        with self._lock:
+            self.waiting[name] += 1
+        gate.wait(END_S)
 
     def __enter__(self) -> None:
         pass
