@@ -4,7 +4,7 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from tests.support.site.processes import Site, site
 
 pytestmark = [pytest.mark.slow, pytest.mark.req("F2"), pytest.mark.timeout(900)]
 HOSTS = ("one", "two")
-OVER = ("done", "failed", "over_budget")
+OVER = ("done", "failed", "over_budget", "stopped")
 
 
 @dataclass
@@ -93,8 +93,10 @@ def worker_hosts(
             "eval_connections": CONNECTIONS,
             "reconcile_interval_s": 0.2,
         }
-        with site(folder, given) as place:
-            installation = open_installation(place.config, create_secret=True)
+        with (
+            site(folder, given) as place,
+            closing(open_installation(place.config, create_secret=True)) as installation,
+        ):
             upgrade_database(installation.settings)
             for provider in installation.settings.providers.values():
                 targets.put_provider(installation.context, SYSTEM, provider)
@@ -104,7 +106,6 @@ def worker_hosts(
             hosts.start()
             place.start("control", "serve", "control", wait_for="/readyz")
             yield hosts
-            installation.close()
 
 
 def assert_whole(hosts: WorkerHosts) -> None:

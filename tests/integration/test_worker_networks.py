@@ -4,7 +4,7 @@ turns on them, and one host loses its network in the middle of a run and comes b
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psutil
@@ -78,12 +78,11 @@ def hosts_in_namespaces(
     with (
         serving(counting, server.gateway) as served,
         site(folder, {**settings(folder, served.url), "database_url": url}) as place,
+        closing(open_installation(place.config, create_secret=True)) as installation,
     ):
-        installation = open_installation(place.config, create_secret=True)
         upgrade_database(installation.settings)
         place.hosts.update(zip(NAMES, networks, strict=True))
         yield WorkerHosts(place, installation, NAMES)
-        installation.close()
 
 
 def propose(hosts: WorkerHosts) -> dict[str, str]:
@@ -140,7 +139,14 @@ def test_a_host_that_is_cut_off_and_comes_back_stores_nothing_more_and_verdicts_
             report = verdict_on(hosts, proposal)
             old, new = (hosts.samples_of(f"{route}-{which}") for which in ("old", "new"))
             both = {sample.item for sample in old} & {sample.item for sample in new}
-            assert report.n_used == report.wins + report.ties + report.losses == len(both)
+            assert report.n_used == report.wins + report.ties + report.losses
+            # A verdict may need fewer pairs than there are, and ends its runs then.
+            assert 0 < report.n_used <= len(both)
+            assert all(
+                len(hosts.samples_of(model)) == ITEMS
+                or hosts.run_of(model).state.value == "stopped"
+                for model in (f"{route}-old", f"{route}-new")
+            )
         others = set(NAMES) - {lost}
         assert [hosts.place.terminate(name) for name in others] == [0, 0]
         hosts.queue("next", suite="mail")
