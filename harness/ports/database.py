@@ -66,6 +66,7 @@ from harness.ports.routing import (
     BreakGlasses,
     Captures,
     Freezes,
+    RouteHead,
     RouteRecord,
     Routing,
     ShadowRecord,
@@ -74,6 +75,40 @@ from harness.ports.routing import (
     SwitchRecord,
     Waivers,
 )
+
+
+class Preload(Protocol):
+    """Reads for many, by one statement, what a `read()` is asked for one by one afterwards; who
+    asks gets the same answer, and the same refusal of a forged row. A `write()` keeps nothing.
+    """
+
+    def routes(self, names: Collection[str]) -> None:
+        """For `routing.route` and `routing.changed_at`."""
+        ...
+
+    def later_versions(self, rollouts: Collection[str]) -> None:
+        """For `routing.later_versions`."""
+        ...
+
+    def verdicts(self, ids: Collection[str]) -> None:
+        """For `verdicts.get`."""
+        ...
+
+    def newest_verdicts(self, routes: Collection[str]) -> None:
+        """For `verdicts.newest`."""
+        ...
+
+    def newest_rollouts(self, routes: Collection[str]) -> None:
+        """For `rollouts.newest`."""
+        ...
+
+    def newest_alerts(self, keys: Collection[str]) -> None:
+        """For `alerts.newest`."""
+        ...
+
+    def blocks(self, rollouts: Collection[str]) -> None:
+        """For `observations.blocks`."""
+        ...
 
 
 class Transaction(Protocol):
@@ -161,6 +196,8 @@ class Transaction(Protocol):
     def switch_requests(self) -> SwitchRequests: ...
     @property
     def idempotent_answers(self) -> IdempotentAnswers: ...
+    @property
+    def preload(self) -> Preload: ...
 
 
 class Listings(Protocol):
@@ -334,8 +371,16 @@ class Listings(Protocol):
         """Loads the targets with these ids, without those that are not as they were signed."""
         ...
 
-    def routes(self) -> Page[Route]:
-        """Lists all routes by name, as they are now."""
+    def routes(self, page_request: PageRequest | None = None) -> Page[Route]:
+        """Lists the routes by name, as they are now; all of them without a page."""
+        ...
+
+    def routes_named(self, names: Collection[str]) -> Page[Route]:
+        """Loads the routes with these names."""
+        ...
+
+    def route_heads(self) -> Sequence[RouteHead]:
+        """Lists by name what all routes are sorted by; forged rows are among them."""
         ...
 
 

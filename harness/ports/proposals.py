@@ -39,8 +39,8 @@ class Proposals(Protocol):
         """
         ...
 
-    def open(self) -> Sequence[Proposal]:
-        """Lists the open proposals, oldest first."""
+    def open(self, *, route: str | None = None) -> Sequence[Proposal]:
+        """Lists the open proposals, oldest first; of one route, if it is given."""
         ...
 
     def list(
@@ -107,6 +107,10 @@ class Verdicts(Protocol):
         """Loads a verdict by id. Raises NotFound."""
         ...
 
+    def newest(self, route: str) -> Verdict | None:
+        """Finds a route's newest verdict; None where it has none."""
+        ...
+
     def for_proposal(self, proposal: str) -> Sequence[Verdict]:
         """Lists the verdicts of a proposal, newest first."""
         ...
@@ -135,11 +139,17 @@ class Rollouts(Protocol):
         """Stores a rollout at version + 1. Raises StaleWrite."""
         ...
 
-    def live(self) -> Sequence[Rollout]: ...
+    def newest(self, route: str) -> Rollout | None:
+        """Finds a route's newest rollout, live or not; None where it had none."""
+        ...
 
-    def baking(self) -> Sequence[Rollout]:
-        """Lists the rollouts that are promoted, and still compared with the incumbent
-        before.
+    def live(self, *, route: str | None = None) -> Sequence[Rollout]:
+        """Lists the live rollouts, oldest first; of one route, if it is given."""
+        ...
+
+    def baking(self, *, route: str | None = None) -> Sequence[Rollout]:
+        """Lists the rollouts that are promoted, and still compared with the incumbent before;
+        of one route, if it is given.
         """
         ...
 
@@ -200,6 +210,12 @@ class Observations(Protocol):
 
     def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficMinute]:
         """Lists the minutes of traffic, oldest first."""
+        ...
+
+    def traffic_of(
+        self, routes: Collection[str], *, since: datetime
+    ) -> Mapping[str, Sequence[TrafficMinute]]:
+        """Lists the minutes of traffic of some routes, by route, oldest first."""
         ...
 
     def totals(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Protocol
 
+from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.privacy.capture import CapturedRequest, CaptureResult
@@ -36,6 +37,23 @@ class RouteRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteHead:
+    """What a route's newest version and its newest rollout say, without their proof: to put
+    routes in order. Who shows or uses more of a route reads it with its signature.
+    """
+
+    name: str
+    incumbent: str
+    at: datetime  # of the version
+    break_glass: bool
+    # rollout: the newest, its id. It and what follows are None for a route that had none.
+    rollout: str | None
+    state: RolloutState | None
+    candidate: str | None
+    updated_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class IncumbentSwap:
     """Records a change of a route's incumbent; both by their targets' ids."""
 
@@ -60,6 +78,12 @@ class Routing(Protocol):
 
     def history(self, name: str) -> Sequence[RouteRecord]:
         """Lists the versions of a route, newest first."""
+        ...
+
+    def later_versions(self, rollout: Rollout) -> Sequence[RouteRecord]:
+        """Lists the versions of a route since a rollout's candidate last served it, newest
+        first.
+        """
         ...
 
     def last_swaps(self, names: Iterable[str]) -> Mapping[str, IncumbentSwap]:

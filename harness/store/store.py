@@ -63,6 +63,7 @@ from harness.store.sql.operations import (
     SqlPersonLinks,
     SqlPrincipals,
 )
+from harness.store.sql.preload import SqlPreload
 from harness.store.sql.proposals import SqlApprovals, SqlProposals, SqlRollouts, SqlVerdicts
 from harness.store.sql.providers import (
     SqlCredentials,
@@ -137,6 +138,7 @@ class SqlTransaction:
         self.switch_requests = SqlSwitchRequests(unit)
         self.idempotent_answers = SqlIdempotentAnswers(unit)
         self.installation = SqlInstallation(unit)
+        self.preload = SqlPreload(unit)
         self._unit = unit
 
     def missing_lineage(self, known: Lineage) -> Sequence[str]:

@@ -3,11 +3,11 @@ what is written and verifies what is read, notes digests for the audit log, rene
 and locks so that no two units decide at once.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -38,6 +38,7 @@ _SPACE: Final = 0x5347
 _DECISIONS: Final = 0
 
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+T = TypeVar("T")
 
 
 def in_project(table: sa.FromClause) -> sa.ColumnElement[bool]:
@@ -91,12 +92,30 @@ class Unit:
         self._changes_snapshot = False
         # Audited rows that were written since the last event, and their digests before.
         self._written: dict[str, str | None] = {}
+        # What `once` and `keep` hold, by what it is.
+        self._kept: dict[tuple[str, ...], Any] = {}
 
     def read(
         self, statement: sa.Executable, parameters: Mapping[str, Any] | None = None
     ) -> sa.CursorResult[Any]:
         with translated():
             return self._db.execute(statement, {PROJECT: self.project, **(parameters or {})})
+
+    def once(self, key: tuple[str, ...], load: Callable[[], T]) -> T:
+        """Loads what is asked for again and again, such as a model that many routes share. A
+        unit of work that only reads sees one state of the database, and loads it once; one that
+        writes loads it each time.
+        """
+        if self._writable:
+            return load()
+        if key not in self._kept:
+            self._kept[key] = load()
+        return cast("T", self._kept[key])
+
+    def keep(self, key: tuple[str, ...], value: object) -> None:
+        """Keeps what was read with others, for `once` to give."""
+        if not self._writable:
+            self._kept.setdefault(key, value)
 
     def write(
         self,

@@ -58,6 +58,12 @@ def apply_hold(unit: RolloutUnit, action: RolloutAction) -> RolloutAction:
     return replace(action, kind=ActionKind.HOLD, signal=None, reason=reason)
 
 
+def list_alert_keys(rollout: Rollout) -> Sequence[str]:
+    """Lists the keys of the alerts that say why a rollout is paused or on hold."""
+    kinds = (AlertKind.CANARY_PAUSED, AlertKind.CANARY_HELD, AlertKind.INTERNAL_ERROR)
+    return [f"{kind.value}:{rollout.id}" for kind in kinds]
+
+
 def find_pause_reason(tx: Transaction, rollout: Rollout) -> str:
     """Finds why a paused canary is paused, in words; empty for every other rollout."""
     if rollout.state is not RolloutState.PAUSED:

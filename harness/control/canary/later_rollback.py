@@ -2,8 +2,6 @@
 back. Its rollout stays promoted; who looks at it wants to know that it does not serve any more.
 """
 
-from itertools import takewhile
-
 from harness.domain.canary.canary_end import describe_abort
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.routing.route_changes import CHANGE_KINDS, RestoreIncumbent
@@ -15,17 +13,19 @@ def find_later_rollback(tx: Transaction, rollout: Rollout) -> RouteRecord | None
     """Finds the version of the route by which a promoted candidate ceased to serve; None where
     it serves, or went for another reason than a rollback.
     """
-    if rollout.state is not RolloutState.PROMOTED or rollout.baking:
+    if not is_over(rollout):
         return None
-    since = takewhile(
-        lambda record: record.route.incumbent != rollout.candidate,
-        tx.routing.history(rollout.route),
-    )
+    since = tx.routing.later_versions(rollout)
     # A break-glass is stored as a rollback is, and takes nothing back: the candidate returns at
     # its end, unless a person brings another model back meanwhile.
     lasting = [record for record in since if record.route.break_glass is None]
     restored = lasting and lasting[-1].kind == CHANGE_KINDS[RestoreIncumbent]
     return lasting[-1] if restored else None
+
+
+def is_over(rollout: Rollout) -> bool:
+    """Whether a rollout ended in a promotion whose bake is over."""
+    return rollout.state is RolloutState.PROMOTED and not rollout.baking
 
 
 def describe_later_rollback(rollback: RouteRecord | None) -> str:

@@ -11,6 +11,7 @@ from harness.control.canary import decision, holds
 from harness.control.canary.later_rollback import (
     describe_later_rollback,
     find_later_rollback,
+    is_over,
 )
 from harness.control.canary.rollout_unit import RolloutUnit
 from harness.control.context import Context
@@ -26,6 +27,7 @@ from harness.gate.online.rollout_action import RolloutAction
 from harness.gate.online.timeline import TimelinePoint, build_timeline
 from harness.gate.text.canary_state import CanaryState, describe_canary_state
 from harness.gate.text.explain import RolloutExplanation, explain_rollout
+from harness.ports import Transaction
 from harness.ports.routing import RouteRecord
 
 MAX_AUDIT_EVENTS: Final = 2_000
@@ -92,6 +94,7 @@ def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryS
             else tx.rollouts.list(route=route, limit=1)
         )
         targets = tx.routing.targets()
+        preload_canaries(tx, rollouts)
         return [
             build_canary_status(RolloutUnit(ctx, tx, rollout), targets, now)
             for rollout in rollouts
@@ -122,6 +125,14 @@ def list_canary_moves(ctx: Context, rollout: Rollout) -> Sequence[AuditEvent]:
             f"route {rollout.route}", since=rollout.started_at, limit=MAX_AUDIT_EVENTS
         )
     return [event for event in events if event.details.get("rollout") == rollout.id]
+
+
+def preload_canaries(tx: Transaction, rollouts: Sequence[Rollout]) -> None:
+    """Reads by few statements what `build_canary_status` asks of each of these."""
+    tx.preload.blocks([rollout.id for rollout in rollouts])
+    tx.preload.verdicts([rollout.verdict for rollout in rollouts if rollout.live])
+    tx.preload.newest_alerts([key for r in rollouts for key in holds.list_alert_keys(r)])
+    tx.preload.later_versions([rollout.id for rollout in rollouts if is_over(rollout)])
 
 
 def build_canary_status(

@@ -18,7 +18,7 @@ from harness.control.operations import alerts
 from harness.control.operations.keys import KeySummary
 from harness.control.privacy import captures
 from harness.control.privacy.captures import CaptureSummary
-from harness.control.routing import route_status, routes, targets
+from harness.control.routing import route_overview, routes, targets
 from harness.control.routing.route_status import RouteStatus
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowStatus
@@ -213,40 +213,24 @@ def load_target_names(ctx: Context, targets: Collection[str]) -> Mapping[str, st
         return {id_: target.name for id_, target in stored.targets_of(targets).items()}
 
 
-def list_routes(ctx: Context) -> Page[Route]:
-    """Lists all routes by name, as they are now."""
+def list_routes(ctx: Context, page_request: PageRequest | None = None) -> Page[Route]:
+    """Lists the routes by name, as they are now; all of them without a page."""
     with _listings(ctx) as stored:
-        return stored.routes()
+        return stored.routes(page_request)
 
 
-def list_route_status(ctx: Context) -> Page[RouteStatus]:
-    """Lists every route at a glance, the most urgent first."""
-    page, at = list_routes(ctx), ctx.clock.now()
-    now = route_status.load_current_activity(ctx)
-    wanted = {id_ for route in page for id_ in route.targets}
-    with _listings(ctx) as stored:
-        known = stored.targets_of(
-            wanted | {proposal.candidate for proposal in now.proposals.values()}
-        )
-    statuses: list[RouteStatus] = []
-    invalid: list[RowFault] = []
-    for route in page:
-        try:
-            statuses.append(route_status.build_route_status(ctx, route, known, now))
-        except SignatureInvalid as error:
-            invalid.append(RowFault("route", (route.name,), str(error), unsigned=False))
-    statuses.sort(key=lambda status: status.urgency(at))
-    return Page(statuses, page.total, None, (*page.invalid, *invalid))
+def list_route_status(
+    ctx: Context, page_request: PageRequest = FIRST_PAGE
+) -> Page[RouteStatus]:
+    """Lists the routes at a glance, the most urgent first. Raises NotFound for a cursor that is
+    no route.
+    """
+    return route_overview.load_page(ctx, page_request)
 
 
 def load_route_status(ctx: Context, name: str) -> RouteStatus:
     """Loads one route at a glance. Raises NotFound, SignatureInvalid."""
-    route = find_route(ctx, name)
-    now = route_status.load_current_activity(ctx, name)
-    candidates = {proposal.candidate for proposal in now.proposals.values()}
-    with _listings(ctx) as stored:
-        known = stored.targets_of(route.targets | candidates)
-    return route_status.build_route_status(ctx, route, known, now)
+    return route_overview.load_status(ctx, name)
 
 
 def list_runs(

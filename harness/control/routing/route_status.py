@@ -8,31 +8,17 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
-from harness.control.canary import status
-from harness.control.canary.later_rollback import (
-    describe_later_rollback,
-    find_later_rollback,
-)
-from harness.control.canary.rollout_unit import RolloutUnit
-from harness.control.context import Context
-from harness.control.evals import proof_validity
 from harness.control.evals.proof_validity import ProofValidity
 from harness.domain.canary.canary_end import CanaryEnd
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import Rollout
-from harness.domain.errors import SignatureInvalid
 from harness.domain.evals.run import Verdict
 from harness.domain.formatting import format_age, format_quantity
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
-from harness.gate.text.canary_state import (
-    CanaryState,
-    CanaryStateKind,
-    describe_canary_state,
-)
-from harness.ports import Transaction
+from harness.gate.text.canary_state import CanaryState, CanaryStateKind
 from harness.ports.routing import RouteRecord
 
 # For so long an ended canary stands before the routes where nothing happened.
@@ -78,7 +64,15 @@ ALERTS_OF_STATES: Final = frozenset(
         AlertKind.BREAK_GLASS,  # its banner stands above all pages, too
     }
 )
-URGENT_BELOW: Final = 3  # see `RouteStatus.urgency`
+# See `RouteStatus.urgency`.
+URGENT_BELOW: Final = 3
+_RANKS: Final[Mapping[RouteState, int]] = {
+    RouteState.CANARY: 3,
+    RouteState.BAKING: 4,
+    RouteState.SHADOW: 5,
+    RouteState.EVALUATING: 6,
+}
+AT_REST: Final = 7
 MOST_NAMED: Final = 3  # routes in the headline; the others are counted
 
 _OF_CANARY: Final[Mapping[CanaryStateKind, RouteState]] = {
@@ -182,12 +176,15 @@ class RouteStatus:
             return 1
         if self.ended_recently(now):
             return 2
-        order = (RouteState.CANARY, RouteState.BAKING, RouteState.SHADOW, RouteState.EVALUATING)
-        return 3 + (order.index(self.state) if self.state in order else len(order))
+        return _RANKS.get(self.state, AT_REST)
 
     def is_urgent(self, now: datetime) -> bool:
         """Tells whether a person should read of this route before the others."""
         return self.urgency(now) < URGENT_BELOW
+
+    def is_at_rest(self, now: datetime) -> bool:
+        """Tells whether nothing goes on on this route, and nothing ended within a day."""
+        return self.urgency(now) == AT_REST
 
     @property
     def end(self) -> CanaryEnd | None:
@@ -225,87 +222,20 @@ def _proposal_state(proposal: Proposal) -> RouteState:
             return RouteState.EVALUATING
 
 
-@dataclass(frozen=True)
-class CurrentActivity:
-    """What goes on on all routes, by route."""
-
-    proposals: Mapping[str, Proposal]
-    rollouts: Mapping[str, Rollout]
-    traffic: Sequence[TrafficMinute]  # of the last hour
-
-
-def load_current_activity(ctx: Context, route: str | None = None) -> CurrentActivity:
-    """Loads what goes on now, on one route or on all."""
-    since = ctx.clock.now() - timedelta(hours=1)
-    with ctx.store.read() as tx:
-        rollouts = (*tx.rollouts.baking(), *tx.rollouts.live())
-        return CurrentActivity(
-            {p.route: p for p in tx.proposals.open() if route in (None, p.route)},
-            {r.route: r for r in rollouts if route in (None, r.route)},
-            tx.observations.traffic(since=since, route=route),
-        )
-
-
-def build_route_status(
-    ctx: Context, route: Route, targets: Mapping[str, Target], now: CurrentActivity
-) -> RouteStatus:
-    """Describes a route at a glance. targets: by id, those of the route and of its open
-    proposal. Raises
-    SignatureInvalid.
-    """
-    for id_ in route.targets - targets.keys():
-        raise SignatureInvalid(f"its target {id_} is not as it was signed")
-    with ctx.store.read() as tx:
-        verdict = next(iter(tx.verdicts.list(route=route.name, limit=1)), None)
-        last = next(iter(tx.rollouts.list(route=route.name, limit=1)), None)
-        rollout, open_ = now.rollouts.get(route.name), now.proposals.get(route.name)
-        gone = rollout is None and last is not None and last.candidate != route.incumbent
-        rollback = find_later_rollback(tx, last) if gone and last else None
-        return RouteStatus(
-            route=route,
-            incumbent=targets[route.incumbent],
-            candidate=targets[route.canary.target] if route.canary else None,
-            open_proposal=open_,
-            last_verdict=verdict,
-            rollout=rollout,
-            traffic=[minute for minute in now.traffic if minute.route == route.name],
-            standing=proof_validity.assess_proof(ctx, tx, verdict) if verdict else None,
-            canary_state=_canary_state(ctx, tx, rollout or last, targets, rollback),
-            last_rollout=last,
-            verdict_proposal=tx.verdicts.proposal_of(verdict.id) if verdict else "",
-            proposed=targets.get(open_.candidate) if open_ else None,
-            rollback=rollback,
-        )
-
-
-def _canary_state(
-    ctx: Context,
-    tx: Transaction,
-    rollout: Rollout | None,
-    targets: Mapping[str, Target],
-    rollback: RouteRecord | None,
-) -> CanaryState | None:
-    """What the Canary page says of it. Of one that has ended, its evidence is not needed."""
-    if rollout is None:
-        return None
-    if rollout.live or rollout.baking:
-        unit = RolloutUnit(ctx, tx, rollout)
-        return status.build_canary_status(unit, targets, ctx.clock.now()).state
-    return describe_canary_state(rollout, (), taken_back=describe_later_rollback(rollback))
-
-
 def describe_needs(
     statuses: Sequence[RouteStatus],
     alerts: int,
     now: datetime,
     *,
     unconfirmed: int = 0,
+    others: int = 0,
     mark: Callable[[str], str] = str,
 ) -> str:
     """Answers whether a route needs somebody now; Overview and the command line say it so.
 
     alerts: how many are open beside the routes. unconfirmed: break-glasses that wait for a
-    second person. mark: writes a route's name.
+    second person. others: routes beside these, where nothing goes on. mark: writes a route's
+    name.
     """
     waits = (
         ""
@@ -322,7 +252,7 @@ def describe_needs(
         return f"{news[0]}; {also}" if also else news[0]
     if waits:
         return f"{waits[0].upper()}{waits[1:]}"
-    if not statuses:
+    if not statuses and not others:
         return "No route yet"
     if alerts:
         verb = "is" if alerts == 1 else "are"

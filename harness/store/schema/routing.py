@@ -211,6 +211,17 @@ route_version = sa.Table(
     ),
 )
 
+_version = route_version.alias("stored_version")
+# Looked up once for all routes: a comparison with the highest number of each row's own route
+# would be made for every version that there ever was.
+IS_NEWEST: Final = sa.tuple_(
+    route_version.c.project, route_version.c.route, route_version.c.version
+).in_(
+    sa.select(_version.c.project, _version.c.route, sa.func.max(_version.c.version)).group_by(
+        _version.c.project, _version.c.route
+    )
+)
+
 # Written before its version, which seals it (triggers): hence the deferred foreign key.
 route_fallback = sa.Table(
     "route_fallback",

@@ -74,17 +74,6 @@ class SignedTable:
         return tuple(column.name for column in self.table.primary_key.columns)
 
 
-_newer = routing.route_version.alias("newer")
-_NEWEST: Final = routing.route_version.c.version == (
-    sa.select(sa.func.max(_newer.c.version))
-    .where(
-        _newer.c.project == routing.route_version.c.project,
-        _newer.c.route == routing.route_version.c.route,
-    )
-    .correlate(routing.route_version)
-    .scalar_subquery()
-)
-
 _TABLES: Final = (
     SignedTable(evals.target),
     SignedTable(evals.suite),
@@ -103,7 +92,7 @@ _TABLES: Final = (
     SignedTable(proposals.rollout),
     SignedTable(routing.waiver),
     SignedTable(routing.evidence),
-    SignedTable(routing.route_version, live=_NEWEST),
+    SignedTable(routing.route_version, live=routing.IS_NEWEST),
     SignedTable(providers.provider, live=providers.provider.c.removed_at.is_(None)),
     # A migration writes the local operator's, which are the code's (`row_signatures._LOCAL`).
     SignedTable(operations.principal, live=operations.principal.c.id != LOCAL_PRINCIPAL.id),

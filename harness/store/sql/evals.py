@@ -164,9 +164,15 @@ class SqlSuites:
         self._unit.write_new(suite, suite_to_row(pin) | {"created_at": now})
 
     def get(self, digest: str) -> SuitePin:
+        found = self._unit.once((suite.name, digest), lambda: self._find(digest))
+        if found is None:
+            raise NotFound(f"no suite with the digest {digest} is stored")
+        return found
+
+    def _find(self, digest: str) -> SuitePin | None:
         row = self._unit.read(SUITES.where(suite.c.digest == digest)).first()
         if row is None:
-            raise NotFound(f"no suite with the digest {digest} is stored")
+            return None
         self._unit.checked(suite, [row])
         return suite_from_row(row)
 

@@ -17,9 +17,9 @@ from harness.domain.errors import LeadershipLost
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.store.schema.observations import traffic
 from harness.store.schema.operations import leadership, meta
-from harness.store.schema.routing import route_version
+from harness.store.schema.routing import IS_NEWEST, route_version
 from harness.store.schema.signed_tables import manifest
-from harness.store.sql.routing import LATEST, REVISION
+from harness.store.sql.routing import REVISION
 from harness.store.unit_of_work import Unit
 
 LINEAGE: Final = sa.select(
@@ -42,7 +42,7 @@ HEAD: Final = sa.select(
     # As it is stored, and signed.
     sa.type_coerce(route_version.c.at, sa.BigInteger).label("at"),
 )
-CURRENT_HEADS: Final = HEAD.where(route_version.c.version == LATEST)
+CURRENT_HEADS: Final = HEAD.where(IS_NEWEST)
 
 # Shared with other units of this term; a new leader's term waits until they have ended.
 LEADER: Final = sa.select(leadership.c.term, leadership.c.owner).with_for_update(read=True)

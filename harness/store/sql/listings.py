@@ -3,12 +3,13 @@ alerts and the rest. A row that is not as it was signed is left out and named in
 `invalid`, instead of failing the whole list.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
 import sqlalchemy as sa
 
+from harness.domain.canary.rollout import RolloutState
 from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.errors import NotFound
 from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
@@ -25,7 +26,7 @@ from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.freeze import FreezeRecord
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target
-from harness.ports import RouteRecord, ShadowRecord, SwitchRecord
+from harness.ports import RouteHead, RouteRecord, ShadowRecord, SwitchRecord
 from harness.store.rules import no_such_run
 from harness.store.schema.columns import Row
 from harness.store.schema.drift import check_from_row, drift_check, drift_watch, watch_from_row
@@ -75,8 +76,9 @@ from harness.store.schema.shadow import shadow, shadow_from_row
 from harness.store.sql.agent_listings import AgentListings
 from harness.store.sql.evidence import chain_signed
 from harness.store.sql.operations import KNOWN_ALERTS
-from harness.store.sql.pages import Order, newest, owned_by, read_page
-from harness.store.sql.routing import CURRENT, CURRENT_FALLBACKS
+from harness.store.sql.pages import Order, Rows, newest, owned_by, read_page
+from harness.store.sql.preload import CHAINS_OF, VERSIONS_OF, read_named
+from harness.store.sql.routing import CURRENT, CURRENT_FALLBACKS, NEWEST, ROUTE_HEADS
 from harness.store.unit_of_work import in_project, in_project_or_all
 
 PROPOSALS: Final = newest(proposal.c.created_at, proposal.c.id)
@@ -88,6 +90,7 @@ SHADOWS: Final = newest(shadow.c.started_at, shadow.c.id)
 SAMPLES: Final = Order((sample.c.position, sample.c.epoch, sample.c.item))
 TARGETS: Final = Order((target.c.provider, target.c.model, target.c.id), key=target.c.id)
 KEYS: Final = Order((api_key.c.created_at, api_key.c.id), key=api_key.c.id)
+ROUTES: Final = Order((route_version.c.route,))
 VERSIONS: Final = Order((route_version.c.version,), frozenset({route_version.c.version}))
 CHECKS: Final = Order(
     (drift_check.c.started_at, drift_check.c.watch, drift_check.c.number),
@@ -307,21 +310,54 @@ class SqlListings(AgentListings):
     def targets_of(self, ids: Collection[str]) -> Mapping[str, Target]:
         return self._targets(ids)[0]
 
-    def routes(self) -> Page[Route]:
+    def routes(self, page_request: PageRequest | None = None) -> Page[Route]:
+        if page_request is None:
+            rows = self.unit.read(CURRENT)
+            own = [row for row in rows if self._owns(row.route)]
+            return self._routes(Rows(own, len(own), None), self.unit.read(CURRENT_FALLBACKS))
+        page = read_page(self.unit, NEWEST, ROUTES, page_request, self.project)
+        names = {"names": [row.route for row in page.rows]}
+        return self._routes(page, self.unit.read(CHAINS_OF, names))
+
+    def routes_named(self, names: Collection[str]) -> Page[Route]:
+        own = [name for name in names if self._owns(name)]
+        rows = list(read_named(self.unit, VERSIONS_OF, own))
+        chains = read_named(self.unit, CHAINS_OF, own)
+        return self._routes(Rows(rows, len(rows), None), chains)
+
+    def _owns(self, route: str) -> bool:
+        return self.project in (DEFAULT_PROJECT, project_of(route))
+
+    def _routes(self, rows: Rows, links: Iterable[Row]) -> Page[Route]:
+        """links: of the fallback chains, of each in order."""
         chains: dict[str, list[Row]] = {}
-        for row in self.unit.read(CURRENT_FALLBACKS):
-            chains.setdefault(row.route, []).append(row)
+        for link in links:
+            chains.setdefault(link.route, []).append(link)
         found, invalid = [], []
-        for row in self.unit.read(CURRENT):
-            if self.project not in (DEFAULT_PROJECT, project_of(row.route)):
-                continue
+        for row in rows.rows:
             chain = chains.get(row.route, [])
             fault = self.unit.fault(route_version, row, fallbacks=chain_signed(chain))
             if fault is None:
                 found.append(route_from_row(row, tuple(link.target for link in chain)))
             else:
                 invalid.append(fault)
-        return Page(found, len(found) + len(invalid), None, invalid)
+        return Page(found, rows.total, rows.next, invalid)
+
+    def route_heads(self) -> Sequence[RouteHead]:
+        return [
+            RouteHead(
+                name=row.route,
+                incumbent=row.incumbent,
+                at=row.at,
+                break_glass=row.break_glass is not None,
+                rollout=row.id,
+                state=RolloutState(row.state) if row.state is not None else None,
+                candidate=row.candidate,
+                updated_at=row.updated_at,
+            )
+            for row in self.unit.read(ROUTE_HEADS)
+            if self._owns(row.route)
+        ]
 
     def _targets(self, ids: Collection[str]) -> tuple[dict[str, Target], list[RowFault]]:
         query = sa.select(target).where(target.c.id.in_(sorted(ids)))

@@ -57,6 +57,7 @@ from harness.store.schema.observations import (
 from harness.store.schema.traffic_sums import HOUR, floor_time, traffic_hour
 from harness.store.sql.json_rows import json_rows, look_up
 from harness.store.sql.pages import owned_by
+from harness.store.sql.preload import read_named, rows_key
 from harness.store.sql.traffic import SqlTraffic
 from harness.store.unit_of_work import Unit, in_project
 
@@ -159,6 +160,10 @@ SPEND_TOTALS = (
     .group_by(key_spend.c.key)
 )
 OLDEST_TRAFFIC = sa.select(traffic).order_by(traffic.c.minute, *traffic.primary_key.columns)
+TRAFFIC_OF = OLDEST_TRAFFIC.where(
+    traffic.c.route.in_(sa.bindparam("names", expanding=True)),
+    traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type),
+)
 FORGET_HOURS = sa.delete(traffic_hour).where(
     traffic_hour.c.begins_at < sa.bindparam("before", type_=traffic_hour.c.begins_at.type)
 )
@@ -357,13 +362,26 @@ class SqlObservations:
 
     def blocks(self, rollout: str, *, after: int = 0) -> Sequence[ObservationBlock]:
         wanted: Values = {"of": rollout, "after": after}
-        return [block_from_row(row) for row in self._unit.read(BLOCKS, wanted)]
+        if after:
+            return [block_from_row(row) for row in self._unit.read(BLOCKS, wanted)]
+        rows = self._unit.once(
+            rows_key(block, rollout), lambda: self._unit.read(BLOCKS, wanted).all()
+        )
+        return [block_from_row(row) for row in rows]
 
     def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficMinute]:
         query = OLDEST_TRAFFIC.where(traffic.c.minute >= since)
         if route is not None:
             query = query.where(traffic.c.route == route)
         return [traffic_from_row(row) for row in self._unit.read(query)]
+
+    def traffic_of(
+        self, routes: Collection[str], *, since: datetime
+    ) -> Mapping[str, Sequence[TrafficMinute]]:
+        found: dict[str, list[TrafficMinute]] = {}
+        for row in read_named(self._unit, TRAFFIC_OF, routes, {"since": since}):
+            found.setdefault(row.route, []).append(traffic_from_row(row))
+        return found
 
     def totals(
         self, *, since: datetime, route: str | None = None, project: str = DEFAULT_PROJECT

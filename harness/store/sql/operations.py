@@ -55,6 +55,7 @@ from harness.store.schema.operations import (
     principal_to_row,
 )
 from harness.store.sql.owners import find_project
+from harness.store.sql.preload import newest_key
 from harness.store.unit_of_work import Unit, in_project_or_all
 
 PRINCIPALS = sa.select(principal)
@@ -299,7 +300,9 @@ class SqlAlerts:
 
     def newest(self, key: str) -> AlertRecord | None:
         self._unit.serialize_by(f"alert {key}")
-        row = self._unit.read(ALERT_OF_KEY, {"of": key}).first()
+        row = self._unit.once(
+            newest_key(alert, key), lambda: self._unit.read(ALERT_OF_KEY, {"of": key}).first()
+        )
         return None if row is None else alert_from_row(row)
 
     def save(self, record: AlertRecord) -> None:

@@ -29,7 +29,7 @@ from harness.store.rules import (
     stale,
     verdict_used,
 )
-from harness.store.schema.columns import Values
+from harness.store.schema.columns import Row, Values
 from harness.store.schema.proposals import (
     LIVE_STATE_VALUES,
     OPEN_PHASE_VALUES,
@@ -49,6 +49,7 @@ from harness.store.schema.proposals import (
     verdict_to_row,
 )
 from harness.store.sql.pages import newest, owned_by
+from harness.store.sql.preload import newest_key, row_key
 from harness.store.unit_of_work import Unit, in_project
 
 IS_OPEN = sa.and_(in_project(proposal), proposal.c.phase.in_(OPEN_PHASE_VALUES))
@@ -150,8 +151,9 @@ class SqlProposals:
             raise stale(f"proposal {changed.id}", changed.version, found.version)
         return saved
 
-    def open(self) -> Sequence[Proposal]:
-        found = self._unit.believed(proposal, self._unit.read(OPEN))
+    def open(self, *, route: str | None = None) -> Sequence[Proposal]:
+        query = OPEN if route is None else OPEN.where(proposal.c.route == route)
+        found = self._unit.believed(proposal, self._unit.read(query))
         return [proposal_from_row(row) for row in found]
 
     def list(
@@ -230,9 +232,27 @@ class SqlVerdicts:
         self._unit.insert(verdict, verdict_to_row(new, proposal_))
 
     def get(self, verdict_: str) -> Verdict:
-        row = self._unit.read(VERDICTS.where(verdict.c.id == verdict_)).first()
+        row = self._row(verdict_)
+        self._unit.checked(verdict, [row])
+        return verdict_from_row(row)
+
+    def _row(self, verdict_: str) -> Row:
+        query = VERDICTS.where(verdict.c.id == verdict_)
+        row = self._unit.once(
+            row_key(verdict, verdict_), lambda: self._unit.read(query).first()
+        )
         if row is None:
             raise NotFound(f"there is no verdict {verdict_}")
+        return row
+
+    def newest(self, route: str) -> Verdict | None:
+        query = VERDICTS.where(verdict.c.route == route).limit(1)
+        row = self._unit.once(
+            newest_key(verdict, route), lambda: self._unit.read(query).first()
+        )
+        if row is None:
+            return None
+        self._unit.keep(row_key(verdict, row.id), row)
         self._unit.checked(verdict, [row])
         return verdict_from_row(row)
 
@@ -241,11 +261,7 @@ class SqlVerdicts:
         return self._all(query)
 
     def proposal_of(self, verdict_: str) -> str:
-        query = sa.select(verdict.c.proposal).where(verdict.c.id == verdict_)
-        found = self._unit.read(query).scalar()
-        if found is None:
-            raise NotFound(f"there is no verdict {verdict_}")
-        return str(found)
+        return str(self._row(verdict_).proposal)
 
     def list(self, *, route: str | None = None, limit: int = MOST_LISTED) -> Sequence[Verdict]:
         query = VERDICTS if route is None else VERDICTS.where(verdict.c.route == route)
@@ -290,11 +306,21 @@ class SqlRollouts:
             raise stale(f"rollout {changed.id}", changed.version, found.version)
         return saved
 
-    def live(self) -> Sequence[Rollout]:
-        return self._believed(LIVE)
+    def newest(self, route: str) -> Rollout | None:
+        query = ROLLOUTS.where(rollout.c.route == route).limit(1)
+        row = self._unit.once(
+            newest_key(rollout, route), lambda: self._unit.read(query).first()
+        )
+        if row is None:
+            return None
+        self._unit.checked(rollout, [row])
+        return rollout_from_row(row)
 
-    def baking(self) -> Sequence[Rollout]:
-        return self._believed(BAKING)
+    def live(self, *, route: str | None = None) -> Sequence[Rollout]:
+        return self._believed(LIVE, route)
+
+    def baking(self, *, route: str | None = None) -> Sequence[Rollout]:
+        return self._believed(BAKING, route)
 
     def list(
         self,
@@ -308,7 +334,11 @@ class SqlRollouts:
             query = query.where(rollout.c.candidate == candidate)
         return self._all(query.limit(limit))
 
-    def _believed(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[Rollout]":
+    def _believed(
+        self, query: sa.Select[tuple[object, ...]], route: str | None
+    ) -> "Sequence[Rollout]":
+        if route is not None:
+            query = query.where(rollout.c.route == route)
         found = self._unit.believed(rollout, self._unit.read(query))
         return [rollout_from_row(row) for row in found]
 

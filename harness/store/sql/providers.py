@@ -141,6 +141,9 @@ class SqlProviders:
             raise NotFound(f"there is no provider {name!r}")
 
     def all(self) -> Mapping[str, Provider]:
+        return self._unit.once((provider.name,), self._all)
+
+    def _all(self) -> Mapping[str, Provider]:
         found = self._unit.checked(provider, self._unit.read(PROVIDERS))
         return {row.name: provider_from_row(row) for row in found}
 
@@ -203,7 +206,9 @@ class SqlSightings:
                 self._prune(sighting.target)
 
     def for_target(self, target: str) -> Sequence[Sighting]:
-        return newest_sightings(self._stored(target))
+        return self._unit.once(
+            (served_model.name, target), lambda: newest_sightings(self._stored(target))
+        )
 
     def _stored(self, target: str) -> Sequence[Sighting]:
         return [

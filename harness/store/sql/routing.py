@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from harness.domain.canary.rollout import Rollout
 from harness.domain.errors import (
     Conflict,
     NotFound,
@@ -45,7 +46,9 @@ from harness.store.rules import (
 from harness.store.schema.columns import EPOCH, MICROSECOND, Row
 from harness.store.schema.evals import target, target_from_row, target_to_row
 from harness.store.schema.operations import meta
+from harness.store.schema.proposals import rollout
 from harness.store.schema.routing import (
+    IS_NEWEST,
     break_glass,
     break_glass_from_row,
     break_glass_to_row,
@@ -69,21 +72,32 @@ from harness.store.sql.evidence import (
     write_fallbacks,
 )
 from harness.store.sql.json_rows import json_rows
+from harness.store.sql.preload import later_key, newest_key, read_later
 from harness.store.unit_of_work import Unit, in_project
 
-_newer = route_version.alias("newer")
-LATEST = (
-    sa.select(sa.func.max(_newer.c.version))
-    .where(
-        _newer.c.project == route_version.c.project,
-        _newer.c.route == route_version.c.route,
+NEWEST = sa.select(route_version).where(in_project(route_version), IS_NEWEST)
+CURRENT = NEWEST.order_by(route_version.c.route)
+_of_route = rollout.alias("of_route")
+ROUTE_HEADS = (
+    sa.select(
+        *(route_version.c[name] for name in ("route", "incumbent", "at", "break_glass")),
+        *(rollout.c[name] for name in ("id", "state", "candidate", "updated_at")),
     )
-    .correlate(route_version)
-    .scalar_subquery()
-)
-CURRENT = (
-    sa.select(route_version)
-    .where(in_project(route_version), route_version.c.version == LATEST)
+    .select_from(route_version)
+    .outerjoin(
+        rollout,
+        rollout.c.id
+        == sa.select(_of_route.c.id)
+        .where(
+            _of_route.c.project == route_version.c.project,
+            _of_route.c.route == route_version.c.route,
+        )
+        .order_by(_of_route.c.started_at.desc(), _of_route.c.id.desc())
+        .limit(1)
+        .correlate(route_version)
+        .scalar_subquery(),
+    )
+    .where(in_project(route_version), IS_NEWEST)
     .order_by(route_version.c.route)
 )
 CURRENT_OF = (
@@ -115,7 +129,7 @@ CURRENT_FALLBACKS = (
             route_version.c.version == route_fallback.c.version,
         ),
     )
-    .where(in_project(route_version), route_version.c.version == LATEST)
+    .where(in_project(route_version), IS_NEWEST)
     .order_by(route_fallback.c.route, route_fallback.c.position)
 )
 
@@ -167,6 +181,10 @@ OPEN_BREAK_GLASSES = BREAK_GLASSES.where(break_glass.c.ended_at.is_(None))
 NOT_LIFTED = SWITCHES.where(switch.c.lifted_at.is_(None))
 
 
+# A route's newest version with its chain, as they are stored.
+VersionRows = tuple[Row | None, Sequence[Row]]
+
+
 class SqlRouting:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
@@ -199,28 +217,37 @@ class SqlRouting:
         return found
 
     def targets(self) -> Mapping[str, Target]:
-        return self._read_targets(TARGETS)
+        return self._unit.once(("targets",), lambda: self._read_targets(TARGETS))
 
     def target(self, id_: str) -> Target | None:
-        return self._read_targets(TARGETS.where(target.c.id == id_)).get(id_)
+        query = TARGETS.where(target.c.id == id_)
+        return self._unit.once(("target", id_), lambda: self._read_targets(query).get(id_))
 
     def add_target(self, target_: Target) -> str:
         self._unit.write_new(target, target_to_row(target_))
         return target_.id
 
     def route(self, name: str) -> Route | None:
-        row = self._current(name)
-        if row is None:
-            return None
-        return route_from_row(row, self._fallbacks(name).get(row.version, ()))
+        return self._unit.once(("route", name), lambda: self._route(name))
 
-    def _current(self, name: str) -> Row | None:
+    def _route(self, name: str) -> Route | None:
+        row, chain = self._current(name)
+        return route_from_row(row, tuple(link.target for link in chain)) if row else None
+
+    def _current(self, name: str) -> VersionRows:
         """Raises SignatureInvalid."""
-        row = self._unit.read(CURRENT_OF, {"name": name}).first()
+        key = newest_key(route_version, name)
+        row, chain = self._unit.once(key, lambda: self._newest(name))
         if row is not None:
-            chain = self._unit.read(FALLBACK_EVIDENCE, {"name": name, "version": row.version})
             self._unit.checked(route_version, [row], fallbacks=chain_signed(chain))
-        return row
+        return row, chain
+
+    def _newest(self, name: str) -> VersionRows:
+        row = self._unit.read(CURRENT_OF, {"name": name}).first()
+        if row is None:
+            return None, ()
+        wanted = {"name": name, "version": row.version}
+        return row, self._unit.read(FALLBACK_EVIDENCE, wanted).all()
 
     def _fallbacks(self, name: str) -> dict[int, tuple[str, ...]]:
         found: dict[int, tuple[str, ...]] = {}
@@ -232,6 +259,14 @@ class SqlRouting:
         fallbacks = self._fallbacks(name)
         return [
             record_from_row(row, fallbacks) for row in self._unit.read(HISTORY, {"name": name})
+        ]
+
+    def later_versions(self, rollout_: Rollout) -> Sequence[RouteRecord]:
+        key = later_key(rollout_.id)
+        rows, chains = self._unit.once(key, lambda: read_later(self._unit, [rollout_.id]))
+        return [
+            record_from_row(row, {row.version: tuple(chains.get((row.route, row.version), ()))})
+            for row in rows
         ]
 
     def names(self) -> Sequence[str]:
@@ -248,11 +283,11 @@ class SqlRouting:
         return swaps
 
     def changed_at(self, name: str) -> datetime | None:
-        row = self._current(name)
+        row, _ = self._current(name)
         return row.at if row is not None else None
 
     def evidence(self, name: str) -> RouteEvidence | None:
-        row = self._current(name)
+        row, _ = self._current(name)
         return of_version(self._unit, row) if row is not None else None
 
     def commit(
@@ -265,7 +300,7 @@ class SqlRouting:
         now: datetime,
     ) -> int:
         self._unit.serialize()
-        row = self._current(change.route)
+        row, _ = self._current(change.route)
         version = row.version if row is not None else 0
         if version != expected_version:
             raise moved_on(change.route, version, expected_version)

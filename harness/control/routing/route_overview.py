@@ -1,0 +1,272 @@
+"""Loads the statuses of routes (`route_status`): of one, of a page, and as an overview, which
+finds those that a person should see first among all routes by few statements, and leaves the
+others to be read a page at a time.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Final
+
+from harness.control.canary import status as canary_status
+from harness.control.canary.later_rollback import (
+    describe_later_rollback,
+    find_later_rollback,
+)
+from harness.control.canary.rollout_unit import RolloutUnit
+from harness.control.context import Context
+from harness.control.evals import proof_validity
+from harness.control.routing import routes
+from harness.control.routing.route_status import NEWS, RouteStatus
+from harness.domain.canary.observation import TrafficMinute
+from harness.domain.canary.rollout import Rollout, RolloutState
+from harness.domain.errors import NotFound, SignatureInvalid
+from harness.domain.operations.row_signatures import RowFault
+from harness.domain.pagination import Page, PageRequest
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Target
+from harness.gate.text.canary_state import CanaryState, describe_canary_state
+from harness.ports import RouteHead, Transaction
+from harness.ports.routing import RouteRecord
+
+HOUR: Final = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class CurrentActivity:
+    """What goes on on all routes, or on one, by route."""
+
+    proposals: Mapping[str, Proposal]
+    rollouts: Mapping[str, Rollout]
+
+
+@dataclass(frozen=True)
+class RouteOverview:
+    """All routes at one moment, in the order in which people read them: first those with a
+    forged row, then those where something goes on, the most urgent first, then the others by
+    name.
+    """
+
+    at: datetime
+    heads: Mapping[str, RouteHead]  # of all routes, by name
+    now: CurrentActivity
+    active: Sequence[RouteStatus]  # where something goes on; without verdict and traffic
+    faults: Mapping[str, RowFault]  # of routes where something goes on, by name
+
+    @cached_property
+    def names(self) -> Sequence[str]:
+        active = [status.route.name for status in self.active]
+        others = self.heads.keys() - self.faults.keys() - set(active)
+        return [*self.faults, *active, *(name for name in self.heads if name in others)]
+
+    @property
+    def urgent(self) -> Sequence[RouteStatus]:
+        """Lists the routes that a person should read of before the others."""
+        return [status for status in self.active if status.is_urgent(self.at)]
+
+    @property
+    def others(self) -> int:
+        """Counts the routes where nothing goes on."""
+        return len(self.heads) - len(self.faults) - len(self.active)
+
+
+def load_overview(ctx: Context) -> RouteOverview:
+    """Loads the order of all routes, and the states of those where something goes on."""
+    at = ctx.clock.now()
+    with ctx.store.listings(ctx.project) as stored:
+        heads = {head.name: head for head in stored.route_heads()}
+    with ctx.store.read() as tx:
+        now = _load_activity(tx)
+    busy = [name for name, head in heads.items() if _goes_on(head, now, at)]
+    states, faults = _load_states(ctx, busy, heads, now)
+    active = [status for status in states.values() if not status.is_at_rest(at)]
+    active.sort(key=lambda status: status.urgency(at))
+    return RouteOverview(at, heads, now, active, faults)
+
+
+def _load_activity(tx: Transaction, route: str | None = None) -> CurrentActivity:
+    rollouts = (*tx.rollouts.baking(route=route), *tx.rollouts.live(route=route))
+    return CurrentActivity(
+        {proposal.route: proposal for proposal in tx.proposals.open(route=route)},
+        {rollout.route: rollout for rollout in rollouts},
+    )
+
+
+def _goes_on(head: RouteHead, now: CurrentActivity, at: datetime) -> bool:
+    """Whether something may go on on a route, or ended within a day."""
+    if head.break_glass or head.name in now.rollouts or head.name in now.proposals:
+        return True
+    if head.state is RolloutState.ROLLED_BACK and head.updated_at is not None:
+        return at - head.updated_at < NEWS
+    return _is_gone(head) and at - head.at < NEWS
+
+
+def _is_gone(head: RouteHead) -> bool:
+    """Whether another model than the one promoted last serves."""
+    return head.state is RolloutState.PROMOTED and head.candidate != head.incumbent
+
+
+def load_page(ctx: Context, page_request: PageRequest) -> Page[RouteStatus]:
+    """Lists a page of routes at a glance, those where something goes on first. Raises NotFound
+    for a cursor that is no route.
+    """
+    overview = load_overview(ctx)
+    names, first = overview.names, page_request.offset
+    if page_request.after is not None:
+        if page_request.after not in overview.heads:
+            raise NotFound(f"there is no {page_request.after} in this list to go on behind")
+        first += names.index(page_request.after) + 1
+    shown = names[first : first + page_request.limit]
+    page = load_statuses(ctx, overview, shown)
+    more = shown and first + len(shown) < len(names)
+    return Page(page.items, len(names), shown[-1] if more else None, page.invalid)
+
+
+def load_statuses(
+    ctx: Context, overview: RouteOverview, names: Sequence[str]
+) -> Page[RouteStatus]:
+    """Loads these routes at a glance, in this order, each with verdict and traffic."""
+    states = {status.route.name: status for status in overview.active}
+    faults = {name: overview.faults[name] for name in names if name in overview.faults}
+    others = [name for name in names if name not in states and name not in faults]
+    more, invalid = _load_states(ctx, others, overview.heads, overview.now)
+    states |= more
+    faults |= invalid
+    known = [name for name in names if name in states]
+    found = []
+    with ctx.store.read() as tx:
+        tx.preload.newest_verdicts(known)
+        tx.preload.routes(known)
+        traffic = tx.observations.traffic_of(known, since=overview.at - HOUR)
+        for name in known:
+            try:
+                found.append(_with_verdict(ctx, tx, states[name], traffic.get(name, ())))
+            except SignatureInvalid as error:
+                faults[name] = _fault(name, error)
+    return Page(found, len(names), None, [*faults.values()])
+
+
+def load_status(ctx: Context, name: str) -> RouteStatus:
+    """Loads one route at a glance. Raises NotFound, SignatureInvalid."""
+    with ctx.store.read() as tx:
+        route = routes.require_route(tx, name)
+        now = _load_activity(tx, name)
+    targets = _load_targets(ctx, [route], now)
+    with ctx.store.read() as tx:
+        traffic = tx.observations.traffic_of([name], since=ctx.clock.now() - HOUR)
+        state = _build_state(ctx, tx, route, targets, now)
+        return _with_verdict(ctx, tx, state, traffic.get(name, ()))
+
+
+def _load_states(
+    ctx: Context, names: Collection[str], heads: Mapping[str, RouteHead], now: CurrentActivity
+) -> tuple[dict[str, RouteStatus], dict[str, RowFault]]:
+    """Loads the states of some routes, by name; of the others what is forged of each."""
+    with ctx.store.listings(ctx.project) as stored:
+        page = stored.routes_named(names)
+    found = {route.name: route for route in page}
+    # The key is of a version: its project, route and number.
+    faults = {fault.key[1]: fault for fault in page.invalid}
+    targets = _load_targets(ctx, page, now)
+    states = {}
+    with ctx.store.read() as tx:
+        _preload(tx, [heads[name] for name in names], now)
+        for name in names:
+            if name not in found:
+                continue
+            try:
+                states[name] = _build_state(ctx, tx, found[name], targets, now)
+            except SignatureInvalid as error:
+                faults[name] = _fault(name, error)
+    return states, faults
+
+
+def _fault(route: str, error: SignatureInvalid) -> RowFault:
+    return RowFault("route", (route,), str(error), unsigned=False)
+
+
+def _load_targets(
+    ctx: Context, routes_: Iterable[Route], now: CurrentActivity
+) -> Mapping[str, Target]:
+    """Loads the targets of some routes and of their open proposals, by id."""
+    wanted: set[str] = set()
+    for route in routes_:
+        wanted |= route.targets
+        if route.name in now.proposals:
+            wanted.add(now.proposals[route.name].candidate)
+    with ctx.store.listings(ctx.project) as stored:
+        return stored.targets_of(wanted)
+
+
+def _preload(tx: Transaction, heads: Sequence[RouteHead], now: CurrentActivity) -> None:
+    """Reads by few statements what `_build_state` asks of each of these routes."""
+    tx.preload.newest_rollouts([head.name for head in heads])
+    gone = [head.rollout for head in heads if _is_gone(head)]
+    tx.preload.later_versions([id_ for id_ in gone if id_ is not None])
+    rollouts = [now.rollouts[head.name] for head in heads if head.name in now.rollouts]
+    canary_status.preload_canaries(tx, rollouts)
+
+
+def _build_state(
+    ctx: Context,
+    tx: Transaction,
+    route: Route,
+    targets: Mapping[str, Target],
+    now: CurrentActivity,
+) -> RouteStatus:
+    """Describes where a route stands, without its last verdict and its traffic. targets: by id,
+    those of the route and of its open proposal. Raises SignatureInvalid.
+    """
+    for id_ in route.targets - targets.keys():
+        raise SignatureInvalid(f"its target {id_} is not as it was signed")
+    last = tx.rollouts.newest(route.name)
+    rollout, open_ = now.rollouts.get(route.name), now.proposals.get(route.name)
+    gone = rollout is None and last is not None and last.candidate != route.incumbent
+    rollback = find_later_rollback(tx, last) if gone and last else None
+    return RouteStatus(
+        route=route,
+        incumbent=targets[route.incumbent],
+        candidate=targets[route.canary.target] if route.canary else None,
+        open_proposal=open_,
+        last_verdict=None,
+        rollout=rollout,
+        traffic=(),
+        canary_state=_canary_state(ctx, tx, rollout or last, targets, rollback),
+        last_rollout=last,
+        proposed=targets.get(open_.candidate) if open_ else None,
+        rollback=rollback,
+    )
+
+
+def _canary_state(
+    ctx: Context,
+    tx: Transaction,
+    rollout: Rollout | None,
+    targets: Mapping[str, Target],
+    rollback: RouteRecord | None,
+) -> CanaryState | None:
+    """What the Canary page says of it. Of one that has ended, its evidence is not needed."""
+    if rollout is None:
+        return None
+    if rollout.live or rollout.baking:
+        unit = RolloutUnit(ctx, tx, rollout)
+        return canary_status.build_canary_status(unit, targets, ctx.clock.now()).state
+    return describe_canary_state(rollout, (), taken_back=describe_later_rollback(rollback))
+
+
+def _with_verdict(
+    ctx: Context, tx: Transaction, status: RouteStatus, traffic: Sequence[TrafficMinute]
+) -> RouteStatus:
+    """Completes what `_build_state` described. traffic: of the last hour. Raises
+    SignatureInvalid.
+    """
+    verdict = tx.verdicts.newest(status.route.name)
+    return replace(
+        status,
+        traffic=traffic,
+        last_verdict=verdict,
+        standing=proof_validity.assess_proof(ctx, tx, verdict) if verdict else None,
+        verdict_proposal=tx.verdicts.proposal_of(verdict.id) if verdict else "",
+    )

@@ -1,0 +1,206 @@
+"""`SqlPreload` reads at once what a list would ask by a statement for each of its rows: newest
+verdicts and rollouts of routes, blocks, alerts. The rows are kept in the unit of work as they
+are stored; whoever asks for one verifies it.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from harness.store.schema.columns import Row
+from harness.store.schema.observations import block
+from harness.store.schema.operations import alert
+from harness.store.schema.proposals import rollout, verdict
+from harness.store.schema.routing import IS_NEWEST, route_fallback, route_version
+from harness.store.unit_of_work import Unit, in_project
+
+# Databases take some thousand parameters in a statement.
+NAMES_AT_ONCE: Final = 500
+_NAMES: Final = "names"
+# Which rows belong to a version.
+Chains = Mapping[tuple[str, int], Sequence[str]]
+Later = tuple[Sequence[Row], Chains]
+
+
+def _among(column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+    return column.in_(sa.bindparam(_NAMES, expanding=True))
+
+
+def _newest_of_each(
+    table: sa.Table, group: str, time: str, *own: sa.ColumnElement[bool]
+) -> sa.Select[Any]:
+    """Builds the query of each group's newest rows, several where they are of one moment."""
+    last = (
+        sa.select(table.c[group], sa.func.max(table.c[time], type_=table.c[time].type))
+        .where(_among(table.c[group]), *own)
+        .group_by(table.c[group])
+    )
+    return sa.select(table).where(
+        _among(table.c[group]), sa.tuple_(table.c[group], table.c[time]).in_(last), *own
+    )
+
+
+NEWEST_VERDICTS: Final = _newest_of_each(
+    verdict, "route", "decided_at", in_project(verdict)
+).order_by(verdict.c.id.desc())
+NEWEST_ROLLOUTS: Final = _newest_of_each(
+    rollout, "route", "started_at", in_project(rollout)
+).order_by(rollout.c.id.desc())
+NEWEST_ALERTS: Final = _newest_of_each(alert, "key", "first_seen").order_by(alert.c.id)
+VERDICTS_NAMED: Final = sa.select(verdict).where(in_project(verdict), _among(verdict.c.id))
+BLOCKS_OF: Final = (
+    sa.select(block).where(_among(block.c.rollout)).order_by(block.c.rollout, block.c.number)
+)
+VERSIONS_OF: Final = sa.select(route_version).where(
+    in_project(route_version), _among(route_version.c.route), IS_NEWEST
+)
+CHAINS_OF: Final = (
+    sa.select(route_fallback)
+    .join(
+        route_version,
+        sa.and_(
+            route_version.c.project == route_fallback.c.project,
+            route_version.c.route == route_fallback.c.route,
+            route_version.c.version == route_fallback.c.version,
+        ),
+    )
+    .where(in_project(route_version), _among(route_version.c.route), IS_NEWEST)
+    .order_by(route_fallback.c.route, route_fallback.c.position)
+)
+_served = route_version.alias("served")
+_LAST_SERVED: Final = (
+    sa.select(sa.func.coalesce(sa.func.max(_served.c.version), 0))
+    .where(
+        _served.c.project == rollout.c.project,
+        _served.c.route == rollout.c.route,
+        _served.c.incumbent == rollout.c.candidate,
+    )
+    .correlate(rollout)
+    .scalar_subquery()
+)
+_LATER: Final = sa.and_(
+    in_project(rollout),
+    _among(rollout.c.id),
+    route_version.c.project == rollout.c.project,
+    route_version.c.route == rollout.c.route,
+    route_version.c.version > _LAST_SERVED,
+)
+LATER_VERSIONS: Final = (
+    sa.select(route_version, rollout.c.id.label("of_rollout"))
+    .select_from(route_version)
+    .join(rollout, _LATER)
+    .order_by(route_version.c.route, route_version.c.version.desc())
+)
+LATER_CHAINS: Final = (
+    sa.select(route_fallback)
+    .join(
+        route_version,
+        sa.and_(
+            route_version.c.project == route_fallback.c.project,
+            route_version.c.route == route_fallback.c.route,
+            route_version.c.version == route_fallback.c.version,
+        ),
+    )
+    .join(rollout, _LATER)
+    .order_by(route_fallback.c.route, route_fallback.c.version, route_fallback.c.position)
+)
+
+
+def row_key(table: sa.Table, id_: str) -> tuple[str, ...]:
+    """Names a row for `Unit.once`."""
+    return (table.name, "id", id_)
+
+
+def newest_key(table: sa.Table, group: str) -> tuple[str, ...]:
+    """Names a group's newest row for `Unit.once`."""
+    return (table.name, "newest", group)
+
+
+def rows_key(table: sa.Table, group: str) -> tuple[str, ...]:
+    """Names all rows of a group for `Unit.once`."""
+    return (table.name, "all", group)
+
+
+def later_key(rollout_: str) -> tuple[str, ...]:
+    """Names the `Later` of a rollout for `Unit.once`."""
+    return (route_version.name, "later", rollout_)
+
+
+def read_later(unit: Unit, rollouts: Sequence[str]) -> Later:
+    """Reads the versions of routes since the candidates of these rollouts last served."""
+    chains: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for row in read_named(unit, LATER_CHAINS, rollouts):
+        chains[row.route, row.version].append(row.target)
+    return list(read_named(unit, LATER_VERSIONS, rollouts)), chains
+
+
+def read_named(
+    unit: Unit,
+    query: sa.Select[Any],
+    names: Collection[str],
+    more: Mapping[str, object] | None = None,
+) -> Iterator[Row]:
+    """Reads what a query finds of `names`, however many. more: its other parameters."""
+    wanted = sorted(set(names))
+    for first in range(0, len(wanted), NAMES_AT_ONCE):
+        some = wanted[first : first + NAMES_AT_ONCE]
+        yield from unit.read(query, {_NAMES: some, **(more or {})})
+
+
+class SqlPreload:
+    """Implements ports.Preload."""
+
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def routes(self, names: Collection[str]) -> None:
+        chains = self._grouped(CHAINS_OF, names, lambda row: row.route)
+        for name, rows in self._grouped(VERSIONS_OF, names, lambda row: row.route).items():
+            newest = rows[0] if rows else None
+            self._unit.keep(newest_key(route_version, name), (newest, chains[name]))
+
+    def verdicts(self, ids: Collection[str]) -> None:
+        for id_, rows in self._grouped(VERDICTS_NAMED, ids, lambda row: row.id).items():
+            self._unit.keep(row_key(verdict, id_), rows[0] if rows else None)
+
+    def newest_verdicts(self, routes: Collection[str]) -> None:
+        self._keep_newest(verdict, NEWEST_VERDICTS, routes, lambda row: row.route)
+
+    def newest_rollouts(self, routes: Collection[str]) -> None:
+        self._keep_newest(rollout, NEWEST_ROLLOUTS, routes, lambda row: row.route)
+
+    def newest_alerts(self, keys: Collection[str]) -> None:
+        self._keep_newest(alert, NEWEST_ALERTS, keys, lambda row: row.key)
+
+    def blocks(self, rollouts: Collection[str]) -> None:
+        for id_, rows in self._grouped(BLOCKS_OF, rollouts, lambda row: row.rollout).items():
+            self._unit.keep(rows_key(block, id_), rows)
+
+    def later_versions(self, rollouts: Collection[str]) -> None:
+        rows, chains = read_later(self._unit, sorted(rollouts))
+        found: dict[str, list[Row]] = {id_: [] for id_ in rollouts}
+        for row in rows:
+            found[row.of_rollout].append(row)
+        for id_, later in found.items():
+            self._unit.keep(later_key(id_), (later, chains))
+
+    def _keep_newest(
+        self,
+        table: sa.Table,
+        query: sa.Select[Any],
+        names: Collection[str],
+        group: Callable[[Row], str],
+    ) -> None:
+        for name, rows in self._grouped(query, names, group).items():
+            self._unit.keep(newest_key(table, name), rows[0] if rows else None)
+
+    def _grouped(
+        self, query: sa.Select[Any], names: Collection[str], group: Callable[[Row], str]
+    ) -> dict[str, list[Row]]:
+        """Reads the rows by group, none of a name that has none."""
+        found: dict[str, list[Row]] = {name: [] for name in names}
+        for row in read_named(self._unit, query, names):
+            found[group(row)].append(row)
+        return found
