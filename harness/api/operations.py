@@ -63,9 +63,9 @@ class AuditCheck:
 
 
 @endpoint(router, "GET", "/overview", scope=own_list)
-def overview(who: CallerParam) -> Page[RouteGlance]:
-    """Lists every route; those that wait for a person first."""
-    return queries.list_route_status(who.ctx).map(
+def overview(who: CallerParam, piece: PathPart) -> Page[RouteGlance]:
+    """Lists the routes; those that wait for a person first."""
+    return queries.list_route_status(who.ctx, piece.page).map(
         lambda status: RouteGlance(**vars(status), waits_for_person=status.needs_decision)
     )
 

@@ -129,8 +129,8 @@ def get_model(who: CallerParam, model: str) -> Target:
 
 
 @endpoint(router, "GET", "/routes", scope=own_list)
-def list_routes(who: CallerParam) -> Page[Route]:
-    return queries.list_routes(who.ctx)
+def list_routes(who: CallerParam, piece: PathPart) -> Page[Route]:
+    return queries.list_routes(who.ctx, piece.page)
 
 
 @endpoint(router, "POST", "/routes", status=201, scope=own_new_route)

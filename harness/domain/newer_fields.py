@@ -9,6 +9,7 @@ is decided by it.
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class NewerFields:
         self, cls: "type[DataclassInstance]", data: Mapping[str, Any], path: str = ""
     ) -> dict[str, Any]:
         """Returns the fields of `data` that the class has."""
-        names = {item.name for item in fields(cls)}
+        names = _field_names(cls)
         self.found |= {f"{path}{name}": data[name] for name in data if name not in names}
         return {name: value for name, value in data.items() if name in names}
 
@@ -38,6 +39,11 @@ class NewerFields:
         except ValueError:
             self.found[path] = value
             return otherwise
+
+
+@cache
+def _field_names(cls: "type[DataclassInstance]") -> frozenset[str]:
+    return frozenset(item.name for item in fields(cls))
 
 
 def with_newer_fields(written: dict[str, Any], newer: Mapping[str, Any]) -> dict[str, Any]:

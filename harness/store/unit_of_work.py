@@ -334,7 +334,8 @@ class Unit:
 
     def serialize_by(self, name: str) -> None:
         """Wait for others that write under the same name only."""
-        self._lock(sa.func.hashtext(name))
+        if self._writable:
+            self._lock(sa.func.hashtext(name))
 
     def _lock(self, key: object) -> None:
         if self._writable and self._db.dialect.name == "postgresql":

@@ -24,7 +24,7 @@ from harness.domain.agents.agent import MANAGE_CREDENTIALS
 from harness.domain.errors import InputError, NotFound
 from harness.domain.operations.access import Role
 from harness.domain.operations.projects import DEFAULT_PROJECT
-from harness.domain.pagination import PageRequest
+from harness.domain.pagination import MOST_LISTED, PageRequest
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ class CredentialsArguments(Body):
 
 
 def _list_routes(who: ApiCaller, _: NoArguments) -> object:
-    return [_overview(status) for status in queries.list_route_status(who.ctx)]
+    page = PageRequest(MOST_LISTED)
+    return [_overview(status) for status in queries.list_route_status(who.ctx, page)]
 
 
 def _overview(status: RouteStatus) -> Mapping[str, object]:

@@ -6,7 +6,7 @@ and the `find_…` and `list_…` functions look for one cause alone.
 Time and content decide that, so no schema can: whoever uses a verdict asks here first.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -61,13 +61,14 @@ def assess_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> ProofValidi
     """Stale before expired: the first says what to look at. Loads a suite that has changed."""
     if why := find_unreadable(verdict):
         return ProofValidity(ProofState.STALE, why)
-    candidate = find_replaced_candidate(tx, verdict)
+    plans = [*_plans(verdict)]
+    candidate = _find_replaced(tx, verdict, plans)
     barred = list_clearance_faults(ctx, tx, verdict)
     changes = [
         *barred,
         *list_moved_providers(ctx, tx, verdict),
-        *_suites(ctx, tx, verdict),
-        *_served(tx, verdict),
+        *_suites(ctx, tx, plans),
+        *_served(tx, verdict, plans),
     ]
     if changes:
         return ProofValidity(ProofState.STALE, "; ".join(changes), candidate is not None)
@@ -131,7 +132,13 @@ def find_replaced_candidate(tx: Transaction, verdict: Verdict) -> Sighting | Non
     """Finds another model that the candidate's provider was seen to serve since the verdict;
     None when there is none.
     """
-    for plan in _plans(verdict):
+    return _find_replaced(tx, verdict, _plans(verdict))
+
+
+def _find_replaced(
+    tx: Transaction, verdict: Verdict, plans: Iterable[SuitePlan]
+) -> Sighting | None:
+    for plan in plans:
         measured = served_from_json(verdict.inputs, plan.suite).candidate
         sighting = tx.sightings.for_target(verdict.candidate)
         replacement = find_replacement(
@@ -149,8 +156,8 @@ def _plans(verdict: Verdict) -> Iterator[SuitePlan]:
     yield from map(plan_from_json, stored)
 
 
-def _suites(ctx: Context, tx: Transaction, verdict: Verdict) -> Iterator[str]:
-    for plan in _plans(verdict):
+def _suites(ctx: Context, tx: Transaction, plans: Iterable[SuitePlan]) -> Iterator[str]:
+    for plan in plans:
         if change := describe_suite_change(ctx, tx, plan):
             yield change
 
@@ -184,8 +191,10 @@ def list_pin_differences(before: SuitePin, now: SuitePin) -> Iterator[str]:
         yield f"version, {before.version} then and {now.version} now"
 
 
-def _served(tx: Transaction, verdict: Verdict) -> Iterator[str]:
-    for plan in _plans(verdict):
+def _served(
+    tx: Transaction, verdict: Verdict, plans: Iterable[SuitePlan]
+) -> Iterator[str]:
+    for plan in plans:
         served = served_from_json(verdict.inputs, plan.suite)
         for target, measured in (
             (verdict.incumbent, served.incumbent),

@@ -53,8 +53,8 @@ VERDICTS_NAMED: Final = sa.select(verdict).where(in_project(verdict), _among(ver
 BLOCKS_OF: Final = (
     sa.select(block).where(_among(block.c.rollout)).order_by(block.c.rollout, block.c.number)
 )
-VERSIONS_OF: Final = sa.select(route_version).where(
-    in_project(route_version), _among(route_version.c.route), IS_NEWEST
+VERSIONS_OF: Final = _newest_of_each(
+    route_version, "route", "version", in_project(route_version)
 )
 CHAINS_OF: Final = (
     sa.select(route_fallback)

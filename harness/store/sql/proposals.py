@@ -237,19 +237,19 @@ class SqlVerdicts:
         return verdict_from_row(row)
 
     def _row(self, verdict_: str) -> Row:
-        query = VERDICTS.where(verdict.c.id == verdict_)
-        row = self._unit.once(
-            row_key(verdict, verdict_), lambda: self._unit.read(query).first()
-        )
+        def read() -> Row | None:
+            return self._unit.read(VERDICTS.where(verdict.c.id == verdict_)).first()
+
+        row = self._unit.once(row_key(verdict, verdict_), read)
         if row is None:
             raise NotFound(f"there is no verdict {verdict_}")
         return row
 
     def newest(self, route: str) -> Verdict | None:
-        query = VERDICTS.where(verdict.c.route == route).limit(1)
-        row = self._unit.once(
-            newest_key(verdict, route), lambda: self._unit.read(query).first()
-        )
+        def read() -> Row | None:
+            return self._unit.read(VERDICTS.where(verdict.c.route == route).limit(1)).first()
+
+        row = self._unit.once(newest_key(verdict, route), read)
         if row is None:
             return None
         self._unit.keep(row_key(verdict, row.id), row)
@@ -307,10 +307,10 @@ class SqlRollouts:
         return saved
 
     def newest(self, route: str) -> Rollout | None:
-        query = ROLLOUTS.where(rollout.c.route == route).limit(1)
-        row = self._unit.once(
-            newest_key(rollout, route), lambda: self._unit.read(query).first()
-        )
+        def read() -> Row | None:
+            return self._unit.read(ROLLOUTS.where(rollout.c.route == route).limit(1)).first()
+
+        row = self._unit.once(newest_key(rollout, route), read)
         if row is None:
             return None
         self._unit.checked(rollout, [row])

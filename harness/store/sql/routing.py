@@ -72,7 +72,7 @@ from harness.store.sql.evidence import (
     write_fallbacks,
 )
 from harness.store.sql.json_rows import json_rows
-from harness.store.sql.preload import later_key, newest_key, read_later
+from harness.store.sql.preload import later_key, newest_key, read_later, row_key
 from harness.store.unit_of_work import Unit, in_project
 
 NEWEST = sa.select(route_version).where(in_project(route_version), IS_NEWEST)
@@ -217,25 +217,27 @@ class SqlRouting:
         return found
 
     def targets(self) -> Mapping[str, Target]:
-        return self._unit.once(("targets",), lambda: self._read_targets(TARGETS))
+        return self._unit.once((target.name,), lambda: self._read_targets(TARGETS))
 
     def target(self, id_: str) -> Target | None:
-        query = TARGETS.where(target.c.id == id_)
-        return self._unit.once(("target", id_), lambda: self._read_targets(query).get(id_))
+        def read() -> Target | None:
+            return self._read_targets(TARGETS.where(target.c.id == id_)).get(id_)
+
+        return self._unit.once(row_key(target, id_), read)
 
     def add_target(self, target_: Target) -> str:
         self._unit.write_new(target, target_to_row(target_))
         return target_.id
 
     def route(self, name: str) -> Route | None:
-        return self._unit.once(("route", name), lambda: self._route(name))
-
-    def _route(self, name: str) -> Route | None:
         row, chain = self._current(name)
         return route_from_row(row, tuple(link.target for link in chain)) if row else None
 
     def _current(self, name: str) -> VersionRows:
         """Raises SignatureInvalid."""
+        return self._unit.once(row_key(route_version, name), lambda: self._verified(name))
+
+    def _verified(self, name: str) -> VersionRows:
         key = newest_key(route_version, name)
         row, chain = self._unit.once(key, lambda: self._newest(name))
         if row is not None:
