@@ -22,6 +22,7 @@ from harness.control.proposals.selections import SelectionComparison, load_selec
 from harness.control.providers import model_lookup
 from harness.control.routing import fallback_chain, routes, scorecard
 from harness.control.routing.fallback_chain import ChainEntry
+from harness.control.routing.route_overview import RouteOverview, load_statuses
 from harness.control.routing.route_status import RouteStatus
 from harness.control.routing.scorecard import RouteScorecard
 from harness.control.shadow.stage import ShadowStage, find_stage_of_route
@@ -29,6 +30,7 @@ from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import SignatureInvalid
 from harness.domain.evals.run import Verdict
 from harness.domain.evals.verdict_basis import VerdictBasis
+from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import MOST_LISTED, Page, PageRequest
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.proposals.proposal_view import ProposalView
@@ -225,6 +227,30 @@ def canary(ctx: Context, route: str) -> CanaryView:
 
 def route_names(ctx: Context) -> Sequence[str]:
     return [record.name for record in queries.list_routes(ctx)]
+
+
+@dataclass(frozen=True)
+class ManyRoutes:
+    """What the Overview searches where there are many routes."""
+
+    texts: Mapping[str, str]  # by route, without those that are not as they were signed
+    invalid: Sequence[RowFault]
+
+
+def load_shown_routes(
+    ctx: Context, overview: RouteOverview, most: int
+) -> Page[RouteStatus] | ManyRoutes:
+    """Loads all routes at a glance, or of more than `most` what they are searched by."""
+    if len(overview.names) <= most:
+        return load_statuses(ctx, overview, overview.names)
+    routes = queries.list_routes(ctx)
+    names = queries.load_target_names(ctx, {route.incumbent for route in routes})
+    texts = {
+        route.name: f"{route.name} {route.settings.description} "
+        f"{names.get(route.incumbent, '')}".casefold()
+        for route in routes
+    }
+    return ManyRoutes(texts, routes.invalid)
 
 
 def measured_of(ctx: Context, statuses: Sequence[RouteStatus]) -> Mapping[str, RouteScorecard]:

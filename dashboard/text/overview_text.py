@@ -9,6 +9,7 @@ from typing import Final
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from dashboard.text.labels import Label, Tone
+from harness.control.routing.route_overview import RouteOverview
 from harness.control.routing.route_status import (
     ENDED_STATES,
     RouteState,
@@ -39,16 +40,23 @@ ROUTE_SIGNS: Final[Mapping[RouteState, tuple[str, Tone]]] = {
 TABLE_HEADS: Final = ("Route", "State", "Serves", "Last verdict", "Last hour")
 
 
-def headline(
-    statuses: Sequence[RouteStatus], alerts: int, now: datetime, unconfirmed: int
-) -> tuple[str, str]:
+def headline(overview: RouteOverview, alerts: int, unconfirmed: int) -> tuple[str, str]:
     """Answers as HTML whether a route needs somebody now; what ended lately follows.
 
     alerts: how many are shown below. unconfirmed: break-glasses that wait for a second person.
     """
-    note = f"{labels.plural(len(statuses), 'route')} · {escape(labels.date_time(now))}"
+    now, statuses = overview.at, overview.active
+    routes = labels.plural(len(overview.names) - len(overview.faults), "route")
+    note = f"{routes} · {escape(labels.date_time(now))}"
     also = list_news(statuses, now, mark=strong)[1:]
-    needs = describe_needs(statuses, alerts, now, unconfirmed=unconfirmed, mark=strong)
+    needs = describe_needs(
+        statuses,
+        alerts,
+        now,
+        unconfirmed=unconfirmed,
+        others=overview.others,
+        mark=strong,
+    )
     return html.keep_units(needs), html.keep_units(" · ".join([*also, note]))
 
 

@@ -9,7 +9,7 @@ import streamlit as st
 from dashboard import current_user, page_frame
 from dashboard.text import html
 from dashboard.text.html import escape, strong
-from harness.control.operations.queries import list_route_status
+from harness.control.operations.queries import list_routes
 from harness.control.providers import checks
 from harness.control.routing import first_route
 from harness.control.routing.first_route import SIMULATOR, FirstRoute
@@ -40,12 +40,11 @@ REFUSED = (
 
 def show() -> None:
     with page_frame.loading("the first steps"):
-        statuses = list(list_route_status(page_frame.context()))
+        names = [route.name for route in list_routes(page_frame.context())]
     page_frame.show_done_message()
-    if statuses:
-        names = ", ".join(status.route.name for status in statuses)
-        st.html(html.title("The first route is there", escape(names)))
-        next_steps(statuses[0].route.name)
+    if names:
+        st.html(html.title("The first route is there", escape(", ".join(names))))
+        next_steps(names[0])
     else:
         st.html(
             html.title("Make your first route", "One form; everything can be changed later.")

@@ -14,8 +14,13 @@ from dashboard.data import queries
 from dashboard.text import alert_text, html, labels, overview_text, route_text
 from harness.control.operations.alerts import AlertView
 from harness.control.operations.project_scope import own_list
-from harness.control.operations.queries import list_alerts, list_route_status
+from harness.control.operations.queries import list_alerts
 from harness.control.routing.break_glass import count_unconfirmed
+from harness.control.routing.route_overview import (
+    RouteOverview,
+    load_overview,
+    load_statuses,
+)
 from harness.control.routing.route_status import ALERTS_OF_STATES, RouteState, RouteStatus
 from harness.domain.operations.alerts import Severity
 from harness.domain.proposals.proposal import ProposalPhase
@@ -31,7 +36,8 @@ MOST_LINES: Final = 50
 def show() -> None:
     with page_frame.loading("the routes"):
         ctx = page_frame.context()
-        page, now = list_route_status(ctx), ctx.clock.now()
+        overview = load_overview(ctx)
+        routes = queries.load_shown_routes(ctx, overview, MOST_CARDS)
         alarming = [
             alert
             for alert in list_alerts(ctx, open_only=True)
@@ -39,14 +45,16 @@ def show() -> None:
         ]
         alarming.sort(key=lambda alert: (-alert.severity, -alert.last_seen.timestamp()))
     waiting = count_unconfirmed(ctx)
-    st.html(html.title(*overview_text.headline(page.items, len(alarming), now, waiting)))
-    if page.invalid:
-        st.html(html.invalid(page.invalid))
+    st.html(html.title(*overview_text.headline(overview, len(alarming), waiting)))
+    if routes.invalid:
+        st.html(html.invalid(routes.invalid))
     page_frame.show_done_message()
-    _alerts(alarming, now)
+    _alerts(alarming, overview.at)
     page_frame.show_freezes()
-    if page.items:
-        _routes(page.items, now)
+    if isinstance(routes, queries.ManyRoutes):
+        _many(overview, routes)
+    elif routes:
+        _few(routes, overview)
     elif page_frame.is_in_project():
         words = "Your project has no route yet. An admin of it makes one:"
         st.html(html.empty(words, f"swapgate route create {ctx.project}::NAME"))
@@ -65,34 +73,48 @@ def show() -> None:
         page_frame.copy_as_cli("status")
 
 
-def _routes(statuses: Sequence[RouteStatus], now: datetime) -> None:
-    """Shows few routes as cards; of many, the urgent ones, and the others in a table."""
-    if len(statuses) <= FEW_ROUTES:
-        _cards(statuses, now)
-        return
-    many = len(statuses) > MOST_CARDS
-    found = _find(statuses) if many else statuses
-    urgent = [
-        status
-        for status in found
-        if (status.is_urgent(now) if many else status.state is not RouteState.STEADY)
-    ][:MOST_CARDS]
-    _cards(urgent, now)
-    shown = {status.route.name for status in urgent}
-    others = [status for status in found if status.route.name not in shown]
-    if others:
-        heading = "All other routes" if urgent else "All routes"
-        lines = others[:MOST_LINES]
-        of_all = f"{len(lines):,} of {len(statuses):,}"
-        more = len(others) - len(lines)
-        narrow = f" Search above to see the {more:,} others." if more else ""
-        st.html(html.section(heading, f"{of_all}.{narrow}" if more else of_all))
-        st.html(overview_text.table(lines, now))
-    elif not found:
+def _few(statuses: Sequence[RouteStatus], overview: RouteOverview) -> None:
+    """Shows routes as cards; of more than a few those that are steady are lines of a table."""
+    few = len(statuses) <= FEW_ROUTES
+    cards = [status for status in statuses if few or status.state is not RouteState.STEADY]
+    _cards(cards, overview.at)
+    lines = [status for status in statuses if status not in cards]
+    _table(lines, overview, "All other routes" if cards else "All routes", len(lines))
+
+
+def _many(overview: RouteOverview, routes: queries.ManyRoutes) -> None:
+    """Shows the urgent routes as cards, and the first of the others in a table; of all, or of
+    those that somebody searches.
+    """
+    found = _find(overview, routes)
+    urgent = {status.route.name for status in overview.urgent}
+    first = [name for name in found if name in urgent][:MOST_CARDS]
+    others = [name for name in found if name not in first]
+    ctx = page_frame.context()
+    shown = load_statuses(ctx, overview, [*first, *others[:MOST_LINES]])
+    if shown.invalid:  # of a verdict or a rollout: forged routes are not among those found
+        st.html(html.invalid(shown.invalid))
+    _cards([status for status in shown if status.route.name in first], overview.at)
+    lines = [status for status in shown if status.route.name not in first]
+    _table(lines, overview, "All other routes" if first else "All routes", len(others))
+    if not found:
         st.html(html.note("No route has this in its name, its description or its model."))
 
 
-def _find(statuses: Sequence[RouteStatus]) -> Sequence[RouteStatus]:
+def _table(
+    lines: Sequence[RouteStatus], overview: RouteOverview, heading: str, found: int
+) -> None:
+    """found: how many there are of them."""
+    if not lines:
+        return
+    of_all = f"{len(lines):,} of {len(overview.names):,}"
+    more = found - len(lines)
+    narrow = f" Search above to see the {more:,} others." if more else ""
+    st.html(html.section(heading, f"{of_all}.{narrow}" if more else of_all))
+    st.html(overview_text.table(lines, overview.at))
+
+
+def _find(overview: RouteOverview, routes: queries.ManyRoutes) -> Sequence[str]:
     """Lists the routes that somebody looks for, by name, description or model."""
     wanted = st.text_input(
         "Find a route",
@@ -101,12 +123,11 @@ def _find(statuses: Sequence[RouteStatus]) -> Sequence[RouteStatus]:
         placeholder="Part of its name, description or model",
     )
     words = (wanted or "").casefold().split()
-    return [status for status in statuses if all(word in _text(status) for word in words)]
-
-
-def _text(status: RouteStatus) -> str:
-    settings = status.route.settings
-    return f"{status.route.name} {settings.description} {status.incumbent.name}".casefold()
+    return [
+        name
+        for name in overview.names
+        if name in routes.texts and all(word in routes.texts[name] for word in words)
+    ]
 
 
 def _cards(statuses: Sequence[RouteStatus], now: datetime) -> None:

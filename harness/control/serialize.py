@@ -3,11 +3,13 @@ without secrets, in camelCase where a class says so. `to_hashable` is for hashes
 is at its default, so that a field added later leaves old hashes as they were.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from datetime import date
 from enum import Enum, IntEnum
+from functools import cache
 
 from harness.domain.evals.run import BaseVerdict
 from harness.domain.providers.discovered_model import DiscoveredList, DiscoveredModel
@@ -18,6 +20,7 @@ from harness.gate.online.rollout_action import RolloutFigures
 
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
+_PLAIN = frozenset({type(None), bool, str, int, float})
 # Of no use to a reader, and of some to a thief.
 HIDDEN = frozenset({"hash", "ciphertext", "secret", "ledger_salt"})
 
@@ -44,14 +47,14 @@ def to_plain(value: object) -> Plain:  # noqa: C901, PLR0911 - one per kind of v
     """Turns a value into plain JSON: dataclasses become objects, times ISO 8601, enums their
     words. Raises TypeError.
     """
+    if type(value) in _PLAIN:  # most values, and an enum is of a type of its own
+        return value  # type: ignore[return-value]  # as its type says
     match value:
-        case None | bool() | str() if not isinstance(value, Enum):
-            return value
         case IntEnum():
             return value.name.lower()
         case Enum():
             return to_plain(value.value)
-        case int() | float():
+        case bool() | str() | int() | float():
             return value
         case date():  # and datetime, which is one
             return value.isoformat()
@@ -69,11 +72,17 @@ def to_plain(value: object) -> Plain:  # noqa: C901, PLR0911 - one per kind of v
             raise TypeError(f"{type(value).__name__} has no plain form")
 
 
-def to_json_value(value: object) -> Plain:
-    """Returns a value's plain form (`to_plain`), with null for infinity and NaN, which JSON
-    lacks. Raises TypeError.
+def write_json(value: object, *, indent: int | None = None) -> str:
+    """Writes a value's plain form (`to_plain`) as JSON, with null for infinity and NaN, which
+    JSON lacks. Raises TypeError.
     """
-    return _without_infinities(to_plain(value))
+    plain = to_plain(value)
+    try:
+        text = json.dumps(plain, ensure_ascii=False, indent=indent, allow_nan=False)
+    except ValueError:  # hardly any value has one, and to look for it takes as long as to write
+        finite = _without_infinities(plain)
+        text = json.dumps(finite, ensure_ascii=False, indent=indent, allow_nan=False)
+    return escape_surrogates(text)
 
 
 def _without_infinities(value: Plain) -> Plain:
@@ -90,9 +99,7 @@ def _without_infinities(value: Plain) -> Plain:
 
 def _fields(value: object) -> dict[str, Plain]:
     shown = {
-        shown_name(type(value), field.name): to_plain(getattr(value, field.name))
-        for field in fields(value)  # type: ignore[arg-type]  # to_plain has looked
-        if field.name not in HIDDEN
+        shown: to_plain(getattr(value, name)) for name, shown in _shown_fields(type(value))
     }
     match value:
         case Target():
@@ -103,6 +110,13 @@ def _fields(value: object) -> dict[str, Plain]:
             return {**shown, "targets": [*sorted(value.targets)]}
         case _:
             return shown
+
+
+@cache
+def _shown_fields(kind: type) -> tuple[tuple[str, str], ...]:
+    """Lists the fields of a dataclass that are shown, each with what it is called then."""
+    shown = (field.name for field in fields(kind) if field.name not in HIDDEN)
+    return tuple((name, shown_name(kind, name)) for name in shown)
 
 
 def to_hashable(value: object) -> Plain:

@@ -106,6 +106,10 @@ class Preload(Protocol):
         """For `alerts.newest`."""
         ...
 
+    def deliveries(self, alerts: Collection[str]) -> None:
+        """For `deliveries.for_alert`."""
+        ...
+
     def blocks(self, rollouts: Collection[str]) -> None:
         """For `observations.blocks`."""
         ...

@@ -2,13 +2,12 @@
 one shape (`problem`).
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from starlette.responses import Response
 
-from harness.control.serialize import escape_surrogates, to_json_value
+from harness.control.serialize import write_json
 from harness.domain.pagination import Page
 
 T = TypeVar("T")
@@ -27,8 +26,7 @@ class JsonAnswer(Response):
     media_type = "application/json"
 
     def render(self, content: object) -> bytes:
-        text = json.dumps(to_json_value(content), ensure_ascii=False, allow_nan=False)
-        return escape_surrogates(text).encode()
+        return write_json(content).encode()
 
 
 def problem(

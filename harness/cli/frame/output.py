@@ -2,13 +2,12 @@
 for a terminal and plain in a pipe.
 """
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 
 import click
 
-from harness.control.serialize import escape_surrogates, to_json_value
+from harness.control.serialize import write_json
 from harness.domain.formatting import escape_controls
 
 Row = Sequence[object]
@@ -19,8 +18,7 @@ GAP = 3  # between columns that are drawn
 
 def document(value: object) -> None:
     """Prints one JSON document. Infinity and NaN, which JSON lacks, become null."""
-    text = json.dumps(to_json_value(value), ensure_ascii=False, indent=2, allow_nan=False)
-    click.echo(escape_surrogates(text))
+    click.echo(write_json(value, indent=2))
 
 
 def note(text: str) -> None:

@@ -3,7 +3,6 @@ drawn anew in its place; into a pipe or a file goes a line for each change, with
 document a line.
 """
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import redirect_stderr, redirect_stdout
@@ -16,7 +15,7 @@ import click
 
 from harness.cli.frame import formatting
 from harness.cli.frame.session import Session
-from harness.control.serialize import to_json_value
+from harness.control.serialize import write_json
 from harness.domain.errors import SwapgateError
 from harness.ports import Clock
 
@@ -50,7 +49,7 @@ def watch(session: Session, watched: Watched[T]) -> None:
     """Shows it until it has ended. Raises what loading it raises, unless that may pass."""
     clock = session.installation.clock
     if session.json:
-        _print_lines(watched, clock, lambda value: {"": _compact(watched.document(value))})
+        _print_lines(watched, clock, lambda value: {"": write_json(watched.document(value))})
     elif sys.stdout.isatty():
         _redraw(watched, clock)
     else:
@@ -96,10 +95,6 @@ def _print_lines(
 def _stamped(lines: Mapping[str, str], clock: Clock) -> Mapping[str, str]:
     now = formatting.timestamp(clock.now())
     return {subject: f"{now}\t{line}" for subject, line in lines.items()}
-
-
-def _compact(document: object) -> str:
-    return json.dumps(to_json_value(document), ensure_ascii=False, allow_nan=False)
 
 
 class _TerminalText(StringIO):

@@ -4,9 +4,8 @@ alerts, what agents ask for, and the command for each. States, first line and ba
 Overview's own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import chain
 from typing import Final
 
@@ -19,10 +18,15 @@ from harness.cli.frame.watching import Watched, watch, watch_option
 from harness.control.agents.queries import list_switch_requests
 from harness.control.agents.switch_views import SwitchRequestView, view_switch
 from harness.control.operations.alerts import AlertView
-from harness.control.operations.queries import list_alerts, list_route_status
+from harness.control.operations.queries import list_alerts
 from harness.control.routing import banners
 from harness.control.routing.banners import Banner
 from harness.control.routing.break_glass import count_unconfirmed
+from harness.control.routing.route_overview import (
+    RouteOverview,
+    load_overview,
+    load_statuses,
+)
 from harness.control.routing.route_status import (
     ALERTS_OF_STATES,
     RouteState,
@@ -31,10 +35,13 @@ from harness.control.routing.route_status import (
 )
 from harness.domain.formatting import escape_controls, format_bps, format_quantity
 from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import INVALID_ROWS_HINT, Page
 from harness.domain.routing.table import FIRST_ROUTE_STEP
 
 MOST_ROUTES: Final = 12
+# Of a document, and of the lines that go into a log.
+MOST_LISTED_ROUTES: Final = 100
 MOST_ALERTS: Final = 5
 FIRST_STEPS: Final = (
     ("swapgate init", "sets one up in this folder"),
@@ -64,23 +71,27 @@ CANARY_STATES: Final = frozenset(
 class _Standing:
     """Holds what is shown, as of one moment."""
 
-    routes: Page[RouteStatus]
+    overview: RouteOverview
+    routes: Page[RouteStatus]  # the first of them
     alerts: Sequence[AlertView]
     requests: Sequence[SwitchRequestView]
     banners: Mapping[str, Sequence[Banner]]  # what is in force, by kind
     unconfirmed: int  # break-glasses that wait for a second person
-    now: datetime
+
+    @property
+    def faults(self) -> Iterable[RowFault]:
+        """Lists the forged rows of routes that are shown, or on which something goes on."""
+        return dict.fromkeys((*self.overview.faults.values(), *self.routes.invalid))
 
     @property
     def headline(self) -> str:
         return describe_needs(
-            self.routes.items, len(self.alerts), self.now, unconfirmed=self.unconfirmed
+            self.overview.active,
+            len(self.alerts),
+            self.overview.at,
+            unconfirmed=self.unconfirmed,
+            others=self.overview.others,
         )
-
-    @property
-    def urgent(self) -> Sequence[RouteStatus]:
-        """Lists the routes of which a person should read before the others."""
-        return [status for status in self.routes if status.is_urgent(self.now)]
 
 
 @click.command()
@@ -100,7 +111,7 @@ def status(session: Session, *, watched: bool) -> None:
         watch(
             session,
             Watched(
-                load=lambda: _load(session),
+                load=lambda: _load(session, MOST_LISTED_ROUTES),
                 draw=lambda standing: _print(session, standing),
                 lines=_lines,
                 document=_as_json,
@@ -108,9 +119,9 @@ def status(session: Session, *, watched: bool) -> None:
             ),
         )
     elif session.json:
-        output.document(_as_json(_load(session)))
+        output.document(_as_json(_load(session, MOST_LISTED_ROUTES)))
     else:
-        _print(session, _load(session))
+        _print(session, _load(session, MOST_ROUTES))
         output.note(ALL_COMMANDS)
 
 
@@ -124,9 +135,11 @@ def _print_first_steps(*, as_json: bool) -> None:
     output.note(ALL_COMMANDS)
 
 
-def _load(session: Session) -> _Standing:
+def _load(session: Session, most: int) -> _Standing:
+    """most: routes to show."""
     ctx = session.context
-    routes = list_route_status(ctx)
+    overview = load_overview(ctx)
+    routes = load_statuses(ctx, overview, overview.names[:most])
     requests = list_switch_requests(ctx, pending_only=True).map(lambda r: view_switch(ctx, r))
     alerts = [a for a in list_alerts(ctx, open_only=True) if a.kind not in ALERTS_OF_STATES]
     standing = session.installation.standing_switches
@@ -136,35 +149,34 @@ def _load(session: Session) -> _Standing:
         "freezes": banners.list_freeze_banners(ctx),
         "observe_only": banners.list_observe_banners(ctx),
     }
-    return _Standing(
-        routes, alerts, requests.items, in_force, count_unconfirmed(ctx), ctx.clock.now()
-    )
+    return _Standing(overview, routes, alerts, requests.items, in_force, count_unconfirmed(ctx))
 
 
 def _print(session: Session, standing: _Standing) -> None:
     click.echo(f"{standing.headline}.")
     for banner in chain.from_iterable(standing.banners.values()):
         click.echo(escape_controls(str(banner)))
-    for fault in standing.routes.invalid:
+    for fault in standing.faults:
         output.note(f"{fault.name}: {INVALID_ROWS_HINT}")
-    if not standing.routes:
+    if not standing.overview.heads:
         click.echo(f"next: {FIRST_ROUTE_STEP}")
     _print_urgent(standing)
-    _print_routes(standing.routes.items)
+    _print_routes(standing)
     _print_alerts(standing.alerts)
     if advice := who_starts_it(session.settings.control):
         output.note(advice)
 
 
 def _print_urgent(standing: _Standing) -> None:
-    if not standing.urgent and not standing.requests:
+    urgent = standing.overview.urgent
+    if not urgent and not standing.requests:
         return
     click.echo()
-    for route in standing.urgent[:MOST_ROUTES]:
+    for route in urgent[:MOST_ROUTES]:
         why = f": {route.reason}" if route.reason else ""
         click.echo(f"▲ {route.route.name}: {route.state_text}{why}")
         click.echo(f"  {next_command(route)}")
-    if (more := len(standing.urgent) - MOST_ROUTES) > 0:
+    if (more := len(urgent) - MOST_ROUTES) > 0:
         click.echo(f"▲ {format_quantity(more, 'more route')}: `swapgate route list`")
     for request in standing.requests:
         click.echo(f"▲ {request.question}")
@@ -182,16 +194,17 @@ def next_command(status: RouteStatus) -> str:
     return f"swapgate route show {status.route.name}"
 
 
-def _print_routes(statuses: Sequence[RouteStatus]) -> None:
-    if not statuses:
+def _print_routes(standing: _Standing) -> None:
+    shown = standing.routes[:MOST_ROUTES]
+    if not shown:
         return
     click.echo()
     output.table(
         ["ROUTE", "STATE", "SERVES", "CANARY", "LAST HOUR"],
-        [_row(status) for status in statuses[:MOST_ROUTES]],
+        [_row(status) for status in shown],
         empty="",
     )
-    if (more := len(statuses) - MOST_ROUTES) > 0:
+    if (more := len(standing.overview.names) - MOST_ROUTES) > 0:
         click.echo(f"{more:,} more routes: `swapgate route list`")
 
 
@@ -246,6 +259,7 @@ def _as_json(standing: _Standing) -> dict[str, object]:
     return {
         "installation": True,
         "headline": standing.headline,
+        "routes_total": len(standing.overview.names),
         **{kind: list(map(str, shown)) for kind, shown in standing.banners.items()},
         "routes": [
             {

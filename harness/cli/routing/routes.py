@@ -50,10 +50,11 @@ route.add_command(settings)
 
 
 @route.command("list")
+@paging.page_options
 @pass_session
-def list_routes(session: Session) -> None:
+def list_routes(session: Session, page_request: PageRequest) -> None:
     """List the routes; those that wait for a person come first."""
-    statuses = queries.list_route_status(session.context)
+    statuses = queries.list_route_status(session.context, page_request)
     paging.note_page(statuses)
     if session.json:
         output.document([as_json(status) for status in statuses])

@@ -191,9 +191,7 @@ def list_pin_differences(before: SuitePin, now: SuitePin) -> Iterator[str]:
         yield f"version, {before.version} then and {now.version} now"
 
 
-def _served(
-    tx: Transaction, verdict: Verdict, plans: Iterable[SuitePlan]
-) -> Iterator[str]:
+def _served(tx: Transaction, verdict: Verdict, plans: Iterable[SuitePlan]) -> Iterator[str]:
     for plan in plans:
         served = served_from_json(verdict.inputs, plan.suite)
         for target, measured in (

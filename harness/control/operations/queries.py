@@ -415,6 +415,7 @@ def list_alerts(
     with _listings(ctx) as stored:
         page = stored.alerts(page_request, open_only=open_only, search=search)
     with ctx.store.read() as tx:
+        tx.preload.deliveries([record.id for record in page])
         views = page.map(
             lambda record: alerts.build_alert_view(record, tx.deliveries.for_alert(record.id))
         )

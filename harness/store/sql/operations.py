@@ -55,7 +55,7 @@ from harness.store.schema.operations import (
     principal_to_row,
 )
 from harness.store.sql.owners import find_project
-from harness.store.sql.preload import newest_key
+from harness.store.sql.preload import newest_key, rows_key
 from harness.store.unit_of_work import Unit, in_project_or_all
 
 PRINCIPALS = sa.select(principal)
@@ -348,4 +348,7 @@ class SqlDeliveries:
         self._unit.write(sa.update(delivery).where(*same).values(delivery_to_row(known)))
 
     def for_alert(self, alert: str) -> Sequence[Delivery]:
-        return [delivery_from_row(row) for row in self._unit.read(DELIVERIES, {"of": alert})]
+        rows = self._unit.once(
+            rows_key(delivery, alert), lambda: self._unit.read(DELIVERIES, {"of": alert}).all()
+        )
+        return [delivery_from_row(row) for row in rows]

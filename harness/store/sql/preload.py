@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from harness.store.schema.columns import Row
 from harness.store.schema.observations import block
-from harness.store.schema.operations import alert
+from harness.store.schema.operations import alert, delivery
 from harness.store.schema.proposals import rollout, verdict
 from harness.store.schema.routing import IS_NEWEST, route_fallback, route_version
 from harness.store.unit_of_work import Unit, in_project
@@ -52,6 +52,11 @@ NEWEST_ALERTS: Final = _newest_of_each(alert, "key", "first_seen").order_by(aler
 VERDICTS_NAMED: Final = sa.select(verdict).where(in_project(verdict), _among(verdict.c.id))
 BLOCKS_OF: Final = (
     sa.select(block).where(_among(block.c.rollout)).order_by(block.c.rollout, block.c.number)
+)
+DELIVERIES_OF: Final = (
+    sa.select(delivery)
+    .where(_among(delivery.c.alert))
+    .order_by(delivery.c.alert, delivery.c.number, delivery.c.sink)
 )
 VERSIONS_OF: Final = _newest_of_each(
     route_version, "route", "version", in_project(route_version)
@@ -173,6 +178,10 @@ class SqlPreload:
 
     def newest_alerts(self, keys: Collection[str]) -> None:
         self._keep_newest(alert, NEWEST_ALERTS, keys, lambda row: row.key)
+
+    def deliveries(self, alerts: Collection[str]) -> None:
+        for id_, rows in self._grouped(DELIVERIES_OF, alerts, lambda row: row.alert).items():
+            self._unit.keep(rows_key(delivery, id_), rows)
 
     def blocks(self, rollouts: Collection[str]) -> None:
         for id_, rows in self._grouped(BLOCKS_OF, rollouts, lambda row: row.rollout).items():
