@@ -86,8 +86,8 @@ class Preload(Protocol):
         """For `routing.route` and `routing.changed_at`."""
         ...
 
-    def later_versions(self, rollouts: Collection[str]) -> None:
-        """For `routing.later_versions`."""
+    def later_versions(self, rollouts: Mapping[str, str]) -> None:
+        """For `routing.later_versions`. rollouts: their routes, by id."""
         ...
 
     def verdicts(self, ids: Collection[str]) -> None:

@@ -56,7 +56,7 @@ EXCEPTIONS: Final = {
         BOTH,
         "and all keys that were revoked",
     ),
-    r"route_version\.version = \(SELECT max": (BOTH, "the newest version of every route"),
+    r"max\(stored_version\.version\)": (("postgresql",), "the newest version of every route"),
     r"WITH RECURSIVE route_name": (
         BOTH,
         "from each route's name to the next, by the index: an entry of each route",

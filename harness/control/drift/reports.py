@@ -178,7 +178,9 @@ def list_drift_status(ctx: Context, *, route: str = "") -> list[DriftStatus]:
     """Lists every watched pair of incumbent and suite. Raises NotFound for an unknown route."""
     with ctx.store.read() as tx:
         if route and ctx.owns(route):  # what others have is no watched pair, as what nobody has
-            routes.require_route(tx, route)
+            watched = routes.require_route(tx, route).settings.suites
+            if not any(suite.suite in ctx.drift for suite in watched):
+                return []
         pairs = [
             pair for pair in watches.list_watched_pairs(ctx, tx) if route in ("", *pair.routes)
         ]

@@ -42,6 +42,8 @@ def list_watched_pairs(ctx: Context, tx: Transaction) -> list[WatchedPair]:
     """What the routing table and the configuration ask to be watched, of the suites of who
     asks.
     """
+    if not ctx.drift:
+        return []
     by_pair: dict[tuple[str, str], list[str]] = {}
     for name, route in sorted(tx.routing.table().routes.items()):
         for suite in route.settings.suites:

@@ -203,8 +203,8 @@ def _load_targets(
 def _preload(tx: Transaction, heads: Sequence[RouteHead], now: CurrentActivity) -> None:
     """Reads by few statements what `_build_state` asks of each of these routes."""
     tx.preload.newest_rollouts([head.name for head in heads])
-    gone = [head.rollout for head in heads if _is_gone(head)]
-    tx.preload.later_versions([id_ for id_ in gone if id_ is not None])
+    gone = {head.rollout: head.name for head in heads if head.rollout and _is_gone(head)}
+    tx.preload.later_versions(gone)
     rollouts = [now.rollouts[head.name] for head in heads if head.name in now.rollouts]
     canary_status.preload_canaries(tx, rollouts)
 

@@ -160,7 +160,10 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifferen
     """Where the file says something else than the database, which rules."""
     found = []
     with ctx.store.read() as tx:
-        table, providers = tx.routing.table(), tx.providers.all()
+        tx.preload.routes(settings.routes)
+        stored = {name: tx.routing.route(name) for name in settings.routes}
+        names = {id_: target.name for id_, target in tx.routing.targets().items()}
+        providers = tx.providers.all()
         wanted_providers = {
             name: targets.with_prices(ctx, tx, provider)
             for name, provider in settings.providers.items()
@@ -175,7 +178,7 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifferen
                 )
             )
     for name, wanted in settings.routes.items():
-        route = table.routes.get(name)
+        route = stored[name]
         if route is None:
             found.append(
                 SeedDifference(
@@ -186,7 +189,7 @@ def list_seed_differences(ctx: Context, settings: Settings) -> list[SeedDifferen
             )
             continue
         if wanted.incumbent.target.id != route.incumbent:
-            found.append(_other_model(wanted, table.targets[route.incumbent].name))
+            found.append(_other_model(wanted, names[route.incumbent]))
         found += _other_settings(wanted, route)
     return found
 

@@ -13,7 +13,7 @@ from harness.store.schema.columns import Row
 from harness.store.schema.observations import block
 from harness.store.schema.operations import alert, delivery
 from harness.store.schema.proposals import rollout, verdict
-from harness.store.schema.routing import IS_NEWEST, route_fallback, route_version
+from harness.store.schema.routing import route_fallback, route_version
 from harness.store.unit_of_work import Unit, in_project
 
 # Databases take some thousand parameters in a statement.
@@ -28,15 +28,22 @@ def _among(column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
     return column.in_(sa.bindparam(_NAMES, expanding=True))
 
 
-def _newest_of_each(
+def _last_of_each(
     table: sa.Table, group: str, time: str, *own: sa.ColumnElement[bool]
 ) -> sa.Select[Any]:
-    """Builds the query of each group's newest rows, several where they are of one moment."""
-    last = (
+    """Builds the query of the latest time, or the highest number, in each group."""
+    return (
         sa.select(table.c[group], sa.func.max(table.c[time], type_=table.c[time].type))
         .where(_among(table.c[group]), *own)
         .group_by(table.c[group])
     )
+
+
+def _newest_of_each(
+    table: sa.Table, group: str, time: str, *own: sa.ColumnElement[bool]
+) -> sa.Select[Any]:
+    """Builds the query of each group's newest rows, several where they are of one moment."""
+    last = _last_of_each(table, group, time, *own)
     return sa.select(table).where(
         _among(table.c[group]), sa.tuple_(table.c[group], table.c[time]).in_(last), *own
     )
@@ -63,15 +70,13 @@ VERSIONS_OF: Final = _newest_of_each(
 )
 CHAINS_OF: Final = (
     sa.select(route_fallback)
-    .join(
-        route_version,
-        sa.and_(
-            route_version.c.project == route_fallback.c.project,
-            route_version.c.route == route_fallback.c.route,
-            route_version.c.version == route_fallback.c.version,
+    .where(
+        in_project(route_fallback),
+        _among(route_fallback.c.route),
+        sa.tuple_(route_fallback.c.route, route_fallback.c.version).in_(
+            _last_of_each(route_version, "route", "version", in_project(route_version))
         ),
     )
-    .where(in_project(route_version), _among(route_version.c.route), IS_NEWEST)
     .order_by(route_fallback.c.route, route_fallback.c.position)
 )
 _served = route_version.alias("served")
@@ -88,6 +93,7 @@ _LAST_SERVED: Final = (
 _LATER: Final = sa.and_(
     in_project(rollout),
     _among(rollout.c.id),
+    route_version.c.route.in_(sa.bindparam("routes", expanding=True)),
     route_version.c.project == rollout.c.project,
     route_version.c.route == rollout.c.route,
     route_version.c.version > _LAST_SERVED,
@@ -133,12 +139,15 @@ def later_key(rollout_: str) -> tuple[str, ...]:
     return (route_version.name, "later", rollout_)
 
 
-def read_later(unit: Unit, rollouts: Sequence[str]) -> Later:
-    """Reads the versions of routes since the candidates of these rollouts last served."""
+def read_later(unit: Unit, rollouts: Mapping[str, str]) -> Later:
+    """Reads the versions of routes since these rollouts' candidates last served. rollouts: the
+    routes by rollout.
+    """
+    of_routes = {"routes": sorted(set(rollouts.values()))}
     chains: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for row in read_named(unit, LATER_CHAINS, rollouts):
+    for row in read_named(unit, LATER_CHAINS, rollouts, of_routes):
         chains[row.route, row.version].append(row.target)
-    return list(read_named(unit, LATER_VERSIONS, rollouts)), chains
+    return list(read_named(unit, LATER_VERSIONS, rollouts, of_routes)), chains
 
 
 def read_named(
@@ -187,8 +196,8 @@ class SqlPreload:
         for id_, rows in self._grouped(BLOCKS_OF, rollouts, lambda row: row.rollout).items():
             self._unit.keep(rows_key(block, id_), rows)
 
-    def later_versions(self, rollouts: Collection[str]) -> None:
-        rows, chains = read_later(self._unit, sorted(rollouts))
+    def later_versions(self, rollouts: Mapping[str, str]) -> None:
+        rows, chains = read_later(self._unit, rollouts)
         found: dict[str, list[Row]] = {id_: [] for id_ in rollouts}
         for row in rows:
             found[row.of_rollout].append(row)

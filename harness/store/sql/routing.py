@@ -264,8 +264,8 @@ class SqlRouting:
         ]
 
     def later_versions(self, rollout_: Rollout) -> Sequence[RouteRecord]:
-        key = later_key(rollout_.id)
-        rows, chains = self._unit.once(key, lambda: read_later(self._unit, [rollout_.id]))
+        key, of_route = later_key(rollout_.id), {rollout_.id: rollout_.route}
+        rows, chains = self._unit.once(key, lambda: read_later(self._unit, of_route))
         return [
             record_from_row(row, {row.version: tuple(chains.get((row.route, row.version), ()))})
             for row in rows
