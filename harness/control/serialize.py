@@ -10,6 +10,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from datetime import date
 from enum import Enum, IntEnum
 from functools import cache
+from typing import Any
 
 from harness.domain.evals.run import BaseVerdict
 from harness.domain.providers.discovered_model import DiscoveredList, DiscoveredModel
@@ -97,7 +98,7 @@ def _without_infinities(value: Plain) -> Plain:
             return value
 
 
-def _fields(value: object) -> dict[str, Plain]:
+def _fields(value: Any) -> dict[str, Plain]:
     shown = {
         shown: to_plain(getattr(value, name)) for name, shown in _shown_fields(type(value))
     }

@@ -1,0 +1,153 @@
+"""What a unit of work read for many it answers as it answers one by one."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Final
+
+import pytest
+import sqlalchemy as sa
+
+from harness.domain.canary.rollout import RolloutState
+from harness.domain.errors import NotFound, SignatureInvalid
+from harness.domain.operations.alerts import Notified
+from harness.domain.operations.delivery import Delivery
+from harness.domain.routing.route_changes import ChangeSettings, RestoreIncumbent
+from harness.ports import Store, Transaction
+from tests.contract import test_store_alerts as alerts
+from tests.contract.conftest import Opener
+from tests.support.store.records import (
+    BLOCK,
+    FAILED,
+    LATER,
+    NOW,
+    OLD,
+    PASSED,
+    ROUTE,
+    SETTINGS,
+    create_route,
+    promote,
+    seeded,
+    start_canary,
+)
+from tests.support.store.tampering import owned
+
+OTHER: Final = "answers"
+UNKNOWN: Final = "unknown"
+
+
+def lived(store: Store) -> None:
+    """A route whose promotion somebody took back, and one where nothing ever happened."""
+    seeded(store)
+    with store.write() as tx:
+        start_canary(tx)
+        tx.observations.append([BLOCK, replace(BLOCK, sequence=BLOCK.sequence + 1)], [])
+        promote(tx)
+        tx.rollouts.save(replace(tx.rollouts.get("ro_1"), state=RolloutState.PROMOTED))
+        back = RestoreIncumbent(ROUTE, OLD.id)
+        tx.routing.commit(back, expected_version=3, actor="ada", reason="chatty", now=LATER)
+        tx.verdicts.add(replace(FAILED, decided_at=LATER), "p_1")
+        create_route(tx, OTHER)
+        for hours in range(2):
+            at = NOW + timedelta(hours=hours)
+            tx.alerts.fold([replace(alerts.OPENED, key="k:1", at=at)])
+
+
+Ask = Callable[[Transaction, str], Any]
+# Of each preload: what is asked one by one, and of which names.
+PRELOADS: Final[dict[str, tuple[Ask, tuple[str, ...]]]] = {
+    "routes": (
+        lambda tx, name: (tx.routing.route(name), tx.routing.changed_at(name)),
+        (ROUTE, OTHER, UNKNOWN),
+    ),
+    "newest_verdicts": (lambda tx, name: tx.verdicts.newest(name), (ROUTE, OTHER, UNKNOWN)),
+    "newest_rollouts": (lambda tx, name: tx.rollouts.newest(name), (ROUTE, OTHER, UNKNOWN)),
+    "verdicts": (lambda tx, id_: tx.verdicts.get(id_), (PASSED.id, FAILED.id)),
+    "newest_alerts": (lambda tx, key: tx.alerts.newest(key), ("k:1", UNKNOWN)),
+    "blocks": (lambda tx, id_: tx.observations.blocks(id_), ("ro_1", UNKNOWN)),
+}
+
+
+@pytest.mark.parametrize("what", PRELOADS)
+def test_what_was_read_for_many_is_what_is_read_one_by_one(store: Store, what: str) -> None:
+    lived(store)
+    ask, names = PRELOADS[what]
+    with store.read() as tx:
+        alone = [ask(tx, name) for name in names]
+    with store.read() as tx:
+        getattr(tx.preload, what)(names)
+        assert [ask(tx, name) for name in names] == alone
+    assert any(alone)
+
+
+def test_the_versions_since_a_candidate_served_are_read_for_many(store: Store) -> None:
+    lived(store)
+    with store.read() as tx:
+        last = tx.rollouts.get("ro_1")
+        alone = tx.routing.later_versions(last)
+        history = tx.routing.history(ROUTE)
+    with store.read() as tx:
+        tx.preload.later_versions({last.id: last.route})
+        assert tx.routing.later_versions(last) == alone
+    assert [record.route.version for record in alone] == [4]
+    assert list(alone) == list(history)[:1]
+
+
+def test_deliveries_are_read_for_many_alerts(store: Store) -> None:
+    lived(store)
+    with store.write() as tx:
+        record = tx.alerts.newest("k:1")
+        assert record is not None
+        sent = Delivery(record.id, 1, "ops", Notified.RAISED, "title", "text", NOW, NOW)
+        tx.deliveries.add(sent)
+    with store.read() as tx:
+        tx.preload.deliveries([record.id, UNKNOWN])
+        assert list(tx.deliveries.for_alert(record.id)) == [sent]
+        assert list(tx.deliveries.for_alert(UNKNOWN)) == []
+
+
+def test_a_unit_of_work_that_writes_reads_what_it_wrote(store: Store) -> None:
+    lived(store)
+    with store.write() as tx:
+        tx.preload.routes([ROUTE])
+        tx.preload.newest_alerts(["k:1"])
+        before, known = tx.routing.route(ROUTE), tx.alerts.newest("k:1")
+        assert before is not None
+        assert known is not None
+        change = ChangeSettings(ROUTE, replace(SETTINGS, description="another"))
+        tx.routing.commit(
+            change, expected_version=before.version, actor="ada", reason="so", now=LATER
+        )
+        tx.alerts.fold([replace(alerts.OPENED, key="k:1", at=LATER)])
+        after, folded = tx.routing.route(ROUTE), tx.alerts.newest("k:1")
+    assert after is not None
+    assert folded is not None
+    assert (after.version, after.settings.description) == (before.version + 1, "another")
+    assert folded.count == known.count + 1
+
+
+@pytest.mark.req("F1")
+@pytest.mark.parametrize("table", ["route_version", "verdict", "rollout"])
+def test_a_forged_row_that_was_read_with_others_is_refused(
+    sql_stores: Opener, table: str
+) -> None:
+    sql_store = sql_stores()
+    lived(sql_store)
+    column = {"route_version": "reason", "verdict": "reason", "rollout": "ended_because"}[table]
+    with owned(sql_store) as db:
+        db.execute(sa.text(f"UPDATE {table} SET {column} = 'no' WHERE route = '{ROUTE}'"))  # noqa: S608 - a name of above
+    with sql_store.read() as tx:
+        for preload in (tx.preload.routes, tx.preload.newest_verdicts):
+            preload([ROUTE, OTHER])
+        tx.preload.newest_rollouts([ROUTE, OTHER])
+        ask = {
+            "route_version": tx.routing.route,
+            "verdict": tx.verdicts.newest,
+            "rollout": tx.rollouts.newest,
+        }[table]
+        for _ in range(2):  # nor is it believed when it is asked for again
+            with pytest.raises(SignatureInvalid, match=table):
+                ask(ROUTE)
+        assert tx.routing.route(OTHER) is not None
+        with pytest.raises(NotFound):
+            tx.verdicts.get(UNKNOWN)

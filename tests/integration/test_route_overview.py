@@ -1,0 +1,151 @@
+"""An overview of many routes: what needs somebody first, and the others a page at a time."""
+
+from collections.abc import Callable
+
+import pytest
+import sqlalchemy as sa
+
+from harness.control.canary.status import list_canaries
+from harness.control.operations import queries
+from harness.control.proposals import submission
+from harness.control.proposals.submission import ProposalRequest
+from harness.control.routing import route_overview, routes
+from harness.control.routing.route_status import RouteState, describe_needs
+from harness.domain.errors import NotFound
+from harness.domain.operations.access import SYSTEM
+from harness.domain.pagination import PageRequest
+from harness.domain.routing.table import RouteSettings, RouteSuite
+from tests.support.control.control_plane import ANN, SmallInstallation
+from tests.support.store.tampering import owned
+
+pytestmark = pytest.mark.req("F5")
+
+
+def create(world: SmallInstallation, *names: str) -> None:
+    settings = RouteSettings(suites=(RouteSuite("colours"),))
+    for name in names:
+        routes.create_route(world.context(), SYSTEM, name, "sim/base", settings=settings)
+
+
+def open_canary(world: SmallInstallation, route: str) -> None:
+    wanted = ProposalRequest(route, "sim/better", "a test")
+    world.until_decided(submission.create_proposal(world.context(), ANN, wanted).id)
+
+
+def count_statements(read: Callable[[], object]) -> int:
+    """Counts what a read sends, once its installation is known."""
+    read()
+    sent = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        sent.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        read()
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    return len(sent)
+
+
+def names(world: SmallInstallation, limit: int) -> list[str]:
+    """The routes in order, read in pages of so many."""
+    found: list[str] = []
+    request = PageRequest(limit)
+    while True:
+        page = queries.list_route_status(world.context(), request)
+        assert len(page) <= limit
+        found += [status.route.name for status in page]
+        if page.next is None:
+            assert page.total == len(found)
+            return found
+        request = PageRequest(limit, page.next)
+
+
+def test_the_statements_are_as_many_for_more_routes_and_canaries(
+    world: SmallInstallation,
+) -> None:
+    ctx = world.context()
+    create(world, "a", "b")
+    open_canary(world, "chat")
+    reads: list[Callable[[], object]] = [
+        lambda: queries.list_route_status(ctx),
+        lambda: list_canaries(ctx),
+        lambda: queries.list_alerts(ctx),
+    ]
+    before = [count_statements(read) for read in reads]
+    create(world, *(f"more-{number}" for number in range(5)))
+    open_canary(world, "a")
+    assert len(queries.list_route_status(ctx)) == 8
+    assert len(list_canaries(ctx)) == 2
+    assert [count_statements(read) for read in reads] == before
+
+
+def test_pages_have_the_most_urgent_routes_first_each_as_it_is_shown_alone(
+    world: SmallInstallation,
+) -> None:
+    ctx = world.context()
+    create(world, "a", "b", "z")
+    open_canary(world, "z")
+    whole = queries.list_route_status(ctx)
+    alone = [queries.load_route_status(ctx, name) for name in ("a", "b", "chat", "z")]
+    assert list(whole) == sorted(alone, key=lambda status: status.urgency(ctx.clock.now()))
+    assert [status.route.name for status in whole] == ["z", "a", "b", "chat"]
+    assert names(world, 1) == names(world, 3) == ["z", "a", "b", "chat"]
+    offset = queries.list_route_status(ctx, PageRequest(2, None, offset=1))
+    assert [status.route.name for status in offset] == ["a", "b"]
+    with pytest.raises(NotFound, match="no such"):
+        queries.list_route_status(ctx, PageRequest(2, "no such"))
+
+
+def test_a_route_at_rest_is_known_to_be_there_without_being_read(
+    world: SmallInstallation,
+) -> None:
+    overview = route_overview.load_overview(world.context())
+    assert list(overview.active) == []
+    assert (overview.names, overview.others) == (["chat"], 1)
+    needs = describe_needs(overview.active, 0, overview.at, others=overview.others)
+    assert needs == "No route needs you now"
+
+
+@pytest.mark.req("F1")
+@pytest.mark.parametrize("route", ["z", "b"])
+def test_a_forged_route_is_named_on_its_page_and_first_while_something_goes_on(
+    world: SmallInstallation, route: str
+) -> None:
+    ctx = world.context()
+    create(world, "a", "b", "z")
+    open_canary(world, "z")
+    with owned(world.store) as db:  # type: ignore[arg-type]  # the fixture's is SQL
+        forge = "UPDATE route_version SET reason = 'no' WHERE route = :route"
+        db.execute(sa.text(forge), {"route": route})
+
+    whole = queries.list_route_status(ctx)
+    assert route not in {status.route.name for status in whole}
+    assert (len(whole), whole.total) == (3, 4)
+    [fault] = whole.invalid
+    assert fault.key[:2] == ("default", route)
+    first = queries.list_route_status(ctx, PageRequest(2))
+    # What goes on on "z" comes first, whatever its row says; "b" stands second behind it.
+    assert list(first.invalid) == ([fault] if route == "z" else [])
+    rest = queries.list_route_status(ctx, PageRequest(2, first.next))
+    assert list(rest.invalid) == ([] if route == "z" else [fault])
+
+
+@pytest.mark.req("F1")
+def test_an_emergency_that_is_hidden_in_the_database_is_named_as_forged(
+    world: SmallInstallation,
+) -> None:
+    """What sorts the routes is read without its proof, and says nothing by itself."""
+    ctx = world.context()
+    create(world, "a", "b")
+    with owned(world.store) as db:  # type: ignore[arg-type]  # as above
+        forge = "UPDATE route_version SET break_glass = 'bg_1' WHERE route = 'b'"
+        db.execute(sa.text(forge))
+    overview = route_overview.load_overview(ctx)
+    assert list(overview.active) == []
+    assert overview.names == ["b", "a", "chat"]
+    assert [fault.key[1] for fault in overview.faults.values()] == ["b"]
+    assert not any(
+        status.state is RouteState.UNPROVED for status in queries.list_route_status(ctx)
+    )
