@@ -22,7 +22,7 @@ from harness.control.proposals.selections import SelectionComparison, load_selec
 from harness.control.providers import model_lookup
 from harness.control.routing import fallback_chain, routes, scorecard
 from harness.control.routing.fallback_chain import ChainEntry
-from harness.control.routing.route_overview import RouteOverview, load_statuses
+from harness.control.routing.queries import RouteOverview, load_statuses
 from harness.control.routing.route_status import RouteStatus
 from harness.control.routing.scorecard import RouteScorecard
 from harness.control.shadow.stage import ShadowStage, find_stage_of_route

@@ -9,7 +9,7 @@ from typing import Final
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from dashboard.text.labels import Label, Tone
-from harness.control.routing.route_overview import RouteOverview
+from harness.control.routing.queries import RouteOverview
 from harness.control.routing.route_status import (
     ENDED_STATES,
     RouteState,

@@ -16,7 +16,7 @@ from harness.control.operations.alerts import AlertView
 from harness.control.operations.project_scope import own_list
 from harness.control.operations.queries import list_alerts
 from harness.control.routing.break_glass import count_unconfirmed
-from harness.control.routing.route_overview import (
+from harness.control.routing.queries import (
     RouteOverview,
     load_overview,
     load_statuses,

@@ -10,7 +10,6 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from datetime import date
 from enum import Enum, IntEnum
 from functools import cache
-from typing import Any
 
 from harness.domain.evals.run import BaseVerdict
 from harness.domain.providers.discovered_model import DiscoveredList, DiscoveredModel
@@ -98,10 +97,9 @@ def _without_infinities(value: Plain) -> Plain:
             return value
 
 
-def _fields(value: Any) -> dict[str, Plain]:
-    shown = {
-        shown: to_plain(getattr(value, name)) for name, shown in _shown_fields(type(value))
-    }
+def _fields(value: object) -> dict[str, Plain]:
+    names = _shown_fields(type(value))  # type: ignore[arg-type]  # a type is hashable
+    shown = {shown: to_plain(getattr(value, name)) for name, shown in names}
     match value:
         case Target():
             return {"id": value.id, "name": value.name, **shown}

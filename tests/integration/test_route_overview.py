@@ -9,7 +9,8 @@ from harness.control.canary.status import list_canaries
 from harness.control.operations import queries
 from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
-from harness.control.routing import route_overview, routes
+from harness.control.routing import queries as route_queries
+from harness.control.routing import routes
 from harness.control.routing.route_status import RouteState, describe_needs
 from harness.domain.errors import NotFound
 from harness.domain.operations.access import SYSTEM
@@ -101,7 +102,7 @@ def test_pages_have_the_most_urgent_routes_first_each_as_it_is_shown_alone(
 def test_a_route_at_rest_is_known_to_be_there_without_being_read(
     world: SmallInstallation,
 ) -> None:
-    overview = route_overview.load_overview(world.context())
+    overview = route_queries.load_overview(world.context())
     assert list(overview.active) == []
     assert (overview.names, overview.others) == (["chat"], 1)
     needs = describe_needs(overview.active, 0, overview.at, others=overview.others)
@@ -142,7 +143,7 @@ def test_an_emergency_that_is_hidden_in_the_database_is_named_as_forged(
     with owned(world.store) as db:  # type: ignore[arg-type]  # as above
         forge = "UPDATE route_version SET break_glass = 'bg_1' WHERE route = 'b'"
         db.execute(sa.text(forge))
-    overview = route_overview.load_overview(ctx)
+    overview = route_queries.load_overview(ctx)
     assert list(overview.active) == []
     assert overview.names == ["b", "a", "chat"]
     assert [fault.key[1] for fault in overview.faults.values()] == ["b"]

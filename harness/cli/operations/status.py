@@ -22,7 +22,7 @@ from harness.control.operations.queries import list_alerts
 from harness.control.routing import banners
 from harness.control.routing.banners import Banner
 from harness.control.routing.break_glass import count_unconfirmed
-from harness.control.routing.route_overview import (
+from harness.control.routing.queries import (
     RouteOverview,
     load_overview,
     load_statuses,

@@ -18,7 +18,8 @@ from harness.control.operations import alerts
 from harness.control.operations.keys import KeySummary
 from harness.control.privacy import captures
 from harness.control.privacy.captures import CaptureSummary
-from harness.control.routing import route_overview, routes, targets
+from harness.control.routing import queries as route_queries
+from harness.control.routing import routes, targets
 from harness.control.routing.route_status import RouteStatus
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowStatus
@@ -225,12 +226,12 @@ def list_route_status(
     """Lists the routes at a glance, the most urgent first. Raises NotFound for a cursor that is
     no route.
     """
-    return route_overview.load_page(ctx, page_request)
+    return route_queries.load_page(ctx, page_request)
 
 
 def load_route_status(ctx: Context, name: str) -> RouteStatus:
     """Loads one route at a glance. Raises NotFound, SignatureInvalid."""
-    return route_overview.load_status(ctx, name)
+    return route_queries.load_status(ctx, name)
 
 
 def list_runs(
