@@ -99,6 +99,13 @@ def load_settings(given: Path | None = None) -> Settings:
     )
 
 
+def read_settings(given: Path | None = None) -> tuple[Settings, FileVersion | None]:
+    """Loads the settings, with the version of the file that they are of. Raises ConfigError."""
+    # Before it is read: what is written meanwhile is read once more.
+    version = read_file_version(config_file(given, os.environ))
+    return load_settings(given), version
+
+
 class FileAdditions(Generic[T]):
     """Reads a section of the configuration file each time that the file has changed: what is
     added to it is known without a restart.
@@ -330,15 +337,15 @@ def open_installation(
     *,
     create_secret: bool = False,
     signs_as: KeyPurpose | None = KeyPurpose.CONTROL,
+    read: tuple[Settings, FileVersion | None] | None = None,
 ) -> Installation:
     """Read the configuration and join the adapters; touches no database yet.
 
     create_secret: make the secret and the signing keys where they are missing. signs_as: see
-    Installation. Raises ConfigError.
+    Installation. read: the configuration, where it was read already (`read_settings`). Raises
+    ConfigError.
     """
-    # Before it is read: what is written meanwhile is read once more.
-    version = read_file_version(config_file(given, os.environ))
-    settings = load_settings(given)
+    settings, version = read or read_settings(given)
     if not create_secret:
         _require_some_state(settings)
     secret = secret_files.installation_secret(settings, create=create_secret)

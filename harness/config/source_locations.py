@@ -66,10 +66,10 @@ def parse_file(file: Path) -> Document:
 
 def parse_text(text: str, file: Path) -> Document:
     """Parses the text of a YAML file. Raises ConfigError as `file:line: message`."""
+    places: dict[KeyPath, str] = {(): f"{file}:1"}
     try:
         check_size(text)
-        root = yaml.compose(text, Loader=_Loader)
-        values = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        values = _read(text, file, places)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"{file}:{line}: {error.problem or 'is not YAML'}") from None
@@ -79,10 +79,21 @@ def parse_text(text: str, file: Path) -> Document:
         values = {}
     if not isinstance(values, dict):
         raise ConfigError(f"{file}:1: must be a mapping of sections, like `router:`")
-    places: dict[KeyPath, str] = {(): f"{file}:1"}
-    if root is not None:
-        _note(root, (), file, places)
     return Document(values, places)
+
+
+def _read(text: str, file: Path, places: dict[KeyPath, str]) -> object:
+    """Parses the text once, notes the place of each value, and returns the values."""
+    loader = _Loader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        # Before its values are made, which puts what `<<` names into the mappings.
+        _note(root, (), file, places)
+        return loader.construct_document(root)
+    finally:
+        loader.dispose()
 
 
 def check_size(text: str) -> None:

@@ -16,7 +16,7 @@ from harness.domain.operations.principals import OPERATOR
 from harness.domain.operations.projects import DEFAULT_PROJECT
 
 if TYPE_CHECKING:
-    from harness.app.installation import Installation
+    from harness.app.installation import FileVersion, Installation
     from harness.control.context import Context
     from harness.domain.operations.access import Actor
     from harness.domain.settings import Settings
@@ -94,16 +94,20 @@ class Session:
         return text
 
     @cached_property
-    def settings(self) -> "Settings":
-        from harness.app.installation import load_settings  # noqa: PLC0415 - pydantic and YAML take their time
+    def _read(self) -> "tuple[Settings, FileVersion | None]":
+        from harness.app.installation import read_settings  # noqa: PLC0415 - pydantic and YAML take their time
 
-        return load_settings(self.config)
+        return read_settings(self.config)
+
+    @property
+    def settings(self) -> "Settings":
+        return self._read[0]
 
     @cached_property
     def installation(self) -> "Installation":
         from harness.app.installation import open_installation  # noqa: PLC0415 - as above
 
-        return open_installation(self.config)
+        return open_installation(self.config, read=self._read)
 
     @property
     def context(self) -> "Context":
