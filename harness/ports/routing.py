@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Protocol
 
-from harness.domain.canary.rollout import Rollout, RolloutState
+from harness.domain.canary.rollout import Rollout
 from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.privacy.capture import CapturedRequest, CaptureResult
@@ -48,7 +48,7 @@ class RouteHead:
     break_glass: bool
     # rollout: the newest, its id. It and what follows are None for a route that had none.
     rollout: str | None
-    state: RolloutState | None
+    state: str | None
     candidate: str | None
     updated_at: datetime | None
 

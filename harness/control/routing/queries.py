@@ -98,14 +98,14 @@ def _goes_on(head: RouteHead, now: CurrentActivity, at: datetime) -> bool:
     """Whether something may go on on a route, or ended within a day."""
     if head.break_glass or head.name in now.rollouts or head.name in now.proposals:
         return True
-    if head.state is RolloutState.ROLLED_BACK and head.updated_at is not None:
+    if head.state == RolloutState.ROLLED_BACK and head.updated_at is not None:
         return at - head.updated_at < NEWS
     return _is_gone(head) and at - head.at < NEWS
 
 
 def _is_gone(head: RouteHead) -> bool:
     """Whether another model than the one promoted last serves."""
-    return head.state is RolloutState.PROMOTED and head.candidate != head.incumbent
+    return head.state == RolloutState.PROMOTED and head.candidate != head.incumbent
 
 
 def load_page(ctx: Context, page_request: PageRequest) -> Page[RouteStatus]:

@@ -9,7 +9,6 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.canary.rollout import RolloutState
 from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.errors import NotFound
 from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
@@ -351,7 +350,7 @@ class SqlListings(AgentListings):
                 at=row.at,
                 break_glass=row.break_glass is not None,
                 rollout=row.id,
-                state=RolloutState(row.state) if row.state is not None else None,
+                state=row.state,
                 candidate=row.candidate,
                 updated_at=row.updated_at,
             )

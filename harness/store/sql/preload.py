@@ -16,8 +16,8 @@ from harness.store.schema.proposals import rollout, verdict
 from harness.store.schema.routing import route_fallback, route_version
 from harness.store.unit_of_work import Unit, in_project
 
-# Databases take some thousand parameters in a statement.
-NAMES_AT_ONCE: Final = 500
+# A statement has the names twice, and SQLite may take no more than 999 parameters.
+NAMES_AT_ONCE: Final = 400
 _NAMES: Final = "names"
 # Which rows belong to a version.
 Chains = Mapping[tuple[str, int], Sequence[str]]
@@ -143,11 +143,15 @@ def read_later(unit: Unit, rollouts: Mapping[str, str]) -> Later:
     """Reads the versions of routes since these rollouts' candidates last served. rollouts: the
     routes by rollout.
     """
-    of_routes = {"routes": sorted(set(rollouts.values()))}
+    ids, rows = sorted(rollouts), list[Row]()
     chains: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for row in read_named(unit, LATER_CHAINS, rollouts, of_routes):
-        chains[row.route, row.version].append(row.target)
-    return list(read_named(unit, LATER_VERSIONS, rollouts, of_routes)), chains
+    for first in range(0, len(ids), NAMES_AT_ONCE):
+        some = ids[first : first + NAMES_AT_ONCE]
+        asked = {_NAMES: some, "routes": sorted({rollouts[id_] for id_ in some})}
+        for row in unit.read(LATER_CHAINS, asked):
+            chains[row.route, row.version].append(row.target)
+        rows += unit.read(LATER_VERSIONS, asked).all()
+    return rows, chains
 
 
 def read_named(
