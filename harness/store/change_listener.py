@@ -1,6 +1,7 @@
 """`Changes.wait` blocks until another connection may have changed the database: on SQLite by
 polling `PRAGMA data_version` (`SqliteListener`), on PostgreSQL by LISTEN
-(`postgres_listener.py`). `change_marks` tells whether anything was committed at all.
+(`postgres_listener.py`). `change_marks` tells whether anything was committed at all, and
+`visible_state` whether one connection sees anything else than before.
 
 A caller learns of every change since its own last call, and of none twice. Threads share one
 connection, which is opened anew after it was lost; each keeps its own count.
@@ -11,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
 
@@ -195,6 +196,24 @@ class PostgresMarks:
 
     def close(self) -> None:
         """Has nothing of its own."""
+
+
+# On a standby the snapshot leaves out what is under way there.
+_SNAPSHOT: Final = sa.text(
+    "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_snapshot()::text END"
+)
+
+
+def visible_state(db: sa.Connection) -> object | None:
+    """Identifies what a transaction that only reads sees of the database: as long as it is
+    equal on the same connection, so is everything that is read there. None where nobody knows.
+    """
+    if db.dialect.name == "postgresql":
+        return db.execute(_SNAPSHOT).scalar_one()
+    version = db.exec_driver_sql("PRAGMA data_version").scalar_one()
+    driver: Any = db.connection.driver_connection
+    # The version counts what others committed, and this what the connection itself wrote.
+    return version, driver.total_changes
 
 
 def change_marks(reading: sa.Engine) -> ChangeMarks:

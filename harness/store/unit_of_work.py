@@ -16,6 +16,7 @@ from harness.domain.errors import IllegalTransition, SignatureInvalid
 from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.row_signatures import RowFault
 from harness.store import content_cipher
+from harness.store.change_listener import visible_state
 from harness.store.content_cipher import ContentCipher
 from harness.store.database_errors import translated
 from harness.store.schema.columns import PROJECT, SIGNATURE, Row
@@ -36,6 +37,8 @@ from harness.store.signing.row_signatures import UNSIGNED, RowSignatures
 # Advisory locks of PostgreSQL, by purpose. SQLite has one writer at a time anyway.
 _SPACE: Final = 0x5347
 _DECISIONS: Final = 0
+# What a connection saw when the rows fitted the manifest, in its `info`.
+_FITS: Final = "swapgate_fits"
 
 Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 T = TypeVar("T")
@@ -279,19 +282,25 @@ class Unit:
         return RowFault(table.name, key, why, unsigned=why == UNSIGNED)
 
     def check_manifest(self) -> manifests.Manifest | None:
-        """The stored manifest, checked; None where there is none. Raises SignatureInvalid."""
-        live = manifests.live_signatures(list(self.read(manifests.LIVE_SIGNATURES)))
+        """The stored manifest, checked; None where there is none. Raises SignatureInvalid.
+
+        While this connection sees no other state than when the rows fitted the manifest, they
+        are not read again: ten thousand keys would be, at every call of the API.
+        """
+        # Of a unit that writes, the state does not say what it wrote itself.
+        state = None if self._writable else visible_state(self._db)
+        fits = state is not None and self._db.info.get(_FITS) == state
+        content = None if fits else manifests.read_content(self.read)
         row = self.read(manifests.STORED).first()
         if row is None:
-            if live:
+            if content is not None and content.digest != manifests.EMPTY:
                 raise SignatureInvalid(manifests.MISSING)
             return None
         stored = manifests.from_row(row)
         self._signatures.check_manifest(manifests.signed_values(stored), row.signature)
-        now = self.read(manifests.COUNTERS).one()
-        found = (now.epoch, now.revision, now.changes)
-        revoked = self.read(manifests.REVOKED).scalars().all()
-        manifests.check_content(stored, found, live, revoked)
+        if content is not None:
+            manifests.check_content(stored, content)
+            self._db.info[_FITS] = state
         return stored
 
     def change_snapshot(self) -> None:
@@ -309,12 +318,9 @@ class Unit:
             self.write_manifest(now)
 
     def write_manifest(self, now: datetime) -> None:
-        live = manifests.live_signatures(list(self.read(manifests.LIVE_SIGNATURES)))
         end = self.read(manifests.LOG_END).first()
         new = manifests.next_manifest(
-            self.read(manifests.COUNTERS).one(),
-            live,
-            self.read(manifests.REVOKED).scalars().all(),
+            manifests.read_content(self.read),
             f"{end.number}:{end.mac}" if end is not None else "",
             now,
         )

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from harness.domain.errors import Conflict, SignatureInvalid, SnapshotInvalid
-from harness.domain.operations.access import SYSTEM, ApiKey
+from harness.domain.operations.access import SYSTEM, ApiKey, Role
 from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.people import PersonLink
 from harness.domain.operations.principals import LOCAL_PRINCIPAL, Principal, PrincipalKind
@@ -379,6 +379,105 @@ def test_nothing_is_decided_on_an_edited_row(
     with pytest.raises(SignatureInvalid, match=f"row {table} "), store.read() as tx:
         decide(tx)
     assert any(fault.startswith(f"{table} ") for fault in faults(store))
+
+
+VIEWER = replace(KEY, id="k_viewer", hash="c" * 64, role=Role.VIEWER, principal=DORA.id)
+SPENT = replace(VIEWER, id="k_revoked", hash="d" * 64)
+KEYS, MANIFEST = metadata.tables["api_key"], metadata.tables["manifest"]
+Attack = Callable[[sa.Connection, dict[str, object]], object]
+
+
+def change_key(**values: object) -> Attack:
+    return lambda db, _: db.execute(
+        sa.update(KEYS).where(KEYS.c.id == VIEWER.id).values(**values)
+    )
+
+
+def put_back(db: sa.Connection, former: dict[str, object]) -> None:
+    db.execute(sa.delete(KEYS).where(KEYS.c.id == SPENT.id))
+    insert(db, "api_key", former)
+
+
+def add_copy(db: sa.Connection, former: dict[str, object]) -> None:
+    """With a signature that holds for another row."""
+    insert(db, "api_key", former | {"id": "k_forged", "hash": "e" * 64})
+
+
+def exchange_hashes(db: sa.Connection, _: dict[str, object]) -> None:
+    for id_, hash_ in ((VIEWER.id, "f" * 64), (KEY.id, VIEWER.hash), (VIEWER.id, KEY.hash)):
+        db.execute(sa.update(KEYS).where(KEYS.c.id == id_).values(hash=hash_))
+
+
+def join_signatures(db: sa.Connection, _: dict[str, object]) -> None:
+    """One row less, and what is hashed is the same text."""
+    rows = db.execute(
+        sa.select(KEYS.c.id, KEYS.c.signature).where(KEYS.c.revoked_at.is_(None))
+    ).all()
+    one, two = sorted(rows, key=lambda row: row.signature)
+    db.execute(sa.delete(KEYS).where(KEYS.c.id == two.id))
+    both = f"{one.signature}\n{two.signature}"
+    db.execute(sa.update(KEYS).where(KEYS.c.id == one.id).values(signature=both))
+
+
+ATTACKS: dict[str, tuple[str, Attack]] = {
+    "a higher role": (VIEWER.hash, change_key(role=4)),
+    "another's hash": (VIEWER.hash, exchange_hashes),
+    "a row that nobody signed": (VIEWER.hash, change_key(signature=None)),
+    "a row with another's signature": ("e" * 64, add_copy),
+    "a revoked key, as it was signed before": (SPENT.hash, put_back),
+    "another key, as it was signed before": (VIEWER.hash, put_back),
+    "another key is gone": (
+        VIEWER.hash,
+        lambda db, _: db.execute(sa.delete(KEYS).where(KEYS.c.id == KEY.id)),
+    ),
+    "a revoked data key is gone": (
+        VIEWER.hash,
+        lambda db, _: db.execute(sa.delete(KEYS).where(KEYS.c.id == "k_old")),
+    ),
+    "two signatures in one row": (VIEWER.hash, join_signatures),
+    "another digest": (
+        VIEWER.hash,
+        lambda db, _: db.execute(sa.update(MANIFEST).values(digest="0" * 64)),
+    ),
+    "no manifest": (VIEWER.hash, lambda db, _: db.execute(sa.delete(MANIFEST))),
+    "another counter": (
+        VIEWER.hash,
+        lambda db, _: db.exec_driver_sql("UPDATE meta SET changes = changes - 1"),
+    ),
+}
+
+
+@pytest.mark.parametrize("whose", ["own", "another's"])
+def test_a_key_that_was_just_accepted_is_refused_once_somebody_has_changed_rows(
+    sql_stores: Stores, whose: str
+) -> None:
+    """By the connection that accepted it, and by another one."""
+    store = sql_stores()
+    filled(store)
+    with store.write() as tx:
+        tx.keys.add(VIEWER)
+        tx.keys.add(SPENT)
+        tx.keys.add(replace(KEY, id="k_old", hash="9" * 64))
+    with store.read() as tx:
+        former = row(tx.routing._unit._db, "api_key", id=SPENT.id)
+    with store.write() as tx:
+        tx.keys.revoke(SPENT.id, NOW)
+        tx.keys.revoke("k_old", NOW)
+    other = store if whose == "own" else sql_stores()
+    tables = [metadata.tables[name] for name in ("api_key", "manifest", "meta")]
+    with owned(other) as db:
+        before = {table: db.execute(sa.select(table)).mappings().all() for table in tables}
+    for name, (hash_, attack) in ATTACKS.items():
+        with store.read() as tx:
+            assert tx.keys.by_hash(VIEWER.hash) == VIEWER
+        with owned(other) as db:
+            attack(db, former)
+        with pytest.raises(SignatureInvalid), store.read() as tx:
+            pytest.fail(f"{name}: {tx.keys.by_hash(hash_)}")
+        with owned(other) as db:
+            for table, rows in before.items():
+                db.execute(sa.delete(table))
+                db.execute(sa.insert(table), [dict(row) for row in rows])
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from harness.domain.routing.route_changes import CHANGE_KINDS
 from harness.domain.routing.table import Canary, Route, RouteSettings
 from harness.ports.routing import RouteRecord, SwitchRecord
 from harness.store.schema.columns import (
+    PROJECT,
     Row,
     Values,
     at_least,
@@ -211,16 +212,59 @@ route_version = sa.Table(
     ),
 )
 
-_version = route_version.alias("stored_version")
-# Looked up once for all routes: a comparison with the highest number of each row's own route
-# would be made for every version that there ever was.
-IS_NEWEST: Final = sa.tuple_(
-    route_version.c.project, route_version.c.route, route_version.c.version
-).in_(
-    sa.select(_version.c.project, _version.c.route, sa.func.max(_version.c.version)).group_by(
-        _version.c.project, _version.c.route
+
+_any_version = route_version.alias("any_version").c
+
+
+def _every_project() -> sa.CTE:
+    """Builds the projects that have routes."""
+    first = sa.select(sa.func.min(_any_version.project).label("project"))
+    projects = first.cte("projects", recursive=True)
+    following = sa.select(sa.func.min(_any_version.project)).where(
+        _any_version.project > projects.c.project
     )
-)
+    return projects.union_all(
+        sa.select(following.scalar_subquery()).where(projects.c.project.is_not(None))
+    )
+
+
+def _is_newest(projects: sa.CTE) -> sa.ColumnElement[bool]:
+    """Builds the condition that a version is the newest of its route, in these projects.
+
+    It goes from route to route in the index, so that it takes as long as there are routes,
+    however many versions those have.
+    """
+    of_project = _any_version.project == projects.c.project
+    first = sa.select(sa.func.min(_any_version.route)).where(of_project)
+    names = (
+        sa.select(projects.c.project, first.scalar_subquery().label("route"))
+        .where(projects.c.project.is_not(None))
+        .cte("route_names", recursive=True)
+    )
+    following = sa.select(sa.func.min(_any_version.route)).where(
+        _any_version.project == names.c.project, _any_version.route > names.c.route
+    )
+    names = names.union_all(
+        sa.select(names.c.project, following.scalar_subquery()).where(
+            names.c.route.is_not(None)
+        )
+    )
+    version = sa.select(sa.func.max(_any_version.version)).where(
+        _any_version.project == names.c.project, _any_version.route == names.c.route
+    )
+    newest = (
+        sa.select(names, version.scalar_subquery().label("version"))
+        .where(names.c.route.is_not(None))
+        .cte("newest_version")
+    )
+    key = route_version.primary_key.columns
+    return sa.and_(*(column == newest.c[column.name] for column in key))
+
+
+# That a version is its route's newest: of any project, and of the one whose unit of work reads.
+IS_NEWEST: Final = _is_newest(_every_project())
+_project = sa.bindparam(PROJECT, type_=sa.Text).label(PROJECT)
+IS_NEWEST_OF_PROJECT: Final = _is_newest(sa.select(_project).cte("projects"))
 
 # Written before its version, which seals it (triggers): hence the deferred foreign key.
 route_fallback = sa.Table(

@@ -9,10 +9,11 @@ work as each change. Whoever signs the next one has checked the one before: a ro
 slipped in, took out or put back never becomes part of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Final
+from functools import lru_cache
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -24,9 +25,21 @@ from harness.store.schema.routing import route_version
 from harness.store.schema.signed_tables import SIGNED, manifest
 from harness.store.signing.row_signatures import REMEDY
 
+# Joined where they are: as ten thousand rows, they would take most of the time of a call.
+_SEPARATOR: Final = "\n"
+
+
+def _joined(column: sa.Column[Any]) -> tuple[sa.ColumnElement[Any], ...]:
+    """How many rows there are, and their values of a column as one text."""
+    values = sa.func.aggregate_strings(sa.func.coalesce(column, ""), _SEPARATOR)
+    return sa.func.count().label("rows"), values.label("joined")
+
+
 LIVE_SIGNATURES: Final = sa.union_all(
     *(
-        sa.select(sa.literal(name).label("table"), table.table.c.signature).where(table.live)
+        sa.select(sa.literal(name).label("table"), *_joined(table.table.c.signature)).where(
+            table.live
+        )
         for name, table in SIGNED.items()
         if table.live is not None
     )
@@ -39,15 +52,19 @@ COUNTERS: Final = sa.select(
     .scalar_subquery()
     .label("revision"),
 )
-REVOKED: Final = sa.select(api_key.c.id).where(
-    api_key.c.role.is_(None), api_key.c.revoked_at.is_not(None)
-)
+_IS_REVOKED: Final = sa.and_(api_key.c.role.is_(None), api_key.c.revoked_at.is_not(None))
+REVOKED: Final = sa.select(api_key.c.id).where(_IS_REVOKED)
+REVOKED_IDS: Final = sa.select(*_joined(api_key.c.id)).where(_IS_REVOKED)
 LOG_END: Final = (
     sa.select(audit_event.c.number, audit_event.c.mac)
     .order_by(audit_event.c.number.desc())
     .limit(1)
 )
 
+REVOKED_OTHERWISE: Final = (
+    "the manifest does not fit: a revoked key was added or taken away by somebody else than "
+    f"Swapgate; {REMEDY}"
+)
 MISSING: Final = f"the manifest of the signed rows is missing; {REMEDY}"
 
 
@@ -68,6 +85,9 @@ def digest_of(signatures: Sequence[str]) -> str:
     return hash_content("\n".join(sorted(signatures)))
 
 
+EMPTY: Final = digest_of([])
+
+
 def from_row(row: Row) -> Manifest:
     signed_at = row.signed_at.isoformat()
     return Manifest(
@@ -75,22 +95,35 @@ def from_row(row: Row) -> Manifest:
     )
 
 
-def next_manifest(
-    counters: Row,
-    signatures: Sequence[str],
-    revoked: Sequence[str],
-    log_end: str,
-    now: datetime,
-) -> Manifest:
-    return Manifest(
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a manifest says of the rows, as they are now."""
+
+    epoch: int
+    revision: int
+    changes: int
+    digest: str
+    revoked: str
+
+
+def read_content(read: Callable[[sa.Executable], sa.CursorResult[Any]]) -> Content:
+    """Reads the rows that make a snapshot, and the revoked keys. Raises SignatureInvalid for a
+    row without a signature.
+    """
+    live = tuple((row.table, row.rows, row.joined or "") for row in read(LIVE_SIGNATURES))
+    revoked = read(REVOKED_IDS).one()
+    counters = read(COUNTERS).one()
+    return Content(
         counters.epoch,
         counters.revision,
         counters.changes,
-        digest_of(signatures),
-        now.isoformat(),
-        digest_of(revoked),
-        log_end,
+        _live_digest(live),
+        _revoked_digest(revoked.rows, revoked.joined or ""),
     )
+
+
+def next_manifest(content: Content, log_end: str, now: datetime) -> Manifest:
+    return Manifest(**asdict(content), signed_at=now.isoformat(), log_end=log_end)
 
 
 def columns(new: Manifest, signature: str, now: datetime) -> dict[str, object]:
@@ -101,42 +134,50 @@ def signed_values(of: Manifest) -> dict[str, object]:
     return asdict(of)
 
 
-def live_signatures(rows: list[Row]) -> list[str]:
-    """Lists the signatures of the rows that make a snapshot. Raises SignatureInvalid for a row
-    without one.
+def _values(rows: int, joined: str) -> list[str] | None:
+    """Splits what the database joined; None where one of the values is missing, or looks like
+    two.
     """
-    unsigned = sorted({row.table for row in rows if not row.signature})
+    values = joined.split(_SEPARATOR) if rows else []
+    return values if all(values) and len(values) == rows else None
+
+
+# Mostly these are the rows of the time before.
+@lru_cache(maxsize=1)
+def _live_digest(tables: tuple[tuple[str, int, str], ...]) -> str:
+    by_table = {name: _values(rows, joined) for name, rows, joined in tables}
+    unsigned = sorted(name for name, signatures in by_table.items() if signatures is None)
     if unsigned:
         raise SignatureInvalid(
             f"rows of {', '.join(unsigned)} have no signature: sign the rows from before there "
             f"were signatures with `swapgate db sign`; {REMEDY}"
         )
-    return [row.signature for row in rows]
+    return digest_of([value for values in by_table.values() for value in values or ()])
 
 
-def check_content(
-    stored: Manifest,
-    found: tuple[int, int, int],
-    signatures: Sequence[str],
-    revoked: Sequence[str],
-) -> None:
-    """Compares the live rows with the manifest. found: epoch, revision and changes. revoked:
-    the ids.
+@lru_cache(maxsize=1)
+def _revoked_digest(rows: int, joined: str) -> str:
+    ids = _values(rows, joined)
+    if ids is None:
+        raise SignatureInvalid(REVOKED_OTHERWISE)
+    return digest_of(ids)
+
+
+def check_content(stored: Manifest, now: Content) -> None:
+    """Compares the live rows with the manifest.
 
     Raises SignatureInvalid where the live rows are not those that were signed last.
     """
     expected = (stored.epoch, stored.revision, stored.changes)
-    if digest_of(signatures) != stored.digest:
+    found = (now.epoch, now.revision, now.changes)
+    if now.digest != stored.digest:
         raise SignatureInvalid(
             "the manifest does not fit: a row of the routing table, a provider, a key, a "
             "person, a switch, a shadow, a stored credential or an agent's grant was added, "
             f"deleted or put back by somebody else than Swapgate; {REMEDY}"
         )
-    if digest_of(revoked) != stored.revoked:
-        raise SignatureInvalid(
-            "the manifest does not fit: a revoked key was added or taken away by somebody else "
-            f"than Swapgate; {REMEDY}"
-        )
+    if now.revoked != stored.revoked:
+        raise SignatureInvalid(REVOKED_OTHERWISE)
     if expected != found:
         raise SignatureInvalid(
             "the manifest does not fit: it was signed for epoch, revision and changes "

@@ -131,9 +131,13 @@ def _verify(signed_rows: SignedRows, signatures: RowVerifier) -> None:
     signatures.check_manifest(signed_rows.manifest, signed_rows.signature)
     manifests.check_content(
         manifests.Manifest(**cast("dict[str, Any]", signed_rows.manifest)),
-        (signed_rows.epoch, signed_rows.revision, signed_rows.changes),
-        [str(row[SIGNATURE]) for row in live],
-        signed_rows.revoked,
+        manifests.Content(
+            signed_rows.epoch,
+            signed_rows.revision,
+            signed_rows.changes,
+            manifests.digest_of([str(row[SIGNATURE]) for row in live]),
+            manifests.digest_of(signed_rows.revoked),
+        ),
     )
 
 

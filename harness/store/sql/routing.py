@@ -48,7 +48,7 @@ from harness.store.schema.evals import target, target_from_row, target_to_row
 from harness.store.schema.operations import meta
 from harness.store.schema.proposals import rollout
 from harness.store.schema.routing import (
-    IS_NEWEST,
+    IS_NEWEST_OF_PROJECT,
     break_glass,
     break_glass_from_row,
     break_glass_to_row,
@@ -75,7 +75,7 @@ from harness.store.sql.json_rows import json_rows
 from harness.store.sql.preload import later_key, newest_key, read_later, row_key
 from harness.store.unit_of_work import Unit, in_project
 
-NEWEST = sa.select(route_version).where(in_project(route_version), IS_NEWEST)
+NEWEST = sa.select(route_version).where(IS_NEWEST_OF_PROJECT)
 CURRENT = NEWEST.order_by(route_version.c.route)
 _of_route = rollout.alias("of_route")
 ROUTE_HEADS = (
@@ -97,7 +97,7 @@ ROUTE_HEADS = (
         .correlate(route_version)
         .scalar_subquery(),
     )
-    .where(in_project(route_version), IS_NEWEST)
+    .where(IS_NEWEST_OF_PROJECT)
     .order_by(route_version.c.route)
 )
 CURRENT_OF = (
@@ -129,7 +129,7 @@ CURRENT_FALLBACKS = (
             route_version.c.version == route_fallback.c.version,
         ),
     )
-    .where(in_project(route_version), IS_NEWEST)
+    .where(IS_NEWEST_OF_PROJECT)
     .order_by(route_fallback.c.route, route_fallback.c.position)
 )
 

@@ -92,8 +92,6 @@ COUNTED: Final = "SELECT count(*)"
 # Of PostgreSQL itself, also its catalogue's functions.
 CATALOGUE: Final = "pg_"
 PARAMETER: Final = re.compile(r"%\(\w+\)s(?:::\w+)?")
-# PostgreSQL reads one end of the index for it, and calls that a scan with a limit.
-NEWEST: Final = re.compile(r"coalesce\(max\(route_version\.revision\)")
 OF_PROJECT: Final = re.compile(r"\(\(?project\)?(?:::text)? = [^()]*\)$")
 PAGE: Final = re.compile(r"FROM (\w+)(?: WHERE \1\.project = \?)? ORDER BY [^()]* LIMIT \?")
 
@@ -197,7 +195,6 @@ class _Postgres:
             self._is_whole(step)
             and not (counted and step["Node Type"] == "Index Only Scan")
             and not (page and step["Node Type"].startswith("Index"))
-            and not NEWEST.search(statement)
             for step in steps
         )
 
@@ -216,7 +213,16 @@ class _Postgres:
 def _steps(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     yield node
     for inner in node.get("Plans", ()):
-        yield from _steps(inner)
+        if not _is_end(node, inner):
+            yield from _steps(inner)
+
+
+def _is_end(node: Mapping[str, Any], inner: Mapping[str, Any]) -> bool:
+    """Whether PostgreSQL reads one end of an index there, for a minimum or a maximum. It calls
+    that a scan with a limit.
+    """
+    limit = node["Node Type"] == "Limit" and node.get("Parent Relationship") == "InitPlan"
+    return limit and inner["Node Type"] == "Index Only Scan" and "Filter" not in inner
 
 
 def _describe(step: Mapping[str, Any]) -> str:
