@@ -4,7 +4,6 @@ dashboard.serve` is what `swapgate serve ui` starts.
 """
 
 import argparse
-import gc
 import importlib
 import importlib.util
 import ipaddress
@@ -29,6 +28,7 @@ from dashboard.own_origin import OwnOrigin
 from harness.app import installation
 from harness.domain.errors import ConfigError, SwapgateError
 from harness.domain.settings import OidcSettings, Settings
+from harness.imports import leave_alone_what_serves
 
 SCRIPT: Final = Path(__file__).with_name("main.py")
 PAGE_IMPORTS: Final = (
@@ -63,9 +63,7 @@ def run(config: Path | None, host: str, port: int) -> None:
         *docs_site.routes(),
     ]
     import_pages()
-    # What is there by now stays: no later collection needs to look at it.
-    gc.collect()
-    gc.freeze()
+    leave_alone_what_serves()
     from dashboard import page_frame  # noqa: PLC0415 - Streamlit's options come first
 
     page_frame.serve_with(settings.ui.oidc)

@@ -1,7 +1,7 @@
 """Imports large libraries without looking for garbage among what they make: while something is
 imported (`pause_garbage_collection`), from a process's first line on (`put_off_collection`),
-and afterwards (`leave_modules_alone`). `import_plain_structlog` leaves out what our logs never
-use.
+and afterwards (`leave_modules_alone`); `leave_alone_what_serves` does it for what a process
+serves with. `import_plain_structlog` leaves out what our logs never use.
 """
 
 import gc
@@ -55,3 +55,11 @@ def leave_modules_alone() -> None:
     """
     gc.freeze()
     gc.set_threshold(*USUAL)
+
+
+def leave_alone_what_serves() -> None:
+    """Leaves out of all collections what a process is about to serve with, the application with
+    its endpoints: a call that makes many objects would wait until all of these were looked at.
+    """
+    gc.collect()
+    gc.freeze()

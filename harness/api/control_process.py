@@ -21,6 +21,7 @@ from harness.app.eval_workers import open_with_workers
 from harness.app.installation import Installation
 from harness.control.routing import seed
 from harness.domain.errors import SignatureInvalid
+from harness.imports import leave_alone_what_serves
 
 log = structlog.get_logger("swapgate.control")
 
@@ -44,18 +45,15 @@ def run_control(config: Path | None) -> None:
     _seed(installation)
     schedule = control_schedule(installation)
     where = installation.settings.control
+    app = build_app(
+        installation,
+        metrics_token=os.environ.get(METRICS_TOKEN) or None,
+        turn_age_s=partial(schedule.age_s, RECONCILE_JOB),
+    )
+    leave_alone_what_serves()
     schedule.start()
     try:
-        uvicorn.run(
-            build_app(
-                installation,
-                metrics_token=os.environ.get(METRICS_TOKEN) or None,
-                turn_age_s=partial(schedule.age_s, RECONCILE_JOB),
-            ),
-            host=where.host,
-            port=where.port,
-            **SERVER,
-        )
+        uvicorn.run(app, host=where.host, port=where.port, **SERVER)
     finally:
         schedule.stop()
         installation.close()

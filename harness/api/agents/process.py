@@ -15,6 +15,7 @@ import uvicorn
 from harness.api.agents.app import build_agents_app
 from harness.api.frame.access import SERVER
 from harness.app.agents.turn_service import TurnService, open_agents
+from harness.imports import leave_alone_what_serves
 
 # For the last bytes of answers, after the turns have ended.
 LAST_BYTES_S: Final = 5
@@ -46,6 +47,7 @@ def run_agents(config: Path | None) -> None:
         timeout_graceful_shutdown=round(turns.drain_s) + LAST_BYTES_S,
         **SERVER,
     )
+    leave_alone_what_serves()
     try:
         # Before anything else: who has the port ends what ran where it was before.
         listener = server.bind_socket()

@@ -33,6 +33,7 @@ from harness.control.agents.client import AgentsClient
 from harness.domain.agents.caller import listens_on_loopback
 from harness.domain.operations.access import Role
 from harness.domain.operations.principals import OPERATOR
+from harness.imports import leave_alone_what_serves
 
 KEY_VARIABLE: Final = "SWAPGATE_MANAGEMENT_KEY"
 PATH: Final = "/mcp"
@@ -83,6 +84,7 @@ async def serve(installation: Installation, given: argparse.Namespace) -> None:
     async with turns.running():
         if given.http:
             app = http_app(installation, server, given.host)
+            leave_alone_what_serves()
             await uvicorn.Server(
                 uvicorn.Config(app, host=given.host, port=given.port, **SERVER)
             ).serve()
