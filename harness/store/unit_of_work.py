@@ -264,6 +264,12 @@ class Unit:
             self._signatures.check(table, row._asdict(), **more)
         return found
 
+    def check_stored(
+        self, table: sa.Table, values: Mapping[str, object], **more: object
+    ) -> None:
+        """Verifies a row whose values are `stored_values`. Raises SignatureInvalid."""
+        self._signatures.check_stored(SIGNED[table.name], values, **more)
+
     def believed(self, table: sa.Table, rows: Iterable[Row]) -> list[Row]:
         """Keeps the rows that are as they were signed: a forged one stops its own route, and no
         other.

@@ -228,8 +228,8 @@ def _every_project() -> sa.CTE:
     )
 
 
-def _is_newest(projects: sa.CTE) -> sa.ColumnElement[bool]:
-    """Builds the condition that a version is the newest of its route, in these projects.
+def _is_newest(of: sa.Table, projects: sa.CTE) -> sa.ColumnElement[bool]:
+    """Builds the condition that a row is of the newest version of its route, in these projects.
 
     It goes from route to route in the index, so that it takes as long as there are routes,
     however many versions those have.
@@ -257,14 +257,8 @@ def _is_newest(projects: sa.CTE) -> sa.ColumnElement[bool]:
         .where(names.c.route.is_not(None))
         .cte("newest_version")
     )
-    key = route_version.primary_key.columns
-    return sa.and_(*(column == newest.c[column.name] for column in key))
+    return sa.and_(*(of.c[column.name] == column for column in newest.c))
 
-
-# That a version is its route's newest: of any project, and of the one whose unit of work reads.
-IS_NEWEST: Final = _is_newest(_every_project())
-_project = sa.bindparam(PROJECT, type_=sa.Text).label(PROJECT)
-IS_NEWEST_OF_PROJECT: Final = _is_newest(sa.select(_project).cte("projects"))
 
 # Written before its version, which seals it (triggers): hence the deferred foreign key.
 route_fallback = sa.Table(
@@ -294,6 +288,12 @@ route_fallback = sa.Table(
         name="fk_route_fallback_evidence",
     ),
 )
+
+# That a row is of its route's newest version: in any project, and in that of the unit of work.
+IS_NEWEST: Final = _is_newest(route_version, _every_project())
+_own_project = sa.select(sa.bindparam(PROJECT, type_=sa.Text).label(PROJECT)).cte("projects")
+IS_NEWEST_OF_PROJECT: Final = _is_newest(route_version, _own_project)
+IS_FALLBACK_OF_NEWEST: Final = _is_newest(route_fallback, _own_project)
 
 IS_HELD = sa.text("lifted_at IS NULL")
 

@@ -3,7 +3,8 @@ decide (`RowVerifier`); the manifest likewise. `covered_values` says what a sign
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from types import SimpleNamespace
+from typing import Any, Final, cast
 
 import sqlalchemy as sa
 from sqlalchemy.engine.default import DefaultDialect
@@ -12,7 +13,7 @@ from harness.domain.errors import InputError, SignatureInvalid
 from harness.domain.operations.principals import LOCAL_PRINCIPAL
 from harness.domain.operations.row_signatures import KeyPurpose, row_payload
 from harness.ports import Signatures, Verifier
-from harness.store.schema.columns import SIGNATURE
+from harness.store.schema.columns import SIGNATURE, FreeText, Row
 from harness.store.schema.operations import principal_to_row
 from harness.store.schema.signed_tables import SIGNED, SignedTable
 
@@ -73,6 +74,46 @@ _COVERED: Final = {
 }
 # A migration, which has no key, wrote it; it holds as long as it says what the code says.
 _LOCAL: Final = covered_values(SIGNED["principal"], principal_to_row(LOCAL_PRINCIPAL))
+
+
+def stored_columns(table: sa.Table) -> list[sa.ColumnElement[Any]]:
+    """Lists the columns as they are stored: to read rows whose values are mostly known."""
+    return [
+        sa.type_coerce(column, column.type.impl_instance).label(column.name)
+        if isinstance(column.type, sa.types.TypeDecorator)
+        else column
+        for column in table.c
+    ]
+
+
+def stored_values(signed: SignedTable, values: Mapping[str, Any]) -> dict[str, object]:
+    """As `covered_values`, with the signature, of a row of `stored_columns`."""
+    covered: dict[str, object] = {SIGNATURE: values[SIGNATURE]}
+    for name, _, default in _COVERED[signed.table.name]:
+        value = values[name]
+        if value is not None and (default is None or str(value) != default):
+            covered[name] = value
+    return covered
+
+
+def row_from_stored(name: str, stored: Mapping[str, object]) -> Row:
+    """Returns a row as the database would give it. name: the table's."""
+    columns = SIGNED[name].table.c
+    whole = SimpleNamespace(**{column.name: _value(column, stored) for column in columns})
+    return cast("Row", whole)
+
+
+def _value(column: sa.Column[Any], stored: Mapping[str, object]) -> object:
+    value = stored.get(column.name)
+    if value is None:
+        value = _default(column)
+    if value is None:
+        return None
+    if isinstance(column.type, FreeText):
+        return value
+    if isinstance(column.type, sa.types.TypeDecorator):
+        return column.type.process_result_value(value, ANY)
+    return int(str(value)) if isinstance(column.type, sa.Integer) else value
 
 
 class RowVerifier:

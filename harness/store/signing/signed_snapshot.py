@@ -8,7 +8,6 @@ What serves is built from the rows that were verified, and from nothing else.
 from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
-from types import SimpleNamespace
 from typing import Any, Final, cast
 
 import sqlalchemy as sa
@@ -23,7 +22,7 @@ from harness.domain.routing.target import Target
 from harness.ports import Verifier
 from harness.store.rules import grants
 from harness.store.schema.agents import agent_grant, grant_from_row
-from harness.store.schema.columns import SIGNATURE, FreeText, Row
+from harness.store.schema.columns import SIGNATURE, Row
 from harness.store.schema.evals import target, target_from_row
 from harness.store.schema.operations import key_from_row
 from harness.store.schema.providers import credential_from_row, provider_from_row
@@ -37,7 +36,7 @@ from harness.store.schema.shadow import shadow_from_row
 from harness.store.schema.signed_tables import SIGNED
 from harness.store.signing import manifest as manifests
 from harness.store.signing.row_faults import CHAINS
-from harness.store.signing.row_signatures import ANY, RowVerifier, covered_values
+from harness.store.signing.row_signatures import RowVerifier, covered_values, row_from_stored
 from harness.store.sql.installation import head_text
 from harness.store.unit_of_work import Unit
 
@@ -149,7 +148,8 @@ def _verify_former(former: Revocations, signatures: RowVerifier) -> None:
 
 def _built(signed_rows: SignedRows, etag: str, now: datetime) -> Snapshot:
     tables = {
-        name: [_row(name, row) for row in rows] for name, rows in signed_rows.rows.items()
+        name: [row_from_stored(name, row) for row in rows]
+        for name, rows in signed_rows.rows.items()
     }
     targets = {row.id: _target(row) for row in tables[target.name]}
     routes = {
@@ -220,26 +220,3 @@ def _target(row: Row) -> Target:
             "Restore the row from a backup"
         )
     return found
-
-
-def _row(name: str, stored: Mapping[str, object]) -> Row:
-    """As the database would give it."""
-    return cast(
-        "Row",
-        SimpleNamespace(
-            **{column.name: _value(column, stored) for column in SIGNED[name].table.c}
-        ),
-    )
-
-
-def _value(column: sa.Column[Any], stored: Mapping[str, object]) -> object:
-    value = stored.get(column.name)
-    if value is None and isinstance(column.server_default, sa.DefaultClause):
-        value = str(column.server_default.arg)
-    if value is None:
-        return None
-    if isinstance(column.type, FreeText):
-        return value
-    if isinstance(column.type, sa.types.TypeDecorator):
-        return column.type.process_result_value(value, ANY)
-    return int(str(value)) if isinstance(column.type, sa.Integer) else value

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -19,6 +19,7 @@ from harness.domain.errors import (
     NotFound,
     ProofRefused,
     RevisionConflict,
+    SignatureInvalid,
     SnapshotInvalid,
 )
 from harness.domain.routing.break_glass import BreakGlass
@@ -48,6 +49,7 @@ from harness.store.schema.evals import target, target_from_row, target_to_row
 from harness.store.schema.operations import meta
 from harness.store.schema.proposals import rollout
 from harness.store.schema.routing import (
+    IS_FALLBACK_OF_NEWEST,
     IS_NEWEST_OF_PROJECT,
     break_glass,
     break_glass_from_row,
@@ -63,6 +65,12 @@ from harness.store.schema.routing import (
     switch,
     switch_from_row,
     switch_to_row,
+)
+from harness.store.schema.signed_tables import SIGNED
+from harness.store.signing.row_signatures import (
+    row_from_stored,
+    stored_columns,
+    stored_values,
 )
 from harness.store.sql.evidence import (
     FALLBACK_EVIDENCE,
@@ -100,6 +108,13 @@ ROUTE_HEADS = (
     .where(IS_NEWEST_OF_PROJECT)
     .order_by(route_version.c.route)
 )
+_STORED_CURRENT = (
+    sa.select(*stored_columns(route_version))
+    .where(IS_NEWEST_OF_PROJECT)
+    .order_by(route_version.c.route)
+)
+# Routes of a process that reads all of them again and again.
+KNOWN_ROUTES: Final = 2_000
 CURRENT_OF = (
     sa.select(route_version)
     .where(in_project(route_version), route_version.c.route == sa.bindparam("name"))
@@ -121,15 +136,7 @@ _names = _route_name.union_all(sa.select(_next_name).where(_route_name.c.name.is
 NAMES = sa.select(_names.c.name).where(_names.c.name.is_not(None))
 CURRENT_FALLBACKS = (
     sa.select(route_fallback)
-    .join(
-        route_version,
-        sa.and_(
-            route_version.c.project == route_fallback.c.project,
-            route_version.c.route == route_fallback.c.route,
-            route_version.c.version == route_fallback.c.version,
-        ),
-    )
-    .where(IS_NEWEST_OF_PROJECT)
+    .where(IS_FALLBACK_OF_NEWEST)
     .order_by(route_fallback.c.route, route_fallback.c.position)
 )
 
@@ -194,13 +201,22 @@ class SqlRouting:
         for row in self._unit.read(CURRENT_FALLBACKS):
             chains[row.route].append(row)
         routes = {}
-        for row in self._unit.read(CURRENT):
-            chain = chains[row.route]
-            self._unit.checked(route_version, [row], fallbacks=chain_signed(chain))
-            routes[row.route] = route_from_row(row, tuple(link.target for link in chain))
+        for row in self._unit.read(_STORED_CURRENT):
+            routes[row.route] = self._verified_route(row, chains[row.route])
         used = frozenset[str]().union(*(route.targets for route in routes.values()))
         query = TARGETS.where(target.c.id.in_(sorted(used)))
         return RoutingTable(self._revision(), routes, self._read_targets(query))
+
+    def _verified_route(self, row: Row, chain: Sequence[Row]) -> Route:
+        """row: of `stored_columns`."""
+        values = stored_values(SIGNED[route_version.name], row._asdict())
+        try:
+            self._unit.check_stored(route_version, values, fallbacks=chain_signed(chain))
+        except SignatureInvalid:
+            # What was signed is the value, which may be written in more than one way.
+            whole = self._current(row.route)
+            return route_from_row(whole, tuple(link.target for link in chain))
+        return _parse_route(tuple(row), tuple(link.target for link in chain))
 
     def _revision(self) -> int:
         return int(self._unit.read(REVISION).scalar_one())
@@ -328,6 +344,13 @@ class SqlRouting:
         except RowRefused as error:
             raise _refusal(change, error) from error
         return revision
+
+
+@lru_cache(maxsize=KNOWN_ROUTES)
+def _parse_route(stored: tuple[object, ...], fallbacks: tuple[str, ...]) -> Route:
+    """stored: of `stored_columns`."""
+    values = dict(zip(route_version.c.keys(), stored, strict=True))
+    return route_from_row(row_from_stored(route_version.name, values), fallbacks)
 
 
 def _refusal(change: TableChange, error: RowRefused) -> RevisionConflict | ProofRefused:
