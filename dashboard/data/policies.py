@@ -33,15 +33,18 @@ def list_policy_uses(ctx: Context) -> Sequence[PolicyUse]:
         PolicyUse(
             policy,
             [route for route in known if route.settings.policy == name],
-            [
-                proposal
-                for proposal in opened
-                if proposal.policy.name == name and proposal.policy.digest != policy.digest
-            ],
+            [proposal for proposal in opened if _has_former(proposal, policy)],
         )
         for name, policy in ctx.policies.items()
     ]
     return sorted(uses, key=lambda use: (-len(use.routes), use.policy.name))
+
+
+def _has_former(proposal: Proposal, policy: Policy) -> bool:
+    """Whether a proposal was registered with another version of the policy."""
+    own = proposal.policy
+    # Of most it is the same one, which takes less time to say than two digests.
+    return own.name == policy.name and own != policy and own.digest != policy.digest
 
 
 def list_changed_policies(installed: Installation) -> Sequence[str]:

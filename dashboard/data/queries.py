@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from harness.control.canary.status import CanaryStatus, list_canaries
+from harness.control.canary.status import CanaryStatus, list_canaries, list_rollouts
 from harness.control.context import Context
 from harness.control.drift.reports import DriftStatus, list_drift_status
 from harness.control.evals import proof_validity
@@ -261,7 +261,7 @@ def measured_of(ctx: Context, statuses: Sequence[RouteStatus]) -> Mapping[str, R
 
 def canary_routes(ctx: Context) -> Sequence[str]:
     """Lists the routes: first those with a live canary, then those that bake, then the rest."""
-    order = {s.rollout.route: 0 if s.rollout.live else 1 for s in list_canaries(ctx)}
+    order = {rollout.route: 0 if rollout.live else 1 for rollout in list_rollouts(ctx)}
     return sorted(route_names(ctx), key=lambda name: (order.get(name, 2), name))
 
 

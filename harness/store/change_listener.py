@@ -209,7 +209,8 @@ def visible_state(db: sa.Connection) -> object | None:
     equal on the same connection, so is everything that is read there. None where nobody knows.
     """
     if db.dialect.name == "postgresql":
-        return db.execute(_SNAPSHOT).scalar_one()
+        snapshot: str | None = db.execute(_SNAPSHOT).scalar_one()
+        return snapshot
     version = db.exec_driver_sql("PRAGMA data_version").scalar_one()
     driver: Any = db.connection.driver_connection
     # The version counts what others committed, and this what the connection itself wrote.

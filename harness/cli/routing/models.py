@@ -99,7 +99,8 @@ def list_models(session: Session, *, every: bool, page_request: PageRequest) -> 
     with ctx.store.read() as tx:
         providers = tx.providers.all()
     ends = {
-        deprecation.target: deprecation for deprecation in deprecations.list_deprecations(ctx)
+        deprecation.target: deprecation
+        for deprecation in deprecations.list_deprecations(ctx, table)
     }
     used = {
         target.id: [

@@ -89,9 +89,7 @@ def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryS
         if route is not None:
             routes.require_route(tx, route)
         rollouts = (
-            [r for r in (*tx.rollouts.live(), *tx.rollouts.baking()) if ctx.owns(r.route)]
-            if route is None
-            else tx.rollouts.list(route=route, limit=1)
+            _list_rollouts(ctx, tx) if route is None else tx.rollouts.list(route=route, limit=1)
         )
         targets = tx.routing.targets()
         preload_canaries(tx, rollouts)
@@ -99,6 +97,16 @@ def list_canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryS
             build_canary_status(RolloutUnit(ctx, tx, rollout), targets, now)
             for rollout in rollouts
         ]
+
+
+def list_rollouts(ctx: Context) -> Sequence[Rollout]:
+    """Lists the live rollouts, then those that bake."""
+    with ctx.store.read() as tx:
+        return _list_rollouts(ctx, tx)
+
+
+def _list_rollouts(ctx: Context, tx: Transaction) -> Sequence[Rollout]:
+    return [r for r in (*tx.rollouts.live(), *tx.rollouts.baking()) if ctx.owns(r.route)]
 
 
 @dataclass(frozen=True)

@@ -182,8 +182,10 @@ def list_proposals(
         page = stored.proposals(
             page_request, route=route, open_only=open_only, decided_only=decided_only
         )
-        promoted = any(proposal.phase is ProposalPhase.PROMOTED for proposal in page)
-        routes_now = {current.name: current for current in stored.routes()} if promoted else {}
+        promoted = {
+            proposal.route for proposal in page if proposal.phase is ProposalPhase.PROMOTED
+        }
+        routes_now = {route.name: route for route in stored.routes_named(promoted)}
     views = [ProposalView.from_proposal(proposal, routes_now.get) for proposal in page]
     return Page(views, page.total, page.next, page.invalid)
 

@@ -9,18 +9,21 @@ from harness.control.operations import alerts
 from harness.domain.formatting import format_usd
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.providers.deprecations import Deprecation, find_deprecations
-from harness.domain.routing.table import Route
+from harness.domain.routing.table import Route, RoutingTable
 from harness.domain.routing.target import Price, Target
 from harness.ports import Transaction
 
 ENDS, ENDED = AlertKind.MODEL_ENDS, AlertKind.MODEL_ENDED
 
 
-def list_deprecations(ctx: Context) -> Sequence[Deprecation]:
-    """Lists the models in use that end within 90 days or have ended, the earliest end first."""
+def list_deprecations(ctx: Context, table: RoutingTable | None = None) -> Sequence[Deprecation]:
+    """Lists the models in use that end within 90 days or have ended, the earliest end first.
+    table: where somebody has loaded it already.
+    """
     with ctx.store.read() as tx:
+        used = _used(ctx, table or tx.routing.table())
         return find_deprecations(
-            _used(ctx, tx), tx.providers.all(), ctx.catalogue, ctx.clock.now().date()
+            used, tx.providers.all(), ctx.catalogue, ctx.clock.now().date()
         )
 
 
@@ -36,11 +39,10 @@ def update_deprecation_alerts(ctx: Context) -> None:
             _raise_alert(ctx, tx, key[0], now[key])
 
 
-def _used(ctx: Context, tx: Transaction) -> Sequence[tuple[Target, Sequence[str]]]:
+def _used(ctx: Context, table: RoutingTable) -> Sequence[tuple[Target, Sequence[str]]]:
     """Targets by what they do, of every route of who asks in every role, and of its suites'
     judges.
     """
-    table = tx.routing.table()
     by_id: dict[str, Target] = {}
     uses: dict[str, list[str]] = {}
     for name, route in sorted(table.routes.items()):

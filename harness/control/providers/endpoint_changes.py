@@ -6,7 +6,7 @@ new proof.
 Whoever serves already goes on being served; what would go further waits for new proof.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -54,12 +54,17 @@ def with_move(
 
 def routes_using(tx: Transaction, provider: str) -> list[str]:
     """Lists the names of the routes that use the provider in any role."""
+    return routes_by_provider(tx).get(provider, [])
+
+
+def routes_by_provider(tx: Transaction) -> Mapping[str, list[str]]:
+    """Lists the names of the routes that use each provider in any role."""
     table = tx.routing.table()
-    return [
-        name
-        for name, route in sorted(table.routes.items())
-        if any(table.targets[target].provider == provider for target in route.targets)
-    ]
+    found: dict[str, list[str]] = {}
+    for name, route in sorted(table.routes.items()):
+        for provider in {table.targets[target].provider for target in route.targets}:
+            found.setdefault(provider, []).append(name)
+    return found
 
 
 def find_move_since(

@@ -102,7 +102,7 @@ def build_matrix(ctx: Context) -> Sequence[MatrixRow]:
     for name, route in sorted(table.routes.items()):
         for target in route.targets:
             serves.setdefault(target, []).append(name)
-    speeds = scorecard.load_speeds(ctx)
+    speeds = scorecard.load_speeds(ctx, table.routes)
     health = _Health(ctx, targets, speeds)
     rows = []
     for name, provider in providers.items():

@@ -135,13 +135,18 @@ class ProviderChange:
 
 def list_providers(ctx: Context) -> Sequence[ProviderSummary]:
     with ctx.store.read() as tx:
-        return [_glance(tx, provider) for provider in tx.providers.all().values()]
+        routes = endpoint_changes.routes_by_provider(tx)
+        return [
+            _glance(provider, routes.get(name, []))
+            for name, provider in tx.providers.all().items()
+        ]
 
 
 def get_provider(ctx: Context, name: str) -> ProviderSummary:
     """Describes a configured provider. Raises NotFound."""
     with ctx.store.read() as tx:
-        return _glance(tx, targets.require_provider(tx, name))
+        provider = targets.require_provider(tx, name)
+        return _glance(provider, endpoint_changes.routes_using(tx, name))
 
 
 def change_provider(
@@ -230,7 +235,7 @@ def _needs(ctx: Context, tx: Transaction, name: str) -> Iterable[str]:
             yield f"judge of the canary of route {rollout.route}"
 
 
-def _glance(tx: Transaction, provider: Provider) -> ProviderSummary:
+def _glance(provider: Provider, routes: Sequence[str]) -> ProviderSummary:
     return ProviderSummary(
         name=provider.name,
         kind=provider.kind,
@@ -243,5 +248,5 @@ def _glance(tx: Transaction, provider: Provider) -> ProviderSummary:
         prices=provider.prices,
         models=provider.models,
         answers_since=provider.moved.at if provider.moved else None,
-        routes=endpoint_changes.routes_using(tx, provider.name),
+        routes=routes,
     )

@@ -99,13 +99,13 @@ def build_sound_scorecards(ctx: Context, names: Sequence[str]) -> Mapping[str, R
         return found
 
 
-def load_speeds(ctx: Context) -> Mapping[str, float]:
+def load_speeds(ctx: Context, table: Mapping[str, Route] | None = None) -> Mapping[str, float]:
     """Loads the median latency, in ms, of each target that served a route in the last day; of
-    several routes the last by name.
+    several routes the last by name. table: the routes, where somebody has loaded them already.
     """
     with ctx.store.read() as tx:
         found = tx.observations.latencies(since=ctx.clock.now() - DAY)
-        table = tx.routing.table().routes
+        table = tx.routing.table().routes if table is None else table
     speeds = {}
     for name in sorted(name for name in table if ctx.owns(name)):
         target = table[name].incumbent

@@ -76,8 +76,8 @@ from harness.store.sql.agent_listings import AgentListings
 from harness.store.sql.evidence import chain_signed
 from harness.store.sql.operations import KNOWN_ALERTS
 from harness.store.sql.pages import Order, Rows, newest, owned_by, read_page
-from harness.store.sql.preload import CHAINS_OF, VERSIONS_OF, read_named
-from harness.store.sql.routing import CURRENT, CURRENT_FALLBACKS, NEWEST, ROUTE_HEADS
+from harness.store.sql.preload import CHAINS_OF
+from harness.store.sql.routing import CURRENT_OF, NEWEST, ROUTE_HEADS, read_current
 from harness.store.unit_of_work import in_project, in_project_or_all
 
 PROPOSALS: Final = newest(proposal.c.created_at, proposal.c.id)
@@ -311,18 +311,13 @@ class SqlListings(AgentListings):
 
     def routes(self, page_request: PageRequest | None = None) -> Page[Route]:
         if page_request is None:
-            rows = self.unit.read(CURRENT)
-            own = [row for row in rows if self._owns(row.route)]
-            return self._routes(Rows(own, len(own), None), self.unit.read(CURRENT_FALLBACKS))
+            return self._current(None)
         page = read_page(self.unit, NEWEST, ROUTES, page_request, self.project)
         names = {"names": [row.route for row in page.rows]}
         return self._routes(page, self.unit.read(CHAINS_OF, names))
 
     def routes_named(self, names: Collection[str]) -> Page[Route]:
-        own = [name for name in names if self._owns(name)]
-        rows = list(read_named(self.unit, VERSIONS_OF, own))
-        chains = read_named(self.unit, CHAINS_OF, own)
-        return self._routes(Rows(rows, len(rows), None), chains)
+        return self._current(names)
 
     def _owns(self, route: str) -> bool:
         return self.project in (DEFAULT_PROJECT, project_of(route))
@@ -357,6 +352,24 @@ class SqlListings(AgentListings):
             for row in self.unit.read(ROUTE_HEADS)
             if self._owns(row.route)
         ]
+
+    def _current(self, names: Collection[str] | None) -> Page[Route]:
+        found, invalid = [], []
+        for row, chain, route in read_current(self.unit, names):
+            if not self._owns(row.route):
+                continue
+            known = route or self._look_again(row.route, chain)
+            if isinstance(known, RowFault):
+                invalid.append(known)
+            else:
+                found.append(known)
+        return Page(found, len(found) + len(invalid), None, invalid)
+
+    def _look_again(self, name: str, chain: Sequence[Row]) -> Route | RowFault:
+        """Verifies the values of a route's newest version, however they are written."""
+        row = self.unit.read(CURRENT_OF, {"name": name}).one()
+        fault = self.unit.fault(route_version, row, fallbacks=chain_signed(chain))
+        return fault or route_from_row(row, tuple(link.target for link in chain))
 
     def _targets(self, ids: Collection[str]) -> tuple[dict[str, Target], list[RowFault]]:
         query = sa.select(target).where(target.c.id.in_(sorted(ids)))

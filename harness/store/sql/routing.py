@@ -5,7 +5,7 @@ compare-and-swap, with their proof (`SqlRouting`); adds, lifts and reads kill sw
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache, lru_cache
@@ -44,7 +44,7 @@ from harness.store.rules import (
     no_such_switch,
     time_of_version,
 )
-from harness.store.schema.columns import EPOCH, MICROSECOND, Row
+from harness.store.schema.columns import EPOCH, MICROSECOND, PROJECT, Row
 from harness.store.schema.evals import target, target_from_row, target_to_row
 from harness.store.schema.operations import meta
 from harness.store.schema.proposals import rollout
@@ -112,6 +112,24 @@ _STORED_CURRENT = (
     sa.select(*stored_columns(route_version))
     .where(IS_NEWEST_OF_PROJECT)
     .order_by(route_version.c.route)
+)
+_version = route_version.alias("named_version").c
+_named = (
+    sa.select(_version.project, _version.route, sa.func.max(_version.version).label("version"))
+    .where(
+        _version.project == sa.bindparam(PROJECT),
+        _version.route.in_(sa.bindparam("names", expanding=True)),
+    )
+    .group_by(_version.project, _version.route)
+    .cte("newest_version")
+)
+_STORED_NAMED = sa.select(*stored_columns(route_version)).where(
+    *(route_version.c[column.name] == column for column in _named.c)
+)
+_FALLBACKS_NAMED = (
+    sa.select(route_fallback)
+    .where(*(route_fallback.c[column.name] == column for column in _named.c))
+    .order_by(route_fallback.c.route, route_fallback.c.position)
 )
 # Routes of a process that reads all of them again and again.
 KNOWN_ROUTES: Final = 2_000
@@ -192,30 +210,48 @@ NOT_LIFTED = SWITCHES.where(switch.c.lifted_at.is_(None))
 VersionRows = tuple[Row | None, Sequence[Row]]
 
 
+def read_current(
+    unit: Unit, names: Collection[str] | None = None
+) -> Iterator[tuple[Row, Sequence[Row], Route | None]]:
+    """Reads the newest version of every route, or of those that are named, at most a page: its
+    row, of `stored_columns`, its chain and the route. That is None where the signature is not
+    over the stored text: of another text for the same value it holds, of another value not.
+    """
+    if names is None:
+        versions, links = unit.read(_STORED_CURRENT), unit.read(CURRENT_FALLBACKS)
+    else:
+        named = {"names": sorted(names)}
+        versions, links = unit.read(_STORED_NAMED, named), unit.read(_FALLBACKS_NAMED, named)
+    chains: dict[str, list[Row]] = defaultdict(list)
+    for link in links:
+        chains[link.route].append(link)
+    signed = SIGNED[route_version.name]
+    for row in versions:
+        chain = chains[row.route]
+        try:
+            values = stored_values(signed, row._asdict())
+            unit.check_stored(route_version, values, fallbacks=chain_signed(chain))
+        except SignatureInvalid:
+            yield row, chain, None
+        else:
+            yield row, chain, _parse_route(tuple(row), tuple(link.target for link in chain))
+
+
 class SqlRouting:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
     def table(self) -> RoutingTable:
-        chains: dict[str, list[Row]] = defaultdict(list)
-        for row in self._unit.read(CURRENT_FALLBACKS):
-            chains[row.route].append(row)
         routes = {}
-        for row in self._unit.read(_STORED_CURRENT):
-            routes[row.route] = self._verified_route(row, chains[row.route])
+        for row, chain, route in read_current(self._unit):
+            routes[row.route] = route or self._look_again(row, chain)
         used = frozenset[str]().union(*(route.targets for route in routes.values()))
         query = TARGETS.where(target.c.id.in_(sorted(used)))
         return RoutingTable(self._revision(), routes, self._read_targets(query))
 
-    def _verified_route(self, row: Row, chain: Sequence[Row]) -> Route:
-        """row: of `stored_columns`."""
-        values = stored_values(SIGNED[route_version.name], row._asdict())
-        try:
-            self._unit.check_stored(route_version, values, fallbacks=chain_signed(chain))
-        except SignatureInvalid:
-            # What was signed is the value, which may be written in more than one way.
-            whole = self._current(row.route)
-            return route_from_row(whole, tuple(link.target for link in chain))
+    def _look_again(self, row: Row, chain: Sequence[Row]) -> Route:
+        """Verifies a version's values, however they are written. Raises SignatureInvalid."""
+        self._current(row.route)
         return _parse_route(tuple(row), tuple(link.target for link in chain))
 
     def _revision(self) -> int:
