@@ -3,7 +3,7 @@ proposals, canary, route and its history, candidates, first break of the audit l
 nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -129,33 +129,38 @@ def proposals(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
     names = queries.load_target_names(
         ctx, {id_ for p in found for id_ in (p.incumbent, p.candidate)}
     )
+    standings = _standings(ctx, found, verdicts)
     rows = [
         ProposalRow(
             proposal=proposal,
             incumbent=names.get(proposal.incumbent, proposal.incumbent),
             candidate=names.get(proposal.candidate, proposal.candidate),
-            verdict=verdict,
+            verdict=verdicts.get(proposal.verdict) if proposal.verdict else None,
             expires_at=_expiry(proposal),
-            standing=_standing(ctx, proposal, verdict),
+            standing=standings.get(proposal.id),
             remarks=_remarks(ctx, proposal),
             answers=_answers(ctx, proposal),
         )
         for proposal in found
-        for verdict in [verdicts.get(proposal.verdict) if proposal.verdict else None]
     ]
     rows.sort(key=lambda row: row.proposal.phase is not ProposalPhase.AWAITING_APPROVAL)
     return Page(rows, page.total, page.next, invalid)
 
 
-def _standing(
-    ctx: Context, proposal: Proposal, verdict: Verdict | None
-) -> ProofValidity | None:
-    if verdict is None or proposal.phase is not ProposalPhase.AWAITING_APPROVAL:
-        return None
-    # What does not hold is said where somebody approves it: that is refused.
-    with suppress(SignatureInvalid), ctx.store.read() as tx:
-        return proof_validity.assess_proof(ctx, tx, verdict)
-    return None
+def _standings(
+    ctx: Context, proposals: Iterable[Proposal], verdicts: Mapping[str, Verdict]
+) -> Mapping[str, ProofValidity]:
+    """How the proof stands of each proposal that waits for approval, by its id."""
+    found = {}
+    with ctx.store.read() as tx:
+        for proposal in proposals:
+            verdict = verdicts.get(proposal.verdict) if proposal.verdict else None
+            if verdict is None or proposal.phase is not ProposalPhase.AWAITING_APPROVAL:
+                continue
+            # What does not hold is said where somebody approves it: that is refused.
+            with suppress(SignatureInvalid):
+                found[proposal.id] = proof_validity.assess_proof(ctx, tx, verdict)
+    return found
 
 
 def _answers(ctx: Context, proposal: Proposal) -> tuple[int, int] | None:

@@ -173,7 +173,8 @@ def change_provider(
         after = targets.require_provider(tx, name)
         moved = known is not None and after.moved != known.moved
         outdated = endpoint_changes.list_outdated(tx, name) if moved else ()
-        return replace(_glance(tx, after), outdated=outdated)
+        routes = endpoint_changes.routes_using(tx, name)
+        return replace(_glance(after, routes), outdated=outdated)
 
 
 def _wanted(known: Provider, change: ProviderChange) -> Provider:

@@ -87,7 +87,7 @@ def stored_columns(table: sa.Table) -> list[sa.ColumnElement[Any]]:
 
 
 def stored_values(signed: SignedTable, values: Mapping[str, Any]) -> dict[str, object]:
-    """As `covered_values`, with the signature, of a row of `stored_columns`."""
+    """Returns what is signed of a row of `stored_columns`, and its signature."""
     covered: dict[str, object] = {SIGNATURE: values[SIGNATURE]}
     for name, _, default in _COVERED[signed.table.name]:
         value = values[name]
