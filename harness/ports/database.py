@@ -387,10 +387,6 @@ class Listings(Protocol):
         """Lists by name what all routes are sorted by; forged rows are among them."""
         ...
 
-    def routes_named(self, names: Collection[str]) -> Page[Route]:
-        """Loads the routes with these names."""
-        ...
-
 
 class Store(Protocol):
     """Opens transactions and views of one database. Thread-safe; raises StoreUnavailable when
