@@ -28,7 +28,7 @@ def named(signed: SignedTable, values: Mapping[str, Any]) -> str:
     columns = signed.table.primary_key.columns
     # A column at its default is not among the values that are signed.
     parts = (
-        _default(column) if values[column.name] is None else values[column.name]
+        _default(column) if (value := values.get(column.name)) is None else value
         for column in columns
     )
     return f"{signed.table.name} {'/'.join(map(str, parts))}"
