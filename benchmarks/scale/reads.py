@@ -29,12 +29,17 @@ from harness.control.context import Context
 from harness.control.operations import keys, queries, spending_report
 from harness.control.providers import checks, matrix
 from harness.control.routing import kill_switch, seed, traffic_report
+from harness.control.routing.queries import load_overview, load_statuses
+from harness.control.routing.route_status import RouteStatus
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.audit import AuditFilter
-from harness.domain.pagination import MOST_LISTED, PageRequest
+from harness.domain.pagination import MOST_LISTED, Page, PageRequest
 from harness.store.schema import metadata
 
 TABLES: Final = metadata.tables
+# As many as the page Overview shows of many routes.
+CARDS: Final = 12
+LINES: Final = 50
 # What reads all there is by its purpose, and does not claim to be quick.
 WHOLE: Final = frozenset({"/audit/verify", "/check"})
 
@@ -145,8 +150,8 @@ def _api(installation: Installation, known: Known) -> Iterator[Read]:
 def _dashboard(installation: Installation, known: Known) -> Iterator[Read]:
     ctx = installation.context
     of_page: dict[str, Callable[[Context], object]] = {
-        "overview: routes": queries.list_route_status,
-        "overview: scorecards": lambda c: pages.measured_of(c, queries.list_route_status(c)),
+        "overview: routes": _overview,
+        "overview: scorecards": lambda c: pages.measured_of(c, _overview(c)[:CARDS]),
         "overview: alerts": lambda c: queries.list_alerts(c, open_only=True),
         "proposals": pages.proposals,
         "proposals: canaries": status.list_canaries,
@@ -181,6 +186,15 @@ def _dashboard(installation: Installation, known: Known) -> Iterator[Read]:
     }
     for name, run in of_page.items():
         yield Read("dashboard", name, lambda run=run: run(ctx))  # type: ignore[misc]
+
+
+def _overview(ctx: Context) -> Page[RouteStatus]:
+    """Loads what Overview does, and returns the routes that it shows."""
+    overview = load_overview(ctx)
+    routes = pages.load_shown_routes(ctx, overview, CARDS)
+    if isinstance(routes, Page):
+        return routes
+    return load_statuses(ctx, overview, overview.names[: CARDS + LINES])
 
 
 def _cli(house: House, known: Known) -> Iterator[Read]:

@@ -84,6 +84,7 @@ def build_sound_scorecards(ctx: Context, names: Sequence[str]) -> Mapping[str, R
     """
     with ctx.store.read() as tx:
         known: list[Route] = []
+        tx.preload.routes(names)
         for name in names:
             with suppress(SignatureInvalid):
                 known.append(routes.require_route(tx, name))
