@@ -202,7 +202,8 @@ def _load_targets(
 
 def _preload(tx: Transaction, heads: Sequence[RouteHead], now: CurrentActivity) -> None:
     """Reads by few statements what `_build_state` asks of each of these routes."""
-    tx.preload.newest_rollouts([head.name for head in heads])
+    live = {rollout.route for rollout in now.rollouts.values() if rollout.live}
+    tx.preload.newest_rollouts([head.name for head in heads if head.name not in live])
     gone = {head.rollout: head.name for head in heads if head.rollout and _is_gone(head)}
     tx.preload.later_versions(gone)
     rollouts = [now.rollouts[head.name] for head in heads if head.name in now.rollouts]
@@ -221,8 +222,9 @@ def _build_state(
     """
     for id_ in route.targets - targets.keys():
         raise SignatureInvalid(f"its target {id_} is not as it was signed")
-    last = tx.rollouts.newest(route.name)
     rollout, open_ = now.rollouts.get(route.name), now.proposals.get(route.name)
+    # None is newer than the live one: a route has one at a time.
+    last = rollout if rollout and rollout.live else tx.rollouts.newest(route.name)
     gone = rollout is None and last is not None and last.candidate != route.incumbent
     rollback = find_later_rollback(tx, last) if gone and last else None
     return RouteStatus(
