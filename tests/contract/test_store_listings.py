@@ -359,7 +359,7 @@ BOUNDED: Final[Mapping[str, str]] = {
     "Observations.traffic_of": "of a span of time, and the routes that are asked for",
     "Observations.claim_keys": "of one block",
     "Observations.totals": "one per route, arm and target",
-    "Observations.totals_of_routes": "of those that are asked for, one per arm and target",
+    "Observations.costs_of_targets": "one per target that is asked for, of each route",
     "Observations.latencies": "one per route and target",
     "Observations.spends": "one per key and day of a span of time",
     "Observations.spend_totals": "one per key that is asked for",
