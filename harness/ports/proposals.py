@@ -163,6 +163,12 @@ class Rollouts(Protocol):
         """Lists the rollouts, newest first, `limit` at the most."""
         ...
 
+    def followed(self, routes: Collection[str]) -> Mapping[str, Mapping[str, Collection[str]]]:
+        """Names the incumbents that each candidate was to follow, by route and candidate; for
+        figures, so that no signature is checked.
+        """
+        ...
+
 
 class Observations(Protocol):
     def append(

@@ -250,6 +250,11 @@ def test_the_months_report_says_what_a_canary_cost_more_and_what_its_promotion_s
 
     world.clock.advance(120)
     recorded(world, 0, requests=500, cost_usd=2.0)
-    (saved,) = spending_report.load_report(world.context()).savings
+    report = spending_report.load_report(world.context())
+    (saved,) = report.savings
     assert saved.requests == 500
     assert saved.usd == pytest.approx(500 * 10.0 / 1_000 - 2.0)
+    # What it cost as a canary is not compared with what it costs as the incumbent.
+    (canary,) = report.canaries
+    assert canary.requests == 100
+    assert canary.usd == pytest.approx(0.4 - 100 * 10.0 / 1_000)

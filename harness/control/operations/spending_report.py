@@ -5,7 +5,7 @@ what its own suites, routes and keys cost, and nothing of the installation's sum
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
@@ -162,7 +162,7 @@ def load_report(ctx: Context) -> SpendingReport:
             clients = _sum_clients(ctx, tx, now)
         begun = datetime.combine(month.month, time(), UTC)
         totals = tx.observations.totals(since=begun, project=ctx.project)
-        canaries = _measure_canaries(totals)
+        canaries = _measure_canaries(tx, totals)
         savings = _measure_savings(tx, routes, begun, totals)
     end = datetime.combine(next_month(month.month), time(), UTC)
     return SpendingReport(
@@ -198,20 +198,46 @@ def _sum_clients(ctx: Context, tx: Transaction, now: datetime) -> ClientSpending
     )
 
 
-def _measure_canaries(totals: Sequence[TrafficTotal]) -> tuple[RouteMoney, ...]:
+def _measure_canaries(
+    tx: Transaction, totals: Sequence[TrafficTotal]
+) -> tuple[RouteMoney, ...]:
     """What users' requests on each canary cost more than they would have on the incumbent."""
     of_arm: dict[tuple[str, str], list[TrafficTotal]] = {}
     for total in totals:
         of_arm.setdefault((total.route, total.arm), []).append(total)
+    routes = sorted(route for route, arm in of_arm if arm == Arm.CANARY.value)
+    followed = tx.rollouts.followed(routes)
     return tuple(
+        _measure_canary(
+            route,
+            of_arm[route, Arm.CANARY.value],
+            of_arm.get((route, Arm.INCUMBENT.value), ()),
+            followed.get(route, {}),
+        )
+        for route in routes
+    )
+
+
+def _measure_canary(
+    route: str,
+    canary: Sequence[TrafficTotal],
+    incumbent: Sequence[TrafficTotal],
+    followed: Mapping[str, Collection[str]],
+) -> RouteMoney:
+    """Compares each candidate with those that it was to follow: once it is promoted, its own
+    requests are the incumbent's. canary, incumbent: of the two arms.
+    """
+    rows = [
         _compare(
             route,
-            _add_up(of_arm[route, Arm.CANARY.value]),
-            _add_up(of_arm.get((route, Arm.INCUMBENT.value), ())),
+            _add_up([total for total in canary if total.target == candidate]),
+            _add_up([total for total in incumbent if total.target in followed[candidate]]),
         )
-        for route, arm in sorted(of_arm)
-        if arm == Arm.CANARY.value
-    )
+        for candidate in sorted({total.target for total in canary} & followed.keys())
+    ]
+    # Without a rollout nobody knows who was whose candidate.
+    rows = rows or [_compare(route, _add_up(canary), _add_up(incumbent))]
+    return RouteMoney(route, sum(row.requests for row in rows), _sum(rows))
 
 
 def _measure_savings(

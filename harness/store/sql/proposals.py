@@ -3,10 +3,12 @@ somebody else changed since is refused, and so is a second open proposal or live
 route.
 """
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -48,6 +50,7 @@ from harness.store.schema.proposals import (
     verdict_from_row,
     verdict_to_row,
 )
+from harness.store.sql.json_rows import json_rows, look_up
 from harness.store.sql.pages import newest, owned_by
 from harness.store.sql.preload import newest_key, row_key
 from harness.store.unit_of_work import Unit, in_project
@@ -97,6 +100,20 @@ BAKING = (
     .order_by(rollout.c.started_at, rollout.c.id)
 )
 LIVE_ON_ROUTE = sa.select(rollout.c.id).where(IS_LIVE, rollout.c.route == sa.bindparam("route"))
+
+
+@cache
+def followed(dialect: str) -> sa.Select[Any]:
+    """Builds the query of whom each candidate was to follow, on the routes that `names` has as
+    JSON.
+    """
+    names, of = json_rows("names", {"name": sa.Text()}, dialect), rollout.c
+    return (
+        sa.select(of.route, of.candidate, of.incumbent)
+        .select_from(look_up(names, rollout, of.route == names.c.name))
+        .distinct()
+    )
+
 
 # What never changes is not written again: a policy that an older version stored has fewer words
 # than the same one has now, and to the database it would be another.
@@ -333,6 +350,14 @@ class SqlRollouts:
         if candidate is not None:
             query = query.where(rollout.c.candidate == candidate)
         return self._all(query.limit(limit))
+
+    def followed(self, routes: Collection[str]) -> Mapping[str, Mapping[str, Collection[str]]]:
+        asked = {"names": json.dumps([{"name": name} for name in sorted(routes)])}
+        found: dict[str, dict[str, set[str]]] = {}
+        for row in self._unit.read(followed(self._unit.dialect), asked):
+            of_route = found.setdefault(row.route, {})
+            of_route.setdefault(row.candidate, set()).add(row.incumbent)
+        return found
 
     def _believed(
         self, query: sa.Select[tuple[object, ...]], route: str | None
