@@ -224,6 +224,7 @@ def test_an_unknown_route_is_named(world: SmallInstallation) -> None:
         scorecard.build_scorecard(world.context(), "chatt")
 
 
+@pytest.mark.both_databases
 def test_the_months_report_says_what_a_canary_cost_more_and_what_its_promotion_saved(
     world: SmallInstallation,
 ) -> None:
