@@ -56,6 +56,10 @@ EXCEPTIONS: Final = {
         BOTH,
         "and all keys that were revoked",
     ),
+    r"WITH RECURSIVE route_name": (
+        ("sqlite",),
+        "from each route's name to the next, by the index: an entry of each route",
+    ),
     r"GROUP BY proposal\.phase$": (BOTH, "how many there are of each, counted in an index"),
     r"FROM api_key$": (BOTH, "the audit of what is served compares every key"),
     r"FROM switch$": (BOTH, "the audit of what is served compares every switch"),
