@@ -23,6 +23,7 @@ from harness.domain.evals.run import (
 )
 from harness.domain.pagination import MOST_LISTED
 from harness.store.rules import ENDED, checked_sample, no_such_run
+from harness.store.schema.columns import Row
 from harness.store.schema.evals import (
     eval_run,
     run_from_row,
@@ -213,11 +214,10 @@ class SqlEvalRuns:
         self, targets: Collection[str], states: Sequence[RunState]
     ) -> Sequence[EvalRun]:
         wanted = {"targets": sorted(targets), "states": [state.value for state in states]}
-        found = self._unit.checked(eval_run, self._unit.read(NEWEST_OF_TARGETS, wanted))
-        newest: dict[tuple[str, str], EvalRun] = {}
-        for row in found:
-            newest.setdefault((row.target, row.suite), run_from_row(row))
-        return list(newest.values())
+        newest: dict[tuple[str, str], Row] = {}
+        for row in self._unit.read(NEWEST_OF_TARGETS, wanted):
+            newest.setdefault((row.target, row.suite), row)
+        return [run_from_row(row) for row in self._unit.checked(eval_run, newest.values())]
 
     def _believed(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[EvalRun]":
         found = self._unit.believed(eval_run, self._unit.read(query))
