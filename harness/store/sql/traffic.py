@@ -26,7 +26,7 @@ from harness.store.schema.traffic_sums import (
     traffic_day,
     traffic_hour,
 )
-from harness.store.sql.json_rows import json_rows, look_up
+from harness.store.sql.json_rows import json_rows, look_up_spans
 from harness.store.sql.pages import owned_by
 from harness.store.unit_of_work import Unit
 
@@ -226,7 +226,8 @@ def _costs_of_targets(dialect: str) -> sa.Select[Any]:
             begins < asked.c.end,
             table.c.target == asked.c.target,
         )
-        parts.append(_costs(table).select_from(look_up(asked, table, same)))
+        join, found = look_up_spans(asked, table, same, dialect)
+        parts.append(_costs(found).select_from(join))
     return _costs(sa.union_all(*parts).subquery("part"))
 
 
