@@ -83,35 +83,35 @@ class Preload(Protocol):
     """
 
     def routes(self, names: Collection[str]) -> None:
-        """For `routing.route` and `routing.changed_at`."""
+        """Reads what `routing.route` and `routing.changed_at` are asked for."""
         ...
 
     def later_versions(self, rollouts: Mapping[str, str]) -> None:
-        """For `routing.later_versions`. rollouts: their routes, by id."""
+        """Reads what `routing.later_versions` is asked for. rollouts: their routes, by id."""
         ...
 
     def verdicts(self, ids: Collection[str]) -> None:
-        """For `verdicts.get`."""
+        """Reads what `verdicts.get` is asked for."""
         ...
 
     def newest_verdicts(self, routes: Collection[str]) -> None:
-        """For `verdicts.newest`."""
+        """Reads what `verdicts.newest` is asked for."""
         ...
 
     def newest_rollouts(self, routes: Collection[str]) -> None:
-        """For `rollouts.newest`."""
+        """Reads what `rollouts.newest` is asked for."""
         ...
 
     def newest_alerts(self, keys: Collection[str]) -> None:
-        """For `alerts.newest`."""
+        """Reads what `alerts.newest` is asked for."""
         ...
 
     def deliveries(self, alerts: Collection[str]) -> None:
-        """For `deliveries.for_alert`."""
+        """Reads what `deliveries.for_alert` is asked for."""
         ...
 
     def blocks(self, rollouts: Collection[str]) -> None:
-        """For `observations.blocks`."""
+        """Reads what `observations.blocks` is asked for."""
         ...
 
 
