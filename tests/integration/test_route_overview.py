@@ -82,6 +82,7 @@ def test_the_statements_are_as_many_for_more_routes_and_canaries(
     assert [count_statements(read) for read in reads] == before
 
 
+@pytest.mark.both_databases
 def test_pages_have_the_most_urgent_routes_first_each_as_it_is_shown_alone(
     world: SmallInstallation,
 ) -> None:
@@ -110,6 +111,7 @@ def test_a_route_at_rest_is_known_to_be_there_without_being_read(
 
 
 @pytest.mark.req("F1")
+@pytest.mark.both_databases
 @pytest.mark.parametrize("route", ["z", "b"])
 def test_a_forged_route_is_named_on_its_page_and_first_while_something_goes_on(
     world: SmallInstallation, route: str
