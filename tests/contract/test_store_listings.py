@@ -354,6 +354,7 @@ BOUNDED: Final[Mapping[str, str]] = {
     "Verdicts.for_proposal": "of one proposal",
     "Rollouts.live": "at most one per route",
     "Rollouts.baking": "those of the last days",
+    "Rollouts.followed": "one per candidate and incumbent, of the routes that are asked for",
     "Observations.blocks": "of one rollout",
     "Observations.traffic": "of a span of time",
     "Observations.traffic_of": "of a span of time, and the routes that are asked for",
