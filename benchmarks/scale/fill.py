@@ -19,7 +19,8 @@ from benchmarks.scale.sizes import Size
 from harness.domain.operations.access import ApiKey
 from harness.domain.operations.audit import AuditEvent, event_mac
 from harness.runtime.clock import SystemClock
-from harness.store import engine, traffic_backfill, triggers
+from harness.store import engine, traffic_backfill
+from harness.store.guards import triggers
 from harness.store.schema import metadata
 from harness.store.schema.operations import event_to_row, key_to_row
 from harness.store.schema.traffic_sums import HOUR, floor_time

@@ -124,16 +124,16 @@ def grant_runtime(settings: Settings, role: str, *, only_show: bool) -> Sequence
 
     only_show: change nothing. Raises InputError, NotFound, DatabaseUnusable.
     """
-    from harness.store import postgres_roles  # noqa: PLC0415
+    from harness.store.postgres import database_roles  # noqa: PLC0415
 
-    return postgres_roles.grant(settings.database_url, role, only_show=only_show)
+    return database_roles.grant(settings.database_url, role, only_show=only_show)
 
 
 def role_that_does_both(settings: Settings) -> str | None:
     """Returns the database role in use where it could change the tables, too; else None."""
-    from harness.store import postgres_roles  # noqa: PLC0415
+    from harness.store.postgres import database_roles  # noqa: PLC0415
 
-    return postgres_roles.does_both(settings.database_url)
+    return database_roles.does_both(settings.database_url)
 
 
 def schema_state(settings: Settings) -> "SchemaState":

@@ -184,7 +184,7 @@ def _rate_gates(settings: Settings) -> "RateGates":
     from evals.runner.rate_gate import RateGates, file_slot_locks  # noqa: PLC0415
 
     if settings.control.queue is RunQueueKind.PROCRASTINATE:
-        from harness.store.shared_limits import PostgresRates, PostgresSlotLocks  # noqa: PLC0415
+        from harness.store.postgres.shared_limits import PostgresRates, PostgresSlotLocks  # noqa: PLC0415
 
         url = settings.database_url
         rates = PostgresRates(url)

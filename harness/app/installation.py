@@ -196,7 +196,7 @@ class Installation:
     @cached_property
     def store(self) -> LeaderStore:
         from harness.store.content_cipher import ContentCipher  # noqa: PLC0415 - as below
-        from harness.store.primary_timelines import SEEN  # noqa: PLC0415 - as below
+        from harness.store.postgres.primary_timelines import SEEN  # noqa: PLC0415 - as below
         from harness.store.sql import SqlStore  # noqa: PLC0415 - SQLAlchemy takes its time
 
         SEEN.keep_in(self.settings.home / "database-timelines")
@@ -359,7 +359,7 @@ def open_installation(
 def job_queue(settings: Settings) -> ModuleType:
     """The queue of `control.queue`. Raises ConfigError where its package is not installed."""
     try:
-        from harness.store import job_queue as module  # noqa: PLC0415 - an extra of the package
+        from harness.store.postgres import job_queue as module  # noqa: PLC0415 - an extra of the package
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"control.queue: {settings.control.queue} needs the package {error.name}: install "

@@ -1,6 +1,6 @@
 """`Changes.wait` blocks until another connection may have changed the database: on SQLite by
 polling `PRAGMA data_version` (`SqliteListener`), on PostgreSQL by LISTEN
-(`postgres_listener.py`). `change_marks` tells whether anything was committed at all, and
+(`postgres/listener.py`). `change_marks` tells whether anything was committed at all, and
 `visible_state` whether one connection sees anything else than before.
 
 A caller learns of every change since its own last call, and of none twice. Threads share one
@@ -76,7 +76,7 @@ def open_listener(url: sa.URL) -> ListenConnection:
     if url.get_backend_name() == "sqlite":
         return SqliteListener(engine.file_of(url))
     # Loading the driver takes long, for every process of those who have SQLite.
-    from harness.store.postgres_listener import PostgresListener  # noqa: PLC0415
+    from harness.store.postgres.listener import PostgresListener  # noqa: PLC0415
 
     return PostgresListener(url)
 

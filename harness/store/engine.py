@@ -16,7 +16,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from harness.domain.errors import ConfigError, DatabaseUnusable, StoreUnavailable
-from harness.store import primary_timelines
+from harness.store.postgres import primary_timelines
 from harness.store.sqlite_file import identity
 
 LOCK_TIMEOUT_MS: Final = 10_000

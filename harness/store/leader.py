@@ -23,7 +23,7 @@ from harness.domain.errors import Conflict, StoreUnavailable
 from harness.ports import Clock
 from harness.store import engine
 from harness.store.database_errors import translated
-from harness.store.lock_heartbeat import LockHeartbeat
+from harness.store.postgres.lock_heartbeat import LockHeartbeat
 from harness.store.schema.operations import leadership as table
 
 _KEY: Final = 0x53774C44

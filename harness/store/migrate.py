@@ -32,18 +32,11 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from harness import package_data
 from harness.domain.errors import ConfigError, Conflict, DatabaseUnusable, StoreUnavailable
 from harness.ports import Signatures
-from harness.store import (
-    constraints,
-    engine,
-    postgres_roles,
-    schema_revisions,
-    traffic_backfill,
-    trigger_generation,
-    trigger_signatures,
-    triggers,
-)
+from harness.store import constraints, engine, schema_revisions, traffic_backfill
 from harness.store.database_errors import RoleRefused, translated
+from harness.store.guards import trigger_generation, trigger_signatures, triggers
 from harness.store.leader import nobody_leads
+from harness.store.postgres import database_roles
 from harness.store.schema import metadata
 from harness.store.schema.columns import keep_strict
 
@@ -123,7 +116,7 @@ def upgrade(
             )
         else:
             what = f"upgrade the database, which stays as it was ({error.database})"
-        raise DatabaseUnusable(postgres_roles.owner_needed(url, what)) from error
+        raise DatabaseUnusable(database_roles.owner_needed(url, what)) from error
     return is_signed
 
 
@@ -178,7 +171,7 @@ def _upgrade(url: sa.URL, db: sa.Connection, revision: str) -> None:
             # They are written down in one place, and not migration by migration.
             triggers.install(db)
         if before not in (None, after):
-            postgres_roles.renew(db)
+            database_roles.renew(db)
         _write_compatible(db, after)
 
 

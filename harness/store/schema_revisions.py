@@ -61,7 +61,8 @@ def is_current(url: str) -> bool:
     """Tells whether an upgrade would find nothing to do: this version's revision, and its
     triggers. False too where nobody can say.
     """
-    from harness.store import engine, triggers  # noqa: PLC0415 - only who would upgrade asks
+    from harness.store import engine  # noqa: PLC0415 - only who would upgrade asks
+    from harness.store.guards import triggers  # noqa: PLC0415 - only who would upgrade asks
 
     made = engine.make(engine.parse(url), poolclass=NullPool)
     _, options = engine.OPTIONS[made.dialect.name]

@@ -19,8 +19,9 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy.pool import NullPool
 
 from harness.domain.errors import Conflict, DatabaseUnusable, StoreUnavailable
-from harness.store import engine, migrate, trigger_generation, trigger_signatures, triggers
+from harness.store import engine, migrate
 from harness.store.database_errors import translated
+from harness.store.guards import trigger_generation, trigger_signatures, triggers
 from harness.store.schema import metadata
 from harness.store.schema.operations import leadership
 

@@ -17,7 +17,8 @@ from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import DatabaseUnusable, InputError, NotFound
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.runtime.clock import SystemClock
-from harness.store import migrate, postgres_roles, schema_revisions
+from harness.store import migrate, schema_revisions
+from harness.store.postgres import database_roles
 from harness.store.schema import APPEND_ONLY
 from harness.store.sql import SqlStore
 from tests.contract.conftest import SECRET
@@ -47,7 +48,7 @@ def as_role(url: str, role: str) -> str:
 def test_all_of_the_product_runs_under_the_runtime_s_role(
     postgres_url: str, role: str, tmp_path: Path
 ) -> None:
-    postgres_roles.grant(postgres_url, role)
+    database_roles.grant(postgres_url, role)
     url = as_role(postgres_url, role)
     # What control does at its start finds nothing to do.
     migrate.upgrade(url)
@@ -84,7 +85,7 @@ def test_all_of_the_product_runs_under_the_runtime_s_role(
 
 @pytest.fixture
 def runtime(postgres_url: str, role: str) -> Iterator[Database]:
-    postgres_roles.grant(postgres_url, role)
+    database_roles.grant(postgres_url, role)
     database = Database(as_role(postgres_url, role))
     yield database
     database.engine.dispose()
@@ -124,15 +125,15 @@ def test_the_runtime_s_role_cannot(runtime: Database, statement: str) -> None:
 def test_a_grant_again_changes_nothing_and_takes_back_what_is_too_much(
     postgres_url: str, role: str
 ) -> None:
-    first = postgres_roles.grant(postgres_url, role)
+    first = database_roles.grant(postgres_url, role)
     owner = Database(postgres_url)
     owner.run(f"GRANT UPDATE, DELETE ON verdict TO {role}")
     owner.engine.dispose()
 
     assert (
-        postgres_roles.grant(postgres_url, role)
+        database_roles.grant(postgres_url, role)
         == first
-        == postgres_roles.grant(postgres_url, role)
+        == database_roles.grant(postgres_url, role)
     )
     runtime = Database(as_role(postgres_url, role))
     with pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
@@ -160,12 +161,12 @@ def test_rights_are_granted_in_a_schema_whose_name_needs_quotes(
     owner.engine.dispose()
     there = sa.make_url(postgres_url).update_query_dict({"options": '-csearch_path="Gate"'})
     url = there.render_as_string(hide_password=False)
-    granted = postgres_roles.grant(url, role)
+    granted = database_roles.grant(url, role)
 
     assert any('"Gate"' in statement for statement in granted)
     again = Database(url)
     with again.engine.begin() as db:
-        postgres_roles.renew(db)
+        database_roles.renew(db)
     again.engine.dispose()
     runtime = Database(as_role(url, role))
     assert runtime.count("approval") == 0
@@ -175,14 +176,14 @@ def test_rights_are_granted_in_a_schema_whose_name_needs_quotes(
 def test_who_owns_the_tables_does_both_and_is_granted_nothing(
     postgres_url: str, role: str
 ) -> None:
-    owner = postgres_roles.does_both(postgres_url)
+    owner = database_roles.does_both(postgres_url)
     assert owner is not None
     with pytest.raises(InputError, match="owns the tables"):
-        postgres_roles.grant(postgres_url, owner)
+        database_roles.grant(postgres_url, owner)
     with pytest.raises(NotFound, match="CREATE ROLE"):
-        postgres_roles.grant(postgres_url, "nobody_there")
-    postgres_roles.grant(postgres_url, role)
-    assert postgres_roles.does_both(as_role(postgres_url, role)) is None
+        database_roles.grant(postgres_url, "nobody_there")
+    database_roles.grant(postgres_url, role)
+    assert database_roles.does_both(as_role(postgres_url, role)) is None
     with pytest.raises(DatabaseUnusable, match="db upgrade"):
         migrate.downgrade(as_role(postgres_url, role), "0001")
 
@@ -190,7 +191,7 @@ def test_who_owns_the_tables_does_both_and_is_granted_nothing(
 def test_a_check_by_a_role_without_temporary_tables_says_which_role_to_use(
     postgres_url: str, role: str
 ) -> None:
-    postgres_roles.grant(postgres_url, role)
+    database_roles.grant(postgres_url, role)
     owner = Database(postgres_url)
     name = sa.make_url(postgres_url).database
     owner.run(f'REVOKE TEMPORARY ON DATABASE "{name}" FROM PUBLIC')
@@ -203,8 +204,8 @@ def test_a_check_by_a_role_without_temporary_tables_says_which_role_to_use(
 
 def test_sqlite_has_no_roles(sqlite_url: str) -> None:
     with pytest.raises(InputError, match="SQLite has no roles"):
-        postgres_roles.grant(sqlite_url, "runtime")
-    assert postgres_roles.does_both(sqlite_url) is None
+        database_roles.grant(sqlite_url, "runtime")
+    assert database_roles.does_both(sqlite_url) is None
 
 
 def test_the_command_grants_and_the_doctor_says_when_one_role_does_both(
@@ -226,7 +227,7 @@ def test_the_command_grants_and_the_doctor_says_when_one_role_does_both(
     assert role_check(postgres_url) == "warn: a second role: `swapgate db grant ROLE`"
     printed = run(postgres_url, "db", "grant", role, "--print")
     assert f'GRANT SELECT, INSERT ON public."verdict" TO "{role}";' in printed
-    assert postgres_roles.does_both(as_role(postgres_url, role)) is None
+    assert database_roles.does_both(as_role(postgres_url, role)) is None
     run(postgres_url, "db", "grant", role)
     assert role_check(as_role(postgres_url, role)) == "ok: "
 
@@ -235,7 +236,7 @@ def test_the_runtime_s_role_is_told_who_signs_the_triggers(
     postgres_url: str, role: str
 ) -> None:
     """The first upgrade after a version that signed none, when all else is done."""
-    postgres_roles.grant(postgres_url, role)
+    database_roles.grant(postgres_url, role)
     assert not migrate.upgrade(postgres_url)
     owner = sa.make_url(postgres_url).username
     with pytest.raises(DatabaseUnusable) as refused:
@@ -253,7 +254,7 @@ def test_the_runtime_s_role_is_told_who_signs_the_triggers(
 
 
 def test_the_runtime_s_role_is_told_who_upgrades(postgres_url: str, role: str) -> None:
-    postgres_roles.grant(postgres_url, role)
+    database_roles.grant(postgres_url, role)
     migrate.downgrade(postgres_url)
     before = migrate.current(postgres_url)
     with pytest.raises(DatabaseUnusable, match="may not upgrade the database, which stays as"):
@@ -264,7 +265,7 @@ def test_the_runtime_s_role_is_told_who_upgrades(postgres_url: str, role: str) -
 def test_the_command_says_which_role_to_use_and_where_the_key_is_missing(
     postgres_url: str, role: str, tmp_path: Path
 ) -> None:
-    postgres_roles.grant(postgres_url, role)
+    database_roles.grant(postgres_url, role)
 
     def upgrade(url: str, exit_code: int) -> str:
         file = tmp_path / "swapgate.yaml"

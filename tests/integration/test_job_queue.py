@@ -7,8 +7,9 @@ from contextlib import closing
 import pytest
 
 from harness.ports import QueuedJob
-from harness.store import engine, job_queue, shared_limits
-from harness.store.shared_limits import PostgresRates, PostgresSlotLocks
+from harness.store import engine
+from harness.store.postgres import job_queue, shared_limits
+from harness.store.postgres.shared_limits import PostgresRates, PostgresSlotLocks
 from tests.support.router.router_process import eventually
 
 

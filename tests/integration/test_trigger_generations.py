@@ -13,15 +13,14 @@ import sqlalchemy as sa
 
 from harness.domain.errors import Conflict
 from harness.ports import Signatures
-from harness.store import (
-    migrate,
-    schema_revisions,
-    table_copy,
+from harness.store import migrate, schema_revisions, table_copy
+from harness.store.guards import (
+    GUARDS,
+    Guard,
     trigger_generation,
     trigger_signatures,
     triggers,
 )
-from harness.store.guards import GUARDS, Guard
 from harness.store.schema.proposals import rollout
 from tests.contract.conftest import open_store
 from tests.integration.test_migrations import connected

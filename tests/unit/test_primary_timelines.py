@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from harness.store.primary_timelines import PrimaryTimelines, Timeline
+from harness.store.postgres.primary_timelines import PrimaryTimelines, Timeline
 
 
 def test_a_lower_timeline_of_the_same_cluster_is_old() -> None:

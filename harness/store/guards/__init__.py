@@ -2,10 +2,9 @@
 
 The one place where triggers are written down. A rule is a condition under which a row is
 refused, over NEW (and OLD), in words that both databases know; its name leads the message, so
-that callers can tell a lost race from a missing proof. `harness.store.triggers` writes the SQL
-from here, installs it with the newest revision of the schema, and compares it with what a
-database has. Whoever adds or changes a trigger does it here: what a migration says of it is
-overwritten.
+that callers can tell a lost race from a missing proof. `triggers` writes the SQL from here,
+installs it with the newest revision of the schema, and compares it with what a database has.
+Whoever adds or changes a trigger does it here: what a migration says of it is overwritten.
 
 Words stand for what the databases spell differently. Of a stored policy: ASKS[policy], whether
 it asks for an approval, CHANGE[policy], whether for a change request, STEPS[policy], how many

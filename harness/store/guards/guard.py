@@ -1,6 +1,6 @@
 """`Guard` describes a trigger that refuses rows: table, event, and rules (message and SQL
 condition). Beside it the conditions that several tables share: key taken, route busy,
-append-only. `harness.store.triggers` makes SQL of the guards.
+append-only. `harness.store.guards.triggers` makes SQL of the guards.
 """
 
 # ruff: noqa: S608 - statements of constants; nothing comes from outside

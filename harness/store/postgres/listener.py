@@ -1,6 +1,6 @@
 """`PostgresListener` notices changes on PostgreSQL by LISTEN; triggers
-(`harness.store.triggers`) send the NOTIFY. It is loaded only there, as the driver's import
-takes long.
+(`harness.store.guards.triggers`) send the NOTIFY. It is loaded only there, as the driver's
+import takes long.
 """
 
 from collections.abc import Iterator
@@ -10,8 +10,9 @@ from typing import Final
 import psycopg
 import sqlalchemy as sa
 
-from harness.store import engine, primary_timelines
+from harness.store import engine
 from harness.store.database_errors import clear_frames
+from harness.store.postgres import primary_timelines
 
 CHANNEL: Final = "swapgate_changed"
 

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from harness.domain.errors import Conflict, SignatureInvalid
 from harness.ports import Signatures
-from harness.store import known_triggers, trigger_generation, triggers
+from harness.store.guards import known_triggers, trigger_generation, triggers
 
 _KNOWN_LENGTH: Final = 32
 

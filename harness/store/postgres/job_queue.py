@@ -19,12 +19,13 @@ from sqlalchemy.pool import NullPool
 
 from harness.domain.errors import ConfigError, StoreUnavailable
 from harness.ports import QueuedJob
-from harness.store import engine, postgres_roles
+from harness.store import engine
 from harness.store.database_errors import translated
+from harness.store.postgres import database_roles
 
 log = logging.getLogger(__name__)
 
-SCHEMA: Final = postgres_roles.QUEUE_SCHEMA
+SCHEMA: Final = database_roles.QUEUE_SCHEMA
 TASK: Final = "eval_run"
 HEARTBEAT_S: Final = 2.0
 DEAD_AFTER_S: Final = 10.0
@@ -59,7 +60,7 @@ def install(url: str) -> None:
             db.exec_driver_sql(_RATES)
             db.exec_driver_sql(_VERSION)
             _apply(db)
-            postgres_roles.renew(db)
+            database_roles.renew(db)
     finally:
         made.dispose()
 

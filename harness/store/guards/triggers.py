@@ -18,8 +18,15 @@ import sqlalchemy as sa
 from harness.domain.content_hash import canonical_json, hash_content
 from harness.domain.errors import SignatureInvalid
 from harness.ports import Signatures
-from harness.store import trigger_generation
-from harness.store.guards import COUNTED, GUARDS, KEPT, NEVER_EMPTIED, Guard, traffic_sums
+from harness.store.guards import (
+    COUNTED,
+    GUARDS,
+    KEPT,
+    NEVER_EMPTIED,
+    Guard,
+    traffic_sums,
+    trigger_generation,
+)
 from harness.store.schema import metadata
 
 # pg_trigger.tgtype, bit by bit.

@@ -17,8 +17,8 @@ from harness.domain.content_hash import short_hash
 from harness.domain.evals.run import LEASE_S
 from harness.domain.reliability.rate_limits import RateState
 from harness.store import engine
-from harness.store.lock_heartbeat import LockHeartbeat
-from harness.store.postgres_roles import QUEUE_SCHEMA
+from harness.store.postgres.database_roles import QUEUE_SCHEMA
+from harness.store.postgres.lock_heartbeat import LockHeartbeat
 
 log = logging.getLogger(__name__)
 
