@@ -22,7 +22,7 @@ from harness.domain.routing.freeze import Freeze
 from harness.domain.routing.route_changes import ChangeSettings
 from harness.domain.routing.target import Target
 from harness.ports import Listings, Store, Transaction
-from harness.store.sql import SqlStore
+from harness.store.sql import SqlStore, audit_search
 from tests.contract import test_store_alerts as alerts
 from tests.contract import test_store_captures as captures
 from tests.contract import test_store_drift as drift
@@ -554,6 +554,11 @@ SELECTIONS: Final[Mapping[AuditFilter, list[int]]] = {
     AuditFilter(actor="AN"): [2],
     AuditFilter(actor="key_ana"): [2],
     AuditFilter(actor="key_an"): [],
+    AuditFilter(actor="a"): [3, 2, 1],
+    AuditFilter(actor="a", action="ROUTE"): [3, 2],
+    AuditFilter(actor="a", since=NOW + timedelta(seconds=2)): [3, 2],
+    AuditFilter(actor="a", until=NOW + timedelta(seconds=2)): [1],
+    AuditFilter(actor="a", subject="nothing"): [],
     AuditFilter(action="rollback"): [3],
     AuditFilter(action="1%"): [],
     AuditFilter(subject="chat"): [3, 2],
@@ -563,7 +568,12 @@ SELECTIONS: Final[Mapping[AuditFilter, list[int]]] = {
 }
 
 
-def test_audit_events_are_selected_by_who_what_and_when(store: Store) -> None:
+@pytest.mark.parametrize("most_names", [audit_search.MOST_NAMES, 0])
+def test_audit_events_are_selected_by_who_what_and_when(
+    store: Store, most_names: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the names in an index, and in the log where too many names have a part."""
+    monkeypatch.setattr(audit_search, "MOST_NAMES", most_names)
     ana = Actor("Ana", Role.ADMIN, "pr_ana", "key_ana")
     with store.write() as tx:
         for number, actor, action, subject in (
@@ -580,3 +590,10 @@ def test_audit_events_are_selected_by_who_what_and_when(store: Store) -> None:
             found = list(read_all(partial(stored.events, selection=selection)))
             assert [event.number for event in found] == numbers, selection
             assert page.total == len(numbers)
+            one_by_one = [event.number for event in page]
+            while page.next is not None:
+                page = stored.events(PageRequest(1, page.next), selection=selection)
+                one_by_one += [event.number for event in page]
+            assert one_by_one == numbers, selection
+            behind = stored.events(PageRequest(1, offset=1), selection=selection)
+            assert [event.number for event in behind] == numbers[1:2], selection

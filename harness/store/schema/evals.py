@@ -90,6 +90,7 @@ eval_run = sa.Table(
     sa.CheckConstraint("(lease_owner IS NULL) = (lease_until IS NULL)", name="lease_whole"),
     sa.Index("ix_eval_run_created_at", "created_at", "id"),
     sa.Index("ix_eval_run_target", "target", "created_at"),
+    sa.Index("ix_eval_run_target_suite", "target", "suite", "created_at", "id", "state"),
     sa.Index("ix_eval_run_fingerprint", "fingerprint", "created_at"),
     sa.Index("ix_eval_run_state", "state", "created_at", "id"),
     sa.Index("ix_eval_run_lease_owner", "lease_owner"),

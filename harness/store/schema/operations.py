@@ -40,6 +40,7 @@ from harness.store.schema.columns import (
 
 # Of the rows that have a project other than the default one: whose people alone ask by it.
 OF_A_PROJECT: Final = sa.text(f"project <> '{DEFAULT_PROJECT}'")
+OF_A_KEY: Final = sa.text("key IS NOT NULL")
 
 
 def _by_project(name: str, *columns: str) -> sa.Index:
@@ -75,6 +76,15 @@ audit_event = sa.Table(
     _by_project("ix_audit_event_project", "number"),
     _by_project("ix_audit_event_project_at", "at", "number"),
     sa.Index("ix_audit_event_at", "at", "number"),
+    sa.Index("ix_audit_event_actor", "actor", "number"),
+    sa.Index("ix_audit_event_action", "action", "number"),
+    sa.Index(
+        "ix_audit_event_key",
+        "key",
+        "number",
+        sqlite_where=OF_A_KEY,
+        postgresql_where=OF_A_KEY,
+    ),
 )
 
 # How far each sink has got the audit log.

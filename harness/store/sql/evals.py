@@ -23,7 +23,6 @@ from harness.domain.evals.run import (
 )
 from harness.domain.pagination import MOST_LISTED
 from harness.store.rules import ENDED, checked_sample, no_such_run
-from harness.store.schema.columns import Row
 from harness.store.schema.evals import (
     eval_run,
     run_from_row,
@@ -34,7 +33,9 @@ from harness.store.schema.evals import (
     suite,
     suite_from_row,
     suite_to_row,
+    target,
 )
+from harness.store.sql.json_rows import look_up
 from harness.store.unit_of_work import Unit, in_project
 
 NOTHING: Final = hash_content(b"")
@@ -44,28 +45,44 @@ SUITES = (
     .order_by(suite.c.created_at.desc(), suite.c.digest)
 )
 NEWEST_RUNS = sa.select(eval_run).order_by(eval_run.c.created_at.desc(), eval_run.c.id.desc())
-_ENDED_OF_TARGETS = (
-    sa.select(
-        eval_run.c.target,
-        eval_run.c.suite,
-        sa.func.max(eval_run.c.created_at, type_=eval_run.c.created_at.type).label("at"),
-    )
-    .where(
-        eval_run.c.target.in_(sa.bindparam("targets", expanding=True)),
-        eval_run.c.state.in_(sa.bindparam("states", expanding=True)),
-    )
-    .group_by(eval_run.c.target, eval_run.c.suite)
-    .subquery("ended")
+_of_target = eval_run.alias("of_target").c
+_first_suite = (
+    sa.select(sa.func.min(_of_target.suite))
+    .where(_of_target.target == target.c.id)
+    .correlate(target)
+    .scalar_subquery()
 )
-# What a target was ever asked is too much to verify where its newest answers are wanted.
-NEWEST_OF_TARGETS = NEWEST_RUNS.join(
-    _ENDED_OF_TARGETS,
-    sa.and_(
-        eval_run.c.target == _ENDED_OF_TARGETS.c.target,
-        eval_run.c.suite == _ENDED_OF_TARGETS.c.suite,
-        eval_run.c.created_at == _ENDED_OF_TARGETS.c.at,
-    ),
-).where(eval_run.c.state.in_(sa.bindparam("states", expanding=True)))
+_asked = (
+    sa.select(target.c.id.label("target"), _first_suite.label("suite"))
+    .where(target.c.id.in_(sa.bindparam("targets", expanding=True)))
+    .cte("asked", recursive=True)
+)
+_next_suite = (
+    sa.select(sa.func.min(_of_target.suite))
+    .where(_of_target.target == _asked.c.target, _of_target.suite > _asked.c.suite)
+    .correlate(_asked)
+    .scalar_subquery()
+)
+_asked = _asked.union_all(
+    sa.select(_asked.c.target, _next_suite).where(_asked.c.suite.is_not(None))
+)
+_newest_run = (
+    sa.select(_of_target.id)
+    .where(
+        _of_target.target == _asked.c.target,
+        _of_target.suite == _asked.c.suite,
+        _of_target.state.in_(sa.bindparam("states", expanding=True)),
+    )
+    .order_by(_of_target.created_at.desc(), _of_target.id.desc())
+    .limit(1)
+    .correlate(_asked)
+    .scalar_subquery()
+)
+# From suite to suite of each target in the index, and of each to its newest run: what a target
+# was ever asked is too much to read, and to verify, where its newest answers are wanted.
+NEWEST_OF_TARGETS = NEWEST_RUNS.select_from(
+    look_up(_asked, eval_run, eval_run.c.id == _newest_run)
+)
 ONE_RUN = sa.select(eval_run).where(eval_run.c.id == sa.bindparam("run"))
 SHARED_RUN = NEWEST_RUNS.where(
     eval_run.c.fingerprint == sa.bindparam("fingerprint"),
@@ -214,10 +231,8 @@ class SqlEvalRuns:
         self, targets: Collection[str], states: Sequence[RunState]
     ) -> Sequence[EvalRun]:
         wanted = {"targets": sorted(targets), "states": [state.value for state in states]}
-        newest: dict[tuple[str, str], Row] = {}
-        for row in self._unit.read(NEWEST_OF_TARGETS, wanted):
-            newest.setdefault((row.target, row.suite), row)
-        return [run_from_row(row) for row in self._unit.checked(eval_run, newest.values())]
+        rows = self._unit.read(NEWEST_OF_TARGETS, wanted)
+        return [run_from_row(row) for row in self._unit.checked(eval_run, rows)]
 
     def _believed(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[EvalRun]":
         found = self._unit.believed(eval_run, self._unit.read(query))

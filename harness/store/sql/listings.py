@@ -47,7 +47,6 @@ from harness.store.schema.operations import (
     alert,
     alert_from_row,
     api_key,
-    audit_event,
     event_from_row,
     key_from_row,
 )
@@ -73,6 +72,7 @@ from harness.store.schema.routing import (
 )
 from harness.store.schema.shadow import shadow, shadow_from_row
 from harness.store.sql.agent_listings import AgentListings
+from harness.store.sql.audit_search import read_events
 from harness.store.sql.evidence import chain_signed
 from harness.store.sql.operations import KNOWN_ALERTS
 from harness.store.sql.pages import Order, Rows, newest, owned_by, read_page
@@ -101,7 +101,6 @@ FAILOVERS: Final = Order(
     frozenset({failover.c.at, failover.c.number}),
 )
 CAPTURES: Final = Order((captured.c.at, captured.c.id), frozenset({captured.c.at}))
-EVENTS: Final = Order((audit_event.c.number,), frozenset({audit_event.c.number}))
 
 
 class SqlListings(AgentListings):
@@ -298,8 +297,8 @@ class SqlListings(AgentListings):
     def events(
         self, page_request: PageRequest = FIRST_PAGE, *, selection: AuditFilter = ALL_EVENTS
     ) -> Page[AuditEvent]:
-        query = sa.select(audit_event).where(*_selected(selection))
-        return self.plain(query, EVENTS, page_request, event_from_row)
+        rows = read_events(self.unit, selection, page_request, self.project)
+        return Page([event_from_row(row) for row in rows.rows], rows.total, rows.next)
 
     def verdicts(self, ids: Collection[str]) -> Mapping[str, Verdict]:
         query = sa.select(verdict).where(in_project(verdict), verdict.c.id.in_(sorted(ids)))
@@ -379,21 +378,3 @@ class SqlListings(AgentListings):
 
 def _as_it_is(row: Row) -> Row:
     return row
-
-
-def _selected(selection: AuditFilter) -> list[sa.ColumnElement[bool]]:
-    """Builds the conditions that a filter of audit events sets."""
-    event = audit_event.c
-    wanted: list[sa.ColumnElement[bool]] = []
-    if selection.actor:
-        name = event.actor.icontains(selection.actor, autoescape=True)
-        wanted.append(sa.or_(name, event.key == selection.actor))
-    if selection.action:
-        wanted.append(event.action.icontains(selection.action, autoescape=True))
-    if selection.subject:
-        wanted.append(event.subject.icontains(selection.subject, autoescape=True))
-    if selection.since is not None:
-        wanted.append(event.at >= selection.since)
-    if selection.until is not None:
-        wanted.append(event.at < selection.until)
-    return wanted

@@ -3,17 +3,21 @@ verdicts and rollouts of routes, blocks, alerts. The rows are kept in the unit o
 are stored; whoever asks for one verifies it.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from harness.store.schema.columns import Row
+from harness.store.schema.columns import PROJECT, Row
 from harness.store.schema.observations import block
 from harness.store.schema.operations import alert, delivery
 from harness.store.schema.proposals import rollout, verdict
 from harness.store.schema.routing import route_fallback, route_version
+from harness.store.sql.json_rows import json_rows, look_up
 from harness.store.unit_of_work import Unit, in_project
 
 # A statement has the names twice, and SQLite may take no more than 999 parameters.
@@ -49,13 +53,41 @@ def _newest_of_each(
     )
 
 
-NEWEST_VERDICTS: Final = _newest_of_each(
-    verdict, "route", "decided_at", in_project(verdict)
-).order_by(verdict.c.id.desc())
-NEWEST_ROLLOUTS: Final = _newest_of_each(
-    rollout, "route", "started_at", in_project(rollout)
-).order_by(rollout.c.id.desc())
-NEWEST_ALERTS: Final = _newest_of_each(alert, "key", "first_seen").order_by(alert.c.id)
+@cache
+def newest_rows(table: sa.Table, dialect: str) -> sa.Select[Any]:
+    """Builds the query of the newest row of each group that `names` has as JSON. It looks each
+    up from the newest end of its index: the others of a group are wide rows, and many.
+    """
+    newest = _NEWEST[table]
+    names, of = json_rows(_NAMES, {"name": sa.Text()}, dialect), table.alias("of_group").c
+    newest_id = (
+        sa.select(of.id)
+        .where(of[newest.group] == names.c.name, *newest.own(of))
+        .order_by(of[newest.time].desc(), newest.tie(of.id))
+        .limit(1)
+        .scalar_subquery()
+    )
+    return sa.select(table).select_from(look_up(names, table, table.c.id == newest_id))
+
+
+@dataclass(frozen=True, slots=True)
+class _Newest:
+    """Which row of a group is the newest one."""
+
+    group: str  # the column that names it
+    time: str
+    tie: Callable[[sa.ColumnElement[Any]], sa.ColumnElement[Any]]  # order of one moment's
+    in_project: bool = True
+
+    def own(self, of: sa.ColumnCollection[str, Any]) -> Sequence[sa.ColumnElement[bool]]:
+        return [of[PROJECT] == sa.bindparam(PROJECT)] if self.in_project else []
+
+
+_NEWEST: Final = {
+    verdict: _Newest("route", "decided_at", sa.desc),
+    rollout: _Newest("route", "started_at", sa.desc),
+    alert: _Newest("key", "first_seen", sa.asc, in_project=False),
+}
 VERDICTS_NAMED: Final = sa.select(verdict).where(in_project(verdict), _among(verdict.c.id))
 BLOCKS_OF: Final = (
     sa.select(block).where(_among(block.c.rollout)).order_by(block.c.rollout, block.c.number)
@@ -184,13 +216,13 @@ class SqlPreload:
             self._unit.keep(row_key(verdict, id_), rows[0] if rows else None)
 
     def newest_verdicts(self, routes: Collection[str]) -> None:
-        self._keep_newest(verdict, NEWEST_VERDICTS, routes, lambda row: row.route)
+        self._keep_newest(verdict, routes)
 
     def newest_rollouts(self, routes: Collection[str]) -> None:
-        self._keep_newest(rollout, NEWEST_ROLLOUTS, routes, lambda row: row.route)
+        self._keep_newest(rollout, routes)
 
     def newest_alerts(self, keys: Collection[str]) -> None:
-        self._keep_newest(alert, NEWEST_ALERTS, keys, lambda row: row.key)
+        self._keep_newest(alert, keys)
 
     def deliveries(self, alerts: Collection[str]) -> None:
         for id_, rows in self._grouped(DELIVERIES_OF, alerts, lambda row: row.alert).items():
@@ -208,15 +240,12 @@ class SqlPreload:
         for id_, later in found.items():
             self._unit.keep(later_key(id_), (later, chains))
 
-    def _keep_newest(
-        self,
-        table: sa.Table,
-        query: sa.Select[Any],
-        names: Collection[str],
-        group: Callable[[Row], str],
-    ) -> None:
-        for name, rows in self._grouped(query, names, group).items():
-            self._unit.keep(newest_key(table, name), rows[0] if rows else None)
+    def _keep_newest(self, table: sa.Table, groups: Collection[str]) -> None:
+        asked = {_NAMES: json.dumps([{"name": name} for name in sorted(set(groups))])}
+        rows = self._unit.read(newest_rows(table, self._unit.dialect), asked)
+        found = {getattr(row, _NEWEST[table].group): row for row in rows}
+        for name in groups:
+            self._unit.keep(newest_key(table, name), found.get(name))
 
     def _grouped(
         self, query: sa.Select[Any], names: Collection[str], group: Callable[[Row], str]
