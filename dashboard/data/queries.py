@@ -151,15 +151,18 @@ def _standings(
     ctx: Context, proposals: Iterable[Proposal], verdicts: Mapping[str, Verdict]
 ) -> Mapping[str, ProofValidity]:
     """How the proof stands of each proposal that waits for approval, by its id."""
+    waiting = {
+        proposal.id: verdicts[proposal.verdict]
+        for proposal in proposals
+        if proposal.verdict in verdicts and proposal.phase is ProposalPhase.AWAITING_APPROVAL
+    }
     found = {}
     with ctx.store.read() as tx:
-        for proposal in proposals:
-            verdict = verdicts.get(proposal.verdict) if proposal.verdict else None
-            if verdict is None or proposal.phase is not ProposalPhase.AWAITING_APPROVAL:
-                continue
+        tx.preload.routes({verdict.route for verdict in waiting.values()})
+        for id_, verdict in waiting.items():
             # What does not hold is said where somebody approves it: that is refused.
             with suppress(SignatureInvalid):
-                found[proposal.id] = proof_validity.assess_proof(ctx, tx, verdict)
+                found[id_] = proof_validity.assess_proof(ctx, tx, verdict)
     return found
 
 

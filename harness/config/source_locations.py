@@ -35,8 +35,39 @@ class Document:
         return "configuration"
 
 
+class _Limits:
+    """Counts what a text has of aliases and depth while it is read."""
+
+    def __init__(self) -> None:
+        self._aliases = self._depth = 0
+
+    def note(self, event: yaml.Event) -> None:
+        """Raises yaml.MarkedYAMLError for more than MAX_ALIASES or MAX_DEPTH."""
+        self._aliases += isinstance(event, yaml.AliasEvent)
+        self._depth += isinstance(event, yaml.CollectionStartEvent)
+        self._depth -= isinstance(event, yaml.CollectionEndEvent)
+        if self._aliases > MAX_ALIASES:
+            problem = f"has more than {MAX_ALIASES} aliases; write the values out"
+        elif self._depth > MAX_DEPTH:
+            problem = f"is nested more than {MAX_DEPTH} deep"
+        else:
+            return
+        raise yaml.MarkedYAMLError(None, None, problem, event.start_mark)  # type: ignore[arg-type]  # its stubs know one of two kinds of mark
+
+
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice in one mapping."""
+    """SafeLoader that refuses a key given twice in one mapping, and a text beyond our limits
+    before it goes on reading.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._limits = _Limits()
+
+    def get_event(self) -> yaml.Event:
+        event = super().get_event()  # type: ignore[no-untyped-call]
+        self._limits.note(event)
+        return event
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[object, object]:
@@ -68,7 +99,7 @@ def parse_text(text: str, file: Path) -> Document:
     """Parses the text of a YAML file. Raises ConfigError as `file:line: message`."""
     places: dict[KeyPath, str] = {(): f"{file}:1"}
     try:
-        check_size(text)
+        _check_length(text)
         values = _read(text, file, places)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -100,20 +131,15 @@ def check_size(text: str) -> None:
     """Checks a YAML text before it is loaded. Raises yaml.MarkedYAMLError for more than
     MAX_CHARACTERS, MAX_ALIASES or MAX_DEPTH.
     """
+    _check_length(text)
+    limits = _Limits()
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        limits.note(event)
+
+
+def _check_length(text: str) -> None:
     if len(text) > MAX_CHARACTERS:
         raise yaml.MarkedYAMLError(problem=f"is longer than {MAX_CHARACTERS:,} characters")
-    aliases = depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        aliases += isinstance(event, yaml.AliasEvent)
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if aliases > MAX_ALIASES:
-            problem = f"has more than {MAX_ALIASES} aliases; write the values out"
-        elif depth > MAX_DEPTH:
-            problem = f"is nested more than {MAX_DEPTH} deep"
-        else:
-            continue
-        raise yaml.MarkedYAMLError(None, None, problem, event.start_mark)  # type: ignore[arg-type]  # its stubs know one of two kinds of mark
 
 
 def _note(node: yaml.Node, path: KeyPath, file: Path, places: dict[KeyPath, str]) -> None:
