@@ -45,7 +45,7 @@ class RouteHead:
     name: str
     incumbent: str
     at: datetime  # of the version
-    break_glass: bool
+    break_glass: bool  # one serves there, or waits for a second person
     # rollout: the newest, its id. It and what follows are None for a route that had none.
     rollout: str | None
     state: str | None

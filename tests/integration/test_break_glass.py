@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from dashboard.text import route_text
 from harness.cli.operations.status import next_command
@@ -34,14 +35,16 @@ from harness.domain.errors import (
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.principals import OPERATOR
+from harness.domain.pagination import PageRequest
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.routing.break_glass import BreakGlass
-from harness.domain.routing.table import Route
+from harness.domain.routing.table import Route, RouteSettings
 from router.snapshot.compiler import compile_snapshot
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.providers.scripted_probe import FixedCatalogue
 from tests.support.store.raw_rows import AT, NEXT, REFUSED, Database, Row, prepared
+from tests.support.store.tampering import owned
 
 pytestmark = pytest.mark.req("G2", "F1", "F5")
 HOUR = timedelta(hours=1)
@@ -105,6 +108,25 @@ def open_alerts(world: SmallInstallation) -> list[str]:
     with world.store.read() as tx:
         found = tx.alerts.list()
     return [a.title for a in found if a.kind is AlertKind.BREAK_GLASS and a.open]
+
+
+@pytest.mark.both_databases
+def test_an_emergency_that_is_taken_from_the_routes_row_stands_on_the_first_page_as_forged(
+    world: SmallInstallation,
+) -> None:
+    ctx = world.context()
+    for name in ("a", "b"):
+        routes.create_route(ctx, SYSTEM, name, "sim/base", settings=RouteSettings())
+    in_force(world)
+    first = queries.list_route_status(ctx, PageRequest(1))
+    assert [status.route.name for status in first] == ["chat"]
+
+    with owned(world.store) as db:  # type: ignore[arg-type]  # the fixture's is SQL
+        db.execute(sa.text("UPDATE route_version SET break_glass = NULL WHERE route = 'chat'"))
+
+    first = queries.list_route_status(ctx, PageRequest(1))
+    assert [fault.key[1] for fault in first.invalid] == ["chat"]
+    assert (list(first), first.total) == ([], 3)
 
 
 @pytest.mark.both_databases

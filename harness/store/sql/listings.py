@@ -342,7 +342,7 @@ class SqlListings(AgentListings):
                 name=row.route,
                 incumbent=row.incumbent,
                 at=row.at,
-                break_glass=row.break_glass is not None,
+                break_glass=bool(row.break_glass),
                 rollout=row.id,
                 state=row.state,
                 candidate=row.candidate,

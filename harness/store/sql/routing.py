@@ -86,9 +86,16 @@ from harness.store.unit_of_work import Unit, in_project
 NEWEST = sa.select(route_version).where(IS_NEWEST_OF_PROJECT)
 CURRENT = NEWEST.order_by(route_version.c.route)
 _of_route = rollout.alias("of_route")
+_emergencies = sa.select(break_glass.c.route).where(
+    in_project(break_glass), break_glass.c.ended_at.is_(None)
+)
 ROUTE_HEADS = (
     sa.select(
-        *(route_version.c[name] for name in ("route", "incumbent", "at", "break_glass")),
+        *(route_version.c[name] for name in ("route", "incumbent", "at")),
+        # By either row: somebody who edits one of them hides no emergency.
+        sa.or_(
+            route_version.c.break_glass.is_not(None), route_version.c.route.in_(_emergencies)
+        ).label("break_glass"),
         *(rollout.c[name] for name in ("id", "state", "candidate", "updated_at")),
     )
     .select_from(route_version)
