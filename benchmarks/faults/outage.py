@@ -1,8 +1,8 @@
 """PostgreSQL stopped, or the control plane killed, for the whole of a load run.
 
-`python -m benchmarks.faults.outage [--what database control] [--seconds 300]`: nothing may fail
-meanwhile, nothing of the router may grow but its spool, and everything must be recorded within
-five seconds once it is back.
+`python -m benchmarks.faults.outage [--what database control] [--seconds 300] [--routers 1]`:
+nothing may fail meanwhile, nothing of the routers may grow but their spools, and everything must
+be recorded within five seconds once it is back.
 """
 
 import argparse
@@ -133,14 +133,14 @@ async def _watched_load(
     return outcome, samples
 
 
-def database(folder: Path, *, rate: float, seconds: float) -> Away:
+def database(folder: Path, *, rate: float, seconds: float, routers: int) -> Away:
     """PostgreSQL is stopped."""
     # PostgreSQL runs as a user of its own, to whom the other folder may be closed.
     place = Path(tempfile.mkdtemp(prefix="swapgate-outage-pg-"))
     try:
         server = started(place)
         url = server.get_uri(database="postgres", driver="psycopg")
-        with running(folder, database_url=url) as site:
+        with running(folder, routers=routers, database_url=url) as site:
             return without(
                 site,
                 "database",
@@ -153,10 +153,10 @@ def database(folder: Path, *, rate: float, seconds: float) -> Away:
         stop_server(place)
 
 
-def control(folder: Path, *, rate: float, seconds: float) -> Away:
+def control(folder: Path, *, rate: float, seconds: float, routers: int) -> Away:
     """The control plane is killed with SIGKILL."""
     port = free_port()
-    with running(folder, control={"port": port}) as site, ExitStack() as stack:
+    with running(folder, routers=routers, control={"port": port}) as site, ExitStack() as stack:
         process = site.part("control", port)
         stack.callback(process.wait)
         return without(
@@ -188,11 +188,14 @@ def main() -> int:
     options.add_argument("--what", nargs="+", choices=KINDS, default=list(KINDS))
     options.add_argument("--seconds", type=float, default=300.0)
     options.add_argument("--rate", type=float, default=20.0)
+    options.add_argument("--routers", type=int, default=1)
     chosen = options.parse_args()
     wrong = []
     for name in chosen.what:
         with tempfile.TemporaryDirectory(prefix="swapgate-outage-") as folder:
-            away = KINDS[name](Path(folder), rate=chosen.rate, seconds=chosen.seconds)
+            away = KINDS[name](
+                Path(folder), rate=chosen.rate, seconds=chosen.seconds, routers=chosen.routers
+            )
         print(outage_row(away))
         print(f"the spool held {away.spool_bytes / 2**20:.2f} MiB at its end")
         for what, slope in away.trends().items():
