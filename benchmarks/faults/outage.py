@@ -1,8 +1,8 @@
 """PostgreSQL stopped, or the control plane killed, for the whole of a load run.
 
 `python -m benchmarks.faults.outage [--what database control] [--seconds 300] [--routers 1]`:
-nothing may fail meanwhile, nothing of the routers may grow but their spools, and everything must
-be recorded within five seconds once it is back.
+nothing may fail meanwhile, nothing of the routers may grow but their spools, and everything
+must be recorded within five seconds once it is back.
 """
 
 import argparse
@@ -133,7 +133,7 @@ async def _watched_load(
     return outcome, samples
 
 
-def database(folder: Path, *, rate: float, seconds: float, routers: int) -> Away:
+def database(folder: Path, *, rate: float, seconds: float, routers: int = 1) -> Away:
     """PostgreSQL is stopped."""
     # PostgreSQL runs as a user of its own, to whom the other folder may be closed.
     place = Path(tempfile.mkdtemp(prefix="swapgate-outage-pg-"))
@@ -153,7 +153,7 @@ def database(folder: Path, *, rate: float, seconds: float, routers: int) -> Away
         stop_server(place)
 
 
-def control(folder: Path, *, rate: float, seconds: float, routers: int) -> Away:
+def control(folder: Path, *, rate: float, seconds: float, routers: int = 1) -> Away:
     """The control plane is killed with SIGKILL."""
     port = free_port()
     with running(folder, routers=routers, control={"port": port}) as site, ExitStack() as stack:

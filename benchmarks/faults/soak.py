@@ -97,7 +97,7 @@ def soak(
     **more: object,
 ) -> Soaked:
     """more: of Swapgate's configuration file."""
-    with running(folder, limits, **more) as site:
+    with running(folder, limits, routers=1, **more) as site:
         patience_s = limits.total_s + 10
         outcome, samples = asyncio.run(loaded(site, rate, seconds, patience_s))
         told = site.metrics()
