@@ -154,7 +154,9 @@ def _standings(
     waiting = {
         proposal.id: verdicts[proposal.verdict]
         for proposal in proposals
-        if proposal.verdict in verdicts and proposal.phase is ProposalPhase.AWAITING_APPROVAL
+        if proposal.verdict
+        and proposal.verdict in verdicts
+        and proposal.phase is ProposalPhase.AWAITING_APPROVAL
     }
     found = {}
     with ctx.store.read() as tx:

@@ -65,7 +65,7 @@ class _Loader(yaml.SafeLoader):
         self._limits = _Limits()
 
     def get_event(self) -> yaml.Event:
-        event = super().get_event()  # type: ignore[no-untyped-call]
+        event: yaml.Event = super().get_event()  # type: ignore[no-untyped-call]
         self._limits.note(event)
         return event
 

@@ -42,8 +42,9 @@ def read_events(
     unit: Unit, selection: AuditFilter, page_request: PageRequest, project: str
 ) -> Rows:
     """Reads a page of the events that a filter selects, newest first. project: whose alone."""
-    column = "actor" if selection.actor else "action"
-    text = getattr(selection, column)
+    column, text = (
+        ("actor", selection.actor) if selection.actor else ("action", selection.action)
+    )
     # A project's events, and those since a moment, have an index of their own, and are fewer
     # than all of somebody.
     is_narrow = project != DEFAULT_PROJECT or selection.since is not None
@@ -53,7 +54,8 @@ def read_events(
         return read_page(unit, query, EVENTS, page_request, project)
     if not sources:
         return Rows([], 0, None)
-    others = _selected(replace(selection, **{column: ""}))
+    rest = replace(selection, actor="") if selection.actor else replace(selection, action="")
+    others = _selected(rest)
     return _read_page(unit, sources, others, page_request)
 
 
