@@ -66,7 +66,7 @@ class Swapgate:
         return metrics(port or self.site.port, authorization)
 
     def vitals(self) -> Vitals:
-        return Vitals.of(
+        return Vitals.measured(
             (process.pid, self.metrics(port)) for port, process in self.routers.items()
         )
 

@@ -27,7 +27,7 @@ class Vitals:
     tasks: float
 
     @classmethod
-    def of(cls, routers: Iterable[tuple[int, Mapping[str, float]]]) -> "Vitals":
+    def measured(cls, routers: Iterable[tuple[int, Mapping[str, float]]]) -> "Vitals":
         """Of these routers with their workers, by pid and metrics.
 
         Raises LookupError when one of them has no worker that tells its tasks.

@@ -5,7 +5,7 @@ nothing lost, doubled or out of order, whoever dies in between.
 import asyncio
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from datetime import timedelta
@@ -37,7 +37,13 @@ from harness.domain.agents.message import (
 from harness.domain.agents.model_call import AnswerPiece, ModelCallAnswer, ModelCallRequest
 from harness.domain.agents.model_choice import ModelChoice, ModelKind, literal_choice
 from harness.domain.agents.switch_request import ModelSwitchRequest, SwitchState
-from harness.domain.agents.turn_lease import IdempotencyKey, IdempotentAnswer, TurnOwner
+from harness.domain.agents.turn import OfferedTool
+from harness.domain.agents.turn_lease import (
+    IdempotencyKey,
+    IdempotentAnswer,
+    SessionTurn,
+    TurnOwner,
+)
 from harness.domain.errors import (
     Conflict,
     DecryptionFailed,
@@ -316,6 +322,31 @@ async def test_a_turn_whose_session_was_closed_does_not_blame_the_process(
     await runner.renew_leases()
 
     with pytest.raises(StaleWrite, match="was interrupted"):
+        await run.outcome()
+
+
+class Unreadable(ServerTools):
+    async def list_tools(self, tools: Sequence[AgentTool]) -> Sequence[OfferedTool]:  # noqa: ARG002
+        raise LookupError("there is no list of tools")
+
+
+async def test_a_turn_that_failed_says_so_also_when_it_is_cancelled_at_its_end(
+    ctx: Context, session: AgentSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    interrupt = turns.interrupt
+
+    def cancel_within(context: Context, turn: SessionTurn) -> bool:
+        assert isinstance(run, TurnRun)
+        asyncio.run_coroutine_threadsafe(_cancel(run), loop).result(60)
+        return interrupt(context, turn)
+
+    monkeypatch.setattr(turns, "interrupt", cancel_within)
+    runner = TurnRunner(ctx, Answering(), Unreadable([]), OWNER)
+    posted = PostedMessage(KEY, session.agent, session.id, HELLO)
+    run = await runner.start(posted, lambda _: None)
+    assert isinstance(run, TurnRun)
+    with pytest.raises(LookupError, match="no list of tools"):
         await run.outcome()
 
 

@@ -218,8 +218,9 @@ class TurnRunner:
             run.emit(outcome)
             return outcome
         except Exception:
-            # What cannot be written now is written when the lease has ended.
-            with suppress(SwapgateError):
+            # What cannot be written now is written when the lease has ended. Who cancels now
+            # comes too late: the turn ends by what failed.
+            with suppress(SwapgateError, asyncio.CancelledError):
                 await run_unit(lambda: turns.interrupt(self._ctx, begun.turn))
             raise
 

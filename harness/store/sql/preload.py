@@ -62,7 +62,7 @@ def newest_rows(table: sa.Table, dialect: str) -> sa.Select[Any]:
     names, of = json_rows(_NAMES, {"name": sa.Text()}, dialect), table.alias("of_group").c
     newest_id = (
         sa.select(of.id)
-        .where(of[newest.group] == names.c.name, *newest.own(of))
+        .where(of[newest.group] == names.c.name, *newest.scope(of))
         .order_by(of[newest.time].desc(), newest.tie(of.id))
         .limit(1)
         .scalar_subquery()
@@ -79,7 +79,7 @@ class _Newest:
     tie: Callable[[sa.ColumnElement[Any]], sa.ColumnElement[Any]]  # order of one moment's
     in_project: bool = True
 
-    def own(self, of: sa.ColumnCollection[str, Any]) -> Sequence[sa.ColumnElement[bool]]:
+    def scope(self, of: sa.ColumnCollection[str, Any]) -> Sequence[sa.ColumnElement[bool]]:
         return [of[PROJECT] == sa.bindparam(PROJECT)] if self.in_project else []
 
 
