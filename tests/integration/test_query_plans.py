@@ -221,6 +221,7 @@ def ask_store(tx: Transaction, since: Any) -> None:
     tx.observations.forget_hours(since - timedelta(days=9999))
     tx.observations.spends(since=since.date())
     tx.runs.of_targets(["a"])
+    tx.runs.newest_of_targets(["a", "b"], [*RunState])
     tx.keys.of_principal("p")
     tx.switches.not_lifted()
     tx.dashboard_sessions.open_at(since)

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from harness.control.context import Context
 from harness.control.providers.provider_secrets import decrypt_headers
+from harness.domain.evals.run import RunState
 from harness.domain.operations.access import Actor
 from harness.domain.operations.audit import require_reason
 from harness.domain.routing.target import Provider, ProviderMove
@@ -47,8 +48,9 @@ def with_move(
             f"to move provider {wanted.name!r}, which answers route {', '.join(routes)},",
         )
     # Later than all that was measured before, whatever the clock says.
-    before = [target.created_at for target in tx.runs.of_targets(used)[:1]] if used else []
-    at = max(ctx.clock.now(), *before) if before else ctx.clock.now()
+    newest = tx.runs.newest_of_targets(used, [*RunState])
+    before = [run.created_at for run in newest]
+    at = max([ctx.clock.now(), *before])
     return replace(wanted, moved=ProviderMove(at, actor.name, reason.strip()))
 
 

@@ -8,6 +8,7 @@ from harness.control.context import Context
 from harness.control.providers import endpoint_changes
 from harness.control.providers.provider_secrets import decrypt_headers, encrypt_headers
 from harness.domain.errors import Conflict, InputError, NotFound
+from harness.domain.evals.run import RunState
 from harness.domain.operations.access import Actor, Role
 from harness.domain.providers.api_base_rules import check_api_base, check_api_base_path
 from harness.domain.providers.catalogue import with_catalogue_prices
@@ -126,7 +127,7 @@ def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
         if judge.provider == provider.name
     ]
     asked = {id_ for id_, target in by_id.items() if target.provider == provider.name}
-    if asked and tx.runs.of_targets(asked):
+    if tx.runs.newest_of_targets(asked, [*RunState]):
         used.append("eval runs")
     if used:
         raise Conflict(
