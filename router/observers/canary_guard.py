@@ -166,9 +166,12 @@ class CanaryGuards(RequestObserver):
         guard = self._guards.get(canary.rollout)
         if guard is None or canary.control:
             return None
-        share = canary.weight_bps / 10_000
-        in_canary = arm is Arm.CANARY
-        return guard.begin(key, canary=in_canary, share=share, now_s=self._clock.monotonic())
+        return guard.begin(
+            key,
+            canary=arm is Arm.CANARY,
+            share=canary.weight_bps / 10_000,
+            now_s=self._clock.monotonic(),
+        )
 
     def end(
         self,
@@ -180,7 +183,9 @@ class CanaryGuards(RequestObserver):
     ) -> None:
         if counted is not None:
             counted.failed, counted.why = failed, why
-            self._read(rollout)
+            guard = self._guards.get(rollout)
+            if guard is not None and guard.read(self._clock.monotonic()):
+                self._abort(rollout, guard)
 
     def apply_abort(self, abort: LocalAbort) -> None:
         """Stops a canary here that another worker has aborted."""
@@ -188,10 +193,7 @@ class CanaryGuards(RequestObserver):
             self.aborted[abort.rollout] = abort
             self._guards.pop(abort.rollout, None)
 
-    def _read(self, rollout: str) -> None:
-        guard = self._guards.get(rollout)
-        if guard is None or not guard.read(self._clock.monotonic()):
-            return
+    def _abort(self, rollout: str, guard: RolloutGuard) -> None:
         evidence = guard.evidence
         abort = LocalAbort(
             rollout,
@@ -230,8 +232,9 @@ class CanaryGuards(RequestObserver):
         """Reads late outcomes, keeps aborts on disk and begins to watch new rollouts. Raises
         OSError; what could not be kept is tried again.
         """
-        for rollout in list(self._guards):
-            self._read(rollout)
+        for rollout, guard in list(self._guards.items()):
+            if guard.read(self._clock.monotonic()):
+                self._abort(rollout, guard)
         for abort in list(self._unkept):
             await asyncio.to_thread(self._files.keep, abort)
             self._unkept.remove(abort)

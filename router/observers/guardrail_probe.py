@@ -2,10 +2,10 @@
 sample of its finished answer: latencies, tokens, cost, and faults such as a truncated answer, a
 refusal, JSON or tool calls that break their schema.
 
-Made only for requests that a live rollout scores; the others pay nothing.
+Made only for requests that a live rollout scores; the others pay nothing. What all requests of
+a route have in common is worked out once for each revision (`RouteGuardrails`).
 """
 
-from dataclasses import dataclass
 from typing import Final, NamedTuple, Self
 
 from harness.domain.canary.guardrails import Guardrail
@@ -37,6 +37,9 @@ _PRICED, _WORDED, _STREAMS = (
     RequestTraits.STREAMS.value,
 )
 _JSON, _TOOLS = RequestTraits.JSON.value, RequestTraits.TOOLS.value
+_JUDGED: Final = RequestTraits.JUDGED.value
+# Up to Python 3.11, to find a member in its class takes ten times as long.
+_EMBEDDINGS: Final = Endpoint.EMBEDDINGS
 # Of text whose provider counts no tokens.
 CHARACTERS_PER_TOKEN: Final = 4
 
@@ -51,34 +54,13 @@ class RequestCost(NamedTuple):
     cost_usd: float
 
 
-@dataclass(frozen=True, slots=True)
-class GuardrailProbe:
+class GuardrailProbe(NamedTuple):
     """Holds what the guardrails of a rollout watch of one request."""
 
     request: ClientRequest
     traits: int  # of `RequestTraits`
     listens: bool  # a guardrail asks for the answer's signals
     keeps: bool  # for all its text
-
-    @classmethod
-    def from_request(
-        cls, request: ClientRequest, route: CompiledRoute, rule: UnitRule
-    ) -> Self | None:
-        """Builds the probe of a request; None where the rollout has no guardrail beside
-        errors.
-        """
-        on = rule.guardrails
-        if not on:
-            return None
-        traits = detect_traits(request, route)
-        asked = [
-            guardrail
-            for guardrail in on
-            if guardrail in _LISTENING and _applies(guardrail, traits)
-        ]
-        return cls(
-            request, traits, bool(asked), any(guardrail in _WORDS for guardrail in asked)
-        )
 
     def new_signals(self) -> AnswerSignals | None:
         """Begins the signals of one answer; None where no guardrail asks for them."""
@@ -99,13 +81,13 @@ class GuardrailProbe:
             tokens = float(signals.length // CHARACTERS_PER_TOKEN)
         if failed:
             return GuardrailSample(SampleValues(output_tokens=tokens))
-        values = SampleValues(
-            latency=spent.elapsed_s,
-            time_to_first_token=_or(spent.first_token_s, spent.elapsed_s),
-            inter_token_latency=_between_s(spent, tokens),
-            output_tokens=tokens,
-            cost_per_success=spent.cost_usd,
-        )
+        elapsed_s, first_s, last_s, _, cost_usd = spent
+        between_s = 0.0  # nobody waited between fewer than two tokens
+        if first_s is None:
+            first_s = elapsed_s
+        elif last_s is not None and tokens >= 2.0:
+            between_s = max(0.0, last_s - first_s) / (tokens - 1.0)
+        values = SampleValues(elapsed_s, first_s, between_s, tokens, cost_usd)
         return GuardrailSample(values, self._bad(signals) if signals is not None else 0)
 
     def _bad(self, signals: AnswerSignals) -> int:
@@ -125,27 +107,43 @@ class GuardrailProbe:
         return bad
 
 
-def detect_traits(request: ClientRequest, route: CompiledRoute) -> int:
-    """Traits of the request and its route, whichever arm it is in."""
-    traits = _PRICED
-    for upstream in route.upstreams.values():
-        if upstream.price is None:
-            traits = 0
-    if request.endpoint is Endpoint.EMBEDDINGS:
-        return traits
-    traits |= _WORDED
-    if request.stream:
-        traits |= _STREAMS
-    if request.value("tools"):
-        traits |= _TOOLS
-    if DIALECTS[request.endpoint].schema(request) is not None:
-        traits |= _JSON
-    return traits
+class RouteGuardrails(NamedTuple):
+    """Holds what the guardrails of a route's rollout ask of all its requests."""
 
+    traits: int  # of every request; this and the others of `RequestTraits`
+    heard: int  # a request with one of these has its answer's signals taken
+    kept: int  # and with one of these all its text
 
-def _applies(guardrail: Guardrail, traits: int) -> bool:
-    needs = NEEDS[guardrail]
-    return traits & needs == needs
+    @classmethod
+    def from_route(cls, route: CompiledRoute, rule: UnitRule) -> Self | None:
+        """Works it out; None where the rollout has no guardrail beside errors."""
+        if not rule.guardrails:
+            return None
+        is_priced = all(upstream.price is not None for upstream in route.upstreams.values())
+        # Each of those that listen needs one trait.
+        heard = kept = 0
+        for guardrail in _LISTENING & rule.guardrails.keys():
+            heard |= NEEDS[guardrail]
+            kept |= NEEDS[guardrail] if guardrail in _WORDS else 0
+        return cls(_PRICED if is_priced else 0, heard, kept)
+
+    def probe(self, request: ClientRequest, *, is_judged: bool = False) -> GuardrailProbe:
+        """Builds the probe of a request, whichever arm it is in. is_judged: it was drawn for
+        the judge.
+        """
+        traits = self.traits
+        if request.endpoint is not _EMBEDDINGS:
+            traits |= _WORDED
+            if request.stream:
+                traits |= _STREAMS
+            if request.members.get("tools"):
+                traits |= _TOOLS
+            if DIALECTS[request.endpoint].schema(request) is not None:
+                traits |= _JSON
+        listens, keeps = traits & self.heard != 0, traits & self.kept != 0
+        return GuardrailProbe(
+            request, traits | _JUDGED if is_judged else traits, listens, keeps
+        )
 
 
 def _is_json(signals: AnswerSignals, request: ClientRequest) -> bool:
@@ -155,15 +153,3 @@ def _is_json(signals: AnswerSignals, request: ClientRequest) -> bool:
     return bool(values) and all(
         value is not NO_JSON and matches_schema(value, schema or {}) for value in values
     )
-
-
-def _or(value: float | None, other: float) -> float:
-    return other if value is None else value
-
-
-def _between_s(spent: RequestCost, tokens: float) -> float:
-    """The mean; nobody waited between fewer than two."""
-    first, last = spent.first_token_s, spent.last_token_s
-    if first is None or last is None or tokens < 2.0:
-        return 0.0
-    return max(0.0, last - first) / (tokens - 1.0)

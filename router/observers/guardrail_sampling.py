@@ -3,19 +3,21 @@ rollout's statistics before its first attempt, with a probe for its guardrails;
 `GuardrailSampling` takes the probe's sample once the answer is over.
 """
 
-from dataclasses import replace
 from typing import Final
 
+from harness.domain.routing.table import Canary
 from router.observers.canary_guard import CanaryGuards
-from router.observers.guardrail_probe import GuardrailProbe, RequestCost
+from router.observers.guardrail_probe import RequestCost, RouteGuardrails
 from router.observers.request_observers import ObservedRequest, RequestObserver
 from router.observers.request_segments import detect_segments
-from router.recording.guardrail_sample import SEGMENTS_FROM, RequestTraits
+from router.recording.guardrail_sample import SEGMENTS_FROM
 from router.recording.port import Recording
 from router.request.routed_response import RoutedResponse
 from router.server.internal_errors import RouterPart
+from router.snapshot.compiled import CompiledRoute
 
-JUDGED: Final = RequestTraits.JUDGED.value
+# Routes whose guardrails are kept in order; those of old revisions go with the others.
+KEPT: Final = 8192
 
 
 class RolloutAdmission(RequestObserver):
@@ -26,25 +28,38 @@ class RolloutAdmission(RequestObserver):
     def __init__(self, recorder: Recording, guards: CanaryGuards) -> None:
         self._recorder = recorder
         self._guards = guards
+        # By the route's identity: routes are compiled anew with each revision.
+        self._by_route: dict[int, tuple[CompiledRoute, RouteGuardrails | None]] = {}
 
     def before_attempt(self, observed: ObservedRequest) -> None:
         canary = observed.experiment
         if canary is None:
             return
-        probe = GuardrailProbe.from_request(observed.request, observed.route, canary.unit_rule)
-        if probe is not None and observed.is_judged:
-            probe = replace(probe, traits=probe.traits | JUDGED)
         if self._guards.stopped(canary):
             # Nobody is charged for what has no canary any more.
             return
-        traits = probe.traits if probe else 0
+        route, request = observed.route, observed.request
+        known = self._by_route.get(id(route))
+        if known is None or known[0] is not route:
+            known = self._compile(route, canary)
+        on = known[1]
+        probe = on.probe(request, is_judged=observed.is_judged) if on is not None else None
+        traits = probe.traits if probe is not None else 0
         if canary.unit_rule.segments:
-            segments = detect_segments(observed.request, observed.key_id)
-            traits |= segments << SEGMENTS_FROM
+            traits |= detect_segments(request, observed.key_id) << SEGMENTS_FROM
         observed.ticket = self._recorder.admit(
             canary, observed.arm, observed.sticky_key, traits
         )
         observed.probe = probe if observed.ticket is not None else None
+
+    def _compile(
+        self, route: CompiledRoute, canary: Canary
+    ) -> tuple[CompiledRoute, RouteGuardrails | None]:
+        if len(self._by_route) >= KEPT:
+            self._by_route.clear()
+        made = route, RouteGuardrails.from_route(route, canary.unit_rule)
+        self._by_route[id(route)] = made
+        return made
 
 
 class GuardrailSampling(RequestObserver):

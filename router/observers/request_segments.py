@@ -6,6 +6,7 @@ Asked only for requests that a live rollout scores.
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from harness.domain.canary.segments import (
@@ -29,7 +30,7 @@ _BITS: Final[Mapping[Segment, int]] = {segment: 1 << n for n, segment in enumera
 _STREAM, _WHOLE = _BITS[Segment.STREAM], _BITS[Segment.WHOLE]
 _TOOLS, _NO_TOOLS = _BITS[Segment.TOOLS], _BITS[Segment.NO_TOOLS]
 _SHORT, _MEDIUM, _LONG = _BITS[Segment.SHORT], _BITS[Segment.MEDIUM], _BITS[Segment.LONG]
-_KEYS: Final = tuple(_BITS[key] for key in KEY_SEGMENTS)
+_OTHER_LANGUAGE: Final = Segment.OTHER_LANGUAGE
 _WORDS: Final = re.compile(r"[^\W\d_]+").findall
 # In this order: Japanese has Chinese characters as well.
 _SCRIPTS: Final = (
@@ -75,11 +76,16 @@ def detect_segments(request: ClientRequest, key_id: str) -> int:
     size = len(request.text)
     return (
         (_STREAM if request.stream else _WHOLE)
-        | (_TOOLS if request.value("tools") else _NO_TOOLS)
+        | (_TOOLS if request.members.get("tools") else _NO_TOOLS)
         | (_SHORT if size <= SHORT else _MEDIUM if size <= MEDIUM else _LONG)
-        | _KEYS[key_class(key_id)]
+        | _key_segment(key_id)
         | _BITS[guess_language(_last_words(request))]
     )
+
+
+@lru_cache(maxsize=1024)
+def _key_segment(key_id: str) -> int:
+    return _BITS[KEY_SEGMENTS[key_class(key_id)]]
 
 
 def guess_language(text: str) -> Segment:
@@ -91,26 +97,30 @@ def guess_language(text: str) -> Segment:
             if 10 * len(letters(text)) >= len(text):
                 return language
     words = set(_WORDS(text.lower()))
-    counts = [len(words & common) for _, common in _COMMON]
-    most = max(counts)
-    if most < _ENOUGH or counts.count(most) > 1:
-        return Segment.OTHER_LANGUAGE
-    return _COMMON[counts.index(most)][0]
+    guess, most = _OTHER_LANGUAGE, _ENOUGH - 1
+    for language, common in _COMMON:
+        count = len(words & common)
+        if count > most:
+            guess, most = language, count
+        elif count == most:
+            guess = _OTHER_LANGUAGE
+    return guess
 
 
 def _last_words(request: ClientRequest) -> str:
     """What the user said last, or the last input, as far as it is text."""
-    value = request.value("messages") or request.value("input")
+    get = request.members.get
+    value = get("messages") or get("input")
     if isinstance(value, list):
-        last = value[: -_LOOKED_AT - 1 : -1]
-        value = next((item for item in last if _is_input(item)), None)
+        last, value = value[: -_LOOKED_AT - 1 : -1], None
+        for item in last:
+            if isinstance(item, str) or (isinstance(item, dict) and item.get("role") == "user"):
+                value = item
+                break
     if isinstance(value, dict):
         value = value.get("content")
     if isinstance(value, list):
-        parts = (part.get("text") for part in value[:_LOOKED_AT] if isinstance(part, dict))
-        value = next((text for text in parts if isinstance(text, str)), None)
+        for part in value[:_LOOKED_AT]:
+            if isinstance(part, dict) and isinstance(text := part.get("text"), str):
+                return text
     return value if isinstance(value, str) else ""
-
-
-def _is_input(item: object) -> bool:
-    return isinstance(item, str) or (isinstance(item, dict) and item.get("role") == "user")

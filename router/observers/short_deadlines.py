@@ -39,18 +39,25 @@ class ShortDeadlines(RequestObserver):
         return route.experiment is not None
 
     def at_end(self, observed: ObservedRequest, response: RoutedResponse) -> None:
-        progress, record = response.progress, observed.record
-        if observed.outcome != "ok" or record is None or len(progress.attempts) != 1:
+        attempts, record = response.progress.attempts, observed.record
+        if observed.outcome != "ok" or record is None or len(attempts) != 1:
             return
-        if progress.upstream is not None:
-            seconds = record.latency_ms / 1000
-            self.answered(observed.route.route, progress.upstream.id, seconds)
+        route, trial = observed.route.route, observed.route.experiment
+        target = attempts[0].upstream.id
+        # As `_control` has it; most requests are the control's.
+        if trial is not None and target == (trial.target if trial.control else route.incumbent):
+            self._note(route.name, target, record.latency_ms / 1000)
 
     def answered(self, route: Route, target: str, seconds: float) -> None:
         """Notes how long the control took to answer a request at its first attempt."""
         if route.experiment is not None and target == _control(route):
-            kept = self._latest.setdefault((route.name, target), deque(maxlen=KEPT))
-            kept.append(seconds)
+            self._note(route.name, target, seconds)
+
+    def _note(self, route: str, target: str, seconds: float) -> None:
+        kept = self._latest.get((route, target))
+        if kept is None:
+            kept = self._latest[route, target] = deque(maxlen=KEPT)
+        kept.append(seconds)
 
     def is_too_short(self, route: Route, limit_s: float) -> bool:
         """Tells whether a client gives less time than answers of the route usually need, or too

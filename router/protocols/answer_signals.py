@@ -79,7 +79,12 @@ class AnswerSignals:
     @property
     def declined(self) -> bool:
         """Tells whether the answer declines, by the provider's own sign or in so many words."""
-        return self.refused or any(_DECLINES(text) for text in self.texts())
+        if self.refused:
+            return True
+        for pieces in self._texts.values():  # noqa: SIM110 - a generator is a call a text
+            if _DECLINES("".join(pieces)):
+                return True
+        return False
 
     def texts(self) -> Iterator[str]:
         return ("".join(pieces) for pieces in self._texts.values())

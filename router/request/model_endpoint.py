@@ -4,7 +4,7 @@ calls the observers before and after. A fault in planning falls back to the incu
 """
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from harness.domain.errors import InputError
@@ -213,7 +213,7 @@ class ModelEndpoint:
             self._observers.finish(observed, response)
             raise
         if observed.span is not None or observed.probe is not None:
-            response.job = replace(job, span=observed.span, probe=observed.probe)
+            job.span, job.probe = observed.span, observed.probe
         return PreparedRequest(observed, response)
 
     def _assigned(
@@ -243,7 +243,7 @@ class ModelEndpoint:
             if trial is not None and (
                 plan.forced is not None
                 or arm is _KEEP_WARM
-                or self._is_too_short(route, own_limit_s)
+                or (own_limit_s is not None and self._is_too_short(route, own_limit_s))
             ):
                 trial = None
         except Exception as error:
@@ -260,9 +260,7 @@ class ModelEndpoint:
             self._errors.note(RouterPart.PLAN, error, route)
             return route.plans[request.endpoint][Arm.INCUMBENT]
 
-    def _is_too_short(self, route: CompiledRoute, own_limit_s: float | None) -> bool:
-        if own_limit_s is None:
-            return False
+    def _is_too_short(self, route: CompiledRoute, own_limit_s: float) -> bool:
         too_short = self._deadlines.is_too_short(route.route, own_limit_s)
         if too_short:
             self._counters["unscored_in_haste"] += 1

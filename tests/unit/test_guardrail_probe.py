@@ -9,7 +9,7 @@ import pytest
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.routing.capabilities import Endpoint
-from router.observers.guardrail_probe import GuardrailProbe, RequestCost
+from router.observers.guardrail_probe import GuardrailProbe, RequestCost, RouteGuardrails
 from router.protocols.answer_signals import MAX_KEPT, AnswerSignals
 from router.protocols.answer_validity import are_calls_valid, parse_json
 from router.protocols.endpoints import DIALECTS
@@ -58,9 +58,9 @@ def watch(
     endpoint: Endpoint = Endpoint.CHAT,
 ) -> GuardrailProbe:
     request = read_request(json.dumps({"model": "support", **(body or {})}).encode(), endpoint)
-    found = GuardrailProbe.from_request(request, route, RULE)
-    assert found is not None
-    return found
+    guardrails = RouteGuardrails.from_route(route, RULE)
+    assert guardrails is not None
+    return guardrails.probe(request)
 
 
 def answer(endpoint: Endpoint, text: str, call: str, ended: str) -> dict[str, object]:
@@ -232,8 +232,7 @@ def test_what_applies_is_known_before_the_answer(route: CompiledRoute) -> None:
         for id_, upstream in route.upstreams.items()
     }
     assert watch(replace(route, upstreams=priced)).traits & RequestTraits.PRICED
-    request = read_request(b'{"model": "support"}', Endpoint.CHAT)
-    assert GuardrailProbe.from_request(request, route, UnitRule()) is None
+    assert RouteGuardrails.from_route(route, UnitRule()) is None
 
 
 def test_json_is_strict_and_calls_may_take_any_text() -> None:

@@ -280,14 +280,10 @@ def hash_bucket(key: str, *, salt: str) -> int:
     return int.from_bytes(blake2b(data, digest_size=8).digest()) % BUCKETS
 
 
-def in_canary(key: str, *, salt: str, weight_bps: int) -> bool:
-    """Whether a caller falls in the canary arm. Raising the weight only adds callers."""
-    return hash_bucket(key, salt=salt) < weight_bps
-
-
 def choose_arm(route: Route, key: str) -> Arm:
+    """Chooses a caller's arm. Raising the canary's weight only adds callers to it."""
     canary = route.canary
-    if canary and in_canary(key, salt=canary.salt, weight_bps=canary.weight_bps):
+    if canary and hash_bucket(key, salt=canary.salt) < canary.weight_bps:
         return Arm.CANARY
     holdback = route.holdback
     if holdback and hash_bucket(key, salt=holdback.salt) >= BUCKETS - holdback.weight_bps:

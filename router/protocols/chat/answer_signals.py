@@ -13,8 +13,8 @@ ANY: Mapping[str, object] = {}
 
 def schema_of(request: ClientRequest) -> Mapping[str, object] | None:
     """The schema of the JSON that is to be answered; empty for any JSON, None for none."""
-    wanted = request.value("response_format")
-    if not isinstance(wanted, Mapping):
+    wanted = request.members.get("response_format")
+    if not isinstance(wanted, dict):
         return None
     match wanted.get("type"):
         case "json_object":
@@ -43,15 +43,20 @@ def read_signals(signals: AnswerSignals, choice: Mapping[str, object], part: str
     """Adds the signals of a choice: whole as `message`, or a piece of it as `delta`."""
     index = choice.get("index")
     message = choice.get(part)
-    if isinstance(message, Mapping):
+    if isinstance(message, dict):
         signals.text(index, message.get("content"))
         if message.get("refusal"):
             signals.refused = True
-        for number, call in enumerate(iter_objects(message.get("tool_calls"))):
-            place = (index, call.get("index", number))
-            function, custom = call.get("function"), call.get("custom")
-            if isinstance(function, Mapping):
-                signals.call(place, function.get("name"), function.get("arguments"))
-            elif isinstance(custom, Mapping):
-                signals.call(place, custom.get("name"), custom.get("input"))
+        if message.get("tool_calls"):
+            _read_calls(signals, index, message["tool_calls"])
     signals.ended(choice.get("finish_reason"))
+
+
+def _read_calls(signals: AnswerSignals, index: object, calls: object) -> None:
+    for number, call in enumerate(iter_objects(calls)):
+        place = (index, call.get("index", number))
+        function, custom = call.get("function"), call.get("custom")
+        if isinstance(function, Mapping):
+            signals.call(place, function.get("name"), function.get("arguments"))
+        elif isinstance(custom, Mapping):
+            signals.call(place, custom.get("name"), custom.get("input"))

@@ -16,7 +16,6 @@ from router.protocols.object_lists import (
     conversation_opening,
     empty_answer_error,
     first_object,
-    iter_objects,
 )
 from router.protocols.provider_failures import error_in_answer
 from router.protocols.usage import TokenUsage, read_usage
@@ -122,8 +121,11 @@ class ChatDialect:
         return tools_of(request)
 
     def note_signals(self, signals: AnswerSignals, members: ParsedObject) -> None:
-        for choice in iter_objects(members.get("choices")):
-            read_signals(signals, choice, "message")
+        choices = members.get("choices")
+        if isinstance(choices, list):
+            for choice in choices:
+                if isinstance(choice, dict):
+                    read_signals(signals, choice, "message")
 
     def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:
         n = request.value("n")
