@@ -8,7 +8,6 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time
-from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -23,6 +22,7 @@ from harness.domain.reliability.rate_limits import (
     settle_request,
 )
 from harness.domain.reliability.spend import (
+    FINE,
     SpendBudget,
     SpendDecision,
     SpendLevel,
@@ -47,6 +47,17 @@ UNKNOWN_KEY_LIMIT: Final = RateLimit(requests_per_min=60, burst_s=10)
 UNKNOWN_KEY_BUCKETS: Final = 1024
 UNKNOWN_KEY_PREFIX: Final = "nobody's "
 FEEDBACK_PREFIX: Final = "feedback of "
+# Limits of so many keys are kept as requests use them.
+KEPT_KEYS: Final = 4096
+_RATE_PARTS: Final = (b"limit", b"remaining", b"reset")
+# By kind of limit, as OpenAI's clients know them: the limit, what remains, when all is free.
+RATE_HEADERS: Final = {
+    kind: tuple(b"x-ratelimit-%b-%b" % (part, kind.encode()) for part in _RATE_PARTS)
+    for kind in ("requests", "tokens")
+}
+_LAST_MS: Final = 0.999  # seconds that are written as milliseconds
+# A key's limits, with those of this process where it has any.
+ActiveLimits = tuple[KeyLimits, RateLimit | None, SpendBudget | None]
 OF_SEVERAL: Final = " at this router, one of several that share the key's rate"
 
 
@@ -88,6 +99,7 @@ class Admission:
         self._worker = worker
         self._rate_share = rate_share
         self._alerted: dict[str, tuple[SpendLevel, date | None]] = {}
+        self._active: dict[str, ActiveLimits] = {}  # by key
 
     def admit(
         self, key: str, limits: KeyLimits, request: ClientRequest | None, size: int
@@ -95,13 +107,16 @@ class Admission:
         """What is reserved for the request, or the reply that refuses it. request: None for one
         that is wrong, which counts as a request all the same. size: of its body, in bytes.
         """
-        limit, budget = _active_limits(limits, self._rate_share)
+        active = self._active.get(key)
+        if active is None or active[0] is not limits:
+            active = self._read_limits(key, limits)
+        _, limit, budget = active
         headers: tuple[Header, ...] = ()
         if budget is not None:
             decision = self._judged(key, budget)
-            if not decision.allowed:
-                return self._stopped(decision)
-            if decision.level is SpendLevel.WARNING:
+            if decision is not FINE:
+                if not decision.allowed:
+                    return self._stopped(decision)
                 headers = ((b"x-swapgate-budget", b"%d%%" % (100 * decision.share)),)
         if limit is None:
             return RateReservation(key, RateLimit(), 0, 0, headers)
@@ -169,9 +184,21 @@ class Admission:
     def _judged(self, key: str, budget: SpendBudget) -> SpendDecision:
         today = self._clock.now().date()
         decision = check_budget(budget, self._spends.spent(key, today), today)
-        if decision.level is not SpendLevel.FINE:
+        if decision is not FINE:
             self._alert(key, decision)
         return decision
+
+    def _read_limits(self, key: str, limits: KeyLimits) -> ActiveLimits:
+        """Leaves out what is not limited; kept for as long as the key has these limits."""
+        if len(self._active) >= KEPT_KEYS:
+            self._active.clear()
+        rate, budget = limits.rate.part(self._rate_share), limits.budget
+        active = self._active[key] = (
+            limits,
+            None if rate == RateLimit() else rate,
+            budget if limits.budgeted else None,
+        )
+        return active
 
     def _alert(self, key: str, decision: SpendDecision) -> None:
         if self._alerted.get(key) == (decision.level, decision.until):
@@ -203,18 +230,6 @@ class Admission:
         return Reply(429, (JSON, *headers), error_body(decision.reason, code, code))
 
 
-@lru_cache(maxsize=4096)
-def _active_limits(
-    limits: KeyLimits, rate_share: float
-) -> tuple[RateLimit | None, SpendBudget | None]:
-    """None for what is not limited."""
-    rate, budget = limits.rate.part(rate_share), limits.budget
-    return (
-        None if rate == RateLimit() else rate,
-        None if budget.day_usd is None and budget.month_usd is None else budget,
-    )
-
-
 def _max_output_tokens(request: ClientRequest) -> int:
     """What the request itself allows; 0 when it does not say."""
     get, most = request.members.get, 0
@@ -238,19 +253,20 @@ def _rate_headers(limits: tuple[LimitStatus, ...]) -> tuple[Header, ...]:
     """Under the names that OpenAI's clients know."""
     headers: list[Header] = []
     for kind, per_minute, remaining, reset_s in limits:
-        name = kind.encode()
+        limit_name, remaining_name, reset_name = RATE_HEADERS[kind]
+        is_soon = reset_s <= _LAST_MS
         headers += (
-            (b"x-ratelimit-limit-" + name, b"%d" % per_minute),
-            (b"x-ratelimit-remaining-" + name, b"%d" % remaining),
-            (b"x-ratelimit-reset-" + name, _format_duration(reset_s)),
+            (limit_name, b"%d" % per_minute),
+            (remaining_name, b"%d" % remaining),
+            (
+                reset_name,
+                b"%dms" % math.ceil(reset_s * 1000) if is_soon else _format_duration(reset_s),
+            ),
         )
     return tuple(headers)
 
 
 def _format_duration(seconds: float) -> bytes:
-    """As OpenAI writes it: 20ms, 6s, 1m30s."""
-    ms = math.ceil(seconds * 1000)
-    if ms < 1000:
-        return b"%dms" % ms
+    """As OpenAI writes what is no matter of milliseconds: 6s, 1m30s."""
     minutes, rest = divmod(math.ceil(seconds), 60)
     return b"%dm%ds" % (minutes, rest) if minutes else b"%ds" % rest

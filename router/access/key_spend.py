@@ -68,6 +68,8 @@ class KeySpendTotals:
         self._own: dict[str, dict[date, _Sum]] = {}
         self._newest = date.min
         self._others: dict[str, SpendTotals] = {}
+        # As it was asked since it changed: a key's own sums and the others', without the new.
+        self._known: dict[str, SpendTotals] = {}
 
     def note(self, ended: Sequence[CompletedRequest], at: datetime) -> None:
         """Notes requests that ended on the day of `at`."""
@@ -79,7 +81,9 @@ class KeySpendTotals:
             for (key, is_priced), requests in by_key.items():
                 if not key:
                     continue
-                total = self._sum_of(key, day, self._worker)
+                total = self._new.get((key, day, self._worker))
+                if total is None:
+                    total = self._sum_of(key, day, self._worker)
                 total.requests += len(requests)
                 total.tokens += sum(map(_INPUT_TOKENS, requests))
                 total.tokens += sum(map(_OUTPUT_TOKENS, requests))
@@ -98,6 +102,7 @@ class KeySpendTotals:
         with self._lock:
             rows = [total.row(*where) for where, total in self._new.items()]
             self._new = {}
+            self._known.clear()
             for row in rows:
                 if row.worker == self._worker:
                     self._keep(row)
@@ -117,11 +122,22 @@ class KeySpendTotals:
         if self.before_reading is not None:
             self.before_reading()
         with self._lock:
-            rows = [t.row(key, day, self._worker) for day, t in self._own.get(key, {}).items()]
+            known = self._known.get(key)
+            if known is None or known.day != today:
+                known = self._known[key] = self._sum_known(key, today)
             new = self._new.get((key, today, self._worker))
-            if new is not None:
-                rows.append(new.row(key, today, self._worker))
-            others = totals_on(self._others.get(key) or SpendTotals(today), today)
+        if new is None:
+            return known
+        return SpendTotals(
+            known.day,
+            known.day_usd + new.cost_usd,
+            known.month_usd + new.cost_usd,
+            known.unpriced + new.unpriced,
+        )
+
+    def _sum_known(self, key: str, today: date) -> SpendTotals:
+        rows = [t.row(key, day, self._worker) for day, t in self._own.get(key, {}).items()]
+        others = totals_on(self._others.get(key) or SpendTotals(today), today)
         return _both(others, total_spend(rows, today))
 
     def know(self, rows: Iterable[KeySpend], today: date) -> None:
@@ -132,6 +148,7 @@ class KeySpendTotals:
                 if row.worker != self._worker or row.day not in self._own.get(row.key, {}):
                     by_key.setdefault(row.key, []).append(row)
             self._others = {key: total_spend(spends, today) for key, spends in by_key.items()}
+            self._known.clear()
 
     def _sum_of(self, key: str, day: date, worker: str) -> _Sum:
         total = self._new.get((key, day, worker))

@@ -34,6 +34,7 @@ STATE: Final = Struct("dd")
 SLOTS: Final = 16_384
 PROBES: Final = 64
 FREE: Final = bytes(16)
+_UNUSED: Final = RateState()
 # How long to ask for a slot that another worker has for some microseconds. A worker that was
 # stopped in the middle must not hold up the others: without the lock, an update may be lost.
 LOCK_S: Final = 0.002
@@ -47,7 +48,7 @@ class LocalRates:
         self._states: dict[str, RateState] = {}
 
     def change(self, key: str, change: Change) -> RateState:
-        before = self._states.get(key, RateState())
+        before = self._states.get(key, _UNUSED)
         self._states[key] = change(before)
         return before
 

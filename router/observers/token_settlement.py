@@ -4,7 +4,8 @@ true tokens are known: what it did not use is given back.
 
 from router.access.admission import Admission, RateReservation
 from router.observers.request_observers import ObservedRequest, RequestObserver
-from router.request.routed_response import RoutedResponse
+from router.request.attempt import UpstreamAnswer
+from router.request.routed_response import NO_USAGE, RoutedResponse
 from router.request.stream_relay import CommittedStream
 from router.server.internal_errors import RouterPart
 
@@ -26,7 +27,11 @@ class TokenSettlement(RequestObserver):
 
 def _actual_tokens(reservation: RateReservation, response: RoutedResponse) -> int:
     """As the provider counted; of what it did not, as estimated."""
-    result, usage = response.progress.result, response.usage
+    result = response.progress.result
+    if isinstance(result, UpstreamAnswer):
+        usage = result.usage or NO_USAGE  # as `response.usage` has it, without the call
+    else:
+        usage = response.usage
     if usage.input_tokens:
         return usage.input_tokens + usage.output_tokens
     if isinstance(result, CommittedStream) or usage.output_tokens:

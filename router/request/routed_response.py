@@ -401,7 +401,11 @@ class RoutedResponse:
     def _passed_on(self, headers: Sequence[Header]) -> Sequence[Header]:
         if not self._limited:
             return headers
-        return [header for header in headers if not header[0].startswith(RATES)]
+        passed = []
+        for header in headers:
+            if not header[0].startswith(RATES):
+                passed.append(header)  # noqa: PERF401 - up to Python 3.11, that is a call
+        return passed
 
     def _truth(self) -> Sequence[Header]:
         progress, plan = self.progress, self.job.plan

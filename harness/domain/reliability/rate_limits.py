@@ -84,12 +84,17 @@ def admit_request(
     A request larger than a whole minute's worth goes when its bucket is empty, and the debt is
     waited off by those after it: otherwise it could never go.
     """
-    cost_s = _seconds(limit.requests_per_min, 1.0)
-    tokens_s = _seconds(limit.tokens_per_min, tokens)
-    for_requests = _wait_s(state.requests_until, limit.requests_per_min, cost_s, limit, now)
-    for_tokens = _wait_s(state.tokens_until, limit.tokens_per_min, tokens_s, limit, now)
+    requests_until, tokens_until = state
+    # cost_s, tokens_s: how long a bucket takes to lose it. Every request asks: no calls.
+    cost_s = tokens_s = for_requests = for_tokens = 0.0
+    if limit.requests_per_min is not None:
+        cost_s = MINUTE_S / limit.requests_per_min
+        for_requests = requests_until - now - max(0.0, limit.burst_s - cost_s)
+    if limit.tokens_per_min is not None:
+        tokens_s = tokens * MINUTE_S / limit.tokens_per_min
+        for_tokens = tokens_until - now - max(0.0, limit.burst_s - tokens_s)
     wait_s = max(for_requests, for_tokens)
-    if wait_s > 0:
+    if wait_s > _ROUNDING_S:
         per_minute, what = (
             (limit.requests_per_min, "requests")
             if for_requests >= for_tokens
@@ -97,9 +102,7 @@ def admit_request(
         )
         reason = f"this key's limit of {per_minute:.15g} {what} per minute is used up"
         return RateDecision(state, allowed=False, retry_after_s=wait_s, reason=reason)
-    taken = RateState(
-        max(state.requests_until, now) + cost_s, max(state.tokens_until, now) + tokens_s
-    )
+    taken = RateState(max(requests_until, now) + cost_s, max(tokens_until, now) + tokens_s)
     return RateDecision(taken, allowed=True)
 
 
@@ -107,41 +110,24 @@ def settle_request(
     state: RateState, limit: RateLimit, *, estimated: float, actual: float, now: float
 ) -> RateState:
     """The state once a request's tokens are known. estimated: what was admitted."""
-    more_s = _seconds(limit.tokens_per_min, actual - estimated)
-    until = max(now, max(state.tokens_until, now) + more_s)
-    return state._replace(tokens_until=until)
+    until = max(state.tokens_until, now)
+    if limit.tokens_per_min is not None:
+        until = max(now, until + (actual - estimated) * MINUTE_S / limit.tokens_per_min)
+    return RateState(state.requests_until, until)
 
 
 def limit_statuses(state: RateState, limit: RateLimit, now: float) -> tuple[LimitStatus, ...]:
     """How each limit that there is stands now."""
-    return tuple(
-        LimitStatus(
-            kind,
-            per_minute,
-            max(0.0, per_minute * (1 - max(0.0, until - now) / MINUTE_S)),
-            max(0.0, until - now),
-        )
-        for kind, per_minute, until in (
-            ("requests", limit.requests_per_min, state.requests_until),
-            ("tokens", limit.tokens_per_min, state.tokens_until),
-        )
-        if per_minute is not None
-    )
-
-
-def _seconds(per_minute: float | None, amount: float) -> float:
-    """How long the bucket takes to lose the amount."""
-    return 0.0 if per_minute is None else amount * MINUTE_S / per_minute
-
-
-def _wait_s(
-    until: float, per_minute: float | None, cost_s: float, limit: RateLimit, now: float
-) -> float:
-    """Returns the seconds until so much may be added; 0 for now."""
-    if per_minute is None:
-        return 0.0
-    wait_s = until - now - max(0.0, limit.burst_s - cost_s)
-    return wait_s if wait_s > _ROUNDING_S else 0.0
+    statuses: tuple[LimitStatus, ...] = ()
+    for kind, per_minute, until in (
+        ("requests", limit.requests_per_min, state.requests_until),
+        ("tokens", limit.tokens_per_min, state.tokens_until),
+    ):
+        if per_minute is not None:
+            reset_s = max(0.0, until - now)
+            remaining = max(0.0, per_minute * (1 - reset_s / MINUTE_S))
+            statuses += (LimitStatus(kind, per_minute, remaining, reset_s),)
+    return statuses
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from enum import IntEnum
+from typing import Final
 
 from harness.domain.errors import InputError
 
@@ -80,6 +81,9 @@ class SpendDecision:
         return self.level is not SpendLevel.STOPPED
 
 
+FINE: Final = SpendDecision(SpendLevel.FINE)
+
+
 def totals_on(spent: SpendTotals, today: date) -> SpendTotals:
     """Carries the totals over to today; a clock that goes back changes nothing."""
     if today <= spent.day:
@@ -123,11 +127,16 @@ def add_request_cost(spent: SpendTotals, cost_usd: float | None, today: date) ->
 
 def check_budget(budget: SpendBudget, spent: SpendTotals, today: date) -> SpendDecision:
     """Whether another request may go; of day and month the worse, then the longer, decides."""
-    now = totals_on(spent, today)
+    now = spent if spent.day == today else totals_on(spent, today)
+    daily_usd, monthly_usd, warn_share = budget.day_usd, budget.month_usd, budget.warn_share
+    if (daily_usd is None or now.day_usd < daily_usd * warn_share) and (
+        monthly_usd is None or now.month_usd < monthly_usd * warn_share
+    ):
+        return FINE
     day = now.day
     next_month = month_end(day) + timedelta(days=1)
-    month = _judged("month", budget.month_usd, now.month_usd, next_month, budget.warn_share)
-    daily = _judged("day", budget.day_usd, now.day_usd, day + timedelta(1), budget.warn_share)
+    month = _judged("month", monthly_usd, now.month_usd, next_month, warn_share)
+    daily = _judged("day", daily_usd, now.day_usd, day + timedelta(1), warn_share)
     return max(month, daily, key=lambda decision: decision.level)
 
 
@@ -135,7 +144,7 @@ def _judged(
     period: str, budget_usd: float | None, spent_usd: float, until: date, warn_share: float
 ) -> SpendDecision:
     if budget_usd is None or spent_usd < budget_usd * warn_share:
-        return SpendDecision(SpendLevel.FINE)
+        return FINE
     stopped = spent_usd >= budget_usd
     level = SpendLevel.STOPPED if stopped else SpendLevel.WARNING
     reason = (
