@@ -173,7 +173,10 @@ def build_canary_status(
 
 def _moved_provider_reason(unit: RolloutUnit) -> str:
     verdict = unit.tx.verdicts.get(unit.rollout.verdict)
-    if proof_validity.find_unreadable(verdict):
+    # Reading the plans takes long, for every canary of a list.
+    if not proof_validity.has_moved_providers(unit.tx) or (
+        proof_validity.find_unreadable(verdict)
+    ):
         return ""
     moved = proof_validity.list_moved_providers(unit.ctx, unit.tx, verdict)
     return decision.describe_moved(moved)

@@ -6,7 +6,7 @@ and the `find_…` and `list_…` functions look for one cause alone.
 Time and content decide that, so no schema can: whoever uses a verdict asks here first.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -59,9 +59,9 @@ def route_time(ctx: Context, tx: Transaction, route: str) -> datetime:
 
 def assess_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> ProofValidity:
     """Stale before expired: the first says what to look at. Loads a suite that has changed."""
-    if why := find_unreadable(verdict):
+    plans, why = _read_plans(verdict)
+    if why:
         return ProofValidity(ProofState.STALE, why)
-    plans = [*_plans(verdict)]
     candidate = _find_replaced(tx, verdict, plans)
     barred = list_clearance_faults(ctx, tx, verdict)
     changes = [
@@ -88,13 +88,19 @@ def require_proof(ctx: Context, tx: Transaction, verdict: Verdict) -> None:
 
 def find_unreadable(verdict: Verdict) -> str:
     """Says why a verdict's inputs are none that the gate writes; empty when they are."""
+    return _read_plans(verdict)[1]
+
+
+def _read_plans(verdict: Verdict) -> tuple[Sequence[SuitePlan], str]:
+    """Reads a verdict's plans, and why its inputs are none that the gate writes."""
     try:
-        for plan in _plans(verdict):
+        plans = [*_plans(verdict)]
+        for plan in plans:
             served_from_json(verdict.inputs, plan.suite)
             run_ids(verdict.inputs, plan.suite)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        return f"its inputs cannot be read ({type(error).__name__}: {error})"
-    return ""
+        return [], f"its inputs cannot be read ({type(error).__name__}: {error})"
+    return plans, ""
 
 
 def list_clearance_faults(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
@@ -107,12 +113,17 @@ def list_clearance_faults(ctx: Context, tx: Transaction, verdict: Verdict) -> li
     return [refusal] if refusal else []
 
 
+def has_moved_providers(tx: Transaction) -> bool:
+    """Whether any provider answers from another place than it once did."""
+    return any(provider.moved for provider in tx.providers.all().values())
+
+
 def list_moved_providers(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
     """Providers of either arm, or of a judge, that answer from another place than when the
     verdict was measured, in words.
     """
     found: dict[str, str] = {}
-    if not any(summary.moved for summary in tx.providers.all().values()):
+    if not has_moved_providers(tx):
         return []
     for plan in _plans(verdict):
         runs = [tx.runs.get(run) for run in run_ids(verdict.inputs, plan.suite) if run]

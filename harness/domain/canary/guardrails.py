@@ -90,8 +90,11 @@ class Guardrails:
 
     def tolerated(self) -> dict[Guardrail, float]:
         """Returns the tolerated ratio of every guardrail that is on, errors left out."""
-        named = {item.name: getattr(self, item.name) for item in fields(self)}
-        return {Guardrail(name): float(r) for name, r in named.items() if r is not False}
+        ratios = ((guardrail, getattr(self, name)) for name, guardrail in _NAMED.items())
+        return {guardrail: float(r) for guardrail, r in ratios if r is not False}
+
+
+_NAMED: Final = {item.name: Guardrail(item.name) for item in fields(Guardrails)}
 
 
 @dataclass(frozen=True, slots=True)

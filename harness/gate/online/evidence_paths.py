@@ -201,7 +201,7 @@ def ranks_path(ranks: Sequence[Sequence[float]]) -> Floats:
     """Computes log e of harm after each block's ranks."""
     leans = 2.0 * np.array([u for rank in ranks for u in rank], dtype=np.float64) - 1.0
     # A stored rank that is none counts as the worst: it must not hide what others show.
-    leans = np.clip(np.nan_to_num(leans, nan=1.0), -1.0, 1.0)
+    leans = np.clip(np.where(np.isnan(leans), 1.0, leans), -1.0, 1.0)
     factors = np.log1p(leans[:, None] * np.array(RANK_STAKES))
     ends = list(accumulate(len(rank) for rank in ranks))
     start = np.zeros((1, len(RANK_STAKES)))
