@@ -32,7 +32,6 @@ from harness.api.frame.error_status import (
     answer_http_error,
     answer_validation_error,
 )
-from harness.api.frame.idempotency import IdempotencyCache
 from harness.api.frame.openapi import ERROR, DocumentedApi, add_answers, add_errors_and_keys
 from harness.api.frame.request_body import StrictBody
 from harness.api.health import TurnAge
@@ -79,7 +78,6 @@ def build_app(
     """
     app = DocumentedApi("Swapgate", f"{PREFIX}/openapi.json", _complete)
     app.state.installation = installation
-    app.state.remembered = IdempotencyCache(installation.clock)
     app.state.turn_age_s = turn_age_s
     app.include_router(health.probes)
     app.include_router(health.router)

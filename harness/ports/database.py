@@ -49,6 +49,7 @@ from harness.ports.operations import (
     DashboardSessions,
     Deliveries,
     Failovers,
+    IdempotentRequests,
     Installations,
     PersonLinks,
     Principals,
@@ -200,6 +201,8 @@ class Transaction(Protocol):
     def switch_requests(self) -> SwitchRequests: ...
     @property
     def idempotent_answers(self) -> IdempotentAnswers: ...
+    @property
+    def idempotent_requests(self) -> IdempotentRequests: ...
     @property
     def preload(self) -> Preload: ...
 

@@ -11,6 +11,7 @@ from harness.domain.operations.alerts import Alert, AlertKind, AlertRecord
 from harness.domain.operations.audit import AuditEvent, AuditExport, AuditPosition
 from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.delivery import AlertMessage, Delivery
+from harness.domain.operations.idempotent_request import IdempotentRequest
 from harness.domain.operations.people import People, PersonLink
 from harness.domain.operations.principals import Principal
 from harness.domain.operations.spending import MonthSpending, PurposeSpending, SpendingHold
@@ -186,6 +187,38 @@ class ApiKeys(Protocol):
 
     def opt_out(self, key: str, opt_outs: Iterable[OptOut]) -> ApiKey:
         """Replaces what a key opts out of. Raises NotFound."""
+        ...
+
+
+class IdempotentRequests(Protocol):
+    """Stores requests to the management API that came with an `Idempotency-Key`. What changes
+    one names its owner, and says whether that is the owner still.
+    """
+
+    def get(self, scope: str, key: str) -> IdempotentRequest | None: ...
+
+    def add(self, new: IdempotentRequest) -> bool:
+        """Claims a key; False where it is taken."""
+        ...
+
+    def take_over(self, known: IdempotentRequest, new: IdempotentRequest) -> bool:
+        """Claims for another owner what has had no effect."""
+        ...
+
+    def note_effect(self, request: IdempotentRequest) -> bool:
+        """Notes that the request takes effect in this unit of work."""
+        ...
+
+    def answer(self, request: IdempotentRequest) -> bool:
+        """Saves what it was answered."""
+        ...
+
+    def release(self, request: IdempotentRequest, *, with_effect: bool) -> None:
+        """Deletes it, so that it may be sent again. with_effect: also where it took effect."""
+        ...
+
+    def forget(self, before: datetime) -> int:
+        """Deletes those that are older; how many."""
         ...
 
 

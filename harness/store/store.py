@@ -52,6 +52,7 @@ from harness.store.sql.contents import SqlContents
 from harness.store.sql.drift import SqlDrift
 from harness.store.sql.evals import SqlEvalRuns, SqlSuites
 from harness.store.sql.evidence import SqlWaivers
+from harness.store.sql.idempotent_requests import SqlIdempotentRequests
 from harness.store.sql.installation import SqlInstallation, missing_heads
 from harness.store.sql.listings import SqlListings
 from harness.store.sql.observations import SqlCaptures, SqlFailovers, SqlObservations
@@ -137,6 +138,7 @@ class SqlTransaction:
         self.turns = SqlTurns(unit)
         self.switch_requests = SqlSwitchRequests(unit)
         self.idempotent_answers = SqlIdempotentAnswers(unit)
+        self.idempotent_requests = SqlIdempotentRequests(unit)
         self.installation = SqlInstallation(unit)
         self.preload = SqlPreload(unit)
         self._unit = unit

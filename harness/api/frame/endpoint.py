@@ -4,21 +4,22 @@ get: actor, context, secret.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response
 
-from harness.api.frame.idempotency import IdempotencyCache
+from harness.api.frame.idempotency import SentRequest, answer_once
 from harness.api.frame.json_answers import JsonAnswer
 from harness.api.frame.request_fields import Body, PageQuery
 from harness.app.installation import Installation
-from harness.control.context import Context
+from harness.control.context import Context, NoCipher
 from harness.control.operations.project_scope import ProjectScope, installation_alone
 from harness.domain.operations.access import Actor
 from harness.domain.operations.projects import DEFAULT_PROJECT
+from harness.ports import Cipher
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,8 +33,8 @@ class ApiCaller:
     ctx: Context
     actor: Actor
     secret: bytes
-    remembered: IdempotencyCache
     idempotency_key: str | None = None
+    answers: Cipher = field(default_factory=NoCipher)  # for those that are kept
 
 
 def _caller(request: Request) -> ApiCaller:
@@ -44,7 +45,7 @@ def _caller(request: Request) -> ApiCaller:
         ctx=ctx if actor.project == ctx.project else replace(ctx, project=actor.project),
         actor=actor,
         secret=installation.secret,
-        remembered=request.app.state.remembered,
+        answers=installation.answer_cipher,
     )
 
 
@@ -86,13 +87,20 @@ def endpoint(
             if who.actor.project != DEFAULT_PROJECT:
                 scope(who.ctx, given)
 
-            def do() -> JsonAnswer:
-                return JsonAnswer(handler(**given), status_code=status)
-
             if status == 204:
                 handler(**given)
                 return Response(status_code=status)
-            return _once(who, f"{method} {path}", given.get("body"), do)
+
+            def do(ctx: Context) -> JsonAnswer:
+                own = {**given, "who": replace(who, ctx=ctx)}
+                return JsonAnswer(handler(**own), status_code=status)
+
+            body: Body | None = given.get("body")
+            if who.idempotency_key is None or body is None:
+                return do(who.ctx)
+            place, fingerprint = f"{method} {path}", body.request_fingerprint()
+            sent = SentRequest(who.actor, place, who.idempotency_key, fingerprint)
+            return answer_once(who.ctx, who.secret, who.answers, sent, do)
 
         router.add_api_route(
             path, answered, methods=[method], status_code=status, response_model=None
@@ -100,14 +108,3 @@ def endpoint(
         return handler
 
     return register
-
-
-def _once(
-    who: ApiCaller, what: str, body: Body | None, do: Callable[[], JsonAnswer]
-) -> JsonAnswer:
-    if who.idempotency_key is None or body is None:
-        return do()
-    # The role too: a lesser key of the same person must not be shown what this one was.
-    actor = who.actor
-    scope = (actor.principal, actor.role.name, actor.project, what, who.idempotency_key)
-    return who.remembered.once(scope, body.request_fingerprint(), do)

@@ -1,77 +1,77 @@
-"""`IdempotencyCache` makes the same request with the same `Idempotency-Key` have one effect and
-the same answer; with another body it is refused.
+"""Answers a request with an `Idempotency-Key` once (`answer_once`): sent again, to whichever
+control process, it gets the same answer, and has no other effect.
 
-Kept in this process for a day. A restart forgets: after one, look before sending again.
+The answer may show a secret once, such as a new key: it is stored encrypted, with a key made
+of the installation's secret, and of the request's content a keyed hash alone.
 """
 
-from collections import OrderedDict
+import hmac
+import json
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from threading import Lock
+from dataclasses import dataclass
 from typing import Final
 
 from harness.api.frame.json_answers import JsonAnswer
-from harness.domain.errors import InputError
-from harness.ports import Clock
+from harness.control.context import Context
+from harness.control.operations import idempotency
+from harness.domain.operations.access import Actor
+from harness.domain.operations.idempotent_request import IdempotentRequest
+from harness.ports import Cipher
 
-KEEP_S: Final = 86_400.0
-ENTRIES: Final = 10_000
 REPLAYED: Final = "idempotent-replayed"
 
 
-@dataclass
-class _Entry:
-    at: float
-    lock: Lock = field(default_factory=Lock)
-    request: str = ""
-    status: int = 0
-    body: bytes | None = None
+@dataclass(frozen=True, slots=True)
+class SentRequest:
+    """A request as its key stands for it."""
+
+    actor: Actor
+    place: str  # method and path
+    key: str
+    fingerprint: str  # of its body
+
+    @property
+    def scope(self) -> str:
+        # The role too: a lesser key of the same person must not be shown what this one was.
+        actor = self.actor
+        return json.dumps([actor.principal, actor.role.name, actor.project, self.place])
 
 
-class IdempotencyCache:
-    """Keeps answers by (who, what, key). Thread-safe: of two at once, the second waits."""
+def answer_once(
+    ctx: Context,
+    secret: bytes,
+    cipher: Cipher,
+    sent: SentRequest,
+    do: Callable[[Context], JsonAnswer],
+) -> JsonAnswer:
+    """The first answer to this request. One that raises is not kept. secret: of the
+    installation, for the hash of the body. cipher: for the answer. Raises as
+    `idempotency.do_once`.
+    """
+    request = IdempotentRequest(
+        sent.scope,
+        sent.key,
+        _hash(secret, sent.fingerprint),
+        ctx.chance.token("ir_"),
+        ctx.clock.now(),
+    )
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._lock = Lock()
-        self._entries: OrderedDict[tuple[str, ...], _Entry] = OrderedDict()
+    def answer(within: Context) -> idempotency.Answer:
+        made = do(within)
+        return made.status_code, bytes(made.body).decode()
 
-    def once(
-        self, scope: tuple[str, ...], request: str, do: Callable[[], JsonAnswer]
-    ) -> JsonAnswer:
-        """The first answer for this scope. A call that raises had no effect and is not kept.
-
-        request: the body in a canonical form. Raises InputError when it is not the first one's.
-        """
-        entry = self._entry(scope)
-        with entry.lock:
-            if entry.body is None:
-                answer = do()
-                entry.request, entry.status, entry.body = (
-                    request,
-                    answer.status_code,
-                    bytes(answer.body),
-                )
-                return answer
-            if entry.request != request:
-                raise InputError(
-                    "this Idempotency-Key came before with another body: take a new key"
-                )
-            return _replayed_answer(entry.status, entry.body)
-
-    def _entry(self, scope: tuple[str, ...]) -> _Entry:
-        now = self._clock.monotonic()
-        with self._lock:
-            while self._entries:
-                oldest = next(iter(self._entries.values()))
-                if now - oldest.at < KEEP_S and len(self._entries) < ENTRIES:
-                    break
-                self._entries.popitem(last=False)
-            return self._entries.setdefault(scope, _Entry(now))
+    (status, body), is_replayed = idempotency.do_once(
+        ctx, cipher, request, answer, sleep=time.sleep
+    )
+    made = JsonAnswer(
+        None, status_code=status, headers={REPLAYED: "true"} if is_replayed else {}
+    )
+    made.body = body.encode()
+    made.headers["content-length"] = str(len(made.body))
+    return made
 
 
-def _replayed_answer(status: int, body: bytes) -> JsonAnswer:
-    answer = JsonAnswer(None, status_code=status, headers={REPLAYED: "true"})
-    answer.body = body
-    answer.headers["content-length"] = str(len(body))
-    return answer
+def _hash(secret: bytes, fingerprint: str) -> str:
+    message = f"swapgate: idempotent request: {fingerprint}".encode("utf-8", "surrogatepass")
+    return hmac.digest(secret, message, "sha256").hex()

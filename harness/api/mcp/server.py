@@ -25,7 +25,6 @@ from pydantic import ValidationError
 from harness import __version__
 from harness.api.frame.endpoint import ApiCaller
 from harness.api.frame.error_status import describe_places
-from harness.api.frame.idempotency import IdempotencyCache
 from harness.api.frame.json_answers import JsonAnswer
 from harness.api.frame.request_body import check_json
 from harness.api.mcp.tools import MANAGEMENT_TOOLS, ManagementTool
@@ -70,7 +69,6 @@ class McpServer:
         self._client, self._session = client, session
         self._management = {tool.name: tool for tool in MANAGEMENT_TOOLS}
         self._in_session = {tool.offered.name: tool for tool in session_tools}
-        self._answers = IdempotencyCache(installation.clock)
 
     def build(self) -> Server[Any]:
         return Server(
@@ -145,7 +143,7 @@ class McpServer:
         if actor.project != DEFAULT_PROJECT:
             ctx = replace(ctx, project=actor.project)
             tool.scope(ctx, {"body": given})
-        caller = ApiCaller(ctx, actor, self._secret, self._answers)
+        caller = ApiCaller(ctx, actor, self._secret)
         return _result(bytes(JsonAnswer(tool.answer(caller, given)).body).decode())
 
     async def _call_in_session(

@@ -16,6 +16,7 @@ from harness.domain.errors import LeadershipLost, StoreUnavailable
 from harness.domain.evals.run import EvalRun
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.idempotent_request import KEEP as IDEMPOTENT_REQUESTS_KEPT
 
 
 class MonitoredJob:
@@ -77,6 +78,7 @@ def purge_expired(ctx: Context, *, alerts_days: float, failovers_days: float) ->
         tx.alerts.forget(now - timedelta(days=alerts_days))
         tx.failovers.forget(now - timedelta(days=failovers_days))
         tx.dashboard_sessions.forget(now - SIGN_INS_KEPT)
+        tx.idempotent_requests.forget(now - IDEMPOTENT_REQUESTS_KEPT)
         expired = tx.captures.forget(now)
         live = (*tx.rollouts.live(), *tx.rollouts.baking())
         tx.observations.forget_keys({rollout.id for rollout in live})

@@ -259,6 +259,7 @@ OTHER_COLUMNS: Final[Mapping[str, str]] = {
     "evidence": "project id route target kind verdict_id verdict_incumbent verdict_outcome "
     "waiver_id signature",
     "failover": "worker request route arm target provider failure endpoint next_target",
+    "idempotent_request": "scope key request_hash owner body",
     "key_spend": "project key worker",
     "later_spending_hold": "id purpose subject",
     "later_spending_month": "purpose",

@@ -35,6 +35,7 @@ GROWING: Final = frozenset(
         "eval_run",
         "evidence",
         "failover",
+        "idempotent_request",
         "key_spend",
         "observation_batch",
         "proposal",
