@@ -28,10 +28,8 @@ class TokenSettlement(RequestObserver):
 def _actual_tokens(reservation: RateReservation, response: RoutedResponse) -> int:
     """As the provider counted; of what it did not, as estimated."""
     result = response.progress.result
-    if isinstance(result, UpstreamAnswer):
-        usage = result.usage or NO_USAGE  # as `response.usage` has it, without the call
-    else:
-        usage = response.usage
+    # As `response.usage` has it of all results, without the call.
+    usage = (result.usage or NO_USAGE) if isinstance(result, UpstreamAnswer) else response.usage
     if usage.input_tokens:
         return usage.input_tokens + usage.output_tokens
     if isinstance(result, CommittedStream) or usage.output_tokens:
