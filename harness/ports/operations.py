@@ -402,8 +402,9 @@ class Spending(Protocol):
     def of_project(
         self, project: str, month: date, routes: Collection[str]
     ) -> tuple[PurposeSpending, ...]:
-        """Sums what a project's own things cost in a month: the runs of its suites that began
-        in it, with their judges, and the shadows of its routes.
+        """Sums what a project's own things cost in a month: the runs that began in it, of its
+        suites and those that its proposals asked for, with their judges; the judges of its
+        canaries; and the shadows of its routes.
         """
         ...
 

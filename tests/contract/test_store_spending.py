@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.control.operations.spending_allowance import Allowance, TakenAmount
+from harness.domain.canary.guardrails import ArmSplit, Guardrail, JudgeTally
+from harness.domain.evals.run import Passed
 from harness.domain.operations.spending import (
     HOLD_LASTS,
     ROUNDING_USD,
@@ -23,11 +25,22 @@ from harness.domain.operations.spending import (
     SpendingPurpose,
     month_of,
 )
+from harness.domain.proposals.proposal import SuiteRuns
 from harness.ports import Store
 from harness.runtime.clock import SystemClock
 from harness.runtime.random_ids import SystemRandomIds
 from harness.store.sql import SqlStore
 from tests.support.site.signing_keys import CONTROL
+from tests.support.store.records import (
+    BLOCK,
+    NOW,
+    RUN,
+    SAMPLE,
+    create_route,
+    proposal,
+    rollout,
+    verdict,
+)
 from tests.support.store.sqlite_store import open_sqlite
 
 pytestmark = pytest.mark.req("G5")
@@ -228,3 +241,42 @@ def total(store: Store) -> float:
     with store.read() as tx:
         month: MonthSpending = tx.spending.month(MONTH)
     return month.spent_usd + month.held_usd
+
+
+@pytest.mark.req("G3")
+def test_a_project_is_told_the_shared_runs_that_it_asked_for_and_its_canarys_judge(
+    store: Store,
+) -> None:
+    """Others asked for one run; one was there before the proposal, and one is a month old."""
+    route, month = "payments::triage", NOW.date().replace(day=1)
+    judged = {Guardrail.JUDGE: JudgeTally(10, 2, 3, 1, ArmSplit(1, 1), 0.25)}
+    early = NOW - timedelta(minutes=1)
+    with store.write() as tx:
+        create_route(tx)
+        create_route(tx, route)
+        for number, (suite, at) in enumerate(
+            (
+                ("tickets", NOW),
+                ("tickets", early),
+                ("tickets", NOW),
+                ("payments::tickets", early),
+                ("tickets", NOW - timedelta(days=31)),
+            ),
+            start=1,
+        ):
+            tx.runs.add(replace(RUN, id=f"r_{number}", suite=suite, created_at=at))
+            measured = replace(SAMPLE, run=f"r_{number}", judge_calls=2, judge_cost_usd=0.5)
+            assert tx.runs.store_sample(measured)
+        tx.proposals.add(proposal("p_other", runs={"tickets": SuiteRuns("r_3", "r_1")}))
+        asked = {"tickets": SuiteRuns("r_1", "r_2"), "more": SuiteRuns("r_4", "r_5")}
+        tx.proposals.add(proposal(route=route, runs=asked))
+        tx.verdicts.add(verdict(Passed, route=route), "p_1")
+        tx.rollouts.add(rollout(route=route))
+        tx.observations.append([replace(BLOCK, counts=judged)], [])
+        tx.observations.append([replace(BLOCK, sequence=2)], [])
+
+    with store.read() as tx:
+        evals, judges, *others = tx.spending.of_project("payments", month, [route])
+    assert (evals.spent_usd, evals.calls) == (0.5, 2)
+    assert (judges.spent_usd, judges.calls) == (1.25, 14)
+    assert {row.spent_usd for row in others} == {0.0}

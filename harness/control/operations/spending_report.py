@@ -126,7 +126,10 @@ class SpendingReport:
         first = [held]
         if self.clients is not None:
             first = [
-                ("not in these sums", "runs of shared suites, and judges of canaries"),
+                (
+                    "not in these sums",
+                    "runs of shared suites that no proposal of yours asked for",
+                ),
                 (f"requests of clients, {since}", str(self.clients)),
             ]
         return [

@@ -1,16 +1,20 @@
 """Reads and writes what Swapgate itself spends: the cap, each month's sums, and the holds of
 calls under way (`SqlSpending`). Every change waits for the one before, so that all processes
 together never hold more than the cap leaves. What a project spent is summed from the rows that
-name its suites and routes: the sums that keep the cap name none.
+name its suites and routes, and those that its proposals asked for: the sums that keep the cap
+name none.
 """
 
+import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, time
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 import sqlalchemy as sa
 
+from harness.domain.canary.guardrails import Guardrail, JudgeTally, tallies_from_json
 from harness.domain.operations.spending import (
     HOLD_LASTS,
     MonthSpending,
@@ -23,6 +27,8 @@ from harness.domain.operations.spending import (
 from harness.domain.shadow.shadow import COST_USD, MIRRORED, UNPRICED
 from harness.store.schema.drift import drift_check
 from harness.store.schema.evals import eval_run, sample
+from harness.store.schema.observations import block
+from harness.store.schema.proposals import LIVE_STATE_VALUES, proposal, rollout
 from harness.store.schema.shadow import shadow, shadow_tally, tally_from_row
 from harness.store.schema.spending import (
     LATER_PURPOSES,
@@ -35,6 +41,7 @@ from harness.store.schema.spending import (
     spending_hold,
     spending_month,
 )
+from harness.store.sql.json_rows import json_rows, look_up
 from harness.store.sql.pages import owned_by
 from harness.store.unit_of_work import Unit
 
@@ -43,27 +50,68 @@ _SERIAL: Final = "spending"
 _AT: Final = eval_run.c.created_at.type
 _JUDGED: Final = sa.case((sample.c.judge_cost_usd.is_(None), sample.c.judge_calls), else_=0)
 _IS_DRIFT: Final = drift_check.c.run.is_not(None)
-# What the answers of a month's runs cost, and their judges: of evals, and of drift checks.
-RUN_COSTS: Final = (
-    sa.select(
-        _IS_DRIFT.label("is_drift"),
-        sa.func.count().label("answers"),
-        sa.func.coalesce(sa.func.sum(sample.c.cost_usd), 0.0).label("answers_usd"),
-        sa.func.sum(sa.case((sample.c.cost_usd.is_(None), 1), else_=0)).label("unpriced"),
-        sa.func.sum(sample.c.judge_calls).label("judge_calls"),
-        sa.func.coalesce(sa.func.sum(sample.c.judge_cost_usd), 0.0).label("judges_usd"),
-        sa.func.sum(_JUDGED).label("judges_unpriced"),
-    )
-    .select_from(
-        eval_run.join(sample, sample.c.run == eval_run.c.id).outerjoin(
-            drift_check, drift_check.c.run == eval_run.c.id
+
+
+def _run_costs(runs: sa.FromClause) -> sa.Select[Any]:
+    """What the answers of a month's runs cost, and their judges: of evals, and of drift
+    checks.
+    """
+    return (
+        sa.select(
+            _IS_DRIFT.label("is_drift"),
+            sa.func.count().label("answers"),
+            sa.func.coalesce(sa.func.sum(sample.c.cost_usd), 0.0).label("answers_usd"),
+            sa.func.sum(sa.case((sample.c.cost_usd.is_(None), 1), else_=0)).label("unpriced"),
+            sa.func.sum(sample.c.judge_calls).label("judge_calls"),
+            sa.func.coalesce(sa.func.sum(sample.c.judge_cost_usd), 0.0).label("judges_usd"),
+            sa.func.sum(_JUDGED).label("judges_unpriced"),
         )
+        .select_from(
+            runs.join(sample, sample.c.run == eval_run.c.id).outerjoin(
+                drift_check, drift_check.c.run == eval_run.c.id
+            )
+        )
+        .where(
+            eval_run.c.created_at >= sa.bindparam("begin", type_=_AT),
+            eval_run.c.created_at < sa.bindparam("end", type_=_AT),
+        )
+        .group_by(_IS_DRIFT)
     )
+
+
+RUN_COSTS: Final = _run_costs(eval_run)
+
+
+@cache
+def costs_of_asked_runs(dialect: str) -> sa.Select[Any]:
+    """The same of those runs that `asked` has as JSON, if they are not older than `since`."""
+    asked = json_rows("asked", {"run": sa.Text(), "since": sa.BigInteger()}, dialect)
+    runs = look_up(asked, eval_run, eval_run.c.id == asked.c.run)
+    begun = sa.type_coerce(eval_run.c.created_at, sa.BigInteger)
+    return _run_costs(runs).where(begun >= asked.c.since)
+
+
+# Whose runs, or judges, of this month may be: what a proposal asks for, it stores.
+_OF_ROUTES: Final[sa.BindParameter[Any]] = sa.bindparam("routes", expanding=True)
+ASKED_RUNS: Final = sa.select(
+    sa.type_coerce(proposal.c.created_at, sa.BigInteger).label("since"), proposal.c.runs
+).where(
+    proposal.c.route.in_(_OF_ROUTES), proposal.c.updated_at >= sa.bindparam("begin", type_=_AT)
+)
+# Of the blocks that a judge read in; most have none, and would take long to decode.
+CANARY_JUDGES: Final = (
+    sa.select(block.c.counts)
+    .select_from(rollout.join(block, block.c.rollout == rollout.c.id))
     .where(
-        eval_run.c.created_at >= sa.bindparam("begin", type_=_AT),
-        eval_run.c.created_at < sa.bindparam("end", type_=_AT),
+        rollout.c.route.in_(_OF_ROUTES),
+        sa.or_(
+            rollout.c.updated_at >= sa.bindparam("begin", type_=_AT),
+            rollout.c.state.in_(LIVE_STATE_VALUES),
+        ),
+        block.c.closed_at >= sa.bindparam("begin", type_=_AT),
+        block.c.closed_at < sa.bindparam("end", type_=_AT),
+        sa.type_coerce(block.c.counts, sa.Text).contains('"no_verdict"'),
     )
-    .group_by(_IS_DRIFT)
 )
 _DAY: Final = shadow_tally.c.day.type
 MIRROR_COSTS: Final = (
@@ -166,9 +214,8 @@ class SqlSpending:
         self, project: str, month: date, routes: Collection[str]
     ) -> tuple[PurposeSpending, ...]:
         begin, end = (datetime.combine(day, time(), UTC) for day in (month, next_month(month)))
-        own = owned_by(eval_run, project)
-        of_runs = RUN_COSTS if own is None else RUN_COSTS.where(own)
-        rows = self._unit.read(of_runs, {"begin": begin, "end": end}).all()
+        window = {"begin": begin, "end": end}
+        rows = self._costs_of_runs(project, sorted(routes), window)
         answers = {
             purpose: PurposeSpending(
                 purpose,
@@ -181,10 +228,16 @@ class SqlSpending:
                 (SpendingPurpose.DRIFT, True),
             )
         }
+        of_canaries = self._canary_judges(sorted(routes), window)
         judges = PurposeSpending(
             SpendingPurpose.JUDGES,
-            math.fsum(row.judges_usd for row in rows),
-            sum(row.judge_calls for row in rows),
+            math.fsum(
+                (
+                    *(row.judges_usd for row in rows),
+                    *(tally.cost_usd for tally in of_canaries),
+                )
+            ),
+            sum(row.judge_calls for row in rows) + sum(tally.units for tally in of_canaries),
             sum(row.judges_unpriced for row in rows),
         )
         days = {"routes": sorted(routes), "first_day": month, "next_day": next_month(month)}
@@ -202,6 +255,34 @@ class SqlSpending:
             mirrored,
             answers[SpendingPurpose.DRIFT],
         )
+
+    def _costs_of_runs(
+        self, project: str, routes: Sequence[str], window: Mapping[str, datetime]
+    ) -> list[sa.Row[Any]]:
+        """Of the runs of the project's suites, and of the others that its proposals asked for:
+        a run from before a proposal was found, and not asked for.
+        """
+        own = owned_by(eval_run, project)
+        of_runs = RUN_COSTS if own is None else RUN_COSTS.where(own)
+        rows = list(self._unit.read(of_runs, window))
+        if own is None:
+            return rows
+        since: dict[str, int] = {}
+        for asker in self._unit.read(ASKED_RUNS, {"routes": routes, **window}):
+            for pair in asker.runs.values():
+                for run in pair.values():
+                    since[run] = min(asker.since, since.get(run, asker.since))
+        asked = [{"run": run, "since": earliest} for run, earliest in since.items()]
+        shared = costs_of_asked_runs(self._unit.dialect).where(~own)
+        return rows + list(self._unit.read(shared, {"asked": json.dumps(asked), **window}))
+
+    def _canary_judges(
+        self, routes: Sequence[str], window: Mapping[str, datetime]
+    ) -> list[JudgeTally]:
+        """What the judges of canaries on these routes counted and cost."""
+        stored = self._unit.read(CANARY_JUDGES, {"routes": routes, **window}).scalars()
+        tallies = (tallies_from_json(counts).get(Guardrail.JUDGE) for counts in stored)
+        return [tally for tally in tallies if isinstance(tally, JudgeTally)]
 
     def hold(self, hold: SpendingHold, usd: float, now: datetime) -> bool:
         """Adds to a hold, which begins with that, unless the cap leaves too little."""
