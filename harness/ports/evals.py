@@ -3,7 +3,7 @@ and of the workers and runners that evaluate (`EvalWorkers`, `RunQueue`, `SlotLo
 `EvalRunner`, with its `EvalJob`).
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -39,6 +39,16 @@ class EvalRuns(Protocol):
 
     def of_targets(self, targets: Collection[str]) -> Sequence[EvalRun]:
         """Lists the runs of these targets, newest first."""
+        ...
+
+    def of_suite(self, target: str, suite: str, suite_digest: str) -> Iterator[EvalRun]:
+        """Yields a target's runs of one version of a suite, newest first. They are read some at
+        a time: ask for no more than is needed.
+        """
+        ...
+
+    def unfinished(self, fingerprint: str) -> Sequence[EvalRun]:
+        """Lists the runs with this fingerprint that are queued or running."""
         ...
 
     def newest_of_targets(

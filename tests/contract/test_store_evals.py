@@ -110,6 +110,30 @@ def test_the_newest_run_of_each_suite_on_a_target_is_found(store: Store) -> None
         assert tx.runs.newest_of_targets([], done) == []
 
 
+def test_a_suites_runs_on_a_target_are_read_from_the_newest_on(store: Store) -> None:
+    ids = [f"r_{number:02}" for number in range(2, 30)]
+    with store.write() as tx:
+        for number, id_ in enumerate(ids):
+            tx.runs.add(replace(RUN, id=id_, created_at=LATER + number // 2 * MINUTE))
+        tx.runs.add(replace(RUN, id="r_50", suite_digest="f" * 64))
+        tx.runs.add(replace(RUN, id="r_51", target=NEW.id))
+
+    with store.read() as tx:
+        runs = tx.runs.of_suite(RUN.target, RUN.suite, RUN.suite_digest)
+        assert [run.id for run in runs] == [*reversed(ids), "r_1"]
+        assert [*tx.runs.of_suite(RUN.target, "other", RUN.suite_digest)] == []
+
+
+def test_an_equal_run_that_has_not_ended_is_found(store: Store) -> None:
+    with store.write() as tx:
+        tx.runs.add(replace(RUN, id="r_2", state=RunState.DONE))
+        tx.runs.add(replace(RUN, id="r_3", state=RunState.RUNNING))
+        tx.runs.add(replace(RUN, id="r_4", target=NEW.id))
+
+    with store.read() as tx:
+        assert {run.id for run in tx.runs.unfinished(RUN.fingerprint)} == {"r_1", "r_3"}
+
+
 def test_a_run_is_scored_by_what_it_learned_of_its_target(store: Store) -> None:
     """An error of the infrastructure tells nothing; an answer that has no score does."""
     lost = replace(SAMPLE, strict=None, lenient=None, error=SampleError.INFRA)

@@ -344,6 +344,7 @@ BOUNDED: Final[Mapping[str, str]] = {
     "ApiKeys.data_key_names": "the clients that somebody gave a key",
     "Observations.traffic_points": "of a span of time, summed by minute",
     "EvalRuns.of_targets": "of the models that are asked about",
+    "EvalRuns.unfinished": "those that workers have yet to do",
     "EvalRuns.newest_of_targets": "one of each suite and model",
     "EvalRuns.release": "of one process",
     "EvalRuns.done": "of one run",

@@ -222,6 +222,9 @@ def ask_store(tx: Transaction, since: Any) -> None:
     tx.observations.spends(since=since.date())
     tx.runs.of_targets(["a"])
     tx.runs.newest_of_targets(["a", "b"], [*RunState])
+    for run in tx.runs.list()[:1]:
+        list(tx.runs.of_suite(run.target, run.suite, run.suite_digest))
+    tx.runs.unfinished("f")
     tx.keys.of_principal("p")
     tx.switches.not_lifted()
     tx.dashboard_sessions.open_at(since)

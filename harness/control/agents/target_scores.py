@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import count
+from itertools import count, takewhile
 from statistics import fmean
 from typing import Final
 
@@ -112,12 +112,11 @@ def _list_runs(
 ) -> Sequence[EvalRun]:
     """Those that count, the newest first."""
     since = ctx.clock.now() - terms.lasts
+    runs = tx.runs.of_suite(target.id, terms.pin.name, terms.pin.digest)
     found = [
         run
-        for run in tx.runs.of_targets({target.id})
-        if run.suite_digest == terms.pin.digest
-        and run.state in _ENDED
-        and run.created_at > since
+        for run in takewhile(lambda run: run.created_at > since, runs)
+        if run.state in _ENDED
         and endpoint_changes.find_move_since(ctx, tx, target.id, run.created_at) is None
     ]
     unrecorded = tampering.unrecorded_rows(ctx, tx) if found else ()

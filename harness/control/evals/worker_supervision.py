@@ -172,12 +172,7 @@ def cancel_run(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
 
 def has_duplicate(tx: Transaction, run: EvalRun) -> bool:
     """Whether a run with the same fingerprint and no fewer items is queued or running."""
-    return any(
-        target.state in RUNNABLE_STATES
-        and (target.suite, target.fingerprint) == (run.suite, run.fingerprint)
-        and target.wanted >= run.wanted
-        for target in tx.runs.of_targets([run.target])
-    )
+    return any(queued.wanted >= run.wanted for queued in tx.runs.unfinished(run.fingerprint))
 
 
 def start_run(

@@ -13,7 +13,7 @@ from harness.control.proposals import recorded_answers, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
-from harness.domain.evals.run import Claim, EvalRun, GateRule, RunBudget, SuitePlan
+from harness.domain.evals.run import Claim, GateRule, RunBudget, SuitePlan
 from harness.domain.formatting import format_percent, format_score, format_usd
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
@@ -143,19 +143,10 @@ def estimate_proposal(
             targets.find_known_target(tx, request.candidate)
             or targets.plain_target(request.candidate),
         )
-        arms = {side.id for side in sides if side is not None}
-        recorded = _Recorded(tx.runs.of_targets(arms), tx.proposals.list(limit=MOST_EARLIER))
+        earlier = tx.proposals.list(limit=MOST_EARLIER)
         return [
-            _of_suite(ctx, tx, plan, sides, recorded, limit, effect) for plan in preview.plans
+            _of_suite(ctx, tx, plan, sides, earlier, limit, effect) for plan in preview.plans
         ]
-
-
-@dataclass(frozen=True)
-class _Recorded:
-    """Newest first."""
-
-    runs: Sequence[EvalRun]
-    proposals: Sequence[Proposal]
 
 
 def _of_suite(
@@ -163,15 +154,15 @@ def _of_suite(
     tx: Transaction,
     plan: SuitePlan,
     arms: tuple[Target, Target | None],
-    recorded: _Recorded,
+    earlier: Sequence[Proposal],
     limit: RunBudget,
     wished: float | None,
 ) -> SuiteEstimate:
-    ours, theirs = (recorded_answers.mean_usage(tx, plan, arm, recorded.runs) for arm in arms)
+    ours, theirs = (recorded_answers.mean_usage(tx, plan, arm) for arm in arms)
     estimated = theirs is None and ours is not None
     if ours is not None and theirs is None:
         theirs = recorded_answers.usage_at_price(tx, arms[1], ours)
-    spread = recorded_answers.measure_spread(tx, plan, arms[0].id, recorded.proposals)
+    spread = recorded_answers.measure_spread(tx, plan, arms[0].id, earlier)
     effect = _effect(plan, wished)
     known = budget.spread_as_people_score(
         spread or DifferenceSpread(_guess(plan, effect), 0.0, 0), plan

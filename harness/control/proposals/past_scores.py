@@ -5,11 +5,12 @@ gate adjusts by (statistics.md §1.14).
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from itertools import islice
 from statistics import fmean
 from typing import Final
 
 from harness.domain.evals.difficulty import encode_scores
-from harness.domain.evals.run import EvalRun, GateRule, Sample, SuitePlan
+from harness.domain.evals.run import EvalRun, GateRule, RunState, Sample, SuitePlan
 from harness.ports import Transaction
 
 # More models say little more about an item, and each is read from the database.
@@ -34,23 +35,27 @@ def with_difficulty(tx: Transaction, plan: SuitePlan, excluded: Collection[str])
 def _scores_of_models(
     tx: Transaction, plan: SuitePlan, excluded: Collection[str]
 ) -> Sequence[Sequence[float]]:
-    """Of the newest complete run of each model, in the plan's order."""
+    """Of the newest complete run of each model, in the plan's order; of those models that
+    were asked last.
+    """
     others = frozenset(tx.routing.targets()) - frozenset(excluded)
-    found: dict[str, Sequence[float]] = {}
-    for run in tx.runs.of_targets(others):
-        if len(found) == MOST_MODELS:
-            break
-        if run.target in found or not _same_items(run, plan):
-            continue
-        scores = _item_scores(tx.runs.outcomes(run.id, below=plan.pool), plan.pool)
-        if scores is not None:
-            found[run.target] = scores
-    return list(found.values())
+    newest = tx.runs.newest_of_targets(others, [*RunState])
+    asked = (_newest_scores(tx, plan, run.target) for run in newest if run.suite == plan.suite)
+    found = (scores for scores in asked if scores is not None)
+    return list(islice(found, MOST_MODELS))
+
+
+def _newest_scores(tx: Transaction, plan: SuitePlan, model: str) -> Sequence[float] | None:
+    for run in tx.runs.of_suite(model, plan.suite, plan.suite_digest):
+        if _same_items(run, plan):
+            scores = _item_scores(tx.runs.outcomes(run.id, below=plan.pool), plan.pool)
+            if scores is not None:
+                return scores
+    return None
 
 
 def _same_items(run: EvalRun, plan: SuitePlan) -> bool:
-    same = (run.suite_digest, run.order_seed) == (plan.suite_digest, plan.order_seed)
-    return same and run.wanted >= plan.pool
+    return run.order_seed == plan.order_seed and run.wanted >= plan.pool
 
 
 def _item_scores(samples: Sequence[Sample], items: int) -> Sequence[float] | None:

@@ -11,7 +11,7 @@ from harness.control.evals.run_costs import sum_judging_cost
 from harness.control.routing import monthly_bill
 from harness.domain.evals.answer_columns import AnswerColumns
 from harness.domain.evals.difficulty import decode_scores
-from harness.domain.evals.run import EvalRun, Sample, SampleError, SuitePlan
+from harness.domain.evals.run import Sample, SampleError, SuitePlan
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
 from harness.gate.arrays import np
@@ -24,13 +24,11 @@ from harness.ports import Transaction
 MOST_SAMPLES: Final = 500
 
 
-def mean_usage(
-    tx: Transaction, plan: SuitePlan, target: Target | None, runs: Sequence[EvalRun]
-) -> MeanUsage | None:
+def mean_usage(tx: Transaction, plan: SuitePlan, target: Target | None) -> MeanUsage | None:
     """Computes the means of the newest run with answers; None where there is none."""
-    for run in runs:
-        if target is None or (run.suite_digest, run.target) != (plan.suite_digest, target.id):
-            continue
+    if target is None:
+        return None
+    for run in tx.runs.of_suite(target.id, plan.suite, plan.suite_digest):
         answered = [
             sample
             for sample in tx.runs.samples(run.id, below=MOST_SAMPLES)

@@ -85,15 +85,19 @@ def _earlier(
     tx: Transaction, plan: SuitePlan, ours: Target, theirs: Target | None
 ) -> Sequence[tuple[AnswerColumns, AnswerColumns]]:
     """Of the newest runs of both on this very suite; runs may differ in their order."""
-    newest: dict[str, str] = {}
-    arms = {target.id for target in (ours, theirs) if target is not None}
-    for run in tx.runs.of_targets(arms):
-        if run.suite_digest == plan.suite_digest and tx.runs.progress(run.id)[0]:
-            newest.setdefault(run.target, run.id)
-    if theirs is None or not {ours.id, theirs.id} <= newest.keys():
+    if theirs is None:
         return ()
-    one, other = (tx.runs.samples(newest[arm.id]) for arm in (ours, theirs))
+    newest = [_newest_answered(tx, plan, arm) for arm in (ours, theirs)]
+    if None in newest:
+        return ()
+    one, other = (tx.runs.samples(run) for run in newest if run is not None)
     return [(AnswerColumns.from_samples(one), AnswerColumns.from_samples(other))]
+
+
+def _newest_answered(tx: Transaction, plan: SuitePlan, arm: Target) -> str | None:
+    """The newest run with an answer; None where there is none."""
+    runs = tx.runs.of_suite(arm.id, plan.suite, plan.suite_digest)
+    return next((run.id for run in runs if tx.runs.progress(run.id)[0]), None)
 
 
 def _pairs(answers: Iterable[tuple[AnswerColumns, AnswerColumns]]) -> MeasuredTokens:

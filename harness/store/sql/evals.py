@@ -2,7 +2,7 @@
 states, workers' leases, runs shared by a fingerprint, samples with or without texts, progress.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -82,6 +82,21 @@ _newest_run = (
 # was ever asked is too much to read, and to verify, where its newest answers are wanted.
 NEWEST_OF_TARGETS = NEWEST_RUNS.select_from(
     look_up(_asked, eval_run, eval_run.c.id == _newest_run)
+)
+OF_SUITE: Final = NEWEST_RUNS.where(
+    *(eval_run.c[name] == sa.bindparam(name) for name in ("target", "suite", "suite_digest"))
+).limit(sa.bindparam("most"))
+OF_SUITE_BEFORE: Final = OF_SUITE.where(
+    sa.tuple_(eval_run.c.created_at, eval_run.c.id)
+    < sa.tuple_(
+        sa.bindparam("before", type_=eval_run.c.created_at.type), sa.bindparam("before_id")
+    )
+)
+# How many runs are read first; then twice as many, up to MOST_LISTED.
+FIRST_RUNS: Final = 8
+UNFINISHED: Final = NEWEST_RUNS.where(
+    eval_run.c.fingerprint == sa.bindparam("fingerprint"),
+    eval_run.c.state.in_([state.value for state in RUNNABLE_STATES]),
 )
 ONE_RUN = sa.select(eval_run).where(eval_run.c.id == sa.bindparam("run"))
 SHARED_RUN = NEWEST_RUNS.where(
@@ -226,6 +241,21 @@ class SqlEvalRuns:
         query = NEWEST_RUNS.where(eval_run.c.target.in_(sorted(targets)))
         found = self._unit.checked(eval_run, self._unit.read(query))
         return [run_from_row(row) for row in found]
+
+    def of_suite(self, target: str, suite: str, suite_digest: str) -> Iterator[EvalRun]:
+        wanted = {"target": target, "suite": suite, "suite_digest": suite_digest}
+        query, most = OF_SUITE, FIRST_RUNS
+        while True:
+            rows = self._unit.read(query, {**wanted, "most": most}).all()
+            yield from map(run_from_row, self._unit.checked(eval_run, rows))
+            if len(rows) < most:
+                return
+            query, most = OF_SUITE_BEFORE, min(2 * most, MOST_LISTED)
+            wanted |= {"before": rows[-1].created_at, "before_id": rows[-1].id}
+
+    def unfinished(self, fingerprint: str) -> Sequence[EvalRun]:
+        rows = self._unit.read(UNFINISHED, {"fingerprint": fingerprint})
+        return [run_from_row(row) for row in self._unit.checked(eval_run, rows)]
 
     def newest_of_targets(
         self, targets: Collection[str], states: Sequence[RunState]
