@@ -25,13 +25,18 @@ from inspect_ai.log import (
     read_eval_log_sample_async,
     read_eval_log_sample_summaries_async,
 )
-from inspect_ai.model import Model, _assistant_internal
+from inspect_ai.model import Model
 from inspect_ai.util import display_type
 
 from evals.runner.call_spending import build_spending
 from evals.runner.collector import Collector
 from evals.runner.http_transport import HttpTransport
 from evals.runner.inspect_model import TargetConnection, open_model
+from evals.runner.inspect_startup import (
+    leave_out_agent_server,
+    leave_out_agent_sessions,
+    leave_out_vendor_sdks,
+)
 from evals.runner.inspect_tasks import DataSuite, InspectSuite, inspect_suite
 from evals.runner.judge import Judge
 from evals.runner.judge_calibration import (
@@ -114,8 +119,9 @@ class InspectRunner:
             # eval_async heeds this only if it was looked up before.
             os.environ["INSPECT_DISPLAY"] = "none"
             display_type()
+            leave_out_agent_server()
             if isinstance(suite, DataSuite):
-                _leave_out_vendor_sdks()
+                leave_out_vendor_sdks()
             folder = self._log_dir or stack.enter_context(run_dir())
             thread = stack.enter_context(ThreadPoolExecutor(1, "samples"))
             failures: set[str] = set()
@@ -208,15 +214,6 @@ class InspectRunner:
             self.remark = agreement_text(suite.suite.settings, measured.agreement)
 
 
-def _leave_out_vendor_sdks() -> None:
-    """Before its first sample Inspect loads the SDKs of OpenAI and Anthropic, where they are
-    installed, for its own providers of these names. A suite of ours asks neither, and loading
-    takes seconds of every run. A user's task may ask them.
-    """
-    for flag in ("_HAS_OPENAI", "_HAS_ANTHROPIC"):
-        setattr(_assistant_internal, flag, False)
-
-
 def attach_judge(
     job: EvalJob,
     suite: InspectSuite,
@@ -261,6 +258,8 @@ async def _evaluate(
     logs_content: bool,
 ) -> EvalLog | None:
     """None when it was cancelled before a log was written."""
+    if isinstance(suite, DataSuite):
+        leave_out_agent_sessions()
     logs = await eval_async(
         suite.task(collector.asked, collector),
         model=model,

@@ -41,7 +41,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     from harness.control.operations import alerts, integrity  # noqa: PLC0415
     from harness.control.operations.audit_sinks import send_new_events  # noqa: PLC0415
     from harness.control.privacy import archive, housekeeping  # noqa: PLC0415
-    from harness.control.privacy.housekeeping import MonitoredJob  # noqa: PLC0415
+    from harness.control.privacy.housekeeping import MonitoredJob, RestingJob  # noqa: PLC0415
     from harness.control.providers import deprecations, oauth_tokens  # noqa: PLC0415
     from harness.control.routing import fallback_chain  # noqa: PLC0415 - as above
     from harness.runtime.schedule import Schedule, ScheduledJob  # noqa: PLC0415
@@ -93,10 +93,14 @@ def control_schedule(installation: Installation) -> "Schedule":
         housekeeping.blank_old_texts(ctx, texts_kept)
 
     jobs = [
-        leading(RECONCILE_JOB, reconciler.run_once, every_s=control.reconcile_interval_s),
+        leading(
+            RECONCILE_JOB,
+            RestingJob(lambda ctx: reconciler.run_once(ctx).is_idle),
+            every_s=control.reconcile_interval_s,
+        ),
         leading(
             "signatures",
-            integrity.check_snapshot,
+            RestingJob(integrity.check_snapshot),
             every_s=control.reconcile_interval_s,
         ),
         leading("alerts", alerts.run_once, every_s=settings.alerts.deliver_interval_s),

@@ -129,6 +129,7 @@ def run_worker_template(given: Path | None, *, channel: int) -> None:
             rate_gate,
         )
         from harness.runtime.processes import eval_worker  # noqa: F401, PLC0415
+        from harness.store import sql  # noqa: F401, PLC0415
         from router.access import rate_limits  # noqa: F401, PLC0415
     leave_modules_alone()
     with socket.socket(fileno=channel) as ours:

@@ -44,6 +44,7 @@ from harness.domain.errors import (
     SwapgateError,
 )
 from harness.domain.evals.run import (
+    RUNNABLE_STATES,
     Failed,
     HarnessMismatch,
     Inconclusive,
@@ -74,6 +75,7 @@ class ReconcileResult:
 
     did: tuple[str, ...]
     failed: tuple[str, ...]
+    is_idle: bool = False  # nothing is under way: the next turn has nothing to do, either
 
 
 def reconcile(ctx: Context) -> ReconcileResult:
@@ -125,7 +127,17 @@ def reconcile(ctx: Context) -> ReconcileResult:
         else fair_queue.run_once(ctx, ctx.run_queue)
     )
     did.extend(shadows.end_finished(ctx))
-    return ReconcileResult(tuple(did), tuple(failed))
+    is_idle = not (did or failed or proposals or baking or _is_busy(ctx))
+    return ReconcileResult(tuple(did), tuple(failed), is_idle)
+
+
+def _is_busy(ctx: Context) -> bool:
+    """Tells whether something goes on beside proposals and bakes that a turn looks after."""
+    if not ctx.audit_walk.is_done or (ctx.workers is not None and ctx.workers.alive()):
+        return True
+    with ctx.store.read() as tx:
+        runs = tx.runs.list(states=RUNNABLE_STATES, limit=1)
+        return bool(runs or tx.shadows.live() or tx.break_glasses.open())
 
 
 def run_once(ctx: Context) -> ReconcileResult:

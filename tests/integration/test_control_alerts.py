@@ -11,7 +11,7 @@ import pytest
 from harness.control.canary import operations
 from harness.control.operations import alerts, integrity, queries
 from harness.control.privacy import housekeeping
-from harness.control.privacy.housekeeping import MonitoredJob
+from harness.control.privacy.housekeeping import REST_S, MonitoredJob, RestingJob
 from harness.control.proposals import decisions
 from harness.control.routing import fallback_chain
 from harness.control.routing.chain_evidence import WaiverRequest
@@ -258,6 +258,47 @@ def test_a_job_that_fails_is_told_until_it_goes_well_again(world: SmallInstallat
     MonitoredJob("reconcile", job)(ctx)
 
     assert open_alerts(world) == []
+
+
+def test_a_job_without_work_rests_until_something_is_committed_or_a_while_has_passed(
+    tmp_path: Path,
+) -> None:
+    world = SmallInstallation(tmp_path)
+    world.set_up()
+    ctx, idle = world.context(), [False, True, True, True, True]
+    job = RestingJob(lambda _: idle.pop())
+
+    def runs() -> int:
+        left = len(idle)
+        job(ctx)
+        return left - len(idle)
+
+    assert [runs(), runs()] == [1, 0]
+    world.propose()
+    assert [runs(), runs()] == [1, 0]
+    world.clock.advance(REST_S)
+    assert [runs(), runs()] == [1, 0]
+    world.clock.advance(REST_S)
+    assert [runs(), runs()] == [1, 0]
+    world.clock.advance(REST_S)
+    assert runs() == 1, "and it finds work"
+    idle.append(True)
+    assert runs() == 1, "so that it looks at once again"
+
+
+def test_the_loop_is_idle_only_when_nothing_is_under_way(tmp_path: Path) -> None:
+    world = SmallInstallation(tmp_path)
+    world.set_up()
+    ctx = world.context()
+
+    def turns_with_work() -> int:
+        return next(turn for turn in range(20) if world.run_once(ctx).is_idle)
+
+    turns_with_work()
+    proposal = world.propose("sim/worse")
+
+    assert turns_with_work() > 0
+    assert not world.get(proposal.id).open
 
 
 @pytest.mark.req("F3")

@@ -274,8 +274,10 @@ def test_no_error_text_holds_the_prompt_or_the_key(results: Results) -> None:
             assert KEY not in sample["error_text"]
 
 
-def test_a_suite_of_ours_loads_no_vendors_sdk(inspect_results: Results) -> None:
-    assert inspect_results["whole"]["vendor_sdks"] == []
+def test_a_suite_of_ours_loads_no_vendors_sdk_and_no_protocol_for_agents_clients(
+    inspect_results: Results,
+) -> None:
+    assert inspect_results["whole"]["needless"] == []
 
 
 def test_inspect_reports_tokens_cost_time_and_who_served(inspect_results: Results) -> None:

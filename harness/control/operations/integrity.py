@@ -79,14 +79,17 @@ def update_chain_alert(ctx: Context, tx: Transaction, broken: int | None) -> Non
     )
 
 
-def check_snapshot(ctx: Context) -> None:
-    """Raise an alert where what routers are to serve, or control works on, is not signed."""
+def check_snapshot(ctx: Context) -> bool:
+    """Checks that what routers are to serve, and control works on, is signed, and alerts where
+    something is not. Returns whether all of it is.
+    """
     try:
         ctx.store.snapshot()
         faults = _describe_faults(ctx.store.signature_faults(working=True))
     except SnapshotInvalid as error:
         faults = str(error)
     _update_rows_alert(ctx, "snapshot", faults)
+    return not faults
 
 
 def check_signatures(ctx: Context) -> int:

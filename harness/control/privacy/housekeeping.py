@@ -1,12 +1,13 @@
 """Holds the control process's periodic jobs: deletion of old alerts and failovers and of
 expired captures and keys, and evals of incumbents by schedule. `MonitoredJob` wraps a job: when
-it fails, it raises an alert until it has gone well again. `harness.app.control_schedule` says
-when each runs.
+it fails, it raises an alert until it has gone well again; `RestingJob` leaves runs out while
+nothing can have changed. `harness.app.control_schedule` says when each runs.
 """
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
+from typing import Final
 
 from harness.control.context import Context
 from harness.control.evals import worker_supervision
@@ -17,6 +18,30 @@ from harness.domain.evals.run import EvalRun
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.idempotent_request import KEEP as IDEMPOTENT_REQUESTS_KEPT
+
+# What time alone brings about is noticed that much later.
+REST_S: Final = 5.0
+
+
+class RestingJob:
+    """Leaves out the runs of a job after one that found nothing to do, until anything was
+    committed to the database, by whomever, and for REST_S at most.
+
+    job: returns whether it found nothing to do.
+    """
+
+    def __init__(self, job: Callable[[Context], bool]) -> None:
+        self._job = job
+        self._mark = ""  # of the database, before the last run; empty while there is no rest
+        self._again_at = 0.0  # by the monotonic clock
+
+    def __call__(self, ctx: Context) -> None:
+        now, mark = ctx.clock.monotonic(), ctx.store.change_mark()
+        if mark == self._mark and now < self._again_at:
+            return
+        self._mark = ""
+        if self._job(ctx):
+            self._mark, self._again_at = mark, now + REST_S
 
 
 class MonitoredJob:

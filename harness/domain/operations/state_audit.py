@@ -161,8 +161,17 @@ class AuditProgress:
         if mark != self.mark or now >= self.again_at:
             self.mark, self.again_at = mark, now + LOOK_AGAIN_S
             self.stored_rounds = self.recorded_rounds = 0
+        return not self._went_round
+
+    @property
+    def is_done(self) -> bool:
+        """Tells whether all rows were compared, and the log says of them what it should."""
+        return self._went_round and not self.trouble and not self.unrecorded
+
+    @property
+    def _went_round(self) -> bool:
         # The first end is that of a round which had begun before.
-        return self.stored_rounds < 2 or self.recorded_rounds < 2
+        return self.stored_rounds >= 2 and self.recorded_rounds >= 2
 
     def begin(self, epoch: int) -> None:
         """Start from the log's first event where a restored database was accepted since."""

@@ -46,7 +46,7 @@ def carry_out(
     environment: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """In a fresh process, with these variables beside its own; what each one gave: `state`,
-    `samples`, `seconds`, `error`, `vendor_sdks` (those that were loaded).
+    `samples`, `seconds`, `error`, `needless` (modules that were loaded).
     """
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.evals.eval_process"],
@@ -100,7 +100,7 @@ def one(
         "calibration": runner.calibration and asdict(runner.calibration),
         "samples": [asdict(sample) for sample in samples],
         "seconds": time.perf_counter() - started,
-        "vendor_sdks": sorted({"anthropic", "openai"} & sys.modules.keys()),
+        "needless": sorted({"acp", "anthropic", "openai"} & sys.modules.keys()),
     }
 
 
