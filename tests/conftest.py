@@ -72,6 +72,10 @@ def pytest_collection_finish() -> None:
     gc.enable()
     if "streamlit.testing.v1" in sys.modules:
         remember_installed_components()
+    if "sqlalchemy" in sys.modules:
+        from tests.support.store.shared_statements import share_statements  # noqa: PLC0415 - few runs need no database
+
+        share_statements()
 
 
 def remember_installed_components() -> None:

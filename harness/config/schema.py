@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
@@ -335,6 +336,7 @@ class FileConfig(BaseModel):
     )
 
 
+@cache
 def json_schema() -> dict[str, object]:
     schema: dict[str, Any] = FileConfig.model_json_schema()
     # It is of stored policies alone.

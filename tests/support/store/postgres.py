@@ -75,7 +75,9 @@ class Postgres:
     def _copy_of(self, template: str) -> Iterator[str]:
         name = f"test_{uuid.uuid4().hex}"
         new, old = sql.Identifier(name), sql.Identifier(template)
-        self.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(new, old))
+        # Through the write-ahead log, as usual, a copy takes twice the CPU.
+        copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(new, old)
+        self.execute(copy)
         try:
             yield self.url(name)
         finally:
