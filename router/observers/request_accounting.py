@@ -31,13 +31,14 @@ class RequestAccounting(RequestObserver):
         progress = response.progress
         result = progress.result
         charge: ErrorClass | None
-        if (
-            isinstance(result, UpstreamAnswer)
-            and len(progress.attempts) == 1
-            and not (response.caller_gone or observed.plan.left_out or progress.shut_out)
-        ):
+        is_plain = len(progress.attempts) == 1 and not (
+            response.caller_gone or observed.plan.left_out or progress.shut_out
+        )
+        if is_plain and isinstance(result, UpstreamAnswer):
             # What the properties below say of it as well.
             outcome, usage, charge = "ok", result.usage or NO_USAGE, None
+        elif is_plain and isinstance(result, CommittedStream) and result.went_well:
+            outcome, usage, charge = "ok", result.usage, None
         else:
             response.note_faults()
             outcome, usage, charge = response.outcome, response.usage, response.charge

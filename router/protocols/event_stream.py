@@ -10,6 +10,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from typing import Final
 
 from harness.domain.errors import InputError
 from harness.domain.reliability.failures import FailureClass
@@ -34,6 +35,10 @@ class Irregularity(StrEnum):
     NO_LAST_EVENT = "no_last_event"  # a stream said why it ended, and then nothing more
     NOT_FINITE = "not_finite"  # NaN or an infinity in an event
     SKIPPED = "skipped_event"  # one that cannot be read, where the route says so
+
+
+# What `_read` gives where nothing but the value of the event's own `model` is to change.
+MODEL_ALONE: Final[Sequence[TextEdit]] = (TextEdit(0, 0, ""),)
 
 
 class StreamFilter(SseParser):
@@ -92,7 +97,9 @@ class StreamFilter(SseParser):
 
     @abstractmethod
     def _read(self, text: str, members: ParsedObject) -> Sequence[TextEdit] | None:
-        """Take note of an event's data; what to change in it, None to keep it back."""
+        """Take note of an event's data; what to change in it, None to keep it back. With
+        MODEL_ALONE, it also takes note of the model.
+        """
 
     @abstractmethod
     def _mark(self, event: bytes) -> bytes:
@@ -134,23 +141,40 @@ class StreamFilter(SseParser):
         if payload == b"[DONE]":
             return self._mark(event + end)
         try:
-            members, as_it_came = read_event(payload)
+            members = parse_object(payload)
         except InputError as error:
-            if self.skips:
-                self.irregularities.add(Irregularity.SKIPPED)
-            else:
-                self._fail(f"an event that is not valid: {error}")
-            return b""
-        if not as_it_came:
-            self.irregularities.add(Irregularity.NOT_FINITE)
+            finite = self._finite(payload, error)
+            if finite is None:
+                return b""
+            members = finite
             clean = members.text.encode()
             event, payload = with_data(event, payload, clean), clean
         edits = self._read(members.text, members)
         if edits is None:
             return b""
-        if not edits:
-            return event + end
-        return with_data(event, payload, apply_edits(members.text, edits)) + end
+        if edits is MODEL_ALONE:
+            written = members.with_text("model", self._json_name or "")
+            if written is not None and payload in event:  # as `with_data` has it
+                return event.replace(payload, written, 1) + end
+            edits = self._model_edit(members.text_place("model"))
+        if edits:
+            event = with_data(event, payload, apply_edits(members.text, edits))
+        return event + end
+
+    def _finite(self, payload: bytes, error: InputError) -> ParsedObject | None:
+        """An event's data without NaN and infinities, as `read_event` has it; None for what
+        cannot be read at all. error: why the data are not valid as they came.
+        """
+        try:
+            members = parse_finite_object(payload)
+        except InputError:
+            if self.skips:
+                self.irregularities.add(Irregularity.SKIPPED)
+            else:
+                self._fail(f"an event that is not valid: {error}")
+            return None
+        self.irregularities.add(Irregularity.NOT_FINITE)
+        return members
 
 
 def _is_cut(event: bytes) -> bool:

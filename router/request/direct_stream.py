@@ -90,7 +90,7 @@ class DirectStream:
             self._leave()
             return
         self._response.head_sent = True
-        self._send()
+        self._send(self._stream.take_held() if self._stream.is_well else None)
 
     def due(self) -> None:
         """Has a task say that the time is up, or gives the provider's last bytes up."""
@@ -112,39 +112,31 @@ class DirectStream:
             return
         self._errors.without_task = self._faults
         try:
-            self._read()
+            self._send(self._stream.advance(self._call.take()))
+        except UpstreamFailed:
+            self._stream.end_wait()
+            self._leave()
         except Exception as error:  # noqa: BLE001 - noted with the stream
             self._stream.fail(error)
             self._leave()
         finally:
             self._errors.without_task = None
 
-    def _read(self) -> None:
-        stream = self._stream
-        stream.end_wait()
-        try:
-            data = self._call.take()
-        except UpstreamFailed:
-            self._leave()
-            return
-        if data:
-            stream.take(data)
-        self._send()
-
-    def _send(self) -> None:
+    def _send(self, piece: bytes | None) -> None:
+        """piece: None where not all is well."""
         stream, cycle = self._stream, self._cycle
-        if not stream.is_well:
+        if piece is None:
             self._leave()
             return
-        piece = stream.take_held()
-        if stream.finished:
+        if stream.events.finished:
             self._end(piece)
             return
         response = self._response
         when = stream.begin_wait()
         if piece:
             cycle.write(piece, more=True)
-            response.copy(piece)
+            if response.copies:
+                response.copy(piece)
             response.sent_at = stream.waits_since
         if cycle.full or not self._call.under_way:
             self._leave()
@@ -155,7 +147,7 @@ class DirectStream:
         self.when = when
 
     def _end(self, last: bytes) -> None:
-        if last:
+        if last and self._response.copies:
             self._response.copy(last)
         self._response.end_stream(self._timers.loop)
         self._ending = True

@@ -60,6 +60,7 @@ class AnswerCopy:
 
 
 FAILED: Final = "failed"  # of outcomes
+_ANSWERS: Final = (UpstreamAnswer, CommittedStream)
 
 
 class RoutedResponse:
@@ -67,9 +68,9 @@ class RoutedResponse:
 
     headers: of every answer, its id first. limited: the headers name rate limits of our own,
     which the client must heed, and not the provider's. heartbeat_s: of a stream, 0 for none.
-    copies: where a stream's events are put as well. head_sent: of a stream that began without a
-    task; sent_at: when something of it was sent last, or its request came, on the event loop's
-    clock.
+    copies: where a stream's events are put as well, empty for nowhere. head_sent: of a stream
+    that began without a task; sent_at: when something of it was sent last, or its request came,
+    on the event loop's clock.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but four
@@ -95,7 +96,7 @@ class RoutedResponse:
         self._headers = headers
         self._limited = limited
         self._on_leaving = on_leaving
-        self._copies = copies
+        self.copies = copies
 
     async def serve(
         self,
@@ -370,11 +371,12 @@ class RoutedResponse:
 
     def stream_headers(self, stream: CommittedStream) -> list[Header]:
         """Lists the headers of a stream's answer."""
-        return [*EVENTS, *self._passed_on(stream.headers), *self._truth()]
+        passed = self._passed_on(stream.headers) if self._limited else stream.headers
+        return [*EVENTS, *passed, *self._truth()]
 
     def copy(self, piece: bytes) -> None:
         """Copies a piece of a stream, which was sent, for the observers."""
-        for copied in self._copies:
+        for copied in self.copies:
             try:
                 copied.add(piece)
             except Exception as error:
@@ -389,7 +391,7 @@ class RoutedResponse:
         """Who keeps it gets nothing rather than a part."""
         self._errors.note(RouterPart.CAPTURE, error, self.job.route, self.job.arm)
         copied.too_large = True
-        self._copies = [copy for copy in self._copies if copy is not copied]
+        self.copies = [copy for copy in self.copies if copy is not copied]
 
     def note_faults(self) -> None:
         """Counts, at the end, the internal errors that happened within the stream."""
@@ -415,7 +417,7 @@ class RoutedResponse:
             return (*self._headers, attempts, *self._degraded(None))
         upstream = progress.attempts[-1].upstream
         if (
-            isinstance(result, UpstreamAnswer)
+            isinstance(result, _ANSWERS)
             and not (plan.serialize_tools or result.dropped)
             and not upstream.lacks[self.job.request.endpoint]
         ):

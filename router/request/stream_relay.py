@@ -37,9 +37,9 @@ class CommittedStream:
     """Relays a stream whose first output came: in a task by `sent`, and what needs none by
     `take`, as long as it `is_well`. failure: why it broke off, None while it did not. chunks:
     what a task has begun to read of the reply; None for one that none reads yet. on_end:
-    called once, when it closes. hurried: the client set the deadline, and passing it is no
-    failure of the provider's. hide: takes our credentials out of an error. waits_since: for the
-    next of it, on the event loop's clock.
+    called once, when it closes. events: its filter, which says whether it finished. hurried:
+    the client set the deadline, and passing it is no failure of the provider's. hide: takes our
+    credentials out of an error. waits_since: for the next of it, on the event loop's clock.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but what it reads
@@ -57,9 +57,11 @@ class CommittedStream:
         hide: Callable[[bytes], bytes],
     ) -> None:
         self.failure: FailureClass | None = None
+        self.events = events
+        self.dropped = dropped_fields_of(reply)  # fields that a translation left behind
         self._reply = reply
+        self._is_translated = hasattr(reply, "progress_events")
         self._chunks = chunks
-        self._events = events
         self._held = held
         self._between_s = between_s
         self._left_s = between_s  # of it, until the answer has to go on
@@ -81,40 +83,36 @@ class CommittedStream:
         return passed_on(self._reply.headers)
 
     @property
-    def dropped(self) -> tuple[str, ...]:
-        return dropped_fields_of(self._reply)
-
-    @property
     def finish_reasons(self) -> Sequence[str]:
-        return self._events.finish_reasons
+        return self.events.finish_reasons
 
     @property
     def irregularities(self) -> Collection[str]:
-        return self._events.irregularities
+        return self.events.irregularities
 
     @property
     def model(self) -> str:
         """Names the model as the provider did; empty if it did not."""
-        return self._events.model
+        return self.events.model
 
     @property
     def signals(self) -> AnswerSignals | None:
-        return self._events.signals
+        return self.events.signals
 
     @property
     def usage(self) -> TokenUsage:
-        return self._events.used()
+        return self.events.used()
 
     @property
     def faults(self) -> Iterator[tuple[RouterPart, Exception]]:
         """Yields the faults of our own, with the part where each was."""
         yield from self._faults
-        if self._events.signals_fault is not None:
-            yield RouterPart.GUARDRAILS, self._events.signals_fault
+        if self.events.signals_fault is not None:
+            yield RouterPart.GUARDRAILS, self.events.signals_fault
 
     async def sent(self) -> AsyncGenerator[bytes, None]:
         """What the client gets, piece by piece. Raises nothing of the upstream's."""
-        events = self._events
+        events = self.events
         while True:
             if self._held:
                 out = self.take_held()
@@ -144,7 +142,7 @@ class CommittedStream:
         """Takes the next of what the provider sends, None for its end; `take_held` is what
         becomes of it.
         """
-        events = self._events
+        events = self.events
         try:
             self._held = events.end() if chunk is None else events.feed(chunk)
         except Exception as error:
@@ -158,13 +156,29 @@ class CommittedStream:
     @property
     def is_well(self) -> bool:
         """Tells whether nothing went wrong so far; else `sent` says how it ends."""
-        events = self._events
+        events = self.events
         return not (events.failure or events.failure_class or self.failure)
 
     @property
-    def finished(self) -> bool:
-        """Tells whether it ended as its protocol says."""
-        return self._events.finished
+    def went_well(self) -> bool:
+        """Tells whether it has no failure, and met no fault of ours."""
+        return not (self.failure or self._faults or self.events.signals_fault)
+
+    def advance(self, chunk: bytes) -> bytes | None:
+        """Counts a wait as `end_wait` does, takes what it brought as `take` does, and returns
+        what the client is to get next: None unless it `is_well`.
+        """
+        self._left_s -= self._loop.time() - self.waits_since
+        events = self.events
+        if chunk:
+            try:
+                self._held = events.feed(chunk)
+            except Exception as error:
+                self.fail(error)
+        if events.failure or events.failure_class or self.failure:
+            return None
+        held, self._held = self._held, b""
+        return held
 
     async def hold(self, until: float) -> None:
         """Takes a stream in to its end before anything of it is sent, or up to MOST_HELD_BYTES.
@@ -183,7 +197,7 @@ class CommittedStream:
                     if size > MOST_HELD_BYTES:
                         break
             if self.failure is not None:
-                events = self._events
+                events = self.events
                 why = self._why or events.failure or "the stream says that it failed"
                 raise UpstreamFailed(self.failure, why, body=events.refusal)  # noqa: TRY301
         except BaseException:
@@ -195,7 +209,7 @@ class CommittedStream:
     async def aclose(self) -> None:
         """Ends the upstream's work if it is not done."""
         self.settle()
-        if self._events.finished and self.failure is None:
+        if self.events.finished and self.failure is None:
             try:
                 async with asyncio.timeout(LAST_BYTES_S):
                     async for _ in self._rest():
@@ -208,7 +222,7 @@ class CommittedStream:
         """Tells how it ended; whoever calls it closes the upstream's work."""
         told, self._on_end = self._on_end, None
         if told is not None:
-            left = None if self._events.finished else FailureClass.CANCELLED
+            left = None if self.events.finished else FailureClass.CANCELLED
             try:
                 told(FailureClass.CANCELLED if self._blameless else self.failure or left)
             except Exception as error:
@@ -242,12 +256,14 @@ class CommittedStream:
 
         What does not bring the answer on, such as a ping, gives it no new time.
         """
-        moved = self._events.progress_events + hidden_progress(self._reply)
+        moved = self.events.progress_events
+        if self._is_translated:
+            moved += hidden_progress(self._reply)
         if moved != self._moved:
             self._moved = moved
             self._left_s = self._between_s
         now = self.waits_since = self._loop.time()
-        if self._events.ended:
+        if self.events.ended:
             self._left_s = min(self._left_s, LAST_EVENTS_S)
         return min(now + self._left_s, self._deadline)
 
@@ -262,5 +278,5 @@ class CommittedStream:
 
     def _break_off(self, failure: FailureClass, detail: str) -> None:
         self.failure, self._why = failure, detail
-        said = self._events.broken(f"the provider's stream broke off: {detail}", failure)
+        said = self.events.broken(f"the provider's stream broke off: {detail}", failure)
         self._held = self._hide(said)

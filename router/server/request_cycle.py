@@ -179,6 +179,11 @@ class RequestCycle:
         """Sends a piece of such an answer, the last one without `more`."""
         if not more:
             self.scope.pop(ON_LEAVING, None)  # a cycle would wait for the garbage collector
+        elif self._chunked and data and not self._gone:
+            # As `_go_on` has it, for all pieces but the last.
+            head, self._head = self._head, b""
+            self._line.transport.write(b"%b%x\r\n%b\r\n" % (head, len(data), data))
+            return
         if not self._gone:
             self._go_on(data, more=more)
 

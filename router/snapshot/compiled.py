@@ -41,8 +41,8 @@ class CompiledTarget:
     can: Capabilities
     # By endpoint, the hints that it does not get.
     lacks: Mapping[Endpoint, frozenset[OptionalFeature]]
-    # By endpoint, its model as JSON, where nothing else changes in a request for it that is
-    # neither a stream nor asks for tools one at a time.
+    # By endpoint, its model as JSON, where nothing else changes in a request for it that does
+    # not ask for tools one at a time; but a stream is asked for its usage.
     plain_models: Mapping[Endpoint, str] = field(default_factory=dict)
     keys: tuple[ProviderKey, ...] = ()  # of the provider, in order
     keyless: bool = False  # it wants a key and has none

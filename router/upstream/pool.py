@@ -196,11 +196,11 @@ class PooledReply:
                     raise _too_large(self._max_bytes)
                 yield piece
 
-    def count(self, piece: bytes) -> None:
-        """Counts a piece that is about to be taken. Raises UpstreamFailed where the body
-        becomes too large by it.
+    def count(self, more: int) -> None:
+        """Counts bytes that are about to be taken. Raises UpstreamFailed where the body becomes
+        too large by them.
         """
-        size = self._size + len(piece)
+        size = self._size + more
         if size > self._max_bytes:
             raise _too_large(self._max_bytes)
         self._size = size
@@ -259,16 +259,17 @@ class PooledCall:
 
     @property
     def under_way(self) -> bool:
-        return self._wire.under_way
+        wire = self._wire  # as it has it
+        phase = wire.phase
+        return (phase is BODY or phase is HEAD) and not wire.paused
 
     def peek(self) -> bytes:
         return self._wire.peek()
 
     def take(self) -> bytes:
-        data = self._wire.peek()
-        self.head().count(data)
-        self._wire.drop()
-        return data
+        wire = self._wire
+        (self._head or self.head()).count(wire.buffered)
+        return wire.take()
 
     async def reply(self) -> "PooledReply":
         try:

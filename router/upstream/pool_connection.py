@@ -53,7 +53,7 @@ class PoolConnection(asyncio.Protocol):
         self.on_news: Callable[[], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.pieces: list[bytes] = []
-        self._buffered = 0
+        self.buffered = 0  # bytes of them
         self._barren = 0  # bytes since the last byte of a body: heads, chunk frames, trailers
         self._ends_with_eof = False
         self._keep = False
@@ -110,10 +110,21 @@ class PoolConnection(asyncio.Protocol):
             self.pieces = [b"".join(self.pieces)]
         return self.pieces[0]
 
+    def take(self) -> bytes:
+        """Returns what `peek` does, and forgets it."""
+        pieces = self.pieces
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if self.paused:
+            self.drop()
+        else:
+            pieces.clear()
+            self.buffered = 0
+        return data
+
     def drop(self) -> None:
         """Forgets what was read: there is room again."""
         self.pieces.clear()
-        self._buffered = 0
+        self.buffered = 0
         if self.paused:
             self.paused = False
             if not self.closed:
@@ -150,7 +161,7 @@ class PoolConnection(asyncio.Protocol):
         self.phase = IDLE
         self.on_news = None
         self.pieces.clear()
-        self._buffered = 0
+        self.buffered = 0
         if self.paused:
             self.drop()
         return True
@@ -185,7 +196,7 @@ class PoolConnection(asyncio.Protocol):
             self._break(FailureClass.MALFORMED, f"not an HTTP answer: {error}")
         if self._barren > MAX_HEAD_BYTES:
             self._break(FailureClass.MALFORMED, f"{MAX_HEAD_BYTES} bytes without a body")
-        if self._buffered > HIGH_WATER_BYTES and not self.closed:
+        if self.buffered > HIGH_WATER_BYTES and not self.closed:
             self.paused = True
             self._transport.pause_reading()
         if self.on_news is not None:
@@ -243,7 +254,7 @@ class PoolConnection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         if self.phase is BODY:
             self.pieces.append(data)
-            self._buffered += len(data)
+            self.buffered += len(data)
             self._barren = 0
 
     def on_message_complete(self) -> None:

@@ -202,7 +202,7 @@ def test_after_a_few_text_events_no_more_are_parsed(
     for _ in range(4):
         stream.feed(events_with(b"a", form=form))
     monkeypatch.setattr(
-        "router.protocols.event_stream.read_event", lambda _: pytest.fail("it was parsed")
+        "router.protocols.event_stream.parse_object", lambda _: pytest.fail("it was parsed")
     )
 
     sent = stream.feed(events_with(b"new", form=form))

@@ -178,7 +178,7 @@ async def test_a_providers_connection_is_paused_while_nobody_reads() -> None:
                 sent += server.send(b"x" * 65536)
             except BlockingIOError:
                 await asyncio.sleep(0)
-        assert wire._buffered <= 2 * HIGH_WATER_BYTES
+        assert wire.buffered <= 2 * HIGH_WATER_BYTES
         assert sent < 64 * HIGH_WATER_BYTES
     finally:
         transport.abort()

@@ -95,6 +95,14 @@ class ChatDialect:
             edits += _with_addendum(request.text, messages, addendum)
         return apply_edits(request.text, edits)
 
+    def plain_stream(self, request: ClientRequest, model: str) -> bytes | None:
+        """Writes the body as `patched` does for a target that changes nothing but the model,
+        which is given as JSON; None where that cannot be done quickly.
+        """
+        members = request.members
+        body = members.with_text("model", model) if OPTIONS not in members else None
+        return None if body is None else _with_usage(body)
+
     def checked(self, members: ParsedObject) -> TokenUsage | None:
         if members.get("error") and not members.get("choices"):
             raise error_in_answer(members.get("error"))
@@ -128,7 +136,7 @@ class ChatDialect:
                     read_signals(signals, choice, "message")
 
     def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:
-        n = request.value("n")
+        n = request.members.get("n")
         wanted = n if type(n) is int and n > 1 else 1
         return ChatStream(json_name, show_usage=request.wants_usage, wanted=wanted)
 

@@ -10,7 +10,12 @@ from harness.domain.sse import event_data
 from router.protocols.answer_signals import AnswerSignals
 from router.protocols.chat.answer_signals import read_signals
 from router.protocols.chat.text_event import TextEventForm, decoded
-from router.protocols.event_stream import Irregularity, StreamFilter, with_data
+from router.protocols.event_stream import (
+    MODEL_ALONE,
+    Irregularity,
+    StreamFilter,
+    with_data,
+)
 from router.protocols.object_lists import iter_objects
 from router.protocols.usage import read_usage
 from router.request.json_spans import ParsedObject, TextEdit, apply_edits, parse_object
@@ -116,52 +121,50 @@ class ChatStream(StreamFilter):
             self.usage = read_usage(usage) or self.usage
         choices = members.get("choices")
         if isinstance(choices, list):
+            only: tuple[str, object] | None = None
             for choice in choices:
                 if isinstance(choice, dict):
-                    self._choice(choice)
+                    only = self._choice(choice)
             if usage is None and len(choices) == 1:
-                self._text = _only_text(choices[0])
+                self._text = only
         if not (self._show_usage or choices) and usage:
             return None
-        edits = self._model_edit(members.text_place("model"))
         if usage and not self._show_usage:  # some providers send it with the last choice
+            edits = self._model_edit(members.text_place("model"))
             shown = members.values["usage"]
             return (*edits, TextEdit(shown.start, shown.end, "null"))
-        return edits
+        if not self.model and isinstance(model := members.get("model"), str):
+            self.model = model
+        return () if self._json_name is None else MODEL_ALONE
 
-    def _choice(self, choice: Mapping[str, object]) -> None:
+    def _choice(self, choice: Mapping[str, object]) -> tuple[str, object] | None:
+        """Takes note of a choice; returns the name of its text and the choice's index, where it
+        brings nothing else.
+        """
         if self.signals is not None:
             self._note(read_signals, choice, "delta")
-        index = choice.get("index")
-        self._choices.add(index if isinstance(index, int) else 0)
-        delta = choice.get("delta")
-        if has_output(delta):
+        index, delta = choice.get("index"), choice.get("delta")
+        number = index if isinstance(index, int) else 0
+        self._choices.add(number)
+        outputs, text = 0, None
+        if isinstance(delta, dict):
+            for name, value in delta.items():  # as `has_output` has it
+                if name != "role" and value not in _NOTHING:
+                    outputs += 1
+                    text = name if isinstance(value, str) else None
+        if outputs:
             self.output_events += 1
             self.progress_events += 1
             self.committed = self.committed or _has_substance(delta)
         reason = choice.get("finish_reason")
         if reason:  # some providers send an empty one with every delta
             self.finish_reasons.append(str(reason))
-            self._ended.add(index if isinstance(index, int) else 0)
+            self._ended.add(number)
             self.progress_events += 1
             self.committed = True
-
-
-def _only_text(choice: object) -> tuple[str, object] | None:
-    """The name of a choice's text and the choice's index, where it brings nothing else."""
-    if not isinstance(choice, dict) or choice.get("finish_reason"):
-        return None
-    delta = choice.get("delta")
-    if not isinstance(delta, dict):
-        return None
-    found: str | None = None
-    for name, value in delta.items():
-        if name != "role" and value not in _NOTHING:
-            if found is not None or not isinstance(value, str):
-                return None
-            found = name
-    index = choice.get("index")
-    return None if found is None or not isinstance(index, int | None) else (found, index)
+            return None
+        is_alone = outputs == 1 and (index is None or isinstance(index, int))
+        return (text, index) if is_alone and text is not None else None
 
 
 def has_output(delta: object) -> bool:
