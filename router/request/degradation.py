@@ -16,7 +16,7 @@ from harness.domain.routing.target import Target
 from router.request.body import ClientRequest
 from router.request.body_patch import to_json
 from router.server.headers import Header
-from router.snapshot.compiled import CompiledTarget
+from router.snapshot.compiled import CACHE_MARK, CompiledTarget
 
 _EVERYWHERE: Final[Mapping[OptionalFeature, tuple[str, ...]]] = {
     OptionalFeature.SEED: ("seed",),
@@ -40,7 +40,6 @@ _INCLUDED: Final = {
     OptionalFeature.REASONING: "reasoning.",
     OptionalFeature.LOGPROBS: "logprobs",
 }
-_MARK: Final = "cache_control"
 
 
 def given_fields(
@@ -49,6 +48,16 @@ def given_fields(
     """Lists which of these fields the client gives, in a fixed order."""
     fields = _FIELDS[request.endpoint]
     return tuple([hint for hint in fields if hint in among and _gives(request, hint, fields)])
+
+
+def feature_fields(endpoint: Endpoint, among: Collection[OptionalFeature]) -> frozenset[str]:
+    """Lists the members of a request without which it gives none of these fields, but for
+    cache marks.
+    """
+    names = {name for hint in among for name in _FIELDS[endpoint].get(hint, ())}
+    if endpoint is Endpoint.MESSAGES and OptionalFeature.REASONING in among:
+        names.add("output_config")
+    return frozenset(names)
 
 
 def without_fields(
@@ -82,7 +91,7 @@ def _gives(
     hint: OptionalFeature,
     fields: Mapping[OptionalFeature, tuple[str, ...]],
 ) -> bool:
-    if hint is OptionalFeature.CACHING and f'"{_MARK}"' in request.text:
+    if hint is OptionalFeature.CACHING and CACHE_MARK in request.text:
         return True
     if hint is OptionalFeature.REASONING and request.endpoint is Endpoint.MESSAGES:
         thinking, config = request.value("thinking"), request.value("output_config")
@@ -103,7 +112,7 @@ def _unmark(value: object) -> None:
         for item in value:
             _unmark(item)
     elif isinstance(value, dict):
-        value.pop(_MARK, None)
+        value.pop("cache_control", None)
         for name in ("system", "messages", "tools", "content", "input", "function"):
             if isinstance(value.get(name), list | dict) and not _is_data(value, name):
                 _unmark(value[name])

@@ -41,10 +41,10 @@ class ObjectSpans(NamedTuple):
 
 class ParsedObject:
     """Gives an object's members by name. `values` walks it when they are first
-    asked.
+    asked. found: their values by name.
     """
 
-    __slots__ = ("_data", "_found", "_walked", "get", "text")
+    __slots__ = ("_data", "_walked", "found", "get", "text")
 
     def __init__(
         self,
@@ -57,15 +57,15 @@ class ParsedObject:
         self._data = data  # of a text that was parsed
         # A member's value; None when it is null or not there.
         self.get: Callable[[str], object] = found.get
-        self._found = found
+        self.found = found
         self._walked = walked
 
     def __contains__(self, name: str) -> bool:
-        return name in self._found
+        return name in self.found
 
     def text_place(self, name: str) -> JsonSpan | None:
         """A member with its place, quickly if it is a string. name: of ASCII letters."""
-        value = self._found.get(name)
+        value = self.found.get(name)
         if self._walked is None and isinstance(value, str):
             span = _only_place(self.text, name)
             if span is not None:
@@ -105,7 +105,7 @@ class ParsedObject:
             end = self.text.rindex('"', 0, start)  # of its name, which may be full of escapes
             span = self.text.rindex('"', 0, end), end + 1
         text = f'{self.text[: span[0]]}"{new}"{self.text[span[1] :]}'
-        found = {new if name == old else name: value for name, value in self._found.items()}
+        found = {new if name == old else name: value for name, value in self.found.items()}
         return ParsedObject(text, found)
 
     @property

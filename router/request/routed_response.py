@@ -18,6 +18,7 @@ from router.protocols.endpoints import DIALECTS
 from router.protocols.event_stream import Irregularity
 from router.protocols.usage import TokenUsage
 from router.request.attempt import UpstreamAnswer
+from router.request.body import ClientRequest
 from router.request.degradation import degradation_header
 from router.request.dispatch import Dispatcher, FirstAttempt
 from router.request.heartbeat import Heartbeat
@@ -410,7 +411,7 @@ class RoutedResponse:
         return passed
 
     def _truth(self) -> Sequence[Header]:
-        progress, plan = self.progress, self.job.plan
+        progress, plan, request = self.progress, self.job.plan, self.job.request
         count, result = len(progress.attempts), progress.result
         attempts = ONE_ATTEMPT if count == 1 else (ATTEMPTS, b"%d" % count)
         if result is None:
@@ -419,7 +420,7 @@ class RoutedResponse:
         if (
             isinstance(result, _ANSWERS)
             and not (plan.serialize_tools or result.dropped)
-            and not upstream.lacks[self.job.request.endpoint]
+            and (not upstream.lacks[request.endpoint] or _is_whole(request, upstream))
         ):
             return (*self._headers, attempts, upstream.header)  # the request lost nothing
         degraded = self._degraded(upstream, result)
@@ -438,3 +439,9 @@ class RoutedResponse:
         except Exception as error:
             self._errors.note(RouterPart.HEADERS, error, self.job.route, self.job.arm)
             return ()
+
+
+def _is_whole(request: ClientRequest, upstream: CompiledTarget) -> bool:
+    """Whether it is plain to see that the target got all that the client gave."""
+    plain = upstream.plain_models.get(request.endpoint)
+    return plain is not None and plain.suits(request.members.found, request.text)

@@ -41,6 +41,7 @@ from router.upstream.transport import (
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _CHAT: Final = Endpoint.CHAT
 _EMBEDDINGS: Final = Endpoint.EMBEDDINGS
+_MESSAGES: Final = Endpoint.MESSAGES
 # What may come before the first output; more is no metadata.
 MAX_HELD_BYTES: Final = 1024 * 1024
 # Of the answer to a health check, which asks for a few tokens. A provider that is ill may send
@@ -257,13 +258,17 @@ async def _until_commit(
 
 def _request(job: RoutedRequest, made: AttemptSpec) -> UpstreamRequest:
     upstream, request = made.upstream, job.request
-    endpoint, body = request.endpoint, None
-    model = upstream.plain_models.get(endpoint)
-    if model is not None and not job.plan.serialize_tools:
-        if not request.stream:
-            body = request.members.with_text("model", model)
-        elif endpoint is _CHAT:
-            body = CHAT.plain_stream(request, model)
+    endpoint, members, body = request.endpoint, request.members, None
+    plain = upstream.plain_models.get(endpoint)
+    if plain is not None and not job.plan.serialize_tools:
+        if plain.is_choosy and not plain.suits(members.found, request.text):
+            body = None
+        elif request.stream and endpoint is _CHAT:
+            body = CHAT.plain_stream(members, plain.json_name)
+        else:
+            body = members.with_text("model", plain.json_name)
+        if body is not None and endpoint is _MESSAGES and endpoint not in upstream.adapted:
+            body = without_unsigned(body)
     return UpstreamRequest(
         upstream.provider,
         _body(job, upstream) if body is None else body,

@@ -5,7 +5,7 @@ shadows, judges, and the grants of API keys.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.canary.guardrails import Guardrail
@@ -24,7 +24,27 @@ from harness.domain.shadow.shadow import Shadow
 from router.server.headers import Header
 
 _VALIDITY: Final = frozenset({Guardrail.JSON_VALIDITY, Guardrail.TOOL_VALIDITY})
+# Of what a provider is to keep in its cache, anywhere in a request.
+CACHE_MARK: Final = '"cache_control"'
+RequestMembers = Mapping[str, object]
 NO_KEYS: Final[ProviderKeySets] = {}
+
+
+class PlainModel(NamedTuple):
+    """The model of a target that gets a client's request as it is, but for the model's name. A
+    stream of a chat is asked for its usage as well.
+    """
+
+    json_name: str
+    without: frozenset[str]  # names of members; with one of them, more is to change
+    is_unmarked: bool  # so it is with a cache mark
+    is_choosy: bool  # one of both
+
+    def suits(self, request: RequestMembers, text: str) -> bool:
+        """Tells whether nothing else changes in a request that may call tools in parallel."""
+        return self.without.isdisjoint(request) and not (
+            self.is_unmarked and CACHE_MARK in text
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +61,8 @@ class CompiledTarget:
     can: Capabilities
     # By endpoint, the hints that it does not get.
     lacks: Mapping[Endpoint, frozenset[OptionalFeature]]
-    # By endpoint, its model as JSON, where nothing else changes in a request for it that does
-    # not ask for tools one at a time; but a stream is asked for its usage.
-    plain_models: Mapping[Endpoint, str] = field(default_factory=dict)
+    # By endpoint, without those where a request is always rewritten.
+    plain_models: Mapping[Endpoint, PlainModel] = field(default_factory=dict)
     keys: tuple[ProviderKey, ...] = ()  # of the provider, in order
     keyless: bool = False  # it wants a key and has none
 

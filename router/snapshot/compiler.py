@@ -13,7 +13,12 @@ from harness.domain.canary.unit_rule import CanaryJudge
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.operations.projects import name_in_project, project_of
 from harness.domain.providers.credentials import ProviderKeySets, lacks_key
-from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS, ProviderKind
+from harness.domain.providers.kinds import (
+    PROVIDER_KINDS,
+    SERVED_KINDS,
+    AnswerLimit,
+    ProviderKind,
+)
 from harness.domain.routing.capabilities import (
     UNKNOWN_CAPABILITIES,
     Capabilities,
@@ -29,6 +34,7 @@ from harness.domain.routing.table import Arm, Route, RouteSettings, Snapshot
 from harness.domain.routing.target import Provider, Target
 from harness.domain.shadow.mirroring import end_reason
 from router.protocols.endpoint_translation import UNTRANSLATABLE_FIELDS
+from router.request.degradation import feature_fields
 from router.server.headers import header_text
 from router.snapshot.compile_overrides import compile_overrides
 from router.snapshot.compiled import (
@@ -39,6 +45,7 @@ from router.snapshot.compiled import (
     CompiledShadow,
     CompiledSnapshot,
     CompiledTarget,
+    PlainModel,
     ProjectRoutes,
 )
 from router.snapshot.route_plans import build_plans, route_targets
@@ -367,14 +374,18 @@ def _plain_models(
     sent: Target,
     kind: ProviderKind,
     lacks: Mapping[Endpoint, Collection[OptionalFeature]],
-) -> Mapping[Endpoint, str]:
-    # Of a message, what another model signed may be left out.
-    endpoints = [Endpoint.RESPONSES, Endpoint.EMBEDDINGS]
-    if kind.answer_limit is None:
-        endpoints.append(Endpoint.CHAT)
+) -> Mapping[Endpoint, PlainModel]:
     if sent.parameters or not sent.request_patch.empty:
         return {}
-    return {endpoint: json.dumps(sent.model) for endpoint in endpoints if not lacks[endpoint]}
+    name = json.dumps(sent.model)
+    plain: dict[Endpoint, PlainModel] = {}
+    for endpoint in Endpoint:
+        without = feature_fields(endpoint, lacks[endpoint])
+        if endpoint is Endpoint.CHAT and kind.answer_limit is not None:
+            without |= {limit.value for limit in AnswerLimit if limit is not kind.answer_limit}
+        is_unmarked = OptionalFeature.CACHING in lacks[endpoint]
+        plain[endpoint] = PlainModel(name, without, is_unmarked, bool(without) or is_unmarked)
+    return plain
 
 
 def _capabilities(target: Target, provider: Provider) -> Capabilities:

@@ -16,7 +16,7 @@ from harness.domain.settings import RouterSettings
 from router.upstream.failure import UpstreamFailed
 from router.upstream.origin_pool import OriginAddress, OriginPool
 from router.upstream.pool_connection import BODY, DONE, HEAD, PoolConnection
-from router.upstream.request_head import RequestHead, build_head, more_lines
+from router.upstream.request_head import RequestHead, build_head
 from router.upstream.transport import (
     BEGUN,
     UNUSUAL,
@@ -95,7 +95,7 @@ class UpstreamPool:
         call, origin = self._way_to(request)
         wire = await origin.lend(fresh=request.fresh)
         try:
-            more = more_lines(request.provider, request.headers) if request.headers else b""
+            more = call.lines(request.provider, request.headers) if request.headers else b""
             head = call.head(stream=request.stream, body_bytes=len(request.body), more=more)
             await wire.ask(head, request.body)
         except BaseException:
@@ -111,7 +111,9 @@ class UpstreamPool:
             return None
         call, origin = self._way_to(request)
         body, headers = request.body, request.headers
-        more = more_lines(request.provider, headers) if headers else b""
+        more = b""
+        if headers:
+            more = call.known_lines.get(headers) or call.lines(request.provider, headers)
         wire = origin.lend_idle()
         if wire is None:
             return None

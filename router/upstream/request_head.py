@@ -24,6 +24,8 @@ def forwarded_headers(
 
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+# Of so many sets of headers, with traces each request has one of its own.
+KEPT_LINES: Final = 64
 _PATH: Final = "/%:@!$&'()*+,;=-._~"
 _QUERY: Final = _PATH + "?"
 
@@ -35,12 +37,26 @@ class RequestHead(NamedTuple):
     port: int
     secure: bool
     heads: dict[bool, bytes]  # by whether a stream is wanted, up to the length of the body
+    # By the client's headers that go along, their lines: most clients send the same each time.
+    known_lines: dict[tuple[tuple[bytes, bytes], ...], bytes]
 
     def head(self, *, stream: bool, body_bytes: int, more: bytes = b"") -> bytes:
         """Writes the head of a request. more: header lines of this request alone, each with its
         end.
         """
         return b"%s%d\r\n%s\r\n" % (self.heads[stream], body_bytes, more)
+
+    def lines(self, provider: Provider, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+        """The client's headers that go along, as lines. provider: the one that this head is
+        for. Raises UpstreamFailed as `build_head`.
+        """
+        known = self.known_lines.get(headers)
+        if known is None:
+            if len(self.known_lines) >= KEPT_LINES:
+                self.known_lines.clear()
+            forwarded = dict(forwarded_headers(provider, headers))
+            known = self.known_lines[headers] = _lines(provider, forwarded).encode("latin-1")
+        return known
 
 
 def build_head(provider: Provider, path: str, secret: str) -> RequestHead:
@@ -69,7 +85,7 @@ def build_head(provider: Provider, path: str, secret: str) -> RequestHead:
         # Names in the case in which an eval's HTTP client writes them.
         head = f"POST {target} HTTP/1.1\r\nHost: {place}\r\n{lines}Content-Length: "
         heads[stream] = head.encode("latin-1")
-    return RequestHead(name, port or (443 if secure else 80), secure, heads)
+    return RequestHead(name, port or (443 if secure else 80), secure, heads, {})
 
 
 def check_headers_of(provider: Provider, secret: str) -> None:
@@ -80,11 +96,6 @@ def check_headers_of(provider: Provider, secret: str) -> None:
         check_request_headers(provider, secret)
     except InputError as error:
         raise _refused(provider, str(error)) from None
-
-
-def more_lines(provider: Provider, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
-    """The client's headers that go along, as lines. Raises UpstreamFailed as `build_head`."""
-    return _lines(provider, dict(forwarded_headers(provider, headers))).encode("latin-1")
 
 
 def _lines(provider: Provider, headers: dict[str, str]) -> str:

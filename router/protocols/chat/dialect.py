@@ -95,12 +95,11 @@ class ChatDialect:
             edits += _with_addendum(request.text, messages, addendum)
         return apply_edits(request.text, edits)
 
-    def plain_stream(self, request: ClientRequest, model: str) -> bytes | None:
+    def plain_stream(self, members: ParsedObject, model: str) -> bytes | None:
         """Writes the body as `patched` does for a target that changes nothing but the model,
         which is given as JSON; None where that cannot be done quickly.
         """
-        members = request.members
-        body = members.with_text("model", model) if OPTIONS not in members else None
+        body = members.with_text("model", model) if OPTIONS not in members.found else None
         return None if body is None else _with_usage(body)
 
     def checked(self, members: ParsedObject) -> TokenUsage | None:

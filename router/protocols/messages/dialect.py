@@ -41,16 +41,17 @@ class MessagesDialect:
     passed_up = PASSED_UP
 
     def caller(self, request: ClientRequest) -> str:
-        metadata = request.value("metadata")
-        user = metadata.get("user_id") if isinstance(metadata, Mapping) else None
+        metadata = request.members.get("metadata")
+        user = metadata.get("user_id") if isinstance(metadata, dict) else None
         return f"user:{user}" if isinstance(user, str) and user else ""
 
     def callers(self, request: ClientRequest) -> Sequence[str]:
         return [caller] if (caller := self.caller(request)) else []
 
     def opening(self, request: ClientRequest) -> list[object]:
-        said = conversation_opening(request.value("messages"))
-        return [("system", request.value("system")), *said] if said else []
+        get = request.members.get
+        said = conversation_opening(get("messages"))
+        return [("system", get("system")), *said] if said else []
 
     def patched(
         self, request: ClientRequest, target: Target, *, serialize_tools: bool = False

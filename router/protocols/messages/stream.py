@@ -41,10 +41,14 @@ def read_message_tokens(usage: object) -> MessageTokens | None:
     """
     if not isinstance(usage, dict):
         return None
-    cached = ("cache_creation_input_tokens", "cache_read_input_tokens")
-    given = sum(read_count(usage.get(name)) for name in ("input_tokens", *cached))
-    read = read_count(usage.get("cache_read_input_tokens"))
-    return MessageTokens(given, read_count(usage.get("output_tokens")), read)
+    get = usage.get
+    given, written, read = 0, get("cache_creation_input_tokens"), 0
+    if written:
+        given += read_count(written)
+    if cached := get("cache_read_input_tokens"):
+        read = read_count(cached)
+    given += read + read_count(get("input_tokens"))
+    return MessageTokens(given, read_count(get("output_tokens")), read)
 
 
 class MessagesStream(StreamFilter):
