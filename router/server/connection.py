@@ -7,13 +7,9 @@ routing may, reads a head without end, and waits for ever for the rest of a requ
 """
 
 import asyncio
-import fcntl
 import select
-import termios
-from array import array
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final, cast
 from urllib.parse import unquote
@@ -25,7 +21,8 @@ from uvicorn.server import ServerState
 from router.server.asgi import HEAD_FACTS, REQUEST_ARRIVES_S, App
 from router.server.known_head import KnownHead
 from router.server.replies import error_body
-from router.server.request_cycle import SLICE_BYTES, RequestCycle, status_line
+from router.server.request_cycle import RequestCycle, status_line
+from router.server.slow_reader import SlowReader
 from router.server.start_queue import StartQueue
 
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -37,9 +34,6 @@ HOLD_S: Final = 0.02
 # How long a worker that ends still answers whoever is connected: a client that sends its next
 # request at that moment would be cut off.
 LINGER_S: Final = 1.0
-# A client that takes nothing of what waits for it in so long is hung up on: it holds up a
-# provider's connection, and a place among the requests at once.
-STALLED_S: Final = 60.0
 # A client that is still sending when it has its last answer is read on, in vain: hung up on at
 # once, it would get a reset that takes the answer with it, and many read only once all is sent.
 # For so long and so much; and for so long after its last byte. Of what is no HTTP, less.
@@ -118,9 +112,6 @@ class Connection(asyncio.Protocol):
         self._begun = b""  # a request with that head, until its body is here
         self._held_until: float | None = None  # none is held
         self._holding: asyncio.TimerHandle | None = None
-        self._drains: list[asyncio.Future[None]] = []
-        self._unwritten = memoryview(b"")  # of an answer that is written in slices
-        self._all_written: Callable[[], None] | None = None
         self._fed = 0  # bytes of a request: of its head, or since the last piece of its body
         self._in_head = True
         self._head_too_large = self.paused = False
@@ -133,13 +124,12 @@ class Connection(asyncio.Protocol):
         self._limit: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
-        self._stalling: asyncio.TimerHandle | None = None
-        self._unread = 0
 
     # What follows is called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        self._reader = SlowReader(self.transport, self.loop)
         self._client = transport.get_extra_info("peername")
         # The server asks for no more of them than `shutdown`.
         self._state.connections.add(cast("Any", self))
@@ -152,13 +142,12 @@ class Connection(asyncio.Protocol):
         for timer in (self._idle, self._reads_on, self._look, self._holding):
             if timer is not None:
                 timer.cancel()
-        self._taken()
         self._waiting.clear()
-        self._unwritten, self._all_written = memoryview(b""), None
+        self.full = False
+        self._reader.leave()
         call, self._answered = self._answered, None
         if call is not None:
             call.hang_up()
-        self.resume_writing()
         # Like a request, it holds this connection: together they would wait to be collected.
         del self._parser
 
@@ -306,17 +295,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.full = True
-        self._watch_reader()
+        self._reader.fill()
 
     def resume_writing(self) -> None:
         self.full = False
-        self._taken()
-        for drain in self._drains:
-            if not drain.done():
-                drain.set_result(None)
-        self._drains.clear()
-        if self._all_written is not None:
-            self._write_slice()
+        self._reader.drain()
 
     # What follows is called by the parser.
 
@@ -426,21 +409,7 @@ class Connection(asyncio.Protocol):
         return state.date_lines
 
     def write_in_slices(self, data: bytes, done: Callable[[], None]) -> None:
-        self._unwritten, self._all_written = memoryview(data), done
-        self._write_slice()
-
-    def _write_slice(self) -> None:
-        """One for each turn of the loop, none while the client has enough to read."""
-        if self.full or self._all_written is None:
-            return
-        self.transport.write(self._unwritten[:SLICE_BYTES])
-        self._unwritten = self._unwritten[SLICE_BYTES:]
-        if self._unwritten:
-            if not self.full:
-                self.loop.call_soon(self._write_slice)
-            return
-        done, self._all_written = self._all_written, None
-        done()
+        self._reader.write_in_slices(data, done)
 
     def ended(self) -> None:
         call, self._answered = self._answered, None
@@ -471,10 +440,7 @@ class Connection(asyncio.Protocol):
 
     async def drained(self) -> None:
         """Waits until the client has read most of what was sent, or is gone."""
-        if self.full:
-            drain = self.loop.create_future()
-            self._drains.append(drain)
-            await drain
+        await self._reader.drained()
 
     # What follows is called by the server.
 
@@ -527,32 +493,7 @@ class Connection(asyncio.Protocol):
     def _close_now(self) -> None:
         """Once everything is sent, for which the client must read."""
         self.transport.close()
-        if self._stalling is None and self.transport.get_write_buffer_size():
-            self._watch_reader()
-
-    def _watch_reader(self) -> None:
-        self._unread = self._left_to_read()
-        self._stalling = self.loop.call_later(STALLED_S, self._stalled)
-
-    def _left_to_read(self) -> int:
-        """By the system's count, where it has one: it holds megabytes for a slow client, which
-        takes a kilobyte of them and is well.
-        """
-        count = array("i", [0])
-        with suppress(OSError):
-            fcntl.ioctl(self.transport.get_extra_info("socket"), termios.TIOCOUTQ, count)
-        return self.transport.get_write_buffer_size() + len(self._unwritten) + count[0]
-
-    def _taken(self) -> None:
-        if self._stalling is not None:
-            self._stalling.cancel()
-            self._stalling = None
-
-    def _stalled(self) -> None:
-        if self._left_to_read() < self._unread:
-            self._watch_reader()
-        else:
-            self.transport.abort()
+        self._reader.watch_to_end()
 
     def _pause(self) -> None:
         if not self.paused:

@@ -175,7 +175,7 @@ def test_trailers_and_frames_of_chunks_without_end_are_cut(world: World, end: by
 def test_a_client_that_never_reads_is_hung_up_on(
     upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("router.server.connection.STALLED_S", 0.3)
+    monkeypatch.setattr("router.server.slow_reader.STALLED_S", 0.3)
     words = [event({"content": "x" * 60_000})] * 1000
     upstream.turns = {INCUMBENT: broken_stream(*words, event(finish="stop"), DONE)}
     with (
@@ -191,7 +191,7 @@ def test_a_client_that_never_reads_is_hung_up_on(
 def test_a_client_that_reads_slowly_gets_everything(
     upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("router.server.connection.STALLED_S", 2.0)
+    monkeypatch.setattr("router.server.slow_reader.STALLED_S", 2.0)
     words = [event({"content": "x" * 60_000})] * 200
     upstream.turns = {INCUMBENT: broken_stream(*words, event(finish="stop"), DONE)}
     out = b""
@@ -211,7 +211,7 @@ def test_a_client_that_reads_a_trickle_of_a_big_answer_is_no_deaf_one(
     upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The system holds megabytes for it, out of the router's sight."""
-    monkeypatch.setattr("router.server.connection.STALLED_S", 1.0)
+    monkeypatch.setattr("router.server.slow_reader.STALLED_S", 1.0)
     upstream.turns = {INCUMBENT: completion("x" * 20_000_000)}
     with running_router(snapshot(upstream.url), tmp_path, QUICK) as world:
         port = int(world.url.rpartition(":")[2])

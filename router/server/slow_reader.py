@@ -1,0 +1,108 @@
+"""A slow reader is a client that takes its answer more slowly than it comes: large answers are
+written to it in slices, a stream waits until it has read, and it is hung up on once it takes
+nothing at all.
+"""
+
+import asyncio
+import fcntl
+import termios
+from array import array
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from router.server.request_cycle import SLICE_BYTES
+
+# A client that takes nothing of what waits for it in so long is hung up on: it holds up a
+# provider's connection, and a place among the requests at once.
+STALLED_S: Final = 60.0
+
+
+class SlowReader:
+    """Writes to one client as it reads. full: it has enough to read for now."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self.full = False
+        self._transport = transport
+        self._loop = loop
+        self._drains: list[asyncio.Future[None]] = []
+        self._unwritten = memoryview(b"")  # of an answer that is written in slices
+        self._all_written: Callable[[], None] | None = None
+        self._stalling: asyncio.TimerHandle | None = None
+        self._unread = 0  # bytes, when it was last looked at
+
+    def fill(self) -> None:
+        """Notes that the client has enough to read."""
+        self.full = True
+        self.watch()
+
+    def drain(self) -> None:
+        """Notes that the client has read most of it: what waits is written on."""
+        self.full = False
+        self._forget()
+        for drain in self._drains:
+            if not drain.done():
+                drain.set_result(None)
+        self._drains.clear()
+        if self._all_written is not None:
+            self._write_slice()
+
+    def leave(self) -> None:
+        """Notes that the client is gone: nothing is written any more, and nobody waits."""
+        self._unwritten, self._all_written = memoryview(b""), None
+        self.drain()
+
+    def write_in_slices(self, data: bytes, done: Callable[[], None]) -> None:
+        """Writes data as the client takes them. done: called when all is written."""
+        self._unwritten, self._all_written = memoryview(data), done
+        self._write_slice()
+
+    def _write_slice(self) -> None:
+        """One for each turn of the loop, none while the client has enough to read."""
+        if self.full or self._all_written is None:
+            return
+        self._transport.write(self._unwritten[:SLICE_BYTES])
+        self._unwritten = self._unwritten[SLICE_BYTES:]
+        if self._unwritten:
+            if not self.full:
+                self._loop.call_soon(self._write_slice)
+            return
+        done, self._all_written = self._all_written, None
+        done()
+
+    async def drained(self) -> None:
+        """Waits until the client has read most of what was sent, or is gone."""
+        if self.full:
+            drain = self._loop.create_future()
+            self._drains.append(drain)
+            await drain
+
+    def watch_to_end(self) -> None:
+        """Watches who must still read what was sent before its connection is closed."""
+        if self._stalling is None and self._transport.get_write_buffer_size():
+            self.watch()
+
+    def watch(self) -> None:
+        """Hangs up in STALLED_S, if the client takes nothing until then."""
+        self._unread = self._left_to_read()
+        self._stalling = self._loop.call_later(STALLED_S, self._stalled)
+
+    def _left_to_read(self) -> int:
+        """By the system's count, where it has one: it holds megabytes for a slow client, which
+        takes a kilobyte of them and is well.
+        """
+        count = array("i", [0])
+        with suppress(OSError):
+            fcntl.ioctl(self._transport.get_extra_info("socket"), termios.TIOCOUTQ, count)
+        return self._transport.get_write_buffer_size() + len(self._unwritten) + count[0]
+
+    def _forget(self) -> None:
+        if self._stalling is not None:
+            self._stalling.cancel()
+            self._stalling = None
+
+    def _stalled(self) -> None:
+        if self._left_to_read() < self._unread:
+            self.watch()
+        else:
+            self._transport.abort()
