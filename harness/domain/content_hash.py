@@ -8,15 +8,20 @@ Hashes with a secret, and the two of every request (`routing.table`,
 
 import json
 from hashlib import blake2b, sha256
+from typing import Final
 
 
 def canonical_json(value: object) -> str:
     """Writes `value` as JSON with sorted keys and no spaces. Raises ValueError for NaN and
     infinity.
     """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return _CANONICAL.encode(value)
+
+
+# Built once: `json.dumps` would build one for each value.
+_CANONICAL: Final = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
 
 
 def digest(value: object) -> str:

@@ -101,12 +101,15 @@ class Ed25519Signatures:
         return join_signature(key, private.sign(payload))
 
     def check(self, payload: bytes, signature: str, purpose: KeyPurpose) -> None:
-        key, raw = split_signature(signature)
+        key, dot, _ = signature.partition(".")
+        if not dot:
+            split_signature(signature)
         known = self._key(key, purpose)
-        digest = sha256(b"\0".join((known.public, raw, payload))).digest()
+        text = signature.encode("utf-8", "surrogatepass")
+        digest = sha256(known.public + len(text).to_bytes(4) + text + payload).digest()
         if digest in self._held:
             return
-        self._verify(known, raw, payload)
+        self._verify(known, split_signature(signature)[1], payload)
         with self._lock:
             self._held[digest] = None
             while len(self._held) > REMEMBERED:

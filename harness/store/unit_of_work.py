@@ -264,11 +264,13 @@ class Unit:
             self._signatures.check(table, row._asdict(), **more)
         return found
 
-    def check_stored(
-        self, table: sa.Table, values: Mapping[str, object], **more: object
+    def check_payload(
+        self, table: sa.Table, signature: str | None, payload: Callable[[str], bytes]
     ) -> None:
-        """Verifies a row whose values are `stored_values`. Raises SignatureInvalid."""
-        self._signatures.check_stored(SIGNED[table.name], values, **more)
+        """Verifies the signature of a row. payload: what is signed of it, given the
+        installation. Raises SignatureInvalid.
+        """
+        self._signatures.check_payload(SIGNED[table.name], signature, payload)
 
     def believed(self, table: sa.Table, rows: Iterable[Row]) -> list[Row]:
         """Keeps the rows that are as they were signed: a forged one stops its own route, and no

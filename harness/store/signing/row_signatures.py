@@ -140,6 +140,19 @@ class RowVerifier:
         covered = {name: value for name, value in covered.items() if value is not None}
         _refuse(signed, values, self._fault(signed, covered, values[SIGNATURE], more))
 
+    def check_payload(
+        self, signed: SignedTable, signature: str | None, payload: Callable[[str], bytes]
+    ) -> None:
+        """Verifies a row's signature. payload: builds what is signed, given the installation.
+        Raises SignatureInvalid.
+        """
+        if not signature:
+            raise SignatureInvalid(UNSIGNED)
+        try:
+            self._verifier.check(payload(self._installation()), signature, signed.purpose)
+        except (ValueError, TypeError) as error:
+            raise SignatureInvalid(str(error)) from error
+
     def fault(self, signed: SignedTable, values: Mapping[str, Any], **more: object) -> str:
         """Why the row's signature does not hold; empty where it does."""
         try:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -22,6 +22,7 @@ from harness.domain.errors import (
     SignatureInvalid,
     SnapshotInvalid,
 )
+from harness.domain.operations.row_signatures import row_payload
 from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.evidence import RouteEvidence
 from harness.domain.routing.freeze import Freeze, FreezeRecord
@@ -44,7 +45,7 @@ from harness.store.rules import (
     no_such_switch,
     time_of_version,
 )
-from harness.store.schema.columns import EPOCH, MICROSECOND, PROJECT, Row
+from harness.store.schema.columns import EPOCH, MICROSECOND, PROJECT, SIGNATURE, Row
 from harness.store.schema.evals import target, target_from_row, target_to_row
 from harness.store.schema.operations import meta
 from harness.store.schema.proposals import rollout
@@ -232,16 +233,16 @@ def read_current(
     chains: dict[str, list[Row]] = defaultdict(list)
     for link in links:
         chains[link.route].append(link)
-    signed = SIGNED[route_version.name]
     for row in versions:
-        chain = chains[row.route]
+        chain, stored = chains[row.route], tuple(row)
+        fallbacks = tuple((link.target, link.evidence) for link in chain)
+        payload = partial(_version_payload, stored, fallbacks)
         try:
-            values = stored_values(signed, row._asdict())
-            unit.check_stored(route_version, values, fallbacks=chain_signed(chain))
+            unit.check_payload(route_version, row.signature, payload)
         except SignatureInvalid:
             yield row, chain, None
         else:
-            yield row, chain, _parse_route(tuple(row), tuple(link.target for link in chain))
+            yield row, chain, _parse_route(stored, tuple(link.target for link in chain))
 
 
 class SqlRouting:
@@ -387,6 +388,18 @@ class SqlRouting:
         except RowRefused as error:
             raise _refusal(change, error) from error
         return revision
+
+
+# Most versions are those of the time before; whether a signature holds is asked each time.
+@lru_cache(maxsize=KNOWN_ROUTES)
+def _version_payload(
+    stored: tuple[object, ...], fallbacks: tuple[tuple[str, str], ...], installation: str
+) -> bytes:
+    """What is signed of a version. stored: of `stored_columns`."""
+    values = dict(zip(route_version.c.keys(), stored, strict=True))
+    covered = stored_values(SIGNED[route_version.name], values)
+    del covered[SIGNATURE]
+    return row_payload(route_version.name, installation, covered, fallbacks=fallbacks)
 
 
 @lru_cache(maxsize=KNOWN_ROUTES)
