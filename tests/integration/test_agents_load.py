@@ -12,13 +12,13 @@ from tests.support.site.agents_site import agents_site
 pytestmark = [pytest.mark.req("E2", "C5"), pytest.mark.slow]
 
 
-def test_sixty_sessions_lose_nothing_while_processes_are_killed(tmp_path: Path) -> None:
-    hold(tmp_path, None, sessions=60, messages=6, kills=4)
+def test_thirty_sessions_lose_nothing_while_processes_are_killed(tmp_path: Path) -> None:
+    hold(tmp_path, None, sessions=30, messages=5, kills=3)
 
 
 @pytest.mark.verify
 def test_on_postgresql_they_lose_nothing_either(postgres_url: str, tmp_path: Path) -> None:
-    hold(tmp_path, postgres_url, sessions=40, messages=6, kills=4)
+    hold(tmp_path, postgres_url, sessions=60, messages=6, kills=4)
 
 
 @pytest.mark.soak

@@ -39,7 +39,7 @@ def demo(folder: Path, *options: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.verify
 @pytest.mark.timeout(1200)
 @pytest.mark.req("F1", "F2", "F3", "F4", "B3")
 def test_the_demo_ends_as_told_with_no_failed_request(tmp_path: Path) -> None:

@@ -22,4 +22,4 @@ in_verify = os.environ.get("SWAPGATE_HYPOTHESIS") == "verify"
 @pytest.mark.req("A7", "F1", "F5")
 @pytest.mark.timeout(1200)  # for a machine that does ten other things
 class TestTheControlPlane(ControlPlane.TestCase):  # type: ignore[misc,valid-type]  # hypothesis
-    settings = sized(100 if in_verify else 8)
+    settings = sized(100 if in_verify else 4)
