@@ -39,6 +39,7 @@ from harness.control.shadow import shadows, stage_driver
 from harness.domain.errors import (
     EvidenceMismatch,
     LeadershipLost,
+    NewerVersion,
     ProofRefused,
     StaleEvidence,
     SwapgateError,
@@ -115,7 +116,7 @@ def reconcile(ctx: Context) -> ReconcileResult:
     with ctx.store.read() as tx:
         proposals = tx.proposals.open()
     for proposal in proposals:
-        run_step(proposal.id, partial(_unless_tampered, ctx, proposal))
+        run_step(proposal.id, partial(_unless_held, ctx, proposal))
     # After the proposals: a promotion of this turn bakes from now on.
     with ctx.store.read() as tx:
         baking = tx.rollouts.baking()
@@ -150,11 +151,21 @@ def run_once(ctx: Context) -> ReconcileResult:
     return done
 
 
+def _unless_held(ctx: Context, proposal: Proposal) -> list[str]:
+    try:
+        did = _unless_tampered(ctx, proposal)
+    except NewerVersion as error:
+        newer_versions.update_hold_alert(ctx, proposal, str(error))
+        raise
+    newer_versions.update_hold_alert(ctx, proposal, "")
+    return did
+
+
 def _unless_tampered(ctx: Context, proposal: Proposal) -> list[str]:
     if proposal.phase in tampering.HELD:
         with ctx.store.read() as tx:
             if newer := newer_versions.describe_proposal_hold(tx, proposal):
-                raise ProofRefused(f"{proposal.id} is held: {newer}")
+                raise NewerVersion(f"{proposal.id} is held: {newer}")
             tampering.require_untampered(ctx, tx, proposal)
     return _one(ctx, proposal)
 

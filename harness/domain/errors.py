@@ -15,7 +15,8 @@ SwapgateError
 │   └── SessionBusy        an agent's session answers another message: wait for its end
 ├── IllegalTransition      a pair that the transition table does not have
 ├── ProofRefused           the proof is missing, stale, expired, or another target's
-│   └── EvidenceMismatch   the stored scores do not give the verdict any more
+│   ├── EvidenceMismatch   the stored scores do not give the verdict any more
+│   └── NewerVersion       it has values that this version does not know: nothing is decided
 ├── StaleEvidence          pairs whose pins differ between the arms or from the registration
 ├── StoreUnavailable       the database did not answer; the same call may succeed later
 │   └── DatabaseUnusable   its file is missing or damaged, or another version or role is needed
@@ -133,6 +134,10 @@ class EvidenceMismatch(ProofRefused):
             f"({differences}); compare the database with a backup, then propose again"
         )
         self.proposal, self.verdict, self.differences = proposal, verdict, differences
+
+
+class NewerVersion(ProofRefused):
+    docs_page = "how-to/upgrade"
 
 
 class StaleEvidence(SwapgateError):

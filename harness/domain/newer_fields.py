@@ -12,6 +12,8 @@ from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from harness.domain.errors import NewerVersion
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -39,6 +41,16 @@ class NewerFields:
         except ValueError:
             self.found[path] = value
             return otherwise
+
+
+def known_member(kind: type[E], value: str, subject: str, name: str) -> E:
+    """Returns the member that the value names. subject: what has it in its field `name`. Raises
+    NewerVersion for one that this version does not know.
+    """
+    try:
+        return kind(value)
+    except ValueError:
+        raise NewerVersion(describe_newer([f"{name}: {value}"], subject)) from None
 
 
 @cache

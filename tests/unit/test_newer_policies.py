@@ -4,7 +4,8 @@ route's; and nobody loses what they say.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from enum import StrEnum
 from pathlib import Path
@@ -17,8 +18,8 @@ from harness.app.doctor import checks
 from harness.config import json_schema
 from harness.config.schema import PolicyEntry
 from harness.control.canary import decision, holds, machine
-from harness.control.operations import alerts
-from harness.control.proposals import submission
+from harness.control.operations import alerts, queries
+from harness.control.proposals import decisions, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes
 from harness.domain.canary.guardrails import Guardrails
@@ -29,19 +30,26 @@ from harness.domain.canary.rollout import (
     build_unit_rule,
 )
 from harness.domain.canary.unit_rule import CanaryJudge, UnitRule
-from harness.domain.errors import Conflict
-from harness.domain.evals.run import Claim, SuitePlan
+from harness.domain.errors import Conflict, NewerVersion
+from harness.domain.evals.run import Claim, Failed, SuitePlan
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.policy import Policy, ShadowStagePolicy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import RouteSettings, RouteSuite
-from harness.store.schema.policies import canary_policy_from_json, policy_from_json
+from harness.store.schema import proposals as stored_proposals
+from harness.store.schema.policies import (
+    canary_policy_from_json,
+    policy_from_json,
+    reports_from_json,
+    reports_to_json,
+)
 from router.snapshot.file import snapshot_from_json, snapshot_to_json
 from router.snapshot.holder import SnapshotHolder
-from tests.support.control.control_plane import ANN, POLICY, SmallInstallation
+from tests.support.control.control_plane import ANN, BEN, POLICY, SmallInstallation, approved
 from tests.support.control.manual_clock import ManualClock
+from tests.support.store.records import REPORT
 
 pytestmark = pytest.mark.req("F3", "G6")
 
@@ -360,3 +368,74 @@ def test_nobody_configures_such_a_field() -> None:
     with pytest.raises(ValidationError, match="unknown key `newer`"):
         PolicyEntry.model_validate({"canary": {"newer": {"mood": 1}}})
     assert '"newer"' not in json.dumps(json_schema())
+
+
+class Phases(StrEnum):
+    PROPOSED = "other"
+
+
+@contextmanager
+def older_version(name: str, known: object) -> Iterator[None]:
+    """Lets this version know no more than that of what rows of proposals may say."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stored_proposals, name, known)
+        yield
+
+
+def test_a_verdict_of_a_newer_kind_holds_its_proposal_until_it_can_be_read(
+    world: SmallInstallation,
+) -> None:
+    world.policy = approved()
+    held = world.until_decided(world.propose().id)
+    ctx = world.context()
+    decisions.approve_proposal(ctx, BEN, held.id)
+
+    with older_version("VERDICTS", {"failed": Failed}):
+        failed = world.run_once().failed
+        listed = queries.list_proposals(ctx)
+    (words,) = [text for text in failed if held.id in text]
+    assert f"verdict {held.verdict} has outcome: passed, which this version does not" in words
+    assert [proposal.id for proposal in listed] == [held.id]
+    assert alerts.is_open(ctx, AlertKind.PROPOSAL_HELD, held.id)
+    world.run_once()
+    assert world.get(held.id).phase is ProposalPhase.CANARY
+    assert not alerts.is_open(ctx, AlertKind.PROPOSAL_HELD, held.id)
+
+
+def test_an_approval_of_a_newer_kind_is_no_consent(world: SmallInstallation) -> None:
+    world.policy = approved()
+    held = world.until_decided(world.propose().id)
+    decisions.approve_proposal(world.context(), BEN, held.id)
+    with older_version("ApprovalKind", StrEnum("ApprovalKind", "OTHER")):
+        assert any("has kind: canary, which this" in text for text in world.run_once().failed)
+    assert world.get(held.id).phase is ProposalPhase.AWAITING_APPROVAL
+
+
+def test_a_canary_in_a_newer_state_is_left_to_the_newer_version(
+    world: SmallInstallation,
+) -> None:
+    rollout = canary_of(world)
+    with older_version("RolloutState", StrEnum("RolloutState", "OTHER")):
+        (words,) = world.run_once().failed
+    assert f"rollout {rollout.id} has state: waiting, which this version does not" in words
+    assert alerts.is_open(world.context(), AlertKind.PROPOSAL_HELD, rollout.proposal)
+
+
+def test_a_proposal_in_a_newer_phase_is_shown_and_never_moved(
+    world: SmallInstallation,
+) -> None:
+    made = world.propose()
+    with older_version("ProposalPhase", Phases):
+        shown = world.get(made.id)
+        assert shown.newer_fields == ["phase: proposed"]
+        with pytest.raises(NewerVersion, match="phase: proposed"), world.store.write() as tx:
+            tx.proposals.save(replace(shown, updated_at=shown.created_at))
+    assert world.get(made.id) == made
+
+
+@pytest.mark.parametrize(("name", "said"), [("tone", "tone"), ("role", "role: next")])
+def test_what_a_verdicts_report_says_that_is_unknown_is_named(name: str, said: str) -> None:
+    (written,) = json.loads(json.dumps(reports_to_json([REPORT])))
+    assert reports_from_json([written], "verdict v_1") == (REPORT,)
+    with pytest.raises(NewerVersion, match=f"verdict v_1 has suites.0.{said}, which"):
+        reports_from_json([{**written, name: "next"}], "verdict v_1")

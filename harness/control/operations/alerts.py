@@ -214,6 +214,8 @@ def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # no
                 return request.state_at(now) is not SwitchState.PENDING
             case AlertKind.SHADOW_HELD:
                 return tx.proposals.get(about).phase is not ProposalPhase.SHADOW
+            case AlertKind.PROPOSAL_HELD:
+                return not tx.proposals.get(about).open
             case AlertKind.CANARY_PAUSED:
                 return tx.rollouts.get(about).state is not RolloutState.PAUSED
             case AlertKind.CANARY_HELD | AlertKind.SAMPLE_RATIO | AlertKind.INTERNAL_ERROR:

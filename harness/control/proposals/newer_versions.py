@@ -4,8 +4,11 @@ fields and values that a newer version wrote. They alone are held; the other rou
 
 from collections.abc import Iterable
 
+from harness.control.context import Context
+from harness.control.operations import alerts
 from harness.domain.canary.rollout import Rollout
 from harness.domain.newer_fields import describe_newer
+from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.table import Route
 from harness.ports import Transaction
@@ -32,3 +35,25 @@ def describe_rollout_hold(tx: Transaction, rollout: Rollout) -> str:
 def describe_route(route: Route | None) -> str:
     """Says what is not known of a route's settings; empty for nothing."""
     return describe_newer(route.settings.newer_fields if route else (), "its route")
+
+
+def update_hold_alert(ctx: Context, proposal: Proposal, why: str) -> None:
+    """Raises an alert while nothing is decided about a proposal, and ends it when it goes on.
+    why: empty where it does.
+    """
+    kind = AlertKind.PROPOSAL_HELD
+    if bool(why) == alerts.is_open(ctx, kind, proposal.id):
+        return
+    with ctx.store.write() as tx:
+        if not why:
+            alerts.resolve_alert(ctx, tx, kind, proposal.id)
+            return
+        alerts.raise_alert(
+            ctx,
+            tx,
+            kind,
+            proposal.id,
+            subject=f"route {proposal.route}",
+            title=f"proposal {proposal.id} of route {proposal.route} is on hold",
+            text=f"{why[0].upper()}{why[1:]}.",
+        )

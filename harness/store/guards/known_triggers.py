@@ -130,5 +130,7 @@ _LINES: Final = """
     fc9fc81fd95681f4fac20102486cbd84 fecbb2b36fefcc5a45eded264d69dcfa
     0318ac9baa898731da6b175069382c9b 0aa152538541bda54456d10aaf7ecaab
     3bf05f0f0a3821e6f7d7118dcd459f97 40db5e1611c683fd3b7639fb9246ff9c
+    1db15a7b2e863e20ee1f9f35b86ad368 652c4582bf115d4a97b4c51fae77c4a2
+    8c72c8401aba5a4c68a8f297dd98ce3c cd0095b3f805b1f796a2a7643f7f1a27
 """
 DIGESTS: Final = frozenset(_LINES.split())

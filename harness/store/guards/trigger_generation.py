@@ -20,6 +20,7 @@ from harness.ports import Signatures
 DIGESTS: Final = (
     "283ba402e8656de2f1991d2cff45ba98381a7f4622af9b7a86fc4e0006c98c00",
     "8c001069803b19f7816f79ba5d0eaf9c4a7455f25a001afca34ffbc65b18af5c",
+    "3852b1c328e536a3d33f42624cac1bdc03d59453da82ad1847dc20022d6ff3d7",
 )  # fmt: skip
 GENERATION: Final = len(DIGESTS)
 

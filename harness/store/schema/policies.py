@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
+from harness.domain.errors import NewerVersion
 from harness.domain.evals.pins import ServedPin
 from harness.domain.evals.run import (
     Claim,
@@ -19,7 +20,7 @@ from harness.domain.evals.run import (
     SuiteReport,
     SuiteRole,
 )
-from harness.domain.newer_fields import NewerFields
+from harness.domain.newer_fields import NewerFields, describe_newer
 from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import (
     AlphaSpending,
@@ -125,15 +126,30 @@ def reports_to_json(reports: Iterable[SuiteReport]) -> list[dict[str, Any]]:
     return [{k: _finite(v) for k, v in asdict(report).items()} for report in reports]
 
 
-def reports_from_json(data: Iterable[JsonIn]) -> tuple[SuiteReport, ...]:
-    return tuple(_report(report) for report in data)
+def reports_from_json(data: Iterable[JsonIn], subject: str) -> tuple[SuiteReport, ...]:
+    """subject: the verdict that has them. Raises NewerVersion for what this version does not
+    know.
+    """
+    newer = NewerFields()
+    reports = tuple(_report(report, newer, f"suites.{n}.") for n, report in enumerate(data))
+    names = (
+        f"{path}: {value}" if path.endswith(_CHOICES) else path
+        for path, value in newer.found.items()
+    )
+    if unknown := describe_newer(names, subject):
+        raise NewerVersion(unknown)
+    return reports
 
 
-def _report(data: JsonIn) -> SuiteReport:
-    values: dict[str, Any] = {k: _number(v) if k in _FIGURES else v for k, v in data.items()}
+_CHOICES: Final = (".role", ".claim")
+
+
+def _report(data: JsonIn, newer: NewerFields, path: str) -> SuiteReport:
+    known = newer.known(SuiteReport, data, path)
+    values: dict[str, Any] = {k: _number(v) if k in _FIGURES else v for k, v in known.items()}
     values |= {
-        "role": SuiteRole(data["role"]),
-        "claim": Claim(data["claim"]),
+        "role": newer.member(SuiteRole, data["role"], f"{path}role", otherwise=SuiteRole.GUARD),
+        "claim": newer.member(Claim, data["claim"], f"{path}claim", otherwise=Claim.SUPERIOR),
         "flags": tuple(data["flags"]),
     }
     return SuiteReport(**values)

@@ -8,8 +8,14 @@ from dataclasses import asdict
 import sqlalchemy as sa
 
 from harness.domain.canary.rollout import LIVE_STATES, Rollout, RolloutState
+from harness.domain.errors import NewerVersion
 from harness.domain.evals.run import VERDICTS, Claim, Verdict, known_plan_from_json
-from harness.domain.newer_fields import NewerFields, with_newer_fields
+from harness.domain.newer_fields import (
+    NewerFields,
+    describe_newer,
+    known_member,
+    with_newer_fields,
+)
 from harness.domain.proposals.proposal import (
     OPEN_PHASES,
     PAST_GATE_PHASES,
@@ -298,8 +304,11 @@ def proposal_from_row(row: Row) -> Proposal:
             known_plan_from_json(plan, newer, f"plans.{place}.")
             for place, plan in enumerate(row.plans)
         ),
+        # `SqlProposals.save` refuses to change one that is in a newer version's phase.
+        "phase": newer.member(
+            ProposalPhase, row.phase, "phase", otherwise=ProposalPhase.PROPOSED
+        ),
         "newer": newer.found,
-        "phase": ProposalPhase(row.phase),
         "runs": {suite: SuiteRuns(**pair) for suite, pair in row.runs.items()},
     }
     return Proposal(**values)
@@ -322,13 +331,19 @@ def verdict_to_row(verdict: Verdict, proposal: str) -> Values:
 
 
 def verdict_from_row(row: Row) -> Verdict:
+    """Raises NewerVersion for an outcome, or what a report says, that this version does not
+    know.
+    """
+    subject = f"verdict {row.id}"
+    if row.outcome not in VERDICTS:
+        raise NewerVersion(describe_newer([f"outcome: {row.outcome}"], subject))
     return VERDICTS[row.outcome](
         id=row.id,
         route=row.route,
         incumbent=row.incumbent,
         candidate=row.candidate,
         reason=row.reason,
-        suites=policies.reports_from_json(row.suites),
+        suites=policies.reports_from_json(row.suites, subject),
         inputs=row.inputs,
         decided_at=row.decided_at,
         expires_at=row.expires_at,
@@ -344,7 +359,9 @@ def approval_to_row(approval: Approval) -> Values:
 
 
 def approval_from_row(row: Row) -> Approval:
-    return Approval(**plain(row) | {"kind": ApprovalKind(row.kind)})
+    """Raises NewerVersion for a kind that this version does not know."""
+    kind = known_member(ApprovalKind, row.kind, f"approval {row.id}", "kind")
+    return Approval(**plain(row) | {"kind": kind})
 
 
 def rollout_to_row(rollout: Rollout) -> Values:
@@ -356,9 +373,10 @@ def rollout_to_row(rollout: Rollout) -> Values:
 
 
 def rollout_from_row(row: Row) -> Rollout:
+    """Raises NewerVersion for a state that this version does not know."""
     values = plain(row)
     values |= {
         "policy": policies.canary_policy_from_json(row.policy),
-        "state": RolloutState(row.state),
+        "state": known_member(RolloutState, row.state, f"rollout {row.id}", "state"),
     }
     return Rollout(**values)

@@ -4,13 +4,14 @@ alerts and the rest. A row that is not as it was signed is left out and named in
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
 import sqlalchemy as sa
 
 from harness.domain.drift.watch import DriftCheck, DriftWatch
-from harness.domain.errors import NotFound
+from harness.domain.errors import NewerVersion, NotFound
 from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
 from harness.domain.operations.access import ApiKey
 from harness.domain.operations.alerts import AlertRecord
@@ -303,7 +304,12 @@ class SqlListings(AgentListings):
     def verdicts(self, ids: Collection[str]) -> Mapping[str, Verdict]:
         query = sa.select(verdict).where(in_project(verdict), verdict.c.id.in_(sorted(ids)))
         good, _ = self.sorted_out(verdict, self.unit.read(query).all())
-        return {row.id: verdict_from_row(row) for row in good}
+        found = {}
+        for row in good:
+            # One that a newer version alone can read is not shown.
+            with suppress(NewerVersion):
+                found[row.id] = verdict_from_row(row)
+        return found
 
     def targets_of(self, ids: Collection[str]) -> Mapping[str, Target]:
         return self._targets(ids)[0]

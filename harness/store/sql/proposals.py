@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.errors import Conflict, NotFound
+from harness.domain.evals.run import VERDICTS as OUTCOMES
 from harness.domain.evals.run import Verdict
 from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import MOST_LISTED
@@ -25,6 +26,7 @@ from harness.store.rules import (
     check_change_reference,
     check_four_eyes,
     check_let_in,
+    check_phase_known,
     check_unchanged,
     has_live_rollout,
     has_open_proposal,
@@ -160,6 +162,7 @@ class SqlProposals:
         if found.version != changed.version:
             raise stale(f"proposal {changed.id}", changed.version, found.version)
         check_unchanged(found, changed)
+        check_phase_known(found)
         check_let_in(changed)
         saved = replace(changed, version=changed.version + 1)
         fixed = _FIXED if found.phase is ProposalPhase.PROPOSED else (*_FIXED, "plans")
@@ -194,7 +197,9 @@ class SqlProposals:
         return self._all(query.limit(limit))
 
     def phases(self) -> Mapping[ProposalPhase, int]:
-        return {ProposalPhase(row.phase): row.n for row in self._unit.read(PHASES)}
+        known = set(ProposalPhase)
+        counts = self._unit.read(PHASES)
+        return {ProposalPhase(row.phase): row.n for row in counts if row.phase in known}
 
     def of_pair(self, route: str, incumbent: str, candidate: str) -> Sequence[Proposal]:
         pair = (proposal.c.incumbent == incumbent, proposal.c.candidate == candidate)
@@ -281,8 +286,11 @@ class SqlVerdicts:
         return str(self._row(verdict_).proposal)
 
     def list(self, *, route: str | None = None, limit: int = MOST_LISTED) -> Sequence[Verdict]:
-        query = VERDICTS if route is None else VERDICTS.where(verdict.c.route == route)
-        return self._all(query.limit(limit))
+        if route is None:
+            # What a newer version alone can read stops its own route, and no other.
+            known = VERDICTS.where(verdict.c.outcome.in_(sorted(OUTCOMES)))
+            return self._all(known.limit(limit))
+        return self._all(VERDICTS.where(verdict.c.route == route).limit(limit))
 
     def _all(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[Verdict]":
         """Raises SignatureInvalid."""
@@ -365,7 +373,9 @@ class SqlRollouts:
         if route is not None:
             query = query.where(rollout.c.route == route)
         found = self._unit.believed(rollout, self._unit.read(query))
-        return [rollout_from_row(row) for row in found]
+        # As a forged one, what a newer version alone can read stops its own route.
+        known = set(RolloutState)
+        return [rollout_from_row(row) for row in found if row.state in known]
 
     def _all(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[Rollout]":
         """Raises SignatureInvalid."""
