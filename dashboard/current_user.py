@@ -29,10 +29,6 @@ SIGN_IN: Final = (
 )
 NOBODY: Final = "You read without signing in."
 OTHER_PROJECT: Final = "somebody of another project is signed in now: reload the page"
-# In which project each session acts, of those that chose one. A restart forgets it: a person
-# then acts where he did at first.
-_CHOSEN: Final[dict[str, str]] = {}
-MOST_CHOSEN: Final = 1_000
 CHOICE: Final = "act-in"
 ALL_PROJECTS: Final = "the whole installation"
 NOBODY_KNOWN: Final = (
@@ -79,9 +75,7 @@ def _choose_project(found: ActorSession) -> None:
     names = sorted(found.roles, key=lambda name: (name != DEFAULT_PROJECT, name))
 
     def choose() -> None:
-        while len(_CHOSEN) >= MOST_CHOSEN:
-            _CHOSEN.pop(next(iter(_CHOSEN)))
-        _CHOSEN[found.session.id] = st.session_state[CHOICE]
+        page_frame.chosen_projects().choose(found.session.id, st.session_state[CHOICE])
 
     st.selectbox(
         "Act in",
@@ -165,7 +159,8 @@ def _find_sign_on(former: str = "") -> ActorSession | None:
         lasts=installation.settings.ui.session_lasts,
         former=former,
     )
-    return found.acting_in(_CHOSEN.get(found.session.id, found.actor.project))
+    chosen = page_frame.chosen_projects().find(found.session.id)
+    return found.acting_in(found.actor.project if chosen is None else chosen)
 
 
 def require_reader() -> None:
@@ -219,7 +214,7 @@ def _sign_out() -> None:
         found = _find_session()
         if found is not None:
             dashboard_sessions.end(page_frame.installation().context, found)
-            _CHOSEN.pop(found.session.id, None)
+            page_frame.chosen_projects().forget(found.session.id)
         _end_sign_on()
     except SwapgateError as error:
         st.html(html.failure("Not signed out", str(error), "You are still signed in."))

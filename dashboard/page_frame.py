@@ -15,6 +15,8 @@ from typing import Final
 import streamlit as st
 
 from dashboard import theme
+from dashboard.chosen_projects import FILE as CHOSEN_FILE
+from dashboard.chosen_projects import ChosenProjects
 from dashboard.text import html, labels
 from dashboard.theme import Palette
 from harness.app import processes
@@ -56,6 +58,12 @@ WHY_NOT_OPEN = (
 def installation() -> Installation:
     """Opens the installation that all visitors of this process share. Raises ConfigError."""
     return open_installation()
+
+
+@cache
+def chosen_projects() -> ChosenProjects:
+    """Remembers in which project each sign-in acts, of those that chose one."""
+    return ChosenProjects(installation().settings.home / CHOSEN_FILE)
 
 
 def reopen() -> None:

@@ -157,7 +157,8 @@ def test_single_sign_on_leads_into_the_projects_of_the_groups_and_into_no_other(
         page.get_by_role("combobox", name="Act in").click()
         page.get_by_role("option", name="search").click()
         expect(page.get_by_text("gus@example.com · viewer · project search")).to_be_visible()
-        # It holds over a new address.
+    # It holds over a restart, and over a new address.
+    with dashboard(config, port) as address:
         page.goto(f"{address}/audit")
         expect(page.get_by_text("gus@example.com · viewer · project search")).to_be_visible()
         expect(page.locator("h1")).to_have_text("0 events of the project search")

@@ -38,8 +38,8 @@ def describe_route(route: Route | None) -> str:
 
 
 def update_hold_alert(ctx: Context, proposal: Proposal, why: str) -> None:
-    """Raises an alert while nothing is decided about a proposal, and ends it when it goes on.
-    why: empty where it does.
+    """Keeps an alert open while nothing is decided about a proposal, and ends it when that
+    is over. why: empty then.
     """
     kind = AlertKind.PROPOSAL_HELD
     if bool(why) == alerts.is_open(ctx, kind, proposal.id):

@@ -127,8 +127,8 @@ def reports_to_json(reports: Iterable[SuiteReport]) -> list[dict[str, Any]]:
 
 
 def reports_from_json(data: Iterable[JsonIn], subject: str) -> tuple[SuiteReport, ...]:
-    """subject: the verdict that has them. Raises NewerVersion for what this version does not
-    know.
+    """Reads a verdict's reports. subject: the verdict, for people. Raises NewerVersion for what
+    is unknown here.
     """
     newer = NewerFields()
     reports = tuple(_report(report, newer, f"suites.{n}.") for n, report in enumerate(data))

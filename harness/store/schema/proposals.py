@@ -331,8 +331,8 @@ def verdict_to_row(verdict: Verdict, proposal: str) -> Values:
 
 
 def verdict_from_row(row: Row) -> Verdict:
-    """Raises NewerVersion for an outcome, or what a report says, that this version does not
-    know.
+    """Reads a verdict. Raises NewerVersion for an unknown outcome, or what is unknown in a
+    report.
     """
     subject = f"verdict {row.id}"
     if row.outcome not in VERDICTS:
@@ -359,7 +359,7 @@ def approval_to_row(approval: Approval) -> Values:
 
 
 def approval_from_row(row: Row) -> Approval:
-    """Raises NewerVersion for a kind that this version does not know."""
+    """Reads an approval. Raises NewerVersion for an unknown kind."""
     kind = known_member(ApprovalKind, row.kind, f"approval {row.id}", "kind")
     return Approval(**plain(row) | {"kind": kind})
 
@@ -373,7 +373,7 @@ def rollout_to_row(rollout: Rollout) -> Values:
 
 
 def rollout_from_row(row: Row) -> Rollout:
-    """Raises NewerVersion for a state that this version does not know."""
+    """Reads a rollout. Raises NewerVersion for an unknown state."""
     values = plain(row)
     values |= {
         "policy": policies.canary_policy_from_json(row.policy),
