@@ -167,6 +167,8 @@ def counts_path(
     arms are no coins.
     """
     odds, nothing = odds_grid(tolerated), (0.0,) * len(HARM_GRID)
+    if not any(tallies):
+        return _uncounted_path(len(tallies), rule)
     weights = RULES[rule]
     factors = [
         nothing
@@ -180,6 +182,21 @@ def counts_path(
     ]
     logs = np.array(factors, dtype=np.float64).reshape(-1, len(HARM_GRID))
     return _mean_of_products(logs, weights.odds)
+
+
+# Of most canaries, most guardrails have seen nothing. These paths are shared: nobody may write.
+@lru_cache(maxsize=1_024)
+def _uncounted_path(blocks: int, rule: EvidenceRule) -> Floats:
+    path = _mean_of_products(np.zeros((blocks, len(HARM_GRID))), RULES[rule].odds)
+    path.setflags(write=False)
+    return path
+
+
+@lru_cache(maxsize=1_024)
+def _unranked_path(blocks: int) -> Floats:
+    path = _mean(np.zeros((blocks, len(RANK_STAKES))))
+    path.setflags(write=False)
+    return path
 
 
 @lru_cache(maxsize=65_536)
@@ -199,6 +216,8 @@ def planned_factors(
 
 def ranks_path(ranks: Sequence[Sequence[float]]) -> Floats:
     """Computes log e of harm after each block's ranks."""
+    if not any(map(len, ranks)):
+        return _unranked_path(len(ranks))
     leans = 2.0 * np.array([u for rank in ranks for u in rank], dtype=np.float64) - 1.0
     # A stored rank that is none counts as the worst: it must not hide what others show.
     leans = np.clip(np.where(np.isnan(leans), 1.0, leans), -1.0, 1.0)
