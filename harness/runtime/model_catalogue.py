@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,13 +75,20 @@ class LitellmTable:
         file = self._file or table_file()
         if file is None:
             return with_changes(Catalogue(), self._changes)
-        rows = json.loads(file.read_text(encoding="utf-8"))
-        since = datetime.fromtimestamp(file.stat().st_mtime, UTC).date()
-        known = build_catalogue(_entries(rows), table_source(), since)
-        return with_changes(known, self._changes)
+        return with_changes(_read_table(file, file.stat().st_mtime), self._changes)
 
     def catalogue(self) -> Catalogue:
         return self._all
+
+
+@lru_cache(maxsize=1)
+def _read_table(file: Path, changed_at: float) -> Catalogue:
+    """Reads it once in a process, whose installations may be several. changed_at: of the file,
+    in seconds since 1970.
+    """
+    rows = json.loads(file.read_text(encoding="utf-8"))
+    since = datetime.fromtimestamp(changed_at, UTC).date()
+    return build_catalogue(_entries(rows), table_source(), since)
 
 
 def table_file() -> Path | None:
