@@ -19,13 +19,13 @@ from router.protocols.answer_signals import AnswerSignals
 from router.protocols.provider_failures import classify_error
 from router.protocols.usage import TokenUsage
 from router.request.json_spans import (
-    JsonSpan,
     ParsedObject,
     TextEdit,
     apply_edits,
     parse_finite_object,
     parse_object,
 )
+from router.request.json_walk import JsonSpan
 
 
 class Irregularity(StrEnum):

@@ -16,7 +16,8 @@ from typing import Final
 
 from harness.domain.routing.target import Target
 from router.request.body import ClientRequest
-from router.request.json_spans import JsonSpan, TextEdit
+from router.request.json_spans import TextEdit
+from router.request.json_walk import JsonSpan
 
 NO_NAMES: Final[Mapping[str, str]] = {}
 

@@ -7,36 +7,24 @@ most need that of `model` alone.
 """
 
 import json
-import json.scanner
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from operator import itemgetter
-from typing import Final, NamedTuple, NoReturn
+from typing import Final, NamedTuple
 
 from jiter import from_json
 
 from harness.domain.errors import InputError
-
-MAX_DEPTH: Final = 64
-# Each costs a step here: without a limit a body of a few MiB would hold up all others.
-MAX_MEMBERS: Final = 1000
-
-
-class JsonSpan(NamedTuple):
-    """A parsed value and where it stands: text[start:end]."""
-
-    value: object
-    start: int
-    end: int
-
-
-class ObjectSpans(NamedTuple):
-    """Holds an object's members with their places."""
-
-    values: dict[str, JsonSpan]
-    close: int  # the index of its closing brace
+from router.request.json_walk import (
+    MAX_DEPTH,
+    MAX_MEMBERS,
+    TOO_DEEP,
+    JsonSpan,
+    ObjectSpans,
+    walk_whole,
+)
 
 
 class ParsedObject:
@@ -120,7 +108,7 @@ class ParsedObject:
     @property
     def _places(self) -> ObjectSpans:
         if self._walked is None:
-            self._walked = _walked(self.text)
+            self._walked = walk_whole(self.text)
         return self._walked
 
 
@@ -130,20 +118,6 @@ class TextEdit(NamedTuple):
     text: str
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
-
-
-_STRICT: Final = json.JSONDecoder(parse_constant=_refuse)
-_PARSE: Final = _STRICT.raw_decode
-# What `_PARSE` calls, without the call in between.
-_SCAN: Final = json.scanner.make_scanner(_STRICT)  # type: ignore[arg-type]  # as json does
-_SPACE: Final = re.compile(r"[ \t\n\r]*").match
-# A name without escapes, which are rare, up to its value; and what follows a value: the end of
-# the object, which leaves the group empty, or another such name.
-_PLAIN: Final = r'"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*'
-_PLAIN_NAME: Final = re.compile(_PLAIN).match
-_AFTER_VALUE: Final = re.compile(rf"[ \t\n\r]*(?:}}|,[ \t\n\r]*{_PLAIN})").match
 _WHITE, _COLON, _LETTERS = r"[ \t\n\r]*", r"[ \t\n\r]*:[ \t\n\r]*", r'[^"\\\x00-\x1f]'
 _STRING_BYTES: Final = re.compile(rb'[ \t\n\r]*:[ \t\n\r]*("(?:[^"\\]|\\.)*")').match
 _BACKSLASH: Final = ord("\\")
@@ -151,7 +125,6 @@ _STRING_VALUE: Final = re.compile(r'[ \t\n\r]*:[ \t\n\r]*("(?:[^"\\]|\\.)*")').m
 _ESCAPED_LETTER: Final = re.compile(r"\\u00[4-7]").search
 _START: Final = itemgetter(0)
 _NOT_FINITE: Final = object()
-_TOO_DEEP: Final = f"nested deeper than {MAX_DEPTH} levels"
 _NOT_STRUCTURE: Final = bytes(b for b in range(256) if b not in b'"[]{}')
 _BRACES: Final = bytes.maketrans(b"[]", b"{}")
 # Counting a bracket looks at every byte, finding the first few at far fewer.
@@ -169,7 +142,7 @@ def decode(body: bytes) -> str:
     except UnicodeDecodeError as error:
         raise InputError(f"byte {error.start} is not UTF-8") from None
     if _has_many_brackets(body) and _too_deep(body):
-        raise InputError(_TOO_DEEP)
+        raise InputError(TOO_DEEP)
     return text
 
 
@@ -239,7 +212,7 @@ def parse_object(data: bytes) -> ParsedObject:
     else:
         many_brackets = _has_many_brackets(data)
     if many_brackets and _nests_too_deep(found, data):
-        raise InputError(_TOO_DEEP)
+        raise InputError(TOO_DEEP)
     return ParsedObject(text, found, None, data)
 
 
@@ -283,18 +256,10 @@ def walk_text(text: str) -> ParsedObject:
 
     A name that occurs twice is refused: readers disagree on which one counts.
     """
-    walked = _walked(text)
+    walked = walk_whole(text)
     return ParsedObject(
         text, {name: value.value for name, value in walked.values.items()}, walked
     )
-
-
-def _walked(text: str) -> ObjectSpans:
-    walked = walk_object(text, _skip(text, 0))
-    end = _skip(text, walked.close + 1)
-    if end != len(text):
-        raise InputError(f"something follows the object at character {end}")
-    return walked
 
 
 def _spliced(data: bytes, name: str, new: str) -> bytes | None:
@@ -350,22 +315,6 @@ def _only_name(text: str, name: str) -> tuple[int, int] | None:
     return at, after
 
 
-def walk_array(text: str, start: int) -> list[JsonSpan]:
-    """Returns the elements of the array that opens at text[start]. Raises InputError."""
-    if text[start : start + 1] != "[":
-        raise InputError(f"expected an array at character {start}")
-    spans: list[JsonSpan] = []
-    at = _skip(text, start + 1)
-    if text[at : at + 1] == "]":
-        return spans
-    while True:
-        spans.append(_parse(text, at))
-        at = _skip(text, spans[-1].end)
-        if text[at : at + 1] == "]":
-            return spans
-        at = _skip(text, _expect(text, at, ","))
-
-
 def apply_edits(text: str, edits: Iterable[TextEdit]) -> bytes:
     """Returns the text with each span replaced, and all else byte for byte. Spans must not
     overlap.
@@ -381,65 +330,3 @@ def apply_edits(text: str, edits: Iterable[TextEdit]) -> bytes:
         at = end
     parts.append(text[at:])
     return "".join(parts).encode()
-
-
-def walk_object(text: str, start: int) -> ObjectSpans:
-    """Returns the members of the object that opens at text[start]. Raises InputError, also past
-    MAX_MEMBERS.
-    """
-    if text[start : start + 1] != "{":
-        raise InputError(f"expected an object at character {start}")
-    values: dict[str, JsonSpan] = {}
-    at = _skip(text, start + 1)
-    if text[at : at + 1] == "}":
-        return ObjectSpans(values, at)
-    name, at = _name(text, at)
-    while True:
-        if name in values:
-            raise InputError(f"the name {name!r} occurs twice, again at character {at}")
-        try:
-            value, end = _SCAN(text, at)
-        except (StopIteration, RecursionError, ValueError):
-            value, _, end = _parse(text, at)  # says what is wrong with it
-        values[name] = JsonSpan(value, at, end)
-        if len(values) > MAX_MEMBERS:
-            raise InputError(f"an object has more than {MAX_MEMBERS} names")
-        after = _AFTER_VALUE(text, end)
-        if after is None:
-            name, at = _name(text, _skip(text, _expect(text, _skip(text, end), ",")))
-            continue
-        name, at = after[1], after.end()
-        if name is None:
-            return ObjectSpans(values, at - 1)
-
-
-def _name(text: str, at: int) -> tuple[str, int]:
-    """The name at text[at], and where its value begins."""
-    plain = _PLAIN_NAME(text, at)
-    if plain:
-        return plain[1], plain.end()
-    if text[at : at + 1] != '"':
-        raise InputError(f"expected a name in double quotes at character {at}")
-    name, _, end = _parse(text, at)
-    return str(name), _skip(text, _expect(text, _skip(text, end), ":"))
-
-
-def _parse(text: str, at: int) -> JsonSpan:
-    try:
-        value, end = _PARSE(text, at)
-    except RecursionError:
-        raise InputError(_TOO_DEEP) from None
-    except ValueError as error:
-        raise InputError(f"not valid JSON: {error}") from None
-    return JsonSpan(value, at, end)
-
-
-def _skip(text: str, at: int) -> int:
-    found = _SPACE(text, at)
-    return found.end() if found else at
-
-
-def _expect(text: str, at: int, mark: str) -> int:
-    if text[at : at + 1] != mark:
-        raise InputError(f"expected {mark!r} at character {at}")
-    return at + 1

@@ -9,7 +9,7 @@ from typing import Final
 
 from harness.domain.routing.capabilities import Endpoint, Needs
 from router.request.body import ClientRequest
-from router.request.json_spans import JsonSpan
+from router.request.json_walk import JsonSpan
 
 # Few tokenizers need more tokens than one for four bytes of English; other scripts need more.
 BYTES_PER_TOKEN: Final = 4

@@ -14,7 +14,8 @@ from harness.domain.routing.target import RequestPatch, Target
 from router.protocols.chat.dialect import CHAT
 from router.protocols.endpoints import DIALECTS
 from router.request.body import read_chat, read_request
-from router.request.json_spans import MAX_DEPTH, ParsedObject, decode, parse_object, walk_text
+from router.request.json_spans import ParsedObject, decode, parse_object, walk_text
+from router.request.json_walk import MAX_DEPTH
 
 PLAIN = Target("p", "the/model-1")
 scalars = (

@@ -109,6 +109,7 @@ THE_ANSWERS_OWN_WAY: Final = frozenset(
         "router.request.degradation:_gives",
         "router.server.internal_errors",
         "router.request.json_spans",
+        "router.request.json_walk",
         "router.access.keys",
         "router.request.model_endpoint",
         "router.observers.request_observers",

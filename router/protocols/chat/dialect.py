@@ -29,13 +29,11 @@ from router.request.body_patch import (
     to_json,
 )
 from router.request.json_spans import (
-    JsonSpan,
     ParsedObject,
     TextEdit,
     apply_edits,
-    walk_array,
-    walk_object,
 )
+from router.request.json_walk import JsonSpan, walk_array, walk_object
 from router.server.replies import Reply
 from router.upstream.failure import UpstreamFailed
 from router.upstream.transport import CHAT_PATH

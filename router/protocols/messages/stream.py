@@ -13,7 +13,8 @@ from router.protocols.event_stream import Irregularity, StreamFilter
 from router.protocols.messages.answer_signals import read_block_signals, read_delta_signals
 from router.protocols.messages.errors import TYPE_BY_CLASS
 from router.protocols.usage import TokenUsage, read_count
-from router.request.json_spans import ParsedObject, TextEdit, walk_object
+from router.request.json_spans import ParsedObject, TextEdit
+from router.request.json_walk import walk_object
 
 STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 # Blocks that come piece by piece, a call's after its name; any other is whole from the start.

@@ -11,7 +11,8 @@ from router.protocols.event_stream import StreamFilter
 from router.protocols.provider_failures import classify_error
 from router.protocols.responses.answer_signals import read_signals
 from router.protocols.usage import TokenUsage, usage_with_cache
-from router.request.json_spans import ParsedObject, TextEdit, walk_object
+from router.request.json_spans import ParsedObject, TextEdit
+from router.request.json_walk import walk_object
 
 # Metadata, until output comes. Any other event of a response is output, or follows some.
 HELD: Final = frozenset(
