@@ -154,8 +154,8 @@ class StreamFilter(SseParser):
             return b""
         if edits is MODEL_ALONE:
             written = members.with_text("model", self._json_name or "")
-            if written is not None and payload in event:  # as `with_data` has it
-                return event.replace(payload, written, 1) + end
+            if written is not None:
+                return with_data(event, payload, written) + end
             edits = self._model_edit(members.text_place("model"))
         if edits:
             event = with_data(event, payload, apply_edits(members.text, edits))
@@ -205,6 +205,8 @@ def read_event(payload: bytes) -> tuple[ParsedObject, bool]:
 
 def with_data(event: bytes, old: bytes, new: bytes) -> bytes:
     """The event with other data."""
+    if event.endswith(old):  # to look for long data takes ten times as long
+        return event[: len(event) - len(old)] + new
     if old in event:
         return event.replace(old, new, 1)
     # Data over several lines: the other lines stay, the data come last.
