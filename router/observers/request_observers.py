@@ -60,6 +60,7 @@ class ObservedRequest:
     record: CompletedRequest | None = None
     sample: GuardrailSample | None = None
     hooks: "ObserverHooks | None" = None  # of the observers that watch it
+    response: RoutedResponse = field(init=False)  # its answer to be
 
 
 class RequestObserver:
@@ -125,7 +126,14 @@ class RequestObservers:
 
     def begin(self, observed: ObservedRequest) -> None:
         """Calls the observers before the request's first attempt."""
-        hooks = observed.hooks = self._hooks(observed)
+        route = observed.route
+        known = self._by_route.get(id(route))
+        if known is not None and known[0] is route:  # as `_hooks` has it
+            kinds = known[1] if observed.reservation is None else known[2]
+            hooks = kinds[observed.experiment is not None]
+        else:
+            hooks = self._hooks(observed)
+        observed.hooks = hooks
         for part, before_attempt in hooks[0]:
             try:
                 before_attempt(observed)

@@ -147,7 +147,11 @@ class Dispatcher:
             call = None
         if call is None:
             return FirstAttempt(made, share_s)
-        first_s = self._first_s(job, made)
+        try:
+            first_s = self._limits.first_s(job, made)
+        except Exception as error:  # as `_first_s` has it
+            self._errors.note(RouterPart.PLAN, error, job.route, job.arm)
+            first_s = math.inf
         try:
             self._health.begin(upstream.id)
         except Exception as error:
@@ -180,7 +184,10 @@ class Dispatcher:
         except Exception as error:
             self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
         if begun_at is not None:
-            self._note_s(job, first.made, begun_at - first.started)
+            try:
+                self._limits.note(job, first.made, begun_at - first.started)
+            except Exception as error:
+                self._errors.note(RouterPart.RECORDING, error, job.route, job.arm)
         ms = (loop.time() - first.started) * 1000
         progress.attempts.append(FinishedAttempt(first.made.upstream, None, ms))
         return True

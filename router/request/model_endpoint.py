@@ -4,7 +4,6 @@ calls the observers before and after. A fault in planning falls back to the incu
 """
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Final
 
 from harness.domain.errors import InputError
@@ -42,14 +41,6 @@ Assignment = tuple[str, str, Arm, RoutePlan, Canary | None]
 
 # Up to Python 3.11, to find a member in its class takes ten times as long.
 _KEEP_WARM: Final = Arm.KEEP_WARM
-
-
-@dataclass(slots=True)
-class PreparedRequest:
-    """A request that has its plan, and its answer to be."""
-
-    observed: ObservedRequest
-    response: RoutedResponse
 
 
 class ModelEndpoint:
@@ -99,7 +90,7 @@ class ModelEndpoint:
 
     async def serve(
         self,
-        prepared: PreparedRequest,
+        prepared: ObservedRequest,
         receive: Receive,
         send: Send,
         first: FirstAttempt | None = None,
@@ -114,14 +105,14 @@ class ModelEndpoint:
         finally:
             self.finish(prepared)
 
-    def note_leaving(self, prepared: PreparedRequest) -> None:
+    def note_leaving(self, prepared: ObservedRequest) -> None:
         """Notes that the client left before it had its answer."""
         prepared.response.caller_gone = True
         self._counters["callers_gone"] += 1
 
-    def finish(self, prepared: PreparedRequest) -> None:
+    def finish(self, prepared: ObservedRequest) -> None:
         """Tells the observers of a request's end, once for each that was prepared."""
-        self._observers.finish(prepared.observed, prepared.response)
+        self._observers.finish(prepared, prepared.response)
 
     def prepare(
         self,
@@ -131,7 +122,7 @@ class ModelEndpoint:
         grant: KeyGrant,
         serving: CompiledSnapshot,
         request_id: Header,
-    ) -> Reply | PreparedRequest:
+    ) -> Reply | ObservedRequest:
         """A refusal, or the request with its plan, of whose beginning the observers know: to be
         served or finished in any case.
         """
@@ -206,6 +197,7 @@ class ModelEndpoint:
             on_leaving=scope.get(ON_LEAVING),
             copies=observed.copies,
         )
+        observed.response = response
         # Nothing stands behind it: whoever saw the request begin sees its end.
         try:
             self._observers.begin(observed)
@@ -214,7 +206,7 @@ class ModelEndpoint:
             raise
         if observed.span is not None or observed.probe is not None:
             job.span, job.probe = observed.span, observed.probe
-        return PreparedRequest(observed, response)
+        return observed
 
     def _assigned(
         self,
