@@ -129,6 +129,8 @@ class ThreadedProvider:
         with suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
+                # Else a stream's next packet waits for 40 ms until the one before is confirmed.
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
