@@ -1,7 +1,11 @@
 """Only `model` changes; all else stays byte for byte."""
 
+import itertools
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,12 +14,16 @@ from hypothesis import strategies as st
 from evals.runner import chat_completions
 from harness.domain.errors import InputError
 from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.table import Arm
 from harness.domain.routing.target import RequestPatch, Target
 from router.protocols.chat.dialect import CHAT
 from router.protocols.endpoints import DIALECTS
+from router.request import upstream_call
 from router.request.body import read_chat, read_request
 from router.request.json_spans import ParsedObject, decode, parse_object, walk_text
 from router.request.json_walk import MAX_DEPTH
+from router.snapshot.compiler import compile_snapshot
+from tests.support.router.live_router import snapshot
 
 PLAIN = Target("p", "the/model-1")
 scalars = (
@@ -383,3 +391,39 @@ def test_the_quick_way_finds_no_other_model_than_the_walk(
 
     place = walk_text(text).values["model"]
     assert quick in {None, f'{text[: place.start]}"new"{text[place.end :]}'.encode()}
+
+
+MORE = (
+    "",
+    ',"stream":true',
+    ',"stream":true,"stream_options":null',
+    ',"stream":true,"stream_options":{"include_usage":false}',
+    ',"max_tokens":5',
+    ',"max_completion_tokens":5,"max_tokens":6',
+    ',"seed":1,"top_k":null',
+    ',"output_config":{"effort":"low"},"thinking":{"type":"disabled"}',
+    ',"metadata":{"cache_control":{"type":"ephemeral"}}',
+    ',"metadata":{"signature": ""}',
+)
+
+
+@pytest.mark.req("A2")
+@pytest.mark.parametrize("kind", ["openai", "anthropic", "groq", "custom"])
+def test_a_body_is_written_alike_in_a_short_way_and_by_patches(kind: str) -> None:
+    made = snapshot("http://127.0.0.1:1/v1")
+    providers = {name: replace(known, kind=kind) for name, known in made.providers.items()}
+    route = compile_snapshot(replace(made, providers=providers)).routes["support"]
+    upstream = route.upstreams[route.route.incumbent]
+    attempt: Any = SimpleNamespace(upstream=upstream, number=1, key=None, check=False)
+    for endpoint, more in itertools.product(route.plans, MORE):
+        text = f'{{"model": "support","input":"Hi","messages":[]{more}}}'
+        job: Any = SimpleNamespace(
+            request=read_request(text.encode(), endpoint),
+            plan=route.plans[endpoint][Arm.INCUMBENT],
+            passed_up=(),
+            span=None,
+        )
+
+        sent = upstream_call._request(job, attempt).body
+
+        assert sent == upstream_call._body(job, upstream)
