@@ -4,7 +4,9 @@ first request at its candidate's provider, with a real control process.
     python benchmarks/evals/first_question.py [--proposals 6]
 
 The first proposal meets a control process that has run no evals yet; the others one whose
-template of workers has imported Inspect.
+template of workers has imported Inspect. The CPU time, user and system, is what the template
+and the workers of both models have used by then since the proposal: on a busy machine it says
+more than the wait.
 """
 
 import argparse
@@ -14,13 +16,14 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import psutil
 import yaml
 
 from benchmarks.router.processes import free_port, start, wait_for
@@ -33,6 +36,8 @@ from harness.control.routing import seed
 from harness.domain.operations.access import SYSTEM
 
 ITEMS, PATIENCE_S, SETTLES_S = 60, 120.0, 5.0
+# As installed: modules are compiled once, and not at each start.
+COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 
 
 class Provider(BaseHTTPRequestHandler):
@@ -91,16 +96,29 @@ def configure(folder: Path, provider: int, control: int, proposals: int) -> Path
     return config
 
 
-def waited_s(ctx: Context, number: int) -> float:
-    """Proposes a candidate; seconds from the stored proposal to its first question."""
-    model = f"candidate-{number}"
+def cpu_s_below(control: int) -> dict[int, float]:
+    """CPU time of a control process's template, and of the workers under way, by pid."""
+    used = {}
+    for process in psutil.Process(control).children(recursive=True):
+        with suppress(psutil.Error):  # it has ended
+            times = process.cpu_times()
+            used[process.pid] = times.user + times.system
+    return used
+
+
+def waited(ctx: Context, number: int, control: int) -> tuple[float, float]:
+    """Proposes a candidate; seconds from the stored proposal to its first question, and the
+    CPU time that its evals have used by then.
+    """
+    model, before = f"candidate-{number}", cpu_s_below(control)
     submission.create_proposal(ctx, SYSTEM, ProposalRequest(f"route-{number}", f"here/{model}"))
     proposed_at = time.monotonic()
     while model not in Provider.first:
         if time.monotonic() - proposed_at > PATIENCE_S:
             sys.exit(f"{model} was not asked within {PATIENCE_S:.0f} s")
         time.sleep(0.005)
-    return Provider.first[model] - proposed_at
+    used_s = sum(used - before.get(pid, 0.0) for pid, used in cpu_s_below(control).items())
+    return Provider.first[model] - proposed_at, used_s
 
 
 def main() -> None:
@@ -127,17 +145,24 @@ def main() -> None:
             "serve",
             "control",
         ]
-        wait_for(port, start(command, stack, log=folder / "control.log"), PATIENCE_S)
+        control = start(command, stack, log=folder / "control.log", env=COMPILED)
+        wait_for(port, control, PATIENCE_S)
         time.sleep(SETTLES_S)
         waits = []
         for number in range(count):
-            waits.append(waited_s(installation.context, number))
+            waits.append(waited(installation.context, number, control.pid))
             time.sleep(SETTLES_S)
-        print(f"first proposal: {waits[0]:.1f} s from the proposal to the first question")
-        if rest := waits[1:]:
+        (first_s, first_cpu_s), *rest = waits
+        print(
+            f"first proposal: {first_s:.1f} s from the proposal to the first question, "
+            f"{first_cpu_s:.2f} s of CPU time"
+        )
+        if rest:
+            seconds = [wait_s for wait_s, _ in rest]
             print(
-                f"the others: median {statistics.median(rest):.1f} s "
-                f"({min(rest):.1f} to {max(rest):.1f}, {len(rest)} proposals)"
+                f"the others: median {statistics.median(seconds):.1f} s "
+                f"({min(seconds):.1f} to {max(seconds):.1f}, {len(rest)} proposals), "
+                f"{statistics.median(cpu_s for _, cpu_s in rest):.2f} s"
             )
 
 
