@@ -18,7 +18,7 @@ from tests.support.router.router_process import ROUTE, eventually, routed
 from tests.support.site.agents_site import error_of, events, good
 from tests.support.site.processes import free_port
 
-pytestmark = [pytest.mark.req("C7", "E2"), pytest.mark.slow]
+pytestmark = [pytest.mark.req("C7", "E2"), pytest.mark.verify]
 
 DEAR = {"input_usd_per_mtok": 10, "output_usd_per_mtok": 20}
 CHEAP = {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2}

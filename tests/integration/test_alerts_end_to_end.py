@@ -53,7 +53,7 @@ def shown(world: Routed) -> Any:
     return listed
 
 
-@pytest.mark.slow
+@pytest.mark.verify
 @pytest.mark.req("A6", "B5", "B9")
 def test_a_webhook_hears_that_a_circuit_opened_who_carries_the_load_and_that_it_closed(
     sim: Simulator,

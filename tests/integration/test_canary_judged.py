@@ -17,7 +17,7 @@ from tests.support.control.control_plane import CANARY, ITEMS
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import Routed, ask, eventually, routed, start_canary
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.req("F3")]
+pytestmark = [pytest.mark.verify, pytest.mark.timeout(600), pytest.mark.req("F3")]
 
 JUDGED = replace(
     CANARY,

@@ -14,6 +14,7 @@ DOCS = (ROOT / "docs/how-to/credentials.md").read_text(encoding="utf-8")
 SECRETS = {name: f"gsk-{name.lower()}-0123456789" for name in ("FIRST_KEY", "SECOND_KEY")}
 
 
+@pytest.mark.verify
 @pytest.mark.req("D4")
 def test_every_command_works_and_shows_no_value(tmp_path: Path) -> None:
     secrets = {**SECRETS, "SPARE_KEY": "gsk-spare-0123456789"}

@@ -86,7 +86,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[McpSite]:
         yield McpSite(site, made)
 
 
-@pytest.fixture(params=["pipes", "http"])
+# Each pipe has a server of its own, which takes seconds to start.
+@pytest.fixture(params=[pytest.param("pipes", marks=pytest.mark.verify), "http"])
 def connect(request: pytest.FixtureRequest, place: McpSite) -> Any:
     return place.pipes if request.param == "pipes" else place.http
 

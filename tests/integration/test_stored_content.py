@@ -109,7 +109,6 @@ def captures(world: Routed) -> list[str]:
         return [str(capture.content) for capture in tx.captures.list()]
 
 
-@pytest.mark.both_databases
 def test_seeded_words_are_found_by_their_keys_alone_and_not_after_the_users_deletion(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
