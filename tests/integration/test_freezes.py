@@ -15,6 +15,7 @@ from harness.app.database import upgrade_database
 from harness.app.installation import load_settings, open_installation
 from harness.cli.program import program
 from harness.control.canary import operations
+from harness.control.operations import alerts
 from harness.control.proposals import comparison
 from harness.control.routing import freeze_changes, freezes, routes, seed
 from harness.control.routing.freeze_changes import FreezeRequest
@@ -186,6 +187,41 @@ def test_neither_the_proposer_nor_raw_sql_nor_a_process_that_does_not_look_ends_
     assert not operations.operate(
         world.context(), BEN, "chat", RolloutSignal.ABORT, "no more"
     ).live
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM route_freeze",
+        "UPDATE route_freeze SET ends_at = starts_at + 1",
+        "UPDATE route_freeze SET lifted_at = created_at, lifted_by = 'ben'",
+    ],
+)
+def test_a_freeze_holds_to_its_end_where_whoever_owns_the_file_takes_it_away(
+    world: SmallInstallation, change: str
+) -> None:
+    """Without triggers, which only the tables' owner can drop."""
+    proposal = world.until_decided(world.propose("sim/good").id)
+    made = freeze(world)
+    engine = sa.create_engine(f"sqlite:///{world.folder / 'world.db'}")
+    with engine.begin() as db:
+        named = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND name LIKE '%freeze%'"
+        for (name,) in db.exec_driver_sql(named).all():
+            db.exec_driver_sql(f'DROP TRIGGER "{name}"')
+        db.exec_driver_sql(change)
+    engine.dispose()
+
+    world.feed(blocks=8)
+    for _ in range(3):
+        world.run_once()
+    assert rollout_of(world, proposal).step == 0
+    ctx, kind = world.context(), AlertKind.STATE_UNRECORDED
+    assert alerts.is_open(ctx, kind, f"route_freeze:{made.id}")
+    world.clock.advance(HOUR.total_seconds())
+    world.feed(blocks=8)
+    for _ in range(3):
+        world.run_once()
+    assert rollout_of(world, proposal).step > 0
 
 
 def test_the_configuration_freezes_routes_every_week(tmp_path: Path) -> None:

@@ -139,7 +139,8 @@ def _load_digests(
     if len(recorded) < ROWS_PER_TURN:
         walk.recorded = iter(list(walk.log.rows))
         walk.recorded_rounds += 1
-    return {**found, **tx.audited.digests({*recorded, *alerted} - found.keys())}
+    sought = {*recorded, *alerted, *walk.log.newest_withholding}
+    return {**found, **tx.audited.digests(sought - found.keys())}
 
 
 def _update_alerts(

@@ -13,7 +13,12 @@ from harness.domain.errors import InputError
 from harness.domain.formatting import format_date_time
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
-from harness.domain.routing.freeze import LONGEST, Freeze, FreezeRecord
+from harness.domain.routing.freeze import (
+    LONGEST,
+    Freeze,
+    FreezeRecord,
+    describe_reach,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ def add_freeze(ctx: Context, actor: Actor, wanted: FreezeRequest) -> Freeze:
             tx,
             actor,
             "freeze.add",
-            _subject(freeze),
+            describe_reach(freeze.route),
             {
                 "freeze": freeze.id,
                 "reason": freeze.reason,
@@ -92,11 +97,7 @@ def lift_freeze(ctx: Context, actor: Actor, freeze: str, *, reason: str) -> Free
             tx,
             actor,
             "freeze.lift",
-            _subject(record.freeze),
+            describe_reach(record.freeze.route),
             {"freeze": freeze, "reason": reason},
         )
     return record
-
-
-def _subject(freeze: Freeze) -> str:
-    return "all routes" if freeze.route is None else f"route {freeze.route}"

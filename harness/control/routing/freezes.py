@@ -15,6 +15,8 @@ from harness.domain.routing.freeze import (
     FreezeRecord,
     FreezeSpan,
     find_freeze,
+    frozen_until,
+    is_freeze_row,
     list_freeze_spans,
     measure_frozen_time,
 )
@@ -125,7 +127,8 @@ def _routes(record: FreezeRecord) -> frozenset[str]:
 def describe_freeze(ctx: Context, tx: Transaction, route: str) -> str:
     """Says until when a route is frozen, and why; empty while it is not.
 
-    Where somebody else than Swapgate changed a stored freeze, the route counts as frozen.
+    Where somebody else than Swapgate changed a stored freeze, the route counts as frozen; where
+    one was deleted or ended so, it holds as the audit log has it.
     """
     now = ctx.clock.now()
     try:
@@ -133,9 +136,26 @@ def describe_freeze(ctx: Context, tx: Transaction, route: str) -> str:
     except SignatureInvalid as error:
         return f"route {route} counts as frozen, since its freezes cannot be trusted: {error}"
     if span is None:
-        return ""
+        return _describe_lost_freeze(ctx, tx, route, now)
     until = format_date_time(span.ends_at)
     return f"route {route} is frozen until {until} ({span.reason}; {span.source})"
+
+
+def _describe_lost_freeze(ctx: Context, tx: Transaction, route: str, now: datetime) -> str:
+    """Says until when the audit log has the route frozen, where the stored freeze is not what
+    was set; empty where there is none.
+    """
+    walk = ctx.audit_walk
+    for row in sorted(filter(is_freeze_row, walk.unrecorded & walk.log.rows.keys())):
+        number = walk.log.rows[row].number
+        for event in tx.audit.after(number - 1, 1):
+            ends_at = frozen_until(event, route, now)
+            if ends_at is not None:
+                return (
+                    f"route {route} is frozen until {format_date_time(ends_at)} by audit event "
+                    f"{number}, and {row.replace(':', ' ')} was changed around Swapgate"
+                )
+    return ""
 
 
 def list_refused_signals(ctx: Context, route: str) -> Collection[RolloutSignal]:

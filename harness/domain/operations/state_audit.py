@@ -26,6 +26,12 @@ SAMPLES_GONE: Final = "run.samples_gone"
 _TAKES_OVER: Final = frozenset({ROWS_BASELINE, ROWS_REMOVED})
 
 
+# Tables whose rows hold something back, so that nothing fails where one is deleted: a freeze, a
+# break-glass that is to end, two names of one person.
+_WITHHOLDING: Final = ("route_freeze:", "break_glass:", "person_link:")
+# The newest so many are looked for each time.
+MOST_WITHHOLDING: Final = 200
+
 # Who writes into the database's file itself commits nothing: that is found after so long.
 LOOK_AGAIN_S: Final = 60.0
 
@@ -91,6 +97,8 @@ class RowHistory:
     # Rows that an event found otherwise than the one before it had left them, or without what
     # belongs to them; what it wrote then covers what somebody did in between.
     rewritten: dict[str, RowFinding] = field(default_factory=dict)
+    # Of the tables whose rows hold something back, the oldest first.
+    withholding: dict[str, None] = field(default_factory=dict)
 
     def add(self, events: Iterable[AuditEvent]) -> None:
         """Adds events in their order, from `mark` on."""
@@ -110,7 +118,13 @@ class RowHistory:
                 elif event.action in _TAKES_OVER:
                     self.rewritten.pop(row, None)
                 self.rows[row] = RecordedRow(after, event.number)
+                if row.startswith(_WITHHOLDING):
+                    self.withholding[row] = None
             self.mark = AuditPosition(event.number, event.mac)
+
+    @property
+    def newest_withholding(self) -> list[str]:
+        return list(self.withholding)[-MOST_WITHHOLDING:]
 
     def compare(self, stored: Mapping[str, str | None]) -> list[RowFinding]:
         """Returns the rows that disagree with the log. stored: digests of rows by name, None

@@ -14,6 +14,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from harness.domain.errors import InputError
+from harness.domain.operations.audit import AuditEvent
 
 LONGEST: Final = timedelta(days=365)
 DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -195,3 +196,23 @@ def measure_frozen_time(
             frozen += ends - starts
             counted_until = ends
     return frozen
+
+
+def describe_reach(route: str | None) -> str:
+    """Names what a freeze is about, as the audit log does."""
+    return "all routes" if route is None else f"route {route}"
+
+
+def is_freeze_row(row: str) -> bool:
+    """Tells whether a row of the audit log, `TABLE:KEY`, is a freeze."""
+    return row.startswith("route_freeze:")
+
+
+def frozen_until(event: AuditEvent, route: str, now: datetime) -> datetime | None:
+    """Returns the end of the freeze that an audit event set, where it holds the route now."""
+    reach = (describe_reach(None), describe_reach(route))
+    if event.action != "freeze.add" or event.subject not in reach:
+        return None
+    times = (str(event.details[name]) for name in ("starts_at", "ends_at"))
+    starts_at, ends_at = map(datetime.fromisoformat, times)
+    return ends_at if starts_at <= now < ends_at else None
