@@ -92,7 +92,7 @@ def without(
     _wait_until_it_serves(site)
     filling = {"rate": rate, "seconds": BEFORE_S}
     if seconds >= TRENDS_FROM_S:
-        filling = {"rate": FILLS_AT, "seconds": REMEMBERED / FILLS_AT}
+        filling = {"rate": FILLS_AT, "seconds": len(site.routers) * REMEMBERED / FILLS_AT}
     before = asyncio.run(poured(site.door, healthy(), **filling))
     leave()
     meanwhile, samples = asyncio.run(_watched_load(site, rate, seconds))
