@@ -68,8 +68,9 @@ class KeySpendTotals:
         self._own: dict[str, dict[date, _Sum]] = {}
         self._newest = date.min
         self._others: dict[str, SpendTotals] = {}
-        # As it was asked since it changed: a key's own sums and the others', without the new.
-        self._known: dict[str, SpendTotals] = {}
+        # By key, as it was asked since it changed: for which day, and the sum of its own and
+        # the others', without the new. A clock that goes back may get that of a later day.
+        self._known: dict[str, tuple[date, SpendTotals]] = {}
 
     def note(self, ended: Sequence[CompletedRequest], at: datetime) -> None:
         """Notes requests that ended on the day of `at`."""
@@ -122,10 +123,11 @@ class KeySpendTotals:
         if self.before_reading is not None:
             self.before_reading()
         with self._lock:
-            known = self._known.get(key)
-            if known is None or known.day != today:
-                known = self._known[key] = self._sum_known(key, today)
+            kept = self._known.get(key)
+            if kept is None or kept[0] != today:
+                kept = self._known[key] = today, self._sum_known(key, today)
             new = self._new.get((key, today, self._worker))
+        known = kept[1]
         if new is None:
             return known
         return SpendTotals(

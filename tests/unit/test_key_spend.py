@@ -58,6 +58,16 @@ def test_a_new_day_and_a_new_month_start_anew() -> None:
     assert spends.spent("k", april) == SpendTotals(april)
 
 
+def test_a_clock_that_goes_back_over_midnight_hides_nothing_of_the_day_after() -> None:
+    spends, tomorrow = KeySpendTotals("w1"), DAY + timedelta(1)
+    add(spends, tomorrow, tokens=0, cost_usd=1.0)
+    spends.take()
+    spends.know([KeySpend("k", tomorrow, "w0", 1, 1, 5.0, 0)], tomorrow)
+
+    assert spends.spent("k", DAY).month_usd == 6.0
+    assert spends.spent("k", tomorrow) == SpendTotals(tomorrow, 6.0, 6.0)
+
+
 class Two:
     """Two processes, the rows that both have written, and what was added in truth."""
 
