@@ -39,6 +39,8 @@ class Irregularity(StrEnum):
 
 # What `_read` gives where nothing but the value of the event's own `model` is to change.
 MODEL_ALONE: Final[Sequence[TextEdit]] = (TextEdit(0, 0, ""),)
+# What stands, as most write it, before an event's data.
+_BEFORE_DATA: Final = frozenset({b"data:", b"data: ", b"\ndata:", b"\rdata:"})
 
 
 class StreamFilter(SseParser):
@@ -205,8 +207,10 @@ def read_event(payload: bytes) -> tuple[ParsedObject, bool]:
 
 def with_data(event: bytes, old: bytes, new: bytes) -> bytes:
     """The event with other data."""
-    if event.endswith(old):  # to look for long data takes ten times as long
-        return event[: len(event) - len(old)] + new
+    before = event[: len(event) - len(old)]
+    # To look for long data takes ten times as long. Another line may end as the data do.
+    if event.endswith(old) and before[-6:] in _BEFORE_DATA:
+        return before + new
     if old in event:
         return event.replace(old, new, 1)
     # Data over several lines: the other lines stay, the data come last.

@@ -132,6 +132,16 @@ def test_data_over_several_lines_are_one_event() -> None:
     assert out.startswith(b"event: message\n")
 
 
+@pytest.mark.parametrize("name", [b": ", b"id: "])
+def test_a_line_behind_the_data_that_repeats_them_stays_as_it_came(name: bytes) -> None:
+    came = event({"content": "a"}).removesuffix(b"\n\n")
+    repeated = name + came.removeprefix(b"data: ")
+
+    sent = ChatStream('"route"', show_usage=False).feed(came + b"\n" + repeated + b"\n\n")
+
+    assert sent == came.replace(b'"m"', b'"route"') + b"\n" + repeated + b"\n\n"
+
+
 def test_the_last_event_stays_as_it_came_as_well() -> None:
     end = b"id: 9\ndata:[DONE]\nretry: 5\n\n"
 
