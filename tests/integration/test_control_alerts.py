@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from harness.control.canary import operations
 from harness.control.operations import alerts, integrity, queries
@@ -115,6 +116,30 @@ def test_what_waits_for_approval_is_told_and_then_that_it_no_longer_does(
     assert sent_messages(world)[1:] == [(AlertKind.AWAITING_APPROVAL, Notified.RESOLVED)]
     assert world.sinks.kept["chat"][1].title.startswith("resolved: ")
     assert world.sinks.kept["chat"][1].next_step == ""
+
+
+@pytest.mark.req("B9")
+def test_a_forged_row_keeps_its_alert_open_and_no_other_from_being_told(
+    tmp_path: Path,
+) -> None:
+    world = SmallInstallation(tmp_path, clock=ManualClock())
+    world.set_up()
+    world.policy = approved()
+    proposal = world.until_decided(world.propose("sim/better").id)
+    engine = sa.create_engine(f"sqlite:///{world.folder / 'world.db'}")
+    with engine.begin() as db:
+        named = (
+            "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'proposal'"
+        )
+        for (name,) in db.exec_driver_sql(named).all():
+            db.exec_driver_sql(f'DROP TRIGGER "{name}"')
+        db.exec_driver_sql("UPDATE proposal SET reason = 'forged'")
+    engine.dispose()
+
+    deliver(world)
+
+    assert sent_messages(world) == [(AlertKind.AWAITING_APPROVAL, Notified.RAISED)]
+    assert alerts.is_open(world.context(), AlertKind.AWAITING_APPROVAL, proposal.id)
 
 
 @pytest.mark.req("B9")

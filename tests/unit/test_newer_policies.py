@@ -17,10 +17,11 @@ from pydantic import ValidationError
 from harness.app.doctor import checks
 from harness.config import json_schema
 from harness.config.schema import PolicyEntry
-from harness.control.canary import decision, holds, machine
+from harness.control.canary import decision, holds, machine, status
 from harness.control.operations import alerts, queries
 from harness.control.proposals import decisions, submission
 from harness.control.proposals.submission import ProposalRequest
+from harness.control.routing import queries as route_queries
 from harness.control.routing import routes
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.rollout import (
@@ -34,10 +35,12 @@ from harness.domain.errors import Conflict, NewerVersion
 from harness.domain.evals.run import Claim, Failed, SuitePlan
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
+from harness.domain.pagination import FIRST_PAGE
 from harness.domain.proposals.policy import Policy, ShadowStagePolicy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.store.schema import policies
 from harness.store.schema import proposals as stored_proposals
 from harness.store.schema.policies import (
     canary_policy_from_json,
@@ -402,6 +405,44 @@ def test_a_verdict_of_a_newer_kind_holds_its_proposal_until_it_can_be_read(
     assert not alerts.is_open(ctx, AlertKind.PROPOSAL_HELD, held.id)
 
 
+def test_a_verdict_that_a_newer_version_wrote_hides_its_own_route_alone(
+    world: SmallInstallation,
+) -> None:
+    settings = RouteSettings(suites=(RouteSuite("colours"),))
+    routes.create_route(world.context(), SYSTEM, "other", "sim/base", settings=settings)
+    rollout = canary_of(world)
+    ctx = world.context()
+    with older_version("VERDICTS", {"failed": Failed}):
+        page = route_queries.load_page(ctx, FIRST_PAGE)
+        (canary,) = status.list_canaries(ctx)
+    assert [shown.route.name for shown in page.items] == ["other"]
+    (fault,) = page.invalid
+    assert fault.key == ("chat",)
+    assert f"verdict {rollout.verdict} has outcome: passed, which" in fault.why
+    assert canary.rollout.id == rollout.id
+
+    with pytest.MonkeyPatch.context() as patch, world.store.read() as tx:
+        patch.setattr(policies, "SuiteRole", StrEnum("SuiteRole", {"GUARD": "guard"}))
+        with pytest.raises(NewerVersion, match=r"suites\.0\.role: primary"):
+            tx.verdicts.newest("chat")
+        assert tx.verdicts.list() == []
+
+
+def test_a_routers_abort_ends_a_canary_whose_verdict_a_newer_version_wrote(
+    world: SmallInstallation,
+) -> None:
+    rollout = canary_of(world)
+    ctx = world.context()
+    with older_version("VERDICTS", {"failed": Failed}):
+        (words,) = world.run_once().failed
+        assert f"verdict {rollout.verdict} has outcome: passed, which" in words
+        with world.store.write() as tx:
+            said = {"subject": "route chat", "title": "it was stopped", "text": "It failed."}
+            alerts.raise_alert(ctx, tx, AlertKind.LOCAL_ABORT, rollout.id, **said)
+        assert not world.run_once().failed
+    assert world.get(rollout.proposal).phase is ProposalPhase.ROLLED_BACK
+
+
 def test_an_approval_of_a_newer_kind_is_no_consent(world: SmallInstallation) -> None:
     world.policy = approved()
     held = world.until_decided(world.propose().id)
@@ -415,8 +456,15 @@ def test_a_canary_in_a_newer_state_is_left_to_the_newer_version(
     world: SmallInstallation,
 ) -> None:
     rollout = canary_of(world)
+    ctx = world.context()
+    with world.store.write() as tx:
+        said = {"subject": "route chat", "title": "it is paused", "text": "Look."}
+        alerts.raise_alert(ctx, tx, AlertKind.CANARY_PAUSED, rollout.id, **said)
     with older_version("RolloutState", StrEnum("RolloutState", "OTHER")):
         (words,) = world.run_once().failed
+        # It says no end of an alert, and keeps no other one from being told.
+        alerts.run_once(ctx)
+    assert alerts.is_open(ctx, AlertKind.CANARY_PAUSED, rollout.id)
     assert f"rollout {rollout.id} has state: waiting, which this version does not" in words
     assert alerts.is_open(world.context(), AlertKind.PROPOSAL_HELD, rollout.proposal)
 

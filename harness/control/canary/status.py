@@ -19,7 +19,7 @@ from harness.control.evals import proof_validity
 from harness.control.routing import routes
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import Rollout, RolloutState
-from harness.domain.errors import NotFound
+from harness.domain.errors import NewerVersion, NotFound
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.routing.target import Target
 from harness.gate.online.next_step import decide_action
@@ -172,7 +172,10 @@ def build_canary_status(
 
 
 def _moved_provider_reason(unit: RolloutUnit) -> str:
-    verdict = unit.tx.verdicts.get(unit.rollout.verdict)
+    try:
+        verdict = unit.tx.verdicts.get(unit.rollout.verdict)
+    except NewerVersion:
+        return ""  # the alert `proposal_held` says what of it is not known
     # Reading the plans takes long, for every canary of a list.
     if not proof_validity.has_moved_providers(unit.tx) or (
         proof_validity.find_unreadable(verdict)

@@ -19,7 +19,7 @@ from harness.control.agents import switch_alerts
 from harness.control.context import Context
 from harness.domain.agents.switch_request import SwitchState
 from harness.domain.canary.rollout import RolloutState
-from harness.domain.errors import DeliveryFailed, NotFound
+from harness.domain.errors import DeliveryFailed, NewerVersion, NotFound, SignatureInvalid
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alert_pages import find_alert_page
 from harness.domain.operations.alerts import (
@@ -226,6 +226,9 @@ def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # no
                 return False
     except NotFound:
         return True
+    except (NewerVersion, SignatureInvalid):
+        # What cannot be read says no end, and keeps no other alert from being told.
+        return False
 
 
 def _resolution_of(ctx: Context, record: AlertRecord) -> Alert:

@@ -21,7 +21,7 @@ from harness.control.routing import routes
 from harness.control.routing.route_status import NEWS, RouteStatus
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import Rollout, RolloutState
-from harness.domain.errors import NotFound, SignatureInvalid
+from harness.domain.errors import NewerVersion, NotFound, SignatureInvalid, SwapgateError
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import Page, PageRequest
 from harness.domain.proposals.proposal import Proposal
@@ -143,7 +143,7 @@ def load_statuses(
         for name in known:
             try:
                 found.append(_with_verdict(ctx, tx, states[name], traffic.get(name, ())))
-            except SignatureInvalid as error:
+            except (NewerVersion, SignatureInvalid) as error:
                 faults[name] = _fault(name, error)
     return Page(found, len(names), None, [*faults.values()])
 
@@ -178,12 +178,12 @@ def _load_states(
                 continue
             try:
                 states[name] = _build_state(ctx, tx, found[name], targets, now)
-            except SignatureInvalid as error:
+            except (NewerVersion, SignatureInvalid) as error:
                 faults[name] = _fault(name, error)
     return states, faults
 
 
-def _fault(route: str, error: SignatureInvalid) -> RowFault:
+def _fault(route: str, error: SwapgateError) -> RowFault:
     return RowFault("route", (route,), str(error), unsigned=False)
 
 

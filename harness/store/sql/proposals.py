@@ -5,6 +5,7 @@ route.
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
@@ -13,8 +14,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from harness.domain.canary.rollout import Rollout, RolloutState
-from harness.domain.errors import Conflict, NotFound
-from harness.domain.evals.run import VERDICTS as OUTCOMES
+from harness.domain.errors import Conflict, NewerVersion, NotFound
 from harness.domain.evals.run import Verdict
 from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import MOST_LISTED
@@ -290,7 +290,11 @@ class SqlVerdicts:
             # What a newer version alone can read stops its own route, and no other. A search
             # by outcome would have no index, and read the table whole.
             newest = self._unit.checked(verdict, self._unit.read(VERDICTS.limit(limit)))
-            return [verdict_from_row(row) for row in newest if row.outcome in OUTCOMES]
+            found = []
+            for row in newest:
+                with suppress(NewerVersion):
+                    found.append(verdict_from_row(row))
+            return found
         return self._all(VERDICTS.where(verdict.c.route == route).limit(limit))
 
     def _all(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[Verdict]":
