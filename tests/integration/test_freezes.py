@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from harness.app.database import upgrade_database
 from harness.app.installation import load_settings, open_installation
 from harness.cli.program import program
+from harness.control import reconciler
 from harness.control.canary import operations
 from harness.control.operations import alerts
 from harness.control.proposals import comparison
@@ -222,6 +223,54 @@ def test_a_freeze_holds_to_its_end_where_whoever_owns_the_file_takes_it_away(
     for _ in range(3):
         world.run_once()
     assert rollout_of(world, proposal).step > 0
+
+
+@pytest.mark.parametrize(
+    "of_log",
+    [
+        "SELECT 1",
+        "DELETE FROM audit_event WHERE action = 'freeze.add'",
+        "UPDATE audit_event SET subject = 'route other' WHERE action = 'freeze.add'",
+    ],
+)
+def test_a_freeze_that_was_read_of_the_log_holds_at_once_whatever_becomes_of_both(
+    world: SmallInstallation, of_log: str
+) -> None:
+    proposal = world.until_decided(world.propose("sim/good").id)
+    ctx = world.context()
+    made = freeze(world)
+    later = FreezeRequest("chat", made.ends_at + 2 * HOUR, "later", made.ends_at + HOUR)
+    freeze_changes.add_freeze(ctx, BEN, later)
+    reconciler.run_once(ctx)
+    engine = sa.create_engine(f"sqlite:///{world.folder / 'world.db'}")
+    with engine.begin() as db:
+        named = (
+            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+            " AND tbl_name IN ('route_freeze', 'audit_event')"
+        )
+        for (name,) in db.exec_driver_sql(named).all():
+            db.exec_driver_sql(f'DROP TRIGGER "{name}"')
+        db.exec_driver_sql("DELETE FROM route_freeze")
+        db.exec_driver_sql(of_log)
+    engine.dispose()
+
+    # Before any turn has compared the rows with the log.
+    with pytest.raises(Conflict, match=r"is frozen until .* changed around Swapgate"):
+        operations.operate(ctx, BEN, "chat", RolloutSignal.ADVANCE, "now")
+    world.feed(blocks=8)
+    for _ in range(3):
+        reconciler.run_once(ctx)
+    assert rollout_of(world, proposal).step == 0
+
+
+def test_a_freeze_that_another_process_lifted_holds_nothing(world: SmallInstallation) -> None:
+    proposal = world.until_decided(world.propose("sim/good").id)
+    ctx = world.context()
+    made = freeze(world)
+    reconciler.run_once(ctx)
+    freeze_changes.lift_freeze(world.context(), BEN, made.id, reason="done")
+    after = operations.operate(ctx, BEN, "chat", RolloutSignal.ADVANCE, "now")
+    assert after.step == rollout_of(world, proposal).step == 1
 
 
 def test_the_configuration_freezes_routes_every_week(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from harness.control.context import Context
 from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.errors import Conflict, SignatureInvalid
+from harness.domain.errors import Conflict, NotFound, SignatureInvalid
 from harness.domain.formatting import format_date_time
 from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.routing.freeze import (
@@ -16,7 +16,6 @@ from harness.domain.routing.freeze import (
     FreezeSpan,
     find_freeze,
     frozen_until,
-    is_freeze_row,
     list_freeze_spans,
     measure_frozen_time,
 )
@@ -142,20 +141,26 @@ def describe_freeze(ctx: Context, tx: Transaction, route: str) -> str:
 
 
 def _describe_lost_freeze(ctx: Context, tx: Transaction, route: str, now: datetime) -> str:
-    """Says until when the audit log has the route frozen, where the stored freeze is not what
-    was set; empty where there is none.
+    """Says until when the audit log had the route frozen, as this process read and verified it,
+    where the stored freeze is gone or is not what was set; empty where there is none.
     """
-    walk = ctx.audit_walk
-    for row in sorted(filter(is_freeze_row, walk.unrecorded & walk.log.rows.keys())):
-        number = walk.log.rows[row].number
-        for event in tx.audit.after(number - 1, 1):
-            ends_at = frozen_until(event, route, now)
-            if ends_at is not None:
-                return (
-                    f"route {route} is frozen until {format_date_time(ends_at)} by audit event "
-                    f"{number}, and {row.replace(':', ' ')} was changed around Swapgate"
-                )
+    for row, event in [*ctx.audit_walk.log.withholding.items()]:
+        ends_at = frozen_until(event, route, now)
+        if ends_at is not None and _is_lost(tx, str(event.details["freeze"])):
+            return (
+                f"route {route} is frozen until {format_date_time(ends_at)} by audit event "
+                f"{event.number}, and {row.replace(':', ' ')} was changed around Swapgate"
+            )
     return ""
+
+
+def _is_lost(tx: Transaction, freeze: str) -> bool:
+    """Whether a freeze is stored no more, or not as Swapgate signed it: lifted, say."""
+    try:
+        tx.freezes.get(freeze)
+    except (NotFound, SignatureInvalid):
+        return True
+    return False
 
 
 def list_refused_signals(ctx: Context, route: str) -> Collection[RolloutSignal]:

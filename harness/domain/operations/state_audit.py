@@ -8,7 +8,7 @@ installation's secret. `RowHistory` folds the events and finds rows that disagre
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import groupby
 from typing import Final
@@ -97,8 +97,9 @@ class RowHistory:
     # Rows that an event found otherwise than the one before it had left them, or without what
     # belongs to them; what it wrote then covers what somebody did in between.
     rewritten: dict[str, RowFinding] = field(default_factory=dict)
-    # Of the tables whose rows hold something back, the oldest first.
-    withholding: dict[str, None] = field(default_factory=dict)
+    # Of the tables whose rows hold something back, the oldest first: the last event of each,
+    # without its rows. Kept here, where nobody who writes to the database changes it.
+    withholding: dict[str, AuditEvent] = field(default_factory=dict)
 
     def add(self, events: Iterable[AuditEvent]) -> None:
         """Adds events in their order, from `mark` on."""
@@ -119,7 +120,7 @@ class RowHistory:
                     self.rewritten.pop(row, None)
                 self.rows[row] = RecordedRow(after, event.number)
                 if row.startswith(_WITHHOLDING):
-                    self.withholding[row] = None
+                    self.withholding[row] = replace(event, rows={})
             self.mark = AuditPosition(event.number, event.mac)
 
     @property

@@ -203,11 +203,6 @@ def describe_reach(route: str | None) -> str:
     return "all routes" if route is None else f"route {route}"
 
 
-def is_freeze_row(row: str) -> bool:
-    """Tells whether a row of the audit log, `TABLE:KEY`, is a freeze."""
-    return row.startswith("route_freeze:")
-
-
 def frozen_until(event: AuditEvent, route: str, now: datetime) -> datetime | None:
     """Returns the end of the freeze that an audit event set, where it holds the route now."""
     reach = (describe_reach(None), describe_reach(route))
