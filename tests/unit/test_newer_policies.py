@@ -21,8 +21,9 @@ from harness.control.canary import decision, holds, machine, status
 from harness.control.operations import alerts, queries
 from harness.control.proposals import decisions, submission
 from harness.control.proposals.submission import ProposalRequest
+from harness.control.routing import fallback_chain, routes
 from harness.control.routing import queries as route_queries
-from harness.control.routing import routes
+from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.rollout import (
     ActionKind,
@@ -31,7 +32,7 @@ from harness.domain.canary.rollout import (
     build_unit_rule,
 )
 from harness.domain.canary.unit_rule import CanaryJudge, UnitRule
-from harness.domain.errors import Conflict, NewerVersion
+from harness.domain.errors import Conflict, NewerVersion, ProofRefused
 from harness.domain.evals.run import Claim, Failed, SuitePlan
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
@@ -479,6 +480,23 @@ def test_a_proposal_in_a_newer_phase_is_shown_and_never_moved(
         with pytest.raises(NewerVersion, match="phase: proposed"), world.store.write() as tx:
             tx.proposals.save(replace(shown, updated_at=shown.created_at))
     assert world.get(made.id) == made
+
+
+def test_the_verdict_of_a_proposal_in_a_newer_phase_is_no_proof_for_a_fallback(
+    world: SmallInstallation,
+) -> None:
+    rollout = canary_of(world)
+    world.feed(blocks=8, failing=True)
+    world.run_once()
+    assert world.get(rollout.proposal).phase is ProposalPhase.ROLLED_BACK
+    known = {phase.name: phase.value for phase in ProposalPhase if phase.name != "ROLLED_BACK"}
+    with older_version("ProposalPhase", StrEnum("ProposalPhase", known)):
+        with world.store.read() as tx:
+            (shown,) = tx.proposals.of_pair("chat", rollout.incumbent, rollout.candidate)
+        assert shown.newer_fields == ["phase: rolled_back"]
+        ctx, wanted = world.context(), FallbackRequest(rollout.candidate)
+        with pytest.raises(ProofRefused, match="no evidence"):
+            fallback_chain.add_fallback(ctx, SYSTEM, "chat", wanted, reason="a spare")
 
 
 @pytest.mark.parametrize(("name", "said"), [("tone", "tone"), ("role", "role: next")])
