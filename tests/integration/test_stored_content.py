@@ -228,22 +228,23 @@ def test_a_rotation_that_was_interrupted_goes_on_with_what_is_left(
         made.store.close()
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_what_has_expired_is_not_left_in_the_databases_log(
-    world: SmallInstallation, sqlite_url: str
+    world: SmallInstallation, database_url: str
 ) -> None:
-    folder = Path(sa.make_url(sqlite_url).database or "").parent
+    folder = Path(sa.make_url(database_url).database or "").parent
     word = f"Xyzzy{secrets.token_hex(8)}"
     content = {"messages": [{"role": "user", "content": word}]}
     now = world.clock.now()
     with world.store.write() as tx:
         new = replace(ONE, content=content, at=now, expires_at=now + timedelta(days=1))
         tx.captures.add(new, most_per_day=9)
-    assert word.encode() in stored_bytes(folder, sqlite_url)
+    assert word.encode() in stored_bytes(folder, database_url)
 
     world.clock.jump(timedelta(days=2).total_seconds())
     purge_expired(world.context(), alerts_days=30, failovers_days=30)
 
-    assert word.encode() not in stored_bytes(folder, sqlite_url)
+    assert word.encode() not in stored_bytes(folder, database_url)
 
 
 @pytest.mark.both_databases

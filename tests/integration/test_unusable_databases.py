@@ -31,8 +31,8 @@ def test_the_revisions_are_those_that_alembic_finds() -> None:
 def newer_url(database_url: str) -> str:
     made = engine.make(engine.parse(database_url))
     with made.execution_options(**{engine.BEGIN: "IMMEDIATE"}).begin() as db:
-        update = "UPDATE alembic_version SET version_num = :new, compatible_from = :new"
-        db.execute(sa.text(update), {"new": NEWER})
+        update = "UPDATE alembic_version SET version_num = :new, compatible_from = :since"
+        db.execute(sa.text(update), {"new": NEWER, "since": NEWER})
     made.dispose()
     return database_url
 

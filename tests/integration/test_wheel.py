@@ -336,7 +336,7 @@ def test_the_suite_passes_against_the_wheel(borrowed: Path, tmp_path: Path) -> N
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(patched_names(below_package(file.read_bytes(), "swapgate")))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    for name in ("config", "datasets", "docs", "tests/golden"):
+    for name in ("config", "datasets", "docs", "tests/golden", "tests/support/evals/exports"):
         (tmp_path / name).symlink_to(ROOT / name)
     left_out = [f"--ignore=tests/unit/{name}.py" for name in OF_THE_CHECKOUT]
     chosen = ("-q", "-m", "not (soak or postgres or verify or slow)", *SUITE, *left_out)
