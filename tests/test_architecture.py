@@ -269,7 +269,7 @@ def test_nothing_that_decides_reads_what_is_shown() -> None:
     assert not [*readers, *importers, *names]
 
 
-def test_the_store_of_a_leader_has_all_that_control_asks_of_a_store() -> None:
+def test_a_fenced_store_has_all_that_control_asks_of_a_store() -> None:
     # It is cast to the whole store, so that mypy sees no method that it lacks.
     control = Path("harness/control")
     shown = [control / subject / "queries.py" for subject in SHOWN]

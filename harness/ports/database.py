@@ -2,7 +2,7 @@
 for people (`Listings`), and the `Store`, which opens both and gives a router's snapshot.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
@@ -449,6 +449,12 @@ class Store(Protocol):
 
     def drop_deleted(self) -> None:
         """Lets go of copies of what was deleted, as in SQLite's log, as far as nobody reads."""
+        ...
+
+    def fenced_by(self, require: Callable[[Transaction], None]) -> "Store":
+        """Returns this store with units of work that call `require` last: what it raises undoes
+        them.
+        """
         ...
 
     def wait_for_change(self, timeout_s: float) -> bool:

@@ -1,9 +1,11 @@
-"""`FencedStore` is the store of a leader in one term: its units of work commit only while no
-later term has begun. So a leader that was stopped or cut off, and comes back, writes nothing.
+"""`FencedStore` is a store whose units of work commit only while a condition holds: for a
+leader, that no later term has begun; for a request with an `Idempotency-Key`, that nobody else
+does it. So who was stopped or cut off, and comes back, writes nothing.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import cast
 
 from harness.domain.errors import LeadershipLost
 from harness.domain.operations.row_signatures import RowFault, RowPlace, VerifiedRows
@@ -12,27 +14,37 @@ from harness.ports import Store, Transaction
 
 
 class FencedStore:
-    """The part of ports.Store that a leader's jobs call, over the store of its process.
+    """The part of ports.Store that the control plane calls, over the store of its process.
 
-    over: called when a unit of work was refused, since the term is over.
+    require: called last in each unit of work; what it raises undoes the unit. over: called when
+    one was refused, since the leader's term is over.
     """
 
-    def __init__(self, store: Store, term: int, *, over: Callable[[], None]) -> None:
-        self._store, self._term, self._over = store, term, over
+    def __init__(
+        self,
+        store: Store,
+        require: Callable[[Transaction], None],
+        *,
+        over: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._store, self._require, self._over = store, require, over
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:
-        """Opens a unit of work. Raises LeadershipLost at its end, and writes nothing, where the
-        term is over.
+        """Opens a unit of work. Raises at its end what `require` raises, and writes nothing
+        then.
         """
         try:
             with self._store.write() as tx:
                 yield tx
-                # Last: a new leader's term waits from here to the commit.
-                tx.installation.require_term(self._term)
+                # Last: who would change the condition waits from here to the commit.
+                self._require(tx)
         except LeadershipLost:
             self._over()
             raise
+
+    def fenced_by(self, require: Callable[[Transaction], None]) -> Store:
+        return cast("Store", FencedStore(cast("Store", self), require))
 
     def drop_deleted(self) -> None:
         self._store.drop_deleted()

@@ -3,7 +3,7 @@
 for changes, leadership, and the signing or removal of unsigned rows.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -23,7 +23,7 @@ from harness.domain.operations.row_signatures import (
 from harness.domain.operations.state_audit import ROWS_REMOVED
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import Snapshot
-from harness.ports import Clock, Signatures, Store
+from harness.ports import Clock, Signatures, Store, Transaction
 from harness.store import content_cipher, engine, schema_revisions
 from harness.store.change_listener import Changes, change_marks
 from harness.store.content_cipher import ContentCipher
@@ -382,8 +382,14 @@ class SqlStore:
         return self._leadership.silence_s()
 
     def fenced(self, term: int) -> Store:
+        def require(tx: Transaction) -> None:
+            tx.installation.require_term(term)
+
         over = partial(self._leadership.resign, term)
-        return cast("Store", FencedStore(self, term, over=over))
+        return cast("Store", FencedStore(self, require, over=over))
+
+    def fenced_by(self, require: Callable[[Transaction], None]) -> Store:
+        return cast("Store", FencedStore(self, require))
 
     def close(self) -> None:
         self._changes.close()

@@ -8,10 +8,10 @@ told to look.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
-from typing import Final, cast
+from typing import Final
 
 from harness.control.context import Context
 from harness.domain.content_hash import canonical_json
@@ -24,62 +24,13 @@ from harness.domain.errors import (
     SwapgateError,
 )
 from harness.domain.operations.idempotent_request import LEASE, IdempotentRequest
-from harness.domain.operations.row_signatures import RowFault, RowPlace, VerifiedRows
-from harness.domain.routing.table import Snapshot
-from harness.ports import Cipher, Store, Transaction
+from harness.ports import Cipher, Transaction
 
 # One that is under way elsewhere is waited for until its lease has lapsed.
 LOOK_EVERY_S: Final = 0.1
 LOOKS: Final = int(LEASE.total_seconds() / LOOK_EVERY_S) + 20
 
 Answer = tuple[int, str]  # status of HTTP, body
-
-
-class ClaimedStore:
-    """The store for one request, as far as what it may do calls it: its units of work commit
-    only while the claim is held, and note in it that the request took effect.
-    """
-
-    def __init__(self, store: Store, request: IdempotentRequest) -> None:
-        self._store, self._request = store, request
-
-    @contextmanager
-    def write(self) -> Iterator[Transaction]:
-        """Opens a unit of work. Raises StaleWrite at its end, and writes nothing, where another
-        process does the request now.
-        """
-        with self._store.write() as tx:
-            yield tx
-            # Last: whoever would take it over waits from here to the commit.
-            if not tx.idempotent_requests.note_effect(self._request):
-                raise StaleWrite(
-                    f"the request with the Idempotency-Key {self._request.key!r} took so long "
-                    "that it is done elsewhere: send it again to get that answer"
-                )
-
-    def read(self) -> AbstractContextManager[Transaction]:
-        return self._store.read()
-
-    def snapshot(self) -> Snapshot:
-        return self._store.snapshot()
-
-    def etag(self) -> str:
-        return self._store.etag()
-
-    def change_mark(self) -> str:
-        return self._store.change_mark()
-
-    def signature_faults(self, *, working: bool = False) -> Sequence[RowFault]:
-        return self._store.signature_faults(working=working)
-
-    def verify_rows(self, behind: RowPlace | None) -> VerifiedRows:
-        return self._store.verify_rows(behind)
-
-    def verify_again(self, places: Collection[RowPlace]) -> Mapping[RowPlace, RowFault]:
-        return self._store.verify_again(places)
-
-    def drop_deleted(self) -> None:
-        self._store.drop_deleted()
 
 
 def do_once(
@@ -99,8 +50,16 @@ def do_once(
     known = _claim(ctx, request, sleep)
     if known is not None:
         return _open_answer(cipher, known), True
+
+    def note_effect(tx: Transaction) -> None:
+        if not tx.idempotent_requests.note_effect(request):
+            raise StaleWrite(
+                f"the request with the Idempotency-Key {request.key!r} took so long that it is "
+                "done elsewhere: send it again to get that answer"
+            )
+
     try:
-        status, body = do(replace(ctx, store=cast("Store", ClaimedStore(ctx.store, request))))
+        status, body = do(replace(ctx, store=ctx.store.fenced_by(note_effect)))
     except BaseException as error:
         is_refused = isinstance(error, SwapgateError) and not error.retryable
         with suppress(StoreUnavailable), ctx.store.write() as tx:
