@@ -129,6 +129,7 @@ _NOT_STRUCTURE: Final = bytes(b for b in range(256) if b not in b'"[]{}')
 _BRACES: Final = bytes.maketrans(b"[]", b"{}")
 # Counting a bracket looks at every byte, finding the first few at far fewer.
 _COUNTED_BYTES: Final = 4096
+_MANY: Final = MAX_DEPTH + 1
 # Of text for each member of an array or object: with fewer, its brackets are the shorter way.
 _BYTES_PER_MEMBER: Final = 64
 
@@ -149,7 +150,9 @@ def decode(body: bytes) -> str:
 def _has_many_brackets(body: bytes) -> bool:
     """Tells whether more than MAX_DEPTH brackets open in a body, in its strings or not."""
     if len(body) <= _COUNTED_BYTES:
-        return body.count(b"[") + body.count(b"{") > MAX_DEPTH
+        # CPython 3.11 counts byte by byte, and searches faster from one to the next.
+        without = len(body.replace(b"{", b"", _MANY)) + len(body.replace(b"[", b"", _MANY))
+        return 2 * len(body) - without > MAX_DEPTH
     left = MAX_DEPTH
     for bracket in (b"{", b"["):
         at = body.find(bracket)
@@ -207,8 +210,11 @@ def parse_object(data: bytes) -> ParsedObject:
         return walk_text(decode(data))
     if not isinstance(found, dict) or len(found) > MAX_MEMBERS:
         return walk_text(decode(data))
-    if len(data) <= _COUNTED_BYTES:
-        many_brackets = data.count(b"[") + data.count(b"{") > MAX_DEPTH
+    length = len(data)
+    if length <= _COUNTED_BYTES:
+        # As `_has_many_brackets` has it.
+        without = len(data.replace(b"{", b"", _MANY)) + len(data.replace(b"[", b"", _MANY))
+        many_brackets = 2 * length - without > MAX_DEPTH
     else:
         many_brackets = _has_many_brackets(data)
     if many_brackets and _nests_too_deep(found, data):
