@@ -127,9 +127,9 @@ _START: Final = itemgetter(0)
 _NOT_FINITE: Final = object()
 _NOT_STRUCTURE: Final = bytes(b for b in range(256) if b not in b'"[]{}')
 _BRACES: Final = bytes.maketrans(b"[]", b"{}")
-# Counting a bracket looks at every byte, finding the first few at far fewer.
+# Up to here all brackets are counted; of a longer body the first few are found, at fewer bytes.
 _COUNTED_BYTES: Final = 4096
-_MANY: Final = MAX_DEPTH + 1
+_MANY: Final = MAX_DEPTH + 1  # of each bracket: more are not counted
 # Of text for each member of an array or object: with fewer, its brackets are the shorter way.
 _BYTES_PER_MEMBER: Final = 64
 
@@ -150,7 +150,8 @@ def decode(body: bytes) -> str:
 def _has_many_brackets(body: bytes) -> bool:
     """Tells whether more than MAX_DEPTH brackets open in a body, in its strings or not."""
     if len(body) <= _COUNTED_BYTES:
-        # CPython 3.11 counts byte by byte, and searches faster from one to the next.
+        # What is shorter without a bracket had as many. CPython 3.11's `bytes.count` looks
+        # at each byte, and takes longer than `replace`, which searches.
         without = len(body.replace(b"{", b"", _MANY)) + len(body.replace(b"[", b"", _MANY))
         return 2 * len(body) - without > MAX_DEPTH
     left = MAX_DEPTH
@@ -212,7 +213,7 @@ def parse_object(data: bytes) -> ParsedObject:
         return walk_text(decode(data))
     length = len(data)
     if length <= _COUNTED_BYTES:
-        # As `_has_many_brackets` has it.
+        # As in `_has_many_brackets`, without its call.
         without = len(data.replace(b"{", b"", _MANY)) + len(data.replace(b"[", b"", _MANY))
         many_brackets = 2 * length - without > MAX_DEPTH
     else:
