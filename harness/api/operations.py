@@ -17,6 +17,7 @@ from harness.api.frame.request_fields import (
     KeyBody,
     LimitsBody,
     OptOutsBody,
+    OverviewQuery,
 )
 from harness.control.operations import alerts, keys, queries
 from harness.control.operations.alerts import AlertView, DeliveryAttempt
@@ -63,7 +64,7 @@ class AuditCheck:
 
 
 @endpoint(router, "GET", "/overview", scope=own_list)
-def overview(who: CallerParam, piece: PathPart) -> Page[RouteGlance]:
+def overview(who: CallerParam, piece: Annotated[OverviewQuery, Query()]) -> Page[RouteGlance]:
     """Lists the routes; those that wait for a person first."""
     return queries.list_route_status(who.ctx, piece.page).map(
         lambda status: RouteGlance(**vars(status), waits_for_person=status.needs_decision)

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from pydantic import ValidationError
 
+from dashboard.text import labels
 from harness.app.doctor import checks
 from harness.config import json_schema
 from harness.config.schema import PolicyEntry
@@ -21,9 +23,10 @@ from harness.control.canary import decision, holds, machine, status
 from harness.control.operations import alerts, queries
 from harness.control.proposals import decisions, submission
 from harness.control.proposals.submission import ProposalRequest
-from harness.control.routing import fallback_chain, routes
+from harness.control.routing import fallback_chain, kill_switch, routes
 from harness.control.routing import queries as route_queries
 from harness.control.routing.fallback_chain import FallbackRequest
+from harness.control.routing.kill_switch import SwitchRequest
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.rollout import (
     ActionKind,
@@ -32,13 +35,14 @@ from harness.domain.canary.rollout import (
     build_unit_rule,
 )
 from harness.domain.canary.unit_rule import CanaryJudge, UnitRule
-from harness.domain.errors import Conflict, NewerVersion, ProofRefused
+from harness.domain.errors import Conflict, NewerVersion, NotAllowed, ProofRefused
 from harness.domain.evals.run import Claim, Failed, SuitePlan
-from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.pagination import FIRST_PAGE
 from harness.domain.proposals.policy import Policy, ShadowStagePolicy
-from harness.domain.proposals.proposal import Proposal, ProposalPhase
+from harness.domain.proposals.proposal import OPEN_PHASES, Proposal, ProposalPhase
+from harness.domain.routing.kill_switch import SwitchSource, parse_force
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.store.schema import policies
@@ -480,6 +484,41 @@ def test_a_proposal_in_a_newer_phase_is_shown_and_never_moved(
         with pytest.raises(NewerVersion, match="phase: proposed"), world.store.write() as tx:
             tx.proposals.save(replace(shown, updated_at=shown.created_at))
     assert world.get(made.id) == made
+
+
+def test_a_proposal_in_a_newer_phase_is_told_of_by_that_phase_and_alerted(
+    world: SmallInstallation,
+) -> None:
+    world.policy = approved()
+    made = world.until_decided(world.propose().id)
+    known = {p.name: p.value for p in ProposalPhase if p is not made.phase}
+    ctx = world.context()
+    with older_version("ProposalPhase", StrEnum("ProposalPhase", known)):
+        shown = world.get(made.id)
+        assert shown.stored_phase == "awaiting_approval"
+        assert shown.predicate == "is awaiting approval"
+        assert labels.phase_label(shown).words == "awaiting approval"
+        (words,) = world.run_once().failed
+        # Who proposed it lets nobody have it by another door meanwhile.
+        wanted = SwitchRequest(parse_force("target:sim/better"), "a drill", route="chat")
+        proposer = replace(ANN, role=Role.APPROVER)
+        with pytest.raises(NotAllowed, match="ask another approver"):
+            kill_switch.throw_switch(ctx, proposer, wanted, source=SwitchSource.REST)
+    assert "phase: awaiting_approval, which this version does not know" in words
+    assert alerts.is_open(ctx, AlertKind.PROPOSAL_HELD, made.id)
+    world.run_once()
+    assert not alerts.is_open(ctx, AlertKind.PROPOSAL_HELD, made.id)
+
+
+def test_a_proposal_in_a_phase_that_no_version_knows_as_an_end_is_open() -> None:
+    phases = {*ProposalPhase, "paused", "zzz", ""}
+    table = sa.table("proposal", sa.column("phase", sa.Text))
+    query = sa.select(table.c.phase).where(stored_proposals.HAS_NOT_ENDED)
+    with sa.create_engine("sqlite://").connect() as db:
+        db.exec_driver_sql("CREATE TABLE proposal (phase TEXT)")
+        db.execute(sa.insert(table), [{"phase": str(phase)} for phase in phases])
+        found = set(db.scalars(query))
+    assert found == {*OPEN_PHASES, "paused", "zzz", ""}
 
 
 def test_the_verdict_of_a_proposal_in_a_newer_phase_is_no_proof_for_a_fallback(

@@ -64,6 +64,12 @@ class PageQuery(Body):
         return PageRequest(self.limit, self.after, self.offset)
 
 
+class OverviewQuery(PageQuery):
+    """Asks for a page of routes, each with what goes on there."""
+
+    limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 50
+
+
 class NameQuery(Body):
     """Asks about one model. name: of a model, as anybody may write it."""
 

@@ -50,7 +50,7 @@ route.add_command(settings)
 
 
 @route.command("list")
-@paging.page_options
+@paging.page_options_with(50)
 @pass_session
 def list_routes(session: Session, page_request: PageRequest) -> None:
     """List the routes; those that wait for a person come first."""

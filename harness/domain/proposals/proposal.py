@@ -206,6 +206,11 @@ class Proposal:
         return name_newer_fields(self, self.newer)
 
     @property
+    def stored_phase(self) -> str:
+        """Gives the phase as it is stored: a newer version's may be none of ProposalPhase."""
+        return str(self.newer.get("phase", self.phase.value))
+
+    @property
     def waits_for_rivals(self) -> bool:
         """Tells whether it passed, while the gate may not have decided on all of its selection.
 
@@ -249,11 +254,11 @@ class Proposal:
     @property
     def phase_text(self) -> str:
         """Says the phase in words: `rejected` only where a person rejected it, `rolled back`
-        only where none ended it.
+        only where none ended it; a newer version's as that wrote it.
         """
         if self.closed:
             return "closed"
-        return self.phase.value.replace("_", " ") if self.end is None else self.end.value
+        return self.stored_phase.replace("_", " ") if self.end is None else self.end.value
 
     @property
     def predicate(self) -> str:

@@ -88,6 +88,11 @@ def change_reference() -> sa.Column[str]:
     return sa.Column("change_reference", FreeText, nullable=False, server_default="")
 
 
+# In a phase that is not known for an end: a newer version's is open. The values are no
+# parameters, or the condition would not be known for that of the index.
+HAS_NOT_ENDED: sa.ColumnElement[bool] = sa.column("phase").not_in(
+    [sa.literal_column(f"'{value}'") for value in DECIDED_PHASE_VALUES]
+)
 IS_BAKING = sa.text("bake_ends_at IS NOT NULL")
 
 # What was registered never changes: route, targets, claim, proposer, policy (trigger).
@@ -148,6 +153,14 @@ proposal = sa.Table(
         unique=True,
         sqlite_where=_among("phase", PAST_GATE_VALUES),
         postgresql_where=_among("phase", PAST_GATE_VALUES),
+    ),
+    sa.Index(
+        "ix_proposal_open",
+        "project",
+        "created_at",
+        "id",
+        sqlite_where=HAS_NOT_ENDED,
+        postgresql_where=HAS_NOT_ENDED,
     ),
     sa.Index("ix_proposal_selection", "selection"),
     sa.Index("ix_proposal_created_at", "created_at", "id"),

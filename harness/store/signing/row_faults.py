@@ -17,8 +17,8 @@ from harness.store.schema.columns import SIGNATURE, Row
 from harness.store.schema.evals import eval_run
 from harness.store.schema.operations import principal
 from harness.store.schema.proposals import (
+    HAS_NOT_ENDED,
     LIVE_STATE_VALUES,
-    OPEN_PHASE_VALUES,
     proposal,
     rollout,
 )
@@ -31,7 +31,7 @@ ROWS_PER_PAGE: Final = 1_000
 CHAINS: Final = sa.select(route_fallback).order_by(*route_fallback.primary_key.columns)
 _CHAIN: Final = [route_fallback.c.project, route_fallback.c.route, route_fallback.c.version]
 WORKING: Final[Mapping[str, sa.ColumnElement[bool]]] = {
-    proposal.name: proposal.c.phase.in_(OPEN_PHASE_VALUES),
+    proposal.name: HAS_NOT_ENDED,
     rollout.name: sa.or_(
         rollout.c.state.in_(LIVE_STATE_VALUES), rollout.c.bake_ends_at.is_not(None)
     ),

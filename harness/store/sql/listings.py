@@ -53,7 +53,7 @@ from harness.store.schema.operations import (
 )
 from harness.store.schema.proposals import (
     DECIDED_PHASE_VALUES,
-    OPEN_PHASE_VALUES,
+    HAS_NOT_ENDED,
     proposal,
     proposal_from_row,
     verdict,
@@ -119,7 +119,7 @@ class SqlListings(AgentListings):
         if route is not None:
             query = query.where(proposal.c.route == route)
         if open_only:
-            query = query.where(proposal.c.phase.in_(OPEN_PHASE_VALUES))
+            query = query.where(HAS_NOT_ENDED)
         if decided_only:
             query = query.where(proposal.c.phase.in_(DECIDED_PHASE_VALUES))
         return self.signed(proposal, query, PROPOSALS, page_request, proposal_from_row)

@@ -35,8 +35,8 @@ from harness.store.rules import (
 )
 from harness.store.schema.columns import Row, Values
 from harness.store.schema.proposals import (
+    HAS_NOT_ENDED,
     LIVE_STATE_VALUES,
-    OPEN_PHASE_VALUES,
     PROPOSAL_REGISTERED,
     ROLLOUT_REGISTERED,
     approval,
@@ -57,7 +57,7 @@ from harness.store.sql.pages import newest, owned_by
 from harness.store.sql.preload import newest_key, row_key
 from harness.store.unit_of_work import Unit, in_project
 
-IS_OPEN = sa.and_(in_project(proposal), proposal.c.phase.in_(OPEN_PHASE_VALUES))
+IS_OPEN = sa.and_(in_project(proposal), HAS_NOT_ENDED)
 OPEN = sa.select(proposal).where(IS_OPEN).order_by(proposal.c.created_at, proposal.c.id)
 PROPOSALS = (
     sa.select(proposal)
