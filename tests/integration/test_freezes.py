@@ -218,6 +218,9 @@ def test_a_freeze_holds_to_its_end_where_whoever_owns_the_file_takes_it_away(
     assert rollout_of(world, proposal).step == 0
     ctx, kind = world.context(), AlertKind.STATE_UNRECORDED
     assert alerts.is_open(ctx, kind, f"route_freeze:{made.id}")
+    # So too for the command line, whose process has not read the log.
+    with pytest.raises(Conflict, match=r"frozen.*(around Swapgate|be trusted)"):
+        operations.operate(ctx, BEN, "chat", RolloutSignal.ADVANCE, "now")
     world.clock.advance(HOUR.total_seconds())
     world.feed(blocks=8)
     for _ in range(3):

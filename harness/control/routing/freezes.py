@@ -7,13 +7,18 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from harness.control.context import Context
+from harness.control.operations import tampering
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import Conflict, NotFound, SignatureInvalid
 from harness.domain.formatting import format_date_time
+from harness.domain.operations.audit import AuditEvent
 from harness.domain.operations.projects import DEFAULT_PROJECT
+from harness.domain.pagination import MOST_LISTED
 from harness.domain.routing.freeze import (
+    LONGEST,
     FreezeRecord,
     FreezeSpan,
+    describe_reach,
     find_freeze,
     frozen_until,
     list_freeze_spans,
@@ -29,6 +34,9 @@ ONWARD_SIGNALS = frozenset(
         *(RolloutSignal.BAKED, RolloutSignal.FINISH),
     }
 )
+
+# How the audit log names the rows of stored freezes.
+ROW = "route_freeze:"
 
 STILL_WORKS = "Abort, rollback and kill switch work."
 
@@ -141,10 +149,11 @@ def describe_freeze(ctx: Context, tx: Transaction, route: str) -> str:
 
 
 def _describe_lost_freeze(ctx: Context, tx: Transaction, route: str, now: datetime) -> str:
-    """Says until when the audit log had the route frozen, as this process read and verified it,
-    where the stored freeze is gone or is not what was set; empty where there is none.
+    """Says until when the audit log had the route frozen, where the stored freeze is gone or is
+    not what was set; empty where there is none.
     """
-    for row, event in [*ctx.audit_walk.log.withholding.items()]:
+    events = [*ctx.audit_walk.log.withholding.items(), *_list_alerted(ctx, tx, route, now)]
+    for row, event in events:
         ends_at = frozen_until(event, route, now)
         if ends_at is not None and _is_lost(tx, str(event.details["freeze"])):
             return (
@@ -152,6 +161,25 @@ def _describe_lost_freeze(ctx: Context, tx: Transaction, route: str, now: dateti
                 f"{event.number}, and {row.replace(':', ' ')} was changed around Swapgate"
             )
     return ""
+
+
+def _list_alerted(
+    ctx: Context, tx: Transaction, route: str, now: datetime
+) -> Sequence[tuple[str, AuditEvent]]:
+    """Lists the events of freezes about which an alert is open: the command line's process has
+    not read and verified the audit log, as the control plane's has.
+    """
+    known = ctx.audit_walk.log.withholding
+    lost = {row for row in tampering.alerted_rows(tx) if row.startswith(ROW)} - known.keys()
+    if not lost:
+        return ()
+    subjects = (describe_reach(None), describe_reach(route))
+    events = [
+        (f"{ROW}{event.details.get('freeze')}", event)
+        for subject in subjects
+        for event in tx.audit.for_subject(subject, since=now - LONGEST, limit=MOST_LISTED)
+    ]
+    return [(row, event) for row, event in events if row in lost]
 
 
 def _is_lost(tx: Transaction, freeze: str) -> bool:
