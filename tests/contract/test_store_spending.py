@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from harness.control.operations.spending_allowance import Allowance, TakenAmount
 from harness.domain.canary.guardrails import ArmSplit, Guardrail, JudgeTally
-from harness.domain.evals.run import Passed
+from harness.domain.evals.run import InfraError, Passed
 from harness.domain.operations.spending import (
     HOLD_LASTS,
     ROUNDING_USD,
@@ -247,7 +247,9 @@ def total(store: Store) -> float:
 def test_a_project_is_told_the_shared_runs_that_it_asked_for_and_its_canarys_judge(
     store: Store,
 ) -> None:
-    """Others asked for one run; one was there before the proposal, and one is a month old."""
+    """Others asked for one run; one was there before the proposal, and one is a month old. A
+    retry took the place of the last.
+    """
     route, month = "payments::triage", NOW.date().replace(day=1)
     judged = {Guardrail.JUDGE: JudgeTally(10, 2, 3, 1, ArmSplit(1, 1), 0.25)}
     early = NOW - timedelta(minutes=1)
@@ -261,6 +263,7 @@ def test_a_project_is_told_the_shared_runs_that_it_asked_for_and_its_canarys_jud
                 ("tickets", NOW),
                 ("payments::tickets", early),
                 ("tickets", NOW - timedelta(days=31)),
+                ("tickets", NOW),
             ),
             start=1,
         ):
@@ -269,7 +272,10 @@ def test_a_project_is_told_the_shared_runs_that_it_asked_for_and_its_canarys_jud
             assert tx.runs.store_sample(measured)
         tx.proposals.add(proposal("p_other", runs={"tickets": SuiteRuns("r_3", "r_1")}))
         asked = {"tickets": SuiteRuns("r_1", "r_2"), "more": SuiteRuns("r_4", "r_5")}
-        tx.proposals.add(proposal(route=route, runs=asked))
+        tx.proposals.add(proposal(route=route, runs=asked, infra_errors=1))
+        before = {"runs": {"tickets": {"incumbent": "r_1", "candidate": "r_6"}}}
+        nothing = verdict(InfraError, route=route, id="v_0", inputs=before)
+        tx.verdicts.add(nothing, "p_1")
         tx.verdicts.add(verdict(Passed, route=route), "p_1")
         tx.rollouts.add(rollout(route=route))
         tx.observations.append([replace(BLOCK, counts=judged)], [])
@@ -277,6 +283,6 @@ def test_a_project_is_told_the_shared_runs_that_it_asked_for_and_its_canarys_jud
 
     with store.read() as tx:
         evals, judges, *others = tx.spending.of_project("payments", month, [route])
-    assert (evals.spent_usd, evals.calls) == (0.5, 2)
-    assert (judges.spent_usd, judges.calls) == (1.25, 14)
+    assert (evals.spent_usd, evals.calls) == (0.75, 3)
+    assert (judges.spent_usd, judges.calls) == (1.75, 16)
     assert {row.spent_usd for row in others} == {0.0}

@@ -15,6 +15,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from harness.domain.canary.guardrails import Guardrail, JudgeTally, tallies_from_json
+from harness.domain.evals.run import InfraError
 from harness.domain.operations.spending import (
     HOLD_LASTS,
     MonthSpending,
@@ -28,7 +29,7 @@ from harness.domain.shadow.shadow import COST_USD, MIRRORED, UNPRICED
 from harness.store.schema.drift import drift_check
 from harness.store.schema.evals import eval_run, sample
 from harness.store.schema.observations import block
-from harness.store.schema.proposals import LIVE_STATE_VALUES, proposal, rollout
+from harness.store.schema.proposals import LIVE_STATE_VALUES, proposal, rollout, verdict
 from harness.store.schema.shadow import shadow, shadow_tally, tally_from_row
 from harness.store.schema.spending import (
     LATER_PURPOSES,
@@ -97,6 +98,20 @@ ASKED_RUNS: Final = sa.select(
     sa.type_coerce(proposal.c.created_at, sa.BigInteger).label("since"), proposal.c.runs
 ).where(
     proposal.c.route.in_(_OF_ROUTES), proposal.c.updated_at >= sa.bindparam("begin", type_=_AT)
+)
+# And what they had asked for before: a retry has new runs, and the verdict on those that it
+# replaced says that nothing was measured.
+ASKED_BEFORE: Final = (
+    sa.select(
+        sa.type_coerce(proposal.c.created_at, sa.BigInteger).label("since"), verdict.c.inputs
+    )
+    .select_from(proposal.join(verdict, verdict.c.proposal == proposal.c.id))
+    .where(
+        proposal.c.route.in_(_OF_ROUTES),
+        proposal.c.updated_at >= sa.bindparam("begin", type_=_AT),
+        proposal.c.infra_errors > 0,
+        verdict.c.outcome == InfraError.outcome,
+    )
 )
 # Of the blocks that a judge read in; most have none, and would take long to decode.
 CANARY_JUDGES: Final = (
@@ -267,11 +282,15 @@ class SqlSpending:
         rows = list(self._unit.read(of_runs, window))
         if own is None:
             return rows
+        asked_for = {"routes": routes, **window}
+        askers = [(row.since, row.runs) for row in self._unit.read(ASKED_RUNS, asked_for)]
+        before = self._unit.read(ASKED_BEFORE, asked_for)
+        askers += [(row.since, row.inputs.get("runs", {})) for row in before]
         since: dict[str, int] = {}
-        for asker in self._unit.read(ASKED_RUNS, {"routes": routes, **window}):
-            for pair in asker.runs.values():
+        for at, runs in askers:
+            for pair in runs.values():
                 for run in pair.values():
-                    since[run] = min(asker.since, since.get(run, asker.since))
+                    since[run] = min(at, since.get(run, at))
         asked = [{"run": run, "since": earliest} for run, earliest in since.items()]
         shared = costs_of_asked_runs(self._unit.dialect).where(~own)
         return rows + list(self._unit.read(shared, {"asked": json.dumps(asked), **window}))
