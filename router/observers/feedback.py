@@ -27,7 +27,7 @@ from router.server.internal_errors import RouterPart
 from router.server.replies import Reply, error_reply
 
 FEEDBACK_PATH: Final = "/v1/feedback"
-# About 5 MB; of a worker with 100 requests/s, those of the last 3 to 6 minutes.
+# About 5 MB; of a worker with 100 requests/s, those of the last 3 minutes.
 REMEMBERED: Final = 20_000
 # Labels are the callers' words: more series than that would drown a metrics store.
 MAX_LABELS: Final = 50
