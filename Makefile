@@ -12,7 +12,7 @@ COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint types arch test-fast test-browser cov migrate bench docs \
-	docs-check imports lock verify soak gameday
+	docs-check imports bytecode lock verify soak gameday
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -24,7 +24,7 @@ demo: setup ## the four stories, live; ONCE=1 ends by itself, SWAP=1 swaps the c
 	@$(BIN)/swapgate demo $(if $(call is_set,$(ONCE)),--once) $(if $(call is_set,$(SWAP)),--swap)
 
 test: setup ## format, lint, types, imports, docs, the tests on both databases
-	@$(MAKE) --no-print-directory --jobs=2 types lint imports docs-check
+	@$(MAKE) --no-print-directory --jobs=2 types bytecode lint imports docs-check
 	$(PYTEST) $(PARALLEL)
 	@sh .ci/last_passed.sh
 
@@ -41,6 +41,11 @@ types: setup ## mypy, strict
 
 imports: setup
 	$(BIN)/lint-imports
+
+# On a new checkout each worker of the next step would compile every test module, all at once.
+# What cannot be imported is that step's to report.
+bytecode: setup
+	@$(PYTEST) --collect-only -qq >/dev/null || true
 
 arch: imports ## import contracts and the rules of the house
 	$(PYTEST) tests/test_architecture.py
