@@ -30,9 +30,9 @@ GIVE_UP_S: Final = 60.0
 BEFORE_S: Final = 5.0
 # A slope over less time is the noise of a few requests.
 TRENDS_FROM_S: Final = 1200.0
-# Before a run whose slopes count: a worker remembers its latest 20,000 to 40,000 requests for
-# feedback, and its memory grows until it does.
-REMEMBERED: Final = 45_000
+# Before a run whose slopes count: a worker remembers its latest 20,000 requests and a sixteenth
+# more for feedback, and its memory grows until it does.
+REMEMBERED: Final = 22_000
 FILLS_AT: Final = 100.0  # requests per second
 
 
