@@ -41,8 +41,10 @@ class AuditLog(Protocol):
 
     def get(self, number: int) -> AuditEvent | None: ...
 
-    def for_subject(self, subject: str, *, since: datetime, limit: int) -> Sequence[AuditEvent]:
-        """Lists the events about a subject, newest first."""
+    def for_subject(
+        self, subject: str, *, since: datetime, limit: int, actions: Collection[str] = ()
+    ) -> Sequence[AuditEvent]:
+        """Lists the events about a subject, newest first. actions: empty for all."""
         ...
 
     def after(self, number: int, limit: int = 500) -> Sequence[AuditEvent]:

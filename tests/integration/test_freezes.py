@@ -228,6 +228,66 @@ def test_a_freeze_holds_to_its_end_where_whoever_owns_the_file_takes_it_away(
     assert rollout_of(world, proposal).step > 0
 
 
+def without_triggers(world: SmallInstallation, *statements: str) -> None:
+    """What only the tables' owner can do."""
+    engine = sa.create_engine(f"sqlite:///{world.folder / 'world.db'}")
+    with engine.begin() as db:
+        named = (
+            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+            " AND tbl_name IN ('route_freeze', 'audit_event')"
+        )
+        for (name,) in db.exec_driver_sql(named).all():
+            db.exec_driver_sql(f'DROP TRIGGER "{name}"')
+        for statement in statements:
+            db.exec_driver_sql(statement)
+    engine.dispose()
+
+
+def test_a_deleted_freeze_holds_the_command_line_as_the_audit_log_has_it_last(
+    world: SmallInstallation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lifted one holds nothing, and later events of the route hide none."""
+    world.until_decided(world.propose("sim/good").id)
+    lifted = freeze(world)
+    freeze_changes.lift_freeze(world.context(), BEN, lifted.id, reason="another go")
+    without_triggers(world, "DELETE FROM route_freeze")
+    world.run_once()
+    ctx = world.context()
+    assert alerts.is_open(ctx, AlertKind.STATE_UNRECORDED, f"route_freeze:{lifted.id}")
+    with ctx.store.read() as tx:
+        assert not freezes.describe_freeze(ctx, tx, "chat")
+
+    freeze(world)
+    operations.operate(ctx, BEN, "chat", RolloutSignal.PAUSE, "a look")
+    without_triggers(world, "DELETE FROM route_freeze")
+    world.run_once()
+    monkeypatch.setattr(freezes, "MOST_LISTED", 1)
+    with ctx.store.read() as tx:
+        assert "around Swapgate" in freezes.describe_freeze(ctx, tx, "chat")
+
+
+@pytest.mark.parametrize("rows", ["NULL", "'no rows'"])
+def test_an_alert_and_an_event_that_somebody_forged_stop_no_canarys_end(
+    world: SmallInstallation, rows: str
+) -> None:
+    """Whoever may add rows to the database needs no trigger dropped for that."""
+    proposal = world.until_decided(world.propose("sim/good").id)
+    made = freeze(world)
+    freeze_changes.lift_freeze(world.context(), BEN, made.id, reason="another go")
+    without_triggers(world, "DELETE FROM route_freeze")
+    world.run_once()
+    forged = (
+        "INSERT INTO audit_event SELECT number + 1, at, actor, 'freeze.add', 'route chat',"  # noqa: S608 - our own words
+        f""" '{{"freeze": "{made.id}"}}', previous, mac, {rows}, principal, key, project"""
+        " FROM audit_event ORDER BY number DESC LIMIT 1"
+    )
+    without_triggers(world, forged)
+    for _ in range(4):
+        world.feed(failing=True, blocks=5)
+        world.run_once()
+    assert world.get(proposal.id).phase is ProposalPhase.ROLLED_BACK
+
+
 @pytest.mark.parametrize(
     "of_log",
     [

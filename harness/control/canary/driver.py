@@ -28,7 +28,9 @@ def drive_canary(ctx: Context, proposal: Proposal) -> list[str]:
         in_place = RolloutUnit(ctx, tx, before).is_canary_in_place
     action = decision.decide(ctx, before)
     _update_ratio_alert(ctx, before, action)
-    holds.update_hold_alert(ctx, before)
+    # Nothing that is read for it may stop the canary's end, which ends the alert.
+    if action.signal is not RolloutSignal.HARM:
+        holds.update_hold_alert(ctx, before)
     if action.signal is None and in_place:
         return []
     with ctx.store.write() as tx:
@@ -67,7 +69,8 @@ def drive_bake(ctx: Context, observed: Rollout) -> list[str]:
     The incumbent before it keeps a small share, and harm that shows late brings it back.
     """
     action = decision.decide(ctx, observed)
-    holds.update_hold_alert(ctx, observed)
+    if action.signal is not RolloutSignal.HARM:
+        holds.update_hold_alert(ctx, observed)
     with ctx.store.read() as tx:
         held_back = RolloutUnit(ctx, tx, observed).is_holdback_in_place
     if held_back and action.signal is None:

@@ -14,6 +14,8 @@ from harness.domain.formatting import format_date_time
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.audit import require_reason
 from harness.domain.routing.freeze import (
+    ADDED,
+    LIFTED,
     LONGEST,
     Freeze,
     FreezeRecord,
@@ -63,7 +65,7 @@ def add_freeze(ctx: Context, actor: Actor, wanted: FreezeRequest) -> Freeze:
             ctx,
             tx,
             actor,
-            "freeze.add",
+            ADDED,
             describe_reach(freeze.route),
             {
                 "freeze": freeze.id,
@@ -96,7 +98,7 @@ def lift_freeze(ctx: Context, actor: Actor, freeze: str, *, reason: str) -> Free
             ctx,
             tx,
             actor,
-            "freeze.lift",
+            LIFTED,
             describe_reach(record.freeze.route),
             {"freeze": freeze, "reason": reason},
         )

@@ -11,10 +11,12 @@ from harness.control.operations import tampering
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import Conflict, NotFound, SignatureInvalid
 from harness.domain.formatting import format_date_time
-from harness.domain.operations.audit import AuditEvent
+from harness.domain.operations.audit import AuditEvent, AuditPosition
 from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.routing.freeze import (
+    ADDED,
+    LIFTED,
     LONGEST,
     FreezeRecord,
     FreezeSpan,
@@ -37,6 +39,7 @@ ONWARD_SIGNALS = frozenset(
 
 # How the audit log names the rows of stored freezes.
 ROW = "route_freeze:"
+FREEZE_ACTIONS = frozenset({ADDED, LIFTED})
 
 STILL_WORKS = "Abort, rollback and kill switch work."
 
@@ -166,20 +169,25 @@ def _describe_lost_freeze(ctx: Context, tx: Transaction, route: str, now: dateti
 def _list_alerted(
     ctx: Context, tx: Transaction, route: str, now: datetime
 ) -> Sequence[tuple[str, AuditEvent]]:
-    """Lists the events of freezes about which an alert is open: the command line's process has
-    not read and verified the audit log, as the control plane's has.
+    """Lists the last event of each freeze about which an alert is open: the command line's
+    process has not read and verified the audit log, as the control plane's has.
     """
     known = ctx.audit_walk.log.withholding
     lost = {row for row in tampering.alerted_rows(tx) if row.startswith(ROW)} - known.keys()
     if not lost:
         return ()
     subjects = (describe_reach(None), describe_reach(route))
-    events = [
-        (f"{ROW}{event.details.get('freeze')}", event)
-        for subject in subjects
-        for event in tx.audit.for_subject(subject, since=now - LONGEST, limit=MOST_LISTED)
-    ]
-    return [(row, event) for row, event in events if row in lost]
+    since, last = now - LONGEST, dict[str, AuditEvent]()
+    for subject in subjects:
+        events = tx.audit.for_subject(
+            subject, since=since, limit=MOST_LISTED, actions=FREEZE_ACTIONS
+        )
+        for event in events:
+            # What somebody else wrote into the log says nothing, and may have no such details.
+            before = AuditPosition(event.number - 1, event.previous)
+            if tx.audit.break_after(before, [event]) is None:
+                last.setdefault(f"{ROW}{event.details['freeze']}", event)
+    return [(row, event) for row, event in last.items() if row in lost]
 
 
 def _is_lost(tx: Transaction, freeze: str) -> bool:

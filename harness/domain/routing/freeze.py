@@ -17,6 +17,9 @@ from harness.domain.errors import InputError
 from harness.domain.operations.audit import AuditEvent
 
 LONGEST: Final = timedelta(days=365)
+# Of the audit events that set and lift a freeze.
+ADDED: Final = "freeze.add"
+LIFTED: Final = "freeze.lift"
 DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _WEEK: Final = timedelta(days=7)
 _WEEK_TIME: Final = re.compile(rf"({'|'.join(DAYS)})\w* (\d{{1,2}}):(\d\d)", re.IGNORECASE)
@@ -206,7 +209,7 @@ def describe_reach(route: str | None) -> str:
 def frozen_until(event: AuditEvent, route: str, now: datetime) -> datetime | None:
     """Returns the end of the freeze that an audit event set, where it holds the route now."""
     reach = (describe_reach(None), describe_reach(route))
-    if event.action != "freeze.add" or event.subject not in reach:
+    if event.action != ADDED or event.subject not in reach:
         return None
     times = (str(event.details[name]) for name in ("starts_at", "ends_at"))
     starts_at, ends_at = map(datetime.fromisoformat, times)

@@ -122,8 +122,12 @@ class SqlAuditLog:
         row = self._unit.read(NEWEST.where(audit_event.c.number == number)).first()
         return None if row is None else event_from_row(row)
 
-    def for_subject(self, subject: str, *, since: datetime, limit: int) -> Sequence[AuditEvent]:
+    def for_subject(
+        self, subject: str, *, since: datetime, limit: int, actions: Collection[str] = ()
+    ) -> Sequence[AuditEvent]:
         query = NEWEST.where(audit_event.c.subject == subject, audit_event.c.at >= since)
+        if actions:
+            query = query.where(audit_event.c.action.in_(sorted(actions)))
         return [event_from_row(row) for row in self._unit.read(query.limit(limit))]
 
     def after(self, number: int, limit: int = EVENTS_PER_PAGE) -> Sequence[AuditEvent]:
