@@ -15,7 +15,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from harness.domain.canary.guardrails import Guardrail, JudgeTally, tallies_from_json
-from harness.domain.evals.run import InfraError
+from harness.domain.evals.run import InfraError, SampleError
 from harness.domain.operations.spending import (
     HOLD_LASTS,
     MonthSpending,
@@ -53,19 +53,22 @@ _JUDGED: Final = sa.case((sample.c.judge_cost_usd.is_(None), sample.c.judge_call
 _IS_DRIFT: Final = drift_check.c.run.is_not(None)
 
 
-def _run_costs(runs: sa.FromClause) -> sa.Select[Any]:
+def _run_costs(runs: sa.FromClause, sign: int = 1) -> sa.Select[Any]:
     """What the answers of a month's runs cost, and their judges: of evals, and of drift
-    checks.
+    checks. sign: -1 for what was counted twice.
     """
+    sums = {
+        "answers": sa.func.count(),
+        "answers_usd": sa.func.coalesce(sa.func.sum(sample.c.cost_usd), 0.0),
+        "unpriced": sa.func.sum(sa.case((sample.c.cost_usd.is_(None), 1), else_=0)),
+        "judge_calls": sa.func.sum(sample.c.judge_calls),
+        "judges_usd": sa.func.coalesce(sa.func.sum(sample.c.judge_cost_usd), 0.0),
+        "judges_unpriced": sa.func.sum(_JUDGED),
+    }
     return (
         sa.select(
             _IS_DRIFT.label("is_drift"),
-            sa.func.count().label("answers"),
-            sa.func.coalesce(sa.func.sum(sample.c.cost_usd), 0.0).label("answers_usd"),
-            sa.func.sum(sa.case((sample.c.cost_usd.is_(None), 1), else_=0)).label("unpriced"),
-            sa.func.sum(sample.c.judge_calls).label("judge_calls"),
-            sa.func.coalesce(sa.func.sum(sample.c.judge_cost_usd), 0.0).label("judges_usd"),
-            sa.func.sum(_JUDGED).label("judges_unpriced"),
+            *((figure if sign > 0 else -figure).label(name) for name, figure in sums.items()),
         )
         .select_from(
             runs.join(sample, sample.c.run == eval_run.c.id).outerjoin(
@@ -92,19 +95,40 @@ def costs_of_asked_runs(dialect: str) -> sa.Select[Any]:
     return _run_costs(runs).where(begun >= asked.c.since)
 
 
+def costs_of_copies(dialect: str, own: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """What to take off for the answers that retries took over: `asked` has their runs as JSON,
+    since when each was asked for, and which one it replaced. own: of the project's runs.
+    """
+    asked = json_rows(
+        "asked", {"run": sa.Text(), "since": sa.BigInteger(), "replaced": sa.Text()}, dialect
+    )
+    first = sample.alias("first")
+    runs = look_up(asked, eval_run, eval_run.c.id == asked.c.run)
+    is_copy = sa.exists().where(
+        first.c.run == asked.c.replaced,
+        first.c.item == sample.c.item,
+        first.c.epoch == sample.c.epoch,
+        # No two answers take as long to the last digit; a failure was asked for again.
+        first.c.duration_s == sample.c.duration_s,
+        first.c.error.is_distinct_from(SampleError.INFRA.value),
+    )
+    begun = sa.type_coerce(eval_run.c.created_at, sa.BigInteger)
+    return _run_costs(runs, -1).where(is_copy, sa.or_(own, begun >= asked.c.since))
+
+
 # Whose runs, or judges, of this month may be: what a proposal asks for, it stores.
 _OF_ROUTES: Final[sa.BindParameter[Any]] = sa.bindparam("routes", expanding=True)
 ASKED_RUNS: Final = sa.select(
-    sa.type_coerce(proposal.c.created_at, sa.BigInteger).label("since"), proposal.c.runs
+    sa.type_coerce(proposal.c.created_at, sa.BigInteger).label("since"),
+    proposal.c.id,
+    proposal.c.runs,
 ).where(
     proposal.c.route.in_(_OF_ROUTES), proposal.c.updated_at >= sa.bindparam("begin", type_=_AT)
 )
-# And what they had asked for before: a retry has new runs, and the verdict on those that it
-# replaced says that nothing was measured.
+# And what they had asked for before: a retry has new runs, with copies of what was answered,
+# and the verdict on those that it replaced says that nothing was measured.
 ASKED_BEFORE: Final = (
-    sa.select(
-        sa.type_coerce(proposal.c.created_at, sa.BigInteger).label("since"), verdict.c.inputs
-    )
+    sa.select(verdict.c.proposal, verdict.c.inputs)
     .select_from(proposal.join(verdict, verdict.c.proposal == proposal.c.id))
     .where(
         proposal.c.route.in_(_OF_ROUTES),
@@ -112,6 +136,7 @@ ASKED_BEFORE: Final = (
         proposal.c.infra_errors > 0,
         verdict.c.outcome == InfraError.outcome,
     )
+    .order_by(verdict.c.decided_at, verdict.c.id)
 )
 # Of the blocks that a judge read in; most have none, and would take long to decode.
 CANARY_JUDGES: Final = (
@@ -275,7 +300,8 @@ class SqlSpending:
         self, project: str, routes: Sequence[str], window: Mapping[str, datetime]
     ) -> list[sa.Row[Any]]:
         """Of the runs of the project's suites, and of the others that its proposals asked for:
-        a run from before a proposal was found, and not asked for.
+        a run from before a proposal was found, and not asked for. An answer that a retry took
+        over counts once, where it was asked for.
         """
         own = owned_by(eval_run, project)
         of_runs = RUN_COSTS if own is None else RUN_COSTS.where(own)
@@ -283,17 +309,31 @@ class SqlSpending:
         if own is None:
             return rows
         asked_for = {"routes": routes, **window}
-        askers = [(row.since, row.runs) for row in self._unit.read(ASKED_RUNS, asked_for)]
-        before = self._unit.read(ASKED_BEFORE, asked_for)
-        askers += [(row.since, row.inputs.get("runs", {})) for row in before]
+        before: dict[str, list[Mapping[str, Mapping[str, str]]]] = {}
+        for row in self._unit.read(ASKED_BEFORE, asked_for):
+            before.setdefault(row.proposal, []).append(row.inputs.get("runs", {}))
         since: dict[str, int] = {}
-        for at, runs in askers:
-            for pair in runs.values():
-                for run in pair.values():
-                    since[run] = min(at, since.get(run, at))
+        replaced: dict[str, str] = {}
+        for asker in self._unit.read(ASKED_RUNS, asked_for):
+            last: dict[tuple[str, str], str] = {}
+            for runs in (*before.get(asker.id, ()), asker.runs):
+                for suite, pair in runs.items():
+                    for arm, run in pair.items():
+                        since[run] = min(asker.since, since.get(run, asker.since))
+                        if (known := last.setdefault((suite, arm), run)) != run:
+                            replaced[run] = known
+                        last[suite, arm] = run
         asked = [{"run": run, "since": earliest} for run, earliest in since.items()]
         shared = costs_of_asked_runs(self._unit.dialect).where(~own)
-        return rows + list(self._unit.read(shared, {"asked": json.dumps(asked), **window}))
+        rows += self._unit.read(shared, {"asked": json.dumps(asked), **window})
+        if not replaced:
+            return rows
+        again = [
+            {"run": run, "since": since[run], "replaced": first}
+            for run, first in replaced.items()
+        ]
+        copies = costs_of_copies(self._unit.dialect, own)
+        return rows + list(self._unit.read(copies, {"asked": json.dumps(again), **window}))
 
     def _canary_judges(
         self, routes: Sequence[str], window: Mapping[str, datetime]
