@@ -7,8 +7,11 @@ import os
 import re
 import sqlite3
 import time
+from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -201,8 +204,15 @@ def driver_arguments(url: sa.URL) -> dict[str, Any]:
     """What psycopg connects with, for those that use the driver itself: SQLAlchemy's form of
     several hosts is not libpq's.
     """
+    return {**_named_arguments(url), **postgres_arguments(url)}
+
+
+# A router whose database is away asks twice a second, and each dialect is a cycle of objects
+# that a worker, which seldom looks for garbage, keeps for hours.
+@cache
+def _named_arguments(url: sa.URL) -> Mapping[str, Any]:
     _, named = url.get_dialect()().create_connect_args(url)
-    return {**named, **postgres_arguments(url)}
+    return MappingProxyType(named)
 
 
 def limit_pauses(db: sa.Connection) -> None:
