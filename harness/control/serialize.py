@@ -12,6 +12,7 @@ from enum import Enum, IntEnum
 from functools import cache
 
 from harness.domain.evals.run import BaseVerdict
+from harness.domain.proposals.proposal import Proposal
 from harness.domain.providers.discovered_model import DiscoveredList, DiscoveredModel
 from harness.domain.routing.freeze import FreezeWindow
 from harness.domain.routing.table import Route
@@ -105,6 +106,8 @@ def _fields(value: object) -> dict[str, Plain]:
             return {"id": value.id, "name": value.name, **shown}
         case BaseVerdict():
             return {"verdict": value.outcome, "words": value.words, **shown}
+        case Proposal():
+            return {**shown, "phase": value.stored_phase}
         case Route():
             return {**shown, "targets": [*sorted(value.targets)]}
         case _:

@@ -19,6 +19,7 @@ from dashboard.text import labels
 from harness.app.doctor import checks
 from harness.config import json_schema
 from harness.config.schema import PolicyEntry
+from harness.control import serialize
 from harness.control.canary import decision, holds, machine, status
 from harness.control.operations import alerts, queries
 from harness.control.proposals import decisions, submission
@@ -495,7 +496,9 @@ def test_a_proposal_in_a_newer_phase_is_told_of_by_that_phase_and_alerted(
     ctx = world.context()
     with older_version("ProposalPhase", StrEnum("ProposalPhase", known)):
         shown = world.get(made.id)
-        assert shown.stored_phase == "awaiting_approval"
+        plain = serialize.to_plain(shown)
+        assert isinstance(plain, dict)
+        assert plain["phase"] == shown.stored_phase == "awaiting_approval"
         assert shown.predicate == "is awaiting approval"
         assert labels.phase_label(shown).words == "awaiting approval"
         (words,) = world.run_once().failed
