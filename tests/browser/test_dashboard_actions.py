@@ -25,7 +25,7 @@ from tests.support.browser.dashboard_data import (
     counted,
     evaluated,
     hurt,
-    lived,
+    lived_copy,
     turned,
 )
 from tests.support.browser.dashboard_server import Listener, assert_accessible, dashboard
@@ -35,7 +35,7 @@ expect.set_options(timeout=90_000)
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Lived:
-    return lived(tmp_path_factory.mktemp("template"), datetime.now(UTC))  # noqa: TID251
+    return lived_copy(tmp_path_factory, datetime.now(UTC))  # noqa: TID251
 
 
 @pytest.fixture

@@ -18,7 +18,14 @@ from websockets.typing import Origin
 from harness.app.installation import open_installation
 from harness.control.proposals import comparison
 from harness.domain.evals.run import Verdict
-from tests.support.browser.dashboard_data import XSS, Lived, configured, counted, lived, paused
+from tests.support.browser.dashboard_data import (
+    XSS,
+    Lived,
+    configured,
+    counted,
+    lived_copy,
+    paused,
+)
 from tests.support.browser.dashboard_server import (
     Listener,
     assert_accessible,
@@ -44,7 +51,7 @@ new MutationObserver(() => {
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Lived:
-    return lived(tmp_path_factory.mktemp("lived"), datetime.now(UTC))  # noqa: TID251
+    return lived_copy(tmp_path_factory, datetime.now(UTC))  # noqa: TID251
 
 
 @pytest.fixture(scope="module")

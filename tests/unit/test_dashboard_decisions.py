@@ -31,7 +31,7 @@ from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.access import Role
 from harness.domain.privacy.capture import capture_expiry
 from tests.contract.test_store_captures import ONE as CAPTURED
-from tests.support.browser.dashboard_data import BEN, Lived, lived
+from tests.support.browser.dashboard_data import BEN, Lived, lived_copy
 from tests.unit.test_dashboard_page_states import (
     forget,
     now,
@@ -156,7 +156,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Lived:
-    return lived(tmp_path_factory.mktemp("lived"), now())
+    return lived_copy(tmp_path_factory, now())
 
 
 @pytest.fixture

@@ -44,11 +44,11 @@ from harness.domain.routing.kill_switch import SwitchSource, parse_force
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.shadow.shadow import ShadowLimits
 from tests.contract import test_store_captures as captures
-from tests.support.browser.dashboard_data import ANA, BEN, lived, opened
+from tests.support.browser.dashboard_data import ANA, BEN, lived_copy, opened
 from tests.support.control.manual_clock import ManualClock
 from tests.support.site.two_projects import raise_alerts
 from tests.unit.test_dashboard_decisions import DIALOGS, RUN, SCRIPT, _fill_in
-from tests.unit.test_dashboard_page_states import MAIN, forget, now, pages, text
+from tests.unit.test_dashboard_page_states import forget, now, page_app, pages, text
 
 OURS, THEIRS = "payments", "search"
 OPEN = (
@@ -110,7 +110,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    house = lived(tmp_path_factory.mktemp("lived"), now())
+    house = lived_copy(tmp_path_factory, now())
     with house.config.open("a", encoding="utf-8") as file:
         file.write(APART)
     notes = '{"id": "n1", "input": "Say yes", "target": "yes"}\n'
@@ -231,11 +231,10 @@ def sign_in(monkeypatch: pytest.MonkeyPatch, site: Site, who: str) -> ActorSessi
 
 
 def opened_at(page: str, **query: str) -> AppTest:
-    app = AppTest.from_file(str(MAIN), default_timeout=300)
-    app.run()
+    app = page_app(page)
     for name, value in query.items():
         app.query_params[name] = value
-    app.switch_page(f"views/{page}.py").run()
+    app.run()
     assert not app.exception
     return app
 

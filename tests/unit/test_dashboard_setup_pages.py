@@ -50,8 +50,8 @@ from harness.domain.settings import TargetSeed
 from harness.runtime.encryption import new_key
 from router.access.rate_limits import BOOK, SharedRates, take_tokens
 from tests.support.browser.dashboard_data import ANA, configured
+from tests.unit.test_dashboard_page_states import page_app
 
-MAIN = Path(current_user.__file__).with_name("main.py")
 PAGES = ("providers", "keys", "suites", "routes")
 SECRET = "sk-test-do-not-show-1234567890"  # noqa: S105 - what must be hidden
 
@@ -106,8 +106,7 @@ def act_as(monkeypatch: pytest.MonkeyPatch, name: str, role: Role) -> Actor:
 
 
 def shown(page: str) -> AppTest:
-    app = AppTest.from_file(str(MAIN), default_timeout=120).run()
-    app.switch_page(f"views/{page}.py").run()
+    app = page_app(page).run()
     assert not app.exception
     return app
 

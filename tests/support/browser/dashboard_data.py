@@ -5,13 +5,21 @@ Simulated models answer real items, the real scorers score them, the gate judges
 `reconcile` moves proposals and canaries on. Only the provider's HTTP is left out.
 """
 
+import fcntl
+import functools
+import json
+import os
+import shutil
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 
 import numpy as np
+import pytest
 
 from evals.runner.questions import plan_questions
 from evals.sim import answer_text, profiles, seeded_random, token_count
@@ -38,6 +46,8 @@ from tests.support.control.manual_clock import ManualClock
 XSS = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
 MINUTE = timedelta(minutes=1)
+# A house that was built for another module is built anew after this time.
+STALE_S = 1800
 ANA, BEN = Actor("ana", Role.ADMIN, "pr_ana"), Actor("ben", Role.ADMIN, "pr_ben")
 
 CONFIG = """
@@ -116,16 +126,69 @@ class Lived:
 
 def configured(home: Path) -> Path:
     """A configuration file and a migrated, empty database without routes."""
+    if (home / "swapgate.yaml").exists():  # made before, and perhaps in use
+        return home / "swapgate.yaml"
     home.mkdir(parents=True, exist_ok=True)
-    file = home / "swapgate.yaml"
-    file.write_text("home: state\n", encoding="utf-8")
-    with opened(file, ManualClock()) as installation:
-        upgrade_database(installation.settings)
-    return file
+    for name, (mode, content) in _empty_files().items():
+        path = home / name
+        if content is None:
+            path.mkdir()
+        else:
+            path.write_bytes(content)
+        path.chmod(mode)
+    return home / "swapgate.yaml"
+
+
+@functools.cache
+def _empty_files() -> Mapping[str, tuple[int, bytes | None]]:
+    """By path: mode and content of what `configured` writes, a folder before what is in it.
+    Made once in each process.
+    """
+    with TemporaryDirectory() as folder:
+        home = Path(folder)
+        file = home / "swapgate.yaml"
+        file.write_text("home: state\n", encoding="utf-8")
+        with opened(file, ManualClock()) as installation:
+            upgrade_database(installation.settings)
+        return {
+            str(path.relative_to(home)): (
+                stat.S_IMODE(path.stat().st_mode),
+                None if path.is_dir() else path.read_bytes(),
+            )
+            for path in sorted(home.rglob("*"))
+        }
 
 
 def lived(home: Path, now: datetime) -> Lived:
     """One route for each thing that can happen to a proposal."""
+    house = _furnished(home, now)
+    _record_traffic(house.config, now)
+    return house
+
+
+def lived_copy(factory: pytest.TempPathFactory, now: datetime) -> Lived:
+    """As `lived`, in a folder of its own. Only the first of a run's workers builds it, and the
+    others copy its folder; the traffic of the last hour is each copy's own.
+    """
+    shared = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    with (shared / "lived.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kept = shared / "lived.json"
+        if not kept.exists() or now.timestamp() - kept.stat().st_mtime > STALE_S:
+            # Others may still be reading the former one.
+            built = _furnished(Path(mkdtemp(prefix="lived-", dir=shared)), now)
+            kept.write_text(json.dumps([str(built.config), *built.proposals.items()]))
+        config, *proposals = json.loads(kept.read_text())
+    home = factory.mktemp("lived-copy") / "home"
+    copy = shutil.copytree(Path(config).parent, home) / Path(config).name
+    _record_traffic(copy, now)
+    return Lived(copy, dict(proposals))
+
+
+def _furnished(home: Path, now: datetime) -> Lived:
+    """What is done before the last hour."""
     home.mkdir(parents=True, exist_ok=True)
     file = home / "swapgate.yaml"
     prices = "".join(
@@ -142,8 +205,6 @@ def lived(home: Path, now: datetime) -> Lived:
         seed.apply_seed(ctx, installation.settings)
         house = _House(ctx, clock, _Class(installation.settings.suites))
         made = house.furnish()
-        clock.jump((now - clock.now()).total_seconds())
-        house.traffic(now)
     return Lived(file, made)
 
 
@@ -287,28 +348,32 @@ class _House:
                 tx.observations.append([block], [])
                 self.clock.advance(30)
 
-    def traffic(self, now: datetime) -> None:
-        """The last hour of three routes, up to this minute."""
-        start = now.astimezone(UTC).replace(second=0, microsecond=0)
-        with self.ctx.store.write() as tx:
-            table = tx.routing.table()
-            for name in ("support-chat", "math-tutor", "mail-triage"):
-                route = table.routes[name]
-                arms = [("incumbent", route.incumbent, 120, 2.4)]
-                if route.canary is not None:
-                    arms.append(("canary", route.canary.target, 6, 1.1))
-                tx.observations.append(
-                    [],
-                    [
-                        replace(
-                            _minute(name, start - back * MINUTE, arm, target, n, price),
-                            # Its router has not heard of the last change.
-                            revision=1 if name == "mail-triage" else 100,
-                        )
-                        for back in range(60)
-                        for arm, target, n, price in arms
-                    ],
-                )
+
+def _record_traffic(config: Path, now: datetime) -> None:
+    """The last hour of three routes, up to this minute."""
+    start = now.astimezone(UTC).replace(second=0, microsecond=0)
+    with (
+        opened(config, ManualClock(now)) as installation,
+        installation.context.store.write() as tx,
+    ):
+        table = tx.routing.table()
+        for name in ("support-chat", "math-tutor", "mail-triage"):
+            route = table.routes[name]
+            arms = [("incumbent", route.incumbent, 120, 2.4)]
+            if route.canary is not None:
+                arms.append(("canary", route.canary.target, 6, 1.1))
+            tx.observations.append(
+                [],
+                [
+                    replace(
+                        _minute(name, start - back * MINUTE, arm, target, n, price),
+                        # Its router has not heard of the last change.
+                        revision=1 if name == "mail-triage" else 100,
+                    )
+                    for back in range(60)
+                    for arm, target, n, price in arms
+                ],
+            )
 
 
 def _errors(units: tuple[int, int], canary: int, at: int) -> dict[Guardrail, FailureTally]:
@@ -447,6 +512,7 @@ __all__ = [
     "evaluated",
     "fails_with_tools",
     "lived",
+    "lived_copy",
     "paused",
     "turned",
 ]
