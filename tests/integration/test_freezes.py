@@ -190,6 +190,21 @@ def test_neither_the_proposer_nor_raw_sql_nor_a_process_that_does_not_look_ends_
     ).live
 
 
+def without_triggers(world: SmallInstallation, *statements: str) -> None:
+    """What only the tables' owner can do."""
+    engine = sa.create_engine(f"sqlite:///{world.folder / 'world.db'}")
+    with engine.begin() as db:
+        named = (
+            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+            " AND tbl_name IN ('route_freeze', 'audit_event')"
+        )
+        for (name,) in db.exec_driver_sql(named).all():
+            db.exec_driver_sql(f'DROP TRIGGER "{name}"')
+        for statement in statements:
+            db.exec_driver_sql(statement)
+    engine.dispose()
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -201,16 +216,9 @@ def test_neither_the_proposer_nor_raw_sql_nor_a_process_that_does_not_look_ends_
 def test_a_freeze_holds_to_its_end_where_whoever_owns_the_file_takes_it_away(
     world: SmallInstallation, change: str
 ) -> None:
-    """Without triggers, which only the tables' owner can drop."""
     proposal = world.until_decided(world.propose("sim/good").id)
     made = freeze(world)
-    engine = sa.create_engine(f"sqlite:///{world.folder / 'world.db'}")
-    with engine.begin() as db:
-        named = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND name LIKE '%freeze%'"
-        for (name,) in db.exec_driver_sql(named).all():
-            db.exec_driver_sql(f'DROP TRIGGER "{name}"')
-        db.exec_driver_sql(change)
-    engine.dispose()
+    without_triggers(world, change)
 
     world.feed(blocks=8)
     for _ in range(3):
@@ -226,21 +234,6 @@ def test_a_freeze_holds_to_its_end_where_whoever_owns_the_file_takes_it_away(
     for _ in range(3):
         world.run_once()
     assert rollout_of(world, proposal).step > 0
-
-
-def without_triggers(world: SmallInstallation, *statements: str) -> None:
-    """What only the tables' owner can do."""
-    engine = sa.create_engine(f"sqlite:///{world.folder / 'world.db'}")
-    with engine.begin() as db:
-        named = (
-            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
-            " AND tbl_name IN ('route_freeze', 'audit_event')"
-        )
-        for (name,) in db.exec_driver_sql(named).all():
-            db.exec_driver_sql(f'DROP TRIGGER "{name}"')
-        for statement in statements:
-            db.exec_driver_sql(statement)
-    engine.dispose()
 
 
 def test_a_deleted_freeze_holds_the_command_line_as_the_audit_log_has_it_last(
@@ -305,17 +298,7 @@ def test_a_freeze_that_was_read_of_the_log_holds_at_once_whatever_becomes_of_bot
     later = FreezeRequest("chat", made.ends_at + 2 * HOUR, "later", made.ends_at + HOUR)
     freeze_changes.add_freeze(ctx, BEN, later)
     reconciler.run_once(ctx)
-    engine = sa.create_engine(f"sqlite:///{world.folder / 'world.db'}")
-    with engine.begin() as db:
-        named = (
-            "SELECT name FROM sqlite_master WHERE type = 'trigger'"
-            " AND tbl_name IN ('route_freeze', 'audit_event')"
-        )
-        for (name,) in db.exec_driver_sql(named).all():
-            db.exec_driver_sql(f'DROP TRIGGER "{name}"')
-        db.exec_driver_sql("DELETE FROM route_freeze")
-        db.exec_driver_sql(of_log)
-    engine.dispose()
+    without_triggers(world, "DELETE FROM route_freeze", of_log)
 
     # Before any turn has compared the rows with the log.
     with pytest.raises(Conflict, match=r"is frozen until .* changed around Swapgate"):

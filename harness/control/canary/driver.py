@@ -28,9 +28,7 @@ def drive_canary(ctx: Context, proposal: Proposal) -> list[str]:
         in_place = RolloutUnit(ctx, tx, before).is_canary_in_place
     action = decision.decide(ctx, before)
     _update_ratio_alert(ctx, before, action)
-    # Nothing that is read for it may stop the canary's end, which ends the alert.
-    if action.signal is not RolloutSignal.HARM:
-        holds.update_hold_alert(ctx, before)
+    _update_hold_alert(ctx, before, action)
     if action.signal is None and in_place:
         return []
     with ctx.store.write() as tx:
@@ -69,8 +67,7 @@ def drive_bake(ctx: Context, observed: Rollout) -> list[str]:
     The incumbent before it keeps a small share, and harm that shows late brings it back.
     """
     action = decision.decide(ctx, observed)
-    if action.signal is not RolloutSignal.HARM:
-        holds.update_hold_alert(ctx, observed)
+    _update_hold_alert(ctx, observed, action)
     with ctx.store.read() as tx:
         held_back = RolloutUnit(ctx, tx, observed).is_holdback_in_place
     if held_back and action.signal is None:
@@ -90,6 +87,12 @@ def drive_bake(ctx: Context, observed: Rollout) -> list[str]:
             move = CanaryMove(SYSTEM, RolloutSignal.BASE_CHANGED, reason)
         CanaryMachine(unit).apply(move)
     return [f"{observed.proposal}: {action.kind.value}: {reason}"]
+
+
+def _update_hold_alert(ctx: Context, rollout: Rollout, action: RolloutAction) -> None:
+    """Nothing that is read for the alert may stop an end for harm, which ends the alert."""
+    if action.signal is not RolloutSignal.HARM:
+        holds.update_hold_alert(ctx, rollout)
 
 
 def _update_ratio_alert(ctx: Context, rollout: Rollout, action: RolloutAction) -> None:
