@@ -1,7 +1,8 @@
 """Finds pages of the docs that ship with Swapgate: their Markdown, and their place in the docs
 site where that was built (by `make docs`, and in every wheel).
 
-`find_page` takes what people type: `gate`, `runbook/drift`, `docs/reference/config.md`.
+`find_page` takes what people type: `gate`, `runbook/drift`, `docs/reference/config.md`. The
+name of a folder finds its index.
 """
 
 from dataclasses import dataclass
@@ -71,6 +72,6 @@ def find_page(name: str) -> DocsPage:
 
 
 def _plain(name: str) -> str:
-    """What people may write in one way or another: case, `_` and `-`, `docs/`, `.md`."""
+    """Drops what people may write or leave out: case, `_` for `-`, `docs/`, `.md`, `/index`."""
     plain = name.strip().lower().replace("_", "-").removeprefix("docs/")
-    return plain.removesuffix(".md").removesuffix(".html")
+    return plain.removesuffix(".md").removesuffix(".html").removesuffix("/index")

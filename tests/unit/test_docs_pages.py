@@ -21,6 +21,11 @@ def test_a_page_is_found_by_its_path_or_its_last_part(asked: str) -> None:
     assert docs_pages.find_page(asked).title == "Configuration"
 
 
+@pytest.mark.parametrize("asked", ["benchmarks", "explanation/benchmarks/index.md"])
+def test_a_folder_is_found_as_its_index(asked: str) -> None:
+    assert docs_pages.find_page(asked).name == "explanation/benchmarks/index"
+
+
 def test_what_is_no_page_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(NotFound, match="did you mean 'glossary'"):
         docs_pages.find_page("glosary")

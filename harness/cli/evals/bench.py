@@ -105,7 +105,7 @@ def bench_gate(  # noqa: PLR0913 - one per option
     Items of real pairs of models are resampled with weights that make the candidate exactly
     as good as the null hypothesis says, or 5 or 10 points better.
     A matrix has a line per model: `model,0110…`, `model,0,1,…` or `model,55,90,…`.
-    Exit code: 3 when the gate misses a goal that docs/explanation/benchmarks.md names.
+    Exit code: 3 when the gate misses a goal of docs/explanation/benchmarks/gate-error-rates.md.
     """
     from harness import package_data  # noqa: PLC0415 - numpy takes its time
     from harness.bench.charts import draw_gate_chart  # noqa: PLC0415
@@ -396,7 +396,7 @@ def bench_canary(
     Simulates traffic with a known truth: a canary at 1 % beside an incumbent with 1 % errors.
     First the default policy; then our rule of errors beside simpler ones, on the same traffic;
     then latency, then all guardrails by the rule before.
-    Exit code: 3 when our rule misses a goal that docs/explanation/benchmarks.md names.
+    Exit code: 3 when our rule misses a goal of docs/explanation/benchmarks/canary-detection.md.
     """
     from harness.bench.canary_benchmark import TABLES, CanaryBenchmarkPlan, run_canary_benchmark  # noqa: PLC0415
     from harness.bench.charts import draw_canary_chart  # noqa: PLC0415 - numpy takes its time
