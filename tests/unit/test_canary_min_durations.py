@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.proposals.policy import CanaryStep, PeakHours
-from harness.gate.online.next_step import missing_duration, peak_seconds
+from harness.gate.online.next_step import missing_duration, peak_reached_at, peak_seconds
 
 MONDAY = datetime(2026, 11, 16, tzinfo=UTC)
 DAYTIME = PeakHours(8, 18)
@@ -51,6 +51,16 @@ def test_a_window_and_the_rest_of_the_day_make_the_whole_time(
         assert inside == whole
     else:
         assert inside + outside == pytest.approx(whole, abs=1e-3)
+
+
+@given(st.integers(0, 24), st.integers(0, 24), st.floats(0, 72), st.floats(1, 1e7))
+def test_a_peak_is_reached_at_the_first_moment_at_which_it_lasted_that_long(
+    start: int, end: int, began: float, wanted_s: float
+) -> None:
+    peak = PeakHours(start, end)
+    reached = peak_reached_at(peak, at(began), wanted_s)
+    assert peak_seconds(peak, at(began), reached) == pytest.approx(wanted_s, abs=1e-3)
+    assert peak_seconds(peak, at(began), reached - timedelta(seconds=1)) < wanted_s
 
 
 def test_a_step_that_is_too_short_says_what_is_left() -> None:

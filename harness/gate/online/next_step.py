@@ -22,6 +22,7 @@ from harness.gate.online.rollout_evidence import CanaryEvidence, collect_evidenc
 from harness.gate.online.sample_ratio import ALARM_LOG_E, PERIOD_RULE, worst_log_srm
 
 DAY = timedelta(days=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def missing_duration(step: CanaryStep, peak: PeakHours, began: datetime, now: datetime) -> str:
@@ -44,16 +45,35 @@ def missing_duration(step: CanaryStep, peak: PeakHours, began: datetime, now: da
 
 def peak_seconds(peak: PeakHours, began: datetime, now: datetime) -> float:
     """Seconds of peak hours between two moments; 0 if the clock was set back in between."""
-    began, now = began.astimezone(UTC), now.astimezone(UTC)
-    length = timedelta(hours=(peak.end_h - peak.start_h) % 24 or 24)
-    # From the day before: a window may go over midnight.
-    midnight = began.replace(hour=0, minute=0, second=0, microsecond=0) - DAY
-    total = timedelta()
-    while midnight < now:
-        opens = midnight + timedelta(hours=peak.start_h)
-        total += max(timedelta(), min(now, opens + length) - max(began, opens))
-        midnight += DAY
-    return total.total_seconds()
+    lasted = _peak_until(peak, now) - _peak_until(peak, began)
+    return max(timedelta(), lasted).total_seconds()
+
+
+def peak_reached_at(peak: PeakHours, began: datetime, wanted_s: float) -> datetime:
+    """The first moment at which there have been so many seconds of peak hours since another.
+
+    wanted_s: more than 0.
+    """
+    length = _peak_length(peak)
+    days, rest = divmod(_peak_until(peak, began) + timedelta(seconds=wanted_s), length)
+    if not rest:  # At the end of a day's peak, not at the beginning of the next.
+        days, rest = days - 1, length
+    return add_seconds(_first_peak(peak), (days * DAY + rest).total_seconds())
+
+
+def _peak_until(peak: PeakHours, at: datetime) -> timedelta:
+    """How much of the peak hours since 1970 was over at a moment."""
+    days, rest = divmod(at - _first_peak(peak), DAY)
+    length = _peak_length(peak)
+    return days * length + min(rest, length)
+
+
+def _first_peak(peak: PeakHours) -> datetime:
+    return _EPOCH + timedelta(hours=peak.start_h)
+
+
+def _peak_length(peak: PeakHours) -> timedelta:
+    return timedelta(hours=(peak.end_h - peak.start_h) % 24 or 24)
 
 
 def _hours(seconds: float) -> str:

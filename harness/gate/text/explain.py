@@ -29,7 +29,7 @@ from harness.domain.proposals.policy_bounds import clamp_policy
 from harness.domain.reliability.failures import describe_failures
 from harness.domain.safe_time import add_seconds
 from harness.gate.online.guardrail_report import GuardrailEvidence
-from harness.gate.online.next_step import missing_duration, peak_seconds
+from harness.gate.online.next_step import missing_duration, peak_reached_at
 from harness.gate.online.rollout_action import RolloutAction, RolloutFigures
 from harness.gate.online.sample_ratio import ALARM_LOG_E
 from harness.gate.planning.ramp import DAY_S, TrafficPace, certification_times
@@ -366,8 +366,8 @@ def _floors(rollout: Rollout, now: datetime) -> list[StepNeed]:
     if missing:
         eta = max(0.0, step.min_s - (now - began).total_seconds())
         at = add_seconds(now, eta)
-        while peak_seconds(peak, began, at) < step.min_peak_s and at < now + 60 * 24 * HOUR:
-            at += HOUR / 4
+        if step.min_peak_s:
+            at = max(at, peak_reached_at(peak, began, step.min_peak_s))
         eta = (at - now).total_seconds()
     words = missing[:1].lower() + missing[1:] if missing else "the step lasted long enough"
     return [StepNeed("time", words, not missing, float(not missing), eta)]
