@@ -15,6 +15,12 @@ from benchmarks.faults.routes import route
 
 # Of requests: those whose answers are tens of megabytes are rare.
 LARGE_EVERY: Final = 100
+# A slope over less time is the noise of a few requests.
+TRENDS_FROM_S: Final = 1200.0
+# Before a run whose slopes count: a worker remembers its latest 20,000 requests and a sixteenth
+# more for feedback, and its memory grows until it does.
+REMEMBERED: Final = 22_000
+FILLS_AT: Final = 100.0  # requests per second
 
 
 @dataclass
@@ -81,3 +87,8 @@ async def poured(
             task.add_done_callback(under_way.discard)
         await asyncio.gather(*under_way)
     return outcome
+
+
+async def fill_memory(door: Door, routers: int) -> Outcome:
+    """Healthy requests, until each router's worker remembers as many as it ever does."""
+    return await poured(door, healthy(), rate=FILLS_AT, seconds=routers * REMEMBERED / FILLS_AT)

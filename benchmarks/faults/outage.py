@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.faults.figures import p99
-from benchmarks.faults.mixture import Outcome, healthy, poured
+from benchmarks.faults.mixture import TRENDS_FROM_S, Outcome, fill_memory, healthy, poured
 from benchmarks.faults.soak import watched
 from benchmarks.faults.stage import Swapgate, running
 from benchmarks.faults.trend import Trend, trend
@@ -28,12 +28,6 @@ from tests.support.store.postgres import started, stop_server
 BACK_WITHIN_S: Final = 5.0
 GIVE_UP_S: Final = 60.0
 BEFORE_S: Final = 5.0
-# A slope over less time is the noise of a few requests.
-TRENDS_FROM_S: Final = 1200.0
-# Before a run whose slopes count: a worker remembers its latest 20,000 requests and a sixteenth
-# more for feedback, and its memory grows until it does.
-REMEMBERED: Final = 22_000
-FILLS_AT: Final = 100.0  # requests per second
 
 
 @dataclass(frozen=True)
@@ -90,10 +84,12 @@ def without(
 ) -> Away:
     """Load before `leave` and until `return_`, none after it."""
     _wait_until_it_serves(site)
-    filling = {"rate": rate, "seconds": BEFORE_S}
-    if seconds >= TRENDS_FROM_S:
-        filling = {"rate": FILLS_AT, "seconds": len(site.routers) * REMEMBERED / FILLS_AT}
-    before = asyncio.run(poured(site.door, healthy(), **filling))
+    first = (
+        fill_memory(site.door, len(site.routers))
+        if seconds >= TRENDS_FROM_S
+        else poured(site.door, healthy(), rate=rate, seconds=BEFORE_S)
+    )
+    before = asyncio.run(first)
     leave()
     meanwhile, samples = asyncio.run(_watched_load(site, rate, seconds))
     spool_bytes = sum(

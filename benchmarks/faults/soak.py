@@ -16,7 +16,7 @@ from typing import Final
 
 from benchmarks.faults.gateways import fallback_chain
 from benchmarks.faults.gateways.fallback_chain import Limits
-from benchmarks.faults.mixture import Outcome, mixed, poured
+from benchmarks.faults.mixture import TRENDS_FROM_S, Outcome, fill_memory, mixed, poured
 from benchmarks.faults.stage import Swapgate, running
 from benchmarks.faults.trend import Trend, trend
 from benchmarks.faults.vitals import WATCHED, Vitals, allowed_per_h
@@ -30,9 +30,11 @@ BY_ROUTER: Final = "swapgate_requests_total{"
 class Soaked:
     """A run. recorded: requests in the database at its end; dropped: rows that were not kept.
 
-    begun: by the router's own count. exit_code: of the router, after SIGTERM.
+    before: healthy requests that filled the router's memory. begun: by the router's own count.
+    exit_code: of the router, after SIGTERM.
     """
 
+    before: int
     outcome: Outcome
     samples: list[Vitals]
     begun: int
@@ -59,8 +61,9 @@ class Soaked:
 
     def miscounted(self) -> list[str]:
         found = []
-        if self.recorded != self.outcome.sent and not self.dropped:
-            found.append(f"{self.outcome.sent} sent, {self.recorded} recorded, none dropped")
+        sent = self.before + self.outcome.sent
+        if self.recorded != sent and not self.dropped:
+            found.append(f"{sent} sent, {self.recorded} recorded, none dropped")
         if self.exit_code:
             found.append(f"the router ended with {self.exit_code}")
         return [*found, *(f"{n} × {row}" for row, n in self.outcome.wrong.items())]
@@ -99,11 +102,15 @@ def soak(
     """more: of Swapgate's configuration file."""
     with running(folder, limits, routers=1, **more) as site:
         patience_s = limits.total_s + 10
+        before = 0
+        if seconds >= TRENDS_FROM_S:
+            before = asyncio.run(fill_memory(site.door, routers=1)).sent
         outcome, samples = asyncio.run(loaded(site, rate, seconds, patience_s))
         told = site.metrics()
         site.router.terminate()
         code = site.router.wait(60)
         return Soaked(
+            before,
             outcome,
             samples,
             round(sum(n for name, n in told.items() if name.startswith(BY_ROUTER))),
