@@ -21,7 +21,7 @@ from harness.cli.operations.docs import (
 from harness.cli.program import program
 from harness.domain.canary import rollout
 from harness.domain.errors import ConfigError, InputError
-from harness.domain.evals.run import VERDICTS
+from harness.domain.evals.verdict import VERDICTS
 from harness.domain.proposals import proposal
 
 ROOT = Path(__file__).parent.parent

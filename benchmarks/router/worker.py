@@ -7,7 +7,8 @@ from pathlib import Path
 
 from benchmarks.router.clients import TRANSPORTS
 from harness.domain.canary.rollout import Rollout, RolloutState
-from harness.domain.evals.run import Claim, Passed
+from harness.domain.evals.suite_plan import Claim
+from harness.domain.evals.verdict import Passed
 from harness.domain.operations.access import ApiKey, key_hash
 from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase

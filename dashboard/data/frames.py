@@ -14,7 +14,9 @@ from dashboard.text.html import PairCounts
 from harness.control.proposals.comparison import Comparison, SuiteAnswers
 from harness.control.proposals.item_texts import SuiteTexts
 from harness.domain.canary.observation import TrafficMinute
-from harness.domain.evals.run import Claim, Sample, SampleError, SuiteReport, SuiteRole
+from harness.domain.evals.run import Sample, SampleError
+from harness.domain.evals.suite_plan import Claim, SuiteRole
+from harness.domain.evals.verdict import SuiteReport
 from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.domain.formatting import escape_formula
 from harness.gate.text.sentences import is_unscored

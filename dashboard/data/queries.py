@@ -28,7 +28,7 @@ from harness.control.routing.scorecard import RouteScorecard
 from harness.control.shadow.stage import ShadowStage, find_stage_of_route
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import SignatureInvalid
-from harness.domain.evals.run import Verdict
+from harness.domain.evals.verdict import Verdict
 from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.domain.operations.row_signatures import RowFault
 from harness.domain.pagination import MOST_LISTED, Page, PageRequest

@@ -17,7 +17,7 @@ from harness.control.operations.project_scope import own_new_route, own_route
 from harness.control.routing import fallback_chain, routes
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
-from harness.domain.evals.run import SuiteRole
+from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.operations.access import Role
 from harness.domain.operations.projects import MARK
 

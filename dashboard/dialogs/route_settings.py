@@ -15,7 +15,7 @@ from dashboard.text.html import escape
 from harness.control.context import Context
 from harness.control.routing import routes
 from harness.domain.errors import Conflict
-from harness.domain.evals.run import SuiteRole
+from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.operations.projects import may_use_suite
 from harness.domain.privacy.capture import MAX_KEEP_DAYS, MAX_PER_DAY
 from harness.domain.routing.keep_warm import MAX_KEEP_WARM_BPS

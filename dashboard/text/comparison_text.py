@@ -16,7 +16,8 @@ from harness.control.evals.proof_validity import ProofState
 from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteAnswers
 from harness.control.proposals.drawbacks import describe_absence, list_drawbacks
 from harness.control.proposals.estimate import SuiteEstimate
-from harness.domain.evals.run import BaseVerdict, SuitePlan, SuiteReport
+from harness.domain.evals.suite_plan import SuitePlan
+from harness.domain.evals.verdict import BaseVerdict, SuiteReport
 from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.domain.formatting import (
     format_score,

@@ -13,7 +13,8 @@ from harness.control.operations.alerts import AlertView
 from harness.domain.canary.canary_end import CanaryEnd
 from harness.domain.canary.rollout import RolloutState
 from harness.domain.evals.pins import ServedModel
-from harness.domain.evals.run import VERDICTS, BaseVerdict, Claim, SuiteRole
+from harness.domain.evals.suite_plan import Claim, SuiteRole
+from harness.domain.evals.verdict import VERDICTS, BaseVerdict
 from harness.domain.formatting import (
     format_age,
     format_bps,

@@ -9,7 +9,7 @@ from dashboard.data.policies import PolicyUse
 from dashboard.text import html, labels
 from dashboard.text.html import escape, strong
 from harness.control.proposals.policy_forecast import PolicyForecast
-from harness.domain.evals.run import Claim
+from harness.domain.evals.suite_plan import Claim
 from harness.domain.formatting import (
     format_bps,
     format_estimate,

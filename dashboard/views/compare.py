@@ -18,7 +18,7 @@ from dashboard.text.html import escape, strong
 from harness.control.operations.project_scope import own_list, own_proposal
 from harness.control.proposals.selections import SelectionComparison
 from harness.control.routing import monthly_bill
-from harness.domain.evals.run import SuiteReport
+from harness.domain.evals.verdict import SuiteReport
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.gate.text.sentences import share_text
 

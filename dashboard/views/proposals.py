@@ -19,7 +19,7 @@ from harness.control.canary import duration_estimate, status
 from harness.control.operations.project_scope import own_list, own_route
 from harness.control.proposals import estimate, route_rules, submission
 from harness.domain.errors import SwapgateError
-from harness.domain.evals.run import Claim
+from harness.domain.evals.suite_plan import Claim
 from harness.domain.formatting import format_score
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.gate.text.sentences import reason_text

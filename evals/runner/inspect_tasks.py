@@ -44,7 +44,7 @@ from harness.domain.errors import InputError, NotFound
 from harness.domain.evals.item_groups import ItemGroups, read_group, read_slice
 from harness.domain.evals.item_overlap import texts_fingerprint
 from harness.domain.evals.pins import ServedModel, named_models
-from harness.domain.evals.run import SuitePin
+from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.settings import SuiteSettings
 from harness.domain.suggestions import did_you_mean
 

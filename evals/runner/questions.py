@@ -12,7 +12,8 @@ from evals.scorers.interface import UNSCORED
 from harness.domain.errors import NotFound, StaleEvidence
 from harness.domain.evals.item_groups import ItemGroups
 from harness.domain.evals.pins import ServedModel
-from harness.domain.evals.run import Sample, SampleError, SuitePin
+from harness.domain.evals.run import Sample, SampleError
+from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob
 

@@ -34,7 +34,7 @@ from harness.domain.content_hash import digest
 from harness.domain.errors import ConfigError, InputError, NotFound
 from harness.domain.evals.item_groups import ItemGroups
 from harness.domain.evals.item_overlap import texts_fingerprint
-from harness.domain.evals.run import JUDGE_SEPARATOR, SuitePin
+from harness.domain.evals.suite_plan import JUDGE_SEPARATOR, SuitePin
 from harness.domain.operations.projects import may_use_suite, project_of
 from harness.domain.privacy.near_duplicates import find_near_duplicates
 from harness.domain.routing.target import Target

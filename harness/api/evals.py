@@ -12,7 +12,8 @@ from harness.control.evals import worker_supervision
 from harness.control.operations import queries
 from harness.control.operations.project_scope import own_list, own_new_run, own_run, own_verdict
 from harness.control.operations.queries import SuiteSummary
-from harness.domain.evals.run import EvalRun, RunBudget, Sample, Verdict
+from harness.domain.evals.run import EvalRun, RunBudget, Sample
+from harness.domain.evals.verdict import Verdict
 from harness.domain.pagination import Page
 
 router = APIRouter()

@@ -38,7 +38,9 @@ from harness.control.proposals.submission import ProposalPreview
 from harness.control.shadow.stage import ShadowStage
 from harness.domain.evals.cost_forecast import CostForecast
 from harness.domain.evals.pins import ServedModels
-from harness.domain.evals.run import EvalRun, SuitePin, SuitePlan, Verdict
+from harness.domain.evals.run import EvalRun
+from harness.domain.evals.suite_plan import SuitePin, SuitePlan
+from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.access import Role
 from harness.domain.pagination import Page
 from harness.domain.proposals.proposal import Proposal

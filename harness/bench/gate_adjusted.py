@@ -26,7 +26,7 @@ from harness.bench.gate_benchmark import (
 )
 from harness.bench.gate_rules import ALPHA, MARGIN
 from harness.bench.score_matrix import Floats, ModelPair, ScoreMatrix, close_pairs
-from harness.domain.evals.run import Claim, GateRule
+from harness.domain.evals.suite_plan import Claim, GateRule
 from harness.gate.offline.adjusted import Covariates, judge_adjusted_batch
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_batch

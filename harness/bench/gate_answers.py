@@ -34,7 +34,7 @@ from harness.bench.score_matrix import (
     close_pairs,
     generate_chances,
 )
-from harness.domain.evals.run import Claim, ClaimPopulation
+from harness.domain.evals.suite_plan import Claim, ClaimPopulation
 from harness.gate.offline.adjusted import AnswerNoise, Covariates, judge_adjusted_batch
 from harness.gate.offline.design import Design
 from harness.gate.offline.pairs import MOST_NOISE

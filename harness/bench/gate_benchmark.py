@@ -15,7 +15,7 @@ import numpy as np
 from harness.bench.gate_rules import MARGIN, OURS, PAIRED_T, RULES
 from harness.bench.score_matrix import Floats, ModelPair, ScoreMatrix, close_pairs
 from harness.bench.selection_benchmark import CANDIDATES, SEVERAL, decide_selections
-from harness.domain.evals.run import QUALITY_CLAIMS, Claim
+from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
 
 # Beyond it every weight lies on the best, or the worst, item.
 STEEPEST = 5_000.0

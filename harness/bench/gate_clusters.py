@@ -23,7 +23,7 @@ from harness.bench.gate_benchmark import (
 )
 from harness.bench.gate_rules import ALPHA, MARGIN
 from harness.bench.score_matrix import Floats, ModelPair, ScoreMatrix, close_pairs
-from harness.domain.evals.run import Claim
+from harness.domain.evals.suite_plan import Claim
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_batch
 

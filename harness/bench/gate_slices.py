@@ -16,7 +16,7 @@ from harness.bench.gate_benchmark import (
 )
 from harness.bench.score_matrix import Floats, ModelPair, ScoreMatrix, close_pairs
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
-from harness.domain.evals.run import Claim
+from harness.domain.evals.suite_plan import Claim
 from harness.gate.offline.slices import SLICE_ALPHA, loss_p
 from harness.gate.planning.budget import POWER, slice_effect
 

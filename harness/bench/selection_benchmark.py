@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from harness.bench.gate_rules import ALPHA, MARGIN
 from harness.bench.score_matrix import Floats
-from harness.domain.evals.run import Claim
+from harness.domain.evals.suite_plan import Claim
 from harness.gate.offline.design import Design
 from harness.gate.offline.futility import hopeless_at
 from harness.gate.offline.sequential import judge_batch

@@ -44,7 +44,7 @@ from harness.config.validation_errors import config_error, dotted_path
 from harness.domain.canary.judge import check_judge
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.errors import ConfigError, InputError
-from harness.domain.evals.run import ClaimPopulation, GateRule
+from harness.domain.evals.suite_plan import ClaimPopulation, GateRule
 from harness.domain.operations.client_address import parse_proxy_networks
 from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import (

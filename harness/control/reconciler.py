@@ -44,14 +44,13 @@ from harness.domain.errors import (
     StaleEvidence,
     SwapgateError,
 )
-from harness.domain.evals.run import (
-    RUNNABLE_STATES,
+from harness.domain.evals.run import RUNNABLE_STATES, RunState
+from harness.domain.evals.verdict import (
     Failed,
     HarnessMismatch,
     Inconclusive,
     InfraError,
     Passed,
-    RunState,
     Verdict,
 )
 from harness.domain.operations.access import SYSTEM

@@ -11,7 +11,7 @@ from datetime import date
 from enum import Enum, IntEnum
 from functools import cache
 
-from harness.domain.evals.run import BaseVerdict
+from harness.domain.evals.verdict import BaseVerdict
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.providers.discovered_model import DiscoveredList, DiscoveredModel
 from harness.domain.routing.freeze import FreezeWindow

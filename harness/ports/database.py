@@ -13,7 +13,8 @@ from harness.domain.agents.message import MessageRecord
 from harness.domain.agents.model_usage import ModelUsage
 from harness.domain.agents.switch_request import ModelSwitchRequest
 from harness.domain.drift.watch import DriftCheck, DriftWatch
-from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
+from harness.domain.evals.run import EvalRun, RunState, Sample
+from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.access import ApiKey
 from harness.domain.operations.alerts import AlertRecord
 from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter

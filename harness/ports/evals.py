@@ -13,7 +13,8 @@ from harness.domain.evals.answer_columns import AnswerColumns
 from harness.domain.evals.item_groups import ItemGroups
 from harness.domain.evals.judge_calibration import JudgeCalibration
 from harness.domain.evals.pins import Sighting
-from harness.domain.evals.run import EvalRun, RunState, Sample, SuitePin
+from harness.domain.evals.run import EvalRun, RunState, Sample
+from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.routing.target import Provider, Target

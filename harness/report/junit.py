@@ -5,7 +5,7 @@ reason, and a failure or an error where the suite was not passed.
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-from harness.domain.evals.run import SuiteReport
+from harness.domain.evals.verdict import SuiteReport
 from harness.gate.text.sentences import unscored_reason
 from harness.report.content import Report, SuiteSection
 

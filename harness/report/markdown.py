@@ -19,7 +19,7 @@ from harness.control.proposals.format_failures import (
 )
 from harness.control.routing import monthly_bill
 from harness.domain.evals.pins import ServedModel, named_models
-from harness.domain.evals.run import SuiteReport, Verdict
+from harness.domain.evals.verdict import SuiteReport, Verdict
 from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.domain.formatting import (
     DASH,

@@ -17,7 +17,7 @@ from websockets.typing import Origin
 
 from harness.app.installation import open_installation
 from harness.control.proposals import comparison
-from harness.domain.evals.run import Verdict
+from harness.domain.evals.verdict import Verdict
 from tests.support.browser.dashboard_data import (
     XSS,
     Lived,

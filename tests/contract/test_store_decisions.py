@@ -18,7 +18,7 @@ from harness.domain.errors import (
     RouteBusy,
     StaleWrite,
 )
-from harness.domain.evals.run import Passed
+from harness.domain.evals.verdict import Passed
 from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import (
     Approval,

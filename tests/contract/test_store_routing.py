@@ -13,7 +13,7 @@ from harness.domain.errors import (
     ProofRefused,
     RevisionConflict,
 )
-from harness.domain.evals.run import Passed
+from harness.domain.evals.verdict import Passed
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.evidence import Waiver

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from harness.control.operations.spending_allowance import Allowance, TakenAmount
 from harness.domain.canary.guardrails import ArmSplit, Guardrail, JudgeTally
-from harness.domain.evals.run import InfraError, Passed, SampleError
+from harness.domain.evals.run import SampleError
+from harness.domain.evals.verdict import InfraError, Passed
 from harness.domain.operations.spending import (
     HOLD_LASTS,
     ROUNDING_USD,

@@ -11,13 +11,9 @@ from harness.control.evals.verdict_replay import replay_verdict
 from harness.control.proposals import comparison, estimate, evaluation
 from harness.control.proposals.submission import ProposalRequest
 from harness.domain.evals.difficulty import encode_scores
-from harness.domain.evals.run import (
-    ClaimPopulation,
-    GateRule,
-    Inconclusive,
-    Passed,
-    RunState,
-)
+from harness.domain.evals.run import RunState
+from harness.domain.evals.suite_plan import ClaimPopulation, GateRule
+from harness.domain.evals.verdict import Inconclusive, Passed
 from harness.domain.routing.target import Target
 from tests.support.control.control_plane import ITEMS, SmallInstallation
 

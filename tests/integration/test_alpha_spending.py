@@ -13,7 +13,8 @@ from harness.control.proposals import decisions, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.evals.pins import ServedModel
-from harness.domain.evals.run import Sample, SuitePlan
+from harness.domain.evals.run import Sample
+from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.policy import AlphaSpending, Policy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase

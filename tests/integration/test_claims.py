@@ -13,7 +13,8 @@ from harness.control.proposals import comparison, estimate, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.errors import ConfigError, InputError
-from harness.domain.evals.run import Claim, Passed, PrimaryCombination, SuiteRole
+from harness.domain.evals.suite_plan import Claim, PrimaryCombination, SuiteRole
+from harness.domain.evals.verdict import Passed
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.policy import GatePolicy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase

@@ -16,7 +16,8 @@ from harness.cli.frame.waiting import Pace, Progress
 from harness.control.canary import operations
 from harness.control.proposals import decisions, submission
 from harness.domain.canary.rollout import RolloutSignal
-from harness.domain.evals.run import GateRule, RunState
+from harness.domain.evals.run import RunState
+from harness.domain.evals.suite_plan import GateRule
 from harness.domain.operations.access import Actor, Role
 from harness.runtime.clock import SystemClock
 from tests.support.site.command_line import CommandLine, installed

@@ -8,7 +8,7 @@ import pytest
 from harness.control.evals.verdict_replay import replay_verdict
 from harness.control.proposals import estimate
 from harness.control.proposals.submission import ProposalRequest
-from harness.domain.evals.run import Passed
+from harness.domain.evals.verdict import Passed
 from tests.support.control.control_plane import ITEMS, SmallInstallation
 
 pytestmark = pytest.mark.req("F2", "A7", "F5")

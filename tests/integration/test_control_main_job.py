@@ -17,7 +17,9 @@ from harness.domain.errors import (
     NotAllowed,
     RouteBusy,
 )
-from harness.domain.evals.run import Claim, Failed, Passed, RunState
+from harness.domain.evals.run import RunState
+from harness.domain.evals.suite_plan import Claim
+from harness.domain.evals.verdict import Failed, Passed
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.proposal import ApprovalKind, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite

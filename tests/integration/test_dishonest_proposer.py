@@ -14,7 +14,7 @@ from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import fallback_chain, routes
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.errors import InputError, NotAllowed, NotFound, ProofRefused
-from harness.domain.evals.run import Claim, PrimaryCombination, SuiteRole
+from harness.domain.evals.suite_plan import Claim, PrimaryCombination, SuiteRole
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.principals import OPERATOR
 from harness.domain.proposals.policy import AlphaSpending, CanaryStep, Policy

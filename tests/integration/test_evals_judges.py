@@ -14,15 +14,8 @@ from evals.sim import server
 from evals.suites.suite import ConfiguredSuites
 from harness.control.evals.run_costs import JudgingCost, sum_judging_cost
 from harness.domain.evals.answer_columns import AnswerColumns
-from harness.domain.evals.run import (
-    Claim,
-    EvalRun,
-    RunState,
-    Sample,
-    SampleError,
-    SuitePlan,
-    SuiteRole,
-)
+from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError
+from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import JudgeSettings, SuiteSettings
 from harness.gate.offline.suite_judgement import judge_suite

@@ -19,16 +19,9 @@ from evals.sim.simulator import Simulator
 from evals.suites.items import Item
 from evals.suites.suite import ConfiguredSuites, Suite, load_suite
 from harness import package_data
-from harness.domain.evals.run import (
-    Claim,
-    EvalRun,
-    RunState,
-    Sample,
-    SampleError,
-    SuitePlan,
-    SuiteRole,
-    Verdict,
-)
+from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError
+from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
+from harness.domain.evals.verdict import Verdict
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import SuiteSettings
 from harness.gate.offline.verdicts import decide_verdict

@@ -17,7 +17,8 @@ from harness.control.proposals import comparison, submission
 from harness.control.proposals.format_failures import FormatFailure, find_format_failures
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
-from harness.domain.evals.run import Claim, Verdict
+from harness.domain.evals.suite_plan import Claim
+from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.policy import GatePolicy, Policy
 from harness.domain.routing.table import RouteSettings, RouteSuite

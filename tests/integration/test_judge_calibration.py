@@ -18,7 +18,7 @@ from harness.domain.evals.judge_calibration import (
     JudgeCalibration,
     JudgeSlope,
 )
-from harness.domain.evals.run import Claim, SuitePin, SuitePlan
+from harness.domain.evals.suite_plan import Claim, SuitePin, SuitePlan
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.routing.target import Target

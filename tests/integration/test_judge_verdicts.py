@@ -4,7 +4,8 @@ import pytest
 
 from evals.suites.items import Item
 from harness.domain.errors import JudgeUnfit
-from harness.domain.evals.run import InfraError, RunState
+from harness.domain.evals.run import RunState
+from harness.domain.evals.verdict import InfraError
 from harness.domain.routing.target import Target
 from tests.support.control.control_plane import SmallInstallation, answer
 

@@ -19,7 +19,8 @@ from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.canary.rollout import RolloutSignal, RolloutState
 from harness.domain.errors import ProofRefused, StaleEvidence
 from harness.domain.evals.pins import ServedModel, ServedPin, Sighting
-from harness.domain.evals.run import InfraError, Passed, Sample
+from harness.domain.evals.run import Sample
+from harness.domain.evals.verdict import InfraError, Passed
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal, ProposalPhase

@@ -5,7 +5,7 @@ import pytest
 from harness.control.proposals import estimate
 from harness.control.proposals.submission import ProposalRequest
 from harness.domain.errors import InputError, NotFound
-from harness.domain.evals.run import Claim
+from harness.domain.evals.suite_plan import Claim
 from tests.support.control.control_plane import ITEMS, SmallInstallation
 
 pytestmark = pytest.mark.req("F2", "A3")

@@ -8,7 +8,8 @@ import pytest
 from harness.control.evals import verdict_replay
 from harness.control.evals.verdict_replay import OtherTerms
 from harness.domain.errors import InputError, NotFound, SignatureInvalid
-from harness.domain.evals.run import Claim, Failed, Inconclusive, Passed
+from harness.domain.evals.suite_plan import Claim
+from harness.domain.evals.verdict import Failed, Inconclusive, Passed
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import SECRET, SmallInstallation
 from tests.support.control.manual_clock import ManualClock

@@ -30,7 +30,8 @@ from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.errors import NotFound
-from harness.domain.evals.run import Claim, Sample, SuitePlan, SuiteRole
+from harness.domain.evals.run import Sample
+from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.policy import GatePolicy, Policy
 from harness.domain.proposals.proposal import Proposal

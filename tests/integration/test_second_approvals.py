@@ -16,7 +16,7 @@ from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
 from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.errors import InputError, NotAllowed, ProofRefused
-from harness.domain.evals.run import Claim, SuiteRole
+from harness.domain.evals.suite_plan import Claim, SuiteRole
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.policy import Policy, PromotionMode

@@ -15,7 +15,7 @@ from harness.control.proposals import (
 from harness.control.proposals.submission import MOST_CANDIDATES, ProposalRequest
 from harness.control.routing import targets
 from harness.domain.errors import InputError, RouteBusy, SwapgateError
-from harness.domain.evals.run import Passed
+from harness.domain.evals.verdict import Passed
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.target import Target
 from harness.domain.settings import TargetSeed

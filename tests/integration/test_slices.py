@@ -10,7 +10,7 @@ from evals.suites.items import Item
 from harness.control.evals.verdict_replay import replay_verdict
 from harness.control.proposals import estimate
 from harness.control.proposals.submission import ProposalRequest
-from harness.domain.evals.run import Failed
+from harness.domain.evals.verdict import Failed
 from harness.domain.routing.target import Target
 from tests.support.control.control_plane import SmallInstallation, answer
 

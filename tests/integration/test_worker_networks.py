@@ -15,7 +15,7 @@ from harness.app.database import upgrade_database
 from harness.app.installation import open_installation
 from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
-from harness.domain.evals.run import SuiteReport
+from harness.domain.evals.verdict import SuiteReport
 from harness.domain.operations.access import SYSTEM
 from harness.gate.offline.verdicts import replay_verdict
 from tests.integration.test_eval_workers import (

@@ -11,7 +11,7 @@ import pytest
 from harness.bench.gate_adjusted import POOL, RuleRow, measure_rules
 from harness.bench.gate_benchmark import FIVE, GateBenchmarkPlan, theta0_of, tilt_weights
 from harness.bench.score_matrix import ScoreKind, close_pairs, generate_scores, load_matrix
-from harness.domain.evals.run import QUALITY_CLAIMS, Claim, GateRule
+from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim, GateRule
 from harness.gate.offline.adjusted import Covariates, judge_adjusted_batch
 from harness.gate.offline.design import Design
 from harness.gate.planning.multiplicity import FUTILITY

@@ -14,7 +14,7 @@ import pytest
 from harness.control.proposals import submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
-from harness.domain.evals.run import Claim
+from harness.domain.evals.suite_plan import Claim
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.policy import AlphaSpending
 from harness.domain.routing.table import RouteSettings, RouteSuite

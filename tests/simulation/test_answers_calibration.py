@@ -10,7 +10,7 @@ import pytest
 from harness.bench.gate_answers import AnsweredSuite, AnswersRow, measure_answers
 from harness.bench.gate_benchmark import GateBenchmarkPlan
 from harness.bench.score_matrix import generate_chances
-from harness.domain.evals.run import QUALITY_CLAIMS, Claim, ClaimPopulation
+from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim, ClaimPopulation
 
 pytestmark = pytest.mark.req("F2")
 

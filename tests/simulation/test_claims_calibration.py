@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.bench.gate_benchmark import resample_items
 from harness.bench.score_matrix import close_pairs, load_matrix
-from harness.domain.evals.run import Claim, SuitePlan, SuiteRole
+from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.gate.offline.costs import CostOutcome, judge_costs
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_batch

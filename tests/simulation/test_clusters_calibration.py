@@ -8,7 +8,7 @@ import pytest
 
 from harness.bench.gate_clusters import GROUPS, measure_clusters
 from harness.bench.score_matrix import close_pairs, load_matrix
-from harness.domain.evals.run import QUALITY_CLAIMS, Claim
+from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
 
 pytestmark = pytest.mark.req("F2")
 

@@ -17,7 +17,7 @@ from harness.bench.gate_benchmark import (
     theta0_of,
 )
 from harness.bench.score_matrix import ScoreKind, close_pairs, generate_scores, load_matrix
-from harness.domain.evals.run import QUALITY_CLAIMS, Claim
+from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_batch
 

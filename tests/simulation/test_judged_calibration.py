@@ -10,7 +10,7 @@ import pytest
 from harness.bench.gate_benchmark import GateBenchmarkPlan
 from harness.bench.gate_judged import JUDGES, BenchJudge, measure_judge_noise
 from harness.bench.score_matrix import load_matrix
-from harness.domain.evals.run import Claim
+from harness.domain.evals.suite_plan import Claim
 
 pytestmark = pytest.mark.req("F2", "F7")
 

@@ -11,7 +11,7 @@ import pytest
 from harness.bench.gate_benchmark import measure_selection
 from harness.bench.score_matrix import close_pairs, load_matrix
 from harness.bench.selection_benchmark import decide_selections
-from harness.domain.evals.run import QUALITY_CLAIMS, Claim
+from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
 
 pytestmark = pytest.mark.req("F2", "F4")
 

@@ -9,7 +9,7 @@ import pytest
 
 from harness.bench.gate_benchmark import MOST_FALSE_WORST, theta0_of
 from harness.bench.gate_rules import MARGIN
-from harness.domain.evals.run import QUALITY_CLAIMS, Claim
+from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_batch
 from harness.gate.offline.unseen_loss import choose_unseen_loss

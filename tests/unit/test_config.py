@@ -6,7 +6,7 @@ import pytest
 from harness import config
 from harness.domain.canary.guardrails import Guardrail, Guardrails
 from harness.domain.errors import ConfigError
-from harness.domain.evals.run import Claim
+from harness.domain.evals.suite_plan import Claim
 from harness.domain.routing.capabilities import Capabilities
 from harness.domain.routing.table import (
     OnBadEvent,

@@ -24,16 +24,10 @@ from harness.control.proposals.item_texts import strip_common_start
 from harness.control.routing.traffic_report import RouteTraffic, TrafficReport
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute, TrafficPoint
 from harness.domain.errors import ConfigError
-from harness.domain.evals.run import (
-    Claim,
-    EvalRun,
-    RunState,
-    Sample,
-    SampleError,
-    SuiteReport,
-    SuiteRole,
-)
+from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError
 from harness.domain.evals.suite_figures import SliceFigures, SuiteFigures
+from harness.domain.evals.suite_plan import Claim, SuiteRole
+from harness.domain.evals.verdict import SuiteReport
 from harness.domain.settings import OidcSettings
 
 START = datetime(2026, 11, 20, tzinfo=UTC)

@@ -36,7 +36,7 @@ from harness.control.routing.traffic_report import load_traffic_report
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowRequest
 from harness.domain.errors import NotAllowed
-from harness.domain.evals.run import SuiteRole
+from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.operations.principals import OPERATOR
 from harness.domain.reliability.failover import Failover

@@ -21,7 +21,7 @@ from harness.cli.program import program
 from harness.control.operations import alerts, audit_export, queries
 from harness.control.routing import routes, targets
 from harness.domain.canary.observation import TrafficMinute
-from harness.domain.evals.run import Claim
+from harness.domain.evals.suite_plan import Claim
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.spending import SpendingHold, SpendingPurpose, month_of

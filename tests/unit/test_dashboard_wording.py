@@ -12,7 +12,7 @@ from dashboard.text import labels
 from dashboard.text.labels import Tone
 from dashboard.views import proposals
 from harness.domain.canary.rollout import RolloutState
-from harness.domain.evals.run import VERDICTS
+from harness.domain.evals.verdict import VERDICTS
 from harness.domain.formatting import MINUS, format_signed
 from harness.domain.proposals.proposal import ProposalPhase
 from harness.domain.routing.route_changes import CHANGE_KINDS

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.domain.evals.run import Claim, SuitePlan, SuiteRole, plan_from_json
+from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole, plan_from_json
 from harness.gate.offline.design import Design, design_from_plan
 from harness.gate.offline.futility import FIRST_LOOK, FUTILE, give_up, hopeless_at
 from harness.gate.offline.sequential import judge_differences

@@ -11,17 +11,9 @@ import pytest
 from harness.domain.errors import InputError
 from harness.domain.evals.difficulty import decode_scores, encode_scores
 from harness.domain.evals.pins import ServedPin
-from harness.domain.evals.run import (
-    Claim,
-    GateRule,
-    Inconclusive,
-    InfraError,
-    Passed,
-    Sample,
-    SuitePlan,
-    Verdict,
-    plan_from_json,
-)
+from harness.domain.evals.run import Sample
+from harness.domain.evals.suite_plan import Claim, GateRule, SuitePlan, plan_from_json
+from harness.domain.evals.verdict import Inconclusive, InfraError, Passed, Verdict
 from harness.gate.offline.adjusted import Covariates, judge_adjusted, judge_adjusted_batch
 from harness.gate.offline.design import Design
 from harness.gate.offline.futility import FUTILE

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.domain.evals.run import Claim
+from harness.domain.evals.suite_plan import Claim
 from harness.gate.offline.adjusted import (
     AnswerNoise,
     Covariates,

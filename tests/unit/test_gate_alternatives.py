@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.domain.evals.run import Claim, PrimaryCombination, SuitePlan, SuiteRole
 from harness.domain.evals.suite_figures import HolmFigures
+from harness.domain.evals.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
 from harness.gate.offline.joint_judgement import JointJudgement, judge_suites
 from harness.gate.offline.pairs import PairedSuite
 from harness.gate.offline.primary_suites import WEIGHTED_MEAN, ClaimGroup, at_least_one

@@ -9,13 +9,13 @@ from harness.domain.content_hash import digest
 from harness.domain.evals.difficulty import decode_scores, encode_scores
 from harness.domain.evals.item_groups import Slice
 from harness.domain.evals.judge_calibration import JudgeSlope
-from harness.domain.evals.run import (
+from harness.domain.evals.suite_plan import (
     ClaimPopulation,
     GateRule,
     PrimaryCombination,
-    ScorePair,
     SuitePlan,
 )
+from harness.domain.evals.verdict import ScorePair
 from harness.gate.offline import primary_suites
 from harness.gate.offline.pairs import PairedItem, PairedSuite
 from harness.gate.offline.primary_suites import (

@@ -12,15 +12,8 @@ from hypothesis import strategies as st
 from evals.suites.suite import ConfiguredSuites, load_suite
 from harness.domain.errors import InputError
 from harness.domain.evals.item_groups import ItemGroups
-from harness.domain.evals.run import (
-    Claim,
-    Failed,
-    Inconclusive,
-    InfraError,
-    Passed,
-    SuitePlan,
-    plan_from_json,
-)
+from harness.domain.evals.suite_plan import Claim, SuitePlan, plan_from_json
+from harness.domain.evals.verdict import Failed, Inconclusive, InfraError, Passed
 from harness.domain.settings import SuiteSettings
 from harness.gate.offline.clusters import merge_clusters
 from harness.gate.offline.pairs import pair_samples

@@ -15,21 +15,18 @@ import pytest
 from harness.domain.evals.difficulty import encode_scores
 from harness.domain.evals.item_groups import Slice
 from harness.domain.evals.judge_calibration import JudgeSlope
-from harness.domain.evals.run import (
-    VERDICTS,
+from harness.domain.evals.run import Sample, SampleError
+from harness.domain.evals.suite_plan import (
     Claim,
     ClaimPopulation,
     GateRule,
-    Passed,
     PrimaryCombination,
-    Sample,
-    SampleError,
     SuitePlan,
     SuiteRole,
     UnseenLoss,
-    Verdict,
     plan_from_json,
 )
+from harness.domain.evals.verdict import VERDICTS, Passed, Verdict
 from harness.domain.proposals.policy import GatePolicy, Policy
 from harness.domain.proposals.proposal import Proposal, ProposalPhase, SuiteRuns
 from harness.gate.offline.recomputation import recompute_verdict

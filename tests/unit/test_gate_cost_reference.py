@@ -11,8 +11,9 @@ from statistics import fmean
 import pytest
 from scipy import stats
 
-from harness.domain.evals.run import Claim, ScorePair, SuitePlan
 from harness.domain.evals.suite_figures import CostFigures
+from harness.domain.evals.suite_plan import Claim, SuitePlan
+from harness.domain.evals.verdict import ScorePair
 from harness.gate.offline.costs import (
     CostEvidence,
     CostOutcome,

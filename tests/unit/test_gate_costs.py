@@ -9,18 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.evals.run import (
-    Claim,
-    Failed,
-    Inconclusive,
-    InfraError,
-    Passed,
-    Sample,
-    SampleError,
-    SuitePlan,
-    SuiteRole,
-    Verdict,
-)
+from harness.domain.evals.run import Sample, SampleError
+from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
+from harness.domain.evals.verdict import Failed, Inconclusive, InfraError, Passed, Verdict
 from harness.gate.offline.costs import CostOutcome, items_to_show_saving, judge_costs
 from harness.gate.offline.intervals import mean_interval
 from harness.gate.offline.replay import verdict_bytes

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from harness.cli.evals import csv_files
 from harness.cli.evals.file_decision import gate_decide
-from harness.domain.evals.run import Claim
+from harness.domain.evals.suite_plan import Claim
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_differences
 from tests.unit.test_gate_clusters import clustered

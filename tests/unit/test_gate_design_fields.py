@@ -7,7 +7,7 @@ import pytest
 
 from harness.domain.errors import InputError
 from harness.domain.evals.judge_calibration import JudgeSlope
-from harness.domain.evals.run import Claim, PrimaryCombination, UnseenLoss
+from harness.domain.evals.suite_plan import Claim, PrimaryCombination, UnseenLoss
 from harness.domain.routing.target import RequestPatch, Target
 from harness.gate.offline.design import REJECT_LOG_E, Design, design_from_plan
 from harness.gate.offline.format_rules import (

@@ -9,7 +9,7 @@ import pytest
 from harness.domain.canary.guardrails import FailureTally
 from harness.domain.canary.ranking import rank_among
 from harness.domain.canary.worker_guard import HARM_GRID
-from harness.domain.evals.run import Claim
+from harness.domain.evals.suite_plan import Claim
 from harness.domain.proposals.policy import AlphaSpending
 from harness.gate.offline.design import Design
 from harness.gate.offline.intervals import mcnemar, tango_interval, tango_p

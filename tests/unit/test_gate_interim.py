@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.domain.evals.run import Claim
+from harness.domain.evals.suite_plan import Claim
 from harness.gate.offline.design import Design
 from harness.gate.offline.futility import (
     FUTILE,

@@ -11,15 +11,9 @@ from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
 from harness.domain.evals.pins import ServedModel, ServedModels, ServedPin
-from harness.domain.evals.run import (
-    Claim,
-    ClaimPopulation,
-    GateRule,
-    Sample,
-    SampleError,
-    ScorePair,
-    SuitePlan,
-)
+from harness.domain.evals.run import Sample, SampleError
+from harness.domain.evals.suite_plan import Claim, ClaimPopulation, GateRule, SuitePlan
+from harness.domain.evals.verdict import ScorePair
 from harness.gate.offline.clusters import merge_clusters, without_unanswered
 from harness.gate.offline.pairs import (
     MOST_NOISE,

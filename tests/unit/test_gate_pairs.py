@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from harness.domain.errors import InputError, StaleEvidence
-from harness.domain.evals.run import Claim, Sample, SampleError, SuitePlan, SuiteRole
+from harness.domain.evals.run import Sample, SampleError
+from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.gate.offline.pairs import pair_samples
 
 pytestmark = pytest.mark.req("A7", "F2")

@@ -10,11 +10,7 @@ import pytest
 
 from harness.domain.errors import InputError
 from harness.domain.evals.difficulty import decode_scores, encode_scores
-from harness.domain.evals.run import (
-    ClaimPopulation,
-    GateRule,
-    SuiteRole,
-)
+from harness.domain.evals.suite_plan import ClaimPopulation, GateRule, SuiteRole
 from harness.gate.offline.adjusted import AnswerNoise, Covariates, judge_adjusted
 from harness.gate.offline.design import design_from_plan
 from harness.gate.offline.futility import FUTILE, judge_or_give_up

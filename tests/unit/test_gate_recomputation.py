@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from harness.domain.evals.run import Failed, Verdict
+from harness.domain.evals.verdict import Failed, Verdict
 from harness.gate.offline.joint_judgement import judge_suites
 from harness.gate.offline.recomputation import (
     AgreementLevel,

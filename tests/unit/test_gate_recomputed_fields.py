@@ -8,13 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness.domain.evals.run import (
-    Claim,
-    Sample,
-    SuitePlan,
-    SuiteRole,
-    Verdict,
-)
+from harness.domain.evals.run import Sample
+from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
+from harness.domain.evals.verdict import Verdict
 from harness.domain.proposals.proposal import Proposal, SuiteRuns
 from harness.gate.offline.pairs import PairedSuite
 from harness.gate.offline.recomputation import (

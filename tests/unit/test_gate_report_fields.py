@@ -7,15 +7,9 @@ from statistics import fmean
 import pytest
 
 from harness.domain.evals.judge_calibration import JudgeSlope
-from harness.domain.evals.run import (
-    Claim,
-    GateRule,
-    ScorePair,
-    SuitePlan,
-    SuiteReport,
-    SuiteRole,
-)
 from harness.domain.evals.suite_figures import LenientFigures, SuiteFigures
+from harness.domain.evals.suite_plan import Claim, GateRule, SuitePlan, SuiteRole
+from harness.domain.evals.verdict import ScorePair, SuiteReport
 from harness.gate.offline.design import design_from_plan
 from harness.gate.offline.intervals import mcnemar
 from harness.gate.offline.judge_slope import judge_figures

@@ -8,16 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.evals.run import (
-    Claim,
+from harness.domain.evals.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
+from harness.domain.evals.verdict import (
     Failed,
     HarnessMismatch,
     Inconclusive,
     InfraError,
     Passed,
-    PrimaryCombination,
-    SuitePlan,
-    SuiteRole,
 )
 from harness.gate.offline.primary_suites import WEIGHTED_MEAN
 from harness.gate.offline.replay import verdict_bytes

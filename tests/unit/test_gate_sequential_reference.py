@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from harness.domain.evals.run import Claim, UnseenLoss
+from harness.domain.evals.suite_plan import Claim, UnseenLoss
 from harness.gate.offline.design import REJECT_LOG_E, Design
 from harness.gate.offline.sequential import (
     ComparisonProgress,

@@ -14,7 +14,8 @@ from scipy import stats
 
 from harness.domain.evals.item_groups import Slice
 from harness.domain.evals.judge_calibration import JudgeSlope
-from harness.domain.evals.run import Claim, ScorePair, SuitePlan
+from harness.domain.evals.suite_plan import Claim, SuitePlan
+from harness.domain.evals.verdict import ScorePair
 from harness.gate.offline.pairs import PairedItem, PairedSuite
 from harness.gate.offline.slices import (
     SliceJudgement,

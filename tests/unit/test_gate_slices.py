@@ -11,15 +11,13 @@ from scipy.stats import ttest_1samp
 from evals.suites.suite import ConfiguredSuites
 from harness.domain.errors import InputError
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS, ItemGroups, Slice
-from harness.domain.evals.run import (
+from harness.domain.evals.suite_plan import PrimaryCombination, SuitePlan, plan_from_json
+from harness.domain.evals.verdict import (
     Failed,
     HarnessMismatch,
     Inconclusive,
     InfraError,
     Passed,
-    PrimaryCombination,
-    SuitePlan,
-    plan_from_json,
 )
 from harness.domain.settings import SuiteSettings
 from harness.gate.offline.intervals import tango_p

@@ -9,12 +9,8 @@ from typing import Any
 import pytest
 
 from harness.domain.evals.pins import ServedModel, ServedModels
-from harness.domain.evals.run import (
-    Claim,
-    ClaimPopulation,
-    GateRule,
-    ScorePair,
-)
+from harness.domain.evals.suite_plan import Claim, ClaimPopulation, GateRule
+from harness.domain.evals.verdict import ScorePair
 from harness.gate.offline.pairs import PairedItem, PairedSuite
 from harness.gate.offline.replay import (
     RULES_VERSION,

@@ -7,18 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.domain.evals.run import (
+from harness.domain.evals.run import Sample
+from harness.domain.evals.suite_plan import (
     Claim,
     ClaimPopulation,
     GateRule,
-    Inconclusive,
-    Passed,
     PrimaryCombination,
-    Sample,
     SuitePlan,
-    Verdict,
     plan_from_json,
 )
+from harness.domain.evals.verdict import Inconclusive, Passed, Verdict
 from harness.domain.proposals.proposal import SuiteRuns
 from harness.gate.arrays import Floats
 from harness.gate.offline.adjusted import AnswerNoise, Covariates, judge_adjusted

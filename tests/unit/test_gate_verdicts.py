@@ -9,17 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.evals.run import (
-    Claim,
+from harness.domain.evals.run import Sample, SampleError
+from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
+from harness.domain.evals.verdict import (
     Failed,
     HarnessMismatch,
     Inconclusive,
     InfraError,
     Passed,
-    Sample,
-    SampleError,
-    SuitePlan,
-    SuiteRole,
     Verdict,
 )
 from harness.gate.offline.replay import verdict_bytes

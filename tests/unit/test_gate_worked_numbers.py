@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.domain.evals.run import Claim, SuitePlan, SuiteRole
+from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
 from harness.domain.proposals.policy import AlphaSpending
 from harness.gate.offline.design import Design, design_from_plan
 from harness.gate.offline.intervals import tango_interval, tango_p, tango_z

@@ -26,7 +26,7 @@ from harness.bench.score_matrix import (
 )
 from harness.bench.selection_benchmark import SEVERAL
 from harness.domain.errors import InputError
-from harness.domain.evals.run import QUALITY_CLAIMS, Claim
+from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
 
 pytestmark = pytest.mark.req("F2")
 QUICK = GateBenchmarkPlan(replications=20, power=20, pairs=2, sizes=(60,))

@@ -15,7 +15,7 @@ from harness.domain.evals.judge_calibration import (
     JudgeSlope,
     ReferenceCounts,
 )
-from harness.domain.evals.run import (
+from harness.domain.evals.suite_plan import (
     Claim,
     PrimaryCombination,
     SuitePlan,

@@ -37,7 +37,8 @@ from harness.domain.canary.rollout import (
 )
 from harness.domain.canary.unit_rule import CanaryJudge, UnitRule
 from harness.domain.errors import Conflict, NewerVersion, NotAllowed, ProofRefused
-from harness.domain.evals.run import Claim, Failed, SuitePlan
+from harness.domain.evals.suite_plan import Claim, SuitePlan
+from harness.domain.evals.verdict import Failed
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.pagination import FIRST_PAGE

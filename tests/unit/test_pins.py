@@ -7,7 +7,8 @@ import pytest
 
 from harness.control.evals.proof_validity import list_pin_differences
 from harness.domain.evals.pins import ServedModel, ServedPin, Sighting, find_replacement
-from harness.domain.evals.run import Claim, Sample, SuitePin, SuitePlan, SuiteRole
+from harness.domain.evals.run import Sample
+from harness.domain.evals.suite_plan import Claim, SuitePin, SuitePlan, SuiteRole
 from harness.gate.offline.pairs import pair_samples
 from harness.gate.offline.replay import verdict_bytes
 from harness.gate.offline.verdicts import decide_verdict, replay_verdict

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
 from harness.domain.evals.pins import ServedPin
-from harness.domain.evals.run import Claim, ClaimPopulation, PrimaryCombination
+from harness.domain.evals.suite_plan import Claim, ClaimPopulation, PrimaryCombination
 from harness.domain.proposals.policy import (
     DEFAULT_STEPS,
     AlphaSpending,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.domain.evals.run import Passed, Verdict
+from harness.domain.evals.verdict import Passed, Verdict
 from harness.gate.offline.recomputation import Recomputation, recompute_verdict
 from harness.gate.offline.verdicts import replay_verdict
 from tests.unit.test_gate_adjusted import adjusted, drawn

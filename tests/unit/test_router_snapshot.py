@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from harness.domain.canary.guardrails import Guardrail
 from harness.domain.canary.unit_rule import ExposureUnit, UnitRule
 from harness.domain.errors import SnapshotInvalid
-from harness.domain.evals.run import SuiteRole
+from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.operations.access import OptOut, key_hash
 from harness.domain.reliability.rate_limits import KeyLimits
 from harness.domain.routing.capabilities import Capabilities

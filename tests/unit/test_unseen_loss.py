@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.domain.evals.run import (
+from harness.domain.evals.suite_plan import (
     Claim,
     SuitePlan,
     SuiteRole,

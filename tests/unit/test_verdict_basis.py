@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from harness.domain.evals.run import SuitePlan, Verdict
+from harness.domain.evals.suite_plan import SuitePlan
+from harness.domain.evals.verdict import Verdict
 from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.gate.offline.primary_suites import WEIGHTED_MEAN
 from tests.unit.test_gate_roles import GUARD, OPEN, any_of, leaning, named, weighted

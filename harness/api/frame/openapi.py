@@ -15,7 +15,7 @@ from starlette.types import StatelessLifespan
 
 from harness import __version__
 from harness.control.serialize import HIDDEN, shown_name
-from harness.domain.evals.run import VERDICTS, BaseVerdict
+from harness.domain.evals.verdict import VERDICTS, BaseVerdict
 from harness.domain.pagination import Page
 from harness.domain.routing.table import Route
 from harness.domain.routing.target import Target

@@ -11,7 +11,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 from harness.control.proposals.submission import MOST_CANDIDATES, ProposalRequest
 from harness.control.routing.chain_evidence import WaiverRequest
 from harness.control.routing.fallback_chain import FallbackRequest
-from harness.domain.evals.run import Claim, RunState, SuiteRole
+from harness.domain.evals.run import RunState
+from harness.domain.evals.suite_plan import Claim, SuiteRole
 from harness.domain.operations.access import OptOut
 from harness.domain.operations.audit import AuditFilter
 from harness.domain.pagination import MOST_LISTED, PageRequest

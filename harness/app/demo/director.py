@@ -21,7 +21,7 @@ from harness.app.demo.visitor import Visit
 from harness.app.installation import open_installation
 from harness.control.operations import dashboard_sessions, keys
 from harness.control.routing import seed
-from harness.domain.evals.run import Failed
+from harness.domain.evals.verdict import Failed
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.dashboard_session import FIRST_LINK_LASTS, sign_in_url
 

@@ -13,7 +13,7 @@ import click
 
 from harness.cli.frame import output
 from harness.cli.frame.finite_range import FiniteRange
-from harness.domain.evals.run import QUALITY_CLAIMS, Claim
+from harness.domain.evals.suite_plan import QUALITY_CLAIMS, Claim
 from harness.domain.formatting import format_percent, format_score, format_usd
 
 if TYPE_CHECKING:

@@ -140,7 +140,7 @@ def gate_decide(  # noqa: PLR0913 - one per option
         raise InputError(f"--n-max is {n_max}; plan at least 1 item")
     # Here, not above: scipy would slow the start of every other command.
     from harness.cli.evals.pair_judgement import FileTerms  # noqa: PLC0415
-    from harness.domain.evals.run import Claim  # noqa: PLC0415
+    from harness.domain.evals.suite_plan import Claim  # noqa: PLC0415
 
     named = tuple(column.strip().lower() for column in slices)
     terms = FileTerms(Claim(claim), margin, alpha, n_max, cluster.strip().lower(), named)

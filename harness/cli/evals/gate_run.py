@@ -26,7 +26,7 @@ from harness.control.proposals.gate_run import (
     run_until_decided,
     without_long_pauses,
 )
-from harness.domain.evals.run import Claim
+from harness.domain.evals.suite_plan import Claim
 from harness.report.content import FILE, variables
 
 if TYPE_CHECKING:

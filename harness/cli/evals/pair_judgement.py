@@ -14,7 +14,8 @@ from harness.domain.evals.item_groups import (
     SLICE_VALUE,
     Slice,
 )
-from harness.domain.evals.run import Claim, ScorePair, SuitePlan, SuiteReport, SuiteRole
+from harness.domain.evals.suite_plan import Claim, SuitePlan, SuiteRole
+from harness.domain.evals.verdict import ScorePair, SuiteReport
 from harness.gate.offline.design import Design
 from harness.gate.offline.pairs import PairedItem, PairedSuite, mean_score, score_difference
 from harness.gate.offline.sequential import ComparisonEvidence, judge_differences

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from harness.domain.evals.run import SuiteRole
+from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.routing.table import RouteSuite
 
 F = TypeVar("F", bound=Callable[..., Any])

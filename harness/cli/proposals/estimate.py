@@ -8,7 +8,7 @@ from dataclasses import fields
 from harness.cli.frame import output
 from harness.control.proposals.estimate import SuiteEstimate
 from harness.control.serialize import to_plain
-from harness.domain.evals.run import Claim
+from harness.domain.evals.suite_plan import Claim
 from harness.domain.formatting import format_percent, format_score, format_span, format_usd
 from harness.gate.text.sentences import spending_text
 

@@ -22,7 +22,7 @@ from harness.control.proposals.review import ProposalReview
 from harness.control.proposals.selections import SelectionComparison
 from harness.control.serialize import to_plain
 from harness.domain.errors import InputError
-from harness.domain.evals.run import Verdict
+from harness.domain.evals.verdict import Verdict
 from harness.domain.formatting import format_latency, format_thousand_price
 from harness.domain.pagination import INVALID_ROWS_HINT, PageRequest
 from harness.domain.proposals.proposal import Proposal

@@ -18,7 +18,8 @@ from harness.control.serialize import to_plain
 from harness.control.shadow import stage_audit
 from harness.control.shadow.stage_audit import ReplayedShadow
 from harness.domain.errors import InputError
-from harness.domain.evals.run import Claim, Verdict
+from harness.domain.evals.suite_plan import Claim
+from harness.domain.evals.verdict import Verdict
 from harness.gate.text.sentences import reason_text
 
 DIFFERS = 1

@@ -25,7 +25,7 @@ from harness.control.proposals.submission import ProposalPreview, ProposalReques
 from harness.control.routing import monthly_bill
 from harness.control.serialize import to_plain
 from harness.domain.evals.cost_forecast import CostForecast
-from harness.domain.evals.run import Claim
+from harness.domain.evals.suite_plan import Claim
 from harness.domain.proposals.proposal import Proposal
 from harness.gate.text.sentences import share_text
 

@@ -13,7 +13,7 @@ from harness.control.evals.eval_queue import list_queue
 from harness.control.evals.run_costs import sum_cost_so_far
 from harness.control.proposals import evaluation
 from harness.domain.canary.rollout import Rollout
-from harness.domain.evals.run import Verdict
+from harness.domain.evals.verdict import Verdict
 from harness.domain.formatting import format_bps
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.ports import Transaction

@@ -29,7 +29,7 @@ from harness.domain.agents.grant import AgentGrant, GrantKind
 from harness.domain.agents.message import SessionMessage
 from harness.domain.agents.transcript import list_misfits
 from harness.domain.errors import ConfigError, NotFound, SignatureInvalid
-from harness.domain.evals.run import Passed
+from harness.domain.evals.verdict import Passed
 from harness.domain.operations.access import SYSTEM
 from harness.domain.providers.credentials import lacks_key
 from harness.domain.routing.data_classes import may_see

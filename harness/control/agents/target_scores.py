@@ -23,7 +23,8 @@ from harness.domain.evals.pins import (
     is_mixed,
     named_models,
 )
-from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError, SuitePin
+from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError
+from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.routing.target import Target
 from harness.gate.offline.intervals import lower_bound
 from harness.ports import Transaction

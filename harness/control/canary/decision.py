@@ -21,7 +21,7 @@ from harness.domain.canary.rollout import (
     RolloutState,
 )
 from harness.domain.errors import NewerVersion, NotFound, SignatureInvalid
-from harness.domain.evals.run import Verdict
+from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.alerts import AlertKind, AlertRecord
 from harness.gate.offline.recomputation import AgreementLevel
 from harness.gate.online.next_step import decide_action

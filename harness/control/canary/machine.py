@@ -25,7 +25,7 @@ from harness.domain.canary.rollout import (
     build_unit_rule,
 )
 from harness.domain.errors import NotFound, ProofRefused
-from harness.domain.evals.run import Passed
+from harness.domain.evals.verdict import Passed
 from harness.domain.operations.access import SYSTEM, Actor
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal, ProposalEvent, apply_event

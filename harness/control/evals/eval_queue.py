@@ -12,7 +12,8 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.operations import spending
 from harness.control.proposals import evaluation
-from harness.domain.evals.run import RUNNABLE_STATES, EvalRun, GateRule
+from harness.domain.evals.run import RUNNABLE_STATES, EvalRun
+from harness.domain.evals.suite_plan import GateRule
 from harness.domain.formatting import format_quantity
 from harness.domain.operations.spending import month_of
 from harness.domain.proposals.proposal import Proposal, ProposalPhase

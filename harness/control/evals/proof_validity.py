@@ -16,7 +16,8 @@ from harness.control.providers import endpoint_changes
 from harness.control.routing import data_class_checks
 from harness.domain.errors import NotFound, ProofRefused
 from harness.domain.evals.pins import Sighting, find_replacement, named_models
-from harness.domain.evals.run import SuitePin, SuitePlan, Verdict, plan_from_json
+from harness.domain.evals.suite_plan import SuitePin, SuitePlan, plan_from_json
+from harness.domain.evals.verdict import Verdict
 from harness.gate.offline.replay import run_ids, served_from_json
 from harness.ports import Transaction
 

@@ -22,7 +22,8 @@ from harness.domain.errors import (
     SignatureInvalid,
     StaleEvidence,
 )
-from harness.domain.evals.run import Sample, Verdict
+from harness.domain.evals.run import Sample
+from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal
 from harness.gate.offline.recomputation import (

@@ -9,15 +9,9 @@ from dataclasses import dataclass, replace
 from harness.control.context import Context
 from harness.domain.content_hash import hash_content
 from harness.domain.errors import InputError, NotFound
-from harness.domain.evals.run import (
-    Claim,
-    Passed,
-    PrimaryCombination,
-    Sample,
-    SuitePlan,
-    SuiteRole,
-    Verdict,
-)
+from harness.domain.evals.run import Sample
+from harness.domain.evals.suite_plan import Claim, PrimaryCombination, SuitePlan, SuiteRole
+from harness.domain.evals.verdict import Passed, Verdict
 from harness.domain.proposals.policy import GatePolicy
 from harness.domain.ranges import SHARE_RANGE
 from harness.gate.offline import verdicts

@@ -25,7 +25,8 @@ from harness.control.shadow import shadows
 from harness.control.shadow.shadows import ShadowStatus
 from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.errors import NotFound, SignatureInvalid, SwapgateError
-from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
+from harness.domain.evals.run import EvalRun, RunState, Sample
+from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.access import Actor, ApiKey, Role
 from harness.domain.operations.audit import (
     ALL_EVENTS,

@@ -18,7 +18,7 @@ from harness.control.context import Context
 from harness.control.evals import recomputation
 from harness.control.operations import alerts, integrity, tampering
 from harness.domain.errors import NotFound, SignatureInvalid
-from harness.domain.evals.run import Passed
+from harness.domain.evals.verdict import Passed
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.state_audit import AuditProgress, RowFinding, RowHistory
 from harness.domain.proposals.proposal import Proposal

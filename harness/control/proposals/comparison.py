@@ -30,7 +30,9 @@ from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.answer_columns import AnswerColumns
 from harness.domain.evals.cost_forecast import CostForecast
 from harness.domain.evals.pins import ServedModels, named_models
-from harness.domain.evals.run import EvalRun, Sample, SuitePin, SuitePlan, Verdict
+from harness.domain.evals.run import EvalRun, Sample
+from harness.domain.evals.suite_plan import SuitePin, SuitePlan
+from harness.domain.evals.verdict import Verdict
 from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.proposals.proposal_view import ProposalView

@@ -16,14 +16,13 @@ from harness.domain.evals.pins import ServedModel, is_mixed, named_models
 from harness.domain.evals.run import (
     RUNNABLE_STATES,
     EvalRun,
-    GateRule,
     RunBudget,
     RunState,
     Sample,
     SampleError,
-    SuitePlan,
-    Verdict,
 )
+from harness.domain.evals.suite_plan import GateRule, SuitePlan
+from harness.domain.evals.verdict import Verdict
 from harness.domain.proposals.proposal import Proposal, SuiteRuns
 from harness.gate.offline import verdicts
 from harness.ports import Transaction

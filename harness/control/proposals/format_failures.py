@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from harness.control.proposals.comparison import Comparison, SuiteAnswers
-from harness.domain.evals.run import Claim, Sample, SuiteReport, SuiteRole
+from harness.domain.evals.run import Sample
+from harness.domain.evals.suite_plan import Claim, SuiteRole
+from harness.domain.evals.verdict import SuiteReport
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
 from harness.gate.offline.format_rules import (

@@ -13,7 +13,7 @@ from harness.control.proposals import route_rules, submission
 from harness.control.proposals.submission import ProposalRequest
 from harness.control.routing import routes, targets
 from harness.domain.errors import NotAllowed, NotFound
-from harness.domain.evals.run import Claim, SuiteRole
+from harness.domain.evals.suite_plan import Claim, SuiteRole
 from harness.domain.operations.access import Actor
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.table import RouteSettings, RouteSuite

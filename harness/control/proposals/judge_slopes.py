@@ -13,7 +13,7 @@ from harness.domain.evals.judge_calibration import (
     JudgeCalibration,
     JudgeSlope,
 )
-from harness.domain.evals.run import SuitePin, SuitePlan
+from harness.domain.evals.suite_plan import SuitePin, SuitePlan
 from harness.domain.operations.audit import AuditEvent
 from harness.ports import Transaction
 

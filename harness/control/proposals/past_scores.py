@@ -10,7 +10,8 @@ from statistics import fmean
 from typing import Final
 
 from harness.domain.evals.difficulty import encode_scores
-from harness.domain.evals.run import EvalRun, GateRule, RunState, Sample, SuitePlan
+from harness.domain.evals.run import EvalRun, RunState, Sample
+from harness.domain.evals.suite_plan import GateRule, SuitePlan
 from harness.ports import Transaction
 
 # More models say little more about an item, and each is read from the database.

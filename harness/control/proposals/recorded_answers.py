@@ -11,7 +11,8 @@ from harness.control.evals.run_costs import sum_judging_cost
 from harness.control.routing import monthly_bill
 from harness.domain.evals.answer_columns import AnswerColumns
 from harness.domain.evals.difficulty import decode_scores
-from harness.domain.evals.run import Sample, SampleError, SuitePlan
+from harness.domain.evals.run import Sample, SampleError
+from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.routing.target import Target
 from harness.gate.arrays import np

@@ -20,7 +20,7 @@ from harness.control.proposals import four_eyes
 from harness.control.proposals.alpha_spending import WINDOW
 from harness.control.routing import routes
 from harness.domain.errors import NotFound, ProofRefused
-from harness.domain.evals.run import SuitePin, SuiteRole
+from harness.domain.evals.suite_plan import SuitePin, SuiteRole
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.principals import fold_name
 from harness.domain.proposals.policy import Policy

@@ -22,7 +22,7 @@ from harness.domain.errors import (
     RouteBusy,
 )
 from harness.domain.evals.item_groups import ItemGroups
-from harness.domain.evals.run import (
+from harness.domain.evals.suite_plan import (
     Claim,
     ClaimPopulation,
     GateRule,

@@ -13,7 +13,7 @@ from harness.control.evals import proof_validity, recomputation
 from harness.control.proposals import four_eyes
 from harness.control.routing import routes
 from harness.domain.errors import InputError, NotAllowed, ProofRefused
-from harness.domain.evals.run import Passed
+from harness.domain.evals.verdict import Passed
 from harness.domain.operations.access import Actor
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.evidence import ChainProof, FormerTarget, Waiver

@@ -14,7 +14,7 @@ from harness.control.providers import checks, credentials, registry
 from harness.control.providers.credentials import CredentialChange
 from harness.control.routing import routes
 from harness.domain.errors import InputError
-from harness.domain.evals.run import SuiteRole
+from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.operations.access import Actor, Role
 from harness.domain.providers.kinds import PROVIDER_KINDS, ProviderGroup
 from harness.domain.providers.probe import ProviderCheck

@@ -19,7 +19,7 @@ from harness.domain.evals.cost_forecast import (
     forecast_cost,
     measure_bill,
 )
-from harness.domain.evals.run import SuitePlan
+from harness.domain.evals.suite_plan import SuitePlan
 from harness.domain.formatting import format_estimate, format_month_usd, format_range
 from harness.domain.routing.target import Price, Target
 from harness.ports import Transaction

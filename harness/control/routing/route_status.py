@@ -12,7 +12,7 @@ from harness.control.evals.proof_validity import ProofValidity
 from harness.domain.canary.canary_end import CanaryEnd
 from harness.domain.canary.observation import TrafficMinute
 from harness.domain.canary.rollout import Rollout
-from harness.domain.evals.run import Verdict
+from harness.domain.evals.verdict import Verdict
 from harness.domain.formatting import format_age, format_quantity
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal, ProposalPhase

@@ -16,7 +16,8 @@ from harness.domain.agents.model_figures import MeasuredScore
 from harness.domain.canary.observation import TrafficTotal
 from harness.domain.errors import SignatureInvalid, SwapgateError
 from harness.domain.evals.cost_forecast import MONTH, RouteBill, measure_bill
-from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError, SuiteRole
+from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError
+from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.reliability.latency import quantile_ms
 from harness.domain.routing.table import Arm, Route
 from harness.domain.routing.target import Target

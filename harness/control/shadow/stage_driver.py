@@ -19,7 +19,7 @@ from harness.control.shadow.stage import (
     policy_of_stage,
 )
 from harness.domain.errors import StaleWrite
-from harness.domain.evals.run import Passed
+from harness.domain.evals.verdict import Passed
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal, ProposalEvent, apply_event

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from harness.domain.evals.run import (
-    BaseVerdict,
+from harness.domain.evals.suite_plan import (
     PrimaryCombination,
     SuitePlan,
-    SuiteReport,
     SuiteRole,
     plan_from_json,
 )
+from harness.domain.evals.verdict import BaseVerdict, SuiteReport
 from harness.domain.formatting import format_quantity
 
 # Outcomes by which a single suite decides, also one that counts in a weighted mean.

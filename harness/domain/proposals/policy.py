@@ -14,7 +14,7 @@ from harness.domain.canary.guardrails import Guardrail, Guardrails
 from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
 from harness.domain.content_hash import digest
 from harness.domain.evals.pins import ServedPin
-from harness.domain.evals.run import Claim, ClaimPopulation, GateRule, PrimaryCombination
+from harness.domain.evals.suite_plan import Claim, ClaimPopulation, GateRule, PrimaryCombination
 from harness.domain.newer_fields import name_newer_fields, with_newer_fields
 from harness.domain.proposals.change_reference import ChangeReferenceRule
 

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.evals.pins import ServedPin
-from harness.domain.evals.run import ClaimPopulation
+from harness.domain.evals.suite_plan import ClaimPopulation
 from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import (
     AlphaSpending,

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from harness.domain.canary.canary_end import CanaryEnd, find_end
 from harness.domain.errors import IllegalTransition
-from harness.domain.evals.run import Claim, SuitePlan
+from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.domain.newer_fields import name_newer_fields
 from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import Policy, PromotionMode

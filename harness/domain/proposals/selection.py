@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.domain.evals.run import Claim, SuiteReport, SuiteRole, Verdict
+from harness.domain.evals.suite_plan import Claim, SuiteRole
+from harness.domain.evals.verdict import SuiteReport, Verdict
 from harness.domain.formatting import format_points, format_usd
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 

@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from harness.domain.content_hash import digest
-from harness.domain.evals.run import Passed
+from harness.domain.evals.verdict import Passed
 
 
 class EvidenceKind(StrEnum):

@@ -12,7 +12,7 @@ from typing import assert_never
 from harness.domain.agents.model_choice import LITERAL_MARK
 from harness.domain.canary.unit_rule import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.errors import IllegalTransition, InputError, ProofRefused
-from harness.domain.evals.run import Passed
+from harness.domain.evals.verdict import Passed
 from harness.domain.operations.projects import check_owned_name
 from harness.domain.routing.evidence import ChainProof, FormerTarget, Waiver
 from harness.domain.routing.table import (

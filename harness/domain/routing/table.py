@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 from harness.domain.agents.grant import AgentGrant
 from harness.domain.canary.unit_rule import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.errors import SnapshotInvalid
-from harness.domain.evals.run import SuiteRole
+from harness.domain.evals.suite_plan import SuiteRole
 from harness.domain.newer_fields import NewerFields, name_newer_fields, with_newer_fields
 from harness.domain.operations.access import OptOut
 from harness.domain.operations.projects import DEFAULT_PROJECT

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from harness.domain.evals.run import Claim
+from harness.domain.evals.suite_plan import Claim
 from harness.gate.arrays import ArrayLike, Bools, Floats, np, special
 from harness.gate.offline.design import REJECT_LOG_E, Design
 from harness.gate.offline.futility import FIRST_LOOK, FUTILE, chance_of_last

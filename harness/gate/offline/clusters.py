@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from harness.domain.evals.run import ScorePair, SuitePlan
+from harness.domain.evals.suite_plan import SuitePlan
+from harness.domain.evals.verdict import ScorePair
 from harness.gate.offline.pairs import PairedItem
 
 

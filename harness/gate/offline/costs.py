@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from harness.domain.evals.run import SuitePlan
+from harness.domain.evals.suite_plan import SuitePlan
 from harness.gate.offline.design import REJECT_LOG_E
 from harness.gate.offline.intervals import mean_interval
 

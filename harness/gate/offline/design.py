@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from harness.domain.errors import InputError
-from harness.domain.evals.run import (
+from harness.domain.evals.suite_plan import (
     QUALITY_CLAIMS,
     Claim,
     PrimaryCombination,

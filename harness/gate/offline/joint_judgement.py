@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from harness.domain.evals.run import PrimaryCombination, SuiteReport, SuiteRole
+from harness.domain.evals.suite_plan import PrimaryCombination, SuiteRole
+from harness.domain.evals.verdict import SuiteReport
 from harness.gate.offline.primary_suites import ClaimGroup, at_least_one, weighted_mean
 from harness.gate.offline.suite_claims import SuiteClaim, judge_claim
 from harness.gate.text.sentences import NOT_SHOWN_WORSE

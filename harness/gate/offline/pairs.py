@@ -18,14 +18,9 @@ from harness.domain.evals.pins import (
     is_mixed,
     named_models,
 )
-from harness.domain.evals.run import (
-    Claim,
-    ClaimPopulation,
-    Sample,
-    SampleError,
-    ScorePair,
-    SuitePlan,
-)
+from harness.domain.evals.run import Sample, SampleError
+from harness.domain.evals.suite_plan import Claim, ClaimPopulation, SuitePlan
+from harness.domain.evals.verdict import ScorePair
 
 # Up to this share of the planned items the candidate may fail to answer.
 INFRA_TOLERANCE = 0.02

@@ -11,14 +11,9 @@ from typing import Final
 
 from harness.domain.content_hash import digest
 from harness.domain.evals.difficulty import decode_scores, encode_scores
-from harness.domain.evals.run import (
-    ClaimPopulation,
-    GateRule,
-    ScorePair,
-    SuitePlan,
-    SuiteReport,
-)
 from harness.domain.evals.suite_figures import HolmFigures
+from harness.domain.evals.suite_plan import ClaimPopulation, GateRule, SuitePlan
+from harness.domain.evals.verdict import ScorePair, SuiteReport
 from harness.gate.offline.clusters import merge_clusters
 from harness.gate.offline.design import REJECT_LOG_E
 from harness.gate.offline.pairs import PairedItem, PairedSuite

@@ -15,7 +15,9 @@ from typing import Any, Final
 
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.pins import ServedModels
-from harness.domain.evals.run import GateRule, Passed, Sample, Verdict
+from harness.domain.evals.run import Sample
+from harness.domain.evals.suite_plan import GateRule
+from harness.domain.evals.verdict import Passed, Verdict
 from harness.domain.proposals.proposal import Proposal
 from harness.domain.safe_time import add_seconds
 from harness.gate.offline.pairs import PairedSuite, pair_samples

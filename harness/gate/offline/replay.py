@@ -12,16 +12,14 @@ from typing import Any, Final
 
 from harness.domain.content_hash import canonical_json
 from harness.domain.evals.pins import ServedModel, ServedModels
-from harness.domain.evals.run import (
+from harness.domain.evals.suite_plan import (
     Claim,
     ClaimPopulation,
     GateRule,
-    ScorePair,
     SuitePlan,
-    SuiteReport,
-    Verdict,
     plan_from_json,
 )
+from harness.domain.evals.verdict import ScorePair, SuiteReport, Verdict
 from harness.gate.offline.pairs import PairedItem, PairedSuite
 from harness.gate.offline.suite_claims import SuiteClaim
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from harness.domain.errors import InputError
-from harness.domain.evals.run import Claim
+from harness.domain.evals.suite_plan import Claim
 from harness.gate.arrays import ArrayLike, Bools, Floats, Ints, np, special
 from harness.gate.logspace import (
     geometric_grid,

@@ -13,8 +13,8 @@ from functools import lru_cache
 from typing import Final
 
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS, Slice
-from harness.domain.evals.run import SuitePlan
 from harness.domain.evals.suite_figures import SliceFigures
+from harness.domain.evals.suite_plan import SuitePlan
 from harness.gate.arrays import ArrayLike, Floats, np
 from harness.gate.logspace import running_sum
 from harness.gate.offline.clusters import without_unanswered

@@ -3,8 +3,9 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
-from harness.domain.evals.run import Claim, SuitePlan, SuiteReport
 from harness.domain.evals.suite_figures import CostFigures
+from harness.domain.evals.suite_plan import Claim, SuitePlan
+from harness.domain.evals.verdict import SuiteReport
 from harness.gate.offline.clusters import merge_clusters
 from harness.gate.offline.costs import CostEvidence, CostOutcome, judge_costs
 from harness.gate.offline.pairs import PairedSuite

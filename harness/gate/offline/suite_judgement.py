@@ -10,16 +10,16 @@ from statistics import fmean
 
 from harness.domain.errors import InputError
 from harness.domain.evals.difficulty import decode_scores
-from harness.domain.evals.run import (
+from harness.domain.evals.run import Sample
+from harness.domain.evals.suite_figures import LenientFigures, SuiteFigures
+from harness.domain.evals.suite_plan import (
     Claim,
     ClaimPopulation,
     GateRule,
-    Sample,
     SuitePlan,
-    SuiteReport,
     SuiteRole,
 )
-from harness.domain.evals.suite_figures import LenientFigures, SuiteFigures
+from harness.domain.evals.verdict import SuiteReport
 from harness.domain.formatting import format_points
 from harness.gate.arrays import np
 from harness.gate.offline.adjusted import AnswerNoise, Covariates, judge_adjusted

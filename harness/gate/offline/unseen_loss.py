@@ -4,7 +4,7 @@ lost (statistics.md §1.18). How much of it was lost is what the registered rule
 
 from typing import Final
 
-from harness.domain.evals.run import UnseenLoss
+from harness.domain.evals.suite_plan import UnseenLoss
 from harness.gate.arrays import ArrayLike, Floats, np
 from harness.gate.logspace import running_sum
 

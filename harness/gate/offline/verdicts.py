@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from harness.domain.content_hash import digest
-from harness.domain.evals.run import VERDICTS, Sample, SuitePlan, SuiteRole, Verdict
+from harness.domain.evals.run import Sample
+from harness.domain.evals.suite_plan import SuitePlan, SuiteRole
+from harness.domain.evals.verdict import VERDICTS, Verdict
 from harness.domain.safe_time import add_seconds
 from harness.gate.offline.joint_judgement import judge_suites
 from harness.gate.offline.pairs import pair_samples

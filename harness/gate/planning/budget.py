@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Final
 
-from harness.domain.evals.run import Claim, SuitePlan
+from harness.domain.evals.suite_plan import Claim, SuitePlan
 from harness.gate.arrays import special
 from harness.gate.offline.design import FINAL_SHARE
 

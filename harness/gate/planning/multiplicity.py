@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.domain.evals.run import SuitePlan, SuiteRole
+from harness.domain.evals.suite_plan import SuitePlan, SuiteRole
 from harness.domain.proposals.policy import AlphaSpending
 
 SPENDING_PROMISES: Final[Mapping[AlphaSpending, str]] = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Protocol
 
-from harness.domain.evals.run import GateRule, SuitePlan
+from harness.domain.evals.suite_plan import GateRule, SuitePlan
 from harness.gate.offline.interim import interim_items, interim_power
 from harness.gate.planning import budget
 from harness.gate.planning.budget import DesignOption, DifferenceSpread, MeanUsage

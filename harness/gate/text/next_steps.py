@@ -10,7 +10,7 @@ from typing import Final
 
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.answer_columns import AnswerColumns
-from harness.domain.evals.run import BaseVerdict
+from harness.domain.evals.verdict import BaseVerdict
 from harness.domain.formatting import (
     format_bps,
     format_count,

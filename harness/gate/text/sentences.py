@@ -10,8 +10,9 @@ from typing import Final
 
 from harness.domain.evals.item_groups import MIN_SLICE_UNITS
 from harness.domain.evals.judge_calibration import JudgeSlope
-from harness.domain.evals.run import VERDICTS, BaseVerdict, Claim, SuitePlan, SuiteReport
 from harness.domain.evals.suite_figures import JudgeFigures, SliceFigures, SuiteFigures
+from harness.domain.evals.suite_plan import Claim, SuitePlan
+from harness.domain.evals.verdict import VERDICTS, BaseVerdict, SuiteReport
 from harness.domain.evals.verdict_basis import VerdictBasis
 from harness.domain.formatting import (
     DASH,

@@ -5,7 +5,8 @@ leases, and of the samples that the runs measured; their rows as domain objects 
 import sqlalchemy as sa
 
 from harness.domain.content_hash import hash_content
-from harness.domain.evals.run import EvalRun, RunBudget, RunState, Sample, SampleError, SuitePin
+from harness.domain.evals.run import EvalRun, RunBudget, RunState, Sample, SampleError
+from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.routing.target import RequestPatch, Target
 from harness.store.schema.columns import (
     Row,

@@ -12,14 +12,14 @@ from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.unit_rule import CanaryJudge, ExposureUnit
 from harness.domain.errors import NewerVersion
 from harness.domain.evals.pins import ServedPin
-from harness.domain.evals.run import (
+from harness.domain.evals.suite_plan import (
     Claim,
     ClaimPopulation,
     GateRule,
     PrimaryCombination,
-    SuiteReport,
     SuiteRole,
 )
+from harness.domain.evals.verdict import SuiteReport
 from harness.domain.newer_fields import NewerFields, describe_newer
 from harness.domain.proposals.change_reference import ChangeReferenceRule
 from harness.domain.proposals.policy import (

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from harness.domain.canary.rollout import LIVE_STATES, Rollout, RolloutState
 from harness.domain.errors import NewerVersion
-from harness.domain.evals.run import VERDICTS, Claim, Verdict, known_plan_from_json
+from harness.domain.evals.suite_plan import Claim, known_plan_from_json
+from harness.domain.evals.verdict import VERDICTS, Verdict
 from harness.domain.newer_fields import (
     NewerFields,
     describe_newer,

@@ -16,7 +16,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.domain.canary.unit_rule import UnitRule
-from harness.domain.evals.run import Passed
+from harness.domain.evals.verdict import Passed
 from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.evidence import EvidenceKind, TargetEvidence, Waiver
 from harness.domain.routing.freeze import Freeze, FreezeRecord

@@ -18,9 +18,9 @@ from harness.domain.evals.run import (
     RunState,
     Sample,
     SampleError,
-    SuitePin,
     latest_lease_end,
 )
+from harness.domain.evals.suite_plan import SuitePin
 from harness.domain.pagination import MOST_LISTED
 from harness.store.rules import ENDED, checked_sample, no_such_run
 from harness.store.schema.evals import (

@@ -9,7 +9,7 @@ from typing import assert_never
 import sqlalchemy as sa
 
 from harness.domain.errors import ProofRefused
-from harness.domain.evals.run import Passed
+from harness.domain.evals.verdict import Passed
 from harness.domain.routing.evidence import (
     ChainProof,
     FormerTarget,

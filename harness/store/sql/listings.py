@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.errors import NewerVersion, NotFound
-from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
+from harness.domain.evals.run import EvalRun, RunState, Sample
+from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.access import ApiKey
 from harness.domain.operations.alerts import AlertRecord
 from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter

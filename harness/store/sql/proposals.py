@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.errors import Conflict, NewerVersion, NotFound
-from harness.domain.evals.run import Verdict
+from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.pagination import MOST_LISTED
 from harness.domain.proposals.proposal import Approval, Proposal, ProposalPhase

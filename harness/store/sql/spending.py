@@ -15,7 +15,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from harness.domain.canary.guardrails import Guardrail, JudgeTally, tallies_from_json
-from harness.domain.evals.run import InfraError, SampleError
+from harness.domain.evals.run import SampleError
+from harness.domain.evals.verdict import InfraError
 from harness.domain.operations.spending import (
     HOLD_LASTS,
     MonthSpending,

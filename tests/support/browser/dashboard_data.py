@@ -39,7 +39,8 @@ from harness.domain.canary.guardrails import ArmSplit, ErrorTally, FailureTally,
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.canary.rollout import Rollout, RolloutSignal
 from harness.domain.canary.segments import Segment
-from harness.domain.evals.run import Claim, EvalRun, RunState, Sample
+from harness.domain.evals.run import EvalRun, RunState, Sample
+from harness.domain.evals.suite_plan import Claim
 from harness.domain.operations.access import Actor, Role
 from tests.support.control.manual_clock import ManualClock
 

@@ -26,7 +26,7 @@ from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.evals.judge_calibration import JudgeCalibration
 from harness.domain.evals.pins import ServedModel
-from harness.domain.evals.run import Claim
+from harness.domain.evals.suite_plan import Claim
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.policy import (
     CanaryPolicy,

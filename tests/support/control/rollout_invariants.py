@@ -14,7 +14,7 @@ from harness.control.canary import status as canary_status
 from harness.control.context import Context
 from harness.domain.canary.observation import ObservationBlock
 from harness.domain.canary.rollout import TRANSITIONS, Rollout, RolloutState
-from harness.domain.evals.run import Passed
+from harness.domain.evals.verdict import Passed
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.audit import GENESIS, AuditEvent
 from harness.domain.proposals.proposal import Proposal, ProposalPhase

@@ -30,7 +30,7 @@ from harness.control.routing import routes, targets
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.rollout import Rollout, RolloutSignal, RolloutState
 from harness.domain.errors import ProofRefused, RevisionConflict, SwapgateError
-from harness.domain.evals.run import Claim
+from harness.domain.evals.suite_plan import Claim
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.policy import (

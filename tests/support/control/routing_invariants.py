@@ -5,7 +5,7 @@ changes with proof, evidence for every target, one canary per route, one verdict
 from collections.abc import Sequence
 from itertools import pairwise
 
-from harness.domain.evals.run import Passed
+from harness.domain.evals.verdict import Passed
 from harness.domain.proposals.proposal import Proposal, ProposalPhase
 from harness.domain.routing.evidence import EvidenceKind
 from harness.domain.routing.table import Route

@@ -8,20 +8,9 @@ from harness.domain.canary.guardrails import ArmLevels, FailureTally, Guardrail,
 from harness.domain.canary.observation import ObservationBlock, TrafficMinute
 from harness.domain.canary.rollout import Rollout, RolloutState, build_unit_rule
 from harness.domain.canary.unit_rule import ExposureUnit
-from harness.domain.evals.run import (
-    Claim,
-    EvalRun,
-    Failed,
-    Passed,
-    RunBudget,
-    RunState,
-    Sample,
-    SuitePin,
-    SuitePlan,
-    SuiteReport,
-    SuiteRole,
-    Verdict,
-)
+from harness.domain.evals.run import EvalRun, RunBudget, RunState, Sample
+from harness.domain.evals.suite_plan import Claim, SuitePin, SuitePlan, SuiteRole
+from harness.domain.evals.verdict import Failed, Passed, SuiteReport, Verdict
 from harness.domain.operations.access import ApiKey
 from harness.domain.proposals.policy import CanaryPolicy, CanaryStep, Policy
 from harness.domain.proposals.proposal import (

@@ -1,0 +1,281 @@
+"""A suite plan registers how a suite is judged, before the first candidate score: its role and
+claim, the rule of the gate and the pin of what the results depend on.
+"""
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from itertools import accumulate
+from typing import Any, Final
+
+from harness.domain.content_hash import digest
+from harness.domain.evals.item_groups import Slice
+from harness.domain.evals.judge_calibration import JudgeSlope
+from harness.domain.evals.pins import ServedPin
+from harness.domain.newer_fields import NewerFields
+
+JUDGE_SEPARATOR: Final = "+judge:"  # in a suite's pin, between the scorer and its judge
+
+
+class Claim(StrEnum):
+    SUPERIOR = "superior"
+    NON_INFERIOR = "non_inferior"
+    CHEAPER = "cheaper_and_not_worse"  # non-inferior, and its cost lower by the declared share
+
+    @property
+    def quality(self) -> "Claim":
+        """What the scores have to show."""
+        return Claim.NON_INFERIOR if self is Claim.CHEAPER else self
+
+
+QUALITY_CLAIMS: Final = (Claim.SUPERIOR, Claim.NON_INFERIOR)
+
+
+class SuiteRole(StrEnum):
+    PRIMARY = "primary"  # the claim is decided here
+    REQUIRED = "required"  # must be shown to stay within the allowed loss
+    GUARD = "guard"  # must not be shown worse; too little evidence does not block
+
+
+class PrimaryCombination(StrEnum):
+    """What several primary suites have to show (statistics.md §1.7)."""
+
+    WEIGHTED = "weighted"  # the claim, on the weighted mean of their items' scores
+    ANY = "any"  # superiority on at least one of them, by Holm's rule
+
+
+class GateRule(StrEnum):
+    """Names the rule by which a suite's scores are judged; registered with the plan."""
+
+    PAIRED = "paired"  # the differences alone (statistics.md §1.3 to §1.5)
+    # With the incumbent's scores of the whole suite, at planned analyses (statistics.md §1.14).
+    ADJUSTED = "adjusted"
+
+
+class ClaimPopulation(StrEnum):
+    """Names the items that a claim by the adjusted rule is about (statistics.md §1.15)."""
+
+    LIKE_THESE = "like_these"  # those that the suite's items were drawn from
+    THESE = "these"  # the suite's own, asked anew: where each is asked twice or more
+
+
+class UnseenLoss(StrEnum):
+    """Names how large a loss graded suites are tested for that nobody met.
+
+    Registered with the plan (statistics.md §1.18).
+    """
+
+    WHOLE = "whole"  # of a whole item
+    MIRRORED = "mirrored"  # of less, the more of the spread wins and losses share
+
+
+@dataclass(frozen=True, slots=True)
+class SuitePin:
+    """Records what a suite's results depend on, hashed piece by piece (F6)."""
+
+    name: str
+    version: str
+    data_sha256: str
+    scorer: str
+    template: str
+    items: int
+    # What its items ask, of `item_overlap.texts_fingerprint`; empty in pins from before there
+    # was one. `data_sha256` covers it already.
+    texts: str = field(default="", compare=False, repr=False)
+
+    @property
+    def judged(self) -> bool:
+        """Whether a model scores its answers: the scorer's pin names the judge."""
+        return bool(self.judge)
+
+    @property
+    def judge(self) -> str:
+        """Returns the id of the judge's target; empty without a judge."""
+        return self.judge_pin.partition("/")[0]
+
+    @property
+    def judge_pin(self) -> str:
+        """The judge's target and a hash of what else decides its scores."""
+        return self.scorer.partition(JUDGE_SEPARATOR)[2]
+
+    @property
+    def judge_subject(self) -> str:
+        """Names what a calibration of the judge is about: the scorer's pin holds the rubric,
+        the judge and the references.
+        """
+        return f"judge {digest([self.name, self.scorer])[:24]}"
+
+    @property
+    def scorer_alone(self) -> str:
+        return self.scorer.partition(JUDGE_SEPARATOR)[0]
+
+    @property
+    def digest(self) -> str:
+        return digest(
+            [self.name, self.version, self.data_sha256, self.scorer, self.template, self.items]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SuitePlan:
+    """Registers how a suite is judged, before the first candidate score."""
+
+    suite: str
+    suite_digest: str
+    role: SuiteRole
+    claim: Claim
+    margin: float  # allowed loss
+    alpha: float  # of this comparison
+    n_max: int  # items, or clusters where the suite names a cluster field
+    epochs: int
+    order_seed: int
+    # Which time this candidate, or one that it descends from, stands before this suite.
+    look: int = 1
+    # The rule by which that look got its alpha, "" in registrations older than the rule.
+    spend: str = ""
+    # What the providers must go on serving; NONE in registrations older than that pin.
+    served_pin: ServedPin = ServedPin.NONE
+    # min_saving, cost_ceiling: as in GatePolicy, for the claim CHEAPER alone.
+    min_saving: float = 0.0
+    cost_ceiling: float = 0.0
+    # combine, weight: of one of several primary suites; None for a suite alone.
+    combine: PrimaryCombination | None = None
+    weight: float = 1.0
+    # The metadata field whose values are clusters; empty where the item is the unit.
+    cluster: str = ""
+    # How many items each of the n_max clusters has, in the registered order.
+    cluster_sizes: tuple[int, ...] = ()
+    # Each may not be shown worse (statistics.md §1.13).
+    slices: tuple[Slice, ...] = ()
+    # How many candidates stand in its selection; `alpha` is this one's share.
+    candidates: int = 1
+    # Chance of being shown at the end below which the comparison is given up; 0: never.
+    futility: float = 0.0
+
+    @property
+    def unit(self) -> str:
+        """Names what n_max counts."""
+        return "cluster" if self.cluster else "item"
+
+    @property
+    def n_max_text(self) -> str:
+        """Says how many units are planned: `500`, `167 clusters`."""
+        return f"{self.n_max:,}{' clusters' if self.cluster else ''}"
+
+    @property
+    def planned_items(self) -> int:
+        return self.items_in(self.n_max)
+
+    def items_in(self, units: int) -> int:
+        """Counts the items of the first units of the order."""
+        return sum(self.cluster_sizes[:units]) if self.cluster else units
+
+    def units_in(self, items: int) -> int:
+        """Counts the units that the first items of the order make up, whole ones alone."""
+        if not self.cluster:
+            return items
+        return bisect_right(list(accumulate(self.cluster_sizes)), items)
+
+    rule: GateRule = GateRule.PAIRED
+    # pool, difficulty: of the rule ADJUSTED alone. How many items the incumbent answers.
+    pool: int = 0
+    # How other models scored on each item of the pool before this registration, as
+    # `difficulty.encode_scores` writes it; empty where none had answered them all.
+    difficulty: str = ""
+    population: ClaimPopulation = ClaimPopulation.LIKE_THESE
+    # What people's differences become in this judge's scores; None without a calibration.
+    judge: JudgeSlope | None = None
+    unseen: UnseenLoss = UnseenLoss.WHOLE
+
+    @property
+    def incumbent_items(self) -> int:
+        """How many items the incumbent is asked; the candidate is asked planned_items."""
+        return max(self.pool, self.planned_items)
+
+    @property
+    def most_answers(self) -> int:
+        """Counts the answers of both models, where the gate stops nowhere early."""
+        return (self.incumbent_items + self.planned_items) * self.epochs
+
+    def as_json(self) -> dict[str, object]:
+        """What does not concern a plan is left out: old verdicts keep their bytes."""
+        more: dict[str, object] = {}
+        if self.spend:
+            more |= {"look": self.look, "spend": self.spend}
+        if self.served_pin is not ServedPin.NONE:
+            more |= {"served_pin": self.served_pin.value}
+        if self.claim is Claim.CHEAPER:
+            more |= {"min_saving": self.min_saving, "cost_ceiling": self.cost_ceiling}
+        if self.combine:
+            more |= {"combine": self.combine.value, "weight": self.weight}
+        if self.cluster:
+            more |= {"cluster": self.cluster, "cluster_sizes": list(self.cluster_sizes)}
+        if self.rule is not GateRule.PAIRED:
+            more |= {"rule": self.rule.value, "pool": self.pool, "difficulty": self.difficulty}
+        if self.population is not ClaimPopulation.LIKE_THESE:
+            more |= {"population": self.population.value}
+        if self.slices:
+            more |= {"slices": [asdict(slice_) for slice_ in self.slices]}
+        single = {
+            "candidates": self.candidates if self.candidates > 1 else None,
+            "futility": self.futility or None,
+            "judge": asdict(self.judge) if self.judge else None,
+            "unseen": None if self.unseen is UnseenLoss.WHOLE else self.unseen.value,
+        }
+        more |= {name: value for name, value in single.items() if value is not None}
+        return {
+            "suite": self.suite,
+            "suite_digest": self.suite_digest,
+            "role": self.role.value,
+            "claim": self.claim.value,
+            "margin": self.margin,
+            "alpha": self.alpha,
+            "n_max": self.n_max,
+            "epochs": self.epochs,
+            "order_seed": self.order_seed,
+            **more,
+        }
+
+
+def plan_from_json(stored: Mapping[str, Any]) -> SuitePlan:
+    """Restores the plan that SuitePlan.as_json wrote. Raises ValueError or TypeError for one of
+    a newer version that this one cannot follow.
+    """
+    newer = NewerFields()
+    plan = known_plan_from_json(stored, newer, "")
+    if newer.found:
+        raise ValueError(
+            f"a plan has {', '.join(newer.found)}, which this version cannot follow"
+        )
+    return plan
+
+
+def known_plan_from_json(stored: Mapping[str, Any], newer: NewerFields, path: str) -> SuitePlan:
+    """Restores what this version knows of a plan; the rest is noted in `newer`."""
+
+    older: dict[str, StrEnum] = {
+        "served_pin": ServedPin.NONE,
+        "unseen": UnseenLoss.WHOLE,
+        "rule": GateRule.PAIRED,
+        "population": ClaimPopulation.LIKE_THESE,
+    }
+    # Of what is always there, the strictest stands for what is not known.
+    strictest: dict[str, StrEnum] = {"role": SuiteRole.REQUIRED, "claim": Claim.SUPERIOR}
+    if stored.get("combine"):
+        strictest["combine"] = PrimaryCombination.WEIGHTED
+    kinds: dict[str, Any] = {
+        name: newer.member(
+            type(value), {**older, **stored}[name], f"{path}{name}", otherwise=value
+        )
+        for name, value in (older | strictest).items()
+    }
+    kinds |= {
+        "cluster_sizes": tuple(stored.get("cluster_sizes", ())),
+        "slices": tuple(
+            Slice(one["field"], one["value"], tuple(one["positions"]))
+            for one in stored.get("slices", ())
+        ),
+        "judge": JudgeSlope(**stored["judge"]) if stored.get("judge") else None,
+    }
+    return SuitePlan(**{**newer.known(SuitePlan, stored, path), **kinds})
