@@ -16,7 +16,7 @@ from harness.domain.drift.watch import DriftCheck, DriftWatch
 from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.access import ApiKey
-from harness.domain.operations.alerts import AlertRecord
+from harness.domain.operations.alert_record import AlertRecord
 from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter
 from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.row_signatures import RowFault, RowPlace, VerifiedRows

@@ -7,7 +7,8 @@ from datetime import date, datetime
 from typing import Any, Protocol
 
 from harness.domain.operations.access import Actor, ApiKey, OptOut
-from harness.domain.operations.alerts import Alert, AlertKind, AlertRecord
+from harness.domain.operations.alert_record import AlertRecord
+from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.operations.audit import AuditEvent, AuditExport, AuditPosition
 from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.delivery import AlertMessage, Delivery
@@ -263,7 +264,7 @@ class DashboardSessions(Protocol):
 class Alerts(Protocol):
     def fold(self, alerts: Iterable[Alert]) -> None:
         """Folds alerts into the records of their keys, in their order
-        (`alerts.apply_alert`).
+        (`alert_record.apply_alert`).
         """
         ...
 

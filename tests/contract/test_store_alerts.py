@@ -6,14 +6,8 @@ from datetime import timedelta
 import pytest
 
 from harness.domain.errors import InputError, NotFound
-from harness.domain.operations.alerts import (
-    Alert,
-    AlertEvent,
-    AlertKind,
-    Notified,
-    due_message,
-    mark_notified,
-)
+from harness.domain.operations.alert_record import Notified, due_message, mark_notified
+from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind
 from harness.domain.operations.delivery import mark_delivered, mark_failed, new_delivery
 from harness.domain.pagination import PageRequest
 from harness.domain.reliability.failover import Failover, FailoverCount

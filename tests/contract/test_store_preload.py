@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from harness.domain.canary.rollout import RolloutState
 from harness.domain.errors import NotFound, SignatureInvalid
-from harness.domain.operations.alerts import Notified
+from harness.domain.operations.alert_record import Notified
 from harness.domain.operations.delivery import Delivery
 from harness.domain.routing.route_changes import ChangeSettings, RestoreIncumbent
 from harness.ports import Store, Transaction

@@ -16,7 +16,8 @@ from harness.control.operations import alerts, queries
 from harness.control.proposals import decisions
 from harness.domain.errors import DeliveryFailed
 from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import AlertKind, Notified, Severity
+from harness.domain.operations.alert_record import Notified
+from harness.domain.operations.alerts import AlertKind, Severity
 from harness.domain.operations.delivery import AlertMessage
 from harness.domain.settings import AlertSettings, AlertSink
 from harness.runtime.outbound.alert_sinks import ConfiguredSinks

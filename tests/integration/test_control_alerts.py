@@ -21,14 +21,8 @@ from harness.domain.canary.rollout import RolloutSignal
 from harness.domain.canary.unit_rule import ExposureUnit
 from harness.domain.errors import InputError, NotAllowed, NotFound, StoreUnavailable
 from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.operations.alerts import (
-    Alert,
-    AlertEvent,
-    AlertKind,
-    AlertRecord,
-    Notified,
-    Severity,
-)
+from harness.domain.operations.alert_record import AlertRecord, Notified
+from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind, Severity
 from harness.domain.operations.delivery import GIVE_UP_AFTER
 from harness.store.sql import SqlStore
 from tests.support.control.control_plane import BEN, SmallInstallation, approved, block_of

@@ -19,7 +19,8 @@ from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound
 from harness.domain.evals.pins import ServedModel, Sighting
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM, Actor, Role
-from harness.domain.operations.alerts import AlertKind, AlertRecord
+from harness.domain.operations.alert_record import AlertRecord
+from harness.domain.operations.alerts import AlertKind
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
 from harness.ports import Store

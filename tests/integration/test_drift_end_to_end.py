@@ -14,7 +14,8 @@ from harness.control.drift import operations, reports
 from harness.control.operations import queries
 from harness.domain.drift.watch import DriftCheckState
 from harness.domain.operations.access import SYSTEM
-from harness.domain.operations.alerts import AlertKind, AlertRecord
+from harness.domain.operations.alert_record import AlertRecord
+from harness.domain.operations.alerts import AlertKind
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import eventually
 from tests.support.site.processes import site

@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from evals.sim import server
-from harness.domain.operations.alerts import AlertKind, AlertRecord
+from harness.domain.operations.alert_record import AlertRecord
+from harness.domain.operations.alerts import AlertKind
 from tests.support.providers import simulator_thread
 from tests.support.router.router_process import Routed, eventually, routed
 

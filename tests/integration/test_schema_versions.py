@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from harness.domain.errors import Conflict, DatabaseUnusable, NotFound, StoreUnavailable
-from harness.domain.operations.alerts import Notified, mark_notified
+from harness.domain.operations.alert_record import Notified, mark_notified
 from harness.domain.operations.delivery import new_delivery
 from harness.store import migrate, schema_revisions
 from harness.store.schema.operations import alert, delivery

@@ -13,7 +13,8 @@ import pytest
 from evals.runner.provider_client import EvalProviderClient, ProviderFailed
 from harness.app.doctor import provider_requests
 from harness.domain.errors import DeliveryFailed
-from harness.domain.operations.alerts import AlertKind, Notified, Severity
+from harness.domain.operations.alert_record import Notified
+from harness.domain.operations.alerts import AlertKind, Severity
 from harness.domain.operations.delivery import AlertMessage
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.routing.target import Provider, Target

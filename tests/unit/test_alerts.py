@@ -12,14 +12,10 @@ from hypothesis import strategies as st
 
 from harness.domain.operations.alert_meanings import ALERT_MEANINGS
 from harness.domain.operations.alert_pages import find_alert_page
-from harness.domain.operations.alerts import (
-    ALERT_RULES,
+from harness.domain.operations.alert_record import (
     QUIET_PERIOD,
     REMIND_AFTER,
     SETTLING_TIME,
-    Alert,
-    AlertEvent,
-    AlertKind,
     AlertRecord,
     Notified,
     apply_alert,
@@ -28,6 +24,7 @@ from harness.domain.operations.alerts import (
     due_message,
     mark_notified,
 )
+from harness.domain.operations.alerts import ALERT_RULES, Alert, AlertEvent, AlertKind
 from harness.domain.operations.delivery import (
     FIRST_WAIT,
     GIVE_UP_AFTER,

@@ -15,7 +15,8 @@ from harness.domain.agents.switch_text import (
     switch_question,
 )
 from harness.domain.errors import NotFound
-from harness.domain.operations.alerts import AlertKind, AlertRecord, Notified
+from harness.domain.operations.alert_record import AlertRecord, Notified
+from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.delivery import AlertMessage
 
 # As Slack has them, of one section.

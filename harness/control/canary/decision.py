@@ -22,7 +22,8 @@ from harness.domain.canary.rollout import (
 )
 from harness.domain.errors import NewerVersion, NotFound, SignatureInvalid
 from harness.domain.evals.verdict import Verdict
-from harness.domain.operations.alerts import AlertKind, AlertRecord
+from harness.domain.operations.alert_record import AlertRecord
+from harness.domain.operations.alerts import AlertKind
 from harness.gate.offline.recomputation import AgreementLevel
 from harness.gate.online.next_step import decide_action
 from harness.gate.online.rollout_action import RolloutAction

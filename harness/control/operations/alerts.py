@@ -22,18 +22,15 @@ from harness.domain.canary.rollout import RolloutState
 from harness.domain.errors import DeliveryFailed, NewerVersion, NotFound, SignatureInvalid
 from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alert_pages import find_alert_page
-from harness.domain.operations.alerts import (
-    Alert,
-    AlertEvent,
-    AlertKind,
+from harness.domain.operations.alert_record import (
     AlertRecord,
     Notified,
-    Severity,
     drop_silent_sources,
     due_message,
     mark_notified,
     resolve_record,
 )
+from harness.domain.operations.alerts import Alert, AlertEvent, AlertKind, Severity
 from harness.domain.operations.delivery import (
     AlertMessage,
     Delivery,

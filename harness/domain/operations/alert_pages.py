@@ -5,7 +5,8 @@ decision that it asks for is made; and its page in the runbook. Pure.
 from typing import Final
 from urllib.parse import urlencode
 
-from harness.domain.operations.alerts import Alert, AlertKind, AlertRecord
+from harness.domain.operations.alert_record import AlertRecord
+from harness.domain.operations.alerts import Alert, AlertKind
 
 _K: Final = AlertKind
 ALERTS_PAGE: Final = "/alerts"

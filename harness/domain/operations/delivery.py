@@ -12,7 +12,8 @@ from typing import Final
 
 from harness.domain.content_hash import short_hash
 from harness.domain.operations.alert_pages import find_alert_page, find_runbook_page
-from harness.domain.operations.alerts import AlertKind, AlertRecord, Notified, Severity
+from harness.domain.operations.alert_record import AlertRecord, Notified
+from harness.domain.operations.alerts import AlertKind, Severity
 
 FIRST_WAIT: Final = timedelta(seconds=5)
 MAX_WAIT: Final = timedelta(minutes=15)

@@ -16,7 +16,8 @@ with warnings.catch_warnings():
     apprise.Apprise.instantiate("json://localhost")
 
 from harness.domain.errors import DeliveryFailed
-from harness.domain.operations.alerts import Notified, Severity
+from harness.domain.operations.alert_record import Notified
+from harness.domain.operations.alerts import Severity
 from harness.domain.operations.delivery import AlertMessage
 
 KINDS: Final = {

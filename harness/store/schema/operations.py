@@ -12,7 +12,8 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.domain.operations.access import ApiKey, OptOut, Role
-from harness.domain.operations.alerts import AlertKind, AlertRecord, Notified
+from harness.domain.operations.alert_record import AlertRecord, Notified
+from harness.domain.operations.alerts import AlertKind
 from harness.domain.operations.audit import AuditEvent, AuditExport, AuditPosition
 from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.delivery import Delivery

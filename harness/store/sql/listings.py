@@ -15,7 +15,7 @@ from harness.domain.errors import NewerVersion, NotFound
 from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.evals.verdict import Verdict
 from harness.domain.operations.access import ApiKey
-from harness.domain.operations.alerts import AlertRecord
+from harness.domain.operations.alert_record import AlertRecord
 from harness.domain.operations.audit import ALL_EVENTS, AuditEvent, AuditFilter
 from harness.domain.operations.projects import DEFAULT_PROJECT, project_of
 from harness.domain.operations.row_signatures import RowFault

@@ -10,14 +10,8 @@ import sqlalchemy as sa
 
 from harness.domain.errors import Conflict, NotFound
 from harness.domain.operations.access import ApiKey, OptOut
-from harness.domain.operations.alerts import (
-    ALERT_RULES,
-    Alert,
-    AlertKind,
-    AlertRecord,
-    Notified,
-    apply_alerts,
-)
+from harness.domain.operations.alert_record import AlertRecord, Notified, apply_alerts
+from harness.domain.operations.alerts import ALERT_RULES, Alert, AlertKind
 from harness.domain.operations.dashboard_session import DashboardSession
 from harness.domain.operations.delivery import Delivery
 from harness.domain.operations.people import People, PersonLink
