@@ -1,0 +1,113 @@
+"""Guards of break-glass: one person asks for it, another confirms it in its time and with a
+waiver of its own, and what is written of it stays.
+"""
+
+# ruff: noqa: S608 - statements of constants; nothing comes from outside
+
+from datetime import timedelta
+from typing import Final
+
+from harness.domain.routing.break_glass import LONGEST
+from harness.store.guards.guard import Guard, always, busy, changes, person, same_route, taken
+
+_LONGEST_US: Final = LONGEST // timedelta(microseconds=1)
+_ASKED: Final = (
+    *("project", "id", "route", "incumbent", "target", "reason", "through_freeze"),
+    *("proposer", "proposer_principal", "proposer_key"),
+    *("created_at", "confirm_by", "expires_at"),
+)
+_CONFIRMED: Final = (
+    *("confirmer", "confirmer_principal", "confirmer_key", "confirmed_at", "waiver"),
+)
+_CONFIRMS: Final = "NEW.confirmed_at IS NOT NULL AND OLD.confirmed_at IS NULL"
+
+
+def _is_person(role: str) -> str:
+    return (
+        f"EXISTS (SELECT 1 FROM principal q WHERE q.id = NEW.{role}_principal"
+        " AND q.kind IN ('person', 'local'))"
+    )
+
+
+def _has_key(role: str) -> str:
+    return (
+        f"(NEW.{role}_key IS NULL OR EXISTS (SELECT 1 FROM api_key k"
+        f" WHERE k.id = NEW.{role}_key AND k.principal = NEW.{role}_principal))"
+    )
+
+
+BREAK_GLASSES: Final = (
+    Guard(
+        "break_glass_guard",
+        "break_glass",
+        "INSERT",
+        (
+            taken("break_glass", "id"),
+            busy("break_glass", "ended_at IS NULL", "project", "route"),
+            (
+                "break_glass_asked: it is asked for before it is confirmed or over",
+                "NEW.confirmed_at IS NOT NULL OR NEW.ended_at IS NOT NULL",
+            ),
+            (
+                "break_glass_ends: it lasts for seven days at the most",
+                (
+                    "NEW.expires_at <= NEW.created_at"
+                    f" OR NEW.expires_at > NEW.created_at + {_LONGEST_US}"
+                    " OR NEW.confirm_by > NEW.expires_at"
+                ),
+            ),
+            (
+                "four_eyes: a person asks for it, with a key of his own",
+                f"NOT {_is_person('proposer')} OR NOT {_has_key('proposer')}",
+            ),
+        ),
+    ),
+    Guard(
+        "break_glass_no_rewrite",
+        "break_glass",
+        "UPDATE",
+        (
+            (
+                "append_only: a break-glass that is over does not change",
+                "OLD.ended_at IS NOT NULL",
+            ),
+            ("append_only: what was asked for does not change", changes(*_ASKED)),
+            (
+                "append_only: it is confirmed once",
+                f"OLD.confirmed_at IS NOT NULL AND ({changes(*_CONFIRMED)})",
+            ),
+            (
+                "four_eyes: another person confirms it, with a key of his own",
+                (
+                    f"{_CONFIRMS} AND ({person('NEW.confirmer_principal')}"
+                    f" = {person('NEW.proposer_principal')}"
+                    f" OR NOT {_is_person('confirmer')} OR NOT {_has_key('confirmer')}"
+                    " OR NEW.confirmer_key = NEW.proposer_key)"
+                ),
+            ),
+            (
+                "break_glass_late: it is confirmed in its time, before it is over",
+                (
+                    f"{_CONFIRMS} AND (NEW.ended_at IS NOT NULL"
+                    " OR NEW.confirmed_at < NEW.created_at"
+                    " OR NEW.confirmed_at >= NEW.confirm_by)"
+                ),
+            ),
+            (
+                "waiver_missing: it is confirmed with a waiver of its own for the same time",
+                (
+                    f"{_CONFIRMS} AND (NOT EXISTS (SELECT 1 FROM waiver w"
+                    f" WHERE w.id = NEW.waiver AND {same_route('w')} AND w.target = NEW.target"
+                    " AND w.expires_at = NEW.expires_at) OR EXISTS (SELECT 1"
+                    " FROM break_glass o WHERE o.waiver = NEW.waiver AND o.id <> NEW.id))"
+                ),
+            ),
+        ),
+    ),
+    Guard(
+        "break_glass_no_delete",
+        "break_glass",
+        "DELETE",
+        always("break_glass is never deleted"),
+    ),
+)
