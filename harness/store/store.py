@@ -54,6 +54,7 @@ from harness.store.sql.evals import SqlEvalRuns, SqlSuites
 from harness.store.sql.evidence import SqlWaivers
 from harness.store.sql.idempotent_requests import SqlIdempotentRequests
 from harness.store.sql.installation import SqlInstallation, missing_heads
+from harness.store.sql.interventions import SqlBreakGlasses, SqlFreezes, SqlSwitches
 from harness.store.sql.listings import SqlListings
 from harness.store.sql.observations import SqlCaptures, SqlFailovers, SqlObservations
 from harness.store.sql.operations import (
@@ -74,7 +75,7 @@ from harness.store.sql.providers import (
     SqlSightings,
     SqlSignIns,
 )
-from harness.store.sql.routing import SqlBreakGlasses, SqlFreezes, SqlRouting, SqlSwitches
+from harness.store.sql.routing import SqlRouting
 from harness.store.sql.sessions import (
     SqlIdempotentAnswers,
     SqlSessionMessages,

@@ -1,6 +1,5 @@
 """Tables of the routing table (versions, fallback chains, evidence, waivers) with its promise,
-no target in any role without evidence; of the kill switches that people threw by CLI or REST;
-of the freezes that they set, and of break-glass.
+no target in any role without evidence.
 
 One append-only row per route and version; the highest is the current one, and the primary key
 is the compare-and-swap. What a row alone can show is a CHECK or a foreign key here; what needs
@@ -10,20 +9,16 @@ route's.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
 from typing import Final
 
 import sqlalchemy as sa
 
 from harness.domain.canary.unit_rule import UnitRule
 from harness.domain.evals.verdict import Passed
-from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.evidence import EvidenceKind, TargetEvidence, Waiver
-from harness.domain.routing.freeze import Freeze, FreezeRecord
-from harness.domain.routing.kill_switch import Force, ForceKind, KillSwitch, SwitchSource
 from harness.domain.routing.route_changes import CHANGE_KINDS
 from harness.domain.routing.table import Canary, Route, RouteSettings
-from harness.ports.routing import RouteRecord, SwitchRecord
+from harness.ports.routing import RouteRecord
 from harness.store.schema.columns import (
     PROJECT,
     Row,
@@ -35,7 +30,6 @@ from harness.store.schema.columns import (
     metadata,
     not_blank,
     one_of,
-    plain,
     project,
     signature,
     text,
@@ -295,106 +289,6 @@ _own_project = sa.select(sa.bindparam(PROJECT, type_=sa.Text).label(PROJECT)).ct
 IS_NEWEST_OF_PROJECT: Final = _is_newest(route_version, _own_project)
 IS_FALLBACK_OF_NEWEST: Final = _is_newest(route_fallback, _own_project)
 
-IS_HELD = sa.text("lifted_at IS NULL")
-
-# Lifted once, else never changed or deleted (triggers).
-switch = sa.Table(
-    "switch",
-    metadata,
-    sa.Column("id", sa.Text, primary_key=True),
-    text("route", nullable=True),
-    text("kind"),
-    text("name"),
-    free_text("reason"),
-    free_text("actor"),
-    time("created_at"),
-    time("expires_at", nullable=True),
-    text("source"),
-    time("lifted_at", nullable=True),
-    text("lifted_by", nullable=True),
-    signature(),
-    one_of("kind", ForceKind),
-    # The other two stand in the environment and in the file.
-    one_of("source", (SwitchSource.CLI, SwitchSource.REST)),
-    not_blank("reason"),
-    sa.CheckConstraint("(lifted_at IS NULL) = (lifted_by IS NULL)", name="lifted_by_whom"),
-    sa.Index("ix_switch_created_at", "created_at", "id"),
-    sa.Index(
-        "ix_switch_held",
-        "created_at",
-        sqlite_where=IS_HELD,
-        postgresql_where=IS_HELD,
-    ),
-)
-
-# Lifted once, else never changed or deleted (triggers).
-freeze = sa.Table(
-    "route_freeze",
-    metadata,
-    sa.Column("id", sa.Text, primary_key=True),
-    text("route", nullable=True),
-    free_text("reason"),
-    free_text("actor"),
-    time("created_at"),
-    time("starts_at"),
-    time("ends_at"),
-    time("lifted_at", nullable=True),
-    text("lifted_by", nullable=True),
-    signature(),
-    not_blank("reason"),
-    sa.CheckConstraint("starts_at < ends_at", name="starts_first"),
-    sa.CheckConstraint("(lifted_at IS NULL) = (lifted_by IS NULL)", name="lifted_by_whom"),
-    sa.Index("ix_route_freeze_ends_at", "ends_at"),
-)
-
-IS_OPEN = sa.text("ended_at IS NULL")
-
-# Confirmed once, ended once, else never changed or deleted (triggers).
-break_glass = sa.Table(
-    "break_glass",
-    metadata,
-    project(),
-    sa.Column("id", sa.Text, primary_key=True),
-    text("route"),
-    sa.Column("incumbent", sa.ForeignKey(target.c.id), nullable=False),
-    sa.Column("target", sa.ForeignKey(target.c.id), nullable=False),
-    free_text("reason"),
-    sa.Column("through_freeze", sa.Boolean, nullable=False),
-    free_text("proposer"),
-    text("proposer_principal"),
-    text("proposer_key", nullable=True),
-    time("created_at"),
-    time("confirm_by"),
-    time("expires_at"),
-    text("confirmer", nullable=True),
-    text("confirmer_principal", nullable=True),
-    text("confirmer_key", nullable=True),
-    time("confirmed_at", nullable=True),
-    text("waiver", nullable=True),
-    time("ended_at", nullable=True),
-    free_text("ended_because"),
-    signature(),
-    not_blank("reason"),
-    not_blank("proposer"),
-    sa.CheckConstraint("incumbent <> target", name="another_target"),
-    sa.CheckConstraint(
-        "(confirmed_at IS NULL) = (confirmer IS NULL)"
-        " AND (confirmed_at IS NULL) = (confirmer_principal IS NULL)"
-        " AND (confirmed_at IS NULL) = (waiver IS NULL)",
-        name="confirmed_whole",
-    ),
-    sa.Index(
-        "ux_break_glass_open",
-        "project",
-        "route",
-        unique=True,
-        sqlite_where=IS_OPEN,
-        postgresql_where=IS_OPEN,
-    ),
-    sa.Index("ix_break_glass_created_at", "created_at", "id", "project"),
-)
-_FREEZE_COLUMNS: Final = tuple(freeze.c[item.name] for item in fields(Freeze))
-
 
 def evidence_to_row(evidence: TargetEvidence) -> Values:
     by_verdict = evidence.kind is EvidenceKind.VERDICT
@@ -487,48 +381,3 @@ def record_from_row(row: Row, fallbacks: Mapping[int, tuple[str, ...]]) -> Route
         reason=row.reason,
         verdict=row.verdict_id,
     )
-
-
-def switch_to_row(switch: KillSwitch) -> Values:
-    return {
-        "id": switch.id,
-        "route": switch.route,
-        "kind": switch.force.kind.value,
-        "name": switch.force.name,
-        "reason": switch.reason,
-        "actor": switch.actor,
-        "created_at": switch.created_at,
-        "expires_at": switch.expires_at,
-        "source": switch.source.value,
-    }
-
-
-def switch_from_row(row: Row) -> SwitchRecord:
-    thrown = KillSwitch(
-        id=row.id,
-        route=row.route,
-        force=Force(ForceKind(row.kind), row.name),
-        reason=row.reason,
-        actor=row.actor,
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-        source=SwitchSource(row.source),
-    )
-    return SwitchRecord(thrown, row.lifted_at, row.lifted_by)
-
-
-def freeze_to_row(freeze: Freeze) -> Values:
-    return asdict(freeze)
-
-
-def freeze_from_row(row: Row) -> FreezeRecord:
-    values = {column.name: getattr(row, column.name) for column in _FREEZE_COLUMNS}
-    return FreezeRecord(Freeze(**values), row.lifted_at, row.lifted_by)
-
-
-def break_glass_to_row(stored: BreakGlass) -> Values:
-    return asdict(stored)
-
-
-def break_glass_from_row(row: Row) -> BreakGlass:
-    return BreakGlass(**plain(row))

@@ -14,6 +14,7 @@ from harness.domain.operations.row_signatures import KeyPurpose
 from harness.store.schema import (
     agents,
     evals,
+    interventions,
     operations,
     proposals,
     providers,
@@ -21,7 +22,6 @@ from harness.store.schema import (
     shadow,
 )
 from harness.store.schema.columns import SIGNATURE, at_least, count, metadata, text, time
-from harness.store.schema.routing import switch
 
 
 def signed_text(name: str) -> sa.Column[str]:
@@ -99,9 +99,9 @@ _TABLES: Final = (
     SignedTable(operations.api_key, live=operations.api_key.c.revoked_at.is_(None)),
     SignedTable(operations.person_link),
     SignedTable(operations.dashboard_session),
-    SignedTable(switch, live=switch.c.lifted_at.is_(None)),
-    SignedTable(routing.freeze),
-    SignedTable(routing.break_glass),
+    SignedTable(interventions.switch, live=interventions.switch.c.lifted_at.is_(None)),
+    SignedTable(interventions.freeze),
+    SignedTable(interventions.break_glass),
     SignedTable(shadow.shadow, live=shadow.shadow.c.ended_at.is_(None)),
     SignedTable(providers.credential, live=sa.true()),
     SignedTable(agents.agent_grant, live=agents.agent_grant.c.revoked_at.is_(None)),

@@ -14,7 +14,15 @@ import sqlalchemy as sa
 
 from harness.domain.content_hash import digest
 from harness.store.rules import ENDED
-from harness.store.schema import agents, evals, proposals, providers, routing, shadow
+from harness.store.schema import (
+    agents,
+    evals,
+    interventions,
+    proposals,
+    providers,
+    routing,
+    shadow,
+)
 from harness.store.schema.operations import api_key, person_link
 
 AUDITED: Final[Mapping[str, sa.Table]] = {
@@ -35,9 +43,9 @@ AUDITED: Final[Mapping[str, sa.Table]] = {
         api_key,
         person_link,
         providers.credential,
-        routing.switch,
-        routing.freeze,
-        routing.break_glass,
+        interventions.switch,
+        interventions.freeze,
+        interventions.break_glass,
         shadow.shadow,
         agents.agent_switch,
         agents.agent_grant,

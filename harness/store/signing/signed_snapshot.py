@@ -24,14 +24,10 @@ from harness.store.rules import grants
 from harness.store.schema.agents import agent_grant, grant_from_row
 from harness.store.schema.columns import SIGNATURE, Row
 from harness.store.schema.evals import target, target_from_row
+from harness.store.schema.interventions import switch_from_row
 from harness.store.schema.operations import key_from_row
 from harness.store.schema.providers import credential_from_row, provider_from_row
-from harness.store.schema.routing import (
-    route_fallback,
-    route_from_row,
-    route_version,
-    switch_from_row,
-)
+from harness.store.schema.routing import route_fallback, route_from_row, route_version
 from harness.store.schema.shadow import shadow_from_row
 from harness.store.schema.signed_tables import SIGNED
 from harness.store.signing import manifest as manifests

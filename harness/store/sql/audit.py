@@ -27,7 +27,7 @@ from harness.domain.operations.audit import (
 )
 from harness.domain.operations.projects import DEFAULT_PROJECT
 from harness.domain.operations.state_audit import ROWS_BASELINE, ROWS_WRITTEN
-from harness.store.schema import agents, providers, routing
+from harness.store.schema import agents, interventions, providers, routing
 from harness.store.schema import proposals as decisions
 from harness.store.schema import shadow as shadows
 from harness.store.schema.columns import PROJECT, storable
@@ -62,9 +62,9 @@ _SMALL: Final = (
     providers.provider,
     api_key,
     providers.credential,
-    routing.switch,
-    routing.freeze,
-    routing.break_glass,
+    interventions.switch,
+    interventions.freeze,
+    interventions.break_glass,
 )
 
 

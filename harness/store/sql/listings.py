@@ -39,6 +39,14 @@ from harness.store.schema.evals import (
     target,
     target_from_row,
 )
+from harness.store.schema.interventions import (
+    break_glass,
+    break_glass_from_row,
+    freeze,
+    freeze_from_row,
+    switch,
+    switch_from_row,
+)
 from harness.store.schema.observations import (
     captured,
     failover,
@@ -61,16 +69,10 @@ from harness.store.schema.proposals import (
     verdict_from_row,
 )
 from harness.store.schema.routing import (
-    break_glass,
-    break_glass_from_row,
-    freeze,
-    freeze_from_row,
     record_from_row,
     route_fallback,
     route_from_row,
     route_version,
-    switch,
-    switch_from_row,
 )
 from harness.store.schema.shadow import shadow, shadow_from_row
 from harness.store.sql.agent_listings import AgentListings

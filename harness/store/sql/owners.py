@@ -14,9 +14,10 @@ from harness.domain.operations.projects import (
 )
 from harness.store.schema.drift import drift_watch
 from harness.store.schema.evals import eval_run
+from harness.store.schema.interventions import break_glass, freeze, switch
 from harness.store.schema.operations import api_key, dashboard_session
 from harness.store.schema.proposals import proposal, rollout, verdict
-from harness.store.schema.routing import break_glass, freeze, switch, waiver
+from harness.store.schema.routing import waiver
 from harness.store.schema.shadow import shadow
 from harness.store.unit_of_work import Unit
 

@@ -1,12 +1,10 @@
 """Reads the routing table, routes' histories and targets, and commits changes of routes by
-compare-and-swap, with their proof (`SqlRouting`); adds, lifts and reads kill switches
-(`SqlSwitches`), freezes (`SqlFreezes`) and break-glass (`SqlBreakGlasses`).
+compare-and-swap, with their proof (`SqlRouting`).
 """
 
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from functools import cache, lru_cache, partial
 from typing import Any, Final
@@ -15,18 +13,13 @@ import sqlalchemy as sa
 
 from harness.domain.canary.rollout import Rollout
 from harness.domain.errors import (
-    Conflict,
-    NotFound,
     ProofRefused,
     RevisionConflict,
     SignatureInvalid,
     SnapshotInvalid,
 )
 from harness.domain.operations.row_signatures import row_payload
-from harness.domain.routing.break_glass import BreakGlass
 from harness.domain.routing.evidence import RouteEvidence
-from harness.domain.routing.freeze import Freeze, FreezeRecord
-from harness.domain.routing.kill_switch import KillSwitch
 from harness.domain.routing.route_changes import (
     CHANGE_KINDS,
     CreateRoute,
@@ -36,36 +29,22 @@ from harness.domain.routing.route_changes import (
 )
 from harness.domain.routing.table import Route, RoutingTable
 from harness.domain.routing.target import Target
-from harness.ports import IncumbentSwap, RouteRecord, SwitchRecord
+from harness.ports import IncumbentSwap, RouteRecord
 from harness.store.database_errors import RowRefused
-from harness.store.rules import (
-    check_switch,
-    check_targets,
-    moved_on,
-    no_such_switch,
-    time_of_version,
-)
+from harness.store.rules import check_targets, moved_on, time_of_version
 from harness.store.schema.columns import EPOCH, MICROSECOND, PROJECT, SIGNATURE, Row
 from harness.store.schema.evals import target, target_from_row, target_to_row
+from harness.store.schema.interventions import break_glass
 from harness.store.schema.operations import meta
 from harness.store.schema.proposals import rollout
 from harness.store.schema.routing import (
     IS_FALLBACK_OF_NEWEST,
     IS_NEWEST_OF_PROJECT,
-    break_glass,
-    break_glass_from_row,
-    break_glass_to_row,
-    freeze,
-    freeze_from_row,
-    freeze_to_row,
     record_from_row,
     route_fallback,
     route_from_row,
     route_to_row,
     route_version,
-    switch,
-    switch_from_row,
-    switch_to_row,
 )
 from harness.store.schema.signed_tables import SIGNED
 from harness.store.signing.row_signatures import (
@@ -202,16 +181,6 @@ REVISION = sa.select(sa.func.coalesce(sa.func.max(route_version.c.revision), 0))
 FLOOR = sa.select(meta.c.revision_floor)
 TARGETS = sa.select(target)
 _TAKEN: Final = ("version_taken", "revision_follows", "pk_route_version", "route_version.route")
-SWITCHES = sa.select(switch).order_by(switch.c.created_at.desc(), switch.c.id.desc())
-FREEZES = sa.select(freeze).order_by(freeze.c.starts_at, freeze.c.id)
-NOT_OVER = FREEZES.where(freeze.c.ends_at > sa.bindparam("since", type_=freeze.c.ends_at.type))
-BREAK_GLASSES = (
-    sa.select(break_glass)
-    .where(in_project(break_glass))
-    .order_by(break_glass.c.created_at, break_glass.c.id)
-)
-OPEN_BREAK_GLASSES = BREAK_GLASSES.where(break_glass.c.ended_at.is_(None))
-NOT_LIFTED = SWITCHES.where(switch.c.lifted_at.is_(None))
 
 
 # A route's newest version with its chain, as they are stored.
@@ -419,91 +388,3 @@ def _refusal(change: TableChange, error: RowRefused) -> RevisionConflict | Proof
         f"({error.database}): a target needs stored evidence, and a canary or "
         "promotion a passed verdict for exactly this route, incumbent and candidate"
     )
-
-
-class SqlSwitches:
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
-
-    def add(self, new: KillSwitch) -> None:
-        check_switch(new)
-        self._unit.serialize()
-        if self._unit.read(SWITCHES.where(switch.c.id == new.id)).first() is not None:
-            raise Conflict(f"the switch {new.id} is stored already: throw another")
-        self._unit.insert(switch, switch_to_row(new))
-
-    def lift(self, id_: str, *, actor: str, now: datetime) -> SwitchRecord:
-        self._unit.serialize()
-        stored = self.get(id_)
-        if stored.lifted_at is not None:
-            return stored
-        self._unit.amend(switch, switch.c.id == id_, {"lifted_at": now, "lifted_by": actor})
-        return replace(stored, lifted_at=now, lifted_by=actor)
-
-    def get(self, id_: str) -> SwitchRecord:
-        row = self._unit.read(SWITCHES.where(switch.c.id == id_)).first()
-        if row is None:
-            raise no_such_switch(id_)
-        self._unit.checked(switch, [row])
-        return switch_from_row(row)
-
-    def not_lifted(self) -> Sequence[KillSwitch]:
-        found = self._unit.checked(switch, self._unit.read(NOT_LIFTED))
-        return [switch_from_row(row).switch for row in found]
-
-
-class SqlFreezes:
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
-
-    def add(self, new: Freeze) -> None:
-        self._unit.serialize()
-        self._unit.insert(freeze, freeze_to_row(new))
-
-    def lift(self, id_: str, *, actor: str, now: datetime) -> FreezeRecord:
-        self._unit.serialize()
-        stored = self.get(id_)
-        if stored.lifted_at is not None:
-            return stored
-        self._unit.amend(freeze, freeze.c.id == id_, {"lifted_at": now, "lifted_by": actor})
-        return replace(stored, lifted_at=now, lifted_by=actor)
-
-    def get(self, id_: str) -> FreezeRecord:
-        row = self._unit.read(FREEZES.where(freeze.c.id == id_)).first()
-        if row is None:
-            raise NotFound(f"there is no freeze {id_}; `swapgate route freezes` lists them")
-        self._unit.checked(freeze, [row])
-        return freeze_from_row(row)
-
-    def overlapping(self, since: datetime) -> Sequence[FreezeRecord]:
-        rows = self._unit.checked(freeze, self._unit.read(NOT_OVER, {"since": since}))
-        return [freeze_from_row(row) for row in rows]
-
-
-class SqlBreakGlasses:
-    def __init__(self, unit: Unit) -> None:
-        self._unit = unit
-
-    def add(self, new: BreakGlass) -> None:
-        self._unit.serialize()
-        self._unit.insert(break_glass, break_glass_to_row(new))
-
-    def save(self, changed: BreakGlass) -> None:
-        self._unit.serialize()
-        row = break_glass_to_row(changed)
-        names = [name for name in row if name.startswith(("confirmed", "confirmer", "ended"))]
-        changes = {name: row[name] for name in (*names, "waiver")}
-        self._unit.amend(break_glass, break_glass.c.id == changed.id, changes)
-
-    def get(self, id_: str) -> BreakGlass:
-        row = self._unit.read(BREAK_GLASSES.where(break_glass.c.id == id_)).first()
-        if row is None:
-            raise NotFound(
-                f"there is no break-glass {id_}; `swapgate route break-glass list` lists them"
-            )
-        self._unit.checked(break_glass, [row])
-        return break_glass_from_row(row)
-
-    def open(self) -> Sequence[BreakGlass]:
-        rows = self._unit.checked(break_glass, self._unit.read(OPEN_BREAK_GLASSES).all())
-        return [break_glass_from_row(row) for row in rows]
